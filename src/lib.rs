@@ -1,0 +1,13 @@
+//! Mix-of-Show on any graphics card.
+//!
+//! The library behind the program `mos`. Arrows point down only: `cli` uses everything; `diffusion` uses `models`, which
+//! are built from `nn`, which calls `graph`, which runs on `gpu`. `checkpoint`, `text` and `picture` stand beside them and
+//! know neither graph nor gpu.
+pub mod checkpoint;
+pub mod diffusion;
+pub mod gpu;
+pub mod graph;
+pub mod models;
+pub mod nn;
+pub mod picture;
+pub mod text;
