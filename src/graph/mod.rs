@@ -1,1 +1,173 @@
-//! Empty for now.
+//! Tensors, operations, the plan and its execution.
+//!
+//! A model is a function that builds a [`Graph`] for one shape. From that one description come the plain-Rust evaluation
+//! that tests compare with ([`Graph::evaluate`]), the memory plan, the kernel list, the FLOP counts and the run on a device
+//! ([`Plan`]). Operations live one to a file in [`ops`], each with its shape rule, its plain-Rust twin and the kernels that
+//! can run it.
+//!
+//! Activations are `[batch, height, width, channels]` or `[batch, tokens, channels]`, row-major, f32. A feature map is
+//! already the token sequence of attention: [`Graph::reshape`] between the two is free.
+
+mod error;
+mod evaluate;
+pub mod ops;
+mod parameter;
+mod shape;
+
+use std::sync::Arc;
+
+pub use error::Error;
+pub use evaluate::{Array, Data};
+pub use ops::Operation;
+pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
+pub use shape::Shape;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A value in a [`Graph`]: the number of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tensor(pub(crate) u32);
+
+impl Tensor {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What the elements of a tensor are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    F32,
+    /// Token ids and other indices.
+    U32,
+}
+
+/// Where a node's value comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Written by the caller before a run; keeps its value between runs.
+    Input { name: String },
+    /// A weight, resolved by name from a [`ParameterSource`]. `shape` is the logical one; a source may hold the same
+    /// elements in another shape (a 1x1 convolution that acts as a linear layer).
+    Parameter { name: String },
+    /// Computed from other tensors.
+    Operation { operation: Arc<dyn Operation>, inputs: Vec<Tensor> },
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub origin: Origin,
+    pub shape: Shape,
+    pub element: Element,
+    /// Dotted path of the layer that made the node, for errors and profiles.
+    pub layer: Arc<str>,
+}
+
+impl Node {
+    pub fn inputs(&self) -> &[Tensor] {
+        match &self.origin {
+            Origin::Operation { inputs, .. } => inputs,
+            _ => &[],
+        }
+    }
+}
+
+/// A computation for one shape, built by calling its operations in order.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    assignments: Vec<(Tensor, Tensor)>,
+    scope: Vec<String>,
+    layer: Option<Arc<str>>,
+}
+
+impl Graph {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A value that the caller writes before a run: f32, `shape`.
+    pub fn input(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> Tensor {
+        self.push(Origin::Input { name: name.into() }, shape.into(), Element::F32)
+    }
+
+    /// Indices that the caller writes before a run: u32, `shape`.
+    pub fn input_ids(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> Tensor {
+        self.push(Origin::Input { name: name.into() }, shape.into(), Element::U32)
+    }
+
+    /// A weight, by its full name. The same name may be asked for again; its shape must agree.
+    pub fn parameter(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> Tensor {
+        self.push(Origin::Parameter { name: name.into() }, shape.into(), Element::F32)
+    }
+
+    /// After every run, `input` takes the value of `tensor` (the state of a sampler or an optimiser).
+    pub fn assign(&mut self, input: Tensor, tensor: Tensor) -> Result<()> {
+        let (to, from) = (self.node(input), self.node(tensor));
+        if !matches!(to.origin, Origin::Input { .. }) || to.shape != from.shape || to.element != from.element {
+            return Err(self.shape_error("assign", format!("{} cannot take the value of {}", to.shape, from.shape)));
+        }
+        self.assignments.push((input, tensor));
+        Ok(())
+    }
+
+    pub fn assignments(&self) -> &[(Tensor, Tensor)] {
+        &self.assignments
+    }
+
+    pub fn node(&self, tensor: Tensor) -> &Node {
+        &self.nodes[tensor.index()]
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub fn shape(&self, tensor: Tensor) -> &Shape {
+        &self.node(tensor).shape
+    }
+
+    /// Enters a layer: nodes made until [`Graph::leave`] carry its dotted path.
+    pub fn enter(&mut self, name: impl Into<String>) {
+        self.scope.push(name.into());
+        self.layer = None;
+    }
+
+    pub fn leave(&mut self) {
+        self.scope.pop();
+        self.layer = None;
+    }
+
+    /// The dotted path of the layer being built.
+    pub fn path(&self) -> String {
+        self.scope.join(".")
+    }
+
+    /// Appends an operation; checks its shape rule now, so that the error names the layer that is being built.
+    pub fn apply(&mut self, operation: impl Operation + 'static, inputs: &[Tensor]) -> Result<Tensor> {
+        let shapes: Vec<&Shape> = inputs.iter().map(|&t| self.shape(t)).collect();
+        let shape = match operation.shape(&shapes) {
+            Ok(shape) => shape,
+            Err(message) => return Err(self.shape_error(operation.name(), message)),
+        };
+        let origin = Origin::Operation { operation: Arc::new(operation), inputs: inputs.to_vec() };
+        Ok(self.push(origin, shape, Element::F32))
+    }
+
+    pub(crate) fn shape_error(&self, operation: &'static str, message: String) -> Error {
+        Error::Shape { operation, layer: self.path(), message }
+    }
+
+    fn push(&mut self, origin: Origin, shape: Shape, element: Element) -> Tensor {
+        let layer = match &self.layer {
+            Some(layer) => layer.clone(),
+            None => {
+                let layer: Arc<str> = self.path().into();
+                self.layer = Some(layer.clone());
+                layer
+            }
+        };
+        self.nodes.push(Node { origin, shape, element, layer });
+        Tensor((self.nodes.len() - 1) as u32)
+    }
+}

@@ -1,0 +1,15 @@
+//! What can go wrong while a graph is built, planned or run.
+
+use super::parameter::ParameterError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{operation} in layer `{layer}`: {message}")]
+    Shape { operation: &'static str, layer: String, message: String },
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    #[error("input `{name}`: expected {expected}, found {found}")]
+    Input { name: String, expected: String, found: String },
+    #[error("input `{name}` was not given")]
+    MissingInput { name: String },
+}

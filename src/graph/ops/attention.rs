@@ -1,0 +1,78 @@
+//! Softmax attention over heads, which never stores the score matrix.
+
+use super::{Operation, arity};
+use crate::graph::{Array, Graph, Result, Shape, Tensor};
+
+#[derive(Debug)]
+struct Attention {
+    heads: usize,
+    scale: f32,
+    causal: bool,
+}
+
+impl Graph {
+    /// softmax(`scale` q k^T) v for each of `heads` heads: `q` is `[batch, tokens, channels]`, `k` and `v`
+    /// `[batch', keys, channels]`, head h holding channels h d .. (h + 1) d. `batch'` may be smaller than `batch` and divide
+    /// it: consecutive entries of `q` then share one of `k` and `v`. `causal`: token i sees keys 0..=i only.
+    pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, heads: usize, scale: f32, causal: bool) -> Result<Tensor> {
+        self.apply(Attention { heads, scale, causal }, &[q, k, v])
+    }
+}
+
+impl Operation for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [q, k, v] = arity(inputs)?;
+        let ([batch, tokens, channels], [kv_batch, keys, kv_channels]) = (q.tokens()?, k.tokens()?);
+        if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0 {
+            return Err(format!("q {q}, k {k} and v {v} do not fit"));
+        }
+        if self.heads == 0 || channels % self.heads != 0 {
+            return Err(format!("{channels} channels do not make {} heads", self.heads));
+        }
+        if self.causal && tokens != keys {
+            return Err(format!("causal attention needs as many keys as tokens, found {keys} and {tokens}"));
+        }
+        Ok(q.clone())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
+        let (tokens, channels, keys) = (shape[1], shape[2], inputs[1].shape[1]);
+        let (q, k, v) = (inputs[0].values(), inputs[1].values(), inputs[2].values());
+        let (share, d) = (shape[0] / inputs[1].shape[0], channels / self.heads);
+        let mut scores = vec![0.0f64; keys];
+        let mut sums = vec![0.0f64; d];
+        for (row, y) in output.chunks_exact_mut(channels).enumerate() {
+            let (b, token) = (row / tokens, row % tokens);
+            let visible = if self.causal { token + 1 } else { keys };
+            for h in 0..self.heads {
+                let q = &q[row * channels + h * d..][..d];
+                let at = |key: usize| ((b / share) * keys + key) * channels + h * d;
+                for (key, score) in scores[..visible].iter_mut().enumerate() {
+                    let k = &k[at(key)..at(key) + d];
+                    *score = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>() * f64::from(self.scale);
+                }
+                let peak = scores[..visible].iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let mut total = 0.0;
+                sums.fill(0.0);
+                for (key, score) in scores[..visible].iter().enumerate() {
+                    let weight = (score - peak).exp();
+                    total += weight;
+                    for (sum, &v) in sums.iter_mut().zip(&v[at(key)..at(key) + d]) {
+                        *sum += weight * f64::from(v);
+                    }
+                }
+                for (y, sum) in y[h * d..(h + 1) * d].iter_mut().zip(&sums) {
+                    *y = (sum / total) as f32;
+                }
+            }
+        }
+    }
+
+    fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        4 * output.elements() as u64 * inputs[1][1] as u64
+    }
+}

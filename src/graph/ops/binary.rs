@@ -1,0 +1,102 @@
+//! Elementwise sum and product of two tensors, the second of which may be broadcast.
+
+use super::{Operation, arity};
+use crate::graph::{Array, Graph, Result, Shape, Tensor};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Add,
+    Multiply,
+}
+
+#[derive(Debug)]
+struct Binary(Kind);
+
+/// How the second operand's elements meet the first's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broadcast {
+    Same,
+    /// One element for all.
+    Scalar,
+    /// The second operand's shape is the end of the first's: element `i` meets `i % period`.
+    Trailing {
+        period: usize,
+    },
+    /// `[batch, 1, .., channels]`: one row for each batch entry of `rows` rows.
+    Batch {
+        rows: usize,
+        channels: usize,
+    },
+}
+
+impl Broadcast {
+    pub(crate) fn of(a: &Shape, b: &Shape) -> Result<Broadcast, String> {
+        if a == b {
+            return Ok(Broadcast::Same);
+        }
+        if b.elements() == 1 {
+            return Ok(Broadcast::Scalar);
+        }
+        if b.len() <= a.len() && a[a.len() - b.len()..] == b[..] {
+            return Ok(Broadcast::Trailing { period: b.elements() });
+        }
+        if a.len() == b.len()
+            && a.len() > 2
+            && a[0] == b[0]
+            && a.channels() == b.channels()
+            && b.elements() == b[0] * b.channels()
+        {
+            return Ok(Broadcast::Batch { rows: a.rows() / a[0], channels: a.channels() });
+        }
+        Err(format!("{b} cannot be broadcast to {a}"))
+    }
+
+    pub(crate) fn index(self, i: usize) -> usize {
+        match self {
+            Broadcast::Same => i,
+            Broadcast::Scalar => 0,
+            Broadcast::Trailing { period } => i % period,
+            Broadcast::Batch { rows, channels } => i / (rows * channels) * channels + i % channels,
+        }
+    }
+}
+
+impl Graph {
+    /// `a + b`. `b` may have `a`'s shape, one element, the shape of `a`'s end (a bias `[channels]`, position embeddings
+    /// `[tokens, channels]`), or one row for each batch entry (`[batch, 1, 1, channels]`).
+    pub fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
+        self.apply(Binary(Kind::Add), &[a, b])
+    }
+
+    /// `a * b`, elementwise; broadcasts as [`Graph::add`] does.
+    pub fn multiply(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
+        self.apply(Binary(Kind::Multiply), &[a, b])
+    }
+}
+
+impl Operation for Binary {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Kind::Add => "add",
+            Kind::Multiply => "multiply",
+        }
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [a, b] = arity(inputs)?;
+        Broadcast::of(a, b)?;
+        Ok(a.clone())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], _shape: &Shape, output: &mut [f32]) {
+        let Ok(broadcast) = Broadcast::of(&inputs[0].shape, &inputs[1].shape) else { return };
+        let (a, b) = (inputs[0].values(), inputs[1].values());
+        for (i, y) in output.iter_mut().enumerate() {
+            let (a, b) = (a[i], b[broadcast.index(i)]);
+            *y = match self.0 {
+                Kind::Add => a + b,
+                Kind::Multiply => a * b,
+            };
+        }
+    }
+}

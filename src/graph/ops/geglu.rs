@@ -1,0 +1,37 @@
+//! The gated linear unit of Stable Diffusion's feed-forward layers.
+
+use super::{Function, Operation, arity};
+use crate::graph::{Array, Graph, Result, Shape, Tensor};
+
+#[derive(Debug)]
+struct Geglu;
+
+impl Graph {
+    /// `x` `[.., 2 d]` holds values, then gates: the output `[.., d]` is value * gelu(gate).
+    pub fn geglu(&mut self, x: Tensor) -> Result<Tensor> {
+        self.apply(Geglu, &[x])
+    }
+}
+
+impl Operation for Geglu {
+    fn name(&self) -> &'static str {
+        "geglu"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [x] = arity(inputs)?;
+        if x.channels() % 2 != 0 {
+            return Err(format!("expected an even number of channels, found {x}"));
+        }
+        Ok(x.with_channels(x.channels() / 2))
+    }
+
+    fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
+        let d = shape.channels();
+        for (y, x) in output.chunks_exact_mut(d).zip(inputs[0].values().chunks_exact(2 * d)) {
+            for c in 0..d {
+                y[c] = x[c] * Function::Gelu.apply(x[d + c]);
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Nearest-neighbour enlargement of a feature map.
+
+use super::{Operation, arity};
+use crate::graph::{Array, Graph, Result, Shape, Tensor};
+
+#[derive(Debug)]
+struct Upsample {
+    height: usize,
+    width: usize,
+}
+
+impl Graph {
+    /// `x` `[batch, h, w, channels]` at `[batch, height, width, channels]`: output pixel `i` shows input pixel
+    /// `floor(i * h / height)`, as torch's `interpolate(mode="nearest")`.
+    pub fn upsample_nearest(&mut self, x: Tensor, height: usize, width: usize) -> Result<Tensor> {
+        self.apply(Upsample { height, width }, &[x])
+    }
+}
+
+impl Operation for Upsample {
+    fn name(&self) -> &'static str {
+        "upsample"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [batch, h, w, channels] = arity::<1>(inputs)?[0].image()?;
+        if h == 0 || w == 0 || self.height < h || self.width < w {
+            return Err(format!("{h}x{w} cannot be enlarged to {}x{}", self.height, self.width));
+        }
+        Ok([batch, self.height, self.width, channels].into())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
+        let x = &inputs[0];
+        let (h, w, channels) = (x.shape[1], x.shape[2], x.shape[3]);
+        for (pixel, y) in output.chunks_exact_mut(channels).enumerate() {
+            let (b, oy, ox) = (pixel / (shape[1] * shape[2]), pixel / shape[2] % shape[1], pixel % shape[2]);
+            let at = ((b * h + oy * h / self.height) * w + ox * w / self.width) * channels;
+            y.copy_from_slice(&x.values()[at..at + channels]);
+        }
+    }
+}
