@@ -1,1 +1,19 @@
-//! Empty for now.
+//! The device: choosing an adapter, buffers, pipelines from `kernels/`, recording, timing. Knows no mathematics.
+
+mod adapter;
+mod buffer;
+mod device;
+mod error;
+mod kernel;
+mod record;
+mod template;
+
+pub use adapter::{AdapterReport, Selection, list, select};
+pub use buffer::{Buffer, Slice};
+pub use device::{Gpu, Options};
+pub use error::Error;
+pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
+pub use record::{Command, Cost, Recording, Uniform};
+pub use template::{Params, Value, kernel_names, render};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;

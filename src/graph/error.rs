@@ -10,6 +10,10 @@ pub enum Error {
     Parameter(#[from] ParameterError),
     #[error("input `{name}`: expected {expected}, found {found}")]
     Input { name: String, expected: String, found: String },
+    #[error(transparent)]
+    Gpu(#[from] crate::gpu::Error),
+    #[error("value {node} of layer `{layer}` has no place in memory: a fault of the plan")]
+    Unplaced { layer: String, node: usize },
     #[error("input `{name}` was not given")]
     MissingInput { name: String },
 }

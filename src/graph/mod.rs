@@ -10,8 +10,12 @@
 
 mod error;
 mod evaluate;
+pub mod lower;
+mod memory;
 pub mod ops;
 mod parameter;
+mod plan;
+mod program;
 mod shape;
 
 use std::sync::Arc;
@@ -20,6 +24,8 @@ pub use error::Error;
 pub use evaluate::{Array, Data};
 pub use ops::Operation;
 pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
+pub use plan::{Place, Plan, Step, Traits};
+pub use program::{Precision, Program, Weights};
 pub use shape::Shape;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

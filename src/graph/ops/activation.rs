@@ -1,6 +1,7 @@
 //! Elementwise functions.
 
-use super::{Operation, arity};
+use super::{Fold, Operation, Stage, arity, lower_elementwise};
+use crate::graph::lower::Lowering;
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 /// An elementwise function of one variable.
@@ -77,5 +78,17 @@ impl Operation for Activation {
         for (y, &x) in output.iter_mut().zip(inputs[0].values()) {
             *y = self.0.apply(x);
         }
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::StagesAndPadding
+    }
+
+    fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
+        Some(Stage::Function(self.0))
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lower_elementwise(lowering);
     }
 }

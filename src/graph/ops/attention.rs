@@ -1,6 +1,8 @@
 //! Softmax attention over heads, which never stores the score matrix.
 
 use super::{Operation, arity};
+use crate::gpu::Value;
+use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -74,5 +76,51 @@ impl Operation for Attention {
 
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
         4 * output.elements() as u64 * inputs[1][1] as u64
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
+        let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
+        let d = channels / self.heads;
+        let vector = if d % 4 == 0 { 4 } else { 1 };
+        // Past this width a head's query and sums no longer fit a thread's registers: the sums are then made in parts, and
+        // the query is read again for every block of keys.
+        let part = if d <= 160 { d } else { 64 };
+        let block = if d <= 48 { 8 } else { 4 };
+        // Keys and values that fit 16 KiB of workgroup memory.
+        let tile = (16384 / (2 * d * 4)).min(32) / block * block;
+        let staged = !lowering.preferences.registers && part == d && tile > 0;
+        let lanes = if staged { 64 } else { 16 };
+        let work = Work {
+            kernel: "attention",
+            params: [
+                ("d", Value::from(d)),
+                ("part", Value::from(part)),
+                ("block", Value::from(block)),
+                ("vector", Value::from(vector)),
+                ("lanes", Value::from(lanes)),
+                ("causal", Value::from(self.causal)),
+                ("staged", Value::from(staged)),
+                ("tile", Value::from(tile)),
+            ]
+            .into(),
+            uniforms: vec![
+                ("tokens", tokens.into()),
+                ("keys", keys.into()),
+                ("channels", (channels / vector).into()),
+                ("share", (batch / k[0]).into()),
+                // Devices compute 2^x, not e^x.
+                ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
+            ],
+            grid: [tokens.div_ceil(lanes), self.heads * d.div_ceil(part), batch],
+            bindings: vec![
+                ("q", lowering.input(0)),
+                ("k", lowering.input(1)),
+                ("v", lowering.input(2)),
+                ("y", lowering.output()),
+            ],
+            flops: 4 * (batch * tokens * keys * channels) as u64,
+        };
+        lowering.dispatch(work, false);
     }
 }

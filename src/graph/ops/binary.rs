@@ -1,6 +1,7 @@
 //! Elementwise sum and product of two tensors, the second of which may be broadcast.
 
-use super::{Operation, arity};
+use super::{Fold, Operation, Stage, arity, lower_elementwise};
+use crate::graph::lower::Lowering;
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +15,14 @@ struct Binary(Kind);
 
 /// How the second operand's elements meet the first's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broadcast {
+pub enum Broadcast {
     Same,
     /// One element for all.
     Scalar,
-    /// The second operand's shape is the end of the first's: element `i` meets `i % period`.
+    /// The second operand's shape is the end of the first's: row `i` meets row `i % rows` of `channels` elements.
     Trailing {
-        period: usize,
+        rows: usize,
+        channels: usize,
     },
     /// `[batch, 1, .., channels]`: one row for each batch entry of `rows` rows.
     Batch {
@@ -38,7 +40,7 @@ impl Broadcast {
             return Ok(Broadcast::Scalar);
         }
         if b.len() <= a.len() && a[a.len() - b.len()..] == b[..] {
-            return Ok(Broadcast::Trailing { period: b.elements() });
+            return Ok(Broadcast::Trailing { rows: b.rows(), channels: b.channels() });
         }
         if a.len() == b.len()
             && a.len() > 2
@@ -55,7 +57,7 @@ impl Broadcast {
         match self {
             Broadcast::Same => i,
             Broadcast::Scalar => 0,
-            Broadcast::Trailing { period } => i % period,
+            Broadcast::Trailing { rows, channels } => i % (rows * channels),
             Broadcast::Batch { rows, channels } => i / (rows * channels) * channels + i % channels,
         }
     }
@@ -98,5 +100,26 @@ impl Operation for Binary {
                 Kind::Multiply => a * b,
             };
         }
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::StagesAndPadding
+    }
+
+    fn as_stage(&self, inputs: &[Tensor], position: usize, graph: &Graph) -> Option<Stage> {
+        let broadcast = Broadcast::of(graph.shape(inputs[0]), graph.shape(inputs[1])).ok()?;
+        let other = match position {
+            0 => inputs[1],
+            _ if broadcast == Broadcast::Same => inputs[0],
+            _ => return None,
+        };
+        Some(match self.0 {
+            Kind::Add => Stage::Add(other, broadcast),
+            Kind::Multiply => Stage::Multiply(other, broadcast),
+        })
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lower_elementwise(lowering);
     }
 }

@@ -1,6 +1,7 @@
 //! Joining tensors along one dimension.
 
-use super::Operation;
+use super::{Operation, lower_copy};
+use crate::graph::lower::Lowering;
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -48,6 +49,17 @@ impl Operation for Concat {
             for (y, x) in output.chunks_exact_mut(block(shape)).zip(x.values().chunks_exact(width)) {
                 y[at..at + width].copy_from_slice(x);
             }
+            at += width;
+        }
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let to = lowering.shape()[self.axis..].iter().product::<usize>();
+        let mut at = 0;
+        for index in 0..lowering.step.inputs.len() {
+            let input = lowering.input_shape(index).clone();
+            let width = input[self.axis..].iter().product::<usize>();
+            lower_copy(lowering, index, input.elements() / width, width, [width, 0], [to, at]);
             at += width;
         }
     }

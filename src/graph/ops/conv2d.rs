@@ -1,6 +1,8 @@
 //! Convolution of a feature map that already carries its padding.
 
-use super::{Operation, arity};
+use super::product::{Geometry, Window, lower_product};
+use super::{Fold, Layout, Operation, arity};
+use crate::graph::lower::Lowering;
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -65,5 +67,19 @@ impl Operation for Conv2d {
 
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
         2 * output.elements() as u64 * inputs[1][1..].iter().product::<usize>() as u64
+    }
+
+    fn layout(&self, _index: usize) -> Layout {
+        Layout::Panels
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::Stages
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
+        let window = Window { stride: self.stride, kernel: [w[2], w[3]], from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
+        lower_product(lowering, &Geometry { rows: y.rows(), taps: Some(window) });
     }
 }

@@ -1,6 +1,8 @@
 //! Rows of a table, by index.
 
-use super::{Operation, arity};
+use super::{Layout, Operation, arity};
+use crate::gpu::Value;
+use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -37,5 +39,26 @@ impl Operation for Embedding {
             let row = (id as usize).min(last);
             y.copy_from_slice(&table[row * channels..][..channels]);
         }
+    }
+
+    fn layout(&self, _index: usize) -> Layout {
+        Layout::Rows
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let (table, shape) = (lowering.input(0), lowering.shape().clone());
+        let work = Work {
+            kernel: "embedding",
+            params: [("half", Value::from(table.half))].into(),
+            uniforms: vec![
+                ("rows", shape.rows().into()),
+                ("channels", shape.channels().into()),
+                ("last", (lowering.input_shape(0)[0] - 1).into()),
+            ],
+            grid: spread(shape.elements().div_ceil(64)),
+            bindings: vec![("table", table), ("ids", lowering.input(1)), ("y", lowering.output())],
+            flops: 0,
+        };
+        lowering.dispatch(work, false);
     }
 }

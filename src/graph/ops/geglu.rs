@@ -1,6 +1,8 @@
 //! The gated linear unit of Stable Diffusion's feed-forward layers.
 
-use super::{Function, Operation, arity};
+use super::{Fold, Function, Operation, arity};
+use crate::gpu::Value;
+use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -33,5 +35,24 @@ impl Operation for Geglu {
                 y[c] = x[c] * Function::Gelu.apply(x[d + c]);
             }
         }
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::Stages
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let shape = lowering.shape().clone();
+        let vector = if shape.channels() % 4 == 0 { 4 } else { 1 };
+        let channels = shape.channels() / vector;
+        let work = Work {
+            kernel: "geglu",
+            params: [("vector", Value::from(vector))].into(),
+            uniforms: vec![("rows", shape.rows().into()), ("channels", channels.into())],
+            grid: spread((shape.rows() * channels).div_ceil(64)),
+            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
+            flops: 10 * shape.elements() as u64,
+        };
+        lowering.dispatch(work, true);
     }
 }

@@ -1,6 +1,8 @@
 //! Group normalisation, in two operations: statistics of every group, then their use.
 
-use super::{Operation, arity};
+use super::{Fold, Operation, arity, padded_grid};
+use crate::gpu::{Params, Value};
+use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -11,6 +13,11 @@ struct GroupNormStatistics {
 
 #[derive(Debug)]
 struct GroupNorm;
+
+/// Parts into which a batch entry's rows are cut, so that even a small picture keeps a device busy.
+fn chunks(x: &Shape) -> usize {
+    (x.rows() / x[0]).div_ceil(64).min(64)
+}
 
 impl Graph {
     /// Mean and 1/sqrt(variance + `epsilon`) of each batch entry's groups of channels: `x` is `[batch, .., channels]`, the
@@ -58,6 +65,46 @@ impl Operation for GroupNormStatistics {
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
         3 * inputs[0].elements() as u64
     }
+
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape) -> Option<usize> {
+        let x = inputs[0];
+        Some(x[0] * chunks(x) * x.channels() * 2)
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let x = lowering.input_shape(0).clone();
+        let (batch, rows, channels) = (x[0], x.rows() / x[0], x.channels());
+        let (chunks, vector) = (chunks(&x), if channels % 4 == 0 { 4 } else { 1 });
+        let partial = Work {
+            kernel: "group_norm_partial",
+            params: [("vector", Value::from(vector))].into(),
+            uniforms: vec![
+                ("batch", batch.into()),
+                ("rows", rows.into()),
+                ("channels", (channels / vector).into()),
+                ("chunks", chunks.into()),
+            ],
+            grid: spread((batch * chunks * channels / vector).div_ceil(64)),
+            bindings: vec![("x", lowering.input(0)), ("partial", lowering.scratch())],
+            flops: 3 * x.elements() as u64,
+        };
+        lowering.dispatch(partial, false);
+        let combine = Work {
+            kernel: "group_norm_statistics",
+            params: Params::new(),
+            uniforms: vec![
+                ("groups", self.groups.into()),
+                ("rows", rows.into()),
+                ("channels", channels.into()),
+                ("chunks", chunks.into()),
+                ("epsilon", self.epsilon.into()),
+            ],
+            grid: [self.groups, batch, 1],
+            bindings: vec![("partial", lowering.scratch()), ("y", lowering.output())],
+            flops: 0,
+        };
+        lowering.dispatch(combine, false);
+    }
 }
 
 impl Operation for GroupNorm {
@@ -89,5 +136,43 @@ impl Operation for GroupNorm {
 
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
         4 * inputs[0].elements() as u64
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::StagesAndPadding
+    }
+
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape) -> Option<usize> {
+        Some(inputs[0][0] * inputs[0].channels() * 2)
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let shape = lowering.shape().clone();
+        let (batch, channels, groups) = (shape[0], shape.channels(), lowering.input_shape(1)[1]);
+        let affine = Work {
+            kernel: "group_norm_affine",
+            params: Params::new(),
+            uniforms: vec![("batch", batch.into()), ("channels", channels.into()), ("groups", groups.into())],
+            grid: spread((batch * channels).div_ceil(64)),
+            bindings: vec![
+                ("statistics", lowering.input(1)),
+                ("weight", lowering.input(2)),
+                ("bias", lowering.input(3)),
+                ("affine", lowering.scratch()),
+            ],
+            flops: 0,
+        };
+        lowering.dispatch(affine, false);
+        let vector = if channels % 4 == 0 { 4 } else { 1 };
+        let mut work = Work {
+            kernel: "group_norm",
+            params: [("vector", Value::from(vector))].into(),
+            uniforms: vec![("rows_per_entry", (shape.rows() / batch).into())],
+            grid: [0; 3],
+            bindings: vec![("x", lowering.input(0)), ("affine", lowering.scratch()), ("y", lowering.output())],
+            flops: 4 * shape.elements() as u64,
+        };
+        padded_grid(&shape, lowering.step.padding, vector, &mut work);
+        lowering.dispatch(work, true);
     }
 }

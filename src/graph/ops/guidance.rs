@@ -1,6 +1,8 @@
 //! Classifier-free guidance.
 
 use super::{Operation, arity};
+use crate::gpu::Params;
+use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -36,5 +38,18 @@ impl Operation for Guidance {
         for (y, (u, c)) in output.iter_mut().zip(u.iter().zip(c)) {
             *y = u + self.scale * (c - u);
         }
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let elements = lowering.shape().elements();
+        let work = Work {
+            kernel: "guidance",
+            params: Params::new(),
+            uniforms: vec![("elements", elements.into()), ("scale", self.scale.into())],
+            grid: spread(elements.div_ceil(64)),
+            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
+            flops: 3 * elements as u64,
+        };
+        lowering.dispatch(work, false);
     }
 }

@@ -1,6 +1,8 @@
 //! Layer normalisation over the channels of every row.
 
-use super::{Operation, arity};
+use super::{Fold, Operation, arity};
+use crate::gpu::Value;
+use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -44,5 +46,32 @@ impl Operation for LayerNorm {
 
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
         7 * inputs[0].elements() as u64
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::Stages
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let shape = lowering.shape().clone();
+        let vector = if shape.channels() % 4 == 0 { 4 } else { 1 };
+        let work = Work {
+            kernel: "layer_norm",
+            params: [("vector", Value::from(vector))].into(),
+            uniforms: vec![
+                ("rows", shape.rows().into()),
+                ("channels", (shape.channels() / vector).into()),
+                ("epsilon", self.epsilon.into()),
+            ],
+            grid: spread(shape.rows()),
+            bindings: vec![
+                ("x", lowering.input(0)),
+                ("weight", lowering.input(1)),
+                ("bias", lowering.input(2)),
+                ("y", lowering.output()),
+            ],
+            flops: 7 * shape.elements() as u64,
+        };
+        lowering.dispatch(work, true);
     }
 }

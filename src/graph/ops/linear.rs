@@ -1,6 +1,8 @@
 //! Matrix product with a weight: the linear layer without its bias.
 
-use super::{Operation, arity};
+use super::product::{Geometry, lower_product};
+use super::{Fold, Layout, Operation, arity};
+use crate::graph::lower::Lowering;
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -48,5 +50,18 @@ impl Operation for Linear {
 
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
         2 * output.elements() as u64 * inputs[0].channels() as u64
+    }
+
+    fn layout(&self, _index: usize) -> Layout {
+        Layout::Panels
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::Stages
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let rows = lowering.shape().rows();
+        lower_product(lowering, &Geometry { rows, taps: None });
     }
 }

@@ -1,6 +1,8 @@
 //! Linear combinations of whole tensors: one step of any linear multistep sampler.
 
 use super::{Operation, arity};
+use crate::gpu::Value;
+use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -42,5 +44,24 @@ impl Operation for Mix {
 
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
         2 * output.elements() as u64 * inputs[3][1] as u64
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let (slots, elements) = (lowering.shape()[0], lowering.shape().elements());
+        let work = Work {
+            kernel: "mix",
+            params: [("slots", Value::from(slots))].into(),
+            uniforms: vec![("elements", (elements / slots).into())],
+            grid: spread((elements / slots).div_ceil(64)),
+            bindings: vec![
+                ("state", lowering.input(0)),
+                ("a", lowering.input(1)),
+                ("b", lowering.input(2)),
+                ("matrix", lowering.input(3)),
+                ("y", lowering.output()),
+            ],
+            flops: 2 * (elements * (slots + 2)) as u64,
+        };
+        lowering.dispatch(work, false);
     }
 }

@@ -13,6 +13,7 @@ mod layer_norm;
 mod linear;
 mod mix;
 mod pad2d;
+mod product;
 mod reshape;
 mod scale;
 mod slice;
@@ -21,8 +22,59 @@ mod upsample;
 use std::fmt::Debug;
 
 pub use activation::Function;
+pub(crate) use binary::Broadcast;
 
-use super::{Array, Shape};
+use super::lower::{Lowering, Work, spread};
+use super::{Array, Graph, Shape, Tensor};
+use crate::gpu::Value;
+
+/// How a weight's elements lie on the device, prepared once at upload for the kernel that reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// f32, as in the file.
+    Plain,
+    /// Rows as in the file, in the file's precision.
+    Rows,
+    /// Weights `[out, in, taps..]` in panels of 64 outputs, `[out / 64][taps][in][64]`, in the file's precision; missing outputs
+    /// are zero.
+    Panels,
+}
+
+/// Outputs in a panel of [`Layout::Panels`].
+pub(crate) const PANEL: usize = 64;
+
+/// What a kernel can do to its result before it stores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fold {
+    Nothing,
+    /// Elementwise stages.
+    Stages,
+    /// Elementwise stages, then zeros around the feature map.
+    StagesAndPadding,
+}
+
+/// Elementwise work on a result that is still in registers.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    Function(Function),
+    Scale(f32),
+    Add(Tensor, Broadcast),
+    Multiply(Tensor, Broadcast),
+}
+
+impl Stage {
+    /// The tensor that the stage reads.
+    pub fn operand(&self) -> Option<Tensor> {
+        match self {
+            Stage::Add(t, _) | Stage::Multiply(t, _) => Some(*t),
+            Stage::Function(_) | Stage::Scale(_) => None,
+        }
+    }
+
+    pub fn operands(&self) -> usize {
+        usize::from(self.operand().is_some())
+    }
+}
 
 /// A node's computation. Operations know nothing of names, files or models.
 pub trait Operation: Debug + Send + Sync {
@@ -39,6 +91,100 @@ pub trait Operation: Debug + Send + Sync {
     fn flops(&self, _inputs: &[&Shape], output: &Shape) -> u64 {
         output.elements() as u64
     }
+
+    /// Adds the kernel dispatches that compute the step.
+    fn lower(&self, lowering: &mut Lowering<'_>);
+
+    /// How the kernels want input `index` where it is a weight.
+    fn layout(&self, _index: usize) -> Layout {
+        Layout::Plain
+    }
+
+    /// What followers this operation's kernels can do in the same go.
+    fn folds(&self) -> Fold {
+        Fold::Nothing
+    }
+
+    /// This operation as a stage of the one that made its input `position`.
+    fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
+        None
+    }
+
+    /// This operation as padding written by the one that made its input: top, bottom, left, right.
+    fn as_padding(&self) -> Option<[usize; 4]> {
+        None
+    }
+
+    /// The output is the first input's storage under another shape.
+    fn is_view(&self) -> bool {
+        false
+    }
+
+    /// f32 elements of scratch that the kernels need.
+    fn scratch(&self, _inputs: &[&Shape], _output: &Shape) -> Option<usize> {
+        None
+    }
+}
+
+/// Lowers an elementwise step: the kernel passes its first input through the step's stages and padding.
+pub(crate) fn lower_elementwise(lowering: &mut Lowering<'_>) {
+    let shape = lowering.shape().clone();
+    let vector = if shape.channels() % 4 == 0 { 4 } else { 1 };
+    let mut work = Work {
+        kernel: "elementwise",
+        params: [("vector", Value::from(vector))].into(),
+        uniforms: Vec::new(),
+        grid: [0; 3],
+        bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
+        flops: shape.elements() as u64,
+    };
+    padded_grid(&shape, lowering.step.padding, vector, &mut work);
+    lowering.dispatch(work, true);
+}
+
+/// One invocation for every vector of the output, padded or not: what kernels that import `shared/grid` need.
+pub(crate) fn padded_grid(shape: &Shape, padding: Option<[usize; 4]>, vector: usize, work: &mut Work<'_>) {
+    let channels = shape.channels() / vector;
+    work.params.insert("padded", Value::from(padding.is_some()));
+    work.uniforms.push(("channels", channels.into()));
+    let rows = match (padding, shape.image()) {
+        (Some([top, bottom, left, right]), Ok([batch, height, width, _])) => {
+            let (padded_height, padded_width) = (height + top + bottom, width + left + right);
+            work.uniforms.extend([
+                ("height", height.into()),
+                ("width", width.into()),
+                ("padded_height", padded_height.into()),
+                ("padded_width", padded_width.into()),
+                ("top", top.into()),
+                ("left", left.into()),
+            ]);
+            batch * padded_height * padded_width
+        }
+        _ => shape.rows(),
+    };
+    work.uniforms.push(("rows", rows.into()));
+    work.grid = spread((rows * channels).div_ceil(64));
+}
+
+/// Copies `rows` runs of `width` elements of input `index`: run `r` from `r * from[0] + from[1]` to `r * to[0] + to[1]`.
+pub(crate) fn lower_copy(lowering: &mut Lowering<'_>, index: usize, rows: usize, width: usize, from: [usize; 2], to: [usize; 2]) {
+    let vector = if [width, from[0], from[1], to[0], to[1]].iter().all(|n| n % 4 == 0) { 4 } else { 1 };
+    let work = Work {
+        kernel: "copy",
+        params: [("vector", Value::from(vector))].into(),
+        uniforms: vec![
+            ("rows", rows.into()),
+            ("width", (width / vector).into()),
+            ("from_stride", (from[0] / vector).into()),
+            ("from_start", (from[1] / vector).into()),
+            ("to_stride", (to[0] / vector).into()),
+            ("to_start", (to[1] / vector).into()),
+        ],
+        grid: spread((rows * width / vector).div_ceil(64)),
+        bindings: vec![("x", lowering.input(index)), ("y", lowering.output())],
+        flops: 0,
+    };
+    lowering.dispatch(work, false);
 }
 
 /// The `N` shapes that an operation takes, or a message.

@@ -1,6 +1,8 @@
 //! Zero padding of a feature map.
 
-use super::{Operation, arity};
+use super::{Operation, arity, padded_grid};
+use crate::gpu::Value;
+use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -37,5 +39,24 @@ impl Operation for Pad2d {
             let at = ((b * shape[1] + y + top) * shape[2] + left) * channels;
             output[at..at + values.len()].copy_from_slice(values);
         }
+    }
+
+    fn as_padding(&self) -> Option<[usize; 4]> {
+        Some(self.edges)
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let input = lowering.input_shape(0).clone();
+        let vector = if input.channels() % 4 == 0 { 4 } else { 1 };
+        let mut work = Work {
+            kernel: "elementwise",
+            params: [("vector", Value::from(vector))].into(),
+            uniforms: Vec::new(),
+            grid: [0; 3],
+            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
+            flops: 0,
+        };
+        padded_grid(&input, Some(self.edges), vector, &mut work);
+        lowering.dispatch(work, true);
     }
 }

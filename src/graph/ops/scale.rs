@@ -1,6 +1,7 @@
 //! Multiplication by a constant.
 
-use super::{Operation, arity};
+use super::{Fold, Operation, Stage, arity, lower_elementwise};
+use crate::graph::lower::Lowering;
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -27,5 +28,17 @@ impl Operation for Scale {
         for (y, &x) in output.iter_mut().zip(inputs[0].values()) {
             *y = self.0 * x;
         }
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::StagesAndPadding
+    }
+
+    fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
+        Some(Stage::Scale(self.0))
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lower_elementwise(lowering);
     }
 }

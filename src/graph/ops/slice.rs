@@ -1,6 +1,7 @@
 //! A range of one dimension.
 
-use super::{Operation, arity};
+use super::{Operation, arity, lower_copy};
+use crate::graph::lower::Lowering;
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -39,5 +40,12 @@ impl Operation for Slice {
         for (y, x) in output.chunks_exact_mut(to).zip(x.values().chunks_exact(from)) {
             y.copy_from_slice(&x[self.start * inner..][..to]);
         }
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let inner: usize = lowering.shape()[self.axis + 1..].iter().product();
+        let (from, to) = (lowering.input_shape(0)[self.axis] * inner, self.length * inner);
+        let rows = lowering.shape().elements() / to;
+        lower_copy(lowering, 0, rows, to, [from, self.start * inner], [to, 0]);
     }
 }

@@ -1,6 +1,8 @@
 //! Nearest-neighbour enlargement of a feature map.
 
-use super::{Operation, arity};
+use super::{Fold, Operation, arity, padded_grid};
+use crate::gpu::Value;
+use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -38,5 +40,25 @@ impl Operation for Upsample {
             let at = ((b * h + oy * h / self.height) * w + ox * w / self.width) * channels;
             y.copy_from_slice(&x.values()[at..at + channels]);
         }
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::StagesAndPadding
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let (input, shape) = (lowering.input_shape(0).clone(), lowering.shape().clone());
+        let vector = if shape.channels() % 4 == 0 { 4 } else { 1 };
+        let mut work = Work {
+            kernel: "upsample",
+            params: [("vector", Value::from(vector))].into(),
+            uniforms: vec![("from_height", input[1].into()), ("from_width", input[2].into())],
+            grid: [0; 3],
+            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
+            flops: 0,
+        };
+        let padding = lowering.step.padding.unwrap_or([0; 4]);
+        padded_grid(&shape, Some(padding), vector, &mut work);
+        lowering.dispatch(work, true);
     }
 }

@@ -1,0 +1,98 @@
+// y[r, n] = stages(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
+// x [.., into] f32; w in panels [out / 64][taps][into][64], f16 pairs or f32; y [rows, channels] is overwritten.
+// Register tile: {{ tile }} rows by {{ lanes * 4 }} outputs a workgroup, lanes along the outputs. Rows come from the workgroup's number
+// alone, so that x is loaded once for all lanes. No barrier. `channels` counts vectors of {{ vector_out }}.
+//% import "shared/stages" as st
+//% set VI = "vec4<f32>" if vector_in == 4 else "f32"
+//% set VO = "vec4<f32>" if vector_out == 4 else "f32"
+struct Sizes {
+  into: u32,
+  rows: u32,
+  channels: u32,
+//% if window
+  stride: u32,
+  kernel_height: u32,
+  kernel_width: u32,
+  from_height: u32,
+  from_width: u32,
+  to_height: u32,
+  to_width: u32,
+//% endif
+{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+}
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<{{ VI }}>;
+@group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
+@group(0) @binding(3) var<storage, read_write> y: array<{{ VO }}>;
+{{ st.bindings(stages, 4, VO) }}
+{{ st.functions(stages, VO) }}
+
+@compute @workgroup_size({{ lanes }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let first = (group.y + group.z * 32768u) * {{ tile }}u;
+  if (first >= sizes.rows) { return; }
+  let into = sizes.into / {{ vector_in }}u;
+//% for i in range(tile)
+  let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u);
+//% if window
+  let start{{ i }} = ((row{{ i }} / (sizes.to_height * sizes.to_width) * sizes.from_height + row{{ i }} / sizes.to_width % sizes.to_height * sizes.stride)
+    * sizes.from_width + row{{ i }} % sizes.to_width * sizes.stride) * into;
+//% else
+  let start{{ i }} = row{{ i }} * into;
+//% endif
+  var c{{ i }} = vec4<f32>();
+//% endfor
+//% if window
+  for (var tap = 0u; tap < sizes.kernel_height * sizes.kernel_width; tap++) {
+  let shift = (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into;
+  let weights = (group.x * sizes.kernel_height * sizes.kernel_width + tap) * sizes.into * {{ lanes }}u + lane;
+//% else
+  {
+  const shift = 0u;
+  let weights = group.x * sizes.into * {{ lanes }}u + lane;
+//% endif
+  for (var k = 0u; k < into; k += {{ [unroll // 4, 1] | max }}u) {
+//% for i in range(tile)
+//% for q in range([unroll // 4, 1] | max)
+    let a{{ i }}_{{ q }} = x[start{{ i }} + shift + k + {{ q }}u];
+//% endfor
+//% endfor
+//% for kk in range(unroll)
+//% if half
+    let p{{ kk }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * {{ lanes }}u];
+    let b{{ kk }} = vec4<f32>(unpack2x16float(p{{ kk }}.x), unpack2x16float(p{{ kk }}.y));
+//% else
+    let b{{ kk }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * {{ lanes }}u];
+//% endif
+//% for i in range(tile)
+    c{{ i }} = fma(vec4<f32>(a{{ i }}_{{ kk // 4 }}{{ "." ~ "xyzw"[kk % 4] if vector_in == 4 else "" }}), b{{ kk }}, c{{ i }});
+//% endfor
+//% endfor
+  }
+  }
+//% for i in range(tile)
+  if (first + {{ i }}u < sizes.rows) {
+//% if vector_out == 4
+    let channel = group.x * {{ lanes }}u + lane;
+    if (channel < sizes.channels) {
+      let index = row{{ i }} * sizes.channels + channel;
+      var v = c{{ i }};
+{{ st.apply(stages, "v", "row" ~ i, "channel", "index") }}
+      y[index] = v;
+    }
+//% else
+//% for n in range(4)
+    {
+      let channel = (group.x * {{ lanes }}u + lane) * 4u + {{ n }}u;
+      if (channel < sizes.channels) {
+        let index = row{{ i }} * sizes.channels + channel;
+        var v = c{{ i }}.{{ "xyzw"[n] }};
+{{ st.apply(stages, "v", "row" ~ i, "channel", "index") }}
+        y[index] = v;
+      }
+    }
+//% endfor
+//% endif
+  }
+//% endfor
+}

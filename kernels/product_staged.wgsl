@@ -1,0 +1,99 @@
+// y[r, n] = stages(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
+// The contract of product.wgsl, for devices with real workgroup memory: a workgroup of 256 makes 64 rows by 64 outputs, 4 x 4 an
+// invocation, from tiles of 16 inputs staged in 8 KiB. `into` and outputs are multiples of 4; `channels` counts vectors.
+//% import "shared/stages" as st
+struct Sizes {
+  into: u32,
+  rows: u32,
+  channels: u32,
+//% if window
+  stride: u32,
+  kernel_height: u32,
+  kernel_width: u32,
+  from_height: u32,
+  from_width: u32,
+  to_height: u32,
+  to_width: u32,
+//% endif
+{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+}
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+{{ st.bindings(stages, 4, "vec4<f32>") }}
+{{ st.functions(stages, "vec4<f32>") }}
+var<workgroup> xs: array<f32, 1024>; // [input][row]
+var<workgroup> ws: array<vec4<f32>, 256>; // [input][output / 4]
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let first = (group.y + group.z * 32768u) * 64u;
+  let into = sizes.into / 4u;
+  let loaded = min(first + lane / 4u, sizes.rows - 1u);
+  let part = lane % 4u;
+//% if window
+  let start = ((loaded / (sizes.to_height * sizes.to_width) * sizes.from_height + loaded / sizes.to_width % sizes.to_height * sizes.stride)
+    * sizes.from_width + loaded % sizes.to_width * sizes.stride) * into;
+  let taps = sizes.kernel_height * sizes.kernel_width;
+//% else
+  let start = loaded * into;
+  const taps = 1u;
+//% endif
+//% for i in range(4)
+  var c{{ i }} = vec4<f32>();
+//% endfor
+  for (var tap = 0u; tap < taps; tap++) {
+//% if window
+    let shift = (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into;
+//% else
+    const shift = 0u;
+//% endif
+    let weights = (group.x * taps + tap) * sizes.into;
+    for (var k = 0u; k < into; k += 4u) {
+      var a = vec4<f32>();
+      if (k + part < into) { a = x[start + shift + k + part]; }
+      var b = vec4<f32>();
+      let input = k * 4u + lane / 16u;
+      if (input < sizes.into) {
+//% if half
+        let p = w[(weights + input) * 16u + lane % 16u];
+        b = vec4<f32>(unpack2x16float(p.x), unpack2x16float(p.y));
+//% else
+        b = w[(weights + input) * 16u + lane % 16u];
+//% endif
+      }
+      workgroupBarrier();
+      let to = part * 256u + lane / 4u;
+      xs[to] = a.x;
+      xs[to + 64u] = a.y;
+      xs[to + 128u] = a.z;
+      xs[to + 192u] = a.w;
+      ws[lane] = b;
+      workgroupBarrier();
+//% for kk in range(16)
+      {
+        let at = {{ kk * 64 }}u + lane / 16u * 4u;
+        let b{{ kk }} = ws[{{ kk * 16 }}u + lane % 16u];
+//% for i in range(4)
+        c{{ i }} = fma(vec4<f32>(xs[at + {{ i }}u]), b{{ kk }}, c{{ i }});
+//% endfor
+      }
+//% endfor
+    }
+  }
+  let channel = group.x * 16u + lane % 16u;
+  if (channel < sizes.channels) {
+//% for i in range(4)
+    {
+      let row = first + lane / 16u * 4u + {{ i }}u;
+      if (row < sizes.rows) {
+        let index = row * sizes.channels + channel;
+        var v = c{{ i }};
+{{ st.apply(stages, "v", "row", "channel", "index") }}
+        y[index] = v;
+      }
+    }
+//% endfor
+  }
+}

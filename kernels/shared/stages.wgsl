@@ -1,0 +1,76 @@
+//# Elementwise work on a result that is still in registers: what the graph folded into the kernel that stores it.
+//#   members(..)   members of the uniform struct
+//#   bindings(..)  operands, from binding `first` on; V is the vector type that the kernel stores
+//#   functions(..) the functions that the stages call
+//#   apply(..)     statements that change `v`, at `row` and `channel` (in vectors), `index` = row * channels + channel
+//% macro members(stages, factors, rows_per_batch, operand_rows)
+//% for i in range(factors)
+  factor{{ i }}: f32,
+//% endfor
+//% if rows_per_batch
+  rows_per_batch: u32,
+//% endif
+//% if operand_rows
+  operand_rows: u32,
+//% endif
+//% endmacro
+//% macro bindings(stages, first, V)
+//% set ns = namespace(slot=first)
+//% for stage in stages
+//% if stage.kind in ["add", "multiply"]
+@group(0) @binding({{ ns.slot }}) var<storage, read> {{ stage.name }}: array<{{ "f32" if stage.how == "scalar" else V }}>;
+//% set ns.slot = ns.slot + 1
+//% endif
+//% endfor
+//% endmacro
+//% macro functions(stages, V)
+//% for kind in stages | map(attribute="kind") | unique
+//% if kind == "silu"
+fn silu(x: {{ V }}) -> {{ V }} { return x / (1.0 + exp(-max(x, {{ V }}(-80.0)))); }
+//% elif kind == "quick_gelu"
+fn quick_gelu(x: {{ V }}) -> {{ V }} { return x / (1.0 + exp(-1.702 * max(x, {{ V }}(-47.0)))); }
+//% elif kind == "relu"
+fn relu(x: {{ V }}) -> {{ V }} { return max(x, {{ V }}(0.0)); }
+//% elif kind == "gelu_tanh"
+fn gelu_tanh(x: {{ V }}) -> {{ V }} {
+  let inner = clamp(0.7978845608028654 * (x + 0.044715 * x * x * x), {{ V }}(-15.0), {{ V }}(15.0));
+  return 0.5 * x * (1.0 + tanh(inner));
+}
+//% elif kind == "gelu"
+{{ gelu(V) }}
+//% endif
+//% endfor
+//% endmacro
+//% macro gelu(V)
+// x * Phi(x); the error function by Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7.
+fn gelu(x: {{ V }}) -> {{ V }} {
+  let z = min(abs(x) * 0.7071067811865476, {{ V }}(9.0));
+  let t = 1.0 / (1.0 + 0.3275911 * z);
+  let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * exp(-z * z);
+  return 0.5 * (x + abs(x) * (1.0 - tail));
+}
+//% endmacro
+//% macro apply(stages, v, row, channel, index)
+//% for stage in stages
+//% if stage.kind in ["add", "multiply"]
+//% set sign = "+" if stage.kind == "add" else "*"
+//% if stage.how == "same"
+  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[{{ index }}];
+//% elif stage.how == "channels"
+  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[{{ channel }}];
+//% elif stage.how == "rows"
+  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[({{ row }}) % sizes.operand_rows * sizes.channels + {{ channel }}];
+//% elif stage.how == "batch"
+  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[({{ row }}) / sizes.rows_per_batch * sizes.channels + {{ channel }}];
+//% else
+  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[0];
+//% endif
+//% elif stage.kind == "scale"
+  {{ v }} = {{ v }} * sizes.{{ stage.name }};
+//% elif stage.kind == "exp"
+  {{ v }} = exp({{ v }});
+//% else
+  {{ v }} = {{ stage.kind }}({{ v }});
+//% endif
+//% endfor
+//% endmacro

@@ -1,0 +1,181 @@
+//! An opened device: queue, limits, kernels made so far, and an account of memory.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::adapter::{EXTRA_FEATURES, Selection, prefers_registers, select};
+use super::kernel::Kernel;
+use super::template::{Params, cache_key, render};
+use super::{Buffer, Error, Result};
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub selection: Selection,
+    /// Keep the bounds checks of generated shaders: slower, for tests.
+    pub checked: bool,
+    /// Stay within WebGPU's default limits and without optional features, whatever the adapter offers.
+    pub floor: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    used: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Memory {
+    pub(super) fn add(&self, bytes: u64) {
+        let now = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A device and everything that belongs to it. Cheap to share behind an [`Arc`].
+pub struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) memory: Arc<Memory>,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    features: wgpu::Features,
+    checked: bool,
+    kernels: Mutex<HashMap<String, Arc<Kernel>>>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl Gpu {
+    pub fn open(options: &Options) -> Result<Arc<Gpu>> {
+        let adapter = select(&options.selection)?;
+        let info = adapter.get_info();
+        let features = if options.floor { wgpu::Features::empty() } else { adapter.features() & EXTRA_FEATURES };
+        let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
+        let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            // SAFETY: the only experimental feature asked for is cooperative matrices, used after a self-test.
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: None,
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features: experimental,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::Device { adapter: info.name.clone(), message: e.to_string() })?;
+        let failure = Arc::new(Mutex::new(None));
+        let seen = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }));
+        Ok(Arc::new(Gpu {
+            device,
+            queue,
+            memory: Arc::default(),
+            info,
+            limits,
+            features,
+            checked: options.checked,
+            kernels: Mutex::default(),
+            failure,
+        }))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.info
+    }
+
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.limits
+    }
+
+    pub fn has(&self, features: wgpu::Features) -> bool {
+        self.features.contains(features)
+    }
+
+    /// Largest binding, in bytes, that a plan may use.
+    pub fn max_binding(&self) -> u64 {
+        self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
+    }
+
+    /// Whether barrier-free register tiles suit this adapter better than tiles staged in workgroup memory.
+    pub fn prefers_registers(&self) -> bool {
+        prefers_registers(&self.info)
+    }
+
+    /// Bytes of buffers that exist now, and the most that existed at once.
+    pub fn memory(&self) -> (u64, u64) {
+        (self.memory.used.load(Ordering::Relaxed), self.memory.peak.load(Ordering::Relaxed))
+    }
+
+    /// The kernel `kernels/<name>.wgsl` rendered with `params`; made once.
+    pub fn kernel(&self, name: &str, params: &Params) -> Result<Arc<Kernel>> {
+        let key = cache_key(name, params);
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(Kernel::compile(&self.device, self.checked, &key, &render(name, params)?)?);
+        kernels.insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Number of distinct kernels made so far.
+    pub fn kernels(&self) -> usize {
+        self.kernels.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Queues `data` to be written at byte `offset` (a multiple of 4).
+    pub fn write(&self, buffer: &Buffer, offset: u64, data: &[u8]) {
+        self.queue.write_buffer(&buffer.raw, offset, data);
+    }
+
+    /// Sends what was queued and waits until the device has done it.
+    pub fn flush(&self) -> Result<()> {
+        self.queue.submit([]);
+        self.wait()
+    }
+
+    /// Waits for everything submitted; an error if the device met one since the last call.
+    pub fn wait(&self) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (failure, polled) {
+            (Some(message), _) => Err(Error::Lost { adapter: self.info.name.clone(), message }),
+            (None, Err(e)) => Err(Error::Lost { adapter: self.info.name.clone(), message: e.to_string() }),
+            (None, Ok(_)) => Ok(()),
+        }
+    }
+
+    /// The bytes `offset .. offset + size` of `buffer`, once everything submitted is done.
+    pub fn read(&self, buffer: &Buffer, offset: u64, size: u64) -> Result<Vec<u8>> {
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size: size.next_multiple_of(4),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&buffer.raw, offset, &staging, 0, size.next_multiple_of(4));
+        self.queue.submit([encoder.finish()]);
+        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        self.wait()?;
+        let range = staging
+            .slice(..)
+            .get_mapped_range()
+            .map_err(|e| Error::Lost { adapter: self.info.name.clone(), message: e.to_string() })?;
+        Ok(range[..size as usize].to_vec())
+    }
+}

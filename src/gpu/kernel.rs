@@ -1,0 +1,153 @@
+//! From WGSL to a pipeline whose bindings are known by their names.
+
+use std::borrow::Cow;
+
+use super::{Error, Result};
+
+/// How a kernel uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Uniform,
+    Read,
+    ReadWrite,
+}
+
+/// Base type of a binding's elements, or of a uniform's member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scalar {
+    F32,
+    U32,
+    F16,
+}
+
+/// One `@binding` of a kernel.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    pub name: String,
+    pub slot: u32,
+    pub access: Access,
+    /// Base type of a storage buffer's elements; a uniform's is that of its first member.
+    pub scalar: Scalar,
+}
+
+/// A member of a kernel's uniform struct: name, byte offset, type.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub name: String,
+    pub offset: u32,
+    pub scalar: Scalar,
+}
+
+/// What naga reads in a kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Interface {
+    pub bindings: Vec<Binding>,
+    pub uniforms: Vec<Member>,
+    pub uniform_size: u32,
+    pub workgroup_size: [u32; 3],
+}
+
+/// A pipeline and the names by which it is bound.
+pub struct Kernel {
+    pub name: String,
+    pub interface: Interface,
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+fn scalar(module: &naga::Module, handle: naga::Handle<naga::Type>) -> Option<Scalar> {
+    let scalar = match module.types[handle].inner {
+        naga::TypeInner::Scalar(scalar) | naga::TypeInner::Vector { scalar, .. } => scalar,
+        naga::TypeInner::Array { base, .. } => return self::scalar(module, base),
+        _ => return None,
+    };
+    match (scalar.kind, scalar.width) {
+        (naga::ScalarKind::Float, 4) => Some(Scalar::F32),
+        (naga::ScalarKind::Float, 2) => Some(Scalar::F16),
+        (naga::ScalarKind::Uint, 4) => Some(Scalar::U32),
+        _ => None,
+    }
+}
+
+/// Parses `source` and reads its bindings.
+pub fn reflect(name: &str, source: &str) -> Result<(naga::Module, Interface)> {
+    let failed = |message: String| Error::Kernel { kernel: name.into(), message };
+    let module = naga::front::wgsl::parse_str(source).map_err(|e| failed(e.emit_to_string(source)))?;
+    let mut interface = Interface::default();
+    for (_, variable) in module.global_variables.iter() {
+        let (Some(binding), Some(name)) = (&variable.binding, &variable.name) else { continue };
+        let access = match variable.space {
+            naga::AddressSpace::Uniform => Access::Uniform,
+            naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => Access::ReadWrite,
+            naga::AddressSpace::Storage { .. } => Access::Read,
+            _ => return Err(failed(format!("binding `{name}` is neither uniform nor storage"))),
+        };
+        let mut element = scalar(&module, variable.ty);
+        if let (Access::Uniform, naga::TypeInner::Struct { members, span }) = (access, &module.types[variable.ty].inner) {
+            for member in members {
+                let (Some(name), Some(scalar)) = (&member.name, scalar(&module, member.ty)) else {
+                    return Err(failed("a member of the uniform struct is neither f32 nor u32".into()));
+                };
+                interface.uniforms.push(Member { name: name.clone(), offset: member.offset, scalar });
+            }
+            interface.uniform_size = *span;
+            element = interface.uniforms.first().map(|m| m.scalar);
+        }
+        let element = element.ok_or_else(|| failed(format!("binding `{name}` has elements of an unknown type")))?;
+        interface.bindings.push(Binding { name: name.clone(), slot: binding.binding, access, scalar: element });
+    }
+    match &module.entry_points[..] {
+        [entry] => interface.workgroup_size = entry.workgroup_size,
+        other => return Err(failed(format!("expected one entry point, found {}", other.len()))),
+    }
+    Ok((module, interface))
+}
+
+impl Kernel {
+    pub(super) fn compile(device: &wgpu::Device, checked: bool, name: &str, source: &str) -> Result<Kernel> {
+        let (module, interface) = reflect(name, source)?;
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = interface
+            .bindings
+            .iter()
+            .map(|binding| wgpu::BindGroupLayoutEntry {
+                binding: binding.slot,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match binding.access {
+                        Access::Uniform => wgpu::BufferBindingType::Uniform,
+                        access => wgpu::BufferBindingType::Storage { read_only: access == Access::Read },
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Naga(Cow::Owned(module)) };
+        let shader = if checked {
+            device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: kernels index within the sizes their dispatch gives; the tests run them with checks on.
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(name),
+            layout: Some(&pipeline_layout),
+            module: &shader,
+            entry_point: None,
+            compilation_options: wgpu::PipelineCompilationOptions { constants: &[], zero_initialize_workgroup_memory: false },
+            cache: None,
+        });
+        match pollster::block_on(scope.pop()) {
+            Some(error) => Err(Error::Kernel { kernel: name.into(), message: error.to_string() }),
+            None => Ok(Kernel { name: name.into(), interface, pipeline, layout }),
+        }
+    }
+}

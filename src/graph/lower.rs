@@ -1,0 +1,155 @@
+//! What an operation sees when it turns into kernel dispatches.
+
+use crate::gpu::{Command, Params, Scalar, Slice, Uniform, Value};
+
+use super::ops::{Broadcast, Stage};
+use super::plan::Step;
+use super::{Graph, Shape, Tensor};
+
+/// A tensor on the device.
+#[derive(Clone, Debug)]
+pub struct Located {
+    pub slice: Slice,
+    /// F32 or U32 as seen by a kernel; packed halves are U32.
+    pub scalar: Scalar,
+    /// Two f16 in every u32.
+    pub half: bool,
+}
+
+/// The preferences of the device and of the user, which lowering follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Preferences {
+    /// Barrier-free register tiles rather than tiles staged in workgroup memory.
+    pub registers: bool,
+    /// Bytes of workgroup memory that a kernel may use.
+    pub workgroup_memory: u32,
+}
+
+/// One step being lowered: its tensors, located, and the commands made so far.
+pub struct Lowering<'a> {
+    pub graph: &'a Graph,
+    pub step: &'a Step,
+    pub preferences: Preferences,
+    pub(super) locate: &'a dyn Fn(Tensor) -> Located,
+    pub(super) scratch: Option<Slice>,
+    pub(super) commands: &'a mut Vec<Command>,
+}
+
+/// Everything about a dispatch but its buffers.
+pub struct Work<'a> {
+    pub kernel: &'static str,
+    pub params: Params,
+    pub uniforms: Vec<(&'static str, Uniform)>,
+    /// Invocations or workgroups, as the operation counted them: workgroups.
+    pub grid: [usize; 3],
+    pub bindings: Vec<(&'a str, Located)>,
+    pub flops: u64,
+}
+
+/// Workgroups in one dimension before the second takes over; below WebGPU's 65535 and a convenient power of two.
+pub const ROW_OF_WORKGROUPS: usize = 32768;
+
+/// A one-dimensional number of workgroups as x and y; kernels rebuild it from both and `ROW_OF_WORKGROUPS`.
+pub fn spread(workgroups: usize) -> [usize; 3] {
+    [workgroups.min(ROW_OF_WORKGROUPS), workgroups.div_ceil(ROW_OF_WORKGROUPS), 1]
+}
+
+impl Lowering<'_> {
+    pub fn input(&self, index: usize) -> Located {
+        (self.locate)(self.step.inputs[index])
+    }
+
+    pub fn input_shape(&self, index: usize) -> &Shape {
+        self.graph.shape(self.step.inputs[index])
+    }
+
+    /// Shape of the operation's own result (what is folded in keeps its rows and channels).
+    pub fn shape(&self) -> &Shape {
+        self.graph.shape(self.step.result)
+    }
+
+    pub fn output(&self) -> Located {
+        (self.locate)(self.step.output)
+    }
+
+    /// The scratch that [`super::Operation::scratch`] asked for.
+    pub fn scratch(&self) -> Located {
+        let slice = self.scratch.clone().unwrap_or_else(|| self.output().slice);
+        Located { slice, scalar: Scalar::F32, half: false }
+    }
+
+    /// Adds a dispatch. `stages` says that this kernel stores the step's output, so that it does what was folded in.
+    pub fn dispatch(&mut self, mut work: Work<'_>, stages: bool) {
+        let mut bindings: Vec<(String, Slice, Scalar)> =
+            work.bindings.into_iter().map(|(name, at)| (name.to_string(), at.slice, at.scalar)).collect();
+        if stages {
+            self.add_stages(&mut work.params, &mut work.uniforms, &mut bindings);
+        }
+        let bytes = bindings.iter().map(|(_, slice, _)| slice.size).sum();
+        self.commands.push(Command::Dispatch {
+            kernel: work.kernel,
+            params: work.params,
+            bindings,
+            uniforms: work.uniforms,
+            grid: work.grid.map(|n| n as u32),
+            label: self.step.operation.name().to_string(),
+            flops: work.flops,
+            bytes,
+        });
+    }
+
+    fn add_stages(
+        &self,
+        params: &mut Params,
+        uniforms: &mut Vec<(&'static str, Uniform)>,
+        bindings: &mut Vec<(String, Slice, Scalar)>,
+    ) {
+        let mut listed: Vec<Value> = Vec::new();
+        let mut operands = 0;
+        let mut rows_per_batch = None;
+        let mut operand_rows = None;
+        let mut factors = 0;
+        for stage in &self.step.stages {
+            let entry = match stage {
+                Stage::Function(function) => vec![("kind", function.name().to_string())],
+                Stage::Scale(factor) => {
+                    uniforms.push((["factor0", "factor1", "factor2", "factor3"][factors.min(3)], (*factor).into()));
+                    factors += 1;
+                    vec![("kind", "scale".into()), ("name", format!("factor{}", factors - 1))]
+                }
+                Stage::Add(tensor, broadcast) | Stage::Multiply(tensor, broadcast) => {
+                    let name = format!("operand{operands}");
+                    operands += 1;
+                    let how = match broadcast {
+                        Broadcast::Same => "same",
+                        Broadcast::Scalar => "scalar",
+                        Broadcast::Trailing { rows: 1, .. } => "channels",
+                        Broadcast::Trailing { rows, .. } => {
+                            operand_rows = Some(*rows);
+                            "rows"
+                        }
+                        Broadcast::Batch { rows, .. } => {
+                            rows_per_batch = Some(*rows);
+                            "batch"
+                        }
+                    };
+                    let at = (self.locate)(*tensor);
+                    bindings.push((name.clone(), at.slice, at.scalar));
+                    let kind = if matches!(stage, Stage::Add(..)) { "add" } else { "multiply" };
+                    vec![("kind", kind.into()), ("how", how.into()), ("name", name)]
+                }
+            };
+            listed.push(Value::from_iter(entry.into_iter().map(|(k, v)| (k.to_string(), Value::from(v)))));
+        }
+        if let Some(rows) = rows_per_batch {
+            uniforms.push(("rows_per_batch", rows.into()));
+        }
+        if let Some(rows) = operand_rows {
+            uniforms.push(("operand_rows", rows.into()));
+        }
+        params.insert("operand_rows", Value::from(operand_rows.is_some()));
+        params.insert("rows_per_batch", Value::from(rows_per_batch.is_some()));
+        params.insert("factors", Value::from(factors));
+        params.insert("stages", Value::from(listed));
+    }
+}

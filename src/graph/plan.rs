@@ -1,0 +1,250 @@
+//! From a graph to an order of work: which operations run, what is folded into whom, and where values live.
+
+use std::sync::Arc;
+
+use super::memory::{Arena, Request, pack};
+use super::ops::{Fold, Stage};
+use super::{Graph, Operation, Origin, Shape, Tensor};
+
+/// What a plan must know of the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    /// Bytes that one binding may have.
+    pub max_binding: u64,
+    /// Bytes that one buffer may have.
+    pub max_buffer: u64,
+    /// Alignment of a binding's offset, in bytes.
+    pub alignment: u64,
+}
+
+/// One operation as it will run.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub operation: Arc<dyn Operation>,
+    pub inputs: Vec<Tensor>,
+    /// The operation's own result, before what is folded in; its shape rules the kernel.
+    pub result: Tensor,
+    /// Elementwise work done by the same kernel before it stores.
+    pub stages: Vec<Stage>,
+    /// Zeros that the kernel writes around its result: top, bottom, left, right.
+    pub padding: Option<[usize; 4]>,
+    /// The tensor that is stored.
+    pub output: Tensor,
+    /// Scratch elements (f32) that the operation needs while it runs.
+    pub scratch: Option<usize>,
+    pub layer: Arc<str>,
+}
+
+/// Where a tensor lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A graph input has a buffer of its own.
+    Input,
+    Weight,
+    /// A part of an arena: its number and byte offset.
+    Arena {
+        arena: usize,
+        offset: u64,
+    },
+}
+
+/// The order of work and the memory it needs, made once for a graph and reusable on any device with the same traits.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    /// Sizes in bytes of the arenas that hold activations.
+    pub arenas: Vec<u64>,
+    pub outputs: Vec<Tensor>,
+    /// For every node: the node whose storage it shares (itself, unless it is a view).
+    roots: Vec<Tensor>,
+    places: Vec<Option<Place>>,
+    scratch: Vec<Option<Place>>,
+}
+
+impl Plan {
+    /// Plans `outputs` (and the graph's assignments).
+    pub fn new(graph: &Graph, outputs: &[Tensor], traits: &Traits) -> Plan {
+        let mut wanted = outputs.to_vec();
+        wanted.extend(graph.assignments().iter().map(|&(_, from)| from));
+        let roots = roots(graph);
+        let steps = fold(graph, &wanted, &roots);
+        let (places, scratch, arenas) = place(graph, &steps, &wanted, &roots, traits);
+        Plan { steps, arenas, outputs: outputs.to_vec(), roots, places, scratch }
+    }
+
+    pub fn root(&self, tensor: Tensor) -> Tensor {
+        self.roots[tensor.index()]
+    }
+
+    /// Where `tensor` lives; none for one that was folded away.
+    pub fn place(&self, tensor: Tensor) -> Option<Place> {
+        self.places[self.root(tensor).index()]
+    }
+
+    pub(super) fn scratch_place(&self, step: usize) -> Option<Place> {
+        self.scratch[step]
+    }
+
+    /// Bytes of activations while the plan runs.
+    pub fn activation_bytes(&self) -> u64 {
+        self.arenas.iter().sum()
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flops(&self, graph: &Graph) -> u64 {
+        let flops = |step: &Step| {
+            let shapes: Vec<&Shape> = step.inputs.iter().map(|&t| graph.shape(t)).collect();
+            step.operation.flops(&shapes, graph.shape(step.result))
+        };
+        self.steps.iter().map(flops).sum()
+    }
+}
+
+fn roots(graph: &Graph) -> Vec<Tensor> {
+    let mut roots: Vec<Tensor> = Vec::with_capacity(graph.nodes().len());
+    for (index, node) in graph.nodes().iter().enumerate() {
+        let root = match &node.origin {
+            Origin::Operation { operation, inputs } if operation.is_view() => roots[inputs[0].index()],
+            _ => Tensor(index as u32),
+        };
+        roots.push(root);
+    }
+    roots
+}
+
+/// The only operation that reads `tensor`, if there is just one and nobody else wants the value.
+fn sole_consumer(tensor: Tensor, uses: &[usize], consumers: &[Vec<Tensor>]) -> Option<Tensor> {
+    match consumers[tensor.index()][..] {
+        [consumer] if uses[tensor.index()] == 1 => Some(consumer),
+        _ => None,
+    }
+}
+
+/// Lists the live operations in order, folding elementwise followers and padding into their producers.
+fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
+    const MOST_OPERANDS: usize = 3;
+    let uses = graph.uses(wanted);
+    let mut consumers: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
+    for (index, node) in graph.nodes().iter().enumerate() {
+        if uses[index] > 0 {
+            node.inputs().iter().for_each(|t| consumers[t.index()].push(Tensor(index as u32)));
+        }
+    }
+    let mut folded = vec![false; graph.nodes().len()];
+    let mut steps = Vec::new();
+    for (index, node) in graph.nodes().iter().enumerate() {
+        let Origin::Operation { operation, inputs } = &node.origin else { continue };
+        if uses[index] == 0 || folded[index] || operation.is_view() {
+            continue;
+        }
+        let result = Tensor(index as u32);
+        let shapes: Vec<&Shape> = inputs.iter().map(|&t| graph.shape(t)).collect();
+        let mut step = Step {
+            operation: operation.clone(),
+            inputs: inputs.clone(),
+            result,
+            stages: Vec::new(),
+            padding: None,
+            output: result,
+            scratch: operation.scratch(&shapes, &node.shape),
+            layer: node.layer.clone(),
+        };
+        // An elementwise operation is a kernel that copies and then does itself as a stage.
+        if let Some(stage) = operation.as_stage(inputs, 0, graph) {
+            step.stages.push(stage);
+        }
+        let folds = operation.folds();
+        let mut end = result;
+        while folds != Fold::Nothing && step.padding.is_none() {
+            let Some(next) = sole_consumer(end, &uses, &consumers) else { break };
+            let Origin::Operation { operation: follower, inputs: operands } = &graph.node(next).origin else { break };
+            if follower.is_view() {
+                end = next;
+                continue;
+            }
+            let Some(position) = operands.iter().position(|&t| t == end) else { break };
+            let operand_ready = |t: &Tensor| {
+                roots[t.index()].index() < index || !matches!(graph.node(roots[t.index()]).origin, Origin::Operation { .. })
+            };
+            let ready = operands.iter().enumerate().all(|(i, t)| i == position || operand_ready(t));
+            let same_rows = graph.shape(end).channels() == graph.shape(result).channels()
+                && graph.shape(end).elements() == graph.shape(result).elements();
+            match (follower.as_stage(operands, position, graph), follower.as_padding()) {
+                (Some(stage), _) if ready && same_rows && operands_of(&step.stages) + stage.operands() <= MOST_OPERANDS => {
+                    step.stages.push(stage)
+                }
+                (_, Some(edges)) if folds == Fold::StagesAndPadding && graph.shape(end) == graph.shape(result) => {
+                    step.padding = Some(edges)
+                }
+                _ => break,
+            }
+            folded[next.index()] = true;
+            end = next;
+            step.output = next;
+        }
+        steps.push(step);
+    }
+    steps
+}
+
+fn operands_of(stages: &[Stage]) -> usize {
+    stages.iter().map(Stage::operands).sum()
+}
+
+type Places = (Vec<Option<Place>>, Vec<Option<Place>>, Vec<u64>);
+
+/// Packs what the steps produce into arenas, so that no step reads and writes one arena.
+fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Places {
+    let mut places: Vec<Option<Place>> = graph
+        .nodes()
+        .iter()
+        .map(|node| match node.origin {
+            Origin::Input { .. } => Some(Place::Input),
+            Origin::Parameter { .. } => Some(Place::Weight),
+            Origin::Operation { .. } => None,
+        })
+        .collect();
+    let bytes = |elements: usize| (elements as u64 * 4).next_multiple_of(traits.alignment.max(16));
+    let mut requests: Vec<Request> = Vec::new();
+    let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
+    let mut scratch_of: Vec<Option<usize>> = vec![None; steps.len()];
+    for (time, step) in steps.iter().enumerate() {
+        let reads: Vec<usize> = step
+            .inputs
+            .iter()
+            .copied()
+            .chain(step.stages.iter().filter_map(Stage::operand))
+            .filter_map(|t| request_of[roots[t.index()].index()])
+            .collect();
+        for &read in &reads {
+            requests[read].end = time;
+        }
+        let mut make = |size: u64, conflicts: Vec<usize>| {
+            requests.push(Request { size, start: time, end: time, conflicts });
+            requests.len() - 1
+        };
+        let output = make(bytes(graph.shape(step.output).elements()), reads.clone());
+        // A folded-away view chain ends at `output`; views of it resolve to its root.
+        request_of[roots[step.output.index()].index()] = Some(output);
+        request_of[step.output.index()] = Some(output);
+        if let Some(elements) = step.scratch {
+            let mut conflicts = reads;
+            conflicts.push(output);
+            scratch_of[time] = Some(make(bytes(elements), conflicts));
+        }
+    }
+    for t in wanted {
+        if let Some(request) = request_of[roots[t.index()].index()] {
+            requests[request].end = steps.len();
+        }
+    }
+    let Arena { sizes, offsets } = pack(&requests, traits.max_buffer);
+    let at = |request: usize| Place::Arena { arena: offsets[request].0, offset: offsets[request].1 };
+    for (node, request) in request_of.iter().enumerate() {
+        if let Some(request) = request {
+            places[node] = Some(at(*request));
+        }
+    }
+    let scratch = scratch_of.iter().map(|r| r.map(at)).collect();
+    (places, scratch, sizes)
+}

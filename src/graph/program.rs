@@ -1,0 +1,353 @@
+//! A plan on a device: weights uploaded, kernels chosen, commands recorded; run any number of times.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
+
+use super::lower::{Located, Lowering, Preferences};
+use super::ops::{Layout, PANEL, Stage};
+use super::parameter::{self, ParameterSource, StoredAs};
+use super::plan::{Place, Plan, Traits};
+use super::{Array, Data, Element, Error, Graph, Origin, Result, Shape, Tensor};
+
+/// How weights are held on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// f16 where the file has 16 bits, f32 where it has 32.
+    #[default]
+    AsStored,
+    F16,
+    F32,
+}
+
+/// Weights on a device, in their kernels' layouts, shared by all programs that use them.
+pub struct Weights {
+    gpu: Arc<Gpu>,
+    source: Arc<dyn ParameterSource + Send>,
+    precision: Precision,
+    uploaded: Mutex<HashMap<(String, Layout), Located>>,
+}
+
+/// Bytes converted and queued before the device is waited for, so that staging memory stays small.
+const PIECE: usize = 8 << 20;
+
+impl Weights {
+    pub fn new(gpu: &Arc<Gpu>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Weights {
+        Weights { gpu: gpu.clone(), source, precision, uploaded: Mutex::default() }
+    }
+
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    pub fn source(&self) -> &dyn ParameterSource {
+        &*self.source
+    }
+
+    fn is_half(&self, stored: StoredAs, layout: Layout) -> bool {
+        let wanted = match self.precision {
+            Precision::AsStored => stored != StoredAs::F32,
+            Precision::F16 => true,
+            Precision::F32 => false,
+        };
+        wanted && layout != Layout::Plain
+    }
+
+    /// Device bytes of the weights that `graph` uses, uploaded or not.
+    pub fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
+        let mut bytes = 0;
+        let mut seen = HashMap::new();
+        for (name, layout, shape) in used(graph, plan) {
+            if seen.insert((name, layout), ()).is_none() {
+                let info = parameter::expect(&*self.source, name, shape)?;
+                bytes += size(shape, layout, self.is_half(info.stored, layout));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The weight `name` of logical `shape` on the device; uploaded on first use.
+    fn locate(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Located> {
+        let key = (name.to_string(), layout);
+        if let Some(located) = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(located.clone());
+        }
+        let info = parameter::expect(&*self.source, name, shape)?;
+        let half = self.is_half(info.stored, layout);
+        let buffer = self.gpu.buffer(name, size(shape, layout, half))?;
+        match layout {
+            Layout::Plain | Layout::Rows => self.upload_plain(name, shape.elements(), half, &buffer)?,
+            Layout::Panels => self.upload_panels(name, shape, half, &buffer)?,
+        }
+        self.source.done_with(name);
+        let scalar = if half { Scalar::U32 } else { Scalar::F32 };
+        let located = Located { slice: Slice::whole(&buffer), scalar, half };
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, located.clone());
+        Ok(located)
+    }
+
+    fn upload_plain(&self, name: &str, elements: usize, half: bool, buffer: &Buffer) -> Result<()> {
+        let mut values = Vec::new();
+        let mut upload = Upload::new(&self.gpu, buffer, name, half);
+        for start in (0..elements).step_by(PIECE / 4) {
+            values.resize((elements - start).min(PIECE / 4), 0.0);
+            self.source.read(name, start..start + values.len(), &mut values)?;
+            upload.push(&values)?;
+        }
+        upload.finish()
+    }
+
+    /// `[out, in, taps]` to `[out / 64][taps][in][64]`, a panel at a time.
+    fn upload_panels(&self, name: &str, shape: &Shape, half: bool, buffer: &Buffer) -> Result<()> {
+        let (out, into) = (shape[0], shape[1]);
+        let taps: usize = shape[2..].iter().product();
+        let row = into * taps;
+        let mut rows = Vec::new();
+        let mut panel = vec![0.0; PANEL * row];
+        let mut upload = Upload::new(&self.gpu, buffer, name, half);
+        for first in (0..out).step_by(PANEL) {
+            let count = (out - first).min(PANEL);
+            rows.resize(count * row, 0.0);
+            self.source.read(name, first * row..(first + count) * row, &mut rows)?;
+            if count < PANEL {
+                panel.fill(0.0);
+            }
+            for (o, values) in rows.chunks_exact(row).enumerate() {
+                for (i, values) in values.chunks_exact(taps).enumerate() {
+                    for (tap, &value) in values.iter().enumerate() {
+                        panel[(tap * into + i) * PANEL + o] = value;
+                    }
+                }
+            }
+            upload.push(&panel)?;
+        }
+        upload.finish()
+    }
+}
+
+/// Elements on their way into a buffer, converted and waited for in pieces.
+struct Upload<'a> {
+    gpu: &'a Gpu,
+    buffer: &'a Buffer,
+    name: &'a str,
+    half: bool,
+    offset: u64,
+    bytes: Vec<u8>,
+    queued: usize,
+}
+
+impl<'a> Upload<'a> {
+    fn new(gpu: &'a Gpu, buffer: &'a Buffer, name: &'a str, half: bool) -> Self {
+        Upload { gpu, buffer, name, half, offset: 0, bytes: Vec::new(), queued: 0 }
+    }
+
+    fn push(&mut self, values: &[f32]) -> Result<()> {
+        for piece in values.chunks(PIECE / 4) {
+            self.bytes.clear();
+            if self.half {
+                use half::slice::HalfFloatSliceExt;
+                self.bytes.resize(piece.len() * 2, 0);
+                let halves: &mut [half::f16] = bytemuck::cast_slice_mut(&mut self.bytes);
+                halves.convert_from_f32_slice(piece);
+                if let Some(at) = halves.iter().zip(piece).position(|(h, v)| !h.is_finite() && v.is_finite()) {
+                    let message = format!("{} does not fit f16; use f32 weights", piece[at]);
+                    return Err(parameter::ParameterError::Read { name: self.name.into(), message }.into());
+                }
+            } else {
+                self.bytes.extend_from_slice(bytemuck::cast_slice(piece));
+            }
+            let padded = self.bytes.len().next_multiple_of(4);
+            self.bytes.resize(padded, 0);
+            self.gpu.write(self.buffer, self.offset, &self.bytes);
+            self.offset += self.bytes.len() as u64;
+            self.queued += self.bytes.len();
+            if self.queued >= PIECE {
+                self.gpu.flush()?;
+                self.queued = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        Ok(self.gpu.flush()?)
+    }
+}
+
+fn size(shape: &Shape, layout: Layout, half: bool) -> u64 {
+    let elements = match layout {
+        Layout::Plain | Layout::Rows => shape.elements(),
+        Layout::Panels => shape[0].next_multiple_of(PANEL) * shape[1..].iter().product::<usize>(),
+    };
+    (elements as u64 * if half { 2 } else { 4 }).next_multiple_of(16)
+}
+
+/// The weights that a plan's steps read, with the layout each wants.
+fn used<'a>(graph: &'a Graph, plan: &'a Plan) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
+    let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
+        Origin::Parameter { name } => Some((name.as_str(), layout, &graph.node(plan.root(t)).shape)),
+        _ => None,
+    };
+    plan.steps.iter().flat_map(move |step| {
+        let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
+        let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+        inputs.chain(operands).filter_map(move |(t, layout)| weight(t, layout)).collect::<Vec<_>>()
+    })
+}
+
+/// A plan ready to run.
+pub struct Program {
+    gpu: Arc<Gpu>,
+    recording: Recording,
+    inputs: HashMap<String, (Located, Shape, Element)>,
+    outputs: Vec<(Slice, Shape)>,
+}
+
+impl Program {
+    /// What plans for `gpu` must keep to.
+    pub fn traits(gpu: &Gpu) -> Traits {
+        Traits {
+            max_binding: gpu.max_binding(),
+            max_buffer: gpu.limits().max_buffer_size,
+            alignment: u64::from(gpu.limits().min_storage_buffer_offset_alignment),
+        }
+    }
+
+    /// Plans, uploads what is missing of the weights, and records.
+    pub fn new(weights: &Weights, graph: &Graph, outputs: &[Tensor]) -> Result<Program> {
+        let plan = Plan::new(graph, outputs, &Self::traits(&weights.gpu));
+        Self::from_plan(weights, graph, &plan)
+    }
+
+    pub fn from_plan(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
+        let gpu = weights.gpu.clone();
+        let arenas: Vec<Arc<Buffer>> =
+            plan.arenas.iter().map(|&size| gpu.buffer("activations", size)).collect::<Result<_, _>>()?;
+        let mut inputs = HashMap::new();
+        let mut located: HashMap<Tensor, Located> = HashMap::new();
+        for (index, node) in graph.nodes().iter().enumerate() {
+            if let Origin::Input { name } = &node.origin {
+                let slice = Slice::whole(&gpu.buffer(name, node.shape.elements() as u64 * 4)?);
+                let scalar = if node.element == Element::F32 { Scalar::F32 } else { Scalar::U32 };
+                let at = Located { slice, scalar, half: false };
+                inputs.insert(name.clone(), (at.clone(), node.shape.clone(), node.element));
+                located.insert(Tensor(index as u32), at);
+            }
+        }
+        let mut weight_at: HashMap<(String, Layout), Located> = HashMap::new();
+        for (name, layout, shape) in used(graph, plan) {
+            if !weight_at.contains_key(&(name.to_string(), layout)) {
+                weight_at.insert((name.to_string(), layout), weights.locate(name, shape, layout)?);
+            }
+        }
+        let slice_at = |place: Place, elements: usize| match place {
+            Place::Arena { arena, offset } => {
+                Some(Slice { buffer: arenas[arena].clone(), offset, size: (elements as u64 * 4).max(4) })
+            }
+            Place::Input | Place::Weight => None,
+        };
+        let activation = |t: Tensor| -> Option<Located> {
+            let slice = slice_at(plan.place(t)?, graph.shape(t).elements())?;
+            Some(Located { slice, scalar: Scalar::F32, half: false })
+        };
+        let preferences =
+            Preferences { registers: gpu.prefers_registers(), workgroup_memory: gpu.limits().max_compute_workgroup_storage_size };
+        let unplaced = |t: Tensor| Error::Unplaced { layer: graph.node(t).layer.to_string(), node: t.index() };
+        let mut commands = Vec::new();
+        for (number, step) in plan.steps.iter().enumerate() {
+            // Everything the step reads and writes, found before lowering so that lowering cannot fail.
+            let mut here: HashMap<Tensor, Located> = HashMap::new();
+            let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
+            let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+            for (t, layout) in reads.chain(operands).chain([(step.output, Layout::Plain)]) {
+                let root = plan.root(t);
+                let at = match &graph.node(root).origin {
+                    Origin::Parameter { name } => weight_at.get(&(name.clone(), layout)).cloned(),
+                    Origin::Input { .. } => located.get(&root).cloned(),
+                    Origin::Operation { .. } => activation(t),
+                };
+                here.insert(t, at.ok_or_else(|| unplaced(t))?);
+            }
+            let output = here[&step.output].clone();
+            let scratch = plan.scratch_place(number).and_then(|place| slice_at(place, step.scratch.unwrap_or(0)));
+            let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
+            let mut lowering = Lowering { graph, step, preferences, locate: &locate, scratch, commands: &mut commands };
+            step.operation.lower(&mut lowering);
+        }
+        for &(input, tensor) in graph.assignments() {
+            let from = activation(tensor).ok_or_else(|| unplaced(tensor))?.slice;
+            let to = located.get(&input).ok_or_else(|| unplaced(input))?.slice.clone();
+            commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
+        }
+        let outputs = plan
+            .outputs
+            .iter()
+            .map(|&t| {
+                let root = plan.root(t);
+                let slice = activation(t).or_else(|| located.get(&root).cloned()).ok_or_else(|| unplaced(t))?.slice;
+                Ok((slice, graph.shape(t).clone()))
+            })
+            .collect::<Result<_>>()?;
+        let recording = Recording::new(&gpu, &commands)?;
+        Ok(Program { gpu, recording, inputs, outputs })
+    }
+
+    /// Writes the input `name`.
+    pub fn write(&self, name: &str, array: &Array) -> Result<()> {
+        let (at, shape, element) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        array.check(name, shape, *element)?;
+        let bytes: &[u8] = match &array.data {
+            Data::F32(values) => bytemuck::cast_slice(values),
+            Data::U32(ids) => bytemuck::cast_slice(ids),
+        };
+        self.gpu.write(&at.slice.buffer, 0, bytes);
+        Ok(())
+    }
+
+    /// Lets the input `name` of this program be the output `index` of another: copies on the device.
+    pub fn take(&self, name: &str, other: &Program, index: usize) -> Result<()> {
+        let (at, shape, _) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        let (from, found) = &other.outputs[index];
+        if found.elements() != shape.elements() {
+            return Err(Error::Input { name: name.into(), expected: shape.to_string(), found: found.to_string() });
+        }
+        let to = Slice { size: from.size, ..at.slice.clone() };
+        Recording::new(&self.gpu, &[Command::Copy { from: from.clone(), to }])?.play();
+        Ok(())
+    }
+
+    /// Starts a run; does not wait.
+    pub fn run(&self) {
+        self.recording.play();
+    }
+
+    /// Waits for what was started.
+    pub fn wait(&self) -> Result<()> {
+        Ok(self.gpu.wait()?)
+    }
+
+    /// The value of output `index` after the last run.
+    pub fn output(&self, index: usize) -> Result<Array> {
+        let (slice, shape) = &self.outputs[index];
+        let bytes = self.gpu.read(&slice.buffer, slice.offset, shape.elements() as u64 * 4)?;
+        Ok(Array::f32(shape.clone(), bytemuck::pod_collect_to_vec(&bytes)))
+    }
+
+    /// The value that the input `name` holds now (a state that runs change).
+    pub fn state(&self, name: &str) -> Result<Array> {
+        let (at, shape, _) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        let bytes = self.gpu.read(&at.slice.buffer, 0, shape.elements() as u64 * 4)?;
+        Ok(Array::f32(shape.clone(), bytemuck::pod_collect_to_vec(&bytes)))
+    }
+
+    /// Runs command by command and sums costs by operation; see [`Recording::profile`].
+    pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
+        Ok(self.recording.profile(clock)?)
+    }
+
+    /// Number of dispatches and copies in a run.
+    pub fn commands(&self) -> usize {
+        self.recording.len()
+    }
+}
