@@ -34,11 +34,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let token = group.x * {{ lanes }}u + lane;
   let head = group.y / {{ parts }}u * {{ D }}u;
   let offset = head + group.y % {{ parts }}u * {{ P }}u;
-  let from = (group.z * sizes.tokens + min(token, sizes.tokens - 1u)) * sizes.channels;
+  let start = (group.z * sizes.tokens + min(token, sizes.tokens - 1u)) * sizes.channels;
   let shared_entry = group.z / sizes.share * sizes.keys;
 //% if whole
 //% for e in range(D)
-  let q{{ e }} = q[from + head + {{ e }}u] * sizes.scale;
+  let q{{ e }} = q[start + head + {{ e }}u] * sizes.scale;
 //% endfor
 //% endif
 //% for e in range(P)
@@ -77,7 +77,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
 //% else
       for (var e = 0u; e < {{ D }}u; e++) {
-        let qe = q[from + head + e] * sizes.scale;
+        let qe = q[start + head + e] * sizes.scale;
 //% for j in range(block)
         let k{{ j }} = k[at{{ j }} + head + e];
 {{ fma_dot("s" ~ j, "qe", "k" ~ j) }}
@@ -117,9 +117,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   if (token >= sizes.tokens) { return; }
 //% for e in range(P)
 //% if whole
-  y[from + offset + {{ e }}u] = sum{{ e }} / total;
+  y[start + offset + {{ e }}u] = sum{{ e }} / total;
 //% else
-  if (offset + {{ e }}u < head + {{ D }}u) { y[from + offset + {{ e }}u] = sum{{ e }} / total; }
+  if (offset + {{ e }}u < head + {{ D }}u) { y[start + offset + {{ e }}u] = sum{{ e }} / total; }
 //% endif
 //% endfor
 }

@@ -17,6 +17,8 @@ pub struct Options {
     pub checked: bool,
     /// Stay within WebGPU's default limits and without optional features, whatever the adapter offers.
     pub floor: bool,
+    /// Run the kernels staged in workgroup memory even where register tiles suit the adapter better.
+    pub staged: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +47,7 @@ pub struct Gpu {
     limits: wgpu::Limits,
     features: wgpu::Features,
     checked: bool,
+    staged: bool,
     kernels: Mutex<HashMap<String, Arc<Kernel>>>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -84,6 +87,7 @@ impl Gpu {
             limits,
             features,
             checked: options.checked,
+            staged: options.staged,
             kernels: Mutex::default(),
             failure,
         }))
@@ -112,7 +116,7 @@ impl Gpu {
 
     /// Whether barrier-free register tiles suit this adapter better than tiles staged in workgroup memory.
     pub fn prefers_registers(&self) -> bool {
-        prefers_registers(&self.info)
+        !self.staged && prefers_registers(&self.info)
     }
 
     /// Bytes of buffers that exist now, and the most that existed at once.

@@ -1,5 +1,7 @@
 //! What an operation sees when it turns into kernel dispatches.
 
+use std::collections::BTreeMap;
+
 use crate::gpu::{Command, Params, Scalar, Slice, Uniform, Value};
 
 use super::ops::{Broadcast, Stage};
@@ -139,7 +141,7 @@ impl Lowering<'_> {
                     vec![("kind", kind.into()), ("how", how.into()), ("name", name)]
                 }
             };
-            listed.push(Value::from_iter(entry.into_iter().map(|(k, v)| (k.to_string(), Value::from(v)))));
+            listed.push(Value::from(entry.into_iter().collect::<BTreeMap<_, _>>()));
         }
         if let Some(rows) = rows_per_batch {
             uniforms.push(("rows_per_batch", rows.into()));

@@ -33,13 +33,13 @@ pub(super) fn pack(requests: &[Request], most: u64) -> Arena {
     for i in order {
         let request = &requests[i];
         let mut best: Option<(u64, usize, u64)> = None;
-        for arena in 0..sizes.len() {
+        for (arena, &size) in sizes.iter().enumerate() {
             if conflicts[i].iter().any(|&c| offsets[c].is_some_and(|(a, _)| a == arena)) {
                 continue;
             }
             let offset = first_gap(request, arena, requests, &members, &offsets);
-            let growth = (offset + request.size).saturating_sub(sizes[arena]);
-            if sizes[arena] + growth <= most && best.is_none_or(|(g, ..)| growth < g) {
+            let growth = (offset + request.size).saturating_sub(size);
+            if size + growth <= most && best.is_none_or(|(g, ..)| growth < g) {
                 best = Some((growth, arena, offset));
             }
         }
@@ -95,7 +95,7 @@ mod tests {
         };
         let mut requests: Vec<Request> = Vec::new();
         for time in 0..200usize {
-            let conflicts = (0..2).filter_map(|_| (time > 0).then(|| time - 1 - next(time.min(9) as u64) as usize)).collect();
+            let conflicts = (0..if time > 0 { 2 } else { 0 }).map(|_| time - 1 - next(time.min(9) as u64) as usize).collect();
             requests.push(Request { size: 256 * (1 + next(40)), start: time, end: time + next(12) as usize, conflicts });
         }
         let arena = pack(&requests, 1 << 14);

@@ -1,6 +1,7 @@
 //! A plan on a device: weights uploaded, kernels chosen, commands recorded; run any number of times.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
@@ -237,8 +238,8 @@ impl Program {
         }
         let mut weight_at: HashMap<(String, Layout), Located> = HashMap::new();
         for (name, layout, shape) in used(graph, plan) {
-            if !weight_at.contains_key(&(name.to_string(), layout)) {
-                weight_at.insert((name.to_string(), layout), weights.locate(name, shape, layout)?);
+            if let Entry::Vacant(entry) = weight_at.entry((name.to_string(), layout)) {
+                entry.insert(weights.locate(name, shape, layout)?);
             }
         }
         let slice_at = |place: Place, elements: usize| match place {

@@ -1,6 +1,6 @@
 //! Softmax attention over heads, which never stores the score matrix.
 
-use super::{Operation, arity};
+use super::{Operation, arity, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
@@ -82,7 +82,7 @@ impl Operation for Attention {
         let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
         let d = channels / self.heads;
-        let vector = if d % 4 == 0 { 4 } else { 1 };
+        let vector = vector_width(&[d]);
         // Past this width a head's query and sums no longer fit a thread's registers: the sums are then made in parts, and
         // the query is read again for every block of keys.
         let part = if d <= 160 { d } else { 64 };

@@ -1,6 +1,6 @@
 //! The gated linear unit of Stable Diffusion's feed-forward layers.
 
-use super::{Fold, Function, Operation, arity};
+use super::{Fold, Function, Operation, arity, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
@@ -43,7 +43,7 @@ impl Operation for Geglu {
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let shape = lowering.shape().clone();
-        let vector = if shape.channels() % 4 == 0 { 4 } else { 1 };
+        let vector = vector_width(&[shape.channels()]);
         let channels = shape.channels() / vector;
         let work = Work {
             kernel: "geglu",

@@ -1,6 +1,6 @@
 //! Group normalisation, in two operations: statistics of every group, then their use.
 
-use super::{Fold, Operation, arity, padded_grid};
+use super::{Fold, Operation, arity, padded_grid, vector_width};
 use crate::gpu::{Params, Value};
 use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
@@ -74,7 +74,7 @@ impl Operation for GroupNormStatistics {
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let x = lowering.input_shape(0).clone();
         let (batch, rows, channels) = (x[0], x.rows() / x[0], x.channels());
-        let (chunks, vector) = (chunks(&x), if channels % 4 == 0 { 4 } else { 1 });
+        let (chunks, vector) = (chunks(&x), vector_width(&[channels]));
         let partial = Work {
             kernel: "group_norm_partial",
             params: [("vector", Value::from(vector))].into(),
@@ -163,7 +163,7 @@ impl Operation for GroupNorm {
             flops: 0,
         };
         lowering.dispatch(affine, false);
-        let vector = if channels % 4 == 0 { 4 } else { 1 };
+        let vector = vector_width(&[channels]);
         let mut work = Work {
             kernel: "group_norm",
             params: [("vector", Value::from(vector))].into(),

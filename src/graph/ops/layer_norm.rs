@@ -1,6 +1,6 @@
 //! Layer normalisation over the channels of every row.
 
-use super::{Fold, Operation, arity};
+use super::{Fold, Operation, arity, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
@@ -54,7 +54,7 @@ impl Operation for LayerNorm {
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let shape = lowering.shape().clone();
-        let vector = if shape.channels() % 4 == 0 { 4 } else { 1 };
+        let vector = vector_width(&[shape.channels()]);
         let work = Work {
             kernel: "layer_norm",
             params: [("vector", Value::from(vector))].into(),

@@ -129,7 +129,7 @@ pub trait Operation: Debug + Send + Sync {
 /// Lowers an elementwise step: the kernel passes its first input through the step's stages and padding.
 pub(crate) fn lower_elementwise(lowering: &mut Lowering<'_>) {
     let shape = lowering.shape().clone();
-    let vector = if shape.channels() % 4 == 0 { 4 } else { 1 };
+    let vector = vector_width(&[shape.channels()]);
     let mut work = Work {
         kernel: "elementwise",
         params: [("vector", Value::from(vector))].into(),
@@ -168,7 +168,7 @@ pub(crate) fn padded_grid(shape: &Shape, padding: Option<[usize; 4]>, vector: us
 
 /// Copies `rows` runs of `width` elements of input `index`: run `r` from `r * from[0] + from[1]` to `r * to[0] + to[1]`.
 pub(crate) fn lower_copy(lowering: &mut Lowering<'_>, index: usize, rows: usize, width: usize, from: [usize; 2], to: [usize; 2]) {
-    let vector = if [width, from[0], from[1], to[0], to[1]].iter().all(|n| n % 4 == 0) { 4 } else { 1 };
+    let vector = vector_width(&[width, from[0], from[1], to[0], to[1]]);
     let work = Work {
         kernel: "copy",
         params: [("vector", Value::from(vector))].into(),
@@ -185,6 +185,11 @@ pub(crate) fn lower_copy(lowering: &mut Lowering<'_>, index: usize, rows: usize,
         flops: 0,
     };
     lowering.dispatch(work, false);
+}
+
+/// 4 where every extent is a multiple of 4, so that kernels may move vectors; else 1.
+pub(crate) fn vector_width(extents: &[usize]) -> usize {
+    if extents.iter().all(|n| n.is_multiple_of(4)) { 4 } else { 1 }
 }
 
 /// The `N` shapes that an operation takes, or a message.

@@ -1,6 +1,6 @@
 //! Zero padding of a feature map.
 
-use super::{Operation, arity, padded_grid};
+use super::{Operation, arity, padded_grid, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
@@ -47,7 +47,7 @@ impl Operation for Pad2d {
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let input = lowering.input_shape(0).clone();
-        let vector = if input.channels() % 4 == 0 { 4 } else { 1 };
+        let vector = vector_width(&[input.channels()]);
         let mut work = Work {
             kernel: "elementwise",
             params: [("vector", Value::from(vector))].into(),

@@ -1,6 +1,6 @@
 //! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
 
-use super::PANEL;
+use super::{PANEL, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work, spread};
 
@@ -32,12 +32,12 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     let (x, w) = (lowering.input(0), lowering.input(1));
     let taps = geometry.taps.as_ref().map_or(1, |window| window.kernel[0] * window.kernel[1]);
     let panels = out.div_ceil(PANEL);
-    let vector_out = if out % 4 == 0 { 4 } else { 1 };
+    let vector_out = vector_width(&[out]);
     let mut work = Work {
         kernel: "product",
         params: [
             ("half", Value::from(w.half)),
-            ("vector_in", Value::from(if into % 4 == 0 { 4 } else { 1 })),
+            ("vector_in", Value::from(vector_width(&[into]))),
             ("vector_out", Value::from(vector_out)),
             ("window", Value::from(geometry.taps.is_some())),
         ]

@@ -1,6 +1,6 @@
 //! Nearest-neighbour enlargement of a feature map.
 
-use super::{Fold, Operation, arity, padded_grid};
+use super::{Fold, Operation, arity, padded_grid, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
@@ -48,7 +48,7 @@ impl Operation for Upsample {
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let (input, shape) = (lowering.input_shape(0).clone(), lowering.shape().clone());
-        let vector = if shape.channels() % 4 == 0 { 4 } else { 1 };
+        let vector = vector_width(&[shape.channels()]);
         let mut work = Work {
             kernel: "upsample",
             params: [("vector", Value::from(vector))].into(),
