@@ -1,1 +1,4 @@
-//! Empty for now.
+//! Noise schedules, samplers and random numbers: everything about diffusion that needs no model.
+pub mod philox;
+pub mod random;
+pub mod torch_rng;
