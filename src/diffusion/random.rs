@@ -41,14 +41,15 @@ impl fmt::Display for RngKind {
 /// One stream of normal numbers. The first draw is the initial latents, the next ones are what samplers add at their steps.
 #[derive(Clone, Debug)]
 pub enum NoiseSource {
-    Torch(TorchRng),
+    /// Boxed: the twister's state is 2.5 kB.
+    Torch(Box<TorchRng>),
     Philox(Philox),
 }
 
 impl NoiseSource {
     pub fn new(kind: RngKind, seed: u64) -> Self {
         match kind {
-            RngKind::Torch => Self::Torch(TorchRng::new(seed)),
+            RngKind::Torch => Self::Torch(Box::new(TorchRng::new(seed))),
             RngKind::Philox => Self::Philox(Philox::new(seed)),
         }
     }

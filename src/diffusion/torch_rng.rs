@@ -8,6 +8,8 @@
 //! torch's AVX2 kernel, which is what x86-64 processors run, takes logarithm, sine and cosine from the Cephes polynomials
 //! in f32 with fused multiply-adds. They are evaluated here in the same order, so long draws equal torch's to the bit.
 //! (torch without AVX2, on Arm for one, uses the C library's functions there and differs from itself by up to 2e-6.)
+//!
+//! A half-precision draw of torch's is these numbers rounded, while its length is a multiple of 16 (latents' always is).
 use rand_mt::Mt;
 use std::f32::consts::PI;
 
@@ -113,13 +115,13 @@ fn cephes_ln(x: f32) -> f32 {
         -1.666_805_8e-1,
         2.000_071_4e-1,
         -2.499_999_4e-1,
-        3.333_333_1e-1,
+        3.333_333e-1,
     ];
     let y = polynomial(m, &p) * m;
     // ln 2 in two parts, the smaller one first.
     let y = y.mul_add(square, exponent * -2.121_944_4e-4);
     let y = square.mul_add(-0.5, y);
-    exponent.mul_add(0.693_359_375, m + y)
+    exponent.mul_add(0.693_359_4, m + y)
 }
 
 /// Cephes' `sinf` and `cosf` for `x` in [0, 2 pi], in the order of operations of torch's AVX2 kernel.
