@@ -58,7 +58,7 @@ impl NoiseSchedule {
         Self::new(&silent.for_sampler(SamplerKind::Ddim)?)
     }
 
-    /// Betas by `beta_schedule` (or `trained_betas`), alpha_cumprod[t] = prod over s <= t of (1 - beta[s]).
+    /// Betas by `beta_schedule` (or `trained_betas`); `alpha_cumprod[t]` is the product over `s <= t` of `1 - beta[s]`.
     ///
     /// # Errors
     /// Betas outside [0, 1], or another number of trained betas than of training steps.
@@ -98,12 +98,12 @@ impl NoiseSchedule {
         })
     }
 
-    /// beta[t], the variance added at training step t.
+    /// `beta[t]`, the variance added at training step t.
     pub fn betas(&self) -> &[f32] {
         &self.betas
     }
 
-    /// alpha_cumprod[t], the share of the signal's variance left after training step t.
+    /// `alpha_cumprod[t]`, the share of the signal's variance left after training step t.
     pub fn alphas_cumprod(&self) -> &[f32] {
         &self.alphas_cumprod
     }
@@ -137,7 +137,7 @@ impl NoiseSchedule {
         })
     }
 
-    /// sigma[t] = sqrt((1 - alpha_cumprod) / alpha_cumprod), the noise relative to the signal. The last alpha_cumprod of
+    /// `sigma[t] = sqrt((1 - alpha_cumprod) / alpha_cumprod)`, the noise relative to the signal. The last alpha_cumprod of
     /// a schedule rescaled to zero is replaced by 2^-24, as the samplers that work with sigmas do.
     pub(super) fn sigmas(&self, settings: &Settings) -> Vec<f32> {
         let mut sigmas: Vec<f32> = self

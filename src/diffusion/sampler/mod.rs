@@ -162,6 +162,11 @@ pub fn plan(
         SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2mSde => dpm_solver::run(&request)?,
         SamplerKind::Lcm => lcm::run(&request)?,
     };
+    if run.steps.is_empty() {
+        return request_error(format!(
+            "strength {strength} leaves no step of a schedule cut off by `lambda_min_clipped`: raise it"
+        ));
+    }
     let finite = |step: &Step| {
         step.input_scale.is_finite() && step.matrix.as_flattened().iter().all(|c| c.is_finite())
     };

@@ -319,3 +319,56 @@ fn pipelines_override_two_keys() {
     let (config, notes) = SchedulerConfig::default().for_pipeline();
     assert!(notes.is_empty() && plan(SamplerKind::Ddim, &config, &PlanOptions::new(5)).is_ok());
 }
+
+/// Whatever is asked, a plan is a walk down the schedule that ends without noise, or an error.
+#[test]
+fn every_plan_walks_down_the_schedule() {
+    let spacings = [
+        TimestepSpacing::Leading,
+        TimestepSpacing::Linspace,
+        TimestepSpacing::Trailing,
+    ];
+    let mut planned = 0;
+    for (kind, spacing) in SamplerKind::ALL
+        .into_iter()
+        .flat_map(|kind| spacings.map(|s| (kind, s)))
+    {
+        for clipped in [f32::NEG_INFINITY, 0.0] {
+            let config = SchedulerConfig {
+                timestep_spacing: Some(spacing),
+                lambda_min_clipped: Some(clipped),
+                ..stable_diffusion()
+            };
+            for steps in [1, 2, 3, 4, 7, 14, 15, 16, 30, 50, 77, 333, 500] {
+                for strength in [None, Some(0.1), Some(0.5), Some(0.99)] {
+                    let options = PlanOptions {
+                        strength,
+                        karras: kind.has_karras_sigmas() && steps % 2 == 0,
+                        ..PlanOptions::new(steps)
+                    };
+                    let Ok(plan) = plan(kind, &config, &options) else {
+                        assert!(
+                            strength.is_some() || kind == SamplerKind::Lcm,
+                            "{kind} {options:?}"
+                        );
+                        continue;
+                    };
+                    planned += 1;
+                    assert_eq!(plan.steps.last().unwrap().after, NoiseLevel::CLEAN);
+                    let times: Vec<f32> = plan.steps.iter().map(|step| step.timestep).collect();
+                    assert!(
+                        times.iter().all(|t| (0.0..1000.0).contains(t)),
+                        "{kind} {options:?}"
+                    );
+                    assert!(
+                        times.is_sorted_by(|a, b| a >= b),
+                        "{kind} {options:?} {times:?}"
+                    );
+                    let noise_falls = |pair: &[Step]| pair[0].after.noise >= pair[1].after.noise;
+                    assert!(plan.steps.windows(2).all(noise_falls), "{kind} {options:?}");
+                }
+            }
+        }
+    }
+    assert!(planned > 1500, "{planned}");
+}
