@@ -1,0 +1,2 @@
+//! Empty.
+pub const MAX_WEIGHT: f32 = 10.0;
