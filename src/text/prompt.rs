@@ -1,2 +1,0 @@
-//! Empty.
-pub const MAX_WEIGHT: f32 = 10.0;
