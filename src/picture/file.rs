@@ -3,7 +3,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Cursor, Read, Seek, Write};
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::png_text::{self, TextChunk};
 use super::{Error, Parameters, Picture, Result, check_size};
@@ -93,12 +93,17 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
         .rewind()
         .and_then(|()| reader.read_to_end(&mut bytes))
         .map_err(unreadable)?;
-    if format == ImageFormat::Jpeg && jpeg_is_cut(&bytes) {
-        return Err(damaged("it ends before its end mark".into()));
+    let cut = match format {
+        ImageFormat::Jpeg => jpeg_is_cut(&bytes),
+        ImageFormat::WebP => webp_is_cut(&bytes),
+        _ => false,
+    };
+    if cut {
+        return Err(damaged("it ends too early".into()));
     }
     let mut reader = ImageReader::with_format(Cursor::new(&bytes), format);
     reader.limits(Limits::no_limits());
-    let mut decoder = reader.into_decoder().map_err(|e| damaged(e.to_string()))?;
+    let mut decoder = reader.into_decoder().map_err(|e| damaged(reason(e)))?;
     let (width, height) = decoder.dimensions();
     check_size(width, height).map_err(|e| Error::InFile {
         path: path.to_path_buf(),
@@ -106,11 +111,18 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     })?;
     // A broken orientation is no reason to refuse a picture whose pixels are fine.
     let orientation = decoder.orientation().ok();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(e.to_string()))?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(reason(e)))?;
     if let Some(orientation) = orientation {
         picture.apply_orientation(orientation);
     }
     Ok(picture)
+}
+
+fn reason(error: ImageError) -> String {
+    match error {
+        ImageError::Limits(_) => "it claims a size that no picture has".into(),
+        other => other.to_string(),
+    }
 }
 
 /// The decoder fills what is missing of a JPEG with grey. In a complete one the end mark (FF D9) follows the last scan
@@ -118,6 +130,15 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
 fn jpeg_is_cut(bytes: &[u8]) -> bool {
     let last = |mark: [u8; 2]| bytes.windows(2).rposition(|pair| pair == mark);
     last([0xff, 0xd9]) < last([0xff, 0xda]) || last([0xff, 0xda]).is_none()
+}
+
+/// The decoder doesn't miss what follows the pixels; the header says how long the file is (RIFF: bytes 4 to 7).
+fn webp_is_cut(bytes: &[u8]) -> bool {
+    let length = bytes
+        .get(4..8)
+        .and_then(|b| b.try_into().ok())
+        .map(u32::from_le_bytes);
+    length.is_none_or(|length| u64::from(length) + 8 > bytes.len() as u64)
 }
 
 /// Writes a file beside its final name and renames it when it is complete and on the disk.
