@@ -7,6 +7,8 @@ const INK: [u8; 3] = [20, 20, 20];
 /// What a cell without a picture shows.
 const HOLE: [u8; 3] = [232, 232, 232];
 const MAX_COLUMN_CAPTION_LINES: usize = 4;
+/// Points from one line to the next.
+const LINE: u32 = LETTER + 2;
 /// Cells of this many pixels get letters of twice the font's size, and so on.
 const PIXELS_PER_LETTER_SCALE: u32 = 256;
 
@@ -55,7 +57,7 @@ impl<'a> Sheet<'a> {
             .min(cell_height)
             .div_ceil(PIXELS_PER_LETTER_SCALE))
         .max(1);
-        let pitch = LETTER * scale;
+        let (pitch, line_pitch) = (LETTER * scale, LINE * scale);
 
         let columns = self
             .rows
@@ -74,7 +76,13 @@ impl<'a> Sheet<'a> {
             .row_captions
             .iter()
             .take(self.rows.len())
-            .map(|text| wrap(text, per_cell(cell_width), per_cell(cell_height)))
+            .map(|text| {
+                wrap(
+                    text,
+                    per_cell(cell_width),
+                    (cell_height / line_pitch).max(1) as usize,
+                )
+            })
             .collect();
         let longest = |lines: &[Vec<String>]| {
             lines
@@ -87,7 +95,7 @@ impl<'a> Sheet<'a> {
         let left = captions_need(longest(&beside), pitch, self.gap);
         let top = captions_need(
             above.iter().map(Vec::len).max().unwrap_or(0),
-            pitch,
+            line_pitch,
             self.gap,
         );
 
@@ -107,12 +115,12 @@ impl<'a> Sheet<'a> {
         let y_of = |row: usize| across(row, cell_height, top) as u32;
         for (column, lines) in above.iter().enumerate() {
             // Captions end just above their column.
-            let first = top.saturating_sub(lines.len() as u64 * u64::from(pitch)) as u32;
+            let first = top.saturating_sub(lines.len() as u64 * u64::from(line_pitch)) as u32;
             canvas.write(lines, x_of(column), first, scale);
         }
         for (row, cells) in self.rows.iter().enumerate() {
             if let Some(lines) = beside.get(row) {
-                let middle = cell_height.saturating_sub(lines.len() as u32 * pitch) / 2;
+                let middle = cell_height.saturating_sub(lines.len() as u32 * line_pitch) / 2;
                 canvas.write(lines, self.gap, y_of(row) + middle, scale);
             }
             for (column, cell) in cells.iter().enumerate() {
@@ -131,12 +139,12 @@ impl<'a> Sheet<'a> {
     }
 }
 
-/// Pixels for captions of so many letters, or lines, and the gap before them; none for none.
-fn captions_need(letters: usize, pitch: u32, gap: u32) -> u64 {
+/// Pixels for captions of so many letters (or lines) of so many pixels each, with the gap beside them; none for none.
+fn captions_need(letters: usize, each: u32, gap: u32) -> u64 {
     if letters == 0 {
         0
     } else {
-        letters as u64 * u64::from(pitch) + u64::from(gap)
+        letters as u64 * u64::from(each) + u64::from(gap)
     }
 }
 
@@ -160,7 +168,7 @@ impl Picture {
 
     fn write(&mut self, lines: &[String], x: u32, y: u32, scale: u32) {
         let pitch = LETTER * scale;
-        for (line, top) in lines.iter().zip((y..).step_by(pitch as usize)) {
+        for (line, top) in lines.iter().zip((y..).step_by((LINE * scale) as usize)) {
             for (c, left) in line.chars().zip((x..).step_by(pitch as usize)) {
                 for (row, bits) in letter(c).into_iter().enumerate() {
                     for column in (0..LETTER).filter(|n| bits >> n & 1 == 1) {

@@ -2,6 +2,7 @@
 //!
 //! [`Tokenizer`] follows a model's own files (or CLIP's standard vocabulary for checkpoints that bring none);
 //! [`prompt::encode`] turns a prompt into chunks of ids that the text tower reads.
+mod added_word;
 pub mod prompt;
 mod tokenizer;
 mod vocabulary;

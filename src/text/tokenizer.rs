@@ -18,7 +18,8 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl};
 
-use super::vocabulary::{AddedWord, Vocabulary};
+use super::added_word::AddedWord;
+use super::vocabulary::Vocabulary;
 use super::{Error, Result};
 
 const WORDS: &str =
@@ -128,19 +129,17 @@ impl Tokenizer {
                 ))
             })?;
         let mut inner = pipeline(bpe).map_err(|e| bad(e.to_string()))?;
-        for (id, word) in added {
-            add(&mut inner, &word);
+        // In the order of their ids, so that each gets its own.
+        add(&mut inner, added.values().chain(&more));
+        for (id, word) in &added {
             let got = inner.token_to_id(&word.content);
-            if got != Some(id) {
+            if got != Some(*id) {
                 let got = got.map_or("none".to_string(), |n| n.to_string());
+                let word = &word.content;
                 return Err(bad(format!(
-                    "the added token \"{}\" is to have the id {id}, but would get {got}",
-                    word.content
+                    "the added token \"{word}\" is to have the id {id}, but would get {got}"
                 )));
             }
-        }
-        for word in &more {
-            add(&mut inner, word);
         }
         let mut tokenizer = Self {
             inner,
@@ -223,7 +222,7 @@ impl Tokenizer {
             }
         }
         let add_one = |word: &&str| {
-            add(&mut self.inner, &AddedWord::word(word.to_string()));
+            add(&mut self.inner, [&AddedWord::word(word.to_string())]);
             let reason = || "the tokenizer did not take it".to_string();
             self.inner.token_to_id(word).ok_or_else(|| Error::Word {
                 word: word.to_string(),
@@ -252,13 +251,16 @@ impl Tokenizer {
     }
 }
 
-fn add(inner: &mut Inner, word: &AddedWord) {
-    let token = AddedToken::from(word.content.as_str(), word.special)
-        .single_word(word.single_word)
-        .lstrip(word.lstrip)
-        .rstrip(word.rstrip)
-        .normalized(word.normalized);
-    inner.add_tokens(&[token]);
+fn add<'a>(inner: &mut Inner, words: impl IntoIterator<Item = &'a AddedWord>) {
+    let token = |word: &AddedWord| {
+        AddedToken::from(word.content.as_str(), word.special)
+            .single_word(word.single_word)
+            .lstrip(word.lstrip)
+            .rstrip(word.rstrip)
+            .normalized(word.normalized)
+    };
+    let tokens: Vec<_> = words.into_iter().map(token).collect();
+    inner.add_tokens(&tokens);
 }
 
 fn pipeline(bpe: BPE) -> tokenizers::Result<Inner> {

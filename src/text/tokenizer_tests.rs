@@ -193,7 +193,11 @@ fn broken_files_are_named() {
             "{\"model_max_length\": \"long\"}",
             "model_max_length",
         ),
-        ("special_tokens_map.json", "{\"pad_token\": 5}", "pad_token"),
+        (
+            "special_tokens_map.json",
+            "{\"pad_token\": 5}",
+            "special_tokens_map.json: not a valid tokenizer file: pad_token",
+        ),
         ("added_tokens.json", "{\"<x>\": 5000}", "5000"),
         ("tokenizer.json", "{}", "\"model\""),
         (
@@ -217,4 +221,14 @@ fn broken_files_are_named() {
     assert!(refused(&folder).contains("merges.txt"));
     let missing = Tokenizer::open("/no/such/folder").unwrap_err().to_string();
     assert!(missing.contains("/no/such/folder"), "{missing}");
+}
+
+#[test]
+fn very_long_text_is_tokenized_in_reasonable_time() {
+    let tokenizer = Tokenizer::open(tiny()).unwrap();
+    let start = std::time::Instant::now();
+    let letters = tokenizer.tokenize(&"xq".repeat(100_000)).unwrap().len();
+    let words = tokenizer.tokenize(&"cat, ".repeat(50_000)).unwrap().len();
+    assert!(letters > 10_000 && words == 100_000);
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::added_word::{self, AddedWord};
 use super::{Error, Result};
 
 /// The length of CLIP's text tower, for folders that don't say it.
@@ -18,18 +19,6 @@ const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
 static CLIP_MERGES: &[u8] = include_bytes!("../../assets/clip_merges.txt.gz");
-
-/// A word that is one token however it would otherwise be split.
-#[derive(Debug, Clone)]
-pub(super) struct AddedWord {
-    pub content: String,
-    pub single_word: bool,
-    pub lstrip: bool,
-    pub rstrip: bool,
-    /// Looked for in the lowercased text rather than in the text as written.
-    pub normalized: bool,
-    pub special: bool,
-}
 
 /// Everything from which a tokenizer is built.
 #[derive(Debug)]
@@ -85,7 +74,7 @@ impl Vocabulary {
         let mut vocabulary = if json.is_file() {
             let file = read_object(&json)?;
             let vocabulary = Self::from_tokenizer_json(&json, &file)?;
-            added = added_of_tokenizer_json(&json, &file)?;
+            added = added_word::of_tokenizer_json(&json, &file)?;
             vocabulary
         } else if vocab.is_file() && merges.is_file() {
             let tokens = tokens_of(&vocab, &read_object(&vocab)?)?;
@@ -188,11 +177,14 @@ impl Vocabulary {
                 self.max_length = number as usize;
             }
         }
+        let map_path = folder.join("special_tokens_map.json");
+        let mut from_map = Map::new();
         if let Some(decoder) = config.get("added_tokens_decoder") {
-            self.added = added_of_config(&config_path, decoder)?;
+            self.added = added_word::of_config(&config_path, decoder)?;
         } else {
-            if let Some(map) = read_object_if_there(&folder.join("special_tokens_map.json"))? {
-                config.extend(map);
+            if let Some(map) = read_object_if_there(&map_path)? {
+                config.extend(map.clone());
+                from_map = map;
             }
             let path = folder.join("added_tokens.json");
             if let Some(words) = read_object_if_there(&path)? {
@@ -202,6 +194,13 @@ impl Vocabulary {
             }
             self.added.extend(listed);
         }
+        let file_of = |key: &str| {
+            if from_map.contains_key(key) {
+                map_path.as_path()
+            } else {
+                config_path.as_path()
+            }
+        };
         let marks = [
             ("bos_token", START),
             ("eos_token", END),
@@ -215,7 +214,7 @@ impl Vocabulary {
                 .filter(|v| !v.is_null())
                 .cloned()
                 .unwrap_or_else(|| default.into());
-            names.push(self.read_mark(folder, key, &value)?);
+            names.push(self.read_mark(file_of(key), key, &value)?);
         }
         if let [bos, eos, unk, pad] = names.as_slice() {
             (self.bos, self.eos, self.unk, self.pad) =
@@ -228,14 +227,14 @@ impl Vocabulary {
                 .into_iter()
                 .flatten()
             {
-                self.read_mark(folder, key, value)?;
+                self.read_mark(file_of(key), key, value)?;
             }
         }
         Ok(())
     }
 
     /// One mark, a string or an object with flags; flags that an added word of that name has already stay.
-    fn read_mark(&mut self, folder: &Path, key: &str, value: &Value) -> Result<String> {
+    fn read_mark(&mut self, path: &Path, key: &str, value: &Value) -> Result<String> {
         let mark = match value {
             Value::String(text) => Some(AddedWord::mark(text.clone())),
             Value::Object(object) => AddedWord::from_object(object, Some(true)),
@@ -244,7 +243,7 @@ impl Vocabulary {
         let mark = mark
             .filter(|m| !m.content.is_empty())
             .ok_or_else(|| Error::Invalid {
-                path: folder.join("special_tokens_map.json or tokenizer_config.json"),
+                path: path.to_path_buf(),
                 reason: format!("{key} is {value}, neither a token nor an object with \"content\""),
             })?;
         let content = mark.content.clone();
@@ -258,42 +257,6 @@ impl Vocabulary {
             None => self.more.push(mark),
         }
         Ok(content)
-    }
-}
-
-impl AddedWord {
-    /// A word as `transformers`' `add_tokens` makes it of a string.
-    pub fn word(content: String) -> Self {
-        Self {
-            content,
-            single_word: false,
-            lstrip: false,
-            rstrip: false,
-            normalized: true,
-            special: false,
-        }
-    }
-
-    pub fn mark(content: String) -> Self {
-        Self {
-            normalized: false,
-            special: true,
-            ..Self::word(content)
-        }
-    }
-
-    fn from_object(object: &Map<String, Value>, special: Option<bool>) -> Option<Self> {
-        let flag =
-            |key: &str, default: bool| object.get(key).and_then(Value::as_bool).unwrap_or(default);
-        let special = special.unwrap_or_else(|| flag("special", false));
-        Some(Self {
-            content: object.get("content")?.as_str()?.to_string(),
-            single_word: flag("single_word", false),
-            lstrip: flag("lstrip", false),
-            rstrip: flag("rstrip", false),
-            normalized: flag("normalized", !special),
-            special,
-        })
     }
 }
 
@@ -339,54 +302,6 @@ fn tokens_of(path: &Path, object: &Map<String, Value>) -> Result<Vec<(String, u3
             })
     };
     object.iter().map(pair).collect()
-}
-
-fn added_of_tokenizer_json(
-    path: &Path,
-    file: &Map<String, Value>,
-) -> Result<BTreeMap<u32, AddedWord>> {
-    let entries = file
-        .get("added_tokens")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    let read = |entry: &Value| {
-        let id = u32::try_from(entry.get("id")?.as_u64()?).ok()?;
-        Some((id, AddedWord::from_object(entry.as_object()?, None)?))
-    };
-    entries
-        .map(|entry| {
-            let reason = || format!("the added token {entry} lacks \"id\" or \"content\"");
-            read(entry).ok_or_else(|| Error::Invalid {
-                path: path.to_path_buf(),
-                reason: reason(),
-            })
-        })
-        .collect()
-}
-
-fn added_of_config(path: &Path, decoder: &Value) -> Result<BTreeMap<u32, AddedWord>> {
-    let bad = |reason: String| Error::Invalid {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let object = decoder
-        .as_object()
-        .ok_or_else(|| bad("added_tokens_decoder is not an object".into()))?;
-    let read = |(id, entry): (&String, &Value)| {
-        let id = id.parse::<u32>().ok()?;
-        Some((id, AddedWord::from_object(entry.as_object()?, None)?))
-    };
-    object
-        .iter()
-        .map(|(id, entry)| {
-            read((id, entry)).ok_or_else(|| {
-                bad(format!(
-                    "added_tokens_decoder has \"{id}\": {entry}, not an id and a token"
-                ))
-            })
-        })
-        .collect()
 }
 
 fn read(path: &Path) -> Result<String> {

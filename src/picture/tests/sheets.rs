@@ -73,8 +73,8 @@ fn captions_take_room_and_ink() {
         ..bare.clone()
     };
     let (without, with) = (bare.draw().unwrap(), captioned.draw().unwrap());
-    // "no 0" / "größer" / "红": three lines, the longest of six letters... eight fit, so "größer 红" is one line.
-    assert_eq!(with.height() - without.height(), 2 * 8 + 4);
+    // Eight letters fit: "no 0" and "größer 红", two lines of ten points.
+    assert_eq!(with.height() - without.height(), 2 * 10 + 4);
     assert_eq!(with.width() - without.width(), 8 * 8 + 4);
     let ink = |p: &Picture, x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
         y.flat_map(|y| x.clone().map(move |x| (x, y)))

@@ -53,11 +53,10 @@ pub(super) fn split(
             last_comma = None;
             continue;
         };
-        if !(-MAX_WEIGHT..=MAX_WEIGHT).contains(weight) {
-            return Err(Error::Weight {
-                text: text.trim().to_string(),
-                weight: *weight,
-            });
+        let weight = *weight as f32;
+        if !(-MAX_WEIGHT..=MAX_WEIGHT).contains(&weight) {
+            let text = text.trim().to_string();
+            return Err(Error::Weight { text, weight });
         }
         for token in tokenizer.tokenize(text)? {
             let is_comma = Some(token.id) == comma;
@@ -77,7 +76,7 @@ pub(super) fn split(
             }
             current.push(Entry {
                 id: token.id,
-                weight: *weight,
+                weight,
                 bytes: in_prompt(origin, &token.bytes),
             });
         }

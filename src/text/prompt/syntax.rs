@@ -2,17 +2,18 @@
 use std::ops::Range;
 
 /// What one pair of round brackets multiplies by, and one pair of square brackets divides by.
-const STEP: f32 = 1.1;
+const STEP: f64 = 1.1;
 const BREAK: &str = "BREAK";
 
-/// Text of one weight, or a break between chunks.
+/// Text of one weight, or a break between chunks. Weights are multiplied in 64 bits, as web UIs do: neighbours whose
+/// weights come out equal are tokenized as one text, others apart.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Piece {
     Text {
         text: String,
         /// For each byte of `text` the byte of the prompt that it comes from.
         origin: Vec<usize>,
-        weight: f32,
+        weight: f64,
     },
     Break,
 }
@@ -163,7 +164,7 @@ impl Parser {
         }
     }
 
-    fn close(&mut self, bracket: char, factor: f32, end: usize) {
+    fn close(&mut self, bracket: char, factor: f64, end: usize) {
         let stack = if bracket == ')' {
             &mut self.round
         } else {
@@ -182,7 +183,7 @@ impl Parser {
 }
 
 /// `:1.2)` with white space between: the weight and the length of it all.
-fn explicit_weight(rest: &str) -> Option<(f32, usize)> {
+fn explicit_weight(rest: &str) -> Option<(f64, usize)> {
     let (number, _) = rest.strip_prefix(':')?.split_once(')')?;
     let digits = number.trim();
     let plain = digits.strip_prefix(['+', '-']).unwrap_or(digits);
@@ -202,7 +203,7 @@ fn is_break(prompt: &str, at: usize) -> bool {
         .is_some_and(|after| !in_word(before.chars().next_back()) && !in_word(after.chars().next()))
 }
 
-fn multiply(pieces: &mut [Piece], from: usize, factor: f32) {
+fn multiply(pieces: &mut [Piece], from: usize, factor: f64) {
     for piece in pieces.iter_mut().skip(from) {
         if let Piece::Text { weight, .. } = piece {
             *weight *= factor;
