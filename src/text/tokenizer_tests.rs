@@ -34,11 +34,56 @@ fn added() -> tempfile::TempDir {
         "special_tokens_map.json",
         json!({"bos_token": mark(r"<|startoftext|>"), "eos_token": mark("<|endoftext|>"), "unk_token": mark("<|endoftext|>"), "pad_token": "!"}),
     );
-    let mut words: serde_json::Map<String, Value> = (0..11)
-        .map(|n| (format!("<new{n}>"), json!(2088 + n)))
-        .collect();
-    words.insert("Potter1".into(), json!(2099));
+    let words = added_words().map(|(id, word)| (word, json!(id))).collect();
     write(&folder, "added_tokens.json", Value::Object(words));
+    folder
+}
+
+/// The words that are added: "<new0>" to "<new10>" and "Potter1", from id 2088 on.
+fn added_words() -> impl Iterator<Item = (u32, String)> {
+    let words = (0..11).map(|n| format!("<new{n}>"));
+    (2088..).zip(words.chain(["Potter1".to_string()]))
+}
+
+fn listing(content: &str, normalized: bool, special: bool) -> Value {
+    let flags = json!({"lstrip": false, "rstrip": false, "single_word": false, "content": content});
+    let mut entry = flags.as_object().unwrap().clone();
+    entry.insert("normalized".into(), normalized.into());
+    entry.insert("special".into(), special.into());
+    Value::Object(entry)
+}
+
+/// As transformers 5 saves added words.
+fn saved() -> tempfile::TempDir {
+    let folder = copy_of(&["tokenizer_config.json"]);
+    let file = std::fs::read_to_string(tiny().join("tokenizer.json")).unwrap();
+    let mut file: Value = serde_json::from_str(&file).unwrap();
+    for (id, word) in added_words() {
+        let mut entry = listing(&word, true, false);
+        entry["id"] = id.into();
+        file["added_tokens"].as_array_mut().unwrap().push(entry);
+    }
+    write(&folder, "tokenizer.json", file);
+    folder
+}
+
+/// As transformers 4 lists added words.
+fn listed() -> tempfile::TempDir {
+    let folder = copy_of(&["vocab.json", "merges.txt"]);
+    let mut listed = serde_json::Map::new();
+    listed.insert("2086".into(), listing("<|startoftext|>", true, true));
+    listed.insert("2087".into(), listing("<|endoftext|>", false, true));
+    for (id, word) in added_words() {
+        listed.insert(id.to_string(), listing(&word, true, false));
+    }
+    let end = "<|endoftext|>";
+    let config = json!({"added_tokens_decoder": listed, "eos_token": end, "pad_token": end});
+    write(&folder, "tokenizer_config.json", config);
+    write(
+        &folder,
+        "special_tokens_map.json",
+        json!({"pad_token": "!"}),
+    );
     folder
 }
 
@@ -78,6 +123,8 @@ fn ids_are_those_of_transformers() {
         "tiny",
     );
     compare(&Tokenizer::open(added().path()).unwrap(), "added");
+    compare(&Tokenizer::open(saved().path()).unwrap(), "saved");
+    compare(&Tokenizer::open(listed().path()).unwrap(), "listed");
     compare(&Tokenizer::clip_standard().unwrap(), "standard");
 }
 

@@ -3,8 +3,9 @@
 Run from the root of the repository: python tools/reference/tokenizer.py
 Writes tests/fixtures/tokenizer.json: {"prompts": [...], "<vocabulary>": {"ids": [[...], ...], "pad": id, ...}}, where ids are
 those between the start and end marks, untruncated. Vocabularies: the folder models/tiny/tokenizer ("tiny"); the same one with
-"!" for padding and words added by added_tokens.json, as SD 2.x and textual inversion have it ("added"); CLIP's standard
-vocabulary, built from assets/clip_merges.txt.gz ("standard").
+"!" for padding and words added by added_tokens.json, as SD 2.x and textual inversion have it ("added"), with the same words as
+transformers 5 saves them in tokenizer.json ("saved") and as transformers 4 lists them in tokenizer_config.json ("listed");
+CLIP's standard vocabulary, built from assets/clip_merges.txt.gz ("standard").
 """
 
 import gzip
@@ -118,6 +119,29 @@ def added_folder(folder):
         (folder / name).write_text(json.dumps(value))
 
 
+def saved_folder(folder):
+    tokenizer = CLIPTokenizer.from_pretrained(TINY)
+    tokenizer.add_tokens([f"<new{n}>" for n in range(11)] + ["Potter1"])
+    tokenizer.save_pretrained(folder)
+
+
+def listed_folder(folder):
+    for name in ["vocab.json", "merges.txt"]:
+        shutil.copy(TINY / name, folder / name)
+    flags = {"lstrip": False, "rstrip": False, "single_word": False}
+    words = [("<|startoftext|>", True, True), ("<|endoftext|>", False, True)]
+    words += [(w, True, False) for w in [f"<new{n}>" for n in range(11)] + ["Potter1"]]
+    listed = {
+        str(2086 + n): {"content": word, "normalized": normalized, "special": special, **flags}
+        for n, (word, normalized, special) in enumerate(words)
+    }
+    marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    config = {"added_tokens_decoder": listed, "model_max_length": 77, **marks}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    # Not read where the config lists the added tokens.
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "!"}))
+
+
 def ids(folder):
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     tokenizer._tokenizer.no_truncation()
@@ -137,7 +161,8 @@ def ids(folder):
 
 def main():
     result = {"prompts": PROMPTS, "tiny": ids(TINY)}
-    for name, make in [("added", added_folder), ("standard", standard_folder)]:
+    folders = {"added": added_folder, "saved": saved_folder, "listed": listed_folder, "standard": standard_folder}
+    for name, make in folders.items():
         with tempfile.TemporaryDirectory() as folder:
             make(pathlib.Path(folder))
             result[name] = ids(folder)
