@@ -1,0 +1,183 @@
+//! Pictures from and to files.
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Cursor, Read, Seek, Write};
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+use super::png_text::{self, TextChunk};
+use super::{Error, Parameters, Picture, Result, check_size};
+
+/// No picture file is larger; what is, is something else.
+const MAX_FILE: u64 = 1 << 30;
+
+impl Picture {
+    /// Reads a PNG, JPEG, WebP or BMP file, told apart by content and turned upright by its EXIF orientation.
+    /// Transparency is dropped, as diffusers does; 16 bits become 8.
+    ///
+    /// # Errors
+    /// Names the file and says whether it cannot be read, is no picture, is damaged or has an absurd size.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let decoded = decode(path)?.to_rgb8();
+        Self::new(decoded.width(), decoded.height(), decoded.into_raw())
+    }
+
+    /// Writes a PNG file, with the settings that made the picture if they are given. The file appears under its name only
+    /// when it is complete; on failure nothing is left behind and an older file stays as it was.
+    ///
+    /// # Errors
+    /// A name that belongs to another format; a folder that is missing or closed to us; a full disk.
+    pub fn save(&self, path: impl AsRef<Path>, parameters: Option<&Parameters>) -> Result<()> {
+        let path = path.as_ref();
+        let other = path.extension().and_then(ImageFormat::from_extension);
+        if other.is_some_and(|format| format != ImageFormat::Png) {
+            return Err(Error::NotPng {
+                path: path.to_path_buf(),
+            });
+        }
+        let text = parameters.map(Parameters::to_chunks).unwrap_or_default();
+        write_atomically(path, |out| self.write_png(out, &text))
+    }
+
+    /// Writes the picture as PNG to `out`.
+    pub(super) fn write_png(&self, out: &mut dyn Write, text: &[TextChunk]) -> std::io::Result<()> {
+        let as_io = |e: png::EncodingError| match e {
+            png::EncodingError::IoError(e) => e,
+            other => std::io::Error::other(other),
+        };
+        let mut encoder = png::Encoder::new(out, self.width, self.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        png_text::add(&mut encoder, text).map_err(as_io)?;
+        let mut writer = encoder.write_header().map_err(as_io)?;
+        writer.write_image_data(&self.rgb).map_err(as_io)?;
+        writer.finish().map_err(as_io)
+    }
+}
+
+/// Decodes any picture file, upright, after checking that its size is sane.
+pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
+    let unreadable = |source| Error::Unreadable {
+        path: path.to_path_buf(),
+        source,
+    };
+    let damaged = |reason: String| Error::Damaged {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    let mut reader = BufReader::new(file);
+    // A folder can be opened, but not read.
+    if reader.fill_buf().map_err(unreadable)?.is_empty() {
+        return Err(damaged("the file is empty".into()));
+    }
+    let guessed = ImageReader::new(&mut reader)
+        .with_guessed_format()
+        .map_err(unreadable)?;
+    let known = [
+        ImageFormat::Png,
+        ImageFormat::Jpeg,
+        ImageFormat::WebP,
+        ImageFormat::Bmp,
+    ];
+    let format = guessed.format().filter(|format| known.contains(format));
+    let Some(format) = format.filter(|_| length <= MAX_FILE) else {
+        return Err(Error::NotAPicture {
+            path: path.to_path_buf(),
+        });
+    };
+    let mut bytes = Vec::new();
+    reader
+        .rewind()
+        .and_then(|()| reader.read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    let cut = match format {
+        ImageFormat::Jpeg => jpeg_is_cut(&bytes),
+        ImageFormat::WebP => webp_is_cut(&bytes),
+        _ => false,
+    };
+    if cut {
+        return Err(damaged("it ends too early".into()));
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(&bytes), format);
+    reader.limits(Limits::no_limits());
+    let mut decoder = reader.into_decoder().map_err(|e| damaged(reason(e)))?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height).map_err(|e| Error::InFile {
+        path: path.to_path_buf(),
+        source: Box::new(e),
+    })?;
+    // A broken orientation is no reason to refuse a picture whose pixels are fine.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(reason(e)))?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    Ok(picture)
+}
+
+fn reason(error: ImageError) -> String {
+    match error {
+        ImageError::Limits(_) => "it claims a size that no picture has".into(),
+        other => other.to_string(),
+    }
+}
+
+/// The decoder fills what is missing of a JPEG with grey. In a complete one the end mark (FF D9) follows the last scan
+/// (FF DA); within a scan neither occurs.
+fn jpeg_is_cut(bytes: &[u8]) -> bool {
+    let last = |mark: [u8; 2]| bytes.windows(2).rposition(|pair| pair == mark);
+    last([0xff, 0xd9]) < last([0xff, 0xda]) || last([0xff, 0xda]).is_none()
+}
+
+/// The decoder doesn't miss what follows the pixels; the header says how long the file is (RIFF: bytes 4 to 7).
+fn webp_is_cut(bytes: &[u8]) -> bool {
+    let length = bytes
+        .get(4..8)
+        .and_then(|b| b.try_into().ok())
+        .map(u32::from_le_bytes);
+    length.is_none_or(|length| u64::from(length) + 8 > bytes.len() as u64)
+}
+
+/// Writes a file beside its final name and renames it when it is complete and on the disk.
+pub(super) fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let unwritable = |source| Error::Unwritable {
+        path: path.to_path_buf(),
+        source,
+    };
+    if path.is_dir() {
+        return Err(unwritable(std::io::ErrorKind::IsADirectory.into()));
+    }
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".mos-").suffix(".tmp");
+    // Otherwise only the owner could read the picture.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut beside = builder
+        .tempfile_in(folder)
+        .map_err(|e| unwritable(plain(e)))?;
+    let mut out = BufWriter::new(beside.as_file_mut());
+    write(&mut out)
+        .and_then(|()| out.flush())
+        .map_err(unwritable)?;
+    drop(out);
+    beside.as_file().sync_all().map_err(unwritable)?;
+    beside.persist(path).map_err(|e| unwritable(e.error))?;
+    Ok(())
+}
+
+/// The error without the name of the file beside, which means nothing to the user.
+fn plain(error: std::io::Error) -> std::io::Error {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
+}
