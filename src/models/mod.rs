@@ -1,1 +1,2 @@
 //! Empty for now.
+pub mod config;
