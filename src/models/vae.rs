@@ -18,7 +18,12 @@ pub struct Moments {
 /// Builds the encoder: `pixels` in -1..=1, `[batch, height, width, in_channels]`, both sizes multiples of
 /// [`VaeConfig::downscale`]. Latents for a UNet are `scaling_factor` times a sample of the result.
 pub fn encode(layers: &mut Layers, config: &VaeConfig, pixels: Tensor) -> Result<Moments> {
-    let channels = &config.block_out_channels;
+    let (channels, factor) = (&config.block_out_channels, config.downscale());
+    let [_, height, length, _] = layers.image(pixels, "vae")?;
+    if height % factor != 0 || length % factor != 0 || height * length == 0 {
+        let message = format!("a picture of {height}x{length} does not divide into latents of {factor}x{factor} pixels");
+        return Err(layers.graph.shape_error("vae", message));
+    }
     let resnet = resnet_style(config);
     let moments = layers.within("encoder", |layers| {
         let mut x = layers.conv("conv_in", pixels, channels[0], 3)?;
