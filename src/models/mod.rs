@@ -1,1 +1,19 @@
-//! Empty for now.
+//! The models, each a function from its configuration to the graph of one shape, built of [`crate::nn`]'s layers. Parameters
+//! carry the names of diffusers' and transformers' files.
+pub mod clip_text;
+pub mod clip_vision;
+pub mod config;
+pub mod unet;
+pub mod vae;
+
+use crate::graph::ops::Function;
+
+impl From<config::Activation> for Function {
+    fn from(activation: config::Activation) -> Self {
+        match activation {
+            config::Activation::Silu => Function::Silu,
+            config::Activation::Gelu => Function::Gelu,
+            config::Activation::QuickGelu => Function::QuickGelu,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A whole text-to-image model, whatever it is stored as.
+use super::{Component, Error, Folder, TensorFile, diffusers, single};
+use include_dir::Dir;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// How a model is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder in diffusers' layout.
+    DiffusersFolder,
+    /// One file with CompVis's (LDM's) names.
+    SingleFile,
+}
+
+/// Where the tokenizer's files are.
+#[derive(Debug, Clone)]
+pub enum TokenizerFiles {
+    /// A folder with `vocab.json` and `merges.txt`, or `tokenizer.json`.
+    Folder(Folder),
+    /// The model brings none, as single files do: it means CLIP's own.
+    Absent,
+}
+
+/// A text-to-image model: its networks under canonical names, and what goes with them.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The file or folder, or the name of a compiled-in model.
+    pub path: PathBuf,
+    /// How it is stored.
+    pub kind: Kind,
+    /// The denoising network.
+    pub unet: Component,
+    /// The autoencoder.
+    pub vae: Component,
+    /// CLIP's text tower.
+    pub text_encoder: Component,
+    /// CLIP's vision tower, if the model brings it (`image_encoder/` or `clip_vision/`).
+    pub vision: Option<Component>,
+    /// Its tokenizer.
+    pub tokenizer: TokenizerFiles,
+    /// `scheduler_config.json`, or what was inferred.
+    pub scheduler: Value,
+    /// `model_index.json`.
+    pub model_index: Option<Value>,
+    /// What could not be read from the file and was assumed, in sentences for the user.
+    pub notes: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens a model folder or file; which of them it is is told by its contents.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_variant(path, None)
+    }
+
+    /// As [`open`](Self::open). `variant` (such as `fp16`) names the weights to prefer in a folder that has several kinds;
+    /// otherwise the plain ones come first, then `fp16`.
+    pub fn open_variant(path: &Path, variant: Option<&str>) -> Result<Self, Error> {
+        let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
+        if meta.is_dir() {
+            return diffusers::open(&Folder::disk(path), variant);
+        }
+        refuse_other_formats(path)?;
+        single::open(TensorFile::open(path)?)
+    }
+
+    /// A model folder that is compiled into the program; `name` stands for its path in errors.
+    pub fn embedded(name: &str, dir: &'static Dir<'static>) -> Result<Self, Error> {
+        diffusers::open(&Folder::embedded(name, dir), None)
+    }
+
+    /// SHA-256 over the networks' own hashes: identifies the model in every file layout of the same precision.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut sha = Sha256::new();
+        for component in [&self.text_encoder, &self.unet, &self.vae] {
+            sha.update(component.hash());
+        }
+        sha.finalize().into()
+    }
+}
+
+/// Files that are no safetensors but are often met where one is expected get their own words.
+pub(super) fn refuse_other_formats(path: &Path) -> Result<(), Error> {
+    use std::io::Read;
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
+    file.take(64)
+        .read_to_end(&mut start)
+        .map_err(Error::io(path, "read"))?;
+    let problem = match start.as_slice() {
+        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
+            return Err(Error::Pickle {
+                path: path.to_path_buf(),
+            });
+        }
+        [b'G', b'G', b'U', b'F', ..] => {
+            "this is a GGUF file, which is not read; use the model's safetensors file"
+        }
+        s if s.starts_with(b"version https://git-lfs") => {
+            "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+        }
+        s if s.trim_ascii_start().starts_with(b"<") => {
+            "this is an HTML or XML page, not a model (a failed download?)"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Unrecognised {
+        path: path.to_path_buf(),
+        problem: problem.to_string(),
+    })
+}

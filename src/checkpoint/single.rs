@@ -1,0 +1,212 @@
+//! Models that are one file with CompVis's (LDM's) names: Stable Diffusion 1.x and 2.x.
+use super::component::{Component, Targets};
+use super::infer::{self, Missing};
+use super::{Checkpoint, Error, Kind, TensorFile, TokenizerFiles, diffusers, ldm, openclip};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub(super) const UNET: &str = "model.diffusion_model.";
+pub(super) const VAE: &str = "first_stage_model.";
+pub(super) const CLIP: &str = "cond_stage_model.transformer.";
+pub(super) const OPEN_CLIP: &str = "cond_stage_model.model.";
+
+/// A file can say its networks' configurations itself, under this and `unet`, `vae` or `text_encoder` in its metadata, as JSON.
+/// This program writes them, since heads and norm groups of models other than Stable Diffusion's own are in no weight.
+pub const CONFIG_METADATA: &str = "mixofshow.config.";
+
+/// Opens a single-file model.
+pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
+    let path = file.path().to_path_buf();
+    let has = |prefix: &str| file.names().any(|n| n.starts_with(prefix));
+    let open_clip = has(OPEN_CLIP);
+    let lacking: Vec<_> = [
+        (has(UNET), format!("UNet ({UNET}*)")),
+        (has(VAE), format!("VAE ({VAE}*)")),
+        (
+            has(CLIP) || open_clip,
+            format!("text encoder ({CLIP}* or {OPEN_CLIP}*)"),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(there, what)| (!there).then_some(what))
+    .collect();
+    if has("conditioner.embedders.") {
+        let problem = "a Stable Diffusion XL model; only 1.x and 2.x are supported".to_string();
+        return Err(Error::Unrecognised { path, problem });
+    }
+    if !lacking.is_empty() {
+        let problem = match lacking.len() {
+            3 => "not a Stable Diffusion model: it has neither UNet, VAE nor text encoder under the names of a single-file model"
+                .to_string(),
+            _ => format!("not a whole model: it has no {}", lacking.join(" and no ")),
+        };
+        return Err(Error::Unrecognised { path, problem });
+    }
+
+    let file = Arc::new(file);
+    let unet = unet(&file)?;
+    let vae = vae(&file)?;
+    let text_encoder = text(&file, open_clip)?;
+    let mut notes = Vec::new();
+    let scheduler = scheduler(&file, &unet, &mut notes);
+    Ok(Checkpoint {
+        path,
+        kind: Kind::SingleFile,
+        unet,
+        vae,
+        text_encoder,
+        vision: None,
+        tokenizer: TokenizerFiles::Absent,
+        scheduler,
+        model_index: None,
+        notes,
+    })
+}
+
+/// One network of the file: the tensors whose names begin with `prefix`.
+fn part(
+    file: &Arc<TensorFile>,
+    prefix: &str,
+    name: &str,
+    translate: impl Fn(&str) -> Targets,
+    infer: impl Fn(&Component) -> Result<Value, Missing>,
+) -> Result<Component, Error> {
+    let path = file.path();
+    let mut component = Component::gather(path, vec![file.clone()], |_, n| {
+        n.strip_prefix(prefix).map(&translate)
+    })?;
+    let key = format!("{CONFIG_METADATA}{name}");
+    component.config = match file.metadata().get(&key) {
+        Some(text) => serde_json::from_str(text).map_err(|e| Error::Json {
+            path: path.to_path_buf(),
+            problem: format!("metadata `{key}`: {e}"),
+        })?,
+        None => infer(&component).map_err(|missing| {
+            match component.require_all([missing.as_str()]) {
+                Err(error) => error,
+                Ok(()) => Error::Unrecognised {
+                    path: path.to_path_buf(),
+                    problem: format!("tensor `{missing}` has too few dimensions"),
+                },
+            }
+        })?,
+    };
+    Ok(component)
+}
+
+fn stripped<'a>(file: &'a TensorFile, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    file.names().filter_map(move |n| n.strip_prefix(prefix))
+}
+
+pub(super) fn unet(file: &Arc<TensorFile>) -> Result<Component, Error> {
+    let names =
+        ldm::UNetNames::new(stripped(file, UNET)).map_err(|problem| Error::Unrecognised {
+            path: file.path().to_path_buf(),
+            problem,
+        })?;
+    part(file, UNET, "unet", |n| names.translate(n), infer::unet)
+}
+
+pub(super) fn vae(file: &Arc<TensorFile>) -> Result<Component, Error> {
+    let levels = ldm::decoder_levels(stripped(file, VAE));
+    part(file, VAE, "vae", |n| ldm::vae_names(levels, n), infer::vae)
+}
+
+pub(super) fn text(file: &Arc<TensorFile>, open_clip: bool) -> Result<Component, Error> {
+    let (prefix, translate): (_, fn(&str) -> Targets) = if open_clip {
+        (OPEN_CLIP, openclip::names)
+    } else {
+        (CLIP, diffusers::text_names)
+    };
+    part(file, prefix, "text_encoder", translate, |c| {
+        infer::text(c, open_clip)
+    })
+}
+
+/// The scheduler's configuration: Stable Diffusion's noise schedule, and what the model predicts.
+fn scheduler(file: &TensorFile, unet: &Component, notes: &mut Vec<String>) -> Value {
+    let steps = ["alphas_cumprod", "betas"]
+        .iter()
+        .find_map(|n| file.entries().get(*n)?.shape.first().copied());
+    let (prediction, zero_snr) = prediction_type(file, unet, notes);
+    let mut config = json!({
+        "_class_name": "PNDMScheduler",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": false,
+        "num_train_timesteps": steps.filter(|&n| n > 0).unwrap_or(1000),
+        "prediction_type": prediction,
+        "set_alpha_to_one": false,
+        "skip_prk_steps": true,
+        "steps_offset": 1,
+        "trained_betas": null,
+    });
+    if zero_snr {
+        config["rescale_betas_zero_snr"] = json!(true);
+    }
+    config
+}
+
+/// What the UNet predicts, and whether its schedule ends in pure noise. Metadata and marker tensors say it for certain; for a
+/// Stable Diffusion 2.x model without them the weights only hint at it.
+fn prediction_type(
+    file: &TensorFile,
+    unet: &Component,
+    notes: &mut Vec<String>,
+) -> (&'static str, bool) {
+    const V: &str = "v_prediction";
+    let zero_snr = file.contains("ztsnr");
+    // Marker tensors that some trainers leave.
+    if file.contains("v_pred") {
+        return (V, zero_snr);
+    }
+    let metadata = |key: &str| file.metadata().get(key).map(|v| v.to_ascii_lowercase());
+    match metadata("modelspec.prediction_type").as_deref() {
+        Some("v" | "v_prediction" | "v-prediction") => return (V, zero_snr),
+        Some("epsilon" | "eps") => return ("epsilon", zero_snr),
+        _ => {}
+    }
+    match metadata("ss_v_parameterization").as_deref() {
+        Some("true") => return (V, zero_snr),
+        Some("false") => return ("epsilon", zero_snr),
+        _ => {}
+    }
+    if unet.config["use_linear_projection"] != json!(true) {
+        return ("epsilon", zero_snr);
+    }
+    let guess = if spread_of_last_norm(unet).is_some_and(|s| s > 0.09) {
+        V
+    } else {
+        "epsilon"
+    };
+    notes.push(format!(
+        "this file does not say what its UNet predicts; {guess} is assumed from its weights \
+         (if the pictures are noise or mud, the other one is right)"
+    ));
+    (guess, zero_snr)
+}
+
+/// The standard deviation of a bias near the output, which v-prediction leaves larger: the sign by which programs have told the
+/// 768-pixel models of Stable Diffusion 2.x from the 512-pixel ones. Inpainting models predict noise in either case.
+fn spread_of_last_norm(unet: &Component) -> Option<f64> {
+    if unet.config["in_channels"] != json!(4) {
+        return None;
+    }
+    let name = unet
+        .names()
+        .filter(|n| n.starts_with("up_blocks.") && n.ends_with(".transformer_blocks.0.norm1.bias"))
+        .last()?;
+    let bias = unet.tensor(name).ok()?;
+    let values = bias.to_f32(0..bias.len());
+    let n = values.len() as f64;
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    Some(
+        (values
+            .iter()
+            .map(|&x| (f64::from(x) - mean).powi(2))
+            .sum::<f64>()
+            / n)
+            .sqrt(),
+    )
+}

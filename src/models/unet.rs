@@ -1,0 +1,249 @@
+//! The conditional UNet of Stable Diffusion (Rombach et al. 2022), diffusers' `UNet2DConditionModel`.
+
+use super::config::{MidBlock, UNetBlock, UNetConfig};
+use crate::graph::{Result, Tensor};
+use crate::nn::{Encodings, Layers, Prompt, Resnet, Transformer, sinusoids};
+
+/// What a UNet reads.
+#[derive(Clone, Copy, Debug)]
+pub struct UNetInputs<'a> {
+    /// Noisy latents `[batch, height, width, in_channels]`; any size that survives the downsampling.
+    pub sample: Tensor,
+    /// [`time_features`] of the timesteps, `[batch, block_out_channels[0]]`.
+    pub time: Tensor,
+    /// The prompt, for each batch entry.
+    pub prompt: Encodings<'a>,
+    /// For models with a `time_cond_proj_dim`: features of the guidance scale, `[batch, time_cond_proj_dim]`.
+    pub guidance: Option<Tensor>,
+    /// For models with `num_class_embeds`: class ids `[batch]`.
+    pub class: Option<Tensor>,
+    pub residuals: Residuals<'a>,
+}
+
+/// What control models add.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Residuals<'a> {
+    /// ControlNet's, to be added to each skip connection, in the order of [`UNetOutput::skips`]; none or all of them.
+    pub skips: &'a [Tensor],
+    /// ControlNet's, to be added to the middle block's output.
+    pub middle: Option<Tensor>,
+    /// T2I-Adapter's: one feature map for each down block, first to last. A block with attention takes it before its
+    /// downsampling, one without after it.
+    pub adapter: &'a [Tensor],
+}
+
+#[derive(Clone, Debug)]
+pub struct UNetOutput {
+    /// The prediction `[batch, height, width, out_channels]`.
+    pub sample: Tensor,
+    /// The skip connections as the down blocks made them (before [`Residuals::skips`]): the first convolution's output, then
+    /// each layer's and each downsampling's.
+    pub skips: Vec<Tensor>,
+    /// Output of the middle block, before [`Residuals::middle`].
+    pub middle: Tensor,
+}
+
+/// One cross-attention of a UNet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrossAttention {
+    /// Full name, e.g. `down_blocks.0.attentions.0.transformer_blocks.0.attn2`.
+    pub name: String,
+    /// Width of its queries, keys and values.
+    pub channels: usize,
+    pub heads: usize,
+}
+
+/// The timesteps as the UNet's input `time`, `[timesteps, block_out_channels[0]]` row-major.
+pub fn time_features(config: &UNetConfig, timesteps: &[f32]) -> Vec<f32> {
+    sinusoids(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
+}
+
+/// Builds one pass of the UNet.
+pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Result<UNetOutput> {
+    let resnet = Resnet { groups: config.norm_num_groups, epsilon: config.norm_eps, activation: config.activation.into() };
+    let mut prompt = Prompt::new(inputs.prompt);
+    let residuals = &inputs.residuals;
+    if !residuals.adapter.is_empty() && residuals.adapter.len() != config.down.len() {
+        let message = format!("the model has {} down blocks, {} features are given", config.down.len(), residuals.adapter.len());
+        return Err(layers.graph.shape_error("adapter", message));
+    }
+    let time = time_embedding(layers, config, inputs)?;
+
+    let mut x = layers.conv("conv_in", inputs.sample, config.block_out_channels[0], 3)?;
+    let mut skips = vec![x];
+    for (i, block) in config.down.iter().enumerate() {
+        x = layers.within(format!("down_blocks.{i}"), |layers| {
+            for j in 0..block.layers {
+                x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+                if block.attention {
+                    x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), &mut prompt)?;
+                    if j + 1 == block.layers {
+                        x = add_if_given(layers, x, residuals.adapter.get(i))?;
+                    }
+                }
+                skips.push(x);
+            }
+            if block.resample {
+                x = layers.downsample("downsamplers.0", x, block.channels, config.downsample_padding)?;
+                skips.push(x);
+            }
+            if let Some(&feature) = residuals.adapter.get(i).filter(|_| !block.attention) {
+                x = layers.graph.add(x, feature)?;
+                // The last skip is the block's output, so it carries the feature too.
+                skips.pop();
+                skips.push(x);
+            }
+            Ok(x)
+        })?;
+    }
+
+    if let Some(block) = &config.mid {
+        x = layers.within("mid_block", |layers| {
+            x = layers.resnet("resnets.0", x, Some(time), block.channels, resnet)?;
+            if block.attention {
+                x = layers.transformer("attentions.0", x, middle_transformer(config, block), &mut prompt)?;
+                x = layers.resnet("resnets.1", x, Some(time), block.channels, resnet)?;
+            }
+            Ok(x)
+        })?;
+    }
+    let middle = x;
+    x = add_if_given(layers, x, residuals.middle.as_ref())?;
+
+    let mut open = controlled_skips(layers, &skips, residuals.skips)?;
+    for (i, block) in config.up.iter().enumerate() {
+        x = layers.within(format!("up_blocks.{i}"), |layers| {
+            for j in 0..block.layers {
+                let skip = open
+                    .pop()
+                    .ok_or_else(|| refusal(layers, "the up blocks have more layers than the down blocks have skips"))?;
+                x = layers.graph.concat_channels(x, skip)?;
+                x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+                if block.attention {
+                    x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), &mut prompt)?;
+                }
+            }
+            if block.resample {
+                // To the size of the next skip, which is not twice this one where a downsampling met an odd size.
+                let next = *open
+                    .last()
+                    .ok_or_else(|| refusal(layers, "the up blocks have more layers than the down blocks have skips"))?;
+                let [_, height, width, _] = layers.image(next, "upsample")?;
+                x = layers.upsample("upsamplers.0", x, block.channels, height, width)?;
+            }
+            Ok(x)
+        })?;
+    }
+
+    x = layers.group_norm("conv_norm_out", x, resnet.groups, resnet.epsilon)?;
+    x = layers.graph.activation(x, resnet.activation)?;
+    let sample = layers.conv("conv_out", x, config.out_channels, 3)?;
+    prompt.finish(layers)?;
+    Ok(UNetOutput { sample, skips, middle })
+}
+
+/// The cross-attentions in the order in which [`Encodings`] are read: down -> middle -> up.
+pub fn cross_attentions(config: &UNetConfig) -> Vec<CrossAttention> {
+    let mut all = Vec::new();
+    let mut add = |prefix: String, style: Transformer, channels: usize| {
+        for i in 0..style.depth {
+            let attentions: &[&str] = if style.only_cross_attention { &["attn1", "attn2"] } else { &["attn2"] };
+            for attention in attentions {
+                let name = format!("{prefix}.transformer_blocks.{i}.{attention}");
+                all.push(CrossAttention { name, channels, heads: style.heads });
+            }
+        }
+    };
+    for (i, block) in config.down.iter().enumerate().filter(|(_, block)| block.attention) {
+        for j in 0..block.layers {
+            add(format!("down_blocks.{i}.attentions.{j}"), transformer(config, block), block.channels);
+        }
+    }
+    if let Some(block) = config.mid.as_ref().filter(|block| block.attention) {
+        add("mid_block.attentions.0".into(), middle_transformer(config, block), block.channels);
+    }
+    for (i, block) in config.up.iter().enumerate().filter(|(_, block)| block.attention) {
+        for j in 0..block.layers {
+            add(format!("up_blocks.{i}.attentions.{j}"), transformer(config, block), block.channels);
+        }
+    }
+    all
+}
+
+/// Builds the keys and values of every cross-attention, for [`Encodings::KeysValues`]: `texts` `[batch, tokens, text channels]`
+/// are one encoding for all, or one for each.
+pub fn keys_values(layers: &mut Layers, config: &UNetConfig, texts: &[Tensor]) -> Result<Vec<(Tensor, Tensor)>> {
+    let attentions = cross_attentions(config);
+    if texts.len() != 1 && texts.len() != attentions.len() {
+        let message = format!("the model has {} cross-attentions, the prompt has {} encodings", attentions.len(), texts.len());
+        return Err(layers.graph.shape_error("cross-attention", message));
+    }
+    let texts = texts.iter().cycle();
+    let build = |(attention, &text): (&CrossAttention, &Tensor)| {
+        layers.within(&attention.name, |layers| layers.keys_values(text, attention.channels))
+    };
+    attentions.iter().zip(texts).map(build).collect()
+}
+
+/// What every residual block is told of the time: `[batch, time_embedding_dim]`, activated.
+fn time_embedding(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Result<Tensor> {
+    let activation = config.activation.into();
+    if config.center_input_sample {
+        return Err(refusal(layers, "`center_input_sample` is not supported"));
+    }
+    if inputs.guidance.is_some() != config.time_cond_proj_dim.is_some() {
+        return Err(refusal(layers, "a guidance input goes with `time_cond_proj_dim`, and only with it"));
+    }
+    if inputs.class.is_some() != config.num_class_embeds.is_some() {
+        return Err(refusal(layers, "a class input goes with `num_class_embeds`, and only with it"));
+    }
+    let mut time =
+        layers.time_embedding("time_embedding", inputs.time, inputs.guidance, config.time_embedding_dim, activation)?;
+    if let (Some(class), Some(classes)) = (inputs.class, config.num_class_embeds) {
+        let table =
+            layers.within("class_embedding", |layers| Ok(layers.parameter("weight", [classes, config.time_embedding_dim])))?;
+        let class = layers.graph.embedding(table, class)?;
+        time = layers.graph.add(time, class)?;
+    }
+    layers.graph.activation(time, activation)
+}
+
+fn controlled_skips(layers: &mut Layers, skips: &[Tensor], residuals: &[Tensor]) -> Result<Vec<Tensor>> {
+    if residuals.is_empty() {
+        return Ok(skips.to_vec());
+    }
+    if residuals.len() != skips.len() {
+        let message = format!("the model has {} skip connections, {} residuals are given", skips.len(), residuals.len());
+        return Err(layers.graph.shape_error("residuals", message));
+    }
+    skips.iter().zip(residuals).map(|(&skip, &residual)| layers.graph.add(skip, residual)).collect()
+}
+
+fn add_if_given(layers: &mut Layers, x: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    match residual {
+        Some(&residual) => layers.graph.add(x, residual),
+        None => Ok(x),
+    }
+}
+
+fn transformer(config: &UNetConfig, block: &UNetBlock) -> Transformer {
+    Transformer {
+        heads: block.heads,
+        depth: block.transformer_layers,
+        groups: config.norm_num_groups,
+        only_cross_attention: block.only_cross_attention,
+    }
+}
+
+fn middle_transformer(config: &UNetConfig, block: &MidBlock) -> Transformer {
+    Transformer {
+        heads: block.heads,
+        depth: block.transformer_layers,
+        groups: config.norm_num_groups,
+        only_cross_attention: block.only_cross_attention,
+    }
+}
+
+fn refusal(layers: &Layers, message: &str) -> crate::graph::Error {
+    layers.graph.shape_error("unet", message.into())
+}

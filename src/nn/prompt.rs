@@ -1,0 +1,65 @@
+//! What cross-attention reads.
+
+use super::Layers;
+use crate::graph::{Result, Tensor};
+
+/// The encoded prompt, as the layers of a UNet get it.
+#[derive(Clone, Copy, Debug)]
+pub enum Encodings<'a> {
+    /// Text encodings `[batch, tokens, text channels]`: one that all cross-attentions read, or one for each of them.
+    Text(&'a [Tensor]),
+    /// Keys and values `[batch, tokens, channels]` of each cross-attention, made beforehand: a prompt stands still while a
+    /// picture is sampled, so they are computed once.
+    KeysValues(&'a [(Tensor, Tensor)]),
+}
+
+/// The encodings, and which cross-attention is next: they are counted in the order of computation, down -> middle -> up.
+#[derive(Debug)]
+pub struct Prompt<'a> {
+    encodings: Encodings<'a>,
+    next: usize,
+}
+
+impl<'a> Prompt<'a> {
+    pub fn new(encodings: Encodings<'a>) -> Self {
+        Prompt { encodings, next: 0 }
+    }
+
+    /// What the cross-attention being built, with queries `q`, takes from the prompt: the one place where queries meet it.
+    pub(super) fn attend(&mut self, layers: &mut Layers, q: Tensor, heads: usize) -> Result<Tensor> {
+        let (k, v) = self.keys_values(layers, q)?;
+        layers.attend(q, k, v, heads, false)
+    }
+
+    fn keys_values(&mut self, layers: &mut Layers, q: Tensor) -> Result<(Tensor, Tensor)> {
+        let index = self.next;
+        self.next += 1;
+        let found = match self.encodings {
+            Encodings::Text([text]) => return layers.keys_values(*text, layers.channels(q)),
+            Encodings::Text(texts) => match texts.get(index) {
+                Some(text) => return layers.keys_values(*text, layers.channels(q)),
+                None => texts.len(),
+            },
+            Encodings::KeysValues(pairs) => match pairs.get(index) {
+                Some(pair) => return Ok(*pair),
+                None => pairs.len(),
+            },
+        };
+        let message = format!("this is cross-attention number {} of the model, the prompt has encodings for {found}", index + 1);
+        Err(layers.graph.shape_error("cross-attention", message))
+    }
+
+    /// An error unless every encoding was read.
+    pub fn finish(self, layers: &Layers) -> Result<()> {
+        let given = match self.encodings {
+            Encodings::Text([_]) => return Ok(()),
+            Encodings::Text(texts) => texts.len(),
+            Encodings::KeysValues(pairs) => pairs.len(),
+        };
+        if given == self.next {
+            return Ok(());
+        }
+        let message = format!("the model has {} cross-attentions, the prompt has encodings for {given}", self.next);
+        Err(layers.graph.shape_error("cross-attention", message))
+    }
+}

@@ -1,0 +1,36 @@
+//! The residual block of UNet and VAE.
+
+use super::Layers;
+use crate::graph::ops::Function;
+use crate::graph::{Result, Tensor};
+
+/// What all residual blocks of a model have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Resnet {
+    pub groups: usize,
+    pub epsilon: f32,
+    pub activation: Function,
+}
+
+impl Layers<'_> {
+    /// norm, activation, convolution, time, norm, activation, convolution, plus the input: `x` `[batch, height, width, in]` to
+    /// `[.., out]`. `time` is the activated time embedding `[batch, channels]`; the VAE has none.
+    pub fn resnet(&mut self, name: &str, x: Tensor, time: Option<Tensor>, out: usize, style: Resnet) -> Result<Tensor> {
+        self.within(name, |layers| {
+            let mut h = layers.group_norm("norm1", x, style.groups, style.epsilon)?;
+            h = layers.graph.activation(h, style.activation)?;
+            h = layers.conv("conv1", h, out, 3)?;
+            if let Some(time) = time {
+                let batch = layers.graph.shape(time).rows();
+                let row = layers.linear("time_emb_proj", time, out)?;
+                let row = layers.graph.reshape(row, [batch, 1, 1, out])?;
+                h = layers.graph.add(h, row)?;
+            }
+            h = layers.group_norm("norm2", h, style.groups, style.epsilon)?;
+            h = layers.graph.activation(h, style.activation)?;
+            h = layers.conv("conv2", h, out, 3)?;
+            let skip = if layers.channels(x) == out { x } else { layers.linear("conv_shortcut", x, out)? };
+            layers.graph.add(skip, h)
+        })
+    }
+}
