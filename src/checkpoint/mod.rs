@@ -6,16 +6,23 @@ mod file;
 mod folder;
 mod header;
 mod infer;
+pub mod inspect;
 mod ldm;
+mod lora;
 mod model;
 mod openclip;
 mod single;
 mod tensor;
+#[cfg(test)]
+mod tests;
+mod write;
 
 pub use component::Component;
 pub use error::Error;
 pub use file::TensorFile;
 pub use folder::Folder;
+pub use lora::{Dialect, Form, LoraReport};
 pub use model::{Checkpoint, Kind, TokenizerFiles};
 pub use single::CONFIG_METADATA;
 pub use tensor::{DType, TensorView};
+pub use write::{write, write_atomically};
