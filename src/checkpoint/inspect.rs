@@ -341,16 +341,17 @@ fn classify(names: &[&str]) -> What {
 /// The words of a textual inversion: a few vectors or short lists of vectors, all of one width, under plain names.
 fn words(file: &TensorFile) -> Vec<InversionReport> {
     let word = |name: &str, shape: &[usize], dtype: DType| {
-        let plain = name == "emb_params"
-            || name.starts_with("string_to_param")
-            || (name.starts_with('<') && name.ends_with('>'))
-            || (!name.contains('.') && file.len() == 1);
         let (vectors, width) = match *shape {
             [width] => (1, width),
             [vectors, width] => (vectors, width),
             _ => return None,
         };
-        let fits = plain && dtype.is_float() && (1..=128).contains(&vectors) && width >= 8;
+        let told = name == "emb_params"
+            || name.starts_with("string_to_param")
+            || (name.starts_with('<') && name.ends_with('>'));
+        // A word without brackets is a word only if nothing else is there and the width is one that text towers have.
+        let alone = file.len() == 1 && !name.contains('.') && width.is_multiple_of(64);
+        let fits = (told || alone) && dtype.is_float() && (1..=128).contains(&vectors) && width > 0;
         fits.then(|| InversionReport {
             word: name.to_string(),
             vectors,

@@ -218,4 +218,5 @@ def main():
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-main()
+if __name__ == "__main__":
+    main()

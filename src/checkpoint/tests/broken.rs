@@ -198,6 +198,44 @@ fn files_that_are_no_whole_model_say_what_they_lack() {
 }
 
 #[test]
+fn a_header_length_that_looks_like_another_format_is_no_reason_to_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    // 640 begins with the bytes of a pickle, 60 with those of HTML.
+    for length in [640, 60] {
+        std::fs::write(&path, raw(&format!("{:length$}", "{}"), 0)).unwrap();
+        assert!(
+            crate::checkpoint::inspect::inspect(&path)
+                .unwrap()
+                .components[0]
+                .tensors
+                .is_empty()
+        );
+        assert!(model_message(&path).starts_with("M: not a Stable Diffusion model"));
+    }
+}
+
+#[test]
+fn another_kind_of_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(
+        &path,
+        &vec![(
+            "lora_unet_x.lora_down.weight".into(),
+            counting(DType::F16, &[4, 8]),
+        )],
+    );
+    assert_eq!(model_message(&path), "M: not a whole model; this is a LoRA");
+    std::fs::copy(
+        fixture("folder/unet/diffusion_pytorch_model.safetensors"),
+        &path,
+    )
+    .unwrap();
+    assert_eq!(model_message(&path), "M: not a whole model; this is a UNet");
+}
+
+#[test]
 fn an_unknown_module_of_a_unet_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");

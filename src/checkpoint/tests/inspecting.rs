@@ -193,6 +193,8 @@ fn other_kinds_are_recognised_by_their_names() {
         (What::TextualInversion, 4, 768)
     );
     assert_eq!(what(&[("emb_params", &[768])]), What::TextualInversion);
+    assert_eq!(what(&[("sks-toy", &[2, 768])]), What::TextualInversion);
+    assert_eq!(what(&[("alphas_cumprod", &[1000])]), What::Unknown);
     assert_eq!(what(&[("latents", &[1, 4, 64, 64])]), What::Unknown);
     assert_eq!(
         what(&[("control_model.input_hint_block.0.weight", &[1])]),
