@@ -24,17 +24,18 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         .transpose()?;
     let scheduler = folder.join("scheduler");
     let tokenizer = folder.join("tokenizer");
+    let text_encoder = part("text_encoder", "model", text_names)?;
     Ok(Checkpoint {
         path: folder.path().to_path_buf(),
         kind: Kind::DiffusersFolder,
         unet: part("unet", "diffusion_pytorch_model", unet_names)?,
         vae: part("vae", "diffusion_pytorch_model", vae_names)?,
-        text_encoder: part("text_encoder", "model", text_names)?,
         vision,
         tokenizer: match tokenizer.exists() {
             true => TokenizerFiles::Folder(tokenizer),
-            false => TokenizerFiles::Absent,
+            false => TokenizerFiles::standard(&text_encoder),
         },
+        text_encoder,
         scheduler: scheduler
             .json("scheduler_config.json")?
             .ok_or_else(|| Error::MissingFile {

@@ -56,11 +56,11 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     Ok(Checkpoint {
         path,
         kind: Kind::SingleFile,
+        tokenizer: TokenizerFiles::standard(&text_encoder),
         unet,
         vae,
         text_encoder,
         vision: None,
-        tokenizer: TokenizerFiles::Absent,
         scheduler,
         model_index: None,
         notes,

@@ -111,10 +111,12 @@ pub fn write_atomically(
         // As any new file, not as a secret one; the process's mask still applies.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
+    // The library adds the temporary name to the text of its errors; the final name is what the user knows.
+    let bare = |e: io::Error| io::Error::from(e.kind());
     // Dropping it, on every early return, removes it.
     let mut file = builder
         .tempfile_in(&folder)
-        .map_err(Error::io(path, "create"))?;
+        .map_err(|e| Error::io(path, "create")(bare(e)))?;
     let mut out = BufWriter::new(file.as_file_mut());
     fill(&mut out)
         .and_then(|()| out.flush())

@@ -71,7 +71,12 @@ fn a_single_file_equals_the_folder_it_was_made_from() {
         tokenizer.read("vocab.json").unwrap().is_some()
             && tokenizer.read("none").unwrap().is_none()
     );
-    assert!(matches!(single.tokenizer, TokenizerFiles::Absent));
+    assert!(matches!(
+        single.tokenizer,
+        TokenizerFiles::Standard {
+            pad: "<|endoftext|>"
+        }
+    ));
     assert_eq!((single.notes.len(), folder.notes.len()), (0, 0));
 }
 
@@ -103,6 +108,10 @@ fn an_sd2_file_gives_what_diffusers_converts_it_to() {
         }
     }
     assert_eq!(model.scheduler["prediction_type"], "v_prediction");
+    assert!(matches!(
+        model.tokenizer,
+        TokenizerFiles::Standard { pad: "!" }
+    ));
     let unet = UNetConfig::from_json(&model.unet.config, &model.unet.config_path).unwrap();
     assert!(unet.use_linear_projection);
     assert_eq!(
