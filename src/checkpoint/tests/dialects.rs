@@ -380,3 +380,43 @@ fn the_shipped_model_opens() {
         .require("conv_in.weight", &[down[0], unet.in_channels, 3, 3], None)
         .unwrap();
 }
+
+#[test]
+fn a_vision_tower_brings_both_projections() {
+    let copy = folder_copy();
+    let tower = copy.path().join("clip_vision");
+    std::fs::create_dir(&tower).unwrap();
+    std::fs::write(
+        tower.join("config.json"),
+        r#"{"model_type": "clip_vision_model"}"#,
+    )
+    .unwrap();
+    let all: Owned = [
+        "embeddings.class_embedding",
+        "vision_model.pre_layrnorm.bias",
+        "visual_projection.weight",
+        "text_projection.weight",
+        "text_model.x",
+        "embeddings.position_ids",
+    ]
+    .iter()
+    .map(|n| (n.to_string(), counting(DType::F16, &[8])))
+    .collect();
+    save(&tower.join("model.safetensors"), &all);
+    let vision = Checkpoint::open(copy.path()).unwrap().vision.unwrap();
+    assert_eq!(
+        vision.names().collect::<Vec<_>>(),
+        [
+            "text_projection.weight",
+            "vision_model.embeddings.class_embedding",
+            "vision_model.pre_layrnorm.bias",
+            "visual_projection.weight"
+        ]
+    );
+    assert_eq!(
+        vision.ignored(),
+        ["embeddings.position_ids", "text_model.x"]
+    );
+    let none = Checkpoint::open(&fixture("folder")).unwrap().vision;
+    assert!(none.is_none());
+}
