@@ -1,0 +1,101 @@
+//! The command line: one file per command, arguments in, printing out. All work is done by the library.
+mod devices;
+mod inspect;
+mod terminal;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use mixofshow::gpu;
+
+use terminal::Terminal;
+
+/// Mix-of-Show on any graphics card: text to image with Stable Diffusion, in one program.
+#[derive(Parser)]
+#[command(name = "mos", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(styles = terminal::STYLES, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mos generate --prompt \"a red cat in the snow\" -o cat.png
+  mos generate --model sd15.safetensors --prompt \"a castle by the sea\" --size 512x512
+  mos inspect sd15.safetensors
+  mos devices
+
+`mos help COMMAND` tells all about a command. Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// What every command takes.
+#[derive(Args)]
+struct Global {
+    /// Graphics adapter: its number in `mos devices`, or a part of its name
+    #[arg(long, global = true, env = "MOS_ADAPTER", value_name = "ADAPTER", help_heading = "Global options")]
+    #[arg(hide_env_values = true)]
+    adapter: Option<String>,
+    /// Print nothing but errors and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    quiet: bool,
+    /// Say more about what is done
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    verbose: bool,
+}
+
+impl Global {
+    fn selection(&self) -> gpu::Selection {
+        match &self.adapter {
+            Some(wanted) if !wanted.trim().is_empty() => gpu::Selection::Matching(wanted.trim().to_string()),
+            _ => gpu::Selection::Best,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Inspect(inspect::Arguments),
+    Devices(devices::Arguments),
+}
+
+/// How a command fails.
+enum Failure {
+    /// Exit code 1.
+    Failed(Box<dyn std::error::Error>),
+    /// Exit code 2: the arguments contradict each other in a way that the parser cannot see.
+    Usage(String),
+    /// Nobody reads our output any more (`mos devices | head -1`): nothing is wrong.
+    Unread,
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+
+impl<E: std::error::Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Failed(Box::new(error))
+    }
+}
+
+/// Parses the arguments, runs the command, prints what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);
+    let done = match &cli.command {
+        Command::Inspect(arguments) => inspect::run(arguments, &terminal),
+        Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
+    };
+    match done {
+        Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => {
+            terminal.error(&*error);
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(message)) => {
+            terminal.error_line(&message);
+            ExitCode::from(2)
+        }
+    }
+}
