@@ -3,7 +3,8 @@ use std::path::PathBuf;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
-use mixofshow::checkpoint::inspect::{ComponentReport, Report, inspect};
+use mixofshow::checkpoint::Checkpoint;
+use mixofshow::checkpoint::inspect::{ComponentReport, Report, inspect, inspect_model};
 use serde_json::{Map, Value};
 
 use super::terminal::Terminal;
@@ -16,8 +17,8 @@ use super::{Result, units};
 /// No weights are loaded and no graphics adapter is needed.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// File or folder
-    path: PathBuf,
+    /// File or folder [default: the model that ships with the program]
+    path: Option<PathBuf>,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -27,7 +28,10 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
-    let report = inspect(&arguments.path)?;
+    let report = match &arguments.path {
+        Some(path) => inspect(path)?,
+        None => inspect_model(&Checkpoint::shipped()?),
+    };
     if arguments.json {
         return terminal.print_json(&report);
     }

@@ -1,6 +1,8 @@
 //! The command line: one file per command, arguments in, printing out. All work is done by the library.
 mod devices;
+mod generate;
 mod inspect;
+mod progress;
 mod terminal;
 mod units;
 
@@ -57,6 +59,7 @@ impl Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Generate(generate::Arguments),
     Inspect(inspect::Arguments),
     Devices(devices::Arguments),
 }
@@ -81,9 +84,11 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 
 /// Parses the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
+    without_a_desktop();
     let cli = Cli::parse();
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);
     let done = match &cli.command {
+        Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
     };
@@ -97,5 +102,13 @@ pub fn main() -> ExitCode {
             terminal.error_line(&message);
             ExitCode::from(2)
         }
+    }
+}
+
+/// Mesa's layer that asks the desktop for its favourite adapter complains on standard error where there is no desktop.
+fn without_a_desktop() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
