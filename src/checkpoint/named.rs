@@ -17,8 +17,8 @@ impl Checkpoint {
         Self::embedded(SHIPPED, &TINY)
     }
 
-    /// Opens the model that a user names: a path; else a file or folder of that name in `models`, with or without
-    /// `.safetensors`; else, by the name [`SHIPPED`], the one that ships with the program.
+    /// Opens the model that a user names: by the name [`SHIPPED`] the one that ships with the program (a folder of that name is
+    /// meant by `./tiny`); else a path; else a file or folder of that name in `models`, with or without `.safetensors`.
     ///
     /// # Errors
     /// A name that leads nowhere, with the places that were looked at; whatever [`open`](Self::open) finds.
@@ -35,15 +35,15 @@ impl Checkpoint {
 /// # Errors
 /// A name that leads nowhere, with the places that were looked at.
 pub fn find(name: &str, models: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+    if name == SHIPPED {
+        return Ok(None);
+    }
     let mut places = vec![PathBuf::from(name)];
     if let Some(models) = models.filter(|_| !name.is_empty() && Path::new(name).is_relative()) {
         places.extend([models.join(name), models.join(format!("{name}.safetensors"))]);
     }
     if let Some(place) = places.iter().find(|place| place.exists()) {
         return Ok(Some(place.clone()));
-    }
-    if name == SHIPPED {
-        return Ok(None);
     }
     let mut problem = "there is no such file or folder".to_string();
     if let Some(models) = models {
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lead_to_paths_then_to_the_folder_of_models_then_to_the_shipped_one() {
+    fn names_lead_to_the_shipped_model_then_to_paths_then_to_the_folder_of_models() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mine.safetensors");
         std::fs::write(&file, b"").unwrap();
@@ -69,8 +69,6 @@ mod tests {
         assert_eq!(find("mine.safetensors", models).unwrap(), Some(file.clone()));
         assert_eq!(find("mine", models).unwrap(), Some(file));
         assert_eq!(find(SHIPPED, models).unwrap(), None);
-        std::fs::create_dir(folder.path().join(SHIPPED)).unwrap();
-        assert_eq!(find(SHIPPED, models).unwrap(), Some(folder.path().join(SHIPPED)));
         let error = find("yours", models).unwrap_err().to_string();
         assert!(error.starts_with("yours: ") && error.contains(folder.path().to_str().unwrap()), "{error}");
         assert!(find("", models).is_err());

@@ -6,7 +6,7 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mixofshow::checkpoint::Checkpoint;
+use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::diffusion::latents;
 use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
 use mixofshow::diffusion::recipe::{Recipe, Source, hex};
@@ -143,9 +143,7 @@ fn source(given: Option<Source>, named: Option<Source>, option: &str, terminal: 
 
 fn open_model(recipe: &Recipe, arguments: &Arguments) -> Result<Checkpoint> {
     let models = std::env::var_os("MOS_MODELS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let Some(name) = &recipe.model else {
-        return Ok(Checkpoint::shipped()?);
-    };
+    let name = recipe.model.as_deref().unwrap_or(SHIPPED);
     let opened = Checkpoint::open_named(name, models.as_deref());
     match (&arguments.like, arguments.model.is_none()) {
         (Some(like), true) => opened.map_err(|e| {

@@ -1,6 +1,7 @@
 //! What `mos generate` takes, and how it changes a recipe.
 use std::path::PathBuf;
 
+use mixofshow::checkpoint::SHIPPED;
 use mixofshow::diffusion::random::RngKind;
 use mixofshow::diffusion::recipe::Recipe;
 use mixofshow::diffusion::sampler::SamplerKind;
@@ -56,10 +57,10 @@ pub struct Arguments {
     #[arg(short, long, value_name = "COUNT", help_heading = "Picture")]
     batch: Option<usize>,
 
-    /// PNG file, folder, or pattern with {seed} or {n}; an older file is replaced
+    /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced
     ///
     /// A PNG file: several pictures become cat-1.png, cat-2.png and so on. Or a folder (it exists, or the name ends in a
-    /// slash): files are named after prompt and seed. Or a pattern in which {seed} and {n} stand for a picture's seed and
+    /// slash): files are named after prompt and seed. Or a pattern in which {seed} and {index} stand for a picture's seed and
     /// number. Missing folders are made. A file of that name is replaced, once the new one is complete. [default: a file in
     /// the current folder, named after prompt and seed]
     #[arg(short, long, value_name = "PATH", help_heading = FILES)]
@@ -170,6 +171,7 @@ impl Arguments {
         if self.model.is_some() {
             recipe.model = self.model.clone();
         }
+        recipe.model.get_or_insert_with(|| SHIPPED.to_string());
         match self.seed {
             Some(seed) => request.seed = seed,
             None if self.like.is_none() => request.seed = random_seed(),

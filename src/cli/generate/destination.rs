@@ -14,9 +14,9 @@ pub fn destinations(output: Option<&Path>, prompt: &str, seeds: &[u64]) -> Vec<P
     if output.is_dir() || text.ends_with(['/', std::path::MAIN_SEPARATOR]) {
         return seeds.iter().map(|seed| output.join(after_prompt(seed))).collect();
     }
-    if text.contains("{seed}") || text.contains("{n}") {
+    if text.contains("{seed}") || text.contains("{index}") {
         let numbered = seeds.iter().enumerate();
-        let filled = |(i, seed): (usize, &u64)| text.replace("{seed}", &seed.to_string()).replace("{n}", &(i + 1).to_string());
+        let filled = |(i, seed): (usize, &u64)| text.replace("{seed}", &seed.to_string()).replace("{index}", &(i + 1).to_string());
         return numbered.map(|place| filled(place).into()).collect();
     }
     if seeds.len() == 1 {
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(names(Some("cat.png"), "x", &[7]), ["cat.png"]);
         assert_eq!(names(Some("a.b/cat.png"), "x", &[7, 8]), ["a.b/cat-1.png", "a.b/cat-2.png"]);
         assert_eq!(names(Some("cat"), "x", &[7, 8]), ["cat-1", "cat-2"]);
-        assert_eq!(names(Some("{n}/{seed}.png"), "x", &[7, 8]), ["1/7.png", "2/8.png"]);
+        assert_eq!(names(Some("{index}/{seed}.png"), "x", &[7, 8]), ["1/7.png", "2/8.png"]);
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(destinations(Some(folder.path()), "x", &[7]), [folder.path().join("x-7.png")]);
     }
