@@ -3,7 +3,7 @@ mod arguments;
 mod destination;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
@@ -14,10 +14,12 @@ use mixofshow::gpu::{self, Gpu};
 use mixofshow::output;
 use mixofshow::picture::{self, Mask, Picture};
 
+use super::files::{Unwritable, make_folder_of};
 use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result};
 pub use arguments::Arguments;
+pub use destination::destinations;
 use report::Report;
 
 /// What is known before the model is opened, all inputs read.
@@ -117,7 +119,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         request.latents = Some(array);
     }
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
-    let destinations = destination::destinations(arguments.output.as_deref(), &request.prompt, &seeds);
+    let destinations = destinations(arguments.output.as_deref(), &request.prompt, &seeds);
     for destination in &destinations {
         make_folder_of(destination)?;
         picture::check_destination(destination)?;
@@ -170,21 +172,6 @@ fn write(recipe: &Recipe, generated: &Generated, destinations: &[PathBuf], argum
         picture.save(destination, Some(&recipe.parameters(generated, i)))?;
     }
     Ok(())
-}
-
-fn make_folder_of(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-    let Some(folder) = folder else {
-        return Ok(());
-    };
-    Ok(std::fs::create_dir_all(folder).map_err(|source| Unwritable { path: folder.to_path_buf(), source })?)
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{}: cannot be written: {source}", path.display())]
-struct Unwritable {
-    path: PathBuf,
-    source: std::io::Error,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! The command line: one file per command, arguments in, printing out. All work is done by the library.
+mod demo;
 mod devices;
+mod files;
 mod generate;
 mod inspect;
 mod progress;
@@ -62,6 +64,7 @@ enum Command {
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
     Devices(devices::Arguments),
+    Demo(demo::Arguments),
 }
 
 /// How a command fails.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
+        Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
     };
     match done {

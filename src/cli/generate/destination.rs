@@ -16,7 +16,8 @@ pub fn destinations(output: Option<&Path>, prompt: &str, seeds: &[u64]) -> Vec<P
     }
     if text.contains("{seed}") || text.contains("{index}") {
         let numbered = seeds.iter().enumerate();
-        let filled = |(i, seed): (usize, &u64)| text.replace("{seed}", &seed.to_string()).replace("{index}", &(i + 1).to_string());
+        let filled =
+            |(i, seed): (usize, &u64)| text.replace("{seed}", &seed.to_string()).replace("{index}", &(i + 1).to_string());
         return numbered.map(|place| filled(place).into()).collect();
     }
     if seeds.len() == 1 {
