@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if terminal.verbose() {
         terminal.detail(report.planned_memory());
     }
-    terminal.note(report.closing_line());
+    terminal.note(report.closing_lines());
     Ok(())
 }
 

@@ -25,7 +25,7 @@ pub struct AdapterReport {
     pub f16: bool,
     /// Subgroup sizes, where the adapter has subgroup operations.
     pub subgroups: Option<(u32, u32)>,
-    /// Sizes m x n x k of cooperative matrices.
+    /// Sizes m x n x k and element types of cooperative matrices.
     pub cooperative_matrices: Vec<String>,
     pub timestamps: bool,
     /// How numbers are held by default.
@@ -81,6 +81,12 @@ pub(super) fn prefers_registers(info: &wgpu::AdapterInfo) -> bool {
     info.device_type == wgpu::DeviceType::Cpu
 }
 
+/// Sizes and element types of one kind of cooperative matrices: `8x8x8 f16 to f32`.
+fn matrix(m: &wgpu::CooperativeMatrixProperties) -> String {
+    let [from, to] = [m.ab_type, m.cr_type].map(|scalar| format!("{scalar:?}").to_lowercase());
+    format!("{}x{}x{} {from} to {to}", m.m_size, m.n_size, m.k_size)
+}
+
 fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let matrices = adapter.cooperative_matrix_properties();
@@ -98,7 +104,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         storage_buffers: limits.max_storage_buffers_per_shader_stage,
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
-        cooperative_matrices: matrices.iter().map(|m| format!("{m:?}")).collect(),
+        cooperative_matrices: matrices.iter().map(matrix).collect(),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         precision: "weights as in the file (f16 or f32), activations and sums f32",
         schedule: if prefers_registers(&info) { "registers" } else { "staged" },

@@ -76,9 +76,8 @@ impl Report {
         }
     }
 
-    /// `512x512, seed 42, pndm, 25 steps · load 0.3 s, text 0.1 s, sample 12.1 s, decode 0.8 s · 13.3 s in all, 1.3 GiB on the
-    /// device`
-    pub fn closing_line(&self) -> String {
+    /// `512x512, seed 42, pndm, 25 steps` and, in the next line, where the time and the memory went.
+    pub fn closing_lines(&self) -> String {
         let seeds = match self.pictures.as_slice() {
             [one] => format!("seed {}", one.seed),
             [first, .., last] => format!("seeds {} to {}", first.seed, last.seed),
@@ -86,15 +85,12 @@ impl Report {
         };
         let seconds = |s: f64| units::duration(Duration::from_secs_f64(s));
         let stages: Vec<String> = self.stages.iter().map(|stage| format!("{} {}", stage.name, seconds(stage.seconds))).collect();
+        let (width, height, sampler, steps) = (self.width, self.height, &self.sampler, self.steps);
+        let (total, memory) = (seconds(self.seconds), units::bytes(self.peak_device_bytes));
         format!(
-            "{}x{}, {seeds}, {}, {} steps · {} · {} in all, {} of device memory at most",
-            self.width,
-            self.height,
-            self.sampler,
-            self.steps,
+            "{width}x{height}, {seeds}, {sampler}, {steps} step{}\n{}: {total} in all; at most {memory} of device memory",
+            if steps == 1 { "" } else { "s" },
             stages.join(", "),
-            seconds(self.seconds),
-            units::bytes(self.peak_device_bytes)
         )
     }
 
