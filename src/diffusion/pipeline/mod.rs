@@ -7,6 +7,7 @@
 //!
 //! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the same seed and settings.
 
+mod bands;
 mod decode;
 mod encode;
 mod error;
@@ -16,6 +17,7 @@ mod noise;
 mod request;
 mod sample;
 mod text;
+
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -227,7 +229,7 @@ impl Pipeline {
             let each = latents.values().chunks_exact(latent_shape[1..].iter().product());
             let mut pictures = Vec::with_capacity(request.batch);
             for latents in each {
-                let (done, of) = (pictures.len() * decoder.parts(), request.batch * decoder.parts());
+                let (done, of) = (pictures.len() * decoder.parts(&self.vae), request.batch * decoder.parts(&self.vae));
                 pictures.push(decoder.decode(&self.vae, latents, &mut |part| progress(done + part, of))?);
             }
             Ok(pictures)
@@ -341,3 +343,9 @@ impl Pipeline {
         format!("the largest square that fits is {side}x{side} pixels")
     }
 }
+impl Pipeline { pub fn profile(&self) {
+    let start = Instant::now();
+    let costs = self.sampling.as_ref().unwrap().program.profile(&|| start.elapsed().as_secs_f64()).unwrap();
+    let mut v: Vec<_> = costs.into_iter().collect(); v.sort_by(|a,b| b.1.seconds.total_cmp(&a.1.seconds));
+    for (k,c) in v { println!("{k:24} {:4} {:.3}s {:.2} GF/s {:.2} GB/s", c.calls, c.seconds, c.flops as f64/c.seconds/1e9, c.bytes as f64/c.seconds/1e9); }
+} }
