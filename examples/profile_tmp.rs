@@ -7,9 +7,9 @@ fn main() {
     let mut p = Pipeline::load(&gpu, &c, Precision::AsStored).unwrap();
     println!("load {:?}", t.elapsed());
     for _ in 0..2 {
-    let r = Request { prompt: "a red cat in the snow".into(), steps: 4, ..Request::default() };
-    let g = p.generate(&r, &mut |_| ()).unwrap();
-    println!("{:?} peak {} planned {:?}", g.stages, g.peak_device_bytes >> 20, g.planned);
+        let r = Request { prompt: "a red cat in the snow".into(), steps: 4, ..Request::default() };
+        let g = p.generate(&r, &mut |_| ()).unwrap();
+        println!("{:?} peak {} planned {:?}", g.stages, g.peak_device_bytes >> 20, g.planned);
     }
     p.profile();
 }

@@ -3,7 +3,8 @@ fn main() {
     let gpu = Gpu::open(&Options::default()).unwrap();
     let c = Checkpoint::open(std::path::Path::new("models/tiny")).unwrap();
     let mut p = Pipeline::load(&gpu, &c, Precision::AsStored).unwrap();
-    let r = Request { prompt: "a red cat in the snow".into(), steps: 6, width: Some(256), height: Some(256), ..Request::default() };
+    let r =
+        Request { prompt: "a red cat in the snow".into(), steps: 6, width: Some(256), height: Some(256), ..Request::default() };
     let g = p.generate(&r, &mut |_| ()).unwrap();
     println!("{:?} peak {} planned {:?}", g.stages, g.peak_device_bytes >> 20, g.planned);
     g.pictures[0].save("/tmp/pics/whole256.png", None).unwrap();

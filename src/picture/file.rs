@@ -59,32 +59,21 @@ impl Picture {
 pub fn check_destination(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     check_name(path)?;
-    output::check(path).map_err(|source| Error::Unwritable {
-        path: path.to_path_buf(),
-        source,
-    })
+    output::check(path).map_err(|source| Error::Unwritable { path: path.to_path_buf(), source })
 }
 
 fn check_name(path: &Path) -> Result<()> {
     let other = path.extension().and_then(ImageFormat::from_extension);
     if other.is_some_and(|format| format != ImageFormat::Png) {
-        return Err(Error::NotPng {
-            path: path.to_path_buf(),
-        });
+        return Err(Error::NotPng { path: path.to_path_buf() });
     }
     Ok(())
 }
 
 /// Decodes any picture file, upright, after checking that its size is sane.
 pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
-    let unreadable = |source| Error::Unreadable {
-        path: path.to_path_buf(),
-        source,
-    };
-    let damaged = |reason: String| Error::Damaged {
-        path: path.to_path_buf(),
-        reason,
-    };
+    let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
+    let damaged = |reason: String| Error::Damaged { path: path.to_path_buf(), reason };
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     let mut reader = BufReader::new(file);
@@ -92,26 +81,14 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     if reader.fill_buf().map_err(unreadable)?.is_empty() {
         return Err(damaged("the file is empty".into()));
     }
-    let guessed = ImageReader::new(&mut reader)
-        .with_guessed_format()
-        .map_err(unreadable)?;
-    let known = [
-        ImageFormat::Png,
-        ImageFormat::Jpeg,
-        ImageFormat::WebP,
-        ImageFormat::Bmp,
-    ];
+    let guessed = ImageReader::new(&mut reader).with_guessed_format().map_err(unreadable)?;
+    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp];
     let format = guessed.format().filter(|format| known.contains(format));
     let Some(format) = format.filter(|_| length <= MAX_FILE) else {
-        return Err(Error::NotAPicture {
-            path: path.to_path_buf(),
-        });
+        return Err(Error::NotAPicture { path: path.to_path_buf() });
     };
     let mut bytes = Vec::new();
-    reader
-        .rewind()
-        .and_then(|()| reader.read_to_end(&mut bytes))
-        .map_err(unreadable)?;
+    reader.rewind().and_then(|()| reader.read_to_end(&mut bytes)).map_err(unreadable)?;
     let cut = match format {
         ImageFormat::Jpeg => jpeg_is_cut(&bytes),
         ImageFormat::WebP => webp_is_cut(&bytes),
@@ -124,10 +101,7 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     reader.limits(Limits::no_limits());
     let mut decoder = reader.into_decoder().map_err(|e| damaged(reason(e)))?;
     let (width, height) = decoder.dimensions();
-    check_size(width, height).map_err(|e| Error::InFile {
-        path: path.to_path_buf(),
-        source: Box::new(e),
-    })?;
+    check_size(width, height).map_err(|e| Error::InFile { path: path.to_path_buf(), source: Box::new(e) })?;
     // A broken orientation is no reason to refuse a picture whose pixels are fine.
     let orientation = decoder.orientation().ok();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(reason(e)))?;
@@ -153,20 +127,11 @@ fn jpeg_is_cut(bytes: &[u8]) -> bool {
 
 /// The decoder doesn't miss what follows the pixels; the header says how long the file is (RIFF: bytes 4 to 7).
 fn webp_is_cut(bytes: &[u8]) -> bool {
-    let length = bytes
-        .get(4..8)
-        .and_then(|b| b.try_into().ok())
-        .map(u32::from_le_bytes);
+    let length = bytes.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     length.is_none_or(|length| u64::from(length) + 8 > bytes.len() as u64)
 }
 
 /// As [`output::write`], with the file's name in errors.
-pub(super) fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    output::write(path, write).map_err(|source| Error::Unwritable {
-        path: path.to_path_buf(),
-        source,
-    })
+pub(super) fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    output::write(path, write).map_err(|source| Error::Unwritable { path: path.to_path_buf(), source })
 }

@@ -18,7 +18,6 @@ mod request;
 mod sample;
 mod text;
 
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -343,9 +342,20 @@ impl Pipeline {
         format!("the largest square that fits is {side}x{side} pixels")
     }
 }
-impl Pipeline { pub fn profile(&self) {
-    let start = Instant::now();
-    let costs = self.sampling.as_ref().unwrap().program.profile(&|| start.elapsed().as_secs_f64()).unwrap();
-    let mut v: Vec<_> = costs.into_iter().collect(); v.sort_by(|a,b| b.1.seconds.total_cmp(&a.1.seconds));
-    for (k,c) in v { println!("{k:24} {:4} {:.3}s {:.2} GF/s {:.2} GB/s", c.calls, c.seconds, c.flops as f64/c.seconds/1e9, c.bytes as f64/c.seconds/1e9); }
-} }
+impl Pipeline {
+    pub fn profile(&self) {
+        let start = Instant::now();
+        let costs = self.sampling.as_ref().unwrap().program.profile(&|| start.elapsed().as_secs_f64()).unwrap();
+        let mut v: Vec<_> = costs.into_iter().collect();
+        v.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+        for (k, c) in v {
+            println!(
+                "{k:24} {:4} {:.3}s {:.2} GF/s {:.2} GB/s",
+                c.calls,
+                c.seconds,
+                c.flops as f64 / c.seconds / 1e9,
+                c.bytes as f64 / c.seconds / 1e9
+            );
+        }
+    }
+}
