@@ -85,28 +85,17 @@ pub(super) fn refuse_other_formats(path: &Path) -> Result<(), Error> {
     use std::io::Read;
     let mut start = Vec::new();
     let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
-    file.take(64)
-        .read_to_end(&mut start)
-        .map_err(Error::io(path, "read"))?;
+    file.take(64).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
     let problem = match start.as_slice() {
         [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
-            return Err(Error::Pickle {
-                path: path.to_path_buf(),
-            });
+            return Err(Error::Pickle { path: path.to_path_buf() });
         }
-        [b'G', b'G', b'U', b'F', ..] => {
-            "this is a GGUF file, which is not read; use the model's safetensors file"
-        }
+        [b'G', b'G', b'U', b'F', ..] => "this is a GGUF file, which is not read; use the model's safetensors file",
         s if s.starts_with(b"version https://git-lfs") => {
             "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
         }
-        s if s.trim_ascii_start().starts_with(b"<") => {
-            "this is an HTML or XML page, not a model (a failed download?)"
-        }
+        s if s.trim_ascii_start().starts_with(b"<") => "this is an HTML or XML page, not a model (a failed download?)",
         _ => return Ok(()),
     };
-    Err(Error::Unrecognised {
-        path: path.to_path_buf(),
-        problem: problem.to_string(),
-    })
+    Err(Error::Unrecognised { path: path.to_path_buf(), problem: problem.to_string() })
 }
