@@ -16,7 +16,7 @@ pub struct Peak {
 
 /// Chains of fma and a large copy, the fastest of three each.
 pub fn measure(gpu: &Arc<Gpu>, clock: Clock) -> Result<Peak, Box<dyn Error>> {
-    const CHAINS: usize = 10;
+    const CHAINS: usize = 2;
     let (groups, rounds) = if gpu.prefers_registers() { (256, 4096) } else { (16384, 4096) };
     let y = gpu.buffer("peak", groups * 64 * 4)?;
     let arithmetic = Command::Dispatch {
