@@ -19,17 +19,18 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         .transpose()?;
     let scheduler = folder.join("scheduler");
     let tokenizer = folder.join("tokenizer");
+    let text_encoder = part("text_encoder", "model", text_names)?;
     Ok(Checkpoint {
         path: folder.path().to_path_buf(),
         kind: Kind::DiffusersFolder,
         unet: part("unet", "diffusion_pytorch_model", unet_names)?,
         vae: part("vae", "diffusion_pytorch_model", vae_names)?,
-        text_encoder: part("text_encoder", "model", text_names)?,
         vision,
         tokenizer: match tokenizer.exists() {
             true => TokenizerFiles::Folder(tokenizer),
-            false => TokenizerFiles::Absent,
+            false => TokenizerFiles::standard(&text_encoder),
         },
+        text_encoder,
         scheduler: scheduler.json("scheduler_config.json")?.ok_or_else(|| Error::MissingFile {
             folder: scheduler.path().to_path_buf(),
             wanted: "scheduler_config.json".to_string(),
@@ -184,26 +185,25 @@ pub(super) fn vae_names(name: &str) -> Targets {
 
 /// A text tower's names: with `text_model.` before them, which newer transformers leave out.
 pub(super) fn text_names(name: &str) -> Targets {
-    tower_names(name, "text_model.", &["text_projection.", "logit_scale", "visual_projection.", "vision_model."])
+    tower_names(name, "text_model.", "vision_model.")
 }
 
 /// A vision tower's names: with `vision_model.` before them, which newer transformers leave out.
 pub(super) fn vision_names(name: &str) -> Targets {
-    tower_names(name, "vision_model.", &["visual_projection.", "logit_scale", "text_projection.", "text_model."])
+    tower_names(name, "vision_model.", "text_model.")
 }
 
-fn tower_names(name: &str, prefix: &str, outside: &[&str]) -> Targets {
+/// The projections to the joint space stand outside either tower and are kept: a text tower that only drives pictures has none,
+/// so that the file of the vision tower may hold both.
+fn tower_names(name: &str, own: &str, other: &str) -> Targets {
+    let bare = ["text_projection.", "visual_projection.", "logit_scale"];
     // Older programs saved this buffer of 0, 1, 2, ...
-    if name.ends_with("position_ids") {
+    if name.ends_with("position_ids") || name.starts_with(other) {
         return Vec::new();
     }
-    let own = outside[0];
-    if outside[1..].iter().any(|o| name.starts_with(o)) {
-        return Vec::new();
-    }
-    let name = match name.starts_with(prefix) || name.starts_with(own) {
+    let name = match name.starts_with(own) || bare.iter().any(|b| name.starts_with(b)) {
         true => name.to_string(),
-        false => format!("{prefix}{name}"),
+        false => format!("{own}{name}"),
     };
     vec![(name, Part::Whole)]
 }

@@ -102,7 +102,7 @@ pub(super) fn unet(c: &Component) -> Result<Value, Missing> {
 }
 
 fn heads_of_64(width: usize) -> usize {
-    if width % 64 == 0 { width / 64 } else { 1 }
+    if width.is_multiple_of(64) { width / 64 } else { 1 }
 }
 
 /// `vae/config.json` for an autoencoder of Stable Diffusion's kind.

@@ -20,7 +20,18 @@ pub enum TokenizerFiles {
     /// A folder with `vocab.json` and `merges.txt`, or `tokenizer.json`.
     Folder(Folder),
     /// The model brings none, as single files do: it means CLIP's own.
-    Absent,
+    Standard {
+        /// The token that fills up short texts: the end token for Stable Diffusion 1.x, `!` for 2.x.
+        pad: &'static str,
+    },
+}
+
+impl TokenizerFiles {
+    /// For a model without tokenizer: 2.x is known by OpenCLIP's text tower, and that by its nonlinearity.
+    pub(super) fn standard(text_encoder: &Component) -> Self {
+        let open_clip = text_encoder.config["hidden_act"] == "gelu";
+        Self::Standard { pad: if open_clip { "!" } else { "<|endoftext|>" } }
+    }
 }
 
 /// A text-to-image model: its networks under canonical names, and what goes with them.
@@ -86,6 +97,10 @@ pub(super) fn refuse_other_formats(path: &Path) -> Result<(), Error> {
     let mut start = Vec::new();
     let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
     file.take(64).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
+    // A length below 4 GiB, as every safetensors file begins with, may well begin with any of the bytes below.
+    if start.get(4..8) == Some(&[0; 4]) {
+        return Ok(());
+    }
     let problem = match start.as_slice() {
         [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
             return Err(Error::Pickle { path: path.to_path_buf() });

@@ -1,6 +1,7 @@
 //! Models that are one file with CompVis's (LDM's) names: Stable Diffusion 1.x and 2.x.
 use super::component::{Component, Targets};
 use super::infer::{self, Missing};
+use super::inspect::{What, describe_file};
 use super::{Checkpoint, Error, Kind, TensorFile, TokenizerFiles, diffusers, ldm, openclip};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -32,8 +33,11 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         return Err(Error::Unrecognised { path, problem });
     }
     if !lacking.is_empty() {
+        let what = describe_file(&file).what;
         let problem = match lacking.len() {
-            3 => "not a Stable Diffusion model: it has neither UNet, VAE nor text encoder under the names of a single-file model"
+            3 if what != What::Unknown => format!("not a whole model; this is a {}", what.describe()),
+            3 => "not a Stable Diffusion model: it has neither UNet, VAE nor text encoder under the names of a \
+                  single-file model"
                 .to_string(),
             _ => format!("not a whole model: it has no {}", lacking.join(" and no ")),
         };
@@ -49,11 +53,11 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     Ok(Checkpoint {
         path,
         kind: Kind::SingleFile,
+        tokenizer: TokenizerFiles::standard(&text_encoder),
         unet,
         vae,
         text_encoder,
         vision: None,
-        tokenizer: TokenizerFiles::Absent,
         scheduler,
         model_index: None,
         notes,

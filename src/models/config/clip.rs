@@ -123,7 +123,7 @@ fn check_model_type(keys: &Keys, own: &str) -> Result<(), ConfigError> {
 
 fn heads(keys: &Keys, width: usize, default: usize) -> Result<usize, ConfigError> {
     let heads = keys.count("num_attention_heads", default)?;
-    if width % heads == 0 {
+    if width.is_multiple_of(heads) {
         Ok(heads)
     } else {
         Err(keys.invalid("num_attention_heads", format!("a number that divides `hidden_size`, {width}")))

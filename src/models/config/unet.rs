@@ -173,6 +173,7 @@ impl UNetConfig {
 }
 
 fn refuse_unsupported(keys: &Keys) -> Result<(), ConfigError> {
+    keys.must_be("_class_name", &json!("UNet2DConditionModel"))?;
     for key in [
         "class_embed_type",
         "addition_embed_type",

@@ -43,9 +43,7 @@ impl VaeConfig {
         let keys = Keys::new(config, file)?;
         keys.must_be_null("latents_mean")?;
         keys.must_be_null("latents_std")?;
-        if keys.text("_class_name")?.is_some() {
-            keys.must_be("_class_name", &json!("AutoencoderKL"))?;
-        }
+        keys.must_be("_class_name", &json!("AutoencoderKL"))?;
         let block_out_channels = keys.counts("block_out_channels", &[64])?;
         for (key, only) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
             let Some(types) = keys.texts(key)? else {
