@@ -6,7 +6,6 @@ use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::diffusion::recipe::{Recipe, hex};
 use mixofshow::diffusion::sampler::SamplerKind;
-use mixofshow::gpu::{self, Gpu};
 use mixofshow::graph::Precision;
 use mixofshow::picture::{Picture, Sheet, check_destination};
 
@@ -45,7 +44,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     files::make_folder_of(&sheet_path)?;
     check_destination(&sheet_path)?;
     let checkpoint = Checkpoint::shipped()?;
-    let gpu = Gpu::open(&gpu::Options { selection: global.selection(), ..Default::default() })?;
+    let gpu = global.open()?;
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let mut recipe = Recipe {
         model: Some(SHIPPED.to_string()),

@@ -10,7 +10,7 @@ use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::diffusion::latents;
 use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
 use mixofshow::diffusion::recipe::{Recipe, Source, hex};
-use mixofshow::gpu::{self, Gpu};
+use mixofshow::gpu::Gpu;
 use mixofshow::output;
 use mixofshow::picture::{self, Mask, Picture};
 
@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = open_model(&recipe, arguments)?;
-    let gpu = Gpu::open(&gpu::Options { selection: global.selection(), ..Default::default() })?;
+    let gpu = global.open()?;
     terminal.detail(format!("adapter: {}", gpu.name()));
     tell_of_other_adapter(&recipe, &gpu, terminal);
     let wanted_hash = recipe.model_hash.take().filter(|_| arguments.model.is_none());

@@ -1,4 +1,5 @@
 //! The command line: one file per command, arguments in, printing out. All work is done by the library.
+mod bench;
 mod demo;
 mod devices;
 mod files;
@@ -9,9 +10,10 @@ mod terminal;
 mod units;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use mixofshow::gpu;
+use mixofshow::gpu::{self, Gpu};
 
 use terminal::Terminal;
 
@@ -57,6 +59,11 @@ impl Global {
             _ => gpu::Selection::Best,
         }
     }
+
+    /// Opens the adapter that was asked for.
+    fn open(&self) -> gpu::Result<Arc<Gpu>> {
+        Gpu::open(&gpu::Options { selection: self.selection(), ..Default::default() })
+    }
 }
 
 #[derive(Subcommand)]
@@ -65,6 +72,8 @@ enum Command {
     Inspect(inspect::Arguments),
     Devices(devices::Arguments),
     Demo(demo::Arguments),
+    /// Measure how fast this machine runs kernels and models
+    Bench(bench::Bench),
 }
 
 /// How a command fails.
@@ -93,6 +102,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
+        Command::Bench(bench) => bench::run(bench, &cli.global).map_err(Failure::Failed),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
     };

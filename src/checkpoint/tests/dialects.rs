@@ -279,3 +279,17 @@ fn a_vision_tower_brings_both_projections() {
     let none = Checkpoint::open(&fixture("folder")).unwrap().vision;
     assert!(none.is_none());
 }
+
+#[test]
+fn a_shard_may_hold_what_the_index_finds_elsewhere() {
+    let copy = folder_copy();
+    let shard = copy.path().join("vae/diffusion_pytorch_model.fp16-00002-of-00005.safetensors");
+    let mut all = tensors(&shard);
+    let stray = "encoder.conv_in.bias".to_string();
+    assert!(all.iter().all(|(n, _)| *n != stray));
+    all.push((stray.clone(), counting(DType::F16, &[8])));
+    save(&shard, &all);
+    let (changed, model) = (Checkpoint::open(copy.path()).unwrap(), Checkpoint::open(&fixture("folder")).unwrap());
+    assert_same(&changed.vae, &model.vae);
+    assert_eq!(changed.vae.ignored(), [stray]);
+}
