@@ -68,7 +68,7 @@ impl Global {
 
 #[derive(Subcommand)]
 enum Command {
-    Generate(generate::Arguments),
+    Generate(Box<generate::Arguments>),
     Inspect(inspect::Arguments),
     Devices(devices::Arguments),
     Demo(demo::Arguments),
