@@ -7,15 +7,9 @@ use crate::models::vae;
 use crate::nn::Layers;
 use crate::picture::Picture;
 
-use super::bands::{self, Band, Map};
-use super::error::{Error, Result, option};
+use super::bands::{self, MOST_BYTES, Map};
+use super::error::{Error, Result};
 use super::network::{Network, Planned};
-
-/// A picture that takes more bytes of activations than this is decoded in bands.
-const MOST_BYTES: u64 = 2 << 30;
-
-/// The least rows of a band: below, its neighbours would compute most of it again.
-const LEAST_ROWS: usize = 4;
 
 /// Plans the decoder for one picture's latents of `size` (height, width).
 pub(super) fn plan(network: &Network<VaeConfig>, size: [usize; 2]) -> Result<Planned> {
@@ -29,7 +23,7 @@ pub(super) fn plan(network: &Network<VaeConfig>, size: [usize; 2]) -> Result<Pla
 fn plan_start(network: &Network<VaeConfig>, size: [usize; 2]) -> Result<Planned> {
     network.plan(|config, graph| {
         let latents = graph.input("latents", [1, size[0], size[1], config.latent_channels]);
-        Ok(vec![vae::decode_start(&mut Layers::new(graph), config, latents)?.0])
+        Ok(vec![vae::decode_start(&mut Layers::new(graph), config, latents)?])
     })
 }
 
@@ -45,26 +39,22 @@ pub(super) struct Decoder {
 
 enum Kind {
     Whole(Option<Program>),
-    /// With the most pixels of a band, where somebody set it.
-    Bands(Planned, Option<usize>),
+    /// The start, and the largest part of a picture that a band may be.
+    Bands(Planned, f64),
 }
 
 impl Decoder {
     /// For latents of `size`; in bands of `tile` x `tile` pixels or less, or as a whole if that fits, or in the largest bands
     /// that do.
     pub fn plan(gpu: &Gpu, network: &Network<VaeConfig>, size: [usize; 2], tile: Option<usize>) -> Result<Decoder> {
-        let factor = network.config.downscale();
         let whole = plan(network, size)?;
-        if tile == Some(0) {
-            return Err(option("tile", 0, "a number of pixels"));
-        }
-        let asked = tile.map(|side| side.saturating_mul(side)).filter(|&pixels| pixels < size[0] * size[1] * factor * factor);
-        let kind = if asked.is_none() && whole.fits() && whole.bytes() <= MOST_BYTES {
+        let share = bands::share(&network.config, size, tile)?;
+        let kind = if share >= 1.0 && whole.fits() && whole.bytes() <= MOST_BYTES {
             Kind::Whole(None)
         } else {
             let start = plan_start(network, size)?;
             start.check(gpu, "decoding", || "use a smaller picture".into())?;
-            Kind::Bands(start, asked)
+            Kind::Bands(start, share)
         };
         Ok(Decoder { size, tile, kind, whole })
     }
@@ -111,7 +101,12 @@ impl Decoder {
                 *program = Some(ready);
                 values
             }
-            Kind::Bands(start, pixels) => in_bands(network, start, &latents, *pixels, progress)?,
+            Kind::Bands(start, share) => {
+                let values = run(&network.program(start)?, &latents)?;
+                let map = Map { height, width, channels: values.len() / (height * width).max(1), values };
+                let pieces = vae::decoder_pieces(config);
+                bands::run(network, &pieces, map, *share, &mut |done| progress(done + 1))?.values
+            }
         };
         if values.iter().any(|v| !v.is_finite()) {
             return Err(Error::NotFinite { stage: "decode" });
@@ -124,43 +119,4 @@ fn run(program: &Program, latents: &Array) -> Result<Vec<f32>> {
     program.write("latents", latents)?;
     program.run();
     Ok(program.output(0)?.values().to_vec())
-}
-
-/// The start as a whole, then piece by piece in bands of at most `pixels` pixels of the picture.
-fn in_bands(
-    network: &Network<VaeConfig>,
-    start: &Planned,
-    latents: &Array,
-    pixels: Option<usize>,
-    progress: &mut dyn FnMut(usize),
-) -> Result<Vec<f32>> {
-    let [_, height, width, _] = latents.shape.image().unwrap_or_default();
-    let values = run(&network.program(start)?, latents)?;
-    let channels = values.len() / (height * width).max(1);
-    let (mut x, mut input) = (Map { height, width, channels, values }, None);
-    // Pixels of the picture behind each pixel of the map.
-    let mut behind = network.config.downscale() * network.config.downscale();
-    for (done, piece) in vae::decoder_pieces(&network.config).into_iter().enumerate() {
-        progress(done + 1);
-        let rows = |whole: Band| rows_of(network, piece, whole, pixels.map(|pixels| pixels / behind));
-        let next = bands::run(network, piece, &x, input.as_ref(), rows)?;
-        input = matches!(piece, vae::DecoderPiece::ResnetStart { .. }).then_some(x);
-        x = next;
-        behind /= piece.scale() * piece.scale();
-    }
-    Ok(x.values)
-}
-
-/// How many rows a band of `piece` may have, `most` pixels at most if that is given.
-fn rows_of(network: &Network<VaeConfig>, piece: vae::DecoderPiece, whole: Band, most: Option<usize>) -> Result<usize> {
-    let fits = |rows: usize| -> Result<bool> {
-        let planned = bands::plan(network, piece, Band { rows, ..whole })?;
-        Ok(planned.fits() && planned.bytes() <= MOST_BYTES)
-    };
-    let mut rows = most.map_or(whole.rows, |pixels| pixels / whole.width);
-    rows = rows.clamp(LEAST_ROWS.min(whole.rows), whole.rows);
-    while rows > LEAST_ROWS && !fits(rows)? {
-        rows = (rows / 2).max(LEAST_ROWS);
-    }
-    Ok(rows)
 }

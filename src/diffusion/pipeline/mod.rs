@@ -33,6 +33,7 @@ pub use error::{Error, Result};
 pub use request::{Generated, PlannedMemory, Progress, Request};
 
 use decode::Decoder;
+use encode::Encoder;
 use error::option;
 use network::Network;
 use noise::Noise;
@@ -154,10 +155,7 @@ impl Pipeline {
         let text_plan = text::plan(&self.text, rows, length, request.clip_skip)?;
         let step_plan = sample::plan(&self.unet, &shape)?;
         step_plan.check(&self.gpu, "sampling", || self.smaller_hint(&shape))?;
-        let encoder_plan = job.image.is_some().then(|| encode::plan(&self.vae, size)).transpose()?;
-        if let Some(plan) = &encoder_plan {
-            plan.check(&self.gpu, "encoding the initial picture", || "use a smaller one".into())?;
-        }
+        let encoder = job.image.is_some().then(|| Encoder::plan(&self.gpu, &self.vae, size, request.tile)).transpose()?;
         let mut decoder = match self.decoder.take() {
             Some(decoder) if decoder.is_for(size, request.tile) => decoder,
             _ => Decoder::plan(&self.gpu, &self.vae, size, request.tile)?,
@@ -167,9 +165,10 @@ impl Pipeline {
                 + self.unet.weight_bytes(&sample::plan_prompt(&self.unet, shape.halves(), shape.tokens)?)?
                 + self.text.weight_bytes(&text_plan)?
                 + decoder.weight_bytes(&self.vae)?
-                + encoder_plan.as_ref().map_or(Ok(0), |plan| self.vae.weight_bytes(plan))?,
+                + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
             sampling: step_plan.bytes(),
             decoding: decoder.bytes(),
+            encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
 
         let context = watch.stage("text", |progress| {
@@ -177,10 +176,9 @@ impl Pipeline {
             text::encode(&self.text, &text_plan, &tokenized)
         })?;
         let mut noise = Noise::new(request.rng, request.seed, request.batch, [size[0], size[1], channels]);
-        let original = match (&job.image, &encoder_plan) {
-            (Some(image), Some(plan)) => Some(watch.stage("encode", |progress| {
-                progress(0, 1);
-                let posterior = encode::encode(&self.vae, plan, image)?;
+        let original = match (&job.image, &encoder) {
+            (Some(image), Some(encoder)) => Some(watch.stage("encode", |progress| {
+                let posterior = encoder.encode(&self.vae, image, progress)?;
                 let original = posterior.sample(&self.vae.config, &mut noise);
                 Ok((posterior, original))
             })?),
@@ -250,6 +248,18 @@ impl Pipeline {
         })
     }
 
+    /// The latents of a picture, `[1, height, width, channels]`: the mean of what it may be encoded to. `tile` is as in
+    /// [`Request::tile`].
+    ///
+    /// # Errors
+    /// A picture whose sides are no multiples of [`Pipeline::factor`].
+    pub fn encode(&mut self, picture: &Picture, tile: Option<usize>) -> Result<Array> {
+        let size = self.latent_size(picture.width() as usize, picture.height() as usize)?;
+        let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
+        let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
+        Ok(Array::f32([1, size[0], size[1], self.latent_channels()], posterior.mean(&self.vae.config)))
+    }
+
     /// Decodes latents `[batch, height, width, channels]`, as [`Generated::latents`] has them.
     pub fn decode(&mut self, latents: &Array, tile: Option<usize>) -> Result<Vec<Picture>> {
         let expected = || format!("[batch, height, width, {}]", self.latent_channels());
@@ -270,6 +280,18 @@ impl Pipeline {
         Ok(pictures)
     }
 
+    /// Height and width of the latents of a picture.
+    fn latent_size(&self, width: usize, height: usize) -> Result<[usize; 2]> {
+        let factor = self.factor();
+        for (name, side) in [("width", width), ("height", height)] {
+            if side == 0 || side % factor != 0 || side > crate::picture::MAX_SIDE as usize {
+                let (below, above) = ((side / factor).max(1) * factor, (side / factor + 1) * factor);
+                return Err(option(name, side, format!("a multiple of {factor}, such as {below} or {above}")));
+            }
+        }
+        Ok([height / factor, width / factor])
+    }
+
     /// Checks the options, and plans the sampler's run.
     fn job(&self, request: &Request) -> Result<Job> {
         let factor = self.factor();
@@ -282,13 +304,7 @@ impl Pipeline {
             None => self.default_size(),
         };
         let (width, height) = (request.width.unwrap_or(default_width), request.height.unwrap_or(default_height));
-        for (name, side) in [("width", width), ("height", height)] {
-            if side == 0 || side % factor != 0 || side > crate::picture::MAX_SIDE as usize {
-                let (below, above) = ((side / factor).max(1) * factor, (side / factor + 1) * factor);
-                return Err(option(name, side, format!("a multiple of {factor}, such as {below} or {above}")));
-            }
-        }
-        let size = [height / factor, width / factor];
+        let size = self.latent_size(width, height)?;
         if !(1..=MOST_PICTURES).contains(&request.batch) {
             return Err(option("batch", request.batch, format!("1 to {MOST_PICTURES} pictures")));
         }
@@ -340,22 +356,5 @@ impl Pipeline {
         }
         let side = low * self.factor();
         format!("the largest square that fits is {side}x{side} pixels")
-    }
-}
-impl Pipeline {
-    pub fn profile(&self) {
-        let start = Instant::now();
-        let costs = self.sampling.as_ref().unwrap().program.profile(&|| start.elapsed().as_secs_f64()).unwrap();
-        let mut v: Vec<_> = costs.into_iter().collect();
-        v.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
-        for (k, c) in v {
-            println!(
-                "{k:24} {:4} {:.3}s {:.2} GF/s {:.2} GB/s",
-                c.calls,
-                c.seconds,
-                c.flops as f64 / c.seconds / 1e9,
-                c.bytes as f64 / c.seconds / 1e9
-            );
-        }
     }
 }

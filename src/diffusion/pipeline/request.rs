@@ -39,7 +39,7 @@ pub struct Request {
     pub mask: Option<Mask>,
     /// The standard normal noise to start from, `[batch, height, width, channels]` of the latents, in place of the seeds'.
     pub latents: Option<Array>,
-    /// Decode in tiles of this many pixels a side; none: where a picture does not fit.
+    /// Decode in parts of at most this many pixels squared; none: as a whole where it fits. The picture is the same.
     pub tile: Option<usize>,
 }
 
@@ -85,8 +85,10 @@ pub struct PlannedMemory {
     pub weights: u64,
     /// Activations and inputs while sampling.
     pub sampling: u64,
-    /// Activations and inputs while decoding (one picture, or one tile, at a time).
+    /// Activations and inputs while decoding, one picture (or one band of it) at a time.
     pub decoding: u64,
+    /// The same while the initial picture is encoded.
+    pub encoding: u64,
 }
 
 /// The pictures and how they came about.
