@@ -1,4 +1,4 @@
-//! Folders for output files.
+//! Folders: of models, and for output files.
 use std::path::{Path, PathBuf};
 
 use super::Result;
@@ -9,6 +9,11 @@ use super::Result;
 pub struct Unwritable {
     pub path: PathBuf,
     pub source: std::io::Error,
+}
+
+/// The folder in which models are looked for by name: what the variable MOS_MODELS says.
+pub fn models() -> Option<PathBuf> {
+    std::env::var_os("MOS_MODELS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 /// Makes the folder that a file is to be in, if it is missing.

@@ -17,7 +17,7 @@ use mixofshow::picture::{self, Mask, Picture};
 use super::files::{Unwritable, make_folder_of};
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result};
+use super::{Failure, Global, Result, files};
 pub use arguments::Arguments;
 pub use destination::destinations;
 use report::Report;
@@ -144,9 +144,8 @@ fn source(given: Option<Source>, named: Option<Source>, option: &str, terminal: 
 }
 
 fn open_model(recipe: &Recipe, arguments: &Arguments) -> Result<Checkpoint> {
-    let models = std::env::var_os("MOS_MODELS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let name = recipe.model.as_deref().unwrap_or(SHIPPED);
-    let opened = Checkpoint::open_named(name, models.as_deref());
+    let opened = Checkpoint::open_named(name, files::models().as_deref());
     match (&arguments.like, arguments.model.is_none()) {
         (Some(like), true) => opened.map_err(|e| {
             let hint =

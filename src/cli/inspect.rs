@@ -1,14 +1,13 @@
 //! `mos inspect`
-use std::path::PathBuf;
-
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
-use mixofshow::checkpoint::Checkpoint;
+
 use mixofshow::checkpoint::inspect::{ComponentReport, Report, inspect, inspect_model};
+use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
 use serde_json::{Map, Value};
 
 use super::terminal::Terminal;
-use super::{Result, units};
+use super::{Result, files, units};
 
 /// Tell what a model, LoRA or any safetensors file holds
 ///
@@ -17,8 +16,8 @@ use super::{Result, units};
 /// No weights are loaded and no graphics adapter is needed.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// File or folder [default: the model that ships with the program]
-    path: Option<PathBuf>,
+    /// File or folder, or a model's name as `generate` takes it [default: the model that ships with the program]
+    path: Option<String>,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -28,8 +27,9 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
-    let report = match &arguments.path {
-        Some(path) => inspect(path)?,
+    let name = arguments.path.as_deref().unwrap_or(SHIPPED);
+    let report = match find(name, files::models().as_deref())? {
+        Some(path) => inspect(&path)?,
         None => inspect_model(&Checkpoint::shipped()?),
     };
     if arguments.json {
