@@ -37,16 +37,16 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     progress.show("load", 0, 1);
     let checkpoint = open_model(&recipe, arguments)?;
     let gpu = global.open()?;
-    terminal.detail(format!("adapter: {}", gpu.name()));
-    tell_of_other_adapter(&recipe, &gpu, terminal);
+    progress.aside(|| {
+        terminal.detail(format!("adapter: {}", gpu.name()));
+        tell_of_other_adapter(&recipe, &gpu, terminal);
+    });
     let wanted_hash = recipe.model_hash.take().filter(|_| arguments.model.is_none());
     // The hash reads the whole model once more, so it is made while the device works.
     let (generated, loading) = std::thread::scope(|scope| {
         let hashing = scope.spawn(|| hex(&checkpoint.hash()));
         let mut pipeline = Pipeline::load(&gpu, &checkpoint, recipe.precision)?;
-        for note in pipeline.notes() {
-            terminal.detail(format!("model: {note}"));
-        }
+        progress.aside(|| pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}"))));
         let loading = start.elapsed();
         let generated = pipeline.generate(&request, &mut |at| progress.show(at.stage, at.done, at.of))?;
         recipe.model_hash = hashing.join().ok();

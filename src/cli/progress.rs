@@ -1,7 +1,8 @@
 //! How far a long piece of work is, with the time left: a bar on a terminal, now and then a line elsewhere.
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::terminal::Terminal;
 use super::units;
@@ -52,6 +53,14 @@ impl<'a> Progress<'a> {
         }
     }
 
+    /// Prints something else meanwhile, without the bar in its way.
+    pub fn aside(&self, print: impl FnOnce()) {
+        match self.stage.as_ref().and_then(|stage| stage.bar.as_ref()) {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// Takes the bar away.
     pub fn finish(&mut self) {
         if let Some(bar) = self.stage.take().and_then(|stage| stage.bar) {
@@ -68,13 +77,19 @@ impl Drop for Progress<'_> {
 
 fn bar(terminal: &Terminal, name: &'static str, of: usize) -> ProgressBar {
     let template = match (of > 1, terminal.colours()) {
-        (true, true) => "{prefix:<8} {bar:40.cyan/dim} {pos}/{len}  {elapsed} gone, {eta} left",
-        (true, false) => "{prefix:<8} {bar:40} {pos}/{len}  {elapsed} gone, {eta} left",
+        (true, true) => "{prefix:<8} {bar:40.cyan/dim} {pos}/{len}  {elapsed} gone{left}",
+        (true, false) => "{prefix:<8} {bar:40} {pos}/{len}  {elapsed} gone{left}",
         (false, _) => "{prefix:<8} {spinner} {elapsed}",
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(of as u64), ProgressDrawTarget::stderr());
-    bar.set_style(style.progress_chars("━╸─"));
+    // Before the first part is done, nobody knows.
+    let left = |state: &ProgressState, out: &mut dyn Write| {
+        if state.pos() > 0 {
+            let _ = write!(out, ", {} left", units::duration(state.eta()));
+        }
+    };
+    bar.set_style(style.with_key("left", left).progress_chars("━╸─"));
     bar.set_prefix(name);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
