@@ -37,10 +37,7 @@ impl Storage {
 
 impl std::fmt::Debug for TensorFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TensorFile")
-            .field("path", &self.path)
-            .field("tensors", &self.entries.len())
-            .finish()
+        f.debug_struct("TensorFile").field("path", &self.path).field("tensors", &self.entries.len()).finish()
     }
 }
 
@@ -51,10 +48,7 @@ impl TensorFile {
         let meta = file.metadata().map_err(Error::io(path, "read"))?;
         if meta.is_dir() {
             let problem = "a folder where a safetensors file was expected".to_string();
-            return Err(Error::Unrecognised {
-                path: path.to_path_buf(),
-                problem,
-            });
+            return Err(Error::Unrecognised { path: path.to_path_buf(), problem });
         }
         if meta.len() < 8 {
             // Checked before mapping, since an empty file cannot be mapped everywhere.
@@ -125,11 +119,7 @@ impl TensorFile {
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let entry = self.entries.get(name)?;
-        TensorView::new(
-            entry.dtype,
-            &entry.shape[..],
-            self.data(entry.range.clone())?,
-        )
+        TensorView::new(entry.dtype, &entry.shape[..], self.data(entry.range.clone())?)
     }
 
     /// Bytes of the data section.
@@ -155,11 +145,7 @@ impl TensorFile {
             // SAFETY: the map is backed by a file and never written, so dropped pages come back with the same contents.
             // A failure only means that the pages stay.
             let _ = unsafe {
-                map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    self.data_start + range.start,
-                    range.len(),
-                )
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.data_start + range.start, range.len())
             };
         }
         #[cfg(not(unix))]
@@ -174,13 +160,8 @@ mod tests {
     /// Bytes of a mapped file that are in this process's memory, as the kernel counts them.
     fn resident(path: &Path) -> usize {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let of_file = maps
-            .lines()
-            .skip_while(|l| !l.ends_with(path.to_str().unwrap()));
-        let rss = of_file
-            .take(8)
-            .find_map(|l| l.strip_prefix("Rss:"))
-            .expect("the file is mapped");
+        let of_file = maps.lines().skip_while(|l| !l.ends_with(path.to_str().unwrap()));
+        let rss = of_file.take(8).find_map(|l| l.strip_prefix("Rss:")).expect("the file is mapped");
         rss.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
@@ -203,13 +184,7 @@ mod tests {
         let file = TensorFile::open(&path).unwrap();
         assert!(resident(&path) <= MIB, "opening reads the header only");
         for name in ["a", "b"] {
-            let sum: u64 = file
-                .tensor(name)
-                .unwrap()
-                .bytes()
-                .iter()
-                .map(|&b| u64::from(b))
-                .sum();
+            let sum: u64 = file.tensor(name).unwrap().bytes().iter().map(|&b| u64::from(b)).sum();
             assert_eq!(sum, 0);
             assert!(resident(&path) >= 15 * MIB);
             file.advise_dont_need(name);

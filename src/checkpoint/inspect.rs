@@ -156,9 +156,7 @@ pub fn inspect(path: &Path) -> Result<Report, Error> {
     let file = TensorFile::open(path)?;
     let report = describe_file(&file);
     match report.what {
-        What::SingleFileSd1 | What::SingleFileSd2 => {
-            Ok(describe_model(&Checkpoint::open(path)?, report))
-        }
+        What::SingleFileSd1 | What::SingleFileSd2 => Ok(describe_model(&Checkpoint::open(path)?, report)),
         _ => Ok(report),
     }
 }
@@ -183,23 +181,14 @@ fn inspect_folder(path: &Path) -> Result<Report, Error> {
     } else if is("_class_name", "Autoencoder") {
         Some((What::Vae, "vae", diffusers::vae_names as _))
     } else if is("model_type", "clip_text") {
-        Some((
-            What::TextEncoder,
-            "text_encoder",
-            diffusers::text_names as _,
-        ))
+        Some((What::TextEncoder, "text_encoder", diffusers::text_names as _))
     } else if is("model_type", "clip_vision") {
         Some((What::VisionEncoder, "vision", diffusers::vision_names as _))
     } else {
         None
     };
-    let (what, name, translate) =
-        known.unwrap_or((What::Unknown, "tensors", diffusers::unet_names as _));
-    let stem = if is("_class_name", "") {
-        "diffusion_pytorch_model"
-    } else {
-        "model"
-    };
+    let (what, name, translate) = known.unwrap_or((What::Unknown, "tensors", diffusers::unet_names as _));
+    let stem = if is("_class_name", "") { "diffusion_pytorch_model" } else { "model" };
     let component = diffusers::component(&folder, stem, None, translate)?;
     let mut report = Report::new(path, what);
     if what == What::Unknown {
@@ -239,9 +228,7 @@ fn describe_model(model: &Checkpoint, mut report: Report) -> Report {
     report.model_index = model.model_index.clone();
     report.notes = model.notes.clone();
     if model.kind == Kind::SingleFile {
-        report
-            .notes
-            .push("the configurations are inferred from the weights".to_string());
+        report.notes.push("the configurations are inferred from the weights".to_string());
     }
     report
 }
@@ -270,10 +257,7 @@ fn summarise(name: &str, path: &Path, tensors: Vec<TensorReport>) -> ComponentRe
         name: name.to_string(),
         path: path.to_path_buf(),
         config: Value::Null,
-        parameters: tensors
-            .iter()
-            .map(|t| t.bytes / t.dtype.size() as u64)
-            .sum(),
+        parameters: tensors.iter().map(|t| t.bytes / t.dtype.size() as u64).sum(),
         bytes: tensors.iter().map(|t| t.bytes).sum(),
         dtypes,
         ignored: Vec::new(),
@@ -292,9 +276,7 @@ pub fn describe_file(file: &TensorFile) -> Report {
         shape: entry.shape.clone(),
         bytes: entry.range.len() as u64,
     });
-    report
-        .components
-        .push(summarise("tensors", file.path(), tensors.collect()));
+    report.components.push(summarise("tensors", file.path(), tensors.collect()));
     if let Some(found) = lora::describe(file) {
         report.what = What::Lora;
         report.lora = Some(found);
@@ -327,11 +309,7 @@ fn classify(names: &[&str]) -> What {
         What::Vae
     } else if any("vision_model.") {
         What::VisionEncoder
-    } else if any("text_model.")
-        || any("embeddings.token_embedding.")
-        || any(CLIP)
-        || any(OPEN_CLIP)
-    {
+    } else if any("text_model.") || any("embeddings.token_embedding.") || any(CLIP) || any(OPEN_CLIP) {
         What::TextEncoder
     } else {
         What::Unknown
@@ -346,24 +324,12 @@ fn words(file: &TensorFile) -> Vec<InversionReport> {
             [vectors, width] => (vectors, width),
             _ => return None,
         };
-        let told = name == "emb_params"
-            || name.starts_with("string_to_param")
-            || (name.starts_with('<') && name.ends_with('>'));
+        let told = name == "emb_params" || name.starts_with("string_to_param") || (name.starts_with('<') && name.ends_with('>'));
         // A word without brackets is a word only if nothing else is there and the width is one that text towers have.
         let alone = file.len() == 1 && !name.contains('.') && width.is_multiple_of(64);
         let fits = (told || alone) && dtype.is_float() && (1..=128).contains(&vectors) && width > 0;
-        fits.then(|| InversionReport {
-            word: name.to_string(),
-            vectors,
-            width,
-        })
+        fits.then(|| InversionReport { word: name.to_string(), vectors, width })
     };
-    let words: Option<Vec<_>> = file
-        .entries()
-        .iter()
-        .map(|(n, e)| word(n, &e.shape, e.dtype))
-        .collect();
-    words
-        .filter(|w| w.windows(2).all(|p| p[0].width == p[1].width))
-        .unwrap_or_default()
+    let words: Option<Vec<_>> = file.entries().iter().map(|(n, e)| word(n, &e.shape, e.dtype)).collect();
+    words.filter(|w| w.windows(2).all(|p| p[0].width == p[1].width)).unwrap_or_default()
 }

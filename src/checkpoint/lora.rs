@@ -68,9 +68,7 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
     let mut found: BTreeMap<&str, (Form, Option<usize>)> = BTreeMap::new();
     let mut dialect = None;
     for (name, entry) in file.entries() {
-        let Some((layer, ending, form)) = DOWN
-            .iter()
-            .find_map(|(e, form)| name.strip_suffix(e).map(|layer| (layer, *e, *form)))
+        let Some((layer, ending, form)) = DOWN.iter().find_map(|(e, form)| name.strip_suffix(e).map(|layer| (layer, *e, *form)))
         else {
             continue;
         };
@@ -82,60 +80,36 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
     }
     let dialect = dialect?;
     let (mut forms, mut layers) = (BTreeSet::new(), BTreeMap::<String, usize>::new());
-    let (mut ranks, mut alphas) = (
-        BTreeMap::<usize, usize>::new(),
-        BTreeMap::<String, usize>::new(),
-    );
+    let (mut ranks, mut alphas) = (BTreeMap::<usize, usize>::new(), BTreeMap::<String, usize>::new());
     for (layer, (form, rank)) in &found {
         forms.insert(*form);
         *layers.entry(network(layer).to_string()).or_default() += 1;
         if let Some(rank) = rank {
             *ranks.entry(*rank).or_default() += 1;
         }
-        if let Some(alpha) = file
-            .tensor(&format!("{layer}.alpha"))
-            .filter(|a| a.len() == 1)
-        {
+        if let Some(alpha) = file.tensor(&format!("{layer}.alpha")).filter(|a| a.len() == 1) {
             *alphas.entry(alpha.to_f32(0..1)[0].to_string()).or_default() += 1;
         }
     }
     let word = |name: &str| Some(name.split_once("new_concept_embedding.")?.1.to_string());
-    let words = file
-        .entries()
-        .iter()
-        .filter_map(|(n, e)| Some((word(n)?, e.shape.clone())))
-        .collect();
-    Some(LoraReport {
-        dialect,
-        forms,
-        layers,
-        ranks,
-        alphas,
-        words,
-    })
+    let words = file.entries().iter().filter_map(|(n, e)| Some((word(n)?, e.shape.clone()))).collect();
+    Some(LoraReport { dialect, forms, layers, ranks, alphas, words })
 }
 
 fn dialect_of(name: &str, ending: &str) -> Dialect {
     if name.starts_with("base_model.model.") {
         return Dialect::Peft;
     }
-    let dotted = || {
-        name.strip_suffix(ending)
-            .is_some_and(|layer| layer.contains('.'))
-    };
+    let dotted = || name.strip_suffix(ending).is_some_and(|layer| layer.contains('.'));
     match ending {
         ".lora_down.weight" if dotted() => Dialect::MixOfShow,
-        e if e.starts_with(".lora_A") || e.contains("down.weight") && e != ".lora_down.weight" => {
-            Dialect::Diffusers
-        }
+        e if e.starts_with(".lora_A") || e.contains("down.weight") && e != ".lora_down.weight" => Dialect::Diffusers,
         _ => Dialect::Kohya,
     }
 }
 
 fn network(layer: &str) -> &'static str {
     // Each side's own words, wherever a dialect's prefixes put them.
-    let text = ["text_encoder", "lora_te", "text_model", "self_attn"]
-        .iter()
-        .any(|t| layer.contains(t));
+    let text = ["text_encoder", "lora_te", "text_model", "self_attn"].iter().any(|t| layer.contains(t));
     if text { "text_encoder" } else { "unet" }
 }

@@ -22,10 +22,7 @@ fn walk(bytes: Vec<u8>) -> bool {
     };
     for name in file.names() {
         let view = file.tensor(name).unwrap();
-        assert_eq!(
-            view.to_f32(0..view.len()).len(),
-            view.shape().iter().product::<usize>()
-        );
+        assert_eq!(view.to_f32(0..view.len()).len(), view.shape().iter().product::<usize>());
     }
     let _ = crate::checkpoint::inspect::describe_file(&file);
     if let Ok(model) = single::open(file) {
@@ -41,11 +38,7 @@ fn damage(bytes: &mut Vec<u8>, header: usize, random: &mut Random) {
         let at = random.below(header.min(bytes.len()).max(1));
         match random.below(6) {
             0 => bytes.truncate(random.below(bytes.len() + 1)),
-            1 => bytes
-                .iter_mut()
-                .skip(at)
-                .take(1)
-                .for_each(|b| *b ^= 1 << random.below(8)),
+            1 => bytes.iter_mut().skip(at).take(1).for_each(|b| *b ^= 1 << random.below(8)),
             // Digits and punctuation make other valid headers far more often than any byte does.
             2 | 3 => {
                 let new = b"0123456789{}[]\",:.-eFI "[random.below(23)];
@@ -61,19 +54,11 @@ fn damage(bytes: &mut Vec<u8>, header: usize, random: &mut Random) {
 fn damaged_small_files_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
-    let all: Owned = [
-        DType::F16,
-        DType::BF16,
-        DType::F32,
-        DType::F64,
-        DType::I64,
-        DType::U8,
-        DType::F8E4M3,
-    ]
-    .iter()
-    .enumerate()
-    .map(|(i, &t)| (format!("t{i}.weight"), counting(t, &[i, 3])))
-    .collect();
+    let all: Owned = [DType::F16, DType::BF16, DType::F32, DType::F64, DType::I64, DType::U8, DType::F8E4M3]
+        .iter()
+        .enumerate()
+        .map(|(i, &t)| (format!("t{i}.weight"), counting(t, &[i, 3])))
+        .collect();
     write(&path, &all, &BTreeMap::from([("k".into(), "v".into())])).unwrap();
     let valid = std::fs::read(&path).unwrap();
     let header = 8 + u64::from_le_bytes(*valid.first_chunk().unwrap()) as usize;
@@ -164,15 +149,9 @@ fn names_of_any_kind_never_panic() {
     for _ in 0..3000 {
         let mut all = Owned::new();
         for i in 0..=random.below(6) {
-            let name: Vec<_> = (0..=random.below(8))
-                .map(|_| parts[random.below(parts.len())])
-                .collect();
+            let name: Vec<_> = (0..=random.below(8)).map(|_| parts[random.below(parts.len())]).collect();
             let shape: Vec<usize> = (0..random.below(5)).map(|_| random.below(4)).collect();
-            let name = if i < 3 {
-                format!("{}.{}", parts[i], name.join("."))
-            } else {
-                name.join(".")
-            };
+            let name = if i < 3 { format!("{}.{}", parts[i], name.join(".")) } else { name.join(".") };
             if all.iter().all(|(n, _)| *n != name) {
                 all.push((name, counting(DType::F16, &shape)));
             }

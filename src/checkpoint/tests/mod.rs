@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/checkpoint")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint").join(name)
 }
 
 /// A copy of the fixture folder that a test may change.
@@ -40,10 +38,7 @@ fn tensors(path: &Path) -> Owned {
     let file = super::TensorFile::open(path).unwrap();
     let own = |n: &str| {
         let view = file.tensor(n).unwrap();
-        (
-            n.to_string(),
-            TensorView::new(view.dtype(), view.shape().to_vec(), view.bytes().to_vec()).unwrap(),
-        )
+        (n.to_string(), TensorView::new(view.dtype(), view.shape().to_vec(), view.bytes().to_vec()).unwrap())
     };
     file.names().map(own).collect()
 }
