@@ -23,16 +23,18 @@ fn fixture(name: &str) -> PathBuf {
     root().join("tests/fixtures/generated").join(name)
 }
 
+fn open() -> (Arc<Gpu>, Pipeline) {
+    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+    let gpu = Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter");
+    let checkpoint = Checkpoint::open(&root().join(MODEL)).unwrap();
+    let pipeline = Pipeline::load(&gpu, &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}"));
+    (gpu, pipeline)
+}
+
 /// One device and one model for all tests, taken in turns.
 fn pipeline() -> MutexGuard<'static, Pipeline> {
     static PIPELINE: OnceLock<Mutex<Pipeline>> = OnceLock::new();
-    let open = || {
-        let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-        let gpu: Arc<Gpu> = Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter");
-        let checkpoint = Checkpoint::open(&root().join(MODEL)).unwrap();
-        Mutex::new(Pipeline::load(&gpu, &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}")))
-    };
-    PIPELINE.get_or_init(open).lock().unwrap_or_else(|e| e.into_inner())
+    PIPELINE.get_or_init(|| Mutex::new(open().1)).lock().unwrap_or_else(|e| e.into_inner())
 }
 
 fn generate(request: &Request) -> Generated {
@@ -212,10 +214,23 @@ fn long_weighted_prompts_are_read_to_the_end() {
 
 #[test]
 fn nothing_grows_from_picture_to_picture() {
-    let run = || generate(&short("a boat", 1)).peak_device_bytes;
-    run();
-    let (first, second) = (run(), run());
-    assert_eq!(first, second, "the peak of device memory grew");
+    let (gpu, mut pipeline) = open();
+    let mut used = || {
+        pipeline.generate(&short("a boat", 1), &mut |_| ()).unwrap_or_else(|e| panic!("{e}"));
+        gpu.memory()
+    };
+    let (first, second, third) = (used(), used(), used());
+    assert_eq!(first.0, second.0, "device memory in use grew");
+    assert_eq!(second, third, "the peak of device memory grew");
+}
+
+#[test]
+fn what_cannot_fit_is_known_beforehand() {
+    let huge = Request { width: Some(16384), height: Some(16384), ..short("", 0) };
+    let mut pipeline = pipeline();
+    let mut started = false;
+    let error = pipeline.generate(&huge, &mut |_| started = true).map(|_| ()).unwrap_err().to_string();
+    assert!(!started && error.contains("the largest square that fits is"), "{error}");
 }
 
 #[test]

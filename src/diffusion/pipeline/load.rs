@@ -63,7 +63,7 @@ impl Pipeline {
             return Err(self.vae.unsupported(format!("an autoencoder from {into} to {out} channels; pictures have 3")));
         }
         let length = self.tokenizer.max_length();
-        self.text.weight_bytes(&text::plan(&self.text, 1, length, 0)?)?;
+        self.text.weight_bytes(&text::plan_tower(&self.text, 1, length, 0)?)?;
         // Small, but with every layer; weights do not depend on the size of a picture.
         let size = 1 << self.unet.config.down.len().min(8);
         let shape = SampleShape { height: size, width: size, tokens: length, ..SampleShape::default() };

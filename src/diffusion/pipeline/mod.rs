@@ -38,6 +38,7 @@ use error::option;
 use network::Network;
 use noise::Noise;
 use sample::{Kept, SampleShape, Sampling};
+use text::TextPlan;
 
 /// Programs whose activations take less than this stay on the device for the next picture of their size.
 const KEEP_BYTES: u64 = 512 << 20;
@@ -152,7 +153,7 @@ impl Pipeline {
         };
 
         // Everything is planned before work starts, so that what cannot fit is known at once.
-        let text_plan = text::plan(&self.text, rows, length, request.clip_skip)?;
+        let text_plan = TextPlan::new(&self.text, &tokenized, request.clip_skip)?;
         let step_plan = sample::plan(&self.unet, &shape)?;
         step_plan.check(&self.gpu, "sampling", || self.smaller_hint(&shape))?;
         let encoder = job.image.is_some().then(|| Encoder::plan(&self.gpu, &self.vae, size, request.tile)).transpose()?;
@@ -163,7 +164,7 @@ impl Pipeline {
         let planned = PlannedMemory {
             weights: self.unet.weight_bytes(&step_plan)?
                 + self.unet.weight_bytes(&sample::plan_prompt(&self.unet, shape.halves(), shape.tokens)?)?
-                + self.text.weight_bytes(&text_plan)?
+                + text_plan.weight_bytes(&self.text)?
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
             sampling: step_plan.bytes(),
@@ -173,7 +174,7 @@ impl Pipeline {
 
         let context = watch.stage("text", |progress| {
             progress(0, 1);
-            text::encode(&self.text, &text_plan, &tokenized)
+            text_plan.encode(&self.text, &tokenized)
         })?;
         let mut noise = Noise::new(request.rng, request.seed, request.batch, [size[0], size[1], channels]);
         let original = match (&job.image, &encoder) {

@@ -28,7 +28,7 @@ pub struct Request {
     pub seed: u64,
     pub rng: RngKind,
     pub batch: usize,
-    /// How many of the text tower's last layers are left out.
+    /// How many of the text tower's last layers are left out for the prompt (as in diffusers, not for the negative one).
     pub clip_skip: usize,
     pub prompt_options: PromptOptions,
     /// Image to image: what to start from.

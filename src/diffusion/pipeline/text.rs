@@ -1,6 +1,8 @@
 //! From prompts to what the UNet reads of them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::slice::from_ref;
 
 use crate::graph::{Array, ParameterError};
 use crate::models::clip_text;
@@ -34,19 +36,63 @@ pub(super) fn tokenize(
 }
 
 /// Plans the text tower for `rows` chunks of `length` tokens.
-pub(super) fn plan(network: &Network<ClipTextConfig>, rows: usize, length: usize, skip: usize) -> Result<Planned> {
-    let layers = network.config.num_hidden_layers;
-    if skip >= layers {
-        return Err(option("clip skip", skip, format!("less than the text tower's {layers} layers")));
-    }
+pub(super) fn plan_tower(network: &Network<ClipTextConfig>, rows: usize, length: usize, skip: usize) -> Result<Planned> {
     network.plan(|config, graph| {
         let embedded = graph.input("embedded", [rows, length, config.hidden_size]);
         Ok(vec![clip_text::encode(&mut Layers::new(graph), config, embedded, skip)?])
     })
 }
 
-/// Encodes all chunks of all prompts in one run of `planned`: `[prompts, chunks * length, width]`, weights applied.
-pub(super) fn encode(network: &Network<ClipTextConfig>, planned: &Planned, prompts: &[EncodedPrompt]) -> Result<Array> {
+/// How prompts will be encoded: in one run, or each in its own where they need different depths of the tower.
+pub(super) struct TextPlan {
+    /// Each with the number of prompts that it is for.
+    runs: Vec<(Planned, usize)>,
+}
+
+impl TextPlan {
+    /// Plans for `prompts`, of which the last is not the negative one. As in diffusers, layers are skipped for that one only: the
+    /// negative prompt is read by the whole tower.
+    pub fn new(network: &Network<ClipTextConfig>, prompts: &[EncodedPrompt], skip: usize) -> Result<TextPlan> {
+        let layers = network.config.num_hidden_layers;
+        if skip >= layers {
+            return Err(option("clip skip", skip, format!("less than the text tower's {layers} layers")));
+        }
+        let plan = |prompts: &[EncodedPrompt], skip: usize| -> Result<(Planned, usize)> {
+            let rows = prompts.iter().map(|p| p.chunks.len()).sum();
+            let length = prompts.iter().flat_map(|p| &p.chunks).map(|c| c.ids.len()).max().unwrap_or(0);
+            Ok((plan_tower(network, rows, length, skip)?, prompts.len()))
+        };
+        let runs = match prompts {
+            [negative, positive] if skip > 0 => vec![plan(from_ref(negative), 0)?, plan(from_ref(positive), skip)?],
+            _ => vec![plan(prompts, skip)?],
+        };
+        Ok(TextPlan { runs })
+    }
+
+    pub fn weight_bytes(&self, network: &Network<ClipTextConfig>) -> Result<u64> {
+        let mut each = self.runs.iter().map(|(planned, _)| network.weight_bytes(planned));
+        each.try_fold(0, |most, bytes| Ok(bytes?.max(most)))
+    }
+
+    /// Encodes the prompts planned for: `[prompts, chunks * length, width]`, weights applied.
+    pub fn encode(&self, network: &Network<ClipTextConfig>, prompts: &[EncodedPrompt]) -> Result<Array> {
+        let (mut values, mut rest) = (Vec::new(), prompts);
+        for (planned, count) in &self.runs {
+            let (now, later) = rest.split_at((*count).min(rest.len()));
+            values.extend(encode(network, planned, now)?);
+            rest = later;
+        }
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { stage: "text" });
+        }
+        let width = network.config.hidden_size;
+        let tokens = values.len() / prompts.len().max(1) / width;
+        Ok(Array::f32([prompts.len(), tokens, width], values))
+    }
+}
+
+/// Encodes all chunks of `prompts` in one run.
+fn encode(network: &Network<ClipTextConfig>, planned: &Planned, prompts: &[EncodedPrompt]) -> Result<Vec<f32>> {
     let width = network.config.hidden_size;
     let chunks: Vec<&Chunk> = prompts.iter().flat_map(|p| &p.chunks).collect();
     let length = chunks.first().map_or(0, |c| c.ids.len());
@@ -58,11 +104,7 @@ pub(super) fn encode(network: &Network<ClipTextConfig>, planned: &Planned, promp
     for (hidden, chunk) in encoding.chunks_exact_mut((length * width).max(1)).zip(&chunks) {
         prompt::apply_weights(hidden, width, &chunk.weights)?;
     }
-    if encoding.iter().any(|v| !v.is_finite()) {
-        return Err(Error::NotFinite { stage: "text" });
-    }
-    let per_prompt = chunks.len() / prompts.len().max(1) * length;
-    Ok(Array::f32([prompts.len(), per_prompt, width], encoding))
+    Ok(encoding)
 }
 
 /// Rows of the token table. They are read on the host: the table is larger than all the rest of the tower's needs together,
@@ -83,8 +125,8 @@ fn embed(network: &Network<ClipTextConfig>, ids: &[u32]) -> Result<Vec<f32>> {
     let mut embedded = Vec::with_capacity(ids.len() * width);
     for &id in ids {
         let row = match known.entry(id) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
                 let row = id as usize;
                 if row >= rows {
                     return Err(network.unsupported(format!("a tokenizer with token {id} and a table of {rows} tokens")));
