@@ -7,7 +7,7 @@ say() { printf '\n== %s\n' "$*" >&2; }
 give_up() { printf '\nerror: %s\n' "$*" >&2; exit 1; }
 
 # Installs packages, where that is possible.
-install() {
+get_packages() {
     command -v apt-get >/dev/null || return 1
     local as_root=()
     if [ "$(id -u)" != 0 ]; then
@@ -21,7 +21,7 @@ install() {
 
 need_rust() {
     # A fresh rustup is not on the path of shells that are open already.
-    if ! command -v cargo >/dev/null && [ -f "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
+    if ! command -v cargo >/dev/null && [ -f "${HOME:-}/.cargo/env" ]; then . "${HOME:-}/.cargo/env"; fi
     local wanted found
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     local advice="Rust $wanted or newer is needed: see https://rustup.rs, or
@@ -29,7 +29,7 @@ need_rust() {
     command -v cargo >/dev/null || give_up "there is no cargo on this machine. $advice"
     found=$(rustc --version | cut -d' ' -f2)
     [ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -1)" = "$wanted" ] || give_up "this is Rust $found. $advice"
-    command -v cc >/dev/null || install gcc libc6-dev || give_up "Rust needs a linker: install gcc or clang"
+    command -v cc >/dev/null || get_packages gcc libc6-dev || give_up "Rust needs a linker: install gcc or clang"
 }
 
 # The program, built with optimisations; tests are built with the same settings, so nothing is built twice.
@@ -43,7 +43,7 @@ build() {
 # A software Vulkan driver, if there is no adapter at all.
 need_adapter() {
     if ! "$mos" devices --quiet >/dev/null 2>&1; then
-        install libvulkan1 mesa-vulkan-drivers || true
+        get_packages libvulkan1 mesa-vulkan-drivers || true
     fi
     say "Graphics adapters"
     "$mos" devices

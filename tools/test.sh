@@ -7,6 +7,8 @@ set -euo pipefail
 build
 need_adapter
 say "Formatting and lints"
+{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy ||
+    give_up "cargo fmt and cargo clippy are needed: install rustfmt and clippy"
 cargo fmt --check
 cargo clippy --release --locked --all-targets -- -D warnings
 say "Tests"

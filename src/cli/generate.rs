@@ -96,6 +96,9 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
     // A mask belongs to its picture: another picture comes without it.
     let mask = mask.filter(|_| arguments.init_image.is_none());
     recipe.mask = source(arguments.mask.as_ref().map(given).transpose()?, mask, "--mask", terminal)?;
+    if arguments.latents.is_some() {
+        recipe.latents_index = 0;
+    }
     recipe.latents = source(arguments.latents.as_ref().map(given).transpose()?, noise, "--latents", terminal)?;
     if recipe.image.is_none() && recipe.mask.is_some() {
         return Err(Failure::Usage("--mask says where to paint in a picture: --init-image names the picture".into()));
@@ -112,8 +115,13 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         request.mask = Some(Mask::open(&mask.path)?);
     }
     if let Some(noise) = &recipe.latents {
-        let array = latents::read(&noise.path)?;
-        if !arguments.has_batch() && arguments.like.is_none() {
+        let all = latents::read(&noise.path)?;
+        // A picture that is made again starts from its own latents alone.
+        let array = match arguments.latents {
+            None => latents::one_of(&all, recipe.latents_index).unwrap_or(all),
+            Some(_) => all,
+        };
+        if arguments.latents.is_some() && !arguments.has_batch() {
             request.batch = array.shape.first().copied().unwrap_or(1);
         }
         request.latents = Some(array);

@@ -49,6 +49,16 @@ pub fn read(path: &Path) -> Result<Array, LatentsError> {
     Ok(Array::f32([batch, height, width, channels].as_slice(), turned))
 }
 
+/// One of a batch of latents, as a batch of one.
+pub fn one_of(latents: &Array, index: usize) -> Option<Array> {
+    let [batch, rest @ ..] = &latents.shape[..] else {
+        return None;
+    };
+    let size: usize = rest.iter().product();
+    let values = latents.values().get(index * size..(index + 1) * size).filter(|_| index < *batch)?;
+    Some(Array::f32([&[1], rest].concat(), values.to_vec()))
+}
+
 /// Writes latents `[batch, height, width, channels]` as torch and diffusers lay them out, `[batch, channels, height, width]`.
 ///
 /// # Errors
@@ -93,6 +103,10 @@ mod tests {
         // The first row of the first picture's second channel.
         assert_eq!(view.to_f32(15..20), [1.0, 5.0, 9.0, 13.0, 17.0]);
         assert_eq!(read(&path).unwrap(), latents);
+        let second = one_of(&latents, 1).unwrap();
+        assert_eq!(second.shape[..], [1, 3, 5, 4]);
+        assert_eq!(second.values(), &latents.values()[60..]);
+        assert_eq!(one_of(&latents, 2), None);
     }
 
     #[test]

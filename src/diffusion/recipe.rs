@@ -25,6 +25,8 @@ pub struct Recipe {
     pub image: Option<Source>,
     pub mask: Option<Source>,
     pub latents: Option<Source>,
+    /// Which of that file's latents the picture started from; 0 while recipes are made.
+    pub latents_index: usize,
     /// On which adapter it was made; others agree up to rounding.
     pub adapter: Option<String>,
 }
@@ -80,7 +82,8 @@ impl Recipe {
             seed,
             ..self.request.clone()
         };
-        let made = Recipe { request, ..self.clone() };
+        let latents_index = self.latents_index + if self.latents.is_some() { index } else { 0 };
+        let made = Recipe { request, latents_index, ..self.clone() };
         Parameters {
             prompt: self.request.prompt.clone(),
             negative_prompt: self.request.negative_prompt.clone(),

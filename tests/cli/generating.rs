@@ -72,6 +72,9 @@ fn json_tells_all_and_quiet_tells_nothing() {
     let given = run(at, &format!("generate -p cat --latents @/end.safetensors --seed 1 {SMALL} -o @/given.png")).ok();
     assert_eq!(given.stdout.lines().count(), 2);
     assert_ne!(read(at, "given-1.png"), read(at, "cat-1.png"));
+    run(at, "generate --like @/given-2.png -q -o @/given-again.png").ok();
+    let (given, again) = (Picture::open(at.join("given-2.png")).unwrap(), Picture::open(at.join("given-again.png")).unwrap());
+    assert!(psnr(&given, &again).unwrap() > 50.0);
 }
 
 #[test]

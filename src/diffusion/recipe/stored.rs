@@ -40,6 +40,8 @@ struct Stored {
     mask: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latents: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latents_index: Option<usize>,
     /// For people: the picture's place in its batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     batch: Option<Batch>,
@@ -91,6 +93,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         strength: recipe.image.as_ref().map(|_| request.strength),
         mask: recipe.mask.clone(),
         latents: recipe.latents.clone(),
+        latents_index: recipe.latents.as_ref().map(|_| recipe.latents_index),
         batch: (of > 1).then_some(Batch { index, of }),
         adapter: recipe.adapter.clone(),
     };
@@ -141,6 +144,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         image: stored.image,
         mask: stored.mask,
         latents: stored.latents,
+        latents_index: stored.latents_index.unwrap_or(0),
         adapter: stored.adapter,
     })
 }

@@ -48,6 +48,7 @@ fn unusual() -> Recipe {
         image: source("photo.jpg"),
         mask: source("mask.png"),
         latents: source("noise.safetensors"),
+        latents_index: 3,
         adapter: Some("a card".into()),
     }
 }
@@ -74,6 +75,9 @@ fn what_the_model_decided_is_remembered() {
     let request = read.request;
     assert_eq!((request.width, request.height), (Some(640), Some(384)));
     assert_eq!((request.seed, request.batch, request.sampler), (7, 1, Some(SamplerKind::EulerAncestral)));
+    assert_eq!(read.latents_index, 0);
+    let from_latents = Recipe { latents: unusual().latents, ..Recipe::default() };
+    assert_eq!(through_a_file(&from_latents, &generated(&[5, 6, 7]), 2).latents_index, 2);
 }
 
 #[test]
