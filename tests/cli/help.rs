@@ -2,7 +2,7 @@
 use super::{mos, ran, run};
 use std::path::Path;
 
-const COMMANDS: [&str; 4] = ["generate", "inspect", "devices", "demo"];
+const COMMANDS: [&str; 5] = ["generate", "inspect", "devices", "demo", "bench"];
 
 #[test]
 fn every_command_explains_itself() {
