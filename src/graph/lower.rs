@@ -93,7 +93,7 @@ impl Lowering<'_> {
             bindings,
             uniforms: work.uniforms,
             grid: work.grid.map(|n| n as u32),
-            label: self.step.operation.name().to_string(),
+            label: label(self.step.operation.name(), work.kernel),
             flops: work.flops,
             bytes,
         });
@@ -153,4 +153,9 @@ impl Lowering<'_> {
         params.insert("factors", Value::from(factors));
         params.insert("stages", Value::from(listed));
     }
+}
+
+/// The operation, and the kernel where it has another name.
+fn label(operation: &str, kernel: &str) -> String {
+    if operation == kernel { operation.into() } else { format!("{operation} ({kernel})") }
 }
