@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::gpu::{Command, Params, Scalar, Slice, Uniform, Value};
+use crate::gpu::{Command, Params, Scalar, Schedule, Slice, Uniform, Value};
 
 use super::ops::{Broadcast, Stage};
 use super::plan::Step;
@@ -21,8 +21,7 @@ pub struct Located {
 /// The preferences of the device and of the user, which lowering follows.
 #[derive(Clone, Copy, Debug)]
 pub struct Preferences {
-    /// Barrier-free register tiles rather than tiles staged in workgroup memory.
-    pub registers: bool,
+    pub schedule: Schedule,
     /// Bytes of workgroup memory that a kernel may use.
     pub workgroup_memory: u32,
 }
@@ -94,7 +93,7 @@ impl Lowering<'_> {
             bindings,
             uniforms: work.uniforms,
             grid: work.grid.map(|n| n as u32),
-            label: self.step.operation.name().to_string(),
+            label: label(self.step.operation.name(), work.kernel),
             flops: work.flops,
             bytes,
         });
@@ -154,4 +153,9 @@ impl Lowering<'_> {
         params.insert("factors", Value::from(factors));
         params.insert("stages", Value::from(listed));
     }
+}
+
+/// The operation, and the kernel where it has another name.
+fn label(operation: &str, kernel: &str) -> String {
+    if operation == kernel { operation.into() } else { format!("{operation} ({kernel})") }
 }

@@ -253,7 +253,7 @@ impl Program {
             Some(Located { slice, scalar: Scalar::F32, half: false })
         };
         let preferences =
-            Preferences { registers: gpu.prefers_registers(), workgroup_memory: gpu.limits().max_compute_workgroup_storage_size };
+            Preferences { schedule: gpu.schedule(), workgroup_memory: gpu.limits().max_compute_workgroup_storage_size };
         let unplaced = |t: Tensor| Error::Unplaced { layer: graph.node(t).layer.to_string(), node: t.index() };
         let mut commands = Vec::new();
         for (number, step) in plan.steps.iter().enumerate() {

@@ -40,6 +40,9 @@ pub struct Options {
     /// Weights in f32 instead of f16
     #[arg(long)]
     f32: bool,
+    /// Profile the first pass, in which drivers compile kernels, instead of a later one
+    #[arg(long)]
+    cold: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -93,13 +96,18 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>) -> Result<(), Box<dyn 
             program.write(name, &Array::f32(node.shape.clone(), values))?;
         }
     }
+    let first_costs = options.cold.then(|| program.profile(&|| clock.now())).transpose()?;
     let cold = clock.now();
     program.run();
     program.wait()?;
     let cold = clock.now() - cold;
     let seconds = fastest(&program, options.repeat, clock)?;
     let peak = peak::measure(gpu, clock)?;
-    let mut costs: Vec<_> = HashMap::into_iter(program.profile(&|| clock.now())?).collect();
+    let costs = match first_costs {
+        Some(costs) => costs,
+        None => program.profile(&|| clock.now())?,
+    };
+    let mut costs: Vec<_> = HashMap::into_iter(costs).collect();
     costs.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
     let mut rows = vec![Row::new("whole pass", 1, seconds, program.flops() as f64, program.bytes() as f64, &peak)];
     rows.extend(costs.into_iter().map(|(what, cost)| {
