@@ -59,8 +59,9 @@ impl Decoder {
         Ok(Decoder { size, tile, kind, whole })
     }
 
-    pub fn is_for(&self, size: [usize; 2], tile: Option<usize>) -> bool {
-        (self.size, self.tile) == (size, tile)
+    /// Made for the same latents in the same way.
+    pub fn is_like(&self, other: &Decoder) -> bool {
+        (self.size, self.tile) == (other.size, other.tile)
     }
 
     /// Device bytes besides weights.

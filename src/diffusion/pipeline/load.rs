@@ -83,3 +83,22 @@ fn tokenizer(files: &TokenizerFiles) -> Result<Tokenizer> {
         })?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Folder;
+
+    #[test]
+    fn a_compiled_in_tokenizer_is_the_one_on_disk() {
+        static FILES: include_dir::Dir = include_dir::include_dir!("$CARGO_MANIFEST_DIR/models/tiny/tokenizer");
+        let compiled_in = tokenizer(&TokenizerFiles::Folder(Folder::embedded("tiny", &FILES))).unwrap();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny/tokenizer");
+        let on_disk = tokenizer(&TokenizerFiles::Folder(Folder::disk(&path))).unwrap();
+        let ids = |tokenizer: &Tokenizer| -> Vec<u32> {
+            tokenizer.tokenize("a red cat in the snow").unwrap().iter().map(|token| token.id).collect()
+        };
+        assert_eq!(ids(&compiled_in), ids(&on_disk));
+        assert!(ids(&on_disk).len() >= 6);
+    }
+}

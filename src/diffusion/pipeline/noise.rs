@@ -15,6 +15,11 @@ impl Noise {
         Noise { streams: BatchNoise::new(kind, seed, batch), batch, pixels: height * width, channels }
     }
 
+    /// Numbers of a draw.
+    pub fn len(&self) -> usize {
+        self.batch * self.pixels * self.channels
+    }
+
     /// The next latents of every picture: `[batch, height, width, channels]`.
     pub fn draw(&mut self) -> Vec<f32> {
         let drawn = self.streams.normal(self.pixels * self.channels);

@@ -120,7 +120,6 @@ fn keep_outside_mask(graph: &mut Graph, state: Tensor, shape: &SampleShape, late
 pub(super) struct Sampling {
     pub shape: SampleShape,
     pub program: Program,
-    pub bytes: u64,
 }
 
 /// What stays as it was outside a mask.
