@@ -17,7 +17,7 @@ use mixofshow::picture::{self, Mask, Picture};
 use super::files::{Unwritable, make_folder_of};
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files};
+use super::{Failure, Global, Result, files, units};
 pub use arguments::Arguments;
 pub use destination::destinations;
 use report::Report;
@@ -47,6 +47,12 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         let hashing = scope.spawn(|| hex(&checkpoint.hash()));
         let mut pipeline = Pipeline::load(&gpu, &checkpoint, recipe.precision)?;
         progress.aside(|| pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}"))));
+        if terminal.verbose() {
+            let planned = pipeline.plan_memory(&request)?;
+            let [weights, sampling, decoding] = [planned.weights, planned.sampling, planned.decoding].map(units::bytes);
+            let text = format!("device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}");
+            progress.aside(|| terminal.detail(text));
+        }
         let loading = start.elapsed();
         let generated = pipeline.generate(&request, &mut |at| progress.show(at.stage, at.done, at.of))?;
         recipe.model_hash = hashing.join().ok();
@@ -70,9 +76,6 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         for destination in &destinations {
             terminal.print(destination.display())?;
         }
-    }
-    if terminal.verbose() {
-        terminal.detail(report.planned_memory());
     }
     terminal.note(report.closing_lines());
     Ok(())

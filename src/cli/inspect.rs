@@ -2,8 +2,12 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use mixofshow::checkpoint::inspect::{ComponentReport, Report, inspect, inspect_model};
+use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
+use mixofshow::diffusion::pipeline::{self, Pipeline, Request};
+use mixofshow::gpu::{self, Gpu};
+use mixofshow::graph::Precision;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::terminal::Terminal;
@@ -12,8 +16,8 @@ use super::{Result, files, units};
 /// Tell what a model, LoRA or any safetensors file holds
 ///
 /// Reads a model folder (diffusers' layout), the folder of one network, or a safetensors file: what it is, its networks with
-/// their configurations, sizes and element types, a LoRA's dialect and ranks, the words of a textual inversion, metadata.
-/// No weights are loaded and no graphics adapter is needed.
+/// their configurations, sizes and element types, a LoRA's dialect and ranks, the words of a textual inversion, metadata, and
+/// the device memory that a picture takes. No weights are loaded and no graphics adapter is needed.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// File or folder, or a model's name as `generate` takes it [default: the model that ships with the program]
@@ -21,6 +25,9 @@ pub struct Arguments {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
+    /// Tell the device memory for pictures of this size [default: what the model was trained at]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = units::size)]
+    size: Option<(usize, usize)>,
     /// Print JSON: all that is known, every tensor included
     #[arg(long)]
     json: bool,
@@ -28,20 +35,72 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let name = arguments.path.as_deref().unwrap_or(SHIPPED);
-    let report = match find(name, files::models().as_deref())? {
-        Some(path) => inspect(&path)?,
-        None => inspect_model(&Checkpoint::shipped()?),
+    let path = find(name, files::models().as_deref())?;
+    let (report, model) = match &path {
+        Some(path) => {
+            let report = inspect(path)?;
+            let is_model = matches!(report.what, What::DiffusersFolder | What::SingleFileSd1 | What::SingleFileSd2);
+            (report, is_model.then(|| Checkpoint::open(path)).transpose()?)
+        }
+        None => {
+            let model = Checkpoint::shipped()?;
+            (inspect_model(&model), Some(model))
+        }
     };
+    let memory = model.map(|model| plan(&model, arguments.size));
     if arguments.json {
-        return terminal.print_json(&report);
+        let memory = memory.and_then(|planned| planned.ok());
+        return terminal.print_json(&Inspected { report: &report, memory });
     }
     terminal.print(describe(&report, terminal.verbose()))?;
+    match memory {
+        Some(Ok(memory)) => terminal.print(memory)?,
+        // A broken or unusual model can still be looked at.
+        Some(Err(error)) => terminal.warning(format!("pictures cannot be made with it: {error}")),
+        None => {}
+    }
     if arguments.tensors {
         for component in &report.components {
             terminal.print(format!("\n{}", tensors(component)))?;
         }
     }
     Ok(())
+}
+
+#[derive(Serialize)]
+struct Inspected<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Memory>,
+}
+
+/// What one picture takes on a device with no more than WebGPU's basic limits, in bytes.
+#[derive(Serialize)]
+struct Memory {
+    width: usize,
+    height: usize,
+    weights: u64,
+    sampling: u64,
+    decoding: u64,
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let [weights, sampling, decoding] = [self.weights, self.sampling, self.decoding].map(units::bytes);
+        writeln!(f, "\ndevice memory for a picture of {}x{}", self.width, self.height)?;
+        write!(f, "  weights: {weights}\n  sampling: {sampling}\n  decoding: {decoding}")
+    }
+}
+
+/// Plans a picture without any device.
+fn plan(model: &Checkpoint, size: Option<(usize, usize)>) -> pipeline::Result<Memory> {
+    let gpu = Gpu::open(&gpu::Options { selection: gpu::Selection::Noop(Box::default()), ..Default::default() })?;
+    let pipeline = Pipeline::load(&gpu, model, Precision::default())?;
+    let (width, height) = size.unwrap_or(pipeline.default_size());
+    let request = Request { width: Some(width), height: Some(height), ..Request::default() };
+    let planned = pipeline.plan_memory(&request)?;
+    Ok(Memory { width, height, weights: planned.weights, sampling: planned.sampling, decoding: planned.decoding })
 }
 
 fn describe(report: &Report, all: bool) -> String {

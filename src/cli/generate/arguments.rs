@@ -8,6 +8,8 @@ use mixofshow::diffusion::sampler::SamplerKind;
 use mixofshow::graph::Precision;
 use mixofshow::text::prompt::Syntax;
 
+use crate::cli::units;
+
 const SAMPLING: &str = "Sampling";
 const IMAGE: &str = "Starting from a picture";
 const MODEL: &str = "Model";
@@ -44,7 +46,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "TEXT", visible_alias = "negative-prompt", help_heading = "Picture")]
     negative: Option<String>,
     /// Width and height in pixels [default: what the model was trained at]
-    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = size, conflicts_with_all = ["width", "height"])]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = units::size, conflicts_with_all = ["width", "height"])]
     #[arg(help_heading = "Picture")]
     size: Option<(usize, usize)>,
     /// Width in pixels
@@ -194,11 +196,6 @@ impl Arguments {
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish() >> 32
-}
-
-fn size(text: &str) -> Result<(usize, usize), String> {
-    let parsed = text.split_once(['x', 'X', '*']).and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
-    parsed.ok_or_else(|| "expected width and height such as 512x768".to_string())
 }
 
 fn syntax(text: &str) -> Result<Syntax, String> {

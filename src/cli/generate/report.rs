@@ -93,10 +93,4 @@ impl Report {
             stages.join(", "),
         )
     }
-
-    pub fn planned_memory(&self) -> String {
-        let Planned { weights, sampling, decoding } = self.planned_bytes;
-        let [weights, sampling, decoding] = [weights, sampling, decoding].map(units::bytes);
-        format!("device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}")
-    }
 }
