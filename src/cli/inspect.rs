@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
-use mixofshow::diffusion::pipeline::{self, Pipeline, Request};
+use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::gpu::{self, Gpu};
 use mixofshow::graph::Precision;
 use serde::Serialize;
@@ -94,7 +94,7 @@ impl std::fmt::Display for Memory {
 }
 
 /// Plans a picture without any device.
-fn plan(model: &Checkpoint, size: Option<(usize, usize)>) -> pipeline::Result<Memory> {
+fn plan(model: &Checkpoint, size: Option<(usize, usize)>) -> std::result::Result<Memory, Box<dyn std::error::Error>> {
     let gpu = Gpu::open(&gpu::Options { selection: gpu::Selection::Noop(Box::default()), ..Default::default() })?;
     let pipeline = Pipeline::load(&gpu, model, Precision::default())?;
     let (width, height) = size.unwrap_or(pipeline.default_size());
