@@ -23,7 +23,7 @@ pub(super) enum Part {
 /// Canonical tensors that one stored tensor gives; none if it has no meaning for the component.
 pub(super) type Targets = Vec<(String, Part)>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Place {
     file: usize,
     source: String,
@@ -35,7 +35,7 @@ struct Place {
 
 /// A network's configuration and weights. Names are those of diffusers; a text tower's begin with `text_model.`, a vision
 /// tower's with `vision_model.`, as in Hugging Face's files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Component {
     /// `config.json`, or what was inferred from the weights, always an object with the keys that diffusers writes.
     pub config: Value,

@@ -1,6 +1,7 @@
-//! Noise schedules, samplers and random numbers: everything about diffusion that needs no model.
+//! Noise schedules, samplers, random numbers, and the pipeline that makes pictures of them and a model.
 pub mod config;
 pub mod philox;
+pub mod pipeline;
 pub mod random;
 pub mod sampler;
 pub mod schedule;

@@ -4,6 +4,7 @@ pub mod clip_text;
 pub mod clip_vision;
 pub mod config;
 pub mod preset;
+pub mod source;
 pub mod unet;
 pub mod vae;
 

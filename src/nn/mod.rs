@@ -32,16 +32,23 @@ use crate::graph::{Graph, Result, Shape, Tensor};
 pub struct Layers<'g> {
     pub graph: &'g mut Graph,
     low_rank: Vec<LowRank>,
+    given_statistics: bool,
 }
 
 impl<'g> Layers<'g> {
     pub fn new(graph: &'g mut Graph) -> Self {
-        Layers { graph, low_rank: Vec::new() }
+        Layers { graph, low_rank: Vec::new(), given_statistics: false }
     }
 
     /// The same, with low-rank updates added to the linear layers that they name.
     pub fn with_low_rank(graph: &'g mut Graph, low_rank: Vec<LowRank>) -> Self {
-        Layers { graph, low_rank }
+        Layers { graph, low_rank, given_statistics: false }
+    }
+
+    /// The same, with the statistics of every group normalisation given as an input `statistics.<layer>` `[batch, groups, 2]`:
+    /// a part of a picture is then normalised as the whole is.
+    pub fn with_given_statistics(graph: &'g mut Graph) -> Self {
+        Layers { graph, low_rank: Vec::new(), given_statistics: true }
     }
 
     /// Builds the layers inside of `name`.

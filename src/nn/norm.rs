@@ -7,7 +7,13 @@ impl Layers<'_> {
     /// Group normalisation of `x` `[batch, .., channels]`.
     pub fn group_norm(&mut self, name: &str, x: Tensor, groups: usize, epsilon: f32) -> Result<Tensor> {
         self.within(name, |layers| {
-            let statistics = layers.graph.group_norm_statistics(x, groups, epsilon)?;
+            let statistics = match layers.given_statistics {
+                true => {
+                    let (name, batch) = (format!("statistics.{}", layers.graph.path()), layers.graph.shape(x)[0]);
+                    layers.graph.input(name, [batch, groups, 2])
+                }
+                false => layers.graph.group_norm_statistics(x, groups, epsilon)?,
+            };
             let (weight, bias) = layers.scale_and_shift(x);
             layers.graph.group_norm(x, statistics, weight, bias)
         })

@@ -1,0 +1,123 @@
+//! From latents to pictures, as a whole or in bands.
+
+use crate::gpu::Gpu;
+use crate::graph::{Array, Program};
+use crate::models::config::VaeConfig;
+use crate::models::vae;
+use crate::nn::Layers;
+use crate::picture::Picture;
+
+use super::bands::{self, MOST_BYTES, Map};
+use super::error::{Error, Result};
+use super::network::{Network, Planned};
+
+/// Plans the decoder for one picture's latents of `size` (height, width).
+pub(super) fn plan(network: &Network<VaeConfig>, size: [usize; 2]) -> Result<Planned> {
+    network.plan(|config, graph| {
+        let latents = graph.input("latents", [1, size[0], size[1], config.latent_channels]);
+        Ok(vec![vae::decode(&mut Layers::new(graph), config, latents)?])
+    })
+}
+
+/// The part of the decoder that sees the picture as a whole.
+fn plan_start(network: &Network<VaeConfig>, size: [usize; 2]) -> Result<Planned> {
+    network.plan(|config, graph| {
+        let latents = graph.input("latents", [1, size[0], size[1], config.latent_channels]);
+        Ok(vec![vae::decode_start(&mut Layers::new(graph), config, latents)?])
+    })
+}
+
+/// The decoder for latents of one size.
+pub(super) struct Decoder {
+    size: [usize; 2],
+    /// As asked for.
+    tile: Option<usize>,
+    kind: Kind,
+    /// All of it, for its weights.
+    whole: Planned,
+}
+
+enum Kind {
+    Whole(Option<Program>),
+    /// The start, and the largest part of a picture that a band may be.
+    Bands(Planned, f64),
+}
+
+impl Decoder {
+    /// For latents of `size`; in bands of `tile` x `tile` pixels or less, or as a whole if that fits, or in the largest bands
+    /// that do.
+    pub fn plan(gpu: &Gpu, network: &Network<VaeConfig>, size: [usize; 2], tile: Option<usize>) -> Result<Decoder> {
+        let whole = plan(network, size)?;
+        let share = bands::share(&network.config, size, tile)?;
+        let kind = if share >= 1.0 && whole.fits() && whole.bytes() <= MOST_BYTES {
+            Kind::Whole(None)
+        } else {
+            let start = plan_start(network, size)?;
+            start.check(gpu, "decoding", || "use a smaller picture".into())?;
+            Kind::Bands(start, share)
+        };
+        Ok(Decoder { size, tile, kind, whole })
+    }
+
+    /// Made for the same latents in the same way.
+    pub fn is_like(&self, other: &Decoder) -> bool {
+        (self.size, self.tile) == (other.size, other.tile)
+    }
+
+    /// Device bytes besides weights.
+    pub fn bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Whole(_) => self.whole.bytes(),
+            Kind::Bands(start, _) => start.bytes().max(MOST_BYTES.min(self.whole.bytes())),
+        }
+    }
+
+    pub fn weight_bytes(&self, network: &Network<VaeConfig>) -> Result<u64> {
+        network.weight_bytes(&self.whole)
+    }
+
+    /// Steps that one picture takes.
+    pub fn parts(&self, network: &Network<VaeConfig>) -> usize {
+        match &self.kind {
+            Kind::Whole(_) => 1,
+            Kind::Bands(..) => 1 + vae::decoder_pieces(&network.config).len(),
+        }
+    }
+
+    /// Decodes one picture's latents; `progress` is told how many parts are done.
+    pub fn decode(&mut self, network: &Network<VaeConfig>, latents: &[f32], progress: &mut dyn FnMut(usize)) -> Result<Picture> {
+        let (config, [height, width]) = (&network.config, self.size);
+        let shift = config.shift_factor.unwrap_or(0.0);
+        let unscaled = latents.iter().map(|v| v / config.scaling_factor + shift).collect();
+        let latents = Array::f32([1, height, width, config.latent_channels], unscaled);
+        let factor = config.downscale();
+        progress(0);
+        let values = match &mut self.kind {
+            Kind::Whole(program) => {
+                let ready = match program.take() {
+                    Some(ready) => ready,
+                    None => network.program(&self.whole)?,
+                };
+                let values = run(&ready, &latents)?;
+                *program = Some(ready);
+                values
+            }
+            Kind::Bands(start, share) => {
+                let values = run(&network.program(start)?, &latents)?;
+                let map = Map { height, width, channels: values.len() / (height * width).max(1), values };
+                let pieces = vae::decoder_pieces(config);
+                bands::run(network, &pieces, map, *share, &mut |done| progress(done + 1))?.values
+            }
+        };
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { stage: "decode" });
+        }
+        Ok(Picture::from_model(&values, (width * factor) as u32, (height * factor) as u32)?)
+    }
+}
+
+fn run(program: &Program, latents: &Array) -> Result<Vec<f32>> {
+    program.write("latents", latents)?;
+    program.run();
+    Ok(program.output(0)?.values().to_vec())
+}

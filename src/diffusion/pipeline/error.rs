@@ -1,0 +1,48 @@
+//! What can go wrong between a request and its pictures.
+
+use std::path::PathBuf;
+
+use crate::diffusion::config::ScheduleError;
+use crate::models::config::ConfigError;
+use crate::{checkpoint, gpu, graph, picture, text};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A network that cannot be built or run from its files.
+    #[error("{}: {source}", path.display())]
+    Network { path: PathBuf, source: graph::Error },
+    #[error("{}: {what} is not supported", path.display())]
+    Unsupported { path: PathBuf, what: String },
+    /// An option of the request.
+    #[error("{option} is {found}: expected {expected}")]
+    Option { option: &'static str, found: String, expected: String },
+    #[error(
+        "{what} needs {needed} MiB of device memory in one piece (layer `{layer}`), adapter `{adapter}` allows {allowed} MiB; {hint}"
+    )]
+    TooLarge { what: String, layer: String, needed: u64, allowed: u64, adapter: String, hint: String },
+    #[error("{stage}: the result has values that are no numbers; the model's weights may be damaged, or too large for f16")]
+    NotFinite { stage: &'static str },
+    #[error(transparent)]
+    Graph(#[from] graph::Error),
+    #[error(transparent)]
+    Gpu(#[from] gpu::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Text(#[from] text::Error),
+    #[error(transparent)]
+    Picture(#[from] picture::Error),
+    #[error("the tokenizer's files could not be unpacked: {0}")]
+    Unpack(#[from] std::io::Error),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The error of an option with a wrong value.
+pub(super) fn option(option: &'static str, found: impl ToString, expected: impl Into<String>) -> Error {
+    Error::Option { option, found: found.to_string(), expected: expected.into() }
+}

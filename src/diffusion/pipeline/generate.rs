@@ -1,0 +1,169 @@
+//! The run of a request, stage by stage.
+
+use std::time::{Duration, Instant};
+
+use crate::graph::Array;
+use crate::picture::{Picture, Scaling};
+
+use super::decode::Decoder;
+use super::encode::Posterior;
+use super::error::Result;
+use super::noise::Noise;
+use super::plans::Job;
+use super::sample::{Kept, SampleShape, Sampling};
+use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request};
+
+/// Times stages and passes on how far they are.
+struct Watch<'a> {
+    progress: &'a mut dyn FnMut(Progress),
+    stages: Vec<(&'static str, Duration)>,
+}
+
+impl Watch<'_> {
+    fn stage<T>(&mut self, stage: &'static str, work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let progress = &mut *self.progress;
+        let done = work(&mut |done, of| progress(Progress { stage, done, of }));
+        match self.stages.iter_mut().find(|(name, _)| *name == stage) {
+            Some((_, time)) => *time += start.elapsed(),
+            None => self.stages.push((stage, start.elapsed())),
+        }
+        done
+    }
+}
+
+/// What a sampling run starts from: latents at their first noise level, and what inpainting keeps.
+struct Start {
+    latents: Vec<f32>,
+    kept: Option<Kept>,
+}
+
+impl Pipeline {
+    /// Makes the pictures. `progress` is called before and during every stage. A batch that does not fit at once is sampled in
+    /// parts; the pictures are the same.
+    ///
+    /// # Errors
+    /// Options out of range, named; pictures that do not fit the adapter's memory, with what would; whatever the device meets.
+    pub fn generate(&mut self, request: &Request, progress: &mut dyn FnMut(Progress)) -> Result<Generated> {
+        let mut job = self.job(request)?;
+        let plans = self.plans(request, &mut job)?;
+        let mut watch = Watch { progress, stages: Vec::new() };
+        let context = watch.stage("text", |progress| {
+            progress(0, 1);
+            plans.text.encode(&self.text, &plans.prompts)
+        })?;
+        let posterior = match (&job.image, &plans.encoder) {
+            (Some(image), Some(encoder)) => Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?),
+            _ => None,
+        };
+        let mut latents = Vec::new();
+        for first in (0..request.batch).step_by(plans.shape.batch) {
+            let shape = SampleShape { batch: plans.shape.batch.min(request.batch - first), ..plans.shape.clone() };
+            let seed = request.seed.wrapping_add(first as u64);
+            let mut noise = Noise::new(request.rng, seed, shape.batch, [shape.height, shape.width, self.latent_channels()]);
+            let start = self.start(request, &job, posterior.as_ref(), &mut noise, first)?;
+            let sampling = watch.stage("prepare", |progress| {
+                progress(0, 1);
+                let sampling = self.sampling(shape)?;
+                sampling.set_prompt(&self.unet, &context)?;
+                sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
+                Ok(sampling)
+            })?;
+            let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
+            let sampled = watch.stage("sample", |progress| {
+                let mut progress = |step, _| progress(done + step * pictures, request.batch * job.plan.steps.len());
+                sampling.run(&self.unet.config, &job.plan, &start.latents, &mut noise, start.kept.as_ref(), &mut progress)
+            })?;
+            latents.extend_from_slice(sampled.values());
+            self.sampling = Some(sampling);
+        }
+        if plans.memory.sampling + plans.memory.decoding > KEEP_BYTES {
+            self.sampling = None;
+        }
+        let latents = Array::f32([request.batch, job.size[0], job.size[1], self.latent_channels()], latents);
+        let pictures = watch.stage("decode", |progress| self.decode_with(plans.decoder, &latents, progress))?;
+        Ok(Generated {
+            pictures,
+            latents,
+            seeds: (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect(),
+            sampler: job.sampler,
+            width: job.width,
+            height: job.height,
+            warnings: job.warnings,
+            stages: watch.stages,
+            peak_device_bytes: self.gpu.memory().1,
+            planned: plans.memory,
+        })
+    }
+
+    /// Draws noise in diffusers' order: for the encoded picture, for the latents, and (inpainting) for the masked picture.
+    fn start(
+        &self,
+        request: &Request,
+        job: &Job,
+        posterior: Option<&Posterior>,
+        noise: &mut Noise,
+        first: usize,
+    ) -> Result<Start> {
+        let config = &self.vae.config;
+        let original = posterior.map(|posterior| posterior.sample(config, noise));
+        let gaussian = match &request.latents {
+            Some(given) => {
+                let each = given.values().len() / request.batch;
+                given.values().iter().skip(first * each).take(noise.len()).copied().collect()
+            }
+            None => noise.draw(),
+        };
+        let from_noise = request.mask.is_some() && request.strength >= 1.0;
+        let latents = match &original {
+            Some(original) if !from_noise => job.plan.start.apply(original, &gaussian),
+            _ => gaussian.iter().map(|v| v * job.plan.initial_scale).collect(),
+        };
+        let kept = match (&request.mask, posterior, original) {
+            (Some(mask), Some(posterior), Some(original)) => {
+                // What 9-channel models are given; drawn for others too, whose later noise depends on it.
+                drop(posterior.sample(config, noise));
+                let mask = mask.resized(job.width as u32, job.height as u32, Scaling::Nearest)?.binarized(0.5);
+                let mask = mask.resized(job.size[1] as u32, job.size[0] as u32, Scaling::Nearest)?;
+                Some(Kept { mask: mask.values().to_vec(), original, gaussian })
+            }
+            _ => None,
+        };
+        Ok(Start { latents, kept })
+    }
+
+    /// The program for `shape`: the last one if it is of that shape.
+    fn sampling(&mut self, shape: SampleShape) -> Result<Sampling> {
+        match self.sampling.take() {
+            Some(sampling) if sampling.shape == shape => return Ok(sampling),
+            // Before the next one takes memory.
+            other => drop(other),
+        }
+        let planned = super::sample::plan(&self.unet, &shape)?;
+        Ok(Sampling { program: self.unet.program(&planned)?, shape })
+    }
+
+    /// Decodes latents `[batch, height, width, channels]` one after another.
+    pub(super) fn decode_with(
+        &mut self,
+        planned: Decoder,
+        latents: &Array,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Picture>> {
+        let mut decoder = match self.decoder.take() {
+            Some(kept) if kept.is_like(&planned) => kept,
+            _ => planned,
+        };
+        let batch = latents.shape.first().copied().unwrap_or(0);
+        let (parts, each) = (decoder.parts(&self.vae), latents.values().len() / batch.max(1));
+        let mut pictures = Vec::with_capacity(batch);
+        for latents in latents.values().chunks_exact(each.max(1)) {
+            let done = pictures.len() * parts;
+            pictures.push(decoder.decode(&self.vae, latents, &mut |part| progress(done + part, batch * parts))?);
+        }
+        if decoder.bytes() <= KEEP_BYTES {
+            self.decoder = Some(decoder);
+        }
+        Ok(pictures)
+    }
+}

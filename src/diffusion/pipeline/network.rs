@@ -1,0 +1,103 @@
+//! One network of the model on the device: configuration, weights, and programs made of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::checkpoint::Component;
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Origin, Plan, Precision, Program, Tensor, Traits, Weights};
+use crate::models::source::ComponentSource;
+
+use super::error::{Error, Result};
+
+pub(super) struct Network<C> {
+    pub config: C,
+    pub weights: Weights,
+    path: PathBuf,
+}
+
+impl<C> Network<C> {
+    pub fn new(gpu: &Arc<Gpu>, component: &Component, config: C, precision: Precision) -> Self {
+        let source = Arc::new(ComponentSource(component.clone()));
+        Network { config, weights: Weights::new(gpu, source, precision), path: component.path().to_path_buf() }
+    }
+
+    /// Names this network's files in an error.
+    pub fn blame<T>(&self, result: crate::graph::Result<T>) -> Result<T> {
+        result.map_err(|source| Error::Network { path: self.path.clone(), source })
+    }
+
+    pub fn unsupported(&self, what: impl Into<String>) -> Error {
+        Error::Unsupported { path: self.path.clone(), what: what.into() }
+    }
+
+    /// Builds a graph and plans it.
+    pub fn plan(&self, build: impl FnOnce(&C, &mut Graph) -> crate::graph::Result<Vec<Tensor>>) -> Result<Planned> {
+        let mut graph = Graph::new();
+        let outputs = self.blame(build(&self.config, &mut graph))?;
+        let traits = Program::traits(self.weights.gpu());
+        let plan = Plan::new(&graph, &outputs, &traits);
+        Ok(Planned { graph, plan, traits })
+    }
+
+    /// Bytes of the weights that `planned` uses. Also checks that they are there, in the right shapes.
+    pub fn weight_bytes(&self, planned: &Planned) -> Result<u64> {
+        self.blame(self.weights.planned_bytes(&planned.graph, &planned.plan))
+    }
+
+    /// Uploads what is missing of the weights, and records.
+    pub fn program(&self, planned: &Planned) -> Result<Program> {
+        self.blame(Program::from_plan(&self.weights, &planned.graph, &planned.plan))
+    }
+}
+
+/// A graph and its plan.
+pub(super) struct Planned {
+    pub graph: Graph,
+    pub plan: Plan,
+    traits: Traits,
+}
+
+impl Planned {
+    /// Bytes of activations and inputs.
+    pub fn bytes(&self) -> u64 {
+        let inputs = self.graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. }));
+        self.plan.activation_bytes() + inputs.map(|node| node.shape.elements() as u64 * 4).sum::<u64>()
+    }
+
+    /// The largest activation: its bytes and its layer.
+    pub fn largest(&self) -> (u64, &str) {
+        let bytes = |step: &crate::graph::Step| {
+            let elements = |t: &Tensor| self.graph.shape(*t).elements();
+            let tensors = step.inputs.iter().filter(|t| !self.is_weight(**t)).chain([&step.output]);
+            tensors.map(elements).chain(step.scratch).max().unwrap_or(0) as u64 * 4
+        };
+        let sizes = self.plan.steps.iter().map(|step| (bytes(step), &*step.layer));
+        sizes.max_by_key(|(bytes, _)| *bytes).unwrap_or((0, ""))
+    }
+
+    fn is_weight(&self, tensor: Tensor) -> bool {
+        matches!(self.graph.node(self.plan.root(tensor)).origin, Origin::Parameter { .. })
+    }
+
+    /// Every tensor can be bound.
+    pub fn fits(&self) -> bool {
+        self.largest().0 <= self.traits.max_binding
+    }
+
+    /// An error that names the tensor that does not fit, and `hint`s at what would.
+    pub fn check(&self, gpu: &Gpu, what: &str, hint: impl FnOnce() -> String) -> Result<()> {
+        let (bytes, layer) = self.largest();
+        if self.fits() {
+            return Ok(());
+        }
+        Err(Error::TooLarge {
+            what: what.into(),
+            layer: layer.into(),
+            needed: bytes.div_ceil(1 << 20),
+            allowed: self.traits.max_binding >> 20,
+            adapter: gpu.name().into(),
+            hint: hint(),
+        })
+    }
+}

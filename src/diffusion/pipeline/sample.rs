@@ -1,0 +1,217 @@
+//! The sampling loop: one program a step, from the state through the UNet and the sampler's update back to the state.
+
+use crate::diffusion::sampler::{self, SLOTS};
+use crate::graph::{Array, Graph, Program, Tensor};
+use crate::models::config::UNetConfig;
+use crate::models::unet::{self, Residuals, UNetInputs};
+use crate::nn::{Encodings, Layers, sinusoids};
+
+use super::error::Result;
+use super::network::{Network, Planned};
+use super::noise::Noise;
+
+/// What a step's program is made for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SampleShape {
+    pub batch: usize,
+    /// Of the latents.
+    pub height: usize,
+    pub width: usize,
+    /// Tokens of the prompt, all chunks together.
+    pub tokens: usize,
+    /// Classifier-free guidance: its scale, with both halves in one batch.
+    pub guidance: Option<f32>,
+    /// State slots that the sampler uses.
+    pub slots: usize,
+    /// After each step, what lies outside a mask is set to the original.
+    pub masked: bool,
+}
+
+impl Default for SampleShape {
+    fn default() -> Self {
+        SampleShape { batch: 1, height: 1, width: 1, tokens: 1, guidance: None, slots: 1, masked: false }
+    }
+}
+
+impl SampleShape {
+    /// Prompts that are encoded: the negative one and the prompt, or the prompt alone.
+    pub fn halves(&self) -> usize {
+        1 + usize::from(self.guidance.is_some())
+    }
+}
+
+/// Plans the keys and values of `halves` encoded prompts for every cross-attention.
+pub(super) fn plan_prompt(network: &Network<UNetConfig>, halves: usize, tokens: usize) -> Result<Planned> {
+    network.plan(|config, graph| {
+        let context = graph.input("context", [halves, tokens, config.cross_attention_dim]);
+        let pairs = unet::keys_values(&mut Layers::new(graph), config, &[context])?;
+        Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
+    })
+}
+
+/// Plans one step.
+pub(super) fn plan(network: &Network<UNetConfig>, shape: &SampleShape) -> Result<Planned> {
+    network.plan(|config, graph| build(config, graph, shape))
+}
+
+fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::graph::Result<Vec<Tensor>> {
+    let &SampleShape { batch, height, width, tokens, slots, .. } = shape;
+    let (halves, latent) = (shape.halves(), [batch, height, width, config.in_channels]);
+    let state = graph.input("state", [slots, batch, height, width, config.in_channels]);
+    let sample = graph.slice(state, 0, 0, 1)?;
+    let sample = graph.reshape(sample, latent)?;
+    let scale = graph.input("input_scale", [1]);
+    let mut x = graph.multiply(sample, scale)?;
+    if halves == 2 {
+        x = graph.concat(&[x, x], 0)?;
+    }
+    let attentions = unet::cross_attentions(config);
+    let mut pairs = Vec::with_capacity(attentions.len());
+    for (i, attention) in attentions.iter().enumerate() {
+        let shape = [halves, tokens, attention.channels];
+        pairs.push((graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape)));
+    }
+    let inputs = UNetInputs {
+        sample: x,
+        time: graph.input("time", [halves * batch, config.block_out_channels[0]]),
+        prompt: Encodings::KeysValues(&pairs),
+        guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [halves * batch, channels])),
+        class: None,
+        residuals: Residuals::default(),
+    };
+    let mut output = unet::unet(&mut Layers::new(graph), config, &inputs)?.sample;
+    if let Some(scale) = shape.guidance {
+        output = graph.guidance(output, scale)?;
+    }
+    let noise = graph.input("noise", latent);
+    let matrix = graph.input("matrix", [slots, slots + 2]);
+    let mut next = graph.mix(state, output, noise, matrix)?;
+    if shape.masked {
+        next = keep_outside_mask(graph, next, shape, latent)?;
+    }
+    graph.assign(state, next)?;
+    Ok(Vec::new())
+}
+
+/// The sample of `state` inside the mask; outside of it, the original noised to the level that the sample has.
+fn keep_outside_mask(graph: &mut Graph, state: Tensor, shape: &SampleShape, latent: [usize; 4]) -> crate::graph::Result<Tensor> {
+    let [_, height, width, channels] = latent;
+    let inside = graph.input("inside", [height, width, channels]);
+    let outside = graph.input("outside", [height, width, channels]);
+    let (original, gaussian) = (graph.input("original", latent), graph.input("gaussian", latent));
+    let (signal, level) = (graph.input("signal", [1]), graph.input("noise_level", [1]));
+    let kept = graph.multiply(original, signal)?;
+    let noised = graph.multiply(gaussian, level)?;
+    let kept = graph.add(kept, noised)?;
+    let kept = graph.multiply(kept, outside)?;
+    let sample = graph.slice(state, 0, 0, 1)?;
+    let sample = graph.reshape(sample, latent)?;
+    let sample = graph.multiply(sample, inside)?;
+    let sample = graph.add(sample, kept)?;
+    let sample = graph.reshape(sample, [1, latent[0], height, width, channels])?;
+    if shape.slots == 1 {
+        return Ok(sample);
+    }
+    let memory = graph.slice(state, 0, 1, shape.slots - 1)?;
+    graph.concat(&[sample, memory], 0)
+}
+
+/// A step's program, ready for pictures of its shape.
+pub(super) struct Sampling {
+    pub shape: SampleShape,
+    pub program: Program,
+}
+
+/// What stays as it was outside a mask.
+pub(super) struct Kept {
+    /// `[height, width]` of the latents, 1 where painted anew.
+    pub mask: Vec<f32>,
+    /// `[batch, height, width, channels]`
+    pub original: Vec<f32>,
+    pub gaussian: Vec<f32>,
+}
+
+impl Sampling {
+    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, once for all steps.
+    pub fn set_prompt(&self, network: &Network<UNetConfig>, context: &Array) -> Result<()> {
+        let planned = plan_prompt(network, self.shape.halves(), self.shape.tokens)?;
+        let program = network.program(&planned)?;
+        program.write("context", context)?;
+        program.run();
+        for i in 0..unet::cross_attentions(&network.config).len() {
+            self.program.take(&format!("keys.{i}"), &program, 2 * i)?;
+            self.program.take(&format!("values.{i}"), &program, 2 * i + 1)?;
+        }
+        Ok(self.program.wait()?)
+    }
+
+    /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023; as diffusers does).
+    pub fn set_distilled_guidance(&self, config: &UNetConfig, guidance: f32) -> Result<()> {
+        if let Some(channels) = config.time_cond_proj_dim {
+            let rows = self.shape.halves() * self.shape.batch;
+            let features = sinusoids(&vec![(guidance - 1.0) * 1000.0; rows], channels, false, 1.0);
+            self.program.write("guidance", &Array::f32([rows, channels], features))?;
+        }
+        Ok(())
+    }
+
+    /// Runs the plan from `latents` (slot 0 at its start); the final latents, `[batch, height, width, channels]`.
+    pub fn run(
+        &self,
+        config: &UNetConfig,
+        plan: &sampler::Plan,
+        latents: &[f32],
+        noise: &mut Noise,
+        kept: Option<&Kept>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Array> {
+        let SampleShape { batch, height, width, slots, .. } = self.shape;
+        let latent = [batch, height, width, config.in_channels];
+        let used = used_slots(plan);
+        let mut state = latents.to_vec();
+        state.resize(latents.len() * slots, 0.0);
+        self.program.write("state", &Array::f32([slots, batch, height, width, config.in_channels], state))?;
+        if let Some(kept) = kept {
+            let spread = |value: &dyn Fn(f32) -> f32| -> Array {
+                let values = kept.mask.iter().flat_map(|&m| std::iter::repeat_n(value(m), config.in_channels)).collect();
+                Array::f32([height, width, config.in_channels], values)
+            };
+            self.program.write("inside", &spread(&|m| m))?;
+            self.program.write("outside", &spread(&|m| 1.0 - m))?;
+            self.program.write("original", &Array::f32(latent, kept.original.clone()))?;
+            self.program.write("gaussian", &Array::f32(latent, kept.gaussian.clone()))?;
+        }
+        let rows = self.shape.halves() * batch;
+        for (done, step) in plan.steps.iter().enumerate() {
+            progress(done, plan.steps.len());
+            let time = unet::time_features(config, &vec![step.timestep; rows]);
+            self.program.write("time", &Array::f32([rows, config.block_out_channels[0]], time))?;
+            self.program.write("input_scale", &Array::f32([1], vec![step.input_scale]))?;
+            let columns = || used.iter().copied().chain([sampler::OUTPUT_COLUMN, sampler::NOISE_COLUMN]);
+            let matrix = used.iter().flat_map(|&slot| columns().map(move |column| step.matrix[slot][column])).collect();
+            self.program.write("matrix", &Array::f32([slots, slots + 2], matrix))?;
+            if step.needs_noise {
+                self.program.write("noise", &Array::f32(latent, noise.draw()))?;
+            }
+            if kept.is_some() {
+                self.program.write("signal", &Array::f32([1], vec![step.after.signal]))?;
+                self.program.write("noise_level", &Array::f32([1], vec![step.after.noise]))?;
+            }
+            self.program.run();
+            // Waited for, so that the bar tells the truth and nothing piles up.
+            self.program.wait()?;
+        }
+        progress(plan.steps.len(), plan.steps.len());
+        let state = self.program.state("state")?;
+        let sample = state.values().get(..latents.len()).unwrap_or_default().to_vec();
+        if sample.iter().any(|v| !v.is_finite()) {
+            return Err(super::Error::NotFinite { stage: "sample" });
+        }
+        Ok(Array::f32(latent, sample))
+    }
+}
+
+/// The state slots that a run touches.
+pub(super) fn used_slots(plan: &sampler::Plan) -> Vec<usize> {
+    (0..SLOTS).filter(|&slot| plan.slots[slot]).collect()
+}

@@ -1,0 +1,268 @@
+//! Whole pictures of the model that ships, against those that diffusers made of it (`tools/reference/pictures_sd.py`).
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use mixofshow::checkpoint::Checkpoint;
+use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
+use mixofshow::gpu::{Gpu, Options, Selection};
+use mixofshow::graph::{Array, Precision};
+use mixofshow::picture::{Mask, Picture, psnr};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+const MODEL: &str = "models/tiny";
+const WEIGHTS: [&str; 3] =
+    ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn fixture(name: &str) -> PathBuf {
+    root().join("tests/fixtures/generated").join(name)
+}
+
+fn open() -> (Arc<Gpu>, Pipeline) {
+    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+    let gpu = Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter");
+    let checkpoint = Checkpoint::open(&root().join(MODEL)).unwrap();
+    let pipeline = Pipeline::load(&gpu, &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}"));
+    (gpu, pipeline)
+}
+
+/// One device and one model for all tests, taken in turns.
+fn pipeline() -> MutexGuard<'static, Pipeline> {
+    static PIPELINE: OnceLock<Mutex<Pipeline>> = OnceLock::new();
+    PIPELINE.get_or_init(|| Mutex::new(open().1)).lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn generate(request: &Request) -> Generated {
+    pipeline().generate(request, &mut |_| ()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn cases() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(fixture("cases.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn the_reference_pictures_are_of_these_weights() {
+    let mut sha = Sha256::new();
+    for name in WEIGHTS {
+        sha.update(std::fs::read(root().join(MODEL).join(name)).unwrap());
+    }
+    let found: String = sha.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let hint = "run `python tools/reference/pictures_sd.py`";
+    assert_eq!(cases()["weights"], found, "the weights in {MODEL} have changed since the reference pictures were made: {hint}");
+}
+
+fn request(case: &Value) -> Request {
+    let text = |key: &str| case[key].as_str().unwrap().to_string();
+    let number = |key: &str| case[key].as_u64().unwrap();
+    let image = case["kind"] != "text";
+    Request {
+        prompt: text("prompt"),
+        negative_prompt: text("negative_prompt"),
+        width: Some(number("width") as usize),
+        height: Some(number("height") as usize),
+        steps: number("steps") as usize,
+        guidance: case["guidance"].as_f64().unwrap() as f32,
+        sampler: Some(text("sampler").parse().unwrap()),
+        karras: case["karras"].as_bool().unwrap(),
+        seed: number("seed"),
+        clip_skip: number("clip_skip") as usize,
+        image: image.then(|| Picture::open(fixture("original.webp")).unwrap()),
+        strength: case["strength"].as_f64().unwrap(),
+        mask: (case["kind"] == "inpaint").then(|| Mask::open(fixture("mask.png")).unwrap()),
+        ..Request::default()
+    }
+}
+
+/// Fails unless every case whose name `wanted` accepts is what diffusers made of it.
+fn check(wanted: impl Fn(&str) -> bool) {
+    let cases = cases();
+    let mut failures = Vec::new();
+    for (name, case) in cases["cases"].as_object().unwrap().iter().filter(|(name, _)| wanted(name)) {
+        let generated = generate(&request(case));
+        let expected = Picture::open(fixture(&format!("{name}.webp"))).unwrap();
+        let found = &generated.pictures[0];
+        let decibels = psnr(found, &expected).unwrap();
+        println!("{name}: {decibels:.1} dB, {:?}", generated.stages);
+        save(name, found);
+        if decibels < 40.0 {
+            failures.push(format!("{name}: {decibels:.1} dB"));
+        }
+    }
+    assert!(failures.is_empty(), "below 40 dB: {failures:?}");
+}
+
+/// Keeps a picture for people to look at, where `MOS_TEST_PICTURES` names a folder.
+fn save(name: &str, picture: &Picture) {
+    if let Some(folder) = std::env::var_os("MOS_TEST_PICTURES") {
+        picture.save(Path::new(&folder).join(format!("{name}.png")), None).unwrap();
+    }
+}
+
+#[test]
+fn ddim_makes_the_pictures_of_diffusers() {
+    check(|name| name.starts_with("ddim-"));
+}
+
+#[test]
+fn pndm_makes_the_pictures_of_diffusers() {
+    check(|name| name.starts_with("pndm-"));
+}
+
+#[test]
+fn euler_ancestral_makes_the_pictures_of_diffusers() {
+    check(|name| name.starts_with("euler-ancestral-"));
+}
+
+#[test]
+fn all_other_ways_to_a_picture_lead_where_diffusers_goes() {
+    check(|name| !["ddim-", "pndm-", "euler-ancestral-"].iter().any(|sampler| name.starts_with(sampler)));
+}
+
+fn short(prompt: &str, seed: u64) -> Request {
+    Request { prompt: prompt.into(), steps: 3, width: Some(64), height: Some(64), seed, ..Request::default() }
+}
+
+#[test]
+fn a_picture_of_a_batch_is_the_same_alone() {
+    let sampler = Some("euler-ancestral".parse().unwrap());
+    let batch = generate(&Request { batch: 2, sampler, ..short("a tree", 5) });
+    assert_eq!(batch.seeds, [5, 6]);
+    for (seed, picture) in batch.seeds.iter().zip(&batch.pictures) {
+        let alone = generate(&Request { sampler, ..short("a tree", *seed) });
+        let decibels = psnr(picture, &alone.pictures[0]).unwrap();
+        assert!(decibels >= 50.0, "seed {seed}: {decibels:.1} dB");
+    }
+    assert!(psnr(&batch.pictures[0], &batch.pictures[1]).unwrap() < 40.0, "the two must not be alike");
+}
+
+#[test]
+fn latents_go_in_and_out() {
+    use mixofshow::diffusion::random::{NoiseSource, RngKind};
+    let by_seed = generate(&short("a tree", 9));
+    let planes = NoiseSource::new(RngKind::Torch, 9).normal(4 * 8 * 8);
+    let pixels = (0..8 * 8).flat_map(|pixel| (0..4).map(move |channel| (channel, pixel)));
+    let noise = Array::f32([1, 8, 8, 4], pixels.map(|(channel, pixel)| planes[channel * 64 + pixel]).collect());
+    let by_noise = generate(&Request { latents: Some(noise), ..short("a tree", 1) });
+    assert!(psnr(&by_seed.pictures[0], &by_noise.pictures[0]).unwrap() > 60.0);
+
+    assert_eq!(by_seed.latents.shape[..], [1, 8, 8, 4]);
+    let decoded = pipeline().decode(&by_seed.latents, None).unwrap();
+    assert!(psnr(&decoded[0], &by_seed.pictures[0]).unwrap() > 60.0);
+}
+
+#[test]
+fn bands_make_the_same_picture_as_the_whole() {
+    let original = Picture::open(fixture("original.webp")).unwrap();
+    let mut pipeline = pipeline();
+    let latents = pipeline.encode(&original, None).unwrap();
+    let (whole, banded) = (pipeline.decode(&latents, None).unwrap(), pipeline.decode(&latents, Some(64)).unwrap());
+    let decibels = psnr(&whole[0], &banded[0]).unwrap();
+    assert!(decibels >= 60.0, "decoded in bands: {decibels:.1} dB");
+    let banded = pipeline.encode(&original, Some(40)).unwrap();
+    let worst = latents.values().iter().zip(banded.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "encoded in bands: off by {worst}");
+}
+
+#[test]
+fn inpainting_leaves_the_rest_alone() {
+    let (image, mask) = (Picture::open(fixture("original.webp")).unwrap(), Mask::open(fixture("mask.png")).unwrap());
+    let request =
+        |prompt| Request { width: None, height: None, image: Some(image.clone()), mask: Some(mask.clone()), ..short(prompt, 3) };
+    let (sun, house) = (generate(&request("a sun")), generate(&request("a house")));
+    assert_eq!((sun.width, sun.height), (128, 128));
+    // The rectangle 10..70, 5..61 of the mask in latents of 8 pixels, by their upper left corners.
+    let inside = |y: usize, x: usize| (2..=8).contains(&y) && (1..=7).contains(&x);
+    let (mut kept, mut painted) = (0.0f32, 0.0f32);
+    for (i, (a, b)) in sun.latents.values().iter().zip(house.latents.values()).enumerate() {
+        let (y, x) = (i / 4 / 16, i / 4 % 16);
+        let worst = if inside(y, x) { &mut painted } else { &mut kept };
+        *worst = worst.max((a - b).abs());
+    }
+    assert!(kept < 1e-4, "outside the mask the two prompts differ by {kept}");
+    assert!(painted > 0.1, "inside the mask the two prompts differ by {painted} only");
+    let mut pipeline = pipeline();
+    let latents = pipeline.encode(&image, None).unwrap();
+    let same = pipeline.decode(&latents, None).unwrap();
+    let lower = |picture: &Picture| Picture::new(128, 40, picture.rgb()[88 * 128 * 3..].to_vec()).unwrap();
+    let decibels = psnr(&lower(&sun.pictures[0]), &lower(&same[0])).unwrap();
+    assert!(decibels > 25.0, "far from the mask the picture is {decibels:.1} dB from what it was");
+}
+
+#[test]
+fn strength_says_how_much_of_a_picture_changes() {
+    let image = Picture::open(fixture("original.webp")).unwrap().resized(64, 64).unwrap();
+    let of = |strength| generate(&Request { image: Some(image.clone()), strength, steps: 6, ..short("a forest", 2) });
+    let (little, much) = (of(0.2), of(0.9));
+    let distance = |generated: &Generated| psnr(&generated.pictures[0], &image).unwrap();
+    assert!(distance(&little) > distance(&much) + 1.0, "{:.1} and {:.1} dB", distance(&little), distance(&much));
+}
+
+#[test]
+fn long_weighted_prompts_are_read_to_the_end() {
+    let words = |last: &str| format!("(a red cat:1.3) in the snow, {}{last}", "with trees and houses, ".repeat(16));
+    let (one, other) = (generate(&short(&words("[at night]"), 4)), generate(&short(&words("(at noon:1.5)"), 4)));
+    assert!(one.warnings.is_empty(), "{:?}", one.warnings);
+    assert!(psnr(&one.pictures[0], &other.pictures[0]).unwrap() < 60.0, "the last words had no effect");
+    let cut = generate(&short(&"with trees and houses, ".repeat(30), 4));
+    assert!(cut.warnings.iter().any(|w| w.contains("cut")), "{:?}", cut.warnings);
+}
+
+#[test]
+fn nothing_grows_from_picture_to_picture() {
+    let (gpu, mut pipeline) = open();
+    let mut used = || {
+        pipeline.generate(&short("a boat", 1), &mut |_| ()).unwrap_or_else(|e| panic!("{e}"));
+        gpu.memory()
+    };
+    let (first, second, third) = (used(), used(), used());
+    assert_eq!(first.0, second.0, "device memory in use grew");
+    assert_eq!(second, third, "the peak of device memory grew");
+}
+
+#[test]
+fn what_cannot_fit_is_known_beforehand() {
+    let huge = Request { width: Some(16384), height: Some(16384), ..short("", 0) };
+    let mut pipeline = pipeline();
+    let mut started = false;
+    let error = pipeline.generate(&huge, &mut |_| started = true).map(|_| ()).unwrap_err().to_string();
+    assert!(!started && error.contains("the largest square that fits is"), "{error}");
+    // A batch is sampled in parts instead.
+    let of = |batch| pipeline.plan_memory(&Request { batch, width: Some(512), height: Some(512), ..short("", 0) }).unwrap();
+    let (one, many) = (of(1), of(512));
+    assert_eq!(one.weights, many.weights);
+    assert!(many.sampling >= one.sampling && many.sampling < 512 * one.sampling, "{one:?} and {many:?}");
+}
+
+#[test]
+fn wrong_options_are_named() {
+    let image = Picture::filled(64, 64, [100; 3]).unwrap();
+    let mask = Mask::new(8, 8, vec![1.0; 64]).unwrap();
+    let wrong = [
+        (Request { width: Some(100), ..short("", 0) }, "width is 100: expected a multiple of 8, such as 96 or 104"),
+        (Request { height: Some(0), ..short("", 0) }, "height is 0"),
+        (Request { batch: 0, ..short("", 0) }, "batch is 0"),
+        (Request { guidance: f32::NAN, ..short("", 0) }, "guidance is NaN"),
+        (Request { clip_skip: 99, ..short("", 0) }, "clip skip is 99"),
+        (Request { steps: 0, ..short("", 0) }, "0 sampling steps"),
+        (Request { mask: Some(mask), ..short("", 0) }, "mask is given without a picture"),
+        (Request { image: Some(image), strength: 0.0, ..short("", 0) }, "strength 0"),
+        (
+            Request { latents: Some(Array::f32([1, 4, 4, 4], vec![0.0; 64])), ..short("", 0) },
+            "latents is [1, 4, 4, 4]: expected [1, 8, 8, 4]",
+        ),
+        (Request { tile: Some(0), ..short("", 0) }, "tile is 0"),
+        (Request { prompt: "(cat:99)".into(), ..short("", 0) }, "weight 99"),
+    ];
+    for (request, expected) in wrong {
+        let error = pipeline().generate(&request, &mut |_| ()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+    }
+    let latents = Array::f32([1, 8, 8, 3], vec![0.0; 192]);
+    let error = pipeline().decode(&latents, None).unwrap_err().to_string();
+    assert!(error.contains("[1, 8, 8, 3]"), "{error}");
+}
