@@ -9,5 +9,6 @@ pub mod gpu;
 pub mod graph;
 pub mod models;
 pub mod nn;
+pub mod output;
 pub mod picture;
 pub mod text;

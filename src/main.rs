@@ -1,5 +1,4 @@
-//! The program `mos`.
-
+//! The program `mos`: a command line around the library `mixofshow`.
 mod cli;
 
 fn main() -> std::process::ExitCode {

@@ -161,6 +161,11 @@ pub fn inspect(path: &Path) -> Result<Report, Error> {
     }
 }
 
+/// Describes a model that is open already, such as the one that ships with the program.
+pub fn inspect_model(model: &Checkpoint) -> Report {
+    describe_model(model, Report::new(&model.path, What::DiffusersFolder))
+}
+
 fn inspect_folder(path: &Path) -> Result<Report, Error> {
     let folder = Folder::disk(path);
     let is_model = folder.has("model_index.json") || folder.join("unet").has("config.json");

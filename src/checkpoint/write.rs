@@ -1,10 +1,10 @@
 //! Writing safetensors files so that a file under its final name is always whole.
 use super::Error;
 use super::tensor::TensorView;
+use crate::output;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 /// Writes tensors and metadata to a safetensors file. The same content always gives the same bytes.
 ///
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// file that was there before is unchanged.
 pub fn write(path: &Path, tensors: &[(String, TensorView<'_>)], metadata: &BTreeMap<String, String>) -> Result<(), Error> {
     let (header, order) = plan(path, tensors, metadata)?;
-    write_atomically(path, |out| emit(out, &header, &order))
+    output::write(path, |out| emit(out, &header, &order)).map_err(Error::io(path, "write"))
 }
 
 type Named<'t, 'a> = &'t (String, TensorView<'a>);
@@ -28,7 +28,7 @@ fn plan<'t, 'a>(
     Ok((header(path, &order, metadata)?, order))
 }
 
-fn emit(out: &mut impl Write, header: &[u8], order: &[Named]) -> io::Result<()> {
+fn emit(out: &mut dyn Write, header: &[u8], order: &[Named]) -> io::Result<()> {
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(header)?;
     order.iter().try_for_each(|(_, view)| out.write_all(view.bytes()))
@@ -71,36 +71,6 @@ fn header(path: &Path, order: &[&(String, TensorView<'_>)], metadata: &BTreeMap<
     Ok(header)
 }
 
-/// Writes a file beside its final name with `fill`, flushes it to the disk and renames it. If anything fails, nothing is left
-/// behind, and a file that was there before is unchanged.
-pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>) -> Result<(), Error> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any new file, not as a secret one; the process's mask still applies.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    // The library adds the temporary name to the text of its errors; the final name is what the user knows.
-    let bare = |e: io::Error| io::Error::from(e.kind());
-    // Dropping it, on every early return, removes it.
-    let mut file = builder.tempfile_in(&folder).map_err(|e| Error::io(path, "create")(bare(e)))?;
-    let mut out = BufWriter::new(file.as_file_mut());
-    fill(&mut out).and_then(|()| out.flush()).map_err(Error::io(path, "write"))?;
-    drop(out);
-    file.as_file().sync_all().map_err(Error::io(path, "write"))?;
-    file.persist(path).map_err(|e| Error::io(path, "write")(e.error))?;
-    // So that the new name, too, survives a loss of power; the contents are safe already, so a failure is no error.
-    #[cfg(unix)]
-    let _ = File::open(&folder).and_then(|f| f.sync_all());
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,27 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_the_old_file_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.safetensors");
-        std::fs::write(&path, "old").unwrap();
-        let full = io::Error::from(io::ErrorKind::StorageFull);
-        let error = write_atomically(&path, |out| {
-            out.write_all(&[0; 100_000])?;
-            Err(full)
-        })
-        .unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot write {}: no storage space", path.display()));
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
     fn a_place_that_cannot_be_written_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("none/x.safetensors");
         let error = write(&path, &sample(), &BTreeMap::new()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot create {}: ", path.display())), "{error}");
+        assert!(error.starts_with(&format!("cannot write {}: ", path.display())), "{error}");
     }
 
     #[test]

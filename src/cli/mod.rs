@@ -1,55 +1,128 @@
-//! The command line: one file per command, arguments in, printing out.
-
+//! The command line: one file per command, arguments in, printing out. All work is done by the library.
 mod bench;
+mod demo;
+mod devices;
+mod files;
+mod generate;
+mod inspect;
+mod progress;
+mod terminal;
+mod units;
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use mixofshow::gpu::{self, Gpu};
 
-use mixofshow::gpu::{Gpu, Options, Selection};
+use terminal::Terminal;
 
-#[derive(Debug, Parser)]
-#[command(version, about)]
+/// Mix-of-Show on any graphics card: text to image with Stable Diffusion, in one program.
+#[derive(Parser)]
+#[command(name = "mos", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(styles = terminal::STYLES, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
-    device: Device,
+    global: Global,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+const EXAMPLES: &str = "\
+Examples:
+  mos generate --prompt \"a red cat in the snow\" -o cat.png
+  mos generate --model sd15.safetensors --prompt \"a castle by the sea\" --size 512x512
+  mos inspect sd15.safetensors
+  mos devices
+
+`mos help COMMAND` tells all about a command. Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// What every command takes.
+#[derive(Args)]
+struct Global {
+    /// Graphics adapter: its number in `mos devices`, or a part of its name
+    #[arg(long, global = true, env = "MOS_ADAPTER", value_name = "ADAPTER", help_heading = "Global options")]
+    #[arg(hide_env_values = true)]
+    adapter: Option<String>,
+    /// Print nothing but errors and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    quiet: bool,
+    /// Say more about what is done
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    verbose: bool,
+}
+
+impl Global {
+    fn selection(&self) -> gpu::Selection {
+        match &self.adapter {
+            Some(wanted) if !wanted.trim().is_empty() => gpu::Selection::Matching(wanted.trim().to_string()),
+            _ => gpu::Selection::Best,
+        }
+    }
+
+    /// Opens the adapter that was asked for.
+    fn open(&self) -> gpu::Result<Arc<Gpu>> {
+        Gpu::open(&gpu::Options { selection: self.selection(), ..Default::default() })
+    }
+}
+
+#[derive(Subcommand)]
 enum Command {
+    Generate(Box<generate::Arguments>),
+    Inspect(inspect::Arguments),
+    Devices(devices::Arguments),
+    Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
     Bench(bench::Bench),
 }
 
-/// Which device to compute on.
-#[derive(Debug, Args)]
-pub struct Device {
-    /// Adapter to compute on: its number in `mos devices`, or a part of its name
-    #[arg(long, global = true, env = "MOS_ADAPTER", value_name = "ADAPTER")]
-    adapter: Option<String>,
+/// How a command fails.
+enum Failure {
+    /// Exit code 1.
+    Failed(Box<dyn std::error::Error>),
+    /// Exit code 2: the arguments contradict each other in a way that the parser cannot see.
+    Usage(String),
+    /// Nobody reads our output any more (`mos devices | head -1`): nothing is wrong.
+    Unread,
 }
 
-impl Device {
-    pub fn open(&self) -> Result<Arc<Gpu>, Box<dyn Error>> {
-        let selection = self.adapter.clone().map_or(Selection::Best, Selection::Matching);
-        Ok(Gpu::open(&Options { selection, ..Options::default() })?)
+type Result<T> = std::result::Result<T, Failure>;
+
+impl<E: std::error::Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Failed(Box::new(error))
     }
 }
 
+/// Parses the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
+    without_a_desktop();
     let cli = Cli::parse();
+    let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);
     let done = match &cli.command {
-        Command::Bench(bench) => bench::run(bench, &cli.device),
+        Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
+        Command::Inspect(arguments) => inspect::run(arguments, &terminal),
+        Command::Bench(bench) => bench::run(bench, &cli.global).map_err(Failure::Failed),
+        Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
+        Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+        Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => {
+            terminal.error(&*error);
+            ExitCode::from(1)
         }
+        Err(Failure::Usage(message)) => {
+            terminal.error_line(&message);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Mesa's layer that asks the desktop for its favourite adapter complains on standard error where there is no desktop.
+fn without_a_desktop() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }

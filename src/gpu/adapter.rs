@@ -25,7 +25,7 @@ pub struct AdapterReport {
     pub f16: bool,
     /// Subgroup sizes, where the adapter has subgroup operations.
     pub subgroups: Option<(u32, u32)>,
-    /// Sizes m x n x k of cooperative matrices.
+    /// Sizes m x n x k and element types of cooperative matrices.
     pub cooperative_matrices: Vec<String>,
     pub timestamps: bool,
     /// How numbers are held by default.
@@ -110,6 +110,12 @@ impl Schedule {
     }
 }
 
+/// Sizes and element types of one kind of cooperative matrices: `8x8x8 f16 to f32`.
+fn matrix(m: &wgpu::CooperativeMatrixProperties) -> String {
+    let [from, to] = [m.ab_type, m.cr_type].map(|scalar| format!("{scalar:?}").to_lowercase());
+    format!("{}x{}x{} {from} to {to}", m.m_size, m.n_size, m.k_size)
+}
+
 fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let matrices = adapter.cooperative_matrix_properties();
@@ -127,7 +133,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         storage_buffers: limits.max_storage_buffers_per_shader_stage,
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
-        cooperative_matrices: matrices.iter().map(|m| format!("{m:?}")).collect(),
+        cooperative_matrices: matrices.iter().map(matrix).collect(),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         precision: "weights as in the file (f16 or f32), activations and sums f32",
         schedule: Schedule::of(&info).name(),
@@ -158,42 +164,46 @@ pub fn list() -> Vec<AdapterReport> {
     adapters(&instance(None)).iter().enumerate().map(|(i, a)| report(i, a)).collect()
 }
 
-/// The adapter that `selection` names.
+/// Which of `adapters` a selection names: its place in the list.
 ///
 /// # Errors
 /// [`Error::NoAdapter`] says what to install on this platform; [`Error::NoMatch`] lists what there is.
+pub fn choose(adapters: &[AdapterReport], selection: &Selection) -> Result<usize> {
+    let Selection::Matching(selector) = selection else {
+        let rank = |adapter: &AdapterReport| match adapter.kind {
+            "discrete" => 0,
+            "integrated" => 1,
+            "virtual" => 2,
+            "cpu" => 4,
+            _ => 3,
+        };
+        let best = (0..adapters.len()).min_by_key(|&i| rank(&adapters[i]));
+        return best.ok_or(Error::NoAdapter { hint: HINT });
+    };
+    if adapters.is_empty() {
+        return Err(Error::NoAdapter { hint: HINT });
+    }
+    let wanted = selector.to_lowercase();
+    let by_index = wanted.parse().ok().filter(|&index: &usize| index < adapters.len());
+    let by_name = || adapters.iter().position(|a| a.name.to_lowercase().contains(&wanted));
+    by_index.or_else(by_name).ok_or_else(|| {
+        let names: Vec<String> = adapters.iter().map(|a| format!("{}: {}", a.index, a.name)).collect();
+        Error::NoMatch { selector: selector.clone(), available: names.join(", ") }
+    })
+}
+
+/// The adapter that `selection` names.
+///
+/// # Errors
+/// Those of [`choose`].
 pub fn select(selection: &Selection) -> Result<wgpu::Adapter> {
     let noop = match selection {
         Selection::Noop(limits) => Some(&**limits),
         _ => None,
     };
     let mut found = adapters(&instance(noop));
-    let position = match selection {
-        Selection::Matching(selector) => {
-            let wanted = selector.to_lowercase();
-            let by_name = || found.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted));
-            let position = match wanted.parse::<usize>() {
-                Ok(index) if index < found.len() => Some(index),
-                _ => by_name(),
-            };
-            if position.is_none() && !found.is_empty() {
-                let names: Vec<String> = found.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.get_info().name)).collect();
-                return Err(Error::NoMatch { selector: selector.clone(), available: names.join(", ") });
-            }
-            position
-        }
-        _ => (0..found.len()).min_by_key(|&i| match found[i].get_info().device_type {
-            wgpu::DeviceType::DiscreteGpu => 0,
-            wgpu::DeviceType::IntegratedGpu => 1,
-            wgpu::DeviceType::VirtualGpu => 2,
-            wgpu::DeviceType::Other => 3,
-            wgpu::DeviceType::Cpu => 4,
-        }),
-    };
-    match position {
-        Some(position) => Ok(found.swap_remove(position)),
-        None => Err(Error::NoAdapter { hint: HINT }),
-    }
+    let reports: Vec<AdapterReport> = found.iter().enumerate().map(|(i, a)| report(i, a)).collect();
+    Ok(found.swap_remove(choose(&reports, selection)?))
 }
 
 #[cfg(target_os = "linux")]

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
@@ -20,6 +22,39 @@ pub enum Precision {
     AsStored,
     F16,
     F32,
+}
+
+impl Precision {
+    pub const ALL: [Self; 3] = [Self::AsStored, Self::F16, Self::F32];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AsStored => "as-stored",
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no precision's.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown precision `{0}`: expected as-stored, f16 or f32")]
+pub struct UnknownPrecision(pub String);
+
+impl FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(name: &str) -> std::result::Result<Self, UnknownPrecision> {
+        let found = Self::ALL.into_iter().find(|precision| precision.name() == name);
+        found.ok_or_else(|| UnknownPrecision(name.to_string()))
+    }
 }
 
 /// Weights on a device, in their kernels' layouts, shared by all programs that use them.

@@ -1,12 +1,13 @@
 //! Pictures from and to files.
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Cursor, Read, Seek, Write};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek, Write};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::png_text::{self, TextChunk};
 use super::{Error, Parameters, Picture, Result, check_size};
+use crate::output;
 
 /// No picture file is larger; what is, is something else.
 const MAX_FILE: u64 = 1 << 30;
@@ -30,10 +31,7 @@ impl Picture {
     /// A name that belongs to another format; a folder that is missing or closed to us; a full disk.
     pub fn save(&self, path: impl AsRef<Path>, parameters: Option<&Parameters>) -> Result<()> {
         let path = path.as_ref();
-        let other = path.extension().and_then(ImageFormat::from_extension);
-        if other.is_some_and(|format| format != ImageFormat::Png) {
-            return Err(Error::NotPng { path: path.to_path_buf() });
-        }
+        check_name(path)?;
         let text = parameters.map(Parameters::to_chunks).unwrap_or_default();
         write_atomically(path, |out| self.write_png(out, &text))
     }
@@ -52,6 +50,24 @@ impl Picture {
         writer.write_image_data(&self.rgb).map_err(as_io)?;
         writer.finish().map_err(as_io)
     }
+}
+
+/// Whether a picture could be saved there, as far as can be told before there is one.
+///
+/// # Errors
+/// Those of [`Picture::save`].
+pub fn check_destination(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    check_name(path)?;
+    output::check(path).map_err(|source| Error::Unwritable { path: path.to_path_buf(), source })
+}
+
+fn check_name(path: &Path) -> Result<()> {
+    let other = path.extension().and_then(ImageFormat::from_extension);
+    if other.is_some_and(|format| format != ImageFormat::Png) {
+        return Err(Error::NotPng { path: path.to_path_buf() });
+    }
+    Ok(())
 }
 
 /// Decodes any picture file, upright, after checking that its size is sane.
@@ -115,28 +131,7 @@ fn webp_is_cut(bytes: &[u8]) -> bool {
     length.is_none_or(|length| u64::from(length) + 8 > bytes.len() as u64)
 }
 
-/// Writes a file beside its final name and renames it when it is complete and on the disk.
+/// As [`output::write`], with the file's name in errors.
 pub(super) fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let unwritable = |source| Error::Unwritable { path: path.to_path_buf(), source };
-    if path.is_dir() {
-        return Err(unwritable(std::io::ErrorKind::IsADirectory.into()));
-    }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".mos-").suffix(".tmp");
-    // Otherwise only the owner could read the picture.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut beside = builder.tempfile_in(folder).map_err(|e| unwritable(plain(e)))?;
-    let mut out = BufWriter::new(beside.as_file_mut());
-    write(&mut out).and_then(|()| out.flush()).map_err(unwritable)?;
-    drop(out);
-    beside.as_file().sync_all().map_err(unwritable)?;
-    beside.persist(path).map_err(|e| unwritable(e.error))?;
-    Ok(())
-}
-
-/// The error without the name of the file beside, which means nothing to the user.
-fn plain(error: std::io::Error) -> std::io::Error {
-    error.raw_os_error().map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
+    output::write(path, write).map_err(|source| Error::Unwritable { path: path.to_path_buf(), source })
 }

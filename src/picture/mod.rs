@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use image::imageops::FilterType;
 use image::{ImageBuffer, Rgb};
 
+pub use file::check_destination;
 pub use mask::{Mask, Scaling};
 pub use parameters::Parameters;
 pub use sheet::Sheet;

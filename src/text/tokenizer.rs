@@ -17,7 +17,7 @@ use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl};
 
 use super::added_word::AddedWord;
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{Files, Vocabulary};
 use super::{Error, Result};
 
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -48,7 +48,20 @@ impl Tokenizer {
     /// # Errors
     /// Names the file that is missing, unreadable or at odds with the others.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::build(Vocabulary::open(folder.as_ref())?)
+        let folder = folder.as_ref();
+        Self::from_files(folder, &|name| match std::fs::read_to_string(folder.join(name)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        })
+    }
+
+    /// As [`open`](Self::open), from files that `read` gives by name, `None` where there is none; `folder` stands for their
+    /// folder in errors.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn from_files(folder: &Path, read: &dyn Fn(&str) -> std::io::Result<Option<String>>) -> Result<Self> {
+        Self::build(Vocabulary::open(&Files { folder, read })?)
     }
 
     /// CLIP's standard vocabulary of 49408 tokens, for checkpoints that bring no tokenizer; padded with the end mark, as

@@ -3,7 +3,7 @@
 //! Sources, as `transformers` reads them: `tokenizer.json`, or `vocab.json` + `merges.txt`; `tokenizer_config.json`,
 //! over which `special_tokens_map.json` goes unless the config lists the added tokens itself; `added_tokens.json`.
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -61,23 +61,22 @@ impl Vocabulary {
     }
 
     /// Reads the tokenizer files of a model folder's `tokenizer` directory.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let json = folder.join("tokenizer.json");
-        let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-        let config = read_object_if_there(&folder.join("tokenizer_config.json"))?;
+    pub fn open(files: &Files) -> Result<Self> {
+        let config = files.object("tokenizer_config.json")?;
         let mut added = BTreeMap::new();
-        let mut vocabulary = if json.is_file() {
-            let file = read_object(&json)?;
+        let json = files.folder.join("tokenizer.json");
+        let mut vocabulary = if let Some(file) = files.object("tokenizer.json")? {
             let vocabulary = Self::from_tokenizer_json(&json, &file)?;
             added = added_word::of_tokenizer_json(&json, &file)?;
             vocabulary
-        } else if vocab.is_file() && merges.is_file() {
-            let tokens = tokens_of(&vocab, &read_object(&vocab)?)?;
-            Self::plain(vocab, tokens, parse_merges(&merges, &read(&merges)?)?)
+        } else if let (Some(tokens), Some(merges)) = (files.object("vocab.json")?, files.text("merges.txt")?) {
+            let (vocab, merges_path) = (files.folder.join("vocab.json"), files.folder.join("merges.txt"));
+            let tokens = tokens_of(&vocab, &tokens)?;
+            Self::plain(vocab, tokens, parse_merges(&merges_path, &merges)?)
         } else {
-            return Err(Error::NoTokenizer { folder: folder.to_path_buf() });
+            return Err(Error::NoTokenizer { folder: files.folder.to_path_buf() });
         };
-        vocabulary.read_marks(folder, config.unwrap_or_default(), added)?;
+        vocabulary.read_marks(files, config.unwrap_or_default(), added)?;
         Ok(vocabulary)
     }
 
@@ -128,8 +127,8 @@ impl Vocabulary {
     }
 
     /// Marks, added words and the length from the small files beside the vocabulary.
-    fn read_marks(&mut self, folder: &Path, mut config: Map<String, Value>, listed: BTreeMap<u32, AddedWord>) -> Result<()> {
-        let config_path = folder.join("tokenizer_config.json");
+    fn read_marks(&mut self, files: &Files, mut config: Map<String, Value>, listed: BTreeMap<u32, AddedWord>) -> Result<()> {
+        let config_path = files.folder.join("tokenizer_config.json");
         if let Some(length) = config.get("model_max_length") {
             let number = length.as_f64().filter(|n| *n >= 3.0 && n.fract() == 0.0).ok_or_else(|| Error::Invalid {
                 path: config_path.clone(),
@@ -139,17 +138,17 @@ impl Vocabulary {
                 self.max_length = number as usize;
             }
         }
-        let map_path = folder.join("special_tokens_map.json");
+        let map_path = files.folder.join("special_tokens_map.json");
         let mut from_map = Map::new();
         if let Some(decoder) = config.get("added_tokens_decoder") {
             self.added = added_word::of_config(&config_path, decoder)?;
         } else {
-            if let Some(map) = read_object_if_there(&map_path)? {
+            if let Some(map) = files.object("special_tokens_map.json")? {
                 config.extend(map.clone());
                 from_map = map;
             }
-            let path = folder.join("added_tokens.json");
-            if let Some(words) = read_object_if_there(&path)? {
+            if let Some(words) = files.object("added_tokens.json")? {
+                let path = files.folder.join("added_tokens.json");
                 for (word, id) in tokens_of(&path, &words)? {
                     self.added.insert(id, AddedWord::word(word));
                 }
@@ -234,15 +233,21 @@ fn tokens_of(path: &Path, object: &Map<String, Value>) -> Result<Vec<(String, u3
     object.iter().map(pair).collect()
 }
 
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })
+/// The files of a tokenizer.
+pub struct Files<'a> {
+    /// The folder that they are in, or the name of one that errors are to show.
+    pub folder: &'a Path,
+    /// A file's text by its name; `None`: there is no such file.
+    pub read: &'a dyn Fn(&str) -> io::Result<Option<String>>,
 }
 
-fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    serde_json::from_str(&read(path)?)
-        .map_err(|e| Error::Invalid { path: path.to_path_buf(), reason: format!("not a JSON object: {e}") })
-}
+impl Files<'_> {
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        (self.read)(name).map_err(|source| Error::Unreadable { path: self.folder.join(name), source })
+    }
 
-fn read_object_if_there(path: &Path) -> Result<Option<Map<String, Value>>> {
-    if path.is_file() { read_object(path).map(Some) } else { Ok(None) }
+    fn object(&self, name: &str) -> Result<Option<Map<String, Value>>> {
+        let invalid = |e| Error::Invalid { path: self.folder.join(name), reason: format!("not a JSON object: {e}") };
+        self.text(name)?.map(|text| serde_json::from_str(&text)).transpose().map_err(invalid)
+    }
 }

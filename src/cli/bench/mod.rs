@@ -12,7 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 
-use crate::cli::Device;
+use crate::cli::Global;
 use mixofshow::gpu::{Gpu, Schedule};
 use mixofshow::graph::Program;
 
@@ -123,7 +123,7 @@ fn fastest(program: &Program, repeat: usize, clock: Clock) -> Result<f64, Box<dy
     Ok(best)
 }
 
-pub fn run(bench: &Bench, device: &Device) -> Result<(), Box<dyn Error>> {
+pub fn run(bench: &Bench, device: &Global) -> Result<(), Box<dyn Error>> {
     let gpu: Arc<Gpu> = device.open()?;
     match &bench.what {
         What::Kernels(options) => kernels::run(options, &gpu),

@@ -36,8 +36,6 @@ pub enum Error {
     Text(#[from] text::Error),
     #[error(transparent)]
     Picture(#[from] picture::Error),
-    #[error("the tokenizer's files could not be unpacked: {0}")]
-    Unpack(#[from] std::io::Error),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,8 +1,9 @@
 //! From a checkpoint to a pipeline.
 
+use std::io;
 use std::sync::Arc;
 
-use crate::checkpoint::{Checkpoint, Folder, TokenizerFiles};
+use crate::checkpoint::{Checkpoint, TokenizerFiles};
 use crate::diffusion::config::SchedulerConfig;
 use crate::gpu::Gpu;
 use crate::graph::Precision;
@@ -76,27 +77,17 @@ impl Pipeline {
 fn tokenizer(files: &TokenizerFiles) -> Result<Tokenizer> {
     Ok(match files {
         TokenizerFiles::Standard { pad } => Tokenizer::clip_standard()?.with_pad(pad)?,
-        TokenizerFiles::Folder(folder) => match folder.disk_path() {
-            Some(path) => Tokenizer::open(path)?,
-            None => unpacked(folder)?,
-        },
+        TokenizerFiles::Folder(folder) => Tokenizer::from_files(folder.path(), &|name| {
+            let bytes = folder.read(name).map_err(io::Error::other)?;
+            bytes.map(|bytes| String::from_utf8(bytes.into_owned()).map_err(io::Error::other)).transpose()
+        })?,
     })
-}
-
-/// The tokenizer of a compiled-in model, whose files are put on disk for as long as they are read.
-fn unpacked(folder: &Folder) -> Result<Tokenizer> {
-    let place = tempfile::tempdir()?;
-    for name in folder.names() {
-        if let Some(bytes) = folder.read(&name)? {
-            std::fs::write(place.path().join(&name), bytes)?;
-        }
-    }
-    Ok(Tokenizer::open(place.path())?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Folder;
 
     #[test]
     fn a_compiled_in_tokenizer_is_the_one_on_disk() {

@@ -1,0 +1,85 @@
+//! Models by name: the one that ships with the program, and those in a folder of models.
+use std::path::{Path, PathBuf};
+
+use include_dir::{Dir, include_dir};
+
+use super::{Checkpoint, Error};
+
+/// The name of the model that ships with the program.
+pub const SHIPPED: &str = "tiny";
+
+/// The folder `models/tiny`, compiled in: the program works wherever it is copied to.
+static TINY: Dir = include_dir!("$CARGO_MANIFEST_DIR/models/tiny");
+
+impl Checkpoint {
+    /// The model that ships with the program, a very small Stable Diffusion.
+    pub fn shipped() -> Result<Self, Error> {
+        Self::embedded(SHIPPED, &TINY)
+    }
+
+    /// Opens the model that a user names: by the name [`SHIPPED`] the one that ships with the program (a folder of that name is
+    /// meant by `./tiny`); else a path; else a file or folder of that name in `models`, with or without `.safetensors`.
+    ///
+    /// # Errors
+    /// A name that leads nowhere, with the places that were looked at; whatever [`open`](Self::open) finds.
+    pub fn open_named(name: &str, models: Option<&Path>) -> Result<Self, Error> {
+        match find(name, models)? {
+            Some(path) => Self::open(&path),
+            None => Self::shipped(),
+        }
+    }
+}
+
+/// Where the model is that a user names, by the rule of [`Checkpoint::open_named`]; `None`: it ships with the program.
+///
+/// # Errors
+/// A name that leads nowhere, with the places that were looked at.
+pub fn find(name: &str, models: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+    if name == SHIPPED {
+        return Ok(None);
+    }
+    let mut places = vec![PathBuf::from(name)];
+    if let Some(models) = models.filter(|_| !name.is_empty() && Path::new(name).is_relative()) {
+        places.extend([models.join(name), models.join(format!("{name}.safetensors"))]);
+    }
+    if let Some(place) = places.iter().find(|place| place.exists()) {
+        return Ok(Some(place.clone()));
+    }
+    let mut problem = "there is no such file or folder".to_string();
+    if let Some(models) = models {
+        problem += &format!(", nor a model of that name in {}", models.display());
+    }
+    if name.trim_end_matches('/').ends_with("models/tiny") {
+        problem += &format!("; the model that ships with the program is called `{SHIPPED}`");
+    }
+    Err(Error::Unrecognised { path: name.into(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_to_the_shipped_model_then_to_paths_then_to_the_folder_of_models() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mine.safetensors");
+        std::fs::write(&file, b"").unwrap();
+        let models = Some(folder.path());
+        assert_eq!(find(file.to_str().unwrap(), None).unwrap(), Some(file.clone()));
+        assert_eq!(find("mine.safetensors", models).unwrap(), Some(file.clone()));
+        assert_eq!(find("mine", models).unwrap(), Some(file));
+        assert_eq!(find(SHIPPED, models).unwrap(), None);
+        let error = find("yours", models).unwrap_err().to_string();
+        assert!(error.starts_with("yours: ") && error.contains(folder.path().to_str().unwrap()), "{error}");
+        assert!(find("", models).is_err());
+        let error = find("no/models/tiny/", None).unwrap_err().to_string();
+        assert!(error.contains("`tiny`"), "{error}");
+    }
+
+    #[test]
+    fn the_shipped_model_has_all_its_networks() {
+        let model = Checkpoint::shipped().unwrap();
+        let on_disk = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")).unwrap();
+        assert_eq!(model.hash(), on_disk.hash());
+    }
+}

@@ -1,0 +1,208 @@
+//! What `mos generate` takes, and how it changes a recipe.
+use std::path::PathBuf;
+
+use mixofshow::checkpoint::SHIPPED;
+use mixofshow::diffusion::random::RngKind;
+use mixofshow::diffusion::recipe::Recipe;
+use mixofshow::diffusion::sampler::SamplerKind;
+use mixofshow::graph::Precision;
+use mixofshow::text::prompt::Syntax;
+
+use crate::cli::units;
+
+const SAMPLING: &str = "Sampling";
+const IMAGE: &str = "Starting from a picture";
+const MODEL: &str = "Model";
+const FILES: &str = "Output";
+const AGAIN: &str = "Again";
+
+const EXAMPLES: &str = "\
+Examples:
+  A picture by the model that ships with the program:
+    mos generate --prompt \"a red cat in the snow\" -o cat.png
+  Four by your own model, each named after its seed:
+    mos generate -m sd15.safetensors -p \"a castle by the sea\" --batch 4 -o 'castle-{seed}.png'
+  The very same picture again, then with another prompt:
+    mos generate --like cat.png -o again.png
+    mos generate --like cat.png -p \"a blue cat in the snow\" -o blue.png
+  Image to image, and painting only where a mask is white:
+    mos generate -p \"an oil painting\" --init-image photo.jpg --strength 0.6 -o painting.png
+    mos generate -p \"a hat\" --init-image photo.jpg --mask where.png -o hat.png
+
+Every PNG carries its settings: for --like, and as text that web UIs read.";
+
+/// Make pictures from a prompt
+///
+/// Makes pictures from a prompt with Stable Diffusion 1.x or 2.x, the same ones as diffusers would from the same seed. Without
+/// --model, by a very small model that ships with the program.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// What the picture shows; (word:1.2) weighs a word
+    #[arg(short, long, value_name = "TEXT")]
+    #[arg(required_unless_present = "like", help_heading = "Picture")]
+    prompt: Option<String>,
+    /// What it should not show
+    #[arg(short, long, value_name = "TEXT", visible_alias = "negative-prompt", help_heading = "Picture")]
+    negative: Option<String>,
+    /// Width and height in pixels [default: what the model was trained at]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = units::size, conflicts_with_all = ["width", "height"])]
+    #[arg(help_heading = "Picture")]
+    size: Option<(usize, usize)>,
+    /// Width in pixels
+    #[arg(long, value_name = "PIXELS", help_heading = "Picture")]
+    width: Option<usize>,
+    /// Height in pixels
+    #[arg(long, value_name = "PIXELS", help_heading = "Picture")]
+    height: Option<usize>,
+    /// How many pictures, with seeds that follow each other [default: 1]
+    #[arg(short, long, value_name = "COUNT", help_heading = "Picture")]
+    batch: Option<usize>,
+
+    /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced
+    ///
+    /// A PNG file: several pictures become cat-1.png, cat-2.png and so on. Or a folder (it exists, or the name ends in a
+    /// slash): files are named after prompt and seed. Or a pattern in which {seed} and {index} stand for a picture's seed and
+    /// number. Missing folders are made. A file of that name is replaced, once the new one is complete. [default: a file in
+    /// the current folder, named after prompt and seed]
+    #[arg(short, long, value_name = "PATH", help_heading = FILES)]
+    pub output: Option<PathBuf>,
+    /// Write the final latents to this safetensors file, [batch, channels, height, width]
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
+    pub save_latents: Option<PathBuf>,
+    /// Print a report as JSON instead of the files' names
+    #[arg(long, help_heading = FILES)]
+    pub json: bool,
+
+    /// Model: diffusers folder or safetensors file
+    ///
+    /// A folder in diffusers' layout or a single safetensors file, told apart by content. A name that is no path is looked for in
+    /// the folder that MOS_MODELS names; `tiny` is the model that ships with the program. [default: tiny]
+    #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
+    pub model: Option<String>,
+    /// How weights are held on the device: as-stored, f16 or f32 [default: as-stored]
+    #[arg(long, value_name = "TYPE", help_heading = MODEL)]
+    precision: Option<Precision>,
+    /// How many of the text encoder's last layers to leave out [default: 0]
+    #[arg(long, value_name = "LAYERS", help_heading = MODEL)]
+    clip_skip: Option<usize>,
+    /// Read prompts beyond 77 tokens in chunks instead of cutting them
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true, help_heading = MODEL)]
+    long_prompt: Option<bool>,
+    /// Whether brackets in prompts weigh words: auto, on or off [default: auto]
+    ///
+    /// Whether `(word:1.2)`, `((word))`, `[word]` and `BREAK` mean what they do in web UIs. auto: if the prompt has a mark of
+    /// it that is unmistakable, such as an explicit weight. on: always. off: brackets are text.
+    #[arg(long, value_name = "WHEN", value_parser = syntax, help_heading = MODEL)]
+    prompt_syntax: Option<Syntax>,
+    /// Decode pictures in tiles of this many pixels a side [default: whole where memory allows]
+    #[arg(long, value_name = "PIXELS", help_heading = MODEL)]
+    tile: Option<usize>,
+
+    /// Sampling steps [default: 25]
+    #[arg(long, value_name = "COUNT", help_heading = SAMPLING)]
+    steps: Option<usize>,
+    /// How closely to follow the prompt; 1: no guidance, twice as fast [default: 7.5]
+    #[arg(short, long, value_name = "SCALE", visible_alias = "cfg", help_heading = SAMPLING)]
+    guidance: Option<f32>,
+    /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde or lcm [default: the model's own]
+    #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
+    sampler: Option<SamplerKind>,
+    /// Karras' noise levels; for euler, heun, dpmpp-2m and dpmpp-2m-sde
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true, help_heading = SAMPLING)]
+    karras: Option<bool>,
+    /// Fresh noise in ddim's steps, 0 to 1 [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    eta: Option<f64>,
+    /// Seed of the first picture [default: random, and printed]
+    #[arg(long, value_name = "NUMBER", help_heading = SAMPLING)]
+    seed: Option<u64>,
+    /// Whose random numbers: torch (as on a CPU) or philox (as on CUDA) [default: torch]
+    #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
+    rng: Option<RngKind>,
+    /// Start from the noise in this safetensors file, [batch, channels, height, width]
+    #[arg(long, value_name = "FILE", help_heading = SAMPLING)]
+    pub latents: Option<PathBuf>,
+
+    /// Start from this picture instead of noise
+    #[arg(short, long, value_name = "PICTURE", help_heading = IMAGE)]
+    pub init_image: Option<PathBuf>,
+    /// How much to change it, 0 to 1 [default: 0.8]
+    #[arg(long, value_name = "SHARE", help_heading = IMAGE)]
+    strength: Option<f64>,
+    /// Paint only where this picture is white
+    #[arg(long, value_name = "PICTURE", help_heading = IMAGE)]
+    pub mask: Option<PathBuf>,
+
+    /// Take all settings from this picture's file; options that are given change them
+    ///
+    /// Takes prompt, seed, size, model and all else from a PNG that was made by this program, and gives the very same picture,
+    /// or from a web UI's as far as its settings have a counterpart. Options that are given replace what the file says.
+    #[arg(long, value_name = "PNG", help_heading = AGAIN)]
+    pub like: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Replaces what a recipe says by what was given. A seed that nobody has named is drawn.
+    pub fn apply(&self, recipe: &mut Recipe) {
+        let request = &mut recipe.request;
+        fn set<T: Clone>(field: &mut T, given: &Option<T>) {
+            if let Some(given) = given {
+                *field = given.clone();
+            }
+        }
+        set(&mut request.prompt, &self.prompt);
+        set(&mut request.negative_prompt, &self.negative);
+        request.width = self.size.map(|(width, _)| width).or(self.width).or(request.width);
+        request.height = self.size.map(|(_, height)| height).or(self.height).or(request.height);
+        set(&mut request.batch, &self.batch);
+        set(&mut recipe.precision, &self.precision);
+        set(&mut request.clip_skip, &self.clip_skip);
+        set(&mut request.prompt_options.long_prompt, &self.long_prompt);
+        set(&mut request.prompt_options.syntax, &self.prompt_syntax);
+        request.tile = self.tile.or(request.tile);
+        set(&mut request.steps, &self.steps);
+        set(&mut request.guidance, &self.guidance);
+        request.sampler = self.sampler.or(request.sampler);
+        set(&mut request.karras, &self.karras);
+        set(&mut request.eta, &self.eta);
+        set(&mut request.rng, &self.rng);
+        set(&mut request.strength, &self.strength);
+        if self.model.is_some() {
+            recipe.model = self.model.clone();
+        }
+        recipe.model.get_or_insert_with(|| SHIPPED.to_string());
+        match self.seed {
+            Some(seed) => request.seed = seed,
+            None if self.like.is_none() => request.seed = random_seed(),
+            None => {}
+        }
+    }
+
+    /// Whether `--strength` was given.
+    pub fn has_strength(&self) -> bool {
+        self.strength.is_some()
+    }
+
+    /// Whether `--batch` was given.
+    pub fn has_batch(&self) -> bool {
+        self.batch.is_some()
+    }
+}
+
+/// 32 bits: what all programs take, and short enough to be typed.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish() >> 32
+}
+
+fn syntax(text: &str) -> Result<Syntax, String> {
+    match text {
+        "auto" => Ok(Syntax::Auto),
+        "on" => Ok(Syntax::On),
+        "off" => Ok(Syntax::Off),
+        _ => Err("expected auto, on or off".to_string()),
+    }
+}

@@ -1,0 +1,243 @@
+//! `mos inspect`
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
+use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
+use mixofshow::diffusion::pipeline::{Pipeline, Request};
+use mixofshow::gpu::{self, Gpu};
+use mixofshow::graph::Precision;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::terminal::Terminal;
+use super::{Result, files, units};
+
+/// Tell what a model, LoRA or any safetensors file holds
+///
+/// Reads a model folder (diffusers' layout), the folder of one network, or a safetensors file: what it is, its networks with
+/// their configurations, sizes and element types, a LoRA's dialect and ranks, the words of a textual inversion, metadata, and
+/// the device memory that a picture takes. No weights are loaded and no graphics adapter is needed.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// File or folder, or a model's name as `generate` takes it [default: the model that ships with the program]
+    path: Option<String>,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+    /// Tell the device memory for pictures of this size [default: what the model was trained at]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = units::size)]
+    size: Option<(usize, usize)>,
+    /// Print JSON: all that is known, every tensor included
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
+    let name = arguments.path.as_deref().unwrap_or(SHIPPED);
+    let path = find(name, files::models().as_deref())?;
+    let (report, model) = match &path {
+        Some(path) => {
+            let report = inspect(path)?;
+            let is_model = matches!(report.what, What::DiffusersFolder | What::SingleFileSd1 | What::SingleFileSd2);
+            (report, is_model.then(|| Checkpoint::open(path)).transpose()?)
+        }
+        None => {
+            let model = Checkpoint::shipped()?;
+            (inspect_model(&model), Some(model))
+        }
+    };
+    let memory = model.map(|model| plan(&model, arguments.size));
+    if arguments.json {
+        let memory = memory.and_then(|planned| planned.ok());
+        return terminal.print_json(&Inspected { report: &report, memory });
+    }
+    terminal.print(describe(&report, terminal.verbose()))?;
+    match memory {
+        Some(Ok(memory)) => terminal.print(memory)?,
+        // A broken or unusual model can still be looked at.
+        Some(Err(error)) => terminal.warning(format!("pictures cannot be made with it: {error}")),
+        None => {}
+    }
+    if arguments.tensors {
+        for component in &report.components {
+            terminal.print(format!("\n{}", tensors(component)))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Inspected<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Memory>,
+}
+
+/// What one picture takes on a device with no more than WebGPU's basic limits, in bytes.
+#[derive(Serialize)]
+struct Memory {
+    width: usize,
+    height: usize,
+    weights: u64,
+    sampling: u64,
+    decoding: u64,
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let [weights, sampling, decoding] = [self.weights, self.sampling, self.decoding].map(units::bytes);
+        writeln!(f, "\ndevice memory for a picture of {}x{}", self.width, self.height)?;
+        write!(f, "  weights: {weights}\n  sampling: {sampling}\n  decoding: {decoding}")
+    }
+}
+
+/// Plans a picture without any device.
+fn plan(model: &Checkpoint, size: Option<(usize, usize)>) -> std::result::Result<Memory, Box<dyn std::error::Error>> {
+    let gpu = Gpu::open(&gpu::Options { selection: gpu::Selection::Noop(Box::default()), ..Default::default() })?;
+    let pipeline = Pipeline::load(&gpu, model, Precision::default())?;
+    let (width, height) = size.unwrap_or(pipeline.default_size());
+    let request = Request { width: Some(width), height: Some(height), ..Request::default() };
+    let planned = pipeline.plan_memory(&request)?;
+    Ok(Memory { width, height, weights: planned.weights, sampling: planned.sampling, decoding: planned.decoding })
+}
+
+fn describe(report: &Report, all: bool) -> String {
+    let mut text = format!("{}: {}", report.path.display(), report.what.describe());
+    text += &format!(", {} weights, {}\n", units::count(report.parameters()), units::bytes(report.bytes()));
+    text += &format!("\n{}\n", components(report));
+    for component in &report.components {
+        text += &config(&component.name, &component.config, all);
+        if !component.ignored.is_empty() {
+            text += &format!("  {} tensors without meaning for it are passed over\n", component.ignored.len());
+        }
+    }
+    if let Some(scheduler) = &report.scheduler {
+        text += &config("scheduler", scheduler, all);
+    }
+    if let Some(lora) = &report.lora {
+        let list = |pairs: Vec<String>| pairs.join(", ");
+        let forms: Vec<String> = lora.forms.iter().map(plain).collect();
+        text += &format!("\nLoRA: {} names, {}\n", plain(&lora.dialect), forms.join(" and "));
+        text += &format!("  layers  {}\n", list(lora.layers.iter().map(|(n, c)| format!("{n} {c}")).collect()));
+        text += &format!("  rank    {}\n", list(lora.ranks.iter().map(|(r, c)| format!("{r} ({c} layers)")).collect()));
+        if !lora.alphas.is_empty() {
+            text += &format!("  alpha   {}\n", list(lora.alphas.iter().map(|(a, c)| format!("{a} ({c} layers)")).collect()));
+        }
+        for (word, shape) in &lora.words {
+            text += &format!("  word    {word} {shape:?}\n");
+        }
+    }
+    for word in &report.words {
+        text += &format!("\nword {}: {} vectors of {}\n", word.word, word.vectors, word.width);
+    }
+    if !report.metadata.is_empty() {
+        text += "\nmetadata\n";
+        for (key, value) in &report.metadata {
+            text += &format!("  {key}: {}\n", if all { value.clone() } else { shortened(value) });
+        }
+    }
+    for note in &report.notes {
+        text += &format!("\nnote: {note}\n");
+    }
+    text.trim_end().to_string()
+}
+
+fn components(report: &Report) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["network", "tensors", "weights", "size", "type", "file"]);
+    for component in &report.components {
+        let types: Vec<String> = component.dtypes.keys().map(plain).collect();
+        let file = component.path.strip_prefix(&report.path).unwrap_or(&component.path);
+        table.add_row([
+            component.name.clone(),
+            component.tensors.len().to_string(),
+            units::count(component.parameters),
+            units::bytes(component.bytes),
+            types.join(", "),
+            file.display().to_string(),
+        ]);
+    }
+    right_aligned(&mut table, 1..4);
+    table
+}
+
+fn tensors(component: &ComponentReport) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header([component.name.as_str(), "shape", "type", "size"]);
+    for tensor in &component.tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        table.add_row([tensor.name.clone(), shape.join(" x "), plain(&tensor.dtype), units::bytes(tensor.bytes)]);
+    }
+    right_aligned(&mut table, 3..4);
+    table
+}
+
+fn right_aligned(table: &mut Table, columns: std::ops::Range<usize>) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// What of a configuration tells models apart; the rest is for `--verbose`.
+const TELLING: [&str; 28] = [
+    "_class_name",
+    "sample_size",
+    "in_channels",
+    "out_channels",
+    "block_out_channels",
+    "layers_per_block",
+    "attention_head_dim",
+    "num_attention_heads",
+    "cross_attention_dim",
+    "use_linear_projection",
+    "norm_num_groups",
+    "latent_channels",
+    "scaling_factor",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "projection_dim",
+    "max_position_embeddings",
+    "hidden_act",
+    "prediction_type",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "num_train_timesteps",
+    "timestep_spacing",
+    "steps_offset",
+    "rescale_betas_zero_snr",
+];
+
+fn config(name: &str, config: &Value, all: bool) -> String {
+    let empty = Map::new();
+    let config = config.as_object().unwrap_or(&empty);
+    let told = config.iter().filter(|(key, value)| all || (TELLING.contains(&key.as_str()) && !value.is_null()));
+    let lines: Vec<String> = told.map(|(key, value)| format!("  {key}: {}", plain(value))).collect();
+    if lines.is_empty() { String::new() } else { format!("\n{name}\n{}\n", lines.join("\n")) }
+}
+
+/// As JSON, but words without their quotes.
+fn plain(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(text)) => text,
+        Ok(value) => value.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 100;
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} ... ({} characters; --verbose shows all)", &line[..end], text.chars().count()),
+        None => line,
+    }
+}

@@ -1,0 +1,121 @@
+//! Printing: results to standard output, everything else to standard error, colours only on a terminal.
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+
+use clap::builder::styling::{AnsiColor, Effects, Style, Styles};
+use serde::Serialize;
+
+use super::{Failure, Result};
+
+/// Colours of the help texts.
+pub const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().effects(Effects::BOLD))
+    .usage(AnsiColor::Green.on_default().effects(Effects::BOLD))
+    .literal(AnsiColor::Cyan.on_default().effects(Effects::BOLD))
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const ERROR: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
+const WARNING: Style = AnsiColor::Yellow.on_default().effects(Effects::BOLD);
+const NOTE: Style = Style::new().effects(Effects::DIMMED);
+
+/// Where and how much to print.
+pub struct Terminal {
+    quiet: bool,
+    verbose: bool,
+    colours: bool,
+    /// Whether standard error is a terminal, on which progress can be redrawn.
+    interactive: bool,
+}
+
+impl Terminal {
+    pub fn new(quiet: bool, verbose: bool) -> Self {
+        let interactive = io::stderr().is_terminal();
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { quiet, verbose, colours: interactive && !dumb && !set("NO_COLOR"), interactive: interactive && !dumb }
+    }
+
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    pub fn verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Whether lines on standard error can be redrawn.
+    pub fn interactive(&self) -> bool {
+        self.interactive
+    }
+
+    /// Whether standard error shows colours.
+    pub fn colours(&self) -> bool {
+        self.colours
+    }
+
+    /// A result, with a line end, to standard output.
+    pub fn print(&self, text: impl std::fmt::Display) -> Result<()> {
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Unread),
+            other => Ok(other.map_err(Unprintable)?),
+        }
+    }
+
+    /// A result as JSON, to standard output.
+    pub fn print_json(&self, value: &impl Serialize) -> Result<()> {
+        self.print(serde_json::to_string_pretty(value)?)
+    }
+
+    /// What happens, for people, to standard error.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            self.say(&text);
+        }
+    }
+
+    /// What only `--verbose` asks for.
+    pub fn detail(&self, text: impl std::fmt::Display) {
+        if self.verbose {
+            self.say(&self.styled(NOTE, &text.to_string()));
+        }
+    }
+
+    pub fn warning(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            self.say(&format!("{} {text}", self.styled(WARNING, "warning:")));
+        }
+    }
+
+    /// One line: the error and what caused it.
+    pub fn error(&self, error: &dyn Error) {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            // Many errors name their cause themselves.
+            let text = error.to_string();
+            if !message.contains(&text) {
+                message += &format!(": {text}");
+            }
+            cause = error.source();
+        }
+        self.error_line(&message);
+    }
+
+    pub fn error_line(&self, message: &str) {
+        self.say(&format!("{} {}", self.styled(ERROR, "error:"), message.trim_end()));
+    }
+
+    fn styled(&self, style: Style, text: &str) -> String {
+        if self.colours { format!("{style}{text}{style:#}") } else { text.to_string() }
+    }
+
+    /// Where standard error is closed there is nobody to tell.
+    fn say(&self, text: &dyn std::fmt::Display) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the result cannot be printed: {0}")]
+struct Unprintable(io::Error);

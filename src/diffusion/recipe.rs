@@ -1,0 +1,127 @@
+//! How a picture was made, in its file: written so that the picture can be made again, read from our own and from web UIs'
+//! pictures.
+mod foreign;
+mod stored;
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::pipeline::{Generated, Request};
+use super::sampler::SamplerKind;
+use crate::graph::Precision;
+use crate::picture::{self, Parameters, parameters};
+
+/// Everything that makes a picture the one it is.
+#[derive(Clone, Debug, Default)]
+pub struct Recipe {
+    /// What was asked for, without the pictures and latents that came from files: those are named below.
+    pub request: Request,
+    /// The model as it was named, if that is known.
+    pub model: Option<String>,
+    /// [`crate::checkpoint::Checkpoint::hash`] in hexadecimal digits, or the beginning of another program's hash.
+    pub model_hash: Option<String>,
+    pub precision: Precision,
+    pub image: Option<Source>,
+    pub mask: Option<Source>,
+    pub latents: Option<Source>,
+    /// Which of that file's latents the picture started from; 0 while recipes are made.
+    pub latents_index: usize,
+    /// On which adapter it was made; others agree up to rounding.
+    pub adapter: Option<String>,
+}
+
+/// A file that a picture was made from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Source {
+    pub path: PathBuf,
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A picture that does not tell how it was made.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    #[error(transparent)]
+    Picture(#[from] picture::Error),
+    #[error("{}: the file does not say how the picture was made (no text `mos` or `parameters` in it)", path.display())]
+    None { path: PathBuf },
+    #[error("{}: its settings cannot be read: {problem}", path.display())]
+    Settings { path: PathBuf, problem: String },
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+}
+
+impl Source {
+    /// The file as it is now.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn of(path: &Path) -> Result<Self, RecipeError> {
+        let unreadable = |source| RecipeError::Unreadable { path: path.to_path_buf(), source };
+        let mut file = std::fs::File::open(path).map_err(unreadable)?;
+        let mut sha = Sha256::new();
+        std::io::copy(&mut file, &mut sha).map_err(unreadable)?;
+        Ok(Self { path: path.to_path_buf(), sha256: hex(&sha.finalize()) })
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Recipe {
+    /// What goes into the file of picture `index` of those that were made by this recipe.
+    pub fn parameters(&self, generated: &Generated, index: usize) -> Parameters {
+        let seed = generated.seeds.get(index).copied().unwrap_or(self.request.seed);
+        let request = Request {
+            width: Some(generated.width),
+            height: Some(generated.height),
+            sampler: Some(generated.sampler),
+            seed,
+            ..self.request.clone()
+        };
+        let latents_index = self.latents_index + if self.latents.is_some() { index } else { 0 };
+        let made = Recipe { request, latents_index, ..self.clone() };
+        Parameters {
+            prompt: self.request.prompt.clone(),
+            negative_prompt: self.request.negative_prompt.clone(),
+            settings: foreign::settings(&made, generated.sampler),
+            mos: Some(stored::write(&made, index, generated.seeds.len())),
+        }
+    }
+
+    /// Reads how a picture was made out of its file. Besides come sentences for the user: what of another program's settings
+    /// means nothing here.
+    ///
+    /// # Errors
+    /// A file that is no picture, or does not tell; settings that are damaged.
+    pub fn read(path: &Path) -> Result<(Recipe, Vec<String>), RecipeError> {
+        let found = parameters::read(path)?.ok_or_else(|| RecipeError::None { path: path.to_path_buf() })?;
+        match &found.mos {
+            Some(own) => {
+                let settings = |problem| RecipeError::Settings { path: path.to_path_buf(), problem };
+                Ok((stored::read(own).map_err(settings)?, Vec::new()))
+            }
+            None => Ok(foreign::read(&found)),
+        }
+    }
+}
+
+/// The name that web UIs have for a sampler.
+fn web_name(sampler: SamplerKind) -> &'static str {
+    match sampler {
+        SamplerKind::Ddim => "DDIM",
+        SamplerKind::Pndm => "PLMS",
+        SamplerKind::Euler => "Euler",
+        SamplerKind::EulerAncestral => "Euler a",
+        SamplerKind::Heun => "Heun",
+        SamplerKind::Dpmpp2m => "DPM++ 2M",
+        SamplerKind::Dpmpp2mSde => "DPM++ 2M SDE",
+        SamplerKind::Lcm => "LCM",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Settings as web UIs write and read them: the text under the keyword `parameters`.
+use super::{Recipe, web_name};
+use crate::diffusion::pipeline::Request;
+use crate::diffusion::random::RngKind;
+use crate::diffusion::sampler::SamplerKind;
+use crate::picture::Parameters;
+use crate::text::prompt::{PromptOptions, Syntax};
+
+/// Their names for the two random generators.
+const CPU: &str = "CPU";
+const CUDA: &str = "NV";
+/// Digits of a model's hash that they show.
+const HASH_DIGITS: usize = 10;
+
+pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, String)> {
+    let request = &recipe.request;
+    let mut settings = Vec::new();
+    let mut set = |name: &str, value: String| settings.push((name.to_string(), value));
+    set("Steps", request.steps.to_string());
+    set("Sampler", web_name(sampler).to_string());
+    if request.karras {
+        set("Schedule type", "Karras".to_string());
+    }
+    set("CFG scale", request.guidance.to_string());
+    set("Seed", request.seed.to_string());
+    if let (Some(width), Some(height)) = (request.width, request.height) {
+        set("Size", format!("{width}x{height}"));
+    }
+    if let Some(hash) = recipe.model_hash.as_ref().and_then(|hash| hash.get(..HASH_DIGITS)) {
+        set("Model hash", hash.to_string());
+    }
+    if let Some(model) = &recipe.model {
+        let stem = std::path::Path::new(model).file_stem().map_or(model.clone(), |stem| stem.to_string_lossy().into_owned());
+        set("Model", stem);
+    }
+    if recipe.image.is_some() {
+        set("Denoising strength", request.strength.to_string());
+    }
+    if request.clip_skip > 0 {
+        // They count the layers from the end, the last one being 1.
+        set("Clip skip", (request.clip_skip + 1).to_string());
+    }
+    if request.eta != 0.0 {
+        set("Eta DDIM", request.eta.to_string());
+    }
+    let rng = match request.rng {
+        RngKind::Torch => CPU,
+        RngKind::Philox => CUDA,
+    };
+    set("RNG", rng.to_string());
+    set("Version", format!("mos {}", env!("CARGO_PKG_VERSION")));
+    settings
+}
+
+/// Settings that change the picture but have no counterpart here.
+const UNKNOWN: [&str; 12] = [
+    "Hires upscale",
+    "Hires upscaler",
+    "Lora hashes",
+    "TI hashes",
+    "VAE",
+    "ENSD",
+    "Variation seed",
+    "Mask blur",
+    "ControlNet 0",
+    "Refiner",
+    "Tiling",
+    "Face restoration",
+];
+
+pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut request = Request {
+        prompt: found.prompt.clone(),
+        negative_prompt: found.negative_prompt.clone(),
+        // Theirs always is.
+        prompt_options: PromptOptions { syntax: Syntax::On, long_prompt: true, ..PromptOptions::default() },
+        // Without a word about it, they draw on the graphics card.
+        rng: match found.get("RNG") {
+            Some(CPU) => RngKind::Torch,
+            _ => RngKind::Philox,
+        },
+        ..Request::default()
+    };
+    let unreadable = |notes: &mut Vec<String>, name: &str| {
+        let value = found.get(name).unwrap_or_default();
+        notes.push(format!("the picture's setting `{name}: {value}` is not understood and left out"));
+    };
+    macro_rules! number {
+        ($name:literal => $field:expr) => {
+            match found.get($name).map(str::parse) {
+                Some(Ok(value)) => $field = value,
+                Some(Err(_)) => unreadable(&mut notes, $name),
+                None => {}
+            }
+        };
+    }
+    number!("Steps" => request.steps);
+    number!("CFG scale" => request.guidance);
+    number!("Seed" => request.seed);
+    number!("Denoising strength" => request.strength);
+    number!("Eta DDIM" => request.eta);
+    if found.get("Denoising strength").is_some() {
+        notes.push(
+            "the picture was made from another one, which its file does not hold: give it as the initial picture".to_string(),
+        );
+    }
+    let mut last_layer = 1;
+    number!("Clip skip" => last_layer);
+    request.clip_skip = usize::saturating_sub(last_layer, 1);
+    match found.size() {
+        Some((width, height)) => (request.width, request.height) = (Some(width as usize), Some(height as usize)),
+        None if found.get("Size").is_some() => unreadable(&mut notes, "Size"),
+        None => {}
+    }
+    if let Some(sampler) = found.get("Sampler") {
+        // Older versions wrote the schedule into the sampler's name.
+        let name = sampler.strip_suffix(" Karras").unwrap_or(sampler);
+        match name.parse() {
+            Ok(kind) => request.sampler = Some(kind),
+            Err(_) => unreadable(&mut notes, "Sampler"),
+        }
+        request.karras = name != sampler;
+    }
+    match found.get("Schedule type") {
+        Some("Karras") => request.karras = true,
+        Some("Automatic" | "Uniform" | "Normal") | None => {}
+        Some(_) => unreadable(&mut notes, "Schedule type"),
+    }
+    if request.karras && !request.sampler.is_none_or(SamplerKind::has_karras_sigmas) {
+        request.karras = false;
+        let sampler = found.get("Sampler").unwrap_or_default();
+        notes.push(format!("Karras' schedule with the sampler {sampler} is not known here and left out"));
+    }
+    for name in UNKNOWN.iter().filter(|name| found.get(name).is_some()) {
+        notes.push(format!("the picture's setting `{name}` has no counterpart here and is left out"));
+    }
+    let recipe = Recipe { request, model: found.get("Model").map(str::to_string), model_hash: None, ..Recipe::default() };
+    (recipe, notes)
+}

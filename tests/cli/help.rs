@@ -1,0 +1,76 @@
+//! Help texts and wrong usage.
+use super::{mos, ran, run};
+use std::path::Path;
+
+const COMMANDS: [&str; 5] = ["generate", "inspect", "devices", "demo", "bench"];
+
+#[test]
+fn every_command_explains_itself() {
+    let all = ran(mos().arg("--help")).ok().stdout;
+    for command in COMMANDS {
+        assert!(all.contains(&format!("\n  {command}")), "{command} in {all}");
+        for help in [vec![command, "--help"], vec![command, "-h"], vec!["help", command]] {
+            let text = ran(mos().args(&help)).ok().stdout;
+            assert!(text.contains(&format!("Usage: mos {command}")), "{text}");
+            // Terminals are at least this wide; nothing is left of the markup that help texts are written in.
+            assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+            assert!(!text.contains("\u{1b}"), "colours in a pipe: {text}");
+        }
+    }
+    assert!(all.contains("Exit codes: 0 done, 1 failed, 2 wrong usage"));
+}
+
+#[test]
+fn patterns_in_help_are_not_markup() {
+    let text = ran(mos().args(["generate", "--help"])).ok().stdout;
+    assert!(text.contains("{seed}") && text.contains("{index}"), "{text}");
+}
+
+#[test]
+fn without_a_command_it_shows_the_help() {
+    let ran = ran(&mut mos());
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("Usage: mos") && ran.stderr.contains("generate"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_version() {
+    let text = ran(mos().arg("--version")).ok().stdout;
+    assert_eq!(text.trim(), concat!("mos ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_is_right() {
+    let cases: [(&str, &[&str]); 16] = [
+        ("frobnicate", &["frobnicate"]),
+        ("generate --promt cat", &["--promt", "--prompt"]),
+        ("generate", &["--prompt"]),
+        ("generate -p cat --sampler magic", &["unknown sampler `magic`", "euler-ancestral", "dpmpp-2m-sde"]),
+        ("generate -p cat --rng dice", &["`dice`", "torch", "philox"]),
+        ("generate -p cat --precision f8", &["`f8`", "f16"]),
+        ("generate -p cat --size 512", &["--size", "512x768"]),
+        ("generate -p cat --size 512x512 --width 512", &["--size", "--width"]),
+        ("generate -p cat --seed minus", &["--seed", "minus"]),
+        ("generate -p cat --steps", &["--steps"]),
+        ("generate -p cat --karras=maybe", &["--karras", "maybe"]),
+        ("generate -p cat --prompt-syntax perhaps", &["auto, on or off"]),
+        ("generate -p cat --mask mask.png", &["--init-image", "--mask"]),
+        ("generate -p cat --strength 0.5", &["--strength", "--init-image"]),
+        ("devices --quiet --verbose", &["--quiet", "--verbose"]),
+        ("inspect a b", &["b"]),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(super::fixture("tests/fixtures/pictures/grey.png"), folder.path().join("mask.png")).unwrap();
+    for (line, says) in cases {
+        let line = line.replace("mask.png", "@/mask.png");
+        run(folder.path(), &line).failed(2, says);
+    }
+    assert_eq!(super::names(folder.path()), ["mask.png"]);
+}
+
+#[test]
+fn options_before_and_after_the_command_are_the_same() {
+    let before = run(Path::new("."), "--adapter nothing-has-this-name devices");
+    let after = run(Path::new("."), "devices --adapter nothing-has-this-name");
+    assert_eq!(before.failed(1, &["nothing-has-this-name"]).stderr, after.failed(1, &[]).stderr);
+}

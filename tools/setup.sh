@@ -1,0 +1,50 @@
+# Sourced by the other scripts: from the repository's root, builds the program and sees to it that there is a graphics
+# adapter. Installs what is missing on Debian and Ubuntu, and says what to do elsewhere.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '\n== %s\n' "$*" >&2; }
+give_up() { printf '\nerror: %s\n' "$*" >&2; exit 1; }
+
+# Installs packages, where that is possible.
+get_packages() {
+    command -v apt-get >/dev/null || return 1
+    local as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || return 1
+        as_root=(sudo)
+    fi
+    say "Installing $*"
+    "${as_root[@]}" apt-get update -qq &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+need_rust() {
+    # A fresh rustup is not on the path of shells that are open already.
+    if ! command -v cargo >/dev/null && [ -f "${HOME:-}/.cargo/env" ]; then . "${HOME:-}/.cargo/env"; fi
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    local advice="Rust $wanted or newer is needed: see https://rustup.rs, or
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+    command -v cargo >/dev/null || give_up "there is no cargo on this machine. $advice"
+    found=$(rustc --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -1)" = "$wanted" ] || give_up "this is Rust $found. $advice"
+    command -v cc >/dev/null || get_packages gcc libc6-dev || give_up "Rust needs a linker: install gcc or clang"
+}
+
+# The program, built with optimisations; tests are built with the same settings, so nothing is built twice.
+build() {
+    need_rust
+    say "Building (the first time this takes some minutes)"
+    cargo build --release --locked
+    mos="${CARGO_TARGET_DIR:-target}/release/mos"
+}
+
+# A software Vulkan driver, if there is no adapter at all.
+need_adapter() {
+    if ! "$mos" devices --quiet >/dev/null 2>&1; then
+        get_packages libvulkan1 mesa-vulkan-drivers || true
+    fi
+    say "Graphics adapters"
+    "$mos" devices
+}

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Everything that must pass: formatting, lints, all tests, and the kernels again with vectors of other widths.
+#     tools/test.sh
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+build
+need_adapter
+say "Formatting and lints"
+{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy ||
+    give_up "cargo fmt and cargo clippy are needed: install rustfmt and clippy"
+cargo fmt --check
+cargo clippy --release --locked --all-targets -- -D warnings
+say "Tests"
+cargo test --release --locked
+# Mesa's software driver runs subgroups of 4, 8 or 16 lanes, by the width of its vectors in bits.
+for bits in 128 256 512; do
+    say "Kernels with $((bits / 32)) lanes"
+    LP_NATIVE_VECTOR_WIDTH=$bits cargo test --release --locked --test kernels
+done
+say "Kernels staged in workgroup memory"
+MOS_TEST_STAGED=1 cargo test --release --locked --test kernels
+say "All tests passed"
