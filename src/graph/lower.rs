@@ -1,12 +1,12 @@
 //! What an operation sees when it turns into kernel dispatches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::gpu::{Command, Params, Scalar, Slice, Uniform, Value};
 
-use super::ops::{Broadcast, Stage};
-use super::plan::Step;
-use super::{Graph, Shape, Tensor};
+use super::ops::{Broadcast, Layout, Stage};
+use super::plan::{Place, Plan, Step};
+use super::{Error, Graph, Origin, Result, Shape, Tensor};
 
 /// A tensor on the device.
 #[derive(Clone, Debug)]
@@ -25,6 +25,84 @@ pub struct Preferences {
     pub registers: bool,
     /// Bytes of workgroup memory that a kernel may use.
     pub workgroup_memory: u32,
+}
+
+/// What a buffer holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Storage<'a> {
+    /// Activations: an arena of the plan, by its number.
+    Arena(usize),
+    /// An input of the graph.
+    Input(Tensor),
+    Weight {
+        name: &'a str,
+        shape: &'a Shape,
+        layout: Layout,
+    },
+}
+
+/// The dispatches and copies of one run of `plan`, given what stands in which buffer (arenas and inputs as a whole). Needs no
+/// device but for the buffers.
+pub fn commands(
+    graph: &Graph,
+    plan: &Plan,
+    preferences: Preferences,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+) -> Result<Vec<Command>> {
+    let mut commands = Vec::new();
+    for (number, step) in plan.steps.iter().enumerate() {
+        // Everything the step reads and writes, found before lowering so that lowering cannot fail.
+        let mut here: HashMap<Tensor, Located> = HashMap::new();
+        let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
+        let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+        for (t, layout) in reads.chain(operands) {
+            here.insert(t, locate(graph, plan, t, layout, storage)?);
+        }
+        let output = locate(graph, plan, step.output, Layout::Plain, storage)?;
+        here.insert(step.output, output.clone());
+        let scratch = match (plan.scratch_place(number), step.scratch) {
+            (Some(Place::Arena { arena, offset }), Some(elements)) => Some(arena_slice(arena, offset, elements, storage)?.slice),
+            _ => None,
+        };
+        let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
+        let mut lowering = Lowering { graph, step, preferences, locate: &locate, scratch, commands: &mut commands };
+        step.operation.lower(&mut lowering);
+    }
+    for &(input, tensor) in graph.assignments() {
+        let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
+        let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
+        commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
+    }
+    Ok(commands)
+}
+
+/// Where `tensor` stands, read in `layout` if it is a weight.
+pub(super) fn locate(
+    graph: &Graph,
+    plan: &Plan,
+    tensor: Tensor,
+    layout: Layout,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+) -> Result<Located> {
+    let root = plan.root(tensor);
+    let node = graph.node(root);
+    match (&node.origin, plan.place(tensor)) {
+        (Origin::Parameter { name }, _) => storage(Storage::Weight { name, shape: &node.shape, layout }),
+        (Origin::Input { .. }, _) => storage(Storage::Input(root)),
+        (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => {
+            arena_slice(arena, offset, node.shape.elements(), storage)
+        }
+        (Origin::Operation { .. }, _) => Err(unplaced(graph, tensor)),
+    }
+}
+
+fn arena_slice(arena: usize, offset: u64, elements: usize, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Located> {
+    let at = storage(Storage::Arena(arena))?;
+    Ok(Located { slice: Slice { offset, size: (elements as u64 * 4).max(4), ..at.slice }, ..at })
+}
+
+pub(super) fn unplaced(graph: &Graph, tensor: Tensor) -> Error {
+    Error::Unplaced { layer: graph.node(tensor).layer.to_string(), node: tensor.index() }
 }
 
 /// One step being lowered: its tensors, located, and the commands made so far.

@@ -25,7 +25,7 @@ pub use evaluate::{Array, Data};
 pub use ops::Operation;
 pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
 pub use plan::{Place, Plan, Step, Traits};
-pub use program::{Precision, Program, Weights};
+pub use program::{Precision, Program, Weights, weight_bytes};
 pub use shape::Shape;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
