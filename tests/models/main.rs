@@ -1,6 +1,9 @@
-//! The models against diffusers' and transformers' outputs, by plain-Rust evaluation.
+//! The models against diffusers' and transformers' outputs, by plain-Rust evaluation and on a device.
 
 mod autoencoder;
+mod device;
+#[path = "../common/engine.rs"]
+mod engine;
 mod full_size;
 #[path = "../common/hashed.rs"]
 mod hashed;
@@ -9,9 +12,6 @@ mod low_rank;
 mod reference;
 mod towers;
 mod unet;
-
-/// Of f32 against f32; what is left are the orders of summation.
-const TOLERANCE: f64 = 1e-5;
 
 /// The fixtures of the model that ships belong to the weights that ship.
 #[test]
