@@ -126,6 +126,10 @@ pub struct Work<'a> {
     pub flops: u64,
 }
 
+const FACTORS: [&str; MOST_FACTORS] = ["factor0", "factor1", "factor2", "factor3"];
+/// Constants that the stages of one kernel may multiply by.
+pub(super) const MOST_FACTORS: usize = 4;
+
 /// Workgroups in one dimension before the second takes over; below WebGPU's 65535 and a convenient power of two.
 pub const ROW_OF_WORKGROUPS: usize = 32768;
 
@@ -188,14 +192,15 @@ impl Lowering<'_> {
         let mut operands = 0;
         let mut rows_per_batch = None;
         let mut operand_rows = None;
-        let mut factors = 0;
+        let mut factors: usize = 0;
         for stage in &self.step.stages {
             let entry = match stage {
                 Stage::Function(function) => vec![("kind", function.name().to_string())],
                 Stage::Scale(factor) => {
-                    uniforms.push((["factor0", "factor1", "factor2", "factor3"][factors.min(3)], (*factor).into()));
+                    let name = FACTORS[factors % MOST_FACTORS];
+                    uniforms.push((name, (*factor).into()));
                     factors += 1;
-                    vec![("kind", "scale".into()), ("name", format!("factor{}", factors - 1))]
+                    vec![("kind", "scale".into()), ("name", name.into())]
                 }
                 Stage::Add(tensor, broadcast) | Stage::Multiply(tensor, broadcast) => {
                     let name = format!("operand{operands}");
@@ -204,15 +209,11 @@ impl Lowering<'_> {
                         Broadcast::Same => "same",
                         Broadcast::Scalar => "scalar",
                         Broadcast::Trailing { rows: 1, .. } => "channels",
-                        Broadcast::Trailing { rows, .. } => {
-                            operand_rows = Some(*rows);
-                            "rows"
-                        }
-                        Broadcast::Batch { rows, .. } => {
-                            rows_per_batch = Some(*rows);
-                            "batch"
-                        }
+                        Broadcast::Trailing { .. } => "rows",
+                        Broadcast::Batch { .. } => "batch",
                     };
+                    rows_per_batch = rows_per_batch.or(broadcast.rows_per_batch());
+                    operand_rows = operand_rows.or(broadcast.operand_rows());
                     let at = (self.locate)(*tensor);
                     bindings.push((name.clone(), at.slice, at.scalar));
                     let kind = if matches!(stage, Stage::Add(..)) { "add" } else { "multiply" };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::lower::MOST_FACTORS;
 use super::memory::{Arena, Request, pack};
 use super::ops::{Fold, Stage};
 use super::{Graph, Operation, Origin, Shape, Tensor};
@@ -122,7 +123,6 @@ fn sole_consumer(tensor: Tensor, uses: &[usize], consumers: &[Vec<Tensor>]) -> O
 
 /// Lists the live operations in order, folding elementwise followers and padding into their producers.
 fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
-    const MOST_OPERANDS: usize = 3;
     let uses = graph.uses(wanted);
     let mut consumers: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -170,9 +170,7 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
             let same_rows = graph.shape(end).channels() == graph.shape(result).channels()
                 && graph.shape(end).elements() == graph.shape(result).elements();
             match (follower.as_stage(operands, position, graph), follower.as_padding()) {
-                (Some(stage), _) if ready && same_rows && operands_of(&step.stages) + stage.operands() <= MOST_OPERANDS => {
-                    step.stages.push(stage)
-                }
+                (Some(stage), _) if ready && same_rows && fits(&step.stages, &stage) => step.stages.push(stage),
                 (_, Some(edges)) if folds == Fold::StagesAndPadding && graph.shape(end) == graph.shape(result) => {
                     step.padding = Some(edges)
                 }
@@ -187,8 +185,20 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
     steps
 }
 
-fn operands_of(stages: &[Stage]) -> usize {
-    stages.iter().map(Stage::operands).sum()
+/// Whether a kernel that does `stages` can do `stage` too: it has so many bindings and factors, and one number of rows for each
+/// kind of broadcast (a view between two stages can change what a batch entry is).
+fn fits(stages: &[Stage], stage: &Stage) -> bool {
+    const MOST_OPERANDS: usize = 3;
+    let all = || stages.iter().chain([stage]);
+    let one = |rows: &dyn Fn(&Stage) -> Option<usize>| {
+        let mut different: Vec<usize> = all().filter_map(rows).collect();
+        different.dedup();
+        different.len() <= 1
+    };
+    all().filter_map(Stage::operand).count() <= MOST_OPERANDS
+        && all().filter(|s| matches!(s, Stage::Scale(_))).count() <= MOST_FACTORS
+        && one(&|s| s.broadcast()?.rows_per_batch())
+        && one(&|s| s.broadcast()?.operand_rows())
 }
 
 type Places = (Vec<Option<Place>>, Vec<Option<Place>>, Vec<u64>);
