@@ -4,6 +4,7 @@ mod adapters;
 #[path = "../common/engine.rs"]
 #[allow(dead_code, reason = "shared with tests that need all of it")]
 mod engine;
+mod folding;
 #[path = "../common/hashed.rs"]
 mod hashed;
 mod memory;
