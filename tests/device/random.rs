@@ -233,7 +233,7 @@ pub fn program(graph: &Graph, outputs: &[Tensor], staged: bool) -> Program {
     Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{e}\n{}", listing(graph)))
 }
 
-fn source(graph: &Graph) -> Arc<HashedWeights> {
+pub fn source(graph: &Graph) -> Arc<HashedWeights> {
     let parameter = |node: &Node| match &node.origin {
         Origin::Parameter { name } => Some((name.clone(), node.shape.to_vec())),
         _ => None,
