@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::lower::MOST_FACTORS;
-use super::memory::{Arena, Request, pack};
+use super::memory::{Arena, Request, live_at, pack};
 use super::ops::{Fold, Stage};
 use super::{Graph, Operation, Origin, Shape, Tensor};
 
@@ -60,6 +60,7 @@ pub struct Plan {
     roots: Vec<Tensor>,
     places: Vec<Option<Place>>,
     scratch: Vec<Option<Place>>,
+    live: u64,
 }
 
 impl Plan {
@@ -69,8 +70,8 @@ impl Plan {
         wanted.extend(graph.assignments().iter().map(|&(_, from)| from));
         let roots = roots(graph);
         let steps = fold(graph, &wanted, &roots);
-        let (places, scratch, arenas) = place(graph, &steps, &wanted, &roots, traits);
-        Plan { steps, arenas, outputs: outputs.to_vec(), roots, places, scratch }
+        let Placement { places, scratch, arenas, live } = place(graph, &steps, &wanted, &roots, traits);
+        Plan { steps, arenas, outputs: outputs.to_vec(), roots, places, scratch, live }
     }
 
     pub fn root(&self, tensor: Tensor) -> Tensor {
@@ -89,6 +90,11 @@ impl Plan {
     /// Bytes of activations while the plan runs.
     pub fn activation_bytes(&self) -> u64 {
         self.arenas.iter().sum()
+    }
+
+    /// Most bytes of activations that are needed at one time: what a packing without any loss would come to.
+    pub fn live_bytes(&self) -> u64 {
+        self.live
     }
 
     /// Floating-point operations of one run.
@@ -201,10 +207,15 @@ fn fits(stages: &[Stage], stage: &Stage) -> bool {
         && one(&|s| s.broadcast()?.operand_rows())
 }
 
-type Places = (Vec<Option<Place>>, Vec<Option<Place>>, Vec<u64>);
+struct Placement {
+    places: Vec<Option<Place>>,
+    scratch: Vec<Option<Place>>,
+    arenas: Vec<u64>,
+    live: u64,
+}
 
 /// Packs what the steps produce into arenas, so that no step reads and writes one arena.
-fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Places {
+fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Placement {
     let mut places: Vec<Option<Place>> = graph
         .nodes()
         .iter()
@@ -248,6 +259,7 @@ fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], tra
             requests[request].end = steps.len();
         }
     }
+    let live = (0..=steps.len()).map(|time| live_at(&requests, time)).max().unwrap_or(0);
     let Arena { sizes, offsets } = pack(&requests, traits.max_buffer);
     let at = |request: usize| Place::Arena { arena: offsets[request].0, offset: offsets[request].1 };
     for (node, request) in request_of.iter().enumerate() {
@@ -256,5 +268,5 @@ fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], tra
         }
     }
     let scratch = scratch_of.iter().map(|r| r.map(at)).collect();
-    (places, scratch, sizes)
+    Placement { places, scratch, arenas: sizes, live }
 }
