@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `mos`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -65,13 +65,11 @@ impl Component {
                     ignored.push(source.clone());
                 }
                 for (name, part) in targets {
-                    let (shape, range) =
-                        part.of(&entry.shape, entry.range.clone())
-                            .map_err(|problem| Error::Entry {
-                                path: file.path().to_path_buf(),
-                                tensor: source.clone(),
-                                problem,
-                            })?;
+                    let (shape, range) = part.of(&entry.shape, entry.range.clone()).map_err(|problem| Error::Entry {
+                        path: file.path().to_path_buf(),
+                        tensor: source.clone(),
+                        problem,
+                    })?;
                     let place = Place {
                         file: index,
                         source: source.clone(),
@@ -94,14 +92,7 @@ impl Component {
         }
         let config = Value::Object(serde_json::Map::new());
         let path = path.to_path_buf();
-        Ok(Self {
-            config,
-            config_path: path.clone(),
-            path,
-            files,
-            places,
-            ignored,
-        })
+        Ok(Self { config, config_path: path.clone(), path, files, places, ignored })
     }
 
     /// The file, or the folder it is spread over.
@@ -151,18 +142,12 @@ impl Component {
 
     /// Number of weights, all tensors together.
     pub fn parameters(&self) -> u64 {
-        self.places
-            .values()
-            .map(|p| (p.range.len() / p.dtype.size()) as u64)
-            .sum()
+        self.places.values().map(|p| (p.range.len() / p.dtype.size()) as u64).sum()
     }
 
     /// The tensor of that canonical name, its bytes still in the file.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        self.places
-            .get(name)
-            .and_then(|place| self.view(place))
-            .ok_or_else(|| self.missing(vec![name.to_string()], None))
+        self.places.get(name).and_then(|place| self.view(place)).ok_or_else(|| self.missing(vec![name.to_string()], None))
     }
 
     fn view<'a>(&'a self, place: &'a Place) -> Option<TensorView<'a>> {
@@ -175,23 +160,14 @@ impl Component {
     }
 
     /// The tensor of that name, if its shape is as expected. `implied_by` says in an error which configuration key asks for it.
-    pub fn require(
-        &self,
-        name: &str,
-        shape: &[usize],
-        implied_by: Option<&str>,
-    ) -> Result<TensorView<'_>, Error> {
+    pub fn require(&self, name: &str, shape: &[usize], implied_by: Option<&str>) -> Result<TensorView<'_>, Error> {
         let implied_by = implied_by.map(str::to_string);
         let Some(place) = self.places.get(name) else {
             return Err(self.missing(vec![name.to_string()], implied_by));
         };
         if place.shape != shape {
             return Err(Error::WrongShape {
-                path: self
-                    .files
-                    .get(place.file)
-                    .map_or(&*self.path, |f| f.path())
-                    .to_path_buf(),
+                path: self.files.get(place.file).map_or(&*self.path, |f| f.path()).to_path_buf(),
                 tensor: name.to_string(),
                 expected: shape.to_vec(),
                 found: place.shape.clone(),
@@ -203,32 +179,15 @@ impl Component {
 
     /// Checks that all these tensors are there; the error lists the first few that are not.
     pub fn require_all<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Result<(), Error> {
-        let missing: Vec<String> = names
-            .into_iter()
-            .filter(|n| !self.contains(n))
-            .map(str::to_string)
-            .collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(self.missing(missing, None))
-        }
+        let missing: Vec<String> = names.into_iter().filter(|n| !self.contains(n)).map(str::to_string).collect();
+        if missing.is_empty() { Ok(()) } else { Err(self.missing(missing, None)) }
     }
 
     fn missing(&self, mut tensors: Vec<String>, implied_by: Option<String>) -> Error {
         let total = tensors.len();
         tensors.truncate(4);
-        let closest = tensors
-            .first()
-            .and_then(|t| closest(t, self.names()))
-            .map(str::to_string);
-        Error::MissingTensor {
-            path: self.path.clone(),
-            tensors,
-            total,
-            implied_by,
-            closest,
-        }
+        let closest = tensors.first().and_then(|t| closest(t, self.names())).map(str::to_string);
+        Error::MissingTensor { path: self.path.clone(), tensors, total, implied_by, closest }
     }
 
     /// Says that a tensor's bytes have been used and need not stay in memory.
@@ -264,11 +223,7 @@ impl Component {
 }
 
 impl Part {
-    fn of(
-        self,
-        shape: &[usize],
-        range: Range<usize>,
-    ) -> Result<(Vec<usize>, Range<usize>), String> {
+    fn of(self, shape: &[usize], range: Range<usize>) -> Result<(Vec<usize>, Range<usize>), String> {
         match (self, shape) {
             (Self::Matrix, &[rows, columns, 1, 1]) => Ok((vec![rows, columns], range)),
             (Self::Whole | Self::Matrix, _) => Ok((shape.to_vec(), range)),
@@ -279,9 +234,7 @@ impl Part {
                 let start = range.start + i * step;
                 Ok((shape, start..start + step))
             }
-            (Self::Rows(_, n), _) => Err(format!(
-                "shape {shape:?} cannot be split into {n} equal ranges of rows"
-            )),
+            (Self::Rows(_, n), _) => Err(format!("shape {shape:?} cannot be split into {n} equal ranges of rows")),
             (Self::Transposed, &[rows, columns]) => Ok((vec![columns, rows], range)),
             (Self::Transposed, _) => Err(format!("shape {shape:?} where a matrix is expected")),
         }

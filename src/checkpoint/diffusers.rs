@@ -9,14 +9,9 @@ use std::sync::Arc;
 pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint, Error> {
     let model_index = folder.json("model_index.json")?;
     if model_index.is_none() && !folder.join("unet").has("config.json") {
-        return Err(Error::Unrecognised {
-            path: folder.path().to_path_buf(),
-            problem: not_a_model(folder),
-        });
+        return Err(Error::Unrecognised { path: folder.path().to_path_buf(), problem: not_a_model(folder) });
     }
-    let part = |name: &str, stem: &str, translate: fn(&str) -> Targets| {
-        component(&folder.join(name), stem, variant, translate)
-    };
+    let part = |name: &str, stem: &str, translate: fn(&str) -> Targets| component(&folder.join(name), stem, variant, translate);
     let vision = ["image_encoder", "clip_vision"]
         .into_iter()
         .find(|name| folder.join(name).has("config.json"))
@@ -24,23 +19,22 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         .transpose()?;
     let scheduler = folder.join("scheduler");
     let tokenizer = folder.join("tokenizer");
+    let text_encoder = part("text_encoder", "model", text_names)?;
     Ok(Checkpoint {
         path: folder.path().to_path_buf(),
         kind: Kind::DiffusersFolder,
         unet: part("unet", "diffusion_pytorch_model", unet_names)?,
         vae: part("vae", "diffusion_pytorch_model", vae_names)?,
-        text_encoder: part("text_encoder", "model", text_names)?,
         vision,
         tokenizer: match tokenizer.exists() {
             true => TokenizerFiles::Folder(tokenizer),
-            false => TokenizerFiles::Absent,
+            false => TokenizerFiles::standard(&text_encoder),
         },
-        scheduler: scheduler
-            .json("scheduler_config.json")?
-            .ok_or_else(|| Error::MissingFile {
-                folder: scheduler.path().to_path_buf(),
-                wanted: "scheduler_config.json".to_string(),
-            })?,
+        text_encoder,
+        scheduler: scheduler.json("scheduler_config.json")?.ok_or_else(|| Error::MissingFile {
+            folder: scheduler.path().to_path_buf(),
+            wanted: "scheduler_config.json".to_string(),
+        })?,
         model_index,
         notes: Vec::new(),
     })
@@ -48,10 +42,7 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
 
 fn not_a_model(folder: &Folder) -> String {
     let names = folder.names();
-    let files: Vec<_> = names
-        .iter()
-        .filter(|n| n.ends_with(".safetensors"))
-        .collect();
+    let files: Vec<_> = names.iter().filter(|n| n.ends_with(".safetensors")).collect();
     let hint = if names.iter().any(|n| n == "config.json") {
         "it looks like one part of a model; give the folder above it".to_string()
     } else if let Some(first) = files.first() {
@@ -71,19 +62,13 @@ pub(super) fn component(
     variant: Option<&str>,
     translate: fn(&str) -> Targets,
 ) -> Result<Component, Error> {
-    let config = folder
-        .json("config.json")?
-        .ok_or_else(|| missing(folder, "config.json"))?;
+    let config = folder.json("config.json")?.ok_or_else(|| missing(folder, "config.json"))?;
     let Weights { files, owner } = weights(folder, stem, variant)?;
     let files = files.into_iter().map(Arc::new).collect();
     let mut component = Component::gather(folder.path(), files, |index, name| {
         // With an index, a tensor counts only in the file that the index names for it.
         let elsewhere = owner.as_ref().is_some_and(|o| o.get(name) != Some(&index));
-        Some(if elsewhere {
-            Vec::new()
-        } else {
-            translate(name)
-        })
+        Some(if elsewhere { Vec::new() } else { translate(name) })
     })?;
     component.config = config;
     component.config_path = folder.path().join("config.json");
@@ -97,55 +82,33 @@ struct Weights {
 }
 
 fn missing(folder: &Folder, wanted: &str) -> Error {
-    Error::MissingFile {
-        folder: folder.path().to_path_buf(),
-        wanted: wanted.to_string(),
-    }
+    Error::MissingFile { folder: folder.path().to_path_buf(), wanted: wanted.to_string() }
 }
 
 /// Finds a folder's weights: the preferred variant, plain ones, `fp16`, or else the only safetensors file there is.
 fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights, Error> {
     for variant in variant.into_iter().map(Some).chain([None, Some("fp16")]) {
         let (file, indices) = match variant {
-            None => (
-                format!("{stem}.safetensors"),
-                vec![format!("{stem}.safetensors.index.json")],
-            ),
+            None => (format!("{stem}.safetensors"), vec![format!("{stem}.safetensors.index.json")]),
             Some(v) => (
                 format!("{stem}.{v}.safetensors"),
-                vec![
-                    format!("{stem}.safetensors.index.{v}.json"),
-                    format!("{stem}.{v}.safetensors.index.json"),
-                ],
+                vec![format!("{stem}.safetensors.index.{v}.json"), format!("{stem}.{v}.safetensors.index.json")],
             ),
         };
         if folder.has(&file) {
-            return Ok(Weights {
-                files: vec![folder.tensors(&file)?],
-                owner: None,
-            });
+            return Ok(Weights { files: vec![folder.tensors(&file)?], owner: None });
         }
         if let Some(index) = indices.iter().find(|i| folder.has(i)) {
             return shards(folder, index);
         }
     }
     let names = folder.names();
-    let ending = |ends: &[&str]| -> Vec<&String> {
-        names
-            .iter()
-            .filter(|n| ends.iter().any(|e| n.ends_with(e)))
-            .collect()
-    };
+    let ending = |ends: &[&str]| -> Vec<&String> { names.iter().filter(|n| ends.iter().any(|e| n.ends_with(e))).collect() };
     match ending(&[".safetensors"])[..] {
-        [only] => Ok(Weights {
-            files: vec![folder.tensors(only)?],
-            owner: None,
-        }),
+        [only] => Ok(Weights { files: vec![folder.tensors(only)?], owner: None }),
         [] => match ending(&[".bin", ".pt", ".pth", ".ckpt"])[..] {
             [] => Err(missing(folder, &format!("{stem}.safetensors"))),
-            [pickle, ..] => Err(Error::Pickle {
-                path: folder.path().join(pickle),
-            }),
+            [pickle, ..] => Err(Error::Pickle { path: folder.path().join(pickle) }),
         },
         ref several => Err(Error::Unrecognised {
             path: folder.path().to_path_buf(),
@@ -161,10 +124,7 @@ fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights
 /// Weights spread over several files by an index: `{"weight_map": {"<tensor>": "<file>"}}`.
 fn shards(folder: &Folder, index: &str) -> Result<Weights, Error> {
     let path = folder.path().join(index);
-    let bad = |problem: String| Error::Index {
-        path: path.clone(),
-        problem,
-    };
+    let bad = |problem: String| Error::Index { path: path.clone(), problem };
     let json = folder.json(index)?.unwrap_or_default();
     let map = json
         .get("weight_map")
@@ -175,22 +135,16 @@ fn shards(folder: &Folder, index: &str) -> Result<Weights, Error> {
     let mut files: Vec<TensorFile> = Vec::new();
     let mut owner = BTreeMap::new();
     for (tensor, file) in map {
-        let name = file
-            .as_str()
-            .ok_or_else(|| bad(format!("`weight_map`: `{tensor}` has no file name")))?;
+        let name = file.as_str().ok_or_else(|| bad(format!("`weight_map`: `{tensor}` has no file name")))?;
         // A name with a separator would reach outside the folder.
         if name.contains(['/', '\\']) || name == ".." {
-            return Err(bad(format!(
-                "`weight_map`: `{name}` is not the name of a file in this folder"
-            )));
+            return Err(bad(format!("`weight_map`: `{name}` is not the name of a file in this folder")));
         }
         let number = match numbers.get(name) {
             Some(&n) => n,
             None => {
                 if !folder.has(name) {
-                    return Err(bad(format!(
-                        "`weight_map` names {name}, which is not in the folder"
-                    )));
+                    return Err(bad(format!("`weight_map` names {name}, which is not in the folder")));
                 }
                 files.push(folder.tensors(name)?);
                 numbers.insert(name, files.len() - 1);
@@ -198,16 +152,11 @@ fn shards(folder: &Folder, index: &str) -> Result<Weights, Error> {
             }
         };
         if !files[number].contains(tensor) {
-            return Err(bad(format!(
-                "`weight_map` says that {name} holds `{tensor}`, but it does not"
-            )));
+            return Err(bad(format!("`weight_map` says that {name} holds `{tensor}`, but it does not")));
         }
         owner.insert(tensor.clone(), number);
     }
-    Ok(Weights {
-        files,
-        owner: Some(owner),
-    })
+    Ok(Weights { files, owner: Some(owner) })
 }
 
 /// A UNet's names are canonical as they are.
@@ -231,52 +180,30 @@ pub(super) fn vae_names(name: &str) -> Targets {
         "proj_attn" => "to_out.0",
         same => same,
     };
-    vec![(
-        format!("{module}.attentions.{number}.{layer}.{parameter}"),
-        Part::Matrix,
-    )]
+    vec![(format!("{module}.attentions.{number}.{layer}.{parameter}"), Part::Matrix)]
 }
 
 /// A text tower's names: with `text_model.` before them, which newer transformers leave out.
 pub(super) fn text_names(name: &str) -> Targets {
-    tower_names(
-        name,
-        "text_model.",
-        &[
-            "text_projection.",
-            "logit_scale",
-            "visual_projection.",
-            "vision_model.",
-        ],
-    )
+    tower_names(name, "text_model.", "vision_model.")
 }
 
 /// A vision tower's names: with `vision_model.` before them, which newer transformers leave out.
 pub(super) fn vision_names(name: &str) -> Targets {
-    tower_names(
-        name,
-        "vision_model.",
-        &[
-            "visual_projection.",
-            "logit_scale",
-            "text_projection.",
-            "text_model.",
-        ],
-    )
+    tower_names(name, "vision_model.", "text_model.")
 }
 
-fn tower_names(name: &str, prefix: &str, outside: &[&str]) -> Targets {
+/// The projections to the joint space stand outside either tower and are kept: a text tower that only drives pictures has none,
+/// so that the file of the vision tower may hold both.
+fn tower_names(name: &str, own: &str, other: &str) -> Targets {
+    let bare = ["text_projection.", "visual_projection.", "logit_scale"];
     // Older programs saved this buffer of 0, 1, 2, ...
-    if name.ends_with("position_ids") {
+    if name.ends_with("position_ids") || name.starts_with(other) {
         return Vec::new();
     }
-    let own = outside[0];
-    if outside[1..].iter().any(|o| name.starts_with(o)) {
-        return Vec::new();
-    }
-    let name = match name.starts_with(prefix) || name.starts_with(own) {
+    let name = match name.starts_with(own) || bare.iter().any(|b| name.starts_with(b)) {
         true => name.to_string(),
-        false => format!("{prefix}{name}"),
+        false => format!("{own}{name}"),
     };
     vec![(name, Part::Whole)]
 }

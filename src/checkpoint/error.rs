@@ -127,16 +127,9 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(
-        path: impl Into<PathBuf>,
-        action: &'static str,
-    ) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            path,
-            action,
-            source,
-        }
+        move |source| Self::Io { path, action, source }
     }
 }
 
@@ -147,11 +140,7 @@ fn missing_text(
     implied_by: Option<&str>,
     closest: Option<&str>,
 ) -> String {
-    let names = tensors
-        .iter()
-        .map(|t| format!("`{t}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let names = tensors.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", ");
     let mut text = match total {
         0 | 1 => format!("{}: tensor {names} is missing", path.display()),
         n if n > tensors.len() => {

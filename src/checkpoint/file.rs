@@ -37,10 +37,7 @@ impl Storage {
 
 impl std::fmt::Debug for TensorFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TensorFile")
-            .field("path", &self.path)
-            .field("tensors", &self.entries.len())
-            .finish()
+        f.debug_struct("TensorFile").field("path", &self.path).field("tensors", &self.entries.len()).finish()
     }
 }
 
@@ -51,10 +48,7 @@ impl TensorFile {
         let meta = file.metadata().map_err(Error::io(path, "read"))?;
         if meta.is_dir() {
             let problem = "a folder where a safetensors file was expected".to_string();
-            return Err(Error::Unrecognised {
-                path: path.to_path_buf(),
-                problem,
-            });
+            return Err(Error::Unrecognised { path: path.to_path_buf(), problem });
         }
         if meta.len() < 8 {
             // Checked before mapping, since an empty file cannot be mapped everywhere.
@@ -125,11 +119,7 @@ impl TensorFile {
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let entry = self.entries.get(name)?;
-        TensorView::new(
-            entry.dtype,
-            &entry.shape[..],
-            self.data(entry.range.clone())?,
-        )
+        TensorView::new(entry.dtype, &entry.shape[..], self.data(entry.range.clone())?)
     }
 
     /// Bytes of the data section.
@@ -155,14 +145,51 @@ impl TensorFile {
             // SAFETY: the map is backed by a file and never written, so dropped pages come back with the same contents.
             // A failure only means that the pages stay.
             let _ = unsafe {
-                map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    self.data_start + range.start,
-                    range.len(),
-                )
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.data_start + range.start, range.len())
             };
         }
         #[cfg(not(unix))]
         let _ = range;
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Bytes of a mapped file that are in this process's memory, as the kernel counts them.
+    fn resident(path: &Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let of_file = maps.lines().skip_while(|l| !l.ends_with(path.to_str().unwrap()));
+        let rss = of_file.take(8).find_map(|l| l.strip_prefix("Rss:")).expect("the file is mapped");
+        rss.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
+    #[test]
+    fn pages_of_a_used_tensor_can_be_dropped_and_come_back() {
+        const MIB: usize = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sparse.safetensors");
+        let header = format!(
+            r#"{{"a": {{"dtype": "U8", "shape": [{0}], "data_offsets": [0, {0}]}}, "b": {{"dtype": "U8", "shape": [{0}], "data_offsets": [{0}, {1}]}}}}"#,
+            16 * MIB,
+            32 * MIB
+        );
+        let mut start = (header.len() as u64).to_le_bytes().to_vec();
+        start.extend(header.as_bytes());
+        std::fs::write(&path, &start).unwrap();
+        let sparse = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        sparse.set_len((start.len() + 32 * MIB) as u64).unwrap();
+
+        let file = TensorFile::open(&path).unwrap();
+        assert!(resident(&path) <= MIB, "opening reads the header only");
+        for name in ["a", "b"] {
+            let sum: u64 = file.tensor(name).unwrap().bytes().iter().map(|&b| u64::from(b)).sum();
+            assert_eq!(sum, 0);
+            assert!(resident(&path) >= 15 * MIB);
+            file.advise_dont_need(name);
+            assert!(resident(&path) <= MIB, "{name}: {}", resident(&path));
+        }
+        assert_eq!(file.tensor("a").unwrap().to_f32(5..7), [0.0, 0.0]);
     }
 }

@@ -15,18 +15,12 @@ pub struct Folder {
 impl Folder {
     /// A folder on disk.
     pub fn disk(path: &Path) -> Self {
-        Self {
-            path: path.to_path_buf(),
-            embedded: None,
-        }
+        Self { path: path.to_path_buf(), embedded: None }
     }
 
     /// A folder that is compiled into the program; `name` stands for its path in errors.
     pub fn embedded(name: &str, dir: &'static Dir<'static>) -> Self {
-        Self {
-            path: name.into(),
-            embedded: Some((dir, dir.path().to_path_buf())),
-        }
+        Self { path: name.into(), embedded: Some((dir, dir.path().to_path_buf())) }
     }
 
     /// Its path, or the name of a compiled-in folder.
@@ -41,14 +35,8 @@ impl Folder {
 
     /// The folder of that name inside this one, whether or not it exists.
     pub fn join(&self, name: &str) -> Self {
-        let embedded = self
-            .embedded
-            .as_ref()
-            .map(|(dir, at)| (*dir, at.join(name)));
-        Self {
-            path: self.path.join(name),
-            embedded,
-        }
+        let embedded = self.embedded.as_ref().map(|(dir, at)| (*dir, at.join(name)));
+        Self { path: self.path.join(name), embedded }
     }
 
     /// This folder exists.
@@ -72,22 +60,12 @@ impl Folder {
         let base = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned());
         let mut names: Vec<String> = match &self.embedded {
             None => {
-                let entries = std::fs::read_dir(&self.path)
-                    .into_iter()
-                    .flatten()
-                    .flatten();
+                let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
                 entries.filter_map(|e| base(&e.path())).collect()
             }
             Some((dir, at)) => {
-                let here = if at == dir.path() {
-                    Some(*dir)
-                } else {
-                    dir.get_dir(at)
-                };
-                here.into_iter()
-                    .flat_map(|d| d.entries())
-                    .filter_map(|e| base(e.path()))
-                    .collect()
+                let here = if at == dir.path() { Some(*dir) } else { dir.get_dir(at) };
+                here.into_iter().flat_map(|d| d.entries()).filter_map(|e| base(e.path())).collect()
             }
         };
         names.sort();
@@ -102,9 +80,7 @@ impl Folder {
         match &self.embedded {
             None => {
                 let path = self.path.join(name);
-                std::fs::read(&path)
-                    .map(|b| Some(b.into()))
-                    .map_err(Error::io(path, "read"))
+                std::fs::read(&path).map(|b| Some(b.into())).map_err(Error::io(path, "read"))
             }
             Some((dir, at)) => Ok(dir.get_file(at.join(name)).map(|f| f.contents().into())),
         }
@@ -115,22 +91,13 @@ impl Folder {
         let Some(bytes) = self.read(name)? else {
             return Ok(None);
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|e| Error::Json {
-                path: self.path.join(name),
-                problem: e.to_string(),
-            })
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::Json { path: self.path.join(name), problem: e.to_string() })
     }
 
     /// Opens a safetensors file.
     pub fn tensors(&self, name: &str) -> Result<TensorFile, Error> {
         let path = self.path.join(name);
-        match self
-            .embedded
-            .as_ref()
-            .and_then(|(dir, at)| dir.get_file(at.join(name)))
-        {
+        match self.embedded.as_ref().and_then(|(dir, at)| dir.get_file(at.join(name))) {
             Some(file) => TensorFile::from_static(&path, file.contents()),
             None => TensorFile::open(&path),
         }

@@ -30,113 +30,64 @@ pub(super) fn too_short(path: &Path, len: u64) -> Error {
         0 => "the file is empty".to_string(),
         _ => format!("only {len} bytes, but the format begins with an 8-byte header length"),
     };
-    Error::Header {
-        path: path.to_path_buf(),
-        problem,
-    }
+    Error::Header { path: path.to_path_buf(), problem }
 }
 
 /// Reads and checks the header of a whole file.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
-    let bad = |problem: String| Error::Header {
-        path: path.to_path_buf(),
-        problem,
-    };
+    let bad = |problem: String| Error::Header { path: path.to_path_buf(), problem };
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(too_short(path, bytes.len() as u64));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
-        return Err(bad(format!(
-            "the header claims {length} bytes, the format allows {MAX_HEADER}"
-        )));
+        return Err(bad(format!("the header claims {length} bytes, the format allows {MAX_HEADER}")));
     }
     let text = usize::try_from(length).ok().and_then(|n| rest.get(..n)).ok_or_else(|| {
-        bad(format!(
-            "the header claims {length} bytes, but only {} follow (an incomplete download or copy?)",
-            rest.len()
-        ))
+        bad(format!("the header claims {length} bytes, but only {} follow (an incomplete download or copy?)", rest.len()))
     })?;
     let data = &rest[text.len()..];
-    let text = std::str::from_utf8(text).map_err(|e| {
-        bad(format!(
-            "the header is not UTF-8 text (byte {} of it)",
-            e.valid_up_to()
-        ))
-    })?;
+    let text =
+        std::str::from_utf8(text).map_err(|e| bad(format!("the header is not UTF-8 text (byte {} of it)", e.valid_up_to())))?;
     if !text.starts_with('{') {
         return Err(bad("the header is not a JSON object".to_string()));
     }
-    let Raw { tensors, metadata } =
-        serde_json::from_str(text).map_err(|e| bad(format!("the header cannot be read: {e}")))?;
+    let Raw { tensors, metadata } = serde_json::from_str(text).map_err(|e| bad(format!("the header cannot be read: {e}")))?;
 
     let mut entries = BTreeMap::new();
     for (name, info) in tensors {
-        let entry = check(info).map_err(|problem| Error::Entry {
-            path: path.to_path_buf(),
-            tensor: name.clone(),
-            problem,
-        })?;
+        let entry = check(info).map_err(|problem| Error::Entry { path: path.to_path_buf(), tensor: name.clone(), problem })?;
         entries.insert(name, entry);
     }
     check_layout(path, &entries, data.len())?;
-    Ok(Header {
-        data_start: bytes.len() - data.len(),
-        entries,
-        metadata,
-    })
+    Ok(Header { data_start: bytes.len() - data.len(), entries, metadata })
 }
 
 fn check(info: RawEntry) -> Result<Entry, String> {
-    let dtype = DType::parse(&info.dtype)
-        .ok_or_else(|| format!("element type `{}` is not supported", info.dtype))?;
-    let sizes = || {
-        info.shape
-            .iter()
-            .map(|&d| usize::try_from(d).ok())
-            .collect::<Option<Vec<_>>>()
-    };
+    let dtype = DType::parse(&info.dtype).ok_or_else(|| format!("element type `{}` is not supported", info.dtype))?;
+    let sizes = || info.shape.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>();
     let [begin, end] = info.data_offsets;
-    let (Some(shape), Ok(begin), Ok(end)) = (sizes(), usize::try_from(begin), usize::try_from(end))
-    else {
+    let (Some(shape), Ok(begin), Ok(end)) = (sizes(), usize::try_from(begin), usize::try_from(end)) else {
         return Err("its shape or offsets do not fit into memory".to_string());
     };
     if begin > end {
         return Err(format!("its bytes end ({end}) before they begin ({begin})"));
     }
-    let expected = byte_len(dtype, &shape)
-        .ok_or_else(|| format!("its shape {shape:?} is impossibly large"))?;
+    let expected = byte_len(dtype, &shape).ok_or_else(|| format!("its shape {shape:?} is impossibly large"))?;
     if expected != end - begin {
         let found = end - begin;
-        return Err(format!(
-            "shape {shape:?} of {dtype} needs {expected} bytes, its offsets span {found}"
-        ));
+        return Err(format!("shape {shape:?} of {dtype} needs {expected} bytes, its offsets span {found}"));
     }
-    Ok(Entry {
-        dtype,
-        shape,
-        range: begin..end,
-    })
+    Ok(Entry { dtype, shape, range: begin..end })
 }
 
 /// The tensors must fill the data section: no overlap, no hole, nothing beyond it.
-fn check_layout(
-    path: &Path,
-    entries: &BTreeMap<String, Entry>,
-    available: usize,
-) -> Result<(), Error> {
+fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, available: usize) -> Result<(), Error> {
     let end = entries.values().map(|e| e.range.end).max().unwrap_or(0);
     if end != available {
-        return Err(Error::DataLength {
-            path: path.to_path_buf(),
-            expected: end as u64,
-            found: available as u64,
-        });
+        return Err(Error::DataLength { path: path.to_path_buf(), expected: end as u64, found: available as u64 });
     }
-    let mut order: Vec<_> = entries
-        .iter()
-        .filter(|(_, e)| !e.range.is_empty())
-        .collect();
+    let mut order: Vec<_> = entries.iter().filter(|(_, e)| !e.range.is_empty()).collect();
     order.sort_by_key(|(_, e)| e.range.start);
     let mut previous: Option<(&String, usize)> = None;
     for (name, entry) in order {
@@ -153,11 +104,7 @@ fn check_layout(
                 continue;
             }
         };
-        return Err(Error::Entry {
-            path: path.to_path_buf(),
-            tensor: name.clone(),
-            problem,
-        });
+        return Err(Error::Entry { path: path.to_path_buf(), tensor: name.clone(), problem });
     }
     Ok(())
 }
@@ -191,8 +138,7 @@ impl<'de> Deserialize<'de> for Raw {
                 while let Some(name) = map.next_key::<String>()? {
                     let at_tensor = |e: A::Error| A::Error::custom(format!("`{name}`: {e}"));
                     if name == "__metadata__" {
-                        let values: Option<BTreeMap<String, String>> =
-                            map.next_value().map_err(at_tensor)?;
+                        let values: Option<BTreeMap<String, String>> = map.next_value().map_err(at_tensor)?;
                         raw.metadata.extend(values.unwrap_or_default());
                         continue;
                     }

@@ -18,16 +18,11 @@ fn gcd(a: usize, b: usize) -> usize {
 
 /// The number of `{before}{i}{after}` for i = 0, 1, 2, ... that are there.
 fn count(c: &Component, before: &str, after: &str) -> usize {
-    (0..)
-        .take_while(|i| c.contains(&format!("{before}{i}{after}")))
-        .count()
+    (0..).take_while(|i| c.contains(&format!("{before}{i}{after}"))).count()
 }
 
 fn dim(c: &Component, name: &str, axis: usize) -> Result<usize, Missing> {
-    c.shape(name)
-        .and_then(|s| s.get(axis))
-        .copied()
-        .ok_or_else(|| name.to_string())
+    c.shape(name).and_then(|s| s.get(axis)).copied().ok_or_else(|| name.to_string())
 }
 
 /// One value if all are equal, else the list: the two ways diffusers writes per-block settings.
@@ -43,56 +38,25 @@ pub(super) fn unet(c: &Component) -> Result<Value, Missing> {
     let blocks = count(c, "down_blocks.", ".resnets.0.conv1.weight");
     let mut channels = Vec::new();
     for i in 0..blocks {
-        channels.push(dim(
-            c,
-            &format!("down_blocks.{i}.resnets.0.conv1.weight"),
-            0,
-        )?);
+        channels.push(dim(c, &format!("down_blocks.{i}.resnets.0.conv1.weight"), 0)?);
     }
-    let first = *channels
-        .first()
-        .ok_or_else(|| "down_blocks.0.resnets.0.conv1.weight".to_string())?;
-    let layers: Vec<_> = (0..blocks)
-        .map(|i| count(c, &format!("down_blocks.{i}.resnets."), ".conv1.weight"))
-        .collect();
-    let depth = |block: &str| {
-        count(
-            c,
-            &format!("{block}.attentions.0.transformer_blocks."),
-            ".attn1.to_q.weight",
-        )
-    };
-    let down: Vec<_> = (0..blocks)
-        .map(|i| depth(&format!("down_blocks.{i}")))
-        .collect();
-    let up: Vec<_> = (0..blocks)
-        .map(|i| depth(&format!("up_blocks.{i}")))
-        .collect();
+    let first = *channels.first().ok_or_else(|| "down_blocks.0.resnets.0.conv1.weight".to_string())?;
+    let layers: Vec<_> = (0..blocks).map(|i| count(c, &format!("down_blocks.{i}.resnets."), ".conv1.weight")).collect();
+    let depth = |block: &str| count(c, &format!("{block}.attentions.0.transformer_blocks."), ".attn1.to_q.weight");
+    let down: Vec<_> = (0..blocks).map(|i| depth(&format!("down_blocks.{i}"))).collect();
+    let up: Vec<_> = (0..blocks).map(|i| depth(&format!("up_blocks.{i}"))).collect();
     let types = |depths: &[usize], cross: &str, plain: &str| -> Vec<Value> {
-        depths
-            .iter()
-            .map(|&d| json!(if d > 0 { cross } else { plain }))
-            .collect()
+        depths.iter().map(|&d| json!(if d > 0 { cross } else { plain })).collect()
     };
-    let mid = match (
-        c.contains("mid_block.resnets.0.conv1.weight"),
-        depth("mid_block"),
-    ) {
+    let mid = match (c.contains("mid_block.resnets.0.conv1.weight"), depth("mid_block")) {
         (false, _) => Value::Null,
         (true, 0) => json!("UNetMidBlock2D"),
         (true, _) => json!("UNetMidBlock2DCrossAttn"),
     };
     // A block without attention has no depth of its own; it takes the middle's or else one.
-    let depths: Vec<_> = down
-        .iter()
-        .map(|&d| if d > 0 { d } else { depth("mid_block").max(1) })
-        .collect();
+    let depths: Vec<_> = down.iter().map(|&d| if d > 0 { d } else { depth("mid_block").max(1) }).collect();
     let attention = c.names().find(|n| n.ends_with(".attn2.to_k.weight"));
-    let linear = c
-        .names()
-        .find(|n| n.ends_with(".proj_in.weight"))
-        .and_then(|n| c.shape(n))
-        .is_some_and(|s| s.len() == 2);
+    let linear = c.names().find(|n| n.ends_with(".proj_in.weight")).and_then(|n| c.shape(n)).is_some_and(|s| s.len() == 2);
     let mut config = json!({
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
@@ -138,7 +102,7 @@ pub(super) fn unet(c: &Component) -> Result<Value, Missing> {
 }
 
 fn heads_of_64(width: usize) -> usize {
-    if width % 64 == 0 { width / 64 } else { 1 }
+    if width.is_multiple_of(64) { width / 64 } else { 1 }
 }
 
 /// `vae/config.json` for an autoencoder of Stable Diffusion's kind.
@@ -146,17 +110,11 @@ pub(super) fn vae(c: &Component) -> Result<Value, Missing> {
     let levels = count(c, "encoder.down_blocks.", ".resnets.0.conv1.weight");
     let mut channels = Vec::new();
     for i in 0..levels {
-        channels.push(dim(
-            c,
-            &format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"),
-            0,
-        )?);
+        channels.push(dim(c, &format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0)?);
     }
     let types = |side: &str, attended: &str, plain: &str| -> Vec<Value> {
         let has = |i| c.contains(&format!("{side}_blocks.{i}.attentions.0.to_q.weight"));
-        (0..levels)
-            .map(|i| json!(if has(i) { attended } else { plain }))
-            .collect()
+        (0..levels).map(|i| json!(if has(i) { attended } else { plain })).collect()
     };
     Ok(json!({
         "_class_name": "AutoencoderKL",
@@ -182,10 +140,7 @@ pub(super) fn vae(c: &Component) -> Result<Value, Missing> {
 pub(super) fn text(c: &Component, open_clip: bool) -> Result<Value, Missing> {
     let tokens = "text_model.embeddings.token_embedding.weight";
     let (vocabulary, width) = (dim(c, tokens, 0)?, dim(c, tokens, 1)?);
-    let projection = c
-        .shape("text_projection.weight")
-        .and_then(|s| s.first())
-        .copied();
+    let projection = c.shape("text_projection.weight").and_then(|s| s.first()).copied();
     // OpenCLIP's ViT-H (1024 wide), the tower of 2.x, can be stored under Hugging Face's names too; CLIP's own is 768 wide.
     let gelu = open_clip || width == 1024;
     Ok(json!({

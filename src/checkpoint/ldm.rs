@@ -40,21 +40,13 @@ impl UNetNames {
             let (Some(block), Some(module), Some(inside)) = (block, module, parts.next()) else {
                 return Err(format!("`{name}` is not a name that a UNet has"));
             };
-            stage
-                .entry(block)
-                .or_default()
-                .entry(module)
-                .or_default()
-                .insert(inside.to_string());
+            stage.entry(block).or_default().entry(module).or_default().insert(inside.to_string());
         }
         // The very first is the input convolution, which needs no number.
         input.remove(&0);
 
         let mut modules = HashMap::new();
-        for (stage, name, side) in [
-            (&input, "input_blocks", "down"),
-            (&output, "output_blocks", "up"),
-        ] {
+        for (stage, name, side) in [(&input, "input_blocks", "down"), (&output, "output_blocks", "up")] {
             let (mut block, mut layer) = (0, 0);
             for (number, inside) in stage {
                 let mut ended = false;
@@ -70,11 +62,7 @@ impl UNetNames {
                     ended |= matches!(kind, Module::Downsample | Module::Upsample);
                     modules.insert(from, (kind, to));
                 }
-                (block, layer) = if ended {
-                    (block + 1, 0)
-                } else {
-                    (block, layer + 1)
-                };
+                (block, layer) = if ended { (block + 1, 0) } else { (block, layer + 1) };
             }
         }
         let (mut resnets, mut attentions) = (0, 0);
@@ -94,9 +82,7 @@ impl UNetNames {
 
     /// The canonical tensors of a name (without the `model.diffusion_model.` before it).
     pub fn translate(&self, name: &str) -> Targets {
-        self.canonical(name)
-            .map(|n| vec![(n, Part::Whole)])
-            .unwrap_or_default()
+        self.canonical(name).map(|n| vec![(n, Part::Whole)]).unwrap_or_default()
     }
 
     fn canonical(&self, name: &str) -> Option<String> {
@@ -116,11 +102,7 @@ impl UNetNames {
             }
         }
         // "middle_block.0." has one number before the rest, the others two.
-        let numbers = if name.starts_with("middle_block.") {
-            1
-        } else {
-            2
-        };
+        let numbers = if name.starts_with("middle_block.") { 1 } else { 2 };
         let (at, _) = name.match_indices('.').nth(numbers)?;
         let (kind, to) = self.modules.get(&name[..at])?;
         let rest = &name[at + 1..];
@@ -145,14 +127,8 @@ fn kind(name: &str, contents: &BTreeSet<String>) -> Result<Module, String> {
     } else if has("conv") {
         Ok(Module::Upsample)
     } else {
-        let list = contents
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(", ");
-        Err(format!(
-            "`{name}` (with {list}) is not a module that Stable Diffusion's UNet has"
-        ))
+        let list = contents.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Err(format!("`{name}` (with {list}) is not a module that Stable Diffusion's UNet has"))
     }
 }
 
@@ -172,31 +148,21 @@ fn resnet(rest: &str) -> Option<String> {
 /// Levels of an LDM autoencoder's decoder, which numbers them from the highest resolution although it runs from the lowest.
 pub(super) fn decoder_levels<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names
-        .filter_map(|n| {
-            n.strip_prefix("decoder.up.")?
-                .split('.')
-                .next()?
-                .parse::<usize>()
-                .ok()
-        })
+        .filter_map(|n| n.strip_prefix("decoder.up.")?.split('.').next()?.parse::<usize>().ok())
         .max()
         .map_or(0, |n| n.saturating_add(1))
 }
 
 /// The canonical tensors of an autoencoder's name (without the `first_stage_model.` before it).
 pub(super) fn vae_names(levels: usize, name: &str) -> Targets {
-    vae_canonical(levels, name)
-        .map(|n| vec![n])
-        .unwrap_or_default()
+    vae_canonical(levels, name).map(|n| vec![n]).unwrap_or_default()
 }
 
 fn vae_canonical(levels: usize, name: &str) -> Option<(String, Part)> {
     if name.starts_with("quant_conv.") || name.starts_with("post_quant_conv.") {
         return Some((name.to_string(), Part::Whole));
     }
-    let (side, rest) = name
-        .split_once('.')
-        .filter(|(side, _)| matches!(*side, "encoder" | "decoder"))?;
+    let (side, rest) = name.split_once('.').filter(|(side, _)| matches!(*side, "encoder" | "decoder"))?;
     let (first, inner) = rest.split_once('.')?;
     match first {
         "conv_in" | "conv_out" => return Some((name.to_string(), Part::Whole)),
@@ -206,28 +172,16 @@ fn vae_canonical(levels: usize, name: &str) -> Option<(String, Part)> {
     let (second, inner) = inner.split_once('.')?;
     if first == "mid" {
         return match second {
-            "block_1" => Some((
-                format!("{side}.mid_block.resnets.0.{}", shortcut(inner)),
-                Part::Whole,
-            )),
-            "block_2" => Some((
-                format!("{side}.mid_block.resnets.1.{}", shortcut(inner)),
-                Part::Whole,
-            )),
-            "attn_1" => Some((
-                format!("{side}.mid_block.attentions.0.{}", attention(inner)?),
-                Part::Matrix,
-            )),
+            "block_1" => Some((format!("{side}.mid_block.resnets.0.{}", shortcut(inner)), Part::Whole)),
+            "block_2" => Some((format!("{side}.mid_block.resnets.1.{}", shortcut(inner)), Part::Whole)),
+            "attn_1" => Some((format!("{side}.mid_block.attentions.0.{}", attention(inner)?), Part::Matrix)),
             _ => None,
         };
     }
     let level: usize = second.parse().ok()?;
     let block = match (side, first) {
         ("encoder", "down") => format!("encoder.down_blocks.{level}"),
-        ("decoder", "up") => format!(
-            "decoder.up_blocks.{}",
-            levels.checked_sub(level.checked_add(1)?)?
-        ),
+        ("decoder", "up") => format!("decoder.up_blocks.{}", levels.checked_sub(level.checked_add(1)?)?),
         _ => return None,
     };
     let (kind, inner) = inner.split_once('.')?;
@@ -235,10 +189,7 @@ fn vae_canonical(levels: usize, name: &str) -> Option<(String, Part)> {
         "block" => Some((format!("{block}.resnets.{}", shortcut(inner)), Part::Whole)),
         "attn" => {
             let (number, inner) = inner.split_once('.')?;
-            Some((
-                format!("{block}.attentions.{number}.{}", attention(inner)?),
-                Part::Matrix,
-            ))
+            Some((format!("{block}.attentions.{number}.{}", attention(inner)?), Part::Matrix))
         }
         "downsample" => Some((format!("{block}.downsamplers.0.{inner}"), Part::Whole)),
         "upsample" => Some((format!("{block}.upsamplers.0.{inner}"), Part::Whole)),
@@ -251,13 +202,7 @@ fn shortcut(rest: &str) -> String {
 }
 
 fn attention(rest: &str) -> Option<String> {
-    [
-        ("norm.", "group_norm."),
-        ("q.", "to_q."),
-        ("k.", "to_k."),
-        ("v.", "to_v."),
-        ("proj_out.", "to_out.0."),
-    ]
-    .iter()
-    .find_map(|(from, to)| rest.strip_prefix(from).map(|r| format!("{to}{r}")))
+    [("norm.", "group_norm."), ("q.", "to_q."), ("k.", "to_k."), ("v.", "to_v."), ("proj_out.", "to_out.0.")]
+        .iter()
+        .find_map(|(from, to)| rest.strip_prefix(from).map(|r| format!("{to}{r}")))
 }

@@ -1,4 +1,9 @@
 //! Checkpoints: every file dialect, translated at the border into one canonical naming, memory-mapped and lazy.
+//!
+//! [`Checkpoint::open`] tells by its contents what a path is: a folder in diffusers' layout (`diffusers`) or one file with
+//! CompVis's names (`single`, with `ldm` and `openclip` for the names and `infer` for the configurations). Either way it gives
+//! [`Component`]s: a configuration, and tensors under diffusers' names. A component's tensors are views into [`TensorFile`]s,
+//! which are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file; [`write()`] makes one.
 mod component;
 mod diffusers;
 mod error;
@@ -6,16 +11,23 @@ mod file;
 mod folder;
 mod header;
 mod infer;
+pub mod inspect;
 mod ldm;
+mod lora;
 mod model;
 mod openclip;
 mod single;
 mod tensor;
+#[cfg(test)]
+mod tests;
+mod write;
 
 pub use component::Component;
 pub use error::Error;
 pub use file::TensorFile;
 pub use folder::Folder;
+pub use lora::{Dialect, Form, LoraReport};
 pub use model::{Checkpoint, Kind, TokenizerFiles};
 pub use single::CONFIG_METADATA;
 pub use tensor::{DType, TensorView};
+pub use write::{write, write_atomically};

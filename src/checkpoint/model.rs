@@ -20,7 +20,18 @@ pub enum TokenizerFiles {
     /// A folder with `vocab.json` and `merges.txt`, or `tokenizer.json`.
     Folder(Folder),
     /// The model brings none, as single files do: it means CLIP's own.
-    Absent,
+    Standard {
+        /// The token that fills up short texts: the end token for Stable Diffusion 1.x, `!` for 2.x.
+        pad: &'static str,
+    },
+}
+
+impl TokenizerFiles {
+    /// For a model without tokenizer: 2.x is known by OpenCLIP's text tower, and that by its nonlinearity.
+    pub(super) fn standard(text_encoder: &Component) -> Self {
+        let open_clip = text_encoder.config["hidden_act"] == "gelu";
+        Self::Standard { pad: if open_clip { "!" } else { "<|endoftext|>" } }
+    }
 }
 
 /// A text-to-image model: its networks under canonical names, and what goes with them.
@@ -85,28 +96,21 @@ pub(super) fn refuse_other_formats(path: &Path) -> Result<(), Error> {
     use std::io::Read;
     let mut start = Vec::new();
     let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
-    file.take(64)
-        .read_to_end(&mut start)
-        .map_err(Error::io(path, "read"))?;
+    file.take(64).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
+    // A length below 4 GiB, as every safetensors file begins with, may well begin with any of the bytes below.
+    if start.get(4..8) == Some(&[0; 4]) {
+        return Ok(());
+    }
     let problem = match start.as_slice() {
         [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
-            return Err(Error::Pickle {
-                path: path.to_path_buf(),
-            });
+            return Err(Error::Pickle { path: path.to_path_buf() });
         }
-        [b'G', b'G', b'U', b'F', ..] => {
-            "this is a GGUF file, which is not read; use the model's safetensors file"
-        }
+        [b'G', b'G', b'U', b'F', ..] => "this is a GGUF file, which is not read; use the model's safetensors file",
         s if s.starts_with(b"version https://git-lfs") => {
             "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
         }
-        s if s.trim_ascii_start().starts_with(b"<") => {
-            "this is an HTML or XML page, not a model (a failed download?)"
-        }
+        s if s.trim_ascii_start().starts_with(b"<") => "this is an HTML or XML page, not a model (a failed download?)",
         _ => return Ok(()),
     };
-    Err(Error::Unrecognised {
-        path: path.to_path_buf(),
-        problem: problem.to_string(),
-    })
+    Err(Error::Unrecognised { path: path.to_path_buf(), problem: problem.to_string() })
 }

@@ -23,20 +23,12 @@ pub(super) fn names(name: &str) -> Targets {
     if name.starts_with(UNUSED_LAYER) {
         return Vec::new();
     }
-    let Some((layer, rest)) = name
-        .strip_prefix("transformer.resblocks.")
-        .and_then(|r| r.split_once('.'))
-    else {
+    let Some((layer, rest)) = name.strip_prefix("transformer.resblocks.").and_then(|r| r.split_once('.')) else {
         return Vec::new();
     };
     let layer = format!("text_model.encoder.layers.{layer}");
     if let Some(parameter) = rest.strip_prefix("attn.in_proj_") {
-        let part = |(i, projection)| {
-            (
-                format!("{layer}.self_attn.{projection}_proj.{parameter}"),
-                Part::Rows(i, 3),
-            )
-        };
+        let part = |(i, projection)| (format!("{layer}.self_attn.{projection}_proj.{parameter}"), Part::Rows(i, 3));
         return ["q", "k", "v"].into_iter().enumerate().map(part).collect();
     }
     [
@@ -47,9 +39,6 @@ pub(super) fn names(name: &str) -> Targets {
         ("mlp.c_proj.", "mlp.fc2."),
     ]
     .iter()
-    .find_map(|(from, to)| {
-        rest.strip_prefix(from)
-            .map(|r| whole(format!("{layer}.{to}{r}")))
-    })
+    .find_map(|(from, to)| rest.strip_prefix(from).map(|r| whole(format!("{layer}.{to}{r}"))))
     .unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! Models that are one file with CompVis's (LDM's) names: Stable Diffusion 1.x and 2.x.
 use super::component::{Component, Targets};
 use super::infer::{self, Missing};
+use super::inspect::{What, describe_file};
 use super::{Checkpoint, Error, Kind, TensorFile, TokenizerFiles, diffusers, ldm, openclip};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -22,10 +23,7 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     let lacking: Vec<_> = [
         (has(UNET), format!("UNet ({UNET}*)")),
         (has(VAE), format!("VAE ({VAE}*)")),
-        (
-            has(CLIP) || open_clip,
-            format!("text encoder ({CLIP}* or {OPEN_CLIP}*)"),
-        ),
+        (has(CLIP) || open_clip, format!("text encoder ({CLIP}* or {OPEN_CLIP}*)")),
     ]
     .into_iter()
     .filter_map(|(there, what)| (!there).then_some(what))
@@ -35,8 +33,11 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         return Err(Error::Unrecognised { path, problem });
     }
     if !lacking.is_empty() {
+        let what = describe_file(&file).what;
         let problem = match lacking.len() {
-            3 => "not a Stable Diffusion model: it has neither UNet, VAE nor text encoder under the names of a single-file model"
+            3 if what != What::Unknown => format!("not a whole model; this is a {}", what.describe()),
+            3 => "not a Stable Diffusion model: it has neither UNet, VAE nor text encoder under the names of a \
+                  single-file model"
                 .to_string(),
             _ => format!("not a whole model: it has no {}", lacking.join(" and no ")),
         };
@@ -52,11 +53,11 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     Ok(Checkpoint {
         path,
         kind: Kind::SingleFile,
+        tokenizer: TokenizerFiles::standard(&text_encoder),
         unet,
         vae,
         text_encoder,
         vision: None,
-        tokenizer: TokenizerFiles::Absent,
         scheduler,
         model_index: None,
         notes,
@@ -72,22 +73,15 @@ fn part(
     infer: impl Fn(&Component) -> Result<Value, Missing>,
 ) -> Result<Component, Error> {
     let path = file.path();
-    let mut component = Component::gather(path, vec![file.clone()], |_, n| {
-        n.strip_prefix(prefix).map(&translate)
-    })?;
+    let mut component = Component::gather(path, vec![file.clone()], |_, n| n.strip_prefix(prefix).map(&translate))?;
     let key = format!("{CONFIG_METADATA}{name}");
     component.config = match file.metadata().get(&key) {
-        Some(text) => serde_json::from_str(text).map_err(|e| Error::Json {
-            path: path.to_path_buf(),
-            problem: format!("metadata `{key}`: {e}"),
-        })?,
-        None => infer(&component).map_err(|missing| {
-            match component.require_all([missing.as_str()]) {
-                Err(error) => error,
-                Ok(()) => Error::Unrecognised {
-                    path: path.to_path_buf(),
-                    problem: format!("tensor `{missing}` has too few dimensions"),
-                },
+        Some(text) => serde_json::from_str(text)
+            .map_err(|e| Error::Json { path: path.to_path_buf(), problem: format!("metadata `{key}`: {e}") })?,
+        None => infer(&component).map_err(|missing| match component.require_all([missing.as_str()]) {
+            Err(error) => error,
+            Ok(()) => {
+                Error::Unrecognised { path: path.to_path_buf(), problem: format!("tensor `{missing}` has too few dimensions") }
             }
         })?,
     };
@@ -99,11 +93,8 @@ fn stripped<'a>(file: &'a TensorFile, prefix: &'a str) -> impl Iterator<Item = &
 }
 
 pub(super) fn unet(file: &Arc<TensorFile>) -> Result<Component, Error> {
-    let names =
-        ldm::UNetNames::new(stripped(file, UNET)).map_err(|problem| Error::Unrecognised {
-            path: file.path().to_path_buf(),
-            problem,
-        })?;
+    let names = ldm::UNetNames::new(stripped(file, UNET))
+        .map_err(|problem| Error::Unrecognised { path: file.path().to_path_buf(), problem })?;
     part(file, UNET, "unet", |n| names.translate(n), infer::unet)
 }
 
@@ -113,21 +104,14 @@ pub(super) fn vae(file: &Arc<TensorFile>) -> Result<Component, Error> {
 }
 
 pub(super) fn text(file: &Arc<TensorFile>, open_clip: bool) -> Result<Component, Error> {
-    let (prefix, translate): (_, fn(&str) -> Targets) = if open_clip {
-        (OPEN_CLIP, openclip::names)
-    } else {
-        (CLIP, diffusers::text_names)
-    };
-    part(file, prefix, "text_encoder", translate, |c| {
-        infer::text(c, open_clip)
-    })
+    let (prefix, translate): (_, fn(&str) -> Targets) =
+        if open_clip { (OPEN_CLIP, openclip::names) } else { (CLIP, diffusers::text_names) };
+    part(file, prefix, "text_encoder", translate, |c| infer::text(c, open_clip))
 }
 
 /// The scheduler's configuration: Stable Diffusion's noise schedule, and what the model predicts.
 fn scheduler(file: &TensorFile, unet: &Component, notes: &mut Vec<String>) -> Value {
-    let steps = ["alphas_cumprod", "betas"]
-        .iter()
-        .find_map(|n| file.entries().get(*n)?.shape.first().copied());
+    let steps = ["alphas_cumprod", "betas"].iter().find_map(|n| file.entries().get(*n)?.shape.first().copied());
     let (prediction, zero_snr) = prediction_type(file, unet, notes);
     let mut config = json!({
         "_class_name": "PNDMScheduler",
@@ -150,11 +134,7 @@ fn scheduler(file: &TensorFile, unet: &Component, notes: &mut Vec<String>) -> Va
 
 /// What the UNet predicts, and whether its schedule ends in pure noise. Metadata and marker tensors say it for certain; for a
 /// Stable Diffusion 2.x model without them the weights only hint at it.
-fn prediction_type(
-    file: &TensorFile,
-    unet: &Component,
-    notes: &mut Vec<String>,
-) -> (&'static str, bool) {
+fn prediction_type(file: &TensorFile, unet: &Component, notes: &mut Vec<String>) -> (&'static str, bool) {
     const V: &str = "v_prediction";
     let zero_snr = file.contains("ztsnr");
     // Marker tensors that some trainers leave.
@@ -175,11 +155,7 @@ fn prediction_type(
     if unet.config["use_linear_projection"] != json!(true) {
         return ("epsilon", zero_snr);
     }
-    let guess = if spread_of_last_norm(unet).is_some_and(|s| s > 0.09) {
-        V
-    } else {
-        "epsilon"
-    };
+    let guess = if spread_of_last_norm(unet).is_some_and(|s| s > 0.09) { V } else { "epsilon" };
     notes.push(format!(
         "this file does not say what its UNet predicts; {guess} is assumed from its weights \
          (if the pictures are noise or mud, the other one is right)"
@@ -193,20 +169,10 @@ fn spread_of_last_norm(unet: &Component) -> Option<f64> {
     if unet.config["in_channels"] != json!(4) {
         return None;
     }
-    let name = unet
-        .names()
-        .filter(|n| n.starts_with("up_blocks.") && n.ends_with(".transformer_blocks.0.norm1.bias"))
-        .last()?;
+    let name = unet.names().filter(|n| n.starts_with("up_blocks.") && n.ends_with(".transformer_blocks.0.norm1.bias")).last()?;
     let bias = unet.tensor(name).ok()?;
     let values = bias.to_f32(0..bias.len());
     let n = values.len() as f64;
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    Some(
-        (values
-            .iter()
-            .map(|&x| (f64::from(x) - mean).powi(2))
-            .sum::<f64>()
-            / n)
-            .sqrt(),
-    )
+    Some((values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt())
 }

@@ -64,10 +64,7 @@ dtypes! {
 impl DType {
     /// It is one of the floating-point types.
     pub fn is_float(self) -> bool {
-        matches!(
-            self,
-            Self::F8E5M2 | Self::F8E4M3 | Self::F16 | Self::BF16 | Self::F32 | Self::F64
-        )
+        matches!(self, Self::F8E5M2 | Self::F8E4M3 | Self::F16 | Self::BF16 | Self::F32 | Self::F64)
     }
 }
 
@@ -87,17 +84,9 @@ pub struct TensorView<'a> {
 
 impl<'a> TensorView<'a> {
     /// A tensor from its parts; `None` when `bytes` is not as long as type and shape say.
-    pub fn new(
-        dtype: DType,
-        shape: impl Into<Cow<'a, [usize]>>,
-        bytes: impl Into<Cow<'a, [u8]>>,
-    ) -> Option<Self> {
+    pub fn new(dtype: DType, shape: impl Into<Cow<'a, [usize]>>, bytes: impl Into<Cow<'a, [u8]>>) -> Option<Self> {
         let (shape, bytes) = (shape.into(), bytes.into());
-        (byte_len(dtype, &shape) == Some(bytes.len())).then_some(Self {
-            dtype,
-            shape,
-            bytes,
-        })
+        (byte_len(dtype, &shape) == Some(bytes.len())).then_some(Self { dtype, shape, bytes })
     }
 
     /// A single-precision tensor from values; `None` when their number is not the shape's product.
@@ -150,19 +139,12 @@ impl<'a> TensorView<'a> {
     /// # Panics
     /// When `range` reaches past the end, or `out` is of another length.
     pub fn write_f32(&self, range: Range<usize>, out: &mut [f32]) {
-        assert_eq!(
-            range.len(),
-            out.len(),
-            "the buffer's length is not the range's"
-        );
+        assert_eq!(range.len(), out.len(), "the buffer's length is not the range's");
         let size = self.dtype.size();
         let bytes = &self.bytes[range.start * size..range.end * size];
         macro_rules! convert {
             ($type:ty, $into:expr) => {
-                for (o, b) in out
-                    .iter_mut()
-                    .zip(bytes.as_chunks::<{ size_of::<$type>() }>().0)
-                {
+                for (o, b) in out.iter_mut().zip(bytes.as_chunks::<{ size_of::<$type>() }>().0) {
                     *o = $into(<$type>::from_le_bytes(*b));
                 }
             };
@@ -198,21 +180,14 @@ impl<'a> TensorView<'a> {
             }
             shape.swap(0, 1);
         }
-        TensorView {
-            dtype: self.dtype,
-            shape: shape.into(),
-            bytes: bytes.into(),
-        }
+        TensorView { dtype: self.dtype, shape: shape.into(), bytes: bytes.into() }
     }
 }
 
 /// Piecewise through an aligned buffer, since only whole slices are converted by the processor's own instructions.
 fn f16_to_f32(bytes: &[u8], out: &mut [f32]) {
     let mut buffer = [f16::ZERO; 256];
-    for (out, bytes) in out
-        .chunks_mut(buffer.len())
-        .zip(bytes.chunks(2 * buffer.len()))
-    {
+    for (out, bytes) in out.chunks_mut(buffer.len()).zip(bytes.chunks(2 * buffer.len())) {
         let buffer = &mut buffer[..out.len()];
         for (b, bits) in buffer.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *b = f16::from_le_bytes(*bits);
@@ -227,9 +202,7 @@ pub(super) fn byte_len(dtype: DType, shape: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
     }
-    shape
-        .iter()
-        .try_fold(dtype.size(), |n, &d| n.checked_mul(d))
+    shape.iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d))
 }
 
 /// The 8-bit float without infinities: bias 7, and only S.1111.111 is not a number.
@@ -257,21 +230,12 @@ mod tests {
         assert_eq!(values(DType::Bool, &[0, 1]), [0.0, 1.0]);
         assert_eq!(values(DType::U8, &[255]), [255.0]);
         assert_eq!(values(DType::I8, &[255]), [-1.0]);
-        assert_eq!(
-            values(DType::F8E5M2, &[0x3c, 0xc0, 0x01]),
-            [1.0, -2.0, 1.0 / 65536.0]
-        );
-        assert_eq!(
-            values(DType::F8E4M3, &[0x38, 0xb8, 0x7e, 0x01]),
-            [1.0, -1.0, 448.0, 1.0 / 512.0]
-        );
+        assert_eq!(values(DType::F8E5M2, &[0x3c, 0xc0, 0x01]), [1.0, -2.0, 1.0 / 65536.0]);
+        assert_eq!(values(DType::F8E4M3, &[0x38, 0xb8, 0x7e, 0x01]), [1.0, -1.0, 448.0, 1.0 / 512.0]);
         assert!(values(DType::F8E4M3, &[0x7f])[0].is_nan());
         assert_eq!(values(DType::U16, &[1, 1]), [257.0]);
         assert_eq!(values(DType::I16, &[0xfe, 0xff]), [-2.0]);
-        assert_eq!(
-            values(DType::F16, &[0x00, 0x3c, 0x01, 0x00]),
-            [1.0, 2f32.powi(-24)]
-        );
+        assert_eq!(values(DType::F16, &[0x00, 0x3c, 0x01, 0x00]), [1.0, 2f32.powi(-24)]);
         assert_eq!(values(DType::BF16, &[0x80, 0x3f]), [1.0]);
         assert_eq!(values(DType::U32, &7u32.to_le_bytes()), [7.0]);
         assert_eq!(values(DType::I32, &(-7i32).to_le_bytes()), [-7.0]);
@@ -299,12 +263,7 @@ mod tests {
     #[test]
     fn transposing_swaps_rows_and_columns() {
         let data = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let view = TensorView::from_f32(vec![2, 3], &data)
-            .unwrap()
-            .transposed();
-        assert_eq!(
-            (view.shape(), view.to_f32(0..6)),
-            (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0])
-        );
+        let view = TensorView::from_f32(vec![2, 3], &data).unwrap().transposed();
+        assert_eq!((view.shape(), view.to_f32(0..6)), (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
     }
 }

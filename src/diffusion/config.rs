@@ -11,11 +11,7 @@ pub enum ScheduleError {
     #[error("scheduler config is not what it should be: {0}")]
     Json(#[from] serde_json::Error),
     #[error("scheduler config: `{option}` is {found}, expected {expected}")]
-    Config {
-        option: &'static str,
-        found: String,
-        expected: String,
-    },
+    Config { option: &'static str, found: String, expected: String },
     #[error("{sampler} does not support {what}")]
     Unsupported { sampler: SamplerKind, what: String },
     #[error("{0}")]
@@ -132,9 +128,7 @@ impl SchedulerConfig {
     pub fn for_pipeline(mut self) -> (Self, Vec<String>) {
         let mut notes = Vec::new();
         if let Some(offset) = self.steps_offset.filter(|offset| *offset != 1) {
-            notes.push(format!(
-                "scheduler config: steps_offset is {offset}; latent models use 1"
-            ));
+            notes.push(format!("scheduler config: steps_offset is {offset}; latent models use 1"));
         }
         if self.clip_sample == Some(true) {
             notes.push("scheduler config: clip_sample is true; latents are never clipped".into());
@@ -151,10 +145,7 @@ impl SchedulerConfig {
     /// Lu and flow sigmas, log-linear interpolation, continuous timesteps.
     pub fn for_sampler(&self, kind: SamplerKind) -> Result<Settings, ScheduleError> {
         use SamplerKind::*;
-        let unsupported = |what: &str| ScheduleError::Unsupported {
-            sampler: kind,
-            what: what.into(),
-        };
+        let unsupported = |what: &str| ScheduleError::Unsupported { sampler: kind, what: what.into() };
         let multistep = matches!(kind, Dpmpp2m | Dpmpp2mSde);
         let has_sigma_options = matches!(kind, Euler | Heun) || multistep;
         let on = |value: Option<bool>, known: bool| known && value.unwrap_or(false);
@@ -164,9 +155,7 @@ impl SchedulerConfig {
             _ => false,
         };
         if clips {
-            return Err(unsupported(
-                "`clip_sample`: true (DDIM's default where the scheduler config is silent)",
-            ));
+            return Err(unsupported("`clip_sample`: true (DDIM's default where the scheduler config is silent)"));
         }
         if on(self.thresholding, matches!(kind, Ddim | Lcm) || multistep) {
             return Err(unsupported("`thresholding`"));
@@ -183,27 +172,15 @@ impl SchedulerConfig {
         if on(self.use_flow_sigmas, multistep) {
             return Err(unsupported("`use_flow_sigmas`"));
         }
-        if kind == Euler
-            && self
-                .interpolation_type
-                .as_deref()
-                .is_some_and(|t| t != "linear")
-        {
+        if kind == Euler && self.interpolation_type.as_deref().is_some_and(|t| t != "linear") {
             return Err(unsupported("an `interpolation_type` other than linear"));
         }
-        if kind == Euler
-            && self
-                .timestep_type
-                .as_deref()
-                .is_some_and(|t| t != "discrete")
-        {
+        if kind == Euler && self.timestep_type.as_deref().is_some_and(|t| t != "discrete") {
             return Err(unsupported("a `timestep_type` other than discrete"));
         }
         let prediction = self.prediction_type.unwrap_or_default();
         if prediction == PredictionType::Sample && matches!(kind, Pndm | EulerAncestral) {
-            return Err(unsupported(
-                "models that predict the sample (`prediction_type`: sample)",
-            ));
+            return Err(unsupported("models that predict the sample (`prediction_type`: sample)"));
         }
         let num_train_timesteps = self.num_train_timesteps.unwrap_or(1000);
         if num_train_timesteps == 0 || num_train_timesteps > 1_000_000 {
@@ -228,14 +205,8 @@ impl SchedulerConfig {
         };
         Ok(Settings {
             num_train_timesteps,
-            beta_start: self.beta_start.unwrap_or(if stable_diffusion_betas {
-                0.00085
-            } else {
-                0.0001
-            }),
-            beta_end: self
-                .beta_end
-                .unwrap_or(if stable_diffusion_betas { 0.012 } else { 0.02 }),
+            beta_start: self.beta_start.unwrap_or(if stable_diffusion_betas { 0.00085 } else { 0.0001 }),
+            beta_end: self.beta_end.unwrap_or(if stable_diffusion_betas { 0.012 } else { 0.02 }),
             beta_schedule: self.beta_schedule.unwrap_or(match kind {
                 Lcm => BetaSchedule::ScaledLinear,
                 _ => BetaSchedule::Linear,
@@ -309,11 +280,7 @@ fn quote_infinities(text: &str) -> String {
         }
         let escaped = in_string && first == '\\';
         in_string ^= first == '"';
-        let length = rest
-            .chars()
-            .take(1 + usize::from(escaped))
-            .map(char::len_utf8)
-            .sum();
+        let length = rest.chars().take(1 + usize::from(escaped)).map(char::len_utf8).sum();
         let (taken, after) = rest.split_at(length);
         out.push_str(taken);
         rest = after;
@@ -324,10 +291,7 @@ fn quote_infinities(text: &str) -> String {
 /// A number, or the name of one that JSON cannot write.
 fn number_or_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "expected a number, \"Infinity\" or \"-Infinity\""
-    )]
+    #[serde(untagged, expecting = "expected a number, \"Infinity\" or \"-Infinity\"")]
     enum Number {
         Value(f32),
         Name(Infinite),
@@ -338,11 +302,9 @@ fn number_or_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f
         #[serde(rename = "-Infinity")]
         MinusInfinity,
     }
-    Ok(
-        Option::deserialize(deserializer)?.map(|number| match number {
-            Number::Value(value) => value,
-            Number::Name(Infinite::Infinity) => f32::INFINITY,
-            Number::Name(Infinite::MinusInfinity) => f32::NEG_INFINITY,
-        }),
-    )
+    Ok(Option::deserialize(deserializer)?.map(|number| match number {
+        Number::Value(value) => value,
+        Number::Name(Infinite::Infinity) => f32::INFINITY,
+        Number::Name(Infinite::MinusInfinity) => f32::NEG_INFINITY,
+    }))
 }

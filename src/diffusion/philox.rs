@@ -30,43 +30,26 @@ pub struct Philox {
 impl Philox {
     /// Numbers every card agrees on; see the module's page for the lengths this holds for.
     pub fn new(seed: u64) -> Self {
-        Self {
-            key: [seed as u32, (seed >> 32) as u32],
-            offset: 0,
-            resident_threads: u64::MAX,
-        }
+        Self { key: [seed as u32, (seed >> 32) as u32], offset: 0, resident_threads: u64::MAX }
     }
 
     /// The numbers of a card that holds `threads` resident threads (multiprocessors x threads of each, the latter rounded
     /// down to a multiple of 256). Fewer than 256 counts as 256.
     pub fn with_resident_threads(self, threads: u64) -> Self {
         let resident_threads = (threads / THREADS_PER_BLOCK).max(1) * THREADS_PER_BLOCK;
-        Self {
-            resident_threads,
-            ..self
-        }
+        Self { resident_threads, ..self }
     }
 
     /// `n` standard normal numbers: what `torch.randn(n, device="cuda")` gives next.
     pub fn normal(&mut self, n: usize) -> Vec<f32> {
         let n = n as u64;
-        let threads = n
-            .next_multiple_of(THREADS_PER_BLOCK)
-            .min(self.resident_threads)
-            .max(1);
+        let threads = n.next_multiple_of(THREADS_PER_BLOCK).min(self.resident_threads).max(1);
         let numbers = (0..n)
             .map(|i| {
                 let (thread, round) = (i % threads, i / threads);
                 let counter = self.offset + round / LANES;
-                let words = philox4x32_10(
-                    [
-                        counter as u32,
-                        (counter >> 32) as u32,
-                        thread as u32,
-                        (thread >> 32) as u32,
-                    ],
-                    self.key,
-                );
+                let words =
+                    philox4x32_10([counter as u32, (counter >> 32) as u32, thread as u32, (thread >> 32) as u32], self.key);
                 lane(words, round % LANES)
             })
             .collect();
@@ -95,16 +78,8 @@ fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let (high0, low0) = multiply(0xD251_1F53, counter[0]);
         let (high1, low1) = multiply(0xCD9E_8D57, counter[2]);
-        counter = [
-            high1 ^ counter[1] ^ key[0],
-            low1,
-            high0 ^ counter[3] ^ key[1],
-            low0,
-        ];
-        key = [
-            key[0].wrapping_add(0x9E37_79B9),
-            key[1].wrapping_add(0xBB67_AE85),
-        ];
+        counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0];
+        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
     counter
 }
@@ -116,19 +91,10 @@ mod tests {
     /// Known answers published with Random123 (`kat_vectors`, philox4x32 10).
     #[test]
     fn known_answers() {
+        assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
+        assert_eq!(philox4x32_10([u32::MAX; 4], [u32::MAX; 2]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
         assert_eq!(
-            philox4x32_10([0; 4], [0; 2]),
-            [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]
-        );
-        assert_eq!(
-            philox4x32_10([u32::MAX; 4], [u32::MAX; 2]),
-            [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]
-        );
-        assert_eq!(
-            philox4x32_10(
-                [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
-                [0xa4093822, 0x299f31d0]
-            ),
+            philox4x32_10([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]),
             [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]
         );
     }
@@ -136,10 +102,7 @@ mod tests {
     /// `torch.manual_seed(0); torch.randn(3, 4, device="cuda")` as printed by torch on any card.
     #[test]
     fn equals_cuda() {
-        let expected = [
-            -0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284, -1.0745,
-            -0.3631, -1.6711, 2.2655,
-        ];
+        let expected = [-0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284, -1.0745, -0.3631, -1.6711, 2.2655];
         for (got, want) in Philox::new(0).normal(12).iter().zip(expected) {
             assert!((got - want).abs() < 5.1e-5, "{got} is not {want}");
         }
@@ -156,14 +119,8 @@ mod tests {
         let words = philox4x32_10([0, 0, 3, 0], [5, 0]);
         assert_eq!(first[256 + 3], lane(words, 1));
         assert_eq!(first[2 * 256 + 3], lane(words, 2));
-        assert_eq!(
-            first[4 * 256 + 3],
-            lane(philox4x32_10([1, 0, 3, 0], [5, 0]), 0)
-        );
+        assert_eq!(first[4 * 256 + 3], lane(philox4x32_10([1, 0, 3, 0], [5, 0]), 0));
         // 1500 numbers used up two counters of every thread.
-        assert_eq!(
-            small.normal(1)[0],
-            lane(philox4x32_10([2, 0, 0, 0], [5, 0]), 0)
-        );
+        assert_eq!(small.normal(1)[0], lane(philox4x32_10([2, 0, 0, 0], [5, 0]), 0));
     }
 }

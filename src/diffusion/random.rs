@@ -79,10 +79,7 @@ impl BatchNoise {
 
     /// The next `n` normal numbers of every picture, one picture after another: `pictures * n` numbers.
     pub fn normal(&mut self, n: usize) -> Vec<f32> {
-        self.0
-            .iter_mut()
-            .flat_map(|source| source.normal(n))
-            .collect()
+        self.0.iter_mut().flat_map(|source| source.normal(n)).collect()
     }
 }
 
@@ -105,28 +102,19 @@ mod tests {
         assert_eq!(values.len() as u64, draw["n"].as_u64().unwrap());
         let (head, tail) = (bits(&draw["head"]), bits(&draw["tail"]));
         assert!(!head.is_empty());
-        let ends = head
-            .iter()
-            .zip(values)
-            .chain(tail.iter().rev().zip(values.iter().rev()));
+        let ends = head.iter().zip(values).chain(tail.iter().rev().zip(values.iter().rev()));
         for (want, got) in ends {
             let distance = want.abs_diff(got.to_bits());
             assert!(distance <= ulps, "{got} is not {}", f32::from_bits(*want));
         }
         if ulps == 0 {
             let weights = (0..).map(|i: u32| 2 * i + 1);
-            let terms = values
-                .iter()
-                .zip(weights)
-                .map(|(v, w)| v.to_bits().wrapping_mul(w));
+            let terms = values.iter().zip(weights).map(|(v, w)| v.to_bits().wrapping_mul(w));
             let checksum = terms.fold(0, u32::wrapping_add);
             assert_eq!(u64::from(checksum), draw["checksum"].as_u64().unwrap());
         }
         let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
-        let weighted: f64 = (1..)
-            .zip(values)
-            .map(|(i, &v)| f64::from(v) * f64::from(i % 97))
-            .sum();
+        let weighted: f64 = (1..).zip(values).map(|(i, &v)| f64::from(v) * f64::from(i % 97)).sum();
         let slack = 1e-9 + 1e-6 * f64::from(ulps);
         assert!((sum - draw["sum"].as_f64().unwrap()).abs() < slack);
         assert!((weighted - draw["weighted"].as_f64().unwrap()).abs() < 100.0 * slack);
@@ -135,14 +123,9 @@ mod tests {
     fn check_all(section: &str, kind: RngKind, ulps: u32) {
         let fixture = fixture();
         for case in fixture[section].as_array().unwrap() {
-            let mut source =
-                NoiseSource::new(kind, case["seed"].as_str().unwrap().parse().unwrap());
+            let mut source = NoiseSource::new(kind, case["seed"].as_str().unwrap().parse().unwrap());
             for draw in case["draws"].as_array().unwrap() {
-                check(
-                    draw,
-                    &source.normal(draw["n"].as_u64().unwrap() as usize),
-                    ulps,
-                );
+                check(draw, &source.normal(draw["n"].as_u64().unwrap() as usize), ulps);
             }
         }
     }

@@ -14,25 +14,17 @@ pub struct NoiseLevel {
 
 impl NoiseLevel {
     /// No noise at all.
-    pub const CLEAN: Self = Self {
-        signal: 1.0,
-        noise: 0.0,
-    };
+    pub const CLEAN: Self = Self { signal: 1.0, noise: 0.0 };
 
     /// The level of a sigma-based sampler, which leaves the signal unscaled.
     pub(super) fn sigma(sigma: f32) -> Self {
-        Self {
-            signal: 1.0,
-            noise: sigma,
-        }
+        Self { signal: 1.0, noise: sigma }
     }
 
     /// `signal * original + noise * gaussian`, element by element.
     pub fn apply(self, original: &[f32], gaussian: &[f32]) -> Vec<f32> {
         let pairs = original.iter().zip(gaussian);
-        pairs
-            .map(|(o, g)| self.signal * o + self.noise * g)
-            .collect()
+        pairs.map(|(o, g)| self.signal * o + self.noise * g).collect()
     }
 }
 
@@ -50,11 +42,7 @@ impl NoiseSchedule {
     /// A config whose numbers make no schedule: see [`NoiseSchedule::new`].
     pub fn of_training(config: &SchedulerConfig) -> Result<Self, ScheduleError> {
         // DDIM's class knows the same keys about betas, with the same defaults.
-        let silent = SchedulerConfig {
-            clip_sample: Some(false),
-            thresholding: None,
-            ..config.clone()
-        };
+        let silent = SchedulerConfig { clip_sample: Some(false), thresholding: None, ..config.clone() };
         Self::new(&silent.for_sampler(SamplerKind::Ddim)?)
     }
 
@@ -92,10 +80,7 @@ impl NoiseSchedule {
             betas = rescale_to_zero_snr(&betas);
         }
         let alphas_cumprod = cumulative_alphas(&betas);
-        Ok(Self {
-            betas,
-            alphas_cumprod,
-        })
+        Ok(Self { betas, alphas_cumprod })
     }
 
     /// `beta[t]`, the variance added at training step t.
@@ -111,24 +96,17 @@ impl NoiseSchedule {
     /// How to noise an original to training step `t`; `None` beyond the schedule. With x0 and eps as inputs, the target of a
     /// v-predicting model is `level.signal * eps - level.noise * x0`.
     pub fn level(&self, t: usize) -> Option<NoiseLevel> {
-        self.alphas_cumprod.get(t).map(|&alpha| NoiseLevel {
-            signal: alpha.sqrt(),
-            noise: (1.0 - alpha).sqrt(),
-        })
+        self.alphas_cumprod.get(t).map(|&alpha| NoiseLevel { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() })
     }
 
     /// Signal-to-noise ratio alpha_cumprod / (1 - alpha_cumprod) at training step `t`.
     pub fn snr(&self, t: usize) -> Option<f32> {
-        self.alphas_cumprod
-            .get(t)
-            .map(|alpha| alpha / (1.0 - alpha))
+        self.alphas_cumprod.get(t).map(|alpha| alpha / (1.0 - alpha))
     }
 
     /// alpha_cumprod at `t`, as a sampler needs it.
     pub(super) fn alpha_at(&self, t: i64) -> Result<f32, ScheduleError> {
-        let alpha = usize::try_from(t)
-            .ok()
-            .and_then(|t| self.alphas_cumprod.get(t));
+        let alpha = usize::try_from(t).ok().and_then(|t| self.alphas_cumprod.get(t));
         alpha.copied().ok_or_else(|| {
             ScheduleError::Request(format!(
                 "the run would visit timestep {t}, but the schedule ends at {}: ask for fewer steps",
@@ -140,11 +118,7 @@ impl NoiseSchedule {
     /// `sigma[t] = sqrt((1 - alpha_cumprod) / alpha_cumprod)`, the noise relative to the signal. The last alpha_cumprod of
     /// a schedule rescaled to zero is replaced by 2^-24, as the samplers that work with sigmas do.
     pub(super) fn sigmas(&self, settings: &Settings) -> Vec<f32> {
-        let mut sigmas: Vec<f32> = self
-            .alphas_cumprod
-            .iter()
-            .map(|&alpha| sigma_of(alpha))
-            .collect();
+        let mut sigmas: Vec<f32> = self.alphas_cumprod.iter().map(|&alpha| sigma_of(alpha)).collect();
         if settings.rescale_betas_zero_snr
             && let Some(last) = sigmas.last_mut()
         {
@@ -176,13 +150,9 @@ fn linspace_f32(start: f64, end: f64, n: usize) -> Vec<f32> {
 fn squared_cosine_betas(n: usize) -> Vec<f32> {
     let alpha_bar = |i: usize| {
         let t = i as f64 / n as f64;
-        ((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0)
-            .cos()
-            .powi(2)
+        ((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2)
     };
-    (0..n)
-        .map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32)
-        .collect()
+    (0..n).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
 }
 
 /// Products of 1 - beta up to each step, accumulated in f64 as torch does on the CPU.
@@ -198,10 +168,7 @@ fn cumulative_alphas(betas: &[f32]) -> Vec<f32> {
 
 /// Shifts and scales sqrt(alpha_cumprod) so that the last step has no signal left (Lin et al. 2024, algorithm 1).
 fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
-    let roots: Vec<f32> = cumulative_alphas(betas)
-        .into_iter()
-        .map(f32::sqrt)
-        .collect();
+    let roots: Vec<f32> = cumulative_alphas(betas).into_iter().map(f32::sqrt).collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else {
         return Vec::new();
     };
@@ -227,10 +194,7 @@ pub(super) fn spaced_timesteps(settings: &Settings, n: usize) -> Vec<f64> {
         TimestepSpacing::Linspace => linspace((train - 1) as f64, n),
         TimestepSpacing::Leading => {
             let ratio = train / n;
-            (0..n)
-                .rev()
-                .map(|i| (i * ratio + settings.steps_offset) as f64)
-                .collect()
+            (0..n).rev().map(|i| (i * ratio + settings.steps_offset) as f64).collect()
         }
         TimestepSpacing::Trailing => trailing(train as f64, train as f64 / n as f64),
     }
@@ -240,11 +204,7 @@ pub(super) fn spaced_timesteps(settings: &Settings, n: usize) -> Vec<f64> {
 pub(super) fn linspace(stop: f64, n: usize) -> Vec<f64> {
     let step = stop / (n.max(2) - 1) as f64;
     let value = |i: usize| {
-        if i + 1 == n && n > 1 {
-            stop
-        } else {
-            i as f64 * step
-        }
+        if i + 1 == n && n > 1 { stop } else { i as f64 * step }
     };
     (0..n).rev().map(value).collect()
 }
@@ -254,9 +214,7 @@ pub(super) fn linspace(stop: f64, n: usize) -> Vec<f64> {
 pub(super) fn trailing(start: f64, ratio: f64) -> Vec<f64> {
     let count = (start / ratio).ceil() as usize;
     let delta = (start - ratio) - start;
-    (0..count)
-        .map(|i| (start + i as f64 * delta).round_ties_even() - 1.0)
-        .collect()
+    (0..count).map(|i| (start + i as f64 * delta).round_ties_even() - 1.0).collect()
 }
 
 /// `numpy.interp(t, 0 .. n, values)`: linear between neighbours, constant beyond the ends.
@@ -305,8 +263,7 @@ mod tests {
 
     #[test]
     fn training_tables_equal_diffusers() {
-        let cases: Vec<Value> =
-            serde_json::from_str(include_str!("../../tests/fixtures/schedules.json")).unwrap();
+        let cases: Vec<Value> = serde_json::from_str(include_str!("../../tests/fixtures/schedules.json")).unwrap();
         assert!(cases.len() > 5);
         for case in cases {
             let config = SchedulerConfig::parse(&case["config"].to_string()).unwrap();
@@ -314,34 +271,19 @@ mod tests {
             let alphas = schedule.alphas_cumprod();
             assert_eq!(alphas.len() as u64, case["count"].as_u64().unwrap());
             assert_eq!(alphas.len(), schedule.betas().len());
-            let terms = (0u32..)
-                .zip(alphas)
-                .map(|(i, a)| a.to_bits().wrapping_mul(2 * i + 1));
+            let terms = (0u32..).zip(alphas).map(|(i, a)| a.to_bits().wrapping_mul(2 * i + 1));
             let checksum = terms.fold(0, u32::wrapping_add);
             // To the bit, but for the C library's cosine and for torch's square root, which isn't always correctly rounded.
             let cosine = config.beta_schedule == Some(BetaSchedule::SquaredcosCapV2);
             if !cosine && config.rescale_betas_zero_snr != Some(true) {
-                assert_eq!(
-                    u64::from(checksum),
-                    case["checksum"].as_u64().unwrap(),
-                    "{config:?}"
-                );
+                assert_eq!(u64::from(checksum), case["checksum"].as_u64().unwrap(), "{config:?}");
             }
             for (i, t) in case["steps"].as_array().unwrap().iter().enumerate() {
                 let t = t.as_u64().unwrap() as usize;
-                assert!(
-                    close(alphas[t], &case["alphas_cumprod"][i]),
-                    "{config:?} at {t}"
-                );
+                assert!(close(alphas[t], &case["alphas_cumprod"][i]), "{config:?} at {t}");
                 let level = schedule.level(t).unwrap();
-                assert!(
-                    close(level.signal, &case["levels"][i][0]),
-                    "{config:?} at {t}"
-                );
-                assert!(
-                    close(level.noise, &case["levels"][i][1]),
-                    "{config:?} at {t}"
-                );
+                assert!(close(level.signal, &case["levels"][i][0]), "{config:?} at {t}");
+                assert!(close(level.noise, &case["levels"][i][1]), "{config:?} at {t}");
                 let snr = (level.signal / level.noise).powi(2);
                 assert!((schedule.snr(t).unwrap() - snr).abs() <= 1e-5 * snr);
             }
@@ -358,16 +300,9 @@ mod tests {
     #[test]
     fn impossible_schedules_are_refused() {
         let error = training_error(r#"{"trained_betas": [0.1, 0.2], "num_train_timesteps": 3}"#);
-        assert!(
-            error.contains("trained_betas")
-                && error.contains("list of 2")
-                && error.contains("3 training steps")
-        );
+        assert!(error.contains("trained_betas") && error.contains("list of 2") && error.contains("3 training steps"));
         let error = training_error(r#"{"beta_end": 1.5}"#);
-        assert!(
-            error.contains("beta of 1.0") && error.contains("0 to 1"),
-            "{error}"
-        );
+        assert!(error.contains("beta of 1.0") && error.contains("0 to 1"), "{error}");
         let error = training_error(r#"{"num_train_timesteps": 0}"#);
         assert!(error.contains("num_train_timesteps") && error.contains("is 0"));
     }

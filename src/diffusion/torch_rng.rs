@@ -27,10 +27,7 @@ pub struct TorchRng {
 impl TorchRng {
     /// Seeds as `manual_seed` does: MT19937 takes the low 32 bits only, so seeds 2^32 apart give the same numbers.
     pub fn new(seed: u64) -> Self {
-        Self {
-            engine: Mt::new(seed as u32),
-            pending: None,
-        }
+        Self { engine: Mt::new(seed as u32), pending: None }
     }
 
     /// `n` standard normal numbers: what `torch.randn(n, generator=g)` gives next, in f32.
@@ -89,9 +86,7 @@ fn box_muller_block(block: &mut [f32; BLOCK]) {
 
 /// Horner's rule with fused multiply-adds, highest power first.
 fn polynomial(x: f32, coefficients: &[f32]) -> f32 {
-    let (first, rest) = coefficients
-        .split_first()
-        .map_or((0.0, &[][..]), |(f, r)| (*f, r));
+    let (first, rest) = coefficients.split_first().map_or((0.0, &[][..]), |(f, r)| (*f, r));
     rest.iter().fold(first, |sum, &c| sum.mul_add(x, c))
 }
 
@@ -137,15 +132,8 @@ fn cephes_sin_cos(x: f32) -> (f32, f32) {
     let cosine = cos_p.mul_add(z, -(z * 0.5)) + 1.0;
     let sin_p = polynomial(z, &[-1.951_529_6e-4, 8.332_161e-3, -1.666_665_5e-1]) * z;
     let sine = sin_p.mul_add(x, x);
-    let (s, c) = if octant & 2 == 0 {
-        (sine, cosine)
-    } else {
-        (cosine, sine)
-    };
+    let (s, c) = if octant & 2 == 0 { (sine, cosine) } else { (cosine, sine) };
     let negative_sin = octant & 4 != 0;
     let negative_cos = (octant + 2) & 4 != 0;
-    (
-        if negative_sin { -s } else { s },
-        if negative_cos { -c } else { c },
-    )
+    (if negative_sin { -s } else { s }, if negative_cos { -c } else { c })
 }

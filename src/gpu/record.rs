@@ -127,6 +127,16 @@ impl Recording {
         self.commands.len()
     }
 
+    /// Floating-point operations of all commands.
+    pub fn flops(&self) -> u64 {
+        self.labels.iter().map(|(_, flops, _)| flops).sum()
+    }
+
+    /// Bytes of all commands' bindings.
+    pub fn bytes(&self) -> u64 {
+        self.labels.iter().map(|(_, _, bytes)| bytes).sum()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }

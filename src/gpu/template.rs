@@ -1,4 +1,5 @@
-//! Rendering of the kernels in `kernels/`: WGSL with line statements that are WGSL comments (`//% for ...`) and `{{ }}`.
+//! Rendering of the kernels in `kernels/` (or, for who works on them, of the folder that `MOS_KERNELS` names, without a rebuild): WGSL with line statements that are WGSL comments (`//% for ...`) and `{{ }}`.
+//! Who works on kernels can name a folder in `MOS_KERNELS`: its files are read instead, without a rebuild.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -25,8 +26,14 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     }
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment
-        .set_loader(|name| Ok(KERNELS.get_file(format!("{name}.wgsl")).and_then(|file| file.contents_utf8()).map(String::from)));
+    environment.set_loader(|name| {
+        let file = format!("{name}.wgsl");
+        let own = std::env::var_os("MOS_KERNELS").map(|folder| std::path::Path::new(&folder).join(&file));
+        if let Some(text) = own.and_then(|path| std::fs::read_to_string(path).ok()) {
+            return Ok(Some(text));
+        }
+        Ok(KERNELS.get_file(file).and_then(|file| file.contents_utf8()).map(String::from))
+    });
     environment
 });
 

@@ -303,6 +303,16 @@ impl Program {
         Ok(self.recording.profile(clock)?)
     }
 
+    /// Floating-point operations of a run.
+    pub fn flops(&self) -> u64 {
+        self.recording.flops()
+    }
+
+    /// Bytes that a run's kernels read and write, each binding counted once a dispatch.
+    pub fn bytes(&self) -> u64 {
+        self.recording.bytes()
+    }
+
     /// Number of dispatches and copies in a run.
     pub fn commands(&self) -> usize {
         self.recording.len()

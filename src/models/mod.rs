@@ -3,6 +3,7 @@
 pub mod clip_text;
 pub mod clip_vision;
 pub mod config;
+pub mod preset;
 pub mod unet;
 pub mod vae;
 

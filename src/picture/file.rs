@@ -32,9 +32,7 @@ impl Picture {
         let path = path.as_ref();
         let other = path.extension().and_then(ImageFormat::from_extension);
         if other.is_some_and(|format| format != ImageFormat::Png) {
-            return Err(Error::NotPng {
-                path: path.to_path_buf(),
-            });
+            return Err(Error::NotPng { path: path.to_path_buf() });
         }
         let text = parameters.map(Parameters::to_chunks).unwrap_or_default();
         write_atomically(path, |out| self.write_png(out, &text))
@@ -58,14 +56,8 @@ impl Picture {
 
 /// Decodes any picture file, upright, after checking that its size is sane.
 pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
-    let unreadable = |source| Error::Unreadable {
-        path: path.to_path_buf(),
-        source,
-    };
-    let damaged = |reason: String| Error::Damaged {
-        path: path.to_path_buf(),
-        reason,
-    };
+    let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
+    let damaged = |reason: String| Error::Damaged { path: path.to_path_buf(), reason };
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     let mut reader = BufReader::new(file);
@@ -73,26 +65,14 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     if reader.fill_buf().map_err(unreadable)?.is_empty() {
         return Err(damaged("the file is empty".into()));
     }
-    let guessed = ImageReader::new(&mut reader)
-        .with_guessed_format()
-        .map_err(unreadable)?;
-    let known = [
-        ImageFormat::Png,
-        ImageFormat::Jpeg,
-        ImageFormat::WebP,
-        ImageFormat::Bmp,
-    ];
+    let guessed = ImageReader::new(&mut reader).with_guessed_format().map_err(unreadable)?;
+    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp];
     let format = guessed.format().filter(|format| known.contains(format));
     let Some(format) = format.filter(|_| length <= MAX_FILE) else {
-        return Err(Error::NotAPicture {
-            path: path.to_path_buf(),
-        });
+        return Err(Error::NotAPicture { path: path.to_path_buf() });
     };
     let mut bytes = Vec::new();
-    reader
-        .rewind()
-        .and_then(|()| reader.read_to_end(&mut bytes))
-        .map_err(unreadable)?;
+    reader.rewind().and_then(|()| reader.read_to_end(&mut bytes)).map_err(unreadable)?;
     let cut = match format {
         ImageFormat::Jpeg => jpeg_is_cut(&bytes),
         ImageFormat::WebP => webp_is_cut(&bytes),
@@ -105,10 +85,7 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     reader.limits(Limits::no_limits());
     let mut decoder = reader.into_decoder().map_err(|e| damaged(reason(e)))?;
     let (width, height) = decoder.dimensions();
-    check_size(width, height).map_err(|e| Error::InFile {
-        path: path.to_path_buf(),
-        source: Box::new(e),
-    })?;
+    check_size(width, height).map_err(|e| Error::InFile { path: path.to_path_buf(), source: Box::new(e) })?;
     // A broken orientation is no reason to refuse a picture whose pixels are fine.
     let orientation = decoder.orientation().ok();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(reason(e)))?;
@@ -134,41 +111,25 @@ fn jpeg_is_cut(bytes: &[u8]) -> bool {
 
 /// The decoder doesn't miss what follows the pixels; the header says how long the file is (RIFF: bytes 4 to 7).
 fn webp_is_cut(bytes: &[u8]) -> bool {
-    let length = bytes
-        .get(4..8)
-        .and_then(|b| b.try_into().ok())
-        .map(u32::from_le_bytes);
+    let length = bytes.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     length.is_none_or(|length| u64::from(length) + 8 > bytes.len() as u64)
 }
 
 /// Writes a file beside its final name and renames it when it is complete and on the disk.
-pub(super) fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    let unwritable = |source| Error::Unwritable {
-        path: path.to_path_buf(),
-        source,
-    };
+pub(super) fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let unwritable = |source| Error::Unwritable { path: path.to_path_buf(), source };
     if path.is_dir() {
         return Err(unwritable(std::io::ErrorKind::IsADirectory.into()));
     }
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".mos-").suffix(".tmp");
     // Otherwise only the owner could read the picture.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut beside = builder
-        .tempfile_in(folder)
-        .map_err(|e| unwritable(plain(e)))?;
+    let mut beside = builder.tempfile_in(folder).map_err(|e| unwritable(plain(e)))?;
     let mut out = BufWriter::new(beside.as_file_mut());
-    write(&mut out)
-        .and_then(|()| out.flush())
-        .map_err(unwritable)?;
+    write(&mut out).and_then(|()| out.flush()).map_err(unwritable)?;
     drop(out);
     beside.as_file().sync_all().map_err(unwritable)?;
     beside.persist(path).map_err(|e| unwritable(e.error))?;
@@ -177,7 +138,5 @@ pub(super) fn write_atomically(
 
 /// The error without the name of the file beside, which means nothing to the user.
 fn plain(error: std::io::Error) -> std::io::Error {
-    error
-        .raw_os_error()
-        .map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
+    error.raw_os_error().map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
 }

@@ -8,13 +8,7 @@ const UNKNOWN: [u8; 8] = [0x00, 0x7e, 0x42, 0x42, 0x42, 0x42, 0x7e, 0x00];
 
 /// The rows of a letter from the top; bit 0 is the leftmost point.
 pub(super) fn letter(c: char) -> [u8; 8] {
-    let fonts = [
-        BASIC_FONTS.get(c),
-        LATIN_FONTS.get(c),
-        GREEK_FONTS.get(c),
-        BOX_FONTS.get(c),
-        HIRAGANA_FONTS.get(c),
-    ];
+    let fonts = [BASIC_FONTS.get(c), LATIN_FONTS.get(c), GREEK_FONTS.get(c), BOX_FONTS.get(c), HIRAGANA_FONTS.get(c)];
     if c.is_whitespace() || c.is_control() {
         return [0; 8];
     }

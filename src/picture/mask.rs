@@ -25,26 +25,14 @@ impl Mask {
     pub fn new(width: u32, height: u32, mut values: Vec<f32>) -> Result<Self> {
         check_size(width, height)?;
         if values.len() as u64 != u64::from(width) * u64::from(height) {
-            return Err(Error::Values {
-                width,
-                height,
-                channels: 1,
-                found: values.len(),
-            });
+            return Err(Error::Values { width, height, channels: 1, found: values.len() });
         }
         let count = values.iter().filter(|v| !v.is_finite()).count();
         if count > 0 {
-            return Err(Error::NotFinite {
-                count,
-                of: values.len(),
-            });
+            return Err(Error::NotFinite { count, of: values.len() });
         }
         values.iter_mut().for_each(|v| *v = v.clamp(0.0, 1.0));
-        Ok(Self {
-            width,
-            height,
-            values,
-        })
+        Ok(Self { width, height, values })
     }
 
     /// Reads the grey values of any picture file.
@@ -55,11 +43,7 @@ impl Mask {
             let [r, g, b] = p.0.map(f32::from);
             ((0.299 * r + 0.587 * g + 0.114 * b).round()) / 255.0
         };
-        Self::new(
-            grey.width(),
-            grey.height(),
-            grey.pixels().map(value).collect(),
-        )
+        Self::new(grey.width(), grey.height(), grey.pixels().map(value).collect())
     }
 
     pub fn width(&self) -> u32 {
@@ -78,9 +62,7 @@ impl Mask {
     /// The mask at another size: a picture's, or its latents'.
     pub fn resized(&self, width: u32, height: u32, scaling: Scaling) -> Result<Self> {
         check_size(width, height)?;
-        let columns: Vec<_> = (0..width)
-            .map(|x| source(x, self.width, width, scaling))
-            .collect();
+        let columns: Vec<_> = (0..width).map(|x| source(x, self.width, width, scaling)).collect();
         let mut values = Vec::with_capacity(width as usize * height as usize);
         for y in 0..height {
             let rows = source(y, self.height, height, scaling);
@@ -88,10 +70,7 @@ impl Mask {
                 let (mut sum, mut count) = (0.0f64, 0usize);
                 for row in rows.clone() {
                     let start = row * self.width as usize;
-                    let covered = self
-                        .values
-                        .get(start + columns.start..start + columns.end)
-                        .unwrap_or_default();
+                    let covered = self.values.get(start + columns.start..start + columns.end).unwrap_or_default();
                     sum += covered.iter().map(|v| f64::from(*v)).sum::<f64>();
                     count += covered.len();
                 }
@@ -103,9 +82,7 @@ impl Mask {
 
     /// All values below `threshold` to 0, the others to 1.
     pub fn binarized(mut self, threshold: f32) -> Self {
-        self.values
-            .iter_mut()
-            .for_each(|v| *v = f32::from(*v >= threshold));
+        self.values.iter_mut().for_each(|v| *v = f32::from(*v >= threshold));
         self
     }
 }

@@ -26,15 +26,9 @@ pub const MAX_PIXELS: u64 = 1 << 27;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: cannot be read: {source}", path.display())]
-    Unreadable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{}: cannot be written: {source}", path.display())]
-    Unwritable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Unwritable { path: PathBuf, source: std::io::Error },
     #[error("{}: pictures are written as PNG, so the name should end in .png", path.display())]
     NotPng { path: PathBuf },
     #[error("{}: not a picture that this program reads (PNG, JPEG, WebP, BMP)", path.display())]
@@ -43,17 +37,10 @@ pub enum Error {
     Damaged { path: PathBuf, reason: String },
     #[error("{}: {source}", path.display())]
     InFile { path: PathBuf, source: Box<Error> },
-    #[error(
-        "a picture of {width} x {height} pixels: sides go from 1 to {MAX_SIDE}, with at most {MAX_PIXELS} pixels in all"
-    )]
+    #[error("a picture of {width} x {height} pixels: sides go from 1 to {MAX_SIDE}, with at most {MAX_PIXELS} pixels in all")]
     Size { width: u64, height: u64 },
     #[error("{found} values for a picture of {width} x {height} with {channels} channels")]
-    Values {
-        width: u32,
-        height: u32,
-        channels: usize,
-        found: usize,
-    },
+    Values { width: u32, height: u32, channels: usize, found: usize },
     #[error("{count} of the picture's {of} values are not finite numbers")]
     NotFinite { count: usize, of: usize },
     #[error("pictures of {} x {} and {} x {} cannot be compared", a.0, a.1, b.0, b.1)]
@@ -61,11 +48,7 @@ pub enum Error {
     #[error("a contact sheet of no pictures")]
     EmptySheet,
     #[error("{}: the text \"{keyword}\" in it is damaged: {reason}", path.display())]
-    Text {
-        path: PathBuf,
-        keyword: String,
-        reason: String,
-    },
+    Text { path: PathBuf, keyword: String, reason: String },
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -89,12 +72,7 @@ impl Picture {
     pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
         check_size(width, height)?;
         if rgb.len() as u64 != u64::from(width) * u64::from(height) * 3 {
-            return Err(Error::Values {
-                width,
-                height,
-                channels: 3,
-                found: rgb.len(),
-            });
+            return Err(Error::Values { width, height, channels: 3, found: rgb.len() });
         }
         Ok(Self { width, height, rgb })
     }
@@ -102,11 +80,7 @@ impl Picture {
     /// A picture of one colour.
     pub fn filled(width: u32, height: u32, colour: [u8; 3]) -> Result<Self> {
         check_size(width, height)?;
-        Self::new(
-            width,
-            height,
-            colour.repeat(width as usize * height as usize),
-        )
+        Self::new(width, height, colour.repeat(width as usize * height as usize))
     }
 
     pub fn width(&self) -> u32 {
@@ -135,24 +109,19 @@ impl Picture {
             return Ok(self.clone());
         }
         let found = self.rgb.len();
-        let buffer =
-            ImageBuffer::<Rgb<u8>, _>::from_raw(self.width, self.height, self.rgb.as_slice())
-                .ok_or(Error::Values {
-                    width: self.width,
-                    height: self.height,
-                    channels: 3,
-                    found,
-                })?;
+        let buffer = ImageBuffer::<Rgb<u8>, _>::from_raw(self.width, self.height, self.rgb.as_slice()).ok_or(Error::Values {
+            width: self.width,
+            height: self.height,
+            channels: 3,
+            found,
+        })?;
         let resized = image::imageops::resize(&buffer, width, height, FilterType::Lanczos3);
         Self::new(width, height, resized.into_raw())
     }
 
     /// What a model's encoder takes: `[height * width, 3]`, 0 becoming -1 and 255 becoming 1.
     pub fn to_model(&self) -> Vec<f32> {
-        self.rgb
-            .iter()
-            .map(|v| 2.0 * (f32::from(*v) / 255.0) - 1.0)
-            .collect()
+        self.rgb.iter().map(|v| 2.0 * (f32::from(*v) / 255.0) - 1.0).collect()
     }
 
     /// From what a model's decoder gives, `[height * width, 3]`: -1 becomes 0 and 1 becomes 255, what lies beyond is
@@ -163,10 +132,7 @@ impl Picture {
     pub fn from_model(values: &[f32], width: u32, height: u32) -> Result<Self> {
         let count = values.iter().filter(|v| !v.is_finite()).count();
         if count > 0 {
-            return Err(Error::NotFinite {
-                count,
-                of: values.len(),
-            });
+            return Err(Error::NotFinite { count, of: values.len() });
         }
         let byte = |v: &f32| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
         Self::new(width, height, values.iter().map(byte).collect())
@@ -180,10 +146,7 @@ impl Picture {
 pub fn psnr(a: &Picture, b: &Picture) -> Result<f64> {
     let (sizes_a, sizes_b) = ((a.width, a.height), (b.width, b.height));
     if sizes_a != sizes_b {
-        return Err(Error::Different {
-            a: sizes_a,
-            b: sizes_b,
-        });
+        return Err(Error::Different { a: sizes_a, b: sizes_b });
     }
     let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
     let mean = a.rgb.iter().zip(&b.rgb).map(square).sum::<f64>() / a.rgb.len() as f64;
@@ -193,10 +156,7 @@ pub fn psnr(a: &Picture, b: &Picture) -> Result<f64> {
 fn check_size(width: u32, height: u32) -> Result<()> {
     let (w, h) = (u64::from(width), u64::from(height));
     if w == 0 || h == 0 || width > MAX_SIDE || height > MAX_SIDE || w * h > MAX_PIXELS {
-        return Err(Error::Size {
-            width: w,
-            height: h,
-        });
+        return Err(Error::Size { width: w, height: h });
     }
     Ok(())
 }

@@ -39,10 +39,7 @@ pub struct Parameters {
 impl Parameters {
     /// The value of a setting, by its name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.settings
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Sets a setting: in its place if it is there, else at the end.
@@ -61,17 +58,9 @@ impl Parameters {
     }
 
     pub(super) fn to_chunks(&self) -> Vec<TextChunk> {
-        let chunk = |keyword: &str, text: String| TextChunk {
-            keyword: keyword.to_string(),
-            text,
-        };
-        let own = self
-            .mos
-            .as_ref()
-            .map(|value| chunk(OWN_KEYWORD, value.to_string()));
-        std::iter::once(chunk(KEYWORD, format(self)))
-            .chain(own)
-            .collect()
+        let chunk = |keyword: &str, text: String| TextChunk { keyword: keyword.to_string(), text };
+        let own = self.mos.as_ref().map(|value| chunk(OWN_KEYWORD, value.to_string()));
+        std::iter::once(chunk(KEYWORD, format(self))).chain(own).collect()
     }
 }
 
@@ -82,26 +71,15 @@ impl Parameters {
 pub fn read(path: impl AsRef<Path>) -> Result<Option<Parameters>> {
     let path = path.as_ref();
     let chunks = png_text::read(path, &[KEYWORD, OWN_KEYWORD])?.unwrap_or_default();
-    let text = |keyword: &str| {
-        chunks
-            .iter()
-            .find(|c| c.keyword == keyword)
-            .map(|c| c.text.as_str())
-    };
-    let mos = text(OWN_KEYWORD)
-        .map(serde_json::from_str::<Value>)
-        .transpose()
-        .map_err(|e| Error::Text {
-            path: path.to_path_buf(),
-            keyword: OWN_KEYWORD.to_string(),
-            reason: e.to_string(),
-        })?;
+    let text = |keyword: &str| chunks.iter().find(|c| c.keyword == keyword).map(|c| c.text.as_str());
+    let mos = text(OWN_KEYWORD).map(serde_json::from_str::<Value>).transpose().map_err(|e| Error::Text {
+        path: path.to_path_buf(),
+        keyword: OWN_KEYWORD.to_string(),
+        reason: e.to_string(),
+    })?;
     match (text(KEYWORD).map(parse), mos) {
         (None, None) => Ok(None),
-        (parameters, mos) => Ok(Some(Parameters {
-            mos,
-            ..parameters.unwrap_or_default()
-        })),
+        (parameters, mos) => Ok(Some(Parameters { mos, ..parameters.unwrap_or_default() })),
     }
 }
 
@@ -111,11 +89,7 @@ pub fn format(parameters: &Parameters) -> String {
     if !parameters.negative_prompt.is_empty() {
         text += &format!("\n{NEGATIVE} {}", parameters.negative_prompt);
     }
-    let settings: Vec<String> = parameters
-        .settings
-        .iter()
-        .map(|(key, value)| format!("{key}: {}", quote(value)))
-        .collect();
+    let settings: Vec<String> = parameters.settings.iter().map(|(key, value)| format!("{key}: {}", quote(value))).collect();
     text += "\n";
     text += &settings.join(", ");
     text.trim().to_string()
@@ -124,10 +98,7 @@ pub fn format(parameters: &Parameters) -> String {
 /// Reads the text under `parameters`, ours or a web UI's. Any text is taken: without settings it is all prompt.
 pub fn parse(text: &str) -> Parameters {
     let mut lines: Vec<&str> = text.trim().split('\n').collect();
-    let mut settings = lines
-        .last()
-        .map(|line| parse_settings(line))
-        .unwrap_or_default();
+    let mut settings = lines.last().map(|line| parse_settings(line)).unwrap_or_default();
     if settings.len() >= LEAST_SETTINGS {
         lines.pop();
     } else {
@@ -153,13 +124,8 @@ pub fn parse(text: &str) -> Parameters {
 
 /// A value as a JSON string if it would otherwise be misread.
 fn quote(value: &str) -> String {
-    let plain =
-        !value.contains([',', ':', '\n', '\r', '"']) && value.trim() == value && !value.is_empty();
-    if plain {
-        value.to_string()
-    } else {
-        Value::from(value).to_string()
-    }
+    let plain = !value.contains([',', ':', '\n', '\r', '"']) && value.trim() == value && !value.is_empty();
+    if plain { value.to_string() } else { Value::from(value).to_string() }
 }
 
 /// `Name: value, Name: "quoted, value", ...`; what fits nowhere is passed over.
@@ -169,16 +135,11 @@ fn parse_settings(line: &str) -> Vec<(String, String)> {
     let mut rest = line;
     while !rest.is_empty() {
         // A name starts with a letter or digit and goes as far as it can; a colon ends it.
-        let from = rest
-            .find(|c: char| c.is_alphanumeric() || c == '_')
-            .unwrap_or(rest.len());
+        let from = rest.find(|c: char| c.is_alphanumeric() || c == '_').unwrap_or(rest.len());
         let name_on = rest.get(from..).unwrap_or_default();
         let end = name_on.find(|c| !in_name(c)).unwrap_or(name_on.len());
         let (name, after) = name_on.split_at_checked(end).unwrap_or_default();
-        let Some(value_on) = after
-            .strip_prefix(':')
-            .filter(|_| name.chars().count() >= 2)
-        else {
+        let Some(value_on) = after.strip_prefix(':').filter(|_| name.chars().count() >= 2) else {
             let skip = after.chars().next().map_or(0, char::len_utf8);
             rest = after.get(skip..).unwrap_or_default();
             continue;

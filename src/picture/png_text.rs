@@ -36,26 +36,17 @@ pub(super) fn add<W: Write>(
 
 /// All text chunks with one of these keywords, before or after the picture's data. `None`: not a PNG file.
 pub(super) fn read(path: &Path, keywords: &[&str]) -> Result<Option<Vec<TextChunk>>> {
-    let unreadable = |source| Error::Unreadable {
-        path: path.to_path_buf(),
-        source,
-    };
+    let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
     let mut file = File::open(path).map_err(unreadable)?;
     let mut start = Vec::new();
-    (&mut file)
-        .take(SIGNATURE.len() as u64)
-        .read_to_end(&mut start)
-        .map_err(unreadable)?;
+    (&mut file).take(SIGNATURE.len() as u64).read_to_end(&mut start).map_err(unreadable)?;
     if start != SIGNATURE {
         return Ok(None);
     }
     file.rewind().map_err(unreadable)?;
     let limits = png::Limits { bytes: MAX_MEMORY };
     let decoder = png::Decoder::new_with_limits(BufReader::new(file), limits);
-    let damaged = |e: png::DecodingError| Error::Damaged {
-        path: path.to_path_buf(),
-        reason: e.to_string(),
-    };
+    let damaged = |e: png::DecodingError| Error::Damaged { path: path.to_path_buf(), reason: e.to_string() };
     let mut reader = decoder.read_info().map_err(damaged)?;
     let before = collect(path, reader.info(), keywords)?;
     match reader.finish() {
@@ -76,37 +67,16 @@ fn collect(path: &Path, info: &png::Info<'_>, keywords: &[&str]) -> Result<Vec<T
     let mut found = Vec::new();
     for chunk in info.utf8_text.iter().filter(|c| wanted(&c.keyword)) {
         let mut chunk = chunk.clone();
-        let text = chunk
-            .decompress_text_with_limit(MAX_TEXT)
-            .and_then(|()| chunk.get_text());
-        found.push(TextChunk {
-            text: text.map_err(|e| bad(&chunk.keyword, e))?,
-            keyword: chunk.keyword,
-        });
+        let text = chunk.decompress_text_with_limit(MAX_TEXT).and_then(|()| chunk.get_text());
+        found.push(TextChunk { text: text.map_err(|e| bad(&chunk.keyword, e))?, keyword: chunk.keyword });
     }
-    for chunk in info
-        .uncompressed_latin1_text
-        .iter()
-        .filter(|c| wanted(&c.keyword))
-    {
-        found.push(TextChunk {
-            keyword: chunk.keyword.clone(),
-            text: chunk.text.clone(),
-        });
+    for chunk in info.uncompressed_latin1_text.iter().filter(|c| wanted(&c.keyword)) {
+        found.push(TextChunk { keyword: chunk.keyword.clone(), text: chunk.text.clone() });
     }
-    for chunk in info
-        .compressed_latin1_text
-        .iter()
-        .filter(|c| wanted(&c.keyword))
-    {
+    for chunk in info.compressed_latin1_text.iter().filter(|c| wanted(&c.keyword)) {
         let mut chunk = chunk.clone();
-        let text = chunk
-            .decompress_text_with_limit(MAX_TEXT)
-            .and_then(|()| chunk.get_text());
-        found.push(TextChunk {
-            text: text.map_err(|e| bad(&chunk.keyword, e))?,
-            keyword: chunk.keyword,
-        });
+        let text = chunk.decompress_text_with_limit(MAX_TEXT).and_then(|()| chunk.get_text());
+        found.push(TextChunk { text: text.map_err(|e| bad(&chunk.keyword, e))?, keyword: chunk.keyword });
     }
     Ok(found)
 }

@@ -15,19 +15,13 @@ pub use tokenizer::{Token, Tokenizer};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: cannot be read: {source}", path.display())]
-    Unreadable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{}: no tokenizer here: expected tokenizer.json, or vocab.json and merges.txt", folder.display())]
     NoTokenizer { folder: PathBuf },
     #[error("{}: not a valid tokenizer file: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
     #[error("the tokenizer has no token \"{token}\", which is to mark {purpose}")]
-    NoMark {
-        token: String,
-        purpose: &'static str,
-    },
+    NoMark { token: String, purpose: &'static str },
     #[error("\"{word}\" cannot be added to the vocabulary: {reason}")]
     Word { word: String, reason: String },
     #[error("the prompt could not be tokenized: {reason}")]
@@ -37,18 +31,10 @@ pub enum Error {
         max = prompt::MAX_WEIGHT
     )]
     Weight { text: String, weight: f32 },
-    #[error(
-        "prompts of {left} and {right} tokens per chunk cannot be padded to the same number of chunks"
-    )]
+    #[error("prompts of {left} and {right} tokens per chunk cannot be padded to the same number of chunks")]
     ChunkLength { left: usize, right: usize },
-    #[error(
-        "{values} encoded values do not divide into {positions} positions of {width} values each"
-    )]
-    Weights {
-        values: usize,
-        positions: usize,
-        width: usize,
-    },
+    #[error("{values} encoded values do not divide into {positions} positions of {width} values each")]
+    Weights { values: usize, positions: usize, width: usize },
 }
 
 pub type Result<T> = std::result::Result<T, Error>;

@@ -8,9 +8,7 @@ use std::path::Path;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::replace::ReplacePattern;
-use tokenizers::normalizers::{
-    Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers,
-};
+use tokenizers::normalizers::{Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
@@ -22,16 +20,9 @@ use super::added_word::AddedWord;
 use super::vocabulary::Vocabulary;
 use super::{Error, Result};
 
-const WORDS: &str =
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-type Inner = TokenizerImpl<
-    BPE,
-    NormalizerWrapper,
-    PreTokenizerWrapper,
-    PostProcessorWrapper,
-    DecoderWrapper,
->;
+type Inner = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// One token of a text and the bytes of the text that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,28 +61,13 @@ impl Tokenizer {
     /// then a word of its own wherever a prompt has it.
     pub fn with_pad(mut self, pad: &str) -> Result<Self> {
         self.pad = self.mark(pad, "padding")?;
-        self.inner
-            .add_special_tokens(&[AddedToken::from(pad, true)]);
+        self.inner.add_special_tokens(&[AddedToken::from(pad, true)]);
         Ok(self)
     }
 
     fn build(vocabulary: Vocabulary) -> Result<Self> {
-        let Vocabulary {
-            path,
-            tokens,
-            merges,
-            added,
-            more,
-            bos,
-            eos,
-            pad,
-            unk,
-            max_length,
-        } = vocabulary;
-        let bad = |reason: String| Error::Invalid {
-            path: path.clone(),
-            reason,
-        };
+        let Vocabulary { path, tokens, merges, added, more, bos, eos, pad, unk, max_length } = vocabulary;
+        let bad = |reason: String| Error::Invalid { path: path.clone(), reason };
         if tokens.is_empty() {
             return Err(bad("no tokens in it".into()));
         }
@@ -100,34 +76,20 @@ impl Tokenizer {
             match seen.get_mut(*id as usize) {
                 Some(taken) if !*taken => *taken = true,
                 Some(_) => {
-                    return Err(bad(format!(
-                        "\"{token}\" has the id {id}, which another token has too"
-                    )));
+                    return Err(bad(format!("\"{token}\" has the id {id}, which another token has too")));
                 }
                 None => {
-                    return Err(bad(format!(
-                        "\"{token}\" has the id {id}, but there are only {} tokens",
-                        tokens.len()
-                    )));
+                    return Err(bad(format!("\"{token}\" has the id {id}, but there are only {} tokens", tokens.len())));
                 }
             }
         }
         let bpe = BPE::builder()
-            .vocab_and_merges(
-                tokens
-                    .into_iter()
-                    .collect::<tokenizers::models::bpe::Vocab>(),
-                merges,
-            )
+            .vocab_and_merges(tokens.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
             .end_of_word_suffix("</w>".into())
             .continuing_subword_prefix(String::new())
             .unk_token(unk)
             .build()
-            .map_err(|e| {
-                bad(format!(
-                    "the vocabulary and the merges don't fit each other: {e}"
-                ))
-            })?;
+            .map_err(|e| bad(format!("the vocabulary and the merges don't fit each other: {e}")))?;
         let mut inner = pipeline(bpe).map_err(|e| bad(e.to_string()))?;
         // In the order of their ids, so that each gets its own.
         add(&mut inner, added.values().chain(&more));
@@ -136,18 +98,10 @@ impl Tokenizer {
             if got != Some(*id) {
                 let got = got.map_or("none".to_string(), |n| n.to_string());
                 let word = &word.content;
-                return Err(bad(format!(
-                    "the added token \"{word}\" is to have the id {id}, but would get {got}"
-                )));
+                return Err(bad(format!("the added token \"{word}\" is to have the id {id}, but would get {got}")));
             }
         }
-        let mut tokenizer = Self {
-            inner,
-            bos: 0,
-            eos: 0,
-            pad: 0,
-            max_length,
-        };
+        let mut tokenizer = Self { inner, bos: 0, eos: 0, pad: 0, max_length };
         tokenizer.bos = tokenizer.mark(&bos, "the start")?;
         tokenizer.eos = tokenizer.mark(&eos, "the end")?;
         tokenizer.pad = tokenizer.mark(&pad, "padding")?;
@@ -155,10 +109,7 @@ impl Tokenizer {
     }
 
     fn mark(&self, token: &str, purpose: &'static str) -> Result<u32> {
-        self.token_id(token).ok_or_else(|| Error::NoMark {
-            token: token.to_string(),
-            purpose,
-        })
+        self.token_id(token).ok_or_else(|| Error::NoMark { token: token.to_string(), purpose })
     }
 
     /// The id that starts every chunk.
@@ -203,51 +154,29 @@ impl Tokenizer {
     /// A word that is empty, contains white space or is in the vocabulary already; nothing is added then.
     pub fn add_words(&mut self, words: &[&str]) -> Result<Vec<u32>> {
         for (n, word) in words.iter().enumerate() {
-            let refuse = |reason: &str| Error::Word {
-                word: word.to_string(),
-                reason: reason.to_string(),
-            };
+            let refuse = |reason: &str| Error::Word { word: word.to_string(), reason: reason.to_string() };
             let same = |other: &&str| other.to_lowercase() == word.to_lowercase();
             if word.is_empty() || word.contains(char::is_whitespace) {
-                return Err(refuse(
-                    "a word has at least one character and no white space",
-                ));
+                return Err(refuse("a word has at least one character and no white space"));
             }
             let added = self.inner.get_added_vocabulary().get_vocab();
-            if self.token_id(word).is_some()
-                || words.iter().take(n).any(same)
-                || added.keys().any(|k| same(&k.as_str()))
-            {
+            if self.token_id(word).is_some() || words.iter().take(n).any(same) || added.keys().any(|k| same(&k.as_str())) {
                 return Err(refuse("it is there already"));
             }
         }
         let add_one = |word: &&str| {
             add(&mut self.inner, [&AddedWord::word(word.to_string())]);
             let reason = || "the tokenizer did not take it".to_string();
-            self.inner.token_to_id(word).ok_or_else(|| Error::Word {
-                word: word.to_string(),
-                reason: reason(),
-            })
+            self.inner.token_to_id(word).ok_or_else(|| Error::Word { word: word.to_string(), reason: reason() })
         };
         words.iter().map(add_one).collect()
     }
 
     /// The tokens of `text`, neither framed by start and end nor cut.
     pub fn tokenize(&self, text: &str) -> Result<Vec<Token>> {
-        let encoding = self
-            .inner
-            .encode(text, false)
-            .map_err(|e| Error::Tokenize {
-                reason: e.to_string(),
-            })?;
+        let encoding = self.inner.encode(text, false).map_err(|e| Error::Tokenize { reason: e.to_string() })?;
         let ids = encoding.get_ids().iter();
-        Ok(ids
-            .zip(encoding.get_offsets())
-            .map(|(id, (start, end))| Token {
-                id: *id,
-                bytes: *start..*end,
-            })
-            .collect())
+        Ok(ids.zip(encoding.get_offsets()).map(|(id, (start, end))| Token { id: *id, bytes: *start..*end }).collect())
     }
 }
 
@@ -264,18 +193,10 @@ fn add<'a>(inner: &mut Inner, words: impl IntoIterator<Item = &'a AddedWord>) {
 }
 
 fn pipeline(bpe: BPE) -> tokenizers::Result<Inner> {
-    let normalizers: Vec<NormalizerWrapper> = vec![
-        NFC.into(),
-        Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?.into(),
-        Lowercase.into(),
-    ];
-    let words = Split::new(
-        SplitPattern::Regex(WORDS.into()),
-        SplitDelimiterBehavior::Removed,
-        true,
-    )?;
-    let pre_tokenizers: Vec<PreTokenizerWrapper> =
-        vec![words.into(), ByteLevel::new(false, true, true).into()];
+    let normalizers: Vec<NormalizerWrapper> =
+        vec![NFC.into(), Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?.into(), Lowercase.into()];
+    let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
+    let pre_tokenizers: Vec<PreTokenizerWrapper> = vec![words.into(), ByteLevel::new(false, true, true).into()];
     TokenizerBuilder::new()
         .with_model(bpe)
         .with_normalizer(Some(Normalizers::new(normalizers).into()))

@@ -23,12 +23,9 @@ fn write(folder: &tempfile::TempDir, name: &str, value: Value) {
 /// As `tools/reference/tokenizer.py` makes it.
 fn added() -> tempfile::TempDir {
     let folder = copy_of(&["vocab.json", "merges.txt"]);
-    let mark = |content: &str| json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false});
-    write(
-        &folder,
-        "tokenizer_config.json",
-        json!({"model_max_length": 77, "pad_token": "<|endoftext|>"}),
-    );
+    let mark =
+        |content: &str| json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false});
+    write(&folder, "tokenizer_config.json", json!({"model_max_length": 77, "pad_token": "<|endoftext|>"}));
     write(
         &folder,
         "special_tokens_map.json",
@@ -79,11 +76,7 @@ fn listed() -> tempfile::TempDir {
     let end = "<|endoftext|>";
     let config = json!({"added_tokens_decoder": listed, "eos_token": end, "pad_token": end});
     write(&folder, "tokenizer_config.json", config);
-    write(
-        &folder,
-        "special_tokens_map.json",
-        json!({"pad_token": "!"}),
-    );
+    write(&folder, "special_tokens_map.json", json!({"pad_token": "!"}));
     folder
 }
 
@@ -92,22 +85,14 @@ fn compare(tokenizer: &Tokenizer, vocabulary: &str) {
     let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let expected = &fixture[vocabulary];
     let marks = [tokenizer.bos(), tokenizer.eos(), tokenizer.pad()].map(u64::from);
-    assert_eq!(
-        marks,
-        ["bos", "eos", "pad"].map(|k| expected[k].as_u64().unwrap())
-    );
+    assert_eq!(marks, ["bos", "eos", "pad"].map(|k| expected[k].as_u64().unwrap()));
     let prompts = fixture["prompts"].as_array().unwrap();
     assert!(prompts.len() >= 60);
     for (prompt, ids) in prompts.iter().zip(expected["ids"].as_array().unwrap()) {
         let prompt = prompt.as_str().unwrap();
         let tokens = tokenizer.tokenize(prompt).unwrap();
         let got: Vec<u64> = tokens.iter().map(|t| t.id.into()).collect();
-        let ids: Vec<u64> = ids
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|v| v.as_u64().unwrap())
-            .collect();
+        let ids: Vec<u64> = ids.as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect();
         assert_eq!(got, ids, "{vocabulary}: {prompt:?}");
         for token in tokens {
             assert!(token.bytes.start <= token.bytes.end && token.bytes.end <= prompt.len());
@@ -118,10 +103,7 @@ fn compare(tokenizer: &Tokenizer, vocabulary: &str) {
 #[test]
 fn ids_are_those_of_transformers() {
     compare(&Tokenizer::open(tiny()).unwrap(), "tiny");
-    compare(
-        &Tokenizer::open(copy_of(&["vocab.json", "merges.txt"]).path()).unwrap(),
-        "tiny",
-    );
+    compare(&Tokenizer::open(copy_of(&["vocab.json", "merges.txt"]).path()).unwrap(), "tiny");
     compare(&Tokenizer::open(added().path()).unwrap(), "added");
     compare(&Tokenizer::open(saved().path()).unwrap(), "saved");
     compare(&Tokenizer::open(listed().path()).unwrap(), "listed");
@@ -132,21 +114,11 @@ fn ids_are_those_of_transformers() {
 fn standard_vocabulary_has_clips_size_and_marks() {
     let tokenizer = Tokenizer::clip_standard().unwrap();
     assert_eq!(tokenizer.vocabulary_len(), 49408);
-    assert_eq!(
-        (tokenizer.bos(), tokenizer.eos(), tokenizer.max_length()),
-        (49406, 49407, 77)
-    );
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.max_length()), (49406, 49407, 77));
     assert_eq!(tokenizer.token_id("cat</w>"), Some(2368));
     assert_eq!(tokenizer.with_pad("!").unwrap().pad(), 0);
-    let error = Tokenizer::clip_standard()
-        .unwrap()
-        .with_pad("<none>")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("<none>") && error.contains("padding"),
-        "{error}"
-    );
+    let error = Tokenizer::clip_standard().unwrap().with_pad("<none>").unwrap_err().to_string();
+    assert!(error.contains("<none>") && error.contains("padding"), "{error}");
 }
 
 #[test]
@@ -163,50 +135,23 @@ fn offsets_point_into_the_prompt() {
 fn added_words_are_single_tokens() {
     let mut tokenizer = Tokenizer::open(tiny()).unwrap();
     let size = tokenizer.vocabulary_len() as u32;
-    assert_eq!(
-        tokenizer.add_words(&["<hina1>", "<hina2>"]).unwrap(),
-        [size, size + 1]
-    );
-    let ids: Vec<u32> = tokenizer
-        .tokenize("<hina1><HINA2>")
-        .unwrap()
-        .iter()
-        .map(|t| t.id)
-        .collect();
+    assert_eq!(tokenizer.add_words(&["<hina1>", "<hina2>"]).unwrap(), [size, size + 1]);
+    let ids: Vec<u32> = tokenizer.tokenize("<hina1><HINA2>").unwrap().iter().map(|t| t.id).collect();
     assert_eq!(ids, [size, size + 1]);
-    for bad in [
-        vec!["<hina1>"],
-        vec!["<Hina1>"],
-        vec![""],
-        vec!["two words"],
-        vec!["<x>", "<X>"],
-        vec!["<y>", "a b"],
-    ] {
+    for bad in [vec!["<hina1>"], vec!["<Hina1>"], vec![""], vec!["two words"], vec!["<x>", "<X>"], vec!["<y>", "a b"]] {
         let error = tokenizer.add_words(&bad).unwrap_err();
         assert!(matches!(error, Error::Word { .. }), "{error}");
     }
-    assert_eq!(
-        tokenizer.vocabulary_len() as u32,
-        size + 2,
-        "a refused list adds nothing"
-    );
+    assert_eq!(tokenizer.vocabulary_len() as u32, size + 2, "a refused list adds nothing");
 }
 
 #[test]
 fn length_follows_the_config() {
     let folder = copy_of(&["vocab.json", "merges.txt"]);
     assert_eq!(Tokenizer::open(folder.path()).unwrap().max_length(), 77);
-    write(
-        &folder,
-        "tokenizer_config.json",
-        json!({"model_max_length": 33}),
-    );
+    write(&folder, "tokenizer_config.json", json!({"model_max_length": 33}));
     assert_eq!(Tokenizer::open(folder.path()).unwrap().max_length(), 33);
-    write(
-        &folder,
-        "tokenizer_config.json",
-        json!({"model_max_length": 1e30}),
-    );
+    write(&folder, "tokenizer_config.json", json!({"model_max_length": 1e30}));
     assert_eq!(Tokenizer::open(folder.path()).unwrap().max_length(), 77);
 }
 
@@ -230,33 +175,13 @@ fn broken_files_are_named() {
         ("vocab.json", "{\"a\": 7}", "only 1 tokens"),
         ("vocab.json", "{}", "no tokens"),
         ("vocab.json", "[1]", "not a JSON object"),
-        (
-            "tokenizer_config.json",
-            "{\"model_max_length\": 0}",
-            "model_max_length",
-        ),
-        (
-            "tokenizer_config.json",
-            "{\"model_max_length\": \"long\"}",
-            "model_max_length",
-        ),
-        (
-            "special_tokens_map.json",
-            "{\"pad_token\": 5}",
-            "special_tokens_map.json: not a valid tokenizer file: pad_token",
-        ),
+        ("tokenizer_config.json", "{\"model_max_length\": 0}", "model_max_length"),
+        ("tokenizer_config.json", "{\"model_max_length\": \"long\"}", "model_max_length"),
+        ("special_tokens_map.json", "{\"pad_token\": 5}", "special_tokens_map.json: not a valid tokenizer file: pad_token"),
         ("added_tokens.json", "{\"<x>\": 5000}", "5000"),
         ("tokenizer.json", "{}", "\"model\""),
-        (
-            "tokenizer.json",
-            r#"{"model": {"type": "Unigram"}}"#,
-            "Unigram",
-        ),
-        (
-            "tokenizer.json",
-            r#"{"model": {"type":"BPE","end_of_word_suffix":"</w>","vocab":{},"merges":[["a"]]}}"#,
-            "merge 0",
-        ),
+        ("tokenizer.json", r#"{"model": {"type": "Unigram"}}"#, "Unigram"),
+        ("tokenizer.json", r#"{"model": {"type":"BPE","end_of_word_suffix":"</w>","vocab":{},"merges":[["a"]]}}"#, "merge 0"),
     ] {
         let folder = copy_of(&["vocab.json", "merges.txt"]);
         std::fs::write(folder.path().join(name), text).unwrap();

@@ -45,10 +45,7 @@ impl Vocabulary {
         let mut text = String::new();
         flate2::read::GzDecoder::new(CLIP_MERGES)
             .read_to_string(&mut text)
-            .map_err(|source| Error::Unreadable {
-                path: path.clone(),
-                source,
-            })?;
+            .map_err(|source| Error::Unreadable { path: path.clone(), source })?;
         let merges = parse_merges(&path, &text)?;
         let letters = byte_letters();
         let words = letters
@@ -59,9 +56,7 @@ impl Vocabulary {
             .chain([START.to_string(), END.to_string()]);
         let tokens = words.zip(0u32..).collect();
         let mut vocabulary = Self::plain(path, tokens, merges);
-        vocabulary.more = [START, END]
-            .map(|mark| AddedWord::mark(mark.to_string()))
-            .to_vec();
+        vocabulary.more = [START, END].map(|mark| AddedWord::mark(mark.to_string())).to_vec();
         Ok(vocabulary)
     }
 
@@ -80,9 +75,7 @@ impl Vocabulary {
             let tokens = tokens_of(&vocab, &read_object(&vocab)?)?;
             Self::plain(vocab, tokens, parse_merges(&merges, &read(&merges)?)?)
         } else {
-            return Err(Error::NoTokenizer {
-                folder: folder.to_path_buf(),
-            });
+            return Err(Error::NoTokenizer { folder: folder.to_path_buf() });
         };
         vocabulary.read_marks(folder, config.unwrap_or_default(), added)?;
         Ok(vocabulary)
@@ -105,40 +98,23 @@ impl Vocabulary {
     }
 
     fn from_tokenizer_json(path: &Path, file: &Map<String, Value>) -> Result<Self> {
-        let bad = |reason: String| Error::Invalid {
-            path: path.to_path_buf(),
-            reason,
-        };
-        let model = file
-            .get("model")
-            .and_then(Value::as_object)
-            .ok_or_else(|| bad("no \"model\" in it".into()))?;
+        let bad = |reason: String| Error::Invalid { path: path.to_path_buf(), reason };
+        let model = file.get("model").and_then(Value::as_object).ok_or_else(|| bad("no \"model\" in it".into()))?;
         let kind = model.get("type").and_then(Value::as_str).unwrap_or("BPE");
-        let suffix = model
-            .get("end_of_word_suffix")
-            .and_then(Value::as_str)
-            .unwrap_or("");
+        let suffix = model.get("end_of_word_suffix").and_then(Value::as_str).unwrap_or("");
         if kind != "BPE" || suffix != "</w>" {
             return Err(bad(format!(
                 "CLIP's is of type \"BPE\" with the word ending \"</w>\", this one of type \"{kind}\" with \"{suffix}\""
             )));
         }
-        let vocab = model
-            .get("vocab")
-            .and_then(Value::as_object)
-            .ok_or_else(|| bad("no \"model.vocab\" in it".into()))?;
-        let list = model
-            .get("merges")
-            .and_then(Value::as_array)
-            .ok_or_else(|| bad("no \"model.merges\" in it".into()))?;
+        let vocab = model.get("vocab").and_then(Value::as_object).ok_or_else(|| bad("no \"model.vocab\" in it".into()))?;
+        let list = model.get("merges").and_then(Value::as_array).ok_or_else(|| bad("no \"model.merges\" in it".into()))?;
         let merges = list
             .iter()
             .enumerate()
             .map(|(n, merge)| {
                 let pair = match merge {
-                    Value::String(text) => text
-                        .split_once(' ')
-                        .map(|(a, b)| (a.to_string(), b.to_string())),
+                    Value::String(text) => text.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string())),
                     Value::Array(parts) => match parts.as_slice() {
                         [Value::String(a), Value::String(b)] => Some((a.clone(), b.clone())),
                         _ => None,
@@ -148,31 +124,17 @@ impl Vocabulary {
                 pair.ok_or_else(|| bad(format!("merge {n} is {merge}, not a pair of tokens")))
             })
             .collect::<Result<_>>()?;
-        Ok(Self::plain(
-            path.to_path_buf(),
-            tokens_of(path, vocab)?,
-            merges,
-        ))
+        Ok(Self::plain(path.to_path_buf(), tokens_of(path, vocab)?, merges))
     }
 
     /// Marks, added words and the length from the small files beside the vocabulary.
-    fn read_marks(
-        &mut self,
-        folder: &Path,
-        mut config: Map<String, Value>,
-        listed: BTreeMap<u32, AddedWord>,
-    ) -> Result<()> {
+    fn read_marks(&mut self, folder: &Path, mut config: Map<String, Value>, listed: BTreeMap<u32, AddedWord>) -> Result<()> {
         let config_path = folder.join("tokenizer_config.json");
         if let Some(length) = config.get("model_max_length") {
-            let number = length
-                .as_f64()
-                .filter(|n| *n >= 3.0 && n.fract() == 0.0)
-                .ok_or_else(|| Error::Invalid {
-                    path: config_path.clone(),
-                    reason: format!(
-                        "model_max_length is {length}, not a whole number of tokens from 3 on"
-                    ),
-                })?;
+            let number = length.as_f64().filter(|n| *n >= 3.0 && n.fract() == 0.0).ok_or_else(|| Error::Invalid {
+                path: config_path.clone(),
+                reason: format!("model_max_length is {length}, not a whole number of tokens from 3 on"),
+            })?;
             if number <= MAX_BELIEVED_LENGTH {
                 self.max_length = number as usize;
             }
@@ -195,38 +157,19 @@ impl Vocabulary {
             self.added.extend(listed);
         }
         let file_of = |key: &str| {
-            if from_map.contains_key(key) {
-                map_path.as_path()
-            } else {
-                config_path.as_path()
-            }
+            if from_map.contains_key(key) { map_path.as_path() } else { config_path.as_path() }
         };
-        let marks = [
-            ("bos_token", START),
-            ("eos_token", END),
-            ("unk_token", END),
-            ("pad_token", END),
-        ];
+        let marks = [("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)];
         let mut names = Vec::new();
         for (key, default) in marks {
-            let value = config
-                .get(key)
-                .filter(|v| !v.is_null())
-                .cloned()
-                .unwrap_or_else(|| default.into());
+            let value = config.get(key).filter(|v| !v.is_null()).cloned().unwrap_or_else(|| default.into());
             names.push(self.read_mark(file_of(key), key, &value)?);
         }
         if let [bos, eos, unk, pad] = names.as_slice() {
-            (self.bos, self.eos, self.unk, self.pad) =
-                (bos.clone(), eos.clone(), unk.clone(), pad.clone());
+            (self.bos, self.eos, self.unk, self.pad) = (bos.clone(), eos.clone(), unk.clone(), pad.clone());
         }
         for key in ["additional_special_tokens", "extra_special_tokens"] {
-            for value in config
-                .get(key)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
+            for value in config.get(key).and_then(Value::as_array).into_iter().flatten() {
                 self.read_mark(file_of(key), key, value)?;
             }
         }
@@ -240,18 +183,12 @@ impl Vocabulary {
             Value::Object(object) => AddedWord::from_object(object, Some(true)),
             _ => None,
         };
-        let mark = mark
-            .filter(|m| !m.content.is_empty())
-            .ok_or_else(|| Error::Invalid {
-                path: path.to_path_buf(),
-                reason: format!("{key} is {value}, neither a token nor an object with \"content\""),
-            })?;
+        let mark = mark.filter(|m| !m.content.is_empty()).ok_or_else(|| Error::Invalid {
+            path: path.to_path_buf(),
+            reason: format!("{key} is {value}, neither a token nor an object with \"content\""),
+        })?;
         let content = mark.content.clone();
-        let known = self
-            .added
-            .values_mut()
-            .chain(&mut self.more)
-            .find(|word| word.content == content);
+        let known = self.added.values_mut().chain(&mut self.more).find(|word| word.content == content);
         match known {
             Some(word) => word.special = true,
             None => self.more.push(mark),
@@ -264,11 +201,7 @@ impl Vocabulary {
 fn byte_letters() -> Vec<char> {
     let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
     let rest = (0..256u32).filter(|b| !printable(b)).count() as u32;
-    (0..256u32)
-        .filter(printable)
-        .chain(256..256 + rest)
-        .filter_map(char::from_u32)
-        .collect()
+    (0..256u32).filter(printable).chain(256..256 + rest).filter_map(char::from_u32).collect()
 }
 
 fn parse_merges(path: &Path, text: &str) -> Result<Vec<(String, String)>> {
@@ -296,32 +229,20 @@ fn tokens_of(path: &Path, object: &Map<String, Value>) -> Result<Vec<(String, u3
         let number = id.as_u64().and_then(|n| u32::try_from(n).ok());
         number
             .map(|n| (token.clone(), n))
-            .ok_or_else(|| Error::Invalid {
-                path: path.to_path_buf(),
-                reason: format!("token \"{token}\" has the id {id}"),
-            })
+            .ok_or_else(|| Error::Invalid { path: path.to_path_buf(), reason: format!("token \"{token}\" has the id {id}") })
     };
     object.iter().map(pair).collect()
 }
 
 fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
-        path: path.to_path_buf(),
-        source,
-    })
+    std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })
 }
 
 fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    serde_json::from_str(&read(path)?).map_err(|e| Error::Invalid {
-        path: path.to_path_buf(),
-        reason: format!("not a JSON object: {e}"),
-    })
+    serde_json::from_str(&read(path)?)
+        .map_err(|e| Error::Invalid { path: path.to_path_buf(), reason: format!("not a JSON object: {e}") })
 }
 
 fn read_object_if_there(path: &Path) -> Result<Option<Map<String, Value>>> {
-    if path.is_file() {
-        read_object(path).map(Some)
-    } else {
-        Ok(None)
-    }
+    if path.is_file() { read_object(path).map(Some) } else { Ok(None) }
 }

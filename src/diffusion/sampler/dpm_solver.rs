@@ -3,9 +3,7 @@
 use super::linear::{Combination, H1, H2, NOISE, X, ZERO};
 use super::{Request, Run, SamplerKind, ScheduleError, Step, matrix};
 use crate::diffusion::config::{FinalSigmas, Settings, SolverType, TimestepSpacing};
-use crate::diffusion::schedule::{
-    NoiseLevel, interpolate, karras_sigmas, linspace, sigma_to_timestep, trailing,
-};
+use crate::diffusion::schedule::{NoiseLevel, interpolate, karras_sigmas, linspace, sigma_to_timestep, trailing};
 
 /// Below this number of steps the last ones use lower orders, for stability.
 const FEW_STEPS: usize = 15;
@@ -17,14 +15,10 @@ pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
     let at = |i: usize| points.get(i).copied().unwrap_or(Point::new(0.0));
     let count = timesteps.len();
     let few = settings.lower_order_final && count < FEW_STEPS;
-    let solver = Solver {
-        stochastic: request.kind == SamplerKind::Dpmpp2mSde,
-        solver_type: settings.solver_type,
-    };
+    let solver = Solver { stochastic: request.kind == SamplerKind::Dpmpp2mSde, solver_type: settings.solver_type };
     let mut steps = Vec::with_capacity(count);
     for (i, &timestep) in timesteps.iter().enumerate().skip(request.skip) {
-        let last = i + 1 == count
-            && (few || settings.euler_at_final || settings.final_sigmas == FinalSigmas::Zero);
+        let last = i + 1 == count && (few || settings.euler_at_final || settings.final_sigmas == FinalSigmas::Zero);
         let last_but_one = i + 2 == count && few;
         let known = i - request.skip;
         let mut order = settings.solver_order.min(known + 1);
@@ -44,24 +38,12 @@ pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
         steps.push(Step {
             timestep: timestep as f32,
             input_scale: 1.0,
-            matrix: matrix([
-                sample,
-                if remembered > 1 { x0 } else { ZERO },
-                if remembered > 2 { H1 } else { ZERO },
-            ]),
+            matrix: matrix([sample, if remembered > 1 { x0 } else { ZERO }, if remembered > 2 { H1 } else { ZERO }]),
             needs_noise: solver.stochastic,
-            after: if i + 1 == count {
-                NoiseLevel::CLEAN
-            } else {
-                next.level
-            },
+            after: if i + 1 == count { NoiseLevel::CLEAN } else { next.level },
         });
     }
-    Ok(Run {
-        steps,
-        initial_scale: 1.0,
-        start: at(request.skip).level,
-    })
+    Ok(Run { steps, initial_scale: 1.0, start: at(request.skip).level })
 }
 
 /// One noise level. All in f32, because diffusers divides by small differences of these.
@@ -76,10 +58,7 @@ impl Point {
     fn new(sigma: f32) -> Self {
         let signal = 1.0 / (sigma * sigma + 1.0).sqrt();
         let noise = sigma * signal;
-        Self {
-            level: NoiseLevel { signal, noise },
-            lambda: signal.ln() - noise.ln(),
-        }
+        Self { level: NoiseLevel { signal, noise }, lambda: signal.ln() - noise.ln() }
     }
 }
 
@@ -90,30 +69,17 @@ struct Solver {
 
 impl Solver {
     /// The next sample from the levels visited last (oldest first, ending with the present one), which set the order.
-    fn update<const ORDER: usize>(
-        &self,
-        visited: [Point; ORDER],
-        next: Point,
-        x0: Combination,
-    ) -> Combination {
+    fn update<const ORDER: usize>(&self, visited: [Point; ORDER], next: Point, x0: Combination) -> Combination {
         let mut newest_first = visited.iter().rev();
         let here = newest_first.next().copied().unwrap_or(next);
         let h = next.lambda - here.lambda;
-        let older: Vec<f32> = visited
-            .windows(2)
-            .rev()
-            .map(|w| w[1].lambda - w[0].lambda)
-            .collect();
+        let older: Vec<f32> = visited.windows(2).rev().map(|w| w[1].lambda - w[0].lambda).collect();
         let (signal, noise) = (next.level.signal, next.level.noise);
         let ratio = noise / here.level.noise;
         // `e`: how much of the way from the sample to x0 this step goes; the SDE goes twice as far and adds noise instead.
         let (keep, e, fresh) = if self.stochastic {
             let e = 1.0 - (-2.0 * h).exp();
-            (
-                ratio * (-h).exp(),
-                e,
-                noise * (1.0 - (-2.0 * h).exp()).sqrt(),
-            )
+            (ratio * (-h).exp(), e, noise * (1.0 - (-2.0 * h).exp()).sqrt())
         } else {
             (ratio, -((-h).exp() - 1.0), 0.0)
         };
@@ -152,10 +118,7 @@ fn timesteps_and_sigmas(request: &Request) -> Result<(Vec<i64>, Vec<f32>), Sched
     let (settings, n) = (request.settings, request.steps);
     let table = request.schedule.sigmas(settings);
     let mut timesteps = spaced(settings, last_timestep(settings, &table), n)?;
-    let mut sigmas: Vec<f64> = timesteps
-        .iter()
-        .map(|&t| interpolate(&table, t as f64))
-        .collect();
+    let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| interpolate(&table, t as f64)).collect();
     if settings.karras {
         let end = |sigma: Option<&f32>| sigma.copied().map_or(0.0, f64::from);
         sigmas = karras_sigmas(end(table.first()), end(table.last()), n);
@@ -183,10 +146,7 @@ fn rounded(settings: &Settings, t: f64) -> i64 {
 /// How many training steps have lambda >= `lambda_min_clipped`: the noisiest ones are numerically useless on cosine schedules.
 fn last_timestep(settings: &Settings, table: &[f32]) -> usize {
     let lambda = |&sigma: &f32| -sigma.ln();
-    let clipped = table
-        .iter()
-        .rev()
-        .take_while(|s| lambda(s) < settings.lambda_min_clipped);
+    let clipped = table.iter().rev().take_while(|s| lambda(s) < settings.lambda_min_clipped);
     settings.num_train_timesteps - clipped.count()
 }
 
@@ -206,17 +166,12 @@ fn spaced(settings: &Settings, last: usize, n: usize) -> Result<Vec<i64>, Schedu
         }
         TimestepSpacing::Leading => {
             let ratio = last / (n + 1);
-            let all = (1..=n)
-                .rev()
-                .map(|i| (i * ratio + settings.steps_offset) as i64);
+            let all = (1..=n).rev().map(|i| (i * ratio + settings.steps_offset) as i64);
             all.collect()
         }
         TimestepSpacing::Trailing => {
             let ratio = settings.num_train_timesteps as f64 / n as f64;
-            trailing(last as f64, ratio)
-                .into_iter()
-                .map(|t| t as i64)
-                .collect()
+            trailing(last as f64, ratio).into_iter().map(|t| t as i64).collect()
         }
     })
 }

@@ -3,9 +3,7 @@
 use super::linear::{NOISE, X};
 use super::{Request, Run, SamplerKind, Step, matrix};
 use crate::diffusion::config::{FinalSigmas, Settings, TimestepSpacing};
-use crate::diffusion::schedule::{
-    NoiseLevel, interpolate, karras_sigmas, sigma_to_timestep, spaced_timesteps,
-};
+use crate::diffusion::schedule::{NoiseLevel, interpolate, karras_sigmas, sigma_to_timestep, spaced_timesteps};
 
 /// A run's noise levels for samplers that work on sigmas.
 pub(super) struct Sigmas {
@@ -22,25 +20,13 @@ impl Sigmas {
         let table = request.schedule.sigmas(settings);
         let spaced = spaced_timesteps(settings, request.steps);
         let mut timesteps: Vec<f32> = spaced.into_iter().map(|t| t as f32).collect();
-        let mut sigmas: Vec<f64> = timesteps
-            .iter()
-            .map(|&t| interpolate(&table, f64::from(t)))
-            .collect();
+        let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| interpolate(&table, f64::from(t))).collect();
         if settings.karras {
-            let min = settings
-                .sigma_min
-                .or(sigmas.last().copied())
-                .unwrap_or_default();
-            let max = settings
-                .sigma_max
-                .or(sigmas.first().copied())
-                .unwrap_or_default();
+            let min = settings.sigma_min.or(sigmas.last().copied()).unwrap_or_default();
+            let max = settings.sigma_max.or(sigmas.first().copied()).unwrap_or_default();
             sigmas = karras_sigmas(min, max, request.steps);
             let logs: Vec<f32> = table.iter().map(|sigma| sigma.ln()).collect();
-            timesteps = sigmas
-                .iter()
-                .map(|&s| sigma_to_timestep(s, &logs) as f32)
-                .collect();
+            timesteps = sigmas.iter().map(|&s| sigma_to_timestep(s, &logs) as f32).collect();
         }
         let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         sigmas.push(match settings.final_sigmas {
@@ -48,19 +34,12 @@ impl Sigmas {
             FinalSigmas::SigmaMin => table.first().copied().unwrap_or_default(),
         });
         let max = sigmas.iter().copied().fold(0.0, f32::max);
-        Self {
-            timesteps,
-            sigmas,
-            initial_scale: initial_scale(settings, max),
-        }
+        Self { timesteps, sigmas, initial_scale: initial_scale(settings, max) }
     }
 
     /// (timestep, sigma here, sigma at the next step) of the steps from `skip` on.
     pub(super) fn steps(&self, skip: usize) -> impl Iterator<Item = (f32, f32, f32)> {
-        let pairs = self
-            .sigmas
-            .windows(2)
-            .filter_map(|pair| <[f32; 2]>::try_from(pair).ok());
+        let pairs = self.sigmas.windows(2).filter_map(|pair| <[f32; 2]>::try_from(pair).ok());
         let steps = self.timesteps.iter().zip(pairs).skip(skip);
         steps.map(|(&timestep, [sigma, next])| (timestep, sigma, next))
     }
@@ -109,9 +88,5 @@ pub(super) fn run(request: &Request) -> Run {
     if let Some(last) = steps.last_mut() {
         last.after = NoiseLevel::CLEAN;
     }
-    Run {
-        steps,
-        initial_scale: sigmas.initial_scale,
-        start: sigmas.start(request.skip),
-    }
+    Run { steps, initial_scale: sigmas.initial_scale, start: sigmas.start(request.skip) }
 }

@@ -37,9 +37,5 @@ pub(super) fn run(request: &Request) -> Run {
             });
         }
     }
-    Run {
-        steps,
-        initial_scale: sigmas.initial_scale,
-        start: sigmas.start(request.skip),
-    }
+    Run { steps, initial_scale: sigmas.initial_scale, start: sigmas.start(request.skip) }
 }

@@ -24,16 +24,8 @@ pub enum SamplerKind {
 }
 
 impl SamplerKind {
-    pub const ALL: [Self; 8] = [
-        Self::Ddim,
-        Self::Pndm,
-        Self::Euler,
-        Self::EulerAncestral,
-        Self::Heun,
-        Self::Dpmpp2m,
-        Self::Dpmpp2mSde,
-        Self::Lcm,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Ddim, Self::Pndm, Self::Euler, Self::EulerAncestral, Self::Heun, Self::Dpmpp2m, Self::Dpmpp2mSde, Self::Lcm];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -51,10 +43,7 @@ impl SamplerKind {
 
     /// Whether its sigmas can be spaced as Karras et al. 2022 do.
     pub fn has_karras_sigmas(self) -> bool {
-        matches!(
-            self,
-            Self::Euler | Self::Heun | Self::Dpmpp2m | Self::Dpmpp2mSde
-        )
+        matches!(self, Self::Euler | Self::Heun | Self::Dpmpp2m | Self::Dpmpp2mSde)
     }
 
     /// The sampler that a model's scheduler config names (PNDM where it names none), and a note where another one
@@ -67,12 +56,7 @@ impl SamplerKind {
             return Ok((Self::Pndm, None));
         };
         let algorithm = config.algorithm_type.as_deref().unwrap_or("dpmsolver++");
-        let stands_in = |kind: Self| {
-            (
-                kind,
-                Some(format!("{kind} stands in for the model's {class}")),
-            )
-        };
+        let stands_in = |kind: Self| (kind, Some(format!("{kind} stands in for the model's {class}")));
         Ok(match class {
             "DDIMScheduler" => (Self::Ddim, None),
             "PNDMScheduler" => (Self::Pndm, None),
@@ -84,22 +68,11 @@ impl SamplerKind {
                 "dpmsolver++" | "deis" => (Self::Dpmpp2m, None),
                 "sde-dpmsolver++" => (Self::Dpmpp2mSde, None),
                 other => {
-                    let kind = if other.starts_with("sde") {
-                        Self::Dpmpp2mSde
-                    } else {
-                        Self::Dpmpp2m
-                    };
-                    (
-                        kind,
-                        Some(format!(
-                            "{kind} stands in for the model's {class} ({other})"
-                        )),
-                    )
+                    let kind = if other.starts_with("sde") { Self::Dpmpp2mSde } else { Self::Dpmpp2m };
+                    (kind, Some(format!("{kind} stands in for the model's {class} ({other})")))
                 }
             },
-            "DPMSolverSinglestepScheduler"
-            | "DEISMultistepScheduler"
-            | "UniPCMultistepScheduler" => stands_in(Self::Dpmpp2m),
+            "DPMSolverSinglestepScheduler" | "DEISMultistepScheduler" | "UniPCMultistepScheduler" => stands_in(Self::Dpmpp2m),
             "DPMSolverSDEScheduler" => stands_in(Self::Dpmpp2mSde),
             "KDPM2AncestralDiscreteScheduler" => stands_in(Self::EulerAncestral),
             "KDPM2DiscreteScheduler" | "LMSDiscreteScheduler" => stands_in(Self::Euler),
@@ -131,10 +104,7 @@ impl FromStr for SamplerKind {
     type Err = UnknownSampler;
 
     fn from_str(name: &str) -> Result<Self, UnknownSampler> {
-        let plain = name
-            .to_ascii_lowercase()
-            .replace(['_', ' '], "-")
-            .replace("++", "pp");
+        let plain = name.to_ascii_lowercase().replace(['_', ' '], "-").replace("++", "pp");
         Ok(match plain.as_str() {
             "ddim" => Self::Ddim,
             "pndm" | "plms" => Self::Pndm,

@@ -7,16 +7,11 @@ use crate::diffusion::schedule::NoiseLevel;
 const SIGMA_DATA: f32 = 0.5;
 
 pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
-    let Request {
-        settings, schedule, ..
-    } = request;
+    let Request { settings, schedule, .. } = request;
     let timesteps = timesteps(request)?;
     let level = |t: i64| -> Result<NoiseLevel, ScheduleError> {
         let alpha = schedule.alpha_at(t)?;
-        Ok(NoiseLevel {
-            signal: alpha.sqrt(),
-            noise: (1.0 - alpha).sqrt(),
-        })
+        Ok(NoiseLevel { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() })
     };
     let mut steps = Vec::with_capacity(request.steps);
     for (i, &t) in timesteps.iter().enumerate().skip(request.skip) {
@@ -38,20 +33,12 @@ pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
             after: next.unwrap_or(NoiseLevel::CLEAN),
         });
     }
-    Ok(Run {
-        steps,
-        initial_scale: 1.0,
-        start: level(timesteps.get(request.skip).copied().unwrap_or_default())?,
-    })
+    Ok(Run { steps, initial_scale: 1.0, start: level(timesteps.get(request.skip).copied().unwrap_or_default())? })
 }
 
 /// Evenly from the `original_inference_steps` timesteps that the model was distilled on, which end at the schedule's end.
 fn timesteps(request: &Request) -> Result<Vec<i64>, ScheduleError> {
-    let (train, original, n) = (
-        request.settings.num_train_timesteps,
-        request.settings.original_inference_steps,
-        request.steps,
-    );
+    let (train, original, n) = (request.settings.num_train_timesteps, request.settings.original_inference_steps, request.steps);
     if original == 0 || original > train {
         return Err(ScheduleError::Config {
             option: "original_inference_steps",
@@ -67,7 +54,5 @@ fn timesteps(request: &Request) -> Result<Vec<i64>, ScheduleError> {
     let stride = train / original;
     let step = original as f64 / n as f64;
     let distilled = |i: usize| ((original - i) * stride) as i64 - 1;
-    Ok((0..n)
-        .map(|i| distilled((i as f64 * step).floor() as usize))
-        .collect())
+    Ok((0..n).map(|i| distilled((i as f64 * step).floor() as usize)).collect())
 }

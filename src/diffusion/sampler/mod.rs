@@ -38,12 +38,7 @@ pub struct PlanOptions {
 impl PlanOptions {
     /// `steps` sampling steps from pure noise, all else at rest.
     pub fn new(steps: usize) -> Self {
-        Self {
-            steps,
-            karras: false,
-            eta: 0.0,
-            strength: None,
-        }
+        Self { steps, karras: false, eta: 0.0, strength: None }
     }
 }
 
@@ -102,11 +97,7 @@ struct Request<'a> {
 ///
 /// # Errors
 /// Options that the sampler or the schedule cannot honour, and whatever [`SchedulerConfig::for_sampler`] refuses.
-pub fn plan(
-    kind: SamplerKind,
-    config: &SchedulerConfig,
-    options: &PlanOptions,
-) -> Result<Plan, ScheduleError> {
+pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) -> Result<Plan, ScheduleError> {
     let mut settings = config.for_sampler(kind)?;
     let request_error = |message: String| Err(ScheduleError::Request(message));
     if options.karras {
@@ -120,19 +111,13 @@ pub fn plan(
     }
     let train = settings.num_train_timesteps;
     if !(1..=train).contains(&options.steps) {
-        return request_error(format!(
-            "{} sampling steps: expected 1 to {train}",
-            options.steps
-        ));
+        return request_error(format!("{} sampling steps: expected 1 to {train}", options.steps));
     }
     if !(0.0..=1.0).contains(&options.eta) {
         return request_error(format!("eta is {}: expected 0 to 1", options.eta));
     }
     if options.eta != 0.0 && kind != SamplerKind::Ddim {
-        return Err(ScheduleError::Unsupported {
-            sampler: kind,
-            what: "eta; ddim does".into(),
-        });
+        return Err(ScheduleError::Unsupported { sampler: kind, what: "eta; ddim does".into() });
     }
     let strength = options.strength.unwrap_or(1.0);
     if !(0.0..=1.0).contains(&strength) {
@@ -140,10 +125,7 @@ pub fn plan(
     }
     let kept = ((options.steps as f64 * strength) as usize).min(options.steps);
     if kept == 0 {
-        return request_error(format!(
-            "strength {strength} of {} steps leaves none to run: raise one of them",
-            options.steps
-        ));
+        return request_error(format!("strength {strength} of {} steps leaves none to run: raise one of them", options.steps));
     }
     let schedule = NoiseSchedule::new(&settings)?;
     let request = Request {
@@ -167,29 +149,15 @@ pub fn plan(
             "strength {strength} leaves no step of a schedule cut off by `lambda_min_clipped`: raise it"
         ));
     }
-    let finite = |step: &Step| {
-        step.input_scale.is_finite() && step.matrix.as_flattened().iter().all(|c| c.is_finite())
-    };
+    let finite = |step: &Step| step.input_scale.is_finite() && step.matrix.as_flattened().iter().all(|c| c.is_finite());
     if let Some(step) = run.steps.iter().find(|step| !finite(step)) {
         return request_error(format!(
             "{kind} cannot step from timestep {}: there is no signal at this end of the schedule",
             step.timestep
         ));
     }
-    let touched = |slot: usize| {
-        slot == 0
-            || run
-                .steps
-                .iter()
-                .any(|step| step.matrix[slot].iter().any(|&c| c != 0.0))
-    };
-    Ok(Plan {
-        kind,
-        initial_scale: run.initial_scale,
-        start: run.start,
-        slots: std::array::from_fn(touched),
-        steps: run.steps,
-    })
+    let touched = |slot: usize| slot == 0 || run.steps.iter().any(|step| step.matrix[slot].iter().any(|&c| c != 0.0));
+    Ok(Plan { kind, initial_scale: run.initial_scale, start: run.start, slots: std::array::from_fn(touched), steps: run.steps })
 }
 
 /// Applies a step to a state: `state[slot]` are tensors of one size, `output` is the (guided) model output, `noise` is read
@@ -197,12 +165,7 @@ pub fn plan(
 ///
 /// # Errors
 /// Tensors of different sizes, named by their place.
-pub fn apply(
-    step: &Step,
-    state: &mut [Vec<f32>; SLOTS],
-    output: &[f32],
-    noise: &[f32],
-) -> Result<(), ScheduleError> {
+pub fn apply(step: &Step, state: &mut [Vec<f32>; SLOTS], output: &[f32], noise: &[f32]) -> Result<(), ScheduleError> {
     let n = state[0].len();
     let inputs: [&[f32]; INPUTS] = std::array::from_fn(|column| match column {
         OUTPUT_COLUMN => output,

@@ -16,18 +16,11 @@ pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
     let transfer = Transfer {
         schedule,
         prediction: settings.prediction,
-        final_alpha: if settings.set_alpha_to_one {
-            1.0
-        } else {
-            schedule.alpha_at(0)?
-        },
+        final_alpha: if settings.set_alpha_to_one { 1.0 } else { schedule.alpha_at(0)? },
     };
     let level = |t: i64| -> Result<NoiseLevel, ScheduleError> {
         let alpha = schedule.alpha_at(t)?;
-        Ok(NoiseLevel {
-            signal: alpha.sqrt(),
-            noise: (1.0 - alpha).sqrt(),
-        })
+        Ok(NoiseLevel { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() })
     };
     let mut steps = Vec::with_capacity(timesteps.len());
     // Image to image leaves out timesteps, but the counter that chooses the formulas starts at 0, as in diffusers.
@@ -38,11 +31,7 @@ pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
             let from = timesteps.get(counter / 4 * 4).copied().unwrap_or(t);
             runge_kutta(&transfer, counter, from, t, stride)?
         } else {
-            let history = if settings.skip_prk_steps {
-                counter
-            } else {
-                usize::MAX
-            };
+            let history = if settings.skip_prk_steps { counter } else { usize::MAX };
             multistep(&transfer, history, t, stride)?
         };
         steps.push(Step {
@@ -57,11 +46,7 @@ pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
         });
     }
     let first = timesteps.get(request.skip).copied().unwrap_or_default();
-    Ok(Run {
-        steps,
-        initial_scale: 1.0,
-        start: level(first)?,
-    })
+    Ok(Run { steps, initial_scale: 1.0, start: level(first)? })
 }
 
 /// The timesteps of every call of the model. The multistep start calls twice at the second one; the Runge-Kutta start
@@ -91,74 +76,24 @@ fn timesteps(request: &Request, stride: i64) -> Result<Vec<i64>, ScheduleError> 
 }
 
 /// One of the four calls of a Runge-Kutta step from `from`. H4 sums up the slopes, SAVED is the step's first sample.
-fn runge_kutta(
-    transfer: &Transfer,
-    counter: usize,
-    from: i64,
-    t: i64,
-    stride: i64,
-) -> Result<[Combination; 6], ScheduleError> {
-    let to = if counter.is_multiple_of(2) {
-        t - stride / 2
-    } else {
-        t
-    };
+fn runge_kutta(transfer: &Transfer, counter: usize, from: i64, t: i64, stride: i64) -> Result<[Combination; 6], ScheduleError> {
+    let to = if counter.is_multiple_of(2) { t - stride / 2 } else { t };
     Ok(match counter % 4 {
         // The first slope also joins the history that the multistep method goes on with.
-        0 => [
-            transfer.step(X, OUT, from, to)?,
-            OUT,
-            H1,
-            H2,
-            OUT * (1.0 / 6.0),
-            X,
-        ],
-        3 => [
-            transfer.step(SAVED, H4 + OUT * (1.0 / 6.0), from, to)?,
-            H1,
-            H2,
-            H3,
-            ZERO,
-            ZERO,
-        ],
-        _ => [
-            transfer.step(SAVED, OUT, from, to)?,
-            H1,
-            H2,
-            H3,
-            H4 + OUT * (1.0 / 3.0),
-            SAVED,
-        ],
+        0 => [transfer.step(X, OUT, from, to)?, OUT, H1, H2, OUT * (1.0 / 6.0), X],
+        3 => [transfer.step(SAVED, H4 + OUT * (1.0 / 6.0), from, to)?, H1, H2, H3, ZERO, ZERO],
+        _ => [transfer.step(SAVED, OUT, from, to)?, H1, H2, H3, H4 + OUT * (1.0 / 3.0), SAVED],
     })
 }
 
 /// A multistep update. `calls` counts the calls before this one: the order grows with it up to four.
-fn multistep(
-    transfer: &Transfer,
-    calls: usize,
-    t: i64,
-    stride: i64,
-) -> Result<[Combination; 6], ScheduleError> {
+fn multistep(transfer: &Transfer, calls: usize, t: i64, stride: i64) -> Result<[Combination; 6], ScheduleError> {
     let (from, to) = (t, t - stride);
     Ok(match calls {
         0 => [transfer.step(X, OUT, from, to)?, OUT, ZERO, ZERO, ZERO, X],
         // The first step once more, with the mean of the slopes at both of its ends.
-        1 => [
-            transfer.step(SAVED, (OUT + H1) * 0.5, t + stride, t)?,
-            H1,
-            ZERO,
-            ZERO,
-            ZERO,
-            ZERO,
-        ],
-        2 => [
-            transfer.step(X, (OUT * 3.0 - H1) * 0.5, from, to)?,
-            OUT,
-            H1,
-            ZERO,
-            ZERO,
-            ZERO,
-        ],
+        1 => [transfer.step(SAVED, (OUT + H1) * 0.5, t + stride, t)?, H1, ZERO, ZERO, ZERO, ZERO],
+        2 => [transfer.step(X, (OUT * 3.0 - H1) * 0.5, from, to)?, OUT, H1, ZERO, ZERO, ZERO],
         3 => {
             let slope = (OUT * 23.0 - H1 * 16.0 + H2 * 5.0) * (1.0 / 12.0);
             [transfer.step(X, slope, from, to)?, OUT, H1, H2, ZERO, ZERO]
@@ -179,19 +114,9 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    fn step(
-        &self,
-        sample: Combination,
-        output: Combination,
-        from: i64,
-        to: i64,
-    ) -> Result<Combination, ScheduleError> {
+    fn step(&self, sample: Combination, output: Combination, from: i64, to: i64) -> Result<Combination, ScheduleError> {
         let alpha = self.schedule.alpha_at(from)?;
-        let next = if to >= 0 {
-            self.schedule.alpha_at(to)?
-        } else {
-            self.final_alpha
-        };
+        let next = if to >= 0 { self.schedule.alpha_at(to)? } else { self.final_alpha };
         let (beta, beta_next) = (1.0 - alpha, 1.0 - next);
         let eps = match self.prediction {
             PredictionType::VPrediction => output * alpha.sqrt() + sample * beta.sqrt(),

@@ -20,24 +20,15 @@ fn model(x: &[f32], t: f32) -> Vec<f32> {
 }
 
 fn start() -> Vec<f32> {
-    (0..N)
-        .map(|j| (1.1 * (1.3 * j as f64).cos()) as f32)
-        .collect()
+    (0..N).map(|j| (1.1 * (1.3 * j as f64).cos()) as f32).collect()
 }
 
 fn noise(k: usize) -> Vec<f32> {
-    (0..N)
-        .map(|j| (1.3 * (1.7 * k as f64 + 0.9 * j as f64 + 0.2).sin()) as f32)
-        .collect()
+    (0..N).map(|j| (1.3 * (1.7 * k as f64 + 0.9 * j as f64 + 0.2).sin()) as f32).collect()
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v.as_f64().unwrap())
-        .collect()
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
 fn options(case: &Value) -> PlanOptions {
@@ -53,10 +44,7 @@ fn options(case: &Value) -> PlanOptions {
 fn difference(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
     let scale = want.iter().fold(0f64, |scale, w| scale.max(w.abs()));
-    let differences = got
-        .iter()
-        .zip(want)
-        .map(|(g, w)| (f64::from(*g) - w).abs() / scale);
+    let differences = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs() / scale);
     differences.fold(0.0, f64::max)
 }
 
@@ -87,11 +75,7 @@ fn check(case: &Value) -> f64 {
     for (i, (step, want)) in plan.steps.iter().zip(samples).enumerate() {
         let input: Vec<f32> = state[0].iter().map(|x| x * step.input_scale).collect();
         let output = model(&input, step.timestep);
-        let fresh = if step.needs_noise {
-            noise(draws)
-        } else {
-            Vec::new()
-        };
+        let fresh = if step.needs_noise { noise(draws) } else { Vec::new() };
         draws += usize::from(step.needs_noise);
         apply(step, &mut state, &output, &fresh).unwrap();
         worst = worst.max(difference(&state[0], &numbers(want)));
@@ -107,16 +91,9 @@ fn check(case: &Value) -> f64 {
 
 #[test]
 fn every_run_equals_diffusers() {
-    let cases: Vec<Value> =
-        serde_json::from_str(include_str!("../../../tests/fixtures/samplers.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../../../tests/fixtures/samplers.json")).unwrap();
     for kind in SamplerKind::ALL {
-        assert!(
-            cases
-                .iter()
-                .filter(|case| case["kind"] == kind.name())
-                .count()
-                > 15
-        );
+        assert!(cases.iter().filter(|case| case["kind"] == kind.name()).count() > 15);
     }
     let mut failures = Vec::new();
     for case in &cases {
@@ -127,19 +104,10 @@ fn every_run_equals_diffusers() {
         };
         if worst.is_nan() || worst > tolerance {
             let options = options(case);
-            failures.push(format!(
-                "{worst:.1e}: {} {options:?} {}",
-                case["kind"], case["config"]
-            ));
+            failures.push(format!("{worst:.1e}: {} {options:?} {}", case["kind"], case["config"]));
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} of {}:\n{}",
-        failures.len(),
-        cases.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
 }
 
 fn stable_diffusion() -> SchedulerConfig {
@@ -172,11 +140,8 @@ fn names_and_aliases() {
 #[test]
 fn a_model_names_its_sampler() {
     let of = |class: &str, algorithm: Option<&str>| {
-        let config = SchedulerConfig {
-            class_name: Some(class.into()),
-            algorithm_type: algorithm.map(Into::into),
-            ..Default::default()
-        };
+        let config =
+            SchedulerConfig { class_name: Some(class.into()), algorithm_type: algorithm.map(Into::into), ..Default::default() };
         SamplerKind::of_model(&config)
     };
     assert_eq!(of("LCMScheduler", None).unwrap(), (SamplerKind::Lcm, None));
@@ -185,14 +150,9 @@ fn a_model_names_its_sampler() {
     let (kind, note) = of("DPMSolverMultistepScheduler", Some("dpmsolver")).unwrap();
     assert!(kind == SamplerKind::Dpmpp2m && note.unwrap().contains("(dpmsolver)"));
     let (kind, note) = of("KDPM2DiscreteScheduler", None).unwrap();
-    assert_eq!(
-        note.as_deref(),
-        Some("euler stands in for the model's KDPM2DiscreteScheduler")
-    );
+    assert_eq!(note.as_deref(), Some("euler stands in for the model's KDPM2DiscreteScheduler"));
     assert_eq!(kind, SamplerKind::Euler);
-    let error = of("FlowMatchEulerDiscreteScheduler", None)
-        .unwrap_err()
-        .to_string();
+    let error = of("FlowMatchEulerDiscreteScheduler", None).unwrap_err().to_string();
     assert!(error.contains("_class_name") && error.contains("FlowMatch"));
     let silent = SamplerKind::of_model(&SchedulerConfig::default()).unwrap();
     assert_eq!(silent, (SamplerKind::Pndm, None));
@@ -223,10 +183,7 @@ fn requests_that_cannot_be_honoured() {
     let eta = with(|o| o.eta = 1.1);
     assert!(refusal(SamplerKind::Ddim, &config, &eta).contains("eta is 1.1"));
     let error = refusal(SamplerKind::Ddim, &config, &with(|o| o.steps = 1000));
-    assert!(
-        error.contains("timestep 1000") && error.contains("fewer steps"),
-        "{error}"
-    );
+    assert!(error.contains("timestep 1000") && error.contains("fewer steps"), "{error}");
     assert!(refusal(SamplerKind::Lcm, &config, &with(|o| o.steps = 51)).contains("at most 50"));
 }
 
@@ -245,23 +202,13 @@ fn configs_that_cannot_be_honoured() {
     assert!(refuse(Heun, |c| c.use_exponential_sigmas = Some(true)).contains("exponential"));
     assert!(refuse(Dpmpp2m, |c| c.use_lu_lambdas = Some(true)).contains("`use_lu_lambdas`"));
     assert!(refuse(Dpmpp2m, |c| c.use_flow_sigmas = Some(true)).contains("`use_flow_sigmas`"));
-    assert!(
-        refuse(Dpmpp2m, |c| c.solver_order = Some(4))
-            .contains("`solver_order` is 4, expected 1, 2 or 3")
-    );
+    assert!(refuse(Dpmpp2m, |c| c.solver_order = Some(4)).contains("`solver_order` is 4, expected 1, 2 or 3"));
     assert!(refuse(Dpmpp2m, |c| c.lambda_min_clipped = Some(1e9)).contains("lambda_min_clipped"));
-    assert!(
-        refuse(Euler, |c| c.interpolation_type = Some("log_linear".into()))
-            .contains("interpolation")
-    );
-    assert!(
-        refuse(Euler, |c| c.timestep_type = Some("continuous".into())).contains("timestep_type")
-    );
+    assert!(refuse(Euler, |c| c.interpolation_type = Some("log_linear".into())).contains("interpolation"));
+    assert!(refuse(Euler, |c| c.timestep_type = Some("continuous".into())).contains("timestep_type"));
     assert!(refuse(Pndm, |c| c.skip_prk_steps = Some(false)).contains("fewer than 4 steps"));
     assert!(refuse(Pndm, |c| c.prediction_type = Some(PredictionType::Sample)).contains("sample"));
-    assert!(
-        refuse(Lcm, |c| c.original_inference_steps = Some(0)).contains("original_inference_steps")
-    );
+    assert!(refuse(Lcm, |c| c.original_inference_steps = Some(0)).contains("original_inference_steps"));
     // No signal at the last training step, so noise says nothing about the original.
     let zero = |c: &mut SchedulerConfig| {
         c.rescale_betas_zero_snr = Some(true);
@@ -276,9 +223,7 @@ fn a_step_refuses_tensors_of_other_sizes() {
     let plan = plan(SamplerKind::EulerAncestral, &stable_diffusion(), &options).unwrap();
     let mut state: [Vec<f32>; SLOTS] = std::array::from_fn(|_| vec![0.5; 4]);
     let before = state.clone();
-    let error = apply(&plan.steps[0], &mut state, &[0.0; 3], &[0.0; 4])
-        .unwrap_err()
-        .to_string();
+    let error = apply(&plan.steps[0], &mut state, &[0.0; 3], &[0.0; 4]).unwrap_err().to_string();
     assert!(error.contains("has 3 numbers, expected 4"));
     assert!(apply(&plan.steps[0], &mut state, &[0.0; 4], &[]).is_err());
     assert_eq!(state, before);
@@ -309,13 +254,8 @@ fn python_writes_infinities_bare() {
 fn pipelines_override_two_keys() {
     let text = r#"{"steps_offset": 0, "clip_sample": true}"#;
     let (config, notes) = SchedulerConfig::parse(text).unwrap().for_pipeline();
-    assert_eq!(
-        (config.steps_offset, config.clip_sample),
-        (Some(1), Some(false))
-    );
-    assert!(
-        notes.len() == 2 && notes[0].contains("steps_offset") && notes[1].contains("clip_sample")
-    );
+    assert_eq!((config.steps_offset, config.clip_sample), (Some(1), Some(false)));
+    assert!(notes.len() == 2 && notes[0].contains("steps_offset") && notes[1].contains("clip_sample"));
     let (config, notes) = SchedulerConfig::default().for_pipeline();
     assert!(notes.is_empty() && plan(SamplerKind::Ddim, &config, &PlanOptions::new(5)).is_ok());
 }
@@ -323,47 +263,25 @@ fn pipelines_override_two_keys() {
 /// Whatever is asked, a plan is a walk down the schedule that ends without noise, or an error.
 #[test]
 fn every_plan_walks_down_the_schedule() {
-    let spacings = [
-        TimestepSpacing::Leading,
-        TimestepSpacing::Linspace,
-        TimestepSpacing::Trailing,
-    ];
+    let spacings = [TimestepSpacing::Leading, TimestepSpacing::Linspace, TimestepSpacing::Trailing];
     let mut planned = 0;
-    for (kind, spacing) in SamplerKind::ALL
-        .into_iter()
-        .flat_map(|kind| spacings.map(|s| (kind, s)))
-    {
+    for (kind, spacing) in SamplerKind::ALL.into_iter().flat_map(|kind| spacings.map(|s| (kind, s))) {
         for clipped in [f32::NEG_INFINITY, 0.0] {
-            let config = SchedulerConfig {
-                timestep_spacing: Some(spacing),
-                lambda_min_clipped: Some(clipped),
-                ..stable_diffusion()
-            };
+            let config =
+                SchedulerConfig { timestep_spacing: Some(spacing), lambda_min_clipped: Some(clipped), ..stable_diffusion() };
             for steps in [1, 2, 3, 4, 7, 14, 15, 16, 30, 50, 77, 333, 500] {
                 for strength in [None, Some(0.1), Some(0.5), Some(0.99)] {
-                    let options = PlanOptions {
-                        strength,
-                        karras: kind.has_karras_sigmas() && steps % 2 == 0,
-                        ..PlanOptions::new(steps)
-                    };
+                    let options =
+                        PlanOptions { strength, karras: kind.has_karras_sigmas() && steps % 2 == 0, ..PlanOptions::new(steps) };
                     let Ok(plan) = plan(kind, &config, &options) else {
-                        assert!(
-                            strength.is_some() || kind == SamplerKind::Lcm,
-                            "{kind} {options:?}"
-                        );
+                        assert!(strength.is_some() || kind == SamplerKind::Lcm, "{kind} {options:?}");
                         continue;
                     };
                     planned += 1;
                     assert_eq!(plan.steps.last().unwrap().after, NoiseLevel::CLEAN);
                     let times: Vec<f32> = plan.steps.iter().map(|step| step.timestep).collect();
-                    assert!(
-                        times.iter().all(|t| (0.0..1000.0).contains(t)),
-                        "{kind} {options:?}"
-                    );
-                    assert!(
-                        times.is_sorted_by(|a, b| a >= b),
-                        "{kind} {options:?} {times:?}"
-                    );
+                    assert!(times.iter().all(|t| (0.0..1000.0).contains(t)), "{kind} {options:?}");
+                    assert!(times.is_sorted_by(|a, b| a >= b), "{kind} {options:?} {times:?}");
                     let noise_falls = |pair: &[Step]| pair[0].after.noise >= pair[1].after.noise;
                     assert!(plan.steps.windows(2).all(noise_falls), "{kind} {options:?}");
                 }

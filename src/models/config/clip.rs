@@ -94,10 +94,7 @@ impl ClipVisionConfig {
         let image_size = keys.count("image_size", 224)?;
         let patch_size = keys.count("patch_size", 32)?;
         if image_size % patch_size != 0 {
-            return Err(keys.invalid(
-                "patch_size",
-                format!("a number that divides `image_size`, {image_size}"),
-            ));
+            return Err(keys.invalid("patch_size", format!("a number that divides `image_size`, {image_size}")));
         }
         Ok(Self {
             hidden_size,
@@ -126,12 +123,9 @@ fn check_model_type(keys: &Keys, own: &str) -> Result<(), ConfigError> {
 
 fn heads(keys: &Keys, width: usize, default: usize) -> Result<usize, ConfigError> {
     let heads = keys.count("num_attention_heads", default)?;
-    if width % heads == 0 {
+    if width.is_multiple_of(heads) {
         Ok(heads)
     } else {
-        Err(keys.invalid(
-            "num_attention_heads",
-            format!("a number that divides `hidden_size`, {width}"),
-        ))
+        Err(keys.invalid("num_attention_heads", format!("a number that divides `hidden_size`, {width}")))
     }
 }

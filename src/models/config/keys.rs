@@ -13,26 +13,15 @@ pub(super) struct Keys<'a> {
 impl<'a> Keys<'a> {
     pub fn new(config: &'a Value, file: &Path) -> Result<Self, ConfigError> {
         match config {
-            Value::Object(map) => Ok(Self {
-                file: file.to_path_buf(),
-                prefix: "",
-                map,
-            }),
-            other => Err(ConfigError::NotAnObject {
-                file: file.to_path_buf(),
-                found: kind(other).to_string(),
-            }),
+            Value::Object(map) => Ok(Self { file: file.to_path_buf(), prefix: "", map }),
+            other => Err(ConfigError::NotAnObject { file: file.to_path_buf(), found: kind(other).to_string() }),
         }
     }
 
     /// The object under `key` (written with a dot after it in errors), where there is one; this object otherwise.
     pub fn nested(self, key: &str, prefix: &'static str) -> Self {
         match self.map.get(key) {
-            Some(Value::Object(map)) => Self {
-                file: self.file,
-                prefix,
-                map,
-            },
+            Some(Value::Object(map)) => Self { file: self.file, prefix, map },
             _ => self,
         }
     }
@@ -65,16 +54,12 @@ impl<'a> Keys<'a> {
     }
 
     fn show(&self, key: &str) -> String {
-        self.map
-            .get(key)
-            .map_or_else(|| "absent".to_string(), Value::to_string)
+        self.map.get(key).map_or_else(|| "absent".to_string(), Value::to_string)
     }
 
     /// A count of at least one and at most 2^24, so that products of a few of them cannot overflow.
     fn positive(&self, key: &str, value: &Value) -> Result<usize, ConfigError> {
-        count(value)
-            .filter(|&n| n > 0)
-            .ok_or_else(|| self.invalid(key, "a positive whole number"))
+        count(value).filter(|&n| n > 0).ok_or_else(|| self.invalid(key, "a positive whole number"))
     }
 
     pub fn count(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
@@ -102,21 +87,11 @@ impl<'a> Keys<'a> {
     }
 
     /// One count per block: given as one number for all, or as a list of `blocks` numbers.
-    pub fn per_block(
-        &self,
-        key: &str,
-        blocks: usize,
-        default: usize,
-    ) -> Result<Vec<usize>, ConfigError> {
+    pub fn per_block(&self, key: &str, blocks: usize, default: usize) -> Result<Vec<usize>, ConfigError> {
         match self.get(key) {
             None => Ok(vec![default; blocks]),
-            Some(Value::Array(values)) if values.len() == blocks => {
-                values.iter().map(|v| self.positive(key, v)).collect()
-            }
-            Some(Value::Array(_)) => Err(self.invalid(
-                key,
-                format!("one number, or a list of {blocks}, one per block"),
-            )),
+            Some(Value::Array(values)) if values.len() == blocks => values.iter().map(|v| self.positive(key, v)).collect(),
+            Some(Value::Array(_)) => Err(self.invalid(key, format!("one number, or a list of {blocks}, one per block"))),
             Some(value) => Ok(vec![self.positive(key, value)?; blocks]),
         }
     }
@@ -124,26 +99,16 @@ impl<'a> Keys<'a> {
     /// One flag per block: given as one for all, or as a list of `blocks`.
     pub fn flags_per_block(&self, key: &str, blocks: usize) -> Result<Vec<bool>, ConfigError> {
         match self.get(key) {
-            Some(Value::Array(values)) if values.len() == blocks => values
-                .iter()
-                .map(|v| {
-                    v.as_bool()
-                        .ok_or_else(|| self.invalid(key, "true or false for each block"))
-                })
-                .collect(),
-            Some(Value::Array(_)) => Err(self.invalid(
-                key,
-                format!("true or false, or a list of {blocks}, one per block"),
-            )),
+            Some(Value::Array(values)) if values.len() == blocks => {
+                values.iter().map(|v| v.as_bool().ok_or_else(|| self.invalid(key, "true or false for each block"))).collect()
+            }
+            Some(Value::Array(_)) => Err(self.invalid(key, format!("true or false, or a list of {blocks}, one per block"))),
             _ => Ok(vec![self.flag(key, false)?; blocks]),
         }
     }
 
     pub fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
-        self.get(key).map_or(Ok(default), |v| {
-            v.as_bool()
-                .ok_or_else(|| self.invalid(key, "true or false"))
-        })
+        self.get(key).map_or(Ok(default), |v| v.as_bool().ok_or_else(|| self.invalid(key, "true or false")))
     }
 
     pub fn number(&self, key: &str, default: f32) -> Result<f32, ConfigError> {
@@ -155,25 +120,17 @@ impl<'a> Keys<'a> {
             return Ok(None);
         };
         let number = value.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
-        number
-            .map(Some)
-            .ok_or_else(|| self.invalid(key, "a number"))
+        number.map(Some).ok_or_else(|| self.invalid(key, "a number"))
     }
 
     /// A positive number, such as an epsilon.
     pub fn positive_number(&self, key: &str, default: f32) -> Result<f32, ConfigError> {
         let x = self.number(key, default)?;
-        if x > 0.0 {
-            Ok(x)
-        } else {
-            Err(self.invalid(key, "a number above zero"))
-        }
+        if x > 0.0 { Ok(x) } else { Err(self.invalid(key, "a number above zero")) }
     }
 
     pub fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
-        self.get(key)
-            .map(|v| v.as_str().ok_or_else(|| self.invalid(key, "a string")))
-            .transpose()
+        self.get(key).map(|v| v.as_str().ok_or_else(|| self.invalid(key, "a string"))).transpose()
     }
 
     /// A list of strings.
@@ -181,19 +138,11 @@ impl<'a> Keys<'a> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        let list = value
-            .as_array()
-            .and_then(|a| a.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-        list.map(Some)
-            .ok_or_else(|| self.invalid(key, "a list of strings"))
+        let list = value.as_array().and_then(|a| a.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        list.map(Some).ok_or_else(|| self.invalid(key, "a list of strings"))
     }
 
-    pub fn activation(
-        &self,
-        key: &str,
-        default: Activation,
-        allowed: &[Activation],
-    ) -> Result<Activation, ConfigError> {
+    pub fn activation(&self, key: &str, default: Activation, allowed: &[Activation]) -> Result<Activation, ConfigError> {
         let found = match self.text(key)? {
             None => Some(default),
             Some("silu" | "swish") => Some(Activation::Silu),
@@ -231,12 +180,7 @@ impl<'a> Keys<'a> {
 }
 
 fn count(value: &Value) -> Option<usize> {
-    let whole = value.as_u64().or_else(|| {
-        value
-            .as_f64()
-            .filter(|f| f.fract() == 0.0 && *f >= 0.0)
-            .map(|f| f as u64)
-    })?;
+    let whole = value.as_u64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && *f >= 0.0).map(|f| f as u64))?;
     usize::try_from(whole).ok().filter(|&n| n <= 1 << 24)
 }
 

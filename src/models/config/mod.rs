@@ -4,6 +4,8 @@
 //! rather than giving a wrong picture later.
 mod clip;
 mod keys;
+#[cfg(test)]
+mod tests;
 mod unet;
 mod vae;
 

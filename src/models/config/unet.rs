@@ -95,20 +95,8 @@ impl UNetConfig {
         let transformer_layers = keys.per_block("transformer_layers_per_block", blocks, 1)?;
         let heads = heads(&keys, blocks)?;
         let only_cross = keys.flags_per_block("only_cross_attention", blocks)?;
-        let down_types = block_types(
-            &keys,
-            "down_block_types",
-            "CrossAttnDownBlock2D",
-            "DownBlock2D",
-            blocks,
-        )?;
-        let up_types = block_types(
-            &keys,
-            "up_block_types",
-            "CrossAttnUpBlock2D",
-            "UpBlock2D",
-            blocks,
-        )?;
+        let down_types = block_types(&keys, "down_block_types", "CrossAttnDownBlock2D", "DownBlock2D", blocks)?;
+        let up_types = block_types(&keys, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D", blocks)?;
 
         let block = |i: usize, attention: bool, extra: usize, resample: bool| UNetBlock {
             channels: block_out_channels[i],
@@ -119,16 +107,8 @@ impl UNetConfig {
             only_cross_attention: only_cross[i],
             resample,
         };
-        let down: Vec<_> = down_types
-            .iter()
-            .enumerate()
-            .map(|(i, &a)| block(i, a, 0, i + 1 < blocks))
-            .collect();
-        let up: Vec<_> = up_types
-            .iter()
-            .enumerate()
-            .map(|(i, &a)| block(blocks - 1 - i, a, 1, i + 1 < blocks))
-            .collect();
+        let down: Vec<_> = down_types.iter().enumerate().map(|(i, &a)| block(i, a, 0, i + 1 < blocks)).collect();
+        let up: Vec<_> = up_types.iter().enumerate().map(|(i, &a)| block(blocks - 1 - i, a, 1, i + 1 < blocks)).collect();
         let last = blocks - 1;
         let mid = mid_block(&keys)?.map(|attention| MidBlock {
             channels: block_out_channels[last],
@@ -138,32 +118,13 @@ impl UNetConfig {
             only_cross_attention: keys
                 .get("mid_block_only_cross_attention")
                 .and_then(Value::as_bool)
-                .unwrap_or_else(|| {
-                    keys.get("only_cross_attention")
-                        .and_then(Value::as_bool)
-                        .unwrap_or(false)
-                }),
+                .unwrap_or_else(|| keys.get("only_cross_attention").and_then(Value::as_bool).unwrap_or(false)),
         });
-        let attended = down
-            .iter()
-            .chain(&up)
-            .filter(|b| b.attention)
-            .map(|b| (b.channels, b.heads));
-        for (channels, heads) in attended.chain(
-            mid.iter()
-                .filter(|m| m.attention)
-                .map(|m| (m.channels, m.heads)),
-        ) {
+        let attended = down.iter().chain(&up).filter(|b| b.attention).map(|b| (b.channels, b.heads));
+        for (channels, heads) in attended.chain(mid.iter().filter(|m| m.attention).map(|m| (m.channels, m.heads))) {
             if channels % heads != 0 {
-                let key = if keys.get("num_attention_heads").is_some() {
-                    "num_attention_heads"
-                } else {
-                    "attention_head_dim"
-                };
-                return Err(keys.invalid(
-                    key,
-                    format!("a number of heads that divides the block's {channels} channels"),
-                ));
+                let key = if keys.get("num_attention_heads").is_some() { "num_attention_heads" } else { "attention_head_dim" };
+                return Err(keys.invalid(key, format!("a number of heads that divides the block's {channels} channels")));
             }
         }
         let downsample_padding = match keys.get("downsample_padding") {
@@ -199,17 +160,9 @@ impl UNetConfig {
     /// Cross-attention layers in the order they run (down, middle, up): the number of layer-wise embeddings of a concept word.
     pub fn cross_attention_layers(&self) -> usize {
         let of = |b: &UNetBlock| {
-            if b.attention {
-                b.layers * b.transformer_layers
-            } else {
-                0
-            }
+            if b.attention { b.layers * b.transformer_layers } else { 0 }
         };
-        let mid = self
-            .mid
-            .as_ref()
-            .filter(|m| m.attention)
-            .map_or(0, |m| m.transformer_layers);
+        let mid = self.mid.as_ref().filter(|m| m.attention).map_or(0, |m| m.transformer_layers);
         self.down.iter().chain(&self.up).map(of).sum::<usize>() + mid
     }
 
@@ -220,6 +173,7 @@ impl UNetConfig {
 }
 
 fn refuse_unsupported(keys: &Keys) -> Result<(), ConfigError> {
+    keys.must_be("_class_name", &json!("UNet2DConditionModel"))?;
     for key in [
         "class_embed_type",
         "addition_embed_type",
@@ -258,30 +212,18 @@ fn heads(keys: &Keys, blocks: usize) -> Result<Vec<usize>, ConfigError> {
     keys.per_block("attention_head_dim", blocks, 8)
 }
 
-fn block_types(
-    keys: &Keys,
-    key: &str,
-    cross: &str,
-    plain: &str,
-    blocks: usize,
-) -> Result<Vec<bool>, ConfigError> {
+fn block_types(keys: &Keys, key: &str, cross: &str, plain: &str, blocks: usize) -> Result<Vec<bool>, ConfigError> {
     let up = key.starts_with("up");
     let Some(types) = keys.texts(key)? else {
         // The default is the layout of SD: attention everywhere but at the lowest resolution.
         return if blocks == 4 {
             Ok((0..4).map(|i| i != if up { 0 } else { 3 }).collect())
         } else {
-            Err(keys.invalid(
-                key,
-                format!("a list of {blocks} block types, as many as `block_out_channels`"),
-            ))
+            Err(keys.invalid(key, format!("a list of {blocks} block types, as many as `block_out_channels`")))
         };
     };
     if types.len() != blocks {
-        return Err(keys.invalid(
-            key,
-            format!("{blocks} block types, as many as `block_out_channels`"),
-        ));
+        return Err(keys.invalid(key, format!("{blocks} block types, as many as `block_out_channels`")));
     }
     types
         .iter()

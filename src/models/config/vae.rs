@@ -43,14 +43,9 @@ impl VaeConfig {
         let keys = Keys::new(config, file)?;
         keys.must_be_null("latents_mean")?;
         keys.must_be_null("latents_std")?;
-        if keys.text("_class_name")?.is_some() {
-            keys.must_be("_class_name", &json!("AutoencoderKL"))?;
-        }
+        keys.must_be("_class_name", &json!("AutoencoderKL"))?;
         let block_out_channels = keys.counts("block_out_channels", &[64])?;
-        for (key, only) in [
-            ("down_block_types", "DownEncoderBlock2D"),
-            ("up_block_types", "UpDecoderBlock2D"),
-        ] {
+        for (key, only) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
             let Some(types) = keys.texts(key)? else {
                 continue;
             };
@@ -59,21 +54,12 @@ impl VaeConfig {
             }
             if types.len() != block_out_channels.len() {
                 let n = block_out_channels.len();
-                return Err(keys.invalid(
-                    key,
-                    format!("{n} block types, as many as `block_out_channels`"),
-                ));
+                return Err(keys.invalid(key, format!("{n} block types, as many as `block_out_channels`")));
             }
         }
         let norm_num_groups = keys.count("norm_num_groups", 32)?;
-        if let Some(c) = block_out_channels
-            .iter()
-            .find(|&c| c % norm_num_groups != 0)
-        {
-            return Err(keys.invalid(
-                "norm_num_groups",
-                format!("a number of groups that divides {c} channels"),
-            ));
+        if let Some(c) = block_out_channels.iter().find(|&c| c % norm_num_groups != 0) {
+            return Err(keys.invalid("norm_num_groups", format!("a number of groups that divides {c} channels")));
         }
         Ok(Self {
             in_channels: keys.count("in_channels", 3)?,

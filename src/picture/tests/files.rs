@@ -11,13 +11,7 @@ const WHITE: [u8; 3] = [255; 3];
 /// The colours in the middle of the four quarters.
 fn quarters(picture: &Picture) -> [[u8; 3]; 4] {
     let (w, h) = (picture.width(), picture.height());
-    [
-        (w / 4, h / 4),
-        (w * 3 / 4, h / 4),
-        (w / 4, h * 3 / 4),
-        (w * 3 / 4, h * 3 / 4),
-    ]
-    .map(|(x, y)| {
+    [(w / 4, h / 4), (w * 3 / 4, h / 4), (w / 4, h * 3 / 4), (w * 3 / 4, h * 3 / 4)].map(|(x, y)| {
         // JPEG's colours are near enough.
         picture.pixel(x, y).unwrap().map(|v| {
             if v < 20 {
@@ -50,11 +44,7 @@ fn orientation_is_respected() {
         assert_eq!(quarters(&picture), expected, "orientation {n}");
     }
     for name in ["exif6.webp", "exif6.png"] {
-        assert_eq!(
-            quarters(&Picture::open(fixture(name)).unwrap()),
-            upright[5],
-            "{name}"
-        );
+        assert_eq!(quarters(&Picture::open(fixture(name)).unwrap()), upright[5], "{name}");
     }
 }
 
@@ -64,10 +54,7 @@ fn kinds_of_pixels_become_rgb() {
         let picture = Picture::open(fixture(name)).unwrap();
         assert_eq!(quarters(&picture), [RED, GREEN, BLUE, WHITE], "{name}");
     }
-    assert_eq!(
-        quarters(&Picture::open(fixture("grey.png")).unwrap())[0],
-        [76; 3]
-    );
+    assert_eq!(quarters(&Picture::open(fixture("grey.png")).unwrap())[0], [76; 3]);
 }
 
 #[test]
@@ -109,24 +96,13 @@ fn damaged_files_are_refused() {
         let whole = std::fs::read(fixture(name)).unwrap();
         for keep in [12, whole.len() / 2, whole.len() * 3 / 4, whole.len() - 14] {
             let error = refused(&whole[..keep]);
-            assert!(
-                error.contains("damaged") || error.contains("not a picture"),
-                "{name} cut to {keep}: {error}"
-            );
+            assert!(error.contains("damaged") || error.contains("not a picture"), "{name} cut to {keep}: {error}");
         }
     }
-    let error = Picture::open("/no/such/picture.png")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("/no/such/picture.png: cannot be read"),
-        "{error}"
-    );
+    let error = Picture::open("/no/such/picture.png").unwrap_err().to_string();
+    assert!(error.contains("/no/such/picture.png: cannot be read"), "{error}");
     let folder = tempfile::tempdir().unwrap();
-    assert!(matches!(
-        Picture::open(folder.path()),
-        Err(Error::Unreadable { .. })
-    ));
+    assert!(matches!(Picture::open(folder.path()), Err(Error::Unreadable { .. })));
 }
 
 /// A PNG that claims a size, without data.
@@ -164,14 +140,7 @@ fn random_damage_never_panics() {
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
-    for name in [
-        "text.png",
-        "compressed.png",
-        "unicode_compressed.png",
-        "exif6.png",
-        "exif6.jpg",
-        "exif6.webp",
-    ] {
+    for name in ["text.png", "compressed.png", "unicode_compressed.png", "exif6.png", "exif6.jpg", "exif6.webp"] {
         let whole = std::fs::read(fixture(name)).unwrap();
         for _ in 0..150 {
             let mut bytes = whole.clone();
@@ -181,10 +150,7 @@ fn random_damage_never_panics() {
             }
             std::fs::write(&path, &bytes).unwrap();
             if let Ok(picture) = Picture::open(&path) {
-                assert_eq!(
-                    picture.rgb().len() as u32,
-                    picture.width() * picture.height() * 3
-                );
+                assert_eq!(picture.rgb().len() as u32, picture.width() * picture.height() * 3);
             }
             let _ = parameters::read(&path);
         }
@@ -201,39 +167,19 @@ fn failed_writes_leave_nothing_behind() {
         Err(std::io::ErrorKind::StorageFull.into())
     })
     .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("a.png: cannot be written: no storage space"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("a.png: cannot be written: no storage space"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"the older file");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 
     let picture = gradient(4, 4);
     let missing = folder.path().join("none/a.png");
     let error = picture.save(&missing, None).unwrap_err().to_string();
-    assert!(
-        error.contains("none/a.png: cannot be written") && !error.contains(".mos-"),
-        "{error}"
-    );
-    assert!(matches!(
-        picture.save(folder.path(), None),
-        Err(Error::Unwritable { .. })
-    ));
+    assert!(error.contains("none/a.png: cannot be written") && !error.contains(".mos-"), "{error}");
+    assert!(matches!(picture.save(folder.path(), None), Err(Error::Unwritable { .. })));
     let beneath_a_file = path.join("b.png");
-    assert!(matches!(
-        picture.save(&beneath_a_file, None),
-        Err(Error::Unwritable { .. })
-    ));
+    assert!(matches!(picture.save(&beneath_a_file, None), Err(Error::Unwritable { .. })));
     for name in ["a.jpg", "a.JPEG", "a.webp"] {
-        assert!(
-            matches!(
-                picture.save(folder.path().join(name), None),
-                Err(Error::NotPng { .. })
-            ),
-            "{name}"
-        );
+        assert!(matches!(picture.save(folder.path().join(name), None), Err(Error::NotPng { .. })), "{name}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -241,10 +187,7 @@ fn failed_writes_leave_nothing_behind() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_an_error_of_the_encoder() {
-    let mut full = std::fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
+    let mut full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let error = gradient(64, 64).write_png(&mut full, &[]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     assert!(full.write(b"x").is_err());

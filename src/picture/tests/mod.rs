@@ -9,9 +9,7 @@ use serde_json::Value;
 use super::*;
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/pictures")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pictures").join(name)
 }
 
 fn numbers() -> Value {
@@ -19,12 +17,7 @@ fn numbers() -> Value {
 }
 
 fn floats(value: &Value) -> Vec<f32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v.as_f64().unwrap() as f32)
-        .collect()
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
 }
 
 /// A picture in which every pixel differs from its neighbours.
@@ -38,20 +31,11 @@ fn decoder_values_are_rounded_as_numpy_does() {
     let numbers = numbers();
     let values = floats(&numbers["values"]);
     let picture = Picture::from_model(&values, 19, 10).unwrap();
-    let expected: Vec<u8> = floats(&numbers["rounded"])
-        .iter()
-        .map(|v| *v as u8)
-        .collect();
+    let expected: Vec<u8> = floats(&numbers["rounded"]).iter().map(|v| *v as u8).collect();
     assert_eq!(picture.rgb(), expected);
     let error = Picture::from_model(&[0.0, f32::NAN, f32::INFINITY], 1, 1).unwrap_err();
-    assert!(
-        matches!(error, Error::NotFinite { count: 2, of: 3 }),
-        "{error}"
-    );
-    assert!(matches!(
-        Picture::from_model(&[0.0; 4], 1, 1),
-        Err(Error::Values { found: 4, .. })
-    ));
+    assert!(matches!(error, Error::NotFinite { count: 2, of: 3 }), "{error}");
+    assert!(matches!(Picture::from_model(&[0.0; 4], 1, 1), Err(Error::Values { found: 4, .. })));
 }
 
 #[test]
@@ -65,29 +49,11 @@ fn model_range_and_back_is_the_same_picture() {
 
 #[test]
 fn sizes_are_checked() {
-    assert!(matches!(
-        Picture::filled(0, 5, [0; 3]),
-        Err(Error::Size {
-            width: 0,
-            height: 5
-        })
-    ));
-    assert!(matches!(
-        Picture::filled(MAX_SIDE + 1, 1, [0; 3]),
-        Err(Error::Size { .. })
-    ));
-    assert!(matches!(
-        Picture::filled(MAX_SIDE, MAX_SIDE, [0; 3]),
-        Err(Error::Size { .. })
-    ));
-    assert!(matches!(
-        Picture::new(2, 2, vec![0; 11]),
-        Err(Error::Values { found: 11, .. })
-    ));
-    assert!(matches!(
-        gradient(4, 4).resized(0, 4),
-        Err(Error::Size { .. })
-    ));
+    assert!(matches!(Picture::filled(0, 5, [0; 3]), Err(Error::Size { width: 0, height: 5 })));
+    assert!(matches!(Picture::filled(MAX_SIDE + 1, 1, [0; 3]), Err(Error::Size { .. })));
+    assert!(matches!(Picture::filled(MAX_SIDE, MAX_SIDE, [0; 3]), Err(Error::Size { .. })));
+    assert!(matches!(Picture::new(2, 2, vec![0; 11]), Err(Error::Values { found: 11, .. })));
+    assert!(matches!(gradient(4, 4).resized(0, 4), Err(Error::Size { .. })));
     assert_eq!(gradient(3, 2).pixel(2, 1), Some([35, 13, 9]));
     assert_eq!(gradient(3, 2).pixel(3, 0), None);
     assert_eq!(gradient(3, 2).pixel(0, 2), None);
@@ -96,13 +62,8 @@ fn sizes_are_checked() {
 #[test]
 fn resizing_keeps_colours_and_smooth_pictures() {
     let plain = Picture::filled(31, 17, [10, 200, 90]).unwrap();
-    assert_eq!(
-        plain.resized(64, 5).unwrap(),
-        Picture::filled(64, 5, [10, 200, 90]).unwrap()
-    );
-    let smooth: Vec<u8> = (0..64u32 * 64)
-        .flat_map(|n| [(n % 64 * 4) as u8, (n / 64 * 4) as u8, 128])
-        .collect();
+    assert_eq!(plain.resized(64, 5).unwrap(), Picture::filled(64, 5, [10, 200, 90]).unwrap());
+    let smooth: Vec<u8> = (0..64u32 * 64).flat_map(|n| [(n % 64 * 4) as u8, (n / 64 * 4) as u8, 128]).collect();
     let smooth = Picture::new(64, 64, smooth).unwrap();
     let back = smooth.resized(128, 128).unwrap().resized(64, 64).unwrap();
     let quality = psnr(&smooth, &back).unwrap();
@@ -116,10 +77,7 @@ fn psnr_is_that_of_its_formula() {
     let b = Picture::filled(4, 4, [110; 3]).unwrap();
     assert!((psnr(&a, &b).unwrap() - 20.0 * (255.0f64 / 10.0).log10()).abs() < 1e-9);
     assert_eq!(psnr(&a, &a).unwrap(), f64::INFINITY);
-    assert!(matches!(
-        psnr(&a, &Picture::filled(4, 5, [0; 3]).unwrap()),
-        Err(Error::Different { .. })
-    ));
+    assert!(matches!(psnr(&a, &Picture::filled(4, 5, [0; 3]).unwrap()), Err(Error::Different { .. })));
 }
 
 #[test]
@@ -129,18 +87,11 @@ fn masks_are_resized_as_torch_does() {
     let cases = numbers["resized"].as_array().unwrap();
     assert_eq!(cases.len(), 10);
     for case in cases {
-        let scaling = if case["mode"] == "area" {
-            Scaling::Area
-        } else {
-            Scaling::Nearest
-        };
+        let scaling = if case["mode"] == "area" { Scaling::Area } else { Scaling::Nearest };
         let [width, height] = ["width", "height"].map(|k| case[k].as_u64().unwrap() as u32);
         let resized = mask.resized(width, height, scaling).unwrap();
         for (got, want) in resized.values().iter().zip(floats(&case["values"])) {
-            assert!(
-                (got - want).abs() < 1e-6,
-                "{scaling:?} {width} x {height}: {got} {want}"
-            );
+            assert!((got - want).abs() < 1e-6, "{scaling:?} {width} x {height}: {got} {want}");
         }
     }
 }
@@ -152,20 +103,8 @@ fn masks_read_grey_values() {
     let corners = [0, 5, 18, 23].map(|n: usize| (mask.values()[n] * 255.0).round());
     assert_eq!(corners, [76.0, 150.0, 29.0, 255.0]);
     assert_eq!(Mask::open(fixture("palette.png")).unwrap(), mask);
-    assert_eq!(
-        mask.binarized(0.5).values()[..6],
-        [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
-    );
-    assert!(matches!(
-        Mask::new(2, 1, vec![0.0]),
-        Err(Error::Values { .. })
-    ));
-    assert!(matches!(
-        Mask::new(1, 1, vec![f32::NAN]),
-        Err(Error::NotFinite { .. })
-    ));
-    assert_eq!(
-        Mask::new(2, 1, vec![-3.0, 7.0]).unwrap().values(),
-        [0.0, 1.0]
-    );
+    assert_eq!(mask.binarized(0.5).values()[..6], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+    assert!(matches!(Mask::new(2, 1, vec![0.0]), Err(Error::Values { .. })));
+    assert!(matches!(Mask::new(1, 1, vec![f32::NAN]), Err(Error::NotFinite { .. })));
+    assert_eq!(Mask::new(2, 1, vec![-3.0, 7.0]).unwrap().values(), [0.0, 1.0]);
 }

@@ -22,33 +22,20 @@ pub(super) fn truncate(tokenizer: &Tokenizer, prompt: &str) -> Result<(Chunk, Op
         let (all, over) = (tokens.len(), tokens.len() - room);
         format!("the prompt has {all} tokens, but the model reads {room}; the last {over} were cut: \"{cut}\"")
     });
-    let entries = tokens.into_iter().take(room).map(|t| Entry {
-        id: t.id,
-        weight: 1.0,
-        bytes: t.bytes,
-    });
+    let entries = tokens.into_iter().take(room).map(|t| Entry { id: t.id, weight: 1.0, bytes: t.bytes });
     Ok((frame(tokenizer, entries.collect()), warning))
 }
 
 /// As many chunks as the pieces need. A chunk that is full while the text goes on ends after its last comma instead, if
 /// at most `comma_backtrack` tokens follow that comma; what followed moves to the next chunk. (As web UIs do.)
-pub(super) fn split(
-    tokenizer: &Tokenizer,
-    pieces: &[Piece],
-    comma_backtrack: usize,
-) -> Result<Vec<Chunk>> {
+pub(super) fn split(tokenizer: &Tokenizer, pieces: &[Piece], comma_backtrack: usize) -> Result<Vec<Chunk>> {
     let room = tokenizer.max_length().saturating_sub(2).max(1);
     let comma = tokenizer.token_id(",</w>");
     let mut chunks = Vec::new();
     let mut current: Vec<Entry> = Vec::with_capacity(room);
     let mut last_comma: Option<usize> = None;
     for piece in pieces {
-        let Piece::Text {
-            text,
-            origin,
-            weight,
-        } = piece
-        else {
+        let Piece::Text { text, origin, weight } = piece else {
             chunks.push(frame(tokenizer, std::mem::take(&mut current)));
             last_comma = None;
             continue;
@@ -74,11 +61,7 @@ pub(super) fn split(
                 chunks.push(frame(tokenizer, std::mem::take(&mut current)));
                 last_comma = None;
             }
-            current.push(Entry {
-                id: token.id,
-                weight,
-                bytes: in_prompt(origin, &token.bytes),
-            });
+            current.push(Entry { id: token.id, weight, bytes: in_prompt(origin, &token.bytes) });
         }
     }
     if !current.is_empty() || chunks.is_empty() {
@@ -96,12 +79,7 @@ pub(super) fn empty(tokenizer: &Tokenizer) -> Chunk {
 fn frame(tokenizer: &Tokenizer, entries: Vec<Entry>) -> Chunk {
     let length = tokenizer.max_length();
     let end = entries.len() + 1;
-    let mut chunk = Chunk {
-        ids: vec![tokenizer.bos()],
-        weights: vec![1.0],
-        bytes: vec![None],
-        end,
-    };
+    let mut chunk = Chunk { ids: vec![tokenizer.bos()], weights: vec![1.0], bytes: vec![None], end };
     for Entry { id, weight, bytes } in entries {
         chunk.ids.push(id);
         chunk.weights.push(weight);

@@ -53,11 +53,7 @@ pub struct PromptOptions {
 
 impl Default for PromptOptions {
     fn default() -> Self {
-        Self {
-            syntax: Syntax::Auto,
-            long_prompt: false,
-            comma_backtrack: 20,
-        }
+        Self { syntax: Syntax::Auto, long_prompt: false, comma_backtrack: 20 }
     }
 }
 
@@ -89,11 +85,7 @@ pub struct EncodedPrompt {
 ///
 /// # Errors
 /// A weight beyond [`MAX_WEIGHT`]; text that the vocabulary cannot spell.
-pub fn encode(
-    tokenizer: &Tokenizer,
-    prompt: &str,
-    options: &PromptOptions,
-) -> Result<EncodedPrompt> {
+pub fn encode(tokenizer: &Tokenizer, prompt: &str, options: &PromptOptions) -> Result<EncodedPrompt> {
     let mut warnings = Vec::new();
     let parsed = match options.syntax {
         Syntax::Off => None,
@@ -103,9 +95,7 @@ pub fn encode(
         let used = options.syntax == Syntax::On || parsed.unmistakable;
         if let (false, Some(pair)) = (used, &parsed.single_pair) {
             let text = prompt.get(pair.clone()).unwrap_or_default();
-            warnings.push(format!(
-                "the brackets in \"{text}\" are read as text; to weigh words write them as (words:1.1)"
-            ));
+            warnings.push(format!("the brackets in \"{text}\" are read as text; to weigh words write them as (words:1.1)"));
         }
         used
     });
@@ -114,55 +104,31 @@ pub fn encode(
             warnings.extend(parsed.warnings);
             chunks::split(tokenizer, &parsed.pieces, options.comma_backtrack)?
         }
-        None if options.long_prompt => chunks::split(
-            tokenizer,
-            &[syntax::Piece::plain(prompt)],
-            options.comma_backtrack,
-        )?,
+        None if options.long_prompt => chunks::split(tokenizer, &[syntax::Piece::plain(prompt)], options.comma_backtrack)?,
         None => {
             let (chunk, cut) = chunks::truncate(tokenizer, prompt)?;
             warnings.extend(cut);
             vec![chunk]
         }
     };
-    let weighted = chunks
-        .iter()
-        .flat_map(|chunk| &chunk.weights)
-        .any(|w| *w != 1.0);
-    Ok(EncodedPrompt {
-        chunks,
-        warnings,
-        weighted,
-    })
+    let weighted = chunks.iter().flat_map(|chunk| &chunk.weights).any(|w| *w != 1.0);
+    Ok(EncodedPrompt { chunks, warnings, weighted })
 }
 
 /// Appends empty chunks to the shorter of two prompts, so that a prompt and its negative can go in one batch.
 ///
 /// # Errors
 /// Prompts that were encoded for towers of different lengths.
-pub fn pad_to_same_chunks(
-    tokenizer: &Tokenizer,
-    a: &mut EncodedPrompt,
-    b: &mut EncodedPrompt,
-) -> Result<()> {
-    let length = |p: &EncodedPrompt| {
-        p.chunks
-            .first()
-            .map_or(tokenizer.max_length(), |c| c.ids.len())
-    };
+pub fn pad_to_same_chunks(tokenizer: &Tokenizer, a: &mut EncodedPrompt, b: &mut EncodedPrompt) -> Result<()> {
+    let length = |p: &EncodedPrompt| p.chunks.first().map_or(tokenizer.max_length(), |c| c.ids.len());
     for prompt in [&*a, &*b] {
         if length(prompt) != tokenizer.max_length() {
-            return Err(Error::ChunkLength {
-                left: length(a),
-                right: length(b),
-            });
+            return Err(Error::ChunkLength { left: length(a), right: length(b) });
         }
     }
     let count = a.chunks.len().max(b.chunks.len());
     for prompt in [a, b] {
-        prompt
-            .chunks
-            .resize_with(count, || chunks::empty(tokenizer));
+        prompt.chunks.resize_with(count, || chunks::empty(tokenizer));
     }
     Ok(())
 }
@@ -182,14 +148,8 @@ impl EncodedPrompt {
     }
 
     fn positions(&self, wanted: impl Fn(&Chunk, usize) -> bool) -> Vec<(usize, usize)> {
-        let all = self
-            .chunks
-            .iter()
-            .enumerate()
-            .flat_map(|(c, chunk)| (0..chunk.ids.len()).map(move |n| (c, chunk, n)));
-        all.filter(|(_, chunk, n)| wanted(chunk, *n))
-            .map(|(c, _, n)| (c, n))
-            .collect()
+        let all = self.chunks.iter().enumerate().flat_map(|(c, chunk)| (0..chunk.ids.len()).map(move |n| (c, chunk, n)));
+        all.filter(|(_, chunk, n)| wanted(chunk, *n)).map(|(c, _, n)| (c, n)).collect()
     }
 
     /// The same prompt with some token ids replaced by others, wherever they stand: a concept's word becomes another token

@@ -20,11 +20,7 @@ pub(super) enum Piece {
 
 impl Piece {
     pub fn plain(text: &str) -> Self {
-        Self::Text {
-            text: text.to_string(),
-            origin: (0..text.len()).collect(),
-            weight: 1.0,
-        }
+        Self::Text { text: text.to_string(), origin: (0..text.len()).collect(), weight: 1.0 }
     }
 }
 
@@ -60,26 +56,15 @@ struct Parser {
 /// Splits a prompt into pieces of one weight. Neighbours of equal weight are one piece. A bracket that is never closed
 /// weighs all that follows it, as in web UIs, with a warning; one that was never opened is text.
 pub(super) fn parse(prompt: &str) -> Parsed {
-    let mut parser = Parser {
-        fresh: true,
-        ..Parser::default()
-    };
+    let mut parser = Parser { fresh: true, ..Parser::default() };
     let mut at = 0;
     while let Some(rest) = prompt.get(at..).filter(|rest| !rest.is_empty()) {
         at += parser.step(prompt, at, rest);
     }
-    for (opened, factor, sign) in [
-        (&parser.round, STEP, '('),
-        (&parser.square, 1.0 / STEP, '['),
-    ] {
+    for (opened, factor, sign) in [(&parser.round, STEP, '('), (&parser.square, 1.0 / STEP, '[')] {
         for open in opened {
             multiply(&mut parser.parsed.pieces, open.piece, factor);
-            let text: String = prompt
-                .get(open.at..)
-                .unwrap_or_default()
-                .chars()
-                .take(24)
-                .collect();
+            let text: String = prompt.get(open.at..).unwrap_or_default().chars().take(24).collect();
             parser.parsed.warnings.push(format!(
                 "the bracket in \"{text}\" is never closed and weighs all that follows; write \\{sign} if it is text"
             ));
@@ -97,8 +82,7 @@ impl Parser {
         match first {
             '\\' => {
                 let next = rest.chars().nth(1);
-                let Some(escaped) = next.filter(|c| matches!(c, '(' | ')' | '[' | ']' | '\\'))
-                else {
+                let Some(escaped) = next.filter(|c| matches!(c, '(' | ')' | '[' | ']' | '\\')) else {
                     self.text("\\", at);
                     return 1;
                 };
@@ -107,11 +91,7 @@ impl Parser {
                 return 2;
             }
             '(' | '[' => {
-                let open = Open {
-                    piece: self.parsed.pieces.len(),
-                    at,
-                    has_inner: false,
-                };
+                let open = Open { piece: self.parsed.pieces.len(), at, has_inner: false };
                 if first == '(' {
                     self.round.push(open)
                 } else {
@@ -155,21 +135,13 @@ impl Parser {
             }
             _ => {
                 let (text, origin) = (piece.to_string(), bytes.collect());
-                self.parsed.pieces.push(Piece::Text {
-                    text,
-                    origin,
-                    weight: 1.0,
-                });
+                self.parsed.pieces.push(Piece::Text { text, origin, weight: 1.0 });
             }
         }
     }
 
     fn close(&mut self, bracket: char, factor: f64, end: usize) {
-        let stack = if bracket == ')' {
-            &mut self.round
-        } else {
-            &mut self.square
-        };
+        let stack = if bracket == ')' { &mut self.round } else { &mut self.square };
         if let Some(open) = stack.pop() {
             multiply(&mut self.parsed.pieces, open.piece, factor);
             self.parsed.unmistakable |= open.has_inner;
@@ -199,8 +171,7 @@ fn is_break(prompt: &str, at: usize) -> bool {
         return false;
     };
     let after = rest.strip_prefix(BREAK);
-    after
-        .is_some_and(|after| !in_word(before.chars().next_back()) && !in_word(after.chars().next()))
+    after.is_some_and(|after| !in_word(before.chars().next_back()) && !in_word(after.chars().next()))
 }
 
 fn multiply(pieces: &mut [Piece], from: usize, factor: f64) {
@@ -215,18 +186,9 @@ fn merge(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut merged: Vec<Piece> = Vec::with_capacity(pieces.len());
     for piece in pieces {
         match (merged.last_mut(), piece) {
-            (
-                Some(Piece::Text {
-                    text,
-                    origin,
-                    weight,
-                }),
-                Piece::Text {
-                    text: more,
-                    origin: from,
-                    weight: same,
-                },
-            ) if *weight == same => {
+            (Some(Piece::Text { text, origin, weight }), Piece::Text { text: more, origin: from, weight: same })
+                if *weight == same =>
+            {
                 text.push_str(&more);
                 origin.extend(from);
             }

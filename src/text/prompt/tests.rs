@@ -3,8 +3,7 @@ use std::path::PathBuf;
 use super::*;
 
 fn tiny() -> Tokenizer {
-    Tokenizer::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny/tokenizer"))
-        .unwrap()
+    Tokenizer::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny/tokenizer")).unwrap()
 }
 
 fn read(prompt: &str) -> EncodedPrompt {
@@ -14,15 +13,7 @@ fn read(prompt: &str) -> EncodedPrompt {
 /// The words of a prompt with their weights, joined from tokens.
 fn weights(prompt: &str) -> Vec<(String, f32)> {
     let tokenizer = tiny();
-    let encoded = encode(
-        &tokenizer,
-        prompt,
-        &PromptOptions {
-            syntax: Syntax::On,
-            ..Default::default()
-        },
-    )
-    .unwrap();
+    let encoded = encode(&tokenizer, prompt, &PromptOptions { syntax: Syntax::On, ..Default::default() }).unwrap();
     let mut words: Vec<(String, f32)> = vec![(String::new(), 1.0)];
     for chunk in &encoded.chunks {
         for n in 1..chunk.end {
@@ -44,11 +35,7 @@ fn weights(prompt: &str) -> Vec<(String, f32)> {
 
 fn same(prompt: &str, expected: &[(&str, f32)]) {
     let got = weights(prompt);
-    let ok = got.len() == expected.len()
-        && got
-            .iter()
-            .zip(expected)
-            .all(|(g, e)| g.0 == e.0 && (g.1 - e.1).abs() < 1e-5);
+    let ok = got.len() == expected.len() && got.iter().zip(expected).all(|(g, e)| g.0 == e.0 && (g.1 - e.1).abs() < 1e-5);
     assert!(ok, "{prompt}: {got:?} instead of {expected:?}");
 }
 
@@ -57,25 +44,13 @@ fn brackets_weigh() {
     same("a cat", &[("a", 1.0), ("cat", 1.0)]);
     same("a (red) cat", &[("a", 1.0), ("red", 1.1), ("cat", 1.0)]);
     same("a ((red)) cat", &[("a", 1.0), ("red", 1.21), ("cat", 1.0)]);
-    same(
-        "a [red] cat",
-        &[("a", 1.0), ("red", 1.0 / 1.1), ("cat", 1.0)],
-    );
-    same(
-        "a [[red]] cat",
-        &[("a", 1.0), ("red", 1.0 / 1.21), ("cat", 1.0)],
-    );
+    same("a [red] cat", &[("a", 1.0), ("red", 1.0 / 1.1), ("cat", 1.0)]);
+    same("a [[red]] cat", &[("a", 1.0), ("red", 1.0 / 1.21), ("cat", 1.0)]);
     same("(red:1.5) cat", &[("red", 1.5), ("cat", 1.0)]);
     same("(red : 0.5 ) cat", &[("red", 0.5), ("cat", 1.0)]);
     same("(red:-.5) cat", &[("red", -0.5), ("cat", 1.0)]);
-    same(
-        "(a (red:1.5) cat:0.5)",
-        &[("a", 0.5), ("red", 0.75), ("cat", 0.5)],
-    );
-    same(
-        "(a (red) [cat])",
-        &[("a", 1.1), ("red", 1.21), ("cat", 1.0)],
-    );
+    same("(a (red:1.5) cat:0.5)", &[("a", 0.5), ("red", 0.75), ("cat", 0.5)]);
+    same("(a (red) [cat])", &[("a", 1.1), ("red", 1.21), ("cat", 1.0)]);
     same("a () [] cat", &[("a", 1.0), ("cat", 1.0)]);
     same("", &[]);
 }
@@ -85,27 +60,10 @@ fn escapes_and_half_syntax_are_text() {
     same(r"\(red\)", &[("(", 1.0), ("red", 1.0), (")", 1.0)]);
     same(r"(\(red\):1.2)", &[("(", 1.2), ("red", 1.2), (")", 1.2)]);
     same(r"\[ red \]", &[("[", 1.0), ("red", 1.0), ("]", 1.0)]);
-    same(
-        "red ) cat ]",
-        &[("red", 1.0), (")", 1.0), ("cat", 1.0), ("]", 1.0)],
-    );
-    same(
-        "red:1.2",
-        &[("red", 1.0), (":", 1.0), ("1", 1.0), (".", 1.0), ("2", 1.0)],
-    );
+    same("red ) cat ]", &[("red", 1.0), (")", 1.0), ("cat", 1.0), ("]", 1.0)]);
+    same("red:1.2", &[("red", 1.0), (":", 1.0), ("1", 1.0), (".", 1.0), ("2", 1.0)]);
     same("(red:blue)", &[("red", 1.1), (":", 1.1), ("blue", 1.1)]);
-    same(
-        "(red:1.2.3)",
-        &[
-            ("red", 1.1),
-            (":", 1.1),
-            ("1", 1.1),
-            (".", 1.1),
-            ("2", 1.1),
-            (".", 1.1),
-            ("3", 1.1),
-        ],
-    );
+    same("(red:1.2.3)", &[("red", 1.1), (":", 1.1), ("1", 1.1), (".", 1.1), ("2", 1.1), (".", 1.1), ("3", 1.1)]);
     same("(red:)", &[("red", 1.1), (":", 1.1)]);
     same(r"red\", &[("red", 1.0), (r"\", 1.0)]);
 }
@@ -113,20 +71,10 @@ fn escapes_and_half_syntax_are_text() {
 #[test]
 fn an_unclosed_bracket_weighs_the_rest_and_warns() {
     same("a (red cat", &[("a", 1.0), ("red", 1.1), ("cat", 1.1)]);
-    same(
-        "a [red (cat",
-        &[("a", 1.0), ("red", 1.0 / 1.1), ("cat", 1.0)],
-    );
-    let options = PromptOptions {
-        syntax: Syntax::On,
-        ..Default::default()
-    };
+    same("a [red (cat", &[("a", 1.0), ("red", 1.0 / 1.1), ("cat", 1.0)]);
+    let options = PromptOptions { syntax: Syntax::On, ..Default::default() };
     let encoded = encode(&tiny(), "a (red cat", &options).unwrap();
-    assert!(
-        encoded.warnings[0].contains("(red cat"),
-        "{:?}",
-        encoded.warnings
-    );
+    assert!(encoded.warnings[0].contains("(red cat"), "{:?}", encoded.warnings);
 }
 
 #[test]
@@ -144,22 +92,14 @@ fn natural_brackets_take_the_plain_path() {
         "a cat: 1.2",
     ] {
         let encoded = read(prompt);
-        let ids: Vec<u32> = tokenizer
-            .tokenize(prompt)
-            .unwrap()
-            .iter()
-            .map(|t| t.id)
-            .collect();
+        let ids: Vec<u32> = tokenizer.tokenize(prompt).unwrap().iter().map(|t| t.id).collect();
         let chunk = &encoded.chunks[0];
         assert_eq!(chunk.ids[1..chunk.end], ids, "{prompt}");
         assert!(!encoded.weighted && encoded.chunks.len() == 1, "{prompt}");
     }
     assert!(read("a cat (sitting)").warnings[0].contains("(sitting)"));
     assert!(read("a cat").warnings.is_empty());
-    let off = PromptOptions {
-        syntax: Syntax::Off,
-        ..Default::default()
-    };
+    let off = PromptOptions { syntax: Syntax::Off, ..Default::default() };
     let encoded = encode(&tokenizer, "a (cat:1.5) BREAK", &off).unwrap();
     assert!(!encoded.weighted && encoded.chunks.len() == 1 && encoded.warnings.is_empty());
 }
@@ -189,30 +129,13 @@ fn absurd_weights_are_refused() {
 fn break_starts_a_chunk() {
     let tokenizer = tiny();
     let encoded = read("a cat BREAK a dog, (BREAK red:1.5)");
-    let texts: Vec<Vec<u32>> = encoded
-        .chunks
-        .iter()
-        .map(|c| c.ids[1..c.end].to_vec())
-        .collect();
-    let ids = |text: &str| {
-        tokenizer
-            .tokenize(text)
-            .unwrap()
-            .iter()
-            .map(|t| t.id)
-            .collect::<Vec<_>>()
-    };
+    let texts: Vec<Vec<u32>> = encoded.chunks.iter().map(|c| c.ids[1..c.end].to_vec()).collect();
+    let ids = |text: &str| tokenizer.tokenize(text).unwrap().iter().map(|t| t.id).collect::<Vec<_>>();
     assert_eq!(texts, [ids("a cat"), ids("a dog,"), ids("red")]);
     assert_eq!(encoded.chunks[2].weights[1], 1.5);
     for chunk in &encoded.chunks {
-        assert_eq!(
-            (chunk.ids.len(), chunk.weights.len(), chunk.bytes.len()),
-            (77, 77, 77)
-        );
-        assert_eq!(
-            (chunk.ids[0], chunk.ids[chunk.end]),
-            (tokenizer.bos(), tokenizer.eos())
-        );
+        assert_eq!((chunk.ids.len(), chunk.weights.len(), chunk.bytes.len()), (77, 77, 77));
+        assert_eq!((chunk.ids[0], chunk.ids[chunk.end]), (tokenizer.bos(), tokenizer.eos()));
     }
     assert_eq!(read("BREAK").chunks.len(), 1);
 }
@@ -223,13 +146,8 @@ fn plain_prompts_are_cut_with_a_warning() {
     let encoded = read(&prompt);
     assert_eq!(encoded.chunks.len(), 1);
     let chunk = &encoded.chunks[0];
-    assert_eq!(
-        (chunk.end, chunk.ids.len(), chunk.ids[76]),
-        (76, 77, tiny().eos())
-    );
-    let [warning] = encoded.warnings.as_slice() else {
-        panic!("{:?}", encoded.warnings)
-    };
+    assert_eq!((chunk.end, chunk.ids.len(), chunk.ids[76]), (76, 77, tiny().eos()));
+    let [warning] = encoded.warnings.as_slice() else { panic!("{:?}", encoded.warnings) };
     assert!(warning.ends_with("\"last words\""), "{warning}");
     assert!(read(&"cat ".repeat(75)).warnings.is_empty());
 }
@@ -237,10 +155,7 @@ fn plain_prompts_are_cut_with_a_warning() {
 #[test]
 fn long_prompts_split_at_commas_near_the_border() {
     let tokenizer = tiny();
-    let long = PromptOptions {
-        long_prompt: true,
-        ..Default::default()
-    };
+    let long = PromptOptions { long_prompt: true, ..Default::default() };
     let lengths = |prompt: &str, options: &PromptOptions| {
         let encoded = encode(&tokenizer, prompt, options).unwrap();
         assert!(encoded.warnings.is_empty());
@@ -251,45 +166,19 @@ fn long_prompts_split_at_commas_near_the_border() {
     // 60 words and a comma; 14 more fill the chunk, the 15th does not fit: all 14 move.
     let commas = format!("{}, {}", "cat ".repeat(60), "cat ".repeat(20));
     assert_eq!(lengths(&commas, &long), [61, 20]);
-    assert_eq!(
-        lengths(
-            &commas,
-            &PromptOptions {
-                comma_backtrack: 0,
-                ..long.clone()
-            }
-        ),
-        [75, 6]
-    );
-    assert_eq!(
-        lengths(
-            &commas,
-            &PromptOptions {
-                comma_backtrack: 14,
-                ..long.clone()
-            }
-        ),
-        [75, 6]
-    );
+    assert_eq!(lengths(&commas, &PromptOptions { comma_backtrack: 0, ..long.clone() }), [75, 6]);
+    assert_eq!(lengths(&commas, &PromptOptions { comma_backtrack: 14, ..long.clone() }), [75, 6]);
     let early = format!("{}, {}", "cat ".repeat(20), "cat ".repeat(60));
     assert_eq!(lengths(&early, &long), [75, 6]);
     let at_border = format!("{}, cat", "cat ".repeat(75));
     assert_eq!(lengths(&at_border, &long), [75, 2]);
-    assert_eq!(
-        lengths(
-            &format!("{} (cat:1.2)", "cat ".repeat(80)),
-            &PromptOptions::default()
-        ),
-        [75, 6]
-    );
+    assert_eq!(lengths(&format!("{} (cat:1.2)", "cat ".repeat(80)), &PromptOptions::default()), [75, 6]);
 }
 
 #[test]
 fn positions_of_words_are_found_and_replaced() {
     let mut tokenizer = tiny();
-    let ids = tokenizer
-        .add_words(&["<hina>", "<hina-a>", "<hina-b>"])
-        .unwrap();
+    let ids = tokenizer.add_words(&["<hina>", "<hina-a>", "<hina-b>"]).unwrap();
     let prompt = "(a <hina>:1.2) cat BREAK <hina>";
     let encoded = encode(&tokenizer, prompt, &PromptOptions::default()).unwrap();
     assert_eq!(encoded.positions_of(ids[0]), [(0, 2), (1, 1)]);
@@ -314,15 +203,9 @@ fn prompts_are_padded_to_the_same_chunks() {
     pad_to_same_chunks(&tokenizer, &mut a, &mut b).unwrap();
     assert_eq!((a.chunks.len(), b.chunks.len()), (3, 3));
     let last = &b.chunks[2];
-    assert_eq!(
-        (last.ids[0], last.ids[1], last.ids[2], last.end),
-        (tokenizer.bos(), tokenizer.eos(), 0, 1)
-    );
+    assert_eq!((last.ids[0], last.ids[1], last.ids[2], last.end), (tokenizer.bos(), tokenizer.eos(), 0, 1));
     b.chunks.iter_mut().for_each(|c| c.ids.truncate(5));
-    assert!(matches!(
-        pad_to_same_chunks(&tokenizer, &mut a, &mut b),
-        Err(Error::ChunkLength { .. })
-    ));
+    assert!(matches!(pad_to_same_chunks(&tokenizer, &mut a, &mut b), Err(Error::ChunkLength { .. })));
 }
 
 #[test]

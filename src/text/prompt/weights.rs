@@ -12,11 +12,7 @@ use super::super::{Error, Result};
 /// `hidden` does not have `weights.len() * width` values.
 pub fn apply_weights(hidden: &mut [f32], width: usize, weights: &[f32]) -> Result<()> {
     if Some(hidden.len()) != weights.len().checked_mul(width) || width == 0 {
-        return Err(Error::Weights {
-            values: hidden.len(),
-            positions: weights.len(),
-            width,
-        });
+        return Err(Error::Weights { values: hidden.len(), positions: weights.len(), width });
     }
     if weights.iter().all(|w| *w == 1.0) {
         return Ok(());
@@ -28,9 +24,7 @@ pub fn apply_weights(hidden: &mut [f32], width: usize, weights: &[f32]) -> Resul
     }
     let scale = before / sum(hidden);
     if scale.is_finite() {
-        hidden
-            .iter_mut()
-            .for_each(|v| *v = (f64::from(*v) * scale) as f32);
+        hidden.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
     }
     Ok(())
 }

@@ -1,0 +1,335 @@
+//! What a file or folder is and holds: the data behind `mos inspect`.
+use super::component::Component;
+use super::lora::{self, LoraReport};
+use super::model::refuse_other_formats;
+use super::single::{CLIP, OPEN_CLIP, UNET, VAE};
+use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, diffusers};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What a file or folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// A whole model in diffusers' layout.
+    DiffusersFolder,
+    /// A whole model in one file, Stable Diffusion 1.x's kind.
+    SingleFileSd1,
+    /// A whole model in one file, Stable Diffusion 2.x's kind.
+    SingleFileSd2,
+    /// A Stable Diffusion XL model, which this program does not run.
+    SingleFileSdxl,
+    /// A change to a model, in any dialect.
+    Lora,
+    /// Embeddings of new words.
+    TextualInversion,
+    /// A ControlNet.
+    ControlNet,
+    /// A T2I-Adapter.
+    T2iAdapter,
+    /// A UNet by itself.
+    Unet,
+    /// An autoencoder by itself.
+    Vae,
+    /// A text tower by itself.
+    TextEncoder,
+    /// A vision tower by itself.
+    VisionEncoder,
+    /// A safetensors file of no known kind.
+    Unknown,
+}
+
+impl What {
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::DiffusersFolder => "model folder (diffusers)",
+            Self::SingleFileSd1 => "single-file model (Stable Diffusion 1.x)",
+            Self::SingleFileSd2 => "single-file model (Stable Diffusion 2.x)",
+            Self::SingleFileSdxl => "single-file model (Stable Diffusion XL, not supported)",
+            Self::Lora => "LoRA",
+            Self::TextualInversion => "textual inversion",
+            Self::ControlNet => "ControlNet",
+            Self::T2iAdapter => "T2I-Adapter",
+            Self::Unet => "UNet",
+            Self::Vae => "VAE",
+            Self::TextEncoder => "CLIP text encoder",
+            Self::VisionEncoder => "CLIP vision encoder",
+            Self::Unknown => "tensors of no known kind",
+        }
+    }
+}
+
+/// One tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TensorReport {
+    /// Canonical name where the tensor belongs to a known network, otherwise the name in the file.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// One network, or all of a file that is none.
+#[derive(Debug, Clone, Serialize)]
+pub struct ComponentReport {
+    /// `unet`, `vae`, `text_encoder`, `vision`, or `tensors`.
+    pub name: String,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Its configuration, read or inferred; null where there is none.
+    pub config: Value,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Number of tensors of each type.
+    pub dtypes: BTreeMap<DType, usize>,
+    /// Names in the file that have no meaning for the network.
+    pub ignored: Vec<String>,
+    /// All tensors.
+    pub tensors: Vec<TensorReport>,
+}
+
+/// Words and embeddings of a textual inversion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InversionReport {
+    /// The word, or the tensor's name where the file does not say the word.
+    pub word: String,
+    /// Vectors per word.
+    pub vectors: usize,
+    /// Width of a vector: that of the text encoder it belongs to.
+    pub width: usize,
+}
+
+/// What a file or folder is and holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What it is.
+    pub what: What,
+    /// The networks, or the one list of tensors.
+    pub components: Vec<ComponentReport>,
+    /// For a LoRA: dialect, ranks, alphas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraReport>,
+    /// For a textual inversion: its words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<InversionReport>,
+    /// For a model: the scheduler's configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Value>,
+    /// For a folder: `model_index.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_index: Option<Value>,
+    /// What was assumed, in sentences for the user.
+    pub notes: Vec<String>,
+    /// The free-form text that the file's writer left.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Report {
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.components.iter().map(|c| c.bytes).sum()
+    }
+
+    /// Number of all weights.
+    pub fn parameters(&self) -> u64 {
+        self.components.iter().map(|c| c.parameters).sum()
+    }
+}
+
+/// Describes a model folder, a folder of one network, or any safetensors file.
+pub fn inspect(path: &Path) -> Result<Report, Error> {
+    let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
+    if meta.is_dir() {
+        return inspect_folder(path);
+    }
+    refuse_other_formats(path)?;
+    let file = TensorFile::open(path)?;
+    let report = describe_file(&file);
+    match report.what {
+        What::SingleFileSd1 | What::SingleFileSd2 => Ok(describe_model(&Checkpoint::open(path)?, report)),
+        _ => Ok(report),
+    }
+}
+
+fn inspect_folder(path: &Path) -> Result<Report, Error> {
+    let folder = Folder::disk(path);
+    let is_model = folder.has("model_index.json") || folder.join("unet").has("config.json");
+    if is_model || !folder.has("config.json") {
+        // The name under which diffusers saves a LoRA.
+        const LORA: &str = "pytorch_lora_weights.safetensors";
+        if !is_model && folder.has(LORA) {
+            return inspect(&path.join(LORA));
+        }
+        let empty = Report::new(path, What::DiffusersFolder);
+        return Ok(describe_model(&Checkpoint::open(path)?, empty));
+    }
+    // One network: its kind is in its configuration, or else in the names of its tensors.
+    let config = folder.json("config.json")?.unwrap_or_default();
+    let is = |key: &str, part: &str| config[key].as_str().is_some_and(|v| v.contains(part));
+    let known = if is("_class_name", "UNet") {
+        Some((What::Unet, "unet", diffusers::unet_names as fn(&str) -> _))
+    } else if is("_class_name", "Autoencoder") {
+        Some((What::Vae, "vae", diffusers::vae_names as _))
+    } else if is("model_type", "clip_text") {
+        Some((What::TextEncoder, "text_encoder", diffusers::text_names as _))
+    } else if is("model_type", "clip_vision") {
+        Some((What::VisionEncoder, "vision", diffusers::vision_names as _))
+    } else {
+        None
+    };
+    let (what, name, translate) = known.unwrap_or((What::Unknown, "tensors", diffusers::unet_names as _));
+    let stem = if is("_class_name", "") { "diffusion_pytorch_model" } else { "model" };
+    let component = diffusers::component(&folder, stem, None, translate)?;
+    let mut report = Report::new(path, what);
+    if what == What::Unknown {
+        report.what = classify(&component.names().collect::<Vec<_>>());
+    }
+    report.components.push(describe_component(name, &component));
+    Ok(report)
+}
+
+impl Report {
+    fn new(path: &Path, what: What) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            what,
+            components: Vec::new(),
+            lora: None,
+            words: Vec::new(),
+            scheduler: None,
+            model_index: None,
+            notes: Vec::new(),
+            metadata: BTreeMap::new(),
+        }
+    }
+}
+
+fn describe_model(model: &Checkpoint, mut report: Report) -> Report {
+    report.components = [
+        ("text_encoder", Some(&model.text_encoder)),
+        ("unet", Some(&model.unet)),
+        ("vae", Some(&model.vae)),
+        ("vision", model.vision.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(name, component)| Some(describe_component(name, component?)))
+    .collect();
+    report.scheduler = Some(model.scheduler.clone());
+    report.model_index = model.model_index.clone();
+    report.notes = model.notes.clone();
+    if model.kind == Kind::SingleFile {
+        report.notes.push("the configurations are inferred from the weights".to_string());
+    }
+    report
+}
+
+fn describe_component(name: &str, component: &Component) -> ComponentReport {
+    let tensors = component.names().filter_map(|n| {
+        Some(TensorReport {
+            name: n.to_string(),
+            dtype: component.dtype(n)?,
+            shape: component.shape(n)?.to_vec(),
+            bytes: component.byte_len(n)? as u64,
+        })
+    });
+    let mut report = summarise(name, component.path(), tensors.collect());
+    report.config = component.config.clone();
+    report.ignored = component.ignored().to_vec();
+    report
+}
+
+fn summarise(name: &str, path: &Path, tensors: Vec<TensorReport>) -> ComponentReport {
+    let mut dtypes = BTreeMap::new();
+    for tensor in &tensors {
+        *dtypes.entry(tensor.dtype).or_default() += 1;
+    }
+    ComponentReport {
+        name: name.to_string(),
+        path: path.to_path_buf(),
+        config: Value::Null,
+        parameters: tensors.iter().map(|t| t.bytes / t.dtype.size() as u64).sum(),
+        bytes: tensors.iter().map(|t| t.bytes).sum(),
+        dtypes,
+        ignored: Vec::new(),
+        tensors,
+    }
+}
+
+/// Describes a safetensors file by its names, shapes and metadata, without the inference that a whole model gets.
+pub fn describe_file(file: &TensorFile) -> Report {
+    let names: Vec<&str> = file.names().collect();
+    let mut report = Report::new(file.path(), classify(&names));
+    report.metadata = file.metadata().clone();
+    let tensors = file.entries().iter().map(|(name, entry)| TensorReport {
+        name: name.clone(),
+        dtype: entry.dtype,
+        shape: entry.shape.clone(),
+        bytes: entry.range.len() as u64,
+    });
+    report.components.push(summarise("tensors", file.path(), tensors.collect()));
+    if let Some(found) = lora::describe(file) {
+        report.what = What::Lora;
+        report.lora = Some(found);
+    } else if report.what == What::Unknown {
+        report.words = words(file);
+        if !report.words.is_empty() {
+            report.what = What::TextualInversion;
+        }
+    }
+    report
+}
+
+/// The kind of file that has these names; LoRAs and textual inversions are told elsewhere.
+fn classify(names: &[&str]) -> What {
+    let any = |prefix: &str| names.iter().any(|n| n.starts_with(prefix));
+    let whole = any(UNET) && any(VAE);
+    if any("conditioner.embedders.") {
+        What::SingleFileSdxl
+    } else if any("control_model.") || any("controlnet_cond_embedding.") {
+        What::ControlNet
+    } else if whole && any(OPEN_CLIP) {
+        What::SingleFileSd2
+    } else if whole && any(CLIP) {
+        What::SingleFileSd1
+    } else if any("adapter.body.") || (any("body.0.") && any("conv_in.")) {
+        What::T2iAdapter
+    } else if any("down_blocks.") && any("time_embedding.") || any(UNET) {
+        What::Unet
+    } else if any("encoder.") && any("decoder.") || any(VAE) {
+        What::Vae
+    } else if any("vision_model.") {
+        What::VisionEncoder
+    } else if any("text_model.") || any("embeddings.token_embedding.") || any(CLIP) || any(OPEN_CLIP) {
+        What::TextEncoder
+    } else {
+        What::Unknown
+    }
+}
+
+/// The words of a textual inversion: a few vectors or short lists of vectors, all of one width, under plain names.
+fn words(file: &TensorFile) -> Vec<InversionReport> {
+    let word = |name: &str, shape: &[usize], dtype: DType| {
+        let (vectors, width) = match *shape {
+            [width] => (1, width),
+            [vectors, width] => (vectors, width),
+            _ => return None,
+        };
+        let told = name == "emb_params" || name.starts_with("string_to_param") || (name.starts_with('<') && name.ends_with('>'));
+        // A word without brackets is a word only if nothing else is there and the width is one that text towers have.
+        let alone = file.len() == 1 && !name.contains('.') && width.is_multiple_of(64);
+        let fits = (told || alone) && dtype.is_float() && (1..=128).contains(&vectors) && width > 0;
+        fits.then(|| InversionReport { word: name.to_string(), vectors, width })
+    };
+    let words: Option<Vec<_>> = file.entries().iter().map(|(n, e)| word(n, &e.shape, e.dtype)).collect();
+    words.filter(|w| w.windows(2).all(|p| p[0].width == p[1].width)).unwrap_or_default()
+}

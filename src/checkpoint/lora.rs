@@ -1,0 +1,115 @@
+//! Recognising a LoRA's dialect, ranks and scales from a file's names and shapes.
+use super::TensorFile;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Who names tensors this way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dialect {
+    /// kohya's: `lora_unet_...lora_down.weight`, scaled by alpha / rank.
+    Kohya,
+    /// PEFT's: `base_model.model....lora_A.weight`.
+    Peft,
+    /// diffusers': `unet....lora_A.weight`, or the older `...processor.to_q_lora.down.weight` and `...lora.down.weight`.
+    Diffusers,
+    /// Mix-of-Show's: `down_blocks....lora_down.weight`, scaled by alpha alone.
+    MixOfShow,
+}
+
+/// How the change of a weight is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// A product of two low-rank matrices.
+    Lora,
+    /// An elementwise product of two such products.
+    Loha,
+    /// A Kronecker product.
+    Lokr,
+}
+
+/// A LoRA in figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LoraReport {
+    /// Whose names.
+    pub dialect: Dialect,
+    /// Forms in use.
+    pub forms: BTreeSet<Form>,
+    /// Number of changed layers by network: `unet`, `text_encoder`.
+    pub layers: BTreeMap<String, usize>,
+    /// Rank -> number of layers. Layers of a LoKr whose factors are whole matrices have none.
+    pub ranks: BTreeMap<usize, usize>,
+    /// Alphas in the file, as written, each with its number of layers; empty where the file stores none.
+    pub alphas: BTreeMap<String, usize>,
+    /// Layer-wise embeddings of new words that come along: word -> [layers, width].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub words: BTreeMap<String, Vec<usize>>,
+}
+
+/// The endings of the tensor whose rows are the rank, and what form they tell.
+const DOWN: [(&str, Form); 11] = [
+    (".lora_down.weight", Form::Lora),
+    (".lora_A.weight", Form::Lora),
+    (".lora_A.default.weight", Form::Lora),
+    ("_lora.down.weight", Form::Lora),
+    (".lora.down.weight", Form::Lora),
+    (".lora_linear_layer.down.weight", Form::Lora),
+    (".hada_w1_b", Form::Loha),
+    (".lokr_w2_b", Form::Lokr),
+    (".lokr_w1_b", Form::Lokr),
+    (".lokr_w2", Form::Lokr),
+    (".lokr_w1", Form::Lokr),
+];
+
+/// Describes a LoRA, or says that the file is none.
+pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
+    // Layer -> form and rank. A LoKr layer can have both factors split; the ranks are then equal.
+    let mut found: BTreeMap<&str, (Form, Option<usize>)> = BTreeMap::new();
+    let mut dialect = None;
+    for (name, entry) in file.entries() {
+        let Some((layer, ending, form)) = DOWN.iter().find_map(|(e, form)| name.strip_suffix(e).map(|layer| (layer, *e, *form)))
+        else {
+            continue;
+        };
+        let whole = matches!(ending, ".lokr_w1" | ".lokr_w2");
+        let rank = entry.shape.first().copied().filter(|_| !whole);
+        let slot = found.entry(layer).or_insert((form, None));
+        slot.1 = slot.1.or(rank);
+        dialect.get_or_insert_with(|| dialect_of(name, ending));
+    }
+    let dialect = dialect?;
+    let (mut forms, mut layers) = (BTreeSet::new(), BTreeMap::<String, usize>::new());
+    let (mut ranks, mut alphas) = (BTreeMap::<usize, usize>::new(), BTreeMap::<String, usize>::new());
+    for (layer, (form, rank)) in &found {
+        forms.insert(*form);
+        *layers.entry(network(layer).to_string()).or_default() += 1;
+        if let Some(rank) = rank {
+            *ranks.entry(*rank).or_default() += 1;
+        }
+        if let Some(alpha) = file.tensor(&format!("{layer}.alpha")).filter(|a| a.len() == 1) {
+            *alphas.entry(alpha.to_f32(0..1)[0].to_string()).or_default() += 1;
+        }
+    }
+    let word = |name: &str| Some(name.split_once("new_concept_embedding.")?.1.to_string());
+    let words = file.entries().iter().filter_map(|(n, e)| Some((word(n)?, e.shape.clone()))).collect();
+    Some(LoraReport { dialect, forms, layers, ranks, alphas, words })
+}
+
+fn dialect_of(name: &str, ending: &str) -> Dialect {
+    if name.starts_with("base_model.model.") {
+        return Dialect::Peft;
+    }
+    let dotted = || name.strip_suffix(ending).is_some_and(|layer| layer.contains('.'));
+    match ending {
+        ".lora_down.weight" if dotted() => Dialect::MixOfShow,
+        e if e.starts_with(".lora_A") || e.contains("down.weight") && e != ".lora_down.weight" => Dialect::Diffusers,
+        _ => Dialect::Kohya,
+    }
+}
+
+fn network(layer: &str) -> &'static str {
+    // Each side's own words, wherever a dialect's prefixes put them.
+    let text = ["text_encoder", "lora_te", "text_model", "self_attn"].iter().any(|t| layer.contains(t));
+    if text { "text_encoder" } else { "unet" }
+}

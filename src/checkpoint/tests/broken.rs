@@ -1,0 +1,234 @@
+//! Broken input: each kind gives its own clear error.
+use super::*;
+use crate::checkpoint::{Checkpoint, Error, TensorFile};
+
+/// The message for a file of these bytes, without the path before it.
+fn message(bytes: Vec<u8>) -> String {
+    let text = TensorFile::from_bytes(Path::new("f"), bytes).map(|_| ()).unwrap_err().to_string();
+    text.strip_prefix("f: ").unwrap_or_else(|| panic!("no path: {text}")).to_string()
+}
+
+fn header_message(header: &str, data: usize) -> String {
+    message(raw(header, data))
+}
+
+const INVALID: &str = "not a valid safetensors file: ";
+
+#[test]
+fn a_whole_header_must_be_there() {
+    assert_eq!(message(vec![]), format!("{INVALID}the file is empty"));
+    assert_eq!(message(vec![1; 7]), format!("{INVALID}only 7 bytes, but the format begins with an 8-byte header length"));
+    let mut cut = raw("{}", 0);
+    cut.pop();
+    let text = "the header claims 2 bytes, but only 1 follow (an incomplete download or copy?)";
+    assert_eq!(message(cut), format!("{INVALID}{text}"));
+    assert_eq!(
+        message(vec![0xff; 64]),
+        format!("{INVALID}the header claims 18446744073709551615 bytes, the format allows 100000000")
+    );
+}
+
+#[test]
+fn the_header_must_be_json_of_the_right_kind() {
+    let mut not_text = raw("{    }", 0);
+    not_text[10] = 0xff;
+    assert_eq!(message(not_text), format!("{INVALID}the header is not UTF-8 text (byte 2 of it)"));
+    assert_eq!(header_message("[]", 0), format!("{INVALID}the header is not a JSON object"));
+    assert!(header_message("{\"a\": ", 0).starts_with(&format!("{INVALID}the header cannot be read: `a`: EOF")));
+    let text = header_message(r#"{"a": {"dtype": "F32", "shape": [1]}}"#, 4);
+    assert!(text.contains("`a`: missing field `data_offsets`"), "{text}");
+    let text = header_message(r#"{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}"#, 4);
+    assert!(text.contains("`a`: invalid value: integer `-1`"), "{text}");
+    let text = header_message(r#"{"__metadata__": {"a": 1}}"#, 0);
+    assert!(text.contains("`__metadata__`: invalid type: integer `1`, expected a string"), "{text}");
+    // Nesting as deep as the header is long must not exhaust the stack.
+    let deep = format!("{{\"a\": {}", "[".repeat(100_000));
+    assert!(header_message(&deep, 0).starts_with(INVALID));
+}
+
+#[test]
+fn a_name_may_come_only_once() {
+    let entry = r#""a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}"#;
+    let text = header_message(&format!("{{{entry}, {entry}}}"), 1);
+    assert!(text.contains("tensor `a` appears twice"), "{text}");
+}
+
+#[test]
+fn shapes_and_offsets_must_agree() {
+    let one = |dtype: &str, shape: &str, offsets: &str, data| {
+        header_message(&format!(r#"{{"a": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": {offsets}}}}}"#), data)
+    };
+    assert_eq!(one("F99", "[1]", "[0, 4]", 4), "tensor `a`: element type `F99` is not supported");
+    assert_eq!(one("F32", "[1]", "[4, 0]", 4), "tensor `a`: its bytes end (0) before they begin (4)");
+    assert_eq!(one("F32", "[2, 3]", "[0, 20]", 20), "tensor `a`: shape [2, 3] of F32 needs 24 bytes, its offsets span 20");
+    let huge = "[4294967296, 4294967296, 4294967296]";
+    assert_eq!(one("F32", huge, "[0, 4]", 4), "tensor `a`: its shape [4294967296, 4294967296, 4294967296] is impossibly large");
+    assert_eq!(
+        one("F32", "[2]", "[0, 8]", 5),
+        "the header describes 8 bytes of tensors, but 5 follow it (an incomplete download or copy?)"
+    );
+    assert_eq!(one("F32", "[1]", "[0, 4]", 9), "the header describes 4 bytes of tensors, but 9 follow it");
+    assert_eq!(one("F32", "[1]", "[4, 8]", 8), "tensor `a`: its bytes begin at 4, which leaves a hole after 0");
+}
+
+#[test]
+fn tensors_must_not_overlap() {
+    let text = header_message(
+        r#"{"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}, "b": {"dtype": "U8", "shape": [4], "data_offsets": [2, 6]}}"#,
+        6,
+    );
+    assert_eq!(text, "tensor `b`: its bytes begin at 2, inside those of `a`, which end at 4");
+}
+
+/// The message for opening a model, without the path before it.
+fn model_message(path: &Path) -> String {
+    let text = Checkpoint::open(path).map(|_| ()).unwrap_err().to_string();
+    text.replace(&path.display().to_string(), "M")
+}
+
+#[test]
+fn other_files_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let with = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        model_message(&path)
+    };
+    assert!(with(b"PK\x03\x04........").starts_with("M: this is a Python pickle, which is not read"));
+    assert!(with(b"\x80\x02}q\x00.........").contains("safe_serialization=True"));
+    assert!(with(b"GGUF\x03\0\0\0........").starts_with("M: this is a GGUF file"));
+    assert!(with(b"version https://git-lfs.github.com/spec/v1\noid sha256:0").contains("git lfs pull"));
+    assert!(with(b"<!DOCTYPE html><html>").starts_with("M: this is an HTML"));
+    assert!(with(b"").ends_with("the file is empty"));
+    let none = folder.path().join("none");
+    assert_eq!(model_message(&none), "cannot open M: No such file or directory (os error 2)");
+}
+
+#[test]
+fn files_that_are_no_whole_model_say_what_they_lack() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let with = |keep: &dyn Fn(&str) -> bool| {
+        let all: Owned = tensors(&fixture("sd1.safetensors")).into_iter().filter(|(n, _)| keep(n)).collect();
+        save(&path, &all);
+        model_message(&path)
+    };
+    assert_eq!(with(&|n| !n.starts_with("first_")), "M: not a whole model: it has no VAE (first_stage_model.*)");
+    assert!(with(&|n| n.starts_with("alphas")).starts_with("M: not a Stable Diffusion model: it has neither"));
+    let text = with(&|n| !n.ends_with("time_embed.0.weight"));
+    assert!(text.starts_with("M: tensor `time_embedding.linear_1.weight` is missing"), "{text}");
+    save(&path, &vec![("conditioner.embedders.0.x".into(), counting(DType::U8, &[1]))]);
+    assert!(model_message(&path).contains("Stable Diffusion XL"));
+}
+
+#[test]
+fn a_header_length_that_looks_like_another_format_is_no_reason_to_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    // 640 begins with the bytes of a pickle, 60 with those of HTML.
+    for length in [640, 60] {
+        std::fs::write(&path, raw(&format!("{:length$}", "{}"), 0)).unwrap();
+        assert!(crate::checkpoint::inspect::inspect(&path).unwrap().components[0].tensors.is_empty());
+        assert!(model_message(&path).starts_with("M: not a Stable Diffusion model"));
+    }
+}
+
+#[test]
+fn another_kind_of_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, &vec![("lora_unet_x.lora_down.weight".into(), counting(DType::F16, &[4, 8]))]);
+    assert_eq!(model_message(&path), "M: not a whole model; this is a LoRA");
+    std::fs::copy(fixture("folder/unet/diffusion_pytorch_model.safetensors"), &path).unwrap();
+    assert_eq!(model_message(&path), "M: not a whole model; this is a UNet");
+}
+
+#[test]
+fn an_unknown_module_of_a_unet_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let mut all = tensors(&fixture("sd1.safetensors"));
+    all.push(("model.diffusion_model.input_blocks.1.7.qkv.weight".into(), counting(DType::U8, &[1])));
+    save(&path, &all);
+    assert_eq!(model_message(&path), "M: `input_blocks.1.7` (with qkv) is not a module that Stable Diffusion's UNet has");
+}
+
+#[test]
+fn folders_that_are_no_model_get_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(model_message(folder.path()), "M: not a model folder: the folder is empty");
+    std::fs::write(folder.path().join("sd.safetensors"), "").unwrap();
+    assert!(model_message(folder.path()).ends_with("name the file, such as sd.safetensors"));
+    let part = fixture("folder/unet");
+    assert!(model_message(&part).ends_with("one part of a model; give the folder above it"));
+}
+
+#[test]
+fn parts_missing_from_a_folder_are_named() {
+    let copy = folder_copy();
+    let remove = |name: &str| std::fs::remove_file(copy.path().join(name)).unwrap();
+    remove("unet/diffusion_pytorch_model.safetensors");
+    assert_eq!(model_message(copy.path()), "M/unet: no diffusion_pytorch_model.safetensors");
+    std::fs::write(copy.path().join("unet/diffusion_pytorch_model.bin"), "x").unwrap();
+    let text = model_message(copy.path());
+    assert!(text.starts_with("M/unet/diffusion_pytorch_model.bin: this is a Python pickle"), "{text}");
+    std::fs::write(copy.path().join("unet/config.json"), "{\"a\": ").unwrap();
+    let text = model_message(copy.path());
+    assert!(text.starts_with("M/unet/config.json: not valid JSON: EOF while parsing"), "{text}");
+    remove("unet/config.json");
+    assert_eq!(model_message(copy.path()), "M/unet: no config.json");
+}
+
+#[test]
+fn an_index_must_be_true() {
+    let copy = folder_copy();
+    let index = copy.path().join("vae/diffusion_pytorch_model.safetensors.index.fp16.json");
+    let original = std::fs::read_to_string(&index).unwrap();
+    let shard = "diffusion_pytorch_model.fp16-00002-of-00005.safetensors";
+    let with = |text: &str| {
+        std::fs::write(&index, text).unwrap();
+        model_message(copy.path()).replace("M/vae/diffusion_pytorch_model.safetensors.index.fp16.json: ", "")
+    };
+    assert_eq!(with("{}"), "no `weight_map` that names a file for each tensor");
+    assert_eq!(
+        with(&original.replace(shard, "../x.safetensors")),
+        "`weight_map`: `../x.safetensors` is not the name of a file in this folder"
+    );
+    assert_eq!(with(&original.replace(shard, "x.safetensors")), "`weight_map` names x.safetensors, which is not in the folder");
+    let text = with(&original.replace("decoder.conv_in.bias", "decoder.conv_in.b"));
+    assert_eq!(text, format!("`weight_map` says that {shard} holds `decoder.conv_in.b`, but it does not"));
+}
+
+#[test]
+fn weights_that_contradict_the_configuration_are_named() {
+    let model = Checkpoint::open(&fixture("folder")).unwrap();
+    let at = fixture("folder/unet");
+    let text = model.unet.require("conv_in.weigth", &[1], None).unwrap_err().to_string();
+    assert_eq!(
+        text,
+        format!("{}: tensor `conv_in.weigth` is missing; the closest name in the file is `conv_in.weight`", at.display())
+    );
+    let error = model.unet.require("conv_in.weight", &[32, 4, 3, 3], Some("block_out_channels[0]")).unwrap_err();
+    assert!(matches!(&error, Error::WrongShape { found, .. } if found == &[8, 4, 3, 3]));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{}: tensor `conv_in.weight` has shape [8, 4, 3, 3], expected [32, 4, 3, 3] (from block_out_channels[0])",
+            at.join("diffusion_pytorch_model.safetensors").display()
+        )
+    );
+    let text = model.unet.require_all(["conv_in.bias", "q1", "q2", "q3", "q4", "q5"]).unwrap_err().to_string();
+    assert!(text.ends_with("5 tensors are missing: `q1`, `q2`, `q3`, `q4`, ..."), "{text}");
+}
+
+#[test]
+fn two_names_for_one_weight_are_refused() {
+    let copy = folder_copy();
+    let path = copy.path().join("text_encoder/model.safetensors");
+    let mut all = tensors(&path);
+    let (name, view) = all.last().unwrap().clone();
+    all.push((format!("text_model.{name}"), view));
+    save(&path, &all);
+    let text = model_message(copy.path());
+    assert!(text.ends_with(&format!("tensors `{name}` and `text_model.{name}` both mean `text_model.{name}`")), "{text}");
+}

@@ -1,0 +1,134 @@
+//! `mos bench`: how fast this machine runs kernels and models.
+
+mod kernels;
+mod models;
+mod peak;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args, Subcommand, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use serde::Serialize;
+
+use crate::cli::Device;
+use mixofshow::gpu::Gpu;
+use mixofshow::graph::Program;
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Time kernels, one by one, at the shapes of Stable Diffusion
+    Kernels(kernels::Options),
+    /// Time a pass of the UNet
+    Unet(models::Options),
+    /// Time decoding latents to a picture
+    Vae(models::Options),
+    /// Time encoding a prompt
+    Text(models::Options),
+}
+
+/// Which clock rates are taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// Elapsed time
+    #[default]
+    Wall,
+    /// The process's CPU time, over all its threads: what software drivers cost
+    Cpu,
+}
+
+impl Clock {
+    /// Seconds since some moment.
+    fn now(self) -> f64 {
+        match self {
+            Clock::Cpu => cpu_time::ProcessTime::try_now().map_or(0.0, |t| t.as_duration().as_secs_f64()),
+            Clock::Wall => {
+                static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+                START.get_or_init(Instant::now).elapsed().as_secs_f64()
+            }
+        }
+    }
+
+    /// Wall time on devices that work by themselves, CPU time where the device is the CPU.
+    fn suited_to(gpu: &Gpu) -> Clock {
+        if gpu.prefers_registers() { Clock::Cpu } else { Clock::Wall }
+    }
+}
+
+/// One line of a bench: the best of several calls.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    what: String,
+    calls: u64,
+    milliseconds: f64,
+    gflops: f64,
+    gigabytes: f64,
+    /// Share of the adapter's measured peak, the greater of arithmetic's and memory's.
+    peak: f64,
+}
+
+impl Row {
+    /// `seconds`, `flops` and `bytes` are of one call.
+    fn new(what: impl Into<String>, calls: u64, seconds: f64, flops: f64, bytes: f64, peak: &peak::Peak) -> Row {
+        let (gflops, gigabytes) = (flops / seconds * 1e-9, bytes / seconds * 1e-9);
+        let share = (gflops / peak.gflops).max(gigabytes / peak.gigabytes);
+        Row { what: what.into(), calls, milliseconds: seconds * 1e3, gflops, gigabytes, peak: share }
+    }
+}
+
+fn print(title: &str, rows: &[Row]) {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header([title, "calls", "ms a call", "GFLOP/s", "GB/s", "of peak"]);
+    for row in rows {
+        table.add_row([
+            row.what.clone(),
+            row.calls.to_string(),
+            format!("{:.3}", row.milliseconds),
+            format!("{:.1}", row.gflops),
+            format!("{:.1}", row.gigabytes),
+            format!("{:.0} %", row.peak * 100.0),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+}
+
+/// Seconds of the fastest of `repeat` runs of `program`, after one that warms up.
+fn fastest(program: &Program, repeat: usize, clock: Clock) -> Result<f64, Box<dyn Error>> {
+    program.run();
+    program.wait()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..repeat {
+        // Short runs are repeated within one measurement, or the wait would be what is measured.
+        let start = clock.now();
+        let mut runs = 0;
+        while runs == 0 || (clock.now() - start < 0.05 && runs < 64) {
+            program.run();
+            program.wait()?;
+            runs += 1;
+        }
+        best = best.min((clock.now() - start) / f64::from(runs));
+    }
+    Ok(best)
+}
+
+pub fn run(bench: &Bench, device: &Device) -> Result<(), Box<dyn Error>> {
+    let gpu: Arc<Gpu> = device.open()?;
+    match &bench.what {
+        What::Kernels(options) => kernels::run(options, &gpu),
+        What::Unet(options) => models::run(models::Part::Unet, options, &gpu),
+        What::Vae(options) => models::run(models::Part::Vae, options, &gpu),
+        What::Text(options) => models::run(models::Part::Text, options, &gpu),
+    }
+}

@@ -1,0 +1,131 @@
+//! Whole models of well-known sizes, with made-up weights.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+
+use clap::{Args, builder::PossibleValuesParser};
+use serde_json::json;
+
+use super::{Clock, Row, fastest, peak, print};
+use mixofshow::gpu::Gpu;
+use mixofshow::graph::{Array, Graph, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
+use mixofshow::models::preset::{self, MadeUpWeights, Preset};
+use mixofshow::models::{clip_text, unet, vae};
+use mixofshow::nn::{Encodings, Layers};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Unet,
+    Vae,
+    Text,
+}
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Model family; its weights are made up
+    #[arg(long, default_value = "sd15", value_parser = PossibleValuesParser::new(preset::names()))]
+    preset: String,
+    /// Side of the picture in pixels
+    #[arg(long, default_value_t = 256)]
+    size: usize,
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Measurements, of which the fastest counts
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+    /// Clock for all rates [default: cpu on software adapters, else wall]
+    #[arg(long, value_enum)]
+    clock: Option<Clock>,
+    /// Weights in f32 instead of f16
+    #[arg(long)]
+    f32: bool,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tensor), Box<dyn Error>> {
+    let mut graph = Graph::new();
+    let latent = options.size / preset.vae.downscale();
+    let output = match part {
+        Part::Unet => {
+            let config = &preset.unet;
+            let sample = graph.input("sample", [options.batch, latent, latent, config.in_channels]);
+            let time = graph.input("time", [options.batch, config.block_out_channels[0]]);
+            let text = graph.input("text", [options.batch, preset.text.max_position_embeddings, config.cross_attention_dim]);
+            let inputs = unet::UNetInputs {
+                sample,
+                time,
+                prompt: Encodings::Text(&[text]),
+                guidance: None,
+                class: None,
+                residuals: Default::default(),
+            };
+            unet::unet(&mut Layers::new(&mut graph), config, &inputs)?.sample
+        }
+        Part::Vae => {
+            let latents = graph.input("latents", [options.batch, latent, latent, preset.vae.latent_channels]);
+            vae::decode(&mut Layers::new(&mut graph), &preset.vae, latents)?
+        }
+        Part::Text => {
+            let ids = graph.input_ids("ids", [options.batch, preset.text.max_position_embeddings]);
+            clip_text::clip_text(&mut Layers::new(&mut graph), &preset.text, ids, 0)?
+        }
+    };
+    Ok((graph, output))
+}
+
+pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>) -> Result<(), Box<dyn Error>> {
+    let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
+    let preset = preset::preset(&options.preset).ok_or("no such preset")??;
+    let (graph, output) = build(part, &preset, options)?;
+    let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
+    let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
+    let plan = Plan::new(&graph, &[output], &Program::traits(gpu));
+    let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
+    let program = Program::from_plan(&weights, &graph, &plan)?;
+    for node in graph.nodes() {
+        if let Origin::Input { name } = &node.origin
+            && node.element == mixofshow::graph::Element::F32
+        {
+            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7).collect();
+            program.write(name, &Array::f32(node.shape.clone(), values))?;
+        }
+    }
+    let cold = clock.now();
+    program.run();
+    program.wait()?;
+    let cold = clock.now() - cold;
+    let seconds = fastest(&program, options.repeat, clock)?;
+    let peak = peak::measure(gpu, clock)?;
+    let mut costs: Vec<_> = HashMap::into_iter(program.profile(&|| clock.now())?).collect();
+    costs.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    let mut rows = vec![Row::new("whole pass", 1, seconds, program.flops() as f64, program.bytes() as f64, &peak)];
+    rows.extend(costs.into_iter().map(|(what, cost)| {
+        let calls = cost.calls.max(1) as f64;
+        Row::new(what, cost.calls, cost.seconds / calls, cost.flops as f64 / calls, cost.bytes as f64 / calls, &peak)
+    }));
+    if options.json {
+        println!(
+            "{}",
+            json!({
+                "adapter": gpu.name(), "clock": clock, "peak": peak, "part": format!("{part:?}").to_lowercase(), "preset": options.preset,
+                "size": options.size, "batch": options.batch, "seconds": seconds, "first_seconds": cold, "commands": program.commands(),
+                "kernels": gpu.kernels(), "weight_bytes": planned.0, "activation_bytes": planned.1, "rows": rows,
+            })
+        );
+        return Ok(());
+    }
+    println!("{}: {:.0} GFLOP/s, {:.1} GB/s at most ({clock:?} time)", gpu.name(), peak.gflops, peak.gigabytes);
+    println!(
+        "{seconds:.3} s a pass, {cold:.3} s the first; {:.1} GFLOP, {} commands, {} kernels; {} MiB weights, {} MiB activations",
+        program.flops() as f64 * 1e-9,
+        program.commands(),
+        gpu.kernels(),
+        planned.0 >> 20,
+        planned.1 >> 20,
+    );
+    print("operation", &rows);
+    Ok(())
+}
