@@ -25,6 +25,8 @@ pub struct Preferences {
     pub registers: bool,
     /// Bytes of workgroup memory that a kernel may use.
     pub workgroup_memory: u32,
+    /// Bytes that one binding may have.
+    pub max_binding: u64,
 }
 
 /// What a buffer holds.

@@ -215,6 +215,15 @@ impl Program {
         }
     }
 
+    /// What lowering for `gpu` follows.
+    pub fn preferences(gpu: &Gpu) -> Preferences {
+        Preferences {
+            registers: gpu.prefers_registers(),
+            workgroup_memory: gpu.limits().max_compute_workgroup_storage_size,
+            max_binding: gpu.max_binding(),
+        }
+    }
+
     /// Plans, uploads what is missing of the weights, and records.
     pub fn new(weights: &Weights, graph: &Graph, outputs: &[Tensor]) -> Result<Program> {
         let plan = Plan::new(graph, outputs, &Self::traits(&weights.gpu));
@@ -241,9 +250,7 @@ impl Program {
             Storage::Input(tensor) => located.get(&tensor).cloned().ok_or_else(|| unplaced(graph, tensor)),
             Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
         };
-        let preferences =
-            Preferences { registers: gpu.prefers_registers(), workgroup_memory: gpu.limits().max_compute_workgroup_storage_size };
-        let commands = commands(graph, plan, preferences, &storage)?;
+        let commands = commands(graph, plan, Self::preferences(&gpu), &storage)?;
         let output = |&t: &Tensor| Ok((locate(graph, plan, t, Layout::Plain, &storage)?.slice, graph.shape(t).clone()));
         let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;
         let recording = Recording::new(&gpu, &commands)?;
