@@ -57,7 +57,7 @@ pub fn lower(built: &Built, half: bool, registers: bool) -> Lowered {
             }
         })
     };
-    let preferences = Preferences { registers, workgroup_memory: gpu.limits().max_compute_workgroup_storage_size };
+    let preferences = Preferences { registers, ..Program::preferences(gpu) };
     let commands = lower::commands(graph, &plan, preferences, &storage).unwrap_or_else(|e| panic!("{}: {e}", built.name));
     let bytes = buffers.into_inner().unwrap().into_values().map(|(buffer, size)| (Arc::as_ptr(&buffer) as usize, size)).collect();
     Lowered { plan, commands, bytes }

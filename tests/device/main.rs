@@ -7,5 +7,6 @@ mod engine;
 mod folding;
 #[path = "../common/hashed.rs"]
 mod hashed;
+mod large;
 mod memory;
 mod random;
