@@ -23,6 +23,9 @@ pub(super) struct Arena {
     pub offsets: Vec<(usize, u64)>,
 }
 
+/// What requests are sorted by, largest first.
+type Order<'a> = &'a dyn Fn(&Request) -> (u64, u64);
+
 /// Packs in several orders, and takes the packing that needs least: none of them is best for all graphs. No arena exceeds `most`
 /// bytes unless one request alone does.
 pub(super) fn pack(requests: &[Request], most: u64) -> Arena {
@@ -33,7 +36,7 @@ pub(super) fn pack(requests: &[Request], most: u64) -> Arena {
         }
     }
     let duration = |r: &Request| (r.end - r.start + 1) as u64;
-    let orders: [&dyn Fn(&Request) -> (u64, u64); 5] = [
+    let orders: [Order<'_>; 5] = [
         &|r| (r.size, 0),
         &|r| (r.size, duration(r)),
         &|r| (r.size * duration(r), 0),
