@@ -16,11 +16,8 @@ use super::{RUNS, dispatches, dry};
 fn variants() -> BTreeMap<String, String> {
     let mut variants = BTreeMap::new();
     for (kernel, params) in RUNS.iter().flat_map(|run| dispatches(&run.lowered.commands)) {
-        let key = format!("{kernel} {params:?}");
-        if !variants.contains_key(&key) {
-            let source = render(kernel, params).unwrap_or_else(|e| panic!("{key}: {e}"));
-            variants.insert(key, source);
-        }
+        let rendered = || render(kernel, params).unwrap_or_else(|e| panic!("{kernel}: {e}"));
+        variants.entry(format!("{kernel} {params:?}")).or_insert_with(rendered);
     }
     variants
 }
