@@ -17,11 +17,9 @@ pub enum Engine {
 }
 
 impl Engine {
-    pub const DEVICES: [Engine; 3] = [
-        Engine::Device { precision: Precision::F32, staged: false },
-        Engine::Device { precision: Precision::F16, staged: false },
-        Engine::Device { precision: Precision::F32, staged: true },
-    ];
+    pub const F32: Engine = Engine::Device { precision: Precision::F32, staged: false };
+    pub const F16: Engine = Engine::Device { precision: Precision::F16, staged: false };
+    pub const STAGED: Engine = Engine::Device { precision: Precision::F16, staged: true };
 
     /// Allowed relative error. Plain f32 against f32 differs by the order of sums alone; f16 weights are rounded.
     pub fn tolerance(self) -> f64 {

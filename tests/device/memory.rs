@@ -3,6 +3,7 @@
 use mixofshow::gpu::{Gpu, Options, Selection};
 use mixofshow::graph::{Array, Graph, Plan, Precision, Program, Weights};
 
+use super::alone;
 use super::random::{source, values};
 
 /// A convolution, its normalisation, attention and a state.
@@ -68,6 +69,9 @@ fn memory_is_that_of_the_plan_and_does_not_grow() {
 /// Programs made and dropped over and over (pictures of other sizes) leave nothing behind, on the host either.
 #[test]
 fn programs_that_are_dropped_free_their_memory() {
+    if !alone("memory::programs_that_are_dropped_free_their_memory", &[]) {
+        return;
+    }
     let gpu = open();
     let (graph, outputs) = graph();
     let weights = Weights::new(&gpu, source(&graph), Precision::F16);
