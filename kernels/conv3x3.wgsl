@@ -3,6 +3,7 @@
 // channels] is overwritten. Register tile: {{ strip }} neighbouring pixels by 64 outputs; the {{ strip + 2 }} pixels of a line are loaded
 // once for three taps. No barrier. `into` and outputs are multiples of 4; `channels` counts vectors.
 //% import "shared/stages" as st
+//% set VI = "vec4<f32>" if unroll == 4 else "f32"
 struct Sizes {
   into: u32,
   channels: u32,
@@ -11,7 +12,7 @@ struct Sizes {
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<{{ VI }}>;
 @group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 {{ st.bindings(stages, 4, "vec4<f32>") }}
@@ -22,7 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let strips = (sizes.to_width + {{ strip - 1 }}u) / {{ strip }}u;
   let x0 = group.y % strips * {{ strip }}u;
   let oy = group.y / strips;
-  let into = sizes.into / 4u;
+  let into = sizes.into / {{ unroll }}u;
   let width = sizes.to_width + 2u;
 //% for i in range(strip + 2)
   let at{{ i }} = min(x0 + {{ i }}u, width - 1u) * into;
@@ -38,15 +39,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       let a{{ i }} = x[line + at{{ i }} + k];
 //% endfor
 //% for kx in range(3)
-//% for kk in range(4)
+//% for kk in range(unroll)
+//% set b = "b" ~ kx ~ "_" ~ kk
+      let {{ b }}w = w[(weights + {{ kx }}u * sizes.into + k * {{ unroll }}u + {{ kk }}u) * 16u + lane];
 //% if half
-      let p{{ kx }}_{{ kk }} = w[(weights + {{ kx }}u * sizes.into + k * 4u + {{ kk }}u) * 16u + lane];
-      let b{{ kx }}_{{ kk }} = vec4<f32>(unpack2x16float(p{{ kx }}_{{ kk }}.x), unpack2x16float(p{{ kx }}_{{ kk }}.y));
+      let {{ b }} = vec4<f32>(unpack2x16float({{ b }}w.x), unpack2x16float({{ b }}w.y));
 //% else
-      let b{{ kx }}_{{ kk }} = w[(weights + {{ kx }}u * sizes.into + k * 4u + {{ kk }}u) * 16u + lane];
+      let {{ b }} = {{ b }}w;
 //% endif
 //% for i in range(strip)
-      c{{ i }} = fma(vec4<f32>(a{{ i + kx }}.{{ "xyzw"[kk] }}), b{{ kx }}_{{ kk }}, c{{ i }});
+      c{{ i }} = fma(vec4<f32>(a{{ i + kx }}{{ "." ~ "xyzw"[kk] if unroll == 4 else "" }}), {{ b }}, c{{ i }});
 //% endfor
 //% endfor
 //% endfor

@@ -1,10 +1,11 @@
 // y[r, n] = stages(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
 // x [.., into] f32; w in panels [out / 64][taps][into][64], f16 pairs or f32; y [rows, channels] is overwritten.
-// Register tile: {{ tile }} rows by {{ lanes * 4 }} outputs a workgroup, lanes along the outputs. Rows come from the workgroup's number
+// Register tile: {{ tile }} rows by 64 outputs a workgroup, lanes along the outputs. Rows come from the workgroup's number
 // alone, so that x is loaded once for all lanes. No barrier. `channels` counts vectors of {{ vector_out }}.
 //% import "shared/stages" as st
 //% set VI = "vec4<f32>" if vector_in == 4 else "f32"
 //% set VO = "vec4<f32>" if vector_out == 4 else "f32"
+//% set columns = 16 // lanes
 struct Sizes {
   into: u32,
   rows: u32,
@@ -40,16 +41,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% else
   let start{{ i }} = row{{ i }} * into;
 //% endif
-  var c{{ i }} = vec4<f32>();
+//% for v in range(columns)
+  var c{{ i }}_{{ v }} = vec4<f32>();
+//% endfor
 //% endfor
 //% if window
   for (var tap = 0u; tap < sizes.kernel_height * sizes.kernel_width; tap++) {
   let shift = (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into;
-  let weights = (group.x * sizes.kernel_height * sizes.kernel_width + tap) * sizes.into * {{ lanes }}u + lane;
+  let weights = (group.x * sizes.kernel_height * sizes.kernel_width + tap) * sizes.into * 16u + lane * {{ columns }}u;
 //% else
   {
   const shift = 0u;
-  let weights = group.x * sizes.into * {{ lanes }}u + lane;
+  let weights = group.x * sizes.into * 16u + lane * {{ columns }}u;
 //% endif
   for (var k = 0u; k < into; k += {{ [unroll // 4, 1] | max }}u) {
 //% for i in range(tile)
@@ -58,41 +61,37 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
 //% endfor
 //% for kk in range(unroll)
+//% for v in range(columns)
 //% if half
-    let p{{ kk }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * {{ lanes }}u];
-    let b{{ kk }} = vec4<f32>(unpack2x16float(p{{ kk }}.x), unpack2x16float(p{{ kk }}.y));
+    let p{{ kk }}_{{ v }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * 16u + {{ v }}u];
+    let b{{ kk }}_{{ v }} = vec4<f32>(unpack2x16float(p{{ kk }}_{{ v }}.x), unpack2x16float(p{{ kk }}_{{ v }}.y));
 //% else
-    let b{{ kk }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * {{ lanes }}u];
+    let b{{ kk }}_{{ v }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * 16u + {{ v }}u];
 //% endif
+//% endfor
 //% for i in range(tile)
-    c{{ i }} = fma(vec4<f32>(a{{ i }}_{{ kk // 4 }}{{ "." ~ "xyzw"[kk % 4] if vector_in == 4 else "" }}), b{{ kk }}, c{{ i }});
+//% for v in range(columns)
+    c{{ i }}_{{ v }} = fma(vec4<f32>(a{{ i }}_{{ kk // 4 }}{{ "." ~ "xyzw"[kk % 4] if vector_in == 4 else "" }}), b{{ kk }}_{{ v }}, c{{ i }}_{{ v }});
+//% endfor
 //% endfor
 //% endfor
   }
   }
 //% for i in range(tile)
   if (first + {{ i }}u < sizes.rows) {
-//% if vector_out == 4
-    let channel = group.x * {{ lanes }}u + lane;
-    if (channel < sizes.channels) {
-      let index = row{{ i }} * sizes.channels + channel;
-      var v = c{{ i }};
-{{ st.apply(stages, "v", "row" ~ i, "channel", "index") }}
-      y[index] = v;
-    }
-//% else
-//% for n in range(4)
+//% for v in range(columns)
+//% for n in range(4 // vector_out)
     {
-      let channel = (group.x * {{ lanes }}u + lane) * 4u + {{ n }}u;
+      let channel = (group.x * 16u + lane * {{ columns }}u + {{ v }}u) * {{ 4 // vector_out }}u + {{ n }}u;
       if (channel < sizes.channels) {
         let index = row{{ i }} * sizes.channels + channel;
-        var v = c{{ i }}.{{ "xyzw"[n] }};
+        var v = c{{ i }}_{{ v }}{{ "." ~ "xyzw"[n] if vector_out == 1 else "" }};
 {{ st.apply(stages, "v", "row" ~ i, "channel", "index") }}
         y[index] = v;
       }
     }
 //% endfor
-//% endif
+//% endfor
   }
 //% endfor
 }

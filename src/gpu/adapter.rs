@@ -76,9 +76,38 @@ fn kind(device_type: wgpu::DeviceType) -> &'static str {
     }
 }
 
-/// Software adapters run the barrier-free register tiles, the others stage tiles in workgroup memory.
-pub(super) fn prefers_registers(info: &wgpu::AdapterInfo) -> bool {
-    info.device_type == wgpu::DeviceType::Cpu
+/// Which form of the heavy kernels suits an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Tiles staged in workgroup memory: graphics cards.
+    Staged,
+    /// Register tiles without barriers: software drivers, which run a workgroup as one SIMD vector.
+    Registers {
+        /// The CPU has 32 vector registers (AVX-512), so that a small tile stays in them; with 16, every tile is spilled and a
+        /// large one at least reuses what it loads.
+        many: bool,
+    },
+}
+
+impl Schedule {
+    pub(super) fn of(info: &wgpu::AdapterInfo) -> Schedule {
+        #[cfg(target_arch = "x86_64")]
+        let many = std::arch::is_x86_feature_detected!("avx512vl");
+        #[cfg(not(target_arch = "x86_64"))]
+        let many = cfg!(target_arch = "aarch64");
+        match info.device_type {
+            wgpu::DeviceType::Cpu => Schedule::Registers { many },
+            _ => Schedule::Staged,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Schedule::Staged => "staged",
+            Schedule::Registers { .. } => "registers",
+        }
+    }
 }
 
 fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
@@ -101,7 +130,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         cooperative_matrices: matrices.iter().map(|m| format!("{m:?}")).collect(),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         precision: "weights as in the file (f16 or f32), activations and sums f32",
-        schedule: if prefers_registers(&info) { "registers" } else { "staged" },
+        schedule: Schedule::of(&info).name(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::adapter::{EXTRA_FEATURES, Selection, prefers_registers, select};
+use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
 use super::kernel::Kernel;
 use super::template::{Params, cache_key, render};
 use super::{Buffer, Error, Result};
@@ -114,9 +114,9 @@ impl Gpu {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
     }
 
-    /// Whether barrier-free register tiles suit this adapter better than tiles staged in workgroup memory.
-    pub fn prefers_registers(&self) -> bool {
-        !self.staged && prefers_registers(&self.info)
+    /// The form of the heavy kernels that suits this adapter.
+    pub fn schedule(&self) -> Schedule {
+        if self.staged { Schedule::Staged } else { Schedule::of(&self.info) }
     }
 
     /// Bytes of buffers that exist now, and the most that existed at once.

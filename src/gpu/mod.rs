@@ -8,7 +8,7 @@ mod kernel;
 mod record;
 mod template;
 
-pub use adapter::{AdapterReport, Selection, list, select};
+pub use adapter::{AdapterReport, Schedule, Selection, list, select};
 pub use buffer::{Buffer, Slice};
 pub use device::{Gpu, Options};
 pub use error::Error;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::gpu::{Command, Params, Scalar, Slice, Uniform, Value};
+use crate::gpu::{Command, Params, Scalar, Schedule, Slice, Uniform, Value};
 
 use super::ops::{Broadcast, Layout, Stage};
 use super::plan::{Place, Plan, Step};
@@ -21,8 +21,7 @@ pub struct Located {
 /// The preferences of the device and of the user, which lowering follows.
 #[derive(Clone, Copy, Debug)]
 pub struct Preferences {
-    /// Barrier-free register tiles rather than tiles staged in workgroup memory.
-    pub registers: bool,
+    pub schedule: Schedule,
     /// Bytes of workgroup memory that a kernel may use.
     pub workgroup_memory: u32,
     /// Bytes that one binding may have.

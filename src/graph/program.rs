@@ -218,7 +218,7 @@ impl Program {
     /// What lowering for `gpu` follows.
     pub fn preferences(gpu: &Gpu) -> Preferences {
         Preferences {
-            registers: gpu.prefers_registers(),
+            schedule: gpu.schedule(),
             workgroup_memory: gpu.limits().max_compute_workgroup_storage_size,
             max_binding: gpu.max_binding(),
         }

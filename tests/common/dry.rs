@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use mixofshow::gpu::{Buffer, Command, Gpu, Options, Scalar, Selection, Slice};
+use mixofshow::gpu::{Buffer, Command, Gpu, Options, Scalar, Schedule, Selection, Slice};
 use mixofshow::graph::lower::{self, Located, Preferences, Storage};
 use mixofshow::graph::ops::Layout;
 use mixofshow::graph::{Element, Plan, Program, weight_bytes};
@@ -27,9 +27,9 @@ pub struct Lowered {
     pub bytes: HashMap<usize, u64>,
 }
 
-/// The commands of `built` with weights in f16 or f32, for software devices (`registers`) or others. Every arena, input and
-/// weight is a buffer of its own; the buffers are small, only the sizes in the commands are true.
-pub fn lower(built: &Built, half: bool, registers: bool) -> Lowered {
+/// The commands of `built` with weights in f16 or f32. Every arena, input and weight is a buffer of its own; the buffers are
+/// small, only the sizes in the commands are true.
+pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
     let gpu = floor();
     let graph = &built.graph;
     let plan = Plan::new(graph, &built.outputs, &Program::traits(gpu));
@@ -57,7 +57,7 @@ pub fn lower(built: &Built, half: bool, registers: bool) -> Lowered {
             }
         })
     };
-    let preferences = Preferences { registers, ..Program::preferences(gpu) };
+    let preferences = Preferences { schedule, ..Program::preferences(gpu) };
     let commands = lower::commands(graph, &plan, preferences, &storage).unwrap_or_else(|e| panic!("{}: {e}", built.name));
     let bytes = buffers.into_inner().unwrap().into_values().map(|(buffer, size)| (Arc::as_ptr(&buffer) as usize, size)).collect();
     Lowered { plan, commands, bytes }

@@ -16,7 +16,7 @@ mod shaders;
 use std::sync::LazyLock;
 
 use dry::Lowered;
-use mixofshow::gpu::Command;
+use mixofshow::gpu::{Command, Params, Schedule, Value};
 use published::Built;
 
 /// The models of the fixtures, the one that ships, and the published ones, at several sizes.
@@ -73,16 +73,18 @@ fn graphs() -> Vec<Built> {
 struct Run {
     built: usize,
     half: bool,
-    registers: bool,
+    schedule: Schedule,
     lowered: Lowered,
 }
 
 impl Run {
     fn name(&self) -> String {
-        let (weights, schedule) = (if self.half { "f16" } else { "f32" }, if self.registers { "registers" } else { "staged" });
-        format!("{}, {weights}, {schedule}", GRAPHS[self.built].name)
+        let weights = if self.half { "f16" } else { "f32" };
+        format!("{}, {weights}, {:?}", GRAPHS[self.built].name, self.schedule)
     }
 }
+
+const SCHEDULES: [Schedule; 3] = [Schedule::Staged, Schedule::Registers { many: false }, Schedule::Registers { many: true }];
 
 static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);
 
@@ -90,17 +92,26 @@ static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);
 static RUNS: LazyLock<Vec<Run>> = LazyLock::new(|| {
     let mut runs = Vec::new();
     for (built, graph) in GRAPHS.iter().enumerate() {
-        for (half, registers) in [(false, false), (false, true), (true, false), (true, true)] {
-            runs.push(Run { built, half, registers, lowered: dry::lower(graph, half, registers) });
+        for schedule in SCHEDULES {
+            for half in [false, true] {
+                runs.push(Run { built, half, schedule, lowered: dry::lower(graph, half, schedule) });
+            }
         }
     }
     runs
 });
 
 /// The dispatches among `commands`.
-fn dispatches(commands: &[Command]) -> impl Iterator<Item = (&'static str, &mixofshow::gpu::Params)> {
+fn dispatches(commands: &[Command]) -> impl Iterator<Item = (&'static str, &Params)> {
     commands.iter().filter_map(|command| match command {
         Command::Dispatch { kernel, params, .. } => Some((*kernel, params)),
         Command::Copy { .. } => None,
     })
+}
+
+/// Every dispatch of every plan, and what benches ask for besides.
+fn all_dispatches() -> impl Iterator<Item = (&'static str, &'static Params)> {
+    static BENCHES: LazyLock<[(&str, Params); 1]> = LazyLock::new(|| [("peak", Params::from([("chains", Value::from(2))]))]);
+    let plans = RUNS.iter().flat_map(|run| dispatches(&run.lowered.commands));
+    plans.chain(BENCHES.iter().map(|(kernel, params)| (*kernel, params)))
 }

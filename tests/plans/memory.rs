@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use mixofshow::gpu::Command;
+use mixofshow::gpu::{Command, Schedule};
 use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Shape, StoredAs, Weights};
 
 use super::dispatches;
@@ -57,7 +57,7 @@ fn mebibytes(bytes: u64) -> f64 {
 
 fn needs(built: &Built) -> Needs {
     let graph = &built.graph;
-    let Lowered { plan, commands, .. } = dry::lower(built, true, true);
+    let Lowered { plan, commands, .. } = dry::lower(built, true, Schedule::Staged);
     let weights = Weights::new(dry::floor(), Arc::new(Nothing::of(graph)), Precision::AsStored);
     let kernels: BTreeSet<String> = dispatches(&commands).map(|(kernel, params)| format!("{kernel} {params:?}")).collect();
     let mut needs = Needs {
@@ -164,7 +164,7 @@ fn weights_in_full_precision_fit_the_floor() {
         published::text("text tower 2.1", &published::text_2(), 2),
     ];
     for built in &graphs {
-        for command in dry::lower(built, false, true).commands {
+        for command in dry::lower(built, false, Schedule::Staged).commands {
             let Command::Dispatch { bindings, label, .. } = command else { continue };
             for (name, slice, _) in bindings {
                 let size = mebibytes(slice.size);

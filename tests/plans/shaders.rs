@@ -10,12 +10,12 @@ use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
-use super::{RUNS, dispatches, dry};
+use super::{all_dispatches, dry};
 
 /// The text of every variant, by kernel and parameters.
 fn variants() -> BTreeMap<String, String> {
     let mut variants = BTreeMap::new();
-    for (kernel, params) in RUNS.iter().flat_map(|run| dispatches(&run.lowered.commands)) {
+    for (kernel, params) in all_dispatches() {
         let rendered = || render(kernel, params).unwrap_or_else(|e| panic!("{kernel}: {e}"));
         variants.entry(format!("{kernel} {params:?}")).or_insert_with(rendered);
     }
@@ -52,10 +52,8 @@ fn every_variant_is_valid_and_keeps_to_the_floor_of_webgpu() {
 /// A device with nothing but WebGPU's limits makes a pipeline of every variant.
 #[test]
 fn every_variant_becomes_a_pipeline() {
-    for run in RUNS.iter() {
-        for (kernel, params) in dispatches(&run.lowered.commands) {
-            dry::floor().kernel(kernel, params).unwrap_or_else(|e| panic!("{}: {e}", run.name()));
-        }
+    for (kernel, params) in all_dispatches() {
+        dry::floor().kernel(kernel, params).unwrap_or_else(|e| panic!("{e}"));
     }
     let count = variants().len();
     println!("{count} variants");
@@ -118,11 +116,11 @@ fn check_spirv(name: &str, words: &[u32]) {
 /// No kernel is left over, and each says in its first line what it does.
 #[test]
 fn every_kernel_file_is_used_and_explained() {
-    let used: BTreeSet<&str> = RUNS.iter().flat_map(|run| dispatches(&run.lowered.commands)).map(|(kernel, _)| kernel).collect();
+    let used: BTreeSet<&str> = all_dispatches().map(|(kernel, _)| kernel).collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     let mut imported = BTreeSet::new();
     for name in kernel_names() {
-        assert!(used.contains(name.as_str()), "no plan asks for kernels/{name}.wgsl");
+        assert!(used.contains(name.as_str()), "nobody asks for kernels/{name}.wgsl");
         let text = std::fs::read_to_string(folder.join(format!("{name}.wgsl"))).unwrap();
         assert!(text.starts_with("// "), "kernels/{name}.wgsl has no header comment");
         let imports = text.lines().filter_map(|line| line.strip_prefix("//% import \"shared/")?.split('"').next());

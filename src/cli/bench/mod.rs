@@ -13,7 +13,7 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 
 use crate::cli::Device;
-use mixofshow::gpu::Gpu;
+use mixofshow::gpu::{Gpu, Schedule};
 use mixofshow::graph::Program;
 
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ impl Clock {
 
     /// Wall time on devices that work by themselves, CPU time where the device is the CPU.
     fn suited_to(gpu: &Gpu) -> Clock {
-        if gpu.prefers_registers() { Clock::Cpu } else { Clock::Wall }
+        if gpu.schedule() == Schedule::Staged { Clock::Wall } else { Clock::Cpu }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Clock;
-use mixofshow::gpu::{Command, Gpu, Params, Recording, Scalar, Slice, Value};
+use mixofshow::gpu::{Command, Gpu, Params, Recording, Scalar, Schedule, Slice, Value};
 
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Peak {
@@ -17,7 +17,7 @@ pub struct Peak {
 /// Chains of fma and a large copy, the fastest of three each.
 pub fn measure(gpu: &Arc<Gpu>, clock: Clock) -> Result<Peak, Box<dyn Error>> {
     const CHAINS: usize = 2;
-    let (groups, rounds) = if gpu.prefers_registers() { (256, 4096) } else { (16384, 4096) };
+    let (groups, rounds) = if gpu.schedule() != Schedule::Staged { (256, 4096) } else { (16384, 4096) };
     let y = gpu.buffer("peak", groups * 64 * 4)?;
     let arithmetic = Command::Dispatch {
         kernel: "peak",

@@ -1,7 +1,7 @@
 //! Softmax attention over heads, which never stores the score matrix.
 
 use super::{Operation, arity, vector_width};
-use crate::gpu::Value;
+use crate::gpu::{Schedule, Value};
 use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
@@ -89,7 +89,7 @@ impl Operation for Attention {
         let block = if d <= 48 { 8 } else { 4 };
         // Keys and values that fit 16 KiB of workgroup memory.
         let tile = (16384 / (2 * d * 4)).min(32) / block * block;
-        let staged = !lowering.preferences.registers && part == d && tile > 0;
+        let staged = lowering.preferences.schedule == Schedule::Staged && part == d && tile > 0;
         let lanes = if staged { 64 } else { 16 };
         let work = Work {
             kernel: "attention",

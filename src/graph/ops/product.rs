@@ -1,7 +1,7 @@
 //! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
 
 use super::{PANEL, vector_width};
-use crate::gpu::Value;
+use crate::gpu::{Schedule, Value};
 use crate::graph::lower::{Lowering, Work, spread};
 
 /// The window of a convolution over a feature map that already carries its padding.
@@ -20,11 +20,30 @@ pub(super) struct Geometry {
     pub taps: Option<Window>,
 }
 
-/// Rows and lanes of the register tile; a workgroup is one vector of lanes, each four outputs wide.
-const TILE_ROWS: usize = 8;
-const LANES: usize = PANEL / 4;
-/// Pixels of one row that the 3x3 kernel holds at once.
+/// A register tile of the kernels `product` and `conv3x3`; a workgroup is one vector of lanes.
+#[derive(Clone, Copy)]
+struct Tile {
+    rows: usize,
+    lanes: usize,
+    /// Inputs taken in one round of the loop.
+    unroll: usize,
+}
+
+impl Tile {
+    /// Measured on lavapipe 26. With 32 vector registers 8 rows of 16 lanes stay in them, and a long round hides the loads. With
+    /// 16 nothing does: what counts is how often a loaded weight is used, and the shortest round compiles best.
+    fn of(many_registers: bool, rows: usize, into: usize) -> Tile {
+        if !many_registers {
+            return Tile { rows: if rows > 16 { 32 } else { 16 }, lanes: 8, unroll: 1 };
+        }
+        let unroll = [8, 4, 1].into_iter().find(|n| into.is_multiple_of(*n)).unwrap_or(1);
+        Tile { rows: 8, lanes: 16, unroll }
+    }
+}
+
+/// Pixels of one line that the 3x3 kernel holds at once, and the narrowest picture for which that pays.
 const STRIP: usize = 16;
+const NARROWEST: usize = 12;
 
 /// Dispatches `x w^T` (input 0 by input 1) through the step's stages, by the schedule that suits device and shape.
 pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
@@ -37,7 +56,6 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         kernel: "product",
         params: [
             ("half", Value::from(w.half)),
-            ("vector_in", Value::from(vector_width(&[into]))),
             ("vector_out", Value::from(vector_out)),
             ("window", Value::from(geometry.taps.is_some())),
         ]
@@ -47,23 +65,43 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         bindings: vec![("x", x), ("w", w), ("y", lowering.output())],
         flops: 2 * (geometry.rows * out * into * taps) as u64,
     };
-    let strip = geometry.taps.as_ref().filter(|w| {
-        lowering.preferences.registers && w.kernel == [3, 3] && w.stride == 1 && into % 4 == 0 && out % 4 == 0 && w.to[1] >= 12
-    });
-    if let Some(window) = strip {
-        let strips = window.to[1].div_ceil(STRIP);
+    let many = match lowering.preferences.schedule {
+        Schedule::Staged if into.is_multiple_of(4) && vector_out == 4 => {
+            work.kernel = "product_staged";
+            work.params.retain(|name, _| !name.starts_with("vector"));
+            return lower_rows(lowering, work, geometry, panels, 64);
+        }
+        Schedule::Staged => false,
+        Schedule::Registers { many } => many,
+    };
+    let fits_strips =
+        |w: &&Window| w.kernel == [3, 3] && w.stride == 1 && into.is_multiple_of(4) && vector_out == 4 && w.to[1] >= NARROWEST;
+    if let Some(window) = geometry.taps.as_ref().filter(fits_strips) {
+        let unroll = if many { 4 } else { 1 };
         work.kernel = "conv3x3";
-        work.params = [("half", work.params["half"].clone()), ("strip", Value::from(STRIP))].into();
+        work.params.retain(|name, _| *name == "half");
+        work.params.extend([("strip", Value::from(STRIP)), ("unroll", Value::from(unroll))]);
         work.uniforms = vec![
             ("into", into.into()),
             ("channels", (out / 4).into()),
             ("to_height", window.to[0].into()),
             ("to_width", window.to[1].into()),
         ];
-        work.grid = [panels, strips * window.to[0], window.batch];
-        lowering.dispatch(work, true);
-        return;
+        work.grid = [panels, window.to[1].div_ceil(STRIP) * window.to[0], window.batch];
+        return lowering.dispatch(work, true);
     }
+    let tile = Tile::of(many, geometry.rows, into);
+    work.params.extend([
+        ("tile", Value::from(tile.rows)),
+        ("lanes", Value::from(tile.lanes)),
+        ("unroll", Value::from(tile.unroll)),
+        ("vector_in", Value::from(if tile.unroll == 1 { 1 } else { 4 })),
+    ]);
+    lower_rows(lowering, work, geometry, panels, tile.rows);
+}
+
+/// Dispatches a kernel that takes any `tile` rows, gathered by the window if there is one.
+fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, panels: usize, tile: usize) {
     if let Some(window) = &geometry.taps {
         work.uniforms.extend([
             ("stride", window.stride.into()),
@@ -75,26 +113,7 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
             ("to_width", window.to[1].into()),
         ]);
     }
-    let staged = !lowering.preferences.registers && into % 4 == 0 && out % 4 == 0;
-    let tile = if staged { 64 } else { TILE_ROWS };
     let [y, z, _] = spread(geometry.rows.div_ceil(tile));
     work.grid = [panels, y, z];
-    if staged {
-        work.kernel = "product_staged";
-        work.params.retain(|name, _| !name.starts_with("vector"));
-    } else {
-        work.params.insert("tile", Value::from(TILE_ROWS));
-        work.params.insert("lanes", Value::from(LANES));
-        work.params.insert(
-            "unroll",
-            Value::from(if into % 8 == 0 {
-                8
-            } else if into % 4 == 0 {
-                4
-            } else {
-                1
-            }),
-        );
-    }
     lowering.dispatch(work, true);
 }
