@@ -4,7 +4,6 @@ mod autoencoder;
 mod device;
 #[path = "../common/engine.rs"]
 mod engine;
-mod full_size;
 #[path = "../common/hashed.rs"]
 mod hashed;
 mod low_rank;

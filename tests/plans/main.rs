@@ -3,6 +3,7 @@
 mod commands;
 #[path = "../common/dry.rs"]
 mod dry;
+mod full_size;
 #[path = "../common/hashed.rs"]
 mod hashed;
 mod memory;
