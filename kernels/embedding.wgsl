@@ -1,5 +1,6 @@
-// y[i, c] = table[min(ids[i], last), c]. table [last + 1, channels], f32 or two f16 in a u32; y [rows, channels] is overwritten.
-struct Sizes { rows: u32, channels: u32, last: u32 }
+// y[i, c] = table[min(ids[i], last), c]. table: `count` rows of a whole of [last + 1, channels], from row `first` on, f32 or two
+// f16 in a u32. Of y [rows, channels], the rows whose id lies there are overwritten.
+struct Sizes { rows: u32, channels: u32, last: u32, first: u32, count: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> table: array<{{ "u32" if half else "f32" }}>;
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
@@ -9,7 +10,9 @@ struct Sizes { rows: u32, channels: u32, last: u32 }
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let i = (group.x + group.y * 32768u) * 64u + lane;
   if (i >= sizes.rows * sizes.channels) { return; }
-  let at = min(ids[i / sizes.channels], sizes.last) * sizes.channels + i % sizes.channels;
+  let row = min(ids[i / sizes.channels], sizes.last) - sizes.first; // wraps around for one before `first`
+  if (row >= sizes.count) { return; }
+  let at = row * sizes.channels + i % sizes.channels;
 //% if half
   y[i] = unpack2x16float(table[at / 2u])[at % 2u];
 //% else

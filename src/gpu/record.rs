@@ -1,6 +1,6 @@
 //! Commands as data, and the recording that plays them any number of times.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::kernel::{Access, Scalar};
@@ -74,7 +74,8 @@ pub struct Recording {
     gpu: Arc<Gpu>,
     commands: Vec<Played>,
     labels: Vec<(String, u64, u64)>,
-    _uniforms: Arc<Buffer>,
+    /// Every buffer that the commands use: bind groups keep them on the device, so they stay in the account of memory.
+    _buffers: Vec<Arc<Buffer>>,
 }
 
 /// Submits are cut after this many floating-point operations: long enough to hide the cost of a submit, short enough for
@@ -117,7 +118,9 @@ impl Recording {
                 (Command::Dispatch { .. }, None) => {}
             }
         }
-        Ok(Recording { gpu: gpu.clone(), commands: played, labels, _uniforms: uniforms })
+        let mut buffers = distinct_buffers(commands);
+        buffers.push(uniforms);
+        Ok(Recording { gpu: gpu.clone(), commands: played, labels, _buffers: buffers })
     }
 
     pub fn len(&self) -> usize {
@@ -195,6 +198,23 @@ impl Recording {
         }
         Ok(costs)
     }
+}
+
+fn distinct_buffers(commands: &[Command]) -> Vec<Arc<Buffer>> {
+    let mut seen = HashSet::new();
+    let mut buffers = Vec::new();
+    let mut add = |slice: &Slice| {
+        if seen.insert(Arc::as_ptr(&slice.buffer)) {
+            buffers.push(slice.buffer.clone());
+        }
+    };
+    for command in commands {
+        match command {
+            Command::Dispatch { bindings, .. } => bindings.iter().for_each(|(_, slice, _)| add(slice)),
+            Command::Copy { from, to } => [from, to].into_iter().for_each(&mut add),
+        }
+    }
+    buffers
 }
 
 fn pack_uniforms(kernel: &Kernel, values: &[(&'static str, Uniform)]) -> Result<Vec<u8>> {

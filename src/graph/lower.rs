@@ -1,12 +1,12 @@
 //! What an operation sees when it turns into kernel dispatches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::gpu::{Command, Params, Scalar, Schedule, Slice, Uniform, Value};
 
-use super::ops::{Broadcast, Stage};
-use super::plan::Step;
-use super::{Graph, Shape, Tensor};
+use super::ops::{Broadcast, Layout, Stage};
+use super::plan::{Place, Plan, Step};
+use super::{Error, Graph, Origin, Result, Shape, Tensor};
 
 /// A tensor on the device.
 #[derive(Clone, Debug)]
@@ -24,6 +24,86 @@ pub struct Preferences {
     pub schedule: Schedule,
     /// Bytes of workgroup memory that a kernel may use.
     pub workgroup_memory: u32,
+    /// Bytes that one binding may have.
+    pub max_binding: u64,
+}
+
+/// What a buffer holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Storage<'a> {
+    /// Activations: an arena of the plan, by its number.
+    Arena(usize),
+    /// An input of the graph.
+    Input(Tensor),
+    Weight {
+        name: &'a str,
+        shape: &'a Shape,
+        layout: Layout,
+    },
+}
+
+/// The dispatches and copies of one run of `plan`, given what stands in which buffer (arenas and inputs as a whole). Needs no
+/// device but for the buffers.
+pub fn commands(
+    graph: &Graph,
+    plan: &Plan,
+    preferences: Preferences,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+) -> Result<Vec<Command>> {
+    let mut commands = Vec::new();
+    for (number, step) in plan.steps.iter().enumerate() {
+        // Everything the step reads and writes, found before lowering so that lowering cannot fail.
+        let mut here: HashMap<Tensor, Located> = HashMap::new();
+        let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
+        let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+        for (t, layout) in reads.chain(operands) {
+            here.insert(t, locate(graph, plan, t, layout, storage)?);
+        }
+        let output = locate(graph, plan, step.output, Layout::Plain, storage)?;
+        here.insert(step.output, output.clone());
+        let scratch = match (plan.scratch_place(number), step.scratch) {
+            (Some(Place::Arena { arena, offset }), Some(elements)) => Some(arena_slice(arena, offset, elements, storage)?.slice),
+            _ => None,
+        };
+        let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
+        let mut lowering = Lowering { graph, step, preferences, locate: &locate, scratch, commands: &mut commands };
+        step.operation.lower(&mut lowering);
+    }
+    for &(input, tensor) in graph.assignments() {
+        let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
+        let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
+        commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
+    }
+    Ok(commands)
+}
+
+/// Where `tensor` stands, read in `layout` if it is a weight.
+pub(super) fn locate(
+    graph: &Graph,
+    plan: &Plan,
+    tensor: Tensor,
+    layout: Layout,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+) -> Result<Located> {
+    let root = plan.root(tensor);
+    let node = graph.node(root);
+    match (&node.origin, plan.place(tensor)) {
+        (Origin::Parameter { name }, _) => storage(Storage::Weight { name, shape: &node.shape, layout }),
+        (Origin::Input { .. }, _) => storage(Storage::Input(root)),
+        (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => {
+            arena_slice(arena, offset, node.shape.elements(), storage)
+        }
+        (Origin::Operation { .. }, _) => Err(unplaced(graph, tensor)),
+    }
+}
+
+fn arena_slice(arena: usize, offset: u64, elements: usize, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Located> {
+    let at = storage(Storage::Arena(arena))?;
+    Ok(Located { slice: Slice { offset, size: (elements as u64 * 4).max(4), ..at.slice }, ..at })
+}
+
+pub(super) fn unplaced(graph: &Graph, tensor: Tensor) -> Error {
+    Error::Unplaced { layer: graph.node(tensor).layer.to_string(), node: tensor.index() }
 }
 
 /// One step being lowered: its tensors, located, and the commands made so far.
@@ -46,6 +126,10 @@ pub struct Work<'a> {
     pub bindings: Vec<(&'a str, Located)>,
     pub flops: u64,
 }
+
+const FACTORS: [&str; MOST_FACTORS] = ["factor0", "factor1", "factor2", "factor3"];
+/// Constants that the stages of one kernel may multiply by.
+pub(super) const MOST_FACTORS: usize = 4;
 
 /// Workgroups in one dimension before the second takes over; below WebGPU's 65535 and a convenient power of two.
 pub const ROW_OF_WORKGROUPS: usize = 32768;
@@ -109,14 +193,15 @@ impl Lowering<'_> {
         let mut operands = 0;
         let mut rows_per_batch = None;
         let mut operand_rows = None;
-        let mut factors = 0;
+        let mut factors: usize = 0;
         for stage in &self.step.stages {
             let entry = match stage {
                 Stage::Function(function) => vec![("kind", function.name().to_string())],
                 Stage::Scale(factor) => {
-                    uniforms.push((["factor0", "factor1", "factor2", "factor3"][factors.min(3)], (*factor).into()));
+                    let name = FACTORS[factors % MOST_FACTORS];
+                    uniforms.push((name, (*factor).into()));
                     factors += 1;
-                    vec![("kind", "scale".into()), ("name", format!("factor{}", factors - 1))]
+                    vec![("kind", "scale".into()), ("name", name.into())]
                 }
                 Stage::Add(tensor, broadcast) | Stage::Multiply(tensor, broadcast) => {
                     let name = format!("operand{operands}");
@@ -125,15 +210,11 @@ impl Lowering<'_> {
                         Broadcast::Same => "same",
                         Broadcast::Scalar => "scalar",
                         Broadcast::Trailing { rows: 1, .. } => "channels",
-                        Broadcast::Trailing { rows, .. } => {
-                            operand_rows = Some(*rows);
-                            "rows"
-                        }
-                        Broadcast::Batch { rows, .. } => {
-                            rows_per_batch = Some(*rows);
-                            "batch"
-                        }
+                        Broadcast::Trailing { .. } => "rows",
+                        Broadcast::Batch { .. } => "batch",
                     };
+                    rows_per_batch = rows_per_batch.or(broadcast.rows_per_batch());
+                    operand_rows = operand_rows.or(broadcast.operand_rows());
                     let at = (self.locate)(*tensor);
                     bindings.push((name.clone(), at.slice, at.scalar));
                     let kind = if matches!(stage, Stage::Add(..)) { "add" } else { "multiply" };

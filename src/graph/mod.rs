@@ -25,7 +25,7 @@ pub use evaluate::{Array, Data};
 pub use ops::Operation;
 pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
 pub use plan::{Place, Plan, Step, Traits};
-pub use program::{Precision, Program, UnknownPrecision, Weights};
+pub use program::{Precision, Program, UnknownPrecision, Weights, weight_bytes};
 pub use shape::Shape;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -108,7 +108,20 @@ impl Graph {
     }
 
     /// After every run, `input` takes the value of `tensor` (the state of a sampler or an optimiser).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ, or if `tensor` is not computed by the run: inputs that take each other's values
+    /// would depend on the order of the copies (multiply by 1 to make a copy).
     pub fn assign(&mut self, input: Tensor, tensor: Tensor) -> Result<()> {
+        let mut root = tensor;
+        while let Origin::Operation { operation, inputs } = &self.node(root).origin
+            && operation.is_view()
+        {
+            root = inputs[0];
+        }
+        if !matches!(self.node(root).origin, Origin::Operation { .. }) {
+            return Err(self.shape_error("assign", "the new value of an input is an input or a weight, not computed".into()));
+        }
         let (to, from) = (self.node(input), self.node(tensor));
         if !matches!(to.origin, Origin::Input { .. }) || to.shape != from.shape || to.element != from.element {
             return Err(self.shape_error("assign", format!("{} cannot take the value of {}", to.shape, from.shape)));

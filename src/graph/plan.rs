@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::memory::{Arena, Request, pack};
+use super::lower::MOST_FACTORS;
+use super::memory::{Arena, Request, live_at, pack};
 use super::ops::{Fold, Stage};
 use super::{Graph, Operation, Origin, Shape, Tensor};
 
@@ -59,6 +60,7 @@ pub struct Plan {
     roots: Vec<Tensor>,
     places: Vec<Option<Place>>,
     scratch: Vec<Option<Place>>,
+    live: u64,
 }
 
 impl Plan {
@@ -68,8 +70,8 @@ impl Plan {
         wanted.extend(graph.assignments().iter().map(|&(_, from)| from));
         let roots = roots(graph);
         let steps = fold(graph, &wanted, &roots);
-        let (places, scratch, arenas) = place(graph, &steps, &wanted, &roots, traits);
-        Plan { steps, arenas, outputs: outputs.to_vec(), roots, places, scratch }
+        let Placement { places, scratch, arenas, live } = place(graph, &steps, &wanted, &roots, traits);
+        Plan { steps, arenas, outputs: outputs.to_vec(), roots, places, scratch, live }
     }
 
     pub fn root(&self, tensor: Tensor) -> Tensor {
@@ -88,6 +90,11 @@ impl Plan {
     /// Bytes of activations while the plan runs.
     pub fn activation_bytes(&self) -> u64 {
         self.arenas.iter().sum()
+    }
+
+    /// Most bytes of activations that are needed at one time: what a packing without any loss would come to.
+    pub fn live_bytes(&self) -> u64 {
+        self.live
     }
 
     /// Floating-point operations of one run.
@@ -122,7 +129,6 @@ fn sole_consumer(tensor: Tensor, uses: &[usize], consumers: &[Vec<Tensor>]) -> O
 
 /// Lists the live operations in order, folding elementwise followers and padding into their producers.
 fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
-    const MOST_OPERANDS: usize = 3;
     let uses = graph.uses(wanted);
     let mut consumers: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -170,9 +176,7 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
             let same_rows = graph.shape(end).channels() == graph.shape(result).channels()
                 && graph.shape(end).elements() == graph.shape(result).elements();
             match (follower.as_stage(operands, position, graph), follower.as_padding()) {
-                (Some(stage), _) if ready && same_rows && operands_of(&step.stages) + stage.operands() <= MOST_OPERANDS => {
-                    step.stages.push(stage)
-                }
+                (Some(stage), _) if ready && same_rows && fits(&step.stages, &stage) => step.stages.push(stage),
                 (_, Some(edges)) if folds == Fold::StagesAndPadding && graph.shape(end) == graph.shape(result) => {
                     step.padding = Some(edges)
                 }
@@ -187,14 +191,31 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
     steps
 }
 
-fn operands_of(stages: &[Stage]) -> usize {
-    stages.iter().map(Stage::operands).sum()
+/// Whether a kernel that does `stages` can do `stage` too: it has so many bindings and factors, and one number of rows for each
+/// kind of broadcast (a view between two stages can change what a batch entry is).
+fn fits(stages: &[Stage], stage: &Stage) -> bool {
+    const MOST_OPERANDS: usize = 3;
+    let all = || stages.iter().chain([stage]);
+    let one = |rows: &dyn Fn(&Stage) -> Option<usize>| {
+        let mut different: Vec<usize> = all().filter_map(rows).collect();
+        different.dedup();
+        different.len() <= 1
+    };
+    all().filter_map(Stage::operand).count() <= MOST_OPERANDS
+        && all().filter(|s| matches!(s, Stage::Scale(_))).count() <= MOST_FACTORS
+        && one(&|s| s.broadcast()?.rows_per_batch())
+        && one(&|s| s.broadcast()?.operand_rows())
 }
 
-type Places = (Vec<Option<Place>>, Vec<Option<Place>>, Vec<u64>);
+struct Placement {
+    places: Vec<Option<Place>>,
+    scratch: Vec<Option<Place>>,
+    arenas: Vec<u64>,
+    live: u64,
+}
 
 /// Packs what the steps produce into arenas, so that no step reads and writes one arena.
-fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Places {
+fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Placement {
     let mut places: Vec<Option<Place>> = graph
         .nodes()
         .iter()
@@ -238,6 +259,7 @@ fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], tra
             requests[request].end = steps.len();
         }
     }
+    let live = (0..=steps.len()).map(|time| live_at(&requests, time)).max().unwrap_or(0);
     let Arena { sizes, offsets } = pack(&requests, traits.max_buffer);
     let at = |request: usize| Place::Arena { arena: offsets[request].0, offset: offsets[request].1 };
     for (node, request) in request_of.iter().enumerate() {
@@ -246,5 +268,5 @@ fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], tra
         }
     }
     let scratch = scratch_of.iter().map(|r| r.map(at)).collect();
-    (places, scratch, sizes)
+    Placement { places, scratch, arenas: sizes, live }
 }

@@ -1,17 +1,16 @@
 //! A plan on a device: weights uploaded, kernels chosen, commands recorded; run any number of times.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
 
-use super::lower::{Located, Lowering, Preferences};
+use super::lower::{Located, Preferences, Storage, commands, locate, unplaced};
 use super::ops::{Layout, PANEL, Stage};
 use super::parameter::{self, ParameterSource, StoredAs};
-use super::plan::{Place, Plan, Traits};
+use super::plan::{Plan, Traits};
 use super::{Array, Data, Element, Error, Graph, Origin, Result, Shape, Tensor};
 
 /// How weights are held on the device.
@@ -97,7 +96,7 @@ impl Weights {
         for (name, layout, shape) in used(graph, plan) {
             if seen.insert((name, layout), ()).is_none() {
                 let info = parameter::expect(&*self.source, name, shape)?;
-                bytes += size(shape, layout, self.is_half(info.stored, layout));
+                bytes += weight_bytes(shape, layout, self.is_half(info.stored, layout));
             }
         }
         Ok(bytes)
@@ -111,7 +110,7 @@ impl Weights {
         }
         let info = parameter::expect(&*self.source, name, shape)?;
         let half = self.is_half(info.stored, layout);
-        let buffer = self.gpu.buffer(name, size(shape, layout, half))?;
+        let buffer = self.gpu.buffer(name, weight_bytes(shape, layout, half))?;
         match layout {
             Layout::Plain | Layout::Rows => self.upload_plain(name, shape.elements(), half, &buffer)?,
             Layout::Panels => self.upload_panels(name, shape, half, &buffer)?,
@@ -211,7 +210,8 @@ impl<'a> Upload<'a> {
     }
 }
 
-fn size(shape: &Shape, layout: Layout, half: bool) -> u64 {
+/// Device bytes of a weight of `shape`, in f16 if `half`.
+pub fn weight_bytes(shape: &Shape, layout: Layout, half: bool) -> u64 {
     let elements = match layout {
         Layout::Plain | Layout::Rows => shape.elements(),
         Layout::Panels => shape[0].next_multiple_of(PANEL) * shape[1..].iter().product::<usize>(),
@@ -250,6 +250,15 @@ impl Program {
         }
     }
 
+    /// What lowering for `gpu` follows.
+    pub fn preferences(gpu: &Gpu) -> Preferences {
+        Preferences {
+            schedule: gpu.schedule(),
+            workgroup_memory: gpu.limits().max_compute_workgroup_storage_size,
+            max_binding: gpu.max_binding(),
+        }
+    }
+
     /// Plans, uploads what is missing of the weights, and records.
     pub fn new(weights: &Weights, graph: &Graph, outputs: &[Tensor]) -> Result<Program> {
         let plan = Plan::new(graph, outputs, &Self::traits(&weights.gpu));
@@ -271,60 +280,14 @@ impl Program {
                 located.insert(Tensor(index as u32), at);
             }
         }
-        let mut weight_at: HashMap<(String, Layout), Located> = HashMap::new();
-        for (name, layout, shape) in used(graph, plan) {
-            if let Entry::Vacant(entry) = weight_at.entry((name.to_string(), layout)) {
-                entry.insert(weights.locate(name, shape, layout)?);
-            }
-        }
-        let slice_at = |place: Place, elements: usize| match place {
-            Place::Arena { arena, offset } => {
-                Some(Slice { buffer: arenas[arena].clone(), offset, size: (elements as u64 * 4).max(4) })
-            }
-            Place::Input | Place::Weight => None,
+        let storage = |storage: Storage<'_>| match storage {
+            Storage::Arena(arena) => Ok(Located { slice: Slice::whole(&arenas[arena]), scalar: Scalar::F32, half: false }),
+            Storage::Input(tensor) => located.get(&tensor).cloned().ok_or_else(|| unplaced(graph, tensor)),
+            Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
         };
-        let activation = |t: Tensor| -> Option<Located> {
-            let slice = slice_at(plan.place(t)?, graph.shape(t).elements())?;
-            Some(Located { slice, scalar: Scalar::F32, half: false })
-        };
-        let preferences =
-            Preferences { schedule: gpu.schedule(), workgroup_memory: gpu.limits().max_compute_workgroup_storage_size };
-        let unplaced = |t: Tensor| Error::Unplaced { layer: graph.node(t).layer.to_string(), node: t.index() };
-        let mut commands = Vec::new();
-        for (number, step) in plan.steps.iter().enumerate() {
-            // Everything the step reads and writes, found before lowering so that lowering cannot fail.
-            let mut here: HashMap<Tensor, Located> = HashMap::new();
-            let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
-            let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
-            for (t, layout) in reads.chain(operands).chain([(step.output, Layout::Plain)]) {
-                let root = plan.root(t);
-                let at = match &graph.node(root).origin {
-                    Origin::Parameter { name } => weight_at.get(&(name.clone(), layout)).cloned(),
-                    Origin::Input { .. } => located.get(&root).cloned(),
-                    Origin::Operation { .. } => activation(t),
-                };
-                here.insert(t, at.ok_or_else(|| unplaced(t))?);
-            }
-            let output = here[&step.output].clone();
-            let scratch = plan.scratch_place(number).and_then(|place| slice_at(place, step.scratch.unwrap_or(0)));
-            let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
-            let mut lowering = Lowering { graph, step, preferences, locate: &locate, scratch, commands: &mut commands };
-            step.operation.lower(&mut lowering);
-        }
-        for &(input, tensor) in graph.assignments() {
-            let from = activation(tensor).ok_or_else(|| unplaced(tensor))?.slice;
-            let to = located.get(&input).ok_or_else(|| unplaced(input))?.slice.clone();
-            commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
-        }
-        let outputs = plan
-            .outputs
-            .iter()
-            .map(|&t| {
-                let root = plan.root(t);
-                let slice = activation(t).or_else(|| located.get(&root).cloned()).ok_or_else(|| unplaced(t))?.slice;
-                Ok((slice, graph.shape(t).clone()))
-            })
-            .collect::<Result<_>>()?;
+        let commands = commands(graph, plan, Self::preferences(&gpu), &storage)?;
+        let output = |&t: &Tensor| Ok((locate(graph, plan, t, Layout::Plain, &storage)?.slice, graph.shape(t).clone()));
+        let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;
         let recording = Recording::new(&gpu, &commands)?;
         Ok(Program { gpu, recording, inputs, outputs })
     }

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use mixofshow::graph::{Array, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs, Tensor};
+use mixofshow::graph::{Array, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -61,12 +62,12 @@ impl Case {
         list.iter().map(|(name, shape)| (name.clone(), dims(shape))).collect()
     }
 
-    pub fn weights(&self) -> Box<dyn ParameterSource> {
+    pub fn weights(&self) -> Arc<dyn ParameterSource + Send> {
         match self.config()["folder"].as_str() {
-            None => Box::new(HashedWeights(self.parameters())),
+            None => Arc::new(HashedWeights(self.parameters())),
             Some(folder) => {
                 let path = root().join(folder).join(self.config()["weights"].as_str().expect("a file name"));
-                Box::new(FileWeights::open(&path))
+                Arc::new(FileWeights::open(&path))
             }
         }
     }
@@ -120,15 +121,6 @@ pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
 /// The hashed input `name` of a graph.
 pub fn hashed_input(name: &str, shape: &[usize]) -> (String, Array) {
     (name.to_string(), Array::f32(shape, hashed::tensor(&format!("input:{name}"), shape)))
-}
-
-pub fn evaluate(
-    graph: &Graph,
-    outputs: &[Tensor],
-    inputs: impl IntoIterator<Item = (String, Array)>,
-    weights: &dyn ParameterSource,
-) -> Vec<Array> {
-    graph.evaluate(outputs, &inputs.into_iter().collect(), weights).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A whole safetensors file as f32.

@@ -7,10 +7,12 @@ use mixofshow::models::config::VaeConfig;
 use mixofshow::models::vae;
 use mixofshow::nn::Layers;
 
-use super::TOLERANCE;
-use super::reference::{Case, evaluate, hashed_input};
+use super::engine::Engine;
+use super::reference::{Case, hashed_input};
 
-fn check_vae(name: &str) {
+pub const AUTOENCODERS: [&str; 4] = ["vae_sd1", "vae_odd", "vae_plain_middle", "tiny_vae"];
+
+pub fn check_vae(name: &str, engine: Engine) {
     let case = Case::open(name);
     let config = VaeConfig::from_json(case.config(), Path::new(name)).unwrap();
     let (batch, height, width, factor) = (case.input("batch"), case.input("height"), case.input("width"), config.downscale());
@@ -26,19 +28,19 @@ fn check_vae(name: &str) {
 
     let inputs = [hashed_input("pixels", &pixel_shape), hashed_input("latents", &latent_shape)];
     let asked = [moments.mean, moments.log_variance, decoded];
-    let mut found = evaluate(&graph, &asked, inputs, &*case.weights());
-    case.check("mean", &found[0], TOLERANCE);
+    let mut found = engine.evaluate(&graph, &asked, inputs, &case.weights());
+    case.check("mean", &found[0], engine.tolerance());
     // The reference limits it.
     let limited = found[1].values().iter().map(|v| v.clamp(-30.0, 20.0)).collect();
     found[1] = Array::f32(found[1].shape.clone(), limited);
-    case.check("logvar", &found[1], TOLERANCE);
-    case.check("pixels", &found[2], TOLERANCE);
+    case.check("logvar", &found[1], engine.tolerance());
+    case.check("pixels", &found[2], engine.tolerance());
 }
 
 #[test]
 fn autoencoders() {
-    for name in ["vae_sd1", "vae_odd", "vae_plain_middle", "tiny_vae"] {
-        check_vae(name);
+    for name in AUTOENCODERS {
+        check_vae(name, Engine::Plain);
     }
 }
 

@@ -1,14 +1,21 @@
 //! Low-rank updates of linear layers.
 
-use mixofshow::graph::Graph;
+use std::sync::Arc;
+
+use mixofshow::graph::{Graph, ParameterSource};
 use mixofshow::nn::{Layers, LowRank};
 
+use super::engine::Engine;
 use super::hashed;
-use super::reference::{evaluate, hashed_input, relative_error};
+use super::reference::{hashed_input, relative_error};
 
 /// An update beside the weight is the same as an update in the weight.
 #[test]
 fn low_rank_updates() {
+    check_low_rank(Engine::Plain);
+}
+
+pub fn check_low_rank(engine: Engine) {
     let layer = "mid_block.attentions.0.proj_in";
     let (out, into, rank, scale) = (5, 3, 2, 0.7);
     let mut graph = Graph::new();
@@ -37,7 +44,7 @@ fn low_rank_updates() {
             expected.push(bias[o] + (0..into).map(|i| merged(i) * row[i]).sum::<f32>());
         }
     }
-    let found = evaluate(&graph, &[y], [(name, input)], &weights);
+    let found = engine.evaluate(&graph, &[y], [(name, input)], &(Arc::new(weights) as Arc<dyn ParameterSource + Send>));
     let error = relative_error(found[0].values(), &expected);
-    assert!(error < 1e-6, "{error:.2e}");
+    assert!(error < engine.tolerance(), "{error:.2e}");
 }

@@ -1,7 +1,9 @@
-//! The models against diffusers' and transformers' outputs, by plain-Rust evaluation.
+//! The models against diffusers' and transformers' outputs, by plain-Rust evaluation and on a device.
 
 mod autoencoder;
-mod full_size;
+mod device;
+#[path = "../common/engine.rs"]
+mod engine;
 #[path = "../common/hashed.rs"]
 mod hashed;
 mod low_rank;
@@ -9,9 +11,6 @@ mod low_rank;
 mod reference;
 mod towers;
 mod unet;
-
-/// Of f32 against f32; what is left are the orders of summation.
-const TOLERANCE: f64 = 1e-5;
 
 /// The fixtures of the model that ships belong to the weights that ship.
 #[test]

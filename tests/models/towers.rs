@@ -7,10 +7,13 @@ use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig};
 use mixofshow::models::{clip_text, clip_vision};
 use mixofshow::nn::Layers;
 
-use super::TOLERANCE;
-use super::reference::{Case, evaluate, hashed_input};
+use super::engine::Engine;
+use super::reference::{Case, hashed_input};
 
-fn check_text(name: &str) {
+pub const TEXT_TOWERS: [&str; 3] = ["text_quick_gelu", "text_gelu", "tiny_text"];
+pub const VISION_TOWERS: [&str; 2] = ["vision_quick_gelu", "vision_gelu"];
+
+pub fn check_text(name: &str, engine: Engine) {
     let case = Case::open(name);
     let config = ClipTextConfig::from_json(case.config(), Path::new(name)).unwrap();
     let weights = case.weights();
@@ -38,17 +41,17 @@ fn check_text(name: &str) {
             ("ends".to_string(), Array::u32([batch], clip_text::end_rows(&config, &flat, tokens))),
         ];
         let tensors: Vec<Tensor> = asked.iter().map(|(_, t)| *t).collect();
-        let found = evaluate(&graph, &tensors, inputs, &*weights);
+        let found = engine.evaluate(&graph, &tensors, inputs, &weights);
         for ((output, _), array) in asked.iter().zip(&found) {
-            case.check(&format!("{length}.{output}"), array, TOLERANCE);
+            case.check(&format!("{length}.{output}"), array, engine.tolerance());
         }
     }
 }
 
 #[test]
 fn text_towers() {
-    for name in ["text_quick_gelu", "text_gelu", "tiny_text"] {
-        check_text(name);
+    for name in TEXT_TOWERS {
+        check_text(name, Engine::Plain);
     }
 }
 
@@ -65,21 +68,25 @@ fn text_tower_refuses_what_it_cannot_do() {
     assert!(error.contains("4 layers of 4"), "{error}");
 }
 
+pub fn check_vision(name: &str, engine: Engine) {
+    let case = Case::open(name);
+    let config = ClipVisionConfig::from_json(case.config(), Path::new(name)).unwrap();
+    let shape = [case.input("batch"), config.image_size, config.image_size, config.num_channels];
+    let mut graph = Graph::new();
+    let pixels = graph.input("pixels", shape);
+    let mut layers = Layers::new(&mut graph);
+    let tokens = clip_vision::clip_vision(&mut layers, &config, pixels).unwrap();
+    let projected = clip_vision::project(&mut layers, &config, tokens).unwrap();
+    case.check_parameters(&graph);
+    let found = engine.evaluate(&graph, &[tokens, projected], [hashed_input("pixels", &shape)], &case.weights());
+    case.check("last", &found[0], engine.tolerance());
+    case.check("projected", &found[1], engine.tolerance());
+}
+
 #[test]
 fn vision_towers() {
-    for name in ["vision_quick_gelu", "vision_gelu"] {
-        let case = Case::open(name);
-        let config = ClipVisionConfig::from_json(case.config(), Path::new(name)).unwrap();
-        let shape = [case.input("batch"), config.image_size, config.image_size, config.num_channels];
-        let mut graph = Graph::new();
-        let pixels = graph.input("pixels", shape);
-        let mut layers = Layers::new(&mut graph);
-        let tokens = clip_vision::clip_vision(&mut layers, &config, pixels).unwrap();
-        let projected = clip_vision::project(&mut layers, &config, tokens).unwrap();
-        case.check_parameters(&graph);
-        let found = evaluate(&graph, &[tokens, projected], [hashed_input("pixels", &shape)], &*case.weights());
-        case.check("last", &found[0], TOLERANCE);
-        case.check("projected", &found[1], TOLERANCE);
+    for name in VISION_TOWERS {
+        check_vision(name, Engine::Plain);
     }
 }
 

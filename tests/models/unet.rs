@@ -7,8 +7,8 @@ use mixofshow::models::config::UNetConfig;
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::nn::{Encodings, Layers};
 
-use super::TOLERANCE;
-use super::reference::{Case, evaluate, hashed_input};
+use super::engine::Engine;
+use super::reference::{Case, hashed_input};
 
 type Inputs = Vec<(String, Array)>;
 
@@ -64,7 +64,9 @@ fn declare(graph: &mut Graph, values: &mut Inputs, name: &str, shape: &[usize]) 
     graph.input(name, shape)
 }
 
-fn check_unet(name: &str) {
+pub const UNETS: [&str; 6] = ["unet_sd1", "unet_sd2", "unet_odd", "unet_upscaler", "unet_distilled", "tiny_unet"];
+
+pub fn check_unet(name: &str, engine: Engine) {
     let c = UNetCase::open(name);
     let (mut graph, mut values) = (Graph::new(), Inputs::new());
     let text = [c.text(&mut graph, &mut values, "text")];
@@ -75,48 +77,52 @@ fn check_unet(name: &str) {
 
     let first = c.config.down[0].layers + usize::from(c.config.down[0].resample);
     let asked = [output.sample, output.skips[0], output.skips[first], output.middle];
-    let found = evaluate(&graph, &asked, values, &*case.weights());
-    case.check_probe("conv_in", &found[1], TOLERANCE);
-    case.check_probe("down_0", &found[2], TOLERANCE);
+    let found = engine.evaluate(&graph, &asked, values, &case.weights());
+    case.check_probe("conv_in", &found[1], engine.tolerance());
+    case.check_probe("down_0", &found[2], engine.tolerance());
     if case.has("probe.mid") {
-        case.check_probe("mid", &found[3], TOLERANCE);
+        case.check_probe("mid", &found[3], engine.tolerance());
     }
-    case.check("sample", &found[0], TOLERANCE);
+    case.check("sample", &found[0], engine.tolerance());
 }
 
 #[test]
 fn unet_of_the_first_generation() {
-    check_unet("unet_sd1");
+    check_unet("unet_sd1", Engine::Plain);
 }
 
 #[test]
 fn unet_of_the_second_generation() {
-    check_unet("unet_sd2");
+    check_unet("unet_sd2", Engine::Plain);
 }
 
 #[test]
 fn unet_of_an_odd_size() {
-    check_unet("unet_odd");
+    check_unet("unet_odd", Engine::Plain);
 }
 
 #[test]
 fn unet_of_an_upscaler() {
-    check_unet("unet_upscaler");
+    check_unet("unet_upscaler", Engine::Plain);
 }
 
 #[test]
 fn unet_of_a_distilled_model() {
-    check_unet("unet_distilled");
+    check_unet("unet_distilled", Engine::Plain);
 }
 
 #[test]
 fn unet_that_ships() {
-    check_unet("tiny_unet");
+    check_unet("tiny_unet", Engine::Plain);
+}
+
+#[test]
+fn unet_with_controls() {
+    check_controls(Engine::Plain);
 }
 
 /// Residuals for each skip and the middle, and features for each down block.
-#[test]
-fn unet_with_controls() {
+pub fn check_controls(engine: Engine) {
     for name in ["unet_sd1", "unet_odd"] {
         let c = UNetCase::open(name);
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
@@ -146,15 +152,19 @@ fn unet_with_controls() {
         let residuals = Residuals { adapter: &adapter, ..Residuals::default() };
         let adapted = unet::unet(&mut Layers::new(&mut graph), &c.config, &UNetInputs { residuals, ..plain }).unwrap();
 
-        let found = evaluate(&graph, &[controlled.sample, adapted.sample], values, &*c.case.weights());
-        c.case.check("sample.controlnet", &found[0], TOLERANCE);
-        c.case.check("sample.adapter", &found[1], TOLERANCE);
+        let found = engine.evaluate(&graph, &[controlled.sample, adapted.sample], values, &c.case.weights());
+        c.case.check("sample.controlnet", &found[0], engine.tolerance());
+        c.case.check("sample.adapter", &found[1], engine.tolerance());
     }
 }
 
-/// Every cross-attention reads its own encoding; keys and values made beforehand give the same.
 #[test]
 fn unet_with_layer_wise_text() {
+    check_layer_wise(Engine::Plain);
+}
+
+/// Every cross-attention reads its own encoding; keys and values made beforehand give the same.
+pub fn check_layer_wise(engine: Engine) {
     for name in ["unet_sd1", "unet_odd"] {
         let c = UNetCase::open(name);
         let attentions = unet::cross_attentions(&c.config);
@@ -166,15 +176,15 @@ fn unet_with_layer_wise_text() {
         let texts: Vec<Tensor> = (0..attentions.len()).map(|i| c.text(&mut graph, &mut values, &format!("text.{i}"))).collect();
         let inputs = c.inputs(&mut graph, &mut values, Encodings::Text(&texts));
         let output = unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs).unwrap();
-        let found = evaluate(&graph, &[output.sample], values, &*weights);
-        c.case.check("sample.layerwise", &found[0], TOLERANCE);
+        let found = engine.evaluate(&graph, &[output.sample], values, &weights);
+        c.case.check("sample.layerwise", &found[0], engine.tolerance());
 
         // One graph for the prompt, one for the picture.
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
         let texts: Vec<Tensor> = (0..attentions.len()).map(|i| c.text(&mut graph, &mut values, &format!("text.{i}"))).collect();
         let pairs = unet::keys_values(&mut Layers::new(&mut graph), &c.config, &texts).unwrap();
         let flat: Vec<Tensor> = pairs.iter().flat_map(|&(k, v)| [k, v]).collect();
-        let arrays = evaluate(&graph, &flat, values, &*weights);
+        let arrays = engine.evaluate(&graph, &flat, values, &weights);
 
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
         let mut pairs = Vec::new();
@@ -188,8 +198,8 @@ fn unet_with_layer_wise_text() {
         }
         let inputs = c.inputs(&mut graph, &mut values, Encodings::KeysValues(&pairs));
         let output = unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs).unwrap();
-        let found = evaluate(&graph, &[output.sample], values, &*weights);
-        c.case.check("sample.layerwise", &found[0], TOLERANCE);
+        let found = engine.evaluate(&graph, &[output.sample], values, &weights);
+        c.case.check("sample.layerwise", &found[0], engine.tolerance());
     }
 }
 

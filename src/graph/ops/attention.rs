@@ -1,7 +1,7 @@
 //! Softmax attention over heads, which never stores the score matrix.
 
 use super::{Operation, arity, vector_width};
-use crate::gpu::{Schedule, Value};
+use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
@@ -83,13 +83,13 @@ impl Operation for Attention {
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
-        // Past this width a head's query and sums no longer fit a thread's registers: the sums are then made in parts, and
-        // the query is read again for every block of keys.
-        let part = if d <= 160 { d } else { 64 };
-        let block = if d <= 48 { 8 } else { 4 };
-        // Keys and values that fit 16 KiB of workgroup memory.
+        // Up to this width an invocation holds a head's query and sums, and keys and values are staged in workgroup memory, as
+        // many as fit 16 KiB. Past it the sums are made in parts, and the query is read again for every block of keys.
+        let staged = d <= 160;
+        let part = if staged { d } else { 64 };
+        // Two keys at a time: more are no faster on software drivers, and take twice as long to compile.
+        let block = if staged { 2 } else { 4 };
         let tile = (16384 / (2 * d * 4)).min(32) / block * block;
-        let staged = lowering.preferences.schedule == Schedule::Staged && part == d && tile > 0;
         let lanes = if staged { 64 } else { 16 };
         let work = Work {
             kernel: "attention",

@@ -53,6 +53,22 @@ impl Broadcast {
         Err(format!("{b} cannot be broadcast to {a}"))
     }
 
+    /// For [`Broadcast::Batch`]: rows that meet one row of the operand.
+    pub(crate) fn rows_per_batch(self) -> Option<usize> {
+        match self {
+            Broadcast::Batch { rows, .. } => Some(rows),
+            _ => None,
+        }
+    }
+
+    /// For [`Broadcast::Trailing`]: the operand's rows, where it is more than one row of channels.
+    pub(crate) fn operand_rows(self) -> Option<usize> {
+        match self {
+            Broadcast::Trailing { rows, .. } if rows != 1 => Some(rows),
+            _ => None,
+        }
+    }
+
     pub(crate) fn index(self, i: usize) -> usize {
         match self {
             Broadcast::Same => i,

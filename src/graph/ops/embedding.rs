@@ -1,12 +1,15 @@
 //! Rows of a table, by index.
 
 use super::{Layout, Operation, arity};
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work, spread};
+use crate::gpu::{Slice, Value};
+use crate::graph::lower::{Located, Lowering, Work, spread};
 use crate::graph::{Array, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Embedding;
+
+/// So many rows take a multiple of 256 bytes, whatever their width and precision.
+const ROWS_OF_A_PIECE: usize = 128;
 
 impl Graph {
     /// Row `ids[i]` of `table` `[rows, channels]` for every index: `[.., channels]`, the dimensions of `ids` before. An index
@@ -46,19 +49,34 @@ impl Operation for Embedding {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (table, shape) = (lowering.input(0), lowering.shape().clone());
-        let work = Work {
-            kernel: "embedding",
-            params: [("half", Value::from(table.half))].into(),
-            uniforms: vec![
-                ("rows", shape.rows().into()),
-                ("channels", shape.channels().into()),
-                ("last", (lowering.input_shape(0)[0] - 1).into()),
-            ],
-            grid: spread(shape.elements().div_ceil(64)),
-            bindings: vec![("table", table), ("ids", lowering.input(1)), ("y", lowering.output())],
-            flops: 0,
-        };
-        lowering.dispatch(work, false);
+        let (table, shape, rows) = (lowering.input(0), lowering.shape().clone(), lowering.input_shape(0)[0]);
+        let row_bytes = shape.channels() as u64 * if table.half { 2 } else { 4 };
+        // A table larger than a binding is read in pieces, at offsets that any device takes.
+        let most = (lowering.preferences.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE * ROWS_OF_A_PIECE;
+        let piece = if row_bytes * rows as u64 <= lowering.preferences.max_binding { rows } else { most.max(ROWS_OF_A_PIECE) };
+        for first in (0..rows).step_by(piece) {
+            let (count, start) = (piece.min(rows - first), first as u64 * row_bytes);
+            let size = if first + count == rows { table.slice.size - start } else { count as u64 * row_bytes };
+            let slice = Slice { offset: table.slice.offset + start, size, ..table.slice.clone() };
+            let work = Work {
+                kernel: "embedding",
+                params: [("half", Value::from(table.half))].into(),
+                uniforms: vec![
+                    ("rows", shape.rows().into()),
+                    ("channels", shape.channels().into()),
+                    ("last", (rows - 1).into()),
+                    ("first", first.into()),
+                    ("count", count.into()),
+                ],
+                grid: spread(shape.elements().div_ceil(64)),
+                bindings: vec![
+                    ("table", Located { slice, ..table.clone() }),
+                    ("ids", lowering.input(1)),
+                    ("y", lowering.output()),
+                ],
+                flops: 0,
+            };
+            lowering.dispatch(work, false);
+        }
     }
 }

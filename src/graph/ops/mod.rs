@@ -71,8 +71,11 @@ impl Stage {
         }
     }
 
-    pub fn operands(&self) -> usize {
-        usize::from(self.operand().is_some())
+    pub(crate) fn broadcast(&self) -> Option<Broadcast> {
+        match self {
+            Stage::Add(_, broadcast) | Stage::Multiply(_, broadcast) => Some(*broadcast),
+            Stage::Function(_) | Stage::Scale(_) => None,
+        }
     }
 }
 

@@ -1,0 +1,64 @@
+//! Plans turned into commands without a device, at WebGPU's limits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use mixofshow::gpu::{Buffer, Command, Gpu, Options, Scalar, Schedule, Selection, Slice};
+use mixofshow::graph::lower::{self, Located, Preferences, Storage};
+use mixofshow::graph::ops::Layout;
+use mixofshow::graph::{Element, Plan, Program, weight_bytes};
+
+use super::published::Built;
+
+/// A device that runs nothing, with WebGPU's default limits and no optional feature.
+pub fn floor() -> &'static Arc<Gpu> {
+    static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
+        let selection = Selection::Noop(Box::default());
+        Gpu::open(&Options { selection, checked: true, floor: true, staged: false }).expect("a device without a device")
+    });
+    &GPU
+}
+
+/// What one run of a graph does.
+pub struct Lowered {
+    pub plan: Plan,
+    pub commands: Vec<Command>,
+    /// Buffers of the commands by their address, each standing for as many bytes as a device would have to give.
+    pub bytes: HashMap<usize, u64>,
+}
+
+/// The commands of `built` with weights in f16 or f32. Every arena, input and weight is a buffer of its own; the buffers are
+/// small, only the sizes in the commands are true.
+pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
+    let gpu = floor();
+    let graph = &built.graph;
+    let plan = Plan::new(graph, &built.outputs, &Program::traits(gpu));
+    let buffers: Mutex<HashMap<String, (Arc<Buffer>, u64)>> = Mutex::default();
+    let stand_in = |name: String, bytes: u64| {
+        let mut buffers = buffers.lock().unwrap();
+        let (buffer, size) = buffers.entry(name).or_insert_with(|| (gpu.buffer("stand-in", 16).unwrap(), bytes));
+        Slice { buffer: buffer.clone(), offset: 0, size: *size }
+    };
+    let storage = |storage: Storage<'_>| {
+        Ok(match storage {
+            Storage::Arena(arena) => {
+                Located { slice: stand_in(format!("arena {arena}"), plan.arenas[arena]), scalar: Scalar::F32, half: false }
+            }
+            Storage::Input(tensor) => {
+                let node = graph.node(tensor);
+                let scalar = if node.element == Element::F32 { Scalar::F32 } else { Scalar::U32 };
+                let bytes = (node.shape.elements() as u64 * 4).next_multiple_of(16);
+                Located { slice: stand_in(format!("input {tensor:?}"), bytes), scalar, half: false }
+            }
+            Storage::Weight { name, shape, layout } => {
+                let half = half && layout != Layout::Plain;
+                let slice = stand_in(format!("{name} {layout:?}"), weight_bytes(shape, layout, half));
+                Located { slice, scalar: if half { Scalar::U32 } else { Scalar::F32 }, half }
+            }
+        })
+    };
+    let preferences = Preferences { schedule, ..Program::preferences(gpu) };
+    let commands = lower::commands(graph, &plan, preferences, &storage).unwrap_or_else(|e| panic!("{}: {e}", built.name));
+    let bytes = buffers.into_inner().unwrap().into_values().map(|(buffer, size)| (Arc::as_ptr(&buffer) as usize, size)).collect();
+    Lowered { plan, commands, bytes }
+}
