@@ -15,7 +15,7 @@ class Session:
     meets the limit saves itself and goes on in the next run of the same command.
     """
 
-    SHARES = {"data": 0.06, "vae": 0.22, "towers": 0.09, "unet": 0.49, "align": 0.03, "adapter": 0.07, "judge": 0.04}
+    SHARES = {"data": 0.06, "vae": 0.22, "towers": 0.09, "unet": 0.46, "align": 0.03, "adapter": 0.07, "judge": 0.04}
 
     def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False):
         self.work = Path(work)
