@@ -1,5 +1,6 @@
 """What every stage of training shares: the device, the clock, averages of weights, and a state to resume from."""
 
+import math
 import os
 import time
 from contextlib import nullcontext
@@ -27,6 +28,7 @@ class Session:
         self.cuda = self.device.type == "cuda"
         self.compile_models = self.cuda if compile_models == "auto" else compile_models == "yes"
         self.small = small
+        self.kept = {}  # what several stages of one run share: the pictures on the device
         torch.manual_seed(time.time_ns() % 2**31)
         if self.cuda:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -102,7 +104,7 @@ def learning_rate(progress, iteration, warm_up, flat=0.0, floor=0.01):
     """Share of the peak rate: a linear warm-up, flat until `flat` of the way, then a cosine down to `floor`."""
     ramp = min(1.0, (iteration + 1) / warm_up)
     t = max(0.0, (progress - flat) / (1 - flat))
-    return ramp * (floor + (1 - floor) * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, t))).item()))
+    return ramp * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, t))))
 
 
 class Trainer:

@@ -40,7 +40,7 @@ def run(session, vocabulary):
     if trainer.done:
         return True
     unet, text = denoiser.load(session, vocabulary)
-    data = Pictures(session)
+    data = Pictures.of(session)
     latents = Latents(session, data)
     device, batch = session.device, session.batch(256, 8)
     alphas = diffusion.alphas_cumulative(device)

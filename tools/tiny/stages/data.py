@@ -39,6 +39,9 @@ def run(session, tokenizer, processes=None, most=160 * BLOCK):
     """Renders blocks until the stage's time is up or there are `most` pictures; at least one block and the validation."""
     folder = session.work / "data"
     folder.mkdir(exist_ok=True)
+    finished = folder / "finished"  # later stages rely on the number of pictures
+    if finished.exists():
+        return
     size = 64 if session.small else BLOCK
     jobs = [(str(folder / "validation.npz"), str(tokenizer), scenes.VALIDATION, 64 if session.small else VALIDATION, 1)]
     for block in range(max(1, most // size)):
@@ -53,6 +56,7 @@ def run(session, tokenizer, processes=None, most=160 * BLOCK):
             enough = Path(jobs[1][0]).exists()
             if enough and (time.monotonic() > until or session.out_of_time()):
                 break
+    finished.touch()
     session.say(f"data: {len(list(folder.glob('train*.npz')))} blocks of {size} pictures")
 
 
@@ -71,6 +75,14 @@ class Pictures:
             torch.cat([part[k].to(session.device) for part in parts]) for k in ("pictures", "tokens", "labels")
         )
         self.session = session
+
+    @classmethod
+    def of(cls, session, validation=False):
+        """The session's pictures, read once."""
+        key = "validation" if validation else "train"
+        if key not in session.kept:
+            session.kept[key] = cls(session, validation)
+        return session.kept[key]
 
     def __len__(self):
         return len(self.pictures)

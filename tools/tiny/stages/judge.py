@@ -40,7 +40,7 @@ def run(session):
     trainer = Trainer(session, "judge", {"judge": judge}, [(list(judge.parameters()), 1.0)], 2e-3, 0.99, 0.02)
     if trainer.done:
         return True
-    data = Pictures(session)
+    data = Pictures.of(session)
     batch = session.batch(512, 32)
     for progress in trainer.steps():
         indices = data.draw(batch)

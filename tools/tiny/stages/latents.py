@@ -16,7 +16,7 @@ class Latents:
         if path.exists():
             kept = torch.load(path, map_location=session.device, weights_only=True)
         else:
-            kept = self._encode(session, data or Pictures(session), size)
+            kept = self._encode(session, data or Pictures.of(session), size)
             torch.save(kept, path)
         self.mean, self.deviation = kept["mean"], kept["deviation"]
         self.session = session

@@ -56,7 +56,7 @@ def _train(session, stage, towers, rate):
     trainer = Trainer(session, stage, {"towers": towers}, [(trained, 1.0)], rate, 0.998, 0.05, (0.9, 0.98))
     if trainer.done:
         return True
-    data = Pictures(session)
+    data = Pictures.of(session)
     batch = session.batch(1024, 64)
     target = torch.arange(batch, device=session.device)
     see = session.compiled(towers.embed_pictures)

@@ -34,10 +34,9 @@ def run(session, vocabulary):
     trainer = Trainer(session, "unet", {"unet": unet, "text": text}, groups, 1e-3, 0.9995 if session.cuda else 0.998)
     if trainer.done:
         return True
-    data = Pictures(session)
+    data = Pictures.of(session)
     half = None if session.cuda else Latents(session, data, 64)
     full = Latents(session, data)
-    data.pictures = None  # from here on only latents and captions are needed
     device, batch = session.device, session.batch(512, 16)
     alphas = diffusion.alphas_cumulative(device)
     weights = diffusion.min_snr_weights(alphas)

@@ -37,6 +37,13 @@ def _edges_loss(p, q):
     return loss
 
 
+def _crop(session, progress):
+    """Side of the squares to train on: growing; on a GPU in few sizes, for each is compiled anew."""
+    if session.cuda:
+        return 64 if progress < 0.6 else 128
+    return 32 if progress < 0.2 else 64 if progress < 0.97 else 128
+
+
 def run(session):
     model = session.place(AutoencoderKL(config.VAE))
     with torch.no_grad():  # start nearly noiseless
@@ -47,11 +54,11 @@ def run(session):
     trainer = Trainer(session, "vae", {"vae": model}, [(encoder, 1.0), (decoder, 1.0)], 2e-3, 0.999, 1e-4)
     if trainer.done:
         return True
-    data = Pictures(session)
-    decode = session.compiled(model.decode)
+    data = Pictures.of(session)
+    encode, decode = session.compiled(model.encode), session.compiled(model.decode)
     for progress in trainer.steps():
-        crop = 32 if progress < 0.2 else 64 if progress < (0.6 if session.cuda else 0.97) else 128
-        batch = max(1, session.batch(128, 8) * (64 * 64) // (crop * crop) // (1 if crop > 32 else 2))
+        crop = _crop(session, progress)
+        batch = max(1, session.batch(256, 8) * 64**2 // crop**2 // (2 if crop == 32 else 1))
         x = data.images(data.draw(batch), crop)
         if np.random.random() < 0.5:
             x = x.flip(3)
@@ -59,16 +66,15 @@ def run(session):
             x = x[:, torch.randperm(3, device=x.device)]
         joint = progress < _DECODER_ALONE
         with session.autocast():
-            with torch.set_grad_enabled(joint):
-                mean, log_variance = (t.float() for t in model.encode(x))
-                anchored = (mean[:, :3] - anchor(x)).pow(2).mean()
+            mean, log_variance = (t.float() for t in encode(x))
+            anchored = (mean[:, :3] - anchor(x)).pow(2).mean()
             if progress < _ENCODER_ALONE:
                 loss = anchored
                 trainer.report(anchored=anchored)
             else:
                 z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-                if not joint:
-                    z = z + 0.03 * torch.randn_like(z)
+                if not joint:  # still wants a gradient, or the compiled decoder would be compiled again
+                    z = (z + 0.03 * torch.randn_like(z)).detach().requires_grad_()
                 y = decode(z).float()
                 squared = F.mse_loss(y, x)
                 loss = (y - x).abs().mean() + 1.5 * squared + 0.4 * _edges_loss(y, x)
@@ -86,7 +92,7 @@ def load(session, data=None):
     model = AutoencoderKL(config.VAE).to(session.device)
     model.load_state_dict(final_weights(session, "vae", "vae"))
     model.eval().requires_grad_(False)
-    _whiten(session, model, data or Pictures(session, validation=True))
+    _whiten(session, model, data or Pictures.of(session, validation=True))
     return model
 
 
