@@ -7,6 +7,7 @@
     score      the table of scores, into the card too
     sheets     pictures to look at
     concepts   write the held-out concepts' folders
+    adopt      take the weights of a model folder as where training goes on from (vae and towers count as finished)
     vocabulary make vocab.json and merges.txt anew from CLIP's merges
 """
 
@@ -39,7 +40,7 @@ def seconds(text):
 
 def arguments():
     parser = argparse.ArgumentParser("python -m tools.tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("all", "plan", *STAGES, *AFTER, "concepts", "vocabulary"))
+    parser.add_argument("command", choices=("all", "plan", *STAGES, *AFTER, "concepts", "adopt", "vocabulary"))
     add = parser.add_argument
     add("--work", type=Path, default=ROOT / "work" / "tiny", help="pictures, states and logs (git ignores it)")
     add("--out", type=Path, default=ROOT / "models" / "tiny", help="the model folder to write, score and show")
@@ -122,6 +123,14 @@ def history(session):
     return {"stages": spent}
 
 
+def adopt(session, options):
+    for stage, (modules, done) in folders.states_of(options.out).items():
+        start = {"iteration": 0, "spent": 0.0, "samples": 0, "done": done, "note": {}, "average": None}
+        torch.save({"modules": modules, "final": modules} | start, session.work / f"{stage}.pt")
+    (session.work / "align.pt").unlink(missing_ok=True)
+    session.say(f"took {options.out} as a start: run the stages unet and later")
+
+
 def plan(session, options):
     done = history(session)["stages"]
     for name in STAGES:
@@ -149,6 +158,8 @@ def main():
         return plan(session, options)
     if command == "concepts":
         return concepts.write_concepts(options.out if options.out.name == "concepts" else ROOT / "models" / "concepts")
+    if command == "adopt":
+        return adopt(session, options)
     if command == "vocabulary":
         return make_vocabulary(options)
     session.say(f"PyTorch {torch.__version__} on {torch.cuda.get_device_name() if session.cuda else 'the CPU'}")

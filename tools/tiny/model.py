@@ -122,3 +122,21 @@ class Model:
     @torch.no_grad()
     def reconstruct(self, pictures, batch=32):
         return torch.cat([self.vae.decode(self.vae.encode(x)[0]).clamp(-1, 1) for x in pictures.split(batch)])
+
+
+def states_of(folder):
+    """The weights of a model folder as states that training goes on from: stage to (modules, finished)."""
+    folder = Path(folder)
+    text = load_file(folder / "text_encoder" / TRANSFORMERS_WEIGHTS)
+    tower = load_file(folder / "clip_vision" / TRANSFORMERS_WEIGHTS)
+    projection = tower.pop("text_projection.weight")
+    towers = {f"text.{k}": v for k, v in text.items()} | {f"vision.{k}": v for k, v in tower.items()}
+    towers |= {"text_projection.weight": projection, "logit_scale": torch.tensor(4.0)}
+    states = {
+        "vae": ({"vae": load_file(folder / "vae" / DIFFUSERS_WEIGHTS)}, True),
+        "towers": ({"towers": towers}, True),
+        "unet": ({"unet": load_file(folder / "unet" / DIFFUSERS_WEIGHTS), "text": text}, False),
+    }
+    if (folder / "t2i_adapter").exists():
+        states["adapter"] = ({"adapter": load_file(folder / "t2i_adapter" / DIFFUSERS_WEIGHTS)}, False)
+    return {stage: ({n: {k: v.float() for k, v in m.items()} for n, m in modules.items()}, done) for stage, (modules, done) in states.items()}
