@@ -59,21 +59,23 @@ class Session:
         if not self.compile_models:
             return module
         fast = torch.compile(module, dynamic=False)
-        broken = False
 
         def call(*args):
-            nonlocal broken
-            if not broken:
+            if self.compile_models:
                 try:
                     return fast(*args)
                 except torch.OutOfMemoryError:
                     raise
-                except Exception as error:  # a compiler's failure must not end a timed run
-                    print(f"compiling failed, going on without: {type(error).__name__}: {str(error)[:300]}", flush=True)
-                    broken = True
+                except Exception as error:
+                    self.give_up_compiling(error)
             return module(*args)
 
         return call
+
+    def give_up_compiling(self, error):
+        """From here on nothing is compiled: a compiler's failure must not end a timed run."""
+        self.compile_models = False
+        self.say(f"compiling failed, going on without: {type(error).__name__}: {str(error)[:300]}")
 
     def say(self, *words):
         print(f"[{time.monotonic() - self.started:7.1f} s]", *words, flush=True)
@@ -178,7 +180,15 @@ class Trainer:
         for group, factor in zip(self.optimiser.param_groups, self.factors):
             group["lr"] = self.rate * factor * rate
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        try:
+            loss.backward()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the backward pass is compiled only now
+            if not self.session.compile_models:
+                raise
+            self.session.give_up_compiling(error)
+            return
         torch.nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], 1.0)
         self.optimiser.step()
         self.average.update()

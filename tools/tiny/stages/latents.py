@@ -7,6 +7,8 @@ from ..nets.config import LATENT_SCALE
 from . import vae
 from .data import Pictures
 
+_MOST_NOISE = 0.1  # a channel that the decoder hardly reads may be noisier than that: no need to learn its noise
+
 
 class Latents:
     """Latents [n, 4, s/4, s/4] of all training pictures, scaled to unit variance, and their mean deviation [4]."""
@@ -35,7 +37,8 @@ class Latents:
             means.append((mean * LATENT_SCALE).half())
             variances += log_variance.exp().mean((0, 2, 3)) / len(parts)
         session.say(f"encoded {len(data)} pictures of {size}x{size}")
-        return {"mean": torch.cat(means), "deviation": variances.sqrt() * LATENT_SCALE}
+        deviation = (variances.sqrt() * LATENT_SCALE).clamp(max=_MOST_NOISE)
+        return {"mean": torch.cat(means), "deviation": deviation}
 
     def __len__(self):
         return len(self.mean)

@@ -47,7 +47,7 @@ def _crop(session, progress):
 def run(session):
     model = session.place(AutoencoderKL(config.VAE))
     with torch.no_grad():  # start nearly noiseless
-        model.quant_conv.bias[4:] -= 4.0
+        model.quant_conv.bias[4:] -= 5.0
         model.quant_conv.weight[4:] *= 0.3
     encoder = [*model.encoder.parameters(), *model.quant_conv.parameters()]
     decoder = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
@@ -80,7 +80,7 @@ def run(session):
                 loss = (y - x).abs().mean() + 1.5 * squared + 0.4 * _edges_loss(y, x)
                 if joint:
                     divergence = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
-                    loss = loss + 3e-4 * divergence + (0.25 * max(0.0, 1 - 2 * progress) + 0.03) * anchored
+                    loss = loss + 1e-4 * divergence + (0.25 * max(0.0, 1 - 2 * progress) + 0.03) * anchored
                 trainer.report(loss=loss, squared=squared, anchored=anchored)
         rate = (1 - progress / _ENCODER_ALONE) * 0.9 + 0.1 if progress < _ENCODER_ALONE else 0.5 * (1 + math.cos(math.pi * progress)) + 0.02
         trainer.step(loss, batch, rate * min(1.0, (trainer.iteration + 1) / 50))
