@@ -31,7 +31,7 @@ class Session:
         self.kept = {}  # what several stages of one run share: the pictures on the device
         torch.manual_seed(time.time_ns() % 2**31)
         if self.cuda:
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
         else:
             torch.set_num_threads(threads or os.cpu_count())
@@ -148,8 +148,24 @@ class Trainer:
         self.average.steps = self.iteration = state["iteration"]
         self.spent, self.samples, self.done, self.note = state["spent"], state["samples"], state["done"], state["note"]
 
+    def _finite(self):
+        """Whether all weights are still numbers."""
+        return bool(torch.stack(torch._foreach_norm([p.detach() for p in self.parameters])).isfinite().all())
+
+    def _go_back(self):
+        """After a step that broke the weights: the last saved state again, and half the rate."""
+        self.rate /= 2
+        self.session.say(f"{self.stage}: the loss is no number any more; going back, rate {self.rate:g} from here")
+        if not self.path.exists():
+            raise SystemExit(f"{self.stage}: nothing to go back to; start again with a smaller rate")
+        spent = self.spent
+        self._load()
+        self.spent = spent
+
     def save(self):
         """Writes the state beside its name, then renames it; `final` weights are the averages."""
+        if not self._finite():
+            return self._go_back()
         self.average.swap()
         final = {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in self.modules.items()}
         self.average.swap()
@@ -163,7 +179,8 @@ class Trainer:
         os.replace(temporary, self.path)
 
     def steps(self):
-        last = saved = time.monotonic()
+        last = time.monotonic()
+        saved = last - self.SAVE_EVERY + 20  # the first time soon: something to go back to
         while self.spent < self.budget and not self.session.out_of_time():
             yield self.spent / self.budget
             now = time.monotonic()
@@ -202,6 +219,8 @@ class Trainer:
             return
         means = {k: float(sum(float(row[k]) for row in self._losses[-50:] if k in row) / max(1, sum(k in row for row in self._losses[-50:]))) for k in values}
         self._losses, self._said = [], time.monotonic()
+        if not all(math.isfinite(v) for v in means.values()):
+            return self._go_back()
         text = "  ".join(f"{k} {v:.4f}" for k, v in means.items())
         self.session.say(f"{self.stage} {100 * self.spent / self.budget:5.1f} %  step {self.iteration}  {text}")
 
