@@ -180,7 +180,7 @@ class Trainer:
 
     def steps(self):
         last = time.monotonic()
-        saved = last - self.SAVE_EVERY + 20  # the first time soon: something to go back to
+        saved = last - max(0, self.SAVE_EVERY - 20)  # the first time soon: something to go back to
         while self.spent < self.budget and not self.session.out_of_time():
             yield self.spent / self.budget
             now = time.monotonic()
@@ -217,7 +217,11 @@ class Trainer:
         self._losses.append({k: v.detach() if torch.is_tensor(v) else v for k, v in values.items()})
         if time.monotonic() - self._said < every:
             return
-        means = {k: float(sum(float(row[k]) for row in self._losses[-50:] if k in row) / max(1, sum(k in row for row in self._losses[-50:]))) for k in values}
+        recent = self._losses[-50:]
+        means = {}
+        for key in values:
+            kept = [float(row[key]) for row in recent if key in row]
+            means[key] = sum(kept) / len(kept)
         self._losses, self._said = [], time.monotonic()
         if not all(math.isfinite(v) for v in means.values()):
             return self._go_back()
