@@ -127,7 +127,8 @@ def adopt(session, options):
     for stage, (modules, done) in folders.states_of(options.out).items():
         start = {"iteration": 0, "spent": 0.0, "samples": 0, "done": done, "note": {}, "average": None}
         torch.save({"modules": modules, "final": modules} | start, session.work / f"{stage}.pt")
-    (session.work / "align.pt").unlink(missing_ok=True)
+    for stale in (session.work / "align.pt", *session.work.glob("latents*.pt")):
+        stale.unlink(missing_ok=True)
     session.say(f"took {options.out} as a start: run the stages unet and later")
 
 

@@ -55,6 +55,7 @@ def write_folder(folder, tokenizer, vae, unet, text, text_settings, towers, adap
     }
     tower = towers.vision.state_dict() | {"text_projection.weight": towers.text_projection.weight}
     sizes["clip_vision"] = _write_part(folder, "clip_vision", config.VISION, TRANSFORMERS_WEIGHTS, tower)
+    _write_json(folder / "clip_vision" / "preprocessor_config.json", config.PREPROCESSOR)
     if adapter is not None:
         sizes["t2i_adapter"] = _write_part(folder, "t2i_adapter", config.ADAPTER, DIFFUSERS_WEIGHTS, adapter.state_dict())
     _write_json(folder / "scheduler" / "scheduler_config.json", config.SCHEDULER)

@@ -96,6 +96,21 @@ VISION = {
     "projection_dim": 128,
 }
 
+PREPROCESSOR = {  # how pictures go into the vision tower: plain -1..1, not the original CLIP's means and deviations
+    "crop_size": {"height": 128, "width": 128},
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "CLIPImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"shortest_edge": 128},
+}
+
 ADAPTER = {
     "_class_name": "T2IAdapter",
     "adapter_type": "full_adapter",
