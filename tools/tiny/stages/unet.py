@@ -37,18 +37,19 @@ def run(session, vocabulary):
     if trainer.done:
         return True
     data = Pictures.of(session)
-    half = None if session.cuda else Latents(session, data, 64)
-    full = Latents(session, data)
+    kept = {size: Latents(session, data, size) for size in ((128,) if session.cuda else (64,))}
     device, batch = session.device, session.batch(512, 16)
     alphas = diffusion.alphas_cumulative(device)
     weights = diffusion.min_snr_weights(alphas)
     empty = empty_prompt(session, vocabulary)
     predict = session.compiled(unet)
     for progress in trainer.steps():
-        smaller = half is not None and progress < _HALF_SIZE_UNTIL
-        count = batch * 2 if smaller else batch
-        indices = torch.randint(len(full), (count,), device=device)
-        latents = (half if smaller else full).draw(indices)
+        size = 64 if not session.cuda and progress < _HALF_SIZE_UNTIL else 128
+        if size not in kept:  # encoding takes long on a CPU: not before it is needed
+            kept[size] = Latents(session, data, size)
+        count = batch if size == 128 else 2 * batch
+        indices = data.draw(count)
+        latents = kept[size].draw(indices)
         captions = data.captions(indices)
         captions = torch.where(torch.rand(count, 1, device=device) < DROPPED_CAPTIONS, empty, captions)
         steps = diffusion.spread_steps(count, device)
