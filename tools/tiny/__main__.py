@@ -31,7 +31,7 @@ AFTER = ("export", "score", "sheets")
 
 def seconds(text):
     """A duration: 90, 90s, 25m or 1.5h."""
-    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1])
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
     try:
         return float(text[:-1]) * unit if unit else float(text)
     except ValueError:
@@ -141,6 +141,8 @@ def plan(session, options):
 def make_vocabulary(options):
     if options.clip_merges is None:
         raise SystemExit("vocabulary needs --clip-merges")
+    if options.tokenizer.resolve() == (ROOT / "models" / "tiny" / "tokenizer").resolve():
+        raise SystemExit("vocabulary needs --tokenizer DIR: the shipped one's numbers are part of the trained model")
     words = set(vocabulary.EXTRA_WORDS)
     for seed in range(scenes.TRAIN, scenes.TRAIN + 20000):
         scene, rng = scenes.example(seed)

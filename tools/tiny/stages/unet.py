@@ -1,8 +1,9 @@
 """Training the noise predictor, and the text tower along with it at half the rate.
 
 eps-prediction on Stable Diffusion's schedule, min-SNR weights, one caption in ten left out (for guidance), averaged
-weights. That schedule ends with a trace of the picture left, by which a model learns to read off how bright it is and then
-makes everything medium bright; a little noise offset covers that trace. On a CPU the first part runs on pictures of half the size, which costs a quarter and teaches composition.
+weights. That schedule ends with a trace of the picture left; a model learns to read off it how bright the picture is, and then
+makes everything medium bright. A little noise offset covers that trace. On a CPU the first part runs on pictures of half
+the size, which costs a quarter and teaches composition.
 """
 
 import torch

@@ -84,6 +84,9 @@ def run(session):
                 trainer.report(loss=loss, squared=squared, anchored=anchored)
         rate = (1 - progress / _ENCODER_ALONE) * 0.9 + 0.1 if progress < _ENCODER_ALONE else 0.5 * (1 + math.cos(math.pi * progress)) + 0.02
         trainer.step(loss, batch, rate * min(1.0, (trainer.iteration + 1) / 50))
+    held_out = Pictures.of(session, validation=True)
+    pictures = held_out.images(torch.arange(min(64, len(held_out)), device=session.device))
+    session.say(f"vae: {psnr(load(session), pictures):.1f} dB on held-out pictures")
     return trainer.done
 
 
@@ -117,7 +120,7 @@ def _whiten(session, model, data):
 
 
 @torch.no_grad()
-def psnr(session, model, pictures, size=32):
+def psnr(model, pictures, size=32):
     """Peak signal-to-noise ratio in dB of pictures [n, 3, s, s] against their reconstructions, over all their pixels."""
     squared = [F.mse_loss(model.decode(model.encode(x)[0]).clamp(-1, 1), x, reduction="none").mean((1, 2, 3)) for x in pictures.split(size)]
     return 10 * math.log10(4 / torch.cat(squared).mean().item())
