@@ -64,7 +64,11 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             ..Request::default()
         };
         let generated = pipeline.generate(&recipe.request, &mut |at| {
-            let part = if at.stage == "sample" { at.done * STEPS / at.of.max(1) } else { 0 };
+            let part = match at.stage {
+                "sample" => at.done * STEPS / at.of.max(1),
+                "decode" => STEPS,
+                _ => 0,
+            };
             progress.show("pictures", done * STEPS + part, PROMPTS.len() * STEPS);
         })?;
         let paths = destinations(Some(&arguments.output), prompt, &generated.seeds);
