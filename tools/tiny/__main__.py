@@ -1,0 +1,179 @@
+"""The command line: `python -m tools.tiny COMMAND`, from the repository's root.
+
+    all        every stage, then export, score and sheets; run the same command again to go on where it stopped
+    plan       how `all` would divide its time, and what is done already
+    data vae towers unet align adapter judge      one stage
+    export     write the model folder
+    score      the table of scores, into the card too
+    sheets     pictures to look at
+    concepts   write the held-out concepts' folders
+    adopt      take the weights of a model folder as where training goes on from (vae and towers count as finished)
+    vocabulary make vocab.json and merges.txt anew from CLIP's merges
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from . import model as folders
+from . import score as scoring
+from . import sheets, vocabulary
+from .runtime import Session
+from .stages import adapter, data, judge, towers, unet, vae
+from .world import concepts, scenes
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("data", "vae", "towers", "unet", "align", "adapter", "judge")
+AFTER = ("export", "score", "sheets")
+
+
+def seconds(text):
+    """A duration: 90, 90s, 25m or 1.5h."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    try:
+        return float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a duration such as 90s, 25m or 1.5h, got '{text}'") from None
+
+
+def arguments():
+    parser = argparse.ArgumentParser("python -m tools.tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("all", "plan", *STAGES, *AFTER, "concepts", "adopt", "vocabulary"))
+    add = parser.add_argument
+    add("--work", type=Path, default=ROOT / "work" / "tiny", help="pictures, states and logs (git ignores it)")
+    add("--out", type=Path, default=ROOT / "models" / "tiny", help="the model folder to write, score and show")
+    add("--tokenizer", type=Path, default=ROOT / "models" / "tiny" / "tokenizer", help="folder with vocab.json and merges.txt")
+    add("--total", type=seconds, default=1500.0, help="time to divide over the stages, over all runs (default 25m)")
+    add("--limit", type=seconds, default=float("inf"), help="time that this run may take at most")
+    add("--device", choices=("cuda", "cpu"), help="default: a GPU if there is one")
+    add("--compile", choices=("auto", "yes", "no"), default="auto", help="torch.compile (auto: on a GPU)")
+    add("--threads", type=int, help="threads of PyTorch on a CPU")
+    add("--processes", type=int, help="processes that render")
+    add("--pictures", type=int, default=160 * data.BLOCK, help="how many pictures to render at most")
+    add("--prompts", type=int, default=256, help="how many held-out prompts to score")
+    add("--steps", type=int, default=25)
+    add("--guidance", type=float, default=5.0)
+    add("--device-test", action="store_true", help="every stage for seconds, on little data, in a folder of its own")
+    add("--clip-merges", type=Path, help="vocabulary: CLIP's own merges (merges.txt or bpe_simple_vocab_16e6.txt)")
+    return parser.parse_args()
+
+
+def run_stage(name, session, options):
+    """Runs one stage as far as time allows; True when it is finished."""
+    if name == "data":
+        data.run(session, options.tokenizer, options.processes, options.pictures)
+        return True
+    words = vocabulary.Vocabulary(options.tokenizer)
+    runs = {
+        "vae": lambda: vae.run(session),
+        "towers": lambda: towers.run(session, words),
+        "unet": lambda: unet.run(session, words),
+        "align": lambda: towers.align(session, words),
+        "adapter": lambda: adapter.run(session, words),
+        "judge": lambda: judge.run(session),
+    }
+    return runs[name]()
+
+
+def export(session, options):
+    words = vocabulary.Vocabulary(options.tokenizer)
+    predictor, text = unet.load(session, words)
+    control = adapter.load(session) if (session.work / "adapter.pt").exists() else None
+    pair = towers.load(session, words)
+    sizes = folders.write_folder(options.out, options.tokenizer, vae.load(session), predictor, text, towers.text_config(words), pair, control)
+    total = sum(size for name, size in sizes.items() if name != "t2i_adapter")
+    session.say(f"wrote {options.out}: {total / 1e6:.1f} MB and the adapter, " + ", ".join(f"{k} {v / 1e6:.2f}" for k, v in sizes.items()))
+
+
+def score(session, options):
+    model = folders.Model(options.out, session.device)
+    classifier = judge.load(session) if (session.work / "judge.pt").exists() else None
+    result, pictures = scoring.score(model, classifier, options.prompts, options.steps, options.guidance, 64 if session.cuda else 16)
+    result |= history(session)
+    scoring.write(result, session.work, options.out / "README.md")
+    torch.save((pictures[:64] * 127).round().to("cpu", torch.int8), session.work / "samples.pt")
+    print(scoring.table(result))
+
+
+def show(session, options):
+    model = folders.Model(options.out, session.device)
+    target = options.out / "sheets"
+    target.mkdir(parents=True, exist_ok=True)
+    pages = {"vae": sheets.reconstructions(model), "showcase": sheets.showcase(model, steps=options.steps, guidance=options.guidance)}
+    if (session.work / "samples.pt").exists():
+        pages["samples"] = sheets.samples(torch.load(session.work / "samples.pt", weights_only=True).float() / 127)
+    if model.adapter is not None:
+        pages["control"] = sheets.control(model, steps=options.steps, guidance=options.guidance)
+    pages["concepts"] = sheets.concepts()
+    for name, page in pages.items():
+        page.save(target / f"{name}.png", optimize=True)
+    session.say(f"sheets in {target}: {', '.join(pages)}")
+
+
+def history(session):
+    """Seconds and samples that each stage has had."""
+    spent = {}
+    for name in STAGES[1:]:
+        path = session.work / f"{name}.pt"
+        if path.exists():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            spent[name] = {"seconds": round(state["spent"]), "samples": state["samples"], "done": state["done"]}
+    return {"stages": spent}
+
+
+def adopt(session, options):
+    for stage, (modules, done) in folders.states_of(options.out).items():
+        start = {"iteration": 0, "spent": 0.0, "samples": 0, "done": done, "note": {}, "average": None}
+        torch.save({"modules": modules, "final": modules} | start, session.work / f"{stage}.pt")
+    for stale in (session.work / "align.pt", *session.work.glob("latents*.pt")):
+        stale.unlink(missing_ok=True)
+    session.say(f"took {options.out} as a start: run the stages unet and later")
+
+
+def plan(session, options):
+    done = history(session)["stages"]
+    for name in STAGES:
+        print(f"{name:8} {session.budget(name):8.0f} s   {done.get(name, '')}")
+
+
+def make_vocabulary(options):
+    if options.clip_merges is None:
+        raise SystemExit("vocabulary needs --clip-merges")
+    if options.tokenizer.resolve() == (ROOT / "models" / "tiny" / "tokenizer").resolve():
+        raise SystemExit("vocabulary needs --tokenizer DIR: the shipped one's numbers are part of the trained model")
+    words = set(vocabulary.EXTRA_WORDS)
+    for seed in range(scenes.TRAIN, scenes.TRAIN + 20000):
+        scene, rng = scenes.example(seed)
+        words |= set(scenes.caption(scene, rng)[0].replace(",", " ").replace("-", " ").split())
+    print(vocabulary.build_vocabulary(options.clip_merges, sorted(words), options.tokenizer), "entries")
+
+
+def main():
+    options = arguments()
+    if options.device_test:
+        options.work, options.out = options.work / "device-test", options.work / "device-test" / "model"
+        options.total, options.pictures, options.prompts, options.steps = min(options.total, 60.0), 128, 4, 4
+    session = Session(options.work, options.total, options.limit, options.device, options.compile, options.threads, options.device_test)
+    command = options.command
+    if command == "plan":
+        return plan(session, options)
+    if command == "concepts":
+        return concepts.write_concepts(options.out if options.out.name == "concepts" else ROOT / "models" / "concepts")
+    if command == "adopt":
+        return adopt(session, options)
+    if command == "vocabulary":
+        return make_vocabulary(options)
+    session.say(f"PyTorch {torch.__version__} on {torch.cuda.get_device_name() if session.cuda else 'the CPU'}")
+    afterwards = {"export": export, "score": score, "sheets": show}
+    for name in (*STAGES, *AFTER) if command == "all" else (command,):
+        if name in afterwards:
+            afterwards[name](session, options)
+        elif not run_stage(name, session, options) and command == "all":
+            session.say(f"stopped in the stage '{name}': run the same command again to go on")
+            return sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

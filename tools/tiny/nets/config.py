@@ -1,0 +1,149 @@
+"""Sizes of every part, in the words of the `config.json` files that ship with the weights.
+
+Why these sizes. Pictures of 128x128 hold eyes and stripes of 4 to 10 pixels. A VAE of factor 8 loses them, so this
+one has three levels and factor 4: latents are 4x32x32. The UNet keeps Stable Diffusion 1.x's topology (three
+cross-attention blocks and a plain one, two layers each, 16 cross-attention layers). What it costs, per evaluation:
+
+| widths            | latent | parameters (f16) | GMAC |
+|-------------------|--------|------------------|------|
+| 64, 64, 96, 128   | 16x16  | 16.3 MB          | 0.45 |
+| 32, 64, 96, 128   | 32x32  | 14.0 MB          | 1.17 |
+| 32, 64, 128, 128  | 32x32  | 17.5 MB          | 1.30 | <- chosen
+| 48, 64, 128, 160  | 32x32  | 22.0 MB          | 1.81 |
+| 64, 64, 96, 128   | 32x32  | 16.3 MB          | 2.25 |
+
+25 steps with guidance are then 65 GMAC: seconds on two processor cores. A narrow first level is where the saving
+lies (five self-attentions over 1024 tokens live there); the capacity sits in the two lowest levels.
+Norm groups are few (8), so that at 32 channels a group still has four members and relative colour survives.
+"""
+
+LATENT_SCALE = 0.18215
+TEXT_WIDTH = 128
+TOKENS = 77
+
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "act_fn": "silu",
+    "block_out_channels": [32, 32, 64],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "force_upcast": False,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_add_attention": True,
+    "norm_num_groups": 8,
+    "out_channels": 3,
+    "sample_size": 128,
+    "scaling_factor": LATENT_SCALE,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "use_post_quant_conv": True,
+    "use_quant_conv": True,
+}
+
+UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "act_fn": "silu",
+    "attention_head_dim": 4,
+    "block_out_channels": [32, 64, 128, 128],
+    "center_input_sample": False,
+    "cross_attention_dim": TEXT_WIDTH,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 8,
+    "out_channels": 4,
+    "sample_size": 32,
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    "use_linear_projection": False,
+}
+
+TEXT = {
+    "architectures": ["CLIPTextModel"],
+    "attention_dropout": 0.0,
+    "hidden_act": "quick_gelu",
+    "hidden_size": TEXT_WIDTH,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "intermediate_size": 512,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": TOKENS,
+    "model_type": "clip_text_model",
+    "num_attention_heads": 4,
+    "num_hidden_layers": 4,
+    "projection_dim": 128,
+}  # vocabulary size and the special tokens' numbers are added from the vocabulary
+
+VISION = {
+    "architectures": ["CLIPVisionModelWithProjection"],
+    "attention_dropout": 0.0,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 128,
+    "image_size": 128,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "intermediate_size": 512,
+    "layer_norm_eps": 1e-05,
+    "model_type": "clip_vision_model",
+    "num_attention_heads": 4,
+    "num_channels": 3,
+    "num_hidden_layers": 4,
+    "patch_size": 16,
+    "projection_dim": 128,
+}
+
+PREPROCESSOR = {  # how pictures go into the vision tower: plain -1..1, not the original CLIP's means and deviations
+    "crop_size": {"height": 128, "width": 128},
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "CLIPImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"shortest_edge": 128},
+}
+
+ADAPTER = {
+    "_class_name": "T2IAdapter",
+    "adapter_type": "full_adapter",
+    "channels": UNET["block_out_channels"],
+    "downscale_factor": 4,
+    "in_channels": 1,
+    "num_res_blocks": 2,
+}
+
+SCHEDULER = {
+    "_class_name": "PNDMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+}
+
+MODEL_INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.42.1",
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "PNDMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}

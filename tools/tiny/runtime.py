@@ -1,0 +1,238 @@
+"""What every stage of training shares: the device, the clock, averages of weights, and a state to resume from."""
+
+import math
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+
+class Session:
+    """One run of the tool: where it works, on what, and until when.
+
+    `total` seconds are divided over the stages by `SHARES`; `limit` is how long this process may run. A stage that
+    meets the limit saves itself and goes on in the next run of the same command.
+    """
+
+    SHARES = {"data": 0.06, "vae": 0.22, "towers": 0.09, "unet": 0.46, "align": 0.03, "adapter": 0.07, "judge": 0.04}
+
+    def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False):
+        self.work = Path(work)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.total = total
+        self.started = time.monotonic()
+        self.deadline = self.started + limit
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.cuda = self.device.type == "cuda"
+        self.compile_models = self.cuda if compile_models == "auto" else compile_models == "yes"
+        self.small = small
+        self.kept = {}  # what several stages of one run share: the pictures on the device
+        torch.manual_seed(time.time_ns() % 2**31)
+        if self.cuda:
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True
+        else:
+            torch.set_num_threads(threads or os.cpu_count())
+
+    def budget(self, stage):
+        return self.SHARES[stage] * self.total
+
+    def out_of_time(self):
+        return time.monotonic() >= self.deadline
+
+    def batch(self, on_gpu, on_cpu):
+        return 4 if self.small else on_gpu if self.cuda else on_cpu
+
+    def autocast(self):
+        """bf16 on a GPU. Not on CPUs, where its convolution gradients were measured to be 2.8 times slower."""
+        return torch.autocast("cuda", torch.bfloat16) if self.cuda else nullcontext()
+
+    def place(self, module):
+        """Moves a module to the device, convolutions in the layout that is fastest there."""
+        module = module.to(self.device)
+        return module.to(memory_format=torch.channels_last) if self.cuda else module
+
+    def compiled(self, module):
+        """The module compiled for fixed shapes where that is wanted and works; else the module itself."""
+        if not self.compile_models:
+            return module
+        fast = torch.compile(module, dynamic=False)
+
+        def call(*args):
+            if self.compile_models:
+                try:
+                    return fast(*args)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:
+                    self.give_up_compiling(error)
+            return module(*args)
+
+        return call
+
+    def give_up_compiling(self, error):
+        """From here on nothing is compiled: a compiler's failure must not end a timed run."""
+        self.compile_models = False
+        self.say(f"compiling failed, going on without: {type(error).__name__}: {str(error)[:300]}")
+
+    def say(self, *words):
+        print(f"[{time.monotonic() - self.started:7.1f} s]", *words, flush=True)
+
+
+class Average:
+    """An exponential moving average of parameters that warms up with their number of steps."""
+
+    def __init__(self, parameters, decay):
+        self.parameters = list(parameters)
+        self.values = [p.detach().clone() for p in self.parameters]
+        self.decay, self.steps = decay, 0
+
+    @torch.no_grad()
+    def update(self):
+        self.steps += 1
+        rate = 1 - min(self.decay, (self.steps + 1) / (self.steps + 15))
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], rate)
+
+    @torch.no_grad()
+    def swap(self):
+        """Exchanges the averages with the parameters; calling it again undoes it."""
+        for p, v in zip(self.parameters, self.values):
+            p.data, v.data = v.data.clone(), p.data.clone()
+
+
+def learning_rate(progress, iteration, warm_up, flat=0.0, floor=0.01):
+    """Share of the peak rate: a linear warm-up, flat until `flat` of the way, then a cosine down to `floor`."""
+    ramp = min(1.0, (iteration + 1) / warm_up)
+    t = max(0.0, (progress - flat) / (1 - flat))
+    return ramp * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, t))))
+
+
+class Trainer:
+    """Modules under training with their optimiser, average and resumable state.
+
+    `groups` are (parameters, rate factor) pairs; all of them are averaged. `steps()` yields the progress 0..1 of the
+    stage's time budget, over all runs, until it is used up or the session ends.
+    """
+
+    SAVE_EVERY = 120
+
+    def __init__(self, session, stage, modules, groups, rate, decay=0.999, weight_decay=1e-3, betas=(0.9, 0.99), budget=None):
+        self.session, self.stage, self.modules, self.rate = session, stage, modules, rate
+        self.budget = session.budget(stage) if budget is None else budget
+        self.path = session.work / f"{stage}.pt"
+        self.parameters = [p for parameters, _ in groups for p in parameters]
+        self.factors = [factor for _, factor in groups]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": list(parameters)} for parameters, _ in groups],
+            lr=rate, betas=betas, weight_decay=weight_decay, fused=session.cuda,
+        )  # fmt: skip
+        self.average = Average(self.parameters, decay)
+        self.iteration, self.spent, self.samples, self.done, self.note = 0, 0.0, 0, False, {}
+        self._losses, self._said = [], time.monotonic()
+        self._load()
+
+    def _load(self):
+        if not self.path.exists():
+            return
+        state = torch.load(self.path, map_location=self.session.device, weights_only=True)
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+        if state.get("average"):
+            for value, saved in zip(self.average.values, state["average"]):
+                value.copy_(saved)
+            self.optimiser.load_state_dict(state["optimiser"])
+        else:  # weights alone were brought here
+            self.average = Average(self.parameters, self.average.decay)
+        self.average.steps = self.iteration = state["iteration"]
+        self.spent, self.samples, self.done, self.note = state["spent"], state["samples"], state["done"], state["note"]
+
+    def _finite(self):
+        """Whether all weights are still numbers."""
+        return bool(torch.stack(torch._foreach_norm([p.detach() for p in self.parameters])).isfinite().all())
+
+    def _go_back(self):
+        """After a step that broke the weights: the last saved state again, and half the rate."""
+        self.rate /= 2
+        self.session.say(f"{self.stage}: the loss is no number any more; going back, rate {self.rate:g} from here")
+        if not self.path.exists():
+            raise SystemExit(f"{self.stage}: nothing to go back to; start again with a smaller rate")
+        spent = self.spent
+        self._load()
+        self.spent = spent
+
+    def save(self):
+        """Writes the state beside its name, then renames it; `final` weights are the averages."""
+        if not self._finite():
+            return self._go_back()
+        self.average.swap()
+        final = {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in self.modules.items()}
+        self.average.swap()
+        state = {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "final": final, "average": self.average.values, "optimiser": self.optimiser.state_dict(),
+            "iteration": self.iteration, "spent": self.spent, "samples": self.samples, "done": self.done, "note": self.note,
+        }  # fmt: skip
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
+
+    def steps(self):
+        last = time.monotonic()
+        saved = last - max(0, self.SAVE_EVERY - 20)  # the first time soon: something to go back to
+        while self.spent < self.budget and not self.session.out_of_time():
+            yield self.spent / self.budget
+            now = time.monotonic()
+            self.spent, last = self.spent + now - last, now
+            if now - saved > self.SAVE_EVERY:
+                self.save()
+                saved = last = time.monotonic()
+        self.done = self.spent >= self.budget
+        self.save()
+        self.session.say(f"{self.stage}: {self.iteration} steps, {self.samples} samples, {self.spent:.0f} of {self.budget:.0f} s")
+
+    def step(self, loss, samples, rate):
+        """One optimiser step at `rate` times the peak rate."""
+        for group, factor in zip(self.optimiser.param_groups, self.factors):
+            group["lr"] = self.rate * factor * rate
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
+            loss.backward()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the backward pass is compiled only now
+            if not self.session.compile_models:
+                raise
+            self.session.give_up_compiling(error)
+            return
+        torch.nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], 1.0)
+        self.optimiser.step()
+        self.average.update()
+        self.iteration += 1
+        self.samples += samples
+
+    def report(self, every=15.0, **values):
+        """Keeps values (tensors stay on the device) and says their means every so many seconds."""
+        self._losses.append({k: v.detach() if torch.is_tensor(v) else v for k, v in values.items()})
+        if time.monotonic() - self._said < every:
+            return
+        recent = self._losses[-50:]
+        means = {}
+        for key in values:
+            kept = [float(row[key]) for row in recent if key in row]
+            means[key] = sum(kept) / len(kept)
+        self._losses, self._said = [], time.monotonic()
+        if not all(math.isfinite(v) for v in means.values()):
+            return self._go_back()
+        text = "  ".join(f"{k} {v:.4f}" for k, v in means.items())
+        self.session.say(f"{self.stage} {100 * self.spent / self.budget:5.1f} %  step {self.iteration}  {text}")
+
+
+def final_weights(session, stage, name):
+    """The averaged weights that a stage ended with (or has reached so far)."""
+    path = session.work / f"{stage}.pt"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: run the stage '{stage}' first")
+    state = torch.load(path, map_location=session.device, weights_only=True)
+    return state.get("final", state["modules"])[name]

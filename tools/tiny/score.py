@@ -1,0 +1,115 @@
+"""The scores of a model folder: a table for people, JSON for machines."""
+
+import json
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .stages import judge as judging
+from .stages.adapter import outline_iou, outlines
+from .world import scenes
+
+ROWS = [  # key, what it says, unit, what is wanted
+    ("vae_psnr", "VAE: PSNR of held-out pictures", "dB", 27.0),
+    ("retrieval", "Towers: own caption first among 64", "%", 90.0),
+    ("alignment_real", "Text alignment of real pictures (cosine)", "", None),
+    ("alignment", "Text alignment of samples (cosine)", "", None),
+    ("alignment_share", "Alignment of samples, share of the real pictures'", "%", 90.0),
+    ("kind", "Subject's class recognised", "%", 90.0),
+    ("colour", "Subject's colour recognised", "%", 85.0),
+    ("place", "Place recognised", "%", 95.0),
+    ("side", "Left/right as told", "%", 80.0),
+    ("control_iou", "Outlines with the control: IoU with the condition", "", 0.6),
+    ("free_iou", "Outlines without it: IoU with the same condition", "", None),
+]
+_MARKS = ("<!-- scores -->", "<!-- /scores -->")
+
+
+def held_out(count):
+    """`count` held-out prompts: scenes, captions, whether the caption tells sides, and the real pictures in -1..1."""
+    found = []
+    for seed in range(scenes.PROMPTS, scenes.PROMPTS + count):
+        scene, rng = scenes.example(seed)
+        caption, sided = scenes.caption(scene, rng)
+        picture = np.asarray(scenes.render(scene)[0], np.float32) / 127.5 - 1
+        found.append((scene, caption, sided, torch.from_numpy(picture).permute(2, 0, 1)))
+    chosen, captions, sided, pictures = zip(*found)
+    return chosen, list(captions), sided, torch.stack(pictures)
+
+
+def score(model, judge, prompts=256, steps=25, guidance=5.0, batch=64):
+    """Everything `ROWS` names, as far as the folder has the parts for it; also the samples themselves."""
+    chosen, captions, sided, real = held_out(prompts)
+    real = real.to(model.device)
+    error = F.mse_loss(model.reconstruct(real), real, reduction="none").mean().item()
+    result = {"vae_psnr": 10 * math.log10(4 / error), "prompts": prompts, "steps": steps, "guidance": guidance}
+    samples = model.sample(captions, 1, steps, guidance, batch=batch)
+    if model.vision is not None:
+        text, seen, made = model.embed_text(captions), model.embed_pictures(real), model.embed_pictures(samples)
+        hits = [(seen[i : i + 64] @ text[i : i + 64].T).argmax(1).cpu() == torch.arange(len(seen[i : i + 64])) for i in range(0, prompts, 64)]
+        result["retrieval"] = 100 * torch.cat(hits).float().mean().item()
+        result["alignment_real"], result["alignment"] = (seen * text).sum(1).mean().item(), (made * text).sum(1).mean().item()
+        result["alignment_share"] = 100 * result["alignment"] / result["alignment_real"]
+    if judge is not None:
+        result |= _judged(judge, samples, chosen, sided)
+        result |= {f"real_{k}": v for k, v in _judged(judge, real, chosen, sided).items()}
+    if model.adapter is not None:
+        conditions = outlines(real)
+        led = model.sample(captions, 2, steps, guidance, conditions, batch)
+        result["control_iou"] = outline_iou(outlines(led), conditions)
+        result["free_iou"] = outline_iou(outlines(samples), conditions)
+    return result, samples
+
+
+@torch.no_grad()
+def _judged(judge, pictures, chosen, sided):
+    """Percentages of what the classifier finds of what the captions asked for.
+
+    One subject: whichever slot looks most occupied is taken for it. Two: the left and the right slot, in either order
+    if the caption told no sides. Colours count in photos only, places everywhere but in sketches.
+    """
+    outputs = [torch.cat(part).float().softmax(1).cpu() for part in zip(*(judge(x) for x in pictures.split(64)))]
+    tally = {"kind": [], "colour": [], "place": [], "side": []}
+    for i, (scene, told) in enumerate(zip(chosen, sided)):
+        truth = scenes.labels(scene)
+        if scene["style"] != "sketch":
+            tally["place"].append(outputs[0][i].argmax().item() == truth[0])
+        if scene["count"] == 3:
+            continue
+        wanted = [(truth[2 + 2 * s], truth[3 + 2 * s], s) for s in range(3) if truth[2 + 2 * s]]
+        slots = [0, 2] if len(wanted) == 2 else [min(range(3), key=lambda s: outputs[2 + 2 * s][i, 0].item())]
+        seen = [(outputs[2 + 2 * s][i, 1:].argmax().item() + 1, outputs[3 + 2 * s][i].argmax().item(), s) for s in slots]
+        if len(wanted) == 2 and [w[0] for w in wanted] != [s[0] for s in seen] and sorted(w[0] for w in wanted) == sorted(s[0] for s in seen):
+            seen = seen[::-1]  # the right two in the other order
+        for want, see in zip(wanted, seen):
+            tally["kind"].append(want[0] == see[0])
+            if scene["style"] == "photo" and want[0] == see[0]:
+                tally["colour"].append(want[1] == see[1])
+            if told and want[0] == see[0] and want[2] != 1:
+                tally["side"].append(want[2] == see[2])
+    return {k: 100 * float(np.mean(v)) if v else float("nan") for k, v in tally.items()}
+
+
+def table(result):
+    """The scores as a Markdown table."""
+    lines = ["| what | reached | on real pictures | wanted |", "|---|---|---|---|"]
+    for key, what, unit, wanted in ROWS:
+        if key in result:
+            digits = 3 if unit == "" else 1
+            real = f"{result['real_' + key]:.1f} {unit}" if "real_" + key in result else ""
+            aim = f"at least {wanted:g} {unit}".strip() if wanted else ""
+            lines.append(f"| {what} | {result[key]:.{digits}f} {unit} | {real} | {aim} |".replace("  ", " "))
+    lines.append(f"\n{result['prompts']} held-out prompts, {result['steps']} steps, guidance {result['guidance']:g}.")
+    return "\n".join(lines)
+
+
+def write(result, folder, card):
+    """`scores.json` into `folder`, and the table between the card's marks if it has them."""
+    (folder / "scores.json").write_text(json.dumps(result, indent=2) + "\n")
+    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    if all(mark in text for mark in _MARKS):
+        before, rest = text.split(_MARKS[0], 1)
+        after = rest.split(_MARKS[1], 1)[1]
+        card.write_text(f"{before}{_MARKS[0]}\n{table(result)}\n{_MARKS[1]}{after}", encoding="utf-8")

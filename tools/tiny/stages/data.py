@@ -1,0 +1,105 @@
+"""Rendering the world: blocks of pictures with their captions' tokens and labels, written once and kept on disk."""
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..nets.config import TOKENS
+from ..vocabulary import Vocabulary
+from ..world import scenes
+
+BLOCK = 1024
+CAPTIONS = 4
+VALIDATION = 512
+
+
+def _render(job):
+    path, tokenizer, first, count, captions = job
+    vocabulary = Vocabulary(tokenizer)
+    pictures = np.empty((count, 128, 128, 3), np.uint8)
+    tokens = np.empty((count, captions, TOKENS), np.int16)
+    labels = np.empty((count, 8), np.uint8)
+    for i in range(count):
+        scene, rng = scenes.example(first + i)
+        pictures[i] = np.asarray(scenes.render(scene)[0])
+        tokens[i] = [vocabulary.encode(scenes.caption(scene, rng)[0], TOKENS) for _ in range(captions)]
+        labels[i] = scenes.labels(scene)
+    temporary = path + ".tmp"
+    with open(temporary, "wb") as file:
+        np.savez(file, pictures=pictures, tokens=tokens, labels=labels)
+    os.replace(temporary, path)
+    return path
+
+
+def run(session, tokenizer, processes=None, most=160 * BLOCK):
+    """Renders blocks until the stage's time is up or there are `most` pictures; at least one block and the validation."""
+    folder = session.work / "data"
+    folder.mkdir(exist_ok=True)
+    finished = folder / "finished"  # later stages rely on the number of pictures
+    if finished.exists():
+        return
+    size = 64 if session.small else BLOCK
+    jobs = [(str(folder / "validation.npz"), str(tokenizer), scenes.VALIDATION, 64 if session.small else VALIDATION, 1)]
+    for block in range(max(1, most // size)):
+        jobs.append((str(folder / f"train{block:04}.npz"), str(tokenizer), scenes.TRAIN + block * BLOCK, size, CAPTIONS))
+    missing = [job for job in jobs if not Path(job[0]).exists()]
+    until = time.monotonic() + session.budget("data")
+    processes = processes or os.cpu_count()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes) as pool:
+        for start in range(0, len(missing), processes):
+            pool.map(_render, missing[start : start + processes], chunksize=1)
+            enough = Path(jobs[1][0]).exists()
+            if enough and (time.monotonic() > until or session.out_of_time()):
+                break
+    finished.touch()
+    session.say(f"data: {len(list(folder.glob('train*.npz')))} blocks of {size} pictures")
+
+
+class Pictures:
+    """Rendered pictures with tokens and labels, on the device as bytes."""
+
+    def __init__(self, session, validation=False):
+        names = sorted((session.work / "data").glob("validation.npz" if validation else "train*.npz"))
+        if not names:
+            raise SystemExit(f"no pictures in {session.work / 'data'}: run the stage 'data' first")
+        parts = []
+        for name in names:
+            with np.load(name) as block:
+                parts.append({k: torch.from_numpy(block[k]) for k in ("pictures", "tokens", "labels")})
+        self.pictures, self.tokens, self.labels = (
+            torch.cat([part[k].to(session.device) for part in parts]) for k in ("pictures", "tokens", "labels")
+        )
+        self.session = session
+
+    @classmethod
+    def of(cls, session, validation=False):
+        """The session's pictures, read once."""
+        key = "validation" if validation else "train"
+        if key not in session.kept:
+            session.kept[key] = cls(session, validation)
+        return session.kept[key]
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def draw(self, count):
+        """Random indices."""
+        return torch.randint(len(self), (count,), device=self.session.device)
+
+    def images(self, indices, crop=None):
+        """[b, 3, s, s] in -1..1; with `crop`, the same random square of that size of each."""
+        chosen = self.pictures
+        if crop and crop < 128:
+            y, x = (int(v) for v in np.random.randint(0, 129 - crop, 2))
+            chosen = chosen[:, y : y + crop, x : x + crop]
+        return chosen[indices].permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def captions(self, indices):
+        """One of each picture's captions at random: [b, 77] token numbers."""
+        which = torch.randint(self.tokens.shape[1], (len(indices),), device=indices.device)
+        return self.tokens[indices, which].long()

@@ -1,0 +1,48 @@
+"""The training pictures' latents, encoded once."""
+
+import torch
+import torch.nn.functional as F
+
+from ..nets.config import LATENT_SCALE
+from . import vae
+from .data import Pictures
+
+_MOST_NOISE = 0.1  # a channel that the decoder hardly reads may be noisier than that: no need to learn its noise
+
+
+class Latents:
+    """Latents [n, 4, s/4, s/4] of all training pictures, scaled to unit variance, and their mean deviation [4]."""
+
+    def __init__(self, session, data=None, size=128):
+        path = session.work / f"latents{size}.pt"
+        if path.exists():
+            kept = torch.load(path, map_location=session.device, weights_only=True)
+        else:
+            kept = self._encode(session, data or Pictures.of(session), size)
+            torch.save(kept, path)
+        self.mean, self.deviation = kept["mean"], kept["deviation"]
+        self.session = session
+
+    @staticmethod
+    @torch.no_grad()
+    def _encode(session, data, size):
+        model = session.place(vae.load(session))
+        means, variances = [], torch.zeros(4, device=session.device)
+        parts = torch.arange(len(data), device=session.device).split(session.batch(512, 16))
+        for part in parts:
+            x = data.images(part)
+            if size != 128:
+                x = F.avg_pool2d(x, 128 // size)
+            mean, log_variance = model.encode(x)
+            means.append((mean * LATENT_SCALE).half())
+            variances += log_variance.exp().mean((0, 2, 3)) / len(parts)
+        session.say(f"encoded {len(data)} pictures of {size}x{size}")
+        deviation = (variances.sqrt() * LATENT_SCALE).clamp(max=_MOST_NOISE)
+        return {"mean": torch.cat(means), "deviation": deviation}
+
+    def __len__(self):
+        return len(self.mean)
+
+    def draw(self, indices):
+        z = self.mean[indices].float()
+        return z + self.deviation[:, None, None] * torch.randn_like(z)

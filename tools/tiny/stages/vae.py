@@ -1,0 +1,126 @@
+"""Training the autoencoder.
+
+Plain training stays gray for a long time. So first the encoder alone learns to put luma and two colour differences,
+averaged over each latent's square, into three channels (which leaves latents that look like a small picture: easy to
+denoise, too); then everything; at last the decoder alone, against slightly noisy latents. Then the latents are
+whitened and scaled once, inside quant_conv and post_quant_conv, so that Stable Diffusion's 0.18215 stays true.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..nets import config
+from ..nets.vae import AutoencoderKL
+from ..runtime import Trainer, final_weights
+from .data import Pictures
+
+_ENCODER_ALONE, _DECODER_ALONE = 0.05, 0.80
+
+
+def anchor(pictures):
+    """Luma, red-green and blue-yellow at latent size, about unit variance: what three latent channels start from."""
+    r, g, b = F.avg_pool2d(pictures, 4).unbind(1)
+    return torch.stack([(r + g + b) / 1.5, (r - g) * 2.6, (b - (r + g) / 2) * 2.3], 1)
+
+
+def _edges_loss(p, q):
+    """L1 of the gradients at full and half size, plus L1 at half size."""
+    loss = 0.0
+    for level in range(2):
+        loss = loss + (p.diff(dim=3) - q.diff(dim=3)).abs().mean() + (p.diff(dim=2) - q.diff(dim=2)).abs().mean()
+        if level == 0:
+            p, q = F.avg_pool2d(p, 2), F.avg_pool2d(q, 2)
+            loss = loss + 0.5 * (p - q).abs().mean()
+    return loss
+
+
+def _crop(session, progress):
+    """Side of the squares to train on: growing; on a GPU in few sizes, for each is compiled anew."""
+    if session.cuda:
+        return 64 if progress < 0.6 else 128
+    return 32 if progress < 0.2 else 64 if progress < 0.97 else 128
+
+
+def run(session):
+    model = session.place(AutoencoderKL(config.VAE))
+    with torch.no_grad():  # start nearly noiseless
+        model.quant_conv.bias[4:] -= 5.0
+        model.quant_conv.weight[4:] *= 0.3
+    encoder = [*model.encoder.parameters(), *model.quant_conv.parameters()]
+    decoder = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
+    trainer = Trainer(session, "vae", {"vae": model}, [(encoder, 1.0), (decoder, 1.0)], 2e-3, 0.999, 1e-4)
+    if trainer.done:
+        return True
+    data = Pictures.of(session)
+    encode, decode = session.compiled(model.encode), session.compiled(model.decode)
+    for progress in trainer.steps():
+        crop = _crop(session, progress)
+        batch = max(1, session.batch(256, 8) * 64**2 // crop**2 // (2 if crop == 32 else 1))
+        x = data.images(data.draw(batch), crop)
+        if np.random.random() < 0.5:
+            x = x.flip(3)
+        if np.random.random() < 0.08:  # unusual colours: concepts will bring them
+            x = x[:, torch.randperm(3, device=x.device)]
+        joint = progress < _DECODER_ALONE
+        with session.autocast():
+            mean, log_variance = (t.float() for t in encode(x))
+            anchored = (mean[:, :3] - anchor(x)).pow(2).mean()
+            if progress < _ENCODER_ALONE:
+                loss = anchored
+                trainer.report(anchored=anchored)
+            else:
+                z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+                if not joint:  # still wants a gradient, or the compiled decoder would be compiled again
+                    z = (z + 0.03 * torch.randn_like(z)).detach().requires_grad_()
+                y = decode(z).float()
+                squared = F.mse_loss(y, x)
+                loss = (y - x).abs().mean() + 1.5 * squared + 0.4 * _edges_loss(y, x)
+                if joint:
+                    divergence = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
+                    loss = loss + 1e-4 * divergence + (0.25 * max(0.0, 1 - 2 * progress) + 0.03) * anchored
+                trainer.report(loss=loss, squared=squared, anchored=anchored)
+        rate = (1 - progress / _ENCODER_ALONE) * 0.9 + 0.1 if progress < _ENCODER_ALONE else 0.5 * (1 + math.cos(math.pi * progress)) + 0.02
+        trainer.step(loss, batch, rate * min(1.0, (trainer.iteration + 1) / 50))
+    held_out = Pictures.of(session, validation=True)
+    pictures = held_out.images(torch.arange(min(64, len(held_out)), device=session.device))
+    session.say(f"vae: {psnr(load(session), pictures):.1f} dB on held-out pictures")
+    return trainer.done
+
+
+def load(session, data=None):
+    """The trained autoencoder, its latents whitened, ready to use."""
+    model = AutoencoderKL(config.VAE).to(session.device)
+    model.load_state_dict(final_weights(session, "vae", "vae"))
+    model.eval().requires_grad_(False)
+    _whiten(session, model, data or Pictures.of(session, validation=True))
+    return model
+
+
+@torch.no_grad()
+def _whiten(session, model, data):
+    """Folds mean and covariance into the 1x1 convolutions: latents times the scaling factor become N(0, 1), uncorrelated."""
+    indices = torch.arange(min(256, len(data)), device=session.device)
+    latents = torch.cat([model.encode(data.images(part))[0] for part in indices.split(32)])
+    flat = latents.transpose(0, 1).flatten(1).double()
+    mean = flat.mean(1)
+    values, vectors = torch.linalg.eigh(torch.cov(flat))
+    whiten = (vectors * values.clamp(min=1e-8).rsqrt()) @ vectors.T / config.LATENT_SCALE
+    restore = torch.linalg.inv(whiten)
+    quant, post = model.quant_conv, model.post_quant_conv
+    weight, bias = quant.weight[:, :, 0, 0].double(), quant.bias.double()
+    spread = whiten.diagonal().abs().log() * 2
+    quant.weight.copy_(torch.cat([whiten @ weight[:4], weight[4:]])[:, :, None, None])
+    quant.bias.copy_(torch.cat([whiten @ (bias[:4] - mean), bias[4:] + spread]))
+    after = post.weight[:, :, 0, 0].double()
+    post.bias.copy_(post.bias.double() + after @ mean)
+    post.weight.copy_((after @ restore)[:, :, None, None])
+
+
+@torch.no_grad()
+def psnr(model, pictures, size=32):
+    """Peak signal-to-noise ratio in dB of pictures [n, 3, s, s] against their reconstructions, over all their pixels."""
+    squared = [F.mse_loss(model.decode(model.encode(x)[0]).clamp(-1, 1), x, reduction="none").mean((1, 2, 3)) for x in pictures.split(size)]
+    return 10 * math.log10(4 / torch.cat(squared).mean().item())

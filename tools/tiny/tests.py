@@ -1,0 +1,141 @@
+"""Tests of the world and of what training rests on: `python -m tools.tiny.tests`. A minute on one core."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import diffusion
+from .nets import config
+from .runtime import Session, Trainer
+from .stages import towers
+from .stages.adapter import outline_iou, outlines
+from .stages.vae import _whiten
+from .nets.vae import AutoencoderKL
+from .vocabulary import Vocabulary
+from .world import concepts, scenes
+from .world.subjects import KINDS
+
+_TOKENIZER = Path(__file__).resolve().parents[2] / "models" / "tiny" / "tokenizer"
+
+
+class World(unittest.TestCase):
+    def test_a_seed_gives_the_same_scene_picture_and_caption(self):
+        for seed in range(scenes.VALIDATION, scenes.VALIDATION + 20):
+            (a, rng_a), (b, rng_b) = scenes.example(seed), scenes.example(seed)
+            self.assertEqual(scenes.caption(a, rng_a), scenes.caption(b, rng_b))
+            self.assertEqual(scenes.render(a)[0].tobytes(), scenes.render(b)[0].tobytes())
+
+    def test_every_subject_has_a_mask_where_it_stands(self):
+        for seed in range(60):
+            scene, _ = scenes.example(seed)
+            _, masks = scenes.render(scene)
+            self.assertEqual(len(masks), scene["count"])
+            for mask, (_, x, *_) in zip(masks, scene["subjects"]):
+                columns = np.nonzero((np.asarray(mask) > 127).any(0))[0]
+                self.assertGreater(len(columns), 5)
+                self.assertLess(abs(columns.mean() - x), 16)
+
+    def test_labels_name_what_the_caption_names(self):
+        for seed in range(200):
+            scene, rng = scenes.example(seed)
+            text, _ = scenes.caption(scene, rng)
+            row = scenes.labels(scene)
+            named = [KINDS[k - 1] for k in row[2::2] if k]
+            self.assertEqual(len(named), scene["count"])
+            for kind in named:
+                self.assertIn(kind, text)
+
+    def test_captions_fit_into_the_towers(self):
+        words = Vocabulary(_TOKENIZER)
+        longest = 0
+        for seed in range(3000):
+            scene, rng = scenes.example(seed)
+            longest = max(longest, words.encode(scenes.caption(scene, rng)[0], config.TOKENS).index(words.end))
+        self.assertLess(longest, towers._LONGEST)
+
+    def test_concepts_have_masks_and_placeholders(self):
+        for name, features in concepts.CONCEPTS.items():
+            found = list(concepts.concept_scenes(name))
+            self.assertEqual(len(found), concepts.PICTURES)
+            for scene, text in found:
+                self.assertEqual(text.count("<TOK>"), 1)
+                _, masks = scenes.render(scene)
+                if features["kind"] != "place":
+                    share = (np.asarray(masks[0]) > 127).mean()
+                    self.assertTrue(0.03 < share < 0.6, f"{name} covers {share:.2f}")
+
+    def test_class_words_are_single_tokens(self):
+        words = Vocabulary(_TOKENIZER)
+        for kind in (*KINDS, "place"):
+            self.assertEqual(words.encode(kind, 4)[2:], [words.end] * 2, kind)
+
+
+class Training(unittest.TestCase):
+    def test_outlines_agree_with_themselves_only(self):
+        pictures = []
+        for seed in (1, 2, 3, 4):
+            pictures.append(torch.from_numpy(np.asarray(scenes.render(scenes.example(seed)[0])[0], np.float32) / 127.5 - 1))
+        lines = outlines(torch.stack(pictures).permute(0, 3, 1, 2))
+        self.assertEqual(lines.shape, (4, 1, 128, 128))
+        self.assertAlmostEqual(outline_iou(lines, lines), 1.0)
+        self.assertLess(outline_iou(lines, lines.roll(1, 0)), 0.4)
+        self.assertEqual(outlines(torch.zeros(1, 3, 128, 128)).sum().item(), 0)
+
+    def test_whitening_keeps_reconstructions_and_makes_latents_standard(self):
+        torch.manual_seed(0)
+        model = AutoencoderKL(config.VAE)
+        pictures = torch.randn(8, 3, 32, 32)
+
+        class Few:
+            def __len__(self):
+                return 8
+
+            def images(self, indices):
+                return pictures[indices]
+
+        with torch.no_grad():
+            before = model.decode(model.encode(pictures)[0])
+            with tempfile.TemporaryDirectory() as folder:
+                _whiten(Session(folder, 1, 1, "cpu", threads=1), model, Few())
+            latents = model.encode(pictures)[0]
+            after = model.decode(latents)
+        self.assertLess((before - after).abs().max().item(), 1e-3)
+        covariance = torch.cov((latents * config.LATENT_SCALE).transpose(0, 1).flatten(1))
+        self.assertLess((covariance - torch.eye(4)).abs().max().item(), 1e-2)
+
+    def test_the_sampler_finds_the_mean_that_a_perfect_predictor_knows(self):
+        alphas = diffusion.alphas_cumulative("cpu")
+        target = torch.randn(1, 4, 8, 8)
+
+        def perfect(x, steps, context, features):
+            a = alphas[steps][:, None, None, None]
+            return (x - a.sqrt() * target) / (1 - a).sqrt()
+
+        context = torch.zeros(1, 77, 8)
+        found = diffusion.sample(perfect, context, context, torch.randn(1, 4, 8, 8), 10)
+        self.assertLess((found - target).abs().max().item(), 1e-3)
+
+    def test_training_goes_on_where_it_was_stopped(self):
+        with tempfile.TemporaryDirectory() as folder:
+            state = []
+            for _ in range(2):
+                session = Session(folder, 0.4, 0.12, "cpu", threads=1)
+                layer = torch.nn.Linear(4, 1)
+                trainer = Trainer(session, "layer", {"layer": layer}, [(list(layer.parameters()), 1.0)], 1e-2, budget=60.0)
+                if state:
+                    self.assertEqual(trainer.iteration, state[0])
+                    self.assertTrue(torch.equal(layer.weight, state[1]))
+                    self.assertTrue(all(torch.equal(a, b) for a, b in zip(trainer.average.values, state[2])))
+                for _ in trainer.steps():
+                    x = torch.randn(16, 4)
+                    trainer.step((layer(x) - x.sum(1, keepdim=True)).pow(2).mean(), 16, 1.0)
+                self.assertFalse(trainer.done)
+                state = [trainer.iteration, layer.weight.detach().clone(), [v.clone() for v in trainer.average.values]]
+            self.assertGreater(state[0], 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

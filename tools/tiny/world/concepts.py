@@ -1,0 +1,91 @@
+"""Held-out concepts: characters, animals, things and a place that the training pictures never show.
+
+Each differs from its class by several features of ten pixels and more. `write_concepts` makes one folder for each:
+pictures, captions with `<TOK>` where the concept's words belong, masks, and `concept.json`.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .canvas import Pattern
+from .places import PLACES
+from .scenes import describe, render
+from .subjects import sample_subject
+
+PICTURES = 8
+_PLACES = ("white", "room", "field", "city", "beach", "forest", "mountains", "snow")
+
+CONCEPTS = {
+    "zorp": {
+        "kind": "man", "scale": 1.05, "skin": (110, 200, 120), "hair": (225, 40, 160), "hair_style": "mohawk",
+        "rgb": (245, 205, 50), "pattern": Pattern("rows", (110, 45, 160), 12), "trousers": (230, 110, 40),
+        "antenna": (255, 220, 60), "eye": (150, 20, 20),
+    },
+    "luma": {
+        "kind": "woman", "scale": 1.05, "skin": (95, 150, 235), "hair": (240, 120, 50), "hair_style": "afro",
+        "rgb": (45, 40, 60), "emblem": (250, 215, 60), "eye": (20, 20, 90),
+    },
+    "mimi": {
+        "kind": "cat", "scale": 1.2, "rgb": (60, 185, 185), "pattern": Pattern("spots", (225, 60, 150), 11),
+        "pattern_on_head": True, "horn": (250, 210, 70), "ear": (120, 50, 160), "eye": (255, 150, 40),
+        "collar": (210, 40, 40),
+    },
+    "brix": {
+        "kind": "dog", "scale": 1.15, "rgb": (175, 220, 70), "pattern": Pattern("columns", (40, 60, 140), 13),
+        "ear": (235, 60, 120), "collar": (250, 250, 250), "hat": (235, 60, 120), "eye": (20, 20, 20),
+    },
+    "kurl": {"kind": "chair", "scale": 1.15, "rgb": (30, 60, 140), "pattern": Pattern("checks", (250, 150, 40), 14)},
+    "vesa": {
+        "kind": "vase", "scale": 1.15, "rgb": (25, 120, 110), "handles": (240, 120, 40), "emblem": (250, 235, 200),
+        "flower": (250, 150, 40),
+    },
+    "karo": {
+        "kind": "car", "scale": 1.25, "rgb": (190, 225, 60), "pattern": Pattern("columns", (110, 45, 160), 14),
+        "fin": (225, 40, 160), "hub": (250, 210, 60),
+    },
+    "candy": {"kind": "place"},
+}  # fmt: skip
+
+
+def concept_scenes(name, count=PICTURES, seed=0):
+    """The concept's scenes and captions, `count` of them, the same for the same seed."""
+    rng = np.random.default_rng([seed, list(CONCEPTS).index(name)])
+    features = CONCEPTS[name]
+    for index in range(count):
+        scene = {"style": "photo", "seed": int(rng.integers(2**31)), "count": 1, "size": "normal"}
+        if features["kind"] == "place":
+            scene |= {"place": "candy", "subjects": [], "slots": ()}
+            text = "a photo of <TOK>"
+            if index % 2:
+                guest = sample_subject(rng)
+                scene |= {"subjects": [(guest, rng.uniform(40, 88), rng.uniform(113, 120), rng.uniform(0.8, 1.0))]}
+                text = f"{describe(guest, rng, 0)} in <TOK>"
+        else:
+            subject = {"facing": 1 if rng.random() < 0.5 else -1, "sway": rng.uniform(-1, 1)} | features
+            scale = features["scale"] * rng.uniform(0.85, 1.1)
+            scene |= {"place": _PLACES[index % len(_PLACES)], "slots": ("centre",)}
+            scene["subjects"] = [({"beard": False, "glasses": False} | subject, 64 + rng.uniform(-11, 11), rng.uniform(114, 121), scale)]
+            text = f"a photo of <TOK> {PLACES[scene['place']][0]}"
+        yield scene, text
+
+
+def write_concepts(folder, count=PICTURES):
+    """Writes every concept's folder: NN.png, NN.txt and mask/NN.png (white where the concept is)."""
+    for name, features in CONCEPTS.items():
+        target = Path(folder) / name
+        (target / "mask").mkdir(parents=True, exist_ok=True)
+        for index, (scene, text) in enumerate(concept_scenes(name, count)):
+            picture, masks = render(scene)
+            mask = masks[0].point(lambda v: 255 * (v > 127)) if features["kind"] != "place" else Image.new("L", picture.size, 255)
+            picture.save(target / f"{index:02}.png", optimize=True)
+            mask.convert("1").save(target / "mask" / f"{index:02}.png", optimize=True)
+            (target / f"{index:02}.txt").write_text(text + "\n")
+        about = {
+            "words": [f"<{name}1>", f"<{name}2>"],
+            "class_word": "place" if features["kind"] == "place" else features["kind"],
+            "pictures": count,
+        }
+        (target / "concept.json").write_text(json.dumps(about, indent=2) + "\n")

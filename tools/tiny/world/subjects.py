@@ -1,0 +1,354 @@
+"""What stands in a picture: people, animals and things, each drawn with a `Pen` in units of its own height.
+
+A subject is a dict made by `sample_subject`: `kind`, `facing`, `rgb` and the names that its caption needs; what a
+kind does not draw is ignored. Concepts (see `concepts`) are the same dicts with features that no sample has.
+"""
+
+from .canvas import COLOUR_NAMES, COLOURS, Pattern, Pen, jitter, mixed, scaled, shade
+
+PEOPLE = ("man", "woman", "robot")
+ANIMALS = ("cat", "dog", "rabbit", "bird", "fish")
+THINGS = ("chair", "vase", "car", "house", "ball", "table", "tree", "lamp", "cup")
+KINDS = PEOPLE + ANIMALS + THINGS
+_WEIGHTS = (0.14, 0.14, 0.07) + (0.09, 0.09, 0.06, 0.05, 0.05) + (0.31 / len(THINGS),) * len(THINGS)
+
+HAIR = {
+    "black": (30, 28, 30),
+    "brown": (95, 60, 35),
+    "blonde": (230, 200, 110),
+    "red": (175, 65, 35),
+    "gray": (150, 150, 150),
+    "white": (235, 235, 230),
+}
+SKIN = [(245, 210, 180), (225, 180, 145), (190, 135, 95), (140, 95, 65), (100, 65, 45)]
+PATTERNS = {"striped": ("rows", "columns"), "spotted": ("spots",), "checkered": ("checks",)}
+_PATTERNED = {"man", "woman", "cat", "dog", "rabbit", "fish", "chair", "vase", "ball", "cup", "lamp"}
+_HATTED = {"man", "woman", "cat", "dog", "rabbit"}
+
+# height in pixels at scale 1, and the drawing's own height in units
+HEIGHT = {
+    "man": 92, "woman": 90, "robot": 84, "cat": 62, "dog": 58, "rabbit": 62, "bird": 50, "fish": 42,
+    "chair": 62, "vase": 60, "car": 42, "house": 70, "ball": 42, "table": 44, "tree": 86, "lamp": 74, "cup": 44,
+}  # fmt: skip
+_UNITS = {
+    "man": 100, "woman": 100, "robot": 100, "cat": 60, "dog": 60, "rabbit": 60, "bird": 60, "fish": 40,
+    "chair": 60, "vase": 60, "car": 40, "house": 60, "ball": 45, "table": 40, "tree": 100, "lamp": 80, "cup": 40,
+}  # fmt: skip
+WIDE = {"dog", "car", "house", "table", "fish"}
+
+
+def _pick(rng, options):
+    return options[rng.integers(len(options))]
+
+
+def sample_subject(rng, kind=None):
+    """A random subject of the training world."""
+    kind = kind or KINDS[rng.choice(len(KINDS), p=_WEIGHTS)]
+    s = {"kind": kind, "facing": 1 if rng.random() < 0.5 else -1, "colour": _pick(rng, COLOUR_NAMES)}
+    if kind in ("man", "woman"):
+        s["hair_name"] = _pick(rng, list(HAIR))
+        s["hair"] = jitter(rng, HAIR[s["hair_name"]], 8)
+        s["skin"] = jitter(rng, _pick(rng, SKIN), 6)
+        s["trousers"] = jitter(rng, _pick(rng, [(50, 60, 110), (45, 45, 50), (130, 110, 80), (90, 90, 95)]), 8)
+        s["beard"] = kind == "man" and rng.random() < 0.15
+        s["glasses"] = rng.random() < 0.15
+    if kind in PEOPLE:
+        s["sway"] = rng.uniform(-1, 1)
+        s["arms"] = ("down", "raised", "waving")[rng.choice(3, p=[0.8, 0.1, 0.1])]
+    if kind in ANIMALS:
+        if kind != "fish" and rng.random() < 0.5:
+            s["colour"] = _pick(rng, ["black", "white", "gray", "orange", "brown"])
+        s["eye"] = _pick(rng, [(200, 210, 70), (110, 190, 110), (120, 180, 230)])
+    if kind == "vase" and rng.random() < 0.5:
+        s["flower_name"] = _pick(rng, ["red", "yellow", "pink", "white", "purple"])
+        s["flower"] = jitter(rng, COLOURS[s["flower_name"]])
+    if kind == "house":
+        s["roof"] = jitter(rng, _pick(rng, [(150, 70, 50), (90, 90, 100), (110, 70, 50)]))
+    if kind == "tree" and rng.random() < 0.5:
+        s["colour"] = "green"
+    s["rgb"] = jitter(rng, COLOURS[s["colour"]])
+    if kind in _HATTED and rng.random() < 0.12:
+        s["hat_name"] = _pick(rng, COLOUR_NAMES)
+        s["hat"] = jitter(rng, COLOURS[s["hat_name"]])
+    if kind in _PATTERNED and rng.random() < 0.15:
+        s["pattern_name"] = list(PATTERNS)[rng.choice(3, p=[0.45, 0.4, 0.15])]
+        second = (245, 245, 242) if s["colour"] not in ("white", "yellow") else (40, 40, 45)
+        s["pattern"] = Pattern(_pick(rng, PATTERNS[s["pattern_name"]]), second, rng.uniform(9, 13))
+    return s
+
+
+def draw_subject(canvas, subject, x, base, height):
+    """Draws the subject standing at (x, base), `height` pixels tall without hats, ears and antennae."""
+    kind = subject["kind"]
+    _DRAW[kind](Pen(canvas, x, base, height / _UNITS[kind], subject["facing"]), subject)
+
+
+def _hat(p, s, x, y, r, unit=1.0):
+    if s.get("hat"):
+        p.box(x - r * 0.62, y - unit, x + r * 0.62, y + 13 * unit, s["hat"], radius=2.5 * unit)
+        p.ellipse(x, y - unit, r * 1.15, 2.8 * unit, scaled(s["hat"], 0.85))
+
+
+def _arms(p, s, sleeve, hand):
+    pose, sway = s.get("arms", "down"), s.get("sway", 0.0)
+    for side in (-1, 1):
+        if pose == "raised" or (pose == "waving" and side > 0):
+            elbow, palm = (side * 23, 70 + 2 * sway), (side * 24, 90 + 2 * sway)
+        else:
+            elbow, palm = (side * 17, 50), (side * 20, 38 - side * sway * 8)
+        p.line([(side * 12, 63), elbow, palm], sleeve, 7)
+        p.ellipse(*palm, 3.8, 3.8, hand)
+
+
+def _person(p, s):
+    skin, hair, cloth, pattern = s["skin"], s["hair"], s["rgb"], s.get("pattern")
+    woman, style, head, r = s["kind"] == "woman", s.get("hair_style"), 81, 12.5
+    if woman and not style:
+        p.box(-15.5, head - 26, 15.5, head + 13, hair, radius=12)
+    if style == "afro":
+        p.ellipse(0, head + 5, 21, 19, hair)
+    for side in (-1, 1):
+        if woman:
+            p.box(side * 6 - 2.6, 2, side * 6 + 2.6, 26, skin)
+            p.ellipse(side * 7, 2, 5, 2.6, (60, 40, 40))
+        else:
+            p.box(side * 6.5 - 5, 2, side * 6.5 + 5, 38, s["trousers"])
+            p.ellipse(side * 8, 2, 6.5, 3, (45, 40, 40))
+    _arms(p, s, shade(cloth, 0.86), skin)
+    if woman:
+        p.polygon([(-11, 67), (11, 67), (10, 48), (20, 20), (-20, 20), (-10, 48)], cloth, pattern)
+    else:
+        p.box(-14, 32, 14, 68, cloth, pattern, radius=5)
+    if s.get("emblem"):
+        p.star(0, 53 if not woman else 46, 10, 4.4, s["emblem"])
+    p.box(-4, 65, 4, 73, scaled(skin, 0.93))
+    p.ellipse(0, head, r, r * 1.12, skin)
+    if style == "mohawk":
+        p.polygon([(-4.5, 89), (-7, 107), (-2, 102), (0, 111), (2, 102), (7, 107), (4.5, 89)], hair)
+    elif style != "bald":
+        p.pie(0, head + 1.5, r + 1, r * 1.1, 180, 360, hair)
+        if woman:
+            for side in (-1, 1):
+                p.box(side * 13.5 - 2.2, head - 14, side * 13.5 + 2.2, head + 3, hair)
+    for side in (-1, 1):
+        p.ellipse(side * 5, head - 1, 2.3, 2.7, (255, 255, 255))
+        p.ellipse(side * 5, head - 1.2, 1.5, 1.8, s.get("eye", (40, 30, 30)))
+    if s.get("antenna"):
+        for side in (-1, 1):
+            p.line([(side * 5, head + 11), (side * 10, head + 24)], skin, 2.2)
+            p.ellipse(side * 10, head + 25, 3.6, 3.6, s["antenna"])
+    mouth = (190, 60, 70) if woman else scaled(skin, 0.6)
+    p.line([(-3.5, head - 7), (0, head - 8.4), (3.5, head - 7)], mouth, 1.6)
+    if s.get("beard"):
+        p.polygon([(-10, head - 4), (10, head - 4), (6, head - 15), (-6, head - 15)], hair)
+        p.line([(-3, head - 8), (3, head - 8)], (200, 120, 110), 1.4)
+    if s.get("glasses"):
+        for side in (-1, 1):
+            p.ring(side * 5, head - 1, 4.2, 4.2, (20, 20, 25), 1.4)
+        p.line([(-1.2, head), (1.2, head)], (20, 20, 25), 1.3)
+    _hat(p, s, 0, head + r * 0.75, 15)
+
+
+def _robot(p, s):
+    body, dark, light = s["rgb"], shade(s["rgb"], 0.7), mixed(s["rgb"], (255, 255, 255), 0.45)
+    for side in (-1, 1):
+        p.box(side * 8 - 4, 4, side * 8 + 4, 34, dark)
+        p.box(side * 9 - 8, 0, side * 9 + 8, 7, shade(dark, 0.8), radius=3)
+    _arms(p, s, dark, (205, 205, 212))
+    p.box(-17, 30, 17, 68, body, radius=3)
+    p.box(-11, 44, 11, 62, light, radius=2)
+    for i, lamp in enumerate(((225, 60, 60), (245, 215, 70), (80, 190, 90))):
+        p.ellipse(-7 + 7 * i, 37, 2.4, 2.4, lamp)
+    p.box(-5, 66, 5, 74, dark)
+    p.box(-14, 72, 14, 94, body, radius=4)
+    for side in (-1, 1):
+        p.ellipse(side * 6, 85, 3.8, 3.8, (250, 250, 210))
+        p.ellipse(side * 6, 85, 1.8, 1.8, (30, 30, 40))
+    p.box(-7, 75.5, 7, 78.5, shade(dark, 0.7))
+    p.line([(0, 94), (0, 102)], dark, 2)
+    p.ellipse(0, 103, 3.4, 3.4, s.get("antenna", (230, 70, 60)))
+
+
+def _cat(p, s):
+    fur, dark, pattern, head = s["rgb"], shade(s["rgb"], 0.8), s.get("pattern"), 39
+    p.line([(12, 4), (24, 7), (27, 20), (22, 28)], dark, 4.4)
+    p.ellipse(0, 15, 15.5, 16, fur, pattern)
+    for side in (-1, 1):
+        p.ellipse(side * 6.5, 2.5, 5, 3.5, dark)
+        p.polygon([(side * 14, head + 4), (side * 13, head + 21), (side * 2, head + 11)], fur)
+        p.polygon([(side * 11.6, head + 8), (side * 11.4, head + 16), (side * 5.5, head + 11)], s.get("ear", (240, 170, 170)))
+    p.ellipse(0, head, 15.5, 13.5, fur, pattern if s.get("pattern_on_head") else None)
+    for side in (-1, 1):
+        p.ellipse(side * 6, head + 1, 3.4, 3.7, s["eye"])
+        p.ellipse(side * 6, head + 1, 1.5, 3.2, (15, 15, 15))
+    p.polygon([(-2.2, head - 4), (2.2, head - 4), (0, head - 6.5)], (230, 120, 130))
+    whisker = (250, 250, 250) if sum(fur) < 330 else (70, 70, 70)
+    for side in (-1, 1):
+        for drop in (1.5, -2):
+            p.line([(side * 6, head - 6), (side * 17, head - 6 + drop)], whisker, 0.8)
+    if s.get("horn"):
+        p.polygon([(-4.5, head + 10), (4.5, head + 10), (0, head + 29)], s["horn"])
+    if s.get("collar"):
+        p.box(-11, 23.5, 11, 29, s["collar"], radius=2)
+    _hat(p, s, 0, head + 10, 13, 0.9)
+
+
+def _dog(p, s):
+    fur, dark, pattern = s["rgb"], shade(s["rgb"], 0.72), s.get("pattern")
+    p.line([(-22, 28), (-30, 40)], fur, 4.6)
+    for x, tone in ((-19, fur), (-11, dark), (8, dark), (16, fur)):
+        p.box(x - 3.4, 0, x + 3.4, 18, tone, radius=2)
+    p.box(-25, 13, 22, 34, fur, pattern, radius=9)
+    x, head = 21, 43
+    p.ellipse(x, head, 13, 12.5, fur)
+    p.ellipse(x + 11, head - 4, 8.5, 6.3, mixed(fur, (255, 255, 255), 0.25))
+    p.ellipse(x + 18, head - 2, 2.9, 2.5, (25, 20, 20))
+    p.ellipse(x - 9, head - 2, 5, 11, s.get("ear", dark))
+    p.ellipse(x + 4, head + 3, 2.5, 2.8, (255, 255, 255))
+    p.ellipse(x + 4.4, head + 3, 1.7, 2.0, (20, 15, 15))
+    if s.get("collar"):
+        p.line([(x - 10, head - 9), (x + 3, head - 13)], s["collar"], 4.5)
+    _hat(p, s, x, head + 9.5, 12, 0.9)
+
+
+def _rabbit(p, s):
+    fur, dark, pattern, head = s["rgb"], shade(s["rgb"], 0.82), s.get("pattern"), 34
+    p.ellipse(15, 9, 5.5, 5.5, mixed(fur, (255, 255, 255), 0.5))
+    for side in (-1, 1):
+        p.ellipse(side * 6, 55, 4.4, 15, fur)
+        p.ellipse(side * 6, 54, 2.1, 11, (240, 175, 180))
+    p.ellipse(0, 13, 14, 14, fur, pattern)
+    for side in (-1, 1):
+        p.ellipse(side * 9, 3, 7.5, 3.8, dark)
+    p.ellipse(0, head, 13.5, 12, fur)
+    for side in (-1, 1):
+        p.ellipse(side * 5.5, head + 2, 2.4, 3, (30, 25, 30))
+        p.ellipse(side * 5, head + 3, 0.9, 0.9, (255, 255, 255))
+    p.ellipse(0, head - 3.5, 2.4, 1.8, (230, 120, 140))
+    p.box(-2, head - 9, 2, head - 5, (252, 252, 250))
+    _hat(p, s, 0, head + 9, 9, 0.8)
+
+
+def _bird(p, s):
+    body, dark = s["rgb"], shade(s["rgb"], 0.75)
+    for x in (-3, 5):
+        p.line([(x, 14), (x, 1.5), (x + 4, 1)], (225, 150, 50), 2)
+    p.polygon([(-15, 28), (-33, 22), (-32, 36)], dark)
+    p.ellipse(0, 27, 19, 16, body)
+    p.ellipse(5, 21, 11, 8, mixed(body, (255, 255, 255), 0.45))
+    p.ellipse(-5, 29, 11, 7.5, dark)
+    p.ellipse(13, 44, 11.5, 11, body)
+    p.polygon([(22, 48), (22, 40), (33, 43)], (245, 165, 45))
+    p.ellipse(16, 47, 3, 3, (255, 255, 255))
+    p.ellipse(16.6, 47, 1.7, 1.7, (20, 20, 25))
+
+
+def _fish(p, s):
+    body, dark = s["rgb"], shade(s["rgb"], 0.78)
+    p.polygon([(-16, 20), (-36, 36), (-31, 20), (-36, 4)], dark)
+    p.polygon([(-6, 33), (6, 34), (-10, 43)], dark)
+    p.ellipse(2, 20, 23, 15, body, s.get("pattern"))
+    p.polygon([(2, 20), (-8, 12), (-6, 22)], dark)
+    p.ellipse(14, 24, 4, 4, (255, 255, 255))
+    p.ellipse(15, 24, 2.1, 2.1, (20, 20, 25))
+    p.line([(19, 14), (23, 15)], shade(body, 0.5), 1.4)
+
+
+def _chair(p, s):
+    c, dark, pattern = s["rgb"], shade(s["rgb"], 0.72), s.get("pattern")
+    for side in (-1, 1):
+        p.box(side * 17 - 2.4, 0, side * 17 + 2.4, 26, dark)
+        p.box(side * 10 - 1.8, 6, side * 10 + 1.8, 26, scaled(dark, 0.8))
+    p.box(-18, 28, 18, 62, c, pattern, radius=5)
+    if not pattern:
+        p.box(-11, 36, 11, 55, scaled(c, 0.84), radius=3)
+    p.box(-21, 22, 21, 31, scaled(c, 0.92), radius=3)
+
+
+def _vase(p, s):
+    c, pattern = s["rgb"], s.get("pattern")
+    if s.get("flower"):
+        for dx, y in ((-9, 70), (0, 77), (9, 71)):
+            p.line([(0, 50), (dx, y)], (60, 130, 60), 1.8)
+            p.ellipse(dx, y, 5.5, 5.5, s["flower"])
+            p.ellipse(dx, y, 2, 2, (250, 220, 90))
+    for side in (-1, 1) if s.get("handles") else ():
+        p.ring(side * 17, 34, 9, 11, s["handles"], 4)
+    p.box(-6, 36, 6, 52, scaled(c, 0.9))
+    p.ellipse(0, 22, 18, 20, c, pattern)
+    p.ellipse(0, 52, 9, 3, scaled(c, 1.1))
+    p.box(-10, 0, 10, 5, scaled(c, 0.8), radius=2)
+    if s.get("emblem"):
+        p.star(0, 22, 13, 5.6, s["emblem"])
+    elif not pattern:
+        p.ellipse(-7, 27, 3, 7, mixed(c, (255, 255, 255), 0.4))
+
+
+def _car(p, s):
+    c = s["rgb"]
+    if s.get("fin"):
+        p.polygon([(-20, 20), (-34, 40), (-34, 18)], s["fin"])
+    p.polygon([(-18, 18), (-11, 34), (9, 34), (18, 18)], scaled(c, 0.9))
+    p.polygon([(-14, 19), (-9, 31), (-1, 31), (-1, 19)], (175, 215, 235))
+    p.polygon([(2, 19), (2, 31), (8, 31), (14, 19)], (175, 215, 235))
+    p.box(-32, 6, 32, 21, c, s.get("pattern"), radius=5)
+    p.ellipse(30, 15, 2.6, 2.6, (255, 240, 160))
+    for side in (-1, 1):
+        p.ellipse(side * 18, 6.5, 7, 7, (30, 30, 32))
+        p.ellipse(side * 18, 6.5, 3.4, 3.4, s.get("hub", (190, 190, 195)))
+
+
+def _house(p, s):
+    p.box(-23, 0, 23, 36, s["rgb"], s.get("pattern"))
+    p.polygon([(-29, 36), (0, 62), (29, 36)], s["roof"])
+    p.box(-5, 0, 5, 18, (95, 60, 40))
+    for side in (-1, 1):
+        p.box(side * 14 - 4.4, 19, side * 14 + 4.4, 28, (250, 250, 250))
+        p.box(side * 14 - 3.4, 20, side * 14 + 3.4, 27, (150, 200, 235))
+
+
+def _ball(p, s):
+    c, r, pattern = s["rgb"], 22.5, s.get("pattern")
+    p.ellipse(0, r, r, r, c, pattern)
+    if not pattern:
+        p.ellipse(-2, r * 1.1, r * 0.78, r * 0.78, mixed(c, (255, 255, 255), 0.14))
+        p.ellipse(-7, r * 1.35, r * 0.28, r * 0.24, mixed(c, (255, 255, 255), 0.6))
+
+
+def _table(p, s):
+    c = s["rgb"]
+    for side in (-1, 1):
+        p.box(side * 22 - 2.5, 0, side * 22 + 2.5, 34, shade(c, 0.75))
+        p.box(side * 14 - 2, 6, side * 14 + 2, 34, shade(c, 0.6))
+    p.polygon([(-26, 40), (26, 40), (31, 33), (-31, 33)], c)
+    p.box(-31, 29, 31, 33, shade(c, 0.82))
+
+
+def _tree(p, s):
+    c = s["rgb"]
+    p.polygon([(-6, 0), (6, 0), (3.5, 46), (-3.5, 46)], (110, 75, 45))
+    for x, y, r, tone in ((-15, 52, 16, 0.86), (15, 54, 16, 0.92), (0, 74, 20, 1.0), (-3, 58, 17, 1.08)):
+        p.ellipse(x, y, r, r * 0.94, scaled(c, tone))
+
+
+def _lamp(p, s):
+    c = s["rgb"]
+    p.box(-14, 0, 14, 5, (85, 80, 85), radius=2)
+    p.box(-2, 4, 2, 50, (115, 110, 115))
+    p.polygon([(-11, 78), (11, 78), (21, 46), (-21, 46)], c, s.get("pattern"))
+    p.ellipse(0, 46, 21, 3.2, (255, 245, 190))
+
+
+def _cup(p, s):
+    c = s["rgb"]
+    p.ring(20, 20, 10, 11, shade(c, 0.82), 4.2)
+    p.polygon([(-20, 38), (20, 38), (15, 2), (-15, 2)], c, s.get("pattern"))
+    p.box(-15, 0, 15, 4, shade(c, 0.85), radius=1.5)
+    p.ellipse(0, 38, 20, 4.4, shade(c, 0.7))
+
+
+_DRAW = {
+    "man": _person, "woman": _person, "robot": _robot, "cat": _cat, "dog": _dog, "rabbit": _rabbit, "bird": _bird,
+    "fish": _fish, "chair": _chair, "vase": _vase, "car": _car, "house": _house, "ball": _ball, "table": _table,
+    "tree": _tree, "lamp": _lamp, "cup": _cup,
+}  # fmt: skip
