@@ -119,7 +119,11 @@ fn unets_at_full_size() {
         // 320x8 channels inside of the feed-forward are all that exceeds it at 768x768.
         let large = needs(&published::unet(name, &config, 2, 96, 96, true));
         large.at_most(388.1, 1.1, 643, 22);
-        assert!(large.too_large.keys().all(|operation| operation.starts_with("linear") || operation == "geglu"), "{:?}", large.too_large);
+        assert!(
+            large.too_large.keys().all(|operation| operation.starts_with("linear") || operation == "geglu"),
+            "{:?}",
+            large.too_large
+        );
         needs(&published::unet(name, &config, 1, 96, 96, true)).fits_the_floor();
     }
 }
