@@ -1,4 +1,4 @@
-// The device's peak: {{ chains }} independent chains of vector fma, `rounds` long, kept from being optimised away by the store.
+// The device's peak: {{ chains }} independent chains of vector fma, 16 `rounds` long, kept from being optimised away by the store.
 // y [workgroups * 64] is overwritten.
 struct Sizes { rounds: u32, factor: f32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
@@ -11,8 +11,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
   let factor = vec4<f32>(sizes.factor);
   for (var r = 0u; r < sizes.rounds; r++) {
+//% for step in range(16)
 //% for i in range(chains)
     c{{ i }} = fma(c{{ i }}, factor, factor);
+//% endfor
 //% endfor
   }
   var v = vec4<f32>();

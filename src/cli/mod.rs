@@ -102,7 +102,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
-        Command::Bench(bench) => bench::run(bench, &cli.global).map_err(Failure::Failed),
+        Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
     };

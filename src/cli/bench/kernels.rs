@@ -1,12 +1,11 @@
 //! Kernels one by one, at the shapes of Stable Diffusion 1.x.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
-use super::{Clock, Row, fastest, peak, print};
+use super::{Clock, Row, Terminal, fastest, peak, table};
 use mixofshow::gpu::Gpu;
 use mixofshow::graph::{Graph, Precision, Program, Result, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::MadeUpWeights;
@@ -120,7 +119,7 @@ fn cases() -> Vec<(String, Build)> {
     cases
 }
 
-pub fn run(options: &Options, gpu: &Arc<Gpu>) -> std::result::Result<(), Box<dyn Error>> {
+pub fn run(options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> super::Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let peak = peak::measure(gpu, clock)?;
     let mut rows = Vec::new();
@@ -137,10 +136,8 @@ pub fn run(options: &Options, gpu: &Arc<Gpu>) -> std::result::Result<(), Box<dyn
         rows.push(Row::new(name, 1, seconds, program.flops() as f64, program.bytes() as f64, &peak));
     }
     if options.json {
-        println!("{}", json!({ "adapter": gpu.name(), "clock": clock, "peak": peak, "kernels": rows }));
-    } else {
-        println!("{}: {:.0} GFLOP/s, {:.1} GB/s at most ({clock:?} time)", gpu.name(), peak.gflops, peak.gigabytes);
-        print("kernel", &rows);
+        return terminal.print_json(&json!({ "adapter": gpu.name(), "clock": clock, "peak": peak, "kernels": rows }));
     }
-    Ok(())
+    terminal.note(peak.describe(gpu, clock));
+    terminal.print(table("kernel", &rows))
 }

@@ -4,7 +4,6 @@ mod kernels;
 mod models;
 mod peak;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +11,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde::Serialize;
 
-use crate::cli::Global;
+use super::terminal::Terminal;
+use super::{Global, Result};
 use mixofshow::gpu::{Gpu, Schedule};
 use mixofshow::graph::Program;
 
@@ -84,7 +84,7 @@ impl Row {
     }
 }
 
-fn print(title: &str, rows: &[Row]) {
+fn table(title: &str, rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
     table.set_header([title, "calls", "ms a call", "GFLOP/s", "GB/s", "of peak"]);
@@ -101,11 +101,11 @@ fn print(title: &str, rows: &[Row]) {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    table
 }
 
 /// Seconds of the fastest of `repeat` runs of `program`, after one that warms up.
-fn fastest(program: &Program, repeat: usize, clock: Clock) -> Result<f64, Box<dyn Error>> {
+fn fastest(program: &Program, repeat: usize, clock: Clock) -> Result<f64> {
     program.run();
     program.wait()?;
     let mut best = f64::INFINITY;
@@ -123,12 +123,12 @@ fn fastest(program: &Program, repeat: usize, clock: Clock) -> Result<f64, Box<dy
     Ok(best)
 }
 
-pub fn run(bench: &Bench, device: &Global) -> Result<(), Box<dyn Error>> {
-    let gpu: Arc<Gpu> = device.open()?;
+pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
+    let gpu: Arc<Gpu> = global.open()?;
     match &bench.what {
-        What::Kernels(options) => kernels::run(options, &gpu),
-        What::Unet(options) => models::run(models::Part::Unet, options, &gpu),
-        What::Vae(options) => models::run(models::Part::Vae, options, &gpu),
-        What::Text(options) => models::run(models::Part::Text, options, &gpu),
+        What::Kernels(options) => kernels::run(options, &gpu, terminal),
+        What::Unet(options) => models::run(models::Part::Unet, options, &gpu, terminal),
+        What::Vae(options) => models::run(models::Part::Vae, options, &gpu, terminal),
+        What::Text(options) => models::run(models::Part::Text, options, &gpu, terminal),
     }
 }

@@ -1,13 +1,14 @@
 //! Whole models of well-known sizes, with made-up weights.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::Arc;
 
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::json;
 
-use super::{Clock, Row, fastest, peak, print};
+use crate::cli::Failure;
+
+use super::{Clock, Result, Row, Terminal, fastest, peak, table};
 use mixofshow::gpu::Gpu;
 use mixofshow::graph::{Array, Graph, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
@@ -48,7 +49,7 @@ pub struct Options {
     json: bool,
 }
 
-fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tensor), Box<dyn Error>> {
+fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tensor)> {
     let mut graph = Graph::new();
     let latent = options.size / preset.vae.downscale();
     let output = match part {
@@ -79,9 +80,10 @@ fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tenso
     Ok((graph, output))
 }
 
-pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>) -> Result<(), Box<dyn Error>> {
+pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
-    let preset = preset::preset(&options.preset).ok_or("no such preset")??;
+    let preset =
+        preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
     let (graph, output) = build(part, &preset, options)?;
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
@@ -115,25 +117,20 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>) -> Result<(), Box<dyn 
         Row::new(what, cost.calls, cost.seconds / calls, cost.flops as f64 / calls, cost.bytes as f64 / calls, &peak)
     }));
     if options.json {
-        println!(
-            "{}",
-            json!({
+        return terminal.print_json(&json!({
                 "adapter": gpu.name(), "clock": clock, "peak": peak, "part": format!("{part:?}").to_lowercase(), "preset": options.preset,
                 "size": options.size, "batch": options.batch, "seconds": seconds, "first_seconds": cold, "commands": program.commands(),
                 "kernels": gpu.kernels(), "weight_bytes": planned.0, "activation_bytes": planned.1, "rows": rows,
-            })
-        );
-        return Ok(());
+            }));
     }
-    println!("{}: {:.0} GFLOP/s, {:.1} GB/s at most ({clock:?} time)", gpu.name(), peak.gflops, peak.gigabytes);
-    println!(
+    terminal.note(peak.describe(gpu, clock));
+    terminal.note(format!(
         "{seconds:.3} s a pass, {cold:.3} s the first; {:.1} GFLOP, {} commands, {} kernels; {} MiB weights, {} MiB activations",
         program.flops() as f64 * 1e-9,
         program.commands(),
         gpu.kernels(),
         planned.0 >> 20,
         planned.1 >> 20,
-    );
-    print("operation", &rows);
-    Ok(())
+    ));
+    terminal.print(table("operation", &rows))
 }

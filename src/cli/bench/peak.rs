@@ -1,11 +1,10 @@
 //! What the device can do at most, measured: arithmetic and memory.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Clock;
+use super::{Clock, Result};
 use mixofshow::gpu::{Command, Gpu, Params, Recording, Scalar, Schedule, Slice, Value};
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -14,10 +13,20 @@ pub struct Peak {
     pub gigabytes: f64,
 }
 
+impl Peak {
+    pub fn describe(&self, gpu: &Gpu, clock: Clock) -> String {
+        let clock = match clock {
+            Clock::Wall => "elapsed",
+            Clock::Cpu => "CPU",
+        };
+        format!("{}: {:.0} GFLOP/s, {:.1} GB/s at most ({clock} time)", gpu.name(), self.gflops, self.gigabytes)
+    }
+}
+
 /// Chains of fma and a large copy, the fastest of three each.
-pub fn measure(gpu: &Arc<Gpu>, clock: Clock) -> Result<Peak, Box<dyn Error>> {
+pub fn measure(gpu: &Arc<Gpu>, clock: Clock) -> Result<Peak> {
     const CHAINS: usize = 2;
-    let (groups, rounds) = if gpu.schedule() != Schedule::Staged { (256, 4096) } else { (16384, 4096) };
+    let (groups, rounds) = if gpu.schedule() != Schedule::Staged { (256, 512) } else { (16384, 512) };
     let y = gpu.buffer("peak", groups * 64 * 4)?;
     let arithmetic = Command::Dispatch {
         kernel: "peak",
@@ -50,7 +59,7 @@ pub fn measure(gpu: &Arc<Gpu>, clock: Clock) -> Result<Peak, Box<dyn Error>> {
         flops: 0,
         bytes: 0,
     };
-    let fastest = |command: Command| -> Result<f64, Box<dyn Error>> {
+    let fastest = |command: Command| -> Result<f64> {
         let recording = Recording::new(gpu, &[command])?;
         let mut best = f64::INFINITY;
         for _ in 0..4 {
@@ -61,6 +70,6 @@ pub fn measure(gpu: &Arc<Gpu>, clock: Clock) -> Result<Peak, Box<dyn Error>> {
         }
         Ok(best)
     };
-    let flops = (groups * 64 * rounds) as f64 * (CHAINS * 8) as f64;
+    let flops = (groups * 64 * rounds) as f64 * (CHAINS * 8 * 16) as f64;
     Ok(Peak { gflops: flops / fastest(arithmetic)? * 1e-9, gigabytes: 2.0 * size as f64 / fastest(copy)? * 1e-9 })
 }
