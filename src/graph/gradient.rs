@@ -151,6 +151,11 @@ impl Graph {
             let gradients = operation.gradient(self, &context)?;
             for ((&input, gradient), wanted) in inputs.iter().zip(gradients).zip(&wanted) {
                 let Some(gradient) = gradient.filter(|_| *wanted) else { continue };
+                let (shape, expected) = (self.shape(gradient), self.shape(input));
+                if shape != expected {
+                    let message = format!("the gradient of an input {expected} came out as {shape}: a fault of its rule");
+                    return Err(self.shape_error(operation.name(), message));
+                }
                 found[input.index()] = Some(match found[input.index()] {
                     Some(sum) => self.add(sum, gradient)?,
                     None => gradient,

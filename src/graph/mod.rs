@@ -146,6 +146,11 @@ impl Graph {
         &self.nodes
     }
 
+    /// All values, in the order in which they were made.
+    pub fn tensors(&self) -> impl Iterator<Item = Tensor> + use<> {
+        (0..self.nodes.len() as u32).map(Tensor)
+    }
+
     pub fn shape(&self, tensor: Tensor) -> &Shape {
         &self.node(tensor).shape
     }

@@ -113,7 +113,7 @@ pub fn check(what: &str, named: &[(&str, &[usize])], wanted: &[&str], build: imp
             expected.push(derivative(&graph, output, &upstream, &mut inputs, &weights, along, 1.0 / 64.0));
         }
         let greatest = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        assert!(greatest > 1e-3, "{what}: {name} has no influence");
+        assert!(greatest > 1e-3, "{what}: {name} has too little influence to be measured: {greatest:.1e}");
         for (index, (&found, expected)) in found.values().iter().zip(&expected).enumerate() {
             let error = (f64::from(found) - expected).abs() / greatest;
             assert!(

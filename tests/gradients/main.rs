@@ -7,3 +7,6 @@ mod walk;
 
 #[path = "../common/hashed.rs"]
 mod hashed;
+#[path = "../common/reference.rs"]
+#[allow(dead_code, reason = "these cases have no probes")]
+mod reference;

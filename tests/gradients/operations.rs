@@ -89,13 +89,14 @@ fn norms() {
 
 #[test]
 fn attention() {
-    for (batch, share, tokens, keys, heads, d) in [(1, 1, 1, 3, 1, 2), (2, 1, 3, 4, 2, 3), (4, 2, 2, 5, 1, 4), (3, 3, 2, 2, 3, 2)]
+    for (batch, share, tokens, keys, heads, d) in
+        [(1, 1, 2, 6, 1, 2), (1, 1, 1, 4, 1, 5), (2, 1, 3, 4, 2, 3), (4, 2, 2, 5, 1, 4), (3, 3, 2, 2, 3, 2)]
     {
         let (q, k) = ([batch, tokens, heads * d], [batch / share, keys, heads * d]);
         let named: [(&str, &[usize]); 3] = [("q", &q), ("k", &k), ("v", &k)];
         let what = format!("attention {batch}/{share}, {tokens}x{keys}, {heads} heads of {d}");
-        check(&what, &named, &["q", "k", "v"], |g, t| g.attention(t[0], t[1], t[2], heads, 1.5, false).unwrap());
-        check(&format!("{what}, keys alone"), &named, &["k"], |g, t| g.attention(t[0], t[1], t[2], heads, 1.5, false).unwrap());
+        check(&what, &named, &["q", "k", "v"], |g, t| g.attention(t[0], t[1], t[2], heads, 2.5, false).unwrap());
+        check(&format!("{what}, keys alone"), &named, &["k"], |g, t| g.attention(t[0], t[1], t[2], heads, 2.5, false).unwrap());
     }
     check("causal attention of one tensor to itself", &[("x", &[2, 4, 6])], &["x"], |g, t| {
         g.attention(t[0], t[0], t[0], 2, 1.5, true).unwrap()
