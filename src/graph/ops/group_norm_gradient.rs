@@ -24,7 +24,7 @@ impl Graph {
 
 fn check(x: &Shape, statistics: &Shape, weight: &Shape, dy: &Shape) -> Result<(), String> {
     let groups = statistics.get(1).copied().unwrap_or(0);
-    let fits = x.len() > 2 && groups > 0 && x.channels() % groups == 0 && statistics[..] == [x[0], groups, 2];
+    let fits = x.len() > 2 && groups > 0 && x.channels().is_multiple_of(groups) && statistics[..] == [x[0], groups, 2];
     if !fits || weight[..] != [x.channels()] || x != dy {
         return Err(format!("{x} with statistics {statistics}, weight {weight} and an upstream gradient {dy}"));
     }
