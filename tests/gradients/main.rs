@@ -4,6 +4,7 @@ mod differences;
 mod models;
 mod operations;
 mod walk;
+mod work;
 
 #[path = "../common/hashed.rs"]
 mod hashed;
