@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use mixofshow::graph::{Array, Graph, Origin, Tensor};
-use mixofshow::models::clip_text;
-use mixofshow::models::config::{ClipTextConfig, UNetConfig};
+use mixofshow::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
+use mixofshow::models::{clip_text, vae};
 use mixofshow::nn::{Encodings, Layers, LowRank};
 
 use super::differences::{TOLERANCE, evaluate};
@@ -22,7 +22,7 @@ fn low_rank(case: &Case) -> Vec<LowRank> {
     let parameters = case.parameters();
     let layers = parameters.keys().filter_map(|name| name.strip_prefix("lora.")?.strip_suffix(".lora_down.weight"));
     let ranks: HashMap<String, usize> = layers.map(|layer| (layer.to_string(), RANK)).collect();
-    assert!(ranks.len() > 10, "{}: {} updates", case.name, ranks.len());
+    assert!(!ranks.is_empty(), "{} has no updates", case.name);
     vec![LowRank { name: "lora".into(), scale: SCALE, ranks }]
 }
 
@@ -121,6 +121,23 @@ fn unet_of_the_first_generation() {
 #[test]
 fn unet_of_an_odd_size() {
     check_unet("gradients_unet_odd");
+}
+
+fn check_encoder(name: &str) {
+    let case = Case::open(name);
+    let config = VaeConfig::from_json(case.config(), Path::new(name)).unwrap();
+    let shape = [case.input("batch"), case.input("height"), case.input("width"), config.in_channels];
+    let mut graph = Graph::new();
+    let pixels = graph.input("pixels", shape);
+    let mut layers = Layers::with_low_rank(&mut graph, low_rank(&case));
+    let output = vae::encode(&mut layers, &config, pixels).unwrap().mean;
+    check(&case, &mut graph, output, [hashed_input("pixels", &shape)].into(), &[("pixels", pixels)]);
+}
+
+#[test]
+fn encoders_of_autoencoders() {
+    check_encoder("gradients_vae_sd1");
+    check_encoder("gradients_vae_odd");
 }
 
 #[test]

@@ -1,15 +1,15 @@
-"""Reference gradients of a UNet and of text towers with low-rank updates everywhere, computed by torch autograd.
+"""Reference gradients of UNets, text towers and a VAE's encoder with low-rank updates everywhere, computed by torch autograd.
 
     python tools/reference/gradients.py
 
 Writes tests/fixtures/models/gradients_<case>.safetensors, cases as models.py writes them. Each linear layer (and 1x1 convolution)
-of the transformers computes y + 0.7 up(down(x)) with rank 2 and hashed weights `lora.<layer>.lora_{down,up}.weight`. The loss is
+of the transformers, and of the VAE's attention, computes y + 0.7 up(down(x)) with rank 2 and hashed weights `lora.<layer>.lora_{down,up}.weight`. The loss is
 sum(weights * (output - target)^2), with hashed weights and target. "gradients.lora" holds every n-th number of the gradient of
 every update, one after another in the order of their names, n = max(1, numbers // PROBE).
 """
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import hashed
@@ -78,8 +78,20 @@ def text(name):
     finish(name, case, model, low_rank, output, lambda: {"table": table.grad})
 
 
+def vae(name):
+    config, inputs = models.VAES[name]
+    model = hashed.fill(AutoencoderKL(**config)).requires_grad_(False)
+    low_rank = add_low_rank(model, lambda layer: layer.startswith("encoder.") and ".attentions." in layer)
+    pixels = hashed.picture("input:pixels", *(inputs[k] for k in ("batch", "height", "width")), 3).requires_grad_()
+    output = model.encode(pixels).latent_dist.mean
+    case = dict(kind="vae", config=config, inputs=inputs, probes={})
+    finish(name, case, model, low_rank, output.permute(0, 2, 3, 1), lambda: {"pixels": models.nhwc(pixels.grad)})
+
+
 if __name__ == "__main__":
     for case in ("unet_sd1", "unet_odd"):
         unet(case)
     for case in models.TEXTS:
         text(case)
+    for case in ("vae_sd1", "vae_odd"):
+        vae(case)
