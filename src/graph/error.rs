@@ -14,6 +14,12 @@ pub enum Error {
     Gpu(#[from] crate::gpu::Error),
     #[error("value {node} of layer `{layer}` has no place in memory: a fault of the plan")]
     Unplaced { layer: String, node: usize },
+    #[error("{operation} in layer `{layer}` has no gradient with respect to its {input}: {reason}")]
+    NotDifferentiable { operation: &'static str, layer: String, input: &'static str, reason: &'static str },
+    #[error("{tensor} has no gradient: the differentiated output does not depend on it")]
+    Independent { tensor: String },
+    #[error("{operation} in layer `{layer}` has no kernel: it can be evaluated on the host only")]
+    NoKernel { operation: &'static str, layer: String },
     #[error("input `{name}` was not given")]
     MissingInput { name: String },
 }

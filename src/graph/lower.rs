@@ -66,8 +66,12 @@ pub fn commands(
             _ => None,
         };
         let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
-        let mut lowering = Lowering { graph, step, preferences, locate: &locate, scratch, commands: &mut commands };
+        let mut lowering =
+            Lowering { graph, step, preferences, locate: &locate, scratch, commands: &mut commands, lacks_kernel: false };
         step.operation.lower(&mut lowering);
+        if lowering.lacks_kernel {
+            return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });
+        }
     }
     for &(input, tensor) in graph.assignments() {
         let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
@@ -114,6 +118,7 @@ pub struct Lowering<'a> {
     pub(super) locate: &'a dyn Fn(Tensor) -> Located,
     pub(super) scratch: Option<Slice>,
     pub(super) commands: &'a mut Vec<Command>,
+    pub(super) lacks_kernel: bool,
 }
 
 /// Everything about a dispatch but its buffers.
@@ -161,6 +166,11 @@ impl Lowering<'_> {
     pub fn scratch(&self) -> Located {
         let slice = self.scratch.clone().unwrap_or_else(|| self.output().slice);
         Located { slice, scalar: Scalar::F32, half: false }
+    }
+
+    /// Says that no kernel computes the step: lowering the plan ends in [`Error::NoKernel`].
+    pub fn no_kernel(&mut self) {
+        self.lacks_kernel = true;
     }
 
     /// Adds a dispatch. `stages` says that this kernel stores the step's output, so that it does what was folded in.

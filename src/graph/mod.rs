@@ -4,12 +4,15 @@
 //! that tests compare with ([`Graph::evaluate`]), the memory plan, the kernel list, the FLOP counts and the run on a device
 //! ([`Plan`]). Operations live one to a file in [`ops`], each with its shape rule, its plain-Rust twin and the kernels that
 //! can run it.
+//! [`Graph::gradients`] appends the backward pass to the same graph.
 //!
 //! Activations are `[batch, height, width, channels]` or `[batch, tokens, channels]`, row-major, f32. A feature map is
 //! already the token sequence of attention: [`Graph::reshape`] between the two is free.
 
 mod error;
 mod evaluate;
+mod gradient;
+mod loss;
 pub mod lower;
 mod memory;
 pub mod ops;
@@ -22,6 +25,7 @@ use std::sync::Arc;
 
 pub use error::Error;
 pub use evaluate::{Array, Data};
+pub use gradient::GradientContext;
 pub use ops::Operation;
 pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
 pub use plan::{Place, Plan, Step, Traits};
@@ -140,6 +144,11 @@ impl Graph {
 
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// All values, in the order in which they were made.
+    pub fn tensors(&self) -> impl Iterator<Item = Tensor> + use<> {
+        (0..self.nodes.len() as u32).map(Tensor)
     }
 
     pub fn shape(&self, tensor: Tensor) -> &Shape {

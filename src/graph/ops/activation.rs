@@ -1,8 +1,8 @@
 //! Elementwise functions.
 
-use super::{Fold, Operation, Stage, arity, lower_elementwise};
+use super::{Fold, Operation, Stage, arity, lower_elementwise, no_second_gradient};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// An elementwise function of one variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,10 +48,39 @@ impl Function {
         };
         y as f32
     }
+
+    /// The derivative at `x`; that of [`Function::Relu`] is 0 at 0.
+    pub fn derivative(self, x: f32) -> f32 {
+        let x = f64::from(x);
+        let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
+        let y = match self {
+            Function::Silu => sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x))),
+            Function::Gelu => {
+                let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+                0.5 * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)) + x * density
+            }
+            Function::GeluTanh => {
+                let factor = (2.0 / std::f64::consts::PI).sqrt();
+                let tanh = (factor * (x + 0.044715 * x * x * x)).tanh();
+                0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * factor * (1.0 + 3.0 * 0.044715 * x * x)
+            }
+            Function::QuickGelu => {
+                let s = sigmoid(1.702 * x);
+                s * (1.0 + 1.702 * x * (1.0 - s))
+            }
+            Function::Relu => f64::from(x > 0.0),
+            Function::Exp => x.exp(),
+        };
+        y as f32
+    }
 }
 
 #[derive(Debug)]
 struct Activation(Function);
+
+/// Of x and dy: the function's derivative at x, times dy.
+#[derive(Debug)]
+struct ActivationGradient(Function);
 
 impl Graph {
     /// `function` of every element.
@@ -88,7 +117,44 @@ impl Operation for Activation {
         Some(Stage::Function(self.0))
     }
 
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let inputs = [context.inputs[0], context.upstream];
+        Ok(vec![Some(graph.apply(ActivationGradient(self.0), &inputs)?)])
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
         lower_elementwise(lowering);
+    }
+}
+
+impl Operation for ActivationGradient {
+    fn name(&self) -> &'static str {
+        "activation_gradient"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [x, dy] = arity(inputs)?;
+        if x != dy {
+            return Err(format!("{x} with an upstream gradient {dy}"));
+        }
+        Ok(x.clone())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], _shape: &Shape, output: &mut [f32]) {
+        for (dx, (&x, dy)) in output.iter_mut().zip(inputs[0].values().iter().zip(inputs[1].values())) {
+            *dx = self.0.derivative(x) * dy;
+        }
+    }
+
+    fn flops(&self, _inputs: &[&Shape], output: &Shape) -> u64 {
+        10 * output.elements() as u64
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Err(no_second_gradient(self, graph, context))
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lowering.no_kernel();
     }
 }

@@ -1,15 +1,16 @@
 //! Softmax attention over heads, which never stores the score matrix.
 
+use super::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows};
 use super::{Operation, arity, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work};
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
-#[derive(Debug)]
-struct Attention {
-    heads: usize,
-    scale: f32,
-    causal: bool,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attention {
+    pub heads: usize,
+    pub scale: f32,
+    pub causal: bool,
 }
 
 impl Graph {
@@ -76,6 +77,25 @@ impl Operation for Attention {
 
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
         4 * output.elements() as u64 * inputs[1][1] as u64
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [q, k, v] = [context.inputs[0], context.inputs[1], context.inputs[2]];
+        let rows = graph.apply(AttentionRows(*self), &[q, k, context.output, context.upstream])?;
+        let inputs = [q, k, v, context.upstream, rows];
+        let dq = if context.wants(0) { Some(graph.apply(AttentionQueries(*self), &inputs)?) } else { None };
+        let (mut dk, mut dv) = (None, None);
+        if context.wants(1) || context.wants(2) {
+            let both = graph.apply(AttentionKeysValues(*self), &inputs)?;
+            let shape = graph.shape(k).clone();
+            let mut part = |index| {
+                let part = graph.slice(both, 0, index, 1)?;
+                graph.reshape(part, shape.clone())
+            };
+            dk = if context.wants(1) { Some(part(0)?) } else { None };
+            dv = if context.wants(2) { Some(part(1)?) } else { None };
+        }
+        Ok(vec![dq, dk, dv])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

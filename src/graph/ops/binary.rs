@@ -2,7 +2,7 @@
 
 use super::{Fold, Operation, Stage, arity, lower_elementwise};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -133,6 +133,21 @@ impl Operation for Binary {
             Kind::Add => Stage::Add(other, broadcast),
             Kind::Multiply => Stage::Multiply(other, broadcast),
         })
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [a, b] = [context.inputs[0], context.inputs[1]];
+        let times = |graph: &mut Graph, other: Tensor| match self.0 {
+            Kind::Add => Ok(context.upstream),
+            Kind::Multiply => graph.multiply(context.upstream, other),
+        };
+        let da = if context.wants(0) { Some(times(graph, b)?) } else { None };
+        let mut db = None;
+        if context.wants(1) {
+            let (all, shape) = (times(graph, a)?, graph.shape(b).clone());
+            db = Some(graph.sum_to(all, shape)?);
+        }
+        Ok(vec![da, db])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

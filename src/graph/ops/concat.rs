@@ -2,7 +2,7 @@
 
 use super::{Operation, lower_copy};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Concat {
@@ -51,6 +51,18 @@ impl Operation for Concat {
             }
             at += width;
         }
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let mut start = 0;
+        let mut gradients = Vec::with_capacity(context.inputs.len());
+        for (index, &input) in context.inputs.iter().enumerate() {
+            let length = graph.shape(input)[self.axis];
+            let wanted = context.wants(index);
+            gradients.push(if wanted { Some(graph.slice(context.upstream, self.axis, start, length)?) } else { None });
+            start += length;
+        }
+        Ok(gradients)
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -3,7 +3,7 @@
 use super::product::{Geometry, Window, lower_product};
 use super::{Fold, Layout, Operation, arity};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Conv2d {
@@ -75,6 +75,16 @@ impl Operation for Conv2d {
 
     fn folds(&self) -> Fold {
         Fold::Stages
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [x, w] = [context.inputs[0], context.inputs[1]];
+        if context.wants(1) {
+            return Err(context.refuse(graph, self, "weight", "only low-rank updates of linear layers are trained"));
+        }
+        let shape = graph.shape(x);
+        let (height, width) = (shape[1], shape[2]);
+        Ok(vec![Some(graph.conv2d_transposed(context.upstream, w, self.stride, height, width)?), None])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

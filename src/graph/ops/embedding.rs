@@ -1,12 +1,18 @@
 //! Rows of a table, by index.
 
-use super::{Layout, Operation, arity};
+use super::{Layout, Operation, arity, no_second_gradient};
 use crate::gpu::{Slice, Value};
 use crate::graph::lower::{Located, Lowering, Work, spread};
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Embedding;
+
+/// Of indices and dy `[.., channels]`: the sum of dy's rows for each of `rows` indices, in their order.
+#[derive(Debug)]
+struct EmbeddingGradient {
+    rows: usize,
+}
 
 /// So many rows take a multiple of 256 bytes, whatever their width and precision.
 const ROWS_OF_A_PIECE: usize = 128;
@@ -48,6 +54,12 @@ impl Operation for Embedding {
         Layout::Rows
     }
 
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [table, ids] = [context.inputs[0], context.inputs[1]];
+        let rows = graph.shape(table)[0];
+        Ok(vec![Some(graph.apply(EmbeddingGradient { rows }, &[ids, context.upstream])?), None])
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let (table, shape, rows) = (lowering.input(0), lowering.shape().clone(), lowering.input_shape(0)[0]);
         let row_bytes = shape.channels() as u64 * if table.half { 2 } else { 4 };
@@ -78,5 +90,42 @@ impl Operation for Embedding {
             };
             lowering.dispatch(work, false);
         }
+    }
+}
+
+impl Operation for EmbeddingGradient {
+    fn name(&self) -> &'static str {
+        "embedding_gradient"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [ids, dy] = arity(inputs)?;
+        if dy.is_empty() || dy[..dy.len() - 1] != ids[..] {
+            return Err(format!("indices {ids} with an upstream gradient {dy}"));
+        }
+        Ok([self.rows, dy.channels()].into())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
+        let channels = shape.channels();
+        output.fill(0.0);
+        for (&id, dy) in inputs[0].ids().iter().zip(inputs[1].values().chunks_exact(channels)) {
+            let row = (id as usize).min(self.rows - 1);
+            for (sum, dy) in output[row * channels..][..channels].iter_mut().zip(dy) {
+                *sum += dy;
+            }
+        }
+    }
+
+    fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
+        inputs[1].elements() as u64
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Err(no_second_gradient(self, graph, context))
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lowering.no_kernel();
     }
 }

@@ -1,12 +1,16 @@
 //! The gated linear unit of Stable Diffusion's feed-forward layers.
 
-use super::{Fold, Function, Operation, arity, vector_width};
+use super::{Fold, Function, Operation, arity, no_second_gradient, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work, spread};
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Geglu;
+
+/// Of x `[.., 2 d]` and dy `[.., d]`: dy * gelu(gate) for the values, dy * value * gelu'(gate) for the gates.
+#[derive(Debug)]
+struct GegluGradient;
 
 impl Graph {
     /// `x` `[.., 2 d]` holds values, then gates: the output `[.., d]` is value * gelu(gate).
@@ -41,6 +45,10 @@ impl Operation for Geglu {
         Fold::Stages
     }
 
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(graph.apply(GegluGradient, &[context.inputs[0], context.upstream])?)])
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let shape = lowering.shape().clone();
         let vector = vector_width(&[shape.channels()]);
@@ -54,5 +62,42 @@ impl Operation for Geglu {
             flops: 10 * shape.elements() as u64,
         };
         lowering.dispatch(work, true);
+    }
+}
+
+impl Operation for GegluGradient {
+    fn name(&self) -> &'static str {
+        "geglu_gradient"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [x, dy] = arity(inputs)?;
+        if *x != dy.with_channels(2 * dy.channels()) {
+            return Err(format!("{x} with an upstream gradient {dy}"));
+        }
+        Ok(x.clone())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
+        let d = shape.channels() / 2;
+        let rows = inputs[0].values().chunks_exact(2 * d).zip(inputs[1].values().chunks_exact(d));
+        for (dx, (x, dy)) in output.chunks_exact_mut(2 * d).zip(rows) {
+            for c in 0..d {
+                dx[c] = dy[c] * Function::Gelu.apply(x[d + c]);
+                dx[d + c] = dy[c] * x[c] * Function::Gelu.derivative(x[d + c]);
+            }
+        }
+    }
+
+    fn flops(&self, _inputs: &[&Shape], output: &Shape) -> u64 {
+        12 * output.elements() as u64
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Err(no_second_gradient(self, graph, context))
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lowering.no_kernel();
     }
 }

@@ -3,7 +3,7 @@
 use super::{Fold, Operation, arity, padded_grid, vector_width};
 use crate::gpu::{Params, Value};
 use crate::graph::lower::{Lowering, Work, spread};
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Origin, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct GroupNormStatistics {
@@ -28,14 +28,20 @@ impl Graph {
 
     /// `(x - mean) * rstd * weight + bias`, with the `statistics` of [`Graph::group_norm_statistics`] and one weight and
     /// bias a channel.
+    ///
+    /// Its gradient goes through the statistics too, if they were computed from `x`: they themselves get none.
     pub fn group_norm(&mut self, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor) -> Result<Tensor> {
         self.apply(GroupNorm, &[x, statistics, weight, bias])
     }
 }
 
+impl GroupNormStatistics {
+    const NAME: &str = "group_norm_statistics";
+}
+
 impl Operation for GroupNormStatistics {
     fn name(&self) -> &'static str {
-        "group_norm_statistics"
+        Self::NAME
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -69,6 +75,10 @@ impl Operation for GroupNormStatistics {
     fn scratch(&self, inputs: &[&Shape], _output: &Shape) -> Option<usize> {
         let x = inputs[0];
         Some(x[0] * chunks(x) * x.channels() * 2)
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Err(context.refuse(graph, self, "input", "statistics are differentiated together with the norm that uses them"))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
@@ -144,6 +154,29 @@ impl Operation for GroupNorm {
 
     fn scratch(&self, inputs: &[&Shape], _output: &Shape) -> Option<usize> {
         Some(inputs[0][0] * inputs[0].channels() * 2)
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [x, statistics, weight, bias] = [context.inputs[0], context.inputs[1], context.inputs[2], context.inputs[3]];
+        if context.wants(2) {
+            return Err(context.refuse(graph, self, "weight", "norms are not trained"));
+        }
+        let mut dx = None;
+        if context.wants(0) || context.wants(1) {
+            let made = &graph.node(statistics).origin;
+            let own = matches!(made, Origin::Operation { operation, inputs }
+                if operation.name() == GroupNormStatistics::NAME && inputs[..] == [x]);
+            if !own {
+                return Err(context.refuse(graph, self, "input", "its statistics were not computed from that input"));
+            }
+            dx = Some(graph.group_norm_gradient(x, statistics, weight, context.upstream)?);
+        }
+        let mut db = None;
+        if context.wants(3) {
+            let shape = graph.shape(bias).clone();
+            db = Some(graph.sum_to(context.upstream, shape)?);
+        }
+        Ok(vec![dx, None, None, db])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -3,7 +3,7 @@
 use super::{Operation, arity};
 use crate::gpu::Params;
 use crate::graph::lower::{Lowering, Work, spread};
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Guidance {
@@ -38,6 +38,12 @@ impl Operation for Guidance {
         for (y, (u, c)) in output.iter_mut().zip(u.iter().zip(c)) {
             *y = u + self.scale * (c - u);
         }
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let unconditional = graph.scale(context.upstream, 1.0 - self.scale)?;
+        let conditional = graph.scale(context.upstream, self.scale)?;
+        Ok(vec![Some(graph.concat(&[unconditional, conditional], 0)?)])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

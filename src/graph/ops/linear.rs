@@ -3,7 +3,7 @@
 use super::product::{Geometry, lower_product};
 use super::{Fold, Layout, Operation, arity};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Linear;
@@ -58,6 +58,13 @@ impl Operation for Linear {
 
     fn folds(&self) -> Fold {
         Fold::Stages
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [x, w] = [context.inputs[0], context.inputs[1]];
+        let dx = if context.wants(0) { Some(graph.linear_transposed(context.upstream, w)?) } else { None };
+        let dw = if context.wants(1) { Some(graph.linear_weight_gradient(x, context.upstream)?) } else { None };
+        Ok(vec![dx, dw])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -3,7 +3,7 @@
 use super::{Operation, arity};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work, spread};
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Mix;
@@ -44,6 +44,10 @@ impl Operation for Mix {
 
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
         2 * output.elements() as u64 * inputs[3][1] as u64
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Err(context.refuse(graph, self, "inputs", "samplers are not differentiated"))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

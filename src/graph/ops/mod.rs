@@ -1,22 +1,28 @@
-//! The operations, one to a file: builder, shape rule, plain-Rust twin, and the kernels that can run it.
+//! The operations, one to a file: builder, shape rule, plain-Rust twin, gradient, and the kernels that can run it.
 
 mod activation;
 mod attention;
+mod attention_gradient;
 mod binary;
 mod concat;
 mod conv2d;
+mod conv2d_transposed;
 mod embedding;
+mod filled;
 mod geglu;
 mod group_norm;
+mod group_norm_gradient;
 mod guidance;
 mod layer_norm;
 mod linear;
+mod linear_gradient;
 mod mix;
 mod pad2d;
 mod product;
 mod reshape;
 mod scale;
 mod slice;
+mod sum_to;
 mod upsample;
 
 use std::fmt::Debug;
@@ -25,7 +31,7 @@ pub use activation::Function;
 pub(crate) use binary::Broadcast;
 
 use super::lower::{Lowering, Work, spread};
-use super::{Array, Graph, Shape, Tensor};
+use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
 use crate::gpu::Value;
 
 /// How a weight's elements lie on the device, prepared once at upload for the kernel that reads them.
@@ -95,7 +101,11 @@ pub trait Operation: Debug + Send + Sync {
         output.elements() as u64
     }
 
-    /// Adds the kernel dispatches that compute the step.
+    /// Appends the operations that compute the gradients with respect to the inputs that `context` wants, from the one with
+    /// respect to the output: one entry for each input. None where nothing flows to an input, or where it is not wanted.
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>, Error>;
+
+    /// Adds the kernel dispatches that compute the step, or says that there are none ([`Lowering::no_kernel`]).
     fn lower(&self, lowering: &mut Lowering<'_>);
 
     /// How the kernels want input `index` where it is a weight.
@@ -127,6 +137,11 @@ pub trait Operation: Debug + Send + Sync {
     fn scratch(&self, _inputs: &[&Shape], _output: &Shape) -> Option<usize> {
         None
     }
+}
+
+/// The gradient rule of operations that are part of a backward pass themselves.
+pub(crate) fn no_second_gradient(operation: &dyn Operation, graph: &Graph, context: &GradientContext<'_>) -> Error {
+    context.refuse(graph, operation, "inputs", "it is part of a backward pass, which cannot be differentiated again")
 }
 
 /// Lowers an elementwise step: the kernel passes its first input through the step's stages and padding.

@@ -3,7 +3,7 @@
 use super::{Operation, arity, padded_grid, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work};
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Pad2d {
@@ -43,6 +43,19 @@ impl Operation for Pad2d {
 
     fn as_padding(&self) -> Option<[usize; 4]> {
         Some(self.edges)
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [top, _, left, _] = self.edges;
+        let shape = graph.shape(context.inputs[0]);
+        let (height, width) = (shape[1], shape[2]);
+        let mut dx = context.upstream;
+        for (axis, start, length) in [(1, top, height), (2, left, width)] {
+            if graph.shape(dx)[axis] != length {
+                dx = graph.slice(dx, axis, start, length)?;
+            }
+        }
+        Ok(vec![Some(dx)])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -2,7 +2,7 @@
 
 use super::{Operation, arity};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Reshape(Shape);
@@ -37,6 +37,11 @@ impl Operation for Reshape {
 
     fn is_view(&self) -> bool {
         true
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let shape = graph.shape(context.inputs[0]).clone();
+        Ok(vec![Some(graph.reshape(context.upstream, shape)?)])
     }
 
     fn lower(&self, _lowering: &mut Lowering<'_>) {}

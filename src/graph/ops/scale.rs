@@ -2,7 +2,7 @@
 
 use super::{Fold, Operation, Stage, arity, lower_elementwise};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Scale(f32);
@@ -36,6 +36,10 @@ impl Operation for Scale {
 
     fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
         Some(Stage::Scale(self.0))
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(graph.scale(context.upstream, self.0)?)])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -2,7 +2,7 @@
 
 use super::{Operation, arity, lower_copy};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Slice {
@@ -40,6 +40,15 @@ impl Operation for Slice {
         for (y, x) in output.chunks_exact_mut(to).zip(x.values().chunks_exact(from)) {
             y.copy_from_slice(&x[self.start * inner..][..to]);
         }
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        // Zeros before and after along one dimension: what padding does to the lines of a feature map.
+        let whole = graph.shape(context.inputs[0]).clone();
+        let (outer, inner) = (whole[..self.axis].iter().product::<usize>(), whole[self.axis + 1..].iter().product::<usize>());
+        let lines = graph.reshape(context.upstream, [outer, self.length, 1, inner])?;
+        let padded = graph.pad2d(lines, [self.start, whole[self.axis] - self.start - self.length, 0, 0])?;
+        Ok(vec![Some(graph.reshape(padded, whole)?)])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

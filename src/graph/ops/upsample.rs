@@ -1,12 +1,19 @@
 //! Nearest-neighbour enlargement of a feature map.
 
-use super::{Fold, Operation, arity, padded_grid, vector_width};
+use super::{Fold, Operation, arity, no_second_gradient, padded_grid, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work};
-use crate::graph::{Array, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Upsample {
+    height: usize,
+    width: usize,
+}
+
+/// Of dy `[batch, h, w, channels]`: at `[batch, height, width, channels]`, the sum over the pixels that show each pixel.
+#[derive(Debug)]
+struct UpsampleGradient {
     height: usize,
     width: usize,
 }
@@ -46,6 +53,12 @@ impl Operation for Upsample {
         Fold::StagesAndPadding
     }
 
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let shape = graph.shape(context.inputs[0]);
+        let operation = UpsampleGradient { height: shape[1], width: shape[2] };
+        Ok(vec![Some(graph.apply(operation, &[context.upstream])?)])
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let (input, shape) = (lowering.input_shape(0).clone(), lowering.shape().clone());
         let vector = vector_width(&[shape.channels()]);
@@ -60,5 +73,43 @@ impl Operation for Upsample {
         let padding = lowering.step.padding.unwrap_or([0; 4]);
         padded_grid(&shape, Some(padding), vector, &mut work);
         lowering.dispatch(work, true);
+    }
+}
+
+impl Operation for UpsampleGradient {
+    fn name(&self) -> &'static str {
+        "upsample_gradient"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [batch, h, w, channels] = arity::<1>(inputs)?[0].image()?;
+        if self.height == 0 || self.width == 0 || h < self.height || w < self.width {
+            return Err(format!("{h}x{w} is not an enlargement of {}x{}", self.height, self.width));
+        }
+        Ok([batch, self.height, self.width, channels].into())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
+        let (from, channels) = (&inputs[0].shape, shape.channels());
+        output.fill(0.0);
+        for (pixel, dy) in inputs[0].values().chunks_exact(channels).enumerate() {
+            let (b, y, x) = (pixel / (from[1] * from[2]), pixel / from[2] % from[1], pixel % from[2]);
+            let at = ((b * self.height + y * self.height / from[1]) * self.width + x * self.width / from[2]) * channels;
+            for (sum, dy) in output[at..at + channels].iter_mut().zip(dy) {
+                *sum += dy;
+            }
+        }
+    }
+
+    fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
+        inputs[0].elements() as u64
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Err(no_second_gradient(self, graph, context))
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lowering.no_kernel();
     }
 }

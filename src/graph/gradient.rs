@@ -1,0 +1,177 @@
+//! Reverse-mode differentiation: backward operations appended to the graph that they differentiate.
+//!
+//! Each operation's own rule stands beside its forward ([`Operation::gradient`]). Here is the walk: backwards through the
+//! nodes that lead from a wanted tensor to the output, with what arrives at a node by several ways added up in a fixed order.
+
+use super::{Element, Error, Graph, Operation, Origin, Result, Tensor};
+
+/// What an operation's gradient rule sees of the node that it differentiates.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientContext<'a> {
+    /// The node's own value.
+    pub output: Tensor,
+    pub inputs: &'a [Tensor],
+    /// Gradient with respect to `output`, of its shape.
+    pub upstream: Tensor,
+    /// For each input: whether its gradient leads to anything that was asked for.
+    pub wanted: &'a [bool],
+}
+
+impl GradientContext<'_> {
+    pub fn wants(&self, input: usize) -> bool {
+        self.wanted.get(input).copied().unwrap_or(false)
+    }
+
+    /// The error for a gradient that there is no rule for; `input` as the operation's documentation calls it.
+    pub fn refuse(&self, graph: &Graph, operation: &dyn Operation, input: &'static str, reason: &'static str) -> Error {
+        let layer = graph.node(self.output).layer.to_string();
+        Error::NotDifferentiable { operation: operation.name(), layer, input, reason }
+    }
+}
+
+impl Graph {
+    /// Gradients of `loss`, which has one element, with respect to each tensor of `wanted`, of their shapes. The backward
+    /// operations are appended to this graph, and carry the path of the layer that they differentiate.
+    ///
+    /// A parameter means every node of its name: their gradients are added up.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `loss` has more than one element, [`Error::Independent`] if it does not depend on a wanted tensor,
+    /// [`Error::NotDifferentiable`] if an operation between them has no gradient.
+    pub fn gradients(&mut self, loss: Tensor, wanted: &[Tensor]) -> Result<Vec<Tensor>> {
+        let shape = self.shape(loss).clone();
+        if shape.elements() != 1 {
+            let message = format!("a loss has one element, found {shape}: give the upstream gradient of any other tensor");
+            return Err(self.shape_error("gradients", message));
+        }
+        self.differentiate(loss, wanted, |graph| graph.filled(shape, 1.0))
+    }
+
+    /// [`Graph::gradients`] of the sum of `output` times `upstream`, which has `output`'s shape.
+    ///
+    /// # Errors
+    /// As those of [`Graph::gradients`].
+    pub fn gradients_of(&mut self, output: Tensor, upstream: Tensor, wanted: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (from, to) = (self.shape(upstream), self.shape(output));
+        if from != to {
+            let message = format!("the upstream gradient of a tensor {to} has its shape, found {from}");
+            return Err(self.shape_error("gradients", message));
+        }
+        self.differentiate(output, wanted, |_| Ok(upstream))
+    }
+
+    fn differentiate(
+        &mut self,
+        output: Tensor,
+        wanted: &[Tensor],
+        seed: impl FnOnce(&mut Graph) -> Result<Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        let sources = self.sources(output, wanted);
+        let leads = self.leads(output, &sources);
+        for &tensor in wanted {
+            let reached = sources.iter().any(|&(node, source)| source == tensor && leads[node.index()]);
+            if !reached || self.node(tensor).element != Element::F32 {
+                return Err(Error::Independent { tensor: self.describe(tensor) });
+            }
+        }
+        let scope = std::mem::take(&mut self.scope);
+        let found = seed(self).and_then(|seed| self.walk(output, seed, &leads));
+        self.scope = scope;
+        self.layer = None;
+        let found = found?;
+        wanted
+            .iter()
+            .map(|&tensor| {
+                let shape = self.shape(tensor).clone();
+                let parts = sources.iter().filter(|(_, source)| *source == tensor).filter_map(|(node, _)| found[node.index()]);
+                let mut total: Option<Tensor> = None;
+                for part in parts.collect::<Vec<_>>() {
+                    let part = if *self.shape(part) == shape { part } else { self.reshape(part, shape.clone())? };
+                    total = Some(match total {
+                        Some(total) => self.add(total, part)?,
+                        None => part,
+                    });
+                }
+                total.ok_or_else(|| Error::Independent { tensor: self.describe(tensor) })
+            })
+            .collect()
+    }
+
+    /// The nodes up to `output` whose gradient is that of a wanted tensor: itself, and for a parameter all of its name.
+    fn sources(&self, output: Tensor, wanted: &[Tensor]) -> Vec<(Tensor, Tensor)> {
+        let mut sources: Vec<(Tensor, Tensor)> = Vec::new();
+        for (i, &tensor) in wanted.iter().enumerate() {
+            if wanted[..i].contains(&tensor) {
+                continue;
+            }
+            match &self.node(tensor).origin {
+                Origin::Parameter { name } => {
+                    let same = |origin: &Origin| matches!(origin, Origin::Parameter { name: other } if other == name);
+                    let nodes = self.nodes.iter().enumerate().take(output.index() + 1);
+                    sources.extend(nodes.filter(|(_, n)| same(&n.origin)).map(|(i, _)| (Tensor(i as u32), tensor)));
+                }
+                _ => sources.push((tensor, tensor)),
+            }
+        }
+        sources
+    }
+
+    /// For every node: whether it depends on a source and `output` on it.
+    fn leads(&self, output: Tensor, sources: &[(Tensor, Tensor)]) -> Vec<bool> {
+        let mut depends = vec![false; self.nodes.len()];
+        for (node, _) in sources {
+            depends[node.index()] = true;
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            depends[index] = depends[index] || node.inputs().iter().any(|t| depends[t.index()]);
+        }
+        let uses = self.uses(&[output]);
+        depends.iter().zip(uses).map(|(&depends, uses)| depends && uses > 0).collect()
+    }
+
+    /// The gradient with respect to each node that `leads`, from that of `output`.
+    fn walk(&mut self, output: Tensor, seed: Tensor, leads: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let mut found: Vec<Option<Tensor>> = vec![None; leads.len()];
+        if let Some(slot) = found.get_mut(output.index()) {
+            *slot = Some(seed);
+        }
+        for index in (0..=output.index()).rev() {
+            let Some(upstream) = found[index] else { continue };
+            let node = &self.nodes[index];
+            let Origin::Operation { operation, inputs } = &node.origin else { continue };
+            let wanted: Vec<bool> = inputs.iter().map(|t| leads[t.index()]).collect();
+            if !wanted.contains(&true) {
+                continue;
+            }
+            let (operation, inputs, layer) = (operation.clone(), inputs.clone(), node.layer.to_string());
+            // Backward nodes carry the path of the layer that they differentiate.
+            self.scope = vec![layer];
+            self.layer = Some(self.nodes[index].layer.clone());
+            let context = GradientContext { output: Tensor(index as u32), inputs: &inputs, upstream, wanted: &wanted };
+            let gradients = operation.gradient(self, &context)?;
+            for ((&input, gradient), wanted) in inputs.iter().zip(gradients).zip(&wanted) {
+                let Some(gradient) = gradient.filter(|_| *wanted) else { continue };
+                let (shape, expected) = (self.shape(gradient), self.shape(input));
+                if shape != expected {
+                    let message = format!("the gradient of an input {expected} came out as {shape}: a fault of its rule");
+                    return Err(self.shape_error(operation.name(), message));
+                }
+                found[input.index()] = Some(match found[input.index()] {
+                    Some(sum) => self.add(sum, gradient)?,
+                    None => gradient,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// How errors call a tensor.
+    fn describe(&self, tensor: Tensor) -> String {
+        let node = self.node(tensor);
+        match &node.origin {
+            Origin::Input { name } => format!("the input `{name}`"),
+            Origin::Parameter { name } => format!("the parameter `{name}`"),
+            Origin::Operation { operation, .. } => format!("the {} of layer `{}`", operation.name(), node.layer),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Gradients against central finite differences of the operations' plain-Rust twins.
+
+mod differences;
+mod models;
+mod operations;
+mod walk;
+mod work;
+
+#[path = "../common/hashed.rs"]
+mod hashed;
+#[path = "../common/reference.rs"]
+#[allow(dead_code, reason = "these cases have no probes")]
+mod reference;
