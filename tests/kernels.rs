@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, Options, Selection};
+use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
 use mixofshow::graph::ops::Function;
 use mixofshow::graph::{
     Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Tensor, Weights,
@@ -13,7 +13,13 @@ use mixofshow::graph::{
 fn gpu() -> Arc<Gpu> {
     static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options = Options { selection, checked: true, floor: true, staged: std::env::var_os("MOS_TEST_STAGED").is_some() };
+    let schedule = std::env::var("MOS_TEST_SCHEDULE").ok().map(|name| match &*name {
+        "staged" => Schedule::Staged,
+        "many" => Schedule::Registers { many: true },
+        "few" => Schedule::Registers { many: false },
+        other => panic!("MOS_TEST_SCHEDULE is {other}: expected staged, many or few"),
+    });
+    let options = Options { selection, checked: true, floor: true, schedule };
     GPU.get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
 }
 

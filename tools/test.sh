@@ -19,6 +19,9 @@ for bits in 128 512; do
     say "Kernels with $((bits / 32)) lanes"
     LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DIR="$PWD/target/shader-cache-$bits" cargo test --release --locked --test kernels
 done
-say "Kernels staged in workgroup memory"
-MOS_TEST_STAGED=1 cargo test --release --locked --test kernels
+# Kernels for cards, and for CPUs with 32 and with 16 vector registers; one of the two ran above.
+for schedule in staged many few; do
+    say "Kernels: $schedule"
+    MOS_TEST_SCHEDULE=$schedule cargo test --release --locked --test kernels
+done
 say "All tests passed"

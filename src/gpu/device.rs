@@ -17,8 +17,8 @@ pub struct Options {
     pub checked: bool,
     /// Stay within WebGPU's default limits and without optional features, whatever the adapter offers.
     pub floor: bool,
-    /// Run the kernels staged in workgroup memory even where register tiles suit the adapter better.
-    pub staged: bool,
+    /// Use this form of the heavy kernels instead of the one that suits the adapter.
+    pub schedule: Option<Schedule>,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub struct Gpu {
     limits: wgpu::Limits,
     features: wgpu::Features,
     checked: bool,
-    staged: bool,
+    schedule: Schedule,
     kernels: Mutex<HashMap<String, Arc<Kernel>>>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -83,11 +83,11 @@ impl Gpu {
             device,
             queue,
             memory: Arc::default(),
-            info,
             limits,
             features,
             checked: options.checked,
-            staged: options.staged,
+            schedule: options.schedule.unwrap_or_else(|| Schedule::of(&info)),
+            info,
             kernels: Mutex::default(),
             failure,
         }))
@@ -116,7 +116,7 @@ impl Gpu {
 
     /// The form of the heavy kernels that suits this adapter.
     pub fn schedule(&self) -> Schedule {
-        if self.staged { Schedule::Staged } else { Schedule::of(&self.info) }
+        self.schedule
     }
 
     /// Bytes of buffers that exist now, and the most that existed at once.

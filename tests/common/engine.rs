@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, Options, Selection};
+use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
 use mixofshow::graph::{Array, Graph, ParameterSource, Precision, Program, Tensor, Weights};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,6 +56,6 @@ impl Engine {
 pub fn gpu(staged: bool) -> Arc<Gpu> {
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options = Options { selection, checked: false, floor: true, staged };
+    let options = Options { selection, checked: false, floor: true, schedule: staged.then_some(Schedule::Staged) };
     GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
 }

@@ -177,7 +177,7 @@ fn samplers_are_not_differentiated() {
 #[test]
 fn what_no_kernel_computes_is_an_error() {
     let selection = Selection::Noop(Box::default());
-    let gpu = Gpu::open(&Options { selection, checked: true, floor: true, staged: false }).expect("a device without a device");
+    let gpu = Gpu::open(&Options { selection, checked: true, floor: true, schedule: None }).expect("a device without a device");
     let mut g = Graph::new();
     let x = g.input("x", [2, 3]);
     g.enter("layer");
