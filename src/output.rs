@@ -37,10 +37,10 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     Ok(())
 }
 
-/// Whether [`write`] could write to `path`, as far as can be told before: long work should not end in a closed folder.
+/// Whether [`write()`] could write to `path`, as far as can be told before: long work should not end in a closed folder.
 ///
 /// # Errors
-/// Those that [`write`] would meet.
+/// Those that [`write()`] would meet.
 pub fn check(path: &Path) -> io::Result<()> {
     Target::open(path).map(drop)
 }
