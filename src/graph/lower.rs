@@ -22,8 +22,6 @@ pub struct Located {
 #[derive(Clone, Copy, Debug)]
 pub struct Preferences {
     pub schedule: Schedule,
-    /// Bytes of workgroup memory that a kernel may use.
-    pub workgroup_memory: u32,
     /// Bytes that one binding may have.
     pub max_binding: u64,
 }

@@ -252,11 +252,7 @@ impl Program {
 
     /// What lowering for `gpu` follows.
     pub fn preferences(gpu: &Gpu) -> Preferences {
-        Preferences {
-            schedule: gpu.schedule(),
-            workgroup_memory: gpu.limits().max_compute_workgroup_storage_size,
-            max_binding: gpu.max_binding(),
-        }
+        Preferences { schedule: gpu.schedule(), max_binding: gpu.max_binding() }
     }
 
     /// Plans, uploads what is missing of the weights, and records.
