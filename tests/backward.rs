@@ -162,6 +162,11 @@ fn rows_of_a_table() {
         let (table, ids) = (g.input("table", [rows, channels]), g.input_ids("ids", [2, ids]));
         let y = g.embedding(table, ids);
         check(&format!("embedding {rows}x{channels}"), &mut g, y, &[table], 1e-5);
+        let mut g = Graph::new();
+        let [table, extra] = [("table", 5), ("extra", 3)].map(|(name, rows)| g.input(name, [rows, channels]));
+        let ids = g.input_ids("ids", [2, rows]);
+        let y = g.embedding_continued(table, extra, ids);
+        check(&format!("embedding continued {rows}x{channels}"), &mut g, y, &[table, extra], 1e-5);
     }
 }
 

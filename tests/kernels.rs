@@ -166,9 +166,12 @@ fn moving_and_mixing() {
         let mut outputs = vec![g.concat_channels(a, b).unwrap(), g.concat(&[a, a, a], 1).unwrap(), g.concat(&[a, a], 0).unwrap()];
         outputs.push(g.slice(b, 2, 4, 8).unwrap());
         outputs.push(g.slice(a, 1, 1, 2).unwrap());
+        let extra = g.input("extra", [2, channels]);
         for name in ["half.table", "table"] {
             let table = g.parameter(name, [10, channels]);
             outputs.push(g.embedding(table, ids).unwrap());
+            let short = g.parameter(format!("{name}.short"), [7, channels]);
+            outputs.push(g.embedding_continued(short, extra, ids).unwrap());
         }
         let x = g.input("x", [4, 3, 2 * channels]);
         outputs.push(g.guidance(x, 7.5).unwrap());
