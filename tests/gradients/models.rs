@@ -8,7 +8,7 @@ use mixofshow::graph::{Array, Graph, Origin, Precision, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank};
+use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
 
 use super::differences::{TOLERANCE, evaluate};
 use super::engine::Engine;
@@ -24,7 +24,9 @@ fn low_rank(case: &Case) -> Vec<LowRank> {
     let layers = parameters.keys().filter_map(|name| name.strip_prefix("lora.")?.strip_suffix(".lora_down.weight"));
     let ranks: HashMap<String, usize> = layers.map(|layer| (layer.to_string(), RANK)).collect();
     assert!(!ranks.is_empty(), "{} has no updates", case.name);
-    vec![LowRank { name: "lora".into(), scale: SCALE, ranks }]
+    let mut set = LowRank::new("lora", ranks);
+    set.strength = Strength::Fixed(SCALE);
+    vec![set]
 }
 
 /// The node of the parameter `name`.
@@ -72,12 +74,15 @@ fn check(case: &Case, graph: &mut Graph, output: Tensor, mut values: HashMap<Str
     }
     // The same on a device, by both schedules. The order of sums differs, no more.
     for engine in [Engine::F32, Engine::Device { precision: Precision::F32, staged: true }] {
-        let asked = &asked[names.len()..];
-        let on_device = engine.evaluate(graph, asked, values.clone(), &case.weights());
-        for ((name, _), found) in others.iter().zip(&on_device) {
+        let on_device = engine.evaluate(graph, &asked, values.clone(), &case.weights());
+        for (name, (found, expected)) in names.iter().zip(on_device.iter().zip(&found)) {
+            let error = relative_error(found.values(), expected.values());
+            assert!(error <= TOLERANCE, "{}: gradient of {name} on a device: relative error {error:.1e}", case.name);
+        }
+        for ((name, _), found) in others.iter().zip(&on_device[names.len()..]) {
             case.check(&format!("gradients.{name}"), found, TOLERANCE);
         }
-        case.check("loss", &on_device[others.len()], TOLERANCE);
+        case.check("loss", &on_device[on_device.len() - 1], TOLERANCE);
     }
 }
 
