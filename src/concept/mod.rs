@@ -6,6 +6,7 @@
 
 mod error;
 mod file;
+pub mod tuning;
 
 use std::collections::BTreeMap;
 
