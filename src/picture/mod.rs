@@ -127,7 +127,10 @@ impl Picture {
     pub fn part(&self, x: u32, y: u32, width: u32, height: u32) -> Result<Self> {
         let beyond = |from: u32, length: u32, side: u32| u64::from(from) + u64::from(length) > u64::from(side);
         if beyond(x, width, self.width) || beyond(y, height, self.height) {
-            return Err(Error::Different { a: (x.saturating_add(width), y.saturating_add(height)), b: (self.width, self.height) });
+            return Err(Error::Different {
+                a: (x.saturating_add(width), y.saturating_add(height)),
+                b: (self.width, self.height),
+            });
         }
         let rows = self.rgb.chunks_exact(self.width as usize * 3).skip(y as usize).take(height as usize);
         let columns = x as usize * 3..(x + width) as usize * 3;

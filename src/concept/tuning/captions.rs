@@ -1,7 +1,5 @@
 //! Captions: the concept's words in their place, tags in random order, a sentence around them.
 
-use serde::{Deserialize, Serialize};
-
 use super::draws::Numbers;
 
 /// Where the concept's words stand in captions and prompts.
@@ -15,14 +13,14 @@ pub fn with_words(text: &str, words: &str) -> String {
 /// A caption of comma-separated tags with all but the first `kept` of them in random order.
 pub fn shuffle_tags(caption: &str, kept: usize, numbers: &mut Numbers) -> String {
     let mut tags: Vec<&str> = caption.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
-    let movable = tags.split_at_mut(kept.min(tags.len())).1;
+    let kept = kept.min(tags.len());
+    let (_, movable) = tags.split_at_mut(kept);
     numbers.shuffle(movable);
     tags.join(", ")
 }
 
 /// Sentences that are put around captions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Templates {
     /// Captions stay as they are.
     #[default]
