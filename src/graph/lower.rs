@@ -48,7 +48,18 @@ pub fn commands(
     preferences: Preferences,
     storage: &dyn Fn(Storage<'_>) -> Result<Located>,
 ) -> Result<Vec<Command>> {
+    Ok(commands_of_steps(graph, plan, preferences, storage)?.0)
+}
+
+/// [`commands`], and for each step of the plan how many there are up to its last.
+pub(super) fn commands_of_steps(
+    graph: &Graph,
+    plan: &Plan,
+    preferences: Preferences,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+) -> Result<(Vec<Command>, Vec<usize>)> {
     let mut commands = Vec::new();
+    let mut ends = Vec::with_capacity(plan.steps.len());
     for (number, step) in plan.steps.iter().enumerate() {
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, Located> = HashMap::new();
@@ -70,13 +81,14 @@ pub fn commands(
         if lowering.lacks_kernel {
             return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });
         }
+        ends.push(commands.len());
     }
     for &(input, tensor) in graph.assignments() {
         let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
         let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
         commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
     }
-    Ok(commands)
+    Ok((commands, ends))
 }
 
 /// Where `tensor` stands, read in `layout` if it is a weight.

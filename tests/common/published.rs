@@ -159,7 +159,7 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
     };
     let (shapes, middle, ranks) = plain;
     let mut graph = Graph::new();
-    let updates = LowRank { name: "concept".into(), scale: 0.8, ranks };
+    let updates = LowRank { name: "concept".into(), scale: 0.8, ranks, tensors: Default::default() };
     let layers = &mut Layers::with_low_rank(&mut graph, vec![updates]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers())
         .map(|i| layers.graph.input(format!("text.{i}"), [batch, 77, config.cross_attention_dim]))

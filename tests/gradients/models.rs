@@ -23,7 +23,7 @@ fn low_rank(case: &Case) -> Vec<LowRank> {
     let layers = parameters.keys().filter_map(|name| name.strip_prefix("lora.")?.strip_suffix(".lora_down.weight"));
     let ranks: HashMap<String, usize> = layers.map(|layer| (layer.to_string(), RANK)).collect();
     assert!(!ranks.is_empty(), "{} has no updates", case.name);
-    vec![LowRank { name: "lora".into(), scale: SCALE, ranks }]
+    vec![LowRank { name: "lora".into(), scale: SCALE, ranks, tensors: HashMap::new() }]
 }
 
 /// The node of the parameter `name`.

@@ -1,6 +1,7 @@
 //! The operations, one to a file: builder, shape rule, plain-Rust twin, gradient, and the kernels that can run it.
 
 mod activation;
+mod adamw;
 mod attention;
 mod attention_gradient;
 mod binary;
@@ -17,6 +18,7 @@ mod layer_norm;
 mod linear;
 mod linear_gradient;
 mod mix;
+mod over_greatest;
 mod pad2d;
 mod product;
 mod reshape;
@@ -28,6 +30,7 @@ mod upsample;
 use std::fmt::Debug;
 
 pub use activation::Function;
+pub use adamw::{Moments, RATES};
 pub(crate) use binary::Broadcast;
 
 use super::lower::{Lowering, Work, spread};
