@@ -66,6 +66,10 @@ pub(super) fn commands_of_steps(
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
         let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
+            let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
+            if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
+                return Err(Error::NotAParameter { operation: step.operation.name(), layer: step.layer.to_string() });
+            }
             here.insert(t, locate(graph, plan, t, layout, storage)?);
         }
         let output = locate(graph, plan, step.output, Layout::Plain, storage)?;
@@ -222,6 +226,13 @@ impl Lowering<'_> {
                     uniforms.push((name, (*factor).into()));
                     factors += 1;
                     vec![("kind", "scale".into()), ("name", name.into())]
+                }
+                Stage::Derivative(function, tensor) => {
+                    let name = format!("operand{operands}");
+                    operands += 1;
+                    let at = (self.locate)(*tensor);
+                    bindings.push((name.clone(), at.slice, at.scalar));
+                    vec![("kind", "derivative".into()), ("function", function.name().into()), ("name", name)]
                 }
                 Stage::Add(tensor, broadcast) | Stage::Multiply(tensor, broadcast) => {
                     let name = format!("operand{operands}");

@@ -20,6 +20,7 @@ mod parameter;
 mod plan;
 mod program;
 mod shape;
+mod transposed;
 
 use std::sync::Arc;
 
@@ -203,13 +204,16 @@ impl Graph {
 
     /// Appends an operation; checks its shape rule now, so that the error names the layer that is being built.
     pub fn apply(&mut self, operation: impl Operation + 'static, inputs: &[Tensor]) -> Result<Tensor> {
+        self.repeat(Arc::new(operation), inputs)
+    }
+
+    /// Appends an operation of this graph again, of other inputs.
+    pub(crate) fn repeat(&mut self, operation: Arc<dyn Operation>, inputs: &[Tensor]) -> Result<Tensor> {
         let shapes: Vec<&Shape> = inputs.iter().map(|&t| self.shape(t)).collect();
-        let shape = match operation.shape(&shapes) {
-            Ok(shape) => shape,
-            Err(message) => return Err(self.shape_error(operation.name(), message)),
-        };
-        let origin = Origin::Operation { operation: Arc::new(operation), inputs: inputs.to_vec() };
-        Ok(self.push(origin, shape, Element::F32))
+        match operation.shape(&shapes) {
+            Ok(shape) => Ok(self.push(Origin::Operation { operation, inputs: inputs.to_vec() }, shape, Element::F32)),
+            Err(message) => Err(self.shape_error(operation.name(), message)),
+        }
     }
 
     pub(crate) fn shape_error(&self, operation: &'static str, message: String) -> Error {

@@ -11,6 +11,7 @@ use super::lower::{Located, Preferences, Storage, commands_of_steps, locate, unp
 use super::ops::{Layout, PANEL, Stage};
 use super::parameter::{self, ParameterSource, StoredAs};
 use super::plan::{Plan, Traits};
+use super::transposed::Transposed;
 use super::{Array, Data, Element, Error, Graph, Origin, Result, Shape, Tensor};
 
 /// How weights are held on the device.
@@ -114,6 +115,9 @@ impl Weights {
         match layout {
             Layout::Plain | Layout::Rows => self.upload_plain(name, shape.elements(), half, &buffer)?,
             Layout::Panels => self.upload_panels(name, shape, half, &buffer)?,
+            Layout::Transposed { stride } => {
+                self.upload_transposed(name, Transposed::of(shape, stride), shape[0], half, &buffer)?
+            }
         }
         self.source.done_with(name);
         let scalar = if half { Scalar::U32 } else { Scalar::F32 };
@@ -156,6 +160,24 @@ impl Weights {
                 }
             }
             upload.push(&panel)?;
+        }
+        upload.finish()
+    }
+
+    /// `[out, in, kh, kw]` to the panels of the convolution's gradient, as many outputs at a time as a piece holds.
+    fn upload_transposed(&self, name: &str, layout: Transposed, out: usize, half: bool, buffer: &Buffer) -> Result<()> {
+        let row = layout.row();
+        let count = (PIECE / 4 / row.max(1)).clamp(1, out.max(1));
+        let mut values = Vec::new();
+        let mut upload = Upload::new(&self.gpu, buffer, name, half);
+        for first in (0..out).step_by(count) {
+            let rows = first..out.min(first + count);
+            values.resize(rows.len() * row, 0.0);
+            self.source.read(name, first * row..rows.end * row, &mut values)?;
+            layout.rearrange(rows, &values, |at, run| {
+                upload.offset = (at * if half { 2 } else { 4 }) as u64;
+                upload.push(run)
+            })?;
         }
         upload.finish()
     }
@@ -214,6 +236,7 @@ impl<'a> Upload<'a> {
 pub fn weight_bytes(shape: &Shape, layout: Layout, half: bool) -> u64 {
     let elements = match layout {
         Layout::Plain | Layout::Rows => shape.elements(),
+        Layout::Transposed { stride } => Transposed::of(shape, stride).elements(),
         Layout::Panels => shape[0].next_multiple_of(PANEL) * shape[1..].iter().product::<usize>(),
     };
     (elements as u64 * if half { 2 } else { 4 }).next_multiple_of(16)
