@@ -48,13 +48,28 @@ pub fn commands(
     preferences: Preferences,
     storage: &dyn Fn(Storage<'_>) -> Result<Located>,
 ) -> Result<Vec<Command>> {
+    Ok(commands_of_steps(graph, plan, preferences, storage)?.0)
+}
+
+/// [`commands`], and for each step of the plan how many there are up to its last.
+pub(super) fn commands_of_steps(
+    graph: &Graph,
+    plan: &Plan,
+    preferences: Preferences,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+) -> Result<(Vec<Command>, Vec<usize>)> {
     let mut commands = Vec::new();
+    let mut ends = Vec::with_capacity(plan.steps.len());
     for (number, step) in plan.steps.iter().enumerate() {
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, Located> = HashMap::new();
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
         let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
+            let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
+            if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
+                return Err(Error::NotAParameter { operation: step.operation.name(), layer: step.layer.to_string() });
+            }
             here.insert(t, locate(graph, plan, t, layout, storage)?);
         }
         let output = locate(graph, plan, step.output, Layout::Plain, storage)?;
@@ -70,13 +85,14 @@ pub fn commands(
         if lowering.lacks_kernel {
             return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });
         }
+        ends.push(commands.len());
     }
     for &(input, tensor) in graph.assignments() {
         let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
         let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
         commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
     }
-    Ok(commands)
+    Ok((commands, ends))
 }
 
 /// Where `tensor` stands, read in `layout` if it is a weight.
@@ -210,6 +226,13 @@ impl Lowering<'_> {
                     uniforms.push((name, (*factor).into()));
                     factors += 1;
                     vec![("kind", "scale".into()), ("name", name.into())]
+                }
+                Stage::Derivative(function, tensor) => {
+                    let name = format!("operand{operands}");
+                    operands += 1;
+                    let at = (self.locate)(*tensor);
+                    bindings.push((name.clone(), at.slice, at.scalar));
+                    vec![("kind", "derivative".into()), ("function", function.name().into()), ("name", name)]
                 }
                 Stage::Add(tensor, broadcast) | Stage::Multiply(tensor, broadcast) => {
                     let name = format!("operand{operands}");

@@ -15,6 +15,8 @@ pub struct LowRank {
     pub scale: f32,
     /// Rank of the update of each layer, by the layer's full name.
     pub ranks: HashMap<String, usize>,
+    /// Tensors of the graph that are read instead of parameters, down and up by the layer's full name: a state that is trained.
+    pub tensors: HashMap<String, (Tensor, Tensor)>,
 }
 
 impl Layers<'_> {
@@ -24,8 +26,13 @@ impl Layers<'_> {
         let (into, out) = (self.channels(x), self.channels(y));
         for set in &self.low_rank {
             let Some(&rank) = set.ranks.get(&layer) else { continue };
-            let down = self.graph.parameter(format!("{}.{layer}.lora_down.weight", set.name), [rank, into]);
-            let up = self.graph.parameter(format!("{}.{layer}.lora_up.weight", set.name), [out, rank]);
+            let (down, up) = match set.tensors.get(&layer) {
+                Some(pair) => *pair,
+                None => (
+                    self.graph.parameter(format!("{}.{layer}.lora_down.weight", set.name), [rank, into]),
+                    self.graph.parameter(format!("{}.{layer}.lora_up.weight", set.name), [out, rank]),
+                ),
+            };
             let narrow = self.graph.linear(x, down)?;
             let wide = self.graph.linear(narrow, up)?;
             let update = self.graph.scale(wide, set.scale)?;

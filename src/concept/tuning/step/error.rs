@@ -17,6 +17,8 @@ pub enum Error {
     Batch { what: &'static str, found: String, expected: String },
     #[error("the training state's `{name}` is {found}: expected {expected}")]
     State { name: String, found: String, expected: String },
+    #[error("the tuning step has no state yet: it starts from one that is given")]
+    NoState,
     /// Nothing has moved: the state is that before the step.
     #[error("the loss of step {step} is {loss}: the first value that is not finite is made by {operation} in layer `{layer}`")]
     NotFinite { step: u64, loss: f32, operation: String, layer: String },
