@@ -5,6 +5,7 @@ mod file;
 mod font;
 mod mask;
 pub mod parameters;
+mod plot;
 mod png_text;
 mod sheet;
 
@@ -16,6 +17,7 @@ use image::{ImageBuffer, Rgb};
 pub use file::check_destination;
 pub use mask::{Mask, Scaling};
 pub use parameters::Parameters;
+pub use plot::{Line, Plot};
 pub use sheet::Sheet;
 
 /// The longest side of a picture that is read or made.
