@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
 
-use super::lower::{Located, Preferences, Storage, commands_of_steps, locate, unplaced};
+use super::lower::{Located, Preferences, Storage, assignments, commands_of_steps, locate, preparation, unplaced};
 use super::ops::{Layout, PANEL, Stage};
 use super::parameter::{self, ParameterSource, StoredAs};
 use super::plan::{Plan, Traits};
@@ -250,7 +250,7 @@ fn used<'a>(graph: &'a Graph, plan: &'a Plan) -> impl Iterator<Item = (&'a str, 
     };
     plan.steps.iter().flat_map(move |step| {
         let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
-        let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+        let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         inputs.chain(operands).filter_map(move |(t, layout)| weight(t, layout)).collect::<Vec<_>>()
     })
 }
@@ -314,9 +314,15 @@ impl Program {
             Storage::Input(tensor) => located.get(&tensor).cloned().ok_or_else(|| unplaced(graph, tensor)),
             Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
         };
-        let (commands, ends) = commands_of_steps(graph, plan, Self::preferences(&gpu), &storage)?;
+        let preparation = preparation(graph, plan, Self::preferences(&gpu), &storage)?;
+        if !preparation.is_empty() {
+            Recording::new(&gpu, &preparation)?.play();
+        }
+        let steps = plan.once..plan.steps.len();
+        let (mut commands, ends) = commands_of_steps(graph, plan, Self::preferences(&gpu), &storage, steps)?;
+        commands.extend(assignments(graph, plan, &storage)?);
         let mut traces = Vec::with_capacity(ends.len());
-        for (step, end) in plan.steps.iter().zip(ends) {
+        for (step, end) in plan.steps[plan.once..].iter().zip(ends) {
             let output = locate(graph, plan, step.output, Layout::Plain, &storage)?.slice;
             traces.push(Trace { operation: step.operation.name(), layer: step.layer.clone(), end, output });
         }

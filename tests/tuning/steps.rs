@@ -330,7 +330,6 @@ fn what_a_batch_lacks_counts_for_nothing() {
 }
 
 #[test]
-#[ignore = "needs kernels for all gradients"]
 fn a_device_computes_the_same() {
     for name in ["tuning_plain", "tuning_masked", "tuning_identity", "tuning_lora", "tuning_p_plus"] {
         check(name, On::Device);

@@ -62,7 +62,7 @@ fn updates(graph: &Graph) -> LowRank {
         Origin::Parameter { name } => layer(name),
         _ => None,
     };
-    LowRank { name: "update".into(), scale: 1.0, ranks: graph.nodes().iter().filter_map(parameter).collect() }
+    LowRank::new("update", graph.nodes().iter().filter_map(parameter).collect())
 }
 
 /// Appends the gradients that tuning wants of `output`: those of the updates and of the text.

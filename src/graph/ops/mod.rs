@@ -17,7 +17,10 @@ mod guidance;
 mod layer_norm;
 mod linear;
 mod linear_gradient;
+mod low_rank_gate;
 mod mix;
+mod narrow;
+mod narrow_gradient;
 mod over_greatest;
 mod pad2d;
 mod product;
@@ -26,12 +29,14 @@ mod scale;
 mod slice;
 mod sum_to;
 mod upsample;
+mod widen;
 
 use std::fmt::Debug;
 
 pub use activation::Function;
 pub use adamw::{Moments, RATES};
 pub(crate) use binary::Broadcast;
+pub use low_rank_gate::GatePart;
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
@@ -64,6 +69,8 @@ pub enum Fold {
     Stages,
     /// Elementwise stages, then zeros around the feature map.
     StagesAndPadding,
+    /// A low-rank update, then elementwise stages: kernels that sum over inputs.
+    LowRankAndStages,
 }
 
 /// Elementwise work on a result that is still in registers.
@@ -75,21 +82,36 @@ pub enum Stage {
     Multiply(Tensor, Broadcast),
     /// The function's derivative at the tensor's elements, times the value.
     Derivative(Function, Tensor),
+    /// Adds `narrow` `[rows, rank]` times `wide` `[channels, rank]`, or `[rank, channels]` if `transposed`. Always the first stage.
+    LowRank {
+        narrow: Tensor,
+        wide: Tensor,
+        transposed: bool,
+    },
 }
 
 impl Stage {
-    /// The tensor that the stage reads.
+    /// The tensors that the stage reads.
+    pub fn operands(&self) -> impl Iterator<Item = Tensor> + use<> {
+        let low_rank = match self {
+            Stage::LowRank { narrow, wide, .. } => [Some(*narrow), Some(*wide)],
+            _ => [None, None],
+        };
+        self.operand().into_iter().chain(low_rank.into_iter().flatten())
+    }
+
+    /// The tensor that an elementwise stage reads.
     pub fn operand(&self) -> Option<Tensor> {
         match self {
             Stage::Add(t, _) | Stage::Multiply(t, _) | Stage::Derivative(_, t) => Some(*t),
-            Stage::Function(_) | Stage::Scale(_) => None,
+            Stage::Function(_) | Stage::Scale(_) | Stage::LowRank { .. } => None,
         }
     }
 
     pub(crate) fn broadcast(&self) -> Option<Broadcast> {
         match self {
             Stage::Add(_, broadcast) | Stage::Multiply(_, broadcast) => Some(*broadcast),
-            Stage::Function(_) | Stage::Scale(_) | Stage::Derivative(..) => None,
+            Stage::Function(_) | Stage::Scale(_) | Stage::Derivative(..) | Stage::LowRank { .. } => None,
         }
     }
 }
@@ -141,6 +163,11 @@ pub trait Operation: Debug + Send + Sync {
     /// makes a part of the output.
     fn can_crop(&self) -> bool {
         false
+    }
+
+    /// What this operation computes plus `base`, where one operation does both: gradients that arrive by two ways are added so.
+    fn plus(&self, _graph: &mut Graph, _inputs: &[Tensor], _base: Tensor) -> Option<Result<Tensor, Error>> {
+        None
     }
 
     /// The output is the first input's storage under another shape.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::graph::{Graph, Tensor};
-use crate::nn::LowRank;
+use crate::nn::{LowRank, Strength};
 
 use super::config::{Network, StepConfig, TrainedLayer};
 use super::error::Result;
@@ -121,7 +121,8 @@ pub(super) fn given(banks: &[Bank], network: Network, config: &StepConfig) -> Ve
         .flat_map(|bank| &bank.parts)
         .map(|part| (part.name.as_str(), part.tensor))
         .collect();
-    let mut set = LowRank { name: "trained".into(), scale: config.alpha, ranks: HashMap::new(), tensors: HashMap::new() };
+    let mut set = LowRank::new("trained", HashMap::new());
+    set.strength = Strength::Fixed(config.alpha);
     for (name, &down) in &parts {
         let Some(layer) = name.strip_prefix(prefix).and_then(|name| name.strip_suffix(".lora_down.weight")) else { continue };
         let Some(&up) = parts.get(format!("{prefix}{layer}.lora_up.weight").as_str()) else { continue };

@@ -67,11 +67,6 @@ fn check(models: &Models, config: &StepConfig) -> Result<()> {
             return option(name, "0".into(), "at least 1");
         }
     }
-    for (name, value) in [("text rank", config.text_rank), ("unet rank", config.unet_rank)] {
-        if config.has_updates() && value == 0 {
-            return option(name, "0".into(), "at least 1");
-        }
-    }
     if config.attention_loss.is_some() && config.words < 2 {
         return option("words", config.words.to_string(), "two words for the attention regularisation");
     }

@@ -103,7 +103,9 @@ pub struct StepConfig {
     pub method: Method,
     pub text_layers: TextLayers,
     pub unet_layers: UNetLayers,
+    /// 0: the text tower has no updates.
     pub text_rank: usize,
+    /// 0: the UNet has no updates.
     pub unet_rank: usize,
     /// The factor of every update, not divided by its rank.
     pub alpha: f32,

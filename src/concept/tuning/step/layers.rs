@@ -52,7 +52,7 @@ fn collect(graph: &Graph, network: Network, rank: usize, chosen: &dyn Fn(&str) -
     for node in graph.nodes() {
         let Origin::Parameter { name } = &node.origin else { continue };
         let (Some(name), [out, into]) = (name.strip_suffix(".weight"), &node.shape[..]) else { continue };
-        if chosen(name) {
+        if rank > 0 && chosen(name) {
             layers.push(TrainedLayer { network, name: name.into(), rank, into: *into, out: *out });
         }
     }
