@@ -18,7 +18,7 @@ mod transformer;
 
 pub use clip::ClipLayer;
 pub use low_rank::LowRank;
-pub use prompt::{Encodings, Prompt};
+pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
 pub use time_embedding::sinusoids;
 pub use transformer::Transformer;

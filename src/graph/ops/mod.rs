@@ -19,6 +19,7 @@ mod linear_gradient;
 mod mix;
 mod pad2d;
 mod product;
+mod regional_attention;
 mod reshape;
 mod scale;
 mod slice;
@@ -29,6 +30,7 @@ use std::fmt::Debug;
 
 pub use activation::Function;
 pub(crate) use binary::Broadcast;
+pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_tables};
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
