@@ -3,6 +3,12 @@
 pub mod captions;
 pub mod config;
 pub mod draws;
+mod error;
+pub mod examples;
 pub mod folder;
+mod schedule;
 pub mod step;
 pub mod transform;
+pub mod words;
+
+pub use error::{Error, Result};
