@@ -89,6 +89,11 @@ impl Examples {
         }
     }
 
+    /// Number of pictures.
+    pub fn pictures(&self) -> usize {
+        self.found.len()
+    }
+
     /// Whether any mask leaves something out.
     pub fn masked(&self) -> bool {
         self.found.iter().any(|found| found.mask.is_some())

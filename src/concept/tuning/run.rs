@@ -201,6 +201,16 @@ impl<'a> Run<'a> {
         &self.settings
     }
 
+    /// Pictures that it learns from.
+    pub fn pictures(&self) -> usize {
+        self.examples.pictures()
+    }
+
+    /// Width and height that is tuned at.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
     pub fn places(&self) -> &Places {
         &self.places
     }
