@@ -117,8 +117,10 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
                 let skip = open
                     .pop()
                     .ok_or_else(|| refusal(layers, "the up blocks have more layers than the down blocks have skips"))?;
-                x = layers.graph.concat_channels(x, skip)?;
-                x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+                x = layers.block(|layers| {
+                    let x = layers.graph.concat_channels(x, skip)?;
+                    layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)
+                })?;
                 if block.attention {
                     x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), &mut prompt)?;
                 }
@@ -168,6 +170,20 @@ pub fn cross_attentions(config: &UNetConfig) -> Vec<CrossAttention> {
         }
     }
     all
+}
+
+/// Height and width of the feature maps of a pass over latents of `height` x `width`, each once, from the largest: where attention may
+/// stand.
+pub fn feature_sizes(config: &UNetConfig, height: usize, width: usize) -> Vec<[usize; 2]> {
+    let mut size = [height, width];
+    let mut sizes = vec![size];
+    for _ in config.down.iter().filter(|block| block.resample) {
+        // A 3x3 convolution of stride 2 rounds up with a padding of 1 on all sides, down with one below and to the right.
+        size = size.map(|side| (side + config.downsample_padding.min(1)) / 2);
+        sizes.push(size);
+    }
+    sizes.dedup();
+    sizes
 }
 
 /// Builds the keys and values of every cross-attention, for [`Encodings::KeysValues`]: `texts` `[batch, tokens, text channels]`
