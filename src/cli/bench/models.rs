@@ -62,14 +62,15 @@ fn updates(graph: &Graph) -> LowRank {
         Origin::Parameter { name } => layer(name),
         _ => None,
     };
-    LowRank::new("update", graph.nodes().iter().filter_map(parameter).collect())
+    let mut updates = LowRank::new("update", graph.nodes().iter().filter_map(parameter).collect());
+    updates.trained = true;
+    updates
 }
 
 /// Appends the gradients that tuning wants of `output`: those of the updates and of the text.
 fn differentiate(graph: &mut Graph, output: Tensor) -> Result<Vec<Tensor>> {
     let is_wanted = |t: &Tensor| match &graph.node(*t).origin {
-        Origin::Parameter { name } => name.starts_with("update."),
-        Origin::Input { name } => name == "text",
+        Origin::Input { name } => name == "text" || name.starts_with("update."),
         _ => false,
     };
     let wanted: Vec<Tensor> = graph.tensors().filter(is_wanted).collect();
@@ -136,7 +137,8 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -
         if let Origin::Input { name } = &node.origin
             && node.element == mixofshow::graph::Element::F32
         {
-            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7).collect();
+            let scale = if name.starts_with("update.") { 0.02 } else { 1.7 };
+            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * scale).collect();
             program.write(name, &Array::f32(node.shape.clone(), values))?;
         }
     }
