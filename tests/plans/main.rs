@@ -65,6 +65,7 @@ fn graphs() -> Vec<Built> {
         all.push(published::controlled_unet(&case.name, case.config(), 2, 16, 16));
         all.push(published::sampling_step(&case.name, case.config(), 16, 16));
     }
+    all.extend([(320, 320, 4), (36, 20, 6), (5, 7, 3)].map(|(into, out, rank)| published::low_rank_layer(into, out, rank)));
     all.push(published::controlled_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
     all.push(published::sampling_step("Stable Diffusion 1.5", &published::unet_1(), 64, 64));
     all

@@ -13,7 +13,7 @@ use mixofshow::gpu::Gpu;
 use mixofshow::graph::{Array, Graph, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
-use mixofshow::nn::{Encodings, Layers};
+use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -44,6 +44,15 @@ pub struct Options {
     /// Profile the first pass, in which drivers compile kernels, instead of a later one
     #[arg(long)]
     cold: bool,
+    /// Low-rank updates of this rank on all attention layers
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_rank: usize,
+    /// Sets of such updates
+    #[arg(long, value_name = "SETS", default_value_t = 1)]
+    lora_sets: usize,
+    /// Each set acts on a part of the picture only
+    #[arg(long)]
+    lora_masks: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -66,7 +75,11 @@ fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tenso
                 class: None,
                 residuals: Default::default(),
             };
-            unet::unet(&mut Layers::new(&mut graph), config, &inputs)?.sample
+            let updates = updates(options, &mut graph, latent, |graph| {
+                unet::unet(&mut Layers::new(graph), config, &inputs)?;
+                Ok(())
+            })?;
+            unet::unet(&mut Layers::with_low_rank(&mut graph, updates), config, &inputs)?.sample
         }
         Part::Vae => {
             let latents = graph.input("latents", [options.batch, latent, latent, preset.vae.latent_channels]);
@@ -74,10 +87,59 @@ fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tenso
         }
         Part::Text => {
             let ids = graph.input_ids("ids", [options.batch, preset.text.max_position_embeddings]);
-            clip_text::clip_text(&mut Layers::new(&mut graph), &preset.text, ids, 0)?
+            let updates = updates(options, &mut graph, 0, |graph| {
+                clip_text::clip_text(&mut Layers::new(graph), &preset.text, ids, 0)?;
+                Ok(())
+            })?;
+            clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, updates), &preset.text, ids, 0)?
         }
     };
     Ok((graph, output))
+}
+
+/// Sets of low-rank updates of every attention layer of the model that `build` makes. Masks are declared for feature maps that
+/// start from a square of `latent` places a side; text has none.
+fn updates(
+    options: &Options,
+    graph: &mut Graph,
+    latent: usize,
+    build: impl FnOnce(&mut Graph) -> mixofshow::graph::Result<()>,
+) -> Result<Vec<LowRank>> {
+    if options.lora_rank == 0 {
+        return Ok(Vec::new());
+    }
+    let mut plain = graph.clone();
+    build(&mut plain)?;
+    let ranks: HashMap<String, usize> = plain
+        .nodes()
+        .iter()
+        .filter_map(|node| match &node.origin {
+            Origin::Parameter { name } => name.strip_suffix(".weight").filter(|layer| is_attention(layer)),
+            _ => None,
+        })
+        .map(|layer| (layer.to_string(), options.lora_rank))
+        .collect();
+    let mut sets = Vec::new();
+    for number in 0..options.lora_sets {
+        let mut set = LowRank::new(format!("lora{number}"), ranks.clone());
+        set.strength = Strength::Input;
+        if options.lora_masks && latent > 0 {
+            // Of the prompt's layers the keys and values are made once a picture: they are no part of a masked pass.
+            set.ranks.retain(|layer, _| !(layer.contains("attn2.to_k") || layer.contains("attn2.to_v")));
+            let mut side = latent;
+            for _ in 0..8 {
+                set.masks.insert(side * side, graph.input(format!("mask{number}.{side}"), [side * side]));
+                side = side.div_ceil(2);
+            }
+        }
+        sets.push(set);
+    }
+    Ok(sets)
+}
+
+fn is_attention(layer: &str) -> bool {
+    const PARTS: [&str; 8] = ["to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj"];
+    PARTS.iter().any(|part| layer.strip_suffix(part).is_some_and(|rest| rest.ends_with('.')))
 }
 
 pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> Result<()> {
