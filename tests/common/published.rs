@@ -215,6 +215,32 @@ pub fn low_rank_layer(into: usize, out: usize, rank: usize) -> Built {
     Built { name: format!("low-rank layer {into} -> {out}, rank {rank}"), graph, outputs: vec![y, down, up, dx] }
 }
 
+/// The backward pass of what `built` asks for first, with respect to the inputs `wanted`.
+pub fn backward(built: Built, wanted: &[&str]) -> Built {
+    let Built { name, mut graph, outputs } = built;
+    let named = |t: &Tensor| matches!(&graph.node(*t).origin, Origin::Input { name } if wanted.contains(&name.as_str()));
+    let inputs: Vec<Tensor> = graph.tensors().filter(named).collect();
+    assert_eq!(inputs.len(), wanted.len(), "{name}: {wanted:?}");
+    let shape = graph.shape(outputs[0]).clone();
+    let (target, weights) = (graph.input("target", shape.clone()), graph.input("weights", shape));
+    let loss = graph.weighted_squared_error(outputs[0], target, weights).unwrap();
+    let mut asked = graph.gradients(loss, &inputs).unwrap();
+    asked.push(loss);
+    Built { name: format!("{name} backward"), graph, outputs: asked }
+}
+
+/// The backward pass of a text tower, with respect to rows that continue its table.
+pub fn words(name: &str, config: &Value, batch: usize) -> Built {
+    let config = ClipTextConfig::from_json(config, file()).unwrap();
+    let built = Built::new(format!("{name} {batch} words"), |layers| {
+        let ids = layers.graph.input_ids("ids", [batch, config.max_position_embeddings]);
+        let words = layers.graph.input("words", [16, config.hidden_size]);
+        let embedded = clip_text::embed(layers, &config, ids, Some(words)).unwrap();
+        vec![clip_text::encode(layers, &config, embedded, 0).unwrap()]
+    });
+    backward(built, &["words"])
+}
+
 /// One step of sampling: both halves of guidance in one batch, then the sampler's update of its state.
 pub fn sampling_step(name: &str, config: &Value, height: usize, width: usize) -> Built {
     let config = UNetConfig::from_json(config, file()).unwrap();

@@ -3,6 +3,7 @@
 mod kernels;
 mod models;
 mod peak;
+mod updates;
 
 use std::sync::Arc;
 use std::time::Instant;

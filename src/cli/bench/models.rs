@@ -8,12 +8,12 @@ use serde_json::json;
 
 use crate::cli::Failure;
 
-use super::{Clock, Result, Row, Terminal, fastest, peak, table};
+use super::{Clock, Result, Row, Terminal, fastest, peak, table, updates};
 use mixofshow::gpu::Gpu;
 use mixofshow::graph::{Array, Graph, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
+use mixofshow::nn::{Encodings, Layers, LowRank};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -41,24 +41,35 @@ pub struct Options {
     /// Weights in f32 instead of f16
     #[arg(long)]
     f32: bool,
+    #[command(flatten)]
+    updates: updates::Options,
+    /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers (of rank 4 unless told)
+    #[arg(long)]
+    backward: bool,
     /// Profile the first pass, in which drivers compile kernels, instead of a later one
     #[arg(long)]
     cold: bool,
-    /// Low-rank updates of this rank on all attention layers
-    #[arg(long, value_name = "RANK", default_value_t = 0)]
-    lora_rank: usize,
-    /// Sets of such updates
-    #[arg(long, value_name = "SETS", default_value_t = 1)]
-    lora_sets: usize,
-    /// Each set acts on a part of the picture only
-    #[arg(long)]
-    lora_masks: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
 
-fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tensor)> {
+/// Appends the gradients that tuning wants of `output`: those of the updates and of the text.
+fn differentiate(graph: &mut Graph, output: Tensor) -> Result<Vec<Tensor>> {
+    let is_wanted = |t: &Tensor| match &graph.node(*t).origin {
+        Origin::Input { name } => name == "text" || updates::is_matrix(name),
+        _ => false,
+    };
+    let wanted: Vec<Tensor> = graph.tensors().filter(is_wanted).collect();
+    let shape = graph.shape(output).clone();
+    let (target, weights) = (graph.input("target", shape.clone()), graph.input("weights", shape));
+    let loss = graph.weighted_squared_error(output, target, weights)?;
+    let mut asked = graph.gradients(loss, &wanted)?;
+    asked.push(loss);
+    Ok(asked)
+}
+
+fn build(part: Part, preset: &Preset, options: &Options, mut low_rank: Vec<LowRank>) -> Result<(Graph, Tensor)> {
     let mut graph = Graph::new();
     let latent = options.size / preset.vae.downscale();
     let output = match part {
@@ -75,11 +86,8 @@ fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tenso
                 class: None,
                 residuals: Default::default(),
             };
-            let updates = updates(options, &mut graph, latent, |graph| {
-                unet::unet(&mut Layers::new(graph), config, &inputs)?;
-                Ok(())
-            })?;
-            unet::unet(&mut Layers::with_low_rank(&mut graph, updates), config, &inputs)?.sample
+            options.updates.mask(&mut low_rank, &mut graph, latent);
+            unet::unet(&mut Layers::with_low_rank(&mut graph, low_rank), config, &inputs)?.sample
         }
         Part::Vae => {
             let latents = graph.input("latents", [options.batch, latent, latent, preset.vae.latent_channels]);
@@ -87,76 +95,38 @@ fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tenso
         }
         Part::Text => {
             let ids = graph.input_ids("ids", [options.batch, preset.text.max_position_embeddings]);
-            let updates = updates(options, &mut graph, 0, |graph| {
-                clip_text::clip_text(&mut Layers::new(graph), &preset.text, ids, 0)?;
-                Ok(())
-            })?;
-            clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, updates), &preset.text, ids, 0)?
+            clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, low_rank), &preset.text, ids, 0)?
         }
     };
     Ok((graph, output))
-}
-
-/// Sets of low-rank updates of every attention layer of the model that `build` makes. Masks are declared for feature maps that
-/// start from a square of `latent` places a side; text has none.
-fn updates(
-    options: &Options,
-    graph: &mut Graph,
-    latent: usize,
-    build: impl FnOnce(&mut Graph) -> mixofshow::graph::Result<()>,
-) -> Result<Vec<LowRank>> {
-    if options.lora_rank == 0 {
-        return Ok(Vec::new());
-    }
-    let mut plain = graph.clone();
-    build(&mut plain)?;
-    let ranks: HashMap<String, usize> = plain
-        .nodes()
-        .iter()
-        .filter_map(|node| match &node.origin {
-            Origin::Parameter { name } => name.strip_suffix(".weight").filter(|layer| is_attention(layer)),
-            _ => None,
-        })
-        .map(|layer| (layer.to_string(), options.lora_rank))
-        .collect();
-    let mut sets = Vec::new();
-    for number in 0..options.lora_sets {
-        let mut set = LowRank::new(format!("lora{number}"), ranks.clone());
-        set.strength = Strength::Input;
-        if options.lora_masks && latent > 0 {
-            // Of the prompt's layers the keys and values are made once a picture: they are no part of a masked pass.
-            set.ranks.retain(|layer, _| !(layer.contains("attn2.to_k") || layer.contains("attn2.to_v")));
-            let mut side = latent;
-            for _ in 0..8 {
-                set.masks.insert(side * side, graph.input(format!("mask{number}.{side}"), [side * side]));
-                side = side.div_ceil(2);
-            }
-        }
-        sets.push(set);
-    }
-    Ok(sets)
-}
-
-fn is_attention(layer: &str) -> bool {
-    const PARTS: [&str; 8] = ["to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj"];
-    PARTS.iter().any(|part| layer.strip_suffix(part).is_some_and(|rest| rest.ends_with('.')))
 }
 
 pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let preset =
         preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
-    let (graph, output) = build(part, &preset, options)?;
+    let (mut graph, output) = build(part, &preset, options, Vec::new())?;
+    let mut outputs = vec![output];
+    if options.backward && part != Part::Unet {
+        return Err(Failure::Usage("--backward is for the UNet".into()));
+    }
+    let low_rank = options.updates.sets(&graph, options.backward);
+    if !low_rank.is_empty() {
+        let (with_updates, output) = build(part, &preset, options, low_rank)?;
+        graph = with_updates;
+        outputs = if options.backward { differentiate(&mut graph, output)? } else { vec![output] };
+    }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
-    let plan = Plan::new(&graph, &[output], &Program::traits(gpu));
+    let plan = Plan::new(&graph, &outputs, &Program::traits(gpu));
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;
     for node in graph.nodes() {
         if let Origin::Input { name } = &node.origin
             && node.element == mixofshow::graph::Element::F32
         {
-            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7).collect();
+            let scale = if updates::is_matrix(name) { 0.02 } else { 1.7 };
+            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * scale).collect();
             program.write(name, &Array::f32(node.shape.clone(), values))?;
         }
     }
