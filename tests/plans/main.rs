@@ -69,6 +69,7 @@ fn graphs() -> Vec<Built> {
         all.push(published::controlled_unet(&case.name, case.config(), 2, 16, 16));
         all.push(published::sampling_step(&case.name, case.config(), 16, 16));
     }
+    all.extend([(320, 320, 4), (36, 20, 6), (5, 7, 3)].map(|(into, out, rank)| published::low_rank_layer(into, out, rank)));
     for case in ["unet_sd1", "unet_sd2", "unet_odd", "tiny_unet"].map(reference::Case::open) {
         for [height, width] in [[16, 16], [9, 13]] {
             all.push(backward(published::unet(&case.name, case.config(), 2, height, width, false), &["text", "sample"]));

@@ -4,6 +4,7 @@ mod kernels;
 mod models;
 mod peak;
 mod step;
+mod updates;
 
 use std::sync::Arc;
 use std::time::Instant;
