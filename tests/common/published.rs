@@ -7,7 +7,7 @@ use mixofshow::graph::{Graph, Origin, Tensor};
 use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, UNetConfig, VaeConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, clip_vision, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank};
+use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
 use serde_json::{Value, json};
 
 fn file() -> &'static Path {
@@ -159,7 +159,8 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
     };
     let (shapes, middle, ranks) = plain;
     let mut graph = Graph::new();
-    let updates = LowRank { name: "concept".into(), scale: 0.8, ranks };
+    let mut updates = LowRank::new("concept", ranks);
+    updates.strength = Strength::Fixed(0.8);
     let layers = &mut Layers::with_low_rank(&mut graph, vec![updates]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers())
         .map(|i| layers.graph.input(format!("text.{i}"), [batch, 77, config.cross_attention_dim]))
@@ -180,6 +181,32 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
     let inputs = UNetInputs { sample, time, prompt: Encodings::Text(&texts), guidance: None, class: None, residuals };
     let outputs = vec![unet::unet(layers, &config, &inputs).unwrap().sample];
     Built { name: format!("{name} {batch}x{height}x{width} controlled"), graph, outputs }
+}
+
+/// The backward pass of what `built` asks for first, with respect to the inputs `wanted`.
+pub fn backward(built: Built, wanted: &[&str]) -> Built {
+    let Built { name, mut graph, outputs } = built;
+    let named = |t: &Tensor| matches!(&graph.node(*t).origin, Origin::Input { name } if wanted.contains(&name.as_str()));
+    let inputs: Vec<Tensor> = graph.tensors().filter(named).collect();
+    assert_eq!(inputs.len(), wanted.len(), "{name}: {wanted:?}");
+    let shape = graph.shape(outputs[0]).clone();
+    let (target, weights) = (graph.input("target", shape.clone()), graph.input("weights", shape));
+    let loss = graph.weighted_squared_error(outputs[0], target, weights).unwrap();
+    let mut asked = graph.gradients(loss, &inputs).unwrap();
+    asked.push(loss);
+    Built { name: format!("{name} backward"), graph, outputs: asked }
+}
+
+/// The backward pass of a text tower, with respect to rows that continue its table.
+pub fn words(name: &str, config: &Value, batch: usize) -> Built {
+    let config = ClipTextConfig::from_json(config, file()).unwrap();
+    let built = Built::new(format!("{name} {batch} words"), |layers| {
+        let ids = layers.graph.input_ids("ids", [batch, config.max_position_embeddings]);
+        let words = layers.graph.input("words", [16, config.hidden_size]);
+        let embedded = clip_text::embed(layers, &config, ids, Some(words)).unwrap();
+        vec![clip_text::encode(layers, &config, embedded, 0).unwrap()]
+    });
+    backward(built, &["words"])
 }
 
 /// One step of sampling: both halves of guidance in one batch, then the sampler's update of its state.

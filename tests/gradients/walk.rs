@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Error, Graph, Precision, Program, Tensor, Weights};
+use mixofshow::graph::lower::Lowering;
+use mixofshow::graph::{Array, Error, GradientContext, Graph, Operation, Precision, Program, Shape, Tensor, Weights};
 
 use super::differences::{check, evaluate, inputs, weights};
 
@@ -173,16 +174,63 @@ fn samplers_are_not_differentiated() {
     assert!(matches!(error, Error::NotDifferentiable { operation: "mix", .. }), "{error}");
 }
 
+/// An operation that only the host can do.
+#[derive(Debug)]
+struct HostOnly;
+
+impl Operation for HostOnly {
+    fn name(&self) -> &'static str {
+        "host_only"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], _shape: &Shape, output: &mut [f32]) {
+        output.copy_from_slice(inputs[0].values());
+    }
+
+    fn gradient(&self, _graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>, Error> {
+        Ok(vec![Some(context.upstream)])
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lowering.no_kernel();
+    }
+}
+
+fn lowered(graph: &Graph, output: Tensor) -> Result<Program, Error> {
+    let selection = Selection::Noop(Box::default());
+    let gpu = Gpu::open(&Options { selection, checked: true, floor: true, schedule: None }).expect("a device without a device");
+    Program::new(&Weights::new(&gpu, Arc::new(weights(graph)), Precision::AsStored), graph, &[output])
+}
+
 /// An operation without a kernel is an error of the plan, not a wrong number.
 #[test]
 fn what_no_kernel_computes_is_an_error() {
-    let selection = Selection::Noop(Box::default());
-    let gpu = Gpu::open(&Options { selection, checked: true, floor: true, schedule: None }).expect("a device without a device");
     let mut g = Graph::new();
     let x = g.input("x", [2, 3]);
     g.enter("layer");
-    let y = g.sum(x).unwrap();
-    let weights = Weights::new(&gpu, Arc::new(weights(&g)), Precision::AsStored);
-    let error = Program::new(&weights, &g, &[y]).err().expect("an error");
-    assert!(matches!(&error, Error::NoKernel { operation: "sum_to", layer } if layer == "layer"), "{error}");
+    let y = g.apply(HostOnly, &[x]).unwrap();
+    let error = lowered(&g, y).err().expect("an error");
+    assert!(matches!(&error, Error::NoKernel { operation: "host_only", layer } if layer == "layer"), "{error}");
+}
+
+/// Kernels that want a file's weight rearranged would misread a tensor that is none.
+#[test]
+fn a_computed_weight_is_refused() {
+    let mut g = Graph::new();
+    let (x, image) = (g.input("x", [90, 80]), g.input("image", [1, 4, 4, 80]));
+    g.enter("layer");
+    let w = g.input("w", [80, 80, 1, 1]);
+    let doubled = g.scale(w, 2.0).unwrap();
+    for weight in [w, doubled] {
+        let flat = g.reshape(weight, [80, 80]).unwrap();
+        let y = [g.linear(x, flat), g.linear_transposed(x, flat), g.conv2d(image, weight, 1)].map(Result::unwrap);
+        for y in y {
+            let error = lowered(&g, y).err().expect("an error");
+            assert!(matches!(&error, Error::NotAParameter { layer, .. } if layer == "layer"), "{error}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 
 use dry::Lowered;
 use mixofshow::gpu::{Command, Params, Schedule, Value};
-use published::Built;
+use published::{Built, backward};
 
 /// The models of the fixtures, the one that ships, and the published ones, at several sizes.
 fn graphs() -> Vec<Built> {
@@ -65,6 +65,22 @@ fn graphs() -> Vec<Built> {
         all.push(published::controlled_unet(&case.name, case.config(), 2, 16, 16));
         all.push(published::sampling_step(&case.name, case.config(), 16, 16));
     }
+    for case in ["unet_sd1", "unet_sd2", "unet_odd", "tiny_unet"].map(reference::Case::open) {
+        for [height, width] in [[16, 16], [9, 13]] {
+            all.push(backward(published::unet(&case.name, case.config(), 2, height, width, false), &["text", "sample"]));
+        }
+    }
+    for case in ["vae_sd1", "vae_odd", "tiny_vae"].map(reference::Case::open) {
+        all.push(backward(published::encoder(&case.name, case.config(), 24, 40), &["pixels"]));
+    }
+    for case in ["text_quick_gelu", "text_gelu", "tiny_text"].map(reference::Case::open) {
+        all.push(published::words(&case.name, case.config(), 2));
+    }
+    for (name, config) in [("Stable Diffusion 1.5", published::unet_1()), ("Stable Diffusion 2.1", published::unet_2())] {
+        all.push(backward(published::unet(name, &config, 1, 64, 64, false), &["text", "sample"]));
+    }
+    all.push(published::words("text 1.5", &published::text_1(), 2));
+    all.push(backward(published::encoder("autoencoder", &published::autoencoder(), 256, 256), &["pixels"]));
     all.push(published::controlled_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
     all.push(published::sampling_step("Stable Diffusion 1.5", &published::unet_1(), 64, 64));
     all

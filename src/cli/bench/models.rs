@@ -10,10 +10,10 @@ use crate::cli::Failure;
 
 use super::{Clock, Result, Row, Terminal, fastest, peak, table};
 use mixofshow::gpu::Gpu;
-use mixofshow::graph::{Array, Graph, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
+use mixofshow::graph::{Array, Graph, Node, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
-use mixofshow::nn::{Encodings, Layers};
+use mixofshow::nn::{Encodings, Layers, LowRank};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -41,6 +41,9 @@ pub struct Options {
     /// Weights in f32 instead of f16
     #[arg(long)]
     f32: bool,
+    /// Of the UNet: the forward and backward pass of tuning, with rank-4 updates of all attention layers
+    #[arg(long)]
+    backward: bool,
     /// Profile the first pass, in which drivers compile kernels, instead of a later one
     #[arg(long)]
     cold: bool,
@@ -49,7 +52,36 @@ pub struct Options {
     json: bool,
 }
 
-fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tensor)> {
+/// The attention layers of `graph`, with the rank of their updates.
+fn updates(graph: &Graph) -> LowRank {
+    let layer = |name: &String| {
+        let attention = name.contains(".attn1.") || name.contains(".attn2.");
+        attention.then(|| name.strip_suffix(".weight")).flatten().map(|layer| (layer.to_string(), 4))
+    };
+    let parameter = |node: &Node| match &node.origin {
+        Origin::Parameter { name } => layer(name),
+        _ => None,
+    };
+    LowRank::new("update", graph.nodes().iter().filter_map(parameter).collect())
+}
+
+/// Appends the gradients that tuning wants of `output`: those of the updates and of the text.
+fn differentiate(graph: &mut Graph, output: Tensor) -> Result<Vec<Tensor>> {
+    let is_wanted = |t: &Tensor| match &graph.node(*t).origin {
+        Origin::Parameter { name } => name.starts_with("update."),
+        Origin::Input { name } => name == "text",
+        _ => false,
+    };
+    let wanted: Vec<Tensor> = graph.tensors().filter(is_wanted).collect();
+    let shape = graph.shape(output).clone();
+    let (target, weights) = (graph.input("target", shape.clone()), graph.input("weights", shape));
+    let loss = graph.weighted_squared_error(output, target, weights)?;
+    let mut asked = graph.gradients(loss, &wanted)?;
+    asked.push(loss);
+    Ok(asked)
+}
+
+fn build(part: Part, preset: &Preset, options: &Options, low_rank: Vec<LowRank>) -> Result<(Graph, Tensor)> {
     let mut graph = Graph::new();
     let latent = options.size / preset.vae.downscale();
     let output = match part {
@@ -66,7 +98,7 @@ fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tenso
                 class: None,
                 residuals: Default::default(),
             };
-            unet::unet(&mut Layers::new(&mut graph), config, &inputs)?.sample
+            unet::unet(&mut Layers::with_low_rank(&mut graph, low_rank), config, &inputs)?.sample
         }
         Part::Vae => {
             let latents = graph.input("latents", [options.batch, latent, latent, preset.vae.latent_channels]);
@@ -84,10 +116,20 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let preset =
         preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
-    let (graph, output) = build(part, &preset, options)?;
+    let (mut graph, output) = build(part, &preset, options, Vec::new())?;
+    let mut outputs = vec![output];
+    if options.backward {
+        if part != Part::Unet {
+            return Err(Failure::Usage("--backward is for the UNet".into()));
+        }
+        let low_rank = updates(&graph);
+        let (with_updates, output) = build(part, &preset, options, vec![low_rank])?;
+        graph = with_updates;
+        outputs = differentiate(&mut graph, output)?;
+    }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
-    let plan = Plan::new(&graph, &[output], &Program::traits(gpu));
+    let plan = Plan::new(&graph, &outputs, &Program::traits(gpu));
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;
     for node in graph.nodes() {
