@@ -259,7 +259,7 @@ fn narrow_convolutions() {
 #[test]
 fn widened_products() {
     for (batch, rows, into, out, rank) in
-        [(2, 9, 16, 72, 4), (3, 5, 6, 7, 3), (1, 70, 8, 132, 12), (2, 3, 12, 64, 1), (1, 1, 5, 66, 8), (1, 17, 12, 4, 5)]
+        [(2, 9, 16, 72, 4), (3, 5, 6, 7, 3), (1, 70, 8, 132, 12), (1, 17, 12, 4, 1), (1, 1, 5, 66, 8)]
     {
         for transposed in [false, true] {
             let mut g = Graph::new();
