@@ -3,6 +3,7 @@ mod broken;
 mod dialects;
 mod fuzz;
 mod inspecting;
+mod pickles;
 
 use super::{DType, TensorView, write};
 use std::collections::BTreeMap;
