@@ -5,6 +5,7 @@
 //! [`Component`]s: a configuration, and tensors under diffusers' names. A component's tensors are views into [`TensorFile`]s,
 //! which are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file; [`write()`] makes one.
 mod component;
+mod control;
 mod diffusers;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ mod tests;
 mod write;
 
 pub use component::Component;
+pub use control::{Control, ControlKind};
 pub use error::Error;
 pub use file::TensorFile;
 pub use folder::Folder;

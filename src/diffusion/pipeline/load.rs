@@ -68,7 +68,7 @@ impl Pipeline {
         let size = 1 << self.unet.config.down.len().min(8);
         let shape = SampleShape { height: size, width: size, tokens: length, ..SampleShape::default() };
         self.unet.weight_bytes(&sample::plan(&self.unet, &shape)?)?;
-        self.unet.weight_bytes(&sample::plan_prompt(&self.unet, 1, length)?)?;
+        self.unet.weight_bytes(&sample::keys_values(&self.unet, &self.unet.config, 1, length)?)?;
         self.vae.weight_bytes(&decode::plan(&self.vae, [2, 2])?)?;
         Ok(())
     }

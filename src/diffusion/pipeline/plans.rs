@@ -4,6 +4,7 @@ use crate::diffusion::sampler::{self, PlanOptions, SamplerKind};
 use crate::picture::Picture;
 use crate::text::prompt::EncodedPrompt;
 
+use super::controls::Steering;
 use super::decode::Decoder;
 use super::encode::Encoder;
 use super::error::{Result, option};
@@ -42,6 +43,7 @@ pub(super) struct Plans {
     pub wordings: Vec<Wording>,
     /// What holds where from which step on; empty without regions.
     pub phases: Vec<Phase>,
+    pub steering: Steering,
     pub encoder: Option<Encoder>,
     /// Of as many pictures as are sampled at once.
     pub shape: SampleShape,
@@ -77,7 +79,8 @@ impl Pipeline {
             let wanted = if guided { &both[..] } else { &both[1..] };
             let mut warnings = Vec::new();
             let prompts = text::tokenize(&self.tokenizer, wanted, &request.prompt_options, &mut warnings)?;
-            let named = |warning| if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
+            let named =
+                |warning| if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
             job.warnings.extend(warnings.into_iter().map(named));
             let plan = TextPlan::new(&self.text, &prompts, request.clip_skip)?;
             wordings.push(Wording { prompts, plan });
@@ -86,6 +89,8 @@ impl Pipeline {
         let lengths: Vec<usize> = wordings.iter().map(length).collect();
         let tokens = lengths.iter().sum();
         let regional = regional.filter(|regional| !regional.is_plain());
+        let steering = Steering::of(self, request, job)?;
+        let (features, control_nets) = steering.needs();
         let shape = SampleShape {
             batch: request.batch,
             height: job.size[0],
@@ -93,25 +98,29 @@ impl Pipeline {
             tokens,
             prompts: wordings.len(),
             isolate: regional.as_ref().is_some_and(|regional| regional.isolate),
+            features,
+            control_nets,
             guidance: guided.then_some(request.guidance),
             slots: sample::used_slots(&job.plan).len(),
             masked: request.mask.is_some(),
         };
         let (shape, step) = self.largest_batch(shape)?;
+        let (control_weights, control_bytes) = steering.bytes(&shape)?;
         let encoder = job.image.is_some().then(|| Encoder::plan(&self.gpu, &self.vae, job.size, request.tile)).transpose()?;
         let decoder = Decoder::plan(&self.gpu, &self.vae, job.size, request.tile)?;
         let memory = PlannedMemory {
             weights: self.unet.weight_bytes(&step)?
-                + self.unet.weight_bytes(&sample::plan_prompt(&self.unet, shape.halves(), tokens)?)?
+                + control_weights
+                + self.unet.weight_bytes(&sample::keys_values(&self.unet, &self.unet.config, shape.halves(), tokens)?)?
                 + wordings.first().map_or(Ok(0), |wording| wording.plan.weight_bytes(&self.text))?
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
-            sampling: step.bytes(),
+            sampling: step.bytes() + control_bytes,
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
         let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths));
-        Ok(Plans { wordings, phases, encoder, shape, decoder, memory })
+        Ok(Plans { wordings, phases, steering, encoder, shape, decoder, memory })
     }
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each other.

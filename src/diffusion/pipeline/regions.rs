@@ -1,10 +1,10 @@
 //! Regions in a run: which prompts take part, and which tokens read which of them in which step.
 
 use crate::graph::ops::{RegionInputs, RegionTables, region_tables};
-use crate::graph::{Array, Graph, Program};
+use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet;
-use crate::nn::RegionSize;
+use crate::nn::{Encodings, RegionSize};
 use crate::region::{Placed, Shares};
 
 use super::Request;
@@ -57,7 +57,10 @@ impl Regional {
         };
         let prompts: Vec<usize> = (0..all).filter(holds).collect();
         for index in (1..all).filter(|prompt| !prompts.contains(prompt)) {
-            job.warnings.push(format!("region `{}` holds nowhere: others cover it, or no step lies within its time", layout.name(index - 1)));
+            job.warnings.push(format!(
+                "region `{}` holds nowhere: others cover it, or no step lies within its time",
+                layout.name(index - 1)
+            ));
         }
         Ok(Some(Regional { prompts, isolate: layout.isolate, phases }))
     }
@@ -81,8 +84,29 @@ impl Regional {
     }
 }
 
-/// Declares what [`Phase::write`] writes.
+/// Declares the keys and values of every cross-attention.
+pub(super) fn pairs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape) -> Vec<(Tensor, Tensor)> {
+    let attentions = unet::cross_attentions(config).into_iter().enumerate();
+    let declare = |(i, attention): (usize, unet::CrossAttention)| {
+        let shape = [shape.halves(), shape.tokens, attention.channels];
+        (graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape))
+    };
+    attentions.map(declare).collect()
+}
+
+/// The prompt of a step, from what [`pairs`] and [`inputs`] declared.
+pub(super) fn encodings<'a>(pairs: &'a [(Tensor, Tensor)], sizes: &'a [RegionSize], shape: &SampleShape) -> Encodings<'a> {
+    match shape.prompts {
+        0 | 1 => Encodings::KeysValues(pairs),
+        _ => Encodings::Regional { pairs, sizes },
+    }
+}
+
+/// Declares what [`Phase::write`] writes; nothing for one prompt.
 pub(super) fn inputs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape) -> Vec<RegionSize> {
+    if shape.prompts <= 1 {
+        return Vec::new();
+    }
     let sizes = unet::feature_sizes(config, shape.height, shape.width).into_iter().enumerate();
     let declare = |(i, [height, width]): (usize, [usize; 2])| {
         let tokens = height * width;

@@ -9,6 +9,8 @@ use crate::picture::{Mask, Picture};
 use crate::region::Layout;
 use crate::text::prompt::PromptOptions;
 
+use super::Control;
+
 /// A picture, or a batch of them, to be made. The defaults are those of the command line.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -16,6 +18,8 @@ pub struct Request {
     pub negative_prompt: String,
     /// Prompts that hold in parts of the picture.
     pub regions: Layout,
+    /// Networks that steer the picture, all at once.
+    pub controls: Vec<Control>,
     /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -52,6 +56,7 @@ impl Default for Request {
             prompt: String::new(),
             negative_prompt: String::new(),
             regions: Layout::default(),
+            controls: Vec::new(),
             width: None,
             height: None,
             steps: 25,

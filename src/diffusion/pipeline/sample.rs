@@ -3,9 +3,10 @@
 use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
-use crate::models::unet::{self, Residuals, UNetInputs};
-use crate::nn::{Encodings, Layers, sinusoids};
+use crate::models::unet::{self, UNetInputs};
+use crate::nn::{Layers, sinusoids};
 
+use super::controls::{ControlInputs, Prepared};
 use super::error::Result;
 use super::network::{Network, Planned};
 use super::noise::Noise;
@@ -24,6 +25,10 @@ pub(super) struct SampleShape {
     pub prompts: usize,
     /// Self-attention is kept within regions.
     pub isolate: bool,
+    /// T2I-Adapters' feature maps are added.
+    pub features: bool,
+    /// ControlNets whose residuals are added.
+    pub control_nets: usize,
     /// Classifier-free guidance: its scale, with both halves in one batch.
     pub guidance: Option<f32>,
     /// State slots that the sampler uses.
@@ -34,7 +39,19 @@ pub(super) struct SampleShape {
 
 impl Default for SampleShape {
     fn default() -> Self {
-        SampleShape { batch: 1, height: 1, width: 1, tokens: 1, prompts: 1, isolate: false, guidance: None, slots: 1, masked: false }
+        SampleShape {
+            batch: 1,
+            height: 1,
+            width: 1,
+            tokens: 1,
+            prompts: 1,
+            isolate: false,
+            features: false,
+            control_nets: 0,
+            guidance: None,
+            slots: 1,
+            masked: false,
+        }
     }
 }
 
@@ -45,9 +62,9 @@ impl SampleShape {
     }
 }
 
-/// Plans the keys and values of `halves` encoded prompts for every cross-attention.
-pub(super) fn plan_prompt(network: &Network<UNetConfig>, halves: usize, tokens: usize) -> Result<Planned> {
-    network.plan(|config, graph| {
+/// Plans the keys and values of `halves` encoded prompts for every cross-attention of a `network` that is built as `config` says.
+pub(super) fn keys_values<C>(network: &Network<C>, config: &UNetConfig, halves: usize, tokens: usize) -> Result<Planned> {
+    network.plan(|_, graph| {
         let context = graph.input("context", [halves, tokens, config.cross_attention_dim]);
         let pairs = unet::keys_values(&mut Layers::new(graph), config, &[context])?;
         Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
@@ -60,7 +77,7 @@ pub(super) fn plan(network: &Network<UNetConfig>, shape: &SampleShape) -> Result
 }
 
 fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::graph::Result<Vec<Tensor>> {
-    let &SampleShape { batch, height, width, tokens, slots, .. } = shape;
+    let &SampleShape { batch, height, width, slots, .. } = shape;
     let (halves, latent) = (shape.halves(), [batch, height, width, config.in_channels]);
     let state = graph.input("state", [slots, batch, height, width, config.in_channels]);
     let sample = graph.slice(state, 0, 0, 1)?;
@@ -70,24 +87,16 @@ fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::
     if halves == 2 {
         x = graph.concat(&[x, x], 0)?;
     }
-    let attentions = unet::cross_attentions(config);
-    let mut pairs = Vec::with_capacity(attentions.len());
-    for (i, attention) in attentions.iter().enumerate() {
-        let shape = [halves, tokens, attention.channels];
-        pairs.push((graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape)));
-    }
-    let sizes = if shape.prompts > 1 { regions::inputs(graph, config, shape) } else { Vec::new() };
-    let prompt = match shape.prompts {
-        0 | 1 => Encodings::KeysValues(&pairs),
-        _ => Encodings::Regional { pairs: &pairs, sizes: &sizes },
-    };
+    let pairs = regions::pairs(graph, config, shape);
+    let sizes = regions::inputs(graph, config, shape);
+    let controls = ControlInputs::declare(graph, config, shape)?;
     let inputs = UNetInputs {
         sample: x,
         time: graph.input("time", [halves * batch, config.block_out_channels[0]]),
-        prompt,
+        prompt: regions::encodings(&pairs, &sizes, shape),
         guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [halves * batch, channels])),
         class: None,
-        residuals: Residuals::default(),
+        residuals: controls.residuals(),
     };
     let mut output = unet::unet(&mut Layers::new(graph), config, &inputs)?.sample;
     if let Some(scale) = shape.guidance {
@@ -132,6 +141,24 @@ pub(super) struct Sampling {
     pub program: Program,
 }
 
+/// Makes the keys and values of the encoded prompts for a step's `program` of `network`, which is built as `config` says.
+pub(super) fn set_keys_values<C>(
+    program: &Program,
+    network: &Network<C>,
+    config: &UNetConfig,
+    shape: &SampleShape,
+    context: &Array,
+) -> Result<()> {
+    let made = network.program(&keys_values(network, config, shape.halves(), shape.tokens)?)?;
+    made.write("context", context)?;
+    made.run();
+    for i in 0..unet::cross_attentions(config).len() {
+        program.take(&format!("keys.{i}"), &made, 2 * i)?;
+        program.take(&format!("values.{i}"), &made, 2 * i + 1)?;
+    }
+    Ok(program.wait()?)
+}
+
 /// What stays as it was outside a mask.
 pub(super) struct Kept {
     /// `[height, width]` of the latents, 1 where painted anew.
@@ -144,15 +171,7 @@ pub(super) struct Kept {
 impl Sampling {
     /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions one after another, once for all steps.
     pub fn set_prompt(&self, network: &Network<UNetConfig>, context: &Array) -> Result<()> {
-        let planned = plan_prompt(network, self.shape.halves(), self.shape.tokens)?;
-        let program = network.program(&planned)?;
-        program.write("context", context)?;
-        program.run();
-        for i in 0..unet::cross_attentions(&network.config).len() {
-            self.program.take(&format!("keys.{i}"), &program, 2 * i)?;
-            self.program.take(&format!("values.{i}"), &program, 2 * i + 1)?;
-        }
-        Ok(self.program.wait()?)
+        set_keys_values(&self.program, network, &network.config, &self.shape, context)
     }
 
     /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023; as diffusers does).
@@ -174,6 +193,7 @@ impl Sampling {
         noise: &mut Noise,
         kept: Option<&Kept>,
         phases: &[Phase],
+        controls: &mut Prepared<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Array> {
         let SampleShape { batch, height, width, slots, .. } = self.shape;
@@ -197,9 +217,12 @@ impl Sampling {
             progress(done, plan.steps.len());
             if let Some(phase) = phases.iter().find(|phase| phase.from == done) {
                 phase.write(&self.program)?;
+                controls.enter(phase)?;
             }
             let time = unet::time_features(config, &vec![step.timestep; rows]);
-            self.program.write("time", &Array::f32([rows, config.block_out_channels[0]], time))?;
+            let time = Array::f32([rows, config.block_out_channels[0]], time);
+            self.program.write("time", &time)?;
+            controls.step(&self.program, done, plan.steps.len(), &time, step.input_scale)?;
             self.program.write("input_scale", &Array::f32([1], vec![step.input_scale]))?;
             let columns = || used.iter().copied().chain([sampler::OUTPUT_COLUMN, sampler::NOISE_COLUMN]);
             let matrix = used.iter().flat_map(|&slot| columns().map(move |column| step.matrix[slot][column])).collect();

@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod attention_gradient;
+mod average_pool;
 mod binary;
 mod concat;
 mod conv2d;
