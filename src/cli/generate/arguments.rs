@@ -9,6 +9,7 @@ use mixofshow::graph::Precision;
 use mixofshow::text::prompt::Syntax;
 
 use super::placing::Placing;
+use super::steering::Steering;
 use crate::cli::{Failure, units};
 
 const SAMPLING: &str = "Sampling";
@@ -64,6 +65,8 @@ pub struct Arguments {
 
     #[command(flatten)]
     pub placing: Placing,
+    #[command(flatten)]
+    pub steering: Steering,
 
     /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced
     ///
