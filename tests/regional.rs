@@ -246,7 +246,7 @@ fn the_order_of_regions_that_do_not_overlap_changes_nothing() {
     let size = [16, 16];
     let boxes = [[0.0, 0.0, 0.4, 1.0], [0.5, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]];
     let q = random.array([2, 256, 80]);
-    let prompts: &Vec<[Array; 2]> = & (0..4).map(|_| [random.array([2, 20, 80]), random.array([2, 20, 80])]).collect();
+    let prompts: &Vec<[Array; 2]> = &(0..4).map(|_| [random.array([2, 20, 80]), random.array([2, 20, 80])]).collect();
     let run = |order: [usize; 3], gpu| {
         let all = |i: usize| {
             let order: Vec<usize> = std::iter::once(0).chain(order.map(|n| n + 1)).collect();

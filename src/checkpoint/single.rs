@@ -61,6 +61,7 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         controls: Default::default(),
         scheduler,
         model_index: None,
+        concepts: None,
         notes,
     })
 }

@@ -1,5 +1,6 @@
 //! `mos generate`
 mod arguments;
+mod concepts;
 mod destination;
 mod placing;
 mod report;
@@ -41,6 +42,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     progress.show("load", 0, 1);
     let checkpoint = open_model(&recipe, arguments)?;
     request.controls = steering::open(&recipe, control_pictures, &checkpoint)?;
+    arguments.concepts.check_base(&request.concepts, &checkpoint)?;
     let gpu = global.open()?;
     progress.aside(|| {
         terminal.detail(format!("adapter: {}", gpu.name()));
@@ -135,6 +137,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         }
         request.latents = Some(array);
     }
+    request.concepts = arguments.concepts.open(&mut recipe, arguments.like.as_deref(), terminal)?;
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
     let destinations = destinations(arguments.output.as_deref(), &request.prompt, &seeds);
     for destination in &destinations {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
 
-use super::lower::{Located, Preferences, Storage, commands, locate, unplaced};
+use super::lower::{Located, Preferences, Storage, commands, locate, preparation, unplaced};
 use super::ops::{Layout, PANEL, Stage};
 use super::parameter::{self, ParameterSource, StoredAs};
 use super::plan::{Plan, Traits};
@@ -104,6 +104,11 @@ impl Weights {
             }
         }
         Ok(bytes)
+    }
+
+    /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it keep theirs.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _), _| wanted(name));
     }
 
     /// The weight `name` of logical `shape` on the device; uploaded on first use.
@@ -231,7 +236,7 @@ fn used<'a>(graph: &'a Graph, plan: &'a Plan) -> impl Iterator<Item = (&'a str, 
     };
     plan.steps.iter().flat_map(move |step| {
         let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
-        let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+        let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         inputs.chain(operands).filter_map(move |(t, layout)| weight(t, layout)).collect::<Vec<_>>()
     })
 }
@@ -285,6 +290,10 @@ impl Program {
             Storage::Input(tensor) => located.get(&tensor).cloned().ok_or_else(|| unplaced(graph, tensor)),
             Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
         };
+        let preparation = preparation(graph, plan, Self::preferences(&gpu), &storage)?;
+        if !preparation.is_empty() {
+            Recording::new(&gpu, &preparation)?.play();
+        }
         let commands = commands(graph, plan, Self::preferences(&gpu), &storage)?;
         let output = |&t: &Tensor| Ok((locate(graph, plan, t, Layout::Plain, &storage)?.slice, graph.shape(t).clone()));
         let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;
@@ -302,6 +311,11 @@ impl Program {
         };
         self.gpu.write(&at.slice.buffer, 0, bytes);
         Ok(())
+    }
+
+    /// There is an input of that name.
+    pub fn has_input(&self, name: &str) -> bool {
+        self.inputs.contains_key(name)
     }
 
     /// Lets the input `name` of this program be the output `index` of another: copies on the device.

@@ -11,11 +11,12 @@ use crate::nn::Layers;
 use crate::picture::Picture;
 use crate::region::{self, Placed};
 
+use super::adaptation::Updates;
 use super::error::{Error, Result, option};
 use super::network::{Network, Planned};
 use super::plans::Job;
 use super::regions::{self, Phase};
-use super::sample::{SampleShape, keys_values};
+use super::sample::{SampleShape, keys_values, set_keys_values};
 use super::{Pipeline, Request};
 
 /// A network that steers a picture.
@@ -187,7 +188,8 @@ impl Steering {
         }
         for net in &self.nets {
             let step = net.plan(shape)?;
-            let prompt = keys_values(&net.network, &net.network.config.unet, shape.halves(), shape.tokens)?;
+            let config = &net.network.config.unet;
+            let prompt = keys_values(&net.network, config, &Updates::default(), shape, 1)?;
             weights += net.network.weight_bytes(&net.embedding)? + net.network.weight_bytes(&step)?;
             weights += net.network.weight_bytes(&prompt)?;
             rest += step.bytes();
@@ -196,7 +198,7 @@ impl Steering {
     }
 
     /// Makes what does not change from step to step, for a sampling program of `shape`.
-    pub fn prepare(&self, shape: &SampleShape, sampling: &Program, context: &Array) -> Result<Prepared<'_>> {
+    pub fn prepare(&self, shape: &SampleShape, sampling: &Program, contexts: &[Array]) -> Result<Prepared<'_>> {
         let mut features = Vec::with_capacity(self.adapters.len());
         for adapter in &self.adapters {
             let program = adapter.network.program(&adapter.planned)?;
@@ -208,7 +210,7 @@ impl Steering {
         }
         let mut nets = Vec::with_capacity(self.nets.len());
         for (number, net) in self.nets.iter().enumerate() {
-            nets.push(net.prepare(number, shape, sampling, context)?);
+            nets.push(net.prepare(number, shape, sampling, contexts)?);
         }
         Ok(Prepared { features, held: None, nets })
     }
@@ -316,14 +318,16 @@ impl Net {
         })
     }
 
-    fn prepare(&self, number: usize, shape: &SampleShape, sampling: &Program, context: &Array) -> Result<Running<'_>> {
+    fn prepare(&self, number: usize, shape: &SampleShape, sampling: &Program, contexts: &[Array]) -> Result<Running<'_>> {
         let embedding = self.network.program(&self.embedding)?;
         embedding.write("condition", &self.condition)?;
         embedding.run();
         let config = &self.network.config;
         let program = self.network.program(&self.plan(shape)?)?;
         program.take("embedding", &embedding, 0)?;
-        super::sample::set_keys_values(&program, &self.network, &config.unet, shape, context)?;
+        // Of encodings for each cross-attention, this network has the first.
+        let own = contexts.get(..unet::cross_attentions(&config.unet).len()).filter(|_| contexts.len() > 1).unwrap_or(contexts);
+        set_keys_values(&program, &self.network, &config.unet, &Updates::default(), shape, own, &[])?;
         let rows = shape.halves() * shape.batch;
         let maps = residual_shapes(&config.unet, [shape.height, shape.width]);
         let mut copies = Vec::new();

@@ -48,11 +48,11 @@ impl Pipeline {
         let mut job = self.job(request)?;
         let plans = self.plans(request, &mut job)?;
         let mut watch = Watch { progress, stages: Vec::new() };
-        let context = watch.stage("text", |progress| {
+        let contexts = watch.stage("text", |progress| {
             let mut encoded = Vec::with_capacity(plans.wordings.len());
             for (done, wording) in plans.wordings.iter().enumerate() {
                 progress(done, plans.wordings.len());
-                encoded.push(wording.plan.encode(&self.text, &wording.prompts)?);
+                encoded.push(wording.plan.encode(&self.text, &wording.prompts, plans.adaptation.rows())?);
             }
             Ok(text::one_after_another(&encoded))
         })?;
@@ -69,9 +69,9 @@ impl Pipeline {
             let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1);
                 let sampling = self.sampling(shape)?;
-                sampling.set_prompt(&self.unet, &context)?;
+                sampling.set_prompt(&self.unet, &contexts, &plans.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
-                let controls = plans.steering.prepare(&sampling.shape, &sampling.program, &context)?;
+                let controls = plans.steering.prepare(&sampling.shape, &sampling.program, &contexts)?;
                 Ok((sampling, controls))
             })?;
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
@@ -141,7 +141,7 @@ impl Pipeline {
     /// The program for `shape`: the last one if it is of that shape.
     fn sampling(&mut self, shape: SampleShape) -> Result<Sampling> {
         match self.sampling.take() {
-            Some(sampling) if sampling.shape == shape => return Ok(sampling),
+            Some(sampling) if sampling.shape == shape => return Ok(Sampling { shape, ..sampling }),
             // Before the next one takes memory.
             other => drop(other),
         }

@@ -7,6 +7,8 @@
 //!
 //! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the same seed and settings.
 
+mod acting;
+mod adaptation;
 mod bands;
 mod controls;
 mod decode;
@@ -24,6 +26,7 @@ mod text;
 
 use std::sync::Arc;
 
+use crate::concept::binding::FusedWord;
 use crate::diffusion::config::SchedulerConfig;
 use crate::diffusion::sampler::SamplerKind;
 use crate::gpu::Gpu;
@@ -53,6 +56,8 @@ pub struct Pipeline {
     text: Network<ClipTextConfig>,
     tokenizer: Tokenizer,
     scheduler: SchedulerConfig,
+    /// Words of a fused model.
+    fused: Vec<FusedWord>,
     notes: Vec<String>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,

@@ -8,6 +8,7 @@ use crate::nn::{Encodings, RegionSize};
 use crate::region::{Placed, Shares};
 
 use super::Request;
+use super::adaptation::Mask;
 use super::error::Result;
 use super::plans::Job;
 use super::sample::SampleShape;
@@ -28,6 +29,8 @@ pub(super) struct Phase {
     pub from: usize,
     /// For each size of feature map.
     pub sizes: Vec<(RegionTables, Option<Array>)>,
+    /// Where updates act.
+    masks: Vec<Mask>,
 }
 
 impl Regional {
@@ -71,7 +74,7 @@ impl Regional {
     }
 
     /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`).
-    pub fn phases(&self, lengths: &[usize]) -> Vec<Phase> {
+    pub fn phases(&self, lengths: &[usize], shape: &SampleShape) -> Vec<Phase> {
         let tables = |shares: &Shares| {
             let all = shares.weights.len() / shares.sight.len().max(1);
             let rows = shares.weights.chunks_exact(all.max(1));
@@ -79,9 +82,26 @@ impl Regional {
             let sight = self.isolate.then(|| Array::u32([shares.sight.len()], shares.sight.clone()));
             (region_tables(&kept, lengths), sight)
         };
-        let phase = |(from, sizes): &(usize, Vec<Shares>)| Phase { from: *from, sizes: sizes.iter().map(tables).collect() };
+        let rows = shape.halves() * shape.batch;
+        let phase = |(from, sizes): &(usize, Vec<Shares>)| {
+            let mut masks: Vec<Mask> = sizes.iter().flat_map(|shares| shape.updates.place_masks(&shares.weights)).collect();
+            if sizes.iter().all(|shares| shares.sight.len() != rows) {
+                masks.extend(shape.updates.whole_masks(rows));
+            }
+            Phase { from: *from, sizes: sizes.iter().map(tables).collect(), masks }
+        };
         self.phases.iter().map(phase).collect()
     }
+}
+
+/// The numbers of places that masks are needed for: those of feature maps, and the rows of a batch, which layers of the time embedding
+/// compute.
+pub(super) fn places(config: &UNetConfig, shape: &SampleShape) -> Vec<usize> {
+    let sizes = unet::feature_sizes(config, shape.height, shape.width).into_iter().map(|[height, width]| height * width);
+    let mut places: Vec<usize> = sizes.chain([shape.halves() * shape.batch]).collect();
+    places.sort_unstable();
+    places.dedup();
+    places
 }
 
 /// Declares the keys and values of every cross-attention.
@@ -123,6 +143,11 @@ pub(super) fn inputs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape
 }
 
 impl Phase {
+    /// Lets updates act where the phase says.
+    pub fn write_masks(&self, program: &Program) -> Result<()> {
+        self.masks.iter().try_for_each(|mask| mask.write(program))
+    }
+
     /// Lets the phase hold from now on.
     pub fn write(&self, program: &Program) -> Result<()> {
         for (i, (tables, sight)) in self.sizes.iter().enumerate() {

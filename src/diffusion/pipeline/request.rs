@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::concept::Applied;
 use crate::diffusion::random::RngKind;
 use crate::diffusion::sampler::SamplerKind;
 use crate::graph::Array;
@@ -20,6 +21,8 @@ pub struct Request {
     pub regions: Layout,
     /// Networks that steer the picture, all at once.
     pub controls: Vec<Control>,
+    /// Concepts and LoRAs in use: their words may stand in every prompt.
+    pub concepts: Vec<Applied>,
     /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -57,6 +60,7 @@ impl Default for Request {
             negative_prompt: String::new(),
             regions: Layout::default(),
             controls: Vec::new(),
+            concepts: Vec::new(),
             width: None,
             height: None,
             steps: 25,

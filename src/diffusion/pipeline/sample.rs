@@ -4,8 +4,9 @@ use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet::{self, UNetInputs};
-use crate::nn::{Layers, sinusoids};
+use crate::nn::sinusoids;
 
+use super::adaptation::{Mask, Updates};
 use super::controls::{ControlInputs, Prepared};
 use super::error::Result;
 use super::network::{Network, Planned};
@@ -35,6 +36,8 @@ pub(super) struct SampleShape {
     pub slots: usize,
     /// After each step, what lies outside a mask is set to the original.
     pub masked: bool,
+    /// Low-rank updates of the UNet. Their strengths make no other program.
+    pub updates: Updates,
 }
 
 impl Default for SampleShape {
@@ -51,6 +54,7 @@ impl Default for SampleShape {
             guidance: None,
             slots: 1,
             masked: false,
+            updates: Updates::default(),
         }
     }
 }
@@ -62,11 +66,19 @@ impl SampleShape {
     }
 }
 
-/// Plans the keys and values of `halves` encoded prompts for every cross-attention of a `network` that is built as `config` says.
-pub(super) fn keys_values<C>(network: &Network<C>, config: &UNetConfig, halves: usize, tokens: usize) -> Result<Planned> {
+/// Plans the keys and values of encoded prompts for every cross-attention of a `network` that is built as `config` says: of one encoding,
+/// or of one for each of them.
+pub(super) fn keys_values<C>(
+    network: &Network<C>,
+    config: &UNetConfig,
+    updates: &Updates,
+    shape: &SampleShape,
+    encodings: usize,
+) -> Result<Planned> {
     network.plan(|_, graph| {
-        let context = graph.input("context", [halves, tokens, config.cross_attention_dim]);
-        let pairs = unet::keys_values(&mut Layers::new(graph), config, &[context])?;
+        let each = [shape.halves(), shape.tokens, config.cross_attention_dim];
+        let contexts: Vec<Tensor> = (0..encodings).map(|i| graph.input(format!("context.{i}"), each)).collect();
+        let pairs = unet::keys_values(&mut updates.layers(graph, &[shape.tokens]), config, &contexts)?;
         Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
     })
 }
@@ -98,7 +110,8 @@ fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::
         class: None,
         residuals: controls.residuals(),
     };
-    let mut output = unet::unet(&mut Layers::new(graph), config, &inputs)?.sample;
+    let places = regions::places(config, shape);
+    let mut output = unet::unet(&mut shape.updates.layers(graph, &places), config, &inputs)?.sample;
     if let Some(scale) = shape.guidance {
         output = graph.guidance(output, scale)?;
     }
@@ -146,11 +159,17 @@ pub(super) fn set_keys_values<C>(
     program: &Program,
     network: &Network<C>,
     config: &UNetConfig,
+    updates: &Updates,
     shape: &SampleShape,
-    context: &Array,
+    contexts: &[Array],
+    rows: &[Mask],
 ) -> Result<()> {
-    let made = network.program(&keys_values(network, config, shape.halves(), shape.tokens)?)?;
-    made.write("context", context)?;
+    let made = network.program(&keys_values(network, config, updates, shape, contexts.len())?)?;
+    for (i, context) in contexts.iter().enumerate() {
+        made.write(&format!("context.{i}"), context)?;
+    }
+    updates.write(&made)?;
+    rows.iter().try_for_each(|mask| mask.write(&made))?;
     made.run();
     for i in 0..unet::cross_attentions(config).len() {
         program.take(&format!("keys.{i}"), &made, 2 * i)?;
@@ -169,9 +188,13 @@ pub(super) struct Kept {
 }
 
 impl Sampling {
-    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions one after another, once for all steps.
-    pub fn set_prompt(&self, network: &Network<UNetConfig>, context: &Array) -> Result<()> {
-        set_keys_values(&self.program, network, &network.config, &self.shape, context)
+    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions one after another, once for all
+    /// steps: one encoding, or one for each cross-attention. Sets the strengths of the updates, too. `rows`: for each masked update, its
+    /// factor for each token of the prompts.
+    pub fn set_prompt(&self, network: &Network<UNetConfig>, contexts: &[Array], rows: &[Mask]) -> Result<()> {
+        let updates = &self.shape.updates;
+        updates.write(&self.program)?;
+        set_keys_values(&self.program, network, &network.config, updates, &self.shape, contexts, rows)
     }
 
     /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023; as diffusers does).
@@ -217,6 +240,7 @@ impl Sampling {
             progress(done, plan.steps.len());
             if let Some(phase) = phases.iter().find(|phase| phase.from == done) {
                 phase.write(&self.program)?;
+                phase.write_masks(&self.program)?;
                 controls.enter(phase)?;
             }
             let time = unet::time_features(config, &vec![step.timestep; rows]);
