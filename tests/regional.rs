@@ -179,7 +179,7 @@ fn random_boxes_give_what_the_published_procedure_gives() {
             let mut side = |n: usize| {
                 let first = random.below(4 * n - 3);
                 let last = first + 4 + random.below(4 * n - first - 3);
-                let whole = (first.div_ceil(4) < last / 4).then_some([first, last]).unwrap_or([0, 4 * n]);
+                let whole = if first.div_ceil(4) < last / 4 { [first, last] } else { [0, 4 * n] };
                 whole.map(|v| v as f64 / (4 * n) as f64)
             };
             let ([left, right], [top, bottom]) = (side(width), side(height));

@@ -49,7 +49,11 @@ impl Mask {
     }
 
     pub fn write(&self, program: &Program) -> Result<()> {
-        Ok(program.write(&self.name, &self.values)?)
+        // A program of another batch has no rows of this number.
+        if program.has_input(&self.name) {
+            program.write(&self.name, &self.values)?;
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use super::encode::Posterior;
 use super::error::Result;
 use super::noise::Noise;
 use super::plans::Job;
-use super::sample::{Kept, SampleShape, Sampling};
+use super::sample::{Course, Kept, SampleShape, Sampling};
 use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request, text};
 
 /// Times stages and passes on how far they are.
@@ -77,8 +77,9 @@ impl Pipeline {
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
                 let mut progress = |step, _| progress(done + step * pictures, request.batch * job.plan.steps.len());
-                let (config, phases, kept) = (&self.unet.config, &plans.phases, start.kept.as_ref());
-                sampling.run(config, &job.plan, &start.latents, &mut noise, kept, phases, &mut controls, &mut progress)
+                let (plan, latents, phases) = (&job.plan, &start.latents[..], &plans.phases[..]);
+                let course = Course { plan, latents, kept: start.kept.as_ref(), phases };
+                sampling.run(&self.unet.config, &course, &mut noise, &mut controls, &mut progress)
             })?;
             latents.extend_from_slice(sampled.values());
             self.sampling = Some(sampling);

@@ -140,7 +140,7 @@ impl Pipeline {
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
-        let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape));
+        let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
         Ok(Plans { wordings, adaptation, phases, rows, steering, encoder, shape, decoder, memory })
     }
 

@@ -73,8 +73,8 @@ impl Regional {
         self.prompts.len() <= 1
     }
 
-    /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`).
-    pub fn phases(&self, lengths: &[usize], shape: &SampleShape) -> Vec<Phase> {
+    /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`) and `batch` pictures in all.
+    pub fn phases(&self, lengths: &[usize], shape: &SampleShape, batch: usize) -> Vec<Phase> {
         let tables = |shares: &Shares| {
             let all = shares.weights.len() / shares.sight.len().max(1);
             let rows = shares.weights.chunks_exact(all.max(1));
@@ -82,10 +82,11 @@ impl Regional {
             let sight = self.isolate.then(|| Array::u32([shares.sight.len()], shares.sight.clone()));
             (region_tables(&kept, lengths), sight)
         };
-        let rows = shape.halves() * shape.batch;
+        // The last pictures of a batch may be fewer.
+        let rows = [shape.batch, batch % shape.batch].map(|pictures| shape.halves() * pictures);
         let phase = |(from, sizes): &(usize, Vec<Shares>)| {
             let mut masks: Vec<Mask> = sizes.iter().flat_map(|shares| shape.updates.place_masks(&shares.weights)).collect();
-            if sizes.iter().all(|shares| shares.sight.len() != rows) {
+            for rows in rows.into_iter().filter(|rows| sizes.iter().all(|shares| shares.sight.len() != *rows)) {
                 masks.extend(shape.updates.whole_masks(rows));
             }
             Phase { from: *from, sizes: sizes.iter().map(tables).collect(), masks }

@@ -178,6 +178,16 @@ pub(super) fn set_keys_values<C>(
     Ok(program.wait()?)
 }
 
+/// What a run goes through.
+pub(super) struct Course<'a> {
+    pub plan: &'a sampler::Plan,
+    /// Where it starts.
+    pub latents: &'a [f32],
+    pub kept: Option<&'a Kept>,
+    /// What holds where, from which step on.
+    pub phases: &'a [Phase],
+}
+
 /// What stays as it was outside a mask.
 pub(super) struct Kept {
     /// `[height, width]` of the latents, 1 where painted anew.
@@ -207,18 +217,16 @@ impl Sampling {
         Ok(())
     }
 
-    /// Runs the plan from `latents` (slot 0 at its start); the final latents, `[batch, height, width, channels]`.
+    /// Runs the course from its latents (slot 0 at its start); the final latents, `[batch, height, width, channels]`.
     pub fn run(
         &self,
         config: &UNetConfig,
-        plan: &sampler::Plan,
-        latents: &[f32],
+        course: &Course<'_>,
         noise: &mut Noise,
-        kept: Option<&Kept>,
-        phases: &[Phase],
         controls: &mut Prepared<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Array> {
+        let &Course { plan, latents, kept, phases } = course;
         let SampleShape { batch, height, width, slots, .. } = self.shape;
         let latent = [batch, height, width, config.in_channels];
         let used = used_slots(plan);
