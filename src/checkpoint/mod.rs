@@ -6,6 +6,7 @@
 //! which are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file; [`write()`] makes one.
 mod base;
 mod component;
+mod control;
 mod diffusers;
 mod error;
 mod file;
@@ -28,6 +29,7 @@ mod write;
 
 pub use base::base_hash_cache;
 pub use component::Component;
+pub use control::{Control, ControlKind};
 pub use error::Error;
 pub use file::TensorFile;
 pub use folder::Folder;

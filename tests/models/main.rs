@@ -2,6 +2,7 @@
 
 mod autoencoder;
 mod concepts;
+mod controls;
 mod device;
 #[path = "../common/engine.rs"]
 mod engine;

@@ -86,6 +86,15 @@ fn graphs() -> Vec<Built> {
     }
     all.push(published::words("text 1.5", &published::text_1(), 2));
     all.push(backward(published::encoder("autoencoder", &published::autoencoder(), 256, 256), &["pixels"]));
+    let steered = reference::Case::open("controls");
+    all.push(published::regional_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
+    all.push(published::regional_unet("controls", steered.config(), 2, 12, 20));
+    for name in ["full", "light"] {
+        let mut config = steered.json[name].clone();
+        config["_class_name"] = "T2IAdapter".into();
+        all.push(published::adapter(name, &config, 96, 160));
+    }
+    all.push(published::control_net("ControlNet", &steered.json["control"], 2, 12, 20));
     all.push(published::controlled_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
     all.push(published::sampling_step("Stable Diffusion 1.5", &published::unet_1(), 64, 64));
     let [unet, text] = ["tiny_unet", "tiny_text"].map(reference::Case::open);

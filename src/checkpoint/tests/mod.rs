@@ -1,5 +1,6 @@
 //! Tests of whole models and of broken files, against fixtures that diffusers and transformers wrote.
 mod broken;
+mod controls;
 mod dialects;
 mod fuzz;
 mod inspecting;
