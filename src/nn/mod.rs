@@ -19,7 +19,7 @@ mod word_maps;
 
 pub use clip::ClipLayer;
 pub use low_rank::{LowRank, Strength};
-pub use prompt::{Encodings, Prompt};
+pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
 pub use time_embedding::sinusoids;
 pub use transformer::Transformer;

@@ -1,3 +1,14 @@
 //! Teaching a concept: ED-LoRA tuning (Mix-of-Show, arXiv 2305.18292, section 3.2), plain LoRA and P+.
 
+pub mod captions;
+pub mod config;
+pub mod draws;
+mod error;
+pub mod examples;
+pub mod folder;
+mod schedule;
 pub mod step;
+pub mod transform;
+pub mod words;
+
+pub use error::{Error, Result};

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use crate::concept::Applied;
 use crate::diffusion::random::RngKind;
 use crate::diffusion::sampler::SamplerKind;
 use crate::graph::Array;
 use crate::picture::{Mask, Picture};
+use crate::region::Layout;
 use crate::text::prompt::PromptOptions;
 
 /// A picture, or a batch of them, to be made. The defaults are those of the command line.
@@ -13,6 +15,10 @@ use crate::text::prompt::PromptOptions;
 pub struct Request {
     pub prompt: String,
     pub negative_prompt: String,
+    /// Prompts that hold in parts of the picture.
+    pub regions: Layout,
+    /// Concepts and LoRAs in use: their words may stand in every prompt.
+    pub concepts: Vec<Applied>,
     /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -48,6 +54,8 @@ impl Default for Request {
         Request {
             prompt: String::new(),
             negative_prompt: String::new(),
+            regions: Layout::default(),
+            concepts: Vec::new(),
             width: None,
             height: None,
             steps: 25,

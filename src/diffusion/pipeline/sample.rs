@@ -4,11 +4,13 @@ use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet::{self, Residuals, UNetInputs};
-use crate::nn::{Encodings, Layers, sinusoids};
+use crate::nn::{Encodings, sinusoids};
 
+use super::adaptation::Updates;
 use super::error::Result;
 use super::network::{Network, Planned};
 use super::noise::Noise;
+use super::regions::{self, Phase};
 
 /// What a step's program is made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,19 +19,36 @@ pub(super) struct SampleShape {
     /// Of the latents.
     pub height: usize,
     pub width: usize,
-    /// Tokens of the prompt, all chunks together.
+    /// Tokens of all prompts, all chunks together.
     pub tokens: usize,
+    /// 1, or the prompts that share the picture by regions.
+    pub prompts: usize,
+    /// Self-attention is kept within regions.
+    pub isolate: bool,
     /// Classifier-free guidance: its scale, with both halves in one batch.
     pub guidance: Option<f32>,
     /// State slots that the sampler uses.
     pub slots: usize,
     /// After each step, what lies outside a mask is set to the original.
     pub masked: bool,
+    /// Low-rank updates of the UNet. Their strengths make no other program.
+    pub updates: Updates,
 }
 
 impl Default for SampleShape {
     fn default() -> Self {
-        SampleShape { batch: 1, height: 1, width: 1, tokens: 1, guidance: None, slots: 1, masked: false }
+        SampleShape {
+            batch: 1,
+            height: 1,
+            width: 1,
+            tokens: 1,
+            prompts: 1,
+            isolate: false,
+            guidance: None,
+            slots: 1,
+            masked: false,
+            updates: Updates::default(),
+        }
     }
 }
 
@@ -40,11 +59,12 @@ impl SampleShape {
     }
 }
 
-/// Plans the keys and values of `halves` encoded prompts for every cross-attention.
-pub(super) fn plan_prompt(network: &Network<UNetConfig>, halves: usize, tokens: usize) -> Result<Planned> {
+/// Plans the keys and values of encoded prompts for every cross-attention: of one encoding, or of one for each of them.
+pub(super) fn plan_prompt(network: &Network<UNetConfig>, shape: &SampleShape, encodings: usize) -> Result<Planned> {
     network.plan(|config, graph| {
-        let context = graph.input("context", [halves, tokens, config.cross_attention_dim]);
-        let pairs = unet::keys_values(&mut Layers::new(graph), config, &[context])?;
+        let each = [shape.halves(), shape.tokens, config.cross_attention_dim];
+        let contexts: Vec<Tensor> = (0..encodings).map(|i| graph.input(format!("context.{i}"), each)).collect();
+        let pairs = unet::keys_values(&mut shape.updates.layers(graph), config, &contexts)?;
         Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
     })
 }
@@ -71,15 +91,20 @@ fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::
         let shape = [halves, tokens, attention.channels];
         pairs.push((graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape)));
     }
+    let sizes = if shape.prompts > 1 { regions::inputs(graph, config, shape) } else { Vec::new() };
+    let prompt = match shape.prompts {
+        0 | 1 => Encodings::KeysValues(&pairs),
+        _ => Encodings::Regional { pairs: &pairs, sizes: &sizes },
+    };
     let inputs = UNetInputs {
         sample: x,
         time: graph.input("time", [halves * batch, config.block_out_channels[0]]),
-        prompt: Encodings::KeysValues(&pairs),
+        prompt,
         guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [halves * batch, channels])),
         class: None,
         residuals: Residuals::default(),
     };
-    let mut output = unet::unet(&mut Layers::new(graph), config, &inputs)?.sample;
+    let mut output = unet::unet(&mut shape.updates.layers(graph), config, &inputs)?.sample;
     if let Some(scale) = shape.guidance {
         output = graph.guidance(output, scale)?;
     }
@@ -132,11 +157,16 @@ pub(super) struct Kept {
 }
 
 impl Sampling {
-    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, once for all steps.
-    pub fn set_prompt(&self, network: &Network<UNetConfig>, context: &Array) -> Result<()> {
-        let planned = plan_prompt(network, self.shape.halves(), self.shape.tokens)?;
+    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, once for all steps: one encoding, or one for
+    /// each cross-attention. Sets the strengths of the updates, too.
+    pub fn set_prompt(&self, network: &Network<UNetConfig>, contexts: &[Array]) -> Result<()> {
+        self.shape.updates.write(&self.program)?;
+        let planned = plan_prompt(network, &self.shape, contexts.len())?;
         let program = network.program(&planned)?;
-        program.write("context", context)?;
+        for (i, context) in contexts.iter().enumerate() {
+            program.write(&format!("context.{i}"), context)?;
+        }
+        self.shape.updates.write(&program)?;
         program.run();
         for i in 0..unet::cross_attentions(&network.config).len() {
             self.program.take(&format!("keys.{i}"), &program, 2 * i)?;
@@ -163,6 +193,7 @@ impl Sampling {
         latents: &[f32],
         noise: &mut Noise,
         kept: Option<&Kept>,
+        phases: &[Phase],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Array> {
         let SampleShape { batch, height, width, slots, .. } = self.shape;
@@ -184,6 +215,9 @@ impl Sampling {
         let rows = self.shape.halves() * batch;
         for (done, step) in plan.steps.iter().enumerate() {
             progress(done, plan.steps.len());
+            if let Some(phase) = phases.iter().find(|phase| phase.from == done) {
+                phase.write(&self.program)?;
+            }
             let time = unet::time_features(config, &vec![step.timestep; rows]);
             self.program.write("time", &Array::f32([rows, config.block_out_channels[0]], time))?;
             self.program.write("input_scale", &Array::f32([1], vec![step.input_scale]))?;

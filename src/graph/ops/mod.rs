@@ -24,6 +24,7 @@ mod narrow_gradient;
 mod over_greatest;
 mod pad2d;
 mod product;
+mod regional_attention;
 mod reshape;
 mod scale;
 mod slice;
@@ -37,6 +38,7 @@ pub use activation::Function;
 pub use adamw::{Moments, RATES};
 pub(crate) use binary::Broadcast;
 pub use low_rank_gate::GatePart;
+pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_tables};
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
