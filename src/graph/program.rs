@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Schedule, Slice};
 
-use super::lower::{Located, Preferences, Storage, commands, locate, preparation, unplaced};
+use super::lower::{Located, Preferences, Storage, assignments, commands_of_steps, locate, preparation, unplaced};
 use super::ops::{Layout, PANEL, Stage};
 use super::parameter::{self, ParameterSource, StoredAs};
 use super::plan::{Plan, Traits};
@@ -77,6 +77,10 @@ impl Weights {
         &self.gpu
     }
 
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     pub fn source(&self) -> &dyn ParameterSource {
         &*self.source
     }
@@ -101,6 +105,11 @@ impl Weights {
             }
         }
         Ok(bytes)
+    }
+
+    /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it keep theirs.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _), _| wanted(name));
     }
 
     /// The weight `name` of logical `shape` on the device; uploaded on first use.
@@ -262,6 +271,16 @@ pub struct Program {
     recording: Recording,
     inputs: HashMap<String, (Located, Shape, Element)>,
     outputs: Vec<(Slice, Shape)>,
+    traces: Vec<Trace>,
+}
+
+/// One step of the plan as it was recorded.
+struct Trace {
+    operation: &'static str,
+    layer: Arc<str>,
+    /// Commands up to its last.
+    end: usize,
+    output: Slice,
 }
 
 impl Program {
@@ -309,11 +328,18 @@ impl Program {
         if !preparation.is_empty() {
             Recording::new(&gpu, &preparation)?.play();
         }
-        let commands = commands(graph, plan, Self::preferences(&gpu), &storage)?;
+        let steps = plan.once..plan.steps.len();
+        let (mut commands, ends) = commands_of_steps(graph, plan, Self::preferences(&gpu), &storage, steps)?;
+        commands.extend(assignments(graph, plan, &storage)?);
+        let mut traces = Vec::with_capacity(ends.len());
+        for (step, end) in plan.steps[plan.once..].iter().zip(ends) {
+            let output = locate(graph, plan, step.output, Layout::Plain, &storage)?.slice;
+            traces.push(Trace { operation: step.operation.name(), layer: step.layer.clone(), end, output });
+        }
         let output = |&t: &Tensor| Ok((locate(graph, plan, t, Layout::Plain, &storage)?.slice, graph.shape(t).clone()));
         let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;
         let recording = Recording::new(&gpu, &commands)?;
-        Ok(Program { gpu, recording, inputs, outputs })
+        Ok(Program { gpu, recording, inputs, outputs, traces })
     }
 
     /// Writes the input `name`.
@@ -328,16 +354,42 @@ impl Program {
         Ok(())
     }
 
+    /// There is an input of that name.
+    pub fn has_input(&self, name: &str) -> bool {
+        self.inputs.contains_key(name)
+    }
+
     /// Lets the input `name` of this program be the output `index` of another: copies on the device.
     pub fn take(&self, name: &str, other: &Program, index: usize) -> Result<()> {
-        let (at, shape, _) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        self.transfer(&[self.copy_of_output(name, other, index)?])?.play();
+        Ok(())
+    }
+
+    /// The copy that lets the input `name` be the output `index` of another program; see [`Program::transfer`].
+    pub fn copy_of_output(&self, name: &str, other: &Program, index: usize) -> Result<Command> {
         let (from, found) = &other.outputs[index];
-        if found.elements() != shape.elements() {
+        self.copy(name, from, found.elements(), found)
+    }
+
+    /// The copy that lets the input `name` be what the input `from` of another program begins with.
+    pub fn copy_of_input(&self, name: &str, other: &Program, from: &str) -> Result<Command> {
+        let (at, shape, _) = other.inputs.get(from).ok_or_else(|| Error::MissingInput { name: from.into() })?;
+        let (_, wanted, _) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        let elements = wanted.elements().min(shape.elements());
+        self.copy(name, &Slice { size: elements as u64 * 4, ..at.slice.clone() }, elements, shape)
+    }
+
+    fn copy(&self, name: &str, from: &Slice, elements: usize, found: &Shape) -> Result<Command> {
+        let (at, shape, _) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        if elements != shape.elements() {
             return Err(Error::Input { name: name.into(), expected: shape.to_string(), found: found.to_string() });
         }
-        let to = Slice { size: from.size, ..at.slice.clone() };
-        Recording::new(&self.gpu, &[Command::Copy { from: from.clone(), to }])?.play();
-        Ok(())
+        Ok(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..at.slice.clone() } })
+    }
+
+    /// Copies between programs of one device, to be played any number of times.
+    pub fn transfer(&self, copies: &[Command]) -> Result<Recording> {
+        Ok(Recording::new(&self.gpu, copies)?)
     }
 
     /// Starts a run; does not wait.
@@ -355,6 +407,22 @@ impl Program {
         let (slice, shape) = &self.outputs[index];
         let bytes = self.gpu.read(&slice.buffer, slice.offset, shape.elements() as u64 * 4)?;
         Ok(Array::f32(shape.clone(), bytemuck::pod_collect_to_vec(&bytes)))
+    }
+
+    /// Runs step by step, and shows the result of each: operation, layer, values (with whatever was folded into it). Ends when
+    /// `look` says false; then inputs have not taken their new values.
+    pub fn trace(&self, look: &mut dyn FnMut(&str, &str, &[f32]) -> bool) -> Result<()> {
+        let mut start = 0;
+        for trace in &self.traces {
+            self.recording.play_range(start..trace.end)?;
+            start = trace.end;
+            let bytes = self.gpu.read(&trace.output.buffer, trace.output.offset, trace.output.size)?;
+            if !look(trace.operation, &trace.layer, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)) {
+                return Ok(());
+            }
+        }
+        self.recording.play_range(start..self.recording.len())?;
+        Ok(())
     }
 
     /// The value that the input `name` holds now (a state that runs change).

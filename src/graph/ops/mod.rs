@@ -1,8 +1,10 @@
 //! The operations, one to a file: builder, shape rule, plain-Rust twin, gradient, and the kernels that can run it.
 
 mod activation;
+mod adamw;
 mod attention;
 mod attention_gradient;
+mod average_pool;
 mod binary;
 mod concat;
 mod conv2d;
@@ -20,8 +22,10 @@ mod low_rank_gate;
 mod mix;
 mod narrow;
 mod narrow_gradient;
+mod over_greatest;
 mod pad2d;
 mod product;
+mod regional_attention;
 mod reshape;
 mod scale;
 mod slice;
@@ -32,8 +36,10 @@ mod widen;
 use std::fmt::Debug;
 
 pub use activation::Function;
+pub use adamw::{Moments, RATES};
 pub(crate) use binary::Broadcast;
 pub use low_rank_gate::GatePart;
+pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_tables};
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
