@@ -1,6 +1,6 @@
 //! Model folders in diffusers' layout, with the older names that some of them still have.
 use super::component::{Part, Targets};
-use super::{Checkpoint, Component, Error, Folder, Kind, TensorFile, TokenizerFiles};
+use super::{Checkpoint, Component, Control, Error, Folder, Kind, TensorFile, TokenizerFiles};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,13 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         .find(|name| folder.join(name).has("config.json"))
         .map(|name| part(name, "model", vision_names))
         .transpose()?;
+    let mut controls = BTreeMap::new();
+    for name in ["t2i_adapter", "controlnet"] {
+        let inside = folder.join(name);
+        if inside.has("config.json") {
+            controls.insert(name.to_string(), Control::of_folder(&inside)?);
+        }
+    }
     let scheduler = folder.join("scheduler");
     let tokenizer = folder.join("tokenizer");
     let text_encoder = part("text_encoder", "model", text_names)?;
@@ -26,6 +33,7 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         unet: part("unet", "diffusion_pytorch_model", unet_names)?,
         vae: part("vae", "diffusion_pytorch_model", vae_names)?,
         vision,
+        controls,
         tokenizer: match tokenizer.exists() {
             true => TokenizerFiles::Folder(tokenizer),
             false => TokenizerFiles::standard(&text_encoder),

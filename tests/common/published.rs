@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use mixofshow::diffusion::sampler::{INPUTS, SLOTS};
+use mixofshow::graph::ops::{REGION_GROUP, RegionInputs};
 use mixofshow::graph::{Graph, Origin, Tensor};
-use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, UNetConfig, VaeConfig};
+use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, ControlNetConfig, T2IAdapterConfig, UNetConfig, VaeConfig};
+use mixofshow::models::controlnet::{self, ControlNetInputs};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
-use mixofshow::models::{clip_text, clip_vision, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
+use mixofshow::models::{clip_text, clip_vision, t2i_adapter, vae};
+use mixofshow::nn::{Encodings, Layers, LowRank, RegionSize, Strength};
 use serde_json::{Value, json};
 
 fn file() -> &'static Path {
@@ -82,6 +84,63 @@ pub fn unet(name: &str, config: &Value, batch: usize, height: usize, width: usiz
         let prompt = if stored { Encodings::KeysValues(&pairs) } else { Encodings::Text(&text) };
         let inputs = UNetInputs { sample, time, prompt, guidance, class, residuals: Residuals::default() };
         vec![unet::unet(layers, &config, &inputs).unwrap().sample]
+    })
+}
+
+/// A UNet that is read by four prompts in regions which do not see each other, with keys and values made beforehand.
+pub fn regional_unet(name: &str, config: &Value, batch: usize, height: usize, width: usize) -> Built {
+    let config = UNetConfig::from_json(config, file()).unwrap();
+    Built::new(format!("{name} {batch}x{height}x{width} in regions"), |layers| {
+        let sample = layers.graph.input("sample", [batch, height, width, config.in_channels]);
+        let time = layers.graph.input("time", [batch, config.block_out_channels[0]]);
+        let mut pair = |attention: &unet::CrossAttention| {
+            let mut part = |part| layers.graph.input(format!("{}.{part}", attention.name), [batch, 4 * 77, attention.channels]);
+            (part("k"), part("v"))
+        };
+        let pairs: Vec<_> = unet::cross_attentions(&config).iter().map(&mut pair).collect();
+        let mut size = |[height, width]: [usize; 2]| {
+            let tokens = height * width;
+            let graph = &mut layers.graph;
+            let inputs = RegionInputs {
+                order: graph.input_ids(format!("order.{tokens}"), [tokens]),
+                weights: graph.input(format!("weights.{tokens}"), [tokens, 4]),
+                spans: graph.input_ids(format!("spans.{tokens}"), [tokens.div_ceil(REGION_GROUP), 4, 2]),
+            };
+            RegionSize { tokens, inputs, sight: Some(graph.input_ids(format!("sight.{tokens}"), [tokens])) }
+        };
+        let sizes: Vec<_> = unet::feature_sizes(&config, height, width).into_iter().map(&mut size).collect();
+        let prompt = Encodings::Regional { pairs: &pairs, sizes: &sizes };
+        let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals: Residuals::default() };
+        vec![unet::unet(layers, &config, &inputs).unwrap().sample]
+    })
+}
+
+/// A T2I-Adapter for `height` x `width` pixels.
+pub fn adapter(name: &str, config: &Value, height: usize, width: usize) -> Built {
+    let config = T2IAdapterConfig::from_json(config, file()).unwrap();
+    Built::new(format!("{name} {height}x{width}"), |layers| {
+        let factor = config.downscale_factor;
+        let condition =
+            layers.graph.input("condition", [1, height / factor, width / factor, config.in_channels * factor * factor]);
+        t2i_adapter::t2i_adapter(layers, &config, condition).unwrap()
+    })
+}
+
+/// A ControlNet with its encoder of pictures.
+pub fn control_net(name: &str, config: &Value, batch: usize, height: usize, width: usize) -> Built {
+    let config = ControlNetConfig::from_json(config, file()).unwrap();
+    Built::new(format!("{name} {batch}x{height}x{width}"), |layers| {
+        let factor = config.downscale();
+        let condition = layers.graph.input("condition", [1, height * factor, width * factor, config.condition_channels]);
+        let embedding = controlnet::embedding(layers, &config, condition).unwrap();
+        let first = config.unet.block_out_channels[0];
+        let embedding = layers.graph.reshape(embedding, [height, width, first]).unwrap();
+        let sample = layers.graph.input("sample", [batch, height, width, config.unet.in_channels]);
+        let time = layers.graph.input("time", [batch, first]);
+        let text = [layers.graph.input("text", [batch, 77, config.unet.cross_attention_dim])];
+        let inputs = ControlNetInputs { sample, time, prompt: Encodings::Text(&text), embedding };
+        let output = controlnet::controlnet(layers, &config, &inputs).unwrap();
+        output.skips.into_iter().chain([output.middle]).collect()
     })
 }
 

@@ -3,6 +3,7 @@
 mod kernels;
 mod models;
 mod peak;
+mod step;
 mod updates;
 
 use std::sync::Arc;
@@ -33,6 +34,8 @@ enum What {
     Vae(models::Options),
     /// Time encoding a prompt
     Text(models::Options),
+    /// Time a step of tuning, against a forward pass of the same networks
+    Step(step::Options),
 }
 
 /// Which clock rates are taken from.
@@ -131,5 +134,6 @@ pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
         What::Unet(options) => models::run(models::Part::Unet, options, &gpu, terminal),
         What::Vae(options) => models::run(models::Part::Vae, options, &gpu, terminal),
         What::Text(options) => models::run(models::Part::Text, options, &gpu, terminal),
+        What::Step(options) => step::run(options, &gpu, terminal),
     }
 }

@@ -89,9 +89,29 @@ impl Examples {
         }
     }
 
+    /// Number of pictures.
+    pub fn pictures(&self) -> usize {
+        self.found.len()
+    }
+
     /// Whether any mask leaves something out.
     pub fn masked(&self) -> bool {
         self.found.iter().any(|found| found.mask.is_some())
+    }
+
+    /// Captions that do not fit.
+    ///
+    /// # Errors
+    /// Captions that cannot be tokenized.
+    pub fn remarks(&self) -> Result<Vec<String>> {
+        let mut remarks = Vec::new();
+        for found in &self.found {
+            if self.words.caption(&with_words(&found.caption, &self.settings.phrase()))?.cut {
+                let length = self.words.length() - 2;
+                remarks.push(format!("{}: its caption is cut after {length} tokens", found.path.display()));
+            }
+        }
+        Ok(remarks)
     }
 
     /// Example `n`: every picture once in an epoch, in an order of its own.
@@ -99,7 +119,8 @@ impl Examples {
         let count = self.found.len().max(1) as u64;
         let order = self.draws.at(Purpose::Order, n / count).order(count as usize);
         let picture = order.get((n % count) as usize).copied().unwrap_or(0);
-        let (width, height) = self.found.get(picture).map_or((1, 1), |f| (f.picture.width() as usize, f.picture.height() as usize));
+        let (width, height) =
+            self.found.get(picture).map_or((1, 1), |f| (f.picture.width() as usize, f.picture.height() as usize));
         let variants = match self.settings.variants {
             _ if self.transform.is_fixed(width, height) => 1,
             variants => variants,
@@ -155,7 +176,8 @@ impl Examples {
             };
             // A cut may leave nothing of the subject; then all that is shown counts.
             let use_subject = self.settings.mask_loss && subject.iter().zip(&shown).any(|(a, b)| a * b > 0.0);
-            loss_mask.extend(shown.iter().zip(&subject).map(|(shown, subject)| if use_subject { shown * subject } else { *shown }));
+            loss_mask
+                .extend(shown.iter().zip(&subject).map(|(shown, subject)| if use_subject { shown * subject } else { *shown }));
             subject_mask.extend(subject);
         }
         let copies = ids.len() / (count * self.words.length()).max(1);

@@ -6,9 +6,14 @@ pub mod draws;
 mod error;
 pub mod examples;
 pub mod folder;
+mod learnt;
+mod run;
+pub mod saved;
 mod schedule;
+mod sheet;
 pub mod step;
 pub mod transform;
 pub mod words;
 
 pub use error::{Error, Result};
+pub use run::{Begin, Event, Outcome, Progress, Run, Summary};

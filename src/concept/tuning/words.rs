@@ -184,7 +184,8 @@ mod tests {
         let id = single_token(&tokenizer(), "man").unwrap() as usize;
         let table = checkpoint.text_encoder.tensor(TABLE).unwrap();
         assert_eq!(rows[2], table.to_f32(id * width..(id + 1) * width));
-        let wrong = initial_rows(&settings("xylophone theremin"), &tokenizer(), &checkpoint.text_encoder, [width, 2]).unwrap_err();
+        let wrong =
+            initial_rows(&settings("xylophone theremin"), &tokenizer(), &checkpoint.text_encoder, [width, 2]).unwrap_err();
         assert_eq!(wrong.len(), 2);
     }
 }
