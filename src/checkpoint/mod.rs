@@ -20,6 +20,7 @@ mod lora;
 mod model;
 mod named;
 mod openclip;
+mod pickle;
 mod single;
 mod tensor;
 #[cfg(test)]

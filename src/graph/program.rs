@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
 
-use super::lower::{Located, Preferences, Storage, commands, locate, preparation, unplaced};
+use super::lower::{Located, Preferences, Storage, assignments, commands_of_steps, locate, preparation, unplaced};
 use super::ops::{Layout, PANEL, Stage};
 use super::parameter::{self, ParameterSource, StoredAs};
 use super::plan::{Plan, Traits};
+use super::transposed::Transposed;
 use super::{Array, Data, Element, Error, Graph, Origin, Result, Shape, Tensor};
 
 /// How weights are held on the device.
@@ -123,6 +124,9 @@ impl Weights {
         match layout {
             Layout::Plain | Layout::Rows => self.upload_plain(name, shape.elements(), half, &buffer)?,
             Layout::Panels => self.upload_panels(name, shape, half, &buffer)?,
+            Layout::Transposed { stride } => {
+                self.upload_transposed(name, Transposed::of(shape, stride), shape[0], half, &buffer)?
+            }
         }
         self.source.done_with(name);
         let scalar = if half { Scalar::U32 } else { Scalar::F32 };
@@ -165,6 +169,24 @@ impl Weights {
                 }
             }
             upload.push(&panel)?;
+        }
+        upload.finish()
+    }
+
+    /// `[out, in, kh, kw]` to the panels of the convolution's gradient, as many outputs at a time as a piece holds.
+    fn upload_transposed(&self, name: &str, layout: Transposed, out: usize, half: bool, buffer: &Buffer) -> Result<()> {
+        let row = layout.row();
+        let count = (PIECE / 4 / row.max(1)).clamp(1, out.max(1));
+        let mut values = Vec::new();
+        let mut upload = Upload::new(&self.gpu, buffer, name, half);
+        for first in (0..out).step_by(count) {
+            let rows = first..out.min(first + count);
+            values.resize(rows.len() * row, 0.0);
+            self.source.read(name, first * row..rows.end * row, &mut values)?;
+            layout.rearrange(rows, &values, |at, run| {
+                upload.offset = (at * if half { 2 } else { 4 }) as u64;
+                upload.push(run)
+            })?;
         }
         upload.finish()
     }
@@ -223,6 +245,7 @@ impl<'a> Upload<'a> {
 pub fn weight_bytes(shape: &Shape, layout: Layout, half: bool) -> u64 {
     let elements = match layout {
         Layout::Plain | Layout::Rows => shape.elements(),
+        Layout::Transposed { stride } => Transposed::of(shape, stride).elements(),
         Layout::Panels => shape[0].next_multiple_of(PANEL) * shape[1..].iter().product::<usize>(),
     };
     (elements as u64 * if half { 2 } else { 4 }).next_multiple_of(16)
@@ -247,6 +270,16 @@ pub struct Program {
     recording: Recording,
     inputs: HashMap<String, (Located, Shape, Element)>,
     outputs: Vec<(Slice, Shape)>,
+    traces: Vec<Trace>,
+}
+
+/// One step of the plan as it was recorded.
+struct Trace {
+    operation: &'static str,
+    layer: Arc<str>,
+    /// Commands up to its last.
+    end: usize,
+    output: Slice,
 }
 
 impl Program {
@@ -294,11 +327,18 @@ impl Program {
         if !preparation.is_empty() {
             Recording::new(&gpu, &preparation)?.play();
         }
-        let commands = commands(graph, plan, Self::preferences(&gpu), &storage)?;
+        let steps = plan.once..plan.steps.len();
+        let (mut commands, ends) = commands_of_steps(graph, plan, Self::preferences(&gpu), &storage, steps)?;
+        commands.extend(assignments(graph, plan, &storage)?);
+        let mut traces = Vec::with_capacity(ends.len());
+        for (step, end) in plan.steps[plan.once..].iter().zip(ends) {
+            let output = locate(graph, plan, step.output, Layout::Plain, &storage)?.slice;
+            traces.push(Trace { operation: step.operation.name(), layer: step.layer.clone(), end, output });
+        }
         let output = |&t: &Tensor| Ok((locate(graph, plan, t, Layout::Plain, &storage)?.slice, graph.shape(t).clone()));
         let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;
         let recording = Recording::new(&gpu, &commands)?;
-        Ok(Program { gpu, recording, inputs, outputs })
+        Ok(Program { gpu, recording, inputs, outputs, traces })
     }
 
     /// Writes the input `name`.
@@ -366,6 +406,22 @@ impl Program {
         let (slice, shape) = &self.outputs[index];
         let bytes = self.gpu.read(&slice.buffer, slice.offset, shape.elements() as u64 * 4)?;
         Ok(Array::f32(shape.clone(), bytemuck::pod_collect_to_vec(&bytes)))
+    }
+
+    /// Runs step by step, and shows the result of each: operation, layer, values (with whatever was folded into it). Ends when
+    /// `look` says false; then inputs have not taken their new values.
+    pub fn trace(&self, look: &mut dyn FnMut(&str, &str, &[f32]) -> bool) -> Result<()> {
+        let mut start = 0;
+        for trace in &self.traces {
+            self.recording.play_range(start..trace.end)?;
+            start = trace.end;
+            let bytes = self.gpu.read(&trace.output.buffer, trace.output.offset, trace.output.size)?;
+            if !look(trace.operation, &trace.layer, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)) {
+                return Ok(());
+            }
+        }
+        self.recording.play_range(start..self.recording.len())?;
+        Ok(())
     }
 
     /// The value that the input `name` holds now (a state that runs change).

@@ -82,8 +82,10 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
                 let skip = open
                     .pop()
                     .ok_or_else(|| refusal(layers, "the up blocks have more layers than the down blocks have skips"))?;
-                x = layers.graph.concat_channels(x, skip)?;
-                x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+                x = layers.block(|layers| {
+                    let x = layers.graph.concat_channels(x, skip)?;
+                    layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)
+                })?;
                 if block.attention {
                     x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), &mut prompt)?;
                 }

@@ -196,7 +196,7 @@ pub fn vision_tower(name: &str, config: &Value, batch: usize) -> Built {
 }
 
 /// A UNet with everything that is added to it: ControlNet's residuals, T2I-Adapter's features, low-rank updates of all linear
-/// layers, and text of its own for every cross-attention.
+/// layers and convolutions, and text of its own for every cross-attention.
 pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, width: usize) -> Built {
     let config = UNetConfig::from_json(config, file()).unwrap();
     let plain = {
@@ -214,13 +214,21 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
             Origin::Parameter { name } if node.shape.len() == 2 => Some((name.strip_suffix(".weight")?.to_string(), 4)),
             _ => None,
         });
-        (shapes, middle, ranks.collect())
+        let convolutions = graph.nodes().iter().filter_map(|node| match &node.origin {
+            Origin::Parameter { name } if node.shape.len() == 4 => Some((name.strip_suffix(".weight")?.to_string(), 4)),
+            _ => None,
+        });
+        (shapes, middle, ranks.collect(), convolutions.collect())
     };
-    let (shapes, middle, ranks) = plain;
+    let (shapes, middle, ranks, convolutions) = plain;
     let mut graph = Graph::new();
     let mut updates = LowRank::new("concept", ranks);
     updates.strength = Strength::Fixed(0.8);
-    let layers = &mut Layers::with_low_rank(&mut graph, vec![updates]);
+    // Convolutions too, and another rank.
+    let mut all = LowRank::new("all", convolutions);
+    all.ranks.extend(updates.ranks.keys().filter(|layer| layer.contains("attn1")).map(|layer| (layer.clone(), 3)));
+    all.strength = Strength::Input;
+    let layers = &mut Layers::with_low_rank(&mut graph, vec![updates, all]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers())
         .map(|i| layers.graph.input(format!("text.{i}"), [batch, 77, config.cross_attention_dim]))
         .collect();
@@ -240,6 +248,56 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
     let inputs = UNetInputs { sample, time, prompt: Encodings::Text(&texts), guidance: None, class: None, residuals };
     let outputs = vec![unet::unet(layers, &config, &inputs).unwrap().sample];
     Built { name: format!("{name} {batch}x{height}x{width} controlled"), graph, outputs }
+}
+
+/// A linear layer with two low-rank updates, one of them masked: the layer, the gradients of the updates, and what flows on to
+/// its input from them.
+pub fn low_rank_layer(into: usize, out: usize, rank: usize) -> Built {
+    let mut graph = Graph::new();
+    let x = graph.input("x", [2, 9, into]);
+    let mask = graph.input("mask", [9]);
+    let sets = ["a", "b"].map(|name| {
+        let mut set = LowRank::new(name, [("layer".to_string(), rank)].into());
+        set.strength = Strength::Input;
+        set.trained = true;
+        set
+    });
+    let [mut a, b] = sets;
+    a.masks.insert(9, mask);
+    let mut layers = Layers::with_low_rank(&mut graph, vec![a, b]);
+    let y = layers.linear("layer", x, out).unwrap();
+    let upstream = graph.input("upstream", [2, 9, out]);
+    let wanted = ["down", "up"].map(|part| graph.find_input(&format!("a.layer.lora_{part}.weight")).unwrap());
+    let [down, up] = graph.gradients_of(y, upstream, &wanted).unwrap().try_into().unwrap();
+    let t = graph.narrow_transposed(upstream, wanted[1]).unwrap();
+    let dx = graph.widen_transposed(None, t, wanted[0]).unwrap();
+    Built { name: format!("low-rank layer {into} -> {out}, rank {rank}"), graph, outputs: vec![y, down, up, dx] }
+}
+
+/// The backward pass of what `built` asks for first, with respect to the inputs `wanted`.
+pub fn backward(built: Built, wanted: &[&str]) -> Built {
+    let Built { name, mut graph, outputs } = built;
+    let named = |t: &Tensor| matches!(&graph.node(*t).origin, Origin::Input { name } if wanted.contains(&name.as_str()));
+    let inputs: Vec<Tensor> = graph.tensors().filter(named).collect();
+    assert_eq!(inputs.len(), wanted.len(), "{name}: {wanted:?}");
+    let shape = graph.shape(outputs[0]).clone();
+    let (target, weights) = (graph.input("target", shape.clone()), graph.input("weights", shape));
+    let loss = graph.weighted_squared_error(outputs[0], target, weights).unwrap();
+    let mut asked = graph.gradients(loss, &inputs).unwrap();
+    asked.push(loss);
+    Built { name: format!("{name} backward"), graph, outputs: asked }
+}
+
+/// The backward pass of a text tower, with respect to rows that continue its table.
+pub fn words(name: &str, config: &Value, batch: usize) -> Built {
+    let config = ClipTextConfig::from_json(config, file()).unwrap();
+    let built = Built::new(format!("{name} {batch} words"), |layers| {
+        let ids = layers.graph.input_ids("ids", [batch, config.max_position_embeddings]);
+        let words = layers.graph.input("words", [16, config.hidden_size]);
+        let embedded = clip_text::embed(layers, &config, ids, Some(words)).unwrap();
+        vec![clip_text::encode(layers, &config, embedded, 0).unwrap()]
+    });
+    backward(built, &["words"])
 }
 
 /// One step of sampling: both halves of guidance in one batch, then the sampler's update of its state.

@@ -4,6 +4,7 @@ mod controls;
 mod dialects;
 mod fuzz;
 mod inspecting;
+mod pickles;
 
 use super::{DType, TensorView, write};
 use std::collections::BTreeMap;

@@ -4,6 +4,8 @@ mod kernels;
 mod models;
 mod peak;
 mod regions;
+mod step;
+mod updates;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,6 +37,8 @@ enum What {
     Vae(models::Options),
     /// Time encoding a prompt
     Text(models::Options),
+    /// Time a step of tuning, against a forward pass of the same networks
+    Step(step::Options),
 }
 
 /// Which clock rates are taken from.
@@ -134,5 +138,6 @@ pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
         What::Regions(options) => regions::run(options, &gpu, terminal),
         What::Vae(options) => models::run(models::Part::Vae, options, &gpu, terminal),
         What::Text(options) => models::run(models::Part::Text, options, &gpu, terminal),
+        What::Step(options) => step::run(options, &gpu, terminal),
     }
 }

@@ -112,6 +112,19 @@ impl Pipeline {
         Ok(Array::f32([1, size[0], size[1], self.latent_channels()], posterior.mean(&self.vae.config)))
     }
 
+    /// The distribution of a picture's latents, scaled as a UNet sees them: their mean and their standard deviation, each
+    /// `[1, height, width, channels]`. `tile` is as in [`Request::tile`].
+    ///
+    /// # Errors
+    /// As those of [`Pipeline::encode`].
+    pub fn latents_of(&mut self, picture: &Picture, tile: Option<usize>) -> Result<(Array, Array)> {
+        let size = self.latent_size(picture.width() as usize, picture.height() as usize)?;
+        let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
+        let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
+        let shaped = |values| Array::f32([1, size[0], size[1], self.latent_channels()], values);
+        Ok((shaped(posterior.mean(&self.vae.config)), shaped(posterior.deviation(&self.vae.config))))
+    }
+
     /// Decodes latents `[batch, height, width, channels]`, as [`Generated::latents`] has them.
     pub fn decode(&mut self, latents: &Array, tile: Option<usize>) -> Result<Vec<Picture>> {
         let expected = || format!("[batch, height, width, {}]", self.latent_channels());
