@@ -3,6 +3,7 @@
 mod kernels;
 mod models;
 mod peak;
+mod regions;
 mod step;
 mod updates;
 
@@ -30,6 +31,8 @@ enum What {
     Kernels(kernels::Options),
     /// Time a pass of the UNet
     Unet(models::Options),
+    /// Time a step of sampling without regions, with three side by side, and with eight that overlap
+    Regions(regions::Options),
     /// Time decoding latents to a picture
     Vae(models::Options),
     /// Time encoding a prompt
@@ -132,6 +135,7 @@ pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
     match &bench.what {
         What::Kernels(options) => kernels::run(options, &gpu, terminal),
         What::Unet(options) => models::run(models::Part::Unet, options, &gpu, terminal),
+        What::Regions(options) => regions::run(options, &gpu, terminal),
         What::Vae(options) => models::run(models::Part::Vae, options, &gpu, terminal),
         What::Text(options) => models::run(models::Part::Text, options, &gpu, terminal),
         What::Step(options) => step::run(options, &gpu, terminal),
