@@ -49,6 +49,8 @@ pub struct Checkpoint {
     pub text_encoder: Component,
     /// CLIP's vision tower, if the model brings it (`image_encoder/` or `clip_vision/`).
     pub vision: Option<Component>,
+    /// `preprocessor_config.json` of the vision tower: how pictures are normalised for it.
+    pub vision_preprocessor: Option<Value>,
     /// Its tokenizer.
     pub tokenizer: TokenizerFiles,
     /// `scheduler_config.json`, or what was inferred.
