@@ -1,6 +1,6 @@
 //! Every kernel of the backward pass against its operation's plain-Rust twin, over odd shapes, on whatever adapter is there.
 
-use mixofshow::graph::ops::Function;
+use mixofshow::graph::ops::{Function, Moments};
 use mixofshow::graph::{Graph, Result, Tensor};
 
 #[path = "common/device.rs"]
@@ -218,4 +218,39 @@ fn the_same_run_gives_the_same_bytes() {
         [program.output(0).unwrap(), program.output(1).unwrap()]
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn division_by_the_greatest() {
+    for places in [1, 63, 4099] {
+        let mut g = Graph::new();
+        let x = g.input("x", [1, places, 1]);
+        let positive = g.activation(x, Function::Exp).unwrap();
+        let y = g.over_greatest(positive).unwrap();
+        compare(&format!("over the greatest of {places}"), &g, &[y], 1e-6);
+        check(&format!("gradient over the greatest of {places}"), &mut g, Ok(y), &[positive], 1e-5);
+    }
+    // Several greatest elements share.
+    let mut g = Graph::new();
+    let x = g.input("x", [5]);
+    let zeros = g.scale(x, 0.0).unwrap();
+    let ones = g.activation(zeros, Function::Exp).unwrap();
+    let y = g.over_greatest(ones);
+    check("ties", &mut g, y, &[ones], 1e-5);
+}
+
+#[test]
+fn updates() {
+    for (count, apply, scale) in [(1, 1.0, 0.0), (97, 1.0, 0.0), (4099, 1.0, 0.0), (97, 0.0, 0.0), (97, 1.0, f32::INFINITY)] {
+        let mut g = Graph::new();
+        let (state, gradient, loss) = (g.input("state", [3, count]), g.input("gradient", [count]), g.input("loss", [1]));
+        // Second moments are not negative.
+        let state = g.activation(state, Function::Exp).unwrap();
+        let parts = [0.999, 0.05, 0.7, 0.5, apply].map(|value| g.filled([1], value).unwrap());
+        let rates = g.concat(&parts, 0).unwrap();
+        let loss = if scale == 0.0 { loss } else { g.filled([1], scale).unwrap() };
+        let moments = Moments { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let y = g.adamw(state, gradient, rates, loss, moments).unwrap();
+        compare(&format!("update of {count}, {apply}, {scale}"), &g, &[y], 1e-6);
+    }
 }

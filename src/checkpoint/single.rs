@@ -59,6 +59,7 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         text_encoder,
         vision: None,
         vision_preprocessor: None,
+        controls: Default::default(),
         scheduler,
         model_index: None,
         concepts: None,

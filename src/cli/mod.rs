@@ -1,5 +1,6 @@
 //! The command line: one file per command, arguments in, printing out. All work is done by the library.
 mod bench;
+mod convert;
 mod demo;
 mod devices;
 mod files;
@@ -72,6 +73,7 @@ enum Command {
     Generate(Box<generate::Arguments>),
     Train(Box<train::Arguments>),
     Inspect(inspect::Arguments),
+    Convert(convert::Arguments),
     Devices(devices::Arguments),
     Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Train(arguments) => train::run(arguments, &cli.global, &terminal),
+        Command::Convert(arguments) => convert::run(arguments, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),

@@ -77,6 +77,10 @@ impl Weights {
         &self.gpu
     }
 
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     pub fn source(&self) -> &dyn ParameterSource {
         &*self.source
     }
@@ -356,14 +360,35 @@ impl Program {
 
     /// Lets the input `name` of this program be the output `index` of another: copies on the device.
     pub fn take(&self, name: &str, other: &Program, index: usize) -> Result<()> {
-        let (at, shape, _) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        self.transfer(&[self.copy_of_output(name, other, index)?])?.play();
+        Ok(())
+    }
+
+    /// The copy that lets the input `name` be the output `index` of another program; see [`Program::transfer`].
+    pub fn copy_of_output(&self, name: &str, other: &Program, index: usize) -> Result<Command> {
         let (from, found) = &other.outputs[index];
-        if found.elements() != shape.elements() {
+        self.copy(name, from, found.elements(), found)
+    }
+
+    /// The copy that lets the input `name` be what the input `from` of another program begins with.
+    pub fn copy_of_input(&self, name: &str, other: &Program, from: &str) -> Result<Command> {
+        let (at, shape, _) = other.inputs.get(from).ok_or_else(|| Error::MissingInput { name: from.into() })?;
+        let (_, wanted, _) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        let elements = wanted.elements().min(shape.elements());
+        self.copy(name, &Slice { size: elements as u64 * 4, ..at.slice.clone() }, elements, shape)
+    }
+
+    fn copy(&self, name: &str, from: &Slice, elements: usize, found: &Shape) -> Result<Command> {
+        let (at, shape, _) = self.inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.into() })?;
+        if elements != shape.elements() {
             return Err(Error::Input { name: name.into(), expected: shape.to_string(), found: found.to_string() });
         }
-        let to = Slice { size: from.size, ..at.slice.clone() };
-        Recording::new(&self.gpu, &[Command::Copy { from: from.clone(), to }])?.play();
-        Ok(())
+        Ok(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..at.slice.clone() } })
+    }
+
+    /// Copies between programs of one device, to be played any number of times.
+    pub fn transfer(&self, copies: &[Command]) -> Result<Recording> {
+        Ok(Recording::new(&self.gpu, copies)?)
     }
 
     /// Starts a run; does not wait.

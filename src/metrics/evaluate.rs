@@ -65,8 +65,7 @@ impl Evaluation {
                 }
             }
         }
-        let scores =
-            Scores { text: text_alignment(texts.iter().zip(&seen)), image: image_alignment(&seen, &self.learnt_from) };
+        let scores = Scores { text: text_alignment(texts.iter().zip(&seen)), image: image_alignment(&seen, &self.learnt_from) };
         Ok((scores, pictures))
     }
 }

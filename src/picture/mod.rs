@@ -1,6 +1,7 @@
 //! Pictures in files and in memory: reading, writing with the settings that made them, masks, contact sheets.
 //!
 //! A [`Picture`] is 8-bit RGB. Models see it as `[height * width, 3]` values from -1 to 1; see [`Picture::to_model`].
+pub mod edges;
 mod file;
 mod font;
 mod mask;

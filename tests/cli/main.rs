@@ -3,6 +3,7 @@ mod errors;
 mod generating;
 mod help;
 mod looking;
+mod placing;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

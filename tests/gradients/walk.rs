@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use mixofshow::gpu::{Gpu, Options, Selection};
 use mixofshow::graph::lower::Lowering;
-use mixofshow::graph::{Array, Error, GradientContext, Graph, Operation, Precision, Program, Shape, Tensor, Weights};
+use mixofshow::graph::{
+    Array, Error, GradientContext, Graph, Operation, Plan, Precision, Program, Shape, Tensor, Traits, Weights,
+};
 
 use super::differences::{check, evaluate, inputs, weights};
 
@@ -80,6 +82,50 @@ fn the_masked_loss_is_the_mean_of_the_images_losses() {
     }
     let found = evaluate(&g, &[loss], &inputs, &weights(&g))[0].values()[0];
     assert!((found - expected).abs() < 1e-5 * expected, "{found} instead of {expected}");
+}
+
+/// Blocks that share a weight, one of them with a branch of its own into the loss, and a value that all read.
+fn in_blocks(recompute: bool) -> (Graph, Vec<Tensor>) {
+    let mut g = Graph::new();
+    let (x, w, shared) = (g.input("x", [3, 4]), g.input("w", [4, 4]), g.input("shared", [3, 4]));
+    let shared = g.silu(shared).unwrap();
+    let (mut y, mut inner) = (x, Vec::new());
+    for block in 0..12 {
+        g.enter(format!("blocks.{block}"));
+        g.enter_block();
+        let h = g.multiply(y, shared).unwrap();
+        let h = g.silu(h).unwrap();
+        g.enter_block();
+        let h = g.linear(h, w).unwrap();
+        g.leave_block();
+        let h = g.silu(h).unwrap();
+        inner.push(h);
+        y = g.add(y, h).unwrap();
+        g.leave_block();
+        g.leave();
+    }
+    let y = g.multiply(y, inner[1]).unwrap();
+    if recompute {
+        g.recompute_blocks();
+    }
+    let upstream = g.input("upstream", [3, 4]);
+    let gradients = g.gradients_of(y, upstream, &[x, w, shared]).unwrap();
+    (g, gradients)
+}
+
+#[test]
+fn blocks_computed_again_give_the_same_gradients_from_fewer_values() {
+    let ((kept, one), (again, other)) = (in_blocks(false), in_blocks(true));
+    let (inputs, weights) = (inputs(&kept), weights(&kept));
+    assert_eq!(evaluate(&kept, &one, &inputs, &weights), evaluate(&again, &other, &inputs, &weights));
+
+    let traits = Traits { max_binding: 1 << 20, max_buffer: 1 << 20, alignment: 16 };
+    let [first, second] = [(&kept, &one), (&again, &other)].map(|(graph, outputs)| Plan::new(graph, outputs, &traits));
+    // Each block is computed twice but for its sum, which no rule reads.
+    assert!(second.flops(&again) > first.flops(&kept));
+    let [kept, again] = [&first, &second].map(|plan| plan.live_bytes() / (3 * 4 * 4));
+    println!("{kept} values live at once, {again} where blocks are computed again");
+    assert!(again * 2 < kept, "{again} values live at once, {kept} where all are kept");
 }
 
 /// Layers of a frozen network, of which one has a trainable update.

@@ -1,60 +1,17 @@
 //! What a step of the published models costs, from its plan alone: nothing is computed here.
 
-use std::collections::HashMap;
-use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
-
-use mixofshow::concept::tuning::step::{AttentionLoss, Models, PlannedBytes, Step, StepConfig, StepFlops};
-use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
-use mixofshow::diffusion::schedule::NoiseSchedule;
+use mixofshow::concept::tuning::step::{AttentionLoss, PlannedBytes, Step, StepConfig, StepFlops};
 use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs};
-use mixofshow::models::config::{ClipTextConfig, UNetConfig};
+use mixofshow::graph::StoredAs;
 
 use super::published;
-
-/// The parameters of some graphs, with no numbers behind them.
-struct Nothing(HashMap<String, Vec<usize>>, StoredAs);
-
-impl Nothing {
-    fn of(graphs: &[&Graph], stored: StoredAs) -> Nothing {
-        let nodes = graphs.iter().flat_map(|graph| graph.nodes());
-        let parameters = nodes.filter_map(|node| match &node.origin {
-            Origin::Parameter { name } => Some((name.clone(), node.shape.to_vec())),
-            _ => None,
-        });
-        Nothing(parameters.collect(), stored)
-    }
-}
-
-impl ParameterSource for Nothing {
-    fn info(&self, name: &str) -> Option<ParameterInfo> {
-        Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored: self.1 })
-    }
-
-    fn read(&self, name: &str, _range: Range<usize>, _into: &mut [f32]) -> Result<(), ParameterError> {
-        Err(ParameterError::Read { name: name.into(), message: "there are no numbers".into() })
-    }
-}
-
-/// Stable Diffusion 1.5.
-fn models(stored: StoredAs) -> Models {
-    let unet = published::unet("Stable Diffusion 1.5", &published::unet_1(), 1, 64, 64, false).graph;
-    let text = published::text("text tower 1.5", &published::text_1(), 1).graph;
-    let file = Path::new("config.json");
-    Models {
-        unet: UNetConfig::from_json(&published::unet_1(), file).unwrap(),
-        text: ClipTextConfig::from_json(&published::text_1(), file).unwrap(),
-        schedule: NoiseSchedule::of_training(&SchedulerConfig::parse("{}").unwrap()).unwrap(),
-        prediction: PredictionType::Epsilon,
-        parameters: Arc::new(Nothing::of(&[&unet, &text], stored)),
-    }
-}
+use super::weightless::models;
 
 fn cost(what: &str, stored: StoredAs, config: &StepConfig) -> (PlannedBytes, StepFlops) {
     let gpu = Gpu::open(&Options { selection: Selection::Noop(Box::default()), checked: true, floor: true, schedule: None });
-    let step = Step::new(&models(stored), config, &gpu.expect("a device without a device")).unwrap();
+    let step =
+        Step::new(&models(&published::unet_1(), &published::text_1(), stored), config, &gpu.expect("a device without a device"))
+            .unwrap();
     let (bytes, flops) = (step.planned_bytes().unwrap(), step.flops());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(

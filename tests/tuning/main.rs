@@ -11,3 +11,5 @@ mod published;
 #[path = "../common/reference.rs"]
 #[allow(dead_code, reason = "these cases have no probes")]
 mod reference;
+#[path = "../common/weightless.rs"]
+mod weightless;

@@ -106,7 +106,8 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         let evaluation = evaluation(options, folder, &towers, class.clone())?;
         let phrase = about.words.join(" ");
         let [plus, lora, ed] = &learnt[..] else { continue };
-        let use_of = |(concept, _): &(Concept, Option<f64>), scale: f32| Ok::<_, Failure>(vec![Applied::new(concept.clone(), scale)?]);
+        let use_of =
+            |(concept, _): &(Concept, Option<f64>), scale: f32| Ok::<_, Failure>(vec![Applied::new(concept.clone(), scale)?]);
         let ways = [
             ("class word", class.as_str(), Vec::new(), None),
             ("class word, LoRA on", class.as_str(), use_of(ed, 1.0)?, None),
@@ -207,16 +208,15 @@ fn sheet(shown: &[(&str, Vec<Picture>)], seeds: usize) -> mixofshow::picture::Re
 
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_preset(ASCII_MARKDOWN).set_header(["concept", "what", "text", "image", "learnt in"]);
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header(["concept", "what", "text", "image", "learnt in"]);
     for row in rows {
         let took = row.learnt_in.map(|seconds| units::duration(std::time::Duration::from_secs_f64(seconds)));
         let [text, image] = [row.scores.text, row.scores.image].map(|score| format!("{score:.3}"));
         table.add_row([row.concept.clone(), row.what.to_string(), text, image, took.unwrap_or_default()]);
     }
-    for column in 2..5 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::cli::Failure;
 
-use super::{Clock, Result, Row, Terminal, fastest, peak, table};
+use super::{Clock, Result, Row, Terminal, fastest, peak, table, updates};
 use mixofshow::gpu::Gpu;
-use mixofshow::graph::{Array, Graph, Node, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
+use mixofshow::graph::{Array, Graph, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
 use mixofshow::nn::{Encodings, Layers, LowRank};
@@ -41,7 +41,9 @@ pub struct Options {
     /// Weights in f32 instead of f16
     #[arg(long)]
     f32: bool,
-    /// Of the UNet: the forward and backward pass of tuning, with rank-4 updates of all attention layers
+    #[command(flatten)]
+    updates: updates::Options,
+    /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers (of rank 4 unless told)
     #[arg(long)]
     backward: bool,
     /// Profile the first pass, in which drivers compile kernels, instead of a later one
@@ -52,24 +54,10 @@ pub struct Options {
     json: bool,
 }
 
-/// The attention layers of `graph`, with the rank of their updates.
-fn updates(graph: &Graph) -> LowRank {
-    let layer = |name: &String| {
-        let attention = name.contains(".attn1.") || name.contains(".attn2.");
-        attention.then(|| name.strip_suffix(".weight")).flatten().map(|layer| (layer.to_string(), 4))
-    };
-    let parameter = |node: &Node| match &node.origin {
-        Origin::Parameter { name } => layer(name),
-        _ => None,
-    };
-    LowRank::new("update", graph.nodes().iter().filter_map(parameter).collect())
-}
-
 /// Appends the gradients that tuning wants of `output`: those of the updates and of the text.
 fn differentiate(graph: &mut Graph, output: Tensor) -> Result<Vec<Tensor>> {
     let is_wanted = |t: &Tensor| match &graph.node(*t).origin {
-        Origin::Parameter { name } => name.starts_with("update."),
-        Origin::Input { name } => name == "text",
+        Origin::Input { name } => name == "text" || updates::is_matrix(name),
         _ => false,
     };
     let wanted: Vec<Tensor> = graph.tensors().filter(is_wanted).collect();
@@ -81,7 +69,7 @@ fn differentiate(graph: &mut Graph, output: Tensor) -> Result<Vec<Tensor>> {
     Ok(asked)
 }
 
-fn build(part: Part, preset: &Preset, options: &Options, low_rank: Vec<LowRank>) -> Result<(Graph, Tensor)> {
+fn build(part: Part, preset: &Preset, options: &Options, mut low_rank: Vec<LowRank>) -> Result<(Graph, Tensor)> {
     let mut graph = Graph::new();
     let latent = options.size / preset.vae.downscale();
     let output = match part {
@@ -98,6 +86,7 @@ fn build(part: Part, preset: &Preset, options: &Options, low_rank: Vec<LowRank>)
                 class: None,
                 residuals: Default::default(),
             };
+            options.updates.mask(&mut low_rank, &mut graph, latent);
             unet::unet(&mut Layers::with_low_rank(&mut graph, low_rank), config, &inputs)?.sample
         }
         Part::Vae => {
@@ -106,7 +95,7 @@ fn build(part: Part, preset: &Preset, options: &Options, low_rank: Vec<LowRank>)
         }
         Part::Text => {
             let ids = graph.input_ids("ids", [options.batch, preset.text.max_position_embeddings]);
-            clip_text::clip_text(&mut Layers::new(&mut graph), &preset.text, ids, 0)?
+            clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, low_rank), &preset.text, ids, 0)?
         }
     };
     Ok((graph, output))
@@ -118,14 +107,14 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -
         preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
     let (mut graph, output) = build(part, &preset, options, Vec::new())?;
     let mut outputs = vec![output];
-    if options.backward {
-        if part != Part::Unet {
-            return Err(Failure::Usage("--backward is for the UNet".into()));
-        }
-        let low_rank = updates(&graph);
-        let (with_updates, output) = build(part, &preset, options, vec![low_rank])?;
+    if options.backward && part != Part::Unet {
+        return Err(Failure::Usage("--backward is for the UNet".into()));
+    }
+    let low_rank = options.updates.sets(&graph, options.backward);
+    if !low_rank.is_empty() {
+        let (with_updates, output) = build(part, &preset, options, low_rank)?;
         graph = with_updates;
-        outputs = differentiate(&mut graph, output)?;
+        outputs = if options.backward { differentiate(&mut graph, output)? } else { vec![output] };
     }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
@@ -136,7 +125,8 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -
         if let Origin::Input { name } = &node.origin
             && node.element == mixofshow::graph::Element::F32
         {
-            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7).collect();
+            let scale = if updates::is_matrix(name) { 0.02 } else { 1.7 };
+            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * scale).collect();
             program.write(name, &Array::f32(node.shape.clone(), values))?;
         }
     }

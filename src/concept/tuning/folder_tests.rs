@@ -76,7 +76,12 @@ fn everything_wrong_is_told_at_once() {
         "2.mask.png: the mask is black all over",
     ];
     for problem in problems {
-        assert_eq!(checked.problems.iter().filter(|found| found.contains(problem)).count(), 1, "{problem}: {:?}", checked.problems);
+        assert_eq!(
+            checked.problems.iter().filter(|found| found.contains(problem)).count(),
+            1,
+            "{problem}: {:?}",
+            checked.problems
+        );
     }
     assert_eq!(checked.problems.len(), problems.len(), "{:?}", checked.problems);
     let remarks = ["enlarged: small.png (40x40)", "no caption, so \"<TOK>\": 1-again.png, 1.png, small.png, tiny.png"];

@@ -7,8 +7,10 @@
 //!
 //! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the same seed and settings.
 
+mod acting;
 mod adaptation;
 mod bands;
+mod controls;
 mod decode;
 mod encode;
 mod error;
@@ -33,6 +35,7 @@ use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::picture::Picture;
 use crate::text::Tokenizer;
 
+pub use controls::Control;
 pub use error::{Error, Result};
 pub use request::{Generated, PlannedMemory, Progress, Request};
 

@@ -119,7 +119,7 @@ impl Operation for Conv2dTransposed {
     }
 
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::LowRankAndStages
     }
 
     fn can_crop(&self) -> bool {

@@ -4,6 +4,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod attention_gradient;
+mod average_pool;
 mod binary;
 mod concat;
 mod conv2d;

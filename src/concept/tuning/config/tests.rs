@@ -66,7 +66,8 @@ fn templates_tell_the_defaults() {
 #[test]
 fn flags_come_before_the_file() {
     let file = read_text("words = \"<a1> <a2>\"\nclass_word = \"dog\"\npictures = \"p\"\nsteps = 7\nseed = 3\n").unwrap();
-    let line = ["--steps", "9", "--method", "p-plus", "--mask-loss=false", "--prompt", "x", "--prompt", "y", "--sheet-scales", "0,1"];
+    let line =
+        ["--steps", "9", "--method", "p-plus", "--mask-loss=false", "--prompt", "x", "--prompt", "y", "--sheet-scales", "0,1"];
     let settings = Settings::new(flags(&line).or(file)).unwrap();
     assert_eq!((settings.steps, settings.seed, settings.method), (9, 3, Method::PPlus));
     assert_eq!((settings.mask_loss, settings.sheet_scales.as_slice()), (false, &[0.0, 1.0][..]));
@@ -100,7 +101,15 @@ fn wrong_keys_and_values_are_named_with_their_place() {
 fn all_that_is_wrong_is_told_at_once() {
     let error = Settings::new(flags(&["--steps", "0", "--crop", "2", "--size", "big", "--beta1", "1"])).unwrap_err();
     let Error::Settings(wrong) = error else { panic!("{error}") };
-    for part in ["words are missing", "class_word is missing", "pictures are missing", "steps is 0", "crop is 2", "size is `big`", "beta1 is 1"] {
+    for part in [
+        "words are missing",
+        "class_word is missing",
+        "pictures are missing",
+        "steps is 0",
+        "crop is 2",
+        "size is `big`",
+        "beta1 is 1",
+    ] {
         assert_eq!(wrong.iter().filter(|line| line.contains(part)).count(), 1, "{part}: {wrong:?}");
     }
     assert_eq!(wrong.len(), 7, "{wrong:?}");
@@ -119,7 +128,8 @@ fn published(folder: &Path, yaml: &str) -> PathBuf {
     for name in ["a.png", "b.png", "c.jpg", "notes.txt"] {
         fs::write(folder.join("data/potter/image").join(name), "").unwrap();
     }
-    let list = r#"[{"instance_prompt": "<TOK>", "instance_data_dir": "data/potter/image", "caption_dir": "data/potter/caption"}]"#;
+    let list =
+        r#"[{"instance_prompt": "<TOK>", "instance_data_dir": "data/potter/image", "caption_dir": "data/potter/caption"}]"#;
     fs::write(folder.join("cfgs/potter.json"), list).unwrap();
     fs::write(folder.join("cfgs/prompts.txt"), "photo of a <TOK>\n\n<TOK> at the sea\n").unwrap();
     let path = folder.join("options/potter.yml");
@@ -191,7 +201,10 @@ fn published_settings_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let (options, notes) = read(&published(folder.path(), YAML)).unwrap();
     let settings = Settings::new(options).unwrap();
-    assert_eq!((settings.name.as_str(), settings.output.as_path()), ("8101_potter_v1.2", Path::new("8101_potter_v1.2.safetensors")));
+    assert_eq!(
+        (settings.name.as_str(), settings.output.as_path()),
+        ("8101_potter_v1.2", Path::new("8101_potter_v1.2.safetensors"))
+    );
     assert_eq!((settings.seed, settings.method), (4, Method::EdLora));
     assert_eq!(settings.words, ["<potter1>", "<potter2>"]);
     assert_eq!(settings.initializers, [Initializer::Noise(0.02), Initializer::Word("man".into())]);
@@ -222,7 +235,10 @@ fn older_published_settings_are_read_too() {
         .replace("models:", "network_g:")
         .replace("enable_edlora: true", "type: EDLoRA")
         .replace("where: Transformer2DModel", "where: CrossAttention")
-        .replace("{ type: HumanResizeCropFinalV3, size: 512, crop_p: 0.5 }", "{ type: ResizeFillMaskNew, size: 512, scale_ratio: [0.5, 1.0] }")
+        .replace(
+            "{ type: HumanResizeCropFinalV3, size: 512, crop_p: 0.5 }",
+            "{ type: ResizeFillMaskNew, size: 512, scale_ratio: [0.5, 1.0] }",
+        )
         .replace("enhance_type: human", "enhance_type: objects")
         .replace("scheduler: linear", "scheduler: { type: LinearLR, num_epochs: 5 }\n  total_iter: 800")
         .replace("unet_kv_drop_rate: 0", "unet_kv_drop_rate: 0.2")

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::gpu::Gpu;
+use crate::gpu::{Cost, Gpu};
 use crate::graph::{Array, Graph, Origin, ParameterSource, Plan, Precision, Program, Traits, Weights};
 
 use super::build::Built;
@@ -109,6 +109,13 @@ impl Engine {
             }
             Engine::Device { program: None, .. } => Ok(Vec::new()),
         }
+    }
+
+    pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
+        Ok(match self {
+            Engine::Device { program: Some(program), .. } => program.profile(clock)?,
+            _ => HashMap::new(),
+        })
     }
 
     /// Runs again, operation by operation, up to the first one that makes a number that is not finite.

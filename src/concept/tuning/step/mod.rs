@@ -12,9 +12,11 @@ mod regularisation;
 mod source;
 mod state;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::gpu::Gpu;
+use crate::gpu::{Cost, Gpu};
+use crate::graph::{Graph, Tensor};
 
 pub use config::{
     AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport, TextLayers, TrainedLayer,
@@ -101,11 +103,24 @@ impl Step {
         self.engine.planned_bytes(&self.built)
     }
 
+    /// The graph of a step, and the tensor that a run is read by: for plans, profiles and tests.
+    pub fn graph(&self) -> (&Graph, Tensor) {
+        (&self.built.graph, self.built.report)
+    }
+
     pub fn flops(&self) -> StepFlops {
         let graph = &self.built.graph;
         let mut all = vec![self.built.report];
         all.extend(graph.assignments().iter().map(|&(_, from)| from));
         StepFlops { forward: graph.flops(&[self.built.loss]), step: graph.flops(&all) }
+    }
+
+    /// Takes the last batch again, command by command, and sums costs by operation; nothing on the host. `clock` gives seconds.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
+        self.engine.profile(clock)
     }
 
     /// Takes one batch. At the last of an accumulation, everything that is learnt moves.
