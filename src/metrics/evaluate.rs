@@ -33,8 +33,15 @@ pub struct Scores {
 pub enum Error {
     #[error(transparent)]
     Towers(#[from] towers::Error),
+    /// Boxed: it is large.
     #[error(transparent)]
-    Pipeline(#[from] pipeline::Error),
+    Pipeline(Box<pipeline::Error>),
+}
+
+impl From<pipeline::Error> for Error {
+    fn from(error: pipeline::Error) -> Self {
+        Error::Pipeline(Box::new(error))
+    }
 }
 
 impl Evaluation {
