@@ -8,6 +8,7 @@ pub mod concept;
 pub mod diffusion;
 pub mod gpu;
 pub mod graph;
+pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod output;

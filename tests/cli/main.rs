@@ -4,6 +4,7 @@ mod generating;
 mod help;
 mod looking;
 mod placing;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
