@@ -47,6 +47,10 @@ fn save(path: &Path, tensors: &Owned) {
     write(path, tensors, &BTreeMap::new()).unwrap();
 }
 
+fn to_bytes(tensors: &[(String, TensorView<'_>)]) -> Vec<u8> {
+    super::to_bytes(Path::new("memory"), tensors, &BTreeMap::new()).unwrap()
+}
+
 /// A file's bytes from a header text and a number of data bytes.
 fn raw(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
