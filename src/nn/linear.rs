@@ -22,6 +22,8 @@ impl Layers<'_> {
     fn product(&mut self, x: Tensor, out: usize) -> Result<Tensor> {
         let weight = self.parameter("weight", [out, self.channels(x)]);
         let y = self.graph.linear(x, weight)?;
-        self.add_low_rank(x, y)
+        let y = self.add_low_rank(x, y)?;
+        self.report(x, y);
+        Ok(y)
     }
 }

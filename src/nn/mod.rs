@@ -13,6 +13,7 @@ mod low_rank;
 mod norm;
 mod prompt;
 mod resnet;
+mod taps;
 mod time_embedding;
 mod transformer;
 
@@ -20,6 +21,7 @@ pub use clip::ClipLayer;
 pub use low_rank::LowRank;
 pub use prompt::{Encodings, Prompt};
 pub use resnet::Resnet;
+pub use taps::Tap;
 pub use time_embedding::sinusoids;
 pub use transformer::Transformer;
 
@@ -33,22 +35,23 @@ pub struct Layers<'g> {
     pub graph: &'g mut Graph,
     low_rank: Vec<LowRank>,
     given_statistics: bool,
+    taps: taps::Taps,
 }
 
 impl<'g> Layers<'g> {
     pub fn new(graph: &'g mut Graph) -> Self {
-        Layers { graph, low_rank: Vec::new(), given_statistics: false }
+        Layers { graph, low_rank: Vec::new(), given_statistics: false, taps: taps::Taps::default() }
     }
 
     /// The same, with low-rank updates added to the linear layers that they name.
     pub fn with_low_rank(graph: &'g mut Graph, low_rank: Vec<LowRank>) -> Self {
-        Layers { graph, low_rank, given_statistics: false }
+        Layers { graph, low_rank, given_statistics: false, taps: taps::Taps::default() }
     }
 
     /// The same, with the statistics of every group normalisation given as an input `statistics.<layer>` `[batch, groups, 2]`:
     /// a part of a picture is then normalised as the whole is.
     pub fn with_given_statistics(graph: &'g mut Graph) -> Self {
-        Layers { graph, low_rank: Vec::new(), given_statistics: true }
+        Layers { graph, low_rank: Vec::new(), given_statistics: true, taps: taps::Taps::default() }
     }
 
     /// Builds the layers inside of `name`.

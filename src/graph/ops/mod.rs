@@ -17,6 +17,7 @@ mod layer_norm;
 mod linear;
 mod linear_gradient;
 mod mix;
+mod outer_sums;
 mod pad2d;
 mod product;
 mod reshape;
@@ -131,6 +132,12 @@ pub trait Operation: Debug + Send + Sync {
     /// The output is the first input's storage under another shape.
     fn is_view(&self) -> bool {
         false
+    }
+
+    /// The input that the output may replace in its own storage, each element from what stood there: an operation whose kernels
+    /// add to what they find. Done where the input takes the output's value after the run ([`Graph::assign`]).
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 
     /// f32 elements of scratch that the kernels need.
