@@ -117,7 +117,7 @@ fn relate(contact: &mut [Vec<f64>], energies: &[[f64; 2]], rows: &[f64]) {
     }
 }
 
-/// tr D^T D, the square of a change's norm.
-pub(in crate::fusion) fn norm_squared(change: &Change) -> f64 {
-    inner(&(change.left.transpose() * &change.left), &(&change.right * change.right.transpose()))
+/// Frobenius norm of a change.
+pub(in crate::fusion) fn norm(change: &Change) -> f64 {
+    inner(&(change.left.transpose() * &change.left), &(&change.right * change.right.transpose())).max(0.0).sqrt()
 }

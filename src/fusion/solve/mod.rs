@@ -26,6 +26,7 @@ pub use measure::{LayerMeasures, Measures};
 pub use ridge::{RidgeChoice, RidgePoint, choose};
 
 pub(super) use gathered::Gathered;
+pub(super) use measure::norm;
 
 /// How one concept changes one layer: `up` times `down`, scales applied.
 #[derive(Clone, Debug, PartialEq)]
