@@ -2,6 +2,7 @@
 // The contract of product.wgsl, for devices with real workgroup memory: a workgroup of 256 makes 64 rows by 64 outputs, 4 x 4 an
 // invocation, from tiles of 16 inputs staged in 8 KiB. `into` and outputs are multiples of 4; `channels` counts vectors.
 //% import "shared/stages" as st
+//% import "shared/low_rank" as lr
 struct Sizes {
   into: u32,
   rows: u32,
@@ -15,13 +16,15 @@ struct Sizes {
   to_height: u32,
   to_width: u32,
 //% endif
+{{ lr.members(low_rank) }}
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-{{ st.bindings(stages, 4, "vec4<f32>") }}
+{{ lr.bindings(low_rank, 4) }}
+{{ st.bindings(stages, 6 if low_rank else 4, "vec4<f32>") }}
 {{ st.functions(stages, "vec4<f32>") }}
 var<workgroup> xs: array<f32, 1024>; // [input][row]
 var<workgroup> ws: array<vec4<f32>, 256>; // [input][output / 4]
@@ -83,6 +86,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
   }
   let channel = group.x * 16u + lane % 16u;
+//% if low_rank
+  let quad = min(channel, sizes.channels - 1u);
+//% for i in range(4)
+  let row{{ i }} = min(first + lane / 16u * 4u + {{ i }}u, sizes.rows - 1u);
+//% endfor
+{{ lr.accumulate(low_rank, 4, 4, "quad", "c", "row") }}
+//% endif
   if (channel < sizes.channels) {
 //% for i in range(4)
     {

@@ -13,4 +13,5 @@ pub mod models;
 pub mod nn;
 pub mod output;
 pub mod picture;
+pub mod region;
 pub mod text;

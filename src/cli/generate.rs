@@ -1,6 +1,7 @@
 //! `mos generate`
 mod arguments;
 mod destination;
+mod placing;
 mod report;
 
 use std::path::PathBuf;
@@ -91,7 +92,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         }
         None => Recipe::default(),
     };
-    arguments.apply(&mut recipe);
+    arguments.apply(&mut recipe)?;
     let given = |path: &PathBuf| Source::of(path);
     let remembered = [recipe.image.take(), recipe.mask.take(), recipe.latents.take()];
     let [image, mask, noise] = remembered;
@@ -180,6 +181,7 @@ fn write(recipe: &Recipe, generated: &Generated, destinations: &[PathBuf], argum
     }
     for (i, (picture, destination)) in generated.pictures.iter().zip(destinations).enumerate() {
         picture.save(destination, Some(&recipe.parameters(generated, i)))?;
+        arguments.placing.draw(recipe, picture, destination)?;
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, ModelHash};
+use crate::text;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -14,6 +15,46 @@ pub enum Error {
     /// One tensor of a file, as the file names it.
     #[error("{}: tensor `{tensor}`: {problem}", path.display())]
     Tensor { path: PathBuf, tensor: String, problem: String },
+    #[error(
+        "the concepts `{first}` and `{second}` both have the word {word}; give one of them another word: \
+         `mos convert FILE OUT --rename '{word}=<other>'`"
+    )]
+    SameWord { word: String, first: String, second: String },
+    #[error("concept `{concept}`: {source}; `mos convert FILE OUT --rename 'WORD=<other>'` gives it another name")]
+    Word { concept: String, source: text::Error },
+    #[error(
+        "concept `{concept}`: the word {word} has {found} embeddings, but the model's UNet has {expected} cross-attentions: \
+         it belongs to another kind of model"
+    )]
+    WordLayers { concept: String, word: String, found: usize, expected: usize },
+    #[error(
+        "concept `{concept}`: the word {word} is {found} wide, but the model's text encoder is {expected} wide: it belongs to \
+         another kind of model"
+    )]
+    WordWidth { concept: String, word: String, found: usize, expected: usize },
+    /// An update of something that the model does not have.
+    #[error("concept `{concept}`: it updates the layer `{layer}` of the {network}, which the model does not have{hint}")]
+    NoLayer { concept: String, network: &'static str, layer: String, hint: String },
+    #[error(
+        "concept `{concept}`: it updates the layer `{layer}` of the {network} from {found_in} to {found_out} channels, but the \
+         model's goes from {expected_in} to {expected_out}"
+    )]
+    LayerShape {
+        concept: String,
+        network: &'static str,
+        layer: String,
+        found_in: usize,
+        found_out: usize,
+        expected_in: usize,
+        expected_out: usize,
+    },
+    #[error(
+        "concept `{concept}` was made for another model: its base model's hash is {wanted}, this model's is {found}; \
+         --force-base uses it all the same"
+    )]
+    OtherBase { concept: String, wanted: ModelHash, found: ModelHash },
+    #[error("concept `{concept}`: {scale} is no scale; expected a number")]
+    Scale { concept: String, scale: f32 },
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -4,8 +4,10 @@
 //! networks: ED-LoRA (Mix-of-Show, arXiv 2305.18292, section 3.2). A plain LoRA is a concept without words, a textual
 //! inversion one without updates.
 
+pub mod binding;
 mod error;
 mod file;
+pub mod source;
 
 use std::collections::BTreeMap;
 

@@ -206,7 +206,7 @@ impl UNetGraph {
 
 /// The set of updates that a [`super::base::Source`] brings.
 pub(super) fn low_rank(ranks: HashMap<String, usize>) -> LowRank {
-    LowRank { name: UPDATES.into(), scale: 1.0, ranks }
+    LowRank::new(UPDATES, ranks)
 }
 
 pub(super) fn ranks(updates: &Updates) -> HashMap<String, usize> {

@@ -1,6 +1,6 @@
 //! What a fusion tells of itself, in figures.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::base::Base;
 use super::groups::Stage;
@@ -23,7 +23,7 @@ pub struct Report {
 }
 
 /// One concept that went in.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConceptReport {
     pub name: String,
     /// What stands for it in prompts.

@@ -157,12 +157,23 @@ impl Graph {
                     return Err(self.shape_error(operation.name(), message));
                 }
                 found[input.index()] = Some(match found[input.index()] {
-                    Some(sum) => self.add(sum, gradient)?,
+                    Some(sum) => self.plus(sum, gradient)?,
                     None => gradient,
                 });
             }
         }
         Ok(found)
+    }
+
+    /// `sum + gradient`, by the operation that makes `gradient` if it can add.
+    fn plus(&mut self, sum: Tensor, gradient: Tensor) -> Result<Tensor> {
+        if let Origin::Operation { operation, inputs } = &self.node(gradient).origin {
+            let (operation, inputs) = (operation.clone(), inputs.clone());
+            if let Some(total) = operation.plus(self, &inputs, sum) {
+                return total;
+            }
+        }
+        self.add(sum, gradient)
     }
 
     /// How errors call a tensor.

@@ -1,10 +1,11 @@
 //! What an operation sees when it turns into kernel dispatches.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use crate::gpu::{Command, Params, Scalar, Schedule, Slice, Uniform, Value};
 
-use super::ops::{Broadcast, Layout, Stage};
+use super::ops::{Broadcast, Layout, Stage, vector_width};
 use super::plan::{Place, Plan, Step};
 use super::{Error, Graph, Origin, Result, Shape, Tensor};
 
@@ -48,12 +49,41 @@ pub fn commands(
     preferences: Preferences,
     storage: &dyn Fn(Storage<'_>) -> Result<Located>,
 ) -> Result<Vec<Command>> {
+    let mut commands = lower_steps(graph, plan, preferences, storage, plan.once..plan.steps.len())?;
+    for &(input, tensor) in graph.assignments() {
+        if plan.place(tensor) == Some(Place::InPlace(input)) {
+            continue;
+        }
+        let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
+        let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
+        commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
+    }
+    Ok(commands)
+}
+
+/// What is to be done once before the first run: the steps that depend on nothing but parameters.
+pub fn preparation(
+    graph: &Graph,
+    plan: &Plan,
+    preferences: Preferences,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+) -> Result<Vec<Command>> {
+    lower_steps(graph, plan, preferences, storage, 0..plan.once)
+}
+
+fn lower_steps(
+    graph: &Graph,
+    plan: &Plan,
+    preferences: Preferences,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+    range: Range<usize>,
+) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
-    for (number, step) in plan.steps.iter().enumerate() {
+    for (number, step) in plan.steps.iter().enumerate().take(range.end).skip(range.start) {
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, Located> = HashMap::new();
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
-        let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+        let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
             here.insert(t, locate(graph, plan, t, layout, storage)?);
         }
@@ -71,14 +101,6 @@ pub fn commands(
         if lowering.lacks_kernel {
             return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });
         }
-    }
-    for &(input, tensor) in graph.assignments() {
-        if plan.place(tensor) == Some(Place::InPlace(input)) {
-            continue;
-        }
-        let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
-        let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
-        commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
     }
     Ok(commands)
 }
@@ -190,6 +212,9 @@ impl Lowering<'_> {
 
     /// Adds a dispatch. `stages` says that this kernel stores the step's output, so that it does what was folded in.
     pub fn dispatch(&mut self, mut work: Work<'_>, stages: bool) {
+        if stages {
+            self.add_update(&mut work);
+        }
         let mut bindings: Vec<(String, Slice, Scalar)> =
             work.bindings.into_iter().map(|(name, at)| (name.to_string(), at.slice, at.scalar)).collect();
         if stages {
@@ -208,6 +233,18 @@ impl Lowering<'_> {
         });
     }
 
+    /// The low-rank update among the stages.
+    fn add_update(&self, work: &mut Work<'_>) {
+        for stage in &self.step.stages {
+            if let &Stage::LowRank { narrow, wide, transposed } = stage {
+                let (rank, channels) = (self.graph.shape(narrow).channels(), self.shape().channels());
+                work.flops += 2 * (self.shape().elements() * rank) as u64;
+                add_low_rank(work, (self.locate)(narrow), (self.locate)(wide), transposed, [rank, channels]);
+            }
+        }
+        work.params.entry("low_rank").or_insert(Value::from(false));
+    }
+
     fn add_stages(
         &self,
         params: &mut Params,
@@ -221,6 +258,7 @@ impl Lowering<'_> {
         let mut factors: usize = 0;
         for stage in &self.step.stages {
             let entry = match stage {
+                Stage::LowRank { .. } => continue,
                 Stage::Function(function) => vec![("kind", function.name().to_string())],
                 Stage::Scale(factor) => {
                     let name = FACTORS[factors % MOST_FACTORS];
@@ -259,6 +297,19 @@ impl Lowering<'_> {
         params.insert("factors", Value::from(factors));
         params.insert("stages", Value::from(listed));
     }
+}
+
+/// Lets a kernel that imports `shared/low_rank` add `narrow` times `wide` to its sums; their extents are rank and channels.
+pub(crate) fn add_low_rank(work: &mut Work<'_>, narrow: Located, wide: Located, transposed: bool, [rank, channels]: [usize; 2]) {
+    let vector_rank = vector_width(&[rank]);
+    let described = [
+        ("transposed", Value::from(transposed)),
+        ("vector_rank", Value::from(vector_rank)),
+        ("vector_wide", Value::from(vector_width(&[if transposed { channels } else { rank }]))),
+    ];
+    work.params.insert("low_rank", Value::from(BTreeMap::from(described)));
+    work.uniforms.push(("rank", (rank / vector_rank).into()));
+    work.bindings.extend([("narrow", narrow), ("wide", wide)]);
 }
 
 /// The operation, and the kernel where it has another name.

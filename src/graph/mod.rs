@@ -111,6 +111,12 @@ impl Graph {
         self.push(Origin::Parameter { name: name.into() }, shape.into(), Element::F32)
     }
 
+    /// The input `name`, if it was declared already.
+    pub fn find_input(&self, name: &str) -> Option<Tensor> {
+        let is_it = |node: &Node| matches!(&node.origin, Origin::Input { name: found } if found == name);
+        self.nodes.iter().position(is_it).map(|index| Tensor(index as u32))
+    }
+
     /// After every run, `input` takes the value of `tensor` (the state of a sampler or an optimiser).
     ///
     /// # Errors

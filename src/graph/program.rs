@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
 
-use super::lower::{Located, Preferences, Storage, commands, locate, unplaced};
+use super::lower::{Located, Preferences, Storage, commands, locate, preparation, unplaced};
 use super::ops::{Layout, PANEL, Stage};
 use super::parameter::{self, ParameterSource, StoredAs};
 use super::plan::{Plan, Traits};
@@ -227,7 +227,7 @@ fn used<'a>(graph: &'a Graph, plan: &'a Plan) -> impl Iterator<Item = (&'a str, 
     };
     plan.steps.iter().flat_map(move |step| {
         let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
-        let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+        let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         inputs.chain(operands).filter_map(move |(t, layout)| weight(t, layout)).collect::<Vec<_>>()
     })
 }
@@ -281,6 +281,10 @@ impl Program {
             Storage::Input(tensor) => located.get(&tensor).cloned().ok_or_else(|| unplaced(graph, tensor)),
             Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
         };
+        let preparation = preparation(graph, plan, Self::preferences(&gpu), &storage)?;
+        if !preparation.is_empty() {
+            Recording::new(&gpu, &preparation)?.play();
+        }
         let commands = commands(graph, plan, Self::preferences(&gpu), &storage)?;
         let output = |&t: &Tensor| Ok((locate(graph, plan, t, Layout::Plain, &storage)?.slice, graph.shape(t).clone()));
         let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;

@@ -170,6 +170,20 @@ pub fn cross_attentions(config: &UNetConfig) -> Vec<CrossAttention> {
     all
 }
 
+/// Height and width of the feature maps of a pass over latents of `height` x `width`, each once, from the largest: where attention may
+/// stand.
+pub fn feature_sizes(config: &UNetConfig, height: usize, width: usize) -> Vec<[usize; 2]> {
+    let mut size = [height, width];
+    let mut sizes = vec![size];
+    for _ in config.down.iter().filter(|block| block.resample) {
+        // A 3x3 convolution of stride 2 rounds up with a padding of 1 on all sides, down with one below and to the right.
+        size = size.map(|side| (side + config.downsample_padding.min(1)) / 2);
+        sizes.push(size);
+    }
+    sizes.dedup();
+    sizes
+}
+
 /// Builds the keys and values of every cross-attention, for [`Encodings::KeysValues`]: `texts` `[batch, tokens, text channels]`
 /// are one encoding for all, or one for each.
 pub fn keys_values(layers: &mut Layers, config: &UNetConfig, texts: &[Tensor]) -> Result<Vec<(Tensor, Tensor)>> {

@@ -18,8 +18,8 @@ mod time_embedding;
 mod transformer;
 
 pub use clip::ClipLayer;
-pub use low_rank::LowRank;
-pub use prompt::{Encodings, Prompt};
+pub use low_rank::{LowRank, Strength};
+pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
 pub use taps::Tap;
 pub use time_embedding::sinusoids;
@@ -28,30 +28,31 @@ pub use transformer::Transformer;
 use std::fmt::Display;
 
 use crate::graph::{Graph, Result, Shape, Tensor};
+use low_rank::Updates;
 
 /// A graph under construction, with what layers need besides.
 #[derive(Debug)]
 pub struct Layers<'g> {
     pub graph: &'g mut Graph,
-    low_rank: Vec<LowRank>,
+    updates: Updates,
     given_statistics: bool,
     taps: taps::Taps,
 }
 
 impl<'g> Layers<'g> {
     pub fn new(graph: &'g mut Graph) -> Self {
-        Layers { graph, low_rank: Vec::new(), given_statistics: false, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::default(), given_statistics: false, taps: taps::Taps::default() }
     }
 
-    /// The same, with low-rank updates added to the linear layers that they name.
+    /// The same, with low-rank updates added to the linear layers and convolutions that they name.
     pub fn with_low_rank(graph: &'g mut Graph, low_rank: Vec<LowRank>) -> Self {
-        Layers { graph, low_rank, given_statistics: false, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::new(low_rank), given_statistics: false, taps: taps::Taps::default() }
     }
 
     /// The same, with the statistics of every group normalisation given as an input `statistics.<layer>` `[batch, groups, 2]`:
     /// a part of a picture is then normalised as the whole is.
     pub fn with_given_statistics(graph: &'g mut Graph) -> Self {
-        Layers { graph, low_rank: Vec::new(), given_statistics: true, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::default(), given_statistics: true, taps: taps::Taps::default() }
     }
 
     /// Builds the layers inside of `name`.

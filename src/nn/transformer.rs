@@ -43,7 +43,10 @@ impl Layers<'_> {
             let h = layers.layer_norm("norm1", x, LAYER_NORM_EPSILON)?;
             let h = match style.only_cross_attention {
                 true => layers.cross_attention("attn1", h, style.heads, prompt)?,
-                false => layers.self_attention("attn1", h, style.heads, false)?,
+                false => {
+                    let sight = prompt.sight(layers, h)?;
+                    layers.self_attention("attn1", h, style.heads, false, sight)?
+                }
             };
             let x = layers.graph.add(x, h)?;
             let h = layers.layer_norm("norm2", x, LAYER_NORM_EPSILON)?;

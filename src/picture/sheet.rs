@@ -111,6 +111,15 @@ impl Picture {
         }
     }
 
+    /// One line of text on paper, its left upper corner there; what would lie outside is left out.
+    pub(crate) fn label(&mut self, text: &str, x: u32, y: u32, scale: u32) {
+        let (width, height) = ((text.chars().count() as u32 * LETTER + 2) * scale, (LETTER + 2) * scale);
+        if let Ok(paper) = Picture::filled(width, height, PAPER) {
+            self.paste(&paper, x, y);
+        }
+        self.write(&[text.to_string()], x + scale, y + scale, scale);
+    }
+
     fn write(&mut self, lines: &[String], x: u32, y: u32, scale: u32) {
         let pitch = LETTER * scale;
         for (line, top) in lines.iter().zip((y..).step_by((LINE * scale) as usize)) {

@@ -7,7 +7,7 @@ use mixofshow::graph::{Graph, Origin, Tensor};
 use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, UNetConfig, VaeConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, clip_vision, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank};
+use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
 use serde_json::{Value, json};
 
 fn file() -> &'static Path {
@@ -159,7 +159,8 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
     };
     let (shapes, middle, ranks) = plain;
     let mut graph = Graph::new();
-    let updates = LowRank { name: "concept".into(), scale: 0.8, ranks };
+    let mut updates = LowRank::new("concept", ranks);
+    updates.strength = Strength::Fixed(0.8);
     let layers = &mut Layers::with_low_rank(&mut graph, vec![updates]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers())
         .map(|i| layers.graph.input(format!("text.{i}"), [batch, 77, config.cross_attention_dim]))

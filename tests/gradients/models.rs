@@ -8,7 +8,7 @@ use mixofshow::graph::{Array, Graph, Origin, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank};
+use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
 
 use super::differences::{TOLERANCE, evaluate};
 use super::reference::{Case, hashed_input, relative_error};
@@ -23,7 +23,9 @@ fn low_rank(case: &Case) -> Vec<LowRank> {
     let layers = parameters.keys().filter_map(|name| name.strip_prefix("lora.")?.strip_suffix(".lora_down.weight"));
     let ranks: HashMap<String, usize> = layers.map(|layer| (layer.to_string(), RANK)).collect();
     assert!(!ranks.is_empty(), "{} has no updates", case.name);
-    vec![LowRank { name: "lora".into(), scale: SCALE, ranks }]
+    let mut set = LowRank::new("lora", ranks);
+    set.strength = Strength::Fixed(SCALE);
+    vec![set]
 }
 
 /// The node of the parameter `name`.

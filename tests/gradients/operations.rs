@@ -131,6 +131,10 @@ fn moving() {
 fn rows_of_a_table() {
     let named: [(&str, &[usize]); 2] = [("table", &[5, 3]), ("ids", &[3, 4])];
     check("embedding", &named, &["table"], |g, t| g.embedding(t[0], t[1]).unwrap());
+    for wanted in [&["table", "extra"][..], &["table"], &["extra"]] {
+        let named: [(&str, &[usize]); 3] = [("table", &[3, 3]), ("extra", &[2, 3]), ("ids", &[3, 4])];
+        check("embedding, continued", &named, wanted, |g, t| g.embedding_continued(t[0], t[1], t[2]).unwrap());
+    }
 }
 
 #[test]

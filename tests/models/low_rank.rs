@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mixofshow::graph::{Graph, ParameterSource};
-use mixofshow::nn::{Layers, LowRank};
+use mixofshow::nn::{Layers, LowRank, Strength};
 
 use super::engine::Engine;
 use super::hashed;
@@ -20,7 +20,11 @@ pub fn check_low_rank(engine: Engine) {
     let (out, into, rank, scale) = (5, 3, 2, 0.7);
     let mut graph = Graph::new();
     let x = graph.input("x", [4, into]);
-    let set = |name: &str, layer: &str| LowRank { name: name.into(), scale, ranks: [(layer.to_string(), rank)].into() };
+    let set = |name: &str, layer: &str| {
+        let mut set = LowRank::new(name, [(layer.to_string(), rank)].into());
+        set.strength = Strength::Fixed(scale);
+        set
+    };
     let mut layers = Layers::with_low_rank(&mut graph, vec![set("a", layer), set("b", "another")]);
     let y = layers.linear(layer, x, out).unwrap();
 

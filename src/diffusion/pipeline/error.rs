@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::diffusion::config::ScheduleError;
 use crate::models::config::ConfigError;
-use crate::{checkpoint, gpu, graph, picture, text};
+use crate::{checkpoint, gpu, graph, picture, region, text};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,6 +32,8 @@ pub enum Error {
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Region(#[from] region::Error),
     #[error(transparent)]
     Text(#[from] text::Error),
     #[error(transparent)]

@@ -11,7 +11,7 @@ use super::error::Result;
 use super::noise::Noise;
 use super::plans::Job;
 use super::sample::{Kept, SampleShape, Sampling};
-use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request};
+use super::{text, Generated, KEEP_BYTES, Pipeline, Progress, Request};
 
 /// Times stages and passes on how far they are.
 struct Watch<'a> {
@@ -49,8 +49,12 @@ impl Pipeline {
         let plans = self.plans(request, &mut job)?;
         let mut watch = Watch { progress, stages: Vec::new() };
         let context = watch.stage("text", |progress| {
-            progress(0, 1);
-            plans.text.encode(&self.text, &plans.prompts)
+            let mut encoded = Vec::with_capacity(plans.wordings.len());
+            for (done, wording) in plans.wordings.iter().enumerate() {
+                progress(done, plans.wordings.len());
+                encoded.push(wording.plan.encode(&self.text, &wording.prompts)?);
+            }
+            Ok(text::one_after_another(&encoded))
         })?;
         let posterior = match (&job.image, &plans.encoder) {
             (Some(image), Some(encoder)) => Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?),
@@ -72,7 +76,7 @@ impl Pipeline {
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
                 let mut progress = |step, _| progress(done + step * pictures, request.batch * job.plan.steps.len());
-                sampling.run(&self.unet.config, &job.plan, &start.latents, &mut noise, start.kept.as_ref(), &mut progress)
+                sampling.run(&self.unet.config, &job.plan, &start.latents, &mut noise, start.kept.as_ref(), &plans.phases, &mut progress)
             })?;
             latents.extend_from_slice(sampled.values());
             self.sampling = Some(sampling);

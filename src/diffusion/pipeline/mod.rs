@@ -16,6 +16,7 @@ mod load;
 mod network;
 mod noise;
 mod plans;
+mod regions;
 mod request;
 mod sample;
 mod text;

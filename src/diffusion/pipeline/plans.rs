@@ -8,6 +8,7 @@ use super::decode::Decoder;
 use super::encode::Encoder;
 use super::error::{Result, option};
 use super::network::Planned;
+use super::regions::{Phase, Regional};
 use super::sample::{self, SampleShape};
 use super::text::{self, TextPlan};
 use super::{Pipeline, PlannedMemory, Request};
@@ -28,16 +29,31 @@ pub(super) struct Job {
     pub warnings: Vec<String>,
 }
 
-/// What will run.
-pub(super) struct Plans {
+/// A prompt with its negative, tokenized.
+pub(super) struct Wording {
     /// The negative prompt, where there is guidance, and the prompt.
     pub prompts: Vec<EncodedPrompt>,
-    pub text: TextPlan,
+    pub plan: TextPlan,
+}
+
+/// What will run.
+pub(super) struct Plans {
+    /// The picture's prompt, or those of its context and regions.
+    pub wordings: Vec<Wording>,
+    /// What holds where from which step on; empty without regions.
+    pub phases: Vec<Phase>,
     pub encoder: Option<Encoder>,
     /// Of as many pictures as are sampled at once.
     pub shape: SampleShape,
     pub decoder: Decoder,
     pub memory: PlannedMemory,
+}
+
+/// The negative prompt and the prompt of number `number`: the context's, then the regions'.
+fn prompts_of(request: &Request, number: usize) -> [&str; 2] {
+    let region = number.checked_sub(1).and_then(|index| request.regions.regions.get(index));
+    let negative = region.and_then(|region| region.negative.as_deref()).unwrap_or(&request.negative_prompt);
+    [negative, region.map_or(&request.prompt, |region| &region.prompt)]
 }
 
 impl Pipeline {
@@ -53,16 +69,30 @@ impl Pipeline {
     pub(super) fn plans(&self, request: &Request, job: &mut Job) -> Result<Plans> {
         // Models that are told the scale that they were distilled with take no guidance besides.
         let guided = request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none();
-        let both = [request.negative_prompt.as_str(), request.prompt.as_str()];
-        let wanted = if guided { &both[..] } else { &both[1..] };
-        let prompts = text::tokenize(&self.tokenizer, wanted, &request.prompt_options, &mut job.warnings)?;
-        let text = TextPlan::new(&self.text, &prompts, request.clip_skip)?;
-        let tokens = prompts.first().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length();
+        let regional = Regional::of(request, job, &self.unet.config)?;
+        let numbers = regional.as_ref().map_or(&[0][..], |regional| &regional.prompts);
+        let mut wordings = Vec::with_capacity(numbers.len());
+        for &number in numbers {
+            let both = prompts_of(request, number);
+            let wanted = if guided { &both[..] } else { &both[1..] };
+            let mut warnings = Vec::new();
+            let prompts = text::tokenize(&self.tokenizer, wanted, &request.prompt_options, &mut warnings)?;
+            let named = |warning| if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
+            job.warnings.extend(warnings.into_iter().map(named));
+            let plan = TextPlan::new(&self.text, &prompts, request.clip_skip)?;
+            wordings.push(Wording { prompts, plan });
+        }
+        let length = |wording: &Wording| wording.prompts.first().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length();
+        let lengths: Vec<usize> = wordings.iter().map(length).collect();
+        let tokens = lengths.iter().sum();
+        let regional = regional.filter(|regional| !regional.is_plain());
         let shape = SampleShape {
             batch: request.batch,
             height: job.size[0],
             width: job.size[1],
             tokens,
+            prompts: wordings.len(),
+            isolate: regional.as_ref().is_some_and(|regional| regional.isolate),
             guidance: guided.then_some(request.guidance),
             slots: sample::used_slots(&job.plan).len(),
             masked: request.mask.is_some(),
@@ -73,14 +103,15 @@ impl Pipeline {
         let memory = PlannedMemory {
             weights: self.unet.weight_bytes(&step)?
                 + self.unet.weight_bytes(&sample::plan_prompt(&self.unet, shape.halves(), tokens)?)?
-                + text.weight_bytes(&self.text)?
+                + wordings.first().map_or(Ok(0), |wording| wording.plan.weight_bytes(&self.text))?
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
             sampling: step.bytes(),
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
-        Ok(Plans { prompts, text, encoder, shape, decoder, memory })
+        let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths));
+        Ok(Plans { wordings, phases, encoder, shape, decoder, memory })
     }
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each other.

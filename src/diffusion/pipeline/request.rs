@@ -6,6 +6,7 @@ use crate::diffusion::random::RngKind;
 use crate::diffusion::sampler::SamplerKind;
 use crate::graph::Array;
 use crate::picture::{Mask, Picture};
+use crate::region::Layout;
 use crate::text::prompt::PromptOptions;
 
 /// A picture, or a batch of them, to be made. The defaults are those of the command line.
@@ -13,6 +14,8 @@ use crate::text::prompt::PromptOptions;
 pub struct Request {
     pub prompt: String,
     pub negative_prompt: String,
+    /// Prompts that hold in parts of the picture.
+    pub regions: Layout,
     /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -48,6 +51,7 @@ impl Default for Request {
         Request {
             prompt: String::new(),
             negative_prompt: String::new(),
+            regions: Layout::default(),
             width: None,
             height: None,
             steps: 25,

@@ -9,6 +9,7 @@ use crate::nn::{Encodings, Layers, sinusoids};
 use super::error::Result;
 use super::network::{Network, Planned};
 use super::noise::Noise;
+use super::regions::{self, Phase};
 
 /// What a step's program is made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +18,12 @@ pub(super) struct SampleShape {
     /// Of the latents.
     pub height: usize,
     pub width: usize,
-    /// Tokens of the prompt, all chunks together.
+    /// Tokens of all prompts, all chunks together.
     pub tokens: usize,
+    /// 1, or the prompts that share the picture by regions.
+    pub prompts: usize,
+    /// Self-attention is kept within regions.
+    pub isolate: bool,
     /// Classifier-free guidance: its scale, with both halves in one batch.
     pub guidance: Option<f32>,
     /// State slots that the sampler uses.
@@ -29,7 +34,7 @@ pub(super) struct SampleShape {
 
 impl Default for SampleShape {
     fn default() -> Self {
-        SampleShape { batch: 1, height: 1, width: 1, tokens: 1, guidance: None, slots: 1, masked: false }
+        SampleShape { batch: 1, height: 1, width: 1, tokens: 1, prompts: 1, isolate: false, guidance: None, slots: 1, masked: false }
     }
 }
 
@@ -71,10 +76,15 @@ fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::
         let shape = [halves, tokens, attention.channels];
         pairs.push((graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape)));
     }
+    let sizes = if shape.prompts > 1 { regions::inputs(graph, config, shape) } else { Vec::new() };
+    let prompt = match shape.prompts {
+        0 | 1 => Encodings::KeysValues(&pairs),
+        _ => Encodings::Regional { pairs: &pairs, sizes: &sizes },
+    };
     let inputs = UNetInputs {
         sample: x,
         time: graph.input("time", [halves * batch, config.block_out_channels[0]]),
-        prompt: Encodings::KeysValues(&pairs),
+        prompt,
         guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [halves * batch, channels])),
         class: None,
         residuals: Residuals::default(),
@@ -132,7 +142,7 @@ pub(super) struct Kept {
 }
 
 impl Sampling {
-    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, once for all steps.
+    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions one after another, once for all steps.
     pub fn set_prompt(&self, network: &Network<UNetConfig>, context: &Array) -> Result<()> {
         let planned = plan_prompt(network, self.shape.halves(), self.shape.tokens)?;
         let program = network.program(&planned)?;
@@ -163,6 +173,7 @@ impl Sampling {
         latents: &[f32],
         noise: &mut Noise,
         kept: Option<&Kept>,
+        phases: &[Phase],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Array> {
         let SampleShape { batch, height, width, slots, .. } = self.shape;
@@ -184,6 +195,9 @@ impl Sampling {
         let rows = self.shape.halves() * batch;
         for (done, step) in plan.steps.iter().enumerate() {
             progress(done, plan.steps.len());
+            if let Some(phase) = phases.iter().find(|phase| phase.from == done) {
+                phase.write(&self.program)?;
+            }
             let time = unet::time_features(config, &vec![step.timestep; rows]);
             self.program.write("time", &Array::f32([rows, config.block_out_channels[0]], time))?;
             self.program.write("input_scale", &Array::f32([1], vec![step.input_scale]))?;

@@ -91,6 +91,16 @@ impl TextPlan {
     }
 }
 
+/// Encodings `[halves, tokens, width]` of several prompts as one, `[halves, all tokens, width]`.
+pub(super) fn one_after_another(encoded: &[Array]) -> Array {
+    let halves = encoded.first().map_or(0, |e| e.shape[0]);
+    let width = encoded.first().map_or(0, |e| e.shape[2]);
+    let tokens = encoded.iter().map(|e| e.shape[1]).sum();
+    let half = |half| encoded.iter().flat_map(move |e| e.values().chunks_exact((e.shape[1] * width).max(1)).nth(half));
+    let values = (0..halves).flat_map(half).flatten().copied().collect();
+    Array::f32([halves, tokens, width], values)
+}
+
 /// Encodes all chunks of `prompts` in one run.
 fn encode(network: &Network<ClipTextConfig>, planned: &Planned, prompts: &[EncodedPrompt]) -> Result<Vec<f32>> {
     let width = network.config.hidden_size;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Recipe, Source};
 use crate::diffusion::pipeline::Request;
 use crate::graph::Precision;
+use crate::region::Layout;
 use crate::text::prompt::{PromptOptions, Syntax};
 
 /// Keys are a promise to files that exist: new ones may come, none changes its meaning. What is missing has the default of
@@ -15,6 +16,8 @@ struct Stored {
     version: String,
     prompt: String,
     negative_prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regions: Option<Layout>,
     width: Option<usize>,
     height: Option<usize>,
     steps: Option<usize>,
@@ -73,6 +76,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         version: env!("CARGO_PKG_VERSION").to_string(),
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
+        regions: (!request.regions.regions.is_empty()).then(|| request.regions.clone()),
         width: request.width,
         height: request.height,
         steps: Some(request.steps),
@@ -117,6 +121,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
     let request = Request {
         prompt: stored.prompt,
         negative_prompt: stored.negative_prompt,
+        regions: stored.regions.unwrap_or_default(),
         width: stored.width,
         height: stored.height,
         steps: stored.steps.unwrap_or(default.steps),

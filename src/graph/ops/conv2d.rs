@@ -6,8 +6,8 @@ use crate::graph::lower::Lowering;
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Conv2d {
-    stride: usize,
+pub(super) struct Conv2d {
+    pub stride: usize,
 }
 
 impl Graph {
@@ -74,7 +74,7 @@ impl Operation for Conv2d {
     }
 
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::LowRankAndStages
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {

@@ -5,13 +5,17 @@ use crate::gpu::{Slice, Value};
 use crate::graph::lower::{Located, Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
+/// Inputs: table, indices, and where the table is continued the rows that continue it.
 #[derive(Debug)]
 struct Embedding;
 
-/// Of indices and dy `[.., channels]`: the sum of dy's rows for each of `rows` indices, in their order.
+/// Of indices and dy `[.., channels]`: the sum of dy's rows for each of the `rows` indices from `first` on, in their order.
 #[derive(Debug)]
 struct EmbeddingGradient {
+    first: usize,
     rows: usize,
+    /// Indices beyond these rows count for the last one.
+    clamped: bool,
 }
 
 /// So many rows take a multiple of 256 bytes, whatever their width and precision.
@@ -23,6 +27,12 @@ impl Graph {
     pub fn embedding(&mut self, table: Tensor, ids: Tensor) -> Result<Tensor> {
         self.apply(Embedding, &[table, ids])
     }
+
+    /// [`Graph::embedding`] of a table that goes on in `extra` `[more, channels]`: index `rows + i` reads its row `i`. So new
+    /// words join a vocabulary whose table stays as it is.
+    pub fn embedding_continued(&mut self, table: Tensor, extra: Tensor, ids: Tensor) -> Result<Tensor> {
+        self.apply(Embedding, &[table, ids, extra])
+    }
 }
 
 impl Operation for Embedding {
@@ -31,10 +41,17 @@ impl Operation for Embedding {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let [table, ids] = arity(inputs)?;
+        let (&[table, ids], extra) =
+            inputs.split_first_chunk().ok_or_else(|| format!("takes a table and indices, found {}", inputs.len()))?;
         let [rows, channels] = table[..] else { return Err(format!("expected a table [rows, channels], found {table}")) };
         if rows == 0 {
             return Err("the table is empty".into());
+        }
+        match extra {
+            [] => {}
+            [extra] if extra.len() == 2 && extra[0] > 0 && extra[1] == channels => {}
+            [extra] => return Err(format!("a table {table} is continued by rows of {channels} channels, found {extra}")),
+            _ => return Err(format!("takes a table, indices and more rows, found {} inputs", inputs.len())),
         }
         let mut dims = ids.to_vec();
         dims.push(channels);
@@ -43,53 +60,70 @@ impl Operation for Embedding {
 
     fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
         let (table, channels) = (inputs[0].values(), shape.channels());
-        let last = inputs[0].shape[0] - 1;
+        let extra = inputs.get(2).map_or(&[][..], |extra| extra.values());
+        let last = (table.len() + extra.len()) / channels - 1;
         for (y, &id) in output.chunks_exact_mut(channels).zip(inputs[1].ids()) {
-            let row = (id as usize).min(last);
-            y.copy_from_slice(&table[row * channels..][..channels]);
+            let at = (id as usize).min(last) * channels;
+            let row = if at < table.len() { &table[at..] } else { &extra[at - table.len()..] };
+            y.copy_from_slice(&row[..channels]);
         }
     }
 
-    fn layout(&self, _index: usize) -> Layout {
-        Layout::Rows
+    fn layout(&self, index: usize) -> Layout {
+        if index == 0 { Layout::Rows } else { Layout::Plain }
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
-        let [table, ids] = [context.inputs[0], context.inputs[1]];
-        let rows = graph.shape(table)[0];
-        Ok(vec![Some(graph.apply(EmbeddingGradient { rows }, &[ids, context.upstream])?), None])
+        let rows = |graph: &Graph, input: Tensor| graph.shape(input)[0];
+        let (table, ids, extra) = (context.inputs[0], context.inputs[1], context.inputs.get(2).copied());
+        let table_rows = rows(graph, table);
+        let of_table = EmbeddingGradient { first: 0, rows: table_rows, clamped: extra.is_none() };
+        let wanted = context.wants(0).then(|| graph.apply(of_table, &[ids, context.upstream]));
+        let mut gradients = vec![wanted.transpose()?, None];
+        if let Some(extra) = extra {
+            let of_extra = EmbeddingGradient { first: table_rows, rows: rows(graph, extra), clamped: true };
+            let wanted = context.wants(2).then(|| graph.apply(of_extra, &[ids, context.upstream]));
+            gradients.push(wanted.transpose()?);
+        }
+        Ok(gradients)
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (table, shape, rows) = (lowering.input(0), lowering.shape().clone(), lowering.input_shape(0)[0]);
-        let row_bytes = shape.channels() as u64 * if table.half { 2 } else { 4 };
-        // A table larger than a binding is read in pieces, at offsets that any device takes.
-        let most = (lowering.preferences.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE * ROWS_OF_A_PIECE;
-        let piece = if row_bytes * rows as u64 <= lowering.preferences.max_binding { rows } else { most.max(ROWS_OF_A_PIECE) };
-        for first in (0..rows).step_by(piece) {
-            let (count, start) = (piece.min(rows - first), first as u64 * row_bytes);
-            let size = if first + count == rows { table.slice.size - start } else { count as u64 * row_bytes };
-            let slice = Slice { offset: table.slice.offset + start, size, ..table.slice.clone() };
-            let work = Work {
-                kernel: "embedding",
-                params: [("half", Value::from(table.half))].into(),
-                uniforms: vec![
-                    ("rows", shape.rows().into()),
-                    ("channels", shape.channels().into()),
-                    ("last", (rows - 1).into()),
-                    ("first", first.into()),
-                    ("count", count.into()),
-                ],
-                grid: spread(shape.elements().div_ceil(64)),
-                bindings: vec![
-                    ("table", Located { slice, ..table.clone() }),
-                    ("ids", lowering.input(1)),
-                    ("y", lowering.output()),
-                ],
-                flops: 0,
-            };
-            lowering.dispatch(work, false);
+        let table_rows = lowering.input_shape(0)[0];
+        let more = if lowering.step.inputs.len() > 2 { lowering.input_shape(2)[0] } else { 0 };
+        lower_rows(lowering, 0, [0, table_rows], table_rows + more);
+        if more > 0 {
+            lower_rows(lowering, 2, [table_rows, more], table_rows + more);
         }
+    }
+}
+
+/// Looks up the indices that lie in input `index`, whose rows are the `[first, count]` of `all`.
+fn lower_rows(lowering: &mut Lowering<'_>, index: usize, [start, rows]: [usize; 2], all: usize) {
+    let (table, shape) = (lowering.input(index), lowering.shape().clone());
+    let row_bytes = shape.channels() as u64 * if table.half { 2 } else { 4 };
+    // A table larger than a binding is read in pieces, at offsets that any device takes.
+    let most = (lowering.preferences.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE * ROWS_OF_A_PIECE;
+    let piece = if row_bytes * rows as u64 <= lowering.preferences.max_binding { rows } else { most.max(ROWS_OF_A_PIECE) };
+    for first in (0..rows).step_by(piece) {
+        let (count, offset) = (piece.min(rows - first), first as u64 * row_bytes);
+        let size = if first + count == rows { table.slice.size - offset } else { count as u64 * row_bytes };
+        let slice = Slice { offset: table.slice.offset + offset, size, ..table.slice.clone() };
+        let work = Work {
+            kernel: "embedding",
+            params: [("half", Value::from(table.half))].into(),
+            uniforms: vec![
+                ("rows", shape.rows().into()),
+                ("channels", shape.channels().into()),
+                ("last", (all - 1).into()),
+                ("first", (start + first).into()),
+                ("count", count.into()),
+            ],
+            grid: spread(shape.elements().div_ceil(64)),
+            bindings: vec![("table", Located { slice, ..table.clone() }), ("ids", lowering.input(1)), ("y", lowering.output())],
+            flops: 0,
+        };
+        lowering.dispatch(work, false);
     }
 }
 
@@ -110,7 +144,11 @@ impl Operation for EmbeddingGradient {
         let channels = shape.channels();
         output.fill(0.0);
         for (&id, dy) in inputs[0].ids().iter().zip(inputs[1].values().chunks_exact(channels)) {
-            let row = (id as usize).min(self.rows - 1);
+            let Some(row) = (id as usize).checked_sub(self.first) else { continue };
+            let row = if self.clamped { row.min(self.rows - 1) } else { row };
+            if row >= self.rows {
+                continue;
+            }
             for (sum, dy) in output[row * channels..][..channels].iter_mut().zip(dy) {
                 *sum += dy;
             }

@@ -57,7 +57,7 @@ impl Operation for Linear {
     }
 
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::LowRankAndStages
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {

@@ -1,6 +1,6 @@
 //! The two products of a linear layer's backward pass: with the transposed weight, and of inputs with upstream gradients.
 
-use super::{Operation, arity, no_second_gradient};
+use super::{Operation, arity, narrow_gradient, no_second_gradient};
 use crate::graph::lower::Lowering;
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
@@ -18,7 +18,7 @@ impl Graph {
     }
 
     /// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: the gradient of [`Graph::linear`] with respect to its weight. Meant for
-    /// narrow matrices (low-rank updates): a device sums each element on its own.
+    /// narrow matrices (low-rank updates).
     pub fn linear_weight_gradient(&mut self, x: Tensor, dy: Tensor) -> Result<Tensor> {
         self.apply(LinearWeightGradient, &[x, dy])
     }
@@ -98,7 +98,11 @@ impl Operation for LinearWeightGradient {
         Err(no_second_gradient(self, graph, context))
     }
 
+    fn scratch(&self, inputs: &[&Shape], output: &Shape) -> Option<usize> {
+        Some(narrow_gradient::scratch(inputs[0].rows(), output))
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        narrow_gradient::lower(lowering);
     }
 }

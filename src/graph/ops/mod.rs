@@ -16,20 +16,27 @@ mod guidance;
 mod layer_norm;
 mod linear;
 mod linear_gradient;
+mod low_rank_gate;
 mod mix;
+mod narrow;
+mod narrow_gradient;
 mod outer_sums;
 mod pad2d;
 mod product;
+mod regional_attention;
 mod reshape;
 mod scale;
 mod slice;
 mod sum_to;
 mod upsample;
+mod widen;
 
 use std::fmt::Debug;
 
 pub use activation::Function;
 pub(crate) use binary::Broadcast;
+pub use low_rank_gate::GatePart;
+pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_tables};
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
@@ -58,6 +65,8 @@ pub enum Fold {
     Stages,
     /// Elementwise stages, then zeros around the feature map.
     StagesAndPadding,
+    /// A low-rank update, then elementwise stages: kernels that sum over inputs.
+    LowRankAndStages,
 }
 
 /// Elementwise work on a result that is still in registers.
@@ -67,21 +76,36 @@ pub enum Stage {
     Scale(f32),
     Add(Tensor, Broadcast),
     Multiply(Tensor, Broadcast),
+    /// Adds `narrow` `[rows, rank]` times `wide` `[channels, rank]`, or `[rank, channels]` if `transposed`. Always the first stage.
+    LowRank {
+        narrow: Tensor,
+        wide: Tensor,
+        transposed: bool,
+    },
 }
 
 impl Stage {
-    /// The tensor that the stage reads.
+    /// The tensors that the stage reads.
+    pub fn operands(&self) -> impl Iterator<Item = Tensor> + use<> {
+        let low_rank = match self {
+            Stage::LowRank { narrow, wide, .. } => [Some(*narrow), Some(*wide)],
+            _ => [None, None],
+        };
+        self.operand().into_iter().chain(low_rank.into_iter().flatten())
+    }
+
+    /// The tensor that an elementwise stage reads.
     pub fn operand(&self) -> Option<Tensor> {
         match self {
             Stage::Add(t, _) | Stage::Multiply(t, _) => Some(*t),
-            Stage::Function(_) | Stage::Scale(_) => None,
+            Stage::Function(_) | Stage::Scale(_) | Stage::LowRank { .. } => None,
         }
     }
 
     pub(crate) fn broadcast(&self) -> Option<Broadcast> {
         match self {
             Stage::Add(_, broadcast) | Stage::Multiply(_, broadcast) => Some(*broadcast),
-            Stage::Function(_) | Stage::Scale(_) => None,
+            Stage::Function(_) | Stage::Scale(_) | Stage::LowRank { .. } => None,
         }
     }
 }
@@ -126,6 +150,11 @@ pub trait Operation: Debug + Send + Sync {
 
     /// This operation as padding written by the one that made its input: top, bottom, left, right.
     fn as_padding(&self) -> Option<[usize; 4]> {
+        None
+    }
+
+    /// What this operation computes plus `base`, where one operation does both: gradients that arrive by two ways are added so.
+    fn plus(&self, _graph: &mut Graph, _inputs: &[Tensor], _base: Tensor) -> Option<Result<Tensor, Error>> {
         None
     }
 

@@ -1,7 +1,7 @@
 //! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
 
 use super::{PANEL, vector_width};
-use crate::gpu::{Schedule, Value};
+use crate::gpu::{Schedule, Uniform, Value};
 use crate::graph::lower::{Lowering, Work, spread};
 
 /// The window of a convolution over a feature map that already carries its padding.
@@ -104,17 +104,22 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
 /// Dispatches a kernel that takes any `tile` rows, gathered by the window if there is one.
 fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, panels: usize, tile: usize) {
     if let Some(window) = &geometry.taps {
-        work.uniforms.extend([
-            ("stride", window.stride.into()),
-            ("kernel_height", window.kernel[0].into()),
-            ("kernel_width", window.kernel[1].into()),
-            ("from_height", window.from[0].into()),
-            ("from_width", window.from[1].into()),
-            ("to_height", window.to[0].into()),
-            ("to_width", window.to[1].into()),
-        ]);
+        work.uniforms.extend(window_uniforms(window));
     }
     let [y, z, _] = spread(geometry.rows.div_ceil(tile));
     work.grid = [panels, y, z];
     lowering.dispatch(work, true);
+}
+
+/// How a kernel knows a window.
+pub(super) fn window_uniforms(window: &Window) -> [(&'static str, Uniform); 7] {
+    [
+        ("stride", window.stride.into()),
+        ("kernel_height", window.kernel[0].into()),
+        ("kernel_width", window.kernel[1].into()),
+        ("from_height", window.from[0].into()),
+        ("from_width", window.from[1].into()),
+        ("to_height", window.to[0].into()),
+        ("to_width", window.to[1].into()),
+    ]
 }
