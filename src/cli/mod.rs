@@ -3,6 +3,7 @@ mod bench;
 mod demo;
 mod devices;
 mod files;
+mod fuse;
 mod generate;
 mod inspect;
 mod progress;
@@ -69,6 +70,7 @@ impl Global {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::Arguments>),
+    Fuse(Box<fuse::Arguments>),
     Inspect(inspect::Arguments),
     Devices(devices::Arguments),
     Demo(demo::Arguments),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
+        Command::Fuse(arguments) => fuse::run(arguments, &cli.global, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),

@@ -209,6 +209,10 @@ fn clash(members: &[Member], next: &mut Member, base: &Base, rename: bool) -> Re
         next.phrase = next.phrase.replace(&text, &fresh);
         words[i].text = fresh;
     }
-    next.words = words;
+    if next.words != words {
+        next.key = key(&words, &next.phrase, &next.text, &next.unet);
+        next.concept.words.clone_from(&words);
+        next.words = words;
+    }
     Ok(())
 }
