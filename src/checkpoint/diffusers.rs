@@ -36,6 +36,7 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
             wanted: "scheduler_config.json".to_string(),
         })?,
         model_index,
+        concepts: folder.json("new_concept_cfg.json")?,
         notes: Vec::new(),
     })
 }

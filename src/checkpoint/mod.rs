@@ -4,6 +4,7 @@
 //! CompVis's names (`single`, with `ldm` and `openclip` for the names and `infer` for the configurations). Either way it gives
 //! [`Component`]s: a configuration, and tensors under diffusers' names. A component's tensors are views into [`TensorFile`]s,
 //! which are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file; [`write()`] makes one.
+mod base;
 mod component;
 mod diffusers;
 mod error;
@@ -24,6 +25,7 @@ mod tensor;
 mod tests;
 mod write;
 
+pub use base::base_hash_cache;
 pub use component::Component;
 pub use error::Error;
 pub use file::TensorFile;

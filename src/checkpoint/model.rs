@@ -55,6 +55,8 @@ pub struct Checkpoint {
     pub scheduler: Value,
     /// `model_index.json`.
     pub model_index: Option<Value>,
+    /// `new_concept_cfg.json` of a fused model: the tokens of its concepts' words.
+    pub concepts: Option<Value>,
     /// What could not be read from the file and was assumed, in sentences for the user.
     pub notes: Vec<String>,
 }

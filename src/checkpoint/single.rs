@@ -60,6 +60,7 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         vision: None,
         scheduler,
         model_index: None,
+        concepts: None,
         notes,
     })
 }

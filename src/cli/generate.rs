@@ -1,5 +1,6 @@
 //! `mos generate`
 mod arguments;
+mod concepts;
 mod destination;
 mod placing;
 mod report;
@@ -37,6 +38,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = open_model(&recipe, arguments)?;
+    arguments.concepts.check_base(&request.concepts, &checkpoint)?;
     let gpu = global.open()?;
     progress.aside(|| {
         terminal.detail(format!("adapter: {}", gpu.name()));
@@ -130,6 +132,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         }
         request.latents = Some(array);
     }
+    request.concepts = arguments.concepts.open(&mut recipe, arguments.like.as_deref(), terminal)?;
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
     let destinations = destinations(arguments.output.as_deref(), &request.prompt, &seeds);
     for destination in &destinations {

@@ -7,6 +7,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use serde_json::Value;
+
+use crate::checkpoint::Checkpoint;
 use crate::graph::Array;
 use crate::text::Tokenizer;
 use crate::text::prompt::EncodedPrompt;
@@ -30,6 +33,23 @@ pub struct FusedWord {
     pub text: String,
     /// Its token in each cross-attention, or one for all.
     pub ids: Vec<u32>,
+}
+
+/// The words of a fused model: `{"<word>": {"concept_token_ids": [..], ..}, ..}`. None where a model brings no such list.
+///
+/// # Errors
+/// A list of another form; ids beyond the token table are found when they are read.
+pub fn fused_words(checkpoint: &Checkpoint) -> Result<Vec<FusedWord>> {
+    let Some(list) = &checkpoint.concepts else { return Ok(Vec::new()) };
+    let read = |(text, entry): (&String, &Value)| {
+        let ids = entry["concept_token_ids"].as_array()?.iter().map(|id| u32::try_from(id.as_u64()?).ok());
+        let ids = ids.collect::<Option<Vec<u32>>>().filter(|ids| !ids.is_empty())?;
+        Some(FusedWord { text: text.clone(), ids })
+    };
+    let words = list.as_object().and_then(|list| list.iter().map(read).collect());
+    let path = checkpoint.path.join("new_concept_cfg.json");
+    let problem = "expected an object of words, each with a list `concept_token_ids`".to_string();
+    words.ok_or(Error::File { path, problem })
 }
 
 /// All concept words in use, bound to a model.

@@ -33,21 +33,17 @@ pub enum Error {
     )]
     WordWidth { concept: String, word: String, found: usize, expected: usize },
     /// An update of something that the model does not have.
-    #[error("concept `{concept}`: it updates the layer `{layer}` of the {network}, which the model does not have{hint}")]
-    NoLayer { concept: String, network: &'static str, layer: String, hint: String },
+    #[error("concept `{concept}`: it updates the layer `{layer}` of the {network}, which the model does not have")]
+    NoLayer { concept: String, network: &'static str, layer: String },
     #[error(
-        "concept `{concept}`: it updates the layer `{layer}` of the {network} from {found_in} to {found_out} channels, but the \
-         model's goes from {expected_in} to {expected_out}"
+        "concept `{concept}`: it updates the layer `{layer}` of the {network} as a weight of shape {found:?}, but the model's is \
+         {expected:?}: it belongs to another kind of model"
     )]
-    LayerShape {
-        concept: String,
-        network: &'static str,
-        layer: String,
-        found_in: usize,
-        found_out: usize,
-        expected_in: usize,
-        expected_out: usize,
-    },
+    LayerShape { concept: String, network: &'static str, layer: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error(
+        "concept `{concept}`: it updates `{layer}` of the {network}, which is no linear layer or convolution that can be updated"
+    )]
+    NotUpdatable { concept: String, network: &'static str, layer: String },
     #[error(
         "concept `{concept}` was made for another model: its base model's hash is {wanted}, this model's is {found}; \
          --force-base uses it all the same"

@@ -1,7 +1,7 @@
 //! The concept file: one safetensors.
 //!
 //! Tensors: `words.<text>` `[layers or 1, width]`, and for each updated layer of `text_encoder` and `unet`
-//! `<network>.<layer>.lora_down.weight` `[rank, in]` and `<network>.<layer>.lora_up.weight` `[out, rank]`. Metadata: `mos_concept`
+//! `<network>.<layer>.lora_down.weight` `[rank, in]` (of convolutions `[rank, in, k, k]`) and `<network>.<layer>.lora_up.weight` `[out, rank]`. Metadata: `mos_concept`
 //! (the version of this layout), `mos_name`, `mos_words` (a JSON list of `text` and `initializer`, in order), `mos_scale_text` and
 //! `mos_scale_unet` (the whole factor of the updates), `mos_base` (hash of the base model); all other keys are
 //! [`Concept::metadata`].
@@ -117,7 +117,7 @@ pub(super) fn is_ours(file: &TensorFile) -> bool {
     file.metadata().contains_key(LAYOUT_KEY)
 }
 
-fn read(file: &TensorFile) -> Result<Concept> {
+pub(super) fn read(file: &TensorFile) -> Result<Concept> {
     let fail = |problem: String| Error::File { path: file.path().to_path_buf(), problem };
     let mut metadata = file.metadata().clone();
     match metadata.remove(LAYOUT_KEY).as_deref() {
@@ -168,7 +168,7 @@ fn read_set(file: &TensorFile, prefix: &str, set: &mut LowRankSet) -> Result<()>
     for name in file.names() {
         let Some(layer) = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN)) else { continue };
         let other = format!("{prefix}{layer}{UP}");
-        let (Some(down), Some(up)) = (matrix(file, name)?, matrix(file, &other)?) else {
+        let (Some(down), Some(up)) = (narrowing(file, name)?, matrix(file, &other)?) else {
             return Err(tensor_error(file, name, format!("`{other}`, which goes with it, is missing")));
         };
         let update = Update { down, up };
@@ -188,13 +188,28 @@ pub(super) fn check_ranks(file: &TensorFile, down: &str, up: &str, update: &Upda
     Err(tensor_error(file, down, problem))
 }
 
+/// The narrowing half of an update: a matrix, or the weight of a convolution.
+fn narrowing(file: &TensorFile, name: &str) -> Result<Option<Array>> {
+    match file.tensor(name) {
+        Some(view) if view.shape().len() == 4 => numbers(file, name),
+        _ => matrix(file, name),
+    }
+}
+
 /// A tensor of two dimensions, all of it finite; `None` where there is none of that name.
-pub(super) fn matrix(file: &TensorFile, name: &str) -> Result<Option<Array>> {
+fn matrix(file: &TensorFile, name: &str) -> Result<Option<Array>> {
+    match file.tensor(name) {
+        Some(view) if view.shape().len() != 2 => {
+            Err(tensor_error(file, name, format!("shape {:?} where [rows, columns] is expected", view.shape())))
+        }
+        _ => numbers(file, name),
+    }
+}
+
+/// A tensor that has elements, all of them finite; `None` where there is none of that name.
+pub(super) fn numbers(file: &TensorFile, name: &str) -> Result<Option<Array>> {
     let Some(view) = file.tensor(name) else { return Ok(None) };
-    let &[rows, columns] = view.shape() else {
-        return Err(tensor_error(file, name, format!("shape {:?} where [rows, columns] is expected", view.shape())));
-    };
-    if !view.dtype().is_float() || rows == 0 || columns == 0 {
+    if !view.dtype().is_float() || view.is_empty() {
         let problem = format!("{} {:?}, where numbers were expected", view.dtype(), view.shape());
         return Err(tensor_error(file, name, problem));
     }
@@ -202,7 +217,7 @@ pub(super) fn matrix(file: &TensorFile, name: &str) -> Result<Option<Array>> {
     if values.iter().any(|v| !v.is_finite()) {
         return Err(tensor_error(file, name, "some of its values are no numbers".into()));
     }
-    Ok(Some(Array::f32([rows, columns], values)))
+    Ok(Some(Array::f32(view.shape(), values)))
 }
 
 pub(super) fn tensor_error(file: &TensorFile, tensor: &str, problem: String) -> Error {

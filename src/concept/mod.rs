@@ -4,7 +4,10 @@
 //! networks: ED-LoRA (Mix-of-Show, arXiv 2305.18292, section 3.2). A plain LoRA is a concept without words, a textual
 //! inversion one without updates.
 
+mod applied;
+mod base;
 pub mod binding;
+pub mod dialects;
 mod error;
 mod file;
 pub mod source;
@@ -14,6 +17,8 @@ use std::collections::BTreeMap;
 pub use crate::checkpoint::ModelHash;
 use crate::graph::Array;
 
+pub use applied::{Applied, AppliedSet};
+pub use base::check_base;
 pub use error::{Error, Result};
 
 /// What was learnt of one thing on top of a base model.
@@ -60,10 +65,10 @@ impl Default for LowRankSet {
     }
 }
 
-/// The update of one linear layer (or 1x1 convolution).
+/// The update of one linear layer or convolution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
-    /// f32 `[rank, in]`
+    /// f32 `[rank, in]`, of a convolution with a window of k x k `[rank, in, k, k]`.
     pub down: Array,
     /// f32 `[out, rank]`
     pub up: Array,
@@ -83,11 +88,12 @@ impl Word {
 
 impl Update {
     pub fn rank(&self) -> usize {
-        self.down.shape.rows()
+        self.down.shape.first().copied().unwrap_or(0)
     }
 
-    /// Channels that the layer reads and writes.
-    pub fn channels(&self) -> (usize, usize) {
-        (self.down.shape.channels(), self.up.shape.rows())
+    /// Shape of the weight that is updated: `[out, in]` or `[out, in, k, k]`.
+    pub fn weight_shape(&self) -> Vec<usize> {
+        let out = self.up.shape.first().copied().unwrap_or(0);
+        std::iter::once(out).chain(self.down.shape.iter().skip(1).copied()).collect()
     }
 }

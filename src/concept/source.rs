@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
-use super::LowRankSet;
+use super::AppliedSet;
 
 /// Endings of an update's two parameters, as [`crate::nn::LowRank`] names them.
 const DOWN: &str = ".lora_down.weight";
@@ -16,7 +16,7 @@ const UP: &str = ".lora_up.weight";
 /// from a model. Sets come and go while programs share it.
 pub struct WithUpdates {
     model: Arc<dyn ParameterSource + Send>,
-    sets: RwLock<BTreeMap<String, Arc<LowRankSet>>>,
+    sets: RwLock<BTreeMap<String, AppliedSet>>,
 }
 
 impl WithUpdates {
@@ -24,16 +24,16 @@ impl WithUpdates {
         WithUpdates { model, sets: RwLock::default() }
     }
 
-    /// The sets from now on, by the names that tell them apart; a name has no dot. A name must not come again with other
-    /// updates, since programs keep what they have read.
-    pub fn set(&self, sets: BTreeMap<String, Arc<LowRankSet>>) {
+    /// The sets from now on.
+    pub fn set(&self, sets: &[AppliedSet]) {
+        let sets = sets.iter().map(|set| (set.name.clone(), set.clone())).collect();
         *self.sets.write().unwrap_or_else(PoisonError::into_inner) = sets;
     }
 
     fn with<T>(&self, name: &str, read: impl FnOnce(&Array) -> T) -> Option<T> {
         let (set, rest) = name.split_once('.')?;
         let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
-        let layers = &sets.get(set)?.layers;
+        let layers = &sets.get(set)?.set().layers;
         if let Some(update) = rest.strip_suffix(DOWN).and_then(|layer| layers.get(layer)) {
             return Some(read(&update.down));
         }
@@ -70,7 +70,7 @@ impl ParameterSource for WithUpdates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::concept::Update;
+    use crate::concept::{Applied, Concept, LowRankSet, Update};
 
     struct Model;
 
@@ -91,16 +91,18 @@ mod tests {
         let update = Update { down: Array::f32([1, 3], vec![1.0, 2.0, 3.0]), up: Array::f32([2, 1], vec![4.0, 5.0]) };
         let set = LowRankSet { scale: 1.0, layers: [("x.y".to_string(), update)].into() };
         assert!(source.info("zorp.x.y.lora_up.weight").is_none());
-        source.set([("zorp".to_string(), Arc::new(set))].into());
+        let applied = Applied::new(Concept { unet: set, ..Concept::default() }, 1.0).unwrap();
+        source.set(&[applied.unet().clone()]);
+        let name = |rest: &str| format!("{}.x.y.{rest}", applied.unet().name);
         assert_eq!(source.info("a.weight").unwrap().shape, [2]);
-        assert_eq!(source.info("zorp.x.y.lora_up.weight").unwrap().shape, [2, 1]);
+        assert_eq!(source.info(&name("lora_up.weight")).unwrap().shape, [2, 1]);
         let mut two = [0.0; 2];
-        source.read("zorp.x.y.lora_down.weight", 1..3, &mut two).unwrap();
+        source.read(&name("lora_down.weight"), 1..3, &mut two).unwrap();
         assert_eq!(two, [2.0, 3.0]);
-        assert!(source.read("zorp.x.y.lora_down.weight", 2..4, &mut two).is_err());
+        assert!(source.read(&name("lora_down.weight"), 2..4, &mut two).is_err());
         source.read("a.weight", 0..2, &mut two).unwrap();
         assert_eq!(two, [9.0, 9.0]);
-        source.set(BTreeMap::new());
-        assert!(source.info("zorp.x.y.lora_up.weight").is_none());
+        source.set(&[]);
+        assert!(source.info(&name("lora_up.weight")).is_none());
     }
 }

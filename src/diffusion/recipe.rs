@@ -25,6 +25,8 @@ pub struct Recipe {
     pub image: Option<Source>,
     pub mask: Option<Source>,
     pub latents: Option<Source>,
+    /// Concepts and LoRAs, in order.
+    pub concepts: Vec<ConceptSource>,
     /// Which of that file's latents the picture started from; 0 while recipes are made.
     pub latents_index: usize,
     /// On which adapter it was made; others agree up to rounding.
@@ -37,6 +39,14 @@ pub struct Source {
     pub path: PathBuf,
     /// SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
+}
+
+/// A concept that a picture was made with.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ConceptSource {
+    #[serde(flatten)]
+    pub source: Source,
+    pub scale: f32,
 }
 
 /// A picture that does not tell how it was made.

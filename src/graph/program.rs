@@ -102,6 +102,11 @@ impl Weights {
         Ok(bytes)
     }
 
+    /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it keep theirs.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _), _| wanted(name));
+    }
+
     /// The weight `name` of logical `shape` on the device; uploaded on first use.
     fn locate(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Located> {
         let key = (name.to_string(), layout);
@@ -302,6 +307,11 @@ impl Program {
         };
         self.gpu.write(&at.slice.buffer, 0, bytes);
         Ok(())
+    }
+
+    /// There is an input of that name.
+    pub fn has_input(&self, name: &str) -> bool {
+        self.inputs.contains_key(name)
     }
 
     /// Lets the input `name` of this program be the output `index` of another: copies on the device.

@@ -29,7 +29,10 @@ impl Layout {
             for (i, pixel) in rgb.chunks_exact_mut(3).enumerate() {
                 let (x, y) = (i % width, i / width);
                 let edge = inside(x, y)
-                    && (x == 0 || y == 0 || x + 1 == width || y + 1 == height
+                    && (x == 0
+                        || y == 0
+                        || x + 1 == width
+                        || y + 1 == height
                         || !(inside(x - 1, y) && inside(x + 1, y) && inside(x, y - 1) && inside(x, y + 1)));
                 if inside(x, y) {
                     first.get_or_insert((x, y));

@@ -68,8 +68,7 @@ impl Layout {
     /// # Errors
     /// A file that cannot be read; what is no layout, with the line; numbers out of range.
     pub fn open(path: &Path) -> Result<Layout> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })?;
         let mut layout: Layout =
             toml::from_str(&text).map_err(|e| Error::File { path: path.to_path_buf(), problem: e.to_string() })?;
         for region in &mut layout.regions {

@@ -8,6 +8,7 @@ use mixofshow::diffusion::sampler::SamplerKind;
 use mixofshow::graph::Precision;
 use mixofshow::text::prompt::Syntax;
 
+use super::concepts::ConceptArguments;
 use super::placing::Placing;
 use crate::cli::{Failure, units};
 
@@ -26,6 +27,8 @@ Examples:
   The very same picture again, then with another prompt:
     mos generate --like cat.png -o again.png
     mos generate --like cat.png -p \"a blue cat in the snow\" -o blue.png
+  With a concept of your own, its LoRA a little weaker, and a plain LoRA:
+    mos generate -p \"a <zorp1> <zorp2> on the beach\" --concept zorp.safetensors:0.8 --lora ink.safetensors -o zorp.png
   Image to image, and painting only where a mask is white:
     mos generate -p \"an oil painting\" --init-image photo.jpg --strength 0.6 -o painting.png
     mos generate -p \"a hat\" --init-image photo.jpg --mask where.png -o hat.png
@@ -62,6 +65,8 @@ pub struct Arguments {
     #[arg(short, long, value_name = "COUNT", help_heading = "Picture")]
     batch: Option<usize>,
 
+    #[command(flatten)]
+    pub concepts: ConceptArguments,
     #[command(flatten)]
     pub placing: Placing,
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::diffusion::config::ScheduleError;
 use crate::models::config::ConfigError;
-use crate::{checkpoint, gpu, graph, picture, region, text};
+use crate::{checkpoint, concept, gpu, graph, picture, region, text};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,6 +30,8 @@ pub enum Error {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    #[error(transparent)]
+    Concept(#[from] concept::Error),
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     #[error(transparent)]

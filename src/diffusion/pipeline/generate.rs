@@ -11,7 +11,7 @@ use super::error::Result;
 use super::noise::Noise;
 use super::plans::Job;
 use super::sample::{Kept, SampleShape, Sampling};
-use super::{text, Generated, KEEP_BYTES, Pipeline, Progress, Request};
+use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request, text};
 
 /// Times stages and passes on how far they are.
 struct Watch<'a> {
@@ -48,11 +48,11 @@ impl Pipeline {
         let mut job = self.job(request)?;
         let plans = self.plans(request, &mut job)?;
         let mut watch = Watch { progress, stages: Vec::new() };
-        let context = watch.stage("text", |progress| {
+        let contexts = watch.stage("text", |progress| {
             let mut encoded = Vec::with_capacity(plans.wordings.len());
             for (done, wording) in plans.wordings.iter().enumerate() {
                 progress(done, plans.wordings.len());
-                encoded.push(wording.plan.encode(&self.text, &wording.prompts)?);
+                encoded.push(wording.plan.encode(&self.text, &wording.prompts, plans.adaptation.rows())?);
             }
             Ok(text::one_after_another(&encoded))
         })?;
@@ -69,14 +69,22 @@ impl Pipeline {
             let sampling = watch.stage("prepare", |progress| {
                 progress(0, 1);
                 let sampling = self.sampling(shape)?;
-                sampling.set_prompt(&self.unet, &context)?;
+                sampling.set_prompt(&self.unet, &contexts)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
                 Ok(sampling)
             })?;
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
                 let mut progress = |step, _| progress(done + step * pictures, request.batch * job.plan.steps.len());
-                sampling.run(&self.unet.config, &job.plan, &start.latents, &mut noise, start.kept.as_ref(), &plans.phases, &mut progress)
+                sampling.run(
+                    &self.unet.config,
+                    &job.plan,
+                    &start.latents,
+                    &mut noise,
+                    start.kept.as_ref(),
+                    &plans.phases,
+                    &mut progress,
+                )
             })?;
             latents.extend_from_slice(sampled.values());
             self.sampling = Some(sampling);
@@ -139,7 +147,7 @@ impl Pipeline {
     /// The program for `shape`: the last one if it is of that shape.
     fn sampling(&mut self, shape: SampleShape) -> Result<Sampling> {
         match self.sampling.take() {
-            Some(sampling) if sampling.shape == shape => return Ok(sampling),
+            Some(sampling) if sampling.shape == shape => return Ok(Sampling { shape, ..sampling }),
             // Before the next one takes memory.
             other => drop(other),
         }

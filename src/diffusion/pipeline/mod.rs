@@ -7,6 +7,7 @@
 //!
 //! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the same seed and settings.
 
+mod adaptation;
 mod bands;
 mod decode;
 mod encode;
@@ -23,6 +24,7 @@ mod text;
 
 use std::sync::Arc;
 
+use crate::concept::binding::FusedWord;
 use crate::diffusion::config::SchedulerConfig;
 use crate::diffusion::sampler::SamplerKind;
 use crate::gpu::Gpu;
@@ -51,6 +53,8 @@ pub struct Pipeline {
     text: Network<ClipTextConfig>,
     tokenizer: Tokenizer,
     scheduler: SchedulerConfig,
+    /// Words of a fused model.
+    fused: Vec<FusedWord>,
     notes: Vec<String>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,

@@ -4,6 +4,7 @@ use crate::diffusion::sampler::{self, PlanOptions, SamplerKind};
 use crate::picture::Picture;
 use crate::text::prompt::EncodedPrompt;
 
+use super::adaptation::Adaptation;
 use super::decode::Decoder;
 use super::encode::Encoder;
 use super::error::{Result, option};
@@ -31,8 +32,8 @@ pub(super) struct Job {
 
 /// A prompt with its negative, tokenized.
 pub(super) struct Wording {
-    /// The negative prompt, where there is guidance, and the prompt.
-    pub prompts: Vec<EncodedPrompt>,
+    /// The negative prompt, where there is guidance, and the prompt; each as all cross-attentions read it, or as each of them does.
+    pub prompts: Vec<Vec<EncodedPrompt>>,
     pub plan: TextPlan,
 }
 
@@ -40,6 +41,8 @@ pub(super) struct Wording {
 pub(super) struct Plans {
     /// The picture's prompt, or those of its context and regions.
     pub wordings: Vec<Wording>,
+    /// What the concepts change.
+    pub adaptation: Adaptation,
     /// What holds where from which step on; empty without regions.
     pub phases: Vec<Phase>,
     pub encoder: Option<Encoder>,
@@ -69,6 +72,8 @@ impl Pipeline {
     pub(super) fn plans(&self, request: &Request, job: &mut Job) -> Result<Plans> {
         // Models that are told the scale that they were distilled with take no guidance besides.
         let guided = request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none();
+        let adaptation = Adaptation::of(self, request)?;
+        let tokenizer = adaptation.tokenizer(self);
         let regional = Regional::of(request, job, &self.unet.config)?;
         let numbers = regional.as_ref().map_or(&[0][..], |regional| &regional.prompts);
         let mut wordings = Vec::with_capacity(numbers.len());
@@ -76,13 +81,19 @@ impl Pipeline {
             let both = prompts_of(request, number);
             let wanted = if guided { &both[..] } else { &both[1..] };
             let mut warnings = Vec::new();
-            let prompts = text::tokenize(&self.tokenizer, wanted, &request.prompt_options, &mut warnings)?;
-            let named = |warning| if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
+            let written =
+                wanted.iter().map(|prompt| adaptation.prompt(self, prompt, &mut warnings)).collect::<Result<Vec<_>>>()?;
+            let prompts = text::tokenize(tokenizer, &written, &request.prompt_options, &mut warnings)?;
+            let prompts: Vec<_> = prompts.into_iter().map(|prompt| adaptation.copies(prompt)).collect();
+            let named =
+                |warning| if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
             job.warnings.extend(warnings.into_iter().map(named));
-            let plan = TextPlan::new(&self.text, &prompts, request.clip_skip)?;
+            let plan = TextPlan::new(&self.text, &adaptation.text, &prompts, request.clip_skip)?;
             wordings.push(Wording { prompts, plan });
         }
-        let length = |wording: &Wording| wording.prompts.first().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length();
+        let length = |wording: &Wording| {
+            wording.prompts.iter().flatten().next().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length()
+        };
         let lengths: Vec<usize> = wordings.iter().map(length).collect();
         let tokens = lengths.iter().sum();
         let regional = regional.filter(|regional| !regional.is_plain());
@@ -96,13 +107,19 @@ impl Pipeline {
             guidance: guided.then_some(request.guidance),
             slots: sample::used_slots(&job.plan).len(),
             masked: request.mask.is_some(),
+            updates: adaptation.unet.clone(),
         };
+        let encodings = wordings.iter().flat_map(|wording| &wording.prompts).map(Vec::len).max().unwrap_or(1);
         let (shape, step) = self.largest_batch(shape)?;
         let encoder = job.image.is_some().then(|| Encoder::plan(&self.gpu, &self.vae, job.size, request.tile)).transpose()?;
         let decoder = Decoder::plan(&self.gpu, &self.vae, job.size, request.tile)?;
+        let keys_values = sample::plan_prompt(&self.unet, &shape, encodings)?;
+        let towers: Vec<_> = wordings.iter().flat_map(|wording| wording.plan.graphs()).collect();
+        let towers = (request.clip_skip == 0).then_some(&towers[..]);
+        adaptation.check_use(towers, &[&step.graph, &keys_values.graph])?;
         let memory = PlannedMemory {
             weights: self.unet.weight_bytes(&step)?
-                + self.unet.weight_bytes(&sample::plan_prompt(&self.unet, shape.halves(), tokens)?)?
+                + self.unet.weight_bytes(&keys_values)?
                 + wordings.first().map_or(Ok(0), |wording| wording.plan.weight_bytes(&self.text))?
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
@@ -111,7 +128,7 @@ impl Pipeline {
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
         let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths));
-        Ok(Plans { wordings, phases, encoder, shape, decoder, memory })
+        Ok(Plans { wordings, adaptation, phases, encoder, shape, decoder, memory })
     }
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each other.

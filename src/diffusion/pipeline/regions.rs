@@ -57,7 +57,10 @@ impl Regional {
         };
         let prompts: Vec<usize> = (0..all).filter(holds).collect();
         for index in (1..all).filter(|prompt| !prompts.contains(prompt)) {
-            job.warnings.push(format!("region `{}` holds nowhere: others cover it, or no step lies within its time", layout.name(index - 1)));
+            job.warnings.push(format!(
+                "region `{}` holds nowhere: others cover it, or no step lies within its time",
+                layout.name(index - 1)
+            ));
         }
         Ok(Some(Regional { prompts, isolate: layout.isolate, phases }))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::concept::Applied;
 use crate::diffusion::random::RngKind;
 use crate::diffusion::sampler::SamplerKind;
 use crate::graph::Array;
@@ -16,6 +17,8 @@ pub struct Request {
     pub negative_prompt: String,
     /// Prompts that hold in parts of the picture.
     pub regions: Layout,
+    /// Concepts and LoRAs in use: their words may stand in every prompt.
+    pub concepts: Vec<Applied>,
     /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -52,6 +55,7 @@ impl Default for Request {
             prompt: String::new(),
             negative_prompt: String::new(),
             regions: Layout::default(),
+            concepts: Vec::new(),
             width: None,
             height: None,
             steps: 25,

@@ -4,8 +4,9 @@ use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet::{self, Residuals, UNetInputs};
-use crate::nn::{Encodings, Layers, sinusoids};
+use crate::nn::{Encodings, sinusoids};
 
+use super::adaptation::Updates;
 use super::error::Result;
 use super::network::{Network, Planned};
 use super::noise::Noise;
@@ -30,11 +31,24 @@ pub(super) struct SampleShape {
     pub slots: usize,
     /// After each step, what lies outside a mask is set to the original.
     pub masked: bool,
+    /// Low-rank updates of the UNet. Their strengths make no other program.
+    pub updates: Updates,
 }
 
 impl Default for SampleShape {
     fn default() -> Self {
-        SampleShape { batch: 1, height: 1, width: 1, tokens: 1, prompts: 1, isolate: false, guidance: None, slots: 1, masked: false }
+        SampleShape {
+            batch: 1,
+            height: 1,
+            width: 1,
+            tokens: 1,
+            prompts: 1,
+            isolate: false,
+            guidance: None,
+            slots: 1,
+            masked: false,
+            updates: Updates::default(),
+        }
     }
 }
 
@@ -45,11 +59,12 @@ impl SampleShape {
     }
 }
 
-/// Plans the keys and values of `halves` encoded prompts for every cross-attention.
-pub(super) fn plan_prompt(network: &Network<UNetConfig>, halves: usize, tokens: usize) -> Result<Planned> {
+/// Plans the keys and values of encoded prompts for every cross-attention: of one encoding, or of one for each of them.
+pub(super) fn plan_prompt(network: &Network<UNetConfig>, shape: &SampleShape, encodings: usize) -> Result<Planned> {
     network.plan(|config, graph| {
-        let context = graph.input("context", [halves, tokens, config.cross_attention_dim]);
-        let pairs = unet::keys_values(&mut Layers::new(graph), config, &[context])?;
+        let each = [shape.halves(), shape.tokens, config.cross_attention_dim];
+        let contexts: Vec<Tensor> = (0..encodings).map(|i| graph.input(format!("context.{i}"), each)).collect();
+        let pairs = unet::keys_values(&mut shape.updates.layers(graph), config, &contexts)?;
         Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
     })
 }
@@ -89,7 +104,7 @@ fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::
         class: None,
         residuals: Residuals::default(),
     };
-    let mut output = unet::unet(&mut Layers::new(graph), config, &inputs)?.sample;
+    let mut output = unet::unet(&mut shape.updates.layers(graph), config, &inputs)?.sample;
     if let Some(scale) = shape.guidance {
         output = graph.guidance(output, scale)?;
     }
@@ -142,11 +157,16 @@ pub(super) struct Kept {
 }
 
 impl Sampling {
-    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions one after another, once for all steps.
-    pub fn set_prompt(&self, network: &Network<UNetConfig>, context: &Array) -> Result<()> {
-        let planned = plan_prompt(network, self.shape.halves(), self.shape.tokens)?;
+    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, once for all steps: one encoding, or one for
+    /// each cross-attention. Sets the strengths of the updates, too.
+    pub fn set_prompt(&self, network: &Network<UNetConfig>, contexts: &[Array]) -> Result<()> {
+        self.shape.updates.write(&self.program)?;
+        let planned = plan_prompt(network, &self.shape, contexts.len())?;
         let program = network.program(&planned)?;
-        program.write("context", context)?;
+        for (i, context) in contexts.iter().enumerate() {
+            program.write(&format!("context.{i}"), context)?;
+        }
+        self.shape.updates.write(&program)?;
         program.run();
         for i in 0..unet::cross_attentions(&network.config).len() {
             self.program.take(&format!("keys.{i}"), &program, 2 * i)?;

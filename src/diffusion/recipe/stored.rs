@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Recipe, Source};
+use super::{ConceptSource, Recipe, Source};
 use crate::diffusion::pipeline::Request;
 use crate::graph::Precision;
 use crate::region::Layout;
@@ -35,6 +35,8 @@ struct Stored {
     #[serde(skip_serializing_if = "Option::is_none")]
     tile: Option<usize>,
     model: Model,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    concepts: Vec<ConceptSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +95,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         precision: Some(recipe.precision.to_string()),
         tile: request.tile,
         model: Model { name: recipe.model.clone(), hash: recipe.model_hash.clone() },
+        concepts: recipe.concepts.clone(),
         image: recipe.image.clone(),
         strength: recipe.image.as_ref().map(|_| request.strength),
         mask: recipe.mask.clone(),
@@ -146,6 +149,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         model: stored.model.name,
         model_hash: stored.model.hash,
         precision: parsed::<Precision>(stored.precision)?.unwrap_or_default(),
+        concepts: stored.concepts,
         image: stored.image,
         mask: stored.mask,
         latents: stored.latents,

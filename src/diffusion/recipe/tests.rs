@@ -72,6 +72,7 @@ fn unusual() -> Recipe {
         mask: source("mask.png"),
         latents: source("noise.safetensors"),
         latents_index: 3,
+        concepts: vec![ConceptSource { source: source("zorp, the cat.safetensors").unwrap(), scale: 0.7 }],
         adapter: Some("a card".into()),
     }
 }
@@ -111,7 +112,7 @@ fn web_uis_read_what_is_written() {
     assert_eq!(
         last,
         "Steps: 31, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.1, Seed: 18446744073709551614, Size: 640x384, \
-         Model hash: 0123456789, Model: some model, Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
+         Model hash: 0123456789, Model: some model, Concepts: \"zorp, the cat: ababababab x 0.7\", Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
          Version: mos 0.1.0"
     );
 }

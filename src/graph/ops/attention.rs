@@ -23,7 +23,15 @@ impl Graph {
 
     /// [`Graph::attention`] of as many keys as tokens, of which each token sees those with which it shares a bit of `sight`, u32
     /// `[tokens]`, itself among them. Not differentiated.
-    pub fn attention_in_sight(&mut self, q: Tensor, k: Tensor, v: Tensor, sight: Tensor, heads: usize, scale: f32) -> Result<Tensor> {
+    pub fn attention_in_sight(
+        &mut self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        sight: Tensor,
+        heads: usize,
+        scale: f32,
+    ) -> Result<Tensor> {
         self.apply(Attention { heads, scale, causal: false }, &[q, k, v, sight])
     }
 }
