@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
-use mixofshow::concept::Concept;
+use mixofshow::concept;
 use mixofshow::fusion::{self, Entry, Listed, Order, Previous, Settings};
 use mixofshow::graph::Precision;
 use serde::Serialize;
@@ -23,7 +23,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         (None, Some(previous)) => previous.base.clone(),
         (None, None) => SHIPPED.into(),
     };
-    let concepts = concepts(arguments, previous.as_ref())?;
+    let concepts = concepts(arguments, previous.as_ref(), terminal)?;
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = Checkpoint::open_named(&model, files::models().as_deref())?;
@@ -87,7 +87,7 @@ fn output(arguments: &Arguments) -> Result<Option<PathBuf>> {
     }
 }
 
-fn concepts(arguments: &Arguments, previous: Option<&Previous>) -> Result<Vec<Entry>> {
+fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Terminal) -> Result<Vec<Entry>> {
     let given = arguments.concepts.iter().chain(&arguments.add).map(|text| Listed::parse(text));
     let mut listed: Vec<Listed> = given.collect::<fusion::Result<_>>()?;
     if let Some(list) = &arguments.list {
@@ -96,7 +96,8 @@ fn concepts(arguments: &Arguments, previous: Option<&Previous>) -> Result<Vec<En
     let mut prompts = arguments.prompt.iter();
     let mut entries = Vec::new();
     for listed in listed {
-        let concept = Concept::read(&listed.path)?;
+        let (concept, notes) = concept::dialects::read(&listed.path)?;
+        notes.iter().for_each(|note| terminal.note(format!("{}: {note}", listed.path.display())));
         // Prompts go to those that have no words of their own, in order.
         let prompt = match listed.prompt {
             None if concept.words.is_empty() => prompts.next().cloned(),
@@ -193,6 +194,7 @@ fn write_report(model: &Path, report: &fusion::Report) -> Result<()> {
 
 /// How well each concept is answered, stage by stage.
 fn summary(report: &fusion::Report, terminal: &Terminal) {
+    report.notes.iter().for_each(|note| terminal.warning(note));
     for stage in &report.stages {
         let residuals = stage.residuals();
         let mean = |pick: &dyn Fn(&fusion::Residual) -> f64| {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{Checkpoint, ModelHash, TensorFile, TokenizerFiles};
+use crate::checkpoint::{Checkpoint, ModelHash, TensorFile, TokenizerFiles, base_hash_cache};
 use crate::diffusion::config::SchedulerConfig;
 use crate::graph::{ParameterError, ParameterInfo, ParameterSource};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
@@ -35,7 +35,7 @@ impl<'a> Base<'a> {
         let (unet, vae, text) = (&checkpoint.unet, &checkpoint.vae, &checkpoint.text_encoder);
         let unet = UNetConfig::from_json(&unet.config, &unet.config_path)?;
         Ok(Base {
-            hash: ModelHash(checkpoint.hash()),
+            hash: checkpoint.base_hash_cached(base_hash_cache().as_deref()),
             attentions: unet::cross_attentions(&unet),
             unet,
             vae: VaeConfig::from_json(&vae.config, &vae.config_path)?,

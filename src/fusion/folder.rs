@@ -60,7 +60,9 @@ pub(super) fn write(
     let inside = making.path();
     let checkpoint = base.checkpoint;
     extras(checkpoint, inside)?;
-    let words = Words::of(base, members, &existing_words(checkpoint)?)?;
+    // A model that is a fused one already keeps its words.
+    let existing = checkpoint.concepts.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+    let words = Words::of(base, members, existing)?;
     network(inside, "unet", "diffusion_pytorch_model", &checkpoint.unet, unet, None)?;
     network(inside, "vae", "diffusion_pytorch_model", &checkpoint.vae, &FusedWeights::default(), None)?;
     network(inside, "text_encoder", "model", &checkpoint.text_encoder, text, Some(&words))?;
@@ -117,7 +119,7 @@ struct Words {
 
 impl Words {
     /// As the method names them: `<new0>` and on, one token for each cross-attention and word.
-    fn of(base: &Base, members: &[Member], existing: &Map<String, Value>) -> Result<Words> {
+    fn of(base: &Base, members: &[Member], existing: Map<String, Value>) -> Result<Words> {
         let layers = base.attentions.len();
         let first_id = base.tokenizer.vocabulary_len();
         if first_id > base.text.vocab_size {
@@ -125,7 +127,7 @@ impl Words {
             return Err(Error::file(&base.checkpoint.path, problem));
         }
         let mut number = (0..).find(|n| base.tokenizer.token_id(&format!("<new{n}>")).is_none()).unwrap_or(0);
-        let mut words = Words { tokens: tokenizer::Added { first_id, names: Vec::new() }, rows: Vec::new(), config: existing.clone() };
+        let mut words = Words { tokens: tokenizer::Added { first_id, names: Vec::new() }, rows: Vec::new(), config: existing };
         for word in members.iter().flat_map(|member| &member.words) {
             let mut ids = Vec::new();
             let mut names = Vec::new();
@@ -142,15 +144,6 @@ impl Words {
         }
         Ok(words)
     }
-}
-
-/// The words of a model that is a fused one already.
-fn existing_words(checkpoint: &Checkpoint) -> Result<Map<String, Value>> {
-    if checkpoint.kind != Kind::DiffusersFolder {
-        return Ok(Map::new());
-    }
-    let found = Folder::disk(&checkpoint.path).json(WORDS_FILE)?;
-    Ok(found.and_then(|value| value.as_object().cloned()).unwrap_or_default())
 }
 
 fn network(

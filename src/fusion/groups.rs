@@ -10,7 +10,7 @@ use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers, LowRank, Tap};
 
 use super::base::{Base, UPDATES};
-use super::members::{Member, Updates};
+use super::members::{Member, Updates, channels};
 use super::solve::Layer;
 use super::{Error, Result};
 
@@ -72,9 +72,9 @@ impl Layout {
             let updates = if stage == Stage::Text { &member.text } else { &member.unet };
             let mine = updates.iter().filter(|(layer, _)| stage == Stage::Text || kv.contains(*layer) == (stage == Stage::Cross));
             for (layer, update) in mine {
-                let shape = *wanted.entry(layer.clone()).or_insert_with(|| update.channels());
-                if shape != update.channels() {
-                    let (into, out) = update.channels();
+                let shape = *wanted.entry(layer.clone()).or_insert_with(|| channels(update));
+                if shape != channels(update) {
+                    let (into, out) = channels(update);
                     let problem = format!("its update of `{layer}` is for {into} to {out} channels, another concept's for {shape:?}");
                     return Err(Error::concept(&member.name, problem));
                 }

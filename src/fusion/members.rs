@@ -14,6 +14,11 @@ use super::{Error, Result};
 /// Low-rank updates, scales applied to `up`, by layer.
 pub(super) type Updates = BTreeMap<String, Update>;
 
+/// Channels that an update reads and writes.
+pub(super) fn channels(update: &Update) -> (usize, usize) {
+    (update.down.shape.channels(), update.up.shape.rows())
+}
+
 /// A concept as it is asked for.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -48,6 +53,8 @@ pub(super) struct Member {
     pub weight: f64,
     pub path: PathBuf,
     pub scales: [f32; 2],
+    /// Updates of convolutions with a window: they are no linear layers.
+    pub left_out: usize,
     pub concept: Concept,
 }
 
@@ -111,8 +118,9 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
             return Err(refuse(format!("its prompt \"{phrase}\" lacks its word {word}")));
         }
     }
-    let text_updates = scaled(&concept.text, text).map_err(|problem| refuse(format!("text encoder, {problem}")))?;
-    let unet_updates = scaled(&concept.unet, unet).map_err(|problem| refuse(format!("UNet, {problem}")))?;
+    let mut left_out = 0;
+    let text_updates = scaled(&concept.text, text, &mut left_out).map_err(|e| refuse(format!("text encoder, {e}")))?;
+    let unet_updates = scaled(&concept.unet, unet, &mut left_out).map_err(|e| refuse(format!("UNet, {e}")))?;
     Ok(Member {
         key: key(&concept.words, &phrase, &text_updates, &unet_updates),
         name: concept.name.clone(),
@@ -123,24 +131,35 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
         weight: 1.0,
         path,
         scales: [unet, text],
+        left_out,
         concept,
     })
 }
 
-fn scaled(set: &LowRankSet, factor: f32) -> Result<Updates, String> {
+/// Of linear layers and 1x1 convolutions; others are counted.
+fn scaled(set: &LowRankSet, factor: f32, left_out: &mut usize) -> Result<Updates, String> {
     let scale = set.scale * factor;
     let mut updates = Updates::new();
     for (layer, update) in &set.layers {
-        let (rank, up_rank) = (update.rank(), update.up.shape.channels());
-        if update.down.shape.len() != 2 || update.up.shape.len() != 2 || rank != up_rank || rank == 0 {
-            let (down, up) = (&update.down.shape, &update.up.shape);
+        let (down, up) = (&update.down.shape, &update.up.shape);
+        let into = match down[..] {
+            [_, into] | [_, into, 1, 1] => into,
+            [_, _, _, _] => {
+                *left_out += 1;
+                continue;
+            }
+            _ => 0,
+        };
+        let rank = update.rank();
+        if up.len() != 2 || up.channels() != rank || rank * into == 0 {
             return Err(format!("layer `{layer}`: an update of {down} and {up}; expected [rank, in] and [out, rank]"));
         }
         if update.down.values().iter().chain(update.up.values()).any(|v| !v.is_finite()) {
             return Err(format!("layer `{layer}`: the update is not finite"));
         }
-        let up = update.up.values().iter().map(|v| v * scale).collect();
-        updates.insert(layer.clone(), Update { down: update.down.clone(), up: Array::f32(update.up.shape.clone(), up) });
+        let down = Array::f32([rank, into], update.down.values().to_vec());
+        let up = Array::f32(up.clone(), update.up.values().iter().map(|v| v * scale).collect());
+        updates.insert(layer.clone(), Update { down, up });
     }
     Ok(updates)
 }

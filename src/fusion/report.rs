@@ -20,6 +20,8 @@ pub struct Report {
     pub device_bytes: u64,
     /// Memory of the largest stage's statistics, on the device and on the host: the same for any number of concepts.
     pub statistics_bytes: u64,
+    /// What was left out, in sentences for the user.
+    pub notes: Vec<String>,
 }
 
 /// One concept that went in.
@@ -90,8 +92,14 @@ impl Report {
             stages: Vec::new(),
             device_bytes: 0,
             statistics_bytes: 0,
+            notes: members.iter().filter(|member| member.left_out > 0).map(left_out).collect(),
         }
     }
+}
+
+fn left_out(member: &Member) -> String {
+    let (name, count) = (&member.name, member.left_out);
+    format!("{count} updates of convolutions by `{name}` are left out: only linear layers and 1x1 convolutions can be fused")
 }
 
 impl StageReport {
