@@ -52,12 +52,20 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         write_report(path, &fused.report)?;
     }
     if arguments.json {
-        terminal.print_json(&Printed { path: fused.path.as_deref(), seconds: start.elapsed().as_secs_f64(), report: &fused.report })?;
+        terminal.print_json(&Printed {
+            path: fused.path.as_deref(),
+            seconds: start.elapsed().as_secs_f64(),
+            report: &fused.report,
+        })?;
     } else if let Some(path) = &fused.path {
         terminal.print(path.display())?;
     }
     summary(&fused.report, terminal);
-    terminal.note(format!("{} in {}", if fused.path.is_some() { "fused" } else { "statistics taken" }, units::duration(start.elapsed())));
+    terminal.note(format!(
+        "{} in {}",
+        if fused.path.is_some() { "fused" } else { "statistics taken" },
+        units::duration(start.elapsed())
+    ));
     Ok(())
 }
 

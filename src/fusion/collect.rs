@@ -141,8 +141,7 @@ impl Runner<'_> {
         let tokens = subject.tokens(&prompts);
         let none = Updates::new();
         let updates = subject.text.unwrap_or(&none);
-        let encoded =
-            encode(self.gpu, self.base, self.precision, &FusedWeights::default(), updates, layout, &prompts, tokens)?;
+        let encoded = encode(self.gpu, self.base, self.precision, &FusedWeights::default(), updates, layout, &prompts, tokens)?;
         let of_site = |(site, rows): (&super::groups::Site, Vec<Vec<f32>>)| {
             let mut statistics = Statistics::new(site.width);
             let owners = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, prompt.copies()));
@@ -158,16 +157,8 @@ impl Runner<'_> {
     fn of_cross(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
-        let encoded = encode(
-            self.gpu,
-            self.base,
-            self.precision,
-            &self.text,
-            &Updates::new(),
-            &Layout::default(),
-            &prompts,
-            tokens,
-        )?;
+        let encoded =
+            encode(self.gpu, self.base, self.precision, &self.text, &Updates::new(), &Layout::default(), &prompts, tokens)?;
         let width = self.base.text.hidden_size;
         let of_site = |site: &super::groups::Site| {
             let number = self.base.attentions.iter().position(|a| site.name.starts_with(&format!("{}.", a.name))).unwrap_or(0);
@@ -195,8 +186,7 @@ impl Runner<'_> {
     ) -> Result<Vec<Statistics>> {
         let none = Updates::new();
         let runs = subject.sampled.len() * subject.seeds as usize;
-        let mut sampler =
-            spatial::Sampler::new(self, layout, subject.unet.unwrap_or(&none), settings.size, subject.steps)?;
+        let mut sampler = spatial::Sampler::new(self, layout, subject.unet.unwrap_or(&none), settings.size, subject.steps)?;
         let mut done = 0;
         for prompt in &subject.sampled {
             let bound = bind(self.base, subject.words, prompt)?;

@@ -196,13 +196,13 @@ fn like(values: &[f32], stored: &TensorView, shape: Vec<usize>, name: &str) -> R
     if values.iter().any(|v| !v.is_finite() || dtype == DType::F16 && v.abs() > f16::MAX.to_f32()) {
         return Err(Error::option(name, "the fused weights do not fit the model's precision"));
     }
-    TensorView::new(dtype, shape, bytes).ok_or_else(|| Error::option(name, "the fused weights have another size than the model's"))
+    TensorView::new(dtype, shape, bytes)
+        .ok_or_else(|| Error::option(name, "the fused weights have another size than the model's"))
 }
 
 /// Other folders of the model, such as vision towers, as they are; the safety checker is left out, as the method does.
 fn extras(checkpoint: &Checkpoint, inside: &Path) -> Result<()> {
-    const OURS: [&str; 7] =
-        ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor"];
+    const OURS: [&str; 7] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor"];
     if checkpoint.kind != Kind::DiffusersFolder {
         return Ok(());
     }

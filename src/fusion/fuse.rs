@@ -87,13 +87,8 @@ pub fn fuse(
         store.put_concept(member)?;
     }
     let recorded = Recorded::from(settings);
-    let runner = Runner {
-        gpu,
-        base: &base,
-        precision: settings.precision,
-        text: FusedWeights::default(),
-        unet: FusedWeights::default(),
-    };
+    let runner =
+        Runner { gpu, base: &base, precision: settings.precision, text: FusedWeights::default(), unet: FusedWeights::default() };
     let mut fusion = Fusion {
         runner,
         members: &members,
@@ -157,9 +152,9 @@ impl Fusion<'_, '_> {
         if last {
             let updates = self.members.iter().max_by_key(|member| member.unet.len()).map(|member| &member.unet);
             if let Some(updates) = updates {
-                let [device, sums] = spatial::planned_bytes(&self.runner, layout, updates, self.settings.size)?;
-                self.report.device_bytes = device;
-                self.report.statistics_bytes = sums + layout.sites.iter().map(|site| packed_bytes(site.width)).sum::<u64>();
+                self.report.device_bytes = spatial::planned_bytes(&self.runner, layout, updates, self.settings.size)?;
+                let on_device = spatial::device_bytes(layout, self.runner.gpu.max_binding());
+                self.report.statistics_bytes = on_device + spatial::host_bytes(layout);
             }
         }
         let members = self.members;
@@ -270,14 +265,15 @@ impl Fusion<'_, '_> {
         sha.update(&self.earlier);
         sha.update(hash_of(&path)?);
         self.earlier = hex(&sha.finalize());
-        self.report.stages.push(StageReport { stage, ridge, sites, stale, seconds: [taken.as_secs_f64(), solving.as_secs_f64()] });
+        self.report.stages.push(StageReport {
+            stage,
+            ridge,
+            sites,
+            stale,
+            seconds: [taken.as_secs_f64(), solving.as_secs_f64()],
+        });
         Ok(())
     }
-}
-
-/// Sums of one site on the host.
-fn packed_bytes(width: usize) -> u64 {
-    super::statistics::triangle(width) as u64 * 8
 }
 
 /// Published iterations differ by stage.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Tensor};
 use crate::models::clip_text;
+use crate::models::config::UNetConfig;
 use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers, LowRank, Tap};
 
@@ -75,7 +76,8 @@ impl Layout {
                 let shape = *wanted.entry(layer.clone()).or_insert_with(|| channels(update));
                 if shape != channels(update) {
                     let (into, out) = channels(update);
-                    let problem = format!("its update of `{layer}` is for {into} to {out} channels, another concept's for {shape:?}");
+                    let problem =
+                        format!("its update of `{layer}` is for {into} to {out} channels, another concept's for {shape:?}");
                     return Err(Error::concept(&member.name, problem));
                 }
             }
@@ -93,11 +95,14 @@ impl Layout {
             };
             let name = members.iter().find(has).map_or("", |member| &member.name);
             match found.get(layer.as_str()) {
-                None => return Err(Error::concept(name, format!("it changes `{layer}`, which is no linear layer of the model's"))),
+                None => {
+                    return Err(Error::concept(name, format!("it changes `{layer}`, which is no linear layer of the model's")));
+                }
                 Some(&shape) if shape != (into, out) => {
                     let (expected_in, expected_out) = shape;
-                    let problem =
-                        format!("its update of `{layer}` is for {into} to {out} channels, the model has {expected_in} to {expected_out}");
+                    let problem = format!(
+                        "its update of `{layer}` is for {into} to {out} channels, the model has {expected_in} to {expected_out}"
+                    );
                     return Err(Error::concept(name, problem));
                 }
                 Some(_) => {}
@@ -149,23 +154,30 @@ fn built(stage: Stage, base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -
         _ => {
             // Small, but with every layer.
             let size = 1 << base.unet.down.len().min(8);
-            let inputs = unet_inputs(&mut graph, base, [size, size], 1);
+            let inputs = unet_inputs(&mut graph, &base.unet, [size, size], 1);
             let mut layers = Layers::new(&mut graph);
             layers.tap(wanted.keys().cloned());
-            inputs.build(&mut layers, base)?;
+            inputs.build(&mut layers, &base.unet)?;
             layers.taps().to_vec()
         }
     };
-    let mut sites: Vec<(Tensor, Site)> = Vec::new();
-    for tap in taps {
-        let (width, out) = (graph.shape(tap.input).channels(), graph.shape(tap.output).channels());
-        let layer = Layer { name: tap.layer.clone(), out };
-        match sites.iter_mut().find(|(input, _)| *input == tap.input) {
-            Some((_, site)) => site.layers.push(layer),
-            None => sites.push((tap.input, Site { name: tap.layer, width, layers: vec![layer] })),
+    Ok(Layout::tapped(&graph, taps))
+}
+
+impl Layout {
+    /// Tapped layers, by what they read.
+    pub fn tapped(graph: &Graph, taps: Vec<Tap>) -> Layout {
+        let mut sites: Vec<(Tensor, Site)> = Vec::new();
+        for tap in taps {
+            let (width, out) = (graph.shape(tap.input).channels(), graph.shape(tap.output).channels());
+            let layer = Layer { name: tap.layer.clone(), out };
+            match sites.iter_mut().find(|(input, _)| *input == tap.input) {
+                Some((_, site)) => site.layers.push(layer),
+                None => sites.push((tap.input, Site { name: tap.layer, width, layers: vec![layer] })),
+            }
         }
+        Layout { sites: sites.into_iter().map(|(_, site)| site).collect() }
     }
-    Ok(Layout { sites: sites.into_iter().map(|(_, site)| site).collect() })
 }
 
 /// Inputs of one UNet pass.
@@ -176,8 +188,7 @@ pub(super) struct UNetGraph {
     guidance: Option<Tensor>,
 }
 
-pub(super) fn unet_inputs(graph: &mut Graph, base: &Base, [height, width]: [usize; 2], tokens: usize) -> UNetGraph {
-    let config = &base.unet;
+pub(super) fn unet_inputs(graph: &mut Graph, config: &UNetConfig, [height, width]: [usize; 2], tokens: usize) -> UNetGraph {
     let pair = |graph: &mut Graph, i: usize, channels: usize| {
         let shape = [1, tokens, channels];
         (graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape))
@@ -185,13 +196,13 @@ pub(super) fn unet_inputs(graph: &mut Graph, base: &Base, [height, width]: [usiz
     UNetGraph {
         sample: graph.input("sample", [1, height, width, config.in_channels]),
         time: graph.input("time", [1, config.block_out_channels[0]]),
-        pairs: base.attentions.iter().enumerate().map(|(i, a)| pair(graph, i, a.channels)).collect(),
+        pairs: unet::cross_attentions(config).iter().enumerate().map(|(i, a)| pair(graph, i, a.channels)).collect(),
         guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [1, channels])),
     }
 }
 
 impl UNetGraph {
-    pub fn build(&self, layers: &mut Layers, base: &Base) -> Result<Tensor> {
+    pub fn build(&self, layers: &mut Layers, config: &UNetConfig) -> Result<Tensor> {
         let inputs = UNetInputs {
             sample: self.sample,
             time: self.time,
@@ -200,7 +211,7 @@ impl UNetGraph {
             class: None,
             residuals: Residuals::default(),
         };
-        Ok(unet::unet(layers, &base.unet, &inputs)?.sample)
+        Ok(unet::unet(layers, config, &inputs)?.sample)
     }
 }
 

@@ -127,12 +127,13 @@ mod tests {
         };
         let file = folder.path().join("a.pth");
         let expected = Listed { path: file.clone(), unet: 0.7, text: 1.0, prompt: Some("<a1> <a2>".into()) };
-        let published =
-            r#"[{"lora_path": "a.pth", "unet_alpha": 0.7, "text_encoder_alpha": 1.0, "concept_name": "<a1> <a2>"}]"#;
+        let published = r#"[{"lora_path": "a.pth", "unet_alpha": 0.7, "text_encoder_alpha": 1.0, "concept_name": "<a1> <a2>"}]"#;
         assert_eq!(at("a.json", published).unwrap(), [expected.clone()]);
         let toml = "[[concept]]\npath = \"a.pth\"\nunet = 0.7\nprompt = \"<a1> <a2>\"\n";
         assert_eq!(at("a.toml", toml).unwrap(), [expected]);
-        for (name, wrong) in [("b.json", "[]"), ("c.json", r#"[{"path": "a", "scale": 1}]"#), ("d.toml", "x = 1"), ("e.json", "[{}]")] {
+        for (name, wrong) in
+            [("b.json", "[]"), ("c.json", r#"[{"path": "a", "scale": 1}]"#), ("d.toml", "x = 1"), ("e.json", "[{}]")]
+        {
             assert!(at(name, wrong).is_err(), "{wrong}");
         }
     }

@@ -91,7 +91,10 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
     for word in &concept.words {
         if word.width() != base.text.hidden_size {
             let (found, expected) = (word.width(), base.text.hidden_size);
-            return Err(refuse(format!("its word {} has embeddings of width {found}, the text encoder is {expected} wide", word.text)));
+            return Err(refuse(format!(
+                "its word {} has embeddings of width {found}, the text encoder is {expected} wide",
+                word.text
+            )));
         }
         if word.layers() != layers && word.layers() != 1 {
             let found = word.layers();
@@ -201,11 +204,14 @@ pub(super) fn hash_of(path: &Path) -> Result<String> {
 
 /// Refuses (or renames) words that the model's vocabulary or another concept has.
 fn clash(members: &[Member], next: &mut Member, base: &Base, rename: bool) -> Result<()> {
+    let there = base.checkpoint.concepts.as_ref().and_then(|words| words.as_object());
+    let fused = |word: &str| there.is_some_and(|words| words.keys().any(|known| known.eq_ignore_ascii_case(word)));
     let taken = |word: &str| {
         let lower = word.to_lowercase();
         let other = members.iter().find(|m| m.words.iter().any(|w| w.text.to_lowercase() == lower));
         match other {
             Some(other) => Some(format!("concept `{}`", other.name)),
+            None if fused(word) => Some("the model's, which is a fused one".to_string()),
             None => base.tokenizer.token_id(word).map(|_| "the model's vocabulary".to_string()),
         }
     };

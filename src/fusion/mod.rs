@@ -27,3 +27,4 @@ pub use members::Entry;
 pub use previous::Previous;
 pub use report::{ConceptReport, Report, Residual, SiteReport, StageReport, markdown};
 pub use settings::{PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
+pub use spatial::Recording;

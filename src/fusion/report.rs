@@ -113,9 +113,7 @@ impl StageReport {
             (wanted > 0.0).then(|| (missed / wanted).sqrt())
         };
         let count = self.sites.iter().flat_map(|site| &site.measures.layers).map(|layer| layer.energies.len()).max().unwrap_or(0);
-        (0..count)
-            .map(|i| Some(Residual { fused: sum(&|s| &s.measures, i)?, averaged: sum(&|s| &s.averaged, i)? }))
-            .collect()
+        (0..count).map(|i| Some(Residual { fused: sum(&|s| &s.measures, i)?, averaged: sum(&|s| &s.averaged, i)? })).collect()
     }
 
     /// What ordinary prompts lose, in parts of what the concepts' own changes would do to them: the mean over the layers.
@@ -221,7 +219,9 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
             condition = condition.max(found.condition);
         }
         if condition > 0.0 {
-            line(format!("\nLeast effective rank of a layer's inputs {rank:.1}, worst condition number with the ridge {condition:.1e}."));
+            line(format!(
+                "\nLeast effective rank of a layer's inputs {rank:.1}, worst condition number with the ridge {condition:.1e}."
+            ));
         }
     }
     text

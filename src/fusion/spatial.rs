@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::diffusion::random::{BatchNoise, RngKind};
 use crate::diffusion::sampler::{self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind};
-use crate::graph::{Array, Graph, Program, Tensor, Weights};
+use crate::graph::{Array, Graph, Node, Origin, Plan, Program, Tensor, Weights};
+use crate::models::config::UNetConfig;
 use crate::models::source::ComponentSource;
 use crate::models::unet;
 use crate::nn::{Layers, sinusoids};
@@ -13,7 +14,7 @@ use super::base::{Base, Source};
 use super::collect::Runner;
 use super::groups::{Layout, low_rank, ranks, unet_inputs};
 use super::members::Updates;
-use super::statistics::Statistics;
+use super::statistics::{Statistics, triangle};
 use super::{Error, Result};
 
 /// A UNet pass that also adds up its layers' inputs, and the sampler that it stands in.
@@ -28,6 +29,9 @@ pub(super) struct Sampler {
     passes: u64,
 }
 
+/// What the graph's inputs that hold sums begin with.
+const SUMS: &str = "sums.";
+
 enum Place {
     /// The graph input that holds the sums, and inputs in each pass.
     Device { name: String, rows: u64 },
@@ -36,20 +40,14 @@ enum Place {
 }
 
 impl Sampler {
-    pub fn new(
-        runner: &Runner,
-        layout: &Layout,
-        updates: &Updates,
-        size: Option<[usize; 2]>,
-        steps: usize,
-    ) -> Result<Sampler> {
+    pub fn new(runner: &Runner, layout: &Layout, updates: &Updates, size: Option<[usize; 2]>, steps: usize) -> Result<Sampler> {
         let base = runner.base;
         let size = size.unwrap_or_else(|| latent_size(base));
         let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
         let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision);
         let mut graph = Graph::new();
         let tokens = base.tokenizer.max_length();
-        let (outputs, sites) = build(&mut graph, base, layout, updates, size, tokens, runner.gpu.max_binding())?;
+        let (outputs, sites) = build(&mut graph, &base.unet, layout, updates, size, tokens, runner.gpu.max_binding())?;
         let program = Program::new(&weights, &graph, &outputs)?;
         let plan = sampler::plan(SamplerKind::Dpmpp2m, &base.scheduler, &PlanOptions::new(steps))?;
         Ok(Sampler { program, weights, plan, size, channels: base.unet.in_channels, sites, passes: 0 })
@@ -113,7 +111,10 @@ impl Sampler {
         }
         progress(self.plan.steps.len(), self.plan.steps.len());
         if state[0].iter().any(|v| !v.is_finite()) {
-            return Err(Error::option("sampling", "the latents have values that are no numbers; use f32 weights or smaller scales"));
+            return Err(Error::option(
+                "sampling",
+                "the latents have values that are no numbers; use f32 weights or smaller scales",
+            ));
         }
         Ok(())
     }
@@ -124,7 +125,7 @@ impl Sampler {
         let read = |(place, site): (Place, &super::groups::Site)| match place {
             Place::Host { statistics, .. } => Ok(statistics),
             Place::Device { name, rows } => {
-                let mut statistics = Statistics::from_sums(site.width, 0, vec![0.0; super::statistics::triangle(site.width)]);
+                let mut statistics = Statistics::from_sums(site.width, 0, vec![0.0; triangle(site.width)]);
                 statistics.push_planes(program.state(&name)?.values(), rows * passes);
                 Ok(statistics)
             }
@@ -136,17 +137,17 @@ impl Sampler {
 /// The pass's outputs (the prediction first) and where each site's inputs go.
 fn build(
     graph: &mut Graph,
-    base: &Base,
+    config: &UNetConfig,
     layout: &Layout,
     updates: &Updates,
     size: [usize; 2],
     tokens: usize,
     max_binding: u64,
 ) -> Result<(Vec<Tensor>, Vec<Place>)> {
-    let inputs = unet_inputs(graph, base, size, tokens);
+    let inputs = unet_inputs(graph, config, size, tokens);
     let mut layers = Layers::with_low_rank(graph, vec![low_rank(ranks(updates))]);
     layers.tap(layout.names());
-    let prediction = inputs.build(&mut layers, base)?;
+    let prediction = inputs.build(&mut layers, config)?;
     let taps = layers.taps().to_vec();
     let mut outputs = vec![prediction];
     let mut places = Vec::new();
@@ -158,7 +159,7 @@ fn build(
             places.push(Place::Host { output: outputs.len() - 1, statistics: Statistics::new(n) });
             continue;
         }
-        let name = format!("sums.{}", site.name);
+        let name = format!("{SUMS}{}", site.name);
         let sums = graph.input(name.clone(), [2, n, n]);
         let added = graph.outer_sums(sums, input)?;
         graph.assign(sums, added)?;
@@ -178,23 +179,65 @@ fn channels_last(planes: &[f32], pixels: usize) -> Vec<f32> {
     (0..pixels).flat_map(|pixel| planes.iter().skip(pixel).step_by(pixels).copied()).collect()
 }
 
-/// Bytes on the device while a concept of these updates is sampled: weights, activations and inputs, and of them the sums.
-pub(super) fn planned_bytes(runner: &Runner, layout: &Layout, updates: &Updates, size: Option<[usize; 2]>) -> Result<[u64; 2]> {
-    use crate::graph::{Origin, Plan};
+/// Bytes on the device while a concept of these updates is sampled: weights, activations and inputs without the sums.
+pub(super) fn planned_bytes(runner: &Runner, layout: &Layout, updates: &Updates, size: Option<[usize; 2]>) -> Result<u64> {
     let base = runner.base;
     let size = size.unwrap_or_else(|| latent_size(base));
     let mut graph = Graph::new();
     let tokens = base.tokenizer.max_length();
-    let (outputs, _) = build(&mut graph, base, layout, updates, size, tokens, runner.gpu.max_binding())?;
+    let (outputs, _) = build(&mut graph, &base.unet, layout, updates, size, tokens, runner.gpu.max_binding())?;
     let plan = Plan::new(&graph, &outputs, &Program::traits(runner.gpu));
     let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
     let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision).planned_bytes(&graph, &plan)?;
-    let bytes = |sums: bool| -> u64 {
-        let of = |node: &crate::graph::Node| match &node.origin {
-            Origin::Input { name } if name.starts_with("sums.") == sums => node.shape.elements() as u64 * 4,
-            _ => 0,
-        };
-        graph.nodes().iter().map(of).sum()
+    Ok(weights + plan.activation_bytes() + input_bytes(&graph, |name| !name.starts_with(SUMS)))
+}
+
+fn input_bytes(graph: &Graph, counts: impl Fn(&str) -> bool) -> u64 {
+    let of = |node: &Node| match &node.origin {
+        Origin::Input { name } if counts(name) => node.shape.elements() as u64 * 4,
+        _ => 0,
     };
-    Ok([weights + plan.activation_bytes() + bytes(false), bytes(true)])
+    graph.nodes().iter().map(of).sum()
+}
+
+/// A pass of the UNet that adds up the inputs of `layers`, as fusion runs it: what it will cost, without a model.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    pub graph: Graph,
+    pub outputs: Vec<Tensor>,
+    /// Bytes of the sums on the device.
+    pub device_bytes: u64,
+    /// Bytes of the sums on the host, where they wait for their file.
+    pub host_bytes: u64,
+}
+
+impl Recording {
+    /// For latents of `size` and prompts of `tokens`; sums that no binding of `max_binding` bytes holds are made on the host.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built.
+    pub fn of(config: &UNetConfig, layers: &[String], size: [usize; 2], tokens: usize, max_binding: u64) -> Result<Recording> {
+        let mut graph = Graph::new();
+        let inputs = unet_inputs(&mut graph, config, size, tokens);
+        let mut building = Layers::new(&mut graph);
+        building.tap(layers.iter().cloned());
+        inputs.build(&mut building, config)?;
+        let taps = building.taps().to_vec();
+        let layout = Layout::tapped(&graph, taps);
+        let mut graph = Graph::new();
+        let (outputs, _) = build(&mut graph, config, &layout, &Updates::new(), size, tokens, max_binding)?;
+        let device_bytes = input_bytes(&graph, |name| name.starts_with(SUMS));
+        Ok(Recording { graph, outputs, device_bytes, host_bytes: host_bytes(&layout) })
+    }
+}
+
+/// Bytes of a concept's sums on the host.
+pub(super) fn host_bytes(layout: &Layout) -> u64 {
+    layout.sites.iter().map(|site| triangle(site.width) as u64 * 8).sum()
+}
+
+/// Bytes of a concept's sums on the device.
+pub(super) fn device_bytes(layout: &Layout, max_binding: u64) -> u64 {
+    let planes = layout.sites.iter().map(|site| (8 * site.width * site.width) as u64);
+    planes.filter(|bytes| *bytes <= max_binding).sum()
 }

@@ -97,7 +97,8 @@ impl Store {
                 bytes.push((format!("{}.sums", site.name), DType::F64, vec![sums.len()], data));
             }
         }
-        let view = |(name, dtype, shape, data): (String, DType, Vec<usize>, Vec<u8>)| Some((name, TensorView::new(dtype, shape, data)?));
+        let view =
+            |(name, dtype, shape, data): (String, DType, Vec<usize>, Vec<u8>)| Some((name, TensorView::new(dtype, shape, data)?));
         let tensors: Vec<(String, TensorView)> = bytes.into_iter().filter_map(view).collect();
         let json = |value: serde_json::Result<String>| value.map_err(|e| Error::file(&self.folder, e.to_string()));
         let metadata = BTreeMap::from([

@@ -95,8 +95,16 @@ fn lower_steps(
         };
         let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
         let in_place = matches!(plan.place(step.output), Some(Place::InPlace(_)));
-        let mut lowering =
-            Lowering { graph, step, preferences, locate: &locate, scratch, in_place, commands: &mut commands, lacks_kernel: false };
+        let mut lowering = Lowering {
+            graph,
+            step,
+            preferences,
+            locate: &locate,
+            scratch,
+            in_place,
+            commands: &mut commands,
+            lacks_kernel: false,
+        };
         step.operation.lower(&mut lowering);
         if lowering.lacks_kernel {
             return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });

@@ -15,9 +15,7 @@ pub struct Exact {
 /// Solves at `ridge`, a part of the mean diagonal; 0 gives the answer of least norm.
 pub(super) fn solve(gathered: &Gathered, ridge: f64) -> Result<Solution> {
     let sums = Sums::of(gathered, ridge == 0.0)?;
-    let inverse = sums
-        .inverse(ridge * gathered.mean_diagonal)
-        .ok_or_else(|| singular(&gathered.name, gathered.width, ridge))?;
+    let inverse = sums.inverse(ridge * gathered.mean_diagonal).ok_or_else(|| singular(&gathered.name, gathered.width, ridge))?;
     let changes = gathered.targets.iter().map(|target| change(target, &inverse)).collect();
     Ok(Solution { changes, conditioning: Some(inverse.conditioning(gathered.width)) })
 }

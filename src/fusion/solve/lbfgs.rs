@@ -207,7 +207,9 @@ mod tests {
 
     #[test]
     fn steps_satisfy_the_strong_wolfe_conditions() {
-        for (slope, curvature, first) in [(-1.0, 1.0, 1.0), (-1.0, 1e-3, 1.0), (-1e-3, 1e3, 1.0), (-5.0, 0.2, 0.01), (-2.0, 40.0, 1.0)] {
+        for (slope, curvature, first) in
+            [(-1.0, 1.0, 1.0), (-1.0, 1e-3, 1.0), (-1e-3, 1e3, 1.0), (-5.0, 0.2, 0.01), (-2.0, 40.0, 1.0)]
+        {
             let line = Line { loss: 3.0, slope, curvature };
             let (t, trials) = line.search(first, 1.0);
             let point = line.point(t);
