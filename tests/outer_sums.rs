@@ -64,7 +64,7 @@ fn sums_of_all_shapes() {
             let found = whole(&program.output(0).unwrap());
             let most = expected.iter().fold(0.0f64, |most, v| most.max(v.abs()));
             for (at, (e, f)) in expected.iter().zip(&found).enumerate() {
-                assert!((e - f).abs() <= 3e-7 * most, "{batch}x{rows}x{n}, staged {staged}: element {at} is {f} instead of {e}");
+                assert!((e - f).abs() <= 1e-6 * most, "{batch}x{rows}x{n}, staged {staged}: element {at} is {f} instead of {e}");
             }
             // What the caller gave is unchanged where the sums go elsewhere.
             assert_eq!(program.state("sums").unwrap(), inputs["sums"]);

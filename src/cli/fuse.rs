@@ -1,5 +1,6 @@
 //! `mos fuse`
 mod arguments;
+mod sheet;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -30,6 +31,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let settings = arguments.settings(factor(&checkpoint))?;
     let gpu = global.open()?;
     progress.aside(|| terminal.detail(format!("adapter: {}", gpu.name())));
+    let entries = if arguments.sheet { concepts.clone() } else { Vec::new() };
     let order = Order {
         concepts,
         out: output(arguments)?,
@@ -47,10 +49,17 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         }
         progress.show(if at.subject.is_empty() { "solve" } else { at.stage.name() }, at.done, at.of);
     })?;
-    drop(progress);
     if let Some(path) = &fused.path {
-        write_report(path, &fused.report)?;
+        let mut pictures = Vec::new();
+        if arguments.sheet {
+            let sheet = sheet::draw(&gpu, &checkpoint, path, &fused.report.concepts, &entries, &settings, &mut progress)?;
+            let file = report_folder(path)?.join("sheet.png");
+            sheet.save(&file, None)?;
+            pictures.push(("Own file, fused, averaged, with the same seed".to_string(), "sheet.png".to_string()));
+        }
+        write_report(path, &fused.report, &pictures)?;
     }
+    drop(progress);
     if arguments.json {
         terminal.print_json(&Printed {
             path: fused.path.as_deref(),
@@ -187,15 +196,21 @@ fn lines(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// `report/` in the fused model: figures as Markdown and JSON.
-fn write_report(model: &Path, report: &fusion::Report) -> Result<()> {
+/// `report/` in the fused model.
+fn report_folder(model: &Path) -> Result<PathBuf> {
     let folder = model.join("report");
-    let unwritable = |path: &Path, source| files::Unwritable { path: path.to_path_buf(), source };
-    std::fs::create_dir_all(&folder).map_err(|e| unwritable(&folder, e))?;
+    std::fs::create_dir_all(&folder).map_err(|source| files::Unwritable { path: folder.clone(), source })?;
+    Ok(folder)
+}
+
+/// Figures as Markdown and JSON.
+fn write_report(model: &Path, report: &fusion::Report, pictures: &[(String, String)]) -> Result<()> {
+    let folder = report_folder(model)?;
     let json = serde_json::to_string_pretty(report)?;
-    for (name, text) in [("report.md", fusion::markdown(report, &[])), ("report.json", json)] {
+    for (name, text) in [("report.md", fusion::markdown(report, pictures)), ("report.json", json)] {
         let path = folder.join(name);
-        mixofshow::output::write(&path, |out| out.write_all(text.as_bytes())).map_err(|e| unwritable(&path, e))?;
+        let written = mixofshow::output::write(&path, |out| out.write_all(text.as_bytes()));
+        written.map_err(|source| files::Unwritable { path, source })?;
     }
     Ok(())
 }
@@ -220,9 +235,12 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
             stage.seconds[1],
         ));
         if !stage.stale.is_empty() {
+            let moved = report.stages.iter().flat_map(|stage| &stage.moved).map(|(_, moved)| *moved).fold(0.0, f64::max);
             terminal.warning(format!(
-                "inputs of {} were recorded when earlier stages had fused other concepts; --refresh records them anew",
-                stage.stale.join(", ")
+                "inputs of {} were recorded when other concepts were fused; what the UNet reads of their prompts has moved by up to \
+                 {:.2} % since; --refresh records them anew",
+                stage.stale.join(", "),
+                moved * 100.0
             ));
         }
     }

@@ -141,7 +141,7 @@ impl Runner<'_> {
         let tokens = subject.tokens(&prompts);
         let none = Updates::new();
         let updates = subject.text.unwrap_or(&none);
-        let encoded = encode(self.gpu, self.base, self.precision, &FusedWeights::default(), updates, layout, &prompts, tokens)?;
+        let encoded = encode(self, &FusedWeights::default(), updates, layout, &prompts, tokens)?;
         let of_site = |(site, rows): (&super::groups::Site, Vec<Vec<f32>>)| {
             let mut statistics = Statistics::new(site.width);
             let owners = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, prompt.copies()));
@@ -157,8 +157,7 @@ impl Runner<'_> {
     fn of_cross(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
-        let encoded =
-            encode(self.gpu, self.base, self.precision, &self.text, &Updates::new(), &Layout::default(), &prompts, tokens)?;
+        let encoded = encode(self, &self.text, &Updates::new(), &Layout::default(), &prompts, tokens)?;
         let width = self.base.text.hidden_size;
         let of_site = |site: &super::groups::Site| {
             let number = self.base.attentions.iter().position(|a| site.name.starts_with(&format!("{}.", a.name))).unwrap_or(0);
@@ -191,16 +190,7 @@ impl Runner<'_> {
         for prompt in &subject.sampled {
             let bound = bind(self.base, subject.words, prompt)?;
             let tokens = bound.ids.len();
-            let encoded = encode(
-                self.gpu,
-                self.base,
-                self.precision,
-                &self.text,
-                &Updates::new(),
-                &Layout::default(),
-                std::slice::from_ref(&bound),
-                tokens,
-            )?;
+            let encoded = encode(self, &self.text, &Updates::new(), &Layout::default(), std::slice::from_ref(&bound), tokens)?;
             sampler.set_prompt(self, &encoded.rows, tokens)?;
             for seed in 0..subject.seeds {
                 let mut step = |now: usize, of: usize| progress(done * of + now, runs * of);

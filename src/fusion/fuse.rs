@@ -1,7 +1,7 @@
 //! The fusion, stage by stage.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use super::members::{self, Entry, Member, hash_of, hex};
 use super::report::{Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
 use super::solve::{self, Change, Measures, RidgeChoice, Solver};
-use super::store::{Found, Origin, SiteGroup, Store};
+use super::store::{self, Found, Origin, SiteGroup, Store};
 use super::{Error, Result, folder, spatial};
 
 /// What is asked for besides [`Settings`].
@@ -100,6 +100,7 @@ pub fn fuse(
         part: order.part.filter(|_| order.out.is_none()),
         accept_stale: order.accept_stale,
         only_statistics: order.out.is_none(),
+        moved: Vec::new(),
         report: Report::new(&base, &members, settings),
         progress,
     };
@@ -141,6 +142,8 @@ struct Fusion<'a, 'p> {
     part: Option<(usize, usize)>,
     accept_stale: bool,
     only_statistics: bool,
+    /// Of the stage under way: how far inputs are from those of another fusion.
+    moved: Vec<(String, f64)>,
     report: Report,
     progress: &'p mut dyn FnMut(Progress),
 }
@@ -148,6 +151,9 @@ struct Fusion<'a, 'p> {
 impl Fusion<'_, '_> {
     fn stage(&mut self, stage: Stage, layout: &Layout) -> Result<()> {
         let start = Instant::now();
+        if self.settings.solver == Solver::Average {
+            return self.solve(stage, layout, &[], &[None, None], Vec::new(), start.elapsed());
+        }
         let last = stage == Stage::Spatial;
         if last {
             let updates = self.members.iter().max_by_key(|member| member.unet.len()).map(|member| &member.unet);
@@ -190,12 +196,18 @@ impl Fusion<'_, '_> {
         let origin = Origin::new(stage, subject, self.runner.base.hash, self.recorded.clone(), &self.earlier);
         // What is quickly taken is not worth being stale.
         let accept_stale = self.accept_stale && stage == Stage::Spatial;
-        if let Some(found) = self.store.find(&origin, layout)?.filter(|found| !found.stale || accept_stale) {
-            return Ok(found);
-        }
+        let before = self.store.find(&origin, layout);
+        let before = match before {
+            Some(found) if !found.stale || accept_stale => return Ok(found),
+            other => other,
+        };
         let progress = &mut *self.progress;
         let mut tell = |done, of| progress(Progress { stage, subject: &subject.name, done, of });
         let statistics = self.runner.collect(stage, layout, subject, self.settings, &mut tell)?;
+        if let Some(before) = before {
+            let moved = store::moved(&before.file, layout, &statistics);
+            self.moved.extend(moved.map(|moved| (subject.name.clone(), moved)));
+        }
         Ok(Found { file: self.store.put(&origin, layout, &statistics)?, stale: false })
     }
 
@@ -231,7 +243,7 @@ impl Fusion<'_, '_> {
             Stage::Text => &self.runner.base.checkpoint.text_encoder,
             _ => &self.runner.base.checkpoint.unet,
         };
-        let mut fused: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+        let mut fused: Vec<(String, TensorView)> = Vec::new();
         let mut sites = Vec::new();
         for (done, group) in groups.iter().enumerate() {
             (self.progress)(Progress { stage, subject: "", done, of: groups.len() });
@@ -245,18 +257,20 @@ impl Fusion<'_, '_> {
                 let (shape, base) = base_weight(component, &name)?;
                 let norm = base.iter().map(|w| f64::from(*w) * f64::from(*w)).sum::<f64>().sqrt();
                 changes.push(solve::norm(change) / norm.max(f64::MIN_POSITIVE));
-                fused.push((name, shape, applied(&base, change)));
+                let view = TensorView::new(checkpoint::DType::F32, shape, applied(&base, change));
+                fused.extend(view.map(|view| (name, view)));
             }
             sites.push(SiteReport {
-                measures: Measures::of(group, &solution.changes)?,
-                averaged: Measures::of(group, &average.changes)?,
+                measures: measured(group, &solution.changes)?,
+                averaged: measured(group, &average.changes)?,
                 conditioning: solution.conditioning,
                 changes,
             });
         }
         (self.progress)(Progress { stage, subject: "", done: groups.len(), of: groups.len() });
         let path = self.working.join(format!("weights-{}.safetensors", stage.name()));
-        write_weights(&path, &fused)?;
+        checkpoint::write(&path, &fused, &BTreeMap::new())?;
+        drop(fused);
         match stage {
             Stage::Text => self.runner.text.add(&path)?,
             _ => self.runner.unet.add(&path)?,
@@ -265,8 +279,10 @@ impl Fusion<'_, '_> {
         sha.update(&self.earlier);
         sha.update(hash_of(&path)?);
         self.earlier = hex(&sha.finalize());
+        let moved = std::mem::take(&mut self.moved);
         self.report.stages.push(StageReport {
             stage,
+            moved,
             ridge,
             sites,
             stale,
@@ -274,6 +290,11 @@ impl Fusion<'_, '_> {
         });
         Ok(())
     }
+}
+
+/// Nothing where no statistics were taken.
+fn measured(group: &SiteGroup, changes: &[Change]) -> Result<Measures> {
+    if group.files.is_empty() { Ok(Measures::default()) } else { Measures::of(group, changes) }
 }
 
 /// Published iterations differ by stage.
@@ -297,17 +318,10 @@ pub(super) fn base_weight(component: &checkpoint::Component, name: &str) -> Resu
     Ok((shape, values))
 }
 
-fn applied(base: &[f32], change: &Change) -> Vec<f32> {
+/// The base weight with a change, as the bytes of f32.
+fn applied(base: &[f32], change: &Change) -> Vec<u8> {
     let whole = change.whole();
     let columns = whole.ncols().max(1);
-    base.iter().enumerate().map(|(at, w)| (f64::from(*w) + whole[(at / columns, at % columns)]) as f32).collect()
-}
-
-fn write_weights(path: &Path, fused: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
-    let view = |(name, shape, values): &'_ (String, Vec<usize>, Vec<f32>)| -> Option<(String, TensorView<'static>)> {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Some((name.clone(), TensorView::new(checkpoint::DType::F32, shape.clone(), bytes)?))
-    };
-    let tensors: Vec<(String, TensorView)> = fused.iter().filter_map(view).collect();
-    Ok(checkpoint::write(path, &tensors, &BTreeMap::new())?)
+    let element = |(at, w): (usize, &f32)| (f64::from(*w) + whole[(at / columns, at % columns)]) as f32;
+    base.iter().enumerate().map(element).flat_map(f32::to_le_bytes).collect()
 }

@@ -128,7 +128,7 @@ mod tests {
         let file = folder.path().join("a.pth");
         let expected = Listed { path: file.clone(), unet: 0.7, text: 1.0, prompt: Some("<a1> <a2>".into()) };
         let published = r#"[{"lora_path": "a.pth", "unet_alpha": 0.7, "text_encoder_alpha": 1.0, "concept_name": "<a1> <a2>"}]"#;
-        assert_eq!(at("a.json", published).unwrap(), [expected.clone()]);
+        assert_eq!(at("a.json", published).unwrap(), std::slice::from_ref(&expected));
         let toml = "[[concept]]\npath = \"a.pth\"\nunet = 0.7\nprompt = \"<a1> <a2>\"\n";
         assert_eq!(at("a.toml", toml).unwrap(), [expected]);
         for (name, wrong) in

@@ -142,6 +142,9 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
 /// Of linear layers and 1x1 convolutions; others are counted.
 fn scaled(set: &LowRankSet, factor: f32, left_out: &mut usize) -> Result<Updates, String> {
     let scale = set.scale * factor;
+    if !scale.is_finite() {
+        return Err(format!("its scale {} times {factor} is not finite", set.scale));
+    }
     let mut updates = Updates::new();
     for (layer, update) in &set.layers {
         let (down, up) = (&update.down.shape, &update.up.shape);

@@ -45,6 +45,9 @@ pub struct StageReport {
     pub sites: Vec<SiteReport>,
     /// Concepts whose statistics were taken when earlier stages had fused something else.
     pub stale: Vec<String>,
+    /// Concepts whose inputs were recorded in another fusion too: how far they have moved since, in parts of their norm. Of the keys' and
+    /// values' stage it is what the UNet sees change.
+    pub moved: Vec<(String, f64)>,
     /// Taking statistics, and solving.
     pub seconds: [f64; 2],
 }

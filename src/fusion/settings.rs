@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::solve::{Exact, Solver};
+use super::solve::Solver;
 use crate::graph::Precision;
 
 /// Settings of a fusion; the defaults are the published ones but for the solver.
@@ -41,7 +41,7 @@ pub const PUBLISHED_ITERATIONS: [usize; 2] = [500, 50];
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            solver: Solver::Exact(Exact::default()),
+            solver: Solver::default(),
             prompts: PROMPTS.map(String::from).to_vec(),
             sampled: SAMPLED.map(String::from).to_vec(),
             steps: STEPS,

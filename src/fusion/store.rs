@@ -67,18 +67,12 @@ impl Store {
 
     /// The statistics of that origin, if they are there, whole and of `layout`'s shapes. With other settings, or of another model,
     /// they count as not there.
-    pub fn find(&self, origin: &Origin, layout: &Layout) -> Result<Option<Found>> {
-        let path = self.path(origin);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let file = TensorFile::open(&path)?;
-        let written = file.metadata().get(KEY).and_then(|text| serde_json::from_str::<Origin>(text).ok());
-        let Some(written) = written.filter(|written| written.is_like(origin)) else { return Ok(None) };
-        if layout.sites.iter().any(|site| read(&file, site).is_err()) {
-            return Ok(None);
-        }
-        Ok(Some(Found { stale: written.earlier != origin.earlier, file }))
+    pub fn find(&self, origin: &Origin, layout: &Layout) -> Option<Found> {
+        // What cannot be read (a copy that broke off) is taken again.
+        let file = TensorFile::open(&self.path(origin)).ok()?;
+        let written: Origin = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
+        let fits = written.is_like(origin) && layout.sites.iter().all(|site| read(&file, site).is_ok());
+        fits.then(|| Found { stale: written.earlier != origin.earlier, file })
     }
 
     /// Writes statistics, whole or not at all.
@@ -157,6 +151,24 @@ pub(super) fn read(file: &TensorFile, site: &Site) -> Result<Statistics> {
         return Err(bad("numbers that are not finite"));
     }
     Ok(statistics)
+}
+
+/// How far `now` is from the statistics in a file: the norm of the difference in parts of the norm. None where only sums are kept,
+/// or where there are more or fewer inputs than before.
+pub(super) fn moved(before: &TensorFile, layout: &Layout, now: &[Statistics]) -> Option<f64> {
+    let (mut difference, mut norm) = (0.0, 0.0);
+    for (site, now) in layout.sites.iter().zip(now) {
+        let before = read(before, site).ok()?;
+        let (before, now) = (before.samples()?, now.samples()?);
+        if before.len() != now.len() {
+            return None;
+        }
+        for (a, b) in before.iter().zip(now) {
+            difference += f64::from(a - b).powi(2);
+            norm += f64::from(*b).powi(2);
+        }
+    }
+    (norm > 0.0).then(|| (difference / norm).sqrt())
 }
 
 /// One site of a stage, with all concepts' statistics in their files.

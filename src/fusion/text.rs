@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::concept::Word;
-use crate::gpu::Gpu;
-use crate::graph::{Array, Graph, ParameterError, Precision, Program, Tensor, Weights};
+use crate::graph::{Array, Graph, ParameterError, Program, Tensor, Weights};
 use crate::models::clip_text;
 use crate::models::source::ComponentSource;
 use crate::nn::Layers;
 use crate::text::prompt::{self, PromptOptions, Syntax};
 
 use super::base::{Base, FusedWeights, Source};
+use super::collect::Runner;
 use super::groups::{Layout, low_rank, ranks};
 use super::members::Updates;
 use super::{Error, Result};
@@ -74,15 +74,14 @@ pub(super) struct Encoded {
 /// Runs the text encoder with `updates` on the first `tokens` positions of `prompts`, each as often as it has copies, and reads
 /// what `layout`'s layers read.
 pub(super) fn encode(
-    gpu: &Arc<Gpu>,
-    base: &Base,
-    precision: Precision,
+    runner: &Runner,
     fused: &FusedWeights,
     updates: &Updates,
     layout: &Layout,
     prompts: &[Bound],
     tokens: usize,
 ) -> Result<Encoded> {
+    let base = runner.base;
     let width = base.text.hidden_size;
     let source = Source::new(ComponentSource(base.checkpoint.text_encoder.clone()), fused, updates);
     let mut embedded = Vec::new();
@@ -96,7 +95,7 @@ pub(super) fn encode(
             rows += 1;
         }
     }
-    let weights = Weights::new(gpu, Arc::new(source), precision);
+    let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision);
     let mut graph = Graph::new();
     let x = graph.input("embedded", [rows, tokens, width]);
     let mut layers = Layers::with_low_rank(&mut graph, vec![low_rank(ranks(updates))]);

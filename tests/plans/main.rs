@@ -4,6 +4,7 @@ mod commands;
 #[path = "../common/dry.rs"]
 mod dry;
 mod full_size;
+mod fusion;
 #[path = "../common/hashed.rs"]
 mod hashed;
 mod memory;
@@ -64,9 +65,11 @@ fn graphs() -> Vec<Built> {
     for case in ["unet_sd1", "tiny_unet"].map(reference::Case::open) {
         all.push(published::controlled_unet(&case.name, case.config(), 2, 16, 16));
         all.push(published::sampling_step(&case.name, case.config(), 16, 16));
+        all.push(fusion::recorded_unet(&case.name, case.config(), [16, 16]));
     }
     all.push(published::controlled_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
     all.push(published::sampling_step("Stable Diffusion 1.5", &published::unet_1(), 64, 64));
+    all.push(fusion::recorded_unet("Stable Diffusion 1.5", &published::unet_1(), [64, 64]));
     all
 }
 

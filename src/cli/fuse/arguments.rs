@@ -54,6 +54,9 @@ pub struct Arguments {
     /// Number a word that two concepts have, instead of refusing it
     #[arg(long)]
     pub rename: bool,
+    /// Draw a sheet into the report: each concept from its own file, fused, and averaged
+    #[arg(long, conflicts_with = "statistics_only")]
+    pub sheet: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,

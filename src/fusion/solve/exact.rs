@@ -12,12 +12,22 @@ pub struct Exact {
     pub ridge: Option<f64>,
 }
 
-/// Solves at `ridge`, a part of the mean diagonal; 0 gives the answer of least norm.
+/// Solves at `ridge`, a part of the mean diagonal; 0 gives the answer of least norm. Where rounding has left sums that a Cholesky
+/// decomposition refuses, their eigenvalues are taken, negative ones as 0.
 pub(super) fn solve(gathered: &Gathered, ridge: f64) -> Result<Solution> {
+    let absolute = ridge * gathered.mean_diagonal;
     let sums = Sums::of(gathered, ridge == 0.0)?;
-    let inverse = sums.inverse(ridge * gathered.mean_diagonal).ok_or_else(|| singular(&gathered.name, gathered.width, ridge))?;
-    let changes = gathered.targets.iter().map(|target| change(target, &inverse)).collect();
-    Ok(Solution { changes, conditioning: Some(inverse.conditioning(gathered.width)) })
+    if let Some(inverse) = sums.inverse(absolute) {
+        return Ok(solution(gathered, &inverse));
+    }
+    let sums = Sums::of(gathered, true)?;
+    let inverse = sums.inverse(absolute).ok_or_else(|| singular(&gathered.name, gathered.width, ridge))?;
+    Ok(solution(gathered, &inverse))
+}
+
+fn solution(gathered: &Gathered, inverse: &Inverse) -> Solution {
+    let changes = gathered.targets.iter().map(|target| change(target, inverse)).collect();
+    Solution { changes, conditioning: Some(inverse.conditioning(gathered.width)) }
 }
 
 /// B (G + ridge)^-1, as narrow as B is.

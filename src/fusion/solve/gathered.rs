@@ -40,7 +40,7 @@ impl Gathered {
         let width = group.width();
         let [keep, held_out] = group.keep()?;
         let held_out = held_out.map(|statistics| statistics.moments());
-        let mut parts: Vec<(Vec<Mat<f64>>, Vec<Mat<f64>>, f64, f64)> = vec![Default::default(); group.layers().len()];
+        let mut parts = vec![Part::default(); group.layers().len()];
         let (mut trace, mut rows, mut weights) = (0.0, 0.0, 0.0);
         let mut sums = Sums::new(width);
         for (index, &weight) in group.weights().iter().enumerate() {
@@ -49,15 +49,15 @@ impl Gathered {
             trace += weight * statistics.trace();
             rows += weight * statistics.rows() as f64;
             weights += weight;
-            for (layer, (ups, downs, total, outside)) in parts.iter_mut().enumerate() {
+            for (layer, part) in parts.iter_mut().enumerate() {
                 let Some(change) = group.change(index, layer) else { continue };
                 let seen = moments.times(&change.down);
-                *total += weight * energy(&change.up, &(&seen * change.down.transpose()));
+                part.energy += weight * energy(&change.up, &(&seen * change.down.transpose()));
                 if let Some(held_out) = &held_out {
-                    *outside += weight * energy(&change.up, &held_out.quadratic(&change.down));
+                    part.held_out_energy += weight * energy(&change.up, &held_out.quadratic(&change.down));
                 }
-                downs.push(seen * faer::Scale(weight));
-                ups.push(change.up);
+                part.downs.push(seen * faer::Scale(weight));
+                part.ups.push(change.up);
             }
             sums.add(moments, weight);
         }
@@ -71,17 +71,26 @@ impl Gathered {
             }
             _ => None,
         };
-        let targets = group.layers().iter().zip(parts).map(|(layer, (ups, downs, energy, outside))| Target {
+        let targets = group.layers().iter().zip(parts).map(|(layer, part)| Target {
             layer: layer.clone(),
-            up: beside(&ups.iter().collect::<Vec<_>>(), layer.out),
-            down_gram: stack(&downs.iter().collect::<Vec<_>>(), width),
-            energy,
-            held_out_energy: outside / weights.max(f64::MIN_POSITIVE),
+            up: beside(&part.ups.iter().collect::<Vec<_>>(), layer.out),
+            down_gram: stack(&part.downs.iter().collect::<Vec<_>>(), width),
+            energy: part.energy,
+            held_out_energy: part.held_out_energy / weights.max(f64::MIN_POSITIVE),
         });
         let mean_diagonal = trace / width.max(1) as f64;
         let targets = targets.collect();
         Ok(Gathered { name: group.name().into(), width, inputs: sums.finish(), rows, mean_diagonal, targets, keep, held_out })
     }
+}
+
+/// A [`Target`] in the making.
+#[derive(Clone, Default)]
+struct Part {
+    ups: Vec<Mat<f64>>,
+    downs: Vec<Mat<f64>>,
+    energy: f64,
+    held_out_energy: f64,
 }
 
 /// Inputs added up: one above another while they are fewer than their width, as sums from then on.

@@ -25,8 +25,8 @@ pub(in crate::fusion) enum Inverse<'s> {
 
 impl Sums<'_> {
     /// Few inputs are decomposed as they are (thin SVD, which sees twice the digits that their sums keep); sums only where there is
-    /// no ridge, for then directions without inputs must be left out.
-    pub fn of(gathered: &Gathered, without_ridge: bool) -> Result<Sums<'_>> {
+    /// no ridge (`whole`), for then directions without inputs must be left out.
+    pub fn of(gathered: &Gathered, whole: bool) -> Result<Sums<'_>> {
         let failed = || singular(&gathered.name, gathered.width, 0.0);
         match &gathered.inputs {
             Moments::Samples(x) if x.nrows() == 0 => Ok(Sums::Spectrum(Mat::zeros(gathered.width, 0), Vec::new())),
@@ -35,7 +35,7 @@ impl Sums<'_> {
                 let squares = svd.S().column_vector().iter().map(|s| s * s).collect();
                 Ok(Sums::Spectrum(svd.V().to_owned(), squares))
             }
-            Moments::Gram(gram) if without_ridge => {
+            Moments::Gram(gram) if whole => {
                 let eigen = gram.self_adjoint_eigen(Side::Lower).map_err(|_| failed())?;
                 let values = eigen.S().column_vector().iter().map(|s| s.max(0.0)).collect();
                 Ok(Sums::Spectrum(eigen.U().to_owned(), values))

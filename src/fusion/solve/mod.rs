@@ -95,6 +95,12 @@ pub enum Solver {
     Average,
 }
 
+impl Default for Solver {
+    fn default() -> Self {
+        Solver::Exact(Exact::default())
+    }
+}
+
 /// What a solver found for a group.
 #[derive(Clone, Debug)]
 pub struct Solution {
