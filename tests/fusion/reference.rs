@@ -9,7 +9,7 @@ fn expected(layer: &str, key: &str) -> f64 {
 }
 
 /// As published: every layer's squared error is the reference's within 1 % (or both are as good as nothing). Where the solver was
-/// stopped on an ill-conditioned layer, the reference itself scatters by more when its inputs change by 3e-5: there, twice that.
+/// stopped on an ill-conditioned layer, the reference itself moves by more when its inputs change by 1e-5: there, three times that.
 #[test]
 fn the_published_solver_does_as_published() {
     let folder = tempfile::tempdir().unwrap();
@@ -25,7 +25,7 @@ fn the_published_solver_does_as_published() {
         let difference = (left - wanted_left).abs();
         let scatter = expected(layer, "scatter");
         close += usize::from(difference < 0.01 * wanted_left || difference < 1e-6 * before);
-        let allowed = (0.01f64).max(2.0 * scatter) * wanted_left;
+        let allowed = (0.01f64).max(3.0 * scatter) * wanted_left;
         assert!(difference < allowed || difference < 1e-6 * before, "{layer}: {left}, reference {wanted_left} +- {scatter:.1e}");
     }
     assert!(close * 10 >= found.len() * 8, "{close} of {} layers within 1 %", found.len());
