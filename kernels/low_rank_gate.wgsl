@@ -1,11 +1,14 @@
-// y[r, first + n] = factor * strength * mask[r] for n < rank: one update's columns of a gate, with what there is of the three.
-// strength [1], mask [rows], y [rows, channels]: only the columns are overwritten.
+// y[r, first + n] = factor * strength * mask[r % mask_rows] for n < rank: one update's columns of a gate, with what there is of the three.
+// strength [1], mask [mask_rows], y [rows, channels]: only the columns are overwritten.
 struct Sizes {
   rows: u32,
   channels: u32,
   first: u32,
   rank: u32,
   factor: f32,
+//% if mask
+  mask_rows: u32,
+//% endif
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -26,7 +29,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   v *= strength[0];
 //% endif
 //% if mask
-  v *= mask[row];
+  v *= mask[row % sizes.mask_rows];
 //% endif
   y[row * sizes.channels + sizes.first + i % sizes.rank] = v;
 }

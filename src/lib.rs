@@ -9,6 +9,7 @@ pub mod diffusion;
 pub mod fusion;
 pub mod gpu;
 pub mod graph;
+pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod output;

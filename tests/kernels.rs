@@ -1,100 +1,15 @@
 //! Every kernel against its operation's plain-Rust twin, over odd shapes, on whatever adapter is there.
 
 use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
 use mixofshow::graph::ops::{Function, GatePart};
-use mixofshow::graph::{
-    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Tensor, Weights,
-};
+use mixofshow::graph::{Array, Graph, Precision, Program, Weights};
 
-fn gpu() -> Arc<Gpu> {
-    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
-    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let schedule = std::env::var("MOS_TEST_SCHEDULE").ok().map(|name| match &*name {
-        "staged" => Schedule::Staged,
-        "many" => Schedule::Registers { many: true },
-        "few" => Schedule::Registers { many: false },
-        other => panic!("MOS_TEST_SCHEDULE is {other}: expected staged, many or few"),
-    });
-    let options = Options { selection, checked: true, floor: true, schedule };
-    GPU.get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
-}
+#[path = "common/device.rs"]
+mod device;
 
-/// Uniform in -1 .. 1, from a name and an index.
-fn noise(name: &str, index: usize) -> f32 {
-    let mut h = name.bytes().fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100000001b3));
-    h = h.wrapping_add(index as u64).wrapping_mul(0x9e3779b97f4a7c15);
-    h = (h ^ (h >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
-    h = (h ^ (h >> 27)).wrapping_mul(0x94d049bb133111eb);
-    ((h ^ (h >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-}
-
-/// Weights made up from their names; those whose name starts with "half" are stored as f16.
-struct MadeUp(HashMap<String, Vec<usize>>);
-
-impl ParameterSource for MadeUp {
-    fn info(&self, name: &str) -> Option<ParameterInfo> {
-        let stored = if name.starts_with("half") { StoredAs::F16 } else { StoredAs::F32 };
-        Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored })
-    }
-
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
-        for (value, index) in into.iter_mut().zip(range) {
-            *value = noise(name, index);
-            if name.starts_with("half") {
-                *value = (*value * 1024.0).round() / 1024.0;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Runs `graph` both ways and compares: relative to the largest magnitude of the expected values.
-fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
-    let mut inputs = HashMap::new();
-    let mut weights = HashMap::new();
-    for node in graph.nodes() {
-        match &node.origin {
-            Origin::Input { name } if node.element == Element::U32 => {
-                let ids = (0..node.shape.elements()).map(|i| ((noise(name, i) + 1.0) * 5.6) as u32).collect();
-                inputs.insert(name.clone(), Array::u32(node.shape.clone(), ids));
-            }
-            Origin::Input { name } => {
-                let offset = if name.starts_with("far") { 50.0 } else { 0.0 };
-                let values = (0..node.shape.elements()).map(|i| noise(name, i) * 2.0 + offset).collect();
-                inputs.insert(name.clone(), Array::f32(node.shape.clone(), values));
-            }
-            Origin::Parameter { name } => {
-                weights.insert(name.clone(), node.shape.to_vec());
-            }
-            Origin::Operation { .. } => {}
-        }
-    }
-    let source = Arc::new(MadeUp(weights));
-    let expected = graph.evaluate(outputs, &inputs, &*source).expect(what);
-    let weights = Weights::new(&gpu(), source, Precision::AsStored);
-    let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
-    for (name, array) in &inputs {
-        program.write(name, array).expect(what);
-    }
-    program.run();
-    for (index, expected) in expected.iter().enumerate() {
-        let found = program.output(index).unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert_eq!(found.shape, expected.shape, "{what}");
-        let scale = expected.values().iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-        let worst = expected.values().iter().zip(found.values()).enumerate().map(|(i, (e, f))| ((e - f).abs() / scale, i));
-        let (error, at) = worst.fold((0.0, 0), |a, b| if b.0 > a.0 || b.0.is_nan() { b } else { a });
-        assert!(
-            error <= tolerance,
-            "{what}, output {index}: element {at} is {} instead of {} (relative {error:.2e})",
-            found.values()[at],
-            expected.values()[at]
-        );
-    }
-}
+use device::{MadeUp, compare, gpu, noise};
 
 #[test]
 fn linear_layers_of_all_widths() {
@@ -343,36 +258,39 @@ fn narrow_convolutions() {
 /// Folded into every product, among other stages, and on its own.
 #[test]
 fn widened_products() {
-    for (batch, rows, into, out, rank) in
-        [(2, 9, 16, 72, 4), (3, 5, 6, 7, 3), (1, 70, 8, 132, 12), (2, 3, 12, 64, 1), (1, 1, 5, 66, 8), (1, 17, 12, 4, 5)]
-    {
-        for transposed in [false, true] {
-            let mut g = Graph::new();
-            let (x, t) = (g.input("x", [batch, rows, into]), g.input("t", [batch, rows, rank]));
-            let u = g.input("u", if transposed { [rank, out] } else { [out, rank] });
-            let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
-            let residual = g.input("residual", [batch, rows, out]);
-            let widen = |g: &mut Graph, base| match transposed {
-                true => g.widen_transposed(base, t, u).unwrap(),
-                false => g.widen(base, t, u).unwrap(),
-            };
-            let mut outputs = vec![widen(&mut g, None), widen(&mut g, Some(residual))];
-            let y = g.silu(outputs[1]).unwrap();
-            outputs.push(g.add(y, bias).unwrap());
-            let y = g.linear(x, w).unwrap();
-            outputs.push(widen(&mut g, Some(y)));
-            // After a sum it changes places with it, after a function it cannot be folded.
-            let y = g.linear(x, w).unwrap();
-            let y = g.add(y, residual).unwrap();
-            let y = widen(&mut g, Some(y));
-            let y = g.add(y, bias).unwrap();
-            outputs.push(g.silu(y).unwrap());
-            let y = g.linear(x, w).unwrap();
-            let y = g.silu(y).unwrap();
-            let y = widen(&mut g, Some(y));
-            outputs.push(widen(&mut g, Some(y)));
-            compare(&format!("widened {batch}x{rows}x{into}x{out}, rank {rank}, {transposed}"), &g, &outputs, 2e-5);
-        }
+    for (batch, rows, into, out, rank, transposed) in [
+        (2, 9, 16, 72, 4, false),
+        (2, 9, 16, 72, 4, true),
+        (3, 5, 6, 7, 3, false),
+        (3, 5, 6, 7, 8, true),
+        (1, 70, 8, 132, 12, false),
+        (1, 17, 12, 4, 1, true),
+    ] {
+        let mut g = Graph::new();
+        let (x, t) = (g.input("x", [batch, rows, into]), g.input("t", [batch, rows, rank]));
+        let u = g.input("u", if transposed { [rank, out] } else { [out, rank] });
+        let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
+        let residual = g.input("residual", [batch, rows, out]);
+        let widen = |g: &mut Graph, base| match transposed {
+            true => g.widen_transposed(base, t, u).unwrap(),
+            false => g.widen(base, t, u).unwrap(),
+        };
+        let mut outputs = vec![widen(&mut g, None), widen(&mut g, Some(residual))];
+        let y = g.silu(outputs[1]).unwrap();
+        outputs.push(g.add(y, bias).unwrap());
+        let y = g.linear(x, w).unwrap();
+        outputs.push(widen(&mut g, Some(y)));
+        // After a sum it changes places with it, after a function it cannot be folded.
+        let y = g.linear(x, w).unwrap();
+        let y = g.add(y, residual).unwrap();
+        let y = widen(&mut g, Some(y));
+        let y = g.add(y, bias).unwrap();
+        outputs.push(g.silu(y).unwrap());
+        let y = g.linear(x, w).unwrap();
+        let y = g.silu(y).unwrap();
+        let y = widen(&mut g, Some(y));
+        outputs.push(widen(&mut g, Some(y)));
+        compare(&format!("widened {batch}x{rows}x{into}x{out}, rank {rank}, {transposed}"), &g, &outputs, 2e-5);
     }
 }
 
@@ -408,7 +326,7 @@ fn gates_of_low_rank_updates() {
     let plain = g.low_rank_gate(&parts).unwrap();
     let parts = [part(4, 0.5, Some(strength), Some(mask)), part(3, 1.5, None, None), part(2, 1.0, None, Some(mask))];
     let masked = g.low_rank_gate(&parts).unwrap();
-    let many = g.low_rank_gate(&[part(4, -2.0, Some(other), Some(masks))]).unwrap();
+    let many = g.low_rank_gate(&[part(4, -2.0, Some(other), Some(masks)), part(1, 1.0, None, Some(mask))]).unwrap();
     compare("gates", &g, &[plain, masked, many], 1e-6);
 }
 

@@ -6,6 +6,7 @@
 //! which are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file; [`write()`] makes one.
 mod base;
 mod component;
+mod control;
 mod diffusers;
 mod error;
 mod file;
@@ -19,6 +20,7 @@ mod lora;
 mod model;
 mod named;
 mod openclip;
+mod pickle;
 mod single;
 mod tensor;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod write;
 
 pub use base::base_hash_cache;
 pub use component::Component;
+pub use control::{Control, ControlKind};
 pub use error::Error;
 pub use file::TensorFile;
 pub use folder::Folder;

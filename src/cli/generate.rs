@@ -4,6 +4,7 @@ mod concepts;
 mod destination;
 mod placing;
 mod report;
+mod steering;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -30,14 +31,17 @@ struct Order {
     /// The recipe's request with the pictures and latents that it names.
     request: Request,
     destinations: Vec<PathBuf>,
+    /// One for each of the recipe's controls.
+    control_pictures: Vec<Picture>,
 }
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
-    let Order { mut recipe, request, destinations } = order(arguments, terminal)?;
+    let Order { mut recipe, mut request, destinations, control_pictures } = order(arguments, terminal)?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = open_model(&recipe, arguments)?;
+    request.controls = steering::open(&recipe, control_pictures, &checkpoint)?;
     arguments.concepts.check_base(&request.concepts, &checkpoint)?;
     let gpu = global.open()?;
     progress.aside(|| {
@@ -95,6 +99,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         None => Recipe::default(),
     };
     arguments.apply(&mut recipe)?;
+    let control_pictures = arguments.steering.apply(&mut recipe, terminal)?;
     let given = |path: &PathBuf| Source::of(path);
     let remembered = [recipe.image.take(), recipe.mask.take(), recipe.latents.take()];
     let [image, mask, noise] = remembered;
@@ -143,7 +148,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         make_folder_of(path)?;
         output::check(path).map_err(|source| Unwritable { path: path.clone(), source })?;
     }
-    Ok(Order { recipe, request, destinations })
+    Ok(Order { recipe, request, destinations, control_pictures })
 }
 
 /// A file that was given, else the one that the recipe names, which must still be there.

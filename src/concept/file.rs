@@ -101,7 +101,7 @@ impl Concept {
     }
 }
 
-fn view<'a>(path: &Path, name: String, array: &'a Array) -> Result<(String, TensorView<'a>)> {
+pub(super) fn view<'a>(path: &Path, name: String, array: &'a Array) -> Result<(String, TensorView<'a>)> {
     let found = array.values().len();
     match TensorView::from_f32(array.shape.to_vec(), array.values()) {
         Some(view) => Ok((name, view)),

@@ -11,6 +11,7 @@ pub mod dialects;
 mod error;
 mod file;
 pub mod source;
+pub mod tuning;
 
 use std::collections::BTreeMap;
 

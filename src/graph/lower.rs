@@ -49,7 +49,14 @@ pub fn commands(
     preferences: Preferences,
     storage: &dyn Fn(Storage<'_>) -> Result<Located>,
 ) -> Result<Vec<Command>> {
-    let mut commands = lower_steps(graph, plan, preferences, storage, plan.once..plan.steps.len())?;
+    let mut commands = commands_of_steps(graph, plan, preferences, storage, plan.once..plan.steps.len())?.0;
+    commands.extend(assignments(graph, plan, storage)?);
+    Ok(commands)
+}
+
+/// The copies that give inputs their new values.
+pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Vec<Command>> {
+    let mut commands = Vec::new();
     for &(input, tensor) in graph.assignments() {
         if plan.place(tensor) == Some(Place::InPlace(input)) {
             continue;
@@ -68,23 +75,30 @@ pub fn preparation(
     preferences: Preferences,
     storage: &dyn Fn(Storage<'_>) -> Result<Located>,
 ) -> Result<Vec<Command>> {
-    lower_steps(graph, plan, preferences, storage, 0..plan.once)
+    Ok(commands_of_steps(graph, plan, preferences, storage, 0..plan.once)?.0)
 }
 
-fn lower_steps(
+/// The commands of some steps of the plan, and for each step how many there are up to its last.
+pub(super) fn commands_of_steps(
     graph: &Graph,
     plan: &Plan,
     preferences: Preferences,
     storage: &dyn Fn(Storage<'_>) -> Result<Located>,
     range: Range<usize>,
-) -> Result<Vec<Command>> {
+) -> Result<(Vec<Command>, Vec<usize>)> {
     let mut commands = Vec::new();
+    let mut ends = Vec::with_capacity(range.len());
     for (number, step) in plan.steps.iter().enumerate().take(range.end).skip(range.start) {
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, Located> = HashMap::new();
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
         let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
+            let layout = layout.suited(preferences.schedule, graph.shape(plan.root(t)));
+            let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
+            if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
+                return Err(Error::NotAParameter { operation: step.operation.name(), layer: step.layer.to_string() });
+            }
             here.insert(t, locate(graph, plan, t, layout, storage)?);
         }
         let output = locate(graph, plan, step.output, Layout::Plain, storage)?;
@@ -109,8 +123,9 @@ fn lower_steps(
         if lowering.lacks_kernel {
             return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });
         }
+        ends.push(commands.len());
     }
-    Ok(commands)
+    Ok((commands, ends))
 }
 
 /// Where `tensor` stands, read in `layout` if it is a weight.
@@ -273,6 +288,13 @@ impl Lowering<'_> {
                     uniforms.push((name, (*factor).into()));
                     factors += 1;
                     vec![("kind", "scale".into()), ("name", name.into())]
+                }
+                Stage::Derivative(function, tensor) => {
+                    let name = format!("operand{operands}");
+                    operands += 1;
+                    let at = (self.locate)(*tensor);
+                    bindings.push((name.clone(), at.slice, at.scalar));
+                    vec![("kind", "derivative".into()), ("function", function.name().into()), ("name", name)]
                 }
                 Stage::Add(tensor, broadcast) | Stage::Multiply(tensor, broadcast) => {
                     let name = format!("operand{operands}");

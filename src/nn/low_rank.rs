@@ -17,6 +17,8 @@ pub struct LowRank {
     pub name: String,
     /// Rank of the update of each layer, by the layer's full name.
     pub ranks: HashMap<String, usize>,
+    /// Tensors of the graph that are read instead of parameters, down and up by the layer's full name: a state that is trained.
+    pub tensors: HashMap<String, (Tensor, Tensor)>,
     pub strength: Strength,
     /// The matrices are inputs, which a graph can assign to, instead of parameters.
     pub trained: bool,
@@ -100,6 +102,11 @@ impl Layers<'_> {
                 Some(Window { kernel, .. }) => vec![rank, into, kernel, kernel],
                 None => vec![rank, into],
             };
+            if let Some(&(down, up)) = self.updates.sets[number].tensors.get(&layer) {
+                downs.push(down);
+                ups.push(up);
+                continue;
+            }
             downs.push(self.low_rank_matrix(number, &format!("{layer}.lora_down.weight"), &down)?);
             ups.push(self.low_rank_matrix(number, &format!("{layer}.lora_up.weight"), &[out, rank])?);
         }

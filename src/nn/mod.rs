@@ -16,6 +16,7 @@ mod resnet;
 mod taps;
 mod time_embedding;
 mod transformer;
+mod word_maps;
 
 pub use clip::ClipLayer;
 pub use low_rank::{LowRank, Strength};
@@ -24,6 +25,7 @@ pub use resnet::Resnet;
 pub use taps::Tap;
 pub use time_embedding::sinusoids;
 pub use transformer::Transformer;
+pub use word_maps::{WordMap, word_values};
 
 use std::fmt::Display;
 
@@ -37,22 +39,23 @@ pub struct Layers<'g> {
     updates: Updates,
     given_statistics: bool,
     taps: taps::Taps,
+    watch: Option<word_maps::Watch>,
 }
 
 impl<'g> Layers<'g> {
     pub fn new(graph: &'g mut Graph) -> Self {
-        Layers { graph, updates: Updates::default(), given_statistics: false, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::default(), given_statistics: false, watch: None, taps: taps::Taps::default() }
     }
 
     /// The same, with low-rank updates added to the linear layers and convolutions that they name.
     pub fn with_low_rank(graph: &'g mut Graph, low_rank: Vec<LowRank>) -> Self {
-        Layers { graph, updates: Updates::new(low_rank), given_statistics: false, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::new(low_rank), given_statistics: false, watch: None, taps: taps::Taps::default() }
     }
 
     /// The same, with the statistics of every group normalisation given as an input `statistics.<layer>` `[batch, groups, 2]`:
     /// a part of a picture is then normalised as the whole is.
     pub fn with_given_statistics(graph: &'g mut Graph) -> Self {
-        Layers { graph, updates: Updates::default(), given_statistics: true, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::default(), given_statistics: true, watch: None, taps: taps::Taps::default() }
     }
 
     /// Builds the layers inside of `name`.
@@ -60,6 +63,14 @@ impl<'g> Layers<'g> {
         self.graph.enter(name.to_string());
         let built = build(self);
         self.graph.leave();
+        built
+    }
+
+    /// Builds the layers of a block, whose activations may be computed again for its backward: see [`Graph::enter_block`].
+    pub fn block<T>(&mut self, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.graph.enter_block();
+        let built = build(self);
+        self.graph.leave_block();
         built
     }
 

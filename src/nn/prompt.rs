@@ -41,6 +41,7 @@ impl<'a> Prompt<'a> {
     /// What the cross-attention being built, with queries `q`, takes from the prompt: the one place where queries meet it.
     pub(super) fn attend(&mut self, layers: &mut Layers, q: Tensor, heads: usize) -> Result<Tensor> {
         let (k, v) = self.keys_values(layers, q)?;
+        layers.watch(q, k, heads)?;
         match self.size(layers, q)? {
             None => layers.attend(q, k, v, heads, false),
             Some(size) => {

@@ -100,7 +100,7 @@ fn captions_need(letters: usize, each: u32, gap: u32) -> u64 {
 
 impl Picture {
     /// Copies another picture into this one; what would lie outside is left out.
-    fn paste(&mut self, other: &Picture, x: u32, y: u32) {
+    pub fn paste(&mut self, other: &Picture, x: u32, y: u32) {
         let kept = other.width.min(self.width.saturating_sub(x)) as usize * 3;
         let rows = other.rgb.chunks_exact(other.width as usize * 3);
         for (row, source) in rows.take(self.height.saturating_sub(y) as usize).enumerate() {
@@ -120,7 +120,7 @@ impl Picture {
         self.write(&[text.to_string()], x + scale, y + scale, scale);
     }
 
-    fn write(&mut self, lines: &[String], x: u32, y: u32, scale: u32) {
+    pub(super) fn write(&mut self, lines: &[String], x: u32, y: u32, scale: u32) {
         let pitch = LETTER * scale;
         for (line, top) in lines.iter().zip((y..).step_by((LINE * scale) as usize)) {
             for (c, left) in line.chars().zip((x..).step_by(pitch as usize)) {

@@ -115,7 +115,7 @@ fn fractions(edges: &[f64; 4], width: usize, height: usize, region: &str) -> Res
     let wrong = |problem: String| Error::Value {
         region: region.to_string(),
         key: "box",
-        found: format!("{}", edges.map(|v| v.to_string()).join(", ")),
+        found: edges.map(|v| v.to_string()).join(", "),
         expected: problem,
     };
     let [left, top, right, bottom] = *edges;

@@ -151,8 +151,8 @@ impl Layout {
             if region.end <= region.start {
                 return wrong("end", region.end, &format!("more than the start, {}", region.start));
             }
-            let scales = region.concepts.iter().map(|(_, v)| ("concepts", v));
-            for (key, value) in scales.chain(region.controls.iter().map(|(_, v)| ("controls", v))) {
+            let scales = region.concepts.values().map(|v| ("concepts", v));
+            for (key, value) in scales.chain(region.controls.values().map(|v| ("controls", v))) {
                 if !value.is_finite() {
                     return wrong(key, f64::from(*value), "numbers");
                 }

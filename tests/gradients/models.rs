@@ -4,13 +4,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use mixofshow::graph::{Array, Graph, Origin, Tensor};
+use mixofshow::graph::{Array, Graph, Origin, Precision, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, vae};
 use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
 
 use super::differences::{TOLERANCE, evaluate};
+use super::engine::Engine;
 use super::reference::{Case, hashed_input, relative_error};
 
 /// As in `tools/reference/gradients.py`.
@@ -70,6 +71,18 @@ fn check(case: &Case, graph: &mut Graph, output: Tensor, mut values: HashMap<Str
     println!("{}: gradients of {} updates: relative error at most {worst:.1e}", case.name, names.len());
     for ((name, _), found) in others.iter().zip(&found[names.len()..]) {
         case.check(&format!("gradients.{name}"), found, TOLERANCE);
+    }
+    // The same on a device, by both schedules. The order of sums differs, no more.
+    for engine in [Engine::F32, Engine::Device { precision: Precision::F32, staged: true }] {
+        let on_device = engine.evaluate(graph, &asked, values.clone(), &case.weights());
+        for (name, (found, expected)) in names.iter().zip(on_device.iter().zip(&found)) {
+            let error = relative_error(found.values(), expected.values());
+            assert!(error <= TOLERANCE, "{}: gradient of {name} on a device: relative error {error:.1e}", case.name);
+        }
+        for ((name, _), found) in others.iter().zip(&on_device[names.len()..]) {
+            case.check(&format!("gradients.{name}"), found, TOLERANCE);
+        }
+        case.check("loss", &on_device[on_device.len() - 1], TOLERANCE);
     }
 }
 

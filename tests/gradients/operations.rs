@@ -145,3 +145,11 @@ fn the_loss_of_tuning() {
         g.weighted_squared_error(t[0], t[1], t[2]).unwrap()
     });
 }
+
+#[test]
+fn division_by_the_greatest() {
+    check("over the greatest", &[("x", &[2, 5])], &["x"], |g, t| {
+        let y = g.activation(t[0], Function::Exp).unwrap();
+        g.over_greatest(y).unwrap()
+    });
+}

@@ -1,8 +1,10 @@
 //! Tests of whole models and of broken files, against fixtures that diffusers and transformers wrote.
 mod broken;
+mod controls;
 mod dialects;
 mod fuzz;
 mod inspecting;
+mod pickles;
 
 use super::{DType, TensorView, write};
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ use mixofshow::text::prompt::Syntax;
 
 use super::concepts::ConceptArguments;
 use super::placing::Placing;
+use super::steering::Steering;
 use crate::cli::{Failure, units};
 
 const SAMPLING: &str = "Sampling";
@@ -69,6 +70,8 @@ pub struct Arguments {
     pub concepts: ConceptArguments,
     #[command(flatten)]
     pub placing: Placing,
+    #[command(flatten)]
+    pub steering: Steering,
 
     /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced
     ///

@@ -10,7 +10,7 @@ use super::encode::Posterior;
 use super::error::Result;
 use super::noise::Noise;
 use super::plans::Job;
-use super::sample::{Kept, SampleShape, Sampling};
+use super::sample::{Course, Kept, SampleShape, Sampling};
 use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request, text};
 
 /// Times stages and passes on how far they are.
@@ -66,25 +66,20 @@ impl Pipeline {
             let seed = request.seed.wrapping_add(first as u64);
             let mut noise = Noise::new(request.rng, seed, shape.batch, [shape.height, shape.width, self.latent_channels()]);
             let start = self.start(request, &job, posterior.as_ref(), &mut noise, first)?;
-            let sampling = watch.stage("prepare", |progress| {
+            let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1);
                 let sampling = self.sampling(shape)?;
-                sampling.set_prompt(&self.unet, &contexts)?;
+                sampling.set_prompt(&self.unet, &contexts, &plans.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
-                Ok(sampling)
+                let controls = plans.steering.prepare(&sampling.shape, &sampling.program, &contexts)?;
+                Ok((sampling, controls))
             })?;
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
                 let mut progress = |step, _| progress(done + step * pictures, request.batch * job.plan.steps.len());
-                sampling.run(
-                    &self.unet.config,
-                    &job.plan,
-                    &start.latents,
-                    &mut noise,
-                    start.kept.as_ref(),
-                    &plans.phases,
-                    &mut progress,
-                )
+                let (plan, latents, phases) = (&job.plan, &start.latents[..], &plans.phases[..]);
+                let course = Course { plan, latents, kept: start.kept.as_ref(), phases };
+                sampling.run(&self.unet.config, &course, &mut noise, &mut controls, &mut progress)
             })?;
             latents.extend_from_slice(sampled.values());
             self.sampling = Some(sampling);

@@ -71,7 +71,8 @@ impl Pipeline {
         let size = 1 << self.unet.config.down.len().min(8);
         let shape = SampleShape { height: size, width: size, tokens: length, ..SampleShape::default() };
         self.unet.weight_bytes(&sample::plan(&self.unet, &shape)?)?;
-        self.unet.weight_bytes(&sample::plan_prompt(&self.unet, &shape, 1)?)?;
+        let updates = Updates::default();
+        self.unet.weight_bytes(&sample::keys_values(&self.unet, &self.unet.config, &updates, &shape, 1)?)?;
         self.vae.weight_bytes(&decode::plan(&self.vae, [2, 2])?)?;
         Ok(())
     }

@@ -4,7 +4,8 @@ use crate::diffusion::sampler::{self, PlanOptions, SamplerKind};
 use crate::picture::Picture;
 use crate::text::prompt::EncodedPrompt;
 
-use super::adaptation::Adaptation;
+use super::adaptation::{Adaptation, Mask};
+use super::controls::Steering;
 use super::decode::Decoder;
 use super::encode::Encoder;
 use super::error::{Result, option};
@@ -45,6 +46,9 @@ pub(super) struct Plans {
     pub adaptation: Adaptation,
     /// What holds where from which step on; empty without regions.
     pub phases: Vec<Phase>,
+    /// Where updates act on the prompts' tokens.
+    pub rows: Vec<Mask>,
+    pub steering: Steering,
     pub encoder: Option<Encoder>,
     /// Of as many pictures as are sampled at once.
     pub shape: SampleShape,
@@ -88,7 +92,7 @@ impl Pipeline {
             let named =
                 |warning| if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
             job.warnings.extend(warnings.into_iter().map(named));
-            let plan = TextPlan::new(&self.text, &adaptation.text, &prompts, request.clip_skip)?;
+            let plan = TextPlan::new(&self.text, &adaptation.text.on(&[number]), &prompts, request.clip_skip)?;
             wordings.push(Wording { prompts, plan });
         }
         let length = |wording: &Wording| {
@@ -96,7 +100,12 @@ impl Pipeline {
         };
         let lengths: Vec<usize> = wordings.iter().map(length).collect();
         let tokens = lengths.iter().sum();
+        let updates = adaptation.unet.on(numbers);
+        let rows = updates.token_masks(numbers, &lengths);
+        let numbers = numbers.to_vec();
         let regional = regional.filter(|regional| !regional.is_plain());
+        let steering = Steering::of(self, request, job)?;
+        let (features, control_nets) = steering.needs();
         let shape = SampleShape {
             batch: request.batch,
             height: job.size[0],
@@ -104,31 +113,35 @@ impl Pipeline {
             tokens,
             prompts: wordings.len(),
             isolate: regional.as_ref().is_some_and(|regional| regional.isolate),
+            features,
+            control_nets,
             guidance: guided.then_some(request.guidance),
             slots: sample::used_slots(&job.plan).len(),
             masked: request.mask.is_some(),
-            updates: adaptation.unet.clone(),
+            updates,
         };
         let encodings = wordings.iter().flat_map(|wording| &wording.prompts).map(Vec::len).max().unwrap_or(1);
         let (shape, step) = self.largest_batch(shape)?;
+        let (control_weights, control_bytes) = steering.bytes(&shape)?;
         let encoder = job.image.is_some().then(|| Encoder::plan(&self.gpu, &self.vae, job.size, request.tile)).transpose()?;
         let decoder = Decoder::plan(&self.gpu, &self.vae, job.size, request.tile)?;
-        let keys_values = sample::plan_prompt(&self.unet, &shape, encodings)?;
+        let keys_values = sample::keys_values(&self.unet, &self.unet.config, &shape.updates, &shape, encodings)?;
         let towers: Vec<_> = wordings.iter().flat_map(|wording| wording.plan.graphs()).collect();
         let towers = (request.clip_skip == 0).then_some(&towers[..]);
-        adaptation.check_use(towers, &[&step.graph, &keys_values.graph])?;
+        adaptation.check_use(&numbers, towers, &[&step.graph, &keys_values.graph])?;
         let memory = PlannedMemory {
             weights: self.unet.weight_bytes(&step)?
+                + control_weights
                 + self.unet.weight_bytes(&keys_values)?
                 + wordings.first().map_or(Ok(0), |wording| wording.plan.weight_bytes(&self.text))?
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
-            sampling: step.bytes(),
+            sampling: step.bytes() + control_bytes,
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
-        let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths));
-        Ok(Plans { wordings, adaptation, phases, encoder, shape, decoder, memory })
+        let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
+        Ok(Plans { wordings, adaptation, phases, rows, steering, encoder, shape, decoder, memory })
     }
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each other.

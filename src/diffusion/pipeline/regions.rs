@@ -1,13 +1,14 @@
 //! Regions in a run: which prompts take part, and which tokens read which of them in which step.
 
 use crate::graph::ops::{RegionInputs, RegionTables, region_tables};
-use crate::graph::{Array, Graph, Program};
+use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet;
-use crate::nn::RegionSize;
+use crate::nn::{Encodings, RegionSize};
 use crate::region::{Placed, Shares};
 
 use super::Request;
+use super::adaptation::Mask;
 use super::error::Result;
 use super::plans::Job;
 use super::sample::SampleShape;
@@ -28,6 +29,8 @@ pub(super) struct Phase {
     pub from: usize,
     /// For each size of feature map.
     pub sizes: Vec<(RegionTables, Option<Array>)>,
+    /// Where updates act.
+    masks: Vec<Mask>,
 }
 
 impl Regional {
@@ -70,8 +73,8 @@ impl Regional {
         self.prompts.len() <= 1
     }
 
-    /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`).
-    pub fn phases(&self, lengths: &[usize]) -> Vec<Phase> {
+    /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`) and `batch` pictures in all.
+    pub fn phases(&self, lengths: &[usize], shape: &SampleShape, batch: usize) -> Vec<Phase> {
         let tables = |shares: &Shares| {
             let all = shares.weights.len() / shares.sight.len().max(1);
             let rows = shares.weights.chunks_exact(all.max(1));
@@ -79,13 +82,52 @@ impl Regional {
             let sight = self.isolate.then(|| Array::u32([shares.sight.len()], shares.sight.clone()));
             (region_tables(&kept, lengths), sight)
         };
-        let phase = |(from, sizes): &(usize, Vec<Shares>)| Phase { from: *from, sizes: sizes.iter().map(tables).collect() };
+        // The last pictures of a batch may be fewer.
+        let rows = [shape.batch, batch % shape.batch].map(|pictures| shape.halves() * pictures);
+        let phase = |(from, sizes): &(usize, Vec<Shares>)| {
+            let mut masks: Vec<Mask> = sizes.iter().flat_map(|shares| shape.updates.place_masks(&shares.weights)).collect();
+            for rows in rows.into_iter().filter(|rows| sizes.iter().all(|shares| shares.sight.len() != *rows)) {
+                masks.extend(shape.updates.whole_masks(rows));
+            }
+            Phase { from: *from, sizes: sizes.iter().map(tables).collect(), masks }
+        };
         self.phases.iter().map(phase).collect()
     }
 }
 
-/// Declares what [`Phase::write`] writes.
+/// The numbers of places that masks are needed for: those of feature maps, and the rows of a batch, which layers of the time embedding
+/// compute.
+pub(super) fn places(config: &UNetConfig, shape: &SampleShape) -> Vec<usize> {
+    let sizes = unet::feature_sizes(config, shape.height, shape.width).into_iter().map(|[height, width]| height * width);
+    let mut places: Vec<usize> = sizes.chain([shape.halves() * shape.batch]).collect();
+    places.sort_unstable();
+    places.dedup();
+    places
+}
+
+/// Declares the keys and values of every cross-attention.
+pub(super) fn pairs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape) -> Vec<(Tensor, Tensor)> {
+    let attentions = unet::cross_attentions(config).into_iter().enumerate();
+    let declare = |(i, attention): (usize, unet::CrossAttention)| {
+        let shape = [shape.halves(), shape.tokens, attention.channels];
+        (graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape))
+    };
+    attentions.map(declare).collect()
+}
+
+/// The prompt of a step, from what [`pairs`] and [`inputs`] declared.
+pub(super) fn encodings<'a>(pairs: &'a [(Tensor, Tensor)], sizes: &'a [RegionSize], shape: &SampleShape) -> Encodings<'a> {
+    match shape.prompts {
+        0 | 1 => Encodings::KeysValues(pairs),
+        _ => Encodings::Regional { pairs, sizes },
+    }
+}
+
+/// Declares what [`Phase::write`] writes; nothing for one prompt.
 pub(super) fn inputs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape) -> Vec<RegionSize> {
+    if shape.prompts <= 1 {
+        return Vec::new();
+    }
     let sizes = unet::feature_sizes(config, shape.height, shape.width).into_iter().enumerate();
     let declare = |(i, [height, width]): (usize, [usize; 2])| {
         let tokens = height * width;
@@ -102,6 +144,11 @@ pub(super) fn inputs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape
 }
 
 impl Phase {
+    /// Lets updates act where the phase says.
+    pub fn write_masks(&self, program: &Program) -> Result<()> {
+        self.masks.iter().try_for_each(|mask| mask.write(program))
+    }
+
     /// Lets the phase hold from now on.
     pub fn write(&self, program: &Program) -> Result<()> {
         for (i, (tables, sight)) in self.sizes.iter().enumerate() {

@@ -10,6 +10,8 @@ use crate::picture::{Mask, Picture};
 use crate::region::Layout;
 use crate::text::prompt::PromptOptions;
 
+use super::Control;
+
 /// A picture, or a batch of them, to be made. The defaults are those of the command line.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -17,6 +19,8 @@ pub struct Request {
     pub negative_prompt: String,
     /// Prompts that hold in parts of the picture.
     pub regions: Layout,
+    /// Networks that steer the picture, all at once.
+    pub controls: Vec<Control>,
     /// Concepts and LoRAs in use: their words may stand in every prompt.
     pub concepts: Vec<Applied>,
     /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
@@ -55,6 +59,7 @@ impl Default for Request {
             prompt: String::new(),
             negative_prompt: String::new(),
             regions: Layout::default(),
+            controls: Vec::new(),
             concepts: Vec::new(),
             width: None,
             height: None,

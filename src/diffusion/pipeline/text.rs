@@ -45,7 +45,7 @@ pub(super) fn plan_tower(
 ) -> Result<Planned> {
     network.plan(|config, graph| {
         let embedded = graph.input("embedded", [rows, length, config.hidden_size]);
-        Ok(vec![clip_text::encode(&mut updates.layers(graph), config, embedded, skip)?])
+        Ok(vec![clip_text::encode(&mut updates.layers(graph, &[]), config, embedded, skip)?])
     })
 }
 

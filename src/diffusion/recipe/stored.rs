@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ConceptSource, Recipe, Source};
+use super::{ConceptSource, ControlSource, Recipe, Source};
 use crate::diffusion::pipeline::Request;
 use crate::graph::Precision;
 use crate::region::Layout;
@@ -52,6 +52,8 @@ struct Stored {
     batch: Option<Batch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     adapter: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    controls: Vec<ControlSource>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -103,6 +105,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         latents_index: recipe.latents.as_ref().map(|_| recipe.latents_index),
         batch: (of > 1).then_some(Batch { index, of }),
         adapter: recipe.adapter.clone(),
+        controls: recipe.controls.clone(),
     };
     // By way of text: there an f32 has its own digits, not those of the f64 that is nearest.
     let text = serde_json::to_string(&stored).unwrap_or_default();
@@ -155,6 +158,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         latents: stored.latents,
         latents_index: stored.latents_index.unwrap_or(0),
         adapter: stored.adapter,
+        controls: stored.controls,
     })
 }
 

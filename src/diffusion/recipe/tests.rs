@@ -72,6 +72,15 @@ fn unusual() -> Recipe {
         mask: source("mask.png"),
         latents: source("noise.safetensors"),
         latents_index: 3,
+        controls: vec![ControlSource {
+            network: "t2i_adapter".into(),
+            image: source("edges.png").unwrap(),
+            make: Some(Made::Canny),
+            name: "edges".into(),
+            weight: 0.3,
+            start: 0.1,
+            end: 0.6,
+        }],
         concepts: vec![ConceptSource { source: source("zorp, the cat.safetensors").unwrap(), scale: 0.7 }],
         adapter: Some("a card".into()),
     }

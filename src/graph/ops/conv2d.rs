@@ -69,8 +69,8 @@ impl Operation for Conv2d {
         2 * output.elements() as u64 * inputs[1][1..].iter().product::<usize>() as u64
     }
 
-    fn layout(&self, _index: usize) -> Layout {
-        Layout::Panels
+    fn layout(&self, index: usize) -> Layout {
+        if index == 1 { Layout::Panels } else { Layout::Plain }
     }
 
     fn folds(&self) -> Fold {

@@ -1,7 +1,8 @@
 //! Rows of a table, by index.
 
+use super::filled::lower_filled;
 use super::{Layout, Operation, arity, no_second_gradient};
-use crate::gpu::{Slice, Value};
+use crate::gpu::{Params, Slice, Value};
 use crate::graph::lower::{Located, Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
@@ -20,6 +21,27 @@ struct EmbeddingGradient {
 
 /// So many rows take a multiple of 256 bytes, whatever their width and precision.
 const ROWS_OF_A_PIECE: usize = 128;
+
+/// Rows of a table on the device.
+struct Piece {
+    first: usize,
+    count: usize,
+    table: Located,
+}
+
+/// A table of `rows` rows, in pieces where it is larger than a binding, at offsets that any device takes.
+fn pieces(lowering: &Lowering<'_>, table: &Located, rows: usize, channels: usize) -> Vec<Piece> {
+    let row_bytes = channels as u64 * if table.half { 2 } else { 4 };
+    let most = (lowering.preferences.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE * ROWS_OF_A_PIECE;
+    let piece = if row_bytes * rows as u64 <= lowering.preferences.max_binding { rows } else { most.max(ROWS_OF_A_PIECE) };
+    let cut = |first: usize| {
+        let (count, start) = (piece.min(rows - first), first as u64 * row_bytes);
+        let size = if first + count == rows { table.slice.size - start } else { count as u64 * row_bytes };
+        let slice = Slice { offset: table.slice.offset + start, size, ..table.slice.clone() };
+        Piece { first, count, table: Located { slice, ..table.clone() } }
+    };
+    (0..rows).step_by(piece.max(1)).map(cut).collect()
+}
 
 impl Graph {
     /// Row `ids[i]` of `table` `[rows, channels]` for every index: `[.., channels]`, the dimensions of `ids` before. An index
@@ -101,14 +123,7 @@ impl Operation for Embedding {
 /// Looks up the indices that lie in input `index`, whose rows are the `[first, count]` of `all`.
 fn lower_rows(lowering: &mut Lowering<'_>, index: usize, [start, rows]: [usize; 2], all: usize) {
     let (table, shape) = (lowering.input(index), lowering.shape().clone());
-    let row_bytes = shape.channels() as u64 * if table.half { 2 } else { 4 };
-    // A table larger than a binding is read in pieces, at offsets that any device takes.
-    let most = (lowering.preferences.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE * ROWS_OF_A_PIECE;
-    let piece = if row_bytes * rows as u64 <= lowering.preferences.max_binding { rows } else { most.max(ROWS_OF_A_PIECE) };
-    for first in (0..rows).step_by(piece) {
-        let (count, offset) = (piece.min(rows - first), first as u64 * row_bytes);
-        let size = if first + count == rows { table.slice.size - offset } else { count as u64 * row_bytes };
-        let slice = Slice { offset: table.slice.offset + offset, size, ..table.slice.clone() };
+    for Piece { first, count, table: piece } in pieces(lowering, &table, rows, shape.channels()) {
         let work = Work {
             kernel: "embedding",
             params: [("half", Value::from(table.half))].into(),
@@ -120,7 +135,7 @@ fn lower_rows(lowering: &mut Lowering<'_>, index: usize, [start, rows]: [usize; 
                 ("count", count.into()),
             ],
             grid: spread(shape.elements().div_ceil(64)),
-            bindings: vec![("table", Located { slice, ..table.clone() }), ("ids", lowering.input(1)), ("y", lowering.output())],
+            bindings: vec![("table", piece), ("ids", lowering.input(1)), ("y", lowering.output())],
             flops: 0,
         };
         lowering.dispatch(work, false);
@@ -164,6 +179,27 @@ impl Operation for EmbeddingGradient {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        let (indices, channels) = (lowering.input_shape(0).elements(), lowering.shape().channels());
+        let table = lowering.output();
+        let last = if self.clamped { self.first + self.rows - 1 } else { u32::MAX as usize };
+        for Piece { first, count, table } in pieces(lowering, &table, self.rows, channels) {
+            lower_filled(lowering, table.clone(), count * channels, 0.0);
+            let [x, y, _] = spread(indices);
+            let work = Work {
+                kernel: "embedding_gradient",
+                params: Params::new(),
+                uniforms: vec![
+                    ("indices", indices.into()),
+                    ("channels", channels.into()),
+                    ("last", last.into()),
+                    ("first", (self.first + first).into()),
+                    ("count", count.into()),
+                ],
+                grid: [x, y, channels.div_ceil(64)],
+                bindings: vec![("ids", lowering.input(0)), ("x", lowering.input(1)), ("y", table)],
+                flops: (indices * channels) as u64,
+            };
+            lowering.dispatch(work, false);
+        }
     }
 }

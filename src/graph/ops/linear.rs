@@ -52,8 +52,8 @@ impl Operation for Linear {
         2 * output.elements() as u64 * inputs[0].channels() as u64
     }
 
-    fn layout(&self, _index: usize) -> Layout {
-        Layout::Panels
+    fn layout(&self, index: usize) -> Layout {
+        if index == 1 { Layout::Panels } else { Layout::Plain }
     }
 
     fn folds(&self) -> Fold {

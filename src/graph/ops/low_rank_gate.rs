@@ -13,7 +13,7 @@ pub struct GatePart {
     pub factor: f32,
     /// `[1]`, multiplied in.
     pub strength: Option<Tensor>,
-    /// `[tokens]` or `[batch, tokens]`: one factor for each row.
+    /// `[tokens]` or `[batch, tokens]`: one factor for each row; the former serves every batch entry beside the latter.
     pub mask: Option<Tensor>,
 }
 
@@ -60,10 +60,15 @@ impl Operation for LowRankGate {
                 return Err(format!("a strength is one number, found {strength}"));
             }
             if let Some(mask) = part.mask.map(|i| inputs[i]) {
-                if rows.is_some_and(|rows| rows != mask) {
-                    return Err(format!("masks of different shapes: {} and {mask}", rows.unwrap_or(mask)));
+                let (long, short) = match rows {
+                    Some(rows) if rows.len() > mask.len() => (rows, mask),
+                    Some(rows) => (mask, rows),
+                    None => (mask, mask),
+                };
+                if short.is_empty() || !long.ends_with(short) {
+                    return Err(format!("masks of different shapes: {short} and {long}"));
                 }
-                rows = Some(mask);
+                rows = Some(long);
             }
         }
         let ranks = self.0.iter().map(|part| part.rank).sum();
@@ -77,7 +82,7 @@ impl Operation for LowRankGate {
             let mut first = 0;
             for part in &self.0 {
                 let strength = part.strength.map_or(1.0, |i| inputs[i].values()[0]);
-                let mask = part.mask.map_or(1.0, |i| inputs[i].values()[row]);
+                let mask = part.mask.map_or(1.0, |i| inputs[i].values()[row % inputs[i].values().len()]);
                 values[first..first + part.rank].fill(part.factor * strength * mask);
                 first += part.rank;
             }
@@ -108,7 +113,10 @@ impl Operation for LowRankGate {
                 flops: 2 * (rows * part.rank) as u64,
             };
             work.bindings.extend(part.strength.map(|i| ("strength", lowering.input(i))));
-            work.bindings.extend(part.mask.map(|i| ("mask", lowering.input(i))));
+            if let Some(mask) = part.mask {
+                work.uniforms.push(("mask_rows", lowering.input_shape(mask).elements().into()));
+                work.bindings.push(("mask", lowering.input(mask)));
+            }
             lowering.dispatch(work, false);
             first += part.rank;
         }

@@ -1,8 +1,10 @@
 //! The operations, one to a file: builder, shape rule, plain-Rust twin, gradient, and the kernels that can run it.
 
 mod activation;
+mod adamw;
 mod attention;
 mod attention_gradient;
+mod average_pool;
 mod binary;
 mod concat;
 mod conv2d;
@@ -21,6 +23,7 @@ mod mix;
 mod narrow;
 mod narrow_gradient;
 mod outer_sums;
+mod over_greatest;
 mod pad2d;
 mod product;
 mod regional_attention;
@@ -34,13 +37,14 @@ mod widen;
 use std::fmt::Debug;
 
 pub use activation::Function;
+pub use adamw::{Moments, RATES};
 pub(crate) use binary::Broadcast;
 pub use low_rank_gate::GatePart;
 pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_tables};
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
-use crate::gpu::Value;
+use crate::gpu::{Schedule, Value};
 
 /// How a weight's elements lie on the device, prepared once at upload for the kernel that reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,9 +56,26 @@ pub enum Layout {
     /// Weights `[out, in, taps..]` in panels of 64 outputs, `[out / 64][taps][in][64]`, in the file's precision; missing outputs
     /// are zero.
     Panels,
+    /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution that is its gradient: its outputs
+    /// are the inputs for each of stride x stride phases, `[stride, stride, in]`, its inputs are `out`, and its window, read from
+    /// the far end, is `[kh / stride, kw / stride]`, rounded up; taps beyond the edge are zero. A linear weight has stride 1.
+    Transposed { stride: usize },
 }
 
-/// Outputs in a panel of [`Layout::Panels`].
+impl Layout {
+    /// The layout that kernels of `schedule` read for this one, of a weight of `shape`: staged kernels turn a weight round on its
+    /// way into workgroup memory, so that graphics cards hold it once.
+    pub(crate) fn suited(self, schedule: Schedule, shape: &Shape) -> Layout {
+        match (self, schedule, &shape[..]) {
+            (Layout::Transposed { stride: 1 }, Schedule::Staged, [out, into, ..]) if vector_width(&[*out, *into]) == 4 => {
+                Layout::Panels
+            }
+            (layout, ..) => layout,
+        }
+    }
+}
+
+/// Outputs in a panel of [`Layout::Panels`] and [`Layout::Transposed`].
 pub(crate) const PANEL: usize = 64;
 
 /// What a kernel can do to its result before it stores it.
@@ -76,6 +97,8 @@ pub enum Stage {
     Scale(f32),
     Add(Tensor, Broadcast),
     Multiply(Tensor, Broadcast),
+    /// The function's derivative at the tensor's elements, times the value.
+    Derivative(Function, Tensor),
     /// Adds `narrow` `[rows, rank]` times `wide` `[channels, rank]`, or `[rank, channels]` if `transposed`. Always the first stage.
     LowRank {
         narrow: Tensor,
@@ -97,7 +120,7 @@ impl Stage {
     /// The tensor that an elementwise stage reads.
     pub fn operand(&self) -> Option<Tensor> {
         match self {
-            Stage::Add(t, _) | Stage::Multiply(t, _) => Some(*t),
+            Stage::Add(t, _) | Stage::Multiply(t, _) | Stage::Derivative(_, t) => Some(*t),
             Stage::Function(_) | Stage::Scale(_) | Stage::LowRank { .. } => None,
         }
     }
@@ -105,7 +128,7 @@ impl Stage {
     pub(crate) fn broadcast(&self) -> Option<Broadcast> {
         match self {
             Stage::Add(_, broadcast) | Stage::Multiply(_, broadcast) => Some(*broadcast),
-            Stage::Function(_) | Stage::Scale(_) | Stage::LowRank { .. } => None,
+            Stage::Function(_) | Stage::Scale(_) | Stage::Derivative(..) | Stage::LowRank { .. } => None,
         }
     }
 }
@@ -151,6 +174,12 @@ pub trait Operation: Debug + Send + Sync {
     /// This operation as padding written by the one that made its input: top, bottom, left, right.
     fn as_padding(&self) -> Option<[usize; 4]> {
         None
+    }
+
+    /// Each pixel of the output is made of a window of input 0 that moves with it a pixel at a time: a part of that feature map
+    /// makes a part of the output.
+    fn can_crop(&self) -> bool {
+        false
     }
 
     /// What this operation computes plus `base`, where one operation does both: gradients that arrive by two ways are added so.

@@ -14,6 +14,8 @@ cross-attention blocks and a plain one, two layers each, 16 cross-attention laye
 
 25 steps with guidance are then 65 GMAC: seconds on two processor cores. A narrow first level is where the saving
 lies (five self-attentions over 1024 tokens live there); the capacity sits in the two lowest levels.
+Heads of 8 channels would make the attention of the first level, mostly exponentials, cost more than all the rest of the UNet:
+two heads of 16 there train 1.5 times as fast on a CPU, and sample faster everywhere.
 Norm groups are few (8), so that at 32 channels a group still has four members and relative colour survives.
 """
 
@@ -43,7 +45,7 @@ VAE = {
 UNET = {
     "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
-    "attention_head_dim": 4,
+    "attention_head_dim": [2, 4, 4, 4],  # in diffusers' files this is the number of heads
     "block_out_channels": [32, 64, 128, 128],
     "center_input_sample": False,
     "cross_attention_dim": TEXT_WIDTH,

@@ -27,11 +27,11 @@ class _TimeEmbedding(nn.Module):
 
 
 class _Down(nn.Module):
-    def __init__(self, channels, out, config, cross, last):
+    def __init__(self, channels, out, config, heads, cross, last):
         super().__init__()
         groups, time = config["norm_num_groups"], 4 * config["block_out_channels"][0]
         layers = range(config["layers_per_block"])
-        heads, context = config["attention_head_dim"], config["cross_attention_dim"]
+        context = config["cross_attention_dim"]
         self.resnets = nn.ModuleList(ResnetBlock2D(channels if i == 0 else out, out, groups, config["norm_eps"], time) for i in layers)
         self.attentions = nn.ModuleList(Transformer2DModel(out, heads, context, groups) for _ in layers) if cross else None
         self.downsamplers = None if last else nn.ModuleList([Downsample2D(out, 1)])
@@ -55,7 +55,7 @@ class _Mid(nn.Module):
     def __init__(self, channels, config):
         super().__init__()
         groups, time = config["norm_num_groups"], 4 * config["block_out_channels"][0]
-        heads, context = config["attention_head_dim"], config["cross_attention_dim"]
+        heads, context = config["attention_head_dim"][-1], config["cross_attention_dim"]
         self.attentions = nn.ModuleList([Transformer2DModel(channels, heads, context, groups)])
         self.resnets = nn.ModuleList(ResnetBlock2D(channels, channels, groups, config["norm_eps"], time) for _ in range(2))
 
@@ -64,10 +64,10 @@ class _Mid(nn.Module):
 
 
 class _Up(nn.Module):
-    def __init__(self, channels, skips, out, config, cross, last):
+    def __init__(self, channels, skips, out, config, heads, cross, last):
         super().__init__()
         groups, time = config["norm_num_groups"], 4 * config["block_out_channels"][0]
-        heads, context = config["attention_head_dim"], config["cross_attention_dim"]
+        context = config["cross_attention_dim"]
         self.resnets = nn.ModuleList(
             ResnetBlock2D((channels if i == 0 else out) + skip, out, groups, config["norm_eps"], time) for i, skip in enumerate(skips)
         )
@@ -85,7 +85,7 @@ class _Up(nn.Module):
 class UNet2DConditionModel(nn.Module):
     def __init__(self, config):
         super().__init__()
-        widths, layers = config["block_out_channels"], config["layers_per_block"]
+        widths, layers, heads = config["block_out_channels"], config["layers_per_block"], config["attention_head_dim"]
         self.time_width = widths[0]
         self.conv_in = nn.Conv2d(config["in_channels"], widths[0], 3, padding=1)
         self.time_embedding = _TimeEmbedding(widths[0], 4 * widths[0])
@@ -94,14 +94,14 @@ class UNet2DConditionModel(nn.Module):
         for i, width in enumerate(widths):
             last = i + 1 == len(widths)
             cross = config["down_block_types"][i].startswith("CrossAttn")
-            self.down_blocks.append(_Down(widths[max(0, i - 1)], width, config, cross, last))
+            self.down_blocks.append(_Down(widths[max(0, i - 1)], width, config, heads[i], cross, last))
             skips += [width] * (layers + (not last))
         self.mid_block = _Mid(widths[-1], config)
         below = widths[-1]
         for i, width in enumerate(reversed(widths)):
             cross = config["up_block_types"][i].startswith("CrossAttn")
             taken = [skips.pop() for _ in range(layers + 1)]
-            self.up_blocks.append(_Up(below, taken, width, config, cross, i + 1 == len(widths)))
+            self.up_blocks.append(_Up(below, taken, width, config, heads[-1 - i], cross, i + 1 == len(widths)))
             below = width
         self.conv_norm_out = nn.GroupNorm(config["norm_num_groups"], widths[0], config["norm_eps"])
         self.conv_out = nn.Conv2d(widths[0], config["out_channels"], 3, padding=1)

@@ -15,10 +15,10 @@ class Latents:
 
     def __init__(self, session, data=None, size=128):
         path = session.work / f"latents{size}.pt"
-        if path.exists():
-            kept = torch.load(path, map_location=session.device, weights_only=True)
-        else:
-            kept = self._encode(session, data or Pictures.of(session), size)
+        data = data or Pictures.of(session)
+        kept = torch.load(path, map_location=session.device, weights_only=True) if path.exists() else None
+        if kept is None or len(kept["mean"]) != len(data):  # or of pictures that were rendered since
+            kept = self._encode(session, data, size)
             torch.save(kept, path)
         self.mean, self.deviation = kept["mean"], kept["deviation"]
         self.session = session
