@@ -22,6 +22,7 @@ mod low_rank_gate;
 mod mix;
 mod narrow;
 mod narrow_gradient;
+mod outer_sums;
 mod over_greatest;
 mod pad2d;
 mod product;
@@ -176,6 +177,12 @@ pub trait Operation: Debug + Send + Sync {
     /// The output is the first input's storage under another shape.
     fn is_view(&self) -> bool {
         false
+    }
+
+    /// The input that the output may replace in its own storage, each element from what stood there: an operation whose kernels
+    /// add to what they find. Done where the input takes the output's value after the run ([`Graph::assign`]).
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 
     /// f32 elements of scratch that the kernels need.
