@@ -94,6 +94,7 @@ pub(super) fn commands_of_steps(
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
         let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
+            let layout = layout.suited(preferences.schedule, graph.shape(plan.root(t)));
             let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
             if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
                 return Err(Error::NotAParameter { operation: step.operation.name(), layer: step.layer.to_string() });
