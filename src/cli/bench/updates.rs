@@ -62,10 +62,9 @@ impl UpdateOptions {
             return;
         }
         for set in sets {
-            let mut side = latent;
-            while side > 1 {
+            let halved = |side: &usize| (*side > 1).then(|| side.div_ceil(2));
+            for side in std::iter::successors(Some(latent), halved) {
                 set.masks.insert(side * side, graph.input(format!("{}.mask.{side}", set.name), [side * side]));
-                side = side.div_ceil(2);
             }
         }
     }
