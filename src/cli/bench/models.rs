@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long)]
     f32: bool,
     #[command(flatten)]
-    updates: updates::Options,
+    updates: updates::UpdateOptions,
     /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers (of rank 4 unless told)
     #[arg(long)]
     backward: bool,

@@ -11,7 +11,7 @@ use mixofshow::nn::{LowRank, Strength};
 const PREFIX: &str = "lora";
 
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct UpdateOptions {
     /// Of the UNet or the text encoder: with low-rank updates of this rank on all attention layers
     #[arg(long, value_name = "RANK", default_value_t = 0)]
     lora_rank: usize,
@@ -23,7 +23,7 @@ pub struct Options {
     lora_masks: bool,
 }
 
-impl Options {
+impl UpdateOptions {
     /// Updates of the attention layers of `plain`. A pass that is `trained` has one set at least, as inputs.
     pub fn sets(&self, plain: &Graph, trained: bool) -> Vec<LowRank> {
         const PARTS: [&str; 8] = [".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj"];
@@ -62,10 +62,9 @@ impl Options {
             return;
         }
         for set in sets {
-            let mut side = latent;
-            while side > 1 {
+            let halved = |side: &usize| (*side > 1).then(|| side.div_ceil(2));
+            for side in std::iter::successors(Some(latent), halved) {
                 set.masks.insert(side * side, graph.input(format!("{}.mask.{side}", set.name), [side * side]));
-                side = side.div_ceil(2);
             }
         }
     }
