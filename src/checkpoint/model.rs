@@ -50,6 +50,8 @@ pub struct Checkpoint {
     pub text_encoder: Component,
     /// CLIP's vision tower, if the model brings it (`image_encoder/` or `clip_vision/`).
     pub vision: Option<Component>,
+    /// `preprocessor_config.json` of the vision tower: how pictures are normalised for it.
+    pub vision_preprocessor: Option<Value>,
     /// Networks that steer it, by the names of their folders inside of the model (`t2i_adapter`, `controlnet`).
     pub controls: BTreeMap<String, Control>,
     /// Its tokenizer.

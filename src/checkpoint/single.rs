@@ -58,6 +58,7 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         vae,
         text_encoder,
         vision: None,
+        vision_preprocessor: None,
         controls: Default::default(),
         scheduler,
         model_index: None,

@@ -1,9 +1,11 @@
 //! The program from outside: what it prints, what it writes, and how it ends.
+mod concepts;
 mod errors;
 mod generating;
 mod help;
 mod looking;
 mod placing;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -15,8 +15,9 @@ pub enum Error {
     Unfit(Vec<String>),
     #[error(transparent)]
     Step(#[from] step::Error),
+    /// Boxed: it is large.
     #[error(transparent)]
-    Pipeline(#[from] pipeline::Error),
+    Pipeline(Box<pipeline::Error>),
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
@@ -37,6 +38,12 @@ pub enum Error {
         advice(.saved)
     )]
     Diverged { step: u64, loss: f32, operation: String, layer: String, saved: Option<u64> },
+}
+
+impl From<pipeline::Error> for Error {
+    fn from(error: pipeline::Error) -> Self {
+        Error::Pipeline(Box::new(error))
+    }
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

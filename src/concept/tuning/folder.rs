@@ -115,8 +115,11 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, checked: &mut Check
     }
 }
 
-/// The picture files of a folder, sorted by name.
-fn pictures_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// The picture files of a folder, sorted by name; masks beside them are left out.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn pictures_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -253,3 +256,7 @@ impl Found {
         Ok(self)
     }
 }
+
+#[cfg(test)]
+#[path = "folder_tests.rs"]
+mod tests;
