@@ -16,9 +16,9 @@ pub(super) enum Engine {
         parameters: Arc<dyn ParameterSource + Send>,
     },
     Device {
-        plan: Plan,
+        plan: Box<Plan>,
         weights: Weights,
-        program: Option<Program>,
+        program: Option<Box<Program>>,
     },
 }
 
@@ -35,7 +35,7 @@ impl Engine {
 
     pub fn on_device(gpu: &Arc<Gpu>, parameters: Arc<dyn ParameterSource + Send>, precision: Precision, built: &Built) -> Engine {
         let plan = Plan::new(&built.graph, &[built.report], &Program::traits(gpu));
-        Engine::Device { plan, weights: Weights::new(gpu, parameters, precision), program: None }
+        Engine::Device { plan: Box::new(plan), weights: Weights::new(gpu, parameters, precision), program: None }
     }
 
     /// Bytes of weights, activations, and what is kept between steps.
@@ -63,7 +63,7 @@ impl Engine {
         if let Engine::Device { plan, weights, program } = self
             && program.is_none()
         {
-            *program = Some(Program::from_plan(weights, graph, plan)?);
+            *program = Some(Box::new(Program::from_plan(weights, graph, plan)?));
         }
         Ok(())
     }

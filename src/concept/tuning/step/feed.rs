@@ -1,6 +1,7 @@
 //! From a batch to the inputs of the graph.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::graph::{Array, Element, ParameterError, Shape};
 use crate::models::unet::time_features;
@@ -113,23 +114,24 @@ impl Feed {
 
     /// A row of the frozen token table.
     fn row(&mut self, models: &Models, id: u32) -> Result<&[f32]> {
-        if !self.known.contains_key(&id) {
-            let (rows, width) = (models.text.vocab_size, models.text.hidden_size);
-            let expected = vec![rows, width];
-            let graph = |error: ParameterError| Error::Graph(error.into());
-            match models.parameters.info(TABLE) {
-                None => return Err(graph(ParameterError::Missing { name: TABLE.into() })),
-                Some(info) if info.shape != expected => {
-                    return Err(graph(ParameterError::Shape { name: TABLE.into(), expected, found: info.shape }));
-                }
-                Some(_) => {}
+        let slot = match self.known.entry(id) {
+            Entry::Occupied(slot) => return Ok(slot.into_mut()),
+            Entry::Vacant(slot) => slot,
+        };
+        let (rows, width) = (models.text.vocab_size, models.text.hidden_size);
+        let expected = vec![rows, width];
+        let graph = |error: ParameterError| Error::Graph(error.into());
+        match models.parameters.info(TABLE) {
+            None => return Err(graph(ParameterError::Missing { name: TABLE.into() })),
+            Some(info) if info.shape != expected => {
+                return Err(graph(ParameterError::Shape { name: TABLE.into(), expected, found: info.shape }));
             }
-            let mut values = vec![0.0; width];
-            let start = id as usize * width;
-            models.parameters.read(TABLE, start..start + width, &mut values).map_err(graph)?;
-            self.known.insert(id, values);
+            Some(_) => {}
         }
-        Ok(self.known.get(&id).map_or(&[], |row| &row[..]))
+        let mut values = vec![0.0; width];
+        let start = id as usize * width;
+        models.parameters.read(TABLE, start..start + width, &mut values).map_err(graph)?;
+        Ok(slot.insert(values))
     }
 }
 
