@@ -29,7 +29,7 @@ Examples:
     mos generate --like cat.png -o again.png
     mos generate --like cat.png -p \"a blue cat in the snow\" -o blue.png
   With a concept of your own, its LoRA a little weaker, and a plain LoRA:
-    mos generate -p \"a <zorp1> <zorp2> on the beach\" --concept zorp.safetensors:0.8 --lora ink.safetensors -o zorp.png
+    mos generate -p \"a <zorp1> <zorp2>\" --concept zorp.safetensors:0.8 --lora ink.safetensors -o a.png
   Image to image, and painting only where a mask is white:
     mos generate -p \"an oil painting\" --init-image photo.jpg --strength 0.6 -o painting.png
     mos generate -p \"a hat\" --init-image photo.jpg --mask where.png -o hat.png
