@@ -258,36 +258,39 @@ fn narrow_convolutions() {
 /// Folded into every product, among other stages, and on its own.
 #[test]
 fn widened_products() {
-    for (batch, rows, into, out, rank) in
-        [(2, 9, 16, 72, 4), (3, 5, 6, 7, 3), (1, 70, 8, 132, 12), (1, 17, 12, 4, 1), (1, 1, 5, 66, 8)]
-    {
-        for transposed in [false, true] {
-            let mut g = Graph::new();
-            let (x, t) = (g.input("x", [batch, rows, into]), g.input("t", [batch, rows, rank]));
-            let u = g.input("u", if transposed { [rank, out] } else { [out, rank] });
-            let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
-            let residual = g.input("residual", [batch, rows, out]);
-            let widen = |g: &mut Graph, base| match transposed {
-                true => g.widen_transposed(base, t, u).unwrap(),
-                false => g.widen(base, t, u).unwrap(),
-            };
-            let mut outputs = vec![widen(&mut g, None), widen(&mut g, Some(residual))];
-            let y = g.silu(outputs[1]).unwrap();
-            outputs.push(g.add(y, bias).unwrap());
-            let y = g.linear(x, w).unwrap();
-            outputs.push(widen(&mut g, Some(y)));
-            // After a sum it changes places with it, after a function it cannot be folded.
-            let y = g.linear(x, w).unwrap();
-            let y = g.add(y, residual).unwrap();
-            let y = widen(&mut g, Some(y));
-            let y = g.add(y, bias).unwrap();
-            outputs.push(g.silu(y).unwrap());
-            let y = g.linear(x, w).unwrap();
-            let y = g.silu(y).unwrap();
-            let y = widen(&mut g, Some(y));
-            outputs.push(widen(&mut g, Some(y)));
-            compare(&format!("widened {batch}x{rows}x{into}x{out}, rank {rank}, {transposed}"), &g, &outputs, 2e-5);
-        }
+    for (batch, rows, into, out, rank, transposed) in [
+        (2, 9, 16, 72, 4, false),
+        (2, 9, 16, 72, 4, true),
+        (3, 5, 6, 7, 3, false),
+        (3, 5, 6, 7, 8, true),
+        (1, 70, 8, 132, 12, false),
+        (1, 17, 12, 4, 1, true),
+    ] {
+        let mut g = Graph::new();
+        let (x, t) = (g.input("x", [batch, rows, into]), g.input("t", [batch, rows, rank]));
+        let u = g.input("u", if transposed { [rank, out] } else { [out, rank] });
+        let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
+        let residual = g.input("residual", [batch, rows, out]);
+        let widen = |g: &mut Graph, base| match transposed {
+            true => g.widen_transposed(base, t, u).unwrap(),
+            false => g.widen(base, t, u).unwrap(),
+        };
+        let mut outputs = vec![widen(&mut g, None), widen(&mut g, Some(residual))];
+        let y = g.silu(outputs[1]).unwrap();
+        outputs.push(g.add(y, bias).unwrap());
+        let y = g.linear(x, w).unwrap();
+        outputs.push(widen(&mut g, Some(y)));
+        // After a sum it changes places with it, after a function it cannot be folded.
+        let y = g.linear(x, w).unwrap();
+        let y = g.add(y, residual).unwrap();
+        let y = widen(&mut g, Some(y));
+        let y = g.add(y, bias).unwrap();
+        outputs.push(g.silu(y).unwrap());
+        let y = g.linear(x, w).unwrap();
+        let y = g.silu(y).unwrap();
+        let y = widen(&mut g, Some(y));
+        outputs.push(widen(&mut g, Some(y)));
+        compare(&format!("widened {batch}x{rows}x{into}x{out}, rank {rank}, {transposed}"), &g, &outputs, 2e-5);
     }
 }
 

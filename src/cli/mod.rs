@@ -4,6 +4,7 @@ mod convert;
 mod demo;
 mod devices;
 mod files;
+mod fuse;
 mod generate;
 mod inspect;
 mod progress;
@@ -71,6 +72,7 @@ impl Global {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::Arguments>),
+    Fuse(Box<fuse::Arguments>),
     Train(Box<train::Arguments>),
     Inspect(inspect::Arguments),
     Convert(convert::Arguments),
@@ -107,6 +109,7 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
+        Command::Fuse(arguments) => fuse::run(arguments, &cli.global, &terminal),
         Command::Train(arguments) => train::run(arguments, &cli.global, &terminal),
         Command::Convert(arguments) => convert::run(arguments, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),

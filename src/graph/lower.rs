@@ -58,6 +58,9 @@ pub fn commands(
 pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
     for &(input, tensor) in graph.assignments() {
+        if plan.place(tensor) == Some(Place::InPlace(input)) {
+            continue;
+        }
         let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
         let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
         commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
@@ -91,6 +94,7 @@ pub(super) fn commands_of_steps(
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
         let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
+            let layout = layout.suited(preferences.schedule, graph.shape(plan.root(t)));
             let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
             if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
                 return Err(Error::NotAParameter { operation: step.operation.name(), layer: step.layer.to_string() });
@@ -104,8 +108,17 @@ pub(super) fn commands_of_steps(
             _ => None,
         };
         let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
-        let mut lowering =
-            Lowering { graph, step, preferences, locate: &locate, scratch, commands: &mut commands, lacks_kernel: false };
+        let in_place = matches!(plan.place(step.output), Some(Place::InPlace(_)));
+        let mut lowering = Lowering {
+            graph,
+            step,
+            preferences,
+            locate: &locate,
+            scratch,
+            in_place,
+            commands: &mut commands,
+            lacks_kernel: false,
+        };
         step.operation.lower(&mut lowering);
         if lowering.lacks_kernel {
             return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });
@@ -128,6 +141,7 @@ pub(super) fn locate(
     match (&node.origin, plan.place(tensor)) {
         (Origin::Parameter { name }, _) => storage(Storage::Weight { name, shape: &node.shape, layout }),
         (Origin::Input { .. }, _) => storage(Storage::Input(root)),
+        (Origin::Operation { .. }, Some(Place::InPlace(input))) => storage(Storage::Input(input)),
         (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => {
             arena_slice(arena, offset, node.shape.elements(), storage)
         }
@@ -151,6 +165,7 @@ pub struct Lowering<'a> {
     pub preferences: Preferences,
     pub(super) locate: &'a dyn Fn(Tensor) -> Located,
     pub(super) scratch: Option<Slice>,
+    pub(super) in_place: bool,
     pub(super) commands: &'a mut Vec<Command>,
     pub(super) lacks_kernel: bool,
 }
@@ -200,6 +215,17 @@ impl Lowering<'_> {
     pub fn scratch(&self) -> Located {
         let slice = self.scratch.clone().unwrap_or_else(|| self.output().slice);
         Located { slice, scalar: Scalar::F32, half: false }
+    }
+
+    /// Whether the output stands where the input of [`super::Operation::in_place`] stood, which it replaces.
+    pub fn is_in_place(&self) -> bool {
+        self.in_place
+    }
+
+    /// Adds a copy of as many bytes as `from` has.
+    pub fn copy(&mut self, from: Slice, to: Slice) {
+        let to = Slice { size: from.size, ..to };
+        self.commands.push(Command::Copy { from, to });
     }
 
     /// Says that no kernel computes the step: lowering the plan ends in [`Error::NoKernel`].

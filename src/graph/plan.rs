@@ -42,6 +42,8 @@ pub enum Place {
     /// A graph input has a buffer of its own.
     Input,
     Weight,
+    /// The new value of a graph input, computed where the input stands.
+    InPlace(Tensor),
     /// A part of an arena: its number and byte offset.
     Arena {
         arena: usize,
@@ -246,6 +248,21 @@ fn fits(stages: &[Stage], stage: &Stage) -> bool {
         && one(&|s| s.broadcast()?.operand_rows())
 }
 
+/// The graph input in whose storage `step` computes the input's next value: where the operation can, and nobody reads the old
+/// value at the same time or later.
+fn in_place(graph: &Graph, step: &Step, later: &[Step], roots: &[Tensor]) -> Option<Tensor> {
+    let position = step.operation.in_place().filter(|_| step.output == step.result)?;
+    let input = *step.inputs.get(position)?;
+    let is_input = matches!(graph.node(input).origin, Origin::Input { .. });
+    let reads = |step: &Step| {
+        let all = step.inputs.iter().copied().chain(step.stages.iter().flat_map(Stage::operands));
+        all.filter(|t| roots[t.index()] == input).count()
+    };
+    let copied = graph.assignments().iter().any(|&(to, from)| to != input && roots[from.index()] == input);
+    let assigned = graph.assignments().contains(&(input, step.output));
+    (is_input && assigned && !copied && reads(step) == 1 && later.iter().all(|step| reads(step) == 0)).then_some(input)
+}
+
 struct Placement {
     places: Vec<Option<Place>>,
     scratch: Vec<Option<Place>>,
@@ -269,6 +286,9 @@ fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], root
     let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
     let mut scratch_of: Vec<Option<usize>> = vec![None; steps.len()];
     for (time, step) in steps.iter().enumerate() {
+        if let Some(input) = in_place(graph, step, &steps[time + 1..], roots) {
+            places[step.output.index()] = Some(Place::InPlace(input));
+        }
         let reads: Vec<usize> = step
             .inputs
             .iter()
@@ -283,13 +303,15 @@ fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], root
             requests.push(Request { size, start: time, end: time, conflicts });
             requests.len() - 1
         };
-        let output = make(bytes(graph.shape(step.output).elements()), reads.clone());
-        // A folded-away view chain ends at `output`; views of it resolve to its root.
-        request_of[roots[step.output.index()].index()] = Some(output);
-        request_of[step.output.index()] = Some(output);
-        if let Some(elements) = step.scratch {
-            let mut conflicts = reads;
+        let mut conflicts = reads.clone();
+        if !matches!(places[step.output.index()], Some(Place::InPlace(_))) {
+            let output = make(bytes(graph.shape(step.output).elements()), reads);
+            // A folded-away view chain ends at `output`; views of it resolve to its root.
+            request_of[roots[step.output.index()].index()] = Some(output);
+            request_of[step.output.index()] = Some(output);
             conflicts.push(output);
+        }
+        if let Some(elements) = step.scratch {
             scratch_of[time] = Some(make(bytes(elements), conflicts));
         }
     }

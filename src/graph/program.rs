@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Slice};
+use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Schedule, Slice};
 
 use super::lower::{Located, Preferences, Storage, assignments, commands_of_steps, locate, preparation, unplaced};
 use super::ops::{Layout, PANEL, Stage};
@@ -98,7 +98,7 @@ impl Weights {
     pub fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
         let mut bytes = 0;
         let mut seen = HashMap::new();
-        for (name, layout, shape) in used(graph, plan) {
+        for (name, layout, shape) in used(graph, plan, self.gpu.schedule()) {
             if seen.insert((name, layout), ()).is_none() {
                 let info = parameter::expect(&*self.source, name, shape)?;
                 bytes += weight_bytes(shape, layout, self.is_half(info.stored, layout));
@@ -252,7 +252,7 @@ pub fn weight_bytes(shape: &Shape, layout: Layout, half: bool) -> u64 {
 }
 
 /// The weights that a plan's steps read, with the layout each wants.
-fn used<'a>(graph: &'a Graph, plan: &'a Plan) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
+fn used<'a>(graph: &'a Graph, plan: &'a Plan, schedule: Schedule) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
     let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
         Origin::Parameter { name } => Some((name.as_str(), layout, &graph.node(plan.root(t)).shape)),
         _ => None,
@@ -260,7 +260,8 @@ fn used<'a>(graph: &'a Graph, plan: &'a Plan) -> impl Iterator<Item = (&'a str, 
     plan.steps.iter().flat_map(move |step| {
         let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
         let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
-        inputs.chain(operands).filter_map(move |(t, layout)| weight(t, layout)).collect::<Vec<_>>()
+        let suited = move |(t, layout): (Tensor, Layout)| weight(t, layout.suited(schedule, graph.shape(plan.root(t))));
+        inputs.chain(operands).filter_map(suited).collect::<Vec<_>>()
     })
 }
 

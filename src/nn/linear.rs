@@ -23,6 +23,8 @@ impl Layers<'_> {
         let update = self.low_rank_update(x, out, None)?;
         let weight = self.parameter("weight", [out, self.channels(x)]);
         let y = self.graph.linear(x, weight)?;
-        self.add_update(y, update)
+        let y = self.add_update(y, update)?;
+        self.report(x, y);
+        Ok(y)
     }
 }

@@ -10,6 +10,7 @@ mod vocabulary;
 use std::path::PathBuf;
 
 pub use tokenizer::{Token, Tokenizer};
+pub use vocabulary::standard_files;
 
 /// What can go wrong between a prompt and its token ids.
 #[derive(Debug, thiserror::Error)]

@@ -196,6 +196,33 @@ impl Vocabulary {
     }
 }
 
+/// The files of CLIP's standard tokenizer as `transformers` writes them, by name; `pad` is the token that fills up short texts.
+///
+/// # Errors
+/// None that the built-in vocabulary meets.
+pub fn standard_files(pad: &str) -> Result<Vec<(String, String)>> {
+    let vocabulary = Vocabulary::clip_standard()?;
+    let tokens: Map<String, Value> = vocabulary.tokens.into_iter().map(|(token, id)| (token, id.into())).collect();
+    let mut merges = "#version: 0.2\n".to_string();
+    for (a, b) in &vocabulary.merges {
+        merges.push_str(a);
+        merges.push(' ');
+        merges.push_str(b);
+        merges.push('\n');
+    }
+    let marks = serde_json::json!({"bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END});
+    let mut config = marks.clone();
+    for (key, value) in [("model_max_length", DEFAULT_MAX_LENGTH.into()), ("tokenizer_class", Value::from("CLIPTokenizer"))] {
+        config[key] = value;
+    }
+    Ok(vec![
+        ("vocab.json".into(), Value::Object(tokens).to_string()),
+        ("merges.txt".into(), merges),
+        ("special_tokens_map.json".into(), marks.to_string()),
+        ("tokenizer_config.json".into(), config.to_string()),
+    ])
+}
+
 /// GPT-2's printable stand-ins for the 256 bytes, in the order in which CLIP numbers them.
 fn byte_letters() -> Vec<char> {
     let printable = |b: &u32| matches!(b, 33..=126 | 161..=172 | 174..=255);

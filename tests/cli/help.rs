@@ -2,7 +2,7 @@
 use super::{mos, ran, run};
 use std::path::Path;
 
-const COMMANDS: [&str; 5] = ["generate", "inspect", "devices", "demo", "bench"];
+const COMMANDS: [&str; 6] = ["generate", "inspect", "devices", "demo", "bench", "convert"];
 
 #[test]
 fn every_command_explains_itself() {

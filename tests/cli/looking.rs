@@ -63,7 +63,7 @@ fn inspect_says_what_is_wrong() {
     run(folder.path(), "inspect @").failed(1, &[folder.path().to_str().unwrap()]);
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
     write("model.ckpt", b"PK\x03\x04and so on");
-    run(folder.path(), "inspect @/model.ckpt").failed(1, &["model.ckpt", "Python pickle", "safetensors"]);
+    run(folder.path(), "inspect @/model.ckpt").failed(1, &["model.ckpt", "Python pickle", "directory"]);
     write("page.safetensors", b"<!DOCTYPE html><html>");
     run(folder.path(), "inspect @/page.safetensors").failed(1, &["page.safetensors", "HTML"]);
     write("lie.safetensors", &[255; 64]);

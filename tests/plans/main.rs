@@ -4,6 +4,7 @@ mod commands;
 #[path = "../common/dry.rs"]
 mod dry;
 mod full_size;
+mod fusion;
 #[path = "../common/hashed.rs"]
 mod hashed;
 mod memory;
@@ -68,6 +69,7 @@ fn graphs() -> Vec<Built> {
     for case in ["unet_sd1", "tiny_unet"].map(reference::Case::open) {
         all.push(published::controlled_unet(&case.name, case.config(), 2, 16, 16));
         all.push(published::sampling_step(&case.name, case.config(), 16, 16));
+        all.push(fusion::recorded_unet(&case.name, case.config(), [16, 16]));
     }
     all.extend([(320, 320, 4), (36, 20, 6), (5, 7, 3)].map(|(into, out, rank)| published::low_rank_layer(into, out, rank)));
     for case in ["unet_sd1", "unet_sd2", "unet_odd", "tiny_unet"].map(reference::Case::open) {
@@ -97,6 +99,7 @@ fn graphs() -> Vec<Built> {
     all.push(published::control_net("ControlNet", &steered.json["control"], 2, 12, 20));
     all.push(published::controlled_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
     all.push(published::sampling_step("Stable Diffusion 1.5", &published::unet_1(), 64, 64));
+    all.push(fusion::recorded_unet("Stable Diffusion 1.5", &published::unet_1(), [64, 64]));
     let [unet, text] = ["tiny_unet", "tiny_text"].map(reference::Case::open);
     for full_identity in [false, true] {
         let attention_loss = Some(AttentionLoss { weight: 0.01, full_identity });

@@ -243,8 +243,17 @@ fn embeddings_alone() {
 /// A run that is saved and restored goes on to the same bytes, in the midst of an accumulation too.
 #[test]
 fn a_restored_run_is_the_unbroken_one() {
+    go_on_from_states(On::Host, &[1, 3, 6]);
+}
+
+#[test]
+fn a_restored_run_is_the_unbroken_one_on_a_device() {
+    go_on_from_states(On::Device, &[1, 3]);
+}
+
+fn go_on_from_states(on: On, froms: &[usize]) {
     let tuning = Tuning::open("tuning_identity");
-    let mut unbroken = tuning.step(On::Host);
+    let mut unbroken = tuning.step(on);
     unbroken.restore(&tuning.initial(&unbroken)).unwrap();
     let mut states = Vec::new();
     for k in 0..8 {
@@ -252,8 +261,8 @@ fn a_restored_run_is_the_unbroken_one() {
         states.push(unbroken.state().unwrap());
     }
     assert_ne!(states[3], states[7]);
-    for from in [1, 3, 6] {
-        let mut step = tuning.step(On::Host);
+    for &from in froms {
+        let mut step = tuning.step(on);
         step.restore(&states[from]).unwrap();
         assert_eq!(step.state().unwrap(), states[from]);
         for k in from + 1..8 {
@@ -266,8 +275,17 @@ fn a_restored_run_is_the_unbroken_one() {
 /// A number that is not finite names its layer, and nothing moves.
 #[test]
 fn what_is_not_finite_is_found_and_moves_nothing() {
+    find_what_is_not_finite(On::Host);
+}
+
+#[test]
+fn what_is_not_finite_is_found_on_a_device() {
+    find_what_is_not_finite(On::Device);
+}
+
+fn find_what_is_not_finite(on: On) {
     let tuning = Tuning::open("tuning_plain");
-    let mut step = tuning.step(On::Host);
+    let mut step = tuning.step(on);
     let mut state = tuning.initial(&step);
     let culprit = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_up.weight";
     let array = state.arrays.get_mut(culprit).expect("a layer");

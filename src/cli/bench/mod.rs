@@ -4,6 +4,7 @@ mod concepts;
 mod kernels;
 mod models;
 mod peak;
+mod regions;
 mod step;
 mod updates;
 
@@ -30,6 +31,8 @@ enum What {
     Kernels(kernels::Options),
     /// Time a pass of the UNet
     Unet(models::Options),
+    /// Time a step of sampling without regions, with three side by side, and with eight that overlap
+    Regions(regions::Options),
     /// Time decoding latents to a picture
     Vae(models::Options),
     /// Time encoding a prompt
@@ -132,6 +135,7 @@ pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
     match &bench.what {
         What::Kernels(options) => kernels::run(options, &global.open()?, terminal),
         What::Unet(options) => models::run(models::Part::Unet, options, &global.open()?, terminal),
+        What::Regions(options) => regions::run(options, &global.open()?, terminal),
         What::Vae(options) => models::run(models::Part::Vae, options, &global.open()?, terminal),
         What::Concepts(options) => concepts::run(options, global, terminal),
         What::Text(options) => models::run(models::Part::Text, options, &global.open()?, terminal),

@@ -22,6 +22,7 @@ mod low_rank_gate;
 mod mix;
 mod narrow;
 mod narrow_gradient;
+mod outer_sums;
 mod over_greatest;
 mod pad2d;
 mod product;
@@ -43,7 +44,7 @@ pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_ta
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
-use crate::gpu::Value;
+use crate::gpu::{Schedule, Value};
 
 /// How a weight's elements lie on the device, prepared once at upload for the kernel that reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +60,19 @@ pub enum Layout {
     /// are the inputs for each of stride x stride phases, `[stride, stride, in]`, its inputs are `out`, and its window, read from
     /// the far end, is `[kh / stride, kw / stride]`, rounded up; taps beyond the edge are zero. A linear weight has stride 1.
     Transposed { stride: usize },
+}
+
+impl Layout {
+    /// The layout that kernels of `schedule` read for this one, of a weight of `shape`: staged kernels turn a weight round on its
+    /// way into workgroup memory, so that graphics cards hold it once.
+    pub(crate) fn suited(self, schedule: Schedule, shape: &Shape) -> Layout {
+        match (self, schedule, &shape[..]) {
+            (Layout::Transposed { stride: 1 }, Schedule::Staged, [out, into, ..]) if vector_width(&[*out, *into]) == 4 => {
+                Layout::Panels
+            }
+            (layout, ..) => layout,
+        }
+    }
 }
 
 /// Outputs in a panel of [`Layout::Panels`] and [`Layout::Transposed`].
@@ -176,6 +190,12 @@ pub trait Operation: Debug + Send + Sync {
     /// The output is the first input's storage under another shape.
     fn is_view(&self) -> bool {
         false
+    }
+
+    /// The input that the output may replace in its own storage, each element from what stood there: an operation whose kernels
+    /// add to what they find. Done where the input takes the output's value after the run ([`Graph::assign`]).
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 
     /// f32 elements of scratch that the kernels need.

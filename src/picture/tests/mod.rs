@@ -1,3 +1,4 @@
+mod edges;
 mod files;
 mod settings;
 mod sheets;

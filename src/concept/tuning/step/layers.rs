@@ -26,7 +26,7 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
         let attention = name.contains(".attn1.") || name.contains(".attn2.");
         attention && UNET_ATTENTION.iter().any(|end| name.ends_with(end))
             || config.unet_layers == UNetLayers::Transformer
-                && name.contains(".attentions.") | name.starts_with("attentions.")
+                && name.contains(".attentions.")
                 && UNET_TRANSFORMER.iter().any(|end| name.ends_with(end))
     };
     let mut layers = Vec::new();

@@ -1,0 +1,254 @@
+//! `mos fuse`
+mod arguments;
+mod sheet;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use mixofshow::checkpoint::{Checkpoint, SHIPPED};
+use mixofshow::concept;
+use mixofshow::fusion::{self, Entry, Listed, Order, Previous, Settings};
+use mixofshow::graph::Precision;
+use serde::Serialize;
+
+use super::progress::Progress;
+use super::terminal::Terminal;
+use super::{Failure, Global, Result, files, units};
+pub use arguments::Arguments;
+
+pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
+    let start = Instant::now();
+    let previous = arguments.to.as_deref().map(Previous::open).transpose()?;
+    let model = match (&arguments.model, &previous) {
+        (Some(model), _) => model.clone(),
+        (None, Some(previous)) => previous.base.clone(),
+        (None, None) => SHIPPED.into(),
+    };
+    let concepts = concepts(arguments, previous.as_ref(), terminal)?;
+    let mut progress = Progress::new(terminal);
+    progress.show("load", 0, 1);
+    let checkpoint = Checkpoint::open_named(&model, files::models().as_deref())?;
+    let settings = arguments.settings(factor(&checkpoint))?;
+    let gpu = global.open()?;
+    progress.aside(|| terminal.detail(format!("adapter: {}", gpu.name())));
+    let entries = if arguments.sheet { concepts.clone() } else { Vec::new() };
+    let order = Order {
+        concepts,
+        out: output(arguments)?,
+        replace: arguments.replace || arguments.to.is_some() && arguments.output.is_none(),
+        statistics: arguments.statistics.clone(),
+        part: arguments.part,
+        accept_stale: arguments.to.is_some() && !arguments.refresh,
+    };
+    let mut last = String::new();
+    let fused = fusion::fuse(&gpu, &checkpoint, order, &settings, &mut |at| {
+        let now = format!("{} {}", at.stage.name(), at.subject);
+        if terminal.verbose() && !at.subject.is_empty() && now != last {
+            progress.aside(|| terminal.detail(format!("inputs of the {}: {}", at.stage.title(), at.subject)));
+            last = now;
+        }
+        progress.show(if at.subject.is_empty() { "solve" } else { at.stage.name() }, at.done, at.of);
+    })?;
+    if let Some(path) = &fused.path {
+        let mut pictures = Vec::new();
+        if arguments.sheet {
+            let sheet = sheet::draw(&gpu, &checkpoint, path, &fused.report.concepts, &entries, &settings, &mut progress)?;
+            let file = report_folder(path)?.join("sheet.png");
+            sheet.save(&file, None)?;
+            pictures.push(("Own file, fused, averaged, with the same seed".to_string(), "sheet.png".to_string()));
+        }
+        write_report(path, &fused.report, &pictures)?;
+    }
+    drop(progress);
+    if arguments.json {
+        terminal.print_json(&Printed {
+            path: fused.path.as_deref(),
+            seconds: start.elapsed().as_secs_f64(),
+            report: &fused.report,
+        })?;
+    } else if let Some(path) = &fused.path {
+        terminal.print(path.display())?;
+    }
+    summary(&fused.report, terminal);
+    terminal.note(format!(
+        "{} in {}",
+        if fused.path.is_some() { "fused" } else { "statistics taken" },
+        units::duration(start.elapsed())
+    ));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Printed<'a> {
+    path: Option<&'a Path>,
+    seconds: f64,
+    report: &'a fusion::Report,
+}
+
+/// Pixels per latent.
+fn factor(checkpoint: &Checkpoint) -> usize {
+    let blocks = checkpoint.vae.config.get("block_out_channels").and_then(|value| value.as_array()).map_or(4, Vec::len);
+    1 << blocks.saturating_sub(1)
+}
+
+fn output(arguments: &Arguments) -> Result<Option<PathBuf>> {
+    if arguments.statistics_only {
+        if arguments.statistics.is_none() {
+            return Err(Failure::Usage("--statistics-only needs --save-statistics FOLDER to write to".into()));
+        }
+        return Ok(None);
+    }
+    match arguments.output.as_ref().or(arguments.to.as_ref()) {
+        Some(path) => Ok(Some(path.clone())),
+        None => Err(Failure::Usage("--output says where the fused model is to go".into())),
+    }
+}
+
+fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Terminal) -> Result<Vec<Entry>> {
+    let given = arguments.concepts.iter().chain(&arguments.add).map(|text| Listed::parse(text));
+    let mut listed: Vec<Listed> = given.collect::<fusion::Result<_>>()?;
+    if let Some(list) = &arguments.list {
+        listed.extend(Listed::read(list)?);
+    }
+    let mut prompts = arguments.prompt.iter();
+    let mut entries = Vec::new();
+    for listed in listed {
+        let (concept, notes) = concept::dialects::read(&listed.path)?;
+        notes.iter().for_each(|note| terminal.note(format!("{}: {note}", listed.path.display())));
+        // Prompts go to those that have no words of their own, in order.
+        let prompt = match listed.prompt {
+            None if concept.words.is_empty() => prompts.next().cloned(),
+            given => given,
+        };
+        entries.push(Entry { concept, path: listed.path, unet: listed.unet, text: listed.text, prompt });
+    }
+    if prompts.next().is_some() {
+        return Err(Failure::Usage("there are more prompts than concepts without words of their own".into()));
+    }
+    if let Some(previous) = previous {
+        let Some(statistics) = &arguments.statistics else {
+            return Err(Failure::Usage(
+                "--statistics names the folder that was kept with --save-statistics when the model was fused".into(),
+            ));
+        };
+        let mut before = previous.entries(statistics)?;
+        for name in &arguments.remove {
+            let is = |entry: &Entry| {
+                entry.concept.name == *name || entry.path.as_os_str() == name.as_str() || entry.prompt.as_deref() == Some(name)
+            };
+            if !before.iter().any(is) {
+                let names: Vec<&str> = previous.concepts.iter().map(|concept| concept.name.as_str()).collect();
+                return Err(Failure::Usage(format!("the fused model has no concept `{name}`; it has {}", names.join(", "))));
+            }
+            before.retain(|entry| !is(entry));
+        }
+        before.extend(entries);
+        entries = before;
+    }
+    if entries.is_empty() {
+        return Err(Failure::Usage("there are no concepts: --concept or --list names them".into()));
+    }
+    Ok(entries)
+}
+
+impl Arguments {
+    fn settings(&self, factor: usize) -> Result<Settings> {
+        let mut settings = Settings {
+            steps: self.steps,
+            seeds: self.samples,
+            seed: self.seed,
+            precision: self.precision.unwrap_or(Precision::AsStored),
+            rename: self.rename,
+            ..Settings::default()
+        };
+        settings.solver = self.solver.with(self.ridge);
+        if let Some((width, height)) = self.size {
+            if width % factor != 0 || height % factor != 0 || width == 0 || height == 0 {
+                return Err(Failure::Usage(format!("--size {width}x{height}: expected multiples of {factor}")));
+            }
+            settings.size = Some([height / factor, width / factor]);
+        }
+        if let Some(path) = &self.prompts {
+            let templates = lines(path)?;
+            if let Some(wrong) = templates.iter().find(|line| !line.contains("{}")) {
+                return Err(Failure::Usage(format!("{}: \"{wrong}\" has no {{}} for the concept's words", path.display())));
+            }
+            settings.prompts.clone_from(&templates);
+            settings.sampled = templates;
+        }
+        match self.keep.as_deref().map(|path| (path, path.to_str())) {
+            Some((_, Some("none"))) => settings.keep.clear(),
+            Some((path, _)) => settings.keep = lines(path)?,
+            None => {}
+        }
+        Ok(settings)
+    }
+}
+
+/// The lines of a file that say something.
+fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display()).into()))?;
+    let lines: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(String::from).collect();
+    match lines.is_empty() {
+        true => Err(Failure::Failed(format!("{}: it has no lines", path.display()).into())),
+        false => Ok(lines),
+    }
+}
+
+/// `report/` in the fused model.
+fn report_folder(model: &Path) -> Result<PathBuf> {
+    let folder = model.join("report");
+    std::fs::create_dir_all(&folder).map_err(|source| files::Unwritable { path: folder.clone(), source })?;
+    Ok(folder)
+}
+
+/// Figures as Markdown and JSON.
+fn write_report(model: &Path, report: &fusion::Report, pictures: &[(String, String)]) -> Result<()> {
+    let folder = report_folder(model)?;
+    let json = serde_json::to_string_pretty(report)?;
+    for (name, text) in [("report.md", fusion::markdown(report, pictures)), ("report.json", json)] {
+        let path = folder.join(name);
+        let written = mixofshow::output::write(&path, |out| out.write_all(text.as_bytes()));
+        written.map_err(|source| files::Unwritable { path, source })?;
+    }
+    Ok(())
+}
+
+/// How well each concept is answered, stage by stage.
+fn summary(report: &fusion::Report, terminal: &Terminal) {
+    report.notes.iter().for_each(|note| terminal.warning(note));
+    for stage in &report.stages {
+        let residuals = stage.residuals();
+        let mean = |pick: &dyn Fn(&fusion::Residual) -> f64| {
+            let known: Vec<f64> = residuals.iter().flatten().map(pick).collect();
+            known.iter().sum::<f64>() / known.len().max(1) as f64
+        };
+        let lost = stage.base_loss().map_or(String::new(), |loss| format!(", ordinary prompts lose {:.1} %", loss * 100.0));
+        terminal.note(format!(
+            "{}: residual {:.3} (averaged {:.3}; 1 is the base model's){lost}; ridge {:.1e}; inputs in {:.1} s, solved in {:.2} s",
+            stage.stage.title(),
+            mean(&|residual| residual.fused),
+            mean(&|residual| residual.averaged),
+            stage.ridge.ridge,
+            stage.seconds[0],
+            stage.seconds[1],
+        ));
+        if !stage.stale.is_empty() {
+            let moved = report.stages.iter().flat_map(|stage| &stage.moved).map(|(_, moved)| *moved).fold(0.0, f64::max);
+            terminal.warning(format!(
+                "inputs of {} were recorded when other concepts were fused; what the UNet reads of their prompts has moved by up to \
+                 {:.2} % since; --refresh records them anew",
+                stage.stale.join(", "),
+                moved * 100.0
+            ));
+        }
+    }
+    if report.statistics_bytes > 0 {
+        terminal.detail(format!(
+            "memory planned: statistics {} (for any number of concepts), device besides {}",
+            units::bytes(report.statistics_bytes),
+            units::bytes(report.device_bytes)
+        ));
+    }
+}

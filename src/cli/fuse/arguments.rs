@@ -1,0 +1,147 @@
+//! What `mos fuse` takes.
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
+use mixofshow::graph::Precision;
+
+use crate::cli::units;
+
+const GROW: &str = "Growing and shrinking";
+const STATISTICS: &str = "Statistics";
+const SOLVING: &str = "Solving";
+
+const EXAMPLES: &str = "\
+Examples:
+  Two concepts in one model, then a picture of both:
+    mos fuse -m sd15 -c potter.safetensors -c hermione.safetensors:unet=0.8 -o both
+    mos generate -m both -p \"<potter1> <potter2> beside <hermione1> <hermione2>\"
+  A style without words of its own:
+    mos fuse -m sd15 -c potter.safetensors -c ink.safetensors --prompt \"ink drawing\" -o inked
+  One more later, at the cost of one:
+    mos fuse -m sd15 --list concepts.toml --save-statistics sums -o all
+    mos fuse --to all --add thanos.safetensors --statistics sums
+  Fourteen machines, each with one concept's pictures to sample, then one that solves:
+    mos fuse -m sd15 --list concepts.toml --save-statistics sums --statistics-only --part $N/14
+    mos fuse -m sd15 --list concepts.toml --statistics sums -o all";
+
+/// Put several concepts into one model
+///
+/// Finds one set of weights with which every layer answers each concept's own inputs as that concept's tuned layer does: Mix-of-Show's
+/// gradient fusion, solved exactly, in memory that does not grow with the number of concepts. The result is a model folder that other
+/// programs load too. An interrupted run goes on where it was when it is started again.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The base model: a folder, a file, or a name in MOS_MODELS [default: the one that ships with the program]
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// A concept or LoRA file; `FILE:unet=0.8,text=1.0` scales its parts. May be given again
+    #[arg(short, long = "concept", value_name = "FILE", conflicts_with = "to")]
+    pub concepts: Vec<String>,
+    /// A list of concepts: TOML, JSON, or the method's own JSON
+    #[arg(short, long, value_name = "FILE", conflicts_with = "to")]
+    pub list: Option<PathBuf>,
+    /// What calls up a LoRA that has no words of its own: one for each of these, in order
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: Vec<String>,
+    /// The folder of the fused model
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Replace the folder if it is there
+    #[arg(long)]
+    pub replace: bool,
+    /// Number a word that two concepts have, instead of refusing it
+    #[arg(long)]
+    pub rename: bool,
+    /// Draw a sheet into the report: each concept from its own file, fused, and averaged
+    #[arg(long, conflicts_with = "statistics_only")]
+    pub sheet: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// How weights are found
+    #[arg(long, value_enum, default_value_t = Method::Exact, value_name = "SOLVER", help_heading = SOLVING)]
+    pub solver: Method,
+    /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by measurement]
+    #[arg(long, value_name = "PART", value_parser = ridge, help_heading = SOLVING)]
+    pub ridge: Option<f64>,
+    /// Prompts on which the model should not change, one a line; `none` for none [default: a built-in list]
+    #[arg(long, value_name = "FILE", help_heading = SOLVING)]
+    pub keep: Option<PathBuf>,
+
+    /// Prompts with {} for a concept's words, one a line, in place of the published ones
+    #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
+    pub prompts: Option<PathBuf>,
+    /// Pictures that are sampled for each prompt
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(help_heading = STATISTICS)]
+    pub samples: u64,
+    /// Sampling steps
+    #[arg(long, value_name = "COUNT", default_value_t = 20, help_heading = STATISTICS)]
+    pub steps: usize,
+    /// Size of the sampled pictures [default: what the model was trained at]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = units::size, help_heading = STATISTICS)]
+    pub size: Option<(usize, usize)>,
+    /// Seed of the sampled pictures
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = STATISTICS)]
+    pub seed: u64,
+    /// Precision of weights on the device: as-stored, f16 or f32
+    #[arg(long, value_name = "PRECISION", help_heading = STATISTICS)]
+    pub precision: Option<Precision>,
+    /// Keep statistics in this folder, and use those that are there
+    #[arg(long = "save-statistics", visible_alias = "statistics", value_name = "FOLDER", help_heading = STATISTICS)]
+    pub statistics: Option<PathBuf>,
+    /// Take statistics, don't solve the last stage, write no model
+    #[arg(long, conflicts_with_all = ["output", "to"], help_heading = STATISTICS)]
+    pub statistics_only: bool,
+    /// Sample only every N-th concept, from the K-th on: a share of the work for each of N machines
+    #[arg(long, value_name = "K/N", value_parser = part, requires = "statistics_only", help_heading = STATISTICS)]
+    pub part: Option<(usize, usize)>,
+
+    /// A fused model to change; its statistics must have been kept
+    #[arg(long, value_name = "FOLDER", help_heading = GROW)]
+    pub to: Option<PathBuf>,
+    /// A concept to add to it; as --concept
+    #[arg(long, value_name = "FILE", requires = "to", help_heading = GROW)]
+    pub add: Vec<String>,
+    /// The name (or prompt words) of a concept to take out of it
+    #[arg(long, value_name = "NAME", requires = "to", help_heading = GROW)]
+    pub remove: Vec<String>,
+    /// Record all concepts' inputs anew where other concepts have changed them
+    #[arg(long, requires = "to", help_heading = GROW)]
+    pub refresh: bool,
+}
+
+/// Solvers by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Regularised least squares, solved directly
+    Exact,
+    /// L-BFGS as published, for comparison
+    Lbfgs,
+    /// The mean of the concepts' changes, the baseline
+    Average,
+}
+
+impl Method {
+    pub fn with(self, ridge: Option<f64>) -> Solver {
+        match self {
+            Method::Exact => Solver::Exact(Exact { ridge }),
+            // 0: as published, stage by stage.
+            Method::Lbfgs => Solver::Lbfgs(Lbfgs { iterations: 0 }),
+            Method::Average => Solver::Average,
+        }
+    }
+}
+
+fn ridge(text: &str) -> Result<f64, String> {
+    let value: Option<f64> = text.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0);
+    value.ok_or_else(|| "expected a number from 0 on".to_string())
+}
+
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once('/').and_then(|(k, n)| Some((k.trim().parse().ok()?, n.trim().parse().ok()?)));
+    parsed.filter(|(k, n)| (1..=*n).contains(k)).ok_or_else(|| "expected K/N such as 3/14".to_string())
+}

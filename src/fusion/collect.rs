@@ -1,0 +1,203 @@
+//! Statistics of one subject (a concept, or what is to be kept) in one stage.
+
+use std::sync::Arc;
+
+use crate::concept::Word;
+use crate::gpu::Gpu;
+use crate::graph::Precision;
+
+use super::base::{Base, FusedWeights};
+use super::groups::{Layout, Stage};
+use super::members::{Member, Updates};
+use super::settings::Settings;
+use super::spatial;
+use super::statistics::Statistics;
+use super::text::{Bound, bind, encode};
+use super::{Error, Result};
+
+/// Whose inputs are recorded.
+pub(super) struct Subject<'a> {
+    pub name: String,
+    /// Hash of all that the inputs depend on, but for the model, the settings and earlier stages.
+    pub key: String,
+    words: &'a [Word],
+    text: Option<&'a Updates>,
+    unet: Option<&'a Updates>,
+    /// Read by the text encoder.
+    prompts: Vec<String>,
+    /// Sampled from.
+    sampled: Vec<String>,
+    steps: usize,
+    seeds: u64,
+    /// Padding counts as well: what ordinary prompts look like.
+    padded: bool,
+}
+
+impl<'a> Subject<'a> {
+    pub fn concept(member: &'a Member, settings: &Settings) -> Subject<'a> {
+        // The words' templates say "a": a phrase of the user's own stands as it is.
+        let fill = |templates: &[String]| -> Vec<String> {
+            match member.words.is_empty() {
+                true => vec![member.phrase.clone()],
+                false => templates.iter().map(|template| template.replace("{}", &member.phrase)).collect(),
+            }
+        };
+        Subject {
+            name: member.name.clone(),
+            key: member.key.clone(),
+            words: &member.words,
+            text: Some(&member.text),
+            unet: Some(&member.unet),
+            prompts: fill(&settings.prompts),
+            sampled: fill(&settings.sampled),
+            steps: settings.steps,
+            seeds: settings.seeds,
+            padded: false,
+        }
+    }
+
+    /// Ordinary prompts; `held_out`: those that the solution is measured with instead of those that it is made with.
+    pub fn keep(settings: &Settings, held_out: bool) -> Option<Subject<'static>> {
+        let mine = settings.keep.iter().skip(usize::from(held_out)).step_by(2);
+        let prompts: Vec<String> = mine.cloned().collect();
+        if prompts.is_empty() {
+            return None;
+        }
+        let name = if held_out { "kept-measured" } else { "kept" };
+        Some(Subject {
+            name: name.into(),
+            key: super::members::hex(&sha2_of(&prompts)),
+            words: &[],
+            text: None,
+            unet: None,
+            sampled: prompts.iter().take(settings.keep_sampled).cloned().collect(),
+            prompts,
+            // As many passes of the UNet as for one concept, both halves together.
+            steps: (settings.steps / (2 * settings.keep_sampled.max(1))).max(2).min(settings.steps),
+            seeds: 1,
+            padded: true,
+        })
+    }
+
+    fn bound(&self, base: &Base, prompts: &[String]) -> Result<Vec<Bound>> {
+        prompts.iter().map(|prompt| bind(base, self.words, prompt)).collect()
+    }
+
+    /// Positions of `prompt` that the text encoder is run on.
+    fn tokens(&self, prompts: &[Bound]) -> usize {
+        match self.padded {
+            true => prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(1),
+            false => prompts.iter().map(|prompt| prompt.end + 1).max().unwrap_or(1),
+        }
+    }
+}
+
+fn sha2_of(texts: &[String]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    let mut sha = Sha256::new();
+    for text in texts {
+        sha.update((text.len() as u64).to_le_bytes());
+        sha.update(text);
+    }
+    sha.finalize().into()
+}
+
+/// The device and the model as earlier stages left it.
+pub(super) struct Runner<'a> {
+    pub gpu: &'a Arc<Gpu>,
+    pub base: &'a Base<'a>,
+    pub precision: Precision,
+    pub text: FusedWeights,
+    pub unet: FusedWeights,
+}
+
+impl Runner<'_> {
+    /// What `subject` has at each site of `layout`. `progress` is told parts done and all parts.
+    pub fn collect(
+        &self,
+        stage: Stage,
+        layout: &Layout,
+        subject: &Subject,
+        settings: &Settings,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Statistics>> {
+        progress(0, 1);
+        let found = match stage {
+            Stage::Text => self.of_text(layout, subject)?,
+            Stage::Cross => self.of_cross(layout, subject)?,
+            Stage::Spatial => self.of_spatial(layout, subject, settings, progress)?,
+        };
+        for (statistics, site) in found.iter().zip(&layout.sites) {
+            if !statistics.is_finite() {
+                let layer = site.name.clone();
+                return Err(Error::NotFinite { stage: stage.title(), concept: subject.name.clone(), layer });
+            }
+        }
+        Ok(found)
+    }
+
+    fn of_text(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
+        let prompts = subject.bound(self.base, &subject.prompts)?;
+        let tokens = subject.tokens(&prompts);
+        let none = Updates::new();
+        let updates = subject.text.unwrap_or(&none);
+        let encoded = encode(self, &FusedWeights::default(), updates, layout, &prompts, tokens)?;
+        let of_site = |(site, rows): (&super::groups::Site, Vec<Vec<f32>>)| {
+            let mut statistics = Statistics::new(site.width);
+            let owners = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, prompt.copies()));
+            for (prompt, row) in owners.zip(&rows) {
+                let count = if subject.padded { tokens } else { prompt.end + 1 };
+                statistics.push(&row[..(count * site.width).min(row.len())]);
+            }
+            statistics
+        };
+        Ok(layout.sites.iter().zip(encoded.inputs).map(of_site).collect())
+    }
+
+    fn of_cross(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
+        let prompts = subject.bound(self.base, &subject.prompts)?;
+        let tokens = subject.tokens(&prompts);
+        let encoded = encode(self, &self.text, &Updates::new(), &Layout::default(), &prompts, tokens)?;
+        let width = self.base.text.hidden_size;
+        let of_site = |site: &super::groups::Site| {
+            let number = self.base.attentions.iter().position(|a| site.name.starts_with(&format!("{}.", a.name))).unwrap_or(0);
+            let mut statistics = Statistics::new(site.width);
+            let mut first = 0;
+            for prompt in &prompts {
+                let row = encoded.rows.get(first + number.min(prompt.copies() - 1)).map_or(&[][..], Vec::as_slice);
+                first += prompt.copies();
+                let positions = if subject.padded { (0..tokens).collect() } else { prompt.positions() };
+                for position in positions {
+                    statistics.push(row.get(position * width..(position + 1) * width).unwrap_or_default());
+                }
+            }
+            statistics
+        };
+        Ok(layout.sites.iter().map(of_site).collect())
+    }
+
+    fn of_spatial(
+        &self,
+        layout: &Layout,
+        subject: &Subject,
+        settings: &Settings,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Statistics>> {
+        let none = Updates::new();
+        let runs = subject.sampled.len() * subject.seeds as usize;
+        let mut sampler = spatial::Sampler::new(self, layout, subject.unet.unwrap_or(&none), settings.size, subject.steps)?;
+        let mut done = 0;
+        for prompt in &subject.sampled {
+            let bound = bind(self.base, subject.words, prompt)?;
+            let tokens = bound.ids.len();
+            let encoded = encode(self, &self.text, &Updates::new(), &Layout::default(), std::slice::from_ref(&bound), tokens)?;
+            sampler.set_prompt(self, &encoded.rows, tokens)?;
+            for seed in 0..subject.seeds {
+                let mut step = |now: usize, of: usize| progress(done * of + now, runs * of);
+                sampler.run(self.base, settings.seed.wrapping_add(seed), &mut step)?;
+                done += 1;
+            }
+        }
+        sampler.finish(layout)
+    }
+}

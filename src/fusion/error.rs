@@ -1,0 +1,68 @@
+//! What can be wrong with a fusion.
+
+use std::path::PathBuf;
+
+use crate::diffusion::config::ScheduleError;
+use crate::models::config::ConfigError;
+use crate::{checkpoint, concept, gpu, graph, text};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option or an entry of a list.
+    #[error("{option}: {problem}")]
+    Option { option: String, problem: String },
+    /// A list of concepts that cannot be read.
+    #[error("{}: {problem}", path.display())]
+    List { path: PathBuf, problem: String },
+    /// A concept that does not go with the model or with the other concepts.
+    #[error("concept `{concept}`: {problem}")]
+    Concept { concept: String, problem: String },
+    /// A file of this program's making that is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    File { path: PathBuf, problem: String },
+    /// Sums of inputs that cannot be solved for.
+    #[error(
+        "layer `{layer}`: the {width} inputs' sums are singular at a ridge of {ridge:.1e} of their mean diagonal; give a larger --ridge"
+    )]
+    Singular { layer: String, width: usize, ridge: f64 },
+    /// A network that gives no numbers.
+    #[error("{stage}, concept `{concept}`: the inputs of layer `{layer}` are not finite; its weights or scales may be too large")]
+    NotFinite { stage: &'static str, concept: String, layer: String },
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    #[error(transparent)]
+    Concepts(#[from] concept::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Text(#[from] text::Error),
+    #[error(transparent)]
+    Graph(#[from] graph::Error),
+    #[error(transparent)]
+    Gpu(#[from] gpu::Error),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(super) fn option(option: impl Into<String>, problem: impl Into<String>) -> Error {
+        Error::Option { option: option.into(), problem: problem.into() }
+    }
+
+    pub(super) fn concept(concept: &str, problem: impl Into<String>) -> Error {
+        Error::Concept { concept: concept.into(), problem: problem.into() }
+    }
+
+    pub(super) fn file(path: &std::path::Path, problem: impl Into<String>) -> Error {
+        Error::File { path: path.to_path_buf(), problem: problem.into() }
+    }
+
+    pub(super) fn io(path: &std::path::Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io { path, action, source }
+    }
+}

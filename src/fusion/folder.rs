@@ -1,0 +1,260 @@
+//! The fused model: a folder in diffusers' layout that appears whole or not at all.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use serde_json::{Map, Value, json};
+
+use crate::checkpoint::{self, Checkpoint, Component, DType, Folder, Kind, TensorView};
+
+use super::base::{Base, FusedWeights};
+use super::members::Member;
+use super::report::Report;
+use super::{Error, Result, tokenizer};
+
+/// The file that says which tokens a word is.
+pub const WORDS_FILE: &str = "new_concept_cfg.json";
+/// The note of what went in.
+pub const NOTE_FILE: &str = "fusion.json";
+const TABLE: &str = "text_model.embeddings.token_embedding.weight";
+
+/// `path` with `ending` after its last name.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().map_or_else(|| OsString::from("model"), OsString::from);
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether a folder could be written to `out`: long work should not end at a closed door.
+pub(super) fn check(out: &Path, replace: bool) -> Result<()> {
+    fs::create_dir_all(parent(out)).map_err(Error::io(parent(out), "make the folder"))?;
+    if !replace && out.exists() && (out.is_file() || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some())) {
+        return Err(Error::file(out, "it is there already"));
+    }
+    tempfile::tempdir_in(parent(out)).map(drop).map_err(Error::io(parent(out), "write to the folder"))
+}
+
+/// Writes the model and moves it to `out`.
+pub(super) fn write(
+    out: &Path,
+    replace: bool,
+    base: &Base,
+    members: &[Member],
+    text: &FusedWeights,
+    unet: &FusedWeights,
+    report: &Report,
+) -> Result<()> {
+    check(out, replace)?;
+    let making = tempfile::Builder::new()
+        .prefix(".mos-")
+        .tempdir_in(parent(out))
+        .map_err(Error::io(parent(out), "write to the folder"))?;
+    let inside = making.path();
+    let checkpoint = base.checkpoint;
+    extras(checkpoint, inside)?;
+    // A model that is a fused one already keeps its words.
+    let existing = checkpoint.concepts.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+    let words = Words::of(base, members, existing)?;
+    network(inside, "unet", "diffusion_pytorch_model", &checkpoint.unet, unet, None)?;
+    network(inside, "vae", "diffusion_pytorch_model", &checkpoint.vae, &FusedWeights::default(), None)?;
+    network(inside, "text_encoder", "model", &checkpoint.text_encoder, text, Some(&words))?;
+    tokenizer::write(&folder(inside, "tokenizer")?, &checkpoint.tokenizer, &words.tokens)?;
+    let scheduler = folder(inside, "scheduler")?;
+    put_json(&scheduler.join("scheduler_config.json"), &checkpoint.scheduler)?;
+    put_json(&inside.join("model_index.json"), &model_index(checkpoint))?;
+    put_json(&inside.join(WORDS_FILE), &Value::Object(words.config))?;
+    put_json(&inside.join(NOTE_FILE), &note(report))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // A temporary folder is closed to others; a model is as any new folder.
+        let _ = fs::set_permissions(inside, fs::Permissions::from_mode(0o755));
+    }
+    // Both moves are within one folder, so that nothing is ever half there.
+    let old = beside(out, ".old");
+    let had = out.exists();
+    if had {
+        fs::rename(out, &old).map_err(Error::io(out, "move the old model away"))?;
+    }
+    if let Err(error) = fs::rename(inside, out) {
+        if had {
+            let _ = fs::rename(&old, out);
+        }
+        return Err(Error::io(out, "move the new model to")(error));
+    }
+    let _ = making.keep();
+    if had {
+        fs::remove_dir_all(&old).map_err(Error::io(&old, "remove the old model"))?;
+    }
+    Ok(())
+}
+
+fn folder(inside: &Path, name: &str) -> Result<PathBuf> {
+    let path = inside.join(name);
+    fs::create_dir_all(&path).map_err(Error::io(&path, "make the folder"))?;
+    Ok(path)
+}
+
+pub(super) fn put_json(path: &Path, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, e.to_string()))?;
+    fs::write(path, text + "\n").map_err(Error::io(path, "write"))
+}
+
+/// Concept words as tokens and rows of the table.
+struct Words {
+    /// Names of the tokens, in the order of their ids.
+    tokens: tokenizer::Added,
+    /// `[tokens, width]`
+    rows: Vec<f32>,
+    config: Map<String, Value>,
+}
+
+impl Words {
+    /// As the method names them: `<new0>` and on, one token for each cross-attention and word.
+    fn of(base: &Base, members: &[Member], existing: Map<String, Value>) -> Result<Words> {
+        let layers = base.attentions.len();
+        let first_id = base.tokenizer.vocabulary_len();
+        if first_id > base.text.vocab_size {
+            let problem = format!("its tokenizer has {first_id} tokens, its text encoder a table of {}", base.text.vocab_size);
+            return Err(Error::file(&base.checkpoint.path, problem));
+        }
+        let mut number = (0..).find(|n| base.tokenizer.token_id(&format!("<new{n}>")).is_none()).unwrap_or(0);
+        let mut words = Words { tokens: tokenizer::Added { first_id, names: Vec::new() }, rows: Vec::new(), config: existing };
+        for word in members.iter().flat_map(|member| &member.words) {
+            let mut ids = Vec::new();
+            let mut names = Vec::new();
+            for layer in 0..layers {
+                let name = format!("<new{number}>");
+                number += 1;
+                ids.push(first_id + words.tokens.names.len());
+                names.push(name.clone());
+                words.tokens.names.push(name);
+                let row = layer.min(word.layers().saturating_sub(1));
+                words.rows.extend(word.rows.values().chunks_exact(word.width()).nth(row).unwrap_or_default());
+            }
+            words.config.insert(word.text.clone(), json!({"concept_token_ids": ids, "concept_token_names": names}));
+        }
+        Ok(words)
+    }
+}
+
+fn network(
+    inside: &Path,
+    name: &str,
+    stem: &str,
+    component: &Component,
+    fused: &FusedWeights,
+    words: Option<&Words>,
+) -> Result<()> {
+    let path = folder(inside, name)?;
+    let mut config = component.config.clone();
+    let mut tensors: Vec<(String, TensorView)> = Vec::with_capacity(component.len());
+    for tensor in component.names() {
+        let stored = component.tensor(tensor)?;
+        let view = match (fused.find(tensor), words) {
+            (Some(changed), _) => like(&changed.to_f32(0..changed.len()), &stored, stored.shape().to_vec(), tensor)?,
+            (None, Some(words)) if tensor == TABLE => {
+                let (rows, width) = (words.tokens.first_id, stored.shape().get(1).copied().unwrap_or(1));
+                let added = like(&words.rows, &stored, vec![words.tokens.names.len(), width], tensor)?;
+                let kept = stored.bytes().get(..rows * width * stored.dtype().size()).unwrap_or_default();
+                let total = rows + words.tokens.names.len();
+                config["vocab_size"] = json!(total);
+                let bytes = Cow::Owned([kept, added.bytes()].concat());
+                TensorView::new(stored.dtype(), vec![total, width], bytes)
+                    .ok_or_else(|| Error::file(component.path(), format!("`{tensor}` is not a table of {rows} tokens")))?
+            }
+            _ => stored,
+        };
+        tensors.push((tensor.to_string(), view));
+    }
+    put_json(&path.join("config.json"), &config)?;
+    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    Ok(checkpoint::write(&path.join(format!("{stem}.safetensors")), &tensors, &metadata)?)
+}
+
+/// `values` in the precision of `stored`; 8-bit types become f16.
+fn like(values: &[f32], stored: &TensorView, shape: Vec<usize>, name: &str) -> Result<TensorView<'static>> {
+    let bytes: Vec<u8> = match stored.dtype() {
+        DType::F16 | DType::F8E4M3 | DType::F8E5M2 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        DType::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    };
+    let dtype = match stored.dtype() {
+        DType::F8E4M3 | DType::F8E5M2 => DType::F16,
+        DType::F16 => DType::F16,
+        DType::BF16 => DType::BF16,
+        _ => DType::F32,
+    };
+    if values.iter().any(|v| !v.is_finite() || dtype == DType::F16 && v.abs() > f16::MAX.to_f32()) {
+        return Err(Error::option(name, "the fused weights do not fit the model's precision"));
+    }
+    TensorView::new(dtype, shape, bytes)
+        .ok_or_else(|| Error::option(name, "the fused weights have another size than the model's"))
+}
+
+/// Other folders of the model, such as vision towers, as they are; the safety checker is left out, as the method does.
+fn extras(checkpoint: &Checkpoint, inside: &Path) -> Result<()> {
+    const OURS: [&str; 7] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor"];
+    if checkpoint.kind != Kind::DiffusersFolder {
+        return Ok(());
+    }
+    let from = Folder::disk(&checkpoint.path);
+    for name in from.names().iter().filter(|name| !OURS.contains(&name.as_str()) && !name.starts_with('.')) {
+        let sub = from.join(name);
+        let known = sub.exists() && (sub.has("config.json") || sub.has("preprocessor_config.json"));
+        if !known {
+            continue;
+        }
+        let to = folder(inside, name)?;
+        for file in sub.names().iter().filter(|file| sub.has(file)) {
+            let (from, to) = (checkpoint.path.join(name).join(file), to.join(file));
+            fs::copy(&from, &to).map_err(Error::io(&from, "copy"))?;
+        }
+    }
+    Ok(())
+}
+
+fn model_index(checkpoint: &Checkpoint) -> Value {
+    let scheduler = checkpoint.scheduler.get("_class_name").and_then(Value::as_str).unwrap_or("PNDMScheduler");
+    let mut index = checkpoint.model_index.clone().unwrap_or_else(|| {
+        json!({
+            "_class_name": "StableDiffusionPipeline",
+            "scheduler": ["diffusers", scheduler],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "image_encoder": [null, null],
+        })
+    });
+    for left_out in ["safety_checker", "feature_extractor"] {
+        index[left_out] = json!([null, null]);
+    }
+    index["requires_safety_checker"] = json!(false);
+    index
+}
+
+/// Everything that made the model, but nothing that differs from run to run.
+fn note(report: &Report) -> Value {
+    let stages: Vec<Value> = report
+        .stages
+        .iter()
+        .map(|stage| json!({"stage": stage.stage, "ridge": stage.ridge.ridge, "stale": stage.stale}))
+        .collect();
+    json!({
+        "mos_fusion": 1,
+        "base": report.base,
+        "base_hash": report.base_hash,
+        "concepts": report.concepts,
+        "solver": report.solver,
+        "stages": stages,
+    })
+}

@@ -1,0 +1,327 @@
+//! The fusion, stage by stage.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::{self, Checkpoint, TensorFile, TensorView};
+use crate::gpu::Gpu;
+use crate::models::source::ComponentSource;
+
+use super::base::{Base, FusedWeights};
+use super::collect::{Runner, Subject};
+use super::groups::{Layout, Stage};
+use super::members::{self, Entry, Member, hash_of, hex};
+use super::report::{Report, SiteReport, StageReport};
+use super::settings::{Recorded, Settings};
+use super::solve::{self, Change, Measures, RidgeChoice, Solver};
+use super::store::{self, Found, Origin, SiteGroup, Store};
+use super::{Error, Result, folder, spatial};
+
+/// What is asked for besides [`Settings`].
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub concepts: Vec<Entry>,
+    /// The fused model; none: statistics only.
+    pub out: Option<PathBuf>,
+    /// An existing folder at `out` is replaced.
+    pub replace: bool,
+    /// Where statistics are kept, found and, if they are there already, not taken again. None: beside `out`, until it is done.
+    pub statistics: Option<PathBuf>,
+    /// Of the statistics of the last stage, take only those of every n-th concept, from the k-th on (counted from 1).
+    pub part: Option<(usize, usize)>,
+    /// Statistics that were taken when earlier stages had fused other concepts are good enough.
+    pub accept_stale: bool,
+}
+
+/// How far a fusion is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    pub stage: Stage,
+    /// The concept whose statistics are taken; empty while layers are solved for.
+    pub subject: &'a str,
+    pub done: usize,
+    pub of: usize,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    pub report: Report,
+    /// None: only statistics were made.
+    pub path: Option<PathBuf>,
+}
+
+/// Fuses. Interrupted and started again with the same statistics folder (or the same output), it goes on where it was.
+///
+/// # Errors
+/// Concepts that do not go together, named; whatever the device and the file system say.
+pub fn fuse(
+    gpu: &Arc<Gpu>,
+    checkpoint: &Checkpoint,
+    order: Order,
+    settings: &Settings,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Fused> {
+    let base = Base::open(checkpoint)?;
+    let members = members::members(order.concepts, &base, settings.rename)?;
+    if members.is_empty() {
+        return Err(Error::option("concepts", "there are none to fuse"));
+    }
+    check_part(order.part)?;
+    let working = match (&order.statistics, &order.out) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(out)) => folder::beside(out, ".fusing"),
+        (None, None) => return Err(Error::option("statistics", "say where they are to go")),
+    };
+    if let Some(out) = &order.out {
+        folder::check(out, order.replace)?;
+    }
+    let layouts: Vec<(Stage, Layout)> =
+        Stage::ALL.into_iter().map(|stage| Ok((stage, Layout::of(stage, &base, &members)?))).collect::<Result<_>>()?;
+    let store = Store::open(&working)?;
+    for member in &members {
+        store.put_concept(member)?;
+    }
+    let recorded = Recorded::from(settings);
+    let runner =
+        Runner { gpu, base: &base, precision: settings.precision, text: FusedWeights::default(), unet: FusedWeights::default() };
+    let mut fusion = Fusion {
+        runner,
+        members: &members,
+        settings,
+        recorded,
+        store,
+        working: working.clone(),
+        earlier: String::new(),
+        part: order.part.filter(|_| order.out.is_none()),
+        accept_stale: order.accept_stale,
+        only_statistics: order.out.is_none(),
+        moved: Vec::new(),
+        report: Report::new(&base, &members, settings),
+        progress,
+    };
+    for (stage, layout) in &layouts {
+        if !layout.sites.is_empty() {
+            fusion.stage(*stage, layout)?;
+        }
+    }
+    let Fusion { runner, report, .. } = fusion;
+    let path = match &order.out {
+        None => None,
+        Some(out) => {
+            folder::write(out, order.replace, &base, &members, &runner.text, &runner.unet, &report)?;
+            if order.statistics.is_none() {
+                std::fs::remove_dir_all(&working).map_err(Error::io(&working, "remove the folder"))?;
+            }
+            Some(out.clone())
+        }
+    };
+    Ok(Fused { report, path })
+}
+
+fn check_part(part: Option<(usize, usize)>) -> Result<()> {
+    match part {
+        Some((k, n)) if k == 0 || k > n => Err(Error::option("part", format!("{k}/{n}: expected 1/{n} to {n}/{n}"))),
+        _ => Ok(()),
+    }
+}
+
+struct Fusion<'a, 'p> {
+    runner: Runner<'a>,
+    members: &'a [Member],
+    settings: &'a Settings,
+    recorded: Recorded,
+    store: Store,
+    working: PathBuf,
+    /// Hash of what earlier stages fused.
+    earlier: String,
+    part: Option<(usize, usize)>,
+    accept_stale: bool,
+    only_statistics: bool,
+    /// Of the stage under way: how far inputs are from those of another fusion.
+    moved: Vec<(String, f64)>,
+    report: Report,
+    progress: &'p mut dyn FnMut(Progress),
+}
+
+impl Fusion<'_, '_> {
+    fn stage(&mut self, stage: Stage, layout: &Layout) -> Result<()> {
+        let start = Instant::now();
+        if self.settings.solver == Solver::Average {
+            return self.solve(stage, layout, &[], &[None, None], Vec::new(), start.elapsed());
+        }
+        let last = stage == Stage::Spatial;
+        if last {
+            let updates = self.members.iter().max_by_key(|member| member.unet.len()).map(|member| &member.unet);
+            if let Some(updates) = updates {
+                self.report.device_bytes = spatial::planned_bytes(&self.runner, layout, updates, self.settings.size)?;
+                let on_device = spatial::device_bytes(layout, self.runner.gpu.max_binding());
+                self.report.statistics_bytes = on_device + spatial::host_bytes(layout);
+            }
+        }
+        let members = self.members;
+        let mut files = Vec::with_capacity(members.len());
+        let mut stale = Vec::new();
+        for (index, member) in members.iter().enumerate() {
+            if self.part.is_some_and(|(k, n)| last && index % n != k - 1) {
+                continue;
+            }
+            let subject = Subject::concept(member, self.settings);
+            let found = self.statistics(stage, layout, &subject)?;
+            if found.stale {
+                stale.push(member.name.clone());
+            }
+            files.push(found.file);
+        }
+        let mut keep = [None, None];
+        let keeps_here = self.part.is_none_or(|(k, _)| !last || k == 1);
+        for (held_out, slot) in [false, true].into_iter().zip(&mut keep) {
+            if let Some(subject) = Subject::keep(self.settings, held_out).filter(|_| keeps_here) {
+                *slot = Some(self.statistics(stage, layout, &subject)?.file);
+            }
+        }
+        if last && self.only_statistics {
+            return Ok(());
+        }
+        let taken = start.elapsed();
+        self.solve(stage, layout, &files, &keep, stale, taken)
+    }
+
+    /// From the store, or taken now.
+    fn statistics(&mut self, stage: Stage, layout: &Layout, subject: &Subject) -> Result<Found> {
+        let origin = Origin::new(stage, subject, self.runner.base.hash, self.recorded.clone(), &self.earlier);
+        // What is quickly taken is not worth being stale.
+        let accept_stale = self.accept_stale && stage == Stage::Spatial;
+        let before = self.store.find(&origin, layout);
+        let before = match before {
+            Some(found) if !found.stale || accept_stale => return Ok(found),
+            other => other,
+        };
+        let progress = &mut *self.progress;
+        let mut tell = |done, of| progress(Progress { stage, subject: &subject.name, done, of });
+        let statistics = self.runner.collect(stage, layout, subject, self.settings, &mut tell)?;
+        if let Some(before) = before {
+            let moved = store::moved(&before.file, layout, &statistics);
+            self.moved.extend(moved.map(|moved| (subject.name.clone(), moved)));
+        }
+        Ok(Found { file: self.store.put(&origin, layout, &statistics)?, stale: false })
+    }
+
+    fn solve(
+        &mut self,
+        stage: Stage,
+        layout: &Layout,
+        files: &[TensorFile],
+        keep: &[Option<TensorFile>; 2],
+        stale: Vec<String>,
+        taken: std::time::Duration,
+    ) -> Result<()> {
+        let weights: Vec<f64> = self.members.iter().map(|member| member.weight).collect();
+        let groups: Vec<SiteGroup> = layout
+            .sites
+            .iter()
+            .map(|site| SiteGroup { site, stage, members: self.members, weights: &weights, files, keep })
+            .collect();
+        let start = Instant::now();
+        let solver = for_stage(self.settings.solver, stage);
+        let ridge = match solver {
+            Solver::Exact(exact) => match exact.ridge {
+                Some(ridge) => RidgeChoice { ridge, points: Vec::new(), measured: Vec::new() },
+                None => {
+                    let all: Vec<&dyn solve::Group> = groups.iter().map(|group| group as &dyn solve::Group).collect();
+                    solve::choose(&all)?
+                }
+            },
+            _ => RidgeChoice { ridge: 0.0, points: Vec::new(), measured: Vec::new() },
+        };
+        let mut solving = start.elapsed();
+        let component = match stage {
+            Stage::Text => &self.runner.base.checkpoint.text_encoder,
+            _ => &self.runner.base.checkpoint.unet,
+        };
+        let mut fused: Vec<(String, TensorView)> = Vec::new();
+        let mut sites = Vec::new();
+        for (done, group) in groups.iter().enumerate() {
+            (self.progress)(Progress { stage, subject: "", done, of: groups.len() });
+            let start = Instant::now();
+            let solution = solve::solve(group, solver, ridge.ridge)?;
+            solving += start.elapsed();
+            let average = solve::solve(group, Solver::Average, 0.0)?;
+            let mut changes = Vec::new();
+            for (layer, change) in group.site.layers.iter().zip(&solution.changes) {
+                let name = format!("{}.weight", layer.name);
+                let (shape, base) = base_weight(component, &name)?;
+                let norm = base.iter().map(|w| f64::from(*w) * f64::from(*w)).sum::<f64>().sqrt();
+                changes.push(solve::norm(change) / norm.max(f64::MIN_POSITIVE));
+                let view = TensorView::new(checkpoint::DType::F32, shape, applied(&base, change));
+                fused.extend(view.map(|view| (name, view)));
+            }
+            sites.push(SiteReport {
+                measures: measured(group, &solution.changes)?,
+                averaged: measured(group, &average.changes)?,
+                conditioning: solution.conditioning,
+                changes,
+            });
+        }
+        (self.progress)(Progress { stage, subject: "", done: groups.len(), of: groups.len() });
+        let path = self.working.join(format!("weights-{}.safetensors", stage.name()));
+        checkpoint::write(&path, &fused, &BTreeMap::new())?;
+        drop(fused);
+        match stage {
+            Stage::Text => self.runner.text.add(&path)?,
+            _ => self.runner.unet.add(&path)?,
+        }
+        let mut sha = Sha256::new();
+        sha.update(&self.earlier);
+        sha.update(hash_of(&path)?);
+        self.earlier = hex(&sha.finalize());
+        let moved = std::mem::take(&mut self.moved);
+        self.report.stages.push(StageReport {
+            stage,
+            moved,
+            ridge,
+            sites,
+            stale,
+            seconds: [taken.as_secs_f64(), solving.as_secs_f64()],
+        });
+        Ok(())
+    }
+}
+
+/// Nothing where no statistics were taken.
+fn measured(group: &SiteGroup, changes: &[Change]) -> Result<Measures> {
+    if group.files.is_empty() { Ok(Measures::default()) } else { Measures::of(group, changes) }
+}
+
+/// Published iterations differ by stage.
+fn for_stage(solver: Solver, stage: Stage) -> Solver {
+    match solver {
+        Solver::Lbfgs(settings) if settings.iterations == 0 => {
+            let [text, rest] = super::settings::PUBLISHED_ITERATIONS;
+            Solver::Lbfgs(solve::Lbfgs { iterations: if stage == Stage::Spatial { rest } else { text } })
+        }
+        other => other,
+    }
+}
+
+/// A weight of the base model: its shape as stored, and its elements.
+pub(super) fn base_weight(component: &checkpoint::Component, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+    use crate::graph::ParameterSource;
+    let shape = component.tensor(name)?.shape().to_vec();
+    let mut values = vec![0.0; shape.iter().product()];
+    ComponentSource(component.clone()).read(name, 0..values.len(), &mut values).map_err(crate::graph::Error::from)?;
+    component.release(name);
+    Ok((shape, values))
+}
+
+/// The base weight with a change, as the bytes of f32.
+fn applied(base: &[f32], change: &Change) -> Vec<u8> {
+    let whole = change.whole();
+    let columns = whole.ncols().max(1);
+    let element = |(at, w): (usize, &f32)| (f64::from(*w) + whole[(at / columns, at % columns)]) as f32;
+    base.iter().enumerate().map(element).flat_map(f32::to_le_bytes).collect()
+}

@@ -1,0 +1,225 @@
+//! Which layers are solved for in which stage, and which of them read the same inputs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Graph, Tensor};
+use crate::models::clip_text;
+use crate::models::config::UNetConfig;
+use crate::models::unet::{self, Residuals, UNetInputs};
+use crate::nn::{Encodings, Layers, LowRank, Tap};
+
+use super::base::{Base, UPDATES};
+use super::members::{Member, Updates, channels};
+use super::solve::Layer;
+use super::{Error, Result};
+
+/// The stages that solve for weights, in order; each sees what the ones before it fused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// All of the text encoder.
+    Text,
+    /// Keys and values of the UNet's cross-attentions: all that it reads of the text.
+    Cross,
+    /// Everything else in the UNet.
+    Spatial,
+}
+
+impl Stage {
+    pub const ALL: [Stage; 3] = [Stage::Text, Stage::Cross, Stage::Spatial];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Text => "text",
+            Stage::Cross => "cross",
+            Stage::Spatial => "spatial",
+        }
+    }
+
+    /// What people call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Stage::Text => "text encoder",
+            Stage::Cross => "keys and values of cross-attention",
+            Stage::Spatial => "the rest of the UNet",
+        }
+    }
+}
+
+/// Layers with one input between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Site {
+    /// The first layer's name.
+    pub name: String,
+    pub width: usize,
+    pub layers: Vec<Layer>,
+}
+
+/// The layers of a stage that any concept changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub sites: Vec<Site>,
+}
+
+impl Layout {
+    /// Of `stage`, for these concepts; layers that the model lacks, or whose shapes differ, are errors.
+    pub fn of(stage: Stage, base: &Base, members: &[Member]) -> Result<Layout> {
+        let kv: BTreeSet<String> =
+            base.attentions.iter().flat_map(|a| ["to_k", "to_v"].map(|part| format!("{}.{part}", a.name))).collect();
+        let mut wanted: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for member in members {
+            let updates = if stage == Stage::Text { &member.text } else { &member.unet };
+            let mine = updates.iter().filter(|(layer, _)| stage == Stage::Text || kv.contains(*layer) == (stage == Stage::Cross));
+            for (layer, update) in mine {
+                let shape = *wanted.entry(layer.clone()).or_insert_with(|| channels(update));
+                if shape != channels(update) {
+                    let (into, out) = channels(update);
+                    let problem =
+                        format!("its update of `{layer}` is for {into} to {out} channels, another concept's for {shape:?}");
+                    return Err(Error::concept(&member.name, problem));
+                }
+            }
+        }
+        let layout = match stage {
+            Stage::Cross => cross(base, &wanted),
+            _ => built(stage, base, &wanted)?,
+        };
+        let found: HashMap<&str, (usize, usize)> =
+            layout.sites.iter().flat_map(|site| site.layers.iter().map(|l| (l.name.as_str(), (site.width, l.out)))).collect();
+        for (layer, &(into, out)) in &wanted {
+            let has = |member: &&Member| {
+                let updates = if stage == Stage::Text { &member.text } else { &member.unet };
+                updates.contains_key(layer)
+            };
+            let name = members.iter().find(has).map_or("", |member| &member.name);
+            match found.get(layer.as_str()) {
+                None => {
+                    return Err(Error::concept(name, format!("it changes `{layer}`, which is no linear layer of the model's")));
+                }
+                Some(&shape) if shape != (into, out) => {
+                    let (expected_in, expected_out) = shape;
+                    let problem = format!(
+                        "its update of `{layer}` is for {into} to {out} channels, the model has {expected_in} to {expected_out}"
+                    );
+                    return Err(Error::concept(name, problem));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(layout)
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.sites.iter().flat_map(|site| site.layers.iter().map(|layer| layer.name.clone())).collect()
+    }
+
+    /// The input of each site, among what was tapped.
+    pub fn inputs(&self, taps: &[Tap]) -> Result<Vec<Tensor>> {
+        let find = |site: &Site| {
+            let tap = taps.iter().find(|tap| tap.layer == site.name);
+            tap.map(|tap| tap.input).ok_or_else(|| Error::option(&site.name, "this layer is not in the graph"))
+        };
+        self.sites.iter().map(find).collect()
+    }
+}
+
+/// Keys and values read the text: one site for each cross-attention.
+fn cross(base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> Layout {
+    let site = |attention: &unet::CrossAttention| {
+        let names = ["to_k", "to_v"].map(|part| format!("{}.{part}", attention.name));
+        let layers: Vec<Layer> = names
+            .into_iter()
+            .filter(|name| wanted.contains_key(name))
+            .map(|name| Layer { name, out: attention.channels })
+            .collect();
+        let name = layers.first()?.name.clone();
+        Some(Site { name, width: base.unet.cross_attention_dim, layers })
+    };
+    Layout { sites: base.attentions.iter().filter_map(site).collect() }
+}
+
+/// The other layers, as they come when the network is built.
+fn built(stage: Stage, base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> Result<Layout> {
+    let mut graph = Graph::new();
+    let taps = match stage {
+        Stage::Text => {
+            let x = graph.input("embedded", [1, 1, base.text.hidden_size]);
+            let mut layers = Layers::new(&mut graph);
+            layers.tap(wanted.keys().cloned());
+            clip_text::encode(&mut layers, &base.text, x, 0)?;
+            layers.taps().to_vec()
+        }
+        _ => {
+            // Small, but with every layer.
+            let size = 1 << base.unet.down.len().min(8);
+            let inputs = unet_inputs(&mut graph, &base.unet, [size, size], 1);
+            let mut layers = Layers::new(&mut graph);
+            layers.tap(wanted.keys().cloned());
+            inputs.build(&mut layers, &base.unet)?;
+            layers.taps().to_vec()
+        }
+    };
+    Ok(Layout::tapped(&graph, taps))
+}
+
+impl Layout {
+    /// Tapped layers, by what they read.
+    pub fn tapped(graph: &Graph, taps: Vec<Tap>) -> Layout {
+        let mut sites: Vec<(Tensor, Site)> = Vec::new();
+        for tap in taps {
+            let (width, out) = (graph.shape(tap.input).channels(), graph.shape(tap.output).channels());
+            let layer = Layer { name: tap.layer.clone(), out };
+            match sites.iter_mut().find(|(input, _)| *input == tap.input) {
+                Some((_, site)) => site.layers.push(layer),
+                None => sites.push((tap.input, Site { name: tap.layer, width, layers: vec![layer] })),
+            }
+        }
+        Layout { sites: sites.into_iter().map(|(_, site)| site).collect() }
+    }
+}
+
+/// Inputs of one UNet pass.
+pub(super) struct UNetGraph {
+    sample: Tensor,
+    time: Tensor,
+    pairs: Vec<(Tensor, Tensor)>,
+    guidance: Option<Tensor>,
+}
+
+pub(super) fn unet_inputs(graph: &mut Graph, config: &UNetConfig, [height, width]: [usize; 2], tokens: usize) -> UNetGraph {
+    let pair = |graph: &mut Graph, i: usize, channels: usize| {
+        let shape = [1, tokens, channels];
+        (graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape))
+    };
+    UNetGraph {
+        sample: graph.input("sample", [1, height, width, config.in_channels]),
+        time: graph.input("time", [1, config.block_out_channels[0]]),
+        pairs: unet::cross_attentions(config).iter().enumerate().map(|(i, a)| pair(graph, i, a.channels)).collect(),
+        guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [1, channels])),
+    }
+}
+
+impl UNetGraph {
+    pub fn build(&self, layers: &mut Layers, config: &UNetConfig) -> Result<Tensor> {
+        let inputs = UNetInputs {
+            sample: self.sample,
+            time: self.time,
+            prompt: Encodings::KeysValues(&self.pairs),
+            guidance: self.guidance,
+            class: None,
+            residuals: Residuals::default(),
+        };
+        Ok(unet::unet(layers, config, &inputs)?.sample)
+    }
+}
+
+/// The set of updates that a [`super::base::Source`] brings.
+pub(super) fn low_rank(ranks: HashMap<String, usize>) -> LowRank {
+    LowRank::new(UPDATES, ranks)
+}
+
+pub(super) fn ranks(updates: &Updates) -> HashMap<String, usize> {
+    updates.iter().map(|(layer, update)| (layer.clone(), update.rank())).collect()
+}

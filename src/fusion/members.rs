@@ -1,0 +1,246 @@
+//! Who is fused: concepts with their scales, in an order that does not depend on how they were given.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::concept::{Concept, LowRankSet, Update, Word};
+use crate::graph::Array;
+
+use super::base::Base;
+use super::{Error, Result};
+
+/// Low-rank updates, scales applied to `up`, by layer.
+pub(super) type Updates = BTreeMap<String, Update>;
+
+/// Channels that an update reads and writes.
+pub(super) fn channels(update: &Update) -> (usize, usize) {
+    (update.down.shape.channels(), update.up.shape.rows())
+}
+
+/// A concept as it is asked for.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub concept: Concept,
+    /// Where it was read from, for the note of what went in.
+    pub path: PathBuf,
+    /// Factors on the concept's own scales.
+    pub unet: f32,
+    pub text: f32,
+    /// What stands for the concept in prompts; none: its words. A LoRA without words needs one.
+    pub prompt: Option<String>,
+}
+
+impl Entry {
+    pub fn new(concept: Concept, path: impl Into<PathBuf>) -> Entry {
+        Entry { concept, path: path.into(), unet: 1.0, text: 1.0, prompt: None }
+    }
+}
+
+/// A concept that is fused.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub name: String,
+    /// Hash of everything that counts: words, updates with their scales, prompt.
+    pub key: String,
+    pub words: Vec<Word>,
+    /// What stands for it in prompts.
+    pub phrase: String,
+    pub text: Updates,
+    pub unet: Updates,
+    /// How often it was given.
+    pub weight: f64,
+    pub path: PathBuf,
+    pub scales: [f32; 2],
+    /// Updates of convolutions with a window: they are no linear layers.
+    pub left_out: usize,
+    pub concept: Concept,
+}
+
+/// Checks concepts against the model and each other. The order is that of their phrases, so that the same concepts give the same
+/// model however they were listed. With `rename`, a word that another concept has already gets a number.
+pub(super) fn members(entries: Vec<Entry>, base: &Base, rename: bool) -> Result<Vec<Member>> {
+    let mut members: Vec<Member> = Vec::with_capacity(entries.len());
+    let mut found = entries.into_iter().map(|entry| member(entry, base)).collect::<Result<Vec<_>>>()?;
+    found.sort_by(|a, b| (&a.phrase, &a.key).cmp(&(&b.phrase, &b.key)));
+    for mut next in found {
+        if let Some(same) = members.iter_mut().find(|member| member.key == next.key) {
+            same.weight += 1.0;
+            continue;
+        }
+        clash(&members, &mut next, base, rename)?;
+        members.push(next);
+    }
+    Ok(members)
+}
+
+fn member(entry: Entry, base: &Base) -> Result<Member> {
+    let Entry { concept, path, unet, text, prompt } = entry;
+    let refuse = |problem: String| Error::Concept { concept: concept.name.clone(), problem };
+    if let Some(hash) = concept.base.filter(|hash| *hash != base.hash) {
+        let model = base.checkpoint.path.display();
+        return Err(refuse(format!("it was tuned on another model (hash {hash}) than {model} (hash {})", base.hash)));
+    }
+    for (name, scale) in [("unet", unet), ("text", text)] {
+        if !scale.is_finite() {
+            return Err(refuse(format!("its scale {name} is {scale}, not a number")));
+        }
+    }
+    let layers = base.attentions.len();
+    for word in &concept.words {
+        if word.width() != base.text.hidden_size {
+            let (found, expected) = (word.width(), base.text.hidden_size);
+            return Err(refuse(format!(
+                "its word {} has embeddings of width {found}, the text encoder is {expected} wide",
+                word.text
+            )));
+        }
+        if word.layers() != layers && word.layers() != 1 {
+            let found = word.layers();
+            return Err(refuse(format!(
+                "its word {} has {found} embeddings, the model has {layers} cross-attentions (one for each, or one for all)",
+                word.text
+            )));
+        }
+        if word.rows.values().iter().any(|v| !v.is_finite()) {
+            return Err(refuse(format!("the embeddings of its word {} are not finite", word.text)));
+        }
+    }
+    let words: Vec<&str> = concept.words.iter().map(|word| word.text.as_str()).collect();
+    let phrase = match prompt {
+        Some(prompt) => prompt,
+        None if !words.is_empty() => words.join(" "),
+        None => return Err(refuse("it has no words of its own: give a prompt that calls it up".into())),
+    };
+    if phrase.trim().is_empty() {
+        return Err(refuse("its prompt is empty".into()));
+    }
+    for word in &words {
+        if !phrase.to_lowercase().contains(&word.to_lowercase()) {
+            return Err(refuse(format!("its prompt \"{phrase}\" lacks its word {word}")));
+        }
+    }
+    let mut left_out = 0;
+    let text_updates = scaled(&concept.text, text, &mut left_out).map_err(|e| refuse(format!("text encoder, {e}")))?;
+    let unet_updates = scaled(&concept.unet, unet, &mut left_out).map_err(|e| refuse(format!("UNet, {e}")))?;
+    Ok(Member {
+        key: key(&concept.words, &phrase, &text_updates, &unet_updates),
+        name: concept.name.clone(),
+        words: concept.words.clone(),
+        phrase,
+        text: text_updates,
+        unet: unet_updates,
+        weight: 1.0,
+        path,
+        scales: [unet, text],
+        left_out,
+        concept,
+    })
+}
+
+/// Of linear layers and 1x1 convolutions; others are counted.
+fn scaled(set: &LowRankSet, factor: f32, left_out: &mut usize) -> Result<Updates, String> {
+    let scale = set.scale * factor;
+    if !scale.is_finite() {
+        return Err(format!("its scale {} times {factor} is not finite", set.scale));
+    }
+    let mut updates = Updates::new();
+    for (layer, update) in &set.layers {
+        let (down, up) = (&update.down.shape, &update.up.shape);
+        let into = match down[..] {
+            [_, into] | [_, into, 1, 1] => into,
+            [_, _, _, _] => {
+                *left_out += 1;
+                continue;
+            }
+            _ => 0,
+        };
+        let rank = update.rank();
+        if up.len() != 2 || up.channels() != rank || rank * into == 0 {
+            return Err(format!("layer `{layer}`: an update of {down} and {up}; expected [rank, in] and [out, rank]"));
+        }
+        if update.down.values().iter().chain(update.up.values()).any(|v| !v.is_finite()) {
+            return Err(format!("layer `{layer}`: the update is not finite"));
+        }
+        let down = Array::f32([rank, into], update.down.values().to_vec());
+        let up = Array::f32(up.clone(), update.up.values().iter().map(|v| v * scale).collect());
+        updates.insert(layer.clone(), Update { down, up });
+    }
+    Ok(updates)
+}
+
+fn key(words: &[Word], phrase: &str, text: &Updates, unet: &Updates) -> String {
+    let mut sha = Sha256::new();
+    // Lengths go in too, so that no two different concepts give the same stream.
+    let mut put = |bytes: &[u8]| {
+        sha.update((bytes.len() as u64).to_le_bytes());
+        sha.update(bytes);
+    };
+    put(phrase.as_bytes());
+    for word in words {
+        put(word.text.as_bytes());
+        put(bytemuck::cast_slice(word.rows.values()));
+    }
+    for (network, updates) in [("text", text), ("unet", unet)] {
+        put(network.as_bytes());
+        for (layer, update) in updates {
+            put(layer.as_bytes());
+            put(bytemuck::cast_slice(update.down.values()));
+            put(bytemuck::cast_slice(update.up.values()));
+        }
+    }
+    hex(&sha.finalize())
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of a file's bytes.
+pub(super) fn hash_of(path: &Path) -> Result<String> {
+    let mut file = std::fs::File::open(path).map_err(Error::io(path, "read"))?;
+    let mut sha = Sha256::new();
+    std::io::copy(&mut file, &mut sha).map_err(Error::io(path, "read"))?;
+    Ok(hex(&sha.finalize()))
+}
+
+/// Refuses (or renames) words that the model's vocabulary or another concept has.
+fn clash(members: &[Member], next: &mut Member, base: &Base, rename: bool) -> Result<()> {
+    let there = base.checkpoint.concepts.as_ref().and_then(|words| words.as_object());
+    let fused = |word: &str| there.is_some_and(|words| words.keys().any(|known| known.eq_ignore_ascii_case(word)));
+    let taken = |word: &str| {
+        let lower = word.to_lowercase();
+        let other = members.iter().find(|m| m.words.iter().any(|w| w.text.to_lowercase() == lower));
+        match other {
+            Some(other) => Some(format!("concept `{}`", other.name)),
+            None if fused(word) => Some("the model's, which is a fused one".to_string()),
+            None => base.tokenizer.token_id(word).map(|_| "the model's vocabulary".to_string()),
+        }
+    };
+    let mut words = next.words.clone();
+    for i in 0..words.len() {
+        let text = words[i].text.clone();
+        if words[..i].iter().any(|word| word.text.eq_ignore_ascii_case(&text)) {
+            return Err(Error::concept(&next.name, format!("it has the word {text} twice")));
+        }
+        let Some(by) = taken(&text) else { continue };
+        if !rename {
+            return Err(Error::concept(&next.name, format!("its word {text} is a word of {by} too; rename one of them")));
+        }
+        let numbered = |n: usize| match text.strip_suffix('>') {
+            Some(stem) => format!("{stem}-{n}>"),
+            None => format!("{text}-{n}"),
+        };
+        let fresh = (2..).map(numbered).find(|name| taken(name).is_none() && !words.iter().any(|w| w.text == *name));
+        let fresh = fresh.unwrap_or_default();
+        next.phrase = next.phrase.replace(&text, &fresh);
+        words[i].text = fresh;
+    }
+    if next.words != words {
+        next.key = key(&words, &next.phrase, &next.text, &next.unet);
+        next.concept.words.clone_from(&words);
+        next.words = words;
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! Fusion: several concepts in one set of base weights (Mix-of-Show's gradient fusion, arXiv 2305.18292, section 3.3).
+pub mod solve;
+pub mod statistics;
+
+mod base;
+mod collect;
+mod error;
+mod folder;
+mod fuse;
+mod groups;
+mod list;
+mod members;
+mod previous;
+mod report;
+mod settings;
+mod spatial;
+mod store;
+mod text;
+mod tokenizer;
+
+pub use error::{Error, Result};
+pub use folder::{NOTE_FILE, WORDS_FILE};
+pub use fuse::{Fused, Order, Progress, fuse};
+pub use groups::Stage;
+pub use list::Listed;
+pub use members::Entry;
+pub use previous::Previous;
+pub use report::{ConceptReport, Report, Residual, SiteReport, StageReport, markdown};
+pub use settings::{PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
+pub use spatial::Recording;

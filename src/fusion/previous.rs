@@ -1,0 +1,68 @@
+//! A model that was fused before: what went in, so that concepts can be added and taken away.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::folder::NOTE_FILE;
+use super::members::Entry;
+use super::report::ConceptReport;
+use super::store::Store;
+use super::{Error, Result};
+
+/// The note of a fused model.
+#[derive(Clone, Debug)]
+pub struct Previous {
+    /// The base model, as it was named.
+    pub base: String,
+    pub base_hash: String,
+    pub concepts: Vec<ConceptReport>,
+}
+
+impl Previous {
+    /// Reads the note of the fused model in `folder`.
+    ///
+    /// # Errors
+    /// A folder that this program did not fuse.
+    pub fn open(folder: &Path) -> Result<Previous> {
+        let path = folder.join(NOTE_FILE);
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let bad = |problem: String| Error::file(&path, problem);
+        let note: Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        if note.get("mos_fusion") != Some(&Value::from(1)) {
+            return Err(bad("not the note of a fusion that this program knows".into()));
+        }
+        let text = |key: &str| {
+            let value = note.get(key).and_then(Value::as_str).map(String::from);
+            value.ok_or_else(|| bad(format!("`{key}` is missing")))
+        };
+        let concepts = note.get("concepts").cloned().unwrap_or_default();
+        let concepts = serde_json::from_value(concepts).map_err(|e| bad(format!("`concepts`: {e}")))?;
+        Ok(Previous { base: text("base")?, base_hash: text("base_hash")?, concepts })
+    }
+
+    /// The concepts as they went in, from the statistics folder.
+    ///
+    /// # Errors
+    /// A concept that is not in the folder.
+    pub fn entries(&self, statistics: &Path) -> Result<Vec<Entry>> {
+        let store = Store::open(statistics)?;
+        let mut entries = Vec::new();
+        for listed in &self.concepts {
+            let concept = store.concept(&listed.key)?.ok_or_else(|| {
+                let problem = format!("the concept `{}` that is in the fused model is not here", listed.name);
+                Error::file(statistics, problem)
+            })?;
+            let entry = Entry {
+                concept,
+                path: listed.path.clone().into(),
+                unet: listed.unet,
+                text: listed.text,
+                prompt: Some(listed.phrase.clone()),
+            };
+            // Listed twice, it weighs 2.
+            entries.extend(std::iter::repeat_n(entry, listed.weight.max(1.0) as usize));
+        }
+        Ok(entries)
+    }
+}

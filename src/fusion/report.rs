@@ -1,0 +1,231 @@
+//! What a fusion tells of itself, in figures.
+
+use serde::{Deserialize, Serialize};
+
+use super::base::Base;
+use super::groups::Stage;
+use super::members::Member;
+use super::settings::Settings;
+use super::solve::{Conditioning, Measures, RidgeChoice, Solver};
+
+/// A whole fusion.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub base: String,
+    pub base_hash: String,
+    pub concepts: Vec<ConceptReport>,
+    pub solver: String,
+    pub stages: Vec<StageReport>,
+    /// Device memory while the UNet is sampled: weights, activations and inputs.
+    pub device_bytes: u64,
+    /// Memory of the largest stage's statistics, on the device and on the host: the same for any number of concepts.
+    pub statistics_bytes: u64,
+    /// What was left out, in sentences for the user.
+    pub notes: Vec<String>,
+}
+
+/// One concept that went in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConceptReport {
+    pub name: String,
+    /// What stands for it in prompts.
+    pub phrase: String,
+    pub words: Vec<String>,
+    pub key: String,
+    pub path: String,
+    pub unet: f32,
+    pub text: f32,
+    pub weight: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct StageReport {
+    pub stage: Stage,
+    pub ridge: RidgeChoice,
+    pub sites: Vec<SiteReport>,
+    /// Concepts whose statistics were taken when earlier stages had fused something else.
+    pub stale: Vec<String>,
+    /// Concepts whose inputs were recorded in another fusion too: how far they have moved since, in parts of their norm. Of the keys' and
+    /// values' stage it is what the UNet sees change.
+    pub moved: Vec<(String, f64)>,
+    /// Taking statistics, and solving.
+    pub seconds: [f64; 2],
+}
+
+/// Layers that read the same inputs.
+#[derive(Clone, Debug, Serialize)]
+pub struct SiteReport {
+    pub measures: Measures,
+    /// The same for plain averaging.
+    pub averaged: Measures,
+    pub conditioning: Option<Conditioning>,
+    /// Norm of each layer's change in parts of its weight's norm.
+    pub changes: Vec<f64>,
+}
+
+/// A whole stage and concept: root mean square over its layers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Residual {
+    /// 1 is the base model's, 0 the concept's own answer.
+    pub fused: f64,
+    pub averaged: f64,
+}
+
+impl Report {
+    pub(super) fn new(base: &Base, members: &[Member], settings: &Settings) -> Report {
+        let concept = |member: &Member| ConceptReport {
+            name: member.name.clone(),
+            phrase: member.phrase.clone(),
+            words: member.words.iter().map(|word| word.text.clone()).collect(),
+            key: member.key.clone(),
+            path: member.path.display().to_string(),
+            unet: member.scales[0],
+            text: member.scales[1],
+            weight: member.weight,
+        };
+        Report {
+            base: base.checkpoint.path.display().to_string(),
+            base_hash: base.hash.to_string(),
+            concepts: members.iter().map(concept).collect(),
+            solver: match settings.solver {
+                Solver::Exact(_) => "exact".into(),
+                Solver::Lbfgs(_) => "lbfgs".into(),
+                Solver::Average => "average".into(),
+            },
+            stages: Vec::new(),
+            device_bytes: 0,
+            statistics_bytes: 0,
+            notes: members.iter().filter(|member| member.left_out > 0).map(left_out).collect(),
+        }
+    }
+}
+
+fn left_out(member: &Member) -> String {
+    let (name, count) = (&member.name, member.left_out);
+    format!("{count} updates of convolutions by `{name}` are left out: only linear layers and 1x1 convolutions can be fused")
+}
+
+impl StageReport {
+    /// How well each concept is answered: sqrt(sum of missed / sum of wanted squares) over the stage's layers; none where it wants
+    /// nothing.
+    pub fn residuals(&self) -> Vec<Option<Residual>> {
+        let sum = |pick: &dyn Fn(&SiteReport) -> &Measures, concept: usize| {
+            let layers = self.sites.iter().flat_map(|site| &pick(site).layers);
+            let energies = layers.filter_map(|layer| layer.energies.get(concept));
+            let [missed, wanted] = energies.fold([0.0, 0.0], |[a, b], [missed, wanted]| [a + missed, b + wanted]);
+            (wanted > 0.0).then(|| (missed / wanted).sqrt())
+        };
+        let count = self.sites.iter().flat_map(|site| &site.measures.layers).map(|layer| layer.energies.len()).max().unwrap_or(0);
+        (0..count).map(|i| Some(Residual { fused: sum(&|s| &s.measures, i)?, averaged: sum(&|s| &s.averaged, i)? })).collect()
+    }
+
+    /// What ordinary prompts lose, in parts of what the concepts' own changes would do to them: the mean over the layers.
+    pub fn base_loss(&self) -> Option<f64> {
+        let losses: Vec<f64> =
+            self.sites.iter().flat_map(|site| &site.measures.layers).filter_map(|layer| layer.base_loss).collect();
+        (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    /// How much of each concept's change reaches the others' inputs: row i, column j as in
+    /// [`super::solve::LayerMeasures::contact`], weighted over the layers by the change of j.
+    pub fn contact(&self) -> Vec<Vec<f64>> {
+        let layers: Vec<_> = self.sites.iter().flat_map(|site| &site.measures.layers).collect();
+        let count = layers.iter().map(|layer| layer.contact.len()).max().unwrap_or(0);
+        let of_pair = |i: usize, j: usize| {
+            let weighed = layers.iter().filter_map(|layer| Some((layer.contact.get(i)?.get(j)?, layer.energies.get(j)?[1])));
+            let (sum, weight) = weighed.fold((0.0, 0.0), |(sum, weight), (value, w)| (sum + value * w, weight + w));
+            if weight > 0.0 { sum / weight } else { 0.0 }
+        };
+        (0..count).map(|i| (0..count).map(|j| of_pair(i, j)).collect()).collect()
+    }
+
+    /// The layers that answer worst: name, concept's number, residual.
+    pub fn worst(&self, count: usize) -> Vec<(String, usize, f64)> {
+        let layers = self.sites.iter().flat_map(|site| &site.measures.layers);
+        let mut all: Vec<(String, usize, f64)> = layers
+            .flat_map(|layer| {
+                let named = layer.residuals.iter().enumerate();
+                named.filter_map(|(i, residual)| Some((layer.layer.clone(), i, (*residual)?)))
+            })
+            .collect();
+        all.sort_by(|a, b| b.2.total_cmp(&a.2));
+        all.truncate(count);
+        all
+    }
+}
+
+/// The report as Markdown.
+pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let mut line = |s: String| {
+        let _ = writeln!(text, "{s}");
+    };
+    line(format!("# {} concepts in one model\n", report.concepts.len()));
+    line(format!("Base model: `{}` (hash {}). Solver: {}.\n", report.base, &report.base_hash, report.solver));
+    line("| concept | in prompts | unet | text |\n|---|---|---|---|".into());
+    for concept in &report.concepts {
+        line(format!("| {} | `{}` | {} | {} |", concept.name, concept.phrase, concept.unet, concept.text));
+    }
+    for (title, file) in pictures {
+        line(format!("\n## {title}\n\n![{title}]({file})"));
+    }
+    for stage in &report.stages {
+        line(format!("\n## The {}\n", stage.stage.title()));
+        line(format!(
+            "{} layers. Ridge: {:.1e} of the mean diagonal{}.",
+            stage.sites.iter().map(|site| site.changes.len()).sum::<usize>(),
+            stage.ridge.ridge,
+            if stage.ridge.points.is_empty() { "" } else { ", chosen from the table below" }
+        ));
+        if let Some(loss) = stage.base_loss() {
+            line(format!(
+                "Ordinary prompts that were not used for solving lose {:.1} % of what the concepts' own changes would do to them.",
+                loss * 100.0
+            ));
+        }
+        if !stage.stale.is_empty() {
+            line(format!("\nTaken while earlier stages had fused something else: {}.", stage.stale.join(", ")));
+        }
+        line("\nHow far each concept's inputs are from their own answer (0; the base model's answer is 1):\n".into());
+        line("| concept | fused | averaged |\n|---|---|---|".into());
+        for (concept, residual) in report.concepts.iter().zip(stage.residuals()) {
+            if let Some(Residual { fused, averaged }) = residual {
+                line(format!("| {} | {fused:.4} | {averaged:.4} |", concept.name));
+            }
+        }
+        if report.concepts.len() > 1 {
+            line("\nHow much of a concept's change (column) reaches the inputs of another (row), per input:\n".into());
+            let names: Vec<&str> = report.concepts.iter().map(|c| c.name.as_str()).collect();
+            line(format!("| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len())));
+            for (name, row) in names.iter().zip(stage.contact()) {
+                let cells: Vec<String> = row.iter().map(|v| format!("{v:.2}")).collect();
+                line(format!("| {name} | {} |", cells.join(" | ")));
+            }
+        }
+        line("\nThe layers that answer worst:\n\n| layer | concept | residual |\n|---|---|---|".into());
+        for (layer, concept, residual) in stage.worst(8) {
+            let name = report.concepts.get(concept).map_or("", |c| c.name.as_str());
+            line(format!("| `{layer}` | {name} | {residual:.4} |"));
+        }
+        if !stage.ridge.points.is_empty() {
+            line("\n| ridge | concepts miss | ordinary prompts lose |\n|---|---|---|".into());
+            for point in &stage.ridge.points {
+                line(format!("| {:.1e} | {:.2} % | {:.2} % |", point.ridge, point.missed * 100.0, point.lost * 100.0));
+            }
+        }
+        let conditions = stage.sites.iter().filter_map(|site| site.conditioning);
+        let (mut rank, mut condition) = (f64::INFINITY, 0.0f64);
+        for found in conditions {
+            rank = rank.min(found.effective_rank);
+            condition = condition.max(found.condition);
+        }
+        if condition > 0.0 {
+            line(format!(
+                "\nLeast effective rank of a layer's inputs {rank:.1}, worst condition number with the ridge {condition:.1e}."
+            ));
+        }
+    }
+    text
+}

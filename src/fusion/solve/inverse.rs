@@ -1,0 +1,110 @@
+//! The inverse of a group's sums with a ridge, ready to be applied.
+
+use faer::linalg::solvers::{Llt, Solve};
+use faer::{Mat, Side};
+
+use super::{Conditioning, Gathered, singular};
+use crate::fusion::Result;
+use crate::fusion::statistics::Moments;
+
+/// Eigenvalues below this part of the largest count as zero where there is no ridge.
+const NOISE: f64 = 1e-13;
+
+/// The sums, decomposed as far as that serves every ridge.
+pub(in crate::fusion) enum Sums<'a> {
+    /// Eigenvectors as columns `[in, k]` and eigenvalues, from the inputs themselves: their singular values, squared.
+    Spectrum(Mat<f64>, Vec<f64>),
+    Gram(&'a Mat<f64>),
+}
+
+/// (G + ridge)^-1
+pub(in crate::fusion) enum Inverse<'s> {
+    Spectrum(&'s Mat<f64>, &'s [f64], f64),
+    Cholesky(Llt<f64>, f64),
+}
+
+impl Sums<'_> {
+    /// Few inputs are decomposed as they are (thin SVD, which sees twice the digits that their sums keep); sums only where there is
+    /// no ridge (`whole`), for then directions without inputs must be left out.
+    pub fn of(gathered: &Gathered, whole: bool) -> Result<Sums<'_>> {
+        let failed = || singular(&gathered.name, gathered.width, 0.0);
+        match &gathered.inputs {
+            Moments::Samples(x) if x.nrows() == 0 => Ok(Sums::Spectrum(Mat::zeros(gathered.width, 0), Vec::new())),
+            Moments::Samples(x) => {
+                let svd = x.thin_svd().map_err(|_| failed())?;
+                let squares = svd.S().column_vector().iter().map(|s| s * s).collect();
+                Ok(Sums::Spectrum(svd.V().to_owned(), squares))
+            }
+            Moments::Gram(gram) if whole => {
+                let eigen = gram.self_adjoint_eigen(Side::Lower).map_err(|_| failed())?;
+                let values = eigen.S().column_vector().iter().map(|s| s.max(0.0)).collect();
+                Ok(Sums::Spectrum(eigen.U().to_owned(), values))
+            }
+            Moments::Gram(gram) => Ok(Sums::Gram(gram)),
+        }
+    }
+
+    /// With `ridge` in absolute figures; none where the sums are not positive definite.
+    pub fn inverse(&self, ridge: f64) -> Option<Inverse<'_>> {
+        match self {
+            Sums::Spectrum(vectors, values) => Some(Inverse::Spectrum(vectors, values, ridge)),
+            Sums::Gram(gram) => {
+                let mut lifted = Mat::clone(gram);
+                (0..lifted.nrows()).for_each(|i| lifted[(i, i)] += ridge);
+                Some(Inverse::Cholesky(lifted.llt(Side::Lower).ok()?, ridge))
+            }
+        }
+    }
+}
+
+impl Inverse<'_> {
+    /// `m` (G + ridge)^-1 for `m` `[rows, in]` in the row space of the inputs.
+    pub fn applied_to(&self, m: &Mat<f64>) -> Mat<f64> {
+        match self {
+            Inverse::Spectrum(vectors, values, ridge) => {
+                let least = values.iter().fold(0.0f64, |most, &v| most.max(v)) * NOISE;
+                let mut along = m * *vectors;
+                for (j, &value) in values.iter().enumerate() {
+                    let factor = if *ridge > 0.0 || value > least { 1.0 / (value + ridge) } else { 0.0 };
+                    (0..along.nrows()).for_each(|i| along[(i, j)] *= factor);
+                }
+                along * vectors.transpose()
+            }
+            Inverse::Cholesky(factor, _) => factor.solve(m.transpose()).transpose().to_owned(),
+        }
+    }
+
+    pub fn conditioning(&self, width: usize) -> Conditioning {
+        match self {
+            Inverse::Spectrum(_, values, ridge) => {
+                let most = values.iter().fold(0.0f64, |most, &v| most.max(v));
+                let counted = || values.iter().filter(|&&v| *ridge > 0.0 || v > most * NOISE);
+                let least = if *ridge > 0.0 && values.len() < width { 0.0 } else { counted().fold(most, |a, &b| a.min(b)) };
+                Conditioning {
+                    effective_rank: counted().map(|v| v / (v + ridge)).sum(),
+                    condition: (most + ridge) / (least + ridge),
+                }
+            }
+            Inverse::Cholesky(factor, ridge) => {
+                let lower = factor.L().to_owned();
+                // trace (G + ridge)^-1 = || L^-1 ||^2
+                let mut inverse = Mat::<f64>::identity(width, width);
+                lower.solve_lower_triangular_in_place(&mut inverse);
+                let trace: f64 = inverse.norm_l2().powi(2);
+                let extreme = |apply: &dyn Fn(&Mat<f64>) -> Mat<f64>| {
+                    // Power iteration: a few digits are enough.
+                    let mut v = Mat::from_fn(width, 1, |i, _| 1.0 + (i % 7) as f64 / 7.0);
+                    let mut norm = 1.0;
+                    for _ in 0..40 {
+                        norm = v.norm_l2().max(f64::MIN_POSITIVE);
+                        v = apply(&(v * faer::Scale(1.0 / norm)));
+                    }
+                    v.norm_l2().max(norm.min(f64::MIN_POSITIVE))
+                };
+                let most = extreme(&|v| &lower * (lower.transpose() * v));
+                let least = 1.0 / extreme(&|v| factor.solve(v));
+                Conditioning { effective_rank: width as f64 - ridge * trace, condition: most / least }
+            }
+        }
+    }
+}

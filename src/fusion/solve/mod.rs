@@ -1,0 +1,176 @@
+//! Weights that answer every concept's inputs as that concept's tuned layer does.
+//!
+//! For one layer with base weight W0 and changes T_i (a_i up_i down_i) of concepts whose inputs are the rows of X_i, the wanted
+//! change is D = argmin sum_i || X_i (T_i - D)^T ||^2 + k || X_keep D^T ||^2 + ridge || D ||^2 (Mix-of-Show, arXiv 2305.18292,
+//! section 3.3, with what must not change added). It is linear least squares: D = B (G + ridge)^-1, with G = sum_i G_i + k G_keep,
+//! G_i = X_i^T X_i and B = sum_i T_i G_i. T_i are of low rank, so B = U M with few columns and rows, and so is D.
+
+mod average;
+mod exact;
+mod gathered;
+mod inverse;
+mod lbfgs;
+mod measure;
+mod ridge;
+
+use std::borrow::Cow;
+
+use faer::Mat;
+
+use super::statistics::Statistics;
+use super::{Error, Result};
+
+pub use exact::Exact;
+pub use lbfgs::Lbfgs;
+pub use measure::{LayerMeasures, Measures};
+pub use ridge::{RidgeChoice, RidgePoint, choose};
+
+pub(super) use gathered::Gathered;
+pub(super) use measure::norm;
+
+/// How one concept changes one layer: `up` times `down`, scales applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Factors {
+    /// `[out, rank]`
+    pub up: Mat<f64>,
+    /// `[rank, in]`
+    pub down: Mat<f64>,
+}
+
+/// A layer of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub name: String,
+    pub out: usize,
+}
+
+/// Layers that read the same inputs, and what the concepts have for them. Statistics are loaded one after another, so that memory
+/// does not grow with the number of concepts.
+pub trait Group {
+    /// Of the first layer: what errors say.
+    fn name(&self) -> &str;
+
+    /// Channels of the inputs.
+    fn width(&self) -> usize;
+
+    fn layers(&self) -> &[Layer];
+
+    /// Concepts, each with its weight in the sum (a concept that is listed twice weighs 2).
+    fn weights(&self) -> &[f64];
+
+    /// Inputs that concept `index` has.
+    fn inputs(&self, index: usize) -> Result<Cow<'_, Statistics>>;
+
+    /// What concept `index` does to layer `layer`; none: nothing.
+    fn change(&self, index: usize, layer: usize) -> Option<Factors>;
+
+    /// Inputs on which nothing should change, and others of that kind to measure with.
+    fn keep(&self) -> Result<[Option<Cow<'_, Statistics>>; 2]>;
+}
+
+/// The change of one layer: `left` times `right`, which are narrow where the concepts' ranks allow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// `[out, k]`
+    pub left: Mat<f64>,
+    /// `[k, in]`
+    pub right: Mat<f64>,
+}
+
+impl Change {
+    /// `[out, in]`
+    pub fn whole(&self) -> Mat<f64> {
+        &self.left * &self.right
+    }
+}
+
+/// Which way the changes are found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Solver {
+    /// Regularised least squares, solved directly in f64.
+    Exact(Exact),
+    /// The published way, for comparison.
+    Lbfgs(Lbfgs),
+    /// The mean of the concepts' changes (FedAvg), whatever their inputs are.
+    Average,
+}
+
+impl Default for Solver {
+    fn default() -> Self {
+        Solver::Exact(Exact::default())
+    }
+}
+
+/// What a solver found for a group.
+#[derive(Clone, Debug)]
+pub struct Solution {
+    /// For each layer.
+    pub changes: Vec<Change>,
+    pub conditioning: Option<Conditioning>,
+}
+
+/// How well the inputs determine the answer.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Conditioning {
+    /// Directions that count against the ridge: sum of s / (s + ridge) over the eigenvalues s of the sums.
+    pub effective_rank: f64,
+    /// Largest to least eigenvalue, ridge included.
+    pub condition: f64,
+}
+
+/// How much the inputs on which nothing should change weigh, all together: as this many concepts.
+pub const KEEP_WEIGHT: f64 = 1.0;
+
+/// Solves one group. `ridge` is a part of the mean diagonal of the sums.
+///
+/// # Errors
+/// Statistics that cannot be read or solved for.
+pub fn solve(group: &dyn Group, solver: Solver, ridge: f64) -> Result<Solution> {
+    if solver == Solver::Average {
+        return Ok(Solution { changes: average::solve(group), conditioning: None });
+    }
+    let gathered = Gathered::of(group, if matches!(solver, Solver::Exact(_)) { KEEP_WEIGHT } else { 0.0 })?;
+    match solver {
+        Solver::Lbfgs(settings) => Ok(Solution { changes: lbfgs::solve(&gathered, settings), conditioning: None }),
+        _ => exact::solve(&gathered, ridge),
+    }
+}
+
+/// Sum of the products of their elements.
+pub(super) fn inner(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
+    let columns = (0..a.ncols()).map(|j| (0..a.nrows()).map(|i| a[(i, j)] * b[(i, j)]).sum::<f64>());
+    columns.sum()
+}
+
+/// || left right X^T ||^2, given right X^T X right^T.
+pub(super) fn energy(left: &Mat<f64>, seen: &Mat<f64>) -> f64 {
+    inner(&(left.transpose() * left), seen)
+}
+
+/// One above another.
+pub(super) fn stack(parts: &[&Mat<f64>], columns: usize) -> Mat<f64> {
+    let rows = parts.iter().map(|part| part.nrows()).sum();
+    let mut all = Mat::zeros(rows, columns);
+    let mut first = 0;
+    for part in parts {
+        all.as_mut().subrows_mut(first, part.nrows()).copy_from(part);
+        first += part.nrows();
+    }
+    all
+}
+
+/// One beside another.
+pub(super) fn beside(parts: &[&Mat<f64>], rows: usize) -> Mat<f64> {
+    let columns = parts.iter().map(|part| part.ncols()).sum();
+    let mut all = Mat::zeros(rows, columns);
+    let mut first = 0;
+    for part in parts {
+        all.as_mut().subcols_mut(first, part.ncols()).copy_from(part);
+        first += part.ncols();
+    }
+    all
+}
+
+fn singular(group: &str, width: usize, ridge: f64) -> Error {
+    Error::Singular { layer: group.into(), width, ridge }
+}

@@ -1,0 +1,222 @@
+//! Statistics as files: one for each subject and stage, in a folder that any number of runs (and machines) may share.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{self, DType, ModelHash, TensorFile, TensorView};
+use crate::concept::Concept;
+
+use super::collect::Subject;
+use super::groups::{Layout, Site, Stage};
+use super::members::Member;
+use super::settings::Recorded;
+use super::solve::{Factors, Group, Layer};
+use super::statistics::{Statistics, triangle};
+use super::{Error, Result};
+
+const KEY: &str = "mos_statistics";
+const VERSION: &str = "1";
+
+/// The folder.
+pub(super) struct Store {
+    folder: PathBuf,
+}
+
+/// What statistics were taken of and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    version: String,
+    stage: Stage,
+    key: String,
+    base: String,
+    settings: Recorded,
+    /// Hash of what earlier stages had fused.
+    pub earlier: String,
+}
+
+impl Origin {
+    pub fn new(stage: Stage, subject: &Subject, base: ModelHash, settings: Recorded, earlier: &str) -> Origin {
+        let (key, base, earlier) = (subject.key.clone(), base.to_string(), earlier.to_string());
+        Origin { version: VERSION.into(), stage, key, base, settings, earlier }
+    }
+
+    fn is_like(&self, other: &Origin) -> bool {
+        Origin { earlier: String::new(), ..self.clone() } == Origin { earlier: String::new(), ..other.clone() }
+    }
+}
+
+/// A file of statistics that fits.
+pub(super) struct Found {
+    pub file: TensorFile,
+    /// Earlier stages had fused something else when it was made.
+    pub stale: bool,
+}
+
+impl Store {
+    pub fn open(folder: &Path) -> Result<Store> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
+        Ok(Store { folder: folder.to_path_buf() })
+    }
+
+    fn path(&self, origin: &Origin) -> PathBuf {
+        self.folder.join(format!("{}-{}.safetensors", origin.stage.name(), origin.key.get(..16).unwrap_or(&origin.key)))
+    }
+
+    /// The statistics of that origin, if they are there, whole and of `layout`'s shapes. With other settings, or of another model,
+    /// they count as not there.
+    pub fn find(&self, origin: &Origin, layout: &Layout) -> Option<Found> {
+        // What cannot be read (a copy that broke off) is taken again.
+        let file = TensorFile::open(&self.path(origin)).ok()?;
+        let written: Origin = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
+        let fits = written.is_like(origin) && layout.sites.iter().all(|site| read(&file, site).is_ok());
+        fits.then(|| Found { stale: written.earlier != origin.earlier, file })
+    }
+
+    /// Writes statistics, whole or not at all.
+    pub fn put(&self, origin: &Origin, layout: &Layout, statistics: &[Statistics]) -> Result<TensorFile> {
+        let mut bytes: Vec<(String, DType, Vec<usize>, Vec<u8>)> = Vec::new();
+        let mut rows = BTreeMap::new();
+        for (site, statistics) in layout.sites.iter().zip(statistics) {
+            rows.insert(site.name.clone(), statistics.rows());
+            if let Some(samples) = statistics.samples() {
+                let shape = vec![samples.len() / site.width.max(1), site.width];
+                let data = samples.iter().flat_map(|v| v.to_le_bytes()).collect();
+                bytes.push((format!("{}.samples", site.name), DType::F32, shape, data));
+            }
+            if let Some(sums) = statistics.sums() {
+                let data = sums.iter().flat_map(|v| v.to_le_bytes()).collect();
+                bytes.push((format!("{}.sums", site.name), DType::F64, vec![sums.len()], data));
+            }
+        }
+        let view =
+            |(name, dtype, shape, data): (String, DType, Vec<usize>, Vec<u8>)| Some((name, TensorView::new(dtype, shape, data)?));
+        let tensors: Vec<(String, TensorView)> = bytes.into_iter().filter_map(view).collect();
+        let json = |value: serde_json::Result<String>| value.map_err(|e| Error::file(&self.folder, e.to_string()));
+        let metadata = BTreeMap::from([
+            (KEY.to_string(), json(serde_json::to_string(origin))?),
+            (ROWS.to_string(), json(serde_json::to_string(&rows))?),
+        ]);
+        let path = self.path(origin);
+        checkpoint::write(&path, &tensors, &metadata)?;
+        Ok(TensorFile::open(&path)?)
+    }
+
+    /// The concept itself, so that the folder is enough to add others later.
+    pub fn put_concept(&self, member: &Member) -> Result<PathBuf> {
+        let path = self.concept_path(&member.key);
+        if !path.exists() {
+            member.concept.write(&path)?;
+        }
+        Ok(path)
+    }
+
+    pub fn concept(&self, key: &str) -> Result<Option<Concept>> {
+        let path = self.concept_path(key);
+        Ok(if path.exists() { Some(Concept::read(&path)?) } else { None })
+    }
+
+    fn concept_path(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("concept-{}.safetensors", key.get(..16).unwrap_or(key)))
+    }
+}
+
+const ROWS: &str = "mos_rows";
+
+/// One site's statistics out of a file.
+pub(super) fn read(file: &TensorFile, site: &Site) -> Result<Statistics> {
+    let bad = |problem: &str| Error::file(file.path(), format!("layer `{}`: {problem}", site.name));
+    let tensor = |part: &str| file.tensor(&format!("{}.{part}", site.name));
+    let statistics = if let Some(view) = tensor("samples") {
+        if view.dtype() != DType::F32 || view.shape().get(1) != Some(&site.width) {
+            return Err(bad(&format!("expected samples of width {}, found {:?}", site.width, view.shape())));
+        }
+        Statistics::from_samples(site.width, view.to_f32(0..view.len()))
+    } else if let Some(view) = tensor("sums") {
+        if view.dtype() != DType::F64 || view.len() != triangle(site.width) {
+            return Err(bad(&format!("expected {} sums, found {}", triangle(site.width), view.len())));
+        }
+        let rows: Option<BTreeMap<String, u64>> = file.metadata().get(ROWS).and_then(|text| serde_json::from_str(text).ok());
+        let rows = rows.and_then(|rows| rows.get(&site.name).copied()).ok_or_else(|| bad("the number of inputs is missing"))?;
+        let sums = view.bytes().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        Statistics::from_sums(site.width, rows, sums)
+    } else {
+        return Err(bad("no statistics of it"));
+    };
+    // What has been read is in memory now; its pages may go.
+    file.advise_dont_need(&format!("{}.sums", site.name));
+    if !statistics.is_finite() {
+        return Err(bad("numbers that are not finite"));
+    }
+    Ok(statistics)
+}
+
+/// How far `now` is from the statistics in a file: the norm of the difference in parts of the norm. None where only sums are kept,
+/// or where there are more or fewer inputs than before.
+pub(super) fn moved(before: &TensorFile, layout: &Layout, now: &[Statistics]) -> Option<f64> {
+    let (mut difference, mut norm) = (0.0, 0.0);
+    for (site, now) in layout.sites.iter().zip(now) {
+        let before = read(before, site).ok()?;
+        let (before, now) = (before.samples()?, now.samples()?);
+        if before.len() != now.len() {
+            return None;
+        }
+        for (a, b) in before.iter().zip(now) {
+            difference += f64::from(a - b).powi(2);
+            norm += f64::from(*b).powi(2);
+        }
+    }
+    (norm > 0.0).then(|| (difference / norm).sqrt())
+}
+
+/// One site of a stage, with all concepts' statistics in their files.
+pub(super) struct SiteGroup<'a> {
+    pub site: &'a Site,
+    pub stage: Stage,
+    pub members: &'a [Member],
+    pub weights: &'a [f64],
+    pub files: &'a [TensorFile],
+    pub keep: &'a [Option<TensorFile>; 2],
+}
+
+impl Group for SiteGroup<'_> {
+    fn name(&self) -> &str {
+        &self.site.name
+    }
+
+    fn width(&self) -> usize {
+        self.site.width
+    }
+
+    fn layers(&self) -> &[Layer] {
+        &self.site.layers
+    }
+
+    fn weights(&self) -> &[f64] {
+        self.weights
+    }
+
+    fn inputs(&self, index: usize) -> Result<Cow<'_, Statistics>> {
+        let file = self.files.get(index).ok_or_else(|| Error::option(&self.site.name, "statistics are missing"))?;
+        Ok(Cow::Owned(read(file, self.site)?))
+    }
+
+    fn change(&self, index: usize, layer: usize) -> Option<Factors> {
+        let (member, layer) = (self.members.get(index)?, self.site.layers.get(layer)?);
+        let updates = if self.stage == Stage::Text { &member.text } else { &member.unet };
+        let update = updates.get(&layer.name)?;
+        let matrix = |array: &crate::graph::Array| {
+            let (values, columns) = (array.values(), array.shape.channels());
+            faer::Mat::from_fn(array.shape.rows(), columns, |i, j| f64::from(values[i * columns + j]))
+        };
+        Some(Factors { up: matrix(&update.up), down: matrix(&update.down) })
+    }
+
+    fn keep(&self) -> Result<[Option<Cow<'_, Statistics>>; 2]> {
+        let [solve, measure] = self.keep;
+        let load = |file: &Option<TensorFile>| file.as_ref().map(|file| read(file, self.site).map(Cow::Owned)).transpose();
+        Ok([load(solve)?, load(measure)?])
+    }
+}

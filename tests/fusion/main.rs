@@ -1,0 +1,10 @@
+//! Fusion of made-up concepts on a small made-up model: against the published procedure in double precision, and its properties.
+
+mod bad_input;
+#[path = "../common/hashed.rs"]
+#[allow(dead_code, reason = "files are written from the values, not read through a source")]
+mod hashed;
+mod properties;
+mod reference;
+mod speed;
+mod world;
