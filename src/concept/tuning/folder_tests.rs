@@ -36,7 +36,7 @@ fn a_folder_in_order_gives_no_complaint() {
         write(&at.join(format!("{number}.png")), 64, number);
         fs::write(at.join(format!("{number}.txt")), format!("\u{feff}\n a photo of <TOK>, {number}\nmore\n")).unwrap();
     }
-    write(&at.join("mask/0.png"), 64, 0);
+    Picture::filled(64, 64, [200; 3]).unwrap().save(at.join("mask/0.png"), None).unwrap();
     Picture::filled(64, 64, [255; 3]).unwrap().save(at.join("1.mask.png"), None).unwrap();
     fs::write(at.join("README.md"), "").unwrap();
     fs::write(at.join(".hidden.png"), "").unwrap();
