@@ -8,8 +8,9 @@ fn expected(layer: &str, key: &str) -> f64 {
     fixture()["layers"][layer][key].as_f64().unwrap_or_else(|| panic!("the reference has no {layer}"))
 }
 
-/// As published: every layer's squared error is the reference's within 1 % (or both are as good as nothing). Where the solver was
-/// stopped on an ill-conditioned layer, the reference itself moves by more when its inputs change by 1e-5: there, three times that.
+/// As published: the squared error of each layer is the reference's within 1 %, or both are as good as nothing. On a few layers the
+/// solver is stopped long before its goal on an ill-conditioned problem, and the reference itself moves by up to 14 % when its inputs
+/// change by 1e-5: there, within 0.3 % of the error that it started from.
 #[test]
 fn the_published_solver_does_as_published() {
     let folder = tempfile::tempdir().unwrap();
@@ -23,10 +24,9 @@ fn the_published_solver_does_as_published() {
         println!("{layer}: {left:.5e} of {before:.5e}, reference {wanted_left:.5e} of {wanted_before:.5e}");
         assert!((before / wanted_before - 1.0).abs() < 2e-3, "{layer}: before {before}, reference {wanted_before}");
         let difference = (left - wanted_left).abs();
-        let scatter = expected(layer, "scatter");
         close += usize::from(difference < 0.01 * wanted_left || difference < 1e-6 * before);
-        let allowed = (0.01f64).max(3.0 * scatter) * wanted_left;
-        assert!(difference < allowed || difference < 1e-6 * before, "{layer}: {left}, reference {wanted_left} +- {scatter:.1e}");
+        let allowed = if expected(layer, "scatter") > 1e-3 { 0.003 * before } else { 1e-6 * before };
+        assert!(difference < allowed.max(0.01 * wanted_left), "{layer}: {left}, reference {wanted_left}");
     }
     assert!(close * 10 >= found.len() * 8, "{close} of {} layers within 1 %", found.len());
 }

@@ -12,11 +12,15 @@ pub struct Exact {
     pub ridge: Option<f64>,
 }
 
+/// Below this ridge the rounding of sums (a few 1e-8 of their mean diagonal) may outweigh it, and a Cholesky decomposition of what is
+/// hardly positive would blow that up.
+const LEAST_FOR_CHOLESKY: f64 = 1e-7;
+
 /// Solves at `ridge`, a part of the mean diagonal; 0 gives the answer of least norm. Where rounding has left sums that a Cholesky
-/// decomposition refuses, their eigenvalues are taken, negative ones as 0.
+/// decomposition refuses, directions whose eigenvalues are not positive are left out.
 pub(super) fn solve(gathered: &Gathered, ridge: f64) -> Result<Solution> {
     let absolute = ridge * gathered.mean_diagonal;
-    let sums = Sums::of(gathered, ridge == 0.0)?;
+    let sums = Sums::of(gathered, ridge < LEAST_FOR_CHOLESKY)?;
     if let Some(inverse) = sums.inverse(absolute) {
         return Ok(solution(gathered, &inverse));
     }

@@ -7,7 +7,7 @@ use super::{Conditioning, Gathered, singular};
 use crate::fusion::Result;
 use crate::fusion::statistics::Moments;
 
-/// Eigenvalues below this part of the largest count as zero where there is no ridge.
+/// Directions with eigenvalues below this part of the largest are left out: nothing but rounding is known of them.
 const NOISE: f64 = 1e-13;
 
 /// The sums, decomposed as far as that serves every ridge.
@@ -65,7 +65,7 @@ impl Inverse<'_> {
                 let least = values.iter().fold(0.0f64, |most, &v| most.max(v)) * NOISE;
                 let mut along = m * *vectors;
                 for (j, &value) in values.iter().enumerate() {
-                    let factor = if *ridge > 0.0 || value > least { 1.0 / (value + ridge) } else { 0.0 };
+                    let factor = if value > least { 1.0 / (value + ridge) } else { 0.0 };
                     (0..along.nrows()).for_each(|i| along[(i, j)] *= factor);
                 }
                 along * vectors.transpose()
