@@ -53,6 +53,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             let text = format!("device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}");
             progress.aside(|| terminal.detail(text));
         }
+        for warning in pipeline.warnings(&request)? {
+            progress.aside(|| terminal.warning(&warning));
+        }
         let loading = start.elapsed();
         let generated = pipeline.generate(&request, &mut |at| progress.show(at.stage, at.done, at.of))?;
         recipe.model_hash = hashing.join().ok();
@@ -60,9 +63,6 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     })?;
     drop(progress);
     recipe.adapter = Some(gpu.name().to_string());
-    for warning in &generated.warnings {
-        terminal.warning(warning);
-    }
     if let (Some(wanted), Some(found)) = (&wanted_hash, &recipe.model_hash)
         && !found.starts_with(wanted.as_str())
     {

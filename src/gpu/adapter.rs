@@ -96,6 +96,8 @@ pub enum Schedule {
     Vectors {
         /// Invocations of a subgroup.
         lanes: usize,
+        /// Smaller products are left to register tiles: what compiling costs must come back.
+        least_flops: u64,
     },
 }
 
@@ -125,7 +127,7 @@ impl Schedule {
             && features.contains(VECTOR_FEATURES)
             && info.subgroup_max_size == lanes
             && [4, 8, 16].contains(&lanes);
-        (major >= 26 && suits).then_some(Schedule::Vectors { lanes: lanes as usize })
+        (major >= 26 && suits).then_some(Schedule::Vectors { lanes: lanes as usize, least_flops: 60_000_000 })
     }
 
     pub fn name(self) -> &'static str {

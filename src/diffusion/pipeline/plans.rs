@@ -50,12 +50,31 @@ impl Pipeline {
         Ok(self.plans(request, &mut job)?.memory)
     }
 
-    pub(super) fn plans(&self, request: &Request, job: &mut Job) -> Result<Plans> {
-        // Models that are told the scale that they were distilled with take no guidance besides.
-        let guided = request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none();
+    /// What the user should know before the work starts: [`Generated::warnings`](super::Generated::warnings), without running it.
+    ///
+    /// # Errors
+    /// Options out of range, named; prompts that cannot be read.
+    pub fn warnings(&self, request: &Request) -> Result<Vec<String>> {
+        let mut job = self.job(request)?;
+        self.prompts(request, &mut job.warnings)?;
+        Ok(job.warnings)
+    }
+
+    /// Models that are told the scale that they were distilled with take no guidance besides.
+    fn guided(&self, request: &Request) -> bool {
+        request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none()
+    }
+
+    /// The prompts that take part, the negative one before the other.
+    fn prompts(&self, request: &Request, warnings: &mut Vec<String>) -> Result<Vec<EncodedPrompt>> {
         let both = [request.negative_prompt.as_str(), request.prompt.as_str()];
-        let wanted = if guided { &both[..] } else { &both[1..] };
-        let prompts = text::tokenize(&self.tokenizer, wanted, &request.prompt_options, &mut job.warnings)?;
+        let wanted = if self.guided(request) { &both[..] } else { &both[1..] };
+        text::tokenize(&self.tokenizer, wanted, &request.prompt_options, warnings)
+    }
+
+    pub(super) fn plans(&self, request: &Request, job: &mut Job) -> Result<Plans> {
+        let guided = self.guided(request);
+        let prompts = self.prompts(request, &mut job.warnings)?;
         let text = TextPlan::new(&self.text, &prompts, request.clip_skip)?;
         let tokens = prompts.first().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length();
         let shape = SampleShape {

@@ -86,8 +86,8 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         }
         Schedule::Staged => false,
         Schedule::Registers { many } => many,
-        Schedule::Vectors { lanes } => {
-            if let Some(vectors) = Vectors::of(lanes, into, out, &work) {
+        Schedule::Vectors { lanes, least_flops } => {
+            if let Some(vectors) = Vectors::of(lanes, into, out, &work, least_flops) {
                 return vectors.lower(lowering, &work, geometry, into);
             }
             matches!(Schedule::registers(), Schedule::Registers { many: true })
@@ -140,16 +140,17 @@ struct Vectors {
 impl Vectors {
     /// Rows of a workgroup: with two vectors of outputs, their sums and operands fill 16 registers.
     const ROWS: usize = 6;
-    /// Longer chunks store and reload less, but take more than proportionally longer to compile (160: a second).
-    const LONGEST: usize = 160;
+    /// Longer chunks store and reload less, but what it takes to compile them grows with the square (64: 0.4 s, 160: 2 s).
+    const LONGEST: usize = 96;
     const SHORTEST: usize = 16;
     /// Elements that the kernel's indices can count.
     const MOST_ELEMENTS: u64 = 1 << 28;
 
-    fn of(lanes: usize, into: usize, out: usize, work: &Work<'_>) -> Option<Vectors> {
+    fn of(lanes: usize, into: usize, out: usize, work: &Work<'_>, least_flops: u64) -> Option<Vectors> {
         let chunk = (Self::SHORTEST..=Self::LONGEST).rev().find(|chunk| into.is_multiple_of(*chunk))?;
         let small = work.bindings.iter().all(|(_, at)| at.slice.size <= Self::MOST_ELEMENTS * if at.half { 2 } else { 4 });
-        (small && out.is_multiple_of(2 * lanes)).then_some(Vectors { lanes, chunk })
+        let pays = least_flops <= work.flops;
+        (small && pays && out.is_multiple_of(2 * lanes)).then_some(Vectors { lanes, chunk })
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>, work: &Work<'_>, geometry: &Geometry, into: usize) {
