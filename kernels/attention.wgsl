@@ -2,6 +2,9 @@
 // q, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; head h holds elements h d .. (h + 1) d, d = {{ d }}. y is
 // overwritten. `scale` includes log2(e). An invocation makes one token of one head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of {{ block }}.
 // `channels` counts vectors of {{ vector }}.
+//% if sighted
+// Tokens and keys are the same; a token sees the keys with which it shares a bit of sight [tokens], itself among them.
+//% endif
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
 //% set P = part // vector
@@ -23,6 +26,9 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
 @group(0) @binding(2) var<storage, read> k: array<{{ V }}>;
 @group(0) @binding(3) var<storage, read> v: array<{{ V }}>;
 @group(0) @binding(4) var<storage, read_write> y: array<{{ V }}>;
+//% if sighted
+@group(0) @binding(5) var<storage, read> sight: array<u32>;
+//% endif
 //% if staged
 var<workgroup> ks: array<{{ V }}, {{ tile * D }}>;
 var<workgroup> vs: array<{{ V }}, {{ tile * D }}>;
@@ -46,6 +52,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
   var peak = nothing;
   var total = 0.0;
+//% if sighted
+  let seen = sight[min(token, sizes.tokens - 1u)];
+//% endif
 //% if staged
   for (var tile = 0u; tile < sizes.keys; tile += {{ tile }}u) {
     workgroupBarrier();
@@ -88,6 +97,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% for j in range(block)
 //% if causal
       s{{ j }} = select(nothing, s{{ j }}, key + {{ j }}u < sizes.keys && key + {{ j }}u <= token);
+//% elif sighted
+      s{{ j }} = select(nothing, s{{ j }}, key + {{ j }}u < sizes.keys && (seen & sight[min(key + {{ j }}u, sizes.keys - 1u)]) != 0u);
 //% else
       s{{ j }} = select(nothing, s{{ j }}, key + {{ j }}u < sizes.keys);
 //% endif

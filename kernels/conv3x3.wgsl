@@ -3,19 +3,22 @@
 // channels] is overwritten. Register tile: {{ strip }} neighbouring pixels by 64 outputs; the {{ strip + 2 }} pixels of a line are loaded
 // once for three taps. No barrier. `into` and outputs are multiples of 4; `channels` counts vectors.
 //% import "shared/stages" as st
+//% import "shared/low_rank" as lr
 //% set VI = "vec4<f32>" if unroll == 4 else "f32"
 struct Sizes {
   into: u32,
   channels: u32,
   to_height: u32,
   to_width: u32,
+{{ lr.members(low_rank) }}
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<{{ VI }}>;
 @group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-{{ st.bindings(stages, 4, "vec4<f32>") }}
+{{ lr.bindings(low_rank, 4) }}
+{{ st.bindings(stages, 6 if low_rank else 4, "vec4<f32>") }}
 {{ st.functions(stages, "vec4<f32>") }}
 
 @compute @workgroup_size(16)
@@ -55,6 +58,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
   }
   let channel = group.x * 16u + lane;
+//% if low_rank
+  let quad = min(channel, sizes.channels - 1u);
+//% for i in range(strip)
+  let place{{ i }} = (group.z * sizes.to_height + oy) * sizes.to_width + min(x0 + {{ i }}u, sizes.to_width - 1u);
+//% endfor
+{{ lr.accumulate(low_rank, 4, strip, "quad", "c", "place") }}
+//% endif
   if (channel < sizes.channels) {
     let row0 = (group.z * sizes.to_height + oy) * sizes.to_width + x0;
 //% for i in range(strip)

@@ -1,5 +1,5 @@
-// y[i, c] = table[min(ids[i], last), c]. table: `count` rows of a whole of [last + 1, channels], from row `first` on, f32 or two
-// f16 in a u32. Of y [rows, channels], the rows whose id lies there are overwritten.
+// y[i, c] = table[min(ids[i], last) - first, c]. table: `count` rows, from row `first` on, of the `last + 1` that there are in all
+// (in this buffer and in others), f32 or two f16 in a u32. Of y [rows, channels], the rows whose id lies there are overwritten.
 struct Sizes { rows: u32, channels: u32, last: u32, first: u32, count: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> table: array<{{ "u32" if half else "f32" }}>;

@@ -3,6 +3,7 @@
 // Register tile: {{ tile }} rows by 64 outputs a workgroup, lanes along the outputs. Rows come from the workgroup's number
 // alone, so that x is loaded once for all lanes. No barrier. `channels` counts vectors of {{ vector_out }}.
 //% import "shared/stages" as st
+//% import "shared/low_rank" as lr
 //% set VI = "vec4<f32>" if vector_in == 4 else "f32"
 //% set VO = "vec4<f32>" if vector_out == 4 else "f32"
 //% set columns = 16 // lanes
@@ -19,13 +20,15 @@ struct Sizes {
   to_height: u32,
   to_width: u32,
 //% endif
+{{ lr.members(low_rank) }}
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<{{ VI }}>;
 @group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<{{ VO }}>;
-{{ st.bindings(stages, 4, VO) }}
+{{ lr.bindings(low_rank, 4) }}
+{{ st.bindings(stages, 6 if low_rank else 4, VO) }}
 {{ st.functions(stages, VO) }}
 
 @compute @workgroup_size({{ lanes }})
@@ -77,6 +80,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
   }
   }
+//% if low_rank
+//% for v in range(columns)
+  let quad{{ v }} = {{ "min(" if vector_out == 4 }}group.x * 16u + lane * {{ columns }}u + {{ v }}u{{ ", sizes.channels - 1u)" if vector_out == 4 }};
+{{ lr.accumulate(low_rank, vector_out, tile, "quad" ~ v, "c", "row", "_" ~ v) }}
+//% endfor
+//% endif
 //% for i in range(tile)
   if (first + {{ i }}u < sizes.rows) {
 //% for v in range(columns)

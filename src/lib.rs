@@ -4,11 +4,14 @@
 //! are built from `nn`, which calls `graph`, which runs on `gpu`. `checkpoint`, `text` and `picture` stand beside them and
 //! know neither graph nor gpu.
 pub mod checkpoint;
+pub mod concept;
 pub mod diffusion;
 pub mod gpu;
 pub mod graph;
+pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod output;
 pub mod picture;
+pub mod region;
 pub mod text;

@@ -1,103 +1,15 @@
 //! Every kernel against its operation's plain-Rust twin, over odd shapes, on whatever adapter is there.
 
 use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
-use mixofshow::graph::ops::Function;
-use mixofshow::graph::{
-    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Tensor, Weights,
-};
+use mixofshow::graph::ops::{Function, GatePart};
+use mixofshow::graph::{Array, Graph, Precision, Program, Weights};
 
-fn gpu() -> Arc<Gpu> {
-    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
-    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let schedule = std::env::var("MOS_TEST_SCHEDULE").ok().map(|name| match &*name {
-        "staged" => Schedule::Staged,
-        "many" => Schedule::Registers { many: true },
-        "few" => Schedule::Registers { many: false },
-        "vectors" => Schedule::Vectors { lanes: 8, least_flops: 0 },
-        other => panic!("MOS_TEST_SCHEDULE is {other}: expected staged, many, few or vectors"),
-    });
-    // Kernels for vectors use features beyond the floor.
-    let floor = !matches!(schedule, Some(Schedule::Vectors { .. }));
-    let options = Options { selection, checked: true, floor, schedule };
-    GPU.get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
-}
+#[path = "common/device.rs"]
+mod device;
 
-/// Uniform in -1 .. 1, from a name and an index.
-fn noise(name: &str, index: usize) -> f32 {
-    let mut h = name.bytes().fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100000001b3));
-    h = h.wrapping_add(index as u64).wrapping_mul(0x9e3779b97f4a7c15);
-    h = (h ^ (h >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
-    h = (h ^ (h >> 27)).wrapping_mul(0x94d049bb133111eb);
-    ((h ^ (h >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-}
-
-/// Weights made up from their names; those whose name starts with "half" are stored as f16.
-struct MadeUp(HashMap<String, Vec<usize>>);
-
-impl ParameterSource for MadeUp {
-    fn info(&self, name: &str) -> Option<ParameterInfo> {
-        let stored = if name.starts_with("half") { StoredAs::F16 } else { StoredAs::F32 };
-        Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored })
-    }
-
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
-        for (value, index) in into.iter_mut().zip(range) {
-            *value = noise(name, index);
-            if name.starts_with("half") {
-                *value = (*value * 1024.0).round() / 1024.0;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Runs `graph` both ways and compares: relative to the largest magnitude of the expected values.
-fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
-    let mut inputs = HashMap::new();
-    let mut weights = HashMap::new();
-    for node in graph.nodes() {
-        match &node.origin {
-            Origin::Input { name } if node.element == Element::U32 => {
-                let ids = (0..node.shape.elements()).map(|i| ((noise(name, i) + 1.0) * 5.6) as u32).collect();
-                inputs.insert(name.clone(), Array::u32(node.shape.clone(), ids));
-            }
-            Origin::Input { name } => {
-                let offset = if name.starts_with("far") { 50.0 } else { 0.0 };
-                let values = (0..node.shape.elements()).map(|i| noise(name, i) * 2.0 + offset).collect();
-                inputs.insert(name.clone(), Array::f32(node.shape.clone(), values));
-            }
-            Origin::Parameter { name } => {
-                weights.insert(name.clone(), node.shape.to_vec());
-            }
-            Origin::Operation { .. } => {}
-        }
-    }
-    let source = Arc::new(MadeUp(weights));
-    let expected = graph.evaluate(outputs, &inputs, &*source).expect(what);
-    let weights = Weights::new(&gpu(), source, Precision::AsStored);
-    let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
-    for (name, array) in &inputs {
-        program.write(name, array).expect(what);
-    }
-    program.run();
-    for (index, expected) in expected.iter().enumerate() {
-        let found = program.output(index).unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert_eq!(found.shape, expected.shape, "{what}");
-        let scale = expected.values().iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-        let worst = expected.values().iter().zip(found.values()).enumerate().map(|(i, (e, f))| ((e - f).abs() / scale, i));
-        let (error, at) = worst.fold((0.0, 0), |a, b| if b.0 > a.0 || b.0.is_nan() { b } else { a });
-        assert!(
-            error <= tolerance,
-            "{what}, output {index}: element {at} is {} instead of {} (relative {error:.2e})",
-            found.values()[at],
-            expected.values()[at]
-        );
-    }
-}
+use device::{MadeUp, compare, gpu, noise};
 
 #[test]
 fn linear_layers_of_all_widths() {
@@ -264,9 +176,12 @@ fn moving_and_mixing() {
         let mut outputs = vec![g.concat_channels(a, b).unwrap(), g.concat(&[a, a, a], 1).unwrap(), g.concat(&[a, a], 0).unwrap()];
         outputs.push(g.slice(b, 2, 4, 8).unwrap());
         outputs.push(g.slice(a, 1, 1, 2).unwrap());
+        let extra = g.input("extra", [2, channels]);
         for name in ["half.table", "table"] {
             let table = g.parameter(name, [10, channels]);
             outputs.push(g.embedding(table, ids).unwrap());
+            let short = g.parameter(format!("{name}.short"), [7, channels]);
+            outputs.push(g.embedding_continued(short, extra, ids).unwrap());
         }
         let x = g.input("x", [4, 3, 2 * channels]);
         outputs.push(g.guidance(x, 7.5).unwrap());
@@ -314,4 +229,148 @@ fn the_same_run_gives_the_same_bytes() {
         .collect();
     assert_eq!(results[0], results[2]);
     assert_eq!(results[1], results[3]);
+}
+
+/// Ranks with and without vectors, more rows than a block, more outputs than a workgroup's.
+const NARROW: [(usize, usize, usize); 8] =
+    [(1, 4, 4), (5, 8, 1), (8, 40, 12), (13, 36, 3), (3, 7, 5), (17, 10, 8), (70, 24, 6), (77, 768, 16)];
+
+#[test]
+fn narrow_products() {
+    for (rows, into, rank) in NARROW {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, rows, into]);
+        let (w, across) = (g.parameter("w", [rank, into]), g.input("across", [into, rank]));
+        let (strength, gate) = (g.input("strength", [1]), g.input("gate", [rows, rank]));
+        let half = g.parameter("half.w", [rank, into]);
+        let plain = g.narrow(x, w).unwrap();
+        let y = g.narrow(x, half).unwrap();
+        let scaled = g.multiply(y, strength).unwrap();
+        let y = g.narrow_transposed(x, across).unwrap();
+        let gated = g.multiply(y, gate).unwrap();
+        compare(&format!("narrow {rows}x{into}x{rank}"), &g, &[plain, scaled, gated], 1e-5);
+    }
+}
+
+#[test]
+fn narrow_convolutions() {
+    for (height, width, into, rank, kernel, stride) in
+        [(5, 7, 8, 4, 3, 1), (6, 5, 6, 3, 3, 2), (4, 4, 12, 9, 1, 2), (7, 6, 5, 4, 2, 1)]
+    {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, height, width, into]);
+        let w = g.parameter("half.w", [rank, into, kernel, kernel]);
+        let y = g.narrow_conv2d(x, w, stride).unwrap();
+        compare(&format!("narrow conv {height}x{width}x{into} -> {rank}, {kernel}/{stride}"), &g, &[y], 1e-5);
+    }
+}
+
+/// Folded into every product, among other stages, and on its own.
+#[test]
+fn widened_products() {
+    for (batch, rows, into, out, rank, transposed) in [
+        (2, 9, 16, 72, 4, false),
+        (2, 9, 16, 72, 4, true),
+        (3, 5, 6, 7, 3, false),
+        (3, 5, 6, 7, 8, true),
+        (1, 70, 8, 132, 12, false),
+        (1, 17, 12, 4, 1, true),
+    ] {
+        let mut g = Graph::new();
+        let (x, t) = (g.input("x", [batch, rows, into]), g.input("t", [batch, rows, rank]));
+        let u = g.input("u", if transposed { [rank, out] } else { [out, rank] });
+        let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
+        let residual = g.input("residual", [batch, rows, out]);
+        let widen = |g: &mut Graph, base| match transposed {
+            true => g.widen_transposed(base, t, u).unwrap(),
+            false => g.widen(base, t, u).unwrap(),
+        };
+        let mut outputs = vec![widen(&mut g, None), widen(&mut g, Some(residual))];
+        let y = g.silu(outputs[1]).unwrap();
+        outputs.push(g.add(y, bias).unwrap());
+        let y = g.linear(x, w).unwrap();
+        outputs.push(widen(&mut g, Some(y)));
+        // After a sum it changes places with it, after a function it cannot be folded.
+        let y = g.linear(x, w).unwrap();
+        let y = g.add(y, residual).unwrap();
+        let y = widen(&mut g, Some(y));
+        let y = g.add(y, bias).unwrap();
+        outputs.push(g.silu(y).unwrap());
+        let y = g.linear(x, w).unwrap();
+        let y = g.silu(y).unwrap();
+        let y = widen(&mut g, Some(y));
+        outputs.push(widen(&mut g, Some(y)));
+        compare(&format!("widened {batch}x{rows}x{into}x{out}, rank {rank}, {transposed}"), &g, &outputs, 2e-5);
+    }
+}
+
+#[test]
+fn widened_convolutions() {
+    for (height, width, into, out, rank, kernel, stride) in [
+        (5, 16, 8, 64, 4, 3, 1),
+        (7, 19, 12, 68, 12, 3, 1),
+        (3, 33, 4, 4, 3, 3, 1),
+        (9, 12, 3, 16, 4, 3, 1),
+        (9, 8, 8, 12, 1, 3, 2),
+    ] {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, height, width, into]);
+        let x = g.pad2d(x, [kernel / 2; 4]).unwrap();
+        let (w, down) = (g.parameter("half.w", [out, into, kernel, kernel]), g.parameter("down", [rank, into, kernel, kernel]));
+        let (up, bias) = (g.parameter("up", [out, rank]), g.parameter("bias", [out]));
+        let t = g.narrow_conv2d(x, down, stride).unwrap();
+        let y = g.conv2d(x, w, stride).unwrap();
+        let y = g.widen(Some(y), t, up).unwrap();
+        let y = g.add(y, bias).unwrap();
+        compare(&format!("widened conv {height}x{width}x{into} -> {out}, rank {rank}, {kernel}/{stride}"), &g, &[y], 2e-5);
+    }
+}
+
+#[test]
+fn gates_of_low_rank_updates() {
+    let mut g = Graph::new();
+    let (strength, other) = (g.input("strength", [1]), g.input("other", [1]));
+    let (mask, masks) = (g.input("mask", [9]), g.input("masks", [2, 9]));
+    let part = |rank, factor, strength, mask| GatePart { rank, factor, strength, mask };
+    let parts = [part(4, 0.5, Some(strength), None), part(3, 1.5, None, None), part(1, 1.0, Some(other), None)];
+    let plain = g.low_rank_gate(&parts).unwrap();
+    let parts = [part(4, 0.5, Some(strength), Some(mask)), part(3, 1.5, None, None), part(2, 1.0, None, Some(mask))];
+    let masked = g.low_rank_gate(&parts).unwrap();
+    let many = g.low_rank_gate(&[part(4, -2.0, Some(other), Some(masks)), part(1, 1.0, None, Some(mask))]).unwrap();
+    compare("gates", &g, &[plain, masked, many], 1e-6);
+}
+
+#[test]
+fn gradients_of_narrow_weights() {
+    for (rows, into, out) in [(1, 4, 4), (31, 8, 3), (33, 3, 40), (130, 36, 12), (2100, 5, 7), (77, 768, 4), (64, 4, 66)] {
+        let mut g = Graph::new();
+        let (x, dy) = (g.input("x", [2, rows, into]), g.input("dy", [2, rows, out]));
+        let dw = g.linear_weight_gradient(x, dy).unwrap();
+        compare(&format!("weight gradient {rows}x{into}x{out}"), &g, &[dw], 1e-5);
+    }
+}
+
+/// Matrices joined from parameters are joined once, and stay through many runs.
+#[test]
+fn what_depends_on_parameters_alone_is_computed_once() {
+    let mut g = Graph::new();
+    let x = g.input("x", [3, 8]);
+    let (a, b) = (g.parameter("a", [2, 8]), g.parameter("b", [3, 8]));
+    let joined = g.concat(&[a, b], 0).unwrap();
+    let y = g.narrow(x, joined).unwrap();
+    let y = g.silu(y).unwrap();
+    let z = g.narrow_transposed(y, joined).unwrap();
+    let source = Arc::new(MadeUp([("a".to_string(), vec![2, 8]), ("b".to_string(), vec![3, 8])].into()));
+    let weights = Weights::new(&gpu(), source.clone(), Precision::AsStored);
+    let program = Program::new(&weights, &g, &[z]).unwrap();
+    assert_eq!(program.commands(), 2);
+    for round in 0..3 {
+        let x = Array::f32([3, 8], (0..24).map(|i| noise("x", i + round)).collect());
+        let expected = g.evaluate(&[z], &HashMap::from([("x".to_string(), x.clone())]), &*source).unwrap();
+        program.write("x", &x).unwrap();
+        program.run();
+        let found = program.output(0).unwrap();
+        let error = found.values().iter().zip(expected[0].values()).fold(0.0f32, |m, (f, e)| m.max((f - e).abs()));
+        assert!(error < 1e-4, "run {round}: {error:.1e}");
+    }
 }

@@ -17,11 +17,11 @@ cargo test --release --locked
 # most machines. Its cache does not tell them apart, so each has a cache of its own.
 for bits in 128 512; do
     say "Kernels with $((bits / 32)) lanes"
-    LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DIR="$PWD/target/shader-cache-$bits" cargo test --release --locked --test kernels
+    LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DIR="$PWD/target/shader-cache-$bits" cargo test --release --locked --test kernels --test backward
 done
 # Kernels for cards, and for CPUs with 32 and with 16 vector registers; one of the two ran above.
 for schedule in staged many few; do
     say "Kernels: $schedule"
-    MOS_TEST_SCHEDULE=$schedule cargo test --release --locked --test kernels
+    MOS_TEST_SCHEDULE=$schedule cargo test --release --locked --test kernels --test backward
 done
 say "All tests passed"

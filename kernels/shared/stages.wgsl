@@ -2,6 +2,7 @@
 //#   members(..)   members of the uniform struct
 //#   bindings(..)  operands, from binding `first` on; V is the vector type that the kernel stores
 //#   functions(..) the functions that the stages call
+//#   derivative(f) a function's derivative
 //#   apply(..)     statements that change `v`, at `row` and `channel` (in vectors), `index` = row * channels + channel
 //% macro members(stages, factors, rows_per_batch, operand_rows)
 //% for i in range(factors)
@@ -17,8 +18,8 @@
 //% macro bindings(stages, first, V)
 //% set ns = namespace(slot=first)
 //% for stage in stages
-//% if stage.kind in ["add", "multiply"]
-@group(0) @binding({{ ns.slot }}) var<storage, read> {{ stage.name }}: array<{{ "f32" if stage.how == "scalar" else V }}>;
+//% if stage.kind in ["add", "multiply", "derivative"]
+@group(0) @binding({{ ns.slot }}) var<storage, read> {{ stage.name }}: array<{{ "f32" if stage.kind != "derivative" and stage.how == "scalar" else V }}>;
 //% set ns.slot = ns.slot + 1
 //% endif
 //% endfor
@@ -40,6 +41,40 @@ fn gelu_tanh(x: {{ V }}) -> {{ V }} {
 {{ gelu(V) }}
 //% endif
 //% endfor
+//% for function in stages | selectattr("kind", "eq", "derivative") | map(attribute="function") | unique
+{{ derivative(function, V) }}
+//% endfor
+//% endmacro
+//% macro derivative(function, V)
+//% if function == "silu"
+fn silu_derivative(x: {{ V }}) -> {{ V }} {
+  let s = 1.0 / (1.0 + exp(-max(x, {{ V }}(-80.0))));
+  return s * (1.0 + x * (1.0 - s));
+}
+//% elif function == "quick_gelu"
+fn quick_gelu_derivative(x: {{ V }}) -> {{ V }} {
+  let s = 1.0 / (1.0 + exp(-1.702 * max(x, {{ V }}(-47.0))));
+  return s * (1.0 + 1.702 * x * (1.0 - s));
+}
+//% elif function == "relu"
+fn relu_derivative(x: {{ V }}) -> {{ V }} { return select({{ V }}(0.0), {{ V }}(1.0), x > {{ V }}(0.0)); }
+//% elif function == "exp"
+fn exp_derivative(x: {{ V }}) -> {{ V }} { return exp(x); }
+//% elif function == "gelu_tanh"
+fn gelu_tanh_derivative(x: {{ V }}) -> {{ V }} {
+  let t = tanh(clamp(0.7978845608028654 * (x + 0.044715 * x * x * x), {{ V }}(-15.0), {{ V }}(15.0)));
+  return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * x * x);
+}
+//% elif function == "gelu"
+// Phi(x) + x phi(x), Phi as in gelu().
+fn gelu_derivative(x: {{ V }}) -> {{ V }} {
+  let z = min(abs(x) * 0.7071067811865476, {{ V }}(9.0));
+  let t = 1.0 / (1.0 + 0.3275911 * z);
+  let bell = exp(-z * z);
+  let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * bell;
+  return select(0.5 * tail, 1.0 - 0.5 * tail, x > {{ V }}(0.0)) + x * bell * 0.3989422804014327;
+}
+//% endif
 //% endmacro
 //% macro gelu(V)
 // x * Phi(x); the error function by Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7.
@@ -65,6 +100,8 @@ fn gelu(x: {{ V }}) -> {{ V }} {
 //% else
   {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[0];
 //% endif
+//% elif stage.kind == "derivative"
+  {{ v }} = {{ v }} * {{ stage.function }}_derivative({{ stage.name }}[{{ index }}]);
 //% elif stage.kind == "scale"
   {{ v }} = {{ v }} * sizes.{{ stage.name }};
 //% elif stage.kind == "exp"

@@ -100,6 +100,11 @@ impl Component {
         &self.path
     }
 
+    /// The files that hold it.
+    pub(super) fn file_paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path())
+    }
+
     /// Canonical names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.places.keys().map(String::as_str)

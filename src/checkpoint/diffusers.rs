@@ -1,6 +1,6 @@
 //! Model folders in diffusers' layout, with the older names that some of them still have.
 use super::component::{Part, Targets};
-use super::{Checkpoint, Component, Error, Folder, Kind, TensorFile, TokenizerFiles};
+use super::{Checkpoint, Component, Control, Error, Folder, Kind, TensorFile, TokenizerFiles};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,11 +12,19 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         return Err(Error::Unrecognised { path: folder.path().to_path_buf(), problem: not_a_model(folder) });
     }
     let part = |name: &str, stem: &str, translate: fn(&str) -> Targets| component(&folder.join(name), stem, variant, translate);
-    let vision = ["image_encoder", "clip_vision"]
-        .into_iter()
-        .find(|name| folder.join(name).has("config.json"))
-        .map(|name| part(name, "model", vision_names))
-        .transpose()?;
+    let tower = ["image_encoder", "clip_vision"].into_iter().find(|name| folder.join(name).has("config.json"));
+    let vision = tower.map(|name| part(name, "model", vision_names)).transpose()?;
+    // Pipelines of diffusers keep it in a folder of its own.
+    let beside = |name: &&str| folder.join(name).has("preprocessor_config.json");
+    let preprocessor = tower.into_iter().chain(["feature_extractor"]).find(beside);
+    let vision_preprocessor = preprocessor.map(|name| folder.join(name).json("preprocessor_config.json")).transpose()?.flatten();
+    let mut controls = BTreeMap::new();
+    for name in ["t2i_adapter", "controlnet"] {
+        let inside = folder.join(name);
+        if inside.has("config.json") {
+            controls.insert(name.to_string(), Control::of_folder(&inside)?);
+        }
+    }
     let scheduler = folder.join("scheduler");
     let tokenizer = folder.join("tokenizer");
     let text_encoder = part("text_encoder", "model", text_names)?;
@@ -26,6 +34,8 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         unet: part("unet", "diffusion_pytorch_model", unet_names)?,
         vae: part("vae", "diffusion_pytorch_model", vae_names)?,
         vision,
+        vision_preprocessor,
+        controls,
         tokenizer: match tokenizer.exists() {
             true => TokenizerFiles::Folder(tokenizer),
             false => TokenizerFiles::standard(&text_encoder),
@@ -36,6 +46,7 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
             wanted: "scheduler_config.json".to_string(),
         })?,
         model_index,
+        concepts: folder.json("new_concept_cfg.json")?,
         notes: Vec::new(),
     })
 }

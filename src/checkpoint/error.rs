@@ -59,6 +59,14 @@ pub enum Error {
         /// The pickle.
         path: PathBuf,
     },
+    /// A pickle that is more, or less, than a file of tensors.
+    #[error("{}: a Python pickle that cannot be read: {problem}", path.display())]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, or what it asks for.
+        problem: String,
+    },
     /// A part of a model folder is missing.
     #[error("{}: no {wanted}", folder.display())]
     MissingFile {

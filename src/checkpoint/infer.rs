@@ -35,6 +35,25 @@ fn one_or_list(values: &[usize]) -> Value {
 
 /// `unet/config.json` for a UNet of Stable Diffusion's kind.
 pub(super) fn unet(c: &Component) -> Result<Value, Missing> {
+    denoiser(c, Some(dim(c, "conv_out.weight", 0)?))
+}
+
+/// A ControlNet's `config.json`: that of the UNet's half, and the encoder of pictures.
+pub(super) fn control_net(c: &Component) -> Result<Value, Missing> {
+    let mut config = denoiser(c, None)?;
+    let embedding = |name: &str, axis| dim(c, &format!("controlnet_cond_embedding.{name}.weight"), axis);
+    let mut channels = vec![embedding("conv_in", 0)?];
+    let last = count(c, "controlnet_cond_embedding.blocks.", ".weight");
+    for i in (1..last).step_by(2) {
+        channels.push(embedding(&format!("blocks.{i}"), 0)?);
+    }
+    config["_class_name"] = json!("ControlNetModel");
+    config["conditioning_channels"] = json!(embedding("conv_in", 1)?);
+    config["conditioning_embedding_out_channels"] = json!(channels);
+    Ok(config)
+}
+
+fn denoiser(c: &Component, out_channels: Option<usize>) -> Result<Value, Missing> {
     let blocks = count(c, "down_blocks.", ".resnets.0.conv1.weight");
     let mut channels = Vec::new();
     for i in 0..blocks {
@@ -77,7 +96,7 @@ pub(super) fn unet(c: &Component) -> Result<Value, Missing> {
         "norm_num_groups": groups(&channels),
         "num_class_embeds": null,
         "only_cross_attention": false,
-        "out_channels": dim(c, "conv_out.weight", 0)?,
+        "out_channels": out_channels.unwrap_or(4),
         "sample_size": 64,
         "transformer_layers_per_block": one_or_list(&depths),
         "up_block_types": types(&up, "CrossAttnUpBlock2D", "UpBlock2D"),

@@ -1,7 +1,6 @@
 //! What a file or folder is and holds: the data behind `mos inspect`.
 use super::component::Component;
 use super::lora::{self, LoraReport};
-use super::model::refuse_other_formats;
 use super::single::{CLIP, OPEN_CLIP, UNET, VAE};
 use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, diffusers};
 use serde::Serialize;
@@ -21,6 +20,8 @@ pub enum What {
     SingleFileSd2,
     /// A Stable Diffusion XL model, which this program does not run.
     SingleFileSdxl,
+    /// Words with layer-wise embeddings, with or without a LoRA.
+    Concept,
     /// A change to a model, in any dialect.
     Lora,
     /// Embeddings of new words.
@@ -49,6 +50,7 @@ impl What {
             Self::SingleFileSd1 => "single-file model (Stable Diffusion 1.x)",
             Self::SingleFileSd2 => "single-file model (Stable Diffusion 2.x)",
             Self::SingleFileSdxl => "single-file model (Stable Diffusion XL, not supported)",
+            Self::Concept => "concept",
             Self::Lora => "LoRA",
             Self::TextualInversion => "textual inversion",
             Self::ControlNet => "ControlNet",
@@ -152,8 +154,7 @@ pub fn inspect(path: &Path) -> Result<Report, Error> {
     if meta.is_dir() {
         return inspect_folder(path);
     }
-    refuse_other_formats(path)?;
-    let file = TensorFile::open(path)?;
+    let file = TensorFile::open_any(path)?;
     let report = describe_file(&file);
     match report.what {
         What::SingleFileSd1 | What::SingleFileSd2 => Ok(describe_model(&Checkpoint::open(path)?, report)),
@@ -283,7 +284,7 @@ pub fn describe_file(file: &TensorFile) -> Report {
     });
     report.components.push(summarise("tensors", file.path(), tensors.collect()));
     if let Some(found) = lora::describe(file) {
-        report.what = What::Lora;
+        report.what = if found.words.is_empty() { What::Lora } else { What::Concept };
         report.lora = Some(found);
     } else if report.what == What::Unknown {
         report.words = words(file);

@@ -13,6 +13,8 @@ pub enum Dialect {
     Peft,
     /// diffusers': `unet....lora_A.weight`, or the older `...processor.to_q_lora.down.weight` and `...lora.down.weight`.
     Diffusers,
+    /// This program's: `unet....lora_down.weight`, scaled as its metadata says.
+    Mos,
     /// Mix-of-Show's: `down_blocks....lora_down.weight`, scaled by alpha alone.
     MixOfShow,
 }
@@ -42,9 +44,12 @@ pub struct LoraReport {
     pub ranks: BTreeMap<usize, usize>,
     /// Alphas in the file, as written, each with its number of layers; empty where the file stores none.
     pub alphas: BTreeMap<String, usize>,
-    /// Layer-wise embeddings of new words that come along: word -> [layers, width].
+    /// Embeddings of new words that come along: word -> [layers, width], or [vectors, width] of a textual inversion.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub words: BTreeMap<String, Vec<usize>>,
+    /// Hash of the model that it was tuned on, where the file says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
 }
 
 /// The endings of the tensor whose rows are the rank, and what form they tell.
@@ -67,6 +72,7 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
     // Layer -> form and rank. A LoKr layer can have both factors split; the ranks are then equal.
     let mut found: BTreeMap<&str, (Form, Option<usize>)> = BTreeMap::new();
     let mut dialect = None;
+    let ours = file.metadata().contains_key("mos_concept");
     for (name, entry) in file.entries() {
         let Some((layer, ending, form)) = DOWN.iter().find_map(|(e, form)| name.strip_suffix(e).map(|layer| (layer, *e, *form)))
         else {
@@ -78,7 +84,20 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
         slot.1 = slot.1.or(rank);
         dialect.get_or_insert_with(|| dialect_of(name, ending));
     }
-    let dialect = dialect?;
+    let word = |name: &str| {
+        let ours = name.strip_prefix("words.").filter(|_| ours);
+        let theirs = || Some(name.split_once("new_concept_embedding.")?.1);
+        let kohyas = || Some(name.strip_prefix("bundle_emb.")?.split(".string_to_param").next()?);
+        ours.or_else(theirs).or_else(kohyas).map(str::to_string)
+    };
+    let words: BTreeMap<_, _> = file.entries().iter().filter_map(|(n, e)| Some((word(n)?, e.shape.clone()))).collect();
+    let dialect = match dialect {
+        _ if ours => Dialect::Mos,
+        // Words alone are a concept of the method's too.
+        None if !words.is_empty() => Dialect::MixOfShow,
+        found => found?,
+    };
+    let base = file.metadata().get("mos_base").filter(|_| ours).cloned();
     let (mut forms, mut layers) = (BTreeSet::new(), BTreeMap::<String, usize>::new());
     let (mut ranks, mut alphas) = (BTreeMap::<usize, usize>::new(), BTreeMap::<String, usize>::new());
     for (layer, (form, rank)) in &found {
@@ -87,13 +106,19 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
         if let Some(rank) = rank {
             *ranks.entry(*rank).or_default() += 1;
         }
+        if let Some(scale) = ours.then(|| file.metadata().get(scale_key(layer))).flatten() {
+            *alphas.entry(scale.clone()).or_default() += 1;
+        }
         if let Some(alpha) = file.tensor(&format!("{layer}.alpha")).filter(|a| a.len() == 1) {
             *alphas.entry(alpha.to_f32(0..1)[0].to_string()).or_default() += 1;
         }
     }
-    let word = |name: &str| Some(name.split_once("new_concept_embedding.")?.1.to_string());
-    let words = file.entries().iter().filter_map(|(n, e)| Some((word(n)?, e.shape.clone()))).collect();
-    Some(LoraReport { dialect, forms, layers, ranks, alphas, words })
+    Some(LoraReport { dialect, forms, layers, ranks, alphas, words, base })
+}
+
+/// Of our own files: where the factor of a layer's update is.
+fn scale_key(layer: &str) -> &'static str {
+    if network(layer) == "unet" { "mos_scale_unet" } else { "mos_scale_text" }
 }
 
 fn dialect_of(name: &str, ending: &str) -> Dialect {

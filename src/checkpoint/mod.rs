@@ -4,11 +4,14 @@
 //! CompVis's names (`single`, with `ldm` and `openclip` for the names and `infer` for the configurations). Either way it gives
 //! [`Component`]s: a configuration, and tensors under diffusers' names. A component's tensors are views into [`TensorFile`]s,
 //! which are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file; [`write()`] makes one.
+mod base;
 mod component;
+mod control;
 mod diffusers;
 mod error;
 mod file;
 mod folder;
+mod hash;
 mod header;
 mod infer;
 pub mod inspect;
@@ -17,19 +20,23 @@ mod lora;
 mod model;
 mod named;
 mod openclip;
+mod pickle;
 mod single;
 mod tensor;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use base::base_hash_cache;
 pub use component::Component;
+pub use control::{Control, ControlKind};
 pub use error::Error;
 pub use file::TensorFile;
 pub use folder::Folder;
+pub use hash::ModelHash;
 pub use lora::{Dialect, Form, LoraReport};
 pub use model::{Checkpoint, Kind, TokenizerFiles};
 pub use named::{SHIPPED, find};
 pub use single::CONFIG_METADATA;
 pub use tensor::{DType, TensorView};
-pub use write::write;
+pub use write::{to_bytes, write};

@@ -1,8 +1,9 @@
 //! A whole text-to-image model, whatever it is stored as.
-use super::{Component, Error, Folder, TensorFile, diffusers, single};
+use super::{Component, Control, Error, Folder, TensorFile, diffusers, single};
 use include_dir::Dir;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How a model is stored.
@@ -49,12 +50,18 @@ pub struct Checkpoint {
     pub text_encoder: Component,
     /// CLIP's vision tower, if the model brings it (`image_encoder/` or `clip_vision/`).
     pub vision: Option<Component>,
+    /// `preprocessor_config.json` of the vision tower: how pictures are normalised for it.
+    pub vision_preprocessor: Option<Value>,
+    /// Networks that steer it, by the names of their folders inside of the model (`t2i_adapter`, `controlnet`).
+    pub controls: BTreeMap<String, Control>,
     /// Its tokenizer.
     pub tokenizer: TokenizerFiles,
     /// `scheduler_config.json`, or what was inferred.
     pub scheduler: Value,
     /// `model_index.json`.
     pub model_index: Option<Value>,
+    /// `new_concept_cfg.json` of a fused model: the tokens of its concepts' words.
+    pub concepts: Option<Value>,
     /// What could not be read from the file and was assumed, in sentences for the user.
     pub notes: Vec<String>,
 }

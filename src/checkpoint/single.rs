@@ -58,8 +58,11 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         vae,
         text_encoder,
         vision: None,
+        vision_preprocessor: None,
+        controls: Default::default(),
         scheduler,
         model_index: None,
+        concepts: None,
         notes,
     })
 }

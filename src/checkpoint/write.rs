@@ -34,13 +34,16 @@ fn emit(out: &mut dyn Write, header: &[u8], order: &[Named]) -> io::Result<()> {
     order.iter().try_for_each(|(_, view)| out.write_all(view.bytes()))
 }
 
-/// A whole safetensors file in memory.
-#[cfg(test)]
-pub(super) fn to_bytes(tensors: &[(String, TensorView<'_>)]) -> Vec<u8> {
-    let (header, order) = plan(Path::new("memory"), tensors, &BTreeMap::new()).unwrap();
+/// The bytes of the file that [`write()`] writes. `name` stands for its path in errors.
+pub fn to_bytes(
+    name: &Path,
+    tensors: &[(String, TensorView<'_>)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, Error> {
+    let (header, order) = plan(name, tensors, metadata)?;
     let mut bytes = Vec::new();
-    emit(&mut bytes, &header, &order).unwrap();
-    bytes
+    emit(&mut bytes, &header, &order).map_err(Error::io(name, "write"))?;
+    Ok(bytes)
 }
 
 fn header(path: &Path, order: &[&(String, TensorView<'_>)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, Error> {

@@ -1,7 +1,10 @@
 //! `mos generate`
 mod arguments;
+mod concepts;
 mod destination;
+mod placing;
 mod report;
+mod steering;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -28,14 +31,18 @@ struct Order {
     /// The recipe's request with the pictures and latents that it names.
     request: Request,
     destinations: Vec<PathBuf>,
+    /// One for each of the recipe's controls.
+    control_pictures: Vec<Picture>,
 }
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
-    let Order { mut recipe, request, destinations } = order(arguments, terminal)?;
+    let Order { mut recipe, mut request, destinations, control_pictures } = order(arguments, terminal)?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = open_model(&recipe, arguments)?;
+    request.controls = steering::open(&recipe, control_pictures, &checkpoint)?;
+    arguments.concepts.check_base(&request.concepts, &checkpoint)?;
     let gpu = global.open()?;
     progress.aside(|| {
         terminal.detail(format!("adapter: {}", gpu.name()));
@@ -53,9 +60,6 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             let text = format!("device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}");
             progress.aside(|| terminal.detail(text));
         }
-        for warning in pipeline.warnings(&request)? {
-            progress.aside(|| terminal.warning(&warning));
-        }
         let loading = start.elapsed();
         let generated = pipeline.generate(&request, &mut |at| progress.show(at.stage, at.done, at.of))?;
         recipe.model_hash = hashing.join().ok();
@@ -63,6 +67,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     })?;
     drop(progress);
     recipe.adapter = Some(gpu.name().to_string());
+    for warning in &generated.warnings {
+        terminal.warning(warning);
+    }
     if let (Some(wanted), Some(found)) = (&wanted_hash, &recipe.model_hash)
         && !found.starts_with(wanted.as_str())
     {
@@ -91,7 +98,8 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         }
         None => Recipe::default(),
     };
-    arguments.apply(&mut recipe);
+    arguments.apply(&mut recipe)?;
+    let control_pictures = arguments.steering.apply(&mut recipe, terminal)?;
     let given = |path: &PathBuf| Source::of(path);
     let remembered = [recipe.image.take(), recipe.mask.take(), recipe.latents.take()];
     let [image, mask, noise] = remembered;
@@ -129,6 +137,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         }
         request.latents = Some(array);
     }
+    request.concepts = arguments.concepts.open(&mut recipe, arguments.like.as_deref(), terminal)?;
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
     let destinations = destinations(arguments.output.as_deref(), &request.prompt, &seeds);
     for destination in &destinations {
@@ -139,7 +148,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         make_folder_of(path)?;
         output::check(path).map_err(|source| Unwritable { path: path.clone(), source })?;
     }
-    Ok(Order { recipe, request, destinations })
+    Ok(Order { recipe, request, destinations, control_pictures })
 }
 
 /// A file that was given, else the one that the recipe names, which must still be there.
@@ -180,6 +189,7 @@ fn write(recipe: &Recipe, generated: &Generated, destinations: &[PathBuf], argum
     }
     for (i, (picture, destination)) in generated.pictures.iter().zip(destinations).enumerate() {
         picture.save(destination, Some(&recipe.parameters(generated, i)))?;
+        arguments.placing.draw(recipe, picture, destination)?;
     }
     Ok(())
 }

@@ -13,11 +13,12 @@ use serde_json::{Map, Value};
 use super::terminal::Terminal;
 use super::{Result, files, units};
 
-/// Tell what a model, LoRA or any safetensors file holds
+/// Tell what a model, concept, LoRA or any safetensors file holds
 ///
 /// Reads a model folder (diffusers' layout), the folder of one network, or a safetensors file: what it is, its networks with
-/// their configurations, sizes and element types, a LoRA's dialect and ranks, the words of a textual inversion, metadata, and
-/// the device memory that a picture takes. No weights are loaded and no graphics adapter is needed.
+/// their configurations, sizes and element types, a concept's or LoRA's dialect, words, ranks, alpha and base model,
+/// metadata, and the device memory that a picture takes. Files that `torch.save` wrote (.pth, .pt, .bin) are read without executing
+/// anything. No weights are loaded and no graphics adapter is needed.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// File or folder, or a model's name as `generate` takes it [default: the model that ships with the program]
@@ -119,11 +120,19 @@ fn describe(report: &Report, all: bool) -> String {
     if let Some(lora) = &report.lora {
         let list = |pairs: Vec<String>| pairs.join(", ");
         let forms: Vec<String> = lora.forms.iter().map(plain).collect();
-        text += &format!("\nLoRA: {} names, {}\n", plain(&lora.dialect), forms.join(" and "));
-        text += &format!("  layers  {}\n", list(lora.layers.iter().map(|(n, c)| format!("{n} {c}")).collect()));
-        text += &format!("  rank    {}\n", list(lora.ranks.iter().map(|(r, c)| format!("{r} ({c} layers)")).collect()));
+        let kind = if lora.words.is_empty() { "LoRA" } else { "concept" };
+        text += &format!("\n{kind}: {} names", plain(&lora.dialect));
+        if !lora.layers.is_empty() {
+            text += &format!(", {}\n", forms.join(" and "));
+            text += &format!("  layers  {}\n", list(lora.layers.iter().map(|(n, c)| format!("{n} {c}")).collect()));
+            text += &format!("  rank    {}", list(lora.ranks.iter().map(|(r, c)| format!("{r} ({c} layers)")).collect()));
+        }
+        text += "\n";
         if !lora.alphas.is_empty() {
             text += &format!("  alpha   {}\n", list(lora.alphas.iter().map(|(a, c)| format!("{a} ({c} layers)")).collect()));
+        }
+        if let Some(base) = &lora.base {
+            text += &format!("  base    {base}\n");
         }
         for (word, shape) in &lora.words {
             text += &format!("  word    {word} {shape:?}\n");

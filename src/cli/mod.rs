@@ -1,5 +1,6 @@
 //! The command line: one file per command, arguments in, printing out. All work is done by the library.
 mod bench;
+mod convert;
 mod demo;
 mod devices;
 mod files;
@@ -7,6 +8,7 @@ mod generate;
 mod inspect;
 mod progress;
 mod terminal;
+mod train;
 mod units;
 
 use std::process::ExitCode;
@@ -69,7 +71,9 @@ impl Global {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::Arguments>),
+    Train(Box<train::Arguments>),
     Inspect(inspect::Arguments),
+    Convert(convert::Arguments),
     Devices(devices::Arguments),
     Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
@@ -82,6 +86,8 @@ enum Failure {
     Failed(Box<dyn std::error::Error>),
     /// Exit code 2: the arguments contradict each other in a way that the parser cannot see.
     Usage(String),
+    /// Exit code 130: the user asked to stop, and was told what is saved.
+    Stopped,
     /// Nobody reads our output any more (`mos devices | head -1`): nothing is wrong.
     Unread,
 }
@@ -101,6 +107,8 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
+        Command::Train(arguments) => train::run(arguments, &cli.global, &terminal),
+        Command::Convert(arguments) => convert::run(arguments, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
@@ -108,6 +116,7 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
+        Err(Failure::Stopped) => ExitCode::from(130),
         Err(Failure::Failed(error)) => {
             terminal.error(&*error);
             ExitCode::from(1)

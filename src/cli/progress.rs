@@ -32,6 +32,11 @@ impl<'a> Progress<'a> {
 
     /// Stage `name` has done `done` of `of` parts.
     pub fn show(&mut self, name: &'static str, done: usize, of: usize) {
+        self.show_with(name, done, of, "");
+    }
+
+    /// As [`Progress::show`], with how it goes.
+    pub fn show_with(&mut self, name: &'static str, done: usize, of: usize, detail: &str) {
         if self.terminal.quiet() {
             return;
         }
@@ -46,10 +51,14 @@ impl<'a> Progress<'a> {
         if let Some(bar) = &stage.bar {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
+            if !detail.is_empty() {
+                bar.set_message(format!("  {detail}"));
+            }
         } else if done > 0 && done < of && stage.told.elapsed() >= EVERY {
             stage.told = Instant::now();
             let left = stage.start.elapsed().mul_f64((of - done) as f64 / done as f64);
-            terminal.note(format!("{name} {done}/{of}, {} left", units::duration(left)));
+            let detail = if detail.is_empty() { String::new() } else { format!("  {detail}") };
+            terminal.note(format!("{name} {done}/{of}, {} left{detail}", units::duration(left)));
         }
     }
 
@@ -77,8 +86,8 @@ impl Drop for Progress<'_> {
 
 fn bar(terminal: &Terminal, name: &'static str, of: usize) -> ProgressBar {
     let template = match (of > 1, terminal.colours()) {
-        (true, true) => "{prefix:<8} {bar:40.cyan/dim} {pos}/{len}  {elapsed} gone{left}",
-        (true, false) => "{prefix:<8} {bar:40} {pos}/{len}  {elapsed} gone{left}",
+        (true, true) => "{prefix:<8} {bar:40.cyan/dim} {pos}/{len}  {elapsed} gone{left}{msg}",
+        (true, false) => "{prefix:<8} {bar:40} {pos}/{len}  {elapsed} gone{left}{msg}",
         (false, _) => "{prefix:<8} {spinner} {elapsed}",
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -69,8 +69,8 @@ fn lane(words: [u32; 4], lane: u64) -> f32 {
     (radius * if lane.is_multiple_of(2) { sin } else { cos }) as f32
 }
 
-/// Ten rounds of Philox4x32.
-fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+/// Ten rounds of Philox4x32: four random words for a counter.
+pub(crate) fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     let multiply = |a: u32, b: u32| {
         let product = u64::from(a) * u64::from(b);
         ((product >> 32) as u32, product as u32)

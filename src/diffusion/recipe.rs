@@ -25,8 +25,12 @@ pub struct Recipe {
     pub image: Option<Source>,
     pub mask: Option<Source>,
     pub latents: Option<Source>,
+    /// Concepts and LoRAs, in order.
+    pub concepts: Vec<ConceptSource>,
     /// Which of that file's latents the picture started from; 0 while recipes are made.
     pub latents_index: usize,
+    /// The networks that steer it.
+    pub controls: Vec<ControlSource>,
     /// On which adapter it was made; others agree up to rounding.
     pub adapter: Option<String>,
 }
@@ -37,6 +41,52 @@ pub struct Source {
     pub path: PathBuf,
     /// SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
+}
+
+/// A concept that a picture was made with.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ConceptSource {
+    #[serde(flatten)]
+    pub source: Source,
+    pub scale: f32,
+}
+
+/// A network that steers a picture, and by what.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ControlSource {
+    /// The network as it was named: a folder inside of the model, a path, or a name in the folder of models.
+    pub network: String,
+    pub image: Source,
+    /// What is made of the image first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub make: Option<Made>,
+    /// As in [`super::pipeline::Control`].
+    pub name: String,
+    pub weight: f32,
+    pub start: f64,
+    pub end: f64,
+}
+
+/// What networks follow, made from any picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Made {
+    /// [`picture::Picture::canny`]
+    Canny,
+    /// [`picture::Picture::outline`]
+    Outline,
+}
+
+impl std::str::FromStr for Made {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "canny" => Ok(Self::Canny),
+            "outline" => Ok(Self::Outline),
+            _ => Err(format!("make is `{name}`: expected canny or outline")),
+        }
+    }
 }
 
 /// A picture that does not tell how it was made.

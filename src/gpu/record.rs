@@ -162,6 +162,14 @@ impl Recording {
         }
     }
 
+    /// Submits the commands `range`, and waits for them.
+    pub fn play_range(&self, range: std::ops::Range<usize>) -> Result<()> {
+        if let Some(commands) = self.commands.get(range).filter(|commands| !commands.is_empty()) {
+            self.submit(commands);
+        }
+        self.gpu.wait()
+    }
+
     fn submit(&self, commands: &[Played]) {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let mut rest = commands;

@@ -20,6 +20,11 @@ pub enum Error {
     Independent { tensor: String },
     #[error("{operation} in layer `{layer}` has no kernel: it can be evaluated on the host only")]
     NoKernel { operation: &'static str, layer: String },
+    #[error(
+        "{operation} in layer `{layer}`: its weight is an input or computed, and its kernels want the rearranged weight of a file: \
+         only narrow products take any tensor as their weight"
+    )]
+    NotAParameter { operation: &'static str, layer: String },
     #[error("input `{name}` was not given")]
     MissingInput { name: String },
 }

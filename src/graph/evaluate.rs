@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Element, Error, Graph, Origin, ParameterSource, Result, Shape, Tensor, parameter};
+use super::{Element, Error, Graph, Node, Origin, ParameterSource, Result, Shape, Tensor, parameter};
 
 /// Elements of an [`Array`].
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +78,29 @@ impl Graph {
         inputs: &HashMap<String, Array>,
         parameters: &dyn ParameterSource,
     ) -> Result<Vec<Array>> {
+        let values = self.evaluate_each(outputs, inputs, parameters, &mut |_, _, _| true)?;
+        Ok(outputs.iter().filter_map(|t| values[t.index()].clone()).collect())
+    }
+
+    /// Evaluates, and shows the result of each operation: its name, its layer, its values. Ends when `look` says false.
+    pub fn trace(
+        &self,
+        outputs: &[Tensor],
+        inputs: &HashMap<String, Array>,
+        parameters: &dyn ParameterSource,
+        look: &mut dyn FnMut(&str, &str, &[f32]) -> bool,
+    ) -> Result<()> {
+        self.evaluate_each(outputs, inputs, parameters, look).map(|_| ())
+    }
+
+    /// The values that are left at the end, by node.
+    fn evaluate_each(
+        &self,
+        outputs: &[Tensor],
+        inputs: &HashMap<String, Array>,
+        parameters: &dyn ParameterSource,
+        look: &mut dyn FnMut(&str, &str, &[f32]) -> bool,
+    ) -> Result<Vec<Option<Array>>> {
         let mut uses = self.uses(outputs);
         let mut values: Vec<Option<Array>> = vec![None; self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate() {
@@ -106,12 +129,28 @@ impl Graph {
                             values[t.index()] = None;
                         }
                     }
+                    if !look(operation.name(), &node.layer, &output) {
+                        return Ok(values);
+                    }
                     Array::f32(node.shape.clone(), output)
                 }
             };
             values[index] = Some(value);
         }
-        Ok(outputs.iter().filter_map(|t| values[t.index()].clone()).collect())
+        Ok(values)
+    }
+
+    /// Floating-point operations of computing `outputs`.
+    pub fn flops(&self, outputs: &[Tensor]) -> u64 {
+        let live = self.uses(outputs);
+        let flops = |node: &Node| match &node.origin {
+            Origin::Operation { operation, inputs } => {
+                let shapes: Vec<&Shape> = inputs.iter().map(|&t| self.shape(t)).collect();
+                operation.flops(&shapes, &node.shape)
+            }
+            _ => 0,
+        };
+        self.nodes.iter().zip(live).filter(|(_, uses)| *uses > 0).map(|(node, _)| flops(node)).sum()
     }
 
     /// How often each node is used by live operations or asked for: 0 for dead ones.

@@ -2,6 +2,10 @@
 //!
 //! Each operation's own rule stands beside its forward ([`Operation::gradient`]). Here is the walk: backwards through the
 //! nodes that lead from a wanted tensor to the output, with what arrives at a node by several ways added up in a fixed order.
+//! Where blocks are computed again ([`Graph::recompute_blocks`]), the walk appends a copy of a block's operations when it enters
+//! the block, and its rules read the copies: the first values are then dead after the forward pass.
+
+use std::collections::HashMap;
 
 use super::{Element, Error, Graph, Operation, Origin, Result, Tensor};
 
@@ -75,8 +79,10 @@ impl Graph {
             }
         }
         let scope = std::mem::take(&mut self.scope);
+        let depth = std::mem::take(&mut self.blocks.depth);
         let found = seed(self).and_then(|seed| self.walk(output, seed, &leads));
         self.scope = scope;
+        self.blocks.depth = depth;
         self.layer = None;
         let found = found?;
         wanted
@@ -135,8 +141,15 @@ impl Graph {
         if let Some(slot) = found.get_mut(output.index()) {
             *slot = Some(seed);
         }
+        // The block that the walk is in, and its values computed again.
+        let mut block = None;
+        let mut again: HashMap<Tensor, Tensor> = HashMap::new();
         for index in (0..=output.index()).rev() {
             let Some(upstream) = found[index] else { continue };
+            if self.blocks.recompute && self.nodes[index].block != block {
+                block = self.nodes[index].block;
+                again = block.map_or_else(HashMap::new, |block| self.compute_again(block, output));
+            }
             let node = &self.nodes[index];
             let Origin::Operation { operation, inputs } = &node.origin else { continue };
             let wanted: Vec<bool> = inputs.iter().map(|t| leads[t.index()]).collect();
@@ -147,7 +160,9 @@ impl Graph {
             // Backward nodes carry the path of the layer that they differentiate.
             self.scope = vec![layer];
             self.layer = Some(self.nodes[index].layer.clone());
-            let context = GradientContext { output: Tensor(index as u32), inputs: &inputs, upstream, wanted: &wanted };
+            let now = |t: Tensor| again.get(&t).copied().unwrap_or(t);
+            let values: Vec<Tensor> = inputs.iter().map(|&t| now(t)).collect();
+            let context = GradientContext { output: now(Tensor(index as u32)), inputs: &values, upstream, wanted: &wanted };
             let gradients = operation.gradient(self, &context)?;
             for ((&input, gradient), wanted) in inputs.iter().zip(gradients).zip(&wanted) {
                 let Some(gradient) = gradient.filter(|_| *wanted) else { continue };
@@ -157,12 +172,41 @@ impl Graph {
                     return Err(self.shape_error(operation.name(), message));
                 }
                 found[input.index()] = Some(match found[input.index()] {
-                    Some(sum) => self.add(sum, gradient)?,
+                    Some(sum) => self.plus(sum, gradient)?,
                     None => gradient,
                 });
             }
         }
         Ok(found)
+    }
+
+    /// Appends a copy of the operations of `block` up to `last`: the copies by the originals. Those that no rule reads are dead,
+    /// and never run.
+    fn compute_again(&mut self, block: u32, last: Tensor) -> HashMap<Tensor, Tensor> {
+        let mut again: HashMap<Tensor, Tensor> = HashMap::new();
+        let members: Vec<usize> = (0..=last.index()).filter(|&i| self.nodes[i].block == Some(block)).collect();
+        for index in members {
+            let mut copy = self.nodes[index].clone();
+            let Origin::Operation { inputs, .. } = &mut copy.origin else { continue };
+            for input in inputs {
+                *input = again.get(input).copied().unwrap_or(*input);
+            }
+            copy.block = None;
+            self.nodes.push(copy);
+            again.insert(Tensor(index as u32), Tensor((self.nodes.len() - 1) as u32));
+        }
+        again
+    }
+
+    /// `sum + gradient`, by the operation that makes `gradient` if it can add.
+    fn plus(&mut self, sum: Tensor, gradient: Tensor) -> Result<Tensor> {
+        if let Origin::Operation { operation, inputs } = &self.node(gradient).origin {
+            let (operation, inputs) = (operation.clone(), inputs.clone());
+            if let Some(total) = operation.plus(self, &inputs, sum) {
+                return total;
+            }
+        }
+        self.add(sum, gradient)
     }
 
     /// How errors call a tensor.

@@ -1,10 +1,11 @@
 //! What an operation sees when it turns into kernel dispatches.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use crate::gpu::{Command, Params, Scalar, Schedule, Slice, Uniform, Value};
 
-use super::ops::{Broadcast, Layout, Stage};
+use super::ops::{Broadcast, Layout, Stage, vector_width};
 use super::plan::{Place, Plan, Step};
 use super::{Error, Graph, Origin, Result, Shape, Tensor};
 
@@ -48,13 +49,53 @@ pub fn commands(
     preferences: Preferences,
     storage: &dyn Fn(Storage<'_>) -> Result<Located>,
 ) -> Result<Vec<Command>> {
+    let mut commands = commands_of_steps(graph, plan, preferences, storage, plan.once..plan.steps.len())?.0;
+    commands.extend(assignments(graph, plan, storage)?);
+    Ok(commands)
+}
+
+/// The copies that give inputs their new values.
+pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
-    for (number, step) in plan.steps.iter().enumerate() {
+    for &(input, tensor) in graph.assignments() {
+        let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
+        let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
+        commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
+    }
+    Ok(commands)
+}
+
+/// What is to be done once before the first run: the steps that depend on nothing but parameters.
+pub fn preparation(
+    graph: &Graph,
+    plan: &Plan,
+    preferences: Preferences,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+) -> Result<Vec<Command>> {
+    Ok(commands_of_steps(graph, plan, preferences, storage, 0..plan.once)?.0)
+}
+
+/// The commands of some steps of the plan, and for each step how many there are up to its last.
+pub(super) fn commands_of_steps(
+    graph: &Graph,
+    plan: &Plan,
+    preferences: Preferences,
+    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+    range: Range<usize>,
+) -> Result<(Vec<Command>, Vec<usize>)> {
+    let mut commands = Vec::new();
+    let mut ends = Vec::with_capacity(range.len());
+    for (number, step) in plan.steps.iter().enumerate().take(range.end).skip(range.start) {
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, Located> = HashMap::new();
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
-        let operands = step.stages.iter().filter_map(Stage::operand).map(|t| (t, Layout::Plain));
+        let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
+            let layout = layout.suited(preferences.schedule, graph.shape(plan.root(t)));
+            let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
+            if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
+                return Err(Error::NotAParameter { operation: step.operation.name(), layer: step.layer.to_string() });
+            }
             here.insert(t, locate(graph, plan, t, layout, storage)?);
         }
         let output = locate(graph, plan, step.output, Layout::Plain, storage)?;
@@ -70,13 +111,9 @@ pub fn commands(
         if lowering.lacks_kernel {
             return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });
         }
+        ends.push(commands.len());
     }
-    for &(input, tensor) in graph.assignments() {
-        let from = locate(graph, plan, tensor, Layout::Plain, storage)?.slice;
-        let to = locate(graph, plan, input, Layout::Plain, storage)?.slice;
-        commands.push(Command::Copy { from: from.clone(), to: Slice { size: from.size, ..to } });
-    }
-    Ok(commands)
+    Ok((commands, ends))
 }
 
 /// Where `tensor` stands, read in `layout` if it is a weight.
@@ -173,6 +210,9 @@ impl Lowering<'_> {
 
     /// Adds a dispatch. `stages` says that this kernel stores the step's output, so that it does what was folded in.
     pub fn dispatch(&mut self, mut work: Work<'_>, stages: bool) {
+        if stages {
+            self.add_update(&mut work);
+        }
         let mut bindings: Vec<(String, Slice, Scalar)> =
             work.bindings.into_iter().map(|(name, at)| (name.to_string(), at.slice, at.scalar)).collect();
         if stages {
@@ -191,6 +231,18 @@ impl Lowering<'_> {
         });
     }
 
+    /// The low-rank update among the stages.
+    fn add_update(&self, work: &mut Work<'_>) {
+        for stage in &self.step.stages {
+            if let &Stage::LowRank { narrow, wide, transposed } = stage {
+                let (rank, channels) = (self.graph.shape(narrow).channels(), self.shape().channels());
+                work.flops += 2 * (self.shape().elements() * rank) as u64;
+                add_low_rank(work, (self.locate)(narrow), (self.locate)(wide), transposed, [rank, channels]);
+            }
+        }
+        work.params.entry("low_rank").or_insert(Value::from(false));
+    }
+
     fn add_stages(
         &self,
         params: &mut Params,
@@ -204,12 +256,20 @@ impl Lowering<'_> {
         let mut factors: usize = 0;
         for stage in &self.step.stages {
             let entry = match stage {
+                Stage::LowRank { .. } => continue,
                 Stage::Function(function) => vec![("kind", function.name().to_string())],
                 Stage::Scale(factor) => {
                     let name = FACTORS[factors % MOST_FACTORS];
                     uniforms.push((name, (*factor).into()));
                     factors += 1;
                     vec![("kind", "scale".into()), ("name", name.into())]
+                }
+                Stage::Derivative(function, tensor) => {
+                    let name = format!("operand{operands}");
+                    operands += 1;
+                    let at = (self.locate)(*tensor);
+                    bindings.push((name.clone(), at.slice, at.scalar));
+                    vec![("kind", "derivative".into()), ("function", function.name().into()), ("name", name)]
                 }
                 Stage::Add(tensor, broadcast) | Stage::Multiply(tensor, broadcast) => {
                     let name = format!("operand{operands}");
@@ -242,6 +302,19 @@ impl Lowering<'_> {
         params.insert("factors", Value::from(factors));
         params.insert("stages", Value::from(listed));
     }
+}
+
+/// Lets a kernel that imports `shared/low_rank` add `narrow` times `wide` to its sums; their extents are rank and channels.
+pub(crate) fn add_low_rank(work: &mut Work<'_>, narrow: Located, wide: Located, transposed: bool, [rank, channels]: [usize; 2]) {
+    let vector_rank = vector_width(&[rank]);
+    let described = [
+        ("transposed", Value::from(transposed)),
+        ("vector_rank", Value::from(vector_rank)),
+        ("vector_wide", Value::from(vector_width(&[if transposed { channels } else { rank }]))),
+    ];
+    work.params.insert("low_rank", Value::from(BTreeMap::from(described)));
+    work.uniforms.push(("rank", (rank / vector_rank).into()));
+    work.bindings.extend([("narrow", narrow), ("wide", wide)]);
 }
 
 /// The operation, and the kernel where it has another name.

@@ -20,6 +20,7 @@ mod parameter;
 mod plan;
 mod program;
 mod shape;
+mod transposed;
 
 use std::sync::Arc;
 
@@ -71,6 +72,8 @@ pub struct Node {
     pub element: Element,
     /// Dotted path of the layer that made the node, for errors and profiles.
     pub layer: Arc<str>,
+    /// The block that the node belongs to, if any: see [`Graph::enter_block`].
+    pub(crate) block: Option<u32>,
 }
 
 impl Node {
@@ -89,6 +92,16 @@ pub struct Graph {
     assignments: Vec<(Tensor, Tensor)>,
     scope: Vec<String>,
     layer: Option<Arc<str>>,
+    blocks: Blocks,
+}
+
+/// The blocks of a graph: parts whose values may be computed again for their backward instead of kept.
+#[derive(Clone, Debug, Default)]
+struct Blocks {
+    made: u32,
+    /// How many have been entered and not left; those inside of another are part of it.
+    depth: u32,
+    recompute: bool,
 }
 
 impl Graph {
@@ -109,6 +122,12 @@ impl Graph {
     /// A weight, by its full name. The same name may be asked for again; its shape must agree.
     pub fn parameter(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> Tensor {
         self.push(Origin::Parameter { name: name.into() }, shape.into(), Element::F32)
+    }
+
+    /// The input `name`, if it was declared already.
+    pub fn find_input(&self, name: &str) -> Option<Tensor> {
+        let is_it = |node: &Node| matches!(&node.origin, Origin::Input { name: found } if found == name);
+        self.nodes.iter().position(is_it).map(|index| Tensor(index as u32))
     }
 
     /// After every run, `input` takes the value of `tensor` (the state of a sampler or an optimiser).
@@ -166,6 +185,24 @@ impl Graph {
         self.layer = None;
     }
 
+    /// Begins a block: nodes made until [`Graph::leave_block`] belong to it. A block within a block is a part of it.
+    pub fn enter_block(&mut self) {
+        if self.blocks.depth == 0 {
+            self.blocks.made += 1;
+        }
+        self.blocks.depth += 1;
+    }
+
+    pub fn leave_block(&mut self) {
+        self.blocks.depth = self.blocks.depth.saturating_sub(1);
+    }
+
+    /// Gradients appended from now on compute the values inside of blocks again, from what enters a block, right before they
+    /// go backward through it: less memory for more time (Chen et al., "Training deep nets with sublinear memory cost", 2016).
+    pub fn recompute_blocks(&mut self) {
+        self.blocks.recompute = true;
+    }
+
     /// The dotted path of the layer being built.
     pub fn path(&self) -> String {
         self.scope.join(".")
@@ -173,13 +210,16 @@ impl Graph {
 
     /// Appends an operation; checks its shape rule now, so that the error names the layer that is being built.
     pub fn apply(&mut self, operation: impl Operation + 'static, inputs: &[Tensor]) -> Result<Tensor> {
+        self.repeat(Arc::new(operation), inputs)
+    }
+
+    /// Appends an operation of this graph again, of other inputs.
+    pub(crate) fn repeat(&mut self, operation: Arc<dyn Operation>, inputs: &[Tensor]) -> Result<Tensor> {
         let shapes: Vec<&Shape> = inputs.iter().map(|&t| self.shape(t)).collect();
-        let shape = match operation.shape(&shapes) {
-            Ok(shape) => shape,
-            Err(message) => return Err(self.shape_error(operation.name(), message)),
-        };
-        let origin = Origin::Operation { operation: Arc::new(operation), inputs: inputs.to_vec() };
-        Ok(self.push(origin, shape, Element::F32))
+        match operation.shape(&shapes) {
+            Ok(shape) => Ok(self.push(Origin::Operation { operation, inputs: inputs.to_vec() }, shape, Element::F32)),
+            Err(message) => Err(self.shape_error(operation.name(), message)),
+        }
     }
 
     pub(crate) fn shape_error(&self, operation: &'static str, message: String) -> Error {
@@ -195,7 +235,8 @@ impl Graph {
                 layer
             }
         };
-        self.nodes.push(Node { origin, shape, element, layer });
+        let block = (self.blocks.depth > 0).then_some(self.blocks.made);
+        self.nodes.push(Node { origin, shape, element, layer, block });
         Tensor((self.nodes.len() - 1) as u32)
     }
 }

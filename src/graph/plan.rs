@@ -25,7 +25,7 @@ pub struct Step {
     pub inputs: Vec<Tensor>,
     /// The operation's own result, before what is folded in; its shape rules the kernel.
     pub result: Tensor,
-    /// Elementwise work done by the same kernel before it stores.
+    /// Work on the result done by the same kernel before it stores: a low-rank update first, elementwise work after it.
     pub stages: Vec<Stage>,
     /// Zeros that the kernel writes around its result: top, bottom, left, right.
     pub padding: Option<[usize; 4]>,
@@ -53,6 +53,8 @@ pub enum Place {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: Vec<Step>,
+    /// The first steps, which read nothing but parameters: they run once, when a program is made, and their results stay.
+    pub once: usize,
     /// Sizes in bytes of the arenas that hold activations.
     pub arenas: Vec<u64>,
     pub outputs: Vec<Tensor>,
@@ -69,9 +71,18 @@ impl Plan {
         let mut wanted = outputs.to_vec();
         wanted.extend(graph.assignments().iter().map(|&(_, from)| from));
         let roots = roots(graph);
-        let steps = fold(graph, &wanted, &roots);
-        let Placement { places, scratch, arenas, live } = place(graph, &steps, &wanted, &roots, traits);
-        Plan { steps, arenas, outputs: outputs.to_vec(), roots, places, scratch, live }
+        let (mut steps, each_run): (Vec<Step>, Vec<Step>) = {
+            let constant = constants(graph);
+            let is_constant = |step: &Step| {
+                let mut reads = step.inputs.iter().copied().chain(step.stages.iter().flat_map(Stage::operands));
+                constant[step.result.index()] && reads.all(|t| constant[t.index()])
+            };
+            fold(graph, &wanted, &roots).into_iter().partition(is_constant)
+        };
+        let once = steps.len();
+        steps.extend(each_run);
+        let Placement { places, scratch, arenas, live } = place(graph, (&steps, once), &wanted, &roots, traits);
+        Plan { steps, once, arenas, outputs: outputs.to_vec(), roots, places, scratch, live }
     }
 
     pub fn root(&self, tensor: Tensor) -> Tensor {
@@ -107,6 +118,19 @@ impl Plan {
     }
 }
 
+/// For every node: whether it is a parameter, or computed from nothing else.
+fn constants(graph: &Graph) -> Vec<bool> {
+    let mut constant: Vec<bool> = Vec::with_capacity(graph.nodes().len());
+    for node in graph.nodes() {
+        constant.push(match &node.origin {
+            Origin::Parameter { .. } => true,
+            Origin::Input { .. } => false,
+            Origin::Operation { inputs, .. } => !inputs.is_empty() && inputs.iter().all(|t| constant[t.index()]),
+        });
+    }
+    constant
+}
+
 fn roots(graph: &Graph) -> Vec<Tensor> {
     let mut roots: Vec<Tensor> = Vec::with_capacity(graph.nodes().len());
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -137,6 +161,8 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
         }
     }
     let mut folded = vec![false; graph.nodes().len()];
+    // What the steps so far store.
+    let mut stored = vec![false; graph.nodes().len()];
     let mut steps = Vec::new();
     for (index, node) in graph.nodes().iter().enumerate() {
         let Origin::Operation { operation, inputs } = &node.origin else { continue };
@@ -170,12 +196,16 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
             }
             let Some(position) = operands.iter().position(|&t| t == end) else { break };
             let operand_ready = |t: &Tensor| {
-                roots[t.index()].index() < index || !matches!(graph.node(roots[t.index()]).origin, Origin::Operation { .. })
+                let root = roots[t.index()];
+                stored[root.index()] || !matches!(graph.node(root).origin, Origin::Operation { .. })
             };
             let ready = operands.iter().enumerate().all(|(i, t)| i == position || operand_ready(t));
             let same_rows = graph.shape(end).channels() == graph.shape(result).channels()
                 && graph.shape(end).elements() == graph.shape(result).elements();
             match (follower.as_stage(operands, position, graph), follower.as_padding()) {
+                (Some(stage @ Stage::LowRank { .. }), _) if ready && same_rows && takes_low_rank(folds, &step.stages) => {
+                    step.stages.insert(0, stage)
+                }
                 (Some(stage), _) if ready && same_rows && fits(&step.stages, &stage) => step.stages.push(stage),
                 (_, Some(edges)) if folds == Fold::StagesAndPadding && graph.shape(end) == graph.shape(result) => {
                     step.padding = Some(edges)
@@ -186,15 +216,24 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
             end = next;
             step.output = next;
         }
+        stored[roots[step.output.index()].index()] = true;
         steps.push(step);
     }
     steps
+}
+
+/// Whether a low-rank update can go before `stages`: sums may change places with it.
+fn takes_low_rank(folds: Fold, stages: &[Stage]) -> bool {
+    folds == Fold::LowRankAndStages && stages.iter().all(|stage| matches!(stage, Stage::Add(..)))
 }
 
 /// Whether a kernel that does `stages` can do `stage` too: it has so many bindings and factors, and one number of rows for each
 /// kind of broadcast (a view between two stages can change what a batch entry is).
 fn fits(stages: &[Stage], stage: &Stage) -> bool {
     const MOST_OPERANDS: usize = 3;
+    if matches!(stage, Stage::LowRank { .. }) {
+        return false;
+    }
     let all = || stages.iter().chain([stage]);
     let one = |rows: &dyn Fn(&Stage) -> Option<usize>| {
         let mut different: Vec<usize> = all().filter_map(rows).collect();
@@ -214,8 +253,8 @@ struct Placement {
     live: u64,
 }
 
-/// Packs what the steps produce into arenas, so that no step reads and writes one arena.
-fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Placement {
+/// Packs what the steps produce into arenas, so that no step reads and writes one arena; what the first `once` steps make is kept.
+fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Placement {
     let mut places: Vec<Option<Place>> = graph
         .nodes()
         .iter()
@@ -234,7 +273,7 @@ fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], tra
             .inputs
             .iter()
             .copied()
-            .chain(step.stages.iter().filter_map(Stage::operand))
+            .chain(step.stages.iter().flat_map(Stage::operands))
             .filter_map(|t| request_of[roots[t.index()].index()])
             .collect();
         for &read in &reads {
@@ -254,7 +293,8 @@ fn place(graph: &Graph, steps: &[Step], wanted: &[Tensor], roots: &[Tensor], tra
             scratch_of[time] = Some(make(bytes(elements), conflicts));
         }
     }
-    for t in wanted {
+    let kept: Vec<Tensor> = steps[..once].iter().map(|step| step.output).collect();
+    for t in wanted.iter().chain(&kept) {
         if let Some(request) = request_of[roots[t.index()].index()] {
             requests[request].end = steps.len();
         }

@@ -7,15 +7,19 @@ use crate::nn::{ClipLayer, Layers};
 /// Builds the tower: token `ids` (u32) `[batch, tokens]` to the encoding `[batch, tokens, hidden_size]`. `skip` leaves out that
 /// many of the last layers; the final normalisation stays (diffusers' `clip_skip`; what web UIs count as skip + 1).
 pub fn clip_text(layers: &mut Layers, config: &ClipTextConfig, ids: Tensor, skip: usize) -> Result<Tensor> {
-    let embedded = embed(layers, config, ids)?;
+    let embedded = embed(layers, config, ids, None)?;
     encode(layers, config, embedded, skip)
 }
 
-/// Builds the token table's rows for `ids` (u32) `[batch, tokens]`: `[batch, tokens, hidden_size]`.
-pub fn embed(layers: &mut Layers, config: &ClipTextConfig, ids: Tensor) -> Result<Tensor> {
+/// Builds the token table's rows for `ids` (u32) `[batch, tokens]`: `[batch, tokens, hidden_size]`. Ids from `vocab_size` on read
+/// the rows of `words` `[rows, hidden_size]`, where there are any.
+pub fn embed(layers: &mut Layers, config: &ClipTextConfig, ids: Tensor, words: Option<Tensor>) -> Result<Tensor> {
     layers.within("text_model.embeddings", |layers| {
         let table = layers.parameter("token_embedding.weight", [config.vocab_size, config.hidden_size]);
-        layers.graph.embedding(table, ids)
+        match words {
+            Some(words) => layers.graph.embedding_continued(table, words, ids),
+            None => layers.graph.embedding(table, ids),
+        }
     })
 }
 

@@ -60,55 +60,20 @@ pub fn time_features(config: &UNetConfig, timesteps: &[f32]) -> Vec<f32> {
 
 /// Builds one pass of the UNet.
 pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Result<UNetOutput> {
-    let resnet = Resnet { groups: config.norm_num_groups, epsilon: config.norm_eps, activation: config.activation.into() };
+    let resnet = resnet_style(config);
     let mut prompt = Prompt::new(inputs.prompt);
     let residuals = &inputs.residuals;
     if !residuals.adapter.is_empty() && residuals.adapter.len() != config.down.len() {
         let message = format!("the model has {} down blocks, {} features are given", config.down.len(), residuals.adapter.len());
         return Err(layers.graph.shape_error("adapter", message));
     }
-    let time = time_embedding(layers, config, inputs)?;
-
-    let mut x = layers.conv("conv_in", inputs.sample, config.block_out_channels[0], 3)?;
-    let mut skips = vec![x];
-    for (i, block) in config.down.iter().enumerate() {
-        x = layers.within(format!("down_blocks.{i}"), |layers| {
-            for j in 0..block.layers {
-                x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
-                if block.attention {
-                    x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), &mut prompt)?;
-                    if j + 1 == block.layers {
-                        x = add_if_given(layers, x, residuals.adapter.get(i))?;
-                    }
-                }
-                skips.push(x);
-            }
-            if block.resample {
-                x = layers.downsample("downsamplers.0", x, block.channels, config.downsample_padding)?;
-                skips.push(x);
-            }
-            if let Some(&feature) = residuals.adapter.get(i).filter(|_| !block.attention) {
-                x = layers.graph.add(x, feature)?;
-                // The last skip is the block's output, so it carries the feature too.
-                skips.pop();
-                skips.push(x);
-            }
-            Ok(x)
-        })?;
+    if config.center_input_sample {
+        return Err(refusal(layers, "`center_input_sample` is not supported"));
     }
-
-    if let Some(block) = &config.mid {
-        x = layers.within("mid_block", |layers| {
-            x = layers.resnet("resnets.0", x, Some(time), block.channels, resnet)?;
-            if block.attention {
-                x = layers.transformer("attentions.0", x, middle_transformer(config, block), &mut prompt)?;
-                x = layers.resnet("resnets.1", x, Some(time), block.channels, resnet)?;
-            }
-            Ok(x)
-        })?;
-    }
-    let middle = x;
-    x = add_if_given(layers, x, residuals.middle.as_ref())?;
+    let time = time_embedding(layers, config, inputs.time, inputs.guidance, inputs.class)?;
+    let x = layers.conv("conv_in", inputs.sample, config.block_out_channels[0], 3)?;
+    let (skips, middle) = first_half(layers, config, x, time, &mut prompt, residuals.adapter)?;
+    let mut x = add_if_given(layers, middle, residuals.middle.as_ref())?;
 
     let mut open = controlled_skips(layers, &skips, residuals.skips)?;
     for (i, block) in config.up.iter().enumerate() {
@@ -117,8 +82,10 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
                 let skip = open
                     .pop()
                     .ok_or_else(|| refusal(layers, "the up blocks have more layers than the down blocks have skips"))?;
-                x = layers.graph.concat_channels(x, skip)?;
-                x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+                x = layers.block(|layers| {
+                    let x = layers.graph.concat_channels(x, skip)?;
+                    layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)
+                })?;
                 if block.attention {
                     x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), &mut prompt)?;
                 }
@@ -140,6 +107,61 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
     let sample = layers.conv("conv_out", x, config.out_channels, 3)?;
     prompt.finish(layers)?;
     Ok(UNetOutput { sample, skips, middle })
+}
+
+/// The down blocks and the middle block, from the first convolution's output `x`: skip connections as in [`UNetOutput::skips`], and the
+/// middle block's output. `features`: as in [`Residuals::adapter`].
+pub(super) fn first_half(
+    layers: &mut Layers,
+    config: &UNetConfig,
+    mut x: Tensor,
+    time: Tensor,
+    prompt: &mut Prompt,
+    features: &[Tensor],
+) -> Result<(Vec<Tensor>, Tensor)> {
+    let resnet = resnet_style(config);
+    let mut skips = vec![x];
+    for (i, block) in config.down.iter().enumerate() {
+        x = layers.within(format!("down_blocks.{i}"), |layers| {
+            for j in 0..block.layers {
+                x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+                if block.attention {
+                    x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), prompt)?;
+                    if j + 1 == block.layers {
+                        x = add_if_given(layers, x, features.get(i))?;
+                    }
+                }
+                skips.push(x);
+            }
+            if block.resample {
+                x = layers.downsample("downsamplers.0", x, block.channels, config.downsample_padding)?;
+                skips.push(x);
+            }
+            if let Some(&feature) = features.get(i).filter(|_| !block.attention) {
+                x = layers.graph.add(x, feature)?;
+                // The last skip is the block's output, so it carries the feature too.
+                skips.pop();
+                skips.push(x);
+            }
+            Ok(x)
+        })?;
+    }
+
+    if let Some(block) = &config.mid {
+        x = layers.within("mid_block", |layers| {
+            x = layers.resnet("resnets.0", x, Some(time), block.channels, resnet)?;
+            if block.attention {
+                x = layers.transformer("attentions.0", x, middle_transformer(config, block), prompt)?;
+                x = layers.resnet("resnets.1", x, Some(time), block.channels, resnet)?;
+            }
+            Ok(x)
+        })?;
+    }
+    Ok((skips, x))
+}
+
+fn resnet_style(config: &UNetConfig) -> Resnet {
+    Resnet { groups: config.norm_num_groups, epsilon: config.norm_eps, activation: config.activation.into() }
 }
 
 /// The cross-attentions in the order in which [`Encodings`] are read: down -> middle -> up.
@@ -170,6 +192,54 @@ pub fn cross_attentions(config: &UNetConfig) -> Vec<CrossAttention> {
     all
 }
 
+/// Height and width of the feature maps of a pass over latents of `height` x `width`, each once, from the largest: where attention may
+/// stand.
+pub fn feature_sizes(config: &UNetConfig, height: usize, width: usize) -> Vec<[usize; 2]> {
+    let mut size = [height, width];
+    let mut sizes = vec![size];
+    for _ in config.down.iter().filter(|block| block.resample) {
+        size = halved(config, size);
+        sizes.push(size);
+    }
+    sizes.dedup();
+    sizes
+}
+
+/// Shapes `[height, width, channels]` of the skip connections of a pass over latents of `size` (height, width), in the order of
+/// [`UNetOutput::skips`].
+pub fn skips(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
+    let mut size = size;
+    let mut shapes: Vec<[usize; 3]> = config.block_out_channels.first().map(|c| [size[0], size[1], *c]).into_iter().collect();
+    for block in &config.down {
+        shapes.extend(std::iter::repeat_n([size[0], size[1], block.channels], block.layers));
+        if block.resample {
+            size = halved(config, size);
+            shapes.push([size[0], size[1], block.channels]);
+        }
+    }
+    shapes
+}
+
+/// Shapes `[height, width, channels]` of [`Residuals::adapter`].
+pub fn block_features(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
+    let mut size = size;
+    let mut feature = |block: &UNetBlock| {
+        let before = size;
+        if block.resample {
+            size = halved(config, size);
+        }
+        let [height, width] = if block.attention { before } else { size };
+        [height, width, block.channels]
+    };
+    config.down.iter().map(&mut feature).collect()
+}
+
+/// Height and width after a downsampling: a 3x3 convolution of stride 2 rounds up with a padding of 1 on all sides, down with one below
+/// and to the right.
+fn halved(config: &UNetConfig, size: [usize; 2]) -> [usize; 2] {
+    size.map(|side| (side + config.downsample_padding.min(1)) / 2)
+}
+
 /// Builds the keys and values of every cross-attention, for [`Encodings::KeysValues`]: `texts` `[batch, tokens, text channels]`
 /// are one encoding for all, or one for each.
 pub fn keys_values(layers: &mut Layers, config: &UNetConfig, texts: &[Tensor]) -> Result<Vec<(Tensor, Tensor)>> {
@@ -186,20 +256,22 @@ pub fn keys_values(layers: &mut Layers, config: &UNetConfig, texts: &[Tensor]) -
 }
 
 /// What every residual block is told of the time: `[batch, time_embedding_dim]`, activated.
-fn time_embedding(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Result<Tensor> {
+pub(super) fn time_embedding(
+    layers: &mut Layers,
+    config: &UNetConfig,
+    time: Tensor,
+    guidance: Option<Tensor>,
+    class: Option<Tensor>,
+) -> Result<Tensor> {
     let activation = config.activation.into();
-    if config.center_input_sample {
-        return Err(refusal(layers, "`center_input_sample` is not supported"));
-    }
-    if inputs.guidance.is_some() != config.time_cond_proj_dim.is_some() {
+    if guidance.is_some() != config.time_cond_proj_dim.is_some() {
         return Err(refusal(layers, "a guidance input goes with `time_cond_proj_dim`, and only with it"));
     }
-    if inputs.class.is_some() != config.num_class_embeds.is_some() {
+    if class.is_some() != config.num_class_embeds.is_some() {
         return Err(refusal(layers, "a class input goes with `num_class_embeds`, and only with it"));
     }
-    let mut time =
-        layers.time_embedding("time_embedding", inputs.time, inputs.guidance, config.time_embedding_dim, activation)?;
-    if let (Some(class), Some(classes)) = (inputs.class, config.num_class_embeds) {
+    let mut time = layers.time_embedding("time_embedding", time, guidance, config.time_embedding_dim, activation)?;
+    if let (Some(class), Some(classes)) = (class, config.num_class_embeds) {
         let table =
             layers.within("class_embedding", |layers| Ok(layers.parameter("weight", [classes, config.time_embedding_dim])))?;
         let class = layers.graph.embedding(table, class)?;

@@ -7,13 +7,19 @@ impl Layers<'_> {
     /// Softmax attention of `heads` heads with the usual scale 1 / sqrt(channels of a head): `q` `[batch, tokens, channels]`,
     /// `k` and `v` `[batch, keys, channels]`.
     pub fn attend(&mut self, q: Tensor, k: Tensor, v: Tensor, heads: usize, causal: bool) -> Result<Tensor> {
-        let scale = 1.0 / (self.channels(q) as f32 / heads as f32).sqrt();
+        let scale = self.attention_scale(q, heads);
         self.graph.attention(q, k, v, heads, scale, causal)
     }
 
-    /// Every token of `x` `[batch, tokens, channels]` attends to all tokens. `bias`: whether q, k and v have one.
-    pub fn self_attention(&mut self, name: &str, x: Tensor, heads: usize, bias: bool) -> Result<Tensor> {
-        self.within(name, |layers| layers.attend_to_itself(x, heads, bias))
+    /// 1 / sqrt(channels of a head).
+    pub(super) fn attention_scale(&self, q: Tensor, heads: usize) -> f32 {
+        1.0 / (self.channels(q) as f32 / heads as f32).sqrt()
+    }
+
+    /// Every token of `x` `[batch, tokens, channels]` attends to all tokens, or to those that `sight` lets it see
+    /// ([`crate::graph::Graph::attention_in_sight`]). `bias`: whether q, k and v have one.
+    pub fn self_attention(&mut self, name: &str, x: Tensor, heads: usize, bias: bool, sight: Option<Tensor>) -> Result<Tensor> {
+        self.within(name, |layers| layers.attend_to_itself(x, heads, bias, sight))
     }
 
     /// The VAE's attention: every place of the feature map `x` `[batch, height, width, channels]` attends to all places, with
@@ -23,7 +29,7 @@ impl Layers<'_> {
         self.within(name, |layers| {
             let h = layers.group_norm("group_norm", x, groups, epsilon)?;
             let h = layers.graph.reshape(h, [batch, height * width, channels])?;
-            let h = layers.attend_to_itself(h, 1, true)?;
+            let h = layers.attend_to_itself(h, 1, true, None)?;
             let h = layers.graph.reshape(h, [batch, height, width, channels])?;
             layers.graph.add(x, h)
         })
@@ -44,14 +50,17 @@ impl Layers<'_> {
         Ok((self.linear_no_bias("to_k", text, channels)?, self.linear_no_bias("to_v", text, channels)?))
     }
 
-    fn attend_to_itself(&mut self, x: Tensor, heads: usize, bias: bool) -> Result<Tensor> {
+    fn attend_to_itself(&mut self, x: Tensor, heads: usize, bias: bool, sight: Option<Tensor>) -> Result<Tensor> {
         let channels = self.channels(x);
         let mut part = |name| match bias {
             true => self.linear(name, x, channels),
             false => self.linear_no_bias(name, x, channels),
         };
         let (q, k, v) = (part("to_q")?, part("to_k")?, part("to_v")?);
-        let y = self.attend(q, k, v, heads, false)?;
+        let y = match sight {
+            None => self.attend(q, k, v, heads, false)?,
+            Some(sight) => self.graph.attention_in_sight(q, k, v, sight, heads, self.attention_scale(q, heads))?,
+        };
         self.linear("to_out.0", y, channels)
     }
 }

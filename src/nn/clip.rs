@@ -19,6 +19,10 @@ pub struct ClipLayer {
 impl Layers<'_> {
     /// Self-attention and feed-forward, each normalised before and added after: `x` `[batch, tokens, channels]`.
     pub fn clip_layer(&mut self, name: &str, x: Tensor, style: ClipLayer) -> Result<Tensor> {
+        self.block(|layers| layers.attention_and_feed_forward(name, x, style))
+    }
+
+    fn attention_and_feed_forward(&mut self, name: &str, x: Tensor, style: ClipLayer) -> Result<Tensor> {
         let channels = self.channels(x);
         self.within(name, |layers| {
             let h = layers.layer_norm("layer_norm1", x, style.epsilon)?;

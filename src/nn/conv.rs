@@ -1,10 +1,11 @@
 //! Convolutions, and the changes of resolution that are made of them.
 
 use super::Layers;
+use super::low_rank::Window;
 use crate::graph::{Result, Tensor};
 
 impl Layers<'_> {
-    /// `kernel` x `kernel` convolution (an odd number) that keeps the size: `[batch, height, width, out]`.
+    /// `kernel` x `kernel` convolution (an odd number) that keeps the size, and what low-rank updates add: `[batch, height, width, out]`.
     pub fn conv(&mut self, name: &str, x: Tensor, out: usize, kernel: usize) -> Result<Tensor> {
         self.conv_strided(name, x, out, kernel, 1, [kernel / 2; 4])
     }
@@ -23,7 +24,9 @@ impl Layers<'_> {
             let weight = layers.parameter("weight", [out, layers.channels(x), kernel, kernel]);
             let bias = layers.parameter("bias", [out]);
             let x = if padding == [0; 4] { x } else { layers.graph.pad2d(x, padding)? };
+            let update = layers.low_rank_update(x, out, Some(Window { kernel, stride }))?;
             let y = layers.graph.conv2d(x, weight, stride)?;
+            let y = layers.add_update(y, update)?;
             layers.graph.add(y, bias)
         })
     }

@@ -15,40 +15,44 @@ mod prompt;
 mod resnet;
 mod time_embedding;
 mod transformer;
+mod word_maps;
 
 pub use clip::ClipLayer;
-pub use low_rank::LowRank;
-pub use prompt::{Encodings, Prompt};
+pub use low_rank::{LowRank, Strength};
+pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
 pub use time_embedding::sinusoids;
 pub use transformer::Transformer;
+pub use word_maps::{WordMap, word_values};
 
 use std::fmt::Display;
 
 use crate::graph::{Graph, Result, Shape, Tensor};
+use low_rank::Updates;
 
 /// A graph under construction, with what layers need besides.
 #[derive(Debug)]
 pub struct Layers<'g> {
     pub graph: &'g mut Graph,
-    low_rank: Vec<LowRank>,
+    updates: Updates,
     given_statistics: bool,
+    watch: Option<word_maps::Watch>,
 }
 
 impl<'g> Layers<'g> {
     pub fn new(graph: &'g mut Graph) -> Self {
-        Layers { graph, low_rank: Vec::new(), given_statistics: false }
+        Layers { graph, updates: Updates::default(), given_statistics: false, watch: None }
     }
 
-    /// The same, with low-rank updates added to the linear layers that they name.
+    /// The same, with low-rank updates added to the linear layers and convolutions that they name.
     pub fn with_low_rank(graph: &'g mut Graph, low_rank: Vec<LowRank>) -> Self {
-        Layers { graph, low_rank, given_statistics: false }
+        Layers { graph, updates: Updates::new(low_rank), given_statistics: false, watch: None }
     }
 
     /// The same, with the statistics of every group normalisation given as an input `statistics.<layer>` `[batch, groups, 2]`:
     /// a part of a picture is then normalised as the whole is.
     pub fn with_given_statistics(graph: &'g mut Graph) -> Self {
-        Layers { graph, low_rank: Vec::new(), given_statistics: true }
+        Layers { graph, updates: Updates::default(), given_statistics: true, watch: None }
     }
 
     /// Builds the layers inside of `name`.
@@ -56,6 +60,14 @@ impl<'g> Layers<'g> {
         self.graph.enter(name.to_string());
         let built = build(self);
         self.graph.leave();
+        built
+    }
+
+    /// Builds the layers of a block, whose activations may be computed again for its backward: see [`Graph::enter_block`].
+    pub fn block<T>(&mut self, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.graph.enter_block();
+        let built = build(self);
+        self.graph.leave_block();
         built
     }
 

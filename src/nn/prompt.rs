@@ -1,6 +1,7 @@
 //! What cross-attention reads.
 
 use super::Layers;
+use crate::graph::ops::RegionInputs;
 use crate::graph::{Result, Tensor};
 
 /// The encoded prompt, as the layers of a UNet get it.
@@ -11,6 +12,18 @@ pub enum Encodings<'a> {
     /// Keys and values `[batch, tokens, channels]` of each cross-attention, made beforehand: a prompt stands still while a
     /// picture is sampled, so they are computed once.
     KeysValues(&'a [(Tensor, Tensor)]),
+    /// Keys and values `[batch, tokens of all prompts, channels]` of several prompts, and where each of them holds.
+    Regional { pairs: &'a [(Tensor, Tensor)], sizes: &'a [RegionSize] },
+}
+
+/// Where prompts hold on feature maps of one size.
+#[derive(Clone, Copy, Debug)]
+pub struct RegionSize {
+    /// Height times width.
+    pub tokens: usize,
+    pub inputs: RegionInputs,
+    /// u32 `[tokens]`: in self-attention two tokens see each other if they share a bit. None: all do.
+    pub sight: Option<Tensor>,
 }
 
 /// The encodings, and which cross-attention is next: they are counted in the order of computation, down -> middle -> up.
@@ -28,7 +41,28 @@ impl<'a> Prompt<'a> {
     /// What the cross-attention being built, with queries `q`, takes from the prompt: the one place where queries meet it.
     pub(super) fn attend(&mut self, layers: &mut Layers, q: Tensor, heads: usize) -> Result<Tensor> {
         let (k, v) = self.keys_values(layers, q)?;
-        layers.attend(q, k, v, heads, false)
+        layers.watch(q, k, heads)?;
+        match self.size(layers, q)? {
+            None => layers.attend(q, k, v, heads, false),
+            Some(size) => {
+                let scale = layers.attention_scale(q, heads);
+                layers.graph.regional_attention(q, k, v, size.inputs, heads, scale)
+            }
+        }
+    }
+
+    /// What tokens of `x` may see of each other; none: everything.
+    pub(super) fn sight(&self, layers: &Layers, x: Tensor) -> Result<Option<Tensor>> {
+        Ok(self.size(layers, x)?.and_then(|size| size.sight))
+    }
+
+    /// Where prompts hold on the tokens of `x`, if there are regions.
+    fn size(&self, layers: &Layers, x: Tensor) -> Result<Option<&'a RegionSize>> {
+        let Encodings::Regional { sizes, .. } = self.encodings else { return Ok(None) };
+        let [_, tokens, _] = layers.tokens(x, "attention")?;
+        let found = sizes.iter().find(|size| size.tokens == tokens);
+        let message = || format!("the regions are not given for a feature map of {tokens} tokens");
+        found.map(Some).ok_or_else(|| layers.graph.shape_error("regions", message()))
     }
 
     fn keys_values(&mut self, layers: &mut Layers, q: Tensor) -> Result<(Tensor, Tensor)> {
@@ -40,7 +74,7 @@ impl<'a> Prompt<'a> {
                 Some(text) => return layers.keys_values(*text, layers.channels(q)),
                 None => texts.len(),
             },
-            Encodings::KeysValues(pairs) => match pairs.get(index) {
+            Encodings::KeysValues(pairs) | Encodings::Regional { pairs, .. } => match pairs.get(index) {
                 Some(pair) => return Ok(*pair),
                 None => pairs.len(),
             },
@@ -54,7 +88,7 @@ impl<'a> Prompt<'a> {
         let given = match self.encodings {
             Encodings::Text([_]) => return Ok(()),
             Encodings::Text(texts) => texts.len(),
-            Encodings::KeysValues(pairs) => pairs.len(),
+            Encodings::KeysValues(pairs) | Encodings::Regional { pairs, .. } => pairs.len(),
         };
         if given == self.next {
             return Ok(());

@@ -16,8 +16,10 @@ impl Layers<'_> {
     /// norm, activation, convolution, time, norm, activation, convolution, plus the input: `x` `[batch, height, width, in]` to
     /// `[.., out]`. `time` is the activated time embedding `[batch, channels]`; the VAE has none.
     pub fn resnet(&mut self, name: &str, x: Tensor, time: Option<Tensor>, out: usize, style: Resnet) -> Result<Tensor> {
-        let h = self.resnet_start(name, x, time, out, style)?;
-        self.resnet_end(name, x, h, out, style)
+        self.block(|layers| {
+            let h = layers.resnet_start(name, x, time, out, style)?;
+            layers.resnet_end(name, x, h, out, style)
+        })
     }
 
     /// The first half: norm, activation, convolution, time.

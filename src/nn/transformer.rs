@@ -22,7 +22,14 @@ pub struct Transformer {
 impl Layers<'_> {
     /// The feature map `x` `[batch, height, width, channels]` as tokens, through `depth` blocks, added to itself.
     pub fn transformer(&mut self, name: &str, x: Tensor, style: Transformer, prompt: &mut Prompt) -> Result<Tensor> {
+        self.block(|layers| layers.transformer_layers(name, x, style, prompt))
+    }
+
+    fn transformer_layers(&mut self, name: &str, x: Tensor, style: Transformer, prompt: &mut Prompt) -> Result<Tensor> {
         let [batch, height, width, channels] = self.image(x, "transformer")?;
+        if let Some(watch) = &mut self.watch {
+            watch.size = [height, width];
+        }
         self.within(name, |layers| {
             // A 1x1 convolution on the map and a linear layer on its tokens are one and the same here.
             let h = layers.group_norm("norm", x, style.groups, GROUP_NORM_EPSILON)?;
@@ -43,7 +50,10 @@ impl Layers<'_> {
             let h = layers.layer_norm("norm1", x, LAYER_NORM_EPSILON)?;
             let h = match style.only_cross_attention {
                 true => layers.cross_attention("attn1", h, style.heads, prompt)?,
-                false => layers.self_attention("attn1", h, style.heads, false)?,
+                false => {
+                    let sight = prompt.sight(layers, h)?;
+                    layers.self_attention("attn1", h, style.heads, false, sight)?
+                }
             };
             let x = layers.graph.add(x, h)?;
             let h = layers.layer_norm("norm2", x, LAYER_NORM_EPSILON)?;

@@ -1,10 +1,12 @@
 //! Pictures in files and in memory: reading, writing with the settings that made them, masks, contact sheets.
 //!
 //! A [`Picture`] is 8-bit RGB. Models see it as `[height * width, 3]` values from -1 to 1; see [`Picture::to_model`].
+pub mod edges;
 mod file;
 mod font;
 mod mask;
 pub mod parameters;
+mod plot;
 mod png_text;
 mod sheet;
 
@@ -16,6 +18,7 @@ use image::{ImageBuffer, Rgb};
 pub use file::check_destination;
 pub use mask::{Mask, Scaling};
 pub use parameters::Parameters;
+pub use plot::{Line, Plot};
 pub use sheet::Sheet;
 
 /// The longest side of a picture that is read or made.
@@ -118,6 +121,23 @@ impl Picture {
         })?;
         let resized = image::imageops::resize(&buffer, width, height, FilterType::Lanczos3);
         Self::new(width, height, resized.into_raw())
+    }
+
+    /// The rectangle of `width` x `height` pixels whose upper left corner is at `x`, `y`.
+    ///
+    /// # Errors
+    /// A rectangle that is empty or reaches beyond the picture.
+    pub fn part(&self, x: u32, y: u32, width: u32, height: u32) -> Result<Self> {
+        let beyond = |from: u32, length: u32, side: u32| u64::from(from) + u64::from(length) > u64::from(side);
+        if beyond(x, width, self.width) || beyond(y, height, self.height) {
+            return Err(Error::Different {
+                a: (x.saturating_add(width), y.saturating_add(height)),
+                b: (self.width, self.height),
+            });
+        }
+        let rows = self.rgb.chunks_exact(self.width as usize * 3).skip(y as usize).take(height as usize);
+        let columns = x as usize * 3..(x + width) as usize * 3;
+        Self::new(width, height, rows.filter_map(|row| row.get(columns.clone())).flatten().copied().collect())
     }
 
     /// What a model's encoder takes: `[height * width, 3]`, 0 becoming -1 and 255 becoming 1.

@@ -100,7 +100,7 @@ fn captions_need(letters: usize, each: u32, gap: u32) -> u64 {
 
 impl Picture {
     /// Copies another picture into this one; what would lie outside is left out.
-    fn paste(&mut self, other: &Picture, x: u32, y: u32) {
+    pub fn paste(&mut self, other: &Picture, x: u32, y: u32) {
         let kept = other.width.min(self.width.saturating_sub(x)) as usize * 3;
         let rows = other.rgb.chunks_exact(other.width as usize * 3);
         for (row, source) in rows.take(self.height.saturating_sub(y) as usize).enumerate() {
@@ -111,7 +111,16 @@ impl Picture {
         }
     }
 
-    fn write(&mut self, lines: &[String], x: u32, y: u32, scale: u32) {
+    /// One line of text on paper, its left upper corner there; what would lie outside is left out.
+    pub(crate) fn label(&mut self, text: &str, x: u32, y: u32, scale: u32) {
+        let (width, height) = ((text.chars().count() as u32 * LETTER + 2) * scale, (LETTER + 2) * scale);
+        if let Ok(paper) = Picture::filled(width, height, PAPER) {
+            self.paste(&paper, x, y);
+        }
+        self.write(&[text.to_string()], x + scale, y + scale, scale);
+    }
+
+    pub(super) fn write(&mut self, lines: &[String], x: u32, y: u32, scale: u32) {
         let pitch = LETTER * scale;
         for (line, top) in lines.iter().zip((y..).step_by((LINE * scale) as usize)) {
             for (c, left) in line.chars().zip((x..).step_by(pitch as usize)) {

@@ -3,6 +3,8 @@ mod errors;
 mod generating;
 mod help;
 mod looking;
+mod placing;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

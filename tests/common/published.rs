@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use mixofshow::diffusion::sampler::{INPUTS, SLOTS};
+use mixofshow::graph::ops::{REGION_GROUP, RegionInputs};
 use mixofshow::graph::{Graph, Origin, Tensor};
-use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, UNetConfig, VaeConfig};
+use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, ControlNetConfig, T2IAdapterConfig, UNetConfig, VaeConfig};
+use mixofshow::models::controlnet::{self, ControlNetInputs};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
-use mixofshow::models::{clip_text, clip_vision, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank};
+use mixofshow::models::{clip_text, clip_vision, t2i_adapter, vae};
+use mixofshow::nn::{Encodings, Layers, LowRank, RegionSize, Strength};
 use serde_json::{Value, json};
 
 fn file() -> &'static Path {
@@ -85,6 +87,63 @@ pub fn unet(name: &str, config: &Value, batch: usize, height: usize, width: usiz
     })
 }
 
+/// A UNet that is read by four prompts in regions which do not see each other, with keys and values made beforehand.
+pub fn regional_unet(name: &str, config: &Value, batch: usize, height: usize, width: usize) -> Built {
+    let config = UNetConfig::from_json(config, file()).unwrap();
+    Built::new(format!("{name} {batch}x{height}x{width} in regions"), |layers| {
+        let sample = layers.graph.input("sample", [batch, height, width, config.in_channels]);
+        let time = layers.graph.input("time", [batch, config.block_out_channels[0]]);
+        let mut pair = |attention: &unet::CrossAttention| {
+            let mut part = |part| layers.graph.input(format!("{}.{part}", attention.name), [batch, 4 * 77, attention.channels]);
+            (part("k"), part("v"))
+        };
+        let pairs: Vec<_> = unet::cross_attentions(&config).iter().map(&mut pair).collect();
+        let mut size = |[height, width]: [usize; 2]| {
+            let tokens = height * width;
+            let graph = &mut layers.graph;
+            let inputs = RegionInputs {
+                order: graph.input_ids(format!("order.{tokens}"), [tokens]),
+                weights: graph.input(format!("weights.{tokens}"), [tokens, 4]),
+                spans: graph.input_ids(format!("spans.{tokens}"), [tokens.div_ceil(REGION_GROUP), 4, 2]),
+            };
+            RegionSize { tokens, inputs, sight: Some(graph.input_ids(format!("sight.{tokens}"), [tokens])) }
+        };
+        let sizes: Vec<_> = unet::feature_sizes(&config, height, width).into_iter().map(&mut size).collect();
+        let prompt = Encodings::Regional { pairs: &pairs, sizes: &sizes };
+        let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals: Residuals::default() };
+        vec![unet::unet(layers, &config, &inputs).unwrap().sample]
+    })
+}
+
+/// A T2I-Adapter for `height` x `width` pixels.
+pub fn adapter(name: &str, config: &Value, height: usize, width: usize) -> Built {
+    let config = T2IAdapterConfig::from_json(config, file()).unwrap();
+    Built::new(format!("{name} {height}x{width}"), |layers| {
+        let factor = config.downscale_factor;
+        let condition =
+            layers.graph.input("condition", [1, height / factor, width / factor, config.in_channels * factor * factor]);
+        t2i_adapter::t2i_adapter(layers, &config, condition).unwrap()
+    })
+}
+
+/// A ControlNet with its encoder of pictures.
+pub fn control_net(name: &str, config: &Value, batch: usize, height: usize, width: usize) -> Built {
+    let config = ControlNetConfig::from_json(config, file()).unwrap();
+    Built::new(format!("{name} {batch}x{height}x{width}"), |layers| {
+        let factor = config.downscale();
+        let condition = layers.graph.input("condition", [1, height * factor, width * factor, config.condition_channels]);
+        let embedding = controlnet::embedding(layers, &config, condition).unwrap();
+        let first = config.unet.block_out_channels[0];
+        let embedding = layers.graph.reshape(embedding, [height, width, first]).unwrap();
+        let sample = layers.graph.input("sample", [batch, height, width, config.unet.in_channels]);
+        let time = layers.graph.input("time", [batch, first]);
+        let text = [layers.graph.input("text", [batch, 77, config.unet.cross_attention_dim])];
+        let inputs = ControlNetInputs { sample, time, prompt: Encodings::Text(&text), embedding };
+        let output = controlnet::controlnet(layers, &config, &inputs).unwrap();
+        output.skips.into_iter().chain([output.middle]).collect()
+    })
+}
+
 /// The keys and values of every cross-attention.
 pub fn keys_values(name: &str, config: &Value, batch: usize) -> Built {
     let config = UNetConfig::from_json(config, file()).unwrap();
@@ -137,7 +196,7 @@ pub fn vision_tower(name: &str, config: &Value, batch: usize) -> Built {
 }
 
 /// A UNet with everything that is added to it: ControlNet's residuals, T2I-Adapter's features, low-rank updates of all linear
-/// layers, and text of its own for every cross-attention.
+/// layers and convolutions, and text of its own for every cross-attention.
 pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, width: usize) -> Built {
     let config = UNetConfig::from_json(config, file()).unwrap();
     let plain = {
@@ -155,12 +214,21 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
             Origin::Parameter { name } if node.shape.len() == 2 => Some((name.strip_suffix(".weight")?.to_string(), 4)),
             _ => None,
         });
-        (shapes, middle, ranks.collect())
+        let convolutions = graph.nodes().iter().filter_map(|node| match &node.origin {
+            Origin::Parameter { name } if node.shape.len() == 4 => Some((name.strip_suffix(".weight")?.to_string(), 4)),
+            _ => None,
+        });
+        (shapes, middle, ranks.collect(), convolutions.collect())
     };
-    let (shapes, middle, ranks) = plain;
+    let (shapes, middle, ranks, convolutions) = plain;
     let mut graph = Graph::new();
-    let updates = LowRank { name: "concept".into(), scale: 0.8, ranks };
-    let layers = &mut Layers::with_low_rank(&mut graph, vec![updates]);
+    let mut updates = LowRank::new("concept", ranks);
+    updates.strength = Strength::Fixed(0.8);
+    // Convolutions too, and another rank.
+    let mut all = LowRank::new("all", convolutions);
+    all.ranks.extend(updates.ranks.keys().filter(|layer| layer.contains("attn1")).map(|layer| (layer.clone(), 3)));
+    all.strength = Strength::Input;
+    let layers = &mut Layers::with_low_rank(&mut graph, vec![updates, all]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers())
         .map(|i| layers.graph.input(format!("text.{i}"), [batch, 77, config.cross_attention_dim]))
         .collect();
@@ -180,6 +248,56 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
     let inputs = UNetInputs { sample, time, prompt: Encodings::Text(&texts), guidance: None, class: None, residuals };
     let outputs = vec![unet::unet(layers, &config, &inputs).unwrap().sample];
     Built { name: format!("{name} {batch}x{height}x{width} controlled"), graph, outputs }
+}
+
+/// A linear layer with two low-rank updates, one of them masked: the layer, the gradients of the updates, and what flows on to
+/// its input from them.
+pub fn low_rank_layer(into: usize, out: usize, rank: usize) -> Built {
+    let mut graph = Graph::new();
+    let x = graph.input("x", [2, 9, into]);
+    let mask = graph.input("mask", [9]);
+    let sets = ["a", "b"].map(|name| {
+        let mut set = LowRank::new(name, [("layer".to_string(), rank)].into());
+        set.strength = Strength::Input;
+        set.trained = true;
+        set
+    });
+    let [mut a, b] = sets;
+    a.masks.insert(9, mask);
+    let mut layers = Layers::with_low_rank(&mut graph, vec![a, b]);
+    let y = layers.linear("layer", x, out).unwrap();
+    let upstream = graph.input("upstream", [2, 9, out]);
+    let wanted = ["down", "up"].map(|part| graph.find_input(&format!("a.layer.lora_{part}.weight")).unwrap());
+    let [down, up] = graph.gradients_of(y, upstream, &wanted).unwrap().try_into().unwrap();
+    let t = graph.narrow_transposed(upstream, wanted[1]).unwrap();
+    let dx = graph.widen_transposed(None, t, wanted[0]).unwrap();
+    Built { name: format!("low-rank layer {into} -> {out}, rank {rank}"), graph, outputs: vec![y, down, up, dx] }
+}
+
+/// The backward pass of what `built` asks for first, with respect to the inputs `wanted`.
+pub fn backward(built: Built, wanted: &[&str]) -> Built {
+    let Built { name, mut graph, outputs } = built;
+    let named = |t: &Tensor| matches!(&graph.node(*t).origin, Origin::Input { name } if wanted.contains(&name.as_str()));
+    let inputs: Vec<Tensor> = graph.tensors().filter(named).collect();
+    assert_eq!(inputs.len(), wanted.len(), "{name}: {wanted:?}");
+    let shape = graph.shape(outputs[0]).clone();
+    let (target, weights) = (graph.input("target", shape.clone()), graph.input("weights", shape));
+    let loss = graph.weighted_squared_error(outputs[0], target, weights).unwrap();
+    let mut asked = graph.gradients(loss, &inputs).unwrap();
+    asked.push(loss);
+    Built { name: format!("{name} backward"), graph, outputs: asked }
+}
+
+/// The backward pass of a text tower, with respect to rows that continue its table.
+pub fn words(name: &str, config: &Value, batch: usize) -> Built {
+    let config = ClipTextConfig::from_json(config, file()).unwrap();
+    let built = Built::new(format!("{name} {batch} words"), |layers| {
+        let ids = layers.graph.input_ids("ids", [batch, config.max_position_embeddings]);
+        let words = layers.graph.input("words", [16, config.hidden_size]);
+        let embedded = clip_text::embed(layers, &config, ids, Some(words)).unwrap();
+        vec![clip_text::encode(layers, &config, embedded, 0).unwrap()]
+    });
+    backward(built, &["words"])
 }
 
 /// One step of sampling: both halves of guidance in one batch, then the sampler's update of its state.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mixofshow::graph::ops::Function;
-use mixofshow::graph::{Array, Graph, Node, Origin, Precision, Program, Shape, Tensor, Weights};
+use mixofshow::graph::{Array, Error, Graph, Node, Origin, Precision, Program, Shape, Tensor, Weights};
 
 use super::engine::gpu;
 use super::hashed::{HashedWeights, tensor};
@@ -281,4 +281,24 @@ fn random_graphs_give_the_values_of_their_operations() {
         check(seed, seed % 4 == 3);
     }
     println!("{} and {} kernels", gpu(false).kernels(), gpu(true).kernels());
+}
+
+/// The same of the backward pass: gradients with respect to the first input.
+#[test]
+fn gradients_of_random_graphs_are_those_of_their_operations() {
+    for seed in 1000..1080 {
+        let mut growing = Growing::new(seed);
+        for _ in 0..3 + growing.random.below(10) {
+            growing.grow();
+        }
+        let output = growing.values[growing.values.len() - 1];
+        let (mut graph, x) = (growing.graph, growing.values[0]);
+        let shape = graph.shape(output).clone();
+        let upstream = graph.input("input:upstream", shape);
+        match graph.gradients_of(output, upstream, &[x]) {
+            Ok(gradients) => compare(&format!("gradient {seed}"), &graph, &[gradients[0], output], seed % 4 == 3),
+            // The newest value may not depend on the first.
+            Err(error) => assert!(matches!(error, Error::Independent { .. }), "gradient {seed}: {error}"),
+        }
+    }
 }

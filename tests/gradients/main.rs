@@ -1,6 +1,9 @@
 //! Gradients against central finite differences of the operations' plain-Rust twins.
 
 mod differences;
+#[path = "../common/engine.rs"]
+#[allow(dead_code, reason = "shared with tests that need all of it")]
+mod engine;
 mod models;
 mod operations;
 mod walk;

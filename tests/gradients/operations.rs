@@ -131,6 +131,10 @@ fn moving() {
 fn rows_of_a_table() {
     let named: [(&str, &[usize]); 2] = [("table", &[5, 3]), ("ids", &[3, 4])];
     check("embedding", &named, &["table"], |g, t| g.embedding(t[0], t[1]).unwrap());
+    for wanted in [&["table", "extra"][..], &["table"], &["extra"]] {
+        let named: [(&str, &[usize]); 3] = [("table", &[3, 3]), ("extra", &[2, 3]), ("ids", &[3, 4])];
+        check("embedding, continued", &named, wanted, |g, t| g.embedding_continued(t[0], t[1], t[2]).unwrap());
+    }
 }
 
 #[test]
@@ -139,5 +143,13 @@ fn the_loss_of_tuning() {
     let named = [("prediction", shape), ("target", shape), ("weights", shape)];
     check("weighted squared error", &named, &["prediction", "target"], |g, t| {
         g.weighted_squared_error(t[0], t[1], t[2]).unwrap()
+    });
+}
+
+#[test]
+fn division_by_the_greatest() {
+    check("over the greatest", &[("x", &[2, 5])], &["x"], |g, t| {
+        let y = g.activation(t[0], Function::Exp).unwrap();
+        g.over_greatest(y).unwrap()
     });
 }

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Error, Graph, Precision, Program, Tensor, Weights};
+use mixofshow::graph::lower::Lowering;
+use mixofshow::graph::{
+    Array, Error, GradientContext, Graph, Operation, Plan, Precision, Program, Shape, Tensor, Traits, Weights,
+};
 
 use super::differences::{check, evaluate, inputs, weights};
 
@@ -79,6 +82,50 @@ fn the_masked_loss_is_the_mean_of_the_images_losses() {
     }
     let found = evaluate(&g, &[loss], &inputs, &weights(&g))[0].values()[0];
     assert!((found - expected).abs() < 1e-5 * expected, "{found} instead of {expected}");
+}
+
+/// Blocks that share a weight, one of them with a branch of its own into the loss, and a value that all read.
+fn in_blocks(recompute: bool) -> (Graph, Vec<Tensor>) {
+    let mut g = Graph::new();
+    let (x, w, shared) = (g.input("x", [3, 4]), g.input("w", [4, 4]), g.input("shared", [3, 4]));
+    let shared = g.silu(shared).unwrap();
+    let (mut y, mut inner) = (x, Vec::new());
+    for block in 0..12 {
+        g.enter(format!("blocks.{block}"));
+        g.enter_block();
+        let h = g.multiply(y, shared).unwrap();
+        let h = g.silu(h).unwrap();
+        g.enter_block();
+        let h = g.linear(h, w).unwrap();
+        g.leave_block();
+        let h = g.silu(h).unwrap();
+        inner.push(h);
+        y = g.add(y, h).unwrap();
+        g.leave_block();
+        g.leave();
+    }
+    let y = g.multiply(y, inner[1]).unwrap();
+    if recompute {
+        g.recompute_blocks();
+    }
+    let upstream = g.input("upstream", [3, 4]);
+    let gradients = g.gradients_of(y, upstream, &[x, w, shared]).unwrap();
+    (g, gradients)
+}
+
+#[test]
+fn blocks_computed_again_give_the_same_gradients_from_fewer_values() {
+    let ((kept, one), (again, other)) = (in_blocks(false), in_blocks(true));
+    let (inputs, weights) = (inputs(&kept), weights(&kept));
+    assert_eq!(evaluate(&kept, &one, &inputs, &weights), evaluate(&again, &other, &inputs, &weights));
+
+    let traits = Traits { max_binding: 1 << 20, max_buffer: 1 << 20, alignment: 16 };
+    let [first, second] = [(&kept, &one), (&again, &other)].map(|(graph, outputs)| Plan::new(graph, outputs, &traits));
+    // Each block is computed twice but for its sum, which no rule reads.
+    assert!(second.flops(&again) > first.flops(&kept));
+    let [kept, again] = [&first, &second].map(|plan| plan.live_bytes() / (3 * 4 * 4));
+    println!("{kept} values live at once, {again} where blocks are computed again");
+    assert!(again * 2 < kept, "{again} values live at once, {kept} where all are kept");
 }
 
 /// Layers of a frozen network, of which one has a trainable update.
@@ -173,16 +220,63 @@ fn samplers_are_not_differentiated() {
     assert!(matches!(error, Error::NotDifferentiable { operation: "mix", .. }), "{error}");
 }
 
+/// An operation that only the host can do.
+#[derive(Debug)]
+struct HostOnly;
+
+impl Operation for HostOnly {
+    fn name(&self) -> &'static str {
+        "host_only"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], _shape: &Shape, output: &mut [f32]) {
+        output.copy_from_slice(inputs[0].values());
+    }
+
+    fn gradient(&self, _graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>, Error> {
+        Ok(vec![Some(context.upstream)])
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lowering.no_kernel();
+    }
+}
+
+fn lowered(graph: &Graph, output: Tensor) -> Result<Program, Error> {
+    let selection = Selection::Noop(Box::default());
+    let gpu = Gpu::open(&Options { selection, checked: true, floor: true, schedule: None }).expect("a device without a device");
+    Program::new(&Weights::new(&gpu, Arc::new(weights(graph)), Precision::AsStored), graph, &[output])
+}
+
 /// An operation without a kernel is an error of the plan, not a wrong number.
 #[test]
 fn what_no_kernel_computes_is_an_error() {
-    let selection = Selection::Noop(Box::default());
-    let gpu = Gpu::open(&Options { selection, checked: true, floor: true, schedule: None }).expect("a device without a device");
     let mut g = Graph::new();
     let x = g.input("x", [2, 3]);
     g.enter("layer");
-    let y = g.sum(x).unwrap();
-    let weights = Weights::new(&gpu, Arc::new(weights(&g)), Precision::AsStored);
-    let error = Program::new(&weights, &g, &[y]).err().expect("an error");
-    assert!(matches!(&error, Error::NoKernel { operation: "sum_to", layer } if layer == "layer"), "{error}");
+    let y = g.apply(HostOnly, &[x]).unwrap();
+    let error = lowered(&g, y).err().expect("an error");
+    assert!(matches!(&error, Error::NoKernel { operation: "host_only", layer } if layer == "layer"), "{error}");
+}
+
+/// Kernels that want a file's weight rearranged would misread a tensor that is none.
+#[test]
+fn a_computed_weight_is_refused() {
+    let mut g = Graph::new();
+    let (x, image) = (g.input("x", [90, 80]), g.input("image", [1, 4, 4, 80]));
+    g.enter("layer");
+    let w = g.input("w", [80, 80, 1, 1]);
+    let doubled = g.scale(w, 2.0).unwrap();
+    for weight in [w, doubled] {
+        let flat = g.reshape(weight, [80, 80]).unwrap();
+        let y = [g.linear(x, flat), g.linear_transposed(x, flat), g.conv2d(image, weight, 1)].map(Result::unwrap);
+        for y in y {
+            let error = lowered(&g, y).err().expect("an error");
+            assert!(matches!(&error, Error::NotAParameter { layer, .. } if layer == "layer"), "{error}");
+        }
+    }
 }

@@ -44,7 +44,7 @@ fn a_step_of_tuning_is_little_more_than_two_passes() {
     let config = UNetConfig::from_json(&config, Path::new("config.json")).unwrap();
     let ranks = attention_layers(&config).into_iter().map(|layer| (layer, 4)).collect();
     let mut graph = Graph::new();
-    let (output, mut wanted) = build(&mut graph, &config, vec![LowRank { name: "lora".into(), scale: 1.0, ranks }]);
+    let (output, mut wanted) = build(&mut graph, &config, vec![LowRank::new("lora", ranks)]);
     let low_rank = |&t: &Tensor| matches!(&graph.node(t).origin, Origin::Parameter { name } if name.starts_with("lora."));
     wanted.extend(graph.tensors().filter(low_rank));
     // 16 transformers with two attentions of four layers, two matrices each; 16 texts.

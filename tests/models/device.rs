@@ -3,7 +3,7 @@
 
 use super::autoencoder::{AUTOENCODERS, check_vae};
 use super::engine::Engine;
-use super::low_rank::check_low_rank;
+use super::low_rank::{UPDATED_UNETS, check_low_rank, check_updated_text, check_updated_unet};
 use super::towers::{TEXT_TOWERS, VISION_TOWERS, check_text, check_vision};
 use super::unet::{UNETS, check_controls, check_layer_wise, check_unet};
 
@@ -24,7 +24,17 @@ fn unets_on_a_device() {
 fn unets_with_additions_on_a_device() {
     check_controls(Engine::F32);
     check_layer_wise(Engine::F32);
+}
+
+#[test]
+fn low_rank_updates_on_a_device() {
     check_low_rank(Engine::F32);
+    for name in UPDATED_UNETS {
+        check_updated_unet(name, Engine::F32);
+    }
+    for engine in [Engine::F32, Engine::STAGED] {
+        check_updated_text(engine);
+    }
 }
 
 #[test]

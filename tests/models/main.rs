@@ -1,6 +1,8 @@
 //! The models against diffusers' and transformers' outputs, by plain-Rust evaluation and on a device.
 
 mod autoencoder;
+mod concepts;
+mod controls;
 mod device;
 #[path = "../common/engine.rs"]
 mod engine;

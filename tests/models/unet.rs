@@ -13,15 +13,15 @@ use super::reference::{Case, hashed_input};
 type Inputs = Vec<(String, Array)>;
 
 /// A UNet case's graph inputs, with hashed values.
-struct UNetCase {
-    case: Case,
-    config: UNetConfig,
+pub struct UNetCase {
+    pub case: Case,
+    pub config: UNetConfig,
     shape: [usize; 4],
     tokens: usize,
 }
 
 impl UNetCase {
-    fn open(name: &str) -> UNetCase {
+    pub fn open(name: &str) -> UNetCase {
         let case = Case::open(name);
         let config = UNetConfig::from_json(case.config(), Path::new(name)).unwrap();
         let shape = [case.input("batch"), case.input("height"), case.input("width"), config.in_channels];
@@ -30,7 +30,7 @@ impl UNetCase {
     }
 
     /// Declares everything but the prompt.
-    fn inputs<'a>(&self, graph: &mut Graph, values: &mut Inputs, prompt: Encodings<'a>) -> UNetInputs<'a> {
+    pub fn inputs<'a>(&self, graph: &mut Graph, values: &mut Inputs, prompt: Encodings<'a>) -> UNetInputs<'a> {
         let batch = self.shape[0];
         let mut declare = |name: &str, shape: &[usize], value: Array| {
             values.push((name.to_string(), value));
@@ -52,7 +52,7 @@ impl UNetCase {
         UNetInputs { sample, time, prompt, guidance, class, residuals: Residuals::default() }
     }
 
-    fn text(&self, graph: &mut Graph, values: &mut Inputs, name: &str) -> Tensor {
+    pub fn text(&self, graph: &mut Graph, values: &mut Inputs, name: &str) -> Tensor {
         let shape = [self.shape[0], self.tokens, self.config.cross_attention_dim];
         declare(graph, values, name, &shape)
     }

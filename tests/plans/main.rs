@@ -13,12 +13,16 @@ mod published;
 #[allow(dead_code, reason = "only the configurations of the cases are wanted here")]
 mod reference;
 mod shaders;
+#[path = "../common/weightless.rs"]
+mod weightless;
 
 use std::sync::LazyLock;
 
 use dry::Lowered;
+use mixofshow::concept::tuning::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
 use mixofshow::gpu::{Command, Params, Schedule, Value};
-use published::Built;
+use mixofshow::graph::StoredAs;
+use published::{Built, backward};
 
 /// The models of the fixtures, the one that ships, and the published ones, at several sizes.
 fn graphs() -> Vec<Built> {
@@ -65,9 +69,57 @@ fn graphs() -> Vec<Built> {
         all.push(published::controlled_unet(&case.name, case.config(), 2, 16, 16));
         all.push(published::sampling_step(&case.name, case.config(), 16, 16));
     }
+    all.extend([(320, 320, 4), (36, 20, 6), (5, 7, 3)].map(|(into, out, rank)| published::low_rank_layer(into, out, rank)));
+    for case in ["unet_sd1", "unet_sd2", "unet_odd", "tiny_unet"].map(reference::Case::open) {
+        for [height, width] in [[16, 16], [9, 13]] {
+            all.push(backward(published::unet(&case.name, case.config(), 2, height, width, false), &["text", "sample"]));
+        }
+    }
+    for case in ["vae_sd1", "vae_odd", "tiny_vae"].map(reference::Case::open) {
+        all.push(backward(published::encoder(&case.name, case.config(), 24, 40), &["pixels"]));
+    }
+    for case in ["text_quick_gelu", "text_gelu", "tiny_text"].map(reference::Case::open) {
+        all.push(published::words(&case.name, case.config(), 2));
+    }
+    for (name, config) in [("Stable Diffusion 1.5", published::unet_1()), ("Stable Diffusion 2.1", published::unet_2())] {
+        all.push(backward(published::unet(name, &config, 1, 64, 64, false), &["text", "sample"]));
+    }
+    all.push(published::words("text 1.5", &published::text_1(), 2));
+    all.push(backward(published::encoder("autoencoder", &published::autoencoder(), 256, 256), &["pixels"]));
+    let steered = reference::Case::open("controls");
+    all.push(published::regional_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
+    all.push(published::regional_unet("controls", steered.config(), 2, 12, 20));
+    for name in ["full", "light"] {
+        let mut config = steered.json[name].clone();
+        config["_class_name"] = "T2IAdapter".into();
+        all.push(published::adapter(name, &config, 96, 160));
+    }
+    all.push(published::control_net("ControlNet", &steered.json["control"], 2, 12, 20));
     all.push(published::controlled_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
     all.push(published::sampling_step("Stable Diffusion 1.5", &published::unet_1(), 64, 64));
+    let [unet, text] = ["tiny_unet", "tiny_text"].map(reference::Case::open);
+    for full_identity in [false, true] {
+        let attention_loss = Some(AttentionLoss { weight: 0.01, full_identity });
+        let config = StepConfig { attention_loss, batch: 2, size: [16, 12], accumulate: 2, ..StepConfig::default() };
+        all.push(tuning_step("tiny", unet.config(), text.config(), &config));
+        let method = if full_identity { Method::Lora } else { Method::PPlus };
+        let (text_layers, unet_layers) = (TextLayers::EncoderLayer, UNetLayers::Transformer);
+        let config = StepConfig { method, text_layers, unet_layers, checkpointing: true, ..config };
+        all.push(tuning_step("tiny", unet.config(), text.config(), &config));
+    }
+    let attention_loss = Some(AttentionLoss { weight: 0.01, full_identity: false });
+    let config = StepConfig { attention_loss, checkpointing: true, ..StepConfig::default() };
+    all.push(tuning_step("Stable Diffusion 1.5", &published::unet_1(), &published::text_1(), &config));
     all
+}
+
+/// A step of tuning.
+fn tuning_step(name: &str, unet: &serde_json::Value, text: &serde_json::Value, config: &StepConfig) -> Built {
+    let models = weightless::models(unet, text, StoredAs::F32);
+    let step = Step::on_host(&models, config).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (graph, report) = step.graph();
+    let what = if config.checkpointing { "tuned, computed again" } else { "tuned" };
+    Built { name: format!("{name} {:?} {what}", config.method), graph: graph.clone(), outputs: vec![report] }
 }
 
 /// A graph with the commands that one kind of device gets for it.

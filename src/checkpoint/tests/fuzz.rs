@@ -156,7 +156,7 @@ fn names_of_any_kind_never_panic() {
                 all.push((name, counting(DType::F16, &shape)));
             }
         }
-        walk(crate::checkpoint::write::to_bytes(&all));
+        walk(super::to_bytes(&all));
     }
 }
 

@@ -5,7 +5,7 @@ use crate::checkpoint::{Dialect, Form, TensorFile};
 
 fn describe(entries: &[(&str, &[usize])]) -> Report {
     let all: Owned = entries.iter().map(|(n, s)| (n.to_string(), counting(DType::F16, s))).collect();
-    describe_file(&TensorFile::from_bytes(Path::new("f"), crate::checkpoint::write::to_bytes(&all)).unwrap())
+    describe_file(&TensorFile::from_bytes(Path::new("f"), super::to_bytes(&all)).unwrap())
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn alphas_forms_and_words_are_reported() {
         ("lora_unet_b.lokr_w2_a".into(), counting(DType::F16, &[8, 3])),
         ("lora_unet_b.lokr_w2_b".into(), counting(DType::F16, &[3, 8])),
     ];
-    let file = TensorFile::from_bytes(Path::new("f"), crate::checkpoint::write::to_bytes(&all)).unwrap();
+    let file = TensorFile::from_bytes(Path::new("f"), super::to_bytes(&all)).unwrap();
     let lora = describe_file(&file).lora.unwrap();
     assert_eq!(lora.forms.into_iter().collect::<Vec<_>>(), [Form::Loha, Form::Lokr]);
     assert_eq!(lora.ranks, BTreeMap::from([(3, 1), (6, 1)]));

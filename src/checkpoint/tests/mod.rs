@@ -1,8 +1,10 @@
 //! Tests of whole models and of broken files, against fixtures that diffusers and transformers wrote.
 mod broken;
+mod controls;
 mod dialects;
 mod fuzz;
 mod inspecting;
+mod pickles;
 
 use super::{DType, TensorView, write};
 use std::collections::BTreeMap;
@@ -45,6 +47,10 @@ fn tensors(path: &Path) -> Owned {
 
 fn save(path: &Path, tensors: &Owned) {
     write(path, tensors, &BTreeMap::new()).unwrap();
+}
+
+fn to_bytes(tensors: &[(String, TensorView<'_>)]) -> Vec<u8> {
+    super::to_bytes(Path::new("memory"), tensors, &BTreeMap::new()).unwrap()
 }
 
 /// A file's bytes from a header text and a number of data bytes.

@@ -1,10 +1,13 @@
 //! `mos bench`: how fast this machine runs kernels and models.
 
+mod concepts;
 mod kernels;
 mod models;
 mod peak;
+mod regions;
+mod step;
+mod updates;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -28,10 +31,15 @@ enum What {
     Kernels(kernels::Options),
     /// Time a pass of the UNet
     Unet(models::Options),
+    /// Time a step of sampling without regions, with three side by side, and with eight that overlap
+    Regions(regions::Options),
     /// Time decoding latents to a picture
     Vae(models::Options),
     /// Time encoding a prompt
     Text(models::Options),
+    Concepts(Box<concepts::Options>),
+    /// Time a step of tuning, against a forward pass of the same networks
+    Step(step::Options),
 }
 
 /// Which clock rates are taken from.
@@ -124,11 +132,13 @@ fn fastest(program: &Program, repeat: usize, clock: Clock) -> Result<f64> {
 }
 
 pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
-    let gpu: Arc<Gpu> = global.open()?;
     match &bench.what {
-        What::Kernels(options) => kernels::run(options, &gpu, terminal),
-        What::Unet(options) => models::run(models::Part::Unet, options, &gpu, terminal),
-        What::Vae(options) => models::run(models::Part::Vae, options, &gpu, terminal),
-        What::Text(options) => models::run(models::Part::Text, options, &gpu, terminal),
+        What::Kernels(options) => kernels::run(options, &global.open()?, terminal),
+        What::Unet(options) => models::run(models::Part::Unet, options, &global.open()?, terminal),
+        What::Regions(options) => regions::run(options, &global.open()?, terminal),
+        What::Vae(options) => models::run(models::Part::Vae, options, &global.open()?, terminal),
+        What::Concepts(options) => concepts::run(options, global, terminal),
+        What::Text(options) => models::run(models::Part::Text, options, &global.open()?, terminal),
+        What::Step(options) => step::run(options, &global.open()?, terminal),
     }
 }

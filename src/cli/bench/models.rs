@@ -8,12 +8,12 @@ use serde_json::json;
 
 use crate::cli::Failure;
 
-use super::{Clock, Result, Row, Terminal, fastest, peak, table};
+use super::{Clock, Result, Row, Terminal, fastest, peak, table, updates};
 use mixofshow::gpu::Gpu;
 use mixofshow::graph::{Array, Graph, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
-use mixofshow::nn::{Encodings, Layers};
+use mixofshow::nn::{Encodings, Layers, LowRank};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -41,6 +41,11 @@ pub struct Options {
     /// Weights in f32 instead of f16
     #[arg(long)]
     f32: bool,
+    #[command(flatten)]
+    updates: updates::Options,
+    /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers (of rank 4 unless told)
+    #[arg(long)]
+    backward: bool,
     /// Profile the first pass, in which drivers compile kernels, instead of a later one
     #[arg(long)]
     cold: bool,
@@ -49,7 +54,22 @@ pub struct Options {
     json: bool,
 }
 
-fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tensor)> {
+/// Appends the gradients that tuning wants of `output`: those of the updates and of the text.
+fn differentiate(graph: &mut Graph, output: Tensor) -> Result<Vec<Tensor>> {
+    let is_wanted = |t: &Tensor| match &graph.node(*t).origin {
+        Origin::Input { name } => name == "text" || updates::is_matrix(name),
+        _ => false,
+    };
+    let wanted: Vec<Tensor> = graph.tensors().filter(is_wanted).collect();
+    let shape = graph.shape(output).clone();
+    let (target, weights) = (graph.input("target", shape.clone()), graph.input("weights", shape));
+    let loss = graph.weighted_squared_error(output, target, weights)?;
+    let mut asked = graph.gradients(loss, &wanted)?;
+    asked.push(loss);
+    Ok(asked)
+}
+
+fn build(part: Part, preset: &Preset, options: &Options, mut low_rank: Vec<LowRank>) -> Result<(Graph, Tensor)> {
     let mut graph = Graph::new();
     let latent = options.size / preset.vae.downscale();
     let output = match part {
@@ -66,7 +86,8 @@ fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tenso
                 class: None,
                 residuals: Default::default(),
             };
-            unet::unet(&mut Layers::new(&mut graph), config, &inputs)?.sample
+            options.updates.mask(&mut low_rank, &mut graph, latent);
+            unet::unet(&mut Layers::with_low_rank(&mut graph, low_rank), config, &inputs)?.sample
         }
         Part::Vae => {
             let latents = graph.input("latents", [options.batch, latent, latent, preset.vae.latent_channels]);
@@ -74,7 +95,7 @@ fn build(part: Part, preset: &Preset, options: &Options) -> Result<(Graph, Tenso
         }
         Part::Text => {
             let ids = graph.input_ids("ids", [options.batch, preset.text.max_position_embeddings]);
-            clip_text::clip_text(&mut Layers::new(&mut graph), &preset.text, ids, 0)?
+            clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, low_rank), &preset.text, ids, 0)?
         }
     };
     Ok((graph, output))
@@ -84,17 +105,28 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let preset =
         preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
-    let (graph, output) = build(part, &preset, options)?;
+    let (mut graph, output) = build(part, &preset, options, Vec::new())?;
+    let mut outputs = vec![output];
+    if options.backward && part != Part::Unet {
+        return Err(Failure::Usage("--backward is for the UNet".into()));
+    }
+    let low_rank = options.updates.sets(&graph, options.backward);
+    if !low_rank.is_empty() {
+        let (with_updates, output) = build(part, &preset, options, low_rank)?;
+        graph = with_updates;
+        outputs = if options.backward { differentiate(&mut graph, output)? } else { vec![output] };
+    }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
-    let plan = Plan::new(&graph, &[output], &Program::traits(gpu));
+    let plan = Plan::new(&graph, &outputs, &Program::traits(gpu));
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;
     for node in graph.nodes() {
         if let Origin::Input { name } = &node.origin
             && node.element == mixofshow::graph::Element::F32
         {
-            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7).collect();
+            let scale = if updates::is_matrix(name) { 0.02 } else { 1.7 };
+            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * scale).collect();
             program.write(name, &Array::f32(node.shape.clone(), values))?;
         }
     }

@@ -8,7 +8,10 @@ use mixofshow::diffusion::sampler::SamplerKind;
 use mixofshow::graph::Precision;
 use mixofshow::text::prompt::Syntax;
 
-use crate::cli::units;
+use super::concepts::ConceptArguments;
+use super::placing::Placing;
+use super::steering::Steering;
+use crate::cli::{Failure, units};
 
 const SAMPLING: &str = "Sampling";
 const IMAGE: &str = "Starting from a picture";
@@ -25,9 +28,13 @@ Examples:
   The very same picture again, then with another prompt:
     mos generate --like cat.png -o again.png
     mos generate --like cat.png -p \"a blue cat in the snow\" -o blue.png
+  With a concept of your own, its LoRA a little weaker, and a plain LoRA:
+    mos generate -p \"a <zorp1> <zorp2> on the beach\" --concept zorp.safetensors:0.8 --lora ink.safetensors -o zorp.png
   Image to image, and painting only where a mask is white:
     mos generate -p \"an oil painting\" --init-image photo.jpg --strength 0.6 -o painting.png
     mos generate -p \"a hat\" --init-image photo.jpg --mask where.png -o hat.png
+  Two in one picture, each in its half:
+    mos generate -p \"two in the snow\" --region \"0,0,0.5,1: a red cat\" --region \"0.5,0,1,1: a blue dog\" -o two.png
 
 Every PNG carries its settings: for --like, and as text that web UIs read.";
 
@@ -40,7 +47,7 @@ Every PNG carries its settings: for --like, and as text that web UIs read.";
 pub struct Arguments {
     /// What the picture shows; (word:1.2) weighs a word
     #[arg(short, long, value_name = "TEXT")]
-    #[arg(required_unless_present = "like", help_heading = "Picture")]
+    #[arg(required_unless_present_any = ["like", "layout"], help_heading = "Picture")]
     prompt: Option<String>,
     /// What it should not show
     #[arg(short, long, value_name = "TEXT", visible_alias = "negative-prompt", help_heading = "Picture")]
@@ -58,6 +65,13 @@ pub struct Arguments {
     /// How many pictures, with seeds that follow each other [default: 1]
     #[arg(short, long, value_name = "COUNT", help_heading = "Picture")]
     batch: Option<usize>,
+
+    #[command(flatten)]
+    pub concepts: ConceptArguments,
+    #[command(flatten)]
+    pub placing: Placing,
+    #[command(flatten)]
+    pub steering: Steering,
 
     /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced
     ///
@@ -146,11 +160,23 @@ pub struct Arguments {
 
 impl Arguments {
     /// Replaces what a recipe says by what was given. A seed that nobody has named is drawn.
-    pub fn apply(&self, recipe: &mut Recipe) {
+    ///
+    /// # Errors
+    /// Regions that cannot be read; no prompt at all.
+    pub fn apply(&self, recipe: &mut Recipe) -> crate::cli::Result<()> {
+        self.placing.apply(recipe)?;
         let request = &mut recipe.request;
         fn set<T: Clone>(field: &mut T, given: &Option<T>) {
             if let Some(given) = given {
                 *field = given.clone();
+            }
+        }
+        if let Some(layout) = &self.placing.layout {
+            set(&mut request.prompt, &request.regions.prompt.clone());
+            set(&mut request.negative_prompt, &request.regions.negative.clone());
+            if self.prompt.is_none() && self.like.is_none() && request.regions.prompt.is_none() {
+                let text = format!("{} says no `prompt` for the whole picture: --prompt does", layout.display());
+                return Err(Failure::Usage(text));
             }
         }
         set(&mut request.prompt, &self.prompt);
@@ -179,6 +205,7 @@ impl Arguments {
             None if self.like.is_none() => request.seed = random_seed(),
             None => {}
         }
+        Ok(())
     }
 
     /// Whether `--strength` was given.

@@ -99,6 +99,11 @@ impl Posterior {
         self.mean.iter().map(|v| (v - shift) * config.scaling_factor).collect()
     }
 
+    /// The standard deviation, on the same scale.
+    pub fn deviation(&self, config: &VaeConfig) -> Vec<f32> {
+        self.deviation.iter().map(|v| v * config.scaling_factor).collect()
+    }
+
     /// One sample for every picture of the batch, scaled as a UNet sees latents: `[batch, height, width, channels]`.
     pub fn sample(&self, config: &VaeConfig, noise: &mut Noise) -> Vec<f32> {
         let shift = config.shift_factor.unwrap_or(0.0);

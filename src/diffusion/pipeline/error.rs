@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::diffusion::config::ScheduleError;
 use crate::models::config::ConfigError;
-use crate::{checkpoint, gpu, graph, picture, text};
+use crate::{checkpoint, concept, gpu, graph, picture, region, text};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,7 +31,11 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
+    Concept(#[from] concept::Error),
+    #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Region(#[from] region::Error),
     #[error(transparent)]
     Text(#[from] text::Error),
     #[error(transparent)]

@@ -10,8 +10,8 @@ use super::encode::Posterior;
 use super::error::Result;
 use super::noise::Noise;
 use super::plans::Job;
-use super::sample::{Kept, SampleShape, Sampling};
-use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request};
+use super::sample::{Course, Kept, SampleShape, Sampling};
+use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request, text};
 
 /// Times stages and passes on how far they are.
 struct Watch<'a> {
@@ -48,9 +48,13 @@ impl Pipeline {
         let mut job = self.job(request)?;
         let plans = self.plans(request, &mut job)?;
         let mut watch = Watch { progress, stages: Vec::new() };
-        let context = watch.stage("text", |progress| {
-            progress(0, 1);
-            plans.text.encode(&self.text, &plans.prompts)
+        let contexts = watch.stage("text", |progress| {
+            let mut encoded = Vec::with_capacity(plans.wordings.len());
+            for (done, wording) in plans.wordings.iter().enumerate() {
+                progress(done, plans.wordings.len());
+                encoded.push(wording.plan.encode(&self.text, &wording.prompts, plans.adaptation.rows())?);
+            }
+            Ok(text::one_after_another(&encoded))
         })?;
         let posterior = match (&job.image, &plans.encoder) {
             (Some(image), Some(encoder)) => Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?),
@@ -62,17 +66,20 @@ impl Pipeline {
             let seed = request.seed.wrapping_add(first as u64);
             let mut noise = Noise::new(request.rng, seed, shape.batch, [shape.height, shape.width, self.latent_channels()]);
             let start = self.start(request, &job, posterior.as_ref(), &mut noise, first)?;
-            let sampling = watch.stage("prepare", |progress| {
+            let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1);
                 let sampling = self.sampling(shape)?;
-                sampling.set_prompt(&self.unet, &context)?;
+                sampling.set_prompt(&self.unet, &contexts, &plans.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
-                Ok(sampling)
+                let controls = plans.steering.prepare(&sampling.shape, &sampling.program, &contexts)?;
+                Ok((sampling, controls))
             })?;
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
                 let mut progress = |step, _| progress(done + step * pictures, request.batch * job.plan.steps.len());
-                sampling.run(&self.unet.config, &job.plan, &start.latents, &mut noise, start.kept.as_ref(), &mut progress)
+                let (plan, latents, phases) = (&job.plan, &start.latents[..], &plans.phases[..]);
+                let course = Course { plan, latents, kept: start.kept.as_ref(), phases };
+                sampling.run(&self.unet.config, &course, &mut noise, &mut controls, &mut progress)
             })?;
             latents.extend_from_slice(sampled.values());
             self.sampling = Some(sampling);
@@ -135,7 +142,7 @@ impl Pipeline {
     /// The program for `shape`: the last one if it is of that shape.
     fn sampling(&mut self, shape: SampleShape) -> Result<Sampling> {
         match self.sampling.take() {
-            Some(sampling) if sampling.shape == shape => return Ok(sampling),
+            Some(sampling) if sampling.shape == shape => return Ok(Sampling { shape, ..sampling }),
             // Before the next one takes memory.
             other => drop(other),
         }

@@ -4,12 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, TokenizerFiles};
+use crate::concept::binding::fused_words;
 use crate::diffusion::config::SchedulerConfig;
 use crate::gpu::Gpu;
 use crate::graph::Precision;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::text::Tokenizer;
 
+use super::adaptation::Updates;
 use super::error::Result;
 use super::network::Network;
 use super::sample::SampleShape;
@@ -34,6 +36,7 @@ impl Pipeline {
             text: Network::new(gpu, text, text_config, precision),
             tokenizer: tokenizer(&checkpoint.tokenizer)?,
             scheduler,
+            fused: fused_words(checkpoint)?,
             notes: checkpoint.notes.iter().cloned().chain(notes).collect(),
             sampling: None,
             decoder: None,
@@ -63,12 +66,13 @@ impl Pipeline {
             return Err(self.vae.unsupported(format!("an autoencoder from {into} to {out} channels; pictures have 3")));
         }
         let length = self.tokenizer.max_length();
-        self.text.weight_bytes(&text::plan_tower(&self.text, 1, length, 0)?)?;
+        self.text.weight_bytes(&text::plan_tower(&self.text, &Updates::default(), 1, length, 0)?)?;
         // Small, but with every layer; weights do not depend on the size of a picture.
         let size = 1 << self.unet.config.down.len().min(8);
         let shape = SampleShape { height: size, width: size, tokens: length, ..SampleShape::default() };
         self.unet.weight_bytes(&sample::plan(&self.unet, &shape)?)?;
-        self.unet.weight_bytes(&sample::plan_prompt(&self.unet, 1, length)?)?;
+        let updates = Updates::default();
+        self.unet.weight_bytes(&sample::keys_values(&self.unet, &self.unet.config, &updates, &shape, 1)?)?;
         self.vae.weight_bytes(&decode::plan(&self.vae, [2, 2])?)?;
         Ok(())
     }

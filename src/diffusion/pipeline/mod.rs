@@ -7,7 +7,10 @@
 //!
 //! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the same seed and settings.
 
+mod acting;
+mod adaptation;
 mod bands;
+mod controls;
 mod decode;
 mod encode;
 mod error;
@@ -16,12 +19,14 @@ mod load;
 mod network;
 mod noise;
 mod plans;
+mod regions;
 mod request;
 mod sample;
 mod text;
 
 use std::sync::Arc;
 
+use crate::concept::binding::FusedWord;
 use crate::diffusion::config::SchedulerConfig;
 use crate::diffusion::sampler::SamplerKind;
 use crate::gpu::Gpu;
@@ -30,6 +35,7 @@ use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::picture::Picture;
 use crate::text::Tokenizer;
 
+pub use controls::Control;
 pub use error::{Error, Result};
 pub use request::{Generated, PlannedMemory, Progress, Request};
 
@@ -50,6 +56,8 @@ pub struct Pipeline {
     text: Network<ClipTextConfig>,
     tokenizer: Tokenizer,
     scheduler: SchedulerConfig,
+    /// Words of a fused model.
+    fused: Vec<FusedWord>,
     notes: Vec<String>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,
@@ -102,6 +110,19 @@ impl Pipeline {
         let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
         let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
         Ok(Array::f32([1, size[0], size[1], self.latent_channels()], posterior.mean(&self.vae.config)))
+    }
+
+    /// The distribution of a picture's latents, scaled as a UNet sees them: their mean and their standard deviation, each
+    /// `[1, height, width, channels]`. `tile` is as in [`Request::tile`].
+    ///
+    /// # Errors
+    /// As those of [`Pipeline::encode`].
+    pub fn latents_of(&mut self, picture: &Picture, tile: Option<usize>) -> Result<(Array, Array)> {
+        let size = self.latent_size(picture.width() as usize, picture.height() as usize)?;
+        let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
+        let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
+        let shaped = |values| Array::f32([1, size[0], size[1], self.latent_channels()], values);
+        Ok((shaped(posterior.mean(&self.vae.config)), shaped(posterior.deviation(&self.vae.config))))
     }
 
     /// Decodes latents `[batch, height, width, channels]`, as [`Generated::latents`] has them.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::checkpoint::Component;
+use crate::concept::source::WithUpdates;
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Origin, Plan, Precision, Program, Tensor, Traits, Weights};
 use crate::models::source::ComponentSource;
@@ -13,13 +14,16 @@ use super::error::{Error, Result};
 pub(super) struct Network<C> {
     pub config: C,
     pub weights: Weights,
+    /// What `weights` reads: the model, and the low-rank updates in use.
+    pub updates: Arc<WithUpdates>,
     path: PathBuf,
 }
 
 impl<C> Network<C> {
     pub fn new(gpu: &Arc<Gpu>, component: &Component, config: C, precision: Precision) -> Self {
-        let source = Arc::new(ComponentSource(component.clone()));
-        Network { config, weights: Weights::new(gpu, source, precision), path: component.path().to_path_buf() }
+        let updates = Arc::new(WithUpdates::new(Arc::new(ComponentSource(component.clone()))));
+        let weights = Weights::new(gpu, updates.clone(), precision);
+        Network { config, weights, updates, path: component.path().to_path_buf() }
     }
 
     /// Names this network's files in an error.

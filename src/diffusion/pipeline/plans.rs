@@ -4,10 +4,13 @@ use crate::diffusion::sampler::{self, PlanOptions, SamplerKind};
 use crate::picture::Picture;
 use crate::text::prompt::EncodedPrompt;
 
+use super::adaptation::{Adaptation, Mask};
+use super::controls::Steering;
 use super::decode::Decoder;
 use super::encode::Encoder;
 use super::error::{Result, option};
 use super::network::Planned;
+use super::regions::{Phase, Regional};
 use super::sample::{self, SampleShape};
 use super::text::{self, TextPlan};
 use super::{Pipeline, PlannedMemory, Request};
@@ -28,16 +31,36 @@ pub(super) struct Job {
     pub warnings: Vec<String>,
 }
 
+/// A prompt with its negative, tokenized.
+pub(super) struct Wording {
+    /// The negative prompt, where there is guidance, and the prompt; each as all cross-attentions read it, or as each of them does.
+    pub prompts: Vec<Vec<EncodedPrompt>>,
+    pub plan: TextPlan,
+}
+
 /// What will run.
 pub(super) struct Plans {
-    /// The negative prompt, where there is guidance, and the prompt.
-    pub prompts: Vec<EncodedPrompt>,
-    pub text: TextPlan,
+    /// The picture's prompt, or those of its context and regions.
+    pub wordings: Vec<Wording>,
+    /// What the concepts change.
+    pub adaptation: Adaptation,
+    /// What holds where from which step on; empty without regions.
+    pub phases: Vec<Phase>,
+    /// Where updates act on the prompts' tokens.
+    pub rows: Vec<Mask>,
+    pub steering: Steering,
     pub encoder: Option<Encoder>,
     /// Of as many pictures as are sampled at once.
     pub shape: SampleShape,
     pub decoder: Decoder,
     pub memory: PlannedMemory,
+}
+
+/// The negative prompt and the prompt of number `number`: the context's, then the regions'.
+fn prompts_of(request: &Request, number: usize) -> [&str; 2] {
+    let region = number.checked_sub(1).and_then(|index| request.regions.regions.get(index));
+    let negative = region.and_then(|region| region.negative.as_deref()).unwrap_or(&request.negative_prompt);
+    [negative, region.map_or(&request.prompt, |region| &region.prompt)]
 }
 
 impl Pipeline {
@@ -50,56 +73,75 @@ impl Pipeline {
         Ok(self.plans(request, &mut job)?.memory)
     }
 
-    /// What the user should know before the work starts: [`Generated::warnings`](super::Generated::warnings), without running it.
-    ///
-    /// # Errors
-    /// Options out of range, named; prompts that cannot be read.
-    pub fn warnings(&self, request: &Request) -> Result<Vec<String>> {
-        let mut job = self.job(request)?;
-        self.prompts(request, &mut job.warnings)?;
-        Ok(job.warnings)
-    }
-
-    /// Models that are told the scale that they were distilled with take no guidance besides.
-    fn guided(&self, request: &Request) -> bool {
-        request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none()
-    }
-
-    /// The prompts that take part, the negative one before the other.
-    fn prompts(&self, request: &Request, warnings: &mut Vec<String>) -> Result<Vec<EncodedPrompt>> {
-        let both = [request.negative_prompt.as_str(), request.prompt.as_str()];
-        let wanted = if self.guided(request) { &both[..] } else { &both[1..] };
-        text::tokenize(&self.tokenizer, wanted, &request.prompt_options, warnings)
-    }
-
     pub(super) fn plans(&self, request: &Request, job: &mut Job) -> Result<Plans> {
-        let guided = self.guided(request);
-        let prompts = self.prompts(request, &mut job.warnings)?;
-        let text = TextPlan::new(&self.text, &prompts, request.clip_skip)?;
-        let tokens = prompts.first().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length();
+        // Models that are told the scale that they were distilled with take no guidance besides.
+        let guided = request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none();
+        let adaptation = Adaptation::of(self, request)?;
+        let tokenizer = adaptation.tokenizer(self);
+        let regional = Regional::of(request, job, &self.unet.config)?;
+        let numbers = regional.as_ref().map_or(&[0][..], |regional| &regional.prompts);
+        let mut wordings = Vec::with_capacity(numbers.len());
+        for &number in numbers {
+            let both = prompts_of(request, number);
+            let wanted = if guided { &both[..] } else { &both[1..] };
+            let mut warnings = Vec::new();
+            let written =
+                wanted.iter().map(|prompt| adaptation.prompt(self, prompt, &mut warnings)).collect::<Result<Vec<_>>>()?;
+            let prompts = text::tokenize(tokenizer, &written, &request.prompt_options, &mut warnings)?;
+            let prompts: Vec<_> = prompts.into_iter().map(|prompt| adaptation.copies(prompt)).collect();
+            let named =
+                |warning| if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
+            job.warnings.extend(warnings.into_iter().map(named));
+            let plan = TextPlan::new(&self.text, &adaptation.text.on(&[number]), &prompts, request.clip_skip)?;
+            wordings.push(Wording { prompts, plan });
+        }
+        let length = |wording: &Wording| {
+            wording.prompts.iter().flatten().next().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length()
+        };
+        let lengths: Vec<usize> = wordings.iter().map(length).collect();
+        let tokens = lengths.iter().sum();
+        let updates = adaptation.unet.on(numbers);
+        let rows = updates.token_masks(numbers, &lengths);
+        let numbers = numbers.to_vec();
+        let regional = regional.filter(|regional| !regional.is_plain());
+        let steering = Steering::of(self, request, job)?;
+        let (features, control_nets) = steering.needs();
         let shape = SampleShape {
             batch: request.batch,
             height: job.size[0],
             width: job.size[1],
             tokens,
+            prompts: wordings.len(),
+            isolate: regional.as_ref().is_some_and(|regional| regional.isolate),
+            features,
+            control_nets,
             guidance: guided.then_some(request.guidance),
             slots: sample::used_slots(&job.plan).len(),
             masked: request.mask.is_some(),
+            updates,
         };
+        let encodings = wordings.iter().flat_map(|wording| &wording.prompts).map(Vec::len).max().unwrap_or(1);
         let (shape, step) = self.largest_batch(shape)?;
+        let (control_weights, control_bytes) = steering.bytes(&shape)?;
         let encoder = job.image.is_some().then(|| Encoder::plan(&self.gpu, &self.vae, job.size, request.tile)).transpose()?;
         let decoder = Decoder::plan(&self.gpu, &self.vae, job.size, request.tile)?;
+        let keys_values = sample::keys_values(&self.unet, &self.unet.config, &shape.updates, &shape, encodings)?;
+        let towers: Vec<_> = wordings.iter().flat_map(|wording| wording.plan.graphs()).collect();
+        let towers = (request.clip_skip == 0).then_some(&towers[..]);
+        adaptation.check_use(&numbers, towers, &[&step.graph, &keys_values.graph])?;
         let memory = PlannedMemory {
             weights: self.unet.weight_bytes(&step)?
-                + self.unet.weight_bytes(&sample::plan_prompt(&self.unet, shape.halves(), tokens)?)?
-                + text.weight_bytes(&self.text)?
+                + control_weights
+                + self.unet.weight_bytes(&keys_values)?
+                + wordings.first().map_or(Ok(0), |wording| wording.plan.weight_bytes(&self.text))?
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
-            sampling: step.bytes(),
+            sampling: step.bytes() + control_bytes,
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
-        Ok(Plans { prompts, text, encoder, shape, decoder, memory })
+        let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
+        Ok(Plans { wordings, adaptation, phases, rows, steering, encoder, shape, decoder, memory })
     }
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each other.

@@ -2,17 +2,27 @@
 
 use std::time::Duration;
 
+use crate::concept::Applied;
 use crate::diffusion::random::RngKind;
 use crate::diffusion::sampler::SamplerKind;
 use crate::graph::Array;
 use crate::picture::{Mask, Picture};
+use crate::region::Layout;
 use crate::text::prompt::PromptOptions;
+
+use super::Control;
 
 /// A picture, or a batch of them, to be made. The defaults are those of the command line.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub prompt: String,
     pub negative_prompt: String,
+    /// Prompts that hold in parts of the picture.
+    pub regions: Layout,
+    /// Networks that steer the picture, all at once.
+    pub controls: Vec<Control>,
+    /// Concepts and LoRAs in use: their words may stand in every prompt.
+    pub concepts: Vec<Applied>,
     /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -48,6 +58,9 @@ impl Default for Request {
         Request {
             prompt: String::new(),
             negative_prompt: String::new(),
+            regions: Layout::default(),
+            controls: Vec::new(),
+            concepts: Vec::new(),
             width: None,
             height: None,
             steps: 25,

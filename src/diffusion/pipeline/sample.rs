@@ -3,12 +3,15 @@
 use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
-use crate::models::unet::{self, Residuals, UNetInputs};
-use crate::nn::{Encodings, Layers, sinusoids};
+use crate::models::unet::{self, UNetInputs};
+use crate::nn::sinusoids;
 
+use super::adaptation::{Mask, Updates};
+use super::controls::{ControlInputs, Prepared};
 use super::error::Result;
 use super::network::{Network, Planned};
 use super::noise::Noise;
+use super::regions::{self, Phase};
 
 /// What a step's program is made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,19 +20,42 @@ pub(super) struct SampleShape {
     /// Of the latents.
     pub height: usize,
     pub width: usize,
-    /// Tokens of the prompt, all chunks together.
+    /// Tokens of all prompts, all chunks together.
     pub tokens: usize,
+    /// 1, or the prompts that share the picture by regions.
+    pub prompts: usize,
+    /// Self-attention is kept within regions.
+    pub isolate: bool,
+    /// T2I-Adapters' feature maps are added.
+    pub features: bool,
+    /// ControlNets whose residuals are added.
+    pub control_nets: usize,
     /// Classifier-free guidance: its scale, with both halves in one batch.
     pub guidance: Option<f32>,
     /// State slots that the sampler uses.
     pub slots: usize,
     /// After each step, what lies outside a mask is set to the original.
     pub masked: bool,
+    /// Low-rank updates of the UNet. Their strengths make no other program.
+    pub updates: Updates,
 }
 
 impl Default for SampleShape {
     fn default() -> Self {
-        SampleShape { batch: 1, height: 1, width: 1, tokens: 1, guidance: None, slots: 1, masked: false }
+        SampleShape {
+            batch: 1,
+            height: 1,
+            width: 1,
+            tokens: 1,
+            prompts: 1,
+            isolate: false,
+            features: false,
+            control_nets: 0,
+            guidance: None,
+            slots: 1,
+            masked: false,
+            updates: Updates::default(),
+        }
     }
 }
 
@@ -40,11 +66,19 @@ impl SampleShape {
     }
 }
 
-/// Plans the keys and values of `halves` encoded prompts for every cross-attention.
-pub(super) fn plan_prompt(network: &Network<UNetConfig>, halves: usize, tokens: usize) -> Result<Planned> {
-    network.plan(|config, graph| {
-        let context = graph.input("context", [halves, tokens, config.cross_attention_dim]);
-        let pairs = unet::keys_values(&mut Layers::new(graph), config, &[context])?;
+/// Plans the keys and values of encoded prompts for every cross-attention of a `network` that is built as `config` says: of one encoding,
+/// or of one for each of them.
+pub(super) fn keys_values<C>(
+    network: &Network<C>,
+    config: &UNetConfig,
+    updates: &Updates,
+    shape: &SampleShape,
+    encodings: usize,
+) -> Result<Planned> {
+    network.plan(|_, graph| {
+        let each = [shape.halves(), shape.tokens, config.cross_attention_dim];
+        let contexts: Vec<Tensor> = (0..encodings).map(|i| graph.input(format!("context.{i}"), each)).collect();
+        let pairs = unet::keys_values(&mut updates.layers(graph, &[shape.tokens]), config, &contexts)?;
         Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
     })
 }
@@ -55,7 +89,7 @@ pub(super) fn plan(network: &Network<UNetConfig>, shape: &SampleShape) -> Result
 }
 
 fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::graph::Result<Vec<Tensor>> {
-    let &SampleShape { batch, height, width, tokens, slots, .. } = shape;
+    let &SampleShape { batch, height, width, slots, .. } = shape;
     let (halves, latent) = (shape.halves(), [batch, height, width, config.in_channels]);
     let state = graph.input("state", [slots, batch, height, width, config.in_channels]);
     let sample = graph.slice(state, 0, 0, 1)?;
@@ -65,21 +99,19 @@ fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::
     if halves == 2 {
         x = graph.concat(&[x, x], 0)?;
     }
-    let attentions = unet::cross_attentions(config);
-    let mut pairs = Vec::with_capacity(attentions.len());
-    for (i, attention) in attentions.iter().enumerate() {
-        let shape = [halves, tokens, attention.channels];
-        pairs.push((graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape)));
-    }
+    let pairs = regions::pairs(graph, config, shape);
+    let sizes = regions::inputs(graph, config, shape);
+    let controls = ControlInputs::declare(graph, config, shape)?;
     let inputs = UNetInputs {
         sample: x,
         time: graph.input("time", [halves * batch, config.block_out_channels[0]]),
-        prompt: Encodings::KeysValues(&pairs),
+        prompt: regions::encodings(&pairs, &sizes, shape),
         guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [halves * batch, channels])),
         class: None,
-        residuals: Residuals::default(),
+        residuals: controls.residuals(),
     };
-    let mut output = unet::unet(&mut Layers::new(graph), config, &inputs)?.sample;
+    let places = regions::places(config, shape);
+    let mut output = unet::unet(&mut shape.updates.layers(graph, &places), config, &inputs)?.sample;
     if let Some(scale) = shape.guidance {
         output = graph.guidance(output, scale)?;
     }
@@ -122,6 +154,40 @@ pub(super) struct Sampling {
     pub program: Program,
 }
 
+/// Makes the keys and values of the encoded prompts for a step's `program` of `network`, which is built as `config` says.
+pub(super) fn set_keys_values<C>(
+    program: &Program,
+    network: &Network<C>,
+    config: &UNetConfig,
+    updates: &Updates,
+    shape: &SampleShape,
+    contexts: &[Array],
+    rows: &[Mask],
+) -> Result<()> {
+    let made = network.program(&keys_values(network, config, updates, shape, contexts.len())?)?;
+    for (i, context) in contexts.iter().enumerate() {
+        made.write(&format!("context.{i}"), context)?;
+    }
+    updates.write(&made)?;
+    rows.iter().try_for_each(|mask| mask.write(&made))?;
+    made.run();
+    for i in 0..unet::cross_attentions(config).len() {
+        program.take(&format!("keys.{i}"), &made, 2 * i)?;
+        program.take(&format!("values.{i}"), &made, 2 * i + 1)?;
+    }
+    Ok(program.wait()?)
+}
+
+/// What a run goes through.
+pub(super) struct Course<'a> {
+    pub plan: &'a sampler::Plan,
+    /// Where it starts.
+    pub latents: &'a [f32],
+    pub kept: Option<&'a Kept>,
+    /// What holds where, from which step on.
+    pub phases: &'a [Phase],
+}
+
 /// What stays as it was outside a mask.
 pub(super) struct Kept {
     /// `[height, width]` of the latents, 1 where painted anew.
@@ -132,17 +198,13 @@ pub(super) struct Kept {
 }
 
 impl Sampling {
-    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, once for all steps.
-    pub fn set_prompt(&self, network: &Network<UNetConfig>, context: &Array) -> Result<()> {
-        let planned = plan_prompt(network, self.shape.halves(), self.shape.tokens)?;
-        let program = network.program(&planned)?;
-        program.write("context", context)?;
-        program.run();
-        for i in 0..unet::cross_attentions(&network.config).len() {
-            self.program.take(&format!("keys.{i}"), &program, 2 * i)?;
-            self.program.take(&format!("values.{i}"), &program, 2 * i + 1)?;
-        }
-        Ok(self.program.wait()?)
+    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions one after another, once for all
+    /// steps: one encoding, or one for each cross-attention. Sets the strengths of the updates, too. `rows`: for each masked update, its
+    /// factor for each token of the prompts.
+    pub fn set_prompt(&self, network: &Network<UNetConfig>, contexts: &[Array], rows: &[Mask]) -> Result<()> {
+        let updates = &self.shape.updates;
+        updates.write(&self.program)?;
+        set_keys_values(&self.program, network, &network.config, updates, &self.shape, contexts, rows)
     }
 
     /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023; as diffusers does).
@@ -155,16 +217,16 @@ impl Sampling {
         Ok(())
     }
 
-    /// Runs the plan from `latents` (slot 0 at its start); the final latents, `[batch, height, width, channels]`.
+    /// Runs the course from its latents (slot 0 at its start); the final latents, `[batch, height, width, channels]`.
     pub fn run(
         &self,
         config: &UNetConfig,
-        plan: &sampler::Plan,
-        latents: &[f32],
+        course: &Course<'_>,
         noise: &mut Noise,
-        kept: Option<&Kept>,
+        controls: &mut Prepared<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Array> {
+        let &Course { plan, latents, kept, phases } = course;
         let SampleShape { batch, height, width, slots, .. } = self.shape;
         let latent = [batch, height, width, config.in_channels];
         let used = used_slots(plan);
@@ -184,8 +246,15 @@ impl Sampling {
         let rows = self.shape.halves() * batch;
         for (done, step) in plan.steps.iter().enumerate() {
             progress(done, plan.steps.len());
+            if let Some(phase) = phases.iter().find(|phase| phase.from == done) {
+                phase.write(&self.program)?;
+                phase.write_masks(&self.program)?;
+                controls.enter(phase)?;
+            }
             let time = unet::time_features(config, &vec![step.timestep; rows]);
-            self.program.write("time", &Array::f32([rows, config.block_out_channels[0]], time))?;
+            let time = Array::f32([rows, config.block_out_channels[0]], time);
+            self.program.write("time", &time)?;
+            controls.step(&self.program, done, plan.steps.len(), &time, step.input_scale)?;
             self.program.write("input_scale", &Array::f32([1], vec![step.input_scale]))?;
             let columns = || used.iter().copied().chain([sampler::OUTPUT_COLUMN, sampler::NOISE_COLUMN]);
             let matrix = used.iter().flat_map(|&slot| columns().map(move |column| step.matrix[slot][column])).collect();

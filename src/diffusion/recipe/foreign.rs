@@ -1,5 +1,5 @@
 //! Settings as web UIs write and read them: the text under the keyword `parameters`.
-use super::{Recipe, web_name};
+use super::{ConceptSource, Recipe, web_name};
 use crate::diffusion::pipeline::Request;
 use crate::diffusion::random::RngKind;
 use crate::diffusion::sampler::SamplerKind;
@@ -32,6 +32,13 @@ pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, St
     if let Some(model) = &recipe.model {
         let stem = std::path::Path::new(model).file_stem().map_or(model.clone(), |stem| stem.to_string_lossy().into_owned());
         set("Model", stem);
+    }
+    if !recipe.concepts.is_empty() {
+        let concept = |concept: &ConceptSource| {
+            let name = concept.source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            format!("{name}: {} x {}", concept.source.sha256.get(..HASH_DIGITS).unwrap_or_default(), concept.scale)
+        };
+        set("Concepts", recipe.concepts.iter().map(concept).collect::<Vec<_>>().join(", "));
     }
     if recipe.image.is_some() {
         set("Denoising strength", request.strength.to_string());

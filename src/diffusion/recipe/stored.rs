@@ -2,9 +2,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Recipe, Source};
+use super::{ConceptSource, ControlSource, Recipe, Source};
 use crate::diffusion::pipeline::Request;
 use crate::graph::Precision;
+use crate::region::Layout;
 use crate::text::prompt::{PromptOptions, Syntax};
 
 /// Keys are a promise to files that exist: new ones may come, none changes its meaning. What is missing has the default of
@@ -15,6 +16,8 @@ struct Stored {
     version: String,
     prompt: String,
     negative_prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regions: Option<Layout>,
     width: Option<usize>,
     height: Option<usize>,
     steps: Option<usize>,
@@ -32,6 +35,8 @@ struct Stored {
     #[serde(skip_serializing_if = "Option::is_none")]
     tile: Option<usize>,
     model: Model,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    concepts: Vec<ConceptSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +52,8 @@ struct Stored {
     batch: Option<Batch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     adapter: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    controls: Vec<ControlSource>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -73,6 +80,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         version: env!("CARGO_PKG_VERSION").to_string(),
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
+        regions: (!request.regions.regions.is_empty()).then(|| request.regions.clone()),
         width: request.width,
         height: request.height,
         steps: Some(request.steps),
@@ -89,6 +97,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         precision: Some(recipe.precision.to_string()),
         tile: request.tile,
         model: Model { name: recipe.model.clone(), hash: recipe.model_hash.clone() },
+        concepts: recipe.concepts.clone(),
         image: recipe.image.clone(),
         strength: recipe.image.as_ref().map(|_| request.strength),
         mask: recipe.mask.clone(),
@@ -96,6 +105,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         latents_index: recipe.latents.as_ref().map(|_| recipe.latents_index),
         batch: (of > 1).then_some(Batch { index, of }),
         adapter: recipe.adapter.clone(),
+        controls: recipe.controls.clone(),
     };
     // By way of text: there an f32 has its own digits, not those of the f64 that is nearest.
     let text = serde_json::to_string(&stored).unwrap_or_default();
@@ -117,6 +127,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
     let request = Request {
         prompt: stored.prompt,
         negative_prompt: stored.negative_prompt,
+        regions: stored.regions.unwrap_or_default(),
         width: stored.width,
         height: stored.height,
         steps: stored.steps.unwrap_or(default.steps),
@@ -141,11 +152,13 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         model: stored.model.name,
         model_hash: stored.model.hash,
         precision: parsed::<Precision>(stored.precision)?.unwrap_or_default(),
+        concepts: stored.concepts,
         image: stored.image,
         mask: stored.mask,
         latents: stored.latents,
         latents_index: stored.latents_index.unwrap_or(0),
         adapter: stored.adapter,
+        controls: stored.controls,
     })
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::diffusion::random::RngKind;
 use crate::graph::Array;
 use crate::picture::Picture;
+use crate::region::{Area, Layout, Region};
 use crate::text::prompt::{PromptOptions, Syntax};
 
 fn generated(seeds: &[u64]) -> Generated {
@@ -19,6 +20,23 @@ fn generated(seeds: &[u64]) -> Generated {
     }
 }
 
+fn everything_set() -> Region {
+    Region {
+        name: Some("left".into()),
+        prompt: "a".into(),
+        negative: Some("c".into()),
+        area: Area::Polygon(vec![[0.0, 0.1], [0.3, 1.0], [0.2, 0.0]]),
+        soft: 0.2,
+        weight: 2.0,
+        order: -1,
+        base: 0.3,
+        start: 0.1,
+        end: 0.7,
+        concepts: [("<x>".to_string(), 0.7)].into(),
+        controls: [("edges".to_string(), 0.2)].into(),
+    }
+}
+
 /// Nothing in it is at its default.
 fn unusual() -> Recipe {
     let source = |name: &str| Some(Source { path: name.into(), sha256: "ab".repeat(32) });
@@ -26,6 +44,11 @@ fn unusual() -> Recipe {
         request: Request {
             prompt: "two lines\nNegative prompt: not one, \"quoted\" 猫".into(),
             negative_prompt: " blurry ".into(),
+            regions: Layout {
+                isolate: true,
+                regions: vec![everything_set(), Region { prompt: "b".into(), ..Region::default() }],
+                ..Layout::default()
+            },
             width: Some(640),
             height: Some(384),
             steps: 31,
@@ -49,6 +72,16 @@ fn unusual() -> Recipe {
         mask: source("mask.png"),
         latents: source("noise.safetensors"),
         latents_index: 3,
+        controls: vec![ControlSource {
+            network: "t2i_adapter".into(),
+            image: source("edges.png").unwrap(),
+            make: Some(Made::Canny),
+            name: "edges".into(),
+            weight: 0.3,
+            start: 0.1,
+            end: 0.6,
+        }],
+        concepts: vec![ConceptSource { source: source("zorp, the cat.safetensors").unwrap(), scale: 0.7 }],
         adapter: Some("a card".into()),
     }
 }
@@ -88,7 +121,7 @@ fn web_uis_read_what_is_written() {
     assert_eq!(
         last,
         "Steps: 31, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.1, Seed: 18446744073709551614, Size: 640x384, \
-         Model hash: 0123456789, Model: some model, Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
+         Model hash: 0123456789, Model: some model, Concepts: \"zorp, the cat: ababababab x 0.7\", Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
          Version: mos 0.1.0"
     );
 }

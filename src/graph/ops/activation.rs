@@ -78,7 +78,7 @@ impl Function {
 #[derive(Debug)]
 struct Activation(Function);
 
-/// Of x and dy: the function's derivative at x, times dy.
+/// Of dy and x: the function's derivative at x, times dy.
 #[derive(Debug)]
 struct ActivationGradient(Function);
 
@@ -118,7 +118,7 @@ impl Operation for Activation {
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
-        let inputs = [context.inputs[0], context.upstream];
+        let inputs = [context.upstream, context.inputs[0]];
         Ok(vec![Some(graph.apply(ActivationGradient(self.0), &inputs)?)])
     }
 
@@ -133,7 +133,7 @@ impl Operation for ActivationGradient {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let [x, dy] = arity(inputs)?;
+        let [dy, x] = arity(inputs)?;
         if x != dy {
             return Err(format!("{x} with an upstream gradient {dy}"));
         }
@@ -141,7 +141,7 @@ impl Operation for ActivationGradient {
     }
 
     fn evaluate(&self, inputs: &[&Array], _shape: &Shape, output: &mut [f32]) {
-        for (dx, (&x, dy)) in output.iter_mut().zip(inputs[0].values().iter().zip(inputs[1].values())) {
+        for (dx, (dy, &x)) in output.iter_mut().zip(inputs[0].values().iter().zip(inputs[1].values())) {
             *dx = self.0.derivative(x) * dy;
         }
     }
@@ -150,11 +150,19 @@ impl Operation for ActivationGradient {
         10 * output.elements() as u64
     }
 
+    fn folds(&self) -> Fold {
+        Fold::StagesAndPadding
+    }
+
+    fn as_stage(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Stage> {
+        (position == 0).then(|| Stage::Derivative(self.0, inputs[1]))
+    }
+
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        lower_elementwise(lowering);
     }
 }

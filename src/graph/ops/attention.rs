@@ -20,6 +20,20 @@ impl Graph {
     pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, heads: usize, scale: f32, causal: bool) -> Result<Tensor> {
         self.apply(Attention { heads, scale, causal }, &[q, k, v])
     }
+
+    /// [`Graph::attention`] of as many keys as tokens, of which each token sees those with which it shares a bit of `sight`, u32
+    /// `[tokens]`, itself among them. Not differentiated.
+    pub fn attention_in_sight(
+        &mut self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        sight: Tensor,
+        heads: usize,
+        scale: f32,
+    ) -> Result<Tensor> {
+        self.apply(Attention { heads, scale, causal: false }, &[q, k, v, sight])
+    }
 }
 
 impl Operation for Attention {
@@ -28,8 +42,12 @@ impl Operation for Attention {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let (inputs, sight) = inputs.split_at(inputs.len().min(3));
         let [q, k, v] = arity(inputs)?;
         let ([batch, tokens, channels], [kv_batch, keys, kv_channels]) = (q.tokens()?, k.tokens()?);
+        if sight.iter().any(|sight| sight[..] != [tokens] || tokens != keys) || sight.len() > 1 {
+            return Err(format!("sight {sight:?} does not fit {tokens} tokens and {keys} keys"));
+        }
         if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0 {
             return Err(format!("q {q}, k {k} and v {v} do not fit"));
         }
@@ -46,6 +64,7 @@ impl Operation for Attention {
         let (tokens, channels, keys) = (shape[1], shape[2], inputs[1].shape[1]);
         let (q, k, v) = (inputs[0].values(), inputs[1].values(), inputs[2].values());
         let (share, d) = (shape[0] / inputs[1].shape[0], channels / self.heads);
+        let sight = inputs.get(3).map(|sight| sight.ids());
         let mut scores = vec![0.0f64; keys];
         let mut sums = vec![0.0f64; d];
         for (row, y) in output.chunks_exact_mut(channels).enumerate() {
@@ -57,6 +76,9 @@ impl Operation for Attention {
                 for (key, score) in scores[..visible].iter_mut().enumerate() {
                     let k = &k[at(key)..at(key) + d];
                     *score = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>() * f64::from(self.scale);
+                    if sight.is_some_and(|sight| sight[token] & sight[key] == 0) {
+                        *score = f64::NEG_INFINITY;
+                    }
                 }
                 let peak = scores[..visible].iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let mut total = 0.0;
@@ -80,7 +102,9 @@ impl Operation for Attention {
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
-        let [q, k, v] = [context.inputs[0], context.inputs[1], context.inputs[2]];
+        let &[q, k, v] = context.inputs else {
+            return Err(context.refuse(graph, self, "inputs", "attention in sight is for sampling"));
+        };
         let rows = graph.apply(AttentionRows(*self), &[q, k, context.output, context.upstream])?;
         let inputs = [q, k, v, context.upstream, rows];
         let dq = if context.wants(0) { Some(graph.apply(AttentionQueries(*self), &inputs)?) } else { None };
@@ -111,7 +135,8 @@ impl Operation for Attention {
         let block = if staged { 2 } else { 4 };
         let tile = (16384 / (2 * d * 4)).min(32) / block * block;
         let lanes = if staged { 64 } else { 16 };
-        let work = Work {
+        let sighted = lowering.step.inputs.len() > 3;
+        let mut work = Work {
             kernel: "attention",
             params: [
                 ("d", Value::from(d)),
@@ -120,6 +145,7 @@ impl Operation for Attention {
                 ("vector", Value::from(vector)),
                 ("lanes", Value::from(lanes)),
                 ("causal", Value::from(self.causal)),
+                ("sighted", Value::from(sighted)),
                 ("staged", Value::from(staged)),
                 ("tile", Value::from(tile)),
             ]
@@ -141,6 +167,9 @@ impl Operation for Attention {
             ],
             flops: 4 * (batch * tokens * keys * channels) as u64,
         };
+        if sighted {
+            work.bindings.push(("sight", lowering.input(3)));
+        }
         lowering.dispatch(work, false);
     }
 }

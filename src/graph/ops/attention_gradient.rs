@@ -6,8 +6,9 @@
 //! (Dao et al., "FlashAttention", 2022, appendix B.)
 
 use super::attention::Attention;
-use super::{Operation, arity, no_second_gradient};
-use crate::graph::lower::Lowering;
+use super::{Operation, arity, no_second_gradient, vector_width};
+use crate::gpu::{Params, Uniform, Value};
+use crate::graph::lower::{Located, Lowering, Work};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// Of q, k, y and dy: lse and delta of every row, `[batch, tokens, heads, 2]`.
@@ -78,6 +79,85 @@ fn each_pair(attention: &Attention, inputs: &[&Array], extents: &Extents, mut ea
     }
 }
 
+/// What the three kernels have in common: a row, query or key of one head to an invocation, against all of the others.
+struct Kernel {
+    name: &'static str,
+    /// Invocations wanted for each head of a batch entry, and batch entries.
+    each: [usize; 2],
+    /// Tensors of which the kernel stages a tile.
+    staged: usize,
+    /// Whether the elements of a head are made in parts where they are many.
+    parts: bool,
+    /// Operations for each pair of a query and a key and each channel.
+    flops: usize,
+}
+
+impl Kernel {
+    /// Up to this width an invocation holds its vectors, and those that it meets are staged in workgroup memory. Past it the
+    /// sums are made in parts, and the vectors are read again for every block.
+    const WIDEST_HELD: usize = 160;
+    /// Bytes of workgroup memory that any device has.
+    const STAGE: usize = 16384;
+
+    fn dispatch(
+        &self,
+        attention: &Attention,
+        lowering: &mut Lowering<'_>,
+        more: Vec<(&'static str, Uniform)>,
+        bindings: Vec<(&'static str, Located)>,
+    ) {
+        let (q, k) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone());
+        let Extents { tokens, keys, channels, d, share } = Extents::of(attention, &q, &k);
+        let vector = vector_width(&[d]);
+        let held = d <= Self::WIDEST_HELD;
+        // On software drivers four at a time are a tenth faster than two for narrow heads, and slower for wide ones.
+        let (block, lanes) = if held { (if d <= 64 { 4 } else { 2 }, 64) } else { (4, 16) };
+        let part = if held || !self.parts { d } else { 64 };
+        let tile = (Self::STAGE / (self.staged * d * 4)).min(32) / block * block;
+        let mut params: Params = [
+            ("d", Value::from(d)),
+            ("block", Value::from(block)),
+            ("vector", Value::from(vector)),
+            ("lanes", Value::from(lanes)),
+            ("causal", Value::from(attention.causal)),
+            ("held", Value::from(held)),
+            ("tile", Value::from(tile.max(block))),
+        ]
+        .into();
+        if self.parts {
+            params.insert("part", Value::from(part));
+        }
+        let [each, entries] = self.each;
+        let mut uniforms: Vec<(&'static str, Uniform)> = vec![
+            ("tokens", tokens.into()),
+            ("keys", keys.into()),
+            ("channels", (channels / vector).into()),
+            ("share", share.into()),
+            ("heads", attention.heads.into()),
+        ];
+        uniforms.extend(more);
+        let work = Work {
+            kernel: self.name,
+            params,
+            uniforms,
+            grid: [each.div_ceil(lanes), attention.heads * d.div_ceil(part), entries],
+            bindings,
+            flops: (self.flops * q[0] * tokens * keys * channels) as u64,
+        };
+        lowering.dispatch(work, false);
+    }
+}
+
+/// The inputs and the output of a step by their kernel's names.
+fn bound<const N: usize>(
+    lowering: &Lowering<'_>,
+    inputs: [&'static str; N],
+    output: &'static str,
+) -> Vec<(&'static str, Located)> {
+    let inputs = inputs.into_iter().enumerate().map(|(i, name)| (name, lowering.input(i)));
+    inputs.chain([(output, lowering.output())]).collect()
+}
+
 /// The shape rule that both gradients share.
 fn check(attention: &Attention, inputs: &[&Shape]) -> Result<(), String> {
     let [q, k, v, dy, rows] = arity(inputs)?;
@@ -129,7 +209,13 @@ impl Operation for AttentionRows {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        let q = lowering.shape();
+        let each = [q[1], q[0]];
+        let kernel = Kernel { name: "attention_rows", each, staged: 1, parts: false, flops: 2 };
+        let bindings = bound(lowering, ["q", "k", "y", "dy"], "rows");
+        // Devices compute 2^x, not e^x.
+        let scale = self.0.scale * std::f32::consts::LOG2_E;
+        kernel.dispatch(&self.0, lowering, vec![("scale", scale.into())], bindings);
     }
 }
 
@@ -167,7 +253,11 @@ impl Operation for AttentionQueries {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        let q = lowering.shape();
+        let each = [q[1], q[0]];
+        let kernel = Kernel { name: "attention_queries_gradient", each, staged: 2, parts: true, flops: 6 };
+        let bindings = bound(lowering, ["q", "k", "v", "dy", "rows"], "y");
+        kernel.dispatch(&self.0, lowering, vec![("scale", self.0.scale.into())], bindings);
     }
 }
 
@@ -208,6 +298,11 @@ impl Operation for AttentionKeysValues {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        let k = lowering.input_shape(1);
+        let (each, entries) = ([k[1], k[0]], k[0]);
+        let kernel = Kernel { name: "attention_keys_values_gradient", each, staged: 2, parts: true, flops: 8 };
+        let bindings = bound(lowering, ["q", "k", "v", "dy", "rows"], "y");
+        let more = vec![("entries", entries.into()), ("scale", self.0.scale.into())];
+        kernel.dispatch(&self.0, lowering, more, bindings);
     }
 }

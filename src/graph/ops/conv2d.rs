@@ -6,8 +6,8 @@ use crate::graph::lower::Lowering;
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Conv2d {
-    stride: usize,
+pub(super) struct Conv2d {
+    pub stride: usize,
 }
 
 impl Graph {
@@ -69,12 +69,12 @@ impl Operation for Conv2d {
         2 * output.elements() as u64 * inputs[1][1..].iter().product::<usize>() as u64
     }
 
-    fn layout(&self, _index: usize) -> Layout {
-        Layout::Panels
+    fn layout(&self, index: usize) -> Layout {
+        if index == 1 { Layout::Panels } else { Layout::Plain }
     }
 
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::LowRankAndStages
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {

@@ -98,6 +98,17 @@ impl Operation for GegluGradient {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        let shape = lowering.input_shape(1).clone();
+        let vector = vector_width(&[shape.channels()]);
+        let channels = shape.channels() / vector;
+        let work = Work {
+            kernel: "geglu_gradient",
+            params: [("vector", Value::from(vector))].into(),
+            uniforms: vec![("rows", shape.rows().into()), ("channels", channels.into())],
+            grid: spread((shape.rows() * channels).div_ceil(64)),
+            bindings: vec![("x", lowering.input(0)), ("dy", lowering.input(1)), ("y", lowering.output())],
+            flops: 24 * shape.elements() as u64,
+        };
+        lowering.dispatch(work, false);
     }
 }

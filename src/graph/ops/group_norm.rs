@@ -15,7 +15,7 @@ struct GroupNormStatistics {
 struct GroupNorm;
 
 /// Parts into which a batch entry's rows are cut, so that even a small picture keeps a device busy.
-fn chunks(x: &Shape) -> usize {
+pub(super) fn chunks(x: &Shape) -> usize {
     (x.rows() / x[0]).div_ceil(64).min(64)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Fold, Operation, arity, no_second_gradient, vector_width};
 use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work, spread};
+use crate::graph::lower::{Located, Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -22,6 +22,27 @@ fn statistics(row: &[f32], epsilon: f32) -> [f64; 2] {
     let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
     let variance = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
     [mean, 1.0 / (variance + f64::from(epsilon)).sqrt()]
+}
+
+/// Dispatches a kernel that takes a row to a workgroup, and `flops` operations to an element.
+fn lower_rows(lowering: &mut Lowering<'_>, kernel: &'static str, epsilon: f32, inputs: [(&'static str, Located); 3], flops: u64) {
+    let shape = lowering.shape().clone();
+    let vector = vector_width(&[shape.channels()]);
+    let mut bindings = inputs.to_vec();
+    bindings.push(("y", lowering.output()));
+    let work = Work {
+        kernel,
+        params: [("vector", Value::from(vector))].into(),
+        uniforms: vec![
+            ("rows", shape.rows().into()),
+            ("channels", (shape.channels() / vector).into()),
+            ("epsilon", epsilon.into()),
+        ],
+        grid: spread(shape.rows()),
+        bindings,
+        flops: flops * shape.elements() as u64,
+    };
+    lowering.dispatch(work, true);
 }
 
 impl Graph {
@@ -82,26 +103,8 @@ impl Operation for LayerNorm {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let shape = lowering.shape().clone();
-        let vector = vector_width(&[shape.channels()]);
-        let work = Work {
-            kernel: "layer_norm",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![
-                ("rows", shape.rows().into()),
-                ("channels", (shape.channels() / vector).into()),
-                ("epsilon", self.epsilon.into()),
-            ],
-            grid: spread(shape.rows()),
-            bindings: vec![
-                ("x", lowering.input(0)),
-                ("weight", lowering.input(1)),
-                ("bias", lowering.input(2)),
-                ("y", lowering.output()),
-            ],
-            flops: 7 * shape.elements() as u64,
-        };
-        lowering.dispatch(work, true);
+        let inputs = [("x", lowering.input(0)), ("weight", lowering.input(1)), ("bias", lowering.input(2))];
+        lower_rows(lowering, "layer_norm", self.epsilon, inputs, 7);
     }
 }
 
@@ -137,11 +140,16 @@ impl Operation for LayerNormGradient {
         12 * inputs[0].elements() as u64
     }
 
+    fn folds(&self) -> Fold {
+        Fold::Stages
+    }
+
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        let inputs = [("x", lowering.input(0)), ("weight", lowering.input(1)), ("dy", lowering.input(2))];
+        lower_rows(lowering, "layer_norm_gradient", self.epsilon, inputs, 12);
     }
 }

@@ -52,12 +52,12 @@ impl Operation for Linear {
         2 * output.elements() as u64 * inputs[0].channels() as u64
     }
 
-    fn layout(&self, _index: usize) -> Layout {
-        Layout::Panels
+    fn layout(&self, index: usize) -> Layout {
+        if index == 1 { Layout::Panels } else { Layout::Plain }
     }
 
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::LowRankAndStages
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {

@@ -1,8 +1,10 @@
 //! The operations, one to a file: builder, shape rule, plain-Rust twin, gradient, and the kernels that can run it.
 
 mod activation;
+mod adamw;
 mod attention;
 mod attention_gradient;
+mod average_pool;
 mod binary;
 mod concat;
 mod conv2d;
@@ -16,23 +18,32 @@ mod guidance;
 mod layer_norm;
 mod linear;
 mod linear_gradient;
+mod low_rank_gate;
 mod mix;
+mod narrow;
+mod narrow_gradient;
+mod over_greatest;
 mod pad2d;
 mod product;
+mod regional_attention;
 mod reshape;
 mod scale;
 mod slice;
 mod sum_to;
 mod upsample;
+mod widen;
 
 use std::fmt::Debug;
 
 pub use activation::Function;
+pub use adamw::{Moments, RATES};
 pub(crate) use binary::Broadcast;
+pub use low_rank_gate::GatePart;
+pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_tables};
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
-use crate::gpu::Value;
+use crate::gpu::{Schedule, Value};
 
 /// How a weight's elements lie on the device, prepared once at upload for the kernel that reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,9 +55,26 @@ pub enum Layout {
     /// Weights `[out, in, taps..]` in panels of 64 outputs, `[out / 64][taps][in][64]`, in the file's precision; missing outputs
     /// are zero.
     Panels,
+    /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution that is its gradient: its outputs
+    /// are the inputs for each of stride x stride phases, `[stride, stride, in]`, its inputs are `out`, and its window, read from
+    /// the far end, is `[kh / stride, kw / stride]`, rounded up; taps beyond the edge are zero. A linear weight has stride 1.
+    Transposed { stride: usize },
 }
 
-/// Outputs in a panel of [`Layout::Panels`].
+impl Layout {
+    /// The layout that kernels of `schedule` read for this one, of a weight of `shape`: staged kernels turn a weight round on its
+    /// way into workgroup memory, so that graphics cards hold it once.
+    pub(crate) fn suited(self, schedule: Schedule, shape: &Shape) -> Layout {
+        match (self, schedule, &shape[..]) {
+            (Layout::Transposed { stride: 1 }, Schedule::Staged, [out, into, ..]) if vector_width(&[*out, *into]) == 4 => {
+                Layout::Panels
+            }
+            (layout, ..) => layout,
+        }
+    }
+}
+
+/// Outputs in a panel of [`Layout::Panels`] and [`Layout::Transposed`].
 pub(crate) const PANEL: usize = 64;
 
 /// What a kernel can do to its result before it stores it.
@@ -57,6 +85,8 @@ pub enum Fold {
     Stages,
     /// Elementwise stages, then zeros around the feature map.
     StagesAndPadding,
+    /// A low-rank update, then elementwise stages: kernels that sum over inputs.
+    LowRankAndStages,
 }
 
 /// Elementwise work on a result that is still in registers.
@@ -66,21 +96,38 @@ pub enum Stage {
     Scale(f32),
     Add(Tensor, Broadcast),
     Multiply(Tensor, Broadcast),
+    /// The function's derivative at the tensor's elements, times the value.
+    Derivative(Function, Tensor),
+    /// Adds `narrow` `[rows, rank]` times `wide` `[channels, rank]`, or `[rank, channels]` if `transposed`. Always the first stage.
+    LowRank {
+        narrow: Tensor,
+        wide: Tensor,
+        transposed: bool,
+    },
 }
 
 impl Stage {
-    /// The tensor that the stage reads.
+    /// The tensors that the stage reads.
+    pub fn operands(&self) -> impl Iterator<Item = Tensor> + use<> {
+        let low_rank = match self {
+            Stage::LowRank { narrow, wide, .. } => [Some(*narrow), Some(*wide)],
+            _ => [None, None],
+        };
+        self.operand().into_iter().chain(low_rank.into_iter().flatten())
+    }
+
+    /// The tensor that an elementwise stage reads.
     pub fn operand(&self) -> Option<Tensor> {
         match self {
-            Stage::Add(t, _) | Stage::Multiply(t, _) => Some(*t),
-            Stage::Function(_) | Stage::Scale(_) => None,
+            Stage::Add(t, _) | Stage::Multiply(t, _) | Stage::Derivative(_, t) => Some(*t),
+            Stage::Function(_) | Stage::Scale(_) | Stage::LowRank { .. } => None,
         }
     }
 
     pub(crate) fn broadcast(&self) -> Option<Broadcast> {
         match self {
             Stage::Add(_, broadcast) | Stage::Multiply(_, broadcast) => Some(*broadcast),
-            Stage::Function(_) | Stage::Scale(_) => None,
+            Stage::Function(_) | Stage::Scale(_) | Stage::Derivative(..) | Stage::LowRank { .. } => None,
         }
     }
 }
@@ -125,6 +172,17 @@ pub trait Operation: Debug + Send + Sync {
 
     /// This operation as padding written by the one that made its input: top, bottom, left, right.
     fn as_padding(&self) -> Option<[usize; 4]> {
+        None
+    }
+
+    /// Each pixel of the output is made of a window of input 0 that moves with it a pixel at a time: a part of that feature map
+    /// makes a part of the output.
+    fn can_crop(&self) -> bool {
+        false
+    }
+
+    /// What this operation computes plus `base`, where one operation does both: gradients that arrive by two ways are added so.
+    fn plus(&self, _graph: &mut Graph, _inputs: &[Tensor], _base: Tensor) -> Option<Result<Tensor, Error>> {
         None
     }
 

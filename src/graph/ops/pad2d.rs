@@ -3,7 +3,7 @@
 use super::{Operation, arity, padded_grid, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, Work};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Origin, Result, Shape, Tensor};
 
 #[derive(Debug)]
 struct Pad2d {
@@ -15,6 +15,47 @@ impl Graph {
     /// Zeros around `x` `[batch, height, width, channels]`: `edges` are top, bottom, left, right.
     pub fn pad2d(&mut self, x: Tensor, edges: [usize; 4]) -> Result<Tensor> {
         self.apply(Pad2d { edges }, &[x])
+    }
+
+    /// The part of the feature map `x` that starts at `first` (line, column) and has `size` (height, width).
+    pub fn crop(&mut self, x: Tensor, first: [usize; 2], size: [usize; 2]) -> Result<Tensor> {
+        if let Some(part) = self.cropped(x, first, size)? {
+            return Ok(part);
+        }
+        let mut part = x;
+        for axis in [1, 2] {
+            let (start, length) = (first[axis - 1], size[axis - 1]);
+            if self.shape(part).get(axis) != Some(&length) {
+                part = self.slice(part, axis, start, length)?;
+            }
+        }
+        Ok(part)
+    }
+
+    /// [`Graph::crop`] of what is computed from a padded feature map: the padding is made smaller instead.
+    fn cropped(&mut self, x: Tensor, first: [usize; 2], size: [usize; 2]) -> Result<Option<Tensor>> {
+        let whole = self.shape(x).clone();
+        let Origin::Operation { operation, inputs } = &self.node(x).origin else { return Ok(None) };
+        let (operation, mut inputs) = (operation.clone(), inputs.clone());
+        let (Some(&from), true) = (inputs.first(), operation.can_crop()) else { return Ok(None) };
+        let Origin::Operation { operation: padding, inputs: padded } = &self.node(from).origin else { return Ok(None) };
+        let (Some(edges), &[inner]) = (padding.as_padding(), &padded[..]) else { return Ok(None) };
+        let cut = [(first[0], size[0], whole[1]), (first[1], size[1], whole[2])];
+        let cut = cut.map(|(start, length, whole)| Some([start, whole.checked_sub(start + length)?]));
+        let [Some([top, bottom]), Some([left, right])] = cut else { return Ok(None) };
+        let less = |i: usize, by: usize| edges[i].checked_sub(by);
+        let (Some(top), Some(bottom), Some(left), Some(right)) = (less(0, top), less(1, bottom), less(2, left), less(3, right))
+        else {
+            return Ok(None);
+        };
+        if [top, bottom, left, right] == edges {
+            return Ok(Some(x));
+        }
+        inputs[0] = match [top, bottom, left, right] {
+            [0, 0, 0, 0] => inner,
+            edges => self.pad2d(inner, edges)?,
+        };
+        Ok(Some(self.repeat(operation, &inputs)?))
     }
 }
 
@@ -49,12 +90,7 @@ impl Operation for Pad2d {
         let [top, _, left, _] = self.edges;
         let shape = graph.shape(context.inputs[0]);
         let (height, width) = (shape[1], shape[2]);
-        let mut dx = context.upstream;
-        for (axis, start, length) in [(1, top, height), (2, left, width)] {
-            if graph.shape(dx)[axis] != length {
-                dx = graph.slice(dx, axis, start, length)?;
-            }
-        }
+        let dx = graph.crop(context.upstream, [top, left], [height, width])?;
         Ok(vec![Some(dx)])
     }
 

@@ -1,5 +1,6 @@
 //! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
 
+use super::Stage;
 use super::{PANEL, vector_width};
 use crate::gpu::{Scalar, Schedule, Uniform, Value};
 use crate::graph::lower::{Located, Lowering, Work, spread};
@@ -12,18 +13,6 @@ pub(super) struct Window {
     pub from: [usize; 2],
     pub to: [usize; 2],
     pub batch: usize,
-}
-
-impl Window {
-    fn uniforms(&self) -> [(&'static str, Uniform); 5] {
-        [
-            ("stride", self.stride.into()),
-            ("from_height", self.from[0].into()),
-            ("from_width", self.from[1].into()),
-            ("to_height", self.to[0].into()),
-            ("to_width", self.to[1].into()),
-        ]
-    }
 }
 
 /// Rows of the product, and the taps of a convolution.
@@ -81,13 +70,18 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     let many = match lowering.preferences.schedule {
         Schedule::Staged if into.is_multiple_of(4) && vector_out == 4 => {
             work.kernel = "product_staged";
+            let layout = lowering.step.operation.layout(1);
+            let backwards = layout != layout.suited(lowering.preferences.schedule, lowering.input_shape(1));
+            work.params.insert("backwards", Value::from(backwards));
             work.params.retain(|name, _| !name.starts_with("vector"));
             return lower_rows(lowering, work, geometry, panels, 64);
         }
         Schedule::Staged => false,
         Schedule::Registers { many } => many,
         Schedule::Vectors { lanes, least_flops } => {
-            if let Some(vectors) = Vectors::of(lanes, into, out, &work, least_flops) {
+            let updated = lowering.step.stages.iter().any(|stage| matches!(stage, Stage::LowRank { .. }));
+            let vectors = Vectors::of(lanes, into, out, &work, least_flops);
+            if let Some(vectors) = vectors.filter(|_| !updated) {
                 return vectors.lower(lowering, &work, geometry, into);
             }
             matches!(Schedule::registers(), Schedule::Registers { many: true })
@@ -122,12 +116,24 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
 /// Dispatches a kernel that takes any `tile` rows, gathered by the window if there is one.
 fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, panels: usize, tile: usize) {
     if let Some(window) = &geometry.taps {
-        work.uniforms.extend(window.uniforms());
-        work.uniforms.extend([("kernel_height", window.kernel[0].into()), ("kernel_width", window.kernel[1].into())]);
+        work.uniforms.extend(window_uniforms(window));
     }
     let [y, z, _] = spread(geometry.rows.div_ceil(tile));
     work.grid = [panels, y, z];
     lowering.dispatch(work, true);
+}
+
+/// How a kernel knows a window.
+pub(super) fn window_uniforms(window: &Window) -> [(&'static str, Uniform); 7] {
+    [
+        ("stride", window.stride.into()),
+        ("kernel_height", window.kernel[0].into()),
+        ("kernel_width", window.kernel[1].into()),
+        ("from_height", window.from[0].into()),
+        ("from_width", window.from[1].into()),
+        ("to_height", window.to[0].into()),
+        ("to_width", window.to[1].into()),
+    ]
 }
 
 /// The kernel `product_vectors`: one dispatch for each chunk of inputs, which adds to what those before it left in the output.
@@ -173,7 +179,8 @@ impl Vectors {
                 ("w_stride", (height * width * into * PANEL).into()),
                 ("first", usize::from(number == 0).into()),
             ];
-            uniforms.extend(window.iter().flat_map(|window| window.uniforms()));
+            let places = window.map(window_uniforms).into_iter().flatten();
+            uniforms.extend(places.filter(|(name, _)| !name.starts_with("kernel")));
             let mut params = work.params.clone();
             params.remove("vector_out");
             params.extend([

@@ -1,7 +1,8 @@
 //! Sums over what an operand was broadcast along, and the broadcast itself: each is the other's gradient.
 
-use super::{Broadcast, Operation, arity};
-use crate::graph::lower::Lowering;
+use super::{Broadcast, Operation, arity, vector_width};
+use crate::gpu::Value;
+use crate::graph::lower::{Located, Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -9,6 +10,29 @@ struct SumTo(Shape);
 
 #[derive(Debug)]
 struct BroadcastTo(Shape);
+
+/// The larger of two shapes that broadcast as `[outer, middle, inner]`; the smaller is `[outer, inner]`.
+struct Extents {
+    outer: usize,
+    middle: usize,
+    inner: usize,
+}
+
+impl Extents {
+    fn of(large: &Shape, small: &Shape) -> Extents {
+        let (all, kept) = (large.elements(), small.elements());
+        match Broadcast::of(large, small) {
+            Ok(Broadcast::Batch { rows, channels }) => Extents { outer: kept / channels.max(1), middle: rows, inner: channels },
+            _ => Extents { outer: 1, middle: all / kept.max(1), inner: kept },
+        }
+    }
+
+    /// Parts in which sums are made first, so that few long sums keep a device busy too; 1 where there is enough to do.
+    fn chunks(&self) -> usize {
+        let wanted = 8192 / (self.outer * self.inner).max(1);
+        wanted.min(self.middle / 16).clamp(1, 256)
+    }
+}
 
 impl Graph {
     /// Sums `x` to `shape`, one of those that [`Graph::add`] broadcasts to `x`'s: each element is the sum of the elements of
@@ -74,8 +98,38 @@ impl Operation for SumTo {
         Ok(vec![Some(graph.broadcast_to(context.upstream, shape)?)])
     }
 
+    fn scratch(&self, inputs: &[&Shape], output: &Shape) -> Option<usize> {
+        let extents = Extents::of(inputs[0], output);
+        let chunks = extents.chunks();
+        (chunks > 1).then_some(extents.outer * chunks * extents.inner)
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        let Extents { outer, middle, inner } = Extents::of(lowering.input_shape(0), lowering.shape());
+        let chunks = Extents { outer, middle, inner }.chunks();
+        let vector = vector_width(&[inner]);
+        let (x, y, scratch) = (lowering.input(0), lowering.output(), lowering.scratch());
+        let mut sum = |from: Located, to: Located, reduced: usize, chunks: usize| {
+            let work = Work {
+                kernel: "sum",
+                params: [("vector", Value::from(vector))].into(),
+                uniforms: vec![
+                    ("outer", outer.into()),
+                    ("reduced", reduced.into()),
+                    ("inner", (inner / vector).into()),
+                    ("chunks", chunks.into()),
+                ],
+                grid: spread((outer * chunks * inner / vector).div_ceil(64)),
+                bindings: vec![("x", from), ("y", to)],
+                flops: (outer * reduced * inner) as u64,
+            };
+            lowering.dispatch(work, false);
+        };
+        if chunks == 1 {
+            return sum(x, y, middle, 1);
+        }
+        sum(x, scratch.clone(), middle, chunks);
+        sum(scratch, y, chunks, 1);
     }
 }
 
@@ -107,6 +161,16 @@ impl Operation for BroadcastTo {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        let Extents { outer, middle, inner } = Extents::of(lowering.shape(), lowering.input_shape(0));
+        let vector = vector_width(&[inner]);
+        let work = Work {
+            kernel: "broadcast",
+            params: [("vector", Value::from(vector))].into(),
+            uniforms: vec![("outer", outer.into()), ("repeated", middle.into()), ("inner", (inner / vector).into())],
+            grid: spread((outer * middle * inner / vector).div_ceil(64)),
+            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
+            flops: 0,
+        };
+        lowering.dispatch(work, false);
     }
 }

@@ -18,6 +18,23 @@ struct UpsampleGradient {
     width: usize,
 }
 
+/// Dispatches a kernel that makes a feature map of one of another size.
+fn lower_resized(lowering: &mut Lowering<'_>, kernel: &'static str) {
+    let (input, shape) = (lowering.input_shape(0).clone(), lowering.shape().clone());
+    let vector = vector_width(&[shape.channels()]);
+    let mut work = Work {
+        kernel,
+        params: [("vector", Value::from(vector))].into(),
+        uniforms: vec![("from_height", input[1].into()), ("from_width", input[2].into())],
+        grid: [0; 3],
+        bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
+        flops: 0,
+    };
+    let padding = lowering.step.padding.unwrap_or([0; 4]);
+    padded_grid(&shape, Some(padding), vector, &mut work);
+    lowering.dispatch(work, true);
+}
+
 impl Graph {
     /// `x` `[batch, h, w, channels]` at `[batch, height, width, channels]`: output pixel `i` shows input pixel
     /// `floor(i * h / height)`, as torch's `interpolate(mode="nearest")`.
@@ -60,19 +77,7 @@ impl Operation for Upsample {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (input, shape) = (lowering.input_shape(0).clone(), lowering.shape().clone());
-        let vector = vector_width(&[shape.channels()]);
-        let mut work = Work {
-            kernel: "upsample",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![("from_height", input[1].into()), ("from_width", input[2].into())],
-            grid: [0; 3],
-            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
-            flops: 0,
-        };
-        let padding = lowering.step.padding.unwrap_or([0; 4]);
-        padded_grid(&shape, Some(padding), vector, &mut work);
-        lowering.dispatch(work, true);
+        lower_resized(lowering, "upsample");
     }
 }
 
@@ -105,11 +110,15 @@ impl Operation for UpsampleGradient {
         inputs[0].elements() as u64
     }
 
+    fn folds(&self) -> Fold {
+        Fold::StagesAndPadding
+    }
+
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
+        lower_resized(lowering, "upsample_gradient");
     }
 }

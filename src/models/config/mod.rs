@@ -3,6 +3,7 @@
 //! A configuration that asks for something this program does not compute is refused here, with the key and the value named,
 //! rather than giving a wrong picture later.
 mod clip;
+mod control;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ mod unet;
 mod vae;
 
 pub use clip::{ClipTextConfig, ClipVisionConfig};
+pub use control::{ControlNetConfig, T2IAdapterConfig};
 pub use unet::{MidBlock, UNetBlock, UNetConfig};
 pub use vae::VaeConfig;
 

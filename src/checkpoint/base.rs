@@ -1,0 +1,136 @@
+//! Which model a concept was tuned on, told by its text encoder and its UNet in half precision.
+use super::{Checkpoint, Component, DType, ModelHash};
+use crate::output;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// Elements converted at once.
+const PIECE: usize = 1 << 16;
+/// Models that the cache remembers.
+const REMEMBERED: usize = 256;
+
+impl Checkpoint {
+    /// SHA-256 over the text tower and the UNet: canonical names, shapes, and values rounded to f16. So a model has the same hash
+    /// in every file layout, in f32 as in f16, and with another autoencoder: all that a concept tuned on it fits. (bf16 files
+    /// have lost more, and count as another model.)
+    pub fn base_hash(&self) -> ModelHash {
+        let mut sha = Sha256::new();
+        add(&mut sha, &self.text_encoder, |name| name.starts_with("text_model."));
+        add(&mut sha, &self.unet, |_| true);
+        ModelHash(sha.finalize().into())
+    }
+
+    /// As [`base_hash`](Self::base_hash), from the cache file `cache` if the model's files are as they were when it was made: same
+    /// paths, lengths and times of change.
+    pub fn base_hash_cached(&self, cache: Option<&Path>) -> ModelHash {
+        let (Some(cache), Some(key)) = (cache, self.identity()) else {
+            return self.base_hash();
+        };
+        let text = std::fs::read_to_string(cache).unwrap_or_default();
+        let mut known: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
+        if let Some(hash) = known.get(&key).and_then(|hash| hash.parse().ok()) {
+            return hash;
+        }
+        let hash = self.base_hash();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, hash.to_string());
+        let folder = cache.parent().map_or(Ok(()), std::fs::create_dir_all);
+        // Without a cache it only takes longer the next time.
+        let _ = folder.and_then(|()| output::write(cache, |out| Ok(serde_json::to_writer(out, &known)?)));
+        hash
+    }
+
+    /// What tells the model's files from others without reading them; none if they are not on a disk.
+    fn identity(&self) -> Option<String> {
+        let mut sha = Sha256::new();
+        for path in self.text_encoder.file_paths().chain(self.unet.file_paths()) {
+            let path = std::fs::canonicalize(path).ok()?;
+            let meta = std::fs::metadata(&path).ok()?;
+            let changed = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            sha.update(path.as_os_str().as_encoded_bytes());
+            sha.update(format!("\n{} {}\n", meta.len(), changed.as_nanos()));
+        }
+        Some(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// The file in which this user's programs remember base hashes; none where there is no home.
+pub fn base_hash_cache() -> Option<PathBuf> {
+    Some(directories::ProjectDirs::from("", "", "mos")?.cache_dir().join("base-hashes.json"))
+}
+
+fn add(sha: &mut Sha256, component: &Component, wanted: impl Fn(&str) -> bool) {
+    let (mut values, mut halves) = (vec![0.0; PIECE], vec![f16::ZERO; PIECE]);
+    for name in component.names().filter(|name| wanted(name)) {
+        let Ok(view) = component.tensor(name) else { continue };
+        // A 1x1 convolution is a matrix in some layouts.
+        let ones = view.shape().iter().rev().take_while(|n| **n == 1).count();
+        let shape = view.shape().iter().take(view.shape().len() - ones);
+        // The length goes in too, so that no two different lists of tensors give the same stream.
+        sha.update((name.len() as u64).to_le_bytes());
+        sha.update(name);
+        sha.update(((view.shape().len() - ones) as u64).to_le_bytes());
+        shape.for_each(|n| sha.update((*n as u64).to_le_bytes()));
+        if view.dtype() == DType::F16 {
+            sha.update(view.bytes());
+        } else {
+            for start in (0..view.len()).step_by(PIECE) {
+                let count = PIECE.min(view.len() - start);
+                let (Some(values), Some(halves)) = (values.get_mut(..count), halves.get_mut(..count)) else { continue };
+                view.write_f32(start..start + count, values);
+                halves.convert_from_f32_slice(values);
+                match cfg!(target_endian = "little") {
+                    true => sha.update(bytemuck::cast_slice::<f16, u8>(halves)),
+                    false => halves.iter().for_each(|half| sha.update(half.to_le_bytes())),
+                }
+            }
+        }
+        component.release(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> Checkpoint {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint");
+        Checkpoint::open(&folder.join(name)).unwrap()
+    }
+
+    #[test]
+    fn a_model_has_one_hash_however_it_is_stored() {
+        let folder = fixture("folder").base_hash();
+        assert_eq!(folder, fixture("sd1.safetensors").base_hash());
+        assert_ne!(folder, fixture("sd2.safetensors").base_hash());
+        assert_ne!(folder, Checkpoint::shipped().unwrap().base_hash());
+    }
+
+    #[test]
+    fn the_cache_is_used_while_the_files_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("deep/hashes.json");
+        let model = folder.path().join("model.safetensors");
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint");
+        std::fs::copy(from.join("sd1.safetensors"), &model).unwrap();
+        let open = || Checkpoint::open(&model).unwrap();
+        let hash = open().base_hash();
+        assert_eq!(open().base_hash_cached(Some(&cache)), hash);
+        let text = std::fs::read_to_string(&cache).unwrap();
+        let other = ModelHash([1; 32]);
+        std::fs::write(&cache, text.replace(&hash.to_string(), &other.to_string())).unwrap();
+        assert_eq!(open().base_hash_cached(Some(&cache)), other, "it is read from there");
+        std::fs::copy(from.join("sd2.safetensors"), &model).unwrap();
+        assert_eq!(open().base_hash_cached(Some(&cache)), open().base_hash(), "another file of the same name");
+        std::fs::write(&cache, "broken").unwrap();
+        assert_eq!(open().base_hash_cached(Some(&cache)), open().base_hash());
+        let shipped = Checkpoint::shipped().unwrap();
+        assert_eq!(shipped.base_hash_cached(Some(&cache)), shipped.base_hash());
+    }
+}

@@ -1,0 +1,381 @@
+//! The pickle machine, as far as tensors need it.
+use super::storage_type;
+use super::value::{Global, Heap, Key, Storage, Tensor, Value};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+/// Runs pickles that stand one after another. Nothing but the values of [`Value`] can come into being: a global other than those
+/// of [`Global`] ends the run, and only `torch`'s rebuilding of tensors and an empty `OrderedDict` can be called.
+pub struct Machine<'a> {
+    rest: &'a [u8],
+    stack: Vec<Value>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Value>,
+    storages: BTreeMap<String, Storage>,
+    heap: Heap,
+}
+
+/// Items of all lists and dictionaries: few bytes of a pickle can ask for very many.
+const MOST_ITEMS: usize = 2_000_000;
+
+type Result<T> = std::result::Result<T, String>;
+
+impl<'a> Machine<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Machine {
+            rest: bytes,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            storages: BTreeMap::new(),
+            heap: Heap::default(),
+        }
+    }
+
+    /// What follows the pickles that have run.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The storages that tensors were made of.
+    pub fn storages(&self) -> impl Iterator<Item = &Storage> {
+        self.storages.values()
+    }
+
+    /// Where the lists and dictionaries are.
+    pub fn heap(&self) -> &Heap {
+        &self.heap
+    }
+
+    /// Runs one pickle.
+    pub fn run(&mut self) -> Result<Value> {
+        self.stack.clear();
+        self.marks.clear();
+        self.memo.clear();
+        loop {
+            if self.heap.items() > MOST_ITEMS {
+                return Err("it builds more values than any file of tensors".into());
+            }
+            let [code] = self.take()?;
+            match code {
+                b'.' => return self.pop(),
+                // PROTO, FRAME
+                0x80 => drop(self.take::<1>()?),
+                0x95 => drop(self.take::<8>()?),
+                b'(' => self.marks.push(self.stack.len()),
+                b'0' => drop(self.pop()?),
+                b'1' => drop(self.items()?),
+                b'2' => self.duplicate()?,
+                b'N' => self.stack.push(Value::None),
+                0x88 => self.stack.push(Value::Bool(true)),
+                0x89 => self.stack.push(Value::Bool(false)),
+                b'K' | b'M' | b'J' | 0x8a | 0x8b | b'G' => self.number(code)?,
+                b'X' | 0x8c | 0x8d | b'T' | b'U' => self.text(code)?,
+                b'B' | b'C' | 0x8e => {
+                    let length = self.length(match code {
+                        b'B' => 4,
+                        b'C' => 1,
+                        _ => 8,
+                    })?;
+                    self.bytes(length)?;
+                    self.stack.push(Value::Bytes);
+                }
+                b']' => self.push_list(Vec::new()),
+                b'}' => self.push_dict(),
+                b')' => self.push_tuple(Vec::new()),
+                b't' => {
+                    let items = self.items()?;
+                    self.push_tuple(items);
+                }
+                0x85..=0x87 => {
+                    let count = usize::from(code - 0x84);
+                    let start =
+                        self.stack.len().checked_sub(count).filter(|start| *start >= self.floor()).ok_or_else(underflow)?;
+                    let items = self.stack.split_off(start);
+                    self.push_tuple(items);
+                }
+                b'l' => {
+                    let items = self.items()?;
+                    self.push_list(items);
+                }
+                b'd' => {
+                    let items = self.items()?;
+                    self.push_dict();
+                    self.set_items(items)?;
+                }
+                b'a' => {
+                    let item = self.pop()?;
+                    self.append(vec![item])?;
+                }
+                b'e' => {
+                    let items = self.items()?;
+                    self.append(items)?;
+                }
+                b's' => {
+                    let (value, key) = (self.pop()?, self.pop()?);
+                    self.set_items(vec![key, value])?;
+                }
+                b'u' => {
+                    let items = self.items()?;
+                    self.set_items(items)?;
+                }
+                b'q' | b'r' => {
+                    let index = self.index(code == b'r')?;
+                    self.memo.insert(index, self.top()?.clone());
+                }
+                0x94 => drop(self.memo.insert(self.memo.len() as u32, self.top()?.clone())),
+                b'h' | b'j' => {
+                    let index = self.index(code == b'j')?;
+                    let value = self.memo.get(&index).ok_or("it refers to a value that is not there")?;
+                    self.stack.push(value.clone());
+                }
+                b'c' => {
+                    let (module, name) = (self.line()?, self.line()?);
+                    self.stack.push(Value::Global(global(module, name)?));
+                }
+                0x93 => {
+                    let (Value::Text(name), Value::Text(module)) = (self.pop()?, self.pop()?) else {
+                        return Err("a global's name is no text".into());
+                    };
+                    self.stack.push(Value::Global(global(&module, &name)?));
+                }
+                b'Q' => {
+                    let id = self.pop()?;
+                    let storage = self.storage(&id)?;
+                    self.stack.push(storage);
+                }
+                b'R' => {
+                    let (arguments, function) = (self.pop()?, self.pop()?);
+                    self.call(&function, &arguments)?;
+                }
+                // The attributes of an OrderedDict (torch's `_metadata`) mean nothing here.
+                b'b' => {
+                    self.pop()?;
+                    if !matches!(self.top()?, Value::Dict(_)) {
+                        return Err("it sets attributes of something other than a dictionary".into());
+                    }
+                }
+                other => return Err(format!("it uses the pickle operation 0x{other:02x}, which tensors do not need")),
+            }
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or_else(super::cut_off)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<&'a [u8]> {
+        let taken = self.rest.get(..count).ok_or_else(super::cut_off)?;
+        self.rest = &self.rest[count..];
+        Ok(taken)
+    }
+
+    /// A length of so many bytes.
+    fn length(&mut self, width: usize) -> Result<usize> {
+        let mut wide = [0; 8];
+        wide[..width].copy_from_slice(self.bytes(width)?);
+        usize::try_from(u64::from_le_bytes(wide)).map_err(|_| super::cut_off())
+    }
+
+    fn line(&mut self) -> Result<&'a str> {
+        let end = self.rest.iter().position(|b| *b == b'\n').ok_or_else(super::cut_off)?;
+        let line = self.bytes(end + 1)?;
+        std::str::from_utf8(&line[..end]).map_err(|_| "a name is no text".into())
+    }
+
+    fn index(&mut self, long: bool) -> Result<u32> {
+        Ok(self.length(if long { 4 } else { 1 })? as u32)
+    }
+
+    fn number(&mut self, code: u8) -> Result<()> {
+        let value = match code {
+            b'K' => Value::Int(self.take::<1>()?[0].into()),
+            b'M' => Value::Int(u16::from_le_bytes(self.take()?).into()),
+            b'J' => Value::Int(i32::from_le_bytes(self.take()?).into()),
+            b'G' => Value::Float(f64::from_be_bytes(self.take()?)),
+            _ => {
+                let length = self.length(if code == 0x8a { 1 } else { 4 })?;
+                let bytes = self.bytes(length)?;
+                match bytes.last() {
+                    None => Value::Int(0),
+                    Some(last) if bytes.len() <= 8 => {
+                        let mut wide = [if last & 0x80 == 0 { 0 } else { 0xff }; 8];
+                        wide[..bytes.len()].copy_from_slice(bytes);
+                        Value::Int(i64::from_le_bytes(wide))
+                    }
+                    Some(_) => Value::Long(bytes.to_vec()),
+                }
+            }
+        };
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn text(&mut self, code: u8) -> Result<()> {
+        let length = self.length(match code {
+            0x8c | b'U' => 1,
+            0x8d => 8,
+            _ => 4,
+        })?;
+        let text = std::str::from_utf8(self.bytes(length)?).map_err(|_| "a text is not UTF-8")?;
+        self.stack.push(Value::Text(text.into()));
+        Ok(())
+    }
+
+    /// The stack's bottom, as seen from within the last mark.
+    fn floor(&self) -> usize {
+        self.marks.last().copied().unwrap_or(0)
+    }
+
+    fn pop(&mut self) -> Result<Value> {
+        if self.stack.len() <= self.floor() {
+            return Err(underflow());
+        }
+        self.stack.pop().ok_or_else(underflow)
+    }
+
+    fn top(&self) -> Result<&Value> {
+        self.stack.last().ok_or_else(underflow)
+    }
+
+    fn duplicate(&mut self) -> Result<()> {
+        let top = self.top()?.clone();
+        self.stack.push(top);
+        Ok(())
+    }
+
+    /// Everything above the last mark.
+    fn items(&mut self) -> Result<Vec<Value>> {
+        let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or_else(underflow)?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn append(&mut self, items: Vec<Value>) -> Result<()> {
+        match *self.top()? {
+            Value::List(list) => self.heap.extend(list, items),
+            _ => return Err("it appends to something other than a list".into()),
+        }
+        Ok(())
+    }
+
+    fn push_list(&mut self, items: Vec<Value>) {
+        let list = self.heap.new_list(items);
+        self.stack.push(Value::List(list));
+    }
+
+    fn push_tuple(&mut self, items: Vec<Value>) {
+        let tuple = self.heap.new_list(items);
+        self.stack.push(Value::Tuple(tuple));
+    }
+
+    fn push_dict(&mut self) {
+        let dict = self.heap.new_dict();
+        self.stack.push(Value::Dict(dict));
+    }
+
+    /// Sets keys and values, one after another, in the dictionary on top.
+    fn set_items(&mut self, items: Vec<Value>) -> Result<()> {
+        let Value::Dict(dict) = *self.top()? else { return Err("it sets items of something other than a dictionary".into()) };
+        let mut items = items.into_iter();
+        while let (Some(key), Some(value)) = (items.next(), items.next()) {
+            let key = match key {
+                Value::Text(text) => Key::Text(text),
+                Value::Int(number) => Key::Int(number),
+                _ => return Err("a dictionary's key is neither a text nor a number".into()),
+            };
+            self.heap.insert(dict, key, value);
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, function: &Value, arguments: &Value) -> Result<()> {
+        let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else {
+            return Err("it calls something that cannot be called".into());
+        };
+        let arguments = self.heap.list(*arguments).to_vec();
+        match (function, &arguments[..]) {
+            (Global::OrderedDict, []) => self.push_dict(),
+            (Global::OrderedDict, [Value::List(pairs)]) => {
+                let pairs = self.heap.list(*pairs).to_vec();
+                self.push_dict();
+                for pair in pairs {
+                    match pair {
+                        Value::Tuple(pair) | Value::List(pair) if self.heap.list(pair).len() == 2 => {
+                            self.set_items(self.heap.list(pair).to_vec())?;
+                        }
+                        _ => return Err("an OrderedDict is not made of pairs".into()),
+                    }
+                }
+            }
+            (Global::RebuildTensor, [Value::Storage(storage), Value::Int(offset), shape, strides, ..]) => {
+                let (shape, strides) = (self.extents(shape), self.extents(strides));
+                let (Ok(offset), Some(shape), Some(strides)) = (usize::try_from(*offset), shape, strides) else {
+                    return Err("a tensor's shape is not made of sizes".into());
+                };
+                if shape.len() != strides.len() {
+                    return Err(format!("a tensor has shape {shape:?} but strides {strides:?}"));
+                }
+                let tensor = Tensor { storage: storage.clone(), offset, shape, strides };
+                self.stack.push(Value::Tensor(Rc::new(tensor)));
+            }
+            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => self.stack.push(tensor.clone()),
+            (Global::Size, [size @ Value::Tuple(_)]) => self.stack.push(size.clone()),
+            _ => return Err(format!("it calls {function:?} with other arguments than torch does")),
+        }
+        Ok(())
+    }
+
+    fn extents(&self, value: &Value) -> Option<Vec<usize>> {
+        let Value::Tuple(values) = value else { return None };
+        let one = |value: &Value| match value {
+            Value::Int(n) => usize::try_from(*n).ok(),
+            _ => None,
+        };
+        self.heap.list(*values).iter().map(one).collect()
+    }
+
+    /// A persistent id: `("storage", type, key, device, elements, ..)`.
+    fn storage(&mut self, id: &Value) -> Result<Value> {
+        let Value::Tuple(parts) = id else { return Err("a storage is not named as torch does".into()) };
+        let parts = self.heap.list(*parts);
+        let [Value::Text(kind), Value::Global(Global::StorageType(dtype)), Value::Text(key), _, Value::Int(elements), ..] = parts
+        else {
+            return Err("a storage is not named as torch does".into());
+        };
+        let elements = usize::try_from(*elements).map_err(|_| "a storage has a negative size")?;
+        if &**kind != "storage" || matches!(parts.get(5), Some(Value::Tuple(_))) {
+            return Err("a storage is not named as torch does".into());
+        }
+        let storage = Storage { key: key.to_string(), dtype: *dtype, elements };
+        match self.storages.get(&storage.key) {
+            Some(other) if *other != storage => Err(format!("the storage `{key}` is described in two ways")),
+            _ => {
+                self.storages.insert(storage.key.clone(), storage.clone());
+                Ok(Value::Storage(storage))
+            }
+        }
+    }
+}
+
+fn underflow() -> String {
+    "the pickle takes values that it never made".into()
+}
+
+fn global(module: &str, name: &str) -> Result<Global> {
+    Ok(match (module, name) {
+        ("collections", "OrderedDict") => Global::OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Global::RebuildTensor,
+        ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
+        ("torch", "Size") => Global::Size,
+        ("torch", name) if storage_type(name).is_some() => {
+            return storage_type(name).map(Global::StorageType).ok_or_else(underflow);
+        }
+        _ => {
+            return Err(format!(
+                "it names the Python object `{module}.{name}`, which no file of tensors needs: it could run code, so it is not read"
+            ));
+        }
+    })
+}

@@ -1,0 +1,122 @@
+//! Files of `torch.save`: what is read, what is refused, and what damage does.
+use super::*;
+use crate::checkpoint::{TensorFile, pickle};
+
+fn concept(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/concepts").join(name)).unwrap()
+}
+
+fn read(bytes: &[u8]) -> Result<TensorFile, String> {
+    pickle::read(Path::new("a.pth"), bytes).map_err(|e| e.to_string())
+}
+
+/// The error of a bare pickle that stands where `torch.save`'s object does.
+fn refused(object: &[u8]) -> String {
+    let mut bytes = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02".to_vec();
+    bytes.extend_from_slice(object);
+    bytes.extend_from_slice(b".\x80\x02].");
+    let error = read(&bytes).unwrap_err();
+    assert!(error.starts_with("a.pth: a Python pickle that cannot be read: "), "{error}");
+    error
+}
+
+#[test]
+fn both_formats_hold_the_same() {
+    let (zip, legacy) = (read(&concept("mix-of-show.pth")).unwrap(), read(&concept("mix-of-show.legacy.pth")).unwrap());
+    assert_eq!(zip.names().collect::<Vec<_>>(), legacy.names().collect::<Vec<_>>());
+    assert!(zip.contains("params.new_concept_embedding.<zorp1>"));
+    for name in zip.names() {
+        let (a, b) = (zip.tensor(name).unwrap(), legacy.tensor(name).unwrap());
+        assert_eq!((a.dtype(), a.shape(), a.bytes()), (b.dtype(), b.shape(), b.bytes()), "{name}");
+    }
+    let inversion = read(&concept("inversion.pt")).unwrap();
+    assert_eq!(inversion.metadata().get("name").map(String::as_str), Some("ink"));
+    assert_eq!(inversion.metadata().get("step").map(String::as_str), Some("7"));
+}
+
+#[test]
+fn nothing_but_tensors_can_be_named_or_called() {
+    assert!(refused(b"cos\nsystem\nX\x02\x00\x00\x00ls\x85R").contains("`os.system`"));
+    assert!(refused(b"\x8c\x08builtins\x8c\x04eval\x93").contains("`builtins.eval`"));
+    assert!(refused(b"ctorch.storage\n_load_from_bytes\nC\x00\x85R").contains("`torch.storage._load_from_bytes`"));
+    assert!(refused(b"ctorch\nload\n").contains("`torch.load`"));
+    assert!(refused(b"ccollections\nOrderedDict\n]K\x01a\x85R").contains("pairs"));
+    assert!(refused(b"ccollections\nOrderedDict\nK\x01R").contains("cannot be called"));
+    // INST, OBJ, NEWOBJ, EXT1, PERSID: operations that make objects.
+    for operation in [b"ios\nsystem\n".as_slice(), b"(o", b"\x81", b"\x82\x01", b"Pkey\n"] {
+        assert!(refused(operation).contains("pickle operation"), "{operation:?}");
+    }
+    assert!(refused(b"K\x01K\x02b").contains("attributes"));
+    assert!(refused(b"(t)QR").contains("storage"));
+    assert!(refused(b"h\x07").contains("not there"));
+    assert!(refused(b"00").contains("never made"));
+    assert!(refused(b"(}u").contains("never made") || refused(b"(}u").contains("other than a dictionary"));
+}
+
+#[test]
+fn small_files_cannot_ask_for_much() {
+    // A dictionary within a dictionary, a hundred thousand times; a list that holds itself; one that is doubled again and again.
+    let mut deep = b"}K\x00".repeat(100_000);
+    deep.push(b'}');
+    deep.extend(b"s".repeat(100_000));
+    assert!(refused(&deep).contains("nested too deeply"));
+    let mut nested = b"]".repeat(100_000);
+    nested.extend(b"a".repeat(99_999));
+    assert!(refused(&nested).contains("nested too deeply"));
+    assert!(refused(b"]q\x00h\x00a").contains("nested too deeply"));
+    let mut doubled = b"]q\x00K\x01a".to_vec();
+    for i in 1..60u8 {
+        doubled.extend([b']', b'q', i, b'h', i - 1, b'a', b'h', i - 1, b'a']);
+    }
+    assert!(refused(&doubled).contains("hold too much") || refused(&doubled).contains("nested too deeply"));
+    let mut copies = b"ccollections\nOrderedDict\nq\x00(".to_vec();
+    copies.extend(b"K\x01K\x02\x86".repeat(2000));
+    copies.extend(b"lq\x01\x85q\x02");
+    copies.extend(b"h\x00h\x02R".repeat(2000));
+    assert!(refused(&copies).contains("more values than any file"));
+    assert!(refused(b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f").contains("too early"));
+}
+
+#[test]
+fn zip_archives_are_checked() {
+    let whole = concept("inversion.pt");
+    assert!(read(&whole[..whole.len() - 30]).unwrap_err().contains("directory"));
+    let mut damaged = whole.clone();
+    let at = whole.windows(5).position(|w| w == b"ink\x94q".as_slice()).or(whole.windows(3).position(|w| w == b"ink")).unwrap();
+    damaged[at] ^= 1;
+    assert!(read(&damaged).unwrap_err().contains("checksum"));
+    let mut stream = Vec::new();
+    stream.extend_from_slice(b"PK\x05\x06");
+    stream.resize(22, 0);
+    assert!(read(&stream).unwrap_err().contains("no `data.pkl`"));
+}
+
+#[test]
+fn damaged_pickles_never_panic() {
+    let mut seed = 88172645463325252u64;
+    let mut below = |n: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 11) as usize % n.max(1)
+    };
+    let mut read_well = 0;
+    for name in ["mix-of-show.legacy.pth", "inversion.pt", "inversion.bin"] {
+        let whole = concept(name);
+        // The checksums of an archive keep most damage away from the machine: there the legacy format stands for both.
+        for _ in 0..1500 {
+            let mut bytes = whole.clone();
+            for _ in 0..=below(4) {
+                let at = below(bytes.len().min(4000));
+                match below(4) {
+                    0 => bytes.truncate(below(bytes.len() + 1)),
+                    1 => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = below(256) as u8),
+                    2 => drop(bytes.drain(at.min(bytes.len())..(at + below(9)).min(bytes.len()))),
+                    _ => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = b"()]}.QRbqhKJX"[below(13)]),
+                }
+            }
+            read_well += usize::from(read(&bytes).is_ok());
+        }
+    }
+    assert!((1..4500).contains(&read_well), "{read_well}");
+}

@@ -1,0 +1,77 @@
+//! Low-rank updates of the models that are timed.
+
+use std::collections::HashMap;
+
+use clap::Args;
+
+use mixofshow::graph::{Graph, Node, Origin};
+use mixofshow::nn::{LowRank, Strength};
+
+/// What tells the updates' tensors from the model's.
+const PREFIX: &str = "lora";
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Of the UNet or the text encoder: with low-rank updates of this rank on all attention layers
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_rank: usize,
+    /// Sets of such updates
+    #[arg(long, value_name = "SETS", default_value_t = 1)]
+    lora_sets: usize,
+    /// Of the UNet: every set acts on some places of the picture only
+    #[arg(long)]
+    lora_masks: bool,
+}
+
+impl Options {
+    /// Updates of the attention layers of `plain`. A pass that is `trained` has one set at least, as inputs.
+    pub fn sets(&self, plain: &Graph, trained: bool) -> Vec<LowRank> {
+        const PARTS: [&str; 8] = [".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj"];
+        let rank = match self.lora_rank {
+            0 if trained => 4,
+            rank => rank,
+        };
+        if rank == 0 {
+            return Vec::new();
+        }
+        let layer = |node: &Node| match &node.origin {
+            Origin::Parameter { name } => name.strip_suffix(".weight").map(String::from),
+            _ => None,
+        };
+        let is_updated = |layer: &String| {
+            // Of the prompt, keys and values are made once a picture: in a masked pass they have no part.
+            let of_the_prompt = layer.ends_with("attn2.to_k") || layer.ends_with("attn2.to_v");
+            PARTS.iter().any(|part| layer.ends_with(part)) && !(self.lora_masks && of_the_prompt)
+        };
+        let layers = plain.nodes().iter().filter_map(layer).filter(is_updated);
+        let ranks: HashMap<String, usize> = layers.map(|layer| (layer, rank)).collect();
+        let set = |number| {
+            let mut set = LowRank::new(format!("{PREFIX}{number}"), ranks.clone());
+            set.trained = trained;
+            if !trained {
+                set.strength = Strength::Input;
+            }
+            set
+        };
+        (0..self.lora_sets).map(set).collect()
+    }
+
+    /// Declares a mask of each set for every feature map that starts from a square of `latent` places a side.
+    pub fn mask(&self, sets: &mut [LowRank], graph: &mut Graph, latent: usize) {
+        if !self.lora_masks {
+            return;
+        }
+        for set in sets {
+            let mut side = latent;
+            while side > 1 {
+                set.masks.insert(side * side, graph.input(format!("{}.mask.{side}", set.name), [side * side]));
+                side = side.div_ceil(2);
+            }
+        }
+    }
+}
+
+/// Whether an input of the graph is a matrix of an update.
+pub fn is_matrix(input: &str) -> bool {
+    input.starts_with(PREFIX) && input.ends_with(".weight")
+}

@@ -1,0 +1,140 @@
+//! The concepts and LoRAs of a picture: as options, and found again.
+use std::path::{Path, PathBuf};
+
+use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
+use mixofshow::concept::{self, Applied, dialects};
+use mixofshow::diffusion::recipe::{ConceptSource, Recipe, Source};
+
+use crate::cli::terminal::Terminal;
+use crate::cli::{Result, files};
+
+const HEADING: &str = "Concepts";
+
+#[derive(clap::Args)]
+pub struct ConceptArguments {
+    /// A concept whose words stand in the prompts; how strong its LoRA is [default: 1]; may be repeated
+    ///
+    /// A concept file of `mos train`, of Mix-of-Show (.pth or safetensors), a LoRA of kohya's, PEFT's or diffusers' names, or a
+    /// textual inversion, told apart by content. The scale multiplies its LoRA; at 0 its words act alone. Several may be
+    /// given. `mos inspect FILE` tells the words.
+    #[arg(long, value_name = "FILE[:SCALE]", help_heading = HEADING)]
+    concept: Vec<String>,
+    /// The same for LoRAs without words
+    #[arg(long, value_name = "FILE[:SCALE]", help_heading = HEADING)]
+    lora: Vec<String>,
+    /// Use concepts that were made for another base model
+    #[arg(long, help_heading = HEADING)]
+    force_base: bool,
+}
+
+impl ConceptArguments {
+    /// Notes the files in the recipe and reads them. Without any given, those that the recipe names are found again: where they
+    /// were, beside the picture `like`, or in the folder of models.
+    pub fn open(&self, recipe: &mut Recipe, like: Option<&Path>, terminal: &Terminal) -> Result<Vec<Applied>> {
+        if self.concept.is_empty() && self.lora.is_empty() {
+            let places: Vec<PathBuf> =
+                like.and_then(Path::parent).map(Path::to_path_buf).into_iter().chain(files::models()).collect();
+            for named in &mut recipe.concepts {
+                named.source = find(&named.source, &places)?;
+            }
+        } else {
+            let given = self.concept.iter().chain(&self.lora).map(|given| {
+                let (path, scale) = path_and_scale(given);
+                Ok(ConceptSource { source: Source::of(&path)?, scale })
+            });
+            recipe.concepts = given.collect::<Result<_>>()?;
+        }
+        let mut applied = Vec::new();
+        for named in &recipe.concepts {
+            let (concept, notes) = dialects::read(&named.source.path)?;
+            for note in notes {
+                terminal.warning(format!("{}: {note}", named.source.path.display()));
+            }
+            applied.push(Applied::new(concept, named.scale)?);
+        }
+        Ok(applied)
+    }
+
+    /// An error if a concept was made for another model.
+    pub fn check_base(&self, concepts: &[Applied], model: &Checkpoint) -> Result<()> {
+        if !self.force_base {
+            concept::check_base(concepts.iter().map(Applied::concept), model, base_hash_cache().as_deref())?;
+        }
+        Ok(())
+    }
+}
+
+/// `FILE` or `FILE:SCALE`; a file whose own name ends so is meant as it is.
+fn path_and_scale(given: &str) -> (PathBuf, f32) {
+    if !Path::new(given).exists()
+        && let Some((path, scale)) = given.rsplit_once(':')
+        && let Ok(scale) = scale.parse()
+        && !path.is_empty()
+    {
+        return (path.into(), scale);
+    }
+    (given.into(), 1.0)
+}
+
+/// The same file, by its hash.
+fn find(source: &Source, places: &[PathBuf]) -> Result<Source> {
+    let name = source.path.file_name().map(PathBuf::from).unwrap_or_default();
+    let mut candidates = vec![source.path.clone()];
+    candidates.extend(places.iter().map(|place| place.join(&name)));
+    let mut changed = None;
+    for path in candidates {
+        match Source::of(&path) {
+            Ok(found) if found.sha256 == source.sha256 => return Ok(found),
+            Ok(found) => changed = changed.or(Some(found)),
+            Err(_) => {}
+        }
+    }
+    let lost = Lost { path: source.path.clone(), sha256: source.sha256.clone(), changed: changed.map(|found| found.path) };
+    Err(lost.into())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("that picture was made with the concept {} (SHA-256 {sha256}), which is missing{}: --concept FILE says where it is now",
+    path.display(), changed.as_ref().map(|c| format!(" ({} is another file)", c.display())).unwrap_or_default())]
+struct Lost {
+    path: PathBuf,
+    sha256: String,
+    changed: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_stand_behind_the_last_colon() {
+        let split = |given: &str| {
+            let (path, scale) = path_and_scale(given);
+            (path.to_string_lossy().into_owned(), scale)
+        };
+        assert_eq!(split("a.safetensors"), ("a.safetensors".into(), 1.0));
+        assert_eq!(split("a.safetensors:0.8"), ("a.safetensors".into(), 0.8));
+        assert_eq!(split("c:a:-1"), ("c:a".into(), -1.0));
+        assert_eq!(split(r"c:\a.pth"), (r"c:\a.pth".into(), 1.0));
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join("a:1");
+        std::fs::write(&odd, "").unwrap();
+        assert_eq!(path_and_scale(odd.to_str().unwrap()), (odd, 1.0));
+    }
+
+    #[test]
+    fn files_are_found_again_by_their_contents() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (folder.path().join("a.safetensors"), folder.path().join("there"));
+        std::fs::create_dir(&there).unwrap();
+        std::fs::write(&here, "one").unwrap();
+        let source = Source::of(&here).unwrap();
+        assert_eq!(find(&source, &[]).map_err(|_| ()), Ok(source.clone()));
+        std::fs::rename(&here, there.join("a.safetensors")).unwrap();
+        assert_eq!(find(&source, &[there.clone()]).map_err(|_| ()).unwrap().path, there.join("a.safetensors"));
+        std::fs::write(&here, "another").unwrap();
+        let Err(crate::cli::Failure::Failed(error)) = find(&source, &[]) else { panic!("it is not there") };
+        let error = error.to_string();
+        assert!(error.contains(&source.sha256) && error.contains("is another file"), "{error}");
+    }
+}

@@ -1,0 +1,199 @@
+//! `mos train`
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use mixofshow::checkpoint::Checkpoint;
+use mixofshow::concept::tuning::config::{self, Kind, Options, Settings};
+use mixofshow::concept::tuning::step::Method;
+use mixofshow::concept::tuning::{Begin, Event, Outcome, Progress as Learnt, Run, Summary};
+use serde::Serialize;
+
+use super::files::make_folder_of;
+use super::progress::Progress;
+use super::terminal::Terminal;
+use super::{Failure, Global, Result, files, units};
+
+const EXAMPLES: &str = "\
+Examples:
+  A settings file to begin with, and the run that it describes:
+    mos train --template person > zorp.toml
+    mos train zorp.toml
+  The same by flags alone; words that are given in both are taken from the flags:
+    mos train --pictures photos/zorp --words \"<zorp1> <zorp2>\" --class-word man -o zorp.safetensors
+  Going on after Ctrl-C, a crash or a loss of power:
+    mos train zorp.toml --resume
+  Settings of the method's own code:
+    mos train options/train/EDLoRA/real/8101_EDLoRA_potter_Cmix_B4_Repeat500.yml
+  What was learnt:
+    mos generate -p \"a photo of <zorp1> <zorp2> on the beach\" --concept zorp.safetensors
+
+Beside the concept file, NAME.training holds the saved state, the loss curve and sheets of pictures.";
+
+/// Teach a model a new concept from a few pictures
+///
+/// Teaches a model a person, thing, place or style from 4 to 20 pictures: embeddings for new words and a small LoRA (ED-LoRA, the
+/// method of Mix-of-Show), as one file of a few megabytes for `mos generate --concept`. Settings come from a TOML file, from
+/// flags, or both.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Settings: TOML, or the method's own YAML
+    #[arg(value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print a commented settings file to begin with: person, object, scene or style
+    #[arg(long, value_name = "KIND", exclusive = true)]
+    template: Option<Kind>,
+    /// Go on where the run was saved last
+    #[arg(long, conflicts_with = "restart")]
+    resume: bool,
+    /// Begin anew, also where an unfinished run stands
+    #[arg(long)]
+    restart: bool,
+    /// Check settings and pictures, say what would be done, and stop
+    #[arg(long)]
+    check: bool,
+    /// Print a report as JSON instead of the concept's name
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
+    if let Some(kind) = arguments.template {
+        return terminal.print(config::template(kind).trim_end());
+    }
+    let (from_file, notes) = match &arguments.config {
+        Some(path) => config::read(path)?,
+        None => Default::default(),
+    };
+    notes.iter().for_each(|note| terminal.warning(note));
+    let settings = Settings::new(arguments.options.clone().or(from_file))?;
+    make_folder_of(&settings.output)?;
+    let start = Instant::now();
+    let mut progress = Progress::new(terminal);
+    progress.show("load", 0, 1);
+    let checkpoint = Checkpoint::open_named(&settings.model, files::models().as_deref())?;
+    let gpu = global.open()?;
+    let begin = match (arguments.resume, arguments.restart || arguments.check) {
+        (true, _) => Begin::Resume,
+        (_, true) => Begin::Again,
+        _ => Begin::New,
+    };
+    let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin)?;
+    progress.aside(|| tell(&run, gpu.name(), terminal));
+    if arguments.check {
+        progress.finish();
+        let (pictures, tuned) = (run.pictures(), run.size());
+        return terminal.print(format!("nothing to complain about: {pictures} pictures, tuned at {}x{}", tuned[0], tuned[1]));
+    }
+    let stopped = on_interrupt();
+    let mut spent = false;
+    let outcome = run.run(&mut |event| {
+        match event {
+            Event::Step(at) => progress.show_with("train", at.done as usize, at.of as usize, &detail(&at, &mut spent)),
+            Event::Sheet { done, of } => progress.show("sheet", done, of),
+            Event::Wrote(path) => progress.aside(|| terminal.detail(format!("wrote {}", path.display()))),
+        }
+        !stopped.load(Ordering::Relaxed)
+    });
+    drop(progress);
+    match outcome? {
+        Outcome::Stopped { step } => {
+            terminal.note(format!("stopped at step {step} of {}; all of it is saved. To go on:", settings.steps));
+            terminal.note(format!("  {}", same_command_with("--resume")));
+            Err(Failure::Stopped)
+        }
+        Outcome::Done(summary) => close(arguments, &settings, &summary, start, terminal),
+    }
+}
+
+/// What was found and what it will take.
+fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
+    run.remarks().iter().for_each(|remark| terminal.warning(remark));
+    terminal.detail(format!("adapter: {adapter}"));
+    if let Ok(planned) = run.planned_bytes() {
+        let [weights, activations, state] = [planned.weights, planned.activations, planned.state].map(units::bytes);
+        terminal.detail(format!("device memory planned: weights {weights}, activations {activations}, what is learnt {state}"));
+    }
+    if run.done() > 0 {
+        terminal.note(format!("going on at step {} of {}", run.done(), run.settings().steps));
+    }
+}
+
+/// How it goes, for the bar; `spent` remembers that the end of the embeddings was told.
+fn detail(at: &Learnt, spent: &mut bool) -> String {
+    *spent = *spent || at.embeddings_stopped;
+    let norm = if *spent { format!("{:.3} (held)", at.norm) } else { format!("{:.3}", at.norm) };
+    format!("loss {:.4}  lr {:.1e}  norm {norm}", at.loss, at.rates.unet)
+}
+
+/// Set at the first Ctrl-C; the second one ends the program at once.
+fn on_interrupt() -> Arc<AtomicBool> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let seen = stopped.clone();
+    // Where it cannot be watched for, the key ends the program as ever, and the last saved state stands.
+    let _ = ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    stopped
+}
+
+/// The command line of this process with one more flag.
+fn same_command_with(flag: &str) -> String {
+    let quoted = |text: String| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+        if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    };
+    let arguments = std::env::args().filter(|argument| argument != flag && argument != "--restart");
+    arguments.map(quoted).chain([flag.to_string()]).collect::<Vec<_>>().join(" ")
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    concept: &'a PathBuf,
+    curve: &'a PathBuf,
+    sheet: &'a Option<PathBuf>,
+    steps: usize,
+    first_loss: f32,
+    last_loss: f32,
+    embedding_norm: f32,
+    seconds: f64,
+    seconds_of_steps: f64,
+    seconds_of_sheets: f64,
+}
+
+fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: Instant, terminal: &Terminal) -> Result<()> {
+    let [first, last] = summary.losses;
+    if arguments.json {
+        return terminal.print_json(&Report {
+            concept: &summary.concept,
+            curve: &summary.curve,
+            sheet: &summary.sheet,
+            steps: settings.steps,
+            first_loss: first,
+            last_loss: last,
+            embedding_norm: summary.norm,
+            seconds: start.elapsed().as_secs_f64(),
+            seconds_of_steps: summary.steps_took.as_secs_f64(),
+            seconds_of_sheets: summary.sheets_took.as_secs_f64(),
+        });
+    }
+    terminal.print(summary.concept.display())?;
+    let per_step = summary.steps_took.checked_div(u32::try_from(summary.steps).unwrap_or(u32::MAX)).unwrap_or_default();
+    let [whole, steps, sheets, each] = [start.elapsed(), summary.steps_took, summary.sheets_took, per_step].map(units::duration);
+    terminal.note(format!("{} steps in {steps} ({each} each), sheets in {sheets}, all in {whole}", summary.steps));
+    terminal.note(format!("loss {first:.4} at first, {last:.4} at last; norm of the embeddings {:.3}", summary.norm));
+    let looked = summary.sheet.iter().chain([&summary.curve]).map(|path| path.display().to_string());
+    terminal.note(format!("to look at: {}", looked.collect::<Vec<_>>().join(", ")));
+    let strength = if settings.method == Method::PPlus { "" } else { ":0.8" };
+    terminal.note("to use it:");
+    let (phrase, concept) = (settings.phrase(), summary.concept.display());
+    terminal.note(format!("  mos generate -p \"a photo of {phrase}\" --concept {concept}{strength}"));
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Updates on their way from a file's tensors to a concept.
+
+use std::collections::BTreeMap;
+
+use crate::checkpoint::TensorFile;
+use crate::concept::file::{numbers, tensor_error};
+use crate::concept::{Error, LowRankSet, Result, Update, Word};
+use crate::graph::Array;
+
+/// Elements of one window: more than any layer of these models has.
+const MOST_ELEMENTS: usize = 1 << 27;
+
+/// The network of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Network {
+    Text,
+    Unet,
+}
+
+/// The names of an update's tensors in a file.
+#[derive(Debug, Default)]
+pub struct Names {
+    pub down: Option<String>,
+    pub up: Option<String>,
+    /// Between the two, of convolutions.
+    pub middle: Option<String>,
+    /// What the product is multiplied by: alpha over rank, or what stands for it.
+    pub scale: Scale,
+}
+
+#[derive(Clone, Debug, Default)]
+pub enum Scale {
+    #[default]
+    One,
+    /// A tensor of one element, to be divided by the rank.
+    Alpha(String),
+    /// A number, to be divided by the rank.
+    Number(f32),
+    /// A number, to be divided by the rank's square root.
+    Stabilised(f32),
+}
+
+/// All updates of a file, by network and canonical layer name.
+#[derive(Debug, Default)]
+pub struct Updates(BTreeMap<(Network, String), Names>);
+
+impl Updates {
+    pub fn entry(&mut self, network: Network, layer: String) -> &mut Names {
+        self.0.entry((network, layer)).or_default()
+    }
+
+    /// Of each layer: its network, its name, its tensors' names.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Network, &str, &mut Names)> {
+        self.0.iter_mut().map(|((network, layer), names)| (*network, layer.as_str(), names))
+    }
+
+    /// Reads the tensors. Where all layers of a network have one scale, it is the set's; otherwise it goes into the matrices.
+    pub fn read(self, file: &TensorFile) -> Result<[LowRankSet; 2]> {
+        let mut sets = [Vec::new(), Vec::new()];
+        for ((network, layer), names) in self.0 {
+            let (update, scale) = names.read(file)?;
+            sets[usize::from(network == Network::Unet)].push((layer, update, scale));
+        }
+        Ok(sets.map(|layers: Vec<(String, Update, f32)>| {
+            let common = layers.first().map_or(1.0, |(_, _, scale)| *scale);
+            let same = layers.iter().all(|(_, _, scale)| *scale == common);
+            let with = |(layer, mut update, scale): (String, Update, f32)| {
+                if !same {
+                    update.up = scaled(&update.up, scale);
+                }
+                (layer, update)
+            };
+            LowRankSet { scale: if same { common } else { 1.0 }, layers: layers.into_iter().map(with).collect() }
+        }))
+    }
+}
+
+pub fn scaled(array: &Array, factor: f32) -> Array {
+    Array::f32(array.shape.clone(), array.values().iter().map(|v| v * factor).collect())
+}
+
+impl Names {
+    fn read(self, file: &TensorFile) -> Result<(Update, f32)> {
+        let (down_name, up_name) = match (self.down, self.up) {
+            (Some(down), Some(up)) => (down, up),
+            (Some(one), None) | (None, Some(one)) => {
+                return Err(tensor_error(file, &one, "the other half of the update is missing".into()));
+            }
+            (None, None) => {
+                let what = if let Scale::Alpha(name) = &self.scale { name } else { "alpha" };
+                return Err(tensor_error(file, what, "it belongs to an update that is not there".into()));
+            }
+        };
+        let missing = |name: &str| tensor_error(file, name, "it is missing".into());
+        let mut down = squeezed(numbers(file, &down_name)?.ok_or_else(|| missing(&down_name))?);
+        let up = squeezed(numbers(file, &up_name)?.ok_or_else(|| missing(&up_name))?);
+        if let Some(name) = &self.middle {
+            let middle = numbers(file, name)?.ok_or_else(|| missing(name))?;
+            down = through(&middle, &down).ok_or_else(|| {
+                let (middle, down) = (&middle.shape, &down.shape);
+                tensor_error(file, name, format!("shape {middle}, which does not follow on {down} of `{down_name}`"))
+            })?;
+        }
+        let (rank, other) = match (&down.shape[..], &up.shape[..]) {
+            ([rank, _] | [rank, _, _, _], [_, other]) => (*rank, *other),
+            ([_, _] | [_, _, _, _], shape) => {
+                return Err(tensor_error(file, &up_name, format!("shape {shape:?} where [out, rank] is expected")));
+            }
+            (shape, _) => {
+                return Err(tensor_error(file, &down_name, format!("shape {shape:?} where [rank, in] is expected")));
+            }
+        };
+        if rank != other {
+            let problem = format!(
+                "rank {rank} (shape {}), but `{up_name}`, which goes with it, has rank {other} (shape {})",
+                down.shape, up.shape
+            );
+            return Err(tensor_error(file, &down_name, problem));
+        }
+        let scale = match self.scale {
+            Scale::One => 1.0,
+            Scale::Number(alpha) => alpha / rank as f32,
+            Scale::Stabilised(alpha) => alpha / (rank as f32).sqrt(),
+            Scale::Alpha(name) => {
+                let alpha = file.tensor(&name).filter(|view| view.len() == 1).map(|view| view.to_f32(0..1)[0]);
+                let alpha = alpha.filter(|alpha| alpha.is_finite());
+                alpha.ok_or_else(|| tensor_error(file, &name, "one number was expected".into()))? / rank as f32
+            }
+        };
+        Ok((Update { down, up }, scale))
+    }
+}
+
+/// `[.., 1, 1]` as `[..]`: the window of a 1x1 convolution.
+fn squeezed(array: Array) -> Array {
+    match array.shape[..] {
+        [a, b, 1, 1] => Array { shape: [a, b].into(), ..array },
+        _ => array,
+    }
+}
+
+/// A window `middle` `[out, in, k, k]` after a matrix `down` `[in, channels]`, as one window `[out, channels, k, k]`.
+fn through(middle: &Array, down: &Array) -> Option<Array> {
+    let (&[out, inner, height, width], &[rank, channels]) = (&middle.shape[..], &down.shape[..]) else { return None };
+    if inner != rank {
+        return None;
+    }
+    // Small tensors can ask for a very large product.
+    let taps = height.checked_mul(width)?;
+    out.checked_mul(channels)?.checked_mul(taps).filter(|elements| *elements <= MOST_ELEMENTS)?;
+    let mut values = vec![0.0; out * channels * taps];
+    for (o, result) in values.chunks_exact_mut(channels * taps).enumerate() {
+        for i in 0..inner {
+            let window = &middle.values()[(o * inner + i) * taps..][..taps];
+            for (c, result) in result.chunks_exact_mut(taps).enumerate() {
+                let factor = down.values()[i * channels + c];
+                result.iter_mut().zip(window).for_each(|(sum, w)| *sum += factor * w);
+            }
+        }
+    }
+    Some(Array::f32([out, channels, height, width], values))
+}
+
+/// The words of a textual inversion's vectors `[width]` or `[vectors, width]`: `<a>`, and for further vectors `<a>_1` and on.
+pub fn words(file: &TensorFile, tensor: &str, text: &str) -> Result<Vec<Word>> {
+    let vectors = numbers(file, tensor)?.ok_or_else(|| tensor_error(file, tensor, "it is missing".into()))?;
+    let width = match vectors.shape[..] {
+        [width] | [_, width] => width,
+        _ => return Err(tensor_error(file, tensor, format!("shape {} where [vectors, width] is expected", vectors.shape))),
+    };
+    let word = |(index, vector): (usize, &[f32])| Word {
+        text: if index == 0 { text.to_string() } else { format!("{text}_{index}") },
+        initializer: None,
+        rows: Array::f32([1, width], vector.to_vec()),
+    };
+    Ok(vectors.values().chunks_exact(width).enumerate().map(word).collect())
+}
+
+/// An error for a file's tensor that no dialect has.
+pub fn stranger(file: &TensorFile, tensor: &str, dialect: &str) -> Error {
+    tensor_error(file, tensor, format!("it has no meaning in {dialect}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_after_a_matrix_is_one_window() {
+        let middle = Array::f32([1, 2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]);
+        let down = Array::f32([2, 3], vec![1.0, 0.0, 2.0, 0.0, 1.0, 10.0]);
+        let both = through(&middle, &down).unwrap();
+        assert_eq!(both, Array::f32([1, 3, 1, 2], vec![1.0, 2.0, 3.0, 4.0, 32.0, 44.0]));
+        assert!(through(&middle, &Array::f32([1, 2], vec![0.0; 2])).is_none());
+    }
+}

@@ -1,0 +1,80 @@
+//! Mix-of-Show's own files: `params.{new_concept_embedding,text_encoder,unet}`, as a pickle or with dotted names as safetensors.
+//!
+//! Layers are named as in the networks, each with `lora_down.weight` and `lora_up.weight`; alpha is not stored and not divided by
+//! the rank.
+
+use crate::checkpoint::TensorFile;
+use crate::concept::file::numbers;
+use crate::concept::{Concept, LowRankSet, Result, Word};
+use crate::graph::Array;
+
+use super::gather::{Network, Updates, scaled, stranger};
+use super::names;
+use super::{Read, Tensors};
+
+const WORDS: &str = "new_concept_embedding.";
+const DOWN: &str = ".lora_down.weight";
+const UP: &str = ".lora_up.weight";
+
+/// A tensor's name without the wrapping.
+fn bare(name: &str) -> &str {
+    name.strip_prefix("params.").unwrap_or(name)
+}
+
+pub fn is_it(file: &TensorFile) -> bool {
+    let is_word = |name: &str| bare(name).starts_with(WORDS);
+    let is_update = |name: &str| name.strip_suffix(DOWN).is_some_and(|layer| layer.contains('.'));
+    file.names().any(|name| is_word(name) || is_update(name))
+}
+
+pub fn read(file: &TensorFile) -> Result<Read> {
+    let (mut updates, mut words) = (Updates::default(), Vec::new());
+    for name in file.names() {
+        if let Some(text) = bare(name).strip_prefix(WORDS) {
+            let rows = numbers(file, name)?.ok_or_else(|| stranger(file, name, "a concept"))?;
+            let rows = match rows.shape[..] {
+                [width] => Array { shape: [1, width].into(), ..rows },
+                [_, _] => rows,
+                _ => return Err(stranger(file, name, "a concept, whose words are [layers, width]")),
+            };
+            words.push(Word { text: text.to_string(), initializer: None, rows });
+            continue;
+        }
+        let (network, rest) = match bare(name) {
+            rest if rest.starts_with("text_encoder.") => (Network::Text, &rest["text_encoder.".len()..]),
+            rest if rest.starts_with("unet.") => (Network::Unet, &rest["unet.".len()..]),
+            rest if names::is_text(rest) => (Network::Text, rest),
+            rest => (Network::Unet, rest),
+        };
+        let layer = |layer: &str| if network == Network::Text { names::text_layer(layer) } else { layer.to_string() };
+        if let Some(of) = rest.strip_suffix(DOWN) {
+            updates.entry(network, layer(of)).down = Some(name.to_string());
+        } else if let Some(of) = rest.strip_suffix(UP) {
+            updates.entry(network, layer(of)).up = Some(name.to_string());
+        } else {
+            return Err(stranger(file, name, "Mix-of-Show's files"));
+        }
+    }
+    let [text, unet] = updates.read(file)?;
+    let concept = Concept { words, text, unet, ..Concept::default() };
+    let mut notes = Vec::new();
+    if !concept.text.layers.is_empty() || !concept.unet.layers.is_empty() {
+        notes.push("it does not say how strong its LoRA is; 1, the method's own alpha, is taken".to_string());
+    }
+    Ok(Read { concept, notes })
+}
+
+/// Words with all their rows, and updates whose scale is in the matrices, since it is not stored.
+pub fn tensors(concept: &Concept) -> Tensors {
+    let mut tensors = Vec::new();
+    for word in &concept.words {
+        tensors.push((format!("params.{WORDS}{}", word.text), word.rows.clone()));
+    }
+    for (network, LowRankSet { scale, layers }) in [("text_encoder", &concept.text), ("unet", &concept.unet)] {
+        for (layer, update) in layers {
+            tensors.push((format!("params.{network}.{layer}{DOWN}"), update.down.clone()));
+            tensors.push((format!("params.{network}.{layer}{UP}"), scaled(&update.up, *scale)));
+        }
+    }
+    tensors
+}

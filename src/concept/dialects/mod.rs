@@ -1,0 +1,197 @@
+//! Concepts and LoRAs as programs write them, told apart by their contents: our own files, Mix-of-Show's, kohya's, PEFT's and
+//! diffusers', textual inversions. Safetensors, or what `torch.save` wrote, of which nothing is ever executed.
+
+mod gather;
+mod inversion;
+mod kohya;
+mod mix_of_show;
+mod names;
+mod peft;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::checkpoint::{self, TensorFile, TensorView};
+use crate::graph::Array;
+
+use super::{Concept, Error, Result, file};
+
+/// Whose file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Mos,
+    MixOfShow,
+    Kohya,
+    /// PEFT's and diffusers'.
+    Peft,
+    TextualInversion,
+}
+
+/// What a file came to.
+struct Read {
+    concept: Concept,
+    notes: Vec<String>,
+}
+
+type Tensors = Vec<(String, Array)>;
+
+impl Dialect {
+    /// Those that can be written.
+    pub const WRITTEN: [Self; 4] = [Self::Mos, Self::MixOfShow, Self::Kohya, Self::Peft];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mos => "mos",
+            Self::MixOfShow => "mix-of-show",
+            Self::Kohya => "kohya",
+            Self::Peft => "peft",
+            Self::TextualInversion => "textual-inversion",
+        }
+    }
+
+    /// The dialect of a file.
+    pub fn of(file: &TensorFile) -> Option<Self> {
+        let known: [(Self, fn(&TensorFile) -> bool); 5] = [
+            (Self::Mos, file::is_ours),
+            (Self::Kohya, kohya::is_it),
+            (Self::Peft, peft::is_it),
+            (Self::MixOfShow, mix_of_show::is_it),
+            (Self::TextualInversion, inversion::is_it),
+        ];
+        known.into_iter().find(|(_, is_it)| is_it(file)).map(|(dialect, _)| dialect)
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::WRITTEN.into_iter().find(|dialect| dialect.name() == name);
+        found.ok_or_else(|| "expected mos, mix-of-show, kohya or peft".to_string())
+    }
+}
+
+/// Reads a concept or LoRA of any dialect. Besides come sentences for the user: what was assumed.
+///
+/// # Errors
+/// A file of no dialect that is known; one whose contents contradict each other, with the tensor that does.
+pub fn read(path: &Path) -> Result<(Concept, Vec<String>)> {
+    let (concept, notes, _) = read_file(path)?;
+    Ok((concept, notes))
+}
+
+/// As [`read`]; also tells the dialect.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_file(path: &Path) -> Result<(Concept, Vec<String>, Dialect)> {
+    read_open(&TensorFile::open_any(path)?)
+}
+
+/// As [`read_file`], of a file that is open.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_open(file: &TensorFile) -> Result<(Concept, Vec<String>, Dialect)> {
+    let Some(dialect) = Dialect::of(file) else {
+        let problem = "neither a concept nor a LoRA of a kind that is known (`mos inspect` tells what is in it)".to_string();
+        return Err(Error::File { path: file.path().to_path_buf(), problem });
+    };
+    let Read { mut concept, notes } = match dialect {
+        Dialect::Mos => Read { concept: file::read(file)?, notes: Vec::new() },
+        Dialect::MixOfShow => mix_of_show::read(file)?,
+        Dialect::Kohya => kohya::read(file)?,
+        Dialect::Peft => peft::read(file)?,
+        Dialect::TextualInversion => inversion::read(file)?,
+    };
+    if concept.name.is_empty() {
+        concept.name = file.path().file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    }
+    if dialect != Dialect::Mos {
+        concept.metadata = file.metadata().clone();
+    }
+    Ok((concept, notes, dialect))
+}
+
+/// The files that were written, the first of them `path`, and sentences for the user: what the dialect cannot hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub files: Vec<PathBuf>,
+    pub notes: Vec<String>,
+}
+
+/// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual inversion beside it.
+///
+/// # Errors
+/// Words alone in a dialect of LoRAs; whatever the system says.
+pub fn write(concept: &Concept, dialect: Dialect, path: &Path) -> Result<Written> {
+    let mut written = Written { files: vec![path.to_path_buf()], notes: Vec::new() };
+    let (tensors, mut metadata) = match dialect {
+        Dialect::Mos => {
+            concept.write(path)?;
+            return Ok(written);
+        }
+        Dialect::MixOfShow => (mix_of_show::tensors(concept), BTreeMap::new()),
+        Dialect::Kohya => (kohya::tensors(concept, conv_projections(concept)), kohya_metadata(concept)),
+        Dialect::Peft | Dialect::TextualInversion => (peft::tensors(concept), BTreeMap::new()),
+    };
+    let lora = !concept.text.layers.is_empty() || !concept.unet.layers.is_empty();
+    if !lora && dialect == Dialect::Peft {
+        let problem = format!("`{}` has words alone, but a file of the dialect {dialect} holds a LoRA", concept.name);
+        return Err(Error::File { path: path.to_path_buf(), problem });
+    }
+    metadata.insert("format".to_string(), "pt".to_string());
+    write_tensors(path, &tensors, &metadata)?;
+    if matches!(dialect, Dialect::Kohya | Dialect::Peft) {
+        for word in &concept.words {
+            let beside = inversion::beside(path, word);
+            write_tensors(&beside, &[(word.text.clone(), inversion::mean(word))], &BTreeMap::new())?;
+            written.files.push(beside);
+        }
+        if concept.words.iter().any(|word| word.layers() > 1) {
+            let note = "textual inversions have one embedding for all layers: the words' embeddings become their mean";
+            written.notes.push(note.to_string());
+        }
+    }
+    Ok(written)
+}
+
+fn write_tensors(path: &Path, tensors: &[(String, Array)], metadata: &BTreeMap<String, String>) -> Result<()> {
+    let views: Result<Vec<(String, TensorView)>> =
+        tensors.iter().map(|(name, array)| file::view(path, name.clone(), array)).collect();
+    Ok(checkpoint::write(path, &views?, metadata)?)
+}
+
+/// Whether the base model's `proj_in` and `proj_out` are 1x1 convolutions: in Stable Diffusion 1.x, not in 2.x, which is told by
+/// the width of its text encoder.
+fn conv_projections(concept: &Concept) -> bool {
+    const SD2_WIDTH: usize = 1024;
+    let keys = concept.unet.layers.iter().find(|(layer, _)| layer.ends_with("attn2.to_k"));
+    keys.is_none_or(|(_, update)| update.weight_shape().get(1) != Some(&SD2_WIDTH))
+}
+
+/// What web UIs show of a LoRA.
+fn kohya_metadata(concept: &Concept) -> BTreeMap<String, String> {
+    let mut layers = concept.unet.layers.values().map(|update| (update, concept.unet.scale));
+    let first = layers.next().or_else(|| concept.text.layers.values().map(|update| (update, concept.text.scale)).next());
+    let mut metadata = BTreeMap::from([
+        ("ss_network_module".to_string(), "networks.lora".to_string()),
+        ("ss_output_name".to_string(), concept.name.clone()),
+    ]);
+    if let Some((update, scale)) = first {
+        metadata.insert("ss_network_dim".to_string(), update.rank().to_string());
+        metadata.insert("ss_network_alpha".to_string(), (update.rank() as f32 * scale).to_string());
+    }
+    metadata
+}

@@ -1,0 +1,305 @@
+//! The concept file: one safetensors.
+//!
+//! Tensors: `words.<text>` `[layers or 1, width]`, and for each updated layer of `text_encoder` and `unet`
+//! `<network>.<layer>.lora_down.weight` `[rank, in]` (of convolutions `[rank, in, k, k]`) and `<network>.<layer>.lora_up.weight` `[out, rank]`. Metadata: `mos_concept`
+//! (the version of this layout), `mos_name`, `mos_words` (a JSON list of `text` and `initializer`, in order), `mos_scale_text` and
+//! `mos_scale_unet` (the whole factor of the updates), `mos_base` (hash of the base model); all other keys are
+//! [`Concept::metadata`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{self, TensorFile, TensorView};
+use crate::graph::Array;
+
+use super::{Concept, Error, LowRankSet, Result, Update, Word};
+
+const VERSION: &str = "1";
+const LAYOUT_KEY: &str = "mos_concept";
+const NAME_KEY: &str = "mos_name";
+const WORDS_KEY: &str = "mos_words";
+const BASE_KEY: &str = "mos_base";
+const WORDS: &str = "words.";
+const DOWN: &str = ".lora_down.weight";
+const UP: &str = ".lora_up.weight";
+/// Of each network: its prefix in the file, and the metadata key of its scale.
+const TEXT: (&str, &str) = ("text_encoder.", "mos_scale_text");
+const UNET: (&str, &str) = ("unet.", "mos_scale_unet");
+
+/// A word as the metadata lists it.
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    initializer: Option<String>,
+}
+
+type Tensors<'a> = Vec<(String, TensorView<'a>)>;
+
+impl Concept {
+    /// Writes the file, whole or not at all. The same concept always gives the same bytes.
+    ///
+    /// # Errors
+    /// Arrays that contradict their own shapes; whatever the system says.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let (tensors, metadata) = self.parts(path)?;
+        Ok(checkpoint::write(path, &tensors, &metadata)?)
+    }
+
+    /// The bytes of the file that [`Concept::write`] writes.
+    ///
+    /// # Errors
+    /// Arrays that contradict their own shapes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let path = Path::new(&self.name);
+        let (tensors, metadata) = self.parts(path)?;
+        Ok(checkpoint::to_bytes(path, &tensors, &metadata)?)
+    }
+
+    /// Reads a file that [`Concept::from_bytes`] reads.
+    ///
+    /// # Errors
+    /// See there; a file that cannot be read.
+    pub fn read(path: &Path) -> Result<Concept> {
+        read(&TensorFile::open(path)?)
+    }
+
+    /// Reads what [`Concept::to_bytes`] wrote. `name` stands for the path in errors.
+    ///
+    /// # Errors
+    /// Bytes that are no concept file, with the tensor or key that is wrong.
+    pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Concept> {
+        read(&TensorFile::from_bytes(name, bytes)?)
+    }
+
+    fn parts(&self, path: &Path) -> Result<(Tensors<'_>, BTreeMap<String, String>)> {
+        let mut tensors = Vec::new();
+        for word in &self.words {
+            tensors.push(view(path, format!("{WORDS}{}", word.text), &word.rows)?);
+        }
+        for (set, (prefix, _)) in [(&self.text, TEXT), (&self.unet, UNET)] {
+            for (layer, update) in &set.layers {
+                tensors.push(view(path, format!("{prefix}{layer}{DOWN}"), &update.down)?);
+                tensors.push(view(path, format!("{prefix}{layer}{UP}"), &update.up)?);
+            }
+        }
+        let listed = |word: &Word| Listed { text: word.text.clone(), initializer: word.initializer.clone() };
+        let words: Vec<Listed> = self.words.iter().map(listed).collect();
+        let words = serde_json::to_string(&words).unwrap_or_default();
+        let mut metadata = self.metadata.clone();
+        metadata.extend([
+            (LAYOUT_KEY.to_string(), VERSION.to_string()),
+            (NAME_KEY.to_string(), self.name.clone()),
+            (WORDS_KEY.to_string(), words),
+            (TEXT.1.to_string(), self.text.scale.to_string()),
+            (UNET.1.to_string(), self.unet.scale.to_string()),
+        ]);
+        metadata.extend(self.base.map(|base| (BASE_KEY.to_string(), base.to_string())));
+        Ok((tensors, metadata))
+    }
+}
+
+pub(super) fn view<'a>(path: &Path, name: String, array: &'a Array) -> Result<(String, TensorView<'a>)> {
+    let found = array.values().len();
+    match TensorView::from_f32(array.shape.to_vec(), array.values()) {
+        Some(view) => Ok((name, view)),
+        None => {
+            let problem = format!("shape {} with {found} values", array.shape);
+            Err(Error::Tensor { path: path.to_path_buf(), tensor: name, problem })
+        }
+    }
+}
+
+/// The file is one of this layout.
+pub(super) fn is_ours(file: &TensorFile) -> bool {
+    file.metadata().contains_key(LAYOUT_KEY)
+}
+
+pub(super) fn read(file: &TensorFile) -> Result<Concept> {
+    let fail = |problem: String| Error::File { path: file.path().to_path_buf(), problem };
+    let mut metadata = file.metadata().clone();
+    match metadata.remove(LAYOUT_KEY).as_deref() {
+        Some(VERSION) => {}
+        Some(other) => {
+            return Err(fail(format!("a concept file of version {other}, this program reads version {VERSION}")));
+        }
+        None => return Err(fail(format!("not a concept file (no `{LAYOUT_KEY}` in its metadata)"))),
+    }
+    let listed = metadata.remove(WORDS_KEY).unwrap_or_else(|| "[]".to_string());
+    let listed: Vec<Listed> =
+        serde_json::from_str(&listed).map_err(|e| fail(format!("metadata `{WORDS_KEY}` cannot be read: {e}")))?;
+    let mut concept = Concept { name: metadata.remove(NAME_KEY).unwrap_or_default(), ..Concept::default() };
+    if let Some(base) = metadata.remove(BASE_KEY) {
+        concept.base = Some(base.parse().map_err(|e| fail(format!("metadata `{BASE_KEY}`: {e}")))?);
+    }
+    for word in listed {
+        if concept.words.iter().any(|other| other.text == word.text) {
+            return Err(fail(format!("metadata `{WORDS_KEY}` lists {} twice", word.text)));
+        }
+        let name = format!("{WORDS}{}", word.text);
+        let rows = matrix(file, &name)?.ok_or_else(|| fail(format!("tensor `{name}` of the word {} is missing", word.text)))?;
+        concept.words.push(Word { text: word.text, initializer: word.initializer, rows });
+    }
+    for (set, (prefix, key)) in [(&mut concept.text, TEXT), (&mut concept.unet, UNET)] {
+        if let Some(scale) = metadata.remove(key) {
+            let finite = scale.parse().ok().filter(|scale: &f32| scale.is_finite());
+            set.scale = finite.ok_or_else(|| fail(format!("metadata `{key}` is `{scale}`, not a number")))?;
+        }
+        read_set(file, prefix, set)?;
+    }
+    concept.metadata = metadata;
+    let known = |name: &str| {
+        let of = |set: &LowRankSet, prefix: &str| {
+            let layer = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN).or(rest.strip_suffix(UP)));
+            layer.is_some_and(|layer| set.layers.contains_key(layer))
+        };
+        let word = name.strip_prefix(WORDS).is_some_and(|text| concept.words.iter().any(|word| word.text == text));
+        word || of(&concept.text, TEXT.0) || of(&concept.unet, UNET.0)
+    };
+    match file.names().find(|name| !known(name)) {
+        Some(name) => Err(tensor_error(file, name, "it has no meaning in a concept file".into())),
+        None => Ok(concept),
+    }
+}
+
+fn read_set(file: &TensorFile, prefix: &str, set: &mut LowRankSet) -> Result<()> {
+    for name in file.names() {
+        let Some(layer) = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN)) else { continue };
+        let other = format!("{prefix}{layer}{UP}");
+        let (Some(down), Some(up)) = (narrowing(file, name)?, matrix(file, &other)?) else {
+            return Err(tensor_error(file, name, format!("`{other}`, which goes with it, is missing")));
+        };
+        let update = Update { down, up };
+        check_ranks(file, name, &other, &update)?;
+        set.layers.insert(layer.to_string(), update);
+    }
+    Ok(())
+}
+
+/// The two halves of an update have the same rank.
+pub(super) fn check_ranks(file: &TensorFile, down: &str, up: &str, update: &Update) -> Result<()> {
+    let (rank, other) = (update.rank(), update.up.shape.channels());
+    if rank == other {
+        return Ok(());
+    }
+    let problem = format!("rank {rank} (shape {}), but `{up}` has rank {other} (shape {})", update.down.shape, update.up.shape);
+    Err(tensor_error(file, down, problem))
+}
+
+/// The narrowing half of an update: a matrix, or the weight of a convolution.
+fn narrowing(file: &TensorFile, name: &str) -> Result<Option<Array>> {
+    match file.tensor(name) {
+        Some(view) if view.shape().len() == 4 => numbers(file, name),
+        _ => matrix(file, name),
+    }
+}
+
+/// A tensor of two dimensions, all of it finite; `None` where there is none of that name.
+fn matrix(file: &TensorFile, name: &str) -> Result<Option<Array>> {
+    match file.tensor(name) {
+        Some(view) if view.shape().len() != 2 => {
+            Err(tensor_error(file, name, format!("shape {:?} where [rows, columns] is expected", view.shape())))
+        }
+        _ => numbers(file, name),
+    }
+}
+
+/// A tensor that has elements, all of them finite; `None` where there is none of that name.
+pub(super) fn numbers(file: &TensorFile, name: &str) -> Result<Option<Array>> {
+    let Some(view) = file.tensor(name) else { return Ok(None) };
+    if !view.dtype().is_float() || view.is_empty() {
+        let problem = format!("{} {:?}, where numbers were expected", view.dtype(), view.shape());
+        return Err(tensor_error(file, name, problem));
+    }
+    let values = view.to_f32(0..view.len());
+    if values.iter().any(|v| !v.is_finite()) {
+        return Err(tensor_error(file, name, "some of its values are no numbers".into()));
+    }
+    Ok(Some(Array::f32(view.shape(), values)))
+}
+
+pub(super) fn tensor_error(file: &TensorFile, tensor: &str, problem: String) -> Error {
+    Error::Tensor { path: file.path().to_path_buf(), tensor: tensor.to_string(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn array<const N: usize>(shape: [usize; N], from: f32) -> Array {
+        Array::f32(shape, (0..shape.iter().product()).map(|i| from + i as f32 * 0.25).collect())
+    }
+
+    fn concept() -> Concept {
+        let update = |from| Update { down: array([2, 6], from), up: array([5, 2], -from) };
+        Concept {
+            name: "zorp".into(),
+            words: vec![
+                Word { text: "<zorp2>".into(), initializer: Some("cat".into()), rows: array([3, 6], 0.5) },
+                Word { text: "<zorp1>".into(), initializer: None, rows: array([1, 6], 1.5) },
+            ],
+            text: LowRankSet {
+                scale: 0.7,
+                layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))].into(),
+            },
+            unet: LowRankSet {
+                scale: 1.0,
+                layers: [("mid_block.attentions.0.proj_in".to_string(), update(2.0)), ("b".into(), update(3.0))].into(),
+            },
+            base: Some(super::super::ModelHash([7; 32])),
+            metadata: [("seed".to_string(), "3".to_string())].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_to_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("zorp.safetensors");
+        concept().write(&path).unwrap();
+        let read = Concept::read(&path).unwrap();
+        assert_eq!(read, concept());
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(read.to_bytes().unwrap(), bytes);
+        assert_eq!(Concept::from_bytes(&path, bytes).unwrap(), concept());
+        let empty = Concept::default();
+        assert_eq!(Concept::from_bytes(&path, empty.to_bytes().unwrap()).unwrap(), empty);
+    }
+
+    /// The error of a concept file with other tensors and metadata.
+    fn error(tensors: &[(&str, Array)], metadata: &[(&str, &str)]) -> String {
+        let path = Path::new("a.safetensors");
+        let tensors: Vec<_> = tensors.iter().map(|(name, array)| view(path, name.to_string(), array).unwrap()).collect();
+        let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let bytes = checkpoint::to_bytes(path, &tensors, &metadata).unwrap();
+        let error = Concept::from_bytes(path, bytes).unwrap_err().to_string();
+        assert!(error.starts_with("a.safetensors: "), "{error}");
+        error
+    }
+
+    #[test]
+    fn lies_are_found_and_named() {
+        let ours = (LAYOUT_KEY, VERSION);
+        assert!(error(&[], &[]).contains(LAYOUT_KEY));
+        assert!(error(&[], &[(LAYOUT_KEY, "9")]).contains("version 9"));
+        assert!(error(&[], &[ours, (WORDS_KEY, "[1]")]).contains(WORDS_KEY));
+        assert!(error(&[], &[ours, (WORDS_KEY, r#"[{"text": "<a>"}]"#)]).contains("`words.<a>`"));
+        assert!(error(&[], &[ours, (BASE_KEY, "12")]).contains("`12`"));
+        let twice = [ours, (WORDS_KEY, r#"[{"text": "<a>"}, {"text": "<a>"}]"#)];
+        assert!(error(&[("words.<a>", array([2, 2], 0.0))], &twice).contains("twice"));
+        for scale in ["much", "inf"] {
+            assert!(error(&[], &[ours, (UNET.1, scale)]).contains(scale));
+        }
+        assert!(error(&[("words.<a>", array([2, 2], 0.0))], &[ours]).contains("`words.<a>`: it has no meaning"));
+        assert!(error(&[("unet.a.lora_up.weight", array([2, 2], 0.0))], &[ours]).contains("no meaning"));
+        let down = ("unet.a.lora_down.weight", array([2, 3], 0.0));
+        assert!(error(&[down.clone()], &[ours]).contains("`unet.a.lora_up.weight`, which goes with it, is missing"));
+        let found = error(&[down.clone(), ("unet.a.lora_up.weight", array([4, 3], 0.0))], &[ours]);
+        assert!(found.contains("rank 2 (shape [2, 3]), but `unet.a.lora_up.weight` has rank 3"), "{found}");
+        let found = error(&[down.clone(), ("unet.a.lora_up.weight", array([4, 2, 1], 0.0))], &[ours]);
+        assert!(found.contains("shape [4, 2, 1]"), "{found}");
+        let bad = Array::f32([2, 2], vec![0.0, f32::NAN, 0.0, 0.0]);
+        assert!(error(&[down, ("unet.a.lora_up.weight", bad)], &[ours]).contains("no numbers"));
+    }
+}

@@ -1,0 +1,54 @@
+//! Settings of a tuning run: what may be given ([`Options`]) by flags, by a TOML file or by the method's own YAML, and what is
+//! made of it ([`Settings`]).
+
+pub mod names;
+mod node;
+mod options;
+mod published;
+mod settings;
+mod template;
+
+use std::path::{Path, PathBuf};
+
+pub use names::{Decay, Kind};
+pub use options::{Options, PictureFolder};
+pub use settings::{Initializer, Settings};
+pub use template::template;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{}: {problem}", path.display())]
+    Invalid { path: PathBuf, problem: String },
+    /// A key of a file, by its place.
+    #[error("{}: `{key}` is {found}: expected {expected}", path.display())]
+    Key { path: PathBuf, key: String, found: String, expected: String },
+    /// All that is wrong with the settings as a whole.
+    #[error("{}", .0.join("\n"))]
+    Settings(Vec<String>),
+}
+
+impl Error {
+    fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+        move |source| Error::Unreadable { path: path.to_path_buf(), source }
+    }
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Reads a settings file: TOML, or the method's published YAML (with the concept list in JSON that it names), told apart by the
+/// name's ending. Besides come sentences for the user: what of a published file means nothing here.
+///
+/// # Errors
+/// A file that cannot be read; a key or value that is wrong, with its place.
+pub fn read(path: &Path) -> Result<(Options, Vec<String>)> {
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    match ending.as_ref().and_then(|ending| ending.to_str()) {
+        Some("yml" | "yaml") => published::read(path),
+        _ => Ok((Options::read_toml(path)?, Vec::new())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

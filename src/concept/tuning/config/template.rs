@@ -1,0 +1,89 @@
+//! A settings file to begin with, commented.
+
+use super::names::Kind;
+
+/// A TOML file for a kind of concept: what must be said, and what may be changed, with the defaults and what they mean.
+pub fn template(kind: Kind) -> String {
+    let (thing, pictures, words, class_word) = match kind {
+        Kind::Person => ("a person", "zorp", "<zorp1> <zorp2>", "man"),
+        Kind::Object => ("an object or an animal", "kurl", "<kurl1> <kurl2>", "chair"),
+        Kind::Scene => ("a place", "candy", "<candy1> <candy2>", "place"),
+        Kind::Style => ("a style", "inky", "<inky1> <inky2>", "painting"),
+    };
+    let (crop, scale) = if kind == Kind::Object { ("0.0", "0.5") } else { ("0.5", "1.0") };
+    let masked = matches!(kind, Kind::Person | Kind::Object);
+    let (mask_loss, attention) = if masked { ("true", "0.01") } else { ("false", "0.0") };
+    let prompts = match kind {
+        Kind::Person => r#"["a photo of <TOK>", "<TOK> on the beach", "<TOK> in the snow", "a pencil sketch of <TOK>"]"#,
+        Kind::Object => r#"["a photo of <TOK>", "<TOK> on the beach", "<TOK> in a room", "a pencil sketch of <TOK>"]"#,
+        Kind::Scene => r#"["a photo of <TOK>", "a man in <TOK>", "a dog in <TOK>", "a pencil sketch of <TOK>"]"#,
+        Kind::Style => r#"["a house in the style of <TOK>", "a cat in the style of <TOK>", "a woman in the style of <TOK>"]"#,
+    };
+    format!(
+        r#"# Teaches a model {thing}:   mos train THIS-FILE
+# Every key is also a flag (--class-word, --steps ...), which comes before what the file says. Keys with a # before them show
+# the default. Paths are meant from this file's folder.
+
+kind = "{kind}"                # decides the defaults below
+words = "{words}"   # two new words: the first learns what is special, the second starts from the class word
+class_word = "{class_word}"          # what it is, as one word that the model knows
+model = "tiny"              # a diffusers folder, a safetensors file, or the model that ships with the program
+
+# --- Pictures -------------------------------------------------------------------------------------------------------------------
+pictures = "{pictures}"           # a folder of 4 to 20 pictures
+# captions = "{pictures}"         # NAME.txt for each picture; <TOK> in it is where the words go
+# masks = "{pictures}/mask"       # NAME.png for each picture, white where the concept is; without any, all of a picture counts
+# caption = "<TOK>"         # of pictures without one
+# templates = "{kind}"       # sentences around captions that begin with <TOK>: person, object, scene, style, none
+# template_sentences = false # also around captions that are sentences already
+# shuffle_tags = true       # what commas separate in a caption comes in random order ...
+# keep_tags = 1             # ... but for the first
+# size = "512x512"          # what is tuned at; the default is what the model was trained at
+# crop = {crop}                # how often a picture is cut to those proportions
+# scale_min = {scale}           # pictures take a random share of the size, from this ...
+# scale_max = 1.0           # ... to this, at a random place on black, which does not count
+# variants = 16             # such placements of each picture, encoded once each; 0: a new one every time
+
+# --- What is learnt -------------------------------------------------------------------------------------------------------------
+# method = "ed-lora"        # lora: one embedding for all layers; p-plus: embeddings alone
+# initializers = "<rand-0.013> {class_word}"   # what each word starts from: noise, or a word
+# text_layers = "attention" # LoRA of the text encoder: attention, or encoder-layer (the feed-forward part too)
+# unet_layers = "attention" # LoRA of the UNet: attention, or transformer (the whole block)
+# text_rank = 4             # 0: no LoRA there
+# unet_rank = 4
+# alpha = 1.0               # factor of the LoRAs; not divided by the rank
+
+# --- Learning -------------------------------------------------------------------------------------------------------------------
+# steps = 1000
+# batch = 2                 # pictures at once: as many as memory holds
+# accumulate = 2            # batches that make one step
+# checkpointing = false     # less memory, more time
+# words_lr = 1e-3
+# text_lr = 1e-5
+# unet_lr = 1e-4
+# decay = "linear"          # to 0; or cosine, constant
+# weight_decay = 0.01
+# beta1 = 0.9
+# beta2 = 0.999
+# norm_stop = 0.55          # the embeddings' mean norm at which they stop moving; 0: never
+# noise_offset = 0.01
+# min_snr = 0.0             # weighting of the loss by signal to noise; 5 is usual, 0 is off
+# mask_loss = {mask_loss}         # only what the mask shows counts
+# attention_weight = {attention}   # keeps the words' attention inside the mask; 0 is off
+# full_identity = false     # draws the last word's attention to the whole mask
+# seed = 0
+# clip_skip = 0
+# precision = "as-stored"   # of the model's weights: as-stored, f16, f32
+
+# --- While it runs --------------------------------------------------------------------------------------------------------------
+# output = "{pictures}.safetensors"
+# name = "{pictures}"
+# save_every = 50           # steps; after a stop, --resume goes on from the last save
+# sheet_every = 250         # a sheet of these prompts at these scales of the LoRA; 0: none
+# prompts = {prompts}
+# sheet_scales = [0.0, 0.7, 1.0]   # 0: the embedding alone
+# sheet_steps = 25
+# sheet_guidance = 7.5
+"#
+    )
+}

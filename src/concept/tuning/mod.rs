@@ -1,0 +1,19 @@
+//! Teaching a concept: ED-LoRA tuning (Mix-of-Show, arXiv 2305.18292, section 3.2), plain LoRA and P+.
+
+pub mod captions;
+pub mod config;
+pub mod draws;
+mod error;
+pub mod examples;
+pub mod folder;
+mod learnt;
+mod run;
+pub mod saved;
+mod schedule;
+mod sheet;
+pub mod step;
+pub mod transform;
+pub mod words;
+
+pub use error::{Error, Result};
+pub use run::{Begin, Event, Outcome, Progress, Run, Summary};

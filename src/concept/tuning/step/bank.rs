@@ -1,0 +1,133 @@
+//! Everything that is learnt, as few long vectors: one update moves a whole bank, and its matrices are ranges of it.
+
+use std::collections::HashMap;
+
+use crate::graph::{Graph, Tensor};
+use crate::nn::{LowRank, Strength};
+
+use super::config::{Network, StepConfig, TrainedLayer};
+use super::error::Result;
+
+/// What shares a learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    Rows,
+    Text,
+    UNet,
+}
+
+impl Group {
+    /// The input with the numbers of its update.
+    pub fn rates_name(self) -> &'static str {
+        match self {
+            Group::Rows => "rates.rows",
+            Group::Text => "rates.text",
+            Group::UNet => "rates.unet",
+        }
+    }
+}
+
+/// A vector of numbers that are learnt, with their moments.
+pub(super) struct Bank {
+    pub group: Group,
+    /// The input that holds them: `[3, count]`.
+    pub name: String,
+    pub state: Tensor,
+    pub count: usize,
+    pub parts: Vec<Part>,
+}
+
+/// One matrix of a bank.
+pub(super) struct Part {
+    /// As [`super::State`] calls it.
+    pub name: String,
+    pub shape: [usize; 2],
+    /// Where it starts in the bank.
+    pub start: usize,
+    pub tensor: Tensor,
+}
+
+impl Bank {
+    /// The input with the sum of its gradients.
+    pub fn sum_name(&self) -> String {
+        format!("sum.{}", self.name)
+    }
+}
+
+/// Numbers in a bank: all three vectors of it stay far below what one binding may have.
+const MOST: usize = 4 << 20;
+
+/// Names that the layers' matrices have in the state and in concept files.
+pub(super) fn part_names(layer: &TrainedLayer) -> [String; 2] {
+    let network = match layer.network {
+        Network::Text => "text",
+        Network::UNet => "unet",
+    };
+    ["down", "up"].map(|part| format!("{network}.{}.lora_{part}.weight", layer.name))
+}
+
+/// Adds the inputs of all banks to the graph, and their matrices: the concept words' `rows`, then the layers'.
+pub(super) fn banks(graph: &mut Graph, rows: [usize; 2], layers: &[TrainedLayer]) -> Result<Vec<Bank>> {
+    let mut matrices = vec![(Group::Rows, "rows".to_string(), rows)];
+    for layer in layers {
+        let group = if layer.network == Network::Text { Group::Text } else { Group::UNet };
+        let [down, up] = part_names(layer);
+        matrices.push((group, down, [layer.rank, layer.into]));
+        matrices.push((group, up, [layer.out, layer.rank]));
+    }
+    let mut banks = Vec::new();
+    let mut rest = &matrices[..];
+    while let Some((group, ..)) = rest.first() {
+        let (mut length, mut count) = (0, 0);
+        for (other, _, [height, width]) in rest {
+            if other != group || length > 0 && count + height * width > MOST {
+                break;
+            }
+            count += height * width;
+            length += 1;
+        }
+        let (now, later) = rest.split_at(length);
+        banks.push(bank(graph, *group, banks.len(), count, now)?);
+        rest = later;
+    }
+    Ok(banks)
+}
+
+fn bank(graph: &mut Graph, group: Group, number: usize, count: usize, matrices: &[(Group, String, [usize; 2])]) -> Result<Bank> {
+    let name = format!("state.{number}");
+    let state = graph.input(&name, [3, count]);
+    let flat = graph.reshape(state, [3 * count])?;
+    let mut parts = Vec::with_capacity(matrices.len());
+    let mut start = 0;
+    for (_, name, shape) in matrices {
+        let elements = shape[0] * shape[1];
+        let tensor = graph.slice(flat, 0, start, elements)?;
+        let tensor = graph.reshape(tensor, *shape)?;
+        parts.push(Part { name: name.clone(), shape: *shape, start, tensor });
+        start += elements;
+    }
+    Ok(Bank { group, name, state, count, parts })
+}
+
+/// The updates of one network, which read the banks.
+pub(super) fn given(banks: &[Bank], network: Network, config: &StepConfig) -> Vec<LowRank> {
+    let (group, rank, prefix) = match network {
+        Network::Text => (Group::Text, config.text_rank, "text."),
+        Network::UNet => (Group::UNet, config.unet_rank, "unet."),
+    };
+    let parts: HashMap<&str, Tensor> = banks
+        .iter()
+        .filter(|bank| bank.group == group)
+        .flat_map(|bank| &bank.parts)
+        .map(|part| (part.name.as_str(), part.tensor))
+        .collect();
+    let mut set = LowRank::new("trained", HashMap::new());
+    set.strength = Strength::Fixed(config.alpha);
+    for (name, &down) in &parts {
+        let Some(layer) = name.strip_prefix(prefix).and_then(|name| name.strip_suffix(".lora_down.weight")) else { continue };
+        let Some(&up) = parts.get(format!("{prefix}{layer}.lora_up.weight").as_str()) else { continue };
+        set.ranks.insert(layer.to_string(), rank);
+        set.tensors.insert(layer.to_string(), (down, up));
+    }
+    if set.tensors.is_empty() { Vec::new() } else { vec![set] }
+}

@@ -1,0 +1,162 @@
+//! One step of tuning as one plan: both networks forward, their gradients, and the optimiser (Mix-of-Show, arXiv 2305.18292,
+//! section 3.2).
+
+mod bank;
+mod build;
+mod config;
+mod engine;
+mod error;
+mod feed;
+mod layers;
+mod regularisation;
+mod source;
+mod state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::gpu::{Cost, Gpu};
+use crate::graph::{Graph, Tensor};
+
+pub use config::{
+    AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport, TextLayers, TrainedLayer,
+    UNetLayers,
+};
+pub use engine::PlannedBytes;
+pub use error::{Error, Result};
+
+use build::{Built, REPORT};
+use engine::Engine;
+use feed::{Feed, Position};
+
+/// A tuning step, planned for one shape, with the state that it moves.
+pub struct Step {
+    models: Models,
+    config: StepConfig,
+    built: Built,
+    engine: Engine,
+    feed: Feed,
+    step: u64,
+    accumulated: usize,
+    embeddings_stopped: bool,
+    /// Mean norm of the concept words' rows now.
+    norm: f32,
+}
+
+/// Floating-point operations of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepFlops {
+    /// Both networks forward, to the loss.
+    pub forward: u64,
+    /// The whole step.
+    pub step: u64,
+}
+
+impl Step {
+    /// Builds and plans a step for a device. Weights are uploaded by [`Step::restore`].
+    ///
+    /// # Errors
+    /// A configuration that makes no step, or models that do not fit each other.
+    pub fn new(models: &Models, config: &StepConfig, gpu: &Arc<Gpu>) -> Result<Step> {
+        let built = build::build(models, config)?;
+        let engine = Engine::on_device(gpu, models.parameters.clone(), config.precision, &built);
+        Ok(Step::with(models, config, built, engine))
+    }
+
+    /// The same step in plain Rust: slow, the measure for the device.
+    ///
+    /// # Errors
+    /// As those of [`Step::new`].
+    pub fn on_host(models: &Models, config: &StepConfig) -> Result<Step> {
+        let built = build::build(models, config)?;
+        Ok(Step::with(models, config, built, Engine::on_host(models.parameters.clone())))
+    }
+
+    fn with(models: &Models, config: &StepConfig, built: Built, engine: Engine) -> Step {
+        Step {
+            models: models.clone(),
+            config: config.clone(),
+            built,
+            engine,
+            feed: Feed::default(),
+            step: 0,
+            accumulated: 0,
+            embeddings_stopped: false,
+            norm: 0.0,
+        }
+    }
+
+    /// The low-rank updates that are learnt.
+    pub fn layers(&self) -> &[TrainedLayer] {
+        &self.built.layers
+    }
+
+    pub fn config(&self) -> &StepConfig {
+        &self.config
+    }
+
+    /// What the step takes of the device's memory.
+    ///
+    /// # Errors
+    /// Weights that are missing or of another shape.
+    pub fn planned_bytes(&self) -> Result<PlannedBytes> {
+        self.engine.planned_bytes(&self.built)
+    }
+
+    /// The graph of a step, and the tensor that a run is read by: for plans, profiles and tests.
+    pub fn graph(&self) -> (&Graph, Tensor) {
+        (&self.built.graph, self.built.report)
+    }
+
+    pub fn flops(&self) -> StepFlops {
+        let graph = &self.built.graph;
+        let mut all = vec![self.built.report];
+        all.extend(graph.assignments().iter().map(|&(_, from)| from));
+        StepFlops { forward: graph.flops(&[self.built.loss]), step: graph.flops(&all) }
+    }
+
+    /// Takes the last batch again, command by command, and sums costs by operation; nothing on the host. `clock` gives seconds.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
+        self.engine.profile(clock)
+    }
+
+    /// Takes one batch. At the last of an accumulation, everything that is learnt moves.
+    ///
+    /// # Errors
+    /// A batch of other shapes than was planned for. [`Error::NotFinite`] where a number came out as infinite or none: then
+    /// nothing has moved, and the batches of this accumulation are forgotten.
+    pub fn run(&mut self, batch: &Batch) -> Result<StepReport> {
+        let at = Position { update: self.step + 1, accumulated: self.accumulated, embeddings_stopped: self.embeddings_stopped };
+        for (name, array) in self.feed.inputs(&self.models, &self.config, &self.built, batch, &at)? {
+            self.engine.write(&name, array)?;
+        }
+        let report = self.engine.run(&self.built)?;
+        let [loss, regularisation, guard] = <[f32; REPORT]>::try_from(report).map_err(|_| Error::NoState)?;
+        if !guard.is_finite() {
+            let culprit = self.engine.find_culprit(&self.built)?;
+            self.forget_sums()?;
+            let (operation, layer) = culprit.map(|c| (c.operation, c.layer)).unwrap_or_default();
+            return Err(Error::NotFinite { step: self.step + 1, loss, operation, layer });
+        }
+        self.accumulated += 1;
+        let updated = self.accumulated == self.config.accumulate;
+        if updated {
+            self.accumulated = 0;
+            self.step += 1;
+            if !self.embeddings_stopped {
+                self.measure_norm()?;
+            }
+        }
+        Ok(StepReport {
+            step: self.step,
+            updated,
+            loss,
+            regularisation,
+            embedding_norm: self.norm,
+            embeddings_stopped: self.embeddings_stopped,
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! What is learnt, in and out of a step.
+
+use std::collections::BTreeMap;
+
+use crate::graph::{Array, Shape};
+
+use super::bank::{Bank, Group};
+use super::config::{State, TrainedLayer};
+use super::error::{Error, Result};
+use super::{Step, bank};
+
+/// The vectors of a bank, as a state names them.
+const KINDS: [&str; 3] = ["", "first.", "second."];
+
+impl Step {
+    /// The state before the first step: the concept words' `rows` `[words * copies, width]`; of every update, `down` (`rank * in`
+    /// numbers, drawn by the caller: uniform in +-1 / sqrt(in) in the method) and an up of zeros, so that it adds nothing yet.
+    ///
+    /// # Errors
+    /// Rows or numbers of another shape.
+    pub fn initial(&self, rows: Array, down: &mut dyn FnMut(&TrainedLayer) -> Vec<f32>) -> Result<State> {
+        let mut state = State::default();
+        state.arrays.insert("rows".into(), rows);
+        for layer in &self.built.layers {
+            let [down_name, up_name] = bank::part_names(layer);
+            state.arrays.insert(down_name, Array::f32([layer.rank, layer.into], down(layer)));
+            let up = vec![0.0; layer.out * layer.rank];
+            state.arrays.insert(up_name, Array::f32([layer.out, layer.rank], up));
+        }
+        for bank in &self.built.banks {
+            for part in &bank.parts {
+                take(&state.arrays, &part.name, part.shape)?;
+                for kind in &KINDS[1..] {
+                    let zeros = Array::f32(part.shape, vec![0.0; part.shape[0] * part.shape[1]]);
+                    state.arrays.insert(format!("{kind}{}", part.name), zeros);
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    /// Goes on from `state`: uploads it, and the weights at the first call.
+    ///
+    /// # Errors
+    /// Arrays that are missing, unknown or of another shape.
+    pub fn restore(&mut self, state: &State) -> Result<()> {
+        let mut expected = 0;
+        let mut values: Vec<(String, Array)> = Vec::new();
+        for bank in &self.built.banks {
+            let mut all = Vec::with_capacity(3 * bank.count);
+            for kind in KINDS {
+                for part in &bank.parts {
+                    all.extend_from_slice(take(&state.arrays, &format!("{kind}{}", part.name), part.shape)?);
+                    expected += 1;
+                }
+            }
+            values.push((bank.name.clone(), Array::f32([3, bank.count], all)));
+            if self.config.accumulate > 1 {
+                let mut sum = Vec::with_capacity(bank.count);
+                for part in &bank.parts {
+                    if state.accumulated == 0 {
+                        sum.resize(sum.len() + part.shape[0] * part.shape[1], 0.0);
+                        continue;
+                    }
+                    sum.extend_from_slice(take(&state.arrays, &gradient_name(&part.name), part.shape)?);
+                    expected += 1;
+                }
+                values.push((bank.sum_name(), Array::f32([bank.count], sum)));
+            }
+        }
+        if state.accumulated >= self.config.accumulate {
+            let (found, expected) = (state.accumulated.to_string(), format!("less than {}", self.config.accumulate));
+            return Err(Error::State { name: "accumulated".into(), found, expected });
+        }
+        if state.arrays.len() != expected {
+            let found = format!("one of {} arrays", state.arrays.len());
+            let name = state.arrays.keys().find(|name| !self.knows(name)).cloned().unwrap_or_default();
+            return Err(Error::State { name, found, expected: format!("{expected} arrays of this method and these layers") });
+        }
+        self.engine.prepare(&self.built.graph)?;
+        for (name, array) in values {
+            self.engine.write(&name, array)?;
+        }
+        (self.step, self.accumulated) = (state.step, state.accumulated);
+        self.embeddings_stopped = state.embeddings_stopped;
+        self.measure_norm()?;
+        Ok(())
+    }
+
+    /// All that is needed to go on from here.
+    ///
+    /// # Errors
+    /// [`Error::NoState`] before [`Step::restore`].
+    pub fn state(&self) -> Result<State> {
+        let mut arrays = BTreeMap::new();
+        for bank in &self.built.banks {
+            let all = self.engine.read(&bank.name)?.ok_or(Error::NoState)?;
+            for (kind, values) in KINDS.iter().zip(all.values().chunks_exact(bank.count)) {
+                arrays.extend(parts(bank, values, |name| format!("{kind}{name}")));
+            }
+            if self.accumulated > 0 {
+                let sum = self.engine.read(&bank.sum_name())?.ok_or(Error::NoState)?;
+                arrays.extend(parts(bank, sum.values(), gradient_name));
+            }
+        }
+        Ok(State { arrays, step: self.step, accumulated: self.accumulated, embeddings_stopped: self.embeddings_stopped })
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        let plain = KINDS[1..].iter().find_map(|kind| name.strip_prefix(kind)).unwrap_or(name);
+        let plain = plain.strip_prefix("gradient.").unwrap_or(plain);
+        self.built.banks.iter().flat_map(|bank| &bank.parts).any(|part| part.name == plain)
+    }
+
+    /// Starts the accumulation anew.
+    pub(super) fn forget_sums(&mut self) -> Result<()> {
+        self.accumulated = 0;
+        if self.config.accumulate > 1 {
+            for bank in &self.built.banks {
+                self.engine.write(&bank.sum_name(), Array::f32([bank.count], vec![0.0; bank.count]))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures the rows, and stops them for good once they have reached the limit.
+    pub(super) fn measure_norm(&mut self) -> Result<()> {
+        let Some(bank) = self.built.banks.iter().find(|bank| bank.group == Group::Rows) else { return Ok(()) };
+        let width = self.models.text.hidden_size;
+        let state = self.engine.read(&bank.name)?.ok_or(Error::NoState)?;
+        let rows = state.values()[..bank.count].chunks_exact(width.max(1));
+        let count = rows.len().max(1);
+        let norm = |row: &[f32]| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        self.norm = (rows.map(norm).sum::<f64>() / count as f64) as f32;
+        if self.config.norm_limit.is_some_and(|limit| self.norm >= limit) {
+            self.embeddings_stopped = true;
+        }
+        Ok(())
+    }
+}
+
+fn gradient_name(name: &str) -> String {
+    format!("gradient.{name}")
+}
+
+fn parts<'a>(
+    bank: &'a Bank,
+    values: &'a [f32],
+    name: impl Fn(&str) -> String + 'a,
+) -> impl Iterator<Item = (String, Array)> + 'a {
+    bank.parts.iter().map(move |part| {
+        let end = part.start + part.shape[0] * part.shape[1];
+        (name(&part.name), Array::f32(part.shape, values[part.start..end].to_vec()))
+    })
+}
+
+/// The array `name` of a state.
+fn take<'a>(arrays: &'a BTreeMap<String, Array>, name: &str, shape: [usize; 2]) -> Result<&'a [f32]> {
+    let shape = Shape::from(shape);
+    let wrong = |found: String| Error::State { name: name.into(), found, expected: format!("{shape}") };
+    let array = arrays.get(name).ok_or_else(|| wrong("missing".into()))?;
+    if array.shape != shape || array.values().len() != shape.elements() {
+        return Err(wrong(format!("{} with {} numbers", array.shape, array.values().len())));
+    }
+    Ok(array.values())
+}

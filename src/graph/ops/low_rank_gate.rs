@@ -1,0 +1,124 @@
+//! How strongly each low-rank update acts on each row: its factor, its strength and its mask, side by side.
+
+use super::Operation;
+use crate::gpu::Value;
+use crate::graph::lower::{Lowering, Work, spread};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+
+/// One update's part of a gate.
+#[derive(Clone, Copy, Debug)]
+pub struct GatePart {
+    /// Columns that belong to the update.
+    pub rank: usize,
+    pub factor: f32,
+    /// `[1]`, multiplied in.
+    pub strength: Option<Tensor>,
+    /// `[tokens]` or `[batch, tokens]`: one factor for each row; the former serves every batch entry beside the latter.
+    pub mask: Option<Tensor>,
+}
+
+#[derive(Debug)]
+struct LowRankGate(Vec<Part>);
+
+/// A part and which inputs are its own: strengths and masks follow each other in the order of the parts.
+#[derive(Debug)]
+struct Part {
+    rank: usize,
+    factor: f32,
+    strength: Option<usize>,
+    mask: Option<usize>,
+}
+
+impl Graph {
+    /// `[ranks]`, or `[.., ranks]` with the shape of the masks if any part has one: `factor * strength * mask` of the update that
+    /// the column belongs to. Strengths and masks get no gradient.
+    pub fn low_rank_gate(&mut self, parts: &[GatePart]) -> Result<Tensor> {
+        let mut inputs = Vec::new();
+        let mut own = |tensor: Option<Tensor>| {
+            tensor.map(|t| {
+                inputs.push(t);
+                inputs.len() - 1
+            })
+        };
+        let parts =
+            parts.iter().map(|p| Part { rank: p.rank, factor: p.factor, strength: own(p.strength), mask: own(p.mask) }).collect();
+        self.apply(LowRankGate(parts), &inputs)
+    }
+}
+
+impl Operation for LowRankGate {
+    fn name(&self) -> &'static str {
+        "low_rank_gate"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let mut rows: Option<&Shape> = None;
+        for part in &self.0 {
+            if let Some(strength) = part.strength.map(|i| inputs[i])
+                && strength.elements() != 1
+            {
+                return Err(format!("a strength is one number, found {strength}"));
+            }
+            if let Some(mask) = part.mask.map(|i| inputs[i]) {
+                let (long, short) = match rows {
+                    Some(rows) if rows.len() > mask.len() => (rows, mask),
+                    Some(rows) => (mask, rows),
+                    None => (mask, mask),
+                };
+                if short.is_empty() || !long.ends_with(short) {
+                    return Err(format!("masks of different shapes: {short} and {long}"));
+                }
+                rows = Some(long);
+            }
+        }
+        let ranks = self.0.iter().map(|part| part.rank).sum();
+        let mut dims = rows.map(|rows| rows.to_vec()).unwrap_or_default();
+        dims.push(ranks);
+        Ok(dims.into())
+    }
+
+    fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
+        for (row, values) in output.chunks_exact_mut(shape.channels()).enumerate() {
+            let mut first = 0;
+            for part in &self.0 {
+                let strength = part.strength.map_or(1.0, |i| inputs[i].values()[0]);
+                let mask = part.mask.map_or(1.0, |i| inputs[i].values()[row % inputs[i].values().len()]);
+                values[first..first + part.rank].fill(part.factor * strength * mask);
+                first += part.rank;
+            }
+        }
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        Err(context.refuse(graph, self, "strength or mask", "they are settings"))
+    }
+
+    /// A dispatch for each part, into its columns.
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let (rows, channels) = (lowering.shape().rows(), lowering.shape().channels());
+        let mut first = 0;
+        for part in &self.0 {
+            let mut work = Work {
+                kernel: "low_rank_gate",
+                params: [("strength", Value::from(part.strength.is_some())), ("mask", Value::from(part.mask.is_some()))].into(),
+                uniforms: vec![
+                    ("rows", rows.into()),
+                    ("channels", channels.into()),
+                    ("first", first.into()),
+                    ("rank", part.rank.into()),
+                    ("factor", part.factor.into()),
+                ],
+                grid: spread((rows * part.rank).div_ceil(64)),
+                bindings: vec![("y", lowering.output())],
+                flops: 2 * (rows * part.rank) as u64,
+            };
+            work.bindings.extend(part.strength.map(|i| ("strength", lowering.input(i))));
+            if let Some(mask) = part.mask {
+                work.uniforms.push(("mask_rows", lowering.input_shape(mask).elements().into()));
+                work.bindings.push(("mask", lowering.input(mask)));
+            }
+            lowering.dispatch(work, false);
+            first += part.rank;
+        }
+    }
+}

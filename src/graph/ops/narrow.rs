@@ -1,0 +1,161 @@
+//! Products with a matrix of few outputs, read as it lies: the inner half of a low-rank update, forward and backward.
+//!
+//! Panels of 64 outputs suit large weights; a matrix of rank 4 would fill a sixteenth of one. Here the lanes of a workgroup share
+//! the sum instead, so that no output is computed in vain, and the matrix may be a parameter, an input or computed.
+
+use super::conv2d::Conv2d;
+use super::product::{Window, window_uniforms};
+use super::{Fold, Operation, arity, vector_width};
+use crate::gpu::{Schedule, Value};
+use crate::graph::lower::{Lowering, ROW_OF_WORKGROUPS, Work};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+
+/// How the matrix lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Narrow {
+    /// `[out, in]`
+    Rows,
+    /// `[in, out]`
+    Columns,
+    /// `[out, in, kh, kw]`: a convolution.
+    Window { stride: usize },
+}
+
+impl Graph {
+    /// `y[.., n] = sum_k x[.., k] w[n, k]`, as [`Graph::linear`], for a `w` `[out, in]` of few outputs, which may be any tensor.
+    pub fn narrow(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
+        self.apply(Narrow::Rows, &[x, w])
+    }
+
+    /// `y[.., n] = sum_k x[.., k] w[k, n]` for a `w` `[in, out]` of few outputs, which may be any tensor.
+    pub fn narrow_transposed(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
+        self.apply(Narrow::Columns, &[x, w])
+    }
+
+    /// [`Graph::conv2d`] for a `w` `[out, in, kh, kw]` of few outputs, which may be any tensor.
+    pub fn narrow_conv2d(&mut self, x: Tensor, w: Tensor, stride: usize) -> Result<Tensor> {
+        self.apply(Narrow::Window { stride }, &[x, w])
+    }
+}
+
+impl Operation for Narrow {
+    fn name(&self) -> &'static str {
+        match self {
+            Narrow::Rows => "narrow",
+            Narrow::Columns => "narrow_transposed",
+            Narrow::Window { .. } => "narrow_conv2d",
+        }
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [x, w] = arity(inputs)?;
+        match (*self, &w[..]) {
+            (Narrow::Rows, &[out, into]) | (Narrow::Columns, &[into, out]) if into == x.channels() => Ok(x.with_channels(out)),
+            (Narrow::Rows, _) => Err(format!("expected a matrix [out, {}], found {w}", x.channels())),
+            (Narrow::Columns, _) => Err(format!("expected a matrix [{}, out], found {w}", x.channels())),
+            (Narrow::Window { stride }, _) => Conv2d { stride }.shape(inputs),
+        }
+    }
+
+    fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
+        let (n, k) = (shape.channels(), inputs[0].shape.channels());
+        let w = inputs[1].values();
+        let (of_output, of_input) = match self {
+            Narrow::Rows => (k, 1),
+            Narrow::Columns => (1, n),
+            Narrow::Window { stride } => return Conv2d { stride: *stride }.evaluate(inputs, shape, output),
+        };
+        for (y, x) in output.chunks_exact_mut(n).zip(inputs[0].values().chunks_exact(k)) {
+            for (o, y) in y.iter_mut().enumerate() {
+                let products = x.iter().enumerate().map(|(i, x)| x * w[o * of_output + i * of_input]);
+                *y = products.sum();
+            }
+        }
+    }
+
+    fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        let taps = inputs[1].elements() / output.channels().max(1);
+        2 * (output.elements() * taps) as u64
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::Stages
+    }
+
+    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+        let ([x, w], dy) = ([context.inputs[0], context.inputs[1]], context.upstream);
+        let dx = match self {
+            _ if !context.wants(0) => None,
+            Narrow::Rows => Some(graph.widen_transposed(None, dy, w)?),
+            Narrow::Columns => Some(graph.widen(None, dy, w)?),
+            Narrow::Window { stride } => {
+                let (height, width) = (graph.shape(x)[1], graph.shape(x)[2]);
+                Some(graph.conv2d_transposed(dy, w, *stride, height, width)?)
+            }
+        };
+        let dw = match self {
+            _ if !context.wants(1) => None,
+            Narrow::Rows => Some(graph.linear_weight_gradient(x, dy)?),
+            Narrow::Columns => Some(graph.linear_weight_gradient(dy, x)?),
+            Narrow::Window { .. } => {
+                return Err(context.refuse(graph, self, "matrix", "only low-rank updates of linear layers are trained"));
+            }
+        };
+        Ok(vec![dx, dw])
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
+        let (into, out, rows) = (x.channels(), y.channels(), y.rows());
+        let tile = Tile::of(lowering.preferences.schedule, out);
+        let (vector_in, columns) = (vector_width(&[into]), vector_width(&[out]));
+        let form = match self {
+            Narrow::Rows => "rows",
+            Narrow::Columns => "columns",
+            Narrow::Window { .. } => "window",
+        };
+        // In vectors of what they are counted in by the kernel.
+        let mut work = Work {
+            kernel: "narrow",
+            params: [
+                ("form", Value::from(form)),
+                ("vector_in", Value::from(vector_in)),
+                ("vector_w", Value::from(if *self == Narrow::Columns { columns } else { vector_in })),
+                ("lanes", Value::from(tile.lanes)),
+                ("tile", Value::from(tile.rows)),
+                ("outputs", Value::from(tile.outputs)),
+            ]
+            .into(),
+            uniforms: vec![("into", (into / vector_in).into()), ("rows", rows.into()), ("channels", out.into())],
+            grid: [0; 3],
+            bindings: vec![("x", lowering.input(0)), ("w", lowering.input(1)), ("y", lowering.output())],
+            flops: self.flops(&[&x, &w], &y),
+        };
+        if let Narrow::Window { stride } = *self {
+            work.params.insert("vector_w", Value::from(1));
+            let window = Window { stride, kernel: [w[2], w[3]], from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
+            work.uniforms.extend(window_uniforms(&window));
+        }
+        let tiles = rows.div_ceil(tile.rows);
+        work.grid = [out.div_ceil(tile.outputs), tiles.min(ROW_OF_WORKGROUPS), tiles.div_ceil(ROW_OF_WORKGROUPS)];
+        lowering.dispatch(work, true);
+    }
+}
+
+/// What a workgroup computes: `rows` by `outputs`, each sum shared by its lanes.
+struct Tile {
+    lanes: usize,
+    rows: usize,
+    outputs: usize,
+}
+
+impl Tile {
+    /// Software devices want one vector of lanes, so that the barrier is free; others enough lanes to hide what loads take.
+    fn of(schedule: Schedule, _out: usize) -> Tile {
+        match schedule {
+            Schedule::Staged => Tile { lanes: 64, rows: 4, outputs: 4 },
+            Schedule::Registers { many: true } => Tile { lanes: 16, rows: 4, outputs: 4 },
+            Schedule::Registers { many: false } | Schedule::Vectors { .. } => Tile { lanes: 8, rows: 4, outputs: 4 },
+        }
+    }
+}

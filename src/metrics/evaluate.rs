@@ -1,0 +1,78 @@
+//! Scores of a concept in use.
+
+use super::alignment::{Embedding, image_alignment, text_alignment};
+use super::towers::{self, Towers};
+use crate::concept::Applied;
+use crate::concept::tuning::captions::with_words;
+use crate::diffusion::pipeline::{self, Pipeline, Request};
+use crate::picture::Picture;
+
+/// What is asked of a model, and what its answers are compared with.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// With [`crate::concept::tuning::captions::PLACEHOLDER`] where the concept's words go.
+    pub prompts: Vec<String>,
+    /// What stands in the placeholder's place where texts are scored: an article and the class word.
+    pub class: String,
+    /// Of every prompt, one picture for each.
+    pub seeds: Vec<u64>,
+    /// Everything else of the requests: size, steps, guidance, sampler.
+    pub request: Request,
+    /// Of the pictures that the concept was learnt from.
+    pub learnt_from: Vec<Embedding>,
+}
+
+/// Mean scores.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Scores {
+    pub text: f64,
+    pub image: f64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Towers(#[from] towers::Error),
+    /// Boxed: it is large.
+    #[error(transparent)]
+    Pipeline(Box<pipeline::Error>),
+}
+
+impl From<pipeline::Error> for Error {
+    fn from(error: pipeline::Error) -> Self {
+        Error::Pipeline(Box::new(error))
+    }
+}
+
+impl Evaluation {
+    /// Makes the pictures with `phrase` in the placeholder's place and `concepts` in use, and scores them. They come back too,
+    /// by prompt and seed; `progress` is called before each.
+    ///
+    /// # Errors
+    /// Whatever sampling and the towers meet.
+    pub fn run(
+        &self,
+        pipeline: &mut Pipeline,
+        towers: &Towers,
+        phrase: &str,
+        concepts: &[Applied],
+        progress: &mut dyn FnMut(),
+    ) -> Result<(Scores, Vec<Picture>), Error> {
+        let (mut pictures, mut texts, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+        for prompt in &self.prompts {
+            let text = towers.text(&with_words(prompt, &self.class))?;
+            for &seed in &self.seeds {
+                progress();
+                let prompt = with_words(prompt, phrase);
+                let request = Request { prompt, seed, batch: 1, concepts: concepts.to_vec(), ..self.request.clone() };
+                for picture in pipeline.generate(&request, &mut |_| ())?.pictures {
+                    seen.push(towers.picture(&picture)?);
+                    texts.push(text.clone());
+                    pictures.push(picture);
+                }
+            }
+        }
+        let scores = Scores { text: text_alignment(texts.iter().zip(&seen)), image: image_alignment(&seen, &self.learnt_from) };
+        Ok((scores, pictures))
+    }
+}

@@ -1,0 +1,208 @@
+//! Shapes, and what they cover of a feature map.
+use std::path::{Path, PathBuf};
+
+use super::{Error, Result};
+use crate::picture::{Mask, Scaling};
+
+/// The shape of a region. Numbers that are all at most 1 are fractions of the picture's width and height, others pixels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Area {
+    #[default]
+    Whole,
+    /// Left, top, right, bottom.
+    Box([f64; 4]),
+    /// Corners `[x, y]`; what lies an odd number of times inside.
+    Polygon(Vec<[f64; 2]>),
+    /// A picture file of the picture's proportions, white inside; grey is soft.
+    Mask(PathBuf),
+}
+
+/// A share of a feature map's cells, `[height, width]` from 0 to 1, and whether the shape had to be enlarged to be seen at all.
+pub(super) struct Coverage {
+    pub values: Vec<f32>,
+    pub enlarged: bool,
+}
+
+/// A shape on a picture of a known size.
+pub(super) struct Outline {
+    width: usize,
+    height: usize,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Left, top, right, bottom as fractions.
+    Box([f64; 4]),
+    /// Shares of pixels, and whether those of cells are kept between 0 and 1.
+    Pixels(Mask, bool),
+}
+
+/// Slack for products of fractions and sizes that are whole but for rounding.
+const SLACK: f64 = 1e-9;
+
+impl Outline {
+    /// `area` with edges `soft` wide, on a picture of `width` x `height` pixels; `region` names it in errors.
+    pub fn new(area: &Area, soft: f64, width: usize, height: usize, region: &str) -> Result<Outline> {
+        let kind = match area {
+            Area::Whole => Kind::Box([0.0, 0.0, 1.0, 1.0]),
+            Area::Box(edges) => Kind::Box(fractions(edges, width, height, region)?),
+            Area::Polygon(corners) => {
+                let corners = polygon(corners, width, height, region)?;
+                Kind::Pixels(fill(&corners, width, height)?, false)
+            }
+            Area::Mask(path) => Kind::Pixels(read(path, width, height, region)?, true),
+        };
+        let mut outline = Outline { width, height, kind };
+        if soft > 0.0 {
+            let pixels = if soft <= 1.0 { soft * width.min(height) as f64 } else { soft };
+            let mask = softened(&outline.pixels()?, pixels.round().max(1.0) as usize)?;
+            outline.kind = Kind::Pixels(mask, true);
+        }
+        Ok(outline)
+    }
+
+    /// What of each pixel is covered.
+    pub fn pixels(&self) -> Result<Mask> {
+        let (width, height) = (self.width, self.height);
+        Ok(match &self.kind {
+            Kind::Pixels(mask, _) => mask.clone(),
+            Kind::Box(_) => Mask::new(width as u32, height as u32, self.coverage(height, width)?.values)?,
+        })
+    }
+
+    /// What of each cell of a feature map is covered. Boxes reach from ceil(start) to floor(end), as published.
+    pub fn coverage(&self, height: usize, width: usize) -> Result<Coverage> {
+        let (mask, soft) = match &self.kind {
+            Kind::Box([left, top, right, bottom]) => {
+                let (columns, narrow) = cells(*left, *right, width);
+                let (rows, low) = cells(*top, *bottom, height);
+                let covered = |i: usize| rows.contains(&(i / width)) && columns.contains(&(i % width));
+                let values = (0..height * width).map(|i| f32::from(covered(i))).collect();
+                return Ok(Coverage { values, enlarged: narrow || low });
+            }
+            Kind::Pixels(mask, soft) => (mask, *soft),
+        };
+        let means = mask.resized(width as u32, height as u32, Scaling::Area)?;
+        let mut values: Vec<f32> = match soft {
+            true => means.values().to_vec(),
+            false => means.values().iter().map(|v| f32::from(*v >= 0.5)).collect(),
+        };
+        let enlarged = values.iter().all(|v| *v < 0.5) && mask.values().iter().any(|v| *v >= 0.5);
+        if enlarged {
+            // The cell of which it covers most.
+            let most = means.values().iter().enumerate().fold((0, 0.0), |a, (i, v)| if *v > a.1 { (i, *v) } else { a });
+            if let Some(value) = values.get_mut(most.0) {
+                *value = 1.0;
+            }
+        }
+        Ok(Coverage { values, enlarged })
+    }
+}
+
+/// The cells from `start` to `end` of `size`, and whether there was none: then it is the one in which the middle lies.
+fn cells(start: f64, end: f64, size: usize) -> (std::ops::Range<usize>, bool) {
+    let first = (start * size as f64 - SLACK).ceil().max(0.0) as usize;
+    let last = ((end * size as f64 + SLACK).floor() as usize).min(size);
+    if first < last {
+        return (first..last, false);
+    }
+    let middle = (((start + end) / 2.0 * size as f64) as usize).min(size - 1);
+    (middle..middle + 1, true)
+}
+
+/// Edges as fractions of the picture.
+fn fractions(edges: &[f64; 4], width: usize, height: usize, region: &str) -> Result<[f64; 4]> {
+    let wrong = |problem: String| Error::Value {
+        region: region.to_string(),
+        key: "box",
+        found: edges.map(|v| v.to_string()).join(", "),
+        expected: problem,
+    };
+    let [left, top, right, bottom] = *edges;
+    if !edges.iter().all(|v| v.is_finite() && *v >= 0.0) {
+        return Err(wrong("left, top, right and bottom as fractions or pixels, none below 0".into()));
+    }
+    if left >= right || top >= bottom {
+        return Err(wrong("left before right and top before bottom".into()));
+    }
+    if edges.iter().all(|v| *v <= 1.0) {
+        return Ok(*edges);
+    }
+    if right > width as f64 || bottom > height as f64 {
+        return Err(wrong(format!("edges within the picture of {width} x {height} pixels, or fractions from 0 to 1")));
+    }
+    let (width, height) = (width as f64, height as f64);
+    Ok([left / width, top / height, right / width, bottom / height])
+}
+
+/// Corners in pixels.
+fn polygon(corners: &[[f64; 2]], width: usize, height: usize, region: &str) -> Result<Vec<[f64; 2]>> {
+    let wrong = |found: String, expected: String| Error::Value { region: region.to_string(), key: "polygon", found, expected };
+    if corners.len() < 3 {
+        return Err(wrong(format!("{} corners", corners.len()), "at least 3".into()));
+    }
+    let (w, h) = (width as f64, height as f64);
+    let [x, y] = if corners.iter().flatten().all(|v| *v <= 1.0) { [w, h] } else { [1.0, 1.0] };
+    let corners: Vec<[f64; 2]> = corners.iter().map(|corner| [corner[0] * x, corner[1] * y]).collect();
+    match corners.iter().find(|c| !((0.0..=w).contains(&c[0]) && (0.0..=h).contains(&c[1]))) {
+        Some([x, y]) => Err(wrong(format!("a corner at {x}, {y}"), format!("corners within the {width} x {height} pixels"))),
+        None => Ok(corners),
+    }
+}
+
+/// Pixels whose middle lies inside, by the even-odd rule.
+fn fill(corners: &[[f64; 2]], width: usize, height: usize) -> Result<Mask> {
+    let mut values = vec![0.0; width * height];
+    for (row, values) in values.chunks_exact_mut(width).enumerate() {
+        let y = row as f64 + 0.5;
+        let edges = corners.iter().zip(corners.iter().cycle().skip(1));
+        let crossings = edges.filter(|(a, b)| (a[1] <= y) != (b[1] <= y));
+        let mut at: Vec<f64> = crossings.map(|(a, b)| a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0])).collect();
+        at.sort_by(f64::total_cmp);
+        for (column, value) in values.iter_mut().enumerate() {
+            let left = at.iter().filter(|x| **x <= column as f64 + 0.5).count();
+            *value = f32::from(left % 2 == 1);
+        }
+    }
+    Ok(Mask::new(width as u32, height as u32, values)?)
+}
+
+fn read(path: &Path, width: usize, height: usize, region: &str) -> Result<Mask> {
+    let mask = Mask::open(path).map_err(|source| Error::Mask { region: region.to_string(), source })?;
+    let (mask_width, mask_height) = (mask.width(), mask.height());
+    if mask_width as usize * height != mask_height as usize * width {
+        return Err(Error::MaskSize {
+            region: region.to_string(),
+            path: path.to_path_buf(),
+            mask_width,
+            mask_height,
+            width,
+            height,
+        });
+    }
+    Ok(mask)
+}
+
+/// The mean over a window of `size` x `size`, whose ramp at an edge is linear. What lies outside counts as the nearest pixel, so that
+/// a region does not fade where the picture ends.
+fn softened(mask: &Mask, size: usize) -> Result<Mask> {
+    let (width, height) = (mask.width() as usize, mask.height() as usize);
+    let across = means(mask.values(), height, width, 1, width, size);
+    let both = means(&across, width, height, width, 1, size);
+    Ok(Mask::new(width as u32, height as u32, both)?)
+}
+
+/// Running means of `lines` lines of `length` values: value i of line l stands at i * step + l * pitch.
+fn means(values: &[f32], lines: usize, length: usize, step: usize, pitch: usize, size: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    let (before, after) = (size as isize / 2, (size as isize - 1) / 2);
+    for line in 0..lines {
+        let value = |i: isize| f64::from(values[(i.clamp(0, length as isize - 1) as usize) * step + line * pitch]);
+        let mut sum: f64 = (-before..=after).map(value).sum();
+        for i in 0..length {
+            out[i * step + line * pitch] = (sum / size as f64) as f32;
+            sum += value(i as isize + after + 1) - value(i as isize - before);
+        }
+    }
+    out
+}

@@ -1,0 +1,163 @@
+//! Regions: which part of a picture follows which prompt.
+//!
+//! A [`Layout`] lists regions over one context prompt: read from a file, from `--region`, or from the published grammar.
+//! [`Placed`] turns it into masks at every size of feature map, and those into the share that each prompt has of each token
+//! (Mix-of-Show, section 3.4: outside of regions the context prompt holds, inside the mean of the covering regions).
+mod area;
+mod draw;
+mod parse;
+mod place;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::picture;
+
+pub use area::Area;
+pub use place::{Placed, Shares};
+
+/// The most regions: one bit of a word each, and one for what no region covers.
+pub const MOST_REGIONS: usize = 31;
+
+/// What is placed where.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "stored::StoredLayout", into = "stored::StoredLayout")]
+pub struct Layout {
+    /// The context prompt and its negative, where the layout says them.
+    pub prompt: Option<String>,
+    pub negative: Option<String>,
+    /// Self-attention does not leak: tokens see those that share a region with them, and those in none.
+    pub isolate: bool,
+    pub regions: Vec<Region>,
+}
+
+/// A part of the picture with a prompt of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    /// For messages and drawings; none: its number.
+    pub name: Option<String>,
+    pub prompt: String,
+    /// None: the picture's negative prompt.
+    pub negative: Option<String>,
+    pub area: Area,
+    /// Width of the edge over which the region fades, in the units of [`Area`] (fractions are of the shorter side); 0: none.
+    pub soft: f64,
+    /// Its part of the mean where regions of its `order` overlap.
+    pub weight: f64,
+    /// A region of higher order lies over those of lower ones; those of the same order are averaged.
+    pub order: i32,
+    /// The context prompt's share inside, 0 to 1.
+    pub base: f64,
+    /// It holds from this part of the steps to that, 0 to 1.
+    pub start: f64,
+    pub end: f64,
+    /// Scales of concepts and LoRAs inside, by name; those that are not named keep theirs.
+    pub concepts: BTreeMap<String, f32>,
+    /// Factors of controls inside, by name.
+    pub controls: BTreeMap<String, f32>,
+}
+
+impl Default for Region {
+    fn default() -> Self {
+        Region {
+            name: None,
+            prompt: String::new(),
+            negative: None,
+            area: Area::Whole,
+            soft: 0.0,
+            weight: 1.0,
+            order: 0,
+            base: 0.0,
+            start: 0.0,
+            end: 1.0,
+            concepts: BTreeMap::new(),
+            controls: BTreeMap::new(),
+        }
+    }
+}
+
+/// Whether something that holds from part `start` of the steps to part `end` does so in step `step` of `steps`; as diffusers
+/// does for ControlNet, a step counts if all of it lies within.
+pub fn holds(start: f64, end: f64, step: usize, steps: usize) -> bool {
+    let (from, to) = (step as f64 / steps as f64, (step + 1) as f64 / steps as f64);
+    from >= start - 1e-9 && to <= end + 1e-9
+}
+
+/// A layout that cannot be read or placed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("region `{text}`: {problem}; expected \"LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt\"")]
+    Text { text: String, problem: String },
+    #[error(
+        "regions `{text}`: {problem}; expected \"[prompt]-*-[negative prompt]-*-[top, left, bottom, right]\", with `|` between regions"
+    )]
+    Published { text: String, problem: String },
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{}: not a layout: {problem}", path.display())]
+    File { path: PathBuf, problem: String },
+    #[error("region `{region}`: {key} is {found}, expected {expected}")]
+    Value { region: String, key: &'static str, found: String, expected: String },
+    #[error(
+        "region `{region}`: {} is {mask_width} x {mask_height}, the picture {width} x {height}: a mask has the picture's proportions",
+        path.display()
+    )]
+    MaskSize { region: String, path: PathBuf, mask_width: u32, mask_height: u32, width: usize, height: usize },
+    #[error("region `{region}`: {source}")]
+    Mask { region: String, source: picture::Error },
+    #[error("{0} regions: at most {MOST_REGIONS} are supported")]
+    TooMany(usize),
+    #[error("region `{region}` names the {kind} `{name}`, which is not in use{known}")]
+    Unknown { region: String, kind: &'static str, name: String, known: String },
+    #[error(transparent)]
+    Picture(#[from] picture::Error),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Layout {
+    /// The name of region `index`, or its number.
+    pub fn name(&self, index: usize) -> String {
+        let named = self.regions.get(index).and_then(|region| region.name.clone());
+        named.unwrap_or_else(|| format!("{}", index + 1))
+    }
+
+    /// Checks all that does not depend on a picture's size.
+    ///
+    /// # Errors
+    /// Numbers out of range, with the region and the key named.
+    pub fn check(&self) -> Result<()> {
+        if self.regions.len() > MOST_REGIONS {
+            return Err(Error::TooMany(self.regions.len()));
+        }
+        for (index, region) in self.regions.iter().enumerate() {
+            let wrong = |key, found: f64, expected: &str| {
+                Err(Error::Value { region: self.name(index), key, found: found.to_string(), expected: expected.into() })
+            };
+            if !(region.soft.is_finite() && region.soft >= 0.0) {
+                return wrong("soft", region.soft, "a width of 0 or more");
+            }
+            if !(region.weight.is_finite() && region.weight >= 0.0) {
+                return wrong("weight", region.weight, "0 or more");
+            }
+            for (key, value) in [("base", region.base), ("start", region.start), ("end", region.end)] {
+                if !(0.0..=1.0).contains(&value) {
+                    return wrong(key, value, "0 to 1");
+                }
+            }
+            if region.end <= region.start {
+                return wrong("end", region.end, &format!("more than the start, {}", region.start));
+            }
+            let scales = region.concepts.values().map(|v| ("concepts", v));
+            for (key, value) in scales.chain(region.controls.values().map(|v| ("controls", v))) {
+                if !value.is_finite() {
+                    return wrong(key, f64::from(*value), "numbers");
+                }
+            }
+        }
+        Ok(())
+    }
+}

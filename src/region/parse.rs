@@ -1,0 +1,90 @@
+//! Regions as people type them, and as the published program takes them.
+use std::path::Path;
+
+use super::{Area, Error, Layout, Region, Result};
+
+impl Region {
+    /// `LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt`, edges as fractions or pixels; `:` alone before the prompt: everywhere.
+    ///
+    /// # Errors
+    /// Text of another form.
+    pub fn parse(text: &str) -> Result<Region> {
+        let wrong = |problem: String| Error::Text { text: text.to_string(), problem };
+        let (edges, prompts) = text.split_once(':').ok_or_else(|| wrong("no colon after the box".into()))?;
+        let area = match edges.trim() {
+            "" => Area::Whole,
+            edges => Area::Box(numbers(edges).map_err(wrong)?),
+        };
+        let (prompt, negative) = match prompts.split_once('|') {
+            Some((prompt, negative)) => (prompt, Some(negative.trim().to_string())),
+            None => (prompts, None),
+        };
+        if prompt.trim().is_empty() {
+            return Err(wrong("no prompt after the colon".into()));
+        }
+        Ok(Region { prompt: prompt.trim().to_string(), negative, area, ..Region::default() })
+    }
+}
+
+impl Layout {
+    /// The published program's `prompt_rewrite`: `[prompt]-*-[negative prompt]-*-[top, left, bottom, right]`, in pixels, regions
+    /// divided by `|`; `[]` in place of the box: everywhere.
+    ///
+    /// # Errors
+    /// Text of another form.
+    pub fn from_published(text: &str) -> Result<Layout> {
+        let wrong = |problem: String| Error::Published { text: text.to_string(), problem };
+        let mut regions = Vec::new();
+        for part in text.split('|').map(str::trim).filter(|part| !part.is_empty()) {
+            let fields: Vec<&str> = part.split("-*-").map(str::trim).collect();
+            let [prompt, negative, edges] = fields[..] else {
+                return Err(wrong(format!("`{part}` has {} fields", fields.len())));
+            };
+            let inside = |field: &str| field.replace(['[', ']'], "").trim().to_string();
+            let area = match inside(edges).as_str() {
+                "" => Area::Whole,
+                edges => {
+                    let [top, left, bottom, right] = numbers(edges).map_err(wrong)?;
+                    if [top, left, bottom, right].iter().all(|v| *v <= 1.0) {
+                        return Err(wrong(format!("the box {edges} is less than a pixel")));
+                    }
+                    Area::Box([left, top, right, bottom])
+                }
+            };
+            let (prompt, negative) = (inside(prompt), Some(inside(negative)));
+            if prompt.is_empty() {
+                return Err(wrong(format!("`{part}` has no prompt")));
+            }
+            regions.push(Region { prompt, negative, area, ..Region::default() });
+        }
+        if regions.is_empty() {
+            return Err(wrong("there is no region".into()));
+        }
+        Ok(Layout { regions, ..Layout::default() })
+    }
+
+    /// Reads a layout file (TOML). Masks are looked for beside it.
+    ///
+    /// # Errors
+    /// A file that cannot be read; what is no layout, with the line; numbers out of range.
+    pub fn open(path: &Path) -> Result<Layout> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })?;
+        let mut layout: Layout =
+            toml::from_str(&text).map_err(|e| Error::File { path: path.to_path_buf(), problem: e.to_string() })?;
+        for region in &mut layout.regions {
+            if let (Area::Mask(mask), Some(folder)) = (&mut region.area, path.parent()) {
+                *mask = folder.join(&*mask);
+            }
+        }
+        layout.check()?;
+        Ok(layout)
+    }
+}
+
+fn numbers(text: &str) -> Result<[f64; 4], String> {
+    let parsed: Vec<Option<f64>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    match parsed[..] {
+        [Some(a), Some(b), Some(c), Some(d)] => Ok([a, b, c, d]),
+        _ => Err(format!("`{text}` is not four numbers with commas between them")),
+    }
+}

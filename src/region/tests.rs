@@ -1,0 +1,222 @@
+use super::*;
+use crate::picture::Picture;
+
+fn boxed(edges: [f64; 4]) -> Region {
+    Region { prompt: "a".into(), area: Area::Box(edges), ..Region::default() }
+}
+
+fn placed(regions: Vec<Region>, sizes: &[[usize; 2]]) -> Placed {
+    Placed::new(&Layout { regions, ..Layout::default() }, 160, 96, sizes).unwrap()
+}
+
+fn problem(regions: Vec<Region>) -> String {
+    Placed::new(&Layout { regions, ..Layout::default() }, 160, 96, &[[12, 20]]).unwrap_err().to_string()
+}
+
+#[test]
+fn boxes_go_from_ceil_to_floor_in_pixels_and_fractions() {
+    for edges in [[20.0, 0.0, 100.0, 96.0], [0.125, 0.0, 0.625, 1.0]] {
+        let placed = placed(vec![boxed(edges)], &[[12, 20], [3, 5]]);
+        let columns = |height, width: usize| -> Vec<f32> { placed.masks(height, width).unwrap()[0][..width].to_vec() };
+        // 2.5 .. 12.5 of 20 columns, 0.625 .. 3.125 of 5.
+        assert_eq!(columns(12, 20).iter().position(|v| *v == 1.0), Some(3));
+        assert_eq!(columns(12, 20).iter().filter(|v| **v == 1.0).count(), 9);
+        assert_eq!(columns(3, 5), [0.0, 1.0, 1.0, 0.0, 0.0]);
+        assert!(placed.warnings.is_empty());
+    }
+    // Products that are whole but for rounding are whole.
+    let placed = placed(vec![boxed([0.7, 0.0, 1.0, 1.0])], &[[1, 10]]);
+    assert_eq!(placed.masks(1, 10).unwrap()[0].iter().sum::<f32>(), 3.0);
+}
+
+#[test]
+fn small_regions_do_not_vanish() {
+    let mut region = boxed([61.0, 33.0, 66.0, 38.0]);
+    region.name = Some("ring".into());
+    let placed = placed(vec![region], &[[12, 20], [2, 3]]);
+    for (height, width) in [(12, 20), (2, 3)] {
+        assert_eq!(placed.masks(height, width).unwrap()[0].iter().sum::<f32>(), 1.0);
+    }
+    assert_eq!(placed.masks(12, 20).unwrap()[0][4 * 20 + 7], 1.0);
+    assert!(placed.warnings[0].contains("`ring`") && placed.warnings[0].contains("3x2"), "{:?}", placed.warnings);
+    let tiny = Region { area: Area::Polygon(vec![[0.5, 0.5], [0.51, 0.5], [0.5, 0.52]]), ..boxed([0.0; 4]) };
+    let placed = self::placed(vec![tiny], &[[12, 20]]);
+    assert_eq!(placed.masks(12, 20).unwrap()[0].iter().sum::<f32>(), 1.0);
+    assert_eq!(placed.warnings.len(), 1);
+}
+
+#[test]
+fn polygons_are_filled_and_soft_edges_fade() {
+    // A triangle with the right angle at the upper left.
+    let triangle = Region { area: Area::Polygon(vec![[0.0, 0.0], [160.0, 0.0], [0.0, 96.0]]), ..boxed([0.0; 4]) };
+    let map = placed(vec![triangle], &[[12, 20]]);
+    let mask = &map.masks(12, 20).unwrap()[0];
+    assert_eq!((mask[0], mask[19], mask[11 * 20 + 1], mask[12 * 20 - 1]), (1.0, 0.0, 0.0, 0.0));
+    assert!((mask.iter().sum::<f32>() - 120.0).abs() <= 10.0);
+    let soft = Region { soft: 32.0, ..boxed([0.0, 0.0, 0.5, 1.0]) };
+    let map = placed(vec![soft], &[[12, 20]]);
+    let row = &map.masks(12, 20).unwrap()[0][..20];
+    // Full at the picture's edge, half at its own, linear between.
+    let expected = [1.0, 1.0, 0.875, 0.625, 0.375, 0.125, 0.0];
+    row[6..13].iter().zip(expected).for_each(|(found, expected)| assert!((found - expected).abs() < 0.02, "{row:?}"));
+    assert_eq!(row[0], 1.0);
+}
+
+#[test]
+fn overlaps_are_averaged_stacked_weighed_and_mixed_with_the_base() {
+    let whole = [0.0, 0.0, 1.0, 1.0];
+    let row = |regions: Vec<Region>, active: &[bool]| placed(regions, &[[1, 1]]).shares(0, active).weights;
+    let all = [true; 3];
+    assert_eq!(row(vec![], &[]), [1.0]);
+    assert_eq!(row(vec![boxed(whole), boxed(whole)], &all), [0.0, 0.5, 0.5]);
+    assert_eq!(row(vec![boxed(whole), boxed(whole)], &[false, true]), [0.0, 0.0, 1.0]);
+    let heavy = Region { weight: 3.0, ..boxed(whole) };
+    assert_eq!(row(vec![heavy.clone(), boxed(whole)], &all), [0.0, 0.75, 0.25]);
+    let above = Region { order: 1, ..boxed(whole) };
+    assert_eq!(row(vec![above.clone(), boxed(whole)], &all), [0.0, 1.0, 0.0]);
+    let mixed = Region { base: 0.25, ..above };
+    assert_eq!(row(vec![mixed, heavy], &all), [0.25, 0.75, 0.0]);
+    let nothing = Region { weight: 0.0, ..boxed(whole) };
+    assert_eq!(row(vec![nothing], &all), [1.0, 0.0]);
+    let soft = Region { soft: 1.0, ..boxed([0.0, 0.0, 0.5, 1.0]) };
+    for row in placed(vec![soft.clone(), Region { order: 2, ..soft }], &[[12, 20]]).shares(0, &all).weights.chunks_exact(3) {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6 && row.iter().all(|w| *w >= 0.0));
+    }
+}
+
+#[test]
+fn sight_is_shared_within_regions_and_with_what_none_covers() {
+    let placed = placed(vec![boxed([0.0, 0.0, 0.6, 1.0]), boxed([0.4, 0.0, 0.8, 1.0])], &[[1, 5]]);
+    assert_eq!(placed.shares(0, &[true, true]).sight, [1, 1, 3, 2, u32::MAX]);
+}
+
+#[test]
+fn regions_hold_for_a_part_of_the_steps() {
+    let held = |start, end| (0..10).filter(|&i| holds(start, end, i, 10)).collect::<Vec<_>>();
+    assert_eq!(held(0.0, 1.0).len(), 10);
+    assert_eq!(held(0.0, 0.3), [0, 1, 2]);
+    assert_eq!(held(0.7, 1.0), [7, 8, 9]);
+    assert_eq!(held(0.25, 0.45), [3]);
+}
+
+#[test]
+fn regions_are_read_as_people_type_them() {
+    let region = Region::parse("0,0,0.5, 1: a <a1> <a2>, smiling | blurry").unwrap();
+    assert_eq!((region.prompt.as_str(), region.negative.as_deref()), ("a <a1> <a2>, smiling", Some("blurry")));
+    assert_eq!(region.area, Area::Box([0.0, 0.0, 0.5, 1.0]));
+    let region = Region::parse(": a cat: red").unwrap();
+    assert_eq!((region.prompt.as_str(), region.negative, region.area), ("a cat: red", None, Area::Whole));
+    for (text, word) in
+        [("a cat", "no colon"), ("0,0,1: a", "four numbers"), ("0,0,x,1: a", "four numbers"), ("0,0,1,1: | b", "no prompt")]
+    {
+        let error = Region::parse(text).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains(text), "{error}");
+    }
+}
+
+#[test]
+fn the_published_grammar_is_read() {
+    let text = "[a <p1> <p2>, standing]-*-[cartoon]-*-[10, 20, 300, 200]|[a cat]-*-[]-*-[]|";
+    let layout = Layout::from_published(text).unwrap();
+    assert_eq!(layout.regions.len(), 2);
+    assert_eq!(layout.regions[0].prompt, "a <p1> <p2>, standing");
+    assert_eq!(layout.regions[0].negative.as_deref(), Some("cartoon"));
+    assert_eq!(layout.regions[0].area, Area::Box([20.0, 10.0, 200.0, 300.0]));
+    assert_eq!((layout.regions[1].negative.as_deref(), &layout.regions[1].area), (Some(""), &Area::Whole));
+    for (text, word) in [
+        ("", "no region"),
+        ("[a]-*-[b]", "2 fields"),
+        ("[a]-*-[b]-*-[1, 2, 3]", "four numbers"),
+        ("[a]-*-[b]-*-__import__('os')", "four numbers"),
+        ("[]-*-[b]-*-[]", "no prompt"),
+    ] {
+        let error = Layout::from_published(text).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn layout_files_are_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two.toml");
+    let text = r#"
+        prompt = "two in the snow"
+        isolate = true
+        [[region]]
+        name = "left"
+        prompt = "a cat"
+        negative = "dog"
+        box = [0, 0, 0.5, 1]
+        soft = 0.1
+        weight = 2
+        order = 1
+        base = 0.2
+        start = 0.1
+        end = 0.9
+        concepts = { "<cat1>" = 0.8 }
+        controls = { edges = 0.5 }
+        [[region]]
+        prompt = "a dog"
+        mask = "dog.png"
+    "#;
+    std::fs::write(&path, text).unwrap();
+    let layout = Layout::open(&path).unwrap();
+    assert_eq!((layout.prompt.as_deref(), layout.isolate, layout.regions.len()), (Some("two in the snow"), true, 2));
+    assert_eq!((layout.name(0), layout.name(1)), ("left".to_string(), "2".to_string()));
+    assert_eq!(layout.regions[0].controls["edges"], 0.5);
+    assert_eq!(layout.regions[1].area, Area::Mask(folder.path().join("dog.png")));
+    let json = serde_json::to_string(&layout).unwrap();
+    assert_eq!(serde_json::from_str::<Layout>(&json).unwrap(), layout);
+    for (text, word) in [
+        ("region = 3", "two.toml"),
+        ("[[region]]\nbox = [0, 0, 1, 1]", "prompt"),
+        ("[[region]]\nprompt = \"a\"\nbox = [0, 0, 1]", "two.toml"),
+        ("[[region]]\nprompt = \"a\"\nboxes = 3", "boxes"),
+        ("[[region]]\nprompt = \"a\"\nbox = [0, 0, 1, 1]\nmask = \"a.png\"", "more than one"),
+        ("[[region]]\nprompt = \"a\"\nsoft = -1", "soft"),
+        ("[[region]]\nprompt = \"a\"\nstart = 0.5\nend = 0.5", "end"),
+        ("[[region]]\nprompt = \"a\"\nbase = 2", "base"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = Layout::open(&path).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    assert!(Layout::open(&folder.path().join("none.toml")).unwrap_err().to_string().contains("none.toml"));
+}
+
+#[test]
+fn areas_that_do_not_fit_are_refused() {
+    for (edges, word) in [
+        ([0.5, 0.0, 0.25, 1.0], "left before right"),
+        ([0.0, 50.0, 10.0, 50.0], "top before bottom"),
+        ([0.0, 0.0, 161.0, 96.0], "160 x 96"),
+        ([-0.1, 0.0, 1.0, 1.0], "none below 0"),
+        ([f64::NAN, 0.0, 1.0, 1.0], "none below 0"),
+    ] {
+        let error = problem(vec![boxed(edges)]);
+        assert!(error.contains(word) && error.contains("region `1`"), "{error}");
+    }
+    let polygon = |corners| Region { area: Area::Polygon(corners), ..boxed([0.0; 4]) };
+    assert!(problem(vec![polygon(vec![[0.0, 0.0], [1.0, 1.0]])]).contains("at least 3"));
+    assert!(problem(vec![polygon(vec![[0.0, 0.0], [300.0, 0.0], [9.0, 9.0]])]).contains("300"));
+    assert!(problem(vec![boxed([0.0, 0.0, 1.0, 1.0]); 32]).contains("32 regions"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mask.png");
+    let masked = || vec![Region { area: Area::Mask(path.clone()), ..boxed([0.0; 4]) }];
+    assert!(problem(masked()).contains("mask.png"));
+    Picture::filled(50, 50, [255; 3]).unwrap().save(&path, None).unwrap();
+    let error = problem(masked());
+    assert!(error.contains("50 x 50") && error.contains("160 x 96"), "{error}");
+    Picture::filled(80, 48, [255; 3]).unwrap().save(&path, None).unwrap();
+    assert_eq!(placed(masked(), &[[12, 20]]).masks(12, 20).unwrap()[0], vec![1.0; 240]);
+}
+
+#[test]
+fn regions_are_drawn() {
+    let picture = Picture::filled(160, 96, [0; 3]).unwrap();
+    let layout = Layout { regions: vec![boxed([0.5, 0.5, 1.0, 1.0])], ..Layout::default() };
+    let drawn = layout.draw(&picture).unwrap();
+    assert_eq!(drawn.pixel(10, 10), Some([0; 3]));
+    assert_eq!(drawn.pixel(80, 48), Some([230, 159, 0]));
+    assert_eq!(drawn.pixel(150, 90), Some([58, 40, 0]));
+}

@@ -1,0 +1,66 @@
+//! `mos generate` with regions and networks that steer.
+use super::{SMALL, fixture, mos, names, ran};
+use std::fs;
+use std::path::Path;
+
+/// Runs `mos generate` for the cheapest picture with these arguments besides; `@` stands for the folder.
+fn generate(folder: &Path, arguments: &[&str]) -> super::Ran {
+    let at = folder.to_str().unwrap();
+    let out = format!("{at}/out/a.png");
+    let given: Vec<String> = arguments.iter().map(|argument| argument.replace('@', at)).collect();
+    ran(mos().args(["generate", "--seed", "3", "-o", &out]).args(SMALL.split(' ')).args(given))
+}
+
+#[test]
+fn regions_make_a_picture_that_can_be_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let layout = "prompt = \"snow\"\n[[region]]\nname = \"cat\"\nprompt = \"a red cat\"\nbox = [0, 0, 0.5, 1]\nsoft = 0.1\n";
+    fs::write(at.join("layout.toml"), layout).unwrap();
+    generate(at, &["--layout", "@/layout.toml", "--show-layout"]).ok();
+    assert_eq!(names(&at.join("out")), ["a.layout.png", "a.png"]);
+    let again = at.join("again.png");
+    ran(mos().args(["generate", "--like"]).arg(at.join("out/a.png")).arg("-o").arg(&again)).ok();
+    assert!(fs::read(&again).unwrap() == fs::read(at.join("out/a.png")).unwrap());
+    generate(at, &["-p", "snow", "--region", "0,0,0.5,1: a red cat", "--isolate", "--stack"]).ok();
+    assert!(fs::read(&again).unwrap() != fs::read(at.join("out/a.png")).unwrap());
+    generate(at, &["-p", "snow", "--prompt-rewrite", "[a red cat]-*-[]-*-[0, 0, 64, 32]"]).ok();
+}
+
+#[test]
+fn regions_and_controls_that_are_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("bare.toml"), "[[region]]\nprompt = \"a\"\n").unwrap();
+    fs::write(at.join("broken.toml"), "[[region]\n").unwrap();
+    fs::write(at.join("masked.toml"), "prompt = \"a\"\n[[region]]\nprompt = \"a\"\nmask = \"mask.png\"\n").unwrap();
+    fs::write(at.join("concept.toml"), "prompt = \"a\"\n[[region]]\nprompt = \"a\"\nconcepts = { zorp = 1 }\n").unwrap();
+    fs::write(at.join("text.png"), "no picture").unwrap();
+    let cat = ["-p", "cat"];
+    for (code, arguments, says) in [
+        (2, &["--region", "0,0,1: a"][..], &["four numbers"][..]),
+        (1, &["--region", "0.5,0,0.2,1: a"], &["region `1`", "left before right"]),
+        (1, &["--region", "0,0,65,64: a"], &["region `1`", "64 x 64"]),
+        (1, &["--prompt-rewrite", "[a]"], &["1 fields"]),
+        (1, &["--layout", "@/none.toml"], &["none.toml"]),
+        (1, &["--layout", "@/broken.toml"], &["broken.toml"]),
+        (1, &["--layout", "@/masked.toml"], &["mask.png"]),
+        (1, &["--layout", "@/concept.toml"], &["concept `zorp`"]),
+        (2, &["--show-layout"], &["--region"]),
+        (2, &["--control", "net"], &["image="]),
+        (1, &["--control", "@/none:image=@/text.png"], &["text.png"]),
+        (1, &["--control", "@/none:image=@/none.png"], &["none.png"]),
+    ] {
+        let ran = generate(at, &[&cat, arguments].concat());
+        assert_eq!(ran.code, Some(code), "{arguments:?}: {}", ran.stderr);
+        says.iter().for_each(|part| assert!(ran.stderr.contains(part), "`{part}` in: {}", ran.stderr));
+    }
+    generate(at, &["--layout", "@/bare.toml"]).failed(2, &["bare.toml", "--prompt"]);
+    let picture = fixture("tests/fixtures/generated/mask.png");
+    let control = format!("@/none.safetensors:image={}", picture.display());
+    generate(at, &["-p", "cat", "--control", &control]).failed(1, &["none.safetensors"]);
+    let model = format!("@/model.safetensors:image={}", picture.display());
+    fs::copy(fixture("models/tiny/unet/diffusion_pytorch_model.safetensors"), at.join("model.safetensors")).unwrap();
+    generate(at, &["-p", "cat", "--control", &model]).failed(1, &["model.safetensors", "neither a ControlNet nor a T2I-Adapter"]);
+    assert_eq!(names(&at.join("out")), [""; 0]);
+}

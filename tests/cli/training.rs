@@ -1,0 +1,108 @@
+//! `mos train`: what it writes, what it refuses, and that a run that was stopped goes on to the same bytes.
+use super::{fixture, mos, names, ran, run};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A folder of small pictures of a shipped concept.
+fn pictures(folder: &Path) {
+    fs::create_dir(folder.join("zorp")).unwrap();
+    for name in ["00", "01", "02", "03"] {
+        for ending in ["png", "txt"] {
+            let name = format!("{name}.{ending}");
+            fs::copy(fixture("models/concepts/zorp").join(&name), folder.join("zorp").join(&name)).unwrap();
+        }
+    }
+}
+
+const SETTINGS: &str = "
+words = \"<zorp1> <zorp2>\"
+class_word = \"man\"
+pictures = \"zorp\"
+output = \"zorp.safetensors\"
+size = \"64x64\"
+steps = 4
+batch = 1
+accumulate = 2
+save_every = 1
+sheet_every = 0
+";
+
+#[test]
+fn a_template_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in ["person", "object", "scene", "style"] {
+        let printed = run(folder.path(), &format!("train --template {kind}"));
+        assert!(printed.ok().stdout.contains(&format!("kind = \"{kind}\"")));
+    }
+    run(folder.path(), "train --template poem").failed(2, &["poem", "person, object, scene, style"]);
+    run(folder.path(), "train").failed(1, &["words are missing", "class_word is missing", "pictures are missing"]);
+    run(folder.path(), "train --resume --restart").failed(2, &["--resume", "--restart"]);
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_before_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    pictures(at);
+    fs::write(at.join("zorp/broken.png"), "no picture").unwrap();
+    fs::copy(at.join("zorp/00.png"), at.join("zorp/again.png")).unwrap();
+    fs::write(at.join("zorp/01.txt"), "somebody").unwrap();
+    fs::write(at.join("a.toml"), SETTINGS.replace("\"man\"", "\"xylophone\"")).unwrap();
+    let says = ["broken.png", "again.png", "the same picture", "01.txt", "`xylophone` is not a single token", "4 things"];
+    run(at, "train @/a.toml").failed(1, &says);
+    assert!(!at.join("zorp.safetensors").exists() && !at.join("zorp.training").exists());
+    fs::write(at.join("a.toml"), "step = 3").unwrap();
+    run(at, "train @/a.toml").failed(1, &["a.toml", "unknown field `step`"]);
+}
+
+fn train(folder: &Path, more: &[&str]) -> Command {
+    let mut command = mos();
+    command.arg("train").arg(folder.join("a.toml")).args(more).current_dir(folder);
+    command
+}
+
+/// One run without a break; the same killed as soon as it has saved anything, and gone on with; the same on a disk that is full
+/// for a while.
+#[test]
+fn a_run_goes_on_to_the_same_bytes() {
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [whole, killed, full] = [0, 1, 2].map(|i: usize| folders[i].path());
+    for folder in [whole, killed, full] {
+        pictures(folder);
+        fs::write(folder.join("a.toml"), SETTINGS).unwrap();
+    }
+    ran(&mut train(whole, &["--json"])).ok();
+    let files = ["zorp.safetensors", "zorp.training/state.safetensors", "zorp.training/curve.png"];
+    let bytes = |folder: &Path| files.map(|file| fs::read(folder.join(file)).unwrap());
+
+    let mut child = train(killed, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !killed.join(files[1]).exists() {
+        assert!(start.elapsed() < Duration::from_secs(600) && child.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!killed.join(files[0]).exists());
+    ran(&mut train(killed, &[])).failed(1, &["a run stands there at step", "--resume", "--restart"]);
+    ran(&mut train(killed, &["--resume", "--seed", "9"])).failed(1, &["other settings", "seed is 9"]);
+    ran(&mut train(killed, &["--resume"])).ok();
+    assert_eq!(bytes(killed), bytes(whole));
+
+    #[cfg(target_os = "linux")]
+    {
+        // The first state is saved; then no file may grow any more.
+        ran(&mut train(full, &["--steps", "4", "--json"])).ok();
+        let good = bytes(full);
+        let line = "ulimit -f 1; trap '' XFSZ; exec \"$0\" train \"$1\" --restart";
+        let mut limited = Command::new("sh");
+        limited.args(["-c", line, env!("CARGO_BIN_EXE_mos")]).arg(full.join("a.toml")).current_dir(full);
+        ran(&mut limited).failed(1, &["state.safetensors", "File too large"]);
+        assert_eq!(bytes(full), good);
+        assert_eq!(names(&full.join("zorp.training")), ["curve.png", "state.safetensors"]);
+    }
+}

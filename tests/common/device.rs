@@ -1,0 +1,99 @@
+//! A graph on whatever adapter is there, compared with its operations' plain-Rust twins.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
+use mixofshow::graph::{
+    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Tensor, Weights,
+};
+
+pub fn gpu() -> Arc<Gpu> {
+    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
+    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+    let schedule = std::env::var("MOS_TEST_SCHEDULE").ok().map(|name| match &*name {
+        "staged" => Schedule::Staged,
+        "many" => Schedule::Registers { many: true },
+        "few" => Schedule::Registers { many: false },
+        "vectors" => Schedule::Vectors { lanes: 8, least_flops: 0 },
+        other => panic!("MOS_TEST_SCHEDULE is {other}: expected staged, many, few or vectors"),
+    });
+    // Kernels for vectors use features beyond the floor.
+    let floor = !matches!(schedule, Some(Schedule::Vectors { .. }));
+    let options = Options { selection, checked: true, floor, schedule };
+    GPU.get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
+}
+
+/// Uniform in -1 .. 1, from a name and an index.
+pub fn noise(name: &str, index: usize) -> f32 {
+    let mut h = name.bytes().fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100000001b3));
+    h = h.wrapping_add(index as u64).wrapping_mul(0x9e3779b97f4a7c15);
+    h = (h ^ (h >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
+    h = (h ^ (h >> 27)).wrapping_mul(0x94d049bb133111eb);
+    ((h ^ (h >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+}
+
+/// Weights made up from their names; those whose name starts with "half" are stored as f16.
+pub struct MadeUp(pub HashMap<String, Vec<usize>>);
+
+impl ParameterSource for MadeUp {
+    fn info(&self, name: &str) -> Option<ParameterInfo> {
+        let stored = if name.starts_with("half") { StoredAs::F16 } else { StoredAs::F32 };
+        Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored })
+    }
+
+    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+        for (value, index) in into.iter_mut().zip(range) {
+            *value = noise(name, index);
+            if name.starts_with("half") {
+                *value = (*value * 1024.0).round() / 1024.0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs `graph` both ways and compares: relative to the largest magnitude of the expected values.
+pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
+    let mut inputs = HashMap::new();
+    let mut weights = HashMap::new();
+    for node in graph.nodes() {
+        match &node.origin {
+            Origin::Input { name } if node.element == Element::U32 => {
+                let ids = (0..node.shape.elements()).map(|i| ((noise(name, i) + 1.0) * 5.6) as u32).collect();
+                inputs.insert(name.clone(), Array::u32(node.shape.clone(), ids));
+            }
+            Origin::Input { name } => {
+                let offset = if name.starts_with("far") { 50.0 } else { 0.0 };
+                let values = (0..node.shape.elements()).map(|i| noise(name, i) * 2.0 + offset).collect();
+                inputs.insert(name.clone(), Array::f32(node.shape.clone(), values));
+            }
+            Origin::Parameter { name } => {
+                weights.insert(name.clone(), node.shape.to_vec());
+            }
+            Origin::Operation { .. } => {}
+        }
+    }
+    let source = Arc::new(MadeUp(weights));
+    let expected = graph.evaluate(outputs, &inputs, &*source).expect(what);
+    let weights = Weights::new(&gpu(), source, Precision::AsStored);
+    let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
+    for (name, array) in &inputs {
+        program.write(name, array).expect(what);
+    }
+    program.run();
+    for (index, expected) in expected.iter().enumerate() {
+        let found = program.output(index).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(found.shape, expected.shape, "{what}");
+        let scale = expected.values().iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+        let worst = expected.values().iter().zip(found.values()).enumerate().map(|(i, (e, f))| ((e - f).abs() / scale, i));
+        let (error, at) = worst.fold((0.0, 0), |a, b| if b.0 > a.0 || b.0.is_nan() { b } else { a });
+        assert!(
+            error <= tolerance,
+            "{what}, output {index}: element {at} is {} instead of {} (relative {error:.2e})",
+            found.values()[at],
+            expected.values()[at]
+        );
+    }
+}

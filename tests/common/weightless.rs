@@ -1,0 +1,52 @@
+//! Models without weights, for plans.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use mixofshow::concept::tuning::step::Models;
+use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
+use mixofshow::diffusion::schedule::NoiseSchedule;
+use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs};
+use mixofshow::models::config::{ClipTextConfig, UNetConfig};
+use serde_json::Value;
+
+use super::published;
+
+/// The parameters of some graphs, with no numbers behind them.
+pub struct Nothing(HashMap<String, Vec<usize>>, StoredAs);
+
+impl Nothing {
+    pub fn of(graphs: &[&Graph], stored: StoredAs) -> Nothing {
+        let nodes = graphs.iter().flat_map(|graph| graph.nodes());
+        let parameters = nodes.filter_map(|node| match &node.origin {
+            Origin::Parameter { name } => Some((name.clone(), node.shape.to_vec())),
+            _ => None,
+        });
+        Nothing(parameters.collect(), stored)
+    }
+}
+
+impl ParameterSource for Nothing {
+    fn info(&self, name: &str) -> Option<ParameterInfo> {
+        Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored: self.1 })
+    }
+
+    fn read(&self, name: &str, _range: Range<usize>, _into: &mut [f32]) -> Result<(), ParameterError> {
+        Err(ParameterError::Read { name: name.into(), message: "there are no numbers".into() })
+    }
+}
+
+/// A UNet and a text tower, to be tuned.
+pub fn models(unet: &Value, text: &Value, stored: StoredAs) -> Models {
+    let built = [published::unet("UNet", unet, 1, 64, 64, false), published::text("text tower", text, 1)];
+    let file = Path::new("config.json");
+    Models {
+        unet: UNetConfig::from_json(unet, file).unwrap(),
+        text: ClipTextConfig::from_json(text, file).unwrap(),
+        schedule: NoiseSchedule::of_training(&SchedulerConfig::parse("{}").unwrap()).unwrap(),
+        prediction: PredictionType::Epsilon,
+        parameters: Arc::new(Nothing::of(&[&built[0].graph, &built[1].graph], stored)),
+    }
+}

@@ -1,0 +1,304 @@
+//! Whole pictures by the model that ships, with regions, concepts in regions, and networks that steer.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use mixofshow::checkpoint::{self, Checkpoint};
+use mixofshow::concept::{Applied, Concept, LowRankSet, Update, Word};
+use mixofshow::diffusion::pipeline::{Control, Generated, Pipeline, Request};
+use mixofshow::gpu::{Gpu, Options, Selection};
+use mixofshow::graph::{Array, Graph, Origin, Precision};
+use mixofshow::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
+use mixofshow::models::controlnet::{self, ControlNetInputs};
+use mixofshow::models::t2i_adapter;
+use mixofshow::nn::{Encodings, Layers};
+use mixofshow::picture::Picture;
+use mixofshow::region::{Area, Layout, Region};
+use serde_json::{Value, json};
+
+#[allow(dead_code)]
+#[path = "common/hashed.rs"]
+mod hashed;
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")).unwrap()
+}
+
+fn pipeline() -> MutexGuard<'static, Pipeline> {
+    static PIPELINE: OnceLock<Mutex<Pipeline>> = OnceLock::new();
+    let open = || {
+        let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+        let gpu = Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter");
+        Mutex::new(Pipeline::load(&gpu, &checkpoint(), Precision::AsStored).unwrap_or_else(|e| panic!("{e}")))
+    };
+    PIPELINE.get_or_init(open).lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn generate(request: &Request) -> Generated {
+    pipeline().generate(request, &mut |_| ()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn latents(request: &Request) -> Vec<f32> {
+    generate(request).latents.values().to_vec()
+}
+
+fn refusal(request: &Request) -> String {
+    pipeline().plan_memory(request).unwrap_err().to_string()
+}
+
+fn small() -> Request {
+    Request { prompt: "a red cat".into(), width: Some(64), height: Some(64), steps: 3, seed: 5, ..Request::default() }
+}
+
+fn boxed(edges: [f64; 4], prompt: &str) -> Region {
+    Region { prompt: prompt.into(), area: Area::Box(edges), ..Region::default() }
+}
+
+fn layout(regions: &[Region]) -> Layout {
+    Layout { regions: regions.to_vec(), ..Layout::default() }
+}
+
+#[test]
+fn a_region_over_the_whole_picture_is_its_prompt() {
+    let whole = [0.0, 0.0, 1.0, 1.0];
+    let plain = latents(&Request { prompt: "a blue dog".into(), negative_prompt: "snow".into(), ..small() });
+    let region = Region { negative: Some("snow".into()), ..boxed(whole, "a blue dog") };
+    assert!(latents(&Request { regions: layout(&[region]), ..small() }) == plain);
+    // Beside others that hold nowhere, and by the attention of several prompts.
+    let under = Region { order: -1, ..boxed(whole, "a chair") };
+    let found =
+        generate(&Request { regions: layout(&[under, boxed(whole, "a blue dog")]), negative_prompt: "snow".into(), ..small() });
+    assert!(found.latents.values() == plain);
+    assert!(found.warnings.iter().any(|w| w.contains("region `1` holds nowhere")), "{:?}", found.warnings);
+    let mut split = Vec::new();
+    for edges in [[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]] {
+        split.push(boxed(edges, "a blue dog"));
+    }
+    let found = latents(&Request { regions: layout(&split), negative_prompt: "snow".into(), ..small() });
+    assert!(found == plain, "two halves with the same prompt are that prompt");
+}
+
+#[test]
+fn regions_change_the_picture_and_their_order_does_not() {
+    let (left, right) = (boxed([0.0, 0.0, 0.5, 1.0], "a blue dog"), boxed([0.5, 0.0, 1.0, 1.0], "a green chair | snow"));
+    let found = latents(&Request { regions: layout(&[left.clone(), right.clone()]), ..small() });
+    assert!(found == latents(&Request { regions: layout(&[right.clone(), left.clone()]), ..small() }));
+    assert!(found != latents(&small()));
+    let isolated = Layout { isolate: true, ..layout(&[left.clone(), right.clone()]) };
+    assert!(found != latents(&Request { regions: isolated, ..small() }));
+    // Held back for a while, they matter less; never, not at all.
+    let late = |start| [left.clone(), right.clone()].map(|region| Region { start, ..region });
+    let some = latents(&Request { regions: layout(&late(0.5)), ..small() });
+    assert!(some != found && some != latents(&small()));
+    assert!(latents(&Request { regions: layout(&late(0.9)), ..small() }) == latents(&small()));
+    // Without guidance, and two pictures at once.
+    let two = Request { guidance: 1.0, batch: 2, regions: layout(std::slice::from_ref(&left)), ..small() };
+    let each = generate(&two).latents.values().len() / 2;
+    let second = latents(&Request { batch: 1, seed: 6, ..two.clone() });
+    assert!(generate(&two).latents.values()[each..] == second);
+}
+
+/// A concept with words and an update of one layer of the UNet and one of the text tower.
+fn concept(name: &str, word: Option<&str>) -> Concept {
+    let checkpoint = checkpoint();
+    let update = |component: &checkpoint::Component, layer: &str| {
+        let shape = component.shape(&format!("{layer}.weight")).unwrap();
+        let part = |part: &str, shape: [usize; 2]| {
+            let values = hashed::tensor(&format!("{name}.{layer}.{part}.weight"), &shape);
+            Array::f32(shape, values.iter().map(|v| v * 2.0).collect())
+        };
+        let update = Update { down: part("down", [4, shape[1]]), up: part("up", [shape[0], 4]) };
+        LowRankSet { scale: 1.0, layers: BTreeMap::from([(layer.to_string(), update)]) }
+    };
+    let text = &checkpoint.text_encoder;
+    let unet = &checkpoint.unet;
+    let layer =
+        |ending: &str| unet.names().find_map(|n| n.ends_with(ending).then(|| n.trim_end_matches(".weight").to_string())).unwrap();
+    let width = text.shape("text_model.embeddings.token_embedding.weight").unwrap()[1];
+    let rows = Array::f32([1, width], hashed::tensor(&format!("{name}.row.weight"), &[1, width]));
+    let mut sets = update(unet, &layer("attn1.to_q.weight"));
+    sets.layers.extend(update(unet, &layer("attn2.to_v.weight")).layers);
+    sets.layers.extend(update(unet, &layer("attn2.to_out.0.weight")).layers);
+    Concept {
+        name: name.into(),
+        words: word.map(|text| Word { text: text.into(), initializer: None, rows }).into_iter().collect(),
+        text: update(text, "text_model.encoder.layers.0.self_attn.q_proj"),
+        unet: sets,
+        base: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn concepts_act_in_the_regions_that_have_their_words() {
+    let applied = || {
+        vec![
+            Applied::new(concept("zorp", Some("<zorp>")), 1.0).unwrap(),
+            Applied::new(concept("quib", Some("<quib>")), 0.8).unwrap(),
+        ]
+    };
+    let whole = |prompt: &str| Request { prompt: prompt.into(), ..small() };
+    let plain = latents(&whole("a cat"));
+    // Without regions a concept acts, whether its words stand there or not.
+    let joined = Request { concepts: applied(), ..whole("a <zorp> cat") };
+    let alone = Request { concepts: applied()[..1].to_vec(), ..whole("a <zorp> cat") };
+    assert!(latents(&joined) != latents(&alone));
+    let (left, right) = (boxed([0.0, 0.0, 0.5, 1.0], "a <zorp> cat"), boxed([0.5, 0.0, 1.0, 1.0], "a <quib> dog"));
+    let both = Request { concepts: applied(), regions: layout(&[left.clone(), right.clone()]), ..whole("a cat") };
+    let found = latents(&both);
+    assert!(found != plain);
+    assert!(found == latents(&Request { regions: layout(&[right.clone(), left.clone()]), ..both.clone() }));
+    // A concept without its updates is another picture, and so is one that acts on the wrong side.
+    let named = |region: &Region, scales: &[(&str, f32)]| Region {
+        concepts: scales.iter().map(|(name, scale)| (name.to_string(), *scale)).collect(),
+        ..region.clone()
+    };
+    let explicit = layout(&[named(&left, &[("zorp", 1.0)]), named(&right, &[("quib", 1.0)])]);
+    assert!(found == latents(&Request { regions: explicit, ..both.clone() }), "named is as by words");
+    let swapped = layout(&[named(&left, &[("quib", 1.0)]), named(&right, &[("zorp", 1.0)])]);
+    assert!(found != latents(&Request { regions: swapped, ..both.clone() }));
+    // The same factor everywhere is that strength: exactly so without masks, up to rounding with them.
+    let weaker = [named(&left, &[("zorp", 0.5)]), named(&boxed([0.5, 0.0, 1.0, 1.0], "a <zorp> cat"), &[("zorp", 0.5)])];
+    let halved = Request { concepts: vec![Applied::new(concept("zorp", Some("<zorp>")), 0.5).unwrap()], ..whole("a <zorp> cat") };
+    assert!(
+        latents(&Request { concepts: alone.concepts.clone(), regions: layout(&weaker), ..whole("a cat") }) == latents(&halved)
+    );
+    let error = refusal(&Request { regions: layout(&[named(&left, &[("wug", 1.0)])]), ..both });
+    assert!(error.contains("region `1`") && error.contains("concept `wug`") && error.contains("zorp, quib"), "{error}");
+}
+
+/// A region that names a concept and never holds leaves nothing of it.
+#[test]
+fn a_concept_of_a_region_is_nothing_outside_of_it() {
+    let nowhere =
+        Region { end: 0.2, concepts: BTreeMap::from([("zorp".to_string(), 1.0)]), ..boxed([0.0, 0.0, 0.5, 1.0], "a cat") };
+    let concepts = vec![Applied::new(concept("zorp", None), 1.0).unwrap()];
+    let found = latents(&Request { prompt: "a cat".into(), regions: layout(&[nowhere]), concepts, ..small() });
+    assert!(found == latents(&Request { prompt: "a cat".into(), ..small() }));
+}
+
+/// Writes made-up weights for all parameters of `graph`, and `config.json` beside them.
+fn write_network(folder: &Path, graph: &Graph, config: &Value) {
+    let mut tensors = BTreeMap::new();
+    for node in graph.nodes() {
+        if let Origin::Parameter { name } = &node.origin {
+            // A linear layer of these networks is a 1x1 convolution in files.
+            let mut shape = node.shape.to_vec();
+            let is_linear =
+                name.contains(".to_") || name.contains(".net.") || name.contains("time_emb") || name.contains(".proj_");
+            if shape.len() == 2 && !is_linear {
+                shape.extend([1, 1]);
+            }
+            tensors.insert(name.clone(), (shape.clone(), hashed::tensor(name, &node.shape)));
+        }
+    }
+    std::fs::create_dir_all(folder).unwrap();
+    let bytes: BTreeMap<&str, (Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, (shape, values))| (name.as_str(), (shape.clone(), values.iter().flat_map(|v| v.to_le_bytes()).collect())))
+        .collect();
+    let views: Vec<_> = bytes
+        .iter()
+        .map(|(name, (shape, bytes))| {
+            (name.to_string(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+        })
+        .collect();
+    std::fs::write(folder.join("diffusion_pytorch_model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+}
+
+/// A T2I-Adapter for the model that ships, of this many times its channels.
+fn adapter(folder: &Path, times: usize) -> PathBuf {
+    let unet = UNetConfig::from_json(&checkpoint().unet.config, Path::new("unet")).unwrap();
+    let channels: Vec<usize> = unet.block_out_channels.iter().map(|c| c * times).collect();
+    let config = json!({"_class_name": "T2IAdapter", "in_channels": 1, "channels": channels, "num_res_blocks": 1, "downscale_factor": pipeline().factor()});
+    let typed = T2IAdapterConfig::from_json(&config, Path::new("adapter")).unwrap();
+    let mut graph = Graph::new();
+    let condition = graph.input("condition", [1, 8, 8, typed.downscale_factor * typed.downscale_factor]);
+    t2i_adapter::t2i_adapter(&mut Layers::new(&mut graph), &typed, condition).unwrap();
+    let folder = folder.join(format!("adapter{times}"));
+    write_network(&folder, &graph, &config);
+    folder
+}
+
+/// A ControlNet for the model that ships.
+fn control_net(folder: &Path) -> PathBuf {
+    let mut config = checkpoint().unet.config;
+    config["_class_name"] = "ControlNetModel".into();
+    config.as_object_mut().unwrap().remove("up_block_types");
+    config["conditioning_embedding_out_channels"] = vec![4; 1 + pipeline().factor().ilog2() as usize].into();
+    let typed = ControlNetConfig::from_json(&config, Path::new("control")).unwrap();
+    let mut graph = Graph::new();
+    let condition = graph.input("condition", [1, 8 * typed.downscale(), 8 * typed.downscale(), 3]);
+    let embedding = controlnet::embedding(&mut Layers::new(&mut graph), &typed, condition).unwrap();
+    let first = typed.unet.block_out_channels[0];
+    let embedding = graph.reshape(embedding, [8, 8, first]).unwrap();
+    let sample = graph.input("sample", [1, 8, 8, typed.unet.in_channels]);
+    let time = graph.input("time", [1, first]);
+    let text = [graph.input("text", [1, 7, typed.unet.cross_attention_dim])];
+    let inputs = ControlNetInputs { sample, time, prompt: Encodings::Text(&text), embedding };
+    controlnet::controlnet(&mut Layers::new(&mut graph), &typed, &inputs).unwrap();
+    let folder = folder.join("control");
+    write_network(&folder, &graph, &config);
+    folder
+}
+
+fn control(path: &Path, picture: &Picture) -> Control {
+    let network = checkpoint::Control::open(path).unwrap_or_else(|e| panic!("{e}"));
+    Control { name: "edges".into(), network, picture: picture.clone(), weight: 1.0, start: 0.0, end: 1.0 }
+}
+
+/// A white frame.
+fn frame() -> Picture {
+    let at = |i: usize| if [12, 51].contains(&(i % 64)) || [12, 51].contains(&(i / 64)) { [255; 3] } else { [0; 3] };
+    Picture::new(64, 64, (0..64 * 64).flat_map(at).collect()).unwrap()
+}
+
+#[test]
+fn networks_steer_where_and_when_they_are_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = latents(&small());
+    for path in [adapter(folder.path(), 1), control_net(folder.path())] {
+        let what = path.display();
+        let one = control(&path, &frame());
+        let with = |controls: Vec<Control>| latents(&Request { controls, ..small() });
+        let steered = with(vec![one.clone()]);
+        assert!(steered != plain, "{what}");
+        assert!(with(vec![Control { weight: 0.0, ..one.clone() }]) == plain, "{what}");
+        // Two of half the weight are one; the order does not matter.
+        let half = || Control { weight: 0.5, ..one.clone() };
+        let twice = with(vec![half(), half()]);
+        let far = twice.iter().zip(&steered).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < 1e-2, "{what}: {far}");
+        // No step of three lies within the last tenth; one lies within the first half.
+        assert!(with(vec![Control { start: 0.9, ..one.clone() }]) == plain, "{what}");
+        let early = with(vec![Control { end: 0.5, ..one.clone() }]);
+        assert!(early != plain && early != steered, "{what}");
+        // A region without it everywhere, and in one half.
+        let without = |edges| Region { controls: BTreeMap::from([("edges".to_string(), 0.0)]), ..boxed(edges, "a red cat") };
+        let masked = |edges| latents(&Request { controls: vec![one.clone()], regions: layout(&[without(edges)]), ..small() });
+        assert!(masked([0.0, 0.0, 1.0, 1.0]) == plain, "{what}");
+        let some = masked([0.0, 0.0, 0.5, 1.0]);
+        assert!(some != plain && some != steered, "{what}");
+        let unknown = Region { controls: BTreeMap::from([("pose".to_string(), 1.0)]), ..boxed([0.0, 0.0, 1.0, 1.0], "a") };
+        let error = refusal(&Request { controls: vec![one.clone()], regions: layout(&[unknown]), ..small() });
+        assert!(error.contains("control `pose`") && error.contains("edges"), "{error}");
+        for (control, word) in [
+            (Control { weight: f32::NAN, ..one.clone() }, "weight"),
+            (Control { start: 0.5, end: 0.5, ..one.clone() }, "start and end"),
+            (Control { end: 1.5, ..one.clone() }, "start and end"),
+        ] {
+            let error = refusal(&Request { controls: vec![control], ..small() });
+            assert!(error.contains(word), "{error}");
+        }
+        let planned = |controls: Vec<Control>| pipeline().plan_memory(&Request { controls, ..small() }).unwrap();
+        assert!(planned(vec![one.clone()]).weights > planned(vec![]).weights, "{what}");
+    }
+    let wide = control(&adapter(folder.path(), 2), &frame());
+    let error = refusal(&Request { controls: vec![wide], ..small() });
+    assert!(error.contains("adapter2") && error.contains("channels"), "{error}");
+    let stretched = Control { picture: frame().resized(64, 32).unwrap(), ..control(&adapter(folder.path(), 1), &frame()) };
+    let found = generate(&Request { controls: vec![stretched], ..small() });
+    assert!(found.warnings.iter().any(|w| w.contains("stretched")), "{:?}", found.warnings);
+}

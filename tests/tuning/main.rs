@@ -1,0 +1,15 @@
+//! Tuning steps against torch, and what they cost.
+
+mod cost;
+mod steps;
+
+#[path = "../common/hashed.rs"]
+mod hashed;
+#[path = "../common/published.rs"]
+#[allow(dead_code, reason = "these tests take the configurations alone")]
+mod published;
+#[path = "../common/reference.rs"]
+#[allow(dead_code, reason = "these cases have no probes")]
+mod reference;
+#[path = "../common/weightless.rs"]
+mod weightless;

@@ -1,0 +1,337 @@
+//! Twenty batches of tuning against the same twenty in torch: fixtures of `tools/reference/tuning.py`, which states what a batch
+//! brings.
+
+use std::path::Path;
+
+use mixofshow::concept::tuning::step::{
+    AttentionLoss, Batch, Error, Method, Models, Rates, State, Step, StepConfig, TextLayers, UNetLayers,
+};
+use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
+use mixofshow::diffusion::schedule::NoiseSchedule;
+use mixofshow::gpu::{Gpu, Options, Selection};
+use mixofshow::graph::{Array, Data, Precision};
+use mixofshow::models::config::{ClipTextConfig, UNetConfig};
+use serde_json::Value;
+
+use super::hashed;
+use super::reference::{Case, relative_error};
+
+const BATCH: usize = 2;
+const TOKENS: usize = 12;
+const SIZE: usize = 8;
+const VOCABULARY: usize = 64;
+const BATCHES: usize = 20;
+const PROBE: usize = 12;
+const TOLERANCE: f64 = 1e-3;
+
+#[derive(Clone, Copy, PartialEq)]
+enum On {
+    Host,
+    Device,
+}
+
+struct Tuning {
+    case: Case,
+    models: Models,
+    config: StepConfig,
+    rates: [f32; 3],
+    factors: Vec<f32>,
+    masked: bool,
+    copies: usize,
+}
+
+fn number(value: &Value) -> f32 {
+    value.as_f64().expect("a number") as f32
+}
+
+impl Tuning {
+    fn open(name: &str) -> Tuning {
+        let case = Case::open(name);
+        let (networks, inputs) = (case.config().clone(), case.json["inputs"].clone());
+        let text = |key: &str| inputs[key].as_str().unwrap_or_else(|| panic!("{name}: no {key}")).to_string();
+        let unet = UNetConfig::from_json(&networks["unet"], Path::new(name)).unwrap();
+        let schedule = r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#;
+        let models = Models {
+            text: ClipTextConfig::from_json(&networks["text"], Path::new(name)).unwrap(),
+            schedule: NoiseSchedule::of_training(&SchedulerConfig::parse(schedule).unwrap()).unwrap(),
+            prediction: match &*text("prediction") {
+                "epsilon" => PredictionType::Epsilon,
+                "v_prediction" => PredictionType::VPrediction,
+                other => panic!("{other}"),
+            },
+            parameters: case.weights(),
+            unet,
+        };
+        let config = StepConfig {
+            method: match &*text("method") {
+                "ed-lora" => Method::EdLora,
+                "lora" => Method::Lora,
+                "p-plus" => Method::PPlus,
+                other => panic!("{other}"),
+            },
+            text_layers: if text("text_layers") == "attention" { TextLayers::Attention } else { TextLayers::EncoderLayer },
+            unet_layers: if text("unet_layers") == "attention" { UNetLayers::Attention } else { UNetLayers::Transformer },
+            text_rank: case.input("text_rank"),
+            unet_rank: case.input("unet_rank"),
+            alpha: number(&inputs["alpha"]),
+            batch: BATCH,
+            size: [SIZE; 2],
+            tokens: TOKENS,
+            words: 2,
+            attention_loss: inputs["attention_loss"]
+                .as_f64()
+                .map(|weight| AttentionLoss { weight: weight as f32, full_identity: inputs["full_identity"].as_bool().unwrap() }),
+            accumulate: case.input("accumulate"),
+            norm_limit: inputs["norm_limit"].as_f64().map(|limit| limit as f32),
+            precision: Precision::F32,
+            ..StepConfig::default()
+        };
+        let list = |key: &str| inputs[key].as_array().unwrap().iter().map(number).collect::<Vec<f32>>();
+        let copies = config.rows_per_word(&models.unet);
+        let rates = list("rates").try_into().unwrap();
+        Tuning { models, config, rates, factors: list("factors"), masked: inputs["masked"].as_bool().unwrap(), copies, case }
+    }
+
+    fn step(&self, on: On) -> Step {
+        match on {
+            On::Host => Step::on_host(&self.models, &self.config).unwrap(),
+            On::Device => {
+                let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+                let options = Options { selection, checked: true, floor: true, schedule: None };
+                Step::new(&self.models, &self.config, &Gpu::open(&options).expect("an adapter")).unwrap()
+            }
+        }
+    }
+
+    fn initial(&self, step: &Step) -> State {
+        let shape = [2 * self.copies, self.models.text.hidden_size];
+        let rows = hashed::tensor("input:rows", &shape).iter().map(|v| 0.1 * v).collect();
+        let down = &mut |layer: &mixofshow::concept::tuning::step::TrainedLayer| {
+            let network = format!("{:?}", layer.network).to_lowercase();
+            hashed::tensor(&format!("{network}.{}.lora_down.weight", layer.name), &[layer.rank, layer.into])
+        };
+        step.initial(Array::f32(shape, rows), down).unwrap()
+    }
+
+    fn batch(&self, k: usize) -> Batch {
+        let mut ids = Vec::new();
+        for b in 0..BATCH {
+            let at = 1 + (k + 2 * b) % 4;
+            for copy in 0..self.copies {
+                ids.extend((0..TOKENS).map(|j| match j {
+                    0 => 60,
+                    _ if j == at => VOCABULARY + copy,
+                    _ if j == at + 1 => VOCABULARY + self.copies + copy,
+                    _ if j > at + 3 => 61,
+                    _ => 3 + (7 * j + 3 * k + b) % 50,
+                } as u32));
+            }
+        }
+        let places = [BATCH, SIZE, SIZE];
+        let mask = hashed::tensor(&format!("input:mask.{k}"), &places);
+        let mask = mask.iter().map(|&m| if m > -0.3 || k % 7 == 3 { 1.0 } else { 0.0 }).collect();
+        let mask = Array::f32(places, mask);
+        let picture = |name: &str| {
+            let shape = [BATCH, SIZE, SIZE, 4];
+            Array::f32(shape, hashed::tensor(&format!("input:{name}.{k}"), &shape))
+        };
+        let updates = (BATCHES / self.config.accumulate) as f32;
+        let share = 1.0 - (k / self.config.accumulate) as f32 / updates;
+        Batch {
+            latents: picture("latents"),
+            noise: picture("noise"),
+            timesteps: (0..BATCH).map(|b| (k * 137 + 29 + b * 411) % 1000).collect(),
+            ids: Array::u32([BATCH, self.copies, TOKENS], ids),
+            factors: self.factors.clone(),
+            loss_mask: if self.masked { mask.clone() } else { Array::f32(places, vec![1.0; BATCH * SIZE * SIZE]) },
+            subject_mask: self.config.attention_loss.map(|_| mask),
+            rates: Rates { rows: self.rates[0] * share, text: self.rates[1] * share, unet: self.rates[2] * share },
+        }
+    }
+
+    /// Takes all batches, and compares.
+    fn check(&self, on: On) {
+        let mut step = self.step(on);
+        let start = self.initial(&step);
+        step.restore(&start).unwrap();
+        let (mut losses, mut parts, mut norms, mut stopped) = (Vec::new(), Vec::new(), Vec::new(), None);
+        for k in 0..BATCHES {
+            let report = step.run(&self.batch(k)).unwrap();
+            losses.push(report.loss);
+            parts.push(report.regularisation);
+            assert_eq!(report.updated, (k + 1) % self.config.accumulate == 0);
+            assert_eq!(report.step, ((k + 1) / self.config.accumulate) as u64);
+            if report.updated {
+                norms.push(report.embedding_norm);
+            }
+            if report.embeddings_stopped && stopped.is_none() {
+                stopped = Some(k);
+            }
+        }
+        let name = &self.case.name;
+        let close = |what: &str, found: &[f32]| {
+            let (_, expected) = self.case.expected(what);
+            assert_eq!(found.len(), expected.len(), "{name}: {what}");
+            for (k, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+                let error = f64::from((found - expected).abs() / expected.abs().max(1e-6));
+                assert!(error <= TOLERANCE, "{name}: {what} {k} is {found} instead of {expected}: relative {error:.1e}");
+            }
+            println!("{name}: {what}: relative error {:.1e}", relative_error(found, expected));
+        };
+        close("losses", &losses);
+        if self.config.attention_loss.is_some() {
+            close("regularisation", &parts);
+        }
+        close("norms", &norms);
+        let limit = self.config.norm_limit;
+        assert_eq!(stopped.is_some(), limit.is_some(), "{name}: stopped at {stopped:?}");
+
+        let end = step.state().unwrap();
+        let names = end.arrays.keys().filter(|name| !name.starts_with("first.") && !name.starts_with("second."));
+        let (mut learnt, mut moved) = (Vec::new(), Vec::new());
+        for name in names {
+            let (values, before) = (end.arrays[name].values(), start.arrays[name].values());
+            let every = (values.len() / PROBE).max(1);
+            learnt.extend(values.iter().step_by(every));
+            moved.extend(values.iter().zip(before).map(|(after, before)| after - before).step_by(every));
+        }
+        for (what, found) in [("learnt", &learnt), ("moved", &moved)] {
+            let (_, expected) = self.case.expected(what);
+            assert_eq!(found.len(), expected.len(), "{name}: {what}");
+            let error = relative_error(found, expected);
+            println!("{name}: {what}: relative error {error:.1e}");
+            // Where a gradient is nothing but rounding, the optimiser makes a step of it all the same.
+            let allowed = if what == "learnt" { TOLERANCE } else { 10.0 * TOLERANCE };
+            assert!(error <= allowed, "{name}: {what}: relative error {error:.1e}");
+        }
+    }
+}
+
+fn check(name: &str, on: On) {
+    let mut tuning = Tuning::open(name);
+    for checkpointing in [false, true] {
+        tuning.config.checkpointing = checkpointing;
+        tuning.check(on);
+    }
+}
+
+#[test]
+fn embeddings_of_every_layer_and_updates() {
+    check("tuning_plain", On::Host);
+}
+
+#[test]
+fn masks_regularisation_factors_and_the_norm_limit() {
+    check("tuning_masked", On::Host);
+}
+
+#[test]
+fn accumulation_identity_and_velocity() {
+    check("tuning_identity", On::Host);
+}
+
+#[test]
+fn one_embedding_and_updates_of_all_layers() {
+    check("tuning_lora", On::Host);
+}
+
+#[test]
+fn embeddings_alone() {
+    check("tuning_p_plus", On::Host);
+}
+
+/// A run that is saved and restored goes on to the same bytes, in the midst of an accumulation too.
+#[test]
+fn a_restored_run_is_the_unbroken_one() {
+    let tuning = Tuning::open("tuning_identity");
+    let mut unbroken = tuning.step(On::Host);
+    unbroken.restore(&tuning.initial(&unbroken)).unwrap();
+    let mut states = Vec::new();
+    for k in 0..8 {
+        unbroken.run(&tuning.batch(k)).unwrap();
+        states.push(unbroken.state().unwrap());
+    }
+    assert_ne!(states[3], states[7]);
+    for from in [1, 3, 6] {
+        let mut step = tuning.step(On::Host);
+        step.restore(&states[from]).unwrap();
+        assert_eq!(step.state().unwrap(), states[from]);
+        for k in from + 1..8 {
+            step.run(&tuning.batch(k)).unwrap();
+        }
+        assert_eq!(step.state().unwrap(), states[7], "from batch {from}");
+    }
+}
+
+/// A number that is not finite names its layer, and nothing moves.
+#[test]
+fn what_is_not_finite_is_found_and_moves_nothing() {
+    let tuning = Tuning::open("tuning_plain");
+    let mut step = tuning.step(On::Host);
+    let mut state = tuning.initial(&step);
+    let culprit = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_up.weight";
+    let array = state.arrays.get_mut(culprit).expect("a layer");
+    let Data::F32(values) = &mut array.data else { panic!("numbers") };
+    values.fill(f32::MAX);
+    step.restore(&state).unwrap();
+    match step.run(&tuning.batch(0)) {
+        Err(Error::NotFinite { step: 1, layer, .. }) => {
+            assert!(layer.starts_with("mid_block.attentions.0.transformer_blocks.0.attn1"), "{layer}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(step.state().unwrap(), state);
+}
+
+#[test]
+fn batches_and_states_that_do_not_fit_are_named() {
+    let tuning = Tuning::open("tuning_masked");
+    let mut step = tuning.step(On::Host);
+    assert!(matches!(step.run(&tuning.batch(0)), Err(Error::Graph(_) | Error::NoState)));
+    let state = tuning.initial(&step);
+    let mut other = state.clone();
+    other.arrays.insert("unet.nowhere.lora_up.weight".into(), Array::f32([1, 1], vec![0.0]));
+    let error = step.restore(&other).unwrap_err().to_string();
+    assert!(error.contains("unet.nowhere.lora_up.weight"), "{error}");
+    let mut other = state.clone();
+    other.arrays.remove("second.rows");
+    let error = step.restore(&other).unwrap_err().to_string();
+    assert!(error.contains("`second.rows` is missing"), "{error}");
+    step.restore(&state).unwrap();
+
+    let refused = |step: &mut Step, change: &dyn Fn(&mut Batch)| {
+        let mut batch = tuning.batch(0);
+        change(&mut batch);
+        step.run(&batch).unwrap_err().to_string()
+    };
+    let error = refused(&mut step, &|b| b.timesteps[1] = 1000);
+    assert!(error.contains("timesteps is 1000: expected below 1000"), "{error}");
+    let error = refused(&mut step, &|b| b.subject_mask = None);
+    assert!(error.contains("subject mask is missing"), "{error}");
+    let error = refused(&mut step, &|b| b.noise.shape = [1, 2, 3, 4].into());
+    assert!(error.contains("noise is F32 [1, 2, 3, 4]"), "{error}");
+    let error = refused(&mut step, &|b| b.ids = Array::u32(b.ids.shape.clone(), vec![1000; b.ids.ids().len()]));
+    assert!(error.contains("token ids is 1000"), "{error}");
+    step.run(&tuning.batch(0)).unwrap();
+}
+
+/// Captions without the words count for nothing in the regularisation; a mask of which nothing is left counts for nothing either.
+#[test]
+fn what_a_batch_lacks_counts_for_nothing() {
+    let tuning = Tuning::open("tuning_masked");
+    let mut step = tuning.step(On::Host);
+    step.restore(&tuning.initial(&step)).unwrap();
+    let mut batch = tuning.batch(0);
+    let Data::U32(ids) = &mut batch.ids.data else { panic!("indices") };
+    ids.iter_mut().filter(|id| **id >= VOCABULARY as u32).for_each(|id| *id = 9);
+    batch.loss_mask = Array::f32([BATCH, SIZE, SIZE], vec![0.0; BATCH * SIZE * SIZE]);
+    let report = step.run(&batch).unwrap();
+    assert_eq!((report.loss, report.regularisation), (0.0, 0.0));
+}
+
+#[test]
+fn a_device_computes_the_same() {
+    for name in ["tuning_plain", "tuning_masked", "tuning_identity", "tuning_lora", "tuning_p_plus"] {
+        check(name, On::Device);
+    }
+}
