@@ -14,9 +14,18 @@ use device::{MadeUp, compare, gpu, noise};
 #[test]
 fn linear_layers_of_all_widths() {
     for half in ["half", "full"] {
-        for (rows, into, out) in
-            [(1, 4, 4), (5, 8, 64), (8, 40, 68), (13, 36, 130), (3, 7, 5), (17, 10, 66), (9, 12, 3), (70, 24, 8), (65, 320, 96)]
-        {
+        for (rows, into, out) in [
+            (1, 4, 4),
+            (5, 8, 64),
+            (8, 40, 68),
+            (13, 36, 130),
+            (3, 7, 5),
+            (17, 10, 66),
+            (9, 12, 3),
+            (70, 24, 8),
+            (13, 48, 80),
+            (65, 320, 96),
+        ] {
             let mut g = Graph::new();
             let x = g.input("x", [1, rows, into]);
             let w = g.parameter(format!("{half}.w"), [out, into]);
@@ -28,7 +37,7 @@ fn linear_layers_of_all_widths() {
 
 #[test]
 fn everything_that_can_be_folded_into_a_linear_layer() {
-    for (batch, rows, into, out) in [(2, 9, 16, 72), (3, 5, 6, 7)] {
+    for (batch, rows, into, out) in [(2, 9, 16, 72), (3, 5, 6, 7), (2, 5, 32, 48)] {
         let mut g = Graph::new();
         let x = g.input("x", [batch, rows, into]);
         let residual = g.input("residual", [batch, rows, out]);
@@ -68,6 +77,7 @@ fn convolutions() {
     for half in ["half", "full"] {
         for (batch, height, width, into, out, kernel, stride) in [
             (1, 5, 16, 8, 64, 3, 1),
+            (2, 4, 5, 32, 48, 3, 1),
             (2, 7, 19, 12, 68, 3, 1),
             (1, 3, 33, 4, 4, 3, 1),
             (2, 6, 5, 16, 20, 3, 1),

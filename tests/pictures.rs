@@ -255,7 +255,8 @@ fn wrong_options_are_named() {
             Request { latents: Some(Array::f32([1, 4, 4, 4], vec![0.0; 64])), ..short("", 0) },
             "latents is [1, 4, 4, 4]: expected [1, 8, 8, 4]",
         ),
-        (Request { tile: Some(0), ..short("", 0) }, "tile is 0"),
+        (Request { tile: Some(3), ..short("", 0) }, "tile is 3: expected 64 to 16384 pixels"),
+        (Request { width: Some(1 << 30), ..short("", 0) }, "width is 1073741824: expected a multiple of 8 from 8 to 16384"),
         (Request { prompt: "(cat:99)".into(), ..short("", 0) }, "weight 99"),
     ];
     for (request, expected) in wrong {

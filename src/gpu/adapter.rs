@@ -51,6 +51,9 @@ pub(super) const EXTRA_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
+/// What kernels of [`Schedule::Vectors`] use.
+const VECTOR_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP);
+
 fn vendor(id: u32) -> String {
     match id {
         0x1002 | 0x1022 => "AMD".into(),
@@ -88,24 +91,50 @@ pub enum Schedule {
         /// large one at least reuses what it loads.
         many: bool,
     },
+    /// Straight-line code whose loads such a driver turns into loads of whole vectors, if it needn't check bounds; see
+    /// `kernels/product_vectors.wgsl`. Where a shape doesn't suit that, as `Registers`.
+    Vectors {
+        /// Invocations of a subgroup.
+        lanes: usize,
+        /// Smaller products are left to register tiles: what compiling costs must come back.
+        least_flops: u64,
+    },
 }
 
 impl Schedule {
-    pub(super) fn of(info: &wgpu::AdapterInfo) -> Schedule {
+    pub(super) fn of(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Schedule {
+        match info.device_type {
+            wgpu::DeviceType::Cpu => Schedule::vectors(info, features).unwrap_or(Schedule::registers()),
+            _ => Schedule::Staged,
+        }
+    }
+
+    /// Register tiles for this processor.
+    pub fn registers() -> Schedule {
         #[cfg(target_arch = "x86_64")]
         let many = std::arch::is_x86_feature_detected!("avx512vl");
         #[cfg(not(target_arch = "x86_64"))]
         let many = cfg!(target_arch = "aarch64");
-        match info.device_type {
-            wgpu::DeviceType::Cpu => Schedule::Registers { many },
-            _ => Schedule::Staged,
-        }
+        Schedule::Registers { many }
+    }
+
+    /// Lavapipe since Mesa 26, whose code generator was read and measured; on 22.3 the same kernels are ten times slower than the
+    /// others.
+    fn vectors(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Schedule> {
+        let major = info.driver_info.strip_prefix("Mesa ")?.split('.').next()?.parse::<u32>().ok()?;
+        let lanes = info.subgroup_min_size;
+        let suits = info.backend == wgpu::Backend::Vulkan
+            && features.contains(VECTOR_FEATURES)
+            && info.subgroup_max_size == lanes
+            && [4, 8, 16].contains(&lanes);
+        (major >= 26 && suits).then_some(Schedule::Vectors { lanes: lanes as usize, least_flops: 60_000_000 })
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Schedule::Staged => "staged",
             Schedule::Registers { .. } => "registers",
+            Schedule::Vectors { .. } => "vectors",
         }
     }
 }
@@ -136,7 +165,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         cooperative_matrices: matrices.iter().map(matrix).collect(),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         precision: "weights as in the file (f16 or f32), activations and sums f32",
-        schedule: Schedule::of(&info).name(),
+        schedule: Schedule::of(&info, features).name(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
 use super::kernel::Kernel;
 use super::template::{Params, cache_key, render};
+use super::unbounded;
 use super::{Buffer, Error, Result};
 
 /// How to open a device.
@@ -72,8 +73,14 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|e| Error::Device { adapter: info.name.clone(), message: e.to_string() })?;
+        let mut schedule = options.schedule.unwrap_or_else(|| Schedule::of(&info, features));
+        let unbounded = !options.checked && matches!(schedule, Schedule::Vectors { .. });
+        let opened = if unbounded { unbounded::request_device(&adapter, &descriptor) } else { None };
+        if opened.is_none() && options.schedule.is_none() && matches!(schedule, Schedule::Vectors { .. }) {
+            schedule = Schedule::registers(); // bounds checks would cost more than vectors bring
+        }
+        let opened = opened.unwrap_or_else(|| pollster::block_on(adapter.request_device(&descriptor)));
+        let (device, queue) = opened.map_err(|e| Error::Device { adapter: info.name.clone(), message: e.to_string() })?;
         let failure = Arc::new(Mutex::new(None));
         let seen = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -86,7 +93,7 @@ impl Gpu {
             limits,
             features,
             checked: options.checked,
-            schedule: options.schedule.unwrap_or_else(|| Schedule::of(&info)),
+            schedule,
             info,
             kernels: Mutex::default(),
             failure,

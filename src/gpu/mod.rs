@@ -7,6 +7,7 @@ mod error;
 mod kernel;
 mod record;
 mod template;
+mod unbounded;
 
 pub use adapter::{AdapterReport, Schedule, Selection, choose, list, select};
 pub use buffer::{Buffer, Slice};

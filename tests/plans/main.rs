@@ -140,7 +140,17 @@ impl Run {
     }
 }
 
-const SCHEDULES: [Schedule; 3] = [Schedule::Staged, Schedule::Registers { many: false }, Schedule::Registers { many: true }];
+const SCHEDULES: [Schedule; 4] = [
+    Schedule::Staged,
+    Schedule::Registers { many: false },
+    Schedule::Registers { many: true },
+    Schedule::Vectors { lanes: 8, least_flops: 60_000_000 },
+];
+
+/// Whether a kernel is made for features beyond WebGPU's floor, and asked for only where they are.
+fn beyond_the_floor(kernel: &str) -> bool {
+    kernel.ends_with("_vectors")
+}
 
 static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);
 

@@ -6,6 +6,7 @@ use crate::graph::{Array, Program};
 use crate::models::config::VaeConfig;
 use crate::models::vae::{self, Piece, PieceKind};
 use crate::nn::Layers;
+use crate::picture::MAX_SIDE;
 
 use super::error::{Result, option};
 use super::network::{Network, Planned};
@@ -84,8 +85,11 @@ impl Rows {
 /// The largest part of a picture, whose latents have `size`, that a band of `tile` x `tile` pixels is; from 1 on: all of it.
 pub(super) fn share(config: &VaeConfig, size: [usize; 2], tile: Option<usize>) -> Result<f64> {
     let pixels = (size[0] * config.downscale()) as f64 * (size[1] * config.downscale()) as f64;
+    let least = LEAST_ROWS * config.downscale();
     match tile {
-        Some(0) => Err(option("tile", 0, "a number of pixels")),
+        Some(side) if !(least..=MAX_SIDE as usize).contains(&side) => {
+            Err(option("tile", side, format!("{least} to {MAX_SIDE} pixels")))
+        }
         tile => Ok(tile.map_or(1.0, |side| (side as f64).powi(2) / pixels)),
     }
 }

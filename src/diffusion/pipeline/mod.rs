@@ -141,9 +141,13 @@ impl Pipeline {
     fn latent_size(&self, width: usize, height: usize) -> Result<[usize; 2]> {
         let factor = self.factor();
         for (name, side) in [("width", width), ("height", height)] {
-            if side == 0 || side % factor != 0 || side > crate::picture::MAX_SIDE as usize {
-                let (below, above) = ((side / factor).max(1) * factor, (side / factor + 1) * factor);
-                return Err(option(name, side, format!("a multiple of {factor}, such as {below} or {above}")));
+            let most = crate::picture::MAX_SIDE as usize / factor * factor;
+            if !(factor..=most).contains(&side) {
+                return Err(option(name, side, format!("a multiple of {factor} from {factor} to {most}")));
+            }
+            if side % factor != 0 {
+                let below = side / factor * factor;
+                return Err(option(name, side, format!("a multiple of {factor}, such as {below} or {}", below + factor)));
             }
         }
         Ok([height / factor, width / factor])

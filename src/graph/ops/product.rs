@@ -1,8 +1,9 @@
 //! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
 
+use super::Stage;
 use super::{PANEL, vector_width};
-use crate::gpu::{Schedule, Uniform, Value};
-use crate::graph::lower::{Lowering, Work, spread};
+use crate::gpu::{Scalar, Schedule, Uniform, Value};
+use crate::graph::lower::{Located, Lowering, Work, spread};
 
 /// The window of a convolution over a feature map that already carries its padding.
 pub(super) struct Window {
@@ -77,6 +78,14 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         }
         Schedule::Staged => false,
         Schedule::Registers { many } => many,
+        Schedule::Vectors { lanes, least_flops } => {
+            let updated = lowering.step.stages.iter().any(|stage| matches!(stage, Stage::LowRank { .. }));
+            let vectors = Vectors::of(lanes, into, out, &work, least_flops);
+            if let Some(vectors) = vectors.filter(|_| !updated) {
+                return vectors.lower(lowering, &work, geometry, into);
+            }
+            matches!(Schedule::registers(), Schedule::Registers { many: true })
+        }
     };
     let fits_strips =
         |w: &&Window| w.kernel == [3, 3] && w.stride == 1 && into.is_multiple_of(4) && vector_out == 4 && w.to[1] >= NARROWEST;
@@ -125,4 +134,78 @@ pub(super) fn window_uniforms(window: &Window) -> [(&'static str, Uniform); 7] {
         ("to_height", window.to[0].into()),
         ("to_width", window.to[1].into()),
     ]
+}
+
+/// The kernel `product_vectors`: one dispatch for each chunk of inputs, which adds to what those before it left in the output.
+struct Vectors {
+    lanes: usize,
+    /// Inputs of a chunk, each a line of the kernel's text.
+    chunk: usize,
+}
+
+impl Vectors {
+    /// Rows of a workgroup: with two vectors of outputs, their sums and operands fill 16 registers.
+    const ROWS: usize = 6;
+    /// Longer chunks store and reload less, but what it takes to compile them grows with the square (64: 0.4 s, 160: 2 s).
+    const LONGEST: usize = 96;
+    const SHORTEST: usize = 16;
+    /// Elements that the kernel's indices can count.
+    const MOST_ELEMENTS: u64 = 1 << 28;
+
+    fn of(lanes: usize, into: usize, out: usize, work: &Work<'_>, least_flops: u64) -> Option<Vectors> {
+        let chunk = (Self::SHORTEST..=Self::LONGEST).rev().find(|chunk| into.is_multiple_of(*chunk))?;
+        let small = work.bindings.iter().all(|(_, at)| at.slice.size <= Self::MOST_ELEMENTS * if at.half { 2 } else { 4 });
+        let pays = least_flops <= work.flops;
+        (small && pays && out.is_multiple_of(2 * lanes)).then_some(Vectors { lanes, chunk })
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>, work: &Work<'_>, geometry: &Geometry, into: usize) {
+        let window = geometry.taps.as_ref();
+        let [height, width] = window.map_or([1, 1], |window| window.kernel);
+        let chunks = into / self.chunk;
+        let dispatches = height * width * chunks;
+        let out = lowering.shape().channels();
+        let [y, z, _] = spread(geometry.rows.div_ceil(Self::ROWS));
+        for number in 0..dispatches {
+            let (tap, start) = (number / chunks, number % chunks * self.chunk);
+            let shift = window.map_or(0, |window| (tap / width * window.from[1] + tap % width) * into);
+            let last = number + 1 == dispatches;
+            let mut uniforms = vec![
+                ("rows", geometry.rows.into()),
+                ("channels", out.into()),
+                ("x_start", (shift + start).into()),
+                ("x_stride", into.into()),
+                ("w_start", ((tap * into + start) * PANEL).into()),
+                ("w_stride", (height * width * into * PANEL).into()),
+                ("first", usize::from(number == 0).into()),
+            ];
+            let places = window.map(window_uniforms).into_iter().flatten();
+            uniforms.extend(places.filter(|(name, _)| !name.starts_with("kernel")));
+            let mut params = work.params.clone();
+            params.remove("vector_out");
+            params.extend([
+                ("lanes", Value::from(self.lanes)),
+                ("tile", Value::from(Self::ROWS)),
+                ("chunk", Value::from(self.chunk)),
+                ("last", Value::from(last)),
+            ]);
+            if !last {
+                params.extend([("stages", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
+                params.extend([("rows_per_batch", Value::from(false)), ("operand_rows", Value::from(false))]);
+            }
+            let mut bindings = work.bindings.clone();
+            for (_, at) in bindings.iter_mut().filter(|(_, at)| at.half) {
+                *at = Located { scalar: Scalar::F16, ..at.clone() };
+            }
+            let chunk = Work {
+                kernel: "product_vectors",
+                params,
+                uniforms,
+                grid: [out / (2 * self.lanes), y, z],
+                bindings,
+                flops: work.flops / dispatches as u64,
+            };
+            lowering.dispatch(chunk, last);
+        }
+    }
 }
