@@ -87,7 +87,7 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
     let word = |name: &str| {
         let ours = name.strip_prefix("words.").filter(|_| ours);
         let theirs = || Some(name.split_once("new_concept_embedding.")?.1);
-        let kohyas = || Some(name.strip_prefix("bundle_emb.")?.split(".string_to_param").next()?);
+        let kohyas = || name.strip_prefix("bundle_emb.")?.split(".string_to_param").next();
         ours.or_else(theirs).or_else(kohyas).map(str::to_string)
     };
     let words: BTreeMap<_, _> = file.entries().iter().filter_map(|(n, e)| Some((word(n)?, e.shape.clone()))).collect();

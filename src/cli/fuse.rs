@@ -105,8 +105,10 @@ fn output(arguments: &Arguments) -> Result<Option<PathBuf>> {
 }
 
 fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Terminal) -> Result<Vec<Entry>> {
-    let given = arguments.concepts.iter().chain(&arguments.add).map(|text| Listed::parse(text));
-    let mut listed: Vec<Listed> = given.collect::<fusion::Result<_>>()?;
+    let mut listed: Vec<Listed> = Vec::new();
+    for text in arguments.concepts.iter().chain(&arguments.add) {
+        listed.push(Listed::parse(text)?);
+    }
     if let Some(list) = &arguments.list {
         listed.extend(Listed::read(list)?);
     }

@@ -294,7 +294,7 @@ mod tests {
         assert!(error(&[("words.<a>", array([2, 2], 0.0))], &[ours]).contains("`words.<a>`: it has no meaning"));
         assert!(error(&[("unet.a.lora_up.weight", array([2, 2], 0.0))], &[ours]).contains("no meaning"));
         let down = ("unet.a.lora_down.weight", array([2, 3], 0.0));
-        assert!(error(&[down.clone()], &[ours]).contains("`unet.a.lora_up.weight`, which goes with it, is missing"));
+        assert!(error(std::slice::from_ref(&down), &[ours]).contains("`unet.a.lora_up.weight`, which goes with it, is missing"));
         let found = error(&[down.clone(), ("unet.a.lora_up.weight", array([4, 3], 0.0))], &[ours]);
         assert!(found.contains("rank 2 (shape [2, 3]), but `unet.a.lora_up.weight` has rank 3"), "{found}");
         let found = error(&[down.clone(), ("unet.a.lora_up.weight", array([4, 2, 1], 0.0))], &[ours]);

@@ -31,7 +31,7 @@ pub enum Error {
     #[error("{}: cannot {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
     #[error(transparent)]
-    Concepts(#[from] concept::Error),
+    Concepts(Box<concept::Error>),
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
@@ -44,6 +44,12 @@ pub enum Error {
     Graph(#[from] graph::Error),
     #[error(transparent)]
     Gpu(#[from] gpu::Error),
+}
+
+impl From<concept::Error> for Error {
+    fn from(error: concept::Error) -> Error {
+        Error::Concepts(Box::new(error))
+    }
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

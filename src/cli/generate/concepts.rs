@@ -131,7 +131,7 @@ mod tests {
         let source = Source::of(&here).unwrap();
         assert_eq!(find(&source, &[]).map_err(|_| ()), Ok(source.clone()));
         std::fs::rename(&here, there.join("a.safetensors")).unwrap();
-        assert_eq!(find(&source, &[there.clone()]).map_err(|_| ()).unwrap().path, there.join("a.safetensors"));
+        assert_eq!(find(&source, std::slice::from_ref(&there)).map_err(|_| ()).unwrap().path, there.join("a.safetensors"));
         std::fs::write(&here, "another").unwrap();
         let Err(crate::cli::Failure::Failed(error)) = find(&source, &[]) else { panic!("it is not there") };
         let error = error.to_string();

@@ -56,7 +56,8 @@ impl Dialect {
 
     /// The dialect of a file.
     pub fn of(file: &TensorFile) -> Option<Self> {
-        let known: [(Self, fn(&TensorFile) -> bool); 5] = [
+        type Test = fn(&TensorFile) -> bool;
+        let known: [(Self, Test); 5] = [
             (Self::Mos, file::is_ours),
             (Self::Kohya, kohya::is_it),
             (Self::Peft, peft::is_it),
