@@ -2,7 +2,7 @@
 use super::{mos, ran, run};
 use std::path::Path;
 
-const COMMANDS: [&str; 6] = ["generate", "inspect", "devices", "demo", "bench", "convert"];
+const COMMANDS: [&str; 8] = ["generate", "train", "fuse", "inspect", "convert", "devices", "demo", "bench"];
 
 #[test]
 fn every_command_explains_itself() {

@@ -10,7 +10,7 @@ fn expected(layer: &str, key: &str) -> f64 {
 
 /// As published: the squared error of each layer is the reference's within 1 %, or both are as good as nothing. On a few layers the
 /// solver is stopped long before its goal on an ill-conditioned problem, and the reference itself moves by up to 14 % when its inputs
-/// change by 1e-5: there, within 0.3 % of the error that it started from.
+/// change by 1e-5: there, within 0.5 % of the error that it started from.
 #[test]
 fn the_published_solver_does_as_published() {
     let folder = tempfile::tempdir().unwrap();
@@ -25,7 +25,7 @@ fn the_published_solver_does_as_published() {
         assert!((before / wanted_before - 1.0).abs() < 2e-3, "{layer}: before {before}, reference {wanted_before}");
         let difference = (left - wanted_left).abs();
         close += usize::from(difference < 0.01 * wanted_left || difference < 1e-6 * before);
-        let allowed = if expected(layer, "scatter") > 1e-3 { 0.003 * before } else { 1e-6 * before };
+        let allowed = if expected(layer, "scatter") > 1e-3 { 0.005 * before } else { 1e-6 * before };
         assert!(difference < allowed.max(0.01 * wanted_left), "{layer}: {left}, reference {wanted_left}");
     }
     assert!(close * 10 >= found.len() * 8, "{close} of {} layers within 1 %", found.len());

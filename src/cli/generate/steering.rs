@@ -13,7 +13,9 @@ use crate::cli::{Failure, Result, files};
 
 #[derive(clap::Args)]
 pub struct Steering {
-    /// Steer by a picture: "NETWORK:image=PICTURE[,make=canny|outline][,weight=1][,start=0][,end=1][,name=NAME]"
+    /// Steer by a picture: "NETWORK:image=PICTURE", and more after commas
+    ///
+    /// In full: "NETWORK:image=PICTURE[,make=canny|outline][,weight=1][,start=0][,end=1][,name=NAME]".
     ///
     /// NETWORK is a ControlNet or a T2I-Adapter: a diffusers folder, a safetensors file, or a folder inside of the model, such as
     /// `t2i_adapter`. The picture is what the network follows (edges, a pose, a depth map), or anything from which `make` draws edges: canny
