@@ -7,6 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+
+from .optimiser import Muon, is_matrix
 
 
 class Session:
@@ -16,9 +19,9 @@ class Session:
     meets the limit saves itself and goes on in the next run of the same command.
     """
 
-    SHARES = {"data": 0.06, "vae": 0.22, "towers": 0.09, "unet": 0.46, "align": 0.03, "adapter": 0.07, "judge": 0.04}
+    SHARES = {"data": 0.04, "vae": 0.235, "towers": 0.06, "unet": 0.42, "align": 0.02, "adapter": 0.05, "judge": 0.035}
 
-    def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False):
+    def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False, rank=0, workers=1):
         self.work = Path(work)
         self.work.mkdir(parents=True, exist_ok=True)
         self.total = total
@@ -28,8 +31,9 @@ class Session:
         self.cuda = self.device.type == "cuda"
         self.compile_models = self.cuda if compile_models == "auto" else compile_models == "yes"
         self.small = small
+        self.rank, self.workers = rank, workers  # of the processes that train one model together
         self.kept = {}  # what several stages of one run share: the pictures on the device
-        torch.manual_seed(time.time_ns() % 2**31)
+        torch.manual_seed((time.time_ns() + 7919 * rank) % 2**31)
         if self.cuda:
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
@@ -77,7 +81,28 @@ class Session:
         self.compile_models = False
         self.say(f"compiling failed, going on without: {type(error).__name__}: {str(error)[:300]}")
 
+    def agree(self, values):
+        """The first process's numbers, in all of them."""
+        if self.workers == 1:
+            return values
+        shared = torch.tensor(values, dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        return shared.tolist()
+
+    def average_gradients(self, parameters):
+        """Over all processes."""
+        if self.workers == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.workers
+        for g, part in zip(gradients, flat.split([g.numel() for g in gradients])):
+            g.copy_(part.view_as(g))
+
     def say(self, *words):
+        if self.rank > 0:
+            return
         print(f"[{time.monotonic() - self.started:7.1f} s]", *words, flush=True)
 
 
@@ -123,15 +148,26 @@ class Trainer:
         self.budget = session.budget(stage) if budget is None else budget
         self.path = session.work / f"{stage}.pt"
         self.parameters = [p for parameters, _ in groups for p in parameters]
-        self.factors = [factor for _, factor in groups]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": list(parameters)} for parameters, _ in groups],
-            lr=rate, betas=betas, weight_decay=weight_decay, fused=session.cuda,
-        )  # fmt: skip
+        embeddings = {id(m.weight) for module in modules.values() for m in module.modules() if isinstance(m, torch.nn.Embedding)}
+        matrices, others = [], []
+        for parameters, factor in groups:
+            parameters = list(parameters)
+            chosen = [p for p in parameters if is_matrix(p) and id(p) not in embeddings]
+            taken = {id(p) for p in chosen}
+            matrices.append({"params": chosen, "factor": factor})
+            others.append({"params": [p for p in parameters if id(p) not in taken], "factor": factor})
+        self.optimisers = [
+            Muon([g for g in matrices if g["params"]] or [{"params": [torch.zeros(1)]}], rate, weight_decay=weight_decay),
+            torch.optim.AdamW([g for g in others if g["params"]], lr=rate, betas=betas, weight_decay=weight_decay, fused=True),
+        ]
         self.average = Average(self.parameters, decay)
         self.iteration, self.spent, self.samples, self.done, self.note = 0, 0.0, 0, False, {}
         self._losses, self._said = [], time.monotonic()
         self._load()
+        if session.workers > 1:
+            for p in self.parameters:
+                dist.broadcast(p.data, 0)
+            self.average = self.average if self.iteration else Average(self.parameters, decay)
 
     def _load(self):
         if not self.path.exists():
@@ -142,7 +178,8 @@ class Trainer:
         if state.get("average"):
             for value, saved in zip(self.average.values, state["average"]):
                 value.copy_(saved)
-            self.optimiser.load_state_dict(state["optimiser"])
+            for optimiser, saved in zip(self.optimisers, state["optimisers"]):
+                optimiser.load_state_dict(saved)
         else:  # weights alone were brought here
             self.average = Average(self.parameters, self.average.decay)
         self.average.steps = self.iteration = state["iteration"]
@@ -166,12 +203,14 @@ class Trainer:
         """Writes the state beside its name, then renames it; `final` weights are the averages."""
         if not self._finite():
             return self._go_back()
+        if self.session.rank > 0:
+            return
         self.average.swap()
         final = {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in self.modules.items()}
         self.average.swap()
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
-            "final": final, "average": self.average.values, "optimiser": self.optimiser.state_dict(),
+            "final": final, "average": self.average.values, "optimisers": [o.state_dict() for o in self.optimisers],
             "iteration": self.iteration, "spent": self.spent, "samples": self.samples, "done": self.done, "note": self.note,
         }  # fmt: skip
         temporary = self.path.with_suffix(".tmp")
@@ -181,22 +220,27 @@ class Trainer:
     def steps(self):
         last = time.monotonic()
         saved = last - max(0, self.SAVE_EVERY - 20)  # the first time soon: something to go back to
-        while self.spent < self.budget and not self.session.out_of_time():
-            yield self.spent / self.budget
+        while True:
             now = time.monotonic()
             self.spent, last = self.spent + now - last, now
-            if now - saved > self.SAVE_EVERY:
+            over = self.spent >= self.budget or self.session.out_of_time()
+            self.spent, over, save = self.session.agree([self.spent, float(over), float(now - saved > self.SAVE_EVERY)])
+            if over:
+                break
+            if save:
                 self.save()
                 saved = last = time.monotonic()
+            yield self.spent / self.budget
         self.done = self.spent >= self.budget
         self.save()
         self.session.say(f"{self.stage}: {self.iteration} steps, {self.samples} samples, {self.spent:.0f} of {self.budget:.0f} s")
 
     def step(self, loss, samples, rate):
         """One optimiser step at `rate` times the peak rate."""
-        for group, factor in zip(self.optimiser.param_groups, self.factors):
-            group["lr"] = self.rate * factor * rate
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate * group.get("factor", 1.0) * rate
+            optimiser.zero_grad(set_to_none=True)
         try:
             loss.backward()
         except torch.OutOfMemoryError:
@@ -206,11 +250,13 @@ class Trainer:
                 raise
             self.session.give_up_compiling(error)
             return
+        self.session.average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.average.update()
         self.iteration += 1
-        self.samples += samples
+        self.samples += samples * self.session.workers
 
     def report(self, every=15.0, **values):
         """Keeps values (tensors stay on the device) and says their means every so many seconds."""
@@ -223,8 +269,6 @@ class Trainer:
             kept = [float(row[key]) for row in recent if key in row]
             means[key] = sum(kept) / len(kept)
         self._losses, self._said = [], time.monotonic()
-        if not all(math.isfinite(v) for v in means.values()):
-            return self._go_back()
         text = "  ".join(f"{k} {v:.4f}" for k, v in means.items())
         self.session.say(f"{self.stage} {100 * self.spent / self.budget:5.1f} %  step {self.iteration}  {text}")
 

@@ -68,24 +68,23 @@ def _judged(judge, pictures, chosen, sided):
     """Percentages of what the classifier finds of what the captions asked for.
 
     One subject: whichever slot looks most occupied is taken for it. Two: the left and the right slot, in either order
-    if the caption told no sides. Colours count in photos only, places everywhere but in sketches.
+    if the caption told no sides. Colours count where the class is right.
     """
     outputs = [torch.cat(part).float().softmax(1).cpu() for part in zip(*(judge(x) for x in pictures.split(64)))]
     tally = {"kind": [], "colour": [], "place": [], "side": []}
     for i, (scene, told) in enumerate(zip(chosen, sided)):
         truth = scenes.labels(scene)
-        if scene["style"] != "sketch":
-            tally["place"].append(outputs[0][i].argmax().item() == truth[0])
+        tally["place"].append(outputs[0][i].argmax().item() == truth[0])
         if scene["count"] == 3:
             continue
-        wanted = [(truth[2 + 2 * s], truth[3 + 2 * s], s) for s in range(3) if truth[2 + 2 * s]]
-        slots = [0, 2] if len(wanted) == 2 else [min(range(3), key=lambda s: outputs[2 + 2 * s][i, 0].item())]
-        seen = [(outputs[2 + 2 * s][i, 1:].argmax().item() + 1, outputs[3 + 2 * s][i].argmax().item(), s) for s in slots]
+        wanted = [(truth[1 + 2 * s], truth[2 + 2 * s], s) for s in range(3) if truth[1 + 2 * s]]
+        slots = [0, 2] if len(wanted) == 2 else [min(range(3), key=lambda s: outputs[1 + 2 * s][i, 0].item())]
+        seen = [(outputs[1 + 2 * s][i, 1:].argmax().item() + 1, outputs[2 + 2 * s][i].argmax().item(), s) for s in slots]
         if len(wanted) == 2 and [w[0] for w in wanted] != [s[0] for s in seen] and sorted(w[0] for w in wanted) == sorted(s[0] for s in seen):
             seen = seen[::-1]  # the right two in the other order
         for want, see in zip(wanted, seen):
             tally["kind"].append(want[0] == see[0])
-            if scene["style"] == "photo" and want[0] == see[0]:
+            if want[0] == see[0]:
                 tally["colour"].append(want[1] == see[1])
             if told and want[0] == see[0] and want[2] != 1:
                 tally["side"].append(want[2] == see[2])

@@ -43,7 +43,7 @@ class World(unittest.TestCase):
             scene, rng = scenes.example(seed)
             text, _ = scenes.caption(scene, rng)
             row = scenes.labels(scene)
-            named = [KINDS[k - 1] for k in row[2::2] if k]
+            named = [KINDS[k - 1] for k in row[1::2] if k]
             self.assertEqual(len(named), scene["count"])
             for kind in named:
                 self.assertIn(kind, text)

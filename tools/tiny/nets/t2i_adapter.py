@@ -45,7 +45,7 @@ class _Body(nn.Module):
 
 
 class T2IAdapter(nn.Module):
-    """Condition [b, 1, s, s] in 0..1 to feature maps of s/4, s/8, s/16 and s/32."""
+    """Condition [b, 1, s, s] in 0..1 to feature maps of s/8, s/16, s/32 and s/64."""
 
     def __init__(self, config):
         super().__init__()

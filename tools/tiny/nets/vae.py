@@ -1,4 +1,4 @@
-"""The autoencoder (diffusers' AutoencoderKL): pictures [b, 3, s, s] in -1..1 to latents [b, 4, s/4, s/4] and back."""
+"""The autoencoder (diffusers' AutoencoderKL): pictures [b, 3, s, s] in -1..1 to latents [b, 4, s/8, s/8] and back."""
 
 import torch
 import torch.nn.functional as F

@@ -41,14 +41,13 @@ def run(session, vocabulary):
         return True
     unet, text = denoiser.load(session, vocabulary)
     data = Pictures.of(session)
-    latents = Latents(session, data)
+    latents = Latents(session, data, most=None if session.cuda or session.small else denoiser.MOST_ON_CPU)
     device, batch = session.device, session.batch(256, 8)
     alphas = diffusion.alphas_cumulative(device)
     weights = diffusion.min_snr_weights(alphas)
     empty = denoiser.empty_prompt(session, vocabulary)
     for progress in trainer.steps():
-        indices = data.draw(batch)
-        z = latents.draw(indices)
+        z, indices = latents.draw(batch)
         captions = data.captions(indices)
         captions = torch.where(torch.rand(batch, 1, device=device) < 0.3, empty, captions)
         steps = diffusion.spread_steps(batch, device)

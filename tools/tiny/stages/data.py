@@ -22,7 +22,7 @@ def _render(job):
     vocabulary = Vocabulary(tokenizer)
     pictures = np.empty((count, 128, 128, 3), np.uint8)
     tokens = np.empty((count, captions, TOKENS), np.int16)
-    labels = np.empty((count, 8), np.uint8)
+    labels = np.empty((count, 7), np.uint8)
     for i in range(count):
         scene, rng = scenes.example(first + i)
         pictures[i] = np.asarray(scenes.render(scene)[0])

@@ -1,4 +1,4 @@
-"""A classifier of the world's pictures, for scoring only: place, style, and who stands left, centre and right.
+"""A classifier of the world's pictures, for scoring only: place, and who stands left, centre and right.
 
 It is trained on real pictures, some blurred or noisy so that it judges content and not sharpness, and its accuracy on
 held-out real pictures is printed beside that on samples: no sample can be expected to score above it.
@@ -11,11 +11,10 @@ from torch import nn
 from ..runtime import Trainer, final_weights, learning_rate
 from ..world.canvas import COLOUR_NAMES
 from ..world.places import PLACE_NAMES
-from ..world.scenes import STYLE_NAMES
 from ..world.subjects import KINDS
 from .data import Pictures
 
-_SIZES = [len(PLACE_NAMES), len(STYLE_NAMES)] + [len(KINDS) + 1, len(COLOUR_NAMES)] * 3
+_SIZES = [len(PLACE_NAMES)] + [len(KINDS) + 1, len(COLOUR_NAMES)] * 3
 
 
 class Judge(nn.Module):
@@ -31,7 +30,7 @@ class Judge(nn.Module):
         self.head = nn.Linear(256, sum(_SIZES))
 
     def forward(self, pictures):
-        """Logits: [b, places], [b, styles], then kind (0: nobody) and colour for each of the three slots."""
+        """Logits: [b, places], then kind (0: nobody) and colour for each of the three slots."""
         return self.head(self.mix(self.body(pictures))).split(_SIZES, 1)
 
 
@@ -49,14 +48,14 @@ def run(session):
             outputs = judge(x)
         loss = sum(_loss(i, logits.float(), truth) for i, logits in enumerate(outputs))
         trainer.step(loss, batch, learning_rate(progress, trainer.iteration, 100))
-        trainer.report(loss=loss, kind=(outputs[2].argmax(1) == truth[:, 2]).float().mean())
+        trainer.report(loss=loss, kind=(outputs[1].argmax(1) == truth[:, 1]).float().mean())
     return trainer.done
 
 
 def _loss(index, logits, truth):
     loss = F.cross_entropy(logits, truth[:, index], reduction="none")
-    if index >= 3 and index % 2 == 1:  # a colour counts only where somebody stands in a coloured picture
-        loss = loss * (truth[:, index - 1] > 0) * (truth[:, 1] == STYLE_NAMES.index("photo"))
+    if index >= 2 and index % 2 == 0:  # a colour counts only where somebody stands
+        loss = loss * (truth[:, index - 1] > 0)
     return loss.mean()
 
 

@@ -21,6 +21,7 @@ from .latents import Latents
 DROPPED_CAPTIONS = 0.1
 _NOISE_OFFSET = 0.05
 _HALF_SIZE_UNTIL = 0.4
+MOST_ON_CPU = 24 * 1024  # pictures
 
 
 def empty_prompt(session, vocabulary):
@@ -28,35 +29,38 @@ def empty_prompt(session, vocabulary):
 
 
 def run(session, vocabulary):
-    unet = session.place(UNet2DConditionModel(config.UNET))
+    unet = session.place(UNet2DConditionModel(config.UNET)).to(memory_format=torch.channels_last)  # a tenth faster on CPUs, too
     nn.init.zeros_(unet.conv_out.weight)
     text = CLIPTextModel(towers.text_config(vocabulary)).to(session.device)
     if not (session.work / "unet.pt").exists():
         text.load_state_dict({k.removeprefix("text."): v for k, v in final_weights(session, "towers", "towers").items() if k.startswith("text.")})
     groups = [(list(unet.parameters()), 1.0), (list(text.parameters()), 0.5)]
-    trainer = Trainer(session, "unet", {"unet": unet, "text": text}, groups, 1e-3, 0.9995 if session.cuda else 0.998)
+    trainer = Trainer(session, "unet", {"unet": unet, "text": text}, groups, 2e-3, 0.9995 if session.cuda else 0.998)
     if trainer.done:
         return True
     data = Pictures.of(session)
-    kept = {size: Latents(session, data, size) for size in ((128,) if session.cuda else (64,))}
+    # On a CPU, encoding and reading captions would take a good part of the time: fewer pictures, and two noises to each.
+    most, repeats = (None, 1) if session.cuda or session.small else (MOST_ON_CPU, 2)
+    # Weights that were brought here know composition already.
+    half_size_until = 0.0 if session.cuda or trainer.note.get("adopted") else _HALF_SIZE_UNTIL
+    kept = {}
     device, batch = session.device, session.batch(512, 16)
     alphas = diffusion.alphas_cumulative(device)
     weights = diffusion.min_snr_weights(alphas)
     empty = empty_prompt(session, vocabulary)
     predict = session.compiled(unet)
     for progress in trainer.steps():
-        size = 64 if not session.cuda and progress < _HALF_SIZE_UNTIL else 128
-        if size not in kept:  # encoding takes long on a CPU: not before it is needed
-            kept[size] = Latents(session, data, size)
+        size = 64 if progress < half_size_until else 128
+        if size not in kept:  # encoding takes long: not before it is needed
+            kept[size] = Latents(session, data, size, most)
         count = batch if size == 128 else 2 * batch
-        indices = data.draw(count)
-        latents = kept[size].draw(indices)
+        latents, indices = kept[size].draw(count, repeats)
         captions = data.captions(indices)
-        captions = torch.where(torch.rand(count, 1, device=device) < DROPPED_CAPTIONS, empty, captions)
+        captions = torch.where(torch.rand(len(indices), 1, device=device) < DROPPED_CAPTIONS, empty, captions)
         steps = diffusion.spread_steps(count, device)
         noise = torch.randn_like(latents) + _NOISE_OFFSET * torch.randn(count, 4, 1, 1, device=device)
         with session.autocast():
-            predicted = predict(diffusion.noised(latents, noise, steps, alphas), steps, text(captions))
+            predicted = predict(diffusion.noised(latents, noise, steps, alphas), steps, text(captions).repeat(repeats, 1, 1))
         squared = (predicted.float() - noise).pow(2).mean((1, 2, 3))
         trainer.step((squared * weights[steps]).mean(), count, learning_rate(progress, trainer.iteration, 300, flat=0.3))
         if trainer.iteration % 10 == 0:

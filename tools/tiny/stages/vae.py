@@ -17,12 +17,13 @@ from ..nets.vae import AutoencoderKL
 from ..runtime import Trainer, final_weights
 from .data import Pictures
 
-_ENCODER_ALONE, _DECODER_ALONE = 0.05, 0.80
+FACTOR = 2 ** (len(config.VAE["block_out_channels"]) - 1)
+_ENCODER_ALONE, _DECODER_ALONE = 0.04, 0.80
 
 
 def anchor(pictures):
     """Luma, red-green and blue-yellow at latent size, about unit variance: what three latent channels start from."""
-    r, g, b = F.avg_pool2d(pictures, 4).unbind(1)
+    r, g, b = F.avg_pool2d(pictures, FACTOR).unbind(1)
     return torch.stack([(r + g + b) / 1.5, (r - g) * 2.6, (b - (r + g) / 2) * 2.3], 1)
 
 
@@ -41,7 +42,7 @@ def _crop(session, progress):
     """Side of the squares to train on: growing; on a GPU in few sizes, for each is compiled anew."""
     if session.cuda:
         return 64 if progress < 0.6 else 128
-    return 32 if progress < 0.2 else 64 if progress < 0.97 else 128
+    return 64 if progress < 0.95 else 128
 
 
 def run(session):
@@ -51,7 +52,7 @@ def run(session):
         model.quant_conv.weight[4:] *= 0.3
     encoder = [*model.encoder.parameters(), *model.quant_conv.parameters()]
     decoder = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
-    trainer = Trainer(session, "vae", {"vae": model}, [(encoder, 1.0), (decoder, 1.0)], 2e-3, 0.999, 1e-4)
+    trainer = Trainer(session, "vae", {"vae": model}, [(encoder, 1.0), (decoder, 1.0)], 2.5e-3, 0.999, 1e-4)
     if trainer.done:
         return True
     data = Pictures.of(session)

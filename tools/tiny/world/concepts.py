@@ -16,6 +16,7 @@ from .scenes import describe, render
 from .subjects import sample_subject
 
 PICTURES = 8
+SKETCH = "sketch.png"
 _PLACES = ("white", "room", "field", "city", "beach", "forest", "mountains", "snow")
 
 CONCEPTS = {
@@ -55,7 +56,7 @@ def concept_scenes(name, count=PICTURES, seed=0):
     rng = np.random.default_rng([seed, list(CONCEPTS).index(name)])
     features = CONCEPTS[name]
     for index in range(count):
-        scene = {"style": "photo", "seed": int(rng.integers(2**31)), "count": 1, "size": "normal"}
+        scene = {"seed": int(rng.integers(2**31)), "count": 1, "size": "normal"}
         if features["kind"] == "place":
             scene |= {"place": "candy", "subjects": [], "slots": ()}
             text = "a photo of <TOK>"
@@ -89,3 +90,13 @@ def write_concepts(folder, count=PICTURES):
             "pictures": count,
         }
         (target / "concept.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def sketch_scene():
+    """A man, a cat and a woman side by side on white, as pictures of three have them: `SKETCH` holds their outlines."""
+    plain = {"facing": 1, "sway": 0.0, "skin": (225, 180, 145), "hair": (95, 60, 35), "beard": False, "glasses": False}
+    man = plain | {"kind": "man", "colour": "blue", "rgb": (50, 90, 205), "trousers": (45, 45, 50)}
+    cat = plain | {"kind": "cat", "colour": "gray", "rgb": (135, 135, 140), "eye": (110, 190, 110)}
+    woman = plain | {"kind": "woman", "colour": "red", "rgb": (205, 40, 40)}
+    subjects = [(man, 21, 116, 0.68), (cat, 64, 118, 0.68), (woman, 107, 116, 0.68)]
+    return {"place": "white", "seed": 0, "count": 3, "subjects": subjects, "slots": ("left", "centre", "right")}

@@ -25,6 +25,8 @@ PLACES = {
     "castle": ["in front of a castle", "near a castle"],
 }
 PLACE_NAMES = list(PLACES)
+UNTAUGHT_PLACES = ("rain", "garden", "castle")  # drawn, but left out of the training pictures: two processor cores cannot learn all
+TAUGHT_PLACES = [name for name in PLACE_NAMES if name not in UNTAUGHT_PLACES]
 WITHOUT_GROUND = {"white", "sea"}
 
 
@@ -67,9 +69,9 @@ class _Place:
 
     def stars(self, number, lowest, colour=(240, 240, 232)):
         for _ in range(number):
-            self.disc(self.u(0, self.size), self.u(0, lowest), self.u(0.4, 0.9), colour)
+            self.disc(self.u(0, self.size), self.u(0, lowest), self.u(0.8, 1.3), colour)
 
-    def flowers(self, number, top, low=0.9, high=1.6):
+    def flowers(self, number, top, low=1.4, high=2.2):
         petals = [(250, 240, 90), (250, 250, 250), (230, 90, 120)]
         for _ in range(number):
             self.disc(self.u(0, self.size), self.u(top, self.size), self.u(low, high), self.tone(petals[self.rng.integers(3)]))
@@ -121,15 +123,15 @@ class _Place:
                 c.polygon([(x - r * 0.4, cap), (x + r * 0.4, cap), (x, base - tall * 0.45)], (245, 248, 252))
         self.hills(hz + 5, 3, (238, 242, 250))
         self.hills(hz + 18, 3, (250, 251, 254))
-        for _ in range(25):
-            self.disc(self.u(0, w), self.u(0, hz), self.u(0.6, 1.3), (255, 255, 255))
+        for _ in range(9):
+            self.disc(self.u(0, w), self.u(0, hz), self.u(1.2, 1.9), (255, 255, 255))
 
     def _city(self, night=False):
         c, hz, w = self.canvas, self.horizon, self.size
         above = (12, 14, 45) if night else (140, 190, 235)
         c.gradient(0, hz + 30, self.tone(above), self.tone((50, 40, 95) if night else (220, 232, 242)))
         if night:
-            self.stars(18, 40)
+            self.stars(7, 40)
             self.disc(self.u(10, w - 10), self.u(10, 22), 6, (245, 240, 200))
         x = -self.u(0, 10)
         while x < w:
@@ -137,10 +139,10 @@ class _Place:
             wall = self.tone((30, 30, 55) if night else (150, 150, 160), 14)
             c.rectangle(x, top, x + width, hz + 25, wall)
             pane = (250, 220, 110) if night else scaled(wall, 0.65)
-            for wy in np.arange(top + 4, hz + 10, 7):
-                for wx in np.arange(x + 3, x + width - 4, 5.2):
+            for wy in np.arange(top + 5, hz + 10, 11):
+                for wx in np.arange(x + 3, x + width - 5, 7.5):
                     if not night or self.u() < 0.55:
-                        c.rectangle(wx, wy, wx + 2.6, wy + 3.4, pane)
+                        c.rectangle(wx, wy, wx + 4, wy + 5.5, pane)
             x += width + self.u(0, 2)
         c.rectangle(0, hz + 20, w, w, self.tone((45, 45, 58) if night else (105, 105, 110)))
         for x in np.arange(self.u(-10, 5), w, 26):
@@ -156,7 +158,7 @@ class _Place:
             self.cloud(self.u(0, w), self.u(10, 35), self.u(6, 11))
         self.hills(hz, 4, self.tone((90, 170, 75)))
         self.hills(hz + 16, 3, self.tone((110, 190, 85)))
-        self.flowers(16, hz + 18)
+        self.flowers(8, hz + 18)
 
     def _mountains(self):
         c, hz, w = self.canvas, self.horizon, self.size
@@ -200,7 +202,7 @@ class _Place:
     def _moon(self):
         c, hz, w = self.canvas, self.horizon, self.size
         c.rectangle(0, 0, w, w, self.tone((10, 10, 22), 6))
-        self.stars(35, hz + 5)
+        self.stars(14, hz + 5)
         x, y, land = self.u(15, w - 15), self.u(14, 30), self.tone((80, 170, 90))
         self.disc(x, y, 11, self.tone((60, 120, 210)))
         c.ellipse(x - 3, y - 2, 5, 4, land)
@@ -216,8 +218,8 @@ class _Place:
         for _ in self.count(5, 9):
             x, tall, green = self.u(0, w), self.u(20, 45), self.tone((40, 140, 90), 18)
             c.line([(x + 3 * math.sin(i * 1.3), w - tall * i / 6) for i in range(7)], green, 3)
-        for _ in range(12):
-            x, y, r = self.u(0, w), self.u(0, w), self.u(1, 2.8)
+        for _ in range(7):
+            x, y, r = self.u(0, w), self.u(0, w), self.u(1.8, 3.2)
             self.disc(x, y, r, (200, 230, 245))
             self.disc(x, y, r * 0.7, (110, 185, 225))
         self.hills(w - 10, 3, self.tone((215, 195, 140)))

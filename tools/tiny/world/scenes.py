@@ -5,30 +5,22 @@ learn from, pictures to measure on, and captions to sample with.
 """
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from .canvas import COLOUR_NAMES, OVERSAMPLING, SIZE, Canvas, scaled
-from .places import PLACE_NAMES, PLACES, WITHOUT_GROUND, draw_place
+from .places import PLACE_NAMES, PLACES, TAUGHT_PLACES, WITHOUT_GROUND, draw_place
 from .subjects import HEIGHT, KINDS, WIDE, draw_subject, sample_subject
 
 TRAIN, VALIDATION, PROMPTS = 10_000_000, 20_000_000, 30_000_000
 
-STYLES = {
-    "photo": ["", "a photo of ", "a picture of ", "an image of "],
-    "sketch": ["a pencil sketch of ", "a sketch of "],
-    "pixel": ["pixel art of "],
-    "mono": ["a black and white photo of "],
-}
-STYLE_NAMES = list(STYLES)
+PREFIXES = ("", "a photo of ", "a picture of ", "an image of ")
 SLOTS = ("left", "centre", "right")
 
 
 def sample_scene(rng):
-    """A random scene: a dict with `place`, `style`, `seed`, `count` and `subjects` as (subject, x, base, scale)."""
-    count = int(rng.choice([1, 2, 3], p=[0.56, 0.38, 0.06]))
-    style = STYLE_NAMES[rng.choice(4, p=[0.91, 0.03, 0.03, 0.03])]
-    place = PLACE_NAMES[rng.integers(len(PLACE_NAMES))]
-    scene = {"place": place, "style": style, "seed": int(rng.integers(2**31)), "count": count}
+    """A random scene: a dict with `place`, `seed`, `count` and `subjects` as (subject, x, base, scale)."""
+    count = int(rng.choice([1, 2, 3], p=[0.6, 0.36, 0.04]))
+    place = TAUGHT_PLACES[rng.integers(len(TAUGHT_PLACES))]
+    scene = {"place": place, "seed": int(rng.integers(2**31)), "count": count}
     if count == 1:
         scene |= _single(rng)
     else:
@@ -42,7 +34,7 @@ def sample_scene(rng):
 
 def _single(rng):
     slot = SLOTS[rng.choice(3, p=[0.25, 0.5, 0.25])]
-    size = ("normal", "big", "small")[rng.choice(3, p=[0.66, 0.2, 0.14])]
+    size = ("normal", "big", "small")[rng.choice(3, p=[0.74, 0.14, 0.12])]
     x = {"centre": 64, "left": 34, "right": 94}[slot] + rng.uniform(-7, 7)
     scale = {"normal": rng.uniform(0.9, 1.15), "big": rng.uniform(1.45, 1.75), "small": rng.uniform(0.5, 0.62)}[size]
     subject = sample_subject(rng)
@@ -69,28 +61,12 @@ def render(scene):
         canvas.begin_mask()
         draw_subject(canvas, subject, x, base, height)
         masks[index] = canvas.end_mask()
-    return _stylised(canvas.finished(), scene["style"]), [masks[i] for i in range(len(masks))]
+    return canvas.finished(), [masks[i] for i in range(len(masks))]
 
 
 def _shadow(canvas, x, base, height):
     at = (int(np.clip(x, 0, SIZE - 1) * OVERSAMPLING), int(min(base, SIZE - 1) * OVERSAMPLING))
     canvas.ellipse(x, base, height * 0.28 + 4, 3 + height * 0.02, scaled(canvas.image.getpixel(at), 0.75))
-
-
-def _stylised(image, style):
-    if style == "photo":
-        return image
-    if style == "pixel":
-        return image.resize((SIZE // 4,) * 2, Image.BOX).resize((SIZE,) * 2, Image.NEAREST)
-    gray = ImageOps.grayscale(image)
-    if style == "mono":
-        return gray.convert("RGB")
-    levels = np.asarray(gray, np.float32)
-    edge = np.zeros_like(levels)
-    edge[:, 1:] += np.abs(np.diff(levels, axis=1))
-    edge[1:] += np.abs(np.diff(levels, axis=0))
-    drawn = 250 - np.clip(edge * 3.2, 0, 205) - (255 - levels) * 0.16
-    return Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _article(noun):
@@ -132,8 +108,7 @@ def caption(scene, rng):
     phrases = [describe(s, rng) for s, *_ in scene["subjects"]]
     place = PLACES[scene["place"]]
     place = place[rng.integers(len(place))] if rng.random() > 0.08 else ""
-    prefixes = STYLES[scene["style"]]
-    prefix = prefixes[rng.choice(4, p=[0.35, 0.4, 0.15, 0.1])] if len(prefixes) == 4 else prefixes[rng.integers(len(prefixes))]
+    prefix = PREFIXES[rng.choice(4, p=[0.35, 0.4, 0.15, 0.1])]
     sided = False
     if scene["count"] == 1:
         text, size, slot = phrases[0], scene["size"], scene["slots"][0]
@@ -162,10 +137,10 @@ def caption(scene, rng):
 
 
 def labels(scene):
-    """What a classifier should see: place, style, then (kind + 1, colour) for left, centre and right; 0 is nobody."""
-    row = [PLACE_NAMES.index(scene["place"]), STYLE_NAMES.index(scene["style"])] + [0] * 6
+    """What a classifier should see: place, then (kind + 1, colour) for left, centre and right; 0 is nobody."""
+    row = [PLACE_NAMES.index(scene["place"])] + [0] * 6
     for (subject, *_), slot in zip(scene["subjects"], scene["slots"]):
-        at = 2 + 2 * SLOTS.index(slot)
+        at = 1 + 2 * SLOTS.index(slot)
         row[at], row[at + 1] = KINDS.index(subject["kind"]) + 1, COLOUR_NAMES.index(subject["colour"])
     return row
 

@@ -1,0 +1,55 @@
+"""Muon (Jordan et al. 2024) for matrices, AdamW for all else: half as many samples to the same loss as AdamW alone.
+
+A matrix's step is its gradient's momentum made orthogonal, scaled to the size that AdamW's steps have (0.2 an element,
+Liu et al. 2025), so that one learning rate serves both. Convolutions are matrices of [out, in * height * width].
+"""
+
+import torch
+
+_NEWTON_SCHULZ = ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037), (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012))
+_SMALLEST = 16
+
+
+def is_matrix(parameter):
+    """Whether the parameter's gradient is worth making orthogonal."""
+    return parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= _SMALLEST
+
+
+def orthogonal(g):
+    """The nearest semi-orthogonal matrix to `g`, about: five steps of a quintic Newton-Schulz iteration.
+
+    All steps are polynomials of g g^T, so they are taken on that small square and applied to `g` once.
+    """
+    if g.shape[0] > g.shape[1]:
+        return orthogonal(g.T).T
+    g = g / (g.norm() + 1e-12)
+    square = g @ g.T
+    whole = None
+    for a, b, c in _NEWTON_SCHULZ:
+        q = b * square + c * (square @ square)
+        q.diagonal().add_(a)
+        whole = q if whole is None else q @ whole
+        square = q @ square @ q
+    return whole @ g
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps for parameters that are matrices."""
+
+    def __init__(self, groups, lr, momentum=0.95, weight_decay=0.0):
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                velocity = state["momentum"]
+                velocity.lerp_(p.grad, 1 - group["momentum"])
+                step = orthogonal(p.grad.lerp(velocity, group["momentum"]).flatten(1))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(step.view_as(p), alpha=-group["lr"] * 0.2 * max(step.shape) ** 0.5)
