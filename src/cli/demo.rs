@@ -1,93 +1,306 @@
 //! `mos demo`
-use std::path::PathBuf;
+mod cast;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use mixofshow::checkpoint::{Checkpoint, SHIPPED};
-use mixofshow::diffusion::pipeline::{Pipeline, Request};
-use mixofshow::diffusion::recipe::{Recipe, hex};
+use mixofshow::checkpoint::Checkpoint;
+use mixofshow::concept::tuning::folder;
+use mixofshow::concept::{Applied, Concept};
+use mixofshow::diffusion::pipeline::{Control, Pipeline, Request};
 use mixofshow::diffusion::sampler::SamplerKind;
+use mixofshow::fusion::solve::Solver;
+use mixofshow::fusion::{self, Entry, Order};
+use mixofshow::gpu::Gpu;
 use mixofshow::graph::Precision;
+use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
 use mixofshow::picture::{Picture, Sheet, check_destination};
 
-use super::generate::destinations;
 use super::progress::Progress;
 use super::terminal::Terminal;
+use super::train::learn;
 use super::{Global, Result, files, units};
+use cast::CAST;
+use report::{ConceptScores, Report, SceneScores};
 
-/// Make a small set of pictures and a contact sheet with the model that ships
+/// Teach three concepts, fuse them, place them in one picture
 ///
-/// Makes the same few pictures every time, with the model that ships with the program, and a contact sheet of them all: a
-/// quick look at whether all works on this machine, and how fast.
+/// The whole method on the model that ships: learns three concepts from eight pictures each, fuses them into one model, and places
+/// all three in one picture, with a region for each and an adapter that follows a sketch. Beside that stands what comes of the
+/// same prompt without regions, and of averaged concepts. All of it ends up on one contact sheet, with figures in a report.
+/// Concepts that were learnt before into the same folder are not learnt again.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder for the pictures; files of the same names are replaced
+    /// Folder for all results; files of the same names are replaced
     #[arg(short, long, value_name = "FOLDER", default_value = "out/demo")]
     output: PathBuf,
+    /// Updates for each concept
+    #[arg(long, value_name = "COUNT", default_value_t = 150)]
+    steps: usize,
+    /// Pictures of all three together, each from a seed of its own; the first three are on the sheet
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
 }
 
-const PROMPTS: [&str; 6] = [
-    "a photo of a red cat in the snow",
-    "a woman with black hair wearing a blue dress on the beach",
-    "a yellow car in a city at night",
-    "a green house in front of mountains",
-    "a robot in a forest",
-    "a purple fish under the sea",
-];
-const SEEDS: usize = 2;
 /// Few steps with a sampler that needs few: software adapters should be done in minutes.
 const STEPS: usize = 15;
 const SAMPLER: SamplerKind = SamplerKind::Dpmpp2m;
+const GUIDANCE: f32 = 5.0;
+const SEED: u64 = 1;
+/// Of the pictures with all of them, those on the sheet.
+const SHOWN: usize = CAST.len();
+/// Sampling steps while a fusion records.
+const RECORDED_STEPS: usize = 8;
+const ADAPTER: &str = "t2i_adapter";
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
+    let demo = Demo::prepare(arguments, global, terminal)?;
     let start = Instant::now();
-    let sheet_path = arguments.output.join("sheet.png");
-    files::make_folder_of(&sheet_path)?;
-    check_destination(&sheet_path)?;
-    let checkpoint = Checkpoint::shipped()?;
-    let gpu = global.open()?;
-    let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
-    let mut recipe = Recipe {
-        model: Some(SHIPPED.to_string()),
-        model_hash: Some(hex(&checkpoint.hash())),
-        adapter: Some(gpu.name().to_string()),
-        ..Recipe::default()
+    let concepts = demo.teach()?;
+    let taught = start.elapsed();
+    let [fused, averaged] = demo.fuse(&concepts)?;
+    let together = start.elapsed() - taught;
+    let shown = demo.show(&concepts, &fused, &averaged)?;
+    let sheet = arguments.output.join("sheet.png");
+    shown.sheet()?.save(&sheet, None)?;
+    let seconds = [taught, together, start.elapsed() - taught - together].map(|time| time.as_secs_f64());
+    let report = Report {
+        adapter: demo.gpu.name().to_string(),
+        steps: arguments.steps,
+        seeds: arguments.seeds,
+        seconds,
+        concepts: shown.concepts,
+        scenes: shown.scenes,
     };
-    let mut columns: Vec<Vec<Picture>> = Vec::new();
-    let mut progress = Progress::new(terminal);
-    for (done, prompt) in PROMPTS.into_iter().enumerate() {
-        recipe.request = Request {
-            prompt: prompt.to_string(),
-            seed: 1,
-            batch: SEEDS,
-            steps: STEPS,
-            sampler: Some(SAMPLER),
-            ..Request::default()
-        };
-        let generated = pipeline.generate(&recipe.request, &mut |at| {
-            let part = match at.stage {
-                "sample" => at.done * STEPS / at.of.max(1),
-                "decode" => STEPS,
-                _ => 0,
-            };
-            progress.show("pictures", done * STEPS + part, PROMPTS.len() * STEPS);
-        })?;
-        let paths = destinations(Some(&arguments.output), prompt, &generated.seeds);
-        for (i, (picture, path)) in generated.pictures.iter().zip(paths).enumerate() {
-            picture.save(path, Some(&recipe.parameters(&generated, i)))?;
-        }
-        columns.push(generated.pictures);
+    report.write(&arguments.output)?;
+    if arguments.json {
+        terminal.print_json(&report)?;
+    } else {
+        terminal.print(sheet.display())?;
     }
-    drop(progress);
-    let sheet = Sheet {
-        rows: (0..SEEDS).map(|row| columns.iter().map(|column| column.get(row)).collect()).collect(),
-        row_captions: Vec::new(),
-        column_captions: PROMPTS.map(str::to_string).to_vec(),
-        gap: 4,
-    };
-    sheet.draw()?.save(&sheet_path, None)?;
-    terminal.print(sheet_path.display())?;
-    let count = PROMPTS.len() * SEEDS;
-    let (folder, time) = (arguments.output.display(), units::duration(start.elapsed()));
-    terminal.note(format!("{count} pictures in {folder}, all of them on sheet.png · {} · {time}", gpu.name()));
+    let [taught, together, _] = [taught, together, start.elapsed()].map(units::duration);
+    let (name, whole) = (demo.gpu.name(), units::duration(start.elapsed()));
+    terminal.note(format!("taught in {taught}, fused in {together}, all in {whole} on {name}"));
+    terminal.note(format!("figures: {}", arguments.output.join(report::FILE).display()));
     Ok(())
+}
+
+struct Demo<'a> {
+    arguments: &'a Arguments,
+    terminal: &'a Terminal,
+    checkpoint: Checkpoint,
+    gpu: Arc<Gpu>,
+    /// The pictures of the cast.
+    folder: PathBuf,
+}
+
+/// What came of it, as far as it is seen.
+struct Shown {
+    /// Rows of the sheet.
+    rows: Vec<(&'static str, Vec<Picture>)>,
+    concepts: Vec<ConceptScores>,
+    scenes: Vec<SceneScores>,
+}
+
+impl<'a> Demo<'a> {
+    fn prepare(arguments: &'a Arguments, global: &Global, terminal: &'a Terminal) -> Result<Demo<'a>> {
+        let sheet = arguments.output.join("sheet.png");
+        files::make_folder_of(&sheet)?;
+        check_destination(&sheet)?;
+        let folder = arguments.output.join("taught");
+        cast::unpack(&folder)?;
+        let (checkpoint, gpu) = (Checkpoint::shipped()?, global.open()?);
+        Ok(Demo { arguments, terminal, checkpoint, gpu, folder })
+    }
+
+    fn teach(&self) -> Result<Vec<(PathBuf, Concept)>> {
+        let mut concepts = Vec::new();
+        for player in &CAST {
+            let path = self.arguments.output.join(format!("{}.safetensors", player.name));
+            let settings = player.settings(&self.folder, path.clone(), self.arguments.steps)?;
+            let (concept, _) = learn(&settings, &self.checkpoint, &self.gpu, self.terminal)?;
+            concepts.push((path, concept));
+        }
+        Ok(concepts)
+    }
+
+    /// The fused model and the one of averaged concepts.
+    fn fuse(&self, concepts: &[(PathBuf, Concept)]) -> Result<[PathBuf; 2]> {
+        let entries = concepts.iter().map(|(path, concept)| Entry {
+            concept: concept.clone(),
+            path: path.clone(),
+            unet: 1.0,
+            text: 1.0,
+            prompt: None,
+        });
+        let entries: Vec<Entry> = entries.collect();
+        let mut progress = Progress::new(self.terminal);
+        let mut fuse = |name: &str, solver: Solver| -> Result<PathBuf> {
+            let out = self.arguments.output.join(name);
+            let settings = fusion::Settings { solver, steps: RECORDED_STEPS, ..fusion::Settings::default() };
+            let order = Order {
+                concepts: entries.clone(),
+                out: Some(out.clone()),
+                replace: true,
+                statistics: None,
+                part: None,
+                accept_stale: false,
+            };
+            fusion::fuse(&self.gpu, &self.checkpoint, order, &settings, &mut |at| progress.show("fuse", at.done, at.of))?;
+            Ok(out)
+        };
+        Ok([fuse("fused", Solver::default())?, fuse("averaged", Solver::Average)?])
+    }
+
+    /// Makes all pictures and scores them.
+    fn show(&self, concepts: &[(PathBuf, Concept)], fused: &Path, averaged: &Path) -> Result<Shown> {
+        let phrases: Vec<String> = CAST.iter().map(cast::Player::phrase).collect();
+        let classes: Vec<String> = CAST.iter().map(|player| player.class_word.to_string()).collect();
+        let plain = Request { prompt: cast::sentence(&phrases), ..request() };
+        let placed = Request { prompt: cast::sentence(&classes), regions: cast::layout(&phrases), ..request() };
+        let sketch = cast::sketch(&self.arguments.output.join("sketch.png"))?;
+        let control = self.checkpoint.controls.get(ADAPTER).zip(sketch).map(|(network, picture)| Control {
+            name: ADAPTER.into(),
+            network: network.clone(),
+            picture,
+            weight: 1.0,
+            start: 0.0,
+            end: 1.0,
+        });
+        let scenes = 3 + usize::from(control.is_some());
+        let mut work = Work {
+            progress: Progress::new(self.terminal),
+            done: 0,
+            of: 4 * CAST.len() + scenes * self.arguments.seeds as usize,
+            seeds: self.arguments.seeds,
+        };
+
+        let mut model = self.open(&self.checkpoint)?;
+        let towers = Towers::load(&self.gpu, &self.checkpoint, model.tokenizer())?;
+        let taught = self.taught(&towers)?;
+        let own = concepts.iter().map(|(_, concept)| Ok(vec![Applied::new(concept.clone(), 1.0)?]));
+        let own: Vec<Vec<Applied>> = own.collect::<Result<_>>()?;
+        let mut alone = vec![("class word alone", work.alone(&mut model, &classes, &[])?)];
+        alone.push(("from its own file", work.alone(&mut model, &phrases, &own)?));
+        drop(model);
+        let mut model = self.open(&Checkpoint::open(averaged)?)?;
+        alone.push(("averaged", work.alone(&mut model, &phrases, &[])?));
+        let mut together = vec![("a region for each, averaged", work.together(&mut model, &placed)?)];
+        drop(model);
+        let mut model = self.open(&Checkpoint::open(fused)?)?;
+        alone.push(("fused", work.alone(&mut model, &phrases, &[])?));
+        together.insert(0, ("all in one prompt, fused", work.together(&mut model, &plain)?));
+        together.push(("a region for each, fused", work.together(&mut model, &placed)?));
+        if let Some(control) = control {
+            let steered = Request { controls: vec![control], ..placed };
+            together.push(("regions and sketch, fused", work.together(&mut model, &steered)?));
+        }
+
+        let mut shown = Shown { rows: Vec::new(), concepts: Vec::new(), scenes: Vec::new() };
+        for (i, (player, learnt_from)) in CAST.iter().zip(&taught.whole).enumerate() {
+            let mut scores = Vec::new();
+            for (way, pictures) in &alone {
+                let seen: Option<Embedding> = pictures.get(i).map(|picture| towers.picture(picture)).transpose()?;
+                scores.push((way.to_string(), image_alignment(seen.as_slice(), learnt_from)));
+            }
+            shown.concepts.push(ConceptScores { name: player.name, scores });
+        }
+        for (way, pictures) in &together {
+            let mut right = 0;
+            for picture in pictures {
+                for (i, player) in CAST.iter().enumerate() {
+                    let scores = taught.likeness.of_part(&towers, picture, player.part)?;
+                    right += usize::from(closest(&scores) == Some(i));
+                }
+            }
+            shown.scenes.push(SceneScores { way: way.to_string(), right, of: pictures.len() * CAST.len() });
+        }
+        shown.rows.push(("taught from", taught.pictures));
+        shown.rows.extend(alone.into_iter().chain(together));
+        Ok(shown)
+    }
+
+    fn open(&self, checkpoint: &Checkpoint) -> Result<Pipeline> {
+        Ok(Pipeline::load(&self.gpu, checkpoint, Precision::default())?)
+    }
+
+    fn taught(&self, towers: &Towers) -> Result<Taught> {
+        let (mut pictures, mut whole, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        for player in &CAST {
+            let settings = player.settings(&self.folder, PathBuf::from("unused.safetensors"), 1)?;
+            let found = folder::check(&settings, [128, 128]).found;
+            pictures.extend(found.first().map(|found| found.picture.clone()));
+            whole.push(found.iter().map(|found| towers.picture(&found.picture)).collect::<std::result::Result<_, _>>()?);
+            parts.push(found.into_iter().map(|found| (found.picture, found.mask)).collect());
+        }
+        Ok(Taught { pictures, whole, likeness: Likeness::new(towers, &parts)? })
+    }
+}
+
+impl Shown {
+    fn sheet(&self) -> Result<Picture> {
+        let sheet = Sheet {
+            rows: self.rows.iter().map(|(_, pictures)| pictures.iter().take(SHOWN).map(Some).collect()).collect(),
+            row_captions: self.rows.iter().map(|(way, _)| way.to_string()).collect(),
+            column_captions: Vec::new(),
+            gap: 4,
+        };
+        Ok(sheet.draw()?)
+    }
+}
+
+/// The pictures that were learnt from.
+struct Taught {
+    /// The first of each concept.
+    pictures: Vec<Picture>,
+    whole: Vec<Vec<Embedding>>,
+    likeness: Likeness,
+}
+
+/// What all pictures have in common.
+fn request() -> Request {
+    Request { steps: STEPS, sampler: Some(SAMPLER), guidance: GUIDANCE, seed: SEED, ..Request::default() }
+}
+
+/// Pictures under way.
+struct Work<'a> {
+    progress: Progress<'a>,
+    done: usize,
+    of: usize,
+    /// Of the pictures with everybody.
+    seeds: u64,
+}
+
+impl Work<'_> {
+    /// One picture of each, by the words that stand for them; `concepts`: what is in use for each, if anything.
+    fn alone(&mut self, model: &mut Pipeline, words: &[String], concepts: &[Vec<Applied>]) -> Result<Vec<Picture>> {
+        let mut pictures = Vec::new();
+        for (i, words) in words.iter().enumerate() {
+            let prompt = format!("a photo of a {words} {}", cast::PLACE);
+            let concepts = concepts.get(i).cloned().unwrap_or_default();
+            pictures.extend(self.generate(model, &Request { prompt, concepts, ..request() })?);
+        }
+        Ok(pictures)
+    }
+
+    /// One picture of everybody from each seed.
+    fn together(&mut self, model: &mut Pipeline, request: &Request) -> Result<Vec<Picture>> {
+        let mut pictures = Vec::new();
+        for seed in SEED..SEED + self.seeds {
+            pictures.extend(self.generate(model, &Request { seed, ..request.clone() })?);
+        }
+        Ok(pictures)
+    }
+
+    fn generate(&mut self, model: &mut Pipeline, request: &Request) -> Result<Vec<Picture>> {
+        self.progress.show("pictures", self.done, self.of);
+        let generated = model.generate(request, &mut |_| ())?;
+        self.done += 1;
+        Ok(generated.pictures)
+    }
 }

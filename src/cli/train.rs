@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mixofshow::checkpoint::Checkpoint;
+use mixofshow::concept::Concept;
 use mixofshow::concept::tuning::config::{self, Kind, Options, Settings};
 use mixofshow::concept::tuning::step::Method;
 use mixofshow::concept::tuning::{Begin, Event, Outcome, Progress as Learnt, Run, Summary};
+use mixofshow::gpu::Gpu;
 use serde::Serialize;
 
 use super::files::make_folder_of;
@@ -196,4 +198,32 @@ fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: I
     let (phrase, concept) = (settings.phrase(), summary.concept.display());
     terminal.note(format!("  mos generate -p \"a photo of {phrase}\" --concept {concept}{strength}"));
     Ok(())
+}
+
+/// Learns a concept, or reads it where it is there already; the seconds that it took.
+pub fn learn(
+    settings: &Settings,
+    checkpoint: &Checkpoint,
+    gpu: &Arc<Gpu>,
+    terminal: &Terminal,
+) -> Result<(Concept, Option<f64>)> {
+    if settings.output.exists() {
+        return Ok((Concept::read(&settings.output)?, None));
+    }
+    make_folder_of(&settings.output)?;
+    let start = Instant::now();
+    let mut progress = Progress::new(terminal);
+    let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
+    let outcome = run.run(&mut |event| {
+        if let Event::Step(at) = event {
+            progress.show_with("train", at.done as usize, at.of as usize, &format!("{}  loss {:.4}", settings.name, at.loss));
+        }
+        true
+    })?;
+    drop(progress);
+    if let Outcome::Done(summary) = outcome {
+        let (name, took) = (&settings.name, units::duration(start.elapsed()));
+        terminal.note(format!("{name}: {took}, loss {:.4} to {:.4}", summary.losses[0], summary.losses[1]));
+    }
+    Ok((Concept::read(&settings.output)?, Some(start.elapsed().as_secs_f64())))
 }

@@ -7,8 +7,10 @@
 
 mod alignment;
 mod evaluate;
+mod likeness;
 mod towers;
 
 pub use alignment::{Embedding, image_alignment, text_alignment};
 pub use evaluate::{Error as EvaluationError, Evaluation, Scores};
+pub use likeness::{Likeness, closest};
 pub use towers::{Error, Result, Towers};

@@ -149,10 +149,6 @@ def history(session):
     return {"stages": spent}
 
 
-def finished(session, name):
-    return history(session)["stages"].get(name, {}).get("done", False)
-
-
 def adopt(session, options):
     for stage, (modules, done) in folders.states_of(options.out).items():
         start = {"iteration": 0, "spent": 0.0, "samples": 0, "done": done, "note": {"adopted": True}, "average": None}
@@ -209,7 +205,7 @@ def main():
         if name in afterwards:
             afterwards[name](session, options)
             continue
-        together = options.workers > 1 and name != "data" and not finished(session, name)
+        together = options.workers > 1 and name != "data"
         if not (train_together if together else run_stage)(name, session, options) and command == "all":
             session.say(f"stopped in the stage '{name}': run the same command again to go on")
             return sys.exit(3)

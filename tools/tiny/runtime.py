@@ -183,7 +183,8 @@ class Trainer:
         else:  # weights alone were brought here
             self.average = Average(self.parameters, self.average.decay)
         self.average.steps = self.iteration = state["iteration"]
-        self.spent, self.samples, self.done, self.note = state["spent"], state["samples"], state["done"], state["note"]
+        self.spent, self.samples, self.note = state["spent"], state["samples"], state["note"]
+        self.done = state["done"] and (self.spent >= self.budget or self.note.get("adopted", False))  # there may be more time now
 
     def _finite(self):
         """Whether all weights are still numbers."""

@@ -1,12 +1,10 @@
 //! `mos bench concepts`: how well concepts are learnt.
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept::tuning::config::{Options as Given, Settings};
 use mixofshow::concept::tuning::step::Method;
-use mixofshow::concept::tuning::{Begin, Event, Outcome, Run};
 use mixofshow::concept::{Applied, Concept};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::diffusion::sampler::SamplerKind;
@@ -15,9 +13,10 @@ use mixofshow::metrics::{Evaluation, Scores, Towers};
 use mixofshow::picture::{Picture, Sheet};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::files::{self, make_folder_of};
+use crate::cli::files;
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
+use crate::cli::train::learn;
 use crate::cli::{Failure, Global, Result, units};
 
 const PROMPTS: [&str; 8] = [
@@ -26,7 +25,7 @@ const PROMPTS: [&str; 8] = [
     "a photo of <TOK> in the snow",
     "a photo of <TOK> in a forest",
     "a photo of <TOK> in a city at night",
-    "a pencil sketch of <TOK>",
+    "a photo of <TOK> in the desert",
     "a photo of <TOK> and a cat in a room",
     "a photo of <TOK> under the sea",
 ];
@@ -100,7 +99,7 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
         let mut learnt = Vec::new();
         for method in [Method::PPlus, Method::Lora, Method::EdLora] {
             let settings = settings(options, folder, &name, &about, method)?;
-            learnt.push(learn(&settings, &checkpoint, global, terminal)?);
+            learnt.push(learn(&settings, &checkpoint, &gpu, terminal)?);
         }
         let class = format!("a {}", about.class_word);
         let evaluation = evaluation(options, folder, &towers, class.clone())?;
@@ -151,29 +150,6 @@ fn settings(options: &Options, folder: &Path, name: &str, about: &About, method:
         None => Given::default(),
     };
     Ok(Settings::new(own.or(all))?)
-}
-
-/// Learns a concept, or reads it where it is there already; the seconds that it took.
-fn learn(settings: &Settings, checkpoint: &Checkpoint, global: &Global, terminal: &Terminal) -> Result<(Concept, Option<f64>)> {
-    if settings.output.exists() {
-        return Ok((Concept::read(&settings.output)?, None));
-    }
-    make_folder_of(&settings.output)?;
-    let start = Instant::now();
-    let mut progress = Progress::new(terminal);
-    let mut run = Run::prepare(&global.open()?, checkpoint, settings, Begin::Again)?;
-    let outcome = run.run(&mut |event| {
-        if let Event::Step(at) = event {
-            progress.show_with("train", at.done as usize, at.of as usize, &format!("{}  loss {:.4}", settings.name, at.loss));
-        }
-        true
-    })?;
-    drop(progress);
-    if let Outcome::Done(summary) = outcome {
-        let (name, took) = (&settings.name, units::duration(start.elapsed()));
-        terminal.note(format!("{name}: {took}, loss {:.4} to {:.4}", summary.losses[0], summary.losses[1]));
-    }
-    Ok((Concept::read(&settings.output)?, Some(start.elapsed().as_secs_f64())))
 }
 
 fn evaluation(options: &Options, folder: &Path, towers: &Towers, class: String) -> Result<Evaluation> {

@@ -1,0 +1,125 @@
+//! Who plays: three of the concepts in models/concepts, which are compiled in with their pictures, and where each stands.
+use std::path::{Path, PathBuf};
+
+use include_dir::{Dir, DirEntry, include_dir};
+use mixofshow::concept::tuning::config::{Kind, Options as Given, Settings};
+use mixofshow::picture::Picture;
+use mixofshow::region::{Area, Layout, Region};
+
+use crate::cli::{Result, files};
+
+static CONCEPTS: Dir = include_dir!("$CARGO_MANIFEST_DIR/models/concepts");
+/// Outlines of a man, a cat and a woman, for the adapter to follow.
+const SKETCH: &str = "sketch.png";
+
+/// One of them.
+pub struct Player {
+    /// Its folder in models/concepts.
+    pub name: &'static str,
+    pub class_word: &'static str,
+    pub kind: Kind,
+    /// Where it stands: left, top, right, bottom as fractions.
+    pub part: [f64; 4],
+}
+
+pub const CAST: [Player; 3] = [
+    Player { name: "zorp", class_word: "man", kind: Kind::Person, part: [0.0, 0.25, 0.34, 1.0] },
+    Player { name: "mimi", class_word: "cat", kind: Kind::Object, part: [0.33, 0.4, 0.67, 1.0] },
+    Player { name: "luma", class_word: "woman", kind: Kind::Person, part: [0.66, 0.25, 1.0, 1.0] },
+];
+/// What is around them.
+pub const PLACE: &str = "on the beach";
+
+impl Player {
+    /// Its words as they stand in a prompt.
+    pub fn phrase(&self) -> String {
+        format!("<{0}1> <{0}2>", self.name)
+    }
+
+    /// The folder of its pictures in `folder`, where [`unpack`] put it.
+    pub fn pictures(&self, folder: &Path) -> PathBuf {
+        folder.join(self.name)
+    }
+
+    /// Settings of its tuning: many small steps, for the model is small, and large rates, for there are few of them.
+    pub fn settings(&self, folder: &Path, output: PathBuf, steps: usize) -> Result<Settings> {
+        Ok(Settings::new(Given {
+            kind: Some(self.kind),
+            words: Some(self.phrase()),
+            class_word: Some(self.class_word.to_string()),
+            pictures: Some(self.pictures(folder)),
+            output: Some(output),
+            steps: Some(steps),
+            sheet_every: Some(0),
+            ..tuning()
+        })?)
+    }
+}
+
+/// What suits the model that ships.
+pub fn tuning() -> Given {
+    Given {
+        batch: Some(2),
+        accumulate: Some(1),
+        words_lr: Some(5e-3),
+        text_lr: Some(1e-4),
+        unet_lr: Some(1e-3),
+        norm_stop: Some(0.0),
+        crop: Some(0.0),
+        ..Given::default()
+    }
+}
+
+/// Writes the pictures that are learnt from into `folder`.
+pub fn unpack(folder: &Path) -> Result<()> {
+    for player in &CAST {
+        if let Some(dir) = CONCEPTS.get_dir(player.name) {
+            write(dir, folder)?;
+        }
+    }
+    Ok(())
+}
+
+fn write(dir: &Dir, folder: &Path) -> Result<()> {
+    for entry in dir.entries() {
+        match entry {
+            DirEntry::Dir(inner) => write(inner, folder)?,
+            DirEntry::File(file) => {
+                let path = folder.join(file.path());
+                files::make_folder_of(&path)?;
+                let written = mixofshow::output::write(&path, |out| out.write_all(file.contents()));
+                written.map_err(|source| files::Unwritable { path, source })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sketch, written to `path` and read from there.
+pub fn sketch(path: &Path) -> Result<Option<Picture>> {
+    let Some(file) = CONCEPTS.get_file(SKETCH) else {
+        return Ok(None);
+    };
+    let written = mixofshow::output::write(path, |out| out.write_all(file.contents()));
+    written.map_err(|source| files::Unwritable { path: path.to_path_buf(), source })?;
+    Ok(Some(Picture::open(path)?))
+}
+
+/// Everybody in one sentence, with the words that stand for them.
+pub fn sentence(phrases: &[String]) -> String {
+    match phrases {
+        [a, b, c] => format!("a {a}, a {b} and a {c} {PLACE}"),
+        other => format!("{} {PLACE}", other.join(" and ")),
+    }
+}
+
+/// Everybody in a region of their own.
+pub fn layout(phrases: &[String]) -> Layout {
+    let regions = CAST.iter().zip(phrases).map(|(player, phrase)| Region {
+        name: Some(player.name.to_string()),
+        prompt: format!("a photo of a {phrase} {PLACE}"),
+        area: Area::Box(player.part),
+        ..Region::default()
+    });
+    Layout { regions: regions.collect(), ..Layout::default() }
+}
