@@ -123,3 +123,36 @@ pub fn layout(phrases: &[String]) -> Layout {
     });
     Layout { regions: regions.collect(), ..Layout::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_is_compiled_in_as_their_folder_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let unpacked = unpack(folder.path());
+        assert!(unpacked.is_ok());
+        for player in &CAST {
+            let about = std::fs::read_to_string(player.pictures(folder.path()).join("concept.json")).unwrap();
+            let about: serde_json::Value = serde_json::from_str(&about).unwrap();
+            assert_eq!(about["class_word"], player.class_word);
+            assert_eq!(format!("{} {}", about["words"][0], about["words"][1]).replace('"', ""), player.phrase());
+            let pictures = mixofshow::concept::tuning::folder::count(&player.pictures(folder.path()));
+            assert_eq!(about["pictures"], pictures);
+        }
+        let sketch = sketch(&folder.path().join("sketch.png"));
+        assert!(matches!(sketch, Ok(Some(picture)) if picture.width() == 128));
+    }
+
+    #[test]
+    fn everybody_has_a_place_of_their_own() {
+        let phrases: Vec<String> = CAST.iter().map(Player::phrase).collect();
+        let layout = layout(&phrases);
+        assert!(layout.check().is_ok());
+        for (region, phrase) in layout.regions.iter().zip(&phrases) {
+            assert!(region.prompt.contains(phrase.as_str()));
+        }
+        assert_eq!(sentence(&phrases), "a <zorp1> <zorp2>, a <mimi1> <mimi2> and a <luma1> <luma2> on the beach");
+    }
+}
