@@ -30,7 +30,7 @@ use report::{ConceptScores, Report, SceneScores};
 /// The whole method on the model that ships: learns three concepts from eight pictures each, fuses them into one model, and places
 /// all three in one picture, with a region for each and an adapter that follows a sketch. Beside that stands what comes of the
 /// same prompt without regions, and of averaged concepts. All of it ends up on one contact sheet, with figures in a report.
-/// Concepts that were learnt before into the same folder are not learnt again.
+/// Concepts that were learnt before into the same folder, in as many steps, are not learnt again.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Folder for all results; files of the same names are replaced
@@ -83,9 +83,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     } else {
         terminal.print(sheet.display())?;
     }
-    let [taught, together, _] = [taught, together, start.elapsed()].map(units::duration);
-    let (name, whole) = (demo.gpu.name(), units::duration(start.elapsed()));
-    terminal.note(format!("taught in {taught}, fused in {together}, all in {whole} on {name}"));
+    let [taught, together, whole] = [taught, together, start.elapsed()].map(units::duration);
+    terminal.note(format!("taught in {taught}, fused in {together}, all in {whole} on {}", demo.gpu.name()));
     terminal.note(format!("figures: {}", arguments.output.join(report::FILE).display()));
     Ok(())
 }
@@ -121,7 +120,8 @@ impl<'a> Demo<'a> {
     fn teach(&self) -> Result<Vec<(PathBuf, Concept)>> {
         let mut concepts = Vec::new();
         for player in &CAST {
-            let path = self.arguments.output.join(format!("{}.safetensors", player.name));
+            // Concepts of other numbers of updates are others.
+            let path = self.arguments.output.join(format!("{}-{}.safetensors", player.name, self.arguments.steps));
             let settings = player.settings(&self.folder, path.clone(), self.arguments.steps)?;
             let (concept, _) = learn(&settings, &self.checkpoint, &self.gpu, self.terminal)?;
             concepts.push((path, concept));

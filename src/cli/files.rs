@@ -16,6 +16,12 @@ pub fn models() -> Option<PathBuf> {
     std::env::var_os("MOS_MODELS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
+/// Writes a file, whole or not at all.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written = mixofshow::output::write(path, |out| out.write_all(bytes));
+    Ok(written.map_err(|source| Unwritable { path: path.to_path_buf(), source })?)
+}
+
 /// Makes the folder that a file is to be in, if it is missing.
 pub fn make_folder_of(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());

@@ -210,9 +210,7 @@ fn write_report(model: &Path, report: &fusion::Report, pictures: &[(String, Stri
     let folder = report_folder(model)?;
     let json = serde_json::to_string_pretty(report)?;
     for (name, text) in [("report.md", fusion::markdown(report, pictures)), ("report.json", json)] {
-        let path = folder.join(name);
-        let written = mixofshow::output::write(&path, |out| out.write_all(text.as_bytes()));
-        written.map_err(|source| files::Unwritable { path, source })?;
+        files::write(&folder.join(name), text.as_bytes())?;
     }
     Ok(())
 }

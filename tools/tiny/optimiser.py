@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024) for matrices, AdamW for all else: half as many samples to the same loss as AdamW alone.
+"""Muon (Jordan et al. 2024): steps for matrices; all else is AdamW's.
 
 A matrix's step is its gradient's momentum made orthogonal, scaled to the size that AdamW's steps have (0.2 an element,
 Liu et al. 2025), so that one learning rate serves both. Convolutions are matrices of [out, in * height * width].

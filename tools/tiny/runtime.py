@@ -19,7 +19,7 @@ class Session:
     meets the limit saves itself and goes on in the next run of the same command.
     """
 
-    SHARES = {"data": 0.04, "vae": 0.235, "towers": 0.06, "unet": 0.42, "align": 0.02, "adapter": 0.05, "judge": 0.035}
+    SHARES = {"data": 0.04, "vae": 0.235, "towers": 0.06, "unet": 0.56, "align": 0.02, "adapter": 0.05, "judge": 0.035}
 
     def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False, rank=0, workers=1):
         self.work = Path(work)

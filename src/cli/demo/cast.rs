@@ -44,6 +44,7 @@ impl Player {
     /// Settings of its tuning: many small steps, for the model is small, and large rates, for there are few of them.
     pub fn settings(&self, folder: &Path, output: PathBuf, steps: usize) -> Result<Settings> {
         Ok(Settings::new(Given {
+            name: Some(self.name.to_string()),
             kind: Some(self.kind),
             words: Some(self.phrase()),
             class_word: Some(self.class_word.to_string()),
@@ -57,7 +58,7 @@ impl Player {
 }
 
 /// What suits the model that ships.
-pub fn tuning() -> Given {
+fn tuning() -> Given {
     Given {
         batch: Some(2),
         accumulate: Some(1),
@@ -87,8 +88,7 @@ fn write(dir: &Dir, folder: &Path) -> Result<()> {
             DirEntry::File(file) => {
                 let path = folder.join(file.path());
                 files::make_folder_of(&path)?;
-                let written = mixofshow::output::write(&path, |out| out.write_all(file.contents()));
-                written.map_err(|source| files::Unwritable { path, source })?;
+                files::write(&path, file.contents())?;
             }
         }
     }
@@ -100,8 +100,7 @@ pub fn sketch(path: &Path) -> Result<Option<Picture>> {
     let Some(file) = CONCEPTS.get_file(SKETCH) else {
         return Ok(None);
     };
-    let written = mixofshow::output::write(path, |out| out.write_all(file.contents()));
-    written.map_err(|source| files::Unwritable { path: path.to_path_buf(), source })?;
+    files::write(path, file.contents())?;
     Ok(Some(Picture::open(path)?))
 }
 

@@ -41,9 +41,7 @@ impl Report {
     pub fn write(&self, folder: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)? + "\n";
         for (name, text) in [(FILE, self.markdown()), ("report.json", json)] {
-            let path = folder.join(name);
-            let written = mixofshow::output::write(&path, |out| out.write_all(text.as_bytes()));
-            written.map_err(|source| files::Unwritable { path, source })?;
+            files::write(&folder.join(name), text.as_bytes())?;
         }
         Ok(())
     }

@@ -3,14 +3,14 @@
 Why these sizes. The model must be made, tuned and tried on two processor cores, so the VAE has factor 8 as Stable Diffusion's
 own: latents are 4x16x16, and the world is drawn with nothing that is much smaller than 4 pixels. (Factor 4 keeps more, but its UNet
 costs three to four times as much, in training, tuning and use.) The UNet keeps Stable Diffusion 1.x's topology (three
-cross-attention blocks and a plain one, two layers each, 16 cross-attention layers). A training step costs, on one core of a
-machine that does 85 GFLOP a second:
+cross-attention blocks and a plain one, two layers each, 16 cross-attention layers). A training sample costs, measured
+in one run on one core of a busy machine:
 
 | widths            | parameters (f16) | ms a sample |
 |-------------------|------------------|-------------|
-| 32, 64, 96, 128   | 14.0 MB          | 43 |
-| 40, 80, 96, 128   | 15.7 MB          | 50 | <- chosen
-| 64, 64, 96, 128   | 16.3 MB          | 70 |
+| 32, 64, 96, 128   | 14.0 MB          | 52 |
+| 40, 80, 96, 128   | 15.7 MB          | 60 | <- chosen
+| 64, 64, 96, 128   | 16.3 MB          | 83 |
 
 The capacity sits in the lower levels. Heads are few, because many narrow ones cost exponentials. Norm groups are few as well, so
 that a group has four or five members and relative colour survives.

@@ -29,7 +29,7 @@ def empty_prompt(session, vocabulary):
 
 
 def run(session, vocabulary):
-    unet = session.place(UNet2DConditionModel(config.UNET)).to(memory_format=torch.channels_last)  # a tenth faster on CPUs, too
+    unet = session.place(UNet2DConditionModel(config.UNET)).to(memory_format=torch.channels_last)  # no slower on CPUs, mostly faster
     nn.init.zeros_(unet.conv_out.weight)
     text = CLIPTextModel(towers.text_config(vocabulary)).to(session.device)
     if not (session.work / "unet.pt").exists():
