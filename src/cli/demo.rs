@@ -28,7 +28,7 @@ use report::{ConceptScores, Report, SceneScores};
 /// Teach three concepts, fuse them, place them in one picture
 ///
 /// The whole method on the model that ships: learns three concepts from eight pictures each, fuses them into one model, and places
-/// all three in one picture, with a region for each and an adapter that follows a sketch. Beside that stands what comes of the
+/// all three in one picture, with a region for each and, if the model has one, an adapter that follows a sketch. Beside that stands what comes of the
 /// same prompt without regions, and of averaged concepts. All of it ends up on one contact sheet, with figures in a report.
 /// Concepts that were learnt before into the same folder, in as many steps, are not learnt again.
 #[derive(clap::Args)]
