@@ -1,25 +1,16 @@
 // y = softmax(scale q k^T) v for every head, without the score matrix: a running maximum, sum and weighted mean of values.
 // q, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; head h holds elements h d .. (h + 1) d, d = {{ d }}. y is
-// overwritten. `scale` includes log2(e). An invocation makes one token of one head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of {{ block }}.
-// `channels` counts vectors of {{ vector }}.
+// overwritten. `scale` includes log2(e). An invocation makes {{ per_lane }} tokens of one
+// head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels` counts vectors of {{ vector }}.
 //% if sighted
 // Tokens and keys are the same; a token sees the keys with which it shares a bit of sight [tokens], itself among them.
 //% endif
+//% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
 //% set P = part // vector
 //% set parts = (d + part - 1) // part
 //% set whole = part == d
-//% macro fma_dot(s, a, b)
-//% if vector == 4
-  {{ s }} = fma({{ a }}.x, {{ b }}.x, {{ s }});
-  {{ s }} = fma({{ a }}.y, {{ b }}.y, {{ s }});
-  {{ s }} = fma({{ a }}.z, {{ b }}.z, {{ s }});
-  {{ s }} = fma({{ a }}.w, {{ b }}.w, {{ s }});
-//% else
-  {{ s }} = fma({{ a }}, {{ b }}, {{ s }});
-//% endif
-//% endmacro
 struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> q: array<{{ V }}>;
@@ -37,24 +28,26 @@ const nothing = -1e30;
 
 @compute @workgroup_size({{ lanes }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let token = group.x * {{ lanes }}u + lane;
   let head = group.y / {{ parts }}u * {{ D }}u;
   let offset = head + group.y % {{ parts }}u * {{ P }}u;
-  let start = (group.z * sizes.tokens + min(token, sizes.tokens - 1u)) * sizes.channels;
   let shared_entry = group.z / sizes.share * sizes.keys;
+//% for r in range(per_lane)
+  let token{{ r }} = group.x * {{ lanes * per_lane }}u + {{ r * lanes }}u + lane;
+  let start{{ r }} = (group.z * sizes.tokens + min(token{{ r }}, sizes.tokens - 1u)) * sizes.channels;
 //% if whole
 //% for e in range(D)
-  let q{{ e }} = q[start + head + {{ e }}u] * sizes.scale;
+  let q{{ r }}_{{ e }} = q[start{{ r }} + head + {{ e }}u] * sizes.scale;
 //% endfor
 //% endif
 //% for e in range(P)
-  var sum{{ e }} = {{ V }}();
+  var sum{{ r }}_{{ e }} = {{ V }}();
 //% endfor
-  var peak = nothing;
-  var total = 0.0;
+  var peak{{ r }} = nothing;
+  var total{{ r }} = 0.0;
 //% if sighted
-  let seen = sight[min(token, sizes.tokens - 1u)];
+  let seen{{ r }} = sight[min(token{{ r }}, sizes.tokens - 1u)];
 //% endif
+//% endfor
 //% if staged
   for (var tile = 0u; tile < sizes.keys; tile += {{ tile }}u) {
     workgroupBarrier();
@@ -75,62 +68,80 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% else
       let at{{ j }} = (shared_entry + min(key + {{ j }}u, sizes.keys - 1u)) * sizes.channels;
 //% endif
-      var s{{ j }} = 0.0;
+//% for r in range(per_lane)
+      var s{{ r }}_{{ j }} = 0.0;
+//% endfor
 //% endfor
 //% if whole
 //% for e in range(D)
 //% for j in range(block)
       let k{{ j }}_{{ e }} = {{ "ks[at" ~ j ~ " + " ~ e ~ "u]" if staged else "k[at" ~ j ~ " + head + " ~ e ~ "u]" }};
-{{ fma_dot("s" ~ j, "q" ~ e, "k" ~ j ~ "_" ~ e) }}
+//% for r in range(per_lane)
+{{ dot.add("s" ~ r ~ "_" ~ j, "q" ~ r ~ "_" ~ e, "k" ~ j ~ "_" ~ e, vector) }}
+//% endfor
 //% endfor
 //% endfor
 //% else
       for (var e = 0u; e < {{ D }}u; e++) {
-        let qe = q[start + head + e] * sizes.scale;
+//% for r in range(per_lane)
+        let qe{{ r }} = q[start{{ r }} + head + e] * sizes.scale;
+//% endfor
 //% for j in range(block)
         let k{{ j }} = k[at{{ j }} + head + e];
-{{ fma_dot("s" ~ j, "qe", "k" ~ j) }}
+//% for r in range(per_lane)
+{{ dot.add("s" ~ r ~ "_" ~ j, "qe" ~ r, "k" ~ j, vector) }}
+//% endfor
 //% endfor
       }
 //% endif
-      var now = peak;
+//% for r in range(per_lane)
+      var now{{ r }} = peak{{ r }};
 //% for j in range(block)
 //% if causal
-      s{{ j }} = select(nothing, s{{ j }}, key + {{ j }}u < sizes.keys && key + {{ j }}u <= token);
+      s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, key + {{ j }}u < sizes.keys && key + {{ j }}u <= token{{ r }});
 //% elif sighted
-      s{{ j }} = select(nothing, s{{ j }}, key + {{ j }}u < sizes.keys && (seen & sight[min(key + {{ j }}u, sizes.keys - 1u)]) != 0u);
+      s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, key + {{ j }}u < sizes.keys && (seen{{ r }} & sight[min(key + {{ j }}u, sizes.keys - 1u)]) != 0u);
 //% else
-      s{{ j }} = select(nothing, s{{ j }}, key + {{ j }}u < sizes.keys);
+      s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, key + {{ j }}u < sizes.keys);
 //% endif
-      now = max(now, s{{ j }});
+      now{{ r }} = max(now{{ r }}, s{{ r }}_{{ j }});
 //% endfor
-      let fade = exp2(peak - now);
-      peak = now;
-      total = total * fade;
+      let fade{{ r }} = exp2(peak{{ r }} - now{{ r }});
+      peak{{ r }} = now{{ r }};
+      total{{ r }} = total{{ r }} * fade{{ r }};
 //% for j in range(block)
-      let p{{ j }} = exp2(s{{ j }} - now);
-      total += p{{ j }};
+      let p{{ r }}_{{ j }} = exp2(s{{ r }}_{{ j }} - now{{ r }});
+      total{{ r }} += p{{ r }}_{{ j }};
+//% endfor
 //% endfor
 //% for e in range(P)
-      sum{{ e }} = sum{{ e }} * fade;
 //% for j in range(block)
 //% if staged
-      sum{{ e }} = fma({{ V }}(p{{ j }}), vs[at{{ j }} + {{ e }}u], sum{{ e }});
+      let v{{ j }}_{{ e }} = vs[at{{ j }} + {{ e }}u];
 //% elif whole
-      sum{{ e }} = fma({{ V }}(p{{ j }}), v[at{{ j }} + offset + {{ e }}u], sum{{ e }});
+      let v{{ j }}_{{ e }} = v[at{{ j }} + offset + {{ e }}u];
 //% else
-      sum{{ e }} = fma({{ V }}(p{{ j }}), v[at{{ j }} + min(offset + {{ e }}u, head + {{ D - 1 }}u)], sum{{ e }});
+      let v{{ j }}_{{ e }} = v[at{{ j }} + min(offset + {{ e }}u, head + {{ D - 1 }}u)];
 //% endif
+//% endfor
+//% for r in range(per_lane)
+      sum{{ r }}_{{ e }} = sum{{ r }}_{{ e }} * fade{{ r }};
+//% for j in range(block)
+      sum{{ r }}_{{ e }} = fma({{ V }}(p{{ r }}_{{ j }}), v{{ j }}_{{ e }}, sum{{ r }}_{{ e }});
+//% endfor
 //% endfor
 //% endfor
     }
   }
-  if (token >= sizes.tokens) { return; }
+//% for r in range(per_lane)
+  if (token{{ r }} < sizes.tokens) {
 //% for e in range(P)
 //% if whole
-  y[start + offset + {{ e }}u] = sum{{ e }} / total;
+    y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} / total{{ r }};
 //% else
-  if (offset + {{ e }}u < head + {{ D }}u) { y[start + offset + {{ e }}u] = sum{{ e }} / total; }
+    if (offset + {{ e }}u < head + {{ D }}u) { y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} / total{{ r }}; }
 //% endif
+//% endfor
+  }
 //% endfor
 }

@@ -1,7 +1,7 @@
 // y = scale * sum over the keys of ds k, ds = p (dy . v - delta), p = exp(scale q . k - lse): attention's gradient to its queries.
 // q, dy, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; rows [batch, tokens, heads, 2]: lse, delta. Head h holds
-// elements h d .. (h + 1) d, d = {{ d }}. y is overwritten. An invocation makes one token of one head{{ ", elements in parts of " ~ part if part != d }}; keys
-// come in blocks of {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts vectors of {{ vector }}.
+// elements h d .. (h + 1) d, d = {{ d }}. y is overwritten. An invocation makes {{ per_lane }} tokens of one head{{ ", elements in parts of " ~ part if part != d }};
+// keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels` counts vectors of {{ vector }}.
 //% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
@@ -15,7 +15,7 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, heads: u32, sc
 @group(0) @binding(4) var<storage, read> dy: array<{{ V }}>;
 @group(0) @binding(5) var<storage, read> rows: array<f32>;
 @group(0) @binding(6) var<storage, read_write> y: array<{{ V }}>;
-//% if held
+//% if staged
 var<workgroup> ks: array<{{ V }}, {{ tile * D }}>;
 var<workgroup> vs: array<{{ V }}, {{ tile * D }}>;
 //% endif
@@ -23,27 +23,29 @@ const log2_e = 1.4426950408889634;
 
 @compute @workgroup_size({{ lanes }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let token = group.x * {{ lanes }}u + lane;
   let head = group.y / {{ parts }}u * {{ D }}u;
   let offset = group.y % {{ parts }}u * {{ P }}u;
-  let row = group.z * sizes.tokens + min(token, sizes.tokens - 1u);
-  let start = row * sizes.channels + head;
   let shared_entry = group.z / sizes.share * sizes.keys;
-  let kept = (row * sizes.heads + group.y / {{ parts }}u) * 2u;
-  let lse = rows[kept] * log2_e;
-  let delta = rows[kept + 1u];
   let scale = sizes.scale * log2_e;
+//% for r in range(per_lane)
+  let token{{ r }} = group.x * {{ lanes * per_lane }}u + {{ r * lanes }}u + lane;
+  let row{{ r }} = group.z * sizes.tokens + min(token{{ r }}, sizes.tokens - 1u);
+  let start{{ r }} = row{{ r }} * sizes.channels + head;
+  let kept{{ r }} = (row{{ r }} * sizes.heads + group.y / {{ parts }}u) * 2u;
+  let lse{{ r }} = rows[kept{{ r }}] * log2_e;
+  let delta{{ r }} = rows[kept{{ r }} + 1u];
 //% if held
 //% for e in range(D)
-  let q{{ e }} = q[start + {{ e }}u] * scale;
-  let d{{ e }} = dy[start + {{ e }}u];
+  let q{{ r }}_{{ e }} = q[start{{ r }} + {{ e }}u] * scale;
+  let d{{ r }}_{{ e }} = dy[start{{ r }} + {{ e }}u];
 //% endfor
 //% endif
 //% for e in range(P)
-  var sum{{ e }} = {{ V }}();
+  var sum{{ r }}_{{ e }} = {{ V }}();
+//% endfor
 //% endfor
   for (var tile = 0u; tile < sizes.keys; tile += {{ tile }}u) {
-//% if held
+//% if staged
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
       let at = (shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head + i % {{ D }}u;
@@ -54,56 +56,70 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
     for (var key = tile; key < min(tile + {{ tile }}u, sizes.keys); key += {{ block }}u) {
 //% for j in range(block)
-      var s{{ j }} = -lse;
-      var g{{ j }} = -delta;
-//% if held
+//% if staged
       let at{{ j }} = (key - tile + {{ j }}u) * {{ D }}u;
 //% else
       let at{{ j }} = (shared_entry + min(key + {{ j }}u, sizes.keys - 1u)) * sizes.channels + head;
 //% endif
+//% for r in range(per_lane)
+      var s{{ r }}_{{ j }} = -lse{{ r }};
+      var g{{ r }}_{{ j }} = -delta{{ r }};
+//% endfor
 //% endfor
 //% if held
 //% for e in range(D)
 //% for j in range(block)
-      let k{{ j }}_{{ e }} = ks[at{{ j }} + {{ e }}u];
-      let v{{ j }}_{{ e }} = vs[at{{ j }} + {{ e }}u];
-{{ dot.add("s" ~ j, "q" ~ e, "k" ~ j ~ "_" ~ e, vector) }}
-{{ dot.add("g" ~ j, "d" ~ e, "v" ~ j ~ "_" ~ e, vector) }}
+      let k{{ j }}_{{ e }} = {{ "ks" if staged else "k" }}[at{{ j }} + {{ e }}u];
+      let v{{ j }}_{{ e }} = {{ "vs" if staged else "v" }}[at{{ j }} + {{ e }}u];
+//% for r in range(per_lane)
+{{ dot.add("s" ~ r ~ "_" ~ j, "q" ~ r ~ "_" ~ e, "k" ~ j ~ "_" ~ e, vector) }}
+{{ dot.add("g" ~ r ~ "_" ~ j, "d" ~ r ~ "_" ~ e, "v" ~ j ~ "_" ~ e, vector) }}
+//% endfor
 //% endfor
 //% endfor
 //% else
       for (var e = 0u; e < {{ D }}u; e++) {
-        let qe = q[start + e] * scale;
-        let de = dy[start + e];
+//% for r in range(per_lane)
+        let qe{{ r }} = q[start{{ r }} + e] * scale;
+        let de{{ r }} = dy[start{{ r }} + e];
+//% endfor
 //% for j in range(block)
         let k{{ j }} = k[at{{ j }} + e];
         let v{{ j }} = v[at{{ j }} + e];
-{{ dot.add("s" ~ j, "qe", "k" ~ j, vector) }}
-{{ dot.add("g" ~ j, "de", "v" ~ j, vector) }}
+//% for r in range(per_lane)
+{{ dot.add("s" ~ r ~ "_" ~ j, "qe" ~ r, "k" ~ j, vector) }}
+{{ dot.add("g" ~ r ~ "_" ~ j, "de" ~ r, "v" ~ j, vector) }}
+//% endfor
 //% endfor
       }
 //% endif
+//% for r in range(per_lane)
 //% for j in range(block)
-      let seen{{ j }} = key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" if causal }};
-      let ds{{ j }} = select(0.0, exp2(min(s{{ j }}, 1.0)) * g{{ j }}, seen{{ j }});
+      let seen{{ r }}_{{ j }} = key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }};
+      let ds{{ r }}_{{ j }} = select(0.0, exp2(min(s{{ r }}_{{ j }}, 1.0)) * g{{ r }}_{{ j }}, seen{{ r }}_{{ j }});
+//% endfor
 //% endfor
 //% for e in range(P)
 //% for j in range(block)
-//% if held
-      sum{{ e }} = fma({{ V }}(ds{{ j }}), ks[at{{ j }} + {{ e }}u], sum{{ e }});
-//% else
-      sum{{ e }} = fma({{ V }}(ds{{ j }}), k[at{{ j }} + min(offset + {{ e }}u, {{ D - 1 }}u)], sum{{ e }});
+//% if not held
+      let k{{ j }}_{{ e }} = k[at{{ j }} + min(offset + {{ e }}u, {{ D - 1 }}u)];
 //% endif
+//% for r in range(per_lane)
+      sum{{ r }}_{{ e }} = fma({{ V }}(ds{{ r }}_{{ j }}), k{{ j }}_{{ e }}, sum{{ r }}_{{ e }});
+//% endfor
 //% endfor
 //% endfor
     }
   }
-  if (token >= sizes.tokens) { return; }
+//% for r in range(per_lane)
+  if (token{{ r }} < sizes.tokens) {
 //% for e in range(P)
 //% if held
-  y[start + {{ e }}u] = sum{{ e }} * sizes.scale;
+    y[start{{ r }} + {{ e }}u] = sum{{ r }}_{{ e }} * sizes.scale;
 //% else
-  if (offset + {{ e }}u < {{ D }}u) { y[start + offset + {{ e }}u] = sum{{ e }} * sizes.scale; }
+    if (offset + {{ e }}u < {{ D }}u) { y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} * sizes.scale; }
 //% endif
+//% endfor
+  }
 //% endfor
 }

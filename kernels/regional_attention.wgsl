@@ -2,23 +2,14 @@
 // q, y [batch, tokens, channels]; k, v [batch / share, keys, channels], prompts one after another; head h holds elements h d .. (h + 1) d, d = {{ d }}.
 // order [tokens]: in which order invocations take the tokens; weights [tokens, prompts], 0 for prompts that a token does not read;
 // spans [tokens / {{ group }}, prompts, 2]: for every {{ group }} tokens of that order, the first and the end of the keys of each prompt, the same number twice
-// where none of them reads it. y is overwritten; 0 where all weights are. `scale` includes log2(e). An invocation makes one token of
-// one head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of {{ block }}. `channels` counts vectors of {{ vector }}.
+// where none of them reads it. y is overwritten; 0 where all weights are. `scale` includes log2(e). An invocation makes {{ per_lane }} tokens
+// of one head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of {{ block }}. `channels` counts vectors of {{ vector }}.
+//% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
 //% set P = part // vector
 //% set parts = (d + part - 1) // part
 //% set whole = part == d
-//% macro fma_dot(s, a, b)
-//% if vector == 4
-  {{ s }} = fma({{ a }}.x, {{ b }}.x, {{ s }});
-  {{ s }} = fma({{ a }}.y, {{ b }}.y, {{ s }});
-  {{ s }} = fma({{ a }}.z, {{ b }}.z, {{ s }});
-  {{ s }} = fma({{ a }}.w, {{ b }}.w, {{ s }});
-//% else
-  {{ s }} = fma({{ a }}, {{ b }}, {{ s }});
-//% endif
-//% endmacro
 struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, prompts: u32, scale: f32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> q: array<{{ V }}>;
@@ -36,30 +27,36 @@ const nothing = -1e30;
 
 @compute @workgroup_size({{ lanes }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let slot = group.x * {{ lanes }}u + lane;
-  let token = min(order[min(slot, sizes.tokens - 1u)], sizes.tokens - 1u);
   let head = group.y / {{ parts }}u * {{ D }}u;
   let offset = head + group.y % {{ parts }}u * {{ P }}u;
-  let start = (group.z * sizes.tokens + token) * sizes.channels;
   let shared_entry = group.z / sizes.share * sizes.keys;
+//% for r in range(per_lane)
+  let slot{{ r }} = group.x * {{ lanes * per_lane }}u + {{ r * lanes }}u + lane;
+  let token{{ r }} = min(order[min(slot{{ r }}, sizes.tokens - 1u)], sizes.tokens - 1u);
+  let start{{ r }} = (group.z * sizes.tokens + token{{ r }}) * sizes.channels;
 //% if whole
 //% for e in range(D)
-  let q{{ e }} = q[start + head + {{ e }}u] * sizes.scale;
+  let q{{ r }}_{{ e }} = q[start{{ r }} + head + {{ e }}u] * sizes.scale;
 //% endfor
 //% endif
-  var written = false;
+  var written{{ r }} = false;
+//% endfor
   for (var prompt = 0u; prompt < sizes.prompts; prompt++) {
-    let span = (group.x * {{ lanes }}u / {{ group }}u * sizes.prompts + prompt) * 2u;
+    let span = (group.x * {{ lanes * per_lane }}u / {{ group }}u * sizes.prompts + prompt) * 2u;
     let first = spans[span];
     let end = min(spans[span + 1u], sizes.keys);
     if (first >= end) { continue; }
-    var weight = weights[token * sizes.prompts + prompt];
-    if (slot >= sizes.tokens) { weight = 0.0; }
+    var reads = false;
+//% for r in range(per_lane)
+    var weight{{ r }} = weights[token{{ r }} * sizes.prompts + prompt];
+    if (slot{{ r }} >= sizes.tokens) { weight{{ r }} = 0.0; }
+    reads = reads || weight{{ r }} != 0.0;
 //% for e in range(P)
-    var sum{{ e }} = {{ V }}();
+    var sum{{ r }}_{{ e }} = {{ V }}();
 //% endfor
-    var peak = nothing;
-    var total = 0.0;
+    var peak{{ r }} = nothing;
+    var total{{ r }} = 0.0;
+//% endfor
 //% if staged
     for (var tile = first; tile < end; tile += {{ tile }}u) {
       workgroupBarrier();
@@ -70,10 +67,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       }
       workgroupBarrier();
       // A token that does not read the prompt has no keys to look at; it takes part in the barriers alone.
-      for (var key = select(end, tile, weight != 0.0); key < min(tile + {{ tile }}u, end); key += {{ block }}u) {
+      for (var key = select(end, tile, reads); key < min(tile + {{ tile }}u, end); key += {{ block }}u) {
 //% else
     {
-      for (var key = select(end, first, weight != 0.0); key < end; key += {{ block }}u) {
+      for (var key = select(end, first, reads); key < end; key += {{ block }}u) {
 //% endif
 //% for j in range(block)
 //% if staged
@@ -81,72 +78,92 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% else
         let at{{ j }} = (shared_entry + min(key + {{ j }}u, end - 1u)) * sizes.channels;
 //% endif
-        var s{{ j }} = 0.0;
+//% for r in range(per_lane)
+        var s{{ r }}_{{ j }} = 0.0;
+//% endfor
 //% endfor
 //% if whole
 //% for e in range(D)
 //% for j in range(block)
         let k{{ j }}_{{ e }} = {{ "ks[at" ~ j ~ " + " ~ e ~ "u]" if staged else "k[at" ~ j ~ " + head + " ~ e ~ "u]" }};
-{{ fma_dot("s" ~ j, "q" ~ e, "k" ~ j ~ "_" ~ e) }}
+//% for r in range(per_lane)
+{{ dot.add("s" ~ r ~ "_" ~ j, "q" ~ r ~ "_" ~ e, "k" ~ j ~ "_" ~ e, vector) }}
+//% endfor
 //% endfor
 //% endfor
 //% else
         for (var e = 0u; e < {{ D }}u; e++) {
-          let qe = q[start + head + e] * sizes.scale;
+//% for r in range(per_lane)
+          let qe{{ r }} = q[start{{ r }} + head + e] * sizes.scale;
+//% endfor
 //% for j in range(block)
           let k{{ j }} = k[at{{ j }} + head + e];
-{{ fma_dot("s" ~ j, "qe", "k" ~ j) }}
+//% for r in range(per_lane)
+{{ dot.add("s" ~ r ~ "_" ~ j, "qe" ~ r, "k" ~ j, vector) }}
+//% endfor
 //% endfor
         }
 //% endif
-        var now = peak;
+//% for r in range(per_lane)
+        var now{{ r }} = peak{{ r }};
 //% for j in range(block)
-        s{{ j }} = select(nothing, s{{ j }}, key + {{ j }}u < end);
-        now = max(now, s{{ j }});
+        s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, key + {{ j }}u < end);
+        now{{ r }} = max(now{{ r }}, s{{ r }}_{{ j }});
 //% endfor
-        let fade = exp2(peak - now);
-        peak = now;
-        total = total * fade;
+        let fade{{ r }} = exp2(peak{{ r }} - now{{ r }});
+        peak{{ r }} = now{{ r }};
+        total{{ r }} = total{{ r }} * fade{{ r }};
 //% for j in range(block)
-        let p{{ j }} = exp2(s{{ j }} - now);
-        total += p{{ j }};
+        let p{{ r }}_{{ j }} = exp2(s{{ r }}_{{ j }} - now{{ r }});
+        total{{ r }} += p{{ r }}_{{ j }};
+//% endfor
 //% endfor
 //% for e in range(P)
-        sum{{ e }} = sum{{ e }} * fade;
 //% for j in range(block)
 //% if staged
-        sum{{ e }} = fma({{ V }}(p{{ j }}), vs[at{{ j }} + {{ e }}u], sum{{ e }});
+        let v{{ j }}_{{ e }} = vs[at{{ j }} + {{ e }}u];
 //% elif whole
-        sum{{ e }} = fma({{ V }}(p{{ j }}), v[at{{ j }} + offset + {{ e }}u], sum{{ e }});
+        let v{{ j }}_{{ e }} = v[at{{ j }} + offset + {{ e }}u];
 //% else
-        sum{{ e }} = fma({{ V }}(p{{ j }}), v[at{{ j }} + min(offset + {{ e }}u, head + {{ D - 1 }}u)], sum{{ e }});
+        let v{{ j }}_{{ e }} = v[at{{ j }} + min(offset + {{ e }}u, head + {{ D - 1 }}u)];
 //% endif
+//% endfor
+//% for r in range(per_lane)
+        sum{{ r }}_{{ e }} = sum{{ r }}_{{ e }} * fade{{ r }};
+//% for j in range(block)
+        sum{{ r }}_{{ e }} = fma({{ V }}(p{{ r }}_{{ j }}), v{{ j }}_{{ e }}, sum{{ r }}_{{ e }});
+//% endfor
 //% endfor
 //% endfor
       }
     }
-    if (weight != 0.0) {
+//% for r in range(per_lane)
+    if (weight{{ r }} != 0.0) {
       // A weight of 1 changes nothing: one prompt alone gives the very numbers of plain attention.
 //% for e in range(P)
-//% set at = "y[start + offset + " ~ e ~ "u]"
+//% set at = "y[start" ~ r ~ " + offset + " ~ e ~ "u]"
 //% if not whole
       if (offset + {{ e }}u < head + {{ D }}u) {
 //% else
       {
 //% endif
-        var part = sum{{ e }} / total * weight;
-        if (written) { part += {{ at }}; }
+        var part = sum{{ r }}_{{ e }} / total{{ r }} * weight{{ r }};
+        if (written{{ r }}) { part += {{ at }}; }
         {{ at }} = part;
       }
 //% endfor
-      written = true;
+      written{{ r }} = true;
     }
+//% endfor
   }
-  if (written || slot >= sizes.tokens) { return; }
+//% for r in range(per_lane)
+  if (!written{{ r }} && slot{{ r }} < sizes.tokens) {
 //% for e in range(P)
 //% if not whole
-  if (offset + {{ e }}u < head + {{ D }}u)
+    if (offset + {{ e }}u < head + {{ D }}u)
 //% endif
-  { y[start + offset + {{ e }}u] = {{ V }}(); }
+    { y[start{{ r }} + offset + {{ e }}u] = {{ V }}(); }
+//% endfor
+  }
 //% endfor
 }

@@ -19,8 +19,8 @@ for bits in 128 512; do
     say "Kernels with $((bits / 32)) lanes"
     LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DIR="$PWD/target/shader-cache-$bits" cargo test --release --locked --test kernels --test backward
 done
-# Kernels for cards, and for CPUs with 32 and with 16 vector registers; one of the two ran above.
-for schedule in staged many few; do
+# Kernels for cards, and for CPUs with 32 and with 16 vector registers (one of the two ran above), and with subgroups of 8.
+for schedule in staged many few passed; do
     say "Kernels: $schedule"
     MOS_TEST_SCHEDULE=$schedule cargo test --release --locked --test kernels --test backward
 done

@@ -70,6 +70,7 @@ fn table(adapters: &[AdapterReport], chosen: usize) -> Table {
     row("precision", &|a| a.precision.to_string());
     row("kernels", &|a| match a.schedule {
         "registers" => "tiles in registers".to_string(),
+        "passed" => "tiles in registers, operands passed round subgroups".to_string(),
         "vectors" => "straight code for vectors".to_string(),
         "staged" => "tiles in workgroup memory".to_string(),
         other => other.to_string(),

@@ -79,6 +79,9 @@ fn kind(device_type: wgpu::DeviceType) -> &'static str {
     }
 }
 
+/// Lanes of the subgroups for which [`Schedule::Passed`] is.
+pub const PASSING_LANES: usize = 8;
+
 /// Which form of the heavy kernels suits an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -91,6 +94,9 @@ pub enum Schedule {
         /// large one at least reuses what it loads.
         many: bool,
     },
+    /// As `Registers`, for drivers on which a load costs the same whether all lanes want one number or each its own: what all want is
+    /// loaded once for a subgroup of [`PASSING_LANES`], a part by each lane, and passed round.
+    Passed,
     /// Straight-line code whose loads such a driver turns into loads of whole vectors, if it needn't check bounds; see
     /// `kernels/product_vectors.wgsl`. Where a shape doesn't suit that, as `Registers`.
     Vectors {
@@ -104,7 +110,9 @@ pub enum Schedule {
 impl Schedule {
     pub(super) fn of(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Schedule {
         match info.device_type {
-            wgpu::DeviceType::Cpu => Schedule::vectors(info, features).unwrap_or(Schedule::registers()),
+            wgpu::DeviceType::Cpu => {
+                Schedule::vectors(info, features).or(Schedule::passed(info, features)).unwrap_or(Schedule::registers())
+            }
             _ => Schedule::Staged,
         }
     }
@@ -130,10 +138,18 @@ impl Schedule {
         (major >= 26 && suits).then_some(Schedule::Vectors { lanes: lanes as usize, least_flops: 60_000_000 })
     }
 
+    /// Lavapipe before Mesa 26.
+    fn passed(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Schedule> {
+        let lanes = [info.subgroup_min_size, info.subgroup_max_size].map(|lanes| lanes as usize);
+        let suits = info.driver_info.starts_with("Mesa ") && features.contains(wgpu::Features::SUBGROUP);
+        (suits && lanes == [PASSING_LANES; 2]).then_some(Schedule::Passed)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Schedule::Staged => "staged",
             Schedule::Registers { .. } => "registers",
+            Schedule::Passed => "passed",
             Schedule::Vectors { .. } => "vectors",
         }
     }

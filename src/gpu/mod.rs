@@ -9,7 +9,7 @@ mod record;
 mod template;
 mod unbounded;
 
-pub use adapter::{AdapterReport, Schedule, Selection, choose, list, select};
+pub use adapter::{AdapterReport, PASSING_LANES, Schedule, Selection, choose, list, select};
 pub use buffer::{Buffer, Slice};
 pub use device::{Gpu, Options};
 pub use error::Error;

@@ -16,11 +16,12 @@ pub fn gpu() -> Arc<Gpu> {
         "staged" => Schedule::Staged,
         "many" => Schedule::Registers { many: true },
         "few" => Schedule::Registers { many: false },
+        "passed" => Schedule::Passed,
         "vectors" => Schedule::Vectors { lanes: 8, least_flops: 0 },
-        other => panic!("MOS_TEST_SCHEDULE is {other}: expected staged, many, few or vectors"),
+        other => panic!("MOS_TEST_SCHEDULE is {other}: expected staged, many, few, passed or vectors"),
     });
-    // Kernels for vectors use features beyond the floor.
-    let floor = !matches!(schedule, Some(Schedule::Vectors { .. }));
+    // These use features beyond the floor.
+    let floor = !matches!(schedule, Some(Schedule::Passed | Schedule::Vectors { .. }));
     let options = Options { selection, checked: true, floor, schedule };
     GPU.get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
 }

@@ -140,16 +140,22 @@ impl Run {
     }
 }
 
-const SCHEDULES: [Schedule; 4] = [
+const SCHEDULES: [Schedule; 5] = [
     Schedule::Staged,
     Schedule::Registers { many: false },
     Schedule::Registers { many: true },
+    Schedule::Passed,
     Schedule::Vectors { lanes: 8, least_flops: 60_000_000 },
 ];
 
-/// Whether a kernel is made for features beyond WebGPU's floor, and asked for only where they are.
-fn beyond_the_floor(kernel: &str) -> bool {
-    kernel.ends_with("_vectors")
+/// How a kernel's variant is called here: by the kernel and its parameters.
+fn variant(kernel: &str, params: &Params) -> String {
+    format!("{kernel} {params:?}")
+}
+
+/// Whether a variant is made for features beyond WebGPU's floor, and asked for only where they are.
+fn beyond_the_floor(variant: &str) -> bool {
+    variant.starts_with("product_vectors ") || variant.contains(r#""passed": true"#)
 }
 
 static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);

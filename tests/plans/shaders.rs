@@ -10,14 +10,14 @@ use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
-use super::{all_dispatches, beyond_the_floor, dry};
+use super::{all_dispatches, beyond_the_floor, dry, variant};
 
 /// The text of every variant, by kernel and parameters.
 fn variants() -> BTreeMap<String, String> {
     let mut variants = BTreeMap::new();
     for (kernel, params) in all_dispatches() {
         let rendered = || render(kernel, params).unwrap_or_else(|e| panic!("{kernel}: {e}"));
-        variants.entry(format!("{kernel} {params:?}")).or_insert_with(rendered);
+        variants.entry(variant(kernel, params)).or_insert_with(rendered);
     }
     variants
 }
@@ -26,7 +26,7 @@ fn validate(name: &str, source: &str) -> (naga::Module, ModuleInfo) {
     let (module, _) = reflect(name, source).unwrap_or_else(|e| panic!("{e}"));
     // `unpack2x16float` is part of WebGPU's floor; naga counts it among the capabilities for old OpenGL's sake.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if beyond_the_floor(name.split(' ').next().unwrap()) {
+    if beyond_the_floor(name) {
         capabilities |= Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP;
     }
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
@@ -38,7 +38,7 @@ fn every_variant_is_valid_and_keeps_to_the_floor_of_webgpu() {
     let limits = wgpu::Limits::default();
     for (name, source) in variants() {
         let enables = source.lines().any(|line| line.trim_start().starts_with("enable "));
-        assert!(!enables || beyond_the_floor(name.split(' ').next().unwrap()), "{name} enables an extension");
+        assert!(!enables || beyond_the_floor(&name), "{name} enables an extension");
         let (module, _) = validate(&name, &source);
         let (_, interface) = reflect(&name, &source).unwrap();
         let storage = interface.bindings.iter().filter(|b| b.access != Access::Uniform).count();
@@ -57,10 +57,10 @@ fn every_variant_is_valid_and_keeps_to_the_floor_of_webgpu() {
 /// A device with nothing but WebGPU's limits makes a pipeline of every variant.
 #[test]
 fn every_variant_becomes_a_pipeline() {
-    for (kernel, params) in all_dispatches().filter(|(kernel, _)| !beyond_the_floor(kernel)) {
+    for (kernel, params) in all_dispatches().filter(|(kernel, params)| !beyond_the_floor(&variant(kernel, params))) {
         dry::floor().kernel(kernel, params).unwrap_or_else(|e| panic!("{e}"));
     }
-    let count = variants().keys().filter(|name| !beyond_the_floor(name.split(' ').next().unwrap())).count();
+    let count = variants().keys().filter(|name| !beyond_the_floor(name)).count();
     println!("{count} variants");
     assert_eq!(dry::floor().kernels(), count);
     // Of all models, passes and schedules together; a picture takes some thirty.
@@ -75,7 +75,7 @@ fn every_variant_translates_to_every_language() {
     for (name, source) in variants() {
         let (module, info) = validate(&name, &source);
         for policies in [BoundsCheckPolicies::default(), checked] {
-            let lang_version = if beyond_the_floor(name.split(' ').next().unwrap()) { (1, 3) } else { (1, 0) };
+            let lang_version = if beyond_the_floor(&name) { (1, 3) } else { (1, 0) };
             let options = spv::Options { bounds_check_policies: policies, lang_version, ..Default::default() };
             let words = spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{name}: {e}"));
             match validator {

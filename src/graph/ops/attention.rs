@@ -2,7 +2,7 @@
 
 use super::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows};
 use super::{Operation, arity, vector_width};
-use crate::gpu::Value;
+use crate::gpu::{PASSING_LANES, Schedule, Value};
 use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
@@ -11,6 +11,44 @@ pub(super) struct Attention {
     pub heads: usize,
     pub scale: f32,
     pub causal: bool,
+}
+
+/// How attention's kernels share out a head: its tokens (or, backward, its keys), and the channels of each.
+pub(super) struct Sharing {
+    /// Whether an invocation holds the vectors of its tokens whole. If not, sums are made in parts of `part` channels, and the
+    /// vectors are read again for every block of what they meet.
+    pub held: bool,
+    pub part: usize,
+    /// Whether the vectors that they meet are staged in workgroup memory.
+    pub staged: bool,
+    /// Invocations of a workgroup.
+    pub lanes: usize,
+    /// Tokens of an invocation.
+    pub per_lane: usize,
+}
+
+impl Sharing {
+    /// Wider heads are not held.
+    const WIDEST_HELD: usize = 160;
+    const PART: usize = 64;
+    /// Numbers that an invocation may hold there: they live in memory close by, and more take ever longer to compile.
+    const REGISTERS: usize = 640;
+
+    /// For heads of `d` channels, `tokens` of them, where a token takes `vectors` times as many numbers, and an invocation may
+    /// have `most` tokens.
+    pub fn of(schedule: Schedule, d: usize, tokens: usize, vectors: usize, most: usize) -> Sharing {
+        let held = d <= Self::WIDEST_HELD;
+        let part = if held { d } else { Self::PART };
+        match schedule {
+            // There a load costs as much as dozens of multiplications: what is loaded must serve many tokens.
+            Schedule::Registers { .. } | Schedule::Passed => {
+                let fit = (Self::REGISTERS / (vectors * part.max(1))).min(tokens.div_ceil(PASSING_LANES));
+                let per_lane = 1 << fit.clamp(1, most).ilog2();
+                Sharing { held, part, staged: false, lanes: PASSING_LANES, per_lane }
+            }
+            _ => Sharing { held, part, staged: held, lanes: if held { 64 } else { 16 }, per_lane: 1 },
+        }
+    }
 }
 
 impl Graph {
@@ -127,14 +165,10 @@ impl Operation for Attention {
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
-        // Up to this width an invocation holds a head's query and sums, and keys and values are staged in workgroup memory, as
-        // many as fit 16 KiB. Past it the sums are made in parts, and the query is read again for every block of keys.
-        let staged = d <= 160;
-        let part = if staged { d } else { 64 };
+        let Sharing { held, part, staged, lanes, per_lane } = Sharing::of(lowering.preferences.schedule, d, tokens, 2, 16);
         // Two keys at a time: more are no faster on software drivers, and take twice as long to compile.
-        let block = if staged { 2 } else { 4 };
-        let tile = (16384 / (2 * d * 4)).min(32) / block * block;
-        let lanes = if staged { 64 } else { 16 };
+        let block = if held { 2 } else { 4 };
+        let tile = (16384 / (2 * d * 4)).min(32) / block * block; // what fits 16 KiB
         let sighted = lowering.step.inputs.len() > 3;
         let mut work = Work {
             kernel: "attention",
@@ -144,6 +178,7 @@ impl Operation for Attention {
                 ("block", Value::from(block)),
                 ("vector", Value::from(vector)),
                 ("lanes", Value::from(lanes)),
+                ("per_lane", Value::from(per_lane)),
                 ("causal", Value::from(self.causal)),
                 ("sighted", Value::from(sighted)),
                 ("staged", Value::from(staged)),
@@ -158,7 +193,7 @@ impl Operation for Attention {
                 // Devices compute 2^x, not e^x.
                 ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
             ],
-            grid: [tokens.div_ceil(lanes), self.heads * d.div_ceil(part), batch],
+            grid: [tokens.div_ceil(lanes * per_lane), self.heads * d.div_ceil(part), batch],
             bindings: vec![
                 ("q", lowering.input(0)),
                 ("k", lowering.input(1)),

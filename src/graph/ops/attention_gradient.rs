@@ -5,7 +5,7 @@
 //! row; then queries and keys can be walked independently, each sum by one invocation and in a fixed order.
 //! (Dao et al., "FlashAttention", 2022, appendix B.)
 
-use super::attention::Attention;
+use super::attention::{Attention, Sharing};
 use super::{Operation, arity, no_second_gradient, vector_width};
 use crate::gpu::{Params, Uniform, Value};
 use crate::graph::lower::{Located, Lowering, Work};
@@ -85,7 +85,9 @@ struct Kernel {
     /// Invocations wanted for each head of a batch entry, and batch entries.
     each: [usize; 2],
     /// Tensors of which the kernel stages a tile.
-    staged: usize,
+    met: usize,
+    /// Vectors of a head's width that an invocation holds for each of its rows, queries or keys.
+    vectors: usize,
     /// Whether the elements of a head are made in parts where they are many.
     parts: bool,
     /// Operations for each pair of a query and a key and each channel.
@@ -93,9 +95,6 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Up to this width an invocation holds its vectors, and those that it meets are staged in workgroup memory. Past it the
-    /// sums are made in parts, and the vectors are read again for every block.
-    const WIDEST_HELD: usize = 160;
     /// Bytes of workgroup memory that any device has.
     const STAGE: usize = 16384;
 
@@ -109,25 +108,28 @@ impl Kernel {
         let (q, k) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone());
         let Extents { tokens, keys, channels, d, share } = Extents::of(attention, &q, &k);
         let vector = vector_width(&[d]);
-        let held = d <= Self::WIDEST_HELD;
+        let [each, entries] = self.each;
+        let Sharing { held, part, staged, lanes, per_lane } =
+            Sharing::of(lowering.preferences.schedule, d, each, self.vectors, 8);
         // On software drivers four at a time are a tenth faster than two for narrow heads, and slower for wide ones.
-        let (block, lanes) = if held { (if d <= 64 { 4 } else { 2 }, 64) } else { (4, 16) };
-        let part = if held || !self.parts { d } else { 64 };
-        let tile = (Self::STAGE / (self.staged * d * 4)).min(32) / block * block;
+        let block = if held && (d > 64 || per_lane > 1) { 2 } else { 4 };
+        let part = if self.parts { part } else { d };
+        let tile = (Self::STAGE / (self.met * d * 4)).min(32) / block * block;
         let mut params: Params = [
             ("d", Value::from(d)),
             ("block", Value::from(block)),
             ("vector", Value::from(vector)),
             ("lanes", Value::from(lanes)),
+            ("per_lane", Value::from(per_lane)),
             ("causal", Value::from(attention.causal)),
             ("held", Value::from(held)),
+            ("staged", Value::from(staged)),
             ("tile", Value::from(tile.max(block))),
         ]
         .into();
         if self.parts {
             params.insert("part", Value::from(part));
         }
-        let [each, entries] = self.each;
         let mut uniforms: Vec<(&'static str, Uniform)> = vec![
             ("tokens", tokens.into()),
             ("keys", keys.into()),
@@ -140,7 +142,7 @@ impl Kernel {
             kernel: self.name,
             params,
             uniforms,
-            grid: [each.div_ceil(lanes), attention.heads * d.div_ceil(part), entries],
+            grid: [each.div_ceil(lanes * per_lane), attention.heads * d.div_ceil(part), entries],
             bindings,
             flops: (self.flops * q[0] * tokens * keys * channels) as u64,
         };
@@ -211,7 +213,7 @@ impl Operation for AttentionRows {
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let q = lowering.shape();
         let each = [q[1], q[0]];
-        let kernel = Kernel { name: "attention_rows", each, staged: 1, parts: false, flops: 2 };
+        let kernel = Kernel { name: "attention_rows", each, met: 1, vectors: 1, parts: false, flops: 2 };
         let bindings = bound(lowering, ["q", "k", "y", "dy"], "rows");
         // Devices compute 2^x, not e^x.
         let scale = self.0.scale * std::f32::consts::LOG2_E;
@@ -255,7 +257,7 @@ impl Operation for AttentionQueries {
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let q = lowering.shape();
         let each = [q[1], q[0]];
-        let kernel = Kernel { name: "attention_queries_gradient", each, staged: 2, parts: true, flops: 6 };
+        let kernel = Kernel { name: "attention_queries_gradient", each, met: 2, vectors: 3, parts: true, flops: 6 };
         let bindings = bound(lowering, ["q", "k", "v", "dy", "rows"], "y");
         kernel.dispatch(&self.0, lowering, vec![("scale", self.0.scale.into())], bindings);
     }
@@ -300,7 +302,7 @@ impl Operation for AttentionKeysValues {
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let k = lowering.input_shape(1);
         let (each, entries) = ([k[1], k[0]], k[0]);
-        let kernel = Kernel { name: "attention_keys_values_gradient", each, staged: 2, parts: true, flops: 8 };
+        let kernel = Kernel { name: "attention_keys_values_gradient", each, met: 2, vectors: 4, parts: true, flops: 8 };
         let bindings = bound(lowering, ["q", "k", "v", "dy", "rows"], "y");
         let more = vec![("entries", entries.into()), ("scale", self.0.scale.into())];
         kernel.dispatch(&self.0, lowering, more, bindings);

@@ -155,7 +155,9 @@ impl Tile {
         match schedule {
             Schedule::Staged => Tile { lanes: 64, rows: 4, outputs: 4 },
             Schedule::Registers { many: true } => Tile { lanes: 16, rows: 4, outputs: 4 },
-            Schedule::Registers { many: false } | Schedule::Vectors { .. } => Tile { lanes: 8, rows: 4, outputs: 4 },
+            Schedule::Registers { many: false } | Schedule::Passed | Schedule::Vectors { .. } => {
+                Tile { lanes: 8, rows: 4, outputs: 4 }
+            }
         }
     }
 }

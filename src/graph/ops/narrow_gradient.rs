@@ -32,7 +32,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let lanes = match lowering.preferences.schedule {
         Schedule::Staged => 64,
         Schedule::Registers { many: true } => 16,
-        Schedule::Registers { many: false } | Schedule::Vectors { .. } => 8,
+        Schedule::Registers { many: false } | Schedule::Passed | Schedule::Vectors { .. } => 8,
     };
     let partial = Work {
         kernel: "weight_gradient_partial",

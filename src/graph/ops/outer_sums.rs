@@ -73,7 +73,7 @@ impl Operation for OuterSums {
         let vector = vector_width(&[n]);
         let groups = match lowering.preferences.schedule {
             Schedule::Staged => 4,
-            Schedule::Registers { .. } | Schedule::Vectors { .. } => 1,
+            Schedule::Registers { .. } | Schedule::Passed | Schedule::Vectors { .. } => 1,
         };
         let work = Work {
             kernel: "outer_sums",

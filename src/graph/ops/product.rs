@@ -2,7 +2,7 @@
 
 use super::Stage;
 use super::{PANEL, vector_width};
-use crate::gpu::{Scalar, Schedule, Uniform, Value};
+use crate::gpu::{PASSING_LANES, Scalar, Schedule, Uniform, Value};
 use crate::graph::lower::{Located, Lowering, Work, spread};
 
 /// The window of a convolution over a feature map that already carries its padding.
@@ -78,6 +78,7 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         }
         Schedule::Staged => false,
         Schedule::Registers { many } => many,
+        Schedule::Passed => false,
         Schedule::Vectors { lanes, least_flops } => {
             let updated = lowering.step.stages.iter().any(|stage| matches!(stage, Stage::LowRank { .. }));
             let vectors = Vectors::of(lanes, into, out, &work, least_flops);
@@ -87,9 +88,10 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
             matches!(Schedule::registers(), Schedule::Registers { many: true })
         }
     };
+    let passed = matches!(lowering.preferences.schedule, Schedule::Passed) && into.is_multiple_of(PASSING_LANES);
     let fits_strips =
         |w: &&Window| w.kernel == [3, 3] && w.stride == 1 && into.is_multiple_of(4) && vector_out == 4 && w.to[1] >= NARROWEST;
-    if let Some(window) = geometry.taps.as_ref().filter(fits_strips) {
+    if let Some(window) = geometry.taps.as_ref().filter(|_| !passed).filter(fits_strips) {
         let unroll = if many { 4 } else { 1 };
         work.kernel = "conv3x3";
         work.params.retain(|name, _| *name == "half");
@@ -103,12 +105,13 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         work.grid = [panels, window.to[1].div_ceil(STRIP) * window.to[0], window.batch];
         return lowering.dispatch(work, true);
     }
-    let tile = Tile::of(many, into);
+    let tile = if passed { Tile { rows: 16, lanes: PASSING_LANES, unroll: PASSING_LANES } } else { Tile::of(many, into) };
     work.params.extend([
         ("tile", Value::from(tile.rows)),
         ("lanes", Value::from(tile.lanes)),
         ("unroll", Value::from(tile.unroll)),
-        ("vector_in", Value::from(if tile.unroll == 1 { 1 } else { 4 })),
+        ("passed", Value::from(passed)),
+        ("vector_in", Value::from(if passed || tile.unroll == 1 { 1 } else { 4 })),
     ]);
     lower_rows(lowering, work, geometry, panels, tile.rows);
 }

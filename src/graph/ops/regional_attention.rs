@@ -1,7 +1,8 @@
 //! Attention to several prompts, each of which holds for some tokens only.
 
+use super::attention::Sharing;
 use super::{Operation, arity, vector_width};
-use crate::gpu::Value;
+use crate::gpu::{PASSING_LANES, Value};
 use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
@@ -154,12 +155,11 @@ impl Operation for RegionalAttention {
         let prompts = lowering.input_shape(4)[1];
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
-        // As in plain attention: heads of usual width have their keys and values staged in workgroup memory.
-        let staged = d <= 160;
-        let part = if staged { d } else { 64 };
-        let block = if staged { 2 } else { 4 };
+        // As in plain attention, so that one prompt alone gives the same numbers; no workgroup is larger than a group of tokens.
+        let Sharing { held, part, staged, lanes, per_lane } =
+            Sharing::of(lowering.preferences.schedule, d, tokens, 2, REGION_GROUP / PASSING_LANES);
+        let block = if held { 2 } else { 4 };
         let tile = (16384 / (2 * d * 4)).min(32) / block * block;
-        let lanes = if staged { REGION_GROUP } else { 16 };
         let work = Work {
             kernel: "regional_attention",
             params: [
@@ -168,6 +168,7 @@ impl Operation for RegionalAttention {
                 ("block", Value::from(block)),
                 ("vector", Value::from(vector)),
                 ("lanes", Value::from(lanes)),
+                ("per_lane", Value::from(per_lane)),
                 ("group", Value::from(REGION_GROUP)),
                 ("staged", Value::from(staged)),
                 ("tile", Value::from(tile)),
@@ -182,7 +183,7 @@ impl Operation for RegionalAttention {
                 // Devices compute 2^x, not e^x.
                 ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
             ],
-            grid: [tokens.div_ceil(lanes), self.heads * d.div_ceil(part), batch],
+            grid: [tokens.div_ceil(lanes * per_lane), self.heads * d.div_ceil(part), batch],
             bindings: vec![
                 ("q", lowering.input(0)),
                 ("k", lowering.input(1)),
