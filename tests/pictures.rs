@@ -232,7 +232,7 @@ fn what_cannot_fit_is_known_beforehand() {
     let error = pipeline.generate(&huge, &mut |_| started = true).map(|_| ()).unwrap_err().to_string();
     assert!(!started && error.contains("the largest square that fits is"), "{error}");
     // A batch is sampled in parts instead.
-    let of = |batch| pipeline.plan_memory(&Request { batch, width: Some(512), height: Some(512), ..short("", 0) }).unwrap();
+    let of = |batch| pipeline.prepare(&Request { batch, width: Some(512), height: Some(512), ..short("", 0) }).unwrap().memory();
     let (one, many) = (of(1), of(512));
     assert_eq!(one.weights, many.weights);
     assert!(many.sampling >= one.sampling && many.sampling < 512 * one.sampling, "{one:?} and {many:?}");

@@ -44,7 +44,7 @@ fn latents(request: &Request) -> Vec<f32> {
 }
 
 fn refusal(request: &Request) -> String {
-    pipeline().plan_memory(request).unwrap_err().to_string()
+    pipeline().prepare(request).map(|_| ()).unwrap_err().to_string()
 }
 
 fn small() -> Request {
@@ -292,7 +292,7 @@ fn networks_steer_where_and_when_they_are_asked_to() {
             let error = refusal(&Request { controls: vec![control], ..small() });
             assert!(error.contains(word), "{error}");
         }
-        let planned = |controls: Vec<Control>| pipeline().plan_memory(&Request { controls, ..small() }).unwrap();
+        let planned = |controls: Vec<Control>| pipeline().prepare(&Request { controls, ..small() }).unwrap().memory();
         assert!(planned(vec![one.clone()]).weights > planned(vec![]).weights, "{what}");
     }
     let wide = control(&adapter(folder.path(), 2), &frame());

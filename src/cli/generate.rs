@@ -54,22 +54,20 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         let hashing = scope.spawn(|| hex(&checkpoint.hash()));
         let mut pipeline = Pipeline::load(&gpu, &checkpoint, recipe.precision)?;
         progress.aside(|| pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}"))));
-        if terminal.verbose() {
-            let planned = pipeline.plan_memory(&request)?;
+        let prepared = pipeline.prepare(&request)?;
+        progress.aside(|| {
+            prepared.warnings().iter().for_each(|warning| terminal.warning(warning));
+            let planned = prepared.memory();
             let [weights, sampling, decoding] = [planned.weights, planned.sampling, planned.decoding].map(units::bytes);
-            let text = format!("device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}");
-            progress.aside(|| terminal.detail(text));
-        }
+            terminal.detail(format!("device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}"));
+        });
         let loading = start.elapsed();
-        let generated = pipeline.generate(&request, &mut |at| progress.show(at.stage, at.done, at.of))?;
+        let generated = pipeline.make(prepared, &mut |at| progress.show(at.stage, at.done, at.of))?;
         recipe.model_hash = hashing.join().ok();
         Ok::<_, Failure>((generated, loading))
     })?;
     drop(progress);
     recipe.adapter = Some(gpu.name().to_string());
-    for warning in &generated.warnings {
-        terminal.warning(warning);
-    }
     if let (Some(wanted), Some(found)) = (&wanted_hash, &recipe.model_hash)
         && !found.starts_with(wanted.as_str())
     {

@@ -100,7 +100,7 @@ fn plan(model: &Checkpoint, size: Option<(usize, usize)>) -> std::result::Result
     let pipeline = Pipeline::load(&gpu, model, Precision::default())?;
     let (width, height) = size.unwrap_or(pipeline.default_size());
     let request = Request { width: Some(width), height: Some(height), ..Request::default() };
-    let planned = pipeline.plan_memory(&request)?;
+    let planned = pipeline.prepare(&request)?.memory();
     Ok(Memory { width, height, weights: planned.weights, sampling: planned.sampling, decoding: planned.decoding })
 }
 

@@ -9,7 +9,7 @@ use super::decode::Decoder;
 use super::encode::Posterior;
 use super::error::Result;
 use super::noise::Noise;
-use super::plans::Job;
+use super::plans::{Job, Prepared};
 use super::sample::{Course, Kept, SampleShape, Sampling};
 use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request, text};
 
@@ -45,8 +45,16 @@ impl Pipeline {
     /// # Errors
     /// Options out of range, named; pictures that do not fit the adapter's memory, with what would; whatever the device meets.
     pub fn generate(&mut self, request: &Request, progress: &mut dyn FnMut(Progress)) -> Result<Generated> {
-        let mut job = self.job(request)?;
-        let plans = self.plans(request, &mut job)?;
+        let prepared = self.prepare(request)?;
+        self.make(prepared, progress)
+    }
+
+    /// [`Pipeline::generate`] of a request that this pipeline has prepared, so that its warnings can be told before the work.
+    ///
+    /// # Errors
+    /// Whatever the device meets.
+    pub fn make(&mut self, prepared: Prepared<'_>, progress: &mut dyn FnMut(Progress)) -> Result<Generated> {
+        let Prepared { request, job, plans } = prepared;
         let mut watch = Watch { progress, stages: Vec::new() };
         let contexts = watch.stage("text", |progress| {
             let mut encoded = Vec::with_capacity(plans.wordings.len());

@@ -37,6 +37,7 @@ use crate::text::Tokenizer;
 
 pub use controls::Control;
 pub use error::{Error, Result};
+pub use plans::Prepared;
 pub use request::{Generated, PlannedMemory, Progress, Request};
 
 use decode::Decoder;

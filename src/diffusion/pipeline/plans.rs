@@ -31,6 +31,25 @@ pub(super) struct Job {
     pub warnings: Vec<String>,
 }
 
+/// A request, checked and planned: what [`Pipeline::make`] takes.
+pub struct Prepared<'a> {
+    pub(super) request: &'a Request,
+    pub(super) job: Job,
+    pub(super) plans: Plans,
+}
+
+impl Prepared<'_> {
+    /// What will not be as the request may mean it: words that were cut, regions too small, and such.
+    pub fn warnings(&self) -> &[String] {
+        &self.job.warnings
+    }
+
+    /// The device memory that it will take.
+    pub fn memory(&self) -> PlannedMemory {
+        self.plans.memory
+    }
+}
+
 /// A prompt with its negative, tokenized.
 pub(super) struct Wording {
     /// The negative prompt, where there is guidance, and the prompt; each as all cross-attentions read it, or as each of them does.
@@ -64,16 +83,17 @@ fn prompts_of(request: &Request, number: usize) -> [&str; 2] {
 }
 
 impl Pipeline {
-    /// The device memory that a request will take, without running it.
+    /// Checks and plans a request, without running it.
     ///
     /// # Errors
     /// As [`Pipeline::generate`]'s before work starts.
-    pub fn plan_memory(&self, request: &Request) -> Result<PlannedMemory> {
+    pub fn prepare<'a>(&self, request: &'a Request) -> Result<Prepared<'a>> {
         let mut job = self.job(request)?;
-        Ok(self.plans(request, &mut job)?.memory)
+        let plans = self.plans(request, &mut job)?;
+        Ok(Prepared { request, job, plans })
     }
 
-    pub(super) fn plans(&self, request: &Request, job: &mut Job) -> Result<Plans> {
+    fn plans(&self, request: &Request, job: &mut Job) -> Result<Plans> {
         // Models that are told the scale that they were distilled with take no guidance besides.
         let guided = request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none();
         let adaptation = Adaptation::of(self, request)?;
