@@ -2,7 +2,7 @@
 
     all        every stage, then export, score and sheets; run the same command again to go on where it stopped
     plan       how `all` would divide its time, and what is done already
-    data vae towers unet align adapter judge      one stage
+    data vae towers unet adapter judge            one stage
     export     write the model folder
     score      the table of scores, into the card too
     sheets     pictures to look at
@@ -32,7 +32,7 @@ from .stages import adapter, data, judge, towers, unet, vae
 from .world import concepts, scenes
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("data", "vae", "towers", "unet", "align", "adapter", "judge")
+STAGES = ("data", "vae", "towers", "unet", "adapter", "judge")
 AFTER = ("export", "score", "sheets")
 
 
@@ -78,7 +78,6 @@ def run_stage(name, session, options):
         "vae": lambda: vae.run(session),
         "towers": lambda: towers.run(session, words),
         "unet": lambda: unet.run(session, words),
-        "align": lambda: towers.align(session, words),
         "adapter": lambda: adapter.run(session, words),
         "judge": lambda: judge.run(session),
     }
@@ -153,7 +152,7 @@ def adopt(session, options):
     for stage, (modules, done) in folders.states_of(options.out).items():
         start = {"iteration": 0, "spent": 0.0, "samples": 0, "done": done, "note": {"adopted": True}, "average": None}
         torch.save({"modules": modules, "final": modules} | start, session.work / f"{stage}.pt")
-    for stale in (session.work / "align.pt", *session.work.glob("latents*.pt")):
+    for stale in session.work.glob("latents*.pt"):
         stale.unlink(missing_ok=True)
     session.say(f"took {options.out} as a start: run the stages unet and later")
 

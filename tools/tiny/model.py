@@ -136,7 +136,7 @@ def states_of(folder):
     states = {
         "vae": ({"vae": load_file(folder / "vae" / DIFFUSERS_WEIGHTS)}, True),
         "towers": ({"towers": towers}, True),
-        "unet": ({"unet": load_file(folder / "unet" / DIFFUSERS_WEIGHTS), "text": text}, False),
+        "unet": ({"unet": load_file(folder / "unet" / DIFFUSERS_WEIGHTS)}, False),
     }
     if (folder / "t2i_adapter").exists():
         states["adapter"] = ({"adapter": load_file(folder / "t2i_adapter" / DIFFUSERS_WEIGHTS)}, False)

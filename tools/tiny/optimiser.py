@@ -34,22 +34,31 @@ def orthogonal(g):
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps for parameters that are matrices."""
+    """Steps for parameters that are matrices. Processes that train one model share the work: each makes the steps of its
+    own part of the matrices, and `add_up` gives all of them the sums of a tensor over the processes."""
 
-    def __init__(self, groups, lr, momentum=0.95, weight_decay=0.0):
+    def __init__(self, groups, lr, momentum=0.95, weight_decay=0.0, rank=0, workers=1, add_up=None):
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.rank, self.workers, self.add_up = rank, workers, add_up
 
     @torch.no_grad()
     def step(self):
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                velocity = state["momentum"]
-                velocity.lerp_(p.grad, 1 - group["momentum"])
-                step = orthogonal(p.grad.lerp(velocity, group["momentum"]).flatten(1))
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(step.view_as(p), alpha=-group["lr"] * 0.2 * max(step.shape) ** 0.5)
+        taken = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        steps = [torch.zeros_like(p).flatten(1) for p, _ in taken]
+        # by cost, dearest first, dealt out in turn: every process finds the same order
+        order = sorted(range(len(taken)), key=lambda i: (-min(steps[i].shape), -steps[i].numel(), i))
+        for i in order[self.rank :: self.workers]:
+            p, group = taken[i]
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            velocity = state["momentum"]
+            velocity.lerp_(p.grad, 1 - group["momentum"])
+            steps[i] = orthogonal(p.grad.lerp(velocity, group["momentum"]).flatten(1))
+        if self.workers > 1:
+            flat = torch.cat([s.flatten() for s in steps])
+            self.add_up(flat)
+            steps = [part.view_as(s) for part, s in zip(flat.split([s.numel() for s in steps]), steps)]
+        for (p, group), step in zip(taken, steps):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.add_(step.view_as(p), alpha=-group["lr"] * 0.2 * max(step.shape) ** 0.5)

@@ -19,7 +19,7 @@ class Session:
     meets the limit saves itself and goes on in the next run of the same command.
     """
 
-    SHARES = {"data": 0.04, "vae": 0.235, "towers": 0.06, "unet": 0.56, "align": 0.02, "adapter": 0.05, "judge": 0.035}
+    SHARES = {"data": 0.04, "vae": 0.235, "towers": 0.06, "unet": 0.58, "adapter": 0.05, "judge": 0.035}
 
     def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False, rank=0, workers=1):
         self.work = Path(work)
@@ -157,7 +157,8 @@ class Trainer:
             matrices.append({"params": chosen, "factor": factor})
             others.append({"params": [p for p in parameters if id(p) not in taken], "factor": factor})
         self.optimisers = [
-            Muon([g for g in matrices if g["params"]] or [{"params": [torch.zeros(1)]}], rate, weight_decay=weight_decay),
+            Muon([g for g in matrices if g["params"]] or [{"params": [torch.zeros(1)]}], rate, weight_decay=weight_decay,
+                 rank=session.rank, workers=session.workers, add_up=dist.all_reduce),
             torch.optim.AdamW([g for g in others if g["params"]], lr=rate, betas=betas, weight_decay=weight_decay, fused=True),
         ]
         self.average = Average(self.parameters, decay)

@@ -9,6 +9,7 @@ import torch
 
 from . import diffusion
 from .nets import config
+from .optimiser import Muon
 from .runtime import Session, Trainer
 from .stages import towers
 from .stages.adapter import outline_iou, outlines
@@ -117,6 +118,24 @@ class Training(unittest.TestCase):
         context = torch.zeros(1, 77, 8)
         found = diffusion.sample(perfect, context, context, torch.randn(1, 4, 8, 8), 10)
         self.assertLess((found - target).abs().max().item(), 1e-3)
+
+    def test_processes_that_share_the_matrices_step_as_one_does(self):
+        torch.manual_seed(0)
+        shapes = ((20, 30), (64, 17), (32, 8, 3, 3))
+        start, gradients = [torch.randn(s) for s in shapes], [torch.randn(s) for s in shapes]
+
+        def step(**shared):
+            parameters = [torch.nn.Parameter(p.clone()) for p in start]
+            for p, g in zip(parameters, gradients):
+                p.grad = g.clone()
+            Muon([{"params": parameters}], 0.1, **shared).step()
+            return parameters
+
+        seen = []
+        step(rank=1, workers=2, add_up=lambda flat: seen.append(flat.clone()))
+        both = step(rank=0, workers=2, add_up=lambda flat: flat.add_(seen[0]))
+        for alone, together in zip(step(), both):
+            self.assertTrue(torch.equal(alone, together))
 
     def test_training_goes_on_where_it_was_stopped(self):
         with tempfile.TemporaryDirectory() as folder:

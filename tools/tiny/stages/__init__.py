@@ -1,1 +1,1 @@
-"""The stages of training, in order: data, vae, towers, unet, align, adapter, judge. Each is resumable and timed."""
+"""The stages of training, in order: data, vae, towers, unet, adapter, judge. Each is resumable and timed."""

@@ -92,10 +92,10 @@ class Pictures:
         return torch.randint(len(self), (count,), device=self.session.device)
 
     def images(self, indices, crop=None):
-        """[b, 3, s, s] in -1..1; with `crop`, the same random square of that size of each."""
+        """[b, 3, s, s] in -1..1; with `crop`, the same random square of that size of each, rather low: subjects stand there."""
         chosen = self.pictures
         if crop and crop < 128:
-            y, x = (int(v) for v in np.random.randint(0, 129 - crop, 2))
+            y, x = np.random.randint(0, 129 - crop, 2).max(), np.random.randint(0, 129 - crop)
             chosen = chosen[:, y : y + crop, x : x + crop]
         return chosen[indices].permute(0, 3, 1, 2).float() / 127.5 - 1
 

@@ -1,4 +1,4 @@
-"""Training the CLIP towers against each other; later, the vision tower again to the text tower that the UNet moved."""
+"""Training the CLIP towers against each other."""
 
 import torch
 import torch.nn.functional as F
@@ -37,23 +37,8 @@ def text_config(vocabulary):
 
 def run(session, vocabulary):
     """Contrastive training of both towers."""
-    return _train(session, vocabulary, "towers", Towers(vocabulary), 1e-3)
-
-
-def align(session, vocabulary):
-    """The text tower as the UNet's training left it, held still; the vision tower and the projections follow it."""
-    towers = Towers(vocabulary)
-    if not (session.work / "align.pt").exists():
-        towers.load_state_dict(final_weights(session, "towers", "towers"))
-        towers.text.load_state_dict(final_weights(session, "unet", "text"))
-    towers.text.requires_grad_(False)
-    return _train(session, vocabulary, "align", towers, 5e-4)
-
-
-def _train(session, vocabulary, stage, towers, rate):
-    towers = session.place(towers)
-    trained = [p for p in towers.parameters() if p.requires_grad]
-    trainer = Trainer(session, stage, {"towers": towers}, [(trained, 1.0)], rate, 0.998, 0.05, (0.9, 0.98))
+    towers = session.place(Towers(vocabulary))
+    trainer = Trainer(session, "towers", {"towers": towers}, [(list(towers.parameters()), 1.0)], 1e-3, 0.998, 0.05, (0.9, 0.98))
     if trainer.done:
         return True
     data = Pictures.of(session)
@@ -69,16 +54,15 @@ def _train(session, vocabulary, stage, towers, rate):
         loss = (F.cross_entropy(logits.float(), target) + F.cross_entropy(logits.float().T, target)) / 2
         trainer.step(loss, batch, learning_rate(progress, trainer.iteration, 100))
         trainer.report(loss=loss, first=(logits.argmax(1) == target).float().mean())
-    share = retrieval(load(session, vocabulary, stage), Pictures.of(session, validation=True))
-    session.say(f"{stage}: the own caption comes first among 64 for {100 * share:.1f} % of held-out pictures")
+    share = retrieval(load(session, vocabulary), Pictures.of(session, validation=True))
+    session.say(f"towers: the own caption comes first among 64 for {100 * share:.1f} % of held-out pictures")
     return trainer.done
 
 
-def load(session, vocabulary, stage=None):
-    """The trained towers; those of the last stage that has run."""
-    stage = stage or ("align" if (session.work / "align.pt").exists() else "towers")
+def load(session, vocabulary):
+    """The trained towers."""
     towers = Towers(vocabulary).to(session.device)
-    towers.load_state_dict(final_weights(session, stage, "towers"))
+    towers.load_state_dict(final_weights(session, "towers", "towers"))
     return towers.eval().requires_grad_(False)
 
 

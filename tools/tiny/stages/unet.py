@@ -1,4 +1,4 @@
-"""Training the noise predictor, and the text tower along with it at half the rate.
+"""Training the noise predictor; the text tower is held still, as in Stable Diffusion.
 
 eps-prediction on Stable Diffusion's schedule, min-SNR weights, one caption in ten left out (for guidance), averaged
 weights. That schedule ends with a trace of the picture left; a model learns to read off it how bright the picture is, and then
@@ -11,7 +11,6 @@ from torch import nn
 
 from .. import diffusion
 from ..nets import config
-from ..nets.clip import CLIPTextModel
 from ..nets.unet import UNet2DConditionModel
 from ..runtime import Trainer, final_weights, learning_rate
 from . import towers
@@ -31,11 +30,8 @@ def empty_prompt(session, vocabulary):
 def run(session, vocabulary):
     unet = session.place(UNet2DConditionModel(config.UNET)).to(memory_format=torch.channels_last)  # no slower on CPUs, mostly faster
     nn.init.zeros_(unet.conv_out.weight)
-    text = CLIPTextModel(towers.text_config(vocabulary)).to(session.device)
-    if not (session.work / "unet.pt").exists():
-        text.load_state_dict({k.removeprefix("text."): v for k, v in final_weights(session, "towers", "towers").items() if k.startswith("text.")})
-    groups = [(list(unet.parameters()), 1.0), (list(text.parameters()), 0.5)]
-    trainer = Trainer(session, "unet", {"unet": unet, "text": text}, groups, 2e-3, 0.9995 if session.cuda else 0.998)
+    text = towers.load(session, vocabulary).text
+    trainer = Trainer(session, "unet", {"unet": unet}, [(list(unet.parameters()), 1.0)], 2e-3, 0.9995 if session.cuda else 0.998)
     if trainer.done:
         return True
     data = Pictures.of(session)
@@ -60,7 +56,9 @@ def run(session, vocabulary):
         steps = diffusion.spread_steps(count, device)
         noise = torch.randn_like(latents) + _NOISE_OFFSET * torch.randn(count, 4, 1, 1, device=device)
         with session.autocast():
-            predicted = predict(diffusion.noised(latents, noise, steps, alphas), steps, text(captions).repeat(repeats, 1, 1))
+            with torch.no_grad():
+                context = text(captions).repeat(repeats, 1, 1)
+            predicted = predict(diffusion.noised(latents, noise, steps, alphas), steps, context)
         squared = (predicted.float() - noise).pow(2).mean((1, 2, 3))
         trainer.step((squared * weights[steps]).mean(), count, learning_rate(progress, trainer.iteration, 300, flat=0.3))
         if trainer.iteration % 10 == 0:
@@ -72,6 +70,4 @@ def load(session, vocabulary):
     """The trained UNet and the text tower that goes with it."""
     unet = UNet2DConditionModel(config.UNET)
     unet.load_state_dict(final_weights(session, "unet", "unet"))
-    text = CLIPTextModel(towers.text_config(vocabulary)).to(session.device)
-    text.load_state_dict(final_weights(session, "unet", "text"))
-    return session.place(unet).eval().requires_grad_(False), text.eval().requires_grad_(False)
+    return session.place(unet).eval().requires_grad_(False), towers.load(session, vocabulary).text

@@ -46,7 +46,7 @@ def _crop(session, progress):
 
 
 def run(session):
-    model = session.place(AutoencoderKL(config.VAE))
+    model = session.place(AutoencoderKL(config.VAE)).to(memory_format=torch.channels_last)
     with torch.no_grad():  # start nearly noiseless
         model.quant_conv.bias[4:] -= 5.0
         model.quant_conv.weight[4:] *= 0.3

@@ -31,7 +31,7 @@ _HATTED = {"man", "woman", "cat", "dog", "rabbit"}
 
 # height in pixels at scale 1, and the drawing's own height in units
 HEIGHT = {
-    "man": 92, "woman": 90, "robot": 84, "cat": 62, "dog": 58, "rabbit": 62, "bird": 50, "fish": 42,
+    "man": 92, "woman": 92, "robot": 86, "cat": 68, "dog": 60, "rabbit": 68, "bird": 54, "fish": 42,
     "chair": 62, "vase": 60, "car": 42, "house": 70, "ball": 42, "table": 44, "tree": 86, "lamp": 74, "cup": 44,
 }  # fmt: skip
 _UNITS = {
@@ -90,161 +90,152 @@ def draw_subject(canvas, subject, x, base, height):
 def _hat(p, s, x, y, r, unit=1.0):
     if s.get("hat"):
         p.box(x - r * 0.62, y - unit, x + r * 0.62, y + 13 * unit, s["hat"], radius=2.5 * unit)
-        p.ellipse(x, y - unit, r * 1.15, 2.8 * unit, scaled(s["hat"], 0.85))
+        p.ellipse(x, y - unit, r * 1.15, 3.2 * unit, scaled(s["hat"], 0.85))
 
 
-def _arms(p, s, sleeve, hand):
+def _eye(p, x, y, r, white, pupil):
+    """An eye of half-width `r`: what a picture of a face is told by, so it is never small."""
+    p.ellipse(x, y, r, r * 1.15, white)
+    p.ellipse(x, y - 0.08 * r, r * 0.66, r * 0.8, pupil)
+
+
+def _arms(p, s, sleeve, hand, shoulder=51):
     pose, sway = s.get("arms", "down"), s.get("sway", 0.0)
     for side in (-1, 1):
         if pose == "raised" or (pose == "waving" and side > 0):
-            elbow, palm = (side * 23, 70 + 2 * sway), (side * 24, 90 + 2 * sway)
+            elbow, palm = (side * 26, shoulder + 3 + 2 * sway), (side * 29, shoulder + 17 + 2 * sway)
         else:
-            elbow, palm = (side * 17, 50), (side * 20, 38 - side * sway * 8)
-        p.line([(side * 12, 63), elbow, palm], sleeve, 7)
-        p.ellipse(*palm, 3.8, 3.8, hand)
+            elbow, palm = (side * 18, shoulder - 10), (side * 22, shoulder - 21 - side * sway * 6)
+        p.line([(side * 12, shoulder), elbow, palm], sleeve, 8)
+        p.ellipse(*palm, 5, 5, hand)
 
 
 def _person(p, s):
     skin, hair, cloth, pattern = s["skin"], s["hair"], s["rgb"], s.get("pattern")
-    woman, style, head, r = s["kind"] == "woman", s.get("hair_style"), 81, 12.5
+    woman, style, head, r = s["kind"] == "woman", s.get("hair_style"), 74, 20
     if woman and not style:
-        p.box(-15.5, head - 26, 15.5, head + 13, hair, radius=12)
+        p.box(-24, head - 30, 24, head + 19, hair, radius=15)
     if style == "afro":
-        p.ellipse(0, head + 5, 21, 19, hair)
+        p.ellipse(0, head + 5, 28, 25, hair)
     for side in (-1, 1):
         if woman:
-            p.box(side * 6 - 2.6, 2, side * 6 + 2.6, 26, skin)
-            p.ellipse(side * 7, 2, 5, 2.6, (60, 40, 40))
+            p.box(side * 7 - 3.4, 2, side * 7 + 3.4, 22, skin)
+            p.ellipse(side * 8, 2.5, 6, 3.2, (60, 40, 40))
         else:
-            p.box(side * 6.5 - 5, 2, side * 6.5 + 5, 38, s["trousers"])
-            p.ellipse(side * 8, 2, 6.5, 3, (45, 40, 40))
+            p.box(side * 7 - 5.6, 2, side * 7 + 5.6, 28, s["trousers"])
+            p.ellipse(side * 8.5, 3, 7.4, 3.8, (45, 40, 40))
     _arms(p, s, shade(cloth, 0.86), skin)
     if woman:
-        p.polygon([(-11, 67), (11, 67), (10, 48), (20, 20), (-20, 20), (-10, 48)], cloth, pattern)
+        p.polygon([(-11, 56), (11, 56), (12, 40), (23, 14), (-23, 14), (-12, 40)], cloth, pattern)
     else:
-        p.box(-14, 32, 14, 68, cloth, pattern, radius=5)
+        p.box(-15, 24, 15, 56, cloth, pattern, radius=6)
     if s.get("emblem"):
-        p.star(0, 53 if not woman else 46, 10, 4.4, s["emblem"])
-    p.box(-4, 65, 4, 73, scaled(skin, 0.93))
-    p.ellipse(0, head, r, r * 1.12, skin)
+        p.star(0, 40 if not woman else 33, 11, 4.8, s["emblem"])
+    p.ellipse(0, head, r, r * 1.02, skin)
     if style == "mohawk":
-        p.polygon([(-4.5, 89), (-7, 107), (-2, 102), (0, 111), (2, 102), (7, 107), (4.5, 89)], hair)
+        p.polygon([(-6, 90), (-10, 110), (-3.5, 104), (0, 115), (3.5, 104), (10, 110), (6, 90)], hair)
     elif style != "bald":
-        p.pie(0, head + 1.5, r + 1, r * 1.1, 180, 360, hair)
+        p.pie(0, head + 4, r + 1.5, r * 0.95, 180, 360, hair)
         if woman:
             for side in (-1, 1):
-                p.box(side * 13.5 - 2.2, head - 14, side * 13.5 + 2.2, head + 3, hair)
+                p.box(side * 20.5 - 3.5, head - 20, side * 20.5 + 3.5, head + 5, hair)
+    if s.get("beard"):
+        p.pie(0, head - 4, r + 0.5, r * 0.95, 0, 180, hair)
     for side in (-1, 1):
-        p.ellipse(side * 5, head - 1, 2.3, 2.7, (255, 255, 255))
-        p.ellipse(side * 5, head - 1.2, 1.5, 1.8, s.get("eye", (40, 30, 30)))
+        _eye(p, side * 8, head - 1, 4.8, (255, 255, 255), s.get("eye", (40, 30, 30)))
     if s.get("antenna"):
         for side in (-1, 1):
-            p.line([(side * 5, head + 11), (side * 10, head + 24)], skin, 2.2)
-            p.ellipse(side * 10, head + 25, 3.6, 3.6, s["antenna"])
-    mouth = (190, 60, 70) if woman else scaled(skin, 0.6)
-    p.line([(-3.5, head - 7), (0, head - 8.4), (3.5, head - 7)], mouth, 1.6)
-    if s.get("beard"):
-        p.polygon([(-10, head - 4), (10, head - 4), (6, head - 15), (-6, head - 15)], hair)
-        p.line([(-3, head - 8), (3, head - 8)], (200, 120, 110), 1.4)
+            p.line([(side * 10, head + 17), (side * 17, head + 30)], skin, 3)
+            p.ellipse(side * 17, head + 31, 5, 5, s["antenna"])
+    p.box(-5, head - 13.5, 5, head - 10.5, (200, 90, 90) if s.get("beard") or woman else scaled(skin, 0.6), radius=1.4)
     if s.get("glasses"):
         for side in (-1, 1):
-            p.ring(side * 5, head - 1, 4.2, 4.2, (20, 20, 25), 1.4)
-        p.line([(-1.2, head), (1.2, head)], (20, 20, 25), 1.3)
-    _hat(p, s, 0, head + r * 0.75, 15)
+            p.ring(side * 8, head - 1, 7.6, 7.6, (20, 20, 25), 2.4)
+    _hat(p, s, 0, head + r * 0.8, 22)
 
 
 def _robot(p, s):
     body, dark, light = s["rgb"], shade(s["rgb"], 0.7), mixed(s["rgb"], (255, 255, 255), 0.45)
     for side in (-1, 1):
-        p.box(side * 8 - 4, 4, side * 8 + 4, 34, dark)
+        p.box(side * 8 - 4.5, 4, side * 8 + 4.5, 26, dark)
         p.box(side * 9 - 8, 0, side * 9 + 8, 7, shade(dark, 0.8), radius=3)
-    _arms(p, s, dark, (205, 205, 212))
-    p.box(-17, 30, 17, 68, body, radius=3)
-    p.box(-11, 44, 11, 62, light, radius=2)
-    for i, lamp in enumerate(((225, 60, 60), (245, 215, 70), (80, 190, 90))):
-        p.ellipse(-7 + 7 * i, 37, 2.4, 2.4, lamp)
-    p.box(-5, 66, 5, 74, dark)
-    p.box(-14, 72, 14, 94, body, radius=4)
+    _arms(p, s, dark, (205, 205, 212), 49)
+    p.box(-17, 22, 17, 56, body, radius=3)
+    p.box(-11, 30, 11, 48, light, radius=2)
+    p.box(-5, 54, 5, 62, dark)
+    p.box(-21, 60, 21, 92, body, radius=5)
     for side in (-1, 1):
-        p.ellipse(side * 6, 85, 3.8, 3.8, (250, 250, 210))
-        p.ellipse(side * 6, 85, 1.8, 1.8, (30, 30, 40))
-    p.box(-7, 75.5, 7, 78.5, shade(dark, 0.7))
-    p.line([(0, 94), (0, 102)], dark, 2)
-    p.ellipse(0, 103, 3.4, 3.4, s.get("antenna", (230, 70, 60)))
+        _eye(p, side * 9, 79, 5.6, (250, 250, 210), (30, 30, 40))
+    p.box(-10, 65, 10, 69, shade(dark, 0.7))
+    p.line([(0, 92), (0, 101)], dark, 3)
+    p.ellipse(0, 103, 4.6, 4.6, s.get("antenna", (230, 70, 60)))
 
 
 def _cat(p, s):
-    fur, dark, pattern, head = s["rgb"], shade(s["rgb"], 0.8), s.get("pattern"), 39
-    p.line([(12, 4), (24, 7), (27, 20), (22, 28)], dark, 4.4)
-    p.ellipse(0, 15, 15.5, 16, fur, pattern)
+    fur, dark, pattern, head = s["rgb"], shade(s["rgb"], 0.8), s.get("pattern"), 38
+    p.line([(12, 4), (24, 7), (27, 20), (22, 28)], dark, 5)
+    p.ellipse(0, 14, 15.5, 15, fur, pattern)
     for side in (-1, 1):
-        p.ellipse(side * 6.5, 2.5, 5, 3.5, dark)
-        p.polygon([(side * 14, head + 4), (side * 13, head + 21), (side * 2, head + 11)], fur)
-        p.polygon([(side * 11.6, head + 8), (side * 11.4, head + 16), (side * 5.5, head + 11)], s.get("ear", (240, 170, 170)))
-    p.ellipse(0, head, 15.5, 13.5, fur, pattern if s.get("pattern_on_head") else None)
+        p.ellipse(side * 6.5, 2.8, 5.4, 3.6, dark)
+        p.polygon([(side * 16.5, head + 3), (side * 15, head + 22), (side * 2, head + 12)], fur)
+        p.polygon([(side * 13.2, head + 8), (side * 13, head + 17), (side * 6, head + 12)], s.get("ear", (240, 170, 170)))
+    p.ellipse(0, head, 18, 15, fur, pattern if s.get("pattern_on_head") else None)
     for side in (-1, 1):
-        p.ellipse(side * 6, head + 1, 3.4, 3.7, s["eye"])
-        p.ellipse(side * 6, head + 1, 1.5, 3.2, (15, 15, 15))
-    p.polygon([(-2.2, head - 4), (2.2, head - 4), (0, head - 6.5)], (230, 120, 130))
-    whisker = (250, 250, 250) if sum(fur) < 330 else (70, 70, 70)
-    for side in (-1, 1):
-        for drop in (1.5, -2):
-            p.line([(side * 6, head - 6), (side * 17, head - 6 + drop)], whisker, 0.8)
+        p.ellipse(side * 7.5, head + 1, 4.8, 5, s["eye"])
+        p.ellipse(side * 7.5, head + 1, 2.4, 4.2, (15, 15, 15))
+    p.polygon([(-3.2, head - 5), (3.2, head - 5), (0, head - 9)], (230, 120, 130))
     if s.get("horn"):
-        p.polygon([(-4.5, head + 10), (4.5, head + 10), (0, head + 29)], s["horn"])
+        p.polygon([(-4.5, head + 12), (4.5, head + 12), (0, head + 31)], s["horn"])
     if s.get("collar"):
-        p.box(-11, 23.5, 11, 29, s["collar"], radius=2)
-    _hat(p, s, 0, head + 10, 13, 0.9)
+        p.box(-11, 20.5, 11, 26, s["collar"], radius=2)
+    _hat(p, s, 0, head + 12, 14, 0.9)
 
 
 def _dog(p, s):
     fur, dark, pattern = s["rgb"], shade(s["rgb"], 0.72), s.get("pattern")
-    p.line([(-22, 28), (-30, 40)], fur, 4.6)
-    for x, tone in ((-19, fur), (-11, dark), (8, dark), (16, fur)):
-        p.box(x - 3.4, 0, x + 3.4, 18, tone, radius=2)
-    p.box(-25, 13, 22, 34, fur, pattern, radius=9)
-    x, head = 21, 43
-    p.ellipse(x, head, 13, 12.5, fur)
-    p.ellipse(x + 11, head - 4, 8.5, 6.3, mixed(fur, (255, 255, 255), 0.25))
-    p.ellipse(x + 18, head - 2, 2.9, 2.5, (25, 20, 20))
-    p.ellipse(x - 9, head - 2, 5, 11, s.get("ear", dark))
-    p.ellipse(x + 4, head + 3, 2.5, 2.8, (255, 255, 255))
-    p.ellipse(x + 4.4, head + 3, 1.7, 2.0, (20, 15, 15))
+    p.line([(-22, 28), (-30, 40)], fur, 5)
+    for x, tone in ((-19, fur), (-10, dark), (7, dark), (16, fur)):
+        p.box(x - 3.6, 0, x + 3.6, 18, tone, radius=2)
+    p.box(-25, 12, 22, 34, fur, pattern, radius=9)
+    x, head = 19, 43
+    p.ellipse(x, head, 15.5, 14.5, fur)
+    p.ellipse(x + 12, head - 5, 9, 6.8, mixed(fur, (255, 255, 255), 0.25))
+    p.ellipse(x + 19, head - 2.5, 3.6, 3.1, (25, 20, 20))
+    p.ellipse(x - 10, head - 2, 5.6, 12, s.get("ear", dark))
+    _eye(p, x + 5, head + 4, 4.2, (255, 255, 255), (20, 15, 15))
     if s.get("collar"):
-        p.line([(x - 10, head - 9), (x + 3, head - 13)], s["collar"], 4.5)
-    _hat(p, s, x, head + 9.5, 12, 0.9)
+        p.line([(x - 11, head - 11), (x + 4, head - 15)], s["collar"], 5)
+    _hat(p, s, x, head + 11.5, 13, 0.9)
 
 
 def _rabbit(p, s):
-    fur, dark, pattern, head = s["rgb"], shade(s["rgb"], 0.82), s.get("pattern"), 34
+    fur, dark, pattern, head = s["rgb"], shade(s["rgb"], 0.82), s.get("pattern"), 32
     p.ellipse(15, 9, 5.5, 5.5, mixed(fur, (255, 255, 255), 0.5))
     for side in (-1, 1):
-        p.ellipse(side * 6, 55, 4.4, 15, fur)
-        p.ellipse(side * 6, 54, 2.1, 11, (240, 175, 180))
-    p.ellipse(0, 13, 14, 14, fur, pattern)
+        p.ellipse(side * 7, 55, 5, 15, fur)
+        p.ellipse(side * 7, 54, 2.6, 11, (240, 175, 180))
+    p.ellipse(0, 12, 14, 13, fur, pattern)
     for side in (-1, 1):
         p.ellipse(side * 9, 3, 7.5, 3.8, dark)
-    p.ellipse(0, head, 13.5, 12, fur)
+    p.ellipse(0, head, 16, 14, fur)
     for side in (-1, 1):
-        p.ellipse(side * 5.5, head + 2, 2.4, 3, (30, 25, 30))
-        p.ellipse(side * 5, head + 3, 0.9, 0.9, (255, 255, 255))
-    p.ellipse(0, head - 3.5, 2.4, 1.8, (230, 120, 140))
-    p.box(-2, head - 9, 2, head - 5, (252, 252, 250))
-    _hat(p, s, 0, head + 9, 9, 0.8)
+        p.ellipse(side * 7, head + 2, 3.8, 4.6, (30, 25, 30))
+        p.ellipse(side * 6.4, head + 3.4, 1.5, 1.5, (255, 255, 255))
+    p.ellipse(0, head - 4.5, 3, 2.2, (230, 120, 140))
+    _hat(p, s, 0, head + 11, 10, 0.8)
 
 
 def _bird(p, s):
     body, dark = s["rgb"], shade(s["rgb"], 0.75)
-    for x in (-3, 5):
-        p.line([(x, 14), (x, 1.5), (x + 4, 1)], (225, 150, 50), 2)
+    for x in (-4, 6):
+        p.line([(x, 14), (x, 2), (x + 5, 1.6)], (225, 150, 50), 3)
     p.polygon([(-15, 28), (-33, 22), (-32, 36)], dark)
-    p.ellipse(0, 27, 19, 16, body)
-    p.ellipse(5, 21, 11, 8, mixed(body, (255, 255, 255), 0.45))
-    p.ellipse(-5, 29, 11, 7.5, dark)
-    p.ellipse(13, 44, 11.5, 11, body)
-    p.polygon([(22, 48), (22, 40), (33, 43)], (245, 165, 45))
-    p.ellipse(16, 47, 3, 3, (255, 255, 255))
-    p.ellipse(16.6, 47, 1.7, 1.7, (20, 20, 25))
+    p.ellipse(0, 26, 19, 16, body)
+    p.ellipse(5, 20, 11, 8, mixed(body, (255, 255, 255), 0.45))
+    p.ellipse(-6, 28, 11, 7.5, dark)
+    p.ellipse(11, 44, 14, 13, body)
+    p.polygon([(22, 48), (22, 39), (35, 43)], (245, 165, 45))
+    _eye(p, 15, 47, 4.4, (255, 255, 255), (20, 20, 25))
 
 
 def _fish(p, s):
