@@ -143,14 +143,7 @@ impl<'a> Demo<'a> {
         let mut fuse = |name: &str, solver: Solver| -> Result<PathBuf> {
             let out = self.arguments.output.join(name);
             let settings = fusion::Settings { solver, steps: RECORDED_STEPS, ..fusion::Settings::default() };
-            let order = Order {
-                concepts: entries.clone(),
-                out: Some(out.clone()),
-                replace: true,
-                statistics: None,
-                part: None,
-                accept_stale: false,
-            };
+            let order = Order { replace: true, ..Order::new(entries.clone(), out.clone()) };
             fusion::fuse(&self.gpu, &self.checkpoint, order, &settings, &mut |at| progress.show("fuse", at.done, at.of))?;
             Ok(out)
         };

@@ -37,6 +37,13 @@ pub struct Order {
     pub accept_stale: bool,
 }
 
+impl Order {
+    /// Of `concepts` to a new folder `out`, from statistics that are all taken afresh.
+    pub fn new(concepts: Vec<Entry>, out: PathBuf) -> Order {
+        Order { concepts, out: Some(out), replace: false, statistics: None, part: None, accept_stale: false }
+    }
+}
+
 /// How far a fusion is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {

@@ -119,3 +119,15 @@ fn a_run_goes_on_to_the_same_bytes() {
         assert_eq!(names(&full.join("zorp.training")), ["curve.png", "state.safetensors"]);
     }
 }
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_names_the_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    pictures(at);
+    fs::write(at.join("a.toml"), SETTINGS).unwrap();
+    let says = ["step 2", "the loss is", "in layer `", "learning rate"];
+    ran(&mut train(at, &["--unet-lr", "1e30"])).failed(1, &says);
+    assert!(!at.join("zorp.safetensors").exists());
+    assert!(at.join("zorp.training/state.safetensors").exists());
+}

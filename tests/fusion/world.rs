@@ -118,7 +118,7 @@ pub fn entry(index: usize) -> Entry {
 }
 
 pub fn order(concepts: Vec<Entry>, out: &Path) -> Order {
-    Order { concepts, out: Some(out.into()), replace: false, statistics: None, part: None, accept_stale: false }
+    Order::new(concepts, out.into())
 }
 
 /// The reference's sampling, nothing kept.

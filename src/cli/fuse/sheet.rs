@@ -29,14 +29,7 @@ pub fn draw(
 ) -> Result<Picture> {
     let scratch = tempfile::tempdir().map_err(|source| files::Unwritable { path: std::env::temp_dir(), source })?;
     let average = scratch.path().join("average");
-    let order = Order {
-        concepts: entries.to_vec(),
-        out: Some(average.clone()),
-        replace: false,
-        statistics: None,
-        part: None,
-        accept_stale: false,
-    };
+    let order = Order::new(entries.to_vec(), average.clone());
     fusion::fuse(gpu, base, order, &Settings { solver: Solver::Average, ..settings.clone() }, &mut |_| ())?;
     let prompts: Vec<String> = concepts.iter().map(|concept| prompt(&concept.phrase, concept.words.is_empty())).collect();
     let total = 3 * concepts.len();
