@@ -112,13 +112,13 @@ pub fn sentence(phrases: &[String]) -> String {
     }
 }
 
-/// Everybody in a region of their own.
+/// Everybody in a region of their own. Each region's prompt names all of them, the others by their class words: a model leaves room
+/// for as many as it is told of.
 pub fn layout(phrases: &[String]) -> Layout {
-    let regions = CAST.iter().zip(phrases).map(|(player, phrase)| Region {
-        name: Some(player.name.to_string()),
-        prompt: format!("a photo of a {phrase} {PLACE}"),
-        area: Area::Box(player.part),
-        ..Region::default()
+    let regions = CAST.iter().enumerate().zip(phrases).map(|((at, player), phrase)| {
+        let mut all = CAST.map(|other| other.class_word.to_string());
+        all[at].clone_from(phrase);
+        Region { name: Some(player.name.to_string()), prompt: sentence(&all), area: Area::Box(player.part), ..Region::default() }
     });
     Layout { regions: regions.collect(), ..Layout::default() }
 }
