@@ -63,8 +63,8 @@ fn every_variant_becomes_a_pipeline() {
     let count = variants().keys().filter(|name| !beyond_the_floor(name)).count();
     println!("{count} variants");
     assert_eq!(dry::floor().kernels(), count);
-    // Of all models, passes and schedules together; a picture takes some thirty.
-    assert!(count <= 500, "{count} variants: kernels are no longer few and shared");
+    // Of all models, passes and five schedules together; a picture takes some thirty.
+    assert!(count <= 600, "{count} variants: kernels are no longer few and shared");
 }
 
 #[test]
