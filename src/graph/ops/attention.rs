@@ -31,7 +31,8 @@ impl Sharing {
     /// Wider heads are not held.
     const WIDEST_HELD: usize = 160;
     const PART: usize = 64;
-    /// Numbers that an invocation may hold there: they live in memory close by, and more take ever longer to compile.
+    /// Numbers that an invocation may hold where registers are few: the rest live in memory close by, and more take ever longer to
+    /// compile.
     const REGISTERS: usize = 640;
 
     /// For heads of `d` channels, `tokens` of them, where a token takes `vectors` times as many numbers, and an invocation may
