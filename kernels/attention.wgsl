@@ -5,12 +5,18 @@
 //% if sighted
 // Tokens and keys are the same; a token sees the keys with which it shares a bit of sight [tokens], itself among them.
 //% endif
-//% import "shared/dot" as dot
+//% import "shared/softmax" as softmax
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
 //% set P = part // vector
 //% set parts = (d + part - 1) // part
 //% set whole = part == d
+//% set sees = "KEY < sizes.keys"
+//% if causal
+//% set sees = sees ~ " && KEY <= tokenTOKEN"
+//% elif sighted
+//% set sees = sees ~ " && (seenTOKEN & sight[min(KEY, sizes.keys - 1u)]) != 0u"
+//% endif
 struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> q: array<{{ V }}>;
@@ -62,75 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   {
     for (var key = 0u; key < sizes.keys; key += {{ block }}u) {
 //% endif
-//% for j in range(block)
-//% if staged
-      let at{{ j }} = (key - tile + {{ j }}u) * {{ D }}u;
-//% else
-      let at{{ j }} = (shared_entry + min(key + {{ j }}u, sizes.keys - 1u)) * sizes.channels;
-//% endif
-//% for r in range(per_lane)
-      var s{{ r }}_{{ j }} = 0.0;
-//% endfor
-//% endfor
-//% if whole
-//% for e in range(D)
-//% for j in range(block)
-      let k{{ j }}_{{ e }} = {{ "ks[at" ~ j ~ " + " ~ e ~ "u]" if staged else "k[at" ~ j ~ " + head + " ~ e ~ "u]" }};
-//% for r in range(per_lane)
-{{ dot.add("s" ~ r ~ "_" ~ j, "q" ~ r ~ "_" ~ e, "k" ~ j ~ "_" ~ e, vector) }}
-//% endfor
-//% endfor
-//% endfor
-//% else
-      for (var e = 0u; e < {{ D }}u; e++) {
-//% for r in range(per_lane)
-        let qe{{ r }} = q[start{{ r }} + head + e] * sizes.scale;
-//% endfor
-//% for j in range(block)
-        let k{{ j }} = k[at{{ j }} + head + e];
-//% for r in range(per_lane)
-{{ dot.add("s" ~ r ~ "_" ~ j, "qe" ~ r, "k" ~ j, vector) }}
-//% endfor
-//% endfor
-      }
-//% endif
-//% for r in range(per_lane)
-      var now{{ r }} = peak{{ r }};
-//% for j in range(block)
-//% if causal
-      s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, key + {{ j }}u < sizes.keys && key + {{ j }}u <= token{{ r }});
-//% elif sighted
-      s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, key + {{ j }}u < sizes.keys && (seen{{ r }} & sight[min(key + {{ j }}u, sizes.keys - 1u)]) != 0u);
-//% else
-      s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, key + {{ j }}u < sizes.keys);
-//% endif
-      now{{ r }} = max(now{{ r }}, s{{ r }}_{{ j }});
-//% endfor
-      let fade{{ r }} = exp2(peak{{ r }} - now{{ r }});
-      peak{{ r }} = now{{ r }};
-      total{{ r }} = total{{ r }} * fade{{ r }};
-//% for j in range(block)
-      let p{{ r }}_{{ j }} = exp2(s{{ r }}_{{ j }} - now{{ r }});
-      total{{ r }} += p{{ r }}_{{ j }};
-//% endfor
-//% endfor
-//% for e in range(P)
-//% for j in range(block)
-//% if staged
-      let v{{ j }}_{{ e }} = vs[at{{ j }} + {{ e }}u];
-//% elif whole
-      let v{{ j }}_{{ e }} = v[at{{ j }} + offset + {{ e }}u];
-//% else
-      let v{{ j }}_{{ e }} = v[at{{ j }} + min(offset + {{ e }}u, head + {{ D - 1 }}u)];
-//% endif
-//% endfor
-//% for r in range(per_lane)
-      sum{{ r }}_{{ e }} = sum{{ r }}_{{ e }} * fade{{ r }};
-//% for j in range(block)
-      sum{{ r }}_{{ e }} = fma({{ V }}(p{{ r }}_{{ j }}), v{{ j }}_{{ e }}, sum{{ r }}_{{ e }});
-//% endfor
-//% endfor
-//% endfor
+{{ softmax.add_keys(per_lane, block, vector, D, P, whole, staged, "sizes.keys", sees) }}
     }
   }
 //% for r in range(per_lane)

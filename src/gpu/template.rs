@@ -1,4 +1,4 @@
-//! Rendering of the kernels in `kernels/` (or, for who works on them, of the folder that `MOS_KERNELS` names, without a rebuild): WGSL with line statements that are WGSL comments (`//% for ...`) and `{{ }}`.
+//! Rendering of the kernels in `kernels/`: WGSL with line statements that are WGSL comments (`//% for ...`) and `{{ }}`.
 //! Who works on kernels can name a folder in `MOS_KERNELS`: its files are read instead, without a rebuild.
 
 use std::collections::BTreeMap;

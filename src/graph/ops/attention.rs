@@ -27,6 +27,14 @@ pub(super) struct Sharing {
     pub per_lane: usize,
 }
 
+/// How keys are met, going forward.
+pub(super) struct Blocks {
+    /// Keys at a time: more than two are no faster on software drivers where a token is held, and take twice as long to compile.
+    pub block: usize,
+    /// Keys in workgroup memory, where they are staged: what fits 16 KiB.
+    pub tile: usize,
+}
+
 impl Sharing {
     /// Wider heads are not held.
     const WIDEST_HELD: usize = 160;
@@ -49,6 +57,12 @@ impl Sharing {
             }
             _ => Sharing { held, part, staged: held, lanes: if held { 64 } else { 16 }, per_lane: 1 },
         }
+    }
+
+    /// For heads of `d` channels.
+    pub fn blocks(&self, d: usize) -> Blocks {
+        let block = if self.held { 2 } else { 4 };
+        Blocks { block, tile: (16384 / (2 * d * 4)).min(32) / block * block }
     }
 }
 
@@ -166,10 +180,9 @@ impl Operation for Attention {
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
-        let Sharing { held, part, staged, lanes, per_lane } = Sharing::of(lowering.preferences.schedule, d, tokens, 2, 16);
-        // Two keys at a time: more are no faster on software drivers, and take twice as long to compile.
-        let block = if held { 2 } else { 4 };
-        let tile = (16384 / (2 * d * 4)).min(32) / block * block; // what fits 16 KiB
+        let sharing = Sharing::of(lowering.preferences.schedule, d, tokens, 2, 16);
+        let Blocks { block, tile } = sharing.blocks(d);
+        let Sharing { part, staged, lanes, per_lane, .. } = sharing;
         let sighted = lowering.step.inputs.len() > 3;
         let mut work = Work {
             kernel: "attention",

@@ -28,18 +28,25 @@ struct Tile {
     lanes: usize,
     /// Inputs taken in one round of the loop.
     unroll: usize,
+    /// Whether what all lanes want is loaded once for a subgroup and passed round.
+    passed: bool,
 }
 
 impl Tile {
     /// Measured on lavapipe 26. With 32 vector registers 8 rows of 16 lanes stay in them, and a long round hides the loads. With
     /// 16 nothing does: what counts is how often a loaded weight is used (32 rows are 10 % faster still, but take twice as long to
     /// compile), and the shortest round compiles best.
-    fn of(many_registers: bool, into: usize) -> Tile {
-        if !many_registers {
-            return Tile { rows: 16, lanes: 8, unroll: 1 };
+    fn of(schedule: Schedule, into: usize) -> Tile {
+        match schedule {
+            Schedule::Passed if into.is_multiple_of(PASSING_LANES) => {
+                Tile { rows: 16, lanes: PASSING_LANES, unroll: PASSING_LANES, passed: true }
+            }
+            Schedule::Registers { many: true } => {
+                let unroll = [8, 4, 1].into_iter().find(|n| into.is_multiple_of(*n)).unwrap_or(1);
+                Tile { rows: 8, lanes: 16, unroll, passed: false }
+            }
+            _ => Tile { rows: 16, lanes: 8, unroll: 1, passed: false },
         }
-        let unroll = [8, 4, 1].into_iter().find(|n| into.is_multiple_of(*n)).unwrap_or(1);
-        Tile { rows: 8, lanes: 16, unroll }
     }
 }
 
@@ -67,7 +74,7 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         bindings: vec![("x", x), ("w", w), ("y", lowering.output())],
         flops: 2 * (geometry.rows * out * into * taps) as u64,
     };
-    let many = match lowering.preferences.schedule {
+    let schedule = match lowering.preferences.schedule {
         Schedule::Staged if into.is_multiple_of(4) && vector_out == 4 => {
             work.kernel = "product_staged";
             let layout = lowering.step.operation.layout(1);
@@ -76,23 +83,21 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
             work.params.retain(|name, _| !name.starts_with("vector"));
             return lower_rows(lowering, work, geometry, panels, 64);
         }
-        Schedule::Staged => false,
-        Schedule::Registers { many } => many,
-        Schedule::Passed => false,
         Schedule::Vectors { lanes, least_flops } => {
             let updated = lowering.step.stages.iter().any(|stage| matches!(stage, Stage::LowRank { .. }));
             let vectors = Vectors::of(lanes, into, out, &work, least_flops);
             if let Some(vectors) = vectors.filter(|_| !updated) {
                 return vectors.lower(lowering, &work, geometry, into);
             }
-            matches!(Schedule::registers(), Schedule::Registers { many: true })
+            Schedule::registers()
         }
+        other => other,
     };
-    let passed = matches!(lowering.preferences.schedule, Schedule::Passed) && into.is_multiple_of(PASSING_LANES);
+    let tile = Tile::of(schedule, into);
     let fits_strips =
         |w: &&Window| w.kernel == [3, 3] && w.stride == 1 && into.is_multiple_of(4) && vector_out == 4 && w.to[1] >= NARROWEST;
-    if let Some(window) = geometry.taps.as_ref().filter(|_| !passed).filter(fits_strips) {
-        let unroll = if many { 4 } else { 1 };
+    if let Some(window) = geometry.taps.as_ref().filter(|_| !tile.passed).filter(fits_strips) {
+        let unroll = if schedule == (Schedule::Registers { many: true }) { 4 } else { 1 };
         work.kernel = "conv3x3";
         work.params.retain(|name, _| *name == "half");
         work.params.extend([("strip", Value::from(STRIP)), ("unroll", Value::from(unroll))]);
@@ -105,13 +110,12 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         work.grid = [panels, window.to[1].div_ceil(STRIP) * window.to[0], window.batch];
         return lowering.dispatch(work, true);
     }
-    let tile = if passed { Tile { rows: 16, lanes: PASSING_LANES, unroll: PASSING_LANES } } else { Tile::of(many, into) };
     work.params.extend([
         ("tile", Value::from(tile.rows)),
         ("lanes", Value::from(tile.lanes)),
         ("unroll", Value::from(tile.unroll)),
-        ("passed", Value::from(passed)),
-        ("vector_in", Value::from(if passed || tile.unroll == 1 { 1 } else { 4 })),
+        ("passed", Value::from(tile.passed)),
+        ("vector_in", Value::from(if tile.passed || tile.unroll == 1 { 1 } else { 4 })),
     ]);
     lower_rows(lowering, work, geometry, panels, tile.rows);
 }

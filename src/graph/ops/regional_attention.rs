@@ -1,6 +1,6 @@
 //! Attention to several prompts, each of which holds for some tokens only.
 
-use super::attention::Sharing;
+use super::attention::{Blocks, Sharing};
 use super::{Operation, arity, vector_width};
 use crate::gpu::{PASSING_LANES, Value};
 use crate::graph::lower::{Lowering, Work};
@@ -156,10 +156,9 @@ impl Operation for RegionalAttention {
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
         // As in plain attention, so that one prompt alone gives the same numbers; no workgroup is larger than a group of tokens.
-        let Sharing { held, part, staged, lanes, per_lane } =
-            Sharing::of(lowering.preferences.schedule, d, tokens, 2, REGION_GROUP / PASSING_LANES);
-        let block = if held { 2 } else { 4 };
-        let tile = (16384 / (2 * d * 4)).min(32) / block * block;
+        let sharing = Sharing::of(lowering.preferences.schedule, d, tokens, 2, REGION_GROUP / PASSING_LANES);
+        let Blocks { block, tile } = sharing.blocks(d);
+        let Sharing { part, staged, lanes, per_lane, .. } = sharing;
         let work = Work {
             kernel: "regional_attention",
             params: [
