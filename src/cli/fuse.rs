@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
+use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, Entry, Listed, Order, Previous, Settings};
 use mixofshow::graph::Precision;
 use serde::Serialize;
@@ -155,15 +156,18 @@ fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Termi
 
 impl Arguments {
     fn settings(&self, factor: usize) -> Result<Settings> {
+        let solver = self.solver.with(self.ridge);
+        let usual = if matches!(solver, Solver::Lbfgs(_)) { Settings::published() } else { Settings::default() };
         let mut settings = Settings {
-            steps: self.steps,
+            solver,
+            steps: self.steps.unwrap_or(usual.steps),
+            guidance: self.guidance.unwrap_or(usual.guidance),
             seeds: self.samples,
             seed: self.seed,
             precision: self.precision.unwrap_or(Precision::AsStored),
             rename: self.rename,
-            ..Settings::default()
+            ..usual
         };
-        settings.solver = self.solver.with(self.ridge);
         if let Some((width, height)) = self.size {
             if width % factor != 0 || height % factor != 0 || width == 0 || height == 0 {
                 return Err(Failure::Usage(format!("--size {width}x{height}: expected multiples of {factor}")));

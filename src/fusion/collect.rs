@@ -31,6 +31,7 @@ pub(super) struct Subject<'a> {
     seeds: u64,
     /// Padding counts as well: what ordinary prompts look like.
     padded: bool,
+    whole_prompts: bool,
 }
 
 impl<'a> Subject<'a> {
@@ -53,6 +54,7 @@ impl<'a> Subject<'a> {
             steps: settings.steps,
             seeds: settings.seeds,
             padded: false,
+            whole_prompts: settings.whole_prompts,
         }
     }
 
@@ -63,6 +65,7 @@ impl<'a> Subject<'a> {
         if prompts.is_empty() {
             return None;
         }
+        let passes = settings.steps * settings.sampled.len() * settings.seeds as usize;
         let name = if held_out { "kept-measured" } else { "kept" };
         Some(Subject {
             name: name.into(),
@@ -73,9 +76,10 @@ impl<'a> Subject<'a> {
             sampled: prompts.iter().take(settings.keep_sampled).cloned().collect(),
             prompts,
             // As many passes of the UNet as for one concept, both halves together.
-            steps: (settings.steps / (2 * settings.keep_sampled.max(1))).max(2).min(settings.steps),
+            steps: (passes / (2 * settings.keep_sampled.max(1))).max(2).min(settings.steps),
             seeds: 1,
             padded: true,
+            whole_prompts: true,
         })
     }
 
@@ -166,7 +170,11 @@ impl Runner<'_> {
             for prompt in &prompts {
                 let row = encoded.rows.get(first + number.min(prompt.copies() - 1)).map_or(&[][..], Vec::as_slice);
                 first += prompt.copies();
-                let positions = if subject.padded { (0..tokens).collect() } else { prompt.positions() };
+                let positions = match (subject.padded, subject.whole_prompts) {
+                    (true, _) => (0..tokens).collect(),
+                    (false, true) => (0..=prompt.end).collect(),
+                    (false, false) => prompt.positions(),
+                };
                 for position in positions {
                     statistics.push(row.get(position * width..(position + 1) * width).unwrap_or_default());
                 }
@@ -187,14 +195,20 @@ impl Runner<'_> {
         let runs = subject.sampled.len() * subject.seeds as usize;
         let mut sampler = spatial::Sampler::new(self, layout, subject.unet.unwrap_or(&none), settings.size, subject.steps)?;
         let mut done = 0;
-        for prompt in &subject.sampled {
+        let read = |sampler: &spatial::Sampler, prompt: &str| {
             let bound = bind(self.base, subject.words, prompt)?;
             let tokens = bound.ids.len();
             let encoded = encode(self, &self.text, &Updates::new(), &Layout::default(), std::slice::from_ref(&bound), tokens)?;
-            sampler.set_prompt(self, &encoded.rows, tokens)?;
+            sampler.read(self, &encoded.rows, tokens)
+        };
+        let empty = read(&sampler, "")?;
+        let guided = settings.guidance != 1.0 && self.base.unet.time_cond_proj_dim.is_none();
+        let guidance = guided.then_some((&empty, settings.guidance));
+        for prompt in &subject.sampled {
+            let prompt = read(&sampler, prompt)?;
             for seed in 0..subject.seeds {
                 let mut step = |now: usize, of: usize| progress(done * of + now, runs * of);
-                sampler.run(self.base, settings.seed.wrapping_add(seed), &mut step)?;
+                sampler.run(self.base, &prompt, guidance, settings.seed.wrapping_add(seed), &mut step)?;
                 done += 1;
             }
         }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::solve::Solver;
 use crate::graph::Precision;
 
-/// Settings of a fusion; the defaults are the published ones but for the solver.
+/// Settings of a fusion. The defaults record what a fused model is asked for in use, which the published ones do not: see
+/// [`Settings::published`].
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub solver: Solver,
@@ -13,8 +14,12 @@ pub struct Settings {
     pub prompts: Vec<String>,
     /// Prompts that are sampled from.
     pub sampled: Vec<String>,
-    /// Sampling steps of DPM-Solver++, without guidance.
+    /// Sampling steps of DPM-Solver++.
     pub steps: usize,
+    /// Guidance while sampling, of which both halves are recorded; 1 is none.
+    pub guidance: f32,
+    /// Keys and values are fitted on all positions of the prompts up to the end mark, not on those of concept words and the mark alone.
+    pub whole_prompts: bool,
     /// Height and width of the latents; none: what the model was trained at.
     pub size: Option<[usize; 2]>,
     /// Pictures that are sampled for each prompt.
@@ -29,10 +34,14 @@ pub struct Settings {
     pub rename: bool,
 }
 
-/// The published settings of sampling and prompts.
-const PROMPTS: [&str; 2] = ["photo of a {}", "{}"];
-const SAMPLED: [&str; 1] = ["photo of a {}"];
-const STEPS: usize = 20;
+const PROMPTS: [&str; 4] = ["photo of a {}", "{}", "a {} in the snow", "a drawing of a {} in a room"];
+/// How many of them are published: for the text encoder, and to sample from.
+const PUBLISHED_PROMPTS: [usize; 2] = [2, 1];
+const STEPS: usize = 10;
+const PUBLISHED_STEPS: usize = 20;
+/// Without guidance nothing is known of the empty prompt's half, and pictures with guidance are farther from the concepts' own than
+/// those of averaged weights.
+const GUIDANCE: f32 = 5.0;
 const KEEP_SAMPLED: usize = 2;
 
 /// Iterations of the published solver: for the text encoder and for keys and values, then for the rest.
@@ -43,8 +52,10 @@ impl Default for Settings {
         Settings {
             solver: Solver::default(),
             prompts: PROMPTS.map(String::from).to_vec(),
-            sampled: SAMPLED.map(String::from).to_vec(),
+            sampled: PROMPTS.map(String::from).to_vec(),
             steps: STEPS,
+            guidance: GUIDANCE,
+            whole_prompts: true,
             size: None,
             seeds: 1,
             seed: 0,
@@ -53,6 +64,14 @@ impl Default for Settings {
             precision: Precision::default(),
             rename: false,
         }
+    }
+}
+
+impl Settings {
+    /// What the method's own code records: "photo of a ..." in 20 steps without guidance, and of prompts the words and the end mark.
+    pub fn published() -> Settings {
+        let [read, sampled] = PUBLISHED_PROMPTS.map(|count| PROMPTS[..count].iter().map(|prompt| prompt.to_string()).collect());
+        Settings { prompts: read, sampled, steps: PUBLISHED_STEPS, guidance: 1.0, whole_prompts: false, ..Settings::default() }
     }
 }
 
@@ -67,6 +86,8 @@ pub(super) struct Recorded {
     pub prompts: Vec<String>,
     pub sampled: Vec<String>,
     pub steps: usize,
+    pub guidance: f32,
+    pub whole_prompts: bool,
     pub size: Option<[usize; 2]>,
     pub seeds: u64,
     pub seed: u64,
@@ -81,6 +102,8 @@ impl From<&Settings> for Recorded {
             prompts: settings.prompts.clone(),
             sampled: settings.sampled.clone(),
             steps: settings.steps,
+            guidance: settings.guidance,
+            whole_prompts: settings.whole_prompts,
             size: settings.size,
             seeds: settings.seeds,
             seed: settings.seed,

@@ -21,12 +21,18 @@ use super::{Error, Result};
 pub(super) struct Sampler {
     program: Program,
     weights: Weights,
-    plan: sampler::Plan,
+    plan: Arc<sampler::Plan>,
     size: [usize; 2],
     channels: usize,
     /// For each site: summed by the device, or read back pass by pass because its sums are too large to be bound.
     sites: Vec<Place>,
     passes: u64,
+}
+
+/// Keys and values of a prompt for every cross-attention.
+pub(super) struct KeysValues {
+    program: Program,
+    attentions: usize,
 }
 
 /// What the graph's inputs that hold sums begin with.
@@ -49,12 +55,12 @@ impl Sampler {
         let tokens = base.tokenizer.max_length();
         let (outputs, sites) = build(&mut graph, &base.unet, layout, updates, size, tokens, runner.gpu.max_binding())?;
         let program = Program::new(&weights, &graph, &outputs)?;
-        let plan = sampler::plan(SamplerKind::Dpmpp2m, &base.scheduler, &PlanOptions::new(steps))?;
+        let plan = Arc::new(sampler::plan(SamplerKind::Dpmpp2m, &base.scheduler, &PlanOptions::new(steps))?);
         Ok(Sampler { program, weights, plan, size, channels: base.unet.in_channels, sites, passes: 0 })
     }
 
     /// Keys and values of encodings `[tokens, width]`: one for all cross-attentions, or one for each.
-    pub fn set_prompt(&self, runner: &Runner, encodings: &[Vec<f32>], tokens: usize) -> Result<()> {
+    pub fn read(&self, runner: &Runner, encodings: &[Vec<f32>], tokens: usize) -> Result<KeysValues> {
         let base = runner.base;
         let width = base.unet.cross_attention_dim;
         let mut graph = Graph::new();
@@ -66,15 +72,35 @@ impl Sampler {
             program.write(&format!("text.{i}"), &Array::f32([1, tokens, width], encoding.clone()))?;
         }
         program.run();
-        for i in 0..base.attentions.len() {
-            self.program.take(&format!("keys.{i}"), &program, 2 * i)?;
-            self.program.take(&format!("values.{i}"), &program, 2 * i + 1)?;
-        }
-        Ok(self.program.wait()?)
+        program.wait()?;
+        Ok(KeysValues { program, attentions: base.attentions.len() })
     }
 
-    /// Samples one picture from noise, without guidance.
-    pub fn run(&mut self, base: &Base, seed: u64, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+    /// The prediction for what stands in `sample`, after `text`; its inputs are added up.
+    fn predict(&mut self, text: &KeysValues) -> Result<Array> {
+        for i in 0..text.attentions {
+            self.program.take(&format!("keys.{i}"), &text.program, 2 * i)?;
+            self.program.take(&format!("values.{i}"), &text.program, 2 * i + 1)?;
+        }
+        self.program.run();
+        for place in &mut self.sites {
+            if let Place::Host { output, statistics } = place {
+                statistics.push(self.program.output(*output)?.values());
+            }
+        }
+        self.passes += 1;
+        Ok(self.program.output(0)?)
+    }
+
+    /// Samples one picture from noise. Both halves of guidance are recorded: in use, the layers answer both.
+    pub fn run(
+        &mut self,
+        base: &Base,
+        prompt: &KeysValues,
+        guidance: Option<(&KeysValues, f32)>,
+        seed: u64,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<()> {
         let [height, width] = self.size;
         let (pixels, channels) = (height * width, self.channels);
         let shape = [1, height, width, channels];
@@ -86,30 +112,28 @@ impl Sampler {
             // Distilled models are told a guidance; 1 is none.
             self.program.write("guidance", &Array::f32([1, width], sinusoids(&[0.0], width, false, 1.0)))?;
         }
-        for (done, step) in self.plan.steps.iter().enumerate() {
-            progress(done, self.plan.steps.len());
+        let plan = Arc::clone(&self.plan);
+        for (done, step) in plan.steps.iter().enumerate() {
+            progress(done, plan.steps.len());
             let time = unet::time_features(&base.unet, &[step.timestep]);
             self.program.write("time", &Array::f32([1, base.unet.block_out_channels[0]], time))?;
             let scaled = state[0].iter().map(|v| v * step.input_scale).collect();
             self.program.write("sample", &Array::f32(shape, scaled))?;
-            self.program.run();
-            let output = self.program.output(0)?;
-            for place in &mut self.sites {
-                if let Place::Host { output, statistics } = place {
-                    statistics.push(self.program.output(*output)?.values());
-                }
+            let mut output = self.predict(prompt)?.values().to_vec();
+            if let Some((empty, scale)) = guidance {
+                let without = self.predict(empty)?;
+                output.iter_mut().zip(without.values()).for_each(|(with, without)| *with = without + scale * (*with - without));
             }
-            self.passes += 1;
             let fresh = if step.needs_noise { draw() } else { vec![0.0; pixels * channels] };
             let old = state.clone();
             for (row, slot) in step.matrix.iter().zip(&mut state) {
                 for (at, value) in slot.iter_mut().enumerate() {
                     let kept: f32 = row.iter().zip(&old).map(|(factor, slot)| factor * slot[at]).sum();
-                    *value = kept + row[OUTPUT_COLUMN] * output.values()[at] + row[NOISE_COLUMN] * fresh[at];
+                    *value = kept + row[OUTPUT_COLUMN] * output[at] + row[NOISE_COLUMN] * fresh[at];
                 }
             }
         }
-        progress(self.plan.steps.len(), self.plan.steps.len());
+        progress(plan.steps.len(), plan.steps.len());
         if state[0].iter().any(|v| !v.is_finite()) {
             return Err(Error::option(
                 "sampling",

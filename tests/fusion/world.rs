@@ -123,7 +123,7 @@ pub fn order(concepts: Vec<Entry>, out: &Path) -> Order {
 
 /// The reference's sampling, nothing kept.
 pub fn settings(solver: Solver) -> Settings {
-    Settings { solver, keep: Vec::new(), precision: Precision::F32, ..Settings::default() }
+    Settings { solver, keep: Vec::new(), precision: Precision::F32, ..Settings::published() }
 }
 
 pub fn exact(ridge: f64) -> Solver {

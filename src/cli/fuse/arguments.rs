@@ -71,16 +71,19 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
     pub keep: Option<PathBuf>,
 
-    /// Prompts with {} for a concept's words, one a line, in place of the published ones
+    /// Prompts with {} for a concept's words, one a line, in place of the built-in ones
     #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
     pub prompts: Option<PathBuf>,
     /// Pictures that are sampled for each prompt
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     #[arg(help_heading = STATISTICS)]
     pub samples: u64,
-    /// Sampling steps
-    #[arg(long, value_name = "COUNT", default_value_t = 20, help_heading = STATISTICS)]
-    pub steps: usize,
+    /// Sampling steps [default: 10; with L-BFGS 20, as published]
+    #[arg(long, value_name = "COUNT", help_heading = STATISTICS)]
+    pub steps: Option<usize>,
+    /// Guidance of the sampled pictures; at 1 the empty prompt's half is left out [default: 5; with L-BFGS 1, as published]
+    #[arg(long, value_name = "SCALE", help_heading = STATISTICS)]
+    pub guidance: Option<f32>,
     /// Size of the sampled pictures [default: what the model was trained at]
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = units::size, help_heading = STATISTICS)]
     pub size: Option<(usize, usize)>,

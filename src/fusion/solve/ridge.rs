@@ -34,7 +34,7 @@ const MOST_MEASURED: usize = 8;
 /// Where there is nothing to measure the base model's loss with.
 const WITHOUT_MEASUREMENT: f64 = 1e-4;
 /// How much a part that ordinary prompts lose counts against a part that the concepts gain. Concepts are what a user fuses for.
-const LOSS_WEIGHT: f64 = 0.25;
+const LOSS_WEIGHT: f64 = 0.5;
 
 /// 1e-7 to 1 in half decades.
 fn candidates() -> impl Iterator<Item = f64> {
