@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FOLDER", default_value = "out/demo")]
     output: PathBuf,
     /// Updates for each concept
-    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    #[arg(long, value_name = "COUNT", default_value_t = 120)]
     steps: usize,
     /// Pictures of all three together, each from a seed of its own; the first three are on the sheet
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -54,8 +54,6 @@ const GUIDANCE: f32 = 5.0;
 const SEED: u64 = 1;
 /// Of the pictures with all of them, those on the sheet.
 const SHOWN: usize = CAST.len();
-/// Sampling steps while a fusion records.
-const RECORDED_STEPS: usize = 8;
 const ADAPTER: &str = "t2i_adapter";
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
@@ -63,6 +61,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let start = Instant::now();
     let concepts = demo.teach()?;
     let taught = start.elapsed();
+    let learnt_now = concepts.iter().filter(|learnt| learnt.now).count();
     let [fused, averaged] = demo.fuse(&concepts)?;
     let together = start.elapsed() - taught;
     let shown = demo.show(&concepts, &fused, &averaged)?;
@@ -72,6 +71,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let report = Report {
         adapter: demo.gpu.name().to_string(),
         steps: arguments.steps,
+        learnt_now,
         seeds: arguments.seeds,
         seconds,
         concepts: shown.concepts,
@@ -84,7 +84,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         terminal.print(sheet.display())?;
     }
     let [taught, together, whole] = [taught, together, start.elapsed()].map(units::duration);
-    terminal.note(format!("taught in {taught}, fused in {together}, all in {whole} on {}", demo.gpu.name()));
+    let taught = if learnt_now == 0 { "concepts were there already".into() } else { format!("{learnt_now} taught in {taught}") };
+    terminal.note(format!("{taught}, fused in {together}, all in {whole} on {}", demo.gpu.name()));
     terminal.note(format!("figures: {}", arguments.output.join(report::FILE).display()));
     Ok(())
 }
@@ -96,6 +97,14 @@ struct Demo<'a> {
     gpu: Arc<Gpu>,
     /// The pictures of the cast.
     folder: PathBuf,
+}
+
+/// A concept of the cast.
+struct Learnt {
+    path: PathBuf,
+    concept: Concept,
+    /// Not in an earlier run.
+    now: bool,
 }
 
 /// What came of it, as far as it is seen.
@@ -117,23 +126,23 @@ impl<'a> Demo<'a> {
         Ok(Demo { arguments, terminal, checkpoint, gpu, folder })
     }
 
-    fn teach(&self) -> Result<Vec<(PathBuf, Concept)>> {
+    fn teach(&self) -> Result<Vec<Learnt>> {
         let mut concepts = Vec::new();
         for player in &CAST {
             // Concepts of other numbers of updates are others.
             let path = self.arguments.output.join(format!("{}-{}.safetensors", player.name, self.arguments.steps));
             let settings = player.settings(&self.folder, path.clone(), self.arguments.steps)?;
-            let (concept, _) = learn(&settings, &self.checkpoint, &self.gpu, self.terminal)?;
-            concepts.push((path, concept));
+            let (concept, seconds) = learn(&settings, &self.checkpoint, &self.gpu, self.terminal)?;
+            concepts.push(Learnt { path, concept, now: seconds.is_some() });
         }
         Ok(concepts)
     }
 
     /// The fused model and the one of averaged concepts.
-    fn fuse(&self, concepts: &[(PathBuf, Concept)]) -> Result<[PathBuf; 2]> {
-        let entries = concepts.iter().map(|(path, concept)| Entry {
-            concept: concept.clone(),
-            path: path.clone(),
+    fn fuse(&self, concepts: &[Learnt]) -> Result<[PathBuf; 2]> {
+        let entries = concepts.iter().map(|learnt| Entry {
+            concept: learnt.concept.clone(),
+            path: learnt.path.clone(),
             unet: 1.0,
             text: 1.0,
             prompt: None,
@@ -142,7 +151,7 @@ impl<'a> Demo<'a> {
         let mut progress = Progress::new(self.terminal);
         let mut fuse = |name: &str, solver: Solver| -> Result<PathBuf> {
             let out = self.arguments.output.join(name);
-            let settings = fusion::Settings { solver, steps: RECORDED_STEPS, ..fusion::Settings::default() };
+            let settings = fusion::Settings { solver, ..fusion::Settings::default() };
             let order = Order { replace: true, ..Order::new(entries.clone(), out.clone()) };
             fusion::fuse(&self.gpu, &self.checkpoint, order, &settings, &mut |at| progress.show("fuse", at.done, at.of))?;
             Ok(out)
@@ -151,7 +160,7 @@ impl<'a> Demo<'a> {
     }
 
     /// Makes all pictures and scores them.
-    fn show(&self, concepts: &[(PathBuf, Concept)], fused: &Path, averaged: &Path) -> Result<Shown> {
+    fn show(&self, concepts: &[Learnt], fused: &Path, averaged: &Path) -> Result<Shown> {
         let phrases: Vec<String> = CAST.iter().map(cast::Player::phrase).collect();
         let classes: Vec<String> = CAST.iter().map(|player| player.class_word.to_string()).collect();
         let plain = Request { prompt: cast::sentence(&phrases), ..request() };
@@ -169,16 +178,17 @@ impl<'a> Demo<'a> {
         let mut work = Work {
             progress: Progress::new(self.terminal),
             done: 0,
-            of: 4 * CAST.len() + scenes * self.arguments.seeds as usize,
+            of: 5 * CAST.len() + scenes * self.arguments.seeds as usize,
             seeds: self.arguments.seeds,
         };
 
         let mut model = self.open(&self.checkpoint)?;
         let towers = Towers::load(&self.gpu, &self.checkpoint, model.tokenizer())?;
         let taught = self.taught(&towers)?;
-        let own = concepts.iter().map(|(_, concept)| Ok(vec![Applied::new(concept.clone(), 1.0)?]));
+        let own = concepts.iter().map(|learnt| Ok(vec![Applied::new(learnt.concept.clone(), 1.0)?]));
         let own: Vec<Vec<Applied>> = own.collect::<Result<_>>()?;
         let mut alone = vec![("class word alone", work.alone(&mut model, &classes, &[])?)];
+        alone.push(("class word, LoRA on", work.alone(&mut model, &classes, &own)?));
         alone.push(("from its own file", work.alone(&mut model, &phrases, &own)?));
         drop(model);
         let mut model = self.open(&Checkpoint::open(averaged)?)?;

@@ -14,6 +14,8 @@ pub struct Report {
     pub adapter: String,
     /// Updates of each concept.
     pub steps: usize,
+    /// Concepts that were not there from an earlier run.
+    pub learnt_now: usize,
     pub seeds: u64,
     /// Of teaching, fusing, and making and scoring pictures.
     pub seconds: [f64; 3],
@@ -52,8 +54,11 @@ impl Report {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "On {}: taught in {taught:.0} s ({} updates each), fused in {fused:.0} s, pictures made and scored in {shown:.0} s.\n",
-            self.adapter, self.steps
+            "On {}: {} of {} concepts taught in {taught:.0} s ({} updates each), fused in {fused:.0} s, pictures made and scored in {shown:.0} s.\n",
+            self.adapter,
+            self.learnt_now,
+            self.concepts.len(),
+            self.steps
         );
         let _ = writeln!(text, "## Each concept alone\n\nImage alignment with the pictures that it was learnt from:\n");
         let header = std::iter::once("concept".to_string());
