@@ -51,6 +51,7 @@ def arguments():
     add = parser.add_argument
     add("--work", type=Path, default=ROOT / "work" / "tiny", help="pictures, states and logs (git ignores it)")
     add("--out", type=Path, default=ROOT / "models" / "tiny", help="the model folder to write, score and show")
+    add("--sheets", type=Path, default=ROOT / "docs" / "tiny", help="where pictures to look at go: the program compiles the model folder in")
     add("--tokenizer", type=Path, default=ROOT / "models" / "tiny" / "tokenizer", help="folder with vocab.json and merges.txt")
     add("--total", type=seconds, default=1500.0, help="time to divide over the stages, over all runs (default 25m)")
     add("--limit", type=seconds, default=float("inf"), help="time that this run may take at most")
@@ -124,7 +125,7 @@ def score(session, options):
 
 def show(session, options):
     model = folders.Model(options.out, session.device)
-    target = options.out / "sheets"
+    target = options.sheets
     target.mkdir(parents=True, exist_ok=True)
     pages = {"vae": sheets.reconstructions(model), "showcase": sheets.showcase(model, steps=options.steps, guidance=options.guidance)}
     if (session.work / "samples.pt").exists():
@@ -185,7 +186,8 @@ def make_vocabulary(options):
 def main():
     options = arguments()
     if options.device_test:
-        options.work, options.out = options.work / "device-test", options.work / "device-test" / "model"
+        options.work = options.work / "device-test"
+        options.out, options.sheets = options.work / "model", options.work / "sheets"
         options.total, options.pictures, options.prompts, options.steps = min(options.total, 60.0), 128, 4, 4
     session = Session(options.work, options.total, options.limit, options.device, options.compile, options.threads, options.device_test)
     options.workers = 1 if session.cuda else options.workers or min(4, os.cpu_count())

@@ -1,4 +1,4 @@
-"""Rendering the world: blocks of pictures with their captions' tokens and labels, written once and kept on disk."""
+"""Rendering the world: blocks of pictures with their captions' tokens, labels and figures, written once and kept on disk."""
 
 import multiprocessing
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..nets.config import TOKENS
 from ..vocabulary import Vocabulary
@@ -15,6 +16,7 @@ from ..world import scenes
 BLOCK = 1024
 CAPTIONS = 4
 VALIDATION = 512
+FIGURES = 16  # figures are kept as shares of squares: so many to a side
 
 
 def _render(job):
@@ -23,16 +25,26 @@ def _render(job):
     pictures = np.empty((count, 128, 128, 3), np.uint8)
     tokens = np.empty((count, captions, TOKENS), np.int16)
     labels = np.empty((count, 7), np.uint8)
+    figures = np.empty((count, FIGURES, FIGURES), np.uint8)
     for i in range(count):
         scene, rng = scenes.example(first + i)
-        pictures[i] = np.asarray(scenes.render(scene)[0])
+        picture, masks = scenes.render(scene)
+        pictures[i] = np.asarray(picture)
+        figures[i] = covered(masks)
         tokens[i] = [vocabulary.encode(scenes.caption(scene, rng)[0], TOKENS) for _ in range(captions)]
         labels[i] = scenes.labels(scene)
     temporary = path + ".tmp"
     with open(temporary, "wb") as file:
-        np.savez(file, pictures=pictures, tokens=tokens, labels=labels)
+        np.savez(file, pictures=pictures, tokens=tokens, labels=labels, figures=figures)
     os.replace(temporary, path)
     return path
+
+
+def covered(masks):
+    """How much of each of `FIGURES` x `FIGURES` squares is covered by any of the masks, 0..255."""
+    union = np.max([np.asarray(mask, np.float32) for mask in masks], axis=0)
+    side = union.shape[0] // FIGURES
+    return union.reshape(FIGURES, side, FIGURES, side).mean((1, 3)).round().astype(np.uint8)
 
 
 def run(session, tokenizer, processes=None, most=160 * BLOCK):
@@ -67,13 +79,14 @@ class Pictures:
         names = sorted((session.work / "data").glob("validation.npz" if validation else "train*.npz"))
         if not names:
             raise SystemExit(f"no pictures in {session.work / 'data'}: run the stage 'data' first")
+        keys = ("pictures", "tokens", "labels", "figures")
         parts = []
         for name in names:
             with np.load(name) as block:
-                parts.append({k: torch.from_numpy(block[k]) for k in ("pictures", "tokens", "labels")})
-        self.pictures, self.tokens, self.labels = (
-            torch.cat([part[k].to(session.device) for part in parts]) for k in ("pictures", "tokens", "labels")
-        )
+                if not set(keys) <= set(block.files):
+                    raise SystemExit(f"{name} is of an older version: remove {name.parent} and run the stage 'data' again")
+                parts.append({k: torch.from_numpy(block[k]) for k in keys})
+        self.pictures, self.tokens, self.labels, self._figures = (torch.cat([part[k].to(session.device) for part in parts]) for k in keys)
         self.session = session
 
     @classmethod
@@ -98,6 +111,10 @@ class Pictures:
             y, x = np.random.randint(0, 129 - crop, 2).max(), np.random.randint(0, 129 - crop)
             chosen = chosen[:, y : y + crop, x : x + crop]
         return chosen[indices].permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def figures(self, indices, size=FIGURES):
+        """What share of each square of a picture figures cover: [b, 1, size, size] in 0..1."""
+        return F.adaptive_avg_pool2d(self._figures[indices, None].float() / 255, size)
 
     def captions(self, indices):
         """One of each picture's captions at random: [b, 77] token numbers."""
