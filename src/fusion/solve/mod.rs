@@ -119,7 +119,7 @@ pub struct Conditioning {
 }
 
 /// How much the inputs on which nothing should change weigh, all together: as this many concepts.
-/// Little: concepts are what a user fuses for, and where these inputs weigh as one concept of four, the others' pictures suffer visibly.
+/// Little: concepts are what a user fuses for.
 pub const KEEP_WEIGHT: f64 = 0.1;
 
 /// Solves one group. `ridge` is a part of the mean diagonal of the sums.
