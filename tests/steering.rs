@@ -168,6 +168,35 @@ fn concepts_act_in_the_regions_that_have_their_words() {
     assert!(error.contains("region `1`") && error.contains("concept `wug`") && error.contains("zorp, quib"), "{error}");
 }
 
+/// Updates of high rank are added to the weights. Zeros make a high rank of a low one without changing what it does.
+#[test]
+fn updates_of_high_rank_are_added_to_the_weights_and_taken_out_again() {
+    let low = concept("zorp", None);
+    let mut high = low.clone();
+    for update in high.unet.layers.values_mut() {
+        let [out, into] = [update.up.shape[0], update.down.shape[1]];
+        let down = update.down.values().iter().copied().chain(std::iter::repeat_n(0.0, 36 * into)).collect();
+        let up = update.up.values().chunks(4).flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, 36))).collect();
+        *update = Update { down: Array::f32([40, into], down), up: Array::f32([out, 40], up) };
+    }
+    let with = |concept: &Concept, scale: f32| {
+        latents(&Request { concepts: vec![Applied::new(concept.clone(), scale).unwrap()], ..small() })
+    };
+    let difference = |a: &[f32], b: &[f32]| {
+        let squared = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+        squared(&mut a.iter().zip(b).map(|(a, b)| a - b)) / squared(&mut b.iter().copied())
+    };
+    let plain = latents(&small());
+    for scale in [1.0, 0.5] {
+        let [beside, added] = [&low, &high].map(|concept| with(concept, scale));
+        let [moved, apart] = [difference(&beside, &plain), difference(&added, &beside)];
+        // The sums are rounded as the model's weights are, to f16.
+        assert!(moved > 0.05 && apart < 0.02 * moved, "at {scale}: {apart} apart, the updates move by {moved}");
+        assert!(added == with(&high, scale), "the same bytes again");
+    }
+    assert!(plain == latents(&small()), "nothing is left of it");
+}
+
 /// A region that names a concept and never holds leaves nothing of it.
 #[test]
 fn a_concept_of_a_region_is_nothing_outside_of_it() {

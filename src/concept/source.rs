@@ -1,33 +1,57 @@
-//! The weights of a model with those of low-rank updates beside them.
+//! The weights of a model with those of low-rank updates beside them, or added to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
-use super::AppliedSet;
+use super::{AppliedSet, Update};
 
 /// Endings of an update's two parameters, as [`crate::nn::LowRank`] names them.
 const DOWN: &str = ".lora_down.weight";
 const UP: &str = ".lora_up.weight";
 
 /// A [`ParameterSource`] that has `<set>.<layer>.lora_down.weight` and `<set>.<layer>.lora_up.weight` of named sets, and all else
-/// from a model. Sets come and go while programs share it.
+/// from a model, with the updates of merged sets added. Sets come and go while programs share it.
 pub struct WithUpdates {
     model: Arc<dyn ParameterSource + Send>,
     sets: RwLock<BTreeMap<String, AppliedSet>>,
+    merged: RwLock<Vec<AppliedSet>>,
 }
 
 impl WithUpdates {
     pub fn new(model: Arc<dyn ParameterSource + Send>) -> Self {
-        WithUpdates { model, sets: RwLock::default() }
+        WithUpdates { model, sets: RwLock::default(), merged: RwLock::default() }
     }
 
     /// The sets from now on.
     pub fn set(&self, sets: &[AppliedSet]) {
         let sets = sets.iter().map(|set| (set.name.clone(), set.clone())).collect();
         *self.sets.write().unwrap_or_else(PoisonError::into_inner) = sets;
+    }
+
+    /// Adds these sets, as strong as they are, to the model's own weights from now on, instead of those before. Returns the layers
+    /// whose weights have changed by that.
+    pub fn merge(&self, sets: &[AppliedSet]) -> BTreeSet<String> {
+        let mut merged = self.merged.write().unwrap_or_else(PoisonError::into_inner);
+        let same = |(a, b): (&AppliedSet, &AppliedSet)| a == b && a.strength == b.strength;
+        if merged.len() == sets.len() && merged.iter().zip(sets).all(same) {
+            return BTreeSet::new();
+        }
+        let changed = merged.iter().chain(sets).flat_map(|set| set.set().layers.keys().cloned()).collect();
+        *merged = sets.to_vec();
+        changed
+    }
+
+    /// Adds what merged sets do to the elements `range` of a weight.
+    fn add_merged(&self, name: &str, range: Range<usize>, values: &mut [f32]) {
+        let Some(layer) = name.strip_suffix(".weight") else { return };
+        for set in self.merged.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(update) = set.set().layers.get(layer) {
+                add(update, set.strength, range.clone(), values);
+            }
+        }
     }
 
     fn with<T>(&self, name: &str, read: impl FnOnce(&Array) -> T) -> Option<T> {
@@ -59,7 +83,11 @@ impl ParameterSource for WithUpdates {
                 Err(ParameterError::Read { name: name.into(), message })
             }
         });
-        own.unwrap_or_else(|| self.model.read(name, range, into))
+        own.unwrap_or_else(|| {
+            self.model.read(name, range.clone(), into)?;
+            self.add_merged(name, range, into);
+            Ok(())
+        })
     }
 
     fn done_with(&self, name: &str) {
@@ -67,10 +95,30 @@ impl ParameterSource for WithUpdates {
     }
 }
 
+/// Adds the elements `range` of strength * up down, row-major, to `values`.
+fn add(update: &Update, strength: f32, range: Range<usize>, values: &mut [f32]) {
+    let rank = update.rank().max(1);
+    let (up, down) = (update.up.values(), update.down.values());
+    let width = (down.len() / rank).max(1);
+    let mut at = range.start;
+    let mut rest = values;
+    while !rest.is_empty() && at < range.end {
+        let (row, first) = (at / width, at % width);
+        let count = (width - first).min(rest.len());
+        let (here, after) = rest.split_at_mut(count);
+        let factors = up.iter().skip(row * rank).take(rank);
+        for (factor, line) in factors.zip(down.chunks_exact(width)) {
+            let line = line.get(first..first + count).unwrap_or_default();
+            here.iter_mut().zip(line).for_each(|(value, d)| *value += strength * factor * d);
+        }
+        (rest, at) = (after, at + count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::concept::{Applied, Concept, LowRankSet, Update};
+    use crate::concept::{Applied, Concept, LowRankSet};
 
     struct Model;
 
@@ -104,5 +152,37 @@ mod tests {
         assert_eq!(two, [9.0, 9.0]);
         source.set(&[]);
         assert!(source.info(&name("lora_up.weight")).is_none());
+    }
+
+    #[test]
+    fn merged_updates_are_added_to_the_weights() {
+        struct Linear;
+        impl ParameterSource for Linear {
+            fn info(&self, _name: &str) -> Option<ParameterInfo> {
+                Some(ParameterInfo { shape: vec![3, 2], stored: StoredAs::F16 })
+            }
+
+            fn read(&self, _name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+                into.iter_mut().zip(range).for_each(|(v, i)| *v = i as f32);
+                Ok(())
+            }
+        }
+        let source = WithUpdates::new(Arc::new(Linear));
+        let down = Array::f32([2, 2], vec![1.0, 2.0, 3.0, 4.0]);
+        let up = Array::f32([3, 2], vec![1.0, 0.0, 0.0, 1.0, 2.0, 1.0]);
+        let set = LowRankSet { scale: 0.5, layers: [("x".to_string(), Update { down, up })].into() };
+        let applied = Applied::new(Concept { unet: set, ..Concept::default() }, 2.0).unwrap();
+        let read = |name: &str, range: Range<usize>| {
+            let mut values = vec![0.0; range.len()];
+            source.read(name, range, &mut values).unwrap();
+            values
+        };
+        assert_eq!(source.merge(&[applied.unet().clone()]), BTreeSet::from(["x".to_string()]));
+        assert_eq!(read("x.weight", 0..6), [1.0, 3.0, 5.0, 7.0, 9.0, 13.0]);
+        assert_eq!(read("x.weight", 1..5), [3.0, 5.0, 7.0, 9.0], "across rows");
+        assert_eq!(read("x.bias", 0..2), [0.0, 1.0]);
+        assert!(source.merge(&[applied.unet().clone()]).is_empty(), "nothing changes");
+        assert_eq!(source.merge(&[]).len(), 1);
+        assert_eq!(read("x.weight", 0..6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::concept::binding::{Table, Words};
 use crate::concept::source::WithUpdates;
-use crate::concept::{self, Applied, AppliedSet};
+use crate::concept::{self, Applied, AppliedSet, Update};
 use crate::graph::{Array, Graph, Origin, ParameterSource, Program};
 use crate::models::unet;
 use crate::nn::{Layers, LowRank, Strength};
@@ -79,6 +79,21 @@ impl Updates {
         }
         all.retain(|acting| acting.set.strength != 0.0);
         Updates(all)
+    }
+
+    /// Those that are better added to the weights, taken out: where the ranks that act on all of the picture alike come to
+    /// [`MERGED_FROM`]. They cost nothing then, but other ones need the weights anew.
+    fn take_merged(&mut self) -> Vec<AppliedSet> {
+        let uniform = |acting: &Acting| acting.factors.windows(2).all(|pair| pair[0] == pair[1]);
+        let rank = |acting: &Acting| acting.set.set().layers.values().map(Update::rank).max().unwrap_or(0);
+        if self.0.iter().filter(|acting| uniform(acting)).map(rank).sum::<usize>() < MERGED_FROM {
+            return Vec::new();
+        }
+        let merged = self.0.extract_if(.., |acting| uniform(acting)).map(|mut acting| {
+            acting.set.strength *= acting.factors.first().copied().unwrap_or(1.0);
+            acting.set
+        });
+        merged.collect()
     }
 
     /// What acts on the prompts of these numbers, which share a picture.
@@ -207,7 +222,13 @@ pub(super) struct Adaptation {
     words: Option<Words>,
     pub text: Updates,
     pub unet: Updates,
+    /// Updates of the UNet that are added to its weights instead.
+    merged: Vec<AppliedSet>,
 }
+
+/// Updates of all attention layers of Stable Diffusion 1.5 at 256x256 were measured to add 8 % to a pass with rank 16 and 27 % with 64, on
+/// a software driver. Smaller ones stay beside the weights, exact and quickly exchanged.
+const MERGED_FROM: usize = 32;
 
 impl Adaptation {
     /// Checks the concepts against the model, and lets the networks have their parameters.
@@ -222,12 +243,18 @@ impl Adaptation {
         });
         let factors = acting::factors(request)?;
         let text = Updates::of(concepts.iter().map(Applied::text).zip(factors.iter().cloned()));
-        let unet = Updates::of(concepts.iter().map(Applied::unet).zip(factors));
+        let mut unet = Updates::of(concepts.iter().map(Applied::unet).zip(factors));
         text.check_shapes(TEXT_ENCODER, &pipeline.text.updates)?;
         unet.check_shapes(UNET, &pipeline.unet.updates)?;
+        let merged = unet.take_merged();
         text.install(&pipeline.text);
         unet.install(&pipeline.unet);
-        Ok(Adaptation { words: words.transpose()?, text, unet })
+        Ok(Adaptation { words: words.transpose()?, text, unet, merged })
+    }
+
+    /// Lets the UNet have the weights that this request means. Returns whether they are others than before.
+    pub fn merge(&self, pipeline: &Pipeline) -> bool {
+        pipeline.unet.merge(&self.merged)
     }
 
     pub fn tokenizer<'a>(&'a self, pipeline: &'a Pipeline) -> &'a Tokenizer {

@@ -55,6 +55,9 @@ impl Pipeline {
     /// Whatever the device meets.
     pub fn make(&mut self, prepared: Prepared<'_>, progress: &mut dyn FnMut(Progress)) -> Result<Generated> {
         let Prepared { request, job, plans } = prepared;
+        if plans.adaptation.merge(self) {
+            self.sampling = None;
+        }
         let mut watch = Watch { progress, stages: Vec::new() };
         let contexts = watch.stage("text", |progress| {
             let mut encoded = Vec::with_capacity(plans.wordings.len());

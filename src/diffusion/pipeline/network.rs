@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::checkpoint::Component;
+use crate::concept::AppliedSet;
 use crate::concept::source::WithUpdates;
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Origin, Plan, Precision, Program, Tensor, Traits, Weights};
@@ -24,6 +25,14 @@ impl<C> Network<C> {
         let updates = Arc::new(WithUpdates::new(Arc::new(ComponentSource(component.clone()))));
         let weights = Weights::new(gpu, updates.clone(), precision);
         Network { config, weights, updates, path: component.path().to_path_buf() }
+    }
+
+    /// Adds these updates to the weights, instead of those that were added before. Returns whether any weight is another now: programs
+    /// made before still have those of before.
+    pub fn merge(&self, sets: &[AppliedSet]) -> bool {
+        let changed = self.updates.merge(sets);
+        self.weights.retain(|name| name.strip_suffix(".weight").is_none_or(|layer| !changed.contains(layer)));
+        !changed.is_empty()
     }
 
     /// Names this network's files in an error.

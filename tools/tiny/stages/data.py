@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from ..nets.config import TOKENS
 from ..vocabulary import Vocabulary
 from ..world import scenes
+from ..world.subjects import KINDS
 
 BLOCK = 1024
 CAPTIONS = 4
@@ -103,6 +104,18 @@ class Pictures:
     def draw(self, count):
         """Random indices."""
         return torch.randint(len(self), (count,), device=self.session.device)
+
+    def rates(self, indices):
+        """How often to draw each of these pictures so that all kinds of subjects come alike: the world has many more people than chairs.
+
+        A picture's rate is the mean of its subjects' inverse frequencies. Those that hold nobody come as often as the mean.
+        """
+        kinds = self.labels[indices][:, 1::2].long()
+        frequencies = torch.bincount(kinds.flatten(), minlength=len(KINDS) + 1).clamp(min=1)
+        inverse = (1 / frequencies).where(torch.arange(len(frequencies), device=kinds.device) > 0, 0.0)
+        found = (kinds > 0).sum(1)
+        rates = inverse[kinds].sum(1) / found.clamp(min=1)
+        return rates.where(found > 0, rates.sum() / (found > 0).sum().clamp(min=1))
 
     def images(self, indices, crop=None):
         """[b, 3, s, s] in -1..1; with `crop`, the same random square of that size of each, rather low: subjects stand there."""

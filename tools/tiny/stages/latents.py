@@ -26,6 +26,7 @@ class Latents:
             kept = self._encode(session, data, size)
             torch.save(kept, path)
         self.mean, self.deviation = kept["mean"], kept["deviation"]
+        self.rates = data.rates(self.indices)
         self.session = session
 
     @torch.no_grad()
@@ -48,7 +49,7 @@ class Latents:
         return len(self.mean)
 
     def draw(self, count, repeats=1):
-        """`count` latents of random pictures, each picture `repeats` times, and the pictures' indices."""
-        which = torch.randint(len(self), (count // repeats,), device=self.session.device)
+        """`count` latents of random pictures, all kinds of subjects alike, each picture `repeats` times; and the pictures' indices."""
+        which = torch.multinomial(self.rates, count // repeats, replacement=True)
         z = self.mean[which].float().repeat(repeats, 1, 1, 1)
         return z + self.deviation[:, None, None] * torch.randn_like(z), self.indices[which]
