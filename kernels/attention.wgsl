@@ -54,8 +54,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let seen{{ r }} = sight[min(token{{ r }}, sizes.tokens - 1u)];
 //% endif
 //% endfor
+//% if causal
+  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u); // later ones are seen by no token of this group
+//% else
+  let keys = sizes.keys;
+//% endif
 //% if staged
-  for (var tile = 0u; tile < sizes.keys; tile += {{ tile }}u) {
+  for (var tile = 0u; tile < keys; tile += {{ tile }}u) {
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
       let at = (shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head + i % {{ D }}u;
@@ -63,10 +68,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       vs[i] = v[at];
     }
     workgroupBarrier();
-    for (var key = tile; key < min(tile + {{ tile }}u, sizes.keys); key += {{ block }}u) {
+    for (var key = tile; key < min(tile + {{ tile }}u, keys); key += {{ block }}u) {
 //% else
   {
-    for (var key = 0u; key < sizes.keys; key += {{ block }}u) {
+    for (var key = 0u; key < keys; key += {{ block }}u) {
 //% endif
 {{ softmax.add_keys(per_lane, block, vector, D, P, whole, staged, "sizes.keys", sees) }}
     }

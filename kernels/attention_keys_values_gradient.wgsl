@@ -44,7 +44,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var dv{{ r }}_{{ e }} = {{ V }}();
 //% endfor
 //% endfor
-  for (var tile = 0u; tile < queries; tile += {{ tile }}u) {
+//% if causal
+  // Earlier queries see no key of this group; where entries share keys, later ones begin anew.
+  let earliest = select(0u, group.x * {{ lanes * per_lane }}u / {{ tile }}u * {{ tile }}u, sizes.share == 1u);
+//% else
+  const earliest = 0u;
+//% endif
+  for (var tile = earliest; tile < queries; tile += {{ tile }}u) {
 //% if staged
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {

@@ -33,7 +33,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var peak{{ r }} = nothing;
   var total{{ r }} = 0.0;
 //% endfor
-  for (var tile = 0u; tile < sizes.keys; tile += {{ tile }}u) {
+//% if causal
+  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u); // later ones are seen by no token of this group
+//% else
+  let keys = sizes.keys;
+//% endif
+  for (var tile = 0u; tile < keys; tile += {{ tile }}u) {
 //% if staged
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
@@ -41,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     workgroupBarrier();
 //% endif
-    for (var key = tile; key < min(tile + {{ tile }}u, sizes.keys); key += {{ block }}u) {
+    for (var key = tile; key < min(tile + {{ tile }}u, keys); key += {{ block }}u) {
 //% for j in range(block)
 //% if staged
       let at{{ j }} = (key - tile + {{ j }}u) * {{ D }}u;

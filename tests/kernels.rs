@@ -275,6 +275,8 @@ fn widened_products() {
         (3, 5, 6, 7, 8, true),
         (1, 70, 8, 132, 12, false),
         (1, 17, 12, 4, 1, true),
+        (2, 13, 48, 64, 4, false),
+        (1, 31, 192, 32, 3, true),
     ] {
         let mut g = Graph::new();
         let (x, t) = (g.input("x", [batch, rows, into]), g.input("t", [batch, rows, rank]));
@@ -312,6 +314,7 @@ fn widened_convolutions() {
         (3, 33, 4, 4, 3, 3, 1),
         (9, 12, 3, 16, 4, 3, 1),
         (9, 8, 8, 12, 1, 3, 2),
+        (5, 9, 16, 32, 4, 3, 1),
     ] {
         let mut g = Graph::new();
         let x = g.input("x", [2, height, width, into]);

@@ -238,6 +238,16 @@ impl Lowering<'_> {
         if stages {
             self.add_update(&mut work);
         }
+        self.push(work, stages);
+    }
+
+    /// [`Lowering::dispatch`] of a kernel that stores the step's output where the low-rank update has been added before.
+    pub fn dispatch_updated(&mut self, mut work: Work<'_>) {
+        work.params.insert("low_rank", Value::from(false));
+        self.push(work, true);
+    }
+
+    fn push(&mut self, mut work: Work<'_>, stages: bool) {
         let mut bindings: Vec<(String, Slice, Scalar)> =
             work.bindings.into_iter().map(|(name, at)| (name.to_string(), at.slice, at.scalar)).collect();
         if stages {
@@ -256,8 +266,13 @@ impl Lowering<'_> {
         });
     }
 
-    /// The low-rank update among the stages.
-    fn add_update(&self, work: &mut Work<'_>) {
+    /// Whether a low-rank update is among what was folded in.
+    pub fn has_update(&self) -> bool {
+        self.step.stages.iter().any(|stage| matches!(stage, Stage::LowRank { .. }))
+    }
+
+    /// Lets a kernel that imports `shared/low_rank` add the low-rank update among the stages.
+    pub fn add_update(&self, work: &mut Work<'_>) {
         for stage in &self.step.stages {
             if let &Stage::LowRank { narrow, wide, transposed } = stage {
                 let (rank, channels) = (self.graph.shape(narrow).channels(), self.shape().channels());

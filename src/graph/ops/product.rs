@@ -1,6 +1,6 @@
 //! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
 
-use super::Stage;
+use super::widen::lower_update;
 use super::{PANEL, vector_width};
 use crate::gpu::{PASSING_LANES, Scalar, Schedule, Uniform, Value};
 use crate::graph::lower::{Located, Lowering, Work, spread};
@@ -84,9 +84,7 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
             return lower_rows(lowering, work, geometry, panels, 64);
         }
         Schedule::Vectors { lanes, least_flops } => {
-            let updated = lowering.step.stages.iter().any(|stage| matches!(stage, Stage::LowRank { .. }));
-            let vectors = Vectors::of(lanes, into, out, &work, least_flops);
-            if let Some(vectors) = vectors.filter(|_| !updated) {
+            if let Some(vectors) = Vectors::of(lanes, into, out, &work, least_flops) {
                 return vectors.lower(lowering, &work, geometry, into);
             }
             Schedule::registers()
@@ -173,6 +171,10 @@ impl Vectors {
         let dispatches = height * width * chunks;
         let out = lowering.shape().channels();
         let [y, z, _] = spread(geometry.rows.div_ceil(Self::ROWS));
+        let updated = lowering.has_update();
+        if updated {
+            lower_update(lowering);
+        }
         for number in 0..dispatches {
             let (tap, start) = (number / chunks, number % chunks * self.chunk);
             let shift = window.map_or(0, |window| (tap / width * window.from[1] + tap % width) * into);
@@ -184,7 +186,7 @@ impl Vectors {
                 ("x_stride", into.into()),
                 ("w_start", ((tap * into + start) * PANEL).into()),
                 ("w_stride", (height * width * into * PANEL).into()),
-                ("first", usize::from(number == 0).into()),
+                ("first", usize::from(number == 0 && !updated).into()),
             ];
             let places = window.map(window_uniforms).into_iter().flatten();
             uniforms.extend(places.filter(|(name, _)| !name.starts_with("kernel")));
@@ -197,8 +199,7 @@ impl Vectors {
                 ("last", Value::from(last)),
             ]);
             if !last {
-                params.extend([("stages", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
-                params.extend([("rows_per_batch", Value::from(false)), ("operand_rows", Value::from(false))]);
+                params.extend(without_stages());
             }
             let mut bindings = work.bindings.clone();
             for (_, at) in bindings.iter_mut().filter(|(_, at)| at.half) {
@@ -212,7 +213,18 @@ impl Vectors {
                 bindings,
                 flops: work.flops / dispatches as u64,
             };
-            lowering.dispatch(chunk, last);
+            if last { lowering.dispatch_updated(chunk) } else { lowering.dispatch(chunk, false) }
         }
     }
+}
+
+/// For a kernel that imports `shared/stages` but doesn't store the step's output.
+pub(super) fn without_stages() -> [(&'static str, Value); 4] {
+    let none = Value::from(false);
+    [
+        ("stages", Value::from(Vec::<Value>::new())),
+        ("factors", Value::from(0)),
+        ("rows_per_batch", none.clone()),
+        ("operand_rows", none),
+    ]
 }

@@ -1,5 +1,6 @@
 //! The outer half of a low-rank update: y + t u^T, folded into the kernel that computes y wherever that is a product.
 
+use super::product::without_stages;
 use super::{Fold, Operation, Stage, arity, vector_width};
 use crate::gpu::Value;
 use crate::graph::lower::{Lowering, ROW_OF_WORKGROUPS, Work, add_low_rank};
@@ -120,34 +121,48 @@ impl Operation for Widen {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        const TILE: usize = 4;
-        let shape = lowering.shape().clone();
-        let (rows, channels, rank) = (shape.rows(), shape.channels(), lowering.input_shape(usize::from(self.based)).channels());
-        let vector = vector_width(&[channels]);
-        let lanes = 16;
-        let tiles = rows.div_ceil(TILE);
-        let mut work = Work {
-            kernel: "widen",
-            params: [
-                ("based", Value::from(self.based)),
-                ("vector_out", Value::from(vector)),
-                ("lanes", Value::from(lanes)),
-                ("tile", Value::from(TILE)),
-            ]
-            .into(),
-            uniforms: vec![("rows", rows.into()), ("channels", (channels / vector).into())],
-            grid: [channels.div_ceil(4).div_ceil(lanes), tiles.min(ROW_OF_WORKGROUPS), tiles.div_ceil(ROW_OF_WORKGROUPS)],
-            bindings: vec![("y", lowering.output())],
-            // Of the step's first stage, where there is a base.
-            flops: if self.based { 0 } else { 2 * (shape.elements() * rank) as u64 },
-        };
+        let rank = lowering.input_shape(usize::from(self.based)).channels();
+        let mut work = widening(lowering, self.based);
         if self.based {
             // The product itself is the step's first stage.
             work.bindings.push(("x", lowering.input(0)));
         } else {
             let [narrow, wide] = [0, 1].map(|i| lowering.input(i));
-            add_low_rank(&mut work, narrow, wide, self.transposed, [rank, channels]);
+            let shape = lowering.shape();
+            work.flops = 2 * (shape.elements() * rank) as u64;
+            add_low_rank(&mut work, narrow, wide, self.transposed, [rank, shape.channels()]);
         }
         lowering.dispatch(work, true);
     }
+}
+
+/// A dispatch of the kernel that stores a low-rank product of the shape of the step's result; the product itself is yet to be said.
+fn widening<'a>(lowering: &Lowering<'_>, based: bool) -> Work<'a> {
+    const TILE: usize = 4;
+    const LANES: usize = 16;
+    let (rows, channels) = (lowering.shape().rows(), lowering.shape().channels());
+    let vector = vector_width(&[channels]);
+    let tiles = rows.div_ceil(TILE);
+    Work {
+        kernel: "widen",
+        params: [
+            ("based", Value::from(based)),
+            ("vector_out", Value::from(vector)),
+            ("lanes", Value::from(LANES)),
+            ("tile", Value::from(TILE)),
+        ]
+        .into(),
+        uniforms: vec![("rows", rows.into()), ("channels", (channels / vector).into())],
+        grid: [channels.div_ceil(4).div_ceil(LANES), tiles.min(ROW_OF_WORKGROUPS), tiles.div_ceil(ROW_OF_WORKGROUPS)],
+        bindings: vec![("y", lowering.output())],
+        flops: 0,
+    }
+}
+
+/// Stores the step's low-rank update alone, for a kernel that adds to what is there.
+pub(super) fn lower_update(lowering: &mut Lowering<'_>) {
+    let mut work = widening(lowering, false);
+    lowering.add_update(&mut work);
+    work.params.extend(without_stages());
+    lowering.dispatch(work, false);
 }
