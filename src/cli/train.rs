@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use mixofshow::checkpoint::Checkpoint;
-use mixofshow::concept::Concept;
+use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
 use mixofshow::concept::tuning::config::{self, Kind, Options, Settings};
 use mixofshow::concept::tuning::step::Method;
 use mixofshow::concept::tuning::{Begin, Event, Outcome, Progress as Learnt, Run, Summary};
+use mixofshow::concept::{Concept, check_base};
 use mixofshow::gpu::Gpu;
 use serde::Serialize;
 
@@ -200,7 +200,7 @@ fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: I
     Ok(())
 }
 
-/// Learns a concept, or reads it where it is there already; the seconds that it took.
+/// Learns a concept, or reads it where it is there already, of the same base model; the seconds that it took.
 pub fn learn(
     settings: &Settings,
     checkpoint: &Checkpoint,
@@ -208,7 +208,11 @@ pub fn learn(
     terminal: &Terminal,
 ) -> Result<(Concept, Option<f64>)> {
     if settings.output.exists() {
-        return Ok((Concept::read(&settings.output)?, None));
+        let concept = Concept::read(&settings.output)?;
+        match check_base([&concept], checkpoint, base_hash_cache().as_deref()) {
+            Ok(()) => return Ok((concept, None)),
+            Err(_) => terminal.note(format!("{} is of another base model: learnt again", settings.output.display())),
+        }
     }
     make_folder_of(&settings.output)?;
     let start = Instant::now();

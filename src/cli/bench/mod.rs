@@ -1,11 +1,13 @@
 //! `mos bench`: how fast this machine runs kernels and models.
 
 mod concepts;
+mod fusion;
 mod kernels;
 mod models;
 mod peak;
 mod regions;
 mod step;
+mod study;
 mod updates;
 
 use std::time::Instant;
@@ -38,6 +40,7 @@ enum What {
     /// Time encoding a prompt
     Text(models::Options),
     Concepts(Box<concepts::Options>),
+    Fusion(Box<fusion::Options>),
     /// Time a step of tuning, against a forward pass of the same networks
     Step(step::Options),
 }
@@ -138,6 +141,7 @@ pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
         What::Regions(options) => regions::run(options, &global.open()?, terminal),
         What::Vae(options) => models::run(models::Part::Vae, options, &global.open()?, terminal),
         What::Concepts(options) => concepts::run(options, global, terminal),
+        What::Fusion(options) => fusion::run(options, global, terminal),
         What::Text(options) => models::run(models::Part::Text, options, &global.open()?, terminal),
         What::Step(options) => step::run(options, &global.open()?, terminal),
     }

@@ -9,6 +9,8 @@ use mixofshow::region::{Area, Layout, Region};
 use crate::cli::{Result, files};
 
 static CONCEPTS: Dir = include_dir!("$CARGO_MANIFEST_DIR/models/concepts");
+/// What suits the model that ships, for `mos bench` as well.
+const SETTINGS: &str = "settings.toml";
 /// Outlines of a man, a cat and a woman, for the adapter to follow.
 const SKETCH: &str = "sketch.png";
 
@@ -41,9 +43,9 @@ impl Player {
         folder.join(self.name)
     }
 
-    /// Settings of its tuning: many small steps, for the model is small, and large rates, for there are few of them.
+    /// Settings of its tuning.
     pub fn settings(&self, folder: &Path, output: PathBuf, steps: usize) -> Result<Settings> {
-        Ok(Settings::new(Given {
+        let own = Given {
             name: Some(self.name.to_string()),
             kind: Some(self.kind),
             words: Some(self.phrase()),
@@ -52,27 +54,18 @@ impl Player {
             output: Some(output),
             steps: Some(steps),
             sheet_every: Some(0),
-            ..tuning()
-        })?)
+            ..Given::default()
+        };
+        Ok(Settings::new(own.or(Given::read_toml(&folder.join(SETTINGS))?))?)
     }
 }
 
-/// What suits the model that ships.
-fn tuning() -> Given {
-    Given {
-        batch: Some(2),
-        accumulate: Some(1),
-        words_lr: Some(5e-3),
-        text_lr: Some(1e-4),
-        unet_lr: Some(1e-3),
-        norm_stop: Some(0.0),
-        crop: Some(0.0),
-        ..Given::default()
-    }
-}
-
-/// Writes the pictures that are learnt from into `folder`.
+/// Writes the pictures that are learnt from, and how they are, into `folder`.
 pub fn unpack(folder: &Path) -> Result<()> {
+    if let Some(file) = CONCEPTS.get_file(SETTINGS) {
+        files::make_folder_of(&folder.join(SETTINGS))?;
+        files::write(&folder.join(SETTINGS), file.contents())?;
+    }
     for player in &CAST {
         if let Some(dir) = CONCEPTS.get_dir(player.name) {
             write(dir, folder)?;

@@ -1,0 +1,216 @@
+//! `mos bench fusion`: what is left of concepts, and of everything else, when they are fused.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use mixofshow::checkpoint::Checkpoint;
+use mixofshow::concept::Applied;
+use mixofshow::concept::tuning::step::Method;
+use mixofshow::diffusion::pipeline::{Pipeline, Request};
+use mixofshow::fusion::solve::{Lbfgs, Solver};
+use mixofshow::fusion::{self, Entry, Order, Settings};
+use mixofshow::gpu::Gpu;
+use mixofshow::graph::Precision;
+use mixofshow::metrics::{Evaluation, Towers};
+use mixofshow::picture::{Picture, Sheet};
+use serde::Serialize;
+
+use super::study::{self, Subject};
+use crate::cli::progress::Progress;
+use crate::cli::terminal::Terminal;
+use crate::cli::train::learn;
+use crate::cli::{Global, Result};
+
+const PROMPTS: [&str; 2] = ["a photo of <TOK> on the beach", "a photo of <TOK> in the snow"];
+/// They name no concept.
+const ORDINARY: [&str; 4] = [
+    "a photo of a woman in a red dress on the beach",
+    "a cat and a man in the snow",
+    "a green house in the mountains",
+    "a yellow car in the city",
+];
+
+/// Fuse concepts in three ways and score what is left of them
+///
+/// Learns the concepts as ED-LoRA, fuses them exactly, by L-BFGS as published, and by averaging, and makes pictures of each concept
+/// with every model and from its own file. Image alignment to the pictures that were learnt from says how much of a concept is left;
+/// pictures of ordinary prompts beside the base model's from the same seeds say what the fusion does to everything else.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    study: study::Options,
+}
+
+#[derive(Serialize)]
+struct Row {
+    what: &'static str,
+    /// Image alignment of each concept.
+    concepts: Vec<f64>,
+    mean: f64,
+    ordinary: Option<Ordinary>,
+    /// Seconds that fusing took.
+    fused_in: Option<f64>,
+}
+
+/// Pictures of ordinary prompts beside the base model's.
+#[derive(Clone, Copy, Serialize)]
+struct Ordinary {
+    /// Mean cosine in the vision tower.
+    likeness: f64,
+    /// Root of the mean squared difference of pixels in 0..1, mean over pictures.
+    pixels: f64,
+}
+
+struct Bench<'a> {
+    study: &'a study::Options,
+    checkpoint: Checkpoint,
+    gpu: Arc<Gpu>,
+    towers: Towers,
+    subjects: Vec<Subject>,
+    evaluations: Vec<Evaluation>,
+    progress: Progress<'a>,
+    done: usize,
+    rows: Vec<Row>,
+    /// Rows of the sheet: what was made, and a picture of each concept and each ordinary prompt.
+    shown: Vec<(&'static str, Vec<Picture>)>,
+}
+
+pub fn run(Options { study }: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
+    let (subjects, checkpoint, gpu) = (study.subjects()?, study.checkpoint()?, global.open()?);
+    let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
+    let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
+    let mut entries = Vec::new();
+    for subject in &subjects {
+        let settings = study.learning(subject, Method::EdLora)?;
+        let (concept, _) = learn(&settings, &checkpoint, &gpu, terminal)?;
+        entries.push(Entry { concept, path: settings.output, unet: 1.0, text: 1.0, prompt: None });
+    }
+    let evaluations = subjects.iter().map(|subject| study.evaluation(subject, &towers, &PROMPTS)).collect::<Result<Vec<_>>>()?;
+    let (rows, shown) = (Vec::new(), Vec::new());
+    let progress = Progress::new(terminal);
+    let mut bench = Bench { study, checkpoint, gpu, towers, subjects, evaluations, progress, done: 0, rows, shown };
+
+    let own = entries.iter().map(|entry| Ok(vec![Applied::new(entry.concept.clone(), 1.0)?])).collect::<Result<Vec<_>>>()?;
+    let (scores, pictures) = bench.concepts(&mut pipeline, &own)?;
+    let base = bench.ordinary(&mut pipeline)?;
+    drop(pipeline);
+    bench.row("own file", scores, None, None, pictures, &base);
+    let published = Solver::Lbfgs(Lbfgs { iterations: 0 });
+    for (what, solver) in [("exact", Solver::default()), ("L-BFGS", published), ("averaged", Solver::Average)] {
+        let (path, seconds) = bench.fuse(what, solver, &entries)?;
+        let mut pipeline = Pipeline::load(&bench.gpu, &Checkpoint::open(&path)?, Precision::default())?;
+        let (scores, pictures) = bench.concepts(&mut pipeline, &[])?;
+        let ordinary = bench.ordinary(&mut pipeline)?;
+        let kept = bench.beside(&ordinary, &base)?;
+        bench.row(what, scores, Some(kept), Some(seconds), pictures, &ordinary);
+    }
+    let Bench { rows, shown, subjects, progress, .. } = bench;
+    drop(progress);
+    let path = study.output.join("fusion.png");
+    sheet(&shown, &subjects)?.save(&path, None)?;
+    terminal.note(path.display());
+    if study.json { terminal.print_json(&rows) } else { terminal.print(table(&rows, &subjects)) }
+}
+
+impl Bench<'_> {
+    fn fuse(&mut self, name: &str, solver: Solver, entries: &[Entry]) -> Result<(PathBuf, f64)> {
+        let out = self.study.output.join(format!("fused-{}", name.to_lowercase()));
+        let usual = if matches!(solver, Solver::Lbfgs(_)) { Settings::published() } else { Settings::default() };
+        let order = Order { replace: true, ..Order::new(entries.to_vec(), out.clone()) };
+        let start = std::time::Instant::now();
+        fusion::fuse(&self.gpu, &self.checkpoint, order, &Settings { solver, ..usual }, &mut |at| {
+            self.progress.show("fuse", at.done, at.of);
+        })?;
+        Ok((out, start.elapsed().as_secs_f64()))
+    }
+
+    /// Image alignment of each concept, and all pictures. `own`: what is in use for each; nothing where the model knows them.
+    fn concepts(&mut self, pipeline: &mut Pipeline, own: &[Vec<Applied>]) -> Result<(Vec<f64>, Vec<Vec<Picture>>)> {
+        let (mut scores, mut pictures) = (Vec::new(), Vec::new());
+        let of = self.pictures();
+        for (i, (subject, evaluation)) in self.subjects.iter().zip(&self.evaluations).enumerate() {
+            let concepts = own.get(i).map_or(&[][..], Vec::as_slice);
+            let (score, made) = evaluation.run(pipeline, &self.towers, &subject.phrase, concepts, &mut || {
+                self.progress.show("pictures", self.done, of);
+                self.done += 1;
+            })?;
+            scores.push(score.image);
+            pictures.push(made);
+        }
+        Ok((scores, pictures))
+    }
+
+    fn ordinary(&mut self, pipeline: &mut Pipeline) -> Result<Vec<Picture>> {
+        let (mut pictures, of) = (Vec::new(), self.pictures());
+        for prompt in ORDINARY {
+            for seed in 1..=self.study.seeds {
+                self.progress.show("pictures", self.done, of);
+                self.done += 1;
+                let request = Request { prompt: prompt.into(), seed, ..self.study.request() };
+                pictures.extend(pipeline.generate(&request, &mut |_| ())?.pictures);
+            }
+        }
+        Ok(pictures)
+    }
+
+    /// All that will be made.
+    fn pictures(&self) -> usize {
+        4 * (self.subjects.len() * PROMPTS.len() + ORDINARY.len()) * self.study.seeds as usize
+    }
+
+    fn beside(&self, pictures: &[Picture], base: &[Picture]) -> Result<Ordinary> {
+        let (mut likeness, mut pixels) = (0.0, 0.0);
+        for (picture, base) in pictures.iter().zip(base) {
+            likeness += self.towers.picture(picture)?.cosine(&self.towers.picture(base)?);
+            let squares = picture.rgb().iter().zip(base.rgb()).map(|(a, b)| ((f64::from(*a) - f64::from(*b)) / 255.0).powi(2));
+            pixels += (squares.sum::<f64>() / picture.rgb().len().max(1) as f64).sqrt();
+        }
+        let count = pictures.len().max(1) as f64;
+        Ok(Ordinary { likeness: likeness / count, pixels: pixels / count })
+    }
+
+    fn row(
+        &mut self,
+        what: &'static str,
+        concepts: Vec<f64>,
+        ordinary: Option<Ordinary>,
+        fused_in: Option<f64>,
+        pictures: Vec<Vec<Picture>>,
+        others: &[Picture],
+    ) {
+        let mean = concepts.iter().sum::<f64>() / concepts.len().max(1) as f64;
+        self.rows.push(Row { what, concepts, mean, ordinary, fused_in });
+        let others = others.iter().step_by(self.study.seeds.max(1) as usize).cloned();
+        let firsts = pictures.into_iter().filter_map(|made| made.into_iter().next());
+        self.shown.push((what, firsts.chain(others).collect()));
+    }
+}
+
+fn sheet(shown: &[(&str, Vec<Picture>)], subjects: &[Subject]) -> Result<Picture> {
+    let columns = subjects.iter().map(|subject| subject.name.clone()).chain(ORDINARY.map(str::to_string));
+    let sheet = Sheet {
+        rows: shown.iter().map(|(_, pictures)| pictures.iter().map(Some).collect()).collect(),
+        row_captions: shown.iter().map(|(what, _)| what.to_string()).collect(),
+        column_captions: columns.collect(),
+        gap: 4,
+    };
+    Ok(sheet.draw()?)
+}
+
+fn table(rows: &[Row], subjects: &[Subject]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    let names = subjects.iter().map(|subject| subject.name.as_str());
+    table.set_header(std::iter::once("").chain(names).chain(["mean", "ordinary prompts", "pixels", "fused in"]));
+    for row in rows {
+        let score = |score: f64| format!("{score:.3}");
+        let ordinary = row.ordinary.map(|o| [score(o.likeness), score(o.pixels)]).unwrap_or_default();
+        let took = row.fused_in.map(|seconds| format!("{seconds:.1} s")).unwrap_or_default();
+        let scores = row.concepts.iter().copied().chain([row.mean]).map(score);
+        table.add_row(std::iter::once(row.what.to_string()).chain(scores).chain(ordinary).chain([took]));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
