@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let fused = fusion::fuse(&gpu, &checkpoint, order, &settings, &mut |at| {
         let now = format!("{} {}", at.stage.name(), at.subject);
         if terminal.verbose() && !at.subject.is_empty() && now != last {
-            progress.aside(|| terminal.detail(format!("inputs of the {}: {}", at.stage.title(), at.subject)));
+            progress.aside(|| terminal.detail(format!("{}: inputs of {}", at.stage.title(), at.subject)));
             last = now;
         }
         progress.show(if at.subject.is_empty() { "solve" } else { at.stage.name() }, at.done, at.of);
