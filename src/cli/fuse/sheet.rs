@@ -38,7 +38,7 @@ pub fn draw(
     let mut column = Vec::new();
     for concept in concepts {
         progress.show("sheet", column.len(), total);
-        column.push(of_concept(&mut own, concept, entries)?);
+        column.push(of_concept(&mut own, concept, entries, settings)?);
     }
     drop(own);
     pictures.push(column);
@@ -48,7 +48,7 @@ pub fn draw(
         let mut column = Vec::new();
         for prompt in &prompts {
             progress.show("sheet", pictures.len() * concepts.len() + column.len(), total);
-            column.push(generate(&mut pipeline, request(prompt))?);
+            column.push(generate(&mut pipeline, request(prompt, settings))?);
         }
         pictures.push(column);
     }
@@ -66,16 +66,19 @@ fn prompt(phrase: &str, whole: bool) -> String {
     if whole { phrase.to_string() } else { format!("a photo of a {phrase}") }
 }
 
-fn request(prompt: &str) -> Request {
-    Request { prompt: prompt.into(), steps: STEPS, seed: SEED, ..Request::default() }
+/// With the guidance that was recorded, if any was.
+fn request(prompt: &str, settings: &Settings) -> Request {
+    let usual = Request::default();
+    let guidance = if settings.guidance > 1.0 { settings.guidance } else { usual.guidance };
+    Request { prompt: prompt.into(), steps: STEPS, seed: SEED, guidance, ..usual }
 }
 
 /// From the base model with the concept's own file.
-fn of_concept(pipeline: &mut Pipeline, report: &ConceptReport, entries: &[Entry]) -> Result<Picture> {
+fn of_concept(pipeline: &mut Pipeline, report: &ConceptReport, entries: &[Entry], settings: &Settings) -> Result<Picture> {
     let entry = entries.iter().find(|entry| {
         entry.concept.name == report.name && entry.unet == report.unet && entry.path.as_os_str() == report.path.as_str()
     });
-    let mut request = request(&prompt(&report.phrase, report.words.is_empty()));
+    let mut request = request(&prompt(&report.phrase, report.words.is_empty()), settings);
     if let Some(entry) = entry {
         let mut concept = entry.concept.clone();
         concept.unet.scale *= entry.unet;
