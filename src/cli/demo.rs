@@ -151,7 +151,7 @@ impl<'a> Demo<'a> {
         let mut progress = Progress::new(self.terminal);
         let mut fuse = |name: &str, solver: Solver| -> Result<PathBuf> {
             let out = self.arguments.output.join(name);
-            let settings = fusion::Settings { solver, ..fusion::Settings::default() };
+            let settings = fusion::Settings::of(solver);
             let order = Order { replace: true, ..Order::new(entries.clone(), out.clone()) };
             fusion::fuse(&self.gpu, &self.checkpoint, order, &settings, &mut |at| progress.show("fuse", at.done, at.of))?;
             Ok(out)

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
-use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, Entry, Listed, Order, Previous, Settings};
 use mixofshow::graph::Precision;
 use serde::Serialize;
@@ -156,10 +155,8 @@ fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Termi
 
 impl Arguments {
     fn settings(&self, factor: usize) -> Result<Settings> {
-        let solver = self.solver.with(self.ridge);
-        let usual = if matches!(solver, Solver::Lbfgs(_)) { Settings::published() } else { Settings::default() };
+        let usual = Settings::of(self.solver.with(self.ridge));
         let mut settings = Settings {
-            solver,
             steps: self.steps.unwrap_or(usual.steps),
             guidance: self.guidance.unwrap_or(usual.guidance),
             seeds: self.samples,

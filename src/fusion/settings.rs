@@ -68,6 +68,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What is usually recorded for a solver: what was published for the published one.
+    pub fn of(solver: Solver) -> Settings {
+        let usual = if matches!(solver, Solver::Lbfgs(_)) { Settings::published() } else { Settings::default() };
+        Settings { solver, ..usual }
+    }
+
     /// What the method's own code records: "photo of a ..." in 20 steps without guidance, and of prompts the words and the end mark.
     pub fn published() -> Settings {
         let [read, sampled] = PUBLISHED_PROMPTS.map(|count| PROMPTS[..count].iter().map(|prompt| prompt.to_string()).collect());

@@ -25,18 +25,6 @@ const PROMPTS: [&str; 8] = [
     "a photo of <TOK> under the sea",
 ];
 
-/// Learn concepts in three ways and score what was learnt
-///
-/// Learns every concept with embeddings alone (P+), as a plain LoRA and as ED-LoRA, makes 16 pictures of each and scores them
-/// with the model's own towers: text alignment to the prompts, image alignment to the pictures that were learnt from. Beside
-/// them stand the class word, the class word with the LoRA on, and the words with the LoRA at 0. A concept is learnt
-/// where its words come out clearly above the class word with the LoRA on.
-#[derive(Debug, clap::Args)]
-pub struct Options {
-    #[command(flatten)]
-    study: study::Options,
-}
-
 #[derive(Serialize)]
 struct Row {
     concept: String,
@@ -47,7 +35,7 @@ struct Row {
     learnt_in: Option<f64>,
 }
 
-pub fn run(Options { study }: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
+pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let (subjects, checkpoint) = (study.subjects()?, study.checkpoint()?);
     let gpu = global.open()?;
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;

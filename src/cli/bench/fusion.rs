@@ -30,17 +30,6 @@ const ORDINARY: [&str; 4] = [
     "a yellow car in the city",
 ];
 
-/// Fuse concepts in three ways and score what is left of them
-///
-/// Learns the concepts as ED-LoRA, fuses them exactly, by L-BFGS as published, and by averaging, and makes pictures of each concept
-/// with every model and from its own file. Image alignment to the pictures that were learnt from says how much of a concept is left;
-/// pictures of ordinary prompts beside the base model's from the same seeds say what the fusion does to everything else.
-#[derive(Debug, clap::Args)]
-pub struct Options {
-    #[command(flatten)]
-    study: study::Options,
-}
-
 #[derive(Serialize)]
 struct Row {
     what: &'static str,
@@ -75,7 +64,7 @@ struct Bench<'a> {
     shown: Vec<(&'static str, Vec<Picture>)>,
 }
 
-pub fn run(Options { study }: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
+pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let (subjects, checkpoint, gpu) = (study.subjects()?, study.checkpoint()?, global.open()?);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
@@ -115,10 +104,9 @@ pub fn run(Options { study }: &Options, global: &Global, terminal: &Terminal) ->
 impl Bench<'_> {
     fn fuse(&mut self, name: &str, solver: Solver, entries: &[Entry]) -> Result<(PathBuf, f64)> {
         let out = self.study.output.join(format!("fused-{}", name.to_lowercase()));
-        let usual = if matches!(solver, Solver::Lbfgs(_)) { Settings::published() } else { Settings::default() };
         let order = Order { replace: true, ..Order::new(entries.to_vec(), out.clone()) };
         let start = std::time::Instant::now();
-        fusion::fuse(&self.gpu, &self.checkpoint, order, &Settings { solver, ..usual }, &mut |at| {
+        fusion::fuse(&self.gpu, &self.checkpoint, order, &Settings::of(solver), &mut |at| {
             self.progress.show("fuse", at.done, at.of);
         })?;
         Ok((out, start.elapsed().as_secs_f64()))
