@@ -6,6 +6,7 @@
 // `channels` counts outputs, a multiple of {{ 2 * lanes }}. Needs subgroups of {{ lanes }}{{ " and f16" if half }}.
 {{ "enable f16;" if half }}
 //% import "shared/stages" as st
+//% import "shared/vectors" as vectors
 //% set columns = 2
 //% set W = "f16" if half else "f32"
 struct Sizes {
@@ -32,17 +33,8 @@ struct Sizes {
 {{ st.bindings(stages, 4, "f32") }}
 {{ st.functions(stages, "f32") }}
 //% for T in (["f32", "f16"] if half else ["f32"])
-fn spread_{{ T }}(lane: u32{% for i in range(lanes) %}, v{{ i }}: {{ T }}{% endfor %}) -> {{ T }} {
-  var v = v0;
-//% for i in range(1, lanes)
-  v = select(v, v{{ i }}, lane == {{ i }}u);
+{{ vectors.spread(T, lanes) }}
 //% endfor
-  return v;
-}
-//% endfor
-//% macro vector(T, array, base, offset)
-spread_{{ T }}(lane{% for i in range(lanes) %}, {{ array }}[{{ base }} + {{ offset + i }}u]{% endfor %})
-//% endmacro
 
 @compute @workgroup_size({{ lanes }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
@@ -62,12 +54,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% endif
   let y{{ i }} = (row{{ i }} * sizes.channels + output + opaque) & most;
 //% for v in range(columns)
-  var c{{ i }}_{{ v }} = select({{ vector("f32", "y", "y" ~ i, v * lanes) }}, 0.0, sizes.first == 1u);
+  var c{{ i }}_{{ v }} = select({{ vectors.load("f32", lanes, "y", "y" ~ i, v * lanes) }}, 0.0, sizes.first == 1u);
 //% endfor
 //% endfor
 //% for k in range(chunk)
 //% for v in range(columns)
-  let b{{ k }}_{{ v }} = f32({{ vector(W, "w", "weights", k * 64 + v * lanes) }});
+  let b{{ k }}_{{ v }} = f32({{ vectors.load(W, lanes, "w", "weights", k * 64 + v * lanes) }});
 //% endfor
 //% for i in range(tile)
   let a{{ i }}_{{ k }} = x[x{{ i }} + {{ k }}u];

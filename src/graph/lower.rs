@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use crate::gpu::{Command, Params, Scalar, Schedule, Slice, Uniform, Value};
+use crate::gpu::{Command, Params, Scalar, Slice, Uniform, Value};
 
 use super::ops::{Broadcast, Layout, Stage, vector_width};
-use super::plan::{Place, Plan, Step};
+use super::plan::{Place, Plan, Step, Traits};
 use super::{Error, Graph, Origin, Result, Shape, Tensor};
 
 /// A tensor on the device.
@@ -17,14 +17,6 @@ pub struct Located {
     pub scalar: Scalar,
     /// Two f16 in every u32.
     pub half: bool,
-}
-
-/// The preferences of the device and of the user, which lowering follows.
-#[derive(Clone, Copy, Debug)]
-pub struct Preferences {
-    pub schedule: Schedule,
-    /// Bytes that one binding may have.
-    pub max_binding: u64,
 }
 
 /// What a buffer holds.
@@ -43,13 +35,8 @@ pub enum Storage<'a> {
 
 /// The dispatches and copies of one run of `plan`, given what stands in which buffer (arenas and inputs as a whole). Needs no
 /// device but for the buffers.
-pub fn commands(
-    graph: &Graph,
-    plan: &Plan,
-    preferences: Preferences,
-    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
-) -> Result<Vec<Command>> {
-    let mut commands = commands_of_steps(graph, plan, preferences, storage, plan.once..plan.steps.len())?.0;
+pub fn commands(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Vec<Command>> {
+    let mut commands = commands_of_steps(graph, plan, storage, plan.once..plan.steps.len())?.0;
     commands.extend(assignments(graph, plan, storage)?);
     Ok(commands)
 }
@@ -69,20 +56,14 @@ pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'
 }
 
 /// What is to be done once before the first run: the steps that depend on nothing but parameters.
-pub fn preparation(
-    graph: &Graph,
-    plan: &Plan,
-    preferences: Preferences,
-    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
-) -> Result<Vec<Command>> {
-    Ok(commands_of_steps(graph, plan, preferences, storage, 0..plan.once)?.0)
+pub fn preparation(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Vec<Command>> {
+    Ok(commands_of_steps(graph, plan, storage, 0..plan.once)?.0)
 }
 
 /// The commands of some steps of the plan, and for each step how many there are up to its last.
 pub(super) fn commands_of_steps(
     graph: &Graph,
     plan: &Plan,
-    preferences: Preferences,
     storage: &dyn Fn(Storage<'_>) -> Result<Located>,
     range: Range<usize>,
 ) -> Result<(Vec<Command>, Vec<usize>)> {
@@ -94,7 +75,7 @@ pub(super) fn commands_of_steps(
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
         let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
-            let layout = layout.suited(preferences.schedule, graph.shape(plan.root(t)));
+            let layout = layout.suited(plan.traits.schedule, graph.shape(plan.root(t)));
             let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
             if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
                 return Err(Error::NotAParameter { operation: step.operation.name(), layer: step.layer.to_string() });
@@ -112,7 +93,7 @@ pub(super) fn commands_of_steps(
         let mut lowering = Lowering {
             graph,
             step,
-            preferences,
+            traits: plan.traits,
             locate: &locate,
             scratch,
             in_place,
@@ -162,7 +143,7 @@ pub(super) fn unplaced(graph: &Graph, tensor: Tensor) -> Error {
 pub struct Lowering<'a> {
     pub graph: &'a Graph,
     pub step: &'a Step,
-    pub preferences: Preferences,
+    pub traits: Traits,
     pub(super) locate: &'a dyn Fn(Tensor) -> Located,
     pub(super) scratch: Option<Slice>,
     pub(super) in_place: bool,

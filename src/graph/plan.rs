@@ -6,8 +6,9 @@ use super::lower::MOST_FACTORS;
 use super::memory::{Arena, Request, live_at, pack};
 use super::ops::{Fold, Stage};
 use super::{Graph, Operation, Origin, Shape, Tensor};
+use crate::gpu::Schedule;
 
-/// What a plan must know of the device.
+/// What plans and their lowering follow: limits of the device, and the schedule that device or user prefer.
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
     /// Bytes that one binding may have.
@@ -16,6 +17,7 @@ pub struct Traits {
     pub max_buffer: u64,
     /// Alignment of a binding's offset, in bytes.
     pub alignment: u64,
+    pub schedule: Schedule,
 }
 
 /// One operation as it will run.
@@ -65,6 +67,7 @@ pub struct Plan {
     places: Vec<Option<Place>>,
     scratch: Vec<Option<Place>>,
     live: u64,
+    pub(super) traits: Traits,
 }
 
 impl Plan {
@@ -79,12 +82,12 @@ impl Plan {
                 let mut reads = step.inputs.iter().copied().chain(step.stages.iter().flat_map(Stage::operands));
                 constant[step.result.index()] && reads.all(|t| constant[t.index()])
             };
-            fold(graph, &wanted, &roots).into_iter().partition(is_constant)
+            fold(graph, &wanted, &roots, traits.schedule).into_iter().partition(is_constant)
         };
         let once = steps.len();
         steps.extend(each_run);
         let Placement { places, scratch, arenas, live } = place(graph, (&steps, once), &wanted, &roots, traits);
-        Plan { steps, once, arenas, outputs: outputs.to_vec(), roots, places, scratch, live }
+        Plan { steps, once, arenas, outputs: outputs.to_vec(), roots, places, scratch, live, traits: *traits }
     }
 
     pub fn root(&self, tensor: Tensor) -> Tensor {
@@ -154,7 +157,7 @@ fn sole_consumer(tensor: Tensor, uses: &[usize], consumers: &[Vec<Tensor>]) -> O
 }
 
 /// Lists the live operations in order, folding elementwise followers and padding into their producers.
-fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
+fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], schedule: Schedule) -> Vec<Step> {
     let uses = graph.uses(wanted);
     let mut consumers: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -180,7 +183,7 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor]) -> Vec<Step> {
             stages: Vec::new(),
             padding: None,
             output: result,
-            scratch: operation.scratch(&shapes, &node.shape),
+            scratch: operation.scratch(&shapes, &node.shape, schedule),
             layer: node.layer.clone(),
         };
         // An elementwise operation is a kernel that copies and then does itself as a stage.

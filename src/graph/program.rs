@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Schedule, Slice};
 
-use super::lower::{Located, Preferences, Storage, assignments, commands_of_steps, locate, preparation, unplaced};
+use super::lower::{Located, Storage, assignments, commands_of_steps, locate, preparation, unplaced};
 use super::ops::{Layout, PANEL, Stage};
 use super::parameter::{self, ParameterSource, StoredAs};
 use super::plan::{Plan, Traits};
@@ -284,18 +284,14 @@ struct Trace {
 }
 
 impl Program {
-    /// What plans for `gpu` must keep to.
+    /// What plans for `gpu` follow.
     pub fn traits(gpu: &Gpu) -> Traits {
         Traits {
             max_binding: gpu.max_binding(),
             max_buffer: gpu.limits().max_buffer_size,
             alignment: u64::from(gpu.limits().min_storage_buffer_offset_alignment),
+            schedule: gpu.schedule(),
         }
-    }
-
-    /// What lowering for `gpu` follows.
-    pub fn preferences(gpu: &Gpu) -> Preferences {
-        Preferences { schedule: gpu.schedule(), max_binding: gpu.max_binding() }
     }
 
     /// Plans, uploads what is missing of the weights, and records.
@@ -324,12 +320,12 @@ impl Program {
             Storage::Input(tensor) => located.get(&tensor).cloned().ok_or_else(|| unplaced(graph, tensor)),
             Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
         };
-        let preparation = preparation(graph, plan, Self::preferences(&gpu), &storage)?;
+        let preparation = preparation(graph, plan, &storage)?;
         if !preparation.is_empty() {
             Recording::new(&gpu, &preparation)?.play();
         }
         let steps = plan.once..plan.steps.len();
-        let (mut commands, ends) = commands_of_steps(graph, plan, Self::preferences(&gpu), &storage, steps)?;
+        let (mut commands, ends) = commands_of_steps(graph, plan, &storage, steps)?;
         commands.extend(assignments(graph, plan, &storage)?);
         let mut traces = Vec::with_capacity(ends.len());
         for (step, end) in plan.steps[plan.once..].iter().zip(ends) {

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use mixofshow::gpu::{Buffer, Command, Gpu, Options, Scalar, Schedule, Selection, Slice};
-use mixofshow::graph::lower::{self, Located, Preferences, Storage};
+use mixofshow::graph::lower::{self, Located, Storage};
 use mixofshow::graph::ops::Layout;
-use mixofshow::graph::{Element, Plan, Program, weight_bytes};
+use mixofshow::graph::{Element, Plan, Program, Traits, weight_bytes};
 
 use super::published::Built;
 
@@ -32,7 +32,7 @@ pub struct Lowered {
 pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
     let gpu = floor();
     let graph = &built.graph;
-    let plan = Plan::new(graph, &built.outputs, &Program::traits(gpu));
+    let plan = Plan::new(graph, &built.outputs, &Traits { schedule, ..Program::traits(gpu) });
     let buffers: Mutex<HashMap<String, (Arc<Buffer>, u64)>> = Mutex::default();
     let stand_in = |name: String, bytes: u64| {
         let mut buffers = buffers.lock().unwrap();
@@ -57,8 +57,7 @@ pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
             }
         })
     };
-    let preferences = Preferences { schedule, ..Program::preferences(gpu) };
-    let commands = lower::commands(graph, &plan, preferences, &storage).unwrap_or_else(|e| panic!("{}: {e}", built.name));
+    let commands = lower::commands(graph, &plan, &storage).unwrap_or_else(|e| panic!("{}: {e}", built.name));
     let bytes = buffers.into_inner().unwrap().into_values().map(|(buffer, size)| (Arc::as_ptr(&buffer) as usize, size)).collect();
     Lowered { plan, commands, bytes }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mixofshow::gpu::Schedule;
 use mixofshow::graph::{Graph, Origin, Plan, Tensor, Traits};
 use mixofshow::models::config::UNetConfig;
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
@@ -9,7 +10,7 @@ use mixofshow::nn::{Encodings, Layers, LowRank};
 use serde_json::json;
 
 /// WebGPU's floor.
-const TRAITS: Traits = Traits { max_binding: 128 << 20, max_buffer: 256 << 20, alignment: 256 };
+const TRAITS: Traits = Traits { max_binding: 128 << 20, max_buffer: 256 << 20, alignment: 256, schedule: Schedule::Staged };
 
 /// Linear layers of the attentions of a UNet.
 fn attention_layers(config: &UNetConfig) -> Vec<String> {

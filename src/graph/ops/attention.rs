@@ -1,6 +1,7 @@
 //! Softmax attention over heads, which never stores the score matrix.
 
 use super::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows};
+use super::attention_vectors::Straight;
 use super::{Operation, arity, vector_width};
 use crate::gpu::{PASSING_LANES, Schedule, Value};
 use crate::graph::lower::{Lowering, Work};
@@ -175,15 +176,24 @@ impl Operation for Attention {
         Ok(vec![dq, dk, dv])
     }
 
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, schedule: Schedule) -> Option<usize> {
+        let &[q, k, _] = inputs else { return None };
+        Some(Straight::of(schedule, self, q, k)?.scratch(1))
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
+        let sighted = lowering.step.inputs.len() > 3;
+        let straight = Straight::of(lowering.traits.schedule, self, lowering.input_shape(0), lowering.input_shape(1));
+        if let Some(straight) = straight.filter(|_| !sighted) {
+            return straight.forward(lowering);
+        }
         let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
-        let sharing = Sharing::of(lowering.preferences.schedule, d, tokens, 2, 16);
+        let sharing = Sharing::of(lowering.traits.schedule, d, tokens, 2, 16);
         let Blocks { block, tile } = sharing.blocks(d);
         let Sharing { part, staged, lanes, per_lane, .. } = sharing;
-        let sighted = lowering.step.inputs.len() > 3;
         let mut work = Work {
             kernel: "attention",
             params: [

@@ -6,8 +6,9 @@
 //! (Dao et al., "FlashAttention", 2022, appendix B.)
 
 use super::attention::{Attention, Sharing};
+use super::attention_vectors::Straight;
 use super::{Operation, arity, no_second_gradient, vector_width};
-use crate::gpu::{Params, Uniform, Value};
+use crate::gpu::{Params, Schedule, Uniform, Value};
 use crate::graph::lower::{Located, Lowering, Work};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
@@ -109,8 +110,7 @@ impl Kernel {
         let Extents { tokens, keys, channels, d, share } = Extents::of(attention, &q, &k);
         let vector = vector_width(&[d]);
         let [each, entries] = self.each;
-        let Sharing { held, part, staged, lanes, per_lane } =
-            Sharing::of(lowering.preferences.schedule, d, each, self.vectors, 8);
+        let Sharing { held, part, staged, lanes, per_lane } = Sharing::of(lowering.traits.schedule, d, each, self.vectors, 8);
         // On software drivers four at a time are a tenth faster than two for narrow heads, and slower for wide ones.
         let block = if held && (d > 64 || per_lane > 1) { 2 } else { 4 };
         let part = if self.parts { part } else { d };
@@ -148,6 +148,10 @@ impl Kernel {
         };
         lowering.dispatch(work, false);
     }
+}
+
+fn straight(attention: &Attention, lowering: &Lowering<'_>) -> Option<Straight> {
+    Straight::of(lowering.traits.schedule, attention, lowering.input_shape(0), lowering.input_shape(1))
 }
 
 /// The inputs and the output of a step by their kernel's names.
@@ -210,7 +214,14 @@ impl Operation for AttentionRows {
         Err(no_second_gradient(self, graph, context))
     }
 
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, schedule: Schedule) -> Option<usize> {
+        Some(Straight::of(schedule, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(1))
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
+        if let Some(straight) = straight(&self.0, lowering) {
+            return straight.rows(lowering);
+        }
         let q = lowering.shape();
         let each = [q[1], q[0]];
         let kernel = Kernel { name: "attention_rows", each, met: 1, vectors: 1, parts: false, flops: 2 };
@@ -254,7 +265,14 @@ impl Operation for AttentionQueries {
         Err(no_second_gradient(self, graph, context))
     }
 
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, schedule: Schedule) -> Option<usize> {
+        Some(Straight::of(schedule, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
+        if let Some(straight) = straight(&self.0, lowering) {
+            return straight.queries(lowering);
+        }
         let q = lowering.shape();
         let each = [q[1], q[0]];
         let kernel = Kernel { name: "attention_queries_gradient", each, met: 2, vectors: 3, parts: true, flops: 6 };
@@ -299,7 +317,14 @@ impl Operation for AttentionKeysValues {
         Err(no_second_gradient(self, graph, context))
     }
 
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, schedule: Schedule) -> Option<usize> {
+        Some(Straight::of(schedule, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
+        if let Some(straight) = straight(&self.0, lowering) {
+            return straight.keys_values(lowering);
+        }
         let k = lowering.input_shape(1);
         let (each, entries) = ([k[1], k[0]], k[0]);
         let kernel = Kernel { name: "attention_keys_values_gradient", each, met: 2, vectors: 4, parts: true, flops: 8 };

@@ -32,8 +32,8 @@ struct Piece {
 /// A table of `rows` rows, in pieces where it is larger than a binding, at offsets that any device takes.
 fn pieces(lowering: &Lowering<'_>, table: &Located, rows: usize, channels: usize) -> Vec<Piece> {
     let row_bytes = channels as u64 * if table.half { 2 } else { 4 };
-    let most = (lowering.preferences.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE * ROWS_OF_A_PIECE;
-    let piece = if row_bytes * rows as u64 <= lowering.preferences.max_binding { rows } else { most.max(ROWS_OF_A_PIECE) };
+    let most = (lowering.traits.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE * ROWS_OF_A_PIECE;
+    let piece = if row_bytes * rows as u64 <= lowering.traits.max_binding { rows } else { most.max(ROWS_OF_A_PIECE) };
     let cut = |first: usize| {
         let (count, start) = (piece.min(rows - first), first as u64 * row_bytes);
         let size = if first + count == rows { table.slice.size - start } else { count as u64 * row_bytes };

@@ -4,6 +4,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod attention_gradient;
+mod attention_vectors;
 mod average_pool;
 mod binary;
 mod concat;
@@ -198,8 +199,8 @@ pub trait Operation: Debug + Send + Sync {
         None
     }
 
-    /// f32 elements of scratch that the kernels need.
-    fn scratch(&self, _inputs: &[&Shape], _output: &Shape) -> Option<usize> {
+    /// f32 elements of scratch that the kernels need by this schedule.
+    fn scratch(&self, _inputs: &[&Shape], _output: &Shape, _schedule: Schedule) -> Option<usize> {
         None
     }
 }

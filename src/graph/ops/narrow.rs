@@ -107,7 +107,7 @@ impl Operation for Narrow {
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
         let (into, out, rows) = (x.channels(), y.channels(), y.rows());
-        let tile = Tile::of(lowering.preferences.schedule, out);
+        let tile = Tile::of(lowering.traits.schedule, out);
         let (vector_in, columns) = (vector_width(&[into]), vector_width(&[out]));
         let form = match self {
             Narrow::Rows => "rows",

@@ -29,7 +29,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let (a, b, wide, few) = if swapped { (dy, x, out, into) } else { (x, dy, into, out) };
     let (length, blocks) = blocks(rows);
     let vector = vector_width(&[wide]);
-    let lanes = match lowering.preferences.schedule {
+    let lanes = match lowering.traits.schedule {
         Schedule::Staged => 64,
         Schedule::Registers { many: true } => 16,
         Schedule::Registers { many: false } | Schedule::Passed | Schedule::Vectors { .. } => 8,

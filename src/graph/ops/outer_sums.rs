@@ -71,7 +71,7 @@ impl Operation for OuterSums {
             lowering.copy(from.slice, to.slice.clone());
         }
         let vector = vector_width(&[n]);
-        let groups = match lowering.preferences.schedule {
+        let groups = match lowering.traits.schedule {
             Schedule::Staged => 4,
             Schedule::Registers { .. } | Schedule::Passed | Schedule::Vectors { .. } => 1,
         };

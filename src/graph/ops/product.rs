@@ -74,11 +74,11 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         bindings: vec![("x", x), ("w", w), ("y", lowering.output())],
         flops: 2 * (geometry.rows * out * into * taps) as u64,
     };
-    let schedule = match lowering.preferences.schedule {
+    let schedule = match lowering.traits.schedule {
         Schedule::Staged if into.is_multiple_of(4) && vector_out == 4 => {
             work.kernel = "product_staged";
             let layout = lowering.step.operation.layout(1);
-            let backwards = layout != layout.suited(lowering.preferences.schedule, lowering.input_shape(1));
+            let backwards = layout != layout.suited(lowering.traits.schedule, lowering.input_shape(1));
             work.params.insert("backwards", Value::from(backwards));
             work.params.retain(|name, _| !name.starts_with("vector"));
             return lower_rows(lowering, work, geometry, panels, 64);

@@ -156,7 +156,7 @@ impl Operation for RegionalAttention {
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
         // As in plain attention, so that one prompt alone gives the same numbers; no workgroup is larger than a group of tokens.
-        let sharing = Sharing::of(lowering.preferences.schedule, d, tokens, 2, REGION_GROUP / PASSING_LANES);
+        let sharing = Sharing::of(lowering.traits.schedule, d, tokens, 2, REGION_GROUP / PASSING_LANES);
         let Blocks { block, tile } = sharing.blocks(d);
         let Sharing { part, staged, lanes, per_lane, .. } = sharing;
         let work = Work {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::gpu::{Cost, Gpu};
+use crate::gpu::{Cost, Gpu, Schedule};
 use crate::graph::{Array, Graph, Origin, ParameterSource, Plan, Precision, Program, Traits, Weights};
 
 use super::build::Built;
@@ -48,7 +48,8 @@ impl Engine {
         let state = of(&|origin| matches!(origin, Origin::Input { .. }));
         Ok(match self {
             Engine::Host { .. } => {
-                let traits = Traits { max_binding: u64::MAX, max_buffer: u64::MAX, alignment: 4 };
+                let schedule = Schedule::registers();
+                let traits = Traits { max_binding: u64::MAX, max_buffer: u64::MAX, alignment: 4, schedule };
                 let activations = Plan::new(graph, &[built.report], &traits).live_bytes();
                 PlannedBytes { weights: of(&|origin| matches!(origin, Origin::Parameter { .. })), activations, state }
             }

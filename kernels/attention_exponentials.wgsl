@@ -1,0 +1,38 @@
+// y[row, n] = 2^(y[row, n] - y[peaks + row]) and y[sums + row chunks + n / {{ width }}] = the sum of a chunk's. `columns` of a row, a multiple of {{ width }}.
+// {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as product_vectors.wgsl.
+//% if not stored
+// Only the sums are stored.
+//% endif
+//% import "shared/vectors" as vectors
+//% set columns = width // lanes
+struct Sizes { rows: u32, columns: u32, start: u32, peaks: u32, sums: u32, chunks: u32, opaque: u32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+{{ vectors.spread("f32", lanes) }}
+
+@compute @workgroup_size({{ lanes }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+  const most = 0x0fffffffu;
+  let first = (group.y + group.z * 32768u) * {{ tile }}u;
+//% for i in range(tile)
+  let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u);
+  let y{{ i }} = (sizes.start + row{{ i }} * sizes.columns + group.x * {{ width }}u + sizes.opaque) & most;
+  let peak{{ i }} = y[sizes.peaks + row{{ i }}];
+//% for v in range(columns)
+  let p{{ i }}_{{ v }} = exp2({{ vectors.load("f32", lanes, "y", "y" ~ i, v * lanes) }} - peak{{ i }});
+//% endfor
+  let sum{{ i }} = subgroupAdd(p{{ i }}_0{% for v in range(1, columns) %} + p{{ i }}_{{ v }}{% endfor %});
+//% endfor
+  // A use of all before the first store, see product_vectors.wgsl.
+  if (sum0{% for i in range(1, tile) %} + sum{{ i }}{% endfor %} > 3.0e38) { y[y0 + lane] = sum0; }
+//% for i in range(tile)
+  if (first + {{ i }}u < sizes.rows) {
+//% if stored
+//% for v in range(columns)
+    y[y{{ i }} + {{ v * lanes }}u + lane] = p{{ i }}_{{ v }};
+//% endfor
+//% endif
+    if (lane == 0u) { y[sizes.sums + row{{ i }} * sizes.chunks + group.x] = sum{{ i }}; }
+  }
+//% endfor
+}

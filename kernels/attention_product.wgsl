@@ -1,0 +1,119 @@
+// c[r, n] += sum_k a[r, k] b[k, n] over {{ chunk }} inputs, for one head of one batch entry (z); {{ 'with all inputs' if whole else 'with `first`' }}, c is overwritten. a's and b's rows
+// are `a_row` and `b_row` elements apart, their neighbours next to each other. {{ tile }} rows by {{ columns * lanes }} columns a workgroup of {{ lanes }}
+// lanes; columns fill workgroups. Straight-line code for drivers that compile a subgroup to one vector, as product_vectors.wgsl.
+//% if within
+// a is an array of its own; b and c are parts of `c`.
+//% endif
+//% if tail == "scores"
+// Last chunk: c = scale c where column n < `visible`{{ {"": "", "up to": " and n <= first_row + r", "from": " and n >= first_row + r"}[causal] }}, elsewhere so little that its exponential is 0{{ "; every row's greatest
+// number here goes to c[peaks + row tiles + n / " ~ columns * lanes ~ "]" if peaks }}. `scale` includes log2(e).
+//% elif tail == "scaled"
+// Last chunk: c = scale c.
+//% elif tail == "divided"
+// Last chunk: c = c a[factors + row].
+//% endif
+//% import "shared/vectors" as vectors
+//% set B = "c" if within else "b"
+struct Sizes {
+  rows: u32,
+  heads: u32,
+  first: u32,
+  a_start: u32,
+  a_row: u32,
+  a_head: u32,
+  a_entry: u32,
+  b_start: u32,
+  b_row: u32,
+  b_head: u32,
+  b_entry: u32,
+  c_start: u32,
+  c_row: u32,
+  c_head: u32,
+  c_entry: u32,
+//% if tail == "scores"
+  visible: u32,
+  first_row: u32,
+  peaks: u32,
+  tiles: u32,
+//% elif tail == "divided"
+  factors: u32,
+//% endif
+//% if tail in ["scores", "scaled"]
+  scale: f32,
+//% endif
+}
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+//% if not within
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+//% endif
+@group(0) @binding({{ 2 if within else 3 }}) var<storage, read_write> c: array<f32>;
+{{ vectors.spread("f32", lanes) }}
+
+@compute @workgroup_size({{ lanes }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+  // Indices are below 2^28: said here, so that the sums of index and constant below are known not to overflow.
+  const most = 0x0fffffffu;
+  let first = group.y * {{ tile }}u;
+  let column = group.x * {{ columns * lanes }}u;
+  let entry = group.z / sizes.heads;
+  let head = group.z % sizes.heads;
+  let opaque = sizes.first / 2u; // 0
+  let b_base = sizes.b_start + entry * sizes.b_entry + head * sizes.b_head + column;
+  let a_base = sizes.a_start + entry * sizes.a_entry + head * sizes.a_head;
+  let c_base = sizes.c_start + entry * sizes.c_entry + head * sizes.c_head + column + opaque;
+//% for i in range(tile)
+  let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u);
+  let a{{ i }} = (a_base + row{{ i }} * sizes.a_row) & most;
+  let c{{ i }} = (c_base + row{{ i }} * sizes.c_row) & most;
+//% for v in range(columns)
+//% if whole
+  var s{{ i }}_{{ v }} = 0.0;
+//% else
+  var s{{ i }}_{{ v }} = select({{ vectors.load("f32", lanes, "c", "c" ~ i, v * lanes) }}, 0.0, sizes.first == 1u);
+//% endif
+//% endfor
+//% if tail == "divided"
+  let factor{{ i }} = a[sizes.factors + group.z * sizes.rows + row{{ i }}];
+//% endif
+//% endfor
+//% for k in range(chunk)
+  let b{{ k }} = (b_base + {{ k }}u * sizes.b_row) & most;
+//% for v in range(columns)
+  let b{{ k }}_{{ v }} = {{ vectors.load("f32", lanes, B, "b" ~ k, v * lanes) }};
+//% endfor
+//% for i in range(tile)
+  let a{{ i }}_{{ k }} = a[a{{ i }} + {{ k }}u];
+//% for v in range(columns)
+  s{{ i }}_{{ v }} = fma(a{{ i }}_{{ k }}, b{{ k }}_{{ v }}, s{{ i }}_{{ v }});
+//% endfor
+//% endfor
+//% endfor
+  // A use of all sums before the first branch, see product_vectors.wgsl. What it stores is overwritten.
+  let all = s0_0{% for i in range(tile) %}{% for v in range(columns) %}{% if i + v > 0 %} + s{{ i }}_{{ v }}{% endif %}{% endfor %}{% endfor %};
+  if (all > 3.0e38) { c[c0 + lane] = all; }
+//% for i in range(tile)
+//% for v in range(columns)
+//% if tail == "scores"
+//% set n = "(column + " ~ v * lanes ~ "u + lane)"
+//% set order = {"": "", "up to": " && " ~ n ~ " <= sizes.first_row + row" ~ i, "from": " && " ~ n ~ " >= sizes.first_row + row" ~ i}[causal]
+  s{{ i }}_{{ v }} = select(-1e30, s{{ i }}_{{ v }} * sizes.scale, {{ n }} < sizes.visible{{ order }});
+//% elif tail == "scaled"
+  s{{ i }}_{{ v }} *= sizes.scale;
+//% elif tail == "divided"
+  s{{ i }}_{{ v }} *= factor{{ i }};
+//% endif
+//% endfor
+//% if tail == "scores" and peaks
+  let peak{{ i }} = subgroupMax({% for v in range(1, columns) %}max(s{{ i }}_{{ v }}, {% endfor %}s{{ i }}_0{% for v in range(1, columns) %}){% endfor %});
+//% endif
+  if (first + {{ i }}u < sizes.rows) {
+//% for v in range(columns)
+    c[c{{ i }} + {{ v * lanes }}u + lane] = s{{ i }}_{{ v }};
+//% endfor
+//% if tail == "scores" and peaks
+    if (lane == 0u) { c[sizes.peaks + (group.z * sizes.rows + row{{ i }}) * sizes.tiles + group.x] = peak{{ i }}; }
+//% endif
+  }
+//% endfor
+}

@@ -1,0 +1,16 @@
+// y[to + row] = 1 / the sum of y[begin + row count ..][..count], for `rows` rows. An invocation makes one row.
+struct Sizes { rows: u32, begin: u32, count: u32, to: u32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size({{ lanes }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let row = (group.x + group.y * 32768u) * {{ lanes }}u + lane;
+  if (row < sizes.rows) {
+    var total = 0.0;
+    for (var i = 0u; i < sizes.count; i++) {
+      total += y[sizes.begin + row * sizes.count + i];
+    }
+    y[sizes.to + row] = 1.0 / total;
+  }
+}

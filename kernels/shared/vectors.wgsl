@@ -1,0 +1,15 @@
+//# Loads of neighbours by a subgroup of `lanes`, for drivers that compile it to one vector of the CPU; see product_vectors.wgsl.
+//# A function that gives lane i its value i, for elements of type T ...
+//% macro spread(T, lanes)
+fn spread_{{ T }}(lane: u32{% for i in range(lanes) %}, v{{ i }}: {{ T }}{% endfor %}) -> {{ T }} {
+  var v = v0;
+//% for i in range(1, lanes)
+  v = select(v, v{{ i }}, lane == {{ i }}u);
+//% endfor
+  return v;
+}
+//% endmacro
+//# ... and its call: elements array[base + offset ..], `offset` a constant.
+//% macro load(T, lanes, array, base, offset)
+spread_{{ T }}(lane{% for i in range(lanes) %}, {{ array }}[{{ base }} + {{ offset + i }}u]{% endfor %})
+//% endmacro

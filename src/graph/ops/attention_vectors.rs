@@ -1,0 +1,458 @@
+//! Self-attention as matrix products in straight-line code ([`Schedule::Vectors`]): the scores of as many tokens as fit a fixed
+//! scratch are made, turned into probabilities and multiplied by the values, before the next tokens' take their place.
+//!
+//! Scores need one operand with the tokens along its rows, so that neighbours can be loaded together: that is transposed first.
+
+use super::attention::Attention;
+use crate::gpu::{Params, Schedule, Value};
+use crate::graph::Shape;
+use crate::graph::lower::{Located, Lowering, Work, spread};
+
+/// How one self-attention is cut up.
+pub(super) struct Straight {
+    /// Invocations of a subgroup.
+    lanes: usize,
+    heads: usize,
+    scale: f32,
+    causal: bool,
+    batch: usize,
+    tokens: usize,
+    /// Channels of a head.
+    d: usize,
+    /// Numbers of a row of scores: the tokens, filled up to whole workgroups.
+    columns: usize,
+    /// Tokens whose scores stand in the scratch at one time.
+    block: usize,
+}
+
+/// Which of a kernel's inputs, scratch or output a matrix is, and how far its rows, heads and batch entries are apart.
+#[derive(Clone)]
+struct Matrix {
+    at: Located,
+    in_scratch: bool,
+    start: usize,
+    row: usize,
+    head: usize,
+    entry: usize,
+}
+
+/// What is done with a product when it is complete.
+enum Tail {
+    Nothing,
+    /// Scaled scores of the rows from `first_row` on; places of the greatest of each workgroup's columns, if wanted.
+    Scores {
+        first_row: usize,
+        visible: Visible,
+        peaks: Option<usize>,
+    },
+    Scaled(f32),
+    /// Rows are multiplied by factors that stand from here on in the scratch.
+    Divided(usize),
+}
+
+/// Which columns of a row of scores count.
+#[derive(Clone, Copy)]
+enum Visible {
+    All,
+    UpToTheRow,
+    FromTheRow,
+}
+
+impl Straight {
+    /// Numbers in the scratch's block of scores, about: 16 MiB.
+    const SCORES: usize = 1 << 22;
+    /// A workgroup's rows: 12 sums fill the registers together with their operands.
+    const SUMS: usize = 12;
+    /// The longest unrolled chunk of inputs; see `product_vectors`.
+    const CHUNKS: std::ops::RangeInclusive<usize> = 16..=96;
+    /// Rows of a workgroup of the kernels that work on scores alone.
+    const TILE: usize = 2;
+    const MOST_ELEMENTS: usize = 1 << 28;
+    const MOST_WORKGROUPS: usize = 65535;
+
+    /// None where the schedule or the shape doesn't suit it. Only self-attention does: attention to a prompt keeps to the kernel that
+    /// regional attention shares, so that one region over the whole picture is the plain prompt to the last bit.
+    pub fn of(schedule: Schedule, attention: &Attention, q: &Shape, k: &Shape) -> Option<Straight> {
+        let Schedule::Vectors { lanes, least_flops } = schedule else { return None };
+        let (&[batch, tokens, channels], true) = (&q[..], q == k) else { return None };
+        let (heads, d) = (attention.heads, channels / attention.heads);
+        let columns = tokens.next_multiple_of(2 * lanes);
+        let fitting = Self::SCORES / (batch * heads * columns).max(1);
+        let block = (fitting / (2 * Self::SUMS) * 2 * Self::SUMS).max(2 * Self::SUMS).min(tokens);
+        let straight =
+            Straight { lanes, heads, scale: attention.scale, causal: attention.causal, batch, tokens, d, columns, block };
+        let flops = 4 * (batch * tokens * tokens * channels) as u64;
+        let suits = d.is_multiple_of(lanes)
+            && [d, tokens].iter().all(|&inner| chunk(inner).is_some())
+            && straight.scratch(2) + straight.planes() * (d * columns) < Self::MOST_ELEMENTS
+            && straight.planes() <= Self::MOST_WORKGROUPS
+            && batch * tokens * channels < Self::MOST_ELEMENTS / 2;
+        (suits && least_flops <= flops).then_some(straight)
+    }
+
+    /// Heads of all batch entries.
+    fn planes(&self) -> usize {
+        self.batch * self.heads
+    }
+
+    fn width(&self) -> usize {
+        let widths = (1..=12).map(|vectors| vectors * self.lanes);
+        widths.rev().find(|width| self.columns.is_multiple_of(*width)).unwrap_or(self.lanes)
+    }
+
+    /// Elements of a transposed tensor.
+    fn turned(&self) -> usize {
+        self.planes() * self.d * self.columns
+    }
+
+    /// Elements of a block of scores.
+    fn scores(&self) -> usize {
+        self.planes() * self.block * self.columns
+    }
+
+    /// Elements of scratch with `blocks` transposed tensors and as many blocks of scores: going forward 1, backward 1 (rows) or 2.
+    pub fn scratch(&self, blocks: usize) -> usize {
+        let rows = self.planes() * self.block;
+        let statistics = self.columns / (2 * self.lanes) + self.columns / self.width() + 1;
+        blocks * (self.turned() + self.scores()) + rows * statistics
+    }
+
+    /// Lowers y = softmax(`scale` q k^T) v.
+    pub fn forward(&self, lowering: &mut Lowering<'_>) {
+        let [q, k, v, y] = [lowering.input(0), lowering.input(1), lowering.input(2), lowering.output()].map(|at| self.tensor(at));
+        let places = Places::of(self, 1);
+        self.transpose(lowering, &k.at, 0);
+        for (first, rows) in self.blocks() {
+            self.softmax_sums(lowering, &q, &places, (first, rows), true);
+            let scores = self.in_scratch(lowering, places.scores, rows);
+            self.for_rows(lowering, "attention_totals", rows, self.columns / self.width(), places.sums, places.peaks);
+            self.product(lowering, &scores, &v, &y.from_row(first), [rows, self.tokens, self.d], Tail::Divided(places.peaks));
+        }
+    }
+
+    /// Lowers [`super::attention_gradient::AttentionRows`]: of q, k, y and dy.
+    pub fn rows(&self, lowering: &mut Lowering<'_>) {
+        let [q, k] = [0, 1].map(|i| self.tensor(lowering.input(i)));
+        let places = Places::of(self, 1);
+        self.transpose(lowering, &k.at, 0);
+        for (first, rows) in self.blocks() {
+            self.softmax_sums(lowering, &q, &places, (first, rows), false);
+            let lanes = self.lanes;
+            let work = Work {
+                kernel: "attention_rows_totals",
+                params: [("lanes", Value::from(lanes))].into(),
+                uniforms: vec![
+                    ("tokens", self.tokens.into()),
+                    ("channels", (self.heads * self.d).into()),
+                    ("heads", self.heads.into()),
+                    ("first", first.into()),
+                    ("count", rows.into()),
+                    ("peaks", places.peaks.into()),
+                    ("sums", places.sums.into()),
+                    ("chunks", (self.columns / self.width()).into()),
+                ],
+                grid: [rows.div_ceil(lanes), 1, self.planes()],
+                bindings: vec![
+                    ("scratch", lowering.scratch()),
+                    ("y", lowering.input(2)),
+                    ("dy", lowering.input(3)),
+                    ("rows", lowering.output()),
+                ],
+                flops: 2 * (self.planes() * rows * self.d) as u64,
+            };
+            lowering.dispatch(work, false);
+        }
+    }
+
+    /// Lowers [`super::attention_gradient::AttentionQueries`]: of q, k, v, dy and the rows.
+    pub fn queries(&self, lowering: &mut Lowering<'_>) {
+        let [q, k, v, dy] = [0, 1, 2, 3].map(|i| self.tensor(lowering.input(i)));
+        let dq = self.tensor(lowering.output());
+        let places = Places::of(self, 2);
+        self.transpose(lowering, &k.at, 0);
+        self.transpose(lowering, &v.at, self.turned());
+        for (first, rows) in self.blocks() {
+            self.gradient_of_scores(lowering, [&q, &dy], &places, (first, rows), false);
+            let gradients = self.in_scratch(lowering, places.gradients, rows);
+            self.product(lowering, &gradients, &k, &dq.from_row(first), [rows, self.tokens, self.d], Tail::Scaled(self.scale));
+        }
+    }
+
+    /// Lowers [`super::attention_gradient::AttentionKeysValues`]: of q, k, v, dy and the rows. Rows of scores are keys here.
+    pub fn keys_values(&self, lowering: &mut Lowering<'_>) {
+        let [q, k, v, dy] = [0, 1, 2, 3].map(|i| self.tensor(lowering.input(i)));
+        let dk = self.tensor(lowering.output());
+        let dv = Matrix { start: self.batch * dk.entry, ..dk.clone() };
+        let places = Places::of(self, 2);
+        self.transpose(lowering, &q.at, 0);
+        self.transpose(lowering, &dy.at, self.turned());
+        for (first, rows) in self.blocks() {
+            self.gradient_of_scores(lowering, [&k, &v], &places, (first, rows), true);
+            let [probabilities, gradients] = [places.scores, places.gradients].map(|at| self.in_scratch(lowering, at, rows));
+            let extents = [rows, self.tokens, self.d];
+            self.product(lowering, &probabilities, &dy, &dv.from_row(first), extents, Tail::Nothing);
+            self.product(lowering, &gradients, &q, &dk.from_row(first), extents, Tail::Scaled(self.scale));
+        }
+    }
+
+    /// First row and number of rows of each block.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (block, tokens) = (self.block, self.tokens);
+        (0..tokens).step_by(block).map(move |first| (first, block.min(tokens - first)))
+    }
+
+    /// A `[batch, tokens, channels]` tensor.
+    fn tensor(&self, at: Located) -> Matrix {
+        let row = self.heads * self.d;
+        Matrix { at, in_scratch: false, start: 0, row, head: self.d, entry: self.tokens * row }
+    }
+
+    /// `rows` rows of scores in the scratch, or d of a transposed tensor.
+    fn in_scratch(&self, lowering: &Lowering<'_>, start: usize, rows: usize) -> Matrix {
+        let head = rows * self.columns;
+        Matrix { at: lowering.scratch(), in_scratch: true, start, row: self.columns, head, entry: self.heads * head }
+    }
+
+    /// Puts the transposed `x` into the scratch.
+    fn transpose(&self, lowering: &mut Lowering<'_>, x: &Located, start: usize) {
+        let work = Work {
+            kernel: "attention_transposed",
+            params: [("lanes", Value::from(self.lanes))].into(),
+            uniforms: vec![
+                ("tokens", self.tokens.into()),
+                ("channels", (self.heads * self.d).into()),
+                ("heads", self.heads.into()),
+                ("start", start.into()),
+                ("columns", self.columns.into()),
+            ],
+            grid: [self.columns.div_ceil(self.lanes), 1, self.planes()],
+            bindings: vec![("x", x.clone()), ("y", lowering.scratch())],
+            flops: 0,
+        };
+        lowering.dispatch(work, false);
+    }
+
+    /// The scores of some queries, their peaks and the sums of their exponentials, which are `stored` or not.
+    fn softmax_sums(
+        &self,
+        lowering: &mut Lowering<'_>,
+        q: &Matrix,
+        places: &Places,
+        (first, rows): (usize, usize),
+        stored: bool,
+    ) {
+        let visible = if self.causal { Visible::UpToTheRow } else { Visible::All };
+        let keys = self.in_scratch(lowering, 0, self.d);
+        let scores = self.in_scratch(lowering, places.scores, rows);
+        let tail = Tail::Scores { first_row: first, visible, peaks: Some(places.tiles) };
+        self.product(lowering, &q.from_row(first), &keys, &scores, [rows, self.d, self.columns], tail);
+        self.for_rows(lowering, "attention_peaks", rows, self.columns / (2 * self.lanes), places.tiles, places.peaks);
+        let (all, width) = (self.planes() * rows, self.width());
+        let [y, z, _] = spread(all.div_ceil(Self::TILE));
+        let work = Work {
+            kernel: "attention_exponentials",
+            params: [
+                ("lanes", Value::from(self.lanes)),
+                ("tile", Value::from(Self::TILE)),
+                ("width", Value::from(width)),
+                ("stored", Value::from(stored)),
+            ]
+            .into(),
+            uniforms: vec![
+                ("rows", all.into()),
+                ("columns", self.columns.into()),
+                ("start", places.scores.into()),
+                ("peaks", places.peaks.into()),
+                ("sums", places.sums.into()),
+                ("chunks", (self.columns / width).into()),
+                ("opaque", 0usize.into()),
+            ],
+            grid: [self.columns / width, y, z],
+            bindings: vec![("y", lowering.scratch())],
+            flops: 0,
+        };
+        lowering.dispatch(work, false);
+    }
+
+    /// Probabilities and the gradients of scores, which the rows of `operands` make with what stands transposed in the scratch: the first
+    /// the scores, the second the gradients of the probabilities. Rows are queries, or, `by_column`, keys.
+    fn gradient_of_scores(
+        &self,
+        lowering: &mut Lowering<'_>,
+        operands: [&Matrix; 2],
+        places: &Places,
+        (first, rows): (usize, usize),
+        by_column: bool,
+    ) {
+        let visible = match (self.causal, by_column) {
+            (false, _) => Visible::All,
+            (true, false) => Visible::UpToTheRow,
+            (true, true) => Visible::FromTheRow,
+        };
+        let tails = [Tail::Scores { first_row: first, visible, peaks: None }, Tail::Nothing];
+        let targets = [(0, places.scores), (self.turned(), places.gradients)];
+        for ((operand, tail), (turned, target)) in operands.into_iter().zip(tails).zip(targets) {
+            let [turned, target] = [(turned, self.d), (target, rows)].map(|(at, rows)| self.in_scratch(lowering, at, rows));
+            self.product(lowering, &operand.from_row(first), &turned, &target, [rows, self.d, self.columns], tail);
+        }
+        let width = 2 * self.lanes;
+        let tile = if by_column { 6 } else { Self::TILE };
+        let work = Work {
+            kernel: "attention_scores_gradient",
+            params: [
+                ("lanes", Value::from(self.lanes)),
+                ("tile", Value::from(tile)),
+                ("width", Value::from(width)),
+                ("by_column", Value::from(by_column)),
+            ]
+            .into(),
+            uniforms: vec![
+                ("count", rows.into()),
+                ("columns", self.columns.into()),
+                ("tokens", self.tokens.into()),
+                ("heads", self.heads.into()),
+                ("scores", places.scores.into()),
+                ("gradients", places.gradients.into()),
+                ("first_row", first.into()),
+                ("opaque", 0usize.into()),
+            ],
+            grid: [self.columns / width, rows.div_ceil(tile), self.planes()],
+            bindings: vec![("rows", lowering.input(4)), ("y", lowering.scratch())],
+            flops: 0,
+        };
+        lowering.dispatch(work, false);
+    }
+
+    /// A kernel that makes one number at `to` of `count` numbers at `from`, for all `rows` of a block.
+    fn for_rows(&self, lowering: &mut Lowering<'_>, kernel: &'static str, rows: usize, count: usize, from: usize, to: usize) {
+        let all = self.planes() * rows;
+        let work = Work {
+            kernel,
+            params: [("lanes", Value::from(self.lanes))].into(),
+            uniforms: vec![("rows", all.into()), ("begin", from.into()), ("count", count.into()), ("to", to.into())],
+            grid: spread(all.div_ceil(self.lanes)),
+            bindings: vec![("y", lowering.scratch())],
+            flops: 0,
+        };
+        lowering.dispatch(work, false);
+    }
+
+    /// c = a b of `[rows, inner, columns]` for every head of every batch entry.
+    fn product(
+        &self,
+        lowering: &mut Lowering<'_>,
+        a: &Matrix,
+        b: &Matrix,
+        c: &Matrix,
+        [rows, inner, columns]: [usize; 3],
+        tail: Tail,
+    ) {
+        let chunk = chunk(inner).unwrap_or(inner);
+        // Two vectors and six rows want the fewest loads, five and two nearly as few; one and twelve half as many again.
+        let vectors = [2, 5, 3].into_iter().find(|vectors| columns.is_multiple_of(vectors * self.lanes)).unwrap_or(1);
+        let tile = Self::SUMS / vectors;
+        let within = b.in_scratch && c.in_scratch;
+        let chunks = inner / chunk;
+        for number in 0..chunks {
+            let mut params = Params::from([
+                ("lanes", Value::from(self.lanes)),
+                ("tile", Value::from(tile)),
+                ("columns", Value::from(vectors)),
+                ("chunk", Value::from(chunk)),
+                ("within", Value::from(within)),
+                ("whole", Value::from(chunks == 1)),
+                ("tail", Value::from("")),
+            ]);
+            let mut uniforms = vec![
+                ("rows", rows.into()),
+                ("heads", self.heads.into()),
+                ("first", usize::from(number == 0).into()),
+                ("a_start", (a.start + number * chunk).into()),
+                ("a_row", a.row.into()),
+                ("a_head", a.head.into()),
+                ("a_entry", a.entry.into()),
+                ("b_start", (b.start + number * chunk * b.row).into()),
+                ("b_row", b.row.into()),
+                ("b_head", b.head.into()),
+                ("b_entry", b.entry.into()),
+                ("c_start", c.start.into()),
+                ("c_row", c.row.into()),
+                ("c_head", c.head.into()),
+                ("c_entry", c.entry.into()),
+            ];
+            if number + 1 == chunks {
+                let name = match tail {
+                    Tail::Nothing => "",
+                    Tail::Scores { first_row, visible, peaks } => {
+                        let causal = match visible {
+                            Visible::All => "",
+                            Visible::UpToTheRow => "up to",
+                            Visible::FromTheRow => "from",
+                        };
+                        params.extend([("causal", Value::from(causal)), ("peaks", Value::from(peaks.is_some()))]);
+                        uniforms.extend([
+                            ("visible", self.tokens.into()),
+                            ("first_row", first_row.into()),
+                            ("peaks", peaks.unwrap_or(0).into()),
+                            ("tiles", (columns / (vectors * self.lanes)).into()),
+                            // Devices compute 2^x, not e^x.
+                            ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
+                        ]);
+                        "scores"
+                    }
+                    Tail::Scaled(scale) => {
+                        uniforms.push(("scale", scale.into()));
+                        "scaled"
+                    }
+                    Tail::Divided(factors) => {
+                        uniforms.push(("factors", factors.into()));
+                        "divided"
+                    }
+                };
+                params.insert("tail", Value::from(name));
+            }
+            let mut bindings = vec![("a", a.at.clone()), ("b", b.at.clone()), ("c", c.at.clone())];
+            bindings.retain(|(name, _)| !within || *name != "b");
+            let work = Work {
+                kernel: "attention_product",
+                params,
+                uniforms,
+                grid: [columns / (vectors * self.lanes), rows.div_ceil(tile), self.planes()],
+                bindings,
+                flops: 2 * (self.planes() * rows * chunk * columns) as u64,
+            };
+            lowering.dispatch(work, false);
+        }
+    }
+}
+
+/// The longest chunk of which `inner` inputs are made.
+fn chunk(inner: usize) -> Option<usize> {
+    Straight::CHUNKS.rev().find(|chunk| inner.is_multiple_of(*chunk))
+}
+
+impl Matrix {
+    fn from_row(&self, row: usize) -> Matrix {
+        Matrix { start: self.start + row * self.row, ..self.clone() }
+    }
+}
+
+/// Where things stand in the scratch, behind the transposed tensors.
+struct Places {
+    scores: usize,
+    gradients: usize,
+    /// Of every row: the greatest scores of each workgroup's columns; the greatest of all; the sums of each chunk.
+    tiles: usize,
+    peaks: usize,
+    sums: usize,
+}
+
+impl Places {
+    fn of(straight: &Straight, blocks: usize) -> Places {
+        let rows = straight.planes() * straight.block;
+        let scores = blocks * straight.turned();
+        let tiles = scores + blocks * straight.scores();
+        let peaks = tiles + rows * (straight.columns / (2 * straight.lanes));
+        Places { scores, gradients: scores + straight.scores(), tiles, peaks, sums: peaks + rows }
+    }
+}
