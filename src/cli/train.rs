@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
+use mixofshow::checkpoint::{Checkpoint, SHIPPED, base_hash_cache};
 use mixofshow::concept::tuning::config::{self, Kind, Options, Settings};
 use mixofshow::concept::tuning::step::Method;
 use mixofshow::concept::tuning::{Begin, Event, Outcome, Progress as Learnt, Run, Summary};
@@ -196,7 +196,8 @@ fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: I
     let strength = if settings.method == Method::PPlus { "" } else { ":0.8" };
     terminal.note("to use it:");
     let (phrase, concept) = (settings.phrase(), summary.concept.display());
-    terminal.note(format!("  mos generate -p \"a photo of {phrase}\" --concept {concept}{strength}"));
+    let model = if settings.model == SHIPPED { String::new() } else { format!(" -m {}", settings.model) };
+    terminal.note(format!("  mos generate{model} -p \"a photo of {phrase}\" --concept {concept}{strength}"));
     Ok(())
 }
 

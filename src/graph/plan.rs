@@ -82,7 +82,7 @@ impl Plan {
                 let mut reads = step.inputs.iter().copied().chain(step.stages.iter().flat_map(Stage::operands));
                 constant[step.result.index()] && reads.all(|t| constant[t.index()])
             };
-            fold(graph, &wanted, &roots, traits.schedule).into_iter().partition(is_constant)
+            fold(graph, &wanted, &roots, traits).into_iter().partition(is_constant)
         };
         let once = steps.len();
         steps.extend(each_run);
@@ -157,7 +157,7 @@ fn sole_consumer(tensor: Tensor, uses: &[usize], consumers: &[Vec<Tensor>]) -> O
 }
 
 /// Lists the live operations in order, folding elementwise followers and padding into their producers.
-fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], schedule: Schedule) -> Vec<Step> {
+fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Vec<Step> {
     let uses = graph.uses(wanted);
     let mut consumers: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -183,7 +183,7 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], schedule: Schedule) 
             stages: Vec::new(),
             padding: None,
             output: result,
-            scratch: operation.scratch(&shapes, &node.shape, schedule),
+            scratch: operation.scratch(&shapes, &node.shape, traits),
             layer: node.layer.clone(),
         };
         // An elementwise operation is a kernel that copies and then does itself as a stage.

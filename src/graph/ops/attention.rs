@@ -5,7 +5,7 @@ use super::attention_vectors::Straight;
 use super::{Operation, arity, vector_width};
 use crate::gpu::{PASSING_LANES, Schedule, Value};
 use crate::graph::lower::{Lowering, Work};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attention {
@@ -176,14 +176,14 @@ impl Operation for Attention {
         Ok(vec![dq, dk, dv])
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, schedule: Schedule) -> Option<usize> {
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
         let &[q, k, _] = inputs else { return None };
-        Some(Straight::of(schedule, self, q, k)?.scratch(1))
+        Some(Straight::of(traits, self, q, k)?.scratch(1))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let sighted = lowering.step.inputs.len() > 3;
-        let straight = Straight::of(lowering.traits.schedule, self, lowering.input_shape(0), lowering.input_shape(1));
+        let straight = Straight::of(&lowering.traits, self, lowering.input_shape(0), lowering.input_shape(1));
         if let Some(straight) = straight.filter(|_| !sighted) {
             return straight.forward(lowering);
         }

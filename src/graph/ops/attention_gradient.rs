@@ -8,9 +8,9 @@
 use super::attention::{Attention, Sharing};
 use super::attention_vectors::Straight;
 use super::{Operation, arity, no_second_gradient, vector_width};
-use crate::gpu::{Params, Schedule, Uniform, Value};
+use crate::gpu::{Params, Uniform, Value};
 use crate::graph::lower::{Located, Lowering, Work};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
 
 /// Of q, k, y and dy: lse and delta of every row, `[batch, tokens, heads, 2]`.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl Kernel {
 }
 
 fn straight(attention: &Attention, lowering: &Lowering<'_>) -> Option<Straight> {
-    Straight::of(lowering.traits.schedule, attention, lowering.input_shape(0), lowering.input_shape(1))
+    Straight::of(&lowering.traits, attention, lowering.input_shape(0), lowering.input_shape(1))
 }
 
 /// The inputs and the output of a step by their kernel's names.
@@ -214,8 +214,8 @@ impl Operation for AttentionRows {
         Err(no_second_gradient(self, graph, context))
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, schedule: Schedule) -> Option<usize> {
-        Some(Straight::of(schedule, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(1))
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
+        Some(Straight::of(traits, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(1))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
@@ -265,8 +265,8 @@ impl Operation for AttentionQueries {
         Err(no_second_gradient(self, graph, context))
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, schedule: Schedule) -> Option<usize> {
-        Some(Straight::of(schedule, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
+        Some(Straight::of(traits, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
@@ -317,8 +317,8 @@ impl Operation for AttentionKeysValues {
         Err(no_second_gradient(self, graph, context))
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, schedule: Schedule) -> Option<usize> {
-        Some(Straight::of(schedule, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
+        Some(Straight::of(traits, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

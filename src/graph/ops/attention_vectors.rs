@@ -5,8 +5,8 @@
 
 use super::attention::Attention;
 use crate::gpu::{Params, Schedule, Value};
-use crate::graph::Shape;
 use crate::graph::lower::{Located, Lowering, Work, spread};
+use crate::graph::{Shape, Traits};
 
 /// How one self-attention is cut up.
 pub(super) struct Straight {
@@ -61,19 +61,20 @@ enum Visible {
 impl Straight {
     /// Numbers in the scratch's block of scores, about: 16 MiB.
     const SCORES: usize = 1 << 22;
-    /// A workgroup's rows: 12 sums fill the registers together with their operands.
+    /// Vectors of sums in a workgroup: with their operands they fill 16 registers.
     const SUMS: usize = 12;
     /// The longest unrolled chunk of inputs; see `product_vectors`.
     const CHUNKS: std::ops::RangeInclusive<usize> = 16..=96;
     /// Rows of a workgroup of the kernels that work on scores alone.
     const TILE: usize = 2;
+    /// What the kernels' indices can count.
     const MOST_ELEMENTS: usize = 1 << 28;
     const MOST_WORKGROUPS: usize = 65535;
 
-    /// None where the schedule or the shape doesn't suit it. Only self-attention does: attention to a prompt keeps to the kernel that
-    /// regional attention shares, so that one region over the whole picture is the plain prompt to the last bit.
-    pub fn of(schedule: Schedule, attention: &Attention, q: &Shape, k: &Shape) -> Option<Straight> {
-        let Schedule::Vectors { lanes, least_flops } = schedule else { return None };
+    /// None where the schedule, the shape or the size of a binding doesn't suit it. Only self-attention does: attention to a prompt keeps
+    /// to the kernel that regional attention shares, so that one region over the whole picture is the plain prompt to the last bit.
+    pub fn of(traits: &Traits, attention: &Attention, q: &Shape, k: &Shape) -> Option<Straight> {
+        let Schedule::Vectors { lanes, least_flops } = traits.schedule else { return None };
         let (&[batch, tokens, channels], true) = (&q[..], q == k) else { return None };
         let (heads, d) = (attention.heads, channels / attention.heads);
         let columns = tokens.next_multiple_of(2 * lanes);
@@ -84,9 +85,9 @@ impl Straight {
         let flops = 4 * (batch * tokens * tokens * channels) as u64;
         let suits = d.is_multiple_of(lanes)
             && [d, tokens].iter().all(|&inner| chunk(inner).is_some())
-            && straight.scratch(2) + straight.planes() * (d * columns) < Self::MOST_ELEMENTS
-            && straight.planes() <= Self::MOST_WORKGROUPS
-            && batch * tokens * channels < Self::MOST_ELEMENTS / 2;
+            && straight.scratch(2) < Self::MOST_ELEMENTS.min((traits.max_binding / 4) as usize)
+            && 2 * batch * tokens * channels < Self::MOST_ELEMENTS
+            && straight.planes() <= Self::MOST_WORKGROUPS;
         (suits && least_flops <= flops).then_some(straight)
     }
 
@@ -126,7 +127,7 @@ impl Straight {
             self.softmax_sums(lowering, &q, &places, (first, rows), true);
             let scores = self.in_scratch(lowering, places.scores, rows);
             self.for_rows(lowering, "attention_totals", rows, self.columns / self.width(), places.sums, places.peaks);
-            self.product(lowering, &scores, &v, &y.from_row(first), [rows, self.tokens, self.d], Tail::Divided(places.peaks));
+            self.product(lowering, &scores, &v, &y.at_row(first), [rows, self.tokens, self.d], Tail::Divided(places.peaks));
         }
     }
 
@@ -174,7 +175,7 @@ impl Straight {
         for (first, rows) in self.blocks() {
             self.gradient_of_scores(lowering, [&q, &dy], &places, (first, rows), false);
             let gradients = self.in_scratch(lowering, places.gradients, rows);
-            self.product(lowering, &gradients, &k, &dq.from_row(first), [rows, self.tokens, self.d], Tail::Scaled(self.scale));
+            self.product(lowering, &gradients, &k, &dq.at_row(first), [rows, self.tokens, self.d], Tail::Scaled(self.scale));
         }
     }
 
@@ -190,8 +191,8 @@ impl Straight {
             self.gradient_of_scores(lowering, [&k, &v], &places, (first, rows), true);
             let [probabilities, gradients] = [places.scores, places.gradients].map(|at| self.in_scratch(lowering, at, rows));
             let extents = [rows, self.tokens, self.d];
-            self.product(lowering, &probabilities, &dy, &dv.from_row(first), extents, Tail::Nothing);
-            self.product(lowering, &gradients, &q, &dk.from_row(first), extents, Tail::Scaled(self.scale));
+            self.product(lowering, &probabilities, &dy, &dv.at_row(first), extents, Tail::Nothing);
+            self.product(lowering, &gradients, &q, &dk.at_row(first), extents, Tail::Scaled(self.scale));
         }
     }
 
@@ -245,7 +246,7 @@ impl Straight {
         let keys = self.in_scratch(lowering, 0, self.d);
         let scores = self.in_scratch(lowering, places.scores, rows);
         let tail = Tail::Scores { first_row: first, visible, peaks: Some(places.tiles) };
-        self.product(lowering, &q.from_row(first), &keys, &scores, [rows, self.d, self.columns], tail);
+        self.product(lowering, &q.at_row(first), &keys, &scores, [rows, self.d, self.columns], tail);
         self.for_rows(lowering, "attention_peaks", rows, self.columns / (2 * self.lanes), places.tiles, places.peaks);
         let (all, width) = (self.planes() * rows, self.width());
         let [y, z, _] = spread(all.div_ceil(Self::TILE));
@@ -293,7 +294,7 @@ impl Straight {
         let targets = [(0, places.scores), (self.turned(), places.gradients)];
         for ((operand, tail), (turned, target)) in operands.into_iter().zip(tails).zip(targets) {
             let [turned, target] = [(turned, self.d), (target, rows)].map(|(at, rows)| self.in_scratch(lowering, at, rows));
-            self.product(lowering, &operand.from_row(first), &turned, &target, [rows, self.d, self.columns], tail);
+            self.product(lowering, &operand.at_row(first), &turned, &target, [rows, self.d, self.columns], tail);
         }
         let width = 2 * self.lanes;
         let tile = if by_column { 6 } else { Self::TILE };
@@ -432,7 +433,7 @@ fn chunk(inner: usize) -> Option<usize> {
 }
 
 impl Matrix {
-    fn from_row(&self, row: usize) -> Matrix {
+    fn at_row(&self, row: usize) -> Matrix {
         Matrix { start: self.start + row * self.row, ..self.clone() }
     }
 }

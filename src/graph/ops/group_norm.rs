@@ -1,9 +1,9 @@
 //! Group normalisation, in two operations: statistics of every group, then their use.
 
 use super::{Fold, Operation, arity, padded_grid, vector_width};
-use crate::gpu::{Params, Schedule, Value};
+use crate::gpu::{Params, Value};
 use crate::graph::lower::{Lowering, Work, spread};
-use crate::graph::{Array, GradientContext, Graph, Origin, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Origin, Result, Shape, Tensor, Traits};
 
 #[derive(Debug)]
 struct GroupNormStatistics {
@@ -72,7 +72,7 @@ impl Operation for GroupNormStatistics {
         3 * inputs[0].elements() as u64
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _schedule: Schedule) -> Option<usize> {
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
         let x = inputs[0];
         Some(x[0] * chunks(x) * x.channels() * 2)
     }
@@ -152,7 +152,7 @@ impl Operation for GroupNorm {
         Fold::StagesAndPadding
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _schedule: Schedule) -> Option<usize> {
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
         Some(inputs[0][0] * inputs[0].channels() * 2)
     }
 

@@ -4,9 +4,9 @@
 
 use super::group_norm::chunks;
 use super::{Fold, Operation, arity, no_second_gradient, padded_grid, vector_width};
-use crate::gpu::{Params, Schedule, Value};
+use crate::gpu::{Params, Value};
 use crate::graph::lower::{Lowering, Work, spread};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
 
 /// Of x, statistics, weight and dy: mean(g) and mean(g n) of every group, `[batch, groups, 2]`.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Operation for GroupNormMeans {
         6 * inputs[0].elements() as u64
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _schedule: Schedule) -> Option<usize> {
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
         let x = inputs[0];
         Some(x[0] * chunks(x) * x.channels() * 2)
     }
@@ -153,7 +153,7 @@ impl Operation for GroupNormGradient {
         Fold::StagesAndPadding
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _schedule: Schedule) -> Option<usize> {
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
         Some(inputs[0][0] * inputs[0].channels() * 4)
     }
 

@@ -2,9 +2,8 @@
 
 use super::product::{Geometry, lower_product};
 use super::{Fold, Layout, Operation, arity, narrow_gradient, no_second_gradient};
-use crate::gpu::Schedule;
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
 
 #[derive(Debug)]
 struct LinearTransposed;
@@ -109,7 +108,7 @@ impl Operation for LinearWeightGradient {
         Err(no_second_gradient(self, graph, context))
     }
 
-    fn scratch(&self, inputs: &[&Shape], output: &Shape, _schedule: Schedule) -> Option<usize> {
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, _traits: &Traits) -> Option<usize> {
         Some(narrow_gradient::scratch(inputs[0].rows(), output))
     }
 

@@ -44,7 +44,7 @@ pub use low_rank_gate::GatePart;
 pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_tables};
 
 use super::lower::{Lowering, Work, spread};
-use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
+use super::{Array, Error, GradientContext, Graph, Shape, Tensor, Traits};
 use crate::gpu::{Schedule, Value};
 
 /// How a weight's elements lie on the device, prepared once at upload for the kernel that reads them.
@@ -199,8 +199,8 @@ pub trait Operation: Debug + Send + Sync {
         None
     }
 
-    /// f32 elements of scratch that the kernels need by this schedule.
-    fn scratch(&self, _inputs: &[&Shape], _output: &Shape, _schedule: Schedule) -> Option<usize> {
+    /// f32 elements of scratch that the kernels need.
+    fn scratch(&self, _inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
         None
     }
 }

@@ -1,9 +1,9 @@
 //! Sums over what an operand was broadcast along, and the broadcast itself: each is the other's gradient.
 
 use super::{Broadcast, Operation, arity, vector_width};
-use crate::gpu::{Schedule, Value};
+use crate::gpu::Value;
 use crate::graph::lower::{Located, Lowering, Work, spread};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
 
 #[derive(Debug)]
 struct SumTo(Shape);
@@ -98,7 +98,7 @@ impl Operation for SumTo {
         Ok(vec![Some(graph.broadcast_to(context.upstream, shape)?)])
     }
 
-    fn scratch(&self, inputs: &[&Shape], output: &Shape, _schedule: Schedule) -> Option<usize> {
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, _traits: &Traits) -> Option<usize> {
         let extents = Extents::of(inputs[0], output);
         let chunks = extents.chunks();
         (chunks > 1).then_some(extents.outer * chunks * extents.inner)
