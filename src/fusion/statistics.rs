@@ -141,12 +141,28 @@ impl Statistics {
                 let rows = values.len() / self.width.max(1);
                 Moments::Samples(Mat::from_fn(rows, self.width, |i, j| f64::from(values[i * self.width + j])))
             }
-            Kept::Sums(values) => Moments::Gram(Mat::from_fn(self.width, self.width, |i, j| {
-                let (row, column) = if j <= i { (i, j) } else { (j, i) };
-                values[triangle(row) + column]
-            })),
+            Kept::Sums(values) => Moments::Gram(symmetric(values, self.width)),
         }
     }
+}
+
+/// The matrix `[width, width]` of which `values` holds the lower triangle, row by row. Made in squares, so that what is read along
+/// rows is written along columns while both are still near.
+fn symmetric(values: &[f64], width: usize) -> Mat<f64> {
+    const SIDE: usize = 32;
+    let mut whole = Mat::zeros(width, width);
+    for top in (0..width).step_by(SIDE) {
+        for left in (0..=top).step_by(SIDE) {
+            for i in top..width.min(top + SIDE) {
+                let row = &values[triangle(i)..triangle(i) + i + 1];
+                for (j, &value) in row.iter().enumerate().skip(left).take(SIDE) {
+                    whole[(i, j)] = value;
+                    whole[(j, i)] = value;
+                }
+            }
+        }
+    }
+    whole
 }
 
 /// Elements of a triangle of `n` rows.

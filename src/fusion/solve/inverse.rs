@@ -1,6 +1,7 @@
 //! The inverse of a group's sums with a ridge, ready to be applied.
 
 use faer::linalg::solvers::{Llt, Solve};
+use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Mat, Side};
 
 use super::{Conditioning, Gathered, singular};
@@ -86,25 +87,32 @@ impl Inverse<'_> {
                 }
             }
             Inverse::Cholesky(factor, ridge) => {
-                let lower = factor.L().to_owned();
+                let lower = factor.L();
+                let mut inverse = Mat::<f64>::zeros(width, width);
+                invert_lower_triangular(inverse.as_mut(), lower, faer::get_global_parallelism());
                 // trace (G + ridge)^-1 = || L^-1 ||^2
-                let mut inverse = Mat::<f64>::identity(width, width);
-                lower.solve_lower_triangular_in_place(&mut inverse);
-                let trace: f64 = inverse.norm_l2().powi(2);
-                let extreme = |apply: &dyn Fn(&Mat<f64>) -> Mat<f64>| {
-                    // Power iteration: a few digits are enough.
-                    let mut v = Mat::from_fn(width, 1, |i, _| 1.0 + (i % 7) as f64 / 7.0);
-                    let mut norm = 1.0;
-                    for _ in 0..40 {
-                        norm = v.norm_l2().max(f64::MIN_POSITIVE);
-                        v = apply(&(v * faer::Scale(1.0 / norm)));
-                    }
-                    v.norm_l2().max(norm.min(f64::MIN_POSITIVE))
-                };
-                let most = extreme(&|v| &lower * (lower.transpose() * v));
-                let least = 1.0 / extreme(&|v| factor.solve(v));
+                let trace = inverse.norm_l2().powi(2);
+                let most = greatest_eigenvalue(width, |v| lower * (lower.transpose() * v));
+                let least = 1.0 / greatest_eigenvalue(width, |v| inverse.transpose() * (&inverse * v));
                 Conditioning { effective_rank: width as f64 - ridge * trace, condition: most / least }
             }
         }
     }
+}
+
+/// Of a positive definite map on vectors of `width`, by power iteration, to about a hundredth.
+fn greatest_eigenvalue(width: usize, apply: impl Fn(&Mat<f64>) -> Mat<f64>) -> f64 {
+    let mut v = Mat::from_fn(width, 1, |i, _| 1.0 + (i % 7) as f64 / 7.0);
+    v *= faer::Scale(1.0 / v.norm_l2());
+    let mut greatest = 0.0;
+    for _ in 0..40 {
+        v = apply(&v);
+        let norm = v.norm_l2().max(f64::MIN_POSITIVE);
+        v *= faer::Scale(1.0 / norm);
+        if (norm - greatest).abs() < 1e-3 * norm {
+            return norm;
+        }
+        greatest = norm;
+    }
+    greatest
 }
