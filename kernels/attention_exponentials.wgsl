@@ -1,5 +1,6 @@
 // y[row, n] = 2^(y[row, n] - y[peaks + row]) and y[sums + row chunks + n / {{ width }}] = the sum of a chunk's. `columns` of a row, a multiple of {{ width }}.
-// {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as product_vectors.wgsl.
+// {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as product_vectors.wgsl;
+// `opaque` is 0, which a compiler must not know.
 //% if not stored
 // Only the sums are stored.
 //% endif

@@ -1,6 +1,7 @@
 // Scores s to probabilities p = 2^(s - lse) and their gradients dp to ds = p (dp - delta), for one head of one batch entry (z), where
 // they stand: s at `scores`, dp at `gradients`, [entry, head, row, column]. lse and delta are those of the {{ "column" if by_column else "row" }}, from `first_row` on:
-// rows [batch, tokens, heads, 2]. {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as product_vectors.wgsl.
+// rows [batch, tokens, heads, 2]. {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as product_vectors.wgsl;
+// `opaque` is 0, which a compiler must not know.
 //% if not by_column
 // p is not stored.
 //% endif

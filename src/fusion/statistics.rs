@@ -202,10 +202,10 @@ impl Moments {
     }
 
     /// X^T X.
-    pub fn gram(&self) -> Mat<f64> {
+    pub fn into_gram(self) -> Mat<f64> {
         match self {
-            Moments::Samples(x) => x.transpose() * x,
-            Moments::Gram(gram) => gram.clone(),
+            Moments::Samples(x) => x.transpose() * &x,
+            Moments::Gram(gram) => gram,
         }
     }
 }
@@ -227,8 +227,8 @@ mod tests {
         statistics.push(&all[25..40]);
         statistics.push(&all[40..]);
         assert_eq!((statistics.rows(), statistics.sums().map(<[f64]>::len)), (9, Some(15)));
-        let expected = Statistics::from_samples(width, all).moments().gram();
-        assert!((statistics.moments().gram() - &expected).norm_max() < 1e-12);
+        let expected = Statistics::from_samples(width, all).moments().into_gram();
+        assert!((statistics.moments().into_gram() - &expected).norm_max() < 1e-12);
         let trace: f64 = (0..width).map(|i| expected[(i, i)]).sum();
         assert!((statistics.trace() - trace).abs() < 1e-12);
     }
@@ -238,13 +238,13 @@ mod tests {
         let mut statistics = Statistics::new(2);
         statistics.push_planes(&[1.0, 99.0, 2.0, 3.0, 0.25, 99.0, 0.5, 0.125], 7);
         assert_eq!((statistics.sums(), statistics.rows()), (Some(&[1.25, 2.5, 3.125][..]), 7));
-        assert_eq!(statistics.moments().gram(), Mat::from_fn(2, 2, |i, j| [[1.25, 2.5], [2.5, 3.125]][i][j]));
+        assert_eq!(statistics.moments().into_gram(), Mat::from_fn(2, 2, |i, j| [[1.25, 2.5], [2.5, 3.125]][i][j]));
     }
 
     #[test]
     fn both_kinds_agree() {
         let samples = Statistics::from_samples(4, inputs(3, 4)).moments();
-        let gram = Moments::Gram(samples.gram());
+        let gram = Moments::Gram(samples.clone().into_gram());
         let q = Mat::from_fn(2, 4, |i, j| (i + 2 * j) as f64);
         assert!((samples.times(&q) - gram.times(&q)).norm_max() < 1e-12);
         assert!((samples.quadratic(&q) - gram.quadratic(&q)).norm_max() < 1e-12);

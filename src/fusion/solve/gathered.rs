@@ -120,10 +120,7 @@ impl Sums {
             gram += x.transpose() * &x;
         }
         if had_sums || matches!(moments, Moments::Gram(_)) {
-            let sums = match moments {
-                Moments::Gram(sums) => sums,
-                samples @ Moments::Samples(_) => samples.gram(),
-            };
+            let sums = moments.into_gram();
             for (total, sums) in gram.col_iter_mut().zip(sums.col_iter()) {
                 total.iter_mut().zip(sums.iter()).for_each(|(total, sum)| *total += weight * sum);
             }

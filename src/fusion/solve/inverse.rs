@@ -100,7 +100,7 @@ impl Inverse<'_> {
     }
 }
 
-/// Of a positive definite map on vectors of `width`, by power iteration, to about a hundredth.
+/// Of a positive definite map on vectors of `width`, by power iteration until it moves by less than a thousandth.
 fn greatest_eigenvalue(width: usize, apply: impl Fn(&Mat<f64>) -> Mat<f64>) -> f64 {
     let mut v = Mat::from_fn(width, 1, |i, _| 1.0 + (i % 7) as f64 / 7.0);
     v *= faer::Scale(1.0 / v.norm_l2());

@@ -126,7 +126,8 @@ impl Straight {
         for (first, rows) in self.blocks() {
             self.softmax_sums(lowering, &q, &places, (first, rows), true);
             let scores = self.in_scratch(lowering, places.scores, rows);
-            self.for_rows(lowering, "attention_totals", rows, self.columns / self.width(), places.sums, places.peaks);
+            // Their factors take the place of the peaks, which have served.
+            self.statistics(lowering, false, rows, self.columns / self.width(), places.sums, places.peaks);
             self.product(lowering, &scores, &v, &y.at_row(first), [rows, self.tokens, self.d], Tail::Divided(places.peaks));
         }
     }
@@ -247,7 +248,7 @@ impl Straight {
         let scores = self.in_scratch(lowering, places.scores, rows);
         let tail = Tail::Scores { first_row: first, visible, peaks: Some(places.tiles) };
         self.product(lowering, &q.at_row(first), &keys, &scores, [rows, self.d, self.columns], tail);
-        self.for_rows(lowering, "attention_peaks", rows, self.columns / (2 * self.lanes), places.tiles, places.peaks);
+        self.statistics(lowering, true, rows, self.columns / (2 * self.lanes), places.tiles, places.peaks);
         let (all, width) = (self.planes() * rows, self.width());
         let [y, z, _] = spread(all.div_ceil(Self::TILE));
         let work = Work {
@@ -324,12 +325,12 @@ impl Straight {
         lowering.dispatch(work, false);
     }
 
-    /// A kernel that makes one number at `to` of `count` numbers at `from`, for all `rows` of a block.
-    fn for_rows(&self, lowering: &mut Lowering<'_>, kernel: &'static str, rows: usize, count: usize, from: usize, to: usize) {
+    /// For all `rows` of a block, at `to`: the peak of `count` numbers at `from`, or one over their sum.
+    fn statistics(&self, lowering: &mut Lowering<'_>, peaks: bool, rows: usize, count: usize, from: usize, to: usize) {
         let all = self.planes() * rows;
         let work = Work {
-            kernel,
-            params: [("lanes", Value::from(self.lanes))].into(),
+            kernel: "attention_statistics",
+            params: [("lanes", Value::from(self.lanes)), ("peaks", Value::from(peaks))].into(),
             uniforms: vec![("rows", all.into()), ("begin", from.into()), ("count", count.into()), ("to", to.into())],
             grid: spread(all.div_ceil(self.lanes)),
             bindings: vec![("y", lowering.scratch())],

@@ -1,4 +1,4 @@
-// y[to + row] = the greatest of y[begin + row count ..][..count], for `rows` rows. An invocation makes one row.
+// y[to + row] = {{ "the greatest of" if peaks else "1 / the sum of" }} y[begin + row count ..][..count], for `rows` rows. An invocation makes one row.
 struct Sizes { rows: u32, begin: u32, count: u32, to: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -7,10 +7,11 @@ struct Sizes { rows: u32, begin: u32, count: u32, to: u32 }
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let row = (group.x + group.y * 32768u) * {{ lanes }}u + lane;
   if (row < sizes.rows) {
-    var peak = -1e30;
+    var result = {{ "-1e30" if peaks else "0.0" }};
     for (var i = 0u; i < sizes.count; i++) {
-      peak = max(peak, y[sizes.begin + row * sizes.count + i]);
+      let value = y[sizes.begin + row * sizes.count + i];
+      result = {{ "max(result, value)" if peaks else "result + value" }};
     }
-    y[sizes.to + row] = peak;
+    y[sizes.to + row] = {{ "result" if peaks else "1.0 / result" }};
   }
 }
