@@ -7,6 +7,7 @@
     score      the table of scores, into the card too
     sheets     pictures to look at
     concepts   write the held-out concepts' folders
+    pack       write the stages' weights alone, as a start for training on another machine (its `--work`)
     adopt      take the weights of a model folder as where training goes on from (vae and towers count as finished)
     vocabulary make vocab.json and merges.txt anew from CLIP's merges
 """
@@ -47,7 +48,7 @@ def seconds(text):
 
 def arguments():
     parser = argparse.ArgumentParser("python -m tools.tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("all", "plan", *STAGES, *AFTER, "concepts", "adopt", "vocabulary"))
+    parser.add_argument("command", choices=("all", "plan", *STAGES, *AFTER, "concepts", "pack", "adopt", "vocabulary"))
     add = parser.add_argument
     add("--work", type=Path, default=ROOT / "work" / "tiny", help="pictures, states and logs (git ignores it)")
     add("--out", type=Path, default=ROOT / "models" / "tiny", help="the model folder to write, score and show")
@@ -55,6 +56,7 @@ def arguments():
     add("--tokenizer", type=Path, default=ROOT / "models" / "tiny" / "tokenizer", help="folder with vocab.json and merges.txt")
     add("--total", type=seconds, default=1500.0, help="time to divide over the stages, over all runs (default 25m)")
     add("--limit", type=seconds, default=float("inf"), help="time that this run may take at most")
+    add("--until", type=float, help="one stage alone: it lasts until this time (seconds since 1970) instead of its share of the total")
     add("--device", choices=("cuda", "cpu"), help="default: a GPU if there is one")
     add("--compile", choices=("auto", "yes", "no"), default="auto", help="torch.compile (auto: on a GPU)")
     add("--threads", type=int, help="threads of PyTorch on a CPU, in all")
@@ -158,6 +160,16 @@ def adopt(session, options):
     session.say(f"took {options.out} as a start: run the stages unet and later")
 
 
+def pack(session, options):
+    """In f16; and of the way that the next training goes, the part that these weights have behind them."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    for stage, gone in {"vae": 0.45, "towers": 0.3, "judge": 0.2, "unet": 0.0, "adapter": 0.0}.items():
+        state = torch.load(session.work / f"{stage}.pt", map_location="cpu", weights_only=True)
+        weights = {name: {k: v.half() for k, v in module.items()} for name, module in state["final"].items()}
+        start = {"iteration": 0, "spent": 0.0, "samples": state["samples"], "done": False, "note": {"gone": gone}, "average": None}
+        torch.save({"modules": weights, "final": weights} | start, options.out / f"{stage}.pt")
+
+
 def write_concepts(folder):
     concepts.write_concepts(folder)
     picture = np.asarray(scenes.render(concepts.sketch_scene())[0], np.float32) / 127.5 - 1
@@ -190,12 +202,16 @@ def main():
         options.out, options.sheets = options.work / "model", options.work / "sheets"
         options.total, options.pictures, options.prompts, options.steps = min(options.total, 60.0), 128, 4, 4
     session = Session(options.work, options.total, options.limit, options.device, options.compile, options.threads, options.device_test)
+    if options.until:
+        session.deadline, session.to_deadline = session.started + options.until - time.time(), True
     options.workers = 1 if session.cuda else options.workers or min(4, os.cpu_count())
     command = options.command
     if command == "plan":
         return plan(session, options)
     if command == "concepts":
         return write_concepts(options.out if options.out.name == "concepts" else ROOT / "models" / "concepts")
+    if command == "pack":
+        return pack(session, options)
     if command == "adopt":
         return adopt(session, options)
     if command == "vocabulary":

@@ -2,8 +2,9 @@
 
 import math
 import os
+import signal
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -31,11 +32,12 @@ class Session:
         self.cuda = self.device.type == "cuda"
         self.compile_models = self.cuda if compile_models == "auto" else compile_models == "yes"
         self.small = small
+        self.replays = self.cuda and not small  # whether passes are recorded once and replayed
+        self.to_deadline = False  # stages last until the deadline instead of their share of the total
         self.rank, self.workers = rank, workers  # of the processes that train one model together
         self.kept = {}  # what several stages of one run share: the pictures on the device
         torch.manual_seed((time.time_ns() + 7919 * rank) % 2**31)
         if self.cuda:
-            torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
         else:
             torch.set_num_threads(threads or os.cpu_count())
@@ -51,7 +53,7 @@ class Session:
 
     def autocast(self):
         """bf16 on a GPU. Not on CPUs, where its convolution gradients were measured to be 2.8 times slower."""
-        return torch.autocast("cuda", torch.bfloat16) if self.cuda else nullcontext()
+        return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if self.cuda else nullcontext()
 
     def place(self, module):
         """Moves a module to the device, convolutions in the layout that is fastest there."""
@@ -100,10 +102,31 @@ class Session:
         for g, part in zip(gradients, flat.split([g.numel() for g in gradients])):
             g.copy_(part.view_as(g))
 
+    def wait_for(self, *stages):
+        """Until the files `STAGE.ended` are there, where stages run side by side in processes of their own."""
+        while self.to_deadline and not all((self.work / f"{stage}.ended").exists() for stage in stages):
+            time.sleep(0.2)
+
     def say(self, *words):
         if self.rank > 0:
             return
         print(f"[{time.monotonic() - self.started:7.1f} s]", *words, flush=True)
+
+
+@contextmanager
+def at_most(seconds):
+    """Raises TimeoutError in the main thread after so many seconds."""
+
+    def late(*_):
+        raise TimeoutError(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Average:
@@ -122,9 +145,11 @@ class Average:
 
     @torch.no_grad()
     def swap(self):
-        """Exchanges the averages with the parameters; calling it again undoes it."""
+        """Exchanges the averages with the parameters, in place; calling it again undoes it."""
         for p, v in zip(self.parameters, self.values):
-            p.data, v.data = v.data.clone(), p.data.clone()
+            kept = p.clone()
+            p.copy_(v)
+            v.copy_(kept)
 
 
 def learning_rate(progress, iteration, warm_up, flat=0.0, floor=0.01):
@@ -132,6 +157,32 @@ def learning_rate(progress, iteration, warm_up, flat=0.0, floor=0.01):
     ramp = min(1.0, (iteration + 1) / warm_up)
     t = max(0.0, (progress - flat) / (1 - flat))
     return ramp * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, t))))
+
+
+class _Recorded:
+    """The forward and backward pass of one loss as a CUDA graph over inputs that are copied into place."""
+
+    def __init__(self, loss_of, inputs, forget_gradients):
+        self.key = (loss_of, *(x.shape for x in inputs))
+        self.inputs = [x.clone() for x in inputs]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # what is chosen or compiled at first must not be recorded
+            for _ in range(3):
+                forget_gradients()
+                loss_of(*self.inputs)[0].backward()
+        torch.cuda.current_stream().wait_stream(aside)
+        forget_gradients()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            loss, self.values = loss_of(*self.inputs)
+            loss.backward()
+
+    def replay(self, inputs):
+        for kept, x in zip(self.inputs, inputs):
+            kept.copy_(x)
+        self.graph.replay()
+        return self.values
 
 
 class Trainer:
@@ -164,6 +215,7 @@ class Trainer:
         self.average = Average(self.parameters, decay)
         self.iteration, self.spent, self.samples, self.done, self.note = 0, 0.0, 0, False, {}
         self._losses, self._said = [], time.monotonic()
+        self._recorded = None
         self._load()
         if session.workers > 1:
             for p in self.parameters:
@@ -220,6 +272,10 @@ class Trainer:
         os.replace(temporary, self.path)
 
     def steps(self):
+        if self.session.to_deadline:  # a share of the way may count as gone already
+            gone = self.note.get("gone", 0.0)
+            self.budget = max(1.0, self.session.deadline - time.monotonic()) / (1 - gone)
+            self.spent = gone * self.budget
         last = time.monotonic()
         saved = last - max(0, self.SAVE_EVERY - 20)  # the first time soon: something to go back to
         while True:
@@ -239,10 +295,7 @@ class Trainer:
 
     def step(self, loss, samples, rate):
         """One optimiser step at `rate` times the peak rate."""
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = self.rate * group.get("factor", 1.0) * rate
-            optimiser.zero_grad(set_to_none=True)
+        self._forget_gradients()
         try:
             loss.backward()
         except torch.OutOfMemoryError:
@@ -252,6 +305,55 @@ class Trainer:
                 raise
             self.session.give_up_compiling(error)
             return
+        self._update(samples, rate)
+
+    def repeat(self, loss_of, inputs, samples, rate):
+        """A step on the loss that `loss_of(*inputs)` gives with a dict of values, which are returned.
+
+        On a GPU the passes are recorded once and replayed, which saves launching thousands of small kernels one by one:
+        what changes from step to step must be among the `inputs`, tensors of the same shapes."""
+        if not self.session.replays:
+            loss, values = loss_of(*inputs)
+            self.step(loss, samples, rate)
+            return values
+        if self._recorded is None or self._recorded.key != (loss_of, *(x.shape for x in inputs)):
+            try:
+                self.record(loss_of, inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                self.session.replays = False
+                self.session.say(f"{self.stage}: recording failed, going on without: {type(error).__name__}: {str(error)[:300]}")
+                return self.repeat(loss_of, inputs, samples, rate)
+        values = self._recorded.replay(inputs)
+        self._update(samples, rate)
+        return values
+
+    def record(self, loss_of, inputs):
+        """Prepares `repeat` for inputs of these shapes."""
+        self._recorded = None
+        self._recorded = _Recorded(loss_of, inputs, self._forget_gradients)
+
+    def seconds_of_replay(self, times=8):
+        """How long the recorded passes take, at best."""
+        best = math.inf
+        for _ in range(times):
+            torch.cuda.synchronize()
+            started = time.monotonic()
+            self._recorded.replay(())
+            torch.cuda.synchronize()
+            best = min(best, time.monotonic() - started)
+        return best
+
+    def _forget_gradients(self):
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+
+    def _update(self, samples, rate):
+        """The optimiser's step with the gradients at hand."""
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate * group.get("factor", 1.0) * rate
         self.session.average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], 1.0)
         for optimiser in self.optimisers:
@@ -262,7 +364,7 @@ class Trainer:
 
     def report(self, every=15.0, **values):
         """Keeps values (tensors stay on the device) and says their means every so many seconds."""
-        self._losses.append({k: v.detach() if torch.is_tensor(v) else v for k, v in values.items()})
+        self._losses.append({k: v.detach().clone() if torch.is_tensor(v) else v for k, v in values.items()})
         if time.monotonic() - self._said < every:
             return
         recent = self._losses[-50:]

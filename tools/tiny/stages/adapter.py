@@ -46,21 +46,23 @@ def run(session, vocabulary):
     alphas = diffusion.alphas_cumulative(device)
     weights = diffusion.min_snr_weights(alphas)
     empty = denoiser.empty_prompt(session, vocabulary)
+
+    def loss_of(z, noise, steps, captions, conditions):
+        with session.autocast():
+            with torch.no_grad():
+                context = text(captions)
+            predicted = unet(diffusion.noised(z, noise, steps, alphas), steps, context, adapter(conditions))
+        squared = (predicted.float() - noise).pow(2).mean((1, 2, 3))
+        return (squared * weights[steps]).mean(), {"squared": squared.detach().mean()}
+
     for progress in trainer.steps():
         z, indices = latents.draw(batch)
         captions = data.captions(indices)
         captions = torch.where(torch.rand(batch, 1, device=device) < 0.3, empty, captions)
         steps = diffusion.spread_steps(batch, device)
         steps = (diffusion.STEPS * (1 - (steps / diffusion.STEPS) ** 3)).long().clamp(0, diffusion.STEPS - 1)  # shape is decided early
-        noise = torch.randn_like(z)
-        with session.autocast():
-            with torch.no_grad():
-                context = text(captions)
-            features = adapter(_erased(outlines(data.images(indices))))
-            predicted = unet(diffusion.noised(z, noise, steps, alphas), steps, context, features)
-        squared = (predicted.float() - noise).pow(2).mean((1, 2, 3))
-        trainer.step((squared * weights[steps]).mean(), batch, learning_rate(progress, trainer.iteration, 100))
-        trainer.report(squared=squared.mean())
+        inputs = [z, torch.randn_like(z), steps, captions, _erased(outlines(data.images(indices)))]
+        trainer.report(**trainer.repeat(loss_of, inputs, batch, learning_rate(progress, trainer.iteration, 100)))
     return trainer.done
 
 

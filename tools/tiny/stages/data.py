@@ -17,6 +17,7 @@ from ..world.subjects import KINDS
 BLOCK = 1024
 CAPTIONS = 4
 VALIDATION = 512
+MOST_BESIDE = 64 * BLOCK  # that each of several processes on one GPU keeps there: 3.2 GB
 FIGURES = 16  # figures are kept as shares of squares: so many to a side
 
 
@@ -73,22 +74,54 @@ def run(session, tokenizer, processes=None, most=160 * BLOCK):
     session.say(f"data: {len(list(folder.glob('train*.npz')))} blocks of {size} pictures")
 
 
+def signed(pictures):
+    """Bytes [b, h, w, 3] as [b, 3, h, w] in -1..1."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 class Pictures:
     """Rendered pictures with tokens and labels, on the device as bytes."""
 
-    def __init__(self, session, validation=False):
-        names = sorted((session.work / "data").glob("validation.npz" if validation else "train*.npz"))
-        if not names:
+    _KEYS = ("pictures", "tokens", "labels", "figures")
+
+    def __init__(self, session, validation=False, keep=True):
+        self.session, self._keep, self._read, self._looked = session, keep, set(), time.monotonic()
+        self._pattern = "validation.npz" if validation else "train*.npz"
+        self.pictures = self.tokens = self.labels = self._figures = None
+        if keep and self.more(MOST_BESIDE if session.to_deadline else None) is None:
             raise SystemExit(f"no pictures in {session.work / 'data'}: run the stage 'data' first")
-        keys = ("pictures", "tokens", "labels", "figures")
+
+    def more(self, most=None):
+        """Reads the blocks that were written since the last time, until there are `most` pictures: the new ones [n, 128, 128, 3], or None.
+
+        Without `keep` they are kept nowhere else: only their captions, labels and figures are. Nothing is read before this is called.
+        """
         parts = []
-        for name in names:
+        for name in sorted((self.session.work / "data").glob(self._pattern)):
+            known = (0 if self.tokens is None else len(self)) + sum(len(part["tokens"]) for part in parts)
+            if name in self._read or (most and known >= most):
+                continue
             with np.load(name) as block:
-                if not set(keys) <= set(block.files):
+                if not set(self._KEYS) <= set(block.files):
                     raise SystemExit(f"{name} is of an older version: remove {name.parent} and run the stage 'data' again")
-                parts.append({k: torch.from_numpy(block[k]) for k in keys})
-        self.pictures, self.tokens, self.labels, self._figures = (torch.cat([part[k].to(session.device) for part in parts]) for k in keys)
-        self.session = session
+                parts.append({k: torch.from_numpy(block[k]) for k in self._KEYS})
+            self._read.add(name)
+        if not parts:
+            return None
+        new = {k: torch.cat([part[k] for part in parts]) for k in self._KEYS}
+        for key, name in zip(self._KEYS, ("pictures", "tokens", "labels", "_figures")):
+            if key == "pictures" and not self._keep:
+                continue
+            before, now = getattr(self, name), new[key].to(self.session.device)
+            setattr(self, name, now if before is None else torch.cat([before, now]))
+        return new["pictures"]
+
+    def keep_up(self, most=MOST_BESIDE, every=15.0):
+        """On a GPU, where rendering goes on beside training: takes in what is new, now and then."""
+        if not self.session.to_deadline or time.monotonic() < self._looked + every:
+            return
+        self.more(most)
+        self._looked = time.monotonic()
 
     @classmethod
     def of(cls, session, validation=False):
@@ -99,7 +132,7 @@ class Pictures:
         return session.kept[key]
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.tokens)
 
     def draw(self, count):
         """Random indices."""
@@ -123,7 +156,7 @@ class Pictures:
         if crop and crop < 128:
             y, x = np.random.randint(0, 129 - crop, 2).max(), np.random.randint(0, 129 - crop)
             chosen = chosen[:, y : y + crop, x : x + crop]
-        return chosen[indices].permute(0, 3, 1, 2).float() / 127.5 - 1
+        return signed(chosen[indices])
 
     def figures(self, indices, size=FIGURES):
         """What share of each square of a picture figures cover: [b, 1, size, size] in 0..1."""

@@ -42,6 +42,7 @@ def run(session):
     data = Pictures.of(session)
     batch = session.batch(512, 32)
     for progress in trainer.steps():
+        data.keep_up()
         indices = data.draw(batch)
         x, truth = _worn(data.images(indices)), data.labels[indices].long()
         with session.autocast():

@@ -5,9 +5,22 @@ import torch.nn.functional as F
 
 from ..nets.config import LATENT_SCALE
 from . import vae
-from .data import Pictures
+from .data import Pictures, signed
 
 _MOST_NOISE = 0.1  # a channel that the decoder hardly reads may be noisier than that: no need to learn its noise
+
+
+@torch.no_grad()
+def encoded(session, model, parts):
+    """Latents of batches of pictures in -1..1: `mean` [n, 4, s/8, s/8], scaled to unit variance, in f16; mean `deviation` [4]."""
+    means, variances = [], []
+    for x in parts:
+        with session.autocast():
+            mean, log_variance = (t.float() for t in model.encode(x))
+        means.append((mean * LATENT_SCALE).half())
+        variances.append(log_variance.exp().mean((0, 2, 3)))
+    deviation = (torch.stack(variances).mean(0).sqrt() * LATENT_SCALE).clamp(max=_MOST_NOISE)
+    return {"mean": torch.cat(means), "deviation": deviation}
 
 
 class Latents:
@@ -29,21 +42,14 @@ class Latents:
         self.rates = data.rates(self.indices)
         self.session = session
 
-    @torch.no_grad()
     def _encode(self, session, data, size):
-        model = session.place(vae.load(session))
-        means, variances = [], torch.zeros(4, device=session.device)
-        parts = self.indices.split(session.batch(512, 16))
-        for part in parts:
-            x = data.images(part)
-            if size != 128:
-                x = F.avg_pool2d(x, 128 // size)
-            mean, log_variance = model.encode(x)
-            means.append((mean * LATENT_SCALE).half())
-            variances += log_variance.exp().mean((0, 2, 3)) / len(parts)
+        def parts():
+            for part in self.indices.split(session.batch(512, 16)):
+                yield data.images(part) if size == 128 else F.avg_pool2d(data.images(part), 128 // size)
+
+        kept = encoded(session, session.place(vae.load(session)), parts())
         session.say(f"encoded {len(self.indices)} pictures of {size}x{size}")
-        deviation = (variances.sqrt() * LATENT_SCALE).clamp(max=_MOST_NOISE)
-        return {"mean": torch.cat(means), "deviation": deviation}
+        return kept
 
     def __len__(self):
         return len(self.mean)
@@ -53,3 +59,25 @@ class Latents:
         which = torch.multinomial(self.rates, count // repeats, replacement=True)
         z = self.mean[which].float().repeat(repeats, 1, 1, 1)
         return z + self.deviation[:, None, None] * torch.randn_like(z), self.indices[which]
+
+
+class GrowingLatents(Latents):
+    """Latents of pictures that are still being rendered, up to `most`; nothing of them is kept on disk."""
+
+    def __init__(self, session, most):
+        self.session, self.most = session, most
+        self.data = Pictures(session, keep=False)
+        self.model = session.place(vae.load(session))
+        self.mean = torch.empty(0)
+        self.grow()
+
+    def grow(self):
+        """Takes in what was rendered since the last time."""
+        fresh = self.data.more(self.most)
+        if fresh is None:
+            return
+        kept = encoded(self.session, self.model, (signed(part.to(self.session.device)) for part in fresh.split(1024)))
+        self.mean = torch.cat([self.mean, kept["mean"]]) if len(self.mean) else kept["mean"]
+        self.deviation = kept["deviation"]
+        self.indices = torch.arange(len(self.data), device=self.session.device)
+        self.rates = self.data.rates(self.indices)

@@ -46,6 +46,7 @@ def run(session, vocabulary):
     target = torch.arange(batch, device=session.device)
     see = session.compiled(towers.embed_pictures)
     for progress in trainer.steps():
+        data.keep_up()
         indices = data.draw(batch)
         with session.autocast():
             pictures = data.images(indices)
@@ -69,7 +70,7 @@ def load(session, vocabulary):
 @torch.no_grad()
 def retrieval(towers, data, among=64):
     """Share of held-out pictures whose own caption comes first among `among`."""
-    indices = torch.arange(len(data), device=data.pictures.device)
+    indices = torch.arange(len(data), device=data.tokens.device)
     found = total = 0
     for part in indices.split(among):
         text = towers.embed_text(data.tokens[part, 0].long())

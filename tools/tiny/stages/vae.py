@@ -38,11 +38,16 @@ def _edges_loss(p, q):
     return loss
 
 
+def _likeness(y, x):
+    """The loss between pictures and their reconstructions, and values to report."""
+    squared = F.mse_loss(y, x)
+    loss = (y - x).abs().mean() + 1.5 * squared + 0.4 * _edges_loss(y, x)
+    return loss, {"loss": loss.detach(), "squared": squared.detach()}
+
+
 def _crop(session, progress):
-    """Side of the squares to train on: growing; on a GPU in few sizes, for each is compiled anew."""
-    if session.cuda:
-        return 64 if progress < 0.6 else 128
-    return 64 if progress < 0.95 else 128
+    """Side of the squares to train on."""
+    return 64 if progress < (0.8 if session.cuda else 0.95) else 128
 
 
 def run(session):
@@ -56,35 +61,51 @@ def run(session):
     if trainer.done:
         return True
     data = Pictures.of(session)
-    encode, decode = session.compiled(model.encode), session.compiled(model.decode)
+
+    def anchored_alone(x):
+        with session.autocast():
+            mean = model.encode(x)[0].float()
+        anchored = (mean[:, :3] - anchor(x)).pow(2).mean()
+        return anchored, {"anchored": anchored.detach()}
+
+    def joint(x, anchor_weight):
+        with session.autocast():
+            mean, log_variance = (t.float() for t in model.encode(x))
+            anchored = (mean[:, :3] - anchor(x)).pow(2).mean()
+            y = model.decode(mean + (0.5 * log_variance).exp() * torch.randn_like(mean)).float()
+        divergence = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
+        loss, values = _likeness(y, x)
+        return loss + 1e-4 * divergence + anchor_weight * anchored, values | {"anchored": anchored.detach()}
+
+    def decoder_alone(x):
+        with session.autocast():
+            with torch.no_grad():
+                mean, log_variance = (t.float() for t in model.encode(x))
+            z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+            y = model.decode(z + 0.03 * torch.randn_like(z)).float()
+        return _likeness(y, x)
+
     for progress in trainer.steps():
+        data.keep_up()
         crop = _crop(session, progress)
-        batch = max(1, session.batch(256, 8) * 64**2 // crop**2 // (2 if crop == 32 else 1))
+        batch = max(1, session.batch(256, 8) * 64**2 // crop**2)
         x = data.images(data.draw(batch), crop)
         if np.random.random() < 0.5:
             x = x.flip(3)
         if np.random.random() < 0.08:  # unusual colours: concepts will bring them
             x = x[:, torch.randperm(3, device=x.device)]
-        joint = progress < _DECODER_ALONE
-        with session.autocast():
-            mean, log_variance = (t.float() for t in encode(x))
-            anchored = (mean[:, :3] - anchor(x)).pow(2).mean()
-            if progress < _ENCODER_ALONE:
-                loss = anchored
-                trainer.report(anchored=anchored)
+        warm = min(1.0, (trainer.iteration + 1) / 50)
+        if progress < _ENCODER_ALONE:
+            values = trainer.repeat(anchored_alone, [x], batch, warm * ((1 - progress / _ENCODER_ALONE) * 0.9 + 0.1))
+        else:
+            rate = warm * (0.5 * (1 + math.cos(math.pi * progress)) + 0.02)
+            if progress < _DECODER_ALONE:
+                weight = torch.tensor(0.25 * max(0.0, 1 - 2 * progress) + 0.03, device=x.device)
+                values = trainer.repeat(joint, [x, weight], batch, rate)
             else:
-                z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-                if not joint:  # still wants a gradient, or the compiled decoder would be compiled again
-                    z = (z + 0.03 * torch.randn_like(z)).detach().requires_grad_()
-                y = decode(z).float()
-                squared = F.mse_loss(y, x)
-                loss = (y - x).abs().mean() + 1.5 * squared + 0.4 * _edges_loss(y, x)
-                if joint:
-                    divergence = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
-                    loss = loss + 1e-4 * divergence + (0.25 * max(0.0, 1 - 2 * progress) + 0.03) * anchored
-                trainer.report(loss=loss, squared=squared, anchored=anchored)
-        rate = (1 - progress / _ENCODER_ALONE) * 0.9 + 0.1 if progress < _ENCODER_ALONE else 0.5 * (1 + math.cos(math.pi * progress)) + 0.02
-        trainer.step(loss, batch, rate * min(1.0, (trainer.iteration + 1) / 50))
+                values = trainer.repeat(decoder_alone, [x], batch, rate)
+        if trainer.iteration % 5 == 0:
+            trainer.report(**values)
     held_out = Pictures.of(session, validation=True)
     pictures = held_out.images(torch.arange(min(64, len(held_out)), device=session.device))
     session.say(f"vae: {psnr(load(session), pictures):.1f} dB on held-out pictures")
