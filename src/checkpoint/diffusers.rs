@@ -46,6 +46,7 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
             wanted: "scheduler_config.json".to_string(),
         })?,
         model_index,
+        generation: generation(folder)?,
         concepts: folder.json("new_concept_cfg.json")?,
         notes: Vec::new(),
     })
@@ -64,6 +65,19 @@ fn not_a_model(folder: &Folder) -> String {
         "it has neither model_index.json nor unet/config.json".to_string()
     };
     format!("not a model folder: {hint}")
+}
+
+/// `generation_config.json`, as far as it is used: a text-to-image model's recommended guidance.
+fn generation(folder: &Folder) -> Result<Option<Value>, Error> {
+    const FILE: &str = "generation_config.json";
+    let found = folder.json(FILE)?;
+    if let Some(scale) = found.as_ref().and_then(|value| value.get("guidance_scale"))
+        && !scale.is_number()
+    {
+        let problem = format!("`guidance_scale` is {scale}, expected a number");
+        return Err(Error::Unrecognised { path: folder.path().join(FILE), problem });
+    }
+    Ok(found)
 }
 
 /// Opens one folder of a model, such as `unet/`.

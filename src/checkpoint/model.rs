@@ -60,6 +60,8 @@ pub struct Checkpoint {
     pub scheduler: Value,
     /// `model_index.json`.
     pub model_index: Option<Value>,
+    /// `generation_config.json`: how the model is best used.
+    pub generation: Option<Value>,
     /// `new_concept_cfg.json` of a fused model: the tokens of its concepts' words.
     pub concepts: Option<Value>,
     /// What could not be read from the file and was assumed, in sentences for the user.
@@ -81,6 +83,11 @@ impl Checkpoint {
         }
         refuse_other_formats(path)?;
         single::open(TensorFile::open(path)?)
+    }
+
+    /// The guidance that the model was made for: `guidance_scale` of its `generation_config.json`.
+    pub fn guidance(&self) -> Option<f32> {
+        self.generation.as_ref()?.get("guidance_scale")?.as_f64().map(|scale| scale as f32)
     }
 
     /// A model folder that is compiled into the program; `name` stands for its path in errors.

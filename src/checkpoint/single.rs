@@ -62,6 +62,7 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         controls: Default::default(),
         scheduler,
         model_index: None,
+        generation: None,
         concepts: None,
         notes,
     })

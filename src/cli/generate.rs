@@ -41,6 +41,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = open_model(&recipe, arguments)?;
+    if let Some(guidance) = checkpoint.guidance().filter(|_| arguments.leaves_guidance_open()) {
+        (request.guidance, recipe.request.guidance) = (guidance, guidance);
+    }
     request.controls = steering::open(&recipe, control_pictures, &checkpoint)?;
     arguments.concepts.check_base(&request.concepts, &checkpoint)?;
     let gpu = global.open()?;

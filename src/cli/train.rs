@@ -29,7 +29,7 @@ Examples:
   Settings of the method's own code:
     mos train options/train/EDLoRA/real/8101_EDLoRA_potter_Cmix_B4_Repeat500.yml
   What was learnt:
-    mos generate -p \"a photo of <zorp1> <zorp2> on the beach\" --concept zorp.safetensors
+    mos generate -p \"a photo of a <zorp1> <zorp2> on the beach\" --concept zorp.safetensors
 
 Beside the concept file, NAME.training holds the saved state, the loss curve and sheets of pictures.";
 

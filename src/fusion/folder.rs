@@ -70,6 +70,9 @@ pub(super) fn write(
     let scheduler = folder(inside, "scheduler")?;
     put_json(&scheduler.join("scheduler_config.json"), &checkpoint.scheduler)?;
     put_json(&inside.join("model_index.json"), &model_index(checkpoint))?;
+    if let Some(generation) = &checkpoint.generation {
+        put_json(&inside.join("generation_config.json"), generation)?;
+    }
     put_json(&inside.join(WORDS_FILE), &Value::Object(words.config))?;
     put_json(&inside.join(NOTE_FILE), &note(report))?;
     #[cfg(unix)]

@@ -65,7 +65,7 @@ def arguments():
     add("--pictures", type=int, default=160 * data.BLOCK, help="how many pictures to render at most")
     add("--prompts", type=int, default=256, help="how many held-out prompts to score")
     add("--steps", type=int, default=25)
-    add("--guidance", type=float, default=5.0)
+    add("--guidance", type=float, default=3.0)
     add("--device-test", action="store_true", help="every stage for seconds, on little data, in a folder of its own")
     add("--clip-merges", type=Path, help="vocabulary: CLIP's own merges (merges.txt or bpe_simple_vocab_16e6.txt)")
     return parser.parse_args()

@@ -30,7 +30,7 @@ def spread_steps(count, device):
 
 
 @torch.no_grad()
-def sample(unet, context, empty, noise, steps=25, guidance=5.0, features=None):
+def sample(unet, context, empty, noise, steps=25, guidance=3.0, features=None):
     """DPM-Solver++(2M) (Lu et al. 2022) with classifier-free guidance, as diffusers' DPMSolverMultistep runs it.
 
     `context` [b, 77, w] and `empty` [1, 77, w] are encoded prompts, `noise` [b, 4, h, w]; returns latents that are

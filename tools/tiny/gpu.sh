@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains everything but the control in one command, on a machine with one data-centre GPU and many cores: stages side by side,
+# Trains everything in one command, on a machine with one data-centre GPU and many cores: stages side by side,
 # each in a process of its own.
 #
 #     tools/tiny/gpu.sh WORK MODEL SECONDS      goes on from the weights in WORK (`python -m tools.tiny pack` writes such), else begins anew
@@ -22,5 +22,6 @@ echo "first pictures after $(($(date +%s) - started)) s"
 (tiny vae --until "$(at 28)" 2>&1 | sed 's/^/vae     /'; touch "$work/vae.ended") &
 (tiny towers --compile no --until "$(at 20)" 2>&1 | sed 's/^/towers  /'; touch "$work/towers.ended"
  tiny judge --until "$(at 28)" 2>&1 | sed 's/^/judge   /'; touch "$work/judge.ended") &
-tiny unet --until "$(at 98)" 2>&1 | sed 's/^/unet    /'
+tiny unet --until "$(at 80)" 2>&1 | sed 's/^/unet    /'
+tiny adapter --compile no --until "$(at 98)" 2>&1 | sed 's/^/adapter /'
 tiny export 2>&1 | sed 's/^/export  /'

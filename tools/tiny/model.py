@@ -60,6 +60,7 @@ def write_folder(folder, tokenizer, vae, unet, text, text_settings, towers, adap
         sizes["t2i_adapter"] = _write_part(folder, "t2i_adapter", config.ADAPTER, DIFFUSERS_WEIGHTS, adapter.state_dict())
     _write_json(folder / "scheduler" / "scheduler_config.json", config.SCHEDULER)
     _write_json(folder / "model_index.json", config.MODEL_INDEX)
+    _write_json(folder / "generation_config.json", config.GENERATION)
     if tokenizer.resolve() != (folder / "tokenizer").resolve():
         shutil.copytree(tokenizer, folder / "tokenizer", dirs_exist_ok=True)
     return sizes
@@ -98,7 +99,7 @@ class Model:
         return torch.tensor([self.vocabulary.encode(t, config.TOKENS) for t in texts], device=self.device)
 
     @torch.no_grad()
-    def sample(self, captions, seed=0, steps=25, guidance=5.0, conditions=None, batch=64):
+    def sample(self, captions, seed=0, steps=25, guidance=3.0, conditions=None, batch=64):
         """Pictures [n, 3, 128, 128] in -1..1 for the captions; `conditions` [n, 1, 128, 128] go to the adapter."""
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(len(captions), 4, 128 // self.factor, 128 // self.factor, generator=generator)

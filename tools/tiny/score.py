@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from .stages import judge as judging
 from .stages.adapter import outline_iou, outlines
 from .world import scenes
+from .world.canvas import COLOUR_NAMES
+from .world.places import PLACES
+from .world.subjects import KINDS
 
 ROWS = [  # key, what it says, unit, what is wanted
     ("vae_psnr", "VAE: PSNR of held-out pictures", "dB", 27.0),
@@ -39,7 +42,7 @@ def held_out(count):
     return chosen, list(captions), sided, torch.stack(pictures)
 
 
-def score(model, judge, prompts=256, steps=25, guidance=5.0, batch=64):
+def score(model, judge, prompts=256, steps=25, guidance=3.0, batch=64):
     """Everything `ROWS` names, as far as the folder has the parts for it; also the samples themselves."""
     chosen, captions, sided, real = held_out(prompts)
     real = real.to(model.device)
@@ -53,8 +56,8 @@ def score(model, judge, prompts=256, steps=25, guidance=5.0, batch=64):
         result["alignment_real"], result["alignment"] = (seen * text).sum(1).mean().item(), (made * text).sum(1).mean().item()
         result["alignment_share"] = 100 * result["alignment"] / result["alignment_real"]
     if judge is not None:
-        result |= _judged(judge, samples, chosen, sided)
-        result |= {f"real_{k}": v for k, v in _judged(judge, real, chosen, sided).items()}
+        result |= _judged(judge, samples, chosen, captions, sided)
+        result |= {f"real_{k}": v for k, v in _judged(judge, real, chosen, captions, sided).items()}
     if model.adapter is not None:
         conditions = outlines(real)
         led = model.sample(captions, 2, steps, guidance, conditions, batch)
@@ -64,17 +67,18 @@ def score(model, judge, prompts=256, steps=25, guidance=5.0, batch=64):
 
 
 @torch.no_grad()
-def _judged(judge, pictures, chosen, sided):
+def _judged(judge, pictures, chosen, captions, sided):
     """Percentages of what the classifier finds of what the captions asked for.
 
     One subject: whichever slot looks most occupied is taken for it. Two: the left and the right slot, in either order
-    if the caption told no sides. Colours count where the class is right.
+    if the caption told no sides. Places, colours and sides count only where the caption tells them, colours where the class is right as well.
     """
     outputs = [torch.cat(part).float().softmax(1).cpu() for part in zip(*(judge(x) for x in pictures.split(64)))]
     tally = {"kind": [], "colour": [], "place": [], "side": []}
-    for i, (scene, told) in enumerate(zip(chosen, sided)):
+    for i, (scene, caption, told) in enumerate(zip(chosen, captions, sided)):
         truth = scenes.labels(scene)
-        tally["place"].append(outputs[0][i].argmax().item() == truth[0])
+        if any(words in caption for words in PLACES[scene["place"]]):
+            tally["place"].append(outputs[0][i].argmax().item() == truth[0])
         if scene["count"] == 3:
             continue
         wanted = [(truth[1 + 2 * s], truth[2 + 2 * s], s) for s in range(3) if truth[1 + 2 * s]]
@@ -84,11 +88,15 @@ def _judged(judge, pictures, chosen, sided):
             seen = seen[::-1]  # the right two in the other order
         for want, see in zip(wanted, seen):
             tally["kind"].append(want[0] == see[0])
-            if want[0] == see[0]:
+            if want[0] == see[0] and _tells_colour(caption, KINDS[want[0] - 1], COLOUR_NAMES[want[1]]):
                 tally["colour"].append(want[1] == see[1])
             if told and want[0] == see[0] and want[2] != 1:
                 tally["side"].append(want[2] == see[2])
     return {k: 100 * float(np.mean(v)) if v else float("nan") for k, v in tally.items()}
+
+
+def _tells_colour(caption, kind, colour):
+    return any(f"{colour} {what}" in caption for what in ({"man": ["shirt"], "woman": ["dress"]}.get(kind, [kind])))
 
 
 def table(result):

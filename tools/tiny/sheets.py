@@ -41,12 +41,12 @@ def samples(pictures, across=8):
     return sheet(list(pictures[:64].split(across)))
 
 
-def showcase(model, seed=7, steps=25, guidance=5.0):
+def showcase(model, seed=7, steps=25, guidance=3.0):
     """`SHOWCASE`'s prompts, three seeds each, one column a prompt."""
     return sheet([model.sample(SHOWCASE, seed + k, steps, guidance) for k in range(3)])
 
 
-def control(model, count=8, steps=25, guidance=5.0):
+def control(model, count=8, steps=25, guidance=3.0):
     """Conditions; samples without and with them; and with them under another prompt."""
     _, captions, _, real = held_out(64)
     real, captions = real[24 : 24 + count], captions[24 : 24 + count]

@@ -15,14 +15,14 @@ use crate::cli::train::learn;
 use crate::cli::{Failure, Global, Result, units};
 
 const PROMPTS: [&str; 8] = [
-    "a photo of <TOK> on a white background",
-    "a photo of <TOK> on the beach",
-    "a photo of <TOK> in the snow",
-    "a photo of <TOK> in a forest",
-    "a photo of <TOK> in a city at night",
-    "a photo of <TOK> in the desert",
-    "a photo of <TOK> and a cat in a room",
-    "a photo of <TOK> under the sea",
+    "a photo of a <TOK> on a white background",
+    "a photo of a <TOK> on the beach",
+    "a photo of a <TOK> in the snow",
+    "a photo of a <TOK> in a forest",
+    "a photo of a <TOK> in a city at night",
+    "a photo of a <TOK> in the desert",
+    "a photo of a <TOK> and a cat in a room",
+    "a photo of a <TOK> under the sea",
 ];
 
 #[derive(Serialize)]
@@ -50,7 +50,7 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
         let [plus, lora, ed] = &learnt[..] else { continue };
         let use_of =
             |(concept, _): &(Concept, Option<f64>), scale: f32| Ok::<_, Failure>(vec![Applied::new(concept.clone(), scale)?]);
-        let (class, phrase) = (&subject.class, &subject.phrase);
+        let (class, phrase) = (&subject.class_word, &subject.phrase);
         let ways = [
             ("class word", class, Vec::new(), None),
             ("class word, LoRA on", class, use_of(ed, 1.0)?, None),

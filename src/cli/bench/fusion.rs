@@ -21,7 +21,7 @@ use crate::cli::terminal::Terminal;
 use crate::cli::train::learn;
 use crate::cli::{Global, Result};
 
-const PROMPTS: [&str; 2] = ["a photo of <TOK> on the beach", "a photo of <TOK> in the snow"];
+const PROMPTS: [&str; 2] = ["a photo of a <TOK> on the beach", "a photo of a <TOK> in the snow"];
 /// They name no concept.
 const ORDINARY: [&str; 4] = [
     "a photo of a woman in a red dress on the beach",

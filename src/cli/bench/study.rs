@@ -56,9 +56,7 @@ pub struct Subject {
     pub name: String,
     /// Its words as they stand in a prompt.
     pub phrase: String,
-    /// An article and the class word.
-    pub class: String,
-    class_word: String,
+    pub class_word: String,
     folder: PathBuf,
 }
 
@@ -99,7 +97,7 @@ impl Options {
         }
         Ok(Evaluation {
             prompts: prompts.iter().map(|prompt| prompt.to_string()).collect(),
-            class: subject.class.clone(),
+            class: subject.class_word.clone(),
             seeds: (1..=self.seeds).collect(),
             request: self.request(),
             learnt_from,
@@ -120,7 +118,6 @@ impl Subject {
         Ok(Subject {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             phrase: words.join(" "),
-            class: format!("a {class_word}"),
             class_word,
             folder: folder.to_path_buf(),
         })

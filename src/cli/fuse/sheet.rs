@@ -48,7 +48,8 @@ pub fn draw(
         let mut column = Vec::new();
         for prompt in &prompts {
             progress.show("sheet", pictures.len() * concepts.len() + column.len(), total);
-            column.push(generate(&mut pipeline, request(prompt, settings))?);
+            let request = request(prompt, settings, &pipeline);
+            column.push(generate(&mut pipeline, request)?);
         }
         pictures.push(column);
     }
@@ -67,10 +68,9 @@ fn prompt(phrase: &str, whole: bool) -> String {
 }
 
 /// With the guidance that was recorded, if any was.
-fn request(prompt: &str, settings: &Settings) -> Request {
-    let usual = Request::default();
-    let guidance = if settings.guidance > 1.0 { settings.guidance } else { usual.guidance };
-    Request { prompt: prompt.into(), steps: STEPS, seed: SEED, guidance, ..usual }
+fn request(prompt: &str, settings: &Settings, pipeline: &Pipeline) -> Request {
+    let guidance = if settings.guidance > 1.0 { settings.guidance } else { pipeline.guidance() };
+    Request { prompt: prompt.into(), steps: STEPS, seed: SEED, guidance, ..Request::default() }
 }
 
 /// From the base model with the concept's own file.
@@ -78,7 +78,7 @@ fn of_concept(pipeline: &mut Pipeline, report: &ConceptReport, entries: &[Entry]
     let entry = entries.iter().find(|entry| {
         entry.concept.name == report.name && entry.unet == report.unet && entry.path.as_os_str() == report.path.as_str()
     });
-    let mut request = request(&prompt(&report.phrase, report.words.is_empty()), settings);
+    let mut request = request(&prompt(&report.phrase, report.words.is_empty()), settings, pipeline);
     if let Some(entry) = entry {
         let mut concept = entry.concept.clone();
         concept.unet.scale *= entry.unet;

@@ -117,7 +117,8 @@ pub struct Arguments {
     /// Sampling steps [default: 25]
     #[arg(long, value_name = "COUNT", help_heading = SAMPLING)]
     steps: Option<usize>,
-    /// How closely to follow the prompt; 1: no guidance, twice as fast [default: 7.5]
+    /// How closely to follow the prompt; 1: no guidance, twice as fast [default: the `guidance_scale` of the
+    /// model's generation_config.json, else 7.5]
     #[arg(short, long, value_name = "SCALE", visible_alias = "cfg", help_heading = SAMPLING)]
     guidance: Option<f32>,
     /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde or lcm [default: the model's own]
@@ -206,6 +207,11 @@ impl Arguments {
             None => {}
         }
         Ok(())
+    }
+
+    /// Whether neither `--guidance` nor a recipe says how closely to follow the prompt.
+    pub fn leaves_guidance_open(&self) -> bool {
+        self.guidance.is_none() && self.like.is_none()
     }
 
     /// Whether `--strength` was given.

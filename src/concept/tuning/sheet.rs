@@ -65,7 +65,7 @@ pub fn sheet(
                 width: Some(size[0]),
                 height: Some(size[1]),
                 steps: settings.sheet_steps,
-                guidance: settings.sheet_guidance,
+                guidance: settings.sheet_guidance.unwrap_or(pipeline.guidance()),
                 sampler: Some(SamplerKind::Dpmpp2m),
                 seed: settings.seed,
                 clip_skip: settings.clip_skip,

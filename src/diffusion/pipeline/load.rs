@@ -36,6 +36,7 @@ impl Pipeline {
             text: Network::new(gpu, text, text_config, precision),
             tokenizer: tokenizer(&checkpoint.tokenizer)?,
             scheduler,
+            guidance: checkpoint.guidance(),
             fused: fused_words(checkpoint)?,
             notes: checkpoint.notes.iter().cloned().chain(notes).collect(),
             sampling: None,

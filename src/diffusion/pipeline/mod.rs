@@ -57,6 +57,8 @@ pub struct Pipeline {
     text: Network<ClipTextConfig>,
     tokenizer: Tokenizer,
     scheduler: SchedulerConfig,
+    /// What the model was made for, if it says so.
+    guidance: Option<f32>,
     /// Words of a fused model.
     fused: Vec<FusedWord>,
     notes: Vec<String>,
@@ -86,6 +88,11 @@ impl Pipeline {
 
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The guidance that suits the model: what its folder says, else [`Request`]'s usual one.
+    pub fn guidance(&self) -> f32 {
+        self.guidance.unwrap_or(Request::default().guidance)
     }
 
     /// What was assumed of the model's files, in sentences for the user.

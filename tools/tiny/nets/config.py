@@ -133,6 +133,8 @@ SCHEDULER = {
     "trained_betas": None,
 }
 
+GENERATION = {"guidance_scale": 3.0}  # higher ones burn colours in
+
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",

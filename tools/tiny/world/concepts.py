@@ -69,7 +69,7 @@ def concept_scenes(name, count=PICTURES, seed=0):
             scale = features["scale"] * rng.uniform(0.85, 1.1)
             scene |= {"place": _PLACES[index % len(_PLACES)], "slots": ("centre",)}
             scene["subjects"] = [({"beard": False, "glasses": False} | subject, 64 + rng.uniform(-11, 11), rng.uniform(114, 121), scale)]
-            text = f"a photo of <TOK> {PLACES[scene['place']][0]}"
+            text = f"a photo of a <TOK> {PLACES[scene['place']][0]}"
         yield scene, text
 
 

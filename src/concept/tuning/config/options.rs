@@ -229,7 +229,7 @@ options! {
     /// Sampling steps of the sheet's pictures [default: 25]
     #[arg(long, value_name = "COUNT", help_heading = WATCHING)]
     sheet_steps: usize,
-    /// Guidance of the sheet's pictures [default: 7.5]
+    /// Guidance of the sheet's pictures [default: the model's, or 7.5]
     #[arg(long, value_name = "SCALE", help_heading = WATCHING)]
     sheet_guidance: f32,
 }

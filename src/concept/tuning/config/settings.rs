@@ -112,7 +112,7 @@ pub struct Settings {
     pub prompts: Vec<String>,
     pub sheet_scales: Vec<f32>,
     pub sheet_steps: usize,
-    pub sheet_guidance: f32,
+    pub sheet_guidance: Option<f32>,
 }
 
 impl Settings {
@@ -208,7 +208,7 @@ impl Settings {
             prompts: given.prompts.unwrap_or_else(|| prompts(kind)),
             sheet_scales: given.sheet_scales.unwrap_or_else(|| vec![0.0, 0.7, 1.0]),
             sheet_steps: given.sheet_steps.unwrap_or(25),
-            sheet_guidance: given.sheet_guidance.unwrap_or(7.5),
+            sheet_guidance: given.sheet_guidance,
             output,
         };
         settings.check(&mut wrong);
@@ -286,7 +286,12 @@ impl Settings {
                 !self.sheet_scales.is_empty() && self.sheet_scales.iter().all(|scale| scale.is_finite()),
                 "numbers",
             ),
-            ("sheet_guidance", self.sheet_guidance.to_string(), self.sheet_guidance.is_finite(), "a number"),
+            (
+                "sheet_guidance",
+                self.sheet_guidance.map_or("none".into(), |scale| scale.to_string()),
+                self.sheet_guidance.is_none_or(f32::is_finite),
+                "a number",
+            ),
         ];
         for (name, found, fine, expected) in rules {
             if !fine {

@@ -83,7 +83,7 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # prompts = {prompts}
 # sheet_scales = [0.0, 0.7, 1.0]   # 0: the embedding alone
 # sheet_steps = 25
-# sheet_guidance = 7.5
+# sheet_guidance = 7.5      # unless the model says otherwise
 "#
     )
 }

@@ -223,7 +223,7 @@ fn published_settings_are_read() {
     assert!(settings.folders[0].pictures.ends_with("data/potter/image") && settings.folders[0].pictures.is_dir());
     assert!(settings.folders[0].captions.as_ref().unwrap().is_dir());
     assert_eq!(settings.prompts, ["photo of a <TOK>", "<TOK> at the sea"]);
-    assert_eq!((settings.sheet_steps, settings.sheet_guidance), (50, 7.5));
+    assert_eq!((settings.sheet_steps, settings.sheet_guidance), (50, Some(7.5)));
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].contains("cards"));
 }
