@@ -50,7 +50,7 @@ pub struct Arguments {
 /// Few steps with a sampler that needs few: software adapters should be done in minutes.
 const STEPS: usize = 15;
 const SAMPLER: SamplerKind = SamplerKind::Dpmpp2m;
-const GUIDANCE: f32 = 5.0;
+const GUIDANCE: f32 = 3.0;
 const SEED: u64 = 1;
 /// Of the pictures with all of them, those on the sheet.
 const SHOWN: usize = CAST.len();

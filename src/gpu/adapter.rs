@@ -253,7 +253,8 @@ pub fn select(selection: &Selection) -> Result<wgpu::Adapter> {
 
 #[cfg(target_os = "linux")]
 const HINT: &str = "Install your card's Vulkan driver, or the software one: `apt install mesa-vulkan-drivers` on Debian and Ubuntu, \
-    `dnf install mesa-vulkan-drivers` on Fedora, `pacman -S vulkan-swrast` on Arch.";
+    `dnf install mesa-vulkan-drivers` on Fedora, `pacman -S vulkan-swrast` on Arch. NVIDIA's driver also wants GLVND's libraries \
+    (`libegl1 libgl1` on Debian and Ubuntu), without which it is passed over in silence.";
 #[cfg(target_os = "windows")]
 const HINT: &str = "Install the current driver of your graphics card (DirectX 12 or Vulkan).";
 #[cfg(target_os = "macos")]

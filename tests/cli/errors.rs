@@ -87,6 +87,14 @@ fn models_that_are_damaged() {
 }
 
 #[test]
+fn a_guidance_that_is_no_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    replace(&model(at).join("generation_config.json"), br#"{"guidance_scale": "high"}"#);
+    refused(at, &["generation_config.json", "guidance_scale", "\"high\"", "number"]);
+}
+
+#[test]
 fn configurations_that_contradict() {
     let cases: [(&str, &str, serde_json::Value, &[&str]); 4] = [
         ("unet", "cross_attention_dim", 192.into(), &["unet", "cross_attention_dim", "192"]),

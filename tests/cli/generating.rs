@@ -58,6 +58,8 @@ fn json_tells_all_and_quiet_tells_nothing() {
     assert!(json["peak_device_bytes"].as_u64().unwrap() >= json["planned_bytes"]["weights"].as_u64().unwrap());
     assert!(json["stages"].as_array().unwrap().iter().any(|s| s["name"] == "sample" && s["seconds"].as_f64().unwrap() > 0.0));
     assert_eq!(json["settings"], mos_settings(at, "cat-1.png"));
+    // Nobody said how closely to follow the prompt, so the model's own generation_config.json does.
+    assert_eq!(json["settings"]["guidance"], 3.0);
     assert_eq!(names(at), ["cat-1.png", "cat-2.png", "end.safetensors"]);
 
     // A picture of a batch is the same alone.

@@ -44,8 +44,9 @@ fn templates_tell_the_defaults() {
         let text = template(kind);
         let is_setting = |line: &str| {
             let key = line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).map(|(key, _)| key);
-            // Where the files are, and the size, are the user's.
-            key.is_some_and(|key| Options::KEYS.contains(&key) && !["captions", "masks", "size"].contains(&key))
+            // Where the files are, and the size, are the user's; the guidance of sheets is the model's.
+            let open = ["captions", "masks", "size", "sheet_guidance"];
+            key.is_some_and(|key| Options::KEYS.contains(&key) && !open.contains(&key))
         };
         let all: String = text.lines().map(|l| if is_setting(l) { &l[2..] } else { l }).map(|l| format!("{l}\n")).collect();
         assert_ne!(all, text);
