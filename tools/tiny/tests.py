@@ -1,5 +1,6 @@
 """Tests of the world and of what training rests on: `python -m tools.tiny.tests`. A minute on one core."""
 
+import math
 import tempfile
 import unittest
 from pathlib import Path
@@ -10,13 +11,16 @@ import torch
 from . import diffusion
 from .nets import config
 from .optimiser import Muon
-from .runtime import Session, Trainer
+from .runtime import Average, Session, Trainer
+from .score import _judged
 from .stages import towers
 from .stages.adapter import outline_iou, outlines
+from .stages.judge import _SIZES
 from .stages.vae import _whiten
 from .nets.vae import AutoencoderKL
 from .vocabulary import Vocabulary
 from .world import concepts, scenes
+from .world.places import PLACE_NAMES, PLACES
 from .world.subjects import KINDS
 
 _TOKENIZER = Path(__file__).resolve().parents[2] / "models" / "tiny" / "tokenizer"
@@ -136,6 +140,46 @@ class Training(unittest.TestCase):
         both = step(rank=0, workers=2, add_up=lambda flat: flat.add_(seen[0]))
         for alone, together in zip(step(), both):
             self.assertTrue(torch.equal(alone, together))
+
+    def test_steps_of_matrices_alike_are_those_of_each_alone(self):
+        torch.manual_seed(0)
+        shapes = [(40, 40, 3, 3), (80, 40), (40, 80), (40, 80)]
+        models = [[torch.nn.Parameter(p.clone()) for p in map(torch.randn, shapes)]]
+        models.append([torch.nn.Parameter(p.detach().clone()) for p in models[0]])
+        alone, alike = (Muon([{"params": model}], 0.1, weight_decay=0.1) for model in models)
+        alike._shared_out = alike._alike_at_once
+        before = [p.detach().clone() for p in models[0]]
+        for _ in range(2):
+            for p, q in zip(*models):
+                p.grad = torch.randn_like(p)
+                q.grad = p.grad.clone()
+            alone.step(), alike.step()
+        for p, q, start in zip(*models, before):
+            torch.testing.assert_close(p, q)
+            self.assertGreater((p - start).abs().max().item(), 0.01)
+
+    def test_averages_change_places_without_moving(self):
+        # Recorded passes read parameters where they were.
+        parameter = torch.nn.Parameter(torch.zeros(3))
+        average = Average([parameter], 0.5)
+        with torch.no_grad():
+            parameter += 1
+        place = parameter.data_ptr()
+        average.swap()
+        self.assertEqual((parameter.tolist(), average.values[0].tolist(), parameter.data_ptr()), ([0.0] * 3, [1.0] * 3, place))
+
+    def test_a_caption_without_a_place_is_not_asked_for_one(self):
+        class Wrong(torch.nn.Module):  # sees the first of everything
+            def forward(self, x):
+                return [torch.eye(1, size).expand(len(x), -1) for size in _SIZES]
+
+        scene, rng = scenes.example(scenes.PROMPTS)
+        while scene["count"] == 3 or scene["place"] == PLACE_NAMES[0]:
+            scene = scenes.sample_scene(rng)
+        told = scenes.caption(scene, rng)[0] + " " + PLACES[scene["place"]][0]
+        picture = torch.zeros(1, 3, 128, 128)
+        self.assertEqual(_judged(Wrong(), picture, [scene], [told], [False])["place"], 0.0)
+        self.assertTrue(math.isnan(_judged(Wrong(), picture, [scene], ["a photo"], [False])["place"]))
 
     def test_training_goes_on_where_it_was_stopped(self):
         with tempfile.TemporaryDirectory() as folder:
