@@ -35,14 +35,17 @@ const MOST_MEASURED: usize = 8;
 const WITHOUT_MEASUREMENT: f64 = 1e-4;
 /// How much a part that ordinary prompts lose counts against a part that the concepts gain. Concepts are what a user fuses for.
 const LOSS_WEIGHT: f64 = 0.5;
+/// By what part costs may differ and count as the same: of such ridges the largest is taken. Where the cost is flat over decades, the
+/// smallest gained concepts nothing that pictures showed, and cost ordinary ones much.
+const FLAT: f64 = 0.005;
 
 /// 1e-7 to 1 in half decades.
 fn candidates() -> impl Iterator<Item = f64> {
     (-14..=0).map(|half| 10f64.powf(f64::from(half) / 2.0))
 }
 
-/// Chooses one ridge for all groups of a stage: the one where missed + [`LOSS_WEIGHT`] lost is least, summed over groups that are
-/// evenly spread. That is the knee: a smaller ridge costs the base model more than the concepts gain, a larger one the opposite.
+/// Chooses one ridge for all groups of a stage: the largest of those where missed + [`LOSS_WEIGHT`] lost is least within
+/// [`FLAT`], summed over groups that are evenly spread. That is the knee: a smaller ridge costs the base model more than the concepts gain, a larger one the opposite.
 pub fn choose(groups: &[&dyn Group]) -> Result<RidgeChoice> {
     let chosen: Vec<&dyn Group> = spread(groups);
     let mut sums: Vec<Option<[f64; 2]>> = candidates().map(|_| Some([0.0; 2])).collect();
@@ -68,7 +71,8 @@ pub fn choose(groups: &[&dyn Group]) -> Result<RidgeChoice> {
     };
     let points: Vec<RidgePoint> = candidates().zip(sums).filter_map(point).collect();
     let cost = |point: &RidgePoint| point.missed + LOSS_WEIGHT * point.lost;
-    let best = points.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
+    let least = points.iter().map(cost).fold(f64::INFINITY, f64::min);
+    let best = points.iter().rev().find(|point| cost(point) <= least * (1.0 + FLAT));
     let ridge = best.map_or(WITHOUT_MEASUREMENT, |point| point.ridge);
     Ok(RidgeChoice { ridge, points, measured })
 }
