@@ -67,18 +67,16 @@ class Muon(torch.optim.Optimizer):
         return [g.reshape(len(g), -1) for g in torch._foreach_lerp(gradients, velocities, momentum)]
 
     def _alike_at_once(self, taken):
-        """For GPUs, where hundreds of small products would cost more in launching than in arithmetic. In full f32: steps that square
+        """For GPUs, where hundreds of small products would cost more in launching than in arithmetic. In full f32, as PyTorch multiplies unless told otherwise: steps that square
         a matrix five times turn the rounding of TF32 into numbers without end."""
         ahead = self._ahead(taken)
         alike = defaultdict(list)
         for i, g in enumerate(ahead):
             alike[g.shape].append(i)
         steps = [None] * len(ahead)
-        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
         for members in alike.values():
             for i, step in zip(members, orthogonal(torch.stack([ahead[i] for i in members]))):
                 steps[i] = step
-        torch.backends.cuda.matmul.allow_tf32 = before
         return steps
 
     def _shared_out(self, taken):
