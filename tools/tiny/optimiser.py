@@ -67,8 +67,8 @@ class Muon(torch.optim.Optimizer):
         return [g.reshape(len(g), -1) for g in torch._foreach_lerp(gradients, velocities, momentum)]
 
     def _alike_at_once(self, taken):
-        """For GPUs, where hundreds of small products would cost more in launching than in arithmetic. In full f32, as PyTorch multiplies unless told otherwise: steps that square
-        a matrix five times turn the rounding of TF32 into numbers without end."""
+        """For GPUs, where hundreds of small products would cost more in launching than in arithmetic. PyTorch multiplies in full f32
+        unless told otherwise, and must: steps that square a matrix five times turn the rounding of TF32 into numbers without end."""
         ahead = self._ahead(taken)
         alike = defaultdict(list)
         for i, g in enumerate(ahead):

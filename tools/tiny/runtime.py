@@ -317,13 +317,8 @@ class Trainer:
             self.step(loss, samples, rate)
             return values
         if self._recorded is None or self._recorded.key != (loss_of, *(x.shape for x in inputs)):
-            try:
-                self.record(loss_of, inputs)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                self.session.replays = False
-                self.session.say(f"{self.stage}: recording failed, going on without: {type(error).__name__}: {str(error)[:300]}")
+            self.record_if_possible(loss_of, inputs)
+            if not self.session.replays:
                 return self.repeat(loss_of, inputs, samples, rate)
         values = self._recorded.replay(inputs)
         self._update(samples, rate)
@@ -333,6 +328,16 @@ class Trainer:
         """Prepares `repeat` for inputs of these shapes."""
         self._recorded = None
         self._recorded = _Recorded(loss_of, inputs, self._forget_gradients)
+
+    def record_if_possible(self, loss_of, inputs):
+        """The same; where it fails, this session goes on without recording, and says so."""
+        try:
+            self.record(loss_of, inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self.session.replays = False
+            self.session.say(f"{self.stage}: recording failed, going on without: {type(error).__name__}: {str(error)[:300]}")
 
     def seconds_of_replay(self, times=8):
         """How long the recorded passes take, at best."""

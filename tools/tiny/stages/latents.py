@@ -70,6 +70,8 @@ class GrowingLatents(Latents):
         self.model = session.place(vae.load(session))
         self.mean = torch.empty(0)
         self.grow()
+        if not len(self.mean):
+            raise SystemExit(f"no pictures in {session.work / 'data'}: run the stage 'data' first")
 
     def grow(self):
         """Takes in what was rendered since the last time."""

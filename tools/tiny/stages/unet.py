@@ -90,11 +90,8 @@ def run(session, vocabulary):
 
 def _faster(session, trainer, plain, compiled, examples):
     """Which of the losses runs faster, recorded and ready to repeat."""
-    try:
-        trainer.record(plain, examples)
-    except Exception as error:
-        session.replays = False
-        session.say(f"unet: recording failed, going on without: {type(error).__name__}: {str(error)[:300]}")
+    trainer.record_if_possible(plain, examples)
+    if not session.replays:
         return plain
     seconds = trainer.seconds_of_replay()
     session.say(f"unet: {1e3 * seconds:.1f} ms for {len(examples[0])} samples")
