@@ -282,6 +282,4 @@ class _Place:
         for i, x in enumerate((self.u(8, 22), self.u(44, 60), self.u(84, 100), self.u(112, 124))):
             y, tall = hz + self.u(2, 8), self.u(26, 34)
             c.rectangle(x - 1.6, y - tall, x + 1.6, y, (250, 250, 250))
-            outer, inner = [((225, 50, 80), (255, 255, 255)), ((120, 70, 200), (255, 225, 90))][i % 2]
-            for r, colour in ((10, outer), (7.4, inner), (4.8, outer), (2.2, inner)):
-                self.disc(x, y - tall, r, colour)
+            self.disc(x, y - tall, 11, [(225, 50, 80), (120, 70, 200)][i % 2])

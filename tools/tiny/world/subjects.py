@@ -129,6 +129,8 @@ def _person(p, s):
         p.polygon([(-11, 56), (11, 56), (12, 40), (23, 14), (-23, 14), (-12, 40)], cloth, pattern)
     else:
         p.box(-15, 24, 15, 56, cloth, pattern, radius=6)
+    if s.get("sash"):
+        p.polygon([(-15, 56), (-2, 56), (15, 24), (2, 24)], s["sash"])
     if s.get("emblem"):
         p.star(0, 40 if not woman else 33, 11, 4.8, s["emblem"])
     p.ellipse(0, head, r, r * 1.02, skin)
@@ -175,19 +177,19 @@ def _cat(p, s):
     fur, dark, pattern, head = s["rgb"], shade(s["rgb"], 0.8), s.get("pattern"), 38
     p.line([(12, 4), (24, 7), (27, 20), (22, 28)], dark, 5)
     p.ellipse(0, 14, 15.5, 15, fur, pattern)
+    if s.get("belly"):
+        p.ellipse(0, 13, 10, 10, s["belly"])
     for side in (-1, 1):
         p.ellipse(side * 6.5, 2.8, 5.4, 3.6, dark)
         p.polygon([(side * 16.5, head + 3), (side * 15, head + 22), (side * 2, head + 12)], fur)
         p.polygon([(side * 13.2, head + 8), (side * 13, head + 17), (side * 6, head + 12)], s.get("ear", (240, 170, 170)))
-    p.ellipse(0, head, 18, 15, fur, pattern if s.get("pattern_on_head") else None)
+    p.ellipse(0, head, 18, 15, fur)
     for side in (-1, 1):
         p.ellipse(side * 7.5, head + 1, 4.8, 5, s["eye"])
         p.ellipse(side * 7.5, head + 1, 2.4, 4.2, (15, 15, 15))
     p.polygon([(-3.2, head - 5), (3.2, head - 5), (0, head - 9)], (230, 120, 130))
     if s.get("horn"):
         p.polygon([(-4.5, head + 12), (4.5, head + 12), (0, head + 31)], s["horn"])
-    if s.get("collar"):
-        p.box(-11, 20.5, 11, 26, s["collar"], radius=2)
     _hat(p, s, 0, head + 12, 14, 0.9)
 
 
@@ -197,6 +199,8 @@ def _dog(p, s):
     for x, tone in ((-19, fur), (-10, dark), (7, dark), (16, fur)):
         p.box(x - 3.6, 0, x + 3.6, 18, tone, radius=2)
     p.box(-25, 12, 22, 34, fur, pattern, radius=9)
+    if s.get("blanket"):
+        p.box(-18, 14, 4, 35, s["blanket"], radius=3)
     x, head = 19, 43
     p.ellipse(x, head, 15.5, 14.5, fur)
     p.ellipse(x + 12, head - 5, 9, 6.8, mixed(fur, (255, 255, 255), 0.25))
@@ -256,7 +260,9 @@ def _chair(p, s):
         p.box(side * 10 - 1.8, 6, side * 10 + 1.8, 26, scaled(dark, 0.8))
     p.box(-18, 28, 18, 62, c, pattern, radius=5)
     if not pattern:
-        p.box(-11, 36, 11, 55, scaled(c, 0.84), radius=3)
+        p.box(-11, 36, 11, 55, s.get("panel", scaled(c, 0.84)), radius=3)
+    for side in (-1, 1) if s.get("knob") else ():
+        p.ellipse(side * 16, 65, 6, 6, s["knob"])
     p.box(-21, 22, 21, 31, scaled(c, 0.92), radius=3)
 
 
@@ -283,7 +289,7 @@ def _car(p, s):
     c = s["rgb"]
     if s.get("fin"):
         p.polygon([(-20, 20), (-34, 40), (-34, 18)], s["fin"])
-    p.polygon([(-18, 18), (-11, 34), (9, 34), (18, 18)], scaled(c, 0.9))
+    p.polygon([(-18, 18), (-11, 34), (9, 34), (18, 18)], s.get("cabin", scaled(c, 0.9)))
     p.polygon([(-14, 19), (-9, 31), (-1, 31), (-1, 19)], (175, 215, 235))
     p.polygon([(2, 19), (2, 31), (8, 31), (14, 19)], (175, 215, 235))
     p.box(-32, 6, 32, 21, c, s.get("pattern"), radius=5)
