@@ -16,15 +16,29 @@ pub struct Preset {
     pub text: ClipTextConfig,
 }
 
-const KNOWN: [(&str, &str); 2] =
-    [("sd15", include_str!("../../assets/presets/sd15.json")), ("sd21", include_str!("../../assets/presets/sd21.json"))];
+const KNOWN: [(&str, &str); 3] = [
+    ("sd15", include_str!("../../assets/presets/sd15.json")),
+    ("sd21", include_str!("../../assets/presets/sd21.json")),
+    ("tiny", TINY),
+];
+
+/// The model that ships with the program.
+const TINY: &str = concat!(
+    r#"{"unet": "#,
+    include_str!("../../models/tiny/unet/config.json"),
+    r#", "vae": "#,
+    include_str!("../../models/tiny/vae/config.json"),
+    r#", "text_encoder": "#,
+    include_str!("../../models/tiny/text_encoder/config.json"),
+    "}"
+);
 
 /// Names of the presets.
 pub fn names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|(name, _)| *name)
 }
 
-/// The preset `name` (`sd15`: Stable Diffusion 1.x; `sd21`: 2.x), if there is one.
+/// The preset `name` (`sd15`: Stable Diffusion 1.x; `sd21`: 2.x; `tiny`: the model that ships), if there is one.
 pub fn preset(name: &str) -> Option<Result<Preset, ConfigError>> {
     let (_, text) = KNOWN.iter().find(|(known, _)| *known == name)?;
     let parsed: Value = serde_json::from_str(text).unwrap_or(Value::Null);
