@@ -180,7 +180,7 @@ options! {
     /// Learning rate of the UNet's LoRA [default: 1e-4]
     #[arg(long, value_name = "RATE", help_heading = LEARNING)]
     unet_lr: f64,
-    /// How the rates go down: linear, cosine or constant [default: linear]
+    /// How the rates go down: linear, cosine, cooldown or constant [default: linear]
     #[arg(long, value_name = "NAME", help_heading = LEARNING)]
     decay: Decay,
     /// AdamW's weight decay [default: 0.01]
