@@ -18,9 +18,9 @@ use mixofshow::graph::Precision;
 use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
 use mixofshow::picture::{Picture, Sheet, check_destination};
 
+use super::learn::learn_all;
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::train::learn;
 use super::{Global, Result, files, units};
 use cast::CAST;
 use report::{ConceptScores, Report, SceneScores};
@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FOLDER", default_value = "out/demo")]
     output: PathBuf,
     /// Updates for each concept
-    #[arg(long, value_name = "COUNT", default_value_t = 120)]
+    #[arg(long, value_name = "COUNT", default_value_t = 180)]
     steps: usize,
     /// Pictures of all three together, each from a seed of its own; the first three are on the sheet
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -92,6 +92,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
 
 struct Demo<'a> {
     arguments: &'a Arguments,
+    global: &'a Global,
     terminal: &'a Terminal,
     checkpoint: Checkpoint,
     gpu: Arc<Gpu>,
@@ -116,26 +117,26 @@ struct Shown {
 }
 
 impl<'a> Demo<'a> {
-    fn prepare(arguments: &'a Arguments, global: &Global, terminal: &'a Terminal) -> Result<Demo<'a>> {
+    fn prepare(arguments: &'a Arguments, global: &'a Global, terminal: &'a Terminal) -> Result<Demo<'a>> {
         let sheet = arguments.output.join("sheet.png");
         files::make_folder_of(&sheet)?;
         check_destination(&sheet)?;
         let folder = arguments.output.join("taught");
         cast::unpack(&folder)?;
         let (checkpoint, gpu) = (Checkpoint::shipped()?, global.open()?);
-        Ok(Demo { arguments, terminal, checkpoint, gpu, folder })
+        Ok(Demo { arguments, global, terminal, checkpoint, gpu, folder })
     }
 
     fn teach(&self) -> Result<Vec<Learnt>> {
-        let mut concepts = Vec::new();
-        for player in &CAST {
+        let lessons = CAST.iter().map(|player| {
             // Concepts of other numbers of updates are others.
             let path = self.arguments.output.join(format!("{}-{}.safetensors", player.name, self.arguments.steps));
-            let settings = player.settings(&self.folder, path.clone(), self.arguments.steps)?;
-            let (concept, seconds) = learn(&settings, &self.checkpoint, &self.gpu, self.terminal)?;
-            concepts.push(Learnt { path, concept, now: seconds.is_some() });
-        }
-        Ok(concepts)
+            player.settings(&self.folder, path, self.arguments.steps)
+        });
+        let lessons = lessons.collect::<Result<Vec<_>>>()?;
+        let learnt = learn_all(&lessons, &self.checkpoint, &self.gpu, self.global, self.terminal)?;
+        let with_paths = learnt.into_iter().zip(lessons);
+        Ok(with_paths.map(|((concept, took), settings)| Learnt { path: settings.output, concept, now: took.is_some() }).collect())
     }
 
     /// The fused model and the one of averaged concepts.

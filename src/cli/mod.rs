@@ -7,6 +7,7 @@ mod files;
 mod fuse;
 mod generate;
 mod inspect;
+mod learn;
 mod progress;
 mod terminal;
 mod train;

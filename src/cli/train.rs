@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use mixofshow::checkpoint::{Checkpoint, SHIPPED, base_hash_cache};
+use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept::tuning::config::{self, Kind, Options, Settings};
 use mixofshow::concept::tuning::step::Method;
 use mixofshow::concept::tuning::{Begin, Event, Outcome, Progress as Learnt, Run, Summary};
-use mixofshow::concept::{Concept, check_base};
-use mixofshow::gpu::Gpu;
 use serde::Serialize;
 
 use super::files::make_folder_of;
@@ -199,36 +197,4 @@ fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: I
     let model = if settings.model == SHIPPED { String::new() } else { format!(" -m {}", settings.model) };
     terminal.note(format!("  mos generate{model} -p \"a photo of {phrase}\" --concept {concept}{strength}"));
     Ok(())
-}
-
-/// Learns a concept, or reads it where it is there already, of the same base model; the seconds that it took.
-pub fn learn(
-    settings: &Settings,
-    checkpoint: &Checkpoint,
-    gpu: &Arc<Gpu>,
-    terminal: &Terminal,
-) -> Result<(Concept, Option<f64>)> {
-    if settings.output.exists() {
-        let concept = Concept::read(&settings.output)?;
-        match check_base([&concept], checkpoint, base_hash_cache().as_deref()) {
-            Ok(()) => return Ok((concept, None)),
-            Err(_) => terminal.note(format!("{} is of another base model: learnt again", settings.output.display())),
-        }
-    }
-    make_folder_of(&settings.output)?;
-    let start = Instant::now();
-    let mut progress = Progress::new(terminal);
-    let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
-    let outcome = run.run(&mut |event| {
-        if let Event::Step(at) = event {
-            progress.show_with("train", at.done as usize, at.of as usize, &format!("{}  loss {:.4}", settings.name, at.loss));
-        }
-        true
-    })?;
-    drop(progress);
-    if let Outcome::Done(summary) = outcome {
-        let (name, took) = (&settings.name, units::duration(start.elapsed()));
-        terminal.note(format!("{name}: {took}, loss {:.4} to {:.4}", summary.losses[0], summary.losses[1]));
-    }
-    Ok((Concept::read(&settings.output)?, Some(start.elapsed().as_secs_f64())))
 }

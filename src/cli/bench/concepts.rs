@@ -1,7 +1,7 @@
 //! `mos bench concepts`: how well concepts are learnt.
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use mixofshow::concept::Applied;
 use mixofshow::concept::tuning::step::Method;
-use mixofshow::concept::{Applied, Concept};
 use mixofshow::diffusion::pipeline::Pipeline;
 use mixofshow::graph::Precision;
 use mixofshow::metrics::{Scores, Towers};
@@ -9,9 +9,9 @@ use mixofshow::picture::{Picture, Sheet};
 use serde::Serialize;
 
 use super::study;
+use crate::cli::learn::{Learnt, learn_all};
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
-use crate::cli::train::learn;
 use crate::cli::{Failure, Global, Result, units};
 
 const PROMPTS: [&str; 8] = [
@@ -31,25 +31,29 @@ struct Row {
     what: &'static str,
     #[serde(flatten)]
     scores: Scores,
-    /// Seconds that learning took in this process; none where the concept was there.
+    /// Seconds that learning took, perhaps beside others; none where the concept was there.
     learnt_in: Option<f64>,
 }
+
+const METHODS: [Method; 3] = [Method::PPlus, Method::Lora, Method::EdLora];
 
 pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let (subjects, checkpoint) = (study.subjects()?, study.checkpoint()?);
     let gpu = global.open()?;
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
-    let mut rows = Vec::new();
+    let mut lessons = Vec::new();
     for subject in &subjects {
-        let mut learnt = Vec::new();
-        for method in [Method::PPlus, Method::Lora, Method::EdLora] {
-            learnt.push(learn(&study.learning(subject, method)?, &checkpoint, &gpu, terminal)?);
+        for method in METHODS {
+            lessons.push(study.learning(subject, method)?);
         }
+    }
+    let all = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
+    let mut rows = Vec::new();
+    for (subject, learnt) in subjects.iter().zip(all.chunks(METHODS.len())) {
         let evaluation = study.evaluation(subject, &towers, &PROMPTS)?;
-        let [plus, lora, ed] = &learnt[..] else { continue };
-        let use_of =
-            |(concept, _): &(Concept, Option<f64>), scale: f32| Ok::<_, Failure>(vec![Applied::new(concept.clone(), scale)?]);
+        let [plus, lora, ed] = learnt else { continue };
+        let use_of = |(concept, _): &Learnt, scale: f32| Ok::<_, Failure>(vec![Applied::new(concept.clone(), scale)?]);
         let (class, phrase) = (&subject.class_word, &subject.phrase);
         let ways = [
             ("class word", class, Vec::new(), None),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
-use mixofshow::concept::tuning::step::Method;
+use mixofshow::concept::tuning::{self, step::Method};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::solve::{Lbfgs, Solver};
 use mixofshow::fusion::{self, Entry, Order, Settings};
@@ -16,9 +16,9 @@ use mixofshow::picture::{Picture, Sheet};
 use serde::Serialize;
 
 use super::study::{self, Subject};
+use crate::cli::learn::{Learnt, learn_all};
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
-use crate::cli::train::learn;
 use crate::cli::{Global, Result};
 
 const PROMPTS: [&str; 2] = ["a photo of a <TOK> on the beach", "a photo of a <TOK> in the snow"];
@@ -68,12 +68,16 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     let (subjects, checkpoint, gpu) = (study.subjects()?, study.checkpoint()?, global.open()?);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
-    let mut entries = Vec::new();
-    for subject in &subjects {
-        let settings = study.learning(subject, Method::EdLora)?;
-        let (concept, _) = learn(&settings, &checkpoint, &gpu, terminal)?;
-        entries.push(Entry { concept, path: settings.output, unet: 1.0, text: 1.0, prompt: None });
-    }
+    let lessons = subjects.iter().map(|subject| study.learning(subject, Method::EdLora)).collect::<Result<Vec<_>>>()?;
+    let learnt = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
+    let entry = |((concept, _), settings): (Learnt, tuning::config::Settings)| Entry {
+        concept,
+        path: settings.output,
+        unet: 1.0,
+        text: 1.0,
+        prompt: None,
+    };
+    let entries: Vec<Entry> = learnt.into_iter().zip(lessons).map(entry).collect();
     let evaluations = subjects.iter().map(|subject| study.evaluation(subject, &towers, &PROMPTS)).collect::<Result<Vec<_>>>()?;
     let (rows, shown) = (Vec::new(), Vec::new());
     let progress = Progress::new(terminal);

@@ -1,0 +1,132 @@
+//! Concepts that other commands need: learnt, or read where they are there already.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::time::{Duration, Instant};
+
+use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
+use mixofshow::concept::tuning::config::Settings;
+use mixofshow::concept::tuning::{self, Begin, Event, Outcome, Run, Summary};
+use mixofshow::concept::{Concept, check_base};
+use mixofshow::gpu::{Gpu, Schedule};
+
+use super::files::make_folder_of;
+use super::progress::Progress;
+use super::terminal::Terminal;
+use super::{Failure, Global, Result, units};
+
+/// A concept, and the seconds that it took where it was not there already.
+pub type Learnt = (Concept, Option<f64>);
+
+/// Learns concepts, or reads those that are there already, of the same base model. Software adapters leave a core idle while a program prepares its next work, so there as many are
+/// learnt side by side as the machine has cores: what each learns is the same.
+pub fn learn_all(
+    lessons: &[Settings],
+    checkpoint: &Checkpoint,
+    gpu: &Arc<Gpu>,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<Vec<Learnt>> {
+    let mut learnt = Vec::with_capacity(lessons.len());
+    for settings in lessons {
+        learnt.push(present(&settings.output, checkpoint, terminal)?.map(|concept| (concept, None)));
+        make_folder_of(&settings.output)?;
+    }
+    let missing: Vec<usize> = (0..lessons.len()).filter(|&i| learnt[i].is_none()).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let side_by_side = if gpu.schedule() == Schedule::Staged { 1 } else { cores.min(missing.len()) };
+    // A device for each, or they would wait for each other's work.
+    let gpus =
+        (0..side_by_side).map(|i| if i == 0 { Ok(gpu.clone()) } else { Ok(global.open()?) }).collect::<Result<Vec<_>>>()?;
+
+    let next = AtomicUsize::new(0);
+    let (news, heard) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for gpu in gpus {
+            let (news, next, missing) = (news.clone(), &next, &missing);
+            scope.spawn(move || {
+                while let Some(&lesson) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = teach(&lessons[lesson], checkpoint, &gpu, &mut |at| said(&news, lesson, News::Update(at)));
+                    let failed = outcome.is_err();
+                    if !said(&news, lesson, News::End(Box::new(outcome))) || failed {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(news);
+        let mut progress = Progress::new(terminal);
+        let mut done = vec![0; lessons.len()];
+        let of = missing.iter().map(|&lesson| lessons[lesson].steps).sum();
+        // The first failure ends this, and with the channel all that is under way.
+        for (lesson, news) in heard {
+            let name = &lessons[lesson].name;
+            match news {
+                News::Update(at) => {
+                    done[lesson] = at.done as usize;
+                    progress.show_with("train", done.iter().sum(), of, &format!("{name}  loss {:.4}", at.loss));
+                }
+                News::End(outcome) => {
+                    let (concept, summary, seconds) = (*outcome)?.ok_or(Failure::Stopped)?;
+                    progress.aside(|| tell(terminal, name, &summary, seconds));
+                    learnt[lesson] = Some((concept, Some(seconds)));
+                }
+            }
+        }
+        Ok(learnt.into_iter().flatten().collect())
+    })
+}
+
+enum News {
+    Update(tuning::Progress),
+    End(Box<Taught>),
+}
+
+/// The concept, how the run ended, and the seconds that it took; nothing if it was stopped.
+type Taught = tuning::Result<Option<(Concept, Summary, f64)>>;
+
+/// Whether anybody still listens.
+fn said(news: &Sender<(usize, News)>, lesson: usize, what: News) -> bool {
+    news.send((lesson, what)).is_ok()
+}
+
+/// The concept in `path`, if it is there and of this base model.
+fn present(path: &Path, checkpoint: &Checkpoint, terminal: &Terminal) -> Result<Option<Concept>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let concept = Concept::read(path)?;
+    match check_base([&concept], checkpoint, base_hash_cache().as_deref()) {
+        Ok(()) => Ok(Some(concept)),
+        Err(_) => {
+            terminal.note(format!("{} is of another base model: learnt again", path.display()));
+            Ok(None)
+        }
+    }
+}
+
+/// Learns one until `watch` says no.
+fn teach(
+    settings: &Settings,
+    checkpoint: &Checkpoint,
+    gpu: &Arc<Gpu>,
+    watch: &mut dyn FnMut(tuning::Progress) -> bool,
+) -> Taught {
+    let start = Instant::now();
+    let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
+    let outcome = run.run(&mut |event| match event {
+        Event::Step(at) => watch(at),
+        _ => true,
+    })?;
+    Ok(match outcome {
+        Outcome::Done(summary) => Some((Concept::read(&settings.output)?, summary, start.elapsed().as_secs_f64())),
+        Outcome::Stopped { .. } => None,
+    })
+}
+
+fn tell(terminal: &Terminal, name: &str, summary: &Summary, seconds: f64) {
+    let took = units::duration(Duration::from_secs_f64(seconds));
+    terminal.note(format!("{name}: {took}, loss {:.4} to {:.4}", summary.losses[0], summary.losses[1]));
+}
