@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must pass: formatting, lints, all tests, and the kernels again with vectors of other widths.
+# Everything that must pass: formatting, lints, all tests, and the kernels again as other devices run them.
 #     tools/test.sh
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -13,16 +13,14 @@ cargo fmt --check
 cargo clippy --release --locked --all-targets -- -D warnings
 say "Tests"
 cargo test --release --locked
-# Mesa's software driver runs subgroups of 4, 8 or 16 lanes, by the width of its vectors in bits; 256 is what it chose above on
-# most machines. Its cache does not tell them apart, so each has a cache of its own.
-for bits in 128 512; do
-    say "Kernels with $((bits / 32)) lanes"
-    LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DIR="$PWD/target/shader-cache-$bits" cargo test --release --locked --test kernels --test backward
-done
-# Kernels for cards, with subgroups of 8, and for CPUs with as many vector registers (32 or 16) as this one has not.
+# The kernels again as other devices run them: those for cards; those for CPUs with as many vector registers (32 or 16) as this one has
+# not; those that pass loads round subgroups. Mesa's software driver runs subgroups of 4, 8 or 16 lanes, by the width of its vectors in
+# bits, so each goes with a width of its own (8 lanes is what the last are for), and a cache of its own: Mesa's does not tell widths apart.
 if grep -qw avx512vl /proc/cpuinfo 2>/dev/null; then registers=few; else registers=many; fi
-for schedule in staged passed "$registers"; do
-    say "Kernels: $schedule"
-    MOS_TEST_SCHEDULE=$schedule cargo test --release --locked --test kernels --test backward
+for way in "staged 128" "$registers 512" "passed 256"; do
+    read -r schedule bits <<<"$way"
+    say "Kernels: $schedule, with $((bits / 32)) lanes"
+    MOS_TEST_SCHEDULE=$schedule LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DIR="$PWD/target/shader-cache-$bits" \
+        cargo test --release --locked --test kernels --test backward
 done
 say "All tests passed"
