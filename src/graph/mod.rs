@@ -93,6 +93,7 @@ pub struct Graph {
     scope: Vec<String>,
     layer: Option<Arc<str>>,
     blocks: Blocks,
+    differentiated: bool,
 }
 
 /// The blocks of a graph: parts whose values may be computed again for their backward instead of kept.
@@ -201,6 +202,11 @@ impl Graph {
     /// go backward through it: less memory for more time (Chen et al., "Training deep nets with sublinear memory cost", 2016).
     pub fn recompute_blocks(&mut self) {
         self.blocks.recompute = true;
+    }
+
+    /// Whether gradients are computed in this graph: kernels that round what they read are not for it.
+    pub fn is_differentiated(&self) -> bool {
+        self.differentiated
     }
 
     /// The dotted path of the layer being built.

@@ -56,6 +56,7 @@ impl Engine {
 pub fn gpu(staged: bool) -> Arc<Gpu> {
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options = Options { selection, checked: false, floor: true, schedule: staged.then_some(Schedule::Staged) };
+    let options =
+        Options { selection, checked: false, floor: true, schedule: staged.then_some(Schedule::Staged), ..Options::default() };
     GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
 }

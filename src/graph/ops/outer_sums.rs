@@ -72,7 +72,7 @@ impl Operation for OuterSums {
         }
         let vector = vector_width(&[n]);
         let groups = match lowering.traits.schedule {
-            Schedule::Staged => 4,
+            Schedule::Staged | Schedule::Matrices(_) => 4,
             Schedule::Registers { .. } | Schedule::Passed | Schedule::Vectors { .. } => 1,
         };
         let work = Work {
