@@ -19,9 +19,10 @@ for bits in 128 512; do
     say "Kernels with $((bits / 32)) lanes"
     LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DIR="$PWD/target/shader-cache-$bits" cargo test --release --locked --test kernels --test backward
 done
-# Kernels for cards, with subgroups of 8, and for CPUs with as many vector registers (32 or 16) as this one has not.
+# Kernels for cards, with subgroups of 8, and for CPUs with as many vector registers (32 or 16) as this one has not. Cooperative
+# matrices are tested where the adapter has them (Mesa's software driver since 26), and passed over with a note where not.
 if grep -qw avx512vl /proc/cpuinfo 2>/dev/null; then registers=few; else registers=many; fi
-for schedule in staged passed "$registers"; do
+for schedule in staged passed "$registers" matrices; do
     say "Kernels: $schedule"
     MOS_TEST_SCHEDULE=$schedule cargo test --release --locked --test kernels --test backward
 done

@@ -87,7 +87,11 @@ impl Matrices {
     /// What the kernel can use of an adapter's matrices; larger ones first.
     pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Matrices> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
-        let (least, lanes) = (info.subgroup_min_size as usize, info.subgroup_max_size as usize);
+        let (least, lanes) = match info.backend {
+            // wgpu says 4 to 64 for all of Metal; those that have such matrices have 32, and one that hasn't would fail the test.
+            wgpu::Backend::Metal => (4, 32),
+            _ => (info.subgroup_min_size as usize, info.subgroup_max_size as usize),
+        };
         let invocations = Blocks::ACROSS * Blocks::ACROSS * lanes;
         let fits = invocations <= limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x) as usize;
         if !adapter.features().contains(Self::FEATURES) || ![8, 16, 32, 64].contains(&lanes) || !fits {
