@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use mixofshow::gpu::Schedule;
 use mixofshow::graph::ops::{Function, GatePart};
 use mixofshow::graph::{Array, Graph, Precision, Program, Weights};
 
@@ -32,6 +33,30 @@ fn linear_layers_of_all_widths() {
             let y = g.linear(x, w).unwrap();
             compare(&format!("linear {half} {rows}x{into}x{out}"), &g, &[y], 1e-5);
         }
+    }
+}
+
+/// Cooperative matrices hold factors in f16, whose greatest number stands for what is greater: products stay finite.
+#[test]
+fn factors_beyond_the_range_of_f16() {
+    let mut g = Graph::new();
+    let x = g.input("x", [4, 8]);
+    let w = g.parameter("half.w", [4, 8]);
+    let y = g.linear(x, w).unwrap();
+    let source = Arc::new(MadeUp([("half.w".to_string(), vec![4, 8])].into()));
+    let weights = Weights::new(&gpu(), source.clone(), Precision::AsStored);
+    let program = Program::new(&weights, &g, &[y]).unwrap();
+    let greatest = if matches!(gpu().schedule(), Schedule::Matrices(_)) { 65504.0f32 } else { f32::MAX };
+    let [given, held] = [f32::MAX, greatest].map(|most| {
+        let values = (0..32).map(|i| (noise("x", i) * 4.0e5).clamp(-most, most)).collect();
+        Array::f32([4, 8], values)
+    });
+    let expected = g.evaluate(&[y], &HashMap::from([("x".to_string(), held)]), &*source).unwrap();
+    program.write("x", &given).unwrap();
+    program.run();
+    for (found, expected) in program.output(0).unwrap().values().iter().zip(expected[0].values()) {
+        // Factors are rounded to 11 bits.
+        assert!((found - expected).abs() < 8.0 * 4.0e5 / 2048.0, "{found} instead of {expected}");
     }
 }
 

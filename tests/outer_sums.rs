@@ -22,7 +22,8 @@ impl ParameterSource for NoWeights {
 fn weights(staged: bool) -> Weights {
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options = Options { selection, checked: true, floor: true, schedule: staged.then_some(Schedule::Staged) };
+    let options =
+        Options { selection, checked: true, floor: true, schedule: staged.then_some(Schedule::Staged), ..Options::default() };
     let gpu = GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone();
     Weights::new(&gpu, Arc::new(NoWeights), Precision::AsStored)
 }

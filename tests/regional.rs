@@ -13,7 +13,7 @@ fn gpus() -> &'static [Arc<Gpu>; 2] {
     GPUS.get_or_init(|| {
         [None, Some(Schedule::Staged)].map(|schedule| {
             let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-            Gpu::open(&Options { selection, checked: true, floor: true, schedule }).expect("an adapter")
+            Gpu::open(&Options { selection, checked: true, floor: true, schedule, ..Options::default() }).expect("an adapter")
         })
     })
 }

@@ -14,10 +14,11 @@ cargo clippy --release --locked --all-targets -- -D warnings
 say "Tests"
 cargo test --release --locked
 # The kernels again as other devices run them: those for cards; those for CPUs with as many vector registers (32 or 16) as this one has
-# not; those that pass loads round subgroups. Mesa's software driver runs subgroups of 4, 8 or 16 lanes, by the width of its vectors in
-# bits, so each goes with a width of its own (8 lanes is what the last are for), and a cache of its own: Mesa's does not tell widths apart.
+# not; those that pass loads round subgroups; and, where the adapter has them (Mesa's software driver since 26) and else passed over with a
+# note, those of cooperative matrices. Mesa's driver runs subgroups of 4, 8 or 16 lanes, by the width of its vectors in bits, so each
+# goes with a width of its own (8 lanes is what the last two are for), and a cache of its own: Mesa's does not tell widths apart.
 if grep -qw avx512vl /proc/cpuinfo 2>/dev/null; then registers=few; else registers=many; fi
-for way in "staged 128" "$registers 512" "passed 256"; do
+for way in "staged 128" "$registers 512" "passed 256" "matrices 256"; do
     read -r schedule bits <<<"$way"
     say "Kernels: $schedule, with $((bits / 32)) lanes"
     MOS_TEST_SCHEDULE=$schedule LP_NATIVE_VECTOR_WIDTH=$bits MESA_SHADER_CACHE_DIR="$PWD/target/shader-cache-$bits" \

@@ -22,14 +22,15 @@ use super::learn::learn_all;
 use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Global, Result, files, units};
-use cast::CAST;
+use cast::{CAST, PAIR, Scene, TRIO};
 use report::{ConceptScores, Report, SceneScores};
 
 /// Teach three concepts, fuse them, place them in one picture
 ///
 /// The whole method on the model that ships: learns three concepts from eight pictures each, fuses them into one model, and places
-/// all three in one picture, with a region for each and, if the model has one, an adapter that follows a sketch. Beside that stands what comes of the
-/// same prompt without regions, and of averaged concepts. All of it ends up on one contact sheet, with figures in a report.
+/// two and all three of them in one picture, with a region for each and, if the model has one, an adapter that follows a sketch. Beside
+/// that stands what comes of the same prompt without regions, of averaged concepts, and of their own files in a region each. All of it
+/// ends up on one contact sheet, with figures in a report.
 /// Concepts that were learnt before into the same folder, in as many steps, are not learnt again.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -111,7 +112,7 @@ struct Learnt {
 /// What came of it, as far as it is seen.
 struct Shown {
     /// Rows of the sheet.
-    rows: Vec<(&'static str, Vec<Picture>)>,
+    rows: Vec<(String, Vec<Picture>)>,
     concepts: Vec<ConceptScores>,
     scenes: Vec<SceneScores>,
 }
@@ -164,8 +165,6 @@ impl<'a> Demo<'a> {
     fn show(&self, concepts: &[Learnt], fused: &Path, averaged: &Path) -> Result<Shown> {
         let phrases: Vec<String> = CAST.iter().map(cast::Player::phrase).collect();
         let classes: Vec<String> = CAST.iter().map(|player| player.class_word.to_string()).collect();
-        let plain = Request { prompt: cast::sentence(&phrases), ..request() };
-        let placed = Request { prompt: cast::sentence(&classes), regions: cast::layout(&phrases), ..request() };
         let sketch = cast::sketch(&self.arguments.output.join("sketch.png"))?;
         let control = self.checkpoint.controls.get(ADAPTER).zip(sketch).map(|(network, picture)| Control {
             name: ADAPTER.into(),
@@ -175,7 +174,10 @@ impl<'a> Demo<'a> {
             start: 0.0,
             end: 1.0,
         });
-        let scenes = 3 + usize::from(control.is_some());
+        let plain = |scene: &Scene| Request { prompt: scene.prompt(), ..request() };
+        let placed = |scene: &Scene| Request { prompt: scene.class_prompt(), regions: scene.layout(), ..request() };
+        let steered = control.map(|control| Request { controls: vec![control], ..placed(&TRIO) });
+        let scenes = 8 + usize::from(steered.is_some());
         let mut work = Work {
             progress: Progress::new(self.terminal),
             done: 0,
@@ -191,19 +193,29 @@ impl<'a> Demo<'a> {
         let mut alone = vec![("class word alone", work.alone(&mut model, &classes, &[])?)];
         alone.push(("class word, LoRA on", work.alone(&mut model, &classes, &own)?));
         alone.push(("from its own file", work.alone(&mut model, &phrases, &own)?));
+        let all: Vec<Applied> = own.into_iter().flatten().collect();
+        let mut together = Vec::new();
+        for scene in [&PAIR, &TRIO] {
+            let request = Request { concepts: all.clone(), ..placed(scene) };
+            together.push((scene, "regions, own files", work.together(&mut model, &request)?));
+        }
         drop(model);
         let mut model = self.open(&Checkpoint::open(averaged)?)?;
         alone.push(("averaged", work.alone(&mut model, &phrases, &[])?));
-        let mut together = vec![("a region for each, averaged", work.together(&mut model, &placed)?)];
+        for scene in [&PAIR, &TRIO] {
+            together.push((scene, "regions, averaged", work.together(&mut model, &placed(scene))?));
+        }
         drop(model);
         let mut model = self.open(&Checkpoint::open(fused)?)?;
         alone.push(("fused", work.alone(&mut model, &phrases, &[])?));
-        together.insert(0, ("all in one prompt, fused", work.together(&mut model, &plain)?));
-        together.push(("a region for each, fused", work.together(&mut model, &placed)?));
-        if let Some(control) = control {
-            let steered = Request { controls: vec![control], ..placed };
-            together.push(("regions and sketch, fused", work.together(&mut model, &steered)?));
+        for scene in [&PAIR, &TRIO] {
+            together.push((scene, "one prompt, fused", work.together(&mut model, &plain(scene))?));
+            together.push((scene, "regions, fused", work.together(&mut model, &placed(scene))?));
         }
+        if let Some(steered) = steered {
+            together.push((&TRIO, "regions and sketch, fused", work.together(&mut model, &steered)?));
+        }
+        together.sort_by_key(|(scene, ..)| scene.places.len());
 
         let mut shown = Shown { rows: Vec::new(), concepts: Vec::new(), scenes: Vec::new() };
         for (i, (player, learnt_from)) in CAST.iter().zip(&taught.whole).enumerate() {
@@ -214,18 +226,20 @@ impl<'a> Demo<'a> {
             }
             shown.concepts.push(ConceptScores { name: player.name, scores });
         }
-        for (way, pictures) in &together {
+        shown.rows.push(("taught from".into(), taught.pictures));
+        shown.rows.extend(alone.into_iter().map(|(way, pictures)| (way.to_string(), pictures)));
+        for (scene, way, pictures) in together {
             let mut right = 0;
-            for picture in pictures {
-                for (i, player) in CAST.iter().enumerate() {
-                    let scores = taught.likeness.of_part(&towers, picture, player.part)?;
-                    right += usize::from(closest(&scores) == Some(i));
+            for picture in &pictures {
+                for &(player, part) in scene.places {
+                    let scores = taught.likeness.of_part(&towers, picture, part)?;
+                    right += usize::from(closest(&scores) == Some(player));
                 }
             }
-            shown.scenes.push(SceneScores { way: way.to_string(), right, of: pictures.len() * CAST.len() });
+            let way = format!("{}: {way}", scene.name);
+            shown.scenes.push(SceneScores { way: way.clone(), right, of: pictures.len() * scene.places.len() });
+            shown.rows.push((way, pictures));
         }
-        shown.rows.push(("taught from", taught.pictures));
-        shown.rows.extend(alone.into_iter().chain(together));
         Ok(shown)
     }
 
@@ -250,7 +264,7 @@ impl Shown {
     fn sheet(&self) -> Result<Picture> {
         let sheet = Sheet {
             rows: self.rows.iter().map(|(_, pictures)| pictures.iter().take(SHOWN).map(Some).collect()).collect(),
-            row_captions: self.rows.iter().map(|(way, _)| way.to_string()).collect(),
+            row_captions: self.rows.iter().map(|(way, _)| way.clone()).collect(),
             column_captions: Vec::new(),
             gap: 4,
         };

@@ -10,7 +10,7 @@ use super::{Global, Result, units};
 /// List the graphics adapters of this machine
 ///
 /// Lists every adapter of every back end: its limits, the features that matter here, how numbers are held and which kind of
-/// kernels would run on it. A star marks the one that is used unless --adapter or MOS_ADAPTER says otherwise.
+/// kernels would run on it. Cooperative matrices are tested where they are to be used (--matrices). A star marks the one that is used unless --adapter or MOS_ADAPTER says otherwise.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Print JSON
@@ -27,7 +27,8 @@ struct Listed<'a> {
 }
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
-    let adapters = gpu::list();
+    let mut adapters = gpu::list();
+    adapters.iter_mut().for_each(|adapter| adapter.try_matrices(global.matrices));
     let chosen = gpu::choose(&adapters, &global.selection())?;
     if arguments.json {
         let listed: Vec<Listed> = adapters.iter().map(|adapter| Listed { adapter, chosen: adapter.index == chosen }).collect();
@@ -62,9 +63,10 @@ fn table(adapters: &[AdapterReport], chosen: usize) -> Table {
         Some((least, most)) => format!("of {least} to {most}"),
         None => "no".to_string(),
     });
-    row("cooperative matrices", &|a| match a.cooperative_matrices.as_slice() {
-        [] => "no".to_string(),
-        sizes => sizes.join(", "),
+    row("cooperative matrices", &|a| match (a.cooperative_matrices.as_slice(), &a.matrices) {
+        ([], _) => "no".to_string(),
+        (sizes, None) => sizes.join(", "),
+        (sizes, Some(tried)) => format!("{}; {tried}", sizes.join(", ")),
     });
     row("timestamps", &|a| yes_no(a.timestamps));
     row("precision", &|a| a.precision.to_string());
@@ -73,6 +75,7 @@ fn table(adapters: &[AdapterReport], chosen: usize) -> Table {
         "passed" => "tiles in registers, operands passed round subgroups".to_string(),
         "vectors" => "straight code for vectors".to_string(),
         "staged" => "tiles in workgroup memory".to_string(),
+        "matrices" => "tiles in workgroup memory, products of cooperative matrices".to_string(),
         other => other.to_string(),
     });
     table

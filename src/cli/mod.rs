@@ -48,6 +48,20 @@ struct Global {
     #[arg(long, global = true, env = "MOS_ADAPTER", value_name = "ADAPTER", help_heading = "Global options")]
     #[arg(hide_env_values = true)]
     adapter: Option<String>,
+    /// Cooperative matrices (tensor cores) for products with f16 weights: auto, on or off
+    ///
+    /// `auto` uses them on graphics cards that have them and pass a test; `on` on software drivers too. They round what they multiply
+    /// to f16 and add in f32.
+    #[arg(
+        long,
+        global = true,
+        env = "MOS_MATRICES",
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    #[arg(hide_env_values = true, hide_default_value = true)]
+    matrices: gpu::MatrixUse,
     /// Print nothing but errors and what was asked for
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     quiet: bool,
@@ -66,7 +80,7 @@ impl Global {
 
     /// Opens the adapter that was asked for.
     fn open(&self) -> gpu::Result<Arc<Gpu>> {
-        Gpu::open(&gpu::Options { selection: self.selection(), ..Default::default() })
+        Gpu::open(&gpu::Options { selection: self.selection(), matrices: self.matrices, ..Default::default() })
     }
 }
 

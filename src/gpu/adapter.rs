@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Error, Result};
+use super::{Error, Gpu, Matrices, MatrixUse, Options, Result};
 
 /// What `mos devices` says of an adapter.
 #[derive(Clone, Debug, Serialize)]
@@ -27,6 +27,8 @@ pub struct AdapterReport {
     pub subgroups: Option<(u32, u32)>,
     /// Sizes m x n x k and element types of cooperative matrices.
     pub cooperative_matrices: Vec<String>,
+    /// Whether products are made of them, or why not; known once tried ([`AdapterReport::try_matrices`]).
+    pub matrices: Option<String>,
     pub timestamps: bool,
     /// How numbers are held by default.
     pub precision: &'static str,
@@ -46,10 +48,8 @@ pub enum Selection {
     Noop(Box<wgpu::Limits>),
 }
 
-pub(super) const EXTRA_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16
-    .union(wgpu::Features::SUBGROUP)
-    .union(wgpu::Features::TIMESTAMP_QUERY)
-    .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+pub(super) const EXTRA_FEATURES: wgpu::Features =
+    wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP).union(wgpu::Features::TIMESTAMP_QUERY);
 
 /// What kernels of [`Schedule::Vectors`] use.
 const VECTOR_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP);
@@ -88,6 +88,9 @@ pub const PASSING_LANES: usize = 8;
 pub enum Schedule {
     /// Tiles staged in workgroup memory: graphics cards.
     Staged,
+    /// As `Staged`, but products with f16 weights are made of cooperative matrices, unless gradients are taken: factors are rounded to
+    /// f16.
+    Matrices(Matrices),
     /// Register tiles without barriers: software drivers, which run a workgroup as one SIMD vector.
     Registers {
         /// The CPU has 32 vector registers (AVX-512), so that a small tile stays in them; with 16, every tile is spilled and a
@@ -148,6 +151,7 @@ impl Schedule {
     pub fn name(self) -> &'static str {
         match self {
             Schedule::Staged => "staged",
+            Schedule::Matrices(_) => "matrices",
             Schedule::Registers { .. } => "registers",
             Schedule::Passed => "passed",
             Schedule::Vectors { .. } => "vectors",
@@ -159,6 +163,26 @@ impl Schedule {
 fn matrix(m: &wgpu::CooperativeMatrixProperties) -> String {
     let [from, to] = [m.ab_type, m.cr_type].map(|scalar| format!("{scalar:?}").to_lowercase());
     format!("{}x{}x{} {from} to {to}", m.m_size, m.n_size, m.k_size)
+}
+
+impl AdapterReport {
+    /// Opens the adapter, if it has cooperative matrices, and tests those that are to be used.
+    pub fn try_matrices(&mut self, matrices: MatrixUse) {
+        if self.cooperative_matrices.is_empty() {
+            return;
+        }
+        let selection = Selection::Matching(self.index.to_string());
+        self.matrices = Some(match Gpu::open(&Options { selection, matrices, ..Options::default() }) {
+            Ok(gpu) => {
+                self.schedule = gpu.schedule().name();
+                match gpu.matrices() {
+                    Ok(matrices) => format!("used: {0}x{0}, tested", matrices.size),
+                    Err(why) => format!("not used: {why}"),
+                }
+            }
+            Err(error) => format!("not used: {error}"),
+        });
+    }
 }
 
 fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
@@ -179,6 +203,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
         cooperative_matrices: matrices.iter().map(matrix).collect(),
+        matrices: None,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         precision: "weights as in the file (f16 or f32), activations and sums f32",
         schedule: Schedule::of(&info, features).name(),

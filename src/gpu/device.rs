@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
 use super::kernel::Kernel;
 use super::template::{Params, cache_key, render};
 use super::unbounded;
-use super::{Buffer, Error, Result};
+use super::{Buffer, Error, Matrices, MatrixUse, Result};
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Options {
     pub floor: bool,
     /// Use this form of the heavy kernels instead of the one that suits the adapter.
     pub schedule: Option<Schedule>,
+    /// Whether that is one with cooperative matrices, where `schedule` doesn't say it.
+    pub matrices: MatrixUse,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +51,9 @@ pub struct Gpu {
     features: wgpu::Features,
     checked: bool,
     schedule: Schedule,
+    /// The cooperative matrices to be used instead if they pass their test, or why there are none, and what came of the test.
+    matrices: Result<Matrices, String>,
+    tested: OnceLock<Result<Matrices, String>>,
     kernels: Mutex<HashMap<String, Arc<Kernel>>>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -57,7 +62,15 @@ impl Gpu {
     pub fn open(options: &Options) -> Result<Arc<Gpu>> {
         let adapter = select(&options.selection)?;
         let info = adapter.get_info();
-        let features = if options.floor { wgpu::Features::empty() } else { adapter.features() & EXTRA_FEATURES };
+        let mut features = if options.floor { wgpu::Features::empty() } else { adapter.features() & EXTRA_FEATURES };
+        let has = if options.floor { None } else { Matrices::of(&adapter) };
+        let matrices = match options.schedule {
+            Some(_) => Err("the schedule is given".to_string()),
+            None => options.matrices.choose(has, info.device_type),
+        };
+        if matrices.is_ok() || matches!(options.schedule, Some(Schedule::Matrices(_))) {
+            features |= Matrices::FEATURES;
+        }
         let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             // SAFETY: the only experimental feature asked for is cooperative matrices, used after a self-test.
@@ -74,7 +87,7 @@ impl Gpu {
             trace: wgpu::Trace::Off,
         };
         let mut schedule = options.schedule.unwrap_or_else(|| Schedule::of(&info, features));
-        let unbounded = !options.checked && matches!(schedule, Schedule::Vectors { .. });
+        let unbounded = !options.checked && matrices.is_err() && matches!(schedule, Schedule::Vectors { .. });
         let opened = if unbounded { unbounded::request_device(&adapter, &descriptor) } else { None };
         if opened.is_none() && options.schedule.is_none() && matches!(schedule, Schedule::Vectors { .. }) {
             schedule = Schedule::registers(); // bounds checks would cost more than vectors bring
@@ -94,6 +107,8 @@ impl Gpu {
             features,
             checked: options.checked,
             schedule,
+            matrices,
+            tested: OnceLock::new(),
             info,
             kernels: Mutex::default(),
             failure,
@@ -121,9 +136,18 @@ impl Gpu {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
     }
 
-    /// The form of the heavy kernels that suits this adapter.
+    /// The form of the heavy kernels that suits this adapter. The first call tests cooperative matrices, if they are to be used.
     pub fn schedule(&self) -> Schedule {
-        self.schedule
+        self.matrices().map_or(self.schedule, Schedule::Matrices)
+    }
+
+    /// The cooperative matrices that are used, or why none are.
+    pub fn matrices(&self) -> Result<Matrices, &str> {
+        let test = |matrices: Matrices| match matrices.test(self) {
+            Ok(()) => Ok(matrices),
+            Err(message) => Err(format!("failed the test: {message}")),
+        };
+        self.tested.get_or_init(|| self.matrices.clone().and_then(test)).as_ref().copied().map_err(String::as_str)
     }
 
     /// Bytes of buffers that exist now, and the most that existed at once.

@@ -5,6 +5,7 @@ mod buffer;
 mod device;
 mod error;
 mod kernel;
+mod matrices;
 mod record;
 mod template;
 mod unbounded;
@@ -14,6 +15,7 @@ pub use buffer::{Buffer, Slice};
 pub use device::{Gpu, Options};
 pub use error::Error;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
+pub use matrices::{Blocks, Matrices, MatrixUse, UnknownMatrixUse};
 pub use record::{Command, Cost, Recording, Uniform};
 pub use template::{Params, Value, kernel_names, render};
 

@@ -157,7 +157,7 @@ impl Recording {
                 count += 1;
             }
             let (now, later) = rest.split_at(count);
-            self.submit(now);
+            submit(&self.gpu, now);
             rest = later;
         }
     }
@@ -165,30 +165,9 @@ impl Recording {
     /// Submits the commands `range`, and waits for them.
     pub fn play_range(&self, range: std::ops::Range<usize>) -> Result<()> {
         if let Some(commands) = self.commands.get(range).filter(|commands| !commands.is_empty()) {
-            self.submit(commands);
+            submit(&self.gpu, commands);
         }
         self.gpu.wait()
-    }
-
-    fn submit(&self, commands: &[Played]) {
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        let mut rest = commands;
-        while let Some(first) = rest.first() {
-            if let Played::Copy { from, to } = first {
-                encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, &to.buffer.raw, to.offset, from.size);
-                rest = &rest[1..];
-                continue;
-            }
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            while let Some(Played::Dispatch(dispatch)) = rest.first() {
-                pass.set_pipeline(&dispatch.kernel.pipeline);
-                pass.set_bind_group(0, &dispatch.bind_group, &[]);
-                let [x, y, z] = dispatch.grid;
-                pass.dispatch_workgroups(x, y, z);
-                rest = &rest[1..];
-            }
-        }
-        self.gpu.queue.submit([encoder.finish()]);
     }
 
     /// Plays the commands one at a time, each waited for, and sums what they cost by label. `clock` gives seconds.
@@ -196,7 +175,7 @@ impl Recording {
         let mut costs: HashMap<String, Cost> = HashMap::new();
         for (command, (label, flops, bytes)) in self.commands.iter().zip(&self.labels) {
             let start = clock();
-            self.submit(std::slice::from_ref(command));
+            submit(&self.gpu, std::slice::from_ref(command));
             self.gpu.wait()?;
             let cost = costs.entry(label.clone()).or_default();
             cost.calls += 1;
@@ -206,6 +185,40 @@ impl Recording {
         }
         Ok(costs)
     }
+}
+
+fn submit(gpu: &Gpu, commands: &[Played]) {
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let mut rest = commands;
+    while let Some(first) = rest.first() {
+        if let Played::Copy { from, to } = first {
+            encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, &to.buffer.raw, to.offset, from.size);
+            rest = &rest[1..];
+            continue;
+        }
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        while let Some(Played::Dispatch(dispatch)) = rest.first() {
+            pass.set_pipeline(&dispatch.kernel.pipeline);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            let [x, y, z] = dispatch.grid;
+            pass.dispatch_workgroups(x, y, z);
+            rest = &rest[1..];
+        }
+    }
+    gpu.queue.submit([encoder.finish()]);
+}
+
+/// Submits one dispatch, without a recording.
+pub(super) fn run_once(gpu: &Gpu, command: &Command) -> Result<()> {
+    let Command::Dispatch { kernel, params, bindings, uniforms, grid, .. } = command else { return Ok(()) };
+    let kernel = gpu.kernel(kernel, params)?;
+    let packed = pack_uniforms(&kernel, uniforms)?;
+    let uniforms = gpu.uniform_buffer(packed.len() as u64)?;
+    gpu.write(&uniforms, 0, &packed);
+    let bind_group = bind(gpu, &kernel, bindings, &uniforms, 0)?;
+    check_grid(gpu, &kernel, *grid)?;
+    submit(gpu, &[Played::Dispatch(Dispatch { kernel, bind_group, grid: *grid, flops: 0 })]);
+    Ok(())
 }
 
 fn distinct_buffers(commands: &[Command]) -> Vec<Arc<Buffer>> {

@@ -70,6 +70,7 @@ impl Graph {
         wanted: &[Tensor],
         seed: impl FnOnce(&mut Graph) -> Result<Tensor>,
     ) -> Result<Vec<Tensor>> {
+        self.keep_precise();
         let sources = self.sources(output, wanted);
         let leads = self.leads(output, &sources);
         for &tensor in wanted {

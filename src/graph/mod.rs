@@ -93,6 +93,7 @@ pub struct Graph {
     scope: Vec<String>,
     layer: Option<Arc<str>>,
     blocks: Blocks,
+    precise: bool,
 }
 
 /// The blocks of a graph: parts whose values may be computed again for their backward instead of kept.
@@ -201,6 +202,15 @@ impl Graph {
     /// go backward through it: less memory for more time (Chen et al., "Training deep nets with sublinear memory cost", 2016).
     pub fn recompute_blocks(&mut self) {
         self.blocks.recompute = true;
+    }
+
+    /// Whether kernels that round what they read are not for this graph: gradients are computed in it, or sums of its activations.
+    pub fn is_precise(&self) -> bool {
+        self.precise
+    }
+
+    pub(crate) fn keep_precise(&mut self) {
+        self.precise = true;
     }
 
     /// The dotted path of the layer being built.

@@ -2,28 +2,55 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 
-use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
+use mixofshow::gpu::{Gpu, Matrices, MatrixUse, Options, Schedule, Selection};
 use mixofshow::graph::{
     Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Tensor, Weights,
 };
 
 pub fn gpu() -> Arc<Gpu> {
-    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
+    static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(open);
+    GPU.clone()
+}
+
+fn open() -> Arc<Gpu> {
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let schedule = std::env::var("MOS_TEST_SCHEDULE").ok().map(|name| match &*name {
-        "staged" => Schedule::Staged,
-        "many" => Schedule::Registers { many: true },
-        "few" => Schedule::Registers { many: false },
-        "passed" => Schedule::Passed,
-        "vectors" => Schedule::Vectors { lanes: 8, least_flops: 0 },
-        other => panic!("MOS_TEST_SCHEDULE is {other}: expected staged, many, few, passed or vectors"),
-    });
+    let wanted = std::env::var("MOS_TEST_SCHEDULE").ok();
+    let schedule = match wanted.as_deref() {
+        None => None,
+        Some("staged") => Some(Schedule::Staged),
+        Some("many") => Some(Schedule::Registers { many: true }),
+        Some("few") => Some(Schedule::Registers { many: false }),
+        Some("passed") => Some(Schedule::Passed),
+        Some("vectors") => Some(Schedule::Vectors { lanes: 8, least_flops: 0 }),
+        Some("matrices" | "varying") => return open_with_matrices(selection, wanted.as_deref() == Some("varying")),
+        Some(other) => panic!(
+            "MOS_TEST_SCHEDULE is {other}: expected staged, many, few, passed, vectors, matrices, or varying (matrices, with twice the \
+             subgroups that have work)"
+        ),
+    };
     // These use features beyond the floor.
     let floor = !matches!(schedule, Some(Schedule::Passed | Schedule::Vectors { .. }));
-    let options = Options { selection, checked: true, floor, schedule };
-    GPU.get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
+    Gpu::open(&Options { selection, checked: true, floor, schedule, ..Options::default() }).expect("an adapter")
+}
+
+/// Cooperative matrices on any adapter that has them; without them a note says so, and nothing is compared.
+fn open_with_matrices(selection: Selection, varying: bool) -> Arc<Gpu> {
+    let options = Options { selection, checked: true, matrices: MatrixUse::On, ..Options::default() };
+    let gpu = Gpu::open(&options).expect("an adapter");
+    match gpu.matrices() {
+        Ok(matrices) if varying => {
+            let schedule = Schedule::Matrices(Matrices { lanes: 2 * matrices.lanes, varying: true, ..matrices });
+            Gpu::open(&Options { schedule: Some(schedule), ..options }).expect("the adapter again")
+        }
+        Ok(_) => gpu,
+        Err(message) if message.contains("has none") => {
+            println!("skipped on {}: no cooperative matrices: {message}", gpu.name());
+            gpu
+        }
+        Err(message) => panic!("{}: cooperative matrices: {message}", gpu.name()),
+    }
 }
 
 /// Uniform in -1 .. 1, from a name and an index.
@@ -59,6 +86,10 @@ impl ParameterSource for MadeUp {
 pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
     let mut inputs = HashMap::new();
     let mut weights = HashMap::new();
+    let rounding = matches!(gpu().schedule(), Schedule::Matrices(_));
+    if !rounding && matches!(std::env::var("MOS_TEST_SCHEDULE").as_deref(), Ok("matrices" | "varying")) {
+        return;
+    }
     for node in graph.nodes() {
         match &node.origin {
             Origin::Input { name } if node.element == Element::U32 => {
@@ -67,7 +98,12 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
             }
             Origin::Input { name } => {
                 let offset = if name.starts_with("far") { 50.0 } else { 0.0 };
-                let values = (0..node.shape.elements()).map(|i| noise(name, i) * 2.0 + offset).collect();
+                let value = |i| {
+                    let value = noise(name, i) * 2.0 + offset;
+                    // Numbers that f16 has come through the rounding of factors unchanged.
+                    if rounding { (value * 512.0).round() / 512.0 } else { value }
+                };
+                let values = (0..node.shape.elements()).map(value).collect();
                 inputs.insert(name.clone(), Array::f32(node.shape.clone(), values));
             }
             Origin::Parameter { name } => {

@@ -14,7 +14,7 @@ use super::published::Built;
 pub fn floor() -> &'static Arc<Gpu> {
     static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
         let selection = Selection::Noop(Box::default());
-        Gpu::open(&Options { selection, checked: true, floor: true, schedule: None }).expect("a device without a device")
+        Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("a device without a device")
     });
     &GPU
 }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
+use mixofshow::gpu::{Gpu, MatrixUse, Options, Schedule, Selection};
 use mixofshow::graph::{Array, Graph, ParameterSource, Precision, Program, Tensor, Weights};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Engine {
     Plain,
-    /// Whatever adapter is there, or the one that `MOS_ADAPTER` names. `staged`: the kernels for devices with workgroup memory.
+    /// Whatever adapter is there, or the one that `MOS_ADAPTER` names. `staged`: the kernels for devices with workgroup memory,
+    /// with cooperative matrices if `MOS_TEST_SCHEDULE` is `matrices` and the adapter has them.
     Device {
         precision: Precision,
         staged: bool,
@@ -56,6 +57,19 @@ impl Engine {
 pub fn gpu(staged: bool) -> Arc<Gpu> {
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options = Options { selection, checked: false, floor: true, schedule: staged.then_some(Schedule::Staged) };
-    GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone()
+    let options =
+        Options { selection, checked: false, floor: true, schedule: staged.then_some(Schedule::Staged), ..Options::default() };
+    let matrices = staged && std::env::var("MOS_TEST_SCHEDULE").is_ok_and(|name| name == "matrices");
+    let open = || {
+        if matrices {
+            let options = Options { floor: false, schedule: None, matrices: MatrixUse::On, ..options.clone() };
+            let gpu = Gpu::open(&options).expect("an adapter");
+            match gpu.matrices() {
+                Ok(_) => return gpu,
+                Err(message) => println!("{}: no cooperative matrices to test: {message}", gpu.name()),
+            }
+        }
+        Gpu::open(&options).expect("an adapter")
+    };
+    GPUS[usize::from(staged)].get_or_init(open).clone()
 }

@@ -249,7 +249,8 @@ impl Operation for HostOnly {
 
 fn lowered(graph: &Graph, output: Tensor) -> Result<Program, Error> {
     let selection = Selection::Noop(Box::default());
-    let gpu = Gpu::open(&Options { selection, checked: true, floor: true, schedule: None }).expect("a device without a device");
+    let gpu =
+        Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("a device without a device");
     Program::new(&Weights::new(&gpu, Arc::new(weights(graph)), Precision::AsStored), graph, &[output])
 }
 

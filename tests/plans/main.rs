@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 
 use dry::Lowered;
 use mixofshow::concept::tuning::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
-use mixofshow::gpu::{Command, Params, Schedule, Value};
+use mixofshow::gpu::{Command, Matrices, Params, Schedule, Value};
 use mixofshow::graph::StoredAs;
 use published::{Built, backward};
 
@@ -140,8 +140,11 @@ impl Run {
     }
 }
 
-const SCHEDULES: [Schedule; 5] = [
+const SCHEDULES: [Schedule; 7] = [
     Schedule::Staged,
+    // As on NVIDIA's cards, and as on one with small matrices and subgroups of several sizes.
+    Schedule::Matrices(Matrices { size: 16, lanes: 32, varying: false }),
+    Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true }),
     Schedule::Registers { many: false },
     Schedule::Registers { many: true },
     Schedule::Passed,
@@ -158,7 +161,13 @@ const VECTORS: [&str; 4] = ["product_vectors ", "attention_product ", "attention
 
 /// Whether a variant is made for features beyond WebGPU's floor, and asked for only where they are.
 fn beyond_the_floor(variant: &str) -> bool {
-    VECTORS.iter().any(|kernel| variant.starts_with(kernel)) || variant.contains(r#""passed": True"#)
+    let vectors = VECTORS.iter().any(|kernel| variant.starts_with(kernel));
+    vectors || variant.contains(r#""passed": True"#) || of_matrices(variant)
+}
+
+/// Whether a variant is made of cooperative matrices.
+fn of_matrices(variant: &str) -> bool {
+    variant.starts_with("product_matrices ")
 }
 
 static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);

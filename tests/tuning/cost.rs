@@ -8,7 +8,8 @@ use super::published;
 use super::weightless::models;
 
 fn cost(what: &str, stored: StoredAs, config: &StepConfig) -> (PlannedBytes, StepFlops) {
-    let gpu = Gpu::open(&Options { selection: Selection::Noop(Box::default()), checked: true, floor: true, schedule: None });
+    let gpu =
+        Gpu::open(&Options { selection: Selection::Noop(Box::default()), checked: true, floor: true, ..Options::default() });
     let step =
         Step::new(&models(&published::unet_1(), &published::text_1(), stored), config, &gpu.expect("a device without a device"))
             .unwrap();

@@ -97,7 +97,7 @@ impl Tuning {
             On::Host => Step::on_host(&self.models, &self.config).unwrap(),
             On::Device => {
                 let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-                let options = Options { selection, checked: true, floor: true, schedule: None };
+                let options = Options { selection, checked: true, floor: true, ..Options::default() };
                 Step::new(&self.models, &self.config, &Gpu::open(&options).expect("an adapter")).unwrap()
             }
         }

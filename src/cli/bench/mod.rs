@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::terminal::Terminal;
 use super::{Global, Result};
-use mixofshow::gpu::{Gpu, Schedule};
+use mixofshow::gpu::Gpu;
 use mixofshow::graph::Program;
 
 #[derive(Debug, Args)]
@@ -81,7 +81,7 @@ impl Clock {
 
     /// Wall time on devices that work by themselves, CPU time where the device is the CPU.
     fn suited_to(gpu: &Gpu) -> Clock {
-        if gpu.schedule() == Schedule::Staged { Clock::Wall } else { Clock::Cpu }
+        if gpu.info().device_type == wgpu::DeviceType::Cpu { Clock::Cpu } else { Clock::Wall }
     }
 }
 

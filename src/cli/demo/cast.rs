@@ -1,4 +1,4 @@
-//! Who plays: three of the concepts in models/concepts, which are compiled in with their pictures, and where each stands.
+//! Who plays: three of the concepts in models/concepts, which are compiled in with their pictures, and where they stand.
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, DirEntry, include_dir};
@@ -20,14 +20,24 @@ pub struct Player {
     pub name: &'static str,
     pub class_word: &'static str,
     pub kind: Kind,
-    /// Where it stands: left, top, right, bottom as fractions.
-    pub part: [f64; 4],
 }
 
+/// Who stands where in a picture.
+pub struct Scene {
+    /// How many, for people.
+    pub name: &'static str,
+    /// Numbers in [`CAST`], each with its part of the picture: left, top, right, bottom as fractions.
+    pub places: &'static [(usize, [f64; 4])],
+}
+
+pub const PAIR: Scene = Scene { name: "two", places: &[(0, [0.0, 0.15, 0.5, 1.0]), (2, [0.5, 0.15, 1.0, 1.0])] };
+pub const TRIO: Scene =
+    Scene { name: "three", places: &[(0, [0.0, 0.25, 0.34, 1.0]), (1, [0.33, 0.4, 0.67, 1.0]), (2, [0.66, 0.25, 1.0, 1.0])] };
+
 pub const CAST: [Player; 3] = [
-    Player { name: "zorp", class_word: "man", kind: Kind::Person, part: [0.0, 0.25, 0.34, 1.0] },
-    Player { name: "mimi", class_word: "cat", kind: Kind::Object, part: [0.33, 0.4, 0.67, 1.0] },
-    Player { name: "luma", class_word: "woman", kind: Kind::Person, part: [0.66, 0.25, 1.0, 1.0] },
+    Player { name: "zorp", class_word: "man", kind: Kind::Person },
+    Player { name: "mimi", class_word: "cat", kind: Kind::Object },
+    Player { name: "luma", class_word: "woman", kind: Kind::Person },
 ];
 /// What is around them.
 pub const PLACE: &str = "on the beach";
@@ -98,22 +108,43 @@ pub fn sketch(path: &Path) -> Result<Option<Picture>> {
 }
 
 /// Everybody in one sentence, with the words that stand for them.
-pub fn sentence(phrases: &[String]) -> String {
+fn sentence(phrases: &[String]) -> String {
     match phrases {
+        [a, b] => format!("a {a} and a {b} {PLACE}"),
         [a, b, c] => format!("a {a}, a {b} and a {c} {PLACE}"),
         other => format!("{} {PLACE}", other.join(" and ")),
     }
 }
 
-/// Everybody in a region of their own. Each region's prompt names all of them, the others by their class words: a model leaves room
-/// for as many as it is told of.
-pub fn layout(phrases: &[String]) -> Layout {
-    let regions = CAST.iter().enumerate().zip(phrases).map(|((at, player), phrase)| {
-        let mut all = CAST.map(|other| other.class_word.to_string());
-        all[at].clone_from(phrase);
-        Region { name: Some(player.name.to_string()), prompt: sentence(&all), area: Area::Box(player.part), ..Region::default() }
-    });
-    Layout { regions: regions.collect(), ..Layout::default() }
+impl Scene {
+    pub fn players(&self) -> impl Iterator<Item = &'static Player> {
+        self.places.iter().filter_map(|&(player, _)| CAST.get(player))
+    }
+
+    /// Everybody who stands in it in one sentence, by the words that stand for them.
+    pub fn prompt(&self) -> String {
+        sentence(&self.players().map(Player::phrase).collect::<Vec<_>>())
+    }
+
+    /// The same by their class words.
+    pub fn class_prompt(&self) -> String {
+        sentence(&self.classes())
+    }
+
+    fn classes(&self) -> Vec<String> {
+        self.players().map(|player| player.class_word.to_string()).collect()
+    }
+
+    /// Everybody in a region of their own. Each region's prompt names all of them, the others by their class words: a model leaves
+    /// room for as many as it is told of.
+    pub fn layout(&self) -> Layout {
+        let regions = self.places.iter().zip(self.players()).enumerate().map(|(at, (&(_, part), player))| {
+            let mut all = self.classes();
+            all[at] = player.phrase();
+            Region { name: Some(player.name.to_string()), prompt: sentence(&all), area: Area::Box(part), ..Region::default() }
+        });
+        Layout { regions: regions.collect(), ..Layout::default() }
+    }
 }
 
 #[cfg(test)]
@@ -139,12 +170,15 @@ mod tests {
 
     #[test]
     fn everybody_has_a_place_of_their_own() {
-        let phrases: Vec<String> = CAST.iter().map(Player::phrase).collect();
-        let layout = layout(&phrases);
-        assert!(layout.check().is_ok());
-        for (region, phrase) in layout.regions.iter().zip(&phrases) {
-            assert!(region.prompt.contains(phrase.as_str()));
+        for scene in [PAIR, TRIO] {
+            let layout = scene.layout();
+            assert!(layout.check().is_ok());
+            assert_eq!(layout.regions.len(), scene.places.len());
+            for (region, player) in layout.regions.iter().zip(scene.players()) {
+                assert!(region.prompt.contains(&player.phrase()));
+            }
         }
-        assert_eq!(sentence(&phrases), "a <zorp1> <zorp2>, a <mimi1> <mimi2> and a <luma1> <luma2> on the beach");
+        assert_eq!(PAIR.class_prompt(), "a man and a woman on the beach");
+        assert_eq!(TRIO.prompt(), "a <zorp1> <zorp2>, a <mimi1> <mimi2> and a <luma1> <luma2> on the beach");
     }
 }

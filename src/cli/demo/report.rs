@@ -70,7 +70,7 @@ impl Report {
         let _ = writeln!(text, "{}\n", table(header.chain(ways).collect(), rows.collect()));
         let _ = writeln!(
             text,
-            "## All in one picture\n\nPlaces that look most like who should stand there, of {} seeds:\n",
+            "## Several in one picture\n\nPlaces that look most like who should stand there, of {} seeds:\n",
             self.seeds
         );
         let rows = self.scenes.iter().map(|scene| {

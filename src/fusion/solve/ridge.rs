@@ -33,8 +33,9 @@ pub struct RidgeChoice {
 const MOST_MEASURED: usize = 8;
 /// Where there is nothing to measure the base model's loss with.
 const WITHOUT_MEASUREMENT: f64 = 1e-4;
-/// How much a part that ordinary prompts lose counts against a part that the concepts gain. Concepts are what a user fuses for.
-const LOSS_WEIGHT: f64 = 0.5;
+/// How much a part that ordinary prompts lose counts against a part that the concepts gain. Concepts are what a user fuses for: where
+/// their updates were strong, a half left little more of them than averaging does (docs/fusion.md).
+const LOSS_WEIGHT: f64 = 0.1;
 /// By what part costs may differ and count as the same: of such ridges the largest is taken. Where the cost was flat over decades, the
 /// smallest one's pictures were 0.01 more like the concepts and 0.10 less like the base model's (docs/fusion.md).
 const FLAT: f64 = 0.005;

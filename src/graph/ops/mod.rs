@@ -68,7 +68,9 @@ impl Layout {
     /// way into workgroup memory, so that graphics cards hold it once.
     pub(crate) fn suited(self, schedule: Schedule, shape: &Shape) -> Layout {
         match (self, schedule, &shape[..]) {
-            (Layout::Transposed { stride: 1 }, Schedule::Staged, [out, into, ..]) if vector_width(&[*out, *into]) == 4 => {
+            (Layout::Transposed { stride: 1 }, Schedule::Staged | Schedule::Matrices(_), [out, into, ..])
+                if vector_width(&[*out, *into]) == 4 =>
+            {
                 Layout::Panels
             }
             (layout, ..) => layout,

@@ -153,7 +153,7 @@ impl Tile {
     /// Software devices want one vector of lanes, so that the barrier is free; others enough lanes to hide what loads take.
     fn of(schedule: Schedule, _out: usize) -> Tile {
         match schedule {
-            Schedule::Staged => Tile { lanes: 64, rows: 4, outputs: 4 },
+            Schedule::Staged | Schedule::Matrices(_) => Tile { lanes: 64, rows: 4, outputs: 4 },
             Schedule::Registers { many: true } => Tile { lanes: 16, rows: 4, outputs: 4 },
             Schedule::Registers { many: false } | Schedule::Passed | Schedule::Vectors { .. } => {
                 Tile { lanes: 8, rows: 4, outputs: 4 }

@@ -30,7 +30,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let (length, blocks) = blocks(rows);
     let vector = vector_width(&[wide]);
     let lanes = match lowering.traits.schedule {
-        Schedule::Staged => 64,
+        Schedule::Staged | Schedule::Matrices(_) => 64,
         Schedule::Registers { many: true } => 16,
         Schedule::Registers { many: false } | Schedule::Passed | Schedule::Vectors { .. } => 8,
     };

@@ -18,6 +18,7 @@ impl Graph {
     /// keep about twice the digits of one f32 (Knuth's TwoSum between blocks of rows). Only elements whose column is at most
     /// their row are meant; the others may be anything. Made to be assigned back to `sums`, where it is done in place.
     pub fn outer_sums(&mut self, sums: Tensor, x: Tensor) -> Result<Tensor> {
+        self.keep_precise();
         self.apply(OuterSums, &[sums, x])
     }
 }
@@ -72,7 +73,7 @@ impl Operation for OuterSums {
         }
         let vector = vector_width(&[n]);
         let groups = match lowering.traits.schedule {
-            Schedule::Staged => 4,
+            Schedule::Staged | Schedule::Matrices(_) => 4,
             Schedule::Registers { .. } | Schedule::Passed | Schedule::Vectors { .. } => 1,
         };
         let work = Work {

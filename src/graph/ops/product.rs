@@ -2,7 +2,7 @@
 
 use super::widen::lower_update;
 use super::{PANEL, vector_width};
-use crate::gpu::{PASSING_LANES, Scalar, Schedule, Uniform, Value};
+use crate::gpu::{Matrices, PASSING_LANES, Scalar, Schedule, Uniform, Value};
 use crate::graph::lower::{Located, Lowering, Work, spread};
 
 /// The window of a convolution over a feature map that already carries its padding.
@@ -58,13 +58,14 @@ const NARROWEST: usize = 12;
 pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     let (into, out) = (lowering.input_shape(0).channels(), lowering.shape().channels());
     let (x, w) = (lowering.input(0), lowering.input(1));
+    let half = w.half;
     let taps = geometry.taps.as_ref().map_or(1, |window| window.kernel[0] * window.kernel[1]);
     let panels = out.div_ceil(PANEL);
     let vector_out = vector_width(&[out]);
     let mut work = Work {
         kernel: "product",
         params: [
-            ("half", Value::from(w.half)),
+            ("half", Value::from(half)),
             ("vector_out", Value::from(vector_out)),
             ("window", Value::from(geometry.taps.is_some())),
         ]
@@ -75,10 +76,17 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         flops: 2 * (geometry.rows * out * into * taps) as u64,
     };
     let schedule = match lowering.traits.schedule {
-        Schedule::Staged if into.is_multiple_of(4) && vector_out == 4 => {
-            work.kernel = "product_staged";
+        schedule @ (Schedule::Staged | Schedule::Matrices(_)) if into.is_multiple_of(4) && vector_out == 4 => {
             let layout = lowering.step.operation.layout(1);
-            let backwards = layout != layout.suited(lowering.traits.schedule, lowering.input_shape(1));
+            let backwards = layout != layout.suited(schedule, lowering.input_shape(1));
+            if let Schedule::Matrices(matrices) = schedule
+                && half
+                && !backwards
+                && !lowering.graph.is_precise()
+            {
+                return lower_matrices(lowering, work, geometry, matrices);
+            }
+            work.kernel = "product_staged";
             work.params.insert("backwards", Value::from(backwards));
             work.params.retain(|name, _| !name.starts_with("vector"));
             return lower_rows(lowering, work, geometry, panels, 64);
@@ -118,14 +126,27 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     lower_rows(lowering, work, geometry, panels, tile.rows);
 }
 
-/// Dispatches a kernel that takes any `tile` rows, gathered by the window if there is one.
-fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, panels: usize, tile: usize) {
+/// Dispatches a kernel that takes any `tile` rows of `columns` columns of tiles, gathered by the window if there is one.
+fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, columns: usize, tile: usize) {
     if let Some(window) = &geometry.taps {
         work.uniforms.extend(window_uniforms(window));
     }
     let [y, z, _] = spread(geometry.rows.div_ceil(tile));
-    work.grid = [panels, y, z];
+    work.grid = [columns, y, z];
     lowering.dispatch(work, true);
+}
+
+/// Dispatches the kernel `product_matrices`, which reads weights as they are uploaded for all kernels.
+fn lower_matrices(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, matrices: Matrices) {
+    let (into, out) = (lowering.input_shape(0).channels(), lowering.shape().channels());
+    let blocks = matrices.blocks(geometry.rows, out);
+    work.kernel = "product_matrices";
+    work.params.retain(|name, _| *name == "window");
+    work.params.extend(matrices.params(blocks, into));
+    for (_, at) in work.bindings.iter_mut().filter(|(_, at)| at.half) {
+        at.scalar = Scalar::F16;
+    }
+    lower_rows(lowering, work, geometry, out.div_ceil(blocks.extent()), blocks.extent());
 }
 
 /// How a kernel knows a window.
