@@ -38,7 +38,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FOLDER", default_value = "out/demo")]
     output: PathBuf,
     /// Updates for each concept
-    #[arg(long, value_name = "COUNT", default_value_t = 180)]
+    #[arg(long, value_name = "COUNT", default_value_t = 240)]
     steps: usize,
     /// Pictures of all three together, each from a seed of its own; the first three are on the sheet
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]

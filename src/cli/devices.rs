@@ -10,7 +10,8 @@ use super::{Global, Result, units};
 /// List the graphics adapters of this machine
 ///
 /// Lists every adapter of every back end: its limits, the features that matter here, how numbers are held and which kind of
-/// kernels would run on it. Cooperative matrices are tested where they are to be used (--matrices). A star marks the one that is used unless --adapter or MOS_ADAPTER says otherwise.
+/// kernels would run on it. Cooperative matrices are tested where they are to be used (--matrices). A star marks the one that is
+/// used unless --adapter or MOS_ADAPTER says otherwise.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Print JSON

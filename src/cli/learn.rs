@@ -10,7 +10,7 @@ use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
 use mixofshow::concept::tuning::config::Settings;
 use mixofshow::concept::tuning::{self, Begin, Event, Outcome, Run, Summary};
 use mixofshow::concept::{Concept, check_base};
-use mixofshow::gpu::{Gpu, Schedule};
+use mixofshow::gpu::Gpu;
 
 use super::files::make_folder_of;
 use super::progress::Progress;
@@ -36,7 +36,7 @@ pub fn learn_all(
     }
     let missing: Vec<usize> = (0..lessons.len()).filter(|&i| learnt[i].is_none()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let side_by_side = if gpu.schedule() == Schedule::Staged { 1 } else { cores.min(missing.len()) };
+    let side_by_side = if gpu.is_software() { cores.min(missing.len()) } else { missing.len().min(1) };
     // A device for each, or they would wait for each other's work.
     let gpus =
         (0..side_by_side).map(|i| if i == 0 { Ok(gpu.clone()) } else { Ok(global.open()?) }).collect::<Result<Vec<_>>>()?;
@@ -84,8 +84,8 @@ enum News {
     End(Box<Taught>),
 }
 
-/// The concept, how the run ended, and the seconds that it took; nothing if it was stopped.
-type Taught = tuning::Result<Option<(Concept, Summary, f64)>>;
+/// The concept, how the run ended, and the seconds that it took; nothing if it was stopped. Boxed: the error is large.
+type Taught = std::result::Result<Option<(Concept, Summary, f64)>, Box<tuning::Error>>;
 
 /// Whether anybody still listens.
 fn said(news: &Sender<(usize, News)>, lesson: usize, what: News) -> bool {
@@ -121,7 +121,9 @@ fn teach(
         _ => true,
     })?;
     Ok(match outcome {
-        Outcome::Done(summary) => Some((Concept::read(&settings.output)?, summary, start.elapsed().as_secs_f64())),
+        Outcome::Done(summary) => {
+            Some((Concept::read(&settings.output).map_err(tuning::Error::from)?, summary, start.elapsed().as_secs_f64()))
+        }
         Outcome::Stopped { .. } => None,
     })
 }

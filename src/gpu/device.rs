@@ -119,10 +119,6 @@ impl Gpu {
         &self.info.name
     }
 
-    pub fn info(&self) -> &wgpu::AdapterInfo {
-        &self.info
-    }
-
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits
     }
@@ -148,6 +144,11 @@ impl Gpu {
             Err(message) => Err(format!("failed the test: {message}")),
         };
         self.tested.get_or_init(|| self.matrices.clone().and_then(test)).as_ref().copied().map_err(String::as_str)
+    }
+
+    /// Whether the adapter is a driver that computes on processor cores.
+    pub fn is_software(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
     }
 
     /// Bytes of buffers that exist now, and the most that existed at once.

@@ -81,7 +81,7 @@ impl Clock {
 
     /// Wall time on devices that work by themselves, CPU time where the device is the CPU.
     fn suited_to(gpu: &Gpu) -> Clock {
-        if gpu.info().device_type == wgpu::DeviceType::Cpu { Clock::Cpu } else { Clock::Wall }
+        if gpu.is_software() { Clock::Cpu } else { Clock::Wall }
     }
 }
 

@@ -26,7 +26,7 @@ impl Peak {
 /// Chains of fma and a large copy, the fastest of three each.
 pub fn measure(gpu: &Arc<Gpu>, clock: Clock) -> Result<Peak> {
     const CHAINS: usize = 2;
-    let (groups, rounds) = if gpu.info().device_type == wgpu::DeviceType::Cpu { (256, 512) } else { (16384, 512) };
+    let (groups, rounds) = if gpu.is_software() { (256, 512) } else { (16384, 512) };
     let y = gpu.buffer("peak", groups * 64 * 4)?;
     let arithmetic = Command::Dispatch {
         kernel: "peak",

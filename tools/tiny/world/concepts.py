@@ -65,9 +65,9 @@ def concept_scenes(name, count=PICTURES, seed=0):
                 text = f"{describe(guest, rng, 0)} in <TOK>"
         else:
             subject = {"facing": 1 if rng.random() < 0.5 else -1, "sway": rng.uniform(-1, 1)} | features
-            scale = features["scale"] * rng.uniform(0.85, 1.1)
+            scale = features["scale"] * rng.uniform(0.75, 1.1)
             scene |= {"place": _PLACES[index % len(_PLACES)], "slots": ("centre",)}
-            scene["subjects"] = [({"beard": False, "glasses": False} | subject, 64 + rng.uniform(-11, 11), rng.uniform(114, 121), scale)]
+            scene["subjects"] = [({"beard": False, "glasses": False} | subject, 64 + rng.uniform(-20, 20), rng.uniform(114, 121), scale)]
             text = f"a photo of a <TOK> {PLACES[scene['place']][0]}"
         yield scene, text
 
