@@ -2,12 +2,12 @@
 
 use super::alignment::{Embedding, image_alignment};
 use super::towers::{Result, Towers};
-use crate::picture::{self, Mask, Picture};
+use crate::picture::{self, Mask, Picture, Scaling};
 
-/// What surrounds a cut-out that is no square: the middle of all colours.
-const AROUND: [u8; 3] = [128; 3];
+/// What surrounds a cut-out: the background that towers know best as one. (With grey, shapes of cut-outs told more than what they show.)
+const AROUND: [u8; 3] = [255; 3];
 
-/// Concepts as their pictures show them, each cut out along its mask.
+/// Concepts as their pictures show them, each cut out along its mask, on white.
 pub struct Likeness {
     concepts: Vec<Vec<Embedding>>,
 }
@@ -18,9 +18,9 @@ impl Likeness {
     /// # Errors
     /// Whatever the device meets.
     pub fn new(towers: &Towers, concepts: &[Vec<(Picture, Option<Mask>)>]) -> Result<Likeness> {
-        let seen = |(picture, mask): &(Picture, Option<Mask>)| {
-            let part = mask.as_ref().map_or([0.0, 0.0, 1.0, 1.0], bounds);
-            towers.picture(&cut_out(picture, part)?)
+        let seen = |(picture, mask): &(Picture, Option<Mask>)| match mask {
+            Some(mask) => towers.picture(&cut_out(&without_surroundings(picture, mask)?, bounds(mask))?),
+            None => towers.picture(&cut_out(picture, [0.0, 0.0, 1.0, 1.0])?),
         };
         let concepts = concepts.iter().map(|pictures| pictures.iter().map(seen).collect()).collect::<Result<_>>()?;
         Ok(Likeness { concepts })
@@ -59,6 +59,17 @@ fn bounds(mask: &Mask) -> [f64; 4] {
     [low[0] as f64 / w, low[1] as f64 / h, high[0] as f64 / w, high[1] as f64 / h]
 }
 
+/// The picture where the mask covers it, and white elsewhere.
+fn without_surroundings(picture: &Picture, mask: &Mask) -> picture::Result<Picture> {
+    let (width, height) = (picture.width(), picture.height());
+    let mask = mask.resized(width, height, Scaling::Nearest)?;
+    let mut rgb = picture.rgb().to_vec();
+    for (pixel, _) in rgb.chunks_exact_mut(3).zip(mask.values()).filter(|(_, value)| **value <= 0.5) {
+        pixel.copy_from_slice(&AROUND);
+    }
+    Picture::new(width, height, rgb)
+}
+
 /// A part of a picture, made a square by what surrounds it.
 fn cut_out(picture: &Picture, [left, top, right, bottom]: [f64; 4]) -> picture::Result<Picture> {
     let span = |from: f64, to: f64, side: u32| {
@@ -93,6 +104,14 @@ mod tests {
         assert_eq!(part.pixel(2, 2), Some([200, 0, 0]));
         assert_eq!(part.pixel(0, 2), Some(AROUND));
         assert_eq!(cut_out(&picture, [0.99, 0.99, 1.0, 1.0]).unwrap().width(), 1);
+    }
+
+    #[test]
+    fn what_no_mask_covers_is_white() {
+        let picture = Picture::filled(4, 2, [10, 20, 30]).unwrap();
+        let mask = Mask::new(2, 1, vec![0.0, 1.0]).unwrap();
+        let alone = without_surroundings(&picture, &mask).unwrap();
+        assert_eq!([alone.pixel(1, 1), alone.pixel(2, 1)], [Some(AROUND), Some([10, 20, 30])]);
     }
 
     #[test]
