@@ -40,7 +40,7 @@ pub struct Arguments {
     /// Updates for each concept
     #[arg(long, value_name = "COUNT", default_value_t = 240)]
     steps: usize,
-    /// Pictures of all three together, each from a seed of its own; the first three are on the sheet
+    /// Pictures of two and of all three together, in each way, each from a seed of its own; the first three are on the sheet
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
     /// Print the report as JSON
