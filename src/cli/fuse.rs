@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
+use mixofshow::fusion::solve::Exact;
 use mixofshow::fusion::{self, Entry, Listed, Order, Previous, Settings};
 use mixofshow::graph::Precision;
 use serde::Serialize;
@@ -155,7 +156,7 @@ fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Termi
 
 impl Arguments {
     fn settings(&self, factor: usize) -> Result<Settings> {
-        let usual = Settings::of(self.solver.with(self.ridge));
+        let usual = Settings::of(self.solver.with(Exact { ridge: self.ridge, keep_weight: self.keep_weight }));
         let mut settings = Settings {
             steps: self.steps.unwrap_or(usual.steps),
             guidance: self.guidance.unwrap_or(usual.guidance),

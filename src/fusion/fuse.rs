@@ -240,7 +240,7 @@ impl Fusion<'_, '_> {
                 Some(ridge) => RidgeChoice { ridge, points: Vec::new(), measured: Vec::new() },
                 None => {
                     let all: Vec<&dyn solve::Group> = groups.iter().map(|group| group as &dyn solve::Group).collect();
-                    solve::choose(&all)?
+                    solve::choose(&all, exact.keep_weight)?
                 }
             },
             _ => RidgeChoice { ridge: 0.0, points: Vec::new(), measured: Vec::new() },

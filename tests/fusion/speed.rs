@@ -100,11 +100,11 @@ fn speed() {
     for path in paths {
         let problem = Problem::open(&path);
         let start = Instant::now();
-        let solver = Solver::Exact(Exact { ridge: Some(1e-6) });
+        let solver = Solver::Exact(Exact { ridge: Some(1e-6), ..Exact::default() });
         let solution = solve(&problem, solver, 1e-6).unwrap();
         let solved = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        choose(&[&problem]).unwrap();
+        choose(&[&problem], 0.1).unwrap();
         let chosen = start.elapsed().as_secs_f64();
         let measures = Measures::of(&problem, &solution.changes).unwrap();
         for layer in &measures.layers {

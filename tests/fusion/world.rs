@@ -127,7 +127,7 @@ pub fn settings(solver: Solver) -> Settings {
 }
 
 pub fn exact(ridge: f64) -> Solver {
-    Solver::Exact(Exact { ridge: Some(ridge) })
+    Solver::Exact(Exact { ridge: Some(ridge), ..Exact::default() })
 }
 
 pub fn fuse(order: Order, settings: &Settings) -> fusion::Result<Fused> {

@@ -16,12 +16,15 @@ from safetensors.torch import load_file, save_file
 from . import diffusion
 from .nets import config
 from .nets.clip import CLIPTextModel, CLIPVisionModelWithProjection
-from .nets.t2i_adapter import T2IAdapter
+from .nets.t2i_adapter import T2IAdapter, strengthened
 from .nets.unet import UNet2DConditionModel
 from .nets.vae import AutoencoderKL
 from .vocabulary import Vocabulary
 
 DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
+# How much stronger the shipped adapter is than the trained one: what predicts noise best follows outlines too loosely when pictures
+# are sampled. (IoU with the condition on 64 prompts that are not scored: 0.587 at 1, 0.604 at 1.25, 0.611 at 1.5.)
+STRENGTH = 1.5
 
 
 def _write_json(path, value):
@@ -57,7 +60,7 @@ def write_folder(folder, tokenizer, vae, unet, text, text_settings, towers, adap
     sizes["clip_vision"] = _write_part(folder, "clip_vision", config.VISION, TRANSFORMERS_WEIGHTS, tower)
     _write_json(folder / "clip_vision" / "preprocessor_config.json", config.PREPROCESSOR)
     if adapter is not None:
-        sizes["t2i_adapter"] = _write_part(folder, "t2i_adapter", config.ADAPTER, DIFFUSERS_WEIGHTS, adapter.state_dict())
+        sizes["t2i_adapter"] = _write_part(folder, "t2i_adapter", config.ADAPTER, DIFFUSERS_WEIGHTS, strengthened(adapter.state_dict(), STRENGTH))
     _write_json(folder / "scheduler" / "scheduler_config.json", config.SCHEDULER)
     _write_json(folder / "model_index.json", config.MODEL_INDEX)
     _write_json(folder / "generation_config.json", config.GENERATION)
@@ -140,5 +143,6 @@ def states_of(folder):
         "unet": ({"unet": load_file(folder / "unet" / DIFFUSERS_WEIGHTS)}, False),
     }
     if (folder / "t2i_adapter").exists():
-        states["adapter"] = ({"adapter": load_file(folder / "t2i_adapter" / DIFFUSERS_WEIGHTS)}, False)
+        shipped = load_file(folder / "t2i_adapter" / DIFFUSERS_WEIGHTS)
+        states["adapter"] = ({"adapter": strengthened(shipped, 1 / STRENGTH)}, False)
     return {stage: ({n: {k: v.float() for k, v in m.items()} for n, m in modules.items()}, done) for stage, (modules, done) in states.items()}

@@ -65,11 +65,15 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Method::Exact, value_name = "SOLVER", help_heading = SOLVING)]
     pub solver: Method,
     /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by measurement]
-    #[arg(long, value_name = "PART", value_parser = ridge, help_heading = SOLVING)]
+    #[arg(long, value_name = "PART", value_parser = not_negative, help_heading = SOLVING)]
     pub ridge: Option<f64>,
     /// Prompts on which the model should not change, one a line; `none` for none [default: a built-in list]
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
     pub keep: Option<PathBuf>,
+    /// How much those prompts weigh, all together, in concepts: more keeps the model as it was, less leaves more to the concepts
+    #[arg(long, value_name = "WEIGHT", value_parser = not_negative, default_value_t = Exact::default().keep_weight)]
+    #[arg(help_heading = SOLVING)]
+    pub keep_weight: f64,
 
     /// Prompts with {} for a concept's words, one a line, in place of the built-in ones
     #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
@@ -129,9 +133,9 @@ pub enum Method {
 }
 
 impl Method {
-    pub fn with(self, ridge: Option<f64>) -> Solver {
+    pub fn with(self, exact: Exact) -> Solver {
         match self {
-            Method::Exact => Solver::Exact(Exact { ridge }),
+            Method::Exact => Solver::Exact(exact),
             // 0: as published, stage by stage.
             Method::Lbfgs => Solver::Lbfgs(Lbfgs { iterations: 0 }),
             Method::Average => Solver::Average,
@@ -139,7 +143,7 @@ impl Method {
     }
 }
 
-fn ridge(text: &str) -> Result<f64, String> {
+fn not_negative(text: &str) -> Result<f64, String> {
     let value: Option<f64> = text.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0);
     value.ok_or_else(|| "expected a number from 0 on".to_string())
 }

@@ -6,11 +6,22 @@ use super::{Change, Gathered, Solution, singular};
 use crate::fusion::Result;
 
 /// Settings of the direct solver.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exact {
     /// A part of the mean diagonal of the inputs' sums; none: chosen by measurement ([`super::choose`]).
     pub ridge: Option<f64>,
+    /// How much the inputs on which nothing should change weigh, all together: as this many concepts.
+    pub keep_weight: f64,
 }
+
+impl Default for Exact {
+    fn default() -> Exact {
+        Exact { ridge: None, keep_weight: KEEP_WEIGHT }
+    }
+}
+
+/// Little: concepts are what a user fuses for.
+const KEEP_WEIGHT: f64 = 0.1;
 
 /// Below this ridge the rounding of sums (a few 1e-8 of their mean diagonal) may outweigh it, and a Cholesky decomposition of what is
 /// hardly positive would blow that up.

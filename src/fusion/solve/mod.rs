@@ -118,22 +118,17 @@ pub struct Conditioning {
     pub condition: f64,
 }
 
-/// How much the inputs on which nothing should change weigh, all together: as this many concepts.
-/// Little: concepts are what a user fuses for.
-pub const KEEP_WEIGHT: f64 = 0.1;
-
 /// Solves one group. `ridge` is a part of the mean diagonal of the sums.
 ///
 /// # Errors
 /// Statistics that cannot be read or solved for.
 pub fn solve(group: &dyn Group, solver: Solver, ridge: f64) -> Result<Solution> {
-    if solver == Solver::Average {
-        return Ok(Solution { changes: average::solve(group), conditioning: None });
-    }
-    let gathered = Gathered::of(group, if matches!(solver, Solver::Exact(_)) { KEEP_WEIGHT } else { 0.0 })?;
     match solver {
-        Solver::Lbfgs(settings) => Ok(Solution { changes: lbfgs::solve(&gathered, settings), conditioning: None }),
-        _ => exact::solve(&gathered, ridge),
+        Solver::Exact(settings) => exact::solve(&Gathered::of(group, settings.keep_weight)?, ridge),
+        Solver::Lbfgs(settings) => {
+            Ok(Solution { changes: lbfgs::solve(&Gathered::of(group, 0.0)?, settings), conditioning: None })
+        }
+        Solver::Average => Ok(Solution { changes: average::solve(group), conditioning: None }),
     }
 }
 

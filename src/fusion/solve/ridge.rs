@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::gathered::Gathered;
 use super::inverse::Sums;
-use super::{Group, KEEP_WEIGHT, energy, exact, inner};
+use super::{Group, energy, exact, inner};
 use crate::fusion::Result;
 
 /// One ridge that was tried.
@@ -47,13 +47,13 @@ fn candidates() -> impl Iterator<Item = f64> {
 
 /// Chooses one ridge for all groups of a stage: the largest of those where missed + [`LOSS_WEIGHT`] lost is least within
 /// [`FLAT`], summed over groups that are evenly spread. That is the knee: a smaller ridge costs the base model more than the concepts
-/// gain, a larger one the opposite.
-pub fn choose(groups: &[&dyn Group]) -> Result<RidgeChoice> {
+/// gain, a larger one the opposite. `keep_weight`: as in [`Exact`](super::Exact).
+pub fn choose(groups: &[&dyn Group], keep_weight: f64) -> Result<RidgeChoice> {
     let chosen: Vec<&dyn Group> = spread(groups);
     let mut sums: Vec<Option<[f64; 2]>> = candidates().map(|_| Some([0.0; 2])).collect();
     let (mut wanted, mut reference) = (0.0, 0.0);
     for group in &chosen {
-        let gathered = Gathered::of(*group, KEEP_WEIGHT)?;
+        let gathered = Gathered::of(*group, keep_weight)?;
         wanted += gathered.targets.iter().map(|t| t.energy).sum::<f64>();
         reference += gathered.targets.iter().map(|t| t.held_out_energy).sum::<f64>();
         let decomposed = Sums::of(&gathered, false)?;

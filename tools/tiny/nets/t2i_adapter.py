@@ -53,3 +53,9 @@ class T2IAdapter(nn.Module):
 
     def forward(self, condition):
         return self.adapter(condition)
+
+
+def strengthened(state, factor):
+    """The weights of an adapter whose features are `factor` times as large (all else in it is linear or a ReLU)."""
+    grows = lambda name: name.endswith(".bias") or name == "adapter.conv_in.weight"
+    return {name: tensor * factor if grows(name) else tensor for name, tensor in state.items()}

@@ -4,7 +4,6 @@ Colours are RGB tuples of 0..255. Canvas coordinates are pixels of the finished 
 in a subject's own units instead (y upwards from where it stands), so that one drawing serves every size and side.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,13 +168,6 @@ class Pen:
 
     def line(self, points, colour, width):
         self.canvas.line([self._point(x, y) for x, y in points], colour, width * self.unit)
-
-    def star(self, cx, cy, outer, inner, colour, points=5):
-        corners = []
-        for i in range(2 * points):
-            r = outer if i % 2 == 0 else inner
-            corners.append((cx + r * math.sin(i * math.pi / points), cy + r * math.cos(i * math.pi / points)))
-        self.polygon(corners, colour)
 
 
 def _patterned(size, base, pattern, x, y, unit):

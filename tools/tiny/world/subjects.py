@@ -112,11 +112,9 @@ def _arms(p, s, sleeve, hand, shoulder=51):
 
 def _person(p, s):
     skin, hair, cloth, pattern = s["skin"], s["hair"], s["rgb"], s.get("pattern")
-    woman, style, head, r = s["kind"] == "woman", s.get("hair_style"), 74, 20
-    if woman and not style:
+    woman, head, r = s["kind"] == "woman", 74, 20
+    if woman:
         p.box(-24, head - 30, 24, head + 19, hair, radius=15)
-    if style == "afro":
-        p.ellipse(0, head + 5, 28, 25, hair)
     for side in (-1, 1):
         if woman:
             p.box(side * 7 - 3.4, 2, side * 7 + 3.4, 22, skin)
@@ -129,26 +127,15 @@ def _person(p, s):
         p.polygon([(-11, 56), (11, 56), (12, 40), (23, 14), (-23, 14), (-12, 40)], cloth, pattern)
     else:
         p.box(-15, 24, 15, 56, cloth, pattern, radius=6)
-    if s.get("sash"):
-        p.polygon([(-15, 56), (-2, 56), (15, 24), (2, 24)], s["sash"])
-    if s.get("emblem"):
-        p.star(0, 40 if not woman else 33, 11, 4.8, s["emblem"])
     p.ellipse(0, head, r, r * 1.02, skin)
-    if style == "mohawk":
-        p.polygon([(-6, 90), (-10, 110), (-3.5, 104), (0, 115), (3.5, 104), (10, 110), (6, 90)], hair)
-    elif style != "bald":
-        p.pie(0, head + 4, r + 1.5, r * 0.95, 180, 360, hair)
-        if woman:
-            for side in (-1, 1):
-                p.box(side * 20.5 - 3.5, head - 20, side * 20.5 + 3.5, head + 5, hair)
+    p.pie(0, head + 4, r + 1.5, r * 0.95, 180, 360, hair)
+    if woman:
+        for side in (-1, 1):
+            p.box(side * 20.5 - 3.5, head - 20, side * 20.5 + 3.5, head + 5, hair)
     if s.get("beard"):
         p.pie(0, head - 4, r + 0.5, r * 0.95, 0, 180, hair)
     for side in (-1, 1):
-        _eye(p, side * 8, head - 1, 4.8, (255, 255, 255), s.get("eye", (40, 30, 30)))
-    if s.get("antenna"):
-        for side in (-1, 1):
-            p.line([(side * 10, head + 17), (side * 17, head + 30)], skin, 3)
-            p.ellipse(side * 17, head + 31, 5, 5, s["antenna"])
+        _eye(p, side * 8, head - 1, 4.8, (255, 255, 255), (40, 30, 30))
     p.box(-5, head - 13.5, 5, head - 10.5, (200, 90, 90) if s.get("beard") or woman else scaled(skin, 0.6), radius=1.4)
     if s.get("glasses"):
         for side in (-1, 1):
@@ -170,7 +157,7 @@ def _robot(p, s):
         _eye(p, side * 9, 79, 5.6, (250, 250, 210), (30, 30, 40))
     p.box(-10, 65, 10, 69, shade(dark, 0.7))
     p.line([(0, 92), (0, 101)], dark, 3)
-    p.ellipse(0, 103, 4.6, 4.6, s.get("antenna", (230, 70, 60)))
+    p.ellipse(0, 103, 4.6, 4.6, (230, 70, 60))
 
 
 def _cat(p, s):
@@ -188,8 +175,6 @@ def _cat(p, s):
         p.ellipse(side * 7.5, head + 1, 4.8, 5, s["eye"])
         p.ellipse(side * 7.5, head + 1, 2.4, 4.2, (15, 15, 15))
     p.polygon([(-3.2, head - 5), (3.2, head - 5), (0, head - 9)], (230, 120, 130))
-    if s.get("horn"):
-        p.polygon([(-4.5, head + 12), (4.5, head + 12), (0, head + 31)], s["horn"])
     _hat(p, s, 0, head + 12, 14, 0.9)
 
 
@@ -261,8 +246,6 @@ def _chair(p, s):
     p.box(-18, 28, 18, 62, c, pattern, radius=5)
     if not pattern:
         p.box(-11, 36, 11, 55, s.get("panel", scaled(c, 0.84)), radius=3)
-    for side in (-1, 1) if s.get("knob") else ():
-        p.ellipse(side * 16, 65, 6, 6, s["knob"])
     p.box(-21, 22, 21, 31, scaled(c, 0.92), radius=3)
 
 
@@ -273,15 +256,13 @@ def _vase(p, s):
             p.line([(0, 50), (dx, y)], (60, 130, 60), 1.8)
             p.ellipse(dx, y, 5.5, 5.5, s["flower"])
             p.ellipse(dx, y, 2, 2, (250, 220, 90))
-    for side in (-1, 1) if s.get("handles") else ():
-        p.ring(side * 17, 34, 9, 11, s["handles"], 4)
     p.box(-6, 36, 6, 52, scaled(c, 0.9))
     p.ellipse(0, 22, 18, 20, c, pattern)
+    if s.get("belly"):
+        p.ellipse(0, 22, 11, 12, s["belly"])
     p.ellipse(0, 52, 9, 3, scaled(c, 1.1))
     p.box(-10, 0, 10, 5, scaled(c, 0.8), radius=2)
-    if s.get("emblem"):
-        p.star(0, 22, 13, 5.6, s["emblem"])
-    elif not pattern:
+    if not pattern and not s.get("belly"):
         p.ellipse(-7, 27, 3, 7, mixed(c, (255, 255, 255), 0.4))
 
 
