@@ -176,8 +176,8 @@ impl Examples {
             };
             // A cut may leave nothing of the subject; then all that is shown counts.
             let use_subject = self.settings.mask_loss && subject.iter().zip(&shown).any(|(a, b)| a * b > 0.0);
-            loss_mask
-                .extend(shown.iter().zip(&subject).map(|(shown, subject)| if use_subject { shown * subject } else { *shown }));
+            let rest = if use_subject { self.settings.surroundings } else { 1.0 };
+            loss_mask.extend(shown.iter().zip(&subject).map(|(shown, subject)| shown * (subject + rest * (1.0 - subject))));
             subject_mask.extend(subject);
         }
         let copies = ids.len() / (count * self.words.length()).max(1);

@@ -114,15 +114,19 @@ fn masks_say_what_counts() {
     let half: Vec<f32> = (0..32 * 32).map(|i| f32::from(u8::from(i % 32 < 16))).collect();
     let mask = || Some(Mask::new(32, 32, half.clone()).unwrap());
     let rows = |values: &[f32]| values.chunks_exact(4).map(<[f32]>::to_vec).collect::<Vec<_>>();
-    let masked = |mask, use_mask| {
-        let mut examples = examples(vec![found(1, 32, mask); 4], |settings| settings.mask_loss = use_mask);
+    let weighed = |mask, use_mask, rest| {
+        let set = |settings: &mut Settings| (settings.mask_loss, settings.surroundings) = (use_mask, rest);
+        let mut examples = examples(vec![found(1, 32, mask); 4], set);
         let batch = examples.batch(0, Rates::default(), &mut Counting::default()).unwrap();
         (rows(batch.loss_mask.values()), rows(batch.subject_mask.unwrap().values()))
     };
+    let masked = |mask, use_mask| weighed(mask, use_mask, 0.0);
     let (left, all) = (vec![vec![1.0, 1.0, 0.0, 0.0]; 8], vec![vec![1.0; 4]; 8]);
     assert_eq!(masked(mask(), true), (left.clone(), left.clone()));
     assert_eq!(masked(mask(), false), (all.clone(), left));
     assert_eq!(masked(None, true), (all.clone(), all.clone()));
+    assert_eq!(weighed(mask(), true, 0.25).0, vec![vec![1.0, 1.0, 0.25, 0.25]; 8]);
+    assert_eq!(weighed(mask(), false, 0.25).0, all);
     // A mask of which nothing is left where the latents look.
     let mut corner = vec![0.0; 32 * 32];
     corner[32 * 31 + 31] = 1.0;

@@ -205,6 +205,10 @@ options! {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(hide_possible_values = true, help_heading = LEARNING)]
     mask_loss: bool,
+    /// How much what the mask does not show counts beside what it shows, where a mask is used; a little keeps surroundings as
+    /// they are [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    surroundings: f32,
     /// Weight of the attention regularisation, which keeps the words inside the mask; 0: off [default: by kind]
     #[arg(long, value_name = "WEIGHT", help_heading = LEARNING)]
     attention_weight: f32,

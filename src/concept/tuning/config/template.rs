@@ -69,6 +69,7 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # noise_offset = 0.01
 # min_snr = 0.0             # weighting of the loss by signal to noise; 5 is usual, 0 is off
 # mask_loss = {mask_loss}         # only what the mask shows counts
+# surroundings = 0.0        # and what it does not show this much; a little keeps surroundings as they are
 # attention_weight = {attention}   # keeps the words' attention inside the mask; 0 is off
 # full_identity = false     # draws the last word's attention to the whole mask
 # seed = 0
