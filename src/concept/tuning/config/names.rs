@@ -102,8 +102,9 @@ named!(Method, "ed-lora, lora, p-plus",
     "ed-lora" | "edlora" => Method::EdLora, "lora" => Method::Lora, "p-plus" | "p+" => Method::PPlus);
 named!(TextLayers, "attention, encoder-layer",
     "attention" | "CLIPAttention" => TextLayers::Attention, "encoder-layer" | "CLIPEncoderLayer" => TextLayers::EncoderLayer);
-named!(UNetLayers, "attention, transformer",
+named!(UNetLayers, "attention, keys-values, transformer",
     "attention" | "Attention" | "CrossAttention" => UNetLayers::Attention,
+    "keys-values" => UNetLayers::KeysValues,
     "transformer" | "Transformer2DModel" => UNetLayers::Transformer);
 named!(Templates, "none, person, object, scene, style",
     "none" => Templates::None, "person" => Templates::Person, "object" => Templates::Object,
@@ -128,7 +129,7 @@ mod tests {
         check::<Decay>("linear, cosine, cooldown, constant");
         check::<Method>("ed-lora, lora, p-plus");
         check::<TextLayers>("attention, encoder-layer");
-        check::<UNetLayers>("attention, transformer");
+        check::<UNetLayers>("attention, keys-values, transformer");
         check::<Templates>("none, person, object, scene, style");
         assert_eq!("Transformer2DModel".parse(), Ok(UNetLayers::Transformer));
     }

@@ -149,7 +149,7 @@ options! {
     /// LoRA in the text encoder: attention or encoder-layer [default: attention]
     #[arg(long, value_name = "WHERE", help_heading = UPDATES)]
     text_layers: TextLayers,
-    /// LoRA in the UNet: attention or transformer (the whole block) [default: attention]
+    /// LoRA in the UNet: attention, keys-values (of prompts, alone) or transformer (the whole block) [default: attention]
     #[arg(long, value_name = "WHERE", help_heading = UPDATES)]
     unet_layers: UNetLayers,
     /// Rank of the text encoder's LoRA; 0: none [default: 4]

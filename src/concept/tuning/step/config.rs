@@ -70,6 +70,8 @@ pub enum UNetLayers {
     /// `Attention`: to_q, to_k, to_v, to_out.0 of both attentions.
     #[default]
     Attention,
+    /// to_k and to_v of the attentions to prompts alone (Kumari et al., "Multi-Concept Customization of Text-to-Image Diffusion", 2023).
+    KeysValues,
     /// `Transformer2DModel`: proj_in, proj_out and the feed-forward's two layers too.
     Transformer,
 }

@@ -11,6 +11,7 @@ use super::error::Result;
 const TEXT_ATTENTION: [&str; 4] = [".self_attn.q_proj", ".self_attn.k_proj", ".self_attn.v_proj", ".self_attn.out_proj"];
 const TEXT_FEED_FORWARD: [&str; 2] = [".mlp.fc1", ".mlp.fc2"];
 const UNET_ATTENTION: [&str; 4] = [".to_q", ".to_k", ".to_v", ".to_out.0"];
+const UNET_KEYS_VALUES: [&str; 2] = [".to_k", ".to_v"];
 const UNET_TRANSFORMER: [&str; 4] = [".proj_in", ".proj_out", ".ff.net.0.proj", ".ff.net.2"];
 
 /// The updates that `config` asks for, in the order in which the networks compute them.
@@ -23,11 +24,14 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
             || config.text_layers == TextLayers::EncoderLayer && TEXT_FEED_FORWARD.iter().any(|end| name.ends_with(end))
     };
     let in_unet = |name: &str| {
-        let attention = name.contains(".attn1.") || name.contains(".attn2.");
-        attention && UNET_ATTENTION.iter().any(|end| name.ends_with(end))
-            || config.unet_layers == UNetLayers::Transformer
-                && name.contains(".attentions.")
-                && UNET_TRANSFORMER.iter().any(|end| name.ends_with(end))
+        let to_prompts = name.contains(".attn2.");
+        let ends = |with: &[&str]| with.iter().any(|end| name.ends_with(end));
+        let attention = (to_prompts || name.contains(".attn1.")) && ends(&UNET_ATTENTION);
+        match config.unet_layers {
+            UNetLayers::Attention => attention,
+            UNetLayers::KeysValues => to_prompts && ends(&UNET_KEYS_VALUES),
+            UNetLayers::Transformer => attention || name.contains(".attentions.") && ends(&UNET_TRANSFORMER),
+        }
     };
     let mut layers = Vec::new();
     let mut graph = Graph::new();
