@@ -1,4 +1,5 @@
 //! `mos train`
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,8 +194,13 @@ fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: I
     terminal.note(format!("to look at: {}", looked.collect::<Vec<_>>().join(", ")));
     let strength = if settings.method == Method::PPlus { "" } else { ":0.8" };
     terminal.note("to use it:");
-    let (phrase, concept) = (settings.phrase(), summary.concept.display());
-    let model = if settings.model == SHIPPED { String::new() } else { format!(" -m {}", settings.model) };
-    terminal.note(format!("  mos generate{model} -p \"a photo of {phrase}\" --concept {concept}{strength}"));
+    let model = if settings.model == SHIPPED { String::new() } else { format!(" -m {}", quoted(&settings.model)) };
+    let concept = format!("{}{strength}", summary.concept.display());
+    terminal.note(format!("  mos generate{model} -p \"a photo of {}\" --concept {}", settings.phrase(), quoted(&concept)));
     Ok(())
+}
+
+/// As a shell reads it as one argument.
+fn quoted(argument: &str) -> Cow<'_, str> {
+    shlex::try_quote(argument).unwrap_or(Cow::Borrowed(argument))
 }

@@ -25,6 +25,8 @@ pub enum Error {
          only narrow products take any tensor as their weight"
     )]
     NotAParameter { operation: &'static str, layer: String },
+    #[error("two inputs of the graph are called `{name}`: only one of them could be written")]
+    DuplicateInput { name: String },
     #[error("input `{name}` was not given")]
     MissingInput { name: String },
 }

@@ -311,7 +311,9 @@ impl Program {
                 let slice = Slice::whole(&gpu.buffer(name, node.shape.elements() as u64 * 4)?);
                 let scalar = if node.element == Element::F32 { Scalar::F32 } else { Scalar::U32 };
                 let at = Located { slice, scalar, half: false };
-                inputs.insert(name.clone(), (at.clone(), node.shape.clone(), node.element));
+                if inputs.insert(name.clone(), (at.clone(), node.shape.clone(), node.element)).is_some() {
+                    return Err(Error::DuplicateInput { name: name.clone() });
+                }
                 located.insert(Tensor(index as u32), at);
             }
         }
