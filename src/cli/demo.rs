@@ -38,7 +38,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FOLDER", default_value = "out/demo")]
     output: PathBuf,
     /// Updates for each concept
-    #[arg(long, value_name = "COUNT", default_value_t = 240)]
+    #[arg(long, value_name = "COUNT", default_value_t = 320)]
     steps: usize,
     /// Pictures of two and of all three together, in each way, each from a seed of its own; the first three are on the sheet
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]

@@ -17,6 +17,7 @@ from .stages import towers
 from .stages.adapter import outline_iou, outlines
 from .stages.judge import _SIZES
 from .stages.vae import _whiten
+from .nets.t2i_adapter import T2IAdapter, strengthened
 from .nets.vae import AutoencoderKL
 from .vocabulary import Vocabulary
 from .world import concepts, scenes
@@ -88,6 +89,15 @@ class Training(unittest.TestCase):
         self.assertAlmostEqual(outline_iou(lines, lines), 1.0)
         self.assertLess(outline_iou(lines, lines.roll(1, 0)), 0.4)
         self.assertEqual(outlines(torch.zeros(1, 3, 128, 128)).sum().item(), 0)
+
+    def test_strengthened_adapters_have_larger_features(self):
+        torch.manual_seed(0)
+        adapter, condition = T2IAdapter(config.ADAPTER), (torch.rand(2, 1, 128, 128) < 0.1).float()
+        with torch.no_grad():
+            before = adapter(condition)
+            adapter.load_state_dict(strengthened(adapter.state_dict(), 1.5))
+            for old, new in zip(before, adapter(condition)):
+                torch.testing.assert_close(new, 1.5 * old, rtol=1e-4, atol=1e-5)
 
     def test_whitening_keeps_reconstructions_and_makes_latents_standard(self):
         torch.manual_seed(0)
