@@ -177,7 +177,7 @@ impl<'a> Demo<'a> {
         let plain = |scene: &Scene| Request { prompt: scene.prompt(), ..request() };
         let placed = |scene: &Scene| Request { prompt: scene.class_prompt(), regions: scene.layout(), ..request() };
         let steered = control.map(|control| Request { controls: vec![control], ..placed(&TRIO) });
-        let scenes = 8 + usize::from(steered.is_some());
+        let scenes = 8 + 2 * usize::from(steered.is_some());
         let mut work = Work {
             progress: Progress::new(self.terminal),
             done: 0,
@@ -193,11 +193,18 @@ impl<'a> Demo<'a> {
         let mut alone = vec![("class word alone", work.alone(&mut model, &classes, &[])?)];
         alone.push(("class word, LoRA on", work.alone(&mut model, &classes, &own)?));
         alone.push(("from its own file", work.alone(&mut model, &phrases, &own)?));
-        let all: Vec<Applied> = own.into_iter().flatten().collect();
         let mut together = Vec::new();
+        let with_own = |scene: &Scene, request: Request| {
+            let of_player = |&(player, _): &(usize, _)| own.get(player).into_iter().flatten().cloned();
+            Request { concepts: scene.places.iter().flat_map(of_player).collect(), ..request }
+        };
         for scene in [&PAIR, &TRIO] {
-            let request = Request { concepts: all.clone(), ..placed(scene) };
+            let request = with_own(scene, placed(scene));
             together.push((scene, "regions, own files", work.together(&mut model, &request)?));
+        }
+        if let Some(steered) = &steered {
+            let request = with_own(&TRIO, steered.clone());
+            together.push((&TRIO, "regions and sketch, own files", work.together(&mut model, &request)?));
         }
         drop(model);
         let mut model = self.open(&Checkpoint::open(averaged)?)?;

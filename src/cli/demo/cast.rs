@@ -107,11 +107,11 @@ pub fn sketch(path: &Path) -> Result<Option<Picture>> {
     Ok(Some(Picture::open(path)?))
 }
 
-/// Everybody in one sentence, with the words that stand for them.
+/// Everybody in one sentence, from left to right, with the words that stand for them.
 fn sentence(phrases: &[String]) -> String {
     match phrases {
-        [a, b] => format!("a {a} and a {b} {PLACE}"),
-        [a, b, c] => format!("a {a}, a {b} and a {c} {PLACE}"),
+        [a, b] => format!("a {a} on the left and a {b} on the right {PLACE}"),
+        [a, b, c] => format!("a {a} on the left, a {b} in the center and a {c} on the right {PLACE}"),
         other => format!("{} {PLACE}", other.join(" and ")),
     }
 }
@@ -178,7 +178,9 @@ mod tests {
                 assert!(region.prompt.contains(&player.phrase()));
             }
         }
-        assert_eq!(PAIR.class_prompt(), "a man and a woman on the beach");
-        assert_eq!(TRIO.prompt(), "a <zorp1> <zorp2>, a <mimi1> <mimi2> and a <luma1> <luma2> on the beach");
+        assert_eq!(PAIR.class_prompt(), "a man on the left and a woman on the right on the beach");
+        let three =
+            "a <zorp1> <zorp2> on the left, a <mimi1> <mimi2> in the center and a <luma1> <luma2> on the right on the beach";
+        assert_eq!(TRIO.prompt(), three);
     }
 }
