@@ -3,6 +3,7 @@
 // A workgroup makes {{ tile }} rows by {{ outputs }} outputs: its {{ lanes }} lanes take every {{ lanes }}th vector of inputs each, then
 // add up through workgroup memory in a fixed order. `into` counts vectors of {{ vector_in }}.
 //% import "shared/stages" as st
+//% import "shared/window" as wd
 //% set VI = "vec4<f32>" if vector_in == 4 else "f32"
 //% set VW = "vec4<f32>" if vector_w == 4 else "f32"
 //% set window = form == "window"
@@ -10,15 +11,7 @@ struct Sizes {
   into: u32,
   rows: u32,
   channels: u32,
-//% if window
-  stride: u32,
-  kernel_height: u32,
-  kernel_width: u32,
-  from_height: u32,
-  from_width: u32,
-  to_height: u32,
-  to_width: u32,
-//% endif
+{{ wd.members(window) }}
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;

@@ -4,6 +4,7 @@
 // alone, so that x is loaded once for all lanes{{ ": each loads one input of a row, and the subgroup passes them round" if passed }}. No barrier.
 // `channels` counts vectors of {{ vector_out }}.
 //% import "shared/stages" as st
+//% import "shared/window" as wd
 //% import "shared/low_rank" as lr
 //% set VI = "vec4<f32>" if vector_in == 4 else "f32"
 //% set VO = "vec4<f32>" if vector_out == 4 else "f32"
@@ -12,15 +13,7 @@ struct Sizes {
   into: u32,
   rows: u32,
   channels: u32,
-//% if window
-  stride: u32,
-  kernel_height: u32,
-  kernel_width: u32,
-  from_height: u32,
-  from_width: u32,
-  to_height: u32,
-  to_width: u32,
-//% endif
+{{ wd.members(window) }}
 {{ lr.members(low_rank) }}
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
 }

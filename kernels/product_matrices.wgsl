@@ -7,6 +7,7 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 //% import "shared/stages" as st
+//% import "shared/window" as wd
 //% import "shared/low_rank" as lr
 //% set rows = down * each_rows * size
 //% set columns = across * each_columns * size
@@ -23,15 +24,7 @@ struct Sizes {
   into: u32,
   rows: u32,
   channels: u32,
-//% if window
-  stride: u32,
-  kernel_height: u32,
-  kernel_width: u32,
-  from_height: u32,
-  from_width: u32,
-  to_height: u32,
-  to_width: u32,
-//% endif
+{{ wd.members(window) }}
 {{ lr.members(low_rank) }}
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
 }

@@ -3,20 +3,13 @@
 // invocation, from tiles of 16 inputs staged in 8 KiB. `into` and outputs are multiples of 4; `channels` counts vectors.
 {{ "// w is read backwards: w[k, n] instead of w[n, k], in panels [into / 64][taps][outputs][64], taps from the last to the first." if backwards }}
 //% import "shared/stages" as st
+//% import "shared/window" as wd
 //% import "shared/low_rank" as lr
 struct Sizes {
   into: u32,
   rows: u32,
   channels: u32,
-//% if window
-  stride: u32,
-  kernel_height: u32,
-  kernel_width: u32,
-  from_height: u32,
-  from_width: u32,
-  to_height: u32,
-  to_width: u32,
-//% endif
+{{ wd.members(window) }}
 {{ lr.members(low_rank) }}
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
 }
