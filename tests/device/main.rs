@@ -7,6 +7,7 @@ mod engine;
 mod folding;
 #[path = "../common/hashed.rs"]
 mod hashed;
+mod inputs;
 mod large;
 mod memory;
 mod random;

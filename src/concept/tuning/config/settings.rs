@@ -103,7 +103,9 @@ pub struct Settings {
     pub noise_offset: f32,
     pub min_snr: Option<f32>,
     pub mask_loss: bool,
-    /// Weight of what the mask does not show in a masked loss, beside 1 for what it shows.
+    /// Weight of what the mask does not show in a masked loss, beside 1 for what it shows. Runs that were saved before there was such a
+    /// weight had none.
+    #[serde(default)]
     pub surroundings: f32,
     pub attention_weight: f32,
     pub full_identity: bool,
