@@ -104,7 +104,7 @@ fn speed() {
         let solution = solve(&problem, solver, 1e-6).unwrap();
         let solved = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        choose(&[&problem], 0.1).unwrap();
+        choose(&[&problem], Exact::default().keep_weight).unwrap();
         let chosen = start.elapsed().as_secs_f64();
         let measures = Measures::of(&problem, &solution.changes).unwrap();
         for layer in &measures.layers {
