@@ -9,8 +9,11 @@
 // number here goes to c[peaks + row tiles + n / " ~ columns * lanes ~ "]" if peaks }}. `scale` includes log2(e).
 //% elif tail == "scaled"
 // Last chunk: c = scale c.
-//% elif tail == "divided"
-// Last chunk: c = c a[factors + row].
+//% elif tail == "added"
+// c = the sum a[factors + row] + (0 if `fresh`, else c): every chunk is complete.
+//% endif
+//% if chosen
+// Row r of {{ chosen }} is the row chosen[first_chosen + r] of its entry.
 //% endif
 //% import "shared/vectors" as vectors
 //% set B = "c" if within else "b"
@@ -26,6 +29,7 @@ struct Sizes {
   b_row: u32,
   b_head: u32,
   b_entry: u32,
+  share: u32,
   c_start: u32,
   c_row: u32,
   c_head: u32,
@@ -35,8 +39,12 @@ struct Sizes {
   first_row: u32,
   peaks: u32,
   tiles: u32,
-//% elif tail == "divided"
+//% elif tail == "added"
   factors: u32,
+  fresh: u32,
+//% endif
+//% if chosen
+  first_chosen: u32,
 //% endif
 //% if tail in ["scores", "scaled"]
   scale: f32,
@@ -48,6 +56,9 @@ struct Sizes {
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 //% endif
 @group(0) @binding({{ 2 if within else 3 }}) var<storage, read_write> c: array<f32>;
+//% if chosen
+@group(0) @binding({{ 3 if within else 4 }}) var<storage, read> chosen: array<u32>;
+//% endif
 {{ vectors.spread("f32", lanes) }}
 
 @compute @workgroup_size({{ lanes }})
@@ -59,13 +70,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
   let entry = group.z / sizes.heads;
   let head = group.z % sizes.heads;
   let opaque = sizes.first / 2u; // 0
-  let b_base = sizes.b_start + entry * sizes.b_entry + head * sizes.b_head + column;
+  let b_base = sizes.b_start + entry / sizes.share * sizes.b_entry + head * sizes.b_head + column;
   let a_base = sizes.a_start + entry * sizes.a_entry + head * sizes.a_head;
   let c_base = sizes.c_start + entry * sizes.c_entry + head * sizes.c_head + column + opaque;
 //% for i in range(tile)
   let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u);
-  let a{{ i }} = (a_base + row{{ i }} * sizes.a_row) & most;
-  let c{{ i }} = (c_base + row{{ i }} * sizes.c_row) & most;
+//% if chosen
+  let chosen{{ i }} = chosen[sizes.first_chosen + row{{ i }}];
+//% endif
+  let a{{ i }} = (a_base + {{ "chosen" if chosen == "a" else "row" }}{{ i }} * sizes.a_row) & most;
+  let c{{ i }} = (c_base + {{ "chosen" if chosen == "c" else "row" }}{{ i }} * sizes.c_row) & most;
 //% for v in range(columns)
 //% if whole
   var s{{ i }}_{{ v }} = 0.0;
@@ -73,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
   var s{{ i }}_{{ v }} = select({{ vectors.load("f32", lanes, "c", "c" ~ i, v * lanes) }}, 0.0, sizes.first == 1u);
 //% endif
 //% endfor
-//% if tail == "divided"
+//% if tail == "added"
   let factor{{ i }} = a[sizes.factors + group.z * sizes.rows + row{{ i }}];
 //% endif
 //% endfor
@@ -89,6 +103,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% endfor
 //% endfor
 //% endfor
+//% if tail == "added"
+//% for i in range(tile)
+//% for v in range(columns)
+  s{{ i }}_{{ v }} = fma(s{{ i }}_{{ v }}, factor{{ i }}, select({{ vectors.load("f32", lanes, "c", "c" ~ i, v * lanes) }}, 0.0, sizes.fresh == 1u));
+//% endfor
+//% endfor
+//% endif
   // A use of all sums before the first branch, see product_vectors.wgsl. What it stores is overwritten.
   let all = s0_0{% for i in range(tile) %}{% for v in range(columns) %}{% if i + v > 0 %} + s{{ i }}_{{ v }}{% endif %}{% endfor %}{% endfor %};
   if (all > 3.0e38) { c[c0 + lane] = all; }
@@ -100,8 +121,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
   s{{ i }}_{{ v }} = select(-1e30, s{{ i }}_{{ v }} * sizes.scale, {{ n }} < sizes.visible{{ order }});
 //% elif tail == "scaled"
   s{{ i }}_{{ v }} *= sizes.scale;
-//% elif tail == "divided"
-  s{{ i }}_{{ v }} *= factor{{ i }};
 //% endif
 //% endfor
 //% if tail == "scores" and peaks

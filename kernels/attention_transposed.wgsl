@@ -1,6 +1,6 @@
-// y[start + (entry heads + head) d + c, token] = x[entry, token, head d + c], rows of `columns` numbers, zeros after the tokens.
-// x [batch, tokens, channels]. An invocation makes one token of one head.
-struct Sizes { tokens: u32, channels: u32, heads: u32, start: u32, columns: u32 }
+// y[start + (entry heads + head) d + c, token] = x[entry / share, token, head d + c], rows of `columns` numbers, zeros after the tokens.
+// x [batch, tokens, channels] from `first` on, batch entries `entry` elements apart. An invocation makes one token of one head.
+struct Sizes { tokens: u32, channels: u32, heads: u32, share: u32, first: u32, entry: u32, start: u32, columns: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -9,7 +9,8 @@ struct Sizes { tokens: u32, channels: u32, heads: u32, start: u32, columns: u32 
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let token = group.x * {{ lanes }}u + lane;
   let d = sizes.channels / sizes.heads;
-  let begin = (group.z / sizes.heads * sizes.tokens + min(token, sizes.tokens - 1u)) * sizes.channels + group.z % sizes.heads * d;
+  let begin = sizes.first + group.z / sizes.heads / sizes.share * sizes.entry + min(token, sizes.tokens - 1u) * sizes.channels
+    + group.z % sizes.heads * d;
   let to = sizes.start + group.z * d * sizes.columns + token;
   if (token < sizes.columns) {
     for (var c = 0u; c < d; c++) {

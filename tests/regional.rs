@@ -4,17 +4,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
-use mixofshow::graph::ops::{RegionInputs, region_tables};
+use mixofshow::graph::ops::{Reach, RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Precision, Program, Tensor, Weights};
 use mixofshow::region::{Area, Layout, Placed, Region};
 
-fn gpus() -> &'static [Arc<Gpu>; 2] {
-    static GPUS: OnceLock<[Arc<Gpu>; 2]> = OnceLock::new();
+/// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line ones where it takes them.
+fn gpus() -> &'static [Arc<Gpu>] {
+    static GPUS: OnceLock<Vec<Arc<Gpu>>> = OnceLock::new();
     GPUS.get_or_init(|| {
-        [None, Some(Schedule::Staged)].map(|schedule| {
+        let open = |schedule, floor, checked| {
             let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-            Gpu::open(&Options { selection, checked: true, floor: true, schedule, ..Options::default() }).expect("an adapter")
-        })
+            Gpu::open(&Options { selection, checked, floor, schedule, ..Options::default() }).expect("an adapter")
+        };
+        let mut gpus = [None, Some(Schedule::Staged)].map(|schedule| open(schedule, true, true)).to_vec();
+        if let Schedule::Vectors { lanes, .. } = open(None, false, false).schedule() {
+            gpus.push(open(Some(Schedule::Vectors { lanes, least_flops: 0 }), false, true));
+        }
+        gpus
     })
 }
 
@@ -73,15 +79,18 @@ impl Attention {
         }
     }
 
-    fn regional([q, k, v]: &[Array; 3], weights: &[f32], lengths: &[usize], heads: usize) -> Self {
+    fn regional(arrays: &[Array; 3], weights: &[f32], lengths: &[usize], heads: usize) -> Self {
+        let tables = RegionTables::new(weights, lengths);
+        Self::reaching(arrays, &tables, tables.reach().to_vec(), heads)
+    }
+
+    /// Declared for `reach`, with the values of `tables`.
+    fn reaching([q, k, v]: &[Array; 3], tables: &RegionTables, reach: Vec<Reach>, heads: usize) -> Self {
         let mut a = Self::new();
-        let tables = region_tables(weights, lengths);
+        let tokens = q.shape[1];
         let [q, k, v] = [("q", q), ("k", k), ("v", v)].map(|(name, array)| a.input(name, array));
-        let inputs = RegionInputs {
-            order: a.input("order", &tables.order),
-            weights: a.input("weights", &tables.weights),
-            spans: a.input("spans", &tables.spans),
-        };
+        a.values.extend(tables.named("regions").map(|(name, array)| (name, array.clone())));
+        let inputs = RegionInputs::declare(&mut a.graph, "regions", tokens, reach);
         a.output = a.graph.regional_attention(q, k, v, inputs, heads, 0.4).unwrap();
         a
     }
@@ -170,7 +179,8 @@ fn published(results: &[Array], boxes: &[[f64; 4]], [height, width]: [usize; 2])
 #[test]
 fn random_boxes_give_what_the_published_procedure_gives() {
     let mut random = Random(7);
-    for (case, (heads, d)) in [(2, 8), (3, 40), (1, 64), (2, 10), (1, 160), (2, 5), (1, 192), (4, 4)].into_iter().enumerate() {
+    let heads = [(2, 8), (3, 40), (1, 64), (2, 10), (1, 160), (2, 5), (1, 192), (4, 4), (3, 40), (2, 80)];
+    for (case, (heads, d)) in heads.into_iter().enumerate() {
         let size = [random.below(12) + 1, random.below(15) + 1];
         let [height, width] = size;
         // In quarters of a cell, at least one cell large: empty, whole and touching ones among them.
@@ -188,7 +198,9 @@ fn random_boxes_give_what_the_published_procedure_gives() {
         if case == 2 {
             boxes.push([0.0, 0.0, 1.0, 1.0]);
         }
-        let lengths: Vec<usize> = (0..=boxes.len()).map(|_| random.below(90) + 1).collect();
+        // In every other case lengths that straight-line kernels take.
+        let least = if case % 2 == 0 { 16 } else { 1 };
+        let lengths: Vec<usize> = (0..=boxes.len()).map(|_| random.below(80) + least).collect();
         let (keys, channels) = (lengths.iter().sum(), heads * d);
         let (batch, share) = if case % 2 == 0 { (4, 2) } else { (2, 1) };
         let arrays = [
@@ -211,15 +223,36 @@ fn random_boxes_give_what_the_published_procedure_gives() {
 #[test]
 fn weights_of_any_kind() {
     let mut random = Random(3);
-    for (tokens, d) in [(70, 8), (129, 40), (5, 192)] {
-        let lengths = [13, 77, 1];
-        let arrays = [random.array([2, tokens, 2 * d]), random.array([2, 91, 2 * d]), random.array([2, 91, 2 * d])];
+    // Lengths that straight-line kernels do not take, and such as they take in one chunk and in several.
+    for (lengths, tokens, d) in [([13, 77, 1], 70, 8), ([13, 77, 1], 129, 40), ([77, 154, 16], 129, 40), ([9, 1, 2], 5, 192)] {
+        let keys = lengths.iter().sum();
+        let arrays = [random.array([2, tokens, 2 * d]), random.array([2, keys, 2 * d]), random.array([2, keys, 2 * d])];
         // Soft shares, shares of nothing, rows without any.
         let weight = |random: &mut Random| if random.below(3) == 0 { 0.0 } else { random.below(100) as f32 / 70.0 };
         let mut weights: Vec<f32> = (0..tokens * 3).map(|_| weight(&mut random)).collect();
         weights[3..6].fill(0.0);
         let found = Attention::regional(&arrays, &weights, &lengths, 2).check(&format!("{tokens} tokens, heads of {d}"));
         assert!(found.values()[2 * d..4 * d].iter().all(|v| *v == 0.0));
+    }
+}
+
+#[test]
+fn inputs_for_a_farther_reach_take_tables_of_a_shorter_one() {
+    let mut random = Random(4);
+    let (lengths, d) = ([77, 20], 16);
+    let arrays = [random.array([2, 60, 2 * d]), random.array([2, 97, 2 * d]), random.array([2, 97, 2 * d])];
+    // Two phases of one program: the context reaches farther in the second, the region in the first.
+    let phases = [[0.0, 0.0, 0.8, 1.0], [0.2, 0.0, 0.5, 0.5]].map(|edges| shares(&layout(&[edges]), [6, 10]));
+    let tables = phases.each_ref().map(|weights| RegionTables::new(weights, &lengths));
+    let most = |p: usize| tables.iter().map(|t| t.reach()[p].tokens).max().unwrap();
+    let reach = vec![Reach { keys: 77, tokens: most(0) }, Reach { keys: 20, tokens: most(1) }];
+    for (weights, tables) in phases.iter().zip(&tables) {
+        assert!(tables.reach() != reach);
+        let expected = Attention::regional(&arrays, weights, &lengths, 2).evaluate();
+        let farther = Attention::reaching(&arrays, tables, reach.clone(), 2);
+        for gpu in gpus() {
+            close("tables of a shorter reach", &farther.run(gpu), &expected, 1e-5);
+        }
     }
 }
 

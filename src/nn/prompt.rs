@@ -17,7 +17,7 @@ pub enum Encodings<'a> {
 }
 
 /// Where prompts hold on feature maps of one size.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RegionSize {
     /// Height times width.
     pub tokens: usize,
@@ -46,7 +46,7 @@ impl<'a> Prompt<'a> {
             None => layers.attend(q, k, v, heads, false),
             Some(size) => {
                 let scale = layers.attention_scale(q, heads);
-                layers.graph.regional_attention(q, k, v, size.inputs, heads, scale)
+                layers.graph.regional_attention(q, k, v, size.inputs.clone(), heads, scale)
             }
         }
     }

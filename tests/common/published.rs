@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mixofshow::diffusion::sampler::{INPUTS, SLOTS};
-use mixofshow::graph::ops::{REGION_GROUP, RegionInputs};
+use mixofshow::graph::ops::{Reach, RegionInputs};
 use mixofshow::graph::{Graph, Origin, Tensor};
 use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, ControlNetConfig, T2IAdapterConfig, UNetConfig, VaeConfig};
 use mixofshow::models::controlnet::{self, ControlNetInputs};
@@ -101,11 +101,7 @@ pub fn regional_unet(name: &str, config: &Value, batch: usize, height: usize, wi
         let mut size = |[height, width]: [usize; 2]| {
             let tokens = height * width;
             let graph = &mut layers.graph;
-            let inputs = RegionInputs {
-                order: graph.input_ids(format!("order.{tokens}"), [tokens]),
-                weights: graph.input(format!("weights.{tokens}"), [tokens, 4]),
-                spans: graph.input_ids(format!("spans.{tokens}"), [tokens.div_ceil(REGION_GROUP), 4, 2]),
-            };
+            let inputs = RegionInputs::declare(graph, &format!("regions.{tokens}"), tokens, vec![Reach { keys: 77, tokens }; 4]);
             RegionSize { tokens, inputs, sight: Some(graph.input_ids(format!("sight.{tokens}"), [tokens])) }
         };
         let sizes: Vec<_> = unet::feature_sizes(&config, height, width).into_iter().map(&mut size).collect();

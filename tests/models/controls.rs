@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use mixofshow::graph::ops::{RegionInputs, region_tables};
+use mixofshow::graph::ops::{RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 use mixofshow::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use mixofshow::models::controlnet::{self, ControlNetInputs};
@@ -122,11 +122,11 @@ fn regions(s: &Steered, layout: &Layout, graph: &mut Graph, values: &mut Inputs)
     let active = vec![true; layout.regions.len()];
     let lengths = vec![s.case.input("tokens"); 1 + layout.regions.len()];
     let table = |(i, [height, width]): (usize, &[usize; 2])| {
-        let tables = region_tables(&placed.shares(i, &active).weights, &lengths);
-        let mut given = |name: &str, array| given(graph, values, format!("{name}.{i}"), array);
-        let (order, weights, spans) =
-            (given("order", tables.order), given("weights", tables.weights), given("spans", tables.spans));
-        RegionSize { tokens: height * width, inputs: RegionInputs { order, weights, spans }, sight: None }
+        let tables = RegionTables::new(&placed.shares(i, &active).weights, &lengths);
+        let name = format!("regions.{i}");
+        values.extend(tables.named(&name).map(|(name, array)| (name, array.clone())));
+        let inputs = RegionInputs::declare(graph, &name, height * width, tables.reach().to_vec());
+        RegionSize { tokens: height * width, inputs, sight: None }
     };
     sizes.iter().enumerate().map(table).collect()
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Clock, Result, Row, Terminal, fastest, peak, table};
 use crate::cli::Failure;
 use mixofshow::gpu::Gpu;
-use mixofshow::graph::ops::{RegionInputs, RegionTables, region_tables};
+use mixofshow::graph::ops::{RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Element, Graph, Origin, Precision, Program, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::unet;
@@ -69,13 +69,9 @@ fn build(preset: &Preset, options: &Options, prompts: usize, overlapping: bool) 
             };
             let weights: Vec<f32> =
                 (0..height * width).flat_map(|i| (0..prompts).map(move |prompt| share(i % width, prompt))).collect();
-            let table = region_tables(&weights, &vec![length; prompts]);
+            let table = RegionTables::new(&weights, &vec![length; prompts]);
             let tokens = height * width;
-            let inputs = RegionInputs {
-                order: graph.input_ids(format!("order.{tokens}"), table.order.shape.clone()),
-                weights: graph.input(format!("weights.{tokens}"), table.weights.shape.clone()),
-                spans: graph.input_ids(format!("spans.{tokens}"), table.spans.shape.clone()),
-            };
+            let inputs = RegionInputs::declare(&mut graph, &format!("regions.{tokens}"), tokens, table.reach().to_vec());
             sizes.push(RegionSize { tokens, inputs, sight: None });
             tables.push((tokens, table));
         }
@@ -100,9 +96,7 @@ fn program(case: &Case, weights: &Weights) -> Result<Program> {
         }
     }
     for (tokens, table) in &case.tables {
-        program.write(&format!("order.{tokens}"), &table.order)?;
-        program.write(&format!("weights.{tokens}"), &table.weights)?;
-        program.write(&format!("spans.{tokens}"), &table.spans)?;
+        table.write(&program, &format!("regions.{tokens}"))?;
     }
     Ok(program)
 }

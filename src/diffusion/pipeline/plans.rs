@@ -131,7 +131,7 @@ impl Pipeline {
             height: job.size[0],
             width: job.size[1],
             tokens,
-            prompts: wordings.len(),
+            reach: regional.as_ref().map_or_else(Vec::new, |regional| regional.reach(&lengths)),
             isolate: regional.as_ref().is_some_and(|regional| regional.isolate),
             features,
             control_nets,

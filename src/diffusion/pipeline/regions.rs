@@ -1,6 +1,6 @@
 //! Regions in a run: which prompts take part, and which tokens read which of them in which step.
 
-use crate::graph::ops::{RegionInputs, RegionTables, region_tables};
+use crate::graph::ops::{Reach, RegionInputs, RegionTables};
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet;
@@ -73,14 +73,34 @@ impl Regional {
         self.prompts.len() <= 1
     }
 
+    /// For each size of feature map and each prompt, of `lengths` tokens (one for each of `self.prompts`), how far it reaches in the
+    /// phase in which it reaches farthest.
+    pub fn reach(&self, lengths: &[usize]) -> Vec<Vec<Reach>> {
+        let reach = |size: usize| {
+            let prompt = |(number, &keys): (usize, &usize)| {
+                let tokens = |sizes: &[Shares]| {
+                    let shares = sizes.get(size).map_or(Vec::new(), |shares| self.kept(shares));
+                    shares.iter().skip(number).step_by(lengths.len()).filter(|share| **share != 0.0).count()
+                };
+                Reach { keys, tokens: self.phases.iter().map(|(_, sizes)| tokens(sizes)).max().unwrap_or(0) }
+            };
+            lengths.iter().enumerate().map(prompt).collect()
+        };
+        (0..self.phases.first().map_or(0, |(_, sizes)| sizes.len())).map(reach).collect()
+    }
+
+    /// The shares of `self.prompts` alone.
+    fn kept(&self, shares: &Shares) -> Vec<f32> {
+        let all = shares.weights.len() / shares.sight.len().max(1);
+        let rows = shares.weights.chunks_exact(all.max(1));
+        rows.flat_map(|row| self.prompts.iter().filter_map(|p| row.get(*p).copied())).collect()
+    }
+
     /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`) and `batch` pictures in all.
     pub fn phases(&self, lengths: &[usize], shape: &SampleShape, batch: usize) -> Vec<Phase> {
         let tables = |shares: &Shares| {
-            let all = shares.weights.len() / shares.sight.len().max(1);
-            let rows = shares.weights.chunks_exact(all.max(1));
-            let kept: Vec<f32> = rows.flat_map(|row| self.prompts.iter().filter_map(|p| row.get(*p).copied())).collect();
             let sight = self.isolate.then(|| Array::u32([shares.sight.len()], shares.sight.clone()));
-            (region_tables(&kept, lengths), sight)
+            (RegionTables::new(&self.kept(shares), lengths), sight)
         };
         // The last pictures of a batch may be fewer.
         let rows = [shape.batch, batch % shape.batch].map(|pictures| shape.halves() * pictures);
@@ -117,26 +137,20 @@ pub(super) fn pairs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape)
 
 /// The prompt of a step, from what [`pairs`] and [`inputs`] declared.
 pub(super) fn encodings<'a>(pairs: &'a [(Tensor, Tensor)], sizes: &'a [RegionSize], shape: &SampleShape) -> Encodings<'a> {
-    match shape.prompts {
-        0 | 1 => Encodings::KeysValues(pairs),
-        _ => Encodings::Regional { pairs, sizes },
+    match shape.reach.is_empty() {
+        true => Encodings::KeysValues(pairs),
+        false => Encodings::Regional { pairs, sizes },
     }
 }
 
 /// Declares what [`Phase::write`] writes; nothing for one prompt.
 pub(super) fn inputs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape) -> Vec<RegionSize> {
-    if shape.prompts <= 1 {
-        return Vec::new();
-    }
-    let sizes = unet::feature_sizes(config, shape.height, shape.width).into_iter().enumerate();
-    let declare = |(i, [height, width]): (usize, [usize; 2])| {
+    let sizes = unet::feature_sizes(config, shape.height, shape.width).into_iter().zip(&shape.reach).enumerate();
+    let declare = |(i, ([height, width], reach)): (usize, ([usize; 2], &Vec<Reach>))| {
         let tokens = height * width;
-        let groups = tokens.div_ceil(crate::graph::ops::REGION_GROUP);
-        let inputs = RegionInputs {
-            order: graph.input_ids(format!("regions.{i}.order"), [tokens]),
-            weights: graph.input(format!("regions.{i}.weights"), [tokens, shape.prompts]),
-            spans: graph.input_ids(format!("regions.{i}.spans"), [groups, shape.prompts, 2]),
-        };
+        // Less than that where smaller pictures than the regions' are planned, to see which would fit.
+        let reach = reach.iter().map(|&Reach { keys, tokens: most }| Reach { keys, tokens: most.min(tokens) }).collect();
+        let inputs = RegionInputs::declare(graph, &format!("regions.{i}"), tokens, reach);
         let sight = shape.isolate.then(|| graph.input_ids(format!("regions.{i}.sight"), [tokens]));
         RegionSize { tokens, inputs, sight }
     };
@@ -152,9 +166,7 @@ impl Phase {
     /// Lets the phase hold from now on.
     pub fn write(&self, program: &Program) -> Result<()> {
         for (i, (tables, sight)) in self.sizes.iter().enumerate() {
-            program.write(&format!("regions.{i}.order"), &tables.order)?;
-            program.write(&format!("regions.{i}.weights"), &tables.weights)?;
-            program.write(&format!("regions.{i}.spans"), &tables.spans)?;
+            tables.write(program, &format!("regions.{i}"))?;
             if let Some(sight) = sight {
                 program.write(&format!("regions.{i}.sight"), sight)?;
             }

@@ -1,6 +1,7 @@
 //! The sampling loop: one program a step, from the state through the UNet and the sampler's update back to the state.
 
 use crate::diffusion::sampler::{self, SLOTS};
+use crate::graph::ops::Reach;
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet::{self, UNetInputs};
@@ -22,8 +23,8 @@ pub(super) struct SampleShape {
     pub width: usize,
     /// Tokens of all prompts, all chunks together.
     pub tokens: usize,
-    /// 1, or the prompts that share the picture by regions.
-    pub prompts: usize,
+    /// For each size of feature map, how far each prompt reaches; empty where one prompt holds everywhere.
+    pub reach: Vec<Vec<Reach>>,
     /// Self-attention is kept within regions.
     pub isolate: bool,
     /// T2I-Adapters' feature maps are added.
@@ -47,7 +48,7 @@ impl Default for SampleShape {
             height: 1,
             width: 1,
             tokens: 1,
-            prompts: 1,
+            reach: Vec::new(),
             isolate: false,
             features: false,
             control_nets: 0,

@@ -318,11 +318,12 @@ impl Operation for AttentionKeysValues {
     }
 
     fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
-        Some(Straight::of(traits, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
+        Some(Straight::of_keys(traits, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        if let Some(straight) = straight(&self.0, lowering) {
+        let straight = Straight::of_keys(&lowering.traits, &self.0, lowering.input_shape(0), lowering.input_shape(1));
+        if let Some(straight) = straight {
             return straight.keys_values(lowering);
         }
         let k = lowering.input_shape(1);

@@ -1,4 +1,4 @@
-//! Self-attention as matrix products in straight-line code ([`Schedule::Vectors`]): the scores of as many tokens as fit a fixed
+//! Attention as matrix products in straight-line code ([`Schedule::Vectors`]): the scores of as many tokens as fit a fixed
 //! scratch are made, turned into probabilities and multiplied by the values, before the next tokens' take their place.
 //!
 //! Scores need one operand with the tokens along its rows, so that neighbours can be loaded together: that is transposed first.
@@ -8,7 +8,8 @@ use crate::gpu::{Params, Schedule, Value};
 use crate::graph::lower::{Located, Lowering, Work, spread};
 use crate::graph::{Shape, Traits};
 
-/// How one self-attention is cut up.
+/// How one attention is cut up. Rows of scores are tokens, and their columns keys; or the other way round, see
+/// [`Straight::keys_values`].
 pub(super) struct Straight {
     /// Invocations of a subgroup.
     lanes: usize,
@@ -16,13 +17,31 @@ pub(super) struct Straight {
     scale: f32,
     causal: bool,
     batch: usize,
-    tokens: usize,
+    /// Batch entries of the queries that share one of keys and values.
+    share: usize,
+    rows: usize,
+    /// Columns that count.
+    met: usize,
     /// Channels of a head.
     d: usize,
-    /// Numbers of a row of scores: the tokens, filled up to whole workgroups.
+    /// Numbers of a row of scores: the columns that count, filled up to whole workgroups.
     columns: usize,
-    /// Tokens whose scores stand in the scratch at one time.
+    /// Rows that stand in the scratch at one time.
     block: usize,
+}
+
+/// One prompt among several: which keys are its own, and which tokens read it.
+pub(super) struct OneOfSeveral {
+    /// Its first key, and how many keys all prompts have.
+    pub first_key: usize,
+    pub all_keys: usize,
+    /// u32: the rows that read it, from `first_reader` on.
+    pub readers: Located,
+    pub first_reader: usize,
+    /// `[tokens, prompts]`, and which of them it is.
+    pub weights: Located,
+    pub prompts: usize,
+    pub number: usize,
 }
 
 /// Which of a kernel's inputs, scratch or output a matrix is, and how far its rows, heads and batch entries are apart.
@@ -34,6 +53,10 @@ struct Matrix {
     row: usize,
     head: usize,
     entry: usize,
+    /// Batch entries that share one of the matrix.
+    share: usize,
+    /// The u32 that say which rows are meant, from which on.
+    chosen: Option<(Located, usize)>,
 }
 
 /// What is done with a product when it is complete.
@@ -46,8 +69,19 @@ enum Tail {
         peaks: Option<usize>,
     },
     Scaled(f32),
-    /// Rows are multiplied by factors that stand from here on in the scratch.
-    Divided(usize),
+    /// Rows are multiplied by factors that stand from here on in the scratch, and added to what is there, or take its place.
+    Added {
+        factors: usize,
+        fresh: bool,
+    },
+}
+
+/// What is made of some numbers of every row.
+enum Statistic<'a> {
+    /// The greatest.
+    Peaks,
+    /// One over the sum, or the weight of `prompt` over it, in the block from row `first` on.
+    Factors { prompt: Option<&'a OneOfSeveral>, first: usize },
 }
 
 /// Which columns of a row of scores count.
@@ -71,24 +105,36 @@ impl Straight {
     const MOST_ELEMENTS: usize = 1 << 28;
     const MOST_WORKGROUPS: usize = 65535;
 
-    /// None where the schedule, the shape or the size of a binding doesn't suit it. Only self-attention does: attention to a prompt keeps
-    /// to the kernel that regional attention shares, so that one region over the whole picture is the plain prompt to the last bit.
+    /// For the scores of queries `q` with the keys `k`. None where the schedule, the shape or the size of a binding doesn't suit it.
     pub fn of(traits: &Traits, attention: &Attention, q: &Shape, k: &Shape) -> Option<Straight> {
+        Self::between(traits, attention, [q, k], [q[1], k[1]])
+    }
+
+    /// As [`Straight::of`], with the keys as rows.
+    pub fn of_keys(traits: &Traits, attention: &Attention, q: &Shape, k: &Shape) -> Option<Straight> {
+        Self::between(traits, attention, [q, k], [k[1], q[1]]).filter(|straight| straight.share == 1)
+    }
+
+    fn between(traits: &Traits, attention: &Attention, [q, k]: [&Shape; 2], [rows, met]: [usize; 2]) -> Option<Straight> {
         let Schedule::Vectors { lanes, least_flops } = traits.schedule else { return None };
-        let (&[batch, tokens, channels], true) = (&q[..], q == k) else { return None };
-        let (heads, d) = (attention.heads, channels / attention.heads);
-        let columns = tokens.next_multiple_of(2 * lanes);
+        let (batch, channels, heads) = (q[0], q[2], attention.heads);
+        let (share, d, columns) = (batch / k[0].max(1), channels / heads, met.next_multiple_of(2 * lanes));
         let fitting = Self::SCORES / (batch * heads * columns).max(1);
-        let block = (fitting / (2 * Self::SUMS) * 2 * Self::SUMS).max(2 * Self::SUMS).min(tokens);
-        let straight =
-            Straight { lanes, heads, scale: attention.scale, causal: attention.causal, batch, tokens, d, columns, block };
-        let flops = 4 * (batch * tokens * tokens * channels) as u64;
+        let block = (fitting / (2 * Self::SUMS) * 2 * Self::SUMS).max(2 * Self::SUMS).min(rows);
+        let (scale, causal) = (attention.scale, attention.causal);
+        let straight = Straight { lanes, heads, scale, causal, batch, share, rows, met, d, columns, block };
+        let flops = 4 * (batch * rows * met * channels) as u64;
         let suits = d.is_multiple_of(lanes)
-            && [d, tokens].iter().all(|&inner| chunk(inner).is_some())
+            && [d, met].iter().all(|&inner| chunk(inner).is_some())
             && straight.scratch(2) < Self::MOST_ELEMENTS.min((traits.max_binding / 4) as usize)
-            && 2 * batch * tokens * channels < Self::MOST_ELEMENTS
+            && 2 * batch * rows.max(met) * channels < Self::MOST_ELEMENTS
             && straight.planes() <= Self::MOST_WORKGROUPS;
         (suits && least_flops <= flops).then_some(straight)
+    }
+
+    /// The same for fewer rows.
+    pub fn with_rows(self, rows: usize) -> Straight {
+        Straight { rows, block: self.block.min(rows), ..self }
     }
 
     /// Heads of all batch entries.
@@ -120,23 +166,42 @@ impl Straight {
 
     /// Lowers y = softmax(`scale` q k^T) v.
     pub fn forward(&self, lowering: &mut Lowering<'_>) {
-        let [q, k, v, y] = [lowering.input(0), lowering.input(1), lowering.input(2), lowering.output()].map(|at| self.tensor(at));
+        let k = self.tensor(lowering.input(1), self.met).shared(self.share);
+        let v = Matrix { at: lowering.input(2), ..k.clone() };
+        self.add(lowering, [k, v], None, true);
+    }
+
+    /// Lowers y += weight softmax(`scale` q k^T) v of the tokens that read `prompt`.
+    pub fn forward_of(&self, lowering: &mut Lowering<'_>, prompt: &OneOfSeveral) {
+        let k = self.tensor(lowering.input(1), prompt.all_keys).shared(self.share).at_row(prompt.first_key);
+        let v = Matrix { at: lowering.input(2), ..k.clone() };
+        self.add(lowering, [k, v], Some(prompt), false);
+    }
+
+    /// Adds the attention to `k` and `v` to the output, or, `fresh`, overwrites it: the same numbers, if it is all zeros.
+    fn add(&self, lowering: &mut Lowering<'_>, [k, v]: [Matrix; 2], prompt: Option<&OneOfSeveral>, fresh: bool) {
+        let tokens = lowering.shape()[1];
+        let chosen = prompt.map(|prompt| (prompt.readers.clone(), prompt.first_reader));
+        let [q, y] =
+            [lowering.input(0), lowering.output()].map(|at| Matrix { chosen: chosen.clone(), ..self.tensor(at, tokens) });
         let places = Places::of(self, 1);
-        self.transpose(lowering, &k.at, 0);
+        self.transpose(lowering, &k, 0);
         for (first, rows) in self.blocks() {
             self.softmax_sums(lowering, &q, &places, (first, rows), true);
             let scores = self.in_scratch(lowering, places.scores, rows);
             // Their factors take the place of the peaks, which have served.
-            self.statistics(lowering, false, rows, self.columns / self.width(), places.sums, places.peaks);
-            self.product(lowering, &scores, &v, &y.at_row(first), [rows, self.tokens, self.d], Tail::Divided(places.peaks));
+            let statistic = Statistic::Factors { prompt, first };
+            self.statistics(lowering, statistic, rows, self.columns / self.width(), places.sums, places.peaks);
+            let tail = Tail::Added { factors: places.peaks, fresh };
+            self.product(lowering, &scores, &v, &y.at_row(first), [rows, self.met, self.d], tail);
         }
     }
 
     /// Lowers [`super::attention_gradient::AttentionRows`]: of q, k, y and dy.
     pub fn rows(&self, lowering: &mut Lowering<'_>) {
-        let [q, k] = [0, 1].map(|i| self.tensor(lowering.input(i)));
+        let (q, k) = (self.tensor(lowering.input(0), self.rows), self.tensor(lowering.input(1), self.met).shared(self.share));
         let places = Places::of(self, 1);
-        self.transpose(lowering, &k.at, 0);
+        self.transpose(lowering, &k, 0);
         for (first, rows) in self.blocks() {
             self.softmax_sums(lowering, &q, &places, (first, rows), false);
             let lanes = self.lanes;
@@ -144,7 +209,7 @@ impl Straight {
                 kernel: "attention_rows_totals",
                 params: [("lanes", Value::from(lanes))].into(),
                 uniforms: vec![
-                    ("tokens", self.tokens.into()),
+                    ("tokens", self.rows.into()),
                     ("channels", (self.heads * self.d).into()),
                     ("heads", self.heads.into()),
                     ("first", first.into()),
@@ -168,30 +233,32 @@ impl Straight {
 
     /// Lowers [`super::attention_gradient::AttentionQueries`]: of q, k, v, dy and the rows.
     pub fn queries(&self, lowering: &mut Lowering<'_>) {
-        let [q, k, v, dy] = [0, 1, 2, 3].map(|i| self.tensor(lowering.input(i)));
-        let dq = self.tensor(lowering.output());
+        let [q, dy] = [0, 3].map(|i| self.tensor(lowering.input(i), self.rows));
+        let [k, v] = [1, 2].map(|i| self.tensor(lowering.input(i), self.met).shared(self.share));
+        let dq = self.tensor(lowering.output(), self.rows);
         let places = Places::of(self, 2);
-        self.transpose(lowering, &k.at, 0);
-        self.transpose(lowering, &v.at, self.turned());
+        self.transpose(lowering, &k, 0);
+        self.transpose(lowering, &v, self.turned());
         for (first, rows) in self.blocks() {
             self.gradient_of_scores(lowering, [&q, &dy], &places, (first, rows), false);
             let gradients = self.in_scratch(lowering, places.gradients, rows);
-            self.product(lowering, &gradients, &k, &dq.at_row(first), [rows, self.tokens, self.d], Tail::Scaled(self.scale));
+            self.product(lowering, &gradients, &k, &dq.at_row(first), [rows, self.met, self.d], Tail::Scaled(self.scale));
         }
     }
 
     /// Lowers [`super::attention_gradient::AttentionKeysValues`]: of q, k, v, dy and the rows. Rows of scores are keys here.
     pub fn keys_values(&self, lowering: &mut Lowering<'_>) {
-        let [q, k, v, dy] = [0, 1, 2, 3].map(|i| self.tensor(lowering.input(i)));
-        let dk = self.tensor(lowering.output());
+        let [q, dy] = [0, 3].map(|i| self.tensor(lowering.input(i), self.met));
+        let [k, v] = [1, 2].map(|i| self.tensor(lowering.input(i), self.rows));
+        let dk = self.tensor(lowering.output(), self.rows);
         let dv = Matrix { start: self.batch * dk.entry, ..dk.clone() };
         let places = Places::of(self, 2);
-        self.transpose(lowering, &q.at, 0);
-        self.transpose(lowering, &dy.at, self.turned());
+        self.transpose(lowering, &q, 0);
+        self.transpose(lowering, &dy, self.turned());
         for (first, rows) in self.blocks() {
             self.gradient_of_scores(lowering, [&k, &v], &places, (first, rows), true);
             let [probabilities, gradients] = [places.scores, places.gradients].map(|at| self.in_scratch(lowering, at, rows));
-            let extents = [rows, self.tokens, self.d];
+            let extents = [rows, self.met, self.d];
             self.product(lowering, &probabilities, &dy, &dv.at_row(first), extents, Tail::Nothing);
             self.product(lowering, &gradients, &q, &dk.at_row(first), extents, Tail::Scaled(self.scale));
         }
@@ -199,36 +266,40 @@ impl Straight {
 
     /// First row and number of rows of each block.
     fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (block, tokens) = (self.block, self.tokens);
-        (0..tokens).step_by(block).map(move |first| (first, block.min(tokens - first)))
+        let (block, rows) = (self.block, self.rows);
+        (0..rows).step_by(block.max(1)).map(move |first| (first, block.min(rows - first)))
     }
 
-    /// A `[batch, tokens, channels]` tensor.
-    fn tensor(&self, at: Located) -> Matrix {
+    /// A `[batch, rows, channels]` tensor.
+    fn tensor(&self, at: Located, rows: usize) -> Matrix {
         let row = self.heads * self.d;
-        Matrix { at, in_scratch: false, start: 0, row, head: self.d, entry: self.tokens * row }
+        Matrix { at, in_scratch: false, start: 0, row, head: self.d, entry: rows * row, share: 1, chosen: None }
     }
 
     /// `rows` rows of scores in the scratch, or d of a transposed tensor.
     fn in_scratch(&self, lowering: &Lowering<'_>, start: usize, rows: usize) -> Matrix {
         let head = rows * self.columns;
-        Matrix { at: lowering.scratch(), in_scratch: true, start, row: self.columns, head, entry: self.heads * head }
+        let (row, entry) = (self.columns, self.heads * head);
+        Matrix { at: lowering.scratch(), in_scratch: true, start, row, head, entry, share: 1, chosen: None }
     }
 
-    /// Puts the transposed `x` into the scratch.
-    fn transpose(&self, lowering: &mut Lowering<'_>, x: &Located, start: usize) {
+    /// Puts the transposed `x`, which has a row for each column of scores, into the scratch.
+    fn transpose(&self, lowering: &mut Lowering<'_>, x: &Matrix, start: usize) {
         let work = Work {
             kernel: "attention_transposed",
             params: [("lanes", Value::from(self.lanes))].into(),
             uniforms: vec![
-                ("tokens", self.tokens.into()),
+                ("tokens", self.met.into()),
                 ("channels", (self.heads * self.d).into()),
                 ("heads", self.heads.into()),
+                ("share", x.share.into()),
+                ("first", x.start.into()),
+                ("entry", x.entry.into()),
                 ("start", start.into()),
                 ("columns", self.columns.into()),
             ],
             grid: [self.columns.div_ceil(self.lanes), 1, self.planes()],
-            bindings: vec![("x", x.clone()), ("y", lowering.scratch())],
+            bindings: vec![("x", x.at.clone()), ("y", lowering.scratch())],
             flops: 0,
         };
         lowering.dispatch(work, false);
@@ -248,7 +319,7 @@ impl Straight {
         let scores = self.in_scratch(lowering, places.scores, rows);
         let tail = Tail::Scores { first_row: first, visible, peaks: Some(places.tiles) };
         self.product(lowering, &q.at_row(first), &keys, &scores, [rows, self.d, self.columns], tail);
-        self.statistics(lowering, true, rows, self.columns / (2 * self.lanes), places.tiles, places.peaks);
+        self.statistics(lowering, Statistic::Peaks, rows, self.columns / (2 * self.lanes), places.tiles, places.peaks);
         let (all, width) = (self.planes() * rows, self.width());
         let [y, z, _] = spread(all.div_ceil(Self::TILE));
         let work = Work {
@@ -311,7 +382,7 @@ impl Straight {
             uniforms: vec![
                 ("count", rows.into()),
                 ("columns", self.columns.into()),
-                ("tokens", self.tokens.into()),
+                ("tokens", if by_column { self.met } else { self.rows }.into()),
                 ("heads", self.heads.into()),
                 ("scores", places.scores.into()),
                 ("gradients", places.gradients.into()),
@@ -325,15 +396,43 @@ impl Straight {
         lowering.dispatch(work, false);
     }
 
-    /// For all `rows` of a block, at `to`: the peak of `count` numbers at `from`, or one over their sum.
-    fn statistics(&self, lowering: &mut Lowering<'_>, peaks: bool, rows: usize, count: usize, from: usize, to: usize) {
+    /// For all `rows` of a block, at `to`: a statistic of `count` numbers at `from`.
+    fn statistics(
+        &self,
+        lowering: &mut Lowering<'_>,
+        statistic: Statistic<'_>,
+        rows: usize,
+        count: usize,
+        from: usize,
+        to: usize,
+    ) {
         let all = self.planes() * rows;
+        let mut uniforms = vec![("rows", all.into()), ("begin", from.into()), ("count", count.into()), ("to", to.into())];
+        let mut bindings = vec![("y", lowering.scratch())];
+        let (peaks, prompt) = match statistic {
+            Statistic::Peaks => (true, None),
+            Statistic::Factors { prompt, first } => (false, prompt.map(|prompt| (prompt, first))),
+        };
+        if let Some((prompt, first)) = prompt {
+            uniforms.extend([
+                ("block", rows.into()),
+                ("first_reader", (prompt.first_reader + first).into()),
+                ("prompts", prompt.prompts.into()),
+                ("prompt", prompt.number.into()),
+            ]);
+            bindings.extend([("readers", prompt.readers.clone()), ("weights", prompt.weights.clone())]);
+        }
         let work = Work {
             kernel: "attention_statistics",
-            params: [("lanes", Value::from(self.lanes)), ("peaks", Value::from(peaks))].into(),
-            uniforms: vec![("rows", all.into()), ("begin", from.into()), ("count", count.into()), ("to", to.into())],
+            params: [
+                ("lanes", Value::from(self.lanes)),
+                ("peaks", Value::from(peaks)),
+                ("weighted", Value::from(prompt.is_some())),
+            ]
+            .into(),
+            uniforms,
             grid: spread(all.div_ceil(self.lanes)),
-            bindings: vec![("y", lowering.scratch())],
+            bindings,
             flops: 0,
         };
         lowering.dispatch(work, false);
@@ -362,8 +461,18 @@ impl Straight {
                 ("columns", Value::from(vectors)),
                 ("chunk", Value::from(chunk)),
                 ("within", Value::from(within)),
-                ("whole", Value::from(chunks == 1)),
+                ("whole", Value::from(chunks == 1 || matches!(tail, Tail::Added { .. }))),
                 ("tail", Value::from("")),
+                (
+                    "chosen",
+                    Value::from(if a.chosen.is_some() {
+                        "a"
+                    } else if c.chosen.is_some() {
+                        "c"
+                    } else {
+                        ""
+                    }),
+                ),
             ]);
             let mut uniforms = vec![
                 ("rows", rows.into()),
@@ -377,44 +486,48 @@ impl Straight {
                 ("b_row", b.row.into()),
                 ("b_head", b.head.into()),
                 ("b_entry", b.entry.into()),
+                ("share", b.share.into()),
                 ("c_start", c.start.into()),
                 ("c_row", c.row.into()),
                 ("c_head", c.head.into()),
                 ("c_entry", c.entry.into()),
             ];
-            if number + 1 == chunks {
-                let name = match tail {
-                    Tail::Nothing => "",
-                    Tail::Scores { first_row, visible, peaks } => {
-                        let causal = match visible {
-                            Visible::All => "",
-                            Visible::UpToTheRow => "up to",
-                            Visible::FromTheRow => "from",
-                        };
-                        params.extend([("causal", Value::from(causal)), ("peaks", Value::from(peaks.is_some()))]);
-                        uniforms.extend([
-                            ("visible", self.tokens.into()),
-                            ("first_row", first_row.into()),
-                            ("peaks", peaks.unwrap_or(0).into()),
-                            ("tiles", (columns / (vectors * self.lanes)).into()),
-                            // Devices compute 2^x, not e^x.
-                            ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
-                        ]);
-                        "scores"
-                    }
-                    Tail::Scaled(scale) => {
-                        uniforms.push(("scale", scale.into()));
-                        "scaled"
-                    }
-                    Tail::Divided(factors) => {
-                        uniforms.push(("factors", factors.into()));
-                        "divided"
-                    }
-                };
-                params.insert("tail", Value::from(name));
-            }
+            let name = match tail {
+                Tail::Added { factors, fresh } => {
+                    uniforms.extend([("factors", factors.into()), ("fresh", usize::from(fresh && number == 0).into())]);
+                    "added"
+                }
+                _ if number + 1 < chunks => "",
+                Tail::Nothing => "",
+                Tail::Scores { first_row, visible, peaks } => {
+                    let causal = match visible {
+                        Visible::All => "",
+                        Visible::UpToTheRow => "up to",
+                        Visible::FromTheRow => "from",
+                    };
+                    params.extend([("causal", Value::from(causal)), ("peaks", Value::from(peaks.is_some()))]);
+                    uniforms.extend([
+                        ("visible", self.met.into()),
+                        ("first_row", first_row.into()),
+                        ("peaks", peaks.unwrap_or(0).into()),
+                        ("tiles", (columns / (vectors * self.lanes)).into()),
+                        // Devices compute 2^x, not e^x.
+                        ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
+                    ]);
+                    "scores"
+                }
+                Tail::Scaled(scale) => {
+                    uniforms.push(("scale", scale.into()));
+                    "scaled"
+                }
+            };
+            params.insert("tail", Value::from(name));
             let mut bindings = vec![("a", a.at.clone()), ("b", b.at.clone()), ("c", c.at.clone())];
             bindings.retain(|(name, _)| !within || *name != "b");
+            if let Some((chosen, first)) = a.chosen.as_ref().or(c.chosen.as_ref()) {
+                bindings.push(("chosen", chosen.clone()));
+                uniforms.push(("first_chosen", (*first).into()));
+            }
             let work = Work {
                 kernel: "attention_product",
                 params,
@@ -434,8 +547,16 @@ fn chunk(inner: usize) -> Option<usize> {
 }
 
 impl Matrix {
+    /// The rows from number `row` on.
     fn at_row(&self, row: usize) -> Matrix {
-        Matrix { start: self.start + row * self.row, ..self.clone() }
+        match &self.chosen {
+            Some((chosen, first)) => Matrix { chosen: Some((chosen.clone(), first + row)), ..self.clone() },
+            None => Matrix { start: self.start + row * self.row, ..self.clone() },
+        }
+    }
+
+    fn shared(self, share: usize) -> Matrix {
+        Matrix { share, ..self }
     }
 }
 

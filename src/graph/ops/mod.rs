@@ -41,7 +41,7 @@ pub use activation::Function;
 pub use adamw::{Moments, RATES};
 pub(crate) use binary::Broadcast;
 pub use low_rank_gate::GatePart;
-pub use regional_attention::{REGION_GROUP, RegionInputs, RegionTables, region_tables};
+pub use regional_attention::{Reach, RegionInputs, RegionTables};
 
 use super::lower::{Lowering, Work, spread};
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor, Traits};

@@ -1,60 +1,116 @@
 //! Attention to several prompts, each of which holds for some tokens only.
 
-use super::attention::{Blocks, Sharing};
+use super::attention::{Attention, Blocks, Sharing};
+use super::attention_vectors::{OneOfSeveral, Straight};
+use super::filled::lower_filled;
 use super::{Operation, arity, vector_width};
 use crate::gpu::{PASSING_LANES, Value};
 use crate::graph::lower::{Lowering, Work};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Program, Result, Shape, Tensor, Traits};
 
 /// Tokens that share one entry of the operation's `spans`.
-pub const REGION_GROUP: usize = 64;
+const REGION_GROUP: usize = 64;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct RegionalAttention {
     heads: usize,
     scale: f32,
+    reach: Vec<Reach>,
 }
 
-/// Which tokens read which prompt: inputs of [`Graph::regional_attention`], made by [`region_tables`].
-#[derive(Clone, Copy, Debug)]
+/// How many keys a prompt has, and how many tokens read it at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub keys: usize,
+    pub tokens: usize,
+}
+
+/// Which tokens read which prompt: inputs of [`Graph::regional_attention`], whose values are [`RegionTables`].
+#[derive(Clone, Debug)]
 pub struct RegionInputs {
     /// u32 `[tokens]`: the tokens in an order in which those that read the same prompts stand together.
-    pub order: Tensor,
+    order: Tensor,
     /// `[tokens, prompts]`: each prompt's share of each token's result, 0 where it is not read.
-    pub weights: Tensor,
-    /// u32 `[ceil(tokens / 64), prompts, 2]`: of each [`REGION_GROUP`] tokens in `order`, first and end of each prompt's keys, the
+    weights: Tensor,
+    /// u32 `[ceil(tokens / 64), prompts, 2]`: of each 64 tokens in `order`, first and end of each prompt's keys, the
     /// same number twice for a prompt that none of them reads.
-    pub spans: Tensor,
+    spans: Tensor,
+    /// u32 `[prompts, tokens]`: of each prompt the tokens that read it, then the others.
+    readers: Tensor,
+    reach: Vec<Reach>,
 }
 
 /// The values of [`RegionInputs`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct RegionTables {
-    pub order: Array,
-    pub weights: Array,
-    pub spans: Array,
+    order: Array,
+    weights: Array,
+    spans: Array,
+    readers: Array,
+    reach: Vec<Reach>,
 }
 
-/// Sorts tokens by the prompts that they read, so that prompts cost nothing where they do not hold. `weights` is
-/// `[tokens, prompts]`, `lengths` has the number of keys of each prompt.
-pub fn region_tables(weights: &[f32], lengths: &[usize]) -> RegionTables {
-    let prompts = lengths.len().max(1);
-    let reads = |token: u32| weights.iter().skip(token as usize * prompts).take(prompts).map(|w| *w != 0.0);
-    let tokens = weights.len() / prompts;
-    let mut order: Vec<u32> = (0..tokens as u32).collect();
-    order.sort_by(|&a, &b| reads(b).cmp(reads(a)).then(a.cmp(&b)));
-    let starts: Vec<usize> = lengths.iter().scan(0, |at, length| Some(std::mem::replace(at, *at + length))).collect();
-    let mut spans = Vec::new();
-    for group in order.chunks(REGION_GROUP) {
-        for (prompt, (start, length)) in starts.iter().zip(lengths).enumerate() {
-            let read = group.iter().any(|&token| reads(token).nth(prompt) == Some(true));
-            spans.extend([*start as u32, (start + if read { *length } else { 0 }) as u32]);
+impl RegionTables {
+    /// Sorts tokens by the prompts that they read, so that prompts cost nothing where they do not hold. `weights` is
+    /// `[tokens, prompts]`, `lengths` has the number of keys of each prompt.
+    pub fn new(weights: &[f32], lengths: &[usize]) -> RegionTables {
+        let prompts = lengths.len().max(1);
+        let reads = |token: u32| weights.iter().skip(token as usize * prompts).take(prompts).map(|w| *w != 0.0);
+        let tokens = weights.len() / prompts;
+        let mut order: Vec<u32> = (0..tokens as u32).collect();
+        order.sort_by(|&a, &b| reads(b).cmp(reads(a)).then(a.cmp(&b)));
+        let starts: Vec<usize> = lengths.iter().scan(0, |at, length| Some(std::mem::replace(at, *at + length))).collect();
+        let mut spans = Vec::new();
+        for group in order.chunks(REGION_GROUP) {
+            for (prompt, (start, length)) in starts.iter().zip(lengths).enumerate() {
+                let read = group.iter().any(|&token| reads(token).nth(prompt) == Some(true));
+                spans.extend([*start as u32, (start + if read { *length } else { 0 }) as u32]);
+            }
+        }
+        let (mut readers, mut reach) = (Vec::with_capacity(weights.len()), Vec::with_capacity(prompts));
+        for (prompt, &keys) in lengths.iter().enumerate() {
+            let (reading, others): (Vec<u32>, Vec<u32>) =
+                (0..tokens as u32).partition(|&token| reads(token).nth(prompt) == Some(true));
+            reach.push(Reach { keys, tokens: reading.len() });
+            readers.extend(reading.into_iter().chain(others));
+        }
+        RegionTables {
+            order: Array::u32([tokens], order),
+            weights: Array::f32([tokens, prompts], weights.to_vec()),
+            spans: Array::u32([tokens.div_ceil(REGION_GROUP), prompts, 2], spans),
+            readers: Array::u32([prompts, tokens], readers),
+            reach,
         }
     }
-    RegionTables {
-        order: Array::u32([tokens], order),
-        weights: Array::f32([tokens, prompts], weights.to_vec()),
-        spans: Array::u32([tokens.div_ceil(REGION_GROUP), prompts, 2], spans),
+
+    /// How far each prompt reaches. Tables fit inputs that are declared for as much, or for more.
+    pub fn reach(&self) -> &[Reach] {
+        &self.reach
+    }
+
+    /// The values of what [`RegionInputs::declare`] declared by the same `name`, by their full names.
+    pub fn named(&self, name: &str) -> [(String, &Array); 4] {
+        let named = [("order", &self.order), ("weights", &self.weights), ("spans", &self.spans), ("readers", &self.readers)];
+        named.map(|(part, array)| (format!("{name}.{part}"), array))
+    }
+
+    /// Writes [`RegionTables::named`] to `program`.
+    pub fn write(&self, program: &Program, name: &str) -> Result<()> {
+        self.named(name).into_iter().try_for_each(|(name, array)| program.write(&name, array))
+    }
+}
+
+impl RegionInputs {
+    /// Declares inputs whose names begin with `name`, for prompts that reach as far as `reach` says on a feature map of `tokens`.
+    pub fn declare(graph: &mut Graph, name: &str, tokens: usize, reach: Vec<Reach>) -> RegionInputs {
+        let prompts = reach.len();
+        RegionInputs {
+            order: graph.input_ids(format!("{name}.order"), [tokens]),
+            weights: graph.input(format!("{name}.weights"), [tokens, prompts]),
+            spans: graph.input_ids(format!("{name}.spans"), [tokens.div_ceil(REGION_GROUP), prompts, 2]),
+            readers: graph.input_ids(format!("{name}.readers"), [prompts, tokens]),
+            reach,
+        }
     }
 }
 
@@ -71,8 +127,8 @@ impl Graph {
         heads: usize,
         scale: f32,
     ) -> Result<Tensor> {
-        let RegionInputs { order, weights, spans } = regions;
-        self.apply(RegionalAttention { heads, scale }, &[q, k, v, order, weights, spans])
+        let RegionInputs { order, weights, spans, readers, reach } = regions;
+        self.apply(RegionalAttention { heads, scale, reach }, &[q, k, v, order, weights, spans, readers])
     }
 }
 
@@ -82,7 +138,7 @@ impl Operation for RegionalAttention {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let [q, k, v, order, weights, spans] = arity(inputs)?;
+        let [q, k, v, order, weights, spans, readers] = arity(inputs)?;
         let ([batch, tokens, channels], [kv_batch, keys, kv_channels]) = (q.tokens()?, k.tokens()?);
         if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0 {
             return Err(format!("q {q}, k {k} and v {v} do not fit"));
@@ -90,10 +146,17 @@ impl Operation for RegionalAttention {
         if self.heads == 0 || channels % self.heads != 0 {
             return Err(format!("{channels} channels do not make {} heads", self.heads));
         }
-        let prompts = weights.last().copied().unwrap_or(0);
+        let prompts = self.reach.len();
         let groups = tokens.div_ceil(REGION_GROUP);
-        if order[..] != [tokens] || weights[..] != [tokens, prompts] || spans[..] != [groups, prompts, 2] || prompts == 0 {
-            return Err(format!("order {order}, weights {weights} and spans {spans} do not fit {tokens} tokens"));
+        let tables = order[..] == [tokens] && weights[..] == [tokens, prompts] && readers[..] == [prompts, tokens];
+        if !tables || spans[..] != [groups, prompts, 2] || prompts == 0 {
+            return Err(format!(
+                "order {order}, weights {weights}, spans {spans} and readers {readers} do not fit {tokens} tokens and {prompts} prompts"
+            ));
+        }
+        let found: usize = self.reach.iter().map(|prompt| prompt.keys).sum();
+        if found != keys || self.reach.iter().any(|prompt| prompt.tokens > tokens) {
+            return Err(format!("{:?} do not fit {keys} keys and {tokens} tokens", self.reach));
         }
         Ok(q.clone())
     }
@@ -140,16 +203,23 @@ impl Operation for RegionalAttention {
         }
     }
 
-    /// As if every token read one prompt: how many it reads is known at run time only.
-    fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
-        4 * output.elements() as u64 * (inputs[1][1] / inputs[4][1].max(1)) as u64
+    fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
+        4 * (inputs[0][0] * inputs[0][2] * self.pairs()) as u64
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "inputs", "regions are for sampling"))
     }
 
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
+        let straight = self.straight(traits, inputs.first()?, inputs.get(1)?)?;
+        straight.iter().flatten().map(|straight| straight.scratch(1)).max()
+    }
+
     fn lower(&self, lowering: &mut Lowering<'_>) {
+        if let Some(straight) = self.straight(&lowering.traits, lowering.input_shape(0), lowering.input_shape(1)) {
+            return self.lower_straight(lowering, &straight);
+        }
         let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
         let prompts = lowering.input_shape(4)[1];
@@ -192,8 +262,47 @@ impl Operation for RegionalAttention {
                 ("spans", lowering.input(5)),
                 ("y", lowering.output()),
             ],
-            flops: 4 * (batch * tokens * (keys / prompts) * channels) as u64,
+            flops: 4 * (batch * channels * self.pairs()) as u64,
         };
         lowering.dispatch(work, false);
+    }
+}
+
+impl RegionalAttention {
+    /// Pairs of a token and a key of a prompt that it reads.
+    fn pairs(&self) -> usize {
+        self.reach.iter().map(|prompt| prompt.tokens * prompt.keys).sum()
+    }
+
+    /// Straight-line code for each prompt that is read, if it suits all of them. That is asked for all tokens, so that a prompt is computed
+    /// here as it is alone in the picture: one region over everything gives the very numbers of its prompt.
+    fn straight(&self, traits: &Traits, q: &Shape, k: &Shape) -> Option<Vec<Option<Straight>>> {
+        let attention = Attention { heads: self.heads, scale: self.scale, causal: false };
+        let of = |prompt: &Reach| match prompt.tokens {
+            0 => Some(None),
+            tokens => Some(Some(Straight::of(traits, &attention, q, &[k[0], prompt.keys, k[2]].into())?.with_rows(tokens))),
+        };
+        self.reach.iter().map(of).collect()
+    }
+
+    fn lower_straight(&self, lowering: &mut Lowering<'_>, straight: &[Option<Straight>]) {
+        let (tokens, all_keys) = (lowering.shape()[1], lowering.input_shape(1)[1]);
+        lower_filled(lowering, lowering.output(), lowering.shape().elements(), 0.0);
+        let mut first_key = 0;
+        for (number, (straight, prompt)) in straight.iter().zip(&self.reach).enumerate() {
+            let one = OneOfSeveral {
+                first_key,
+                all_keys,
+                readers: lowering.input(6),
+                first_reader: number * tokens,
+                weights: lowering.input(4),
+                prompts: self.reach.len(),
+                number,
+            };
+            if let Some(straight) = straight {
+                straight.forward_of(lowering, &one);
+            }
+            first_key += prompt.keys;
+        }
     }
 }
