@@ -24,16 +24,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% endfor
   let sum{{ i }} = subgroupAdd(p{{ i }}_0{% for v in range(1, columns) %} + p{{ i }}_{{ v }}{% endfor %});
 //% endfor
-  // A use of all before the first store, see product_vectors.wgsl.
-  if (sum0{% for i in range(1, tile) %} + sum{{ i }}{% endfor %} > 3.0e38) { y[y0 + lane] = sum0; }
+  // The stores wait for all sums, and rows beyond the last are that row again, see product_vectors.wgsl.
+  let wait = select(0u, sizes.opaque, sum0{% for i in range(1, tile) %} + sum{{ i }}{% endfor %} > 3.0e38);
 //% for i in range(tile)
-  if (first + {{ i }}u < sizes.rows) {
 //% if stored
+  let z{{ i }} = (y{{ i }} + wait) & most;
 //% for v in range(columns)
-    y[y{{ i }} + {{ v * lanes }}u + lane] = p{{ i }}_{{ v }};
+{{ vectors.store(lanes, "y", "z" ~ i, v * lanes, "p" ~ i ~ "_" ~ v) }}
 //% endfor
 //% endif
-    if (lane == 0u) { y[sizes.sums + row{{ i }} * sizes.chunks + group.x] = sum{{ i }}; }
-  }
+  y[sizes.sums + row{{ i }} * sizes.chunks + group.x + wait] = sum{{ i }};
 //% endfor
 }

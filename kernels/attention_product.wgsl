@@ -1,6 +1,6 @@
 // c[r, n] += sum_k a[r, k] b[k, n] over {{ chunk }} inputs, for one head of one batch entry (z); {{ 'with all inputs' if whole else 'with `first`' }}, c is overwritten. a's and b's rows
 // are `a_row` and `b_row` elements apart, their neighbours next to each other. {{ tile }} rows by {{ columns * lanes }} columns a workgroup of {{ lanes }}
-// lanes; columns fill workgroups. Straight-line code for drivers that compile a subgroup to one vector, as product_vectors.wgsl.
+// lanes; columns fill workgroups{{ ", the last vector overlapping the one before it" if overlapping }}. Straight-line code for drivers that compile a subgroup to one vector, as product_vectors.wgsl.
 //% if within
 // a is an array of its own; b and c are parts of `c`.
 //% endif
@@ -17,6 +17,7 @@
 //% endif
 //% import "shared/vectors" as vectors
 //% set B = "c" if within else "b"
+//% set width = columns * lanes - overlapping
 struct Sizes {
   rows: u32,
   heads: u32,
@@ -66,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
   // Indices are below 2^28: said here, so that the sums of index and constant below are known not to overflow.
   const most = 0x0fffffffu;
   let first = group.y * {{ tile }}u;
-  let column = group.x * {{ columns * lanes }}u;
+  let column = group.x * {{ width }}u;
   let entry = group.z / sizes.heads;
   let head = group.z % sizes.heads;
   let opaque = sizes.first / 2u; // 0
@@ -84,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% if whole
   var s{{ i }}_{{ v }} = 0.0;
 //% else
-  var s{{ i }}_{{ v }} = select({{ vectors.load("f32", lanes, "c", "c" ~ i, v * lanes) }}, 0.0, sizes.first == 1u);
+  var s{{ i }}_{{ v }} = select({{ vectors.load("f32", lanes, "c", "c" ~ i, [v * lanes, width - lanes] | min) }}, 0.0, sizes.first == 1u);
 //% endif
 //% endfor
 //% if tail == "added"
@@ -94,7 +95,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% for k in range(chunk)
   let b{{ k }} = (b_base + {{ k }}u * sizes.b_row) & most;
 //% for v in range(columns)
-  let b{{ k }}_{{ v }} = {{ vectors.load("f32", lanes, B, "b" ~ k, v * lanes) }};
+  let b{{ k }}_{{ v }} = {{ vectors.load("f32", lanes, B, "b" ~ k, [v * lanes, width - lanes] | min) }};
 //% endfor
 //% for i in range(tile)
   let a{{ i }}_{{ k }} = a[a{{ i }} + {{ k }}u];
@@ -106,17 +107,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% if tail == "added"
 //% for i in range(tile)
 //% for v in range(columns)
-  s{{ i }}_{{ v }} = fma(s{{ i }}_{{ v }}, factor{{ i }}, select({{ vectors.load("f32", lanes, "c", "c" ~ i, v * lanes) }}, 0.0, sizes.fresh == 1u));
+  s{{ i }}_{{ v }} = fma(s{{ i }}_{{ v }}, factor{{ i }}, select({{ vectors.load("f32", lanes, "c", "c" ~ i, [v * lanes, width - lanes] | min) }}, 0.0, sizes.fresh == 1u));
 //% endfor
 //% endfor
 //% endif
-  // A use of all sums before the first branch, see product_vectors.wgsl. What it stores is overwritten.
+  // The stores wait for all sums, and rows beyond the last are that row again, see product_vectors.wgsl.
   let all = s0_0{% for i in range(tile) %}{% for v in range(columns) %}{% if i + v > 0 %} + s{{ i }}_{{ v }}{% endif %}{% endfor %}{% endfor %};
-  if (all > 3.0e38) { c[c0 + lane] = all; }
+  let wait = select(0u, opaque, subgroupBroadcast(all, 0u) > 3.0e38);
 //% for i in range(tile)
 //% for v in range(columns)
 //% if tail == "scores"
-//% set n = "(column + " ~ v * lanes ~ "u + lane)"
+//% set n = "(column + " ~ ([v * lanes, width - lanes] | min) ~ "u + lane)"
 //% set order = {"": "", "up to": " && " ~ n ~ " <= sizes.first_row + row" ~ i, "from": " && " ~ n ~ " >= sizes.first_row + row" ~ i}[causal]
   s{{ i }}_{{ v }} = select(-1e30, s{{ i }}_{{ v }} * sizes.scale, {{ n }} < sizes.visible{{ order }});
 //% elif tail == "scaled"
@@ -126,13 +127,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% if tail == "scores" and peaks
   let peak{{ i }} = subgroupMax({% for v in range(1, columns) %}max(s{{ i }}_{{ v }}, {% endfor %}s{{ i }}_0{% for v in range(1, columns) %}){% endfor %});
 //% endif
-  if (first + {{ i }}u < sizes.rows) {
+  let z{{ i }} = (c{{ i }} + wait) & most;
 //% for v in range(columns)
-    c[c{{ i }} + {{ v * lanes }}u + lane] = s{{ i }}_{{ v }};
+{{ vectors.store(lanes, "c", "z" ~ i, [v * lanes, width - lanes] | min, "s" ~ i ~ "_" ~ v) }}
 //% endfor
 //% if tail == "scores" and peaks
-    if (lane == 0u) { c[sizes.peaks + (group.z * sizes.rows + row{{ i }}) * sizes.tiles + group.x] = peak{{ i }}; }
+  c[sizes.peaks + (group.z * sizes.rows + row{{ i }}) * sizes.tiles + group.x] = peak{{ i }};
 //% endif
-  }
 //% endfor
 }

@@ -44,17 +44,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
   let d{{ i }}_{{ v }} = p{{ i }}_{{ v }} * ({{ vectors.load("f32", lanes, "y", "g" ~ i, v * lanes) }} - delta{{ k }});
 //% endfor
 //% endfor
-  // A use of all before the first store, see product_vectors.wgsl.
+  // The stores wait for all of them, and rows beyond the last are that row again, see product_vectors.wgsl.
   let all = d0_0{% for i in range(tile) %}{% for v in range(columns) %}{% if i + v > 0 %} + d{{ i }}_{{ v }}{% endif %}{% endfor %}{% endfor %};
-  if (all > 3.0e38) { y[g0 + lane] = all; }
+  let wait = select(0u, sizes.opaque, subgroupBroadcast(all, 0u) > 3.0e38);
 //% for i in range(tile)
-  if (first + {{ i }}u < sizes.count) {
+  let s{{ i }}_to = (s{{ i }} + wait) & most;
+  let g{{ i }}_to = (g{{ i }} + wait) & most;
 //% for v in range(columns)
 //% if by_column
-    y[s{{ i }} + {{ v * lanes }}u + lane] = p{{ i }}_{{ v }};
+{{ vectors.store(lanes, "y", "s" ~ i ~ "_to", v * lanes, "p" ~ i ~ "_" ~ v) }}
 //% endif
-    y[g{{ i }} + {{ v * lanes }}u + lane] = d{{ i }}_{{ v }};
+{{ vectors.store(lanes, "y", "g" ~ i ~ "_to", v * lanes, "d" ~ i ~ "_" ~ v) }}
 //% endfor
-  }
 //% endfor
 }

@@ -1,7 +1,7 @@
 // y[r, n] += sum_k x[r, k] w[n, k] over {{ chunk }} inputs; with `first`, y is overwritten; with `last`, y = stages(y). With a window, row
 // r gathers the pixels under one tap of a convolution. x [.., into] f32; w in panels [out / 64][taps][into][64], f16 or f32.
-// For drivers that compile a subgroup to one vector of the CPU: {{ tile }} rows by {{ 2 * lanes }} outputs a workgroup of {{ lanes }} lanes. There is no
-// loop and no branch before the stores, and every load is uniform: such a driver masks and checks whatever stands in a loop, but
+// For drivers that compile a subgroup to one vector of the CPU: {{ tile }} rows, from `first_row` on, by {{ 2 * lanes }} outputs a workgroup of {{ lanes }} lanes. There is no
+// loop and no branch, and every load is uniform: such a driver masks and checks whatever stands in a loop, but
 // turns what `lanes` loads of neighbours are selected from, by a lane number that it knows, into one load of a vector.
 // `channels` counts outputs, a multiple of {{ 2 * lanes }}. Needs subgroups of {{ lanes }}{{ " and f16" if half }}.
 {{ "enable f16;" if half }}
@@ -10,7 +10,8 @@
 //% set columns = 2
 //% set W = "f16" if half else "f32"
 struct Sizes {
-  rows: u32,
+  first_row: u32,
+  rows: u32, // up to here
   channels: u32,
   x_start: u32, // of the chunk in a row (and of the tap)
   x_stride: u32,
@@ -40,15 +41,27 @@ struct Sizes {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
   // Indices are below 2^28: said here, so that the sums of index and constant below are known not to overflow.
   const most = 0x0fffffffu;
-  let first = (group.y + group.z * 32768u) * {{ tile }}u;
+  let first = sizes.first_row + (group.y + group.z * 32768u) * {{ tile }}u;
   let output = group.x * {{ columns * lanes }}u;
   let weights = (output / 64u * sizes.w_stride + sizes.w_start + output % 64u) & most;
   let opaque = sizes.first / 2u; // 0
 //% for i in range(tile)
   let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u);
 //% if window
-  let x{{ i }} = (((row{{ i }} / (sizes.to_height * sizes.to_width) * sizes.from_height + row{{ i }} / sizes.to_width % sizes.to_height * sizes.stride)
-    * sizes.from_width + row{{ i }} % sizes.to_width * sizes.stride) * sizes.x_stride + sizes.x_start) & most;
+//% if i == 0
+  let column0 = row0 % sizes.to_width;
+  let line0 = row0 / sizes.to_width % sizes.to_height;
+  let entry0 = row0 / sizes.to_width / sizes.to_height;
+//% else
+  // Counted on, as divisions take long.
+  let next{{ i }} = column{{ i - 1 }} + row{{ i }} - row{{ i - 1 }};
+  let column{{ i }} = select(next{{ i }}, 0u, next{{ i }} == sizes.to_width);
+  let below{{ i }} = line{{ i - 1 }} + select(0u, 1u, next{{ i }} == sizes.to_width);
+  let line{{ i }} = select(below{{ i }}, 0u, below{{ i }} == sizes.to_height);
+  let entry{{ i }} = entry{{ i - 1 }} + select(0u, 1u, below{{ i }} == sizes.to_height);
+//% endif
+  let x{{ i }} = (((entry{{ i }} * sizes.from_height + line{{ i }} * sizes.stride) * sizes.from_width + column{{ i }} * sizes.stride) * sizes.x_stride
+    + sizes.x_start) & most;
 //% else
   let x{{ i }} = (row{{ i }} * sizes.x_stride + sizes.x_start) & most;
 //% endif
@@ -68,23 +81,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% endfor
 //% endfor
 //% endfor
-  // A use of all sums before the first branch: compilers would else move each behind the stores of those before it. What it
-  // stores is overwritten.
-  let all = c0_0{% for i in range(tile) %}{% for v in range(columns) %}{% if i + v > 0 %} + c{{ i }}_{{ v }}{% endif %}{% endfor %}{% endfor %};
-  if (all > 3.0e38) { y[y0 + lane] = all; }
-//% for i in range(tile)
-  if (first + {{ i }}u < sizes.rows) {
-//% for v in range(columns)
-    {
-      let channel = output + {{ v * lanes }}u + lane;
-      let index = row{{ i }} * sizes.channels + channel;
-      var v = c{{ i }}_{{ v }};
 //% if last
+//% for i in range(tile)
+//% for v in range(columns)
+  {
+    let channel = output + {{ v * lanes }}u + lane;
+    let index = row{{ i }} * sizes.channels + channel;
+    var v = c{{ i }}_{{ v }};
 {{ st.apply(stages, "v", "row" ~ i, "channel", "index") }}
-//% endif
-      y[index] = v;
-    }
-//% endfor
+    c{{ i }}_{{ v }} = v;
   }
+//% endfor
+//% endfor
+//% endif
+  // The stores wait for all sums: compilers would else move each behind the stores of those before it. Rows beyond the last are that row
+  // again, and store the same.
+  let all = c0_0{% for i in range(tile) %}{% for v in range(columns) %}{% if i + v > 0 %} + c{{ i }}_{{ v }}{% endif %}{% endfor %}{% endfor %};
+  let wait = select(0u, opaque, subgroupBroadcast(all, 0u) > 3.0e38);
+//% for i in range(tile)
+  let z{{ i }} = (y{{ i }} + wait) & most;
+//% for v in range(columns)
+{{ vectors.store(lanes, "y", "z" ~ i, v * lanes, "c" ~ i ~ "_" ~ v) }}
+//% endfor
 //% endfor
 }

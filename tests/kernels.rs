@@ -26,6 +26,8 @@ fn linear_layers_of_all_widths() {
             (70, 24, 8),
             (13, 48, 80),
             (65, 320, 96),
+            // More than one band of rows for straight-line kernels.
+            (17001, 32, 64),
         ] {
             let mut g = Graph::new();
             let x = g.input("x", [1, rows, into]);
@@ -111,6 +113,7 @@ fn convolutions() {
             (2, 9, 8, 8, 12, 3, 2),
             (1, 32, 32, 3, 24, 16, 16),
             (1, 4, 6, 10, 9, 1, 1),
+            (2, 67, 65, 16, 128, 3, 1),
         ] {
             let mut g = Graph::new();
             let x = g.input("x", [batch, height, width, into]);
@@ -176,7 +179,9 @@ fn attention_of_all_head_widths() {
         (1, 1, 7, 5, 1, 160),
         (1, 1, 19, 21, 1, 192),
         (1, 1, 9, 12, 2, 512),
-        // Self-attention of widths that straight-line kernels take, in one chunk and in several.
+        // Widths that straight-line kernels take, in one chunk and in several, filling vectors or not.
+        (4, 2, 33, 154, 3, 40),
+        (2, 1, 50, 77, 2, 20),
         (2, 1, 77, 77, 2, 16),
         (1, 1, 200, 200, 3, 40),
         (1, 1, 38, 38, 1, 128),

@@ -23,7 +23,12 @@ fn open() -> Arc<Gpu> {
         Some("many") => Some(Schedule::Registers { many: true }),
         Some("few") => Some(Schedule::Registers { many: false }),
         Some("passed") => Some(Schedule::Passed),
-        Some("vectors") => Some(Schedule::Vectors { lanes: 8, least_flops: 0 }),
+        Some("vectors") => {
+            match Gpu::open(&Options { selection: selection.clone(), ..Options::default() }).expect("an adapter").schedule() {
+                Schedule::Vectors { lanes, .. } => Some(Schedule::Vectors { lanes, least_flops: 0 }),
+                other => panic!("this adapter takes {}, not straight-line kernels", other.name()),
+            }
+        }
         Some("matrices" | "varying") => return open_with_matrices(selection, wanted.as_deref() == Some("varying")),
         Some(other) => panic!(
             "MOS_TEST_SCHEDULE is {other}: expected staged, many, few, passed, vectors, matrices, or varying (matrices, with twice the \

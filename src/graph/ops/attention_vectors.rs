@@ -124,7 +124,8 @@ impl Straight {
         let (scale, causal) = (attention.scale, attention.causal);
         let straight = Straight { lanes, heads, scale, causal, batch, share, rows, met, d, columns, block };
         let flops = 4 * (batch * rows * met * channels) as u64;
-        let suits = d.is_multiple_of(lanes)
+        let whole = d.is_multiple_of(lanes) || (lanes..=Self::SUMS * lanes).contains(&d);
+        let suits = whole
             && [d, met].iter().all(|&inner| chunk(inner).is_some())
             && straight.scratch(2) < Self::MOST_ELEMENTS.min((traits.max_binding / 4) as usize)
             && 2 * batch * rows.max(met) * channels < Self::MOST_ELEMENTS
@@ -450,7 +451,10 @@ impl Straight {
     ) {
         let chunk = chunk(inner).unwrap_or(inner);
         // Two vectors and six rows want the fewest loads, five and two nearly as few; one and twelve half as many again.
-        let vectors = [2, 5, 3].into_iter().find(|vectors| columns.is_multiple_of(vectors * self.lanes)).unwrap_or(1);
+        let fitting = [2, 5, 3, 1].into_iter().find(|vectors| columns.is_multiple_of(vectors * self.lanes));
+        // Columns that fill no vectors are made by one workgroup, whose last vectors overlap.
+        let vectors = fitting.unwrap_or(columns.div_ceil(self.lanes));
+        let overlapping = (vectors * self.lanes).saturating_sub(columns);
         let tile = Self::SUMS / vectors;
         let within = b.in_scratch && c.in_scratch;
         let chunks = inner / chunk;
@@ -460,6 +464,7 @@ impl Straight {
                 ("tile", Value::from(tile)),
                 ("columns", Value::from(vectors)),
                 ("chunk", Value::from(chunk)),
+                ("overlapping", Value::from(overlapping)),
                 ("within", Value::from(within)),
                 ("whole", Value::from(chunks == 1 || matches!(tail, Tail::Added { .. }))),
                 ("tail", Value::from("")),
@@ -532,7 +537,7 @@ impl Straight {
                 kernel: "attention_product",
                 params,
                 uniforms,
-                grid: [columns / (vectors * self.lanes), rows.div_ceil(tile), self.planes()],
+                grid: [columns.div_ceil(vectors * self.lanes), rows.div_ceil(tile), self.planes()],
                 bindings,
                 flops: 2 * (self.planes() * rows * chunk * columns) as u64,
             };
