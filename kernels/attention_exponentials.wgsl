@@ -14,7 +14,7 @@ struct Sizes { rows: u32, columns: u32, start: u32, peaks: u32, sums: u32, chunk
 @compute @workgroup_size({{ lanes }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
   const most = 0x0fffffffu;
-  let first = (group.y + group.z * 32768u) * {{ tile }}u;
+  let first = group.y * {{ tile }}u;
 //% for i in range(tile)
   let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u);
   let y{{ i }} = (sizes.start + row{{ i }} * sizes.columns + group.x * {{ width }}u + sizes.opaque) & most;

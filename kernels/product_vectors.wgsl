@@ -41,7 +41,7 @@ struct Sizes {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
   // Indices are below 2^28: said here, so that the sums of index and constant below are known not to overflow.
   const most = 0x0fffffffu;
-  let first = sizes.first_row + (group.y + group.z * 32768u) * {{ tile }}u;
+  let first = sizes.first_row + group.y * {{ tile }}u;
   let output = group.x * {{ columns * lanes }}u;
   let weights = (output / 64u * sizes.w_stride + sizes.w_start + output % 64u) & most;
   let opaque = sizes.first / 2u; // 0

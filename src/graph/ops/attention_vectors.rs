@@ -119,7 +119,8 @@ impl Straight {
         let Schedule::Vectors { lanes, least_flops } = traits.schedule else { return None };
         let (batch, channels, heads) = (q[0], q[2], attention.heads);
         let (share, d, columns) = (batch / k[0].max(1), channels / heads, met.next_multiple_of(2 * lanes));
-        let fitting = Self::SCORES / (batch * heads * columns).max(1);
+        let planes = (batch * heads).max(1);
+        let fitting = (Self::SCORES / (planes * columns)).min(Self::TILE * Self::MOST_WORKGROUPS / planes);
         let block = (fitting / (2 * Self::SUMS) * 2 * Self::SUMS).max(2 * Self::SUMS).min(rows);
         let (scale, causal) = (attention.scale, attention.causal);
         let straight = Straight { lanes, heads, scale, causal, batch, share, rows, met, d, columns, block };
@@ -129,7 +130,8 @@ impl Straight {
             && [d, met].iter().all(|&inner| chunk(inner).is_some())
             && straight.scratch(2) < Self::MOST_ELEMENTS.min((traits.max_binding / 4) as usize)
             && 2 * batch * rows.max(met) * channels < Self::MOST_ELEMENTS
-            && straight.planes() <= Self::MOST_WORKGROUPS;
+            && planes * straight.block <= Self::TILE * Self::MOST_WORKGROUPS
+            && planes <= Self::MOST_WORKGROUPS;
         (suits && least_flops <= flops).then_some(straight)
     }
 
@@ -322,7 +324,6 @@ impl Straight {
         self.product(lowering, &q.at_row(first), &keys, &scores, [rows, self.d, self.columns], tail);
         self.statistics(lowering, Statistic::Peaks, rows, self.columns / (2 * self.lanes), places.tiles, places.peaks);
         let (all, width) = (self.planes() * rows, self.width());
-        let [y, z, _] = spread(all.div_ceil(Self::TILE));
         let work = Work {
             kernel: "attention_exponentials",
             params: [
@@ -341,7 +342,7 @@ impl Straight {
                 ("chunks", (self.columns / width).into()),
                 ("opaque", 0usize.into()),
             ],
-            grid: [self.columns / width, y, z],
+            grid: [self.columns / width, all.div_ceil(Self::TILE), 1],
             bindings: vec![("y", lowering.scratch())],
             flops: 0,
         };

@@ -1,7 +1,7 @@
 //! Group normalisation, in two operations: statistics of every group, then their use.
 
 use super::{Fold, Operation, arity, padded_grid, vector_width};
-use crate::gpu::{Params, Value};
+use crate::gpu::{Params, Schedule, Value};
 use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Origin, Result, Shape, Tensor, Traits};
 
@@ -196,7 +196,8 @@ impl Operation for GroupNorm {
             flops: 0,
         };
         lowering.dispatch(affine, false);
-        let vector = vector_width(&[channels]);
+        let lanes = straight_lanes(lowering, channels);
+        let vector = if lanes.is_some() { 1 } else { vector_width(&[channels]) };
         let mut work = Work {
             kernel: "group_norm",
             params: [("vector", Value::from(vector))].into(),
@@ -205,7 +206,30 @@ impl Operation for GroupNorm {
             bindings: vec![("x", lowering.input(0)), ("affine", lowering.scratch()), ("y", lowering.output())],
             flops: 4 * shape.elements() as u64,
         };
-        padded_grid(&shape, lowering.step.padding, vector, &mut work);
+        let rows = padded_grid(&shape, lowering.step.padding, vector, &mut work);
+        if let Some(lanes) = lanes {
+            let vectors = (1..=MOST_VECTORS).rev().find(|vectors| channels.is_multiple_of(vectors * lanes)).unwrap_or(1);
+            work.kernel = "group_norm_vectors";
+            work.params.remove("vector");
+            work.params.extend([("lanes", Value::from(lanes)), ("columns", Value::from(vectors))]);
+            work.uniforms.push(("opaque", 0usize.into()));
+            let planes = rows.div_ceil(MOST_WORKGROUPS);
+            work.grid = [channels / (vectors * lanes), rows.div_ceil(planes.max(1)), planes];
+        }
         lowering.dispatch(work, true);
     }
+}
+
+/// Vectors that a straight-line workgroup makes.
+const MOST_VECTORS: usize = 8;
+/// In one dimension.
+const MOST_WORKGROUPS: usize = 65535;
+
+/// Invocations of a subgroup, where straight-line code suits.
+fn straight_lanes(lowering: &Lowering<'_>, channels: usize) -> Option<usize> {
+    let Schedule::Vectors { lanes, least_flops } = lowering.traits.schedule else { return None };
+    let elements = lowering.output().slice.size / 4;
+    // Compiled once for each set of stages: it must come back, in smaller kernels than products.
+    let suits = channels.is_multiple_of(lanes) && elements < 1 << 28 && least_flops / 100 <= elements;
+    suits.then_some(lanes)
 }

@@ -228,8 +228,9 @@ pub(crate) fn lower_elementwise(lowering: &mut Lowering<'_>) {
     lowering.dispatch(work, true);
 }
 
-/// One invocation for every vector of the output, padded or not: what kernels that import `shared/grid` need.
-pub(crate) fn padded_grid(shape: &Shape, padding: Option<[usize; 4]>, vector: usize, work: &mut Work<'_>) {
+/// One invocation for every vector of the output, padded or not: what kernels that import `shared/grid` need. Returns the
+/// rows of the output.
+pub(crate) fn padded_grid(shape: &Shape, padding: Option<[usize; 4]>, vector: usize, work: &mut Work<'_>) -> usize {
     let channels = shape.channels() / vector;
     work.params.insert("padded", Value::from(padding.is_some()));
     work.uniforms.push(("channels", channels.into()));
@@ -250,6 +251,7 @@ pub(crate) fn padded_grid(shape: &Shape, padding: Option<[usize; 4]>, vector: us
     };
     work.uniforms.push(("rows", rows.into()));
     work.grid = spread((rows * channels).div_ceil(64));
+    rows
 }
 
 /// Copies `rows` runs of `width` elements of input `index`: run `r` from `r * from[0] + from[1]` to `r * to[0] + to[1]`.

@@ -175,7 +175,8 @@ impl Vectors {
     /// Longer chunks store and reload less, but what it takes to compile them grows with the square (64: 0.4 s, 160: 2 s).
     const LONGEST: usize = 96;
     const SHORTEST: usize = 16;
-    /// Numbers of the output to which all chunks are added before the next rows' turn comes: 4 MiB stay in the processor's cache.
+    /// Numbers of the output to which all chunks are added before the next rows' turn comes: 4 MiB stay in the processor's cache. Few
+    /// enough for one dimension of workgroups, too: none may lie beyond the rows, as that would add to the last row once more.
     const BAND: usize = 1 << 20;
     /// Elements that the kernel's indices can count.
     const MOST_ELEMENTS: u64 = 1 << 28;
@@ -200,7 +201,6 @@ impl Vectors {
         let band = (Self::BAND / out).max(1).next_multiple_of(Self::ROWS);
         let bands = (0..geometry.rows).step_by(band).map(|first| (first, geometry.rows.min(first + band)));
         for ((first_row, end), number) in bands.flat_map(|band| (0..dispatches).map(move |number| (band, number))) {
-            let [y, z, _] = spread((end - first_row).div_ceil(Self::ROWS));
             let (tap, start) = (number / chunks, number % chunks * self.chunk);
             let shift = window.map_or(0, |window| (tap / width * window.from[1] + tap % width) * into);
             let last = number + 1 == dispatches;
@@ -235,7 +235,7 @@ impl Vectors {
                 kernel: "product_vectors",
                 params,
                 uniforms,
-                grid: [out / (2 * self.lanes), y, z],
+                grid: [out / (2 * self.lanes), (end - first_row).div_ceil(Self::ROWS), 1],
                 bindings,
                 flops: work.flops * (end - first_row) as u64 / (dispatches * geometry.rows) as u64,
             };
