@@ -157,7 +157,8 @@ fn variant(kernel: &str, params: &Params) -> String {
 }
 
 /// Kernels of the schedule of that name, which need subgroups, and their names' end.
-const VECTORS: [&str; 4] = ["product_vectors ", "attention_product ", "attention_exponentials ", "attention_scores_gradient "];
+const VECTORS: [&str; 5] =
+    ["product_vectors ", "attention_product ", "attention_exponentials ", "attention_scores_gradient ", "group_norm_vectors "];
 
 /// Whether a variant is made for features beyond WebGPU's floor, and asked for only where they are.
 fn beyond_the_floor(variant: &str) -> bool {
