@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if adapters.iter().any(|adapter| adapter.schedule == "vectors" && adapter.subgroups == Some((8, 8))) && has_wider_vectors() {
         terminal.note(
             "\nThis processor has AVX-512, which Mesa's software driver does not use by itself. LP_NATIVE_VECTOR_WIDTH=512 in the \
-             environment makes it: a fifth to a quarter less time where that was measured (Zen 5), and twice as long to compile kernels.",
+             environment makes it: a fifth less time for full-size models where that was measured (Zen 5), and at times longer to compile.",
         );
     }
     terminal.note("\n* used now; --adapter NUMBER (or a part of the name) and MOS_ADAPTER choose another");
