@@ -4,13 +4,16 @@
 use std::path::Path;
 
 use mixofshow::concept::tuning::step::{
-    AttentionLoss, Batch, Error, Method, Models, Rates, State, Step, StepConfig, TextLayers, UNetLayers,
+    AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step, StepConfig, TextLayers, TrainedLayer,
+    UNetLayers,
 };
 use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
 use mixofshow::diffusion::schedule::NoiseSchedule;
 use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Data, Precision};
+use mixofshow::graph::{Array, Data, Graph, Precision};
+use mixofshow::models::clip_text;
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
+use mixofshow::nn::Layers;
 use serde_json::Value;
 
 use super::hashed;
@@ -110,7 +113,7 @@ impl Tuning {
             let network = format!("{:?}", layer.network).to_lowercase();
             hashed::tensor(&format!("{network}.{}.lora_down.weight", layer.name), &[layer.rank, layer.into])
         };
-        step.initial(Array::f32(shape, rows), down).unwrap()
+        step.initial(Some(Array::f32(shape, rows)), down).unwrap()
     }
 
     fn batch(&self, k: usize) -> Batch {
@@ -238,6 +241,89 @@ fn one_embedding_and_updates_of_all_layers() {
 #[test]
 fn embeddings_alone() {
     check("tuning_p_plus", On::Host);
+}
+
+/// Distillation is tuning of the UNet's updates alone, told what to predict instead of which noise was added: with that noise to predict, both
+/// move the same numbers to the same places.
+#[test]
+fn lessons_move_updates_as_tuning_does() {
+    lessons(On::Host);
+}
+
+#[test]
+fn lessons_move_updates_as_tuning_does_on_a_device() {
+    lessons(On::Device);
+}
+
+fn lessons(on: On) {
+    let mut tuning = Tuning::open("tuning_plain");
+    tuning.config = StepConfig { method: Method::Lora, text_rank: 0, norm_limit: None, accumulate: 2, ..tuning.config };
+    tuning.copies = 1;
+    tuning.rates = [0.0, 0.0, tuning.rates[2]];
+    tuning.masked = false;
+    let mut teacher = tuning.step(on);
+    let start = tuning.initial(&teacher);
+    teacher.restore(&start).unwrap();
+    let layers: Vec<TrainedLayer> = teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
+    let mut student = match on {
+        On::Host => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
+        On::Device => {
+            let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+            let gpu = Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("an adapter");
+            Step::distilling(&tuning.models, &tuning.config, &layers, &gpu).unwrap()
+        }
+    };
+    let mut state = start.clone();
+    state.arrays.retain(|name, _| name.contains("unet."));
+    student.restore(&state).unwrap();
+    for k in 0..4 {
+        // No concept words: the rows of other ids are frozen.
+        let mut batch = tuning.batch(k);
+        batch.ids = Array::u32(batch.ids.shape.clone(), batch.ids.ids().iter().map(|id| id % VOCABULARY as u32).collect());
+        let told = teacher.run(&batch).unwrap();
+        let learnt = student.learn(&lesson(&tuning, &batch)).unwrap();
+        assert!((told.loss - learnt.loss).abs() <= 1e-4 * told.loss, "{} instead of {}", learnt.loss, told.loss);
+        assert_eq!(learnt.updated, told.updated);
+    }
+    let (expected, found) = (teacher.state().unwrap(), student.state().unwrap());
+    assert_eq!(found.step, 2);
+    for (name, found) in &found.arrays {
+        let expected = &expected.arrays[name];
+        let error = relative_error(found.values(), expected.values());
+        assert!(error <= TOLERANCE, "{name}: relative error {error:.1e}");
+        assert!(name.contains("down") || *found != state.arrays[name], "{name} has not moved");
+    }
+    let mut short = lesson(&tuning, &tuning.batch(0));
+    short.texts.pop();
+    assert!(student.learn(&short).unwrap_err().to_string().contains("texts"));
+}
+
+/// What a batch of tuning asks for, as a lesson.
+fn lesson(tuning: &Tuning, batch: &Batch) -> Lesson {
+    let (models, width) = (&tuning.models, tuning.models.text.hidden_size);
+    let mut graph = Graph::new();
+    let ids = graph.input_ids("ids", [BATCH, TOKENS]);
+    let table = graph.parameter("text_model.embeddings.token_embedding.weight", [models.text.vocab_size, width]);
+    let embedded = graph.embedding(table, ids).unwrap();
+    let encoding = clip_text::encode(&mut Layers::new(&mut graph), &models.text, embedded, 0).unwrap();
+    let inputs = [("ids".to_string(), Array::u32([BATCH, TOKENS], batch.ids.ids().to_vec()))].into();
+    let text = graph.evaluate(&[encoding], &inputs, &*models.parameters).unwrap().remove(0);
+    let elements = batch.latents.values().len() / BATCH;
+    let noisy = batch.timesteps.iter().enumerate().flat_map(|(b, &t)| {
+        let level = models.schedule.level(t).unwrap();
+        let of = |array: &Array| array.values()[b * elements..(b + 1) * elements].to_vec();
+        let both: Vec<_> = of(&batch.latents).into_iter().zip(of(&batch.noise)).collect();
+        both.into_iter().map(move |(latent, noise)| latent * level.signal + noise * level.noise)
+    });
+    Lesson {
+        sample: Array::f32(batch.latents.shape.clone(), noisy.collect()),
+        timesteps: batch.timesteps.iter().map(|&t| t as f32).collect(),
+        texts: vec![text; models.unet.cross_attention_layers()],
+        target: batch.noise.clone(),
+        // Tuning's loss is the sum over the channels.
+        weights: batch.factors.iter().map(|factor| factor * models.unet.in_channels as f32).collect(),
+        rate: batch.rates.unet,
+    }
 }
 
 /// A run that is saved and restored goes on to the same bytes, in the midst of an accumulation too.

@@ -148,7 +148,7 @@ pub fn run(options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> Result<()>
     let rows = noise(&[config.words * config.rows_per_word(&preset.unet), preset.text.hidden_size]);
     let rows = Array::f32(rows.shape.clone(), rows.values().iter().map(|v| 0.01 * v).collect());
     let down = &mut |layer: &TrainedLayer| noise(&[layer.rank, layer.into]).values().iter().map(|v| 0.02 * v).collect();
-    step.restore(&step.initial(rows, down)?)?;
+    step.restore(&step.initial(Some(rows), down)?)?;
     let batch = batch(&preset, &config);
     step.run(&batch)?;
     let mut seconds = f64::INFINITY;

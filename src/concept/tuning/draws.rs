@@ -26,6 +26,8 @@ pub enum Purpose {
     Words = 10,
     /// Down-projections of the updates.
     Updates = 11,
+    /// The order in which predictions are learnt.
+    Lessons = 12,
 }
 
 /// The numbers of one run.

@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
             index += 1;
             (0..layer.rank * layer.into).map(|_| numbers.between(-bound, bound) as f32).collect()
         };
-        Ok(self.step.initial(rows, &mut down)?)
+        Ok(self.step.initial(Some(rows), &mut down)?)
     }
 
     /// For the user: what was noticed and goes on all the same.

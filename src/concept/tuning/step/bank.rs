@@ -66,9 +66,10 @@ pub(super) fn part_names(layer: &TrainedLayer) -> [String; 2] {
     ["down", "up"].map(|part| format!("{network}.{}.lora_{part}.weight", layer.name))
 }
 
-/// Adds the inputs of all banks to the graph, and their matrices: the concept words' `rows`, then the layers'.
-pub(super) fn banks(graph: &mut Graph, rows: [usize; 2], layers: &[TrainedLayer]) -> Result<Vec<Bank>> {
-    let mut matrices = vec![(Group::Rows, "rows".to_string(), rows)];
+/// Adds the inputs of all banks to the graph, and their matrices: the concept words' `rows` if any are learnt, then the layers'.
+pub(super) fn banks(graph: &mut Graph, rows: Option<[usize; 2]>, layers: &[TrainedLayer]) -> Result<Vec<Bank>> {
+    let mut matrices: Vec<(Group, String, [usize; 2])> =
+        rows.map(|rows| (Group::Rows, "rows".into(), rows)).into_iter().collect();
     for layer in layers {
         let group = if layer.network == Network::Text { Group::Text } else { Group::UNet };
         let [down, up] = part_names(layer);

@@ -44,7 +44,7 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     let layers = trained_layers(models, config)?;
     let copies = config.rows_per_word(&models.unet);
     let mut graph = Graph::new();
-    let banks = banks(&mut graph, [config.words * copies, models.text.hidden_size], &layers)?;
+    let banks = banks(&mut graph, Some([config.words * copies, models.text.hidden_size]), &layers)?;
     let forward = forward(&mut graph, models, config, &banks, copies)?;
 
     let loss = match forward.regularisation {
@@ -61,14 +61,23 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
 
 fn check(models: &Models, config: &StepConfig) -> Result<()> {
     let option = |option, found: String, expected: &str| Err(Error::Option { option, found, expected: expected.into() });
-    let (unet, text) = (&models.unet, &models.text);
-    for (name, value) in [("batch", config.batch), ("words", config.words), ("accumulate", config.accumulate)] {
-        if value == 0 {
-            return option(name, "0".into(), "at least 1");
-        }
+    if config.words == 0 {
+        return option("words", "0".into(), "at least 1");
     }
     if config.attention_loss.is_some() && config.words < 2 {
         return option("words", config.words.to_string(), "two words for the attention regularisation");
+    }
+    check_networks(models, config)
+}
+
+/// What every kind of step asks of a model and of its batches.
+pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()> {
+    let option = |option, found: String, expected: &str| Err(Error::Option { option, found, expected: expected.into() });
+    let (unet, text) = (&models.unet, &models.text);
+    for (name, value) in [("batch", config.batch), ("accumulate", config.accumulate)] {
+        if value == 0 {
+            return option(name, "0".into(), "at least 1");
+        }
     }
     if config.tokens == 0 || config.tokens > text.max_position_embeddings {
         return option("tokens", config.tokens.to_string(), &format!("1 to {}", text.max_position_embeddings));
@@ -176,24 +185,29 @@ fn gradients(graph: &mut Graph, banks: &[Bank], forward: &Forward, loss: Tensor)
     let in_text = parts(&|group| group != Group::UNet);
     let mut rest = graph.gradients_of(forward.encoding, upstream, &in_text)?.into_iter();
     let mut found = found.into_iter();
-    let mut flat = Vec::with_capacity(banks.len());
+    let mut all = Vec::with_capacity(banks.len());
     for bank in banks {
         let source: &mut dyn Iterator<Item = Tensor> = if bank.group == Group::UNet { &mut found } else { &mut rest };
-        let mut pieces = Vec::with_capacity(bank.parts.len());
-        for gradient in source.take(bank.parts.len()) {
-            let count = graph.shape(gradient).elements();
-            pieces.push(graph.reshape(gradient, [count])?);
-        }
-        flat.push(match &pieces[..] {
-            [piece] => *piece,
-            pieces => graph.concat(pieces, 0)?,
-        });
+        all.push(flat(graph, bank, source)?);
     }
-    Ok(flat)
+    Ok(all)
+}
+
+/// The gradient of a bank `[numbers]`, from those of its parts, of which it takes as many as it has.
+pub(super) fn flat(graph: &mut Graph, bank: &Bank, parts: &mut dyn Iterator<Item = Tensor>) -> Result<Tensor> {
+    let mut pieces = Vec::with_capacity(bank.parts.len());
+    for gradient in parts.take(bank.parts.len()) {
+        let count = graph.shape(gradient).elements();
+        pieces.push(graph.reshape(gradient, [count])?);
+    }
+    Ok(match &pieces[..] {
+        [piece] => *piece,
+        pieces => graph.concat(pieces, 0)?,
+    })
 }
 
 /// Adds up, moves everything that is learnt, and makes the report.
-fn update(
+pub(super) fn update(
     graph: &mut Graph,
     config: &StepConfig,
     banks: &[Bank],

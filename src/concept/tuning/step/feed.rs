@@ -33,11 +33,11 @@ pub(super) struct Position {
 
 type Inputs = Vec<(String, Array)>;
 
-fn wrong(what: &'static str, found: impl ToString, expected: impl ToString) -> Error {
+pub(super) fn wrong(what: &'static str, found: impl ToString, expected: impl ToString) -> Error {
     Error::Batch { what, found: found.to_string(), expected: expected.to_string() }
 }
 
-fn check(what: &'static str, array: &Array, shape: &Shape, element: Element) -> Result<()> {
+pub(super) fn check(what: &'static str, array: &Array, shape: &Shape, element: Element) -> Result<()> {
     let count = array.values().len() + array.ids().len();
     if array.shape != *shape || array.element() != element || count != shape.elements() {
         return Err(wrong(what, format!("{:?} {} of {count}", array.element(), array.shape), format!("{element:?} {shape}")));
@@ -211,7 +211,7 @@ fn map_inputs(maps: &Maps, subject: &Array, positions: &[Vec<Option<usize>>], co
 }
 
 /// What the updates are told.
-fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Position) -> Inputs {
+pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Position) -> Inputs {
     let last = at.accumulated + 1 == config.accumulate;
     let mut inputs = Inputs::new();
     if config.accumulate > 1 {

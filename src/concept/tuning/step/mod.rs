@@ -4,6 +4,7 @@
 mod bank;
 mod build;
 mod config;
+mod distillation;
 mod engine;
 mod error;
 mod feed;
@@ -16,12 +17,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::gpu::{Cost, Gpu};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Array, Graph, Tensor};
 
 pub use config::{
     AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport, TextLayers, TrainedLayer,
     UNetLayers,
 };
+pub use distillation::Lesson;
 pub use engine::PlannedBytes;
 pub use error::{Error, Result};
 
@@ -130,7 +132,13 @@ impl Step {
     /// nothing has moved, and the batches of this accumulation are forgotten.
     pub fn run(&mut self, batch: &Batch) -> Result<StepReport> {
         let at = Position { update: self.step + 1, accumulated: self.accumulated, embeddings_stopped: self.embeddings_stopped };
-        for (name, array) in self.feed.inputs(&self.models, &self.config, &self.built, batch, &at)? {
+        let inputs = self.feed.inputs(&self.models, &self.config, &self.built, batch, &at)?;
+        self.take(inputs)
+    }
+
+    /// Runs with these inputs.
+    fn take(&mut self, inputs: Vec<(String, Array)>) -> Result<StepReport> {
+        for (name, array) in inputs {
             self.engine.write(&name, array)?;
         }
         let report = self.engine.run(&self.built)?;

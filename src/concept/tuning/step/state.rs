@@ -13,14 +13,14 @@ use super::{Step, bank};
 const KINDS: [&str; 3] = ["", "first.", "second."];
 
 impl Step {
-    /// The state before the first step: the concept words' `rows` `[words * copies, width]`; of every update, `down` (`rank * in`
+    /// The state before the first step: the concept words' `rows` `[words * copies, width]` where words are learnt; of every update, `down` (`rank * in`
     /// numbers, drawn by the caller: uniform in +-1 / sqrt(in) in the method) and an up of zeros, so that it adds nothing yet.
     ///
     /// # Errors
     /// Rows or numbers of another shape.
-    pub fn initial(&self, rows: Array, down: &mut dyn FnMut(&TrainedLayer) -> Vec<f32>) -> Result<State> {
+    pub fn initial(&self, rows: Option<Array>, down: &mut dyn FnMut(&TrainedLayer) -> Vec<f32>) -> Result<State> {
         let mut state = State::default();
-        state.arrays.insert("rows".into(), rows);
+        state.arrays.extend(rows.map(|rows| ("rows".to_string(), rows)));
         for layer in &self.built.layers {
             let [down_name, up_name] = bank::part_names(layer);
             state.arrays.insert(down_name, Array::f32([layer.rank, layer.into], down(layer)));

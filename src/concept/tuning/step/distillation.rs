@@ -1,0 +1,126 @@
+//! Distillation: low-rank updates of one UNet learn to predict what others predict (Hinton et al., "Distilling the knowledge in a
+//! neural network", 2015). The text tower stands still and is not part of the step.
+
+use std::sync::Arc;
+
+use crate::gpu::Gpu;
+use crate::graph::{Array, Element, Graph, Tensor};
+use crate::models::unet::{self, Residuals, UNetInputs, time_features};
+use crate::nn::{Encodings, Layers};
+
+use super::Step;
+use super::bank::{Bank, banks, given};
+use super::build::{Built, check_networks, flat, update};
+use super::config::{Models, Network, Rates, StepConfig, StepReport, TrainedLayer};
+use super::engine::Engine;
+use super::error::Result;
+use super::feed::{Position, check, rates, wrong};
+
+/// One (micro-)batch of distillation.
+#[derive(Clone, Debug)]
+pub struct Lesson {
+    /// `[batch, height, width, channels]`, as the UNet takes it.
+    pub sample: Array,
+    /// Training steps, one for each picture.
+    pub timesteps: Vec<f32>,
+    /// What each cross-attention reads, in the order of their numbers: `[batch, tokens, width]`.
+    pub texts: Vec<Array>,
+    /// What is to be predicted, of the sample's shape.
+    pub target: Array,
+    /// What each picture's mean squared error counts; 1 usually.
+    pub weights: Vec<f32>,
+    pub rate: f32,
+}
+
+impl Step {
+    /// A step in which low-rank updates of `layers`, all of one rank (`config.unet_rank`), learn from [`Lesson`]s instead of
+    /// pictures. Of `config`, what is about words, text and regularisation is not used.
+    ///
+    /// # Errors
+    /// As those of [`Step::new`].
+    pub fn distilling(models: &Models, config: &StepConfig, layers: &[TrainedLayer], gpu: &Arc<Gpu>) -> Result<Step> {
+        let built = build(models, config, layers)?;
+        let engine = Engine::on_device(gpu, models.parameters.clone(), config.precision, &built);
+        Ok(Step::with(models, config, built, engine))
+    }
+
+    /// The same in plain Rust.
+    ///
+    /// # Errors
+    /// As those of [`Step::new`].
+    pub fn distilling_on_host(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Result<Step> {
+        let built = build(models, config, layers)?;
+        Ok(Step::with(models, config, built, Engine::on_host(models.parameters.clone())))
+    }
+
+    /// Takes one lesson. At the last of an accumulation, the updates move. The loss is the mean over the batch of each picture's mean
+    /// squared error times its weight, before the move.
+    ///
+    /// # Errors
+    /// As those of [`Step::run`].
+    pub fn learn(&mut self, lesson: &Lesson) -> Result<StepReport> {
+        let inputs = self.lesson_inputs(lesson)?;
+        self.take(inputs)
+    }
+
+    fn lesson_inputs(&self, lesson: &Lesson) -> Result<Vec<(String, Array)>> {
+        let (config, unet) = (&self.config, &self.models.unet);
+        let (n, [height, width]) = (config.batch, config.size);
+        let shape = [n, height, width, unet.in_channels].into();
+        check("sample", &lesson.sample, &shape, Element::F32)?;
+        check("target", &lesson.target, &shape, Element::F32)?;
+        for (what, length) in [("timesteps", lesson.timesteps.len()), ("weights", lesson.weights.len())] {
+            if length != n {
+                return Err(wrong(what, length, n));
+            }
+        }
+        if lesson.texts.len() != unet.cross_attention_layers() {
+            return Err(wrong("texts", lesson.texts.len(), unet.cross_attention_layers()));
+        }
+        let mut inputs = vec![
+            ("sample".to_string(), lesson.sample.clone()),
+            ("target".to_string(), lesson.target.clone()),
+            ("time".to_string(), Array::f32([n, unet.block_out_channels[0]], time_features(unet, &lesson.timesteps))),
+        ];
+        for (i, text) in lesson.texts.iter().enumerate() {
+            check("text", text, &[n, config.tokens, unet.cross_attention_dim].into(), Element::F32)?;
+            inputs.push((text_name(i), text.clone()));
+        }
+        let elements = height * width * unet.in_channels;
+        let of_element = |weight: &f32| (f64::from(*weight) / (n * elements) as f64) as f32;
+        let weights = lesson.weights.iter().flat_map(|weight| std::iter::repeat_n(of_element(weight), elements)).collect();
+        inputs.push(("weights".into(), Array::f32(shape, weights)));
+        let at = Position { update: self.step + 1, accumulated: self.accumulated, embeddings_stopped: false };
+        inputs.extend(rates(config, &self.built, &Rates { unet: lesson.rate, ..Rates::default() }, &at));
+        Ok(inputs)
+    }
+}
+
+fn text_name(number: usize) -> String {
+    format!("text.{number}")
+}
+
+fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Result<Built> {
+    check_networks(models, config)?;
+    let (n, [height, width], unet) = (config.batch, config.size, &models.unet);
+    let mut graph = Graph::new();
+    let banks = banks(&mut graph, None, layers)?;
+    let shape = [n, height, width, unet.in_channels];
+    let (sample, target, weights) = (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));
+    let time = graph.input("time", [n, unet.block_out_channels[0]]);
+    let text = [n, config.tokens, unet.cross_attention_dim];
+    let texts: Vec<Tensor> = (0..unet.cross_attention_layers()).map(|i| graph.input(text_name(i), text)).collect();
+    let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
+    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let prediction =
+        unet::unet(&mut Layers::with_low_rank(&mut graph, given(&banks, Network::UNet, config)), unet, &inputs)?.sample;
+    let loss = graph.weighted_squared_error(prediction, target, weights)?;
+    if config.checkpointing {
+        graph.recompute_blocks();
+    }
+    let parts: Vec<Tensor> = banks.iter().flat_map(|bank| &bank.parts).map(|part| part.tensor).collect();
+    let mut found = graph.gradients(loss, &parts)?.into_iter();
+    let gradients = banks.iter().map(|bank: &Bank| flat(&mut graph, bank, &mut found)).collect::<Result<Vec<_>>>()?;
+    let report = update(&mut graph, config, &banks, &gradients, loss, None)?;
+    Ok(Built { graph, report, loss, layers: layers.to_vec(), banks, maps: None, copies: 0 })
+}
