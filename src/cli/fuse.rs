@@ -8,7 +8,7 @@ use std::time::Instant;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
 use mixofshow::fusion::solve::Exact;
-use mixofshow::fusion::{self, Entry, Listed, Order, Previous, Settings};
+use mixofshow::fusion::{self, Distillation, Entry, Listed, Order, Previous, Settings};
 use mixofshow::graph::Precision;
 use serde::Serialize;
 
@@ -43,12 +43,14 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     };
     let mut last = String::new();
     let fused = fusion::fuse(&gpu, &checkpoint, order, &settings, &mut |at| {
-        let now = format!("{} {}", at.stage.name(), at.subject);
+        let (name, title) = at.stage.map_or(("distill", "predictions"), |stage| (stage.name(), stage.title()));
+        let now = format!("{name} {}", at.subject);
         if terminal.verbose() && !at.subject.is_empty() && now != last {
-            progress.aside(|| terminal.detail(format!("{}: inputs of {}", at.stage.title(), at.subject)));
+            let of = if at.stage.is_some() { format!("{title}: inputs of") } else { format!("{title} of") };
+            progress.aside(|| terminal.detail(format!("{of} {}", at.subject)));
             last = now;
         }
-        progress.show(if at.subject.is_empty() { "solve" } else { at.stage.name() }, at.done, at.of);
+        progress.show(if at.subject.is_empty() && at.stage.is_some() { "solve" } else { name }, at.done, at.of);
     })?;
     if let Some(path) = &fused.path {
         let mut pictures = Vec::new();
@@ -155,6 +157,13 @@ fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Termi
 }
 
 impl Arguments {
+    fn distillation(&self, usual: Distillation) -> Distillation {
+        match self.distillation.unwrap_or(usual.pictures) {
+            0 => Distillation::NONE,
+            pictures => Distillation { pictures, rate: self.distillation_rate, ..Distillation::default() },
+        }
+    }
+
     fn settings(&self, factor: usize) -> Result<Settings> {
         let usual = Settings::of(self.solver.with(Exact { ridge: self.ridge, keep_weight: self.keep_weight }));
         let mut settings = Settings {
@@ -163,6 +172,7 @@ impl Arguments {
             seeds: self.samples,
             seed: self.seed,
             precision: self.precision.unwrap_or(Precision::AsStored),
+            distillation: self.distillation(usual.distillation),
             rename: self.rename,
             ..usual
         };
@@ -245,6 +255,21 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
                 moved * 100.0
             ));
         }
+    }
+    if let Some(distillation) = &report.distillation {
+        let mean = |which: usize| {
+            let errors = distillation.errors.iter().map(|errors| errors[which].powi(2));
+            (errors.sum::<f64>() / distillation.errors.len().max(1) as f64).sqrt()
+        };
+        terminal.note(format!(
+            "distillation: predictions off by {:.4} (before {:.4}); {} updates of rank {}; recorded in {:.1} s, learnt in {:.1} s",
+            mean(1),
+            mean(0),
+            distillation.updates,
+            distillation.rank,
+            distillation.seconds[0],
+            distillation.seconds[1],
+        ));
     }
     if report.statistics_bytes > 0 {
         terminal.detail(format!(

@@ -69,6 +69,12 @@ impl FusedWeights {
         Ok(())
     }
 
+    /// In place of the weights of these names that were added before.
+    pub fn put_before(&mut self, path: &Path) -> Result<()> {
+        self.files.insert(0, Arc::new(TensorFile::open(path)?));
+        Ok(())
+    }
+
     pub fn find(&self, name: &str) -> Option<crate::checkpoint::TensorView<'_>> {
         self.files.iter().find_map(|file| file.tensor(name))
     }

@@ -20,15 +20,15 @@ pub(super) struct Subject<'a> {
     pub name: String,
     /// Hash of all that the inputs depend on, but for the model, the settings and earlier stages.
     pub key: String,
-    words: &'a [Word],
-    text: Option<&'a Updates>,
-    unet: Option<&'a Updates>,
+    pub words: &'a [Word],
+    pub text: Option<&'a Updates>,
+    pub unet: Option<&'a Updates>,
     /// Read by the text encoder.
     prompts: Vec<String>,
     /// Sampled from.
-    sampled: Vec<String>,
-    steps: usize,
-    seeds: u64,
+    pub sampled: Vec<String>,
+    pub steps: usize,
+    pub seeds: u64,
     /// Padding counts as well: what ordinary prompts look like.
     padded: bool,
     whole_prompts: bool,
@@ -81,6 +81,18 @@ impl<'a> Subject<'a> {
             padded: true,
             whole_prompts: true,
         })
+    }
+
+    /// This subject, as predictions of it are recorded: `pictures` of each prompt. Ordinary prompts are sampled from all, so that
+    /// as many pictures are made of them as of a concept.
+    pub fn distilled(self, settings: &Settings) -> Subject<'a> {
+        let pictures = settings.distillation.pictures;
+        if self.unet.is_some() {
+            return Subject { seeds: pictures, ..self };
+        }
+        let all = pictures as usize * settings.sampled.len();
+        let sampled: Vec<String> = self.prompts.iter().take(all).cloned().collect();
+        Subject { seeds: (all / sampled.len().max(1)).max(1) as u64, sampled, steps: settings.steps, ..self }
     }
 
     fn bound(&self, base: &Base, prompts: &[String]) -> Result<Vec<Bound>> {
@@ -199,7 +211,7 @@ impl Runner<'_> {
             let bound = bind(self.base, subject.words, prompt)?;
             let tokens = bound.ids.len();
             let encoded = encode(self, &self.text, &Updates::new(), &Layout::default(), std::slice::from_ref(&bound), tokens)?;
-            sampler.read(self, &encoded.rows, tokens)
+            sampler.read(self, &encoded.rows, tokens, &none)
         };
         let empty = read(&sampler, "")?;
         let guided = settings.guidance != 1.0 && self.base.unet.time_cond_proj_dim.is_none();
@@ -207,11 +219,12 @@ impl Runner<'_> {
         for prompt in &subject.sampled {
             let prompt = read(&sampler, prompt)?;
             for seed in 0..subject.seeds {
-                let mut step = |now: usize, of: usize| progress(done * of + now, runs * of);
-                sampler.run(self.base, &prompt, guidance, settings.seed.wrapping_add(seed), &mut step)?;
+                let mut watch = |step: spatial::Sampled| progress(done * step.of + step.done, runs * step.of);
+                sampler.run(self.base, &prompt, guidance, settings.seed.wrapping_add(seed), &mut watch)?;
                 done += 1;
             }
         }
+        progress(1, 1);
         sampler.finish(layout)
     }
 }

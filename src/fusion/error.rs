@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::concept::tuning::step;
 use crate::diffusion::config::ScheduleError;
 use crate::models::config::ConfigError;
 use crate::{checkpoint, concept, gpu, graph, text};
@@ -38,6 +39,8 @@ pub enum Error {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    #[error("distillation: {0}")]
+    Distillation(#[from] step::Error),
     #[error(transparent)]
     Text(#[from] text::Error),
     #[error(transparent)]

@@ -13,8 +13,10 @@ use crate::models::source::ComponentSource;
 
 use super::base::{Base, FusedWeights};
 use super::collect::{Runner, Subject};
+use super::distillation::{self, Student, Teacher};
 use super::groups::{Layout, Stage};
 use super::members::{self, Entry, Member, hash_of, hex};
+use super::predictions::{Predicted, Predictions};
 use super::report::{Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
 use super::solve::{self, Change, Measures, RidgeChoice, Solver};
@@ -47,8 +49,9 @@ impl Order {
 /// How far a fusion is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    pub stage: Stage,
-    /// The concept whose statistics are taken; empty while layers are solved for.
+    /// None: the distillation.
+    pub stage: Option<Stage>,
+    /// The concept whose statistics or predictions are recorded; empty while layers are solved for, or learn.
     pub subject: &'a str,
     pub done: usize,
     pub of: usize,
@@ -116,6 +119,8 @@ pub fn fuse(
             fusion.stage(*stage, layout)?;
         }
     }
+    let in_unet: Vec<&Layout> = layouts.iter().filter(|(stage, _)| *stage != Stage::Text).map(|(_, layout)| layout).collect();
+    fusion.distil(&in_unet)?;
     let Fusion { runner, report, .. } = fusion;
     let path = match &order.out {
         None => None,
@@ -200,7 +205,7 @@ impl Fusion<'_, '_> {
 
     /// From the store, or taken now.
     fn statistics(&mut self, stage: Stage, layout: &Layout, subject: &Subject) -> Result<Found> {
-        let origin = Origin::new(stage, subject, self.runner.base.hash, self.recorded.clone(), &self.earlier);
+        let origin = Origin::new(stage.name(), subject, self.runner.base.hash, self.recorded.clone(), &self.earlier);
         // What is quickly taken is not worth being stale.
         let accept_stale = self.accept_stale && stage == Stage::Spatial;
         let before = self.store.find(&origin, layout);
@@ -209,7 +214,7 @@ impl Fusion<'_, '_> {
             other => other,
         };
         let progress = &mut *self.progress;
-        let mut tell = |done, of| progress(Progress { stage, subject: &subject.name, done, of });
+        let mut tell = |done, of| progress(Progress { stage: Some(stage), subject: &subject.name, done, of });
         let statistics = self.runner.collect(stage, layout, subject, self.settings, &mut tell)?;
         if let Some(before) = before {
             let moved = store::moved(&before.file, layout, &statistics);
@@ -253,7 +258,7 @@ impl Fusion<'_, '_> {
         let mut fused: Vec<(String, TensorView)> = Vec::new();
         let mut sites = Vec::new();
         for (done, group) in groups.iter().enumerate() {
-            (self.progress)(Progress { stage, subject: "", done, of: groups.len() });
+            (self.progress)(Progress { stage: Some(stage), subject: "", done, of: groups.len() });
             let start = Instant::now();
             let solution = solve::solve(group, solver, ridge.ridge)?;
             solving += start.elapsed();
@@ -274,7 +279,7 @@ impl Fusion<'_, '_> {
                 changes,
             });
         }
-        (self.progress)(Progress { stage, subject: "", done: groups.len(), of: groups.len() });
+        (self.progress)(Progress { stage: Some(stage), subject: "", done: groups.len(), of: groups.len() });
         let path = self.working.join(format!("weights-{}.safetensors", stage.name()));
         checkpoint::write(&path, &fused, &BTreeMap::new())?;
         drop(fused);
@@ -296,6 +301,80 @@ impl Fusion<'_, '_> {
             seconds: [taken.as_secs_f64(), solving.as_secs_f64()],
         });
         Ok(())
+    }
+}
+
+impl Fusion<'_, '_> {
+    /// Learns what the concepts' own models predict; one alone is answered already.
+    fn distil(&mut self, layouts: &[&Layout]) -> Result<()> {
+        let settings = self.settings.distillation;
+        let nothing = settings.pictures == 0 || self.members.len() < 2 && !self.only_statistics;
+        if nothing || layouts.iter().all(|layout| layout.sites.is_empty()) {
+            return Ok(());
+        }
+        if let Some(problem) = distillation::refusal(&self.runner) {
+            self.report.notes.push(format!("distillation is left out: {problem}"));
+            return Ok(());
+        }
+        let start = Instant::now();
+        let members = self.members;
+        let mut teachers = Vec::with_capacity(members.len() + 1);
+        for (index, member) in members.iter().enumerate() {
+            if self.part.is_none_or(|(k, n)| index % n == k - 1) {
+                let subject = Subject::concept(member, self.settings).distilled(self.settings);
+                let predicted = self.predictions(&subject)?;
+                teachers.push(Teacher { subject, weight: member.weight, predicted });
+            }
+        }
+        let keep = Subject::keep(self.settings, false).filter(|_| self.part.is_none_or(|(k, _)| k == 1));
+        if let Some(subject) = keep.map(|subject| subject.distilled(self.settings)) {
+            let predicted = self.predictions(&subject)?;
+            teachers.push(Teacher { subject, weight: 1.0, predicted });
+        }
+        if self.only_statistics {
+            return Ok(());
+        }
+        let recorded = start.elapsed();
+        let scratch = tempfile::tempdir_in(&self.working).map_err(Error::io(&self.working, "write to the folder"))?;
+        let places = distillation::Places { working: &self.working, scratch: scratch.path() };
+        let mut student = Student::new(&self.runner, settings, self.settings.seed, &teachers, layouts, &places, &self.earlier)?;
+        let progress = &mut *self.progress;
+        let mut distilled = student.run(&mut |done, of| progress(Progress { stage: None, subject: "", done, of }))?;
+        drop(student);
+        distilled.report.seconds[0] = recorded.as_secs_f64();
+        if distilled.report.used {
+            let path = self.working.join("weights-distilled.safetensors");
+            checkpoint::write(&path, &distilled.tensors(), &BTreeMap::new())?;
+            self.runner.unet.put_before(&path)?;
+        } else {
+            self.report
+                .notes
+                .push("distillation made nothing better and is left out; a smaller --distillation-rate may help".into());
+        }
+        places.clear()?;
+        self.report.distillation = Some(distilled.report);
+        Ok(())
+    }
+
+    /// From the store, or made now. They depend on nothing that was fused.
+    fn predictions(&mut self, subject: &Subject) -> Result<Predicted> {
+        let recorded = Recorded { seeds: subject.seeds, ..self.recorded.clone() };
+        let origin = Origin::new(store::PREDICTIONS, subject, self.runner.base.hash, recorded, "");
+        let expected = |file: TensorFile, runner: &Runner| Predicted::expected(file, subject, runner, self.settings);
+        if let Some(found) = self.store.find_predictions(&origin).and_then(|file| expected(file, &self.runner)) {
+            return Ok(found);
+        }
+        let own = Runner { text: FusedWeights::default(), unet: FusedWeights::default(), ..self.runner };
+        let progress = &mut *self.progress;
+        let mut tell = |done, of| progress(Progress { stage: None, subject: &subject.name, done, of });
+        let made = Predictions::of(&own, subject, self.settings, &mut tell)?;
+        let file = self.store.put_predictions(&origin, &made)?;
+        let path = file.path().to_path_buf();
+        expected(file, &self.runner).ok_or_else(|| {
+            let problem =
+                format!("what {} predicts has values that are no numbers; its weights or scales may be too large", subject.name);
+            Error::file(&path, problem)
+        })
     }
 }
 

@@ -4,12 +4,14 @@ pub mod statistics;
 
 mod base;
 mod collect;
+mod distillation;
 mod error;
 mod folder;
 mod fuse;
 mod groups;
 mod list;
 mod members;
+mod predictions;
 mod previous;
 mod report;
 mod settings;
@@ -18,6 +20,7 @@ mod store;
 mod text;
 mod tokenizer;
 
+pub use distillation::{Distillation, DistillationReport};
 pub use error::{Error, Result};
 pub use folder::{NOTE_FILE, WORDS_FILE};
 pub use fuse::{Fused, Order, Progress, fuse};

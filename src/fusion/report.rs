@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
+use super::distillation::DistillationReport;
 use super::groups::Stage;
 use super::members::Member;
 use super::settings::Settings;
@@ -16,6 +17,7 @@ pub struct Report {
     pub concepts: Vec<ConceptReport>,
     pub solver: String,
     pub stages: Vec<StageReport>,
+    pub distillation: Option<DistillationReport>,
     /// Device memory while the UNet is sampled: weights, activations and inputs.
     pub device_bytes: u64,
     /// Memory of the largest stage's statistics, on the device and on the host: the same for any number of concepts.
@@ -93,6 +95,7 @@ impl Report {
                 Solver::Average => "average".into(),
             },
             stages: Vec::new(),
+            distillation: None,
             device_bytes: 0,
             statistics_bytes: 0,
             notes: members.iter().filter(|member| member.left_out > 0).map(left_out).collect(),
@@ -225,6 +228,21 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
             line(format!(
                 "\nLeast effective rank of a layer's inputs {rank:.1}, worst condition number with the ridge {condition:.1e}."
             ));
+        }
+    }
+    if let Some(distillation) = &report.distillation {
+        line("\n## Distillation\n".into());
+        line(format!(
+            "{} updates of rank {} of all fused layers of the UNet{}. Root mean squared error of what it predicts, beside each concept's own \
+             UNet:\n",
+            distillation.updates,
+            distillation.rank,
+            if distillation.used { "" } else { "; they made nothing better and were left out" }
+        ));
+        line("| | solved layer by layer | distilled |\n|---|---|---|".into());
+        let names = report.concepts.iter().map(|concept| concept.name.as_str()).chain(["ordinary prompts"]);
+        for (name, [before, after]) in names.zip(&distillation.errors) {
+            line(format!("| {name} | {before:.4} | {after:.4} |"));
         }
     }
     text

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::distillation::Distillation;
 use super::solve::Solver;
 use crate::graph::Precision;
 
@@ -30,6 +31,8 @@ pub struct Settings {
     /// How many of each half are sampled from.
     pub keep_sampled: usize,
     pub precision: Precision,
+    /// What follows the solver.
+    pub distillation: Distillation,
     /// A word that two concepts have gets a number instead of being refused.
     pub rename: bool,
 }
@@ -62,22 +65,28 @@ impl Default for Settings {
             keep: ordinary_prompts(),
             keep_sampled: KEEP_SAMPLED,
             precision: Precision::default(),
+            distillation: Distillation::default(),
             rename: false,
         }
     }
 }
 
 impl Settings {
-    /// What is usually recorded for a solver: what was published for the published one.
+    /// What is usual for a solver: what was published for the published one, and nothing but the mean for averaging.
     pub fn of(solver: Solver) -> Settings {
-        let usual = if matches!(solver, Solver::Lbfgs(_)) { Settings::published() } else { Settings::default() };
+        let usual = match solver {
+            Solver::Exact(_) => Settings::default(),
+            Solver::Lbfgs(_) => Settings::published(),
+            Solver::Average => Settings { distillation: Distillation::NONE, ..Settings::default() },
+        };
         Settings { solver, ..usual }
     }
 
     /// What the method's own code records: "photo of a ..." in 20 steps without guidance, and of prompts the words and the end mark.
     pub fn published() -> Settings {
         let [read, sampled] = PUBLISHED_PROMPTS.map(|count| PROMPTS[..count].iter().map(|prompt| prompt.to_string()).collect());
-        Settings { prompts: read, sampled, steps: PUBLISHED_STEPS, guidance: 1.0, whole_prompts: false, ..Settings::default() }
+        let (steps, distillation) = (PUBLISHED_STEPS, Distillation::NONE);
+        Settings { prompts: read, sampled, steps, guidance: 1.0, whole_prompts: false, distillation, ..Settings::default() }
     }
 }
 

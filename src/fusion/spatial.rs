@@ -29,6 +29,19 @@ pub(super) struct Sampler {
     passes: u64,
 }
 
+/// A step of sampling.
+pub(super) struct Sampled<'a> {
+    /// Steps before it, of all.
+    pub done: usize,
+    pub of: usize,
+    pub timestep: f32,
+    /// What the UNet was given, `[height, width, channels]`.
+    pub sample: &'a [f32],
+    /// What it predicted for the prompt, and for the empty one where there is guidance.
+    pub told: &'a [f32],
+    pub untold: Option<&'a [f32]>,
+}
+
 /// Keys and values of a prompt for every cross-attention.
 pub(super) struct KeysValues {
     program: Program,
@@ -59,13 +72,20 @@ impl Sampler {
         Ok(Sampler { program, weights, plan, size, channels: base.unet.in_channels, sites, passes: 0 })
     }
 
-    /// Keys and values of encodings `[tokens, width]`: one for all cross-attentions, or one for each.
-    pub fn read(&self, runner: &Runner, encodings: &[Vec<f32>], tokens: usize) -> Result<KeysValues> {
+    /// Height and width of the latents.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Keys and values of encodings `[tokens, width]`: one for all cross-attentions, or one for each; by weights with `updates`, which
+    /// are the sampler's or none.
+    pub fn read(&self, runner: &Runner, encodings: &[Vec<f32>], tokens: usize, updates: &Updates) -> Result<KeysValues> {
         let base = runner.base;
         let width = base.unet.cross_attention_dim;
         let mut graph = Graph::new();
         let texts: Vec<Tensor> = (0..encodings.len()).map(|i| graph.input(format!("text.{i}"), [1, tokens, width])).collect();
-        let pairs = unet::keys_values(&mut Layers::new(&mut graph), &base.unet, &texts)?;
+        let mut layers = Layers::with_low_rank(&mut graph, vec![low_rank(ranks(updates))]);
+        let pairs = unet::keys_values(&mut layers, &base.unet, &texts)?;
         let outputs: Vec<Tensor> = pairs.into_iter().flat_map(|(k, v)| [k, v]).collect();
         let program = Program::new(&self.weights, &graph, &outputs)?;
         for (i, encoding) in encodings.iter().enumerate() {
@@ -99,7 +119,7 @@ impl Sampler {
         prompt: &KeysValues,
         guidance: Option<(&KeysValues, f32)>,
         seed: u64,
-        progress: &mut dyn FnMut(usize, usize),
+        watch: &mut dyn FnMut(Sampled),
     ) -> Result<()> {
         let [height, width] = self.size;
         let (pixels, channels) = (height * width, self.channels);
@@ -114,15 +134,23 @@ impl Sampler {
         }
         let plan = Arc::clone(&self.plan);
         for (done, step) in plan.steps.iter().enumerate() {
-            progress(done, plan.steps.len());
             let time = unet::time_features(&base.unet, &[step.timestep]);
             self.program.write("time", &Array::f32([1, base.unet.block_out_channels[0]], time))?;
-            let scaled = state[0].iter().map(|v| v * step.input_scale).collect();
-            self.program.write("sample", &Array::f32(shape, scaled))?;
-            let mut output = self.predict(prompt)?.values().to_vec();
-            if let Some((empty, scale)) = guidance {
-                let without = self.predict(empty)?;
-                output.iter_mut().zip(without.values()).for_each(|(with, without)| *with = without + scale * (*with - without));
+            let sample: Vec<f32> = state[0].iter().map(|v| v * step.input_scale).collect();
+            self.program.write("sample", &Array::f32(shape, sample.clone()))?;
+            let told = self.predict(prompt)?;
+            let untold = guidance.map(|(empty, _)| self.predict(empty)).transpose()?;
+            watch(Sampled {
+                done,
+                of: plan.steps.len(),
+                timestep: step.timestep,
+                sample: &sample,
+                told: told.values(),
+                untold: untold.as_ref().map(Array::values),
+            });
+            let mut output = told.values().to_vec();
+            if let (Some(untold), Some((_, scale))) = (&untold, guidance) {
+                output.iter_mut().zip(untold.values()).for_each(|(told, untold)| *told = untold + scale * (*told - untold));
             }
             let fresh = if step.needs_noise { draw() } else { vec![0.0; pixels * channels] };
             let old = state.clone();
@@ -133,7 +161,6 @@ impl Sampler {
                 }
             }
         }
-        progress(plan.steps.len(), plan.steps.len());
         if state[0].iter().any(|v| !v.is_finite()) {
             return Err(Error::option(
                 "sampling",

@@ -12,6 +12,7 @@ use crate::concept::Concept;
 use super::collect::Subject;
 use super::groups::{Layout, Site, Stage};
 use super::members::Member;
+use super::predictions::Predictions;
 use super::settings::Recorded;
 use super::solve::{Factors, Group, Layer};
 use super::statistics::{Statistics, triangle};
@@ -19,6 +20,9 @@ use super::{Error, Result};
 
 const KEY: &str = "mos_statistics";
 const VERSION: &str = "1";
+
+/// What files of predictions are called, beside the stages' statistics.
+pub(super) const PREDICTIONS: &str = "predictions";
 
 /// The folder.
 pub(super) struct Store {
@@ -29,7 +33,8 @@ pub(super) struct Store {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Origin {
     version: String,
-    stage: Stage,
+    /// The stage's name, or [`PREDICTIONS`].
+    stage: String,
     key: String,
     base: String,
     settings: Recorded,
@@ -38,9 +43,9 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub fn new(stage: Stage, subject: &Subject, base: ModelHash, settings: Recorded, earlier: &str) -> Origin {
+    pub fn new(stage: &str, subject: &Subject, base: ModelHash, settings: Recorded, earlier: &str) -> Origin {
         let (key, base, earlier) = (subject.key.clone(), base.to_string(), earlier.to_string());
-        Origin { version: VERSION.into(), stage, key, base, settings, earlier }
+        Origin { version: VERSION.into(), stage: stage.into(), key, base, settings, earlier }
     }
 
     fn is_like(&self, other: &Origin) -> bool {
@@ -62,7 +67,7 @@ impl Store {
     }
 
     fn path(&self, origin: &Origin) -> PathBuf {
-        self.folder.join(format!("{}-{}.safetensors", origin.stage.name(), origin.key.get(..16).unwrap_or(&origin.key)))
+        self.folder.join(format!("{}-{}.safetensors", origin.stage, origin.key.get(..16).unwrap_or(&origin.key)))
     }
 
     /// The statistics of that origin, if they are there, whole and of `layout`'s shapes. With other settings, or of another model,
@@ -101,6 +106,21 @@ impl Store {
         ]);
         let path = self.path(origin);
         checkpoint::write(&path, &tensors, &metadata)?;
+        Ok(TensorFile::open(&path)?)
+    }
+
+    /// The file of predictions of that origin, if it is there; whether it is whole is for the reader to say.
+    pub fn find_predictions(&self, origin: &Origin) -> Option<TensorFile> {
+        let file = TensorFile::open(&self.path(origin)).ok()?;
+        let written: Origin = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
+        (written == *origin).then_some(file)
+    }
+
+    /// Writes predictions, whole or not at all.
+    pub fn put_predictions(&self, origin: &Origin, predictions: &Predictions) -> Result<TensorFile> {
+        let origin_text = serde_json::to_string(origin).map_err(|e| Error::file(&self.folder, e.to_string()))?;
+        let path = self.path(origin);
+        checkpoint::write(&path, &predictions.tensors(), &BTreeMap::from([(KEY.to_string(), origin_text)]))?;
         Ok(TensorFile::open(&path)?)
     }
 

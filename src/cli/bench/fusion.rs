@@ -8,7 +8,7 @@ use mixofshow::concept::Applied;
 use mixofshow::concept::tuning::{self, step::Method};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::solve::{Lbfgs, Solver};
-use mixofshow::fusion::{self, Entry, Order, Settings};
+use mixofshow::fusion::{self, Distillation, Entry, Order, Settings};
 use mixofshow::gpu::Gpu;
 use mixofshow::graph::Precision;
 use mixofshow::metrics::{Evaluation, Towers};
@@ -89,8 +89,14 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     drop(pipeline);
     bench.row("own file", scores, None, None, pictures, &base);
     let published = Solver::Lbfgs(Lbfgs { iterations: 0 });
-    for (what, solver) in [("exact", Solver::default()), ("L-BFGS", published), ("averaged", Solver::Average)] {
-        let (path, seconds) = bench.fuse(what, solver, &entries)?;
+    let ways = [
+        ("distilled", Settings::default()),
+        ("exact", Settings { distillation: Distillation::NONE, ..Settings::default() }),
+        ("L-BFGS", Settings::of(published)),
+        ("averaged", Settings::of(Solver::Average)),
+    ];
+    for (what, settings) in &ways {
+        let (path, seconds) = bench.fuse(what, settings, &entries)?;
         let mut pipeline = Pipeline::load(&bench.gpu, &Checkpoint::open(&path)?, Precision::default())?;
         let (scores, pictures) = bench.concepts(&mut pipeline, &[])?;
         let ordinary = bench.ordinary(&mut pipeline)?;
@@ -106,11 +112,11 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
 }
 
 impl Bench<'_> {
-    fn fuse(&mut self, name: &str, solver: Solver, entries: &[Entry]) -> Result<(PathBuf, f64)> {
+    fn fuse(&mut self, name: &str, settings: &Settings, entries: &[Entry]) -> Result<(PathBuf, f64)> {
         let out = self.study.output.join(format!("fused-{}", name.to_lowercase()));
         let order = Order { replace: true, ..Order::new(entries.to_vec(), out.clone()) };
         let start = std::time::Instant::now();
-        fusion::fuse(&self.gpu, &self.checkpoint, order, &Settings::of(solver), &mut |at| {
+        fusion::fuse(&self.gpu, &self.checkpoint, order, settings, &mut |at| {
             self.progress.show("fuse", at.done, at.of);
         })?;
         Ok((out, start.elapsed().as_secs_f64()))
@@ -147,7 +153,7 @@ impl Bench<'_> {
 
     /// All that will be made.
     fn pictures(&self) -> usize {
-        4 * (self.subjects.len() * PROMPTS.len() + ORDINARY.len()) * self.study.seeds as usize
+        5 * (self.subjects.len() * PROMPTS.len() + ORDINARY.len()) * self.study.seeds as usize
     }
 
     fn beside(&self, pictures: &[Picture], base: &[Picture]) -> Result<Ordinary> {

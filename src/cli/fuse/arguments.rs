@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use mixofshow::fusion::Distillation;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
 use mixofshow::graph::Precision;
 
@@ -28,8 +29,8 @@ Examples:
 /// Put several concepts into one model
 ///
 /// Finds one set of weights with which every layer answers each concept's own inputs as that concept's tuned layer does: Mix-of-Show's
-/// gradient fusion, solved exactly, in memory that does not grow with the number of concepts. The result is a model folder that other
-/// programs load too. An interrupted run goes on where it was when it is started again.
+/// gradient fusion, solved exactly, in memory that does not grow with the number of concepts. Then the UNet as a whole learns to predict
+/// what the concepts' own models predict. The result is a model folder that other programs load too. An interrupted run goes on where it was when it is started again.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -74,6 +75,13 @@ pub struct Arguments {
     #[arg(long, value_name = "WEIGHT", value_parser = not_negative, default_value_t = Exact::default().keep_weight)]
     #[arg(help_heading = SOLVING)]
     pub keep_weight: f64,
+    /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns after its layers are solved for; 0: none
+    /// [default: 4; with L-BFGS and averages 0]
+    #[arg(long, value_name = "PICTURES", value_parser = clap::value_parser!(u64).range(..=1000), help_heading = SOLVING)]
+    pub distillation: Option<u64>,
+    /// Learning rate of that
+    #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = Distillation::default().rate, help_heading = SOLVING)]
+    pub distillation_rate: f32,
 
     /// Prompts with {} for a concept's words, one a line, in place of the built-in ones
     #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
@@ -146,6 +154,11 @@ impl Method {
 fn not_negative(text: &str) -> Result<f64, String> {
     let value: Option<f64> = text.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0);
     value.ok_or_else(|| "expected a number from 0 on".to_string())
+}
+
+fn rate(text: &str) -> Result<f32, String> {
+    let value: Option<f32> = text.parse().ok().filter(|v: &f32| *v > 0.0 && *v <= 1.0);
+    value.ok_or_else(|| "expected a number above 0, 1 at most".to_string())
 }
 
 fn part(text: &str) -> Result<(usize, usize), String> {

@@ -1,0 +1,475 @@
+//! The last stage: the fused UNet learns to predict what each concept's own UNet predicts.
+//!
+//! Layer by layer, the least squares of the other stages is the best there is; but where concepts want different answers to inputs that
+//! are alike, what one layer cannot give another can, and which of the layers' errors show in a picture no layer knows. So the fused
+//! UNet is distilled from the concepts' own models: these sample pictures, and both halves of what they predict along the way are
+//! learnt, each once, by low-rank updates of all fused layers that are added to the weights at the end. Ordinary prompts, as the base
+//! model answers them, count as one concept.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::{self, DType, TensorFile, TensorView};
+use crate::concept::tuning::draws::{Draws, Purpose};
+use crate::concept::tuning::step::{self, AdamW, Lesson, Models, Network, State, Step, StepConfig, TrainedLayer};
+use crate::graph::Array;
+use crate::models::source::ComponentSource;
+
+use super::base::Source;
+use super::collect::{Runner, Subject};
+use super::fuse::base_weight;
+use super::groups::Layout;
+use super::members::{Updates, hex};
+use super::predictions::Predicted;
+use super::text::{bind, encode};
+use super::{Error, Result};
+
+/// How the fused UNet is distilled.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distillation {
+    /// Pictures of each prompt whose predictions are learnt; 0: the layers' solutions stay as they are.
+    pub pictures: u64,
+    /// Learning rate of the first updates; it falls to 0 along a cosine.
+    pub rate: f32,
+    /// Predictions that one update learns from.
+    pub batch: usize,
+}
+
+impl Default for Distillation {
+    fn default() -> Self {
+        Distillation { pictures: 4, rate: 2e-3, batch: 8 }
+    }
+}
+
+impl Distillation {
+    pub const NONE: Distillation = Distillation { pictures: 0, rate: 0.0, batch: 1 };
+}
+
+/// Updates in which the rate rises.
+const WARM_UP: usize = 10;
+/// Updates after which the state is saved.
+const SAVE_EVERY: usize = 20;
+/// Activations of a pass, in bytes, beyond which a block's are computed again for its backward instead of kept.
+const MOST_KEPT: u64 = 3 << 30;
+/// Latent pixels of the pictures in one pass; more are taken in several passes.
+const PIXELS: usize = 2048;
+
+/// Why this model cannot be distilled; none: it can.
+pub(super) fn refusal(runner: &Runner) -> Option<String> {
+    let (unet, text) = (&runner.base.unet, &runner.base.text);
+    if unet.in_channels != unet.out_channels {
+        return Some(format!("its UNet has {} channels in and {} out", unet.in_channels, unet.out_channels));
+    }
+    if unet.num_class_embeds.is_some() || unet.time_cond_proj_dim.is_some() {
+        return Some("its UNet is conditioned on classes or guidance".into());
+    }
+    (unet.cross_attention_dim != text.hidden_size).then(|| {
+        format!("its UNet reads texts of width {}, its text encoder writes {}", unet.cross_attention_dim, text.hidden_size)
+    })
+}
+
+/// One whose predictions are learnt.
+pub(super) struct Teacher<'a> {
+    pub subject: Subject<'a>,
+    pub weight: f64,
+    pub predicted: Predicted,
+}
+
+/// The encodings of a teacher's prompts by the fused text encoder, on disk: of many concepts they would fill the memory.
+struct Encodings {
+    file: TensorFile,
+    /// Numbers of one encoding.
+    size: usize,
+}
+
+const EMPTY: &str = "empty";
+
+impl Encodings {
+    fn write(path: &Path, runner: &Runner, subject: &Subject) -> Result<Encodings> {
+        let width = runner.base.text.hidden_size;
+        let (mut tensors, mut size) = (Vec::new(), 0);
+        let named = subject.sampled.iter().enumerate().map(|(i, prompt)| (format!("prompt.{i}"), prompt.as_str()));
+        for (name, prompt) in named.chain([(EMPTY.to_string(), "")]) {
+            let bound = bind(runner.base, subject.words, prompt)?;
+            let tokens = bound.ids.len();
+            let prompts = std::slice::from_ref(&bound);
+            let rows = encode(runner, &runner.text, &Updates::new(), &Layout::default(), prompts, tokens)?.rows;
+            let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
+            tensors.extend(TensorView::new(DType::F32, vec![rows.len(), tokens, width], bytes).map(|view| (name, view)));
+            size = tokens * width;
+        }
+        checkpoint::write(path, &tensors, &BTreeMap::new())?;
+        Ok(Encodings { file: TensorFile::open(path)?, size })
+    }
+
+    /// What cross-attention `number` reads of prompt `name`.
+    fn read(&self, name: &str, number: usize, into: &mut Vec<f32>) -> Result<()> {
+        let view = self.file.tensor(name).ok_or_else(|| Error::file(self.file.path(), format!("`{name}` is missing")))?;
+        let copy = number.min((view.len() / self.size.max(1)).saturating_sub(1));
+        into.extend(view.to_f32(copy * self.size..(copy + 1) * self.size));
+        Ok(())
+    }
+}
+
+/// A prediction to learn.
+#[derive(Clone, Copy)]
+struct Row {
+    teacher: usize,
+    /// Place among the teacher's predictions.
+    at: usize,
+    untold: bool,
+    weight: f32,
+}
+
+/// A weight of the UNet, f32.
+struct Weight {
+    name: String,
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// What came of it.
+pub(super) struct Distilled {
+    /// The weights of all layers, with what was learnt; none where it made nothing better.
+    weights: Vec<Weight>,
+    pub report: DistillationReport,
+}
+
+/// Figures of a distillation.
+#[derive(Clone, Debug, Serialize)]
+pub struct DistillationReport {
+    pub updates: usize,
+    pub rank: usize,
+    /// Root mean squared error of predicted noise, before and after, of each concept, then of ordinary prompts if any are kept.
+    pub errors: Vec<[f64; 2]>,
+    /// Whether what was learnt is in the weights: it is left out where it is no better than what was there before.
+    pub used: bool,
+    /// Recording what the concepts' own models predict, and learning.
+    pub seconds: [f64; 2],
+    /// Planned device memory of an update: weights, activations and state.
+    pub device_bytes: u64,
+}
+
+impl Distilled {
+    pub fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
+        let named = self.weights.iter().map(|w| (w.name.clone(), TensorView::from_f32(w.shape.clone(), &w.values)));
+        named.filter_map(|(name, view)| Some((name, view?))).collect()
+    }
+}
+
+/// Where files go.
+pub(super) struct Places<'a> {
+    /// Of the whole fusion.
+    pub working: &'a Path,
+    /// For what is of no use afterwards.
+    pub scratch: &'a Path,
+}
+
+impl Places<'_> {
+    fn state(&self) -> PathBuf {
+        self.working.join(STATE)
+    }
+
+    /// Removes the state: the run is through.
+    pub fn clear(&self) -> Result<()> {
+        let path = self.state();
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, "remove")(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The fused UNet while it learns.
+pub(super) struct Student<'a> {
+    runner: &'a Runner<'a>,
+    settings: Distillation,
+    draws: Draws,
+    teachers: &'a [Teacher<'a>],
+    encodings: Vec<Encodings>,
+    step: Step,
+    layers: Vec<TrainedLayer>,
+    /// Predictions in one pass.
+    batch: usize,
+    tokens: usize,
+    size: [usize; 2],
+    /// Where the state is kept, and what it belongs to.
+    state: PathBuf,
+    key: String,
+}
+
+/// The file that the state of an interrupted distillation is kept in.
+const STATE: &str = "distillation-state.safetensors";
+const KEY: &str = "mos_distillation";
+
+impl<'a> Student<'a> {
+    /// `layouts`: the layers that were solved for. `earlier`: hash of all that was fused so far.
+    pub fn new(
+        runner: &'a Runner<'a>,
+        settings: Distillation,
+        seed: u64,
+        teachers: &'a [Teacher<'a>],
+        layouts: &[&Layout],
+        places: &Places,
+        earlier: &str,
+    ) -> Result<Student<'a>> {
+        let base = runner.base;
+        let concepts =
+            teachers.iter().filter(|teacher| !teacher.subject.words.is_empty() || teacher.subject.unet.is_some()).count();
+        // As many as the concepts' own updates usually have together, and some.
+        let rank = (4 * (concepts + 1)).clamp(8, 64);
+        let sites = layouts.iter().flat_map(|layout| &layout.sites);
+        let layers: Vec<TrainedLayer> = sites
+            .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))
+            .map(|(into, layer)| TrainedLayer { network: Network::UNet, name: layer.name.clone(), rank, into, out: layer.out })
+            .collect();
+        let [height, width, _] = teachers.first().map(|teacher| teacher.predicted.shape).unwrap_or_default();
+        let wanted = settings.batch.max(1);
+        let most = (PIXELS / (height * width).max(1)).clamp(1, wanted);
+        let batch = (1..=most).rev().find(|batch| wanted.is_multiple_of(*batch)).unwrap_or(1);
+        let mut encodings = Vec::new();
+        for (number, teacher) in teachers.iter().enumerate() {
+            encodings.push(Encodings::write(&places.scratch.join(format!("{number}.safetensors")), runner, &teacher.subject)?);
+        }
+        let tokens = base.tokenizer.max_length();
+        let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, &Updates::new());
+        let models = Models { parameters: Arc::new(source), ..Models::of(base.checkpoint)? };
+        let mut config = StepConfig {
+            unet_rank: rank,
+            batch,
+            size: [height, width],
+            tokens,
+            adamw: AdamW { betas: [0.9, 0.99], weight_decay: 0.0, ..AdamW::default() },
+            accumulate: wanted / batch,
+            precision: runner.precision,
+            ..StepConfig::default()
+        };
+        let mut step = Step::distilling(&models, &config, &layers, runner.gpu)?;
+        if step.planned_bytes()?.activations > MOST_KEPT {
+            config.checkpointing = true;
+            step = Step::distilling(&models, &config, &layers, runner.gpu)?;
+        }
+        let mut sha = Sha256::new();
+        sha.update(earlier);
+        sha.update(format!("{settings:?} {seed} {rank} {batch} {height} {width}"));
+        for teacher in teachers {
+            sha.update(format!(
+                "{} {} {:?} {};",
+                teacher.subject.key, teacher.weight, teacher.subject.sampled, teacher.predicted.count
+            ));
+        }
+        Ok(Student {
+            runner,
+            settings,
+            draws: Draws::new(seed),
+            teachers,
+            encodings,
+            step,
+            layers,
+            batch,
+            tokens,
+            size: [height, width],
+            state: places.state(),
+            key: hex(&sha.finalize()),
+        })
+    }
+
+    /// Learns; an interrupted run goes on from the state that it saved last.
+    pub fn run(&mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Distilled> {
+        let start = Instant::now();
+        let rows = self.rows();
+        let updates = (rows.len() / self.settings.batch.max(1)).max(1);
+        let initial = self.initial()?;
+        progress(0, updates);
+        self.step.restore(&initial)?;
+        let before = self.errors()?;
+        let found = self.saved(updates);
+        self.step.restore(found.as_ref().unwrap_or(&initial))?;
+        let mut done = found.map_or(0, |state| state.step as usize);
+        let mut diverged = false;
+        while done < updates && !diverged {
+            progress(done, updates);
+            let rate = rate(self.settings.rate, done, updates);
+            for pass in 0..self.settings.batch / self.batch {
+                let first = (done * self.settings.batch) + pass * self.batch;
+                let taken: Vec<Row> = (first..first + self.batch).map(|at| rows[at % rows.len()]).collect();
+                match self.learn(&taken, rate) {
+                    // What was solved for stands.
+                    Err(Error::Distillation(step::Error::NotFinite { .. })) => diverged = true,
+                    other => drop(other?),
+                }
+            }
+            done += 1;
+            if done.is_multiple_of(SAVE_EVERY) && done < updates {
+                self.save(done)?;
+            }
+        }
+        progress(updates, updates);
+        let state = self.step.state()?;
+        let after = if diverged { vec![f64::INFINITY; before.len()] } else { self.errors()? };
+        let errors: Vec<[f64; 2]> = before.into_iter().zip(after).map(|(before, after)| [before, after]).collect();
+        let weighed = |which: usize| -> f64 {
+            errors.iter().zip(self.teachers).map(|(errors, teacher)| teacher.weight * errors[which].powi(2)).sum()
+        };
+        let used = weighed(1) < weighed(0);
+        let weights = if used { self.weights(&state)? } else { Vec::new() };
+        let report = DistillationReport {
+            updates,
+            rank: self.layers.first().map_or(0, |layer| layer.rank),
+            errors,
+            used,
+            seconds: [0.0, start.elapsed().as_secs_f64()],
+            device_bytes: self.step.planned_bytes()?.total(),
+        };
+        Ok(Distilled { weights, report })
+    }
+
+    /// Every prediction once, in random order; each teacher's count as much as its weight says, however many they are.
+    fn rows(&self) -> Vec<Row> {
+        let counts: Vec<usize> = self.teachers.iter().map(|teacher| teacher.predicted.lessons()).collect();
+        let weight: f64 = self.teachers.iter().map(|teacher| teacher.weight).sum();
+        let mean = counts.iter().sum::<usize>() as f64 / weight.max(f64::MIN_POSITIVE);
+        let mut rows = Vec::new();
+        for (number, (teacher, count)) in self.teachers.iter().zip(&counts).enumerate() {
+            let weight = (teacher.weight * mean / (*count).max(1) as f64) as f32;
+            let halves: &[bool] = if teacher.predicted.guided { &[false, true] } else { &[false] };
+            let each = (0..teacher.predicted.count).flat_map(|at| halves.iter().map(move |&untold| (at, untold)));
+            rows.extend(each.map(|(at, untold)| Row { teacher: number, at, untold, weight }));
+        }
+        self.draws.at(Purpose::Lessons, 0).shuffle(&mut rows);
+        rows
+    }
+
+    fn lesson(&self, rows: &[Row], rate: f32) -> Result<Lesson> {
+        let base = self.runner.base;
+        let ([height, width], channels) = (self.size, base.unet.in_channels);
+        let elements = height * width * channels;
+        let (mut sample, mut target, mut timesteps) = (Vec::new(), Vec::new(), Vec::new());
+        for row in rows {
+            let predicted = &self.teachers[row.teacher].predicted;
+            sample.extend(predicted.row("samples", row.at, elements)?);
+            target.extend(predicted.row(if row.untold { "untold" } else { "told" }, row.at, elements)?);
+            timesteps.extend(predicted.row("timesteps", row.at, 1)?);
+        }
+        let shape = [rows.len(), height, width, channels];
+        let mut texts = Vec::new();
+        for number in 0..base.attentions.len() {
+            let mut text = Vec::new();
+            for row in rows {
+                let subject = &self.teachers[row.teacher].subject;
+                let prompt = row.at / (subject.seeds as usize * subject.steps).max(1);
+                let name = if row.untold { EMPTY.to_string() } else { format!("prompt.{prompt}") };
+                self.encodings[row.teacher].read(&name, number, &mut text)?;
+            }
+            texts.push(Array::f32([rows.len(), self.tokens, base.unet.cross_attention_dim], text));
+        }
+        Ok(Lesson {
+            sample: Array::f32(shape, sample),
+            timesteps,
+            texts,
+            target: Array::f32(shape, target),
+            weights: rows.iter().map(|row| row.weight).collect(),
+            rate,
+        })
+    }
+
+    fn learn(&mut self, rows: &[Row], rate: f32) -> Result<f32> {
+        let lesson = self.lesson(rows, rate)?;
+        Ok(self.step.learn(&lesson)?.loss)
+    }
+
+    /// Root mean squared error of each teacher's predictions, of some that are spread over them. Nothing moves, but the moments do.
+    fn errors(&mut self) -> Result<Vec<f64>> {
+        let mut errors = Vec::new();
+        for teacher in 0..self.teachers.len() {
+            let predicted = &self.teachers[teacher].predicted;
+            let (count, guided) = (predicted.count.max(1), predicted.guided);
+            let of = self.settings.batch;
+            let row =
+                |i: usize| Row { teacher, at: (2 * i + 1) * count / (2 * of) % count, untold: guided && i % 2 == 1, weight: 1.0 };
+            let rows: Vec<Row> = (0..of).map(row).collect();
+            let mut sum = 0.0;
+            for rows in rows.chunks(self.batch) {
+                sum += f64::from(self.learn(rows, 0.0)?) * rows.len() as f64;
+            }
+            errors.push((sum / of as f64).sqrt());
+        }
+        Ok(errors)
+    }
+
+    /// Updates that add nothing yet: uniform `down` of the variance 1 / in.
+    fn initial(&self) -> Result<State> {
+        let mut index = 0;
+        let mut down = |layer: &TrainedLayer| {
+            let (mut numbers, bound) = (self.draws.at(Purpose::Updates, index), (3.0 / layer.into as f64).sqrt());
+            index += 1;
+            (0..layer.rank * layer.into).map(|_| numbers.between(-bound, bound) as f32).collect()
+        };
+        Ok(self.step.initial(None, &mut down)?)
+    }
+
+    fn save(&self, done: usize) -> Result<()> {
+        let state = self.step.state()?;
+        let view = |(name, array): (&String, &'_ Array)| {
+            let bytes: Vec<u8> = array.values().iter().flat_map(|v| v.to_le_bytes()).collect();
+            Some((name.clone(), TensorView::new(DType::F32, array.shape.to_vec(), bytes)?))
+        };
+        let tensors: Vec<(String, TensorView)> = state.arrays.iter().filter_map(view).collect();
+        let metadata = BTreeMap::from([(KEY.to_string(), self.key.clone()), ("updates".to_string(), done.to_string())]);
+        Ok(checkpoint::write(&self.state, &tensors, &metadata)?)
+    }
+
+    /// The state of a run that was interrupted, if it was this one.
+    fn saved(&self, updates: usize) -> Option<State> {
+        let file = TensorFile::open(&self.state).ok()?;
+        let step: u64 = file.metadata().get("updates")?.parse().ok()?;
+        if file.metadata().get(KEY) != Some(&self.key) || step as usize >= updates {
+            return None;
+        }
+        let array = |name: &str| {
+            let view = file.tensor(name)?;
+            (view.dtype() == DType::F32).then(|| (name.to_string(), Array::f32(view.shape(), view.to_f32(0..view.len()))))
+        };
+        let arrays = file.names().map(array).collect::<Option<BTreeMap<_, _>>>()?;
+        Some(State { arrays, step, ..State::default() })
+    }
+
+    /// Every layer's weight with what it has learnt.
+    fn weights(&self, state: &State) -> Result<Vec<Weight>> {
+        let mut all = Vec::new();
+        for layer in &self.layers {
+            let part = |part: &str| {
+                let name = format!("unet.{}.lora_{part}.weight", layer.name);
+                let found = state.arrays.get(&name).map(|array| array.values().to_vec());
+                found.ok_or_else(|| Error::option(&layer.name, format!("what it has learnt lacks `{name}`")))
+            };
+            let (down, up) = (part("down")?, part("up")?);
+            let name = format!("{}.weight", layer.name);
+            let (shape, base) = base_weight(&self.runner.base.checkpoint.unet, &name)?;
+            let mut values = self.runner.unet.find(&name).map_or(base, |view| view.to_f32(0..view.len()));
+            let matrix = |values: &[f32], rows: usize, columns: usize| {
+                faer::Mat::from_fn(rows, columns, |i, j| f64::from(values[i * columns + j]))
+            };
+            let change = matrix(&up, layer.out, layer.rank) * matrix(&down, layer.rank, layer.into);
+            for (i, row) in values.chunks_exact_mut(layer.into.max(1)).enumerate() {
+                for (j, w) in row.iter_mut().enumerate() {
+                    *w = (f64::from(*w) + change[(i, j)]) as f32;
+                }
+            }
+            all.push(Weight { name, shape, values });
+        }
+        Ok(all)
+    }
+}
+
+/// Rises, then falls along a cosine.
+fn rate(most: f32, done: usize, of: usize) -> f32 {
+    let rise = ((done + 1) as f64 / WARM_UP.min(of) as f64).min(1.0);
+    let fall = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done as f64 / of as f64));
+    (f64::from(most) * rise * fall) as f32
+}

@@ -1,0 +1,132 @@
+//! What a concept's own model predicts while it samples: what the fused one is to learn.
+
+use crate::checkpoint::{DType, TensorFile, TensorView};
+
+use super::collect::{Runner, Subject};
+use super::groups::Layout;
+use super::members::Updates;
+use super::settings::Settings;
+use super::spatial::Sampler;
+use super::text::{bind, encode};
+use super::{Error, Result};
+
+/// What a subject's own model predicted along its sampling, in the order prompt, picture, step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Predictions {
+    /// `[height, width, channels]` of one.
+    pub shape: [usize; 3],
+    pub timesteps: Vec<f32>,
+    /// What the UNet was given.
+    pub samples: Vec<f32>,
+    /// What it predicted for the prompt, and, where guidance was used, for the empty prompt.
+    pub told: Vec<f32>,
+    pub untold: Option<Vec<f32>>,
+}
+
+impl Predictions {
+    pub fn of(
+        runner: &Runner,
+        subject: &Subject,
+        settings: &Settings,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Predictions> {
+        let none = Updates::new();
+        let (text, unet) = (subject.text.unwrap_or(&none), subject.unet.unwrap_or(&none));
+        let mut sampler = Sampler::new(runner, &Layout::default(), unet, settings.size, subject.steps)?;
+        let read = |sampler: &Sampler, prompt: &str| {
+            let bound = bind(runner.base, subject.words, prompt)?;
+            let tokens = bound.ids.len();
+            let prompts = std::slice::from_ref(&bound);
+            let encoded = encode(runner, &runner.text, text, &Layout::default(), prompts, tokens)?;
+            sampler.read(runner, &encoded.rows, tokens, unet)
+        };
+        let empty = read(&sampler, "")?;
+        let guidance = guided(runner, settings).then_some((&empty, settings.guidance));
+        let [height, width] = sampler.size();
+        let mut made = Predictions { shape: [height, width, runner.base.unet.in_channels], ..Predictions::default() };
+        made.untold = guidance.map(|_| Vec::new());
+        let (mut done, of) = (0, subject.sampled.len() * subject.seeds as usize);
+        for prompt in &subject.sampled {
+            let prompt = read(&sampler, prompt)?;
+            for seed in 0..subject.seeds {
+                sampler.run(runner.base, &prompt, guidance, settings.seed.wrapping_add(seed), &mut |step| {
+                    progress(done * step.of + step.done, of * step.of);
+                    made.timesteps.push(step.timestep);
+                    made.samples.extend_from_slice(step.sample);
+                    made.told.extend_from_slice(step.told);
+                    if let (Some(all), Some(one)) = (&mut made.untold, step.untold) {
+                        all.extend_from_slice(one);
+                    }
+                })?;
+                done += 1;
+            }
+        }
+        progress(1, 1);
+        Ok(made)
+    }
+
+    /// As tensors of a file.
+    pub fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
+        let shape = [&[self.timesteps.len()], &self.shape[..]].concat();
+        let mut all = vec![
+            ("timesteps", TensorView::from_f32(vec![self.timesteps.len()], &self.timesteps)),
+            ("samples", TensorView::from_f32(shape.clone(), &self.samples)),
+            ("told", TensorView::from_f32(shape.clone(), &self.told)),
+        ];
+        if let Some(untold) = &self.untold {
+            all.push(("untold", TensorView::from_f32(shape, untold)));
+        }
+        all.into_iter().filter_map(|(name, view)| Some((name.to_string(), view?))).collect()
+    }
+}
+
+fn guided(runner: &Runner, settings: &Settings) -> bool {
+    settings.guidance != 1.0 && runner.base.unet.time_cond_proj_dim.is_none()
+}
+
+/// A file of [`Predictions`], read piece by piece.
+pub(super) struct Predicted {
+    file: TensorFile,
+    /// `[height, width, channels]` of one.
+    pub shape: [usize; 3],
+    pub count: usize,
+    /// Whether the empty prompt's are there too.
+    pub guided: bool,
+}
+
+impl Predicted {
+    /// None: it does not hold what `subject` is to be asked for, or numbers that are not finite.
+    pub fn expected(file: TensorFile, subject: &Subject, runner: &Runner, settings: &Settings) -> Option<Predicted> {
+        let count = subject.sampled.len() * subject.seeds as usize * subject.steps;
+        let guided = guided(runner, settings);
+        let shape: [usize; 3] = file.tensor("samples")?.shape().get(1..)?.try_into().ok()?;
+        let whole = [&[count], &shape[..]].concat();
+        let fits = |name: &str, shape: &[usize]| {
+            let view = file.tensor(name)?;
+            let finite = || view.to_f32(0..view.len()).iter().all(|v| v.is_finite());
+            (view.dtype() == DType::F32 && view.shape() == shape && finite()).then_some(())
+        };
+        fits("timesteps", &[count])?;
+        for name in ["samples", "told"] {
+            fits(name, &whole)?;
+        }
+        match guided {
+            true => fits("untold", &whole)?,
+            false if file.contains("untold") => return None,
+            false => {}
+        }
+        Some(Predicted { file, shape, count, guided })
+    }
+
+    /// Row `at` of a tensor, of `length` numbers.
+    pub fn row(&self, name: &str, at: usize, length: usize) -> Result<Vec<f32>> {
+        let view = self.file.tensor(name).filter(|view| view.len() >= (at + 1) * length);
+        let view = view.ok_or_else(|| Error::file(self.file.path(), format!("`{name}` has no row {at}")))?;
+        Ok(view.to_f32(at * length..(at + 1) * length))
+    }
+
+    /// Predictions to learn: with guidance, two at each step.
+    pub fn lessons(&self) -> usize {
+        self.count * if self.guided { 2 } else { 1 }
+    }
+}
