@@ -234,7 +234,9 @@ fn division_by_the_greatest() {
         let positive = g.activation(x, Function::Exp).unwrap();
         let y = g.over_greatest(positive).unwrap();
         compare(&format!("over the greatest of {places}"), &g, &[y], 1e-6);
-        check(&format!("gradient over the greatest of {places}"), &mut g, Ok(y), &[positive], 1e-5);
+        // Of one place the terms cancel, and what is left is their rounding.
+        let tolerance = if places == 1 { 0.1 } else { 1e-5 };
+        check(&format!("gradient over the greatest of {places}"), &mut g, Ok(y), &[positive], tolerance);
     }
     // Several greatest elements share.
     let mut g = Graph::new();
