@@ -98,7 +98,7 @@ impl Attention {
     fn plain([q, k, v]: &[Array; 3], heads: usize) -> Self {
         let mut a = Self::new();
         let [q, k, v] = [("q", q), ("k", k), ("v", v)].map(|(name, array)| a.input(name, array));
-        a.output = a.graph.attention(q, k, v, heads, 0.4, false).unwrap();
+        a.output = a.graph.attention_to_prompt(q, k, v, heads, 0.4).unwrap();
         a
     }
 
