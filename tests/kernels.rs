@@ -26,6 +26,8 @@ fn linear_layers_of_all_widths() {
             (70, 24, 8),
             (13, 48, 80),
             (65, 320, 96),
+            // Sums that several workgroups share, of cooperative matrices.
+            (33, 516, 68),
             // More than one band of rows for straight-line kernels.
             (17001, 32, 64),
         ] {
@@ -64,7 +66,7 @@ fn factors_beyond_the_range_of_f16() {
 
 #[test]
 fn everything_that_can_be_folded_into_a_linear_layer() {
-    for (batch, rows, into, out) in [(2, 9, 16, 72), (3, 5, 6, 7), (2, 5, 32, 48)] {
+    for (batch, rows, into, out) in [(2, 9, 16, 72), (3, 5, 6, 7), (2, 5, 32, 48), (2, 9, 260, 72)] {
         let mut g = Graph::new();
         let x = g.input("x", [batch, rows, into]);
         let residual = g.input("residual", [batch, rows, out]);
@@ -383,6 +385,7 @@ fn widened_products() {
         (1, 70, 8, 132, 12, false),
         (1, 17, 12, 4, 1, true),
         (2, 13, 48, 64, 4, false),
+        (2, 13, 272, 64, 4, true),
         (1, 31, 192, 32, 3, true),
     ] {
         let mut g = Graph::new();

@@ -3,22 +3,28 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
+use mixofshow::gpu::{Gpu, MatrixUse, Options, Schedule, Selection};
 use mixofshow::graph::ops::{Reach, RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Precision, Program, Tensor, Weights};
 use mixofshow::region::{Area, Layout, Placed, Region};
 
-/// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line ones where it takes them.
+/// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line ones and
+/// cooperative matrices where it takes them.
 fn gpus() -> &'static [Arc<Gpu>] {
     static GPUS: OnceLock<Vec<Arc<Gpu>>> = OnceLock::new();
     GPUS.get_or_init(|| {
+        let selection = || std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
         let open = |schedule, floor, checked| {
-            let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-            Gpu::open(&Options { selection, checked, floor, schedule, ..Options::default() }).expect("an adapter")
+            Gpu::open(&Options { selection: selection(), checked, floor, schedule, ..Options::default() }).expect("an adapter")
         };
         let mut gpus = [None, Some(Schedule::Staged)].map(|schedule| open(schedule, true, true)).to_vec();
         if let Schedule::Vectors { lanes, .. } = open(None, false, false).schedule() {
             gpus.push(open(Some(Schedule::Vectors { lanes, least_flops: 0 }), false, true));
+        }
+        let with = Options { selection: selection(), checked: true, matrices: MatrixUse::On, ..Options::default() };
+        let with = Gpu::open(&with).expect("an adapter");
+        if with.matrices().is_ok() {
+            gpus.push(with);
         }
         gpus
     })

@@ -70,6 +70,14 @@ pub struct Blocks {
     size: usize,
 }
 
+/// How several workgroups share the sums of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub count: usize,
+    /// Steps over inputs that each takes; the last maybe fewer.
+    pub steps: usize,
+}
+
 impl Blocks {
     /// Rows and columns of subgroups in a workgroup.
     const ACROSS: usize = 2;
@@ -127,6 +135,20 @@ impl Matrices {
         self.large().filter(enough).unwrap_or(self.small())
     }
 
+    /// Where the product of so many rows and outputs makes too few workgroups to keep a large card busy: how many workgroups should share
+    /// each sum, and how many of the loop's steps each of them takes, of `taps` times `into` inputs in all.
+    pub fn parts(self, rows: usize, outputs: usize, taps: usize, into: usize) -> Option<Parts> {
+        const ENOUGH: usize = 512;
+        const LEAST_STEPS: usize = 4;
+        const MOST_PARTS: usize = 16;
+        let blocks = self.blocks(rows, outputs);
+        let workgroups = rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent());
+        let all = taps * into.div_ceil(blocks.depth);
+        let wanted = (ENOUGH / workgroups.max(1)).min(all / LEAST_STEPS).min(MOST_PARTS);
+        let steps = all.div_ceil(wanted.max(1));
+        (blocks == self.small() && wanted > 1).then(|| Parts { count: all.div_ceil(steps), steps })
+    }
+
     /// Parameters of the kernel for products of `into` inputs; those of its stages are yet to be said.
     pub fn params(self, blocks: Blocks, into: usize) -> Params {
         [
@@ -138,6 +160,7 @@ impl Matrices {
             ("each_rows", Value::from(blocks.each)),
             ("each_columns", Value::from(blocks.each)),
             ("depth", Value::from(blocks.depth)),
+            ("parted", Value::from(false)),
             ("ragged", Value::from(!into.is_multiple_of(blocks.depth))),
         ]
         .into()

@@ -47,7 +47,9 @@ impl Tiles {
         }
         let of = |each: usize, keys: usize| Tiles { matrices, d, padded, each, keys };
         let fits = |tiles: &Tiles| tiles.memory() <= memory.min(Self::MOST_MEMORY);
-        let large = |tiles: &Tiles| padded <= Self::WIDEST_LARGE && tokens.div_ceil(tiles.tokens()) * planes >= Self::ENOUGH;
+        // Few tokens are made alike whatever the batch.
+        let many = |tiles: &Tiles| tokens >= 2 * tiles.tokens() && tokens.div_ceil(tiles.tokens()) * planes >= Self::ENOUGH;
+        let large = |tiles: &Tiles| padded <= Self::WIDEST_LARGE && many(tiles);
         let [most, half] = [1, 2].map(|n| (matrices.lanes / matrices.size / n).max(1));
         let tiles = Self::KEYS.map(|keys| [of(most, keys), of(half, keys)]);
         let [first, second] = tiles;
