@@ -70,11 +70,13 @@ struct Attention {
     graph: Graph,
     output: Tensor,
     values: HashMap<String, Array>,
+    /// Made of cooperative matrices where there are some.
+    in_sight: bool,
 }
 
 impl Attention {
     fn new() -> Self {
-        Attention { graph: Graph::new(), output: Graph::new().input("", [1]), values: HashMap::new() }
+        Attention { graph: Graph::new(), output: Graph::new().input("", [1]), values: HashMap::new(), in_sight: false }
     }
 
     fn input(&mut self, name: &str, array: &Array) -> Tensor {
@@ -126,7 +128,9 @@ impl Attention {
     fn check(&self, what: &str) -> Array {
         let expected = self.evaluate();
         for gpu in gpus() {
-            close(what, &self.run(gpu), &expected, 1e-5);
+            // Matrices keep 11 bits of exponentials.
+            let rounds = self.in_sight && matches!(gpu.schedule(), Schedule::Matrices(_));
+            close(what, &self.run(gpu), &expected, if rounds { 2e-3 } else { 1e-5 });
         }
         expected
     }
@@ -308,12 +312,15 @@ fn prompts_half(array: &Array, half: usize) -> Vec<f32> {
 #[test]
 fn tokens_see_what_shares_a_bit_with_them() {
     let mut random = Random(9);
-    for (tokens, d) in [(1, 8), (70, 40), (33, 192)] {
+    for (tokens, d, halves) in [(1, 8, false), (70, 40, false), (33, 192, false), (70, 40, true)] {
         let arrays = [0; 3].map(|_| random.array([2, tokens, 2 * d]));
-        let sight: Vec<u32> = (0..tokens).map(|_| [1, 2, 3, u32::MAX][random.below(4)]).collect();
+        // At random, or in two halves: keys that come first are seen by none of the last tokens.
+        let mut bits = |token| if halves { 1 + u32::from(token >= 40) } else { [1, 2, 3, u32::MAX][random.below(4)] };
+        let sight: Vec<u32> = (0..tokens).map(&mut bits).collect();
         let mut a = Attention::new();
         let [q, k, v] = [0, 1, 2].map(|i| a.input(&i.to_string(), &arrays[i]));
         let input = a.input("sight", &Array::u32([tokens], sight.clone()));
+        a.in_sight = true;
         a.output = a.graph.attention_in_sight(q, k, v, input, 2, 0.3).unwrap();
         let found = a.check(&format!("sight of {tokens}"));
         // The keys that a token does not see are as good as absent.

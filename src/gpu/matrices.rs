@@ -208,7 +208,7 @@ impl Matrices {
             ("headroom", 6),
         ];
         let mut params: Params = numbers.map(|(name, n)| (name, Value::from(n))).into();
-        let choices = [("varying", self.varying), ("causal", false), ("ragged", true), ("ahead", true)];
+        let choices = [("varying", self.varying), ("causal", false), ("sighted", false), ("ragged", true), ("ahead", true)];
         params.extend(choices.map(|(name, choice)| (name, Value::from(choice))));
         let mut uniforms = [("tokens", tokens), ("keys", keys), ("channels", d / 4), ("share", 1)]
             .map(|(name, value)| (name, Uniform::from(value)))

@@ -79,8 +79,7 @@ impl Attention {
     /// graph keeps f32 ([`Lowering::rounds`]) nor to prompts, which must come out as they do by regions.
     pub(super) fn tiles(&self, lowering: &Lowering<'_>) -> Option<Tiles> {
         let Schedule::Matrices(matrices) = lowering.traits.schedule else { return None };
-        let sighted = lowering.step.inputs.len() > 3;
-        if self.to_prompt || sighted || !lowering.rounds {
+        if self.to_prompt || !lowering.rounds {
             return None;
         }
         let q = lowering.shape();
@@ -92,7 +91,8 @@ impl Attention {
         let [q, k]: [Shape; 2] = [lowering.shape().clone(), lowering.input_shape(1).clone()];
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
         let Matrices { size, lanes, varying } = tiles.matrices;
-        let work = Work {
+        let sighted = lowering.step.inputs.len() > 3;
+        let mut work = Work {
             kernel: "attention_matrices",
             params: [
                 ("size", Value::from(size)),
@@ -104,6 +104,7 @@ impl Attention {
                 ("d", Value::from(tiles.d)),
                 ("padded", Value::from(tiles.padded)),
                 ("causal", Value::from(self.causal)),
+                ("sighted", Value::from(sighted)),
                 ("ragged", Value::from(!keys.is_multiple_of(tiles.keys))),
                 ("ahead", Value::from(tiles.ahead())),
                 ("most", Value::from(Tiles::MOST)),
@@ -127,6 +128,9 @@ impl Attention {
             ],
             flops: 4 * (batch * tokens * keys * channels) as u64,
         };
+        if sighted {
+            work.bindings.push(("sight", lowering.input(3)));
+        }
         lowering.dispatch(work, false);
     }
 }
