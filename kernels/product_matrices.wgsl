@@ -3,6 +3,7 @@
 // to f16 on its way into workgroup memory, and what f16 cannot hold becomes its greatest number, 65504, not infinity.
 // A workgroup makes {{ down * each_rows * size }} rows by {{ across * each_columns * size }} outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x {{ each_columns }} matrices each,
 // from {{ depth }} inputs at a time; the next ones are loaded meanwhile. `into` and outputs are multiples of 4; `channels` counts vectors.
+{{ "// `steps` of the loop alone: partial sums, y [part, row, output], which product_sums adds up; a part is a layer of workgroups." if parted }}
 {{ "// Of subgroups that are smaller than that there are more than parts: those left over repeat what others do, and store nothing." if varying }}
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -24,6 +25,9 @@ struct Sizes {
   into: u32,
   rows: u32,
   channels: u32,
+//% if parted
+  steps: u32,
+//% endif
 {{ wd.members(window) }}
 {{ lr.members(low_rank) }}
 {{ st.members(stages, factors, rows_per_batch, operand_rows) }}
@@ -41,7 +45,7 @@ var<workgroup> ws: array<f16, {{ depth * w_stride }}>; // [input][output]
 var<workgroup> ys: array<f32, {{ parts * 256 }}>; // [part][16 rows][16 outputs]
 
 // Stores the 16 x 16 sums of each part that stand in `ys`; `row` and `channel` are those of the first part's corner.
-fn store(lane: u32, corner_row: u32, corner_channel: u32) {
+fn store(lane: u32, {{ "plane: u32, " if parted }}corner_row: u32, corner_channel: u32) {
   for (var e = lane; e < {{ parts * 64 }}u; e += {{ invocations }}u) {
     let part = e / 64u;
     let row0 = corner_row + part / {{ across }}u * {{ each_rows * size }}u + e % 64u / 4u;
@@ -49,7 +53,7 @@ fn store(lane: u32, corner_row: u32, corner_channel: u32) {
     if (row0 < sizes.rows && channel < sizes.channels) {
       var v0 = vec4<f32>(ys[e * 4u], ys[e * 4u + 1u], ys[e * 4u + 2u], ys[e * 4u + 3u]);
 {{ lr.accumulate(low_rank, 4, 1, "channel", "v", "row") }}
-      let index = row0 * sizes.channels + channel;
+      let index = {{ "(plane * sizes.rows + row0)" if parted else "row0" }} * sizes.channels + channel;
 {{ st.apply(stages, "v0", "row0", "channel", "index") }}
       y[index] = v0;
     }
@@ -58,7 +62,7 @@ fn store(lane: u32, corner_row: u32, corner_channel: u32) {
 
 @compute @workgroup_size({{ invocations }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
-  let first = (group.y + group.z * 32768u) * {{ rows }}u;
+  let first = {{ "group.y" if parted else "(group.y + group.z * 32768u)" }} * {{ rows }}u;
   let into = sizes.into / 4u;
   let quad = lane % {{ quads }}u;
 //% for i in range(x_loads)
@@ -85,7 +89,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var b{{ i }} = vec4<f16>();
 //% endfor
   let chunks = (into + {{ quads - 1 }}u) / {{ quads }}u;
+//% if parted
+  let begin = group.z * sizes.steps;
+  let steps = min(begin + sizes.steps, taps * chunks);
+//% else
+  const begin = 0u;
   let steps = taps * chunks;
+//% endif
 
 //% macro load(step)
     {
@@ -125,8 +135,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let part = subgroup{{ " % " ~ parts ~ "u" if varying }};
   let part_row = part / {{ across }}u * {{ each_rows * size }}u;
   let part_column = part % {{ across }}u * {{ each_columns * size }}u;
-{{ load("0u") }}
-  for (var step = 0u; step < steps; step++) {
+{{ load("begin") }}
+  for (var step = begin; step < steps; step++) {
     workgroupBarrier();
 //% for i in range(x_loads)
     {
@@ -177,7 +187,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
   }
   workgroupBarrier();
-  store(lane, first + {{ i * size }}u, group.x * {{ column_quads }}u + {{ j * size // 4 }}u);
+  store(lane, {{ "group.z, " if parted }}first + {{ i * size }}u, group.x * {{ column_quads }}u + {{ j * size // 4 }}u);
 //% endfor
 //% endfor
 }

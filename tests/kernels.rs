@@ -26,6 +26,8 @@ fn linear_layers_of_all_widths() {
             (70, 24, 8),
             (13, 48, 80),
             (65, 320, 96),
+            // Sums that several workgroups share, of cooperative matrices.
+            (33, 516, 68),
             // More than one band of rows for straight-line kernels.
             (17001, 32, 64),
         ] {
@@ -64,7 +66,7 @@ fn factors_beyond_the_range_of_f16() {
 
 #[test]
 fn everything_that_can_be_folded_into_a_linear_layer() {
-    for (batch, rows, into, out) in [(2, 9, 16, 72), (3, 5, 6, 7), (2, 5, 32, 48)] {
+    for (batch, rows, into, out) in [(2, 9, 16, 72), (3, 5, 6, 7), (2, 5, 32, 48), (2, 9, 260, 72)] {
         let mut g = Graph::new();
         let x = g.input("x", [batch, rows, into]);
         let residual = g.input("residual", [batch, rows, out]);
@@ -185,19 +187,98 @@ fn attention_of_all_head_widths() {
         (2, 1, 77, 77, 2, 16),
         (1, 1, 200, 200, 3, 40),
         (1, 1, 38, 38, 1, 128),
+        // Whole tiles of cooperative matrices and ragged ones, of many workgroups and of few.
+        (1, 1, 63, 64, 2, 80),
+        (1, 1, 64, 96, 1, 160),
+        (2, 1, 32, 33, 1, 12),
+        (2, 2, 2100, 64, 4, 40),
+        (1, 1, 4100, 31, 4, 64),
     ] {
         let mut g = Graph::new();
         let q = g.input("q", [batch, tokens, heads * d]);
         let k = g.input("k", [batch / share, keys, heads * d]);
         let v = g.input("v", [batch / share, keys, heads * d]);
-        let y = g.attention(q, k, v, heads, 1.0 / (d as f32).sqrt(), false).unwrap();
-        compare(&format!("attention {batch}x{tokens}x{keys}, {heads} heads of {d}"), &g, &[y], 1e-5);
+        let what = format!("attention {batch}x{tokens}x{keys}, {heads} heads of {d}");
+        let scale = 1.0 / (d as f32).sqrt();
+        let y = g.attention(q, k, v, heads, scale, false).unwrap();
+        compare(&what, &g, &[y], of_exponentials(1e-5));
+        let y = g.attention_to_prompt(q, k, v, heads, scale).unwrap();
+        compare(&format!("{what}, to a prompt"), &g, &[y], 1e-5);
+        // Sharper than f16 has room for: references are raised again and again.
+        let y = g.attention(q, k, v, heads, 4.0, false).unwrap();
+        compare(&format!("{what}, sharp"), &g, &[y], of_exponentials(2e-4));
     }
-    for (tokens, d) in [(1, 4), (77, 32), (50, 64)] {
-        let mut g = Graph::new();
-        let x = g.input("x", [2, tokens, 2 * d]);
-        let y = g.attention(x, x, x, 2, 0.3, true).unwrap();
-        compare(&format!("causal attention {tokens}, heads of {d}"), &g, &[y], 1e-5);
+    for (tokens, d) in [(1, 4), (77, 32), (50, 64), (150, 40), (64, 80)] {
+        for scale in [0.3, 3.0] {
+            let mut g = Graph::new();
+            let x = g.input("x", [2, tokens, 2 * d]);
+            let y = g.attention(x, x, x, 2, scale, true).unwrap();
+            compare(
+                &format!("causal attention {tokens}, heads of {d}, times {scale}"),
+                &g,
+                &[y],
+                of_exponentials(if scale < 1.0 { 1e-5 } else { 1e-4 }),
+            );
+        }
+    }
+}
+
+/// What cooperative matrices keep of exponentials: 11 bits.
+fn of_exponentials(tolerance: f32) -> f32 {
+    if matches!(gpu().schedule(), Schedule::Matrices(_)) { 5e-4 } else { tolerance }
+}
+
+/// One attention over keys given by `key`, with `value`, both of key and channel: what came out, and what should have.
+fn attend(d: usize, keys: usize, key: &dyn Fn(usize, usize) -> f32, value: &dyn Fn(usize, usize) -> f32) -> [Array; 2] {
+    let mut g = Graph::new();
+    let [q, k, v] = [("q", 40), ("k", keys), ("v", keys)].map(|(name, rows)| g.input(name, [1, rows, d]));
+    let y = g.attention(q, k, v, 1, 1.0, false).unwrap();
+    let of = |rows: usize, f: &dyn Fn(usize, usize) -> f32| {
+        let values = (0..rows * d).map(|i| f(i / d, i % d)).collect();
+        Array::f32([1, rows, d], values)
+    };
+    let query = |row: usize, channel: usize| if channel == 0 { row as f32 / 32.0 } else { 0.0 };
+    let inputs = HashMap::from([("q".to_string(), of(40, &query)), ("k".into(), of(keys, key)), ("v".into(), of(keys, value))]);
+    let source = Arc::new(MadeUp(HashMap::new()));
+    let expected = g.evaluate(&[y], &inputs, &*source).unwrap().remove(0);
+    let program = Program::new(&Weights::new(&gpu(), source, Precision::AsStored), &g, &[y]).unwrap();
+    for (name, array) in &inputs {
+        program.write(name, array).unwrap();
+    }
+    program.run();
+    let first = program.output(0).unwrap();
+    program.run();
+    assert!(first == program.output(0).unwrap(), "the same run gives other bytes");
+    [first, expected]
+}
+
+/// Each key's score exceeds those before it, for some tokens by much, for others by nothing.
+#[test]
+fn attention_to_ever_greater_scores() {
+    for (d, keys) in [(8, 200), (40, 160), (160, 70)] {
+        for growth in [0.125, 1.0, 16.0, 256.0] {
+            let key = |key: usize, channel: usize| if channel == 0 { (key as f32 - 20.0) * growth } else { 1.0 };
+            let [found, expected] = attend(d, keys, &key, &|key, channel| noise("v", key * d + channel));
+            for (i, (f, e)) in found.values().iter().zip(expected.values()).enumerate() {
+                assert!((f - e).abs() <= of_exponentials(1e-5) * 2.0, "{d}, growth {growth}: element {i} is {f} instead of {e}");
+            }
+        }
+    }
+}
+
+/// As of products: f16's greatest number stands for what is greater, and no infinity comes of it.
+#[test]
+fn attention_beyond_the_range_of_f16() {
+    if !matches!(gpu().schedule(), Schedule::Matrices(_)) {
+        return;
+    }
+    let key = |key: usize, channel: usize| if channel == 0 { (key as f32 - 40.0) * 1e5 } else { 1e30 };
+    let value = |key: usize, _: usize| if key.is_multiple_of(2) { 3e5 } else { -3e5 };
+    let [found, _] = attend(40, 81, &key, &value);
+    // The first token sees all keys alike; the keys of the others' choice are all as great as f16 has them.
+    for (token, values) in found.values().chunks_exact(40).enumerate() {
+        let expected = if token == 0 { 65504.0 / 81.0 } else { 0.0 };
+        assert!(values.iter().all(|v| (v - expected).abs() < 40.0), "token {token}: {values:?} instead of {expected}");
     }
 }
 
@@ -310,6 +391,7 @@ fn widened_products() {
         (1, 70, 8, 132, 12, false),
         (1, 17, 12, 4, 1, true),
         (2, 13, 48, 64, 4, false),
+        (2, 13, 272, 64, 4, true),
         (1, 31, 192, 32, 3, true),
     ] {
         let mut g = Graph::new();

@@ -88,8 +88,8 @@ pub const PASSING_LANES: usize = 8;
 pub enum Schedule {
     /// Tiles staged in workgroup memory: graphics cards.
     Staged,
-    /// As `Staged`, but products with f16 weights are made of cooperative matrices, unless gradients or sums of activations are
-    /// taken: factors are rounded to f16.
+    /// As `Staged`, but products with f16 weights are made of cooperative matrices, and attention but to prompts where weights are
+    /// f16, unless gradients or sums of activations are taken: factors are rounded to f16.
     Matrices(Matrices),
     /// Register tiles without barriers: software drivers, which run a workgroup as one SIMD vector.
     Registers {

@@ -70,6 +70,14 @@ pub struct Blocks {
     size: usize,
 }
 
+/// How several workgroups share the sums of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub count: usize,
+    /// Steps over inputs that each takes; the last maybe fewer.
+    pub steps: usize,
+}
+
 impl Blocks {
     /// Rows and columns of subgroups in a workgroup.
     const ACROSS: usize = 2;
@@ -127,6 +135,20 @@ impl Matrices {
         self.large().filter(enough).unwrap_or(self.small())
     }
 
+    /// Where the product of so many rows and outputs makes too few workgroups to keep a large card busy: how many workgroups should share
+    /// each sum, and how many of the loop's steps each of them takes, of `taps` times `into` inputs in all.
+    pub fn parts(self, rows: usize, outputs: usize, taps: usize, into: usize) -> Option<Parts> {
+        const ENOUGH: usize = 512;
+        const LEAST_STEPS: usize = 4;
+        const MOST_PARTS: usize = 16;
+        let blocks = self.blocks(rows, outputs);
+        let workgroups = rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent());
+        let all = taps * into.div_ceil(blocks.depth);
+        let wanted = (ENOUGH / workgroups.max(1)).min(all / LEAST_STEPS).min(MOST_PARTS);
+        let steps = all.div_ceil(wanted.max(1));
+        (blocks == self.small() && wanted > 1).then(|| Parts { count: all.div_ceil(steps), steps })
+    }
+
     /// Parameters of the kernel for products of `into` inputs; those of its stages are yet to be said.
     pub fn params(self, blocks: Blocks, into: usize) -> Params {
         [
@@ -138,18 +160,84 @@ impl Matrices {
             ("each_rows", Value::from(blocks.each)),
             ("each_columns", Value::from(blocks.each)),
             ("depth", Value::from(blocks.depth)),
+            ("parted", Value::from(false)),
             ("ragged", Value::from(!into.is_multiple_of(blocks.depth))),
         ]
         .into()
     }
 
-    /// Whether a product of known numbers comes out right, to the last bit, or what went wrong. Drivers were seen that compile
+    /// Whether products of known numbers come out right, to the last bit, and attention, or what went wrong. Drivers were seen that compile
     /// kernels with cooperative matrices and compute something else.
     pub(super) fn test(self, gpu: &Gpu) -> Result<(), String> {
         for blocks in [Some(self.small()), self.large()].into_iter().flatten() {
             self.test_blocks(gpu, blocks).map_err(|e| e.to_string())??;
         }
-        Ok(())
+        self.test_attention(gpu).map_err(|e| e.to_string())?
+    }
+
+    /// As [`Matrices::test`], of attention in which every token sees one key alone: what comes out is that key's value.
+    fn test_attention(self, gpu: &Gpu) -> Result<Result<(), String>> {
+        // The smallest tiles, ragged in all directions; each token's key is another one, in tile after tile.
+        const AT_ONCE: usize = 16;
+        let (tokens, keys, d) = (4 * self.size + 13, 2 * AT_ONCE + 5, self.size + 4);
+        let sought = |token: usize| token * 7 % keys;
+        // Six bits of a key's number, again and again: any two keys differ in more than f16's range of exponents.
+        let code = |key: usize, channel: usize| if key >> (channel % 6) & 1 == 0 { -1.0 } else { 1.0 };
+        let value = |key: usize, channel: usize| ((key * 5 + channel * 3) % 17) as f32 - 8.0;
+        let make = |rows: usize, element: &dyn Fn(usize, usize) -> f32| -> Result<(Slice, Scalar)> {
+            let values: Vec<f32> = (0..rows * d).map(|i| element(i / d, i % d)).collect();
+            let buffer = gpu.buffer("test of cooperative matrices", (rows * d * 4) as u64)?;
+            gpu.write(&buffer, 0, bytemuck::cast_slice(&values));
+            Ok((Slice::whole(&buffer), Scalar::F32))
+        };
+        let inputs = [
+            ("q", make(tokens, &|token, channel| 64.0 * code(sought(token), channel))?),
+            ("k", make(keys, &code)?),
+            ("v", make(keys, &value)?),
+        ];
+        let y = gpu.buffer("test of cooperative matrices", (tokens * d * 4) as u64)?;
+        let numbers = [
+            ("size", self.size),
+            ("lanes", self.lanes),
+            ("parts", 4),
+            ("each", 1),
+            ("keys", AT_ONCE),
+            ("d", d),
+            ("padded", d.next_multiple_of(self.size)),
+            ("most", 15),
+            ("headroom", 6),
+        ];
+        let mut params: Params = numbers.map(|(name, n)| (name, Value::from(n))).into();
+        let choices = [("varying", self.varying), ("causal", false), ("sighted", false), ("ragged", true), ("ahead", true)];
+        params.extend(choices.map(|(name, choice)| (name, Value::from(choice))));
+        let mut uniforms = [("tokens", tokens), ("keys", keys), ("channels", d / 4), ("share", 1)]
+            .map(|(name, value)| (name, Uniform::from(value)))
+            .to_vec();
+        uniforms.push(("scale", Uniform::from(1.0)));
+        let bindings = inputs.map(|(name, (slice, scalar))| (name.to_string(), slice, scalar));
+        run_once(
+            gpu,
+            &Command::Dispatch {
+                kernel: "attention_matrices",
+                params,
+                bindings: bindings.into_iter().chain([("y".into(), Slice::whole(&y), Scalar::F32)]).collect(),
+                uniforms,
+                grid: [tokens.div_ceil(4 * self.size) as u32, 1, 1],
+                label: "test of cooperative matrices".into(),
+                flops: 0,
+                bytes: 0,
+            },
+        )?;
+        let found: Vec<f32> = bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (tokens * d * 4) as u64)?);
+        for (index, &found) in found.iter().enumerate() {
+            let expected = value(sought(index / d), index % d);
+            // Devices need not divide to the last bit. What isn't a number must not pass.
+            let close = (found - expected).abs() < 1e-4;
+            if !close {
+                return Ok(Err(format!("attention came out as {found} instead of {expected}")));
+            }
+        }
+        Ok(Ok(()))
     }
 
     fn test_blocks(self, gpu: &Gpu, blocks: Blocks) -> Result<Result<(), String>> {

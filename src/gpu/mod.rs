@@ -15,7 +15,7 @@ pub use buffer::{Buffer, Slice};
 pub use device::{Gpu, Options};
 pub use error::Error;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
-pub use matrices::{Blocks, Matrices, MatrixUse, UnknownMatrixUse};
+pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Cost, Recording, Uniform};
 pub use template::{Params, Value, kernel_names, render};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use crate::gpu::{Command, Params, Scalar, Slice, Uniform, Value};
+use crate::gpu::{Command, Params, Scalar, Schedule, Slice, Uniform, Value};
 
 use super::ops::{Broadcast, Layout, Stage, vector_width};
 use super::plan::{Place, Plan, Step, Traits};
@@ -69,6 +69,7 @@ pub(super) fn commands_of_steps(
 ) -> Result<(Vec<Command>, Vec<usize>)> {
     let mut commands = Vec::new();
     let mut ends = Vec::with_capacity(range.len());
+    let rounds = rounds(graph, plan, storage)?;
     for (number, step) in plan.steps.iter().enumerate().take(range.end).skip(range.start) {
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, Located> = HashMap::new();
@@ -97,6 +98,7 @@ pub(super) fn commands_of_steps(
             locate: &locate,
             scratch,
             in_place,
+            rounds,
             commands: &mut commands,
             lacks_kernel: false,
         };
@@ -107,6 +109,27 @@ pub(super) fn commands_of_steps(
         ends.push(commands.len());
     }
     Ok((commands, ends))
+}
+
+/// See [`Lowering::rounds`].
+fn rounds(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<bool> {
+    if graph.is_precise() || !matches!(plan.traits.schedule, Schedule::Matrices(_)) {
+        return Ok(false);
+    }
+    let mut some = false;
+    for step in &plan.steps {
+        for (index, &tensor) in step.inputs.iter().enumerate() {
+            let root = plan.root(tensor);
+            if matches!(graph.node(root).origin, Origin::Parameter { .. }) {
+                let layout = step.operation.layout(index).suited(plan.traits.schedule, graph.shape(root));
+                if locate(graph, plan, tensor, layout, storage)?.half {
+                    return Ok(true);
+                }
+                some = true;
+            }
+        }
+    }
+    Ok(!some)
 }
 
 /// Where `tensor` stands, read in `layout` if it is a weight.
@@ -147,6 +170,9 @@ pub struct Lowering<'a> {
     pub(super) locate: &'a dyn Fn(Tensor) -> Located,
     pub(super) scratch: Option<Slice>,
     pub(super) in_place: bool,
+    /// Whether kernels may round the activations that they read to f16 where that makes them faster: where weights are held so, and
+    /// neither gradients nor sums of activations are taken. A graph without weights has none that ask for more.
+    pub rounds: bool,
     pub(super) commands: &'a mut Vec<Command>,
     pub(super) lacks_kernel: bool,
 }

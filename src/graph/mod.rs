@@ -94,6 +94,7 @@ pub struct Graph {
     layer: Option<Arc<str>>,
     blocks: Blocks,
     precise: bool,
+    whole: bool,
 }
 
 /// The blocks of a graph: parts whose values may be computed again for their backward instead of kept.
@@ -207,6 +208,16 @@ impl Graph {
     /// Whether kernels that round what they read are not for this graph: gradients are computed in it, or sums of its activations.
     pub fn is_precise(&self) -> bool {
         self.precise
+    }
+
+    /// Whether sums of linear layers built from now on are each made by one workgroup, whatever the number of rows: what is made of
+    /// a prompt is then the same to the bit, alone or among others. Returns what held before.
+    pub fn keep_sums_whole(&mut self, whole: bool) -> bool {
+        std::mem::replace(&mut self.whole, whole)
+    }
+
+    pub(crate) fn sums_are_whole(&self) -> bool {
+        self.whole
     }
 
     pub(crate) fn keep_precise(&mut self) {

@@ -17,6 +17,8 @@ pub struct Traits {
     pub max_buffer: u64,
     /// Alignment of a binding's offset, in bytes.
     pub alignment: u64,
+    /// Bytes of workgroup memory that a kernel may have.
+    pub workgroup_memory: usize,
     pub schedule: Schedule,
 }
 

@@ -290,6 +290,7 @@ impl Program {
             max_binding: gpu.max_binding(),
             max_buffer: gpu.limits().max_buffer_size,
             alignment: u64::from(gpu.limits().min_storage_buffer_offset_alignment),
+            workgroup_memory: gpu.limits().max_compute_workgroup_storage_size as usize,
             schedule: gpu.schedule(),
         }
     }

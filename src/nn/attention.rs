@@ -47,7 +47,10 @@ impl Layers<'_> {
 
     /// Keys and values `[batch, tokens, channels]` that a cross-attention makes of `text` `[batch, tokens, text channels]`.
     pub fn keys_values(&mut self, text: Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
-        Ok((self.linear_no_bias("to_k", text, channels)?, self.linear_no_bias("to_v", text, channels)?))
+        let before = self.graph.keep_sums_whole(true);
+        let both = (self.linear_no_bias("to_k", text, channels), self.linear_no_bias("to_v", text, channels));
+        self.graph.keep_sums_whole(before);
+        Ok((both.0?, both.1?))
     }
 
     fn attend_to_itself(&mut self, x: Tensor, heads: usize, bias: bool, sight: Option<Tensor>) -> Result<Tensor> {

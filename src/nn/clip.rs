@@ -19,7 +19,13 @@ pub struct ClipLayer {
 impl Layers<'_> {
     /// Self-attention and feed-forward, each normalised before and added after: `x` `[batch, tokens, channels]`.
     pub fn clip_layer(&mut self, name: &str, x: Tensor, style: ClipLayer) -> Result<Tensor> {
-        self.block(|layers| layers.attention_and_feed_forward(name, x, style))
+        self.block(|layers| {
+            // A prompt's encoding doesn't depend on how many are encoded at a time.
+            let before = layers.graph.keep_sums_whole(style.causal);
+            let y = layers.attention_and_feed_forward(name, x, style);
+            layers.graph.keep_sums_whole(before);
+            y
+        })
     }
 
     fn attention_and_feed_forward(&mut self, name: &str, x: Tensor, style: ClipLayer) -> Result<Tensor> {

@@ -43,7 +43,10 @@ impl<'a> Prompt<'a> {
         let (k, v) = self.keys_values(layers, q)?;
         layers.watch(q, k, heads)?;
         match self.size(layers, q)? {
-            None => layers.attend(q, k, v, heads, false),
+            None => {
+                let scale = layers.attention_scale(q, heads);
+                layers.graph.attention_to_prompt(q, k, v, heads, scale)
+            }
             Some(size) => {
                 let scale = layers.attention_scale(q, heads);
                 layers.graph.regional_attention(q, k, v, size.inputs.clone(), heads, scale)

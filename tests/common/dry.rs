@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use mixofshow::gpu::{Buffer, Command, Gpu, Options, Scalar, Schedule, Selection, Slice};
+use mixofshow::gpu::{Buffer, Command, Gpu, Matrices, Options, Scalar, Schedule, Selection, Slice};
 use mixofshow::graph::lower::{self, Located, Storage};
 use mixofshow::graph::ops::Layout;
 use mixofshow::graph::{Element, Plan, Program, Traits, weight_bytes};
@@ -19,6 +19,16 @@ pub fn floor() -> &'static Arc<Gpu> {
     &GPU
 }
 
+/// Bytes of workgroup memory of the devices that take `schedule`: WebGPU's floor, what NVIDIA's cards have, or the least that those
+/// with matrices have.
+pub fn workgroup_memory(schedule: Schedule) -> usize {
+    match schedule {
+        Schedule::Matrices(Matrices { size: 16, .. }) => 48 << 10,
+        Schedule::Matrices(_) => 32 << 10,
+        _ => 16 << 10,
+    }
+}
+
 /// What one run of a graph does.
 pub struct Lowered {
     pub plan: Plan,
@@ -32,7 +42,9 @@ pub struct Lowered {
 pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
     let gpu = floor();
     let graph = &built.graph;
-    let plan = Plan::new(graph, &built.outputs, &Traits { schedule, ..Program::traits(gpu) });
+    let workgroup_memory = workgroup_memory(schedule);
+    let traits = Traits { schedule, workgroup_memory, ..Program::traits(gpu) };
+    let plan = Plan::new(graph, &built.outputs, &traits);
     let buffers: Mutex<HashMap<String, (Arc<Buffer>, u64)>> = Mutex::default();
     let stand_in = |name: String, bytes: u64| {
         let mut buffers = buffers.lock().unwrap();

@@ -120,7 +120,7 @@ fn blocks_computed_again_give_the_same_gradients_from_fewer_values() {
     assert_eq!(evaluate(&kept, &one, &inputs, &weights), evaluate(&again, &other, &inputs, &weights));
 
     let schedule = Schedule::registers();
-    let traits = Traits { max_binding: 1 << 20, max_buffer: 1 << 20, alignment: 16, schedule };
+    let traits = Traits { max_binding: 1 << 20, max_buffer: 1 << 20, alignment: 16, workgroup_memory: 16 << 10, schedule };
     let [first, second] = [(&kept, &one), (&again, &other)].map(|(graph, outputs)| Plan::new(graph, outputs, &traits));
     // Each block is computed twice but for its sum, which no rule reads.
     assert!(second.flops(&again) > first.flops(&kept));

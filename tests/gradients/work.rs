@@ -10,7 +10,13 @@ use mixofshow::nn::{Encodings, Layers, LowRank};
 use serde_json::json;
 
 /// WebGPU's floor.
-const TRAITS: Traits = Traits { max_binding: 128 << 20, max_buffer: 256 << 20, alignment: 256, schedule: Schedule::Staged };
+const TRAITS: Traits = Traits {
+    max_binding: 128 << 20,
+    max_buffer: 256 << 20,
+    alignment: 256,
+    workgroup_memory: 16 << 10,
+    schedule: Schedule::Staged,
+};
 
 /// Linear layers of the attentions of a UNet.
 fn attention_layers(config: &UNetConfig) -> Vec<String> {

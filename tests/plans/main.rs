@@ -168,7 +168,7 @@ fn beyond_the_floor(variant: &str) -> bool {
 
 /// Whether a variant is made of cooperative matrices.
 fn of_matrices(variant: &str) -> bool {
-    variant.starts_with("product_matrices ")
+    ["product_matrices ", "attention_matrices "].iter().any(|kernel| variant.starts_with(kernel))
 }
 
 static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);

@@ -12,6 +12,8 @@ pub(super) struct Attention {
     pub heads: usize,
     pub scale: f32,
     pub causal: bool,
+    /// Computed to the bit as [`super::regional_attention`] computes one prompt.
+    pub to_prompt: bool,
 }
 
 /// How attention's kernels share out a head: its tokens (or, backward, its keys), and the channels of each.
@@ -72,7 +74,13 @@ impl Graph {
     /// `[batch', keys, channels]`, head h holding channels h d .. (h + 1) d. `batch'` may be smaller than `batch` and divide
     /// it: consecutive entries of `q` then share one of `k` and `v`. `causal`: token i sees keys 0..=i only.
     pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, heads: usize, scale: f32, causal: bool) -> Result<Tensor> {
-        self.apply(Attention { heads, scale, causal }, &[q, k, v])
+        self.apply(Attention { heads, scale, causal, to_prompt: false }, &[q, k, v])
+    }
+
+    /// [`Graph::attention`] of all keys, with the very numbers that [`Graph::regional_attention`] gives for one region over
+    /// everything: no kernel rounds what it reads.
+    pub fn attention_to_prompt(&mut self, q: Tensor, k: Tensor, v: Tensor, heads: usize, scale: f32) -> Result<Tensor> {
+        self.apply(Attention { heads, scale, causal: false, to_prompt: true }, &[q, k, v])
     }
 
     /// [`Graph::attention`] of as many keys as tokens, of which each token sees those with which it shares a bit of `sight`, u32
@@ -86,7 +94,7 @@ impl Graph {
         heads: usize,
         scale: f32,
     ) -> Result<Tensor> {
-        self.apply(Attention { heads, scale, causal: false }, &[q, k, v, sight])
+        self.apply(Attention { heads, scale, causal: false, to_prompt: false }, &[q, k, v, sight])
     }
 }
 
@@ -186,6 +194,9 @@ impl Operation for Attention {
         let straight = Straight::of(&lowering.traits, self, lowering.input_shape(0), lowering.input_shape(1));
         if let Some(straight) = straight.filter(|_| !sighted) {
             return straight.forward(lowering);
+        }
+        if let Some(tiles) = self.tiles(lowering) {
+            return self.lower_matrices(lowering, tiles);
         }
         let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);

@@ -1,9 +1,9 @@
 //! Convolution of a feature map that already carries its padding.
 
-use super::product::{Geometry, Window, lower_product};
+use super::product::{self, Geometry, Window, lower_product};
 use super::{Fold, Layout, Operation, arity};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
 
 #[derive(Debug)]
 pub(super) struct Conv2d {
@@ -85,6 +85,11 @@ impl Operation for Conv2d {
         let shape = graph.shape(x);
         let (height, width) = (shape[1], shape[2]);
         Ok(vec![Some(graph.conv2d_transposed(context.upstream, w, self.stride, height, width)?), None])
+    }
+
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
+        let w = inputs.get(1)?;
+        product::scratch(traits, [output.rows(), w[2] * w[3], w[1], w[0]])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

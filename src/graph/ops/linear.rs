@@ -1,17 +1,20 @@
 //! Matrix product with a weight: the linear layer without its bias.
 
-use super::product::{Geometry, lower_product};
+use super::product::{self, Geometry, lower_product};
 use super::{Fold, Layout, Operation, arity};
 use crate::graph::lower::Lowering;
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
 
 #[derive(Debug)]
-struct Linear;
+struct Linear {
+    /// Not summed up in parts whose number depends on how many rows there are.
+    whole: bool,
+}
 
 impl Graph {
     /// `y[.., n] = sum_k x[.., k] w[n, k]`: `x` is `[.., in]`, `w` `[out, in]` as files store it.
     pub fn linear(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
-        self.apply(Linear, &[x, w])
+        self.apply(Linear { whole: self.sums_are_whole() }, &[x, w])
     }
 }
 
@@ -65,6 +68,11 @@ impl Operation for Linear {
         let dx = if context.wants(0) { Some(graph.linear_transposed(context.upstream, w)?) } else { None };
         let dw = if context.wants(1) { Some(graph.linear_weight_gradient(x, context.upstream)?) } else { None };
         Ok(vec![dx, dw])
+    }
+
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
+        let w = inputs.get(1).filter(|_| !self.whole)?;
+        product::scratch(traits, [output.rows(), 1, w[1], w[0]])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -4,6 +4,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod attention_gradient;
+mod attention_matrices;
 mod attention_vectors;
 mod average_pool;
 mod binary;

@@ -2,7 +2,8 @@
 
 use super::widen::lower_update;
 use super::{PANEL, vector_width};
-use crate::gpu::{Matrices, PASSING_LANES, Scalar, Schedule, Uniform, Value};
+use crate::gpu::{Matrices, PASSING_LANES, Params, Scalar, Schedule, Uniform, Value};
+use crate::graph::Traits;
 use crate::graph::lower::{Located, Lowering, Work, spread};
 
 /// The window of a convolution over a feature map that already carries its padding.
@@ -136,7 +137,16 @@ fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geomet
     lowering.dispatch(work, true);
 }
 
-/// Dispatches the kernel `product_matrices`, which reads weights as they are uploaded for all kernels.
+/// Scratch for the partial sums of a product by matrices: where some kernel may want to take it in parts.
+pub(super) fn scratch(traits: &Traits, [rows, taps, into, out]: [usize; 4]) -> Option<usize> {
+    let Schedule::Matrices(matrices) = traits.schedule else { return None };
+    let suits = into.is_multiple_of(4) && out.is_multiple_of(4);
+    let parts = matrices.parts(rows, out, taps, into).filter(|_| suits)?;
+    Some(parts.count * rows * out)
+}
+
+/// Dispatches the kernel `product_matrices`, which reads weights as they are uploaded for all kernels; in parts, where one workgroup for
+/// each sum would make too few.
 fn lower_matrices(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, matrices: Matrices) {
     let (into, out) = (lowering.input_shape(0).channels(), lowering.shape().channels());
     let blocks = matrices.blocks(geometry.rows, out);
@@ -146,7 +156,32 @@ fn lower_matrices(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Ge
     for (_, at) in work.bindings.iter_mut().filter(|(_, at)| at.half) {
         at.scalar = Scalar::F16;
     }
-    lower_rows(lowering, work, geometry, out.div_ceil(blocks.extent()), blocks.extent());
+    let columns = out.div_ceil(blocks.extent());
+    let taps = geometry.taps.as_ref().map_or(1, |window| window.kernel[0] * window.kernel[1]);
+    let parts = matrices.parts(geometry.rows, out, taps, into).filter(|_| lowering.step.scratch.is_some());
+    let Some(parts) = parts else {
+        return lower_rows(lowering, work, geometry, columns, blocks.extent());
+    };
+    if let Some(window) = &geometry.taps {
+        work.uniforms.extend(window_uniforms(window));
+    }
+    work.uniforms.push(("steps", parts.steps.into()));
+    work.params.extend([("parted", Value::from(true)), ("low_rank", Value::from(false))]);
+    work.params.extend(without_stages());
+    work.grid = [columns, geometry.rows.div_ceil(blocks.extent()), parts.count];
+    work.bindings.retain(|(name, _)| *name != "y");
+    work.bindings.push(("y", lowering.scratch()));
+    lowering.dispatch(work, false);
+    let elements = geometry.rows * out;
+    let sums = Work {
+        kernel: "product_sums",
+        params: Params::new(),
+        uniforms: vec![("parts", parts.count.into()), ("rows", geometry.rows.into()), ("channels", (out / 4).into())],
+        grid: spread((elements / 4).div_ceil(64)),
+        bindings: vec![("partial", lowering.scratch()), ("y", lowering.output())],
+        flops: (parts.count * elements) as u64,
+    };
+    lowering.dispatch(sums, true);
 }
 
 /// How a kernel knows a window.

@@ -277,7 +277,7 @@ impl RegionalAttention {
     /// Straight-line code for each prompt that is read, if it suits all of them. That is asked for all tokens, so that a prompt is computed
     /// here as it is alone in the picture: one region over everything gives the very numbers of its prompt.
     fn straight(&self, traits: &Traits, q: &Shape, k: &Shape) -> Option<Vec<Option<Straight>>> {
-        let attention = Attention { heads: self.heads, scale: self.scale, causal: false };
+        let attention = Attention { heads: self.heads, scale: self.scale, causal: false, to_prompt: true };
         let of = |prompt: &Reach| match prompt.tokens {
             0 => Some(None),
             tokens => Some(Some(Straight::of(traits, &attention, q, &[k[0], prompt.keys, k[2]].into())?.with_rows(tokens))),

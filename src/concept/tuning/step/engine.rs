@@ -49,7 +49,8 @@ impl Engine {
         Ok(match self {
             Engine::Host { .. } => {
                 let schedule = Schedule::registers();
-                let traits = Traits { max_binding: u64::MAX, max_buffer: u64::MAX, alignment: 4, schedule };
+                let traits =
+                    Traits { max_binding: u64::MAX, max_buffer: u64::MAX, alignment: 4, workgroup_memory: 16 << 10, schedule };
                 let activations = Plan::new(graph, &[built.report], &traits).live_bytes();
                 PlannedBytes { weights: of(&|origin| matches!(origin, Origin::Parameter { .. })), activations, state }
             }

@@ -1,0 +1,283 @@
+// y = softmax(scale q k^T) v for every head: the contract of attention.wgsl, by cooperative matrices of {{ size }} x {{ size }}: q, k, v and the
+// exponentials are rounded to f16, sums are f32. What f16 cannot hold becomes its greatest number, 65504, not infinity.
+// A workgroup makes {{ parts * each * size }} tokens of one head, {{ parts }} subgroups of at most {{ lanes }} lanes {{ each * size }} each, from {{ keys }} keys at a time. Heads have {{ d }} elements, a multiple
+// of 4; in workgroup memory and registers {{ padded }}, the rest zeros. `scale` includes log2(e). `channels` counts vectors.
+{{ "// Tokens and keys are the same; a token sees the keys with which it shares a bit of sight [tokens], itself among them." if sighted }}
+{{ "// Of subgroups that are smaller than that there are more than parts: those left over repeat what others do, and store nothing." if varying }}
+//
+// Exponents are relative to a reference of each token that is not its greatest score but seldom changes: only where a score
+// exceeds it by more than {{ most }} are references raised to {{ headroom }} below the greatest scores met, and all sums scaled. So the common way needs no
+// greatest score of a row, and no sums leave their registers; exponentials stay in f16's range. Matrices have no elements in
+// WGSL: scores go through workgroup memory to the lanes that take exponentials, which go back as matrices.
+enable f16;
+enable wgpu_cooperative_matrix;
+//% set matrix = "coop_mat" ~ size ~ "x" ~ size
+//% set invocations = parts * lanes
+//% set rows = parts * each * size
+//% set quads = d // 4
+//% set columns = padded // size
+//% set stride = padded + 8
+//% set s_stride = keys + 8
+//% set v_start = keys * stride
+//% set p_start = 2 * v_start
+//% set slots = invocations // 8
+//% set passes = rows // slots
+//% set loads = (keys * quads + invocations - 1) // invocations
+//% set guard = keys * quads % invocations != 0
+//% set held = "if (subgroup < " ~ parts ~ "u) {" if varying else "{"
+//% set at_once = keys // size
+//% set seen = "s"
+//% if causal
+//% set seen = "select(nothing, s, KEY < sizes.keys && KEY <= first + ROW)"
+//% elif sighted
+//% set seen = "select(nothing, s, KEY < sizes.keys && (SEEN & SIGHT) != 0u)"
+//% elif ragged
+//% set seen = "select(nothing, s, KEY < sizes.keys)"
+//% endif
+struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+//% if sighted
+@group(0) @binding(5) var<storage, read> sight: array<u32>;
+//% endif
+// First q [token][{{ stride }}], which goes to registers; then k [key][{{ stride }}], v the same, and exponentials [token][{{ s_stride }}]. Rows end in 16 bytes of
+// nothing, so that those of a matrix lie in different banks.
+var<workgroup> hs: array<f16, {{ [rows * stride, p_start + rows * s_stride] | max }}>;
+// Scores [token][{{ s_stride }}]; 8 lanes take a row, with 4 rows in different banks.
+var<workgroup> ss: array<f32, {{ rows * s_stride }}>;
+var<workgroup> references: array<f32, {{ rows }}>; // at last totals
+var<workgroup> fades: array<f32, {{ rows }}>;
+var<workgroup> exceeded: u32; // whether a score of these keys exceeds its reference by too much
+const nothing = -1e30;
+
+fn hold(at: u32, values: vec4<f32>) {
+  let h = vec4<f16>(clamp(values, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+//% for e in range(4)
+  hs[at + {{ e }}u] = h.{{ "xyzw"[e] }};
+//% endfor
+}
+
+//# Moves the sums of columns j .. j + count to `ss`.
+//% macro put(j, count)
+  workgroupBarrier();
+  {{ held }}
+//% for i in range(each)
+//% for u in range(count)
+    // naga wants everything that is stored, and where, computed by a statement of its own.
+    let to{{ i }}_{{ u }} = &ss[(part_row + {{ i * size }}u) * {{ s_stride }}u + {{ u * size }}u];
+    let sum{{ i }}_{{ u }} = c{{ i }}_{{ j + u }};
+    coopStoreT(sum{{ i }}_{{ u }}, to{{ i }}_{{ u }}, {{ s_stride }}u);
+//% endfor
+//% endfor
+  }
+  workgroupBarrier();
+//% endmacro
+//# Exponentials of the scores and their sums, by the references that a lane knows; the greatest exponent.
+//% macro exponentials()
+//% for p in range(passes)
+    fresh{{ p }} = 0.0;
+//% for e in range(keys // 8)
+    {
+      var s = fma(ss[row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u], sizes.scale, -reference{{ p }});
+      s = {{ seen | replace("KEY", "tile + eighth + " ~ 8 * e ~ "u") | replace("ROW", "row" ~ p) | replace("SEEN", "seen" ~ p) | replace("SIGHT", "sight" ~ e) }};
+      greatest = max(greatest, s);
+      // No further, too, where scores are so huge that a reference is not exact.
+      let h = f16(exp2(min(s, {{ most }}.0)));
+      fresh{{ p }} += f32(h);
+      hs[{{ p_start }}u + row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u] = h;
+    }
+//% endfor
+//% endfor
+//% endmacro
+//% macro load(tile)
+//% for i in range(loads)
+  {
+    let at = (shared_entry + min({{ tile }} + (lane + {{ i * invocations }}u) / {{ quads }}u, sizes.keys - 1u)) * sizes.channels + head + (lane + {{ i * invocations }}u) % {{ quads }}u;
+    next_k{{ i }} = k[at];
+    next_v{{ i }} = v[at];
+  }
+//% endfor
+//% endmacro
+@compute @workgroup_size({{ invocations }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
+  let head = group.y * {{ quads }}u;
+  let shared_entry = group.z / sizes.share * sizes.keys;
+  let first = group.x * {{ rows }}u;
+//% if padded != d
+  // Rows of q, k and v are equally long: what is zero behind one is zero behind all.
+  for (var e = lane; e < {{ [rows, 2 * keys] | max * (padded - d) }}u; e += {{ invocations }}u) {
+    hs[e / {{ padded - d }}u * {{ stride }}u + {{ d }}u + e % {{ padded - d }}u] = f16(0.0);
+  }
+//% endif
+  for (var e = lane; e < {{ rows * quads }}u; e += {{ invocations }}u) {
+    let token = min(first + e / {{ quads }}u, sizes.tokens - 1u);
+    hold(e / {{ quads }}u * {{ stride }}u + e % {{ quads }}u * 4u, q[(group.z * sizes.tokens + token) * sizes.channels + head + e % {{ quads }}u]);
+  }
+  for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) { references[row] = nothing; }
+  // Sums begin as matrices of zeros from memory: how a matrix is made zero otherwise, languages do not agree on.
+  for (var e = lane; e < {{ size * size }}u; e += {{ invocations }}u) { ss[e] = 0.0; }
+  workgroupBarrier();
+  let part_row = subgroup{{ " % " ~ parts ~ "u" if varying }} * {{ each * size }}u;
+//% for i in range(each)
+//% for e in range(columns)
+  let q{{ i }}_{{ e }} = coopLoadT<{{ matrix }}<f16, A>>(&hs[(part_row + {{ i * size }}u) * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
+//% endfor
+//% endfor
+  let zero = coopLoadT<{{ matrix }}<f32, C>>(&ss[0], {{ size }}u);
+//% for i in range(each)
+//% for j in range(columns)
+  var c{{ i }}_{{ j }} = zero;
+//% endfor
+//% endfor
+  // A lane takes the exponentials of every eighth key, for {{ passes }} rows.
+  let slot = lane / 8u;
+  let eighth = lane % 8u;
+//% for p in range(passes)
+  let row{{ p }} = slot + {{ p * slots }}u;
+  var reference{{ p }} = nothing;
+  var total{{ p }} = 0.0;
+//% if sighted
+  let seen{{ p }} = sight[min(first + row{{ p }}, sizes.tokens - 1u)];
+//% endif
+//% endfor
+//% if ahead
+//% for i in range(loads)
+  var next_k{{ i }} = vec4<f32>();
+  var next_v{{ i }} = vec4<f32>();
+//% endfor
+{{ load("0u") }}
+//% endif
+//% if causal
+  let end = min(sizes.keys, first + {{ rows }}u); // later ones are seen by no token of this group
+//% else
+  let end = sizes.keys;
+//% endif
+  for (var tile = 0u; tile < end; tile += {{ keys }}u) {
+    workgroupBarrier();
+    if (lane == 0u) { exceeded = 0u; }
+//% if ahead
+//% for i in range(loads)
+    {{ "if (lane + " ~ (i * invocations) ~ "u < " ~ (keys * quads) ~ "u)" if guard and i == loads - 1 }} {
+      let at = (lane + {{ i * invocations }}u) / {{ quads }}u * {{ stride }}u + (lane + {{ i * invocations }}u) % {{ quads }}u * 4u;
+      hold(at, next_k{{ i }});
+      hold({{ v_start }}u + at, next_v{{ i }});
+    }
+//% endfor
+//% else
+    for (var e = lane; e < {{ keys * quads }}u; e += {{ invocations }}u) {
+      let source = (shared_entry + min(tile + e / {{ quads }}u, sizes.keys - 1u)) * sizes.channels + head + e % {{ quads }}u;
+      let at = e / {{ quads }}u * {{ stride }}u + e % {{ quads }}u * 4u;
+      hold(at, k[source]);
+      hold({{ v_start }}u + at, v[source]);
+    }
+//% endif
+    workgroupBarrier();
+//% if ahead
+    let next = tile + {{ keys }}u;
+    if (next < end) {
+{{ load("next") }}
+    }
+//% endif
+    for (var j = 0u; j < {{ keys }}u; j += {{ size }}u) {
+//% for i in range(each)
+      var s{{ i }} = zero;
+//% endfor
+//% for e in range(columns)
+      // Keys are columns here.
+      let k{{ e }} = coopLoad<{{ matrix }}<f16, B>>(&hs[j * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
+//% for i in range(each)
+      s{{ i }} = coopMultiplyAdd(q{{ i }}_{{ e }}, k{{ e }}, s{{ i }});
+//% endfor
+//% endfor
+      {{ held }}
+//% for i in range(each)
+        let to{{ i }} = &ss[(part_row + {{ i * size }}u) * {{ s_stride }}u + j];
+        let sum{{ i }} = s{{ i }};
+        coopStoreT(sum{{ i }}, to{{ i }}, {{ s_stride }}u);
+//% endfor
+      }
+    }
+    workgroupBarrier();
+//% for p in range(passes)
+    var fresh{{ p }} = 0.0;
+//% endfor
+    var greatest = nothing;
+//% if sighted
+//% for e in range(keys // 8)
+    let sight{{ e }} = sight[min(tile + eighth + {{ 8 * e }}u, sizes.keys - 1u)];
+//% endfor
+//% endif
+{{ exponentials() }}
+    if (greatest > {{ most }}.0) { exceeded = 1u; }
+    if (workgroupUniformLoad(&exceeded) != 0u) {
+      for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) {
+        var peak = nothing;
+        for (var key = 0u; key < {{ keys }}u; key++) {
+          let s = ss[row * {{ s_stride }}u + key] * sizes.scale;
+          peak = max(peak, {{ seen | replace("KEY", "tile + key") | replace("ROW", "row") | replace("SEEN", "sight[min(first + row, sizes.tokens - 1u)]") | replace("SIGHT", "sight[min(tile + key, sizes.keys - 1u)]") }});
+        }
+        let before = references[row];
+        let now = max(before, peak - {{ headroom }}.0);
+        references[row] = now;
+        fades[row] = exp2(before - now);
+      }
+      workgroupBarrier();
+//% for p in range(passes)
+      reference{{ p }} = references[row{{ p }}];
+      total{{ p }} *= fades[row{{ p }}];
+//% endfor
+{{ exponentials() }}
+//% for j in range(0, columns, at_once)
+//% set count = [at_once, columns - j] | min
+{{ put(j, count) }}
+      for (var e = lane; e < {{ rows * count * size }}u; e += {{ invocations }}u) {
+        ss[e / {{ count * size }}u * {{ s_stride }}u + e % {{ count * size }}u] *= fades[e / {{ count * size }}u];
+      }
+      workgroupBarrier();
+//% for i in range(each)
+//% for u in range(count)
+      c{{ i }}_{{ j + u }} = coopLoadT<{{ matrix }}<f32, C>>(&ss[(part_row + {{ i * size }}u) * {{ s_stride }}u + {{ u * size }}u], {{ s_stride }}u);
+//% endfor
+//% endfor
+//% endfor
+    }
+//% for p in range(passes)
+    total{{ p }} += fresh{{ p }};
+//% endfor
+    for (var j = 0u; j < {{ keys }}u; j += {{ size }}u) {
+//% for i in range(each)
+      let p{{ i }} = coopLoadT<{{ matrix }}<f16, A>>(&hs[{{ p_start }}u + (part_row + {{ i * size }}u) * {{ s_stride }}u + j], {{ s_stride }}u);
+//% endfor
+//% for e in range(columns)
+      let v{{ e }} = coopLoadT<{{ matrix }}<f16, B>>(&hs[{{ v_start }}u + j * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
+//% for i in range(each)
+      c{{ i }}_{{ e }} = coopMultiplyAdd(p{{ i }}, v{{ e }}, c{{ i }}_{{ e }});
+//% endfor
+//% endfor
+    }
+  }
+  workgroupBarrier();
+//% for p in range(passes)
+  ss[row{{ p }} * 8u + eighth] = total{{ p }};
+//% endfor
+  workgroupBarrier();
+  for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) {
+    references[row] = ss[row * 8u]{% for e in range(1, 8) %} + ss[row * 8u + {{ e }}u]{% endfor %};
+  }
+//% for j in range(0, columns, at_once)
+//% set count = [at_once, columns - j] | min
+{{ put(j, count) }}
+  for (var e = lane; e < {{ rows * count * size // 4 }}u; e += {{ invocations }}u) {
+    let row = e / {{ count * size // 4 }}u;
+    let quad = e % {{ count * size // 4 }}u;
+    if (first + row < sizes.tokens && quad < {{ quads - j * size // 4 }}u) {
+      let at = row * {{ s_stride }}u + quad * 4u;
+      y[(group.z * sizes.tokens + first + row) * sizes.channels + head + {{ j * size // 4 }}u + quad] =
+        vec4<f32>(ss[at], ss[at + 1u], ss[at + 2u], ss[at + 3u]) / references[row];
+    }
+  }
+//% endfor
+}
