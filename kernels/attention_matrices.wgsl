@@ -18,8 +18,9 @@ enable wgpu_cooperative_matrix;
 //% set columns = padded // size
 //% set stride = padded + 8
 //% set s_stride = keys + 8
-//% set v_start = keys * stride
-//% set p_start = 2 * v_start
+//% set k_stride = keys + 8
+//% set v_start = padded * k_stride
+//% set p_start = v_start + keys * stride
 //% set slots = invocations // 8
 //% set passes = rows // slots
 //% set loads = (keys * quads + invocations - 1) // invocations
@@ -43,8 +44,8 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
 //% if sighted
 @group(0) @binding(5) var<storage, read> sight: array<u32>;
 //% endif
-// First q [token][{{ stride }}], which goes to registers; then k [key][{{ stride }}], v the same, and exponentials [token][{{ s_stride }}]. Rows end in 16 bytes of
-// nothing, so that those of a matrix lie in different banks.
+// First q [token][{{ stride }}], which goes to registers; then k transposed [element][{{ k_stride }}], v [key][{{ stride }}], and exponentials [token][{{ s_stride }}]. Rows end
+// in 16 bytes of nothing, so that those of a matrix lie in different banks. (Loaded by columns instead, k came out wrong on NVIDIA.)
 var<workgroup> hs: array<f16, {{ [rows * stride, p_start + rows * s_stride] | max }}>;
 // Scores [token][{{ s_stride }}]; 8 lanes take a row, with 4 rows in different banks.
 var<workgroup> ss: array<f32, {{ rows * s_stride }}>;
@@ -53,11 +54,17 @@ var<workgroup> fades: array<f32, {{ rows }}>;
 var<workgroup> exceeded: u32; // whether a score of these keys exceeds its reference by too much
 const nothing = -1e30;
 
-fn hold(at: u32, values: vec4<f32>) {
+fn hold(at: u32, values: vec4<f32>, step: u32) {
   let h = vec4<f16>(clamp(values, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
 //% for e in range(4)
-  hs[at + {{ e }}u] = h.{{ "xyzw"[e] }};
+  hs[at + {{ e }}u * step] = h.{{ "xyzw"[e] }};
 //% endfor
+}
+
+// Quad `quad` of the elements of a key and its value, the `key`-th of those at hand.
+fn hold_pair(key: u32, quad: u32, of_key: vec4<f32>, of_value: vec4<f32>) {
+  hold(quad * {{ 4 * k_stride }}u + key, of_key, {{ k_stride }}u);
+  hold({{ v_start }}u + key * {{ stride }}u + quad * 4u, of_value, 1u);
 }
 
 //# Moves the sums of columns j .. j + count to `ss`.
@@ -92,6 +99,12 @@ fn hold(at: u32, values: vec4<f32>) {
 //% endfor
 //% endfor
 //% endmacro
+//# Zeros behind `count` rows of elements.
+//% macro fill(start, count)
+  for (var e = lane; e < {{ count * (padded - d) }}u; e += {{ invocations }}u) {
+    hs[{{ start + d }}u + e / {{ padded - d }}u * {{ stride }}u + e % {{ padded - d }}u] = f16(0.0);
+  }
+//% endmacro
 //% macro load(tile)
 //% for i in range(loads)
   {
@@ -107,14 +120,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let shared_entry = group.z / sizes.share * sizes.keys;
   let first = group.x * {{ rows }}u;
 //% if padded != d
-  // Rows of q, k and v are equally long: what is zero behind one is zero behind all.
-  for (var e = lane; e < {{ [rows, 2 * keys] | max * (padded - d) }}u; e += {{ invocations }}u) {
-    hs[e / {{ padded - d }}u * {{ stride }}u + {{ d }}u + e % {{ padded - d }}u] = f16(0.0);
-  }
+{{ fill(0, rows) }}
 //% endif
   for (var e = lane; e < {{ rows * quads }}u; e += {{ invocations }}u) {
     let token = min(first + e / {{ quads }}u, sizes.tokens - 1u);
-    hold(e / {{ quads }}u * {{ stride }}u + e % {{ quads }}u * 4u, q[(group.z * sizes.tokens + token) * sizes.channels + head + e % {{ quads }}u]);
+    hold(e / {{ quads }}u * {{ stride }}u + e % {{ quads }}u * 4u, q[(group.z * sizes.tokens + token) * sizes.channels + head + e % {{ quads }}u], 1u);
   }
   for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) { references[row] = nothing; }
   // Sums begin as matrices of zeros from memory: how a matrix is made zero otherwise, languages do not agree on.
@@ -132,6 +142,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var c{{ i }}_{{ j }} = zero;
 //% endfor
 //% endfor
+//% if padded != d
+  workgroupBarrier();
+{{ fill(v_start, keys) }}
+  for (var e = lane; e < {{ (padded - d) * keys }}u; e += {{ invocations }}u) {
+    hs[({{ d }}u + e / {{ keys }}u) * {{ k_stride }}u + e % {{ keys }}u] = f16(0.0);
+  }
+//% endif
   // A lane takes the exponentials of every eighth key, for {{ passes }} rows.
   let slot = lane / 8u;
   let eighth = lane % 8u;
@@ -161,17 +178,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if ahead
 //% for i in range(loads)
     {{ "if (lane + " ~ (i * invocations) ~ "u < " ~ (keys * quads) ~ "u)" if guard and i == loads - 1 }} {
-      let at = (lane + {{ i * invocations }}u) / {{ quads }}u * {{ stride }}u + (lane + {{ i * invocations }}u) % {{ quads }}u * 4u;
-      hold(at, next_k{{ i }});
-      hold({{ v_start }}u + at, next_v{{ i }});
+      hold_pair((lane + {{ i * invocations }}u) / {{ quads }}u, (lane + {{ i * invocations }}u) % {{ quads }}u, next_k{{ i }}, next_v{{ i }});
     }
 //% endfor
 //% else
     for (var e = lane; e < {{ keys * quads }}u; e += {{ invocations }}u) {
       let source = (shared_entry + min(tile + e / {{ quads }}u, sizes.keys - 1u)) * sizes.channels + head + e % {{ quads }}u;
-      let at = e / {{ quads }}u * {{ stride }}u + e % {{ quads }}u * 4u;
-      hold(at, k[source]);
-      hold({{ v_start }}u + at, v[source]);
+      hold_pair(e / {{ quads }}u, e % {{ quads }}u, k[source], v[source]);
     }
 //% endif
     workgroupBarrier();
@@ -186,8 +199,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       var s{{ i }} = zero;
 //% endfor
 //% for e in range(columns)
-      // Keys are columns here.
-      let k{{ e }} = coopLoad<{{ matrix }}<f16, B>>(&hs[j * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
+      let k{{ e }} = coopLoadT<{{ matrix }}<f16, B>>(&hs[{{ e * size * k_stride }}u + j], {{ k_stride }}u);
 //% for i in range(each)
       s{{ i }} = coopMultiplyAdd(q{{ i }}_{{ e }}, k{{ e }}, s{{ i }});
 //% endfor

@@ -1,5 +1,5 @@
 //! A folder of model files: on disk, or compiled into the program.
-use super::{Error, TensorFile};
+use super::{Error, TensorFile, infinities};
 use include_dir::Dir;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -91,7 +91,9 @@ impl Folder {
         let Some(bytes) = self.read(name)? else {
             return Ok(None);
         };
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::Json { path: self.path.join(name), problem: e.to_string() })
+        let bad = |problem: String| Error::Json { path: self.path.join(name), problem };
+        let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
+        serde_json::from_str(&infinities::quoted(text)).map(Some).map_err(|e| bad(e.to_string()))
     }
 
     /// Opens a safetensors file.

@@ -14,6 +14,7 @@ mod folder;
 mod hash;
 mod header;
 mod infer;
+pub mod infinities;
 pub mod inspect;
 mod ldm;
 mod lora;

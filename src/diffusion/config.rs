@@ -3,6 +3,7 @@
 //! A sampler often runs on the config of another one. It then takes over the keys it knows and uses its own defaults for
 //! the rest, as `XScheduler.from_config(pipe.scheduler.config)` does in diffusers.
 use super::sampler::SamplerKind;
+use crate::checkpoint::infinities;
 use serde::{Deserialize, Deserializer};
 
 /// What can be wrong with a scheduler config, or with what is asked of a sampler.
@@ -120,7 +121,7 @@ impl SchedulerConfig {
     /// # Errors
     /// Text that is no JSON object, or a key of the wrong type or with an unknown value, named with its place.
     pub fn parse(text: &str) -> Result<Self, ScheduleError> {
-        Ok(serde_json::from_str(&quote_infinities(text))?)
+        Ok(serde_json::from_str(&infinities::quoted(text))?)
     }
 
     /// Applies what diffusers' Stable Diffusion pipelines do to every scheduler they are given: `steps_offset` becomes 1 and
@@ -261,31 +262,6 @@ pub struct Settings {
     pub lambda_min_clipped: f32,
     pub original_inference_steps: usize,
     pub timestep_scaling: f32,
-}
-
-/// Puts quotes around the bare words `Infinity`, `-Infinity` and `NaN` where they stand outside strings.
-fn quote_infinities(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut in_string = false;
-    let mut rest = text;
-    'text: while let Some(first) = rest.chars().next() {
-        if !in_string {
-            for word in ["-Infinity", "Infinity", "NaN"] {
-                if let Some(after) = rest.strip_prefix(word) {
-                    out.extend(["\"", word, "\""]);
-                    rest = after;
-                    continue 'text;
-                }
-            }
-        }
-        let escaped = in_string && first == '\\';
-        in_string ^= first == '"';
-        let length = rest.chars().take(1 + usize::from(escaped)).map(char::len_utf8).sum();
-        let (taken, after) = rest.split_at(length);
-        out.push_str(taken);
-        rest = after;
-    }
-    out
 }
 
 /// A number, or the name of one that JSON cannot write.

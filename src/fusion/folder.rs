@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{self, Checkpoint, Component, DType, Folder, Kind, TensorView};
+use crate::checkpoint::{self, Checkpoint, Component, DType, Folder, Kind, TensorView, infinities};
 
 use super::base::{Base, FusedWeights};
 use super::members::Member;
@@ -108,7 +108,7 @@ fn folder(inside: &Path, name: &str) -> Result<PathBuf> {
 
 pub(super) fn put_json(path: &Path, value: &Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, e.to_string()))?;
-    fs::write(path, text + "\n").map_err(Error::io(path, "write"))
+    fs::write(path, infinities::bare(&text) + "\n").map_err(Error::io(path, "write"))
 }
 
 /// Concept words as tokens and rows of the table.

@@ -176,7 +176,12 @@ impl AdapterReport {
             Ok(gpu) => {
                 self.schedule = gpu.schedule().name();
                 match gpu.matrices() {
-                    Ok(matrices) => format!("used: {0}x{0}, tested", matrices.size),
+                    Ok(matrices) => {
+                        let but = gpu
+                            .attention_without_matrices()
+                            .map(|why| format!("; not for attention, which failed the test: {why}"));
+                        format!("used: {0}x{0}, tested{1}", matrices.size, but.unwrap_or_default())
+                    }
                     Err(why) => format!("not used: {why}"),
                 }
             }

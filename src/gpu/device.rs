@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
 use super::kernel::Kernel;
+use super::matrices::Tested;
 use super::template::{Params, cache_key, render};
 use super::unbounded;
 use super::{Buffer, Error, Matrices, MatrixUse, Result};
@@ -53,7 +54,7 @@ pub struct Gpu {
     schedule: Schedule,
     /// The cooperative matrices to be used instead if they pass their test, or why there are none, and what came of the test.
     matrices: Result<Matrices, String>,
-    tested: OnceLock<Result<Matrices, String>>,
+    tested: OnceLock<Result<Tested, String>>,
     kernels: Mutex<HashMap<String, Arc<Kernel>>>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -139,11 +140,17 @@ impl Gpu {
 
     /// The cooperative matrices that are used, or why none are.
     pub fn matrices(&self) -> Result<Matrices, &str> {
-        let test = |matrices: Matrices| match matrices.test(self) {
-            Ok(()) => Ok(matrices),
-            Err(message) => Err(format!("failed the test: {message}")),
-        };
-        self.tested.get_or_init(|| self.matrices.clone().and_then(test)).as_ref().copied().map_err(String::as_str)
+        self.tested().map(|tested| tested.matrices)
+    }
+
+    /// Why attention is made without cooperative matrices where products are made with them.
+    pub fn attention_without_matrices(&self) -> Option<&str> {
+        self.tested().ok()?.attention.as_ref().err().map(String::as_str)
+    }
+
+    fn tested(&self) -> Result<&Tested, &str> {
+        let test = |matrices: Matrices| matrices.test(self).map_err(|message| format!("failed the test: {message}"));
+        self.tested.get_or_init(|| self.matrices.clone().and_then(test)).as_ref().map_err(String::as_str)
     }
 
     /// Whether the adapter is a driver that computes on processor cores.

@@ -18,6 +18,16 @@ pub struct Matrices {
     pub lanes: usize,
     /// Subgroups may have fewer.
     pub varying: bool,
+    /// Attention is made of them as well as products.
+    pub attention: bool,
+}
+
+/// Matrices whose products came out right.
+#[derive(Clone, Debug)]
+pub(super) struct Tested {
+    pub matrices: Matrices,
+    /// Whether attention came out right too, or what went wrong: then it is made without them.
+    pub attention: Result<(), String>,
 }
 
 /// Whether to use cooperative matrices.
@@ -114,7 +124,7 @@ impl Matrices {
             })
         };
         let size = [16, 8].into_iter().find(|&size| has(size))?;
-        Some(Matrices { size: size as usize, lanes, varying: least < lanes })
+        Some(Matrices { size: size as usize, lanes, varying: least < lanes, attention: true })
     }
 
     /// As many matrices as give an invocation 32 sums at most.
@@ -166,13 +176,14 @@ impl Matrices {
         .into()
     }
 
-    /// Whether products of known numbers come out right, to the last bit, and attention, or what went wrong. Drivers were seen that compile
-    /// kernels with cooperative matrices and compute something else.
-    pub(super) fn test(self, gpu: &Gpu) -> Result<(), String> {
+    /// Whether products of known numbers come out right, to the last bit, or what went wrong. Drivers were seen that compile kernels with
+    /// cooperative matrices and compute something else.
+    pub(super) fn test(self, gpu: &Gpu) -> Result<Tested, String> {
         for blocks in [Some(self.small()), self.large()].into_iter().flatten() {
             self.test_blocks(gpu, blocks).map_err(|e| e.to_string())??;
         }
-        self.test_attention(gpu).map_err(|e| e.to_string())?
+        let attention = self.test_attention(gpu).map_err(|e| e.to_string()).and_then(|result| result);
+        Ok(Tested { matrices: Matrices { attention: attention.is_ok(), ..self }, attention })
     }
 
     /// As [`Matrices::test`], of attention in which every token sees one key alone: what comes out is that key's value.
@@ -234,7 +245,10 @@ impl Matrices {
             // Devices need not divide to the last bit. What isn't a number must not pass.
             let close = (found - expected).abs() < 1e-4;
             if !close {
-                return Ok(Err(format!("attention came out as {found} instead of {expected}")));
+                let (token, channel) = (index / d, index % d);
+                return Ok(Err(format!(
+                    "attention came out as {found} instead of {expected} at token {token}, channel {channel}"
+                )));
             }
         }
         Ok(Ok(()))

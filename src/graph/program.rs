@@ -5,6 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
 use crate::gpu::{Buffer, Command, Cost, Gpu, Recording, Scalar, Schedule, Slice};
 
 use super::lower::{Located, Storage, assignments, commands_of_steps, locate, preparation, unplaced};
@@ -64,6 +67,9 @@ pub struct Weights {
     precision: Precision,
     uploaded: Mutex<HashMap<(String, Layout), Located>>,
 }
+
+/// Numbers that a core rounds to f16 at a time.
+const HALVES: usize = 1 << 16;
 
 /// Bytes converted and queued before the device is waited for, so that staging memory stays small.
 const PIECE: usize = 8 << 20;
@@ -146,29 +152,23 @@ impl Weights {
         upload.finish()
     }
 
-    /// `[out, in, taps]` to `[out / 64][taps][in][64]`, a panel at a time.
+    /// `[out, in, taps]` to `[out / 64][taps][in][64]`, as many panels at a time as a piece holds, all cores together.
     fn upload_panels(&self, name: &str, shape: &Shape, half: bool, buffer: &Buffer) -> Result<()> {
         let (out, into) = (shape[0], shape[1]);
         let taps: usize = shape[2..].iter().product();
         let row = into * taps;
-        let mut rows = Vec::new();
-        let mut panel = vec![0.0; PANEL * row];
+        let at_once = (PIECE / 4 / (PANEL * row).max(1)).max(1) * PANEL;
+        let (mut rows, mut panels) = (Vec::new(), Vec::new());
         let mut upload = Upload::new(&self.gpu, buffer, name, half);
-        for first in (0..out).step_by(PANEL) {
-            let count = (out - first).min(PANEL);
+        for first in (0..out).step_by(at_once) {
+            let count = (out - first).min(at_once);
             rows.resize(count * row, 0.0);
             self.source.read(name, first * row..(first + count) * row, &mut rows)?;
-            if count < PANEL {
-                panel.fill(0.0);
-            }
-            for (o, values) in rows.chunks_exact(row).enumerate() {
-                for (i, values) in values.chunks_exact(taps).enumerate() {
-                    for (tap, &value) in values.iter().enumerate() {
-                        panel[(tap * into + i) * PANEL + o] = value;
-                    }
-                }
-            }
-            upload.push(&panel)?;
+            panels.clear();
+            panels.resize(count.next_multiple_of(PANEL) * row, 0.0);
+            let pairs = panels.par_chunks_mut((PANEL * row).max(1)).zip(rows.par_chunks((PANEL * row).max(1)));
+            pairs.for_each(|(panel, rows)| fill_panel(panel, rows, into, taps));
+            upload.push(&panels)?;
         }
         upload.finish()
     }
@@ -192,6 +192,21 @@ impl Weights {
     }
 }
 
+/// Up to 64 rows `[in, taps]` to a panel `[taps][in][64]`, a few inputs of all rows at a time, so that what is written stays in the cache.
+fn fill_panel(panel: &mut [f32], rows: &[f32], into: usize, taps: usize) {
+    const INPUTS: usize = 16;
+    for first in (0..into).step_by(INPUTS) {
+        let last = (first + INPUTS).min(into);
+        for (o, row) in rows.chunks_exact((into * taps).max(1)).enumerate() {
+            for (i, values) in (first..last).zip(row[first * taps..last * taps].chunks_exact(taps.max(1))) {
+                for (tap, &value) in values.iter().enumerate() {
+                    panel[(tap * into + i) * PANEL + o] = value;
+                }
+            }
+        }
+    }
+}
+
 /// Elements on their way into a buffer, converted and waited for in pieces.
 struct Upload<'a> {
     gpu: &'a Gpu,
@@ -212,12 +227,14 @@ impl<'a> Upload<'a> {
         for piece in values.chunks(PIECE / 4) {
             self.bytes.clear();
             if self.half {
-                use half::slice::HalfFloatSliceExt;
                 self.bytes.resize(piece.len() * 2, 0);
                 let halves: &mut [half::f16] = bytemuck::cast_slice_mut(&mut self.bytes);
-                halves.convert_from_f32_slice(piece);
-                if let Some(at) = halves.iter().zip(piece).position(|(h, v)| !h.is_finite() && v.is_finite()) {
-                    let message = format!("{} does not fit f16; use f32 weights", piece[at]);
+                let wrong = halves.par_chunks_mut(HALVES).zip(piece.par_chunks(HALVES)).filter_map(|(halves, piece)| {
+                    halves.convert_from_f32_slice(piece);
+                    halves.iter().zip(piece).find(|(h, v)| !h.is_finite() && v.is_finite()).map(|(_, v)| *v)
+                });
+                if let Some(value) = wrong.find_first(|_| true) {
+                    let message = format!("{value} does not fit f16; use f32 weights");
                     return Err(parameter::ParameterError::Read { name: self.name.into(), message }.into());
                 }
             } else {

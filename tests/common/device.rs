@@ -44,6 +44,9 @@ fn open() -> Arc<Gpu> {
 fn open_with_matrices(selection: Selection, varying: bool) -> Arc<Gpu> {
     let options = Options { selection, checked: true, matrices: MatrixUse::On, ..Options::default() };
     let gpu = Gpu::open(&options).expect("an adapter");
+    if let Some(why) = gpu.attention_without_matrices() {
+        panic!("{}: attention by cooperative matrices: {why}", gpu.name());
+    }
     match gpu.matrices() {
         Ok(matrices) if varying => {
             let schedule = Schedule::Matrices(Matrices { lanes: 2 * matrices.lanes, varying: true, ..matrices });

@@ -143,8 +143,8 @@ impl Run {
 const SCHEDULES: [Schedule; 7] = [
     Schedule::Staged,
     // As on NVIDIA's cards, and as on one with small matrices and subgroups of several sizes.
-    Schedule::Matrices(Matrices { size: 16, lanes: 32, varying: false }),
-    Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true }),
+    Schedule::Matrices(Matrices { size: 16, lanes: 32, varying: false, attention: true }),
+    Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true, attention: true }),
     Schedule::Registers { many: false },
     Schedule::Registers { many: true },
     Schedule::Passed,

@@ -58,7 +58,7 @@ impl Sharing {
                 let per_lane = 1 << fit.clamp(1, most).ilog2();
                 Sharing { held, part, staged: false, lanes: PASSING_LANES, per_lane }
             }
-            _ => Sharing { held, part, staged: held, lanes: if held { 64 } else { 16 }, per_lane: 1 },
+            _ => Sharing { held, part, staged: held, lanes: if held { 64 } else { 32 }, per_lane: 1 },
         }
     }
 

@@ -64,7 +64,7 @@ impl Tiles {
     /// Bytes of workgroup memory, as the kernel declares it.
     fn memory(self) -> usize {
         let (row, scores_row) = (self.padded + 8, self.keys + 8);
-        let halves = (self.tokens() * row).max(2 * self.keys * row + self.tokens() * scores_row);
+        let halves = (self.tokens() * row).max(self.padded * scores_row + self.keys * row + self.tokens() * scores_row);
         (2 * halves).next_multiple_of(16) + 4 * self.tokens() * (scores_row + 2) + 16
     }
 
@@ -79,7 +79,7 @@ impl Attention {
     /// graph keeps f32 ([`Lowering::rounds`]) nor to prompts, which must come out as they do by regions.
     pub(super) fn tiles(&self, lowering: &Lowering<'_>) -> Option<Tiles> {
         let Schedule::Matrices(matrices) = lowering.traits.schedule else { return None };
-        if self.to_prompt || !lowering.rounds {
+        if self.to_prompt || !lowering.rounds || !matrices.attention {
             return None;
         }
         let q = lowering.shape();
@@ -90,7 +90,7 @@ impl Attention {
     pub(super) fn lower_matrices(&self, lowering: &mut Lowering<'_>, tiles: Tiles) {
         let [q, k]: [Shape; 2] = [lowering.shape().clone(), lowering.input_shape(1).clone()];
         let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
-        let Matrices { size, lanes, varying } = tiles.matrices;
+        let Matrices { size, lanes, varying, .. } = tiles.matrices;
         let sighted = lowering.step.inputs.len() > 3;
         let mut work = Work {
             kernel: "attention_matrices",
