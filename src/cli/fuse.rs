@@ -270,6 +270,7 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
             distillation.seconds[0],
             distillation.seconds[1],
         ));
+        terminal.detail(format!("memory planned: distillation {} on the device", units::bytes(distillation.device_bytes)));
     }
     if report.statistics_bytes > 0 {
         terminal.detail(format!(

@@ -41,7 +41,7 @@ fn the_version() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_right() {
-    let cases: [(&str, &[&str]); 16] = [
+    let cases: [(&str, &[&str]); 21] = [
         ("frobnicate", &["frobnicate"]),
         ("generate --promt cat", &["--promt", "--prompt"]),
         ("generate", &["--prompt"]),
@@ -58,6 +58,11 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
         ("generate -p cat --strength 0.5", &["--strength", "--init-image"]),
         ("devices --quiet --verbose", &["--quiet", "--verbose"]),
         ("inspect a b", &["b"]),
+        ("fuse -c a.safetensors -o both --distillation few", &["--distillation", "few"]),
+        ("fuse -c a.safetensors -o both --distillation-rate 0", &["--distillation-rate", "above 0"]),
+        ("fuse -c a.safetensors -o both --ridge -1", &["--ridge", "from 0 on"]),
+        ("fuse -c a.safetensors -o both --part 3/2 --statistics-only", &["--part", "3/14"]),
+        ("fuse -c a.safetensors --to both", &["--concept", "--to"]),
     ];
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(super::fixture("tests/fixtures/pictures/grey.png"), folder.path().join("mask.png")).unwrap();

@@ -66,13 +66,14 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Method::Exact, value_name = "SOLVER", help_heading = SOLVING)]
     pub solver: Method,
     /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by measurement]
-    #[arg(long, value_name = "PART", value_parser = not_negative, help_heading = SOLVING)]
+    #[arg(long, value_name = "PART", value_parser = not_negative, allow_negative_numbers = true, help_heading = SOLVING)]
     pub ridge: Option<f64>,
     /// Prompts on which the model should not change, one a line; `none` for none [default: a built-in list]
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
     pub keep: Option<PathBuf>,
     /// How much those prompts weigh, all together, in concepts: more keeps the model as it was, less leaves more to the concepts
     #[arg(long, value_name = "WEIGHT", value_parser = not_negative, default_value_t = Exact::default().keep_weight)]
+    #[arg(allow_negative_numbers = true)]
     #[arg(help_heading = SOLVING)]
     pub keep_weight: f64,
     /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns after its layers are solved for; 0: none
