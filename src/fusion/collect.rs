@@ -128,6 +128,11 @@ pub(super) struct Runner<'a> {
 }
 
 impl Runner<'_> {
+    /// Height and width of the latents that are sampled: what the model was trained at, unless the settings say otherwise.
+    pub fn size(&self, settings: &Settings) -> [usize; 2] {
+        settings.size.unwrap_or_else(|| spatial::latent_size(self.base))
+    }
+
     /// What `subject` has at each site of `layout`. `progress` is told parts done and all parts.
     pub fn collect(
         &self,
@@ -205,7 +210,8 @@ impl Runner<'_> {
     ) -> Result<Vec<Statistics>> {
         let none = Updates::new();
         let runs = subject.sampled.len() * subject.seeds as usize;
-        let mut sampler = spatial::Sampler::new(self, layout, subject.unet.unwrap_or(&none), settings.size, subject.steps)?;
+        let mut sampler =
+            spatial::Sampler::new(self, layout, subject.unet.unwrap_or(&none), 1, self.size(settings), subject.steps)?;
         let mut done = 0;
         let read = |sampler: &spatial::Sampler, prompt: &str| {
             let bound = bind(self.base, subject.words, prompt)?;

@@ -145,7 +145,7 @@ pub(super) struct Distilled {
 pub struct DistillationReport {
     pub updates: usize,
     pub rank: usize,
-    /// Root mean squared error of predicted noise, before and after, of each concept, then of ordinary prompts if any are kept.
+    /// Root mean squared error of predictions drawn at random, before and after, of each concept, then of ordinary prompts if any are kept.
     pub errors: Vec<[f64; 2]>,
     /// Whether what was learnt is in the weights: it is left out where it is no better than what was there before.
     pub used: bool,
@@ -383,16 +383,16 @@ impl<'a> Student<'a> {
         Ok(self.step.learn(&lesson)?.loss)
     }
 
-    /// Root mean squared error of each teacher's predictions, of some that are spread over them. Nothing moves, but the moments do.
+    /// Root mean squared error of each teacher's predictions, of some drawn at random, the same ones each time. Nothing moves, but the moments
+    /// do.
     fn errors(&mut self) -> Result<Vec<f64>> {
         let mut errors = Vec::new();
         for teacher in 0..self.teachers.len() {
             let predicted = &self.teachers[teacher].predicted;
-            let (count, guided) = (predicted.count.max(1), predicted.guided);
-            let of = self.settings.batch;
-            let row =
-                |i: usize| Row { teacher, at: (2 * i + 1) * count / (2 * of) % count, untold: guided && i % 2 == 1, weight: 1.0 };
-            let rows: Vec<Row> = (0..of).map(row).collect();
+            let (count, guided, of) = (predicted.count, predicted.guided, self.settings.batch);
+            let mut numbers = self.draws.at(Purpose::Lessons, 1 + teacher as u64);
+            let mut row = |i: usize| Row { teacher, at: numbers.below(count), untold: guided && i % 2 == 1, weight: 1.0 };
+            let rows: Vec<Row> = (0..of).map(&mut row).collect();
             let mut sum = 0.0;
             for rows in rows.chunks(self.batch) {
                 sum += f64::from(self.learn(rows, 0.0)?) * rows.len() as f64;

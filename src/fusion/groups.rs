@@ -154,7 +154,7 @@ fn built(stage: Stage, base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -
         _ => {
             // Small, but with every layer.
             let size = 1 << base.unet.down.len().min(8);
-            let inputs = unet_inputs(&mut graph, &base.unet, [size, size], 1);
+            let inputs = unet_inputs(&mut graph, &base.unet, 1, [size, size], 1);
             let mut layers = Layers::new(&mut graph);
             layers.tap(wanted.keys().cloned());
             inputs.build(&mut layers, &base.unet)?;
@@ -180,7 +180,7 @@ impl Layout {
     }
 }
 
-/// Inputs of one UNet pass.
+/// Inputs of a UNet pass: pictures of one prompt.
 pub(super) struct UNetGraph {
     sample: Tensor,
     time: Tensor,
@@ -188,16 +188,17 @@ pub(super) struct UNetGraph {
     guidance: Option<Tensor>,
 }
 
-pub(super) fn unet_inputs(graph: &mut Graph, config: &UNetConfig, [height, width]: [usize; 2], tokens: usize) -> UNetGraph {
+pub(super) fn unet_inputs(graph: &mut Graph, config: &UNetConfig, batch: usize, size: [usize; 2], tokens: usize) -> UNetGraph {
+    let [height, width] = size;
     let pair = |graph: &mut Graph, i: usize, channels: usize| {
         let shape = [1, tokens, channels];
         (graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape))
     };
     UNetGraph {
-        sample: graph.input("sample", [1, height, width, config.in_channels]),
-        time: graph.input("time", [1, config.block_out_channels[0]]),
+        sample: graph.input("sample", [batch, height, width, config.in_channels]),
+        time: graph.input("time", [batch, config.block_out_channels[0]]),
         pairs: unet::cross_attentions(config).iter().enumerate().map(|(i, a)| pair(graph, i, a.channels)).collect(),
-        guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [1, channels])),
+        guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [batch, channels])),
     }
 }
 

@@ -10,7 +10,10 @@ use super::spatial::Sampler;
 use super::text::{bind, encode};
 use super::{Error, Result};
 
-/// What a subject's own model predicted along its sampling, in the order prompt, picture, step.
+/// Latent pixels of the pictures that are sampled together.
+const PIXELS: usize = 16384;
+
+/// What a subject's own model predicted along its sampling, prompt after prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Predictions {
     /// `[height, width, channels]` of one.
@@ -32,7 +35,10 @@ impl Predictions {
     ) -> Result<Predictions> {
         let none = Updates::new();
         let (text, unet) = (subject.text.unwrap_or(&none), subject.unet.unwrap_or(&none));
-        let mut sampler = Sampler::new(runner, &Layout::default(), unet, settings.size, subject.steps)?;
+        let [height, width] = runner.size(settings);
+        let most = (PIXELS / (height * width).max(1)).max(1) as u64;
+        let batch = (1..=most.min(subject.seeds)).rev().find(|batch| subject.seeds.is_multiple_of(*batch)).unwrap_or(1);
+        let mut sampler = Sampler::new(runner, &Layout::default(), unet, batch as usize, [height, width], subject.steps)?;
         let read = |sampler: &Sampler, prompt: &str| {
             let bound = bind(runner.base, subject.words, prompt)?;
             let tokens = bound.ids.len();
@@ -42,16 +48,15 @@ impl Predictions {
         };
         let empty = read(&sampler, "")?;
         let guidance = guided(runner, settings).then_some((&empty, settings.guidance));
-        let [height, width] = sampler.size();
         let mut made = Predictions { shape: [height, width, runner.base.unet.in_channels], ..Predictions::default() };
         made.untold = guidance.map(|_| Vec::new());
-        let (mut done, of) = (0, subject.sampled.len() * subject.seeds as usize);
+        let (mut done, of) = (0, subject.sampled.len() * (subject.seeds / batch) as usize);
         for prompt in &subject.sampled {
             let prompt = read(&sampler, prompt)?;
-            for seed in 0..subject.seeds {
+            for seed in (0..subject.seeds).step_by(batch as usize) {
                 sampler.run(runner.base, &prompt, guidance, settings.seed.wrapping_add(seed), &mut |step| {
                     progress(done * step.of + step.done, of * step.of);
-                    made.timesteps.push(step.timestep);
+                    made.timesteps.extend(std::iter::repeat_n(step.timestep, batch as usize));
                     made.samples.extend_from_slice(step.sample);
                     made.told.extend_from_slice(step.told);
                     if let (Some(all), Some(one)) = (&mut made.untold, step.untold) {

@@ -22,6 +22,8 @@ pub(super) struct Sampler {
     program: Program,
     weights: Weights,
     plan: Arc<sampler::Plan>,
+    /// Pictures at a time.
+    batch: usize,
     size: [usize; 2],
     channels: usize,
     /// For each site: summed by the device, or read back pass by pass because its sums are too large to be bound.
@@ -35,7 +37,7 @@ pub(super) struct Sampled<'a> {
     pub done: usize,
     pub of: usize,
     pub timestep: f32,
-    /// What the UNet was given, `[height, width, channels]`.
+    /// What the UNet was given, `[pictures, height, width, channels]`.
     pub sample: &'a [f32],
     /// What it predicted for the prompt, and for the empty one where there is guidance.
     pub told: &'a [f32],
@@ -59,22 +61,23 @@ enum Place {
 }
 
 impl Sampler {
-    pub fn new(runner: &Runner, layout: &Layout, updates: &Updates, size: Option<[usize; 2]>, steps: usize) -> Result<Sampler> {
+    pub fn new(
+        runner: &Runner,
+        layout: &Layout,
+        updates: &Updates,
+        batch: usize,
+        size: [usize; 2],
+        steps: usize,
+    ) -> Result<Sampler> {
         let base = runner.base;
-        let size = size.unwrap_or_else(|| latent_size(base));
         let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
         let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision);
         let mut graph = Graph::new();
         let tokens = base.tokenizer.max_length();
-        let (outputs, sites) = build(&mut graph, &base.unet, layout, updates, size, tokens, runner.gpu.max_binding())?;
+        let (outputs, sites) = build(&mut graph, &base.unet, layout, updates, (batch, size), tokens, runner.gpu.max_binding())?;
         let program = Program::new(&weights, &graph, &outputs)?;
         let plan = Arc::new(sampler::plan(SamplerKind::Dpmpp2m, &base.scheduler, &PlanOptions::new(steps))?);
-        Ok(Sampler { program, weights, plan, size, channels: base.unet.in_channels, sites, passes: 0 })
-    }
-
-    /// Height and width of the latents.
-    pub fn size(&self) -> [usize; 2] {
-        self.size
+        Ok(Sampler { program, weights, plan, batch, size, channels: base.unet.in_channels, sites, passes: 0 })
     }
 
     /// Keys and values of encodings `[tokens, width]`: one for all cross-attentions, or one for each; by weights with `updates`, which
@@ -112,7 +115,7 @@ impl Sampler {
         Ok(self.program.output(0)?)
     }
 
-    /// Samples one picture from noise. Both halves of guidance are recorded: in use, the layers answer both.
+    /// Samples pictures from noise, `seed` and those that follow it. Both halves of guidance are recorded: in use, the layers answer both.
     pub fn run(
         &mut self,
         base: &Base,
@@ -122,20 +125,24 @@ impl Sampler {
         watch: &mut dyn FnMut(Sampled),
     ) -> Result<()> {
         let [height, width] = self.size;
-        let (pixels, channels) = (height * width, self.channels);
-        let shape = [1, height, width, channels];
-        let mut noise = BatchNoise::new(RngKind::Torch, seed, 1);
-        let mut draw = || channels_last(&noise.normal(pixels * channels), pixels);
-        let mut state: Vec<Vec<f32>> = vec![vec![0.0; pixels * channels]; SLOTS];
+        let (batch, pixels, channels) = (self.batch, height * width, self.channels);
+        let shape = [batch, height, width, channels];
+        let mut noise = BatchNoise::new(RngKind::Torch, seed, batch);
+        let mut draw = || -> Vec<f32> {
+            let drawn = noise.normal(pixels * channels);
+            drawn.chunks_exact((pixels * channels).max(1)).flat_map(|planes| channels_last(planes, pixels)).collect()
+        };
+        let elements = batch * pixels * channels;
+        let mut state: Vec<Vec<f32>> = vec![vec![0.0; elements]; SLOTS];
         state[0] = draw().iter().map(|v| v * self.plan.initial_scale).collect();
         if let Some(width) = base.unet.time_cond_proj_dim {
             // Distilled models are told a guidance; 1 is none.
-            self.program.write("guidance", &Array::f32([1, width], sinusoids(&[0.0], width, false, 1.0)))?;
+            self.program.write("guidance", &Array::f32([batch, width], sinusoids(&vec![0.0; batch], width, false, 1.0)))?;
         }
         let plan = Arc::clone(&self.plan);
         for (done, step) in plan.steps.iter().enumerate() {
-            let time = unet::time_features(&base.unet, &[step.timestep]);
-            self.program.write("time", &Array::f32([1, base.unet.block_out_channels[0]], time))?;
+            let time = unet::time_features(&base.unet, &vec![step.timestep; batch]);
+            self.program.write("time", &Array::f32([batch, base.unet.block_out_channels[0]], time))?;
             let sample: Vec<f32> = state[0].iter().map(|v| v * step.input_scale).collect();
             self.program.write("sample", &Array::f32(shape, sample.clone()))?;
             let told = self.predict(prompt)?;
@@ -152,7 +159,7 @@ impl Sampler {
             if let (Some(untold), Some((_, scale))) = (&untold, guidance) {
                 output.iter_mut().zip(untold.values()).for_each(|(told, untold)| *told = untold + scale * (*told - untold));
             }
-            let fresh = if step.needs_noise { draw() } else { vec![0.0; pixels * channels] };
+            let fresh = if step.needs_noise { draw() } else { vec![0.0; elements] };
             let old = state.clone();
             for (row, slot) in step.matrix.iter().zip(&mut state) {
                 for (at, value) in slot.iter_mut().enumerate() {
@@ -191,11 +198,11 @@ fn build(
     config: &UNetConfig,
     layout: &Layout,
     updates: &Updates,
-    size: [usize; 2],
+    (batch, size): (usize, [usize; 2]),
     tokens: usize,
     max_binding: u64,
 ) -> Result<(Vec<Tensor>, Vec<Place>)> {
-    let inputs = unet_inputs(graph, config, size, tokens);
+    let inputs = unet_inputs(graph, config, batch, size, tokens);
     let mut layers = Layers::with_low_rank(graph, vec![low_rank(ranks(updates))]);
     layers.tap(layout.names());
     let prediction = inputs.build(&mut layers, config)?;
@@ -236,7 +243,7 @@ pub(super) fn planned_bytes(runner: &Runner, layout: &Layout, updates: &Updates,
     let size = size.unwrap_or_else(|| latent_size(base));
     let mut graph = Graph::new();
     let tokens = base.tokenizer.max_length();
-    let (outputs, _) = build(&mut graph, &base.unet, layout, updates, size, tokens, runner.gpu.max_binding())?;
+    let (outputs, _) = build(&mut graph, &base.unet, layout, updates, (1, size), tokens, runner.gpu.max_binding())?;
     let plan = Plan::new(&graph, &outputs, &Program::traits(runner.gpu));
     let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
     let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision).planned_bytes(&graph, &plan)?;
@@ -269,14 +276,14 @@ impl Recording {
     /// A configuration that cannot be built.
     pub fn of(config: &UNetConfig, layers: &[String], size: [usize; 2], tokens: usize, max_binding: u64) -> Result<Recording> {
         let mut graph = Graph::new();
-        let inputs = unet_inputs(&mut graph, config, size, tokens);
+        let inputs = unet_inputs(&mut graph, config, 1, size, tokens);
         let mut building = Layers::new(&mut graph);
         building.tap(layers.iter().cloned());
         inputs.build(&mut building, config)?;
         let taps = building.taps().to_vec();
         let layout = Layout::tapped(&graph, taps);
         let mut graph = Graph::new();
-        let (outputs, _) = build(&mut graph, config, &layout, &Updates::new(), size, tokens, max_binding)?;
+        let (outputs, _) = build(&mut graph, config, &layout, &Updates::new(), (1, size), tokens, max_binding)?;
         let device_bytes = input_bytes(&graph, |name| name.starts_with(SUMS));
         Ok(Recording { graph, outputs, device_bytes, host_bytes: host_bytes(&layout) })
     }
