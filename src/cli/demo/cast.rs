@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, DirEntry, include_dir};
-use mixofshow::concept::tuning::config::{Kind, Options as Given, Settings};
+use mixofshow::concept::tuning::config::{Options as Given, Settings};
 use mixofshow::picture::Picture;
 use mixofshow::region::{Area, Layout, Region};
 
@@ -19,7 +19,6 @@ pub struct Player {
     /// Its folder in models/concepts.
     pub name: &'static str,
     pub class_word: &'static str,
-    pub kind: Kind,
 }
 
 /// Who stands where in a picture.
@@ -35,9 +34,9 @@ pub const TRIO: Scene =
     Scene { name: "three", places: &[(0, [0.0, 0.25, 0.34, 1.0]), (1, [0.33, 0.4, 0.67, 1.0]), (2, [0.66, 0.25, 1.0, 1.0])] };
 
 pub const CAST: [Player; 3] = [
-    Player { name: "zorp", class_word: "man", kind: Kind::Person },
-    Player { name: "mimi", class_word: "cat", kind: Kind::Object },
-    Player { name: "luma", class_word: "woman", kind: Kind::Person },
+    Player { name: "zorp", class_word: "man" },
+    Player { name: "mimi", class_word: "cat" },
+    Player { name: "luma", class_word: "woman" },
 ];
 /// What is around them.
 pub const PLACE: &str = "on the beach";
@@ -57,7 +56,6 @@ impl Player {
     pub fn settings(&self, folder: &Path, output: PathBuf, steps: usize) -> Result<Settings> {
         let own = Given {
             name: Some(self.name.to_string()),
-            kind: Some(self.kind),
             words: Some(self.phrase()),
             class_word: Some(self.class_word.to_string()),
             pictures: Some(self.pictures(folder)),
