@@ -219,8 +219,7 @@ impl<'a> Student<'a> {
         earlier: &str,
     ) -> Result<Student<'a>> {
         let base = runner.base;
-        let concepts =
-            teachers.iter().filter(|teacher| !teacher.subject.words.is_empty() || teacher.subject.unet.is_some()).count();
+        let concepts = teachers.iter().filter(|teacher| teacher.subject.unet.is_some()).count();
         // As many as the concepts' own updates usually have together, and some.
         let rank = (4 * (concepts + 1)).clamp(8, 64);
         let sites = layouts.iter().flat_map(|layout| &layout.sites);
