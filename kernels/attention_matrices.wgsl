@@ -175,7 +175,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var tile = 0u; tile < end; tile += {{ keys }}u) {
     workgroupBarrier();
     // Always 0, but no compiler knows: naga writes loads of matrices as private ones, which a driver may take out of the loop, past the
-    // barriers, where their place stays the same. (On NVIDIA values came out that were still the queries.)
+    // barriers, where their place stays the same. (Without, what came out on NVIDIA may have been the queries that lay there before.)
     let here = (tile >> 31u) * 8u;
     if (lane == 0u) { exceeded = 0u; }
 //% if ahead

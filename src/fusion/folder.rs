@@ -68,7 +68,7 @@ pub(super) fn write(
     network(inside, "text_encoder", "model", &checkpoint.text_encoder, text, Some(&words))?;
     tokenizer::write(&folder(inside, "tokenizer")?, &checkpoint.tokenizer, &words.tokens)?;
     let scheduler = folder(inside, "scheduler")?;
-    put_json(&scheduler.join("scheduler_config.json"), &checkpoint.scheduler)?;
+    put(&scheduler.join("scheduler_config.json"), &infinities::bare(&json_text(inside, &checkpoint.scheduler)?))?;
     put_json(&inside.join("model_index.json"), &model_index(checkpoint))?;
     if let Some(generation) = &checkpoint.generation {
         put_json(&inside.join("generation_config.json"), generation)?;
@@ -107,8 +107,15 @@ fn folder(inside: &Path, name: &str) -> Result<PathBuf> {
 }
 
 pub(super) fn put_json(path: &Path, value: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, e.to_string()))?;
-    fs::write(path, infinities::bare(&text) + "\n").map_err(Error::io(path, "write"))
+    put(path, &json_text(path, value)?)
+}
+
+fn json_text(path: &Path, value: &Value) -> Result<String> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|e| Error::file(path, e.to_string()))
+}
+
+fn put(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(Error::io(path, "write"))
 }
 
 /// Concept words as tokens and rows of the table.

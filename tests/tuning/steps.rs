@@ -2,6 +2,7 @@
 //! brings.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use mixofshow::concept::tuning::step::{
     AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step, StepConfig, TextLayers, TrainedLayer,
@@ -31,6 +32,11 @@ const TOLERANCE: f64 = 1e-3;
 enum On {
     Host,
     Device,
+}
+
+fn device() -> Arc<Gpu> {
+    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+    Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("an adapter")
 }
 
 struct Tuning {
@@ -98,11 +104,7 @@ impl Tuning {
     fn step(&self, on: On) -> Step {
         match on {
             On::Host => Step::on_host(&self.models, &self.config).unwrap(),
-            On::Device => {
-                let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-                let options = Options { selection, checked: true, floor: true, ..Options::default() };
-                Step::new(&self.models, &self.config, &Gpu::open(&options).expect("an adapter")).unwrap()
-            }
+            On::Device => Step::new(&self.models, &self.config, &device()).unwrap(),
         }
     }
 
@@ -267,11 +269,7 @@ fn lessons(on: On) {
     let layers: Vec<TrainedLayer> = teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
     let mut student = match on {
         On::Host => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
-        On::Device => {
-            let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-            let gpu = Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("an adapter");
-            Step::distilling(&tuning.models, &tuning.config, &layers, &gpu).unwrap()
-        }
+        On::Device => Step::distilling(&tuning.models, &tuning.config, &layers, &device()).unwrap(),
     };
     let mut state = start.clone();
     state.arrays.retain(|name, _| name.contains("unet."));

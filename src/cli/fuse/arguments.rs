@@ -19,7 +19,7 @@ Examples:
     mos generate -m both -p \"<potter1> <potter2> beside <hermione1> <hermione2>\"
   A style without words of its own:
     mos fuse -m sd15 -c potter.safetensors -c ink.safetensors --prompt \"ink drawing\" -o inked
-  One more later, at the cost of one:
+  One more later, of which alone pictures are sampled:
     mos fuse -m sd15 --list concepts.toml --save-statistics sums -o all
     mos fuse --to all --add thanos.safetensors --statistics sums
   Fourteen machines, each with one concept's pictures to sample, then one that solves:

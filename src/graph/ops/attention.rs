@@ -3,7 +3,7 @@
 use super::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows};
 use super::attention_vectors::Straight;
 use super::{Operation, arity, vector_width};
-use crate::gpu::{PASSING_LANES, Schedule, Value};
+use crate::gpu::{PASSING_LANES, Params, Schedule, Value};
 use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
 
@@ -198,28 +198,46 @@ impl Operation for Attention {
         if let Some(tiles) = self.tiles(lowering) {
             return self.lower_matrices(lowering, tiles);
         }
-        let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
-        let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
+        let q = lowering.shape().clone();
+        let (batch, tokens, channels) = (q[0], q[1], q[2]);
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
         let sharing = Sharing::of(lowering.traits.schedule, d, tokens, 2, 16);
         let Blocks { block, tile } = sharing.blocks(d);
         let Sharing { part, staged, lanes, per_lane, .. } = sharing;
+        let params = [
+            ("d", Value::from(d)),
+            ("part", Value::from(part)),
+            ("block", Value::from(block)),
+            ("vector", Value::from(vector)),
+            ("lanes", Value::from(lanes)),
+            ("per_lane", Value::from(per_lane)),
+            ("causal", Value::from(self.causal)),
+            ("sighted", Value::from(sighted)),
+            ("staged", Value::from(staged)),
+            ("tile", Value::from(tile)),
+        ]
+        .into();
+        let grid = [tokens.div_ceil(lanes * per_lane), self.heads * d.div_ceil(part), batch];
+        self.dispatch(lowering, "attention", params, vector, grid);
+    }
+}
+
+impl Attention {
+    /// Dispatches `kernel`, one that keeps the contract of attention.wgsl and counts channels in vectors of `vector`.
+    pub(super) fn dispatch(
+        &self,
+        lowering: &mut Lowering<'_>,
+        kernel: &'static str,
+        params: Params,
+        vector: usize,
+        grid: [usize; 3],
+    ) {
+        let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
+        let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
         let mut work = Work {
-            kernel: "attention",
-            params: [
-                ("d", Value::from(d)),
-                ("part", Value::from(part)),
-                ("block", Value::from(block)),
-                ("vector", Value::from(vector)),
-                ("lanes", Value::from(lanes)),
-                ("per_lane", Value::from(per_lane)),
-                ("causal", Value::from(self.causal)),
-                ("sighted", Value::from(sighted)),
-                ("staged", Value::from(staged)),
-                ("tile", Value::from(tile)),
-            ]
-            .into(),
+            kernel,
+            params,
             uniforms: vec![
                 ("tokens", tokens.into()),
                 ("keys", keys.into()),
@@ -228,7 +246,7 @@ impl Operation for Attention {
                 // Devices compute 2^x, not e^x.
                 ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
             ],
-            grid: [tokens.div_ceil(lanes * per_lane), self.heads * d.div_ceil(part), batch],
+            grid,
             bindings: vec![
                 ("q", lowering.input(0)),
                 ("k", lowering.input(1)),
@@ -237,7 +255,7 @@ impl Operation for Attention {
             ],
             flops: 4 * (batch * tokens * keys * channels) as u64,
         };
-        if sighted {
+        if lowering.step.inputs.len() > 3 {
             work.bindings.push(("sight", lowering.input(3)));
         }
         lowering.dispatch(work, false);

@@ -2,8 +2,7 @@
 
 use super::attention::Attention;
 use crate::gpu::{Matrices, Schedule, Value};
-use crate::graph::Shape;
-use crate::graph::lower::{Lowering, Work};
+use crate::graph::lower::Lowering;
 
 /// How the kernel `attention_matrices` divides tokens and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,49 +87,27 @@ impl Attention {
     }
 
     pub(super) fn lower_matrices(&self, lowering: &mut Lowering<'_>, tiles: Tiles) {
-        let [q, k]: [Shape; 2] = [lowering.shape().clone(), lowering.input_shape(1).clone()];
-        let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
+        let (q, keys) = (lowering.shape().clone(), lowering.input_shape(1)[1]);
         let Matrices { size, lanes, varying, .. } = tiles.matrices;
         let sighted = lowering.step.inputs.len() > 3;
-        let mut work = Work {
-            kernel: "attention_matrices",
-            params: [
-                ("size", Value::from(size)),
-                ("lanes", Value::from(lanes)),
-                ("varying", Value::from(varying)),
-                ("parts", Value::from(Tiles::PARTS)),
-                ("each", Value::from(tiles.each)),
-                ("keys", Value::from(tiles.keys)),
-                ("d", Value::from(tiles.d)),
-                ("padded", Value::from(tiles.padded)),
-                ("causal", Value::from(self.causal)),
-                ("sighted", Value::from(sighted)),
-                ("ragged", Value::from(!keys.is_multiple_of(tiles.keys))),
-                ("ahead", Value::from(tiles.ahead())),
-                ("most", Value::from(Tiles::MOST)),
-                ("headroom", Value::from(Tiles::HEADROOM)),
-            ]
-            .into(),
-            uniforms: vec![
-                ("tokens", tokens.into()),
-                ("keys", keys.into()),
-                ("channels", (channels / 4).into()),
-                ("share", (batch / k[0]).into()),
-                // Devices compute 2^x, not e^x.
-                ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
-            ],
-            grid: [tokens.div_ceil(tiles.tokens()), self.heads, batch],
-            bindings: vec![
-                ("q", lowering.input(0)),
-                ("k", lowering.input(1)),
-                ("v", lowering.input(2)),
-                ("y", lowering.output()),
-            ],
-            flops: 4 * (batch * tokens * keys * channels) as u64,
-        };
-        if sighted {
-            work.bindings.push(("sight", lowering.input(3)));
-        }
-        lowering.dispatch(work, false);
+        let params = [
+            ("size", Value::from(size)),
+            ("lanes", Value::from(lanes)),
+            ("varying", Value::from(varying)),
+            ("parts", Value::from(Tiles::PARTS)),
+            ("each", Value::from(tiles.each)),
+            ("keys", Value::from(tiles.keys)),
+            ("d", Value::from(tiles.d)),
+            ("padded", Value::from(tiles.padded)),
+            ("causal", Value::from(self.causal)),
+            ("sighted", Value::from(sighted)),
+            ("ragged", Value::from(!keys.is_multiple_of(tiles.keys))),
+            ("ahead", Value::from(tiles.ahead())),
+            ("most", Value::from(Tiles::MOST)),
+            ("headroom", Value::from(Tiles::HEADROOM)),
+        ]
+        .into();
+        let grid = [q[1].div_ceil(tiles.tokens()), self.heads, q[0]];
+        self.dispatch(lowering, "attention_matrices", params, 4, grid);
     }
 }
