@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod concept;
 pub mod diffusion;
+pub mod file_kind;
 pub mod fusion;
 pub mod gpu;
 pub mod graph;

@@ -1,5 +1,5 @@
 # Sourced by the other scripts: from the repository's root, builds the program and sees to it that there is a graphics
-# adapter. Installs what is missing on Debian and Ubuntu, and says what to do elsewhere.
+# adapter. Installs what is missing on Debian and Ubuntu, and says what to do elsewhere. Runs in bash 3.2 too, which macOS has.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,14 +12,26 @@ give_up() { printf '\nerror: %s\n' "$*" >&2; exit 1; }
 # Installs packages, where that is possible.
 get_packages() {
     command -v apt-get >/dev/null || return 1
-    local as_root=()
+    # `env` alone changes nothing; an empty array would be an error under `set -u` in old shells.
+    local as_root=env
     if [ "$(id -u)" != 0 ]; then
         command -v sudo >/dev/null || return 1
-        as_root=(sudo)
+        as_root=sudo
     fi
     say "Installing $*"
-    "${as_root[@]}" apt-get update -qq &&
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+    "$as_root" apt-get update -qq &&
+        "$as_root" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+# Whether version $1 (such as 1.90) is $2 or newer.
+at_least() {
+    local found=$1. wanted=$2.
+    while [ -n "$wanted" ]; do
+        [ "${found%%.*}" -eq "${wanted%%.*}" ] 2>/dev/null || { [ "${found%%.*}" -gt "${wanted%%.*}" ] 2>/dev/null; return; }
+        wanted=${wanted#*.}
+        found=${found#*.}
+        [ -n "$found" ] || found=0.
+    done
 }
 
 need_rust() {
@@ -31,8 +43,12 @@ need_rust() {
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
     command -v cargo >/dev/null || give_up "there is no cargo on this machine. $advice"
     found=$(rustc --version | cut -d' ' -f2)
-    [ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -1)" = "$wanted" ] || give_up "this is Rust $found. $advice"
-    command -v cc >/dev/null || get_packages gcc libc6-dev || give_up "Rust needs a linker: install gcc or clang"
+    at_least "${found%%-*}" "$wanted" || give_up "this is Rust $found. $advice"
+    # On Windows, Rust finds Microsoft's linker by itself, or says what is missing; everywhere else it calls cc.
+    case $(rustc -vV | sed -n 's/^host: //p') in
+        *-msvc) ;;
+        *) command -v cc >/dev/null || get_packages gcc libc6-dev || give_up "Rust needs a linker: install gcc or clang" ;;
+    esac
 }
 
 # The program, built with optimisations; tests are built with the same settings, so nothing is built twice.

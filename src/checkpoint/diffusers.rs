@@ -1,6 +1,7 @@
 //! Model folders in diffusers' layout, with the older names that some of them still have.
 use super::component::{Part, Targets};
 use super::{Checkpoint, Component, Control, Error, Folder, Kind, TensorFile, TokenizerFiles};
+use crate::text::KNOWN_WORDS_FILE;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint,
         model_index,
         generation: generation(folder)?,
         concepts: folder.json("new_concept_cfg.json")?,
+        words: folder.text(KNOWN_WORDS_FILE)?,
         notes: Vec::new(),
     })
 }

@@ -1,5 +1,6 @@
 //! A folder of model files: on disk, or compiled into the program.
 use super::{Error, TensorFile, infinities};
+use crate::file_kind::text_of;
 use include_dir::Dir;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,12 @@ impl Folder {
             }
             Some((dir, at)) => Ok(dir.get_file(at.join(name)).map(|f| f.contents().into())),
         }
+    }
+
+    /// A file of text, or `None` where there is none of that name.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        let text = |bytes: Cow<'static, [u8]>| text_of(bytes.into_owned(), "text");
+        self.read(name)?.map(text).transpose().map_err(Error::io(self.path.join(name), "read"))
     }
 
     /// A JSON file, or `None` where there is none of that name.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use crate::file_kind::{FileKind, START};
+
 /// The format's own limit; a larger number in the first eight bytes means that this is some other file.
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -33,15 +35,26 @@ pub(super) fn too_short(path: &Path, len: u64) -> Error {
     Error::Header { path: path.to_path_buf(), problem }
 }
 
+/// An error where a file of this kind is met in place of a safetensors file; what cannot be told may be one.
+pub(super) fn expect(path: &Path, kind: FileKind) -> Result<(), Error> {
+    match kind {
+        FileKind::Safetensors | FileKind::Unknown => Ok(()),
+        FileKind::Empty => Err(too_short(path, 0)),
+        FileKind::TorchZip | FileKind::Pickle => Err(Error::Pickle { path: path.to_path_buf() }),
+        other => Err(Error::Header { path: path.to_path_buf(), problem: format!("this is {}", other.describe()) }),
+    }
+}
+
 /// Reads and checks the header of a whole file.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
+    expect(path, FileKind::of(bytes.get(..START).unwrap_or(bytes)))?;
     let bad = |problem: String| Error::Header { path: path.to_path_buf(), problem };
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(too_short(path, bytes.len() as u64));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
-        return Err(bad(format!("the header claims {length} bytes, the format allows {MAX_HEADER}")));
+        return Err(bad("its first 8 bytes are not the length of a header, so this is a file of some other kind".into()));
     }
     let text = usize::try_from(length).ok().and_then(|n| rest.get(..n)).ok_or_else(|| {
         bad(format!("the header claims {length} bytes, but only {} follow (an incomplete download or copy?)", rest.len()))

@@ -1,5 +1,6 @@
 //! A whole text-to-image model, whatever it is stored as.
-use super::{Component, Control, Error, Folder, TensorFile, diffusers, single};
+use super::{Component, Control, Error, Folder, TensorFile, diffusers, header, single};
+use crate::file_kind::FileKind;
 use include_dir::Dir;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -64,6 +65,8 @@ pub struct Checkpoint {
     pub generation: Option<Value>,
     /// `new_concept_cfg.json` of a fused model: the tokens of its concepts' words.
     pub concepts: Option<Value>,
+    /// `known_words.txt`: the words of a small model's captions; see [`crate::text::KnownWords`].
+    pub words: Option<String>,
     /// What could not be read from the file and was assumed, in sentences for the user.
     pub notes: Vec<String>,
 }
@@ -105,26 +108,7 @@ impl Checkpoint {
     }
 }
 
-/// Files that are no safetensors but are often met where one is expected get their own words.
+/// Files of other kinds get their own words, before anything of them is read as a header.
 pub(super) fn refuse_other_formats(path: &Path) -> Result<(), Error> {
-    use std::io::Read;
-    let mut start = Vec::new();
-    let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
-    file.take(64).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
-    // A length below 4 GiB, as every safetensors file begins with, may well begin with any of the bytes below.
-    if start.get(4..8) == Some(&[0; 4]) {
-        return Ok(());
-    }
-    let problem = match start.as_slice() {
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
-            return Err(Error::Pickle { path: path.to_path_buf() });
-        }
-        [b'G', b'G', b'U', b'F', ..] => "this is a GGUF file, which is not read; use the model's safetensors file",
-        s if s.starts_with(b"version https://git-lfs") => {
-            "this is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
-        }
-        s if s.trim_ascii_start().starts_with(b"<") => "this is an HTML or XML page, not a model (a failed download?)",
-        _ => return Ok(()),
-    };
-    Err(Error::Unrecognised { path: path.to_path_buf(), problem: problem.to_string() })
+    header::expect(path, FileKind::of_file(path).map_err(Error::io(path, "read"))?)
 }

@@ -46,8 +46,16 @@ pub fn find(name: &str, models: Option<&Path>) -> Result<Option<PathBuf>, Error>
         return Ok(Some(place.clone()));
     }
     let mut problem = "there is no such file or folder".to_string();
-    if let Some(models) = models {
-        problem += &format!(", nor a model of that name in {}", models.display());
+    match models {
+        Some(models) if !models.is_dir() => {
+            problem += &format!("; the folder of models that MOS_MODELS names, {}, is not there", models.display());
+        }
+        Some(models) => problem += &format!(", nor a model of that name in {} (MOS_MODELS)", models.display()),
+        // What is clearly meant as a path is not looked for by name.
+        None if Path::new(name).components().count() == 1 => {
+            problem += "; the variable MOS_MODELS can name a folder in which models are looked for by name";
+        }
+        None => {}
     }
     if name.trim_end_matches('/').ends_with("models/tiny") {
         problem += &format!("; the model that ships with the program is called `{SHIPPED}`");
@@ -72,6 +80,10 @@ mod tests {
         let error = find("yours", models).unwrap_err().to_string();
         assert!(error.starts_with("yours: ") && error.contains(folder.path().to_str().unwrap()), "{error}");
         assert!(find("", models).is_err());
+        let error = find("yours", None).unwrap_err().to_string();
+        assert!(error.contains("MOS_MODELS"), "{error}");
+        let gone = find("yours", Some(&folder.path().join("gone"))).unwrap_err().to_string();
+        assert!(gone.contains("MOS_MODELS") && gone.contains("gone, is not there"), "{gone}");
         let error = find("no/models/tiny/", None).unwrap_err().to_string();
         assert!(error.contains("`tiny`"), "{error}");
     }

@@ -64,6 +64,7 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         model_index: None,
         generation: None,
         concepts: None,
+        words: None,
         notes,
     })
 }

@@ -166,6 +166,9 @@ impl Arguments {
 
     fn settings(&self, factor: usize) -> Result<Settings> {
         let usual = Settings::of(self.solver.with(Exact { ridge: self.ridge, keep_weight: self.keep_weight }));
+        if [&self.prompts, &self.keep].iter().all(|path| path.as_deref().is_some_and(files::is_stream)) {
+            return Err(Failure::Usage("--prompts - and --keep - both want standard input: one of them can have it".into()));
+        }
         let mut settings = Settings {
             steps: self.steps.unwrap_or(usual.steps),
             guidance: self.guidance.unwrap_or(usual.guidance),
@@ -183,7 +186,7 @@ impl Arguments {
             settings.size = Some([height / factor, width / factor]);
         }
         if let Some(path) = &self.prompts {
-            let templates = lines(path)?;
+            let templates = lines("--prompts", path)?;
             if let Some(wrong) = templates.iter().find(|line| !line.contains("{}")) {
                 return Err(Failure::Usage(format!("{}: \"{wrong}\" has no {{}} for the concept's words", path.display())));
             }
@@ -192,7 +195,7 @@ impl Arguments {
         }
         match self.keep.as_deref().map(|path| (path, path.to_str())) {
             Some((_, Some("none"))) => settings.keep.clear(),
-            Some((path, _)) => settings.keep = lines(path)?,
+            Some((path, _)) => settings.keep = lines("--keep", path)?,
             None => {}
         }
         Ok(settings)
@@ -200,12 +203,12 @@ impl Arguments {
 }
 
 /// The lines of a file that say something.
-fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display()).into()))?;
+fn lines(option: &str, path: &Path) -> Result<Vec<String>> {
+    let text = files::text(option, path, "prompts, one a line")?;
     let lines: Vec<String> =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(String::from).collect();
     match lines.is_empty() {
-        true => Err(Failure::Failed(format!("{}: it has no lines", path.display()).into())),
+        true => Err(Failure::Failed(format!("{option} {}: it has no lines", path.display()).into())),
         false => Ok(lines),
     }
 }

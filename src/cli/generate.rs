@@ -6,6 +6,7 @@ mod placing;
 mod report;
 mod steering;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
 use mixofshow::diffusion::recipe::{Recipe, Source, hex};
 use mixofshow::gpu::Gpu;
 use mixofshow::output;
-use mixofshow::picture::{self, Mask, Picture};
+use mixofshow::picture::{Mask, Picture};
 
 use super::files::{Unwritable, make_folder_of};
 use super::progress::Progress;
@@ -81,7 +82,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if arguments.json {
         terminal.print_json(&report)?;
     } else {
-        for destination in &destinations {
+        for destination in destinations.iter().filter(|destination| !files::is_stream(destination)) {
             terminal.print(destination.display())?;
         }
     }
@@ -141,15 +142,31 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
     request.concepts = arguments.concepts.open(&mut recipe, arguments.like.as_deref(), terminal)?;
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
     let destinations = destinations(arguments.output.as_deref(), &request.prompt, &seeds);
-    for destination in &destinations {
-        make_folder_of(destination)?;
-        picture::check_destination(destination)?;
+    if arguments.output.as_deref().is_some_and(files::is_stream) {
+        check_stream(arguments, seeds.len())?;
     }
+    destinations.iter().try_for_each(|destination| files::check_picture(destination))?;
     if let Some(path) = &arguments.save_latents {
         make_folder_of(path)?;
         output::check(path).map_err(|source| Unwritable { path: path.clone(), source })?;
     }
     Ok(Order { recipe, request, destinations, control_pictures })
+}
+
+/// An error where standard output cannot be one picture and nothing else.
+fn check_stream(arguments: &Arguments, pictures: usize) -> Result<()> {
+    let problem = if pictures != 1 {
+        format!("standard output takes one picture, and {pictures} are asked for")
+    } else if arguments.json {
+        "the picture and the report of --json cannot both go to standard output".into()
+    } else if arguments.placing.show_layout {
+        "--show-layout writes a second picture, and standard output takes one".into()
+    } else if std::io::stdout().is_terminal() {
+        "standard output is a terminal, which shows no pictures; send it to a file or a program".into()
+    } else {
+        return Ok(());
+    };
+    Err(Failure::Usage(format!("--output -: {problem}")))
 }
 
 /// A file that was given, else the one that the recipe names, which must still be there.
@@ -189,7 +206,7 @@ fn write(recipe: &Recipe, generated: &Generated, destinations: &[PathBuf], argum
         latents::write(path, &generated.latents)?;
     }
     for (i, (picture, destination)) in generated.pictures.iter().zip(destinations).enumerate() {
-        picture.save(destination, Some(&recipe.parameters(generated, i)))?;
+        files::save(picture, destination, Some(&recipe.parameters(generated, i)))?;
         arguments.placing.draw(recipe, picture, destination)?;
     }
     Ok(())

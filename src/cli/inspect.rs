@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::terminal::Terminal;
-use super::{Result, files, units};
+use super::{Result, files, units, values};
 
 /// Tell what a model, concept, LoRA or any safetensors file holds
 ///
@@ -27,7 +27,8 @@ pub struct Arguments {
     #[arg(long)]
     tensors: bool,
     /// Tell the device memory for pictures of this size [default: what the model was trained at]
-    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = units::size)]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size)]
+    #[arg(allow_hyphen_values = true)]
     size: Option<(usize, usize)>,
     /// Print JSON: all that is known, every tensor included
     #[arg(long)]

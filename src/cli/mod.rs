@@ -12,11 +12,13 @@ mod progress;
 mod terminal;
 mod train;
 mod units;
+mod usage;
+mod values;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mixofshow::gpu::{self, Gpu};
 
 use terminal::Terminal;
@@ -99,7 +101,7 @@ enum Command {
 
 /// How a command fails.
 enum Failure {
-    /// Exit code 1.
+    /// Exit code 1; 2 where the error says that it was wrong usage.
     Failed(Box<dyn std::error::Error>),
     /// Exit code 2: the arguments contradict each other in a way that the parser cannot see.
     Usage(String),
@@ -120,8 +122,14 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 /// Parses the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
     without_a_desktop();
-    let cli = Cli::parse();
+    let mut command = usage::with_negative_numbers(Cli::command());
+    let matches = command.get_matches_mut();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);
+    if let Some(message) = usage::misplaced_stream(&command, &matches) {
+        terminal.error_line(&message);
+        return ExitCode::from(2);
+    }
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Fuse(arguments) => fuse::run(arguments, &cli.global, &terminal),
@@ -137,7 +145,7 @@ pub fn main() -> ExitCode {
         Err(Failure::Stopped) => ExitCode::from(130),
         Err(Failure::Failed(error)) => {
             terminal.error(&*error);
-            ExitCode::from(1)
+            ExitCode::from(if usage::is_wrong_usage(&*error) { 2 } else { 1 })
         }
         Err(Failure::Usage(message)) => {
             terminal.error_line(&message);

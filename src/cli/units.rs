@@ -38,12 +38,6 @@ pub fn duration(time: Duration) -> String {
     format!("{} h {:02} min", whole / 3600, whole % 3600 / 60)
 }
 
-/// Width and height from `512x768`.
-pub fn size(text: &str) -> Result<(usize, usize), String> {
-    let parsed = text.split_once(['x', 'X', '*']).and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
-    parsed.ok_or_else(|| "expected width and height such as 512x768".to_string())
-}
-
 /// One digit after the point where it tells something.
 fn short(value: f64) -> String {
     let text = if value < 99.95 { format!("{value:.1}") } else { format!("{value:.0}") };
@@ -72,7 +66,5 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(59_960)), "1 min 00 s");
         assert_eq!(duration(Duration::from_secs(125)), "2 min 05 s");
         assert_eq!(duration(Duration::from_secs(7260)), "2 h 01 min");
-        assert_eq!(size("512x768"), Ok((512, 768)));
-        assert!(["512", "x", "-1x2", "1x2x3", ""].iter().all(|text| size(text).is_err()));
     }
 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::pipeline::{Generated, Request};
 use super::sampler::SamplerKind;
+use crate::file_kind::FileKind;
 use crate::graph::Precision;
 use crate::picture::{self, Parameters, parameters};
 
@@ -148,7 +149,15 @@ impl Recipe {
     /// # Errors
     /// A file that is no picture, or does not tell; settings that are damaged.
     pub fn read(path: &Path) -> Result<(Recipe, Vec<String>), RecipeError> {
-        let found = parameters::read(path)?.ok_or_else(|| RecipeError::None { path: path.to_path_buf() })?;
+        let Some(found) = parameters::read(path)? else {
+            let unreadable = |source| RecipeError::Unreadable { path: path.to_path_buf(), source };
+            let kind = FileKind::of_file(path).map_err(unreadable)?;
+            let path = path.to_path_buf();
+            return Err(match kind.is_read_picture() {
+                true => RecipeError::None { path },
+                false => picture::Error::NotAPicture { path, found: kind }.into(),
+            });
+        };
         match &found.mos {
             Some(own) => {
                 let settings = |problem| RecipeError::Settings { path: path.to_path_buf(), problem };

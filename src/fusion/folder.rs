@@ -10,6 +10,7 @@ use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{self, Checkpoint, Component, DType, Folder, Kind, TensorView, infinities};
+use crate::text::KNOWN_WORDS_FILE;
 
 use super::base::{Base, FusedWeights};
 use super::members::Member;
@@ -72,6 +73,9 @@ pub(super) fn write(
     put_json(&inside.join("model_index.json"), &model_index(checkpoint))?;
     if let Some(generation) = &checkpoint.generation {
         put_json(&inside.join("generation_config.json"), generation)?;
+    }
+    if let Some(known) = &checkpoint.words {
+        put(&inside.join(KNOWN_WORDS_FILE), known)?;
     }
     put_json(&inside.join(WORDS_FILE), &Value::Object(words.config))?;
     put_json(&inside.join(NOTE_FILE), &note(report))?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{Error, Result};
+use crate::file_kind::read_text;
 
 /// One concept that is asked for, its file not read yet.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -67,7 +68,7 @@ impl Listed {
     /// # Errors
     /// A file that cannot be read or is neither.
     pub fn read(path: &Path) -> Result<Vec<Listed>> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let text = read_text(path, "a list of concepts (TOML or JSON)").map_err(Error::io(path, "read"))?;
         let bad = |problem: String| Error::List { path: path.to_path_buf(), problem };
         let json = text.trim_start().starts_with(['[', '{']) && !text.trim_start().starts_with("[[");
         let mut all: Vec<Listed> = if json {

@@ -7,6 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 use super::png_text::{self, TextChunk};
 use super::{Error, Parameters, Picture, Result, check_size};
+use crate::file_kind::{FileKind, START};
 use crate::output;
 
 /// No picture file is larger; what is, is something else.
@@ -34,6 +35,14 @@ impl Picture {
         check_name(path)?;
         let text = parameters.map(Parameters::to_chunks).unwrap_or_default();
         write_atomically(path, |out| self.write_png(out, &text))
+    }
+
+    /// Writes the picture as PNG to `out`, with the settings that made it if they are given.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_to(&self, out: &mut dyn Write, parameters: Option<&Parameters>) -> std::io::Result<()> {
+        self.write_png(out, &parameters.map(Parameters::to_chunks).unwrap_or_default())
     }
 
     /// Writes the picture as PNG to `out`.
@@ -81,12 +90,18 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     if reader.fill_buf().map_err(unreadable)?.is_empty() {
         return Err(damaged("the file is empty".into()));
     }
-    let guessed = ImageReader::new(&mut reader).with_guessed_format().map_err(unreadable)?;
-    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp];
-    let format = guessed.format().filter(|format| known.contains(format));
-    let Some(format) = format.filter(|_| length <= MAX_FILE) else {
-        return Err(Error::NotAPicture { path: path.to_path_buf() });
+    let start = reader.fill_buf().map_err(unreadable)?;
+    let found = FileKind::of(start.get(..START).unwrap_or(start));
+    let format = match found {
+        FileKind::Png => ImageFormat::Png,
+        FileKind::Jpeg => ImageFormat::Jpeg,
+        FileKind::WebP => ImageFormat::WebP,
+        FileKind::Bmp => ImageFormat::Bmp,
+        _ => return Err(Error::NotAPicture { path: path.to_path_buf(), found }),
     };
+    if length > MAX_FILE {
+        return Err(damaged(format!("it has {} MiB, and no picture has more than {}", length >> 20, MAX_FILE >> 20)));
+    }
     let mut bytes = Vec::new();
     reader.rewind().and_then(|()| reader.read_to_end(&mut bytes)).map_err(unreadable)?;
     let cut = match format {

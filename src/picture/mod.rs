@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use image::imageops::FilterType;
 use image::{ImageBuffer, Rgb};
 
+use crate::file_kind::FileKind;
+
 pub use file::check_destination;
 pub use mask::{Mask, Scaling};
 pub use parameters::Parameters;
@@ -35,8 +37,8 @@ pub enum Error {
     Unwritable { path: PathBuf, source: std::io::Error },
     #[error("{}: pictures are written as PNG, so the name should end in .png", path.display())]
     NotPng { path: PathBuf },
-    #[error("{}: not a picture that this program reads (PNG, JPEG, WebP, BMP)", path.display())]
-    NotAPicture { path: PathBuf },
+    #[error("{}: not a picture that this program reads (PNG, JPEG, WebP, BMP): this is {}", path.display(), found.describe())]
+    NotAPicture { path: PathBuf, found: FileKind },
     #[error("{}: the picture is damaged or cut short: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("{}: {source}", path.display())]

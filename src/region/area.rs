@@ -1,6 +1,7 @@
 //! Shapes, and what they cover of a feature map.
 use std::path::{Path, PathBuf};
 
+use super::parse::{check_edges, named};
 use super::{Error, Result};
 use crate::picture::{Mask, Scaling};
 
@@ -115,16 +116,11 @@ fn fractions(edges: &[f64; 4], width: usize, height: usize, region: &str) -> Res
     let wrong = |problem: String| Error::Value {
         region: region.to_string(),
         key: "box",
-        found: edges.map(|v| v.to_string()).join(", "),
+        found: named(edges),
         expected: problem,
     };
     let [left, top, right, bottom] = *edges;
-    if !edges.iter().all(|v| v.is_finite() && *v >= 0.0) {
-        return Err(wrong("left, top, right and bottom as fractions or pixels, none below 0".into()));
-    }
-    if left >= right || top >= bottom {
-        return Err(wrong("left before right and top before bottom".into()));
-    }
+    check_edges(edges).map_err(|expected| wrong(expected.into()))?;
     if edges.iter().all(|v| *v <= 1.0) {
         return Ok(*edges);
     }

@@ -2,9 +2,11 @@
 use std::path::Path;
 
 use super::{Area, Error, Layout, Region, Result};
+use crate::file_kind::read_text;
 
 impl Region {
-    /// `LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt`, edges as fractions or pixels; `:` alone before the prompt: everywhere.
+    /// `LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt`, edges as fractions or pixels; `:` alone before the prompt: everywhere. The
+    /// prompt may be empty, as in every form of layout.
     ///
     /// # Errors
     /// Text of another form.
@@ -13,15 +15,16 @@ impl Region {
         let (edges, prompts) = text.split_once(':').ok_or_else(|| wrong("no colon after the box".into()))?;
         let area = match edges.trim() {
             "" => Area::Whole,
-            edges => Area::Box(numbers(edges).map_err(wrong)?),
+            edges => {
+                let edges = numbers(edges).map_err(wrong)?;
+                check_edges(&edges).map_err(|expected| wrong(format!("{}: expected {expected}", named(&edges))))?;
+                Area::Box(edges)
+            }
         };
         let (prompt, negative) = match prompts.split_once('|') {
             Some((prompt, negative)) => (prompt, Some(negative.trim().to_string())),
             None => (prompts, None),
         };
-        if prompt.trim().is_empty() {
-            return Err(wrong("no prompt after the colon".into()));
-        }
         Ok(Region { prompt: prompt.trim().to_string(), negative, area, ..Region::default() })
     }
 }
@@ -44,17 +47,19 @@ impl Layout {
             let area = match inside(edges).as_str() {
                 "" => Area::Whole,
                 edges => {
-                    let [top, left, bottom, right] = numbers(edges).map_err(wrong)?;
+                    let order = |problem| wrong(format!("{problem} in the order top, left, bottom, right"));
+                    let [top, left, bottom, right] = numbers(edges).map_err(order)?;
+                    let found = || format!("the box [{edges}] (top {top}, left {left}, bottom {bottom}, right {right})");
+                    if top >= bottom || left >= right {
+                        return Err(wrong(format!("{}: expected top before bottom and left before right", found())));
+                    }
                     if [top, left, bottom, right].iter().all(|v| *v <= 1.0) {
-                        return Err(wrong(format!("the box {edges} is less than a pixel")));
+                        return Err(wrong(format!("{} is less than a pixel", found())));
                     }
                     Area::Box([left, top, right, bottom])
                 }
             };
             let (prompt, negative) = (inside(prompt), Some(inside(negative)));
-            if prompt.is_empty() {
-                return Err(wrong(format!("`{part}` has no prompt")));
-            }
             regions.push(Region { prompt, negative, area, ..Region::default() });
         }
         if regions.is_empty() {
@@ -68,7 +73,8 @@ impl Layout {
     /// # Errors
     /// A file that cannot be read; what is no layout, with the line; numbers out of range.
     pub fn open(path: &Path) -> Result<Layout> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_path_buf(), source })?;
+        let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
+        let text = read_text(path, "a layout (TOML)").map_err(unreadable)?;
         let mut layout: Layout =
             toml::from_str(&text).map_err(|e| Error::File { path: path.to_path_buf(), problem: e.to_string() })?;
         for region in &mut layout.regions {
@@ -78,6 +84,23 @@ impl Layout {
         }
         layout.check()?;
         Ok(layout)
+    }
+}
+
+/// Edges with their names, so that no order has to be known.
+pub(super) fn named([left, top, right, bottom]: &[f64; 4]) -> String {
+    format!("left {left}, top {top}, right {right}, bottom {bottom}")
+}
+
+/// What edges (left, top, right, bottom) of a box on any picture are to be, where these are not.
+pub(super) fn check_edges(edges: &[f64; 4]) -> Result<(), &'static str> {
+    let [left, top, right, bottom] = *edges;
+    if !edges.iter().all(|v| v.is_finite() && *v >= 0.0) {
+        return Err("left, top, right and bottom as fractions or pixels, none below 0");
+    }
+    match left < right && top < bottom {
+        true => Ok(()),
+        false => Err("left before right and top before bottom"),
     }
 }
 

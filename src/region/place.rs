@@ -7,7 +7,7 @@ use super::{Layout, Result};
 pub struct Placed {
     layout: Layout,
     sizes: Vec<Size>,
-    /// For the user: which regions were smaller than a cell.
+    /// For the user: which regions were smaller than a cell, or say nothing.
     pub warnings: Vec<String>,
 }
 
@@ -45,6 +45,9 @@ impl Placed {
         for (index, region) in layout.regions.iter().enumerate() {
             let name = layout.name(index);
             let outline = Outline::new(&region.area, region.soft, width, height, &name)?;
+            if region.prompt.trim().is_empty() {
+                placed.warnings.push(format!("region `{name}` has no prompt: it shows whatever fits there"));
+            }
             let mut enlarged = Vec::new();
             for size in &mut placed.sizes {
                 let Coverage { values, enlarged: vanishing } = outline.coverage(size.height, size.width)?;

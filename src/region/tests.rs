@@ -107,7 +107,7 @@ fn regions_are_read_as_people_type_them() {
     let region = Region::parse(": a cat: red").unwrap();
     assert_eq!((region.prompt.as_str(), region.negative, region.area), ("a cat: red", None, Area::Whole));
     for (text, word) in
-        [("a cat", "no colon"), ("0,0,1: a", "four numbers"), ("0,0,x,1: a", "four numbers"), ("0,0,1,1: | b", "no prompt")]
+        [("a cat", "no colon"), ("0,0,1: a", "four numbers"), ("0,0,x,1: a", "four numbers"), ("-0.1,0,1,1: a", "left -0.1"), ("0,1,1,0: a", "top before bottom")]
     {
         let error = Region::parse(text).unwrap_err().to_string();
         assert!(error.contains(word) && error.contains(text), "{error}");
@@ -128,11 +128,25 @@ fn the_published_grammar_is_read() {
         ("[a]-*-[b]", "2 fields"),
         ("[a]-*-[b]-*-[1, 2, 3]", "four numbers"),
         ("[a]-*-[b]-*-__import__('os')", "four numbers"),
-        ("[]-*-[b]-*-[]", "no prompt"),
+        ("[a]-*-[b]-*-[30, 1, 20, 200]", "top 30, left 1, bottom 20, right 200"),
+        ("[a]-*-[b]-*-[1, 2, x, 3]", "top, left, bottom, right"),
     ] {
         let error = Layout::from_published(text).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn an_empty_prompt_is_taken_in_every_form_and_told() {
+    let whole = Region { prompt: String::new(), ..boxed([0.0, 0.0, 1.0, 1.0]) };
+    assert_eq!(Region::parse("0,0,1,1:").unwrap(), whole);
+    assert_eq!(Region::parse("0,0,1,1: | b").unwrap(), Region { negative: Some("b".into()), ..whole.clone() });
+    assert_eq!(Layout::from_published("[]-*-[b]-*-[]").unwrap().regions[0].prompt, "");
+    let toml = |text: &str| toml::from_str::<Layout>(text).unwrap().regions;
+    assert_eq!(toml("[[region]]\nbox = [0, 0, 1, 1]"), [whole.clone()]);
+    assert_eq!(toml("[[region]]\nprompt = ''\nbox = [0, 0, 1, 1]"), [whole.clone()]);
+    let warnings = placed(vec![whole], &[[12, 20]]).warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("region `1` has no prompt"), "{warnings:?}");
 }
 
 #[test]

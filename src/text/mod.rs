@@ -3,12 +3,14 @@
 //! [`Tokenizer`] follows a model's own files (or CLIP's standard vocabulary for checkpoints that bring none);
 //! [`prompt::encode`] turns a prompt into chunks of ids that the text tower reads.
 mod added_word;
+mod known_words;
 pub mod prompt;
 mod tokenizer;
 mod vocabulary;
 
 use std::path::PathBuf;
 
+pub use known_words::{KnownWords, KNOWN_WORDS_FILE};
 pub use tokenizer::{Token, Tokenizer};
 pub use vocabulary::standard_files;
 

@@ -126,7 +126,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_layer() {
     let at = folder.path();
     pictures(at);
     fs::write(at.join("a.toml"), SETTINGS).unwrap();
-    let says = ["step 2", "the loss is NaN", "in layer `", "state of step 1 is saved", "--alpha"];
+    let says = ["step 2", "the loss is NaN", "of layer `", "state of step 1 is saved", "--alpha"];
     ran(&mut train(at, &["--alpha", "1e30"])).failed(1, &says);
     assert!(!at.join("zorp.safetensors").exists());
     assert!(at.join("zorp.training/state.safetensors").exists());

@@ -12,6 +12,8 @@ use super::{DType, Error, TensorFile, TensorView, write};
 use machine::Machine;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+use crate::file_kind::FileKind;
 use value::{Heap, Key, Storage, Tensor, Value};
 
 /// Files are read whole, so they may not be arbitrarily large: concepts and LoRAs have megabytes.
@@ -23,12 +25,6 @@ const MOST_ENTRIES: usize = 200_000;
 /// What the tensors of a file may take together, relative to the file: several may show the same storage.
 const MOST_GROWTH: usize = 4;
 
-/// The bytes begin as a file that `torch.save` wrote, or any other pickle or zip archive.
-pub fn is_pickle(start: &[u8]) -> bool {
-    // A safetensors file may begin with these bytes as well, but then its header's length is below 4 GiB.
-    start.get(4..8) != Some(&[0; 4]) && matches!(start, [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..])
-}
-
 impl TensorFile {
     /// Opens a safetensors file or one that `torch.save` wrote, told apart by its first bytes. Of the latter, dictionaries become
     /// dotted names, and texts and numbers metadata.
@@ -36,13 +32,9 @@ impl TensorFile {
     /// # Errors
     /// What is neither; a pickle that names anything but tensors and what holds them.
     pub fn open_any(path: &Path) -> Result<Self, Error> {
-        use std::io::Read;
-        let mut start = Vec::new();
-        let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
-        let length = file.metadata().map_err(Error::io(path, "read"))?.len();
-        (&file).take(64).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
-        if !is_pickle(&start) {
-            super::model::refuse_other_formats(path)?;
+        let length = std::fs::metadata(path).map_err(Error::io(path, "open"))?.len();
+        let kind = FileKind::of_file(path).map_err(Error::io(path, "read"))?;
+        if !matches!(kind, FileKind::Zip | FileKind::TorchZip | FileKind::Pickle) {
             return Self::open(path);
         }
         if length > LARGEST_FILE {

@@ -1,6 +1,6 @@
 //! Broken input: each kind gives its own clear error.
 use super::*;
-use crate::checkpoint::{Checkpoint, Error, TensorFile};
+use crate::checkpoint::{Checkpoint, Control, Error, TensorFile};
 
 /// The message for a file of these bytes, without the path before it.
 fn message(bytes: Vec<u8>) -> String {
@@ -24,7 +24,7 @@ fn a_whole_header_must_be_there() {
     assert_eq!(message(cut), format!("{INVALID}{text}"));
     assert_eq!(
         message(vec![0xff; 64]),
-        format!("{INVALID}the header claims 18446744073709551615 bytes, the format allows 100000000")
+        format!("{INVALID}its first 8 bytes are not the length of a header, so this is a file of some other kind")
     );
 }
 
@@ -94,11 +94,27 @@ fn other_files_are_told_apart() {
         std::fs::write(&path, bytes).unwrap();
         model_message(&path)
     };
-    assert!(with(b"PK\x03\x04........").starts_with("M: this is a Python pickle, which is not read"));
+    let mut torch = b"PK\x03\x04\0\0\x08\x08".to_vec();
+    torch.resize(26, 0);
+    torch.extend(b"\x10\0\0\0archive/data.pklFB");
+    assert!(with(&torch).starts_with("M: this is a Python pickle, which is not read"));
     assert!(with(b"\x80\x02}q\x00.........").contains("safe_serialization=True"));
-    assert!(with(b"GGUF\x03\0\0\0........").starts_with("M: this is a GGUF file"));
+    let not = |bytes: &[u8], what: &str| assert_eq!(with(bytes), format!("M: {INVALID}this is {what}"));
+    not(b"PK\x03\x04\x14\0\x08\x08", "a zip archive");
+    not(b"GGUF\x03\0\0\0........", "a GGUF file");
+    not(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG picture");
+    not(b"\xff\xd8\xff\xe0\0\x10JFIF\0", "a JPEG picture");
+    not(b"not a model at all", "a text file");
+    // Whoever opens such a file, whole models or any other tensors, says the same.
+    std::fs::write(&path, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").unwrap();
+    let messages = [
+        TensorFile::open(&path).map(|_| ()).unwrap_err().to_string(),
+        TensorFile::open_any(&path).map(|_| ()).unwrap_err().to_string(),
+        Control::open(&path).map(|_| ()).unwrap_err().to_string(),
+    ];
+    assert!(messages.iter().all(|message| message.ends_with(&format!("{INVALID}this is a PNG picture"))), "{messages:?}");
     assert!(with(b"version https://git-lfs.github.com/spec/v1\noid sha256:0").contains("git lfs pull"));
-    assert!(with(b"<!DOCTYPE html><html>").starts_with("M: this is an HTML"));
+    not(b"<!DOCTYPE html><html>", "an HTML page (a failed download?)");
     assert!(with(b"").ends_with("the file is empty"));
     let none = folder.path().join("none");
     assert_eq!(model_message(&none), "cannot open M: No such file or directory (os error 2)");

@@ -2,11 +2,12 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use mixofshow::concept::tuning::config::repeatable_seed;
 use mixofshow::fusion::Distillation;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
 use mixofshow::graph::Precision;
 
-use crate::cli::units;
+use crate::cli::values;
 
 const GROW: &str = "Growing and shrinking";
 const STATISTICS: &str = "Statistics";
@@ -66,14 +67,13 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Method::Exact, value_name = "SOLVER", help_heading = SOLVING)]
     pub solver: Method,
     /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by measurement]
-    #[arg(long, value_name = "PART", value_parser = not_negative, allow_negative_numbers = true, help_heading = SOLVING)]
+    #[arg(long, value_name = "PART", value_parser = values::not_negative::<f64>, help_heading = SOLVING)]
     pub ridge: Option<f64>,
-    /// Prompts on which the model should not change, one a line; `none` for none [default: a built-in list]
+    /// Prompts on which the model should not change, one a line; `none` for none, - reads standard input [default: a built-in list]
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
     pub keep: Option<PathBuf>,
     /// How much those prompts weigh, all together, in concepts: more keeps the model as it was, less leaves more to the concepts
-    #[arg(long, value_name = "WEIGHT", value_parser = not_negative, default_value_t = Exact::default().keep_weight)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(long, value_name = "WEIGHT", value_parser = values::not_negative::<f64>, default_value_t = Exact::default().keep_weight)]
     #[arg(help_heading = SOLVING)]
     pub keep_weight: f64,
     /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns after its layers are solved for; 0: none
@@ -84,7 +84,7 @@ pub struct Arguments {
     #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = Distillation::default().rate, help_heading = SOLVING)]
     pub distillation_rate: f32,
 
-    /// Prompts with {} for a concept's words, one a line, in place of the built-in ones
+    /// Prompts with {} for a concept's words, one a line, in place of the built-in ones; - reads standard input
     #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
     pub prompts: Option<PathBuf>,
     /// Pictures that are sampled for each prompt
@@ -92,16 +92,17 @@ pub struct Arguments {
     #[arg(help_heading = STATISTICS)]
     pub samples: u64,
     /// Sampling steps [default: 10; with L-BFGS 20, as published]
-    #[arg(long, value_name = "COUNT", help_heading = STATISTICS)]
+    #[arg(long, value_name = "COUNT", value_parser = values::count, help_heading = STATISTICS)]
     pub steps: Option<usize>,
     /// Guidance of the sampled pictures; at 1 the empty prompt's half is left out [default: 5; with L-BFGS 1, as published]
-    #[arg(long, value_name = "SCALE", help_heading = STATISTICS)]
+    #[arg(short, long, value_name = "SCALE", value_parser = values::not_negative::<f32>, help_heading = STATISTICS)]
     pub guidance: Option<f32>,
     /// Size of the sampled pictures [default: what the model was trained at]
-    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = units::size, help_heading = STATISTICS)]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size, allow_hyphen_values = true)]
+    #[arg(help_heading = STATISTICS)]
     pub size: Option<(usize, usize)>,
     /// Seed of the sampled pictures
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = STATISTICS)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = repeatable_seed, help_heading = STATISTICS)]
     pub seed: u64,
     /// Precision of weights on the device: as-stored, f16 or f32
     #[arg(long, value_name = "PRECISION", help_heading = STATISTICS)]
@@ -113,7 +114,7 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["output", "to"], help_heading = STATISTICS)]
     pub statistics_only: bool,
     /// Sample only every N-th concept, from the K-th on: a share of the work for each of N machines
-    #[arg(long, value_name = "K/N", value_parser = part, requires = "statistics_only", help_heading = STATISTICS)]
+    #[arg(long, value_name = "K/N", value_parser = part, allow_hyphen_values = true, requires = "statistics_only", help_heading = STATISTICS)]
     pub part: Option<(usize, usize)>,
 
     /// A fused model to change; its statistics must have been kept
@@ -150,11 +151,6 @@ impl Method {
             Method::Average => Solver::Average,
         }
     }
-}
-
-fn not_negative(text: &str) -> Result<f64, String> {
-    let value: Option<f64> = text.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0);
-    value.ok_or_else(|| "expected a number from 0 on".to_string())
 }
 
 fn rate(text: &str) -> Result<f32, String> {

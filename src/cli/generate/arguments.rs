@@ -11,7 +11,9 @@ use mixofshow::text::prompt::Syntax;
 use super::concepts::ConceptArguments;
 use super::placing::Placing;
 use super::steering::Steering;
-use crate::cli::{Failure, units};
+use crate::cli::usage::STANDARD;
+use crate::cli::values::{self, Seed};
+use crate::cli::{Failure, files};
 
 const SAMPLING: &str = "Sampling";
 const IMAGE: &str = "Starting from a picture";
@@ -31,10 +33,12 @@ Examples:
   With a concept of your own, its LoRA a little weaker, and a plain LoRA:
     mos generate -p \"a <zorp1> <zorp2>\" --concept zorp.safetensors:0.8 --lora ink.safetensors -o a.png
   Image to image, and painting only where a mask is white:
-    mos generate -p \"an oil painting\" --init-image photo.jpg --strength 0.6 -o painting.png
-    mos generate -p \"a hat\" --init-image photo.jpg --mask where.png -o hat.png
+    mos generate -p \"a robot on the beach\" --init-image photo.jpg --strength 0.6 -o robot.png
+    mos generate -p \"a blue hat\" --init-image photo.jpg --mask where.png -o hat.png
+  Prompt in, picture out:
+    echo \"a dog on the moon\" | mos generate -p - -o - > dog.png
   Two in one picture, each in its half:
-    mos generate -p \"two in the snow\" --region \"0,0,0.5,1: a red cat\" --region \"0.5,0,1,1: a blue dog\" -o two.png
+    mos generate -p \"in the snow\" --region \"0,0,0.5,1: a red cat\" --region \"0.5,0,1,1: a blue dog\" -o two.png
 
 Every PNG carries its settings: for --like, and as text that web UIs read.";
 
@@ -45,22 +49,22 @@ Every PNG carries its settings: for --like, and as text that web UIs read.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// What the picture shows; (word:1.2) weighs a word
+    /// What the picture shows; (word:1.2) weighs a word; - reads it from standard input
     #[arg(short, long, value_name = "TEXT")]
     #[arg(required_unless_present_any = ["like", "layout"], help_heading = "Picture")]
     prompt: Option<String>,
-    /// What it should not show
+    /// What it should not show; - reads it from standard input
     #[arg(short, long, value_name = "TEXT", visible_alias = "negative-prompt", help_heading = "Picture")]
     negative: Option<String>,
     /// Width and height in pixels [default: what the model was trained at]
-    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = units::size, conflicts_with_all = ["width", "height"])]
-    #[arg(help_heading = "Picture")]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size, conflicts_with_all = ["width", "height"])]
+    #[arg(allow_hyphen_values = true, help_heading = "Picture")]
     size: Option<(usize, usize)>,
     /// Width in pixels
-    #[arg(long, value_name = "PIXELS", help_heading = "Picture")]
+    #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = "Picture")]
     width: Option<usize>,
     /// Height in pixels
-    #[arg(long, value_name = "PIXELS", help_heading = "Picture")]
+    #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = "Picture")]
     height: Option<usize>,
     /// How many pictures, with seeds that follow each other [default: 1]
     #[arg(short, long, value_name = "COUNT", help_heading = "Picture")]
@@ -73,11 +77,12 @@ pub struct Arguments {
     #[command(flatten)]
     pub steering: Steering,
 
-    /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced
+    /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced; - is standard output
     ///
     /// A PNG file: several pictures become cat-1.png, cat-2.png and so on. Or a folder (it exists, or the name ends in a
     /// slash): files are named after prompt and seed. Or a pattern in which {seed} and {index} stand for a picture's seed and
-    /// number. Missing folders are made. A file of that name is replaced, once the new one is complete. [default: a file in
+    /// number. Missing folders are made. A file of that name is replaced, once the new one is complete. With - the PNG goes to
+    /// standard output, and nothing else does. [default: a file in
     /// the current folder, named after prompt and seed]
     #[arg(short, long, value_name = "PATH", help_heading = FILES)]
     pub output: Option<PathBuf>,
@@ -111,15 +116,16 @@ pub struct Arguments {
     #[arg(long, value_name = "WHEN", value_parser = syntax, help_heading = MODEL)]
     prompt_syntax: Option<Syntax>,
     /// Decode pictures in tiles of this many pixels a side [default: whole where memory allows]
-    #[arg(long, value_name = "PIXELS", help_heading = MODEL)]
+    #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = MODEL)]
     tile: Option<usize>,
 
     /// Sampling steps [default: 25]
-    #[arg(long, value_name = "COUNT", help_heading = SAMPLING)]
+    #[arg(long, value_name = "COUNT", value_parser = values::count, help_heading = SAMPLING)]
     steps: Option<usize>,
     /// How closely to follow the prompt; 1: no guidance, twice as fast [default: the `guidance_scale` of the
     /// model's generation_config.json, else 7.5]
-    #[arg(short, long, value_name = "SCALE", visible_alias = "cfg", help_heading = SAMPLING)]
+    #[arg(short, long, value_name = "SCALE", visible_alias = "cfg", value_parser = values::not_negative::<f32>)]
+    #[arg(help_heading = SAMPLING)]
     guidance: Option<f32>,
     /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde or lcm [default: the model's own]
     #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
@@ -129,11 +135,11 @@ pub struct Arguments {
     #[arg(hide_possible_values = true, help_heading = SAMPLING)]
     karras: Option<bool>,
     /// Fresh noise in ddim's steps, 0 to 1 [default: 0]
-    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    #[arg(long, value_name = "SHARE", value_parser = values::share, help_heading = SAMPLING)]
     eta: Option<f64>,
-    /// Seed of the first picture [default: random, and printed]
-    #[arg(long, value_name = "NUMBER", help_heading = SAMPLING)]
-    seed: Option<u64>,
+    /// Seed of the first picture; random or -1: a random one, which is printed [default: random; with --like that picture's]
+    #[arg(long, value_name = "NUMBER", value_parser = values::seed, help_heading = SAMPLING)]
+    seed: Option<Seed>,
     /// Whose random numbers: torch (as on a CPU) or philox (as on CUDA) [default: torch]
     #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
     rng: Option<RngKind>,
@@ -145,7 +151,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "PICTURE", help_heading = IMAGE)]
     pub init_image: Option<PathBuf>,
     /// How much to change it, 0 to 1 [default: 0.8]
-    #[arg(long, value_name = "SHARE", help_heading = IMAGE)]
+    #[arg(long, value_name = "SHARE", value_parser = values::positive_share, help_heading = IMAGE)]
     strength: Option<f64>,
     /// Paint only where this picture is white
     #[arg(long, value_name = "PICTURE", help_heading = IMAGE)]
@@ -180,8 +186,11 @@ impl Arguments {
                 return Err(Failure::Usage(text));
             }
         }
-        set(&mut request.prompt, &self.prompt);
-        set(&mut request.negative_prompt, &self.negative);
+        if [&self.prompt, &self.negative].iter().all(|text| text.as_deref() == Some(STANDARD)) {
+            return Err(Failure::Usage("--prompt - and --negative - both want standard input: one of them can have it".into()));
+        }
+        set(&mut request.prompt, &read(&self.prompt, "--prompt")?);
+        set(&mut request.negative_prompt, &read(&self.negative, "--negative")?);
         request.width = self.size.map(|(width, _)| width).or(self.width).or(request.width);
         request.height = self.size.map(|(_, height)| height).or(self.height).or(request.height);
         set(&mut request.batch, &self.batch);
@@ -202,7 +211,8 @@ impl Arguments {
         }
         recipe.model.get_or_insert_with(|| SHIPPED.to_string());
         match self.seed {
-            Some(seed) => request.seed = seed,
+            Some(Seed::Number(seed)) => request.seed = seed,
+            Some(Seed::Random) => request.seed = random_seed(),
             None if self.like.is_none() => request.seed = random_seed(),
             None => {}
         }
@@ -222,6 +232,14 @@ impl Arguments {
     /// Whether `--batch` was given.
     pub fn has_batch(&self) -> bool {
         self.batch.is_some()
+    }
+}
+
+/// The text, or what standard input has where it is `-`.
+fn read(text: &Option<String>, option: &str) -> crate::cli::Result<Option<String>> {
+    match text.as_deref() {
+        Some(STANDARD) => Ok(Some(files::standard_input(option, "a prompt")?.trim().to_string())),
+        _ => Ok(text.clone()),
     }
 }
 

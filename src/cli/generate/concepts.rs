@@ -17,7 +17,7 @@ pub struct ConceptArguments {
     /// A concept file of `mos train`, of Mix-of-Show (.pth or safetensors), a LoRA of kohya's, PEFT's or diffusers' names, or a
     /// textual inversion, told apart by content. The scale multiplies its LoRA; at 0 its words act alone. Several may be
     /// given. `mos inspect FILE` tells the words.
-    #[arg(long, value_name = "FILE[:SCALE]", help_heading = HEADING)]
+    #[arg(short, long, value_name = "FILE[:SCALE]", help_heading = HEADING)]
     concept: Vec<String>,
     /// The same for LoRAs without words
     #[arg(long, value_name = "FILE[:SCALE]", help_heading = HEADING)]

@@ -16,14 +16,21 @@ pub struct Placing {
     /// The box in fractions of the picture, such as 0,0,0.5,1 for its left half, or in pixels; without one, as in ": prompt", all of
     /// it. The negative prompt may be left out: then the picture's holds. Where regions overlap, each has an equal part; outside of
     /// all, --prompt holds. May be given many times.
-    #[arg(long, value_name = "REGION", value_parser = Region::parse, help_heading = REGIONS)]
+    #[arg(long, value_name = "REGION", value_parser = Region::parse, allow_hyphen_values = true, help_heading = REGIONS)]
     region: Vec<Region>,
     /// Regions from a file (TOML), with masks, soft edges, weights and more
     ///
     /// A file with one [[region]] for each: `prompt`; if wanted, `name`, `negative`, and one of `box = [left, top, right, bottom]`,
     /// `polygon = [[x, y], ...]` or `mask = "picture.png"`; `soft` (width of a fading edge), `weight` (part of the mean where regions
     /// overlap), `order` (higher ones lie on top), `base` (the picture's prompt's share inside), `start` and `end` (parts of the steps).
-    /// Before the regions may stand `prompt`, `negative` and `isolate = true`.
+    /// `concepts = { zorp = 0.8 }` multiplies the strength of concepts and LoRAs inside, by their name or a word of theirs, and
+    /// `controls = { canny = 0.5 }` that of controls, by their name. Before the regions may stand `prompt`, `negative` and `isolate = true`.
+    ///
+    /// Where LoRAs act: one that some region names acts in the regions that name it alone, as strongly as they say; else a concept acts
+    /// where the prompts have a word of it; else everywhere. Where regions overlap, each LoRA acts as strongly as the shares of its
+    /// regions come to there: two regions of one weight give theirs half the strength each, two that both have it the whole of it, and
+    /// one of a higher `order` takes the place of those below. A soft edge fades it along, and what `base` leaves to the picture's
+    /// prompt goes to that prompt's LoRAs.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["region", "prompt_rewrite"], help_heading = REGIONS)]
     pub layout: Option<PathBuf>,
     /// Regions as Mix-of-Show's published program takes them: "[prompt]-*-[negative]-*-[top, left, bottom, right]|..."

@@ -46,6 +46,9 @@ fn parse(text: &str) -> std::result::Result<Wanted, String> {
     let colon = text.match_indices(':').find(|(at, _)| starts_a_key(&text[at + 1..]).is_some());
     let (at, _) = colon.ok_or("expected NETWORK:image=PICTURE, and after it what else there is to say")?;
     let (network, mut rest) = (text[..at].to_string(), &text[at + 1..]);
+    if network.trim().is_empty() {
+        return Err("no network before the colon: expected NETWORK:image=PICTURE".into());
+    }
     let stem = Path::new(&network).file_stem().map_or_else(|| network.clone(), |stem| stem.to_string_lossy().into_owned());
     let mut wanted = Wanted { network, image: PathBuf::new(), make: None, weight: 1.0, start: 0.0, end: 1.0, name: stem };
     while !rest.is_empty() {
@@ -56,17 +59,27 @@ fn parse(text: &str) -> std::result::Result<Wanted, String> {
         let value = &value[..end.unwrap_or(value.len())];
         let number =
             || value.trim().parse::<f64>().ok().filter(|v| v.is_finite()).ok_or(format!("{key} is `{value}`: expected a number"));
+        let part = |part: f64| match (0.0..=1.0).contains(&part) {
+            true => Ok(part),
+            false => Err(format!("{key} is {part}: expected a part of the steps from 0 to 1")),
+        };
         match key {
             "image" => wanted.image = value.into(),
             "name" => wanted.name = value.into(),
             "weight" => wanted.weight = number()? as f32,
-            "start" => wanted.start = number()?,
-            "end" => wanted.end = number()?,
+            "start" => wanted.start = part(number()?)?,
+            "end" => wanted.end = part(number()?)?,
             _ => wanted.make = Some(value.parse()?),
         }
     }
     if wanted.image.as_os_str().is_empty() {
         return Err("no image=PICTURE to steer by".into());
+    }
+    if wanted.name.trim().is_empty() {
+        return Err("name= is empty: expected a name for regions to weigh it by".into());
+    }
+    if wanted.end <= wanted.start {
+        return Err(format!("end is {}: expected more than the start, {}", wanted.end, wanted.start));
     }
     Ok(wanted)
 }
@@ -136,7 +149,7 @@ mod tests {
         assert_eq!((found.weight, found.start, found.end, found.make), (0.5, 0.0, 0.6, Some(Made::Canny)));
         assert_eq!(parse("t2i_adapter:image=a.png").unwrap().name, "t2i_adapter");
         for (text, word) in
-            [("net", "image="), ("net:weight=1", "no image"), ("net:image=a,weight=x", "`x`"), ("net:make=dog,image=a", "dog")]
+            [(":image=a", "no network"), (" :image=a", "no network"), ("net:image=a,name=", "name="), ("net", "image="), ("net:image=a,end=2", "end is 2"), ("net:image=a,start=0.5,end=0.5", "more than the start"), ("net:weight=1", "no image"), ("net:image=a,weight=x", "`x`"), ("net:make=dog,image=a", "dog")]
         {
             let error = parse(text).unwrap_err();
             assert!(error.contains(word), "{error}");

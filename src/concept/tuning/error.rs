@@ -34,7 +34,7 @@ pub enum Error {
     State { path: PathBuf, problem: String },
     /// The run stands where it last was saved.
     #[error(
-        "step {step}: the loss is {loss}; the first value that is no number comes from {operation} in layer `{layer}`. {}",
+        "step {step}: the loss is {loss}; the first value that is no number comes from {operation} of layer `{layer}`. {}",
         advice(.saved)
     )]
     Diverged { step: u64, loss: f32, operation: String, layer: String, saved: Option<u64> },

@@ -41,6 +41,8 @@ pub struct Examples {
     settings: Settings,
     draws: Draws,
     found: Vec<Found>,
+    /// The pictures of an epoch: each as often as it has repeats.
+    slots: Vec<usize>,
     transform: Transform,
     /// Height, width and channels of the latents.
     latent: [usize; 3],
@@ -80,6 +82,7 @@ impl Examples {
         Examples {
             settings: settings.clone(),
             draws: Draws::new(settings.seed),
+            slots: found.iter().enumerate().flat_map(|(i, found)| std::iter::repeat_n(i, found.repeats)).collect(),
             found,
             transform,
             latent,
@@ -114,11 +117,11 @@ impl Examples {
         Ok(remarks)
     }
 
-    /// Example `n`: every picture once in an epoch, in an order of its own.
+    /// Example `n`: every picture once in an epoch, or as often as it has repeats, in an order of its own.
     pub fn example(&self, n: u64) -> Example {
-        let count = self.found.len().max(1) as u64;
+        let count = self.slots.len().max(1) as u64;
         let order = self.draws.at(Purpose::Order, n / count).order(count as usize);
-        let picture = order.get((n % count) as usize).copied().unwrap_or(0);
+        let picture = order.get((n % count) as usize).and_then(|slot| self.slots.get(*slot)).copied().unwrap_or(0);
         let (width, height) =
             self.found.get(picture).map_or((1, 1), |f| (f.picture.width() as usize, f.picture.height() as usize));
         let variants = match self.settings.variants {

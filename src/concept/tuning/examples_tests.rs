@@ -20,7 +20,7 @@ impl Encode for Counting {
 
 fn found(red: u8, side: u32, mask: Option<Mask>) -> Found {
     let picture = Picture::filled(side, side, [red, 0, 0]).unwrap();
-    Found { path: "x.png".into(), picture, caption: "<TOK>, hat, tree".into(), mask }
+    Found { path: "x.png".into(), picture, caption: "<TOK>, hat, tree".into(), mask, repeats: 1 }
 }
 
 fn examples(pictures: Vec<Found>, change: impl FnOnce(&mut Settings)) -> Examples {
@@ -38,6 +38,20 @@ fn examples(pictures: Vec<Found>, change: impl FnOnce(&mut Settings)) -> Example
     let words = Words::new(tokenizer, &settings.words, models.text.vocab_size, 3).unwrap();
     let transform = Transform { width: 32, height: 32, crop: settings.crop, scale: settings.scale };
     Examples::new(&settings, pictures, transform, [4, 4, 2], words, &models)
+}
+
+#[test]
+fn pictures_with_repeats_come_as_often_in_every_epoch() {
+    let repeats = [3, 1, 2];
+    let pictures = || repeats.iter().map(|&repeats| Found { repeats, ..found(10, 32, None) }).collect();
+    let (examples, again) = (self::examples(pictures(), |_| ()), self::examples(pictures(), |_| ()));
+    for epoch in 0..4 {
+        let mut counts = [0; 3];
+        (0..6).for_each(|i| counts[examples.example(epoch * 6 + i).picture] += 1);
+        assert_eq!(counts, repeats);
+    }
+    // Any example is told by its number alone.
+    assert_eq!(examples.example(17), again.example(17));
 }
 
 fn five() -> Vec<Found> {

@@ -7,12 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::captions::PLACEHOLDER;
 use super::config::{PictureFolder, Settings};
+use super::listing::{ENDINGS, Group, Listing, MASK_MARK, MOST_SLOTS, name, stem};
+pub use super::listing::{count, pictures_in};
+use crate::file_kind::read_text;
 use crate::picture::{Mask, Picture, Scaling};
 
-/// Endings of files that are taken for pictures; what they are is told by their contents.
-const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
-/// Endings of mask files that stand beside their pictures.
-const MASK_MARK: &str = ".mask";
 /// Sides shorter than this share of what is tuned at show no details.
 const TINY: f64 = 0.25;
 /// Two pictures whose small versions differ by less than this (of 255, on average) are the same picture.
@@ -28,6 +27,8 @@ pub struct Found {
     /// [`PLACEHOLDER`] where the concept's words go.
     pub caption: String,
     pub mask: Option<Mask>,
+    /// How often it is drawn in an epoch.
+    pub repeats: usize,
 }
 
 /// What a check found.
@@ -42,11 +43,6 @@ pub struct Checked {
     pub hash: [u8; 32],
 }
 
-/// Number of pictures in a folder.
-pub fn count(folder: &Path) -> usize {
-    pictures_in(folder).map_or(0, |found| found.len())
-}
-
 /// Looks at everything in the settings' folders. `size` is what is tuned at, width and height.
 pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
     let mut checked = Checked::default();
@@ -57,6 +53,7 @@ pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
     if checked.problems.is_empty() && count < 4 {
         checked.remarks.push(format!("{count} pictures are few: 4 to 20 from different sides and in different places are best"));
     }
+    repeats(&mut checked);
     sizes(&mut checked, size);
     duplicates(&mut checked);
     let masked = checked.found.iter().filter(|found| found.mask.is_some()).count();
@@ -72,17 +69,25 @@ pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
         let values = found.mask.iter().flat_map(|mask| mask.values());
         values.for_each(|value| sha.update(value.to_le_bytes()));
     }
+    // Equal ones change nothing.
+    if checked.found.iter().any(|found| found.repeats != 1) {
+        checked.found.iter().for_each(|found| sha.update((found.repeats as u64).to_le_bytes()));
+    }
     checked.hash = sha.finalize().into();
     checked
 }
 
 fn check_folder(folder: &PictureFolder, settings: &Settings, checked: &mut Checked) {
-    let paths = match pictures_in(&folder.pictures) {
-        Ok(paths) => paths,
+    let listing = match Listing::of(folder) {
+        Ok(listing) => listing,
         Err(source) => return checked.problems.push(format!("{}: cannot be read: {source}", folder.pictures.display())),
     };
-    if paths.is_empty() {
-        checked.problems.push(format!("{}: no pictures in it (PNG, JPEG, WebP, BMP)", folder.pictures.display()));
+    let left_out = listing.told_left_out();
+    if listing.groups.iter().all(|group| group.pictures.is_empty()) {
+        let left_out = left_out.as_ref().map_or(String::new(), |told| format!("; left out: {told}"));
+        checked.problems.push(format!("{}: no pictures in it (PNG, JPEG, WebP, BMP){left_out}", folder.pictures.display()));
+    } else if let Some(told) = left_out {
+        checked.remarks.push(format!("left out of {}: {told}", folder.pictures.display()));
     }
     for (what, named) in [("captions", &folder.captions), ("masks", &folder.masks)] {
         if let Some(named) = named.as_ref().filter(|named| !named.is_dir()) {
@@ -90,65 +95,58 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, checked: &mut Check
         }
     }
     let mut without_caption = Vec::new();
-    for path in &paths {
-        let picture = match Picture::open(path) {
-            Ok(picture) => picture,
-            Err(error) => {
-                checked.problems.push(error.to_string());
-                continue;
-            }
-        };
-        let caption = caption(path, folder, settings, checked).unwrap_or_else(|| {
-            without_caption.push(name(path));
-            folder.caption.clone().unwrap_or_else(|| PLACEHOLDER.to_string())
-        });
-        let mask = mask(path, &picture, folder, checked);
-        checked.found.push(Found { path: path.clone(), picture, caption, mask });
+    let mut pictures = 0;
+    for group in &listing.groups {
+        pictures += group.pictures.len();
+        checked.remarks.extend(group.remarks());
+        for path in &group.pictures {
+            let picture = match Picture::open(path) {
+                Ok(picture) => picture,
+                Err(error) => {
+                    checked.problems.push(error.to_string());
+                    continue;
+                }
+            };
+            let caption = caption(path, group, settings, checked).unwrap_or_else(|| {
+                without_caption.push(name(path));
+                folder.caption.clone().unwrap_or_else(|| PLACEHOLDER.to_string())
+            });
+            let mask = mask(path, &picture, group, checked);
+            checked.found.push(Found { path: path.clone(), picture, caption, mask, repeats: group.repeats });
+        }
     }
     let default = folder.caption.as_deref().unwrap_or(PLACEHOLDER);
     if !mentions_concept(default, settings) && !without_caption.is_empty() {
         checked.problems.push(format!("the default caption \"{default}\" has no {PLACEHOLDER} where the concept's words belong"));
     }
     // Where none has a caption, that is how the user wants it.
-    if !without_caption.is_empty() && without_caption.len() < paths.len() {
+    if !without_caption.is_empty() && without_caption.len() < pictures {
         checked.remarks.push(format!("no caption, so \"{default}\": {}", without_caption.join(", ")));
     }
 }
 
-/// The picture files of a folder, sorted by name; masks beside them are left out.
-///
-/// # Errors
-/// A folder that cannot be read.
-pub fn pictures_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-        let is_mask = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(MASK_MARK));
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) && !is_mask && !hidden && path.is_file() {
-            paths.push(path);
-        }
+/// Repeats weigh pictures against each other, so what all have in common is divided out.
+fn repeats(checked: &mut Checked) {
+    let common = checked.found.iter().fold(0, |common, found| greatest_common_divisor(common, found.repeats)).max(1);
+    checked.found.iter_mut().for_each(|found| found.repeats /= common);
+    if common > 1 && checked.found.iter().all(|found| found.repeats == 1) {
+        checked.remarks.push(format!("all pictures have {common} repeats: that is as none, since `steps` says how long it is learnt"));
     }
-    paths.sort();
-    Ok(paths)
+    let slots: usize = checked.found.iter().fold(0, |slots, found| slots.saturating_add(found.repeats));
+    if slots > MOST_SLOTS {
+        checked.problems.push(format!("the folders' repeats make an epoch of {slots} pictures: expected {MOST_SLOTS} at most"));
+    }
 }
 
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// The first line of the caption's file that says anything.
-fn caption(path: &Path, folder: &PictureFolder, settings: &Settings, checked: &mut Checked) -> Option<String> {
-    let beside = folder.captions.as_deref().unwrap_or(&folder.pictures);
-    let file = beside.join(format!("{}.txt", stem(path)));
-    let text = match std::fs::read_to_string(&file) {
+fn caption(path: &Path, group: &Group, settings: &Settings, checked: &mut Checked) -> Option<String> {
+    let file = group.caption_of(path)?;
+    let text = match read_text(file, "a caption (text)") {
         Ok(text) => text,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return None,
         Err(source) => {
             checked.problems.push(format!("{}: cannot be read: {source}", file.display()));
             return None;
@@ -168,14 +166,10 @@ fn mentions_concept(caption: &str, settings: &Settings) -> bool {
     caption.contains(PLACEHOLDER) || settings.words.iter().any(|word| lower.contains(&word.to_lowercase()))
 }
 
-fn mask(path: &Path, picture: &Picture, folder: &PictureFolder, checked: &mut Checked) -> Option<Mask> {
-    let places = match &folder.masks {
-        Some(masks) => vec![masks.clone()],
-        None => ["mask", "masks"].map(|sub| folder.pictures.join(sub)).to_vec(),
-    };
+fn mask(path: &Path, picture: &Picture, group: &Group, checked: &mut Checked) -> Option<Mask> {
     let stem = stem(path);
-    let in_folders = places.iter().flat_map(|place| ENDINGS.map(|ending| place.join(format!("{stem}.{ending}"))));
-    let beside = ENDINGS.map(|ending| folder.pictures.join(format!("{stem}{MASK_MARK}.{ending}")));
+    let in_folders = group.masks.iter().flat_map(|place| ENDINGS.map(|ending| place.join(format!("{stem}.{ending}"))));
+    let beside = ENDINGS.map(|ending| group.folder.join(format!("{stem}{MASK_MARK}.{ending}")));
     let file = in_folders.chain(beside).find(|file| file.is_file())?;
     let mask = match Mask::open(&file) {
         Ok(mask) => mask,

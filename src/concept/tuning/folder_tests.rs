@@ -124,9 +124,105 @@ fn hardly_different_pictures_are_noticed() {
 fn large_photos_are_kept_smaller() {
     let mask = Mask::new(400, 200, vec![1.0; 80_000]).unwrap();
     let picture = Picture::filled(400, 200, [9; 3]).unwrap();
-    let found = Found { path: "x".into(), picture, caption: String::new(), mask: Some(mask) };
+    let found = Found { path: "x".into(), picture, caption: String::new(), mask: Some(mask), repeats: 1 };
     let shrunk = found.clone().shrunk([64, 64], 2.0).unwrap();
     assert_eq!((shrunk.picture.width(), shrunk.picture.height()), (256, 128));
     assert_eq!(shrunk.mask.unwrap().width(), 256);
     assert_eq!(found.shrunk([256, 256], 2.0).unwrap().picture.width(), 400);
+}
+
+/// The beginnings of files of other kinds.
+const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+const GIF: &[u8] = b"GIF89a\x01\0\x01\0\0\0\0;";
+const TIFF: &[u8] = b"II*\0\x08\0\0\0\x0a\0\0\x01";
+const AVIF: &[u8] = b"\0\0\0\x1cftypavif\0\0\0\0avif";
+const VIDEO: &[u8] = b"\0\0\0\x14ftypqt  \0\0\0\0qt  ";
+
+#[test]
+fn what_is_left_out_is_named_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    (0..4).for_each(|number| write(&at.join(format!("{number}.png")), 64, number));
+    let others = [("IMG_1.HEIC", HEIC), ("a.gif", GIF), ("b.tiff", TIFF), ("c.avif", AVIF), ("IMG_1.MOV", VIDEO), ("d.psd", b"?")];
+    others.iter().for_each(|(name, bytes)| fs::write(at.join(name), bytes).unwrap());
+    fs::copy(at.join("0.png"), at.join("copy.bak")).unwrap();
+    fs::write(at.join("lost.txt"), "a <TOK>").unwrap();
+    fs::write(at.join("README.md"), "not a picture").unwrap();
+    fs::create_dir_all(at.join("more/deep")).unwrap();
+    write(&at.join("more/5.png"), 64, 5);
+    fs::create_dir(at.join("0_none")).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(at.join("nowhere.png"), at.join("link.png")).unwrap();
+    let checked = check_at(at);
+    assert_eq!(checked.problems, [""; 0]);
+    assert_eq!(checked.found.len(), 4);
+    let remark = checked.remarks.iter().find(|remark| remark.starts_with("left out of ")).unwrap();
+    let mut expected = vec![
+        "IMG_1.HEIC (a HEIC picture, which is not read",
+        "a.gif (a GIF picture, which is not read",
+        "b.tiff (a TIFF picture",
+        "c.avif (an AVIF picture, which is not read",
+        "IMG_1.MOV (a video",
+        "d.psd (a text file, which is not read",
+        "copy.bak (a PNG picture, but not called as one",
+        "lost.txt (text without a picture of that name)",
+        "more/ (a folder within, with 1 picture)",
+        "0_none/ (0 repeats)",
+    ];
+    if cfg!(unix) {
+        expected.push("link.png (a link that leads nowhere)");
+    }
+    for part in expected {
+        assert!(remark.contains(part), "{part}: {remark}");
+    }
+    assert!(!remark.contains("README") && !remark.contains("0.png"), "{remark}");
+}
+
+#[test]
+fn captions_have_either_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    (0..4).for_each(|number| write(&at.join(format!("{number}.png")), 64, number));
+    fs::write(at.join("0.caption"), "a <TOK> on grass").unwrap();
+    fs::write(at.join("1.TXT"), "a <TOK> in the snow").unwrap();
+    fs::write(at.join("2.txt"), "the <TOK>").unwrap();
+    fs::write(at.join("2.caption"), "another <TOK>").unwrap();
+    fs::write(at.join("3.caption"), [0xff, 0xd8, 0xff, 0xe0]).unwrap();
+    let checked = check_at(at);
+    let captions: Vec<&str> = checked.found.iter().map(|found| found.caption.as_str()).collect();
+    assert_eq!(captions, ["a <TOK> on grass", "a <TOK> in the snow", "the <TOK>", "<TOK>"]);
+    assert!(checked.remarks.iter().any(|remark| remark == "two captions, of which the .txt is read: 2"), "{:?}", checked.remarks);
+    assert!(checked.problems[0].contains("3.caption") && checked.problems[0].contains("JPEG"), "{:?}", checked.problems);
+}
+
+#[test]
+fn kohyas_folders_weigh_their_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (ten, four) = (at.join("10_zorp dog"), at.join("4_zorp"));
+    fs::create_dir_all(ten.join("mask")).unwrap();
+    fs::create_dir(&four).unwrap();
+    (0..2).for_each(|number| write(&ten.join(format!("{number}.png")), 64, number));
+    (2..4).for_each(|number| write(&four.join(format!("{number}.png")), 64, number));
+    fs::write(ten.join("0.caption"), "a <TOK> dog").unwrap();
+    fs::write(ten.join("x.gif"), GIF).unwrap();
+    Picture::filled(64, 64, [255; 3]).unwrap().save(ten.join("mask/0.png"), None).unwrap();
+    let checked = check_at(at);
+    assert_eq!(checked.problems, [""; 0]);
+    let found: Vec<(String, usize)> = checked.found.iter().map(|found| (name(&found.path), found.repeats)).collect();
+    let expected = [("0.png", 5), ("1.png", 5), ("2.png", 2), ("3.png", 2)];
+    assert_eq!(found, expected.map(|(name, repeats)| (name.to_string(), repeats)), "what both have in common is divided out");
+    assert_eq!((checked.found[0].caption.as_str(), checked.found[0].mask.is_some()), ("a <TOK> dog", true));
+    let said = |part: &str| assert!(checked.remarks.iter().any(|remark| remark.contains(part)), "{part}: {:?}", checked.remarks);
+    said("10_zorp dog (kohya's layout): 2 pictures, each 10 times in an epoch; \"zorp dog\" is not taken for a caption");
+    said("10_zorp dog/x.gif (a GIF picture");
+    assert_eq!(count(at), 4);
+    // Other repeats are another run.
+    fs::rename(&four, at.join("10_zorp")).unwrap();
+    let equal = check_at(at);
+    assert!(equal.found.iter().all(|found| found.repeats == 1));
+    assert!(equal.remarks.iter().any(|remark| remark.contains("all pictures have 10 repeats")), "{:?}", equal.remarks);
+    assert_ne!(equal.hash, checked.hash);
+    fs::rename(at.join("10_zorp"), at.join("99999_zorp")).unwrap();
+    assert!(check_at(at).problems.iter().any(|problem| problem.contains("repeats make an epoch of")));
 }

@@ -7,6 +7,7 @@ mod error;
 pub mod examples;
 pub mod folder;
 mod learnt;
+mod listing;
 mod run;
 pub mod saved;
 mod schedule;

@@ -353,7 +353,8 @@ fn size(settings: &Settings, pipeline: &Pipeline) -> ([usize; 2], Vec<String>) {
     let size = settings.size.unwrap_or([width, height]);
     let factor = pipeline.factor();
     let fits = |side: &usize| *side > 0 && side.is_multiple_of(factor) && *side <= crate::picture::MAX_SIDE as usize;
-    let problem = format!("size is {}x{}: both are to be multiples of {factor}", size[0], size[1]);
+    let most = crate::picture::MAX_SIDE as usize / factor * factor;
+    let problem = format!("size is {}x{}: expected multiples of {factor} from {factor} to {most}", size[0], size[1]);
     if size.iter().all(fits) { (size, Vec::new()) } else { ([width, height], vec![problem]) }
 }
 

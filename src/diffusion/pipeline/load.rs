@@ -9,7 +9,7 @@ use crate::diffusion::config::SchedulerConfig;
 use crate::gpu::Gpu;
 use crate::graph::Precision;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
-use crate::text::Tokenizer;
+use crate::text::{KnownWords, Tokenizer};
 
 use super::adaptation::Updates;
 use super::error::Result;
@@ -38,6 +38,7 @@ impl Pipeline {
             scheduler,
             guidance: checkpoint.guidance(),
             fused: fused_words(checkpoint)?,
+            known: checkpoint.words.as_deref().map(KnownWords::parse),
             notes: checkpoint.notes.iter().cloned().chain(notes).collect(),
             sampling: None,
             decoder: None,

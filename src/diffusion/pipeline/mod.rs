@@ -33,7 +33,7 @@ use crate::gpu::Gpu;
 use crate::graph::Array;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::picture::Picture;
-use crate::text::Tokenizer;
+use crate::text::{KnownWords, Tokenizer};
 
 pub use controls::Control;
 pub use error::{Error, Result};
@@ -61,6 +61,8 @@ pub struct Pipeline {
     guidance: Option<f32>,
     /// Words of a fused model.
     fused: Vec<FusedWord>,
+    /// The words of its captions, where a small model lists them.
+    known: Option<KnownWords>,
     notes: Vec<String>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,

@@ -101,9 +101,11 @@ impl Pipeline {
         let regional = Regional::of(request, job, &self.unet.config)?;
         let numbers = regional.as_ref().map_or(&[0][..], |regional| &regional.prompts);
         let mut wordings = Vec::with_capacity(numbers.len());
+        let mut strangers: Vec<String> = Vec::new();
         for &number in numbers {
             let both = prompts_of(request, number);
             let wanted = if guided { &both[..] } else { &both[1..] };
+            strangers.extend(wanted.iter().flat_map(|prompt| self.strangers(request, prompt)));
             let mut warnings = Vec::new();
             let written =
                 wanted.iter().map(|prompt| adaptation.prompt(self, prompt, &mut warnings)).collect::<Result<Vec<_>>>()?;
@@ -115,6 +117,9 @@ impl Pipeline {
             let plan = TextPlan::new(&self.text, &adaptation.text.on(&[number]), &prompts, request.clip_skip)?;
             wordings.push(Wording { prompts, plan });
         }
+        strangers.sort();
+        strangers.dedup();
+        job.warnings.extend(self.known.as_ref().and_then(|known| known.warning(&strangers)));
         let length = |wording: &Wording| {
             wording.prompts.iter().flatten().next().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length()
         };
@@ -162,6 +167,13 @@ impl Pipeline {
         };
         let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
         Ok(Plans { wordings, adaptation, phases, rows, steering, encoder, shape, decoder, memory })
+    }
+
+    /// Words of a prompt that the model does not know, where it says what it knows.
+    fn strangers(&self, request: &Request, prompt: &str) -> Vec<String> {
+        let of_concepts = request.concepts.iter().flat_map(|applied| &applied.concept().words).map(|word| word.text.as_str());
+        let names = of_concepts.chain(self.fused.iter().map(|word| word.text.as_str()));
+        self.known.as_ref().map_or(Vec::new(), |known| known.strangers(prompt, names))
     }
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each other.

@@ -10,8 +10,12 @@ mod template;
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
+use crate::file_kind::{FileKind, read_text};
+
 pub use names::{Decay, Kind};
-pub use options::{Options, PictureFolder};
+pub use options::{Options, PictureFolder, repeatable_seed};
 pub use settings::{Initializer, Settings};
 pub use template::template;
 
@@ -37,8 +41,8 @@ impl Error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Reads a settings file: TOML, or the method's published YAML (with the concept list in JSON that it names), told apart by the
-/// name's ending. Besides come sentences for the user: what of a published file means nothing here.
+/// Reads a settings file: TOML, the same keys as JSON, or the method's published YAML or JSON (with the concept list in JSON that
+/// it names). Besides come sentences for the user: what of a published file means nothing here.
 ///
 /// # Errors
 /// A file that cannot be read; a key or value that is wrong, with its place.
@@ -46,7 +50,24 @@ pub fn read(path: &Path) -> Result<(Options, Vec<String>)> {
     let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
     match ending.as_ref().and_then(|ending| ending.to_str()) {
         Some("yml" | "yaml") => published::read(path),
+        Some("json") => read_json(path),
+        _ if FileKind::of_file(path).map_err(Error::unreadable(path))? == FileKind::Json => read_json(path),
         _ => Ok((Options::read_toml(path)?, Vec::new())),
+    }
+}
+
+fn read_json(path: &Path) -> Result<(Options, Vec<String>)> {
+    let invalid = |problem: String| Error::Invalid { path: path.to_path_buf(), problem };
+    let text = read_text(path, "settings (JSON)").map_err(Error::unreadable(path))?;
+    let value: Value = serde_json::from_str(&text).map_err(|e| invalid(format!("not valid JSON: {e}")))?;
+    match &value {
+        // What only the published files have.
+        Value::Object(keys) if keys.contains_key("datasets") => published::read(path),
+        Value::Object(_) => Ok((Options::of_json(path, value)?, Vec::new())),
+        Value::Array(_) => Err(invalid(
+            "a list, not settings: the method's lists of concepts are named by `concept_list` in its settings".into(),
+        )),
+        other => Err(invalid(format!("{other}, expected an object of settings"))),
     }
 }
 

@@ -8,6 +8,7 @@ use super::names::{Decay, Kind};
 use super::{Error, Result};
 use crate::concept::tuning::captions::Templates;
 use crate::concept::tuning::step::{Method, TextLayers, UNetLayers};
+use crate::file_kind::read_text;
 use crate::graph::Precision;
 
 const CONCEPT: &str = "Concept";
@@ -42,10 +43,11 @@ macro_rules! options {
         pub struct Options {
             $($(#[$meta])* pub $name: Option<$type>,)+
             /// A prompt of the sheet, with <TOK>; may be given several times [default: by kind]
-            #[arg(long = "prompt", value_name = "TEXT", help_heading = WATCHING)]
+            #[arg(short, long = "prompt", value_name = "TEXT", help_heading = WATCHING)]
             pub prompts: Option<Vec<String>>,
             /// The sheet's scales of the LoRA; 0 is the embedding alone [default: 0,0.7,1]
             #[arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = WATCHING)]
+            #[arg(allow_hyphen_values = true)]
             pub sheet_scales: Option<Vec<f32>>,
             /// Several folders of pictures, in place of `pictures`, `captions`, `masks` and `caption`.
             #[arg(skip)]
@@ -121,7 +123,7 @@ options! {
     #[arg(long, value_name = "COUNT", help_heading = PICTURES)]
     keep_tags: usize,
     /// Width and height that is tuned at [default: what the model was trained at]
-    #[arg(long, value_name = "WIDTHxHEIGHT", help_heading = PICTURES)]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", allow_hyphen_values = true, help_heading = PICTURES)]
     size: String,
     /// Probability that a picture is cut to the size's proportions [default: by kind]
     #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
@@ -166,7 +168,7 @@ options! {
     #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
     steps: usize,
     /// Pictures at once [default: 2]
-    #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
+    #[arg(short, long, value_name = "COUNT", help_heading = LEARNING)]
     batch: usize,
     /// Batches that make one update [default: 2]
     #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
@@ -217,7 +219,7 @@ options! {
     #[arg(hide_possible_values = true, help_heading = LEARNING)]
     full_identity: bool,
     /// Seed of everything random [default: 0]
-    #[arg(long, value_name = "NUMBER", help_heading = LEARNING)]
+    #[arg(long, value_name = "NUMBER", value_parser = repeatable_seed, help_heading = LEARNING)]
     seed: u64,
     /// Compute activations again instead of keeping them: less memory, more time
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -238,16 +240,42 @@ options! {
     sheet_guidance: f32,
 }
 
+/// The seed of a run that has to come out the same when it is gone on with or made again.
+///
+/// # Errors
+/// What is no such number; `random` and -1 with the reason.
+pub fn repeatable_seed(text: &str) -> std::result::Result<u64, String> {
+    let expected = format!("expected a whole number from 0 to {}", u64::MAX);
+    match text {
+        "-1" | "random" => Err(format!("{expected}: a run with a random seed could neither be gone on with nor made again")),
+        number => number.parse().map_err(|_| expected),
+    }
+}
+
 impl Options {
     /// Reads a TOML file. Its relative paths are meant from its own folder.
     ///
     /// # Errors
     /// A file that cannot be read; a key or value that is wrong, with its place.
     pub fn read_toml(path: &Path) -> Result<Options> {
-        let text = std::fs::read_to_string(path).map_err(Error::unreadable(path))?;
+        let text = read_text(path, "settings (TOML)").map_err(Error::unreadable(path))?;
         let fail =
             |e: toml::de::Error| Error::Invalid { path: path.to_path_buf(), problem: e.to_string().trim_end().to_string() };
-        let mut options: Options = toml::from_str(&text).map_err(fail)?;
+        Ok(toml::from_str::<Options>(&text).map_err(fail)?.meant_from(path))
+    }
+
+    /// Reads the same keys from JSON.
+    ///
+    /// # Errors
+    /// A key or value that is wrong, with its place.
+    pub(super) fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
+        let fail = |e: serde_json::Error| Error::Invalid { path: path.to_path_buf(), problem: e.to_string() };
+        Ok(serde_json::from_value::<Options>(value).map_err(fail)?.meant_from(path))
+    }
+
+    /// The settings of the file at `path`, whose relative paths are meant from its folder.
+    fn meant_from(self, path: &Path) -> Options {
+        let mut options = self;
         let folder = path.parent().unwrap_or(Path::new(""));
         let place = |path: &mut PathBuf| *path = folder.join(&*path);
         for path in [&mut options.pictures, &mut options.captions, &mut options.masks, &mut options.output] {
@@ -265,6 +293,6 @@ impl Options {
                 *model = near.to_string_lossy().into_owned();
             }
         }
-        Ok(options)
+        options
     }
 }

@@ -14,6 +14,7 @@ use super::{Error, Result};
 use crate::concept::tuning::captions::{PLACEHOLDER, Templates, with_words};
 use crate::concept::tuning::folder;
 use crate::concept::tuning::step::{Method, TextLayers, UNetLayers};
+use crate::file_kind::read_text;
 
 /// Where a step ran on this many cards, each with its own batch, unless the file says otherwise.
 const CARDS: usize = 2;
@@ -37,7 +38,7 @@ const WITHOUT_MEANING: [&str; 12] = [
 
 /// Reads a published settings file, and what in it has no counterpart, in sentences.
 pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>)> {
-    let text = std::fs::read_to_string(path).map_err(Error::unreadable(path))?;
+    let text = read_text(path, "settings (YAML or JSON)").map_err(Error::unreadable(path))?;
     let invalid = |problem: String| Error::Invalid { path: path.to_path_buf(), problem };
     let root: Value = serde_saphyr::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().to_string()))?;
     let root = Node { file: path, key: String::new(), value: &root };
@@ -173,7 +174,7 @@ fn read_transforms(train: &Node, options: &mut Options, notes: &mut Vec<String>)
 fn read_pictures(train: &Node, options: &mut Options) -> Result<()> {
     let list = train.needed_text("concept_list")?;
     let path = train.find(&list).ok_or_else(|| train.wrong("concept_list", &list, "a JSON file that exists"))?;
-    let text = std::fs::read_to_string(&path).map_err(Error::unreadable(&path))?;
+    let text = read_text(&path, "a list of concepts (JSON)").map_err(Error::unreadable(&path))?;
     let root: Value = serde_json::from_str(&text)
         .map_err(|e| Error::Invalid { path: path.clone(), problem: format!("not a list of concepts: {e}") })?;
     let root = Node { file: &path, key: String::new(), value: &root };
@@ -270,7 +271,7 @@ fn read_validation(root: &Node, options: &mut Options, notes: &mut Vec<String>) 
     let Some(list) = shown.text("prompts")? else { return Ok(()) };
     match shown.find(&list) {
         Some(path) => {
-            let text = std::fs::read_to_string(&path).map_err(Error::unreadable(&path))?;
+            let text = read_text(&path, "prompts, one a line").map_err(Error::unreadable(&path))?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             // One per line; a file of sixty would make a sheet that takes longer than the tuning.
             let prompts: Vec<String> = lines.map(|line| with_words(line, PLACEHOLDER)).take(LONGEST_PROMPTS).collect();

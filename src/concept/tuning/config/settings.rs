@@ -13,6 +13,7 @@ use crate::checkpoint::SHIPPED;
 use crate::concept::tuning::captions::{PLACEHOLDER, Templates};
 use crate::concept::tuning::step::{AdamW, Method, TextLayers, UNetLayers};
 use crate::graph::Precision;
+use crate::picture::MAX_SIDE;
 
 /// Standard deviation of words that start as noise, the method's.
 const DEVIATION: f32 = 0.013;
@@ -138,11 +139,17 @@ impl Settings {
         });
         let size = given.size.as_deref().and_then(|text| {
             let parsed = text.split_once(['x', 'X']).and_then(|(w, h)| Some([w.trim().parse().ok()?, h.trim().parse().ok()?]));
+            let parsed = parsed.filter(|sides: &[usize; 2]| sides.iter().all(|side| (1..=MAX_SIDE as usize).contains(side)));
             if parsed.is_none() {
-                wrong.push(format!("size is `{text}`: expected width and height such as 512x512"));
+                wrong.push(format!(
+                    "size is `{text}`: expected width and height such as 512x512, each from 1 to {MAX_SIDE}"
+                ));
             }
             parsed
         });
+        if given.folders.as_ref().is_some_and(Vec::is_empty) {
+            wrong.push("folders is an empty list: expected folders of pictures, each as { pictures = \"FOLDER\" }".into());
+        }
         let folders = match (given.folders.clone(), given.pictures.clone()) {
             (Some(folders), None) => folders,
             (None, Some(pictures)) => {
@@ -238,7 +245,7 @@ impl Settings {
                 wrong.push(format!("words: {PLACEHOLDER} is where the words go in captions, it cannot be one of them"));
             }
         }
-        if self.folders.is_empty() {
+        if self.folders.is_empty() && !wrong.iter().any(|problem| problem.contains("folders")) {
             wrong.push("pictures are missing: a folder of 4 to 20 pictures of the concept".into());
         }
         let share = |value: f64| (0.0..=1.0).contains(&value);
@@ -253,7 +260,7 @@ impl Settings {
                 "shares above 0 up to 1, the lesser first",
             ),
             ("alpha", self.alpha.to_string(), positive(self.alpha.into()), "a number above 0"),
-            ("steps", self.steps.to_string(), (1..=10_000_000).contains(&self.steps), "at least 1"),
+            ("steps", self.steps.to_string(), (1..=10_000_000).contains(&self.steps), "1 to 10000000 updates"),
             ("batch", self.batch.to_string(), (1..=1024).contains(&self.batch), "1 to 1024 pictures"),
             ("accumulate", self.accumulate.to_string(), (1..=1024).contains(&self.accumulate), "1 to 1024 batches"),
             ("text_rank", self.text_rank.to_string(), self.text_rank <= 1024, "at most 1024"),

@@ -7,6 +7,7 @@ use crate::gpu::{Cost, Gpu, Schedule};
 use crate::graph::{Array, Graph, Origin, ParameterSource, Plan, Precision, Program, Traits, Weights};
 
 use super::build::Built;
+use super::culprit::{Culprit, Search};
 use super::error::Result;
 
 pub(super) enum Engine {
@@ -20,12 +21,6 @@ pub(super) enum Engine {
         weights: Weights,
         program: Option<Box<Program>>,
     },
-}
-
-/// Where a number that is not finite was made.
-pub(super) struct Culprit {
-    pub operation: String,
-    pub layer: String,
 }
 
 impl Engine {
@@ -122,20 +117,14 @@ impl Engine {
 
     /// Runs again, operation by operation, up to the first one that makes a number that is not finite.
     pub fn find_culprit(&self, built: &Built) -> Result<Option<Culprit>> {
-        let mut culprit = None;
-        let mut look = |operation: &str, layer: &str, values: &[f32]| {
-            let bad = values.iter().any(|v| !v.is_finite());
-            if bad {
-                culprit = Some(Culprit { operation: operation.into(), layer: layer.into() });
-            }
-            !bad
-        };
+        let mut search = Search::new();
+        let mut look = |operation: &str, layer: &str, values: &[f32]| search.look(operation, layer, values);
         match self {
             Engine::Host { values, parameters } => built.graph.trace(&[built.report], values, &**parameters, &mut look)?,
             Engine::Device { program: Some(program), .. } => program.trace(&mut look)?,
             Engine::Device { program: None, .. } => {}
         }
-        Ok(culprit)
+        Ok(search.found)
     }
 }
 

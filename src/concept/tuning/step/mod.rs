@@ -4,6 +4,7 @@
 mod bank;
 mod build;
 mod config;
+mod culprit;
 mod distillation;
 mod engine;
 mod error;
@@ -136,6 +137,11 @@ impl Step {
         self.take(inputs)
     }
 
+    /// The first layer that is learnt.
+    fn first_layer(&self) -> String {
+        self.built.layers.first().map_or("text_model.embeddings.token_embedding".into(), |layer| layer.name.clone())
+    }
+
     /// Runs with these inputs.
     fn take(&mut self, inputs: Vec<(String, Array)>) -> Result<StepReport> {
         for (name, array) in inputs {
@@ -146,7 +152,9 @@ impl Step {
         if !guard.is_finite() {
             let culprit = self.engine.find_culprit(&self.built)?;
             self.forget_sums()?;
-            let (operation, layer) = culprit.map(|c| (c.operation, c.layer)).unwrap_or_default();
+            // Where no value of the second look is wrong, the first one's was a whim of the device.
+            let unknown = || ("the device, and not again when it was looked for,".into(), self.first_layer());
+            let (operation, layer) = culprit.map_or_else(unknown, |c| (c.operation, c.layer));
             return Err(Error::NotFinite { step: self.step + 1, loss, operation, layer });
         }
         self.accumulated += 1;
