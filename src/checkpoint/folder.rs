@@ -99,8 +99,8 @@ impl Folder {
             return Ok(None);
         };
         let bad = |problem: String| Error::Json { path: self.path.join(name), problem };
-        let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
-        serde_json::from_str(&infinities::quoted(text)).map(Some).map_err(|e| bad(e.to_string()))
+        let text = text_of(bytes.into_owned(), "a JSON file").map_err(|e| bad(e.to_string()))?;
+        serde_json::from_str(&infinities::quoted(&text)).map(Some).map_err(|e| bad(e.to_string()))
     }
 
     /// Opens a safetensors file.

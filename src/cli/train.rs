@@ -88,7 +88,12 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if arguments.check {
         progress.finish();
         let (pictures, tuned) = (run.pictures(), run.size());
-        return terminal.print(format!("nothing to complain about: {pictures} pictures, tuned at {}x{}", tuned[0], tuned[1]));
+        let verdict = match run.remarks().len() {
+            0 => "nothing to complain about".to_string(),
+            1 => "ready, with one warning".to_string(),
+            warnings => format!("ready, with {warnings} warnings"),
+        };
+        return terminal.print(format!("{verdict}: {pictures} pictures, tuned at {}x{}", tuned[0], tuned[1]));
     }
     let stopped = on_interrupt();
     let mut spent = false;

@@ -32,9 +32,10 @@ pub fn misplaced_stream(command: &Command, matches: &ArgMatches) -> Option<Strin
         return misplaced_stream(command.find_subcommand(name)?, matches);
     }
     let is_path = |arg: &Arg| {
-        let name = arg.get_value_names().and_then(|names| names.first()).map_or(arg.get_id().as_str().to_uppercase(), |name| {
-            name.split(['[', ':']).next().unwrap_or(name).to_string()
-        });
+        let name = arg
+            .get_value_names()
+            .and_then(|names| names.first())
+            .map_or(arg.get_id().as_str().to_uppercase(), |name| name.split(['[', ':']).next().unwrap_or(name).to_string());
         PATHS.iter().any(|path| name == *path || name == "TO_FILE")
     };
     let given = |arg: &&Arg| {
@@ -97,7 +98,8 @@ mod tests {
     fn a_short_option_means_the_same_in_every_command_and_is_there_in_all_that_have_the_long_one() {
         let root = Cli::command();
         let mut shorts: BTreeMap<char, String> = BTreeMap::new();
-        let options = || all(&root).into_iter().flat_map(|command| command.get_arguments().map(move |arg| (command.get_name(), arg)));
+        let options =
+            || all(&root).into_iter().flat_map(|command| command.get_arguments().map(move |arg| (command.get_name(), arg)));
         for (command, arg) in options() {
             let (Some(short), Some(long)) = (arg.get_short(), arg.get_long()) else { continue };
             let known = shorts.entry(short).or_insert_with(|| long.to_string());

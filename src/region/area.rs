@@ -113,12 +113,7 @@ fn cells(start: f64, end: f64, size: usize) -> (std::ops::Range<usize>, bool) {
 
 /// Edges as fractions of the picture.
 fn fractions(edges: &[f64; 4], width: usize, height: usize, region: &str) -> Result<[f64; 4]> {
-    let wrong = |problem: String| Error::Value {
-        region: region.to_string(),
-        key: "box",
-        found: named(edges),
-        expected: problem,
-    };
+    let wrong = |problem: String| Error::Value { region: region.to_string(), key: "box", found: named(edges), expected: problem };
     let [left, top, right, bottom] = *edges;
     check_edges(edges).map_err(|expected| wrong(expected.into()))?;
     if edges.iter().all(|v| *v <= 1.0) {

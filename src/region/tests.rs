@@ -106,9 +106,13 @@ fn regions_are_read_as_people_type_them() {
     assert_eq!(region.area, Area::Box([0.0, 0.0, 0.5, 1.0]));
     let region = Region::parse(": a cat: red").unwrap();
     assert_eq!((region.prompt.as_str(), region.negative, region.area), ("a cat: red", None, Area::Whole));
-    for (text, word) in
-        [("a cat", "no colon"), ("0,0,1: a", "four numbers"), ("0,0,x,1: a", "four numbers"), ("-0.1,0,1,1: a", "left -0.1"), ("0,1,1,0: a", "top before bottom")]
-    {
+    for (text, word) in [
+        ("a cat", "no colon"),
+        ("0,0,1: a", "four numbers"),
+        ("0,0,x,1: a", "four numbers"),
+        ("-0.1,0,1,1: a", "left -0.1"),
+        ("0,1,1,0: a", "top before bottom"),
+    ] {
         let error = Region::parse(text).unwrap_err().to_string();
         assert!(error.contains(word) && error.contains(text), "{error}");
     }

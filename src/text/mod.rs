@@ -10,7 +10,7 @@ mod vocabulary;
 
 use std::path::PathBuf;
 
-pub use known_words::{KnownWords, KNOWN_WORDS_FILE};
+pub use known_words::{KNOWN_WORDS_FILE, KnownWords};
 pub use tokenizer::{Token, Tokenizer};
 pub use vocabulary::standard_files;
 

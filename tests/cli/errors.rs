@@ -1,4 +1,5 @@
-//! `mos generate` where something is wrong: each failure has its own words, ends with 1, and leaves nothing behind.
+//! `mos generate` where something is wrong: each failure has its own words, ends with 1 (2 where what was asked for is out of
+//! range), and leaves nothing behind.
 use super::{SMALL, fixture, mos, names, ran, run};
 use safetensors::tensor::{SafeTensors, TensorView};
 use std::fs;
@@ -114,28 +115,38 @@ fn configurations_that_contradict() {
 
 #[test]
 fn requests_that_cannot_be_met() {
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 20] = [
         ("--size 101x64", &["width", "101", "multiple of"]),
-        ("--size 64x0", &["height", "0"]),
-        ("--size 64000x64000", &["64000"]),
-        ("--steps 0", &["0 sampling steps", "1 to 1000"]),
-        ("--steps 2000", &["2000"]),
+        ("--size 64x0", &["--size", "64x0", "1 to 16384"]),
+        ("--size -64x64", &["--size", "-64x64"]),
+        ("--size 64000x64000", &["--size", "64000"]),
+        ("--width 0", &["--width", "1 to 16384"]),
+        ("--steps 0", &["--steps", "from 1 on"]),
+        ("--steps -3", &["--steps", "-3"]),
+        ("--steps 2000", &["2000", "1 to 1000"]),
         ("--batch 0", &["batch", "0"]),
         ("--sampler ddim --karras", &["ddim", "Karras"]),
         ("--sampler euler --eta 0.5", &["euler", "eta"]),
-        ("--sampler ddim --eta 2", &["eta", "2"]),
+        ("--sampler ddim --eta 2", &["--eta", "2", "0 to 1"]),
         ("--clip-skip 100", &["clip", "100"]),
-        ("--guidance NaN", &["guidance", "NaN"]),
-        ("--adapter nothing-has-this-name", &["nothing-has-this-name", "there are"]),
+        ("--guidance NaN", &["--guidance", "NaN"]),
+        ("-g -1", &["--guidance", "-1", "from 0 on"]),
+        ("--seed -2", &["--seed", "-2", "random"]),
+        ("--tile -8", &["--tile", "-8"]),
+        ("--region -0.1,0,1,1:cat", &["--region", "left -0.1", "none below 0"]),
+        ("--control :image=a.png", &["--control", "no network"]),
+        ("--control net:image=a.png,end=1.5", &["--control", "end is 1.5"]),
     ];
     let folder = tempfile::tempdir().unwrap();
     for (options, says) in cases {
         let size = if options.contains("--size") { "" } else { "--size 64x64" };
-        run(folder.path(), &format!("generate -p cat {size} {options} -o @/cat.png")).failed(1, says);
+        run(folder.path(), &format!("generate -p cat {size} {options} -o @/cat.png")).failed(2, says);
     }
+    let adapter = "generate -p cat --size 64x64 --adapter nothing-has-this-name -o @/cat.png";
+    run(folder.path(), adapter).failed(1, &["nothing-has-this-name", "there are"]);
     assert_eq!(names(folder.path()), [""; 0]);
     let weight = ["generate", "-p", "(cat:1000)", "--size", "64x64"];
-    ran(mos().args(weight).current_dir(folder.path())).failed(1, &["cat", "1000"]);
+    ran(mos().args(weight).current_dir(folder.path())).failed(2, &["cat", "1000"]);
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
@@ -148,13 +159,24 @@ fn inputs_that_cannot_be_used() {
     let grey = fixture("tests/fixtures/pictures/grey.png");
     fs::copy(&grey, at.join("grey.png")).unwrap();
     fs::write(at.join("cut.png"), &fs::read(&grey).unwrap()[..60]).unwrap();
+    fs::write(at.join("photo.png"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+    fs::write(at.join("page.toml"), "<!DOCTYPE html><html></html>").unwrap();
+    fs::write(at.join("empty.safetensors"), "").unwrap();
+    fs::copy(&grey, at.join("model.safetensors")).unwrap();
     let before = names(at);
-    let cases: [(&str, &[&str]); 9] = [
+    run(at, "generate -p x --init-image @/grey.png --strength 1.5 --size 64x64 -o @/out.png").failed(2, &["--strength", "1.5"]);
+    let cases: [(&str, &[&str]); 15] = [
+        ("-p x --init-image @/photo.png", &["photo.png", "this is a HEIC picture"]),
+        ("-p x --init-image @/page.toml", &["page.toml", "this is an HTML page"]),
+        ("-p x --layout @/page.toml", &["page.toml", "this is an HTML page", "expected a layout"]),
+        ("-p x -m @/model.safetensors", &["model.safetensors", "this is a PNG picture"]),
+        ("-p x -c @/model.safetensors", &["model.safetensors", "this is a PNG picture"]),
+        ("-p x --latents @/empty.safetensors", &["empty.safetensors", "the file is empty"]),
+        ("-p x --control @/model.safetensors:image=@/grey.png", &["model.safetensors", "this is a PNG picture"]),
         ("-p x --init-image @/none.png", &["none.png", "No such file"]),
         ("-p x --init-image @/text.png", &["text.png", "not a picture"]),
         ("-p x --init-image @/cut.png", &["cut.png", "damaged"]),
         ("-p x --init-image @/grey.png --mask @/text.png", &["text.png", "not a picture"]),
-        ("-p x --init-image @/grey.png --strength 1.5 --size 64x64", &["strength", "1.5"]),
         ("-p x --latents @/noise.safetensors", &["noise.safetensors", "not a valid safetensors file"]),
         ("--like @/none.png", &["none.png"]),
         ("--like @/text.png", &["text.png"]),

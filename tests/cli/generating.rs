@@ -1,7 +1,9 @@
 //! `mos generate` where all goes well.
-use super::{SMALL, names, run};
+use super::{SMALL, mos, names, run};
 use mixofshow::picture::{Picture, parameters, psnr};
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 fn read(folder: &Path, name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).expect(name)
@@ -120,6 +122,71 @@ fn files_are_named_after_prompt_and_seed_and_folders_are_made() {
     assert_eq!(names(&at.join("new/folder")), ["red-cat-5.png"]);
     run(at, "generate --like @/new/folder/red-cat-5.png -q -o @/{seed}-{index}.png").ok();
     assert_eq!(names(at), ["5-1.png", "new"]);
+}
+
+#[test]
+fn a_random_seed_is_asked_for_by_name_or_number_and_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for seed in ["random", "-1"] {
+        let ran = run(at, &format!("generate -p cat --seed {seed} --json {SMALL} -g 1 -o @/{seed}.png")).ok();
+        let drawn = ran.json()["pictures"][0]["seed"].as_u64().unwrap();
+        assert!(ran.stderr.contains(&format!("seed {drawn}")), "{}", ran.stderr);
+        assert_eq!(mos_settings(at, &format!("{seed}.png"))["seed"], drawn);
+    }
+}
+
+#[test]
+fn a_prompt_comes_from_standard_input_and_the_picture_goes_to_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let given = |line: &str, input: &[u8]| {
+        let mut command = mos();
+        let words = line.split_whitespace().map(|word| word.replace('@', at.to_str().unwrap()));
+        let mut child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let line = format!("generate {SMALL} --seed 3 -g 1");
+    let piped = given(&format!("{line} -p - -o -"), b"a red cat\n");
+    assert!(piped.status.success(), "{}", String::from_utf8_lossy(&piped.stderr));
+    run(at, &format!("{line} -p red -o @/file.png")).ok();
+    std::fs::write(at.join("piped.png"), &piped.stdout).unwrap();
+    let settings = parameters::read(at.join("piped.png")).unwrap().unwrap();
+    assert_eq!((settings.prompt.as_str(), settings.get("Seed")), ("a red cat", Some("3")));
+    // Nothing but the picture, to the byte.
+    let again = given("generate --like @/piped.png -o -", b"");
+    assert_eq!(again.stdout, piped.stdout);
+    assert_eq!(names(at), ["file.png", "piped.png"]);
+
+    for (line, says) in [
+        ("-p x -o - -b 2", "standard output takes one picture"),
+        ("-p x -o - --json", "--json"),
+        ("-p x -o - --region 0,0,1,1:x --show-layout", "--show-layout"),
+        ("-p - -n -", "both want standard input"),
+        ("-p x -m -", "--model -"),
+        ("-p x --save-latents -", "--save-latents -"),
+    ] {
+        let ran = given(&format!("generate {SMALL} {line}"), b"");
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.code() == Some(2) && said.contains(says) && ran.stdout.is_empty(), "{line}: {said}");
+    }
+    let not_text = given(&format!("generate {SMALL} -p - -o @/no.png"), b"\x89PNG\r\n\x1a\n");
+    let said = String::from_utf8_lossy(&not_text.stderr);
+    assert!(not_text.status.code() == Some(1) && said.contains("--prompt -") && said.contains("a PNG picture"), "{said}");
+}
+
+#[test]
+fn words_that_the_model_never_saw_are_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let said = |prompt: &str| {
+        let line = format!("generate {SMALL} -g 1 -o @/a.png -p {prompt}");
+        run(at, &line).ok().stderr
+    };
+    assert!(!said("(red:1.2)-cat,snow").contains("warning"));
+    let warned = said("lighthouse,(storm:1.3),cat");
+    assert!(warned.contains("never taught: lighthouse, storm.") && warned.contains("animals: cat, dog"), "{warned}");
 }
 
 #[test]

@@ -39,13 +39,14 @@ fn regions_and_controls_that_are_wrong() {
     let cat = ["-p", "cat"];
     for (code, arguments, says) in [
         (2, &["--region", "0,0,1: a"][..], &["four numbers"][..]),
-        (1, &["--region", "0.5,0,0.2,1: a"], &["region `1`", "left before right"]),
-        (1, &["--region", "0,0,65,64: a"], &["region `1`", "64 x 64"]),
-        (1, &["--prompt-rewrite", "[a]"], &["1 fields"]),
+        (2, &["--region", "0.5,0,0.2,1: a"], &["--region", "left 0.5, top 0, right 0.2", "left before right"]),
+        (2, &["--region", "-1,0,64,64: a"], &["--region", "left -1", "none below 0"]),
+        (2, &["--region", "0,0,65,64: a"], &["region `1`", "64 x 64"]),
+        (2, &["--prompt-rewrite", "[a]"], &["1 fields"]),
         (1, &["--layout", "@/none.toml"], &["none.toml"]),
         (1, &["--layout", "@/broken.toml"], &["broken.toml"]),
         (1, &["--layout", "@/masked.toml"], &["mask.png"]),
-        (1, &["--layout", "@/concept.toml"], &["concept `zorp`"]),
+        (2, &["--layout", "@/concept.toml"], &["concept `zorp`"]),
         (2, &["--show-layout"], &["--region"]),
         (2, &["--control", "net"], &["image="]),
         (1, &["--control", "@/none:image=@/text.png"], &["text.png"]),

@@ -38,7 +38,7 @@ fn a_template_is_printed() {
         assert!(printed.ok().stdout.contains(&format!("kind = \"{kind}\"")));
     }
     run(folder.path(), "train --template poem").failed(2, &["poem", "person, object, scene, style"]);
-    run(folder.path(), "train").failed(1, &["words are missing", "class_word is missing", "pictures are missing"]);
+    run(folder.path(), "train").failed(2, &["words are missing", "class_word is missing", "pictures are missing"]);
     run(folder.path(), "train --resume --restart").failed(2, &["--resume", "--restart"]);
     assert_eq!(names(folder.path()), [""; 0]);
 }
@@ -57,6 +57,50 @@ fn everything_that_is_wrong_is_told_before_work() {
     assert!(!at.join("zorp.safetensors").exists() && !at.join("zorp.training").exists());
     fs::write(at.join("a.toml"), "step = 3").unwrap();
     run(at, "train @/a.toml").failed(1, &["a.toml", "unknown field `step`"]);
+}
+
+#[test]
+fn settings_out_of_range_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let given = "train --pictures @/none --words <a> --class-word man -o @/a.safetensors";
+    for (options, says) in [
+        ("--size 0x0", &["size is `0x0`", "1 to 16384"][..]),
+        ("--size -8x8", &["-8x8"]),
+        ("--steps 99999999", &["steps is 99999999", "1 to 10000000"]),
+        ("--steps -1", &["--steps", "-1"]),
+        ("--unet-lr -1", &["unet_lr is -1", "0 to 1"]),
+        ("--sheet-scales -inf,1", &["sheet_scales"]),
+        ("--seed -1", &["--seed", "-1", "neither be gone on with"]),
+        ("--seed random", &["--seed", "random", "neither be gone on with"]),
+        ("-b 0", &["batch is 0"]),
+    ] {
+        run(at, &format!("{given} {options}")).failed(2, says);
+    }
+    fs::write(at.join("a.toml"), "folders = []\nwords = \"<a>\"\nclass_word = \"man\"\n").unwrap();
+    run(at, "train @/a.toml").failed(2, &["folders is an empty list"]);
+    fs::write(at.join("list.json"), "[{}]").unwrap();
+    run(at, "train @/list.json").failed(1, &["list.json", "a list, not settings", "concept_list"]);
+    fs::copy(fixture("tests/fixtures/pictures/grey.png"), at.join("b.toml")).unwrap();
+    run(at, "train @/b.toml").failed(1, &["b.toml", "this is a PNG picture", "expected settings"]);
+    assert_eq!(names(at), ["a.toml", "b.toml", "list.json"]);
+}
+
+/// The same keys in JSON, and a folder of which not all is read.
+#[test]
+fn a_check_reads_json_and_tells_what_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    pictures(at);
+    fs::write(at.join("zorp/IMG_1.HEIC"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+    fs::rename(at.join("zorp/00.txt"), at.join("zorp/00.caption")).unwrap();
+    let settings =
+        r#"{"words": "<z1> <z2>", "class_word": "man", "pictures": "zorp", "output": "z.safetensors", "size": "64x64"}"#;
+    fs::write(at.join("a.json"), settings).unwrap();
+    let checked = run(at, "train @/a.json --check").ok();
+    assert!(checked.stderr.contains("IMG_1.HEIC (a HEIC picture, which is not read"), "{}", checked.stderr);
+    assert!(!checked.stderr.contains("no caption"), "{}", checked.stderr);
+    assert!(checked.stdout.contains("4 pictures"), "{}", checked.stdout);
 }
 
 fn train(folder: &Path, more: &[&str]) -> Command {

@@ -1,7 +1,8 @@
 """A model folder in the diffusers layout: writing one from trained weights, and reading one to sample with.
 
 Beside what diffusers knows, a folder may hold `clip_vision/` (the vision tower, and in the same file
-`text_projection.weight`, both under the names of transformers' CLIPModel) and `t2i_adapter/`.
+`text_projection.weight`, both under the names of transformers' CLIPModel), `t2i_adapter/`, and `known_words.txt` (what captions are
+made of, for the warning about other words; `tests` holds it to the captions).
 """
 
 import json
@@ -21,6 +22,7 @@ from .nets.unet import UNet2DConditionModel
 from .nets.vae import AutoencoderKL
 from .vocabulary import Vocabulary
 
+KNOWN_WORDS = Path(__file__).resolve().parents[2] / "models" / "tiny" / "known_words.txt"
 DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 # How much stronger the shipped adapter is than the trained one: what predicts noise best follows outlines too loosely when pictures
 # are sampled. (IoU with the condition on 64 prompts that are not scored: 0.587 at 1, 0.604 at 1.25, 0.611 at 1.5.)
@@ -64,6 +66,8 @@ def write_folder(folder, tokenizer, vae, unet, text, text_settings, towers, adap
     _write_json(folder / "scheduler" / "scheduler_config.json", config.SCHEDULER)
     _write_json(folder / "model_index.json", config.MODEL_INDEX)
     _write_json(folder / "generation_config.json", config.GENERATION)
+    if folder.resolve() != KNOWN_WORDS.parent:
+        shutil.copy(KNOWN_WORDS, folder / KNOWN_WORDS.name)
     if tokenizer.resolve() != (folder / "tokenizer").resolve():
         shutil.copytree(tokenizer, folder / "tokenizer", dirs_exist_ok=True)
     return sizes

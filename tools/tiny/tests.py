@@ -1,6 +1,7 @@
 """Tests of the world and of what training rests on: `python -m tools.tiny.tests`. A minute on one core."""
 
 import math
+import re
 import tempfile
 import unittest
 from pathlib import Path
@@ -53,6 +54,15 @@ class World(unittest.TestCase):
             self.assertEqual(len(named), scene["count"])
             for kind in named:
                 self.assertIn(kind, text)
+
+    def test_the_list_of_known_words_has_those_of_captions_and_no_others(self):
+        lines = (_TOKENIZER.parent / "known_words.txt").read_text(encoding="utf-8").splitlines()
+        known = {word for line in lines if not line.startswith("#") for word in line.split(":", 1)[1].split()}
+        told = set()
+        for seed in range(scenes.TRAIN, scenes.TRAIN + 10000):
+            scene, rng = scenes.example(seed)
+            told |= set(re.findall("[a-z]+", scenes.caption(scene, rng)[0]))
+        self.assertEqual(told, known)
 
     def test_captions_fit_into_the_towers(self):
         words = Vocabulary(_TOKENIZER)

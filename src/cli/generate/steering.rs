@@ -148,9 +148,17 @@ mod tests {
         assert_eq!(found.image, PathBuf::from("D:\\x, y.png"));
         assert_eq!((found.weight, found.start, found.end, found.make), (0.5, 0.0, 0.6, Some(Made::Canny)));
         assert_eq!(parse("t2i_adapter:image=a.png").unwrap().name, "t2i_adapter");
-        for (text, word) in
-            [(":image=a", "no network"), (" :image=a", "no network"), ("net:image=a,name=", "name="), ("net", "image="), ("net:image=a,end=2", "end is 2"), ("net:image=a,start=0.5,end=0.5", "more than the start"), ("net:weight=1", "no image"), ("net:image=a,weight=x", "`x`"), ("net:make=dog,image=a", "dog")]
-        {
+        for (text, word) in [
+            (":image=a", "no network"),
+            (" :image=a", "no network"),
+            ("net:image=a,name=", "name="),
+            ("net", "image="),
+            ("net:image=a,end=2", "end is 2"),
+            ("net:image=a,start=0.5,end=0.5", "more than the start"),
+            ("net:weight=1", "no image"),
+            ("net:image=a,weight=x", "`x`"),
+            ("net:make=dog,image=a", "dog"),
+        ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(word), "{error}");
         }

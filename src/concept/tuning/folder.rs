@@ -130,7 +130,9 @@ fn repeats(checked: &mut Checked) {
     let common = checked.found.iter().fold(0, |common, found| greatest_common_divisor(common, found.repeats)).max(1);
     checked.found.iter_mut().for_each(|found| found.repeats /= common);
     if common > 1 && checked.found.iter().all(|found| found.repeats == 1) {
-        checked.remarks.push(format!("all pictures have {common} repeats: that is as none, since `steps` says how long it is learnt"));
+        checked
+            .remarks
+            .push(format!("all pictures have {common} repeats: that is as none, since `steps` says how long it is learnt"));
     }
     let slots: usize = checked.found.iter().fold(0, |slots, found| slots.saturating_add(found.repeats));
     if slots > MOST_SLOTS {

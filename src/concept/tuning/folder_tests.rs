@@ -143,7 +143,8 @@ fn what_is_left_out_is_named_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     (0..4).for_each(|number| write(&at.join(format!("{number}.png")), 64, number));
-    let others = [("IMG_1.HEIC", HEIC), ("a.gif", GIF), ("b.tiff", TIFF), ("c.avif", AVIF), ("IMG_1.MOV", VIDEO), ("d.psd", b"?")];
+    let others =
+        [("IMG_1.HEIC", HEIC), ("a.gif", GIF), ("b.tiff", TIFF), ("c.avif", AVIF), ("IMG_1.MOV", VIDEO), ("d.psd", b"?")];
     others.iter().for_each(|(name, bytes)| fs::write(at.join(name), bytes).unwrap());
     fs::copy(at.join("0.png"), at.join("copy.bak")).unwrap();
     fs::write(at.join("lost.txt"), "a <TOK>").unwrap();

@@ -20,9 +20,8 @@ const MASK_FOLDERS: [&str; 2] = ["mask", "masks"];
 /// Endings of captions; of two for one picture, the first is read.
 const CAPTIONS: [&str; 2] = ["txt", "caption"];
 /// Endings that only pictures have which are not read.
-const OTHER_PICTURES: [&str; 16] = [
-    "heic", "heif", "avif", "gif", "tif", "tiff", "jxl", "jp2", "psd", "svg", "dng", "cr2", "cr3", "nef", "arw", "raf",
-];
+const OTHER_PICTURES: [&str; 16] =
+    ["heic", "heif", "avif", "gif", "tif", "tiff", "jxl", "jp2", "psd", "svg", "dng", "cr2", "cr3", "nef", "arw", "raf"];
 /// Files that are named one by one; of more, the number is told.
 const NAMED: usize = 20;
 

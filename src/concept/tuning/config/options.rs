@@ -23,7 +23,7 @@ const WATCHING: &str = "While it runs";
 #[serde(deny_unknown_fields)]
 pub struct PictureFolder {
     pub pictures: PathBuf,
-    /// Captions as `NAME.txt`; beside the pictures if none is named.
+    /// Captions as `NAME.txt` or `NAME.caption`; beside the pictures if none is named.
     #[serde(default)]
     pub captions: Option<PathBuf>,
     /// Masks as `NAME.png`; if none is named, `mask` or `masks` in the pictures' folder, or `NAME.mask.png` beside a picture.
@@ -96,10 +96,13 @@ options! {
     #[arg(short, long, value_name = "FILE", help_heading = CONCEPT)]
     output: PathBuf,
 
-    /// Folder of pictures
+    /// Folder of pictures: PNG, JPEG, WebP or BMP
+    ///
+    /// Folders in it that are called as kohya's, such as `10_zorp`, are read too: their pictures come 10 times as often. Other folders in
+    /// it, and pictures of other kinds, are left out and named; hidden files are left out.
     #[arg(long, value_name = "FOLDER", help_heading = PICTURES)]
     pictures: PathBuf,
-    /// Folder of captions, NAME.txt for each picture [default: the pictures']
+    /// Folder of captions, NAME.txt or NAME.caption for each picture [default: the pictures']
     #[arg(long, value_name = "FOLDER", help_heading = PICTURES)]
     captions: PathBuf,
     /// Folder of masks, white where the concept is [default: mask or masks in the pictures' folder, or NAME.mask.png]

@@ -141,9 +141,7 @@ impl Settings {
             let parsed = text.split_once(['x', 'X']).and_then(|(w, h)| Some([w.trim().parse().ok()?, h.trim().parse().ok()?]));
             let parsed = parsed.filter(|sides: &[usize; 2]| sides.iter().all(|side| (1..=MAX_SIDE as usize).contains(side)));
             if parsed.is_none() {
-                wrong.push(format!(
-                    "size is `{text}`: expected width and height such as 512x512, each from 1 to {MAX_SIDE}"
-                ));
+                wrong.push(format!("size is `{text}`: expected width and height such as 512x512, each from 1 to {MAX_SIDE}"));
             }
             parsed
         });

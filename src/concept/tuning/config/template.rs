@@ -31,7 +31,7 @@ model = "tiny"              # a diffusers folder, a safetensors file, or the mod
 
 # --- Pictures -------------------------------------------------------------------------------------------------------------------
 pictures = "{pictures}"           # a folder of 4 to 20 pictures
-# captions = "{pictures}"         # NAME.txt for each picture; <TOK> in it is where the words go
+# captions = "{pictures}"         # NAME.txt or NAME.caption for each picture; <TOK> in it is where the words go
 # masks = "{pictures}/mask"       # NAME.png for each picture, white where the concept is; without any, all of a picture counts
 # caption = "<TOK>"         # of pictures without one
 # templates = "{kind}"       # sentences around captions that begin with <TOK>: person, object, scene, style, none
