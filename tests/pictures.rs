@@ -226,7 +226,8 @@ fn strength_says_how_much_of_a_picture_changes() {
 fn long_weighted_prompts_are_read_to_the_end() {
     let words = |last: &str| format!("(a red cat:1.3) in the snow, {}{last}", "with trees and houses, ".repeat(16));
     let (one, other) = (generate(&short(&words("[at night]"), 4)), generate(&short(&words("(at noon:1.5)"), 4)));
-    assert!(one.warnings.is_empty(), "{:?}", one.warnings);
+    // Nothing is cut; that the model never saw trees in the plural is another matter.
+    assert!(one.warnings.iter().all(|w| w.contains("never taught")), "{:?}", one.warnings);
     assert!(psnr(&one.pictures[0], &other.pictures[0]).unwrap() < 60.0, "the last words had no effect");
     let cut = generate(&short(&"with trees and houses, ".repeat(30), 4));
     assert!(cut.warnings.iter().any(|w| w.contains("cut")), "{:?}", cut.warnings);

@@ -23,7 +23,6 @@ pub(super) struct StoredLayout {
 struct StoredRegion {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    #[serde(default)]
     prompt: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     negative: Option<String>,

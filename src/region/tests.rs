@@ -147,8 +147,7 @@ fn an_empty_prompt_is_taken_in_every_form_and_told() {
     assert_eq!(Region::parse("0,0,1,1: | b").unwrap(), Region { negative: Some("b".into()), ..whole.clone() });
     assert_eq!(Layout::from_published("[]-*-[b]-*-[]").unwrap().regions[0].prompt, "");
     let toml = |text: &str| toml::from_str::<Layout>(text).unwrap().regions;
-    assert_eq!(toml("[[region]]\nbox = [0, 0, 1, 1]"), [whole.clone()]);
-    assert_eq!(toml("[[region]]\nprompt = ''\nbox = [0, 0, 1, 1]"), [whole.clone()]);
+    assert_eq!(toml("[[region]]\nprompt = ''\nbox = [0, 0, 1, 1]"), std::slice::from_ref(&whole));
     let warnings = placed(vec![whole], &[[12, 20]]).warnings;
     assert!(warnings.len() == 1 && warnings[0].contains("region `1` has no prompt"), "{warnings:?}");
 }

@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub sampling_steps: usize,
     /// Guidance
-    #[arg(long, value_name = "SCALE", default_value_t = 5.0)]
+    #[arg(short, long, value_name = "SCALE", default_value_t = 5.0)]
     pub guidance: f32,
     /// Print JSON
     #[arg(long)]
