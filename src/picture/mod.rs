@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use image::imageops::FilterType;
 use image::{ImageBuffer, Rgb};
 
-pub use file::check_destination;
+pub use file::{check_destination, measure};
 pub use mask::{Mask, Scaling};
 pub use parameters::Parameters;
 pub use plot::{Line, Plot};
