@@ -23,7 +23,7 @@ fn settings(folder: &Path) -> Settings {
     Settings::new(given).unwrap()
 }
 
-fn check_at(folder: &Path) -> Checked {
+fn check_in(folder: &Path) -> Checked {
     check(&settings(folder), [64, 64])
 }
 
@@ -40,16 +40,16 @@ fn a_folder_in_order_gives_no_complaint() {
     Picture::filled(64, 64, [255; 3]).unwrap().save(at.join("1.mask.png"), None).unwrap();
     fs::write(at.join("README.md"), "").unwrap();
     fs::write(at.join(".hidden.png"), "").unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     assert_eq!(checked.problems, [""; 0]);
     assert_eq!(checked.found.len(), 5);
     assert_eq!(checked.found[3].caption, "a photo of <TOK>, 3");
     let masks: Vec<bool> = checked.found.iter().map(|found| found.mask.is_some()).collect();
     assert_eq!(masks, [true, true, false, false, false]);
     assert_eq!(checked.remarks, ["3 of 5 pictures have no mask: all of them counts"]);
-    assert_eq!(checked.hash, check_at(at).hash);
+    assert_eq!(checked.hash, check_in(at).hash);
     fs::write(at.join("2.txt"), "another <TOK>").unwrap();
-    assert_ne!(checked.hash, check_at(at).hash);
+    assert_ne!(checked.hash, check_in(at).hash);
     assert_eq!(count(at), 5);
 }
 
@@ -66,7 +66,7 @@ fn everything_wrong_is_told_at_once() {
     fs::write(at.join("2.txt"), "<A1> <a2> himself").unwrap();
     write(&at.join("0.mask.png"), 32, 0);
     Picture::filled(64, 64, [0; 3]).unwrap().save(at.join("2.mask.png"), None).unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     let problems = [
         "broken.png: not a picture",
         "tiny.png: the picture is 12x12, too small for tuning at 64x64",
@@ -115,7 +115,7 @@ fn hardly_different_pictures_are_noticed() {
     let mut rgb = Picture::open(at.join("2.png")).unwrap().rgb().to_vec();
     rgb[100] ^= 1;
     Picture::new(64, 64, rgb).unwrap().save(at.join("2b.png"), None).unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     assert_eq!(checked.problems, [""; 0]);
     assert!(checked.remarks.iter().any(|remark| remark.contains("2b.png: hardly differs from 2.png")), "{:?}", checked.remarks);
 }
@@ -129,4 +129,29 @@ fn large_photos_are_kept_smaller() {
     assert_eq!((shrunk.picture.width(), shrunk.picture.height()), (256, 128));
     assert_eq!(shrunk.mask.unwrap().width(), 256);
     assert_eq!(found.shrunk([256, 256], 2.0).unwrap().picture.width(), 400);
+}
+
+#[test]
+fn headers_tell_most_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    (0..4).for_each(|number| write(&at.join(format!("{number}.png")), 64, number));
+    let look = || check_at(&settings(at), [64, 64], Depth::Headers);
+    assert_eq!(look().problems, [""; 0]);
+    assert_eq!((look().seen.len(), look().found.len(), look().seen[0].size), (4, 0, (64, 64)));
+    fs::write(at.join("text.png"), "no picture").unwrap();
+    let whole = fs::read(at.join("0.png")).unwrap();
+    fs::write(at.join("cut.png"), &whole[..whole.len() - 20]).unwrap();
+    fs::copy(at.join("1.png"), at.join("again.png")).unwrap();
+    write(&at.join("small.png"), 8, 5);
+    write(&at.join("2.mask.png"), 32, 6);
+    let problems = look().problems.join("\n");
+    for word in ["text.png", "cut.png", "ends too early", "again.png", "the same picture as 1.png", "small.png", "2.mask.png"] {
+        assert!(problems.contains(word), "{word} in {problems}");
+    }
+    // What only pixels tell.
+    fs::remove_file(at.join("2.mask.png")).unwrap();
+    Picture::filled(64, 64, [0; 3]).unwrap().save(at.join("2.mask.png"), None).unwrap();
+    assert!(!look().problems.join("\n").contains("2.mask.png"));
+    assert!(check_in(at).problems.join("\n").contains("2.mask.png"));
 }
