@@ -1,7 +1,10 @@
 //! Folders: of models, and for output files.
 use std::path::{Path, PathBuf};
 
-use super::Result;
+use mixofshow::concept::tuning::{self, Places};
+use mixofshow::{fusion, output, picture};
+
+use super::{Failure, Result};
 
 /// A file or folder that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +19,50 @@ pub fn models() -> Option<PathBuf> {
     std::env::var_os("MOS_MODELS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
+/// A place that cannot be written: wrong usage, where another name would help.
+pub fn unwritable(path: &Path, source: std::io::Error) -> Failure {
+    let about_the_name = output::is_about_the_name(&source);
+    let error = Unwritable { path: path.to_path_buf(), source };
+    if about_the_name { Failure::Usage(error.to_string()) } else { error.into() }
+}
+
+/// Whether a file could be written there, before any work. Nothing is made.
+pub fn check(path: &Path) -> Result<()> {
+    output::check(path).map_err(|source| unwritable(path, source))
+}
+
+/// Whether files could be written into that folder, before any work. Nothing is made.
+pub fn check_folder(path: &Path) -> Result<()> {
+    output::check_folder(path).map_err(|source| unwritable(path, source))
+}
+
+/// Whether a picture could be written there, before any work. Nothing is made.
+pub fn check_picture(path: &Path) -> Result<()> {
+    picture::check_destination(path).map_err(|error| match error {
+        picture::Error::Unwritable { path, source } => unwritable(&path, source),
+        other => Failure::Usage(other.to_string()),
+    })
+}
+
+/// Whether a concept could be learnt to that file, with what stands beside it, before any work. Nothing is made.
+pub fn check_run(output: &Path) -> Result<()> {
+    Places::of(output).check().map_err(|error| match error {
+        tuning::Error::Unwritable { path, source } => unwritable(&path, source),
+        other => other.into(),
+    })
+}
+
+/// Whether a fused model could be written there, before any work. Nothing is made.
+pub fn check_fused(path: &Path, replace: bool) -> Result<()> {
+    fusion::check_output(path, replace).map_err(|error| match error {
+        fusion::Error::Io { path, source, .. } => unwritable(&path, source),
+        other => Failure::Usage(other.to_string()),
+    })
+}
+
 /// Writes a file, whole or not at all.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let written = mixofshow::output::write(path, |out| out.write_all(bytes));
+    let written = output::write(path, |out| out.write_all(bytes));
     Ok(written.map_err(|source| Unwritable { path: path.to_path_buf(), source })?)
 }
 

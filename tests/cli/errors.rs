@@ -41,7 +41,7 @@ const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
 /// Fails on the model in the folder, and writes no picture.
 fn refused(folder: &Path, says: &[&str]) {
     run(folder, &format!("generate -p cat -m @/model {SMALL} -o @/out/cat.png")).failed(1, says);
-    assert_eq!(names(&folder.join("out")), [""; 0]);
+    assert!(!folder.join("out").exists());
 }
 
 #[test]
@@ -114,13 +114,12 @@ fn configurations_that_contradict() {
 
 #[test]
 fn requests_that_cannot_be_met() {
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 11] = [
         ("--size 101x64", &["width", "101", "multiple of"]),
         ("--size 64x0", &["height", "0"]),
         ("--size 64000x64000", &["64000"]),
         ("--steps 0", &["0 sampling steps", "1 to 1000"]),
         ("--steps 2000", &["2000"]),
-        ("--batch 0", &["batch", "0"]),
         ("--sampler ddim --karras", &["ddim", "Karras"]),
         ("--sampler euler --eta 0.5", &["euler", "eta"]),
         ("--sampler ddim --eta 2", &["eta", "2"]),
@@ -184,13 +183,14 @@ fn outputs_that_cannot_be_written() {
     fs::write(at.join("file"), "").unwrap();
     fs::create_dir(at.join("folder.png")).unwrap();
     let cases: [(&str, &[&str]); 4] = [
+        // Another name would do: wrong usage.
         ("-o @/cat.jpg", &["cat.jpg", "PNG"]),
         ("-o @/file/cat.png", &["file", "cannot be written"]),
         ("-o @/cat.png --save-latents @/file/x.safetensors", &["file", "cannot be written"]),
         ("-o @/cat.png --save-latents @/folder.png", &["folder.png", "cannot be written", "directory"]),
     ];
     for (options, says) in cases {
-        run(at, &format!("generate -p cat -m /nonexistent {options}")).failed(1, says);
+        run(at, &format!("generate -p cat -m /nonexistent {options}")).failed(2, says);
     }
     assert_eq!(names(at), ["file", "folder.png"]);
 }
