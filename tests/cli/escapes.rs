@@ -31,8 +31,8 @@ fn files_cannot_speak_to_the_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     write(&at.join("plain.safetensors"), &[EVIL, "b"]);
-    let kohya = [&format!("lora_unet_{EVIL}.lora_down.weight"), &format!("lora_unet_{EVIL}.lora_up.weight")].map(String::as_str);
-    write(&at.join("lora.safetensors"), &kohya);
+    let kohya = ["down", "up"].map(|part| format!("lora_unet_{EVIL}.lora_{part}.weight"));
+    write(&at.join("lora.safetensors"), &[&kohya[0], &kohya[1]]);
     let evil = at.join("a\u{1b}[2Jb\nerror: forged.safetensors");
     fs::copy(at.join("plain.safetensors"), &evil).unwrap();
     for file in [&at.join("plain.safetensors"), &at.join("lora.safetensors"), &evil] {
@@ -75,10 +75,9 @@ fn settings_of_pictures_and_names_of_results_are_shown_as_they_are_and_obeyed_by
     let picture = mixofshow::picture::Picture::filled(64, 64, [0; 3]).unwrap();
     let parameters = mixofshow::picture::Parameters {
         prompt: EVIL.replace('\n', " "),
-        settings: vec![
-            ("Sampler".to_string(), format!("Euler {}", EVIL.replace('\n', " "))),
-            ("Model".into(), "\u{1b}[2J".into()),
-        ],
+        settings: [("Steps", "2"), ("Seed", "1"), ("Sampler", EVIL), ("Model", "\u{1b}[2J")]
+            .map(|(key, value)| (key.to_string(), value.replace('\n', " ")))
+            .to_vec(),
         ..Default::default()
     };
     picture.save(at.join("web.png"), Some(&parameters)).unwrap();

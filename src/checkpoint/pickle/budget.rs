@@ -1,6 +1,6 @@
 //! What a pickle may cost: a few of its bytes can ask for a great deal of work or memory.
 
-/// What any file may spend, however small.
+/// What any pickle may spend, however small.
 const LEAST: usize = 128 << 20;
 /// What it may spend besides, in parts of its size.
 const PER_BYTE: usize = 4;
@@ -15,8 +15,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// For a file of `length` bytes.
-    pub fn of_file(length: usize) -> Budget {
+    /// For pickles of `length` bytes.
+    pub fn for_pickle(length: usize) -> Budget {
         Budget { left: length.saturating_mul(PER_BYTE).saturating_add(LEAST) }
     }
 

@@ -68,10 +68,9 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<TensorFile, Error> {
 type Contents = (Vec<(String, TensorView<'static>)>, BTreeMap<String, String>);
 
 fn extract(bytes: &[u8]) -> Result<Contents, String> {
-    let budget = Budget::of_file(bytes.len());
     let mut flat = Flat { room: bytes.len().saturating_mul(MOST_GROWTH), ..Flat::default() };
     if !bytes.starts_with(b"PK") {
-        let mut machine = Machine::new(bytes, budget);
+        let mut machine = Machine::new(bytes, Budget::for_pickle(bytes.len()));
         let root = legacy(&mut machine, &mut flat)?;
         let (heap, mut budget) = machine.finish();
         flat.walk(&heap, &mut budget, &mut Vec::new(), &root)?;
@@ -82,7 +81,7 @@ fn extract(bytes: &[u8]) -> Result<Contents, String> {
     if archive.get(&format!("{folder}/byteorder"))?.is_some_and(|order| order.trim_ascii() != b"little") {
         return Err("its numbers are stored in big-endian order".into());
     }
-    let mut machine = Machine::new(pickle, budget);
+    let mut machine = Machine::new(pickle, Budget::for_pickle(pickle.len()));
     let root = machine.run()?;
     for storage in machine.storages() {
         let name = format!("{folder}/data/{}", storage.key);

@@ -96,10 +96,10 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     bombs.push(("a shape of many dimensions", shapes, "500000 dimensions"));
     // A stack of copies; numbers of many digits; lists of lists.
     let mut stack = b"Nq\x00".to_vec();
-    stack.extend(b"h\x00".repeat(30_000_000));
+    stack.extend(b"h\x00".repeat(8_000_000));
     bombs.push(("a stack of copies", stack, TOO_MUCH));
-    bombs.push(("lists", b"]".repeat(40_000_000), TOO_MUCH));
-    bombs.push(("dictionaries", b"}".repeat(40_000_000), TOO_MUCH));
+    bombs.push(("lists", b"]".repeat(6_000_000), TOO_MUCH));
+    bombs.push(("dictionaries", b"}".repeat(6_000_000), TOO_MUCH));
     bombs
 }
 
