@@ -177,7 +177,8 @@ fn bombs_are_refused_within_a_gigabyte_and_soon() {
         let error = refused(&object);
         assert!(error.contains(word) && error.len() < 1000, "{what}: {error}");
         let seconds = start.elapsed().as_secs_f64();
-        assert!(seconds < 20.0, "{what} took {seconds} s");
+        // A second or so; without a budget, hours.
+        assert!(seconds < 120.0, "{what} took {seconds} s");
     }
 }
 
@@ -219,7 +220,7 @@ fn random_programs_stay_within_a_gigabyte() {
         bytes.extend(b"h\x03.\x80\x02].");
         let _ = read(&bytes);
     }
-    assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
+    assert!(start.elapsed().as_secs() < 600, "{:?}", start.elapsed());
 }
 
 /// Numbers below what is asked for (xorshift64), the same in every run.
