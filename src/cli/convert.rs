@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
 use mixofshow::concept::Concept;
 use mixofshow::concept::dialects::{self, Dialect};
-use mixofshow::output;
 use serde::Serialize;
 
-use super::files::{Unwritable, make_folder_of};
+use super::files::make_folder_of;
 use super::terminal::Terminal;
 use super::{Failure, Result, files};
 
@@ -64,6 +63,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     if same_file(&arguments.from, &arguments.to_file) {
         return Err(Failure::Usage(format!("{} would replace itself: name another file", arguments.from.display())));
     }
+    files::check(&arguments.to_file)?;
     let (mut concept, mut notes, from) = dialects::read_file(&arguments.from)?;
     for (word, new) in renames {
         rename(&mut concept, word, new)?;
@@ -72,9 +72,8 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
         let model = Checkpoint::open_named(name, files::models().as_deref())?;
         concept.base = Some(model.base_hash_cached(base_hash_cache().as_deref()));
     }
+    dialects::files(&concept, arguments.to, &arguments.to_file).iter().try_for_each(|file| files::check(file))?;
     make_folder_of(&arguments.to_file)?;
-    let unwritable = |source| Unwritable { path: arguments.to_file.clone(), source };
-    output::check(&arguments.to_file).map_err(unwritable)?;
     let written = dialects::write(&concept, arguments.to, &arguments.to_file)?;
     notes.extend(written.notes);
     for note in &notes {
@@ -90,7 +89,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
             notes,
         });
     }
-    written.files.iter().try_for_each(|file| terminal.print(file.display()))
+    written.files.iter().try_for_each(|file| terminal.print_path(file))
 }
 
 fn renaming(text: &str) -> Result<(&str, &str)> {

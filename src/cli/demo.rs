@@ -16,7 +16,7 @@ use mixofshow::fusion::{self, Entry, Order};
 use mixofshow::gpu::Gpu;
 use mixofshow::graph::Precision;
 use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
-use mixofshow::picture::{Picture, Sheet, check_destination};
+use mixofshow::picture::{Picture, Sheet};
 
 use super::learn::learn_all;
 use super::progress::Progress;
@@ -56,6 +56,9 @@ const SEED: u64 = 1;
 /// Of the pictures with all of them, those on the sheet.
 const SHOWN: usize = CAST.len();
 const ADAPTER: &str = "t2i_adapter";
+/// Folders of the models.
+const FUSED: &str = "fused";
+const AVERAGED: &str = "averaged";
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let demo = Demo::prepare(arguments, global, terminal)?;
@@ -82,7 +85,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if arguments.json {
         terminal.print_json(&report)?;
     } else {
-        terminal.print(sheet.display())?;
+        terminal.print_path(&sheet)?;
     }
     let [taught, together, whole] = [taught, together, start.elapsed()].map(units::duration);
     let taught = if learnt_now == 0 { "concepts were there already".into() } else { format!("{learnt_now} taught in {taught}") };
@@ -119,10 +122,13 @@ struct Shown {
 
 impl<'a> Demo<'a> {
     fn prepare(arguments: &'a Arguments, global: &'a Global, terminal: &'a Terminal) -> Result<Demo<'a>> {
-        let sheet = arguments.output.join("sheet.png");
-        files::make_folder_of(&sheet)?;
-        check_destination(&sheet)?;
-        let folder = arguments.output.join("taught");
+        let out = &arguments.output;
+        files::check_folder(out)?;
+        files::check_picture(&out.join("sheet.png"))?;
+        ["sketch.png", report::FILE, "report.json"].iter().try_for_each(|file| files::check(&out.join(file)))?;
+        [FUSED, AVERAGED].iter().try_for_each(|folder| files::check_fused(&out.join(folder), true))?;
+        let folder = out.join("taught");
+        files::check_folder(&folder)?;
         cast::unpack(&folder)?;
         let (checkpoint, gpu) = (Checkpoint::shipped()?, global.open()?);
         Ok(Demo { arguments, global, terminal, checkpoint, gpu, folder })
@@ -158,7 +164,7 @@ impl<'a> Demo<'a> {
             fusion::fuse(&self.gpu, &self.checkpoint, order, &settings, &mut |at| progress.show("fuse", at.done, at.of))?;
             Ok(out)
         };
-        Ok([fuse("fused", Solver::default())?, fuse("averaged", Solver::Average)?])
+        Ok([fuse(FUSED, Solver::default())?, fuse(AVERAGED, Solver::Average)?])
     }
 
     /// Makes all pictures and scores them.

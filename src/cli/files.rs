@@ -2,8 +2,10 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use mixofshow::concept::tuning::{self, Places};
 use mixofshow::file_kind;
 use mixofshow::picture::{self, Parameters, Picture};
+use mixofshow::{fusion, output};
 
 use super::usage::STANDARD;
 use super::{Failure, Result};
@@ -21,9 +23,53 @@ pub fn models() -> Option<PathBuf> {
     std::env::var_os("MOS_MODELS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
+/// A place that cannot be written: wrong usage, where another name would help.
+pub fn unwritable(path: &Path, source: std::io::Error) -> Failure {
+    let about_the_name = output::is_about_the_name(&source);
+    let error = Unwritable { path: path.to_path_buf(), source };
+    if about_the_name { Failure::Usage(error.to_string()) } else { error.into() }
+}
+
+/// Whether a file could be written there, before any work. Nothing is made.
+pub fn check(path: &Path) -> Result<()> {
+    output::check(path).map_err(|source| unwritable(path, source))
+}
+
+/// Whether files could be written into that folder, before any work. Nothing is made.
+pub fn check_folder(path: &Path) -> Result<()> {
+    output::check_folder(path).map_err(|source| unwritable(path, source))
+}
+
+/// Whether a picture could be written there, before any work. Nothing is made.
+pub fn check_picture(path: &Path) -> Result<()> {
+    if is_stream(path) {
+        return Ok(());
+    }
+    picture::check_destination(path).map_err(|error| match error {
+        picture::Error::Unwritable { path, source } => unwritable(&path, source),
+        other => Failure::Usage(other.to_string()),
+    })
+}
+
+/// Whether a concept could be learnt to that file, with what stands beside it, before any work. Nothing is made.
+pub fn check_run(output: &Path) -> Result<()> {
+    Places::of(output).check().map_err(|error| match error {
+        tuning::Error::Unwritable { path, source } => unwritable(&path, source),
+        other => other.into(),
+    })
+}
+
+/// Whether a fused model could be written there, before any work. Nothing is made.
+pub fn check_fused(path: &Path, replace: bool) -> Result<()> {
+    fusion::check_output(path, replace).map_err(|error| match error {
+        fusion::Error::Io { path, source, .. } => unwritable(&path, source),
+        other => Failure::Usage(other.to_string()),
+    })
+}
+
 /// Writes a file, whole or not at all.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let written = mixofshow::output::write(path, |out| out.write_all(bytes));
+    let written = output::write(path, |out| out.write_all(bytes));
     Ok(written.map_err(|source| Unwritable { path: path.to_path_buf(), source })?)
 }
 
@@ -43,15 +89,6 @@ pub fn save(picture: &Picture, to: &Path, parameters: Option<&Parameters>) -> Re
         Err(source) => Err(Unwritable { path: "standard output".into(), source }.into()),
         Ok(()) => Ok(()),
     }
-}
-
-/// Whether a picture could be written there, before there is one; missing folders are made.
-pub fn check_picture(to: &Path) -> Result<()> {
-    if is_stream(to) {
-        return Ok(());
-    }
-    make_folder_of(to)?;
-    Ok(picture::check_destination(to)?)
 }
 
 /// All of standard input, as text; `option` asked for it.

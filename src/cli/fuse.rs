@@ -19,6 +19,10 @@ pub use arguments::Arguments;
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let start = Instant::now();
+    let replace = arguments.replace || arguments.to.is_some() && arguments.output.is_none();
+    let out = output(arguments)?;
+    out.iter().try_for_each(|out| files::check_fused(out, replace))?;
+    arguments.statistics.iter().try_for_each(|folder| files::check_folder(folder))?;
     let previous = arguments.to.as_deref().map(Previous::open).transpose()?;
     let model = match (&arguments.model, &previous) {
         (Some(model), _) => model.clone(),
@@ -35,8 +39,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let entries = if arguments.sheet { concepts.clone() } else { Vec::new() };
     let order = Order {
         concepts,
-        out: output(arguments)?,
-        replace: arguments.replace || arguments.to.is_some() && arguments.output.is_none(),
+        out,
+        replace,
         statistics: arguments.statistics.clone(),
         part: arguments.part,
         accept_stale: arguments.to.is_some() && !arguments.refresh,
@@ -70,7 +74,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             report: &fused.report,
         })?;
     } else if let Some(path) = &fused.path {
-        terminal.print(path.display())?;
+        terminal.print_path(path)?;
     }
     summary(&fused.report, terminal);
     terminal.note(format!(

@@ -6,19 +6,21 @@ mod placing;
 mod report;
 mod steering;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::diffusion::latents;
-use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
+use mixofshow::diffusion::pipeline::{Generated, MOST_PICTURES, Pipeline, Request};
 use mixofshow::diffusion::recipe::{Recipe, Source, hex};
-use mixofshow::gpu::Gpu;
+use mixofshow::gpu::{Gpu, replaced_kernels};
 use mixofshow::output;
 use mixofshow::picture::{Mask, Picture};
 
-use super::files::{Unwritable, make_folder_of};
+use super::files::make_folder_of;
 use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, units};
@@ -51,7 +53,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     progress.aside(|| {
         terminal.detail(format!("adapter: {}", gpu.name()));
         tell_of_other_adapter(&recipe, &gpu, terminal);
-    });
+        tell_of_other_kernels(&recipe, terminal)
+    })?;
+    recipe.adapter = Some(gpu.name().to_string());
+    recipe.kernels = replaced_kernels()?.to_vec();
     let wanted_hash = recipe.model_hash.take().filter(|_| arguments.model.is_none());
     // The hash reads the whole model once more, so it is made while the device works.
     let (generated, loading) = std::thread::scope(|scope| {
@@ -66,25 +71,41 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             terminal.detail(format!("device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}"));
         });
         let loading = start.elapsed();
-        let generated = pipeline.make(prepared, &mut |at| progress.show(at.stage, at.done, at.of))?;
-        recipe.model_hash = hashing.join().ok();
+        let mut hashing = Some(hashing);
+        let shown = RefCell::new(&mut progress);
+        let generated = pipeline.make_each(
+            prepared,
+            &mut |at| shown.borrow_mut().show(at.stage, at.done, at.of),
+            &mut |generated, number, picture| {
+                if let Some(hashing) = hashing.take() {
+                    recipe.model_hash = hashing.join().ok();
+                }
+                let Some(destination) = destinations.get(number) else { return Ok(()) };
+                write(&recipe, generated, number, &picture, destination, arguments)?;
+                let silent = arguments.json || files::is_stream(destination);
+                let print = || if silent { Ok(()) } else { terminal.print_path(destination) };
+                match shown.borrow().aside(print) {
+                    // That nobody reads the names is no reason to leave pictures out.
+                    Err(Failure::Unread) => Ok(()),
+                    other => other,
+                }
+            },
+        )?;
         Ok::<_, Failure>((generated, loading))
     })?;
     drop(progress);
-    recipe.adapter = Some(gpu.name().to_string());
+    if let Some(path) = &arguments.save_latents {
+        make_folder_of(path)?;
+        latents::write(path, &generated.latents)?;
+    }
     if let (Some(wanted), Some(found)) = (&wanted_hash, &recipe.model_hash)
         && !found.starts_with(wanted.as_str())
     {
         terminal.warning("the model is not the one that made that picture (its weights have another hash): the result differs");
     }
-    write(&recipe, &generated, &destinations, arguments)?;
     let report = Report::new(&recipe, &generated, &destinations, loading, start.elapsed());
     if arguments.json {
         terminal.print_json(&report)?;
-    } else {
-        for destination in destinations.iter().filter(|destination| !files::is_stream(destination)) {
-            terminal.print(destination.display())?;
-        }
     }
     terminal.note(report.closing_lines());
     Ok(())
@@ -140,15 +161,29 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         request.latents = Some(array);
     }
     request.concepts = arguments.concepts.open(&mut recipe, arguments.like.as_deref(), terminal)?;
+    if request.batch > MOST_PICTURES {
+        let problem =
+            format!("{} pictures are asked for by the latents' file: at most {MOST_PICTURES} are made at once", request.batch);
+        return Err(Failure::Usage(problem));
+    }
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
     let destinations = destinations(arguments.output.as_deref(), &request.prompt, &seeds);
     if arguments.output.as_deref().is_some_and(files::is_stream) {
         check_stream(arguments, seeds.len())?;
     }
-    destinations.iter().try_for_each(|destination| files::check_picture(destination))?;
-    if let Some(path) = &arguments.save_latents {
-        make_folder_of(path)?;
-        output::check(path).map_err(|source| Unwritable { path: path.clone(), source })?;
+    let mut outputs: Vec<PathBuf> = arguments.save_latents.iter().cloned().collect();
+    arguments.save_latents.iter().try_for_each(|path| files::check(path))?;
+    for destination in &destinations {
+        files::check_picture(destination)?;
+        outputs.push(destination.clone());
+        if arguments.placing.show_layout {
+            outputs.push(placing::drawing_of(destination));
+            files::check_picture(&placing::drawing_of(destination))?;
+        }
+    }
+    let mut names = HashSet::new();
+    if let Some(twice) = outputs.iter().find(|path| !is_device(path) && !names.insert(path.as_path())) {
+        return Err(Failure::Usage(format!("{}: two results would be written to that file", twice.display())));
     }
     Ok(Order { recipe, request, destinations, control_pictures })
 }
@@ -167,6 +202,11 @@ fn check_stream(arguments: &Arguments, pictures: usize) -> Result<()> {
         return Ok(());
     };
     Err(Failure::Usage(format!("--output -: {problem}")))
+}
+
+/// What several results may go to, one after another.
+fn is_device(path: &Path) -> bool {
+    path.exists() && !output::is_replaced(path)
 }
 
 /// A file that was given, else the one that the recipe names, which must still be there.
@@ -201,15 +241,30 @@ fn tell_of_other_adapter(recipe: &Recipe, gpu: &Gpu, terminal: &Terminal) {
     }
 }
 
-fn write(recipe: &Recipe, generated: &Generated, destinations: &[PathBuf], arguments: &Arguments) -> Result<()> {
-    if let Some(path) = &arguments.save_latents {
-        latents::write(path, &generated.latents)?;
-    }
-    for (i, (picture, destination)) in generated.pictures.iter().zip(destinations).enumerate() {
-        files::save(picture, destination, Some(&recipe.parameters(generated, i)))?;
-        arguments.placing.draw(recipe, picture, destination)?;
+/// Where a picture was made with kernels that are not this program's own, and those are not in use now.
+fn tell_of_other_kernels(recipe: &Recipe, terminal: &Terminal) -> Result<()> {
+    if !recipe.kernels.is_empty() && recipe.kernels != replaced_kernels()? {
+        let names: Vec<&str> = recipe.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
+        let names = names.join(", ");
+        terminal.warning(format!("that picture was made with kernels of somebody's own ({names}): the result may differ"));
     }
     Ok(())
+}
+
+/// Writes picture `number`, and what goes with it.
+fn write(
+    recipe: &Recipe,
+    generated: &Generated,
+    number: usize,
+    picture: &Picture,
+    destination: &Path,
+    arguments: &Arguments,
+) -> Result<()> {
+    if !files::is_stream(destination) {
+        make_folder_of(destination)?;
+    }
+    files::save(picture, destination, Some(&recipe.parameters(generated, number)))?;
+    arguments.placing.draw(recipe, picture, destination)
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::terminal::Terminal;
-use super::{Result, files, units, values};
+use super::{Result, escaped, files, units, values};
 
 /// Tell what a model, concept, LoRA or any safetensors file holds
 ///
@@ -106,7 +106,7 @@ fn plan(model: &Checkpoint, size: Option<(usize, usize)>) -> std::result::Result
 }
 
 fn describe(report: &Report, all: bool) -> String {
-    let mut text = format!("{}: {}", report.path.display(), report.what.describe());
+    let mut text = format!("{}: {}", escaped::line(&report.path.display().to_string()), report.what.describe());
     text += &format!(", {} weights, {}\n", units::count(report.parameters()), units::bytes(report.bytes()));
     text += &format!("\n{}\n", components(report));
     for component in &report.components {
@@ -125,7 +125,8 @@ fn describe(report: &Report, all: bool) -> String {
         text += &format!("\n{kind}: {} names", plain(&lora.dialect));
         if !lora.layers.is_empty() {
             text += &format!(", {}\n", forms.join(" and "));
-            text += &format!("  layers  {}\n", list(lora.layers.iter().map(|(n, c)| format!("{n} {c}")).collect()));
+            text +=
+                &format!("  layers  {}\n", list(lora.layers.iter().map(|(n, c)| format!("{} {c}", escaped::line(n))).collect()));
             text += &format!("  rank    {}", list(lora.ranks.iter().map(|(r, c)| format!("{r} ({c} layers)")).collect()));
         }
         text += "\n";
@@ -133,23 +134,27 @@ fn describe(report: &Report, all: bool) -> String {
             text += &format!("  alpha   {}\n", list(lora.alphas.iter().map(|(a, c)| format!("{a} ({c} layers)")).collect()));
         }
         if let Some(base) = &lora.base {
-            text += &format!("  base    {base}\n");
+            text += &format!("  base    {}\n", escaped::line(base));
         }
         for (word, shape) in &lora.words {
-            text += &format!("  word    {word} {shape:?}\n");
+            text += &format!("  word    {} {shape:?}\n", escaped::line(word));
         }
     }
     for word in &report.words {
-        text += &format!("\nword {}: {} vectors of {}\n", word.word, word.vectors, word.width);
+        text += &format!("\nword {}: {} vectors of {}\n", escaped::line(&word.word), word.vectors, word.width);
     }
     if !report.metadata.is_empty() {
         text += "\nmetadata\n";
         for (key, value) in &report.metadata {
-            text += &format!("  {key}: {}\n", if all { value.clone() } else { shortened(value) });
+            text += &format!(
+                "  {}: {}\n",
+                escaped::line(key),
+                if all { escaped::line(value).into_owned() } else { shortened(value) }
+            );
         }
     }
     for note in &report.notes {
-        text += &format!("\nnote: {note}\n");
+        text += &format!("\nnote: {}\n", escaped::line(note));
     }
     text.trim_end().to_string()
 }
@@ -162,12 +167,12 @@ fn components(report: &Report) -> Table {
         let types: Vec<String> = component.dtypes.keys().map(plain).collect();
         let file = component.path.strip_prefix(&report.path).unwrap_or(&component.path);
         table.add_row([
-            component.name.clone(),
+            escaped::line(&component.name).into_owned(),
             component.tensors.len().to_string(),
             units::count(component.parameters),
             units::bytes(component.bytes),
             types.join(", "),
-            file.display().to_string(),
+            escaped::line(&file.display().to_string()).into_owned(),
         ]);
     }
     right_aligned(&mut table, 1..4);
@@ -177,10 +182,15 @@ fn components(report: &Report) -> Table {
 fn tensors(component: &ComponentReport) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header([component.name.as_str(), "shape", "type", "size"]);
+    table.set_header([&*escaped::line(&component.name), "shape", "type", "size"]);
     for tensor in &component.tensors {
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
-        table.add_row([tensor.name.clone(), shape.join(" x "), plain(&tensor.dtype), units::bytes(tensor.bytes)]);
+        table.add_row([
+            escaped::line(&tensor.name).into_owned(),
+            shape.join(" x "),
+            plain(&tensor.dtype),
+            units::bytes(tensor.bytes),
+        ]);
     }
     right_aligned(&mut table, 3..4);
     table
@@ -230,24 +240,27 @@ fn config(name: &str, config: &Value, all: bool) -> String {
     let empty = Map::new();
     let config = config.as_object().unwrap_or(&empty);
     let told = config.iter().filter(|(key, value)| all || (TELLING.contains(&key.as_str()) && !value.is_null()));
-    let lines: Vec<String> = told.map(|(key, value)| format!("  {key}: {}", plain(value))).collect();
+    let lines: Vec<String> = told.map(|(key, value)| format!("  {}: {}", escaped::line(key), plain(value))).collect();
     if lines.is_empty() { String::new() } else { format!("\n{name}\n{}\n", lines.join("\n")) }
 }
 
-/// As JSON, but words without their quotes.
+/// As JSON, but words without their quotes; in one line.
 fn plain(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
+    let text = match serde_json::to_value(value) {
         Ok(Value::String(text)) => text,
         Ok(value) => value.to_string(),
         Err(error) => error.to_string(),
-    }
+    };
+    escaped::line(&text).into_owned()
 }
 
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 100;
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{} ... ({} characters; --verbose shows all)", &line[..end], text.chars().count()),
-        None => line,
+        Some((end, _)) => {
+            format!("{} ... ({} characters; --verbose shows all)", escaped::line(&line[..end]), text.chars().count())
+        }
+        None => escaped::line(&line).into_owned(),
     }
 }

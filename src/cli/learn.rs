@@ -12,10 +12,9 @@ use mixofshow::concept::tuning::{self, Begin, Event, Outcome, Run, Summary};
 use mixofshow::concept::{Concept, check_base};
 use mixofshow::gpu::Gpu;
 
-use super::files::make_folder_of;
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, units};
+use super::{Failure, Global, Result, files, units};
 
 /// A concept, and the seconds that it took where it was not there already.
 pub type Learnt = (Concept, Option<f64>);
@@ -31,8 +30,8 @@ pub fn learn_all(
 ) -> Result<Vec<Learnt>> {
     let mut learnt = Vec::with_capacity(lessons.len());
     for settings in lessons {
+        files::check_run(&settings.output)?;
         learnt.push(present(&settings.output, checkpoint, terminal)?.map(|concept| (concept, None)));
-        make_folder_of(&settings.output)?;
     }
     let missing: Vec<usize> = (0..lessons.len()).filter(|&i| learnt[i].is_none()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

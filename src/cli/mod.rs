@@ -3,6 +3,7 @@ mod bench;
 mod convert;
 mod demo;
 mod devices;
+mod escaped;
 mod files;
 mod fuse;
 mod generate;
@@ -130,6 +131,10 @@ pub fn main() -> ExitCode {
         terminal.error_line(&message);
         return ExitCode::from(2);
     }
+    if let Err(error) = tell_of_replaced_kernels(&cli.command, &terminal) {
+        terminal.error(&error);
+        return ExitCode::from(2);
+    }
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Fuse(arguments) => fuse::run(arguments, &cli.global, &terminal),
@@ -152,6 +157,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Results of kernels that are not this program's own are not this program's either.
+fn tell_of_replaced_kernels(command: &Command, terminal: &Terminal) -> gpu::Result<()> {
+    if matches!(command, Command::Convert(_) | Command::Inspect(_) | Command::Devices(_)) {
+        return Ok(());
+    }
+    let replaced = gpu::replaced_kernels()?;
+    if !replaced.is_empty() {
+        let names: Vec<&str> = replaced.iter().map(|kernel| kernel.name.as_str()).collect();
+        terminal.warning(format!("{} replaces kernels of this program: {}", gpu::KERNELS_VARIABLE, names.join(", ")));
+    }
+    Ok(())
 }
 
 /// Mesa's layer that asks the desktop for its favourite adapter complains on standard error where there is no desktop.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::terminal::Terminal;
-use super::units;
+use super::{escaped, units};
 
 /// Between lines where there is no bar.
 const EVERY: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ impl<'a> Progress<'a> {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
             if !detail.is_empty() {
-                bar.set_message(format!("  {detail}"));
+                bar.set_message(format!("  {}", escaped::line(detail)));
             }
         } else if done > 0 && done < of && stage.told.elapsed() >= EVERY {
             stage.told = Instant::now();
@@ -63,7 +63,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Prints something else meanwhile, without the bar in its way.
-    pub fn aside(&self, print: impl FnOnce()) {
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         match self.stage.as_ref().and_then(|stage| stage.bar.as_ref()) {
             Some(bar) => bar.suspend(print),
             None => print(),

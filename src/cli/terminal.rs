@@ -1,11 +1,13 @@
-//! Printing: results to standard output, everything else to standard error, colours only on a terminal.
+//! Printing: results to standard output, everything else to standard error, colours only on a terminal. What is printed may be quoted from
+//! files, so that nothing in it is left for a terminal to obey (see [`super::escaped`]).
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use clap::builder::styling::{AnsiColor, Effects, Style, Styles};
 use serde::Serialize;
 
-use super::{Failure, Result};
+use super::{Failure, Result, escaped};
 
 /// Colours of the help texts.
 pub const STYLES: Styles = Styles::styled()
@@ -55,6 +57,16 @@ impl Terminal {
 
     /// A result, with a line end, to standard output.
     pub fn print(&self, text: impl std::fmt::Display) -> Result<()> {
+        self.print_as_it_is(&escaped::lines(&text.to_string()))
+    }
+
+    /// The name of a file as a result: to another program as it is, so that this one finds the file.
+    pub fn print_path(&self, path: &Path) -> Result<()> {
+        let name = path.display().to_string();
+        if io::stdout().is_terminal() { self.print_as_it_is(&escaped::line(&name)) } else { self.print_as_it_is(&name) }
+    }
+
+    fn print_as_it_is(&self, text: &str) -> Result<()> {
         let mut out = io::stdout().lock();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Unread),
@@ -64,25 +76,26 @@ impl Terminal {
 
     /// A result as JSON, to standard output.
     pub fn print_json(&self, value: &impl Serialize) -> Result<()> {
-        self.print(serde_json::to_string_pretty(value)?)
+        self.print_as_it_is(&escaped::json(&serde_json::to_string_pretty(value)?))
     }
 
     /// What happens, for people, to standard error.
     pub fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            self.say(&text);
+            self.say(&escaped::indented(&text.to_string()));
         }
     }
 
     /// What only `--verbose` asks for.
     pub fn detail(&self, text: impl std::fmt::Display) {
         if self.verbose {
-            self.say(&self.styled(NOTE, &text.to_string()));
+            self.say(&self.styled(NOTE, &escaped::indented(&text.to_string())));
         }
     }
 
     pub fn warning(&self, text: impl std::fmt::Display) {
         if !self.quiet {
+            let text = escaped::indented(&text.to_string());
             self.say(&format!("{} {text}", self.styled(WARNING, "warning:")));
         }
     }
@@ -103,7 +116,7 @@ impl Terminal {
     }
 
     pub fn error_line(&self, message: &str) {
-        self.say(&format!("{} {}", self.styled(ERROR, "error:"), message.trim_end()));
+        self.say(&format!("{} {}", self.styled(ERROR, "error:"), escaped::indented(message)));
     }
 
     fn styled(&self, style: Style, text: &str) -> String {
@@ -111,7 +124,7 @@ impl Terminal {
     }
 
     /// Where standard error is closed there is nobody to tell.
-    fn say(&self, text: &dyn std::fmt::Display) {
+    fn say(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 }

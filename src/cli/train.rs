@@ -8,10 +8,9 @@ use std::time::Instant;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept::tuning::config::{self, Kind, Options, Settings};
 use mixofshow::concept::tuning::step::Method;
-use mixofshow::concept::tuning::{Begin, Event, Outcome, Progress as Learnt, Run, Summary};
+use mixofshow::concept::tuning::{self, Begin, Event, Outcome, Progress as Learnt, Run, Summary};
 use serde::Serialize;
 
-use super::files::make_folder_of;
 use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, units};
@@ -46,14 +45,22 @@ pub struct Arguments {
     /// Print a commented settings file to begin with: person, object, scene or style
     #[arg(long, value_name = "KIND", exclusive = true)]
     template: Option<Kind>,
-    /// Go on where the run was saved last
+    /// Go on where the run was saved last; with more --steps, a finished run too
+    ///
+    /// Goes on where the run was saved last, to the very same bytes as without a break. With another number of --steps than before, finished
+    /// runs go on as well: from there on, learning rates are those of a run of that many steps (with `decay = "constant"` the same as
+    /// ever; otherwise they begin again at a part of the first rate).
     #[arg(long, conflicts_with = "restart")]
     resume: bool,
-    /// Begin anew, also where an unfinished run stands
+    /// Begin anew and replace what stands there, a run, finished or not, or a concept
     #[arg(long)]
     restart: bool,
-    /// Check settings and pictures, say what would be done, and stop
-    #[arg(long)]
+    /// Check settings and pictures, and stop; needs no graphics adapter and makes no file
+    ///
+    /// Checks the settings, the words, that the results can be written, captions, and the pictures' and masks' sizes and whether their files
+    /// are whole. Pixels are not decoded, so that a run may still find damage within a file, a mask that is black all over, or two
+    /// files of the same picture.
+    #[arg(long, conflicts_with = "resume")]
     check: bool,
     /// Print a report as JSON instead of the concept's name
     #[arg(long)]
@@ -72,29 +79,33 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     };
     notes.iter().for_each(|note| terminal.warning(note));
     let settings = Settings::new(arguments.options.clone().or(from_file))?;
-    make_folder_of(&settings.output)?;
+    files::check_run(&settings.output)?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
     let checkpoint = Checkpoint::open_named(&settings.model, files::models().as_deref())?;
+    if arguments.check {
+        progress.finish();
+        let looked = tuning::look(&checkpoint, &settings)?;
+        looked.remarks.iter().for_each(|remark| terminal.warning(remark));
+        terminal
+            .note("checked: settings, words, captions, sizes of pictures and masks, whether files are whole; not their pixels");
+        let [width, height] = looked.size;
+        let verdict = match looked.remarks.len() {
+            0 => "nothing to complain about".to_string(),
+            1 => "ready, with one warning".to_string(),
+            warnings => format!("ready, with {warnings} warnings"),
+        };
+        return terminal.print(format!("{verdict}: {} pictures, tuned at {width}x{height}", looked.pictures));
+    }
     let gpu = global.open()?;
-    let begin = match (arguments.resume, arguments.restart || arguments.check) {
+    let begin = match (arguments.resume, arguments.restart) {
         (true, _) => Begin::Resume,
         (_, true) => Begin::Again,
         _ => Begin::New,
     };
     let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin)?;
     progress.aside(|| tell(&run, gpu.name(), terminal));
-    if arguments.check {
-        progress.finish();
-        let (pictures, tuned) = (run.pictures(), run.size());
-        let verdict = match run.remarks().len() {
-            0 => "nothing to complain about".to_string(),
-            1 => "ready, with one warning".to_string(),
-            warnings => format!("ready, with {warnings} warnings"),
-        };
-        return terminal.print(format!("{verdict}: {pictures} pictures, tuned at {}x{}", tuned[0], tuned[1]));
-    }
     let stopped = on_interrupt();
     let mut spent = false;
     let outcome = run.run(&mut |event| {
@@ -124,7 +135,13 @@ fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
         let [weights, activations, state] = [planned.weights, planned.activations, planned.state].map(units::bytes);
         terminal.detail(format!("device memory planned: weights {weights}, activations {activations}, what is learnt {state}"));
     }
-    if run.done() > 0 {
+    let of = run.settings().steps as u64;
+    if run.done() == of {
+        let more = of * 2;
+        terminal.note(format!(
+            "all {of} steps are done, only files are written again; with more --steps (such as {more}) it goes on"
+        ));
+    } else if run.done() > 0 {
         terminal.note(format!("going on at step {} of {}", run.done(), run.settings().steps));
     }
 }
@@ -190,7 +207,7 @@ fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: I
             seconds_of_sheets: summary.sheets_took.as_secs_f64(),
         });
     }
-    terminal.print(summary.concept.display())?;
+    terminal.print_path(&summary.concept)?;
     let per_step = summary.steps_took.checked_div(u32::try_from(summary.steps).unwrap_or(u32::MAX)).unwrap_or_default();
     let [whole, steps, sheets, each] = [start.elapsed(), summary.steps_took, summary.sheets_took, per_step].map(units::duration);
     terminal.note(format!("{} steps in {steps} ({each} each), sheets in {sheets}, all in {whole}", summary.steps));

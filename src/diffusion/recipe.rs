@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::pipeline::{Generated, Request};
 use super::sampler::SamplerKind;
 use crate::file_kind::FileKind;
+use crate::gpu::ReplacedKernel;
 use crate::graph::Precision;
 use crate::picture::{self, Parameters, parameters};
 
@@ -34,6 +35,8 @@ pub struct Recipe {
     pub controls: Vec<ControlSource>,
     /// On which adapter it was made; others agree up to rounding.
     pub adapter: Option<String>,
+    /// Kernels that were not this program's own.
+    pub kernels: Vec<ReplacedKernel>,
 }
 
 /// A file that a picture was made from.

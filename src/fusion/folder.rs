@@ -15,13 +15,16 @@ use crate::text::KNOWN_WORDS_FILE;
 use super::base::{Base, FusedWeights};
 use super::members::Member;
 use super::report::Report;
-use super::{Error, Result, tokenizer};
+use super::{Error, Result, replace, tokenizer};
 
 /// The file that says which tokens a word is.
 pub const WORDS_FILE: &str = "new_concept_cfg.json";
 /// The note of what went in.
 pub const NOTE_FILE: &str = "fusion.json";
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
+
+/// What the folder of a run that is under way is called besides.
+pub(super) const WORKING: &str = ".fusing";
 
 /// `path` with `ending` after its last name.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -34,26 +37,18 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether a folder could be written to `out`: long work should not end at a closed door.
-pub(super) fn check(out: &Path, replace: bool) -> Result<()> {
-    fs::create_dir_all(parent(out)).map_err(Error::io(parent(out), "make the folder"))?;
-    if !replace && out.exists() && (out.is_file() || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some())) {
-        return Err(Error::file(out, "it is there already"));
-    }
-    tempfile::tempdir_in(parent(out)).map(drop).map_err(Error::io(parent(out), "write to the folder"))
-}
-
-/// Writes the model and moves it to `out`.
+/// Writes the model and moves it to `out`. Sentences for the user: what became of what stood there.
 pub(super) fn write(
     out: &Path,
-    replace: bool,
+    replacing: bool,
     base: &Base,
     members: &[Member],
     text: &FusedWeights,
     unet: &FusedWeights,
     report: &Report,
-) -> Result<()> {
-    check(out, replace)?;
+) -> Result<Vec<String>> {
+    replace::check_output(out, replacing)?;
+    fs::create_dir_all(parent(out)).map_err(Error::io(parent(out), "make the folder"))?;
     let making = tempfile::Builder::new()
         .prefix(".mos-")
         .tempdir_in(parent(out))
@@ -78,30 +73,19 @@ pub(super) fn write(
         put(&inside.join(KNOWN_WORDS_FILE), known)?;
     }
     put_json(&inside.join(WORDS_FILE), &Value::Object(words.config))?;
-    put_json(&inside.join(NOTE_FILE), &note(report))?;
+    let mut files = replace::files_in(inside)?;
+    files.push(NOTE_FILE.to_string());
+    files.sort();
+    put_json(&inside.join(NOTE_FILE), &note(report, &files))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // A temporary folder is closed to others; a model is as any new folder.
         let _ = fs::set_permissions(inside, fs::Permissions::from_mode(0o755));
     }
-    // Both moves are within one folder, so that nothing is ever half there.
-    let old = beside(out, ".old");
-    let had = out.exists();
-    if had {
-        fs::rename(out, &old).map_err(Error::io(out, "move the old model away"))?;
-    }
-    if let Err(error) = fs::rename(inside, out) {
-        if had {
-            let _ = fs::rename(&old, out);
-        }
-        return Err(Error::io(out, "move the new model to")(error));
-    }
+    let notes = replace::put(inside, out)?;
     let _ = making.keep();
-    if had {
-        fs::remove_dir_all(&old).map_err(Error::io(&old, "remove the old model"))?;
-    }
-    Ok(())
+    Ok(notes)
 }
 
 fn folder(inside: &Path, name: &str) -> Result<PathBuf> {
@@ -257,7 +241,7 @@ fn model_index(checkpoint: &Checkpoint) -> Value {
 }
 
 /// Everything that made the model, but nothing that differs from run to run.
-fn note(report: &Report) -> Value {
+fn note(report: &Report, files: &[String]) -> Value {
     let stages: Vec<Value> = report
         .stages
         .iter()
@@ -270,5 +254,7 @@ fn note(report: &Report) -> Value {
         "concepts": report.concepts,
         "solver": report.solver,
         "stages": stages,
+        // What may go when the folder is replaced.
+        replace::FILES: files,
     })
 }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::{self, Checkpoint, TensorFile, TensorView};
 use crate::gpu::Gpu;
 use crate::models::source::ComponentSource;
+use crate::output;
 
 use super::base::{Base, FusedWeights};
 use super::collect::{Runner, Subject};
@@ -21,7 +22,7 @@ use super::report::{Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
 use super::solve::{self, Change, Measures, RidgeChoice, Solver};
 use super::store::{self, Found, Origin, SiteGroup, Store};
-use super::{Error, Result, folder, spatial};
+use super::{Error, Result, folder, replace, spatial};
 
 /// What is asked for besides [`Settings`].
 #[derive(Clone, Debug)]
@@ -84,12 +85,14 @@ pub fn fuse(
     check_part(order.part)?;
     let working = match (&order.statistics, &order.out) {
         (Some(folder), _) => folder.clone(),
-        (None, Some(out)) => folder::beside(out, ".fusing"),
+        (None, Some(out)) => folder::beside(out, folder::WORKING),
         (None, None) => return Err(Error::option("statistics", "say where they are to go")),
     };
     if let Some(out) = &order.out {
-        folder::check(out, order.replace)?;
+        replace::check_output(out, order.replace)?;
     }
+    let free = if order.statistics.is_none() { output::check_whole_folder(&working) } else { output::check_folder(&working) };
+    free.map_err(Error::io(&working, "write"))?;
     let layouts: Vec<(Stage, Layout)> =
         Stage::ALL.into_iter().map(|stage| Ok((stage, Layout::of(stage, &base, &members)?))).collect::<Result<_>>()?;
     let store = Store::open(&working)?;
@@ -121,13 +124,14 @@ pub fn fuse(
     }
     let in_unet: Vec<&Layout> = layouts.iter().filter(|(stage, _)| *stage != Stage::Text).map(|(_, layout)| layout).collect();
     fusion.distil(&in_unet)?;
-    let Fusion { runner, report, .. } = fusion;
+    let Fusion { runner, mut report, store, .. } = fusion;
     let path = match &order.out {
         None => None,
         Some(out) => {
-            folder::write(out, order.replace, &base, &members, &runner.text, &runner.unet, &report)?;
+            let notes = folder::write(out, order.replace, &base, &members, &runner.text, &runner.unet, &report)?;
+            report.notes.extend(notes);
             if order.statistics.is_none() {
-                std::fs::remove_dir_all(&working).map_err(Error::io(&working, "remove the folder"))?;
+                report.notes.extend(store.remove()?);
             }
             Some(out.clone())
         }

@@ -24,6 +24,9 @@ const VERSION: &str = "1";
 /// What files of predictions are called, beside the stages' statistics.
 pub(super) const PREDICTIONS: &str = "predictions";
 
+/// What files of concepts are called.
+const CONCEPT: &str = "concept";
+
 /// The folder.
 pub(super) struct Store {
     folder: PathBuf,
@@ -64,6 +67,21 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Store> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
         Ok(Store { folder: folder.to_path_buf() })
+    }
+
+    /// Removes all files that were put there, and the folder, unless somebody else has put something there too: then it stays, as
+    /// the sentence for the user says.
+    pub fn remove(self) -> Result<Option<String>> {
+        let fail = |action| Error::io(&self.folder, action);
+        for entry in std::fs::read_dir(&self.folder).map_err(fail("read the folder"))? {
+            let entry = entry.map_err(fail("read the folder"))?;
+            let name = entry.file_name();
+            if name.to_str().is_some_and(is_ours) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                std::fs::remove_file(entry.path()).map_err(Error::io(&entry.path(), "remove"))?;
+            }
+        }
+        let stays = std::fs::remove_dir(&self.folder).is_err();
+        Ok(stays.then(|| format!("{} stays, for there are files in it that this program did not make", self.folder.display())))
     }
 
     fn path(&self, origin: &Origin) -> PathBuf {
@@ -139,8 +157,18 @@ impl Store {
     }
 
     fn concept_path(&self, key: &str) -> PathBuf {
-        self.folder.join(format!("concept-{}.safetensors", key.get(..16).unwrap_or(key)))
+        self.folder.join(format!("{CONCEPT}-{}.safetensors", key.get(..16).unwrap_or(key)))
     }
+}
+
+/// A file that this program puts into a store, or that it was writing when it was killed.
+fn is_ours(name: &str) -> bool {
+    let kinds = Stage::ALL.into_iter().map(Stage::name).chain([PREDICTIONS, CONCEPT]);
+    let of_kind = |kind: &str| {
+        let key = name.strip_prefix(kind)?.strip_prefix('-')?.strip_suffix(".safetensors")?;
+        Some(!key.is_empty() && !key.contains('-'))
+    };
+    kinds.into_iter().any(|kind| of_kind(kind) == Some(true)) || name.starts_with(".mos-") && name.ends_with(".tmp")
 }
 
 const ROWS: &str = "mos_rows";

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, complaint};
 use super::matrices::Tested;
-use super::template::{Params, cache_key, render};
+use super::template::{Params, cache_key, explained, render, replaced_kernels};
 use super::unbounded;
 use super::{Buffer, Error, Matrices, MatrixUse, Result};
 
@@ -61,6 +61,7 @@ pub struct Gpu {
 
 impl Gpu {
     pub fn open(options: &Options) -> Result<Arc<Gpu>> {
+        replaced_kernels()?;
         let adapter = select(&options.selection)?;
         let info = adapter.get_info();
         let mut features = if options.floor { wgpu::Features::empty() } else { adapter.features() & EXTRA_FEATURES };
@@ -170,7 +171,12 @@ impl Gpu {
         if let Some(kernel) = kernels.get(&key) {
             return Ok(kernel.clone());
         }
-        let kernel = Arc::new(Kernel::compile(&self.device, self.checked, &key, &render(name, params)?)?);
+        let compiled = Kernel::compile(&self.device, self.checked, &key, &render(name, params)?);
+        let kernel = Arc::new(compiled.map_err(|error| match (error, explained(name, params, complaint)) {
+            // Lines are the template's, which is what can be mended.
+            (Error::Kernel { kernel, .. }, Some(message)) => Error::Kernel { kernel, message },
+            (error, _) => error,
+        })?);
         kernels.insert(key, kernel.clone());
         Ok(kernel)
     }

@@ -12,6 +12,8 @@ pub enum Error {
     Lost { adapter: String, message: String },
     #[error("kernel `{kernel}`: {message}")]
     Kernel { kernel: String, message: String },
+    #[error("{} names {}: {problem}", super::KERNELS_VARIABLE, path.display())]
+    Kernels { path: std::path::PathBuf, problem: String },
     #[error("{what} needs {needed} of device memory in one piece, adapter `{adapter}` allows {allowed}")]
     TooLarge { what: String, needed: String, allowed: String, adapter: String },
 }

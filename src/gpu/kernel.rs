@@ -103,6 +103,30 @@ pub fn reflect(name: &str, source: &str) -> Result<(naga::Module, Interface)> {
     Ok((module, interface))
 }
 
+/// What is wrong with `source`, if it can be told without a device: the line, counted from 1, and a sentence.
+pub(super) fn complaint(source: &str) -> Option<(usize, String)> {
+    let error = match naga::front::wgsl::parse_str(source) {
+        Err(error) => {
+            let line = error.location(source)?.line_number as usize;
+            let labels: Vec<&str> = error.labels().map(|(_, label)| label).filter(|label| !label.is_empty()).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
+            return Some((line, format!("{}{labels}", error.message())));
+        }
+        Ok(module) => {
+            use naga::valid::{Capabilities, ValidationFlags, Validator};
+            Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).err()?
+        }
+    };
+    let line = error.location(source)?.line_number as usize;
+    let mut message = error.as_inner().to_string();
+    let mut cause = std::error::Error::source(error.as_inner());
+    while let Some(inner) = cause {
+        message += &format!(": {inner}");
+        cause = inner.source();
+    }
+    Some((line, message))
+}
+
 impl Kernel {
     pub(super) fn compile(device: &wgpu::Device, checked: bool, name: &str, source: &str) -> Result<Kernel> {
         let (module, interface) = reflect(name, source)?;

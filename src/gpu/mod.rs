@@ -17,6 +17,6 @@ pub use error::Error;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Cost, Recording, Uniform};
-pub use template::{Params, Value, kernel_names, render};
+pub use template::{KERNELS_VARIABLE, Params, ReplacedKernel, Value, kernel_names, render, replaced_kernels};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -81,14 +81,49 @@ fn check_name(path: &Path) -> Result<()> {
 
 /// Decodes any picture file, upright, after checking that its size is sane.
 pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
+    let (bytes, format) = read(path)?;
+    let mut decoder = decoder(path, &bytes, format)?;
+    // A broken orientation is no reason to refuse a picture whose pixels are fine.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(path, reason(e)))?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    Ok(picture)
+}
+
+/// Width and height of a picture file, upright, by its header. No pixel is decoded, but a file that was cut off is found.
+///
+/// # Errors
+/// Those of [`Picture::open`] that the header tells.
+pub fn measure(path: impl AsRef<Path>) -> Result<(u32, u32)> {
+    let path = path.as_ref();
+    let (bytes, format) = read(path)?;
+    let mut decoder = decoder(path, &bytes, format)?;
+    if format == ImageFormat::Png && png_is_cut(&bytes) {
+        return Err(damaged(path, "it ends too early".into()));
+    }
+    let (width, height) = decoder.dimensions();
+    use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    Ok(match decoder.orientation() {
+        Ok(Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH) => (height, width),
+        _ => (width, height),
+    })
+}
+
+fn damaged(path: &Path, reason: String) -> Error {
+    Error::Damaged { path: path.to_path_buf(), reason }
+}
+
+/// The bytes of a picture file, and of which kind it is.
+fn read(path: &Path) -> Result<(Vec<u8>, ImageFormat)> {
     let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
-    let damaged = |reason: String| Error::Damaged { path: path.to_path_buf(), reason };
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     let mut reader = BufReader::new(file);
     // A folder can be opened, but not read.
     if reader.fill_buf().map_err(unreadable)?.is_empty() {
-        return Err(damaged("the file is empty".into()));
+        return Err(damaged(path, "the file is empty".into()));
     }
     let start = reader.fill_buf().map_err(unreadable)?;
     let found = FileKind::of(start.get(..START).unwrap_or(start));
@@ -100,7 +135,7 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
         _ => return Err(Error::NotAPicture { path: path.to_path_buf(), found }),
     };
     if length > MAX_FILE {
-        return Err(damaged(format!("it has {} MiB, and no picture has more than {}", length >> 20, MAX_FILE >> 20)));
+        return Err(damaged(path, format!("it has {} MiB, and no picture has more than {}", length >> 20, MAX_FILE >> 20)));
     }
     let mut bytes = Vec::new();
     reader.rewind().and_then(|()| reader.read_to_end(&mut bytes)).map_err(unreadable)?;
@@ -110,20 +145,38 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
         _ => false,
     };
     if cut {
-        return Err(damaged("it ends too early".into()));
+        return Err(damaged(path, "it ends too early".into()));
     }
-    let mut reader = ImageReader::with_format(Cursor::new(&bytes), format);
+    Ok((bytes, format))
+}
+
+/// What decodes a file, after checking that its size is sane.
+fn decoder<'a>(path: &Path, bytes: &'a [u8], format: ImageFormat) -> Result<impl ImageDecoder + 'a> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(Limits::no_limits());
-    let mut decoder = reader.into_decoder().map_err(|e| damaged(reason(e)))?;
+    let decoder = reader.into_decoder().map_err(|e| damaged(path, reason(e)))?;
     let (width, height) = decoder.dimensions();
     check_size(width, height).map_err(|e| Error::InFile { path: path.to_path_buf(), source: Box::new(e) })?;
-    // A broken orientation is no reason to refuse a picture whose pixels are fine.
-    let orientation = decoder.orientation().ok();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(reason(e)))?;
-    if let Some(orientation) = orientation {
-        picture.apply_orientation(orientation);
+    Ok(decoder)
+}
+
+/// Its chunks do not reach the last one, IEND, within the file.
+fn png_is_cut(bytes: &[u8]) -> bool {
+    let mut at = 8usize;
+    loop {
+        let Some(length) = bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|b| u32::from_be_bytes(*b)) else {
+            return true;
+        };
+        // Besides its data, a chunk has a length, a name and a checksum.
+        let Some(next) = at.checked_add(length as usize).and_then(|end| end.checked_add(12)) else { return true };
+        if next > bytes.len() {
+            return true;
+        }
+        if bytes.get(at + 4..at + 8) == Some(b"IEND") {
+            return false;
+        }
+        at = next;
     }
-    Ok(picture)
 }
 
 fn reason(error: ImageError) -> String {

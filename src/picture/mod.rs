@@ -17,7 +17,7 @@ use image::{ImageBuffer, Rgb};
 
 use crate::file_kind::FileKind;
 
-pub use file::check_destination;
+pub use file::{check_destination, measure};
 pub use mask::{Mask, Scaling};
 pub use parameters::Parameters;
 pub use plot::{Line, Plot};

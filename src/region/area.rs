@@ -55,14 +55,22 @@ impl Outline {
         };
         let mut outline = Outline { width, height, kind };
         if soft > 0.0 {
+            let most = width.max(height) as f64;
+            if soft > most.max(1.0) {
+                let expected = format!("a width up to the picture's longer side, {most} pixels, or a fraction up to 1");
+                return Err(Error::Value { region: region.to_string(), key: "soft", found: super::number(soft), expected });
+            }
             let pixels = if soft <= 1.0 { soft * width.min(height) as f64 } else { soft };
-            let mask = softened(&outline.pixels()?, pixels.round().max(1.0) as usize)?;
+            let mask = outline.pixels()?;
+            // A mask picture has its own size; the width is meant in pixels of the picture that is made.
+            let pixels = pixels * f64::from(mask.width()) / width as f64;
+            let mask = softened(&mask, pixels.round().max(1.0) as usize)?;
             outline.kind = Kind::Pixels(mask, true);
         }
         Ok(outline)
     }
 
-    /// What of each pixel is covered.
+    /// What of each pixel is covered; a mask picture keeps its own size.
     pub fn pixels(&self) -> Result<Mask> {
         let (width, height) = (self.width, self.height);
         Ok(match &self.kind {
@@ -150,8 +158,9 @@ fn fill(corners: &[[f64; 2]], width: usize, height: usize) -> Result<Mask> {
         let crossings = edges.filter(|(a, b)| (a[1] <= y) != (b[1] <= y));
         let mut at: Vec<f64> = crossings.map(|(a, b)| a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0])).collect();
         at.sort_by(f64::total_cmp);
+        let mut left = 0;
         for (column, value) in values.iter_mut().enumerate() {
-            let left = at.iter().filter(|x| **x <= column as f64 + 0.5).count();
+            left += at.get(left..).unwrap_or_default().iter().take_while(|x| **x <= column as f64 + 0.5).count();
             *value = f32::from(left % 2 == 1);
         }
     }

@@ -1,7 +1,7 @@
 //! Regions drawn over a picture.
 use super::area::Outline;
 use super::{Layout, Result};
-use crate::picture::Picture;
+use crate::picture::{Picture, Scaling};
 
 /// Colours that are told apart well (after Okabe and Ito).
 const COLOURS: [[u8; 3]; 7] =
@@ -22,6 +22,7 @@ impl Layout {
         for (index, region) in self.regions.iter().enumerate() {
             let name = self.name(index);
             let mask = Outline::new(&region.area, region.soft, width, height, &name)?.pixels()?;
+            let mask = mask.resized(picture.width(), picture.height(), Scaling::Area)?;
             let values = mask.values();
             let colour = COLOURS[index % COLOURS.len()];
             let inside = |x: usize, y: usize| values[y * width + x] >= 0.5;

@@ -22,6 +22,13 @@ pub use place::{Placed, Shares};
 /// The most regions: one bit of a word each, and one for what no region covers.
 pub const MOST_REGIONS: usize = 31;
 
+/// The most corners of a polygon.
+pub const MOST_CORNERS: usize = 10_000;
+/// The most that a region can weigh beside others: far more than any picture needs, and sums of it are finite.
+const MOST_WEIGHT: f64 = 1e6;
+/// The strongest scale or factor, either way: beyond it, products of f16 are no numbers.
+const MOST_SCALE: f32 = 1e3;
+
 /// What is placed where.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "stored::StoredLayout", into = "stored::StoredLayout")]
@@ -86,6 +93,11 @@ pub fn holds(start: f64, end: f64, step: usize, steps: usize) -> bool {
     from >= start - 1e-9 && to <= end + 1e-9
 }
 
+/// A number for a message; very large ones without all their digits.
+fn number(value: f64) -> String {
+    if value.abs() < 1e9 { value.to_string() } else { format!("{value:e}") }
+}
+
 /// A layout that cannot be read or placed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -125,7 +137,7 @@ impl Layout {
         named.unwrap_or_else(|| format!("{}", index + 1))
     }
 
-    /// Checks all that does not depend on a picture's size.
+    /// Checks all that does not depend on a picture's size; what does (boxes, polygons, soft edges) is checked when it is placed.
     ///
     /// # Errors
     /// Numbers out of range, with the region and the key named.
@@ -134,14 +146,20 @@ impl Layout {
             return Err(Error::TooMany(self.regions.len()));
         }
         for (index, region) in self.regions.iter().enumerate() {
+            if let Area::Polygon(corners) = &region.area
+                && corners.len() > MOST_CORNERS
+            {
+                let (key, found) = ("polygon", format!("{} corners", corners.len()));
+                return Err(Error::Value { region: self.name(index), key, found, expected: format!("{MOST_CORNERS} at most") });
+            }
             let wrong = |key, found: f64, expected: &str| {
-                Err(Error::Value { region: self.name(index), key, found: found.to_string(), expected: expected.into() })
+                Err(Error::Value { region: self.name(index), key, found: number(found), expected: expected.into() })
             };
             if !(region.soft.is_finite() && region.soft >= 0.0) {
                 return wrong("soft", region.soft, "a width of 0 or more");
             }
-            if !(region.weight.is_finite() && region.weight >= 0.0) {
-                return wrong("weight", region.weight, "0 or more");
+            if !(0.0..=MOST_WEIGHT).contains(&region.weight) {
+                return wrong("weight", region.weight, &format!("0 to {MOST_WEIGHT}"));
             }
             for (key, value) in [("base", region.base), ("start", region.start), ("end", region.end)] {
                 if !(0.0..=1.0).contains(&value) {
@@ -153,8 +171,8 @@ impl Layout {
             }
             let scales = region.concepts.values().map(|v| ("concepts", v));
             for (key, value) in scales.chain(region.controls.values().map(|v| ("controls", v))) {
-                if !value.is_finite() {
-                    return wrong(key, f64::from(*value), "numbers");
+                if !(-MOST_SCALE..=MOST_SCALE).contains(value) {
+                    return wrong(key, f64::from(*value), &format!("numbers from -{MOST_SCALE} to {MOST_SCALE}"));
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Area, Layout, Region};
+use super::{Area, Layout, MOST_CORNERS, Region};
 
 #[derive(Clone, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
@@ -26,10 +26,11 @@ struct StoredRegion {
     prompt: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     negative: Option<String>,
+    // Lists of any length, for a list of fixed length takes a longer one and drops the rest without a word.
     #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
-    edges: Option<[f64; 4]>,
+    edges: Option<Vec<f64>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    polygon: Option<Vec<[f64; 2]>>,
+    polygon: Option<Vec<Vec<f64>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mask: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -48,6 +49,11 @@ struct StoredRegion {
     concepts: BTreeMap<String, f32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     controls: BTreeMap<String, f32>,
+}
+
+/// As many numbers as there have to be.
+fn exactly<const N: usize>(numbers: &[f64], what: &str, expected: &str) -> Result<[f64; N], String> {
+    numbers.try_into().map_err(|_| format!("{what} has {} numbers, expected {N}: {expected}", numbers.len()))
 }
 
 fn one() -> f64 {
@@ -82,8 +88,14 @@ impl TryFrom<StoredRegion> for Region {
         let StoredRegion { name, prompt, negative, edges, polygon, mask, .. } = stored;
         let area = match (edges, polygon, mask) {
             (None, None, None) => Area::Whole,
-            (Some(edges), None, None) => Area::Box(edges),
-            (None, Some(corners), None) => Area::Polygon(corners),
+            (Some(edges), None, None) => Area::Box(exactly(&edges, "`box`", "left, top, right, bottom")?),
+            (None, Some(corners), None) => {
+                if corners.len() > MOST_CORNERS {
+                    return Err(format!("`polygon` has {} corners, expected {MOST_CORNERS} at most", corners.len()));
+                }
+                let corner = |(i, corner): (usize, &Vec<f64>)| exactly(corner, &format!("corner {} of `polygon`", i + 1), "x, y");
+                Area::Polygon(corners.iter().enumerate().map(corner).collect::<Result<_, _>>()?)
+            }
             (None, None, Some(path)) => Area::Mask(path),
             _ => return Err("it has more than one of `box`, `polygon` and `mask`".into()),
         };
@@ -104,8 +116,8 @@ impl From<Region> for StoredRegion {
         let Region { name, prompt, negative, area, soft, weight, order, base, start, end, concepts, controls } = region;
         let (edges, polygon, mask) = match area {
             Area::Whole => (None, None, None),
-            Area::Box(edges) => (Some(edges), None, None),
-            Area::Polygon(corners) => (None, Some(corners), None),
+            Area::Box(edges) => (Some(edges.to_vec()), None, None),
+            Area::Polygon(corners) => (None, Some(corners.iter().map(|corner| corner.to_vec()).collect()), None),
             Area::Mask(path) => (None, None, Some(path)),
         };
         StoredRegion { name, prompt, negative, edges, polygon, mask, soft, weight, order, base, start, end, concepts, controls }

@@ -193,6 +193,17 @@ fn layout_files_are_read_and_written() {
         ("[[region]]\nprompt = \"a\"\nsoft = -1", "soft"),
         ("[[region]]\nprompt = \"a\"\nstart = 0.5\nend = 0.5", "end"),
         ("[[region]]\nprompt = \"a\"\nbase = 2", "base"),
+        ("[[region]]\nprompt = \"a\"\nbox = [0, 0, 1, 1, 0.5]", "`box` has 5 numbers, expected 4"),
+        ("[[region]]\nprompt = \"a\"\nbox = []", "`box` has 0 numbers"),
+        ("[[region]]\nprompt = \"a\"\npolygon = [[0, 0], [1, 0, 7], [1, 1]]", "corner 2 of `polygon` has 3 numbers"),
+        ("[[region]]\nprompt = \"a\"\npolygon = [[0, 0], [1], [1, 1]]", "corner 2 of `polygon` has 1 numbers"),
+        ("[[region]]\nprompt = \"a\"\nweight = 1e308", "weight"),
+        ("[[region]]\nprompt = \"a\"\nweight = nan", "weight"),
+        ("[[region]]\nprompt = \"a\"\nsoft = inf", "soft"),
+        ("[[region]]\nprompt = \"a\"\nstart = nan", "start"),
+        ("[[region]]\nprompt = \"a\"\nconcepts = { a = 1e30 }", "concepts"),
+        ("[[region]]\nprompt = \"a\"\ncontrols = { a = -inf }", "controls"),
+        ("[[region]]\nprompt = \"a\"\norder = 99999999999", "order"),
     ] {
         std::fs::write(&path, text).unwrap();
         let error = Layout::open(&path).unwrap_err().to_string();
@@ -213,6 +224,11 @@ fn areas_that_do_not_fit_are_refused() {
         let error = problem(vec![boxed(edges)]);
         assert!(error.contains(word) && error.contains("region `1`"), "{error}");
     }
+    for soft in [161.0, 1e9, 1e300] {
+        let error = problem(vec![Region { soft, ..boxed([0.0, 0.0, 0.5, 1.0]) }]);
+        assert!(error.contains("soft") && error.contains("160") && error.contains("region `1`"), "{error}");
+    }
+    assert!(problem(vec![Region { area: Area::Polygon(vec![[0.5; 2]; 10_001]), ..boxed([0.0; 4]) }]).contains("10001 corners"));
     let polygon = |corners| Region { area: Area::Polygon(corners), ..boxed([0.0; 4]) };
     assert!(problem(vec![polygon(vec![[0.0, 0.0], [1.0, 1.0]])]).contains("at least 3"));
     assert!(problem(vec![polygon(vec![[0.0, 0.0], [300.0, 0.0], [9.0, 9.0]])]).contains("300"));
@@ -226,6 +242,32 @@ fn areas_that_do_not_fit_are_refused() {
     assert!(error.contains("50 x 50") && error.contains("160 x 96"), "{error}");
     Picture::filled(80, 48, [255; 3]).unwrap().save(&path, None).unwrap();
     assert_eq!(placed(masked(), &[[12, 20]]).masks(12, 20).unwrap()[0], vec![1.0; 240]);
+    // A mask of another size than the picture is drawn over all of it.
+    let layout = Layout { regions: masked(), ..Layout::default() };
+    assert_eq!(layout.draw(&Picture::filled(160, 96, [0; 3]).unwrap()).unwrap().pixel(159, 95), Some([230, 159, 0]));
+}
+
+#[test]
+fn soft_edges_are_as_wide_on_masks_of_any_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let mask = |width: u32, height: u32| {
+        let path = folder.path().join(format!("{width}.png"));
+        let left = |i: u32| if i % width < width / 2 { [255; 3] } else { [0; 3] };
+        Picture::new(width, height, (0..width * height).flat_map(left).collect()).unwrap().save(&path, None).unwrap();
+        let region = Region { area: Area::Mask(path), soft: 32.0, ..boxed([0.0; 4]) };
+        placed(vec![region], &[[12, 20]]).masks(12, 20).unwrap()[0].clone()
+    };
+    let (same, twice) = (mask(160, 96), mask(320, 192));
+    assert!(same.iter().zip(&twice).all(|(a, b)| (a - b).abs() < 0.02), "{:?} {:?}", &same[..20], &twice[..20]);
+}
+
+#[test]
+fn the_most_corners_are_filled_soon() {
+    let corner = |i: u32| [f64::from(i) / 10_000.0, if i % 2 == 0 { 0.0 } else { 1.0 }];
+    let comb = Region { area: Area::Polygon((0..10_000).map(corner).collect()), ..boxed([0.0; 4]) };
+    let start = std::time::Instant::now();
+    Placed::new(&Layout { regions: vec![comb], ..Layout::default() }, 512, 512, &[[64, 64]]).unwrap();
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The program from outside: what it prints, what it writes, and how it ends.
 mod concepts;
 mod errors;
+mod escapes;
 mod generating;
 mod help;
 mod looking;
+mod outputs;
 mod placing;
 mod training;
 

@@ -150,6 +150,25 @@ fn a_run_goes_on_to_the_same_bytes() {
     ran(&mut train(killed, &["--resume"])).ok();
     same(bytes(killed), bytes(whole));
 
+    // What is finished is neither begun anew nor replaced unasked, and can go on.
+    let done = bytes(whole);
+    ran(&mut train(whole, &[])).failed(1, &["a finished run of 3 steps stands there", "--resume", "--steps", "--restart"]);
+    same(bytes(whole), done.clone());
+    let again = ran(&mut train(whole, &["--resume"])).ok();
+    assert!(again.stderr.contains("all 3 steps are done") && again.stderr.contains("--steps"), "{}", again.stderr);
+    same(bytes(whole), done);
+    ran(&mut train(whole, &["--resume", "--steps", "2"])).failed(1, &["steps is 2", "3 are done"]);
+    let longer = ran(&mut train(whole, &["--resume", "--steps", "5"])).ok();
+    assert!(longer.stderr.contains("going on at step 3 of 5"), "{}", longer.stderr);
+    assert!(longer.stderr.contains("from update 4 on, its learning rates are those of a run of 5"), "{}", longer.stderr);
+    let state = mixofshow::concept::tuning::saved::Saved::read(&whole.join(files[1])).unwrap();
+    assert_eq!((state.about.step, state.about.settings.steps, &state.about.lengths[..]), (5, 5, &[[3, 3]][..]));
+    // A state that cannot be read may be somebody's all the same; so may a concept without one.
+    fs::write(whole.join(files[1]), "damaged").unwrap();
+    ran(&mut train(whole, &[])).failed(1, &["state.safetensors", "cannot be read", "--restart"]);
+    fs::remove_dir_all(whole.join("zorp.training")).unwrap();
+    ran(&mut train(whole, &[])).failed(1, &["zorp.safetensors", "it is there already", "--restart"]);
+
     #[cfg(target_os = "linux")]
     {
         // The first state is saved; then no file may grow any more.
@@ -162,6 +181,45 @@ fn a_run_goes_on_to_the_same_bytes() {
         same(bytes(full), good);
         assert_eq!(names(&full.join("zorp.training")), ["curve.png", "state.safetensors"]);
     }
+}
+
+/// With constant learning rates, a run that is made longer is the same as one that was as long from the start.
+#[test]
+fn a_longer_run_of_constant_rates_is_the_same() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [once, twice] = [0, 1].map(|i: usize| folders[i].path());
+    for folder in [once, twice] {
+        pictures(folder);
+        fs::write(folder.join("a.toml"), format!("{SETTINGS}decay = \"constant\"\n")).unwrap();
+    }
+    ran(&mut train(once, &["--steps", "2"])).ok();
+    ran(&mut train(twice, &["--steps", "1"])).ok();
+    let longer = ran(&mut train(twice, &["--steps", "2", "--resume"])).ok();
+    assert!(longer.stderr.contains("changes nothing in what is done"), "{}", longer.stderr);
+    let concept = |folder: &Path| fs::read(folder.join("zorp.safetensors")).unwrap();
+    assert!(without(concept(once), once) == without(concept(twice), twice));
+}
+
+#[test]
+fn a_check_makes_nothing_and_needs_no_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    pictures(at);
+    let before = names(&at.join("zorp"));
+    fs::write(at.join("a.toml"), SETTINGS.replace("zorp.safetensors", "new/folder/zorp.safetensors")).unwrap();
+    let checked = ran(train(at, &["--check", "--adapter", "nothing-has-this-name"]).env("VK_DRIVER_FILES", "/nonexistent")).ok();
+    assert_eq!(checked.stdout.trim(), "nothing to complain about: 4 pictures, tuned at 64x64");
+    assert!(checked.stderr.contains("checked: ") && checked.stderr.contains("not their pixels"), "{}", checked.stderr);
+    assert_eq!((names(at), names(&at.join("zorp"))), (vec!["a.toml".to_string(), "zorp".to_string()], before));
+    // What a header tells is found.
+    let whole = fs::read(at.join("zorp/00.png")).unwrap();
+    fs::write(at.join("zorp/cut.png"), &whole[..whole.len() - 9]).unwrap();
+    fs::copy(at.join("zorp/00.png"), at.join("zorp/same.png")).unwrap();
+    fs::write(at.join("zorp/01.txt"), "somebody").unwrap();
+    ran(&mut train(at, &["--check"]))
+        .failed(1, &["cut.png", "ends too early", "same.png", "the same picture", "01.txt", "3 things"]);
+    ran(&mut train(at, &["--check", "--resume"])).failed(2, &["--check", "--resume"]);
+    assert_eq!(names(at), ["a.toml", "zorp"]);
 }
 
 #[test]

@@ -65,9 +65,24 @@ fn the_same_words_are_renamed_on_request() {
     // What is there already stays, unless it is to be replaced.
     let error = fuse(order(vec![entry(0)], &out), &quick).unwrap_err().to_string();
     assert!(error.contains("out") && error.contains("already"), "{error}");
+    std::fs::write(out.join("notes.txt"), "mine").unwrap();
+    std::fs::create_dir(folder.path().join("out.fusing")).unwrap();
+    std::fs::write(folder.path().join("out.fusing/mine.txt"), "mine").unwrap();
     let replaced = fuse(Order { replace: true, ..order(vec![entry(0)], &out) }, &quick).unwrap();
     assert_eq!(replaced.report.concepts.len(), 1);
-    assert_eq!(names(folder.path()), ["out"]);
+    // What this program did not write stays, in the model and in a folder that happens to be called as its own.
+    assert_eq!(names(folder.path()), ["out", "out.fusing"]);
+    assert_eq!(names(&folder.path().join("out.fusing")), ["mine.txt"]);
+    assert_eq!(std::fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
+    let notes = replaced.report.notes.join("\n");
+    assert!(notes.contains("notes.txt") && notes.contains("out.fusing stays"), "{notes}");
+    // The new model lists its own files, and nothing else.
+    let note: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(out.join("fusion.json")).unwrap()).unwrap();
+    let listed: Vec<&str> = note["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+    assert!(
+        listed.contains(&"unet/config.json") && listed.contains(&"fusion.json") && !listed.contains(&"notes.txt"),
+        "{listed:?}"
+    );
 }
 
 /// Fewer inputs than channels, and no ridge: the answer of least norm is found all the same.

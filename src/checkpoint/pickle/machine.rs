@@ -1,4 +1,5 @@
 //! The pickle machine, as far as tensors need it.
+use super::budget::Budget;
 use super::storage_type;
 use super::value::{Global, Heap, Key, Storage, Tensor, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -11,17 +12,23 @@ pub struct Machine<'a> {
     stack: Vec<Value>,
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
-    storages: BTreeMap<String, Storage>,
+    storages: BTreeMap<String, Rc<Storage>>,
     heap: Heap,
+    budget: Budget,
 }
 
-/// Items of all lists and dictionaries: few bytes of a pickle can ask for very many.
-const MOST_ITEMS: usize = 2_000_000;
+/// Arguments of a call; no function of torch's has more.
+const MOST_ARGUMENTS: usize = 16;
+/// Dimensions of a tensor, as torch itself has it.
+const MOST_DIMENSIONS: usize = 64;
+/// Of a name that an error quotes.
+const MOST_QUOTED: usize = 100;
 
 type Result<T> = std::result::Result<T, String>;
 
 impl<'a> Machine<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
+    /// A machine for the pickles at the beginning of `bytes`, that may spend what `budget` has.
+    pub fn new(bytes: &'a [u8], budget: Budget) -> Self {
         Machine {
             rest: bytes,
             stack: Vec::new(),
@@ -29,6 +36,7 @@ impl<'a> Machine<'a> {
             memo: HashMap::new(),
             storages: BTreeMap::new(),
             heap: Heap::default(),
+            budget,
         }
     }
 
@@ -38,7 +46,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The storages that tensors were made of.
-    pub fn storages(&self) -> impl Iterator<Item = &Storage> {
+    pub fn storages(&self) -> impl Iterator<Item = &Rc<Storage>> {
         self.storages.values()
     }
 
@@ -47,15 +55,19 @@ impl<'a> Machine<'a> {
         &self.heap
     }
 
+    /// The lists and dictionaries, and what is left to spend.
+    pub fn finish(self) -> (Heap, Budget) {
+        (self.heap, self.budget)
+    }
+
     /// Runs one pickle.
     pub fn run(&mut self) -> Result<Value> {
         self.stack.clear();
         self.marks.clear();
         self.memo.clear();
         loop {
-            if self.heap.items() > MOST_ITEMS {
-                return Err("it builds more values than any file of tensors".into());
-            }
+            // An operation makes, moves or copies one value; those that do so with more are charged where they do.
+            self.budget.values(1)?;
             let [code] = self.take()?;
             match code {
                 b'.' => return self.pop(),
@@ -80,23 +92,23 @@ impl<'a> Machine<'a> {
                     self.bytes(length)?;
                     self.stack.push(Value::Bytes);
                 }
-                b']' => self.push_list(Vec::new()),
+                b']' => self.push_list(Vec::new())?,
                 b'}' => self.push_dict(),
-                b')' => self.push_tuple(Vec::new()),
+                b')' => self.push_tuple(Vec::new())?,
                 b't' => {
                     let items = self.items()?;
-                    self.push_tuple(items);
+                    self.push_tuple(items)?;
                 }
                 0x85..=0x87 => {
                     let count = usize::from(code - 0x84);
                     let start =
                         self.stack.len().checked_sub(count).filter(|start| *start >= self.floor()).ok_or_else(underflow)?;
                     let items = self.stack.split_off(start);
-                    self.push_tuple(items);
+                    self.push_tuple(items)?;
                 }
                 b'l' => {
                     let items = self.items()?;
-                    self.push_list(items);
+                    self.push_list(items)?;
                 }
                 b'd' => {
                     let items = self.items()?;
@@ -205,7 +217,10 @@ impl<'a> Machine<'a> {
                         wide[..bytes.len()].copy_from_slice(bytes);
                         Value::Int(i64::from_le_bytes(wide))
                     }
-                    Some(_) => Value::Long(bytes.to_vec()),
+                    Some(_) => {
+                        self.budget.bytes(bytes.len())?;
+                        Value::Long(bytes.into())
+                    }
                 }
             }
         };
@@ -220,6 +235,7 @@ impl<'a> Machine<'a> {
             _ => 4,
         })?;
         let text = std::str::from_utf8(self.bytes(length)?).map_err(|_| "a text is not UTF-8")?;
+        self.budget.bytes(text.len())?;
         self.stack.push(Value::Text(text.into()));
         Ok(())
     }
@@ -254,20 +270,27 @@ impl<'a> Machine<'a> {
 
     fn append(&mut self, items: Vec<Value>) -> Result<()> {
         match *self.top()? {
-            Value::List(list) => self.heap.extend(list, items),
+            Value::List(list) => {
+                self.budget.values(items.len())?;
+                self.heap.extend(list, items);
+            }
             _ => return Err("it appends to something other than a list".into()),
         }
         Ok(())
     }
 
-    fn push_list(&mut self, items: Vec<Value>) {
+    fn push_list(&mut self, items: Vec<Value>) -> Result<()> {
+        self.budget.values(items.len())?;
         let list = self.heap.new_list(items);
         self.stack.push(Value::List(list));
+        Ok(())
     }
 
-    fn push_tuple(&mut self, items: Vec<Value>) {
+    fn push_tuple(&mut self, items: Vec<Value>) -> Result<()> {
+        self.budget.values(items.len())?;
         let tuple = self.heap.new_list(items);
         self.stack.push(Value::Tuple(tuple));
+        Ok(())
     }
 
     fn push_dict(&mut self) {
@@ -278,6 +301,7 @@ impl<'a> Machine<'a> {
     /// Sets keys and values, one after another, in the dictionary on top.
     fn set_items(&mut self, items: Vec<Value>) -> Result<()> {
         let Value::Dict(dict) = *self.top()? else { return Err("it sets items of something other than a dictionary".into()) };
+        self.budget.values(items.len())?;
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
             let key = match key {
@@ -294,11 +318,18 @@ impl<'a> Machine<'a> {
         let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else {
             return Err("it calls something that cannot be called".into());
         };
-        let arguments = self.heap.list(*arguments).to_vec();
+        let arguments = self.heap.list(*arguments);
+        if arguments.len() > MOST_ARGUMENTS {
+            return Err(format!("it calls {function:?} with {} arguments", arguments.len()));
+        }
+        let arguments = arguments.to_vec();
         match (function, &arguments[..]) {
             (Global::OrderedDict, []) => self.push_dict(),
             (Global::OrderedDict, [Value::List(pairs)]) => {
-                let pairs = self.heap.list(*pairs).to_vec();
+                let pairs = self.heap.list(*pairs);
+                // Each pair is copied with its two values.
+                self.budget.values(pairs.len().saturating_mul(3))?;
+                let pairs = pairs.to_vec();
                 self.push_dict();
                 for pair in pairs {
                     match pair {
@@ -310,7 +341,7 @@ impl<'a> Machine<'a> {
                 }
             }
             (Global::RebuildTensor, [Value::Storage(storage), Value::Int(offset), shape, strides, ..]) => {
-                let (shape, strides) = (self.extents(shape), self.extents(strides));
+                let (shape, strides) = (self.extents(shape)?, self.extents(strides)?);
                 let (Ok(offset), Some(shape), Some(strides)) = (usize::try_from(*offset), shape, strides) else {
                     return Err("a tensor's shape is not made of sizes".into());
                 };
@@ -327,13 +358,19 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn extents(&self, value: &Value) -> Option<Vec<usize>> {
-        let Value::Tuple(values) = value else { return None };
+    /// The sizes in a tuple; none where it is not made of sizes.
+    fn extents(&mut self, value: &Value) -> Result<Option<Vec<usize>>> {
+        let Value::Tuple(values) = value else { return Ok(None) };
+        let values = self.heap.list(*values);
+        if values.len() > MOST_DIMENSIONS {
+            return Err(format!("a tensor has {} dimensions", values.len()));
+        }
+        self.budget.values(values.len())?;
         let one = |value: &Value| match value {
             Value::Int(n) => usize::try_from(*n).ok(),
             _ => None,
         };
-        self.heap.list(*values).iter().map(one).collect()
+        Ok(values.iter().map(one).collect())
     }
 
     /// A persistent id: `("storage", type, key, device, elements, ..)`.
@@ -348,10 +385,12 @@ impl<'a> Machine<'a> {
         if &**kind != "storage" || matches!(parts.get(5), Some(Value::Tuple(_))) {
             return Err("a storage is not named as torch does".into());
         }
-        let storage = Storage { key: key.to_string(), dtype: *dtype, elements };
-        match self.storages.get(&storage.key) {
-            Some(other) if *other != storage => Err(format!("the storage `{key}` is described in two ways")),
-            _ => {
+        match self.storages.get(&**key) {
+            Some(known) if known.dtype == *dtype && known.elements == elements => Ok(Value::Storage(known.clone())),
+            Some(_) => Err(format!("the storage `{}` is described in two ways", quoted(key))),
+            None => {
+                self.budget.bytes(2 * key.len())?;
+                let storage = Rc::new(Storage { key: key.to_string(), dtype: *dtype, elements });
                 self.storages.insert(storage.key.clone(), storage.clone());
                 Ok(Value::Storage(storage))
             }
@@ -361,6 +400,14 @@ impl<'a> Machine<'a> {
 
 fn underflow() -> String {
     "the pickle takes values that it never made".into()
+}
+
+/// The beginning of a name, if it is very long.
+fn quoted(name: &str) -> String {
+    match name.char_indices().nth(MOST_QUOTED) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_string(),
+    }
 }
 
 fn global(module: &str, name: &str) -> Result<Global> {
@@ -374,7 +421,9 @@ fn global(module: &str, name: &str) -> Result<Global> {
         }
         _ => {
             return Err(format!(
-                "it names the Python object `{module}.{name}`, which no file of tensors needs: it could run code, so it is not read"
+                "it names the Python object `{}.{}`, which no file of tensors needs: it could run code, so it is not read",
+                quoted(module),
+                quoted(name)
             ));
         }
     })

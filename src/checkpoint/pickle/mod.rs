@@ -4,14 +4,17 @@
 //! what builds dictionaries, lists, numbers and tensors; whatever else a file names is refused by its name. Files are zip archives
 //! (`zip`, since torch 1.6) or a bare stream of pickles followed by the storages' bytes (before). The result is a
 //! [`TensorFile`] with dotted names, so that all else is as with safetensors.
+mod budget;
 mod machine;
 mod value;
 mod zip;
 
 use super::{DType, Error, TensorFile, TensorView, write};
+use budget::Budget;
 use machine::Machine;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::file_kind::FileKind;
 use value::{Heap, Key, Storage, Tensor, Value};
@@ -57,11 +60,12 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<TensorFile, Error> {
 type Contents = (Vec<(String, TensorView<'static>)>, BTreeMap<String, String>);
 
 fn extract(bytes: &[u8]) -> Result<Contents, String> {
-    let mut flat = Flat { budget: bytes.len().saturating_mul(MOST_GROWTH), ..Flat::default() };
+    let mut flat = Flat { room: bytes.len().saturating_mul(MOST_GROWTH), ..Flat::default() };
     if !bytes.starts_with(b"PK") {
-        let mut machine = Machine::new(bytes);
+        let mut machine = Machine::new(bytes, Budget::for_pickle(bytes.len()));
         let root = legacy(&mut machine, &mut flat)?;
-        flat.walk(machine.heap(), &mut Vec::new(), &root)?;
+        let (heap, mut budget) = machine.finish();
+        flat.walk(&heap, &mut budget, &mut Vec::new(), &root)?;
         return Ok((flat.tensors, flat.metadata));
     }
     let archive = zip::Archive::open(bytes)?;
@@ -69,14 +73,15 @@ fn extract(bytes: &[u8]) -> Result<Contents, String> {
     if archive.get(&format!("{folder}/byteorder"))?.is_some_and(|order| order.trim_ascii() != b"little") {
         return Err("its numbers are stored in big-endian order".into());
     }
-    let mut machine = Machine::new(pickle);
+    let mut machine = Machine::new(pickle, Budget::for_pickle(pickle.len()));
     let root = machine.run()?;
     for storage in machine.storages() {
         let name = format!("{folder}/data/{}", storage.key);
         let data = archive.get(&name)?.ok_or_else(|| format!("the archive has no `{name}`"))?;
         flat.add_storage(storage, data)?;
     }
-    flat.walk(machine.heap(), &mut Vec::new(), &root)?;
+    let (heap, mut budget) = machine.finish();
+    flat.walk(&heap, &mut budget, &mut Vec::new(), &root)?;
     Ok((flat.tensors, flat.metadata))
 }
 
@@ -85,7 +90,7 @@ fn extract(bytes: &[u8]) -> Result<Contents, String> {
 fn legacy<'a>(machine: &mut Machine<'a>, flat: &mut Flat<'a>) -> Result<Value, String> {
     const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
     match machine.run()? {
-        Value::Long(number) if number == MAGIC => {}
+        Value::Long(number) if *number == MAGIC => {}
         _ => return Err("a pickle, but not one that `torch.save` wrote".into()),
     }
     if !matches!(machine.run()?, Value::Int(1001)) {
@@ -97,7 +102,7 @@ fn legacy<'a>(machine: &mut Machine<'a>, flat: &mut Flat<'a>) -> Result<Value, S
         Value::List(keys) => machine.heap().list(keys).to_vec(),
         _ => return Err("no list of storages".into()),
     };
-    let storages: BTreeMap<String, Storage> = machine.storages().map(|s| (s.key.clone(), s.clone())).collect();
+    let storages: BTreeMap<String, Rc<Storage>> = machine.storages().map(|s| (s.key.clone(), s.clone())).collect();
     let mut rest = machine.rest();
     for key in keys {
         let Value::Text(key) = &key else { return Err("a storage's key is no text".into()) };
@@ -124,7 +129,7 @@ struct Flat<'a> {
     tensors: Vec<(String, TensorView<'static>)>,
     metadata: BTreeMap<String, String>,
     /// Bytes that tensors may still take.
-    budget: usize,
+    room: usize,
     visited: usize,
 }
 
@@ -139,7 +144,7 @@ impl<'a> Flat<'a> {
         Ok(())
     }
 
-    fn walk(&mut self, heap: &Heap, path: &mut Vec<String>, value: &Value) -> Result<(), String> {
+    fn walk(&mut self, heap: &Heap, budget: &mut Budget, path: &mut Vec<String>, value: &Value) -> Result<(), String> {
         self.visited += 1;
         if path.len() > DEEPEST || self.visited > MOST_ENTRIES {
             return Err("its dictionaries are nested too deeply, or hold too much".into());
@@ -148,39 +153,46 @@ impl<'a> Flat<'a> {
             Value::Dict(entries) => {
                 for (key, value) in heap.dict(*entries) {
                     path.push(match key {
-                        Key::Text(text) => text.to_string(),
+                        Key::Text(text) => {
+                            budget.bytes(text.len())?;
+                            text.to_string()
+                        }
                         Key::Int(number) => number.to_string(),
                     });
-                    self.walk(heap, path, value)?;
+                    self.walk(heap, budget, path, value)?;
                     path.pop();
                 }
             }
-            Value::List(values) | Value::Tuple(values) => self.walk_all(heap, path, heap.list(*values))?,
+            Value::List(values) | Value::Tuple(values) => self.walk_all(heap, budget, path, heap.list(*values))?,
             Value::Tensor(tensor) => {
-                let name = if path.is_empty() { "tensor".to_string() } else { path.join(".") };
+                let name = if path.is_empty() { "tensor".to_string() } else { name(path, budget)? };
                 let view = self.view(tensor).map_err(|problem| format!("tensor `{name}`: {problem}"))?;
                 self.tensors.push((name, view));
             }
-            Value::Text(text) => self.note(path, text.to_string()),
-            Value::Int(number) => self.note(path, number.to_string()),
-            Value::Float(number) => self.note(path, number.to_string()),
-            Value::Bool(is) => self.note(path, is.to_string()),
+            Value::Text(text) => {
+                budget.bytes(text.len())?;
+                self.note(path, budget, text.to_string())?;
+            }
+            Value::Int(number) => self.note(path, budget, number.to_string())?,
+            Value::Float(number) => self.note(path, budget, number.to_string())?,
+            Value::Bool(is) => self.note(path, budget, is.to_string())?,
             _ => {}
         }
         Ok(())
     }
 
-    fn walk_all(&mut self, heap: &Heap, path: &mut Vec<String>, values: &[Value]) -> Result<(), String> {
+    fn walk_all(&mut self, heap: &Heap, budget: &mut Budget, path: &mut Vec<String>, values: &[Value]) -> Result<(), String> {
         for (index, value) in values.iter().enumerate() {
             path.push(index.to_string());
-            self.walk(heap, path, value)?;
+            self.walk(heap, budget, path, value)?;
             path.pop();
         }
         Ok(())
     }
 
-    fn note(&mut self, path: &[String], text: String) {
-        self.metadata.insert(path.join("."), text);
+    fn note(&mut self, path: &[String], budget: &mut Budget, text: String) -> Result<(), String> {
+        self.metadata.insert(name(path, budget)?, text);
+        Ok(())
     }
 
     /// Copies a tensor out of its storage, row-major.
@@ -189,11 +201,11 @@ impl<'a> Flat<'a> {
         let bytes = *self.bytes.get(&storage.key).ok_or_else(|| format!("the storage `{}` is missing", storage.key))?;
         let size = storage.dtype.size();
         let count = if shape.contains(&0) { Some(0) } else { shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) };
-        let length = count.and_then(|n| n.checked_mul(size)).filter(|length| *length <= self.budget);
+        let length = count.and_then(|n| n.checked_mul(size)).filter(|length| *length <= self.room);
         let (Some(count), Some(length)) = (count, length) else {
             return Err(format!("shape {shape:?} is larger than the file accounts for"));
         };
-        self.budget -= length;
+        self.room -= length;
         if contiguous(shape, strides) {
             let start = offset.checked_mul(size);
             let data = start.and_then(|start| bytes.get(start..)?.get(..length));
@@ -222,6 +234,12 @@ impl<'a> Flat<'a> {
         }
         TensorView::new(storage.dtype, shape.clone(), data).ok_or_else(|| format!("shape {shape:?} is impossible"))
     }
+}
+
+/// The dotted name of what is at `path`.
+fn name(path: &[String], budget: &mut Budget) -> Result<String, String> {
+    budget.bytes(path.iter().map(|part| part.len() + 1).sum())?;
+    Ok(path.join("."))
 }
 
 /// Elements lie one after another, row-major.

@@ -9,14 +9,15 @@ pub enum Key {
     Int(i64),
 }
 
-/// A value. What holds others is a number in [`Heap`], so that neither depth nor cycles can hurt.
+/// A value. What holds others is a number in [`Heap`], so that neither depth nor cycles can hurt; what is large is shared, so that a
+/// copy costs the same for all.
 #[derive(Clone, Debug)]
 pub enum Value {
     None,
     Bool(bool),
     Int(i64),
     /// Little-endian bytes of a number beyond 64 bits.
-    Long(Vec<u8>),
+    Long(Rc<[u8]>),
     Float(f64),
     Text(Rc<str>),
     /// Bytes mean nothing here.
@@ -25,7 +26,7 @@ pub enum Value {
     List(usize),
     Dict(usize),
     Global(Global),
-    Storage(Storage),
+    Storage(Rc<Storage>),
     Tensor(Rc<Tensor>),
 }
 
@@ -52,7 +53,7 @@ pub struct Storage {
 /// A view of a storage; extents in elements.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    pub storage: Storage,
+    pub storage: Rc<Storage>,
     pub offset: usize,
     pub shape: Vec<usize>,
     pub strides: Vec<usize>,
@@ -63,23 +64,15 @@ pub struct Tensor {
 pub struct Heap {
     lists: Vec<Vec<Value>>,
     dicts: Vec<Vec<(Key, Value)>>,
-    items: usize,
 }
 
 impl Heap {
-    /// All that it holds.
-    pub fn items(&self) -> usize {
-        self.items
-    }
-
     pub fn new_list(&mut self, items: Vec<Value>) -> usize {
-        self.items += 1 + items.len();
         self.lists.push(items);
         self.lists.len() - 1
     }
 
     pub fn new_dict(&mut self) -> usize {
-        self.items += 1;
         self.dicts.push(Vec::new());
         self.dicts.len() - 1
     }
@@ -90,7 +83,6 @@ impl Heap {
     }
 
     pub fn extend(&mut self, number: usize, items: Vec<Value>) {
-        self.items += items.len();
         if let Some(list) = self.lists.get_mut(number) {
             list.extend(items);
         }
@@ -101,7 +93,6 @@ impl Heap {
     }
 
     pub fn insert(&mut self, number: usize, key: Key, value: Value) {
-        self.items += 1;
         if let Some(dict) = self.dicts.get_mut(number) {
             dict.push((key, value));
         }

@@ -1,10 +1,13 @@
 //! Zip archives as torch writes them: entries stored as they are, below 4 GiB.
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// An archive's entries, found by its directory at the end.
 pub struct Archive<'a> {
     bytes: &'a [u8],
     entries: BTreeMap<String, Entry>,
+    /// Bytes of entries that may still be read: entries that lie over each other could ask for the same ones again and again.
+    unread: Cell<usize>,
 }
 
 struct Entry {
@@ -59,7 +62,7 @@ impl<'a> Archive<'a> {
             entries.insert(text.to_string(), entry);
             at = at.checked_add(46 + name + extra + comment)?;
         }
-        Some(Archive { bytes, entries })
+        Some(Archive { bytes, entries, unread: Cell::new(bytes.len()) })
     }
 
     /// The bytes of an entry, checked; `None` where there is none of that name.
@@ -69,6 +72,8 @@ impl<'a> Archive<'a> {
             return Err(format!("`{name}` is compressed, which `torch.save` never does"));
         }
         let data = self.data(entry).ok_or_else(|| format!("`{name}` does not lie within the archive"))?;
+        let unread = self.unread.get().checked_sub(data.len());
+        self.unread.set(unread.ok_or_else(|| format!("`{name}` lies over another entry"))?);
         let mut crc = flate2::Crc::new();
         crc.update(data);
         if crc.sum() != entry.checksum {

@@ -38,7 +38,7 @@ struct Row {
 const METHODS: [Method; 3] = [Method::PPlus, Method::Lora, Method::EdLora];
 
 pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Result<()> {
-    let (subjects, checkpoint) = (study.subjects()?, study.checkpoint()?);
+    let (subjects, checkpoint) = (study.subjects(|subject| vec![format!("{}.png", subject.name)])?, study.checkpoint()?);
     let gpu = global.open()?;
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;

@@ -19,7 +19,7 @@ use super::study::{self, Subject};
 use crate::cli::learn::{Learnt, learn_all};
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
-use crate::cli::{Global, Result};
+use crate::cli::{Global, Result, files};
 
 const PROMPTS: [&str; 2] = ["a photo of a <TOK> on the beach", "a photo of a <TOK> in the snow"];
 /// They name no concept.
@@ -64,8 +64,18 @@ struct Bench<'a> {
     shown: Vec<(&'static str, Vec<Picture>)>,
 }
 
+/// Ways to fuse.
+const WAYS: [&str; 4] = ["distilled", "exact", "L-BFGS", "averaged"];
+
+/// The folder of a fused model.
+fn folder_of(study: &study::Options, way: &str) -> PathBuf {
+    study.output.join(format!("fused-{}", way.to_lowercase()))
+}
+
 pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Result<()> {
-    let (subjects, checkpoint, gpu) = (study.subjects()?, study.checkpoint()?, global.open()?);
+    let subjects = study.subjects(|_| vec!["fusion.png".into()])?;
+    WAYS.iter().try_for_each(|way| files::check_fused(&folder_of(study, way), true))?;
+    let (checkpoint, gpu) = (study.checkpoint()?, global.open()?);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
     let lessons = subjects.iter().map(|subject| study.learning(subject, Method::EdLora)).collect::<Result<Vec<_>>>()?;
@@ -89,13 +99,13 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     drop(pipeline);
     bench.row("own file", scores, None, None, pictures, &base);
     let published = Solver::Lbfgs(Lbfgs { iterations: 0 });
-    let ways = [
-        ("distilled", Settings::default()),
-        ("exact", Settings { distillation: Distillation::NONE, ..Settings::default() }),
-        ("L-BFGS", Settings::of(published)),
-        ("averaged", Settings::of(Solver::Average)),
+    let settings = [
+        Settings::default(),
+        Settings { distillation: Distillation::NONE, ..Settings::default() },
+        Settings::of(published),
+        Settings::of(Solver::Average),
     ];
-    for (what, settings) in &ways {
+    for (what, settings) in WAYS.iter().zip(&settings) {
         let (path, seconds) = bench.fuse(what, settings, &entries)?;
         let mut pipeline = Pipeline::load(&bench.gpu, &Checkpoint::open(&path)?, Precision::default())?;
         let (scores, pictures) = bench.concepts(&mut pipeline, &[])?;
@@ -113,7 +123,7 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
 
 impl Bench<'_> {
     fn fuse(&mut self, name: &str, settings: &Settings, entries: &[Entry]) -> Result<(PathBuf, f64)> {
-        let out = self.study.output.join(format!("fused-{}", name.to_lowercase()));
+        let out = folder_of(self.study, name);
         let order = Order { replace: true, ..Order::new(entries.to_vec(), out.clone()) };
         let start = std::time::Instant::now();
         fusion::fuse(&self.gpu, &self.checkpoint, order, settings, &mut |at| {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use crate::cli::{Failure, Global};
+
 use super::{Clock, Row, Terminal, fastest, peak, table};
-use mixofshow::gpu::Gpu;
 use mixofshow::graph::{Graph, Precision, Program, Result, StoredAs, Tensor, Weights};
 use mixofshow::models::preset::MadeUpWeights;
 
@@ -119,14 +120,26 @@ fn cases() -> Vec<(String, Build)> {
     cases
 }
 
-pub fn run(options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> super::Result<()> {
+/// Those that `--only` leaves.
+fn selected(only: Option<&str>) -> super::Result<Vec<(String, Build)>> {
+    let (chosen, others): (Vec<_>, Vec<_>) =
+        cases().into_iter().partition(|(name, _)| only.is_none_or(|only| name.contains(only)));
+    match only {
+        Some(only) if chosen.is_empty() => {
+            let names: Vec<String> = others.into_iter().map(|(name, _)| format!("\n  {name}")).collect();
+            Err(Failure::Usage(format!("--only {only}: no kernel's name contains that; there are{}", names.concat())))
+        }
+        _ => Ok(chosen),
+    }
+}
+
+pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> super::Result<()> {
+    let cases = selected(options.only.as_deref())?;
+    let gpu = &global.open()?;
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let peak = peak::measure(gpu, clock)?;
     let mut rows = Vec::new();
-    for (name, build) in cases() {
-        if options.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
-            continue;
-        }
+    for (name, build) in cases {
         let mut graph = Graph::new();
         let y = build(&mut graph)?;
         let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };

@@ -147,7 +147,7 @@ fn fastest(program: &Program, repeat: usize, clock: Clock) -> Result<f64> {
 
 pub fn run(bench: &Bench, global: &Global, terminal: &Terminal) -> Result<()> {
     match &bench.what {
-        What::Kernels(options) => kernels::run(options, &global.open()?, terminal),
+        What::Kernels(options) => kernels::run(options, global, terminal),
         What::Unet(options) => models::run(models::Part::Unet, options, &global.open()?, terminal),
         What::Regions(options) => regions::run(options, &global.open()?, terminal),
         What::Vae(options) => models::run(models::Part::Vae, options, &global.open()?, terminal),

@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, value_name = "COUNT")]
     pub steps: Option<usize>,
     /// Pictures of each prompt
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub seeds: u64,
     /// Sampling steps
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
@@ -65,7 +65,17 @@ impl Options {
         Ok(Checkpoint::open_named(&self.model, files::models().as_deref())?)
     }
 
-    pub fn subjects(&self) -> Result<Vec<Subject>> {
+    /// The concepts, once it is known that `files` can be written into the folder for results.
+    pub fn subjects(&self, files: impl Fn(&Subject) -> Vec<String>) -> Result<Vec<Subject>> {
+        files::check_folder(&self.output)?;
+        let subjects = self.all_subjects()?;
+        for subject in &subjects {
+            files(subject).iter().try_for_each(|file| files::check(&self.output.join(file)))?;
+        }
+        Ok(subjects)
+    }
+
+    fn all_subjects(&self) -> Result<Vec<Subject>> {
         self.folders.iter().map(|folder| Subject::open(folder)).collect()
     }
 

@@ -50,7 +50,10 @@ pub struct Arguments {
     /// The folder of the fused model
     #[arg(short, long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
-    /// Replace the folder if it is there
+    /// Replace the folder if it is there and this program fused it; whatever else is in it is kept
+    ///
+    /// Only a folder with a fusion.json of this program is replaced, never one behind a symbolic link. Files in it that this program did not
+    /// write are carried over into the new one; where the new model has a file of the same name, into NAME.old beside it.
     #[arg(long)]
     pub replace: bool,
     /// Number a word that two concepts have, instead of refusing it
@@ -117,7 +120,7 @@ pub struct Arguments {
     #[arg(long, value_name = "K/N", value_parser = part, allow_hyphen_values = true, requires = "statistics_only", help_heading = STATISTICS)]
     pub part: Option<(usize, usize)>,
 
-    /// A fused model to change; its statistics must have been kept
+    /// A fused model to change, in place unless --output names another folder; its statistics must have been kept
     #[arg(long, value_name = "FOLDER", help_heading = GROW)]
     pub to: Option<PathBuf>,
     /// A concept to add to it; as --concept

@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 
 use mixofshow::checkpoint::SHIPPED;
+use mixofshow::diffusion::pipeline::MOST_PICTURES;
 use mixofshow::diffusion::random::RngKind;
 use mixofshow::diffusion::recipe::Recipe;
 use mixofshow::diffusion::sampler::SamplerKind;
@@ -66,9 +67,10 @@ pub struct Arguments {
     /// Height in pixels
     #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = "Picture")]
     height: Option<usize>,
-    /// How many pictures, with seeds that follow each other [default: 1]
-    #[arg(short, long, value_name = "COUNT", help_heading = "Picture")]
-    batch: Option<usize>,
+    /// How many pictures, with seeds that follow each other; each is written as soon as it is done [default: 1]
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=MOST_PICTURES as u64))]
+    #[arg(help_heading = "Picture")]
+    batch: Option<u64>,
 
     #[command(flatten)]
     pub concepts: ConceptArguments,
@@ -193,7 +195,7 @@ impl Arguments {
         set(&mut request.negative_prompt, &read(&self.negative, "--negative")?);
         request.width = self.size.map(|(width, _)| width).or(self.width).or(request.width);
         request.height = self.size.map(|(_, height)| height).or(self.height).or(request.height);
-        set(&mut request.batch, &self.batch);
+        set(&mut request.batch, &self.batch.map(|count| count as usize));
         set(&mut recipe.precision, &self.precision);
         set(&mut request.clip_skip, &self.clip_skip);
         set(&mut request.prompt_options.long_prompt, &self.long_prompt);

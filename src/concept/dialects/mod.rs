@@ -132,6 +132,12 @@ pub struct Written {
     pub notes: Vec<String>,
 }
 
+/// The files that [`write()`] writes: `path`, and those beside it.
+pub fn files(concept: &Concept, dialect: Dialect, path: &Path) -> Vec<PathBuf> {
+    let words = if matches!(dialect, Dialect::Kohya | Dialect::Peft) { &concept.words[..] } else { &[] };
+    std::iter::once(path.to_path_buf()).chain(words.iter().map(|word| inversion::beside(path, word))).collect()
+}
+
 /// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual inversion beside it.
 ///
 /// # Errors

@@ -110,8 +110,7 @@ impl Examples {
         let mut remarks = Vec::new();
         for found in &self.found {
             if self.words.caption(&with_words(&found.caption, &self.settings.phrase()))?.cut {
-                let length = self.words.length() - 2;
-                remarks.push(format!("{}: its caption is cut after {length} tokens", found.path.display()));
+                remarks.push(self.words.cut(&found.path));
             }
         }
         Ok(remarks)

@@ -10,7 +10,7 @@ use super::config::{PictureFolder, Settings};
 use super::listing::{ENDINGS, Group, Listing, MASK_MARK, MOST_SLOTS, name, stem};
 pub use super::listing::{count, pictures_in};
 use crate::file_kind::read_text;
-use crate::picture::{Mask, Picture, Scaling};
+use crate::picture::{self, Mask, Picture, Scaling};
 
 /// Sides shorter than this share of what is tuned at show no details.
 const TINY: f64 = 0.25;
@@ -31,32 +31,63 @@ pub struct Found {
     pub repeats: usize,
 }
 
+/// How closely a check looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// At every pixel, as a run does.
+    Pixels,
+    /// At pictures' and masks' headers, and at whether their files end where they should: soon done, also with large photos.
+    Headers,
+}
+
+/// One picture, as far as its header tells.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub path: PathBuf,
+    /// Width and height, upright.
+    pub size: (u32, u32),
+    pub caption: String,
+    pub masked: bool,
+    /// How often it is drawn in an epoch.
+    pub repeats: usize,
+}
+
 /// What a check found.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
+    pub seen: Vec<Seen>,
+    /// The same with their pixels, where those were looked at.
     pub found: Vec<Found>,
     /// What has to be put right before a run.
     pub problems: Vec<String>,
     /// What the user should know.
     pub remarks: Vec<String>,
-    /// SHA-256 over pictures, captions and masks, in order.
+    /// SHA-256 over pictures, captions and masks, in order; of those in `found`.
     pub hash: [u8; 32],
 }
 
 /// Looks at everything in the settings' folders. `size` is what is tuned at, width and height.
 pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
+    check_at(settings, size, Depth::Pixels)
+}
+
+/// As [`check`], but as closely as `depth` says.
+pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked {
     let mut checked = Checked::default();
     for folder in &settings.folders {
-        check_folder(folder, settings, &mut checked);
+        check_folder(folder, settings, depth, &mut checked);
     }
-    let count = checked.found.len();
+    let count = checked.seen.len();
     if checked.problems.is_empty() && count < 4 {
         checked.remarks.push(format!("{count} pictures are few: 4 to 20 from different sides and in different places are best"));
     }
     repeats(&mut checked);
     sizes(&mut checked, size);
-    duplicates(&mut checked);
-    let masked = checked.found.iter().filter(|found| found.mask.is_some()).count();
+    match depth {
+        Depth::Pixels => duplicates(&mut checked),
+        Depth::Headers => same_files(&mut checked),
+    }
+    let masked = checked.seen.iter().filter(|seen| seen.masked).count();
     if masked > 0 && masked < count {
         checked.remarks.push(format!("{} of {count} pictures have no mask: all of them counts", count - masked));
     }
@@ -77,7 +108,7 @@ pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
     checked
 }
 
-fn check_folder(folder: &PictureFolder, settings: &Settings, checked: &mut Checked) {
+fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, checked: &mut Checked) {
     let listing = match Listing::of(folder) {
         Ok(listing) => listing,
         Err(source) => return checked.problems.push(format!("{}: cannot be read: {source}", folder.pictures.display())),
@@ -100,8 +131,12 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, checked: &mut Check
         pictures += group.pictures.len();
         checked.remarks.extend(group.remarks());
         for path in &group.pictures {
-            let picture = match Picture::open(path) {
-                Ok(picture) => picture,
+            let opened = match depth {
+                Depth::Pixels => Picture::open(path).map(|picture| ((picture.width(), picture.height()), Some(picture))),
+                Depth::Headers => picture::measure(path).map(|size| (size, None)),
+            };
+            let (size, picture) = match opened {
+                Ok(opened) => opened,
                 Err(error) => {
                     checked.problems.push(error.to_string());
                     continue;
@@ -111,8 +146,13 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, checked: &mut Check
                 without_caption.push(name(path));
                 folder.caption.clone().unwrap_or_else(|| PLACEHOLDER.to_string())
             });
-            let mask = mask(path, &picture, group, checked);
-            checked.found.push(Found { path: path.clone(), picture, caption, mask, repeats: group.repeats });
+            let mask_file = mask_of(path, group);
+            let mask = mask_file.as_ref().and_then(|file| mask(file, path, size, depth, checked));
+            let (masked, repeats) = (mask_file.is_some(), group.repeats);
+            checked.seen.push(Seen { path: path.clone(), size, caption: caption.clone(), masked, repeats });
+            if let Some(picture) = picture {
+                checked.found.push(Found { path: path.clone(), picture, caption, mask, repeats });
+            }
         }
     }
     let default = folder.caption.as_deref().unwrap_or(PLACEHOLDER);
@@ -127,14 +167,15 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, checked: &mut Check
 
 /// Repeats weigh pictures against each other, so what all have in common is divided out.
 fn repeats(checked: &mut Checked) {
-    let common = checked.found.iter().fold(0, |common, found| greatest_common_divisor(common, found.repeats)).max(1);
+    let common = checked.seen.iter().fold(0, |common, seen| greatest_common_divisor(common, seen.repeats)).max(1);
+    checked.seen.iter_mut().for_each(|seen| seen.repeats /= common);
     checked.found.iter_mut().for_each(|found| found.repeats /= common);
-    if common > 1 && checked.found.iter().all(|found| found.repeats == 1) {
+    if common > 1 && checked.seen.iter().all(|seen| seen.repeats == 1) {
         checked
             .remarks
             .push(format!("all pictures have {common} repeats: that is as none, since `steps` says how long it is learnt"));
     }
-    let slots: usize = checked.found.iter().fold(0, |slots, found| slots.saturating_add(found.repeats));
+    let slots: usize = checked.seen.iter().fold(0, |slots, seen| slots.saturating_add(seen.repeats));
     if slots > MOST_SLOTS {
         checked.problems.push(format!("the folders' repeats make an epoch of {slots} pictures: expected {MOST_SLOTS} at most"));
     }
@@ -168,24 +209,33 @@ fn mentions_concept(caption: &str, settings: &Settings) -> bool {
     caption.contains(PLACEHOLDER) || settings.words.iter().any(|word| lower.contains(&word.to_lowercase()))
 }
 
-fn mask(path: &Path, picture: &Picture, group: &Group, checked: &mut Checked) -> Option<Mask> {
+/// The file of a picture's mask.
+fn mask_of(path: &Path, group: &Group) -> Option<PathBuf> {
     let stem = stem(path);
     let in_folders = group.masks.iter().flat_map(|place| ENDINGS.map(|ending| place.join(format!("{stem}.{ending}"))));
     let beside = ENDINGS.map(|ending| group.folder.join(format!("{stem}{MASK_MARK}.{ending}")));
-    let file = in_folders.chain(beside).find(|file| file.is_file())?;
-    let mask = match Mask::open(&file) {
-        Ok(mask) => mask,
+    in_folders.chain(beside).find(|file| file.is_file())
+}
+
+/// The mask in `file` of the picture `path`, where its pixels are looked at.
+fn mask(file: &Path, path: &Path, of_picture: (u32, u32), depth: Depth, checked: &mut Checked) -> Option<Mask> {
+    let opened = match depth {
+        Depth::Pixels => Mask::open(file).map(|mask| ((mask.width(), mask.height()), Some(mask))),
+        Depth::Headers => picture::measure(file).map(|size| (size, None)),
+    };
+    let (of_mask, mask) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             checked.problems.push(error.to_string());
             return None;
         }
     };
-    let (of_mask, of_picture) = ((mask.width(), mask.height()), (picture.width(), picture.height()));
     if of_mask != of_picture {
         let [mask, picture] = [of_mask, of_picture].map(|(width, height)| format!("{width}x{height}"));
         checked.problems.push(format!("{}: the mask is {mask}, the picture {} is {picture}", file.display(), name(path)));
         return None;
     }
+    let mask = mask?;
     if mask.values().iter().all(|value| *value < 0.5) {
         checked.problems.push(format!("{}: the mask is black all over; white is where the concept is", file.display()));
         return None;
@@ -195,16 +245,16 @@ fn mask(path: &Path, picture: &Picture, group: &Group, checked: &mut Checked) ->
 
 fn sizes(checked: &mut Checked, size: [usize; 2]) {
     let mut small = Vec::new();
-    for found in &checked.found {
-        let (width, height) = (found.picture.width(), found.picture.height());
+    for seen in &checked.seen {
+        let (width, height) = seen.size;
         // How much larger it will be shown than it is.
         let share = (f64::from(width) / size[0] as f64).min(f64::from(height) / size[1] as f64);
         if share < TINY {
             let [wanted_width, wanted_height] = size;
             let problem = format!("too small for tuning at {wanted_width}x{wanted_height}");
-            checked.problems.push(format!("{}: the picture is {width}x{height}, {problem}", found.path.display()));
+            checked.problems.push(format!("{}: the picture is {width}x{height}, {problem}", seen.path.display()));
         } else if share < 1.0 {
-            small.push(format!("{} ({width}x{height})", name(&found.path)));
+            small.push(format!("{} ({width}x{height})", name(&seen.path)));
         }
     }
     if !small.is_empty() {
@@ -228,6 +278,22 @@ fn duplicates(checked: &mut Checked) {
         }
         exact.entry(hash).or_insert(index);
         thumbnails.push(thumbnail);
+    }
+}
+
+/// Files of the very same bytes.
+fn same_files(checked: &mut Checked) {
+    let mut known: BTreeMap<[u8; 32], &Path> = BTreeMap::new();
+    for seen in &checked.seen {
+        // A file that cannot be read has been told of already.
+        let Ok(bytes) = std::fs::read(&seen.path) else { continue };
+        let hash: [u8; 32] = Sha256::digest(bytes).into();
+        match known.get(&hash) {
+            Some(first) => {
+                checked.problems.push(format!("{}: the same picture as {}", seen.path.display(), name(first)));
+            }
+            None => drop(known.insert(hash, &seen.path)),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ fn settings(folder: &Path) -> Settings {
     Settings::new(given).unwrap()
 }
 
-fn check_at(folder: &Path) -> Checked {
+fn check_in(folder: &Path) -> Checked {
     check(&settings(folder), [64, 64])
 }
 
@@ -40,16 +40,16 @@ fn a_folder_in_order_gives_no_complaint() {
     Picture::filled(64, 64, [255; 3]).unwrap().save(at.join("1.mask.png"), None).unwrap();
     fs::write(at.join("README.md"), "").unwrap();
     fs::write(at.join(".hidden.png"), "").unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     assert_eq!(checked.problems, [""; 0]);
     assert_eq!(checked.found.len(), 5);
     assert_eq!(checked.found[3].caption, "a photo of <TOK>, 3");
     let masks: Vec<bool> = checked.found.iter().map(|found| found.mask.is_some()).collect();
     assert_eq!(masks, [true, true, false, false, false]);
     assert_eq!(checked.remarks, ["3 of 5 pictures have no mask: all of them counts"]);
-    assert_eq!(checked.hash, check_at(at).hash);
+    assert_eq!(checked.hash, check_in(at).hash);
     fs::write(at.join("2.txt"), "another <TOK>").unwrap();
-    assert_ne!(checked.hash, check_at(at).hash);
+    assert_ne!(checked.hash, check_in(at).hash);
     assert_eq!(count(at), 5);
 }
 
@@ -66,7 +66,7 @@ fn everything_wrong_is_told_at_once() {
     fs::write(at.join("2.txt"), "<A1> <a2> himself").unwrap();
     write(&at.join("0.mask.png"), 32, 0);
     Picture::filled(64, 64, [0; 3]).unwrap().save(at.join("2.mask.png"), None).unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     let problems = [
         "broken.png: not a picture",
         "tiny.png: the picture is 12x12, too small for tuning at 64x64",
@@ -115,7 +115,7 @@ fn hardly_different_pictures_are_noticed() {
     let mut rgb = Picture::open(at.join("2.png")).unwrap().rgb().to_vec();
     rgb[100] ^= 1;
     Picture::new(64, 64, rgb).unwrap().save(at.join("2b.png"), None).unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     assert_eq!(checked.problems, [""; 0]);
     assert!(checked.remarks.iter().any(|remark| remark.contains("2b.png: hardly differs from 2.png")), "{:?}", checked.remarks);
 }
@@ -154,7 +154,7 @@ fn what_is_left_out_is_named_with_its_reason() {
     fs::create_dir(at.join("0_none")).unwrap();
     #[cfg(unix)]
     std::os::unix::fs::symlink(at.join("nowhere.png"), at.join("link.png")).unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     assert_eq!(checked.problems, [""; 0]);
     assert_eq!(checked.found.len(), 4);
     let remark = checked.remarks.iter().find(|remark| remark.starts_with("left out of ")).unwrap();
@@ -189,7 +189,7 @@ fn captions_have_either_ending() {
     fs::write(at.join("2.txt"), "the <TOK>").unwrap();
     fs::write(at.join("2.caption"), "another <TOK>").unwrap();
     fs::write(at.join("3.caption"), [0xff, 0xd8, 0xff, 0xe0]).unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     let captions: Vec<&str> = checked.found.iter().map(|found| found.caption.as_str()).collect();
     assert_eq!(captions, ["a <TOK> on grass", "a <TOK> in the snow", "the <TOK>", "<TOK>"]);
     assert!(checked.remarks.iter().any(|remark| remark == "two captions, of which the .txt is read: 2"), "{:?}", checked.remarks);
@@ -208,7 +208,7 @@ fn kohyas_folders_weigh_their_pictures() {
     fs::write(ten.join("0.caption"), "a <TOK> dog").unwrap();
     fs::write(ten.join("x.gif"), GIF).unwrap();
     Picture::filled(64, 64, [255; 3]).unwrap().save(ten.join("mask/0.png"), None).unwrap();
-    let checked = check_at(at);
+    let checked = check_in(at);
     assert_eq!(checked.problems, [""; 0]);
     let found: Vec<(String, usize)> = checked.found.iter().map(|found| (name(&found.path), found.repeats)).collect();
     let expected = [("0.png", 5), ("1.png", 5), ("2.png", 2), ("3.png", 2)];
@@ -220,10 +220,35 @@ fn kohyas_folders_weigh_their_pictures() {
     assert_eq!(count(at), 4);
     // Other repeats are another run.
     fs::rename(&four, at.join("10_zorp")).unwrap();
-    let equal = check_at(at);
+    let equal = check_in(at);
     assert!(equal.found.iter().all(|found| found.repeats == 1));
     assert!(equal.remarks.iter().any(|remark| remark.contains("all pictures have 10 repeats")), "{:?}", equal.remarks);
     assert_ne!(equal.hash, checked.hash);
     fs::rename(at.join("10_zorp"), at.join("99999_zorp")).unwrap();
-    assert!(check_at(at).problems.iter().any(|problem| problem.contains("repeats make an epoch of")));
+    assert!(check_in(at).problems.iter().any(|problem| problem.contains("repeats make an epoch of")));
+}
+
+#[test]
+fn headers_tell_most_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    (0..4).for_each(|number| write(&at.join(format!("{number}.png")), 64, number));
+    let look = || check_at(&settings(at), [64, 64], Depth::Headers);
+    assert_eq!(look().problems, [""; 0]);
+    assert_eq!((look().seen.len(), look().found.len(), look().seen[0].size), (4, 0, (64, 64)));
+    fs::write(at.join("text.png"), "no picture").unwrap();
+    let whole = fs::read(at.join("0.png")).unwrap();
+    fs::write(at.join("cut.png"), &whole[..whole.len() - 20]).unwrap();
+    fs::copy(at.join("1.png"), at.join("again.png")).unwrap();
+    write(&at.join("small.png"), 8, 5);
+    write(&at.join("2.mask.png"), 32, 6);
+    let problems = look().problems.join("\n");
+    for word in ["text.png", "cut.png", "ends too early", "again.png", "the same picture as 1.png", "small.png", "2.mask.png"] {
+        assert!(problems.contains(word), "{word} in {problems}");
+    }
+    // What only pixels tell.
+    fs::remove_file(at.join("2.mask.png")).unwrap();
+    Picture::filled(64, 64, [0; 3]).unwrap().save(at.join("2.mask.png"), None).unwrap();
+    assert!(!look().problems.join("\n").contains("2.mask.png"));
+    assert!(check_in(at).problems.join("\n").contains("2.mask.png"));
 }

@@ -1,6 +1,7 @@
 //! Teaching a concept: ED-LoRA tuning (Mix-of-Show, arXiv 2305.18292, section 3.2), plain LoRA and P+.
 
 pub mod captions;
+mod check;
 pub mod config;
 pub mod draws;
 mod error;
@@ -16,5 +17,7 @@ pub mod step;
 pub mod transform;
 pub mod words;
 
+pub use check::{Looked, look};
 pub use error::{Error, Result};
 pub use run::{Begin, Event, Outcome, Progress, Run, Summary};
+pub use saved::Places;

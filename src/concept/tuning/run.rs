@@ -26,7 +26,7 @@ const MOST_DETAIL: f64 = 2.0;
 /// Whether a run begins or goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// At the beginning; a run that is not finished is not overwritten.
+    /// At the beginning; neither a run that stands there, finished or not, nor another file is overwritten.
     New,
     /// At the beginning, whatever is there.
     Again,
@@ -109,6 +109,11 @@ impl<'a> Run<'a> {
     /// [`Error::Unfit`] with everything that has to be put right; a state that does not belong to the run; a model that cannot
     /// be tuned.
     pub fn prepare(gpu: &Arc<Gpu>, checkpoint: &'a Checkpoint, settings: &Settings, begin: Begin) -> Result<Run<'a>> {
+        let places = Places::of(&settings.output);
+        places.check()?;
+        if begin == Begin::New {
+            refuse_to_replace(&places)?;
+        }
         let encoder = Pipeline::load(gpu, checkpoint, settings.precision)?;
         let models = Models::of(checkpoint)?;
         let (size, mut problems) = size(settings, &encoder);
@@ -140,7 +145,6 @@ impl<'a> Run<'a> {
         let step = Step::new(&models, &config, gpu)?;
         let base = checkpoint.base_hash_cached(checkpoint::base_hash_cache().as_deref());
         let about = About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
-        let places = Places::of(&settings.output);
         let (settings, gpu) = (settings.clone(), gpu.clone());
         let (history, saved) = (Vec::new(), None);
         let mut run =
@@ -153,17 +157,11 @@ impl<'a> Run<'a> {
     fn begin(&mut self, begin: Begin, rows: crate::graph::Array) -> Result<()> {
         let path = self.places.state();
         let fail = |problem: String| Error::State { path: path.clone(), problem };
-        let found = (begin != Begin::Again && path.exists()).then(|| Saved::read(&path));
-        if begin == Begin::New
-            && let Some(Ok(Saved { state, about, .. })) = &found
-            && state.step < about.settings.steps as u64
-        {
-            let (step, of) = (state.step, about.settings.steps);
-            return Err(fail(format!("a run stands there at step {step} of {of}: --resume goes on, --restart begins anew")));
-        }
         let state = if begin == Begin::Resume {
-            let Saved { about, state, history } =
-                found.ok_or_else(|| fail("there is no run to go on with (no state was saved there)".into()))??;
+            if !path.exists() {
+                return Err(fail("there is no run to go on with (no state was saved there)".into()));
+            }
+            let Saved { about, state, history } = Saved::read(&path)?;
             let differences = self.about.differences(&about);
             if !differences.is_empty() {
                 return Err(fail(format!("the run cannot go on with other settings: {}", differences.join("; "))));
@@ -171,6 +169,8 @@ impl<'a> Run<'a> {
             if about.adapter != self.about.adapter {
                 self.remarks.push(format!("the run began on {}; it goes on the same up to rounding", about.adapter));
             }
+            self.about.lengths.clone_from(&about.lengths);
+            self.stretch(&about);
             (self.history, self.saved) = (history, Some(state.step));
             state
         } else {
@@ -178,6 +178,26 @@ impl<'a> Run<'a> {
         };
         self.places.prepare()?;
         Ok(self.step.restore(&state)?)
+    }
+
+    /// Notes that the run is to have another number of updates than it had.
+    fn stretch(&mut self, saved: &About) {
+        let (before, now, done) = (saved.settings.steps, self.settings.steps, saved.step);
+        if before == now {
+            return;
+        }
+        self.about.lengths.push([done, before as u64]);
+        let next = done + 1;
+        let same = (0..done).all(|step| saved.settings.rates(step) == self.settings.rates(step));
+        self.remarks.push(if same {
+            format!("the run had {before} updates and has {now} now; with these learning rates, that changes nothing in what is done")
+        } else {
+            format!(
+                "the run had {before} updates and has {now} now: from update {next} on, its learning rates are those of a run of {now}, \
+                 which begin again at {:.1e}; what comes of it differs from a run that had {now} from the start",
+                self.settings.rates(done).unet
+            )
+        });
     }
 
     fn initial(&self, rows: crate::graph::Array) -> Result<State> {
@@ -347,8 +367,31 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What stands there is somebody's work.
+fn refuse_to_replace(places: &Places) -> Result<()> {
+    let path = places.state();
+    if path.exists() {
+        let problem = match Saved::read(&path) {
+            Ok(Saved { about, .. }) if about.step < about.settings.steps as u64 => {
+                format!("a run stands there at step {} of {}: --resume goes on", about.step, about.settings.steps)
+            }
+            Ok(Saved { about, .. }) => {
+                let (done, more) = (about.step, about.step * 2);
+                format!("a finished run of {done} steps stands there: --resume with more --steps (such as {more}) goes on")
+            }
+            Err(error) => format!("a run may stand there, but its state cannot be read ({error})"),
+        };
+        return Err(Error::State { path, problem: format!("{problem}, --restart begins anew and replaces it") });
+    }
+    if places.output.exists() && crate::output::is_replaced(&places.output) {
+        let problem = "it is there already: --restart replaces it, --output names another file".to_string();
+        return Err(Error::State { path: places.output.clone(), problem });
+    }
+    Ok(())
+}
+
 /// Width and height that is tuned at, and what is wrong with it.
-fn size(settings: &Settings, pipeline: &Pipeline) -> ([usize; 2], Vec<String>) {
+pub(super) fn size(settings: &Settings, pipeline: &Pipeline) -> ([usize; 2], Vec<String>) {
     let (width, height) = pipeline.default_size();
     let size = settings.size.unwrap_or([width, height]);
     let factor = pipeline.factor();
@@ -358,7 +401,7 @@ fn size(settings: &Settings, pipeline: &Pipeline) -> ([usize; 2], Vec<String>) {
     if size.iter().all(fits) { (size, Vec::new()) } else { ([width, height], vec![problem]) }
 }
 
-fn step_config(settings: &Settings, size: [usize; 2], pipeline: &Pipeline) -> StepConfig {
+pub(super) fn step_config(settings: &Settings, size: [usize; 2], pipeline: &Pipeline) -> StepConfig {
     let factor = pipeline.factor();
     StepConfig {
         method: settings.method,

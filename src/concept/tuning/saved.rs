@@ -39,6 +39,9 @@ pub struct About {
     pub pictures: String,
     /// The adapter that made it: others agree up to rounding.
     pub adapter: String,
+    /// Where the run was given another number of updates: at which update, and how many it was to have until then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lengths: Vec<[u64; 2]>,
 }
 
 /// A state with what it belongs to.
@@ -52,7 +55,8 @@ pub struct Saved {
 
 impl About {
     pub fn new(settings: &Settings, base: String, pictures: String, adapter: String) -> About {
-        About { version: VERSION, step: 0, embeddings_stopped: false, settings: settings.clone(), base, pictures, adapter }
+        let (settings, lengths) = (settings.clone(), Vec::new());
+        About { version: VERSION, step: 0, embeddings_stopped: false, settings, base, pictures, adapter, lengths }
     }
 
     /// Why a run `self` cannot go on from the state `saved`; empty if it can.
@@ -62,9 +66,14 @@ impl About {
         if let (Value::Object(now), Value::Object(then)) = (as_json(self), as_json(saved)) {
             for (key, value) in now.iter().filter(|(key, _)| !FREE.contains(&key.as_str())) {
                 let before = then.get(key).unwrap_or(&Value::Null);
+                // A run may be made longer or shorter, but not than what is done.
+                if key == "steps" && self.settings.steps as u64 >= saved.step {
+                    continue;
+                }
                 // The model and the pictures are told by their contents.
                 if value != before && !["model", "folders"].contains(&key.as_str()) {
-                    found.push(format!("{key} is {value}, the run began with {before}"));
+                    let done = if key == "steps" { format!(", and {} are done", saved.step) } else { String::new() };
+                    found.push(format!("{key} is {value}, the run began with {before}{done}"));
                 }
             }
         }
@@ -163,20 +172,35 @@ impl Places {
         self.folder.join(format!("sheet-{step:06}.png"))
     }
 
-    /// Makes the folder and checks that all can be written.
+    /// Whether all can be written, before any work. Nothing is made.
     ///
     /// # Errors
     /// A place that cannot be written.
-    pub fn prepare(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let fail = |path: &Path| {
             let path = path.to_path_buf();
             move |source| Error::Unwritable { path, source }
         };
-        std::fs::create_dir_all(&self.folder).map_err(fail(&self.folder))?;
-        for path in [self.output.clone(), self.state(), self.curve(), self.sheet(0)] {
+        if self.output == self.folder {
+            let problem = "the folder for all else would have the same name: use another ending, such as .safetensors";
+            return Err(fail(&self.output)(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem)));
+        }
+        crate::output::check(&self.output).map_err(fail(&self.output))?;
+        crate::output::check_folder(&self.folder).map_err(fail(&self.folder))?;
+        for path in [self.state(), self.curve(), self.sheet(0)] {
             crate::output::check(&path).map_err(fail(&path))?;
         }
         Ok(())
+    }
+
+    /// Makes the folder, after [`Places::check`].
+    ///
+    /// # Errors
+    /// A place that cannot be written.
+    pub fn prepare(&self) -> Result<()> {
+        self.check()?;
+        let unwritable = |source| Error::Unwritable { path: self.folder.clone(), source };
+        std::fs::create_dir_all(&self.folder).map_err(unwritable)
     }
 }
 
@@ -245,12 +269,17 @@ mod tests {
         now.settings.output = "elsewhere".into();
         now.settings.model = "the same by another name".into();
         assert_eq!(now.differences(&saved), [""; 0]);
-        now.settings.steps = 3;
+        // Longer, or shorter: as long as it is not shorter than what is done.
+        for steps in [2, 3, 5000] {
+            now.settings.steps = steps;
+            assert_eq!(now.differences(&saved), [""; 0]);
+        }
+        now.settings.steps = 1;
         now.base = "cc".into();
         now.pictures = "dd".into();
         let found = now.differences(&saved);
         assert_eq!(found.len(), 3);
-        assert_eq!(found[0], "steps is 3, the run began with 1000");
+        assert_eq!(found[0], "steps is 1, the run began with 1000, and 2 are done");
         assert!(found[1].contains("cc") && found[1].contains("aa"));
     }
 
@@ -264,7 +293,13 @@ mod tests {
         assert!(places.prepare().unwrap_err().to_string().contains("curve.png"));
         let nowhere = Places::of(&places.curve().join("a/b.safetensors"));
         std::fs::write(folder.path().join("file"), "").unwrap();
+        nowhere.check().unwrap();
+        assert!(!places.curve().join("a").exists());
         nowhere.prepare().unwrap();
+        assert!(places.curve().join("a/b.training").is_dir());
+        let same = Places::of(&folder.path().join("zorp.training")).check().unwrap_err().to_string();
+        assert!(same.contains("same name"), "{same}");
+        assert!(Places::of(&folder.path().join(format!("{}.x", "n".repeat(250)))).check().is_err());
         assert!(Places::of(&folder.path().join("file/b.safetensors")).prepare().is_err());
     }
 }

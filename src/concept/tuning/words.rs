@@ -46,6 +46,11 @@ impl Words {
         self.tokenizer.max_length()
     }
 
+    /// The sentence for the user about the picture `path`, whose caption is cut.
+    pub fn cut(&self, path: &std::path::Path) -> String {
+        format!("{}: its caption is cut after {} tokens", path.display(), self.length() - 2)
+    }
+
     /// Tokenizes a caption that has the words in it. Brackets in it are text.
     ///
     /// # Errors

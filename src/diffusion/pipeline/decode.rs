@@ -59,6 +59,15 @@ impl Decoder {
         Ok(Decoder { size, tile, kind, whole })
     }
 
+    /// Gives the device's memory back, if it is more than `most` bytes; the next picture takes it again.
+    pub fn rest(&mut self, most: u64) {
+        if self.bytes() > most
+            && let Kind::Whole(program) = &mut self.kind
+        {
+            *program = None;
+        }
+    }
+
     /// Made for the same latents in the same way.
     pub fn is_like(&self, other: &Decoder) -> bool {
         (self.size, self.tile) == (other.size, other.tile)

@@ -20,7 +20,11 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn stage<T>(&mut self, stage: &'static str, work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> Result<T>) -> Result<T> {
+    fn stage<T, E>(
+        &mut self,
+        stage: &'static str,
+        work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> Result<T, E>,
+    ) -> Result<T, E> {
         let start = Instant::now();
         let progress = &mut *self.progress;
         let done = work(&mut |done, of| progress(Progress { stage, done, of }));
@@ -54,23 +58,57 @@ impl Pipeline {
     /// # Errors
     /// Whatever the device meets.
     pub fn make(&mut self, prepared: Prepared<'_>, progress: &mut dyn FnMut(Progress)) -> Result<Generated> {
+        let mut pictures = Vec::new();
+        let made: Result<Generated> = self.make_each(prepared, progress, &mut |_, _, picture| {
+            pictures.push(picture);
+            Ok(())
+        });
+        Ok(Generated { pictures, ..made? })
+    }
+
+    /// [`Pipeline::make`] that hands on each picture as soon as it is decoded, with its number and with what is known by then of all
+    /// of them: their seeds, sampler, size, warnings and plans.
+    ///
+    /// # Errors
+    /// Whatever the device meets; those of `take`, which end the work.
+    pub fn make_each<E: From<super::Error>>(
+        &mut self,
+        prepared: Prepared<'_>,
+        progress: &mut dyn FnMut(Progress),
+        take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
+    ) -> Result<Generated, E> {
         let Prepared { request, job, plans } = prepared;
         if plans.adaptation.merge(self) {
             self.sampling = None;
         }
         let mut watch = Watch { progress, stages: Vec::new() };
+        let mut generated = Generated {
+            pictures: Vec::new(),
+            latents: Array::f32([0], Vec::new()),
+            seeds: (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect(),
+            sampler: job.sampler,
+            width: job.width,
+            height: job.height,
+            warnings: job.warnings.clone(),
+            stages: Vec::new(),
+            peak_device_bytes: 0,
+            planned: plans.memory,
+        };
         let contexts = watch.stage("text", |progress| {
             let mut encoded = Vec::with_capacity(plans.wordings.len());
             for (done, wording) in plans.wordings.iter().enumerate() {
                 progress(done, plans.wordings.len());
                 encoded.push(wording.plan.encode(&self.text, &wording.prompts, plans.adaptation.rows())?);
             }
-            Ok(text::one_after_another(&encoded))
+            Ok::<_, super::Error>(text::one_after_another(&encoded))
         })?;
         let posterior = match (&job.image, &plans.encoder) {
             (Some(image), Some(encoder)) => Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?),
             _ => None,
         };
+        let mut decoder = self.decoder_like(plans.decoder);
+        let parts = decoder.parts(&self.vae);
+        let tight = plans.memory.sampling + plans.memory.decoding > KEEP_BYTES;
         let mut latents = Vec::new();
         for first in (0..request.batch).step_by(plans.shape.batch) {
             let shape = SampleShape { batch: plans.shape.batch.min(request.batch - first), ..plans.shape.clone() };
@@ -83,7 +121,7 @@ impl Pipeline {
                 sampling.set_prompt(&self.unet, &contexts, &plans.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
                 let controls = plans.steering.prepare(&sampling.shape, &sampling.program, &contexts)?;
-                Ok((sampling, controls))
+                Ok::<_, super::Error>((sampling, controls))
             })?;
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
@@ -92,26 +130,24 @@ impl Pipeline {
                 let course = Course { plan, latents, kept: start.kept.as_ref(), phases };
                 sampling.run(&self.unet.config, &course, &mut noise, &mut controls, &mut progress)
             })?;
+            // Sampling and decoding, each of its own size, need not fit beside each other.
+            self.sampling = Some(sampling).filter(|_| !tight);
+            let each = sampled.values().len() / pictures.max(1);
+            for (i, latents) in sampled.values().chunks_exact(each.max(1)).enumerate() {
+                let (number, of) = (first + i, request.batch * parts);
+                let picture = watch.stage("decode", |progress| {
+                    decoder.decode(&self.vae, latents, &mut |part| progress(number * parts + part, of))
+                })?;
+                take(&generated, number, picture)?;
+            }
+            decoder.rest(KEEP_BYTES);
             latents.extend_from_slice(sampled.values());
-            self.sampling = Some(sampling);
         }
-        if plans.memory.sampling + plans.memory.decoding > KEEP_BYTES {
-            self.sampling = None;
-        }
-        let latents = Array::f32([request.batch, job.size[0], job.size[1], self.latent_channels()], latents);
-        let pictures = watch.stage("decode", |progress| self.decode_with(plans.decoder, &latents, progress))?;
-        Ok(Generated {
-            pictures,
-            latents,
-            seeds: (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect(),
-            sampler: job.sampler,
-            width: job.width,
-            height: job.height,
-            warnings: job.warnings,
-            stages: watch.stages,
-            peak_device_bytes: self.gpu.memory().1,
-            planned: plans.memory,
-        })
+        self.keep(decoder);
+        generated.latents = Array::f32([request.batch, job.size[0], job.size[1], self.latent_channels()], latents);
+        generated.stages = watch.stages;
+        generated.peak_device_bytes = self.gpu.memory().1;
+        Ok(generated)
     }
 
     /// Draws noise in diffusers' order: for the encoded picture, for the latents, and (inpainting) for the masked picture.
@@ -161,27 +197,16 @@ impl Pipeline {
         Ok(Sampling { program: self.unet.program(&planned)?, shape })
     }
 
-    /// Decodes latents `[batch, height, width, channels]` one after another.
-    pub(super) fn decode_with(
-        &mut self,
-        planned: Decoder,
-        latents: &Array,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Vec<Picture>> {
-        let mut decoder = match self.decoder.take() {
+    /// The decoder that was made last, if it is the one that is planned.
+    pub(super) fn decoder_like(&mut self, planned: Decoder) -> Decoder {
+        match self.decoder.take() {
             Some(kept) if kept.is_like(&planned) => kept,
             _ => planned,
-        };
-        let batch = latents.shape.first().copied().unwrap_or(0);
-        let (parts, each) = (decoder.parts(&self.vae), latents.values().len() / batch.max(1));
-        let mut pictures = Vec::with_capacity(batch);
-        for latents in latents.values().chunks_exact(each.max(1)) {
-            let done = pictures.len() * parts;
-            pictures.push(decoder.decode(&self.vae, latents, &mut |part| progress(done + part, batch * parts))?);
         }
-        if decoder.bytes() <= KEEP_BYTES {
-            self.decoder = Some(decoder);
-        }
-        Ok(pictures)
+    }
+
+    /// Keeps a decoder for the next picture, unless it takes much memory.
+    pub(super) fn keep(&mut self, decoder: Decoder) {
+        self.decoder = Some(decoder).filter(|decoder| decoder.bytes() <= KEEP_BYTES);
     }
 }

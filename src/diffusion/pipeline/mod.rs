@@ -3,7 +3,8 @@
 //! A picture takes these stages: the prompts are tokenized and encoded (one run for both), the keys and values that the UNet's
 //! cross-attentions make of them are computed once, an initial picture is encoded where there is one, then every sampling step
 //! runs one program that holds both guidance halves, the UNet, guidance and the sampler's update, and at the end the latents
-//! are decoded, picture by picture, in tiles where a picture does not fit. Nothing is read back in between.
+//! are decoded, picture by picture, in tiles where a picture does not fit. Of a batch that does not fit at once, each part is decoded
+//! before the next one is sampled, so that pictures are there as soon as they can be. Nothing is read back in between.
 //!
 //! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the same seed and settings.
 
@@ -38,7 +39,7 @@ use crate::text::{KnownWords, Tokenizer};
 pub use controls::Control;
 pub use error::{Error, Result};
 pub use plans::Prepared;
-pub use request::{Generated, PlannedMemory, Progress, Request};
+pub use request::{Generated, MOST_PICTURES, PlannedMemory, Progress, Request};
 
 use decode::Decoder;
 use encode::Encoder;
@@ -143,8 +144,14 @@ impl Pipeline {
         if channels != self.latent_channels() || latents.values().len() != latents.shape.elements() {
             return Err(option("latents", &latents.shape, expected()));
         }
-        let decoder = Decoder::plan(&self.gpu, &self.vae, [height, width], tile)?;
-        self.decode_with(decoder, latents, &mut |_, _| ())
+        let planned = Decoder::plan(&self.gpu, &self.vae, [height, width], tile)?;
+        let mut decoder = self.decoder_like(planned);
+        let mut pictures = Vec::new();
+        for latents in latents.values().chunks_exact((height * width * channels).max(1)) {
+            pictures.push(decoder.decode(&self.vae, latents, &mut |_| ())?);
+        }
+        self.keep(decoder);
+        Ok(pictures)
     }
 
     /// Height and width of the latents of a picture.

@@ -13,10 +13,7 @@ use super::network::Planned;
 use super::regions::{Phase, Regional};
 use super::sample::{self, SampleShape};
 use super::text::{self, TextPlan};
-use super::{Pipeline, PlannedMemory, Request};
-
-/// The most pictures in a batch.
-const MOST_PICTURES: usize = 1024;
+use super::{MOST_PICTURES, Pipeline, PlannedMemory, Request};
 
 /// What a request comes to, but for the device.
 pub(super) struct Job {

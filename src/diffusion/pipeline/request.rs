@@ -12,6 +12,9 @@ use crate::text::prompt::PromptOptions;
 
 use super::Control;
 
+/// The most pictures in a batch.
+pub const MOST_PICTURES: usize = 1024;
+
 /// A picture, or a batch of them, to be made. The defaults are those of the command line.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -107,6 +110,7 @@ pub struct PlannedMemory {
 /// The pictures and how they came about.
 #[derive(Clone, Debug)]
 pub struct Generated {
+    /// None from [`super::Pipeline::make_each`], which hands them on as they are decoded.
     pub pictures: Vec<Picture>,
     /// The final latents, `[batch, height, width, channels]`.
     pub latents: Array,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{ConceptSource, ControlSource, Recipe, Source};
 use crate::diffusion::pipeline::Request;
+use crate::gpu::ReplacedKernel;
 use crate::graph::Precision;
 use crate::region::Layout;
 use crate::text::prompt::{PromptOptions, Syntax};
@@ -54,6 +55,8 @@ struct Stored {
     adapter: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     controls: Vec<ControlSource>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kernels: Vec<ReplacedKernel>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -106,6 +109,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         batch: (of > 1).then_some(Batch { index, of }),
         adapter: recipe.adapter.clone(),
         controls: recipe.controls.clone(),
+        kernels: recipe.kernels.clone(),
     };
     // By way of text: there an f32 has its own digits, not those of the f64 that is nearest.
     let text = serde_json::to_string(&stored).unwrap_or_default();
@@ -159,6 +163,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         latents_index: stored.latents_index.unwrap_or(0),
         adapter: stored.adapter,
         controls: stored.controls,
+        kernels: stored.kernels,
     })
 }
 

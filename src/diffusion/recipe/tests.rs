@@ -83,6 +83,7 @@ fn unusual() -> Recipe {
         }],
         concepts: vec![ConceptSource { source: source("zorp, the cat.safetensors").unwrap(), scale: 0.7 }],
         adapter: Some("a card".into()),
+        kernels: vec![crate::gpu::ReplacedKernel { name: "sum".into(), sha256: "cd".repeat(32) }],
     }
 }
 

@@ -1,0 +1,182 @@
+//! Where results go: checked before any work, written one by one, and nothing of anybody's is replaced unasked.
+use super::{SMALL, fixture, mos, names, ran, run};
+use std::fs;
+use std::path::Path;
+
+/// Names that no result can have, by the option that takes them. Nothing that the lines name besides is there, so that a command which
+/// looked at its inputs first would fail otherwise.
+#[test]
+fn places_that_cannot_be_are_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("file"), "").unwrap();
+    fs::create_dir_all(at.join("folder/inside")).unwrap();
+    fs::create_dir(at.join("concept")).unwrap();
+    fs::write(at.join("concept/concept.json"), r#"{"words": ["<a1>"], "class_word": "man"}"#).unwrap();
+    let long = "n".repeat(300);
+    let files =
+        ["@", ".", "@/folder", "@/file/a.safetensors", "@/new/", &long, &format!("@/new/{long}/a.safetensors")].map(String::from);
+    let folders = ["@/file", "@/file/a", &long, &format!("@/new/{long}")].map(String::from);
+    let whole = ["..", "/", "@/folder/.."].map(String::from);
+    let lines: [(&str, Vec<&String>); 8] = [
+        ("generate -p cat -m @/none -o @/a.png --save-latents", files.iter().collect()),
+        ("convert @/none.pth", files.iter().collect()),
+        ("train --pictures @/none --words <a1> --class-word man --model @/none -o", files.iter().collect()),
+        ("train --check --pictures @/none --words <a1> --class-word man --model @/none -o", files.iter().collect()),
+        ("fuse -m @/none -c @/none.pth -o", folders.iter().chain(&whole).collect()),
+        ("fuse -m @/none -c @/none.pth -o @/new --save-statistics", folders.iter().collect()),
+        ("demo -o", folders.iter().collect()),
+        ("bench concepts @/concept -m @/none -o", folders.iter().collect()),
+    ];
+    for (line, places) in lines {
+        for place in places {
+            let ran = ran(mos()
+                .current_dir(at)
+                .args(format!("{line} {place}").split(' ').map(|word| word.replace('@', at.to_str().unwrap()))));
+            let start = place.replace('@', "").chars().take(20).collect::<String>();
+            ran.failed(2, &["cannot", start.trim_end_matches("..").trim_end_matches('/')]);
+        }
+    }
+    // Pictures are named after prompt and seed in a folder.
+    for place in ["@/file/a.png", long.as_str(), "@/file/"] {
+        run(at, &format!("generate -p cat -m @/none -o {place}")).failed(2, &["cannot be written"]);
+    }
+    run(at, "generate -p cat -m @/none -o @/a.safetensors --save-latents @/a.safetensors").failed(2, &["two results"]);
+    run(at, "train --pictures @/none --words <a1> --class-word man -o @/a.training").failed(2, &["same name"]);
+    assert_eq!(names(at), ["concept", "file", "folder"]);
+    assert_eq!(names(&at.join("folder")), ["inside"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn closed_file_systems_are_told_before_any_work() {
+    // Nobody, root included, may make files in /sys.
+    let folder = tempfile::tempdir().unwrap();
+    for line in [
+        "generate -p cat -m @/none -o /sys/a.png",
+        "generate -p cat -m @/none -o /sys/new/",
+        "convert @/none.pth /sys/a.safetensors",
+        "fuse -m @/none -c @/none.pth -o /sys/both",
+        "train --pictures @/none --words <a1> --class-word man --model @/none -o /sys/a.safetensors",
+        "demo -o /sys/demo",
+    ] {
+        let ran = run(folder.path(), line);
+        assert!(!ran.stderr.contains("none"), "{}", ran.stderr);
+        ran.failed(1, &["/sys", "cannot"]);
+    }
+}
+
+#[test]
+fn only_fused_models_are_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::create_dir_all(at.join("thesis/chapters")).unwrap();
+    fs::write(at.join("thesis/chapters/1.txt"), "years of work").unwrap();
+    fs::create_dir(at.join("model")).unwrap();
+    fs::write(at.join("model/fusion.json"), r#"{"mos_fusion": 1}"#).unwrap();
+    let fuse = |options: &str| run(at, &format!("fuse -m @/none -c @/none.pth {options}"));
+    fuse("-o @/thesis").failed(2, &["thesis", "it is there already"]);
+    fuse("-o @/thesis --replace").failed(2, &["thesis", "not replaced", "fusion.json"]);
+    fuse("-o @/model").failed(2, &["model", "--replace"]);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(at.join("model"), at.join("link")).unwrap();
+        fuse("-o @/link --replace").failed(2, &["link", "symbolic link"]);
+        run(at, "fuse --to @/link --add @/none.pth --statistics @/none").failed(2, &["link", "symbolic link"]);
+    }
+    assert_eq!(fs::read_to_string(at.join("thesis/chapters/1.txt")).unwrap(), "years of work");
+}
+
+#[test]
+fn the_number_of_pictures_is_checked_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for count in ["0", "1025", "1000000", "99999999999", "18446744073709551616", "-1"] {
+        run(folder.path(), &format!("generate -p cat -m @/none --batch={count}")).failed(2, &["--batch", count]);
+    }
+    run(folder.path(), "bench concepts @/none --seeds 99999999999").failed(2, &["--seeds"]);
+    // Latents without any number that claim to be many.
+    let latents = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1 << 40, 4, 0, 8], &[]).unwrap();
+    fs::write(folder.path().join("x.safetensors"), safetensors::serialize([("latents", latents)], None).unwrap()).unwrap();
+    let many = run(folder.path(), "generate -p cat --latents @/x.safetensors -o @/a.png");
+    assert!(matches!(many.code, Some(1 | 2)) && many.stderr.starts_with("error: "), "{}", many.stderr);
+    assert_eq!(names(folder.path()), ["x.safetensors"]);
+}
+
+/// The third of four pictures cannot be written: the two before it are there.
+#[cfg(target_os = "linux")]
+#[test]
+fn pictures_are_written_as_they_are_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::os::unix::fs::symlink("/dev/full", at.join("3.png")).unwrap();
+    let stopped = run(at, &format!("generate -p cat -b 4 --seed 5 {SMALL} -o @/{{index}}.png"));
+    assert_eq!(stopped.stdout.lines().count(), 2, "{}", stopped.stdout);
+    stopped.failed(1, &["3.png", "No space left"]);
+    assert_eq!(names(at), ["1.png", "2.png", "3.png"]);
+    run(at, &format!("generate -p cat --seed 6 {SMALL} -o @/alone.png")).ok();
+    let open = |name: &str| mixofshow::picture::Picture::open(at.join(name)).unwrap();
+    assert!(mixofshow::picture::psnr(&open("2.png"), &open("alone.png")).unwrap() > 50.0);
+}
+
+/// A reader that goes away does not stop the work.
+#[cfg(unix)]
+#[test]
+fn all_pictures_are_written_although_nobody_reads_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut child = mos();
+    child.args(["generate", "-p", "cat", "-b", "3", "-q", "-o"]).arg(at.join("{index}.png")).args(SMALL.split(' '));
+    let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(names(at), ["1.png", "2.png", "3.png"]);
+}
+
+/// A folder with a changed copy of one kernel.
+fn kernels(at: &Path, name: &str, change: impl Fn(String) -> String) {
+    fs::create_dir_all(at.join("kernels")).unwrap();
+    let own = fs::read_to_string(fixture("kernels").join(name)).unwrap();
+    fs::write(at.join("kernels").join(name), change(own)).unwrap();
+}
+
+#[test]
+fn replaced_kernels_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let line = format!("generate -p cat --seed 1 {SMALL} -o");
+    let with = |line: &str, kernels: &Path| {
+        let words = line.split_whitespace().map(|word| word.replace('@', at.to_str().unwrap()));
+        ran(mos().args(words).env("MOS_KERNELS", kernels))
+    };
+    fs::create_dir(at.join("empty")).unwrap();
+    for nothing in ["none", "empty"] {
+        let ran = with(&format!("{line} @/a.png"), &at.join(nothing));
+        ran.failed(2, &["MOS_KERNELS", nothing]);
+        with("bench kernels --only geglu", &at.join(nothing)).failed(2, &["MOS_KERNELS", nothing]);
+    }
+    // The same as this program's own: nothing to tell.
+    kernels(at, "guidance.wgsl", |own| own);
+    let same = with(&format!("{line} @/same.png"), &at.join("kernels")).ok();
+    assert!(!same.stderr.contains("MOS_KERNELS"), "{}", same.stderr);
+    kernels(at, "guidance.wgsl", |own| own + "// mine\n");
+    let ran = with(&format!("{line} @/mine.png"), &at.join("kernels")).ok();
+    assert!(ran.stderr.contains("warning: MOS_KERNELS replaces kernels of this program: guidance"), "{}", ran.stderr);
+    let settings = |name: &str| mixofshow::picture::parameters::read(at.join(name)).unwrap().unwrap().mos.unwrap();
+    assert_eq!(settings("mine.png")["kernels"][0]["name"], "guidance");
+    assert_eq!(settings("mine.png")["kernels"][0]["sha256"].as_str().unwrap().len(), 64);
+    assert!(settings("same.png").get("kernels").is_none());
+    let again = run(at, "generate --like @/mine.png -o @/again.png").ok();
+    assert!(again.stderr.contains("kernels of somebody's own (guidance)"), "{}", again.stderr);
+    // A mistake is named with its line in the file.
+    kernels(at, "guidance.wgsl", |own| own.replace("let u = x[i];", "let u = x[i] +;"));
+    let wrong = fs::read_to_string(at.join("kernels/guidance.wgsl")).unwrap();
+    let number = 1 + wrong.lines().position(|line| line.contains("x[i] +;")).unwrap();
+    let says = ["kernels/guidance.wgsl", &format!("line {number}:"), "let u = x[i] +;"];
+    with(&format!("{line} @/wrong.png"), &at.join("kernels")).failed(1, &says);
+}
+
+#[test]
+fn benches_of_nothing_say_what_there_is() {
+    run(Path::new("."), "bench kernels --only nothing-has-this-name")
+        .failed(2, &["nothing-has-this-name", "geglu 4096x2560", "conv 3x3/1 64x64x320 -> 320"]);
+}
