@@ -16,7 +16,7 @@ use image::imageops::FilterType;
 use image::{ImageBuffer, Rgb};
 
 pub use file::check_destination;
-pub use mask::{Mask, Scaling};
+pub use mask::{Doubt, Mask, Scaling};
 pub use parameters::Parameters;
 pub use plot::{Line, Plot};
 pub use sheet::Sheet;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::captions::PLACEHOLDER;
 use super::config::{PictureFolder, Settings};
-use crate::picture::{Mask, Picture, Scaling};
+use crate::picture::{Doubt, Mask, Picture, Scaling};
 
 /// Endings of files that are taken for pictures; what they are is told by their contents.
 const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
@@ -62,6 +62,13 @@ pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
     let masked = checked.found.iter().filter(|found| found.mask.is_some()).count();
     if masked > 0 && masked < count {
         checked.remarks.push(format!("{} of {count} pictures have no mask: all of them counts", count - masked));
+    }
+    for (doubt, so) in [(Doubt::Transparent, ""), (Doubt::White, ": all of the picture counts as the concept")] {
+        let is_it = |found: &&Found| found.mask.as_ref().is_some_and(|mask| mask.doubt(true) == Some(doubt));
+        let names: Vec<String> = checked.found.iter().filter(is_it).map(|found| name(&found.path)).collect();
+        if !names.is_empty() {
+            checked.remarks.push(format!("the mask of each of these {doubt}{so}: {}", names.join(", ")));
+        }
     }
     let mut sha = Sha256::new();
     for found in &checked.found {
@@ -191,7 +198,11 @@ fn mask(path: &Path, picture: &Picture, folder: &PictureFolder, checked: &mut Ch
         return None;
     }
     if mask.values().iter().all(|value| *value < 0.5) {
-        checked.problems.push(format!("{}: the mask is black all over; white is where the concept is", file.display()));
+        let problem = match mask.doubt(true) {
+            Some(Doubt::Transparent) => format!("{}: the mask {}", file.display(), Doubt::Transparent),
+            _ => format!("{}: the mask is black all over; white is where the concept is", file.display()),
+        };
+        checked.problems.push(problem);
         return None;
     }
     Some(mask)

@@ -1,8 +1,7 @@
 //! From a request to plans: options checked, sampler and device programs planned, memory known, before any work.
 
 use crate::diffusion::sampler::{self, PlanOptions, SamplerKind};
-use crate::picture::Picture;
-use crate::text::prompt::EncodedPrompt;
+use crate::picture::{Doubt, Picture};
 
 use super::adaptation::{Adaptation, Mask};
 use super::controls::Steering;
@@ -214,6 +213,14 @@ impl Pipeline {
         }
         if request.mask.is_some() && request.image.is_none() {
             return Err(option("mask", "given without a picture", "an initial picture to paint in"));
+        }
+        if let Some(doubt) = request.mask.as_ref().and_then(|mask| mask.doubt(true)) {
+            let so = match doubt {
+                Doubt::Transparent => "",
+                Doubt::White => ": all of the picture is painted anew",
+                Doubt::Black => ": nothing is painted anew",
+            };
+            warnings.push(format!("the mask {doubt}{so}"));
         }
         if let Some(latents) = &request.latents {
             let expected = [request.batch, size[0], size[1], self.latent_channels()];
