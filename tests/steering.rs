@@ -15,6 +15,7 @@ use mixofshow::models::t2i_adapter;
 use mixofshow::nn::{Encodings, Layers};
 use mixofshow::picture::Picture;
 use mixofshow::region::{Area, Layout, Region};
+use mixofshow::text::prompt::{PromptOptions, Syntax};
 use serde_json::{Value, json};
 
 #[allow(dead_code)]

@@ -15,8 +15,8 @@ impl Region {
             "" => Area::Whole,
             edges => Area::Box(numbers(edges).map_err(wrong)?),
         };
-        let (prompt, negative) = match prompts.split_once('|') {
-            Some((prompt, negative)) => (prompt, Some(negative.trim().to_string())),
+        let (prompt, negative) = match bar(prompts).and_then(|at| prompts.split_at_checked(at)) {
+            Some((prompt, negative)) => (prompt, Some(negative.get(1..).unwrap_or_default().trim().to_string())),
             None => (prompts, None),
         };
         if prompt.trim().is_empty() {
@@ -24,6 +24,22 @@ impl Region {
         }
         Ok(Region { prompt: prompt.trim().to_string(), negative, area, ..Region::default() })
     }
+}
+
+/// Where the bar between prompt and negative prompt stands: in square brackets it is prompt editing's.
+fn bar(prompts: &str) -> Option<usize> {
+    // A bracket that is never closed holds nothing.
+    let closed = prompts.rfind(']').unwrap_or(0);
+    let mut depth = 0usize;
+    for (at, c) in prompts.char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 || at > closed => return Some(at),
+            _ => {}
+        }
+    }
+    None
 }
 
 impl Layout {

@@ -104,6 +104,10 @@ fn regions_are_read_as_people_type_them() {
     let region = Region::parse("0,0,0.5, 1: a <a1> <a2>, smiling | blurry").unwrap();
     assert_eq!((region.prompt.as_str(), region.negative.as_deref()), ("a <a1> <a2>, smiling", Some("blurry")));
     assert_eq!(region.area, Area::Box([0.0, 0.0, 0.5, 1.0]));
+    // A bar in square brackets is alternation's.
+    let region = Region::parse(": a [red|blue] cat | [dull|dim] | x").unwrap();
+    assert_eq!((region.prompt.as_str(), region.negative.as_deref()), ("a [red|blue] cat", Some("[dull|dim] | x")));
+    assert_eq!(Region::parse(": a [cat | dog").unwrap().negative.as_deref(), Some("dog"));
     let region = Region::parse(": a cat: red").unwrap();
     assert_eq!((region.prompt.as_str(), region.negative, region.area), ("a cat: red", None, Area::Whole));
     for (text, word) in

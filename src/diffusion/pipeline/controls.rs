@@ -227,7 +227,7 @@ pub(super) struct Prepared<'a> {
 }
 
 struct Running<'a> {
-    span: &'a Span,
+    net: &'a Net,
     program: Program,
     /// The sample, and all that the ControlNet says of it.
     fetch: Recording,
@@ -242,6 +242,11 @@ impl Prepared<'_> {
     /// Lets another phase of regions hold.
     pub fn enter(&self, phase: &Phase) -> Result<()> {
         self.nets.iter().try_for_each(|net| phase.write(&net.program))
+    }
+
+    /// Lets ControlNets read other encodings, as [`super::sample::Sampling::set_prompt`] takes them.
+    pub fn set_prompt(&self, shape: &SampleShape, contexts: &[Array]) -> Result<()> {
+        self.nets.iter().try_for_each(|running| running.net.set_prompt(&running.program, shape, contexts))
     }
 
     /// Brings all inputs of `sampling` up to step `step` of `steps`.
@@ -267,7 +272,7 @@ impl Prepared<'_> {
             self.held = Some(held);
         }
         for net in &mut self.nets {
-            if net.span.holds(step, steps) {
+            if net.net.span.holds(step, steps) {
                 net.program.write("time", time)?;
                 net.program.write("input_scale", &Array::f32([1], vec![scale]))?;
                 net.fetch.play();
@@ -318,6 +323,14 @@ impl Net {
         })
     }
 
+    /// Makes the keys and values of encoded prompts for a `program` of this network.
+    fn set_prompt(&self, program: &Program, shape: &SampleShape, contexts: &[Array]) -> Result<()> {
+        let config = &self.network.config.unet;
+        // Of encodings for each cross-attention, this network has the first.
+        let own = contexts.get(..unet::cross_attentions(config).len()).filter(|_| contexts.len() > 1).unwrap_or(contexts);
+        set_keys_values(program, &self.network, config, &Updates::default(), shape, own, &[])
+    }
+
     fn prepare(&self, number: usize, shape: &SampleShape, sampling: &Program, contexts: &[Array]) -> Result<Running<'_>> {
         let embedding = self.network.program(&self.embedding)?;
         embedding.write("condition", &self.condition)?;
@@ -325,9 +338,7 @@ impl Net {
         let config = &self.network.config;
         let program = self.network.program(&self.plan(shape)?)?;
         program.take("embedding", &embedding, 0)?;
-        // Of encodings for each cross-attention, this network has the first.
-        let own = contexts.get(..unet::cross_attentions(&config.unet).len()).filter(|_| contexts.len() > 1).unwrap_or(contexts);
-        set_keys_values(&program, &self.network, &config.unet, &Updates::default(), shape, own, &[])?;
+        self.set_prompt(&program, shape, contexts)?;
         let rows = shape.halves() * shape.batch;
         let maps = residual_shapes(&config.unet, [shape.height, shape.width]);
         let mut copies = Vec::new();
@@ -344,7 +355,7 @@ impl Net {
         }
         let fetch = program.transfer(&[program.copy_of_input("sample", sampling, "state")?])?;
         let hand_over = program.transfer(&copies)?;
-        Ok(Running { span: &self.span, program, fetch, hand_over, residuals, silent: false })
+        Ok(Running { net: self, program, fetch, hand_over, residuals, silent: false })
     }
 }
 
