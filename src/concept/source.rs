@@ -22,7 +22,19 @@ pub struct WithUpdates {
 
 impl WithUpdates {
     pub fn new(model: Arc<dyn ParameterSource + Send>) -> Self {
-        WithUpdates { model, sets: RwLock::default(), merged: RwLock::default() }
+        WithUpdates { model, sets: RwLock::default(), merged: RwLock::default(), expected: RwLock::default(), sums_in_f32: false }
+    }
+
+    /// Says of weights with merged updates that they are stored in f32, whatever the model stores: where the update is small beside
+    /// the weight, a sum in 16 bits has lost most of it.
+    pub fn with_sums_in_f32(mut self, sums_in_f32: bool) -> Self {
+        self.sums_in_f32 = sums_in_f32;
+        self
+    }
+
+    /// The model without any update.
+    pub fn model(&self) -> Arc<dyn ParameterSource + Send> {
+        self.model.clone()
     }
 
     /// The sets from now on.

@@ -1,10 +1,13 @@
 //! Networks that steer a run by a picture: ControlNets in every step, T2I-Adapters once.
 
+use std::sync::Arc;
+
 use crate::checkpoint::{self, ControlKind};
 use crate::gpu::Recording;
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use crate::models::controlnet::{self, ControlNetInputs};
+use crate::models::source::{ComponentSource, Difference};
 use crate::models::t2i_adapter;
 use crate::models::unet::{self, Residuals};
 use crate::nn::Layers;
@@ -163,7 +166,14 @@ impl Steering {
                 let channels = config.condition_channels;
                 let shape = [1, job.height, job.width, channels];
                 let values = condition(&picture, channels, config.reversed_channels);
-                let network = Network::new(gpu, component, config, precision);
+                let network = match control.network.difference {
+                    false => Network::new(gpu, component, config, precision),
+                    true => {
+                        // LoRAs in use are no part of what it is a difference from.
+                        let (stored, base) = (ComponentSource(component.clone()), pipeline.unet.updates.model());
+                        Network::from_source(gpu, component, Arc::new(Difference { stored, base }), config, precision)
+                    }
+                };
                 let embedding = network.plan(|config, graph| {
                     let condition = graph.input("condition", shape);
                     Ok(vec![controlnet::embedding(&mut Layers::new(graph), config, condition)?])
