@@ -94,8 +94,13 @@ impl std::str::FromStr for Made {
 pub enum RecipeError {
     #[error(transparent)]
     Picture(#[from] picture::Error),
-    #[error("{}: the file does not say how the picture was made (no text `mos` or `parameters` in it)", path.display())]
+    #[error(
+        "{}: the file does not say how the picture was made (no text `mos` or `parameters` in it, no user comment in EXIF)",
+        path.display()
+    )]
     None { path: PathBuf },
+    #[error("{}: no settings are found in its text, which {what}", path.display())]
+    NoSettings { path: PathBuf, what: &'static str },
     #[error("{}: its settings cannot be read: {problem}", path.display())]
     Settings { path: PathBuf, problem: String },
     #[error("{}: cannot be read: {source}", path.display())]
@@ -138,6 +143,7 @@ impl Recipe {
             prompt: self.request.prompt.clone(),
             negative_prompt: self.request.negative_prompt.clone(),
             settings: foreign::settings(&made, generated.sampler),
+            rest: String::new(),
             mos: Some(stored::write(&made, index, generated.seeds.len())),
         }
     }
@@ -153,6 +159,13 @@ impl Recipe {
             Some(own) => {
                 let settings = |problem| RecipeError::Settings { path: path.to_path_buf(), problem };
                 Ok((stored::read(own).map_err(settings)?, Vec::new()))
+            }
+            None if found.settings.is_empty() => {
+                let what = match found.prompt.starts_with(['{', '[', '<']) {
+                    true => "is data of another program in a form that is not read",
+                    false => "has no line such as \"Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1\"",
+                };
+                Err(RecipeError::NoSettings { path: path.to_path_buf(), what })
             }
             None => Ok(foreign::read(&found)),
         }

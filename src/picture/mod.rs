@@ -2,6 +2,7 @@
 //!
 //! A [`Picture`] is 8-bit RGB. Models see it as `[height * width, 3]` values from -1 to 1; see [`Picture::to_model`].
 pub mod edges;
+mod exif;
 mod file;
 mod font;
 mod mask;

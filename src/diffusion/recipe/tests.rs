@@ -159,6 +159,8 @@ fn what_has_no_counterpart_is_told() {
     for name in ["Steps: many", "Sampler: UniPC", "Size: large", "Schedule type: Exponential", "Lora hashes", "another one"] {
         assert!(notes.iter().any(|note| note.contains(name)), "{name} in {notes:?}");
     }
+    let (_, notes) = foreign("a cat\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512\nTemplate: a {cat|dog}");
+    assert!(notes.iter().any(|note| note.contains("Template: a {cat|dog}")), "{notes:?}");
     let (recipe, notes) = foreign("a cat\nSteps: 5, Sampler: Euler a Karras, Seed: 1, Size: 512x512");
     assert!(!recipe.request.karras && notes[0].contains("Euler a"), "{notes:?}");
 }
