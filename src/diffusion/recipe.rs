@@ -3,7 +3,7 @@
 mod foreign;
 mod stored;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -31,6 +31,8 @@ pub struct Recipe {
     pub latents_index: usize,
     /// The networks that steer it.
     pub controls: Vec<ControlSource>,
+    /// The mask pictures of regions, under the paths by which the request's regions name them.
+    pub region_masks: Vec<Source>,
     /// On which adapter it was made; others agree up to rounding.
     pub adapter: Option<String>,
 }
@@ -119,6 +121,37 @@ impl Source {
         std::io::copy(&mut file, &mut sha).map_err(unreadable)?;
         Ok(Self { path: path.to_path_buf(), sha256: hex(&sha.finalize()) })
     }
+
+    /// Where the file is now, as it was when `picture` was made of it: under its own path, else beside the
+    /// picture or in a folder above, under the end of its path. So both can move together.
+    pub fn find(&self, picture: &Path) -> Lookup {
+        let is_same = |path: &PathBuf| Self::of(path).is_ok_and(|found| found.sha256 == self.sha256);
+        if is_same(&self.path) {
+            return Lookup::Same(self.path.clone());
+        }
+        let parts: Vec<Component> = self.path.components().collect();
+        let named = parts.iter().rev().take_while(|part| matches!(part, Component::Normal(_))).count();
+        let ends = (parts.len() - named..parts.len()).map(|i| parts.iter().skip(i).collect::<PathBuf>());
+        let ends: Vec<PathBuf> = ends.collect();
+        let picture = std::path::absolute(picture).unwrap_or_else(|_| picture.to_path_buf());
+        let candidates = picture.ancestors().skip(1).flat_map(|folder| ends.iter().map(|end| folder.join(end)));
+        let found: Vec<PathBuf> = candidates.filter(|path| path.is_file()).collect();
+        match found.iter().find(|path| is_same(path)) {
+            Some(path) => Lookup::Same(path.clone()),
+            None if self.path.is_file() => Lookup::Changed(self.path.clone()),
+            None => found.into_iter().next().map_or(Lookup::Gone, Lookup::Changed),
+        }
+    }
+}
+
+/// What became of a file that a picture was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is there, with the same bytes.
+    Same(PathBuf),
+    /// One of its name is there, with others.
+    Changed(PathBuf),
+    Gone,
 }
 
 /// Bytes as hexadecimal digits.

@@ -18,6 +18,8 @@ struct Stored {
     negative_prompt: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     regions: Option<Layout>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    region_masks: Vec<Source>,
     width: Option<usize>,
     height: Option<usize>,
     steps: Option<usize>,
@@ -81,6 +83,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
         regions: (!request.regions.regions.is_empty()).then(|| request.regions.clone()),
+        region_masks: recipe.region_masks.clone(),
         width: request.width,
         height: request.height,
         steps: Some(request.steps),
@@ -159,6 +162,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         latents_index: stored.latents_index.unwrap_or(0),
         adapter: stored.adapter,
         controls: stored.controls,
+        region_masks: stored.region_masks,
     })
 }
 
