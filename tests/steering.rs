@@ -311,6 +311,17 @@ fn networks_steer_where_and_when_they_are_asked_to() {
         assert!(masked([0.0, 0.0, 1.0, 1.0]) == plain, "{what}");
         let some = masked([0.0, 0.0, 0.5, 1.0]);
         assert!(some != plain && some != steered, "{what}");
+        // As published, the last region that names a control decides.
+        let two = |published: bool, weights: [f32; 2]| {
+            let named = |weight| Region {
+                controls: BTreeMap::from([("edges".to_string(), weight)]),
+                ..boxed([0.0, 0.0, 1.0, 1.0], "a red cat")
+            };
+            let regions = Layout { published, ..layout(&weights.map(named)) };
+            latents(&Request { controls: vec![one.clone()], regions, ..small() })
+        };
+        assert!(two(true, [0.0, 1.0]) == two(true, [1.0, 1.0]) && two(true, [1.0, 0.0]) == two(true, [0.0, 0.0]), "{what}");
+        assert!(two(false, [0.0, 1.0]) != two(false, [1.0, 1.0]), "{what}");
         let unknown = Region { controls: BTreeMap::from([("pose".to_string(), 1.0)]), ..boxed([0.0, 0.0, 1.0, 1.0], "a") };
         let error = refusal(&Request { controls: vec![one.clone()], regions: layout(&[unknown]), ..small() });
         assert!(error.contains("control `pose`") && error.contains("edges"), "{error}");

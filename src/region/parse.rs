@@ -51,7 +51,15 @@ impl Layout {
     pub fn from_published(text: &str) -> Result<Layout> {
         let wrong = |problem: String| Error::Published { text: text.to_string(), problem };
         let mut regions = Vec::new();
-        for part in text.split('|').map(str::trim).filter(|part| !part.is_empty()) {
+        // The last region may have a bar behind it. The published program reads no further than an empty one.
+        let text_of_regions = text.trim().trim_end_matches('|');
+        for part in text_of_regions.split('|').map(str::trim) {
+            if part.is_empty() && !text_of_regions.is_empty() {
+                return Err(wrong("there is nothing between two of the `|`".into()));
+            }
+            if part.is_empty() {
+                continue;
+            }
             let fields: Vec<&str> = part.split("-*-").map(str::trim).collect();
             let [prompt, negative, edges] = fields[..] else {
                 return Err(wrong(format!("`{part}` has {} fields", fields.len())));
@@ -76,7 +84,7 @@ impl Layout {
         if regions.is_empty() {
             return Err(wrong("there is no region".into()));
         }
-        Ok(Layout { regions, ..Layout::default() })
+        Ok(Layout { regions, published: true, ..Layout::default() })
     }
 
     /// Reads a layout file (TOML). Masks are looked for beside it.

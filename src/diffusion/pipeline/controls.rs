@@ -425,7 +425,20 @@ fn factors(request: &Request, name: &str, job: &Job, unet: &UNetConfig) -> Resul
         let inside = layout.regions.iter().map(|region| region.controls.get(name).copied().unwrap_or(1.0));
         row.iter().zip(std::iter::once(1.0).chain(inside)).map(|(share, factor)| share * factor).sum()
     };
+    // As published, a weight is set in each region after the other.
+    let last = |size: &[usize; 2]| {
+        let masks = placed.masks(size[0], size[1]).unwrap_or_default();
+        let mut factors = vec![1.0; size[0] * size[1]];
+        for (region, mask) in layout.regions.iter().zip(masks) {
+            let Some(weight) = region.controls.get(name) else { continue };
+            factors.iter_mut().zip(mask).filter(|(_, covered)| **covered >= 0.5).for_each(|(factor, _)| *factor = *weight);
+        }
+        factors
+    };
     let map = |(i, size): (usize, &[usize; 2])| {
+        if layout.published {
+            return (*size, last(size));
+        }
         let shares = placed.shares(i, &all);
         (*size, shares.weights.chunks_exact(1 + layout.regions.len()).map(factor).collect())
     };
