@@ -15,6 +15,7 @@ use mixofshow::models::t2i_adapter;
 use mixofshow::nn::{Encodings, Layers};
 use mixofshow::picture::Picture;
 use mixofshow::region::{Area, Layout, Region};
+use mixofshow::text::prompt::{PromptOptions, Syntax};
 use serde_json::{Value, json};
 
 #[allow(dead_code)]
@@ -310,6 +311,17 @@ fn networks_steer_where_and_when_they_are_asked_to() {
         assert!(masked([0.0, 0.0, 1.0, 1.0]) == plain, "{what}");
         let some = masked([0.0, 0.0, 0.5, 1.0]);
         assert!(some != plain && some != steered, "{what}");
+        // As published, the last region that names a control decides.
+        let two = |published: bool, weights: [f32; 2]| {
+            let named = |weight| Region {
+                controls: BTreeMap::from([("edges".to_string(), weight)]),
+                ..boxed([0.0, 0.0, 1.0, 1.0], "a red cat")
+            };
+            let regions = Layout { published, ..layout(&weights.map(named)) };
+            latents(&Request { controls: vec![one.clone()], regions, ..small() })
+        };
+        assert!(two(true, [0.0, 1.0]) == two(true, [1.0, 1.0]) && two(true, [1.0, 0.0]) == two(true, [0.0, 0.0]), "{what}");
+        assert!(two(false, [0.0, 1.0]) != two(false, [1.0, 1.0]), "{what}");
         let unknown = Region { controls: BTreeMap::from([("pose".to_string(), 1.0)]), ..boxed([0.0, 0.0, 1.0, 1.0], "a") };
         let error = refusal(&Request { controls: vec![one.clone()], regions: layout(&[unknown]), ..small() });
         assert!(error.contains("control `pose`") && error.contains("edges"), "{error}");
@@ -330,4 +342,118 @@ fn networks_steer_where_and_when_they_are_asked_to() {
     let stretched = Control { picture: frame().resized(64, 32).unwrap(), ..control(&adapter(folder.path(), 1), &frame()) };
     let found = generate(&Request { controls: vec![stretched], ..small() });
     assert!(found.warnings.iter().any(|w| w.contains("stretched")), "{:?}", found.warnings);
+}
+
+/// Prompts that change from step to step, by what must be the same picture to the bit.
+#[test]
+fn edited_prompts_are_what_they_say_in_every_step() {
+    let with = |prompt: &str| latents(&Request { prompt: prompt.into(), steps: 2, ..small() });
+    let (red, blue) = (with("a red cat"), with("a blue cat"));
+    let half = with("a [red:blue:0.5] cat");
+    assert!(half != red && half != blue);
+    assert!(with("a [red:blue:0] cat") == blue && with("a [red:blue:2] cat") == red && with("a [red:blue:1e3] cat") != red);
+    assert!(with("a [red|red] cat") == red && with("a [red:red:1] cat") == red);
+    // Two steps: turns are the same as one change.
+    assert!(with("a [red|blue] cat") == half && with("a [red:blue:1] cat") == half && with("a [red::1][blue:1] cat") == half);
+    // Negative prompts, on their own.
+    let both = |prompt: &str, negative: &str| {
+        latents(&Request { prompt: prompt.into(), negative_prompt: negative.into(), steps: 2, ..small() })
+    };
+    assert!(both("a red cat", "[snow:night:0]") == both("a red cat", "night"));
+    assert!(both("a red cat", "[snow:night:1]") != both("a red cat", "night"));
+    assert!(both("a [red:blue:1] cat", "[snow|snow]") == both("a [red|blue] cat", "snow"));
+    // Heun calls the model twice a step.
+    let heun = |prompt: &str| {
+        let sampler = Some("heun".parse().unwrap());
+        latents(&Request { prompt: prompt.into(), sampler, ..small() })
+    };
+    assert!(heun("a [red|blue] cat") == heun("a [[red:blue:1]:red:2] cat"));
+    assert!(heun("a [red:blue:3] cat") == heun("a red cat") && heun("a [red:blue:2] cat") != heun("a red cat"));
+    // A batch that starts anew after the last prompt, without guidance, and syntax that is off.
+    let two = Request { prompt: "a [red:blue:1] cat".into(), steps: 2, batch: 2, guidance: 1.0, ..small() };
+    let each = generate(&two).latents.values().len() / 2;
+    assert!(generate(&two).latents.values()[each..] == latents(&Request { batch: 1, seed: 6, ..two }));
+    let off = |prompt: &str, syntax| {
+        let prompt_options = PromptOptions { syntax, ..PromptOptions::default() };
+        latents(&Request { prompt: prompt.into(), prompt_options, steps: 2, ..small() })
+    };
+    assert!(off("a [red:blue:0] cat", Syntax::On) == blue && off("a [red:blue:0] cat", Syntax::Off) != blue);
+    let warned = generate(&Request { prompt: "a red cat AND a dog".into(), steps: 1, ..small() });
+    assert!(warned.warnings.iter().any(|w| w.contains("AND")), "{:?}", warned.warnings);
+}
+
+#[test]
+fn edited_prompts_of_regions_with_concepts_and_controls() {
+    let left = |prompt: &str| boxed([0.0, 0.0, 0.5, 1.0], prompt);
+    let with = |prompt: &str, region: &str| {
+        latents(&Request { prompt: prompt.into(), regions: layout(&[left(region)]), steps: 2, ..small() })
+    };
+    assert!(with("snow", "a [red:blue:0] cat") == with("snow", "a blue cat"));
+    let half = with("snow", "a [red|blue] cat");
+    assert!(half == with("snow", "a [red:blue:1] cat") && half != with("snow", "a blue cat"));
+    assert!(with("[snow|night]", "a [red:blue:1] cat") == with("[snow:night:1]", "a [red|blue] cat"));
+    // A word with an encoding for each cross-attention beside plain ones.
+    let layers =
+        mixofshow::models::unet::cross_attentions(&UNetConfig::from_json(&checkpoint().unet.config, Path::new("u")).unwrap());
+    let mut zorp = concept("zorp", Some("<zorp>"));
+    let width = zorp.words[0].rows.shape[1];
+    let shape = [layers.len(), width];
+    zorp.words[0].rows = Array::f32(shape, hashed::tensor("zorp.rows.weight", &shape));
+    let applied = vec![Applied::new(zorp, 0.0).unwrap()];
+    let said = |prompt: &str| latents(&Request { prompt: prompt.into(), concepts: applied.clone(), steps: 2, ..small() });
+    assert!(said("a [<zorp>:cat:0]") == said("a cat") && said("a [<zorp>:cat:2]") == said("a <zorp>"));
+    let turns = said("a [<zorp>|cat]");
+    assert!(turns == said("a [<zorp>:cat:1]") && turns != said("a cat") && turns != said("a <zorp>"));
+    assert!(said("a [cat|<zorp>]") == said("a [cat:<zorp>:1]"));
+    // A ControlNet reads them too.
+    let folder = tempfile::tempdir().unwrap();
+    let net = control(&control_net(folder.path()), &frame());
+    let steered = |prompt: &str| latents(&Request { prompt: prompt.into(), controls: vec![net.clone()], steps: 2, ..small() });
+    assert!(steered("a [red:blue:0] cat") == steered("a blue cat"));
+    assert!(steered("a [red|blue] cat") == steered("a [red:blue:1] cat"));
+    assert!(steered("a [red|blue] cat") != steered("a red cat"));
+}
+
+/// A ControlNet that says how it differs from the model is the one that says it all.
+#[test]
+fn a_control_net_of_differences_is_added_to_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = control_net(folder.path());
+    let base = checkpoint().unet;
+    let original = checkpoint::Control::open(&path).unwrap().component;
+    let values = |component: &checkpoint::Component, name: &str| {
+        let tensor = component.tensor(name).unwrap();
+        tensor.to_f32(0..tensor.len())
+    };
+    let write = |name: &str, difference: bool| {
+        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        for tensor in original.names() {
+            let shape = original.shape(tensor).unwrap().to_vec();
+            let own = values(&original, tensor);
+            let shared = base.contains(tensor).then(|| values(&base, tensor));
+            // Sixty-fourths, so that sums are exact.
+            let own = own.iter().map(|v| (v * 8.0).round() / 64.0);
+            let values: Vec<f32> = match (&shared, difference) {
+                (Some(shared), false) => own.zip(shared).map(|(own, shared)| own + shared).collect(),
+                _ => own.collect(),
+            };
+            tensors.push((tensor.to_string(), shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        }
+        if difference {
+            tensors.push(("difference".into(), vec![0], Vec::new()));
+        }
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (name.clone(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        let place = folder.path().join(name);
+        std::fs::create_dir(&place).unwrap();
+        let bytes = safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap();
+        std::fs::write(place.join("diffusion_pytorch_model.safetensors"), bytes).unwrap();
+        std::fs::copy(path.join("config.json"), place.join("config.json")).unwrap();
+        let control = control(&place, &frame());
+        assert_eq!(control.network.difference, difference);
+        latents(&Request { controls: vec![control], ..small() })
+    };
+    let (whole, difference) = (write("whole", false), write("difference", true));
+    assert!(whole == difference && whole != latents(&small()));
 }

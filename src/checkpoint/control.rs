@@ -24,11 +24,20 @@ pub enum ControlKind {
 pub struct Control {
     pub kind: ControlKind,
     pub component: Component,
+    /// What it shares with the UNet of the model that it steers is stored as the difference from that: the model's weights of the
+    /// same names are to be added.
+    pub difference: bool,
 }
 
 /// Before the names of the authors' ControlNet files; some programs leave it out.
 const CONTROL_MODEL: &str = "control_model.";
 const STEM: &str = "diffusion_pytorch_model";
+/// A tensor whose presence says that a ControlNet's weights are differences; its value says nothing.
+const DIFFERENCE: &str = "difference";
+/// The same for a Control-LoRA, whose weights are low-rank differences.
+const CONTROL_LORA: &str = "lora_controlnet";
+/// Before the names of a ControlNet-LLLite.
+const LLLITE: &str = "lllite_";
 
 impl Control {
     /// Opens a folder with `config.json`, or a safetensors file whose names tell what it is.
@@ -44,6 +53,12 @@ impl Control {
         let file = Arc::new(TensorFile::open(path)?);
         let has = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
         let unreadable = |problem| Error::Unrecognised { path: path.to_path_buf(), problem };
+        for (kind, mark) in [("Control-LoRA", CONTROL_LORA), ("ControlNet-LLLite", LLLITE)] {
+            if let Some(name) = file.names().find(|name| name.starts_with(mark)) {
+                let expected = "expected a ControlNet or a T2I-Adapter";
+                return Err(unreadable(format!("a {kind} (tensor `{name}`), which is not supported; {expected}")));
+            }
+        }
         for prefix in [CONTROL_MODEL, ""] {
             if has(&format!("{prefix}input_hint_block.")) {
                 let stripped = file.names().filter_map(|name| name.strip_prefix(prefix));
@@ -73,7 +88,8 @@ impl Control {
                 return Err(Error::Unrecognised { path: folder.path().to_path_buf(), problem });
             }
         };
-        Ok(Control { kind, component })
+        let difference = kind == ControlKind::ControlNet && component.contains(DIFFERENCE);
+        Ok(Control { kind, component, difference })
     }
 }
 
@@ -83,7 +99,9 @@ fn same(name: &str) -> Targets {
 
 fn control_net(file: &Arc<TensorFile>, translate: impl Fn(&str) -> Option<Targets>) -> Result<Control, Error> {
     let component = Component::gather(file.path(), vec![file.clone()], |_, name| translate(name))?;
-    configured(ControlKind::ControlNet, component, infer::control_net)
+    let control = configured(ControlKind::ControlNet, component, infer::control_net)?;
+    let difference = file.names().any(|name| name.strip_prefix(CONTROL_MODEL).unwrap_or(name) == DIFFERENCE);
+    Ok(Control { difference, ..control })
 }
 
 fn configured(
@@ -99,7 +117,7 @@ fn configured(
             return Err(Error::Unrecognised { path: component.path().to_path_buf(), problem });
         }
     };
-    Ok(Control { kind, component })
+    Ok(Control { kind, component, difference: false })
 }
 
 /// The authors' names: those of the UNet's first half, `input_hint_block.{0, 2, .., 14}`, `zero_convs.N.0`, `middle_block_out.0`.

@@ -28,6 +28,8 @@ pub enum What {
     TextualInversion,
     /// A ControlNet.
     ControlNet,
+    /// A ControlNet of low-rank differences, which this program does not run.
+    ControlLora,
     /// A T2I-Adapter.
     T2iAdapter,
     /// A UNet by itself.
@@ -54,6 +56,7 @@ impl What {
             Self::Lora => "LoRA",
             Self::TextualInversion => "textual inversion",
             Self::ControlNet => "ControlNet",
+            Self::ControlLora => "Control-LoRA (not supported)",
             Self::T2iAdapter => "T2I-Adapter",
             Self::Unet => "UNet",
             Self::Vae => "VAE",
@@ -301,6 +304,8 @@ fn classify(names: &[&str]) -> What {
     let whole = any(UNET) && any(VAE);
     if any("conditioner.embedders.") {
         What::SingleFileSdxl
+    } else if any("lora_controlnet") {
+        What::ControlLora
     } else if any("control_model.") || any("controlnet_cond_embedding.") {
         What::ControlNet
     } else if whole && any(OPEN_CLIP) {

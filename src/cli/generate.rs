@@ -15,7 +15,7 @@ use std::time::Instant;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::diffusion::latents;
 use mixofshow::diffusion::pipeline::{Generated, MOST_PICTURES, Pipeline, Request};
-use mixofshow::diffusion::recipe::{Recipe, Source, hex};
+use mixofshow::diffusion::recipe::{Lookup, Recipe, Source, hex};
 use mixofshow::gpu::{Gpu, replaced_kernels};
 use mixofshow::output;
 use mixofshow::picture::{Mask, Picture};
@@ -122,18 +122,19 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         None => Recipe::default(),
     };
     arguments.apply(&mut recipe)?;
-    let control_pictures = arguments.steering.apply(&mut recipe, terminal)?;
+    let like = arguments.like.as_deref();
+    let control_pictures = arguments.steering.apply(&mut recipe, like, terminal)?;
     let given = |path: &PathBuf| Source::of(path);
     let remembered = [recipe.image.take(), recipe.mask.take(), recipe.latents.take()];
     let [image, mask, noise] = remembered;
-    recipe.image = source(arguments.init_image.as_ref().map(given).transpose()?, image, "--init-image", terminal)?;
+    recipe.image = source(arguments.init_image.as_ref().map(given).transpose()?, image, "--init-image", like, terminal)?;
     // A mask belongs to its picture: another picture comes without it.
     let mask = mask.filter(|_| arguments.init_image.is_none());
-    recipe.mask = source(arguments.mask.as_ref().map(given).transpose()?, mask, "--mask", terminal)?;
+    recipe.mask = source(arguments.mask.as_ref().map(given).transpose()?, mask, "--mask", like, terminal)?;
     if arguments.latents.is_some() {
         recipe.latents_index = 0;
     }
-    recipe.latents = source(arguments.latents.as_ref().map(given).transpose()?, noise, "--latents", terminal)?;
+    recipe.latents = source(arguments.latents.as_ref().map(given).transpose()?, noise, "--latents", like, terminal)?;
     if recipe.image.is_none() && recipe.mask.is_some() {
         return Err(Failure::Usage("--mask says where to paint in a picture: --init-image names the picture".into()));
     }
@@ -209,16 +210,24 @@ fn is_device(path: &Path) -> bool {
     path.exists() && !output::is_replaced(path)
 }
 
-/// A file that was given, else the one that the recipe names, which must still be there.
-fn source(given: Option<Source>, named: Option<Source>, option: &str, terminal: &Terminal) -> Result<Option<Source>> {
-    let Some(named) = named.filter(|_| given.is_none()) else {
-        return Ok(given);
-    };
-    let found = Source::of(&named.path).map_err(|_| Gone { path: named.path.clone(), option: option.to_string() })?;
-    if found.sha256 != named.sha256 {
-        terminal.warning(format!("{} has changed since that picture was made from it: the result differs", named.path.display()));
+/// A file that was given, else the one that the recipe names, which must still be there: where it was, or near the picture `like`.
+fn source(
+    given: Option<Source>,
+    named: Option<Source>,
+    option: &str,
+    like: Option<&Path>,
+    terminal: &Terminal,
+) -> Result<Option<Source>> {
+    let (Some(named), None) = (named, &given) else { return Ok(given) };
+    match named.find(like.unwrap_or(&named.path)) {
+        Lookup::Same(path) => Ok(Some(Source { path, ..named })),
+        Lookup::Changed(path) => {
+            let text = format!("{} has changed since that picture was made from it: the result differs", path.display());
+            terminal.warning(text);
+            Ok(Some(Source::of(&path)?))
+        }
+        Lookup::Gone => Err(Gone { path: named.path, option: option.to_string() }.into()),
     }
-    Ok(Some(found))
 }
 
 fn open_model(recipe: &Recipe, arguments: &Arguments) -> Result<Checkpoint> {

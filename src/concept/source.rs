@@ -18,11 +18,26 @@ pub struct WithUpdates {
     model: Arc<dyn ParameterSource + Send>,
     sets: RwLock<BTreeMap<String, AppliedSet>>,
     merged: RwLock<Vec<AppliedSet>>,
+    /// Those that will be merged: what is planned is planned for them.
+    expected: RwLock<Vec<AppliedSet>>,
+    sums_in_f32: bool,
 }
 
 impl WithUpdates {
     pub fn new(model: Arc<dyn ParameterSource + Send>) -> Self {
-        WithUpdates { model, sets: RwLock::default(), merged: RwLock::default() }
+        WithUpdates { model, sets: RwLock::default(), merged: RwLock::default(), expected: RwLock::default(), sums_in_f32: false }
+    }
+
+    /// Says of weights with merged updates that they are stored in f32, whatever the model stores: where the update is small beside
+    /// the weight, a sum in 16 bits has lost most of it.
+    pub fn with_sums_in_f32(mut self, sums_in_f32: bool) -> Self {
+        self.sums_in_f32 = sums_in_f32;
+        self
+    }
+
+    /// The model without any update.
+    pub fn model(&self) -> Arc<dyn ParameterSource + Send> {
+        self.model.clone()
     }
 
     /// The sets from now on.
@@ -31,9 +46,15 @@ impl WithUpdates {
         *self.sets.write().unwrap_or_else(PoisonError::into_inner) = sets;
     }
 
+    /// Lets [`ParameterSource::info`] speak of the weights as they will be once these sets are merged.
+    pub fn expect(&self, sets: &[AppliedSet]) {
+        *self.expected.write().unwrap_or_else(PoisonError::into_inner) = sets.to_vec();
+    }
+
     /// Adds these sets, as strong as they are, to the model's own weights from now on, instead of those before. Returns the layers
     /// whose weights have changed by that.
     pub fn merge(&self, sets: &[AppliedSet]) -> BTreeSet<String> {
+        self.expect(sets);
         let mut merged = self.merged.write().unwrap_or_else(PoisonError::into_inner);
         let same = |(a, b): (&AppliedSet, &AppliedSet)| a == b && a.strength == b.strength;
         if merged.len() == sets.len() && merged.iter().zip(sets).all(same) {
@@ -69,7 +90,15 @@ impl WithUpdates {
 impl ParameterSource for WithUpdates {
     fn info(&self, name: &str) -> Option<ParameterInfo> {
         let own = self.with(name, |array| ParameterInfo { shape: array.shape.to_vec(), stored: StoredAs::F32 });
-        own.or_else(|| self.model.info(name))
+        own.or_else(|| {
+            let info = self.model.info(name)?;
+            let updated = |layer: &str| {
+                let sets = self.expected.read().unwrap_or_else(PoisonError::into_inner);
+                sets.iter().any(|set| set.set().layers.contains_key(layer))
+            };
+            let summed = self.sums_in_f32 && name.strip_suffix(".weight").is_some_and(updated);
+            Some(if summed { ParameterInfo { stored: StoredAs::F32, ..info } } else { info })
+        })
     }
 
     fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
@@ -184,5 +213,15 @@ mod tests {
         assert!(source.merge(&[applied.unet().clone()]).is_empty(), "nothing changes");
         assert_eq!(source.merge(&[]).len(), 1);
         assert_eq!(read("x.weight", 0..6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        // Sums keep what f16 would lose, and plans know it beforehand.
+        let stored = |source: &WithUpdates, name: &str| source.info(name).unwrap().stored;
+        source.expect(&[applied.unet().clone()]);
+        assert_eq!(stored(&source, "x.weight"), StoredAs::F16, "unless told otherwise");
+        let source = WithUpdates::new(Arc::new(Linear)).with_sums_in_f32(true);
+        assert_eq!(stored(&source, "x.weight"), StoredAs::F16);
+        source.expect(&[applied.unet().clone()]);
+        assert_eq!((stored(&source, "x.weight"), stored(&source, "x.bias")), (StoredAs::F32, StoredAs::F16));
+        source.merge(&[]);
+        assert_eq!(stored(&source, "x.weight"), StoredAs::F16);
     }
 }

@@ -3,7 +3,7 @@
 mod foreign;
 mod stored;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -33,6 +33,8 @@ pub struct Recipe {
     pub latents_index: usize,
     /// The networks that steer it.
     pub controls: Vec<ControlSource>,
+    /// The mask pictures of regions, under the paths by which the request's regions name them.
+    pub region_masks: Vec<Source>,
     /// On which adapter it was made; others agree up to rounding.
     pub adapter: Option<String>,
     /// Kernels that were not this program's own.
@@ -98,8 +100,13 @@ impl std::str::FromStr for Made {
 pub enum RecipeError {
     #[error(transparent)]
     Picture(#[from] picture::Error),
-    #[error("{}: the file does not say how the picture was made (no text `mos` or `parameters` in it)", path.display())]
+    #[error(
+        "{}: the file does not say how the picture was made (no text `mos` or `parameters` in it, no user comment in EXIF)",
+        path.display()
+    )]
     None { path: PathBuf },
+    #[error("{}: no settings are found in its text, which {what}", path.display())]
+    NoSettings { path: PathBuf, what: &'static str },
     #[error("{}: its settings cannot be read: {problem}", path.display())]
     Settings { path: PathBuf, problem: String },
     #[error("{}: cannot be read: {source}", path.display())]
@@ -118,6 +125,37 @@ impl Source {
         std::io::copy(&mut file, &mut sha).map_err(unreadable)?;
         Ok(Self { path: path.to_path_buf(), sha256: hex(&sha.finalize()) })
     }
+
+    /// Where the file is now, as it was when `picture` was made of it: under its own path, else beside the
+    /// picture or in a folder above, under the end of its path. So both can move together.
+    pub fn find(&self, picture: &Path) -> Lookup {
+        let is_same = |path: &PathBuf| Self::of(path).is_ok_and(|found| found.sha256 == self.sha256);
+        if is_same(&self.path) {
+            return Lookup::Same(self.path.clone());
+        }
+        let parts: Vec<Component> = self.path.components().collect();
+        let named = parts.iter().rev().take_while(|part| matches!(part, Component::Normal(_))).count();
+        let ends = (parts.len() - named..parts.len()).map(|i| parts.iter().skip(i).collect::<PathBuf>());
+        let ends: Vec<PathBuf> = ends.collect();
+        let picture = std::path::absolute(picture).unwrap_or_else(|_| picture.to_path_buf());
+        let candidates = picture.ancestors().skip(1).flat_map(|folder| ends.iter().map(|end| folder.join(end)));
+        let found: Vec<PathBuf> = candidates.filter(|path| path.is_file()).collect();
+        match found.iter().find(|path| is_same(path)) {
+            Some(path) => Lookup::Same(path.clone()),
+            None if self.path.is_file() => Lookup::Changed(self.path.clone()),
+            None => found.into_iter().next().map_or(Lookup::Gone, Lookup::Changed),
+        }
+    }
+}
+
+/// What became of a file that a picture was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is there, with the same bytes.
+    Same(PathBuf),
+    /// One of its name is there, with others.
+    Changed(PathBuf),
+    Gone,
 }
 
 /// Bytes as hexadecimal digits.
@@ -142,6 +180,7 @@ impl Recipe {
             prompt: self.request.prompt.clone(),
             negative_prompt: self.request.negative_prompt.clone(),
             settings: foreign::settings(&made, generated.sampler),
+            rest: String::new(),
             mos: Some(stored::write(&made, index, generated.seeds.len())),
         }
     }
@@ -165,6 +204,13 @@ impl Recipe {
             Some(own) => {
                 let settings = |problem| RecipeError::Settings { path: path.to_path_buf(), problem };
                 Ok((stored::read(own).map_err(settings)?, Vec::new()))
+            }
+            None if found.settings.is_empty() => {
+                let what = match found.prompt.starts_with(['{', '[', '<']) {
+                    true => "is data of another program in a form that is not read",
+                    false => "has no line such as \"Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1\"",
+                };
+                Err(RecipeError::NoSettings { path: path.to_path_buf(), what })
             }
             None => Ok(foreign::read(&found)),
         }

@@ -1,6 +1,7 @@
 //! The weights of a checkpoint's network, as graphs ask for them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::checkpoint::{Component, DType};
 use crate::graph::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
@@ -32,5 +33,36 @@ impl ParameterSource for ComponentSource {
 
     fn done_with(&self, name: &str) {
         self.0.release(name);
+    }
+}
+
+/// Weights that are stored as differences from those of another network, and whole where that has none of their name.
+pub struct Difference {
+    pub stored: ComponentSource,
+    pub base: Arc<dyn ParameterSource + Send>,
+}
+
+impl ParameterSource for Difference {
+    fn info(&self, name: &str) -> Option<ParameterInfo> {
+        self.stored.info(name)
+    }
+
+    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+        self.stored.read(name, range.clone(), into)?;
+        let Some(info) = self.base.info(name) else { return Ok(()) };
+        let found = self.stored.info(name).map_or_else(Vec::new, |info| info.shape);
+        let sides = |shape: &[usize]| shape.iter().copied().filter(|side| *side != 1).collect::<Vec<_>>();
+        if sides(&found) != sides(&info.shape) {
+            return Err(ParameterError::Shape { name: name.into(), expected: info.shape, found });
+        }
+        let mut base = vec![0.0; into.len()];
+        self.base.read(name, range, &mut base)?;
+        into.iter_mut().zip(base).for_each(|(value, base)| *value += base);
+        Ok(())
+    }
+
+    fn done_with(&self, name: &str) {
+        self.stored.done_with(name);
+        self.base.done_with(name);
     }
 }

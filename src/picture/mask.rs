@@ -18,6 +18,31 @@ pub struct Mask {
     width: u32,
     height: u32,
     values: Vec<f32>,
+    /// Its file has transparency, which says something else than its colours.
+    is_in_transparency: bool,
+}
+
+/// What of a mask is probably not as it was meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// The shape is in the file's transparency, which is not read.
+    Transparent,
+    /// White all over.
+    White,
+    /// Black all over.
+    Black,
+}
+
+impl std::fmt::Display for Doubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Doubt::Transparent => {
+                "has its shape in its transparency, which is not read: save it with white inside and black outside instead"
+            }
+            Doubt::White => "is white all over",
+            Doubt::Black => "is black all over",
+        })
+    }
 }
 
 impl Mask {
@@ -32,18 +57,40 @@ impl Mask {
             return Err(Error::NotFinite { count, of: values.len() });
         }
         values.iter_mut().for_each(|v| *v = v.clamp(0.0, 1.0));
-        Ok(Self { width, height, values })
+        Ok(Self { width, height, values, is_in_transparency: false })
     }
 
-    /// Reads the grey values of any picture file.
+    /// Reads the grey values of any picture file. Transparency is dropped; see [`Mask::doubt`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let grey = file::decode(path.as_ref())?.to_rgb8();
+        let decoded = file::decode(path.as_ref())?;
+        let has_alpha = decoded.color().has_alpha();
+        let grey = decoded.to_rgba8();
         // ITU-R BT.601, as Pillow's "L".
-        let value = |p: &image::Rgb<u8>| {
-            let [r, g, b] = p.0.map(f32::from);
+        let value = |p: &image::Rgba<u8>| {
+            let [r, g, b, _] = p.0.map(f32::from);
             ((0.299 * r + 0.587 * g + 0.114 * b).round()) / 255.0
         };
-        Self::new(grey.width(), grey.height(), grey.pixels().map(value).collect())
+        let mut mask = Self::new(grey.width(), grey.height(), grey.pixels().map(value).collect())?;
+        if has_alpha {
+            let seen = |p: &image::Rgba<u8>| p.0[3] >= 128;
+            let places = || grey.pixels().zip(&mask.values);
+            let white_behind = places().any(|(p, v)| !seen(p) && *v >= 0.5);
+            let black_before = grey.pixels().any(seen) && !grey.pixels().all(seen) && mask.values.iter().all(|v| *v < 0.5);
+            mask.is_in_transparency = white_behind || black_before;
+        }
+        Ok(mask)
+    }
+
+    /// What is probably not as it was meant. A mask that is `hard` knows black and white alone.
+    pub fn doubt(&self, hard: bool) -> Option<Doubt> {
+        let (black, white) = if hard { (0.5, 0.5) } else { (f32::MIN_POSITIVE, 1.0) };
+        if self.is_in_transparency {
+            return Some(Doubt::Transparent);
+        }
+        if self.values.iter().all(|v| *v >= white) {
+            return Some(Doubt::White);
+        }
+        self.values.iter().all(|v| *v < black).then_some(Doubt::Black)
     }
 
     pub fn width(&self) -> u32 {

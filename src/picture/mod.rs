@@ -2,6 +2,7 @@
 //!
 //! A [`Picture`] is 8-bit RGB. Models see it as `[height * width, 3]` values from -1 to 1; see [`Picture::to_model`].
 pub mod edges;
+mod exif;
 mod file;
 mod font;
 mod mask;
@@ -18,7 +19,7 @@ use image::{ImageBuffer, Rgb};
 use crate::file_kind::FileKind;
 
 pub use file::{check_destination, measure};
-pub use mask::{Mask, Scaling};
+pub use mask::{Doubt, Mask, Scaling};
 pub use parameters::Parameters;
 pub use plot::{Line, Plot};
 pub use sheet::Sheet;

@@ -1,6 +1,6 @@
-//! The settings that made a picture, as text in its PNG file.
+//! The settings that made a picture, as text in its file.
 //!
-//! Under the keyword `parameters` in the form that web UIs write and read:
+//! In PNG under the keyword `parameters`, in other formats as EXIF's user comment, in the form that web UIs write and read:
 //!
 //! ```text
 //! a red cat, snow
@@ -9,17 +9,19 @@
 //! ```
 //!
 //! That form cannot carry everything: a prompt with a line that starts with "Negative prompt:" reads as two, spaces around
-//! lines are lost. So under the keyword `mos` stands the same and more as JSON, from which the picture can be made again.
+//! lines are lost. So in PNG under the keyword `mos` stands the same and more as JSON, from which the picture can be made again.
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::png_text::{self, TextChunk};
-use super::{Error, Result};
+use super::{Error, Result, exif};
 
 const KEYWORD: &str = "parameters";
 const OWN_KEYWORD: &str = "mos";
 const NEGATIVE: &str = "Negative prompt:";
+/// How the line of settings begins.
+const FIRST: &str = "Steps:";
 /// With fewer settings a last line is taken for a part of the prompt, as web UIs do.
 const LEAST_SETTINGS: usize = 3;
 
@@ -32,6 +34,9 @@ pub struct Parameters {
     /// Names and values in the order in which they are written: `("Steps", "20")`, ... A name has at least two characters
     /// out of letters, digits, `_`, `-`, `/` and spaces.
     pub settings: Vec<(String, String)>,
+    /// Lines after the settings, which some programs add: templates of the prompt and such. They are
+    /// read and not written.
+    pub rest: String,
     /// This program's own complete settings.
     pub mos: Option<Value>,
 }
@@ -64,10 +69,10 @@ impl Parameters {
     }
 }
 
-/// Reads the settings out of a picture file. `None`: not a PNG file, or one without settings.
+/// Reads the settings out of a picture file. `None`: there is no text that could hold any.
 ///
 /// # Errors
-/// A file that cannot be read, is damaged, or whose `mos` text is not JSON.
+/// A file that cannot be read, is damaged, or whose `mos` text is not JSON; EXIF in an encoding that is not read.
 pub fn read(path: impl AsRef<Path>) -> Result<Option<Parameters>> {
     let path = path.as_ref();
     let chunks = png_text::read(path, &[KEYWORD, OWN_KEYWORD])?.unwrap_or_default();
@@ -78,7 +83,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Option<Parameters>> {
         reason: e.to_string(),
     })?;
     match (text(KEYWORD).map(parse), mos) {
-        (None, None) => Ok(None),
+        (None, None) => Ok(exif::user_comment(path)?.map(|text| parse(&text))),
         (parameters, mos) => Ok(Some(Parameters { mos, ..parameters.unwrap_or_default() })),
     }
 }
@@ -98,12 +103,16 @@ pub fn format(parameters: &Parameters) -> String {
 /// Reads the text under `parameters`, ours or a web UI's. Any text is taken: without settings it is all prompt.
 pub fn parse(text: &str) -> Parameters {
     let mut lines: Vec<&str> = text.trim().split('\n').collect();
-    let mut settings = lines.last().map(|line| parse_settings(line)).unwrap_or_default();
-    if settings.len() >= LEAST_SETTINGS {
-        lines.pop();
-    } else {
-        settings.clear();
+    let read = |line: &&str| Some(parse_settings(line)).filter(|settings| settings.len() >= LEAST_SETTINGS);
+    // Lines of other programs may follow.
+    let begun = lines.iter().rposition(|line| line.trim_start().starts_with(FIRST) && read(line).is_some());
+    let at = begun.or_else(|| lines.len().checked_sub(1));
+    let settings = at.and_then(|at| lines.get(at)).and_then(read);
+    let mut rest = String::new();
+    if let (Some(at), Some(_)) = (at, &settings) {
+        rest = lines.split_off(at).split_off(1).join("\n");
     }
+    let settings = settings.unwrap_or_default();
     let (mut prompt, mut negative) = (Vec::new(), None::<Vec<&str>>);
     for line in lines {
         let line = line.trim();
@@ -118,6 +127,7 @@ pub fn parse(text: &str) -> Parameters {
         prompt: prompt.join("\n").trim().to_string(),
         negative_prompt: negative.unwrap_or_default().join("\n").trim().to_string(),
         settings,
+        rest,
         mos: None,
     }
 }

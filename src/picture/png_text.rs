@@ -1,4 +1,4 @@
-//! PNG's text chunks: tEXt (Latin-1), zTXt (the same, compressed), iTXt (UTF-8).
+//! PNG's text chunks: tEXt (Latin-1), zTXt (the same, compressed), iTXt (UTF-8). Many programs write UTF-8 into all of them.
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
 use std::path::Path;
@@ -18,20 +18,26 @@ pub(super) struct TextChunk {
 }
 
 /// Puts text chunks before the picture's data: tEXt where Latin-1 has all of the characters, else iTXt, as Pillow and
-/// therefore web UIs do. NUL, which ends a text in PNG, is left out.
+/// therefore web UIs do; iTXt also where the Latin-1 would be read as UTF-8. NUL, which ends a text in PNG, is left out.
 pub(super) fn add<W: Write>(
     encoder: &mut png::Encoder<'_, W>,
     chunks: &[TextChunk],
 ) -> std::result::Result<(), png::EncodingError> {
     for TextChunk { keyword, text } in chunks {
         let text = text.replace('\0', "");
-        if text.chars().all(|c| u32::from(c) <= 0xff) {
+        if text.chars().all(|c| u32::from(c) <= 0xff) && meant(&text) == text {
             encoder.add_text_chunk(keyword.clone(), text)?;
         } else {
             encoder.add_itxt_chunk(keyword.clone(), text)?;
         }
     }
     Ok(())
+}
+
+/// What a text that was read as Latin-1 is meant to be. What is well-formed UTF-8 beyond ASCII is hardly ever anything else.
+fn meant(latin1: &str) -> String {
+    let bytes: Option<Vec<u8>> = latin1.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| latin1.to_string())
 }
 
 /// All text chunks with one of these keywords, before or after the picture's data. `None`: not a PNG file.
@@ -71,12 +77,13 @@ fn collect(path: &Path, info: &png::Info<'_>, keywords: &[&str]) -> Result<Vec<T
         found.push(TextChunk { text: text.map_err(|e| bad(&chunk.keyword, e))?, keyword: chunk.keyword });
     }
     for chunk in info.uncompressed_latin1_text.iter().filter(|c| wanted(&c.keyword)) {
-        found.push(TextChunk { keyword: chunk.keyword.clone(), text: chunk.text.clone() });
+        found.push(TextChunk { keyword: chunk.keyword.clone(), text: meant(&chunk.text) });
     }
     for chunk in info.compressed_latin1_text.iter().filter(|c| wanted(&c.keyword)) {
         let mut chunk = chunk.clone();
         let text = chunk.decompress_text_with_limit(MAX_TEXT).and_then(|()| chunk.get_text());
-        found.push(TextChunk { text: text.map_err(|e| bad(&chunk.keyword, e))?, keyword: chunk.keyword });
+        let text = text.map_err(|e| bad(&chunk.keyword, e))?;
+        found.push(TextChunk { text: meant(&text), keyword: chunk.keyword });
     }
     Ok(found)
 }

@@ -18,10 +18,11 @@ pub enum Area {
     Mask(PathBuf),
 }
 
-/// A share of a feature map's cells, `[height, width]` from 0 to 1, and whether the shape had to be enlarged to be seen at all.
+/// A share of a feature map's cells, `[height, width]` from 0 to 1, and whether the shape is too small for them.
 pub(super) struct Coverage {
     pub values: Vec<f32>,
-    pub enlarged: bool,
+    /// It had to be enlarged to be seen at all, or, as published, is not seen.
+    pub too_small: bool,
 }
 
 /// A shape on a picture of a known size.
@@ -29,6 +30,10 @@ pub(super) struct Outline {
     width: usize,
     height: usize,
     kind: Kind,
+    /// As [`super::Layout::published`].
+    published: bool,
+    /// What of it is probably not as it was meant.
+    pub doubt: Option<String>,
 }
 
 enum Kind {
@@ -42,18 +47,31 @@ enum Kind {
 const SLACK: f64 = 1e-9;
 
 impl Outline {
-    /// `area` with edges `soft` wide, on a picture of `width` x `height` pixels; `region` names it in errors.
-    pub fn new(area: &Area, soft: f64, width: usize, height: usize, region: &str) -> Result<Outline> {
+    /// `area` with edges `soft` wide, on a picture of `width` x `height` pixels; `region` names it in errors. `published` is as
+    /// [`super::Layout::published`].
+    pub fn new(area: &Area, soft: f64, width: usize, height: usize, region: &str, published: bool) -> Result<Outline> {
+        let mut doubt = None;
         let kind = match area {
             Area::Whole => Kind::Box([0.0, 0.0, 1.0, 1.0]),
+            Area::Box(edges) if published => {
+                let fractions = published_fractions(edges, width, height, region)?;
+                if fractions.iter().any(|edge| !(0.0..=1.0).contains(edge)) {
+                    doubt = Some("reaches beyond the picture and is cut off there".to_string());
+                }
+                Kind::Box(fractions)
+            }
             Area::Box(edges) => Kind::Box(fractions(edges, width, height, region)?),
             Area::Polygon(corners) => {
                 let corners = polygon(corners, width, height, region)?;
                 Kind::Pixels(fill(&corners, width, height)?, false)
             }
-            Area::Mask(path) => Kind::Pixels(read(path, width, height, region)?, true),
+            Area::Mask(path) => {
+                let mask = read(path, width, height, region)?;
+                doubt = mask.doubt(false).map(|doubt| format!("its mask {} {doubt}", path.display()));
+                Kind::Pixels(mask, true)
+            }
         };
-        let mut outline = Outline { width, height, kind };
+        let mut outline = Outline { width, height, kind, published, doubt };
         if soft > 0.0 {
             let most = width.max(height) as f64;
             if soft > most.max(1.0) {
@@ -79,15 +97,17 @@ impl Outline {
         })
     }
 
-    /// What of each cell of a feature map is covered. Boxes reach from ceil(start) to floor(end), as published.
+    /// What of each cell of a feature map is covered. Boxes reach from ceil(start) to floor(end), as published; one that is too small
+    /// for that is enlarged, unless all is to be as published.
     pub fn coverage(&self, height: usize, width: usize) -> Result<Coverage> {
         let (mask, soft) = match &self.kind {
             Kind::Box([left, top, right, bottom]) => {
+                let cells = if self.published { published_cells } else { cells };
                 let (columns, narrow) = cells(*left, *right, width);
                 let (rows, low) = cells(*top, *bottom, height);
                 let covered = |i: usize| rows.contains(&(i / width)) && columns.contains(&(i % width));
                 let values = (0..height * width).map(|i| f32::from(covered(i))).collect();
-                return Ok(Coverage { values, enlarged: narrow || low });
+                return Ok(Coverage { values, too_small: narrow || low });
             }
             Kind::Pixels(mask, soft) => (mask, *soft),
         };
@@ -96,15 +116,15 @@ impl Outline {
             true => means.values().to_vec(),
             false => means.values().iter().map(|v| f32::from(*v >= 0.5)).collect(),
         };
-        let enlarged = values.iter().all(|v| *v < 0.5) && mask.values().iter().any(|v| *v >= 0.5);
-        if enlarged {
+        let too_small = values.iter().all(|v| *v < 0.5) && mask.values().iter().any(|v| *v >= 0.5);
+        if too_small && !self.published {
             // The cell of which it covers most.
             let most = means.values().iter().enumerate().fold((0, 0.0), |a, (i, v)| if *v > a.1 { (i, *v) } else { a });
             if let Some(value) = values.get_mut(most.0) {
                 *value = 1.0;
             }
         }
-        Ok(Coverage { values, enlarged })
+        Ok(Coverage { values, too_small })
     }
 }
 
@@ -117,6 +137,32 @@ fn cells(start: f64, end: f64, size: usize) -> (std::ops::Range<usize>, bool) {
     }
     let middle = (((start + end) / 2.0 * size as f64) as usize).min(size - 1);
     (middle..middle + 1, true)
+}
+
+/// The cells from `start` to `end` of `size` as the published program counts them, and whether there is none. Its edges are
+/// Python's: what lies beyond the end is cut off, what lies before the start is counted from the end.
+fn published_cells(start: f64, end: f64, size: usize) -> (std::ops::Range<usize>, bool) {
+    let index = |edge: f64| {
+        let edge = edge as i64;
+        let edge = if edge < 0 { edge.saturating_add(size as i64) } else { edge };
+        edge.clamp(0, size as i64) as usize
+    };
+    let (first, last) = (index((start * size as f64).ceil()), index((end * size as f64).floor()));
+    (first..last.max(first), last <= first)
+}
+
+/// Edges as fractions of the picture, wherever they lie.
+fn published_fractions(edges: &[f64; 4], width: usize, height: usize, region: &str) -> Result<[f64; 4]> {
+    if !edges.iter().all(|edge| edge.is_finite()) {
+        let found = edges.map(|v| v.to_string()).join(", ");
+        return Err(Error::Value { region: region.to_string(), key: "box", found, expected: "numbers".into() });
+    }
+    if edges.iter().all(|edge| (0.0..=1.0).contains(edge)) {
+        return Ok(*edges);
+    }
+    let [left, top, right, bottom] = *edges;
+    let (width, height) = (width as f64, height as f64);
+    Ok([left / width, top / height, right / width, bottom / height])
 }
 
 /// Edges as fractions of the picture.

@@ -21,7 +21,7 @@ impl Layout {
         let mut labels = Vec::new();
         for (index, region) in self.regions.iter().enumerate() {
             let name = self.name(index);
-            let mask = Outline::new(&region.area, region.soft, width, height, &name)?.pixels()?;
+            let mask = Outline::new(&region.area, region.soft, width, height, &name, self.published)?.pixels()?;
             let mask = mask.resized(picture.width(), picture.height(), Scaling::Area)?;
             let values = mask.values();
             let colour = COLOURS[index % COLOURS.len()];

@@ -38,6 +38,10 @@ pub struct Layout {
     pub negative: Option<String>,
     /// Self-attention does not leak: tokens see those that share a region with them, and those in none.
     pub isolate: bool,
+    /// All is as in Mix-of-Show's published program: boxes are cut off at the picture's edge, regions
+    /// vanish where a feature map has no cell that lies within, and where regions weigh a control differently the last one that
+    /// names it decides.
+    pub published: bool,
     pub regions: Vec<Region>,
 }
 

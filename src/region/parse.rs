@@ -21,12 +21,28 @@ impl Region {
                 Area::Box(edges)
             }
         };
-        let (prompt, negative) = match prompts.split_once('|') {
-            Some((prompt, negative)) => (prompt, Some(negative.trim().to_string())),
+        let (prompt, negative) = match bar(prompts).and_then(|at| prompts.split_at_checked(at)) {
+            Some((prompt, negative)) => (prompt, Some(negative.get(1..).unwrap_or_default().trim().to_string())),
             None => (prompts, None),
         };
         Ok(Region { prompt: prompt.trim().to_string(), negative, area, ..Region::default() })
     }
+}
+
+/// Where the bar between prompt and negative prompt stands: in square brackets it is prompt editing's.
+fn bar(prompts: &str) -> Option<usize> {
+    // A bracket that is never closed holds nothing.
+    let closed = prompts.rfind(']').unwrap_or(0);
+    let mut depth = 0usize;
+    for (at, c) in prompts.char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 || at > closed => return Some(at),
+            _ => {}
+        }
+    }
+    None
 }
 
 impl Layout {
@@ -38,7 +54,15 @@ impl Layout {
     pub fn from_published(text: &str) -> Result<Layout> {
         let wrong = |problem: String| Error::Published { text: text.to_string(), problem };
         let mut regions = Vec::new();
-        for part in text.split('|').map(str::trim).filter(|part| !part.is_empty()) {
+        // The last region may have a bar behind it. The published program reads no further than an empty one.
+        let text_of_regions = text.trim().trim_end_matches('|');
+        for part in text_of_regions.split('|').map(str::trim) {
+            if part.is_empty() && !text_of_regions.is_empty() {
+                return Err(wrong("there is nothing between two of the `|`".into()));
+            }
+            if part.is_empty() {
+                continue;
+            }
             let fields: Vec<&str> = part.split("-*-").map(str::trim).collect();
             let [prompt, negative, edges] = fields[..] else {
                 return Err(wrong(format!("`{part}` has {} fields", fields.len())));
@@ -65,7 +89,7 @@ impl Layout {
         if regions.is_empty() {
             return Err(wrong("there is no region".into()));
         }
-        Ok(Layout { regions, ..Layout::default() })
+        Ok(Layout { regions, published: true, ..Layout::default() })
     }
 
     /// Reads a layout file (TOML). Masks are looked for beside it.

@@ -44,23 +44,26 @@ impl Placed {
         };
         for (index, region) in layout.regions.iter().enumerate() {
             let name = layout.name(index);
-            let outline = Outline::new(&region.area, region.soft, width, height, &name)?;
+            let outline = Outline::new(&region.area, region.soft, width, height, &name, layout.published)?;
             if region.prompt.trim().is_empty() {
                 placed.warnings.push(format!("region `{name}` has no prompt: it shows whatever fits there"));
             }
-            let mut enlarged = Vec::new();
+            placed.warnings.extend(outline.doubt.iter().map(|doubt| format!("region `{name}` {doubt}")));
+            let mut missed = Vec::new();
             for size in &mut placed.sizes {
-                let Coverage { values, enlarged: vanishing } = outline.coverage(size.height, size.width)?;
+                let Coverage { values, too_small } = outline.coverage(size.height, size.width)?;
                 size.masks.push(values);
-                if vanishing {
-                    enlarged.push(format!("{}x{}", size.width, size.height));
+                if too_small {
+                    missed.push(format!("{}x{}", size.width, size.height));
                 }
             }
-            if !enlarged.is_empty() {
-                let maps = enlarged.join(", ");
-                placed.warnings.push(format!(
-                    "region `{name}` is too small for feature maps of {maps}: there it holds for the nearest cells"
-                ));
+            if !missed.is_empty() {
+                let maps = missed.join(", ");
+                let then = match layout.published {
+                    true => "there it does not hold, as in the published program",
+                    false => "there it holds for the nearest cells",
+                };
+                placed.warnings.push(format!("region `{name}` is too small for feature maps of {maps}: {then}"));
             }
         }
         Ok(placed)

@@ -15,6 +15,8 @@ pub(super) struct StoredLayout {
     negative: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
     isolate: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    published: bool,
     region: Vec<StoredRegion>,
 }
 
@@ -72,12 +74,12 @@ impl TryFrom<StoredLayout> for Layout {
     type Error = String;
 
     fn try_from(stored: StoredLayout) -> Result<Layout, String> {
-        let StoredLayout { prompt, negative, isolate, region } = stored;
+        let StoredLayout { prompt, negative, isolate, published, region } = stored;
         let regions = region.into_iter().enumerate().map(|(index, region)| {
             let name = region.name.clone().unwrap_or_else(|| (index + 1).to_string());
             Region::try_from(region).map_err(|problem| format!("region `{name}`: {problem}"))
         });
-        Ok(Layout { prompt, negative, isolate, regions: regions.collect::<Result<_, _>>()? })
+        Ok(Layout { prompt, negative, isolate, published, regions: regions.collect::<Result<_, _>>()? })
     }
 }
 
@@ -106,8 +108,9 @@ impl TryFrom<StoredRegion> for Region {
 
 impl From<Layout> for StoredLayout {
     fn from(layout: Layout) -> StoredLayout {
-        let Layout { prompt, negative, isolate, regions } = layout;
-        StoredLayout { prompt, negative, isolate, region: regions.into_iter().map(StoredRegion::from).collect() }
+        let Layout { prompt, negative, isolate, published, regions } = layout;
+        let region = regions.into_iter().map(StoredRegion::from).collect();
+        StoredLayout { prompt, negative, isolate, published, region }
     }
 }
 

@@ -45,6 +45,54 @@ fn small_regions_do_not_vanish() {
     assert_eq!(placed.warnings.len(), 1);
 }
 
+/// Facts of the published program: edges are ceil and floor of their place on the map, as Python slices them.
+#[test]
+fn published_regions_vanish_and_are_cut_off() {
+    let placed = |edges: [f64; 4], sizes: &[[usize; 2]]| {
+        let layout = Layout { regions: vec![boxed(edges)], published: true, ..Layout::default() };
+        Placed::new(&layout, 160, 96, sizes).unwrap()
+    };
+    let columns = |edges: [f64; 4], width: usize| -> Vec<usize> {
+        let placed = placed(edges, &[[12, width]]);
+        let mask = &placed.masks(12, width).unwrap()[0];
+        (0..width).filter(|x| (0..12).any(|y| mask[y * width + x] == 1.0)).collect()
+    };
+    // Nothing of it is as large as a cell of the small map.
+    let ring = placed([61.0, 33.0, 75.0, 50.0], &[[12, 20], [2, 3]]);
+    assert_eq!(ring.masks(12, 20).unwrap()[0].iter().sum::<f32>(), 1.0);
+    assert_eq!(ring.masks(2, 3).unwrap()[0].iter().sum::<f32>(), 0.0);
+    assert!(ring.warnings[0].contains("`1`") && ring.warnings[0].contains("3x2: there it does not hold"), "{:?}", ring.warnings);
+    // Beyond the end nothing is left; before the start it counts from the end, but for less than a cell.
+    assert_eq!(columns([80.0, 0.0, 400.0, 500.0], 20), (10..20).collect::<Vec<_>>());
+    assert_eq!(columns([-7.0, 0.0, 80.0, 96.0], 20), (0..10).collect::<Vec<_>>());
+    assert_eq!(columns([-80.0, 0.0, 160.0, 96.0], 20), (10..20).collect::<Vec<_>>());
+    assert_eq!(columns([100.0, 0.0, 50.0, 96.0], 20), [0; 0]);
+    assert!(placed([80.0, 0.0, 400.0, 96.0], &[[12, 20]]).warnings[0].contains("cut off"));
+    // Products are as f64 has them: 0.07 times 100 is a little more than 7 there.
+    let layout = Layout { regions: vec![boxed([7.0, 0.0, 100.0, 100.0])], published: true, ..Layout::default() };
+    let all = Placed::new(&layout, 100, 100, &[[100, 100]]).unwrap();
+    assert_eq!(all.masks(100, 100).unwrap()[0][..100].iter().position(|v| *v == 1.0), Some(8));
+    let json = serde_json::to_string(&layout).unwrap();
+    assert_eq!(serde_json::from_str::<Layout>(&json).unwrap(), layout);
+    let picture = Picture::filled(160, 96, [0; 3]).unwrap();
+    let beyond = Layout { regions: vec![boxed([80.0, 0.0, 400.0, 500.0])], published: true, ..Layout::default() };
+    assert_eq!(beyond.draw(&picture).unwrap().pixel(80, 0), Some([230, 159, 0]));
+    let error = Placed::new(&Layout { regions: vec![boxed([f64::NAN; 4])], ..layout }, 100, 100, &[[10, 10]]).unwrap_err();
+    assert!(error.to_string().contains("numbers"), "{error}");
+}
+
+#[test]
+fn masks_that_are_hardly_meant_so_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mask.png");
+    for (colour, word) in [([0; 3], "black all over"), ([255; 3], "white all over")] {
+        Picture::filled(160, 96, colour).unwrap().save(&path, None).unwrap();
+        let placed = placed(vec![Region { area: Area::Mask(path.clone()), ..boxed([0.0; 4]) }], &[[12, 20]]);
+        let warning = &placed.warnings[0];
+        assert!(warning.contains("`1`") && warning.contains("mask.png") && warning.contains(word), "{warning}");
+    }
+}
+
 #[test]
 fn polygons_are_filled_and_soft_edges_fade() {
     // A triangle with the right angle at the upper left.
@@ -104,6 +152,10 @@ fn regions_are_read_as_people_type_them() {
     let region = Region::parse("0,0,0.5, 1: a <a1> <a2>, smiling | blurry").unwrap();
     assert_eq!((region.prompt.as_str(), region.negative.as_deref()), ("a <a1> <a2>, smiling", Some("blurry")));
     assert_eq!(region.area, Area::Box([0.0, 0.0, 0.5, 1.0]));
+    // A bar in square brackets is alternation's.
+    let region = Region::parse(": a [red|blue] cat | [dull|dim] | x").unwrap();
+    assert_eq!((region.prompt.as_str(), region.negative.as_deref()), ("a [red|blue] cat", Some("[dull|dim] | x")));
+    assert_eq!(Region::parse(": a [cat | dog").unwrap().negative.as_deref(), Some("dog"));
     let region = Region::parse(": a cat: red").unwrap();
     assert_eq!((region.prompt.as_str(), region.negative, region.area), ("a cat: red", None, Area::Whole));
     for (text, word) in [
@@ -127,8 +179,10 @@ fn the_published_grammar_is_read() {
     assert_eq!(layout.regions[0].negative.as_deref(), Some("cartoon"));
     assert_eq!(layout.regions[0].area, Area::Box([20.0, 10.0, 200.0, 300.0]));
     assert_eq!((layout.regions[1].negative.as_deref(), &layout.regions[1].area), (Some(""), &Area::Whole));
+    assert!(layout.published);
     for (text, word) in [
         ("", "no region"),
+        ("[a]-*-[b]-*-[]||[c]-*-[d]-*-[]", "nothing between"),
         ("[a]-*-[b]", "2 fields"),
         ("[a]-*-[b]-*-[1, 2, 3]", "four numbers"),
         ("[a]-*-[b]-*-__import__('os')", "four numbers"),

@@ -199,3 +199,56 @@ fn a_prompt_that_is_cut_is_a_warning() {
     assert!(ran.stderr.contains("warning: "), "{}", ran.stderr);
     assert!(!ran.stderr.contains("\u{1b}"), "colours in a pipe: {}", ran.stderr);
 }
+
+#[test]
+fn edited_prompts_are_kept_as_they_were_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let generate = |prompt: &str, name: &str| {
+        let mut command = super::mos();
+        command.args(["generate", "--seed", "7", "-p", prompt, "-o"]).arg(at.join(name)).args(SMALL.split(' '));
+        super::ran(&mut command).ok()
+    };
+    generate("a [red:blue:0.5] cat", "edited.png");
+    generate("a [red|blue] cat", "turns.png");
+    generate("a blue cat", "blue.png");
+    let pixels = |name: &str| Picture::open(at.join(name)).unwrap();
+    assert!(pixels("edited.png") == pixels("turns.png") && pixels("edited.png") != pixels("blue.png"));
+    assert_eq!(mos_settings(at, "edited.png")["prompt"], "a [red:blue:0.5] cat");
+    run(at, "generate --like @/edited.png -o @/again.png").ok();
+    assert_eq!(read(at, "edited.png"), read(at, "again.png"));
+    let warned = generate("a red cat AND a dog", "and.png");
+    assert!(warned.stderr.contains("warning: AND"), "{}", warned.stderr);
+}
+
+#[test]
+fn settings_of_other_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let save = |name: &str, text: &str| {
+        let written = parameters::Parameters { prompt: text.into(), ..Default::default() };
+        Picture::filled(8, 8, [0; 3]).unwrap().save(at.join(name), Some(&written)).unwrap();
+    };
+    save("fooocus.png", "{\"Prompt\": \"a cat\", \"Seed\": 5}");
+    run(at, "generate --like @/fooocus.png -m tiny -o @/out.png").failed(1, &["fooocus.png", "no settings", "another program"]);
+    assert!(!at.join("out.png").exists());
+    save("template.png", "a cat\nSteps: 1, Sampler: DPM++ SDE Karras, CFG scale: 1, Seed: 5, Size: 64x64\nTemplate: a {cat|dog}");
+    let ran = run(at, "generate --like @/template.png -m tiny --json -o @/out.png").ok();
+    let settings = &ran.json()["settings"];
+    assert_eq!((&settings["prompt"], &settings["seed"], &settings["karras"]), (&"a cat".into(), &5.into(), &false.into()));
+    assert!(ran.stderr.contains("Sampler: DPM++ SDE Karras") && ran.stderr.contains("Template: a {cat|dog}"), "{}", ran.stderr);
+}
+
+#[test]
+fn masks_that_are_hardly_meant_so_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for (name, colour) in [("red.png", [200, 30, 30]), ("white.png", [255; 3]), ("black.png", [0; 3])] {
+        Picture::filled(64, 64, colour).unwrap().save(at.join(name), None).unwrap();
+    }
+    for (mask, says) in [("white", "all of the picture is painted anew"), ("black", "nothing is painted anew")] {
+        let line = format!("generate -p snow --steps 2 -g 1 --init-image @/red.png --mask @/{mask}.png -o @/out.png");
+        let ran = run(at, &line).ok();
+        assert!(ran.stderr.contains(says), "{}", ran.stderr);
+    }
+}

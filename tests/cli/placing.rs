@@ -65,3 +65,51 @@ fn regions_and_controls_that_are_wrong() {
     generate(at, &["-p", "cat", "--control", &model]).failed(1, &["model.safetensors", "neither a ControlNet nor a T2I-Adapter"]);
     assert_eq!(names(&at.join("out")), [""; 0]);
 }
+
+/// Masks of regions are remembered by their contents, and found from any folder, also when all has moved.
+#[test]
+fn masks_of_regions_are_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mask = |left: [u8; 3], right: [u8; 3], path: &Path| {
+        let pixels = (0..64 * 64).flat_map(|i| if i % 64 < 32 { left } else { right }).collect();
+        mixofshow::picture::Picture::new(64, 64, pixels).unwrap().save(path, None).unwrap();
+    };
+    let here = at.join("here");
+    fs::create_dir_all(here.join("plans")).unwrap();
+    mask([255; 3], [0; 3], &here.join("plans/left.png"));
+    let layout = "prompt = \"snow\"\n[[region]]\nname = \"cat\"\nprompt = \"a red cat\"\nmask = \"left.png\"\n";
+    fs::write(here.join("plans/layout.toml"), layout).unwrap();
+    // Named by a path that means something in this folder alone.
+    let made = |command: &mut std::process::Command| ran(command.args(["--quiet", "-g", "1"]));
+    let first = ["generate", "--seed", "3", "--layout", "plans/layout.toml", "-o", "out/a.png"];
+    made(mos().current_dir(&here).args(first).args(SMALL.split(' '))).ok();
+    let again = |picture: &Path| made(mos().current_dir(at).args(["generate", "-o", "again.png", "--like"]).arg(picture));
+    again(&here.join("out/a.png")).ok();
+    assert!(fs::read(at.join("again.png")).unwrap() == fs::read(here.join("out/a.png")).unwrap());
+    let there = at.join("there");
+    fs::rename(&here, &there).unwrap();
+    again(&there.join("out/a.png")).ok();
+    let pixels = |path: &Path| mixofshow::picture::Picture::open(path).unwrap();
+    assert!(pixels(&at.join("again.png")) == pixels(&there.join("out/a.png")));
+    mask([0; 3], [255; 3], &there.join("plans/left.png"));
+    again(&there.join("out/a.png")).failed(1, &["left.png", "region `cat`", "has changed", "--layout"]);
+    fs::remove_file(there.join("plans/left.png")).unwrap();
+    again(&there.join("out/a.png")).failed(1, &["left.png", "region `cat`", "is missing", "--layout"]);
+}
+
+#[test]
+fn what_regions_leave_of_the_prompt_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let halves = ["--region", "0,0,0.5,1: a red cat", "--region", "0.5,0,1,1: a blue dog"];
+    let ran = generate(folder.path(), &[&["-p", "snow"][..], &halves].concat()).ok();
+    assert!(ran.stderr.contains("the prompt of the whole picture holds nowhere"), "{}", ran.stderr);
+    let ran = generate(folder.path(), &["-p", "snow", halves[0], halves[1]]).ok();
+    assert!(!ran.stderr.contains("holds nowhere"), "{}", ran.stderr);
+    // As published: cut off at the edge, and gone where no cell lies within.
+    let text = "[a red cat]-*-[]-*-[0, 0, 500, 32]|[a dog]-*-[]-*-[9, 33, 13, 37]";
+    let ran = generate(folder.path(), &["-p", "snow", "--prompt-rewrite", text]).ok();
+    for says in ["region `1` reaches beyond the picture", "region `2` is too small", "there it does not hold"] {
+        assert!(ran.stderr.contains(says), "{says} in {}", ran.stderr);
+    }
+}

@@ -95,6 +95,27 @@ fn control_nets_are_read_in_every_layout() {
 }
 
 #[test]
+fn differences_are_told_from_whole_control_nets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let names: Vec<_> = control_net().into_iter().map(|(from, _, shape)| (format!("control_model.{from}"), shape)).collect();
+    for mark in ["difference", "control_model.difference"] {
+        file(&path, &names);
+        let whole = Control::open(&path).unwrap();
+        file(&path, &[&names[..], &[(mark.to_string(), vec![1])]].concat());
+        let difference = Control::open(&path).unwrap();
+        assert_eq!((whole.difference, difference.difference), (false, true));
+        assert_eq!(difference.component.len(), whole.component.len(), "the mark is no weight");
+    }
+    for (mark, kind) in [("lora_controlnet", "Control-LoRA"), ("lllite_unet_input_blocks_1_1.down.0.weight", "ControlNet-LLLite")]
+    {
+        file(&path, &[&names[..], &[(mark.to_string(), vec![1])]].concat());
+        let error = Control::open(&path).unwrap_err().to_string();
+        assert!(error.contains("a.safetensors") && error.contains(kind) && error.contains("not supported"), "{error}");
+    }
+}
+
+#[test]
 fn adapters_are_read_in_every_layout() {
     let folder = tempfile::tempdir().unwrap();
     let widths = [32, 64, 128, 128];

@@ -50,7 +50,7 @@ Every PNG carries its settings: for --like, and as text that web UIs read.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// What the picture shows; (word:1.2) weighs a word; - reads it from standard input
+    /// What the picture shows; (word:1.2) weighs a word, [from:to:0.5] changes it half-way; - reads it from standard input
     #[arg(short, long, value_name = "TEXT")]
     #[arg(required_unless_present_any = ["like", "layout"], help_heading = "Picture")]
     prompt: Option<String>,
@@ -113,8 +113,10 @@ pub struct Arguments {
     long_prompt: Option<bool>,
     /// Whether brackets in prompts weigh words: auto, on or off [default: auto]
     ///
-    /// Whether `(word:1.2)`, `((word))`, `[word]` and `BREAK` mean what they do in web UIs. auto: if the prompt has a mark of
-    /// it that is unmistakable, such as an explicit weight. on: always. off: brackets are text.
+    /// Whether `(word:1.2)`, `((word))`, `[word]` and `BREAK` mean what they do in web UIs, and so editing: `[from:to:when]`,
+    /// `[to:when]` and `[from::when]` change what is read after `when` steps (below 1: this share of the steps that are run), and
+    /// `[a|b]` takes turns, a step each. auto: if the prompt has a mark of it that is unmistakable, such as an explicit weight. on:
+    /// always. off: brackets are text.
     #[arg(long, value_name = "WHEN", value_parser = syntax, help_heading = MODEL)]
     prompt_syntax: Option<Syntax>,
     /// Decode pictures in tiles of this many pixels a side [default: whole where memory allows]
@@ -162,8 +164,9 @@ pub struct Arguments {
     /// Take all settings from this picture's file; options that are given change them
     ///
     /// Takes prompt, seed, size, model and all else from a PNG that was made by this program, and gives the very same picture,
-    /// or from a web UI's as far as its settings have a counterpart. Options that are given replace what the file says.
-    #[arg(long, value_name = "PNG", help_heading = AGAIN)]
+    /// or from a web UI's PNG, JPEG or WebP as far as its settings have a counterpart. Pictures that it was made of are looked
+    /// for where they were, then beside it and in the folders above. Options that are given replace what the file says.
+    #[arg(long, value_name = "PICTURE", help_heading = AGAIN)]
     pub like: Option<PathBuf>,
 }
 
@@ -173,7 +176,7 @@ impl Arguments {
     /// # Errors
     /// Regions that cannot be read; no prompt at all.
     pub fn apply(&self, recipe: &mut Recipe) -> crate::cli::Result<()> {
-        self.placing.apply(recipe)?;
+        self.placing.apply(recipe, self.like.as_deref())?;
         let request = &mut recipe.request;
         fn set<T: Clone>(field: &mut T, given: &Option<T>) {
             if let Some(given) = given {

@@ -86,7 +86,7 @@ fn parse(text: &str) -> std::result::Result<Wanted, String> {
 
 impl Steering {
     /// Replaces the recipe's controls by those that were given, and reads their pictures.
-    pub fn apply(&self, recipe: &mut Recipe, terminal: &Terminal) -> Result<Vec<Picture>> {
+    pub fn apply(&self, recipe: &mut Recipe, like: Option<&Path>, terminal: &Terminal) -> Result<Vec<Picture>> {
         if !self.control.is_empty() {
             let source = |wanted: &Wanted| -> Result<ControlSource> {
                 let Wanted { network, image, make, weight, start, end, name } = wanted.clone();
@@ -96,7 +96,7 @@ impl Steering {
         }
         let mut pictures = Vec::with_capacity(recipe.controls.len());
         for control in &mut recipe.controls {
-            if let Some(now) = source(None, Some(control.image.clone()), "--control", terminal)? {
+            if let Some(now) = source(None, Some(control.image.clone()), "--control", like, terminal)? {
                 control.image = now;
             }
             let picture = Picture::open(&control.image.path)?;

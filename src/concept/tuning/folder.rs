@@ -10,7 +10,7 @@ use super::config::{PictureFolder, Settings};
 use super::listing::{ENDINGS, Group, Listing, MASK_MARK, MOST_SLOTS, name, stem};
 pub use super::listing::{count, pictures_in};
 use crate::file_kind::read_text;
-use crate::picture::{self, Mask, Picture, Scaling};
+use crate::picture::{self, Doubt, Mask, Picture, Scaling};
 
 /// Sides shorter than this share of what is tuned at show no details.
 const TINY: f64 = 0.25;
@@ -90,6 +90,13 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
     let masked = checked.seen.iter().filter(|seen| seen.masked).count();
     if masked > 0 && masked < count {
         checked.remarks.push(format!("{} of {count} pictures have no mask: all of them counts", count - masked));
+    }
+    for (doubt, so) in [(Doubt::Transparent, ""), (Doubt::White, ": all of the picture counts as the concept")] {
+        let is_it = |found: &&Found| found.mask.as_ref().is_some_and(|mask| mask.doubt(true) == Some(doubt));
+        let names: Vec<String> = checked.found.iter().filter(is_it).map(|found| name(&found.path)).collect();
+        if !names.is_empty() {
+            checked.remarks.push(format!("the mask of each of these {doubt}{so}: {}", names.join(", ")));
+        }
     }
     let mut sha = Sha256::new();
     for found in &checked.found {
@@ -237,7 +244,11 @@ fn mask(file: &Path, path: &Path, of_picture: (u32, u32), depth: Depth, checked:
     }
     let mask = mask?;
     if mask.values().iter().all(|value| *value < 0.5) {
-        checked.problems.push(format!("{}: the mask is black all over; white is where the concept is", file.display()));
+        let problem = match mask.doubt(true) {
+            Some(Doubt::Transparent) => format!("{}: the mask {}", file.display(), Doubt::Transparent),
+            _ => format!("{}: the mask is black all over; white is where the concept is", file.display()),
+        };
+        checked.problems.push(problem);
         return None;
     }
     Some(mask)

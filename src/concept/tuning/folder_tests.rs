@@ -36,8 +36,9 @@ fn a_folder_in_order_gives_no_complaint() {
         write(&at.join(format!("{number}.png")), 64, number);
         fs::write(at.join(format!("{number}.txt")), format!("\u{feff}\n a photo of <TOK>, {number}\nmore\n")).unwrap();
     }
-    Picture::filled(64, 64, [200; 3]).unwrap().save(at.join("mask/0.png"), None).unwrap();
-    Picture::filled(64, 64, [255; 3]).unwrap().save(at.join("1.mask.png"), None).unwrap();
+    let half = |grey: u8| (0..64 * 64).flat_map(|i| [if i % 64 < 32 { grey } else { 0 }; 3]).collect();
+    Picture::new(64, 64, half(200)).unwrap().save(at.join("mask/0.png"), None).unwrap();
+    Picture::new(64, 64, half(255)).unwrap().save(at.join("1.mask.png"), None).unwrap();
     fs::write(at.join("README.md"), "").unwrap();
     fs::write(at.join(".hidden.png"), "").unwrap();
     let checked = check_in(at);
@@ -51,6 +52,14 @@ fn a_folder_in_order_gives_no_complaint() {
     fs::write(at.join("2.txt"), "another <TOK>").unwrap();
     assert_ne!(checked.hash, check_in(at).hash);
     assert_eq!(count(at), 5);
+    // A mask that leaves nothing out, and one whose shape is not in its colours.
+    Picture::filled(64, 64, [255; 3]).unwrap().save(at.join("1.mask.png"), None).unwrap();
+    let pixel = |x: u32, _| image::LumaA([255, if x < 32 { 255 } else { 0 }]);
+    image::GrayAlphaImage::from_fn(64, 64, pixel).save(at.join("2.mask.png")).unwrap();
+    let remarks = check_in(at).remarks;
+    for (says, of) in [("white all over", ": 1.png"), ("transparency", ": 2.png")] {
+        assert!(remarks.iter().any(|remark| remark.contains(says) && remark.ends_with(of)), "{remarks:?}");
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Networks that steer a run by a picture: ControlNets in every step, T2I-Adapters once.
 
+use std::sync::Arc;
+
 use crate::checkpoint::{self, ControlKind};
 use crate::gpu::Recording;
 use crate::graph::{Array, Graph, Program, Tensor};
 use crate::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use crate::models::controlnet::{self, ControlNetInputs};
+use crate::models::source::{ComponentSource, Difference};
 use crate::models::t2i_adapter;
 use crate::models::unet::{self, Residuals};
 use crate::nn::Layers;
@@ -163,7 +166,14 @@ impl Steering {
                 let channels = config.condition_channels;
                 let shape = [1, job.height, job.width, channels];
                 let values = condition(&picture, channels, config.reversed_channels);
-                let network = Network::new(gpu, component, config, precision);
+                let network = match control.network.difference {
+                    false => Network::new(gpu, component, config, precision),
+                    true => {
+                        // LoRAs in use are no part of what it is a difference from.
+                        let (stored, base) = (ComponentSource(component.clone()), pipeline.unet.updates.model());
+                        Network::from_source(gpu, component, Arc::new(Difference { stored, base }), config, precision)
+                    }
+                };
                 let embedding = network.plan(|config, graph| {
                     let condition = graph.input("condition", shape);
                     Ok(vec![controlnet::embedding(&mut Layers::new(graph), config, condition)?])
@@ -227,7 +237,7 @@ pub(super) struct Prepared<'a> {
 }
 
 struct Running<'a> {
-    span: &'a Span,
+    net: &'a Net,
     program: Program,
     /// The sample, and all that the ControlNet says of it.
     fetch: Recording,
@@ -242,6 +252,11 @@ impl Prepared<'_> {
     /// Lets another phase of regions hold.
     pub fn enter(&self, phase: &Phase) -> Result<()> {
         self.nets.iter().try_for_each(|net| phase.write(&net.program))
+    }
+
+    /// Lets ControlNets read other encodings, as [`super::sample::Sampling::set_prompt`] takes them.
+    pub fn set_prompt(&self, shape: &SampleShape, contexts: &[Array]) -> Result<()> {
+        self.nets.iter().try_for_each(|running| running.net.set_prompt(&running.program, shape, contexts))
     }
 
     /// Brings all inputs of `sampling` up to step `step` of `steps`.
@@ -267,7 +282,7 @@ impl Prepared<'_> {
             self.held = Some(held);
         }
         for net in &mut self.nets {
-            if net.span.holds(step, steps) {
+            if net.net.span.holds(step, steps) {
                 net.program.write("time", time)?;
                 net.program.write("input_scale", &Array::f32([1], vec![scale]))?;
                 net.fetch.play();
@@ -318,6 +333,14 @@ impl Net {
         })
     }
 
+    /// Makes the keys and values of encoded prompts for a `program` of this network.
+    fn set_prompt(&self, program: &Program, shape: &SampleShape, contexts: &[Array]) -> Result<()> {
+        let config = &self.network.config.unet;
+        // Of encodings for each cross-attention, this network has the first.
+        let own = contexts.get(..unet::cross_attentions(config).len()).filter(|_| contexts.len() > 1).unwrap_or(contexts);
+        set_keys_values(program, &self.network, config, &Updates::default(), shape, own, &[])
+    }
+
     fn prepare(&self, number: usize, shape: &SampleShape, sampling: &Program, contexts: &[Array]) -> Result<Running<'_>> {
         let embedding = self.network.program(&self.embedding)?;
         embedding.write("condition", &self.condition)?;
@@ -325,9 +348,7 @@ impl Net {
         let config = &self.network.config;
         let program = self.network.program(&self.plan(shape)?)?;
         program.take("embedding", &embedding, 0)?;
-        // Of encodings for each cross-attention, this network has the first.
-        let own = contexts.get(..unet::cross_attentions(&config.unet).len()).filter(|_| contexts.len() > 1).unwrap_or(contexts);
-        set_keys_values(&program, &self.network, &config.unet, &Updates::default(), shape, own, &[])?;
+        self.set_prompt(&program, shape, contexts)?;
         let rows = shape.halves() * shape.batch;
         let maps = residual_shapes(&config.unet, [shape.height, shape.width]);
         let mut copies = Vec::new();
@@ -344,7 +365,7 @@ impl Net {
         }
         let fetch = program.transfer(&[program.copy_of_input("sample", sampling, "state")?])?;
         let hand_over = program.transfer(&copies)?;
-        Ok(Running { span: &self.span, program, fetch, hand_over, residuals, silent: false })
+        Ok(Running { net: self, program, fetch, hand_over, residuals, silent: false })
     }
 }
 
@@ -404,7 +425,20 @@ fn factors(request: &Request, name: &str, job: &Job, unet: &UNetConfig) -> Resul
         let inside = layout.regions.iter().map(|region| region.controls.get(name).copied().unwrap_or(1.0));
         row.iter().zip(std::iter::once(1.0).chain(inside)).map(|(share, factor)| share * factor).sum()
     };
+    // As published, a weight is set in each region after the other.
+    let last = |size: &[usize; 2]| {
+        let masks = placed.masks(size[0], size[1]).unwrap_or_default();
+        let mut factors = vec![1.0; size[0] * size[1]];
+        for (region, mask) in layout.regions.iter().zip(masks) {
+            let Some(weight) = region.controls.get(name) else { continue };
+            factors.iter_mut().zip(mask).filter(|(_, covered)| **covered >= 0.5).for_each(|(factor, _)| *factor = *weight);
+        }
+        factors
+    };
     let map = |(i, size): (usize, &[usize; 2])| {
+        if layout.published {
+            return (*size, last(size));
+        }
         let shares = placed.shares(i, &all);
         (*size, shares.weights.chunks_exact(1 + layout.regions.len()).map(factor).collect())
     };

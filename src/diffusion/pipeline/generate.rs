@@ -9,8 +9,8 @@ use super::decode::Decoder;
 use super::encode::Posterior;
 use super::error::Result;
 use super::noise::Noise;
-use super::plans::{Job, Prepared};
-use super::sample::{Course, Kept, SampleShape, Sampling};
+use super::plans::{Job, Plans, Prepared};
+use super::sample::{Course, Kept, SampleShape, Sampling, Spoken};
 use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request, text};
 
 /// Times stages and passes on how far they are.
@@ -94,14 +94,7 @@ impl Pipeline {
             peak_device_bytes: 0,
             planned: plans.memory,
         };
-        let contexts = watch.stage("text", |progress| {
-            let mut encoded = Vec::with_capacity(plans.wordings.len());
-            for (done, wording) in plans.wordings.iter().enumerate() {
-                progress(done, plans.wordings.len());
-                encoded.push(wording.plan.encode(&self.text, &wording.prompts, plans.adaptation.rows())?);
-            }
-            Ok::<_, super::Error>(text::one_after_another(&encoded))
-        })?;
+        let spoken = watch.stage("text", |progress| self.encode_prompts(&plans, progress))?;
         let posterior = match (&job.image, &plans.encoder) {
             (Some(image), Some(encoder)) => Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?),
             _ => None,
@@ -118,17 +111,19 @@ impl Pipeline {
             let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1);
                 let sampling = self.sampling(shape)?;
-                sampling.set_prompt(&self.unet, &contexts, &plans.rows)?;
+                let contexts = spoken.first().map_or(&[][..], |spoken| &spoken.contexts);
+                sampling.set_prompt(&self.unet, contexts, &plans.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
-                let controls = plans.steering.prepare(&sampling.shape, &sampling.program, &contexts)?;
+                let controls = plans.steering.prepare(&sampling.shape, &sampling.program, contexts)?;
                 Ok::<_, super::Error>((sampling, controls))
             })?;
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
                 let mut progress = |step, _| progress(done + step * pictures, request.batch * job.plan.steps.len());
                 let (plan, latents, phases) = (&job.plan, &start.latents[..], &plans.phases[..]);
-                let course = Course { plan, latents, kept: start.kept.as_ref(), phases };
-                sampling.run(&self.unet.config, &course, &mut noise, &mut controls, &mut progress)
+                let (spoken, rows) = (&spoken[..], &plans.rows[..]);
+                let course = Course { plan, latents, kept: start.kept.as_ref(), phases, spoken, rows };
+                sampling.run(&self.unet, &course, &mut noise, &mut controls, &mut progress)
             })?;
             // Sampling and decoding, each of its own size, need not fit beside each other.
             self.sampling = Some(sampling).filter(|_| !tight);
@@ -148,6 +143,36 @@ impl Pipeline {
         generated.stages = watch.stages;
         generated.peak_device_bytes = self.gpu.memory().1;
         Ok(generated)
+    }
+
+    /// Encodes what the prompts say, each text once, and joins what is read at a time.
+    fn encode_prompts(&self, plans: &Plans, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Spoken>> {
+        let all = plans.wordings.iter().map(|wording| wording.variants.len()).sum();
+        let mut done = 0;
+        let mut encoded = Vec::with_capacity(plans.wordings.len());
+        for wording in &plans.wordings {
+            let mut variants = Vec::with_capacity(wording.variants.len());
+            for variant in &wording.variants {
+                progress(done, all);
+                done += 1;
+                variants.push(variant.plan.encode(&self.text, &variant.prompts, plans.adaptation.rows())?);
+            }
+            encoded.push(variants);
+        }
+        let mut spoken: Vec<Spoken> = Vec::with_capacity(plans.spells.len());
+        for (i, spell) in plans.spells.iter().enumerate() {
+            // What takes turns comes again.
+            let before = plans.spells.iter().take(i).position(|other| other.variants == spell.variants);
+            let contexts = match before.and_then(|before| spoken.get(before)) {
+                Some(before) => before.contexts.clone(),
+                None => {
+                    let read = encoded.iter().zip(&spell.variants).filter_map(|(variants, v)| variants.get(*v));
+                    text::one_after_another(&read.map(Vec::as_slice).collect::<Vec<_>>()).into()
+                }
+            };
+            spoken.push(Spoken { from: spell.from, contexts });
+        }
+        Ok(spoken)
     }
 
     /// Draws noise in diffusers' order: for the encoded picture, for the latents, and (inpainting) for the masked picture.

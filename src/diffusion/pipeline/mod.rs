@@ -24,6 +24,7 @@ mod regions;
 mod request;
 mod sample;
 mod text;
+mod wording;
 
 use std::sync::Arc;
 

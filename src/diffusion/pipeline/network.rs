@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::checkpoint::Component;
 use crate::concept::AppliedSet;
 use crate::concept::source::WithUpdates;
-use crate::gpu::Gpu;
-use crate::graph::{Graph, Origin, Plan, Precision, Program, Tensor, Traits, Weights};
+use crate::gpu::{Gpu, Schedule};
+use crate::graph::{Graph, Origin, ParameterSource, Plan, Precision, Program, Tensor, Traits, Weights};
 use crate::models::source::ComponentSource;
 
 use super::error::{Error, Result};
@@ -22,7 +22,20 @@ pub(super) struct Network<C> {
 
 impl<C> Network<C> {
     pub fn new(gpu: &Arc<Gpu>, component: &Component, config: C, precision: Precision) -> Self {
-        let updates = Arc::new(WithUpdates::new(Arc::new(ComponentSource(component.clone()))));
+        Self::from_source(gpu, component, Arc::new(ComponentSource(component.clone())), config, precision)
+    }
+
+    /// A network whose weights are `component`'s, but as `source` has them.
+    pub fn from_source(
+        gpu: &Arc<Gpu>,
+        component: &Component,
+        source: Arc<dyn ParameterSource + Send>,
+        config: C,
+        precision: Precision,
+    ) -> Self {
+        // Cooperative matrices round all that they multiply to f16, and are much faster than what takes f32.
+        let sums_in_f32 = !matches!(gpu.schedule(), Schedule::Matrices(_));
+        let updates = Arc::new(WithUpdates::new(source).with_sums_in_f32(sums_in_f32));
         let weights = Weights::new(gpu, updates.clone(), precision);
         Network { config, weights, updates, path: component.path().to_path_buf() }
     }

@@ -1,8 +1,7 @@
 //! From a request to plans: options checked, sampler and device programs planned, memory known, before any work.
 
 use crate::diffusion::sampler::{self, PlanOptions, SamplerKind};
-use crate::picture::Picture;
-use crate::text::prompt::EncodedPrompt;
+use crate::picture::{Doubt, Picture};
 
 use super::adaptation::{Adaptation, Mask};
 use super::controls::Steering;
@@ -12,7 +11,7 @@ use super::error::{Result, option};
 use super::network::Planned;
 use super::regions::{Phase, Regional};
 use super::sample::{self, SampleShape};
-use super::text::{self, TextPlan};
+use super::wording::{self, Spell, Wording};
 use super::{MOST_PICTURES, Pipeline, PlannedMemory, Request};
 
 /// What a request comes to, but for the device.
@@ -47,17 +46,12 @@ impl Prepared<'_> {
     }
 }
 
-/// A prompt with its negative, tokenized.
-pub(super) struct Wording {
-    /// The negative prompt, where there is guidance, and the prompt; each as all cross-attentions read it, or as each of them does.
-    pub prompts: Vec<Vec<EncodedPrompt>>,
-    pub plan: TextPlan,
-}
-
 /// What will run.
 pub(super) struct Plans {
     /// The picture's prompt, or those of its context and regions.
     pub wordings: Vec<Wording>,
+    /// What of them is read from which call of the model on.
+    pub spells: Vec<Spell>,
     /// What the concepts change.
     pub adaptation: Adaptation,
     /// What holds where from which step on; empty without regions.
@@ -70,13 +64,6 @@ pub(super) struct Plans {
     pub shape: SampleShape,
     pub decoder: Decoder,
     pub memory: PlannedMemory,
-}
-
-/// The negative prompt and the prompt of number `number`: the context's, then the regions'.
-fn prompts_of(request: &Request, number: usize) -> [&str; 2] {
-    let region = number.checked_sub(1).and_then(|index| request.regions.regions.get(index));
-    let negative = region.and_then(|region| region.negative.as_deref()).unwrap_or(&request.negative_prompt);
-    [negative, region.map_or(&request.prompt, |region| &region.prompt)]
 }
 
 impl Pipeline {
@@ -94,33 +81,22 @@ impl Pipeline {
         // Models that are told the scale that they were distilled with take no guidance besides.
         let guided = request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none();
         let adaptation = Adaptation::of(self, request)?;
-        let tokenizer = adaptation.tokenizer(self);
         let regional = Regional::of(request, job, &self.unet.config)?;
         let numbers = regional.as_ref().map_or(&[0][..], |regional| &regional.prompts);
         let mut wordings = Vec::with_capacity(numbers.len());
         let mut strangers: Vec<String> = Vec::new();
         for &number in numbers {
-            let both = prompts_of(request, number);
-            let wanted = if guided { &both[..] } else { &both[1..] };
-            strangers.extend(wanted.iter().flat_map(|prompt| self.strangers(request, prompt)));
-            let mut warnings = Vec::new();
-            let written =
-                wanted.iter().map(|prompt| adaptation.prompt(self, prompt, &mut warnings)).collect::<Result<Vec<_>>>()?;
-            let prompts = text::tokenize(tokenizer, &written, &request.prompt_options, &mut warnings)?;
-            let prompts: Vec<_> = prompts.into_iter().map(|prompt| adaptation.copies(prompt)).collect();
-            let named =
-                |warning| if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
-            job.warnings.extend(warnings.into_iter().map(named));
-            let plan = TextPlan::new(&self.text, &adaptation.text.on(&[number]), &prompts, request.clip_skip)?;
-            wordings.push(Wording { prompts, plan });
+            let wanted = wording::prompts_of(request, number);
+            let wanted = wanted.iter().skip(usize::from(!guided));
+            strangers.extend(wanted.flat_map(|prompt| self.strangers(request, prompt)));
+            let (steps, warnings) = (job.plan.count, &mut job.warnings);
+            wordings.push(Wording::new(self, &adaptation, request, number, guided, steps, warnings)?);
         }
         strangers.sort();
         strangers.dedup();
         job.warnings.extend(self.known.as_ref().and_then(|known| known.warning(&strangers)));
-        let length = |wording: &Wording| {
-            wording.prompts.iter().flatten().next().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length()
-        };
-        let lengths: Vec<usize> = wordings.iter().map(length).collect();
+        let spells = wording::spells(&wordings, &job.plan);
+        let lengths: Vec<usize> = wordings.iter().map(|wording| wording.tokens(self)).collect();
         let tokens = lengths.iter().sum();
         let updates = adaptation.unet.on(numbers);
         let rows = updates.token_masks(numbers, &lengths);
@@ -142,20 +118,21 @@ impl Pipeline {
             masked: request.mask.is_some(),
             updates,
         };
-        let encodings = wordings.iter().flat_map(|wording| &wording.prompts).map(Vec::len).max().unwrap_or(1);
+        let encodings = wordings.iter().map(Wording::encodings).max().unwrap_or(1);
         let (shape, step) = self.largest_batch(shape)?;
         let (control_weights, control_bytes) = steering.bytes(&shape)?;
         let encoder = job.image.is_some().then(|| Encoder::plan(&self.gpu, &self.vae, job.size, request.tile)).transpose()?;
         let decoder = Decoder::plan(&self.gpu, &self.vae, job.size, request.tile)?;
         let keys_values = sample::keys_values(&self.unet, &self.unet.config, &shape.updates, &shape, encodings)?;
-        let towers: Vec<_> = wordings.iter().flat_map(|wording| wording.plan.graphs()).collect();
+        let variants = || wordings.iter().flat_map(|wording| &wording.variants);
+        let towers: Vec<_> = variants().flat_map(|variant| variant.plan.graphs()).collect();
         let towers = (request.clip_skip == 0).then_some(&towers[..]);
         adaptation.check_use(&numbers, towers, &[&step.graph, &keys_values.graph])?;
         let memory = PlannedMemory {
             weights: self.unet.weight_bytes(&step)?
                 + control_weights
                 + self.unet.weight_bytes(&keys_values)?
-                + wordings.first().map_or(Ok(0), |wording| wording.plan.weight_bytes(&self.text))?
+                + variants().next().map_or(Ok(0), |variant| variant.plan.weight_bytes(&self.text))?
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
             sampling: step.bytes() + control_bytes,
@@ -163,7 +140,7 @@ impl Pipeline {
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
         let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
-        Ok(Plans { wordings, adaptation, phases, rows, steering, encoder, shape, decoder, memory })
+        Ok(Plans { wordings, spells, adaptation, phases, rows, steering, encoder, shape, decoder, memory })
     }
 
     /// Words of a prompt that the model does not know, where it says what it knows.
@@ -223,6 +200,14 @@ impl Pipeline {
         }
         if request.mask.is_some() && request.image.is_none() {
             return Err(option("mask", "given without a picture", "an initial picture to paint in"));
+        }
+        if let Some(doubt) = request.mask.as_ref().and_then(|mask| mask.doubt(true)) {
+            let so = match doubt {
+                Doubt::Transparent => "",
+                Doubt::White => ": all of the picture is painted anew",
+                Doubt::Black => ": nothing is painted anew",
+            };
+            warnings.push(format!("the mask {doubt}{so}"));
         }
         if let Some(latents) = &request.latents {
             let expected = [request.batch, size[0], size[1], self.latent_channels()];

@@ -61,9 +61,13 @@ impl Regional {
         let prompts: Vec<usize> = (0..all).filter(holds).collect();
         for index in (1..all).filter(|prompt| !prompts.contains(prompt)) {
             job.warnings.push(format!(
-                "region `{}` holds nowhere: others cover it, or no step lies within its time",
+                "region `{}` holds nowhere: others cover it, no step lies within its time, or it is empty",
                 layout.name(index - 1)
             ));
+        }
+        if !prompts.contains(&0) && !request.prompt.trim().is_empty() {
+            let text = "the regions cover all of the picture in all steps: the prompt of the whole picture holds nowhere";
+            job.warnings.push(format!("{text} (a region's `base` lets it in)"));
         }
         Ok(Some(Regional { prompts, isolate: layout.isolate, phases }))
     }

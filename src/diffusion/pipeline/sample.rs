@@ -1,5 +1,7 @@
 //! The sampling loop: one program a step, from the state through the UNet and the sampler's update back to the state.
 
+use std::sync::Arc;
+
 use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::ops::Reach;
 use crate::graph::{Array, Graph, Program, Tensor};
@@ -187,6 +189,16 @@ pub(super) struct Course<'a> {
     pub kept: Option<&'a Kept>,
     /// What holds where, from which step on.
     pub phases: &'a [Phase],
+    /// What is read from which step on; the first is set already.
+    pub spoken: &'a [Spoken],
+    /// Where updates act on it.
+    pub rows: &'a [Mask],
+}
+
+/// What the model reads from a step on: encodings as [`Sampling::set_prompt`] takes them.
+pub(super) struct Spoken {
+    pub from: usize,
+    pub contexts: Arc<[Array]>,
 }
 
 /// What stays as it was outside a mask.
@@ -200,7 +212,7 @@ pub(super) struct Kept {
 
 impl Sampling {
     /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions one after another, once for all
-    /// steps: one encoding, or one for each cross-attention. Sets the strengths of the updates, too. `rows`: for each masked update, its
+    /// steps in which they are read: one encoding, or one for each cross-attention. Sets the strengths of the updates, too. `rows`: for each masked update, its
     /// factor for each token of the prompts.
     pub fn set_prompt(&self, network: &Network<UNetConfig>, contexts: &[Array], rows: &[Mask]) -> Result<()> {
         let updates = &self.shape.updates;
@@ -221,13 +233,14 @@ impl Sampling {
     /// Runs the course from its latents (slot 0 at its start); the final latents, `[batch, height, width, channels]`.
     pub fn run(
         &self,
-        config: &UNetConfig,
+        network: &Network<UNetConfig>,
         course: &Course<'_>,
         noise: &mut Noise,
         controls: &mut Prepared<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Array> {
-        let &Course { plan, latents, kept, phases } = course;
+        let &Course { plan, latents, kept, phases, .. } = course;
+        let config = &network.config;
         let SampleShape { batch, height, width, slots, .. } = self.shape;
         let latent = [batch, height, width, config.in_channels];
         let used = used_slots(plan);
@@ -251,6 +264,11 @@ impl Sampling {
                 phase.write(&self.program)?;
                 phase.write_masks(&self.program)?;
                 controls.enter(phase)?;
+            }
+            // The first part of a batch leaves the last words behind, so those of step 0 are set before each.
+            if let Some(spoken) = course.spoken.iter().find(|spoken| done > 0 && spoken.from == done) {
+                self.set_prompt(network, &spoken.contexts, course.rows)?;
+                controls.set_prompt(&self.shape, &spoken.contexts)?;
             }
             let time = unet::time_features(config, &vec![step.timestep; rows]);
             let time = Array::f32([rows, config.block_out_channels[0]], time);

@@ -16,15 +16,14 @@ use super::network::{Network, Planned};
 
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
-/// Tokenizes the negative prompt (where there is guidance) and the prompt, to equally many chunks; negative first.
+/// Tokenizes the negative prompt (where there is guidance) and the prompt, each by its options, to equally many chunks; negative first.
 pub(super) fn tokenize(
     tokenizer: &Tokenizer,
-    prompts: &[String],
-    options: &PromptOptions,
+    prompts: &[(String, PromptOptions)],
     warnings: &mut Vec<String>,
 ) -> Result<Vec<EncodedPrompt>> {
     let mut encoded = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
+    for (prompt, options) in prompts {
         let found = prompt::encode(tokenizer, prompt, options)?;
         warnings.extend(found.warnings.iter().cloned());
         encoded.push(found);
@@ -147,8 +146,8 @@ impl TextPlan {
 
 /// Encodings `[halves, tokens, width]` of several prompts as one, `[halves, all tokens, width]`; for each cross-attention, where
 /// one of the prompts has its own for each.
-pub(super) fn one_after_another(encoded: &[Vec<Array>]) -> Vec<Array> {
-    let layers = encoded.iter().map(Vec::len).max().unwrap_or(0);
+pub(super) fn one_after_another(encoded: &[&[Array]]) -> Vec<Array> {
+    let layers = encoded.iter().map(|layers| layers.len()).max().unwrap_or(0);
     let layer = |layer: usize| {
         let prompts: Vec<&Array> = encoded.iter().filter_map(|layers| layers.get(layer).or(layers.last())).collect();
         let [halves, _, width] = prompts.first().and_then(|e| e.shape.tokens().ok()).unwrap_or_default();

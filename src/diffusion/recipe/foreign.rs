@@ -59,6 +59,9 @@ pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, St
     settings
 }
 
+/// Schedules that older versions appended to a sampler's name.
+const SCHEDULES: [&str; 3] = ["Karras", "Polyexponential", "Exponential"];
+
 /// Settings that change the picture but have no counterpart here.
 const UNKNOWN: [&str; 12] = [
     "Hires upscale",
@@ -120,24 +123,38 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
         None if found.get("Size").is_some() => unreadable(&mut notes, "Size"),
         None => {}
     }
+    let mut schedule = found.get("Schedule type");
     if let Some(sampler) = found.get("Sampler") {
         // Older versions wrote the schedule into the sampler's name.
-        let name = sampler.strip_suffix(" Karras").unwrap_or(sampler);
+        let old = SCHEDULES.iter().find_map(|schedule| Some((sampler.strip_suffix(schedule)?.strip_suffix(' ')?, *schedule)));
+        let name = old.map_or(sampler, |(name, _)| name);
+        schedule = old.map(|(_, schedule)| schedule).or(schedule);
         match name.parse() {
             Ok(kind) => request.sampler = Some(kind),
-            Err(_) => unreadable(&mut notes, "Sampler"),
+            Err(_) => {
+                // A schedule is its sampler's: the model's own may not have it.
+                let with = schedule.take().filter(|_| old.is_none());
+                let with = with.map_or(String::new(), |schedule| format!(" with its `Schedule type: {schedule}`"));
+                notes.push(format!(
+                    "the picture's setting `Sampler: {sampler}`{with} is not known here and left out: the model's own stands in"
+                ));
+            }
         }
-        request.karras = name != sampler;
     }
-    match found.get("Schedule type") {
-        Some("Karras") => request.karras = true,
+    match schedule {
+        Some("Karras") if request.sampler.is_some_and(SamplerKind::has_karras_sigmas) => request.karras = true,
+        Some("Karras") => {
+            let sampler = found.get("Sampler").unwrap_or("of the model's own");
+            notes.push(format!("Karras' schedule with the sampler {sampler} is not known here and left out"));
+        }
         Some("Automatic" | "Uniform" | "Normal") | None => {}
-        Some(_) => unreadable(&mut notes, "Schedule type"),
+        Some(schedule) => {
+            notes.push(format!("the picture's setting `Schedule type: {schedule}` is not understood and left out"));
+        }
     }
-    if request.karras && !request.sampler.is_none_or(SamplerKind::has_karras_sigmas) {
-        request.karras = false;
-        let sampler = found.get("Sampler").unwrap_or_default();
-        notes.push(format!("Karras' schedule with the sampler {sampler} is not known here and left out"));
+    if !found.rest.is_empty() {
+        let first: String = found.rest.lines().next().unwrap_or_default().chars().take(60).collect();
+        notes.push(format!("what follows the picture's settings is left out: \"{first}...\""));
     }
     for name in UNKNOWN.iter().filter(|name| found.get(name).is_some()) {
         notes.push(format!("the picture's setting `{name}` has no counterpart here and is left out"));

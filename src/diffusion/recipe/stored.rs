@@ -19,6 +19,8 @@ struct Stored {
     negative_prompt: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     regions: Option<Layout>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    region_masks: Vec<Source>,
     width: Option<usize>,
     height: Option<usize>,
     steps: Option<usize>,
@@ -84,6 +86,7 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
         regions: (!request.regions.regions.is_empty()).then(|| request.regions.clone()),
+        region_masks: recipe.region_masks.clone(),
         width: request.width,
         height: request.height,
         steps: Some(request.steps),
@@ -164,6 +167,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         adapter: stored.adapter,
         controls: stored.controls,
         kernels: stored.kernels,
+        region_masks: stored.region_masks,
     })
 }
 

@@ -81,6 +81,7 @@ fn unusual() -> Recipe {
             start: 0.1,
             end: 0.6,
         }],
+        region_masks: vec![source("masks/left.png").unwrap()],
         concepts: vec![ConceptSource { source: source("zorp, the cat.safetensors").unwrap(), scale: 0.7 }],
         adapter: Some("a card".into()),
         kernels: vec![crate::gpu::ReplacedKernel { name: "sum".into(), sha256: "cd".repeat(32) }],
@@ -160,8 +161,70 @@ fn what_has_no_counterpart_is_told() {
     for name in ["Steps: many", "Sampler: UniPC", "Size: large", "Schedule type: Exponential", "Lora hashes", "another one"] {
         assert!(notes.iter().any(|note| note.contains(name)), "{name} in {notes:?}");
     }
+    let (_, notes) = foreign("a cat\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512\nTemplate: a {cat|dog}");
+    assert!(notes.iter().any(|note| note.contains("Template: a {cat|dog}")), "{notes:?}");
     let (recipe, notes) = foreign("a cat\nSteps: 5, Sampler: Euler a Karras, Seed: 1, Size: 512x512");
     assert!(!recipe.request.karras && notes[0].contains("Euler a"), "{notes:?}");
+}
+
+/// The schedule of a sampler that is not here goes with it, in the old spelling and in the new.
+#[test]
+fn schedules_go_with_their_samplers() {
+    let read = |sampler: &str, schedule: &str| {
+        let (recipe, notes) = foreign(&format!("a cat\nSteps: 5, Sampler: {sampler}, {schedule}CFG scale: 7, Seed: 1"));
+        (recipe.request.sampler, recipe.request.karras, notes)
+    };
+    for unknown in ["DPM++ SDE", "DPM2", "LMS", "DPM++ 2S a", "DPM++ 3M SDE", "DPM++ 2M SDE Heun"] {
+        for (sampler, schedule) in [(format!("{unknown} Karras"), ""), (unknown.to_string(), "Schedule type: Karras, ")] {
+            let (kind, karras, notes) = read(&sampler, schedule);
+            assert_eq!((kind, karras, notes.len()), (None, false, 1), "{sampler}: {notes:?}");
+            assert!(notes[0].contains(&format!("Sampler: {sampler}")) && notes[0].contains("Karras"), "{notes:?}");
+        }
+    }
+    assert_eq!(read("DPM++ 2M SDE Karras", ""), (Some(SamplerKind::Dpmpp2mSde), true, vec![]));
+    assert_eq!(read("DPM++ 2M", "Schedule type: Karras, "), (Some(SamplerKind::Dpmpp2m), true, vec![]));
+    let (kind, karras, notes) = read("DPM++ 2M SDE Exponential", "");
+    assert_eq!((kind, karras), (Some(SamplerKind::Dpmpp2mSde), false));
+    assert!(notes[0].contains("Exponential"), "{notes:?}");
+    // The model's own sampler may not have it.
+    let (recipe, notes) = foreign("a cat\nSteps: 5, Schedule type: Karras, CFG scale: 7, Seed: 1");
+    assert!(!recipe.request.karras && notes[0].contains("Karras"), "{notes:?}");
+}
+
+#[test]
+fn text_without_settings_is_no_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    for (text, says) in [("{\"prompt\": \"a cat\", \"seed\": 5}", "another program"), ("a cat", "Steps: 20")] {
+        let written = Parameters { prompt: text.into(), ..Parameters::default() };
+        Picture::filled(8, 8, [0; 3]).unwrap().save(&path, Some(&written)).unwrap();
+        let error = Recipe::read(&path).unwrap_err().to_string();
+        assert!(error.contains("a.png") && error.contains("no settings") && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn files_are_found_again_where_they_and_the_picture_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(at("a/masks")).unwrap();
+    std::fs::create_dir_all(at("b/out")).unwrap();
+    std::fs::write(at("a/masks/left.png"), "one").unwrap();
+    let source = Source::of(&at("a/masks/left.png")).unwrap();
+    let picture = at("b/out/cat.png");
+    assert_eq!(source.find(&picture), Lookup::Same(at("a/masks/left.png")));
+    // The whole folder was moved, and another file is where it was.
+    std::fs::rename(at("a/masks"), at("b/masks")).unwrap();
+    assert_eq!(source.find(&picture), Lookup::Same(at("b/masks/left.png")));
+    std::fs::create_dir(at("a/masks")).unwrap();
+    std::fs::write(at("a/masks/left.png"), "two").unwrap();
+    assert_eq!(source.find(&picture), Lookup::Same(at("b/masks/left.png")));
+    std::fs::write(at("b/masks/left.png"), "three").unwrap();
+    assert_eq!(source.find(&picture), Lookup::Changed(at("a/masks/left.png")));
+    std::fs::remove_dir_all(at("a")).unwrap();
+    assert_eq!(source.find(&picture), Lookup::Changed(at("b/masks/left.png")));
+    std::fs::remove_dir_all(at("b/masks")).unwrap();
+    assert_eq!(source.find(&picture), Lookup::Gone);
 }
 
 #[test]

@@ -66,6 +66,9 @@ pub struct Plan {
     pub kind: SamplerKind,
     /// One for each call of the model; never empty.
     pub steps: Vec<Step>,
+    /// Sampling steps as they are asked for: some of them call the model twice, and those that image to
+    /// image leaves out do not count.
+    pub count: usize,
     /// The initial sample is `initial_scale * noise` when starting from pure noise.
     pub initial_scale: f32,
     /// The initial sample is `start.apply(original, noise)` for image to image.
@@ -157,7 +160,22 @@ pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) 
         ));
     }
     let touched = |slot: usize| slot == 0 || run.steps.iter().any(|step| step.matrix[slot].iter().any(|&c| c != 0.0));
-    Ok(Plan { kind, initial_scale: run.initial_scale, start: run.start, slots: std::array::from_fn(touched), steps: run.steps })
+    Ok(Plan {
+        kind,
+        initial_scale: run.initial_scale,
+        start: run.start,
+        slots: std::array::from_fn(touched),
+        count: kept.min(run.steps.len()),
+        steps: run.steps,
+    })
+}
+
+impl Plan {
+    /// Which of its [`Plan::count`] sampling steps the call `call` of the model belongs to.
+    pub fn step_of(&self, call: usize) -> usize {
+        // Exact for Heun's method, whose steps but the last have two calls, and for PNDM, whose first has.
+        (call * self.count / self.steps.len().max(1)).min(self.count.saturating_sub(1))
+    }
 }
 
 /// Applies a step to a state: `state[slot]` are tensors of one size, `output` is the (guided) model output, `noise` is read

@@ -104,8 +104,31 @@ fn masks_read_grey_values() {
     let corners = [0, 5, 18, 23].map(|n: usize| (mask.values()[n] * 255.0).round());
     assert_eq!(corners, [76.0, 150.0, 29.0, 255.0]);
     assert_eq!(Mask::open(fixture("palette.png")).unwrap(), mask);
+    assert_eq!(mask.doubt(true), None);
     assert_eq!(mask.binarized(0.5).values()[..6], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
     assert!(matches!(Mask::new(2, 1, vec![0.0]), Err(Error::Values { .. })));
     assert!(matches!(Mask::new(1, 1, vec![f32::NAN]), Err(Error::NotFinite { .. })));
     assert_eq!(Mask::new(2, 1, vec![-3.0, 7.0]).unwrap().values(), [0.0, 1.0]);
+}
+
+#[test]
+fn masks_that_are_hardly_meant_so_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mask.png");
+    // Colour and alpha of the left half, then of the right.
+    let doubt = |left: [u8; 2], right: [u8; 2]| {
+        let pixel = |x: u32| if x < 4 { left } else { right };
+        image::GrayAlphaImage::from_fn(8, 8, |x, _| image::LumaA(pixel(x))).save(&path).unwrap();
+        Mask::open(&path).unwrap().doubt(true)
+    };
+    assert_eq!(doubt([255, 255], [0, 255]), None);
+    assert_eq!(doubt([255, 255], [0, 0]), None, "white on what is black where it is transparent");
+    assert_eq!(doubt([255, 255], [255, 0]), Some(Doubt::Transparent), "white on transparent white");
+    assert_eq!(doubt([0, 255], [0, 0]), Some(Doubt::Transparent), "black on transparent black");
+    assert_eq!(doubt([255, 255], [255, 255]), Some(Doubt::White));
+    assert_eq!(doubt([200, 255], [130, 255]), Some(Doubt::White));
+    assert_eq!(doubt([0, 255], [20, 255]), Some(Doubt::Black));
+    // Soft ones mean their greys.
+    let grey = |value: f32| Mask::new(4, 4, vec![value; 16]).unwrap().doubt(false);
+    assert_eq!([grey(0.0), grey(0.3), grey(0.8), grey(1.0)], [Some(Doubt::Black), None, None, Some(Doubt::White)]);
 }

@@ -7,7 +7,7 @@ fn made(prompt: &str, negative: &str, settings: &[(&str, &str)]) -> Parameters {
         prompt: prompt.into(),
         negative_prompt: negative.into(),
         settings: settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
-        mos: None,
+        ..Parameters::default()
     }
 }
 
@@ -55,6 +55,81 @@ fn text_without_settings_is_all_prompt() {
     assert_eq!(parse("time: late, place: sea").prompt, "time: late, place: sea");
     assert_eq!(parse("::,,: \"").prompt, "::,,: \"");
     assert_eq!(parse(&"a ".repeat(100_000)).settings, []);
+}
+
+#[test]
+fn lines_after_the_settings_are_set_aside() {
+    let settings = "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1";
+    let read =
+        parse(&format!("a cat\nNegative prompt: dog\n{settings}\nTemplate: {{a|b}} cat, x: y, z: w\nNegative Template: c"));
+    assert_eq!((read.prompt.as_str(), read.negative_prompt.as_str(), read.get("Seed")), ("a cat", "dog", Some("1")));
+    assert_eq!(read.rest, "Template: {a|b} cat, x: y, z: w\nNegative Template: c");
+    // Of several lines that could be the settings, the last.
+    let read = parse(&format!("a cat\nSteps: 1, Sampler: x, Seed: 5\n{settings}"));
+    assert_eq!(
+        (read.prompt.as_str(), read.get("Seed"), read.rest.as_str()),
+        ("a cat\nSteps: 1, Sampler: x, Seed: 5", Some("1"), "")
+    );
+}
+
+/// A chunk of a PNG file.
+fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let body = [&kind[..], data].concat();
+    let mut crc = u32::MAX;
+    for byte in &body {
+        crc ^= u32::from(*byte);
+        (0..8).for_each(|_| crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 });
+    }
+    [&(data.len() as u32).to_be_bytes()[..], &body, &(!crc).to_be_bytes()].concat()
+}
+
+#[test]
+fn utf8_where_png_says_latin1_is_read_as_it_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    gradient(4, 4).save(&path, None).unwrap();
+    let plain = std::fs::read(&path).unwrap();
+    let settings = "\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1";
+    for (bytes, prompt) in [
+        ("un café, 猫".as_bytes(), "un café, 猫"),
+        (&b"un caf\xe9"[..], "un café"),
+        (b"caf\xc3\xa9 \xff", "caf\u{c3}\u{a9} \u{ff}"),
+    ] {
+        // Behind the signature and the header of 25 bytes.
+        let text = chunk(b"tEXt", &[b"parameters\0", bytes, settings.as_bytes()].concat());
+        std::fs::write(&path, [&plain[..33], &text, &plain[33..]].concat()).unwrap();
+        assert_eq!(read(&path).unwrap().unwrap().prompt, prompt);
+    }
+}
+
+#[test]
+fn a_jpegs_and_a_webps_exif_is_read() {
+    use image::ImageEncoder;
+    use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
+    let folder = tempfile::tempdir().unwrap();
+    let text = "a café\nNegative prompt: dog\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1";
+    let comment: Vec<u8> = b"UNICODE\0".iter().copied().chain(text.encode_utf16().flat_map(u16::to_be_bytes)).collect();
+    // TIFF, big-endian: a directory at 8 with the place of EXIF's, 26; there the comment, at 44.
+    let mut exif = b"MM\0\x2a\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x1a\0\0\0\0\0\x01\x92\x86\0\x07".to_vec();
+    exif.extend((comment.len() as u32).to_be_bytes());
+    exif.extend([0, 0, 0, 44, 0, 0, 0, 0]);
+    exif.extend(comment);
+    let rgb = [90u8; 8 * 8 * 3];
+    for (name, bytes) in [("a.jpg", &exif), ("a.webp", &exif), ("bare.jpg", &Vec::new()), ("odd.webp", &exif[..20].to_vec())] {
+        let mut file = Vec::new();
+        if name.ends_with("jpg") {
+            let mut encoder = JpegEncoder::new(&mut file);
+            encoder.set_exif_metadata(bytes.clone()).unwrap();
+            encoder.write_image(&rgb, 8, 8, image::ExtendedColorType::Rgb8).unwrap();
+        } else {
+            let mut encoder = WebPEncoder::new_lossless(&mut file);
+            encoder.set_exif_metadata(bytes.clone()).unwrap();
+            encoder.write_image(&rgb, 8, 8, image::ExtendedColorType::Rgb8).unwrap();
+        }
+        let path = folder.path().join(name);
+        std::fs::write(&path, file).unwrap();
+        assert_eq!(read(&path).unwrap(), name.starts_with("a.").then(|| parse(text)), "{name}");
+    }
 }
 
 #[test]
@@ -108,7 +183,8 @@ fn files_carry_settings_of_any_kind() {
     let path = folder.path().join("a.png");
     let picture = gradient(9, 6);
     let own = json!({"prompt": "  a\nNegative prompt: trick\u{0} 红 \"x\"", "seed": u64::MAX, "sigma": 0.1, "list": [1, null]});
-    for prompt in ["a red cat", "café ÿ", "红猫 🐱", "line\nline"] {
+    // The last one, in Latin-1, has the bytes of "é" in UTF-8.
+    for prompt in ["a red cat", "café ÿ", "红猫 🐱", "line\nline", "a \u{c3}\u{a9}"] {
         for mos in [None, Some(own.clone())] {
             let parameters = Parameters { mos, ..made(prompt, "blurry", &PLAIN) };
             picture.save(&path, Some(&parameters)).unwrap();

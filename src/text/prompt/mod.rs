@@ -11,19 +11,28 @@
 //! - an explicit weight, `(cat:1.2)`, unless a digit stands before the colon as in "(16:9)" or "(at 12:30)";
 //! - a pair of brackets within a pair of the same kind, `((cat))`;
 //! - an escaped bracket, `\(`;
-//! - the word `BREAK` in capitals.
+//! - the word `BREAK` in capitals;
+//! - alternation, `[a|b]`, and editing, `[from:to:0.5]` or `[to:5]`, unless it is as short as "[12:30]".
 //!
 //! One such mark turns on all of the syntax for that prompt, single brackets included. Without any, brackets are text, and
 //! a warning tells so.
+//!
+//! **Editing** changes a prompt while a picture is sampled: `[from:to:when]` is `from` in the first steps and
+//! `to` in the others, `[to:when]` and `[from::when]` are the same with nothing in the place of one of them;
+//! `when` is a share of the steps below 1, else a number of steps. `[a|b]` takes turns, a step each. [`read`]
+//! finds it, and gives the text of each step.
 mod chunks;
+mod editing;
 mod syntax;
 mod weights;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::{Error, Result, Tokenizer};
 
+pub use editing::Edited;
 pub use weights::apply_weights;
 
 /// Weights go from minus this to this.
@@ -81,6 +90,57 @@ pub struct EncodedPrompt {
     pub weighted: bool,
 }
 
+/// A prompt, and what it is in each step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reading<'p> {
+    /// The same in all steps.
+    Plain(&'p str),
+    Edited(Edited),
+}
+
+/// Finds a prompt's editing, where [`PromptOptions::syntax`] lets it mean something.
+pub fn read<'p>(prompt: &'p str, options: &PromptOptions) -> Reading<'p> {
+    let edited = match options.syntax {
+        Syntax::Off => None,
+        Syntax::On => Edited::parse(prompt),
+        // One mark turns on all of the syntax, whichever it is.
+        Syntax::Auto => Edited::parse(prompt).filter(|e| e.unmistakable || syntax::parse(prompt).unmistakable),
+    };
+    edited.map_or(Reading::Plain(prompt), Reading::Edited)
+}
+
+impl Reading<'_> {
+    /// The text in step `step` of `steps`, the first being 0.
+    pub fn at(&self, step: usize, steps: usize) -> Cow<'_, str> {
+        match self {
+            Reading::Plain(prompt) => Cow::Borrowed(prompt),
+            Reading::Edited(edited) => Cow::Owned(edited.at(step, steps)),
+        }
+    }
+
+    /// How its texts are read, where the prompt is read by `options`.
+    pub fn options(&self, options: &PromptOptions) -> PromptOptions {
+        match self {
+            Reading::Plain(_) => options.clone(),
+            Reading::Edited(_) => PromptOptions { syntax: Syntax::On, ..options.clone() },
+        }
+    }
+}
+
+/// A warning where a prompt has web UIs' `AND`, which composes whole prompts there and is text here.
+pub fn warn_of_composing(prompt: &str, options: &PromptOptions) -> Option<String> {
+    let mut words = prompt.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    // In a prompt that is all capitals it is a word like others.
+    let meant = options.syntax != Syntax::Off
+        && words.any(|word| word == "AND")
+        && (options.syntax == Syntax::On || prompt.chars().any(char::is_lowercase));
+    meant.then(|| {
+        "AND in the prompt is read as text: composing prompts is not supported; regions give parts of the \
+         picture prompts of their own"
+            .to_string()
+    })
+}
+
 /// Tokenizes `prompt` by the [module's rules](self).
 ///
 /// # Errors
@@ -134,6 +194,12 @@ pub fn pad_to_same_chunks(tokenizer: &Tokenizer, a: &mut EncodedPrompt, b: &mut 
 }
 
 impl EncodedPrompt {
+    /// Appends empty chunks until there are `count`.
+    pub fn pad(&mut self, tokenizer: &Tokenizer, count: usize) {
+        let missing = count.saturating_sub(self.chunks.len());
+        self.chunks.extend(std::iter::repeat_with(|| chunks::empty(tokenizer)).take(missing));
+    }
+
     /// Where the token stands: (chunk, position), in order.
     pub fn positions_of(&self, token_id: u32) -> Vec<(usize, usize)> {
         self.positions(|chunk, n| chunk.ids.get(n) == Some(&token_id))

@@ -226,3 +226,77 @@ fn weights_keep_the_mean() {
     assert!(apply_weights(&mut zero, 2, &[1.0, 2.0]).is_err());
     assert!(apply_weights(&mut zero, 0, &[]).is_err());
 }
+
+/// The prompt in each of `steps` steps.
+fn edited(prompt: &str, steps: usize) -> Vec<String> {
+    let options = PromptOptions { syntax: Syntax::On, ..Default::default() };
+    let reading = super::read(prompt, &options);
+    (0..steps).map(|step| reading.at(step, steps).into_owned()).collect()
+}
+
+#[test]
+fn editing_changes_the_prompt_at_its_step() {
+    assert_eq!(edited("a [red:blue:2] cat", 4), ["a red cat", "a red cat", "a blue cat", "a blue cat"]);
+    assert_eq!(edited("a [red:blue:.5] cat", 4), edited("a [red:blue:2] cat", 4));
+    assert_eq!(edited("a [red:blue: 0.5 ] cat", 5), edited("a [red:blue:2] cat", 5), "parts of steps do not count");
+    assert_eq!(edited("a [blue:1]cat", 2), ["a cat", "a bluecat"]);
+    assert_eq!(edited("a [red::1]cat", 2), ["a redcat", "a cat"]);
+    for (when, text) in [("0", "b"), ("-1", "b"), ("0.0", "b"), ("2", "a"), ("1e9", "[a:b:1e9]"), ("99", "a"), ("0.99", "a")] {
+        let last = if when == "0.99" { "b" } else { text };
+        assert_eq!(edited(&format!("[a:b:{when}]"), 2), [text, last], "{when}");
+    }
+    // Nested, in brackets that weigh, and with escapes, which are left for later.
+    assert_eq!(edited("[a:[b:c:2]:1]", 3), ["a", "b", "c"]);
+    assert_eq!(edited("([a:(b:1.2):1]:1.3)", 2), ["(a:1.3)", "((b:1.2):1.3)"]);
+    assert_eq!(edited(r"[\[a\]:b\:c:1]", 2), [r"\[a\]", r"b\:c"]);
+}
+
+#[test]
+fn alternation_takes_turns() {
+    assert_eq!(edited("a [red|blue] cat", 3), ["a red cat", "a blue cat", "a red cat"]);
+    assert_eq!(edited("[a||c]", 4), ["a", "", "c", "a"]);
+    assert_eq!(edited("[a|[b:c:2]]", 4), ["a", "b", "a", "c"]);
+    assert_eq!(edited("[(a:1.2)|b]", 2), ["(a:1.2)", "b"]);
+}
+
+#[test]
+fn what_is_no_editing_is_left_alone() {
+    for prompt in [
+        "a cat",
+        "[cat]",
+        "[a:b]",
+        "[a:b:c:1]",
+        "[a:1|b]",
+        "(a:b:1)",
+        "(a|b)",
+        "a | b: 3",
+        "[a:b:1",
+        "a:b:1]",
+        "[a (b:c:1]",
+        r"\[a:b:1\]",
+    ] {
+        assert_eq!(edited(prompt, 2), [prompt, prompt]);
+    }
+    // However deep or long.
+    for prompt in ["[".repeat(50_000), "[a:".repeat(20_000) + &":1]".repeat(20_000), "(".repeat(9_000) + &")]|".repeat(9_000)] {
+        assert_eq!(edited(&prompt, 1).len(), 1);
+    }
+}
+
+#[test]
+fn editing_turns_the_syntax_on_by_what_is_unmistakable() {
+    let reading = |prompt: &'static str| super::read(prompt, &PromptOptions::default());
+    for prompt in ["a [red|blue] cat", "a [red:blue:0.5] cat", "a [blue:3] cat", "(a:1.2) [12:30]"] {
+        assert!(matches!(reading(prompt), super::Reading::Edited(_)), "{prompt}");
+        assert_eq!(reading(prompt).options(&PromptOptions::default()).syntax, Syntax::On);
+    }
+    for prompt in ["at noon [12:30]", "a smile [:3]", "a cat"] {
+        assert_eq!(reading(prompt), super::Reading::Plain(prompt));
+    }
+    let off = PromptOptions { syntax: Syntax::Off, ..Default::default() };
+    assert_eq!(super::read("[a:b:0.5] [a|b]", &off), super::Reading::Plain("[a:b:0.5] [a|b]"));
+    let warns = |prompt: &str| super::warn_of_composing(prompt, &PromptOptions::default()).is_some();
+    assert!(warns("a cat AND a dog") && warns("a cat AND"));
+    assert!(!warns("a cat and a dog") && !warns("SAND, a BAND") && !warns("A CAT AND A DOG"));
+    assert!(super::warn_of_composing("a cat AND a dog", &off).is_none());
+}
