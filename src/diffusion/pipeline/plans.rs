@@ -101,12 +101,14 @@ impl Pipeline {
         let regional = Regional::of(request, job, &self.unet.config)?;
         let numbers = regional.as_ref().map_or(&[0][..], |regional| &regional.prompts);
         let mut wordings = Vec::with_capacity(numbers.len());
+        let mut all_prompts = Vec::new();
         for &number in numbers {
             let both = prompts_of(request, number);
             let wanted = if guided { &both[..] } else { &both[1..] };
             let mut warnings = Vec::new();
             let written =
                 wanted.iter().map(|prompt| adaptation.prompt(self, prompt, &mut warnings)).collect::<Result<Vec<_>>>()?;
+            all_prompts.extend_from_slice(&written);
             let prompts = text::tokenize(tokenizer, &written, &request.prompt_options, &mut warnings)?;
             let prompts: Vec<_> = prompts.into_iter().map(|prompt| adaptation.copies(prompt)).collect();
             let named =
@@ -115,6 +117,7 @@ impl Pipeline {
             let plan = TextPlan::new(&self.text, &adaptation.text.on(&[number]), &prompts, request.clip_skip)?;
             wordings.push(Wording { prompts, plan });
         }
+        job.warnings.extend(adaptation.unused_words(&request.concepts, &all_prompts));
         let length = |wording: &Wording| {
             wording.prompts.iter().flatten().next().map_or(0, |p| p.chunks.len()) * self.tokenizer.max_length()
         };
