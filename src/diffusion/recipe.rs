@@ -1,6 +1,7 @@
 //! How a picture was made, in its file: written so that the picture can be made again, read from our own and from web UIs'
 //! pictures.
 mod foreign;
+mod programs;
 mod stored;
 
 use std::path::{Path, PathBuf};
@@ -148,6 +149,9 @@ impl Recipe {
     /// # Errors
     /// A file that is no picture, or does not tell; settings that are damaged.
     pub fn read(path: &Path) -> Result<(Recipe, Vec<String>), RecipeError> {
+        if let Some(told) = programs::read(path)? {
+            return programs::recipe(path, told);
+        }
         let found = parameters::read(path)?.ok_or_else(|| RecipeError::None { path: path.to_path_buf() })?;
         match &found.mos {
             Some(own) => {
