@@ -1,6 +1,7 @@
 //! The program from outside: what it prints, what it writes, and how it ends.
 mod concepts;
 mod errors;
+mod foreign;
 mod generating;
 mod help;
 mod looking;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 /// Runs pickles that stand one after another. Nothing but the values of [`Value`] can come into being: a global other than those
-/// of [`Global`] ends the run, and only `torch`'s rebuilding of tensors and an empty `OrderedDict` can be called.
+/// of [`Global`] ends the run, and only `torch`'s rebuilding of tensors, an `OrderedDict` and a `set` can be called; a
+/// `ParameterDict` is read as a dictionary.
 pub struct Machine<'a> {
     rest: &'a [u8],
     stack: Vec<Value>,
@@ -13,6 +14,8 @@ pub struct Machine<'a> {
     memo: HashMap<u32, Value>,
     storages: BTreeMap<String, Storage>,
     heap: Heap,
+    /// Dictionaries that stand for a `ParameterDict`.
+    holders: Vec<usize>,
 }
 
 /// Items of all lists and dictionaries: few bytes of a pickle can ask for very many.
@@ -29,6 +32,7 @@ impl<'a> Machine<'a> {
             memo: HashMap::new(),
             storages: BTreeMap::new(),
             heap: Heap::default(),
+            holders: Vec::new(),
         }
     }
 
@@ -148,12 +152,18 @@ impl<'a> Machine<'a> {
                     let (arguments, function) = (self.pop()?, self.pop()?);
                     self.call(&function, &arguments)?;
                 }
-                // The attributes of an OrderedDict (torch's `_metadata`) mean nothing here.
+                // The attributes of an OrderedDict (torch's `_metadata`) mean nothing here; of a module they are the tensors.
                 b'b' => {
-                    self.pop()?;
-                    if !matches!(self.top()?, Value::Dict(_)) {
+                    let state = self.pop()?;
+                    let Value::Dict(target) = *self.top()? else {
                         return Err("it sets attributes of something other than a dictionary".into());
-                    }
+                    };
+                    self.take_parameters(target, &state);
+                }
+                // NEWOBJ: only the empty holder of tensors that older textual inversions are in.
+                0x81 => {
+                    let (arguments, class) = (self.pop()?, self.pop()?);
+                    self.holder(&class, &arguments)?;
                 }
                 other => return Err(format!("it uses the pickle operation 0x{other:02x}, which tensors do not need")),
             }
@@ -297,6 +307,8 @@ impl<'a> Machine<'a> {
         let arguments = self.heap.list(*arguments).to_vec();
         match (function, &arguments[..]) {
             (Global::OrderedDict, []) => self.push_dict(),
+            // A module's attributes have empty sets.
+            (Global::Set, [] | [Value::List(_)]) => self.push_list(Vec::new()),
             (Global::OrderedDict, [Value::List(pairs)]) => {
                 let pairs = self.heap.list(*pairs).to_vec();
                 self.push_dict();
@@ -325,6 +337,35 @@ impl<'a> Machine<'a> {
             _ => return Err(format!("it calls {function:?} with other arguments than torch does")),
         }
         Ok(())
+    }
+
+    /// A `ParameterDict` before its attributes are set. Nothing of the class is run: here it is a dictionary.
+    fn holder(&mut self, class: &Value, arguments: &Value) -> Result<()> {
+        match (class, arguments) {
+            (Value::Global(Global::ParameterDict), Value::Tuple(items)) if self.heap.list(*items).is_empty() => {
+                self.push_dict();
+                if let Value::Dict(dict) = *self.top()? {
+                    self.holders.push(dict);
+                }
+                Ok(())
+            }
+            (Value::Global(class), _) => Err(format!("it makes an object of {class:?}, which no file of tensors needs")),
+            _ => Err("it makes an object of something that is no class".into()),
+        }
+    }
+
+    /// Of a holder's attributes only its tensors count: they are under `_parameters`.
+    fn take_parameters(&mut self, target: usize, state: &Value) {
+        let Value::Dict(state) = state else { return };
+        if !self.holders.contains(&target) {
+            return;
+        }
+        let is_parameters = |key: &Key| matches!(key, Key::Text(text) if &**text == "_parameters");
+        let found = self.heap.dict(*state).iter().find(|(key, _)| is_parameters(key));
+        let Some((_, Value::Dict(parameters))) = found else { return };
+        for (key, value) in self.heap.dict(*parameters).to_vec() {
+            self.heap.insert(target, key, value);
+        }
     }
 
     fn extents(&self, value: &Value) -> Option<Vec<usize>> {
@@ -366,6 +407,8 @@ fn underflow() -> String {
 fn global(module: &str, name: &str) -> Result<Global> {
     Ok(match (module, name) {
         ("collections", "OrderedDict") => Global::OrderedDict,
+        ("__builtin__" | "builtins", "set") => Global::Set,
+        ("torch.nn.modules.container", "ParameterDict") => Global::ParameterDict,
         ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Global::RebuildTensor,
         ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
         ("torch", "Size") => Global::Size,
