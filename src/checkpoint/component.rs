@@ -31,6 +31,8 @@ struct Place {
     shape: Vec<usize>,
     range: Range<usize>,
     transposed: bool,
+    /// What the stored elements are multiplied by.
+    scale: f32,
 }
 
 /// A network's configuration and weights. Names are those of diffusers; a text tower's begin with `text_model.`, a vision
@@ -77,6 +79,7 @@ impl Component {
                         shape,
                         range,
                         transposed: part == Part::Transposed,
+                        scale: 1.0,
                     };
                     if let Some(other) = places.get(&name) {
                         return Err(Error::Ambiguous {
@@ -90,6 +93,7 @@ impl Component {
                 }
             }
         }
+        take_scales(&files, &mut places, &mut ignored)?;
         let config = Value::Object(serde_json::Map::new());
         let path = path.to_path_buf();
         Ok(Self { config, config_path: path.clone(), path, files, places, ignored })
@@ -159,9 +163,9 @@ impl Component {
         let bytes = self.files.get(place.file)?.data(place.range.clone())?;
         if place.transposed {
             let stored: Vec<usize> = place.shape.iter().rev().copied().collect();
-            return Some(TensorView::new(place.dtype, stored, bytes)?.transposed());
+            return Some(TensorView::new(place.dtype, stored, bytes)?.transposed().scaled(place.scale));
         }
-        TensorView::new(place.dtype, &place.shape[..], bytes)
+        Some(TensorView::new(place.dtype, &place.shape[..], bytes)?.scaled(place.scale))
     }
 
     /// The tensor of that name, if its shape is as expected. `implied_by` says in an error which configuration key asks for it.
@@ -218,6 +222,9 @@ impl Component {
             for &size in &place.shape {
                 sha.update((size as u64).to_le_bytes());
             }
+            if place.scale != 1.0 {
+                sha.update(place.scale.to_le_bytes());
+            }
             if let Some(view) = self.view(place) {
                 sha.update(view.bytes());
             }
@@ -225,6 +232,59 @@ impl Component {
         }
         sha.finalize().into()
     }
+}
+
+/// What programs call a weight's scale.
+const SCALES: [&str; 2] = [".scale_weight", ".weight_scale"];
+/// Scales of a layer's input, which matter only where products are computed in 8 bits, and the mark of a file with scales.
+const WITHOUT_MEANING: [&str; 4] = [".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant"];
+const QUANTISED: &str = ".comfy_quant";
+
+/// 8-bit weights come with scales, as tensors beside them. They become a part of the weights.
+fn take_scales(files: &[Arc<TensorFile>], places: &mut BTreeMap<String, Place>, ignored: &mut Vec<String>) -> Result<(), Error> {
+    let file = |place: &Place| files.get(place.file);
+    let error = |place: &Place, problem: String| Error::Entry {
+        path: file(place).map(|file| file.path().to_path_buf()).unwrap_or_default(),
+        tensor: place.source.clone(),
+        problem,
+    };
+    // One whose weight has another name here would be lost without a word.
+    if let Some(lost) = ignored.iter().find(|name| SCALES.iter().any(|end| name.ends_with(end))) {
+        let path = files.first().map(|file| file.path().to_path_buf()).unwrap_or_default();
+        let problem = "a scale of a weight that is not known here".to_string();
+        return Err(Error::Entry { path, tensor: lost.clone(), problem });
+    }
+    let without = places.extract_if(.., |name, _| WITHOUT_MEANING.iter().any(|end| name.ends_with(end)));
+    for (name, place) in without.collect::<Vec<_>>() {
+        if name.ends_with(QUANTISED) {
+            let bytes = file(&place).and_then(|file| file.data(place.range.clone())).unwrap_or_default();
+            let said: Value = serde_json::from_slice(bytes).unwrap_or_default();
+            let format = said.get("format").and_then(Value::as_str).unwrap_or_default();
+            if !format.starts_with("float8") {
+                return Err(error(&place, format!("weights quantised as `{format}` are not read; 8-bit floats are")));
+            }
+        }
+        ignored.push(place.source);
+    }
+    let scales = places.extract_if(.., |name, _| SCALES.iter().any(|end| name.ends_with(end)));
+    for (name, place) in scales.collect::<Vec<_>>() {
+        let layer = SCALES.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+        let view =
+            file(&place).and_then(|file| file.tensor(&place.source)).filter(|view| view.len() == 1 && view.dtype().is_float());
+        let scale = view.map(|view| view.to_f32(0..1)[0]).filter(|scale| scale.is_finite());
+        let Some(scale) = scale else {
+            return Err(error(&place, format!("shape {:?} where the one scale of a whole weight is expected", place.shape)));
+        };
+        match places.get_mut(&format!("{layer}.weight")) {
+            Some(weight) if matches!(weight.dtype, DType::F8E4M3 | DType::F8E5M2) || scale == 1.0 => weight.scale *= scale,
+            Some(weight) => {
+                let problem = format!("a scale of `{}`, which is {} and needs none", weight.source, weight.dtype);
+                return Err(error(&place, problem));
+            }
+            None => return Err(error(&place, "a scale of a weight that is not there".to_string())),
+        }
+    }
+    Ok(())
 }
 
 impl Part {

@@ -1,9 +1,9 @@
 //! One safetensors file, memory-mapped: an 8-byte header length, a JSON header, and the tensors' bytes.
 //!
 //! Everything that the header claims is checked when the file is opened, so that handing out a tensor later cannot fail.
-use super::Error;
 use super::header::{self, Entry};
-use super::tensor::TensorView;
+use super::tensor::{TensorView, byte_len};
+use super::{DType, Error};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
@@ -68,6 +68,16 @@ impl TensorFile {
     /// A file that is already in memory; `name` stands for its path in errors.
     pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
         Self::new(name, Storage::Owned(bytes))
+    }
+
+    /// Names, types and shapes of tensors whose values are not at hand: [`tensor`](Self::tensor) finds none of them.
+    pub(super) fn outline(path: &Path, tensors: Vec<(String, DType, Vec<usize>)>, metadata: BTreeMap<String, String>) -> Self {
+        let entry = |(name, dtype, shape): (String, DType, Vec<usize>)| {
+            let length = byte_len(dtype, &shape)?;
+            Some((name, Entry { dtype, shape, range: 0..length }))
+        };
+        let entries = tensors.into_iter().filter_map(entry).collect();
+        Self { path: path.to_path_buf(), storage: Storage::Static(&[]), data_start: 0, entries, metadata }
     }
 
     fn new(path: &Path, storage: Storage) -> Result<Self, Error> {

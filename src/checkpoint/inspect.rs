@@ -1,8 +1,9 @@
 //! What a file or folder is and holds: the data behind `mos inspect`.
 use super::component::Component;
+use super::inversion::{self, Embedding};
 use super::lora::{self, LoraReport};
 use super::single::{CLIP, OPEN_CLIP, UNET, VAE};
-use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, diffusers};
+use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, adapter, diffusers, hub};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub enum What {
     Lora,
     /// Embeddings of new words.
     TextualInversion,
+    /// Embeddings for Stable Diffusion XL, which this program does not run.
+    TextualInversionSdxl,
     /// A ControlNet.
     ControlNet,
     /// A ControlNet of low-rank differences, which this program does not run.
@@ -45,6 +48,16 @@ pub enum What {
 }
 
 impl What {
+    /// A whole model or a network of one.
+    fn is_model(self) -> bool {
+        match self {
+            Self::Concept | Self::Lora | Self::TextualInversion | Self::TextualInversionSdxl | Self::Unknown => false,
+            Self::DiffusersFolder | Self::SingleFileSd1 | Self::SingleFileSd2 | Self::SingleFileSdxl => true,
+            Self::ControlNet | Self::ControlLora | Self::T2iAdapter => true,
+            Self::Unet | Self::Vae | Self::TextEncoder | Self::VisionEncoder => true,
+        }
+    }
+
     /// In words.
     pub fn describe(self) -> &'static str {
         match self {
@@ -55,6 +68,7 @@ impl What {
             Self::Concept => "concept",
             Self::Lora => "LoRA",
             Self::TextualInversion => "textual inversion",
+            Self::TextualInversionSdxl => "textual inversion (Stable Diffusion XL, not supported)",
             Self::ControlNet => "ControlNet",
             Self::ControlLora => "Control-LoRA (not supported)",
             Self::T2iAdapter => "T2I-Adapter",
@@ -104,7 +118,7 @@ pub struct ComponentReport {
 /// Words and embeddings of a textual inversion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InversionReport {
-    /// The word, or the tensor's name where the file does not say the word.
+    /// The word, as it stands in a prompt.
     pub word: String,
     /// Vectors per word.
     pub vectors: usize,
@@ -155,10 +169,15 @@ impl Report {
 pub fn inspect(path: &Path) -> Result<Report, Error> {
     let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
     if meta.is_dir() {
-        return inspect_folder(path);
+        return inspect_folder(&hub::snapshot(path)?);
     }
-    let file = TensorFile::open_any(path)?;
-    let report = describe_file(&file);
+    let (file, pickled) = TensorFile::open_any_outline(path)?;
+    let mut report = describe_file(&file);
+    if pickled && report.what.is_model() {
+        let note = "a Python pickle: concepts and embeddings are read from such files, models are not; save it as safetensors";
+        report.notes.push(note.to_string());
+        return Ok(report);
+    }
     match report.what {
         What::SingleFileSd1 | What::SingleFileSd2 => Ok(describe_model(&Checkpoint::open(path)?, report)),
         _ => Ok(report),
@@ -174,10 +193,13 @@ fn inspect_folder(path: &Path) -> Result<Report, Error> {
     let folder = Folder::disk(path);
     let is_model = folder.has("model_index.json") || folder.join("unet").has("config.json");
     if is_model || !folder.has("config.json") {
-        // The name under which diffusers saves a LoRA.
-        const LORA: &str = "pytorch_lora_weights.safetensors";
-        if !is_model && folder.has(LORA) {
-            return inspect(&path.join(LORA));
+        if let ([first, rest @ ..], false) = (&adapter::known(path)[..], is_model) {
+            let mut report = inspect(first)?;
+            for more in rest {
+                report.take(inspect(more)?);
+                report.path = path.to_path_buf();
+            }
+            return Ok(report);
         }
         let empty = Report::new(path, What::DiffusersFolder);
         return Ok(describe_model(&Checkpoint::open(path)?, empty));
@@ -208,6 +230,18 @@ fn inspect_folder(path: &Path) -> Result<Report, Error> {
 }
 
 impl Report {
+    /// Takes in another file of the same LoRA.
+    fn take(&mut self, other: Report) {
+        self.components.extend(other.components);
+        match (&mut self.lora, other.lora) {
+            (Some(lora), Some(more)) => lora.take(more),
+            (lora, more) => *lora = lora.take().or(more),
+        }
+        self.words.extend(other.words);
+        self.notes.extend(other.notes);
+        self.metadata.extend(other.metadata);
+    }
+
     fn new(path: &Path, what: What) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -276,7 +310,8 @@ fn summarise(name: &str, path: &Path, tensors: Vec<TensorReport>) -> ComponentRe
 
 /// Describes a safetensors file by its names, shapes and metadata, without the inference that a whole model gets.
 pub fn describe_file(file: &TensorFile) -> Report {
-    let names: Vec<&str> = file.names().collect();
+    // Trainers' checkpoints have the model in a dictionary of theirs.
+    let names: Vec<&str> = file.names().map(|name| name.strip_prefix("state_dict.").unwrap_or(name)).collect();
     let mut report = Report::new(file.path(), classify(&names));
     report.metadata = file.metadata().clone();
     let tensors = file.entries().iter().map(|(name, entry)| TensorReport {
@@ -290,9 +325,12 @@ pub fn describe_file(file: &TensorFile) -> Report {
         report.what = if found.words.is_empty() { What::Lora } else { What::Concept };
         report.lora = Some(found);
     } else if report.what == What::Unknown {
-        report.words = words(file);
+        let report_of = |Embedding { word, vectors, width, .. }| InversionReport { word, vectors, width };
+        report.words = inversion::embeddings(file).unwrap_or_default().into_iter().map(report_of).collect();
         if !report.words.is_empty() {
             report.what = What::TextualInversion;
+        } else if inversion::is_xl(file) {
+            report.what = What::TextualInversionSdxl;
         }
     }
     report
@@ -325,22 +363,4 @@ fn classify(names: &[&str]) -> What {
     } else {
         What::Unknown
     }
-}
-
-/// The words of a textual inversion: a few vectors or short lists of vectors, all of one width, under plain names.
-fn words(file: &TensorFile) -> Vec<InversionReport> {
-    let word = |name: &str, shape: &[usize], dtype: DType| {
-        let (vectors, width) = match *shape {
-            [width] => (1, width),
-            [vectors, width] => (vectors, width),
-            _ => return None,
-        };
-        let told = name == "emb_params" || name.starts_with("string_to_param") || (name.starts_with('<') && name.ends_with('>'));
-        // A word without brackets is a word only if nothing else is there and the width is one that text towers have.
-        let alone = file.len() == 1 && !name.contains('.') && width.is_multiple_of(64);
-        let fits = (told || alone) && dtype.is_float() && (1..=128).contains(&vectors) && width > 0;
-        fits.then(|| InversionReport { word: name.to_string(), vectors, width })
-    };
-    let words: Option<Vec<_>> = file.entries().iter().map(|(n, e)| word(n, &e.shape, e.dtype)).collect();
-    words.filter(|w| w.windows(2).all(|p| p[0].width == p[1].width)).unwrap_or_default()
 }

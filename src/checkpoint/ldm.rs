@@ -201,8 +201,15 @@ fn shortcut(rest: &str) -> String {
     rest.replace("nin_shortcut.", "conv_shortcut.")
 }
 
+/// LDM's names, and diffusers' newer and older ones, which some converters leave as they are.
 fn attention(rest: &str) -> Option<String> {
-    [("norm.", "group_norm."), ("q.", "to_q."), ("k.", "to_k."), ("v.", "to_v."), ("proj_out.", "to_out.0.")]
-        .iter()
-        .find_map(|(from, to)| rest.strip_prefix(from).map(|r| format!("{to}{r}")))
+    [
+        (["norm.", "group_norm.", "group_norm."], "group_norm."),
+        (["q.", "to_q.", "query."], "to_q."),
+        (["k.", "to_k.", "key."], "to_k."),
+        (["v.", "to_v.", "value."], "to_v."),
+        (["proj_out.", "to_out.0.", "proj_attn."], "to_out.0."),
+    ]
+    .iter()
+    .find_map(|(from, to)| from.iter().find_map(|from| rest.strip_prefix(from)).map(|r| format!("{to}{r}")))
 }

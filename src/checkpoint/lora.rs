@@ -17,6 +17,12 @@ pub enum Dialect {
     Mos,
     /// Mix-of-Show's: `down_blocks....lora_down.weight`, scaled by alpha alone.
     MixOfShow,
+    /// ComfyUI's: `diffusion_model....lora_down.weight`, scaled by alpha / rank.
+    #[serde(rename = "comfyui")]
+    ComfyUi,
+    /// The first LoRA program's: `unet:0:down`, or a list.
+    #[serde(rename = "cloneofsimo")]
+    CloneOfSimo,
 }
 
 /// How the change of a weight is written.
@@ -53,7 +59,7 @@ pub struct LoraReport {
 }
 
 /// The endings of the tensor whose rows are the rank, and what form they tell.
-const DOWN: [(&str, Form); 11] = [
+const DOWN: [(&str, Form); 12] = [
     (".lora_down.weight", Form::Lora),
     (".lora_A.weight", Form::Lora),
     (".lora_A.default.weight", Form::Lora),
@@ -65,6 +71,7 @@ const DOWN: [(&str, Form); 11] = [
     (".lokr_w1_b", Form::Lokr),
     (".lokr_w2", Form::Lokr),
     (".lokr_w1", Form::Lokr),
+    (":down", Form::Lora),
 ];
 
 /// Describes a LoRA, or says that the file is none.
@@ -84,11 +91,17 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
         slot.1 = slot.1.or(rank);
         dialect.get_or_insert_with(|| dialect_of(name, ending));
     }
+    if dialect.is_none()
+        && let Some(listed) = of_list(file)
+    {
+        return Some(listed);
+    }
     let word = |name: &str| {
         let ours = name.strip_prefix("words.").filter(|_| ours);
         let theirs = || Some(name.split_once("new_concept_embedding.")?.1);
         let kohyas = || name.strip_prefix("bundle_emb.")?.split(".string_to_param").next();
-        ours.or_else(theirs).or_else(kohyas).map(str::to_string)
+        let marked = || Some(name).filter(|name| file.metadata().get(*name).is_some_and(|value| value == "<embed>"));
+        ours.or_else(theirs).or_else(kohyas).or_else(marked).map(str::to_string)
     };
     let words: BTreeMap<_, _> = file.entries().iter().filter_map(|(n, e)| Some((word(n)?, e.shape.clone()))).collect();
     let dialect = match dialect {
@@ -97,6 +110,7 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
         None if !words.is_empty() => Dialect::MixOfShow,
         found => found?,
     };
+    let settings = super::LoraSettings::of(file).ok().flatten();
     let base = file.metadata().get("mos_base").filter(|_| ours).cloned();
     let (mut forms, mut layers) = (BTreeSet::new(), BTreeMap::<String, usize>::new());
     let (mut ranks, mut alphas) = (BTreeMap::<usize, usize>::new(), BTreeMap::<String, usize>::new());
@@ -111,9 +125,59 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
         }
         if let Some(alpha) = file.tensor(&format!("{layer}.alpha")).filter(|a| a.len() == 1) {
             *alphas.entry(alpha.to_f32(0..1)[0].to_string()).or_default() += 1;
+        } else if let Some(Ok(Some(told))) = settings.as_ref().filter(|_| !ours).map(|all| scaling(all, layer)) {
+            *alphas.entry(told.alpha.to_string()).or_default() += 1;
         }
     }
     Some(LoraReport { dialect, forms, layers, ranks, alphas, words, base })
+}
+
+/// The first LoRA program's list of matrices, up and down by turns; those of the text encoder are of square weights.
+fn of_list(file: &TensorFile) -> Option<LoraReport> {
+    let shape = |number: usize| file.entries().get(&number.to_string()).map(|entry| &entry.shape[..]).filter(|s| s.len() == 2);
+    let pairs = file.len() / 2;
+    let mut report = LoraReport {
+        dialect: Dialect::CloneOfSimo,
+        forms: BTreeSet::from([Form::Lora]),
+        layers: BTreeMap::new(),
+        ranks: BTreeMap::new(),
+        alphas: BTreeMap::new(),
+        words: BTreeMap::new(),
+        base: None,
+    };
+    let mut square = true;
+    for pair in 0..pairs {
+        let (&[rows, rank], &[same, columns]) = (shape(2 * pair)?, shape(2 * pair + 1)?) else { return None };
+        if rank != same {
+            return None;
+        }
+        square &= rows == columns;
+        *report.ranks.entry(rank).or_default() += 1;
+    }
+    let network = if square { "text_encoder" } else { "unet" };
+    report.layers.insert(network.to_string(), pairs);
+    (pairs > 0 && file.len() == 2 * pairs).then_some(report)
+}
+
+/// What settings outside of the tensors say of a layer, by its name in the file.
+fn scaling(settings: &super::LoraSettings, layer: &str) -> Result<Option<super::Scaling>, String> {
+    let layer = layer.strip_prefix("base_model.model.").unwrap_or(layer);
+    let inside = ["unet.", "text_encoder."].iter().find_map(|network| layer.strip_prefix(network));
+    settings.scaling(network(layer), inside.unwrap_or(layer))
+}
+
+impl LoraReport {
+    /// Takes in another file of the same LoRA.
+    pub(super) fn take(&mut self, other: LoraReport) {
+        fn add<K: Ord>(to: &mut BTreeMap<K, usize>, from: BTreeMap<K, usize>) {
+            from.into_iter().for_each(|(key, count)| *to.entry(key).or_default() += count);
+        }
+        self.forms.extend(other.forms);
+        add(&mut self.layers, other.layers);
+        add(&mut self.ranks, other.ranks);
+        add(&mut self.alphas, other.alphas);
+        self.words.extend(other.words);
+    }
 }
 
 /// Of our own files: where the factor of a layer's update is.
@@ -121,9 +185,21 @@ fn scale_key(layer: &str) -> &'static str {
     if network(layer) == "unet" { "mos_scale_unet" } else { "mos_scale_text" }
 }
 
+/// `unet:3:down`.
+fn is_unnamed(name: &str) -> bool {
+    let number = name.strip_suffix(":down").and_then(|rest| rest.rsplit_once(':')).map(|(_, number)| number);
+    number.is_some_and(|number| number.parse::<usize>().is_ok())
+}
+
 fn dialect_of(name: &str, ending: &str) -> Dialect {
     if name.starts_with("base_model.model.") {
         return Dialect::Peft;
+    }
+    if ["diffusion_model.", "model.diffusion_model.", "text_encoders."].iter().any(|prefix| name.starts_with(prefix)) {
+        return Dialect::ComfyUi;
+    }
+    if is_unnamed(name) {
+        return Dialect::CloneOfSimo;
     }
     let dotted = || name.strip_suffix(ending).is_some_and(|layer| layer.contains('.'));
     match ending {

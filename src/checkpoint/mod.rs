@@ -4,6 +4,7 @@
 //! CompVis's names (`single`, with `ldm` and `openclip` for the names and `infer` for the configurations). Either way it gives
 //! [`Component`]s: a configuration, and tensors under diffusers' names. A component's tensors are views into [`TensorFile`]s,
 //! which are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file; [`write()`] makes one.
+mod adapter;
 mod base;
 mod component;
 mod control;
@@ -13,11 +14,14 @@ mod file;
 mod folder;
 mod hash;
 mod header;
+mod hub;
 mod infer;
 pub mod infinities;
 pub mod inspect;
+mod inversion;
 mod ldm;
 mod lora;
+mod lora_settings;
 mod model;
 mod named;
 mod openclip;
@@ -28,6 +32,7 @@ mod tensor;
 mod tests;
 mod write;
 
+pub use adapter::adapter_files;
 pub use base::base_hash_cache;
 pub use component::Component;
 pub use control::{Control, ControlKind};
@@ -35,7 +40,9 @@ pub use error::Error;
 pub use file::TensorFile;
 pub use folder::Folder;
 pub use hash::ModelHash;
+pub use inversion::{Embedding, embeddings, is_xl as is_xl_embedding};
 pub use lora::{Dialect, Form, LoraReport};
+pub use lora_settings::{LoraSettings, Scaling};
 pub use model::{Checkpoint, Kind, TokenizerFiles};
 pub use named::{SHIPPED, find};
 pub use single::CONFIG_METADATA;

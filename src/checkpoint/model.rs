@@ -1,5 +1,5 @@
 //! A whole text-to-image model, whatever it is stored as.
-use super::{Component, Control, Error, Folder, TensorFile, diffusers, header, single};
+use super::{Component, Control, Error, Folder, TensorFile, diffusers, header, hub, single};
 use crate::file_kind::FileKind;
 use include_dir::Dir;
 use serde_json::Value;
@@ -82,7 +82,7 @@ impl Checkpoint {
     pub fn open_variant(path: &Path, variant: Option<&str>) -> Result<Self, Error> {
         let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
         if meta.is_dir() {
-            return diffusers::open(&Folder::disk(path), variant);
+            return diffusers::open(&Folder::disk(&hub::snapshot(path)?), variant);
         }
         refuse_other_formats(path)?;
         single::open(TensorFile::open(path)?)

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 
-use super::{Checkpoint, Error};
+use super::{Checkpoint, Error, hub};
 
 /// The name of the model that ships with the program.
 pub const SHIPPED: &str = "tiny";
@@ -30,7 +30,8 @@ impl Checkpoint {
     }
 }
 
-/// Where the model is that a user names, by the rule of [`Checkpoint::open_named`]; `None`: it ships with the program.
+/// Where the model is that a user names, by the rule of [`Checkpoint::open_named`]; `None`: it ships with the program. A folder of
+/// Hugging Face's cache means the snapshot in it; `owner/name` is such a folder in `models`.
 ///
 /// # Errors
 /// A name that leads nowhere, with the places that were looked at.
@@ -41,9 +42,10 @@ pub fn find(name: &str, models: Option<&Path>) -> Result<Option<PathBuf>, Error>
     let mut places = vec![PathBuf::from(name)];
     if let Some(models) = models.filter(|_| !name.is_empty() && Path::new(name).is_relative()) {
         places.extend([models.join(name), models.join(format!("{name}.safetensors"))]);
+        places.extend(hub::folder_of(name).map(|folder| models.join(folder)));
     }
     if let Some(place) = places.iter().find(|place| place.exists()) {
-        return Ok(Some(place.clone()));
+        return hub::snapshot(place).map(Some);
     }
     let mut problem = "there is no such file or folder".to_string();
     match models {
@@ -77,6 +79,10 @@ mod tests {
         assert_eq!(find("mine.safetensors", models).unwrap(), Some(file.clone()));
         assert_eq!(find("mine", models).unwrap(), Some(file));
         assert_eq!(find(SHIPPED, models).unwrap(), None);
+        let cached = folder.path().join("models--a--b/snapshots/1");
+        std::fs::create_dir_all(&cached).unwrap();
+        assert_eq!(find("a/b", models).unwrap(), Some(cached.clone()));
+        assert_eq!(find("models--a--b", models).unwrap(), Some(cached));
         let error = find("yours", models).unwrap_err().to_string();
         assert!(error.starts_with("yours: ") && error.contains(folder.path().to_str().unwrap()), "{error}");
         assert!(find("", models).is_err());

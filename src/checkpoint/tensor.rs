@@ -80,13 +80,15 @@ pub struct TensorView<'a> {
     dtype: DType,
     shape: Cow<'a, [usize]>,
     bytes: Cow<'a, [u8]>,
+    /// What the stored elements are multiplied by.
+    scale: f32,
 }
 
 impl<'a> TensorView<'a> {
     /// A tensor from its parts; `None` when `bytes` is not as long as type and shape say.
     pub fn new(dtype: DType, shape: impl Into<Cow<'a, [usize]>>, bytes: impl Into<Cow<'a, [u8]>>) -> Option<Self> {
         let (shape, bytes) = (shape.into(), bytes.into());
-        (byte_len(dtype, &shape) == Some(bytes.len())).then_some(Self { dtype, shape, bytes })
+        (byte_len(dtype, &shape) == Some(bytes.len())).then_some(Self { dtype, shape, bytes, scale: 1.0 })
     }
 
     /// A single-precision tensor from values; `None` when their number is not the shape's product.
@@ -99,6 +101,23 @@ impl<'a> TensorView<'a> {
         Self::new(DType::F32, shape, bytes)
     }
 
+    /// The same tensor with every element multiplied: 8-bit weights are stored with a scale of their own.
+    pub(super) fn scaled(self, scale: f32) -> Self {
+        Self { scale: self.scale * scale, ..self }
+    }
+
+    /// The tensor as others may store it: one with a scale has it in its elements, as f16.
+    pub(super) fn plain(&self) -> TensorView<'_> {
+        let (dtype, bytes) = match self.scale {
+            1.0 => (self.dtype, Cow::Borrowed(&*self.bytes)),
+            _ => {
+                let values = self.to_f32(0..self.len());
+                (DType::F16, values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect())
+            }
+        };
+        TensorView { dtype, shape: Cow::Borrowed(&*self.shape), bytes, scale: 1.0 }
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -109,7 +128,7 @@ impl<'a> TensorView<'a> {
         &self.shape
     }
 
-    /// Little-endian bytes, in row-major order. Not aligned to the element type.
+    /// Little-endian bytes as stored, in row-major order, without the scale. Not aligned to the element type.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -165,6 +184,9 @@ impl<'a> TensorView<'a> {
             DType::I64 => convert!(i64, |x| x as f32),
             DType::F64 => convert!(f64, |x| x as f32),
         }
+        if self.scale != 1.0 {
+            out.iter_mut().for_each(|value| *value *= self.scale);
+        }
     }
 
     /// A matrix's transpose, copied. Tensors of other ranks come back as they are.
@@ -180,7 +202,7 @@ impl<'a> TensorView<'a> {
             }
             shape.swap(0, 1);
         }
-        TensorView { dtype: self.dtype, shape: shape.into(), bytes: bytes.into() }
+        TensorView { dtype: self.dtype, shape: shape.into(), bytes: bytes.into(), scale: self.scale }
     }
 }
 
@@ -258,6 +280,14 @@ mod tests {
         assert!(TensorView::new(DType::F32, vec![2, 2], vec![0; 15]).is_none());
         assert!(TensorView::new(DType::F32, vec![usize::MAX, 8], vec![0; 16]).is_none());
         assert!(TensorView::new(DType::F32, vec![usize::MAX, 8, 0], vec![]).is_some());
+    }
+
+    #[test]
+    fn a_scale_multiplies_the_elements() {
+        let view = TensorView::new(DType::F8E4M3, vec![1, 2], vec![0x38, 0xb8]).unwrap().scaled(0.25);
+        assert_eq!((view.to_f32(0..2), view.transposed().to_f32(0..2)), (vec![0.25, -0.25], vec![0.25, -0.25]));
+        let plain = view.plain();
+        assert_eq!((plain.dtype(), plain.scale, plain.to_f32(0..2)), (DType::F16, 1.0, vec![0.25, -0.25]));
     }
 
     #[test]

@@ -11,8 +11,14 @@ use std::path::Path;
 /// The file is written beside its final name, flushed to the disk, and renamed; if anything fails, nothing is left behind and a
 /// file that was there before is unchanged.
 pub fn write(path: &Path, tensors: &[(String, TensorView<'_>)], metadata: &BTreeMap<String, String>) -> Result<(), Error> {
-    let (header, order) = plan(path, tensors, metadata)?;
+    let plain = plain(tensors);
+    let (header, order) = plan(path, &plain, metadata)?;
     output::write(path, |out| emit(out, &header, &order)).map_err(Error::io(path, "write"))
+}
+
+/// Tensors with a scale have it in their elements: the file has no other place for it.
+fn plain<'t>(tensors: &'t [(String, TensorView<'_>)]) -> Vec<(String, TensorView<'t>)> {
+    tensors.iter().map(|(name, view)| (name.clone(), view.plain())).collect()
 }
 
 type Named<'t, 'a> = &'t (String, TensorView<'a>);
@@ -40,7 +46,8 @@ pub fn to_bytes(
     tensors: &[(String, TensorView<'_>)],
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, Error> {
-    let (header, order) = plan(name, tensors, metadata)?;
+    let plain = plain(tensors);
+    let (header, order) = plan(name, &plain, metadata)?;
     let mut bytes = Vec::new();
     emit(&mut bytes, &header, &order).map_err(Error::io(name, "write"))?;
     Ok(bytes)

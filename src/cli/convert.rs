@@ -21,22 +21,26 @@ Examples:
     mos convert zorp.safetensors other.safetensors --rename '<zorp1>=<other1>'
 
 Where the other program knows no layer-wise embeddings (kohya, peft), each word becomes one embedding, the mean of its layers', in
-a textual inversion beside the file.";
+a textual inversion beside the file; --bundle-words puts them into kohya's file as well.";
 
 /// Translate concepts and LoRAs between programs
 ///
-/// Reads a concept or LoRA of any kind: this program's, Mix-of-Show's (.pth or safetensors), kohya's, PEFT's and diffusers', textual
-/// inversions; told apart by content, and without ever executing anything of a pickle. Writes safetensors.
+/// Reads a concept or LoRA of any kind: this program's, Mix-of-Show's (.pth or safetensors), kohya's and LyCORIS', PEFT's and
+/// diffusers', ComfyUI's, cloneofsimo's, textual inversions; told apart by content, and without ever executing anything of a
+/// pickle. A folder that PEFT or diffusers wrote is taken too. Writes safetensors.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The file to read
+    /// The file to read, or a LoRA's folder
     from: PathBuf,
     /// The file to write; an older one is replaced
     to_file: PathBuf,
     /// For whom: mos, mix-of-show, kohya or peft (diffusers)
     #[arg(long, value_name = "PROGRAM", default_value = "mos")]
     to: Dialect,
+    /// With --to kohya: put the words into the file too, where web UIs find them; diffusers refuses such a file
+    #[arg(long)]
+    bundle_words: bool,
     /// Give a word another name; may be repeated
     #[arg(long, value_name = "WORD=NEW")]
     rename: Vec<String>,
@@ -64,6 +68,9 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
         return Err(Failure::Usage(format!("{} would replace itself: name another file", arguments.from.display())));
     }
     files::check(&arguments.to_file)?;
+    if arguments.bundle_words && arguments.to != Dialect::Kohya {
+        return Err(Failure::Usage("--bundle-words puts words into a file of kohya's names: it goes with --to kohya".into()));
+    }
     let (mut concept, mut notes, from) = dialects::read_file(&arguments.from)?;
     for (word, new) in renames {
         rename(&mut concept, word, new)?;
@@ -74,10 +81,10 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     }
     dialects::files(&concept, arguments.to, &arguments.to_file).iter().try_for_each(|file| files::check(file))?;
     make_folder_of(&arguments.to_file)?;
-    let written = dialects::write(&concept, arguments.to, &arguments.to_file)?;
+    let written = dialects::write(&concept, arguments.to, arguments.bundle_words, &arguments.to_file)?;
     notes.extend(written.notes);
     for note in &notes {
-        terminal.warning(note);
+        terminal.note(format!("note: {note}"));
     }
     if arguments.json {
         return terminal.print_json(&Report {

@@ -4,7 +4,6 @@
 //! embeddings of all words in use are one table that continues the text encoder's: in the copy of a prompt that is for
 //! cross-attention `i`, a word with several rows reads its row `i`, one with a single row reads that one.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde_json::Value;
@@ -67,8 +66,6 @@ struct Bound {
     token: u32,
     /// What the text encoder is to read: one for each cross-attention, or one for all.
     ids: Vec<u32>,
-    /// Further words that stand for the same: textual inversions have several vectors for one word.
-    more: Vec<String>,
 }
 
 impl Words {
@@ -90,6 +87,7 @@ impl Words {
             owners.insert(word.text.to_lowercase(), "the fused model".into());
             words.add(&word.text, word.ids.clone(), "the fused model")?;
         }
+        words.gather(fused.iter().map(|word| &*word.text));
         for concept in concepts {
             for word in &concept.words {
                 if let Some(first) = owners.insert(word.text.to_lowercase(), concept.name.clone()) {
@@ -107,7 +105,7 @@ impl Words {
                 let ids = (first..first + word.layers()).map(|id| id as u32).collect();
                 words.add(&word.text, ids, &concept)?;
             }
-            words.gather(concept);
+            words.gather(concept.words.iter().map(|word| &*word.text));
         }
         words.rows = Array::f32([rows.len() / table.width.max(1), table.width], rows);
         Ok(words)
@@ -117,19 +115,23 @@ impl Words {
         let refused = |source| Error::Word { concept: owner.to_string(), source };
         let token = self.tokenizer.add_words(&[text]).map_err(refused)?;
         let token = token.first().copied().unwrap_or_default();
-        self.bound.push(Bound { text: text.to_string(), token, ids, more: Vec::new() });
+        self.bound.push(Bound { text: text.to_string(), token, ids });
         Ok(())
     }
 
     /// `<a>`, `<a>_1`, `<a>_2` of one concept are the vectors of one word: it stands for all of them in a prompt.
-    fn gather(&mut self, concept: &Concept) {
-        let has = |text: &str| concept.words.iter().any(|word| word.text == text);
-        for word in &concept.words {
-            let more: Vec<String> = (1..).map(|i| format!("{}_{i}", word.text)).take_while(|text| has(text)).collect();
-            if let Some(bound) = self.bound.iter_mut().find(|bound| bound.text == word.text) {
-                bound.more = more;
-            }
+    fn gather<'w>(&mut self, texts: impl Iterator<Item = &'w str>) {
+        let tokens: HashMap<&str, u32> = texts.filter_map(|text| Some((text, self.token(text)?))).collect();
+        for (text, first) in &tokens {
+            let further = (1..).map_while(|i| tokens.get(format!("{text}_{i}").as_str()).copied());
+            self.tokenizer.let_follow(*first, further.collect());
         }
+    }
+
+    /// A prompt has one of these words, however it is spelt.
+    pub fn any_in<'w>(&self, mut words: impl Iterator<Item = &'w str>, prompt: &str) -> bool {
+        let tokens = self.tokenizer.tokenize(prompt).unwrap_or_default();
+        words.any(|word| self.token(word).is_some_and(|id| tokens.iter().any(|token| token.id == id)))
     }
 
     /// The tokenizer that reads every word as one token.
@@ -140,19 +142,6 @@ impl Words {
     /// The rows that continue the token table, `[rows, width]`.
     pub fn rows(&self) -> &Array {
         &self.rows
-    }
-
-    /// `prompt` with words of several vectors written out.
-    pub fn expand<'p>(&self, prompt: &'p str) -> Cow<'p, str> {
-        let mut prompt = Cow::Borrowed(prompt);
-        for Bound { text, more, .. } in self.bound.iter().filter(|bound| !bound.more.is_empty()) {
-            // What is written out already stays.
-            let all = [std::slice::from_ref(text), more].concat().join(" ");
-            if prompt.contains(text.as_str()) && !prompt.contains(&all) {
-                prompt = Cow::Owned(prompt.replace(text.as_str(), &all));
-            }
-        }
-        prompt
     }
 
     /// How many copies of a prompt the cross-attentions read: one for all where no word in it has several rows.
@@ -225,7 +214,7 @@ mod tests {
 
     fn ids(words: &Words, prompt: &str, layer: usize) -> Vec<u32> {
         let options = PromptOptions::default();
-        let encoded = prompt::encode(words.tokenizer(), &words.expand(prompt), &options).unwrap();
+        let encoded = prompt::encode(words.tokenizer(), prompt, &options).unwrap();
         let bound = words.bind(&encoded, layer);
         bound.chunks.iter().flat_map(|chunk| chunk.ids[1..chunk.end].to_vec()).collect()
     }
@@ -252,10 +241,48 @@ mod tests {
     }
 
     #[test]
-    fn words_of_several_vectors_are_written_out() {
-        let words = Words::new(&tiny(), TABLE, [&concept("a", &[("<a>", 1), ("<a>_1", 1), ("<a>_2", 1)])], &[]).unwrap();
-        assert_eq!(ids(&words, "<a>", 0), [1600, 1601, 1602]);
-        assert_eq!(words.expand("<a> <a>_1 <a>_2"), "<a> <a>_1 <a>_2");
+    fn words_of_several_vectors_act_with_all_of_them() {
+        let parts = |name: &str| [format!("{name}"), format!("{name}_1"), format!("{name}_2")];
+        let (sharp, plain) = (parts("<a>"), parts("EasyNegative"));
+        let of = |parts: &[String; 3]| concept(&parts[0], &parts.each_ref().map(|text| (text.as_str(), 1)));
+        let words = Words::new(&tiny(), TABLE, [&of(&sharp), &of(&plain)], &[]).unwrap();
+        let [a, e] = [vec![1600, 1601, 1602], vec![1603, 1604, 1605]];
+        for prompt in ["<a>", "<A>", "<a> <a>_1 <a>_2", "(<a>:1.2)", "((<a>))"] {
+            assert_eq!(ids(&words, prompt, 0), a, "{prompt}");
+        }
+        for prompt in ["EasyNegative", "easynegative", "EASYNEGATIVE", "(EasyNegative:1.2)", "(easynegative:1.2)"] {
+            assert_eq!(ids(&words, prompt, 0), e, "{prompt}");
+        }
+        let weighted = prompt::encode(words.tokenizer(), "(EasyNegative:1.2)", &PromptOptions::default()).unwrap();
+        assert_eq!(weighted.chunks[0].weights[..5], [1.0, 1.2, 1.2, 1.2, 1.0]);
+        assert_eq!(ids(&words, "<a> and <a>", 0).len(), 7);
+        // A fused model has such words as well.
+        let fused = sharp.map(|text| FusedWord { ids: vec![text.len() as u32], text });
+        let words = Words::new(&tiny(), TABLE, [], &fused).unwrap();
+        assert_eq!(ids(&words, "<A>", 0), [3, 5, 5]);
+    }
+
+    #[test]
+    fn a_name_within_another_is_not_that_name() {
+        let names = ["zor", "zorp", "zorp2", "zorp-x", "<zorp>", "<zorp>2", "my_zorp"];
+        let all = concept("all", &names.map(|text| (text, 1)));
+        let words = Words::new(&tiny(), TABLE, [&all], &[]).unwrap();
+        let of = |name: &str| 1600 + names.iter().position(|n| *n == name).unwrap() as u32;
+        for (prompt, expected) in [
+            ("zorp", vec!["zorp"]),
+            ("Zorp2", vec!["zorp2"]),
+            ("zorp zorp2", vec!["zorp", "zorp2"]),
+            ("zorp,zorp2 (zor)", vec!["zorp", "zorp2", "zor"]),
+            ("zorp-x", vec!["zorp-x"]),
+            ("my_zorp", vec!["my_zorp"]),
+            ("<zorp><zorp>2 zor", vec!["<zorp>", "<zorp>2", "zor"]),
+            ("x<zorp>x", vec!["<zorp>"]),
+            ("zorpzorp zorpy azorp zorp3 zorp_1 zor_p azor", vec![]),
+        ] {
+            let found: Vec<u32> = ids(&words, prompt, 0).into_iter().filter(|id| *id >= 1600).collect();
+            assert_eq!(found, expected.iter().map(|name| of(name)).collect::<Vec<_>>(), "{prompt}");
+            assert_eq!(words.any_in(names.into_iter(), prompt), !expected.is_empty(), "{prompt}");
+        }
     }
 
     #[test]

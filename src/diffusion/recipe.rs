@@ -1,6 +1,7 @@
 //! How a picture was made, in its file: written so that the picture can be made again, read from our own and from web UIs'
 //! pictures.
 mod foreign;
+mod programs;
 mod stored;
 
 use std::path::{Component, Path, PathBuf};
@@ -191,6 +192,9 @@ impl Recipe {
     /// # Errors
     /// A file that is no picture, or does not tell; settings that are damaged.
     pub fn read(path: &Path) -> Result<(Recipe, Vec<String>), RecipeError> {
+        if let Some(told) = programs::read(path)? {
+            return programs::recipe(path, told);
+        }
         let Some(found) = parameters::read(path)? else {
             let unreadable = |source| RecipeError::Unreadable { path: path.to_path_buf(), source };
             let kind = FileKind::of_file(path).map_err(unreadable)?;

@@ -173,6 +173,14 @@ fn network(
         };
         tensors.push((tensor.to_string(), view));
     }
+    if name == "text_encoder" {
+        // Without it newer transformers take the stored precision where diffusers takes f32 for the other networks, and then the
+        // folder works only with a precision given.
+        config["dtype"] = json!("float32");
+        if config.get("torch_dtype").is_some() {
+            config["torch_dtype"] = json!("float32");
+        }
+    }
     put_json(&path.join("config.json"), &config)?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     Ok(checkpoint::write(&path.join(format!("{stem}.safetensors")), &tensors, &metadata)?)

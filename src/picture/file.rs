@@ -140,7 +140,13 @@ fn read(path: &Path) -> Result<(Vec<u8>, ImageFormat)> {
     let mut bytes = Vec::new();
     reader.rewind().and_then(|()| reader.read_to_end(&mut bytes)).map_err(unreadable)?;
     let cut = match format {
-        ImageFormat::Jpeg => jpeg_is_cut(&bytes),
+        ImageFormat::Jpeg => match jpeg_end(&bytes) {
+            Some(end) => {
+                bytes.truncate(end);
+                false
+            }
+            None => true,
+        },
         ImageFormat::WebP => webp_is_cut(&bytes),
         _ => false,
     };
@@ -186,11 +192,28 @@ fn reason(error: ImageError) -> String {
     }
 }
 
-/// The decoder fills what is missing of a JPEG with grey. In a complete one the end mark (FF D9) follows the last scan
-/// (FF DA); within a scan neither occurs.
-fn jpeg_is_cut(bytes: &[u8]) -> bool {
-    let last = |mark: [u8; 2]| bytes.windows(2).rposition(|pair| pair == mark);
-    last([0xff, 0xd9]) < last([0xff, 0xda]) || last([0xff, 0xda]).is_none()
+/// Where the first picture of a JPEG file ends. Phones append videos and further pictures, which are none of it. The decoder fills
+/// what is missing with grey, so `None`: it has no end, or no pixels.
+fn jpeg_end(bytes: &[u8]) -> Option<usize> {
+    const START: u8 = 0xd8;
+    const END: u8 = 0xd9;
+    const SCAN: u8 = 0xda;
+    let mut at = 0;
+    let mut scans = 0;
+    loop {
+        // What stands between segments, as fill bytes do, and within a scan its pixels: there FF comes before 00 or a restart.
+        let mark = bytes.get(at..)?.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7))?;
+        at += mark + 2;
+        match *bytes.get(at - 1)? {
+            END => return (scans > 0).then_some(at),
+            START | 0x01 => {}
+            marker => {
+                let length = bytes.get(at..at + 2)?;
+                scans += usize::from(marker == SCAN);
+                at += usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+            }
+        }
+    }
 }
 
 /// The decoder doesn't miss what follows the pixels; the header says how long the file is (RIFF: bytes 4 to 7).

@@ -10,6 +10,7 @@ pub mod parameters;
 mod plot;
 mod png_text;
 mod sheet;
+pub mod texts;
 
 use std::path::PathBuf;
 

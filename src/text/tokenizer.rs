@@ -2,6 +2,7 @@
 //!
 //! The rules are those of `transformers`' `CLIPTokenizer`: Unicode NFC, runs of white space to one space, lowercase; words
 //! are runs of letters, single digits, runs of anything else, and English contractions; each word ends in `</w>`.
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -39,6 +40,8 @@ pub struct Tokenizer {
     eos: u32,
     pad: u32,
     max_length: usize,
+    /// Tokens that a word stands for after its own: [`Tokenizer::let_follow`].
+    followers: HashMap<u32, Vec<u32>>,
 }
 
 impl Tokenizer {
@@ -114,7 +117,8 @@ impl Tokenizer {
                 return Err(bad(format!("the added token \"{word}\" is to have the id {id}, but would get {got}")));
             }
         }
-        let mut tokenizer = Self { inner, bos: 0, eos: 0, pad: 0, max_length };
+        let followers = HashMap::new();
+        let mut tokenizer = Self { inner, bos: 0, eos: 0, pad: 0, max_length, followers };
         tokenizer.bos = tokenizer.mark(&bos, "the start")?;
         tokenizer.eos = tokenizer.mark(&eos, "the end")?;
         tokenizer.pad = tokenizer.mark(&pad, "padding")?;
@@ -161,7 +165,8 @@ impl Tokenizer {
     }
 
     /// Adds words that are to be single tokens, as textual inversion and concepts need them; returns their new ids in
-    /// order. Upper and lower case are the same, as in all of a prompt.
+    /// order. Upper and lower case are the same, as in all of a prompt. A word that begins or ends with
+    /// a letter, a digit or `_` is found as a whole word only: `zor` is no part of `zorp`.
     ///
     /// # Errors
     /// A word that is empty, contains white space or is in the vocabulary already; nothing is added then.
@@ -178,18 +183,41 @@ impl Tokenizer {
             }
         }
         let add_one = |word: &&str| {
-            add(&mut self.inner, [&AddedWord::word(word.to_string())]);
+            let in_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+            let single_word = in_word(word.chars().next()) || in_word(word.chars().next_back());
+            add(&mut self.inner, [&AddedWord { single_word, ..AddedWord::word(word.to_string()) }]);
             let reason = || "the tokenizer did not take it".to_string();
             self.inner.token_to_id(word).ok_or_else(|| Error::Word { word: word.to_string(), reason: reason() })
         };
         words.iter().map(add_one).collect()
     }
 
+    /// From now on the token `first` stands for itself and then `more` wherever a text has it: the
+    /// vectors of an embedding that has several. Where `more` is written out already it stays once.
+    pub fn let_follow(&mut self, first: u32, more: Vec<u32>) {
+        if !more.is_empty() {
+            self.followers.insert(first, more);
+        }
+    }
+
     /// The tokens of `text`, neither framed by start and end nor cut.
     pub fn tokenize(&self, text: &str) -> Result<Vec<Token>> {
         let encoding = self.inner.encode(text, false).map_err(|e| Error::Tokenize { reason: e.to_string() })?;
         let ids = encoding.get_ids().iter();
-        Ok(ids.zip(encoding.get_offsets()).map(|(id, (start, end))| Token { id: *id, bytes: *start..*end }).collect())
+        let tokens = ids.zip(encoding.get_offsets()).map(|(id, (start, end))| Token { id: *id, bytes: *start..*end });
+        if self.followers.is_empty() {
+            return Ok(tokens.collect());
+        }
+        let written: Vec<Token> = tokens.collect();
+        let mut all = Vec::with_capacity(written.len());
+        for (n, token) in written.iter().enumerate() {
+            all.push(token.clone());
+            let Some(more) = self.followers.get(&token.id) else { continue };
+            if written.get(n + 1).map(|next| next.id) != more.first().copied() {
+                all.extend(more.iter().map(|&id| Token { id, bytes: token.bytes.clone() }));
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -2,6 +2,7 @@
 mod concepts;
 mod errors;
 mod escapes;
+mod foreign;
 mod generating;
 mod help;
 mod looking;

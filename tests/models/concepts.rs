@@ -125,7 +125,7 @@ fn loras_do_what_they_do_in_diffusers() {
         let folder = tempfile::tempdir().unwrap();
         for dialect in dialects::Dialect::WRITTEN {
             let path = folder.path().join(format!("{dialect}.safetensors"));
-            dialects::write(&concept, dialect, &path).unwrap();
+            dialects::write(&concept, dialect, false, &path).unwrap();
             let (again, _, found) = dialects::read_file(&path).unwrap();
             assert_eq!(found, dialect);
             check(name, Some(again));

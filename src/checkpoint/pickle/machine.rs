@@ -2,11 +2,12 @@
 use super::budget::Budget;
 use super::storage_type;
 use super::value::{Global, Heap, Key, Storage, Tensor, Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 /// Runs pickles that stand one after another. Nothing but the values of [`Value`] can come into being: a global other than those
-/// of [`Global`] ends the run, and only `torch`'s rebuilding of tensors and an empty `OrderedDict` can be called.
+/// of [`Global`] ends the run, and only `torch`'s rebuilding of tensors, an `OrderedDict` and a `set` can be called; a
+/// `ParameterDict` is read as a dictionary.
 pub struct Machine<'a> {
     rest: &'a [u8],
     stack: Vec<Value>,
@@ -15,6 +16,8 @@ pub struct Machine<'a> {
     storages: BTreeMap<String, Rc<Storage>>,
     heap: Heap,
     budget: Budget,
+    /// Dictionaries that stand for a `ParameterDict`.
+    holders: HashSet<usize>,
 }
 
 /// Arguments of a call; no function of torch's has more.
@@ -37,6 +40,7 @@ impl<'a> Machine<'a> {
             storages: BTreeMap::new(),
             heap: Heap::default(),
             budget,
+            holders: HashSet::new(),
         }
     }
 
@@ -160,12 +164,18 @@ impl<'a> Machine<'a> {
                     let (arguments, function) = (self.pop()?, self.pop()?);
                     self.call(&function, &arguments)?;
                 }
-                // The attributes of an OrderedDict (torch's `_metadata`) mean nothing here.
+                // The attributes of an OrderedDict (torch's `_metadata`) mean nothing here; of a module they are the tensors.
                 b'b' => {
-                    self.pop()?;
-                    if !matches!(self.top()?, Value::Dict(_)) {
+                    let state = self.pop()?;
+                    let Value::Dict(target) = *self.top()? else {
                         return Err("it sets attributes of something other than a dictionary".into());
-                    }
+                    };
+                    self.take_parameters(target, &state)?;
+                }
+                // NEWOBJ: only the empty holder of tensors that older textual inversions are in.
+                0x81 => {
+                    let (arguments, class) = (self.pop()?, self.pop()?);
+                    self.holder(&class, &arguments)?;
                 }
                 other => return Err(format!("it uses the pickle operation 0x{other:02x}, which tensors do not need")),
             }
@@ -325,6 +335,8 @@ impl<'a> Machine<'a> {
         let arguments = arguments.to_vec();
         match (function, &arguments[..]) {
             (Global::OrderedDict, []) => self.push_dict(),
+            // A module's attributes have empty sets.
+            (Global::Set, [] | [Value::List(_)]) => self.push_list(Vec::new())?,
             (Global::OrderedDict, [Value::List(pairs)]) => {
                 let pairs = self.heap.list(*pairs);
                 // Each pair is copied with its two values.
@@ -354,6 +366,38 @@ impl<'a> Machine<'a> {
             (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => self.stack.push(tensor.clone()),
             (Global::Size, [size @ Value::Tuple(_)]) => self.stack.push(size.clone()),
             _ => return Err(format!("it calls {function:?} with other arguments than torch does")),
+        }
+        Ok(())
+    }
+
+    /// A `ParameterDict` before its attributes are set. Nothing of the class is run: here it is a dictionary.
+    fn holder(&mut self, class: &Value, arguments: &Value) -> Result<()> {
+        match (class, arguments) {
+            (Value::Global(Global::ParameterDict), Value::Tuple(items)) if self.heap.list(*items).is_empty() => {
+                self.push_dict();
+                if let Value::Dict(dict) = *self.top()? {
+                    self.holders.insert(dict);
+                }
+                Ok(())
+            }
+            (Value::Global(class), _) => Err(format!("it makes an object of {class:?}, which no file of tensors needs")),
+            _ => Err("it makes an object of something that is no class".into()),
+        }
+    }
+
+    /// Of a holder's attributes only its tensors count: they are under `_parameters`.
+    fn take_parameters(&mut self, target: usize, state: &Value) -> Result<()> {
+        let Value::Dict(state) = state else { return Ok(()) };
+        if !self.holders.contains(&target) {
+            return Ok(());
+        }
+        let is_parameters = |key: &Key| matches!(key, Key::Text(text) if &**text == "_parameters");
+        let found = self.heap.dict(*state).iter().find(|(key, _)| is_parameters(key));
+        let Some((_, Value::Dict(parameters))) = found else { return Ok(()) };
+        let parameters = self.heap.dict(*parameters);
+        self.budget.values(parameters.len().saturating_mul(2))?;
+        for (key, value) in parameters.to_vec() {
+            self.heap.insert(target, key, value);
         }
         Ok(())
     }
@@ -413,6 +457,8 @@ fn quoted(name: &str) -> String {
 fn global(module: &str, name: &str) -> Result<Global> {
     Ok(match (module, name) {
         ("collections", "OrderedDict") => Global::OrderedDict,
+        ("__builtin__" | "builtins", "set") => Global::Set,
+        ("torch.nn.modules.container", "ParameterDict") => Global::ParameterDict,
         ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Global::RebuildTensor,
         ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
         ("torch", "Size") => Global::Size,

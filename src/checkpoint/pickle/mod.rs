@@ -37,7 +37,7 @@ impl TensorFile {
     pub fn open_any(path: &Path) -> Result<Self, Error> {
         let length = std::fs::metadata(path).map_err(Error::io(path, "open"))?.len();
         let kind = FileKind::of_file(path).map_err(Error::io(path, "read"))?;
-        if !matches!(kind, FileKind::Zip | FileKind::TorchZip | FileKind::Pickle) {
+        if !is_pickle(kind) {
             return Self::open(path);
         }
         if length > LARGEST_FILE {
@@ -45,6 +45,35 @@ impl TensorFile {
         }
         read(path, &std::fs::read(path).map_err(Error::io(path, "read"))?)
     }
+}
+
+/// Pickles beyond this are looked at without their tensors' values.
+const LOOKED_AT_WHOLE: u64 = 64 << 20;
+
+impl TensorFile {
+    /// As [`open_any`](Self::open_any), to tell what is in it: of a large pickle names, types and shapes alone, so that whole
+    /// models can be looked at. Also tells whether it is a pickle.
+    ///
+    /// # Errors
+    /// Those of [`open_any`](Self::open_any).
+    pub fn open_any_outline(path: &Path) -> Result<(Self, bool), Error> {
+        let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
+        let length = file.metadata().map_err(Error::io(path, "read"))?.len();
+        let kind = FileKind::of_file(path).map_err(Error::io(path, "read"))?;
+        let pickled = is_pickle(kind);
+        if !pickled || length <= LOOKED_AT_WHOLE {
+            return Ok((Self::open_any(path)?, pickled));
+        }
+        // SAFETY: as of every file that is mapped for reading: see `TensorFile::open`.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
+        let (tensors, metadata) = outline(&map).map_err(|problem| refusal(path, problem))?;
+        Ok((Self::outline(path, tensors, metadata), true))
+    }
+}
+
+/// Any zip archive may be one of `torch.save`.
+fn is_pickle(kind: FileKind) -> bool {
+    matches!(kind, FileKind::Zip | FileKind::TorchZip | FileKind::Pickle)
 }
 
 fn refusal(path: &Path, problem: String) -> Error {
@@ -85,19 +114,26 @@ fn extract(bytes: &[u8]) -> Result<Contents, String> {
     Ok((flat.tensors, flat.metadata))
 }
 
+pub(super) type Outline = (Vec<(String, DType, Vec<usize>)>, BTreeMap<String, String>);
+
+/// Names, types and shapes of the tensors, of which no value is read.
+pub(super) fn outline(bytes: &[u8]) -> Result<Outline, String> {
+    let mut flat = Flat { outline: Some(Vec::new()), ..Flat::default() };
+    let pickle = match bytes.starts_with(b"PK") {
+        true => zip::Archive::open(bytes)?.pickle()?.1,
+        false => bytes,
+    };
+    let mut machine = Machine::new(pickle, Budget::for_pickle(pickle.len()));
+    let root = if bytes.starts_with(b"PK") { machine.run()? } else { object(&mut machine)? };
+    let (heap, mut budget) = machine.finish();
+    flat.walk(&heap, &mut budget, &mut Vec::new(), &root)?;
+    Ok((flat.outline.unwrap_or_default(), flat.metadata))
+}
+
 /// Before torch 1.6: the magic number, the protocol, the system, the object, the storages' keys; then, in the order of the keys,
 /// each storage's number of elements and its bytes.
 fn legacy<'a>(machine: &mut Machine<'a>, flat: &mut Flat<'a>) -> Result<Value, String> {
-    const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-    match machine.run()? {
-        Value::Long(number) if *number == MAGIC => {}
-        _ => return Err("a pickle, but not one that `torch.save` wrote".into()),
-    }
-    if !matches!(machine.run()?, Value::Int(1001)) {
-        return Err("of a version of `torch.save` that is not known".into());
-    }
-    machine.run()?;
-    let root = machine.run()?;
+    let root = object(machine)?;
     let keys = match machine.run()? {
         Value::List(keys) => machine.heap().list(keys).to_vec(),
         _ => return Err("no list of storages".into()),
@@ -117,6 +153,20 @@ fn legacy<'a>(machine: &mut Machine<'a>, flat: &mut Flat<'a>) -> Result<Value, S
     Ok(root)
 }
 
+/// The object that was saved, of the format before torch 1.6.
+fn object(machine: &mut Machine) -> Result<Value, String> {
+    const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+    match machine.run()? {
+        Value::Long(number) if *number == MAGIC => {}
+        _ => return Err("a pickle, but not one that `torch.save` wrote".into()),
+    }
+    if !matches!(machine.run()?, Value::Int(1001)) {
+        return Err("of a version of `torch.save` that is not known".into());
+    }
+    machine.run()?;
+    machine.run()
+}
+
 fn cut_off() -> String {
     "the file ends too early (an incomplete download or copy?)".into()
 }
@@ -131,6 +181,8 @@ struct Flat<'a> {
     /// Bytes that tensors may still take.
     room: usize,
     visited: usize,
+    /// Tensors as they are looked at without their values.
+    outline: Option<Vec<(String, DType, Vec<usize>)>>,
 }
 
 impl<'a> Flat<'a> {
@@ -166,6 +218,10 @@ impl<'a> Flat<'a> {
             Value::List(values) | Value::Tuple(values) => self.walk_all(heap, budget, path, heap.list(*values))?,
             Value::Tensor(tensor) => {
                 let name = if path.is_empty() { "tensor".to_string() } else { name(path, budget)? };
+                if let Some(outline) = &mut self.outline {
+                    outline.push((name, tensor.storage.dtype, tensor.shape.clone()));
+                    return Ok(());
+                }
                 let view = self.view(tensor).map_err(|problem| format!("tensor `{name}`: {problem}"))?;
                 self.tensors.push((name, view));
             }

@@ -39,6 +39,10 @@ pub enum Global {
     /// `torch._utils._rebuild_parameter`: a tensor with a flag.
     RebuildParameter,
     Size,
+    /// `set`, which holds nothing here.
+    Set,
+    /// `torch.nn.ParameterDict`, read as a dictionary.
+    ParameterDict,
     StorageType(DType),
 }
 

@@ -1,6 +1,6 @@
 //! Every dialect gives the same tensors under the same names.
 use super::*;
-use crate::checkpoint::{Checkpoint, Component, Kind, TokenizerFiles};
+use crate::checkpoint::{Checkpoint, Component, Kind, TensorFile, TokenizerFiles};
 use crate::models::config::{Activation, ClipTextConfig, UNetConfig, VaeConfig};
 use half::{bf16, f16};
 use serde_json::{Value, json};
@@ -292,4 +292,72 @@ fn a_shard_may_hold_what_the_index_finds_elsewhere() {
     let (changed, model) = (Checkpoint::open(copy.path()).unwrap(), Checkpoint::open(&fixture("folder")).unwrap());
     assert_same(&changed.vae, &model.vae);
     assert_eq!(changed.vae.ignored(), [stray]);
+}
+
+/// A single file as the fixture is, after a change.
+fn changed(change: impl FnOnce(&mut Owned)) -> Result<Checkpoint, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut all = tensors(&fixture("sd1.safetensors"));
+    change(&mut all);
+    save(&path, &all);
+    Checkpoint::open(&path).map_err(|e| e.to_string())
+}
+
+#[test]
+fn attention_of_an_autoencoder_has_several_names() {
+    let plain = changed(|_| {}).unwrap();
+    for names in [["group_norm", "to_q", "to_k", "to_v", "to_out.0"], ["group_norm", "query", "key", "value", "proj_attn"]] {
+        let renamed = changed(|all| {
+            for (name, _) in all.iter_mut().filter(|(name, _)| name.contains(".attn_1.")) {
+                let (before, inner) = name.split_once(".attn_1.").unwrap();
+                let (layer, end) = inner.split_once('.').unwrap();
+                let at = ["norm", "q", "k", "v", "proj_out"].iter().position(|known| *known == layer).unwrap();
+                *name = format!("{before}.attn_1.{}.{end}", names[at]);
+            }
+        });
+        assert_same(&plain.vae, &renamed.unwrap().vae);
+    }
+}
+
+#[test]
+fn weights_in_8_bits_have_their_scales() {
+    const LAYER: &str = "model.diffusion_model.time_embed.0";
+    let one = |value: f32| TensorView::new(DType::F32, vec![], value.to_le_bytes().to_vec()).unwrap();
+    let narrow = |all: &mut Owned, names: [&str; 2], scale: TensorView<'static>| {
+        let weight = all.iter_mut().find(|(name, _)| *name == format!("{LAYER}.weight")).unwrap();
+        weight.1 = counting(DType::F8E4M3, weight.1.shape());
+        all.push((format!("{LAYER}.{}", names[0]), scale));
+        all.push((format!("{LAYER}.{}", names[1]), one(3.0)));
+        all.push(("model.diffusion_model.scaled_fp8".into(), counting(DType::F8E4M3, &[2])));
+    };
+    let plain = changed(|_| {}).unwrap();
+    for names in [["scale_weight", "scale_input"], ["weight_scale", "input_scale"]] {
+        let model = changed(|all| narrow(all, names, one(0.25))).unwrap();
+        assert_eq!(model.unet.names().collect::<Vec<_>>(), plain.unet.names().collect::<Vec<_>>());
+        let weight = model.unet.tensor("time_embedding.linear_1.weight").unwrap();
+        // 0x38 is 1.
+        assert_eq!((weight.dtype(), weight.to_f32(0x38..0x39)), (DType::F8E4M3, vec![0.25]));
+        let other = changed(|all| narrow(all, names, one(0.5))).unwrap();
+        assert_ne!(model.unet.hash(), other.unet.hash());
+        assert_ne!(model.base_hash(), other.base_hash());
+        // What is written has the scale in its elements.
+        let file = TensorFile::from_bytes(Path::new("x"), to_bytes(&[("a".to_string(), weight)])).unwrap();
+        let again = file.tensor("a").unwrap();
+        assert_eq!((again.dtype(), again.to_f32(0x38..0x39)), (DType::F16, vec![0.25]));
+    }
+    let error = |change: &dyn Fn(&mut Owned)| changed(|all| change(all)).unwrap_err();
+    let names = ["scale_weight", "scale_input"];
+    let rows = error(&|all| narrow(all, names, counting(DType::F32, &[32, 1])));
+    assert!(rows.contains(&format!("`{LAYER}.scale_weight`")) && rows.contains("[32, 1]"), "{rows}");
+    let nan = error(&|all| narrow(all, names, one(f32::NAN)));
+    assert!(nan.contains("scale_weight"), "{nan}");
+    let wide = error(&|all| all.push((format!("{LAYER}.scale_weight"), one(2.0))));
+    assert!(wide.contains("needs none"), "{wide}");
+    let alone = error(&|all| all.push(("model.diffusion_model.time_embed.9.scale_weight".into(), one(2.0))));
+    assert!(alone.contains("time_embed.9.scale_weight"), "{alone}");
+    let said = br#"{"format": "nvfp4"}"#.to_vec();
+    let quantised = TensorView::new(DType::U8, vec![said.len()], said).unwrap();
+    let other = error(&|all| all.push((format!("{LAYER}.comfy_quant"), quantised.clone())));
+    assert!(other.contains("nvfp4"), "{other}");
 }

@@ -29,6 +29,20 @@ fn both_formats_hold_the_same() {
         let (a, b) = (zip.tensor(name).unwrap(), legacy.tensor(name).unwrap());
         assert_eq!((a.dtype(), a.shape(), a.bytes()), (b.dtype(), b.shape(), b.bytes()), "{name}");
     }
+    // A pickle that is looked at without its values.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/concepts/mix-of-show.pth");
+    let (whole, pickled) = TensorFile::open_any_outline(&path).unwrap();
+    assert!(pickled && whole.len() == zip.len());
+    let bytes = concept("mix-of-show.pth");
+    for bytes in [bytes, concept("mix-of-show.legacy.pth")] {
+        let (tensors, _) = pickle::outline(&bytes).unwrap();
+        let outline = TensorFile::outline(&path, tensors, BTreeMap::new());
+        for name in zip.names() {
+            let (a, b) = (&zip.entries()[name], &outline.entries()[name]);
+            assert_eq!((a.dtype, &a.shape, a.range.len()), (b.dtype, &b.shape, b.range.len()));
+        }
+        assert!(outline.len() == zip.len() && outline.tensor(zip.names().next().unwrap()).is_none());
+    }
     let inversion = read(&concept("inversion.pt")).unwrap();
     assert_eq!(inversion.metadata().get("name").map(String::as_str), Some("ink"));
     assert_eq!(inversion.metadata().get("step").map(String::as_str), Some("7"));
@@ -43,9 +57,15 @@ fn nothing_but_tensors_can_be_named_or_called() {
     assert!(refused(b"ccollections\nOrderedDict\n]K\x01a\x85R").contains("pairs"));
     assert!(refused(b"ccollections\nOrderedDict\nK\x01R").contains("cannot be called"));
     // INST, OBJ, NEWOBJ, EXT1, PERSID: operations that make objects.
-    for operation in [b"ios\nsystem\n".as_slice(), b"(o", b"\x81", b"\x82\x01", b"Pkey\n"] {
+    for operation in [b"ios\nsystem\n".as_slice(), b"(o", b"\x82\x01", b"Pkey\n"] {
         assert!(refused(operation).contains("pickle operation"), "{operation:?}");
     }
+    // Only a holder of tensors can be made as an object, and none of its class is run.
+    assert!(refused(b"ccollections\nOrderedDict\n)\x81").contains("makes an object of OrderedDict"));
+    assert!(refused(b"ctorch.nn.modules.container\nParameterDict\nK\x01\x85\x81").contains("makes an object"));
+    assert!(refused(b"K\x01)\x81").contains("no class"));
+    assert!(refused(b"ctorch.nn.modules.container\nParameterDict\n)R").contains("other arguments"));
+    assert!(refused(b"ctorch.nn.modules.container\nModuleDict\n").contains("ModuleDict"));
     assert!(refused(b"K\x01K\x02b").contains("attributes"));
     assert!(refused(b"(t)QR").contains("storage"));
     assert!(refused(b"h\x07").contains("not there"));
@@ -232,6 +252,47 @@ fn numbers(seed: u64) -> impl FnMut(usize) -> usize {
         state ^= state << 17;
         (state >> 11) as usize % n.max(1)
     }
+}
+
+/// As textual inversion's own program saves: its embeddings are a module, whose tensors are among its attributes.
+#[test]
+fn a_holder_of_tensors_is_a_dictionary() {
+    let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let empty = b"ccollections\nOrderedDict\n)R".to_vec();
+    let tensor = [
+        b"ctorch._utils\n_rebuild_parameter\n(ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+        text("storage"),
+        b"ctorch\nFloatStorage\n".to_vec(),
+        text("0"),
+        text("cpu"),
+        b"K\x02NtQK\x00K\x02\x85K\x01\x85\x89".to_vec(),
+        empty.clone(),
+        b"tR\x88".to_vec(),
+        empty.clone(),
+        b"tR".to_vec(),
+    ];
+    let object = [
+        b"}".to_vec(),
+        text("string_to_param"),
+        b"ctorch.nn.modules.container\nParameterDict\n)\x81}(".to_vec(),
+        text("training"),
+        b"\x88".to_vec(),
+        text("_parameters"),
+        [b"}".to_vec(), text("*"), tensor.concat(), b"s".to_vec()].concat(),
+        text("_buffers"),
+        empty,
+        text("_non_persistent_buffers_set"),
+        b"c__builtin__\nset\n]\x85R".to_vec(),
+        b"ubs".to_vec(),
+    ];
+    let mut bytes = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02".to_vec();
+    bytes.extend(object.concat());
+    bytes.extend([b".\x80\x02]".to_vec(), text("0"), b"a.".to_vec()].concat());
+    bytes.extend(2u64.to_le_bytes());
+    bytes.extend([1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()));
+    let file = read(&bytes).unwrap();
+    assert_eq!(file.names().collect::<Vec<_>>(), ["string_to_param.*"]);
+    assert_eq!(file.tensor("string_to_param.*").unwrap().to_f32(0..2), [1.0, 2.0]);
 }
 
 #[test]

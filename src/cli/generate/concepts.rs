@@ -1,7 +1,7 @@
 //! The concepts and LoRAs of a picture: as options, and found again.
 use std::path::{Path, PathBuf};
 
-use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
+use mixofshow::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
 use mixofshow::concept::{self, Applied, dialects};
 use mixofshow::diffusion::recipe::{ConceptSource, Recipe, Source};
 
@@ -14,8 +14,8 @@ const HEADING: &str = "Concepts";
 pub struct ConceptArguments {
     /// A concept whose words stand in the prompts; how strong its LoRA is [default: 1]; may be repeated
     ///
-    /// A concept file of `mos train`, of Mix-of-Show (.pth or safetensors), a LoRA of kohya's, PEFT's or diffusers' names, or a
-    /// textual inversion, told apart by content. The scale multiplies its LoRA; at 0 its words act alone. Several may be
+    /// A concept file of `mos train`, of Mix-of-Show (.pth or safetensors), a LoRA of kohya's, PEFT's, diffusers' or ComfyUI's
+    /// names, or a textual inversion, told apart by content; or a folder that PEFT or diffusers wrote. The scale multiplies its LoRA; at 0 its words act alone. Several may be
     /// given. `mos inspect FILE` tells the words.
     #[arg(short, long, value_name = "FILE[:SCALE]", help_heading = HEADING)]
     concept: Vec<String>,
@@ -38,17 +38,19 @@ impl ConceptArguments {
                 named.source = find(&named.source, &places)?;
             }
         } else {
-            let given = self.concept.iter().chain(&self.lora).map(|given| {
+            recipe.concepts.clear();
+            for given in self.concept.iter().chain(&self.lora) {
                 let (path, scale) = path_and_scale(given);
-                Ok(ConceptSource { source: Source::of(&path)?, scale })
-            });
-            recipe.concepts = given.collect::<Result<_>>()?;
+                for file in adapter_files(&path)? {
+                    recipe.concepts.push(ConceptSource { source: Source::of(&file)?, scale });
+                }
+            }
         }
         let mut applied = Vec::new();
         for named in &recipe.concepts {
             let (concept, notes) = dialects::read(&named.source.path)?;
             for note in notes {
-                terminal.warning(format!("{}: {note}", named.source.path.display()));
+                terminal.note(format!("note: {}: {note}", named.source.path.display()));
             }
             applied.push(Applied::new(concept, named.scale)?);
         }

@@ -44,9 +44,35 @@ pub enum Scale {
 #[derive(Debug, Default)]
 pub struct Updates(BTreeMap<(Network, String), Names>);
 
+/// One tensor of an update, by its part in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Down,
+    Up,
+    Middle,
+    Alpha,
+}
+
 impl Updates {
-    pub fn entry(&mut self, network: Network, layer: String) -> &mut Names {
-        self.0.entry((network, layer)).or_default()
+    /// Notes a tensor of a file as a part of a layer's update.
+    ///
+    /// # Errors
+    /// Another tensor is that part already: two names can mean one layer.
+    pub fn add(&mut self, file: &TensorFile, tensor: &str, network: Network, layer: String, part: Part) -> Result<()> {
+        let entry = self.0.entry((network, layer)).or_default();
+        let slot = match part {
+            Part::Down => &mut entry.down,
+            Part::Up => &mut entry.up,
+            Part::Middle => &mut entry.middle,
+            Part::Alpha => {
+                entry.scale = Scale::Alpha(tensor.to_string());
+                return Ok(());
+            }
+        };
+        match slot.replace(tensor.to_string()) {
+            None => Ok(()),
+            Some(other) => Err(tensor_error(file, tensor, format!("it means the same as `{other}`"))),
+        }
     }
 
     /// Of each layer: its network, its name, its tensors' names.
@@ -174,6 +200,47 @@ pub fn words(file: &TensorFile, tensor: &str, text: &str) -> Result<Vec<Word>> {
         rows: Array::f32([1, width], vector.to_vec()),
     };
     Ok(vectors.values().chunks_exact(width).enumerate().map(word).collect())
+}
+
+/// Marks of other ways to write a change, and what they are called. They begin a part of a name; `diff` is all of one.
+const OTHERS: [(&str, &str); 16] = [
+    ("hada_", "a LoHa"),
+    ("lokr_", "a LoKr"),
+    ("oft_", "an OFT"),
+    ("boft_", "a BOFT"),
+    ("dora_scale", "a DoRA"),
+    ("lora_magnitude_vector", "a DoRA"),
+    ("lora_embedding_", "a LoRA of an embedding table"),
+    ("on_input", "an IA3"),
+    ("ia3_", "an IA3"),
+    ("vera_", "a VeRA"),
+    ("hra_", "an HRA"),
+    ("fourierft_", "a FourierFT"),
+    ("w_norm", "norm weights (a GLoRA or LyCORIS `norm` network)"),
+    ("b_norm", "norm weights (a GLoRA or LyCORIS `norm` network)"),
+    ("a1.weight", "a GLoRA"),
+    ("set_weight", "whole weights"),
+];
+
+/// What else than a LoRA a tensor of this name belongs to, if it does.
+pub fn other_form(tensor: &str) -> Option<&'static str> {
+    let starts = tensor.match_indices('.').map(|(at, _)| at + 1).chain([0]);
+    let mut parts = starts.filter_map(|at| tensor.get(at..));
+    parts.find_map(|part| match part {
+        "diff" | "diff_b" => Some("whole weights (a `full` network)"),
+        _ => OTHERS.iter().find(|(mark, _)| part.starts_with(mark)).map(|(_, kind)| *kind),
+    })
+}
+
+/// An error that names the form of a change which is no LoRA.
+pub fn foreign_form(file: &TensorFile, tensor: &str, kind: &str) -> Error {
+    tensor_error(file, tensor, format!("the change is {kind}, which is not supported; LoRA and LoCon are"))
+}
+
+/// An error for a tensor of a network that no supported model has.
+pub fn second_encoder(file: &TensorFile, tensor: &str) -> Error {
+    let problem = "it belongs to a second text encoder (Stable Diffusion XL), which is not supported";
+    tensor_error(file, tensor, problem.into())
 }
 
 /// An error for a file's tensor that no dialect has.

@@ -1,47 +1,31 @@
-//! Textual inversions: embeddings of words and nothing else, `<word>`, `emb_params` or `string_to_param.*`.
+//! Textual inversions: embeddings of words and nothing else.
 
 use std::path::Path;
 
-use crate::checkpoint::TensorFile;
-use crate::concept::{Concept, Result, Word};
+use crate::checkpoint::{TensorFile, embeddings};
+use crate::concept::{Concept, Error, Result, Word};
 use crate::graph::Array;
 
 use super::Read;
-use super::gather::{stranger, words};
-
-/// Vectors that one word may have.
-const MOST_VECTORS: usize = 128;
-
-/// The word of a tensor, if it is one; `alone`: there is no other tensor.
-fn word<'a>(file: &'a TensorFile, name: &'a str, alone: bool) -> Option<String> {
-    let view = file.tensor(name)?;
-    let fits = match view.shape() {
-        [_] => true,
-        [vectors, _] => (1..=MOST_VECTORS).contains(vectors),
-        _ => false,
-    };
-    let stem = || file.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let word = match name {
-        // Without a name of its own a word is called like its file, as in web UIs.
-        "emb_params" | "string_to_param.*" => stem()?,
-        name if name.starts_with('<') && name.ends_with('>') => name.to_string(),
-        name if alone && !name.contains('.') => name.to_string(),
-        _ => return None,
-    };
-    (fits && view.dtype().is_float()).then_some(word)
-}
+use super::gather::words;
 
 pub fn is_it(file: &TensorFile) -> bool {
-    !file.is_empty() && file.names().all(|name| word(file, name, file.len() == 1).is_some())
+    embeddings(file).is_some()
 }
 
 pub fn read(file: &TensorFile) -> Result<Read> {
     let mut concept = Concept::default();
-    for name in file.names() {
-        let text = word(file, name, file.len() == 1).ok_or_else(|| stranger(file, name, "textual inversions"))?;
-        concept.words.extend(words(file, name, &text)?);
+    for embedding in embeddings(file).unwrap_or_default() {
+        concept.words.extend(words(file, &embedding.tensor, &embedding.word)?);
     }
     Ok(Read { concept, notes: Vec::new() })
+}
+
+/// An embedding of a model that has two text encoders.
+pub fn of_xl(file: &TensorFile) -> Error {
+    let problem = "an embedding of Stable Diffusion XL (`clip_g` is of its second text encoder), which is not supported; those of \
+                   Stable Diffusion 1.x and 2.x are";
+    Error::File { path: file.path().to_path_buf(), problem: problem.to_string() }
 }
 
 /// What stands for a word's rows where only one is possible, `[1, width]`: their mean.

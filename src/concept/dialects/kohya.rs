@@ -1,37 +1,48 @@
 //! kohya's LoRA files, which web UIs and ComfyUI read: `lora_unet_<layer>` and `lora_te_<layer>` with underscores for dots, each
-//! with `lora_down.weight`, `lora_up.weight`, sometimes `lora_mid.weight`, and `alpha`; the factor is alpha over rank. Words come
-//! along as textual inversions, `bundle_emb.<word>.string_to_param.*`.
+//! with `lora_down.weight`, `lora_up.weight`, sometimes `lora_mid.weight`, and `alpha`; the factor is alpha over rank. Words may
+//! come along as textual inversions, `bundle_emb.<word>.string_to_param.*`.
 
 use crate::checkpoint::TensorFile;
-use crate::concept::file::tensor_error;
 use crate::concept::{Concept, LowRankSet, Result, Update};
 use crate::graph::Array;
 
-use super::gather::{Network, Scale, Updates, stranger, words};
+use super::alpha;
+use super::gather::{Network, Part, Updates, foreign_form, other_form, second_encoder, stranger, words};
 use super::{Read, Tensors, inversion, names};
 
 const EMBEDDING: &str = "bundle_emb.";
-const PREFIXES: [(&str, Network); 4] = [
-    ("lora_unet_", Network::Unet),
-    ("lora_te_", Network::Text),
-    ("lora_te1_", Network::Text),
-    ("lora_te_text_encoder_", Network::Text),
+/// What layers' names begin with; longer ones before those that they begin with. LyCORIS has its own where it wraps a network
+/// by itself.
+const PREFIXES: [(&str, Option<Network>); 9] = [
+    ("lora_unet_", Some(Network::Unet)),
+    ("lora_te_text_encoder_", Some(Network::Text)),
+    ("lora_te1_", Some(Network::Text)),
+    ("lora_te_", Some(Network::Text)),
+    ("lycoris_unet_", Some(Network::Unet)),
+    ("lycoris_text_encoder_", Some(Network::Text)),
+    ("lycoris_te1_", Some(Network::Text)),
+    ("lycoris_te_", Some(Network::Text)),
+    // The layer's own name tells.
+    ("lycoris_", None),
 ];
-
-/// Endings of other ways to write a change, and what they are called.
-const OTHERS: [(&str, &str); 8] = [
-    ("hada_", "a LoHa"),
-    ("lokr_", "a LoKr"),
-    ("oft_", "an OFT"),
-    ("dora_scale", "a DoRA"),
-    ("diff", "whole weights (a `full` network)"),
-    ("on_input", "an IA3"),
-    ("w_norm", "norm weights (a GLoRA or LyCORIS `norm` network)"),
-    ("a1.weight", "a GLoRA"),
-];
+/// The same of a second text encoder.
+const SECOND: [&str; 3] = ["lora_te2_", "lycoris_te2_", "lycoris_text_encoder_2_"];
 
 pub fn is_it(file: &TensorFile) -> bool {
-    file.names().any(|name| name.starts_with("lora_unet_") || name.starts_with("lora_te"))
+    file.names().any(|name| ["lora_unet_", "lora_te", "lycoris_"].iter().any(|prefix| name.starts_with(prefix)))
+}
+
+/// The network and the canonical layer of a name without its ending.
+fn layer_of(file: &TensorFile, tensor: &str) -> Option<Result<(Network, String)>> {
+    let (prefix, network) = PREFIXES.iter().find(|(prefix, _)| tensor.starts_with(prefix))?;
+    let (layer, _) = tensor[prefix.len()..].split_once('.')?;
+    let layer = names::dotted(layer);
+    let network = network.unwrap_or(if names::is_text(&layer) { Network::Text } else { Network::Unet });
+    Some(match network {
+        // diffusers' own converter leaves `text_model` out.
+        Network::Text => Ok((network, names::text_layer(&layer))),
+        Network::Unet => names::unet_layer(file, tensor, &layer).map(|layer| (network, layer)),
+    })
 }
 
 pub fn read(file: &TensorFile) -> Result<Read> {
@@ -42,42 +53,32 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             concept.words.extend(words(file, name, text)?);
             continue;
         }
-        let found = PREFIXES.iter().find_map(|(prefix, network)| Some((*network, name.strip_prefix(prefix)?)));
-        let Some((network, (layer, part))) = found.and_then(|(network, rest)| Some((network, rest.split_once('.')?))) else {
-            if name.starts_with("lora_te2_") {
-                return Err(tensor_error(
-                    file,
-                    name,
-                    "it belongs to a second text encoder (Stable Diffusion XL), which is not supported".into(),
-                ));
-            }
+        if SECOND.iter().any(|prefix| name.starts_with(prefix)) {
+            return Err(second_encoder(file, name));
+        }
+        let (Some(found), Some((_, part))) = (layer_of(file, name), name.split_once('.')) else {
             return Err(stranger(file, name, "kohya's files"));
         };
-        let entry = updates.entry(network, names::dotted(layer));
-        match part {
-            "lora_down.weight" => entry.down = Some(name.to_string()),
-            "lora_up.weight" => entry.up = Some(name.to_string()),
-            "lora_mid.weight" => entry.middle = Some(name.to_string()),
-            "alpha" => entry.scale = Scale::Alpha(name.to_string()),
-            other => {
-                let kind = OTHERS.iter().find(|(part, _)| other.starts_with(part)).map_or("of an unknown form", |(_, kind)| kind);
-                return Err(tensor_error(
-                    file,
-                    name,
-                    format!("the change is {kind}, which is not supported; LoRA and LoCon are"),
-                ));
-            }
-        }
+        let part = match part {
+            "lora_down.weight" => Part::Down,
+            "lora_up.weight" => Part::Up,
+            "lora_mid.weight" => Part::Middle,
+            "alpha" => Part::Alpha,
+            other => return Err(foreign_form(file, name, other_form(other).unwrap_or("of an unknown form"))),
+        };
+        let (network, layer) = found?;
+        updates.add(file, name, network, layer, part)?;
     }
+    let notes = alpha::complete(file, &mut updates)?;
     let [text, unet] = updates.read(file)?;
-    Ok(Read { concept: Concept { text, unet, ..concept }, notes: Vec::new() })
+    Ok(Read { concept: Concept { text, unet, ..concept }, notes })
 }
 
 /// The file's tensors. `conv_projections`: whether the model's `proj_in` and `proj_out` are 1x1 convolutions (Stable Diffusion
-/// 1.x), which readers expect as such.
-pub fn tensors(concept: &Concept, conv_projections: bool) -> Tensors {
+/// 1.x), which readers expect as such. `bundle`: the words go into the file as well.
+pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Tensors {
     let mut tensors = Vec::new();
-    for word in &concept.words {
+    for word in concept.words.iter().filter(|_| bundle) {
         tensors.push((format!("{EMBEDDING}{}.string_to_param.*", word.text), inversion::mean(word)));
     }
     for (prefix, LowRankSet { scale, layers }) in [("lora_te_", &concept.text), ("lora_unet_", &concept.unet)] {

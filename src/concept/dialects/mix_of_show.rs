@@ -8,7 +8,7 @@ use crate::concept::file::numbers;
 use crate::concept::{Concept, LowRankSet, Result, Word};
 use crate::graph::Array;
 
-use super::gather::{Network, Updates, scaled, stranger};
+use super::gather::{Network, Part, Updates, scaled, stranger};
 use super::names;
 use super::{Read, Tensors};
 
@@ -48,9 +48,9 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         };
         let layer = |layer: &str| if network == Network::Text { names::text_layer(layer) } else { layer.to_string() };
         if let Some(of) = rest.strip_suffix(DOWN) {
-            updates.entry(network, layer(of)).down = Some(name.to_string());
+            updates.add(file, name, network, layer(of), Part::Down)?;
         } else if let Some(of) = rest.strip_suffix(UP) {
-            updates.entry(network, layer(of)).up = Some(name.to_string());
+            updates.add(file, name, network, layer(of), Part::Up)?;
         } else {
             return Err(stranger(file, name, "Mix-of-Show's files"));
         }

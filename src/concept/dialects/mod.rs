@@ -1,6 +1,9 @@
 //! Concepts and LoRAs as programs write them, told apart by their contents: our own files, Mix-of-Show's, kohya's, PEFT's and
 //! diffusers', textual inversions. Safetensors, or what `torch.save` wrote, of which nothing is ever executed.
 
+mod alpha;
+mod cloneofsimo;
+mod comfyui;
 mod gather;
 mod inversion;
 mod kohya;
@@ -28,6 +31,9 @@ pub enum Dialect {
     Kohya,
     /// PEFT's and diffusers'.
     Peft,
+    ComfyUi,
+    /// The first LoRA program's, without names of layers.
+    CloneOfSimo,
     TextualInversion,
 }
 
@@ -50,6 +56,8 @@ impl Dialect {
             Self::MixOfShow => "mix-of-show",
             Self::Kohya => "kohya",
             Self::Peft => "peft",
+            Self::ComfyUi => "comfyui",
+            Self::CloneOfSimo => "cloneofsimo",
             Self::TextualInversion => "textual-inversion",
         }
     }
@@ -57,9 +65,11 @@ impl Dialect {
     /// The dialect of a file.
     pub fn of(file: &TensorFile) -> Option<Self> {
         type Test = fn(&TensorFile) -> bool;
-        let known: [(Self, Test); 5] = [
+        let known: [(Self, Test); 7] = [
             (Self::Mos, file::is_ours),
             (Self::Kohya, kohya::is_it),
+            (Self::ComfyUi, comfyui::is_it),
+            (Self::CloneOfSimo, cloneofsimo::is_it),
             (Self::Peft, peft::is_it),
             (Self::MixOfShow, mix_of_show::is_it),
             (Self::TextualInversion, inversion::is_it),
@@ -92,12 +102,66 @@ pub fn read(path: &Path) -> Result<(Concept, Vec<String>)> {
     Ok((concept, notes))
 }
 
-/// As [`read`]; also tells the dialect.
+/// As [`read`]; also tells the dialect. A folder that PEFT or diffusers wrote is read with all its files.
 ///
 /// # Errors
 /// Those of [`read`].
 pub fn read_file(path: &Path) -> Result<(Concept, Vec<String>, Dialect)> {
-    read_open(&TensorFile::open_any(path)?)
+    let files = checkpoint::adapter_files(path)?;
+    let mut all: Option<(Concept, Vec<String>, Dialect)> = None;
+    for path in &files {
+        let (concept, mut notes, dialect) = read_open(&TensorFile::open_any(path)?)?;
+        if let ([_, _, ..], Some(folder)) = (&files[..], path.parent().and_then(Path::file_name)) {
+            notes.iter_mut().for_each(|note| *note = format!("{}: {note}", folder.display()));
+        }
+        all = Some(match all {
+            None => (concept, notes, dialect),
+            Some((first, told, dialect)) => (merged(first, concept, path)?, [told, notes].concat(), dialect),
+        });
+    }
+    let problem = || Error::File { path: path.to_path_buf(), problem: "no file to read".to_string() };
+    all.ok_or_else(problem)
+}
+
+/// What a file is called that does not say it itself: by its name, or where programs give all files one name, by its folder's.
+fn name_of(path: &Path) -> String {
+    const GENERAL: [&str; 3] = ["pytorch_lora_weights", "adapter_model", "learned_embeds"];
+    let text = |name: Option<&std::ffi::OsStr>| name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = text(path.file_stem());
+    if !GENERAL.contains(&stem.as_str()) {
+        return stem;
+    }
+    let Ok(whole) = std::path::absolute(path) else { return stem };
+    let mut folder = whole.parent();
+    if folder.is_some_and(|folder| folder.ends_with("unet") || folder.ends_with("text_encoder")) {
+        folder = folder.and_then(Path::parent);
+    }
+    // In Hugging Face's cache: `models--<owner>--<name>/snapshots/<revision>`.
+    let above = folder.and_then(Path::parent);
+    if above.is_some_and(|above| above.ends_with("snapshots")) {
+        folder = above.and_then(Path::parent);
+    }
+    let name = text(folder.and_then(Path::file_name));
+    let name = name.strip_prefix("models--").and_then(|rest| rest.rsplit("--").next()).unwrap_or(&name);
+    if name.is_empty() { stem } else { name.to_string() }
+}
+
+/// The parts of one LoRA that are in two files.
+fn merged(mut first: Concept, second: Concept, path: &Path) -> Result<Concept> {
+    let sets = [(&mut first.text, second.text, "text encoder"), (&mut first.unet, second.unet, "UNet")];
+    for (set, more, network) in sets {
+        match (set.layers.is_empty(), more.layers.is_empty()) {
+            (_, true) => {}
+            (true, _) => *set = more,
+            (false, false) => {
+                let problem = format!("it changes the {network}, as another file of the same folder does");
+                return Err(Error::File { path: path.to_path_buf(), problem });
+            }
+        }
+    }
+    first.words.extend(second.words);
+    first.metadata.extend(second.metadata);
+    Ok(first)
 }
 
 /// As [`read_file`], of a file that is open.
@@ -106,6 +170,12 @@ pub fn read_file(path: &Path) -> Result<(Concept, Vec<String>, Dialect)> {
 /// Those of [`read`].
 pub fn read_open(file: &TensorFile) -> Result<(Concept, Vec<String>, Dialect)> {
     let Some(dialect) = Dialect::of(file) else {
+        if let Some((name, kind)) = file.names().find_map(|name| Some((name, gather::other_form(name)?))) {
+            return Err(gather::foreign_form(file, name, kind));
+        }
+        if checkpoint::is_xl_embedding(file) {
+            return Err(inversion::of_xl(file));
+        }
         let problem = "neither a concept nor a LoRA of a kind that is known (`mos inspect` tells what is in it)".to_string();
         return Err(Error::File { path: file.path().to_path_buf(), problem });
     };
@@ -114,10 +184,12 @@ pub fn read_open(file: &TensorFile) -> Result<(Concept, Vec<String>, Dialect)> {
         Dialect::MixOfShow => mix_of_show::read(file)?,
         Dialect::Kohya => kohya::read(file)?,
         Dialect::Peft => peft::read(file)?,
+        Dialect::ComfyUi => comfyui::read(file)?,
+        Dialect::CloneOfSimo => cloneofsimo::read(file)?,
         Dialect::TextualInversion => inversion::read(file)?,
     };
     if concept.name.is_empty() {
-        concept.name = file.path().file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        concept.name = name_of(file.path());
     }
     if dialect != Dialect::Mos {
         concept.metadata = file.metadata().clone();
@@ -138,11 +210,12 @@ pub fn files(concept: &Concept, dialect: Dialect, path: &Path) -> Vec<PathBuf> {
     std::iter::once(path.to_path_buf()).chain(words.iter().map(|word| inversion::beside(path, word))).collect()
 }
 
-/// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual inversion beside it.
+/// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual inversion beside it. `bundle`:
+/// kohya's files get the words too, as web UIs read them; diffusers refuses such a file.
 ///
 /// # Errors
 /// Words alone in a dialect of LoRAs; whatever the system says.
-pub fn write(concept: &Concept, dialect: Dialect, path: &Path) -> Result<Written> {
+pub fn write(concept: &Concept, dialect: Dialect, bundle: bool, path: &Path) -> Result<Written> {
     let mut written = Written { files: vec![path.to_path_buf()], notes: Vec::new() };
     let (tensors, mut metadata) = match dialect {
         Dialect::Mos => {
@@ -150,12 +223,15 @@ pub fn write(concept: &Concept, dialect: Dialect, path: &Path) -> Result<Written
             return Ok(written);
         }
         Dialect::MixOfShow => (mix_of_show::tensors(concept), BTreeMap::new()),
-        Dialect::Kohya => (kohya::tensors(concept, conv_projections(concept)), kohya_metadata(concept)),
-        Dialect::Peft | Dialect::TextualInversion => (peft::tensors(concept), BTreeMap::new()),
+        Dialect::Kohya => (kohya::tensors(concept, conv_projections(concept), bundle), kohya_metadata(concept)),
+        Dialect::Peft | Dialect::ComfyUi | Dialect::CloneOfSimo | Dialect::TextualInversion => {
+            (peft::tensors(concept), BTreeMap::new())
+        }
     };
     let lora = !concept.text.layers.is_empty() || !concept.unet.layers.is_empty();
-    if !lora && dialect == Dialect::Peft {
-        let problem = format!("`{}` has words alone, but a file of the dialect {dialect} holds a LoRA", concept.name);
+    if !lora && (dialect == Dialect::Peft || dialect == Dialect::Kohya && !bundle) {
+        let bundled = if dialect == Dialect::Kohya { " (or its words as well, with --bundle-words)" } else { "" };
+        let problem = format!("`{}` has words alone, but a file of the dialect {dialect} holds a LoRA{bundled}", concept.name);
         return Err(Error::File { path: path.to_path_buf(), problem });
     }
     metadata.insert("format".to_string(), "pt".to_string());

@@ -1,6 +1,7 @@
 //! Where concepts act: each prompt of a picture, the context's and the regions', has a factor for each concept's updates.
 
 use crate::concept::Concept;
+use crate::concept::binding::Words;
 use crate::region;
 
 use super::Request;
@@ -12,9 +13,12 @@ use super::error::Result;
 ///
 /// # Errors
 /// A region that names a concept which is not in use.
-pub(super) fn factors(request: &Request) -> Result<Vec<Vec<f32>>> {
+pub(super) fn factors(request: &Request, words: Option<&Words>) -> Result<Vec<Vec<f32>>> {
     let regions = &request.regions.regions;
-    let is_called = |concept: &Concept, name: &str| concept.name == name || concept.words.iter().any(|word| word.text == name);
+    // Words are the same in upper and lower case.
+    let is_word = |text: &str, name: &str| text.to_lowercase() == name.to_lowercase();
+    let is_called =
+        |concept: &Concept, name: &str| concept.name == name || concept.words.iter().any(|word| is_word(&word.text, name));
     for (index, region) in regions.iter().enumerate() {
         let stranger = |name: &&String| !request.concepts.iter().any(|applied| is_called(applied.concept(), name));
         if let Some(name) = region.concepts.keys().find(stranger) {
@@ -35,7 +39,8 @@ pub(super) fn factors(request: &Request) -> Result<Vec<Vec<f32>>> {
             return std::iter::once(0.0).chain(regions.iter().map(|region| named(region).unwrap_or(0.0))).collect();
         }
         let prompts = || std::iter::once(&request.prompt).chain(regions.iter().map(|region| &region.prompt));
-        let has = |prompt: &String| concept.words.iter().any(|word| prompt.contains(&word.text));
+        let texts = || concept.words.iter().map(|word| &*word.text);
+        let has = |prompt: &String| words.is_some_and(|words| words.any_in(texts(), prompt));
         match prompts().any(has) {
             true => prompts().map(|prompt| f32::from(u8::from(has(prompt)))).collect(),
             false => vec![1.0; 1 + regions.len()],

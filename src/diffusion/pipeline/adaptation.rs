@@ -241,7 +241,8 @@ impl Adaptation {
             let table = Table { rows: config.vocab_size, width: config.hidden_size, layers };
             Words::new(&pipeline.tokenizer, table, concepts.iter().map(Applied::concept), &pipeline.fused)
         });
-        let factors = acting::factors(request)?;
+        let words = words.transpose()?;
+        let factors = acting::factors(request, words.as_ref())?;
         let text = Updates::of(concepts.iter().map(Applied::text).zip(factors.iter().cloned()));
         let mut unet = Updates::of(concepts.iter().map(Applied::unet).zip(factors));
         text.check_shapes(TEXT_ENCODER, &pipeline.text.updates)?;
@@ -250,7 +251,7 @@ impl Adaptation {
         text.install(&pipeline.text);
         unet.install(&pipeline.unet);
         pipeline.unet.updates.expect(&merged);
-        Ok(Adaptation { words: words.transpose()?, text, unet, merged })
+        Ok(Adaptation { words, text, unet, merged })
     }
 
     /// Lets the UNet have the weights that this request means. Returns whether they are others than before.
@@ -274,7 +275,27 @@ impl Adaptation {
             None => return Ok(prompt.to_string()),
         };
         warnings.extend(words.strangers(prompt));
-        Ok(words.expand(prompt).into_owned())
+        Ok(prompt.to_string())
+    }
+
+    /// Sentences for the user about concepts of which no word stands in `prompts`.
+    pub fn unused_words(&self, concepts: &[Applied], prompts: &[String]) -> Vec<String> {
+        const NAMED: usize = 4;
+        let Some(words) = &self.words else { return Vec::new() };
+        let mut told = Vec::new();
+        for applied in concepts.iter().filter(|applied| !applied.concept().words.is_empty()) {
+            let concept = applied.concept();
+            let texts = || concept.words.iter().map(|word| &*word.text);
+            if prompts.iter().any(|prompt| words.any_in(texts(), prompt)) {
+                continue;
+            }
+            let named = texts().take(NAMED).collect::<Vec<_>>().join(" ");
+            let more = if concept.words.len() > NAMED { " ..." } else { "" };
+            let acts = [applied.text(), applied.unet()].iter().any(|set| set.strength != 0.0 && !set.set().layers.is_empty());
+            let so = if acts { "only its LoRA acts" } else { "it does nothing" };
+            told.push(format!("no prompt has a word of `{}` ({named}{more}): {so}", concept.name));
+        }
+        told
     }
 
     /// The prompt as each cross-attention reads it; one where all read the same.

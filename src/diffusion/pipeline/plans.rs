@@ -85,13 +85,17 @@ impl Pipeline {
         let numbers = regional.as_ref().map_or(&[0][..], |regional| &regional.prompts);
         let mut wordings = Vec::with_capacity(numbers.len());
         let mut strangers: Vec<String> = Vec::new();
+        let mut all_prompts: Vec<String> = Vec::new();
         for &number in numbers {
             let wanted = wording::prompts_of(request, number);
             let wanted = wanted.iter().skip(usize::from(!guided));
             strangers.extend(wanted.flat_map(|prompt| self.strangers(request, prompt)));
             let (steps, warnings) = (job.plan.count, &mut job.warnings);
-            wordings.push(Wording::new(self, &adaptation, request, number, guided, steps, warnings)?);
+            let wording = Wording::new(self, &adaptation, request, number, guided, steps, warnings)?;
+            all_prompts.extend_from_slice(&wording.written);
+            wordings.push(wording);
         }
+        job.warnings.extend(adaptation.unused_words(&request.concepts, &all_prompts));
         strangers.sort();
         strangers.dedup();
         job.warnings.extend(self.known.as_ref().and_then(|known| known.warning(&strangers)));

@@ -13,6 +13,8 @@ pub(super) struct Wording {
     /// All that it comes to in the course of the steps, in the order of their first use; all of the same
     /// number of tokens.
     pub variants: Vec<Variant>,
+    /// All texts of them, concepts' words expanded.
+    pub written: Vec<String>,
     /// Which of them holds in each sampling step.
     by_step: Vec<usize>,
 }
@@ -75,11 +77,13 @@ impl Wording {
         }
         let tokenizer = adaptation.tokenizer(pipeline);
         let mut tokenized = Vec::with_capacity(distinct.len());
+        let mut all = Vec::new();
         for texts in &distinct {
             let mut written: Vec<(String, PromptOptions)> = Vec::with_capacity(texts.len());
             for (text, reading) in texts.iter().zip(&readings) {
                 written.push((adaptation.prompt(pipeline, text, &mut found)?, reading.options(options)));
             }
+            all.extend(written.iter().map(|(text, _)| text.clone()));
             tokenized.push(text::tokenize(tokenizer, &written, &mut found)?);
         }
         let chunks = tokenized.iter().flatten().map(|prompt| prompt.chunks.len()).max().unwrap_or(1);
@@ -100,7 +104,7 @@ impl Wording {
                 warnings.push(warning);
             }
         }
-        Ok(Wording { variants, by_step })
+        Ok(Wording { variants, written: all, by_step })
     }
 
     /// Tokens that it is padded to.

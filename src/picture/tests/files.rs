@@ -158,6 +158,35 @@ fn random_damage_never_panics() {
 }
 
 #[test]
+fn what_follows_a_picture_is_none_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let open = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        Picture::open(&path)
+    };
+    // As phones append videos and further pictures: with marks of a start, of a scan, and of no end.
+    let trailers: [&[u8]; 5] = [b"x", b"\xff\xda and \xff\xd8", b"\xff\xd9\xff\xda", b"ftypmp42 \xff\xda\xff", &[0xff; 9]];
+    for name in ["exif1.jpg", "exif6.jpg", "text.png", "exif6.webp"] {
+        let whole = std::fs::read(fixture(name)).unwrap();
+        let picture = open(&whole).unwrap();
+        for trailer in trailers {
+            let found = open(&[&whole[..], trailer].concat()).unwrap_or_else(|e| panic!("{name} {trailer:?}: {e}"));
+            assert_eq!(found.rgb(), picture.rgb(), "{name}");
+        }
+    }
+    // Further pictures of the same file, and fill bytes before a mark.
+    let jpeg = std::fs::read(fixture("exif1.jpg")).unwrap();
+    assert_eq!(open(&[&jpeg[..], &jpeg[..]].concat()).unwrap().rgb(), open(&jpeg).unwrap().rgb());
+    let filled = [&jpeg[..2], &[0xff, 0xff], &jpeg[2..]].concat();
+    assert_eq!(open(&filled).unwrap().rgb(), open(&jpeg).unwrap().rgb());
+    // A picture that is cut stays so.
+    for end in [jpeg.len() - 2, jpeg.len() - 1, jpeg.len() / 2, 2] {
+        assert!(open(&jpeg[..end]).unwrap_err().to_string().contains("too early"), "{end}");
+    }
+}
+
+#[test]
 fn failed_writes_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");

@@ -8,7 +8,8 @@
 //!
 //! People also write brackets that mean nothing of the kind: "a cat (sitting)". So under [`Syntax::Auto`] the syntax counts
 //! as used only if the prompt has one of the marks that hardly occur by nature:
-//! - an explicit weight, `(cat:1.2)`, unless a digit stands before the colon as in "(16:9)" or "(at 12:30)";
+//! - an explicit weight, `(cat:1.2)`, unless a number stands before the colon as in "(16:9)" or "(at 12:30)"
+//!   (a name that ends in a digit, as in `(badhandv4:1.4)`, is no number);
 //! - a pair of brackets within a pair of the same kind, `((cat))`;
 //! - an escaped bracket, `\(`;
 //! - the word `BREAK` in capitals;
@@ -155,7 +156,11 @@ pub fn encode(tokenizer: &Tokenizer, prompt: &str, options: &PromptOptions) -> R
         let used = options.syntax == Syntax::On || parsed.unmistakable;
         if let (false, Some(pair)) = (used, &parsed.single_pair) {
             let text = prompt.get(pair.clone()).unwrap_or_default();
-            warnings.push(format!("the brackets in \"{text}\" are read as text; to weigh words write them as (words:1.1)"));
+            let hint = match parsed.number_pair {
+                true => "--prompt-syntax on reads them as a weight",
+                false => "to weigh words write them as (words:1.1)",
+            };
+            warnings.push(format!("the brackets in \"{text}\" are read as text; {hint}"));
         }
         used
     });

@@ -31,6 +31,8 @@ pub(super) struct Parsed {
     pub unmistakable: bool,
     /// The first pair of brackets, if any.
     pub single_pair: Option<Range<usize>>,
+    /// That pair is one like "(16:9)", which could be a weight.
+    pub number_pair: bool,
     pub warnings: Vec<String>,
 }
 
@@ -103,8 +105,11 @@ impl Parser {
             ']' if !self.square.is_empty() => self.close(first, 1.0 / STEP, at + 1),
             ':' if !self.round.is_empty() => match explicit_weight(rest) {
                 Some((weight, length)) => {
-                    let before = prompt.get(..at).and_then(|text| text.chars().next_back());
-                    self.parsed.unmistakable |= !before.is_some_and(|c| c.is_ascii_digit());
+                    let natural = is_number_before(prompt.get(..at).unwrap_or_default());
+                    self.parsed.unmistakable |= !natural;
+                    if natural && self.parsed.single_pair.is_none() {
+                        self.parsed.number_pair = true;
+                    }
                     self.close(')', weight, at + length);
                     return length;
                 }
@@ -163,6 +168,13 @@ fn explicit_weight(rest: &str) -> Option<(f64, usize)> {
         return None;
     }
     Some((digits.parse().ok()?, 1 + number.len() + 1))
+}
+
+/// What stands before a colon ends in a number of its own, as in "(16:9)" or "(at 12:30)". The digit of a
+/// name, as in "(badhandv4:1.4)", is none.
+fn is_number_before(text: &str) -> bool {
+    let last = text.rsplit(|c: char| c.is_whitespace() || "([<,;/".contains(c)).next().unwrap_or_default();
+    last.ends_with(|c: char| c.is_ascii_digit()) && !last.contains(|c: char| c.is_alphabetic() || c == '>')
 }
 
 fn is_break(prompt: &str, at: usize) -> bool {

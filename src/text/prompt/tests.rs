@@ -99,6 +99,11 @@ fn natural_brackets_take_the_plain_path() {
     }
     assert!(read("a cat (sitting)").warnings[0].contains("(sitting)"));
     assert!(read("a cat").warnings.is_empty());
+    // The advice is not what was written already.
+    for prompt in ["ratio (16:9) film", "at night (12:30)"] {
+        let warnings = read(prompt).warnings;
+        assert!(warnings[0].contains("--prompt-syntax on") && !warnings[0].contains("1.1"), "{warnings:?}");
+    }
     let off = PromptOptions { syntax: Syntax::Off, ..Default::default() };
     let encoded = encode(&tokenizer, "a (cat:1.5) BREAK", &off).unwrap();
     assert!(!encoded.weighted && encoded.chunks.len() == 1 && encoded.warnings.is_empty());
@@ -106,7 +111,8 @@ fn natural_brackets_take_the_plain_path() {
 
 #[test]
 fn unmistakable_marks_turn_the_syntax_on() {
-    for prompt in ["a (cat:1.2)", "a ((cat))", "a [[cat]]", "(a (red) cat)"] {
+    let named = ["(badhandv4:1.4)", "(cat_2:1.2)", "(a cat2:1.2)", "(<zorp1>:1.2)", "(v1.5:1.2)", "(4k:1.2)"];
+    for prompt in ["a (cat:1.2)", "a ((cat))", "a [[cat]]", "(a (red) cat)"].iter().chain(&named) {
         assert!(read(prompt).weighted, "{prompt}");
     }
     let encoded = read(r"a \(cat\) (red)");

@@ -67,8 +67,11 @@ pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>)> {
             CARDS
         }
     };
-    (options.batch, options.accumulate) = (Some(batch), Some(cards.max(1)));
-    read_training(&root, &train, batch * cards.max(1), &mut options, &mut notes)?;
+    // Each card gathers so many batches before a step.
+    let gathered = root.whole::<usize>("gradient_accumulation_steps")?.unwrap_or(1).max(1);
+    let accumulate = cards.max(1).saturating_mul(gathered);
+    (options.batch, options.accumulate) = (Some(batch), Some(accumulate));
+    read_training(&root, &train, usize::saturating_mul(batch, accumulate), &mut options, &mut notes)?;
     read_validation(&root, &mut options, &mut notes)?;
     Ok((options, notes))
 }
@@ -249,7 +252,8 @@ fn read_training(root: &Node, train: &Node, total: usize, options: &mut Options,
         }
     };
     let map = root.map()?;
-    let known = ["name", "manual_seed", "num_gpu", "datasets", "models", "network_g", "train", "val"];
+    let known =
+        ["name", "manual_seed", "num_gpu", "gradient_accumulation_steps", "datasets", "models", "network_g", "train", "val"];
     let unknown: Vec<_> =
         map.keys().filter(|key| !known.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str())).collect();
     if !unknown.is_empty() {

@@ -230,6 +230,17 @@ fn published_settings_are_read() {
 }
 
 #[test]
+fn gathered_batches_of_published_settings_make_one_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = YAML.replace("manual_seed: 4", "manual_seed: 4\nnum_gpu: 1\ngradient_accumulation_steps: 5");
+    let (options, notes) = read(&published(folder.path(), &yaml)).unwrap();
+    let settings = Settings::new(options).unwrap();
+    // Three pictures, 500 times each, five batches of two.
+    assert_eq!((settings.steps, settings.batch, settings.accumulate), (150, 2, 5));
+    assert_eq!(notes, [""; 0]);
+}
+
+#[test]
 fn older_published_settings_are_read_too() {
     let folder = tempfile::tempdir().unwrap();
     let yaml = YAML

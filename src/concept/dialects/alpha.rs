@@ -1,0 +1,65 @@
+//! How strong updates are of which no tensor tells alpha: by the settings that stand elsewhere, else 1; and what is said of it.
+
+use std::collections::BTreeSet;
+
+use crate::checkpoint::{LoraSettings, TensorFile};
+use crate::concept::{Error, Result};
+
+use super::gather::{Names, Network, Scale, Updates};
+
+/// Sets the scales that are still open, and tells where they came from.
+///
+/// # Errors
+/// Settings that cannot be read, or are of another kind of change.
+pub fn complete(file: &TensorFile, updates: &mut Updates) -> Result<Vec<String>> {
+    let settings = LoraSettings::of(file)?;
+    let mut notes = Vec::new();
+    if let Some(way) = settings.as_ref().and_then(LoraSettings::unusual_start) {
+        notes.push(format!(
+            "it began as {way}, which changes the model's own weights too: unless it was saved as a LoRA of the unchanged model, \
+             it does something else here"
+        ));
+    }
+    let (mut told, mut resized, mut without) = (BTreeSet::new(), None, 0);
+    for (network, layer, names) in updates.iter_mut().filter(|(_, _, names)| matches!(names.scale, Scale::One)) {
+        let network = if network == Network::Text { "text_encoder" } else { "unet" };
+        let found = settings.as_ref().map(|settings| settings.scaling(network, layer)).transpose();
+        let found = found.map_err(|problem| Error::File { path: file.path().to_path_buf(), problem })?.flatten();
+        let Some(found) = found else {
+            without += 1;
+            continue;
+        };
+        names.scale = if found.stabilised { Scale::Stabilised(found.alpha) } else { Scale::Number(found.alpha) };
+        let rank = rank(file, names);
+        told.insert(found.alpha.to_string());
+        if let (Some(said), Some(rank)) = (found.rank, rank)
+            && said != rank
+        {
+            resized.get_or_insert((layer.to_string(), said, rank));
+        }
+    }
+    if let Some(settings) = settings.as_ref().filter(|_| !told.is_empty()) {
+        let alphas: Vec<&str> = told.iter().map(String::as_str).collect();
+        let word = if alphas.len() == 1 { "alpha is" } else { "alphas are" };
+        notes.push(format!("{word} {}, by {}", alphas.join(", "), settings.place()));
+        if let Some((layer, said, rank)) = resized {
+            notes.push(format!(
+                "{} says rank {said} of `{layer}`, whose tensors have rank {rank}: alpha is divided by {rank}",
+                settings.place()
+            ));
+        }
+    }
+    if without > 0 {
+        let of = if told.is_empty() && !updates.iter_mut().any(|(_, _, names)| matches!(names.scale, Scale::Alpha(_))) {
+            "no alpha was found".to_string()
+        } else {
+            format!("no alpha was found for {without} layers")
+        };
+        notes.push(format!("{of}, in it or beside it: the factor 1 is taken"));
+    }
+    Ok(notes)
+}
+
+fn rank(file: &TensorFile, names: &Names) -> Option<usize> {
+    file.tensor(names.down.as_deref()?)?.shape().first().copied()
+}

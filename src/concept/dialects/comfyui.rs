@@ -1,0 +1,60 @@
+//! LoRAs as ComfyUI names them: `diffusion_model.<layer>` with LDM's or diffusers' layers and
+//! `text_encoders.clip_l.transformer.<layer>`, with dots, each with `lora_down.weight`, `lora_up.weight` and `alpha`, or with
+//! PEFT's endings. The factor is alpha over rank.
+
+use crate::checkpoint::TensorFile;
+use crate::concept::{Concept, Result};
+
+use super::gather::{Network, Part, Updates, foreign_form, other_form, second_encoder, stranger};
+use super::{Read, alpha, names};
+
+const UNET: [&str; 2] = ["diffusion_model.", "model.diffusion_model."];
+const TEXT: &str = "text_encoders.";
+/// CLIP's text encoders of Stable Diffusion 1.x and 2.x.
+const CLIP: [&str; 2] = ["clip_l.", "clip_h."];
+const ENDINGS: [(&str, Part); 8] = [
+    (".lora_down.weight", Part::Down),
+    (".lora_up.weight", Part::Up),
+    (".lora_mid.weight", Part::Middle),
+    (".lora_A.weight", Part::Down),
+    (".lora_B.weight", Part::Up),
+    (".lora_A.default.weight", Part::Down),
+    (".lora_B.default.weight", Part::Up),
+    (".alpha", Part::Alpha),
+];
+
+fn is_prefixed(name: &str) -> bool {
+    UNET.iter().any(|prefix| name.starts_with(prefix)) || name.starts_with(TEXT)
+}
+
+pub fn is_it(file: &TensorFile) -> bool {
+    let is_half = |name: &str| ENDINGS[..7].iter().any(|(ending, _)| name.ends_with(ending));
+    file.names().any(|name| is_prefixed(name) && is_half(name))
+}
+
+pub fn read(file: &TensorFile) -> Result<Read> {
+    let mut updates = Updates::default();
+    for name in file.names() {
+        let found = ENDINGS.iter().find_map(|(ending, part)| Some((name.strip_suffix(ending)?, *part)));
+        let Some((layer, part)) = found.filter(|_| is_prefixed(name)) else {
+            return Err(match other_form(name) {
+                Some(kind) => foreign_form(file, name, kind),
+                None => stranger(file, name, "ComfyUI's LoRA files"),
+            });
+        };
+        let (network, layer) = match layer.strip_prefix(TEXT) {
+            Some(text) => {
+                let inside = CLIP.iter().find_map(|clip| text.strip_prefix(clip)).ok_or_else(|| second_encoder(file, name))?;
+                (Network::Text, names::text_layer(inside.strip_prefix("transformer.").unwrap_or(inside)))
+            }
+            None => {
+                let layer = UNET.iter().find_map(|prefix| layer.strip_prefix(prefix)).unwrap_or(layer);
+                (Network::Unet, names::unet_layer(file, name, layer)?)
+            }
+        };
+        updates.add(file, name, network, layer, part)?;
+    }
+    let notes = alpha::complete(file, &mut updates)?;
+    let [text, unet] = updates.read(file)?;
+    Ok(Read { concept: Concept { text, unet, ..Concept::default() }, notes })
+}
