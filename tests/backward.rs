@@ -205,7 +205,8 @@ fn the_loss_of_tuning() {
 
 #[test]
 fn the_same_run_gives_the_same_bytes() {
-    use mixofshow::graph::{Array, Precision, Program, Weights};
+    use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::Array;
     let mut g = Graph::new();
     let x = g.input("x", [2, 50, 32]);
     let w = g.parameter("w", [32]);

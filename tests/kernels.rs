@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mixofshow::gpu::Schedule;
+use mixofshow::backend::wgpu::Schedule;
 use mixofshow::graph::ops::{Function, GatePart};
-use mixofshow::graph::{Array, Graph, Precision, Program, Weights};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph};
 
 #[path = "common/device.rs"]
 mod device;

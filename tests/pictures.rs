@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
-use mixofshow::gpu::{Gpu, MatrixUse, Options, Selection};
-use mixofshow::graph::{Array, Precision};
+use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Selection};
+use mixofshow::backend::Precision;
+use mixofshow::graph::Array;
 use mixofshow::picture::{Mask, Picture, psnr};
 use serde_json::Value;
 use sha2::{Digest, Sha256};

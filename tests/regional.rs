@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
 use mixofshow::graph::ops::{Reach, RegionInputs, RegionTables};
-use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Precision, Program, Tensor, Weights};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Tensor};
 use mixofshow::region::{Area, Layout, Placed, Region};
 
 /// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line ones and

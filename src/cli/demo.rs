@@ -3,7 +3,6 @@ mod cast;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use mixofshow::checkpoint::Checkpoint;
@@ -13,8 +12,8 @@ use mixofshow::diffusion::pipeline::{Control, Pipeline, Request};
 use mixofshow::diffusion::sampler::SamplerKind;
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, Entry, Order};
-use mixofshow::gpu::Gpu;
-use mixofshow::graph::Precision;
+use mixofshow::backend::Device;
+use mixofshow::backend::Precision;
 use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
 use mixofshow::picture::{Picture, Sheet, check_destination};
 
@@ -96,7 +95,7 @@ struct Demo<'a> {
     global: &'a Global,
     terminal: &'a Terminal,
     checkpoint: Checkpoint,
-    gpu: Arc<Gpu>,
+    gpu: Device,
     /// The pictures of the cast.
     folder: PathBuf,
 }

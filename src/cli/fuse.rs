@@ -9,7 +9,7 @@ use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
 use mixofshow::fusion::solve::Exact;
 use mixofshow::fusion::{self, Distillation, Entry, Listed, Order, Previous, Settings};
-use mixofshow::graph::Precision;
+use mixofshow::backend::Precision;
 use serde::Serialize;
 
 use super::progress::Progress;

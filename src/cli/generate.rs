@@ -13,7 +13,7 @@ use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::diffusion::latents;
 use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
 use mixofshow::diffusion::recipe::{Recipe, Source, hex};
-use mixofshow::gpu::Gpu;
+use mixofshow::backend::Device;
 use mixofshow::output;
 use mixofshow::picture::{self, Mask, Picture};
 
@@ -177,7 +177,7 @@ fn open_model(recipe: &Recipe, arguments: &Arguments) -> Result<Checkpoint> {
     }
 }
 
-fn tell_of_other_adapter(recipe: &Recipe, gpu: &Gpu, terminal: &Terminal) {
+fn tell_of_other_adapter(recipe: &Recipe, gpu: &Device, terminal: &Terminal) {
     if let Some(adapter) = recipe.adapter.as_ref().filter(|adapter| *adapter != gpu.name()) {
         let here = gpu.name();
         terminal.note(format!("note: that picture was made on {adapter}; on {here} it comes out the same up to rounding"));

@@ -14,10 +14,10 @@ mod train;
 mod units;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use mixofshow::gpu::{self, Gpu};
+use mixofshow::backend::Device;
+use mixofshow::backend::wgpu::{self as gpu, Gpu};
 
 use terminal::Terminal;
 
@@ -79,8 +79,9 @@ impl Global {
     }
 
     /// Opens the adapter that was asked for.
-    fn open(&self) -> gpu::Result<Arc<Gpu>> {
-        Gpu::open(&gpu::Options { selection: self.selection(), matrices: self.matrices, ..Default::default() })
+    fn open(&self) -> gpu::Result<Device> {
+        let options = gpu::Options { selection: self.selection(), matrices: self.matrices, ..Default::default() };
+        Ok(Gpu::open(&options)?.into())
     }
 }
 

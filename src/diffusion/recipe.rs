@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::pipeline::{Generated, Request};
 use super::sampler::SamplerKind;
-use crate::graph::Precision;
+use crate::backend::Precision;
 use crate::picture::{self, Parameters, parameters};
 
 /// Everything that makes a picture the one it is.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::diffusion::random::{BatchNoise, RngKind};
 use crate::diffusion::sampler::{self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind};
-use crate::graph::{Array, Graph, Node, Origin, Plan, Program, Tensor, Weights};
+use crate::backend::{Program, Weights};
+use crate::graph::{Array, Graph, Node, Origin, Plan, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::source::ComponentSource;
 use crate::models::unet;
@@ -244,7 +245,7 @@ pub(super) fn planned_bytes(runner: &Runner, layout: &Layout, updates: &Updates,
     let mut graph = Graph::new();
     let tokens = base.tokenizer.max_length();
     let (outputs, _) = build(&mut graph, &base.unet, layout, updates, (1, size), tokens, runner.gpu.max_binding())?;
-    let plan = Plan::new(&graph, &outputs, &Program::traits(runner.gpu));
+    let plan = Plan::new(&graph, &outputs, runner.gpu.target());
     let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
     let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision).planned_bytes(&graph, &plan)?;
     Ok(weights + plan.activation_bytes() + input_bytes(&graph, |name| !name.starts_with(SUMS)))

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use mixofshow::gpu::{Gpu, Matrices, MatrixUse, Options, Schedule, Selection};
-use mixofshow::graph::{
-    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Tensor, Weights,
-};
+use mixofshow::backend::wgpu::{Gpu, Matrices, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs, Tensor};
 
 pub fn gpu() -> Arc<Gpu> {
     static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(open);

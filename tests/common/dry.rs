@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use mixofshow::gpu::{Buffer, Command, Gpu, Matrices, Options, Scalar, Schedule, Selection, Slice};
+use mixofshow::backend::wgpu::{Buffer, Command, Gpu, Matrices, Options, Scalar, Schedule, Selection, Slice};
 use mixofshow::graph::lower::{self, Located, Storage};
 use mixofshow::graph::ops::Layout;
-use mixofshow::graph::{Element, Plan, Program, Traits, weight_bytes};
+use mixofshow::backend::Program;
+use mixofshow::graph::{Element, Plan, weight_bytes};
 
 use super::published::Built;
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, MatrixUse, Options, Schedule, Selection};
-use mixofshow::graph::{Array, Graph, ParameterSource, Precision, Program, Tensor, Weights};
+use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Engine {

@@ -1,7 +1,8 @@
 //! Inputs of a program: each has a name of its own.
 
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Error, Graph, Precision, Program, Weights};
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Error, Graph};
 
 use super::random::source;
 

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Weights};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
 use super::engine::gpu;
 

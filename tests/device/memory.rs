@@ -1,7 +1,8 @@
 //! Device memory: what is counted, and that runs leave nothing behind.
 
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Graph, Plan, Precision, Program, Weights};
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, Plan};
 
 use super::alone;
 use super::random::{source, values};

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mixofshow::graph::ops::Function;
-use mixofshow::graph::{Array, Error, Graph, Node, Origin, Precision, Program, Shape, Tensor, Weights};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Error, Graph, Node, Origin, Shape, Tensor};
 
 use super::engine::gpu;
 use super::hashed::{HashedWeights, tensor};

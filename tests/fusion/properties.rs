@@ -6,7 +6,7 @@ use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Concept, LowRankSet};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::{Entry, Order, Previous, Settings, ordinary_prompts};
-use mixofshow::graph::Precision;
+use mixofshow::backend::Precision;
 
 use super::world::{concept, contents, entry, errors, exact, fuse, gpu, model, names, order, settings};
 

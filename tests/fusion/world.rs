@@ -8,8 +8,9 @@ use mixofshow::checkpoint::{self, Checkpoint, TensorView};
 use mixofshow::concept::{Concept, LowRankSet, Update, Word};
 use mixofshow::fusion::solve::{Exact, Solver};
 use mixofshow::fusion::{self, Entry, Fused, Order, Settings};
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Precision};
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::Precision;
+use mixofshow::graph::Array;
 use serde_json::{Value, json};
 
 use super::hashed;

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
+use mixofshow::backend::wgpu::{Gpu, Options, Schedule, Selection};
 use mixofshow::graph::lower::Lowering;
-use mixofshow::graph::{
-    Array, Error, GradientContext, Graph, Operation, Plan, Precision, Program, Shape, Tensor, Traits, Weights,
-};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Error, GradientContext, Graph, Operation, Plan, Shape, Tensor};
 
 use super::differences::{check, evaluate, inputs, weights};
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use mixofshow::gpu::Schedule;
-use mixofshow::graph::{Graph, Origin, Plan, Tensor, Traits};
+use mixofshow::backend::wgpu::Schedule;
+use mixofshow::graph::{Graph, Origin, Plan, Tensor};
 use mixofshow::models::config::UNetConfig;
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::nn::{Encodings, Layers, LowRank};

@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 
 use dry::Lowered;
 use mixofshow::concept::tuning::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
-use mixofshow::gpu::{Command, Matrices, Params, Schedule, Value};
+use mixofshow::backend::wgpu::{Command, Matrices, Params, Schedule, Value};
 use mixofshow::graph::StoredAs;
 use published::{Built, backward};
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use mixofshow::gpu::{Command, Schedule};
-use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Shape, StoredAs, Weights};
+use mixofshow::backend::wgpu::{Command, Schedule};
+use mixofshow::backend::{Precision, Weights};
+use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Shape, StoredAs};
 
 use super::dispatches;
 use super::dry::{self, Lowered};

@@ -1,7 +1,7 @@
 //! What a step of the published models costs, from its plan alone: nothing is computed here.
 
 use mixofshow::concept::tuning::step::{AttentionLoss, PlannedBytes, Step, StepConfig, StepFlops};
-use mixofshow::gpu::{Gpu, Options, Selection};
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
 use mixofshow::graph::StoredAs;
 
 use super::published;

@@ -10,8 +10,9 @@ use mixofshow::concept::tuning::step::{
 };
 use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
 use mixofshow::diffusion::schedule::NoiseSchedule;
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Data, Graph, Precision};
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::Precision;
+use mixofshow::graph::{Array, Data, Graph};
 use mixofshow::models::clip_text;
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
 use mixofshow::nn::Layers;

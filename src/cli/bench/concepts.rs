@@ -3,7 +3,7 @@ use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use mixofshow::concept::Applied;
 use mixofshow::concept::tuning::step::Method;
 use mixofshow::diffusion::pipeline::Pipeline;
-use mixofshow::graph::Precision;
+use mixofshow::backend::Precision;
 use mixofshow::metrics::{Scores, Towers};
 use mixofshow::picture::{Picture, Sheet};
 use serde::Serialize;

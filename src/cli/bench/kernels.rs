@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Clock, Row, Terminal, fastest, peak, table};
-use mixofshow::gpu::Gpu;
-use mixofshow::graph::{Graph, Precision, Program, Result, StoredAs, Tensor, Weights};
+use mixofshow::backend::Device;
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Graph, Result, StoredAs, Tensor};
 use mixofshow::models::preset::MadeUpWeights;
 
 #[derive(Debug, Args)]
@@ -119,7 +120,7 @@ fn cases() -> Vec<(String, Build)> {
     cases
 }
 
-pub fn run(options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> super::Result<()> {
+pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> super::Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let peak = peak::measure(gpu, clock)?;
     let mut rows = Vec::new();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use mixofshow::fusion::Distillation;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
-use mixofshow::graph::Precision;
+use mixofshow::backend::Precision;
 
 use crate::cli::units;
 

@@ -5,7 +5,7 @@ use mixofshow::checkpoint::SHIPPED;
 use mixofshow::diffusion::random::RngKind;
 use mixofshow::diffusion::recipe::Recipe;
 use mixofshow::diffusion::sampler::SamplerKind;
-use mixofshow::graph::Precision;
+use mixofshow::backend::Precision;
 use mixofshow::text::prompt::Syntax;
 
 use super::concepts::ConceptArguments;

@@ -109,7 +109,7 @@ impl Pipeline {
             height: job.height,
             warnings: job.warnings,
             stages: watch.stages,
-            peak_device_bytes: self.gpu.memory().1,
+            peak_device_bytes: self.gpu.memory()[1],
             planned: plans.memory,
         })
     }

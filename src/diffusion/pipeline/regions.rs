@@ -1,7 +1,8 @@
 //! Regions in a run: which prompts take part, and which tokens read which of them in which step.
 
 use crate::graph::ops::{Reach, RegionInputs, RegionTables};
-use crate::graph::{Array, Graph, Program, Tensor};
+use crate::backend::Program;
+use crate::graph::{Array, Graph, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet;
 use crate::nn::{Encodings, RegionSize};
@@ -166,7 +167,7 @@ impl Phase {
     /// Lets the phase hold from now on.
     pub fn write(&self, program: &Program) -> Result<()> {
         for (i, (tables, sight)) in self.sizes.iter().enumerate() {
-            tables.write(program, &format!("regions.{i}"))?;
+            program.write_all(tables.named(&format!("regions.{i}")))?;
             if let Some(sight) = sight {
                 program.write(&format!("regions.{i}.sight"), sight)?;
             }

@@ -2,7 +2,8 @@
 
 use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::ops::Reach;
-use crate::graph::{Array, Graph, Program, Tensor};
+use crate::backend::Program;
+use crate::graph::{Array, Graph, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet::{self, UNetInputs};
 use crate::nn::sinusoids;

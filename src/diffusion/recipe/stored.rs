@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{ConceptSource, ControlSource, Recipe, Source};
 use crate::diffusion::pipeline::Request;
-use crate::graph::Precision;
+use crate::backend::Precision;
 use crate::region::Layout;
 use crate::text::prompt::{PromptOptions, Syntax};
 

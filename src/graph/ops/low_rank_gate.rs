@@ -1,8 +1,6 @@
 //! How strongly each low-rank update acts on each row: its factor, its strength and its mask, side by side.
 
 use super::Operation;
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// One update's part of a gate.
@@ -18,15 +16,15 @@ pub struct GatePart {
 }
 
 #[derive(Debug)]
-struct LowRankGate(Vec<Part>);
+pub(crate) struct LowRankGate(pub Vec<Part>);
 
 /// A part and which inputs are its own: strengths and masks follow each other in the order of the parts.
 #[derive(Debug)]
-struct Part {
-    rank: usize,
-    factor: f32,
-    strength: Option<usize>,
-    mask: Option<usize>,
+pub(crate) struct Part {
+    pub rank: usize,
+    pub factor: f32,
+    pub strength: Option<usize>,
+    pub mask: Option<usize>,
 }
 
 impl Graph {
@@ -91,34 +89,5 @@ impl Operation for LowRankGate {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "strength or mask", "they are settings"))
-    }
-
-    /// A dispatch for each part, into its columns.
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (rows, channels) = (lowering.shape().rows(), lowering.shape().channels());
-        let mut first = 0;
-        for part in &self.0 {
-            let mut work = Work {
-                kernel: "low_rank_gate",
-                params: [("strength", Value::from(part.strength.is_some())), ("mask", Value::from(part.mask.is_some()))].into(),
-                uniforms: vec![
-                    ("rows", rows.into()),
-                    ("channels", channels.into()),
-                    ("first", first.into()),
-                    ("rank", part.rank.into()),
-                    ("factor", part.factor.into()),
-                ],
-                grid: spread((rows * part.rank).div_ceil(64)),
-                bindings: vec![("y", lowering.output())],
-                flops: 2 * (rows * part.rank) as u64,
-            };
-            work.bindings.extend(part.strength.map(|i| ("strength", lowering.input(i))));
-            if let Some(mask) = part.mask {
-                work.uniforms.push(("mask_rows", lowering.input_shape(mask).elements().into()));
-                work.bindings.push(("mask", lowering.input(mask)));
-            }
-            lowering.dispatch(work, false);
-            first += part.rank;
-        }
     }
 }

@@ -4,15 +4,12 @@
 //! the sum instead, so that no output is computed in vain, and the matrix may be a parameter, an input or computed.
 
 use super::conv2d::Conv2d;
-use super::product::{Window, window_uniforms};
-use super::{Fold, Operation, arity, vector_width};
-use crate::gpu::{Schedule, Value};
-use crate::graph::lower::{Lowering, ROW_OF_WORKGROUPS, Work};
+use super::{Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// How the matrix lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Narrow {
+pub(crate) enum Narrow {
     /// `[out, in]`
     Rows,
     /// `[in, out]`
@@ -78,10 +75,6 @@ impl Operation for Narrow {
         2 * (output.elements() * taps) as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::Stages
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let ([x, w], dy) = ([context.inputs[0], context.inputs[1]], context.upstream);
         let dx = match self {
@@ -102,62 +95,5 @@ impl Operation for Narrow {
             }
         };
         Ok(vec![dx, dw])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
-        let (into, out, rows) = (x.channels(), y.channels(), y.rows());
-        let tile = Tile::of(lowering.traits.schedule, out);
-        let (vector_in, columns) = (vector_width(&[into]), vector_width(&[out]));
-        let form = match self {
-            Narrow::Rows => "rows",
-            Narrow::Columns => "columns",
-            Narrow::Window { .. } => "window",
-        };
-        // In vectors of what they are counted in by the kernel.
-        let mut work = Work {
-            kernel: "narrow",
-            params: [
-                ("form", Value::from(form)),
-                ("vector_in", Value::from(vector_in)),
-                ("vector_w", Value::from(if *self == Narrow::Columns { columns } else { vector_in })),
-                ("lanes", Value::from(tile.lanes)),
-                ("tile", Value::from(tile.rows)),
-                ("outputs", Value::from(tile.outputs)),
-            ]
-            .into(),
-            uniforms: vec![("into", (into / vector_in).into()), ("rows", rows.into()), ("channels", out.into())],
-            grid: [0; 3],
-            bindings: vec![("x", lowering.input(0)), ("w", lowering.input(1)), ("y", lowering.output())],
-            flops: self.flops(&[&x, &w], &y),
-        };
-        if let Narrow::Window { stride } = *self {
-            work.params.insert("vector_w", Value::from(1));
-            let window = Window { stride, kernel: [w[2], w[3]], from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
-            work.uniforms.extend(window_uniforms(&window));
-        }
-        let tiles = rows.div_ceil(tile.rows);
-        work.grid = [out.div_ceil(tile.outputs), tiles.min(ROW_OF_WORKGROUPS), tiles.div_ceil(ROW_OF_WORKGROUPS)];
-        lowering.dispatch(work, true);
-    }
-}
-
-/// What a workgroup computes: `rows` by `outputs`, each sum shared by its lanes.
-struct Tile {
-    lanes: usize,
-    rows: usize,
-    outputs: usize,
-}
-
-impl Tile {
-    /// Software devices want one vector of lanes, so that the barrier is free; others enough lanes to hide what loads take.
-    fn of(schedule: Schedule, _out: usize) -> Tile {
-        match schedule {
-            Schedule::Staged | Schedule::Matrices(_) => Tile { lanes: 64, rows: 4, outputs: 4 },
-            Schedule::Registers { many: true } => Tile { lanes: 16, rows: 4, outputs: 4 },
-            Schedule::Registers { many: false } | Schedule::Passed | Schedule::Vectors { .. } => {
-                Tile { lanes: 8, rows: 4, outputs: 4 }
-            }
-        }
     }
 }

@@ -1,16 +1,14 @@
 //! Division by the greatest element.
 
 use super::{Operation, arity, no_second_gradient};
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct OverGreatest;
+pub(crate) struct OverGreatest;
 
 /// Of x and dy: dx.
 #[derive(Debug)]
-struct OverGreatestGradient;
+pub(crate) struct OverGreatestGradient;
 
 impl Graph {
     /// `x` divided by its greatest element, which should be positive. Where several are the greatest, they share what flows
@@ -51,10 +49,6 @@ impl Operation for OverGreatest {
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![Some(graph.apply(OverGreatestGradient, &[context.inputs[0], context.upstream])?)])
     }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower(lowering, false);
-    }
 }
 
 impl Operation for OverGreatestGradient {
@@ -88,26 +82,4 @@ impl Operation for OverGreatestGradient {
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower(lowering, true);
-    }
-}
-
-/// One workgroup: these are maps of a few thousand places.
-fn lower(lowering: &mut Lowering<'_>, backward: bool) {
-    let count = lowering.shape().elements();
-    let mut bindings = vec![("x", lowering.input(0)), ("y", lowering.output())];
-    if backward {
-        bindings.push(("dy", lowering.input(1)));
-    }
-    let work = Work {
-        kernel: "over_greatest",
-        params: [("backward", Value::from(backward))].into(),
-        uniforms: vec![("count", count.into())],
-        grid: [1, 1, 1],
-        bindings,
-        flops: if backward { 6 } else { 2 } * count as u64,
-    };
-    lowering.dispatch(work, false);
 }

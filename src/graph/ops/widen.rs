@@ -1,17 +1,14 @@
 //! The outer half of a low-rank update: y + t u^T, folded into the kernel that computes y wherever that is a product.
 
-use super::product::without_stages;
-use super::{Fold, Operation, Stage, arity, vector_width};
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, ROW_OF_WORKGROUPS, Work, add_low_rank};
+use super::{Operation, Stage, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Widen {
+pub(crate) struct Widen {
     /// The matrix lies as `[rank, out]`, not `[out, rank]`.
-    transposed: bool,
+    pub transposed: bool,
     /// There is a first input that the product is added to.
-    based: bool,
+    pub based: bool,
 }
 
 impl Graph {
@@ -84,10 +81,6 @@ impl Operation for Widen {
         2 * (output.elements() * inputs[inputs.len() - 2].channels()) as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::Stages
-    }
-
     fn as_stage(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Stage> {
         match inputs {
             &[_, narrow, wide] if position == 0 => Some(Stage::LowRank { narrow, wide, transposed: self.transposed }),
@@ -119,50 +112,4 @@ impl Operation for Widen {
         let base = self.based.then_some(context.wants(0).then_some(dy));
         Ok(base.into_iter().chain([dt, du]).collect())
     }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let rank = lowering.input_shape(usize::from(self.based)).channels();
-        let mut work = widening(lowering, self.based);
-        if self.based {
-            // The product itself is the step's first stage.
-            work.bindings.push(("x", lowering.input(0)));
-        } else {
-            let [narrow, wide] = [0, 1].map(|i| lowering.input(i));
-            let shape = lowering.shape();
-            work.flops = 2 * (shape.elements() * rank) as u64;
-            add_low_rank(&mut work, narrow, wide, self.transposed, [rank, shape.channels()]);
-        }
-        lowering.dispatch(work, true);
-    }
-}
-
-/// A dispatch of the kernel that stores a low-rank product of the shape of the step's result; the product itself is yet to be said.
-fn widening<'a>(lowering: &Lowering<'_>, based: bool) -> Work<'a> {
-    const TILE: usize = 4;
-    const LANES: usize = 16;
-    let (rows, channels) = (lowering.shape().rows(), lowering.shape().channels());
-    let vector = vector_width(&[channels]);
-    let tiles = rows.div_ceil(TILE);
-    Work {
-        kernel: "widen",
-        params: [
-            ("based", Value::from(based)),
-            ("vector_out", Value::from(vector)),
-            ("lanes", Value::from(LANES)),
-            ("tile", Value::from(TILE)),
-        ]
-        .into(),
-        uniforms: vec![("rows", rows.into()), ("channels", (channels / vector).into())],
-        grid: [channels.div_ceil(4).div_ceil(LANES), tiles.min(ROW_OF_WORKGROUPS), tiles.div_ceil(ROW_OF_WORKGROUPS)],
-        bindings: vec![("y", lowering.output())],
-        flops: 0,
-    }
-}
-
-/// Stores the step's low-rank update alone, for a kernel that adds to what is there.
-pub(super) fn lower_update(lowering: &mut Lowering<'_>) {
-    let mut work = widening(lowering, false);
-    lowering.add_update(&mut work);
-    work.params.extend(without_stages());
-    lowering.dispatch(work, false);
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::concept::tuning::captions::Templates;
 use crate::concept::tuning::step::{Method, TextLayers, UNetLayers};
-use crate::graph::Precision;
+use crate::backend::Precision;
 
 /// A name that none of the choices has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@ use super::names::{Decay, Kind};
 use super::{Error, Result};
 use crate::concept::tuning::captions::Templates;
 use crate::concept::tuning::step::{Method, TextLayers, UNetLayers};
-use crate::graph::Precision;
+use crate::backend::Precision;
 
 const CONCEPT: &str = "Concept";
 const PICTURES: &str = "Pictures";

@@ -12,7 +12,7 @@ use super::{Error, Result};
 use crate::checkpoint::SHIPPED;
 use crate::concept::tuning::captions::{PLACEHOLDER, Templates};
 use crate::concept::tuning::step::{AdamW, Method, TextLayers, UNetLayers};
-use crate::graph::Precision;
+use crate::backend::Precision;
 
 /// Standard deviation of words that start as noise, the method's.
 const DEVIATION: f32 = 0.013;

@@ -3,10 +3,10 @@
 //!
 //! Scores need one operand with the tokens along its rows, so that neighbours can be loaded together: that is transposed first.
 
-use super::attention::Attention;
-use crate::gpu::{Params, Schedule, Value};
-use crate::graph::lower::{Located, Lowering, Work, spread};
-use crate::graph::{Shape, Traits};
+use crate::backend::wgpu::{Params, Schedule, Traits, Value};
+use crate::backend::wgpu::lower::{BufferView, Lowering, Work, spread};
+use crate::graph::Shape;
+use crate::graph::ops::attention::Attention;
 
 /// How one attention is cut up. Rows of scores are tokens, and their columns keys; or the other way round, see
 /// [`Straight::keys_values`].
@@ -36,10 +36,10 @@ pub(super) struct OneOfSeveral {
     pub first_key: usize,
     pub all_keys: usize,
     /// u32: the rows that read it, from `first_reader` on.
-    pub readers: Located,
+    pub readers: BufferView,
     pub first_reader: usize,
     /// `[tokens, prompts]`, and which of them it is.
-    pub weights: Located,
+    pub weights: BufferView,
     pub prompts: usize,
     pub number: usize,
 }
@@ -47,7 +47,7 @@ pub(super) struct OneOfSeveral {
 /// Which of a kernel's inputs, scratch or output a matrix is, and how far its rows, heads and batch entries are apart.
 #[derive(Clone)]
 struct Matrix {
-    at: Located,
+    at: BufferView,
     in_scratch: bool,
     start: usize,
     row: usize,
@@ -56,7 +56,7 @@ struct Matrix {
     /// Batch entries that share one of the matrix.
     share: usize,
     /// The u32 that say which rows are meant, from which on.
-    chosen: Option<(Located, usize)>,
+    chosen: Option<(BufferView, usize)>,
 }
 
 /// What is done with a product when it is complete.
@@ -128,7 +128,7 @@ impl Straight {
         let whole = d.is_multiple_of(lanes) || (lanes..=Self::SUMS * lanes).contains(&d);
         let suits = whole
             && [d, met].iter().all(|&inner| chunk(inner).is_some())
-            && straight.scratch(2) < Self::MOST_ELEMENTS.min((traits.max_binding / 4) as usize)
+            && straight.scratch(2) < Self::MOST_ELEMENTS.min((traits.limits.max_binding / 4) as usize)
             && 2 * batch * rows.max(met) * channels < Self::MOST_ELEMENTS
             && planes * straight.block <= Self::TILE * Self::MOST_WORKGROUPS
             && planes <= Self::MOST_WORKGROUPS;
@@ -274,7 +274,7 @@ impl Straight {
     }
 
     /// A `[batch, rows, channels]` tensor.
-    fn tensor(&self, at: Located, rows: usize) -> Matrix {
+    fn tensor(&self, at: BufferView, rows: usize) -> Matrix {
         let row = self.heads * self.d;
         Matrix { at, in_scratch: false, start: 0, row, head: self.d, entry: rows * row, share: 1, chosen: None }
     }

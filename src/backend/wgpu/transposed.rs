@@ -1,9 +1,9 @@
-//! The weight of a convolution as that of the convolution which is its gradient: [`super::ops::Layout::Transposed`].
+//! The weight of a convolution as that of the convolution which is its gradient: [`Layout::Transposed`](super::Layout::Transposed).
 
 use std::ops::Range;
 
-use super::Shape;
-use super::ops::PANEL;
+use super::layout::PANEL;
+use crate::graph::Shape;
 
 /// How the weight `[out, in, kh, kw]` of a convolution of `stride` is read backwards. Pixel (s Y + p, s X + q) of the gradient
 /// sums `dy[Y - j, X - i] w[.., p + s j, q + s i]`: for each of s x s phases (p, q) a convolution of dy without any stride.

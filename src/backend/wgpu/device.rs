@@ -4,12 +4,16 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::ops::lowering_of;
 use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
 use super::kernel::Kernel;
 use super::matrices::Tested;
 use super::template::{Params, cache_key, render};
 use super::unbounded;
-use super::{Buffer, Error, Matrices, MatrixUse, Result};
+use super::weights::Weights;
+use super::{Buffer, Command, Error, Matrices, MatrixUse, Recording, Result, Slice};
+use crate::backend::{self, Backend, Precision, View, WeightStore};
+use crate::graph::{Fold, Limits, Operation, ParameterSource, Shape, Target};
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +46,29 @@ impl Memory {
     }
 }
 
+/// What plans and their lowering follow: limits of the device, and the schedule that device or user prefer.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    pub limits: Limits,
+    /// Bytes of workgroup memory that a kernel may have.
+    pub workgroup_memory: usize,
+    pub schedule: Schedule,
+}
+
+impl Target for Traits {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn folds(&self, operation: &dyn Operation) -> Fold {
+        lowering_of(operation).map_or(Fold::Nothing, |lower| lower.folds())
+    }
+
+    fn scratch(&self, operation: &dyn Operation, inputs: &[&Shape], output: &Shape) -> Option<usize> {
+        lowering_of(operation)?.scratch(inputs, output, self)
+    }
+}
+
 /// A device and everything that belongs to it. Cheap to share behind an [`Arc`].
 pub struct Gpu {
     pub(super) device: wgpu::Device,
@@ -55,6 +82,7 @@ pub struct Gpu {
     /// The cooperative matrices to be used instead if they pass their test, or why there are none, and what came of the test.
     matrices: Result<Matrices, String>,
     tested: OnceLock<Result<Tested, String>>,
+    traits: OnceLock<Traits>,
     kernels: Mutex<HashMap<String, Arc<Kernel>>>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -110,6 +138,7 @@ impl Gpu {
             schedule,
             matrices,
             tested: OnceLock::new(),
+            traits: OnceLock::new(),
             info,
             kernels: Mutex::default(),
             failure,
@@ -138,6 +167,19 @@ impl Gpu {
         self.matrices().map_or(self.schedule, Schedule::Matrices)
     }
 
+    /// What plans for this device follow.
+    pub fn traits(&self) -> &Traits {
+        self.traits.get_or_init(|| Traits {
+            limits: Limits {
+                max_binding: self.max_binding(),
+                max_buffer: self.limits.max_buffer_size,
+                alignment: u64::from(self.limits.min_storage_buffer_offset_alignment),
+            },
+            workgroup_memory: self.limits.max_compute_workgroup_storage_size as usize,
+            schedule: self.schedule(),
+        })
+    }
+
     /// The cooperative matrices that are used, or why none are.
     pub fn matrices(&self) -> Result<Matrices, &str> {
         self.tested().map(|tested| tested.matrices)
@@ -156,11 +198,6 @@ impl Gpu {
     /// Whether the adapter is a driver that computes on processor cores.
     pub fn is_software(&self) -> bool {
         self.info.device_type == wgpu::DeviceType::Cpu
-    }
-
-    /// Bytes of buffers that exist now, and the most that existed at once.
-    pub fn memory(&self) -> (u64, u64) {
-        (self.memory.used.load(Ordering::Relaxed), self.memory.peak.load(Ordering::Relaxed))
     }
 
     /// The kernel `kernels/<name>.wgsl` rendered with `params`; made once.
@@ -220,5 +257,39 @@ impl Gpu {
             .get_mapped_range()
             .map_err(|e| Error::Lost { adapter: self.info.name.clone(), message: e.to_string() })?;
         Ok(range[..size as usize].to_vec())
+    }
+}
+
+impl Backend for Gpu {
+    fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    fn is_processor(&self) -> bool {
+        self.is_software()
+    }
+
+    fn target(&self) -> &dyn Target {
+        self.traits()
+    }
+
+    fn weights(self: Arc<Self>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Box<dyn WeightStore> {
+        Box::new(Weights::new(self, source, precision))
+    }
+
+    fn copies(self: Arc<Self>, copies: &[(View, View)]) -> backend::Result<Box<dyn Fn() + Send + Sync>> {
+        let slice = |view: &View| view.get::<Slice>().cloned().ok_or(backend::Error::OtherDevice);
+        let copy = |(from, to): &(View, View)| {
+            let (from, to) = (slice(from)?, slice(to)?);
+            let size = from.size.min(to.size);
+            Ok(Command::Copy { from: Slice { size, ..from }, to: Slice { size, ..to } })
+        };
+        let commands: Vec<Command> = copies.iter().map(copy).collect::<backend::Result<_>>()?;
+        let recording = Recording::new(&self, &commands)?;
+        Ok(Box::new(move || recording.play()))
+    }
+
+    fn memory(&self) -> [u64; 2] {
+        [self.memory.used.load(Ordering::Relaxed), self.memory.peak.load(Ordering::Relaxed)]
     }
 }

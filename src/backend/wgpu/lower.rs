@@ -1,17 +1,44 @@
-//! What an operation sees when it turns into kernel dispatches.
+//! From the steps of a plan to kernel dispatches: what an operation sees while it turns into them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use crate::gpu::{Command, Params, Scalar, Schedule, Slice, Uniform, Value};
+use super::layout::Layout;
+use super::ops::{lowering_of, vector_width};
+use super::{Command, Params, Scalar, Schedule, Slice, Traits, Uniform, Value};
+use crate::backend::{Error, Result};
+use crate::graph::ops::Broadcast;
+use crate::graph::{self, Fold, Graph, MOST_FACTORS, Operation, Origin, Place, Plan, Shape, Stage, Step, Tensor};
 
-use super::ops::{Broadcast, Layout, Stage, vector_width};
-use super::plan::{Place, Plan, Step, Traits};
-use super::{Error, Graph, Origin, Result, Shape, Tensor};
+/// How an operation runs on a graphics device.
+pub(crate) trait Lower {
+    /// Adds the kernel dispatches that compute the step, or says that there are none ([`Lowering::no_kernel`]).
+    fn lower(&self, lowering: &mut Lowering<'_>);
+
+    /// How the kernels want input `index` where it is a weight.
+    fn layout(&self, _index: usize) -> Layout {
+        Layout::Plain
+    }
+
+    /// What followers this operation's kernels can do in the same go.
+    fn folds(&self) -> Fold {
+        Fold::Nothing
+    }
+
+    /// f32 elements of scratch that the kernels need.
+    fn scratch(&self, _inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
+        None
+    }
+}
+
+/// How `operation` wants input `index` where it is a weight.
+pub(super) fn layout_of(operation: &dyn Operation, index: usize) -> Layout {
+    lowering_of(operation).map_or(Layout::Plain, |lower| lower.layout(index))
+}
 
 /// A tensor on the device.
 #[derive(Clone, Debug)]
-pub struct Located {
+pub struct BufferView {
     pub slice: Slice,
     /// F32 or U32 as seen by a kernel; packed halves are U32.
     pub scalar: Scalar,
@@ -35,14 +62,19 @@ pub enum Storage<'a> {
 
 /// The dispatches and copies of one run of `plan`, given what stands in which buffer (arenas and inputs as a whole). Needs no
 /// device but for the buffers.
-pub fn commands(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Vec<Command>> {
-    let mut commands = commands_of_steps(graph, plan, storage, plan.once..plan.steps.len())?.0;
+pub fn commands(
+    graph: &Graph,
+    plan: &Plan,
+    traits: &Traits,
+    storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
+) -> Result<Vec<Command>> {
+    let mut commands = commands_of_steps(graph, plan, traits, storage, plan.once..plan.steps.len())?.0;
     commands.extend(assignments(graph, plan, storage)?);
     Ok(commands)
 }
 
 /// The copies that give inputs their new values.
-pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Vec<Command>> {
+pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<BufferView>) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
     for &(input, tensor) in graph.assignments() {
         if plan.place(tensor) == Some(Place::InPlace(input)) {
@@ -56,30 +88,35 @@ pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'
 }
 
 /// What is to be done once before the first run: the steps that depend on nothing but parameters.
-pub fn preparation(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Vec<Command>> {
-    Ok(commands_of_steps(graph, plan, storage, 0..plan.once)?.0)
+pub fn preparation(graph: &Graph, plan: &Plan, traits: &Traits, storage: &dyn Fn(Storage<'_>) -> Result<BufferView>) -> Result<Vec<Command>> {
+    Ok(commands_of_steps(graph, plan, traits, storage, 0..plan.once)?.0)
 }
 
 /// The commands of some steps of the plan, and for each step how many there are up to its last.
 pub(super) fn commands_of_steps(
     graph: &Graph,
     plan: &Plan,
-    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
+    traits: &Traits,
+    storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
     range: Range<usize>,
 ) -> Result<(Vec<Command>, Vec<usize>)> {
     let mut commands = Vec::new();
     let mut ends = Vec::with_capacity(range.len());
-    let rounds = rounds(graph, plan, storage)?;
+    let rounds = rounds(graph, plan, traits, storage)?;
     for (number, step) in plan.steps.iter().enumerate().take(range.end).skip(range.start) {
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
-        let mut here: HashMap<Tensor, Located> = HashMap::new();
-        let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, step.operation.layout(i)));
+        let mut here: HashMap<Tensor, BufferView> = HashMap::new();
+        let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
         let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
-            let layout = layout.suited(plan.traits.schedule, graph.shape(plan.root(t)));
+            let layout = layout.suited(traits.schedule, graph.shape(plan.root(t)));
             let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
             if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
-                return Err(Error::NotAParameter { operation: step.operation.name(), layer: step.layer.to_string() });
+                return Err(Error::NotAParameter {
+                    operation: step.operation.name(),
+                    layer: step.layer.to_string(),
+                    device: DEVICE.into(),
+                });
             }
             here.insert(t, locate(graph, plan, t, layout, storage)?);
         }
@@ -94,7 +131,7 @@ pub(super) fn commands_of_steps(
         let mut lowering = Lowering {
             graph,
             step,
-            traits: plan.traits,
+            traits: *traits,
             locate: &locate,
             scratch,
             in_place,
@@ -102,18 +139,28 @@ pub(super) fn commands_of_steps(
             commands: &mut commands,
             lacks_kernel: false,
         };
-        step.operation.lower(&mut lowering);
+        match lowering_of(&*step.operation) {
+            Some(operation) => operation.lower(&mut lowering),
+            None => lowering.no_kernel(),
+        }
         if lowering.lacks_kernel {
-            return Err(Error::NoKernel { operation: step.operation.name(), layer: step.layer.to_string() });
+            return Err(Error::NotImplemented {
+                operation: step.operation.name(),
+                layer: step.layer.to_string(),
+                device: DEVICE.into(),
+            });
         }
         ends.push(commands.len());
     }
     Ok((commands, ends))
 }
 
+/// As errors call what runs here.
+const DEVICE: &str = "a graphics device";
+
 /// See [`Lowering::rounds`].
-fn rounds(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<bool> {
-    if graph.is_precise() || !matches!(plan.traits.schedule, Schedule::Matrices(_)) {
+fn rounds(graph: &Graph, plan: &Plan, traits: &Traits, storage: &dyn Fn(Storage<'_>) -> Result<BufferView>) -> Result<bool> {
+    if graph.is_precise() || !matches!(traits.schedule, Schedule::Matrices(_)) {
         return Ok(false);
     }
     let mut some = false;
@@ -121,7 +168,7 @@ fn rounds(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<Lo
         for (index, &tensor) in step.inputs.iter().enumerate() {
             let root = plan.root(tensor);
             if matches!(graph.node(root).origin, Origin::Parameter { .. }) {
-                let layout = step.operation.layout(index).suited(plan.traits.schedule, graph.shape(root));
+                let layout = layout_of(&*step.operation, index).suited(traits.schedule, graph.shape(root));
                 if locate(graph, plan, tensor, layout, storage)?.half {
                     return Ok(true);
                 }
@@ -138,8 +185,8 @@ pub(super) fn locate(
     plan: &Plan,
     tensor: Tensor,
     layout: Layout,
-    storage: &dyn Fn(Storage<'_>) -> Result<Located>,
-) -> Result<Located> {
+    storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
+) -> Result<BufferView> {
     let root = plan.root(tensor);
     let node = graph.node(root);
     match (&node.origin, plan.place(tensor)) {
@@ -149,17 +196,13 @@ pub(super) fn locate(
         (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => {
             arena_slice(arena, offset, node.shape.elements(), storage)
         }
-        (Origin::Operation { .. }, _) => Err(unplaced(graph, tensor)),
+        (Origin::Operation { .. }, _) => Err(graph::Error::unplaced(graph, tensor).into()),
     }
 }
 
-fn arena_slice(arena: usize, offset: u64, elements: usize, storage: &dyn Fn(Storage<'_>) -> Result<Located>) -> Result<Located> {
+fn arena_slice(arena: usize, offset: u64, elements: usize, storage: &dyn Fn(Storage<'_>) -> Result<BufferView>) -> Result<BufferView> {
     let at = storage(Storage::Arena(arena))?;
-    Ok(Located { slice: Slice { offset, size: (elements as u64 * 4).max(4), ..at.slice }, ..at })
-}
-
-pub(super) fn unplaced(graph: &Graph, tensor: Tensor) -> Error {
-    Error::Unplaced { layer: graph.node(tensor).layer.to_string(), node: tensor.index() }
+    Ok(BufferView { slice: Slice { offset, size: (elements as u64 * 4).max(4), ..at.slice }, ..at })
 }
 
 /// One step being lowered: its tensors, located, and the commands made so far.
@@ -167,7 +210,7 @@ pub struct Lowering<'a> {
     pub graph: &'a Graph,
     pub step: &'a Step,
     pub traits: Traits,
-    pub(super) locate: &'a dyn Fn(Tensor) -> Located,
+    pub(super) locate: &'a dyn Fn(Tensor) -> BufferView,
     pub(super) scratch: Option<Slice>,
     pub(super) in_place: bool,
     /// Whether kernels may round the activations that they read to f16 where that makes them faster: where weights are held so, and
@@ -184,13 +227,11 @@ pub struct Work<'a> {
     pub uniforms: Vec<(&'static str, Uniform)>,
     /// Invocations or workgroups, as the operation counted them: workgroups.
     pub grid: [usize; 3],
-    pub bindings: Vec<(&'a str, Located)>,
+    pub bindings: Vec<(&'a str, BufferView)>,
     pub flops: u64,
 }
 
 const FACTORS: [&str; MOST_FACTORS] = ["factor0", "factor1", "factor2", "factor3"];
-/// Constants that the stages of one kernel may multiply by.
-pub(super) const MOST_FACTORS: usize = 4;
 
 /// Workgroups in one dimension before the second takes over; below WebGPU's 65535 and a convenient power of two.
 pub const ROW_OF_WORKGROUPS: usize = 32768;
@@ -201,7 +242,7 @@ pub fn spread(workgroups: usize) -> [usize; 3] {
 }
 
 impl Lowering<'_> {
-    pub fn input(&self, index: usize) -> Located {
+    pub fn input(&self, index: usize) -> BufferView {
         (self.locate)(self.step.inputs[index])
     }
 
@@ -214,14 +255,14 @@ impl Lowering<'_> {
         self.graph.shape(self.step.result)
     }
 
-    pub fn output(&self) -> Located {
+    pub fn output(&self) -> BufferView {
         (self.locate)(self.step.output)
     }
 
     /// The scratch that [`super::Operation::scratch`] asked for.
-    pub fn scratch(&self) -> Located {
+    pub fn scratch(&self) -> BufferView {
         let slice = self.scratch.clone().unwrap_or_else(|| self.output().slice);
-        Located { slice, scalar: Scalar::F32, half: false }
+        BufferView { slice, scalar: Scalar::F32, half: false }
     }
 
     /// Whether the output stands where the input of [`super::Operation::in_place`] stood, which it replaces.
@@ -352,7 +393,7 @@ impl Lowering<'_> {
 }
 
 /// Lets a kernel that imports `shared/low_rank` add `narrow` times `wide` to its sums; their extents are rank and channels.
-pub(crate) fn add_low_rank(work: &mut Work<'_>, narrow: Located, wide: Located, transposed: bool, [rank, channels]: [usize; 2]) {
+pub(crate) fn add_low_rank(work: &mut Work<'_>, narrow: BufferView, wide: BufferView, transposed: bool, [rank, channels]: [usize; 2]) {
     let vector_rank = vector_width(&[rank]);
     let described = [
         ("transposed", Value::from(transposed)),

@@ -2,16 +2,16 @@
 //! every run gives the same bytes.
 
 use super::vector_width;
-use crate::gpu::{Schedule, Value};
+use crate::backend::wgpu::{Schedule, Value};
+use crate::backend::wgpu::lower::{Lowering, Work, spread};
 use crate::graph::Shape;
-use crate::graph::lower::{Lowering, Work, spread};
 
 /// Fewest rows of a block; most blocks.
 const SHORTEST: usize = 32;
 const MOST_BLOCKS: usize = 64;
 
 /// Rows of a block, and blocks.
-fn blocks(rows: usize) -> (usize, usize) {
+pub(super) fn blocks(rows: usize) -> (usize, usize) {
     let length = rows.div_ceil(MOST_BLOCKS).max(SHORTEST);
     (length, rows.div_ceil(length).max(1))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::kernel::{Access, Scalar};
 use super::{Buffer, Error, Gpu, Kernel, Params, Result, Slice};
+use crate::backend::Cost;
 
 /// A uniform's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,15 +59,6 @@ struct Dispatch {
 enum Played {
     Dispatch(Dispatch),
     Copy { from: Slice, to: Slice },
-}
-
-/// What one command cost, summed by label.
-#[derive(Clone, Debug, Default)]
-pub struct Cost {
-    pub calls: u64,
-    pub seconds: f64,
-    pub flops: u64,
-    pub bytes: u64,
 }
 
 /// Commands with pipelines, uniforms and bind groups made once.

@@ -1,8 +1,8 @@
 //! Attention by cooperative matrices: which calls that suits, and how tokens and keys are shared out.
 
-use super::attention::Attention;
-use crate::gpu::{Matrices, Schedule, Value};
-use crate::graph::lower::Lowering;
+use crate::backend::wgpu::{Matrices, Schedule, Value};
+use crate::backend::wgpu::lower::Lowering;
+use crate::graph::ops::attention::Attention;
 
 /// How the kernel `attention_matrices` divides tokens and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
 
 use super::widen::lower_update;
-use super::{PANEL, vector_width};
-use crate::gpu::{Matrices, PASSING_LANES, Params, Scalar, Schedule, Uniform, Value};
-use crate::graph::Traits;
-use crate::graph::lower::{Located, Lowering, Work, spread};
+use super::vector_width;
+use crate::backend::wgpu::{Matrices, PASSING_LANES, Params, Scalar, Schedule, Traits, Uniform, Value};
+use crate::backend::wgpu::layout::PANEL;
+use crate::backend::wgpu::lower::{layout_of, BufferView, Lowering, Work, spread};
 
 /// The window of a convolution over a feature map that already carries its padding.
 pub(super) struct Window {
@@ -78,7 +78,7 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     };
     let schedule = match lowering.traits.schedule {
         schedule @ (Schedule::Staged | Schedule::Matrices(_)) if into.is_multiple_of(4) && vector_out == 4 => {
-            let layout = lowering.step.operation.layout(1);
+            let layout = layout_of(&*lowering.step.operation, 1);
             let backwards = layout != layout.suited(schedule, lowering.input_shape(1));
             if let Schedule::Matrices(matrices) = schedule
                 && half
@@ -264,7 +264,7 @@ impl Vectors {
             }
             let mut bindings = work.bindings.clone();
             for (_, at) in bindings.iter_mut().filter(|(_, at)| at.half) {
-                *at = Located { scalar: Scalar::F16, ..at.clone() };
+                *at = BufferView { scalar: Scalar::F16, ..at.clone() };
             }
             let chunk = Work {
                 kernel: "product_vectors",

@@ -1,0 +1,34 @@
+//! How [`linear_gradient`](crate::graph::ops) runs on a graphics device.
+
+use super::product::{Geometry, lower_product};
+use super::narrow_gradient;
+use crate::backend::wgpu::Traits;
+use crate::backend::wgpu::layout::Layout;
+use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::graph::{Fold, Shape};
+use crate::graph::ops::linear_gradient::{LinearTransposed, LinearWeightGradient};
+
+impl Lower for LinearTransposed {
+    fn layout(&self, index: usize) -> Layout {
+        if index == 1 { Layout::Transposed { stride: 1 } } else { Layout::Plain }
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::LowRankAndStages
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let rows = lowering.shape().rows();
+        lower_product(lowering, &Geometry { rows, taps: None });
+    }
+}
+
+impl Lower for LinearWeightGradient {
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, _traits: &Traits) -> Option<usize> {
+        Some(narrow_gradient::scratch(inputs[0].rows(), output))
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        narrow_gradient::lower(lowering);
+    }
+}
