@@ -206,7 +206,7 @@ fn the_loss_of_tuning() {
 #[test]
 fn the_same_run_gives_the_same_bytes() {
     use mixofshow::backend::{Precision, Program, Weights};
-use mixofshow::graph::Array;
+    use mixofshow::graph::Array;
     let mut g = Graph::new();
     let x = g.input("x", [2, 50, 32]);
     let w = g.parameter("w", [32]);
@@ -216,7 +216,7 @@ use mixofshow::graph::Array;
     let mut outputs = g.gradients(loss, &[x]).unwrap();
     outputs.push(loss);
     let source = device::MadeUp([("w".to_string(), vec![32])].into());
-    let weights = Weights::new(&device::gpu(), std::sync::Arc::new(source), Precision::AsStored);
+    let weights = Weights::new(&device::gpu().into(), std::sync::Arc::new(source), Precision::AsStored);
     let values: Vec<f32> = (0..2 * 50 * 32).map(|i| device::noise("x", i)).collect();
     let run = || {
         let program = Program::new(&weights, &g, &outputs).unwrap();

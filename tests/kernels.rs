@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mixofshow::backend::wgpu::Schedule;
-use mixofshow::graph::ops::{Function, GatePart};
 use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::ops::{Function, GatePart};
 use mixofshow::graph::{Array, Graph};
 
 #[path = "common/device.rs"]
@@ -49,7 +49,7 @@ fn factors_beyond_the_range_of_f16() {
     let w = g.parameter("half.w", [4, 8]);
     let y = g.linear(x, w).unwrap();
     let source = Arc::new(MadeUp([("half.w".to_string(), vec![4, 8])].into()));
-    let weights = Weights::new(&gpu(), source.clone(), Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, &g, &[y]).unwrap();
     let greatest = if matches!(gpu().schedule(), Schedule::Matrices(_)) { 65504.0f32 } else { f32::MAX };
     let [given, held] = [f32::MAX, greatest].map(|most| {
@@ -242,7 +242,7 @@ fn attend(d: usize, keys: usize, key: &dyn Fn(usize, usize) -> f32, value: &dyn 
     let inputs = HashMap::from([("q".to_string(), of(40, &query)), ("k".into(), of(keys, key)), ("v".into(), of(keys, value))]);
     let source = Arc::new(MadeUp(HashMap::new()));
     let expected = g.evaluate(&[y], &inputs, &*source).unwrap().remove(0);
-    let program = Program::new(&Weights::new(&gpu(), source, Precision::AsStored), &g, &[y]).unwrap();
+    let program = Program::new(&Weights::new(&gpu().into(), source, Precision::AsStored), &g, &[y]).unwrap();
     for (name, array) in &inputs {
         program.write(name, array).unwrap();
     }
@@ -315,7 +315,7 @@ fn a_state_takes_its_new_value_after_every_run() {
     let x = g.input("x", [4]);
     let y = g.scale(x, 2.0).unwrap();
     g.assign(x, y).unwrap();
-    let weights = Weights::new(&gpu(), Arc::new(MadeUp(HashMap::new())), Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), Arc::new(MadeUp(HashMap::new())), Precision::AsStored);
     let program = Program::new(&weights, &g, &[y]).unwrap();
     program.write("x", &Array::f32([4], vec![1.0, 2.0, 3.0, -1.0])).unwrap();
     program.run();
@@ -333,7 +333,7 @@ fn the_same_run_gives_the_same_bytes() {
     let y = g.conv2d(p, w, 1).unwrap();
     let s = g.group_norm_statistics(y, 8, 1e-5).unwrap();
     let shape = HashMap::from([("half.w".to_string(), vec![24, 16, 3, 3])]);
-    let weights = Weights::new(&gpu(), Arc::new(MadeUp(shape)), Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), Arc::new(MadeUp(shape)), Precision::AsStored);
     let values = (0..2 * 9 * 11 * 16).map(|i| noise("x", i)).collect();
     let results: Vec<Array> = (0..2)
         .flat_map(|_| {
@@ -481,7 +481,7 @@ fn what_depends_on_parameters_alone_is_computed_once() {
     let y = g.silu(y).unwrap();
     let z = g.narrow_transposed(y, joined).unwrap();
     let source = Arc::new(MadeUp([("a".to_string(), vec![2, 8]), ("b".to_string(), vec![3, 8])].into()));
-    let weights = Weights::new(&gpu(), source.clone(), Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, &g, &[z]).unwrap();
     assert_eq!(program.commands(), 2);
     for round in 0..3 {

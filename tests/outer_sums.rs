@@ -26,7 +26,7 @@ fn weights(staged: bool) -> Weights {
     let options =
         Options { selection, checked: true, floor: true, schedule: staged.then_some(Schedule::Staged), ..Options::default() };
     let gpu = GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone();
-    Weights::new(&gpu, Arc::new(NoWeights), Precision::AsStored)
+    Weights::new(&gpu.clone().into(), Arc::new(NoWeights), Precision::AsStored)
 }
 
 /// Uniform in -1 .. 1.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
-use mixofshow::graph::ops::{Reach, RegionInputs, RegionTables};
 use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::ops::{Reach, RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Tensor};
 use mixofshow::region::{Area, Layout, Placed, Region};
 
@@ -116,7 +116,7 @@ impl Attention {
     }
 
     fn run(&self, gpu: &Arc<Gpu>) -> Array {
-        let weights = Weights::new(gpu, Arc::new(Nothing), Precision::F32);
+        let weights = Weights::new(&gpu.clone().into(), Arc::new(Nothing), Precision::F32);
         let program = Program::new(&weights, &self.graph, &[self.output]).unwrap();
         for (name, array) in &self.values {
             program.write(name, array).unwrap();

@@ -5,6 +5,8 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use mixofshow::backend::Device;
+use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::tuning::folder;
 use mixofshow::concept::{Applied, Concept};
@@ -12,8 +14,6 @@ use mixofshow::diffusion::pipeline::{Control, Pipeline, Request};
 use mixofshow::diffusion::sampler::SamplerKind;
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, Entry, Order};
-use mixofshow::backend::Device;
-use mixofshow::backend::Precision;
 use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
 use mixofshow::picture::{Picture, Sheet, check_destination};
 

@@ -9,11 +9,11 @@ mod steering;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use mixofshow::backend::Device;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::diffusion::latents;
 use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
 use mixofshow::diffusion::recipe::{Recipe, Source, hex};
-use mixofshow::backend::Device;
 use mixofshow::output;
 use mixofshow::picture::{self, Mask, Picture};
 

@@ -2,11 +2,11 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use mixofshow::backend::Precision;
+use mixofshow::backend::wgpu::{self as gpu, Gpu};
 use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
-use mixofshow::backend::wgpu::{self as gpu, Gpu};
-use mixofshow::backend::Precision;
 use serde::Serialize;
 use serde_json::{Map, Value};
 

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
+use mixofshow::backend::Device;
 use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
 use mixofshow::concept::tuning::config::Settings;
 use mixofshow::concept::tuning::{self, Begin, Event, Outcome, Run, Summary};
 use mixofshow::concept::{Concept, check_base};
-use mixofshow::backend::Device;
 
 use super::files::make_folder_of;
 use super::progress::Progress;
@@ -107,12 +107,7 @@ fn present(path: &Path, checkpoint: &Checkpoint, terminal: &Terminal) -> Result<
 }
 
 /// Learns one until `watch` says no.
-fn teach(
-    settings: &Settings,
-    checkpoint: &Checkpoint,
-    gpu: &Device,
-    watch: &mut dyn FnMut(tuning::Progress) -> bool,
-) -> Taught {
+fn teach(settings: &Settings, checkpoint: &Checkpoint, gpu: &Device, watch: &mut dyn FnMut(tuning::Progress) -> bool) -> Taught {
     let start = Instant::now();
     let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
     let outcome = run.run(&mut |event| match event {

@@ -1,9 +1,8 @@
 //! Statistics of one subject (a concept, or what is to be kept) in one stage.
 
-
-use crate::concept::Word;
 use crate::backend::Device;
 use crate::backend::Precision;
+use crate::concept::Word;
 
 use super::base::{Base, FusedWeights};
 use super::groups::{Layout, Stage};

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{self, Checkpoint, TensorFile, TensorView};
 use crate::backend::Device;
+use crate::checkpoint::{self, Checkpoint, TensorFile, TensorView};
 use crate::models::source::ComponentSource;
 
 use super::base::{Base, FusedWeights};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::backend::{Program, Weights};
 use crate::diffusion::random::{BatchNoise, RngKind};
 use crate::diffusion::sampler::{self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind};
-use crate::backend::{Program, Weights};
 use crate::graph::{Array, Graph, Node, Origin, Plan, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::source::ComponentSource;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::concept::Word;
 use crate::backend::{Program, Weights};
+use crate::concept::Word;
 use crate::graph::{Array, Graph, ParameterError, Tensor};
 use crate::models::clip_text;
 use crate::models::source::ComponentSource;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Embedding;
-use crate::checkpoint::{Checkpoint, Component};
+use crate::backend;
 use crate::backend::Device;
 use crate::backend::{Precision, Program, Weights};
+use crate::checkpoint::{Checkpoint, Component};
 use crate::graph::{Array, Graph};
 use crate::models::config::{ClipTextConfig, ClipVisionConfig, ConfigError};
 use crate::models::source::ComponentSource;
@@ -17,7 +18,6 @@ use crate::nn::Layers;
 use crate::picture::{self, Picture};
 use crate::text::prompt::{self, PromptOptions, Syntax};
 use crate::text::{self, Tokenizer};
-use crate::backend;
 
 /// The projection of texts.
 const TEXT_PROJECTION: &str = "text_projection.weight";

@@ -121,7 +121,7 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
     }
     let source = Arc::new(MadeUp(weights));
     let expected = graph.evaluate(outputs, &inputs, &*source).expect(what);
-    let weights = Weights::new(&gpu(), source, Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), source, Precision::AsStored);
     let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
     for (name, array) in &inputs {
         program.write(name, array).expect(what);

@@ -20,8 +20,8 @@ mod weightless;
 use std::sync::LazyLock;
 
 use dry::Lowered;
-use mixofshow::concept::tuning::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
 use mixofshow::backend::wgpu::{Command, Matrices, Params, Schedule, Value};
+use mixofshow::concept::tuning::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
 use mixofshow::graph::StoredAs;
 use published::{Built, backward};
 

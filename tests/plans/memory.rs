@@ -59,7 +59,7 @@ fn mebibytes(bytes: u64) -> f64 {
 fn needs(built: &Built) -> Needs {
     let graph = &built.graph;
     let Lowered { plan, commands, .. } = dry::lower(built, true, Schedule::Staged);
-    let weights = Weights::new(dry::floor(), Arc::new(Nothing::of(graph)), Precision::AsStored);
+    let weights = Weights::new(&dry::floor().clone().into(), Arc::new(Nothing::of(graph)), Precision::AsStored);
     let kernels: BTreeSet<String> = dispatches(&commands).map(|(kernel, params)| format!("{kernel} {params:?}")).collect();
     let mut needs = Needs {
         name: built.name.clone(),

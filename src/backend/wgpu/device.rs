@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::ops::lowering_of;
 use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
 use super::kernel::Kernel;
 use super::matrices::Tested;
+use super::ops::lowering_of;
 use super::template::{Params, cache_key, render};
 use super::unbounded;
 use super::weights::Weights;

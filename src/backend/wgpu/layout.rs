@@ -1,7 +1,7 @@
 //! How weights lie on a graphics device.
 
-use super::ops::vector_width;
 use super::Schedule;
+use super::ops::vector_width;
 use crate::graph::Shape;
 
 /// How a weight's elements lie on the device, prepared once at upload for the kernel that reads them.
@@ -37,4 +37,3 @@ impl Layout {
 
 /// Outputs in a panel of [`Layout::Panels`] and [`Layout::Transposed`].
 pub(crate) const PANEL: usize = 64;
-

@@ -74,7 +74,11 @@ pub fn commands(
 }
 
 /// The copies that give inputs their new values.
-pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'_>) -> Result<BufferView>) -> Result<Vec<Command>> {
+pub(super) fn assignments(
+    graph: &Graph,
+    plan: &Plan,
+    storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
+) -> Result<Vec<Command>> {
     let mut commands = Vec::new();
     for &(input, tensor) in graph.assignments() {
         if plan.place(tensor) == Some(Place::InPlace(input)) {
@@ -88,7 +92,12 @@ pub(super) fn assignments(graph: &Graph, plan: &Plan, storage: &dyn Fn(Storage<'
 }
 
 /// What is to be done once before the first run: the steps that depend on nothing but parameters.
-pub fn preparation(graph: &Graph, plan: &Plan, traits: &Traits, storage: &dyn Fn(Storage<'_>) -> Result<BufferView>) -> Result<Vec<Command>> {
+pub fn preparation(
+    graph: &Graph,
+    plan: &Plan,
+    traits: &Traits,
+    storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
+) -> Result<Vec<Command>> {
     Ok(commands_of_steps(graph, plan, traits, storage, 0..plan.once)?.0)
 }
 
@@ -200,7 +209,12 @@ pub(super) fn locate(
     }
 }
 
-fn arena_slice(arena: usize, offset: u64, elements: usize, storage: &dyn Fn(Storage<'_>) -> Result<BufferView>) -> Result<BufferView> {
+fn arena_slice(
+    arena: usize,
+    offset: u64,
+    elements: usize,
+    storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
+) -> Result<BufferView> {
     let at = storage(Storage::Arena(arena))?;
     Ok(BufferView { slice: Slice { offset, size: (elements as u64 * 4).max(4), ..at.slice }, ..at })
 }
@@ -393,7 +407,13 @@ impl Lowering<'_> {
 }
 
 /// Lets a kernel that imports `shared/low_rank` add `narrow` times `wide` to its sums; their extents are rank and channels.
-pub(crate) fn add_low_rank(work: &mut Work<'_>, narrow: BufferView, wide: BufferView, transposed: bool, [rank, channels]: [usize; 2]) {
+pub(crate) fn add_low_rank(
+    work: &mut Work<'_>,
+    narrow: BufferView,
+    wide: BufferView,
+    transposed: bool,
+    [rank, channels]: [usize; 2],
+) {
     let vector_rank = vector_width(&[rank]);
     let described = [
         ("transposed", Value::from(transposed)),

@@ -44,9 +44,7 @@ impl Program {
             }
         }
         let storage = |storage: Storage<'_>| match storage {
-            Storage::Arena(arena) => {
-                Ok(BufferView { slice: Slice::whole(&arenas[arena]), scalar: Scalar::F32, half: false })
-            }
+            Storage::Arena(arena) => Ok(BufferView { slice: Slice::whole(&arenas[arena]), scalar: Scalar::F32, half: false }),
             Storage::Input(tensor) => inputs.get(&tensor).cloned().ok_or_else(|| Error::unplaced(graph, tensor).into()),
             Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
         };

@@ -2,14 +2,14 @@
 use std::path::PathBuf;
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use mixofshow::backend::Device;
+use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
 use mixofshow::concept::tuning::{self, step::Method};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::solve::{Lbfgs, Solver};
 use mixofshow::fusion::{self, Distillation, Entry, Order, Settings};
-use mixofshow::backend::Device;
-use mixofshow::backend::Precision;
 use mixofshow::metrics::{Evaluation, Towers};
 use mixofshow::picture::{Picture, Sheet};
 use serde::Serialize;

@@ -1,6 +1,5 @@
 //! What the device can do at most, measured: arithmetic and memory.
 
-
 use serde::Serialize;
 
 use super::{Clock, Result};

@@ -8,13 +8,13 @@ use serde_json::json;
 use crate::cli::Failure;
 
 use super::{Clock, Result, Row, Terminal, fastest, peak, table};
+use mixofshow::backend::Device;
+use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::concept::tuning::step::{
     AttentionLoss, Batch, Models, Rates, Step, StepConfig, TextLayers, TrainedLayer, UNetLayers,
 };
 use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
 use mixofshow::diffusion::schedule::NoiseSchedule;
-use mixofshow::backend::Device;
-use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::{Array, Element, Graph, Origin, StoredAs, Tensor};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet};

@@ -2,9 +2,9 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use mixofshow::backend::Precision;
 use mixofshow::fusion::Distillation;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
-use mixofshow::backend::Precision;
 
 use crate::cli::units;
 

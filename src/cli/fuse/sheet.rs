@@ -1,12 +1,12 @@
 //! The sheet: each concept from its own file, from the fused model, and from plain averaging, with the same seed.
 use std::path::Path;
 
+use mixofshow::backend::Device;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, ConceptReport, Entry, Order, Settings};
-use mixofshow::backend::Device;
 use mixofshow::picture::{Picture, Sheet};
 
 use crate::cli::progress::Progress;

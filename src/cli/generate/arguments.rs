@@ -1,11 +1,11 @@
 //! What `mos generate` takes, and how it changes a recipe.
 use std::path::PathBuf;
 
+use mixofshow::backend::Precision;
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::diffusion::random::RngKind;
 use mixofshow::diffusion::recipe::Recipe;
 use mixofshow::diffusion::sampler::SamplerKind;
-use mixofshow::backend::Precision;
 use mixofshow::text::prompt::Syntax;
 
 use super::concepts::ConceptArguments;

@@ -13,11 +13,11 @@ use super::sheet;
 use super::step::{self, AdamW, AttentionLoss, Method, Models, PlannedBytes, Rates, State, Step, StepConfig};
 use super::transform::Transform;
 use super::words::{Words, initial_rows};
+use crate::backend::Device;
 use crate::checkpoint::{self, Checkpoint};
 use crate::concept::{Concept, ModelHash};
 use crate::diffusion::pipeline::Pipeline;
 use crate::diffusion::recipe::hex;
-use crate::backend::Device;
 
 /// Sources are kept at no more than this times the size that is tuned at.
 const MOST_DETAIL: f64 = 2.0;

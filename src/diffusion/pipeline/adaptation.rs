@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use crate::backend::Program;
 use crate::concept::binding::{Table, Words};
 use crate::concept::source::WithUpdates;
 use crate::concept::{self, Applied, AppliedSet, Update};
-use crate::backend::Program;
 use crate::graph::{Array, Graph, Origin, ParameterSource};
 use crate::models::unet;
 use crate::nn::{Layers, LowRank, Strength};

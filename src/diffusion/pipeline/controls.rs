@@ -1,7 +1,7 @@
 //! Networks that steer a run by a picture: ControlNets in every step, T2I-Adapters once.
 
-use crate::checkpoint::{self, ControlKind};
 use crate::backend::{Copies, Program};
+use crate::checkpoint::{self, ControlKind};
 use crate::graph::{Array, Graph, Tensor};
 use crate::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use crate::models::controlnet::{self, ControlNetInputs};

@@ -2,11 +2,11 @@
 
 use std::io;
 
+use crate::backend::Device;
+use crate::backend::Precision;
 use crate::checkpoint::{Checkpoint, TokenizerFiles};
 use crate::concept::binding::fused_words;
 use crate::diffusion::config::SchedulerConfig;
-use crate::backend::Device;
-use crate::backend::Precision;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::text::Tokenizer;
 

@@ -24,11 +24,10 @@ mod request;
 mod sample;
 mod text;
 
-
+use crate::backend::Device;
 use crate::concept::binding::FusedWord;
 use crate::diffusion::config::SchedulerConfig;
 use crate::diffusion::sampler::SamplerKind;
-use crate::backend::Device;
 use crate::graph::Array;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::picture::Picture;

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::backend::Device;
+use crate::backend::{Precision, Program, Weights};
 use crate::checkpoint::Component;
 use crate::concept::AppliedSet;
 use crate::concept::source::WithUpdates;
-use crate::backend::Device;
-use crate::backend::{Precision, Program, Weights};
 use crate::graph::{Graph, Origin, Plan, Tensor};
 use crate::models::source::ComponentSource;
 

@@ -1,7 +1,7 @@
 //! Regions in a run: which prompts take part, and which tokens read which of them in which step.
 
-use crate::graph::ops::{Reach, RegionInputs, RegionTables};
 use crate::backend::Program;
+use crate::graph::ops::{Reach, RegionInputs, RegionTables};
 use crate::graph::{Array, Graph, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet;

@@ -1,8 +1,8 @@
 //! The sampling loop: one program a step, from the state through the UNet and the sampler's update back to the state.
 
+use crate::backend::Program;
 use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::ops::Reach;
-use crate::backend::Program;
 use crate::graph::{Array, Graph, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet::{self, UNetInputs};

@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ConceptSource, ControlSource, Recipe, Source};
-use crate::diffusion::pipeline::Request;
 use crate::backend::Precision;
+use crate::diffusion::pipeline::Request;
 use crate::region::Layout;
 use crate::text::prompt::{PromptOptions, Syntax};
 

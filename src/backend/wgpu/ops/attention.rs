@@ -2,8 +2,8 @@
 
 use super::attention_vectors::Straight;
 use super::vector_width;
-use crate::backend::wgpu::{PASSING_LANES, Params, Schedule, Traits, Value};
 use crate::backend::wgpu::lower::{Lower, Lowering, Work};
+use crate::backend::wgpu::{PASSING_LANES, Params, Schedule, Traits, Value};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 

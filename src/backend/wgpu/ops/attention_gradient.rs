@@ -3,8 +3,8 @@
 use super::attention::Sharing;
 use super::attention_vectors::Straight;
 use super::vector_width;
-use crate::backend::wgpu::{Params, Traits, Uniform, Value};
 use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work};
+use crate::backend::wgpu::{Params, Traits, Uniform, Value};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 use crate::graph::ops::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows, Extents};

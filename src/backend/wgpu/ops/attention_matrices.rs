@@ -1,7 +1,7 @@
 //! Attention by cooperative matrices: which calls that suits, and how tokens and keys are shared out.
 
-use crate::backend::wgpu::{Matrices, Schedule, Value};
 use crate::backend::wgpu::lower::Lowering;
+use crate::backend::wgpu::{Matrices, Schedule, Value};
 use crate::graph::ops::attention::Attention;
 
 /// How the kernel `attention_matrices` divides tokens and keys.

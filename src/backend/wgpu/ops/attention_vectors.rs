@@ -3,8 +3,8 @@
 //!
 //! Scores need one operand with the tokens along its rows, so that neighbours can be loaded together: that is transposed first.
 
-use crate::backend::wgpu::{Params, Schedule, Traits, Value};
 use crate::backend::wgpu::lower::{BufferView, Lowering, Work, spread};
+use crate::backend::wgpu::{Params, Schedule, Traits, Value};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 

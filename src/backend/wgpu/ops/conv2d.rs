@@ -1,12 +1,12 @@
 //! How [`conv2d`](crate::graph::ops) runs on a graphics device.
 
-use super::product::{Geometry, Window, lower_product};
 use super::product;
+use super::product::{Geometry, Window, lower_product};
 use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
 use crate::backend::wgpu::lower::{Lower, Lowering};
-use crate::graph::{Fold, Shape};
 use crate::graph::ops::conv2d::Conv2d;
+use crate::graph::{Fold, Shape};
 
 impl Lower for Conv2d {
     fn layout(&self, index: usize) -> Layout {

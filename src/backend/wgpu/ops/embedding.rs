@@ -1,9 +1,9 @@
 //! How [`embedding`](crate::graph::ops) runs on a graphics device.
 
 use super::filled::lower_filled;
-use crate::backend::wgpu::{Params, Slice, Value};
 use crate::backend::wgpu::layout::Layout;
 use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work, spread};
+use crate::backend::wgpu::{Params, Slice, Value};
 use crate::graph::ops::embedding::{Embedding, EmbeddingGradient};
 
 /// So many rows take a multiple of 256 bytes, whatever their width and precision.

@@ -1,10 +1,10 @@
 //! How [`group_norm`](crate::graph::ops) runs on a graphics device.
 
 use super::{padded_grid, vector_width};
-use crate::backend::wgpu::{Params, Schedule, Traits, Value};
 use crate::backend::wgpu::lower::{Lower, Lowering, Work, spread};
-use crate::graph::{Fold, Shape};
+use crate::backend::wgpu::{Params, Schedule, Traits, Value};
 use crate::graph::ops::group_norm::{GroupNorm, GroupNormStatistics};
+use crate::graph::{Fold, Shape};
 
 /// Parts into which a batch entry's rows are cut, so that even a small picture keeps a device busy.
 pub(super) fn chunks(x: &Shape) -> usize {

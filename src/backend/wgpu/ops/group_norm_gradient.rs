@@ -2,10 +2,10 @@
 
 use super::group_norm::chunks;
 use super::{padded_grid, vector_width};
-use crate::backend::wgpu::{Params, Traits, Value};
 use crate::backend::wgpu::lower::{Lower, Lowering, Work, spread};
-use crate::graph::{Fold, Shape};
+use crate::backend::wgpu::{Params, Traits, Value};
 use crate::graph::ops::group_norm_gradient::{GroupNormGradient, GroupNormMeans};
+use crate::graph::{Fold, Shape};
 
 impl Lower for GroupNormMeans {
     fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {

@@ -7,7 +7,13 @@ use crate::graph::Fold;
 use crate::graph::ops::layer_norm::{LayerNorm, LayerNormGradient};
 
 /// Dispatches a kernel that takes a row to a workgroup, and `flops` operations to an element.
-fn lower_rows(lowering: &mut Lowering<'_>, kernel: &'static str, epsilon: f32, inputs: [(&'static str, BufferView); 3], flops: u64) {
+fn lower_rows(
+    lowering: &mut Lowering<'_>,
+    kernel: &'static str,
+    epsilon: f32,
+    inputs: [(&'static str, BufferView); 3],
+    flops: u64,
+) {
     let shape = lowering.shape().clone();
     let vector = vector_width(&[shape.channels()]);
     let mut bindings = inputs.to_vec();

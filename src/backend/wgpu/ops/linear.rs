@@ -1,12 +1,12 @@
 //! How [`linear`](crate::graph::ops) runs on a graphics device.
 
-use super::product::{Geometry, lower_product};
 use super::product;
+use super::product::{Geometry, lower_product};
 use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
 use crate::backend::wgpu::lower::{Lower, Lowering};
-use crate::graph::{Fold, Shape};
 use crate::graph::ops::linear::Linear;
+use crate::graph::{Fold, Shape};
 
 impl Lower for Linear {
     fn layout(&self, index: usize) -> Layout {

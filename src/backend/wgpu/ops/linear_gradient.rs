@@ -1,12 +1,12 @@
 //! How [`linear_gradient`](crate::graph::ops) runs on a graphics device.
 
-use super::product::{Geometry, lower_product};
 use super::narrow_gradient;
+use super::product::{Geometry, lower_product};
 use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
 use crate::backend::wgpu::lower::{Lower, Lowering};
-use crate::graph::{Fold, Shape};
 use crate::graph::ops::linear_gradient::{LinearTransposed, LinearWeightGradient};
+use crate::graph::{Fold, Shape};
 
 impl Lower for LinearTransposed {
     fn layout(&self, index: usize) -> Layout {

@@ -37,8 +37,8 @@ mod widen;
 
 use std::any::Any;
 
-use super::lower::{Lower, Lowering, Work, spread};
 use super::Value;
+use super::lower::{Lower, Lowering, Work, spread};
 use crate::graph::ops;
 use crate::graph::{Operation, Shape};
 
@@ -168,4 +168,3 @@ pub(crate) fn lower_copy(lowering: &mut Lowering<'_>, index: usize, rows: usize,
 pub(crate) fn vector_width(extents: &[usize]) -> usize {
     if extents.iter().all(|n| n.is_multiple_of(4)) { 4 } else { 1 }
 }
-

@@ -2,10 +2,10 @@
 
 use super::product::{Window, window_uniforms};
 use super::vector_width;
-use crate::backend::wgpu::{Schedule, Value};
 use crate::backend::wgpu::lower::{Lower, Lowering, ROW_OF_WORKGROUPS, Work};
-use crate::graph::Operation;
+use crate::backend::wgpu::{Schedule, Value};
 use crate::graph::Fold;
+use crate::graph::Operation;
 use crate::graph::ops::narrow::Narrow;
 
 /// What a workgroup computes: `rows` by `outputs`, each sum shared by its lanes.

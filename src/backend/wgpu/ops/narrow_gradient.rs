@@ -2,8 +2,8 @@
 //! every run gives the same bytes.
 
 use super::vector_width;
-use crate::backend::wgpu::{Schedule, Value};
 use crate::backend::wgpu::lower::{Lowering, Work, spread};
+use crate::backend::wgpu::{Schedule, Value};
 use crate::graph::Shape;
 
 /// Fewest rows of a block; most blocks.

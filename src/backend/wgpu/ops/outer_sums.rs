@@ -1,8 +1,8 @@
 //! How [`outer_sums`](crate::graph::ops) runs on a graphics device.
 
 use super::vector_width;
-use crate::backend::wgpu::{Schedule, Value};
 use crate::backend::wgpu::lower::{Lower, Lowering, Work};
+use crate::backend::wgpu::{Schedule, Value};
 use crate::graph::ops::outer_sums::OuterSums;
 
 /// Rows that a kernel sums in f32 before it adds them up with compensation.

@@ -1,10 +1,10 @@
 //! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
 
-use super::widen::lower_update;
 use super::vector_width;
-use crate::backend::wgpu::{Matrices, PASSING_LANES, Params, Scalar, Schedule, Traits, Uniform, Value};
+use super::widen::lower_update;
 use crate::backend::wgpu::layout::PANEL;
-use crate::backend::wgpu::lower::{layout_of, BufferView, Lowering, Work, spread};
+use crate::backend::wgpu::lower::{BufferView, Lowering, Work, layout_of, spread};
+use crate::backend::wgpu::{Matrices, PASSING_LANES, Params, Scalar, Schedule, Traits, Uniform, Value};
 
 /// The window of a convolution over a feature map that already carries its padding.
 pub(super) struct Window {

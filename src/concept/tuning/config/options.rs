@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{Decay, Kind};
 use super::{Error, Result};
+use crate::backend::Precision;
 use crate::concept::tuning::captions::Templates;
 use crate::concept::tuning::step::{Method, TextLayers, UNetLayers};
-use crate::backend::Precision;
 
 const CONCEPT: &str = "Concept";
 const PICTURES: &str = "Pictures";

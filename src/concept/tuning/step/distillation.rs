@@ -1,7 +1,6 @@
 //! Distillation: low-rank updates of one UNet learn to predict what others predict (Hinton et al., "Distilling the knowledge in a
 //! neural network", 2015). The text tower stands still and is not part of the step.
 
-
 use crate::backend::Device;
 use crate::backend::reference::Reference;
 use crate::graph::{Array, Element, Graph, Tensor};
