@@ -233,7 +233,7 @@ fn division_by_the_greatest() {
         let mut g = Graph::new();
         let x = g.input("x", [1, places, 1]);
         let positive = g.activation(x, Function::Exp).unwrap();
-        let y = g.over_greatest(positive).unwrap();
+        let y = g.normalize_by_max(positive).unwrap();
         compare(&format!("over the greatest of {places}"), &g, &[y], 1e-6);
         // Of one place the terms cancel, and what is left is their rounding.
         let tolerance = if places == 1 { 0.1 } else { 1e-5 };
@@ -244,7 +244,7 @@ fn division_by_the_greatest() {
     let x = g.input("x", [5]);
     let zeros = g.scale(x, 0.0).unwrap();
     let ones = g.activation(zeros, Function::Exp).unwrap();
-    let y = g.over_greatest(ones);
+    let y = g.normalize_by_max(ones);
     check("ties", &mut g, y, &[ones], 1e-5);
 }
 

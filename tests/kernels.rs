@@ -359,10 +359,10 @@ fn narrow_products() {
         let (w, across) = (g.parameter("w", [rank, into]), g.input("across", [into, rank]));
         let (strength, gate) = (g.input("strength", [1]), g.input("gate", [rows, rank]));
         let half = g.parameter("half.w", [rank, into]);
-        let plain = g.narrow(x, w).unwrap();
-        let y = g.narrow(x, half).unwrap();
+        let plain = g.lora_down(x, w).unwrap();
+        let y = g.lora_down(x, half).unwrap();
         let scaled = g.multiply(y, strength).unwrap();
-        let y = g.narrow_transposed(x, across).unwrap();
+        let y = g.lora_down_transposed(x, across).unwrap();
         let gated = g.multiply(y, gate).unwrap();
         compare(&format!("narrow {rows}x{into}x{rank}"), &g, &[plain, scaled, gated], 1e-5);
     }
@@ -376,7 +376,7 @@ fn narrow_convolutions() {
         let mut g = Graph::new();
         let x = g.input("x", [2, height, width, into]);
         let w = g.parameter("half.w", [rank, into, kernel, kernel]);
-        let y = g.narrow_conv2d(x, w, stride).unwrap();
+        let y = g.lora_down_conv2d(x, w, stride).unwrap();
         compare(&format!("narrow conv {height}x{width}x{into} -> {rank}, {kernel}/{stride}"), &g, &[y], 1e-5);
     }
 }
@@ -401,8 +401,8 @@ fn widened_products() {
         let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
         let residual = g.input("residual", [batch, rows, out]);
         let widen = |g: &mut Graph, base| match transposed {
-            true => g.widen_transposed(base, t, u).unwrap(),
-            false => g.widen(base, t, u).unwrap(),
+            true => g.lora_up_transposed(base, t, u).unwrap(),
+            false => g.lora_up(base, t, u).unwrap(),
         };
         let mut outputs = vec![widen(&mut g, None), widen(&mut g, Some(residual))];
         let y = g.silu(outputs[1]).unwrap();
@@ -438,9 +438,9 @@ fn widened_convolutions() {
         let x = g.pad2d(x, [kernel / 2; 4]).unwrap();
         let (w, down) = (g.parameter("half.w", [out, into, kernel, kernel]), g.parameter("down", [rank, into, kernel, kernel]));
         let (up, bias) = (g.parameter("up", [out, rank]), g.parameter("bias", [out]));
-        let t = g.narrow_conv2d(x, down, stride).unwrap();
+        let t = g.lora_down_conv2d(x, down, stride).unwrap();
         let y = g.conv2d(x, w, stride).unwrap();
-        let y = g.widen(Some(y), t, up).unwrap();
+        let y = g.lora_up(Some(y), t, up).unwrap();
         let y = g.add(y, bias).unwrap();
         compare(&format!("widened conv {height}x{width}x{into} -> {out}, rank {rank}, {kernel}/{stride}"), &g, &[y], 2e-5);
     }
@@ -453,10 +453,10 @@ fn gates_of_low_rank_updates() {
     let (mask, masks) = (g.input("mask", [9]), g.input("masks", [2, 9]));
     let part = |rank, factor, strength, mask| GatePart { rank, factor, strength, mask };
     let parts = [part(4, 0.5, Some(strength), None), part(3, 1.5, None, None), part(1, 1.0, Some(other), None)];
-    let plain = g.low_rank_gate(&parts).unwrap();
+    let plain = g.lora_gate(&parts).unwrap();
     let parts = [part(4, 0.5, Some(strength), Some(mask)), part(3, 1.5, None, None), part(2, 1.0, None, Some(mask))];
-    let masked = g.low_rank_gate(&parts).unwrap();
-    let many = g.low_rank_gate(&[part(4, -2.0, Some(other), Some(masks)), part(1, 1.0, None, Some(mask))]).unwrap();
+    let masked = g.lora_gate(&parts).unwrap();
+    let many = g.lora_gate(&[part(4, -2.0, Some(other), Some(masks)), part(1, 1.0, None, Some(mask))]).unwrap();
     compare("gates", &g, &[plain, masked, many], 1e-6);
 }
 
@@ -477,9 +477,9 @@ fn what_depends_on_parameters_alone_is_computed_once() {
     let x = g.input("x", [3, 8]);
     let (a, b) = (g.parameter("a", [2, 8]), g.parameter("b", [3, 8]));
     let joined = g.concat(&[a, b], 0).unwrap();
-    let y = g.narrow(x, joined).unwrap();
+    let y = g.lora_down(x, joined).unwrap();
     let y = g.silu(y).unwrap();
-    let z = g.narrow_transposed(y, joined).unwrap();
+    let z = g.lora_down_transposed(y, joined).unwrap();
     let source = Arc::new(MadeUp([("a".to_string(), vec![2, 8]), ("b".to_string(), vec![3, 8])].into()));
     let weights = Weights::new(&gpu().into(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, &g, &[z]).unwrap();

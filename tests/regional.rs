@@ -320,9 +320,9 @@ fn tokens_see_what_shares_a_bit_with_them() {
         let sight: Vec<u32> = (0..tokens).map(&mut bits).collect();
         let mut a = Attention::new();
         let [q, k, v] = [0, 1, 2].map(|i| a.input(&i.to_string(), &arrays[i]));
-        let input = a.input("sight", &Array::u32([tokens], sight.clone()));
+        let input = a.input("mask", &Array::u32([tokens], sight.clone()));
         a.in_sight = true;
-        a.output = a.graph.attention_in_sight(q, k, v, input, 2, 0.3).unwrap();
+        a.output = a.graph.masked_attention(q, k, v, input, 2, 0.3).unwrap();
         let found = a.check(&format!("sight of {tokens}"));
         // The keys that a token does not see are as good as absent.
         let token = tokens / 2;

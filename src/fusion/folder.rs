@@ -265,6 +265,6 @@ fn note(report: &Report) -> Value {
         "base_hash": report.base_hash,
         "concepts": report.concepts,
         "solver": report.solver,
-        "stages": stages,
+        "epilogue": stages,
     })
 }

@@ -205,12 +205,12 @@ fn build(
 ) -> Result<(Vec<Tensor>, Vec<Place>)> {
     let inputs = unet_inputs(graph, config, batch, size, tokens);
     let mut layers = Layers::with_low_rank(graph, vec![low_rank(ranks(updates))]);
-    layers.tap(layout.names());
+    layers.hook(layout.names());
     let prediction = inputs.build(&mut layers, config)?;
-    let taps = layers.taps().to_vec();
+    let hooks = layers.hooks().to_vec();
     let mut outputs = vec![prediction];
     let mut places = Vec::new();
-    for (site, input) in layout.sites.iter().zip(layout.inputs(&taps)?) {
+    for (site, input) in layout.sites.iter().zip(layout.inputs(&hooks)?) {
         let rows = graph.shape(input).rows() as u64;
         let n = site.width;
         if (8 * n * n) as u64 > max_binding {
@@ -279,10 +279,10 @@ impl Recording {
         let mut graph = Graph::new();
         let inputs = unet_inputs(&mut graph, config, 1, size, tokens);
         let mut building = Layers::new(&mut graph);
-        building.tap(layers.iter().cloned());
+        building.hook(layers.iter().cloned());
         inputs.build(&mut building, config)?;
-        let taps = building.taps().to_vec();
-        let layout = Layout::tapped(&graph, taps);
+        let hooks = building.hooks().to_vec();
+        let layout = Layout::hooked(&graph, hooks);
         let mut graph = Graph::new();
         let (outputs, _) = build(&mut graph, config, &layout, &Updates::new(), (1, size), tokens, max_binding)?;
         let device_bytes = input_bytes(&graph, |name| name.starts_with(SUMS));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::memory::{Arena, Request, live_at, pack};
-use super::ops::{Fold, Stage};
+use super::ops::{Epilogue, Fold};
 use super::{Graph, Operation, Origin, Shape, Tensor};
 
-/// Constants that the stages of one step may multiply by.
+/// Constants that the epilogue of one step may multiply by.
 pub(crate) const MOST_FACTORS: usize = 4;
 
 /// Limits that plans keep to.
@@ -39,7 +39,7 @@ pub struct Step {
     /// The operation's own result, before what is folded in; its shape rules the kernel.
     pub result: Tensor,
     /// Work on the result done by the same kernel before it stores: a low-rank update first, elementwise work after it.
-    pub stages: Vec<Stage>,
+    pub epilogue: Vec<Epilogue>,
     /// Zeros that the kernel writes around its result: top, bottom, left, right.
     pub padding: Option<[usize; 4]>,
     /// The tensor that is stored.
@@ -90,7 +90,7 @@ impl Plan {
         let (mut steps, each_run): (Vec<Step>, Vec<Step>) = {
             let constant = constants(graph);
             let is_constant = |step: &Step| {
-                let mut reads = step.inputs.iter().copied().chain(step.stages.iter().flat_map(Stage::operands));
+                let mut reads = step.inputs.iter().copied().chain(step.epilogue.iter().flat_map(Epilogue::operands));
                 constant[step.result.index()] && reads.all(|t| constant[t.index()])
             };
             fold(graph, &wanted, &roots, target).into_iter().partition(is_constant)
@@ -196,15 +196,15 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target)
             operation: operation.clone(),
             inputs: inputs.clone(),
             result,
-            stages: Vec::new(),
+            epilogue: Vec::new(),
             padding: None,
             output: result,
             scratch: target.scratch(&**operation, &shapes, &node.shape),
             layer: node.layer.clone(),
         };
-        // An elementwise operation is a kernel that copies and then does itself as a stage.
-        if let Some(stage) = operation.as_stage(inputs, 0, graph) {
-            step.stages.push(stage);
+        // An elementwise operation is a kernel that copies and then does itself as a entry.
+        if let Some(entry) = operation.as_epilogue(inputs, 0, graph) {
+            step.epilogue.push(entry);
         }
         let folds = target.folds(&**operation);
         let mut end = result;
@@ -223,12 +223,12 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target)
             let ready = operands.iter().enumerate().all(|(i, t)| i == position || operand_ready(t));
             let same_rows = graph.shape(end).channels() == graph.shape(result).channels()
                 && graph.shape(end).elements() == graph.shape(result).elements();
-            match (follower.as_stage(operands, position, graph), follower.as_padding()) {
-                (Some(stage @ Stage::LowRank { .. }), _) if ready && same_rows && takes_low_rank(folds, &step.stages) => {
-                    step.stages.insert(0, stage)
+            match (follower.as_epilogue(operands, position, graph), follower.as_padding()) {
+                (Some(entry @ Epilogue::Lora { .. }), _) if ready && same_rows && takes_lora(folds, &step.epilogue) => {
+                    step.epilogue.insert(0, entry)
                 }
-                (Some(stage), _) if ready && same_rows && fits(&step.stages, &stage) => step.stages.push(stage),
-                (_, Some(edges)) if folds == Fold::StagesAndPadding && graph.shape(end) == graph.shape(result) => {
+                (Some(entry), _) if ready && same_rows && fits(&step.epilogue, &entry) => step.epilogue.push(entry),
+                (_, Some(edges)) if folds == Fold::ElementwiseAndPadding && graph.shape(end) == graph.shape(result) => {
                     step.padding = Some(edges)
                 }
                 _ => break,
@@ -243,26 +243,26 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target)
     steps
 }
 
-/// Whether a low-rank update can go before `stages`: sums may change places with it.
-fn takes_low_rank(folds: Fold, stages: &[Stage]) -> bool {
-    folds == Fold::LowRankAndStages && stages.iter().all(|stage| matches!(stage, Stage::Add(..)))
+/// Whether a low-rank update can go before `epilogue`: sums may change places with it.
+fn takes_lora(folds: Fold, epilogue: &[Epilogue]) -> bool {
+    folds == Fold::LoraAndElementwise && epilogue.iter().all(|entry| matches!(entry, Epilogue::Add(..)))
 }
 
-/// Whether a kernel that does `stages` can do `stage` too: it has so many bindings and factors, and one number of rows for each
-/// kind of broadcast (a view between two stages can change what a batch entry is).
-fn fits(stages: &[Stage], stage: &Stage) -> bool {
+/// Whether a kernel that does `epilogue` can do `entry` too: it has so many bindings and factors, and one number of rows for each
+/// kind of broadcast (a view between two epilogue can change what a batch entry is).
+fn fits(epilogue: &[Epilogue], entry: &Epilogue) -> bool {
     const MOST_OPERANDS: usize = 3;
-    if matches!(stage, Stage::LowRank { .. }) {
+    if matches!(entry, Epilogue::Lora { .. }) {
         return false;
     }
-    let all = || stages.iter().chain([stage]);
-    let one = |rows: &dyn Fn(&Stage) -> Option<usize>| {
+    let all = || epilogue.iter().chain([entry]);
+    let one = |rows: &dyn Fn(&Epilogue) -> Option<usize>| {
         let mut different: Vec<usize> = all().filter_map(rows).collect();
         different.dedup();
         different.len() <= 1
     };
-    all().filter_map(Stage::operand).count() <= MOST_OPERANDS
-        && all().filter(|s| matches!(s, Stage::Scale(_))).count() <= MOST_FACTORS
+    all().filter_map(Epilogue::operand).count() <= MOST_OPERANDS
+        && all().filter(|s| matches!(s, Epilogue::Scale(_))).count() <= MOST_FACTORS
         && one(&|s| s.broadcast()?.rows_per_batch())
         && one(&|s| s.broadcast()?.operand_rows())
 }
@@ -274,7 +274,7 @@ fn in_place(graph: &Graph, step: &Step, later: &[Step], roots: &[Tensor]) -> Opt
     let input = *step.inputs.get(position)?;
     let is_input = matches!(graph.node(input).origin, Origin::Input { .. });
     let reads = |step: &Step| {
-        let all = step.inputs.iter().copied().chain(step.stages.iter().flat_map(Stage::operands));
+        let all = step.inputs.iter().copied().chain(step.epilogue.iter().flat_map(Epilogue::operands));
         all.filter(|t| roots[t.index()] == input).count()
     };
     let copied = graph.assignments().iter().any(|&(to, from)| to != input && roots[from.index()] == input);
@@ -312,7 +312,7 @@ fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], root
             .inputs
             .iter()
             .copied()
-            .chain(step.stages.iter().flat_map(Stage::operands))
+            .chain(step.epilogue.iter().flat_map(Epilogue::operands))
             .filter_map(|t| request_of[roots[t.index()].index()])
             .collect();
         for &read in &reads {

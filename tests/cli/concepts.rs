@@ -109,7 +109,7 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
         run(at, &format!("{line} @/{name}"))
     };
     bad("short", |c| c.words[0].rows = Array::f32([3, 128], vec![0.0; 3 * 128])).failed(1, &["<cat1>", "3 embeddings", "16"]);
-    bad("narrow", |c| c.words[0].rows = Array::f32([16, 64], vec![0.0; 16 * 64])).failed(1, &["<cat1>", "64 wide", "128"]);
+    bad("lora_down", |c| c.words[0].rows = Array::f32([16, 64], vec![0.0; 16 * 64])).failed(1, &["<cat1>", "64 wide", "128"]);
     bad("missing", |c| c.unet = updates("down_blocks.9.conv", [4, 4], 0.1)).failed(1, &["`down_blocks.9.conv`", "does not have"]);
     bad("wide", |c| {
         c.unet = updates("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", [5, 5], 0.1);

@@ -56,7 +56,7 @@ fn json_tells_all_and_quiet_tells_nothing() {
     assert_eq!((&json["width"], &json["steps"]), (&64.into(), &2.into()));
     assert_eq!(json["model_hash"].as_str().unwrap().len(), 64);
     assert!(json["peak_device_bytes"].as_u64().unwrap() >= json["planned_bytes"]["weights"].as_u64().unwrap());
-    assert!(json["stages"].as_array().unwrap().iter().any(|s| s["name"] == "sample" && s["seconds"].as_f64().unwrap() > 0.0));
+    assert!(json["epilogue"].as_array().unwrap().iter().any(|s| s["name"] == "sample" && s["seconds"].as_f64().unwrap() > 0.0));
     assert_eq!(json["settings"], mos_settings(at, "cat-1.png"));
     // Nobody said how closely to follow the prompt, so the model's own generation_config.json does.
     assert_eq!(json["settings"]["guidance"], 3.0);

@@ -101,7 +101,7 @@ pub enum Schedule {
     /// loaded once for a subgroup of [`PASSING_LANES`], a part by each lane, and passed round.
     Passed,
     /// Straight-line code whose loads such a driver turns into loads of whole vectors, if it needn't check bounds; see
-    /// `kernels/product_vectors.wgsl`. Where a shape doesn't suit that, as `Registers`.
+    /// `kernels/matmul_vectors.wgsl`. Where a shape doesn't suit that, as `Registers`.
     Vectors {
         /// Invocations of a subgroup.
         lanes: usize,

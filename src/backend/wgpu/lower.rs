@@ -8,7 +8,7 @@ use super::ops::{lowering_of, vector_width};
 use super::{Command, Params, Scalar, Schedule, Slice, Traits, Uniform, Value};
 use crate::backend::{Error, Result};
 use crate::graph::ops::Broadcast;
-use crate::graph::{self, Fold, Graph, MOST_FACTORS, Operation, Origin, Place, Plan, Shape, Stage, Step, Tensor};
+use crate::graph::{self, Epilogue, Fold, Graph, MOST_FACTORS, Operation, Origin, Place, Plan, Shape, Step, Tensor};
 
 /// How an operation runs on a graphics device.
 pub(crate) trait Lower {
@@ -116,7 +116,7 @@ pub(super) fn commands_of_steps(
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, BufferView> = HashMap::new();
         let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
+        let operands = step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
             let layout = layout.suited(traits.schedule, graph.shape(plan.root(t)));
             let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
@@ -295,25 +295,25 @@ impl Lowering<'_> {
         self.lacks_kernel = true;
     }
 
-    /// Adds a dispatch. `stages` says that this kernel stores the step's output, so that it does what was folded in.
-    pub fn dispatch(&mut self, mut work: Work<'_>, stages: bool) {
-        if stages {
+    /// Adds a dispatch. `epilogue` says that this kernel stores the step's output, so that it does what was folded in.
+    pub fn dispatch(&mut self, mut work: Work<'_>, epilogue: bool) {
+        if epilogue {
             self.add_update(&mut work);
         }
-        self.push(work, stages);
+        self.push(work, epilogue);
     }
 
     /// [`Lowering::dispatch`] of a kernel that stores the step's output where the low-rank update has been added before.
     pub fn dispatch_updated(&mut self, mut work: Work<'_>) {
-        work.params.insert("low_rank", Value::from(false));
+        work.params.insert("lora", Value::from(false));
         self.push(work, true);
     }
 
-    fn push(&mut self, mut work: Work<'_>, stages: bool) {
+    fn push(&mut self, mut work: Work<'_>, epilogue: bool) {
         let mut bindings: Vec<(String, Slice, Scalar)> =
             work.bindings.into_iter().map(|(name, at)| (name.to_string(), at.slice, at.scalar)).collect();
-        if stages {
-            self.add_stages(&mut work.params, &mut work.uniforms, &mut bindings);
+        if epilogue {
+            self.add_epilogue(&mut work.params, &mut work.uniforms, &mut bindings);
         }
         let bytes = bindings.iter().map(|(_, slice, _)| slice.size).sum();
         self.commands.push(Command::Dispatch {
@@ -330,22 +330,22 @@ impl Lowering<'_> {
 
     /// Whether a low-rank update is among what was folded in.
     pub fn has_update(&self) -> bool {
-        self.step.stages.iter().any(|stage| matches!(stage, Stage::LowRank { .. }))
+        self.step.epilogue.iter().any(|entry| matches!(entry, Epilogue::Lora { .. }))
     }
 
-    /// Lets a kernel that imports `shared/low_rank` add the low-rank update among the stages.
+    /// Lets a kernel that imports `shared/lora` add the low-rank update among the epilogue.
     pub fn add_update(&self, work: &mut Work<'_>) {
-        for stage in &self.step.stages {
-            if let &Stage::LowRank { narrow, wide, transposed } = stage {
-                let (rank, channels) = (self.graph.shape(narrow).channels(), self.shape().channels());
+        for entry in &self.step.epilogue {
+            if let &Epilogue::Lora { hidden, up, transposed } = entry {
+                let (rank, channels) = (self.graph.shape(hidden).channels(), self.shape().channels());
                 work.flops += 2 * (self.shape().elements() * rank) as u64;
-                add_low_rank(work, (self.locate)(narrow), (self.locate)(wide), transposed, [rank, channels]);
+                add_lora(work, (self.locate)(hidden), (self.locate)(up), transposed, [rank, channels]);
             }
         }
-        work.params.entry("low_rank").or_insert(Value::from(false));
+        work.params.entry("lora").or_insert(Value::from(false));
     }
 
-    fn add_stages(
+    fn add_epilogue(
         &self,
         params: &mut Params,
         uniforms: &mut Vec<(&'static str, Uniform)>,
@@ -356,24 +356,24 @@ impl Lowering<'_> {
         let mut rows_per_batch = None;
         let mut operand_rows = None;
         let mut factors: usize = 0;
-        for stage in &self.step.stages {
-            let entry = match stage {
-                Stage::LowRank { .. } => continue,
-                Stage::Function(function) => vec![("kind", function.name().to_string())],
-                Stage::Scale(factor) => {
+        for entry in &self.step.epilogue {
+            let entry = match entry {
+                Epilogue::Lora { .. } => continue,
+                Epilogue::Function(function) => vec![("kind", function.name().to_string())],
+                Epilogue::Scale(factor) => {
                     let name = FACTORS[factors % MOST_FACTORS];
                     uniforms.push((name, (*factor).into()));
                     factors += 1;
                     vec![("kind", "scale".into()), ("name", name.into())]
                 }
-                Stage::Derivative(function, tensor) => {
+                Epilogue::Derivative(function, tensor) => {
                     let name = format!("operand{operands}");
                     operands += 1;
                     let at = (self.locate)(*tensor);
                     bindings.push((name.clone(), at.slice, at.scalar));
                     vec![("kind", "derivative".into()), ("function", function.name().into()), ("name", name)]
                 }
-                Stage::Add(tensor, broadcast) | Stage::Multiply(tensor, broadcast) => {
+                Epilogue::Add(tensor, broadcast) | Epilogue::Multiply(tensor, broadcast) => {
                     let name = format!("operand{operands}");
                     operands += 1;
                     let how = match broadcast {
@@ -387,7 +387,7 @@ impl Lowering<'_> {
                     operand_rows = operand_rows.or(broadcast.operand_rows());
                     let at = (self.locate)(*tensor);
                     bindings.push((name.clone(), at.slice, at.scalar));
-                    let kind = if matches!(stage, Stage::Add(..)) { "add" } else { "multiply" };
+                    let kind = if matches!(entry, Epilogue::Add(..)) { "add" } else { "multiply" };
                     vec![("kind", kind.into()), ("how", how.into()), ("name", name)]
                 }
             };
@@ -402,27 +402,21 @@ impl Lowering<'_> {
         params.insert("operand_rows", Value::from(operand_rows.is_some()));
         params.insert("rows_per_batch", Value::from(rows_per_batch.is_some()));
         params.insert("factors", Value::from(factors));
-        params.insert("stages", Value::from(listed));
+        params.insert("epilogue", Value::from(listed));
     }
 }
 
-/// Lets a kernel that imports `shared/low_rank` add `narrow` times `wide` to its sums; their extents are rank and channels.
-pub(crate) fn add_low_rank(
-    work: &mut Work<'_>,
-    narrow: BufferView,
-    wide: BufferView,
-    transposed: bool,
-    [rank, channels]: [usize; 2],
-) {
+/// Lets a kernel that imports `shared/lora` add `hidden` times `up` to its sums; their extents are rank and channels.
+pub(crate) fn add_lora(work: &mut Work<'_>, hidden: BufferView, up: BufferView, transposed: bool, [rank, channels]: [usize; 2]) {
     let vector_rank = vector_width(&[rank]);
     let described = [
         ("transposed", Value::from(transposed)),
         ("vector_rank", Value::from(vector_rank)),
-        ("vector_wide", Value::from(vector_width(&[if transposed { channels } else { rank }]))),
+        ("vector_up", Value::from(vector_width(&[if transposed { channels } else { rank }]))),
     ];
-    work.params.insert("low_rank", Value::from(BTreeMap::from(described)));
+    work.params.insert("lora", Value::from(BTreeMap::from(described)));
     work.uniforms.push(("rank", (rank / vector_rank).into()));
-    work.bindings.extend([("narrow", narrow), ("wide", wide)]);
+    work.bindings.extend([("lora_down", hidden), ("lora_up", up)]);
 }
 
 /// The operation, and the kernel where it has another name.

@@ -70,7 +70,7 @@ impl MatrixUse {
     }
 }
 
-/// How a workgroup of the kernel `product_matrices` divides its part of a product.
+/// How a workgroup of the kernel `matmul_matrices` divides its part of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {
     /// Rows and columns of matrices that a subgroup holds.
@@ -159,7 +159,7 @@ impl Matrices {
         (blocks == self.small() && wanted > 1).then(|| Parts { count: all.div_ceil(steps), steps })
     }
 
-    /// Parameters of the kernel for products of `into` inputs; those of its stages are yet to be said.
+    /// Parameters of the kernel for products of `into` inputs; those of its epilogue are yet to be said.
     pub fn params(self, blocks: Blocks, into: usize) -> Params {
         [
             ("size", Value::from(self.size)),
@@ -219,7 +219,7 @@ impl Matrices {
             ("headroom", 6),
         ];
         let mut params: Params = numbers.map(|(name, n)| (name, Value::from(n))).into();
-        let choices = [("varying", self.varying), ("causal", false), ("sighted", false), ("ragged", true), ("ahead", true)];
+        let choices = [("varying", self.varying), ("causal", false), ("masked", false), ("ragged", true), ("ahead", true)];
         params.extend(choices.map(|(name, choice)| (name, Value::from(choice))));
         let mut uniforms = [("tokens", tokens), ("keys", keys), ("channels", d / 4), ("share", 1)]
             .map(|(name, value)| (name, Uniform::from(value)))
@@ -274,13 +274,13 @@ impl Matrices {
         };
         let y = gpu.buffer("test of cooperative matrices", (rows * outputs * 4) as u64)?;
         let mut params = self.params(blocks, into);
-        params.extend(["window", "low_rank", "rows_per_batch", "operand_rows"].map(|name| (name, Value::from(false))));
-        params.extend([("stages", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
+        params.extend(["window", "lora", "rows_per_batch", "operand_rows"].map(|name| (name, Value::from(false))));
+        params.extend([("epilogue", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
         let uniforms = [("into", into), ("rows", rows), ("channels", outputs / 4)];
         run_once(
             gpu,
             &Command::Dispatch {
-                kernel: "product_matrices",
+                kernel: "matmul_matrices",
                 params,
                 bindings: vec![
                     ("x".into(), make(bytemuck::cast_slice(&xs))?, Scalar::F32),

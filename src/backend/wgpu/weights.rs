@@ -11,7 +11,7 @@ use super::lower::{BufferView, layout_of};
 use super::transposed::Transposed;
 use super::{Buffer, Gpu, Scalar, Schedule, Slice};
 use crate::backend::{Executable, Precision, Result, WeightStore};
-use crate::graph::{Graph, Origin, ParameterError, ParameterSource, Plan, Shape, Stage, StoredAs, Tensor, expect};
+use crate::graph::{Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect};
 
 /// Weights on a device, shared by all programs that use them.
 pub(super) struct Weights {
@@ -216,7 +216,7 @@ fn used<'a>(graph: &'a Graph, plan: &'a Plan, schedule: Schedule) -> impl Iterat
     };
     plan.steps.iter().flat_map(move |step| {
         let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands = step.stages.iter().flat_map(Stage::operands).map(|t| (t, Layout::Plain));
+        let operands = step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
         let suited = move |(t, layout): (Tensor, Layout)| weight(t, layout.suited(schedule, graph.shape(plan.root(t))));
         inputs.chain(operands).filter_map(suited).collect::<Vec<_>>()
     })

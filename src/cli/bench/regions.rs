@@ -73,7 +73,7 @@ fn build(preset: &Preset, options: &Options, prompts: usize, overlapping: bool) 
             let table = RegionTables::new(&weights, &vec![length; prompts]);
             let tokens = height * width;
             let inputs = RegionInputs::declare(&mut graph, &format!("regions.{tokens}"), tokens, table.reach().to_vec());
-            sizes.push(RegionSize { tokens, inputs, sight: None });
+            sizes.push(RegionSize { tokens, inputs, mask: None });
             tables.push((tokens, table));
         }
     }

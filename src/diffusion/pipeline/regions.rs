@@ -153,7 +153,7 @@ pub(super) fn inputs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape
         let reach = reach.iter().map(|&Reach { keys, tokens: most }| Reach { keys, tokens: most.min(tokens) }).collect();
         let inputs = RegionInputs::declare(graph, &format!("regions.{i}"), tokens, reach);
         let sight = shape.isolate.then(|| graph.input_ids(format!("regions.{i}.sight"), [tokens]));
-        RegionSize { tokens, inputs, sight }
+        RegionSize { tokens, inputs, mask: sight }
     };
     sizes.map(declare).collect()
 }

@@ -1,6 +1,6 @@
 //! Elementwise functions.
 
-use super::{Operation, Stage, arity, no_second_gradient};
+use super::{Epilogue, Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// An elementwise function of one variable.
@@ -108,8 +108,8 @@ impl Operation for Activation {
         }
     }
 
-    fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
-        Some(Stage::Function(self.0))
+    fn as_epilogue(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Epilogue> {
+        Some(Epilogue::Function(self.0))
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
@@ -141,8 +141,8 @@ impl Operation for ActivationGradient {
         10 * output.elements() as u64
     }
 
-    fn as_stage(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Stage> {
-        (position == 0).then(|| Stage::Derivative(self.0, inputs[1]))
+    fn as_epilogue(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Epilogue> {
+        (position == 0).then(|| Epilogue::Derivative(self.0, inputs[1]))
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {

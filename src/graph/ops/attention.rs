@@ -27,18 +27,18 @@ impl Graph {
         self.apply(Attention { heads, scale, causal: false, to_prompt: true }, &[q, k, v])
     }
 
-    /// [`Graph::attention`] of as many keys as tokens, of which each token sees those with which it shares a bit of `sight`, u32
+    /// [`Graph::attention`] of as many keys as tokens, of which each token sees those with which it shares a bit of `mask`, u32
     /// `[tokens]`, itself among them. Not differentiated.
-    pub fn attention_in_sight(
+    pub fn masked_attention(
         &mut self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        sight: Tensor,
+        mask: Tensor,
         heads: usize,
         scale: f32,
     ) -> Result<Tensor> {
-        self.apply(Attention { heads, scale, causal: false, to_prompt: false }, &[q, k, v, sight])
+        self.apply(Attention { heads, scale, causal: false, to_prompt: false }, &[q, k, v, mask])
     }
 }
 
@@ -48,11 +48,11 @@ impl Operation for Attention {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let (inputs, sight) = inputs.split_at(inputs.len().min(3));
+        let (inputs, mask) = inputs.split_at(inputs.len().min(3));
         let [q, k, v] = arity(inputs)?;
         let ([batch, tokens, channels], [kv_batch, keys, kv_channels]) = (q.tokens()?, k.tokens()?);
-        if sight.iter().any(|sight| sight[..] != [tokens] || tokens != keys) || sight.len() > 1 {
-            return Err(format!("sight {sight:?} does not fit {tokens} tokens and {keys} keys"));
+        if mask.iter().any(|mask| mask[..] != [tokens] || tokens != keys) || mask.len() > 1 {
+            return Err(format!("mask {mask:?} does not fit {tokens} tokens and {keys} keys"));
         }
         if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0 {
             return Err(format!("q {q}, k {k} and v {v} do not fit"));
@@ -70,7 +70,7 @@ impl Operation for Attention {
         let (tokens, channels, keys) = (shape[1], shape[2], inputs[1].shape[1]);
         let (q, k, v) = (inputs[0].values(), inputs[1].values(), inputs[2].values());
         let (share, d) = (shape[0] / inputs[1].shape[0], channels / self.heads);
-        let sight = inputs.get(3).map(|sight| sight.ids());
+        let mask = inputs.get(3).map(|mask| mask.ids());
         let mut scores = vec![0.0f64; keys];
         let mut sums = vec![0.0f64; d];
         for (row, y) in output.chunks_exact_mut(channels).enumerate() {
@@ -82,7 +82,7 @@ impl Operation for Attention {
                 for (key, score) in scores[..visible].iter_mut().enumerate() {
                     let k = &k[at(key)..at(key) + d];
                     *score = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>() * f64::from(self.scale);
-                    if sight.is_some_and(|sight| sight[token] & sight[key] == 0) {
+                    if mask.is_some_and(|mask| mask[token] & mask[key] == 0) {
                         *score = f64::NEG_INFINITY;
                     }
                 }
@@ -109,7 +109,7 @@ impl Operation for Attention {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let &[q, k, v] = context.inputs else {
-            return Err(context.refuse(graph, self, "inputs", "attention in sight is for sampling"));
+            return Err(context.refuse(graph, self, "inputs", "attention in mask is for sampling"));
         };
         let rows = graph.apply(AttentionRows(*self), &[q, k, context.output, context.upstream])?;
         let inputs = [q, k, v, context.upstream, rows];

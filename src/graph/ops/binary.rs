@@ -1,6 +1,6 @@
 //! Elementwise sum and product of two tensors, the second of which may be broadcast.
 
-use super::{Operation, Stage, arity};
+use super::{Epilogue, Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Operation for Binary {
         }
     }
 
-    fn as_stage(&self, inputs: &[Tensor], position: usize, graph: &Graph) -> Option<Stage> {
+    fn as_epilogue(&self, inputs: &[Tensor], position: usize, graph: &Graph) -> Option<Epilogue> {
         let broadcast = Broadcast::of(graph.shape(inputs[0]), graph.shape(inputs[1])).ok()?;
         let other = match position {
             0 => inputs[1],
@@ -125,8 +125,8 @@ impl Operation for Binary {
             _ => return None,
         };
         Some(match self.0 {
-            Kind::Add => Stage::Add(other, broadcast),
-            Kind::Multiply => Stage::Multiply(other, broadcast),
+            Kind::Add => Epilogue::Add(other, broadcast),
+            Kind::Multiply => Epilogue::Multiply(other, broadcast),
         })
     }
 

@@ -17,7 +17,7 @@ impl Graph {
     }
 
     /// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: the gradient of [`Graph::linear`] with respect to its weight. Meant for
-    /// narrow matrices (low-rank updates).
+    /// hidden matrices (low-rank updates).
     pub fn linear_weight_gradient(&mut self, x: Tensor, dy: Tensor) -> Result<Tensor> {
         self.apply(LinearWeightGradient, &[x, dy])
     }

@@ -18,11 +18,12 @@ pub(crate) mod guidance;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod linear_gradient;
-pub(crate) mod low_rank_gate;
+pub(crate) mod lora_down;
+pub(crate) mod lora_gate;
+pub(crate) mod lora_up;
 pub(crate) mod mix;
-pub(crate) mod narrow;
+pub(crate) mod normalize_by_max;
 pub(crate) mod outer_sums;
-pub(crate) mod over_greatest;
 pub(crate) mod pad2d;
 pub(crate) mod regional_attention;
 pub(crate) mod reshape;
@@ -30,7 +31,6 @@ pub(crate) mod scale;
 pub(crate) mod slice;
 pub(crate) mod sum_to;
 pub(crate) mod upsample;
-pub(crate) mod widen;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -38,62 +38,61 @@ use std::fmt::Debug;
 pub use activation::Function;
 pub use adamw::{Moments, RATES};
 pub(crate) use binary::Broadcast;
-pub use low_rank_gate::GatePart;
+pub use lora_gate::GatePart;
 pub use regional_attention::{Reach, RegionInputs, RegionTables};
 
 use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
 
-/// What a kernel can do to its result before it stores it.
+/// What followers a step can do to its result before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
     Nothing,
-    /// Elementwise stages.
-    Stages,
-    /// Elementwise stages, then zeros around the feature map.
-    StagesAndPadding,
-    /// A low-rank update, then elementwise stages: kernels that sum over inputs.
-    LowRankAndStages,
+    Elementwise,
+    /// Elementwise work, then zeros around the feature map.
+    ElementwiseAndPadding,
+    /// A LoRA's up-projection, then elementwise work: operations that sum over inputs.
+    LoraAndElementwise,
 }
 
-/// Elementwise work on a result that is still in registers.
+/// Work on a result that is still in registers.
 #[derive(Clone, Debug)]
-pub enum Stage {
+pub enum Epilogue {
     Function(Function),
     Scale(f32),
     Add(Tensor, Broadcast),
     Multiply(Tensor, Broadcast),
     /// The function's derivative at the tensor's elements, times the value.
     Derivative(Function, Tensor),
-    /// Adds `narrow` `[rows, rank]` times `wide` `[channels, rank]`, or `[rank, channels]` if `transposed`. Always the first stage.
-    LowRank {
-        narrow: Tensor,
-        wide: Tensor,
+    /// Adds `hidden` `[rows, rank]` times `up` `[channels, rank]`, or `[rank, channels]` if `transposed`. Always the first.
+    Lora {
+        hidden: Tensor,
+        up: Tensor,
         transposed: bool,
     },
 }
 
-impl Stage {
-    /// The tensors that the stage reads.
+impl Epilogue {
+    /// The tensors that the entry reads.
     pub fn operands(&self) -> impl Iterator<Item = Tensor> + use<> {
-        let low_rank = match self {
-            Stage::LowRank { narrow, wide, .. } => [Some(*narrow), Some(*wide)],
+        let lora = match self {
+            Epilogue::Lora { hidden, up, .. } => [Some(*hidden), Some(*up)],
             _ => [None, None],
         };
-        self.operand().into_iter().chain(low_rank.into_iter().flatten())
+        self.operand().into_iter().chain(lora.into_iter().flatten())
     }
 
-    /// The tensor that an elementwise stage reads.
+    /// The tensor that an elementwise entry reads.
     pub fn operand(&self) -> Option<Tensor> {
         match self {
-            Stage::Add(t, _) | Stage::Multiply(t, _) | Stage::Derivative(_, t) => Some(*t),
-            Stage::Function(_) | Stage::Scale(_) | Stage::LowRank { .. } => None,
+            Epilogue::Add(t, _) | Epilogue::Multiply(t, _) | Epilogue::Derivative(_, t) => Some(*t),
+            Epilogue::Function(_) | Epilogue::Scale(_) | Epilogue::Lora { .. } => None,
         }
     }
 
     pub(crate) fn broadcast(&self) -> Option<Broadcast> {
         match self {
-            Stage::Add(_, broadcast) | Stage::Multiply(_, broadcast) => Some(*broadcast),
-            Stage::Function(_) | Stage::Scale(_) | Stage::Derivative(..) | Stage::LowRank { .. } => None,
+            Epilogue::Add(_, broadcast) | Epilogue::Multiply(_, broadcast) => Some(*broadcast),
+            Epilogue::Function(_) | Epilogue::Scale(_) | Epilogue::Derivative(..) | Epilogue::Lora { .. } => None,
         }
     }
 }
@@ -118,8 +117,8 @@ pub trait Operation: Any + Debug + Send + Sync {
     /// respect to the output: one entry for each input. None where nothing flows to an input, or where it is not wanted.
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>, Error>;
 
-    /// This operation as a stage of the one that made its input `position`.
-    fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
+    /// This operation as a entry of the one that made its input `position`.
+    fn as_epilogue(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Epilogue> {
         None
     }
 

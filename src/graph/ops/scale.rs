@@ -1,6 +1,6 @@
 //! Multiplication by a constant.
 
-use super::{Operation, Stage, arity};
+use super::{Epilogue, Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
@@ -29,8 +29,8 @@ impl Operation for Scale {
         }
     }
 
-    fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
-        Some(Stage::Scale(self.0))
+    fn as_epilogue(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Epilogue> {
+        Some(Epilogue::Scale(self.0))
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {

@@ -7,7 +7,7 @@ use crate::graph::ops::activation::{Activation, ActivationGradient};
 
 impl Lower for Activation {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
@@ -17,7 +17,7 @@ impl Lower for Activation {
 
 impl Lower for ActivationGradient {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -67,9 +67,9 @@ impl Lower for Attention {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let sighted = lowering.step.inputs.len() > 3;
+        let masked = lowering.step.inputs.len() > 3;
         let straight = Straight::of(&lowering.traits, self, lowering.input_shape(0), lowering.input_shape(1));
-        if let Some(straight) = straight.filter(|_| !sighted) {
+        if let Some(straight) = straight.filter(|_| !masked) {
             return straight.forward(lowering);
         }
         if let Some(tiles) = self.tiles(lowering) {
@@ -90,7 +90,7 @@ impl Lower for Attention {
             ("lanes", Value::from(lanes)),
             ("per_lane", Value::from(per_lane)),
             ("causal", Value::from(self.causal)),
-            ("sighted", Value::from(sighted)),
+            ("masked", Value::from(masked)),
             ("staged", Value::from(staged)),
             ("tile", Value::from(tile)),
         ]
@@ -133,7 +133,7 @@ impl Attention {
             flops: 4 * (batch * tokens * keys * channels) as u64,
         };
         if lowering.step.inputs.len() > 3 {
-            work.bindings.push(("sight", lowering.input(3)));
+            work.bindings.push(("mask", lowering.input(3)));
         }
         lowering.dispatch(work, false);
     }

@@ -14,7 +14,7 @@ pub(super) struct Kernel {
     pub name: &'static str,
     /// Invocations wanted for each head of a batch entry, and batch entries.
     pub each: [usize; 2],
-    /// Tensors of which the kernel stages a tile.
+    /// Tensors of which the kernel epilogue a tile.
     pub met: usize,
     /// Vectors of a head's width that an invocation holds for each of its rows, queries or keys.
     pub vectors: usize,
@@ -40,7 +40,7 @@ impl Kernel {
         let vector = vector_width(&[d]);
         let [each, entries] = self.each;
         let Sharing { held, part, staged, lanes, per_lane } = Sharing::of(lowering.traits.schedule, d, each, self.vectors, 8);
-        // On software drivers four at a time are a tenth faster than two for narrow heads, and slower for wide ones.
+        // On software drivers four at a time are a tenth faster than two for hidden heads, and slower for up ones.
         let block = if held && (d > 64 || per_lane > 1) { 2 } else { 4 };
         let part = if self.parts { part } else { d };
         let tile = (Self::STAGE / (self.met * d * 4)).min(32) / block * block;

@@ -89,7 +89,7 @@ impl Attention {
     pub(super) fn lower_matrices(&self, lowering: &mut Lowering<'_>, tiles: Tiles) {
         let (q, keys) = (lowering.shape().clone(), lowering.input_shape(1)[1]);
         let Matrices { size, lanes, varying, .. } = tiles.matrices;
-        let sighted = lowering.step.inputs.len() > 3;
+        let masked = lowering.step.inputs.len() > 3;
         let params = [
             ("size", Value::from(size)),
             ("lanes", Value::from(lanes)),
@@ -100,7 +100,7 @@ impl Attention {
             ("d", Value::from(tiles.d)),
             ("padded", Value::from(tiles.padded)),
             ("causal", Value::from(self.causal)),
-            ("sighted", Value::from(sighted)),
+            ("masked", Value::from(masked)),
             ("ragged", Value::from(!keys.is_multiple_of(tiles.keys))),
             ("ahead", Value::from(tiles.ahead())),
             ("most", Value::from(Tiles::MOST)),

@@ -97,7 +97,7 @@ impl Straight {
     const SCORES: usize = 1 << 22;
     /// Vectors of sums in a workgroup: with their operands they fill 16 registers.
     const SUMS: usize = 12;
-    /// The longest unrolled chunk of inputs; see `product_vectors`.
+    /// The longest unrolled chunk of inputs; see `matmul_vectors`.
     const CHUNKS: std::ops::RangeInclusive<usize> = 16..=96;
     /// Rows of a workgroup of the kernels that work on scores alone.
     const TILE: usize = 2;
@@ -535,7 +535,7 @@ impl Straight {
                 uniforms.push(("first_chosen", (*first).into()));
             }
             let work = Work {
-                kernel: "attention_product",
+                kernel: "attention_matmul",
                 params,
                 uniforms,
                 grid: [columns.div_ceil(vectors * self.lanes), rows.div_ceil(tile), self.planes()],

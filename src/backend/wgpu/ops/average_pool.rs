@@ -8,7 +8,7 @@ use crate::graph::ops::average_pool::AveragePool;
 
 impl Lower for AveragePool {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

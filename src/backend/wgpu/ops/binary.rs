@@ -7,7 +7,7 @@ use crate::graph::ops::binary::Binary;
 
 impl Lower for Binary {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

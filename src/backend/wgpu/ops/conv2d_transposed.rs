@@ -1,6 +1,6 @@
 //! How [`conv2d_transposed`](crate::graph::ops) runs on a graphics device.
 
-use super::product::{Geometry, Window, lower_product};
+use super::matmul::{Geometry, Window, lower_matmul};
 use crate::backend::wgpu::layout::Layout;
 use crate::backend::wgpu::lower::{Lower, Lowering};
 use crate::graph::Fold;
@@ -12,13 +12,13 @@ impl Lower for Conv2dTransposed {
     }
 
     fn folds(&self) -> Fold {
-        Fold::LowRankAndStages
+        Fold::LoraAndElementwise
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
         let kernel = windows([w[2], w[3]], self.stride);
         let window = Window { stride: 1, kernel, from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
-        lower_product(lowering, &Geometry { rows: y.rows(), taps: Some(window) });
+        lower_matmul(lowering, &Geometry { rows: y.rows(), taps: Some(window) });
     }
 }

@@ -8,7 +8,7 @@ use crate::graph::ops::geglu::{Geglu, GegluGradient};
 
 impl Lower for Geglu {
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::Elementwise
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -60,7 +60,7 @@ impl Lower for GroupNormStatistics {
 
 impl Lower for GroupNorm {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
@@ -112,7 +112,7 @@ impl Lower for GroupNorm {
 fn straight_lanes(lowering: &Lowering<'_>, channels: usize) -> Option<usize> {
     let Schedule::Vectors { lanes, least_flops } = lowering.traits.schedule else { return None };
     let elements = lowering.output().slice.size / 4;
-    // Compiled once for each set of stages: it must come back, in smaller kernels than products.
+    // Compiled once for each kind of epilogue: it must come back, in smaller kernels than products.
     let suits = channels.is_multiple_of(lanes) && elements < 1 << 28 && least_flops / 100 <= elements;
     suits.then_some(lanes)
 }

@@ -57,7 +57,7 @@ impl Lower for GroupNormMeans {
 
 impl Lower for GroupNormGradient {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {

@@ -35,7 +35,7 @@ fn lower_rows(
 
 impl Lower for LayerNorm {
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::Elementwise
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
@@ -46,7 +46,7 @@ impl Lower for LayerNorm {
 
 impl Lower for LayerNormGradient {
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::Elementwise
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

@@ -1,7 +1,7 @@
 //! How [`linear`](crate::graph::ops) runs on a graphics device.
 
-use super::product;
-use super::product::{Geometry, lower_product};
+use super::matmul;
+use super::matmul::{Geometry, lower_matmul};
 use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
 use crate::backend::wgpu::lower::{Lower, Lowering};
@@ -14,16 +14,16 @@ impl Lower for Linear {
     }
 
     fn folds(&self) -> Fold {
-        Fold::LowRankAndStages
+        Fold::LoraAndElementwise
     }
 
     fn scratch(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
         let w = inputs.get(1).filter(|_| !self.whole)?;
-        product::scratch(traits, [output.rows(), 1, w[1], w[0]])
+        matmul::scratch(traits, [output.rows(), 1, w[1], w[0]])
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let rows = lowering.shape().rows();
-        lower_product(lowering, &Geometry { rows, taps: None });
+        lower_matmul(lowering, &Geometry { rows, taps: None });
     }
 }

@@ -1,7 +1,7 @@
 //! How [`linear_gradient`](crate::graph::ops) runs on a graphics device.
 
-use super::narrow_gradient;
-use super::product::{Geometry, lower_product};
+use super::matmul::{Geometry, lower_matmul};
+use super::weight_gradient;
 use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
 use crate::backend::wgpu::lower::{Lower, Lowering};
@@ -14,21 +14,21 @@ impl Lower for LinearTransposed {
     }
 
     fn folds(&self) -> Fold {
-        Fold::LowRankAndStages
+        Fold::LoraAndElementwise
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let rows = lowering.shape().rows();
-        lower_product(lowering, &Geometry { rows, taps: None });
+        lower_matmul(lowering, &Geometry { rows, taps: None });
     }
 }
 
 impl Lower for LinearWeightGradient {
     fn scratch(&self, inputs: &[&Shape], output: &Shape, _traits: &Traits) -> Option<usize> {
-        Some(narrow_gradient::scratch(inputs[0].rows(), output))
+        Some(weight_gradient::scratch(inputs[0].rows(), output))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        narrow_gradient::lower(lowering);
+        weight_gradient::lower(lowering);
     }
 }

@@ -20,20 +20,20 @@ mod guidance;
 mod layer_norm;
 mod linear;
 mod linear_gradient;
-mod low_rank_gate;
+mod lora_down;
+mod lora_gate;
+mod lora_up;
+mod matmul;
 mod mix;
-mod narrow;
-mod narrow_gradient;
+mod normalize_by_max;
 mod outer_sums;
-mod over_greatest;
 mod pad2d;
-mod product;
 mod regional_attention;
 mod scale;
 mod slice;
 mod sum_to;
 mod upsample;
-mod widen;
+mod weight_gradient;
 
 use std::any::Any;
 
@@ -84,12 +84,12 @@ table! {
     ops::linear::Linear,
     ops::linear_gradient::LinearTransposed,
     ops::linear_gradient::LinearWeightGradient,
-    ops::low_rank_gate::LowRankGate,
+    ops::lora_gate::LoraGate,
     ops::mix::Mix,
-    ops::narrow::Narrow,
+    ops::lora_down::LoraDown,
     ops::outer_sums::OuterSums,
-    ops::over_greatest::OverGreatest,
-    ops::over_greatest::OverGreatestGradient,
+    ops::normalize_by_max::NormalizeByMax,
+    ops::normalize_by_max::NormalizeByMaxGradient,
     ops::pad2d::Pad2d,
     ops::regional_attention::RegionalAttention,
     ops::scale::Scale,
@@ -98,10 +98,10 @@ table! {
     ops::sum_to::BroadcastTo,
     ops::upsample::Upsample,
     ops::upsample::UpsampleGradient,
-    ops::widen::Widen,
+    ops::lora_up::LoraUp,
 }
 
-/// Lowers an elementwise step: the kernel passes its first input through the step's stages and padding.
+/// Lowers an elementwise step: the kernel passes its first input through the step's epilogue and padding.
 pub(crate) fn lower_elementwise(lowering: &mut Lowering<'_>) {
     let shape = lowering.shape().clone();
     let vector = vector_width(&[shape.channels()]);

@@ -7,7 +7,7 @@ use crate::graph::ops::scale::Scale;
 
 impl Lower for Scale {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

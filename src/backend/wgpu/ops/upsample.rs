@@ -25,7 +25,7 @@ fn lower_resized(lowering: &mut Lowering<'_>, kernel: &'static str) {
 
 impl Lower for Upsample {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
@@ -35,7 +35,7 @@ impl Lower for Upsample {
 
 impl Lower for UpsampleGradient {
     fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
+        Fold::ElementwiseAndPadding
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

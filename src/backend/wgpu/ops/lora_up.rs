@@ -1,42 +1,42 @@
 //! How [`widen`](crate::graph::ops) runs on a graphics device.
 
-use super::product::without_stages;
+use super::matmul::without_epilogue;
 use super::vector_width;
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lower, Lowering, ROW_OF_WORKGROUPS, Work, add_low_rank};
+use crate::backend::wgpu::lower::{Lower, Lowering, ROW_OF_WORKGROUPS, Work, add_lora};
 use crate::graph::Fold;
-use crate::graph::ops::widen::Widen;
+use crate::graph::ops::lora_up::LoraUp;
 
-impl Lower for Widen {
+impl Lower for LoraUp {
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::Elementwise
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let rank = lowering.input_shape(usize::from(self.based)).channels();
-        let mut work = widening(lowering, self.based);
+        let mut work = lora_up_work(lowering, self.based);
         if self.based {
-            // The product itself is the step's first stage.
+            // The product itself is the step's first entry.
             work.bindings.push(("x", lowering.input(0)));
         } else {
-            let [narrow, wide] = [0, 1].map(|i| lowering.input(i));
+            let [hidden, up] = [0, 1].map(|i| lowering.input(i));
             let shape = lowering.shape();
             work.flops = 2 * (shape.elements() * rank) as u64;
-            add_low_rank(&mut work, narrow, wide, self.transposed, [rank, shape.channels()]);
+            add_lora(&mut work, hidden, up, self.transposed, [rank, shape.channels()]);
         }
         lowering.dispatch(work, true);
     }
 }
 
 /// A dispatch of the kernel that stores a low-rank product of the shape of the step's result; the product itself is yet to be said.
-fn widening<'a>(lowering: &Lowering<'_>, based: bool) -> Work<'a> {
+fn lora_up_work<'a>(lowering: &Lowering<'_>, based: bool) -> Work<'a> {
     const TILE: usize = 4;
     const LANES: usize = 16;
     let (rows, channels) = (lowering.shape().rows(), lowering.shape().channels());
     let vector = vector_width(&[channels]);
     let tiles = rows.div_ceil(TILE);
     Work {
-        kernel: "widen",
+        kernel: "lora_up",
         params: [
             ("based", Value::from(based)),
             ("vector_out", Value::from(vector)),
@@ -53,8 +53,8 @@ fn widening<'a>(lowering: &Lowering<'_>, based: bool) -> Work<'a> {
 
 /// Stores the step's low-rank update alone, for a kernel that adds to what is there.
 pub(super) fn lower_update(lowering: &mut Lowering<'_>) {
-    let mut work = widening(lowering, false);
+    let mut work = lora_up_work(lowering, false);
     lowering.add_update(&mut work);
-    work.params.extend(without_stages());
+    work.params.extend(without_epilogue());
     lowering.dispatch(work, false);
 }

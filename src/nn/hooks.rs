@@ -7,7 +7,7 @@ use crate::graph::Tensor;
 
 /// One linear layer as it was built.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tap {
+pub struct Hook {
     /// Full name of the layer.
     pub layer: String,
     /// `[.., in]`. Layers that read one tensor have the same input.
@@ -18,26 +18,26 @@ pub struct Tap {
 
 /// Which layers report.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Taps {
+pub(super) struct Hooks {
     wanted: HashSet<String>,
-    found: Vec<Tap>,
+    found: Vec<Hook>,
 }
 
 impl Layers<'_> {
-    /// From now on, the linear layers of these full names are listed as they are built: see [`Layers::taps`].
-    pub fn tap(&mut self, layers: impl IntoIterator<Item = String>) {
-        self.taps.wanted.extend(layers);
+    /// From now on, the linear layers of these full names are listed as they are built: see [`Layers::hooks`].
+    pub fn hook(&mut self, layers: impl IntoIterator<Item = String>) {
+        self.hooks.wanted.extend(layers);
     }
 
-    /// The tapped layers that were built so far, in the order of computation.
-    pub fn taps(&self) -> &[Tap] {
-        &self.taps.found
+    /// The hooked layers that were built so far, in the order of computation.
+    pub fn hooks(&self) -> &[Hook] {
+        &self.hooks.found
     }
 
     pub(super) fn report(&mut self, input: Tensor, output: Tensor) {
         let layer = self.graph.path();
-        if self.taps.wanted.contains(&layer) {
-            self.taps.found.push(Tap { layer, input, output });
+        if self.hooks.wanted.contains(&layer) {
+            self.hooks.found.push(Hook { layer, input, output });
         }
     }
 }

@@ -1,15 +1,15 @@
-// y[r, n] = stages(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
-// The contract of product.wgsl for f16 weights, by cooperative matrices of {{ size }} x {{ size }}: f16 factors, f32 sums. x is rounded
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
+// The contract of matmul.wgsl for f16 weights, by cooperative matrices of {{ size }} x {{ size }}: f16 factors, f32 sums. x is rounded
 // to f16 on its way into workgroup memory, and what f16 cannot hold becomes its greatest number, 65504, not infinity.
 // A workgroup makes {{ down * each_rows * size }} rows by {{ across * each_columns * size }} outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x {{ each_columns }} matrices each,
 // from {{ depth }} inputs at a time; the next ones are loaded meanwhile. `into` and outputs are multiples of 4; `channels` counts vectors.
-{{ "// `steps` of the loop alone: partial sums, y [part, row, output], which product_sums adds up; a part is a layer of workgroups." if parted }}
+{{ "// `steps` of the loop alone: partial sums, y [part, row, output], which matmul_sums adds up; a part is a layer of workgroups." if parted }}
 {{ "// Of subgroups that are smaller than that there are more than parts: those left over repeat what others do, and store nothing." if varying }}
 enable f16;
 enable wgpu_cooperative_matrix;
-//% import "shared/stages" as st
+//% import "shared/epilogue" as ep
 //% import "shared/window" as wd
-//% import "shared/low_rank" as lr
+//% import "shared/lora" as lr
 //% set rows = down * each_rows * size
 //% set columns = across * each_columns * size
 //% set parts = down * across
@@ -29,16 +29,16 @@ struct Sizes {
   steps: u32,
 //% endif
 {{ wd.members(window) }}
-{{ lr.members(low_rank) }}
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ lr.members(lora) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f16>>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-{{ lr.bindings(low_rank, 4) }}
-{{ st.bindings(stages, 6 if low_rank else 4, "vec4<f32>") }}
-{{ st.functions(stages, "vec4<f32>") }}
+{{ lr.bindings(lora, 4) }}
+{{ ep.bindings(epilogue, 6 if lora else 4, "vec4<f32>") }}
+{{ ep.functions(epilogue, "vec4<f32>") }}
 // Rows end in 16 bytes of nothing, so that those of a matrix lie in different banks.
 var<workgroup> xs: array<f16, {{ rows * x_stride }}>; // [row][input]
 var<workgroup> ws: array<f16, {{ depth * w_stride }}>; // [input][output]
@@ -52,9 +52,9 @@ fn store(lane: u32, {{ "plane: u32, " if parted }}corner_row: u32, corner_channe
     let channel = corner_channel + part % {{ across }}u * {{ each_columns * size // 4 }}u + e % 4u;
     if (row0 < sizes.rows && channel < sizes.channels) {
       var v0 = vec4<f32>(ys[e * 4u], ys[e * 4u + 1u], ys[e * 4u + 2u], ys[e * 4u + 3u]);
-{{ lr.accumulate(low_rank, 4, 1, "channel", "v", "row") }}
+{{ lr.accumulate(lora, 4, 1, "channel", "v", "row") }}
       let index = {{ "(plane * sizes.rows + row0)" if parted else "row0" }} * sizes.channels + channel;
-{{ st.apply(stages, "v0", "row0", "channel", "index") }}
+{{ ep.apply(epilogue, "v0", "row0", "channel", "index") }}
       y[index] = v0;
     }
   }

@@ -1,6 +1,6 @@
 // c[r, n] += sum_k a[r, k] b[k, n] over {{ chunk }} inputs, for one head of one batch entry (z); {{ 'with all inputs' if whole else 'with `first`' }}, c is overwritten. a's and b's rows
 // are `a_row` and `b_row` elements apart, their neighbours next to each other. {{ tile }} rows by {{ columns * lanes }} columns a workgroup of {{ lanes }}
-// lanes; columns fill workgroups{{ ", the last vector overlapping the one before it" if overlapping }}. Straight-line code for drivers that compile a subgroup to one vector, as product_vectors.wgsl.
+// lanes; columns fill workgroups{{ ", the last vector overlapping the one before it" if overlapping }}. Straight-line code for drivers that compile a subgroup to one vector, as matmul_vectors.wgsl.
 //% if within
 // a is an array of its own; b and c are parts of `c`.
 //% endif
@@ -111,7 +111,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% endfor
 //% endfor
 //% endif
-  // The stores wait for all sums, and rows beyond the last are that row again, see product_vectors.wgsl.
+  // The stores wait for all sums, and rows beyond the last are that row again, see matmul_vectors.wgsl.
   let all = s0_0{% for i in range(tile) %}{% for v in range(columns) %}{% if i + v > 0 %} + s{{ i }}_{{ v }}{% endif %}{% endfor %}{% endfor %};
   let wait = select(0u, opaque, subgroupBroadcast(all, 0u) > 3.0e38);
 //% for i in range(tile)

@@ -1,17 +1,17 @@
-//! How [`low_rank_gate`](crate::graph::ops) runs on a graphics device.
+//! How [`lora_gate`](crate::graph::ops) runs on a graphics device.
 
 use crate::backend::wgpu::Value;
 use crate::backend::wgpu::lower::{Lower, Lowering, Work, spread};
-use crate::graph::ops::low_rank_gate::LowRankGate;
+use crate::graph::ops::lora_gate::LoraGate;
 
-impl Lower for LowRankGate {
+impl Lower for LoraGate {
     /// A dispatch for each part, into its columns.
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let (rows, channels) = (lowering.shape().rows(), lowering.shape().channels());
         let mut first = 0;
         for part in &self.0 {
             let mut work = Work {
-                kernel: "low_rank_gate",
+                kernel: "lora_gate",
                 params: [("strength", Value::from(part.strength.is_some())), ("mask", Value::from(part.mask.is_some()))].into(),
                 uniforms: vec![
                     ("rows", rows.into()),

@@ -1,8 +1,8 @@
-// y[r, n] = stages(sum_k x[r, k] w[n, k]) for few n; in form "columns" w lies as [k, n], in form "window" as [n, k, taps] and row r
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]) for few n; in form "columns" w lies as [k, n], in form "window" as [n, k, taps] and row r
 // gathers the pixels under the kernel. x [.., into] f32; w f32 as in the file; y [rows, channels] is overwritten.
 // A workgroup makes {{ tile }} rows by {{ outputs }} outputs: its {{ lanes }} lanes take every {{ lanes }}th vector of inputs each, then
 // add up through workgroup memory in a fixed order. `into` counts vectors of {{ vector_in }}.
-//% import "shared/stages" as st
+//% import "shared/epilogue" as ep
 //% import "shared/window" as wd
 //% set VI = "vec4<f32>" if vector_in == 4 else "f32"
 //% set VW = "vec4<f32>" if vector_w == 4 else "f32"
@@ -12,14 +12,14 @@ struct Sizes {
   rows: u32,
   channels: u32,
 {{ wd.members(window) }}
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<{{ VI }}>;
 @group(0) @binding(2) var<storage, read> w: array<{{ VW }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
-{{ st.bindings(stages, 4, "f32") }}
-{{ st.functions(stages, "f32") }}
+{{ ep.bindings(epilogue, 4, "f32") }}
+{{ ep.functions(epilogue, "f32") }}
 var<workgroup> sums: array<f32, {{ lanes * tile * outputs }}>; // [lane][row][output]
 
 @compute @workgroup_size({{ lanes }})
@@ -106,7 +106,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% for l in range(1, lanes)
       v += sums[slot + {{ l * tile * outputs }}u];
 //% endfor
-{{ st.apply(stages, "v", "row", "channel", "index") }}
+{{ ep.apply(epilogue, "v", "row", "channel", "index") }}
       y[index] = v;
     }
   }

@@ -1,4 +1,4 @@
-//! The kernels of a narrow weight's gradient: rows are summed in blocks of a fixed size, then the blocks in their order, so that
+//! The kernels of a hidden weight's gradient: rows are summed in blocks of a fixed size, then the blocks in their order, so that
 //! every run gives the same bytes.
 
 use super::vector_width;

@@ -1,12 +1,12 @@
-//! How [`narrow`](crate::graph::ops) runs on a graphics device.
+//! How [`lora_down`](crate::graph::ops) runs on a graphics device.
 
-use super::product::{Window, window_uniforms};
+use super::matmul::{Window, window_uniforms};
 use super::vector_width;
 use crate::backend::wgpu::lower::{Lower, Lowering, ROW_OF_WORKGROUPS, Work};
 use crate::backend::wgpu::{Schedule, Value};
 use crate::graph::Fold;
 use crate::graph::Operation;
-use crate::graph::ops::narrow::Narrow;
+use crate::graph::ops::lora_down::LoraDown;
 
 /// What a workgroup computes: `rows` by `outputs`, each sum shared by its lanes.
 pub(super) struct Tile {
@@ -15,9 +15,9 @@ pub(super) struct Tile {
     pub outputs: usize,
 }
 
-impl Lower for Narrow {
+impl Lower for LoraDown {
     fn folds(&self) -> Fold {
-        Fold::Stages
+        Fold::Elementwise
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
@@ -26,17 +26,17 @@ impl Lower for Narrow {
         let tile = Tile::of(lowering.traits.schedule, out);
         let (vector_in, columns) = (vector_width(&[into]), vector_width(&[out]));
         let form = match self {
-            Narrow::Rows => "rows",
-            Narrow::Columns => "columns",
-            Narrow::Window { .. } => "window",
+            LoraDown::Rows => "rows",
+            LoraDown::Columns => "columns",
+            LoraDown::Window { .. } => "window",
         };
         // In vectors of what they are counted in by the kernel.
         let mut work = Work {
-            kernel: "narrow",
+            kernel: "lora_down",
             params: [
                 ("form", Value::from(form)),
                 ("vector_in", Value::from(vector_in)),
-                ("vector_w", Value::from(if *self == Narrow::Columns { columns } else { vector_in })),
+                ("vector_w", Value::from(if *self == LoraDown::Columns { columns } else { vector_in })),
                 ("lanes", Value::from(tile.lanes)),
                 ("tile", Value::from(tile.rows)),
                 ("outputs", Value::from(tile.outputs)),
@@ -47,7 +47,7 @@ impl Lower for Narrow {
             bindings: vec![("x", lowering.input(0)), ("w", lowering.input(1)), ("y", lowering.output())],
             flops: self.flops(&[&x, &w], &y),
         };
-        if let Narrow::Window { stride } = *self {
+        if let LoraDown::Window { stride } = *self {
             work.params.insert("vector_w", Value::from(1));
             let window = Window { stride, kernel: [w[2], w[3]], from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
             work.uniforms.extend(window_uniforms(&window));

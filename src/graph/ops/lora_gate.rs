@@ -16,7 +16,7 @@ pub struct GatePart {
 }
 
 #[derive(Debug)]
-pub(crate) struct LowRankGate(pub Vec<Part>);
+pub(crate) struct LoraGate(pub Vec<Part>);
 
 /// A part and which inputs are its own: strengths and masks follow each other in the order of the parts.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Part {
 impl Graph {
     /// `[ranks]`, or `[.., ranks]` with the shape of the masks if any part has one: `factor * strength * mask` of the update that
     /// the column belongs to. Strengths and masks get no gradient.
-    pub fn low_rank_gate(&mut self, parts: &[GatePart]) -> Result<Tensor> {
+    pub fn lora_gate(&mut self, parts: &[GatePart]) -> Result<Tensor> {
         let mut inputs = Vec::new();
         let mut own = |tensor: Option<Tensor>| {
             tensor.map(|t| {
@@ -40,13 +40,13 @@ impl Graph {
         };
         let parts =
             parts.iter().map(|p| Part { rank: p.rank, factor: p.factor, strength: own(p.strength), mask: own(p.mask) }).collect();
-        self.apply(LowRankGate(parts), &inputs)
+        self.apply(LoraGate(parts), &inputs)
     }
 }
 
-impl Operation for LowRankGate {
+impl Operation for LoraGate {
     fn name(&self) -> &'static str {
-        "low_rank_gate"
+        "lora_gate"
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {

@@ -1,11 +1,11 @@
-// y[r, n] = stages(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
 // x [.., into] f32; w in panels [out / 64][taps][into][64], f16 pairs or f32; y [rows, channels] is overwritten.
 // Register tile: {{ tile }} rows by 64 outputs a workgroup, lanes along the outputs. Rows come from the workgroup's number
 // alone, so that x is loaded once for all lanes{{ ": each loads one input of a row, and the subgroup passes them round" if passed }}. No barrier.
 // `channels` counts vectors of {{ vector_out }}.
-//% import "shared/stages" as st
+//% import "shared/epilogue" as ep
 //% import "shared/window" as wd
-//% import "shared/low_rank" as lr
+//% import "shared/lora" as lr
 //% set VI = "vec4<f32>" if vector_in == 4 else "f32"
 //% set VO = "vec4<f32>" if vector_out == 4 else "f32"
 //% set columns = 16 // lanes
@@ -14,16 +14,16 @@ struct Sizes {
   rows: u32,
   channels: u32,
 {{ wd.members(window) }}
-{{ lr.members(low_rank) }}
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ lr.members(lora) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<{{ VI }}>;
 @group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<{{ VO }}>;
-{{ lr.bindings(low_rank, 4) }}
-{{ st.bindings(stages, 6 if low_rank else 4, VO) }}
-{{ st.functions(stages, VO) }}
+{{ lr.bindings(lora, 4) }}
+{{ ep.bindings(epilogue, 6 if lora else 4, VO) }}
+{{ ep.functions(epilogue, VO) }}
 
 @compute @workgroup_size({{ lanes }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -83,10 +83,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
   }
   }
-//% if low_rank
+//% if lora
 //% for v in range(columns)
   let quad{{ v }} = {{ "min(" if vector_out == 4 }}group.x * 16u + lane * {{ columns }}u + {{ v }}u{{ ", sizes.channels - 1u)" if vector_out == 4 }};
-{{ lr.accumulate(low_rank, vector_out, tile, "quad" ~ v, "c", "row", "_" ~ v) }}
+{{ lr.accumulate(lora, vector_out, tile, "quad" ~ v, "c", "row", "_" ~ v) }}
 //% endfor
 //% endif
 //% for i in range(tile)
@@ -98,7 +98,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       if (channel < sizes.channels) {
         let index = row{{ i }} * sizes.channels + channel;
         var v = c{{ i }}_{{ v }}{{ "." ~ "xyzw"[n] if vector_out == 1 else "" }};
-{{ st.apply(stages, "v", "row" ~ i, "channel", "index") }}
+{{ ep.apply(epilogue, "v", "row" ~ i, "channel", "index") }}
         y[index] = v;
       }
     }

@@ -1,10 +1,10 @@
 //# Elementwise work on a result that is still in registers: what the graph folded into the kernel that stores it.
 //#   members(..)   members of the uniform struct
 //#   bindings(..)  operands, from binding `first` on; V is the vector type that the kernel stores
-//#   functions(..) the functions that the stages call
+//#   functions(..) the functions that the epilogue call
 //#   derivative(f) a function's derivative
 //#   apply(..)     statements that change `v`, at `row` and `channel` (in vectors), `index` = row * channels + channel
-//% macro members(stages, factors, rows_per_batch, operand_rows)
+//% macro members(epilogue, factors, rows_per_batch, operand_rows)
 //% for i in range(factors)
   factor{{ i }}: f32,
 //% endfor
@@ -15,17 +15,17 @@
   operand_rows: u32,
 //% endif
 //% endmacro
-//% macro bindings(stages, first, V)
+//% macro bindings(epilogue, first, V)
 //% set ns = namespace(slot=first)
-//% for stage in stages
-//% if stage.kind in ["add", "multiply", "derivative"]
-@group(0) @binding({{ ns.slot }}) var<storage, read> {{ stage.name }}: array<{{ "f32" if stage.kind != "derivative" and stage.how == "scalar" else V }}>;
+//% for entry in epilogue
+//% if entry.kind in ["add", "multiply", "derivative"]
+@group(0) @binding({{ ns.slot }}) var<storage, read> {{ entry.name }}: array<{{ "f32" if entry.kind != "derivative" and entry.how == "scalar" else V }}>;
 //% set ns.slot = ns.slot + 1
 //% endif
 //% endfor
 //% endmacro
-//% macro functions(stages, V)
-//% for kind in stages | map(attribute="kind") | unique
+//% macro functions(epilogue, V)
+//% for kind in epilogue | map(attribute="kind") | unique
 //% if kind == "silu"
 fn silu(x: {{ V }}) -> {{ V }} { return x / (1.0 + exp(-max(x, {{ V }}(-80.0)))); }
 //% elif kind == "quick_gelu"
@@ -41,7 +41,7 @@ fn gelu_tanh(x: {{ V }}) -> {{ V }} {
 {{ gelu(V) }}
 //% endif
 //% endfor
-//% for function in stages | selectattr("kind", "eq", "derivative") | map(attribute="function") | unique
+//% for function in epilogue | selectattr("kind", "eq", "derivative") | map(attribute="function") | unique
 {{ derivative(function, V) }}
 //% endfor
 //% endmacro
@@ -85,29 +85,29 @@ fn gelu(x: {{ V }}) -> {{ V }} {
   return 0.5 * (x + abs(x) * (1.0 - tail));
 }
 //% endmacro
-//% macro apply(stages, v, row, channel, index)
-//% for stage in stages
-//% if stage.kind in ["add", "multiply"]
-//% set sign = "+" if stage.kind == "add" else "*"
-//% if stage.how == "same"
-  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[{{ index }}];
-//% elif stage.how == "channels"
-  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[{{ channel }}];
-//% elif stage.how == "rows"
-  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[({{ row }}) % sizes.operand_rows * sizes.channels + {{ channel }}];
-//% elif stage.how == "batch"
-  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[({{ row }}) / sizes.rows_per_batch * sizes.channels + {{ channel }}];
+//% macro apply(epilogue, v, row, channel, index)
+//% for entry in epilogue
+//% if entry.kind in ["add", "multiply"]
+//% set sign = "+" if entry.kind == "add" else "*"
+//% if entry.how == "same"
+  {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[{{ index }}];
+//% elif entry.how == "channels"
+  {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[{{ channel }}];
+//% elif entry.how == "rows"
+  {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[({{ row }}) % sizes.operand_rows * sizes.channels + {{ channel }}];
+//% elif entry.how == "batch"
+  {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[({{ row }}) / sizes.rows_per_batch * sizes.channels + {{ channel }}];
 //% else
-  {{ v }} = {{ v }} {{ sign }} {{ stage.name }}[0];
+  {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[0];
 //% endif
-//% elif stage.kind == "derivative"
-  {{ v }} = {{ v }} * {{ stage.function }}_derivative({{ stage.name }}[{{ index }}]);
-//% elif stage.kind == "scale"
-  {{ v }} = {{ v }} * sizes.{{ stage.name }};
-//% elif stage.kind == "exp"
+//% elif entry.kind == "derivative"
+  {{ v }} = {{ v }} * {{ entry.function }}_derivative({{ entry.name }}[{{ index }}]);
+//% elif entry.kind == "scale"
+  {{ v }} = {{ v }} * sizes.{{ entry.name }};
+//% elif entry.kind == "exp"
   {{ v }} = exp({{ v }});
 //% else
-  {{ v }} = {{ stage.kind }}({{ v }});
+  {{ v }} = {{ entry.kind }}({{ v }});
 //% endif
 //% endfor
 //% endmacro

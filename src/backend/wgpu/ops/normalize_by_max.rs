@@ -1,16 +1,16 @@
-//! How [`over_greatest`](crate::graph::ops) runs on a graphics device.
+//! How [`normalize_by_max`](crate::graph::ops) runs on a graphics device.
 
 use crate::backend::wgpu::Value;
 use crate::backend::wgpu::lower::{Lower, Lowering, Work};
-use crate::graph::ops::over_greatest::{OverGreatest, OverGreatestGradient};
+use crate::graph::ops::normalize_by_max::{NormalizeByMax, NormalizeByMaxGradient};
 
-impl Lower for OverGreatest {
+impl Lower for NormalizeByMax {
     fn lower(&self, lowering: &mut Lowering<'_>) {
         lower(lowering, false);
     }
 }
 
-impl Lower for OverGreatestGradient {
+impl Lower for NormalizeByMaxGradient {
     fn lower(&self, lowering: &mut Lowering<'_>) {
         lower(lowering, true);
     }
@@ -24,7 +24,7 @@ fn lower(lowering: &mut Lowering<'_>, backward: bool) {
         bindings.push(("dy", lowering.input(1)));
     }
     let work = Work {
-        kernel: "over_greatest",
+        kernel: "normalize_by_max",
         params: [("backward", Value::from(backward))].into(),
         uniforms: vec![("count", count.into())],
         grid: [1, 1, 1],

@@ -1,25 +1,25 @@
-// y[r, n] = stages(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
-// The contract of product.wgsl, for devices with real workgroup memory: a workgroup of 256 makes 64 rows by 64 outputs, 4 x 4 an
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
+// The contract of matmul.wgsl, for devices with real workgroup memory: a workgroup of 256 makes 64 rows by 64 outputs, 4 x 4 an
 // invocation, from tiles of 16 inputs staged in 8 KiB. `into` and outputs are multiples of 4; `channels` counts vectors.
 {{ "// w is read backwards: w[k, n] instead of w[n, k], in panels [into / 64][taps][outputs][64], taps from the last to the first." if backwards }}
-//% import "shared/stages" as st
+//% import "shared/epilogue" as ep
 //% import "shared/window" as wd
-//% import "shared/low_rank" as lr
+//% import "shared/lora" as lr
 struct Sizes {
   into: u32,
   rows: u32,
   channels: u32,
 {{ wd.members(window) }}
-{{ lr.members(low_rank) }}
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ lr.members(lora) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-{{ lr.bindings(low_rank, 4) }}
-{{ st.bindings(stages, 6 if low_rank else 4, "vec4<f32>") }}
-{{ st.functions(stages, "vec4<f32>") }}
+{{ lr.bindings(lora, 4) }}
+{{ ep.bindings(epilogue, 6 if lora else 4, "vec4<f32>") }}
+{{ ep.functions(epilogue, "vec4<f32>") }}
 var<workgroup> xs: array<f32, 1024>; // [input][row]
 //% if backwards
 var<workgroup> ws: array<f32, 1024>; // [input][output]: neighbours write one vector's elements, which must not be one vector then
@@ -107,12 +107,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
   }
   let channel = group.x * 16u + lane % 16u;
-//% if low_rank
+//% if lora
   let quad = min(channel, sizes.channels - 1u);
 //% for i in range(4)
   let row{{ i }} = min(first + lane / 16u * 4u + {{ i }}u, sizes.rows - 1u);
 //% endfor
-{{ lr.accumulate(low_rank, 4, 4, "quad", "c", "row") }}
+{{ lr.accumulate(lora, 4, 4, "quad", "c", "row") }}
 //% endif
   if (channel < sizes.channels) {
 //% for i in range(4)
@@ -121,7 +121,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       if (row < sizes.rows) {
         let index = row * sizes.channels + channel;
         var v = c{{ i }};
-{{ st.apply(stages, "v", "row", "channel", "index") }}
+{{ ep.apply(epilogue, "v", "row", "channel", "index") }}
         y[index] = v;
       }
     }

@@ -9,7 +9,7 @@ use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// How the matrix lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Narrow {
+pub(crate) enum LoraDown {
     /// `[out, in]`
     Rows,
     /// `[in, out]`
@@ -20,37 +20,39 @@ pub(crate) enum Narrow {
 
 impl Graph {
     /// `y[.., n] = sum_k x[.., k] w[n, k]`, as [`Graph::linear`], for a `w` `[out, in]` of few outputs, which may be any tensor.
-    pub fn narrow(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
-        self.apply(Narrow::Rows, &[x, w])
+    pub fn lora_down(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
+        self.apply(LoraDown::Rows, &[x, w])
     }
 
     /// `y[.., n] = sum_k x[.., k] w[k, n]` for a `w` `[in, out]` of few outputs, which may be any tensor.
-    pub fn narrow_transposed(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
-        self.apply(Narrow::Columns, &[x, w])
+    pub fn lora_down_transposed(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
+        self.apply(LoraDown::Columns, &[x, w])
     }
 
     /// [`Graph::conv2d`] for a `w` `[out, in, kh, kw]` of few outputs, which may be any tensor.
-    pub fn narrow_conv2d(&mut self, x: Tensor, w: Tensor, stride: usize) -> Result<Tensor> {
-        self.apply(Narrow::Window { stride }, &[x, w])
+    pub fn lora_down_conv2d(&mut self, x: Tensor, w: Tensor, stride: usize) -> Result<Tensor> {
+        self.apply(LoraDown::Window { stride }, &[x, w])
     }
 }
 
-impl Operation for Narrow {
+impl Operation for LoraDown {
     fn name(&self) -> &'static str {
         match self {
-            Narrow::Rows => "narrow",
-            Narrow::Columns => "narrow_transposed",
-            Narrow::Window { .. } => "narrow_conv2d",
+            LoraDown::Rows => "lora_down",
+            LoraDown::Columns => "lora_down_transposed",
+            LoraDown::Window { .. } => "lora_down_conv2d",
         }
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [x, w] = arity(inputs)?;
         match (*self, &w[..]) {
-            (Narrow::Rows, &[out, into]) | (Narrow::Columns, &[into, out]) if into == x.channels() => Ok(x.with_channels(out)),
-            (Narrow::Rows, _) => Err(format!("expected a matrix [out, {}], found {w}", x.channels())),
-            (Narrow::Columns, _) => Err(format!("expected a matrix [{}, out], found {w}", x.channels())),
-            (Narrow::Window { stride }, _) => Conv2d { stride }.shape(inputs),
+            (LoraDown::Rows, &[out, into]) | (LoraDown::Columns, &[into, out]) if into == x.channels() => {
+                Ok(x.with_channels(out))
+            }
+            (LoraDown::Rows, _) => Err(format!("expected a matrix [out, {}], found {w}", x.channels())),
+            (LoraDown::Columns, _) => Err(format!("expected a matrix [{}, out], found {w}", x.channels())),
+            (LoraDown::Window { stride }, _) => Conv2d { stride }.shape(inputs),
         }
     }
 
@@ -58,9 +60,9 @@ impl Operation for Narrow {
         let (n, k) = (shape.channels(), inputs[0].shape.channels());
         let w = inputs[1].values();
         let (of_output, of_input) = match self {
-            Narrow::Rows => (k, 1),
-            Narrow::Columns => (1, n),
-            Narrow::Window { stride } => return Conv2d { stride: *stride }.evaluate(inputs, shape, output),
+            LoraDown::Rows => (k, 1),
+            LoraDown::Columns => (1, n),
+            LoraDown::Window { stride } => return Conv2d { stride: *stride }.evaluate(inputs, shape, output),
         };
         for (y, x) in output.chunks_exact_mut(n).zip(inputs[0].values().chunks_exact(k)) {
             for (o, y) in y.iter_mut().enumerate() {
@@ -79,18 +81,18 @@ impl Operation for Narrow {
         let ([x, w], dy) = ([context.inputs[0], context.inputs[1]], context.upstream);
         let dx = match self {
             _ if !context.wants(0) => None,
-            Narrow::Rows => Some(graph.widen_transposed(None, dy, w)?),
-            Narrow::Columns => Some(graph.widen(None, dy, w)?),
-            Narrow::Window { stride } => {
+            LoraDown::Rows => Some(graph.lora_up_transposed(None, dy, w)?),
+            LoraDown::Columns => Some(graph.lora_up(None, dy, w)?),
+            LoraDown::Window { stride } => {
                 let (height, width) = (graph.shape(x)[1], graph.shape(x)[2]);
                 Some(graph.conv2d_transposed(dy, w, *stride, height, width)?)
             }
         };
         let dw = match self {
             _ if !context.wants(1) => None,
-            Narrow::Rows => Some(graph.linear_weight_gradient(x, dy)?),
-            Narrow::Columns => Some(graph.linear_weight_gradient(dy, x)?),
-            Narrow::Window { .. } => {
+            LoraDown::Rows => Some(graph.linear_weight_gradient(x, dy)?),
+            LoraDown::Columns => Some(graph.linear_weight_gradient(dy, x)?),
+            LoraDown::Window { .. } => {
                 return Err(context.refuse(graph, self, "matrix", "only low-rank updates of linear layers are trained"));
             }
         };

@@ -1,10 +1,10 @@
 //! The outer half of a low-rank update: y + t u^T, folded into the kernel that computes y wherever that is a product.
 
-use super::{Operation, Stage, arity};
+use super::{Epilogue, Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-pub(crate) struct Widen {
+pub(crate) struct LoraUp {
     /// The matrix lies as `[rank, out]`, not `[out, rank]`.
     pub transposed: bool,
     /// There is a first input that the product is added to.
@@ -14,22 +14,22 @@ pub(crate) struct Widen {
 impl Graph {
     /// `y[.., n] = base[.., n] + sum_r t[.., r] u[n, r]`: `t` is `[.., rank]`, `u` `[out, rank]`, any tensor; `base` has the
     /// result's shape and is zero if there is none.
-    pub fn widen(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor) -> Result<Tensor> {
-        self.widening(base, t, u, false)
+    pub fn lora_up(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor) -> Result<Tensor> {
+        self.lora_up_of(base, t, u, false)
     }
 
-    /// `y[.., n] = base[.., n] + sum_r t[.., r] u[r, n]`: as [`Graph::widen`], for a `u` `[rank, out]`.
-    pub fn widen_transposed(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor) -> Result<Tensor> {
-        self.widening(base, t, u, true)
+    /// `y[.., n] = base[.., n] + sum_r t[.., r] u[r, n]`: as [`Graph::lora_up`], for a `u` `[rank, out]`.
+    pub fn lora_up_transposed(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor) -> Result<Tensor> {
+        self.lora_up_of(base, t, u, true)
     }
 
-    fn widening(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor, transposed: bool) -> Result<Tensor> {
+    fn lora_up_of(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor, transposed: bool) -> Result<Tensor> {
         let inputs: Vec<Tensor> = base.into_iter().chain([t, u]).collect();
-        self.apply(Widen { transposed, based: base.is_some() }, &inputs)
+        self.apply(LoraUp { transposed, based: base.is_some() }, &inputs)
     }
 }
 
-impl Widen {
+impl LoraUp {
     /// Outputs and rank of the matrix `u`.
     fn extents(&self, u: &Shape) -> Option<[usize; 2]> {
         match (self.transposed, &u[..]) {
@@ -39,9 +39,9 @@ impl Widen {
     }
 }
 
-impl Operation for Widen {
+impl Operation for LoraUp {
     fn name(&self) -> &'static str {
-        "widen"
+        "lora_up"
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -81,16 +81,16 @@ impl Operation for Widen {
         2 * (output.elements() * inputs[inputs.len() - 2].channels()) as u64
     }
 
-    fn as_stage(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Stage> {
+    fn as_epilogue(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Epilogue> {
         match inputs {
-            &[_, narrow, wide] if position == 0 => Some(Stage::LowRank { narrow, wide, transposed: self.transposed }),
+            &[_, hidden, up] if position == 0 => Some(Epilogue::Lora { hidden, up, transposed: self.transposed }),
             _ => None,
         }
     }
 
     fn plus(&self, graph: &mut Graph, inputs: &[Tensor], base: Tensor) -> Option<Result<Tensor>> {
         match *inputs {
-            [t, u] => Some(graph.widening(Some(base), t, u, self.transposed)),
+            [t, u] => Some(graph.lora_up_of(Some(base), t, u, self.transposed)),
             _ => None,
         }
     }
@@ -101,8 +101,8 @@ impl Operation for Widen {
         let (t, u) = (context.inputs[first], context.inputs[first + 1]);
         let dt = match (context.wants(first), self.transposed) {
             (false, _) => None,
-            (true, false) => Some(graph.narrow_transposed(dy, u)?),
-            (true, true) => Some(graph.narrow(dy, u)?),
+            (true, false) => Some(graph.lora_down_transposed(dy, u)?),
+            (true, true) => Some(graph.lora_down(dy, u)?),
         };
         let du = match (context.wants(first + 1), self.transposed) {
             (false, _) => None,

@@ -1,11 +1,11 @@
-// y[r, n] += sum_k x[r, k] w[n, k] over {{ chunk }} inputs; with `first`, y is overwritten; with `last`, y = stages(y). With a window, row
+// y[r, n] += sum_k x[r, k] w[n, k] over {{ chunk }} inputs; with `first`, y is overwritten; with `last`, y = epilogue(y). With a window, row
 // r gathers the pixels under one tap of a convolution. x [.., into] f32; w in panels [out / 64][taps][into][64], f16 or f32.
 // For drivers that compile a subgroup to one vector of the CPU: {{ tile }} rows, from `first_row` on, by {{ 2 * lanes }} outputs a workgroup of {{ lanes }} lanes. There is no
 // loop and no branch, and every load is uniform: such a driver masks and checks whatever stands in a loop, but
 // turns what `lanes` loads of neighbours are selected from, by a lane number that it knows, into one load of a vector.
 // `channels` counts outputs, a multiple of {{ 2 * lanes }}. Needs subgroups of {{ lanes }}{{ " and f16" if half }}.
 {{ "enable f16;" if half }}
-//% import "shared/stages" as st
+//% import "shared/epilogue" as ep
 //% import "shared/vectors" as vectors
 //% set columns = 2
 //% set W = "f16" if half else "f32"
@@ -25,14 +25,14 @@ struct Sizes {
   to_height: u32,
   to_width: u32,
 //% endif
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<{{ W }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
-{{ st.bindings(stages, 4, "f32") }}
-{{ st.functions(stages, "f32") }}
+{{ ep.bindings(epilogue, 4, "f32") }}
+{{ ep.functions(epilogue, "f32") }}
 //% for T in (["f32", "f16"] if half else ["f32"])
 {{ vectors.spread(T, lanes) }}
 //% endfor
@@ -88,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     let channel = output + {{ v * lanes }}u + lane;
     let index = row{{ i }} * sizes.channels + channel;
     var v = c{{ i }}_{{ v }};
-{{ st.apply(stages, "v", "row" ~ i, "channel", "index") }}
+{{ ep.apply(epilogue, "v", "row" ~ i, "channel", "index") }}
     c{{ i }}_{{ v }} = v;
   }
 //% endfor

@@ -1,7 +1,7 @@
-//! How matrix products and convolutions share their kernels: a convolution is a product whose rows are gathered.
+//! How matmuls and convolutions share their kernels: a convolution is a matmul whose rows are gathered.
 
+use super::lora_up::lower_update;
 use super::vector_width;
-use super::widen::lower_update;
 use crate::backend::wgpu::layout::PANEL;
 use crate::backend::wgpu::lower::{BufferView, Lowering, Work, layout_of, spread};
 use crate::backend::wgpu::{Matrices, PASSING_LANES, Params, Scalar, Schedule, Traits, Uniform, Value};
@@ -16,13 +16,13 @@ pub(super) struct Window {
     pub batch: usize,
 }
 
-/// Rows of the product, and the taps of a convolution.
+/// Rows of the matmul, and the taps of a convolution.
 pub(super) struct Geometry {
     pub rows: usize,
     pub taps: Option<Window>,
 }
 
-/// A register tile of the kernels `product` and `conv3x3`; a workgroup is one vector of lanes.
+/// A register tile of the kernels `matmul` and `conv3x3`; a workgroup is one vector of lanes.
 #[derive(Clone, Copy)]
 struct Tile {
     rows: usize,
@@ -55,8 +55,8 @@ impl Tile {
 const STRIP: usize = 16;
 const NARROWEST: usize = 12;
 
-/// Dispatches `x w^T` (input 0 by input 1) through the step's stages, by the schedule that suits device and shape.
-pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
+/// Dispatches `x w^T` (input 0 by input 1) through the step's epilogue, by the schedule that suits device and shape.
+pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     let (into, out) = (lowering.input_shape(0).channels(), lowering.shape().channels());
     let (x, w) = (lowering.input(0), lowering.input(1));
     let half = w.half;
@@ -64,7 +64,7 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     let panels = out.div_ceil(PANEL);
     let vector_out = vector_width(&[out]);
     let mut work = Work {
-        kernel: "product",
+        kernel: "matmul",
         params: [
             ("half", Value::from(half)),
             ("vector_out", Value::from(vector_out)),
@@ -87,7 +87,7 @@ pub(super) fn lower_product(lowering: &mut Lowering<'_>, geometry: &Geometry) {
             {
                 return lower_matrices(lowering, work, geometry, matrices);
             }
-            work.kernel = "product_staged";
+            work.kernel = "matmul_staged";
             work.params.insert("backwards", Value::from(backwards));
             work.params.retain(|name, _| !name.starts_with("vector"));
             return lower_rows(lowering, work, geometry, panels, 64);
@@ -137,7 +137,7 @@ fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geomet
     lowering.dispatch(work, true);
 }
 
-/// Scratch for the partial sums of a product by matrices: where some kernel may want to take it in parts.
+/// Scratch for the partial sums of a matmul by matrices: where some kernel may want to take it in parts.
 pub(super) fn scratch(traits: &Traits, [rows, taps, into, out]: [usize; 4]) -> Option<usize> {
     let Schedule::Matrices(matrices) = traits.schedule else { return None };
     let suits = into.is_multiple_of(4) && out.is_multiple_of(4);
@@ -145,12 +145,12 @@ pub(super) fn scratch(traits: &Traits, [rows, taps, into, out]: [usize; 4]) -> O
     Some(parts.count * rows * out)
 }
 
-/// Dispatches the kernel `product_matrices`, which reads weights as they are uploaded for all kernels; in parts, where one workgroup for
+/// Dispatches the kernel `matmul_matrices`, which reads weights as they are uploaded for all kernels; in parts, where one workgroup for
 /// each sum would make too few.
 fn lower_matrices(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, matrices: Matrices) {
     let (into, out) = (lowering.input_shape(0).channels(), lowering.shape().channels());
     let blocks = matrices.blocks(geometry.rows, out);
-    work.kernel = "product_matrices";
+    work.kernel = "matmul_matrices";
     work.params.retain(|name, _| *name == "window");
     work.params.extend(matrices.params(blocks, into));
     for (_, at) in work.bindings.iter_mut().filter(|(_, at)| at.half) {
@@ -166,15 +166,15 @@ fn lower_matrices(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Ge
         work.uniforms.extend(window_uniforms(window));
     }
     work.uniforms.push(("steps", parts.steps.into()));
-    work.params.extend([("parted", Value::from(true)), ("low_rank", Value::from(false))]);
-    work.params.extend(without_stages());
+    work.params.extend([("parted", Value::from(true)), ("lora", Value::from(false))]);
+    work.params.extend(without_epilogue());
     work.grid = [columns, geometry.rows.div_ceil(blocks.extent()), parts.count];
     work.bindings.retain(|(name, _)| *name != "y");
     work.bindings.push(("y", lowering.scratch()));
     lowering.dispatch(work, false);
     let elements = geometry.rows * out;
     let sums = Work {
-        kernel: "product_sums",
+        kernel: "matmul_sums",
         params: Params::new(),
         uniforms: vec![("parts", parts.count.into()), ("rows", geometry.rows.into()), ("channels", (out / 4).into())],
         grid: spread((elements / 4).div_ceil(64)),
@@ -197,7 +197,7 @@ pub(super) fn window_uniforms(window: &Window) -> [(&'static str, Uniform); 7] {
     ]
 }
 
-/// The kernel `product_vectors`: one dispatch for each chunk of inputs, which adds to what those before it left in the output.
+/// The kernel `matmul_vectors`: one dispatch for each chunk of inputs, which adds to what those before it left in the output.
 struct Vectors {
     lanes: usize,
     /// Inputs of a chunk, each a line of the kernel's text.
@@ -260,14 +260,14 @@ impl Vectors {
                 ("last", Value::from(last)),
             ]);
             if !last {
-                params.extend(without_stages());
+                params.extend(without_epilogue());
             }
             let mut bindings = work.bindings.clone();
             for (_, at) in bindings.iter_mut().filter(|(_, at)| at.half) {
                 *at = BufferView { scalar: Scalar::F16, ..at.clone() };
             }
             let chunk = Work {
-                kernel: "product_vectors",
+                kernel: "matmul_vectors",
                 params,
                 uniforms,
                 grid: [out / (2 * self.lanes), (end - first_row).div_ceil(Self::ROWS), 1],
@@ -279,11 +279,11 @@ impl Vectors {
     }
 }
 
-/// For a kernel that imports `shared/stages` but doesn't store the step's output.
-pub(super) fn without_stages() -> [(&'static str, Value); 4] {
+/// For a kernel that imports `shared/epilogue` but doesn't store the step's output.
+pub(super) fn without_epilogue() -> [(&'static str, Value); 4] {
     let none = Value::from(false);
     [
-        ("stages", Value::from(Vec::<Value>::new())),
+        ("epilogue", Value::from(Vec::<Value>::new())),
         ("factors", Value::from(0)),
         ("rows_per_batch", none.clone()),
         ("operand_rows", none),

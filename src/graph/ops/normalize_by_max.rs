@@ -4,17 +4,17 @@ use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-pub(crate) struct OverGreatest;
+pub(crate) struct NormalizeByMax;
 
 /// Of x and dy: dx.
 #[derive(Debug)]
-pub(crate) struct OverGreatestGradient;
+pub(crate) struct NormalizeByMaxGradient;
 
 impl Graph {
     /// `x` divided by its greatest element, which should be positive. Where several are the greatest, they share what flows
     /// back to it.
-    pub fn over_greatest(&mut self, x: Tensor) -> Result<Tensor> {
-        self.apply(OverGreatest, &[x])
+    pub fn normalize_by_max(&mut self, x: Tensor) -> Result<Tensor> {
+        self.apply(NormalizeByMax, &[x])
     }
 }
 
@@ -22,9 +22,9 @@ fn greatest(x: &Array) -> f32 {
     x.values().iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-impl Operation for OverGreatest {
+impl Operation for NormalizeByMax {
     fn name(&self) -> &'static str {
-        "over_greatest"
+        "normalize_by_max"
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -47,11 +47,11 @@ impl Operation for OverGreatest {
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(graph.apply(OverGreatestGradient, &[context.inputs[0], context.upstream])?)])
+        Ok(vec![Some(graph.apply(NormalizeByMaxGradient, &[context.inputs[0], context.upstream])?)])
     }
 }
 
-impl Operation for OverGreatestGradient {
+impl Operation for NormalizeByMaxGradient {
     fn name(&self) -> &'static str {
         "over_greatest_gradient"
     }
