@@ -2,8 +2,8 @@
 // q, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; head h holds elements h d .. (h + 1) d, d = {{ d }}. y is
 // overwritten. `scale` includes log2(e). An invocation makes {{ per_lane }} tokens of one
 // head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels` counts vectors of {{ vector }}.
-//% if sighted
-// Tokens and keys are the same; a token sees the keys with which it shares a bit of sight [tokens], itself among them.
+//% if masked
+// Tokens and keys are the same; a token sees the keys with which it shares a bit of mask [tokens], itself among them.
 //% endif
 //% import "shared/softmax" as softmax
 //% set V = "vec4<f32>" if vector == 4 else "f32"
@@ -14,8 +14,8 @@
 //% set sees = "KEY < sizes.keys"
 //% if causal
 //% set sees = sees ~ " && KEY <= tokenTOKEN"
-//% elif sighted
-//% set sees = sees ~ " && (seenTOKEN & sight[min(KEY, sizes.keys - 1u)]) != 0u"
+//% elif masked
+//% set sees = sees ~ " && (seenTOKEN & mask[min(KEY, sizes.keys - 1u)]) != 0u"
 //% endif
 struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
@@ -23,8 +23,8 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
 @group(0) @binding(2) var<storage, read> k: array<{{ V }}>;
 @group(0) @binding(3) var<storage, read> v: array<{{ V }}>;
 @group(0) @binding(4) var<storage, read_write> y: array<{{ V }}>;
-//% if sighted
-@group(0) @binding(5) var<storage, read> sight: array<u32>;
+//% if masked
+@group(0) @binding(5) var<storage, read> mask: array<u32>;
 //% endif
 //% if staged
 var<workgroup> ks: array<{{ V }}, {{ tile * D }}>;
@@ -50,8 +50,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
   var peak{{ r }} = nothing;
   var total{{ r }} = 0.0;
-//% if sighted
-  let seen{{ r }} = sight[min(token{{ r }}, sizes.tokens - 1u)];
+//% if masked
+  let seen{{ r }} = mask[min(token{{ r }}, sizes.tokens - 1u)];
 //% endif
 //% endfor
 //% if causal

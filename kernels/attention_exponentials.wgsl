@@ -1,5 +1,5 @@
 // y[row, n] = 2^(y[row, n] - y[peaks + row]) and y[sums + row chunks + n / {{ width }}] = the sum of a chunk's. `columns` of a row, a multiple of {{ width }}.
-// {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as product_vectors.wgsl;
+// {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as matmul_vectors.wgsl;
 // `opaque` is 0, which a compiler must not know.
 //% if not stored
 // Only the sums are stored.
@@ -24,7 +24,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 //% endfor
   let sum{{ i }} = subgroupAdd(p{{ i }}_0{% for v in range(1, columns) %} + p{{ i }}_{{ v }}{% endfor %});
 //% endfor
-  // The stores wait for all sums, and rows beyond the last are that row again, see product_vectors.wgsl.
+  // The stores wait for all sums, and rows beyond the last are that row again, see matmul_vectors.wgsl.
   let wait = select(0u, sizes.opaque, sum0{% for i in range(1, tile) %} + sum{{ i }}{% endfor %} > 3.0e38);
 //% for i in range(tile)
 //% if stored

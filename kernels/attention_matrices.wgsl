@@ -2,7 +2,7 @@
 // exponentials are rounded to f16, sums are f32. What f16 cannot hold becomes its greatest number, 65504, not infinity.
 // A workgroup makes {{ parts * each * size }} tokens of one head, {{ parts }} subgroups of at most {{ lanes }} lanes {{ each * size }} each, from {{ keys }} keys at a time. Heads have {{ d }} elements, a multiple
 // of 4; in workgroup memory and registers {{ padded }}, the rest zeros. `scale` includes log2(e). `channels` counts vectors.
-{{ "// Tokens and keys are the same; a token sees the keys with which it shares a bit of sight [tokens], itself among them." if sighted }}
+{{ "// Tokens and keys are the same; a token sees the keys with which it shares a bit of mask [tokens], itself among them." if masked }}
 {{ "// Of subgroups that are smaller than that there are more than parts: those left over repeat what others do, and store nothing." if varying }}
 //
 // Exponents are relative to a reference of each token that is not its greatest score but seldom changes: only where a score
@@ -30,7 +30,7 @@ enable wgpu_cooperative_matrix;
 //% set seen = "s"
 //% if causal
 //% set seen = "select(nothing, s, KEY < sizes.keys && KEY <= first + ROW)"
-//% elif sighted
+//% elif masked
 //% set seen = "select(nothing, s, KEY < sizes.keys && (SEEN & SIGHT) != 0u)"
 //% elif ragged
 //% set seen = "select(nothing, s, KEY < sizes.keys)"
@@ -41,8 +41,8 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
 @group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
-//% if sighted
-@group(0) @binding(5) var<storage, read> sight: array<u32>;
+//% if masked
+@group(0) @binding(5) var<storage, read> mask: array<u32>;
 //% endif
 // First q [token][{{ stride }}], which goes to registers; then k transposed [element][{{ k_stride }}], v [key][{{ stride }}], and exponentials [token][{{ s_stride }}]. Rows end
 // in 16 bytes of nothing, so that those of a matrix lie in different banks.
@@ -89,7 +89,7 @@ fn hold_pair(key: u32, quad: u32, of_key: vec4<f32>, of_value: vec4<f32>) {
 //% for e in range(keys // 8)
     {
       var s = fma(ss[here + row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u], sizes.scale, -reference{{ p }});
-      s = {{ seen | replace("KEY", "tile + eighth + " ~ 8 * e ~ "u") | replace("ROW", "row" ~ p) | replace("SEEN", "seen" ~ p) | replace("SIGHT", "sight" ~ e) }};
+      s = {{ seen | replace("KEY", "tile + eighth + " ~ 8 * e ~ "u") | replace("ROW", "row" ~ p) | replace("SEEN", "seen" ~ p) | replace("SIGHT", "mask" ~ e) }};
       greatest = max(greatest, s);
       // No further, too, where scores are so huge that a reference is not exact.
       let h = f16(exp2(min(s, {{ most }}.0)));
@@ -156,8 +156,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let row{{ p }} = slot + {{ p * slots }}u;
   var reference{{ p }} = nothing;
   var total{{ p }} = 0.0;
-//% if sighted
-  let seen{{ p }} = sight[min(first + row{{ p }}, sizes.tokens - 1u)];
+//% if masked
+  let seen{{ p }} = mask[min(first + row{{ p }}, sizes.tokens - 1u)];
 //% endif
 //% endfor
 //% if ahead
@@ -220,9 +220,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var fresh{{ p }} = 0.0;
 //% endfor
     var greatest = nothing;
-//% if sighted
+//% if masked
 //% for e in range(keys // 8)
-    let sight{{ e }} = sight[min(tile + eighth + {{ 8 * e }}u, sizes.keys - 1u)];
+    let mask{{ e }} = mask[min(tile + eighth + {{ 8 * e }}u, sizes.keys - 1u)];
 //% endfor
 //% endif
 {{ exponentials() }}
@@ -232,7 +232,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var peak = nothing;
         for (var key = 0u; key < {{ keys }}u; key++) {
           let s = ss[row * {{ s_stride }}u + key] * sizes.scale;
-          peak = max(peak, {{ seen | replace("KEY", "tile + key") | replace("ROW", "row") | replace("SEEN", "sight[min(first + row, sizes.tokens - 1u)]") | replace("SIGHT", "sight[min(tile + key, sizes.keys - 1u)]") }});
+          peak = max(peak, {{ seen | replace("KEY", "tile + key") | replace("ROW", "row") | replace("SEEN", "mask[min(first + row, sizes.tokens - 1u)]") | replace("SIGHT", "mask[min(tile + key, sizes.keys - 1u)]") }});
         }
         let before = references[row];
         let now = max(before, peak - {{ headroom }}.0);

@@ -1,6 +1,6 @@
 // Scores s to probabilities p = 2^(s - lse) and their gradients dp to ds = p (dp - delta), for one head of one batch entry (z), where
 // they stand: s at `scores`, dp at `gradients`, [entry, head, row, column]. lse and delta are those of the {{ "column" if by_column else "row" }}, from `first_row` on:
-// rows [batch, tokens, heads, 2]. {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as product_vectors.wgsl;
+// rows [batch, tokens, heads, 2]. {{ tile }} rows by {{ width }} columns a workgroup of {{ lanes }} lanes. Straight-line code, as matmul_vectors.wgsl;
 // `opaque` is 0, which a compiler must not know.
 //% if not by_column
 // p is not stored.
@@ -44,7 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
   let d{{ i }}_{{ v }} = p{{ i }}_{{ v }} * ({{ vectors.load("f32", lanes, "y", "g" ~ i, v * lanes) }} - delta{{ k }});
 //% endfor
 //% endfor
-  // The stores wait for all of them, and rows beyond the last are that row again, see product_vectors.wgsl.
+  // The stores wait for all of them, and rows beyond the last are that row again, see matmul_vectors.wgsl.
   let all = d0_0{% for i in range(tile) %}{% for v in range(columns) %}{% if i + v > 0 %} + d{{ i }}_{{ v }}{% endif %}{% endfor %}{% endfor %};
   let wait = select(0u, sizes.opaque, subgroupBroadcast(all, 0u) > 3.0e38);
 //% for i in range(tile)

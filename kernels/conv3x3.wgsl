@@ -1,25 +1,25 @@
-// 3x3 convolution of stride 1 over a padded feature map: y[b, oy, ox, n] = stages(sum x[b, oy + ky, ox + kx, c] w[n, ky, kx, c]).
+// 3x3 convolution of stride 1 over a padded feature map: y[b, oy, ox, n] = epilogue(sum x[b, oy + ky, ox + kx, c] w[n, ky, kx, c]).
 // x [batch, to_height + 2, to_width + 2, into]; w in panels [out / 64][9][into][64], f16 pairs or f32; y [batch, to_height, to_width,
 // channels] is overwritten. Register tile: {{ strip }} neighbouring pixels by 64 outputs; the {{ strip + 2 }} pixels of a line are loaded
 // once for three taps. No barrier. `into` and outputs are multiples of 4; `channels` counts vectors.
-//% import "shared/stages" as st
-//% import "shared/low_rank" as lr
+//% import "shared/epilogue" as ep
+//% import "shared/lora" as lr
 //% set VI = "vec4<f32>" if unroll == 4 else "f32"
 struct Sizes {
   into: u32,
   channels: u32,
   to_height: u32,
   to_width: u32,
-{{ lr.members(low_rank) }}
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ lr.members(lora) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<{{ VI }}>;
 @group(0) @binding(2) var<storage, read> w: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-{{ lr.bindings(low_rank, 4) }}
-{{ st.bindings(stages, 6 if low_rank else 4, "vec4<f32>") }}
-{{ st.functions(stages, "vec4<f32>") }}
+{{ lr.bindings(lora, 4) }}
+{{ ep.bindings(epilogue, 6 if lora else 4, "vec4<f32>") }}
+{{ ep.functions(epilogue, "vec4<f32>") }}
 
 @compute @workgroup_size(16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -58,12 +58,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
   }
   let channel = group.x * 16u + lane;
-//% if low_rank
+//% if lora
   let quad = min(channel, sizes.channels - 1u);
 //% for i in range(strip)
   let place{{ i }} = (group.z * sizes.to_height + oy) * sizes.to_width + min(x0 + {{ i }}u, sizes.to_width - 1u);
 //% endfor
-{{ lr.accumulate(low_rank, 4, strip, "quad", "c", "place") }}
+{{ lr.accumulate(lora, 4, strip, "quad", "c", "place") }}
 //% endif
   if (channel < sizes.channels) {
     let row0 = (group.z * sizes.to_height + oy) * sizes.to_width + x0;
@@ -72,7 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       let row = row0 + {{ i }}u;
       let index = row * sizes.channels + channel;
       var v = c{{ i }};
-{{ st.apply(stages, "v", "row", "channel", "index") }}
+{{ ep.apply(epilogue, "v", "row", "channel", "index") }}
       y[index] = v;
     }
 //% endfor

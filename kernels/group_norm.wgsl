@@ -1,19 +1,19 @@
-// y = stages(x * affine[entry, 0] + affine[entry, 1]), with zeros around the feature map where the graph asked for them.
+// y = epilogue(x * affine[entry, 0] + affine[entry, 1]), with zeros around the feature map where the graph asked for them.
 // x [batch, rows_per_entry, channels]; affine [batch, 2, channels]; y is overwritten.
-//% import "shared/stages" as st
+//% import "shared/epilogue" as ep
 //% import "shared/grid" as grid
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes {
   rows_per_entry: u32,
 {{ grid.members(padded) }}
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<{{ V }}>;
 @group(0) @binding(2) var<storage, read> affine: array<{{ V }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<{{ V }}>;
-{{ st.bindings(stages, 4, V) }}
-{{ st.functions(stages, V) }}
+{{ ep.bindings(epilogue, 4, V) }}
+{{ ep.functions(epilogue, V) }}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -21,6 +21,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let index = row * sizes.channels + channel;
   let to = row / sizes.rows_per_entry * 2u * sizes.channels + channel;
   var v = fma(x[index], affine[to], affine[to + sizes.channels]);
-{{ st.apply(stages, "v", "row", "channel", "index") }}
+{{ ep.apply(epilogue, "v", "row", "channel", "index") }}
   y[i] = v;
 }

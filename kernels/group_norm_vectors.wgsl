@@ -1,21 +1,21 @@
-// y = stages(x * affine[entry, 0] + affine[entry, 1]), with zeros around the feature map where the graph asked for them.
+// y = epilogue(x * affine[entry, 0] + affine[entry, 1]), with zeros around the feature map where the graph asked for them.
 // x [batch, rows_per_entry, channels]; affine [batch, 2, channels]; y is overwritten. {{ columns * lanes }} channels of a row of the output a workgroup of
-// {{ lanes }} lanes; rows beyond the last are that row again. Straight-line code, as product_vectors.wgsl; `opaque` is 0, which a compiler must not know.
-//% import "shared/stages" as st
+// {{ lanes }} lanes; rows beyond the last are that row again. Straight-line code, as matmul_vectors.wgsl; `opaque` is 0, which a compiler must not know.
+//% import "shared/epilogue" as ep
 //% import "shared/grid" as grid
 //% import "shared/vectors" as vectors
 struct Sizes {
   rows_per_entry: u32,
   opaque: u32,
 {{ grid.members(padded) }}
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> affine: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
-{{ st.bindings(stages, 4, "f32") }}
-{{ st.functions(stages, "f32") }}
+{{ ep.bindings(epilogue, 4, "f32") }}
+{{ ep.functions(epilogue, "f32") }}
 {{ vectors.spread("f32", lanes) }}
 
 @compute @workgroup_size({{ lanes }})
@@ -43,7 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   {
     let channel = column + {{ v * lanes }}u + lane;
     let index = row * sizes.channels + channel;
-{{ st.apply(stages, "v" ~ v, "row", "channel", "index") }}
+{{ ep.apply(epilogue, "v" ~ v, "row", "channel", "index") }}
   }
 //% if padded
   v{{ v }} = select(0.0, v{{ v }}, inside);

@@ -1,20 +1,20 @@
-// y = stages((x - mean) / sqrt(variance + epsilon) * weight + bias), mean and variance over the channels of each row.
+// y = epilogue((x - mean) / sqrt(variance + epsilon) * weight + bias), mean and variance over the channels of each row.
 // x, y [rows, channels], y is overwritten; a workgroup of 16 takes a row and sums it in a fixed order.
-//% import "shared/stages" as st
+//% import "shared/epilogue" as ep
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes {
   rows: u32,
   channels: u32,
   epsilon: f32,
-{{ st.members(stages, factors, rows_per_batch, operand_rows) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<{{ V }}>;
 @group(0) @binding(2) var<storage, read> weight: array<{{ V }}>;
 @group(0) @binding(3) var<storage, read> bias: array<{{ V }}>;
 @group(0) @binding(4) var<storage, read_write> y: array<{{ V }}>;
-{{ st.bindings(stages, 5, V) }}
-{{ st.functions(stages, V) }}
+{{ ep.bindings(epilogue, 5, V) }}
+{{ ep.functions(epilogue, V) }}
 var<workgroup> parts: array<f32, 16>;
 var<workgroup> squares: array<f32, 16>;
 
@@ -47,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let rstd = inverseSqrt(variance / count + sizes.epsilon);
   for (var channel = lane; channel < sizes.channels; channel += 16u) {
     var v = (x[start + channel] - mean) * rstd * weight[channel] + bias[channel];
-{{ st.apply(stages, "v", "row", "channel", "start + channel") }}
+{{ ep.apply(epilogue, "v", "row", "channel", "start + channel") }}
     y[start + channel] = v;
   }
 }

@@ -4,12 +4,12 @@
 //! are built from `nn`, which calls `graph`, which runs on `gpu`. `checkpoint`, `text` and `picture` stand beside them and
 //! know neither graph nor gpu. Of `concept`, what a concept is, its files and the binding of its words stand below `diffusion`,
 //! which applies them; tuning stands above it.
+pub mod backend;
 pub mod checkpoint;
 pub mod concept;
 pub mod diffusion;
 pub mod file_kind;
 pub mod fusion;
-pub mod gpu;
 pub mod graph;
 pub mod metrics;
 pub mod models;

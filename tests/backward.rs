@@ -205,7 +205,8 @@ fn the_loss_of_tuning() {
 
 #[test]
 fn the_same_run_gives_the_same_bytes() {
-    use mixofshow::graph::{Array, Precision, Program, Weights};
+    use mixofshow::backend::{Precision, Program, Weights};
+    use mixofshow::graph::Array;
     let mut g = Graph::new();
     let x = g.input("x", [2, 50, 32]);
     let w = g.parameter("w", [32]);
@@ -215,7 +216,7 @@ fn the_same_run_gives_the_same_bytes() {
     let mut outputs = g.gradients(loss, &[x]).unwrap();
     outputs.push(loss);
     let source = device::MadeUp([("w".to_string(), vec![32])].into());
-    let weights = Weights::new(&device::gpu(), std::sync::Arc::new(source), Precision::AsStored);
+    let weights = Weights::new(&device::gpu().into(), std::sync::Arc::new(source), Precision::AsStored);
     let values: Vec<f32> = (0..2 * 50 * 32).map(|i| device::noise("x", i)).collect();
     let run = || {
         let program = Program::new(&weights, &g, &outputs).unwrap();
@@ -232,7 +233,7 @@ fn division_by_the_greatest() {
         let mut g = Graph::new();
         let x = g.input("x", [1, places, 1]);
         let positive = g.activation(x, Function::Exp).unwrap();
-        let y = g.over_greatest(positive).unwrap();
+        let y = g.normalize_by_max(positive).unwrap();
         compare(&format!("over the greatest of {places}"), &g, &[y], 1e-6);
         // Of one place the terms cancel, and what is left is their rounding.
         let tolerance = if places == 1 { 0.1 } else { 1e-5 };
@@ -243,7 +244,7 @@ fn division_by_the_greatest() {
     let x = g.input("x", [5]);
     let zeros = g.scale(x, 0.0).unwrap();
     let ones = g.activation(zeros, Function::Exp).unwrap();
-    let y = g.over_greatest(ones);
+    let y = g.normalize_by_max(ones);
     check("ties", &mut g, y, &[ones], 1e-5);
 }
 

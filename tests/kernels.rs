@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mixofshow::gpu::Schedule;
+use mixofshow::backend::wgpu::Schedule;
+use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::{Function, GatePart};
-use mixofshow::graph::{Array, Graph, Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph};
 
 #[path = "common/device.rs"]
 mod device;
@@ -48,7 +49,7 @@ fn factors_beyond_the_range_of_f16() {
     let w = g.parameter("half.w", [4, 8]);
     let y = g.linear(x, w).unwrap();
     let source = Arc::new(MadeUp([("half.w".to_string(), vec![4, 8])].into()));
-    let weights = Weights::new(&gpu(), source.clone(), Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, &g, &[y]).unwrap();
     let greatest = if matches!(gpu().schedule(), Schedule::Matrices(_)) { 65504.0f32 } else { f32::MAX };
     let [given, held] = [f32::MAX, greatest].map(|most| {
@@ -241,7 +242,7 @@ fn attend(d: usize, keys: usize, key: &dyn Fn(usize, usize) -> f32, value: &dyn 
     let inputs = HashMap::from([("q".to_string(), of(40, &query)), ("k".into(), of(keys, key)), ("v".into(), of(keys, value))]);
     let source = Arc::new(MadeUp(HashMap::new()));
     let expected = g.evaluate(&[y], &inputs, &*source).unwrap().remove(0);
-    let program = Program::new(&Weights::new(&gpu(), source, Precision::AsStored), &g, &[y]).unwrap();
+    let program = Program::new(&Weights::new(&gpu().into(), source, Precision::AsStored), &g, &[y]).unwrap();
     for (name, array) in &inputs {
         program.write(name, array).unwrap();
     }
@@ -314,7 +315,7 @@ fn a_state_takes_its_new_value_after_every_run() {
     let x = g.input("x", [4]);
     let y = g.scale(x, 2.0).unwrap();
     g.assign(x, y).unwrap();
-    let weights = Weights::new(&gpu(), Arc::new(MadeUp(HashMap::new())), Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), Arc::new(MadeUp(HashMap::new())), Precision::AsStored);
     let program = Program::new(&weights, &g, &[y]).unwrap();
     program.write("x", &Array::f32([4], vec![1.0, 2.0, 3.0, -1.0])).unwrap();
     program.run();
@@ -332,7 +333,7 @@ fn the_same_run_gives_the_same_bytes() {
     let y = g.conv2d(p, w, 1).unwrap();
     let s = g.group_norm_statistics(y, 8, 1e-5).unwrap();
     let shape = HashMap::from([("half.w".to_string(), vec![24, 16, 3, 3])]);
-    let weights = Weights::new(&gpu(), Arc::new(MadeUp(shape)), Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), Arc::new(MadeUp(shape)), Precision::AsStored);
     let values = (0..2 * 9 * 11 * 16).map(|i| noise("x", i)).collect();
     let results: Vec<Array> = (0..2)
         .flat_map(|_| {
@@ -358,10 +359,10 @@ fn narrow_products() {
         let (w, across) = (g.parameter("w", [rank, into]), g.input("across", [into, rank]));
         let (strength, gate) = (g.input("strength", [1]), g.input("gate", [rows, rank]));
         let half = g.parameter("half.w", [rank, into]);
-        let plain = g.narrow(x, w).unwrap();
-        let y = g.narrow(x, half).unwrap();
+        let plain = g.lora_down(x, w).unwrap();
+        let y = g.lora_down(x, half).unwrap();
         let scaled = g.multiply(y, strength).unwrap();
-        let y = g.narrow_transposed(x, across).unwrap();
+        let y = g.lora_down_transposed(x, across).unwrap();
         let gated = g.multiply(y, gate).unwrap();
         compare(&format!("narrow {rows}x{into}x{rank}"), &g, &[plain, scaled, gated], 1e-5);
     }
@@ -375,7 +376,7 @@ fn narrow_convolutions() {
         let mut g = Graph::new();
         let x = g.input("x", [2, height, width, into]);
         let w = g.parameter("half.w", [rank, into, kernel, kernel]);
-        let y = g.narrow_conv2d(x, w, stride).unwrap();
+        let y = g.lora_down_conv2d(x, w, stride).unwrap();
         compare(&format!("narrow conv {height}x{width}x{into} -> {rank}, {kernel}/{stride}"), &g, &[y], 1e-5);
     }
 }
@@ -400,8 +401,8 @@ fn widened_products() {
         let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
         let residual = g.input("residual", [batch, rows, out]);
         let widen = |g: &mut Graph, base| match transposed {
-            true => g.widen_transposed(base, t, u).unwrap(),
-            false => g.widen(base, t, u).unwrap(),
+            true => g.lora_up_transposed(base, t, u).unwrap(),
+            false => g.lora_up(base, t, u).unwrap(),
         };
         let mut outputs = vec![widen(&mut g, None), widen(&mut g, Some(residual))];
         let y = g.silu(outputs[1]).unwrap();
@@ -437,9 +438,9 @@ fn widened_convolutions() {
         let x = g.pad2d(x, [kernel / 2; 4]).unwrap();
         let (w, down) = (g.parameter("half.w", [out, into, kernel, kernel]), g.parameter("down", [rank, into, kernel, kernel]));
         let (up, bias) = (g.parameter("up", [out, rank]), g.parameter("bias", [out]));
-        let t = g.narrow_conv2d(x, down, stride).unwrap();
+        let t = g.lora_down_conv2d(x, down, stride).unwrap();
         let y = g.conv2d(x, w, stride).unwrap();
-        let y = g.widen(Some(y), t, up).unwrap();
+        let y = g.lora_up(Some(y), t, up).unwrap();
         let y = g.add(y, bias).unwrap();
         compare(&format!("widened conv {height}x{width}x{into} -> {out}, rank {rank}, {kernel}/{stride}"), &g, &[y], 2e-5);
     }
@@ -452,10 +453,10 @@ fn gates_of_low_rank_updates() {
     let (mask, masks) = (g.input("mask", [9]), g.input("masks", [2, 9]));
     let part = |rank, factor, strength, mask| GatePart { rank, factor, strength, mask };
     let parts = [part(4, 0.5, Some(strength), None), part(3, 1.5, None, None), part(1, 1.0, Some(other), None)];
-    let plain = g.low_rank_gate(&parts).unwrap();
+    let plain = g.lora_gate(&parts).unwrap();
     let parts = [part(4, 0.5, Some(strength), Some(mask)), part(3, 1.5, None, None), part(2, 1.0, None, Some(mask))];
-    let masked = g.low_rank_gate(&parts).unwrap();
-    let many = g.low_rank_gate(&[part(4, -2.0, Some(other), Some(masks)), part(1, 1.0, None, Some(mask))]).unwrap();
+    let masked = g.lora_gate(&parts).unwrap();
+    let many = g.lora_gate(&[part(4, -2.0, Some(other), Some(masks)), part(1, 1.0, None, Some(mask))]).unwrap();
     compare("gates", &g, &[plain, masked, many], 1e-6);
 }
 
@@ -476,11 +477,11 @@ fn what_depends_on_parameters_alone_is_computed_once() {
     let x = g.input("x", [3, 8]);
     let (a, b) = (g.parameter("a", [2, 8]), g.parameter("b", [3, 8]));
     let joined = g.concat(&[a, b], 0).unwrap();
-    let y = g.narrow(x, joined).unwrap();
+    let y = g.lora_down(x, joined).unwrap();
     let y = g.silu(y).unwrap();
-    let z = g.narrow_transposed(y, joined).unwrap();
+    let z = g.lora_down_transposed(y, joined).unwrap();
     let source = Arc::new(MadeUp([("a".to_string(), vec![2, 8]), ("b".to_string(), vec![3, 8])].into()));
-    let weights = Weights::new(&gpu(), source.clone(), Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, &g, &[z]).unwrap();
     assert_eq!(program.commands(), 2);
     for round in 0..3 {

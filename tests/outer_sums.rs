@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
-use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Precision, Program, Weights};
+use mixofshow::backend::wgpu::{Gpu, Options, Schedule, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource};
 
 struct NoWeights;
 
@@ -25,7 +26,7 @@ fn weights(staged: bool) -> Weights {
     let options =
         Options { selection, checked: true, floor: true, schedule: staged.then_some(Schedule::Staged), ..Options::default() };
     let gpu = GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone();
-    Weights::new(&gpu, Arc::new(NoWeights), Precision::AsStored)
+    Weights::new(&gpu.clone().into(), Arc::new(NoWeights), Precision::AsStored)
 }
 
 /// Uniform in -1 .. 1.

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use mixofshow::backend::Backend;
+use mixofshow::backend::Precision;
+use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Selection};
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
-use mixofshow::gpu::{Gpu, MatrixUse, Options, Selection};
-use mixofshow::graph::{Array, Precision};
+use mixofshow::graph::Array;
 use mixofshow::picture::{Mask, Picture, psnr};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -32,7 +34,7 @@ fn open_with(matrices: MatrixUse) -> (Arc<Gpu>, Pipeline) {
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
     let gpu = Gpu::open(&Options { selection, matrices, ..Options::default() }).expect("an adapter");
     let checkpoint = Checkpoint::open(&root().join(MODEL)).unwrap();
-    let pipeline = Pipeline::load(&gpu, &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}"));
+    let pipeline = Pipeline::load(&gpu.clone().into(), &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}"));
     (gpu, pipeline)
 }
 
@@ -241,7 +243,7 @@ fn nothing_grows_from_picture_to_picture() {
         gpu.memory()
     };
     let (first, second, third) = (used(), used(), used());
-    assert_eq!(first.0, second.0, "device memory in use grew");
+    assert_eq!(first[0], second[0], "device memory in use grew");
     assert_eq!(second, third, "the peak of device memory grew");
 }
 

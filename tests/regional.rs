@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::{Reach, RegionInputs, RegionTables};
-use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Precision, Program, Tensor, Weights};
+use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Tensor};
 use mixofshow::region::{Area, Layout, Placed, Region};
 
 /// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line ones and
@@ -115,7 +116,7 @@ impl Attention {
     }
 
     fn run(&self, gpu: &Arc<Gpu>) -> Array {
-        let weights = Weights::new(gpu, Arc::new(Nothing), Precision::F32);
+        let weights = Weights::new(&gpu.clone().into(), Arc::new(Nothing), Precision::F32);
         let program = Program::new(&weights, &self.graph, &[self.output]).unwrap();
         for (name, array) in &self.values {
             program.write(name, array).unwrap();
@@ -319,9 +320,9 @@ fn tokens_see_what_shares_a_bit_with_them() {
         let sight: Vec<u32> = (0..tokens).map(&mut bits).collect();
         let mut a = Attention::new();
         let [q, k, v] = [0, 1, 2].map(|i| a.input(&i.to_string(), &arrays[i]));
-        let input = a.input("sight", &Array::u32([tokens], sight.clone()));
+        let input = a.input("mask", &Array::u32([tokens], sight.clone()));
         a.in_sight = true;
-        a.output = a.graph.attention_in_sight(q, k, v, input, 2, 0.3).unwrap();
+        a.output = a.graph.masked_attention(q, k, v, input, 2, 0.3).unwrap();
         let found = a.check(&format!("sight of {tokens}"));
         // The keys that a token does not see are as good as absent.
         let token = tokens / 2;

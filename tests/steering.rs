@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
+use mixofshow::backend::Precision;
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
 use mixofshow::checkpoint::{self, Checkpoint};
 use mixofshow::concept::{Applied, Concept, LowRankSet, Update, Word};
 use mixofshow::diffusion::pipeline::{Control, Generated, Pipeline, Request};
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Graph, Origin, Precision};
+use mixofshow::graph::{Array, Graph, Origin};
 use mixofshow::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use mixofshow::models::controlnet::{self, ControlNetInputs};
 use mixofshow::models::t2i_adapter;
@@ -31,7 +32,7 @@ fn pipeline() -> MutexGuard<'static, Pipeline> {
     let open = || {
         let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
         let gpu = Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter");
-        Mutex::new(Pipeline::load(&gpu, &checkpoint(), Precision::AsStored).unwrap_or_else(|e| panic!("{e}")))
+        Mutex::new(Pipeline::load(&gpu.clone().into(), &checkpoint(), Precision::AsStored).unwrap_or_else(|e| panic!("{e}")))
     };
     PIPELINE.get_or_init(open).lock().unwrap_or_else(|e| e.into_inner())
 }

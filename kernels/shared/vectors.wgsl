@@ -1,4 +1,4 @@
-//# Loads of neighbours by a subgroup of `lanes`, for drivers that compile it to one vector of the CPU; see product_vectors.wgsl.
+//# Loads of neighbours by a subgroup of `lanes`, for drivers that compile it to one vector of the CPU; see matmul_vectors.wgsl.
 //# A function that gives lane i its value i, for elements of type T ...
 //% macro spread(T, lanes)
 fn spread_{{ T }}(lane: u32{% for i in range(lanes) %}, v{{ i }}: {{ T }}{% endfor %}) -> {{ T }} {

@@ -3,9 +3,10 @@ mod cast;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
+use mixofshow::backend::Device;
+use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::tuning::folder;
 use mixofshow::concept::{Applied, Concept};
@@ -13,8 +14,6 @@ use mixofshow::diffusion::pipeline::{Control, Pipeline, Request};
 use mixofshow::diffusion::sampler::SamplerKind;
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, Entry, Order};
-use mixofshow::gpu::Gpu;
-use mixofshow::graph::Precision;
 use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
 use mixofshow::picture::{Picture, Sheet};
 
@@ -99,7 +98,7 @@ struct Demo<'a> {
     global: &'a Global,
     terminal: &'a Terminal,
     checkpoint: Checkpoint,
-    gpu: Arc<Gpu>,
+    gpu: Device,
     /// The pictures of the cast.
     folder: PathBuf,
 }

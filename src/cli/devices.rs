@@ -1,7 +1,7 @@
 //! `mos devices`
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, ContentArrangement, Table};
-use mixofshow::gpu::{self, AdapterReport};
+use mixofshow::backend::wgpu::{self as gpu, AdapterReport};
 use serde::Serialize;
 
 use super::terminal::Terminal;

@@ -5,11 +5,11 @@ mod sheet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use mixofshow::backend::Precision;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
 use mixofshow::fusion::solve::Exact;
 use mixofshow::fusion::{self, Distillation, Entry, Listed, Order, Previous, Settings};
-use mixofshow::graph::Precision;
 use serde::Serialize;
 
 use super::progress::Progress;

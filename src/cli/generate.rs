@@ -12,11 +12,12 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use mixofshow::backend::Device;
+use mixofshow::backend::wgpu::replaced_kernels;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::diffusion::latents;
 use mixofshow::diffusion::pipeline::{Generated, MOST_PICTURES, Pipeline, Request};
 use mixofshow::diffusion::recipe::{Lookup, Recipe, Source, hex};
-use mixofshow::gpu::{Gpu, replaced_kernels};
 use mixofshow::output;
 use mixofshow::picture::{Mask, Picture};
 
@@ -243,7 +244,7 @@ fn open_model(recipe: &Recipe, arguments: &Arguments) -> Result<Checkpoint> {
     }
 }
 
-fn tell_of_other_adapter(recipe: &Recipe, gpu: &Gpu, terminal: &Terminal) {
+fn tell_of_other_adapter(recipe: &Recipe, gpu: &Device, terminal: &Terminal) {
     if let Some(adapter) = recipe.adapter.as_ref().filter(|adapter| *adapter != gpu.name()) {
         let here = gpu.name();
         terminal.note(format!("note: that picture was made on {adapter}; on {here} it comes out the same up to rounding"));

@@ -2,11 +2,11 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
+use mixofshow::backend::Precision;
+use mixofshow::backend::wgpu::{self as gpu, Gpu};
 use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
-use mixofshow::gpu::{self, Gpu};
-use mixofshow::graph::Precision;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -98,7 +98,7 @@ impl std::fmt::Display for Memory {
 /// Plans a picture without any device.
 fn plan(model: &Checkpoint, size: Option<(usize, usize)>) -> std::result::Result<Memory, Box<dyn std::error::Error>> {
     let gpu = Gpu::open(&gpu::Options { selection: gpu::Selection::Noop(Box::default()), ..Default::default() })?;
-    let pipeline = Pipeline::load(&gpu, model, Precision::default())?;
+    let pipeline = Pipeline::load(&gpu.into(), model, Precision::default())?;
     let (width, height) = size.unwrap_or(pipeline.default_size());
     let request = Request { width: Some(width), height: Some(height), ..Request::default() };
     let planned = pipeline.prepare(&request)?.memory();

@@ -1,16 +1,15 @@
 //! Concepts that other commands need: learnt, or read where they are there already.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
+use mixofshow::backend::Device;
 use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
 use mixofshow::concept::tuning::config::Settings;
 use mixofshow::concept::tuning::{self, Begin, Event, Outcome, Run, Summary};
 use mixofshow::concept::{Concept, check_base};
-use mixofshow::gpu::Gpu;
 
 use super::progress::Progress;
 use super::terminal::Terminal;
@@ -24,7 +23,7 @@ pub type Learnt = (Concept, Option<f64>);
 pub fn learn_all(
     lessons: &[Settings],
     checkpoint: &Checkpoint,
-    gpu: &Arc<Gpu>,
+    gpu: &Device,
     global: &Global,
     terminal: &Terminal,
 ) -> Result<Vec<Learnt>> {
@@ -35,7 +34,7 @@ pub fn learn_all(
     }
     let missing: Vec<usize> = (0..lessons.len()).filter(|&i| learnt[i].is_none()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let side_by_side = if gpu.is_software() { cores.min(missing.len()) } else { missing.len().min(1) };
+    let side_by_side = if gpu.is_processor() { cores.min(missing.len()) } else { missing.len().min(1) };
     // A device for each, or they would wait for each other's work.
     let gpus =
         (0..side_by_side).map(|i| if i == 0 { Ok(gpu.clone()) } else { Ok(global.open()?) }).collect::<Result<Vec<_>>>()?;
@@ -107,12 +106,7 @@ fn present(path: &Path, checkpoint: &Checkpoint, terminal: &Terminal) -> Result<
 }
 
 /// Learns one until `watch` says no.
-fn teach(
-    settings: &Settings,
-    checkpoint: &Checkpoint,
-    gpu: &Arc<Gpu>,
-    watch: &mut dyn FnMut(tuning::Progress) -> bool,
-) -> Taught {
+fn teach(settings: &Settings, checkpoint: &Checkpoint, gpu: &Device, watch: &mut dyn FnMut(tuning::Progress) -> bool) -> Taught {
     let start = Instant::now();
     let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
     let outcome = run.run(&mut |event| match event {

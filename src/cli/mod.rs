@@ -17,10 +17,10 @@ mod usage;
 mod values;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use mixofshow::gpu::{self, Gpu};
+use mixofshow::backend::Device;
+use mixofshow::backend::wgpu::{self as gpu, Gpu};
 
 use terminal::Terminal;
 
@@ -82,8 +82,9 @@ impl Global {
     }
 
     /// Opens the adapter that was asked for.
-    fn open(&self) -> gpu::Result<Arc<Gpu>> {
-        Gpu::open(&gpu::Options { selection: self.selection(), matrices: self.matrices, ..Default::default() })
+    fn open(&self) -> gpu::Result<Device> {
+        let options = gpu::Options { selection: self.selection(), matrices: self.matrices, ..Default::default() };
+        Ok(Gpu::open(&options)?.into())
     }
 }
 

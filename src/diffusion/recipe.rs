@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::pipeline::{Generated, Request};
 use super::sampler::SamplerKind;
+use crate::backend::Precision;
+use crate::backend::wgpu::ReplacedKernel;
 use crate::file_kind::FileKind;
-use crate::gpu::ReplacedKernel;
-use crate::graph::Precision;
 use crate::picture::{self, Parameters, parameters};
 
 /// Everything that makes a picture the one it is.

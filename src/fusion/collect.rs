@@ -1,10 +1,8 @@
 //! Statistics of one subject (a concept, or what is to be kept) in one stage.
 
-use std::sync::Arc;
-
+use crate::backend::Device;
+use crate::backend::Precision;
 use crate::concept::Word;
-use crate::gpu::Gpu;
-use crate::graph::Precision;
 
 use super::base::{Base, FusedWeights};
 use super::groups::{Layout, Stage};
@@ -120,7 +118,7 @@ fn sha2_of(texts: &[String]) -> [u8; 32] {
 
 /// The device and the model as earlier stages left it.
 pub(super) struct Runner<'a> {
-    pub gpu: &'a Arc<Gpu>,
+    pub gpu: &'a Device,
     pub base: &'a Base<'a>,
     pub precision: Precision,
     pub text: FusedWeights,

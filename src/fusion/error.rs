@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::concept::tuning::step;
 use crate::diffusion::config::ScheduleError;
 use crate::models::config::ConfigError;
-use crate::{checkpoint, concept, gpu, graph, text};
+use crate::{backend, checkpoint, concept, graph, text};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,7 +46,7 @@ pub enum Error {
     #[error(transparent)]
     Graph(#[from] graph::Error),
     #[error(transparent)]
-    Gpu(#[from] gpu::Error),
+    Backend(#[from] backend::Error),
 }
 
 impl From<concept::Error> for Error {

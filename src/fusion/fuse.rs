@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+use crate::backend::Device;
 use crate::checkpoint::{self, Checkpoint, TensorFile, TensorView};
-use crate::gpu::Gpu;
 use crate::models::source::ComponentSource;
 use crate::output;
 
@@ -71,7 +70,7 @@ pub struct Fused {
 /// # Errors
 /// Concepts that do not go together, named; whatever the device and the file system say.
 pub fn fuse(
-    gpu: &Arc<Gpu>,
+    gpu: &Device,
     checkpoint: &Checkpoint,
     order: Order,
     settings: &Settings,

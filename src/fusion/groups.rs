@@ -8,7 +8,7 @@ use crate::graph::{Graph, Tensor};
 use crate::models::clip_text;
 use crate::models::config::UNetConfig;
 use crate::models::unet::{self, Residuals, UNetInputs};
-use crate::nn::{Encodings, Layers, LowRank, Tap};
+use crate::nn::{Encodings, Hook, Layers, LowRank};
 
 use super::base::{Base, UPDATES};
 use super::members::{Member, Updates, channels};
@@ -115,10 +115,10 @@ impl Layout {
         self.sites.iter().flat_map(|site| site.layers.iter().map(|layer| layer.name.clone())).collect()
     }
 
-    /// The input of each site, among what was tapped.
-    pub fn inputs(&self, taps: &[Tap]) -> Result<Vec<Tensor>> {
+    /// The input of each site, among what was hooked.
+    pub fn inputs(&self, hooks: &[Hook]) -> Result<Vec<Tensor>> {
         let find = |site: &Site| {
-            let tap = taps.iter().find(|tap| tap.layer == site.name);
+            let tap = hooks.iter().find(|tap| tap.layer == site.name);
             tap.map(|tap| tap.input).ok_or_else(|| Error::option(&site.name, "this layer is not in the graph"))
         };
         self.sites.iter().map(find).collect()
@@ -143,32 +143,32 @@ fn cross(base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> Layout {
 /// The other layers, as they come when the network is built.
 fn built(stage: Stage, base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> Result<Layout> {
     let mut graph = Graph::new();
-    let taps = match stage {
+    let hooks = match stage {
         Stage::Text => {
             let x = graph.input("embedded", [1, 1, base.text.hidden_size]);
             let mut layers = Layers::new(&mut graph);
-            layers.tap(wanted.keys().cloned());
+            layers.hook(wanted.keys().cloned());
             clip_text::encode(&mut layers, &base.text, x, 0)?;
-            layers.taps().to_vec()
+            layers.hooks().to_vec()
         }
         _ => {
             // Small, but with every layer.
             let size = 1 << base.unet.down.len().min(8);
             let inputs = unet_inputs(&mut graph, &base.unet, 1, [size, size], 1);
             let mut layers = Layers::new(&mut graph);
-            layers.tap(wanted.keys().cloned());
+            layers.hook(wanted.keys().cloned());
             inputs.build(&mut layers, &base.unet)?;
-            layers.taps().to_vec()
+            layers.hooks().to_vec()
         }
     };
-    Ok(Layout::tapped(&graph, taps))
+    Ok(Layout::hooked(&graph, hooks))
 }
 
 impl Layout {
     /// Tapped layers, by what they read.
-    pub fn tapped(graph: &Graph, taps: Vec<Tap>) -> Layout {
+    pub fn hooked(graph: &Graph, hooks: Vec<Hook>) -> Layout {
         let mut sites: Vec<(Tensor, Site)> = Vec::new();
-        for tap in taps {
+        for tap in hooks {
             let (width, out) = (graph.shape(tap.input).channels(), graph.shape(tap.output).channels());
             let layer = Layer { name: tap.layer.clone(), out };
             match sites.iter_mut().find(|(input, _)| *input == tap.input) {

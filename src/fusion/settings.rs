@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::distillation::Distillation;
 use super::solve::Solver;
-use crate::graph::Precision;
+use crate::backend::Precision;
 
 /// Settings of a fusion. The defaults record what a fused model is asked for in use, which the published ones do not: see
 /// [`Settings::published`].

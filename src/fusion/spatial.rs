@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::backend::{Program, Weights};
 use crate::diffusion::random::{BatchNoise, RngKind};
 use crate::diffusion::sampler::{self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind};
-use crate::graph::{Array, Graph, Node, Origin, Plan, Program, Tensor, Weights};
+use crate::graph::{Array, Graph, Node, Origin, Plan, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::source::ComponentSource;
 use crate::models::unet;
@@ -204,12 +205,12 @@ fn build(
 ) -> Result<(Vec<Tensor>, Vec<Place>)> {
     let inputs = unet_inputs(graph, config, batch, size, tokens);
     let mut layers = Layers::with_low_rank(graph, vec![low_rank(ranks(updates))]);
-    layers.tap(layout.names());
+    layers.hook(layout.names());
     let prediction = inputs.build(&mut layers, config)?;
-    let taps = layers.taps().to_vec();
+    let hooks = layers.hooks().to_vec();
     let mut outputs = vec![prediction];
     let mut places = Vec::new();
-    for (site, input) in layout.sites.iter().zip(layout.inputs(&taps)?) {
+    for (site, input) in layout.sites.iter().zip(layout.inputs(&hooks)?) {
         let rows = graph.shape(input).rows() as u64;
         let n = site.width;
         if (8 * n * n) as u64 > max_binding {
@@ -244,7 +245,7 @@ pub(super) fn planned_bytes(runner: &Runner, layout: &Layout, updates: &Updates,
     let mut graph = Graph::new();
     let tokens = base.tokenizer.max_length();
     let (outputs, _) = build(&mut graph, &base.unet, layout, updates, (1, size), tokens, runner.gpu.max_binding())?;
-    let plan = Plan::new(&graph, &outputs, &Program::traits(runner.gpu));
+    let plan = Plan::new(&graph, &outputs, runner.gpu.target());
     let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
     let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision).planned_bytes(&graph, &plan)?;
     Ok(weights + plan.activation_bytes() + input_bytes(&graph, |name| !name.starts_with(SUMS)))
@@ -278,10 +279,10 @@ impl Recording {
         let mut graph = Graph::new();
         let inputs = unet_inputs(&mut graph, config, 1, size, tokens);
         let mut building = Layers::new(&mut graph);
-        building.tap(layers.iter().cloned());
+        building.hook(layers.iter().cloned());
         inputs.build(&mut building, config)?;
-        let taps = building.taps().to_vec();
-        let layout = Layout::tapped(&graph, taps);
+        let hooks = building.hooks().to_vec();
+        let layout = Layout::hooked(&graph, hooks);
         let mut graph = Graph::new();
         let (outputs, _) = build(&mut graph, config, &layout, &Updates::new(), (1, size), tokens, max_binding)?;
         let device_bytes = input_bytes(&graph, |name| name.starts_with(SUMS));

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::backend::{Program, Weights};
 use crate::concept::Word;
-use crate::graph::{Array, Graph, ParameterError, Program, Tensor, Weights};
+use crate::graph::{Array, Graph, ParameterError, Tensor};
 use crate::models::clip_text;
 use crate::models::source::ComponentSource;
 use crate::nn::Layers;
@@ -99,11 +100,11 @@ pub(super) fn encode(
     let mut graph = Graph::new();
     let x = graph.input("embedded", [rows, tokens, width]);
     let mut layers = Layers::with_low_rank(&mut graph, vec![low_rank(ranks(updates))]);
-    layers.tap(layout.names());
+    layers.hook(layout.names());
     let y = clip_text::encode(&mut layers, &base.text, x, 0)?;
-    let found = layers.taps().to_vec();
-    let tapped = layout.inputs(&found)?;
-    let outputs: Vec<Tensor> = [y].into_iter().chain(tapped).collect();
+    let found = layers.hooks().to_vec();
+    let hooked = layout.inputs(&found)?;
+    let outputs: Vec<Tensor> = [y].into_iter().chain(hooked).collect();
     let program = Program::new(&weights, &graph, &outputs)?;
     program.write("embedded", &Array::f32([rows, tokens, width], embedded))?;
     program.run();

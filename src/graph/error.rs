@@ -1,6 +1,7 @@
 //! What can go wrong while a graph is built, planned or run.
 
 use super::parameter::ParameterError;
+use super::{Graph, Tensor};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -10,23 +11,20 @@ pub enum Error {
     Parameter(#[from] ParameterError),
     #[error("input `{name}`: expected {expected}, found {found}")]
     Input { name: String, expected: String, found: String },
-    #[error(transparent)]
-    Gpu(#[from] crate::gpu::Error),
     #[error("value {node} of layer `{layer}` has no place in memory: a fault of the plan")]
     Unplaced { layer: String, node: usize },
     #[error("{operation} in layer `{layer}` has no gradient with respect to its {input}: {reason}")]
     NotDifferentiable { operation: &'static str, layer: String, input: &'static str, reason: &'static str },
     #[error("{tensor} has no gradient: the differentiated output does not depend on it")]
     Independent { tensor: String },
-    #[error("{operation} in layer `{layer}` has no kernel: it can be evaluated on the host only")]
-    NoKernel { operation: &'static str, layer: String },
-    #[error(
-        "{operation} in layer `{layer}`: its weight is an input or computed, and its kernels want the rearranged weight of a file: \
-         only narrow products take any tensor as their weight"
-    )]
-    NotAParameter { operation: &'static str, layer: String },
     #[error("two inputs of the graph are called `{name}`: only one of them could be written")]
     DuplicateInput { name: String },
     #[error("input `{name}` was not given")]
     MissingInput { name: String },
+}
+
+impl Error {
+    pub(crate) fn unplaced(graph: &Graph, tensor: Tensor) -> Error {
+        Error::Unplaced { layer: graph.node(tensor).layer.to_string(), node: tensor.index() }
+    }
 }

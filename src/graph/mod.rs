@@ -13,24 +13,21 @@ mod error;
 mod evaluate;
 mod gradient;
 mod loss;
-pub mod lower;
 mod memory;
 pub mod ops;
 mod parameter;
 mod plan;
-mod program;
 mod shape;
-mod transposed;
 
 use std::sync::Arc;
 
 pub use error::Error;
 pub use evaluate::{Array, Data};
 pub use gradient::GradientContext;
-pub use ops::Operation;
-pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
-pub use plan::{Place, Plan, Step, Traits};
-pub use program::{Precision, Program, UnknownPrecision, Weights, weight_bytes};
+pub use ops::{Epilogue, Fold, Operation};
+pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs, expect};
+pub(crate) use plan::MOST_FACTORS;
+pub use plan::{Limits, Place, Plan, Step, Target};
 pub use shape::Shape;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -2,24 +2,33 @@
 
 use std::sync::Arc;
 
-use super::lower::MOST_FACTORS;
 use super::memory::{Arena, Request, live_at, pack};
-use super::ops::{Fold, Stage};
+use super::ops::{Epilogue, Fold};
 use super::{Graph, Operation, Origin, Shape, Tensor};
-use crate::gpu::Schedule;
 
-/// What plans and their lowering follow: limits of the device, and the schedule that device or user prefer.
-#[derive(Clone, Copy, Debug)]
-pub struct Traits {
-    /// Bytes that one binding may have.
+/// Constants that the epilogue of one step may multiply by.
+pub(crate) const MOST_FACTORS: usize = 4;
+
+/// Limits that plans keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that one tensor may have.
     pub max_binding: u64,
-    /// Bytes that one buffer may have.
+    /// Bytes that one arena may have.
     pub max_buffer: u64,
-    /// Alignment of a binding's offset, in bytes.
+    /// Alignment of a tensor in its arena, in bytes.
     pub alignment: u64,
-    /// Bytes of workgroup memory that a kernel may have.
-    pub workgroup_memory: usize,
-    pub schedule: Schedule,
+}
+
+/// What a plan asks of the back end that is to run it.
+pub trait Target {
+    fn limits(&self) -> Limits;
+
+    /// What followers `operation` can do in the same go.
+    fn folds(&self, operation: &dyn Operation) -> Fold;
+
+    /// f32 elements of scratch that `operation` needs.
+    fn scratch(&self, operation: &dyn Operation, inputs: &[&Shape], output: &Shape) -> Option<usize>;
 }
 
 /// One operation as it will run.
@@ -30,7 +39,7 @@ pub struct Step {
     /// The operation's own result, before what is folded in; its shape rules the kernel.
     pub result: Tensor,
     /// Work on the result done by the same kernel before it stores: a low-rank update first, elementwise work after it.
-    pub stages: Vec<Stage>,
+    pub epilogue: Vec<Epilogue>,
     /// Zeros that the kernel writes around its result: top, bottom, left, right.
     pub padding: Option<[usize; 4]>,
     /// The tensor that is stored.
@@ -55,7 +64,7 @@ pub enum Place {
     },
 }
 
-/// The order of work and the memory it needs, made once for a graph and reusable on any device with the same traits.
+/// The order of work and the memory it needs, made once for a graph and reusable on any device whose back end asks for the same.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: Vec<Step>,
@@ -69,27 +78,27 @@ pub struct Plan {
     places: Vec<Option<Place>>,
     scratch: Vec<Option<Place>>,
     live: u64,
-    pub(super) traits: Traits,
+    limits: Limits,
 }
 
 impl Plan {
     /// Plans `outputs` (and the graph's assignments).
-    pub fn new(graph: &Graph, outputs: &[Tensor], traits: &Traits) -> Plan {
+    pub fn new(graph: &Graph, outputs: &[Tensor], target: &dyn Target) -> Plan {
         let mut wanted = outputs.to_vec();
         wanted.extend(graph.assignments().iter().map(|&(_, from)| from));
         let roots = roots(graph);
         let (mut steps, each_run): (Vec<Step>, Vec<Step>) = {
             let constant = constants(graph);
             let is_constant = |step: &Step| {
-                let mut reads = step.inputs.iter().copied().chain(step.stages.iter().flat_map(Stage::operands));
+                let mut reads = step.inputs.iter().copied().chain(step.epilogue.iter().flat_map(Epilogue::operands));
                 constant[step.result.index()] && reads.all(|t| constant[t.index()])
             };
-            fold(graph, &wanted, &roots, traits).into_iter().partition(is_constant)
+            fold(graph, &wanted, &roots, target).into_iter().partition(is_constant)
         };
         let once = steps.len();
         steps.extend(each_run);
-        let Placement { places, scratch, arenas, live } = place(graph, (&steps, once), &wanted, &roots, traits);
-        Plan { steps, once, arenas, outputs: outputs.to_vec(), roots, places, scratch, live, traits: *traits }
+        let Placement { places, scratch, arenas, live } = place(graph, (&steps, once), &wanted, &roots, target.limits());
+        Plan { steps, once, arenas, outputs: outputs.to_vec(), roots, places, scratch, live, limits: target.limits() }
     }
 
     pub fn root(&self, tensor: Tensor) -> Tensor {
@@ -101,8 +110,13 @@ impl Plan {
         self.places[self.root(tensor).index()]
     }
 
-    pub(super) fn scratch_place(&self, step: usize) -> Option<Place> {
+    pub(crate) fn scratch_place(&self, step: usize) -> Option<Place> {
         self.scratch[step]
+    }
+
+    /// What the plan keeps to.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Bytes of activations while the plan runs.
@@ -159,7 +173,7 @@ fn sole_consumer(tensor: Tensor, uses: &[usize], consumers: &[Vec<Tensor>]) -> O
 }
 
 /// Lists the live operations in order, folding elementwise followers and padding into their producers.
-fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Vec<Step> {
+fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target) -> Vec<Step> {
     let uses = graph.uses(wanted);
     let mut consumers: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -182,17 +196,17 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> 
             operation: operation.clone(),
             inputs: inputs.clone(),
             result,
-            stages: Vec::new(),
+            epilogue: Vec::new(),
             padding: None,
             output: result,
-            scratch: operation.scratch(&shapes, &node.shape, traits),
+            scratch: target.scratch(&**operation, &shapes, &node.shape),
             layer: node.layer.clone(),
         };
-        // An elementwise operation is a kernel that copies and then does itself as a stage.
-        if let Some(stage) = operation.as_stage(inputs, 0, graph) {
-            step.stages.push(stage);
+        // An elementwise operation is a kernel that copies and then does itself as a entry.
+        if let Some(entry) = operation.as_epilogue(inputs, 0, graph) {
+            step.epilogue.push(entry);
         }
-        let folds = operation.folds();
+        let folds = target.folds(&**operation);
         let mut end = result;
         while folds != Fold::Nothing && step.padding.is_none() {
             let Some(next) = sole_consumer(end, &uses, &consumers) else { break };
@@ -209,12 +223,12 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> 
             let ready = operands.iter().enumerate().all(|(i, t)| i == position || operand_ready(t));
             let same_rows = graph.shape(end).channels() == graph.shape(result).channels()
                 && graph.shape(end).elements() == graph.shape(result).elements();
-            match (follower.as_stage(operands, position, graph), follower.as_padding()) {
-                (Some(stage @ Stage::LowRank { .. }), _) if ready && same_rows && takes_low_rank(folds, &step.stages) => {
-                    step.stages.insert(0, stage)
+            match (follower.as_epilogue(operands, position, graph), follower.as_padding()) {
+                (Some(entry @ Epilogue::Lora { .. }), _) if ready && same_rows && takes_lora(folds, &step.epilogue) => {
+                    step.epilogue.insert(0, entry)
                 }
-                (Some(stage), _) if ready && same_rows && fits(&step.stages, &stage) => step.stages.push(stage),
-                (_, Some(edges)) if folds == Fold::StagesAndPadding && graph.shape(end) == graph.shape(result) => {
+                (Some(entry), _) if ready && same_rows && fits(&step.epilogue, &entry) => step.epilogue.push(entry),
+                (_, Some(edges)) if folds == Fold::ElementwiseAndPadding && graph.shape(end) == graph.shape(result) => {
                     step.padding = Some(edges)
                 }
                 _ => break,
@@ -229,26 +243,26 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> 
     steps
 }
 
-/// Whether a low-rank update can go before `stages`: sums may change places with it.
-fn takes_low_rank(folds: Fold, stages: &[Stage]) -> bool {
-    folds == Fold::LowRankAndStages && stages.iter().all(|stage| matches!(stage, Stage::Add(..)))
+/// Whether a low-rank update can go before `epilogue`: sums may change places with it.
+fn takes_lora(folds: Fold, epilogue: &[Epilogue]) -> bool {
+    folds == Fold::LoraAndElementwise && epilogue.iter().all(|entry| matches!(entry, Epilogue::Add(..)))
 }
 
-/// Whether a kernel that does `stages` can do `stage` too: it has so many bindings and factors, and one number of rows for each
-/// kind of broadcast (a view between two stages can change what a batch entry is).
-fn fits(stages: &[Stage], stage: &Stage) -> bool {
+/// Whether a kernel that does `epilogue` can do `entry` too: it has so many bindings and factors, and one number of rows for each
+/// kind of broadcast (a view between two epilogue can change what a batch entry is).
+fn fits(epilogue: &[Epilogue], entry: &Epilogue) -> bool {
     const MOST_OPERANDS: usize = 3;
-    if matches!(stage, Stage::LowRank { .. }) {
+    if matches!(entry, Epilogue::Lora { .. }) {
         return false;
     }
-    let all = || stages.iter().chain([stage]);
-    let one = |rows: &dyn Fn(&Stage) -> Option<usize>| {
+    let all = || epilogue.iter().chain([entry]);
+    let one = |rows: &dyn Fn(&Epilogue) -> Option<usize>| {
         let mut different: Vec<usize> = all().filter_map(rows).collect();
         different.dedup();
         different.len() <= 1
     };
-    all().filter_map(Stage::operand).count() <= MOST_OPERANDS
-        && all().filter(|s| matches!(s, Stage::Scale(_))).count() <= MOST_FACTORS
+    all().filter_map(Epilogue::operand).count() <= MOST_OPERANDS
+        && all().filter(|s| matches!(s, Epilogue::Scale(_))).count() <= MOST_FACTORS
         && one(&|s| s.broadcast()?.rows_per_batch())
         && one(&|s| s.broadcast()?.operand_rows())
 }
@@ -260,7 +274,7 @@ fn in_place(graph: &Graph, step: &Step, later: &[Step], roots: &[Tensor]) -> Opt
     let input = *step.inputs.get(position)?;
     let is_input = matches!(graph.node(input).origin, Origin::Input { .. });
     let reads = |step: &Step| {
-        let all = step.inputs.iter().copied().chain(step.stages.iter().flat_map(Stage::operands));
+        let all = step.inputs.iter().copied().chain(step.epilogue.iter().flat_map(Epilogue::operands));
         all.filter(|t| roots[t.index()] == input).count()
     };
     let copied = graph.assignments().iter().any(|&(to, from)| to != input && roots[from.index()] == input);
@@ -276,7 +290,7 @@ struct Placement {
 }
 
 /// Packs what the steps produce into arenas, so that no step reads and writes one arena; what the first `once` steps make is kept.
-fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], roots: &[Tensor], traits: &Traits) -> Placement {
+fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], roots: &[Tensor], limits: Limits) -> Placement {
     let mut places: Vec<Option<Place>> = graph
         .nodes()
         .iter()
@@ -286,7 +300,7 @@ fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], root
             Origin::Operation { .. } => None,
         })
         .collect();
-    let bytes = |elements: usize| (elements as u64 * 4).next_multiple_of(traits.alignment.max(16));
+    let bytes = |elements: usize| (elements as u64 * 4).next_multiple_of(limits.alignment.max(16));
     let mut requests: Vec<Request> = Vec::new();
     let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
     let mut scratch_of: Vec<Option<usize>> = vec![None; steps.len()];
@@ -298,7 +312,7 @@ fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], root
             .inputs
             .iter()
             .copied()
-            .chain(step.stages.iter().flat_map(Stage::operands))
+            .chain(step.epilogue.iter().flat_map(Epilogue::operands))
             .filter_map(|t| request_of[roots[t.index()].index()])
             .collect();
         for &read in &reads {
@@ -327,7 +341,7 @@ fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], root
         }
     }
     let live = (0..=steps.len()).map(|time| live_at(&requests, time)).max().unwrap_or(0);
-    let Arena { sizes, offsets } = pack(&requests, traits.max_buffer);
+    let Arena { sizes, offsets } = pack(&requests, limits.max_buffer);
     let at = |request: usize| Place::Arena { arena: offsets[request].0, offset: offsets[request].1 };
     for (node, request) in request_of.iter().enumerate() {
         if let Some(request) = request {

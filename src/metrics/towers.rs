@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Embedding;
+use crate::backend;
+use crate::backend::Device;
+use crate::backend::{Precision, Program, Weights};
 use crate::checkpoint::{Checkpoint, Component};
-use crate::gpu::Gpu;
-use crate::graph::{Array, Graph, Precision, Program, Weights};
+use crate::graph::{Array, Graph};
 use crate::models::config::{ClipTextConfig, ClipVisionConfig, ConfigError};
 use crate::models::source::ComponentSource;
 use crate::models::{clip_text, clip_vision};
@@ -16,7 +18,6 @@ use crate::nn::Layers;
 use crate::picture::{self, Picture};
 use crate::text::prompt::{self, PromptOptions, Syntax};
 use crate::text::{self, Tokenizer};
-use crate::{gpu, graph};
 
 /// The projection of texts.
 const TEXT_PROJECTION: &str = "text_projection.weight";
@@ -33,7 +34,7 @@ pub enum Error {
     #[error("{}: `{TEXT_PROJECTION}` is {found:?}, expected {expected:?}", path.display())]
     Projection { path: PathBuf, found: Vec<usize>, expected: Vec<usize> },
     #[error("{}: {source}", path.display())]
-    Network { path: PathBuf, source: graph::Error },
+    Network { path: PathBuf, source: backend::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -41,7 +42,7 @@ pub enum Error {
     #[error(transparent)]
     Picture(#[from] picture::Error),
     #[error(transparent)]
-    Gpu(#[from] gpu::Error),
+    Backend(#[from] backend::Error),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -65,7 +66,7 @@ impl Towers {
     ///
     /// # Errors
     /// A model without a vision tower or without projections; towers that cannot be built.
-    pub fn load(gpu: &Arc<Gpu>, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Towers> {
+    pub fn load(gpu: &Device, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Towers> {
         let path = checkpoint.path.clone();
         let component = checkpoint.vision.as_ref().ok_or_else(|| Error::NoVision(path.clone()))?;
         let (text, vision) = (&checkpoint.text_encoder, component);
@@ -132,21 +133,21 @@ impl Towers {
         Ok(Embedding::new(self.blame(self.vision.output(0))?.values().to_vec()))
     }
 
-    fn blame<T>(&self, result: graph::Result<T>) -> Result<T> {
+    fn blame<T>(&self, result: Result<T, impl Into<backend::Error>>) -> Result<T> {
         blame(&self.path, result)
     }
 }
 
-fn blame<T>(path: &Path, result: graph::Result<T>) -> Result<T> {
-    result.map_err(|source| Error::Network { path: path.to_path_buf(), source })
+fn blame<T>(path: &Path, result: Result<T, impl Into<backend::Error>>) -> Result<T> {
+    result.map_err(|source| Error::Network { path: path.to_path_buf(), source: source.into() })
 }
 
-fn weights(gpu: &Arc<Gpu>, component: &Component) -> Weights {
+fn weights(gpu: &Device, component: &Component) -> Weights {
     Weights::new(gpu, Arc::new(ComponentSource(component.clone())), Precision::AsStored)
 }
 
 /// From ids `[1, length]` to the encoding of the text's end `[1, hidden_size]`.
-fn text_program(gpu: &Arc<Gpu>, tower: &Component, config: &ClipTextConfig, length: usize) -> Result<Program> {
+fn text_program(gpu: &Device, tower: &Component, config: &ClipTextConfig, length: usize) -> Result<Program> {
     let mut graph = Graph::new();
     let ids = graph.input_ids("ids", [1, length]);
     let ends = graph.input_ids("ends", [1]);
@@ -159,7 +160,7 @@ fn text_program(gpu: &Arc<Gpu>, tower: &Component, config: &ClipTextConfig, leng
     blame(tower.path(), Program::new(&weights(gpu, tower), &graph, &[output]))
 }
 
-fn vision_program(gpu: &Arc<Gpu>, tower: &Component, config: &ClipVisionConfig) -> Result<Program> {
+fn vision_program(gpu: &Device, tower: &Component, config: &ClipVisionConfig) -> Result<Program> {
     let mut graph = Graph::new();
     let side = config.image_size;
     let pixels = graph.input("pixels", [1, side, side, config.num_channels]);

@@ -16,10 +16,10 @@ impl Layers<'_> {
         1.0 / (self.channels(q) as f32 / heads as f32).sqrt()
     }
 
-    /// Every token of `x` `[batch, tokens, channels]` attends to all tokens, or to those that `sight` lets it see
-    /// ([`crate::graph::Graph::attention_in_sight`]). `bias`: whether q, k and v have one.
-    pub fn self_attention(&mut self, name: &str, x: Tensor, heads: usize, bias: bool, sight: Option<Tensor>) -> Result<Tensor> {
-        self.within(name, |layers| layers.attend_to_itself(x, heads, bias, sight))
+    /// Every token of `x` `[batch, tokens, channels]` attends to all tokens, or to those that `mask` lets it see
+    /// ([`crate::graph::Graph::masked_attention`]). `bias`: whether q, k and v have one.
+    pub fn self_attention(&mut self, name: &str, x: Tensor, heads: usize, bias: bool, mask: Option<Tensor>) -> Result<Tensor> {
+        self.within(name, |layers| layers.attend_to_itself(x, heads, bias, mask))
     }
 
     /// The VAE's attention: every place of the feature map `x` `[batch, height, width, channels]` attends to all places, with
@@ -53,16 +53,16 @@ impl Layers<'_> {
         Ok((both.0?, both.1?))
     }
 
-    fn attend_to_itself(&mut self, x: Tensor, heads: usize, bias: bool, sight: Option<Tensor>) -> Result<Tensor> {
+    fn attend_to_itself(&mut self, x: Tensor, heads: usize, bias: bool, mask: Option<Tensor>) -> Result<Tensor> {
         let channels = self.channels(x);
         let mut part = |name| match bias {
             true => self.linear(name, x, channels),
             false => self.linear_no_bias(name, x, channels),
         };
         let (q, k, v) = (part("to_q")?, part("to_k")?, part("to_v")?);
-        let y = match sight {
+        let y = match mask {
             None => self.attend(q, k, v, heads, false)?,
-            Some(sight) => self.graph.attention_in_sight(q, k, v, sight, heads, self.attention_scale(q, heads))?,
+            Some(mask) => self.graph.masked_attention(q, k, v, mask, heads, self.attention_scale(q, heads))?,
         };
         self.linear("to_out.0", y, channels)
     }

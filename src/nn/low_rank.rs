@@ -113,8 +113,8 @@ impl Layers<'_> {
         let down = self.joined(&downs, 0)?;
         let up = self.joined(&ups, 1)?;
         let t = match window {
-            Some(Window { stride, .. }) => self.graph.narrow_conv2d(x, down, stride)?,
-            None => self.graph.narrow(x, down)?,
+            Some(Window { stride, .. }) => self.graph.lora_down_conv2d(x, down, stride)?,
+            None => self.graph.lora_down(x, down)?,
         };
         Ok(Some((self.gated(t, members)?, up)))
     }
@@ -122,7 +122,7 @@ impl Layers<'_> {
     /// `y`, the layer's own product, with its updates added.
     pub(super) fn add_update(&mut self, y: Tensor, update: Option<Update>) -> Result<Tensor> {
         match update {
-            Some((t, up)) => self.graph.widen(Some(y), t, up),
+            Some((t, up)) => self.graph.lora_up(Some(y), t, up),
             None => Ok(y),
         }
     }
@@ -209,6 +209,6 @@ impl Layers<'_> {
             };
             parts.push(GatePart { rank, factor, strength, mask });
         }
-        self.graph.low_rank_gate(&parts)
+        self.graph.lora_gate(&parts)
     }
 }

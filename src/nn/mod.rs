@@ -8,21 +8,21 @@
 mod attention;
 mod clip;
 mod conv;
+mod hooks;
 mod linear;
 mod low_rank;
 mod norm;
 mod prompt;
 mod resnet;
-mod taps;
 mod time_embedding;
 mod transformer;
 mod word_maps;
 
 pub use clip::ClipLayer;
+pub use hooks::Hook;
 pub use low_rank::{LowRank, Strength};
 pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
-pub use taps::Tap;
 pub use time_embedding::sinusoids;
 pub use transformer::Transformer;
 pub use word_maps::{WordMap, word_values};
@@ -38,24 +38,24 @@ pub struct Layers<'g> {
     pub graph: &'g mut Graph,
     updates: Updates,
     given_statistics: bool,
-    taps: taps::Taps,
+    hooks: hooks::Hooks,
     watch: Option<word_maps::Watch>,
 }
 
 impl<'g> Layers<'g> {
     pub fn new(graph: &'g mut Graph) -> Self {
-        Layers { graph, updates: Updates::default(), given_statistics: false, watch: None, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::default(), given_statistics: false, watch: None, hooks: hooks::Hooks::default() }
     }
 
     /// The same, with low-rank updates added to the linear layers and convolutions that they name.
     pub fn with_low_rank(graph: &'g mut Graph, low_rank: Vec<LowRank>) -> Self {
-        Layers { graph, updates: Updates::new(low_rank), given_statistics: false, watch: None, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::new(low_rank), given_statistics: false, watch: None, hooks: hooks::Hooks::default() }
     }
 
     /// The same, with the statistics of every group normalisation given as an input `statistics.<layer>` `[batch, groups, 2]`:
     /// a part of a picture is then normalised as the whole is.
     pub fn with_given_statistics(graph: &'g mut Graph) -> Self {
-        Layers { graph, updates: Updates::default(), given_statistics: true, watch: None, taps: taps::Taps::default() }
+        Layers { graph, updates: Updates::default(), given_statistics: true, watch: None, hooks: hooks::Hooks::default() }
     }
 
     /// Builds the layers inside of `name`.

@@ -23,7 +23,7 @@ pub struct RegionSize {
     pub tokens: usize,
     pub inputs: RegionInputs,
     /// u32 `[tokens]`: in self-attention two tokens see each other if they share a bit. None: all do.
-    pub sight: Option<Tensor>,
+    pub mask: Option<Tensor>,
 }
 
 /// The encodings, and which cross-attention is next: they are counted in the order of computation, down -> middle -> up.
@@ -55,8 +55,8 @@ impl<'a> Prompt<'a> {
     }
 
     /// What tokens of `x` may see of each other; none: everything.
-    pub(super) fn sight(&self, layers: &Layers, x: Tensor) -> Result<Option<Tensor>> {
-        Ok(self.size(layers, x)?.and_then(|size| size.sight))
+    pub(super) fn mask(&self, layers: &Layers, x: Tensor) -> Result<Option<Tensor>> {
+        Ok(self.size(layers, x)?.and_then(|size| size.mask))
     }
 
     /// Where prompts hold on the tokens of `x`, if there are regions.

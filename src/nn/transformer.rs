@@ -51,8 +51,8 @@ impl Layers<'_> {
             let h = match style.only_cross_attention {
                 true => layers.cross_attention("attn1", h, style.heads, prompt)?,
                 false => {
-                    let sight = prompt.sight(layers, h)?;
-                    layers.self_attention("attn1", h, style.heads, false, sight)?
+                    let mask = prompt.mask(layers, h)?;
+                    layers.self_attention("attn1", h, style.heads, false, mask)?
                 }
             };
             let x = layers.graph.add(x, h)?;

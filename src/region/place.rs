@@ -25,7 +25,7 @@ pub struct Shares {
     /// `[tokens, 1 + regions]`, the context prompt first; every row sums to 1.
     pub weights: Vec<f32>,
     /// A bit for each region that holds at a token; all bits where none does. See
-    /// [`crate::graph::Graph::attention_in_sight`].
+    /// [`crate::graph::Graph::masked_attention`].
     pub sight: Vec<u32>,
 }
 

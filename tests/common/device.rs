@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use mixofshow::gpu::{Gpu, Matrices, MatrixUse, Options, Schedule, Selection};
-use mixofshow::graph::{
-    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Tensor, Weights,
-};
+use mixofshow::backend::wgpu::{Gpu, Matrices, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs, Tensor};
 
 pub fn gpu() -> Arc<Gpu> {
     static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(open);
@@ -122,7 +121,7 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
     }
     let source = Arc::new(MadeUp(weights));
     let expected = graph.evaluate(outputs, &inputs, &*source).expect(what);
-    let weights = Weights::new(&gpu(), source, Precision::AsStored);
+    let weights = Weights::new(&gpu().into(), source, Precision::AsStored);
     let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
     for (name, array) in &inputs {
         program.write(name, array).expect(what);

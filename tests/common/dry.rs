@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use mixofshow::gpu::{Buffer, Command, Gpu, Matrices, Options, Scalar, Schedule, Selection, Slice};
-use mixofshow::graph::lower::{self, Located, Storage};
-use mixofshow::graph::ops::Layout;
-use mixofshow::graph::{Element, Plan, Program, Traits, weight_bytes};
+use mixofshow::backend::wgpu::lower::{self, BufferView, Storage};
+use mixofshow::backend::wgpu::{
+    Buffer, Command, Gpu, Layout, Matrices, Options, Scalar, Schedule, Selection, Slice, Traits, weight_bytes,
+};
+use mixofshow::graph::{Element, Plan};
 
 use super::published::Built;
 
@@ -43,7 +44,7 @@ pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
     let gpu = floor();
     let graph = &built.graph;
     let workgroup_memory = workgroup_memory(schedule);
-    let traits = Traits { schedule, workgroup_memory, ..Program::traits(gpu) };
+    let traits = Traits { schedule, workgroup_memory, ..*gpu.traits() };
     let plan = Plan::new(graph, &built.outputs, &traits);
     let buffers: Mutex<HashMap<String, (Arc<Buffer>, u64)>> = Mutex::default();
     let stand_in = |name: String, bytes: u64| {
@@ -54,22 +55,22 @@ pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
     let storage = |storage: Storage<'_>| {
         Ok(match storage {
             Storage::Arena(arena) => {
-                Located { slice: stand_in(format!("arena {arena}"), plan.arenas[arena]), scalar: Scalar::F32, half: false }
+                BufferView { slice: stand_in(format!("arena {arena}"), plan.arenas[arena]), scalar: Scalar::F32, half: false }
             }
             Storage::Input(tensor) => {
                 let node = graph.node(tensor);
                 let scalar = if node.element == Element::F32 { Scalar::F32 } else { Scalar::U32 };
                 let bytes = (node.shape.elements() as u64 * 4).next_multiple_of(16);
-                Located { slice: stand_in(format!("input {tensor:?}"), bytes), scalar, half: false }
+                BufferView { slice: stand_in(format!("input {tensor:?}"), bytes), scalar, half: false }
             }
             Storage::Weight { name, shape, layout } => {
                 let half = half && layout != Layout::Plain;
                 let slice = stand_in(format!("{name} {layout:?}"), weight_bytes(shape, layout, half));
-                Located { slice, scalar: if half { Scalar::U32 } else { Scalar::F32 }, half }
+                BufferView { slice, scalar: if half { Scalar::U32 } else { Scalar::F32 }, half }
             }
         })
     };
-    let commands = lower::commands(graph, &plan, &storage).unwrap_or_else(|e| panic!("{}: {e}", built.name));
+    let commands = lower::commands(graph, &plan, &traits, &storage).unwrap_or_else(|e| panic!("{}: {e}", built.name));
     let bytes = buffers.into_inner().unwrap().into_values().map(|(buffer, size)| (Arc::as_ptr(&buffer) as usize, size)).collect();
     Lowered { plan, commands, bytes }
 }

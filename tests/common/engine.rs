@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::gpu::{Gpu, MatrixUse, Options, Schedule, Selection};
-use mixofshow::graph::{Array, Graph, ParameterSource, Precision, Program, Tensor, Weights};
+use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Engine {
@@ -43,7 +44,7 @@ impl Engine {
         let Engine::Device { precision, staged } = self else {
             return graph.evaluate(outputs, &inputs, &**weights).unwrap_or_else(|e| panic!("{e}"));
         };
-        let weights = Weights::new(&gpu(staged), weights.clone(), precision);
+        let weights = Weights::new(&gpu(staged).into(), weights.clone(), precision);
         let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{e}"));
         for (name, array) in &inputs {
             program.write(name, array).unwrap_or_else(|e| panic!("{e}"));

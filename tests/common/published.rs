@@ -102,7 +102,7 @@ pub fn regional_unet(name: &str, config: &Value, batch: usize, height: usize, wi
             let tokens = height * width;
             let graph = &mut layers.graph;
             let inputs = RegionInputs::declare(graph, &format!("regions.{tokens}"), tokens, vec![Reach { keys: 77, tokens }; 4]);
-            RegionSize { tokens, inputs, sight: Some(graph.input_ids(format!("sight.{tokens}"), [tokens])) }
+            RegionSize { tokens, inputs, mask: Some(graph.input_ids(format!("sight.{tokens}"), [tokens])) }
         };
         let sizes: Vec<_> = unet::feature_sizes(&config, height, width).into_iter().map(&mut size).collect();
         let prompt = Encodings::Regional { pairs: &pairs, sizes: &sizes };
@@ -265,8 +265,8 @@ pub fn low_rank_layer(into: usize, out: usize, rank: usize) -> Built {
     let upstream = graph.input("upstream", [2, 9, out]);
     let wanted = ["down", "up"].map(|part| graph.find_input(&format!("a.layer.lora_{part}.weight")).unwrap());
     let [down, up] = graph.gradients_of(y, upstream, &wanted).unwrap().try_into().unwrap();
-    let t = graph.narrow_transposed(upstream, wanted[1]).unwrap();
-    let dx = graph.widen_transposed(None, t, wanted[0]).unwrap();
+    let t = graph.lora_down_transposed(upstream, wanted[1]).unwrap();
+    let dx = graph.lora_up_transposed(None, t, wanted[0]).unwrap();
     Built { name: format!("low-rank layer {into} -> {out}, rank {rank}"), graph, outputs: vec![y, down, up, dx] }
 }
 

@@ -1,6 +1,6 @@
 //! Choosing among the adapters that there are, and where there is none.
 
-use mixofshow::gpu::{Error, Gpu, Options, Selection, list};
+use mixofshow::backend::wgpu::{Error, Gpu, Options, Selection, list};
 
 use super::alone;
 

@@ -1,7 +1,8 @@
 //! Inputs of a program: each has a name of its own.
 
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Error, Graph, Precision, Program, Weights};
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::{self, Precision, Program, Weights};
+use mixofshow::graph::{Error, Graph};
 
 use super::random::source;
 
@@ -12,6 +13,6 @@ fn two_inputs_of_one_name_are_refused() {
     let mut graph = Graph::new();
     let (first, second) = (graph.input("x", [4]), graph.input("x", [4]));
     let sum = graph.add(first, second).unwrap();
-    let made = Program::new(&Weights::new(&gpu, source(&graph), Precision::F32), &graph, &[sum]);
-    assert!(matches!(made, Err(Error::DuplicateInput { name }) if name == "x"));
+    let made = Program::new(&Weights::new(&gpu.clone().into(), source(&graph), Precision::F32), &graph, &[sum]);
+    assert!(matches!(made, Err(backend::Error::Graph(Error::DuplicateInput { name })) if name == "x"));
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Precision, Program, StoredAs, Weights};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
 use super::engine::gpu;
 
@@ -44,7 +45,7 @@ fn tables_larger_than_a_binding_are_read_in_pieces() {
         let table = g.parameter("table", [rows, WIDTH]);
         let input = g.input_ids("ids", [ids.len()]);
         let y = g.embedding(table, input).unwrap();
-        let program = Program::new(&Weights::new(&gpu, Arc::new(Places { rows }), precision), &g, &[y]).unwrap();
+        let program = Program::new(&Weights::new(&gpu.clone().into(), Arc::new(Places { rows }), precision), &g, &[y]).unwrap();
         assert_eq!(program.commands(), 2);
         program.write("ids", &Array::u32([ids.len()], ids.map(|id| id as u32).to_vec())).unwrap();
         program.run();

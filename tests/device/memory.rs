@@ -1,7 +1,9 @@
 //! Device memory: what is counted, and that runs leave nothing behind.
 
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Graph, Plan, Precision, Program, Weights};
+use mixofshow::backend::Backend;
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, Plan};
 
 use super::alone;
 use super::random::{source, values};
@@ -41,8 +43,8 @@ fn resident() -> u64 {
 fn memory_is_that_of_the_plan_and_does_not_grow() {
     let gpu = open();
     let (graph, outputs) = graph();
-    let plan = Plan::new(&graph, &outputs, &Program::traits(&gpu));
-    let weights = Weights::new(&gpu, source(&graph), Precision::F32);
+    let plan = Plan::new(&graph, &outputs, gpu.traits());
+    let weights = Weights::new(&gpu.clone().into(), source(&graph), Precision::F32);
     let planned = plan.activation_bytes() + weights.planned_bytes(&graph, &plan).unwrap() + 8 * 8 * 16 * 4;
     let program = Program::new(&weights, &graph, &outputs).unwrap();
     program.write("x", &Array::f32([1, 8, 8, 16], values("x", 8 * 8 * 16))).unwrap();
@@ -53,7 +55,7 @@ fn memory_is_that_of_the_plan_and_does_not_grow() {
     };
     run();
     let before = gpu.memory();
-    let uniforms = before.0 - planned;
+    let uniforms = before[0] - planned;
     assert!(uniforms <= 256 * program.commands() as u64, "{before:?} bytes, planned {planned}");
     for _ in 0..20 {
         run();
@@ -61,9 +63,9 @@ fn memory_is_that_of_the_plan_and_does_not_grow() {
     assert_eq!(gpu.memory(), before);
     assert!(gpu.kernels() <= program.commands());
     drop(program);
-    assert_eq!(gpu.memory().0, weights.planned_bytes(&graph, &plan).unwrap());
+    assert_eq!(gpu.memory()[0], weights.planned_bytes(&graph, &plan).unwrap());
     drop(weights);
-    assert_eq!(gpu.memory(), (0, before.1));
+    assert_eq!(gpu.memory(), [0, before[1]]);
 }
 
 /// Programs made and dropped over and over (pictures of other sizes) leave nothing behind, on the host either.
@@ -74,7 +76,7 @@ fn programs_that_are_dropped_free_their_memory() {
     }
     let gpu = open();
     let (graph, outputs) = graph();
-    let weights = Weights::new(&gpu, source(&graph), Precision::F16);
+    let weights = Weights::new(&gpu.clone().into(), source(&graph), Precision::F16);
     let once = || {
         let program = Program::new(&weights, &graph, &outputs).unwrap();
         program.write("x", &Array::f32([1, 8, 8, 16], values("x", 8 * 8 * 16))).unwrap();

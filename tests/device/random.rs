@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::Function;
-use mixofshow::graph::{Array, Error, Graph, Node, Origin, Precision, Program, Shape, Tensor, Weights};
+use mixofshow::graph::{Array, Error, Graph, Node, Origin, Shape, Tensor};
 
 use super::engine::gpu;
 use super::hashed::{HashedWeights, tensor};
@@ -229,7 +230,7 @@ pub fn values(name: &str, count: usize) -> Vec<f32> {
 
 /// `graph` on a device, with made-up weights in f32.
 pub fn program(graph: &Graph, outputs: &[Tensor], staged: bool) -> Program {
-    let weights = Weights::new(&gpu(staged), source(graph), Precision::F32);
+    let weights = Weights::new(&gpu(staged).into(), source(graph), Precision::F32);
     Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{e}\n{}", listing(graph)))
 }
 

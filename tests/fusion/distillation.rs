@@ -25,7 +25,7 @@ fn all() -> Vec<Entry> {
 }
 
 fn watched(order: Order, settings: &Settings, watch: &mut dyn FnMut(Progress)) -> fusion::Result<Fused> {
-    fusion::fuse(gpu(), &Checkpoint::open(model()).unwrap(), order, settings, watch)
+    fusion::fuse(&gpu().clone().into(), &Checkpoint::open(model()).unwrap(), order, settings, watch)
 }
 
 #[test]

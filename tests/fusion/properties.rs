@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Concept, LowRankSet};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::{Entry, Order, Previous, Settings, ordinary_prompts};
-use mixofshow::graph::Precision;
 
 use super::world::{concept, contents, entry, errors, exact, fuse, gpu, model, names, order, settings};
 
@@ -128,7 +128,7 @@ fn a_style_without_words_is_fused_beside_a_concept() {
     assert!(errors(&fused).len() > 40);
     let generate = |path: &Path, prompt: &str| {
         let checkpoint = Checkpoint::open(path).unwrap();
-        let mut pipeline = Pipeline::load(gpu(), &checkpoint, Precision::F32).unwrap();
+        let mut pipeline = Pipeline::load(&gpu().clone().into(), &checkpoint, Precision::F32).unwrap();
         let request = Request { prompt: prompt.into(), steps: 2, seed: 1, ..Request::default() };
         pipeline.generate(&request, &mut |_| ()).unwrap().latents
     };

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use mixofshow::backend::Precision;
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
 use mixofshow::checkpoint::{self, Checkpoint, TensorView};
 use mixofshow::concept::{Concept, LowRankSet, Update, Word};
 use mixofshow::fusion::solve::{Exact, Solver};
 use mixofshow::fusion::{self, Entry, Fused, Order, Settings};
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Precision};
+use mixofshow::graph::Array;
 use serde_json::{Value, json};
 
 use super::hashed;
@@ -132,7 +133,7 @@ pub fn exact(ridge: f64) -> Solver {
 
 pub fn fuse(order: Order, settings: &Settings) -> fusion::Result<Fused> {
     let checkpoint = Checkpoint::open(model()).unwrap();
-    fusion::fuse(gpu(), &checkpoint, order, settings, &mut |_| ())
+    fusion::fuse(&gpu().clone().into(), &checkpoint, order, settings, &mut |_| ())
 }
 
 /// Squared errors of every layer, all concepts together, by stage and layer: left over, and before.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use mixofshow::graph::{Array, Graph, Origin, Precision, Tensor};
+use mixofshow::backend::Precision;
+use mixofshow::graph::{Array, Graph, Origin, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, vae};

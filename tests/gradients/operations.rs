@@ -150,6 +150,6 @@ fn the_loss_of_tuning() {
 fn division_by_the_greatest() {
     check("over the greatest", &[("x", &[2, 5])], &["x"], |g, t| {
         let y = g.activation(t[0], Function::Exp).unwrap();
-        g.over_greatest(y).unwrap()
+        g.normalize_by_max(y).unwrap()
     });
 }

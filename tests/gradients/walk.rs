@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mixofshow::gpu::{Gpu, Options, Schedule, Selection};
-use mixofshow::graph::lower::Lowering;
-use mixofshow::graph::{
-    Array, Error, GradientContext, Graph, Operation, Plan, Precision, Program, Shape, Tensor, Traits, Weights,
-};
+use mixofshow::backend::wgpu::{Gpu, Options, Schedule, Selection, Traits};
+use mixofshow::backend::{self, Precision, Program, Weights};
+use mixofshow::graph::{Array, Error, GradientContext, Graph, Limits, Operation, Plan, Shape, Tensor};
 
 use super::differences::{check, evaluate, inputs, weights};
 
@@ -119,8 +117,8 @@ fn blocks_computed_again_give_the_same_gradients_from_fewer_values() {
     let (inputs, weights) = (inputs(&kept), weights(&kept));
     assert_eq!(evaluate(&kept, &one, &inputs, &weights), evaluate(&again, &other, &inputs, &weights));
 
-    let schedule = Schedule::registers();
-    let traits = Traits { max_binding: 1 << 20, max_buffer: 1 << 20, alignment: 16, workgroup_memory: 16 << 10, schedule };
+    let limits = Limits { max_binding: 1 << 20, max_buffer: 1 << 20, alignment: 16 };
+    let traits = Traits { limits, workgroup_memory: 16 << 10, schedule: Schedule::registers() };
     let [first, second] = [(&kept, &one), (&again, &other)].map(|(graph, outputs)| Plan::new(graph, outputs, &traits));
     // Each block is computed twice but for its sum, which no rule reads.
     assert!(second.flops(&again) > first.flops(&kept));
@@ -241,17 +239,13 @@ impl Operation for HostOnly {
     fn gradient(&self, _graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>, Error> {
         Ok(vec![Some(context.upstream)])
     }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lowering.no_kernel();
-    }
 }
 
-fn lowered(graph: &Graph, output: Tensor) -> Result<Program, Error> {
+fn lowered(graph: &Graph, output: Tensor) -> Result<Program, backend::Error> {
     let selection = Selection::Noop(Box::default());
     let gpu =
         Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("a device without a device");
-    Program::new(&Weights::new(&gpu, Arc::new(weights(graph)), Precision::AsStored), graph, &[output])
+    Program::new(&Weights::new(&gpu.clone().into(), Arc::new(weights(graph)), Precision::AsStored), graph, &[output])
 }
 
 /// An operation without a kernel is an error of the plan, not a wrong number.
@@ -262,7 +256,10 @@ fn what_no_kernel_computes_is_an_error() {
     g.enter("layer");
     let y = g.apply(HostOnly, &[x]).unwrap();
     let error = lowered(&g, y).err().expect("an error");
-    assert!(matches!(&error, Error::NoKernel { operation: "host_only", layer } if layer == "layer"), "{error}");
+    assert!(
+        matches!(&error, backend::Error::NotImplemented { operation: "host_only", layer, .. } if layer == "layer"),
+        "{error}"
+    );
 }
 
 /// Kernels that want a file's weight rearranged would misread a tensor that is none.
@@ -278,7 +275,7 @@ fn a_computed_weight_is_refused() {
         let y = [g.linear(x, flat), g.linear_transposed(x, flat), g.conv2d(image, weight, 1)].map(Result::unwrap);
         for y in y {
             let error = lowered(&g, y).err().expect("an error");
-            assert!(matches!(&error, Error::NotAParameter { layer, .. } if layer == "layer"), "{error}");
+            assert!(matches!(&error, backend::Error::NotAParameter { layer, .. } if layer == "layer"), "{error}");
         }
     }
 }

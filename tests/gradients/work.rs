@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use mixofshow::gpu::Schedule;
-use mixofshow::graph::{Graph, Origin, Plan, Tensor, Traits};
+use mixofshow::backend::wgpu::{Schedule, Traits};
+use mixofshow::graph::{Graph, Limits, Origin, Plan, Tensor};
 use mixofshow::models::config::UNetConfig;
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::nn::{Encodings, Layers, LowRank};
@@ -11,9 +11,7 @@ use serde_json::json;
 
 /// WebGPU's floor.
 const TRAITS: Traits = Traits {
-    max_binding: 128 << 20,
-    max_buffer: 256 << 20,
-    alignment: 256,
+    limits: Limits { max_binding: 128 << 20, max_buffer: 256 << 20, alignment: 256 },
     workgroup_memory: 16 << 10,
     schedule: Schedule::Staged,
 };

@@ -126,7 +126,7 @@ fn regions(s: &Steered, layout: &Layout, graph: &mut Graph, values: &mut Inputs)
         let name = format!("regions.{i}");
         values.extend(tables.named(&name).map(|(name, array)| (name, array.clone())));
         let inputs = RegionInputs::declare(graph, &name, height * width, tables.reach().to_vec());
-        RegionSize { tokens: height * width, inputs, sight: None }
+        RegionSize { tokens: height * width, inputs, mask: None }
     };
     sizes.iter().enumerate().map(table).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mixofshow::gpu::{Access, Command, Scalar, Slice, Uniform, reflect, render};
+use mixofshow::backend::wgpu::{Access, Command, Scalar, Slice, Uniform, reflect, render};
 
 use super::{RUNS, Run};
 
@@ -13,7 +13,7 @@ struct Declared {
     uniforms: Vec<(String, Scalar)>,
 }
 
-fn declared(kernel: &str, params: &mixofshow::gpu::Params) -> Declared {
+fn declared(kernel: &str, params: &mixofshow::backend::wgpu::Params) -> Declared {
     let (_, interface) = reflect(kernel, &render(kernel, params).unwrap()).unwrap();
     let storage = interface.bindings.into_iter().filter(|b| b.access != Access::Uniform);
     Declared {

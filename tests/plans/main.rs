@@ -20,8 +20,8 @@ mod weightless;
 use std::sync::LazyLock;
 
 use dry::Lowered;
+use mixofshow::backend::wgpu::{Command, Matrices, Params, Schedule, Value};
 use mixofshow::concept::tuning::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
-use mixofshow::gpu::{Command, Matrices, Params, Schedule, Value};
 use mixofshow::graph::StoredAs;
 use published::{Built, backward};
 
@@ -158,7 +158,7 @@ fn variant(kernel: &str, params: &Params) -> String {
 
 /// Kernels of the schedule of that name, which need subgroups, and their names' end.
 const VECTORS: [&str; 5] =
-    ["product_vectors ", "attention_product ", "attention_exponentials ", "attention_scores_gradient ", "group_norm_vectors "];
+    ["matmul_vectors ", "attention_matmul ", "attention_exponentials ", "attention_scores_gradient ", "group_norm_vectors "];
 
 /// Whether a variant is made for features beyond WebGPU's floor, and asked for only where they are.
 fn beyond_the_floor(variant: &str) -> bool {
@@ -168,7 +168,7 @@ fn beyond_the_floor(variant: &str) -> bool {
 
 /// Whether a variant is made of cooperative matrices.
 fn of_matrices(variant: &str) -> bool {
-    ["product_matrices ", "attention_matrices "].iter().any(|kernel| variant.starts_with(kernel))
+    ["matmul_matrices ", "attention_matrices "].iter().any(|kernel| variant.starts_with(kernel))
 }
 
 static GRAPHS: LazyLock<Vec<Built>> = LazyLock::new(graphs);

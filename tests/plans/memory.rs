@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use mixofshow::gpu::{Command, Schedule};
-use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Precision, Shape, StoredAs, Weights};
+use mixofshow::backend::wgpu::{Command, Schedule};
+use mixofshow::backend::{Precision, Weights};
+use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Shape, StoredAs};
 
 use super::dispatches;
 use super::dry::{self, Lowered};
@@ -58,7 +59,7 @@ fn mebibytes(bytes: u64) -> f64 {
 fn needs(built: &Built) -> Needs {
     let graph = &built.graph;
     let Lowered { plan, commands, .. } = dry::lower(built, true, Schedule::Staged);
-    let weights = Weights::new(dry::floor(), Arc::new(Nothing::of(graph)), Precision::AsStored);
+    let weights = Weights::new(&dry::floor().clone().into(), Arc::new(Nothing::of(graph)), Precision::AsStored);
     let kernels: BTreeSet<String> = dispatches(&commands).map(|(kernel, params)| format!("{kernel} {params:?}")).collect();
     let mut needs = Needs {
         name: built.name.clone(),

@@ -1,7 +1,7 @@
 //! What a step of the published models costs, from its plan alone: nothing is computed here.
 
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
 use mixofshow::concept::tuning::step::{AttentionLoss, PlannedBytes, Step, StepConfig, StepFlops};
-use mixofshow::gpu::{Gpu, Options, Selection};
 use mixofshow::graph::StoredAs;
 
 use super::published;
@@ -10,9 +10,12 @@ use super::weightless::models;
 fn cost(what: &str, stored: StoredAs, config: &StepConfig) -> (PlannedBytes, StepFlops) {
     let gpu =
         Gpu::open(&Options { selection: Selection::Noop(Box::default()), checked: true, floor: true, ..Options::default() });
-    let step =
-        Step::new(&models(&published::unet_1(), &published::text_1(), stored), config, &gpu.expect("a device without a device"))
-            .unwrap();
+    let step = Step::new(
+        &models(&published::unet_1(), &published::text_1(), stored),
+        config,
+        &gpu.expect("a device without a device").into(),
+    )
+    .unwrap();
     let (bytes, flops) = (step.planned_bytes().unwrap(), step.flops());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(

@@ -4,14 +4,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use mixofshow::backend::Precision;
+use mixofshow::backend::wgpu::{Gpu, Options, Selection};
 use mixofshow::concept::tuning::step::{
     AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step, StepConfig, TextLayers, TrainedLayer,
     UNetLayers,
 };
 use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
 use mixofshow::diffusion::schedule::NoiseSchedule;
-use mixofshow::gpu::{Gpu, Options, Selection};
-use mixofshow::graph::{Array, Data, Graph, Precision};
+use mixofshow::graph::{Array, Data, Graph};
 use mixofshow::models::clip_text;
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
 use mixofshow::nn::Layers;
@@ -104,7 +105,7 @@ impl Tuning {
     fn step(&self, on: On) -> Step {
         match on {
             On::Host => Step::on_host(&self.models, &self.config).unwrap(),
-            On::Device => Step::new(&self.models, &self.config, &device()).unwrap(),
+            On::Device => Step::new(&self.models, &self.config, &device().into()).unwrap(),
         }
     }
 
@@ -269,7 +270,7 @@ fn lessons(on: On) {
     let layers: Vec<TrainedLayer> = teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
     let mut student = match on {
         On::Host => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
-        On::Device => Step::distilling(&tuning.models, &tuning.config, &layers, &device()).unwrap(),
+        On::Device => Step::distilling(&tuning.models, &tuning.config, &layers, &device().into()).unwrap(),
     };
     let mut state = start.clone();
     state.arrays.retain(|name, _| name.contains("unet."));

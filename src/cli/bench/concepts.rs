@@ -1,9 +1,9 @@
 //! `mos bench concepts`: how well concepts are learnt.
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use mixofshow::backend::Precision;
 use mixofshow::concept::Applied;
 use mixofshow::concept::tuning::step::Method;
 use mixofshow::diffusion::pipeline::Pipeline;
-use mixofshow::graph::Precision;
 use mixofshow::metrics::{Scores, Towers};
 use mixofshow::picture::{Picture, Sheet};
 use serde::Serialize;

@@ -1,16 +1,15 @@
 //! `mos bench fusion`: what is left of concepts, and of everything else, when they are fused.
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use mixofshow::backend::Device;
+use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
 use mixofshow::concept::tuning::{self, step::Method};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::solve::{Lbfgs, Solver};
 use mixofshow::fusion::{self, Distillation, Entry, Order, Settings};
-use mixofshow::gpu::Gpu;
-use mixofshow::graph::Precision;
 use mixofshow::metrics::{Evaluation, Towers};
 use mixofshow::picture::{Picture, Sheet};
 use serde::Serialize;
@@ -53,7 +52,7 @@ struct Ordinary {
 struct Bench<'a> {
     study: &'a study::Options,
     checkpoint: Checkpoint,
-    gpu: Arc<Gpu>,
+    gpu: Device,
     towers: Towers,
     subjects: Vec<Subject>,
     evaluations: Vec<Evaluation>,

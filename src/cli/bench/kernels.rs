@@ -8,7 +8,8 @@ use serde_json::json;
 use crate::cli::{Failure, Global};
 
 use super::{Clock, Row, Terminal, fastest, peak, table};
-use mixofshow::graph::{Graph, Precision, Program, Result, StoredAs, Tensor, Weights};
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Graph, Result, StoredAs, Tensor};
 use mixofshow::models::preset::MadeUpWeights;
 
 #[derive(Debug, Args)]

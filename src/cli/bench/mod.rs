@@ -18,8 +18,8 @@ use serde::Serialize;
 
 use super::terminal::Terminal;
 use super::{Global, Result};
-use mixofshow::gpu::Gpu;
-use mixofshow::graph::Program;
+use mixofshow::backend::Device;
+use mixofshow::backend::Program;
 
 #[derive(Debug, Args)]
 pub struct Bench {
@@ -80,8 +80,8 @@ impl Clock {
     }
 
     /// Wall time on devices that work by themselves, CPU time where the device is the CPU.
-    fn suited_to(gpu: &Gpu) -> Clock {
-        if gpu.is_software() { Clock::Cpu } else { Clock::Wall }
+    fn suited_to(gpu: &Device) -> Clock {
+        if gpu.is_processor() { Clock::Cpu } else { Clock::Wall }
     }
 }
 

@@ -9,8 +9,10 @@ use serde_json::json;
 use crate::cli::Failure;
 
 use super::{Clock, Result, Row, Terminal, fastest, peak, table, updates};
-use mixofshow::gpu::Gpu;
-use mixofshow::graph::{Array, Graph, Origin, Plan, Precision, Program, StoredAs, Tensor, Weights};
+use mixofshow::backend::Device;
+use mixofshow::backend::wgpu::Gpu;
+use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, Origin, Plan, StoredAs, Tensor};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
 use mixofshow::nn::{Encodings, Layers, LowRank};
@@ -101,7 +103,7 @@ fn build(part: Part, preset: &Preset, options: &Options, mut low_rank: Vec<LowRa
     Ok((graph, output))
 }
 
-pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> Result<()> {
+pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let preset =
         preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
@@ -118,7 +120,7 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -
     }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
     let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
-    let plan = Plan::new(&graph, &outputs, &Program::traits(gpu));
+    let plan = Plan::new(&graph, &outputs, gpu.target());
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;
     for node in graph.nodes() {
@@ -148,11 +150,12 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -
         let calls = cost.calls.max(1) as f64;
         Row::new(what, cost.calls, cost.seconds / calls, cost.flops as f64 / calls, cost.bytes as f64 / calls, &peak)
     }));
+    let kernels = gpu.backend::<Gpu>().map_or(0, |gpu| gpu.kernels());
     if options.json {
         return terminal.print_json(&json!({
                 "adapter": gpu.name(), "clock": clock, "peak": peak, "part": format!("{part:?}").to_lowercase(), "preset": options.preset,
                 "size": options.size, "batch": options.batch, "seconds": seconds, "first_seconds": cold, "commands": program.commands(),
-                "kernels": gpu.kernels(), "weight_bytes": planned.0, "activation_bytes": planned.1, "rows": rows,
+                "kernels": kernels, "weight_bytes": planned.0, "activation_bytes": planned.1, "rows": rows,
             }));
     }
     terminal.note(peak.describe(gpu, clock));
@@ -160,7 +163,7 @@ pub fn run(part: Part, options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -
         "{seconds:.3} s a pass, {cold:.3} s the first; {:.1} GFLOP, {} commands, {} kernels; {} MiB weights, {} MiB activations",
         program.flops() as f64 * 1e-9,
         program.commands(),
-        gpu.kernels(),
+        kernels,
         planned.0 >> 20,
         planned.1 >> 20,
     ));

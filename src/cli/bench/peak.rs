@@ -1,20 +1,19 @@
 //! What the device can do at most, measured: arithmetic and memory.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 
 use super::{Clock, Result};
-use mixofshow::gpu::{Command, Gpu, Params, Recording, Scalar, Slice, Value};
+use mixofshow::backend::Device;
+use mixofshow::backend::wgpu::{Command, Gpu, Params, Recording, Scalar, Slice, Value};
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Peak {
     pub gflops: f64,
     pub gigabytes: f64,
 }
 
 impl Peak {
-    pub fn describe(&self, gpu: &Gpu, clock: Clock) -> String {
+    pub fn describe(&self, gpu: &Device, clock: Clock) -> String {
         let clock = match clock {
             Clock::Wall => "elapsed",
             Clock::Cpu => "CPU",
@@ -24,7 +23,9 @@ impl Peak {
 }
 
 /// Chains of fma and a large copy, the fastest of three each.
-pub fn measure(gpu: &Arc<Gpu>, clock: Clock) -> Result<Peak> {
+pub fn measure(device: &Device, clock: Clock) -> Result<Peak> {
+    let Some(gpu) = device.backend::<Gpu>() else { return Ok(Peak::default()) };
+    let gpu = &gpu;
     const CHAINS: usize = 2;
     let (groups, rounds) = if gpu.is_software() { (256, 512) } else { (16384, 512) };
     let y = gpu.buffer("peak", groups * 64 * 4)?;

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::{Clock, Result, Row, Terminal, fastest, peak, table};
 use crate::cli::Failure;
-use mixofshow::gpu::Gpu;
+use mixofshow::backend::Device;
+use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::{RegionInputs, RegionTables};
-use mixofshow::graph::{Array, Element, Graph, Origin, Precision, Program, StoredAs, Tensor, Weights};
+use mixofshow::graph::{Array, Element, Graph, Origin, StoredAs, Tensor};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::unet;
 use mixofshow::nn::{Encodings, Layers, RegionSize};
@@ -72,7 +73,7 @@ fn build(preset: &Preset, options: &Options, prompts: usize, overlapping: bool) 
             let table = RegionTables::new(&weights, &vec![length; prompts]);
             let tokens = height * width;
             let inputs = RegionInputs::declare(&mut graph, &format!("regions.{tokens}"), tokens, table.reach().to_vec());
-            sizes.push(RegionSize { tokens, inputs, sight: None });
+            sizes.push(RegionSize { tokens, inputs, mask: None });
             tables.push((tokens, table));
         }
     }
@@ -96,12 +97,12 @@ fn program(case: &Case, weights: &Weights) -> Result<Program> {
         }
     }
     for (tokens, table) in &case.tables {
-        table.write(&program, &format!("regions.{tokens}"))?;
+        program.write_all(table.named(&format!("regions.{tokens}")))?;
     }
     Ok(program)
 }
 
-pub fn run(options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> Result<()> {
+pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let preset =
         preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;

@@ -8,13 +8,14 @@ use serde_json::json;
 use crate::cli::Failure;
 
 use super::{Clock, Result, Row, Terminal, fastest, peak, table};
+use mixofshow::backend::Device;
+use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::concept::tuning::step::{
     AttentionLoss, Batch, Models, Rates, Step, StepConfig, TextLayers, TrainedLayer, UNetLayers,
 };
 use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
 use mixofshow::diffusion::schedule::NoiseSchedule;
-use mixofshow::gpu::Gpu;
-use mixofshow::graph::{Array, Element, Graph, Origin, Precision, Program, StoredAs, Tensor, Weights};
+use mixofshow::graph::{Array, Element, Graph, Origin, StoredAs, Tensor};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet};
 use mixofshow::nn::{Encodings, Layers};
@@ -114,7 +115,7 @@ fn batch(preset: &Preset, config: &StepConfig) -> Batch {
     }
 }
 
-pub fn run(options: &Options, gpu: &Arc<Gpu>, terminal: &Terminal) -> Result<()> {
+pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let preset =
         preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;

@@ -1,13 +1,12 @@
 //! The sheet: each concept from its own file, from the fused model, and from plain averaging, with the same seed.
 use std::path::Path;
-use std::sync::Arc;
 
+use mixofshow::backend::Device;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, ConceptReport, Entry, Order, Settings};
-use mixofshow::gpu::Gpu;
 use mixofshow::picture::{Picture, Sheet};
 
 use crate::cli::progress::Progress;
@@ -19,7 +18,7 @@ const SEED: u64 = 0;
 
 /// Draws the sheet of the model at `fused`.
 pub fn draw(
-    gpu: &Arc<Gpu>,
+    gpu: &Device,
     base: &Checkpoint,
     fused: &Path,
     concepts: &[ConceptReport],

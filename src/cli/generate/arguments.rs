@@ -1,12 +1,12 @@
 //! What `mos generate` takes, and how it changes a recipe.
 use std::path::PathBuf;
 
+use mixofshow::backend::Precision;
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::diffusion::pipeline::MOST_PICTURES;
 use mixofshow::diffusion::random::RngKind;
 use mixofshow::diffusion::recipe::Recipe;
 use mixofshow::diffusion::sampler::SamplerKind;
-use mixofshow::graph::Precision;
 use mixofshow::text::prompt::Syntax;
 
 use super::concepts::ConceptArguments;

@@ -7,10 +7,10 @@ use super::run::size;
 use super::saved::Places;
 use super::step::Models;
 use super::words::{Words, initial_rows};
+use crate::backend::reference::Reference;
 use crate::checkpoint::Checkpoint;
 use crate::concept::tuning::captions::with_words;
 use crate::diffusion::pipeline::Pipeline;
-use crate::gpu::{Gpu, Options, Selection};
 
 /// What [`look`] found in order.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Looked {
 /// [`Error::Unfit`] with everything that has to be put right; a place that cannot be written; a model that cannot be tuned.
 pub fn look(checkpoint: &Checkpoint, settings: &Settings) -> Result<Looked> {
     Places::of(&settings.output).check()?;
-    let nothing = Gpu::open(&Options { selection: Selection::Noop(Box::default()), ..Options::default() })?;
+    let nothing = Reference::new().into();
     let encoder = Pipeline::load(&nothing, checkpoint, settings.precision)?;
     let models = Models::of(checkpoint)?;
     let (size, mut problems) = size(settings, &encoder);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{config, step};
 use crate::diffusion::pipeline;
-use crate::{checkpoint, concept, gpu, picture, text};
+use crate::{backend, checkpoint, concept, picture, text};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,7 +27,7 @@ pub enum Error {
     #[error(transparent)]
     Picture(#[from] picture::Error),
     #[error(transparent)]
-    Gpu(#[from] gpu::Error),
+    Backend(#[from] backend::Error),
     #[error("{}: cannot be written: {source}", path.display())]
     Unwritable { path: PathBuf, source: std::io::Error },
     #[error("{}: {problem}", path.display())]

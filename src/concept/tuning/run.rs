@@ -1,7 +1,6 @@
 //! A tuning run: from settings and a model to a concept file.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::Settings;
@@ -14,11 +13,11 @@ use super::sheet;
 use super::step::{self, AdamW, AttentionLoss, Method, Models, PlannedBytes, Rates, State, Step, StepConfig};
 use super::transform::Transform;
 use super::words::{Words, initial_rows};
+use crate::backend::Device;
 use crate::checkpoint::{self, Checkpoint};
 use crate::concept::{Concept, ModelHash};
 use crate::diffusion::pipeline::Pipeline;
 use crate::diffusion::recipe::hex;
-use crate::gpu::Gpu;
 
 /// Sources are kept at no more than this times the size that is tuned at.
 const MOST_DETAIL: f64 = 2.0;
@@ -86,7 +85,7 @@ pub struct Summary {
 /// A run, ready to go.
 pub struct Run<'a> {
     settings: Settings,
-    gpu: Arc<Gpu>,
+    gpu: Device,
     checkpoint: &'a Checkpoint,
     base: ModelHash,
     encoder: Pipeline,
@@ -108,7 +107,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Unfit`] with everything that has to be put right; a state that does not belong to the run; a model that cannot
     /// be tuned.
-    pub fn prepare(gpu: &Arc<Gpu>, checkpoint: &'a Checkpoint, settings: &Settings, begin: Begin) -> Result<Run<'a>> {
+    pub fn prepare(gpu: &Device, checkpoint: &'a Checkpoint, settings: &Settings, begin: Begin) -> Result<Run<'a>> {
         let places = Places::of(&settings.output);
         places.check()?;
         if begin == Begin::New {

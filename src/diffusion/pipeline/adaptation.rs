@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
+use crate::backend::Program;
 use crate::concept::binding::{Table, Words};
 use crate::concept::source::WithUpdates;
 use crate::concept::{self, Applied, AppliedSet, Update};
-use crate::graph::{Array, Graph, Origin, ParameterSource, Program};
+use crate::graph::{Array, Graph, Origin, ParameterSource};
 use crate::models::unet;
 use crate::nn::{Layers, LowRank, Strength};
 use crate::text::Tokenizer;

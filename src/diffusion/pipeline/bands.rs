@@ -2,7 +2,8 @@
 //! bands overlap by the rows that convolutions reach over, and group statistics are those of all bands together, counted on
 //! the host, where the feature maps wait between two pieces.
 
-use crate::graph::{Array, Program};
+use crate::backend::Program;
+use crate::graph::Array;
 use crate::models::config::VaeConfig;
 use crate::models::vae::{self, Piece, PieceKind};
 use crate::nn::Layers;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::backend::{Copies, Program};
 use crate::checkpoint::{self, ControlKind};
-use crate::gpu::Recording;
-use crate::graph::{Array, Graph, Program, Tensor};
+use crate::graph::{Array, Graph, Tensor};
 use crate::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use crate::models::controlnet::{self, ControlNetInputs};
 use crate::models::source::{ComponentSource, Difference};
@@ -215,7 +215,7 @@ impl Steering {
             program.write("condition", &adapter.condition)?;
             program.run();
             let count = adapter.network.config.channels.len();
-            let maps = (0..count).map(|i| program.output(i)).collect::<crate::graph::Result<Vec<_>>>();
+            let maps = (0..count).map(|i| program.output(i)).collect::<crate::backend::Result<Vec<_>>>();
             features.push((&adapter.span, adapter.network.blame(maps)?));
         }
         let mut nets = Vec::with_capacity(self.nets.len());
@@ -240,8 +240,8 @@ struct Running<'a> {
     net: &'a Net,
     program: Program,
     /// The sample, and all that the ControlNet says of it.
-    fetch: Recording,
-    hand_over: Recording,
+    fetch: Copies,
+    hand_over: Copies,
     /// Inputs of the sampling program, with their shapes.
     residuals: Vec<(String, Vec<usize>)>,
     /// The sampling program's inputs are zero.
@@ -351,6 +351,7 @@ impl Net {
         self.set_prompt(&program, shape, contexts)?;
         let rows = shape.halves() * shape.batch;
         let maps = residual_shapes(&config.unet, [shape.height, shape.width]);
+        let gpu = self.network.weights.device();
         let mut copies = Vec::new();
         let mut residuals = Vec::new();
         for (i, map) in maps.into_iter().enumerate() {
@@ -363,8 +364,8 @@ impl Net {
             copies.push(sampling.copy_of_output(&name, &program, i)?);
             residuals.push((name, vec![rows, map[0], map[1], map[2]]));
         }
-        let fetch = program.transfer(&[program.copy_of_input("sample", sampling, "state")?])?;
-        let hand_over = program.transfer(&copies)?;
+        let fetch = Copies::new(gpu, &[program.copy_of_input("sample", sampling, "state")?])?;
+        let hand_over = Copies::new(gpu, &copies)?;
         Ok(Running { net: self, program, fetch, hand_over, residuals, silent: false })
     }
 }

@@ -1,7 +1,8 @@
 //! From latents to pictures, as a whole or in bands.
 
-use crate::gpu::Gpu;
-use crate::graph::{Array, Program};
+use crate::backend::Device;
+use crate::backend::Program;
+use crate::graph::Array;
 use crate::models::config::VaeConfig;
 use crate::models::vae;
 use crate::nn::Layers;
@@ -46,7 +47,7 @@ enum Kind {
 impl Decoder {
     /// For latents of `size`; in bands of `tile` x `tile` pixels or less, or as a whole if that fits, or in the largest bands
     /// that do.
-    pub fn plan(gpu: &Gpu, network: &Network<VaeConfig>, size: [usize; 2], tile: Option<usize>) -> Result<Decoder> {
+    pub fn plan(gpu: &Device, network: &Network<VaeConfig>, size: [usize; 2], tile: Option<usize>) -> Result<Decoder> {
         let whole = plan(network, size)?;
         let share = bands::share(&network.config, size, tile)?;
         let kind = if share >= 1.0 && whole.fits() && whole.bytes() <= MOST_BYTES {

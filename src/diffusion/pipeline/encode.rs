@@ -1,6 +1,6 @@
 //! From a picture to latents.
 
-use crate::gpu::Gpu;
+use crate::backend::Device;
 use crate::graph::Array;
 use crate::models::config::VaeConfig;
 use crate::models::vae;
@@ -23,7 +23,7 @@ pub(super) struct Encoder {
 impl Encoder {
     /// For a picture whose latents have `size` (height, width): in bands of `tile` x `tile` pixels or less, or as a whole if that
     /// fits, or in the largest bands that do.
-    pub fn plan(gpu: &Gpu, network: &Network<VaeConfig>, size: [usize; 2], tile: Option<usize>) -> Result<Encoder> {
+    pub fn plan(gpu: &Device, network: &Network<VaeConfig>, size: [usize; 2], tile: Option<usize>) -> Result<Encoder> {
         let whole = network.plan(|config, graph| {
             let factor = config.downscale();
             let pixels = graph.input("x", [1, size[0] * factor, size[1] * factor, config.in_channels]);

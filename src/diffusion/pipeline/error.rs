@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use crate::diffusion::config::ScheduleError;
 use crate::models::config::ConfigError;
-use crate::{checkpoint, concept, gpu, graph, picture, region, text};
+use crate::{backend, checkpoint, concept, graph, picture, region, text};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A network that cannot be built or run from its files.
     #[error("{}: {source}", path.display())]
-    Network { path: PathBuf, source: graph::Error },
+    Network { path: PathBuf, source: backend::Error },
     #[error("{}: {what} is not supported", path.display())]
     Unsupported { path: PathBuf, what: String },
     /// An option of the request.
@@ -25,7 +25,7 @@ pub enum Error {
     #[error(transparent)]
     Graph(#[from] graph::Error),
     #[error(transparent)]
-    Gpu(#[from] gpu::Error),
+    Backend(#[from] backend::Error),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]

@@ -141,7 +141,7 @@ impl Pipeline {
         self.keep(decoder);
         generated.latents = Array::f32([request.batch, job.size[0], job.size[1], self.latent_channels()], latents);
         generated.stages = watch.stages;
-        generated.peak_device_bytes = self.gpu.memory().1;
+        generated.peak_device_bytes = self.gpu.memory()[1];
         Ok(generated)
     }
 

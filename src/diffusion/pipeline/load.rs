@@ -1,13 +1,12 @@
 //! From a checkpoint to a pipeline.
 
 use std::io;
-use std::sync::Arc;
 
+use crate::backend::Device;
+use crate::backend::Precision;
 use crate::checkpoint::{Checkpoint, TokenizerFiles};
 use crate::concept::binding::fused_words;
 use crate::diffusion::config::SchedulerConfig;
-use crate::gpu::Gpu;
-use crate::graph::Precision;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::text::{KnownWords, Tokenizer};
 
@@ -23,7 +22,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Files that contradict each other or ask for what this program does not compute; weights that are missing.
-    pub fn load(gpu: &Arc<Gpu>, checkpoint: &Checkpoint, precision: Precision) -> Result<Pipeline> {
+    pub fn load(gpu: &Device, checkpoint: &Checkpoint, precision: Precision) -> Result<Pipeline> {
         let (unet, vae, text) = (&checkpoint.unet, &checkpoint.vae, &checkpoint.text_encoder);
         let unet_config = UNetConfig::from_json(&unet.config, &unet.config_path)?;
         let vae_config = VaeConfig::from_json(&vae.config, &vae.config_path)?;

@@ -26,12 +26,10 @@ mod sample;
 mod text;
 mod wording;
 
-use std::sync::Arc;
-
+use crate::backend::Device;
 use crate::concept::binding::FusedWord;
 use crate::diffusion::config::SchedulerConfig;
 use crate::diffusion::sampler::SamplerKind;
-use crate::gpu::Gpu;
 use crate::graph::Array;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::picture::Picture;
@@ -53,7 +51,7 @@ const KEEP_BYTES: u64 = 512 << 20;
 
 /// A text-to-image model on a device: tokenizer, weights that all programs share, and the programs made last.
 pub struct Pipeline {
-    gpu: Arc<Gpu>,
+    gpu: Device,
     unet: Network<UNetConfig>,
     vae: Network<VaeConfig>,
     text: Network<ClipTextConfig>,

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::backend::Device;
+use crate::backend::{Precision, Program, Weights};
 use crate::checkpoint::Component;
 use crate::concept::AppliedSet;
 use crate::concept::source::WithUpdates;
-use crate::gpu::{Gpu, Schedule};
-use crate::graph::{Graph, Origin, ParameterSource, Plan, Precision, Program, Tensor, Traits, Weights};
+use crate::graph::{Graph, Origin, ParameterSource, Plan, Tensor};
 use crate::models::source::ComponentSource;
 
 use super::error::{Error, Result};
@@ -21,20 +22,20 @@ pub(super) struct Network<C> {
 }
 
 impl<C> Network<C> {
-    pub fn new(gpu: &Arc<Gpu>, component: &Component, config: C, precision: Precision) -> Self {
+    pub fn new(gpu: &Device, component: &Component, config: C, precision: Precision) -> Self {
         Self::from_source(gpu, component, Arc::new(ComponentSource(component.clone())), config, precision)
     }
 
     /// A network whose weights are `component`'s, but as `source` has them.
     pub fn from_source(
-        gpu: &Arc<Gpu>,
+        gpu: &Device,
         component: &Component,
         source: Arc<dyn ParameterSource + Send>,
         config: C,
         precision: Precision,
     ) -> Self {
         // Cooperative matrices round all that they multiply to f16, and are much faster than what takes f32.
-        let sums_in_f32 = !matches!(gpu.schedule(), Schedule::Matrices(_));
+        let sums_in_f32 = !gpu.rounds_to_f16();
         let updates = Arc::new(WithUpdates::new(source).with_sums_in_f32(sums_in_f32));
         let weights = Weights::new(gpu, updates.clone(), precision);
         Network { config, weights, updates, path: component.path().to_path_buf() }
@@ -49,8 +50,8 @@ impl<C> Network<C> {
     }
 
     /// Names this network's files in an error.
-    pub fn blame<T>(&self, result: crate::graph::Result<T>) -> Result<T> {
-        result.map_err(|source| Error::Network { path: self.path.clone(), source })
+    pub fn blame<T>(&self, result: Result<T, impl Into<crate::backend::Error>>) -> Result<T> {
+        result.map_err(|source| Error::Network { path: self.path.clone(), source: source.into() })
     }
 
     pub fn unsupported(&self, what: impl Into<String>) -> Error {
@@ -61,9 +62,8 @@ impl<C> Network<C> {
     pub fn plan(&self, build: impl FnOnce(&C, &mut Graph) -> crate::graph::Result<Vec<Tensor>>) -> Result<Planned> {
         let mut graph = Graph::new();
         let outputs = self.blame(build(&self.config, &mut graph))?;
-        let traits = Program::traits(self.weights.gpu());
-        let plan = Plan::new(&graph, &outputs, &traits);
-        Ok(Planned { graph, plan, traits })
+        let plan = Plan::new(&graph, &outputs, self.weights.device().target());
+        Ok(Planned { graph, plan })
     }
 
     /// Bytes of the weights that `planned` uses. Also checks that they are there, in the right shapes.
@@ -81,7 +81,6 @@ impl<C> Network<C> {
 pub(super) struct Planned {
     pub graph: Graph,
     pub plan: Plan,
-    traits: Traits,
 }
 
 impl Planned {
@@ -108,11 +107,11 @@ impl Planned {
 
     /// Every tensor can be bound.
     pub fn fits(&self) -> bool {
-        self.largest().0 <= self.traits.max_binding
+        self.largest().0 <= self.plan.limits().max_binding
     }
 
     /// An error that names the tensor that does not fit, and `hint`s at what would.
-    pub fn check(&self, gpu: &Gpu, what: &str, hint: impl FnOnce() -> String) -> Result<()> {
+    pub fn check(&self, gpu: &Device, what: &str, hint: impl FnOnce() -> String) -> Result<()> {
         let (bytes, layer) = self.largest();
         if self.fits() {
             return Ok(());
@@ -121,7 +120,7 @@ impl Planned {
             what: what.into(),
             layer: layer.into(),
             needed: bytes.div_ceil(1 << 20),
-            allowed: self.traits.max_binding >> 20,
+            allowed: self.plan.limits().max_binding >> 20,
             adapter: gpu.name().into(),
             hint: hint(),
         })

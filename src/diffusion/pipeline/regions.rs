@@ -1,7 +1,8 @@
 //! Regions in a run: which prompts take part, and which tokens read which of them in which step.
 
+use crate::backend::Program;
 use crate::graph::ops::{Reach, RegionInputs, RegionTables};
-use crate::graph::{Array, Graph, Program, Tensor};
+use crate::graph::{Array, Graph, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet;
 use crate::nn::{Encodings, RegionSize};
@@ -156,7 +157,7 @@ pub(super) fn inputs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape
         let reach = reach.iter().map(|&Reach { keys, tokens: most }| Reach { keys, tokens: most.min(tokens) }).collect();
         let inputs = RegionInputs::declare(graph, &format!("regions.{i}"), tokens, reach);
         let sight = shape.isolate.then(|| graph.input_ids(format!("regions.{i}.sight"), [tokens]));
-        RegionSize { tokens, inputs, sight }
+        RegionSize { tokens, inputs, mask: sight }
     };
     sizes.map(declare).collect()
 }
@@ -170,7 +171,7 @@ impl Phase {
     /// Lets the phase hold from now on.
     pub fn write(&self, program: &Program) -> Result<()> {
         for (i, (tables, sight)) in self.sizes.iter().enumerate() {
-            tables.write(program, &format!("regions.{i}"))?;
+            program.write_all(tables.named(&format!("regions.{i}")))?;
             if let Some(sight) = sight {
                 program.write(&format!("regions.{i}.sight"), sight)?;
             }

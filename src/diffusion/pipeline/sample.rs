@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::backend::Program;
 use crate::diffusion::sampler::{self, SLOTS};
 use crate::graph::ops::Reach;
-use crate::graph::{Array, Graph, Program, Tensor};
+use crate::graph::{Array, Graph, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet::{self, UNetInputs};
 use crate::nn::sinusoids;

@@ -166,10 +166,10 @@ fn embed(network: &Network<ClipTextConfig>, ids: &[u32], words: Option<&Array>) 
     let (rows, width) = (config.vocab_size, config.hidden_size);
     let expected = vec![rows, width];
     match source.info(TABLE) {
-        None => network.blame(Err(ParameterError::Missing { name: TABLE.into() }.into()))?,
+        None => network.blame(Err(ParameterError::Missing { name: TABLE.into() }))?,
         Some(info) if info.shape != expected => {
             let error = ParameterError::Shape { name: TABLE.into(), expected, found: info.shape };
-            network.blame(Err(error.into()))?
+            network.blame(Err(error))?
         }
         Some(_) => {}
     }
@@ -188,7 +188,7 @@ fn embed(network: &Network<ClipTextConfig>, ids: &[u32], words: Option<&Array>) 
                     return Err(network.unsupported(format!("a tokenizer with token {id} and a table of {rows} tokens")));
                 }
                 let mut values = vec![0.0; width];
-                network.blame(source.read(TABLE, row * width..(row + 1) * width, &mut values).map_err(Into::into))?;
+                network.blame(source.read(TABLE, row * width..(row + 1) * width, &mut values))?;
                 entry.insert(values)
             }
         };

@@ -3,9 +3,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ConceptSource, ControlSource, Recipe, Source};
+use crate::backend::Precision;
+use crate::backend::wgpu::ReplacedKernel;
 use crate::diffusion::pipeline::Request;
-use crate::gpu::ReplacedKernel;
-use crate::graph::Precision;
 use crate::region::Layout;
 use crate::text::prompt::{PromptOptions, Syntax};
 

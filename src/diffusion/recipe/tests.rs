@@ -84,7 +84,7 @@ fn unusual() -> Recipe {
         region_masks: vec![source("masks/left.png").unwrap()],
         concepts: vec![ConceptSource { source: source("zorp, the cat.safetensors").unwrap(), scale: 0.7 }],
         adapter: Some("a card".into()),
-        kernels: vec![crate::gpu::ReplacedKernel { name: "sum".into(), sha256: "cd".repeat(32) }],
+        kernels: vec![crate::backend::wgpu::ReplacedKernel { name: "sum".into(), sha256: "cd".repeat(32) }],
     }
 }
 

@@ -1,7 +1,6 @@
 //! Elementwise functions.
 
-use super::{Fold, Operation, Stage, arity, lower_elementwise, no_second_gradient};
-use crate::graph::lower::Lowering;
+use super::{Epilogue, Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// An elementwise function of one variable.
@@ -76,11 +75,11 @@ impl Function {
 }
 
 #[derive(Debug)]
-struct Activation(Function);
+pub(crate) struct Activation(pub Function);
 
 /// Of dy and x: the function's derivative at x, times dy.
 #[derive(Debug)]
-struct ActivationGradient(Function);
+pub(crate) struct ActivationGradient(pub Function);
 
 impl Graph {
     /// `function` of every element.
@@ -109,21 +108,13 @@ impl Operation for Activation {
         }
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
-    fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
-        Some(Stage::Function(self.0))
+    fn as_epilogue(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Epilogue> {
+        Some(Epilogue::Function(self.0))
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let inputs = [context.upstream, context.inputs[0]];
         Ok(vec![Some(graph.apply(ActivationGradient(self.0), &inputs)?)])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower_elementwise(lowering);
     }
 }
 
@@ -150,19 +141,11 @@ impl Operation for ActivationGradient {
         10 * output.elements() as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
-    fn as_stage(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Stage> {
-        (position == 0).then(|| Stage::Derivative(self.0, inputs[1]))
+    fn as_epilogue(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Epilogue> {
+        (position == 0).then(|| Epilogue::Derivative(self.0, inputs[1]))
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower_elementwise(lowering);
     }
 }

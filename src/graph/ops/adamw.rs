@@ -1,8 +1,6 @@
 //! The optimiser's update (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019), as torch's AdamW does it.
 
 use super::{Operation, arity, no_second_gradient};
-use crate::gpu::Params;
-use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// How one update weighs the gradient; all but the exponents of the moments may differ from step to step.
@@ -14,7 +12,7 @@ pub struct Moments {
 }
 
 #[derive(Debug)]
-struct AdamW(Moments);
+pub(crate) struct AdamW(pub Moments);
 
 /// Numbers that an update is told: see [`Graph::adamw`].
 pub const RATES: usize = 5;
@@ -68,29 +66,5 @@ impl Operation for AdamW {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let count = lowering.shape()[1];
-        let work = Work {
-            kernel: "adamw",
-            params: Params::new(),
-            uniforms: vec![
-                ("count", count.into()),
-                ("beta1", self.0.beta1.into()),
-                ("beta2", self.0.beta2.into()),
-                ("epsilon", self.0.epsilon.into()),
-            ],
-            grid: spread(count.div_ceil(64)),
-            bindings: vec![
-                ("state", lowering.input(0)),
-                ("gradient", lowering.input(1)),
-                ("rates", lowering.input(2)),
-                ("loss", lowering.input(3)),
-                ("y", lowering.output()),
-            ],
-            flops: 14 * count as u64,
-        };
-        lowering.dispatch(work, false);
     }
 }

@@ -5,54 +5,51 @@
 //! row; then queries and keys can be walked independently, each sum by one invocation and in a fixed order.
 //! (Dao et al., "FlashAttention", 2022, appendix B.)
 
-use super::attention::{Attention, Sharing};
-use super::attention_vectors::Straight;
-use super::{Operation, arity, no_second_gradient, vector_width};
-use crate::gpu::{Params, Uniform, Value};
-use crate::graph::lower::{Located, Lowering, Work};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
+use super::attention::Attention;
+use super::{Operation, arity, no_second_gradient};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// Of q, k, y and dy: lse and delta of every row, `[batch, tokens, heads, 2]`.
 #[derive(Debug)]
-pub(super) struct AttentionRows(pub Attention);
+pub(crate) struct AttentionRows(pub Attention);
 
 /// Of q, k, v, dy and the rows: dq.
 #[derive(Debug)]
-pub(super) struct AttentionQueries(pub Attention);
+pub(crate) struct AttentionQueries(pub Attention);
 
 /// Of q, k, v, dy and the rows: dk, then dv, `[2, batch', keys, channels]`; summed over the queries that share them.
 #[derive(Debug)]
-pub(super) struct AttentionKeysValues(pub Attention);
+pub(crate) struct AttentionKeysValues(pub Attention);
 
 /// The extents of one attention.
-struct Extents {
-    tokens: usize,
-    keys: usize,
-    channels: usize,
+pub(crate) struct Extents {
+    pub tokens: usize,
+    pub keys: usize,
+    pub channels: usize,
     /// Channels of a head.
-    d: usize,
+    pub d: usize,
     /// Batch entries of q that share one of k and v.
-    share: usize,
+    pub share: usize,
 }
 
 impl Extents {
-    fn of(attention: &Attention, q: &Shape, k: &Shape) -> Extents {
+    pub fn of(attention: &Attention, q: &Shape, k: &Shape) -> Extents {
         let (channels, keys) = (q[2], k[1]);
         Extents { tokens: q[1], keys, channels, d: channels / attention.heads, share: q[0] / k[0] }
     }
 
     /// Where head `h` of row `row` of q starts.
-    fn query(&self, row: usize, h: usize) -> usize {
+    pub fn query(&self, row: usize, h: usize) -> usize {
         row * self.channels + h * self.d
     }
 
     /// Where head `h` of the key `key` that row `row` of q meets starts.
-    fn key(&self, row: usize, key: usize, h: usize) -> usize {
+    pub fn key(&self, row: usize, key: usize, h: usize) -> usize {
         (row / self.tokens / self.share * self.keys + key) * self.channels + h * self.d
     }
 
     /// The keys that row `row` of q sees.
-    fn visible(&self, attention: &Attention, row: usize) -> usize {
+    pub fn visible(&self, attention: &Attention, row: usize) -> usize {
         if attention.causal { row % self.tokens + 1 } else { self.keys }
     }
 }
@@ -78,90 +75,6 @@ fn each_pair(attention: &Attention, inputs: &[&Array], extents: &Extents, mut ea
             }
         }
     }
-}
-
-/// What the three kernels have in common: a row, query or key of one head to an invocation, against all of the others.
-struct Kernel {
-    name: &'static str,
-    /// Invocations wanted for each head of a batch entry, and batch entries.
-    each: [usize; 2],
-    /// Tensors of which the kernel stages a tile.
-    met: usize,
-    /// Vectors of a head's width that an invocation holds for each of its rows, queries or keys.
-    vectors: usize,
-    /// Whether the elements of a head are made in parts where they are many.
-    parts: bool,
-    /// Operations for each pair of a query and a key and each channel.
-    flops: usize,
-}
-
-impl Kernel {
-    /// Bytes of workgroup memory that any device has.
-    const STAGE: usize = 16384;
-
-    fn dispatch(
-        &self,
-        attention: &Attention,
-        lowering: &mut Lowering<'_>,
-        more: Vec<(&'static str, Uniform)>,
-        bindings: Vec<(&'static str, Located)>,
-    ) {
-        let (q, k) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone());
-        let Extents { tokens, keys, channels, d, share } = Extents::of(attention, &q, &k);
-        let vector = vector_width(&[d]);
-        let [each, entries] = self.each;
-        let Sharing { held, part, staged, lanes, per_lane } = Sharing::of(lowering.traits.schedule, d, each, self.vectors, 8);
-        // On software drivers four at a time are a tenth faster than two for narrow heads, and slower for wide ones.
-        let block = if held && (d > 64 || per_lane > 1) { 2 } else { 4 };
-        let part = if self.parts { part } else { d };
-        let tile = (Self::STAGE / (self.met * d * 4)).min(32) / block * block;
-        let mut params: Params = [
-            ("d", Value::from(d)),
-            ("block", Value::from(block)),
-            ("vector", Value::from(vector)),
-            ("lanes", Value::from(lanes)),
-            ("per_lane", Value::from(per_lane)),
-            ("causal", Value::from(attention.causal)),
-            ("held", Value::from(held)),
-            ("staged", Value::from(staged)),
-            ("tile", Value::from(tile.max(block))),
-        ]
-        .into();
-        if self.parts {
-            params.insert("part", Value::from(part));
-        }
-        let mut uniforms: Vec<(&'static str, Uniform)> = vec![
-            ("tokens", tokens.into()),
-            ("keys", keys.into()),
-            ("channels", (channels / vector).into()),
-            ("share", share.into()),
-            ("heads", attention.heads.into()),
-        ];
-        uniforms.extend(more);
-        let work = Work {
-            kernel: self.name,
-            params,
-            uniforms,
-            grid: [each.div_ceil(lanes * per_lane), attention.heads * d.div_ceil(part), entries],
-            bindings,
-            flops: (self.flops * q[0] * tokens * keys * channels) as u64,
-        };
-        lowering.dispatch(work, false);
-    }
-}
-
-fn straight(attention: &Attention, lowering: &Lowering<'_>) -> Option<Straight> {
-    Straight::of(&lowering.traits, attention, lowering.input_shape(0), lowering.input_shape(1))
-}
-
-/// The inputs and the output of a step by their kernel's names.
-fn bound<const N: usize>(
-    lowering: &Lowering<'_>,
-    inputs: [&'static str; N],
-    output: &'static str,
-) -> Vec<(&'static str, Located)> {
-    let inputs = inputs.into_iter().enumerate().map(|(i, name)| (name, lowering.input(i)));
-    inputs.chain([(output, lowering.output())]).collect()
 }
 
 /// The shape rule that both gradients share.
@@ -213,23 +126,6 @@ impl Operation for AttentionRows {
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
-
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
-        Some(Straight::of(traits, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(1))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        if let Some(straight) = straight(&self.0, lowering) {
-            return straight.rows(lowering);
-        }
-        let q = lowering.shape();
-        let each = [q[1], q[0]];
-        let kernel = Kernel { name: "attention_rows", each, met: 1, vectors: 1, parts: false, flops: 2 };
-        let bindings = bound(lowering, ["q", "k", "y", "dy"], "rows");
-        // Devices compute 2^x, not e^x.
-        let scale = self.0.scale * std::f32::consts::LOG2_E;
-        kernel.dispatch(&self.0, lowering, vec![("scale", scale.into())], bindings);
-    }
 }
 
 impl Operation for AttentionQueries {
@@ -263,21 +159,6 @@ impl Operation for AttentionQueries {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
-        Some(Straight::of(traits, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        if let Some(straight) = straight(&self.0, lowering) {
-            return straight.queries(lowering);
-        }
-        let q = lowering.shape();
-        let each = [q[1], q[0]];
-        let kernel = Kernel { name: "attention_queries_gradient", each, met: 2, vectors: 3, parts: true, flops: 6 };
-        let bindings = bound(lowering, ["q", "k", "v", "dy", "rows"], "y");
-        kernel.dispatch(&self.0, lowering, vec![("scale", self.0.scale.into())], bindings);
     }
 }
 
@@ -315,22 +196,5 @@ impl Operation for AttentionKeysValues {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
-        Some(Straight::of_keys(traits, &self.0, inputs.first()?, inputs.get(1)?)?.scratch(2))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let straight = Straight::of_keys(&lowering.traits, &self.0, lowering.input_shape(0), lowering.input_shape(1));
-        if let Some(straight) = straight {
-            return straight.keys_values(lowering);
-        }
-        let k = lowering.input_shape(1);
-        let (each, entries) = ([k[1], k[0]], k[0]);
-        let kernel = Kernel { name: "attention_keys_values_gradient", each, met: 2, vectors: 4, parts: true, flops: 8 };
-        let bindings = bound(lowering, ["q", "k", "v", "dy", "rows"], "y");
-        let more = vec![("entries", entries.into()), ("scale", self.0.scale.into())];
-        kernel.dispatch(&self.0, lowering, more, bindings);
     }
 }

@@ -1,12 +1,10 @@
 //! Means of two by two pixels.
 
-use super::{Fold, Operation, arity, padded_grid, vector_width};
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work};
+use super::{Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct AveragePool;
+pub(crate) struct AveragePool;
 
 impl Graph {
     /// `x` `[batch, height, width, channels]` at half the size, rounded up: the means of two by two pixels, at an odd edge of those that are
@@ -44,27 +42,7 @@ impl Operation for AveragePool {
         4 * output.elements() as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "inputs", "networks that steer are not trained"))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (input, shape) = (lowering.input_shape(0).clone(), lowering.shape().clone());
-        let vector = vector_width(&[shape.channels()]);
-        let mut work = Work {
-            kernel: "average_pool",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![("from_height", input[1].into()), ("from_width", input[2].into())],
-            grid: [0; 3],
-            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
-            flops: 4 * shape.elements() as u64,
-        };
-        let padding = lowering.step.padding.unwrap_or([0; 4]);
-        padded_grid(&shape, Some(padding), vector, &mut work);
-        lowering.dispatch(work, true);
     }
 }

@@ -1,17 +1,16 @@
 //! Elementwise sum and product of two tensors, the second of which may be broadcast.
 
-use super::{Fold, Operation, Stage, arity, lower_elementwise};
-use crate::graph::lower::Lowering;
+use super::{Epilogue, Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Add,
     Multiply,
 }
 
 #[derive(Debug)]
-struct Binary(Kind);
+pub(crate) struct Binary(pub Kind);
 
 /// How the second operand's elements meet the first's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +117,7 @@ impl Operation for Binary {
         }
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
-    fn as_stage(&self, inputs: &[Tensor], position: usize, graph: &Graph) -> Option<Stage> {
+    fn as_epilogue(&self, inputs: &[Tensor], position: usize, graph: &Graph) -> Option<Epilogue> {
         let broadcast = Broadcast::of(graph.shape(inputs[0]), graph.shape(inputs[1])).ok()?;
         let other = match position {
             0 => inputs[1],
@@ -130,8 +125,8 @@ impl Operation for Binary {
             _ => return None,
         };
         Some(match self.0 {
-            Kind::Add => Stage::Add(other, broadcast),
-            Kind::Multiply => Stage::Multiply(other, broadcast),
+            Kind::Add => Epilogue::Add(other, broadcast),
+            Kind::Multiply => Epilogue::Multiply(other, broadcast),
         })
     }
 
@@ -148,9 +143,5 @@ impl Operation for Binary {
             db = Some(graph.sum_to(all, shape)?);
         }
         Ok(vec![da, db])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower_elementwise(lowering);
     }
 }

@@ -1,12 +1,11 @@
 //! Joining tensors along one dimension.
 
-use super::{Operation, lower_copy};
-use crate::graph::lower::Lowering;
+use super::Operation;
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Concat {
-    axis: usize,
+pub(crate) struct Concat {
+    pub axis: usize,
 }
 
 impl Graph {
@@ -63,16 +62,5 @@ impl Operation for Concat {
             start += length;
         }
         Ok(gradients)
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let to = lowering.shape()[self.axis..].iter().product::<usize>();
-        let mut at = 0;
-        for index in 0..lowering.step.inputs.len() {
-            let input = lowering.input_shape(index).clone();
-            let width = input[self.axis..].iter().product::<usize>();
-            lower_copy(lowering, index, input.elements() / width, width, [width, 0], [to, at]);
-            at += width;
-        }
     }
 }

@@ -1,12 +1,10 @@
 //! Convolution of a feature map that already carries its padding.
 
-use super::product::{self, Geometry, Window, lower_product};
-use super::{Fold, Layout, Operation, arity};
-use crate::graph::lower::Lowering;
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
+use super::{Operation, arity};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-pub(super) struct Conv2d {
+pub(crate) struct Conv2d {
     pub stride: usize,
 }
 
@@ -69,14 +67,6 @@ impl Operation for Conv2d {
         2 * output.elements() as u64 * inputs[1][1..].iter().product::<usize>() as u64
     }
 
-    fn layout(&self, index: usize) -> Layout {
-        if index == 1 { Layout::Panels } else { Layout::Plain }
-    }
-
-    fn folds(&self) -> Fold {
-        Fold::LowRankAndStages
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let [x, w] = [context.inputs[0], context.inputs[1]];
         if context.wants(1) {
@@ -85,16 +75,5 @@ impl Operation for Conv2d {
         let shape = graph.shape(x);
         let (height, width) = (shape[1], shape[2]);
         Ok(vec![Some(graph.conv2d_transposed(context.upstream, w, self.stride, height, width)?), None])
-    }
-
-    fn scratch(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
-        let w = inputs.get(1)?;
-        product::scratch(traits, [output.rows(), w[2] * w[3], w[1], w[0]])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
-        let window = Window { stride: self.stride, kernel: [w[2], w[3]], from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
-        lower_product(lowering, &Geometry { rows: y.rows(), taps: Some(window) });
     }
 }

@@ -3,20 +3,18 @@
 //! It is a convolution itself, of the padded upstream gradient, without a stride: a stride s makes s x s phases of channels, which
 //! are then spread over the pixels.
 
-use super::product::{Geometry, Window, lower_product};
-use super::{Fold, Layout, Operation, arity, no_second_gradient};
-use crate::graph::lower::Lowering;
+use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// Of dy padded so that every window fits, `[batch, h, w, out]`, and w `[out, in, kh, kw]`: the convolution with w read backwards,
 /// `[batch, h - J + 1, w - I + 1, stride stride in]`, J and I being the window's extents [`windows`].
 #[derive(Debug)]
-struct Conv2dTransposed {
-    stride: usize,
+pub(crate) struct Conv2dTransposed {
+    pub stride: usize,
 }
 
 /// Extents of the window over dy for a weight of `kernel`.
-fn windows(kernel: [usize; 2], stride: usize) -> [usize; 2] {
+pub(crate) fn windows(kernel: [usize; 2], stride: usize) -> [usize; 2] {
     kernel.map(|extent| extent.div_ceil(stride))
 }
 
@@ -114,26 +112,11 @@ impl Operation for Conv2dTransposed {
         2 * output.rows() as u64 * inputs[1].elements() as u64
     }
 
-    fn layout(&self, index: usize) -> Layout {
-        if index == 1 { Layout::Transposed { stride: self.stride } } else { Layout::Plain }
-    }
-
-    fn folds(&self) -> Fold {
-        Fold::LowRankAndStages
-    }
-
     fn can_crop(&self) -> bool {
         true
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
-        let kernel = windows([w[2], w[3]], self.stride);
-        let window = Window { stride: 1, kernel, from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
-        lower_product(lowering, &Geometry { rows: y.rows(), taps: Some(window) });
     }
 }

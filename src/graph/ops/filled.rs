@@ -1,27 +1,12 @@
 //! One number everywhere.
 
 use super::{Operation, arity};
-use crate::gpu::Params;
-use crate::graph::lower::{Located, Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Filled {
-    shape: Shape,
-    value: f32,
-}
-
-/// Writes `value` to the `elements` of `to`.
-pub(super) fn lower_filled(lowering: &mut Lowering<'_>, to: Located, elements: usize, value: f32) {
-    let work = Work {
-        kernel: "filled",
-        params: Params::new(),
-        uniforms: vec![("elements", elements.into()), ("value", value.into())],
-        grid: spread(elements.div_ceil(64)),
-        bindings: vec![("y", to)],
-        flops: 0,
-    };
-    lowering.dispatch(work, false);
+pub(crate) struct Filled {
+    pub shape: Shape,
+    pub value: f32,
 }
 
 impl Graph {
@@ -51,9 +36,5 @@ impl Operation for Filled {
 
     fn gradient(&self, _graph: &mut Graph, _context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Ok(Vec::new())
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower_filled(lowering, lowering.output(), self.shape.elements(), self.value);
     }
 }

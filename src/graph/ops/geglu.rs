@@ -1,16 +1,14 @@
 //! The gated linear unit of Stable Diffusion's feed-forward layers.
 
-use super::{Fold, Function, Operation, arity, no_second_gradient, vector_width};
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work, spread};
+use super::{Function, Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Geglu;
+pub(crate) struct Geglu;
 
 /// Of x `[.., 2 d]` and dy `[.., d]`: dy * gelu(gate) for the values, dy * value * gelu'(gate) for the gates.
 #[derive(Debug)]
-struct GegluGradient;
+pub(crate) struct GegluGradient;
 
 impl Graph {
     /// `x` `[.., 2 d]` holds values, then gates: the output `[.., d]` is value * gelu(gate).
@@ -41,27 +39,8 @@ impl Operation for Geglu {
         }
     }
 
-    fn folds(&self) -> Fold {
-        Fold::Stages
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![Some(graph.apply(GegluGradient, &[context.inputs[0], context.upstream])?)])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let shape = lowering.shape().clone();
-        let vector = vector_width(&[shape.channels()]);
-        let channels = shape.channels() / vector;
-        let work = Work {
-            kernel: "geglu",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![("rows", shape.rows().into()), ("channels", channels.into())],
-            grid: spread((shape.rows() * channels).div_ceil(64)),
-            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
-            flops: 10 * shape.elements() as u64,
-        };
-        lowering.dispatch(work, true);
     }
 }
 
@@ -95,20 +74,5 @@ impl Operation for GegluGradient {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let shape = lowering.input_shape(1).clone();
-        let vector = vector_width(&[shape.channels()]);
-        let channels = shape.channels() / vector;
-        let work = Work {
-            kernel: "geglu_gradient",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![("rows", shape.rows().into()), ("channels", channels.into())],
-            grid: spread((shape.rows() * channels).div_ceil(64)),
-            bindings: vec![("x", lowering.input(0)), ("dy", lowering.input(1)), ("y", lowering.output())],
-            flops: 24 * shape.elements() as u64,
-        };
-        lowering.dispatch(work, false);
     }
 }

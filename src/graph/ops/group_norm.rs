@@ -1,23 +1,16 @@
 //! Group normalisation, in two operations: statistics of every group, then their use.
 
-use super::{Fold, Operation, arity, padded_grid, vector_width};
-use crate::gpu::{Params, Schedule, Value};
-use crate::graph::lower::{Lowering, Work, spread};
-use crate::graph::{Array, GradientContext, Graph, Origin, Result, Shape, Tensor, Traits};
+use super::{Operation, arity};
+use crate::graph::{Array, GradientContext, Graph, Origin, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct GroupNormStatistics {
-    groups: usize,
-    epsilon: f32,
+pub(crate) struct GroupNormStatistics {
+    pub groups: usize,
+    pub epsilon: f32,
 }
 
 #[derive(Debug)]
-struct GroupNorm;
-
-/// Parts into which a batch entry's rows are cut, so that even a small picture keeps a device busy.
-pub(super) fn chunks(x: &Shape) -> usize {
-    (x.rows() / x[0]).div_ceil(64).min(64)
-}
+pub(crate) struct GroupNorm;
 
 impl Graph {
     /// Mean and 1/sqrt(variance + `epsilon`) of each batch entry's groups of channels: `x` is `[batch, .., channels]`, the
@@ -72,48 +65,8 @@ impl Operation for GroupNormStatistics {
         3 * inputs[0].elements() as u64
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
-        let x = inputs[0];
-        Some(x[0] * chunks(x) * x.channels() * 2)
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "input", "statistics are differentiated together with the norm that uses them"))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let x = lowering.input_shape(0).clone();
-        let (batch, rows, channels) = (x[0], x.rows() / x[0], x.channels());
-        let (chunks, vector) = (chunks(&x), vector_width(&[channels]));
-        let partial = Work {
-            kernel: "group_norm_partial",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![
-                ("batch", batch.into()),
-                ("rows", rows.into()),
-                ("channels", (channels / vector).into()),
-                ("chunks", chunks.into()),
-            ],
-            grid: spread((batch * chunks * channels / vector).div_ceil(64)),
-            bindings: vec![("x", lowering.input(0)), ("partial", lowering.scratch())],
-            flops: 3 * x.elements() as u64,
-        };
-        lowering.dispatch(partial, false);
-        let combine = Work {
-            kernel: "group_norm_statistics",
-            params: Params::new(),
-            uniforms: vec![
-                ("groups", self.groups.into()),
-                ("rows", rows.into()),
-                ("channels", channels.into()),
-                ("chunks", chunks.into()),
-                ("epsilon", self.epsilon.into()),
-            ],
-            grid: [self.groups, batch, 1],
-            bindings: vec![("partial", lowering.scratch()), ("y", lowering.output())],
-            flops: 0,
-        };
-        lowering.dispatch(combine, false);
     }
 }
 
@@ -148,14 +101,6 @@ impl Operation for GroupNorm {
         4 * inputs[0].elements() as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
-        Some(inputs[0][0] * inputs[0].channels() * 2)
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let [x, statistics, weight, bias] = [context.inputs[0], context.inputs[1], context.inputs[2], context.inputs[3]];
         if context.wants(2) {
@@ -178,58 +123,4 @@ impl Operation for GroupNorm {
         }
         Ok(vec![dx, None, None, db])
     }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let shape = lowering.shape().clone();
-        let (batch, channels, groups) = (shape[0], shape.channels(), lowering.input_shape(1)[1]);
-        let affine = Work {
-            kernel: "group_norm_affine",
-            params: Params::new(),
-            uniforms: vec![("batch", batch.into()), ("channels", channels.into()), ("groups", groups.into())],
-            grid: spread((batch * channels).div_ceil(64)),
-            bindings: vec![
-                ("statistics", lowering.input(1)),
-                ("weight", lowering.input(2)),
-                ("bias", lowering.input(3)),
-                ("affine", lowering.scratch()),
-            ],
-            flops: 0,
-        };
-        lowering.dispatch(affine, false);
-        let lanes = straight_lanes(lowering, channels);
-        let vector = if lanes.is_some() { 1 } else { vector_width(&[channels]) };
-        let mut work = Work {
-            kernel: "group_norm",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![("rows_per_entry", (shape.rows() / batch).into())],
-            grid: [0; 3],
-            bindings: vec![("x", lowering.input(0)), ("affine", lowering.scratch()), ("y", lowering.output())],
-            flops: 4 * shape.elements() as u64,
-        };
-        let rows = padded_grid(&shape, lowering.step.padding, vector, &mut work);
-        if let Some(lanes) = lanes {
-            let vectors = (1..=MOST_VECTORS).rev().find(|vectors| channels.is_multiple_of(vectors * lanes)).unwrap_or(1);
-            work.kernel = "group_norm_vectors";
-            work.params.remove("vector");
-            work.params.extend([("lanes", Value::from(lanes)), ("columns", Value::from(vectors))]);
-            work.uniforms.push(("opaque", 0usize.into()));
-            let planes = rows.div_ceil(MOST_WORKGROUPS);
-            work.grid = [channels / (vectors * lanes), rows.div_ceil(planes.max(1)), planes];
-        }
-        lowering.dispatch(work, true);
-    }
-}
-
-/// Vectors that a straight-line workgroup makes.
-const MOST_VECTORS: usize = 8;
-/// In one dimension.
-const MOST_WORKGROUPS: usize = 65535;
-
-/// Invocations of a subgroup, where straight-line code suits.
-fn straight_lanes(lowering: &Lowering<'_>, channels: usize) -> Option<usize> {
-    let Schedule::Vectors { lanes, least_flops } = lowering.traits.schedule else { return None };
-    let elements = lowering.output().slice.size / 4;
-    // Compiled once for each set of stages: it must come back, in smaller kernels than products.
-    let suits = channels.is_multiple_of(lanes) && elements < 1 << 28 && least_flops / 100 <= elements;
-    suits.then_some(lanes)
 }

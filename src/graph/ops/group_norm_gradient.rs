@@ -2,19 +2,16 @@
 //!
 //! With g = dy * weight and n = (x - mean) * rstd: dx = rstd * (g - mean(g) - n mean(g n)), means over the group.
 
-use super::group_norm::chunks;
-use super::{Fold, Operation, arity, no_second_gradient, padded_grid, vector_width};
-use crate::gpu::{Params, Value};
-use crate::graph::lower::{Lowering, Work, spread};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
+use super::{Operation, arity, no_second_gradient};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// Of x, statistics, weight and dy: mean(g) and mean(g n) of every group, `[batch, groups, 2]`.
 #[derive(Debug)]
-struct GroupNormMeans;
+pub(crate) struct GroupNormMeans;
 
 /// Of x, statistics, weight, dy and the means: dx.
 #[derive(Debug)]
-struct GroupNormGradient;
+pub(crate) struct GroupNormGradient;
 
 impl Graph {
     /// The gradient of [`Graph::group_norm`] with respect to `x` where the `statistics` are `x`'s own.
@@ -72,54 +69,8 @@ impl Operation for GroupNormMeans {
         6 * inputs[0].elements() as u64
     }
 
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
-        let x = inputs[0];
-        Some(x[0] * chunks(x) * x.channels() * 2)
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let x = lowering.input_shape(0).clone();
-        let (batch, rows, channels, groups) = (x[0], x.rows() / x[0], x.channels(), lowering.shape()[1]);
-        let (chunks, vector) = (chunks(&x), vector_width(&[channels]));
-        let partial = Work {
-            kernel: "group_norm_means_partial",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![
-                ("batch", batch.into()),
-                ("rows", rows.into()),
-                ("channels", (channels / vector).into()),
-                ("chunks", chunks.into()),
-                ("groups", groups.into()),
-            ],
-            grid: spread((batch * chunks * channels / vector).div_ceil(64)),
-            bindings: vec![
-                ("x", lowering.input(0)),
-                ("statistics", lowering.input(1)),
-                ("weight", lowering.input(2)),
-                ("dy", lowering.input(3)),
-                ("partial", lowering.scratch()),
-            ],
-            flops: 4 * x.elements() as u64,
-        };
-        lowering.dispatch(partial, false);
-        let combine = Work {
-            kernel: "group_norm_means",
-            params: Params::new(),
-            uniforms: vec![
-                ("groups", groups.into()),
-                ("rows", rows.into()),
-                ("channels", channels.into()),
-                ("chunks", chunks.into()),
-            ],
-            grid: [groups, batch, 1],
-            bindings: vec![("partial", lowering.scratch()), ("y", lowering.output())],
-            flops: 0,
-        };
-        lowering.dispatch(combine, false);
     }
 }
 
@@ -149,50 +100,7 @@ impl Operation for GroupNormGradient {
         7 * inputs[0].elements() as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
-        Some(inputs[0][0] * inputs[0].channels() * 4)
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let shape = lowering.shape().clone();
-        let (batch, channels, groups) = (shape[0], shape.channels(), lowering.input_shape(1)[1]);
-        let affine = Work {
-            kernel: "group_norm_gradient_affine",
-            params: Params::new(),
-            uniforms: vec![("batch", batch.into()), ("channels", channels.into()), ("groups", groups.into())],
-            grid: spread((batch * channels).div_ceil(64)),
-            bindings: vec![
-                ("statistics", lowering.input(1)),
-                ("means", lowering.input(4)),
-                ("weight", lowering.input(2)),
-                ("affine", lowering.scratch()),
-            ],
-            flops: 0,
-        };
-        lowering.dispatch(affine, false);
-        let vector = vector_width(&[channels]);
-        let mut work = Work {
-            kernel: "group_norm_gradient",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![("rows_per_entry", (shape.rows() / batch).into())],
-            grid: [0; 3],
-            bindings: vec![
-                ("x", lowering.input(0)),
-                ("dy", lowering.input(3)),
-                ("affine", lowering.scratch()),
-                ("y", lowering.output()),
-            ],
-            flops: 5 * shape.elements() as u64,
-        };
-        padded_grid(&shape, lowering.step.padding, vector, &mut work);
-        lowering.dispatch(work, true);
     }
 }

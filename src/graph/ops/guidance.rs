@@ -1,13 +1,11 @@
 //! Classifier-free guidance.
 
 use super::{Operation, arity};
-use crate::gpu::Params;
-use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Guidance {
-    scale: f32,
+pub(crate) struct Guidance {
+    pub scale: f32,
 }
 
 impl Graph {
@@ -44,18 +42,5 @@ impl Operation for Guidance {
         let unconditional = graph.scale(context.upstream, 1.0 - self.scale)?;
         let conditional = graph.scale(context.upstream, self.scale)?;
         Ok(vec![Some(graph.concat(&[unconditional, conditional], 0)?)])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let elements = lowering.shape().elements();
-        let work = Work {
-            kernel: "guidance",
-            params: Params::new(),
-            uniforms: vec![("elements", elements.into()), ("scale", self.scale.into())],
-            grid: spread(elements.div_ceil(64)),
-            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
-            flops: 3 * elements as u64,
-        };
-        lowering.dispatch(work, false);
     }
 }

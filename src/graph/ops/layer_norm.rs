@@ -1,19 +1,17 @@
 //! Layer normalisation over the channels of every row.
 
-use super::{Fold, Operation, arity, no_second_gradient, vector_width};
-use crate::gpu::Value;
-use crate::graph::lower::{Located, Lowering, Work, spread};
+use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct LayerNorm {
-    epsilon: f32,
+pub(crate) struct LayerNorm {
+    pub epsilon: f32,
 }
 
 /// Of x, weight and dy: with g = dy * weight and n the normalised row, rstd * (g - mean(g) - n mean(g n)).
 #[derive(Debug)]
-struct LayerNormGradient {
-    epsilon: f32,
+pub(crate) struct LayerNormGradient {
+    pub epsilon: f32,
 }
 
 /// Mean and 1/sqrt(variance + `epsilon`) of a row.
@@ -22,27 +20,6 @@ fn statistics(row: &[f32], epsilon: f32) -> [f64; 2] {
     let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
     let variance = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
     [mean, 1.0 / (variance + f64::from(epsilon)).sqrt()]
-}
-
-/// Dispatches a kernel that takes a row to a workgroup, and `flops` operations to an element.
-fn lower_rows(lowering: &mut Lowering<'_>, kernel: &'static str, epsilon: f32, inputs: [(&'static str, Located); 3], flops: u64) {
-    let shape = lowering.shape().clone();
-    let vector = vector_width(&[shape.channels()]);
-    let mut bindings = inputs.to_vec();
-    bindings.push(("y", lowering.output()));
-    let work = Work {
-        kernel,
-        params: [("vector", Value::from(vector))].into(),
-        uniforms: vec![
-            ("rows", shape.rows().into()),
-            ("channels", (shape.channels() / vector).into()),
-            ("epsilon", epsilon.into()),
-        ],
-        grid: spread(shape.rows()),
-        bindings,
-        flops: flops * shape.elements() as u64,
-    };
-    lowering.dispatch(work, true);
 }
 
 impl Graph {
@@ -81,10 +58,6 @@ impl Operation for LayerNorm {
         7 * inputs[0].elements() as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::Stages
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let [x, weight, bias] = [context.inputs[0], context.inputs[1], context.inputs[2]];
         if context.wants(1) {
@@ -100,11 +73,6 @@ impl Operation for LayerNorm {
             db = Some(graph.sum_to(context.upstream, shape)?);
         }
         Ok(vec![dx, None, db])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let inputs = [("x", lowering.input(0)), ("weight", lowering.input(1)), ("bias", lowering.input(2))];
-        lower_rows(lowering, "layer_norm", self.epsilon, inputs, 7);
     }
 }
 
@@ -140,16 +108,7 @@ impl Operation for LayerNormGradient {
         12 * inputs[0].elements() as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::Stages
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let inputs = [("x", lowering.input(0)), ("weight", lowering.input(1)), ("dy", lowering.input(2))];
-        lower_rows(lowering, "layer_norm_gradient", self.epsilon, inputs, 12);
     }
 }

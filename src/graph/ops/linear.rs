@@ -1,14 +1,12 @@
 //! Matrix product with a weight: the linear layer without its bias.
 
-use super::product::{self, Geometry, lower_product};
-use super::{Fold, Layout, Operation, arity};
-use crate::graph::lower::Lowering;
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
+use super::{Operation, arity};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Linear {
+pub(crate) struct Linear {
     /// Not summed up in parts whose number depends on how many rows there are.
-    whole: bool,
+    pub whole: bool,
 }
 
 impl Graph {
@@ -55,28 +53,10 @@ impl Operation for Linear {
         2 * output.elements() as u64 * inputs[0].channels() as u64
     }
 
-    fn layout(&self, index: usize) -> Layout {
-        if index == 1 { Layout::Panels } else { Layout::Plain }
-    }
-
-    fn folds(&self) -> Fold {
-        Fold::LowRankAndStages
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let [x, w] = [context.inputs[0], context.inputs[1]];
         let dx = if context.wants(0) { Some(graph.linear_transposed(context.upstream, w)?) } else { None };
         let dw = if context.wants(1) { Some(graph.linear_weight_gradient(x, context.upstream)?) } else { None };
         Ok(vec![dx, dw])
-    }
-
-    fn scratch(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
-        let w = inputs.get(1).filter(|_| !self.whole)?;
-        product::scratch(traits, [output.rows(), 1, w[1], w[0]])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let rows = lowering.shape().rows();
-        lower_product(lowering, &Geometry { rows, taps: None });
     }
 }

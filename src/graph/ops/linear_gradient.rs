@@ -1,15 +1,13 @@
 //! The two products of a linear layer's backward pass: with the transposed weight, and of inputs with upstream gradients.
 
-use super::product::{Geometry, lower_product};
-use super::{Fold, Layout, Operation, arity, narrow_gradient, no_second_gradient};
-use crate::graph::lower::Lowering;
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
+use super::{Operation, arity, no_second_gradient};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct LinearTransposed;
+pub(crate) struct LinearTransposed;
 
 #[derive(Debug)]
-struct LinearWeightGradient;
+pub(crate) struct LinearWeightGradient;
 
 impl Graph {
     /// `dx[.., k] = sum_n dy[.., n] w[n, k]`: the gradient of [`Graph::linear`] with respect to its input. `dy` is `[.., out]`,
@@ -19,7 +17,7 @@ impl Graph {
     }
 
     /// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: the gradient of [`Graph::linear`] with respect to its weight. Meant for
-    /// narrow matrices (low-rank updates).
+    /// hidden matrices (low-rank updates).
     pub fn linear_weight_gradient(&mut self, x: Tensor, dy: Tensor) -> Result<Tensor> {
         self.apply(LinearWeightGradient, &[x, dy])
     }
@@ -54,21 +52,8 @@ impl Operation for LinearTransposed {
         2 * output.elements() as u64 * inputs[0].channels() as u64
     }
 
-    fn layout(&self, index: usize) -> Layout {
-        if index == 1 { Layout::Transposed { stride: 1 } } else { Layout::Plain }
-    }
-
-    fn folds(&self) -> Fold {
-        Fold::LowRankAndStages
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let rows = lowering.shape().rows();
-        lower_product(lowering, &Geometry { rows, taps: None });
     }
 }
 
@@ -106,13 +91,5 @@ impl Operation for LinearWeightGradient {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn scratch(&self, inputs: &[&Shape], output: &Shape, _traits: &Traits) -> Option<usize> {
-        Some(narrow_gradient::scratch(inputs[0].rows(), output))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        narrow_gradient::lower(lowering);
     }
 }

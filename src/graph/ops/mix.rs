@@ -1,12 +1,10 @@
 //! Linear combinations of whole tensors: one step of any linear multistep sampler.
 
 use super::{Operation, arity};
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work, spread};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Mix;
+pub(crate) struct Mix;
 
 impl Graph {
     /// `y[i] = sum_j matrix[i, j] z[j]`, where z is the `slots` entries of `state` `[slots, ..]` followed by `a` and `b` (each of
@@ -48,24 +46,5 @@ impl Operation for Mix {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "inputs", "samplers are not differentiated"))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (slots, elements) = (lowering.shape()[0], lowering.shape().elements());
-        let work = Work {
-            kernel: "mix",
-            params: [("slots", Value::from(slots))].into(),
-            uniforms: vec![("elements", (elements / slots).into())],
-            grid: spread((elements / slots).div_ceil(64)),
-            bindings: vec![
-                ("state", lowering.input(0)),
-                ("a", lowering.input(1)),
-                ("b", lowering.input(2)),
-                ("matrix", lowering.input(3)),
-                ("y", lowering.output()),
-            ],
-            flops: 2 * (elements * (slots + 2)) as u64,
-        };
-        lowering.dispatch(work, false);
     }
 }

@@ -1,17 +1,10 @@
 //! Sums of outer products of a tensor's rows: what least squares needs to know of a layer's inputs.
 
-use super::{Operation, arity, no_second_gradient, vector_width};
-use crate::gpu::{Schedule, Value};
-use crate::graph::lower::{Lowering, Work};
+use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct OuterSums;
-
-/// Rows that a kernel sums in f32 before it adds them up with compensation.
-const BLOCK: usize = 64;
-/// Rows of the sums in a register tile.
-const TILE: usize = 8;
+pub(crate) struct OuterSums;
 
 impl Graph {
     /// `sums + x^T x` over all rows of `x` `[.., n]`. `sums` is `[2, n, n]`: each sum is the sum of the two planes, which together
@@ -63,27 +56,5 @@ impl Operation for OuterSums {
 
     fn in_place(&self) -> Option<usize> {
         Some(0)
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (n, rows) = (lowering.shape()[1], lowering.input_shape(1).rows());
-        let (from, to) = (lowering.input(0), lowering.output());
-        if !lowering.is_in_place() {
-            lowering.copy(from.slice, to.slice.clone());
-        }
-        let vector = vector_width(&[n]);
-        let groups = match lowering.traits.schedule {
-            Schedule::Staged | Schedule::Matrices(_) => 4,
-            Schedule::Registers { .. } | Schedule::Passed | Schedule::Vectors { .. } => 1,
-        };
-        let work = Work {
-            kernel: "outer_sums",
-            params: [("vector", Value::from(vector)), ("groups", Value::from(groups)), ("block", Value::from(BLOCK))].into(),
-            uniforms: vec![("rows", rows.into()), ("n", n.into()), ("channels", (n / vector).into()), ("one", 1.0f32.into())],
-            grid: [(n / vector).div_ceil(16), n.div_ceil(TILE * groups), 1],
-            bindings: vec![("x", lowering.input(1)), ("sums", to)],
-            flops: (rows * n * (n + 1)) as u64,
-        };
-        lowering.dispatch(work, false);
     }
 }

@@ -1,14 +1,12 @@
 //! Zero padding of a feature map.
 
-use super::{Operation, arity, padded_grid, vector_width};
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work};
+use super::{Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Origin, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Pad2d {
+pub(crate) struct Pad2d {
     /// top, bottom, left, right
-    edges: [usize; 4],
+    pub edges: [usize; 4],
 }
 
 impl Graph {
@@ -92,20 +90,5 @@ impl Operation for Pad2d {
         let (height, width) = (shape[1], shape[2]);
         let dx = graph.crop(context.upstream, [top, left], [height, width])?;
         Ok(vec![Some(dx)])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let input = lowering.input_shape(0).clone();
-        let vector = vector_width(&[input.channels()]);
-        let mut work = Work {
-            kernel: "elementwise",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: Vec::new(),
-            grid: [0; 3],
-            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
-            flops: 0,
-        };
-        padded_grid(&input, Some(self.edges), vector, &mut work);
-        lowering.dispatch(work, true);
     }
 }

@@ -1,21 +1,16 @@
 //! Attention to several prompts, each of which holds for some tokens only.
 
-use super::attention::{Attention, Blocks, Sharing};
-use super::attention_vectors::{OneOfSeveral, Straight};
-use super::filled::lower_filled;
-use super::{Operation, arity, vector_width};
-use crate::gpu::{PASSING_LANES, Value};
-use crate::graph::lower::{Lowering, Work};
-use crate::graph::{Array, GradientContext, Graph, Program, Result, Shape, Tensor, Traits};
+use super::{Operation, arity};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 /// Tokens that share one entry of the operation's `spans`.
-const REGION_GROUP: usize = 64;
+pub(crate) const REGION_GROUP: usize = 64;
 
 #[derive(Clone, Debug)]
-struct RegionalAttention {
-    heads: usize,
-    scale: f32,
-    reach: Vec<Reach>,
+pub(crate) struct RegionalAttention {
+    pub heads: usize,
+    pub scale: f32,
+    pub reach: Vec<Reach>,
 }
 
 /// How many keys a prompt has, and how many tokens read it at most.
@@ -93,11 +88,6 @@ impl RegionTables {
         let named = [("order", &self.order), ("weights", &self.weights), ("spans", &self.spans), ("readers", &self.readers)];
         named.map(|(part, array)| (format!("{name}.{part}"), array))
     }
-
-    /// Writes [`RegionTables::named`] to `program`.
-    pub fn write(&self, program: &Program, name: &str) -> Result<()> {
-        self.named(name).into_iter().try_for_each(|(name, array)| program.write(&name, array))
-    }
 }
 
 impl RegionInputs {
@@ -129,6 +119,13 @@ impl Graph {
     ) -> Result<Tensor> {
         let RegionInputs { order, weights, spans, readers, reach } = regions;
         self.apply(RegionalAttention { heads, scale, reach }, &[q, k, v, order, weights, spans, readers])
+    }
+}
+
+impl RegionalAttention {
+    /// Pairs of a token and a key of a prompt that it reads.
+    pub fn pairs(&self) -> usize {
+        self.reach.iter().map(|prompt| prompt.tokens * prompt.keys).sum()
     }
 }
 
@@ -209,100 +206,5 @@ impl Operation for RegionalAttention {
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "inputs", "regions are for sampling"))
-    }
-
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
-        let straight = self.straight(traits, inputs.first()?, inputs.get(1)?)?;
-        straight.iter().flatten().map(|straight| straight.scratch(1)).max()
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        if let Some(straight) = self.straight(&lowering.traits, lowering.input_shape(0), lowering.input_shape(1)) {
-            return self.lower_straight(lowering, &straight);
-        }
-        let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
-        let (batch, tokens, channels, keys) = (q[0], q[1], q[2], k[1]);
-        let prompts = lowering.input_shape(4)[1];
-        let d = channels / self.heads;
-        let vector = vector_width(&[d]);
-        // As in plain attention, so that one prompt alone gives the same numbers; no workgroup is larger than a group of tokens.
-        let sharing = Sharing::of(lowering.traits.schedule, d, tokens, 2, REGION_GROUP / PASSING_LANES);
-        let Blocks { block, tile } = sharing.blocks(d);
-        let Sharing { part, staged, lanes, per_lane, .. } = sharing;
-        let work = Work {
-            kernel: "regional_attention",
-            params: [
-                ("d", Value::from(d)),
-                ("part", Value::from(part)),
-                ("block", Value::from(block)),
-                ("vector", Value::from(vector)),
-                ("lanes", Value::from(lanes)),
-                ("per_lane", Value::from(per_lane)),
-                ("group", Value::from(REGION_GROUP)),
-                ("staged", Value::from(staged)),
-                ("tile", Value::from(tile)),
-            ]
-            .into(),
-            uniforms: vec![
-                ("tokens", tokens.into()),
-                ("keys", keys.into()),
-                ("channels", (channels / vector).into()),
-                ("share", (batch / k[0]).into()),
-                ("prompts", prompts.into()),
-                // Devices compute 2^x, not e^x.
-                ("scale", (self.scale * std::f32::consts::LOG2_E).into()),
-            ],
-            grid: [tokens.div_ceil(lanes * per_lane), self.heads * d.div_ceil(part), batch],
-            bindings: vec![
-                ("q", lowering.input(0)),
-                ("k", lowering.input(1)),
-                ("v", lowering.input(2)),
-                ("order", lowering.input(3)),
-                ("weights", lowering.input(4)),
-                ("spans", lowering.input(5)),
-                ("y", lowering.output()),
-            ],
-            flops: 4 * (batch * channels * self.pairs()) as u64,
-        };
-        lowering.dispatch(work, false);
-    }
-}
-
-impl RegionalAttention {
-    /// Pairs of a token and a key of a prompt that it reads.
-    fn pairs(&self) -> usize {
-        self.reach.iter().map(|prompt| prompt.tokens * prompt.keys).sum()
-    }
-
-    /// Straight-line code for each prompt that is read, if it suits all of them. That is asked for all tokens, so that a prompt is computed
-    /// here as it is alone in the picture: one region over everything gives the very numbers of its prompt.
-    fn straight(&self, traits: &Traits, q: &Shape, k: &Shape) -> Option<Vec<Option<Straight>>> {
-        let attention = Attention { heads: self.heads, scale: self.scale, causal: false, to_prompt: true };
-        let of = |prompt: &Reach| match prompt.tokens {
-            0 => Some(None),
-            tokens => Some(Some(Straight::of(traits, &attention, q, &[k[0], prompt.keys, k[2]].into())?.with_rows(tokens))),
-        };
-        self.reach.iter().map(of).collect()
-    }
-
-    fn lower_straight(&self, lowering: &mut Lowering<'_>, straight: &[Option<Straight>]) {
-        let (tokens, all_keys) = (lowering.shape()[1], lowering.input_shape(1)[1]);
-        lower_filled(lowering, lowering.output(), lowering.shape().elements(), 0.0);
-        let mut first_key = 0;
-        for (number, (straight, prompt)) in straight.iter().zip(&self.reach).enumerate() {
-            let one = OneOfSeveral {
-                first_key,
-                all_keys,
-                readers: lowering.input(6),
-                first_reader: number * tokens,
-                weights: lowering.input(4),
-                prompts: self.reach.len(),
-                number,
-            };
-            if let Some(straight) = straight {
-                straight.forward_of(lowering, &one);
-            }
-            first_key += prompt.keys;
-        }
     }
 }

@@ -1,11 +1,10 @@
 //! Multiplication by a constant.
 
-use super::{Fold, Operation, Stage, arity, lower_elementwise};
-use crate::graph::lower::Lowering;
+use super::{Epilogue, Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Scale(f32);
+pub(crate) struct Scale(pub f32);
 
 impl Graph {
     /// `factor * x`.
@@ -30,19 +29,11 @@ impl Operation for Scale {
         }
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
-    fn as_stage(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Stage> {
-        Some(Stage::Scale(self.0))
+    fn as_epilogue(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Epilogue> {
+        Some(Epilogue::Scale(self.0))
     }
 
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![Some(graph.scale(context.upstream, self.0)?)])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower_elementwise(lowering);
     }
 }

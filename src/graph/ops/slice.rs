@@ -1,14 +1,13 @@
 //! A range of one dimension.
 
-use super::{Operation, arity, lower_copy};
-use crate::graph::lower::Lowering;
+use super::{Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Slice {
-    axis: usize,
-    start: usize,
-    length: usize,
+pub(crate) struct Slice {
+    pub axis: usize,
+    pub start: usize,
+    pub length: usize,
 }
 
 impl Graph {
@@ -49,12 +48,5 @@ impl Operation for Slice {
         let lines = graph.reshape(context.upstream, [outer, self.length, 1, inner])?;
         let padded = graph.pad2d(lines, [self.start, whole[self.axis] - self.start - self.length, 0, 0])?;
         Ok(vec![Some(graph.reshape(padded, whole)?)])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let inner: usize = lowering.shape()[self.axis + 1..].iter().product();
-        let (from, to) = (lowering.input_shape(0)[self.axis] * inner, self.length * inner);
-        let rows = lowering.shape().elements() / to;
-        lower_copy(lowering, 0, rows, to, [from, self.start * inner], [to, 0]);
     }
 }

@@ -1,25 +1,23 @@
 //! Sums over what an operand was broadcast along, and the broadcast itself: each is the other's gradient.
 
-use super::{Broadcast, Operation, arity, vector_width};
-use crate::gpu::Value;
-use crate::graph::lower::{Located, Lowering, Work, spread};
-use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor, Traits};
+use super::{Broadcast, Operation, arity};
+use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct SumTo(Shape);
+pub(crate) struct SumTo(pub Shape);
 
 #[derive(Debug)]
-struct BroadcastTo(Shape);
+pub(crate) struct BroadcastTo(pub Shape);
 
 /// The larger of two shapes that broadcast as `[outer, middle, inner]`; the smaller is `[outer, inner]`.
-struct Extents {
-    outer: usize,
-    middle: usize,
-    inner: usize,
+pub(crate) struct Extents {
+    pub outer: usize,
+    pub middle: usize,
+    pub inner: usize,
 }
 
 impl Extents {
-    fn of(large: &Shape, small: &Shape) -> Extents {
+    pub fn of(large: &Shape, small: &Shape) -> Extents {
         let (all, kept) = (large.elements(), small.elements());
         match Broadcast::of(large, small) {
             Ok(Broadcast::Batch { rows, channels }) => Extents { outer: kept / channels.max(1), middle: rows, inner: channels },
@@ -28,7 +26,7 @@ impl Extents {
     }
 
     /// Parts in which sums are made first, so that few long sums keep a device busy too; 1 where there is enough to do.
-    fn chunks(&self) -> usize {
+    pub fn chunks(&self) -> usize {
         let wanted = 8192 / (self.outer * self.inner).max(1);
         wanted.min(self.middle / 16).clamp(1, 256)
     }
@@ -97,40 +95,6 @@ impl Operation for SumTo {
         let shape = graph.shape(context.inputs[0]).clone();
         Ok(vec![Some(graph.broadcast_to(context.upstream, shape)?)])
     }
-
-    fn scratch(&self, inputs: &[&Shape], output: &Shape, _traits: &Traits) -> Option<usize> {
-        let extents = Extents::of(inputs[0], output);
-        let chunks = extents.chunks();
-        (chunks > 1).then_some(extents.outer * chunks * extents.inner)
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let Extents { outer, middle, inner } = Extents::of(lowering.input_shape(0), lowering.shape());
-        let chunks = Extents { outer, middle, inner }.chunks();
-        let vector = vector_width(&[inner]);
-        let (x, y, scratch) = (lowering.input(0), lowering.output(), lowering.scratch());
-        let mut sum = |from: Located, to: Located, reduced: usize, chunks: usize| {
-            let work = Work {
-                kernel: "sum",
-                params: [("vector", Value::from(vector))].into(),
-                uniforms: vec![
-                    ("outer", outer.into()),
-                    ("reduced", reduced.into()),
-                    ("inner", (inner / vector).into()),
-                    ("chunks", chunks.into()),
-                ],
-                grid: spread((outer * chunks * inner / vector).div_ceil(64)),
-                bindings: vec![("x", from), ("y", to)],
-                flops: (outer * reduced * inner) as u64,
-            };
-            lowering.dispatch(work, false);
-        };
-        if chunks == 1 {
-            return sum(x, y, middle, 1);
-        }
-        sum(x, scratch.clone(), middle, chunks);
-        sum(scratch, y, chunks, 1);
-    }
 }
 
 impl Operation for BroadcastTo {
@@ -158,19 +122,5 @@ impl Operation for BroadcastTo {
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let shape = graph.shape(context.inputs[0]).clone();
         Ok(vec![Some(graph.sum_to(context.upstream, shape)?)])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        let Extents { outer, middle, inner } = Extents::of(lowering.shape(), lowering.input_shape(0));
-        let vector = vector_width(&[inner]);
-        let work = Work {
-            kernel: "broadcast",
-            params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![("outer", outer.into()), ("repeated", middle.into()), ("inner", (inner / vector).into())],
-            grid: spread((outer * middle * inner / vector).div_ceil(64)),
-            bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
-            flops: 0,
-        };
-        lowering.dispatch(work, false);
     }
 }

@@ -1,38 +1,19 @@
 //! Nearest-neighbour enlargement of a feature map.
 
-use super::{Fold, Operation, arity, no_second_gradient, padded_grid, vector_width};
-use crate::gpu::Value;
-use crate::graph::lower::{Lowering, Work};
+use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
 #[derive(Debug)]
-struct Upsample {
-    height: usize,
-    width: usize,
+pub(crate) struct Upsample {
+    pub height: usize,
+    pub width: usize,
 }
 
 /// Of dy `[batch, h, w, channels]`: at `[batch, height, width, channels]`, the sum over the pixels that show each pixel.
 #[derive(Debug)]
-struct UpsampleGradient {
-    height: usize,
-    width: usize,
-}
-
-/// Dispatches a kernel that makes a feature map of one of another size.
-fn lower_resized(lowering: &mut Lowering<'_>, kernel: &'static str) {
-    let (input, shape) = (lowering.input_shape(0).clone(), lowering.shape().clone());
-    let vector = vector_width(&[shape.channels()]);
-    let mut work = Work {
-        kernel,
-        params: [("vector", Value::from(vector))].into(),
-        uniforms: vec![("from_height", input[1].into()), ("from_width", input[2].into())],
-        grid: [0; 3],
-        bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
-        flops: 0,
-    };
-    let padding = lowering.step.padding.unwrap_or([0; 4]);
-    padded_grid(&shape, Some(padding), vector, &mut work);
-    lowering.dispatch(work, true);
+pub(crate) struct UpsampleGradient {
+    pub height: usize,
+    pub width: usize,
 }
 
 impl Graph {
@@ -66,18 +47,10 @@ impl Operation for Upsample {
         }
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         let shape = graph.shape(context.inputs[0]);
         let operation = UpsampleGradient { height: shape[1], width: shape[2] };
         Ok(vec![Some(graph.apply(operation, &[context.upstream])?)])
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower_resized(lowering, "upsample");
     }
 }
 
@@ -110,15 +83,7 @@ impl Operation for UpsampleGradient {
         inputs[0].elements() as u64
     }
 
-    fn folds(&self) -> Fold {
-        Fold::StagesAndPadding
-    }
-
     fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
-    }
-
-    fn lower(&self, lowering: &mut Lowering<'_>) {
-        lower_resized(lowering, "upsample_gradient");
     }
 }

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::backend::Precision;
 use crate::concept::tuning::captions::Templates;
 use crate::concept::tuning::step::{Method, TextLayers, UNetLayers};
-use crate::graph::Precision;
 
 /// A name that none of the choices has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

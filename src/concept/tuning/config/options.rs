@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{Decay, Kind};
 use super::{Error, Result};
+use crate::backend::Precision;
 use crate::concept::tuning::captions::Templates;
 use crate::concept::tuning::step::{Method, TextLayers, UNetLayers};
 use crate::file_kind::read_text;
-use crate::graph::Precision;
 
 const CONCEPT: &str = "Concept";
 const PICTURES: &str = "Pictures";

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize, de};
 use super::names::{Decay, Kind};
 use super::options::{Options, PictureFolder};
 use super::{Error, Result};
+use crate::backend::Precision;
 use crate::checkpoint::SHIPPED;
 use crate::concept::tuning::captions::{PLACEHOLDER, Templates};
 use crate::concept::tuning::step::{AdamW, Method, TextLayers, UNetLayers};
-use crate::graph::Precision;
 use crate::picture::MAX_SIDE;
 
 /// Standard deviation of words that start as noise, the method's.

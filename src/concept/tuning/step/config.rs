@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::backend::Precision;
 use crate::checkpoint::Checkpoint;
 use crate::diffusion::config::{PredictionType, SchedulerConfig};
 use crate::diffusion::schedule::NoiseSchedule;
-use crate::graph::{Array, ParameterSource, Precision};
+use crate::graph::{Array, ParameterSource};
 use crate::models::config::{ClipTextConfig, UNetConfig};
 
 use super::error::Result;

@@ -1,9 +1,8 @@
 //! Distillation: low-rank updates of one UNet learn to predict what others predict (Hinton et al., "Distilling the knowledge in a
 //! neural network", 2015). The text tower stands still and is not part of the step.
 
-use std::sync::Arc;
-
-use crate::gpu::Gpu;
+use crate::backend::Device;
+use crate::backend::reference::Reference;
 use crate::graph::{Array, Element, Graph, Tensor};
 use crate::models::unet::{self, Residuals, UNetInputs, time_features};
 use crate::nn::{Encodings, Layers};
@@ -38,9 +37,9 @@ impl Step {
     ///
     /// # Errors
     /// As those of [`Step::new`].
-    pub fn distilling(models: &Models, config: &StepConfig, layers: &[TrainedLayer], gpu: &Arc<Gpu>) -> Result<Step> {
+    pub fn distilling(models: &Models, config: &StepConfig, layers: &[TrainedLayer], device: &Device) -> Result<Step> {
         let built = build(models, config, layers)?;
-        let engine = Engine::on_device(gpu, models.parameters.clone(), config.precision, &built);
+        let engine = Engine::new(device, models.parameters.clone(), config.precision, &built);
         Ok(Step::with(models, config, built, engine))
     }
 
@@ -49,8 +48,7 @@ impl Step {
     /// # Errors
     /// As those of [`Step::new`].
     pub fn distilling_on_host(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Result<Step> {
-        let built = build(models, config, layers)?;
-        Ok(Step::with(models, config, built, Engine::on_host(models.parameters.clone())))
+        Step::distilling(models, config, layers, &Reference::new().into())
     }
 
     /// Takes one lesson. At the last of an accumulation, the updates move. The loss is the mean over the batch of each picture's mean

@@ -8,6 +8,8 @@ pub enum Error {
     #[error(transparent)]
     Graph(#[from] crate::graph::Error),
     #[error(transparent)]
+    Backend(#[from] crate::backend::Error),
+    #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
     Schedule(#[from] ScheduleError),

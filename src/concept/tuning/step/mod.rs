@@ -15,9 +15,9 @@ mod source;
 mod state;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use crate::gpu::{Cost, Gpu};
+use crate::backend::reference::Reference;
+use crate::backend::{Cost, Device};
 use crate::graph::{Array, Graph, Tensor};
 
 pub use config::{
@@ -60,9 +60,9 @@ impl Step {
     ///
     /// # Errors
     /// A configuration that makes no step, or models that do not fit each other.
-    pub fn new(models: &Models, config: &StepConfig, gpu: &Arc<Gpu>) -> Result<Step> {
+    pub fn new(models: &Models, config: &StepConfig, device: &Device) -> Result<Step> {
         let built = build::build(models, config)?;
-        let engine = Engine::on_device(gpu, models.parameters.clone(), config.precision, &built);
+        let engine = Engine::new(device, models.parameters.clone(), config.precision, &built);
         Ok(Step::with(models, config, built, engine))
     }
 
@@ -71,8 +71,7 @@ impl Step {
     /// # Errors
     /// As those of [`Step::new`].
     pub fn on_host(models: &Models, config: &StepConfig) -> Result<Step> {
-        let built = build::build(models, config)?;
-        Ok(Step::with(models, config, built, Engine::on_host(models.parameters.clone())))
+        Step::new(models, config, &Reference::new().into())
     }
 
     fn with(models: &Models, config: &StepConfig, built: Built, engine: Engine) -> Step {
@@ -147,10 +146,10 @@ impl Step {
         for (name, array) in inputs {
             self.engine.write(&name, array)?;
         }
-        let report = self.engine.run(&self.built)?;
+        let report = self.engine.run()?;
         let [loss, regularisation, guard] = <[f32; REPORT]>::try_from(report).map_err(|_| Error::NoState)?;
         if !guard.is_finite() {
-            let culprit = self.engine.find_culprit(&self.built)?;
+            let culprit = self.engine.find_culprit()?;
             self.forget_sums()?;
             // Where no value of the second look is wrong, the first one's was a whim of the device.
             let unknown = || ("the device, and not again when it was looked for,".into(), self.first_layer());

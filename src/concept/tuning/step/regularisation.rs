@@ -54,7 +54,7 @@ pub(super) fn build(
         let outside = graph.input(input_name("outside", size), shape);
         let mut word = |index| {
             let map = graph.slice(mean, 2, index, 1)?;
-            graph.over_greatest(map)
+            graph.normalize_by_max(map)
         };
         let (first, second) = (word(0)?, word(1)?);
         let mut add = |graph: &mut Graph, part: Tensor| -> Result<()> {

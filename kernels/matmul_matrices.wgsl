@@ -1,0 +1,193 @@
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
+// The contract of matmul.wgsl for f16 weights, by cooperative matrices of {{ size }} x {{ size }}: f16 factors, f32 sums. x is rounded
+// to f16 on its way into workgroup memory, and what f16 cannot hold becomes its greatest number, 65504, not infinity.
+// A workgroup makes {{ down * each_rows * size }} rows by {{ across * each_columns * size }} outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x {{ each_columns }} matrices each,
+// from {{ depth }} inputs at a time; the next ones are loaded meanwhile. `into` and outputs are multiples of 4; `channels` counts vectors.
+{{ "// `steps` of the loop alone: partial sums, y [part, row, output], which matmul_sums adds up; a part is a layer of workgroups." if parted }}
+{{ "// Of subgroups that are smaller than that there are more than parts: those left over repeat what others do, and store nothing." if varying }}
+enable f16;
+enable wgpu_cooperative_matrix;
+//% import "shared/epilogue" as ep
+//% import "shared/window" as wd
+//% import "shared/lora" as lr
+//% set rows = down * each_rows * size
+//% set columns = across * each_columns * size
+//% set parts = down * across
+//% set invocations = parts * lanes
+//% set quads = depth // 4
+//% set column_quads = columns // 4
+//% set x_loads = rows * quads // invocations
+//% set w_loads = depth * column_quads // invocations
+//% set x_stride = depth + 8
+//% set w_stride = columns + 8
+//% set matrix = "coop_mat" ~ size ~ "x" ~ size
+struct Sizes {
+  into: u32,
+  rows: u32,
+  channels: u32,
+//% if parted
+  steps: u32,
+//% endif
+{{ wd.members(window) }}
+{{ lr.members(lora) }}
+{{ ep.members(epilogue, factors, rows_per_batch, operand_rows) }}
+}
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<f16>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+{{ lr.bindings(lora, 4) }}
+{{ ep.bindings(epilogue, 6 if lora else 4, "vec4<f32>") }}
+{{ ep.functions(epilogue, "vec4<f32>") }}
+// Rows end in 16 bytes of nothing, so that those of a matrix lie in different banks.
+var<workgroup> xs: array<f16, {{ rows * x_stride }}>; // [row][input]
+var<workgroup> ws: array<f16, {{ depth * w_stride }}>; // [input][output]
+var<workgroup> ys: array<f32, {{ parts * 256 }}>; // [part][16 rows][16 outputs]
+
+// Stores the 16 x 16 sums of each part that stand in `ys`; `row` and `channel` are those of the first part's corner.
+fn store(lane: u32, {{ "plane: u32, " if parted }}corner_row: u32, corner_channel: u32) {
+  for (var e = lane; e < {{ parts * 64 }}u; e += {{ invocations }}u) {
+    let part = e / 64u;
+    let row0 = corner_row + part / {{ across }}u * {{ each_rows * size }}u + e % 64u / 4u;
+    let channel = corner_channel + part % {{ across }}u * {{ each_columns * size // 4 }}u + e % 4u;
+    if (row0 < sizes.rows && channel < sizes.channels) {
+      var v0 = vec4<f32>(ys[e * 4u], ys[e * 4u + 1u], ys[e * 4u + 2u], ys[e * 4u + 3u]);
+{{ lr.accumulate(lora, 4, 1, "channel", "v", "row") }}
+      let index = {{ "(plane * sizes.rows + row0)" if parted else "row0" }} * sizes.channels + channel;
+{{ ep.apply(epilogue, "v0", "row0", "channel", "index") }}
+      y[index] = v0;
+    }
+  }
+}
+
+@compute @workgroup_size({{ invocations }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
+  let first = {{ "group.y" if parted else "(group.y + group.z * 32768u)" }} * {{ rows }}u;
+  let into = sizes.into / 4u;
+  let quad = lane % {{ quads }}u;
+//% for i in range(x_loads)
+  let loaded{{ i }} = min(first + lane / {{ quads }}u + {{ i * invocations // quads }}u, sizes.rows - 1u);
+//% if window
+  let start{{ i }} = ((loaded{{ i }} / (sizes.to_height * sizes.to_width) * sizes.from_height + loaded{{ i }} / sizes.to_width % sizes.to_height * sizes.stride)
+    * sizes.from_width + loaded{{ i }} % sizes.to_width * sizes.stride) * into + quad;
+//% else
+  let start{{ i }} = loaded{{ i }} * into + quad;
+//% endif
+  var a{{ i }} = vec4<f32>();
+//% endfor
+//% if window
+  let taps = sizes.kernel_height * sizes.kernel_width;
+//% else
+  const taps = 1u;
+//% endif
+  // A panel that is not there is read as the last one; what comes of it is not stored.
+  let column = group.x * {{ column_quads }}u + lane % {{ column_quads }}u;
+  let panel = min(column / 16u, (sizes.channels + 15u) / 16u - 1u);
+  let panel_start = panel * taps * sizes.into * 16u + column % 16u;
+//% for i in range(w_loads)
+  let input{{ i }} = lane / {{ column_quads }}u + {{ i * invocations // column_quads }}u;
+  var b{{ i }} = vec4<f16>();
+//% endfor
+  let chunks = (into + {{ quads - 1 }}u) / {{ quads }}u;
+//% if parted
+  let begin = group.z * sizes.steps;
+  let steps = min(begin + sizes.steps, taps * chunks);
+//% else
+  const begin = 0u;
+  let steps = taps * chunks;
+//% endif
+
+//% macro load(step)
+    {
+//% if window
+      let tap = {{ step }} / chunks;
+      let k = {{ step }} % chunks * {{ quads }}u;
+      let shift = (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into + k;
+      let weights = panel_start + (tap * sizes.into + k * 4u) * 16u;
+//% else
+      let k = {{ step }} * {{ quads }}u;
+      let shift = k;
+      let weights = panel_start + k * 64u;
+//% endif
+//% if ragged
+      let inside = k + quad < into;
+//% endif
+//% for i in range(x_loads)
+      {{ ("if (inside) { a" ~ i ~ " = x[start" ~ i ~ " + shift]; } else { a" ~ i ~ " = vec4<f32>(); }") if ragged else ("a" ~ i ~ " = x[start" ~ i ~ " + shift];") }}
+//% endfor
+//% for i in range(w_loads)
+//% if ragged
+      if (k * 4u + input{{ i }} < sizes.into) { b{{ i }} = w[weights + input{{ i }} * 16u]; } else { b{{ i }} = vec4<f16>(); }
+//% else
+      b{{ i }} = w[weights + input{{ i }} * 16u];
+//% endif
+//% endfor
+    }
+//% endmacro
+  // Sums begin as matrices of zeros from memory: how a matrix is made zero otherwise, languages do not agree on.
+  for (var e = lane; e < 256u; e += {{ invocations }}u) { ys[e] = 0.0; }
+  workgroupBarrier();
+//% for i in range(each_rows)
+//% for j in range(each_columns)
+  var c{{ i }}_{{ j }} = coopLoadT<{{ matrix }}<f32, C>>(&ys[0], 16u);
+//% endfor
+//% endfor
+  let part = subgroup{{ " % " ~ parts ~ "u" if varying }};
+  let part_row = part / {{ across }}u * {{ each_rows * size }}u;
+  let part_column = part % {{ across }}u * {{ each_columns * size }}u;
+{{ load("begin") }}
+  for (var step = begin; step < steps; step++) {
+    workgroupBarrier();
+//% for i in range(x_loads)
+    {
+      let h = vec4<f16>(clamp(a{{ i }}, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+      let to = (lane / {{ quads }}u + {{ i * invocations // quads }}u) * {{ x_stride }}u + quad * 4u;
+//% for e in range(4)
+      xs[to + {{ e }}u] = h.{{ "xyzw"[e] }};
+//% endfor
+    }
+//% endfor
+//% for i in range(w_loads)
+    {
+      let to = input{{ i }} * {{ w_stride }}u + lane % {{ column_quads }}u * 4u;
+//% for e in range(4)
+      ws[to + {{ e }}u] = b{{ i }}.{{ "xyzw"[e] }};
+//% endfor
+    }
+//% endfor
+    workgroupBarrier();
+    let next = step + 1u;
+    if (next < steps) {
+{{ load("next") }}
+    }
+    for (var k = 0u; k < {{ depth }}u; k += {{ size }}u) {
+//% for i in range(each_rows)
+      let x{{ i }} = coopLoadT<{{ matrix }}<f16, A>>(&xs[(part_row + {{ i * size }}u) * {{ x_stride }}u + k], {{ x_stride }}u);
+//% endfor
+//% for j in range(each_columns)
+      let w{{ j }} = coopLoadT<{{ matrix }}<f16, B>>(&ws[k * {{ w_stride }}u + part_column + {{ j * size }}u], {{ w_stride }}u);
+//% for i in range(each_rows)
+      c{{ i }}_{{ j }} = coopMultiplyAdd(x{{ i }}, w{{ j }}, c{{ i }}_{{ j }});
+//% endfor
+//% endfor
+    }
+  }
+//% set tiles = 16 // size
+//% for i in range(0, each_rows, tiles)
+//% for j in range(0, each_columns, tiles)
+  workgroupBarrier();
+{{ "  if (subgroup < " ~ parts ~ "u) {" if varying else "  {" }}
+//% for u in range(tiles)
+//% for v in range(tiles)
+    // naga wants everything that is stored, and where, computed by a statement of its own.
+    let to{{ u }}_{{ v }} = &ys[part * 256u + {{ u * size * 16 + v * size }}u];
+    let sum{{ u }}_{{ v }} = c{{ i + u }}_{{ j + v }};
+    coopStoreT(sum{{ u }}_{{ v }}, to{{ u }}_{{ v }}, 16u);
+//% endfor
+//% endfor
+  }
+  workgroupBarrier();
+  store(lane, {{ "group.z, " if parted }}first + {{ i * size }}u, group.x * {{ column_quads }}u + {{ j * size // 4 }}u);
+//% endfor
+//% endfor
+}

@@ -1,0 +1,29 @@
+//! What can go wrong between a graph and its result.
+
+use crate::graph;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error(transparent)]
+    Graph(#[from] graph::Error),
+    #[error(transparent)]
+    Wgpu(#[from] super::wgpu::Error),
+    #[error("{operation} in layer `{layer}` cannot run on {device}: only the reference implementation computes it")]
+    NotImplemented { operation: &'static str, layer: String, device: String },
+    #[error(
+        "{operation} in layer `{layer}`: its weight is an input or computed, where {device} wants the rearranged weight of a file: \
+         only LoRA's matmuls take any tensor as their weight"
+    )]
+    NotAParameter { operation: &'static str, layer: String, device: String },
+    #[error("a copy from a program of one device to that of another")]
+    OtherDevice,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<graph::ParameterError> for Error {
+    fn from(error: graph::ParameterError) -> Error {
+        Error::Graph(error.into())
+    }
+}

@@ -1,0 +1,261 @@
+//! Weights and programs of whatever back end, with what comes in checked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Cost, Device, Executable, Look, Precision, Result, View, WeightStore};
+use crate::graph::{self, Array, Data, Element, Graph, Origin, ParameterSource, Plan, Shape, Tensor};
+
+/// Weights on a device, as its back end needs them, shared by all programs that use them.
+pub struct Weights {
+    device: Device,
+    source: Arc<dyn ParameterSource + Send>,
+    precision: Precision,
+    store: Box<dyn WeightStore>,
+}
+
+impl Weights {
+    pub fn new(device: &Device, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Weights {
+        let store = device.0.clone().weights(source.clone(), precision);
+        Weights { device: device.clone(), source, precision, store }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub fn source(&self) -> &dyn ParameterSource {
+        &*self.source
+    }
+
+    /// Device bytes of the weights that `plan` uses, there already or not.
+    ///
+    /// # Errors
+    /// Weights that are missing or of another shape.
+    pub fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
+        self.store.planned_bytes(graph, plan)
+    }
+
+    /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it keep theirs.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.store.retain(&wanted);
+    }
+}
+
+/// A tensor of a program, by which it is written and read.
+#[derive(Clone)]
+struct Slot {
+    view: View,
+    shape: Shape,
+    element: Element,
+}
+
+/// A plan ready to run, any number of times.
+pub struct Program {
+    device: Device,
+    compiled: Box<dyn Executable>,
+    inputs: HashMap<String, Slot>,
+    outputs: Vec<Slot>,
+}
+
+impl Program {
+    /// Plans, brings the weights that are missing to the device, and compiles.
+    ///
+    /// # Errors
+    /// As those of [`Program::from_plan`].
+    pub fn new(weights: &Weights, graph: &Graph, outputs: &[Tensor]) -> Result<Program> {
+        Program::from_plan(weights, graph, &Plan::new(graph, outputs, weights.device.target()))
+    }
+
+    /// # Errors
+    /// Weights that are missing or of another shape, operations that the device cannot run, memory that is exhausted.
+    pub fn from_plan(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
+        let compiled = weights.store.compile(graph, plan)?;
+        let mut inputs = HashMap::new();
+        for tensor in graph.tensors() {
+            let node = graph.node(tensor);
+            if let (Origin::Input { name }, Some(view)) = (&node.origin, compiled.input(tensor)) {
+                let slot = Slot { view, shape: node.shape.clone(), element: node.element };
+                if inputs.insert(name.clone(), slot).is_some() {
+                    return Err(graph::Error::DuplicateInput { name: name.clone() }.into());
+                }
+            }
+        }
+        let output = |(index, &tensor): (usize, &Tensor)| {
+            let node = graph.node(tensor);
+            Slot { view: compiled.output(index), shape: node.shape.clone(), element: node.element }
+        };
+        let outputs = plan.outputs.iter().enumerate().map(output).collect();
+        Ok(Program { device: weights.device.clone(), compiled, inputs, outputs })
+    }
+
+    fn slot(&self, name: &str) -> Result<&Slot> {
+        Ok(self.inputs.get(name).ok_or_else(|| graph::Error::MissingInput { name: name.into() })?)
+    }
+
+    /// Writes the input `name`.
+    ///
+    /// # Errors
+    /// No such input; an array of another shape or kind.
+    pub fn write(&self, name: &str, array: &Array) -> Result<()> {
+        let slot = self.slot(name)?;
+        array.check(name, &slot.shape, slot.element)?;
+        let bytes: &[u8] = match &array.data {
+            Data::F32(values) => bytemuck::cast_slice(values),
+            Data::U32(ids) => bytemuck::cast_slice(ids),
+        };
+        self.compiled.write(&slot.view, bytes);
+        Ok(())
+    }
+
+    /// Writes several inputs.
+    ///
+    /// # Errors
+    /// As those of [`Program::write`].
+    pub fn write_all<'a>(&self, named: impl IntoIterator<Item = (String, &'a Array)>) -> Result<()> {
+        named.into_iter().try_for_each(|(name, array)| self.write(&name, array))
+    }
+
+    /// There is an input of that name.
+    pub fn has_input(&self, name: &str) -> bool {
+        self.inputs.contains_key(name)
+    }
+
+    /// Lets the input `name` of this program be the output `index` of another of the same device.
+    ///
+    /// # Errors
+    /// As those of [`Program::copy_of_output`].
+    pub fn take(&self, name: &str, other: &Program, index: usize) -> Result<()> {
+        Copies::new(&self.device, &[self.copy_of_output(name, other, index)?])?.play();
+        Ok(())
+    }
+
+    /// The copy that lets the input `name` be the output `index` of another program; see [`Copies`].
+    ///
+    /// # Errors
+    /// No such input, or one with another number of elements.
+    pub fn copy_of_output(&self, name: &str, other: &Program, index: usize) -> Result<Copy> {
+        self.copy(name, &other.outputs[index])
+    }
+
+    /// The copy that lets the input `name` be what the input `from` of another program begins with.
+    ///
+    /// # Errors
+    /// No such inputs, or one that is smaller than what it would begin.
+    pub fn copy_of_input(&self, name: &str, other: &Program, from: &str) -> Result<Copy> {
+        let (to, from) = (self.slot(name)?, other.slot(from)?);
+        if to.shape.elements() > from.shape.elements() {
+            return Err(wrong_size(name, &to.shape, &from.shape));
+        }
+        Ok(Copy { from: from.view.clone(), to: to.view.clone() })
+    }
+
+    fn copy(&self, name: &str, from: &Slot) -> Result<Copy> {
+        let to = self.slot(name)?;
+        if to.shape.elements() != from.shape.elements() {
+            return Err(wrong_size(name, &to.shape, &from.shape));
+        }
+        Ok(Copy { from: from.view.clone(), to: to.view.clone() })
+    }
+
+    /// Starts a run; may return before it is done.
+    pub fn run(&self) {
+        self.compiled.run();
+    }
+
+    /// Waits for what was started.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn wait(&self) -> Result<()> {
+        self.compiled.wait()
+    }
+
+    /// The value of output `index` after the last run.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn output(&self, index: usize) -> Result<Array> {
+        self.value(&self.outputs[index])
+    }
+
+    /// The value that the input `name` holds now (a state that runs change).
+    ///
+    /// # Errors
+    /// No such input; a device that failed.
+    pub fn state(&self, name: &str) -> Result<Array> {
+        self.value(self.slot(name)?)
+    }
+
+    fn value(&self, slot: &Slot) -> Result<Array> {
+        let bytes = self.compiled.read(&slot.view)?;
+        Ok(match slot.element {
+            Element::F32 => Array::f32(slot.shape.clone(), bytemuck::pod_collect_to_vec(&bytes)),
+            Element::U32 => Array::u32(slot.shape.clone(), bytemuck::pod_collect_to_vec(&bytes)),
+        })
+    }
+
+    /// Runs step by step, and shows the result of each: operation, layer, values (with whatever was folded into it). Ends when
+    /// `look` says false; then inputs have not taken their new values.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn trace(&self, look: Look<'_>) -> Result<()> {
+        self.compiled.trace(look)
+    }
+
+    /// Runs step by step and sums costs by operation. `clock` gives seconds.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
+        self.compiled.profile(clock)
+    }
+
+    /// Floating-point operations of a run.
+    pub fn flops(&self) -> u64 {
+        self.compiled.flops()
+    }
+
+    /// Bytes that a run's operations read and write, each once an operation.
+    pub fn bytes(&self) -> u64 {
+        self.compiled.bytes()
+    }
+
+    /// Dispatches and copies of a run.
+    pub fn commands(&self) -> usize {
+        self.compiled.commands()
+    }
+}
+
+fn wrong_size(name: &str, wanted: &Shape, found: &Shape) -> super::Error {
+    graph::Error::Input { name: name.into(), expected: wanted.to_string(), found: found.to_string() }.into()
+}
+
+/// A copy from one program's tensor to another's.
+#[derive(Clone)]
+pub struct Copy {
+    from: View,
+    to: View,
+}
+
+/// Copies between programs of one device, to be played any number of times.
+pub struct Copies(Box<dyn Fn() + Send + Sync>);
+
+impl Copies {
+    /// # Errors
+    /// Programs of another device.
+    pub fn new(device: &Device, copies: &[Copy]) -> Result<Copies> {
+        let pairs: Vec<(View, View)> = copies.iter().map(|copy| (copy.from.clone(), copy.to.clone())).collect();
+        Ok(Copies(device.0.clone().copies(&pairs)?))
+    }
+
+    /// Starts the copies, in order, after what was started before; may return before they are done.
+    pub fn play(&self) {
+        (self.0)();
+    }
+}

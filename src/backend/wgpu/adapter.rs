@@ -1,0 +1,293 @@
+//! Finding and choosing adapters.
+
+use serde::Serialize;
+
+use super::{Error, Gpu, Matrices, MatrixUse, Options, Result};
+
+/// What `mos devices` says of an adapter.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterReport {
+    pub index: usize,
+    pub name: String,
+    pub vendor: String,
+    pub driver: String,
+    pub backend: String,
+    /// discrete, integrated, virtual, cpu or other
+    pub kind: &'static str,
+    /// Bytes that one buffer may have.
+    pub max_buffer: u64,
+    /// Bytes that one binding may have.
+    pub max_binding: u64,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    pub workgroup_invocations: u32,
+    pub storage_buffers: u32,
+    pub f16: bool,
+    /// Subgroup sizes, where the adapter has subgroup operations.
+    pub subgroups: Option<(u32, u32)>,
+    /// Sizes m x n x k and element types of cooperative matrices.
+    pub cooperative_matrices: Vec<String>,
+    /// Whether products are made of them, or why not; known once tried ([`AdapterReport::try_matrices`]).
+    pub matrices: Option<String>,
+    pub timestamps: bool,
+    /// How numbers are held by default.
+    pub precision: &'static str,
+    /// Which kernel schedule is preferred.
+    pub schedule: &'static str,
+}
+
+/// Which adapter to use.
+#[derive(Clone, Debug, Default)]
+pub enum Selection {
+    /// Discrete before integrated before virtual before software.
+    #[default]
+    Best,
+    /// An index of [`list`], or a part of the name, whatever the case.
+    Matching(String),
+    /// No device at all: plans can be made and checked, nothing can be run.
+    Noop(Box<wgpu::Limits>),
+}
+
+pub(super) const EXTRA_FEATURES: wgpu::Features =
+    wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP).union(wgpu::Features::TIMESTAMP_QUERY);
+
+/// What kernels of [`Schedule::Vectors`] use.
+const VECTOR_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP);
+
+fn vendor(id: u32) -> String {
+    match id {
+        0x1002 | 0x1022 => "AMD".into(),
+        0x10de => "NVIDIA".into(),
+        0x8086 => "Intel".into(),
+        0x106b => "Apple".into(),
+        0x13b5 => "Arm".into(),
+        0x5143 => "Qualcomm".into(),
+        0x10005 => "Mesa".into(),
+        0x1414 => "Microsoft".into(),
+        0x1ae0 => "Google".into(),
+        other => format!("{other:#06x}"),
+    }
+}
+
+fn kind(device_type: wgpu::DeviceType) -> &'static str {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "cpu",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+/// Lanes of the subgroups for which [`Schedule::Passed`] is.
+pub const PASSING_LANES: usize = 8;
+
+/// Which form of the heavy kernels suits an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Tiles staged in workgroup memory: graphics cards.
+    Staged,
+    /// As `Staged`, but products with f16 weights are made of cooperative matrices, and attention but to prompts where weights are
+    /// f16, unless gradients or sums of activations are taken: factors are rounded to f16.
+    Matrices(Matrices),
+    /// Register tiles without barriers: software drivers, which run a workgroup as one SIMD vector.
+    Registers {
+        /// The CPU has 32 vector registers (AVX-512), so that a small tile stays in them; with 16, every tile is spilled and a
+        /// large one at least reuses what it loads.
+        many: bool,
+    },
+    /// As `Registers`, for drivers on which a load costs the same whether all lanes want one number or each its own: what all want is
+    /// loaded once for a subgroup of [`PASSING_LANES`], a part by each lane, and passed round.
+    Passed,
+    /// Straight-line code whose loads such a driver turns into loads of whole vectors, if it needn't check bounds; see
+    /// `kernels/matmul_vectors.wgsl`. Where a shape doesn't suit that, as `Registers`.
+    Vectors {
+        /// Invocations of a subgroup.
+        lanes: usize,
+        /// Smaller products are left to register tiles: what compiling costs must come back.
+        least_flops: u64,
+    },
+}
+
+impl Schedule {
+    pub(super) fn of(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Schedule {
+        match info.device_type {
+            wgpu::DeviceType::Cpu => {
+                Schedule::vectors(info, features).or(Schedule::passed(info, features)).unwrap_or(Schedule::registers())
+            }
+            _ => Schedule::Staged,
+        }
+    }
+
+    /// Register tiles for this processor.
+    pub fn registers() -> Schedule {
+        #[cfg(target_arch = "x86_64")]
+        let many = std::arch::is_x86_feature_detected!("avx512vl");
+        #[cfg(not(target_arch = "x86_64"))]
+        let many = cfg!(target_arch = "aarch64");
+        Schedule::Registers { many }
+    }
+
+    /// Lavapipe since Mesa 26, whose code generator was read and measured; on 22.3 the same kernels are ten times slower than the
+    /// others.
+    fn vectors(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Schedule> {
+        let major = info.driver_info.strip_prefix("Mesa ")?.split('.').next()?.parse::<u32>().ok()?;
+        let lanes = info.subgroup_min_size;
+        let suits = info.backend == wgpu::Backend::Vulkan
+            && features.contains(VECTOR_FEATURES)
+            && info.subgroup_max_size == lanes
+            && [4, 8, 16].contains(&lanes);
+        (major >= 26 && suits).then_some(Schedule::Vectors { lanes: lanes as usize, least_flops: 60_000_000 })
+    }
+
+    /// Lavapipe before Mesa 26.
+    fn passed(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Schedule> {
+        let lanes = [info.subgroup_min_size, info.subgroup_max_size].map(|lanes| lanes as usize);
+        let suits = info.driver_info.starts_with("Mesa ") && features.contains(wgpu::Features::SUBGROUP);
+        (suits && lanes == [PASSING_LANES; 2]).then_some(Schedule::Passed)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Schedule::Staged => "staged",
+            Schedule::Matrices(_) => "matrices",
+            Schedule::Registers { .. } => "registers",
+            Schedule::Passed => "passed",
+            Schedule::Vectors { .. } => "vectors",
+        }
+    }
+}
+
+/// Sizes and element types of one kind of cooperative matrices: `8x8x8 f16 to f32`.
+fn matrix(m: &wgpu::CooperativeMatrixProperties) -> String {
+    let [from, to] = [m.ab_type, m.cr_type].map(|scalar| format!("{scalar:?}").to_lowercase());
+    format!("{}x{}x{} {from} to {to}", m.m_size, m.n_size, m.k_size)
+}
+
+impl AdapterReport {
+    /// Opens the adapter, if it has cooperative matrices, and tests those that are to be used.
+    pub fn try_matrices(&mut self, matrices: MatrixUse) {
+        if self.cooperative_matrices.is_empty() {
+            return;
+        }
+        let selection = Selection::Matching(self.index.to_string());
+        self.matrices = Some(match Gpu::open(&Options { selection, matrices, ..Options::default() }) {
+            Ok(gpu) => {
+                self.schedule = gpu.schedule().name();
+                match gpu.matrices() {
+                    Ok(matrices) => {
+                        let but = gpu
+                            .attention_without_matrices()
+                            .map(|why| format!("; not for attention, which failed the test: {why}"));
+                        format!("used: {0}x{0}, tested{1}", matrices.size, but.unwrap_or_default())
+                    }
+                    Err(why) => format!("not used: {why}"),
+                }
+            }
+            Err(error) => format!("not used: {error}"),
+        });
+    }
+}
+
+fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let matrices = adapter.cooperative_matrix_properties();
+    AdapterReport {
+        index,
+        name: info.name.clone(),
+        vendor: vendor(info.vendor),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        backend: info.backend.to_string(),
+        kind: kind(info.device_type),
+        max_buffer: limits.max_buffer_size,
+        max_binding: limits.max_storage_buffer_binding_size,
+        workgroup_memory: limits.max_compute_workgroup_storage_size,
+        workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        cooperative_matrices: matrices.iter().map(matrix).collect(),
+        matrices: None,
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        precision: "weights as in the file (f16 or f32), activations and sums f32",
+        schedule: Schedule::of(&info, features).name(),
+    }
+}
+
+fn instance(noop: Option<&wgpu::Limits>) -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = match noop {
+        Some(_) => wgpu::Backends::NOOP,
+        None => wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
+    };
+    if let Some(limits) = noop {
+        descriptor.backend_options.noop.enable = true;
+        descriptor.backend_options.noop.limits = Some(limits.clone());
+        descriptor.backend_options.noop.features = Some(wgpu::Features::empty());
+    }
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
+fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+}
+
+/// Every adapter of every back end.
+pub fn list() -> Vec<AdapterReport> {
+    adapters(&instance(None)).iter().enumerate().map(|(i, a)| report(i, a)).collect()
+}
+
+/// Which of `adapters` a selection names: its place in the list.
+///
+/// # Errors
+/// [`Error::NoAdapter`] says what to install on this platform; [`Error::NoMatch`] lists what there is.
+pub fn choose(adapters: &[AdapterReport], selection: &Selection) -> Result<usize> {
+    let Selection::Matching(selector) = selection else {
+        let rank = |adapter: &AdapterReport| match adapter.kind {
+            "discrete" => 0,
+            "integrated" => 1,
+            "virtual" => 2,
+            "cpu" => 4,
+            _ => 3,
+        };
+        let best = (0..adapters.len()).min_by_key(|&i| rank(&adapters[i]));
+        return best.ok_or(Error::NoAdapter { hint: HINT });
+    };
+    if adapters.is_empty() {
+        return Err(Error::NoAdapter { hint: HINT });
+    }
+    let wanted = selector.to_lowercase();
+    let by_index = wanted.parse().ok().filter(|&index: &usize| index < adapters.len());
+    let by_name = || adapters.iter().position(|a| a.name.to_lowercase().contains(&wanted));
+    by_index.or_else(by_name).ok_or_else(|| {
+        let names: Vec<String> = adapters.iter().map(|a| format!("{}: {}", a.index, a.name)).collect();
+        Error::NoMatch { selector: selector.clone(), available: names.join(", ") }
+    })
+}
+
+/// The adapter that `selection` names.
+///
+/// # Errors
+/// Those of [`choose`].
+pub fn select(selection: &Selection) -> Result<wgpu::Adapter> {
+    let noop = match selection {
+        Selection::Noop(limits) => Some(&**limits),
+        _ => None,
+    };
+    let mut found = adapters(&instance(noop));
+    let reports: Vec<AdapterReport> = found.iter().enumerate().map(|(i, a)| report(i, a)).collect();
+    Ok(found.swap_remove(choose(&reports, selection)?))
+}
+
+#[cfg(target_os = "linux")]
+const HINT: &str = "Install your card's Vulkan driver, or the software one: `apt install mesa-vulkan-drivers` on Debian and Ubuntu, \
+    `dnf install mesa-vulkan-drivers` on Fedora, `pacman -S vulkan-swrast` on Arch. NVIDIA's driver also wants GLVND's libraries \
+    (`libegl1 libgl1` on Debian and Ubuntu), without which it is passed over in silence.";
+#[cfg(target_os = "windows")]
+const HINT: &str = "Install the current driver of your graphics card (DirectX 12 or Vulkan).";
+#[cfg(target_os = "macos")]
+const HINT: &str = "Metal is part of macOS; this machine offers none (a virtual machine without a graphics device?).";
+#[cfg(not(any(target_os = "linux", target_os = "windows", target_os = "macos")))]
+const HINT: &str = "Install a Vulkan driver.";

@@ -1,0 +1,305 @@
+//! An opened device: queue, limits, kernels made so far, and an account of memory.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
+use super::kernel::{Kernel, complaint};
+use super::matrices::Tested;
+use super::ops::lowering_of;
+use super::template::{Params, cache_key, explained, render, replaced_kernels};
+use super::unbounded;
+use super::weights::Weights;
+use super::{Buffer, Command, Error, Matrices, MatrixUse, Recording, Result, Slice};
+use crate::backend::{self, Backend, Precision, View, WeightStore};
+use crate::graph::{Fold, Limits, Operation, ParameterSource, Shape, Target};
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub selection: Selection,
+    /// Keep the bounds checks of generated shaders: slower, for tests.
+    pub checked: bool,
+    /// Stay within WebGPU's default limits and without optional features, whatever the adapter offers.
+    pub floor: bool,
+    /// Use this form of the heavy kernels instead of the one that suits the adapter.
+    pub schedule: Option<Schedule>,
+    /// Whether that is one with cooperative matrices, where `schedule` doesn't say it.
+    pub matrices: MatrixUse,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    used: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Memory {
+    pub(super) fn add(&self, bytes: u64) {
+        let now = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What plans and their lowering follow: limits of the device, and the schedule that device or user prefer.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    pub limits: Limits,
+    /// Bytes of workgroup memory that a kernel may have.
+    pub workgroup_memory: usize,
+    pub schedule: Schedule,
+}
+
+impl Target for Traits {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn folds(&self, operation: &dyn Operation) -> Fold {
+        lowering_of(operation).map_or(Fold::Nothing, |lower| lower.folds())
+    }
+
+    fn scratch(&self, operation: &dyn Operation, inputs: &[&Shape], output: &Shape) -> Option<usize> {
+        lowering_of(operation)?.scratch(inputs, output, self)
+    }
+}
+
+/// A device and everything that belongs to it. Cheap to share behind an [`Arc`].
+pub struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) memory: Arc<Memory>,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    features: wgpu::Features,
+    checked: bool,
+    schedule: Schedule,
+    /// The cooperative matrices to be used instead if they pass their test, or why there are none, and what came of the test.
+    matrices: Result<Matrices, String>,
+    tested: OnceLock<Result<Tested, String>>,
+    traits: OnceLock<Traits>,
+    kernels: Mutex<HashMap<String, Arc<Kernel>>>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl Gpu {
+    pub fn open(options: &Options) -> Result<Arc<Gpu>> {
+        replaced_kernels()?;
+        let adapter = select(&options.selection)?;
+        let info = adapter.get_info();
+        let mut features = if options.floor { wgpu::Features::empty() } else { adapter.features() & EXTRA_FEATURES };
+        let has = if options.floor { None } else { Matrices::of(&adapter) };
+        let matrices = match options.schedule {
+            Some(_) => Err("the schedule is given".to_string()),
+            None => options.matrices.choose(has, info.device_type),
+        };
+        if matrices.is_ok() || matches!(options.schedule, Some(Schedule::Matrices(_))) {
+            features |= Matrices::FEATURES;
+        }
+        let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
+        let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            // SAFETY: the only experimental feature asked for is cooperative matrices, used after a self-test.
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: None,
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features: experimental,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        };
+        let mut schedule = options.schedule.unwrap_or_else(|| Schedule::of(&info, features));
+        let unbounded = !options.checked && matrices.is_err() && matches!(schedule, Schedule::Vectors { .. });
+        let opened = if unbounded { unbounded::request_device(&adapter, &descriptor) } else { None };
+        if opened.is_none() && options.schedule.is_none() && matches!(schedule, Schedule::Vectors { .. }) {
+            schedule = Schedule::registers(); // bounds checks would cost more than vectors bring
+        }
+        let opened = opened.unwrap_or_else(|| pollster::block_on(adapter.request_device(&descriptor)));
+        let (device, queue) = opened.map_err(|e| Error::Device { adapter: info.name.clone(), message: e.to_string() })?;
+        let failure = Arc::new(Mutex::new(None));
+        let seen = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }));
+        Ok(Arc::new(Gpu {
+            device,
+            queue,
+            memory: Arc::default(),
+            limits,
+            features,
+            checked: options.checked,
+            schedule,
+            matrices,
+            tested: OnceLock::new(),
+            traits: OnceLock::new(),
+            info,
+            kernels: Mutex::default(),
+            failure,
+        }))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.limits
+    }
+
+    pub fn has(&self, features: wgpu::Features) -> bool {
+        self.features.contains(features)
+    }
+
+    /// Largest binding, in bytes, that a plan may use.
+    pub fn max_binding(&self) -> u64 {
+        self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
+    }
+
+    /// The form of the heavy kernels that suits this adapter. The first call tests cooperative matrices, if they are to be used.
+    pub fn schedule(&self) -> Schedule {
+        self.matrices().map_or(self.schedule, Schedule::Matrices)
+    }
+
+    /// What plans for this device follow.
+    pub fn traits(&self) -> &Traits {
+        self.traits.get_or_init(|| Traits {
+            limits: Limits {
+                max_binding: self.max_binding(),
+                max_buffer: self.limits.max_buffer_size,
+                alignment: u64::from(self.limits.min_storage_buffer_offset_alignment),
+            },
+            workgroup_memory: self.limits.max_compute_workgroup_storage_size as usize,
+            schedule: self.schedule(),
+        })
+    }
+
+    /// The cooperative matrices that are used, or why none are.
+    pub fn matrices(&self) -> Result<Matrices, &str> {
+        self.tested().map(|tested| tested.matrices)
+    }
+
+    /// Why attention is made without cooperative matrices where products are made with them.
+    pub fn attention_without_matrices(&self) -> Option<&str> {
+        self.tested().ok()?.attention.as_ref().err().map(String::as_str)
+    }
+
+    fn tested(&self) -> Result<&Tested, &str> {
+        let test = |matrices: Matrices| matrices.test(self).map_err(|message| format!("failed the test: {message}"));
+        self.tested.get_or_init(|| self.matrices.clone().and_then(test)).as_ref().map_err(String::as_str)
+    }
+
+    /// Whether the adapter is a driver that computes on processor cores.
+    pub fn is_software(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// The kernel `kernels/<name>.wgsl` rendered with `params`; made once.
+    pub fn kernel(&self, name: &str, params: &Params) -> Result<Arc<Kernel>> {
+        let key = cache_key(name, params);
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(&key) {
+            return Ok(kernel.clone());
+        }
+        let compiled = Kernel::compile(&self.device, self.checked, &key, &render(name, params)?);
+        let kernel = Arc::new(compiled.map_err(|error| match (error, explained(name, params, complaint)) {
+            // Lines are the template's, which is what can be mended.
+            (Error::Kernel { kernel, .. }, Some(message)) => Error::Kernel { kernel, message },
+            (error, _) => error,
+        })?);
+        kernels.insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Number of distinct kernels made so far.
+    pub fn kernels(&self) -> usize {
+        self.kernels.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Queues `data` to be written at byte `offset` (a multiple of 4).
+    pub fn write(&self, buffer: &Buffer, offset: u64, data: &[u8]) {
+        self.queue.write_buffer(&buffer.raw, offset, data);
+    }
+
+    /// Sends what was queued and waits until the device has done it.
+    pub fn flush(&self) -> Result<()> {
+        self.queue.submit([]);
+        self.wait()
+    }
+
+    /// Waits for everything submitted; an error if the device met one since the last call.
+    pub fn wait(&self) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (failure, polled) {
+            (Some(message), _) => Err(Error::Lost { adapter: self.info.name.clone(), message }),
+            (None, Err(e)) => Err(Error::Lost { adapter: self.info.name.clone(), message: e.to_string() }),
+            (None, Ok(_)) => Ok(()),
+        }
+    }
+
+    /// The bytes `offset .. offset + size` of `buffer`, once everything submitted is done.
+    pub fn read(&self, buffer: &Buffer, offset: u64, size: u64) -> Result<Vec<u8>> {
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size: size.next_multiple_of(4),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&buffer.raw, offset, &staging, 0, size.next_multiple_of(4));
+        self.queue.submit([encoder.finish()]);
+        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        self.wait()?;
+        let range = staging
+            .slice(..)
+            .get_mapped_range()
+            .map_err(|e| Error::Lost { adapter: self.info.name.clone(), message: e.to_string() })?;
+        Ok(range[..size as usize].to_vec())
+    }
+}
+
+impl Backend for Gpu {
+    fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    fn is_processor(&self) -> bool {
+        self.is_software()
+    }
+
+    fn rounds_to_f16(&self) -> bool {
+        matches!(self.schedule(), Schedule::Matrices(_))
+    }
+
+    fn target(&self) -> &dyn Target {
+        self.traits()
+    }
+
+    fn weights(self: Arc<Self>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Box<dyn WeightStore> {
+        Box::new(Weights::new(self, source, precision))
+    }
+
+    fn copies(self: Arc<Self>, copies: &[(View, View)]) -> backend::Result<Box<dyn Fn() + Send + Sync>> {
+        let slice = |view: &View| view.get::<Slice>().cloned().ok_or(backend::Error::OtherDevice);
+        let copy = |(from, to): &(View, View)| {
+            let (from, to) = (slice(from)?, slice(to)?);
+            let size = from.size.min(to.size);
+            Ok(Command::Copy { from: Slice { size, ..from }, to: Slice { size, ..to } })
+        };
+        let commands: Vec<Command> = copies.iter().map(copy).collect::<backend::Result<_>>()?;
+        let recording = Recording::new(&self, &commands)?;
+        Ok(Box::new(move || recording.play()))
+    }
+
+    fn memory(&self) -> [u64; 2] {
+        [self.memory.used.load(Ordering::Relaxed), self.memory.peak.load(Ordering::Relaxed)]
+    }
+}

@@ -1,0 +1,16 @@
+//! How [`binary`](crate::graph::ops) runs on a graphics device.
+
+use super::lower_elementwise;
+use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::graph::Fold;
+use crate::graph::ops::binary::Binary;
+
+impl Lower for Binary {
+    fn folds(&self) -> Fold {
+        Fold::ElementwiseAndPadding
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        lower_elementwise(lowering);
+    }
+}

@@ -1,0 +1,34 @@
+//! How [`linear_gradient`](crate::graph::ops) runs on a graphics device.
+
+use super::matmul::{Geometry, lower_matmul};
+use super::weight_gradient;
+use crate::backend::wgpu::Traits;
+use crate::backend::wgpu::layout::Layout;
+use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::graph::ops::linear_gradient::{LinearTransposed, LinearWeightGradient};
+use crate::graph::{Fold, Shape};
+
+impl Lower for LinearTransposed {
+    fn layout(&self, index: usize) -> Layout {
+        if index == 1 { Layout::Transposed { stride: 1 } } else { Layout::Plain }
+    }
+
+    fn folds(&self) -> Fold {
+        Fold::LoraAndElementwise
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        let rows = lowering.shape().rows();
+        lower_matmul(lowering, &Geometry { rows, taps: None });
+    }
+}
+
+impl Lower for LinearWeightGradient {
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, _traits: &Traits) -> Option<usize> {
+        Some(weight_gradient::scratch(inputs[0].rows(), output))
+    }
+
+    fn lower(&self, lowering: &mut Lowering<'_>) {
+        weight_gradient::lower(lowering);
+    }
+}

@@ -1,0 +1,134 @@
+//! A plan on a graphics device: kernels chosen, commands recorded; run any number of times.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::layout::Layout;
+use super::lower::{BufferView, Storage, assignments, commands_of_steps, locate, preparation};
+use super::weights::Weights;
+use super::{Buffer, Gpu, Recording, Scalar, Slice};
+use crate::backend::{Cost, Executable, Look, Result, View};
+use crate::graph::{Element, Error, Graph, Origin, Plan, Tensor};
+
+/// A plan ready to run.
+pub(super) struct Program {
+    gpu: Arc<Gpu>,
+    recording: Recording,
+    inputs: HashMap<Tensor, Slice>,
+    outputs: Vec<Slice>,
+    traces: Vec<Trace>,
+}
+
+/// One step of the plan as it was recorded.
+struct Trace {
+    operation: &'static str,
+    layer: Arc<str>,
+    /// Commands up to its last.
+    end: usize,
+    output: Slice,
+}
+
+impl Program {
+    /// Uploads what is missing of the weights, and records.
+    pub fn new(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
+        let gpu = weights.gpu.clone();
+        let arenas: Vec<Arc<Buffer>> =
+            plan.arenas.iter().map(|&size| gpu.buffer("activations", size)).collect::<Result<_, _>>()?;
+        let mut inputs: HashMap<Tensor, BufferView> = HashMap::new();
+        for tensor in graph.tensors() {
+            let node = graph.node(tensor);
+            if let Origin::Input { name } = &node.origin {
+                let slice = Slice::whole(&gpu.buffer(name, node.shape.elements() as u64 * 4)?);
+                let scalar = if node.element == Element::F32 { Scalar::F32 } else { Scalar::U32 };
+                inputs.insert(tensor, BufferView { slice, scalar, half: false });
+            }
+        }
+        let storage = |storage: Storage<'_>| match storage {
+            Storage::Arena(arena) => Ok(BufferView { slice: Slice::whole(&arenas[arena]), scalar: Scalar::F32, half: false }),
+            Storage::Input(tensor) => inputs.get(&tensor).cloned().ok_or_else(|| Error::unplaced(graph, tensor).into()),
+            Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
+        };
+        let traits = *gpu.traits();
+        let preparation = preparation(graph, plan, &traits, &storage)?;
+        if !preparation.is_empty() {
+            Recording::new(&gpu, &preparation)?.play();
+        }
+        let steps = plan.once..plan.steps.len();
+        let (mut commands, ends) = commands_of_steps(graph, plan, &traits, &storage, steps)?;
+        commands.extend(assignments(graph, plan, &storage)?);
+        let mut traces = Vec::with_capacity(ends.len());
+        for (step, end) in plan.steps[plan.once..].iter().zip(ends) {
+            let output = locate(graph, plan, step.output, Layout::Plain, &storage)?.slice;
+            traces.push(Trace { operation: step.operation.name(), layer: step.layer.clone(), end, output });
+        }
+        let output = |&t: &Tensor| Ok(locate(graph, plan, t, Layout::Plain, &storage)?.slice);
+        let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;
+        let recording = Recording::new(&gpu, &commands)?;
+        let slice = |(&tensor, view): (&Tensor, &BufferView)| {
+            let size = graph.shape(tensor).elements() as u64 * 4;
+            (tensor, Slice { size, ..view.slice.clone() })
+        };
+        let inputs = inputs.iter().map(slice).collect();
+        Ok(Program { gpu, recording, inputs, outputs, traces })
+    }
+}
+
+impl Executable for Program {
+    fn input(&self, tensor: Tensor) -> Option<View> {
+        self.inputs.get(&tensor).cloned().map(View::new)
+    }
+
+    fn output(&self, index: usize) -> View {
+        View::new(self.outputs[index].clone())
+    }
+
+    fn write(&self, view: &View, bytes: &[u8]) {
+        if let Some(slice) = view.get::<Slice>() {
+            self.gpu.write(&slice.buffer, slice.offset, bytes);
+        }
+    }
+
+    fn read(&self, view: &View) -> Result<Vec<u8>> {
+        match view.get::<Slice>() {
+            Some(slice) => Ok(self.gpu.read(&slice.buffer, slice.offset, slice.size)?),
+            None => Err(crate::backend::Error::OtherDevice),
+        }
+    }
+
+    fn run(&self) {
+        self.recording.play();
+    }
+
+    fn wait(&self) -> Result<()> {
+        Ok(self.gpu.wait()?)
+    }
+
+    fn trace(&self, look: Look<'_>) -> Result<()> {
+        let mut start = 0;
+        for trace in &self.traces {
+            self.recording.play_range(start..trace.end)?;
+            start = trace.end;
+            let bytes = self.gpu.read(&trace.output.buffer, trace.output.offset, trace.output.size)?;
+            if !look(trace.operation, &trace.layer, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)) {
+                return Ok(());
+            }
+        }
+        Ok(self.recording.play_range(start..self.recording.len())?)
+    }
+
+    fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
+        Ok(self.recording.profile(clock)?)
+    }
+
+    fn flops(&self) -> u64 {
+        self.recording.flops()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.recording.bytes()
+    }
+
+    fn commands(&self) -> usize {
+        self.recording.len()
+    }
+}

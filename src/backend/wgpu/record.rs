@@ -1,0 +1,308 @@
+//! Commands as data, and the recording that plays them any number of times.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::kernel::{Access, Scalar};
+use super::{Buffer, Error, Gpu, Kernel, Params, Result, Slice};
+use crate::backend::Cost;
+
+/// A uniform's value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Uniform {
+    U32(u32),
+    F32(f32),
+}
+
+impl From<usize> for Uniform {
+    fn from(value: usize) -> Self {
+        Uniform::U32(value as u32)
+    }
+}
+
+impl From<f32> for Uniform {
+    fn from(value: f32) -> Self {
+        Uniform::F32(value)
+    }
+}
+
+/// One thing for the device to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Dispatch {
+        kernel: &'static str,
+        params: Params,
+        /// Buffers by the names that the WGSL gives them, with their elements' type.
+        bindings: Vec<(String, Slice, Scalar)>,
+        uniforms: Vec<(&'static str, Uniform)>,
+        /// Workgroups in x, y, z.
+        grid: [u32; 3],
+        /// What the time is accounted to.
+        label: String,
+        flops: u64,
+        /// Bytes read and written, each once.
+        bytes: u64,
+    },
+    Copy {
+        from: Slice,
+        to: Slice,
+    },
+}
+
+struct Dispatch {
+    kernel: Arc<Kernel>,
+    bind_group: wgpu::BindGroup,
+    grid: [u32; 3],
+    flops: u64,
+}
+
+enum Played {
+    Dispatch(Dispatch),
+    Copy { from: Slice, to: Slice },
+}
+
+/// Commands with pipelines, uniforms and bind groups made once.
+pub struct Recording {
+    gpu: Arc<Gpu>,
+    commands: Vec<Played>,
+    labels: Vec<(String, u64, u64)>,
+    /// Every buffer that the commands use: bind groups keep them on the device, so they stay in the account of memory.
+    _buffers: Vec<Arc<Buffer>>,
+}
+
+/// Submits are cut after this many floating-point operations: long enough to hide the cost of a submit, short enough for
+/// a watchdog that kills what runs two seconds.
+const SUBMIT_FLOPS: u64 = 20_000_000_000;
+const SUBMIT_COMMANDS: usize = 128;
+
+impl Recording {
+    pub fn new(gpu: &Arc<Gpu>, commands: &[Command]) -> Result<Recording> {
+        let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment).max(16);
+        let mut kernels = Vec::with_capacity(commands.len());
+        let mut slab: Vec<u8> = Vec::new();
+        for command in commands {
+            let Command::Dispatch { kernel, params, uniforms, .. } = command else {
+                kernels.push(None);
+                continue;
+            };
+            let kernel = gpu.kernel(kernel, params)?;
+            let offset = (slab.len() as u64).next_multiple_of(alignment);
+            slab.resize(offset as usize, 0);
+            slab.extend(pack_uniforms(&kernel, uniforms)?);
+            kernels.push(Some((kernel, offset)));
+        }
+        let uniforms = gpu.uniform_buffer(slab.len() as u64)?;
+        gpu.write(&uniforms, 0, &slab);
+        let mut played = Vec::with_capacity(commands.len());
+        let mut labels = Vec::with_capacity(commands.len());
+        for (command, kernel) in commands.iter().zip(kernels) {
+            match (command, kernel) {
+                (Command::Dispatch { bindings, grid, label, flops, bytes, .. }, Some((kernel, offset))) => {
+                    let bind_group = bind(gpu, &kernel, bindings, &uniforms, offset)?;
+                    check_grid(gpu, &kernel, *grid)?;
+                    played.push(Played::Dispatch(Dispatch { kernel, bind_group, grid: *grid, flops: *flops }));
+                    labels.push((label.clone(), *flops, *bytes));
+                }
+                (Command::Copy { from, to }, _) => {
+                    played.push(Played::Copy { from: from.clone(), to: to.clone() });
+                    labels.push(("copy".into(), 0, from.size * 2));
+                }
+                (Command::Dispatch { .. }, None) => {}
+            }
+        }
+        let mut buffers = distinct_buffers(commands);
+        buffers.push(uniforms);
+        Ok(Recording { gpu: gpu.clone(), commands: played, labels, _buffers: buffers })
+    }
+
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Floating-point operations of all commands.
+    pub fn flops(&self) -> u64 {
+        self.labels.iter().map(|(_, flops, _)| flops).sum()
+    }
+
+    /// Bytes of all commands' bindings.
+    pub fn bytes(&self) -> u64 {
+        self.labels.iter().map(|(_, _, bytes)| bytes).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// Submits all commands; does not wait.
+    pub fn play(&self) {
+        let mut rest = &self.commands[..];
+        while !rest.is_empty() {
+            let mut flops = 0;
+            let mut count = 0;
+            for command in rest {
+                if count == SUBMIT_COMMANDS || (count > 0 && flops > SUBMIT_FLOPS) {
+                    break;
+                }
+                if let Played::Dispatch(dispatch) = command {
+                    flops += dispatch.flops;
+                }
+                count += 1;
+            }
+            let (now, later) = rest.split_at(count);
+            submit(&self.gpu, now);
+            rest = later;
+        }
+    }
+
+    /// Submits the commands `range`, and waits for them.
+    pub fn play_range(&self, range: std::ops::Range<usize>) -> Result<()> {
+        if let Some(commands) = self.commands.get(range).filter(|commands| !commands.is_empty()) {
+            submit(&self.gpu, commands);
+        }
+        self.gpu.wait()
+    }
+
+    /// Plays the commands one at a time, each waited for, and sums what they cost by label. `clock` gives seconds.
+    pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
+        let mut costs: HashMap<String, Cost> = HashMap::new();
+        for (command, (label, flops, bytes)) in self.commands.iter().zip(&self.labels) {
+            let start = clock();
+            submit(&self.gpu, std::slice::from_ref(command));
+            self.gpu.wait()?;
+            let cost = costs.entry(label.clone()).or_default();
+            cost.calls += 1;
+            cost.seconds += clock() - start;
+            cost.flops += flops;
+            cost.bytes += bytes;
+        }
+        Ok(costs)
+    }
+}
+
+fn submit(gpu: &Gpu, commands: &[Played]) {
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let mut rest = commands;
+    while let Some(first) = rest.first() {
+        if let Played::Copy { from, to } = first {
+            encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, &to.buffer.raw, to.offset, from.size);
+            rest = &rest[1..];
+            continue;
+        }
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        while let Some(Played::Dispatch(dispatch)) = rest.first() {
+            pass.set_pipeline(&dispatch.kernel.pipeline);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            let [x, y, z] = dispatch.grid;
+            pass.dispatch_workgroups(x, y, z);
+            rest = &rest[1..];
+        }
+    }
+    gpu.queue.submit([encoder.finish()]);
+}
+
+/// Submits one dispatch, without a recording.
+pub(super) fn run_once(gpu: &Gpu, command: &Command) -> Result<()> {
+    let Command::Dispatch { kernel, params, bindings, uniforms, grid, .. } = command else { return Ok(()) };
+    let kernel = gpu.kernel(kernel, params)?;
+    let packed = pack_uniforms(&kernel, uniforms)?;
+    let uniforms = gpu.uniform_buffer(packed.len() as u64)?;
+    gpu.write(&uniforms, 0, &packed);
+    let bind_group = bind(gpu, &kernel, bindings, &uniforms, 0)?;
+    check_grid(gpu, &kernel, *grid)?;
+    submit(gpu, &[Played::Dispatch(Dispatch { kernel, bind_group, grid: *grid, flops: 0 })]);
+    Ok(())
+}
+
+fn distinct_buffers(commands: &[Command]) -> Vec<Arc<Buffer>> {
+    let mut seen = HashSet::new();
+    let mut buffers = Vec::new();
+    let mut add = |slice: &Slice| {
+        if seen.insert(Arc::as_ptr(&slice.buffer)) {
+            buffers.push(slice.buffer.clone());
+        }
+    };
+    for command in commands {
+        match command {
+            Command::Dispatch { bindings, .. } => bindings.iter().for_each(|(_, slice, _)| add(slice)),
+            Command::Copy { from, to } => [from, to].into_iter().for_each(&mut add),
+        }
+    }
+    buffers
+}
+
+fn pack_uniforms(kernel: &Kernel, values: &[(&'static str, Uniform)]) -> Result<Vec<u8>> {
+    let failed = |message: String| Error::Kernel { kernel: kernel.name.clone(), message };
+    let mut bytes = vec![0; kernel.interface.uniform_size as usize];
+    for member in &kernel.interface.uniforms {
+        let value = values.iter().find(|(name, _)| *name == member.name);
+        let word = match (value.map(|(_, v)| *v), member.scalar) {
+            (Some(Uniform::U32(v)), Scalar::U32) => v.to_le_bytes(),
+            (Some(Uniform::F32(v)), Scalar::F32) => v.to_le_bytes(),
+            (found, wanted) => return Err(failed(format!("uniform `{}` is {wanted:?}, given {found:?}", member.name))),
+        };
+        bytes[member.offset as usize..][..4].copy_from_slice(&word);
+    }
+    if let Some((name, _)) = values.iter().find(|(name, _)| !kernel.interface.uniforms.iter().any(|m| m.name == *name)) {
+        return Err(failed(format!("has no uniform `{name}`")));
+    }
+    Ok(bytes)
+}
+
+fn bind(
+    gpu: &Gpu,
+    kernel: &Kernel,
+    given: &[(String, Slice, Scalar)],
+    uniforms: &Buffer,
+    offset: u64,
+) -> Result<wgpu::BindGroup> {
+    let failed = |message: String| Error::Kernel { kernel: kernel.name.clone(), message };
+    let mut entries = Vec::with_capacity(kernel.interface.bindings.len());
+    for binding in &kernel.interface.bindings {
+        let resource = if binding.access == Access::Uniform {
+            wgpu::BufferBinding {
+                buffer: &uniforms.raw,
+                offset,
+                size: wgpu::BufferSize::new(u64::from(kernel.interface.uniform_size)),
+            }
+        } else {
+            let (_, slice, scalar) = given
+                .iter()
+                .find(|(name, ..)| *name == binding.name)
+                .ok_or_else(|| failed(format!("binding `{}` was not given", binding.name)))?;
+            if *scalar != binding.scalar {
+                return Err(failed(format!("binding `{}` has {:?} elements, given {scalar:?}", binding.name, binding.scalar)));
+            }
+            if slice.size > gpu.max_binding() {
+                return Err(Error::TooLarge {
+                    what: format!("binding `{}` of kernel `{}`", binding.name, kernel.name),
+                    needed: format!("{} bytes", slice.size),
+                    allowed: format!("{} bytes", gpu.max_binding()),
+                    adapter: gpu.name().into(),
+                });
+            }
+            wgpu::BufferBinding { buffer: &slice.buffer.raw, offset: slice.offset, size: wgpu::BufferSize::new(slice.size) }
+        };
+        entries.push(wgpu::BindGroupEntry { binding: binding.slot, resource: wgpu::BindingResource::Buffer(resource) });
+    }
+    if let Some((name, ..)) = given.iter().find(|(name, ..)| !kernel.interface.bindings.iter().any(|b| b.name == *name)) {
+        return Err(failed(format!("has no binding `{name}`")));
+    }
+    let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let descriptor = wgpu::BindGroupDescriptor { label: Some(&kernel.name), layout: &kernel.layout, entries: &entries };
+    let group = gpu.device.create_bind_group(&descriptor);
+    match pollster::block_on(scope.pop()) {
+        Some(error) => Err(failed(error.to_string())),
+        None => Ok(group),
+    }
+}
+
+fn check_grid(gpu: &Gpu, kernel: &Kernel, grid: [u32; 3]) -> Result<()> {
+    let most = gpu.limits().max_compute_workgroups_per_dimension;
+    if grid.iter().any(|&n| n > most) {
+        return Err(Error::Kernel {
+            kernel: kernel.name.clone(),
+            message: format!("{grid:?} workgroups, the adapter allows {most}"),
+        });
+    }
+    Ok(())
+}
