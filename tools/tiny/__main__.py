@@ -62,7 +62,7 @@ def arguments():
     add("--threads", type=int, help="threads of PyTorch on a CPU, in all")
     add("--workers", type=int, help="processes that train together on a CPU (default: one a core, four at most)")
     add("--processes", type=int, help="processes that render")
-    add("--pictures", type=int, default=160 * data.BLOCK, help="how many pictures to render at most")
+    add("--pictures", type=int, default=48 * data.BLOCK, help="how many pictures to render at most")
     add("--prompts", type=int, default=256, help="how many held-out prompts to score")
     add("--steps", type=int, default=25)
     add("--guidance", type=float, default=3.0)

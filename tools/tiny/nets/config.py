@@ -23,7 +23,7 @@ TOKENS = 77
 VAE = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
-    "block_out_channels": [16, 32, 64, 96],
+    "block_out_channels": [32, 64, 96, 128],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "force_upcast": False,
     "in_channels": 3,
@@ -43,7 +43,7 @@ UNET = {
     "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
     "attention_head_dim": [2, 2, 4, 4],  # in diffusers' files this is the number of heads
-    "block_out_channels": [40, 80, 96, 128],
+    "block_out_channels": [64, 96, 128, 192],
     "center_input_sample": False,
     "cross_attention_dim": TEXT_WIDTH,
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],

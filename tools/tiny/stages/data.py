@@ -97,7 +97,10 @@ class Pictures:
         Without `keep` they are kept nowhere else: only their captions, labels and figures are. Nothing is read before this is called.
         """
         parts = []
-        for name in sorted((self.session.work / "data").glob(self._pattern)):
+        names = sorted((self.session.work / "data").glob(self._pattern))
+        if len(names) >= self.session.workers > 1:  # those that train together share them out
+            names = names[self.session.rank :: self.session.workers]
+        for name in names:
             known = (0 if self.tokens is None else len(self)) + sum(len(part["tokens"]) for part in parts)
             if name in self._read or (most and known >= most):
                 continue
@@ -141,9 +144,10 @@ class Pictures:
     def rates(self, indices):
         """How often to draw each of these pictures so that all kinds of subjects come alike: the world has many more people than chairs.
 
-        A picture's rate is the mean of its subjects' inverse frequencies. Those that hold nobody come as often as the mean.
+        A picture's rate is the mean of its subjects' inverse frequencies. Those without labels come as often as the mean.
         """
         kinds = self.labels[indices][:, 1::2].long()
+        kinds = kinds.where(kinds != scenes.UNKNOWN, 0)
         frequencies = torch.bincount(kinds.flatten(), minlength=len(KINDS) + 1).clamp(min=1)
         inverse = (1 / frequencies).where(torch.arange(len(frequencies), device=kinds.device) > 0, 0.0)
         found = (kinds > 0).sum(1)
@@ -152,11 +156,14 @@ class Pictures:
 
     def images(self, indices, crop=None):
         """[b, 3, s, s] in -1..1; with `crop`, the same random square of that size of each, rather low: subjects stand there."""
-        chosen = self.pictures
-        if crop and crop < 128:
-            y, x = np.random.randint(0, 129 - crop, 2).max(), np.random.randint(0, 129 - crop)
-            chosen = chosen[:, y : y + crop, x : x + crop]
-        return signed(chosen[indices])
+        return self.squares(indices, crop or 128)[0]
+
+    def squares(self, indices, side):
+        """`images`, and how much of each pixel's surroundings figures cover: [b, 1, side, side] in 0..1."""
+        y, x = np.random.randint(0, 129 - side, 2).max(), np.random.randint(0, 129 - side)
+        chosen = self.pictures[:, y : y + side, x : x + side] if side < 128 else self.pictures
+        figures = F.interpolate(self.figures(indices), 128, mode="bilinear")
+        return signed(chosen[indices]), figures[:, :, y : y + side, x : x + side]
 
     def figures(self, indices, size=FIGURES):
         """What share of each square of a picture figures cover: [b, 1, size, size] in 0..1."""

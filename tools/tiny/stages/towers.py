@@ -9,7 +9,7 @@ from ..nets.clip import CLIPTextModel, CLIPVisionModelWithProjection
 from ..runtime import Trainer, final_weights, learning_rate
 from .data import Pictures
 
-_LONGEST = 56  # tokens of the longest caption, with room; the tower is causal, so padding beyond changes nothing
+_LONGEST = 72  # tokens of the longest caption, with room; the tower is causal, so padding beyond changes nothing
 
 
 class Towers(nn.Module):
