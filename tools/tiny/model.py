@@ -70,6 +70,14 @@ def write_folder(folder, tokenizer, vae, unet, text, text_settings, towers, adap
     return sizes
 
 
+def write_tower(folder, vision):
+    """A vision tower alone, as a folder in transformers' layout."""
+    folder = Path(folder)
+    tensors = vision.state_dict()
+    _write_part(folder.parent, folder.name, config.VISION, TRANSFORMERS_WEIGHTS, tensors)
+    _write_json(folder / "preprocessor_config.json", config.PREPROCESSOR)
+
+
 def _read_part(folder, name, build, weights, device, partial=False):
     path = folder / name
     if not (path / "config.json").exists():

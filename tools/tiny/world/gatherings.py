@@ -18,7 +18,8 @@ _TOLD = {1: 6, 2: 3, 3: 2, 4: 1}  # parts that a caption names of each: what fit
 SIDES = ("on the left", "in the center", "on the right")
 
 
-def _subject(rng):
+def sample_one(rng):
+    """A subject, strange or now and then plain."""
     return sample_subject(rng) if rng.random() < 0.2 else sample_stranger(rng)
 
 
@@ -35,7 +36,7 @@ def sample(rng):
     xs, depth, sizes, move = _ROWS[count]
     scene["subjects"] = []
     for x in xs:
-        subject, scale = _subject(rng), rng.uniform(*sizes)
+        subject, scale = sample_one(rng), rng.uniform(*sizes)
         if HEIGHT[subject["kind"]] < 75 and subject["kind"] not in WIDE:
             scale *= rng.uniform(1.0, 1.25)
         place = (x + rng.uniform(-move, move), rng.uniform(*depth), scale)
@@ -45,7 +46,7 @@ def sample(rng):
 
 
 def _single(rng):
-    subject = _subject(rng)
+    subject = sample_one(rng)
     slot = ("left", "centre", "right")[rng.choice(3, p=[0.25, 0.5, 0.25])]
     size = ("normal", "big", "small")[rng.choice(3, p=[0.72, 0.2, 0.08])]
     x = {"centre": 64, "left": 34, "right": 94}[slot] + rng.uniform(-8, 8)
