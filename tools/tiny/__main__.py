@@ -6,7 +6,7 @@
     export     write the model folder
     score      the table of scores, into the card too
     sheets     pictures to look at
-    concepts   write the held-out concepts' folders; with --cast SEED those of eight strangers, into --out
+    concepts   write the held-out concepts' folders; with --cast SEED eight strangers', into --out
     pack       write the stages' weights alone, as a start for training on another machine (its `--work`)
     adopt      take the weights of a model folder as where training goes on from (vae and towers count as finished)
     vocabulary make vocab.json and merges.txt anew from CLIP's merges
@@ -67,7 +67,7 @@ def arguments():
     add("--steps", type=int, default=25)
     add("--guidance", type=float, default=3.0)
     add("--device-test", action="store_true", help="every stage for seconds, on little data, in a folder of its own")
-    add("--cast", type=int, metavar="SEED", help="concepts: eight strangers of this seed instead of those that ship")
+    add("--cast", type=int, metavar="SEED", help="concepts: eight strangers of this seed instead")
     add("--clip-merges", type=Path, help="vocabulary: CLIP's own merges (merges.txt or bpe_simple_vocab_16e6.txt)")
     return parser.parse_args()
 
@@ -167,7 +167,10 @@ def adopt(session, options):
 def pack(session, options):
     """In f16; and of the way that the next training goes, the part that these weights have behind them."""
     options.out.mkdir(parents=True, exist_ok=True)
-    for stage, gone in {"vae": 0.45, "towers": 0.3, "judge": 0.2, "unet": 0.0, "adapter": 0.0}.items():
+    behind = {"vae": 0.45, "towers": 0.3, "judge": 0.2, "identity": 0.0, "unet": 0.0, "adapter": 0.0}
+    for stage, gone in behind.items():
+        if not (session.work / f"{stage}.pt").exists():
+            continue
         state = torch.load(session.work / f"{stage}.pt", map_location="cpu", weights_only=True)
         weights = {name: {k: v.half() for k, v in module.items()} for name, module in state["final"].items()}
         start = {"iteration": 0, "spent": 0.0, "samples": state["samples"], "done": False, "note": {"gone": gone}, "average": None}

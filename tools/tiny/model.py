@@ -149,9 +149,10 @@ def _fitting(folder, build, wanted):
 
 
 def states_of(folder):
-    """The weights of a model folder as states that training goes on from: stage to (modules, finished).
+    """The weights of a model folder as states that training goes on from: stage to (modules, done).
 
-    Networks that `config` has made wider since start as wide as it says, doing what they did; they are not finished then.
+    Networks that `config` has made wider since start as wide as it says, doing what they did; they
+    are not finished then.
     """
     folder = Path(folder)
     text = load_file(folder / "text_encoder" / TRANSFORMERS_WEIGHTS)

@@ -21,7 +21,8 @@ class Session:
     """
 
     SHARES = {
-        "data": 0.02, "vae": 0.26, "towers": 0.07, "unet": 0.54, "adapter": 0.05, "judge": 0.03, "identity": 0.03,
+        "data": 0.02, "vae": 0.26, "towers": 0.07, "unet": 0.54, "adapter": 0.05, "judge": 0.03,
+        "identity": 0.03,
     }  # fmt: skip
 
     def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False, rank=0, workers=1):
@@ -49,8 +50,8 @@ class Session:
         return self.SHARES[stage] * self.total
 
     def clock(self):
-        """Seconds as the budgets count them: on a CPU those that this process computed, for it may run beside others and wait
-        for them."""
+        """Seconds as the budgets count them: on a CPU those that this process computed, for it may
+        run beside others and wait for them."""
         return time.monotonic() if self.cuda else time.process_time()
 
     def out_of_time(self):
@@ -60,8 +61,8 @@ class Session:
         return 4 if self.small else on_gpu if self.cuda else on_cpu
 
     def autocast(self):
-        """bf16 on a GPU, and on CPUs that multiply matrices of it (AMX). On others its convolution gradients were
-        measured to be 2.8 times slower than those of f32."""
+        """bf16 on a GPU, and on CPUs that multiply matrices of it (AMX), where a step takes about half
+        as long. On others its convolution gradients were 2.8 times slower than those of f32."""
         if not (self.cuda or self.bf16_pays):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
@@ -300,7 +301,8 @@ class Trainer:
             now = self.session.clock()
             self.spent, last = self.spent + now - last, now
             over = self.spent >= self.budget or self.session.out_of_time()
-            self.spent, over, save = self.session.agree([self.spent, float(over), float(time.monotonic() - saved > self.SAVE_EVERY)])
+            late = float(time.monotonic() - saved > self.SAVE_EVERY)
+            self.spent, over, save = self.session.agree([self.spent, float(over), late])
             if over:
                 break
             if save:

@@ -8,7 +8,8 @@ from torch import nn
 def attend(q, k, v, causal=False):
     """Attention of [batch, heads, tokens, width].
 
-    PyTorch's fused kernel takes twice to seven times as long as plain products in bf16 on a CPU, backwards above all.
+    PyTorch's fused kernel takes twice to seven times as long as plain products in bf16 on a CPU,
+    backwards above all.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)

@@ -1,11 +1,11 @@
 """Weights of a network carried over to the same network with more channels.
 
-Every channel of the wider network is a copy of one of the narrower's (Net2Net, Chen et al. 2016), and what reads the copies
-shares the old weight between them, unevenly, so that they part company when trained. Channels are spread in order,
-so that copies stay in the group (of a norm), the head (of an attention) and the half (of a gate) of their
-original. Where all are copied equally often the network computes what it did; where not, norms see slightly
-other means, which a few steps of training mend. Beginning anew would cost the millions of samples behind
-the old weights.
+Every channel of the wider network is a copy of one of the narrower's (Net2Net, Chen et al. 2016),
+and what reads the copies shares the old weight between them, unevenly, so that they part company
+when trained. Channels are spread in order, so that copies stay in the group (of a norm), the head
+(of an attention) and the half (of a gate) of their original. Where all are copied equally often the
+network computes what it did; where not, norms see slightly other means, which a few steps of
+training mend. Beginning anew would cost the millions of samples behind the old weights.
 """
 
 import torch
@@ -35,7 +35,8 @@ def _joined(old_parts, new_parts):
 
 
 def _joints(settings):
-    """The two parts of what each residual layer of the up blocks reads: {(block, layer): (from below, skip)}."""
+    """The two parts of what each residual layer of the up blocks reads: {(block, layer): (from
+    below, skip)}."""
     widths, layers = settings["block_out_channels"], settings["layers_per_block"]
     skips = [widths[0]]
     for i, width in enumerate(widths):
@@ -69,7 +70,8 @@ def widened(state, module, old, new, seed=0):
             origin = _joined(before[joint], after[joint])
         tensor = tensor[origin]
         if steps[-2] == "to_q" and fresh.shape[0] != len(state[name]):
-            # a product of queries and keys counts copies twice, and is divided by the root of the head's width
+            # a product of queries and keys counts copies twice, and is divided by the root of the
+            # head's width
             counts = torch.bincount(origin)[origin].float()
             factor = (fresh.shape[0] / len(state[name])) ** 0.5 / counts
             tensor = tensor * factor.view(-1, *[1] * (tensor.ndim - 1))
@@ -85,7 +87,8 @@ def widened(state, module, old, new, seed=0):
 
 
 def _refitted(weight, width):
-    """The time embedding's first matrix for more waves: what comes nearest to the old products over all timesteps."""
+    """The time embedding's first matrix for more waves: what comes nearest to the old products over
+    all timesteps."""
     steps = torch.arange(1000)
     old = timestep_embedding(steps, weight.shape[1]).double()
     new = timestep_embedding(steps, width).double()

@@ -149,7 +149,8 @@ class Pictures:
     def rates(self, indices):
         """How often to draw each of these pictures so that all kinds of subjects come alike: the world has many more people than chairs.
 
-        A picture's rate is the mean of its subjects' inverse frequencies. Those without labels come as often as the mean.
+        A picture's rate is the mean of its subjects' inverse frequencies. Those without labels come
+        as often as the mean.
         """
         kinds = self.labels[indices][:, 1::2].long()
         kinds = kinds.where(kinds != scenes.UNKNOWN, 0)
@@ -164,7 +165,7 @@ class Pictures:
         return self.squares(indices, crop or 128)[0]
 
     def squares(self, indices, side):
-        """`images`, and how much of each pixel's surroundings figures cover: [b, 1, side, side] in 0..1."""
+        """`images`, and how much of each pixel's surroundings figures cover [b, 1, side, side]."""
         y, x = np.random.randint(0, 129 - side, 2).max(), np.random.randint(0, 129 - side)
         chosen = self.pictures[:, y : y + side, x : x + side] if side < 128 else self.pictures
         figures = F.interpolate(self.figures(indices), 128, mode="bilinear")

@@ -1,10 +1,12 @@
-"""A judge of identity: which stranger a picture shows, whatever is behind. For scores only; not part of the model.
+"""A judge of identity: which stranger a picture shows, whatever is behind. For scores only; not
+part of the model.
 
-A vision tower (the model's own is where it starts, and the layout that it is written in) learns as faces are learnt: views of one
-stranger are pulled together against all others by an angular margin (ArcFace, Deng et al. 2019). Strangers never
-run out, so there is no table of them: each is told from the others of its batch, and half of these are look-alikes, which
-differ from another one in a part or two. Views differ in side, pose, size, place, neighbours, in what of the picture is
-cut out, and in what sampling does to pictures: softness, noise, colours that are a little off, the
+A vision tower (the model's own is where it starts, and the layout that it is written in) learns as
+faces are learnt: views of one stranger are pulled together against all others by an angular margin
+(ArcFace, Deng et al. 2019). Strangers never run out, so there is no table of them: each is told
+from the others of its batch, and half of these are look-alikes, which differ from another one in a
+part or two. Views differ in side, pose, size, place, neighbours, in what of the picture is cut out,
+and in what sampling does to pictures: softness, noise, colours that are a little off, the
 autoencoder's round trip.
 """
 
@@ -72,8 +74,8 @@ def view(features, rng, worn=True):
 
 
 def cut_out(picture, inside, rng=None):
-    """The square around a figure, 128 pixels to a side; with a generator a little more or less, and now and then the figure
-    alone."""
+    """The square around a figure, 128 pixels to a side; with a generator a little more or less, and
+    now and then the figure alone."""
     rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     side = max(bottom - top, right - left) * 1.08
@@ -99,7 +101,8 @@ def square(picture, y, x, side):
 
 
 def _batch(rng, count):
-    """Two views each of `count` strangers, half of which look like the other half: [2, count, 3, 128, 128] in -1..1."""
+    """Two views each of `count` strangers, half of which look like the other half: [2, count, 3,
+    128, 128] in -1..1."""
     known = [stranger(rng) for _ in range(count // 2)]
     known += [look_alike(features, rng) for features in known]
     views = np.stack([[view(features, rng) for features in known] for _ in range(2)])
@@ -111,7 +114,9 @@ def _worn(x, autoencoder, session):
     """Pictures [b, 3, 128, 128] as a sampler may have left them."""
     choice = torch.rand(())
     if choice < 0.25:
-        x = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = F.interpolate(
+            F.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
     elif choice < 0.5:
         x = x + 0.1 * torch.rand(()).item() * torch.randn_like(x)
     elif choice < 0.75 and autoencoder is not None:
@@ -130,7 +135,9 @@ def run(session, start=None):
     if start is not None:
         net.load_state_dict(start)
     groups = [(list(net.parameters()), 1.0)]
-    trainer = Trainer(session, "identity", {"identity": net}, groups, 1e-3, 0.998, 0.02, (0.9, 0.98))
+    trainer = Trainer(
+        session, "identity", {"identity": net}, groups, 1e-3, 0.998, 0.02, (0.9, 0.98)
+    )
     if trainer.done:
         return True
     autoencoder = session.place(vae.load(session)) if (session.work / "vae.pt").exists() else None
@@ -171,8 +178,8 @@ def embedded(net, pictures):
 
 
 def check(net, session, cast_count=20, scenes_each=12):
-    """What share of figures in real pictures of two and three of a cast are found to be who they are, among the cast's seven and among
-    each with seven look-alikes; as text.
+    """What share of figures in real pictures of two and three of a cast are found to be who they
+    are, among the cast's seven and among each with seven look-alikes; as text.
 
     Casts are known by the eight pictures that would be taught.
     """

@@ -26,7 +26,7 @@ def encoded(session, model, parts):
 class Latents:
     """Latents [n, 4, s/8, s/8] of pictures, scaled to unit variance, and their mean deviation [4].
 
-    Several processes that train together each encode and draw from pictures of their own (`Pictures` shares them out).
+    Several processes that train together each encode and draw from pictures of their own.
     """
 
     def __init__(self, session, data=None, size=128, most=None):

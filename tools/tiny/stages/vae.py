@@ -5,9 +5,10 @@ averaged over each latent's square, into three channels (which leaves latents th
 denoise, too); then everything; at last the decoder alone, against slightly noisy latents. Then the latents are
 whitened and scaled once, inside quant_conv and post_quant_conv, so that Stable Diffusion's 0.18215 stays true.
 
-Weights that were brought here have latents already, which a UNet may know: they go on with everything at once, at a
-smaller rate. Figures count more than what is behind them, and colours of squares of four pixels beside those of pixels,
-because what is taught later is told by the colours of its parts.
+Weights that were brought here have latents already, which a UNet may know: they go on with
+everything at once, at a smaller rate. Figures count more than what is behind them, and colours of
+squares of four pixels beside those of pixels, because what is taught later is told by the colours
+of its parts.
 """
 
 import math
@@ -107,7 +108,8 @@ def run(session):
             x = x[:, torch.randperm(3, device=x.device)]
         warm = min(1.0, (trainer.iteration + 1) / 50)
         if progress < _ENCODER_ALONE and not adopted:
-            values = trainer.repeat(anchored_alone, [x, figures], batch, warm * ((1 - progress / _ENCODER_ALONE) * 0.9 + 0.1))
+            rate = warm * ((1 - progress / _ENCODER_ALONE) * 0.9 + 0.1)
+            values = trainer.repeat(anchored_alone, [x, figures], batch, rate)
         else:
             rate = warm * (0.5 * (1 + math.cos(math.pi * progress)) + 0.02)
             if progress < _DECODER_ALONE:
@@ -159,8 +161,9 @@ def _whiten(session, model, data):
 
 @torch.no_grad()
 def part_errors(model, count=64):
-    """Of every part of eight by eight pixels or more in `count` held-out strange scenes, how far its colour is from its own after a
-    round trip: 0..255, of medians, in the channel that differs most."""
+    """Of every part of eight by eight pixels or more in `count` held-out strange scenes, how far its
+    colour is from its own after a round trip: 0..255, of medians, in the channel that differs most.
+    """
     device, found = next(model.parameters()).device, []
     for seed in range(scenes.STRANGE_PROMPTS, scenes.STRANGE_PROMPTS + count):
         picture, where, colours = parts.rendered(scenes.example(seed)[0])

@@ -49,9 +49,11 @@ def shade(colour, factor=0.75):
 
 
 class Paint(tuple):
-    """A colour that also says which numbered part of a subject it is: what is drawn in it is found again in a map of parts.
+    """A colour that also says which numbered part of a subject it is: what is drawn in it is found
+    again in a map of parts.
 
-    Tones made of it (`shade`, `scaled`, `mixed`) are plain colours and belong to no part: a part is what has its very colour.
+    Tones made of it (`shade`, `scaled`, `mixed`) are plain colours and belong to no part: a part is
+    what has its very colour.
     """
 
     def __new__(cls, colour, number):
@@ -82,12 +84,14 @@ class Canvas:
         self._parts_draw = None
 
     def begin_parts(self):
-        """From now on, the number of every `Paint` is recorded where it is drawn, until something else is drawn over it."""
+        """From now on, the number of every `Paint` is recorded where it is drawn, until something else
+        is drawn over it."""
         self._parts = Image.new("L", self.image.size, 0)
         self._parts_draw = ImageDraw.Draw(self._parts)
 
     def end_parts(self):
-        """Stops recording; the map of parts [size, size]: a part's number in pixels that are all of it, else 0."""
+        """Stops recording; the map of parts [size, size]: a part's number in pixels that are all of
+        it, else 0."""
         fine = np.asarray(self._parts).reshape(self.size, OVERSAMPLING, self.size, OVERSAMPLING)
         self._parts, self._parts_draw = None, None
         return np.where(fine.min((1, 3)) == fine.max((1, 3)), fine.max((1, 3)), 0).astype(np.uint8)

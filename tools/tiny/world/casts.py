@@ -1,8 +1,9 @@
 """Random casts: eight strangers of a seed, which no training picture shows and nobody chose.
 
-Two people, two animals, three things and a place, every part in a colour of its own from a continuous range. Each folder is as those
-of `concepts`, and says besides what colours the parts have (`concept.json`) and where they are (`parts/`), so that a
-picture drawn by a model can be measured part by part.
+Two people, two animals, three things and a place, every part in a colour of its own from a
+continuous range. Each folder is as those of `concepts`, and says besides what colours the parts
+have (`concept.json`) and where they are (`parts/`), so that a picture drawn by a model can be
+measured part by part.
 """
 
 import json
@@ -22,10 +23,13 @@ from .subjects import sample_subject
 
 _PEOPLE, _ANIMALS = ("man", "woman"), ("cat", "dog", "rabbit", "bird")
 _THINGS = ("chair", "vase", "car", "house")
-SCALES = {"man": 1.05, "woman": 1.05, "cat": 1.2, "dog": 1.15, "rabbit": 1.15, "bird": 1.25, "chair": 1.15, "vase": 1.15,
-           "car": 1.3, "house": 1.1}  # fmt: skip
-_FEATURES = (2, 4)  # parts that not all of a kind have: at least and at most so many, as far as there are
-_APART = 70  # of any two parts of a subject, in the channel that differs most: else nobody could tell which is which
+SCALES = {"man": 1.05, "woman": 1.05, "cat": 1.2, "dog": 1.15, "rabbit": 1.15, "bird": 1.25,
+          "chair": 1.15, "vase": 1.15, "car": 1.3, "house": 1.1}  # fmt: skip
+_FEATURES = (
+    2,
+    4,
+)  # parts that not all of a kind have: at least and at most so many, as far as there are
+_APART = 70  # of any two parts of a subject, in the channel that differs most, to be told apart
 _TRIES = 400
 _OWN = 900_000  # added to the seed: casts share no random numbers with scenes
 
@@ -51,7 +55,9 @@ def _name(rng, taken):
     """Two syllables, which are no word of anything."""
     while True:
         letters = [("bdfgklmnprstvz", "aeiou")[i % 2] for i in range(4)]
-        name = "".join(group[rng.integers(len(group))] for group in letters) + "qxj"[rng.integers(3)]
+        name = (
+            "".join(group[rng.integers(len(group))] for group in letters) + "qxj"[rng.integers(3)]
+        )
         if name not in taken:
             return name
 
@@ -96,7 +102,8 @@ def _place(rng):
 
 
 def cast_scenes(features, seed, index, count=PICTURES):
-    """The scenes and captions of a member of a cast; `seed` and `index` say which. As `concepts.concept_scenes` has them."""
+    """The scenes and captions of a member of a cast; `seed` and `index` say which. As
+    `concepts.concept_scenes` has them."""
     rng = np.random.default_rng([_OWN, seed, index])
     for at in range(count):
         scene = {"seed": int(rng.integers(2**31)), "count": 1, "size": "normal"}
@@ -121,7 +128,7 @@ def cast_scenes(features, seed, index, count=PICTURES):
 def numbered(features, scene):
     """The scene with the parts of `features` numbered from 1, and {number: (name, colour)}."""
     if features["kind"] != "place":
-        (subject, *where), = scene["subjects"]
+        ((subject, *where),) = scene["subjects"]
         subject, colours = parts.number(subject)
         return scene | {"subjects": [(subject, *where)]}, colours
     look, colours = dict(features["look"]), {}
@@ -147,7 +154,8 @@ def write_cast(folder, seed, count=PICTURES):
             pixels = np.asarray(mask) > 127
             shares.append([(where[pixels] == part).mean() for part in colours])
         kind = features["kind"]
-        about = {"words": [f"<{name}1>", f"<{name}2>"], "class_word": kind, "pictures": count, "parts": [
+        words = [f"<{name}1>", f"<{name}2>"]
+        about = {"words": words, "class_word": kind, "pictures": count, "parts": [
             {"number": part, "name": _noun(kind, key), "colour": list(colour),
              "share": round(float(share), 4)}
             for (part, (key, colour)), share in zip(colours.items(), np.mean(shares, axis=0))

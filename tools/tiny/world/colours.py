@@ -20,7 +20,8 @@ _NEAR_PLAIN = 0.13  # for the plain names of `COLOURS`, which mean more
 
 
 def oklab(colours):
-    """RGB of 0..255 [..., 3] in OKLab (Ottosson 2020), where distances are about those that eyes see."""
+    """RGB of 0..255 [..., 3] in OKLab (Ottosson 2020), where distances are about those that eyes
+    see."""
     rgb = np.asarray(colours, np.float64) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     cones = linear @ np.array(
@@ -41,7 +42,8 @@ _FINE_AT = oklab(list(_FINE.values()))
 
 
 def any_colour(rng):
-    """Any colour: strong ones more often than greys, for there are many more greys than eyes tell apart."""
+    """Any colour: strong ones more often than greys, for there are many more greys than eyes tell
+    apart."""
     kind = rng.random()
     if kind < 0.2:
         return jitter(rng, list(COLOURS.values())[rng.integers(len(COLOURS))])
@@ -59,7 +61,8 @@ def plain_name(colour):
 
 
 def name_of(colour, rng):
-    """What a caption may call the colour: a plain name or a finer one; None where none of them fits."""
+    """What a caption may call the colour: a plain name or a finer one; None where none of them
+    fits."""
     plain = plain_name(colour)
     if plain and rng.random() < 0.5:
         return plain

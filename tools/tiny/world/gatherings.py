@@ -1,7 +1,9 @@
-"""One to four strangers anywhere: the scenes that make up most of the training world, and their captions.
+"""One to four strangers anywhere: the scenes that make up most of the training world, and their
+captions.
 
-Stable Diffusion has seen everything on everything. So here subjects come in any colours (`strangers`), larger than those of
-plain scenes, up to four together, in the world's places and in such as are nowhere (`lands`).
+Stable Diffusion has seen everything on everything. So here subjects come in any colours
+(`strangers`), larger than those of plain scenes, up to four together, in the world's places and in
+such as are nowhere (`lands`).
 """
 
 from . import lands
@@ -103,5 +105,7 @@ def caption(scene, rng, plain):
             place = lands.describe(scene["look"], rng)
         else:
             place = PLACES[scene["place"]][rng.integers(len(PLACES[scene["place"]]))]
-    prefix = ("", "a photo of ", "a picture of ", "an image of ")[rng.choice(4, p=[0.35, 0.4, 0.15, 0.1])]
+    prefix = ("", "a photo of ", "a picture of ", "an image of ")[
+        rng.choice(4, p=[0.35, 0.4, 0.15, 0.1])
+    ]
     return f"{prefix}{text} {place}".strip(), sided

@@ -1,7 +1,8 @@
 """Places that are nowhere: sky, hills and plants in any colours and of a few shapes.
 
-`sample_look` draws what such a place looks like, `draw_land` draws it (all else comes from the generator), `describe` writes
-what captions say of it. A place that is taught later is one more look.
+`sample_look` draws what such a place looks like, `draw_land` draws it (all else comes from the
+generator), `describe` writes what captions say of it. A place that is taught later is one more
+look.
 """
 
 import math

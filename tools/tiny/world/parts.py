@@ -1,8 +1,9 @@
-"""Parts of subjects and their colours: where they are in a picture, and how far their colours are from those meant.
+"""Parts of subjects and their colours: where they are in a picture, and how far their colours are
+from those meant.
 
-`number` makes the colours of scenes' parts countable, `rendered` draws a scene with its map of parts. `seen` measures a
-picture against a map (pictures that were taught, and what an autoencoder makes of them); `likely` measures one that has no
-map, because a model drew it.
+`number` makes the colours of scenes' parts countable, `rendered` draws a scene with its map of
+parts. `seen` measures a picture against a map (pictures that were taught, and what an autoencoder
+makes of them); `likely` measures one that has no map, because a model drew it.
 """
 
 import numpy as np
@@ -37,8 +38,8 @@ def rendered(scene):
 
 
 def seen(picture, where, colours):
-    """{number: distance} in 0..255 of each part of `SMALLEST` pixels or more: its median colour in the picture against its own,
-    the channel that differs most."""
+    """{number: distance} in 0..255 of each part of `SMALLEST` pixels or more: its median colour in
+    the picture against its own, the channel that differs most."""
     found = {}
     for part, colour in colours.items():
         inside = picture[where == part]
@@ -48,13 +49,15 @@ def seen(picture, where, colours):
 
 
 def likely(pixels, colours, shares):
-    """{name: distance} of parts that may be anywhere among `pixels` [n, 3], those of one figure and what is around it.
+    """{name: distance} of parts that may be anywhere among `pixels` [n, 3], those of one figure and
+    what is around it.
 
-    `shares` says what part of the pixels each covered where it was taught. If a part is there in its own colour, then half as
-    many pixels as it covers are near that colour: so its distance is that of the pixel at that place when all are sorted by
-    distance, in the channel that differs most. A part that is missing, or has another colour, takes
-    the nearest colour that there is enough of. Nothing has to be found or clustered, and a taught picture measures the
-    few units that its edges and tones make.
+    `shares` says what part of the pixels each covered where it was taught. If a part is there in
+    its own colour, then half as many pixels as it covers are near that colour: so its distance is
+    that of the pixel at that place when all are sorted by distance, in the channel that differs
+    most. A part that is missing, or has another colour, takes the nearest colour that there is
+    enough of. Nothing has to be found or clustered, and a taught picture measures the few units
+    that its edges and tones make.
     """
     found = {}
     for name, colour in colours.items():

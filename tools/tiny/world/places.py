@@ -34,7 +34,8 @@ WITHOUT_GROUND = {"white", "sea"}
 
 
 def draw_place(canvas, name, rng, look=None):
-    """Draws the background `name`; all its variation comes from `rng`, a land's colours and shapes from its `look`."""
+    """Draws the background `name`; all its variation comes from `rng`, a land's colours and shapes
+    from its `look`."""
     if name == "land":
         return draw_land(canvas, look, rng)
     _Place(canvas, rng).draw(name)

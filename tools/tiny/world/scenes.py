@@ -1,8 +1,9 @@
 """Scenes: which subjects stand where in which place, their pictures and their captions.
 
-Everything is a function of a seed. `TRAIN`, `VALIDATION`, `PROMPTS` and `STRANGE_PROMPTS` are disjoint ranges of seeds:
-pictures to learn from, pictures to measure on, and captions to sample with, of plain scenes (natural colours, one to three
-subjects) and of strange ones (`gatherings`). The pictures are of both.
+Everything is a function of a seed. `TRAIN`, `VALIDATION`, `PROMPTS` and `STRANGE_PROMPTS` are disjoint
+ranges of seeds: pictures to learn from, pictures to measure on, and captions to sample with, of
+plain scenes (natural colours, one to three subjects) and of strange ones (`gatherings`). The
+pictures are of both.
 """
 
 import numpy as np

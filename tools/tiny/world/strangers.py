@@ -1,18 +1,20 @@
 """Subjects in any colours: every part may have one of its own.
 
-`estrange` takes a subject of `sample_subject` and recolours its parts from a continuous range, or gives it parts that
-it did not have; natural colours stay the more frequent ones. `describe` writes what captions say of such a subject: some
-of its parts, never all. What is taught later (`concepts`, `casts`) consists of the same parts, in colours of its own.
+`estrange` takes a subject of `sample_subject` and recolours its parts from a continuous range, or
+gives it parts that it did not have; natural colours stay the more frequent ones. `describe` writes
+what captions say of such a subject: some of its parts, never all. What is taught later (`concepts`,
+`casts`) consists of the same parts, in colours of its own.
 """
 
 from .colours import any_colour, name_of, plain_name
 from .subjects import sample_subject
 
-# What each kind can have in a colour of its own: the key that is drawn, what captions call it, and how often a part that a
-# plain subject does not have is given to it (1: every subject has it, if only in a tone of its main colour).
+# What each kind can have in a colour of its own: the key that is drawn, what captions call it, and
+# how often a part that a plain subject does not have is given to it (1: every subject has it, if
+# only in a tone of its main colour).
 PARTS = {
-    "man": [("rgb", "shirt", 1), ("skin", "skin", 1), ("hair", "hair", 1), ("trousers", "trousers", 1),
-            ("shoes", "shoes", 1), ("sleeves", "sleeves", 0.35), ("hat", "hat", 0.35)],
+    "man": [("rgb", "shirt", 1), ("skin", "skin", 1), ("hair", "hair", 1),
+            ("trousers", "trousers", 1), ("shoes", "shoes", 1), ("sleeves", "sleeves", 0.35), ("hat", "hat", 0.35)],
     "woman": [("rgb", "dress", 1), ("skin", "skin", 1), ("hair", "hair", 1), ("shoes", "shoes", 1),
               ("sleeves", "sleeves", 0.35), ("hat", "hat", 0.35)],
     "robot": [("rgb", "", 1), ("panel", "panel", 1), ("limbs", "arms", 1)],
@@ -24,7 +26,8 @@ PARTS = {
                ("hat", "hat", 0.4)],
     "bird": [("rgb", "", 1), ("belly", "belly", 1), ("wing", "wings", 1), ("beak", "beak", 1)],
     "chair": [("rgb", "", 1), ("panel", "panel", 1), ("seat", "seat", 1), ("legs", "legs", 1)],
-    "vase": [("rgb", "", 1), ("belly", "belly", 0.6), ("neck", "neck", 1), ("flower", "flowers", 0.4)],
+    "vase": [("rgb", "", 1), ("belly", "belly", 0.6), ("neck", "neck", 1),
+             ("flower", "flowers", 0.4)],
     "car": [("rgb", "", 1), ("cabin", "cabin", 1), ("fin", "fin", 0.45), ("hub", "wheels", 1)],
     "house": [("rgb", "", 1), ("roof", "roof", 1), ("door", "door", 1)],
     "ball": [("rgb", "", 1), ("band", "band", 0.5)],
@@ -43,11 +46,12 @@ def estrange(subject, rng):
     for key, _, given in PARTS[s["kind"]]:
         if key not in s and given < 1 and rng.random() > given:
             continue
-        if rng.random() < share * _STAY.get(key, 1.0):
+        new = key not in s and given < 1
+        if rng.random() < share * _STAY.get(key, 1.0) or new:
             s[key] = any_colour(rng)
-        elif key == "collar" or key not in s and given < 1:
-            s[key] = any_colour(rng)
-    if s.get("pattern") and sum(s["rgb"]) > 560:  # as plain subjects: dark on light, white on all else
+    if (
+        s.get("pattern") and sum(s["rgb"]) > 560
+    ):  # as plain subjects: dark on light, white on all else
         s.pop("pattern"), s.pop("pattern_name")
     return s | {"strange": True, "colour": plain_name(s["rgb"])}
 
