@@ -167,13 +167,15 @@ def adopt(session, options):
 def pack(session, options):
     """In f16; and of the way that the next training goes, the part that these weights have behind them."""
     options.out.mkdir(parents=True, exist_ok=True)
-    behind = {"vae": 0.45, "towers": 0.3, "judge": 0.2, "identity": 0.0, "unet": 0.0, "adapter": 0.0}
-    for stage, gone in behind.items():
+    behind = {"vae": 0.45, "towers": 0.3, "judge": 0.2, "identity": 0.0, "unet": 0.0}
+    for stage, gone in (behind | {"adapter": 0.0}).items():
         if not (session.work / f"{stage}.pt").exists():
             continue
         state = torch.load(session.work / f"{stage}.pt", map_location="cpu", weights_only=True)
         weights = {name: {k: v.half() for k, v in module.items()} for name, module in state["final"].items()}
-        start = {"iteration": 0, "spent": 0.0, "samples": state["samples"], "done": False, "note": {"gone": gone}, "average": None}
+        note = {"gone": gone} | {k: True for k in ("adopted",) if state["note"].get(k)}
+        start = {"iteration": 0, "spent": 0.0, "samples": state["samples"], "done": False}
+        start |= {"note": note, "average": None}
         torch.save({"modules": weights, "final": weights} | start, options.out / f"{stage}.pt")
 
 

@@ -21,8 +21,8 @@ class Session:
     """
 
     SHARES = {
-        "data": 0.02, "vae": 0.26, "towers": 0.07, "unet": 0.54, "adapter": 0.05, "judge": 0.03,
-        "identity": 0.03,
+        "data": 0.02, "vae": 0.26, "towers": 0.07, "unet": 0.52, "adapter": 0.05, "judge": 0.03,
+        "identity": 0.05,
     }  # fmt: skip
 
     def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False, rank=0, workers=1):
@@ -61,8 +61,8 @@ class Session:
         return 4 if self.small else on_gpu if self.cuda else on_cpu
 
     def autocast(self):
-        """bf16 on a GPU, and on CPUs that multiply matrices of it (AMX), where a step takes about half
-        as long. On others its convolution gradients were 2.8 times slower than those of f32."""
+        """bf16 on a GPU, and on CPUs that multiply matrices of it (AMX), where a step takes half to
+        two thirds as long. On others its convolution gradients were 2.8 times slower than f32's."""
         if not (self.cuda or self.bf16_pays):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)

@@ -80,7 +80,8 @@ def _strange(model, judge, prompts, steps, guidance, batch):
     samples = model.sample(captions, 1, steps, guidance, batch=batch)
     made = _judged(judge, samples, chosen, captions, sided)
     seen = _judged(judge, real.to(model.device), chosen, captions, sided)
-    return {f"strange_{k}": v for k, v in made.items()} | {f"real_strange_{k}": v for k, v in seen.items()}
+    found = {f"strange_{k}": v for k, v in made.items()}
+    return found | {f"real_strange_{k}": v for k, v in seen.items()}
 
 
 @torch.no_grad()
@@ -106,7 +107,8 @@ def _judged(judge, pictures, chosen, captions, sided):
         for want, see in zip(wanted, seen):
             tally["kind"].append(want[0] == see[0])
             known = want[1] != scenes.UNKNOWN
-            if known and want[0] == see[0] and _tells_colour(caption, KINDS[want[0] - 1], COLOUR_NAMES[want[1]]):
+            told_colour = known and _tells_colour(caption, KINDS[want[0] - 1], COLOUR_NAMES[want[1]])
+            if told_colour and want[0] == see[0]:
                 tally["colour"].append(want[1] == see[1])
             if told and want[0] == see[0] and want[2] != 1:
                 tally["side"].append(want[2] == see[2])

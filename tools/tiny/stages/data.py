@@ -51,7 +51,8 @@ def covered(masks):
 
 
 def run(session, tokenizer, processes=None, most=160 * BLOCK):
-    """Renders blocks until the stage's time is up or there are `most` pictures; at least one block and the validation.
+    """Renders blocks until the stage's time is up or there are `most` pictures; at least one block
+    and the validation.
 
     What counts is the time that the processes computed: they may have to wait for others.
     """

@@ -67,7 +67,8 @@ def run(session):
         model.quant_conv.weight[4:] *= 0.3
     encoder = [*model.encoder.parameters(), *model.quant_conv.parameters()]
     decoder = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
-    trainer = Trainer(session, "vae", {"vae": model}, [(encoder, 1.0), (decoder, 1.0)], _RATE, 0.999, 1e-4)
+    groups = [(encoder, 1.0), (decoder, 1.0)]
+    trainer = Trainer(session, "vae", {"vae": model}, groups, _RATE, 0.999, 1e-4)
     adopted = trainer.note.get("adopted", False)
     trainer.rate = min(trainer.rate, _RATE_OF_ADOPTED) if adopted else trainer.rate
     if trainer.done:

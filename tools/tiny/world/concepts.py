@@ -81,9 +81,11 @@ def write_concepts(folder, count=PICTURES):
 
 
 def save(folder, index, picture, mask, text):
-    """Writes one picture with its mask (None: all of it) and its caption; returns the mask, black and white."""
+    """Writes one picture with its mask (None: all of it) and its caption; returns the mask."""
     (folder / "mask").mkdir(parents=True, exist_ok=True)
-    mask = Image.new("L", picture.size, 255) if mask is None else mask.point(lambda v: 255 * (v > 127))
+    if mask is None:
+        mask = Image.new("L", picture.size, 255)
+    mask = mask.point(lambda v: 255 * (v > 127))
     picture.save(folder / f"{index:02}.png", optimize=True)
     mask.convert("1").save(folder / "mask" / f"{index:02}.png", optimize=True)
     (folder / f"{index:02}.txt").write_text(text + "\n")

@@ -14,7 +14,8 @@ from .subjects import sample_subject
 # only in a tone of its main colour).
 PARTS = {
     "man": [("rgb", "shirt", 1), ("skin", "skin", 1), ("hair", "hair", 1),
-            ("trousers", "trousers", 1), ("shoes", "shoes", 1), ("sleeves", "sleeves", 0.35), ("hat", "hat", 0.35)],
+            ("trousers", "trousers", 1), ("shoes", "shoes", 1), ("sleeves", "sleeves", 0.35),
+            ("hat", "hat", 0.35)],
     "woman": [("rgb", "dress", 1), ("skin", "skin", 1), ("hair", "hair", 1), ("shoes", "shoes", 1),
               ("sleeves", "sleeves", 0.35), ("hat", "hat", 0.35)],
     "robot": [("rgb", "", 1), ("panel", "panel", 1), ("limbs", "arms", 1)],
