@@ -101,7 +101,7 @@ def run(session):
     for progress in trainer.steps():
         data.keep_up()
         crop = _crop(session, progress)
-        batch = max(1, session.batch(256, 8) * 64**2 // crop**2)
+        batch = max(1, session.batch(256, 16) * 64**2 // crop**2)
         x, figures = data.squares(data.draw(batch), crop)
         if np.random.random() < 0.5:
             x, figures = x.flip(3), figures.flip(3)
