@@ -2,11 +2,11 @@
 
     all        every stage, then export, score and sheets; run the same command again to go on where it stopped
     plan       how `all` would divide its time, and what is done already
-    data vae towers unet adapter judge            one stage
+    data vae towers identity unet adapter judge   one stage
     export     write the model folder
     score      the table of scores, into the card too
     sheets     pictures to look at
-    concepts   write the held-out concepts' folders
+    concepts   write the held-out concepts' folders; with --cast SEED eight strangers', into --out
     pack       write the stages' weights alone, as a start for training on another machine (its `--work`)
     adopt      take the weights of a model folder as where training goes on from (vae and towers count as finished)
     vocabulary make vocab.json and merges.txt anew from CLIP's merges
@@ -29,11 +29,11 @@ from . import model as folders
 from . import score as scoring
 from . import sheets, vocabulary
 from .runtime import Session
-from .stages import adapter, data, judge, towers, unet, vae
-from .world import concepts, scenes
+from .stages import adapter, data, identity, judge, towers, unet, vae
+from .world import casts, concepts, scenes
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("data", "vae", "towers", "unet", "adapter", "judge")
+STAGES = ("data", "vae", "towers", "identity", "unet", "adapter", "judge")
 AFTER = ("export", "score", "sheets")
 
 
@@ -62,11 +62,12 @@ def arguments():
     add("--threads", type=int, help="threads of PyTorch on a CPU, in all")
     add("--workers", type=int, help="processes that train together on a CPU (default: one a core, four at most)")
     add("--processes", type=int, help="processes that render")
-    add("--pictures", type=int, default=160 * data.BLOCK, help="how many pictures to render at most")
+    add("--pictures", type=int, default=48 * data.BLOCK, help="how many pictures to render at most")
     add("--prompts", type=int, default=256, help="how many held-out prompts to score")
     add("--steps", type=int, default=25)
     add("--guidance", type=float, default=3.0)
     add("--device-test", action="store_true", help="every stage for seconds, on little data, in a folder of its own")
+    add("--cast", type=int, metavar="SEED", help="concepts: eight strangers of this seed instead")
     add("--clip-merges", type=Path, help="vocabulary: CLIP's own merges (merges.txt or bpe_simple_vocab_16e6.txt)")
     return parser.parse_args()
 
@@ -83,6 +84,7 @@ def run_stage(name, session, options):
         "unet": lambda: unet.run(session, words),
         "adapter": lambda: adapter.run(session, words),
         "judge": lambda: judge.run(session),
+        "identity": lambda: identity.run(session, towers.load(session, words).vision.state_dict()),
     }
     return runs[name]()
 
@@ -112,6 +114,8 @@ def export(session, options):
     pair = towers.load(session, words)
     sizes = folders.write_folder(options.out, options.tokenizer, vae.load(session), predictor, text, towers.text_config(words), pair, control)
     total = sum(size for name, size in sizes.items() if name != "t2i_adapter")
+    if (session.work / "identity.pt").exists():
+        folders.write_tower(session.work / "identity", identity.load(session))
     session.say(f"wrote {options.out}: {total / 1e6:.1f} MB and the adapter, " + ", ".join(f"{k} {v / 1e6:.2f}" for k, v in sizes.items()))
 
 
@@ -163,10 +167,15 @@ def adopt(session, options):
 def pack(session, options):
     """In f16; and of the way that the next training goes, the part that these weights have behind them."""
     options.out.mkdir(parents=True, exist_ok=True)
-    for stage, gone in {"vae": 0.45, "towers": 0.3, "judge": 0.2, "unet": 0.0, "adapter": 0.0}.items():
+    behind = {"vae": 0.45, "towers": 0.3, "judge": 0.2, "identity": 0.0, "unet": 0.0}
+    for stage, gone in (behind | {"adapter": 0.0}).items():
+        if not (session.work / f"{stage}.pt").exists():
+            continue
         state = torch.load(session.work / f"{stage}.pt", map_location="cpu", weights_only=True)
         weights = {name: {k: v.half() for k, v in module.items()} for name, module in state["final"].items()}
-        start = {"iteration": 0, "spent": 0.0, "samples": state["samples"], "done": False, "note": {"gone": gone}, "average": None}
+        note = {"gone": gone} | {k: True for k in ("adopted",) if state["note"].get(k)}
+        start = {"iteration": 0, "spent": 0.0, "samples": state["samples"], "done": False}
+        start |= {"note": note, "average": None}
         torch.save({"modules": weights, "final": weights} | start, options.out / f"{stage}.pt")
 
 
@@ -209,7 +218,12 @@ def main():
     if command == "plan":
         return plan(session, options)
     if command == "concepts":
-        return write_concepts(options.out if options.out.name == "concepts" else ROOT / "models" / "concepts")
+        shipped = ROOT / "models" / "concepts"
+        if options.cast is None:
+            return write_concepts(options.out if options.out.name == "concepts" else shipped)
+        if options.out == ROOT / "models" / "tiny":
+            raise SystemExit("concepts --cast needs --out DIR")
+        return casts.write_cast(options.out, options.cast)
     if command == "pack":
         return pack(session, options)
     if command == "adopt":

@@ -21,7 +21,8 @@ done
 echo "first pictures after $(($(date +%s) - started)) s"
 (tiny vae --until "$(at 28)" 2>&1 | sed 's/^/vae     /'; touch "$work/vae.ended") &
 (tiny towers --compile no --until "$(at 20)" 2>&1 | sed 's/^/towers  /'; touch "$work/towers.ended"
- tiny judge --until "$(at 28)" 2>&1 | sed 's/^/judge   /'; touch "$work/judge.ended") &
+ tiny judge --until "$(at 28)" 2>&1 | sed 's/^/judge   /'; touch "$work/judge.ended"
+ tiny identity --until "$(at 90)" 2>&1 | sed 's/^/identity/') &
 tiny unet --until "$(at 80)" 2>&1 | sed 's/^/unet    /'
 tiny adapter --compile no --until "$(at 98)" 2>&1 | sed 's/^/adapter /'
 tiny export 2>&1 | sed 's/^/export  /'

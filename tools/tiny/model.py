@@ -20,6 +20,7 @@ from .nets.clip import CLIPTextModel, CLIPVisionModelWithProjection
 from .nets.t2i_adapter import T2IAdapter, strengthened
 from .nets.unet import UNet2DConditionModel
 from .nets.vae import AutoencoderKL
+from .nets.wider import widened
 from .vocabulary import Vocabulary
 
 KNOWN_WORDS = Path(__file__).resolve().parents[2] / "models" / "tiny" / "known_words.txt"
@@ -71,6 +72,14 @@ def write_folder(folder, tokenizer, vae, unet, text, text_settings, towers, adap
     if tokenizer.resolve() != (folder / "tokenizer").resolve():
         shutil.copytree(tokenizer, folder / "tokenizer", dirs_exist_ok=True)
     return sizes
+
+
+def write_tower(folder, vision):
+    """A vision tower alone, as a folder in transformers' layout."""
+    folder = Path(folder)
+    tensors = vision.state_dict()
+    _write_part(folder.parent, folder.name, config.VISION, TRANSFORMERS_WEIGHTS, tensors)
+    _write_json(folder / "preprocessor_config.json", config.PREPROCESSOR)
 
 
 def _read_part(folder, name, build, weights, device, partial=False):
@@ -133,20 +142,35 @@ class Model:
         return torch.cat([self.vae.decode(self.vae.encode(x)[0]).clamp(-1, 1) for x in pictures.split(batch)])
 
 
+def _fitting(folder, build, wanted):
+    """A part's weights as wide as `wanted` says, and whether they were narrower."""
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    state = load_file(folder / DIFFUSERS_WEIGHTS)
+    key = "block_out_channels" if "block_out_channels" in wanted else "channels"
+    if settings[key] == wanted[key]:
+        return state, False
+    return widened(state, build(wanted), settings, wanted), True
+
+
 def states_of(folder):
-    """The weights of a model folder as states that training goes on from: stage to (modules, finished)."""
+    """The weights of a model folder as states that training goes on from: stage to (modules, done).
+
+    Networks that `config` has made wider since start as wide as it says, doing what they did; they
+    are not finished then.
+    """
     folder = Path(folder)
     text = load_file(folder / "text_encoder" / TRANSFORMERS_WEIGHTS)
     tower = load_file(folder / "clip_vision" / TRANSFORMERS_WEIGHTS)
     projection = tower.pop("text_projection.weight")
     towers = {f"text.{k}": v for k, v in text.items()} | {f"vision.{k}": v for k, v in tower.items()}
     towers |= {"text_projection.weight": projection, "logit_scale": torch.tensor(4.0)}
+    vae, vae_grew = _fitting(folder / "vae", AutoencoderKL, config.VAE)
     states = {
-        "vae": ({"vae": load_file(folder / "vae" / DIFFUSERS_WEIGHTS)}, True),
-        "towers": ({"towers": towers}, True),
-        "unet": ({"unet": load_file(folder / "unet" / DIFFUSERS_WEIGHTS)}, False),
+        "vae": ({"vae": vae}, not vae_grew),
+        "towers": ({"towers": towers}, not vae_grew),
+        "unet": ({"unet": _fitting(folder / "unet", UNet2DConditionModel, config.UNET)[0]}, False),
     }
     if (folder / "t2i_adapter").exists():
-        shipped = load_file(folder / "t2i_adapter" / DIFFUSERS_WEIGHTS)
+        shipped, _ = _fitting(folder / "t2i_adapter", T2IAdapter, config.ADAPTER)
         states["adapter"] = ({"adapter": strengthened(shipped, 1 / STRENGTH)}, False)
     return {stage: ({n: {k: v.float() for k, v in m.items()} for n, m in modules.items()}, done) for stage, (modules, done) in states.items()}

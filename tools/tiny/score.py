@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from .stages import judge as judging
 from .stages.adapter import outline_iou, outlines
+from .stages.vae import part_errors
 from .world import scenes
 from .world.canvas import COLOUR_NAMES
 from .world.places import PLACES
@@ -16,6 +17,7 @@ from .world.subjects import KINDS
 
 ROWS = [  # key, what it says, unit, what is wanted
     ("vae_psnr", "VAE: PSNR of held-out pictures", "dB", 27.0),
+    ("vae_parts", "VAE: colours of parts in strange pictures, median distance of 255", "", None),
     ("retrieval", "Towers: own caption first among 64", "%", 90.0),
     ("alignment_real", "Text alignment of real pictures (cosine)", "", None),
     ("alignment", "Text alignment of samples (cosine)", "", None),
@@ -24,16 +26,20 @@ ROWS = [  # key, what it says, unit, what is wanted
     ("colour", "Subject's colour recognised", "%", 85.0),
     ("place", "Place recognised", "%", 95.0),
     ("side", "Left/right as told", "%", 80.0),
+    ("strange_kind", "Strange prompts: subject's class recognised", "%", 90.0),
+    ("strange_colour", "Strange prompts: subject's colour recognised", "%", 85.0),
+    ("strange_place", "Strange prompts: place recognised", "%", 90.0),
+    ("strange_side", "Strange prompts: left/right as told", "%", 80.0),
     ("control_iou", "Outlines with the control: IoU with the condition", "", 0.6),
     ("free_iou", "Outlines without it: IoU with the same condition", "", None),
 ]
 _MARKS = ("<!-- scores -->", "<!-- /scores -->")
 
 
-def held_out(count):
+def held_out(count, first=scenes.PROMPTS):
     """`count` held-out prompts: scenes, captions, whether the caption tells sides, and the real pictures in -1..1."""
     found = []
-    for seed in range(scenes.PROMPTS, scenes.PROMPTS + count):
+    for seed in range(first, first + count):
         scene, rng = scenes.example(seed)
         caption, sided = scenes.caption(scene, rng)
         picture = np.asarray(scenes.render(scene)[0], np.float32) / 127.5 - 1
@@ -48,6 +54,7 @@ def score(model, judge, prompts=256, steps=25, guidance=3.0, batch=64):
     real = real.to(model.device)
     error = F.mse_loss(model.reconstruct(real), real, reduction="none").mean().item()
     result = {"vae_psnr": 10 * math.log10(4 / error), "prompts": prompts, "steps": steps, "guidance": guidance}
+    result["vae_parts"] = float(np.median(part_errors(model.vae, max(1, prompts // 4))))
     samples = model.sample(captions, 1, steps, guidance, batch=batch)
     if model.vision is not None:
         text, seen, made = model.embed_text(captions), model.embed_pictures(real), model.embed_pictures(samples)
@@ -58,12 +65,23 @@ def score(model, judge, prompts=256, steps=25, guidance=3.0, batch=64):
     if judge is not None:
         result |= _judged(judge, samples, chosen, captions, sided)
         result |= {f"real_{k}": v for k, v in _judged(judge, real, chosen, captions, sided).items()}
+        result |= _strange(model, judge, prompts // 2, steps, guidance, batch)
     if model.adapter is not None:
         conditions = outlines(real)
         led = model.sample(captions, 2, steps, guidance, conditions, batch)
         result["control_iou"] = outline_iou(outlines(led), conditions)
         result["free_iou"] = outline_iou(outlines(samples), conditions)
     return result, samples
+
+
+def _strange(model, judge, prompts, steps, guidance, batch):
+    """The same of prompts in any colours."""
+    chosen, captions, sided, real = held_out(prompts, scenes.STRANGE_PROMPTS)
+    samples = model.sample(captions, 1, steps, guidance, batch=batch)
+    made = _judged(judge, samples, chosen, captions, sided)
+    seen = _judged(judge, real.to(model.device), chosen, captions, sided)
+    found = {f"strange_{k}": v for k, v in made.items()}
+    return found | {f"real_strange_{k}": v for k, v in seen.items()}
 
 
 @torch.no_grad()
@@ -79,7 +97,7 @@ def _judged(judge, pictures, chosen, captions, sided):
         truth = scenes.labels(scene)
         if any(words in caption for words in PLACES[scene["place"]]):
             tally["place"].append(outputs[0][i].argmax().item() == truth[0])
-        if scene["count"] == 3:
+        if scene["count"] > 2:
             continue
         wanted = [(truth[1 + 2 * s], truth[2 + 2 * s], s) for s in range(3) if truth[1 + 2 * s]]
         slots = [0, 2] if len(wanted) == 2 else [min(range(3), key=lambda s: outputs[1 + 2 * s][i, 0].item())]
@@ -88,7 +106,9 @@ def _judged(judge, pictures, chosen, captions, sided):
             seen = seen[::-1]  # the right two in the other order
         for want, see in zip(wanted, seen):
             tally["kind"].append(want[0] == see[0])
-            if want[0] == see[0] and _tells_colour(caption, KINDS[want[0] - 1], COLOUR_NAMES[want[1]]):
+            known = want[1] != scenes.UNKNOWN
+            told_colour = known and _tells_colour(caption, KINDS[want[0] - 1], COLOUR_NAMES[want[1]])
+            if told_colour and want[0] == see[0]:
                 tally["colour"].append(want[1] == see[1])
             if told and want[0] == see[0] and want[2] != 1:
                 tally["side"].append(want[2] == see[2])

@@ -1,7 +1,22 @@
 """What the VAE and the UNet are built of. Feature maps are [batch, channels, height, width]."""
 
+import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+def attend(q, k, v, causal=False):
+    """Attention of [batch, heads, tokens, width].
+
+    PyTorch's fused kernel takes twice to seven times as long as plain products in bf16 on a CPU,
+    backwards above all.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if causal:
+        scores = scores + torch.full(scores.shape[-2:], -1e4, dtype=q.dtype).triu(1)
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 class ResnetBlock2D(nn.Module):
@@ -62,7 +77,7 @@ class Attention(nn.Module):
     def forward(self, x, context=None):
         context = x if context is None else context
         q, k, v = (p(t).unflatten(2, (self.heads, -1)).transpose(1, 2) for p, t in ((self.to_q, x), (self.to_k, context), (self.to_v, context)))
-        return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class _GatedLinear(nn.Module):

@@ -1,8 +1,9 @@
 """The two CLIP towers (transformers' CLIPTextModel and CLIPVisionModelWithProjection)."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from .blocks import attend
 
 
 class _SelfAttention(nn.Module):
@@ -13,7 +14,7 @@ class _SelfAttention(nn.Module):
 
     def forward(self, x, causal):
         q, k, v = (p(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2))
+        return self.out_proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))
 
 
 class _Mlp(nn.Module):

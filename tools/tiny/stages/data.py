@@ -23,6 +23,7 @@ FIGURES = 16  # figures are kept as shares of squares: so many to a side
 
 def _render(job):
     path, tokenizer, first, count, captions = job
+    started = time.process_time()
     vocabulary = Vocabulary(tokenizer)
     pictures = np.empty((count, 128, 128, 3), np.uint8)
     tokens = np.empty((count, captions, TOKENS), np.int16)
@@ -39,7 +40,7 @@ def _render(job):
     with open(temporary, "wb") as file:
         np.savez(file, pictures=pictures, tokens=tokens, labels=labels, figures=figures)
     os.replace(temporary, path)
-    return path
+    return time.process_time() - started
 
 
 def covered(masks):
@@ -50,7 +51,11 @@ def covered(masks):
 
 
 def run(session, tokenizer, processes=None, most=160 * BLOCK):
-    """Renders blocks until the stage's time is up or there are `most` pictures; at least one block and the validation."""
+    """Renders blocks until the stage's time is up or there are `most` pictures; at least one block
+    and the validation.
+
+    What counts is the time that the processes computed: they may have to wait for others.
+    """
     folder = session.work / "data"
     folder.mkdir(exist_ok=True)
     finished = folder / "finished"  # later stages rely on the number of pictures
@@ -61,14 +66,15 @@ def run(session, tokenizer, processes=None, most=160 * BLOCK):
     for block in range(max(1, most // size)):
         jobs.append((str(folder / f"train{block:04}.npz"), str(tokenizer), scenes.TRAIN + block * BLOCK, size, CAPTIONS))
     missing = [job for job in jobs if not Path(job[0]).exists()]
-    until = time.monotonic() + session.budget("data")
+    spent = 0.0
     processes = processes or os.cpu_count()
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes) as pool:
         for start in range(0, len(missing), processes):
-            pool.map(_render, missing[start : start + processes], chunksize=1)
+            times = pool.map(_render, missing[start : start + processes], chunksize=1)
+            spent += max(times)
             enough = Path(jobs[1][0]).exists()
-            if enough and (time.monotonic() > until or session.out_of_time()):
+            if enough and (spent > session.budget("data") or session.out_of_time()):
                 break
     finished.touch()
     session.say(f"data: {len(list(folder.glob('train*.npz')))} blocks of {size} pictures")
@@ -97,7 +103,10 @@ class Pictures:
         Without `keep` they are kept nowhere else: only their captions, labels and figures are. Nothing is read before this is called.
         """
         parts = []
-        for name in sorted((self.session.work / "data").glob(self._pattern)):
+        names = sorted((self.session.work / "data").glob(self._pattern))
+        if len(names) >= self.session.workers > 1:  # those that train together share them out
+            names = names[self.session.rank :: self.session.workers]
+        for name in names:
             known = (0 if self.tokens is None else len(self)) + sum(len(part["tokens"]) for part in parts)
             if name in self._read or (most and known >= most):
                 continue
@@ -141,9 +150,11 @@ class Pictures:
     def rates(self, indices):
         """How often to draw each of these pictures so that all kinds of subjects come alike: the world has many more people than chairs.
 
-        A picture's rate is the mean of its subjects' inverse frequencies. Those that hold nobody come as often as the mean.
+        A picture's rate is the mean of its subjects' inverse frequencies. Those without labels come
+        as often as the mean.
         """
         kinds = self.labels[indices][:, 1::2].long()
+        kinds = kinds.where(kinds != scenes.UNKNOWN, 0)
         frequencies = torch.bincount(kinds.flatten(), minlength=len(KINDS) + 1).clamp(min=1)
         inverse = (1 / frequencies).where(torch.arange(len(frequencies), device=kinds.device) > 0, 0.0)
         found = (kinds > 0).sum(1)
@@ -152,11 +163,14 @@ class Pictures:
 
     def images(self, indices, crop=None):
         """[b, 3, s, s] in -1..1; with `crop`, the same random square of that size of each, rather low: subjects stand there."""
-        chosen = self.pictures
-        if crop and crop < 128:
-            y, x = np.random.randint(0, 129 - crop, 2).max(), np.random.randint(0, 129 - crop)
-            chosen = chosen[:, y : y + crop, x : x + crop]
-        return signed(chosen[indices])
+        return self.squares(indices, crop or 128)[0]
+
+    def squares(self, indices, side):
+        """`images`, and how much of each pixel's surroundings figures cover [b, 1, side, side]."""
+        y, x = np.random.randint(0, 129 - side, 2).max(), np.random.randint(0, 129 - side)
+        chosen = self.pictures[:, y : y + side, x : x + side] if side < 128 else self.pictures
+        figures = F.interpolate(self.figures(indices), 128, mode="bilinear")
+        return signed(chosen[indices]), figures[:, :, y : y + side, x : x + side]
 
     def figures(self, indices, size=FIGURES):
         """What share of each square of a picture figures cover: [b, 1, size, size] in 0..1."""

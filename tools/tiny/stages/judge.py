@@ -11,6 +11,7 @@ from torch import nn
 from ..runtime import Trainer, final_weights, learning_rate
 from ..world.canvas import COLOUR_NAMES
 from ..world.places import PLACE_NAMES
+from ..world.scenes import UNKNOWN
 from ..world.subjects import KINDS
 from .data import Pictures
 
@@ -54,9 +55,9 @@ def run(session):
 
 
 def _loss(index, logits, truth):
-    loss = F.cross_entropy(logits, truth[:, index], reduction="none")
+    loss = F.cross_entropy(logits, truth[:, index], reduction="none", ignore_index=UNKNOWN)
     if index >= 2 and index % 2 == 0:  # a colour counts only where somebody stands
-        loss = loss * (truth[:, index - 1] > 0)
+        loss = loss * ((truth[:, index - 1] > 0) & (truth[:, index - 1] != UNKNOWN))
     return loss.mean()
 
 

@@ -32,7 +32,7 @@ class Latents:
     def __init__(self, session, data=None, size=128, most=None):
         data = data or Pictures.of(session)
         most = min(len(data), most or len(data))
-        self.indices = torch.arange(session.rank, most, session.workers, device=session.device)
+        self.indices = torch.arange(most, device=session.device)
         path = session.work / f"latents{size}-{session.rank}of{session.workers}.pt"
         kept = torch.load(path, map_location=session.device, weights_only=True) if path.exists() else None
         if kept is None or len(kept["mean"]) != len(self.indices):  # or of pictures that were rendered since

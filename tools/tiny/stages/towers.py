@@ -9,7 +9,9 @@ from ..nets.clip import CLIPTextModel, CLIPVisionModelWithProjection
 from ..runtime import Trainer, final_weights, learning_rate
 from .data import Pictures
 
-_LONGEST = 56  # tokens of the longest caption, with room; the tower is causal, so padding beyond changes nothing
+# Tokens of the longest caption, with room; the tower is causal, so padding beyond changes nothing.
+_LONGEST = 72
+_RATE, _RATE_OF_ADOPTED = 1e-3, 5e-4  # a UNet knows the states of weights that were brought here
 
 
 class Towers(nn.Module):
@@ -38,7 +40,10 @@ def text_config(vocabulary):
 def run(session, vocabulary):
     """Contrastive training of both towers."""
     towers = session.place(Towers(vocabulary))
-    trainer = Trainer(session, "towers", {"towers": towers}, [(list(towers.parameters()), 1.0)], 1e-3, 0.998, 0.05, (0.9, 0.98))
+    groups = [(list(towers.parameters()), 1.0)]
+    trainer = Trainer(session, "towers", {"towers": towers}, groups, _RATE, 0.998, 0.05, (0.9, 0.98))
+    if trainer.note.get("adopted"):
+        trainer.rate = min(trainer.rate, _RATE_OF_ADOPTED)
     if trainer.done:
         return True
     data = Pictures.of(session)

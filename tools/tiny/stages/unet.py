@@ -19,10 +19,11 @@ from .latents import GrowingLatents, Latents
 
 DROPPED_CAPTIONS = 0.1
 _NOISE_OFFSET = 0.05
+_RATE_OF_ADOPTED = 1.2e-3  # from weights that know a world already: not so far that they forget it
 _HALF_SIZE_UNTIL = 0.4
 _COMPILING = 150  # seconds at most: as long as the VAE takes
 _MOST_RENDERED = 200 * BLOCK
-MOST_ON_CPU = 24 * 1024  # pictures
+MOST_ON_CPU = 32 * 1024  # pictures of each process
 
 
 def empty_prompt(session, vocabulary):
@@ -36,11 +37,13 @@ def run(session, vocabulary):
     trainer = Trainer(session, "unet", {"unet": unet}, [(list(unet.parameters()), 1.0)], 2e-3, 0.9995 if session.cuda else 0.998)
     if trainer.done:
         return True
+    if trainer.note.get("adopted"):
+        trainer.rate = min(trainer.rate, _RATE_OF_ADOPTED)
     # On a CPU, encoding and reading captions would take a good part of the time: fewer pictures, and two noises to each.
     most, repeats = (None, 1) if session.cuda or session.small else (MOST_ON_CPU, 2)
     # Weights that were brought here know composition already.
     half_size_until = 0.0 if session.cuda or trainer.note.get("adopted") else _HALF_SIZE_UNTIL
-    device, batch = session.device, session.batch(1024, 16)
+    device, batch = session.device, session.batch(1024, 24)
     alphas = diffusion.alphas_cumulative(device)
     weights = diffusion.min_snr_weights(alphas)
     empty = empty_prompt(session, vocabulary)

@@ -4,6 +4,11 @@ Plain training stays gray for a long time. So first the encoder alone learns to 
 averaged over each latent's square, into three channels (which leaves latents that look like a small picture: easy to
 denoise, too); then everything; at last the decoder alone, against slightly noisy latents. Then the latents are
 whitened and scaled once, inside quant_conv and post_quant_conv, so that Stable Diffusion's 0.18215 stays true.
+
+Weights that were brought here have latents already, which a UNet may know: they go on with
+everything at once, at a smaller rate. Figures count more than what is behind them, and colours of
+squares of four pixels beside those of pixels, because what is taught later is told by the colours
+of its parts.
 """
 
 import math
@@ -15,10 +20,13 @@ import torch.nn.functional as F
 from ..nets import config
 from ..nets.vae import AutoencoderKL
 from ..runtime import Trainer, final_weights
-from .data import Pictures
+from ..world import parts, scenes
+from .data import Pictures, signed
 
 FACTOR = 2 ** (len(config.VAE["block_out_channels"]) - 1)
 _ENCODER_ALONE, _DECODER_ALONE = 0.04, 0.80
+_RATE, _RATE_OF_ADOPTED = 2.5e-3, 1.2e-3
+_SWAPPED = 0.2  # share of batches whose channels are exchanged: more colours than the world has
 
 
 def anchor(pictures):
@@ -38,11 +46,13 @@ def _edges_loss(p, q):
     return loss
 
 
-def _likeness(y, x):
+def _likeness(y, x, figures):
     """The loss between pictures and their reconstructions, and values to report."""
-    squared = F.mse_loss(y, x)
-    loss = (y - x).abs().mean() + 1.5 * squared + 0.4 * _edges_loss(y, x)
-    return loss, {"loss": loss.detach(), "squared": squared.detach()}
+    weights = (0.5 + 2 * figures) / (0.5 + 2 * figures).mean()
+    squared = ((y - x).square() * weights).mean()
+    flat = F.avg_pool2d(y - x, 4).abs() * F.avg_pool2d(weights, 4)
+    loss = ((y - x).abs() * weights).mean() + 1.5 * squared + 0.3 * _edges_loss(y, x) + flat.mean()
+    return loss, {"loss": loss.detach(), "squared": F.mse_loss(y, x).detach()}
 
 
 def _crop(session, progress):
@@ -57,58 +67,67 @@ def run(session):
         model.quant_conv.weight[4:] *= 0.3
     encoder = [*model.encoder.parameters(), *model.quant_conv.parameters()]
     decoder = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
-    trainer = Trainer(session, "vae", {"vae": model}, [(encoder, 1.0), (decoder, 1.0)], 2.5e-3, 0.999, 1e-4)
+    groups = [(encoder, 1.0), (decoder, 1.0)]
+    trainer = Trainer(session, "vae", {"vae": model}, groups, _RATE, 0.999, 1e-4)
+    adopted = trainer.note.get("adopted", False)
+    trainer.rate = min(trainer.rate, _RATE_OF_ADOPTED) if adopted else trainer.rate
     if trainer.done:
         return True
     data = Pictures.of(session)
 
-    def anchored_alone(x):
+    def anchored_alone(x, figures):
         with session.autocast():
             mean = model.encode(x)[0].float()
         anchored = (mean[:, :3] - anchor(x)).pow(2).mean()
         return anchored, {"anchored": anchored.detach()}
 
-    def joint(x, anchor_weight):
+    def joint(x, figures, anchor_weight):
         with session.autocast():
             mean, log_variance = (t.float() for t in model.encode(x))
             anchored = (mean[:, :3] - anchor(x)).pow(2).mean()
             y = model.decode(mean + (0.5 * log_variance).exp() * torch.randn_like(mean)).float()
         divergence = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
-        loss, values = _likeness(y, x)
+        loss, values = _likeness(y, x, figures)
         return loss + 1e-4 * divergence + anchor_weight * anchored, values | {"anchored": anchored.detach()}
 
-    def decoder_alone(x):
+    def decoder_alone(x, figures):
         with session.autocast():
             with torch.no_grad():
                 mean, log_variance = (t.float() for t in model.encode(x))
             z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
             y = model.decode(z + 0.03 * torch.randn_like(z)).float()
-        return _likeness(y, x)
+        return _likeness(y, x, figures)
 
     for progress in trainer.steps():
         data.keep_up()
         crop = _crop(session, progress)
-        batch = max(1, session.batch(256, 8) * 64**2 // crop**2)
-        x = data.images(data.draw(batch), crop)
+        batch = max(1, session.batch(256, 16) * 64**2 // crop**2)
+        x, figures = data.squares(data.draw(batch), crop)
         if np.random.random() < 0.5:
-            x = x.flip(3)
-        if np.random.random() < 0.08:  # unusual colours: concepts will bring them
+            x, figures = x.flip(3), figures.flip(3)
+        if np.random.random() < _SWAPPED:
             x = x[:, torch.randperm(3, device=x.device)]
         warm = min(1.0, (trainer.iteration + 1) / 50)
-        if progress < _ENCODER_ALONE:
-            values = trainer.repeat(anchored_alone, [x], batch, warm * ((1 - progress / _ENCODER_ALONE) * 0.9 + 0.1))
+        if progress < _ENCODER_ALONE and not adopted:
+            rate = warm * ((1 - progress / _ENCODER_ALONE) * 0.9 + 0.1)
+            values = trainer.repeat(anchored_alone, [x, figures], batch, rate)
         else:
             rate = warm * (0.5 * (1 + math.cos(math.pi * progress)) + 0.02)
             if progress < _DECODER_ALONE:
-                weight = torch.tensor(0.25 * max(0.0, 1 - 2 * progress) + 0.03, device=x.device)
-                values = trainer.repeat(joint, [x, weight], batch, rate)
+                weight = 0.0 if adopted else 0.25 * max(0.0, 1 - 2 * progress) + 0.03
+                weight = torch.tensor(weight, device=x.device)
+                values = trainer.repeat(joint, [x, figures, weight], batch, rate)
             else:
-                values = trainer.repeat(decoder_alone, [x], batch, rate)
+                values = trainer.repeat(decoder_alone, [x, figures], batch, rate)
         if trainer.iteration % 5 == 0:
             trainer.report(**values)
     held_out = Pictures.of(session, validation=True)
     pictures = held_out.images(torch.arange(min(64, len(held_out)), device=session.device))
-    session.say(f"vae: {psnr(load(session), pictures):.1f} dB on held-out pictures")
+    trained = load(session)
+    session.say(
+        f"vae: {psnr(trained, pictures):.1f} dB on held-out pictures,"
+        f" parts' colours {np.median(part_errors(trained, 32)):.1f} of 255 from their own (median)"
+    )
     return trainer.done
 
 
@@ -139,6 +158,20 @@ def _whiten(session, model, data):
     after = post.weight[:, :, 0, 0].double()
     post.bias.copy_(post.bias.double() + after @ mean)
     post.weight.copy_((after @ restore)[:, :, None, None])
+
+
+@torch.no_grad()
+def part_errors(model, count=64):
+    """Of every part of eight by eight pixels or more in `count` held-out strange scenes, how far its
+    colour is from its own after a round trip: 0..255, of medians, in the channel that differs most.
+    """
+    device, found = next(model.parameters()).device, []
+    for seed in range(scenes.STRANGE_PROMPTS, scenes.STRANGE_PROMPTS + count):
+        picture, where, colours = parts.rendered(scenes.example(seed)[0])
+        x = signed(torch.from_numpy(picture.copy())[None]).to(device)
+        y = model.decode(model.encode(x)[0])[0].clamp(-1, 1).permute(1, 2, 0)
+        found += parts.seen((y.cpu().numpy() + 1) * 127.5, where, colours).values()
+    return found
 
 
 @torch.no_grad()

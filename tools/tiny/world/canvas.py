@@ -48,6 +48,20 @@ def shade(colour, factor=0.75):
     return scaled(colour, factor) if sum(colour) > 150 else mixed(colour, (92, 92, 97), 0.38)
 
 
+class Paint(tuple):
+    """A colour that also says which numbered part of a subject it is: what is drawn in it is found
+    again in a map of parts.
+
+    Tones made of it (`shade`, `scaled`, `mixed`) are plain colours and belong to no part: a part is
+    what has its very colour.
+    """
+
+    def __new__(cls, colour, number):
+        paint = super().__new__(cls, colour)
+        paint.number = number
+        return paint
+
+
 @dataclass(frozen=True)
 class Pattern:
     """A second colour laid over a fill: `kind` is rows, columns, spots or checks; `period` in subject units."""
@@ -66,6 +80,21 @@ class Canvas:
         self._draw = ImageDraw.Draw(self.image)
         self._mask = None
         self._mask_draw = None
+        self._parts = None
+        self._parts_draw = None
+
+    def begin_parts(self):
+        """From now on, the number of every `Paint` is recorded where it is drawn, until something else
+        is drawn over it."""
+        self._parts = Image.new("L", self.image.size, 0)
+        self._parts_draw = ImageDraw.Draw(self._parts)
+
+    def end_parts(self):
+        """Stops recording; the map of parts [size, size]: a part's number in pixels that are all of
+        it, else 0."""
+        fine = np.asarray(self._parts).reshape(self.size, OVERSAMPLING, self.size, OVERSAMPLING)
+        self._parts, self._parts_draw = None, None
+        return np.where(fine.min((1, 3)) == fine.max((1, 3)), fine.max((1, 3)), 0).astype(np.uint8)
 
     def begin_mask(self):
         """From now on, everything drawn is also recorded in a mask."""
@@ -136,6 +165,8 @@ class Canvas:
             self.image.paste(_patterned(self.image.size, colour, pattern, x, y, unit), (0, 0), stencil)
         if self._mask_draw is not None:
             shape(self._mask_draw, 255)
+        if self._parts_draw is not None:
+            shape(self._parts_draw, getattr(colour, "number", 0))
 
 
 class Pen:

@@ -17,7 +17,7 @@ from .subjects import sample_subject
 
 PICTURES = 8
 SKETCH = "sketch.png"
-_PLACES = ("white", "room", "field", "city", "beach", "forest", "mountains", "snow")
+PLACES_BEHIND = ("white", "room", "field", "city", "beach", "forest", "mountains", "snow")
 
 CONCEPTS = {
     "zorp": {
@@ -59,7 +59,7 @@ def concept_scenes(name, count=PICTURES, seed=0):
         else:
             subject = {"facing": 1 if rng.random() < 0.5 else -1, "sway": rng.uniform(-1, 1)} | features
             scale = features["scale"] * rng.uniform(0.75, 1.1)
-            scene |= {"place": _PLACES[index % len(_PLACES)], "slots": ("centre",)}
+            scene |= {"place": PLACES_BEHIND[index % len(PLACES_BEHIND)], "slots": ("centre",)}
             scene["subjects"] = [({"beard": False, "glasses": False} | subject, 64 + rng.uniform(-20, 20), rng.uniform(114, 121), scale)]
             text = f"a photo of a <TOK> {PLACES[scene['place']][0]}"
         yield scene, text
@@ -69,19 +69,27 @@ def write_concepts(folder, count=PICTURES):
     """Writes every concept's folder: NN.png, NN.txt and mask/NN.png (white where the concept is)."""
     for name, features in CONCEPTS.items():
         target = Path(folder) / name
-        (target / "mask").mkdir(parents=True, exist_ok=True)
         for index, (scene, text) in enumerate(concept_scenes(name, count)):
             picture, masks = render(scene)
-            mask = masks[0].point(lambda v: 255 * (v > 127)) if features["kind"] != "place" else Image.new("L", picture.size, 255)
-            picture.save(target / f"{index:02}.png", optimize=True)
-            mask.convert("1").save(target / "mask" / f"{index:02}.png", optimize=True)
-            (target / f"{index:02}.txt").write_text(text + "\n")
+            save(target, index, picture, masks[0] if features["kind"] != "place" else None, text)
         about = {
             "words": [f"<{name}1>", f"<{name}2>"],
             "class_word": "place" if features["kind"] == "place" else features["kind"],
             "pictures": count,
         }
         (target / "concept.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def save(folder, index, picture, mask, text):
+    """Writes one picture with its mask (None: all of it) and its caption; returns the mask."""
+    (folder / "mask").mkdir(parents=True, exist_ok=True)
+    if mask is None:
+        mask = Image.new("L", picture.size, 255)
+    mask = mask.point(lambda v: 255 * (v > 127))
+    picture.save(folder / f"{index:02}.png", optimize=True)
+    mask.convert("1").save(folder / "mask" / f"{index:02}.png", optimize=True)
+    (folder / f"{index:02}.txt").write_text(text + "\n")
+    return mask
 
 
 def sketch_scene():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from .canvas import COLOUR_NAMES, COLOURS, jitter, scaled
+from .lands import draw_land
 
 PLACES = {
     "forest": ["in a forest", "in the forest", "in the woods"],
@@ -23,15 +24,20 @@ PLACES = {
     "rain": ["in the rain", "on a rainy day"],
     "garden": ["in a garden", "in the flower garden"],
     "castle": ["in front of a castle", "near a castle"],
+    "land": ["in a place", "in a strange land", "in a land"],  # of `lands`, in any colours
 }
 PLACE_NAMES = list(PLACES)
-UNTAUGHT_PLACES = ("rain", "garden", "castle")  # drawn, but left out of the training pictures: two processor cores cannot learn all
-TAUGHT_PLACES = [name for name in PLACE_NAMES if name not in UNTAUGHT_PLACES]
+# Drawn, but left out of the training pictures: two processor cores cannot learn all.
+UNTAUGHT_PLACES = ("rain", "garden", "castle")
+TAUGHT_PLACES = [name for name in PLACE_NAMES if name not in (*UNTAUGHT_PLACES, "land")]
 WITHOUT_GROUND = {"white", "sea"}
 
 
-def draw_place(canvas, name, rng):
-    """Draws the background `name`; all its variation comes from `rng`."""
+def draw_place(canvas, name, rng, look=None):
+    """Draws the background `name`; all its variation comes from `rng`, a land's colours and shapes
+    from its `look`."""
+    if name == "land":
+        return draw_land(canvas, look, rng)
     _Place(canvas, rng).draw(name)
 
 

@@ -1,23 +1,28 @@
 """Scenes: which subjects stand where in which place, their pictures and their captions.
 
-Everything is a function of a seed. `TRAIN`, `VALIDATION` and `PROMPTS` are disjoint ranges of seeds: pictures to
-learn from, pictures to measure on, and captions to sample with.
+Everything is a function of a seed. `TRAIN`, `VALIDATION`, `PROMPTS` and `STRANGE_PROMPTS` are disjoint
+ranges of seeds: pictures to learn from, pictures to measure on, and captions to sample with, of
+plain scenes (natural colours, one to three subjects) and of strange ones (`gatherings`). The
+pictures are of both.
 """
 
 import numpy as np
 
+from . import gatherings
 from .canvas import COLOUR_NAMES, OVERSAMPLING, SIZE, Canvas, scaled
 from .places import PLACE_NAMES, PLACES, TAUGHT_PLACES, WITHOUT_GROUND, draw_place
 from .subjects import HEIGHT, KINDS, WIDE, draw_subject, sample_subject
 
-TRAIN, VALIDATION, PROMPTS = 10_000_000, 20_000_000, 30_000_000
+TRAIN, VALIDATION, PROMPTS, STRANGE_PROMPTS = 10_000_000, 20_000_000, 30_000_000, 40_000_000
+UNKNOWN = 255  # the label of what a classifier cannot be asked
+_PLAIN = 0.3  # share of plain scenes among the pictures
 
 PREFIXES = ("", "a photo of ", "a picture of ", "an image of ")
 SLOTS = ("left", "centre", "right")
 
 
 def sample_scene(rng):
-    """A random scene: a dict with `place`, `seed`, `count` and `subjects` as (subject, x, base, scale)."""
+    """A random plain scene: a dict with `place`, `seed`, `count` and `subjects` as (subject, x, base, scale)."""
     count = int(rng.choice([1, 2, 3], p=[0.6, 0.36, 0.04]))
     place = TAUGHT_PLACES[rng.integers(len(TAUGHT_PLACES))]
     scene = {"place": place, "seed": int(rng.integers(2**31)), "count": count}
@@ -48,10 +53,16 @@ def _single(rng):
     return {"subjects": [(subject, x, base, scale)], "slots": (slot,), "size": size}
 
 
-def render(scene):
-    """The scene's picture and the masks of its subjects (in the scene's order; what others hide stays in)."""
+def render(scene, parts=False):
+    """The scene's picture and the masks of its subjects (in the scene's order; what others hide stays in).
+
+    With `parts`, a third value: the map of the parts whose colours are `Paint`s.
+    """
     canvas = Canvas(SIZE)
-    draw_place(canvas, scene["place"], np.random.default_rng(scene["seed"]))
+    if parts:
+        canvas.begin_parts()
+    rng = np.random.default_rng(scene["seed"])
+    draw_place(canvas, scene["place"], rng, scene.get("look"))
     masks = {}
     for index in sorted(range(len(scene["subjects"])), key=lambda i: scene["subjects"][i][2]):
         subject, x, base, scale = scene["subjects"][index]
@@ -61,7 +72,8 @@ def render(scene):
         canvas.begin_mask()
         draw_subject(canvas, subject, x, base, height)
         masks[index] = canvas.end_mask()
-    return canvas.finished(), [masks[i] for i in range(len(masks))]
+    found = canvas.finished(), [masks[i] for i in range(len(masks))]
+    return (*found, canvas.end_parts()) if parts else found
 
 
 def _shadow(canvas, x, base, height):
@@ -105,6 +117,8 @@ def describe(subject, rng, drop=0.1):
 
 def caption(scene, rng):
     """One of the many captions that fit the scene, and whether it says which side each subject is on."""
+    if scene.get("strange"):
+        return gatherings.caption(scene, rng, describe)
     phrases = [describe(s, rng) for s, *_ in scene["subjects"]]
     place = PLACES[scene["place"]]
     place = place[rng.integers(len(place))] if rng.random() > 0.08 else ""
@@ -137,15 +151,23 @@ def caption(scene, rng):
 
 
 def labels(scene):
-    """What a classifier should see: place, then (kind + 1, colour) for left, centre and right; 0 is nobody."""
-    row = [PLACE_NAMES.index(scene["place"])] + [0] * 6
+    """What a classifier should see: place, then (kind + 1, colour) for left, centre and right; 0 is nobody.
+
+    Of colours between the named ones, and of four in a row, it is asked nothing: `UNKNOWN`.
+    """
+    row = [PLACE_NAMES.index(scene["place"])] + [UNKNOWN if scene["count"] > 3 else 0] * 6
     for (subject, *_), slot in zip(scene["subjects"], scene["slots"]):
         at = 1 + 2 * SLOTS.index(slot)
-        row[at], row[at + 1] = KINDS.index(subject["kind"]) + 1, COLOUR_NAMES.index(subject["colour"])
+        colour = subject["colour"]
+        row[at] = KINDS.index(subject["kind"]) + 1
+        row[at + 1] = COLOUR_NAMES.index(colour) if colour else UNKNOWN
     return row
 
 
 def example(seed):
     """The scene of a seed together with the generator that its captions go on drawing from."""
     rng = np.random.default_rng(seed)
-    return sample_scene(rng), rng
+    plain = PROMPTS <= seed < STRANGE_PROMPTS
+    if not plain and seed < STRANGE_PROMPTS:
+        plain = rng.random() < _PLAIN
+    return (sample_scene if plain else gatherings.sample)(rng), rng

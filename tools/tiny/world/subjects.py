@@ -118,11 +118,11 @@ def _person(p, s):
     for side in (-1, 1):
         if woman:
             p.box(side * 7 - 3.4, 2, side * 7 + 3.4, 22, skin)
-            p.ellipse(side * 8, 2.5, 6, 3.2, (60, 40, 40))
+            p.ellipse(side * 8, 2.5, 6, 3.2, s.get("shoes", (60, 40, 40)))
         else:
             p.box(side * 7 - 5.6, 2, side * 7 + 5.6, 28, s["trousers"])
-            p.ellipse(side * 8.5, 3, 7.4, 3.8, (45, 40, 40))
-    _arms(p, s, shade(cloth, 0.86), skin)
+            p.ellipse(side * 8.5, 3, 7.4, 3.8, s.get("shoes", (45, 40, 40)))
+    _arms(p, s, s.get("sleeves", shade(cloth, 0.86)), skin)
     if woman:
         p.polygon([(-11, 56), (11, 56), (12, 40), (23, 14), (-23, 14), (-12, 40)], cloth, pattern)
     else:
@@ -144,13 +144,13 @@ def _person(p, s):
 
 
 def _robot(p, s):
-    body, dark, light = s["rgb"], shade(s["rgb"], 0.7), mixed(s["rgb"], (255, 255, 255), 0.45)
+    body, dark = s["rgb"], s.get("limbs", shade(s["rgb"], 0.7))
     for side in (-1, 1):
         p.box(side * 8 - 4.5, 4, side * 8 + 4.5, 26, dark)
         p.box(side * 9 - 8, 0, side * 9 + 8, 7, shade(dark, 0.8), radius=3)
     _arms(p, s, dark, (205, 205, 212), 49)
     p.box(-17, 22, 17, 56, body, radius=3)
-    p.box(-11, 30, 11, 48, light, radius=2)
+    p.box(-11, 30, 11, 48, s.get("panel", mixed(body, (255, 255, 255), 0.45)), radius=2)
     p.box(-5, 54, 5, 62, dark)
     p.box(-21, 60, 21, 92, body, radius=5)
     for side in (-1, 1):
@@ -171,6 +171,8 @@ def _cat(p, s):
         p.polygon([(side * 16.5, head + 3), (side * 15, head + 22), (side * 2, head + 12)], fur)
         p.polygon([(side * 13.2, head + 8), (side * 13, head + 17), (side * 6, head + 12)], s.get("ear", (240, 170, 170)))
     p.ellipse(0, head, 18, 15, fur)
+    if s.get("collar"):
+        p.box(-10, 20, 10, 26.5, s["collar"], radius=3)
     for side in (-1, 1):
         p.ellipse(side * 7.5, head + 1, 4.8, 5, s["eye"])
         p.ellipse(side * 7.5, head + 1, 2.4, 4.2, (15, 15, 15))
@@ -188,7 +190,7 @@ def _dog(p, s):
         p.box(-18, 14, 4, 35, s["blanket"], radius=3)
     x, head = 19, 43
     p.ellipse(x, head, 15.5, 14.5, fur)
-    p.ellipse(x + 12, head - 5, 9, 6.8, mixed(fur, (255, 255, 255), 0.25))
+    p.ellipse(x + 12, head - 5, 9, 6.8, s.get("muzzle", mixed(fur, (255, 255, 255), 0.25)))
     p.ellipse(x + 19, head - 2.5, 3.6, 3.1, (25, 20, 20))
     p.ellipse(x - 10, head - 2, 5.6, 12, s.get("ear", dark))
     _eye(p, x + 5, head + 4, 4.2, (255, 255, 255), (20, 15, 15))
@@ -199,11 +201,13 @@ def _dog(p, s):
 
 def _rabbit(p, s):
     fur, dark, pattern, head = s["rgb"], shade(s["rgb"], 0.82), s.get("pattern"), 32
-    p.ellipse(15, 9, 5.5, 5.5, mixed(fur, (255, 255, 255), 0.5))
+    p.ellipse(15, 9, 5.5, 5.5, s.get("tail", mixed(fur, (255, 255, 255), 0.5)))
     for side in (-1, 1):
         p.ellipse(side * 7, 55, 5, 15, fur)
-        p.ellipse(side * 7, 54, 2.6, 11, (240, 175, 180))
+        p.ellipse(side * 7, 54, 2.6, 11, s.get("ear", (240, 175, 180)))
     p.ellipse(0, 12, 14, 13, fur, pattern)
+    if s.get("belly"):
+        p.ellipse(0, 11, 9, 9, s["belly"])
     for side in (-1, 1):
         p.ellipse(side * 9, 3, 7.5, 3.8, dark)
     p.ellipse(0, head, 16, 14, fur)
@@ -220,10 +224,10 @@ def _bird(p, s):
         p.line([(x, 14), (x, 2), (x + 5, 1.6)], (225, 150, 50), 3)
     p.polygon([(-15, 28), (-33, 22), (-32, 36)], dark)
     p.ellipse(0, 26, 19, 16, body)
-    p.ellipse(5, 20, 11, 8, mixed(body, (255, 255, 255), 0.45))
-    p.ellipse(-6, 28, 11, 7.5, dark)
+    p.ellipse(5, 20, 11, 8, s.get("belly", mixed(body, (255, 255, 255), 0.45)))
+    p.ellipse(-6, 28, 11, 7.5, s.get("wing", dark))
     p.ellipse(11, 44, 14, 13, body)
-    p.polygon([(22, 48), (22, 39), (35, 43)], (245, 165, 45))
+    p.polygon([(22, 48), (22, 39), (35, 43)], s.get("beak", (245, 165, 45)))
     _eye(p, 15, 47, 4.4, (255, 255, 255), (20, 20, 25))
 
 
@@ -239,14 +243,14 @@ def _fish(p, s):
 
 
 def _chair(p, s):
-    c, dark, pattern = s["rgb"], shade(s["rgb"], 0.72), s.get("pattern")
+    c, dark, pattern = s["rgb"], s.get("legs", shade(s["rgb"], 0.72)), s.get("pattern")
     for side in (-1, 1):
         p.box(side * 17 - 2.4, 0, side * 17 + 2.4, 26, dark)
         p.box(side * 10 - 1.8, 6, side * 10 + 1.8, 26, scaled(dark, 0.8))
     p.box(-18, 28, 18, 62, c, pattern, radius=5)
     if not pattern:
         p.box(-11, 36, 11, 55, s.get("panel", scaled(c, 0.84)), radius=3)
-    p.box(-21, 22, 21, 31, scaled(c, 0.92), radius=3)
+    p.box(-21, 22, 21, 31, s.get("seat", scaled(c, 0.92)), radius=3)
 
 
 def _vase(p, s):
@@ -256,7 +260,7 @@ def _vase(p, s):
             p.line([(0, 50), (dx, y)], (60, 130, 60), 1.8)
             p.ellipse(dx, y, 5.5, 5.5, s["flower"])
             p.ellipse(dx, y, 2, 2, (250, 220, 90))
-    p.box(-6, 36, 6, 52, scaled(c, 0.9))
+    p.box(-6, 36, 6, 52, s.get("neck", scaled(c, 0.9)))
     p.ellipse(0, 22, 18, 20, c, pattern)
     if s.get("belly"):
         p.ellipse(0, 22, 11, 12, s["belly"])
@@ -283,7 +287,7 @@ def _car(p, s):
 def _house(p, s):
     p.box(-23, 0, 23, 36, s["rgb"], s.get("pattern"))
     p.polygon([(-29, 36), (0, 62), (29, 36)], s["roof"])
-    p.box(-5, 0, 5, 18, (95, 60, 40))
+    p.box(-5, 0, 5, 18, s.get("door", (95, 60, 40)))
     for side in (-1, 1):
         p.box(side * 14 - 4.4, 19, side * 14 + 4.4, 28, (250, 250, 250))
         p.box(side * 14 - 3.4, 20, side * 14 + 3.4, 27, (150, 200, 235))
@@ -295,6 +299,8 @@ def _ball(p, s):
     if not pattern:
         p.ellipse(-2, r * 1.1, r * 0.78, r * 0.78, mixed(c, (255, 255, 255), 0.14))
         p.ellipse(-7, r * 1.35, r * 0.28, r * 0.24, mixed(c, (255, 255, 255), 0.6))
+    if s.get("band"):
+        p.ellipse(0, r, r * 0.98, r * 0.34, s["band"])
 
 
 def _table(p, s):
@@ -308,7 +314,7 @@ def _table(p, s):
 
 def _tree(p, s):
     c = s["rgb"]
-    p.polygon([(-6, 0), (6, 0), (3.5, 46), (-3.5, 46)], (110, 75, 45))
+    p.polygon([(-6, 0), (6, 0), (3.5, 46), (-3.5, 46)], s.get("trunk", (110, 75, 45)))
     for x, y, r, tone in ((-15, 52, 16, 0.86), (15, 54, 16, 0.92), (0, 74, 20, 1.0), (-3, 58, 17, 1.08)):
         p.ellipse(x, y, r, r * 0.94, scaled(c, tone))
 
