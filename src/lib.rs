@@ -1,13 +1,13 @@
 //! Mix-of-Show on any graphics card.
 //!
-//! The library behind the program `mos`. Arrows point down only: `cli` uses everything; `diffusion` uses `models`, which
-//! are built from `nn`, which calls `graph`, which runs on `gpu`. `checkpoint`, `text` and `picture` stand beside them and
-//! know neither graph nor gpu. Of `concept`, what a concept is, its files and the binding of its words stand below `diffusion`,
-//! which applies them; tuning stands above it.
+//! The library behind the program `mos`. Arrows point down only: [`fusion`] over [`training`] over [`pipeline`], which use
+//! [`models`], which are built from [`nn`] in terms of [`graph`], which any [`backend`] runs. [`metrics`] stand over the pipeline.
+//! What a [`concept`] is and its files, noise schedules and samplers ([`scheduler`]), [`region`]s, [`picture`]s, files
+//! ([`checkpoint`]), [`text`] and [`random`] numbers stand below them and know no device.
+
 pub mod backend;
 pub mod checkpoint;
 pub mod concept;
-pub mod diffusion;
 pub mod file_kind;
 pub mod fusion;
 pub mod graph;
@@ -16,5 +16,10 @@ pub mod models;
 pub mod nn;
 pub mod output;
 pub mod picture;
+pub mod pipeline;
+pub mod random;
 pub mod region;
+pub mod scheduler;
+pub mod sd;
 pub mod text;
+pub mod training;

@@ -7,9 +7,9 @@ use mixofshow::backend::Backend;
 use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Selection};
 use mixofshow::checkpoint::Checkpoint;
-use mixofshow::diffusion::pipeline::{Generated, Pipeline, Request};
 use mixofshow::graph::Array;
 use mixofshow::picture::{Mask, Picture, psnr};
+use mixofshow::pipeline::{Generated, Pipeline, Request};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -164,7 +164,7 @@ fn a_picture_of_a_batch_is_the_same_alone() {
 
 #[test]
 fn latents_go_in_and_out() {
-    use mixofshow::diffusion::random::{NoiseSource, RngKind};
+    use mixofshow::random::{NoiseSource, RngKind};
     let by_seed = generate(&short("a tree", 9));
     let planes = NoiseSource::new(RngKind::Torch, 9).normal(4 * 8 * 8);
     let pixels = (0..8 * 8).flat_map(|pixel| (0..4).map(move |channel| (channel, pixel)));

@@ -8,14 +8,14 @@ use std::time::Instant;
 use mixofshow::backend::Device;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
-use mixofshow::concept::tuning::folder;
 use mixofshow::concept::{Applied, Concept};
-use mixofshow::diffusion::pipeline::{Control, Pipeline, Request};
-use mixofshow::diffusion::sampler::SamplerKind;
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, Entry, Order};
 use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
 use mixofshow::picture::{Picture, Sheet};
+use mixofshow::pipeline::{Control, Pipeline, Request};
+use mixofshow::scheduler::sampler::SamplerKind;
+use mixofshow::training::folder;
 
 use super::learn::learn_all;
 use super::progress::Progress;

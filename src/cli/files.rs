@@ -2,9 +2,9 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use mixofshow::concept::tuning::{self, Places};
 use mixofshow::file_kind;
 use mixofshow::picture::{self, Parameters, Picture};
+use mixofshow::training::{self, Places};
 use mixofshow::{fusion, output};
 
 use super::usage::STANDARD;
@@ -54,7 +54,7 @@ pub fn check_picture(path: &Path) -> Result<()> {
 /// Whether a concept could be learnt to that file, with what stands beside it, before any work. Nothing is made.
 pub fn check_run(output: &Path) -> Result<()> {
     Places::of(output).check().map_err(|error| match error {
-        tuning::Error::Unwritable { path, source } => unwritable(&path, source),
+        training::Error::Unwritable { path, source } => unwritable(&path, source),
         other => other.into(),
     })
 }

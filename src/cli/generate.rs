@@ -15,11 +15,11 @@ use std::time::Instant;
 use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::replaced_kernels;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
-use mixofshow::diffusion::latents;
-use mixofshow::diffusion::pipeline::{Generated, MOST_PICTURES, Pipeline, Request};
-use mixofshow::diffusion::recipe::{Lookup, Recipe, Source, hex};
 use mixofshow::output;
 use mixofshow::picture::{Mask, Picture};
+use mixofshow::pipeline::latents;
+use mixofshow::pipeline::recipe::{Lookup, Recipe, Source, hex};
+use mixofshow::pipeline::{Generated, MOST_PICTURES, Pipeline, Request};
 
 use super::files::make_folder_of;
 use super::progress::Progress;

@@ -6,7 +6,7 @@ use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{self as gpu, Gpu};
 use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
-use mixofshow::diffusion::pipeline::{Pipeline, Request};
+use mixofshow::pipeline::{Pipeline, Request};
 use serde::Serialize;
 use serde_json::{Map, Value};
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use mixofshow::backend::Device;
 use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
-use mixofshow::concept::tuning::config::Settings;
-use mixofshow::concept::tuning::{self, Begin, Event, Outcome, Run, Summary};
 use mixofshow::concept::{Concept, check_base};
+use mixofshow::training::config::Settings;
+use mixofshow::training::{self, Begin, Event, Outcome, Run, Summary};
 
 use super::progress::Progress;
 use super::terminal::Terminal;
@@ -78,12 +78,12 @@ pub fn learn_all(
 }
 
 enum News {
-    Update(tuning::Progress),
+    Update(training::Progress),
     End(Box<Taught>),
 }
 
 /// The concept, how the run ended, and the seconds that it took; nothing if it was stopped. Boxed: the error is large.
-type Taught = std::result::Result<Option<(Concept, Summary, f64)>, Box<tuning::Error>>;
+type Taught = std::result::Result<Option<(Concept, Summary, f64)>, Box<training::Error>>;
 
 /// Whether anybody still listens.
 fn said(news: &Sender<(usize, News)>, lesson: usize, what: News) -> bool {
@@ -106,7 +106,12 @@ fn present(path: &Path, checkpoint: &Checkpoint, terminal: &Terminal) -> Result<
 }
 
 /// Learns one until `watch` says no.
-fn teach(settings: &Settings, checkpoint: &Checkpoint, gpu: &Device, watch: &mut dyn FnMut(tuning::Progress) -> bool) -> Taught {
+fn teach(
+    settings: &Settings,
+    checkpoint: &Checkpoint,
+    gpu: &Device,
+    watch: &mut dyn FnMut(training::Progress) -> bool,
+) -> Taught {
     let start = Instant::now();
     let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
     let outcome = run.run(&mut |event| match event {
@@ -115,7 +120,7 @@ fn teach(settings: &Settings, checkpoint: &Checkpoint, gpu: &Device, watch: &mut
     })?;
     Ok(match outcome {
         Outcome::Done(summary) => {
-            Some((Concept::read(&settings.output).map_err(tuning::Error::from)?, summary, start.elapsed().as_secs_f64()))
+            Some((Concept::read(&settings.output).map_err(training::Error::from)?, summary, start.elapsed().as_secs_f64()))
         }
         Outcome::Stopped { .. } => None,
     })

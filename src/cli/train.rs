@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
-use mixofshow::concept::tuning::config::{self, Kind, Options, Settings};
-use mixofshow::concept::tuning::step::Method;
-use mixofshow::concept::tuning::{self, Begin, Event, Outcome, Progress as Learnt, Run, Summary};
+use mixofshow::training::config::{self, Kind, Options, Settings};
+use mixofshow::training::step::Method;
+use mixofshow::training::{self, Begin, Event, Outcome, Progress as Learnt, Run, Summary};
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -86,7 +86,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let checkpoint = Checkpoint::open_named(&settings.model, files::models().as_deref())?;
     if arguments.check {
         progress.finish();
-        let looked = tuning::look(&checkpoint, &settings)?;
+        let looked = training::look(&checkpoint, &settings)?;
         looked.remarks.iter().for_each(|remark| terminal.warning(remark));
         terminal
             .note("checked: settings, words, captions, sizes of pictures and masks, whether files are whole; not their pixels");

@@ -3,9 +3,9 @@ use std::error::Error;
 
 use clap::parser::ArgMatches;
 use clap::{Arg, Command};
-use mixofshow::concept::tuning::{self, config};
-use mixofshow::diffusion::config::ScheduleError;
-use mixofshow::diffusion::pipeline;
+use mixofshow::pipeline;
+use mixofshow::scheduler::config::ScheduleError;
+use mixofshow::training::{self, config};
 use mixofshow::{concept, fusion, region, text};
 
 /// For standard input or output, where one can be used.
@@ -65,8 +65,8 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
             _ => false,
         };
     }
-    if let Some(error) = error.downcast_ref::<tuning::Error>() {
-        return matches!(error, tuning::Error::Config(config::Error::Settings(_)));
+    if let Some(error) = error.downcast_ref::<training::Error>() {
+        return matches!(error, training::Error::Config(config::Error::Settings(_)));
     }
     if let Some(error) = error.downcast_ref::<region::Error>() {
         use region::Error::{Published, Text, TooMany, Unknown, Value};

@@ -7,11 +7,11 @@
 mod applied;
 mod base;
 pub mod binding;
+pub mod caption;
 pub mod dialects;
 mod error;
 mod file;
 pub mod source;
-pub mod tuning;
 
 use std::collections::BTreeMap;
 

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, ModelHash, TensorFile, TokenizerFiles, base_hash_cache};
-use crate::diffusion::config::SchedulerConfig;
 use crate::graph::{ParameterError, ParameterInfo, ParameterSource};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
-use crate::models::source::ComponentSource;
 use crate::models::unet::{self, CrossAttention};
+use crate::scheduler::config::SchedulerConfig;
+use crate::sd::source::ComponentSource;
 use crate::text::Tokenizer;
 
 use super::Result;

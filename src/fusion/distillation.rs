@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, DType, TensorFile, TensorView};
-use crate::concept::tuning::draws::{Draws, Purpose};
-use crate::concept::tuning::step::{self, AdamW, Lesson, Models, Network, State, Step, StepConfig, TrainedLayer};
 use crate::graph::Array;
-use crate::models::source::ComponentSource;
+use crate::sd::source::ComponentSource;
+use crate::training::draws::{Draws, Purpose};
+use crate::training::step::{self, AdamW, Lesson, Models, Network, State, Step, StepConfig, TrainedLayer};
 
 use super::base::Source;
 use super::collect::{Runner, Subject};

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::concept::tuning::step;
-use crate::diffusion::config::ScheduleError;
 use crate::models::config::ConfigError;
+use crate::scheduler::config::ScheduleError;
+use crate::training::step;
 use crate::{backend, checkpoint, concept, graph, text};
 
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::backend::Device;
 use crate::checkpoint::{self, Checkpoint, TensorFile, TensorView};
-use crate::models::source::ComponentSource;
 use crate::output;
+use crate::sd::source::ComponentSource;
 
 use super::base::{Base, FusedWeights};
 use super::collect::{Runner, Subject};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::backend::{Program, Weights};
-use crate::diffusion::random::{BatchNoise, RngKind};
-use crate::diffusion::sampler::{self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind};
 use crate::graph::{Array, Graph, Node, Origin, Plan, Tensor};
 use crate::models::config::UNetConfig;
-use crate::models::source::ComponentSource;
 use crate::models::unet;
 use crate::nn::{Layers, sinusoids};
+use crate::random::{BatchNoise, RngKind};
+use crate::scheduler::sampler::{self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind};
+use crate::sd::source::ComponentSource;
 
 use super::base::{Base, Source};
 use super::collect::Runner;

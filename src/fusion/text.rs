@@ -7,8 +7,8 @@ use crate::backend::{Program, Weights};
 use crate::concept::Word;
 use crate::graph::{Array, Graph, ParameterError, Tensor};
 use crate::models::clip_text;
-use crate::models::source::ComponentSource;
 use crate::nn::Layers;
+use crate::sd::source::ComponentSource;
 use crate::text::prompt::{self, PromptOptions, Syntax};
 
 use super::base::{Base, FusedWeights, Source};

@@ -3,14 +3,14 @@
 use super::alignment::{Embedding, image_alignment, text_alignment};
 use super::towers::{self, Towers};
 use crate::concept::Applied;
-use crate::concept::tuning::captions::with_words;
-use crate::diffusion::pipeline::{self, Pipeline, Request};
+use crate::concept::caption::with_words;
 use crate::picture::Picture;
+use crate::pipeline::{self, Pipeline, Request};
 
 /// What is asked of a model, and what its answers are compared with.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// With [`crate::concept::tuning::captions::PLACEHOLDER`] where the concept's words go.
+    /// With [`crate::concept::caption::PLACEHOLDER`] where the concept's words go.
     pub prompts: Vec<String>,
     /// What stands in the placeholder's place where texts are scored: an article and the class word.
     pub class: String,

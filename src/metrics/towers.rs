@@ -12,10 +12,10 @@ use crate::backend::{Precision, Program, Weights};
 use crate::checkpoint::{Checkpoint, Component};
 use crate::graph::{Array, Graph};
 use crate::models::config::{ClipTextConfig, ClipVisionConfig, ConfigError};
-use crate::models::source::ComponentSource;
 use crate::models::{clip_text, clip_vision};
 use crate::nn::Layers;
 use crate::picture::{self, Picture};
+use crate::sd::source::ComponentSource;
 use crate::text::prompt::{self, PromptOptions, Syntax};
 use crate::text::{self, Tokenizer};
 

@@ -5,7 +5,6 @@ pub mod clip_vision;
 pub mod config;
 pub mod controlnet;
 pub mod preset;
-pub mod source;
 pub mod t2i_adapter;
 pub mod unet;
 pub mod vae;

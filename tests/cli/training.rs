@@ -161,7 +161,7 @@ fn a_run_goes_on_to_the_same_bytes() {
     let longer = ran(&mut train(whole, &["--resume", "--steps", "5"])).ok();
     assert!(longer.stderr.contains("going on at step 3 of 5"), "{}", longer.stderr);
     assert!(longer.stderr.contains("from update 4 on, its learning rates are those of a run of 5"), "{}", longer.stderr);
-    let state = mixofshow::concept::tuning::saved::Saved::read(&whole.join(files[1])).unwrap();
+    let state = mixofshow::training::saved::Saved::read(&whole.join(files[1])).unwrap();
     assert_eq!((state.about.step, state.about.settings.steps, &state.about.lengths[..]), (5, 5, &[[3, 3]][..]));
     // A state that cannot be read may be somebody's all the same; so may a concept without one.
     fs::write(whole.join(files[1]), "damaged").unwrap();

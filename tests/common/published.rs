@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use mixofshow::diffusion::sampler::{INPUTS, SLOTS};
 use mixofshow::graph::ops::{Reach, RegionInputs};
 use mixofshow::graph::{Graph, Origin, Tensor};
 use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, ControlNetConfig, T2IAdapterConfig, UNetConfig, VaeConfig};
@@ -10,6 +9,7 @@ use mixofshow::models::controlnet::{self, ControlNetInputs};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, clip_vision, t2i_adapter, vae};
 use mixofshow::nn::{Encodings, Layers, LowRank, RegionSize, Strength};
+use mixofshow::scheduler::sampler::{INPUTS, SLOTS};
 use serde_json::{Value, json};
 
 fn file() -> &'static Path {

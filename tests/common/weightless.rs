@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use mixofshow::concept::tuning::step::Models;
-use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
-use mixofshow::diffusion::schedule::NoiseSchedule;
 use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
+use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
+use mixofshow::scheduler::schedule::NoiseSchedule;
+use mixofshow::training::step::Models;
 use serde_json::Value;
 
 use super::published;

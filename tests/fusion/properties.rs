@@ -5,8 +5,8 @@ use std::path::Path;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Concept, LowRankSet};
-use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::{Entry, Order, Previous, Settings, ordinary_prompts};
+use mixofshow::pipeline::{Pipeline, Request};
 
 use super::world::{concept, contents, entry, errors, exact, fuse, gpu, model, names, order, settings};
 

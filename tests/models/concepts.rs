@@ -8,10 +8,10 @@ use mixofshow::concept::source::WithUpdates;
 use mixofshow::concept::{Applied, AppliedSet, Concept, dialects};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
-use mixofshow::models::source::ComponentSource;
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, unet::cross_attentions};
 use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
+use mixofshow::sd::source::ComponentSource;
 
 use super::engine::Engine;
 use super::reference::root;

@@ -21,8 +21,8 @@ use std::sync::LazyLock;
 
 use dry::Lowered;
 use mixofshow::backend::wgpu::{Command, Matrices, Params, Schedule, Value};
-use mixofshow::concept::tuning::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
 use mixofshow::graph::StoredAs;
+use mixofshow::training::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
 use published::{Built, backward};
 
 /// The models of the fixtures, the one that ships, and the published ones, at several sizes.

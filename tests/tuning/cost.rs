@@ -1,8 +1,8 @@
 //! What a step of the published models costs, from its plan alone: nothing is computed here.
 
 use mixofshow::backend::wgpu::{Gpu, Options, Selection};
-use mixofshow::concept::tuning::step::{AttentionLoss, PlannedBytes, Step, StepConfig, StepFlops};
 use mixofshow::graph::StoredAs;
+use mixofshow::training::step::{AttentionLoss, PlannedBytes, Step, StepConfig, StepFlops};
 
 use super::published;
 use super::weightless::models;

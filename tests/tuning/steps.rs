@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{Gpu, Options, Selection};
-use mixofshow::concept::tuning::step::{
-    AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step, StepConfig, TextLayers, TrainedLayer,
-    UNetLayers,
-};
-use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
-use mixofshow::diffusion::schedule::NoiseSchedule;
 use mixofshow::graph::{Array, Data, Graph};
 use mixofshow::models::clip_text;
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
 use mixofshow::nn::Layers;
+use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
+use mixofshow::scheduler::schedule::NoiseSchedule;
+use mixofshow::training::step::{
+    AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step, StepConfig, TextLayers, TrainedLayer,
+    UNetLayers,
+};
 use serde_json::Value;
 
 use super::hashed;
@@ -112,7 +112,7 @@ impl Tuning {
     fn initial(&self, step: &Step) -> State {
         let shape = [2 * self.copies, self.models.text.hidden_size];
         let rows = hashed::tensor("input:rows", &shape).iter().map(|v| 0.1 * v).collect();
-        let down = &mut |layer: &mixofshow::concept::tuning::step::TrainedLayer| {
+        let down = &mut |layer: &mixofshow::training::step::TrainedLayer| {
             let network = format!("{:?}", layer.network).to_lowercase();
             hashed::tensor(&format!("{network}.{}.lora_down.weight", layer.name), &[layer.rank, layer.into])
         };

@@ -2,7 +2,7 @@
 
 Every float is written as the bit pattern of its f32, so that the comparison can be exact. The checksum weighs the bit
 patterns with odd numbers, so that no change of a single number goes unnoticed. Written on x86-64 with AVX2.
-Philox: the counter layout is that of torch's CUDA kernel while one thread makes one number (see src/diffusion/philox.rs).
+Philox: the counter layout is that of torch's CUDA kernel while one thread makes one number (see src/random/philox.rs).
 """
 import json
 import pathlib

@@ -2,10 +2,10 @@
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use mixofshow::backend::Precision;
 use mixofshow::concept::Applied;
-use mixofshow::concept::tuning::step::Method;
-use mixofshow::diffusion::pipeline::Pipeline;
 use mixofshow::metrics::{Scores, Towers};
 use mixofshow::picture::{Picture, Sheet};
+use mixofshow::pipeline::Pipeline;
+use mixofshow::training::step::Method;
 use serde::Serialize;
 
 use super::study;

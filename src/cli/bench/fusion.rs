@@ -6,12 +6,12 @@ use mixofshow::backend::Device;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
-use mixofshow::concept::tuning::{self, step::Method};
-use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::solve::{Lbfgs, Solver};
 use mixofshow::fusion::{self, Distillation, Entry, Order, Settings};
 use mixofshow::metrics::{Evaluation, Towers};
 use mixofshow::picture::{Picture, Sheet};
+use mixofshow::pipeline::{Pipeline, Request};
+use mixofshow::training::{self, step::Method};
 use serde::Serialize;
 
 use super::study::{self, Subject};
@@ -79,7 +79,7 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
     let lessons = subjects.iter().map(|subject| study.learning(subject, Method::EdLora)).collect::<Result<Vec<_>>>()?;
     let learnt = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
-    let entry = |((concept, _), settings): (Learnt, tuning::config::Settings)| Entry {
+    let entry = |((concept, _), settings): (Learnt, training::config::Settings)| Entry {
         concept,
         path: settings.output,
         unet: 1.0,

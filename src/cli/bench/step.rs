@@ -10,15 +10,13 @@ use crate::cli::Failure;
 use super::{Clock, Result, Row, Terminal, fastest, peak, table};
 use mixofshow::backend::Device;
 use mixofshow::backend::{Precision, Program, Weights};
-use mixofshow::concept::tuning::step::{
-    AttentionLoss, Batch, Models, Rates, Step, StepConfig, TextLayers, TrainedLayer, UNetLayers,
-};
-use mixofshow::diffusion::config::{PredictionType, SchedulerConfig};
-use mixofshow::diffusion::schedule::NoiseSchedule;
 use mixofshow::graph::{Array, Element, Graph, Origin, StoredAs, Tensor};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet};
 use mixofshow::nn::{Encodings, Layers};
+use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
+use mixofshow::scheduler::schedule::NoiseSchedule;
+use mixofshow::training::step::{AttentionLoss, Batch, Models, Rates, Step, StepConfig, TextLayers, TrainedLayer, UNetLayers};
 
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 

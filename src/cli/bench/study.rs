@@ -2,13 +2,13 @@
 use std::path::{Path, PathBuf};
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
-use mixofshow::concept::tuning::config::{Options as Given, Settings};
-use mixofshow::concept::tuning::folder::pictures_in;
-use mixofshow::concept::tuning::step::Method;
-use mixofshow::diffusion::pipeline::Request;
-use mixofshow::diffusion::sampler::SamplerKind;
 use mixofshow::metrics::{Evaluation, Towers};
 use mixofshow::picture::Picture;
+use mixofshow::pipeline::Request;
+use mixofshow::scheduler::sampler::SamplerKind;
+use mixofshow::training::config::{Options as Given, Settings};
+use mixofshow::training::folder::pictures_in;
+use mixofshow::training::step::Method;
 use serde::Deserialize;
 
 use crate::cli::{Failure, Result, files};

@@ -2,9 +2,9 @@
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, DirEntry, include_dir};
-use mixofshow::concept::tuning::config::{Options as Given, Settings};
 use mixofshow::picture::Picture;
 use mixofshow::region::{Area, Layout, Region};
+use mixofshow::training::config::{Options as Given, Settings};
 
 use crate::cli::{Result, files};
 
@@ -159,7 +159,7 @@ mod tests {
             let about: serde_json::Value = serde_json::from_str(&about).unwrap();
             assert_eq!(about["class_word"], player.class_word);
             assert_eq!(format!("{} {}", about["words"][0], about["words"][1]).replace('"', ""), player.phrase());
-            let pictures = mixofshow::concept::tuning::folder::count(&player.pictures(folder.path()));
+            let pictures = mixofshow::training::folder::count(&player.pictures(folder.path()));
             assert_eq!(about["pictures"], pictures);
         }
         let sketch = sketch(&folder.path().join("sketch.png"));

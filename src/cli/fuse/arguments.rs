@@ -3,9 +3,9 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use mixofshow::backend::Precision;
-use mixofshow::concept::tuning::config::repeatable_seed;
 use mixofshow::fusion::Distillation;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
+use mixofshow::training::config::repeatable_seed;
 
 use crate::cli::values;
 

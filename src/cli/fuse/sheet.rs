@@ -4,10 +4,10 @@ use std::path::Path;
 use mixofshow::backend::Device;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
-use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, ConceptReport, Entry, Order, Settings};
 use mixofshow::picture::{Picture, Sheet};
+use mixofshow::pipeline::{Pipeline, Request};
 
 use crate::cli::progress::Progress;
 use crate::cli::{Result, files};

@@ -3,10 +3,10 @@ use std::path::PathBuf;
 
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::SHIPPED;
-use mixofshow::diffusion::pipeline::MOST_PICTURES;
-use mixofshow::diffusion::random::RngKind;
-use mixofshow::diffusion::recipe::Recipe;
-use mixofshow::diffusion::sampler::SamplerKind;
+use mixofshow::pipeline::MOST_PICTURES;
+use mixofshow::pipeline::recipe::Recipe;
+use mixofshow::random::RngKind;
+use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::text::prompt::Syntax;
 
 use super::concepts::ConceptArguments;

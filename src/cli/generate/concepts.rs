@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use mixofshow::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
 use mixofshow::concept::{self, Applied, dialects};
-use mixofshow::diffusion::recipe::{ConceptSource, Recipe, Source};
+use mixofshow::pipeline::recipe::{ConceptSource, Recipe, Source};
 
 use crate::cli::terminal::Terminal;
 use crate::cli::{Result, files};

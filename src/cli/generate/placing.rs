@@ -1,8 +1,8 @@
 //! Regions on the command line: prompts for parts of the picture.
 use std::path::{Path, PathBuf};
 
-use mixofshow::diffusion::recipe::{Lookup, Recipe, Source};
 use mixofshow::picture::Picture;
+use mixofshow::pipeline::recipe::{Lookup, Recipe, Source};
 use mixofshow::region::{Area, Layout, Region};
 
 use crate::cli::{Failure, Result};

@@ -2,8 +2,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mixofshow::diffusion::pipeline::Generated;
-use mixofshow::diffusion::recipe::Recipe;
+use mixofshow::pipeline::Generated;
+use mixofshow::pipeline::recipe::Recipe;
 use serde::Serialize;
 use serde_json::Value;
 

@@ -2,10 +2,10 @@
 use std::path::{Path, PathBuf};
 
 use mixofshow::checkpoint::{self, Checkpoint, find};
-use mixofshow::diffusion::pipeline::Control;
-use mixofshow::diffusion::recipe::{ControlSource, Made, Recipe, Source};
 use mixofshow::picture::Picture;
 use mixofshow::picture::edges::CANNY_THRESHOLDS;
+use mixofshow::pipeline::Control;
+use mixofshow::pipeline::recipe::{ControlSource, Made, Recipe, Source};
 
 use super::source;
 use crate::cli::terminal::Terminal;

@@ -1,0 +1,173 @@
+//! From a checkpoint to pictures, on the device.
+//!
+//! A picture takes these stages: the prompts are tokenized and encoded (one run for both), the keys and values that the UNet's
+//! cross-attentions make of them are computed once, an initial picture is encoded where there is one, then every sampling step
+//! runs one program that holds both guidance halves, the UNet, guidance and the sampler's update, and at the end the latents
+//! are decoded, picture by picture, in tiles where a picture does not fit. Of a batch that does not fit at once, each part is decoded
+//! before the next one is sampled, so that pictures are there as soon as they can be. Nothing is read back in between.
+//!
+//! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the same seed and settings.
+
+mod acting;
+mod adaptation;
+mod bands;
+mod controls;
+mod decode;
+mod encode;
+mod error;
+mod generate;
+pub mod latents;
+mod load;
+mod network;
+mod noise;
+mod plans;
+pub mod recipe;
+mod regions;
+mod request;
+mod sample;
+mod text;
+mod wording;
+
+use crate::backend::Device;
+use crate::concept::binding::FusedWord;
+use crate::graph::Array;
+use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
+use crate::picture::Picture;
+use crate::scheduler::config::SchedulerConfig;
+use crate::scheduler::sampler::SamplerKind;
+use crate::text::{KnownWords, Tokenizer};
+
+pub use controls::Control;
+pub use error::{Error, Result};
+pub use plans::Prepared;
+pub use request::{Generated, MOST_PICTURES, PlannedMemory, Progress, Request};
+
+use decode::Decoder;
+use encode::Encoder;
+use error::option;
+use network::Network;
+use sample::Sampling;
+
+/// Programs whose activations take less than this stay on the device for the next picture of their size.
+const KEEP_BYTES: u64 = 512 << 20;
+
+/// A text-to-image model on a device: tokenizer, weights that all programs share, and the programs made last.
+pub struct Pipeline {
+    gpu: Device,
+    unet: Network<UNetConfig>,
+    vae: Network<VaeConfig>,
+    text: Network<ClipTextConfig>,
+    tokenizer: Tokenizer,
+    scheduler: SchedulerConfig,
+    /// What the model was made for, if it says so.
+    guidance: Option<f32>,
+    /// Words of a fused model.
+    fused: Vec<FusedWord>,
+    /// The words of its captions, where a small model lists them.
+    known: Option<KnownWords>,
+    notes: Vec<String>,
+    sampling: Option<Sampling>,
+    decoder: Option<Decoder>,
+}
+
+impl Pipeline {
+    /// Width and height in pixels that the model was trained at.
+    pub fn default_size(&self) -> (usize, usize) {
+        let trained = self.vae.config.sample_size.max(self.factor());
+        match self.unet.config.sample_size {
+            Some([height, width]) => (width * self.factor(), height * self.factor()),
+            None => (trained, trained),
+        }
+    }
+
+    /// Pixels per latent, along one side.
+    pub fn factor(&self) -> usize {
+        self.vae.config.downscale()
+    }
+
+    /// Channels of latents.
+    pub fn latent_channels(&self) -> usize {
+        self.vae.config.latent_channels
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The guidance that suits the model: what its folder says, else [`Request`]'s usual one.
+    pub fn guidance(&self) -> f32 {
+        self.guidance.unwrap_or(Request::default().guidance)
+    }
+
+    /// What was assumed of the model's files, in sentences for the user.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The sampler that the model's files name.
+    ///
+    /// # Errors
+    /// A scheduler that is not for this kind of model.
+    pub fn default_sampler(&self) -> Result<SamplerKind> {
+        Ok(SamplerKind::of_model(&self.scheduler)?.0)
+    }
+
+    /// The latents of a picture, `[1, height, width, channels]`: the mean of what it may be encoded to. `tile` is as in
+    /// [`Request::tile`].
+    ///
+    /// # Errors
+    /// A picture whose sides are no multiples of [`Pipeline::factor`].
+    pub fn encode(&mut self, picture: &Picture, tile: Option<usize>) -> Result<Array> {
+        let size = self.latent_size(picture.width() as usize, picture.height() as usize)?;
+        let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
+        let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
+        Ok(Array::f32([1, size[0], size[1], self.latent_channels()], posterior.mean(&self.vae.config)))
+    }
+
+    /// The distribution of a picture's latents, scaled as a UNet sees them: their mean and their standard deviation, each
+    /// `[1, height, width, channels]`. `tile` is as in [`Request::tile`].
+    ///
+    /// # Errors
+    /// As those of [`Pipeline::encode`].
+    pub fn latents_of(&mut self, picture: &Picture, tile: Option<usize>) -> Result<(Array, Array)> {
+        let size = self.latent_size(picture.width() as usize, picture.height() as usize)?;
+        let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
+        let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
+        let shaped = |values| Array::f32([1, size[0], size[1], self.latent_channels()], values);
+        Ok((shaped(posterior.mean(&self.vae.config)), shaped(posterior.deviation(&self.vae.config))))
+    }
+
+    /// Decodes latents `[batch, height, width, channels]`, as [`Generated::latents`] has them.
+    pub fn decode(&mut self, latents: &Array, tile: Option<usize>) -> Result<Vec<Picture>> {
+        let expected = || format!("[batch, height, width, {}]", self.latent_channels());
+        let shape = latents.shape.image().map_err(|_| option("latents", &latents.shape, expected()))?;
+        let [_, height, width, channels] = shape;
+        if channels != self.latent_channels() || latents.values().len() != latents.shape.elements() {
+            return Err(option("latents", &latents.shape, expected()));
+        }
+        let planned = Decoder::plan(&self.gpu, &self.vae, [height, width], tile)?;
+        let mut decoder = self.decoder_like(planned);
+        let mut pictures = Vec::new();
+        for latents in latents.values().chunks_exact((height * width * channels).max(1)) {
+            pictures.push(decoder.decode(&self.vae, latents, &mut |_| ())?);
+        }
+        self.keep(decoder);
+        Ok(pictures)
+    }
+
+    /// Height and width of the latents of a picture.
+    fn latent_size(&self, width: usize, height: usize) -> Result<[usize; 2]> {
+        let factor = self.factor();
+        for (name, side) in [("width", width), ("height", height)] {
+            let most = crate::picture::MAX_SIDE as usize / factor * factor;
+            if !(factor..=most).contains(&side) {
+                return Err(option(name, side, format!("a multiple of {factor} from {factor} to {most}")));
+            }
+            if side % factor != 0 {
+                let below = side / factor * factor;
+                return Err(option(name, side, format!("a multiple of {factor}, such as {below} or {}", below + factor)));
+            }
+        }
+        Ok([height / factor, width / factor])
+    }
+}

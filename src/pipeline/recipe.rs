@@ -1,0 +1,239 @@
+//! How a picture was made, in its file: written so that the picture can be made again, read from our own and from web UIs'
+//! pictures.
+mod foreign;
+mod programs;
+mod stored;
+
+use std::path::{Component, Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::{Generated, Request};
+use crate::backend::Precision;
+use crate::backend::wgpu::ReplacedKernel;
+use crate::file_kind::FileKind;
+use crate::picture::{self, Parameters, parameters};
+use crate::scheduler::sampler::SamplerKind;
+
+/// Everything that makes a picture the one it is.
+#[derive(Clone, Debug, Default)]
+pub struct Recipe {
+    /// What was asked for, without the pictures and latents that came from files: those are named below.
+    pub request: Request,
+    /// The model as it was named, if that is known.
+    pub model: Option<String>,
+    /// [`crate::checkpoint::Checkpoint::hash`] in hexadecimal digits, or the beginning of another program's hash.
+    pub model_hash: Option<String>,
+    pub precision: Precision,
+    pub image: Option<Source>,
+    pub mask: Option<Source>,
+    pub latents: Option<Source>,
+    /// Concepts and LoRAs, in order.
+    pub concepts: Vec<ConceptSource>,
+    /// Which of that file's latents the picture started from; 0 while recipes are made.
+    pub latents_index: usize,
+    /// The networks that steer it.
+    pub controls: Vec<ControlSource>,
+    /// The mask pictures of regions, under the paths by which the request's regions name them.
+    pub region_masks: Vec<Source>,
+    /// On which adapter it was made; others agree up to rounding.
+    pub adapter: Option<String>,
+    /// Kernels that were not this program's own.
+    pub kernels: Vec<ReplacedKernel>,
+}
+
+/// A file that a picture was made from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Source {
+    pub path: PathBuf,
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A concept that a picture was made with.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ConceptSource {
+    #[serde(flatten)]
+    pub source: Source,
+    pub scale: f32,
+}
+
+/// A network that steers a picture, and by what.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ControlSource {
+    /// The network as it was named: a folder inside of the model, a path, or a name in the folder of models.
+    pub network: String,
+    pub image: Source,
+    /// What is made of the image first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub make: Option<Made>,
+    /// As in [`super::Control`].
+    pub name: String,
+    pub weight: f32,
+    pub start: f64,
+    pub end: f64,
+}
+
+/// What networks follow, made from any picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Made {
+    /// [`picture::Picture::canny`]
+    Canny,
+    /// [`picture::Picture::outline`]
+    Outline,
+}
+
+impl std::str::FromStr for Made {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "canny" => Ok(Self::Canny),
+            "outline" => Ok(Self::Outline),
+            _ => Err(format!("make is `{name}`: expected canny or outline")),
+        }
+    }
+}
+
+/// A picture that does not tell how it was made.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    #[error(transparent)]
+    Picture(#[from] picture::Error),
+    #[error(
+        "{}: the file does not say how the picture was made (no text `mos` or `parameters` in it, no user comment in EXIF)",
+        path.display()
+    )]
+    None { path: PathBuf },
+    #[error("{}: no settings are found in its text, which {what}", path.display())]
+    NoSettings { path: PathBuf, what: &'static str },
+    #[error("{}: its settings cannot be read: {problem}", path.display())]
+    Settings { path: PathBuf, problem: String },
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+}
+
+impl Source {
+    /// The file as it is now.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn of(path: &Path) -> Result<Self, RecipeError> {
+        let unreadable = |source| RecipeError::Unreadable { path: path.to_path_buf(), source };
+        let mut file = std::fs::File::open(path).map_err(unreadable)?;
+        let mut sha = Sha256::new();
+        std::io::copy(&mut file, &mut sha).map_err(unreadable)?;
+        Ok(Self { path: path.to_path_buf(), sha256: hex(&sha.finalize()) })
+    }
+
+    /// Where the file is now, as it was when `picture` was made of it: under its own path, else beside the
+    /// picture or in a folder above, under the end of its path. So both can move together.
+    pub fn find(&self, picture: &Path) -> Lookup {
+        let is_same = |path: &PathBuf| Self::of(path).is_ok_and(|found| found.sha256 == self.sha256);
+        if is_same(&self.path) {
+            return Lookup::Same(self.path.clone());
+        }
+        let parts: Vec<Component> = self.path.components().collect();
+        let named = parts.iter().rev().take_while(|part| matches!(part, Component::Normal(_))).count();
+        let ends = (parts.len() - named..parts.len()).map(|i| parts.iter().skip(i).collect::<PathBuf>());
+        let ends: Vec<PathBuf> = ends.collect();
+        let picture = std::path::absolute(picture).unwrap_or_else(|_| picture.to_path_buf());
+        let candidates = picture.ancestors().skip(1).flat_map(|folder| ends.iter().map(|end| folder.join(end)));
+        let found: Vec<PathBuf> = candidates.filter(|path| path.is_file()).collect();
+        match found.iter().find(|path| is_same(path)) {
+            Some(path) => Lookup::Same(path.clone()),
+            None if self.path.is_file() => Lookup::Changed(self.path.clone()),
+            None => found.into_iter().next().map_or(Lookup::Gone, Lookup::Changed),
+        }
+    }
+}
+
+/// What became of a file that a picture was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is there, with the same bytes.
+    Same(PathBuf),
+    /// One of its name is there, with others.
+    Changed(PathBuf),
+    Gone,
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Recipe {
+    /// What goes into the file of picture `index` of those that were made by this recipe.
+    pub fn parameters(&self, generated: &Generated, index: usize) -> Parameters {
+        let seed = generated.seeds.get(index).copied().unwrap_or(self.request.seed);
+        let request = Request {
+            width: Some(generated.width),
+            height: Some(generated.height),
+            sampler: Some(generated.sampler),
+            seed,
+            ..self.request.clone()
+        };
+        let latents_index = self.latents_index + if self.latents.is_some() { index } else { 0 };
+        let made = Recipe { request, latents_index, ..self.clone() };
+        Parameters {
+            prompt: self.request.prompt.clone(),
+            negative_prompt: self.request.negative_prompt.clone(),
+            settings: foreign::settings(&made, generated.sampler),
+            rest: String::new(),
+            mos: Some(stored::write(&made, index, generated.seeds.len())),
+        }
+    }
+
+    /// Reads how a picture was made out of its file. Besides come sentences for the user: what of another program's settings
+    /// means nothing here.
+    ///
+    /// # Errors
+    /// A file that is no picture, or does not tell; settings that are damaged.
+    pub fn read(path: &Path) -> Result<(Recipe, Vec<String>), RecipeError> {
+        if let Some(told) = programs::read(path)? {
+            return programs::recipe(path, told);
+        }
+        let Some(found) = parameters::read(path)? else {
+            let unreadable = |source| RecipeError::Unreadable { path: path.to_path_buf(), source };
+            let kind = FileKind::of_file(path).map_err(unreadable)?;
+            let path = path.to_path_buf();
+            return Err(match kind.is_read_picture() {
+                true => RecipeError::None { path },
+                false => picture::Error::NotAPicture { path, found: kind }.into(),
+            });
+        };
+        match &found.mos {
+            Some(own) => {
+                let settings = |problem| RecipeError::Settings { path: path.to_path_buf(), problem };
+                Ok((stored::read(own).map_err(settings)?, Vec::new()))
+            }
+            None if found.settings.is_empty() => {
+                let what = match found.prompt.starts_with(['{', '[', '<']) {
+                    true => "is data of another program in a form that is not read",
+                    false => "has no line such as \"Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1\"",
+                };
+                Err(RecipeError::NoSettings { path: path.to_path_buf(), what })
+            }
+            None => Ok(foreign::read(&found)),
+        }
+    }
+}
+
+/// The name that web UIs have for a sampler.
+fn web_name(sampler: SamplerKind) -> &'static str {
+    match sampler {
+        SamplerKind::Ddim => "DDIM",
+        SamplerKind::Pndm => "PLMS",
+        SamplerKind::Euler => "Euler",
+        SamplerKind::EulerAncestral => "Euler a",
+        SamplerKind::Heun => "Heun",
+        SamplerKind::Dpmpp2m => "DPM++ 2M",
+        SamplerKind::Dpmpp2mSde => "DPM++ 2M SDE",
+        SamplerKind::Lcm => "LCM",
+    }
+}
+
+#[cfg(test)]
+mod tests;

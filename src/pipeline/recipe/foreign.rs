@@ -1,0 +1,164 @@
+//! Settings as web UIs write and read them: the text under the keyword `parameters`.
+use super::{ConceptSource, Recipe, web_name};
+use crate::picture::Parameters;
+use crate::pipeline::Request;
+use crate::random::RngKind;
+use crate::scheduler::sampler::SamplerKind;
+use crate::text::prompt::{PromptOptions, Syntax};
+
+/// Their names for the two random generators.
+const CPU: &str = "CPU";
+const CUDA: &str = "NV";
+/// Digits of a model's hash that they show.
+const HASH_DIGITS: usize = 10;
+
+pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, String)> {
+    let request = &recipe.request;
+    let mut settings = Vec::new();
+    let mut set = |name: &str, value: String| settings.push((name.to_string(), value));
+    set("Steps", request.steps.to_string());
+    set("Sampler", web_name(sampler).to_string());
+    if request.karras {
+        set("Schedule type", "Karras".to_string());
+    }
+    set("CFG scale", request.guidance.to_string());
+    set("Seed", request.seed.to_string());
+    if let (Some(width), Some(height)) = (request.width, request.height) {
+        set("Size", format!("{width}x{height}"));
+    }
+    if let Some(hash) = recipe.model_hash.as_ref().and_then(|hash| hash.get(..HASH_DIGITS)) {
+        set("Model hash", hash.to_string());
+    }
+    if let Some(model) = &recipe.model {
+        let stem = std::path::Path::new(model).file_stem().map_or(model.clone(), |stem| stem.to_string_lossy().into_owned());
+        set("Model", stem);
+    }
+    if !recipe.concepts.is_empty() {
+        let concept = |concept: &ConceptSource| {
+            let name = concept.source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            format!("{name}: {} x {}", concept.source.sha256.get(..HASH_DIGITS).unwrap_or_default(), concept.scale)
+        };
+        set("Concepts", recipe.concepts.iter().map(concept).collect::<Vec<_>>().join(", "));
+    }
+    if recipe.image.is_some() {
+        set("Denoising strength", request.strength.to_string());
+    }
+    if request.clip_skip > 0 {
+        // They count the layers from the end, the last one being 1.
+        set("Clip skip", (request.clip_skip + 1).to_string());
+    }
+    if request.eta != 0.0 {
+        set("Eta DDIM", request.eta.to_string());
+    }
+    let rng = match request.rng {
+        RngKind::Torch => CPU,
+        RngKind::Philox => CUDA,
+    };
+    set("RNG", rng.to_string());
+    set("Version", format!("mos {}", env!("CARGO_PKG_VERSION")));
+    settings
+}
+
+/// Schedules that older versions appended to a sampler's name.
+const SCHEDULES: [&str; 3] = ["Karras", "Polyexponential", "Exponential"];
+
+/// Settings that change the picture but have no counterpart here.
+const UNKNOWN: [&str; 12] = [
+    "Hires upscale",
+    "Hires upscaler",
+    "Lora hashes",
+    "TI hashes",
+    "VAE",
+    "ENSD",
+    "Variation seed",
+    "Mask blur",
+    "ControlNet 0",
+    "Refiner",
+    "Tiling",
+    "Face restoration",
+];
+
+pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut request = Request {
+        prompt: found.prompt.clone(),
+        negative_prompt: found.negative_prompt.clone(),
+        // Theirs always is.
+        prompt_options: PromptOptions { syntax: Syntax::On, long_prompt: true, ..PromptOptions::default() },
+        // Without a word about it, they draw on the graphics card.
+        rng: match found.get("RNG") {
+            Some(CPU) => RngKind::Torch,
+            _ => RngKind::Philox,
+        },
+        ..Request::default()
+    };
+    let unreadable = |notes: &mut Vec<String>, name: &str| {
+        let value = found.get(name).unwrap_or_default();
+        notes.push(format!("the picture's setting `{name}: {value}` is not understood and left out"));
+    };
+    macro_rules! number {
+        ($name:literal => $field:expr) => {
+            match found.get($name).map(str::parse) {
+                Some(Ok(value)) => $field = value,
+                Some(Err(_)) => unreadable(&mut notes, $name),
+                None => {}
+            }
+        };
+    }
+    number!("Steps" => request.steps);
+    number!("CFG scale" => request.guidance);
+    number!("Seed" => request.seed);
+    number!("Denoising strength" => request.strength);
+    number!("Eta DDIM" => request.eta);
+    if found.get("Denoising strength").is_some() {
+        notes.push(
+            "the picture was made from another one, which its file does not hold: give it as the initial picture".to_string(),
+        );
+    }
+    let mut last_layer = 1;
+    number!("Clip skip" => last_layer);
+    request.clip_skip = usize::saturating_sub(last_layer, 1);
+    match found.size() {
+        Some((width, height)) => (request.width, request.height) = (Some(width as usize), Some(height as usize)),
+        None if found.get("Size").is_some() => unreadable(&mut notes, "Size"),
+        None => {}
+    }
+    let mut schedule = found.get("Schedule type");
+    if let Some(sampler) = found.get("Sampler") {
+        // Older versions wrote the schedule into the sampler's name.
+        let old = SCHEDULES.iter().find_map(|schedule| Some((sampler.strip_suffix(schedule)?.strip_suffix(' ')?, *schedule)));
+        let name = old.map_or(sampler, |(name, _)| name);
+        schedule = old.map(|(_, schedule)| schedule).or(schedule);
+        match name.parse() {
+            Ok(kind) => request.sampler = Some(kind),
+            Err(_) => {
+                // A schedule is its sampler's: the model's own may not have it.
+                let with = schedule.take().filter(|_| old.is_none());
+                let with = with.map_or(String::new(), |schedule| format!(" with its `Schedule type: {schedule}`"));
+                notes.push(format!(
+                    "the picture's setting `Sampler: {sampler}`{with} is not known here and left out: the model's own stands in"
+                ));
+            }
+        }
+    }
+    match schedule {
+        Some("Karras") if request.sampler.is_some_and(SamplerKind::has_karras_sigmas) => request.karras = true,
+        Some("Karras") => {
+            let sampler = found.get("Sampler").unwrap_or("of the model's own");
+            notes.push(format!("Karras' schedule with the sampler {sampler} is not known here and left out"));
+        }
+        Some("Automatic" | "Uniform" | "Normal") | None => {}
+        Some(schedule) => {
+            notes.push(format!("the picture's setting `Schedule type: {schedule}` is not understood and left out"));
+        }
+    }
+    if !found.rest.is_empty() {
+        let first: String = found.rest.lines().next().unwrap_or_default().chars().take(60).collect();
+        notes.push(format!("what follows the picture's settings is left out: \"{first}...\""));
+    }
+    for name in UNKNOWN.iter().filter(|name| found.get(name).is_some()) {
+        notes.push(format!("the picture's setting `{name}` has no counterpart here and is left out"));
+    }
+    let recipe = Recipe { request, model: found.get("Model").map(str::to_string), model_hash: None, ..Recipe::default() };
+    (recipe, notes)
+}

@@ -1,0 +1,176 @@
+//! This program's own settings: the JSON under the keyword `mos`.
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ConceptSource, ControlSource, Recipe, Source};
+use crate::backend::Precision;
+use crate::backend::wgpu::ReplacedKernel;
+use crate::pipeline::Request;
+use crate::region::Layout;
+use crate::text::prompt::{PromptOptions, Syntax};
+
+/// Keys are a promise to files that exist: new ones may come, none changes its meaning. What is missing has the default of
+/// [`Request`].
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+struct Stored {
+    version: String,
+    prompt: String,
+    negative_prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regions: Option<Layout>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    region_masks: Vec<Source>,
+    width: Option<usize>,
+    height: Option<usize>,
+    steps: Option<usize>,
+    guidance: Option<f32>,
+    sampler: Option<String>,
+    karras: bool,
+    eta: f64,
+    seed: u64,
+    rng: Option<String>,
+    clip_skip: usize,
+    prompt_syntax: Option<String>,
+    long_prompt: bool,
+    comma_backtrack: Option<usize>,
+    precision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tile: Option<usize>,
+    model: Model,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    concepts: Vec<ConceptSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strength: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latents: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latents_index: Option<usize>,
+    /// For people: the picture's place in its batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<Batch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    controls: Vec<ControlSource>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kernels: Vec<ReplacedKernel>,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+struct Model {
+    name: Option<String>,
+    hash: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+struct Batch {
+    index: usize,
+    of: usize,
+}
+
+const SYNTAXES: [(&str, Syntax); 3] = [("auto", Syntax::Auto), ("on", Syntax::On), ("off", Syntax::Off)];
+
+pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
+    let Request { prompt_options, .. } = &recipe.request;
+    let request = &recipe.request;
+    let syntax = SYNTAXES.iter().find(|(_, syntax)| *syntax == prompt_options.syntax);
+    let stored = Stored {
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        prompt: request.prompt.clone(),
+        negative_prompt: request.negative_prompt.clone(),
+        regions: (!request.regions.regions.is_empty()).then(|| request.regions.clone()),
+        region_masks: recipe.region_masks.clone(),
+        width: request.width,
+        height: request.height,
+        steps: Some(request.steps),
+        guidance: Some(request.guidance),
+        sampler: request.sampler.map(|s| s.to_string()),
+        karras: request.karras,
+        eta: request.eta,
+        seed: request.seed,
+        rng: Some(request.rng.to_string()),
+        clip_skip: request.clip_skip,
+        prompt_syntax: syntax.map(|(name, _)| name.to_string()),
+        long_prompt: prompt_options.long_prompt,
+        comma_backtrack: Some(prompt_options.comma_backtrack),
+        precision: Some(recipe.precision.to_string()),
+        tile: request.tile,
+        model: Model { name: recipe.model.clone(), hash: recipe.model_hash.clone() },
+        concepts: recipe.concepts.clone(),
+        image: recipe.image.clone(),
+        strength: recipe.image.as_ref().map(|_| request.strength),
+        mask: recipe.mask.clone(),
+        latents: recipe.latents.clone(),
+        latents_index: recipe.latents.as_ref().map(|_| recipe.latents_index),
+        batch: (of > 1).then_some(Batch { index, of }),
+        adapter: recipe.adapter.clone(),
+        controls: recipe.controls.clone(),
+        kernels: recipe.kernels.clone(),
+    };
+    // By way of text: there an f32 has its own digits, not those of the f64 that is nearest.
+    let text = serde_json::to_string(&stored).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+pub(super) fn read(value: &Value) -> Result<Recipe, String> {
+    let text = value.to_string();
+    let stored: Stored = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+    let default = Request::default();
+    let syntax = match &stored.prompt_syntax {
+        Some(wanted) => match SYNTAXES.iter().find(|(name, _)| name == wanted) {
+            Some((_, syntax)) => *syntax,
+            None => return Err(format!("unknown prompt syntax `{wanted}`")),
+        },
+        None => Syntax::default(),
+    };
+    let usual = PromptOptions::default();
+    let request = Request {
+        prompt: stored.prompt,
+        negative_prompt: stored.negative_prompt,
+        regions: stored.regions.unwrap_or_default(),
+        width: stored.width,
+        height: stored.height,
+        steps: stored.steps.unwrap_or(default.steps),
+        guidance: stored.guidance.unwrap_or(default.guidance),
+        sampler: parsed(stored.sampler)?,
+        karras: stored.karras,
+        eta: stored.eta,
+        seed: stored.seed,
+        rng: parsed(stored.rng)?.unwrap_or_default(),
+        clip_skip: stored.clip_skip,
+        prompt_options: PromptOptions {
+            syntax,
+            long_prompt: stored.long_prompt,
+            comma_backtrack: stored.comma_backtrack.unwrap_or(usual.comma_backtrack),
+        },
+        strength: stored.strength.unwrap_or(default.strength),
+        tile: stored.tile,
+        ..default
+    };
+    Ok(Recipe {
+        request,
+        model: stored.model.name,
+        model_hash: stored.model.hash,
+        precision: parsed::<Precision>(stored.precision)?.unwrap_or_default(),
+        concepts: stored.concepts,
+        image: stored.image,
+        mask: stored.mask,
+        latents: stored.latents,
+        latents_index: stored.latents_index.unwrap_or(0),
+        adapter: stored.adapter,
+        controls: stored.controls,
+        kernels: stored.kernels,
+        region_masks: stored.region_masks,
+    })
+}
+
+fn parsed<T: std::str::FromStr<Err: ToString>>(text: Option<String>) -> Result<Option<T>, String> {
+    text.map(|text| text.parse()).transpose().map_err(|e: T::Err| e.to_string())
+}

@@ -1,0 +1,248 @@
+use super::*;
+use crate::graph::Array;
+use crate::picture::Picture;
+use crate::random::RngKind;
+use crate::region::{Area, Layout, Region};
+use crate::text::prompt::{PromptOptions, Syntax};
+
+fn generated(seeds: &[u64]) -> Generated {
+    Generated {
+        pictures: vec![Picture::filled(8, 8, [1, 2, 3]).unwrap(); seeds.len()],
+        latents: Array::f32([1, 1, 1, 4], vec![0.0; 4]),
+        seeds: seeds.to_vec(),
+        sampler: SamplerKind::EulerAncestral,
+        width: 640,
+        height: 384,
+        warnings: Vec::new(),
+        stages: Vec::new(),
+        peak_device_bytes: 0,
+        planned: Default::default(),
+    }
+}
+
+fn everything_set() -> Region {
+    Region {
+        name: Some("left".into()),
+        prompt: "a".into(),
+        negative: Some("c".into()),
+        area: Area::Polygon(vec![[0.0, 0.1], [0.3, 1.0], [0.2, 0.0]]),
+        soft: 0.2,
+        weight: 2.0,
+        order: -1,
+        base: 0.3,
+        start: 0.1,
+        end: 0.7,
+        concepts: [("<x>".to_string(), 0.7)].into(),
+        controls: [("edges".to_string(), 0.2)].into(),
+    }
+}
+
+/// Nothing in it is at its default.
+fn unusual() -> Recipe {
+    let source = |name: &str| Some(Source { path: name.into(), sha256: "ab".repeat(32) });
+    Recipe {
+        request: Request {
+            prompt: "two lines\nNegative prompt: not one, \"quoted\" 猫".into(),
+            negative_prompt: " blurry ".into(),
+            regions: Layout {
+                isolate: true,
+                regions: vec![everything_set(), Region { prompt: "b".into(), ..Region::default() }],
+                ..Layout::default()
+            },
+            width: Some(640),
+            height: Some(384),
+            steps: 31,
+            guidance: 7.1,
+            sampler: Some(SamplerKind::EulerAncestral),
+            karras: true,
+            eta: 0.3,
+            seed: u64::MAX - 1,
+            rng: RngKind::Philox,
+            batch: 1,
+            clip_skip: 1,
+            prompt_options: PromptOptions { syntax: Syntax::Off, long_prompt: true, comma_backtrack: 3 },
+            strength: 0.55,
+            tile: Some(256),
+            ..Request::default()
+        },
+        model: Some("models/some model.safetensors".into()),
+        model_hash: Some("0123456789abcdef".into()),
+        precision: Precision::F32,
+        image: source("photo.jpg"),
+        mask: source("mask.png"),
+        latents: source("noise.safetensors"),
+        latents_index: 3,
+        controls: vec![ControlSource {
+            network: "t2i_adapter".into(),
+            image: source("edges.png").unwrap(),
+            make: Some(Made::Canny),
+            name: "edges".into(),
+            weight: 0.3,
+            start: 0.1,
+            end: 0.6,
+        }],
+        region_masks: vec![source("masks/left.png").unwrap()],
+        concepts: vec![ConceptSource { source: source("zorp, the cat.safetensors").unwrap(), scale: 0.7 }],
+        adapter: Some("a card".into()),
+        kernels: vec![crate::backend::wgpu::ReplacedKernel { name: "sum".into(), sha256: "cd".repeat(32) }],
+    }
+}
+
+fn through_a_file(recipe: &Recipe, generated: &Generated, index: usize) -> Recipe {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    generated.pictures[index].save(&path, Some(&recipe.parameters(generated, index))).unwrap();
+    let (read, notes) = Recipe::read(&path).unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
+    read
+}
+
+#[test]
+fn all_settings_survive_in_a_file() {
+    let recipe = unusual();
+    let read = through_a_file(&recipe, &generated(&[u64::MAX - 1]), 0);
+    assert_eq!(format!("{read:?}"), format!("{recipe:?}"));
+}
+
+#[test]
+fn what_the_model_decided_is_remembered() {
+    let read = through_a_file(&Recipe::default(), &generated(&[5, 6, 7]), 2);
+    let request = read.request;
+    assert_eq!((request.width, request.height), (Some(640), Some(384)));
+    assert_eq!((request.seed, request.batch, request.sampler), (7, 1, Some(SamplerKind::EulerAncestral)));
+    assert_eq!(read.latents_index, 0);
+    let from_latents = Recipe { latents: unusual().latents, ..Recipe::default() };
+    assert_eq!(through_a_file(&from_latents, &generated(&[5, 6, 7]), 2).latents_index, 2);
+}
+
+#[test]
+fn web_uis_read_what_is_written() {
+    let found = unusual().parameters(&generated(&[u64::MAX - 1]), 0);
+    let text = parameters::format(&found);
+    let last = text.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "Steps: 31, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.1, Seed: 18446744073709551614, Size: 640x384, \
+         Model hash: 0123456789, Model: some model, Concepts: \"zorp, the cat: ababababab x 0.7\", Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
+         Version: mos 0.1.0"
+    );
+}
+
+fn foreign(text: &str) -> (Recipe, Vec<String>) {
+    foreign::read(&parameters::parse(text))
+}
+
+#[test]
+fn web_uis_pictures_are_read() {
+    let (recipe, notes) = foreign(
+        "a (red:1.3) cat\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 99, Size: 512x768, \
+         Model hash: 6ce0161689, Model: v1-5-pruned-emaonly, Clip skip: 2, RNG: CPU, Version: v1.6.0",
+    );
+    assert_eq!(notes, [""; 0]);
+    let request = recipe.request;
+    assert_eq!((request.prompt.as_str(), request.negative_prompt.as_str()), ("a (red:1.3) cat", "blurry"));
+    assert_eq!((request.steps, request.guidance, request.seed, request.clip_skip), (20, 6.5, 99, 1));
+    assert_eq!((request.width, request.height), (Some(512), Some(768)));
+    assert_eq!((request.sampler, request.karras, request.rng), (Some(SamplerKind::Dpmpp2m), true, RngKind::Torch));
+    assert_eq!(request.prompt_options.syntax, Syntax::On);
+    assert_eq!(recipe.model.as_deref(), Some("v1-5-pruned-emaonly"));
+}
+
+#[test]
+fn what_has_no_counterpart_is_told() {
+    let (recipe, notes) = foreign(
+        "a cat\nSteps: many, Sampler: UniPC, CFG scale: 7, Seed: 1, Size: large, Schedule type: Exponential, Lora hashes: \"a: b\", \
+         Denoising strength: 0.4",
+    );
+    let request = recipe.request;
+    assert_eq!((request.steps, request.sampler, request.width), (Request::default().steps, None, None));
+    // Without a word about it they draw on the card.
+    assert_eq!(request.rng, RngKind::Philox);
+    for name in ["Steps: many", "Sampler: UniPC", "Size: large", "Schedule type: Exponential", "Lora hashes", "another one"] {
+        assert!(notes.iter().any(|note| note.contains(name)), "{name} in {notes:?}");
+    }
+    let (_, notes) = foreign("a cat\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512\nTemplate: a {cat|dog}");
+    assert!(notes.iter().any(|note| note.contains("Template: a {cat|dog}")), "{notes:?}");
+    let (recipe, notes) = foreign("a cat\nSteps: 5, Sampler: Euler a Karras, Seed: 1, Size: 512x512");
+    assert!(!recipe.request.karras && notes[0].contains("Euler a"), "{notes:?}");
+}
+
+/// The schedule of a sampler that is not here goes with it, in the old spelling and in the new.
+#[test]
+fn schedules_go_with_their_samplers() {
+    let read = |sampler: &str, schedule: &str| {
+        let (recipe, notes) = foreign(&format!("a cat\nSteps: 5, Sampler: {sampler}, {schedule}CFG scale: 7, Seed: 1"));
+        (recipe.request.sampler, recipe.request.karras, notes)
+    };
+    for unknown in ["DPM++ SDE", "DPM2", "LMS", "DPM++ 2S a", "DPM++ 3M SDE", "DPM++ 2M SDE Heun"] {
+        for (sampler, schedule) in [(format!("{unknown} Karras"), ""), (unknown.to_string(), "Schedule type: Karras, ")] {
+            let (kind, karras, notes) = read(&sampler, schedule);
+            assert_eq!((kind, karras, notes.len()), (None, false, 1), "{sampler}: {notes:?}");
+            assert!(notes[0].contains(&format!("Sampler: {sampler}")) && notes[0].contains("Karras"), "{notes:?}");
+        }
+    }
+    assert_eq!(read("DPM++ 2M SDE Karras", ""), (Some(SamplerKind::Dpmpp2mSde), true, vec![]));
+    assert_eq!(read("DPM++ 2M", "Schedule type: Karras, "), (Some(SamplerKind::Dpmpp2m), true, vec![]));
+    let (kind, karras, notes) = read("DPM++ 2M SDE Exponential", "");
+    assert_eq!((kind, karras), (Some(SamplerKind::Dpmpp2mSde), false));
+    assert!(notes[0].contains("Exponential"), "{notes:?}");
+    // The model's own sampler may not have it.
+    let (recipe, notes) = foreign("a cat\nSteps: 5, Schedule type: Karras, CFG scale: 7, Seed: 1");
+    assert!(!recipe.request.karras && notes[0].contains("Karras"), "{notes:?}");
+}
+
+#[test]
+fn text_without_settings_is_no_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    for (text, says) in [("{\"prompt\": \"a cat\", \"seed\": 5}", "another program"), ("a cat", "Steps: 20")] {
+        let written = Parameters { prompt: text.into(), ..Parameters::default() };
+        Picture::filled(8, 8, [0; 3]).unwrap().save(&path, Some(&written)).unwrap();
+        let error = Recipe::read(&path).unwrap_err().to_string();
+        assert!(error.contains("a.png") && error.contains("no settings") && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn files_are_found_again_where_they_and_the_picture_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(at("a/masks")).unwrap();
+    std::fs::create_dir_all(at("b/out")).unwrap();
+    std::fs::write(at("a/masks/left.png"), "one").unwrap();
+    let source = Source::of(&at("a/masks/left.png")).unwrap();
+    let picture = at("b/out/cat.png");
+    assert_eq!(source.find(&picture), Lookup::Same(at("a/masks/left.png")));
+    // The whole folder was moved, and another file is where it was.
+    std::fs::rename(at("a/masks"), at("b/masks")).unwrap();
+    assert_eq!(source.find(&picture), Lookup::Same(at("b/masks/left.png")));
+    std::fs::create_dir(at("a/masks")).unwrap();
+    std::fs::write(at("a/masks/left.png"), "two").unwrap();
+    assert_eq!(source.find(&picture), Lookup::Same(at("b/masks/left.png")));
+    std::fs::write(at("b/masks/left.png"), "three").unwrap();
+    assert_eq!(source.find(&picture), Lookup::Changed(at("a/masks/left.png")));
+    std::fs::remove_dir_all(at("a")).unwrap();
+    assert_eq!(source.find(&picture), Lookup::Changed(at("b/masks/left.png")));
+    std::fs::remove_dir_all(at("b/masks")).unwrap();
+    assert_eq!(source.find(&picture), Lookup::Gone);
+}
+
+#[test]
+fn broken_settings_are_errors_that_name_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let read = |mos: Option<serde_json::Value>, settings: bool| {
+        let written = Parameters { mos, ..Parameters::default() };
+        Picture::filled(8, 8, [0; 3]).unwrap().save(&path, settings.then_some(&written)).unwrap();
+        let error = Recipe::read(&path).unwrap_err().to_string();
+        assert!(error.starts_with(path.to_str().unwrap()), "{error}");
+        error
+    };
+    assert!(read(None, false).contains("does not say"));
+    assert!(read(Some(serde_json::json!({ "steps": "few" })), true).contains("few"));
+    assert!(read(Some(serde_json::json!({ "sampler": "dice" })), true).contains("unknown sampler `dice`"));
+    assert!(read(Some(serde_json::json!({ "prompt_syntax": "?" })), true).contains("`?`"));
+    std::fs::write(&path, "no picture").unwrap();
+    assert!(Recipe::read(&path).unwrap_err().to_string().contains("a.png"));
+    assert!(Source::of(&folder.path().join("none")).unwrap_err().to_string().contains("none"));
+}

@@ -1,0 +1,129 @@
+//! What is asked of a [`super::Pipeline`], and what comes back.
+
+use std::time::Duration;
+
+use crate::concept::Applied;
+use crate::graph::Array;
+use crate::picture::{Mask, Picture};
+use crate::random::RngKind;
+use crate::region::Layout;
+use crate::scheduler::sampler::SamplerKind;
+use crate::text::prompt::PromptOptions;
+
+use super::Control;
+
+/// The most pictures in a batch.
+pub const MOST_PICTURES: usize = 1024;
+
+/// A picture, or a batch of them, to be made. The defaults are those of the command line.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub prompt: String,
+    pub negative_prompt: String,
+    /// Prompts that hold in parts of the picture.
+    pub regions: Layout,
+    /// Networks that steer the picture, all at once.
+    pub controls: Vec<Control>,
+    /// Concepts and LoRAs in use: their words may stand in every prompt.
+    pub concepts: Vec<Applied>,
+    /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
+    pub width: Option<usize>,
+    pub height: Option<usize>,
+    pub steps: usize,
+    /// Scale of classifier-free guidance; up to 1: none, and half the work.
+    pub guidance: f32,
+    /// None: the one that the model's files name.
+    pub sampler: Option<SamplerKind>,
+    pub karras: bool,
+    /// DDIM's share of fresh noise, 0 to 1.
+    pub eta: f64,
+    /// Picture `i` of a batch has seed + i, and is the same picture as alone.
+    pub seed: u64,
+    pub rng: RngKind,
+    pub batch: usize,
+    /// How many of the text tower's last layers are left out for the prompt (as in diffusers, not for the negative one).
+    pub clip_skip: usize,
+    pub prompt_options: PromptOptions,
+    /// Image to image: what to start from.
+    pub image: Option<Picture>,
+    /// How much of the schedule is run on `image`, above 0 to 1.
+    pub strength: f64,
+    /// Inpainting: white where `image` is painted anew; any size.
+    pub mask: Option<Mask>,
+    /// The standard normal noise to start from, `[batch, height, width, channels]` of the latents, in place of the seeds'.
+    pub latents: Option<Array>,
+    /// Decode in parts of at most this many pixels squared; none: as a whole where it fits. The picture is the same.
+    pub tile: Option<usize>,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Request {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            regions: Layout::default(),
+            controls: Vec::new(),
+            concepts: Vec::new(),
+            width: None,
+            height: None,
+            steps: 25,
+            guidance: 7.5,
+            sampler: None,
+            karras: false,
+            eta: 0.0,
+            seed: 0,
+            rng: RngKind::default(),
+            batch: 1,
+            clip_skip: 0,
+            prompt_options: PromptOptions::default(),
+            image: None,
+            strength: 0.8,
+            mask: None,
+            latents: None,
+            tile: None,
+        }
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// `text`, `encode`, `prepare`, `sample` or `decode`.
+    pub stage: &'static str,
+    pub done: usize,
+    pub of: usize,
+}
+
+/// Device memory of a run, in bytes, known before it starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlannedMemory {
+    /// Of all networks that take part.
+    pub weights: u64,
+    /// Activations and inputs while sampling.
+    pub sampling: u64,
+    /// Activations and inputs while decoding, one picture (or one band of it) at a time.
+    pub decoding: u64,
+    /// The same while the initial picture is encoded.
+    pub encoding: u64,
+}
+
+/// The pictures and how they came about.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// None from [`super::Pipeline::make_each`], which hands them on as they are decoded.
+    pub pictures: Vec<Picture>,
+    /// The final latents, `[batch, height, width, channels]`.
+    pub latents: Array,
+    /// One for each picture.
+    pub seeds: Vec<u64>,
+    pub sampler: SamplerKind,
+    pub width: usize,
+    pub height: usize,
+    /// For the user: what was cut from prompts, what stands in for what.
+    pub warnings: Vec<String>,
+    /// Wall time of each stage, in order.
+    pub stages: Vec<(&'static str, Duration)>,
+    /// Most bytes of device buffers that existed at once since the device was opened.
+    pub peak_device_bytes: u64,
+    pub planned: PlannedMemory,
+}

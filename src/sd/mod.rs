@@ -1,0 +1,3 @@
+//! A checkpoint's networks as graphs see them.
+
+pub mod source;

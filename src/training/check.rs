@@ -1,0 +1,54 @@
+//! A look at what a run would be made from, without any device and without decoding a picture.
+
+use super::config::Settings;
+use super::error::{Error, Result};
+use super::folder::{self, Depth};
+use super::run::size;
+use super::saved::Places;
+use super::step::Models;
+use super::words::{Words, initial_rows};
+use crate::backend::reference::Reference;
+use crate::checkpoint::Checkpoint;
+use crate::concept::caption::with_words;
+use crate::pipeline::Pipeline;
+
+/// What [`look`] found in order.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    pub pictures: usize,
+    /// Width and height that would be tuned at.
+    pub size: [usize; 2],
+    /// For the user: what would be noticed and go on all the same.
+    pub remarks: Vec<String>,
+}
+
+/// Checks settings, words, captions, the headers of pictures and masks, and that the results can be written. Makes no file or folder.
+///
+/// # Errors
+/// [`Error::Unfit`] with everything that has to be put right; a place that cannot be written; a model that cannot be tuned.
+pub fn look(checkpoint: &Checkpoint, settings: &Settings) -> Result<Looked> {
+    Places::of(&settings.output).check()?;
+    let nothing = Reference::new().into();
+    let encoder = Pipeline::load(&nothing, checkpoint, settings.precision)?;
+    let models = Models::of(checkpoint)?;
+    let (size, mut problems) = size(settings, &encoder);
+    let mut checked = folder::check_at(settings, size, Depth::Headers);
+    problems.append(&mut checked.problems);
+    let copies = super::run::step_config(settings, size, &encoder).rows_per_word(&models.unet);
+    let rows = initial_rows(settings, encoder.tokenizer(), &checkpoint.text_encoder, [models.text.hidden_size, copies]);
+    if let Err(mut wrong) = rows {
+        problems.append(&mut wrong);
+    }
+    let words = Words::new(encoder.tokenizer().clone(), &settings.words, models.text.vocab_size, copies);
+    let words = words.map_err(|error| problems.push(error.to_string())).ok();
+    let (Some(words), true) = (words, problems.is_empty()) else {
+        return Err(Error::Unfit(problems));
+    };
+    let mut remarks = checked.remarks;
+    for seen in &checked.seen {
+        if words.caption(&with_words(&seen.caption, &settings.phrase()))?.cut {
+            remarks.push(words.cut(&seen.path));
+        }
+    }
+    Ok(Looked { pictures: checked.seen.len(), size, remarks })
+}

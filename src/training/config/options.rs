@@ -1,0 +1,301 @@
+//! What may be said of a tuning run: in a file, on the command line, or not at all.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::names::{Decay, Kind};
+use super::{Error, Result};
+use crate::backend::Precision;
+use crate::file_kind::read_text;
+use crate::training::captions::Templates;
+use crate::training::step::{Method, TextLayers, UNetLayers};
+
+const CONCEPT: &str = "Concept";
+const PICTURES: &str = "Pictures";
+const UPDATES: &str = "What is learnt";
+const LEARNING: &str = "Learning";
+const MODEL: &str = "Model";
+const WATCHING: &str = "While it runs";
+
+/// A folder of pictures, with what belongs to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PictureFolder {
+    pub pictures: PathBuf,
+    /// Captions as `NAME.txt` or `NAME.caption`; beside the pictures if none is named.
+    #[serde(default)]
+    pub captions: Option<PathBuf>,
+    /// Masks as `NAME.png`; if none is named, `mask` or `masks` in the pictures' folder, or `NAME.mask.png` beside a picture.
+    #[serde(default)]
+    pub masks: Option<PathBuf>,
+    /// The caption of pictures that have none.
+    #[serde(default)]
+    pub caption: Option<String>,
+}
+
+/// Declares [`Options`]: every field is a key of the file and a flag of the command line, and may be missing in both.
+macro_rules! options {
+    ($($(#[$meta:meta])* $name:ident: $type:ty,)+) => {
+        /// Settings of a run as somebody gave them: a file's, a command line's, or defaults. See [`Options::or`].
+        #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Options {
+            $($(#[$meta])* pub $name: Option<$type>,)+
+            /// A prompt of the sheet, with <TOK>; may be given several times [default: by kind]
+            #[arg(short, long = "prompt", value_name = "TEXT", help_heading = WATCHING)]
+            pub prompts: Option<Vec<String>>,
+            /// The sheet's scales of the LoRA; 0 is the embedding alone [default: 0,0.7,1]
+            #[arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = WATCHING)]
+            #[arg(allow_hyphen_values = true)]
+            pub sheet_scales: Option<Vec<f32>>,
+            /// Several folders of pictures, in place of `pictures`, `captions`, `masks` and `caption`.
+            #[arg(skip)]
+            pub folders: Option<Vec<PictureFolder>>,
+        }
+
+        impl Options {
+            /// Names of all fields but `folders`.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($name),)+ "prompts", "sheet_scales"];
+
+            /// These settings, and `other`'s where these say nothing.
+            pub fn or(self, other: Options) -> Options {
+                Options {
+                    $($name: self.$name.or(other.$name),)+
+                    prompts: self.prompts.or(other.prompts),
+                    sheet_scales: self.sheet_scales.or(other.sheet_scales),
+                    folders: self.folders.or(other.folders),
+                }
+            }
+        }
+    };
+}
+
+options! {
+    /// person, object, scene or style: decides the defaults [default: person]
+    #[arg(long, value_name = "KIND", help_heading = CONCEPT)]
+    kind: Kind,
+    /// ed-lora, lora (one embedding for all layers) or p-plus (embeddings alone) [default: ed-lora]
+    #[arg(long, value_name = "NAME", help_heading = CONCEPT)]
+    method: Method,
+    /// The words that will name it, such as "<zorp1> <zorp2>"
+    #[arg(long, value_name = "WORDS", help_heading = CONCEPT)]
+    words: String,
+    /// What it is, as one word that the model knows: man, dog, chair
+    #[arg(long, value_name = "WORD", help_heading = CONCEPT)]
+    class_word: String,
+    /// What each word starts from [default: noise for all but the last, which starts from the class word]
+    ///
+    /// For each of the words, a word that the model knows or <rand-DEVIATION>: "<rand-0.013> man".
+    #[arg(long, value_name = "WORDS", help_heading = CONCEPT)]
+    initializers: String,
+    /// Name of the concept [default: the output's]
+    #[arg(long, value_name = "NAME", help_heading = CONCEPT)]
+    name: String,
+    /// Concept file to write [default: the pictures' folder's name, .safetensors]
+    #[arg(short, long, value_name = "FILE", help_heading = CONCEPT)]
+    output: PathBuf,
+
+    /// Folder of pictures: PNG, JPEG, WebP or BMP
+    ///
+    /// Folders in it that are called as kohya's, such as `10_zorp`, are read too: their pictures come 10 times as often. Other folders in
+    /// it, and pictures of other kinds, are left out and named; hidden files are left out.
+    #[arg(long, value_name = "FOLDER", help_heading = PICTURES)]
+    pictures: PathBuf,
+    /// Folder of captions, NAME.txt or NAME.caption for each picture [default: the pictures']
+    #[arg(long, value_name = "FOLDER", help_heading = PICTURES)]
+    captions: PathBuf,
+    /// Folder of masks, white where the concept is [default: mask or masks in the pictures' folder, or NAME.mask.png]
+    #[arg(long, value_name = "FOLDER", help_heading = PICTURES)]
+    masks: PathBuf,
+    /// Caption of pictures without one; the words stand where it has <TOK> [default: <TOK>]
+    #[arg(long, value_name = "TEXT", help_heading = PICTURES)]
+    caption: String,
+    /// Sentences around captions that begin with <TOK>: person, object, scene, style or none [default: by kind]
+    #[arg(long, value_name = "NAME", help_heading = PICTURES)]
+    templates: Templates,
+    /// Put them around all captions, also those that are sentences
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true, help_heading = PICTURES)]
+    template_sentences: bool,
+    /// Shuffle a caption's tags, which commas separate [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true, help_heading = PICTURES)]
+    shuffle_tags: bool,
+    /// Tags at the beginning that keep their place [default: 1]
+    #[arg(long, value_name = "COUNT", help_heading = PICTURES)]
+    keep_tags: usize,
+    /// Width and height that is tuned at [default: what the model was trained at]
+    #[arg(short, long, value_name = "WIDTHxHEIGHT", allow_hyphen_values = true, help_heading = PICTURES)]
+    size: String,
+    /// Probability that a picture is cut to the size's proportions [default: by kind]
+    #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
+    crop: f64,
+    /// Least share of the size that a picture takes, pasted at a random place [default: by kind]
+    #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
+    scale_min: f64,
+    /// Greatest share [default: 1]
+    #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
+    scale_max: f64,
+    /// Placements of each picture that are used, encoded once each; 0: a new one every time [default: 16]
+    #[arg(long, value_name = "COUNT", help_heading = PICTURES)]
+    variants: usize,
+
+    /// Model: diffusers folder or safetensors file [default: tiny]
+    #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
+    model: String,
+    /// How the model's weights are held on the device: as-stored, f16 or f32; what is learnt is f32 [default: as-stored]
+    #[arg(long, value_name = "TYPE", help_heading = MODEL)]
+    precision: Precision,
+    /// How many of the text encoder's last layers to leave out [default: 0]
+    #[arg(long, value_name = "LAYERS", help_heading = MODEL)]
+    clip_skip: usize,
+
+    /// LoRA in the text encoder: attention or encoder-layer [default: attention]
+    #[arg(long, value_name = "WHERE", help_heading = UPDATES)]
+    text_layers: TextLayers,
+    /// LoRA in the UNet: attention, keys-values (of prompts, alone) or transformer (the whole block) [default: attention]
+    #[arg(long, value_name = "WHERE", help_heading = UPDATES)]
+    unet_layers: UNetLayers,
+    /// Rank of the text encoder's LoRA; 0: none [default: 4]
+    #[arg(long, value_name = "RANK", help_heading = UPDATES)]
+    text_rank: usize,
+    /// Rank of the UNet's LoRA; 0: none [default: 4]
+    #[arg(long, value_name = "RANK", help_heading = UPDATES)]
+    unet_rank: usize,
+    /// Factor of the LoRAs, not divided by the rank [default: 1]
+    #[arg(long, value_name = "FACTOR", help_heading = UPDATES)]
+    alpha: f32,
+
+    /// Updates [default: 1000]
+    #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
+    steps: usize,
+    /// Pictures at once [default: 2]
+    #[arg(short, long, value_name = "COUNT", help_heading = LEARNING)]
+    batch: usize,
+    /// Batches that make one update [default: 2]
+    #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
+    accumulate: usize,
+    /// Learning rate of the words' embeddings [default: 1e-3]
+    #[arg(long, value_name = "RATE", help_heading = LEARNING)]
+    words_lr: f64,
+    /// Learning rate of the text encoder's LoRA [default: 1e-5]
+    #[arg(long, value_name = "RATE", help_heading = LEARNING)]
+    text_lr: f64,
+    /// Learning rate of the UNet's LoRA [default: 1e-4]
+    #[arg(long, value_name = "RATE", help_heading = LEARNING)]
+    unet_lr: f64,
+    /// How the rates go down: linear, cosine, cooldown or constant [default: linear]
+    #[arg(long, value_name = "NAME", help_heading = LEARNING)]
+    decay: Decay,
+    /// AdamW's weight decay [default: 0.01]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    weight_decay: f32,
+    /// AdamW's memory of gradients [default: 0.9]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    beta1: f32,
+    /// AdamW's memory of their squares [default: 0.999]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    beta2: f32,
+    /// Mean norm at which the embeddings stop moving; 0: never [default: 0.55]
+    #[arg(long, value_name = "NORM", help_heading = LEARNING)]
+    norm_stop: f32,
+    /// Noise that is the same all over a picture, in addition [default: 0.01]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    noise_offset: f32,
+    /// Min-SNR weighting of the loss with this gamma (5 is usual); 0: off [default: 0]
+    #[arg(long, value_name = "GAMMA", help_heading = LEARNING)]
+    min_snr: f32,
+    /// Only what the mask shows counts in the loss [default: by kind]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true, help_heading = LEARNING)]
+    mask_loss: bool,
+    /// How much what the mask does not show counts beside what it shows, where a mask is used; a little keeps surroundings as
+    /// they are [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    surroundings: f32,
+    /// Weight of the attention regularisation, which keeps the words inside the mask; 0: off [default: by kind]
+    #[arg(long, value_name = "WEIGHT", help_heading = LEARNING)]
+    attention_weight: f32,
+    /// The last word's attention is drawn to the whole mask, instead of only kept inside
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true, help_heading = LEARNING)]
+    full_identity: bool,
+    /// Seed of everything random [default: 0]
+    #[arg(long, value_name = "NUMBER", value_parser = repeatable_seed, help_heading = LEARNING)]
+    seed: u64,
+    /// Compute activations again instead of keeping them: less memory, more time
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(hide_possible_values = true, help_heading = LEARNING)]
+    checkpointing: bool,
+
+    /// Save the state every so many updates [default: 50]
+    #[arg(long, value_name = "STEPS", help_heading = WATCHING)]
+    save_every: usize,
+    /// Make a sheet of pictures every so many updates, and at the end; 0: none [default: 250]
+    #[arg(long, value_name = "STEPS", help_heading = WATCHING)]
+    sheet_every: usize,
+    /// Sampling steps of the sheet's pictures [default: 25]
+    #[arg(long, value_name = "COUNT", help_heading = WATCHING)]
+    sheet_steps: usize,
+    /// Guidance of the sheet's pictures [default: the model's, or 7.5]
+    #[arg(long, value_name = "SCALE", help_heading = WATCHING)]
+    sheet_guidance: f32,
+}
+
+/// The seed of a run that has to come out the same when it is gone on with or made again.
+///
+/// # Errors
+/// What is no such number; `random` and -1 with the reason.
+pub fn repeatable_seed(text: &str) -> std::result::Result<u64, String> {
+    let expected = format!("expected a whole number from 0 to {}", u64::MAX);
+    match text {
+        "-1" | "random" => Err(format!("{expected}: a run with a random seed could neither be gone on with nor made again")),
+        number => number.parse().map_err(|_| expected),
+    }
+}
+
+impl Options {
+    /// Reads a TOML file. Its relative paths are meant from its own folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a key or value that is wrong, with its place.
+    pub fn read_toml(path: &Path) -> Result<Options> {
+        let text = read_text(path, "settings (TOML)").map_err(Error::unreadable(path))?;
+        let fail =
+            |e: toml::de::Error| Error::Invalid { path: path.to_path_buf(), problem: e.to_string().trim_end().to_string() };
+        Ok(toml::from_str::<Options>(&text).map_err(fail)?.meant_from(path))
+    }
+
+    /// Reads the same keys from JSON.
+    ///
+    /// # Errors
+    /// A key or value that is wrong, with its place.
+    pub(super) fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
+        let fail = |e: serde_json::Error| Error::Invalid { path: path.to_path_buf(), problem: e.to_string() };
+        Ok(serde_json::from_value::<Options>(value).map_err(fail)?.meant_from(path))
+    }
+
+    /// The settings of the file at `path`, whose relative paths are meant from its folder.
+    fn meant_from(self, path: &Path) -> Options {
+        let mut options = self;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let place = |path: &mut PathBuf| *path = folder.join(&*path);
+        for path in [&mut options.pictures, &mut options.captions, &mut options.masks, &mut options.output] {
+            path.as_mut().map(place);
+        }
+        for found in options.folders.iter_mut().flatten() {
+            place(&mut found.pictures);
+            found.captions.as_mut().map(place);
+            found.masks.as_mut().map(place);
+        }
+        // A name that leads somewhere from the file is a path; all others are names.
+        if let Some(model) = &mut options.model {
+            let near = folder.join(&*model);
+            if near.exists() {
+                *model = near.to_string_lossy().into_owned();
+            }
+        }
+        options
+    }
+}

@@ -1,0 +1,353 @@
+//! The settings of a run, complete and consistent in themselves.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize, de};
+
+use super::names::{Decay, Kind};
+use super::options::{Options, PictureFolder};
+use super::{Error, Result};
+use crate::backend::Precision;
+use crate::checkpoint::SHIPPED;
+use crate::concept::caption::PLACEHOLDER;
+use crate::picture::MAX_SIDE;
+use crate::training::captions::Templates;
+use crate::training::step::{AdamW, Method, TextLayers, UNetLayers};
+
+/// Standard deviation of words that start as noise, the method's.
+const DEVIATION: f32 = 0.013;
+
+/// What a word starts from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Initializer {
+    /// Normal noise of this standard deviation: `<rand-0.013>`.
+    Noise(f32),
+    /// The embedding of a word that is one token.
+    Word(String),
+}
+
+impl fmt::Display for Initializer {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Noise(deviation) => write!(f, "<rand-{deviation}>"),
+            Self::Word(word) => f.write_str(word),
+        }
+    }
+}
+
+impl FromStr for Initializer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(deviation) = text.strip_prefix("<rand-").and_then(|rest| rest.strip_suffix('>')) else {
+            return Ok(Self::Word(text.to_string()));
+        };
+        match deviation.parse() {
+            Ok(deviation) if (0.0..=10.0).contains(&deviation) => Ok(Self::Noise(deviation)),
+            _ => Err(format!("`{text}`: the deviation of noise is a number such as in <rand-0.013>")),
+        }
+    }
+}
+
+impl Serialize for Initializer {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Initializer {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Settings of a run. Two runs of the same settings on the same pictures and model make the same concept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub name: String,
+    pub kind: Kind,
+    pub method: Method,
+    pub words: Vec<String>,
+    /// One for each word.
+    pub initializers: Vec<Initializer>,
+    pub class_word: Option<String>,
+    pub output: PathBuf,
+    pub folders: Vec<PictureFolder>,
+    pub templates: Templates,
+    pub template_sentences: bool,
+    pub shuffle_tags: bool,
+    pub keep_tags: usize,
+    /// Width and height; none: the model's.
+    pub size: Option<[usize; 2]>,
+    pub crop: f64,
+    pub scale: [f64; 2],
+    pub variants: usize,
+    pub model: String,
+    pub precision: Precision,
+    pub clip_skip: usize,
+    pub text_layers: TextLayers,
+    pub unet_layers: UNetLayers,
+    pub text_rank: usize,
+    pub unet_rank: usize,
+    pub alpha: f32,
+    pub steps: usize,
+    pub batch: usize,
+    pub accumulate: usize,
+    pub words_lr: f64,
+    pub text_lr: f64,
+    pub unet_lr: f64,
+    pub decay: Decay,
+    pub weight_decay: f32,
+    pub betas: [f32; 2],
+    pub norm_stop: Option<f32>,
+    pub noise_offset: f32,
+    pub min_snr: Option<f32>,
+    pub mask_loss: bool,
+    /// Weight of what the mask does not show in a masked loss, beside 1 for what it shows. Runs that were saved before there was such a
+    /// weight had none.
+    #[serde(default)]
+    pub surroundings: f32,
+    pub attention_weight: f32,
+    pub full_identity: bool,
+    pub seed: u64,
+    pub checkpointing: bool,
+    pub save_every: usize,
+    pub sheet_every: usize,
+    pub prompts: Vec<String>,
+    pub sheet_scales: Vec<f32>,
+    pub sheet_steps: usize,
+    pub sheet_guidance: Option<f32>,
+}
+
+impl Settings {
+    /// Completes what was given by the defaults of its kind.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] with everything that is wrong.
+    pub fn new(given: Options) -> Result<Settings> {
+        let kind = given.kind.unwrap_or_default();
+        let masked = matches!(kind, Kind::Person | Kind::Object);
+        let mut wrong = Vec::new();
+        let words: Vec<String> = split(given.words.as_deref().unwrap_or_default());
+        let initializers = initializers(&given, &words, &mut wrong);
+        let class_word = given.class_word.clone().or_else(|| {
+            initializers.iter().rev().find_map(|from| match from {
+                Initializer::Word(word) => Some(word.clone()),
+                Initializer::Noise(_) => None,
+            })
+        });
+        let size = given.size.as_deref().and_then(|text| {
+            let parsed = text.split_once(['x', 'X']).and_then(|(w, h)| Some([w.trim().parse().ok()?, h.trim().parse().ok()?]));
+            let parsed = parsed.filter(|sides: &[usize; 2]| sides.iter().all(|side| (1..=MAX_SIDE as usize).contains(side)));
+            if parsed.is_none() {
+                wrong.push(format!("size is `{text}`: expected width and height such as 512x512, each from 1 to {MAX_SIDE}"));
+            }
+            parsed
+        });
+        if given.folders.as_ref().is_some_and(Vec::is_empty) {
+            wrong.push("folders is an empty list: expected folders of pictures, each as { pictures = \"FOLDER\" }".into());
+        }
+        let folders = match (given.folders.clone(), given.pictures.clone()) {
+            (Some(folders), None) => folders,
+            (None, Some(pictures)) => {
+                let (captions, masks, caption) = (given.captions.clone(), given.masks.clone(), given.caption.clone());
+                vec![PictureFolder { pictures, captions, masks, caption }]
+            }
+            (Some(_), Some(_)) => {
+                wrong.push("pictures and folders both say where the pictures are: give one of them".into());
+                Vec::new()
+            }
+            (None, None) => Vec::new(),
+        };
+        let output = given.output.clone().unwrap_or_else(|| {
+            let first = folders.first().and_then(|folder| folder.pictures.file_name());
+            PathBuf::from(first.unwrap_or("concept".as_ref())).with_extension("safetensors")
+        });
+        let stem = || output.file_stem().map_or("concept".into(), |stem| stem.to_string_lossy().into_owned());
+        let adamw = AdamW::default();
+        let settings = Settings {
+            name: given.name.unwrap_or_else(stem),
+            kind,
+            method: given.method.unwrap_or_default(),
+            words,
+            initializers,
+            class_word,
+            folders,
+            templates: given.templates.unwrap_or(match kind {
+                Kind::Person => Templates::Person,
+                Kind::Object => Templates::Object,
+                Kind::Scene => Templates::Scene,
+                Kind::Style => Templates::Style,
+            }),
+            template_sentences: given.template_sentences.unwrap_or(false),
+            shuffle_tags: given.shuffle_tags.unwrap_or(true),
+            keep_tags: given.keep_tags.unwrap_or(1),
+            size,
+            crop: given.crop.unwrap_or(if kind == Kind::Object { 0.0 } else { 0.5 }),
+            scale: [given.scale_min.unwrap_or(if kind == Kind::Object { 0.5 } else { 1.0 }), given.scale_max.unwrap_or(1.0)],
+            variants: given.variants.unwrap_or(16),
+            model: given.model.unwrap_or_else(|| SHIPPED.to_string()),
+            precision: given.precision.unwrap_or_default(),
+            clip_skip: given.clip_skip.unwrap_or(0),
+            text_layers: given.text_layers.unwrap_or_default(),
+            unet_layers: given.unet_layers.unwrap_or_default(),
+            text_rank: given.text_rank.unwrap_or(4),
+            unet_rank: given.unet_rank.unwrap_or(4),
+            alpha: given.alpha.unwrap_or(1.0),
+            steps: given.steps.unwrap_or(1000),
+            batch: given.batch.unwrap_or(2),
+            accumulate: given.accumulate.unwrap_or(2),
+            words_lr: given.words_lr.unwrap_or(1e-3),
+            text_lr: given.text_lr.unwrap_or(1e-5),
+            unet_lr: given.unet_lr.unwrap_or(1e-4),
+            decay: given.decay.unwrap_or_default(),
+            weight_decay: given.weight_decay.unwrap_or(adamw.weight_decay),
+            betas: [given.beta1.unwrap_or(adamw.betas[0]), given.beta2.unwrap_or(adamw.betas[1])],
+            norm_stop: Some(given.norm_stop.unwrap_or(0.55)).filter(|norm| *norm != 0.0),
+            noise_offset: given.noise_offset.unwrap_or(0.01),
+            min_snr: given.min_snr.filter(|gamma| *gamma != 0.0),
+            mask_loss: given.mask_loss.unwrap_or(masked),
+            surroundings: given.surroundings.unwrap_or(0.0),
+            attention_weight: given.attention_weight.unwrap_or(if masked { 0.01 } else { 0.0 }),
+            full_identity: given.full_identity.unwrap_or(false),
+            seed: given.seed.unwrap_or(0),
+            checkpointing: given.checkpointing.unwrap_or(false),
+            save_every: given.save_every.unwrap_or(50),
+            sheet_every: given.sheet_every.unwrap_or(250),
+            prompts: given.prompts.unwrap_or_else(|| prompts(kind)),
+            sheet_scales: given.sheet_scales.unwrap_or_else(|| vec![0.0, 0.7, 1.0]),
+            sheet_steps: given.sheet_steps.unwrap_or(25),
+            sheet_guidance: given.sheet_guidance,
+            output,
+        };
+        settings.check(&mut wrong);
+        if wrong.is_empty() { Ok(settings) } else { Err(Error::Settings(wrong)) }
+    }
+
+    /// The words as they stand in a prompt.
+    pub fn phrase(&self) -> String {
+        self.words.join(" ")
+    }
+
+    /// Tells what no run could be made of.
+    fn check(&self, wrong: &mut Vec<String>) {
+        if self.words.is_empty() {
+            wrong.push("words are missing: two new words that will name the concept, such as \"<zorp1> <zorp2>\"".into());
+        }
+        for (i, word) in self.words.iter().enumerate() {
+            if self.words.iter().take(i).any(|other| other.to_lowercase() == word.to_lowercase()) {
+                wrong.push(format!("words: {word} is given twice"));
+            }
+            if word == PLACEHOLDER {
+                wrong.push(format!("words: {PLACEHOLDER} is where the words go in captions, it cannot be one of them"));
+            }
+        }
+        if self.folders.is_empty() && !wrong.iter().any(|problem| problem.contains("folders")) {
+            wrong.push("pictures are missing: a folder of 4 to 20 pictures of the concept".into());
+        }
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        let rate = |value: f64| (0.0..=1.0).contains(&value);
+        let rules = [
+            ("crop", self.crop.to_string(), share(self.crop), "a share from 0 to 1"),
+            (
+                "scale_min to scale_max",
+                format!("{} to {}", self.scale[0], self.scale[1]),
+                positive(self.scale[0]) && self.scale[0] <= self.scale[1] && share(self.scale[1]),
+                "shares above 0 up to 1, the lesser first",
+            ),
+            ("alpha", self.alpha.to_string(), positive(self.alpha.into()), "a number above 0"),
+            ("steps", self.steps.to_string(), (1..=10_000_000).contains(&self.steps), "1 to 10000000 updates"),
+            ("batch", self.batch.to_string(), (1..=1024).contains(&self.batch), "1 to 1024 pictures"),
+            ("accumulate", self.accumulate.to_string(), (1..=1024).contains(&self.accumulate), "1 to 1024 batches"),
+            ("text_rank", self.text_rank.to_string(), self.text_rank <= 1024, "at most 1024"),
+            ("unet_rank", self.unet_rank.to_string(), self.unet_rank <= 1024, "at most 1024"),
+            ("words_lr", self.words_lr.to_string(), rate(self.words_lr), "a rate from 0 to 1"),
+            ("text_lr", self.text_lr.to_string(), rate(self.text_lr), "a rate from 0 to 1"),
+            ("unet_lr", self.unet_lr.to_string(), rate(self.unet_lr), "a rate from 0 to 1"),
+            ("surroundings", self.surroundings.to_string(), share(self.surroundings.into()), "a share from 0 to 1"),
+            ("weight_decay", self.weight_decay.to_string(), rate(self.weight_decay.into()), "a share from 0 to 1"),
+            ("beta1", self.betas[0].to_string(), (0.0..1.0).contains(&self.betas[0]), "0 up to below 1"),
+            ("beta2", self.betas[1].to_string(), (0.0..1.0).contains(&self.betas[1]), "0 up to below 1"),
+            (
+                "norm_stop",
+                self.norm_stop.unwrap_or(0.0).to_string(),
+                self.norm_stop.is_none_or(|norm| positive(norm.into())),
+                "a norm above 0, or 0 for none",
+            ),
+            ("noise_offset", self.noise_offset.to_string(), share(self.noise_offset.into()), "a share from 0 to 1"),
+            (
+                "min_snr",
+                self.min_snr.unwrap_or(0.0).to_string(),
+                self.min_snr.is_none_or(|gamma| positive(gamma.into())),
+                "a number above 0, or 0 for none",
+            ),
+            (
+                "attention_weight",
+                self.attention_weight.to_string(),
+                self.attention_weight >= 0.0 && self.attention_weight.is_finite(),
+                "a number from 0",
+            ),
+            ("save_every", self.save_every.to_string(), self.save_every > 0, "at least 1"),
+            ("sheet_steps", self.sheet_steps.to_string(), (1..=1000).contains(&self.sheet_steps), "1 to 1000"),
+            (
+                "sheet_scales",
+                format!("{:?}", self.sheet_scales),
+                !self.sheet_scales.is_empty() && self.sheet_scales.iter().all(|scale| scale.is_finite()),
+                "numbers",
+            ),
+            (
+                "sheet_guidance",
+                self.sheet_guidance.map_or("none".into(), |scale| scale.to_string()),
+                self.sheet_guidance.is_none_or(f32::is_finite),
+                "a number",
+            ),
+        ];
+        for (name, found, fine, expected) in rules {
+            if !fine {
+                wrong.push(format!("{name} is {found}: expected {expected}"));
+            }
+        }
+    }
+}
+
+/// Words as files write them: with spaces or, as the method's, with plus signs between them.
+pub(super) fn split(words: &str) -> Vec<String> {
+    words.split(|c: char| c == '+' || c.is_whitespace()).filter(|word| !word.is_empty()).map(str::to_string).collect()
+}
+
+fn initializers(given: &Options, words: &[String], wrong: &mut Vec<String>) -> Vec<Initializer> {
+    let Some(text) = &given.initializers else {
+        let Some(class_word) = &given.class_word else {
+            wrong.push("class_word is missing: what it is, as one word that the model knows, such as man, dog or chair".into());
+            return Vec::new();
+        };
+        let noise = words.len().saturating_sub(1);
+        let last = (!words.is_empty()).then(|| Initializer::Word(class_word.clone()));
+        return std::iter::repeat_n(Initializer::Noise(DEVIATION), noise).chain(last).collect();
+    };
+    let mut found = Vec::new();
+    for part in split(text) {
+        match part.parse() {
+            Ok(initializer) => found.push(initializer),
+            Err(problem) => wrong.push(format!("initializers: {problem}")),
+        }
+    }
+    if found.len() != words.len() && wrong.is_empty() {
+        wrong.push(format!("initializers: {} are given for {} words", found.len(), words.len()));
+    }
+    found
+}
+
+/// What a sheet shows where nobody says it.
+fn prompts(kind: Kind) -> Vec<String> {
+    let texts: &[&str] = match kind {
+        Kind::Person => &["a photo of <TOK>", "<TOK> on the beach", "<TOK> in the snow", "a pencil sketch of <TOK>"],
+        Kind::Object => &["a photo of <TOK>", "<TOK> on the beach", "<TOK> in a room", "a pencil sketch of <TOK>"],
+        Kind::Scene => &["a photo of <TOK>", "a man in <TOK>", "a dog in <TOK>", "a pencil sketch of <TOK>"],
+        Kind::Style => &["a house in the style of <TOK>", "a cat in the style of <TOK>", "a woman in the style of <TOK>"],
+    };
+    texts.iter().map(|text| text.to_string()).collect()
+}

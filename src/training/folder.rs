@@ -1,0 +1,335 @@
+//! The pictures' folders: what is in them, and all that is wrong with it at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::config::{PictureFolder, Settings};
+use super::listing::{ENDINGS, Group, Listing, MASK_MARK, MOST_SLOTS, name, stem};
+pub use super::listing::{count, pictures_in};
+use crate::concept::caption::PLACEHOLDER;
+use crate::file_kind::read_text;
+use crate::picture::{self, Doubt, Mask, Picture, Scaling};
+
+/// Sides shorter than this share of what is tuned at show no details.
+const TINY: f64 = 0.25;
+/// Two pictures whose small versions differ by less than this (of 255, on average) are the same picture.
+const SAME: f64 = 1.5;
+/// Side of those small versions.
+const THUMBNAIL: u32 = 16;
+
+/// One picture, with what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub path: PathBuf,
+    pub picture: Picture,
+    /// [`PLACEHOLDER`] where the concept's words go.
+    pub caption: String,
+    pub mask: Option<Mask>,
+    /// How often it is drawn in an epoch.
+    pub repeats: usize,
+}
+
+/// How closely a check looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// At every pixel, as a run does.
+    Pixels,
+    /// At pictures' and masks' headers, and at whether their files end where they should: soon done, also with large photos.
+    Headers,
+}
+
+/// One picture, as far as its header tells.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub path: PathBuf,
+    /// Width and height, upright.
+    pub size: (u32, u32),
+    pub caption: String,
+    pub masked: bool,
+    /// How often it is drawn in an epoch.
+    pub repeats: usize,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    pub seen: Vec<Seen>,
+    /// The same with their pixels, where those were looked at.
+    pub found: Vec<Found>,
+    /// What has to be put right before a run.
+    pub problems: Vec<String>,
+    /// What the user should know.
+    pub remarks: Vec<String>,
+    /// SHA-256 over pictures, captions and masks, in order; of those in `found`.
+    pub hash: [u8; 32],
+}
+
+/// Looks at everything in the settings' folders. `size` is what is tuned at, width and height.
+pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
+    check_at(settings, size, Depth::Pixels)
+}
+
+/// As [`check`], but as closely as `depth` says.
+pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked {
+    let mut checked = Checked::default();
+    for folder in &settings.folders {
+        check_folder(folder, settings, depth, &mut checked);
+    }
+    let count = checked.seen.len();
+    if checked.problems.is_empty() && count < 4 {
+        checked.remarks.push(format!("{count} pictures are few: 4 to 20 from different sides and in different places are best"));
+    }
+    repeats(&mut checked);
+    sizes(&mut checked, size);
+    match depth {
+        Depth::Pixels => duplicates(&mut checked),
+        Depth::Headers => same_files(&mut checked),
+    }
+    let masked = checked.seen.iter().filter(|seen| seen.masked).count();
+    if masked > 0 && masked < count {
+        checked.remarks.push(format!("{} of {count} pictures have no mask: all of them counts", count - masked));
+    }
+    for (doubt, so) in [(Doubt::Transparent, ""), (Doubt::White, ": all of the picture counts as the concept")] {
+        let is_it = |found: &&Found| found.mask.as_ref().is_some_and(|mask| mask.doubt(true) == Some(doubt));
+        let names: Vec<String> = checked.found.iter().filter(is_it).map(|found| name(&found.path)).collect();
+        if !names.is_empty() {
+            checked.remarks.push(format!("the mask of each of these {doubt}{so}: {}", names.join(", ")));
+        }
+    }
+    let mut sha = Sha256::new();
+    for found in &checked.found {
+        sha.update(found.picture.width().to_le_bytes());
+        sha.update(found.picture.rgb());
+        sha.update((found.caption.len() as u64).to_le_bytes());
+        sha.update(&found.caption);
+        let values = found.mask.iter().flat_map(|mask| mask.values());
+        values.for_each(|value| sha.update(value.to_le_bytes()));
+    }
+    // Equal ones change nothing.
+    if checked.found.iter().any(|found| found.repeats != 1) {
+        checked.found.iter().for_each(|found| sha.update((found.repeats as u64).to_le_bytes()));
+    }
+    checked.hash = sha.finalize().into();
+    checked
+}
+
+fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, checked: &mut Checked) {
+    let listing = match Listing::of(folder) {
+        Ok(listing) => listing,
+        Err(source) => return checked.problems.push(format!("{}: cannot be read: {source}", folder.pictures.display())),
+    };
+    let left_out = listing.told_left_out();
+    if listing.groups.iter().all(|group| group.pictures.is_empty()) {
+        let left_out = left_out.as_ref().map_or(String::new(), |told| format!("; left out: {told}"));
+        checked.problems.push(format!("{}: no pictures in it (PNG, JPEG, WebP, BMP){left_out}", folder.pictures.display()));
+    } else if let Some(told) = left_out {
+        checked.remarks.push(format!("left out of {}: {told}", folder.pictures.display()));
+    }
+    for (what, named) in [("captions", &folder.captions), ("masks", &folder.masks)] {
+        if let Some(named) = named.as_ref().filter(|named| !named.is_dir()) {
+            checked.problems.push(format!("{}: no such folder, which is to hold the {what}", named.display()));
+        }
+    }
+    let mut without_caption = Vec::new();
+    let mut pictures = 0;
+    for group in &listing.groups {
+        pictures += group.pictures.len();
+        checked.remarks.extend(group.remarks());
+        for path in &group.pictures {
+            let opened = match depth {
+                Depth::Pixels => Picture::open(path).map(|picture| ((picture.width(), picture.height()), Some(picture))),
+                Depth::Headers => picture::measure(path).map(|size| (size, None)),
+            };
+            let (size, picture) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    checked.problems.push(error.to_string());
+                    continue;
+                }
+            };
+            let caption = caption(path, group, settings, checked).unwrap_or_else(|| {
+                without_caption.push(name(path));
+                folder.caption.clone().unwrap_or_else(|| PLACEHOLDER.to_string())
+            });
+            let mask_file = mask_of(path, group);
+            let mask = mask_file.as_ref().and_then(|file| mask(file, path, size, depth, checked));
+            let (masked, repeats) = (mask_file.is_some(), group.repeats);
+            checked.seen.push(Seen { path: path.clone(), size, caption: caption.clone(), masked, repeats });
+            if let Some(picture) = picture {
+                checked.found.push(Found { path: path.clone(), picture, caption, mask, repeats });
+            }
+        }
+    }
+    let default = folder.caption.as_deref().unwrap_or(PLACEHOLDER);
+    if !mentions_concept(default, settings) && !without_caption.is_empty() {
+        checked.problems.push(format!("the default caption \"{default}\" has no {PLACEHOLDER} where the concept's words belong"));
+    }
+    // Where none has a caption, that is how the user wants it.
+    if !without_caption.is_empty() && without_caption.len() < pictures {
+        checked.remarks.push(format!("no caption, so \"{default}\": {}", without_caption.join(", ")));
+    }
+}
+
+/// Repeats weigh pictures against each other, so what all have in common is divided out.
+fn repeats(checked: &mut Checked) {
+    let common = checked.seen.iter().fold(0, |common, seen| greatest_common_divisor(common, seen.repeats)).max(1);
+    checked.seen.iter_mut().for_each(|seen| seen.repeats /= common);
+    checked.found.iter_mut().for_each(|found| found.repeats /= common);
+    if common > 1 && checked.seen.iter().all(|seen| seen.repeats == 1) {
+        checked
+            .remarks
+            .push(format!("all pictures have {common} repeats: that is as none, since `steps` says how long it is learnt"));
+    }
+    let slots: usize = checked.seen.iter().fold(0, |slots, seen| slots.saturating_add(seen.repeats));
+    if slots > MOST_SLOTS {
+        checked.problems.push(format!("the folders' repeats make an epoch of {slots} pictures: expected {MOST_SLOTS} at most"));
+    }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// The first line of the caption's file that says anything.
+fn caption(path: &Path, group: &Group, settings: &Settings, checked: &mut Checked) -> Option<String> {
+    let file = group.caption_of(path)?;
+    let text = match read_text(file, "a caption (text)") {
+        Ok(text) => text,
+        Err(source) => {
+            checked.problems.push(format!("{}: cannot be read: {source}", file.display()));
+            return None;
+        }
+    };
+    let line = text.trim_start_matches('\u{feff}').lines().map(str::trim).find(|line| !line.is_empty())?;
+    if !mentions_concept(line, settings) {
+        let problem = format!("{}: \"{line}\" has no {PLACEHOLDER} where the concept's words belong", file.display());
+        checked.problems.push(problem);
+    }
+    Some(line.to_string())
+}
+
+/// A caption that names none of the words teaches them nothing.
+fn mentions_concept(caption: &str, settings: &Settings) -> bool {
+    let lower = caption.to_lowercase();
+    caption.contains(PLACEHOLDER) || settings.words.iter().any(|word| lower.contains(&word.to_lowercase()))
+}
+
+/// The file of a picture's mask.
+fn mask_of(path: &Path, group: &Group) -> Option<PathBuf> {
+    let stem = stem(path);
+    let in_folders = group.masks.iter().flat_map(|place| ENDINGS.map(|ending| place.join(format!("{stem}.{ending}"))));
+    let beside = ENDINGS.map(|ending| group.folder.join(format!("{stem}{MASK_MARK}.{ending}")));
+    in_folders.chain(beside).find(|file| file.is_file())
+}
+
+/// The mask in `file` of the picture `path`, where its pixels are looked at.
+fn mask(file: &Path, path: &Path, of_picture: (u32, u32), depth: Depth, checked: &mut Checked) -> Option<Mask> {
+    let opened = match depth {
+        Depth::Pixels => Mask::open(file).map(|mask| ((mask.width(), mask.height()), Some(mask))),
+        Depth::Headers => picture::measure(file).map(|size| (size, None)),
+    };
+    let (of_mask, mask) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            checked.problems.push(error.to_string());
+            return None;
+        }
+    };
+    if of_mask != of_picture {
+        let [mask, picture] = [of_mask, of_picture].map(|(width, height)| format!("{width}x{height}"));
+        checked.problems.push(format!("{}: the mask is {mask}, the picture {} is {picture}", file.display(), name(path)));
+        return None;
+    }
+    let mask = mask?;
+    if mask.values().iter().all(|value| *value < 0.5) {
+        let problem = match mask.doubt(true) {
+            Some(Doubt::Transparent) => format!("{}: the mask {}", file.display(), Doubt::Transparent),
+            _ => format!("{}: the mask is black all over; white is where the concept is", file.display()),
+        };
+        checked.problems.push(problem);
+        return None;
+    }
+    Some(mask)
+}
+
+fn sizes(checked: &mut Checked, size: [usize; 2]) {
+    let mut small = Vec::new();
+    for seen in &checked.seen {
+        let (width, height) = seen.size;
+        // How much larger it will be shown than it is.
+        let share = (f64::from(width) / size[0] as f64).min(f64::from(height) / size[1] as f64);
+        if share < TINY {
+            let [wanted_width, wanted_height] = size;
+            let problem = format!("too small for tuning at {wanted_width}x{wanted_height}");
+            checked.problems.push(format!("{}: the picture is {width}x{height}, {problem}", seen.path.display()));
+        } else if share < 1.0 {
+            small.push(format!("{} ({width}x{height})", name(&seen.path)));
+        }
+    }
+    if !small.is_empty() {
+        checked.remarks.push(format!("smaller than {}x{}, so enlarged: {}", size[0], size[1], small.join(", ")));
+    }
+}
+
+fn duplicates(checked: &mut Checked) {
+    let mut exact: BTreeMap<[u8; 32], usize> = BTreeMap::new();
+    let mut thumbnails: Vec<Option<Picture>> = Vec::new();
+    for (index, found) in checked.found.iter().enumerate() {
+        let hash: [u8; 32] = Sha256::digest(found.picture.rgb()).into();
+        let thumbnail = found.picture.resized(THUMBNAIL, THUMBNAIL).ok();
+        let near = thumbnails.iter().position(|other| is_same(other.as_ref(), thumbnail.as_ref()));
+        let earlier = |first: usize| checked.found.get(first).map(|other| name(&other.path)).unwrap_or_default();
+        let this = found.path.display();
+        match (exact.get(&hash), near) {
+            (Some(&first), _) => checked.problems.push(format!("{this}: the same picture as {}", earlier(first))),
+            (None, Some(first)) => checked.remarks.push(format!("{this}: hardly differs from {}", earlier(first))),
+            (None, None) => {}
+        }
+        exact.entry(hash).or_insert(index);
+        thumbnails.push(thumbnail);
+    }
+}
+
+/// Files of the very same bytes.
+fn same_files(checked: &mut Checked) {
+    let mut known: BTreeMap<[u8; 32], &Path> = BTreeMap::new();
+    for seen in &checked.seen {
+        // A file that cannot be read has been told of already.
+        let Ok(bytes) = std::fs::read(&seen.path) else { continue };
+        let hash: [u8; 32] = Sha256::digest(bytes).into();
+        match known.get(&hash) {
+            Some(first) => {
+                checked.problems.push(format!("{}: the same picture as {}", seen.path.display(), name(first)));
+            }
+            None => drop(known.insert(hash, &seen.path)),
+        }
+    }
+}
+
+fn is_same(a: Option<&Picture>, b: Option<&Picture>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return false };
+    let difference: f64 = a.rgb().iter().zip(b.rgb()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+    difference / (a.rgb().len().max(1) as f64) < SAME
+}
+
+impl Found {
+    /// The same at no more than `most` times the pixels that tuning looks at along each side: photos of many megapixels would
+    /// be read and shrunk again and again.
+    pub fn shrunk(mut self, size: [usize; 2], most: f64) -> crate::picture::Result<Found> {
+        let (width, height) = (f64::from(self.picture.width()), f64::from(self.picture.height()));
+        let share = (size[0] as f64 * most / width).max(size[1] as f64 * most / height);
+        if share < 1.0 {
+            let side = |length: f64| ((length * share).round() as u32).max(1);
+            self.picture = self.picture.resized(side(width), side(height))?;
+            let resized = |mask: Mask| mask.resized(side(width), side(height), Scaling::Nearest);
+            self.mask = self.mask.map(resized).transpose()?;
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+#[path = "folder_tests.rs"]
+mod tests;

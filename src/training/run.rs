@@ -1,0 +1,423 @@
+//! A tuning run: from settings and a model to a concept file.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::config::Settings;
+use super::draws::{Draws, Purpose};
+use super::error::{Error, Result};
+use super::examples::Examples;
+use super::folder;
+use super::saved::{About, Places, Saved};
+use super::sheet;
+use super::step::{self, AdamW, AttentionLoss, Method, Models, PlannedBytes, Rates, State, Step, StepConfig};
+use super::transform::Transform;
+use super::words::{Words, initial_rows};
+use crate::backend::Device;
+use crate::checkpoint::{self, Checkpoint};
+use crate::concept::{Concept, ModelHash};
+use crate::pipeline::Pipeline;
+use crate::pipeline::recipe::hex;
+
+/// Sources are kept at no more than this times the size that is tuned at.
+const MOST_DETAIL: f64 = 2.0;
+
+/// Whether a run begins or goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At the beginning; neither a run that stands there, finished or not, nor another file is overwritten.
+    New,
+    /// At the beginning, whatever is there.
+    Again,
+    /// Where it was saved last.
+    Resume,
+}
+
+/// What a run tells while it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    Step(Progress),
+    /// A sheet is being made: pictures done, of all.
+    Sheet {
+        done: usize,
+        of: usize,
+    },
+    /// A file is there.
+    Wrote(&'a Path),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Updates done, of all.
+    pub done: u64,
+    pub of: u64,
+    pub loss: f32,
+    pub rates: Rates,
+    pub norm: f32,
+    pub embeddings_stopped: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Done(Summary),
+    /// It was asked to stop, and is saved at this update.
+    Stopped {
+        step: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    pub concept: PathBuf,
+    pub curve: PathBuf,
+    pub sheet: Option<PathBuf>,
+    /// Mean loss of the first and the last tenth of the run.
+    pub losses: [f32; 2],
+    pub norm: f32,
+    /// Time of the steps, and of the sheets; of this process alone.
+    pub steps_took: Duration,
+    pub sheets_took: Duration,
+    /// Updates that this process made.
+    pub steps: u64,
+}
+
+/// A run, ready to go.
+pub struct Run<'a> {
+    settings: Settings,
+    gpu: Device,
+    checkpoint: &'a Checkpoint,
+    base: ModelHash,
+    encoder: Pipeline,
+    examples: Examples,
+    step: Step,
+    about: About,
+    places: Places,
+    /// Width and height in pixels.
+    size: [usize; 2],
+    remarks: Vec<String>,
+    history: Vec<[f32; 3]>,
+    /// The update that was saved last.
+    saved: Option<u64>,
+}
+
+impl<'a> Run<'a> {
+    /// Checks all that a run is made from, plans it, and reads the state to go on from.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] with everything that has to be put right; a state that does not belong to the run; a model that cannot
+    /// be tuned.
+    pub fn prepare(gpu: &Device, checkpoint: &'a Checkpoint, settings: &Settings, begin: Begin) -> Result<Run<'a>> {
+        let places = Places::of(&settings.output);
+        places.check()?;
+        if begin == Begin::New {
+            refuse_to_replace(&places)?;
+        }
+        let encoder = Pipeline::load(gpu, checkpoint, settings.precision)?;
+        let models = Models::of(checkpoint)?;
+        let (size, mut problems) = size(settings, &encoder);
+        let mut checked = folder::check(settings, size);
+        problems.append(&mut checked.problems);
+        let mut config = step_config(settings, size, &encoder);
+        let copies = config.rows_per_word(&models.unet);
+        let rows = initial_rows(settings, encoder.tokenizer(), &checkpoint.text_encoder, [models.text.hidden_size, copies]);
+        let rows = rows.map_err(|mut wrong| problems.append(&mut wrong)).ok();
+        let words = Words::new(encoder.tokenizer().clone(), &settings.words, models.text.vocab_size, copies);
+        let words = words.map_err(|error| problems.push(error.to_string())).ok();
+        let (Some(rows), Some(words), true) = (rows, words, problems.is_empty()) else {
+            return Err(Error::Unfit(problems));
+        };
+        config.tokens = words.length();
+        let found = checked.found.into_iter().map(|found| found.shrunk(size, MOST_DETAIL)).collect::<Result<_, _>>()?;
+        let transform = Transform { width: size[0], height: size[1], crop: settings.crop, scale: settings.scale };
+        let latent = [config.size[0], config.size[1], encoder.latent_channels()];
+        let examples = Examples::new(settings, found, transform, latent, words, &models);
+        if settings.attention_weight > 0.0 && settings.words.len() >= 2 && examples.masked() {
+            config.attention_loss =
+                Some(AttentionLoss { weight: settings.attention_weight, full_identity: settings.full_identity });
+        }
+        let mut remarks = checked.remarks;
+        remarks.extend(examples.remarks()?);
+        if settings.method == Method::PPlus && settings.words_lr == 0.0 {
+            remarks.push("p-plus learns the words alone, and words_lr is 0: nothing will be learnt".into());
+        }
+        let step = Step::new(&models, &config, gpu)?;
+        let base = checkpoint.base_hash_cached(checkpoint::base_hash_cache().as_deref());
+        let about = About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
+        let (settings, gpu) = (settings.clone(), gpu.clone());
+        let (history, saved) = (Vec::new(), None);
+        let mut run =
+            Run { settings, gpu, checkpoint, base, encoder, examples, step, about, places, size, remarks, history, saved };
+        run.begin(begin, rows)?;
+        Ok(run)
+    }
+
+    /// Uploads the state to begin with.
+    fn begin(&mut self, begin: Begin, rows: crate::graph::Array) -> Result<()> {
+        let path = self.places.state();
+        let fail = |problem: String| Error::State { path: path.clone(), problem };
+        let state = if begin == Begin::Resume {
+            if !path.exists() {
+                return Err(fail("there is no run to go on with (no state was saved there)".into()));
+            }
+            let Saved { about, state, history } = Saved::read(&path)?;
+            let differences = self.about.differences(&about);
+            if !differences.is_empty() {
+                return Err(fail(format!("the run cannot go on with other settings: {}", differences.join("; "))));
+            }
+            if about.adapter != self.about.adapter {
+                self.remarks.push(format!("the run began on {}; it goes on the same up to rounding", about.adapter));
+            }
+            self.about.lengths.clone_from(&about.lengths);
+            self.stretch(&about);
+            (self.history, self.saved) = (history, Some(state.step));
+            state
+        } else {
+            self.initial(rows)?
+        };
+        self.places.prepare()?;
+        Ok(self.step.restore(&state)?)
+    }
+
+    /// Notes that the run is to have another number of updates than it had.
+    fn stretch(&mut self, saved: &About) {
+        let (before, now, done) = (saved.settings.steps, self.settings.steps, saved.step);
+        if before == now {
+            return;
+        }
+        self.about.lengths.push([done, before as u64]);
+        let next = done + 1;
+        let same = (0..done).all(|step| saved.settings.rates(step) == self.settings.rates(step));
+        self.remarks.push(if same {
+            format!("the run had {before} updates and has {now} now; with these learning rates, that changes nothing in what is done")
+        } else {
+            format!(
+                "the run had {before} updates and has {now} now: from update {next} on, its learning rates are those of a run of {now}, \
+                 which begin again at {:.1e}; what comes of it differs from a run that had {now} from the start",
+                self.settings.rates(done).unet
+            )
+        });
+    }
+
+    fn initial(&self, rows: crate::graph::Array) -> Result<State> {
+        let draws = Draws::new(self.settings.seed);
+        let mut index = 0;
+        // Kaiming's uniform numbers with a = sqrt(5) (He et al. 2015): in +-1 / sqrt(in).
+        let mut down = |layer: &step::TrainedLayer| {
+            let (mut numbers, bound) = (draws.at(Purpose::Updates, index), 1.0 / (layer.into as f64).sqrt());
+            index += 1;
+            (0..layer.rank * layer.into).map(|_| numbers.between(-bound, bound) as f32).collect()
+        };
+        Ok(self.step.initial(Some(rows), &mut down)?)
+    }
+
+    /// For the user: what was noticed and goes on all the same.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Pictures that it learns from.
+    pub fn pictures(&self) -> usize {
+        self.examples.pictures()
+    }
+
+    /// Width and height that is tuned at.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Updates done.
+    pub fn done(&self) -> u64 {
+        self.history.len() as u64
+    }
+
+    /// Device memory of a step, in bytes.
+    ///
+    /// # Errors
+    /// Weights that are missing.
+    pub fn planned_bytes(&self) -> Result<PlannedBytes> {
+        Ok(self.step.planned_bytes()?)
+    }
+
+    /// Runs to the end, or until `watch` says false: then the run is saved, and can go on later to the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`]; files that cannot be written (then the state that was saved before stands); whatever the device meets.
+    pub fn run(&mut self, watch: &mut dyn FnMut(Event) -> bool) -> Result<Outcome> {
+        let of = self.settings.steps as u64;
+        let (first, start) = (self.done(), Instant::now());
+        let mut sheets = Duration::ZERO;
+        while self.done() < of {
+            let progress = self.update()?;
+            let (done, go_on) = (self.done(), watch(Event::Step(progress)));
+            // A sheet comes before the state that is past it: a run that is killed in between makes it again.
+            if self.is_sheet(done) && done < of {
+                sheets += self.sheet(watch)?;
+            }
+            if !go_on || done == of || done.is_multiple_of(self.settings.save_every as u64) {
+                self.save()?;
+                self.curve()?;
+            }
+            if !go_on && done < of {
+                return Ok(Outcome::Stopped { step: done });
+            }
+        }
+        let took = start.elapsed().saturating_sub(sheets);
+        self.concept()?.write(&self.places.output)?;
+        watch(Event::Wrote(&self.places.output));
+        self.curve()?;
+        watch(Event::Wrote(&self.places.curve()));
+        let sheet = if self.settings.sheet_every > 0 && !self.settings.prompts.is_empty() {
+            sheets += self.sheet(watch)?;
+            Some(self.places.sheet(of))
+        } else {
+            None
+        };
+        let tenth = (self.history.len() / 10).max(1);
+        let mean = |part: &[[f32; 3]]| part.iter().map(|[loss, ..]| loss).sum::<f32>() / part.len().max(1) as f32;
+        Ok(Outcome::Done(Summary {
+            concept: self.places.output.clone(),
+            curve: self.places.curve(),
+            sheet,
+            losses: [
+                mean(&self.history[..tenth.min(self.history.len())]),
+                mean(&self.history[self.history.len().saturating_sub(tenth)..]),
+            ],
+            norm: self.history.last().map_or(0.0, |[.., norm]| *norm),
+            steps_took: took,
+            sheets_took: sheets,
+            steps: self.done() - first,
+        }))
+    }
+
+    /// One update: all batches of an accumulation.
+    fn update(&mut self) -> Result<Progress> {
+        let done = self.done();
+        let rates = self.settings.rates(done);
+        let (mut loss, mut regularisation) = (0.0, 0.0);
+        let batches = self.settings.accumulate as u64;
+        let mut last = None;
+        for i in 0..batches {
+            let batch = self.examples.batch(done * batches + i, rates, &mut self.encoder)?;
+            let report = self.step.run(&batch).map_err(|error| self.diverged(error))?;
+            loss += report.loss / batches as f32;
+            regularisation += report.regularisation / batches as f32;
+            last = Some(report);
+        }
+        let (norm, embeddings_stopped) = last.map_or((0.0, false), |report| (report.embedding_norm, report.embeddings_stopped));
+        self.history.push([loss, regularisation, norm]);
+        Ok(Progress { done: done + 1, of: self.settings.steps as u64, loss, rates, norm, embeddings_stopped })
+    }
+
+    fn diverged(&self, error: step::Error) -> Error {
+        match error {
+            step::Error::NotFinite { step, loss, operation, layer } => {
+                Error::Diverged { step, loss, operation, layer, saved: self.saved }
+            }
+            other => other.into(),
+        }
+    }
+
+    fn is_sheet(&self, step: u64) -> bool {
+        let every = self.settings.sheet_every as u64;
+        every > 0 && step.is_multiple_of(every) && !self.settings.prompts.is_empty()
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let saved = Saved { about: self.about.clone(), state: self.step.state()?, history: self.history.clone() };
+        saved.write(&self.places.state())?;
+        self.saved = Some(saved.state.step);
+        Ok(())
+    }
+
+    fn curve(&self) -> Result<()> {
+        Ok(sheet::curve(&self.settings, &self.history)?.save(self.places.curve(), None)?)
+    }
+
+    /// Makes the sheet of what is learnt so far; the time it took.
+    fn sheet(&mut self, watch: &mut dyn FnMut(Event) -> bool) -> Result<Duration> {
+        let start = Instant::now();
+        let concept = self.concept()?;
+        // A pipeline of its own, so that the memory is free again while the run goes on.
+        let mut pipeline = Pipeline::load(&self.gpu, self.checkpoint, self.settings.precision)?;
+        let drawn = sheet::sheet(&mut pipeline, &concept, &self.settings, self.size, &mut |done, of| {
+            watch(Event::Sheet { done, of });
+        })?;
+        let path = self.places.sheet(self.done());
+        drawn.save(&path, None)?;
+        watch(Event::Wrote(&path));
+        Ok(start.elapsed())
+    }
+
+    /// What is learnt so far.
+    ///
+    /// # Errors
+    /// Whatever the device meets.
+    pub fn concept(&self) -> Result<Concept> {
+        Ok(super::learnt::concept(&self.settings, self.base, &self.step.state()?, self.step.layers()))
+    }
+}
+
+/// What stands there is somebody's work.
+fn refuse_to_replace(places: &Places) -> Result<()> {
+    let path = places.state();
+    if path.exists() {
+        let problem = match Saved::read(&path) {
+            Ok(Saved { about, .. }) if about.step < about.settings.steps as u64 => {
+                format!("a run stands there at step {} of {}: --resume goes on", about.step, about.settings.steps)
+            }
+            Ok(Saved { about, .. }) => {
+                let (done, more) = (about.step, about.step * 2);
+                format!("a finished run of {done} steps stands there: --resume with more --steps (such as {more}) goes on")
+            }
+            Err(error) => format!("a run may stand there, but its state cannot be read ({error})"),
+        };
+        return Err(Error::State { path, problem: format!("{problem}, --restart begins anew and replaces it") });
+    }
+    if places.output.exists() && crate::output::is_replaced(&places.output) {
+        let problem = "it is there already: --restart replaces it, --output names another file".to_string();
+        return Err(Error::State { path: places.output.clone(), problem });
+    }
+    Ok(())
+}
+
+/// Width and height that is tuned at, and what is wrong with it.
+pub(super) fn size(settings: &Settings, pipeline: &Pipeline) -> ([usize; 2], Vec<String>) {
+    let (width, height) = pipeline.default_size();
+    let size = settings.size.unwrap_or([width, height]);
+    let factor = pipeline.factor();
+    let fits = |side: &usize| *side > 0 && side.is_multiple_of(factor) && *side <= crate::picture::MAX_SIDE as usize;
+    let most = crate::picture::MAX_SIDE as usize / factor * factor;
+    let problem = format!("size is {}x{}: expected multiples of {factor} from {factor} to {most}", size[0], size[1]);
+    if size.iter().all(fits) { (size, Vec::new()) } else { ([width, height], vec![problem]) }
+}
+
+pub(super) fn step_config(settings: &Settings, size: [usize; 2], pipeline: &Pipeline) -> StepConfig {
+    let factor = pipeline.factor();
+    StepConfig {
+        method: settings.method,
+        text_layers: settings.text_layers,
+        unet_layers: settings.unet_layers,
+        text_rank: settings.text_rank,
+        unet_rank: settings.unet_rank,
+        alpha: settings.alpha,
+        batch: settings.batch,
+        size: [size[1] / factor, size[0] / factor],
+        words: settings.words.len(),
+        clip_skip: settings.clip_skip,
+        adamw: AdamW { betas: settings.betas, weight_decay: settings.weight_decay, ..AdamW::default() },
+        checkpointing: settings.checkpointing,
+        accumulate: settings.accumulate,
+        norm_limit: settings.norm_stop,
+        precision: settings.precision,
+        ..StepConfig::default()
+    }
+}

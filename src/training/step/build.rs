@@ -1,0 +1,255 @@
+//! The graph of a step: text tower, UNet, losses, gradients and updates.
+
+use crate::graph::ops::{Moments, RATES};
+use crate::graph::{Graph, Tensor};
+use crate::models::clip_text;
+use crate::models::unet::{self, Residuals, UNetInputs};
+use crate::nn::{Encodings, Layers};
+use crate::scheduler::config::PredictionType;
+
+use super::bank::{Bank, Group, banks, given};
+use super::config::{Models, Network, StepConfig, TrainedLayer};
+use super::error::{Error, Result};
+use super::layers::trained_layers;
+use super::regularisation::{self, Maps};
+
+/// What the caller reads after a run: the loss, the regularisation's part of it, and a number that is finite only if all
+/// gradients are.
+pub(super) const REPORT: usize = 3;
+
+/// A step's graph, and what its inputs mean.
+pub(super) struct Built {
+    pub graph: Graph,
+    /// `[REPORT]`
+    pub report: Tensor,
+    pub loss: Tensor,
+    pub layers: Vec<TrainedLayer>,
+    pub banks: Vec<Bank>,
+    pub maps: Option<Maps>,
+    /// Encodings of each caption.
+    pub copies: usize,
+}
+
+/// The frozen and the learnt part of the model, before anything is differentiated.
+struct Forward {
+    encoding: Tensor,
+    texts: Vec<Tensor>,
+    loss: Tensor,
+    regularisation: Option<Tensor>,
+    maps: Option<Maps>,
+}
+
+pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
+    check(models, config)?;
+    let layers = trained_layers(models, config)?;
+    let copies = config.rows_per_word(&models.unet);
+    let mut graph = Graph::new();
+    let banks = banks(&mut graph, Some([config.words * copies, models.text.hidden_size]), &layers)?;
+    let forward = forward(&mut graph, models, config, &banks, copies)?;
+
+    let loss = match forward.regularisation {
+        Some(regularisation) => graph.add(forward.loss, regularisation)?,
+        None => forward.loss,
+    };
+    if config.checkpointing {
+        graph.recompute_blocks();
+    }
+    let gradients = gradients(&mut graph, &banks, &forward, loss)?;
+    let report = update(&mut graph, config, &banks, &gradients, loss, forward.regularisation)?;
+    Ok(Built { graph, report, loss, layers, banks, maps: forward.maps, copies })
+}
+
+fn check(models: &Models, config: &StepConfig) -> Result<()> {
+    let option = |option, found: String, expected: &str| Err(Error::Option { option, found, expected: expected.into() });
+    if config.words == 0 {
+        return option("words", "0".into(), "at least 1");
+    }
+    if config.attention_loss.is_some() && config.words < 2 {
+        return option("words", config.words.to_string(), "two words for the attention regularisation");
+    }
+    check_networks(models, config)
+}
+
+/// What every kind of step asks of a model and of its batches.
+pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()> {
+    let option = |option, found: String, expected: &str| Err(Error::Option { option, found, expected: expected.into() });
+    let (unet, text) = (&models.unet, &models.text);
+    for (name, value) in [("batch", config.batch), ("accumulate", config.accumulate)] {
+        if value == 0 {
+            return option(name, "0".into(), "at least 1");
+        }
+    }
+    if config.tokens == 0 || config.tokens > text.max_position_embeddings {
+        return option("tokens", config.tokens.to_string(), &format!("1 to {}", text.max_position_embeddings));
+    }
+    if unet.in_channels != unet.out_channels {
+        let found = format!("from {} to {} channels", unet.in_channels, unet.out_channels);
+        return option("the UNet", found, "as many channels out as in (an inpainting or editing model cannot be tuned)");
+    }
+    if unet.cross_attention_dim != text.hidden_size {
+        let found = format!("of width {}", text.hidden_size);
+        return option("the text tower", found, &format!("the {} that the UNet reads", unet.cross_attention_dim));
+    }
+    if unet.num_class_embeds.is_some() || unet.time_cond_proj_dim.is_some() {
+        return option("the UNet", "conditioned on classes or guidance".into(), "one that reads time and text alone");
+    }
+    Ok(())
+}
+
+fn forward(graph: &mut Graph, models: &Models, config: &StepConfig, banks: &[Bank], copies: usize) -> Result<Forward> {
+    let (batch, [height, width]) = (config.batch, config.size);
+    let (unet, text) = (&models.unet, &models.text);
+
+    // Each copy of the captions stands together, so that a layer's encoding is one range. The frozen rows are looked up by the
+    // caller: the table is larger than all the rest of the tower, and a step reads little of it.
+    let sequences = copies * batch;
+    let frozen = graph.input("embedded", [sequences, config.tokens, text.hidden_size]);
+    let ids = graph.input_ids("ids", [sequences, config.tokens]);
+    let rows = rows(banks)?;
+    let count = graph.shape(rows)[0];
+    // A last row of zeros, for all other tokens.
+    let table = graph.reshape(rows, [1, count, 1, text.hidden_size])?;
+    let table = graph.pad2d(table, [0, 1, 0, 0])?;
+    let table = graph.reshape(table, [count + 1, text.hidden_size])?;
+    let learnt = graph.embedding(table, ids)?;
+    let embedded = graph.add(frozen, learnt)?;
+    let mut layers = Layers::with_low_rank(graph, given(banks, Network::Text, config));
+    let encoding = clip_text::encode(&mut layers, text, embedded, config.clip_skip)?;
+    let texts = match copies {
+        1 => vec![encoding],
+        _ => (0..copies).map(|copy| graph.slice(encoding, 0, copy * batch, batch)).collect::<Result<_, _>>()?,
+    };
+
+    let shape = [batch, height, width, unet.in_channels];
+    let (latents, noise) = (graph.input("latents", shape), graph.input("noise", shape));
+    let level = [batch, 1, 1, unet.in_channels];
+    let (signal, sigma) = (graph.input("signal", level), graph.input("sigma", level));
+    let kept = graph.multiply(latents, signal)?;
+    let added = graph.multiply(noise, sigma)?;
+    let sample = graph.add(kept, added)?;
+    let target = match models.prediction {
+        PredictionType::Epsilon => noise,
+        PredictionType::Sample => latents,
+        PredictionType::VPrediction => {
+            let (forward, back) = (graph.multiply(noise, signal)?, graph.multiply(latents, sigma)?);
+            let back = graph.scale(back, -1.0)?;
+            graph.add(forward, back)?
+        }
+    };
+
+    let time = graph.input("time", [batch, unet.block_out_channels[0]]);
+    let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
+    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let mut layers = Layers::with_low_rank(graph, given(banks, Network::UNet, config));
+    if config.attention_loss.is_some() {
+        layers.watch_words(2);
+    }
+    let prediction = unet::unet(&mut layers, unet, &inputs)?.sample;
+    let (maps, words) = layers.word_maps();
+    let weights = graph.input("weights", shape);
+    let loss = graph.weighted_squared_error(prediction, target, weights)?;
+    let (regularisation, maps) = match config.attention_loss {
+        Some(settings) => {
+            let (loss, maps) = regularisation::build(graph, &maps, words, settings)?;
+            (Some(loss), Some(maps))
+        }
+        None => (None, None),
+    };
+    Ok(Forward { encoding, texts, loss, regularisation, maps })
+}
+
+fn rows(banks: &[Bank]) -> Result<Tensor> {
+    let found = banks.iter().filter(|bank| bank.group == Group::Rows).flat_map(|bank| &bank.parts).next();
+    found.map(|part| part.tensor).ok_or_else(|| Error::Option {
+        option: "words",
+        found: "none".into(),
+        expected: "at least one".into(),
+    })
+}
+
+/// The gradient of every bank, `[numbers]`.
+fn gradients(graph: &mut Graph, banks: &[Bank], forward: &Forward, loss: Tensor) -> Result<Vec<Tensor>> {
+    let parts = |of: &dyn Fn(Group) -> bool| -> Vec<Tensor> {
+        banks.iter().filter(|bank| of(bank.group)).flat_map(|bank| &bank.parts).map(|part| part.tensor).collect()
+    };
+    let in_unet = parts(&|group| group == Group::UNet);
+    let mut wanted = in_unet.clone();
+    wanted.extend(&forward.texts);
+    let mut found = graph.gradients(loss, &wanted)?;
+    // Through the tower once, with what all layers of the UNet send back.
+    let texts = found.split_off(in_unet.len());
+    let upstream = match &texts[..] {
+        [text] => *text,
+        texts => graph.concat(texts, 0)?,
+    };
+    let in_text = parts(&|group| group != Group::UNet);
+    let mut rest = graph.gradients_of(forward.encoding, upstream, &in_text)?.into_iter();
+    let mut found = found.into_iter();
+    let mut all = Vec::with_capacity(banks.len());
+    for bank in banks {
+        let source: &mut dyn Iterator<Item = Tensor> = if bank.group == Group::UNet { &mut found } else { &mut rest };
+        all.push(flat(graph, bank, source)?);
+    }
+    Ok(all)
+}
+
+/// The gradient of a bank `[numbers]`, from those of its parts, of which it takes as many as it has.
+pub(super) fn flat(graph: &mut Graph, bank: &Bank, parts: &mut dyn Iterator<Item = Tensor>) -> Result<Tensor> {
+    let mut pieces = Vec::with_capacity(bank.parts.len());
+    for gradient in parts.take(bank.parts.len()) {
+        let count = graph.shape(gradient).elements();
+        pieces.push(graph.reshape(gradient, [count])?);
+    }
+    Ok(match &pieces[..] {
+        [piece] => *piece,
+        pieces => graph.concat(pieces, 0)?,
+    })
+}
+
+/// Adds up, moves everything that is learnt, and makes the report.
+pub(super) fn update(
+    graph: &mut Graph,
+    config: &StepConfig,
+    banks: &[Bank],
+    gradients: &[Tensor],
+    loss: Tensor,
+    regularisation: Option<Tensor>,
+) -> Result<Tensor> {
+    let adamw = config.adamw;
+    let moments = Moments { beta1: adamw.betas[0], beta2: adamw.betas[1], epsilon: adamw.epsilon };
+    let keep = (config.accumulate > 1).then(|| graph.input("keep", [1]));
+    let mut totals = Vec::with_capacity(banks.len());
+    let mut guard = loss;
+    for (bank, &gradient) in banks.iter().zip(gradients) {
+        let mut total = gradient;
+        if let Some(keep) = keep {
+            let sum = graph.input(bank.sum_name(), [bank.count]);
+            let kept = graph.multiply(sum, keep)?;
+            total = graph.add(kept, gradient)?;
+            graph.assign(sum, total)?;
+        }
+        // Finite only if all of them are.
+        let sum = graph.sum(gradient)?;
+        let nothing = graph.scale(sum, 0.0)?;
+        guard = graph.add(guard, nothing)?;
+        totals.push(total);
+    }
+    let mut rates: Vec<(Group, Tensor)> = Vec::new();
+    for (bank, total) in banks.iter().zip(totals) {
+        let of_group = match rates.iter().find(|(group, _)| *group == bank.group) {
+            Some((_, rates)) => *rates,
+            None => {
+                let input = graph.input(bank.group.rates_name(), [RATES]);
+                rates.push((bank.group, input));
+                input
+            }
+        };
+        let next = graph.adamw(bank.state, total, of_group, guard, moments)?;
+        graph.assign(bank.state, next)?;
+    }
+    let regularisation = match regularisation {
+        Some(regularisation) => regularisation,
+        None => graph.filled([1], 0.0)?,
+    };
+    Ok(graph.concat(&[loss, regularisation, guard], 0)?)
+}

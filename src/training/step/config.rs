@@ -1,0 +1,252 @@
+//! What a tuning step is built for, what each step is fed, and what it reports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::backend::Precision;
+use crate::checkpoint::Checkpoint;
+use crate::graph::{Array, ParameterSource};
+use crate::models::config::{ClipTextConfig, UNetConfig};
+use crate::scheduler::config::{PredictionType, SchedulerConfig};
+use crate::scheduler::schedule::NoiseSchedule;
+
+use super::error::Result;
+use super::source::Networks;
+
+/// The networks that are tuned: frozen weights, and how they were trained.
+#[derive(Clone)]
+pub struct Models {
+    pub unet: UNetConfig,
+    pub text: ClipTextConfig,
+    pub schedule: NoiseSchedule,
+    /// What the UNet predicts.
+    pub prediction: PredictionType,
+    /// Weights of both networks.
+    pub parameters: Arc<dyn ParameterSource + Send>,
+}
+
+impl Models {
+    /// The UNet and the text tower of a checkpoint, with the schedule that they were trained with.
+    ///
+    /// # Errors
+    /// Configurations that cannot be read, or that this program does not compute.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Models> {
+        let (unet, text) = (&checkpoint.unet, &checkpoint.text_encoder);
+        let (scheduler, _) = SchedulerConfig::parse(&checkpoint.scheduler.to_string())?.for_pipeline();
+        Ok(Models {
+            unet: UNetConfig::from_json(&unet.config, &unet.config_path)?,
+            text: ClipTextConfig::from_json(&text.config, &text.config_path)?,
+            schedule: NoiseSchedule::of_training(&scheduler)?,
+            prediction: scheduler.prediction_type.unwrap_or_default(),
+            parameters: Arc::new(Networks::of(unet, text)),
+        })
+    }
+}
+
+/// What is learnt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Embeddings for every cross-attention layer, and low-rank updates of both networks (Mix-of-Show, section 3.2).
+    #[default]
+    EdLora,
+    /// One embedding for all layers, and the same updates.
+    Lora,
+    /// Embeddings for every cross-attention layer alone (P+).
+    PPlus,
+}
+
+/// Layers of the text tower that have low-rank updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextLayers {
+    /// `CLIPAttention`: q, k, v, out.
+    #[default]
+    Attention,
+    /// `CLIPEncoderLayer`: the feed-forward's fc1 and fc2 too.
+    EncoderLayer,
+}
+
+/// Layers of the UNet that have low-rank updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UNetLayers {
+    /// `Attention`: to_q, to_k, to_v, to_out.0 of both attentions.
+    #[default]
+    Attention,
+    /// to_k and to_v of the attentions to prompts alone (Kumari et al., "Multi-Concept Customization of Text-to-Image Diffusion", 2023).
+    KeysValues,
+    /// `Transformer2DModel`: proj_in, proj_out and the feed-forward's two layers too.
+    Transformer,
+}
+
+/// Regularisation of the cross-attention maps of the two concept words.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionLoss {
+    /// 0.01 in the method.
+    pub weight: f32,
+    /// The second word's map is drawn to the mask; otherwise it too is only kept from the outside.
+    pub full_identity: bool,
+}
+
+/// The optimiser's constants (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    pub betas: [f32; 2],
+    pub epsilon: f32,
+    pub weight_decay: f32,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+/// Everything that decides the plan of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepConfig {
+    pub method: Method,
+    pub text_layers: TextLayers,
+    pub unet_layers: UNetLayers,
+    /// 0: the text tower has no updates.
+    pub text_rank: usize,
+    /// 0: the UNet has no updates.
+    pub unet_rank: usize,
+    /// The factor of every update, not divided by its rank.
+    pub alpha: f32,
+    /// Pictures in a (micro-)batch.
+    pub batch: usize,
+    /// Height and width of the latents.
+    pub size: [usize; 2],
+    /// Tokens of a caption; 77.
+    pub tokens: usize,
+    /// Concept words; the first two are what the attention regularisation is about.
+    pub words: usize,
+    /// Last layers of the text tower that are left out.
+    pub clip_skip: usize,
+    pub attention_loss: Option<AttentionLoss>,
+    pub adamw: AdamW,
+    /// The activations of a block are computed again for its backward, instead of kept.
+    pub checkpointing: bool,
+    /// Batches whose gradients are averaged for one update; at least 1.
+    pub accumulate: usize,
+    /// Mean norm of the concept words' rows at which they stop moving for good; 0.55 in the method.
+    pub norm_limit: Option<f32>,
+    /// How the frozen weights are held. What is trained is f32 always.
+    pub precision: Precision,
+}
+
+impl Default for StepConfig {
+    fn default() -> Self {
+        StepConfig {
+            method: Method::default(),
+            text_layers: TextLayers::default(),
+            unet_layers: UNetLayers::default(),
+            text_rank: 4,
+            unet_rank: 4,
+            alpha: 1.0,
+            batch: 1,
+            size: [64, 64],
+            tokens: 77,
+            words: 2,
+            clip_skip: 0,
+            attention_loss: None,
+            adamw: AdamW::default(),
+            checkpointing: false,
+            accumulate: 1,
+            norm_limit: Some(0.55),
+            precision: Precision::default(),
+        }
+    }
+}
+
+impl StepConfig {
+    /// Rows of each concept word: one for every cross-attention layer, or one.
+    pub fn rows_per_word(&self, unet: &UNetConfig) -> usize {
+        match self.method {
+            Method::EdLora | Method::PPlus => unet.cross_attention_layers(),
+            Method::Lora => 1,
+        }
+    }
+
+    /// Whether the networks have low-rank updates.
+    pub fn has_updates(&self) -> bool {
+        self.method != Method::PPlus
+    }
+}
+
+/// Learning rates of one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Of the concept words' rows. They stand still at 0, and once their norm has reached the limit.
+    pub rows: f32,
+    pub text: f32,
+    pub unet: f32,
+}
+
+/// One (micro-)batch. Everything random in it was drawn by the caller.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[batch, height, width, channels]`, scaled as the UNet takes them.
+    pub latents: Array,
+    /// Of the latents' shape, noise offset included.
+    pub noise: Array,
+    /// Training steps, one for each picture.
+    pub timesteps: Vec<usize>,
+    /// Indices `[batch, copies, tokens]`: copy i is what cross-attention layer i reads, copies is
+    /// [`StepConfig::rows_per_word`]. Concept word w stands as vocabulary size + w * copies + i.
+    pub ids: Array,
+    /// A factor of each picture's loss (min-SNR); 1 usually.
+    pub factors: Vec<f32>,
+    /// What counts of each picture, 0 or 1: `[batch, height, width]`.
+    pub loss_mask: Array,
+    /// Where the subject is, 0 or 1: `[batch, height, width]`. Needed by the attention regularisation only.
+    pub subject_mask: Option<Array>,
+    pub rates: Rates,
+}
+
+/// What one [`super::Step::run`] did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// Updates so far, this one included.
+    pub step: u64,
+    /// This batch was the last of its accumulation, and everything moved.
+    pub updated: bool,
+    /// The whole loss of this batch.
+    pub loss: f32,
+    /// The attention regularisation's part of it.
+    pub regularisation: f32,
+    /// Mean norm of the concept words' rows, after the update.
+    pub embedding_norm: f32,
+    /// The rows have reached their limit and will not move again.
+    pub embeddings_stopped: bool,
+}
+
+/// One low-rank update that is learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainedLayer {
+    pub network: Network,
+    /// The layer's full name.
+    pub name: String,
+    pub rank: usize,
+    pub into: usize,
+    pub out: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Network {
+    Text,
+    UNet,
+}
+
+/// All that a run needs to go on to the same bytes. Arrays by name:
+/// `rows` `[words * copies, width]`; `text.<layer>.lora_down.weight` `[rank, in]`, `.lora_up.weight` `[out, rank]`, likewise
+/// `unet.`; of each of these AdamW's moments as `first.<name>` and `second.<name>`, and within an accumulation the sum of
+/// gradients so far as `gradient.<name>`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    pub arrays: BTreeMap<String, Array>,
+    /// Updates done.
+    pub step: u64,
+    /// Batches of the current accumulation that are summed up already.
+    pub accumulated: usize,
+    pub embeddings_stopped: bool,
+}

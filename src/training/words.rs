@@ -1,0 +1,196 @@
+//! The concept's words in the model's vocabulary.
+
+use super::config::{Initializer, Settings};
+use super::draws::{Draws, Purpose};
+use crate::checkpoint::Component;
+use crate::graph::Array;
+use crate::text::prompt::{self, PromptOptions, Syntax};
+use crate::text::{Result, Tokenizer};
+
+const TABLE: &str = "text_model.embeddings.token_embedding.weight";
+
+/// A tokenizer that knows the words as single tokens.
+#[derive(Clone, Debug)]
+pub struct Words {
+    tokenizer: Tokenizer,
+    /// The tokenizer's ids of the words, in order.
+    ids: Vec<u32>,
+    /// Rows of the model's own token table.
+    vocabulary: u32,
+    copies: usize,
+}
+
+/// A caption as token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caption {
+    /// `[copies, tokens]`, as [`super::step::Batch::ids`] has them.
+    pub ids: Vec<u32>,
+    /// What did not fit.
+    pub cut: bool,
+}
+
+impl Words {
+    /// Adds the words to a model's tokenizer. `vocabulary` is the number of rows of the model's token table, `copies` the rows
+    /// of each word.
+    ///
+    /// # Errors
+    /// A word that the vocabulary has already, or that is no word.
+    pub fn new(mut tokenizer: Tokenizer, words: &[String], vocabulary: usize, copies: usize) -> Result<Words> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let ids = tokenizer.add_words(&words)?;
+        Ok(Words { tokenizer, ids, vocabulary: vocabulary as u32, copies })
+    }
+
+    /// Tokens of a caption, start, end and padding included.
+    pub fn length(&self) -> usize {
+        self.tokenizer.max_length()
+    }
+
+    /// The sentence for the user about the picture `path`, whose caption is cut.
+    pub fn cut(&self, path: &std::path::Path) -> String {
+        format!("{}: its caption is cut after {} tokens", path.display(), self.length() - 2)
+    }
+
+    /// Tokenizes a caption that has the words in it. Brackets in it are text.
+    ///
+    /// # Errors
+    /// Text that the vocabulary cannot spell.
+    pub fn caption(&self, text: &str) -> Result<Caption> {
+        let options = PromptOptions { syntax: Syntax::Off, ..PromptOptions::default() };
+        let encoded = prompt::encode(&self.tokenizer, text, &options)?;
+        let chunk = encoded.chunks.first().map(|chunk| chunk.ids.as_slice()).unwrap_or_default();
+        let mut ids = Vec::with_capacity(self.copies * chunk.len());
+        for copy in 0..self.copies {
+            ids.extend(chunk.iter().map(|id| match self.ids.iter().position(|word| word == id) {
+                Some(word) => self.vocabulary + (word * self.copies + copy) as u32,
+                None => *id,
+            }));
+        }
+        Ok(Caption { ids, cut: !encoded.warnings.is_empty() })
+    }
+}
+
+/// The id of a word that is a single token of a model's own vocabulary.
+///
+/// # Errors
+/// What the word is instead, in words for the user.
+pub fn single_token(tokenizer: &Tokenizer, word: &str) -> std::result::Result<u32, String> {
+    let tokens = tokenizer.tokenize(word).map_err(|e| e.to_string())?;
+    match tokens.as_slice() {
+        [token] => Ok(token.id),
+        [] => Err(format!("`{word}` is no word")),
+        several => {
+            let parts: Vec<String> = several.iter().filter_map(|token| tokenizer.token(token.id)).collect();
+            let parts = parts.iter().map(|part| part.trim_end_matches("</w>")).collect::<Vec<_>>().join(" + ");
+            Err(format!(
+                "`{word}` is not a single token of this model ({parts}): the class word must be one that the model knows as a \
+                 whole, such as man, woman, dog or chair"
+            ))
+        }
+    }
+}
+
+/// The rows that the words start from, `[words * copies, width]`: all copies of a word alike. What is wrong with the
+/// initializers comes instead, all of it.
+pub fn initial_rows(
+    settings: &Settings,
+    tokenizer: &Tokenizer,
+    text_encoder: &Component,
+    [width, copies]: [usize; 2],
+) -> std::result::Result<Array, Vec<String>> {
+    let (mut rows, mut wrong) = (Vec::new(), Vec::new());
+    let draws = Draws::new(settings.seed);
+    for (index, from) in settings.initializers.iter().enumerate() {
+        let row = match from {
+            Initializer::Noise(deviation) => {
+                let numbers = draws.at(Purpose::Words, index as u64).normal(width);
+                numbers.into_iter().map(|v| v * deviation).collect()
+            }
+            Initializer::Word(word) => match single_token(tokenizer, word).and_then(|id| row_of(text_encoder, id, width)) {
+                Ok(row) => row,
+                Err(problem) => {
+                    wrong.push(problem);
+                    continue;
+                }
+            },
+        };
+        (0..copies).for_each(|_| rows.extend_from_slice(&row));
+    }
+    if wrong.is_empty() { Ok(Array::f32([settings.initializers.len() * copies, width], rows)) } else { Err(wrong) }
+}
+
+fn row_of(text_encoder: &Component, id: u32, width: usize) -> std::result::Result<Vec<f32>, String> {
+    let table = text_encoder.tensor(TABLE).map_err(|e| e.to_string())?;
+    let start = id as usize * width;
+    match table.shape() {
+        [rows, columns] if *columns == width && (id as usize) < *rows => Ok(table.to_f32(start..start + width)),
+        shape => Err(format!("{}: the token table is {shape:?}, without a row {id} of {width}", text_encoder.path().display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::config::Options;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny/tokenizer")).unwrap()
+    }
+
+    #[test]
+    fn every_copy_has_its_own_tokens() {
+        let plain = tokenizer();
+        let words = Words::new(plain.clone(), &["<zorp1>".into(), "<zorp2>".into()], 5000, 3).unwrap();
+        let caption = words.caption("a photo of <zorp1> <zorp2> in a room").unwrap();
+        assert!(!caption.cut);
+        let copies: Vec<&[u32]> = caption.ids.chunks_exact(words.length()).collect();
+        assert_eq!(copies.len(), 3);
+        for (copy, ids) in copies.iter().enumerate() {
+            assert_eq!(ids[0], plain.bos());
+            assert_eq!(ids[4..6], [5000 + copy as u32, 5003 + copy as u32]);
+            assert_eq!(ids[9], plain.eos());
+            assert_eq!(ids[1..4], copies[0][1..4]);
+        }
+        assert!(words.caption(&"tree ".repeat(90)).unwrap().cut);
+        // Brackets weigh nothing here.
+        assert!(words.caption("((tree:1.3))").unwrap().ids.len() == 3 * 77);
+        assert!(Words::new(plain, &["<a>".into(), "<A>".into()], 5000, 1).is_err());
+    }
+
+    #[test]
+    fn a_class_word_is_one_token() {
+        let tokenizer = tokenizer();
+        let id = single_token(&tokenizer, "Man").unwrap();
+        assert_eq!(tokenizer.token(id).as_deref(), Some("man</w>"));
+        let error = single_token(&tokenizer, "xylophone").unwrap_err();
+        assert!(error.contains("`xylophone` is not a single token") && error.contains(" + "), "{error}");
+        assert!(single_token(&tokenizer, " ").is_err());
+    }
+
+    #[test]
+    fn rows_start_from_noise_and_from_the_class_word() {
+        let checkpoint = crate::checkpoint::Checkpoint::shipped().unwrap();
+        let settings = |initializers: &str| {
+            let given = Options {
+                words: Some("<a1> <a2>".into()),
+                initializers: Some(initializers.into()),
+                pictures: Some("x".into()),
+                ..Options::default()
+            };
+            Settings::new(given).unwrap()
+        };
+        let width = checkpoint.text_encoder.config["hidden_size"].as_u64().unwrap() as usize;
+        let rows = initial_rows(&settings("<rand-0.5> man"), &tokenizer(), &checkpoint.text_encoder, [width, 2]).unwrap();
+        let rows: Vec<&[f32]> = rows.values().chunks_exact(width).collect();
+        assert_eq!(rows.len(), 4);
+        assert_eq!((rows[0], rows[2]), (rows[1], rows[3]));
+        let deviation = (rows[0].iter().map(|v| v * v).sum::<f32>() / width as f32).sqrt();
+        assert!((0.35..0.65).contains(&deviation), "{deviation}");
+        let id = single_token(&tokenizer(), "man").unwrap() as usize;
+        let table = checkpoint.text_encoder.tensor(TABLE).unwrap();
+        assert_eq!(rows[2], table.to_f32(id * width..(id + 1) * width));
+        let wrong =
+            initial_rows(&settings("xylophone theremin"), &tokenizer(), &checkpoint.text_encoder, [width, 2]).unwrap_err();
+        assert_eq!(wrong.len(), 2);
+    }
+}

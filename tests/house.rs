@@ -1,0 +1,216 @@
+//! The rooms of the house, and who may call whom: read off the `use` lines and paths of `src/`, tests left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room with the rooms below it that it may name. What is not listed is not allowed.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("file_kind", &[]),
+    ("output", &[]),
+    ("random", &[]),
+    ("text", &["file_kind"]),
+    ("picture", &["file_kind", "output"]),
+    ("checkpoint", &["file_kind", "output", "text"]),
+    ("scheduler", &["checkpoint"]),
+    ("region", &["file_kind", "picture"]),
+    ("graph", &[]),
+    ("backend", &["graph"]),
+    ("nn", &["graph"]),
+    ("models", &["graph", "nn"]),
+    ("concept", &["checkpoint", "file_kind", "graph", "output", "text"]),
+    ("sd", &["backend", "checkpoint", "concept", "graph", "models", "nn", "text"]),
+    (
+        "pipeline",
+        &[
+            "backend",
+            "checkpoint",
+            "concept",
+            "file_kind",
+            "graph",
+            "models",
+            "nn",
+            "output",
+            "picture",
+            "random",
+            "region",
+            "scheduler",
+            "sd",
+            "text",
+        ],
+    ),
+    ("metrics", &["backend", "checkpoint", "concept", "graph", "models", "nn", "picture", "pipeline", "sd", "text"]),
+    (
+        "training",
+        &[
+            "backend",
+            "checkpoint",
+            "concept",
+            "file_kind",
+            "graph",
+            "models",
+            "nn",
+            "output",
+            "picture",
+            "pipeline",
+            "random",
+            "scheduler",
+            "sd",
+            "text",
+        ],
+    ),
+    (
+        "fusion",
+        &[
+            "backend",
+            "checkpoint",
+            "concept",
+            "file_kind",
+            "graph",
+            "models",
+            "nn",
+            "output",
+            "pipeline",
+            "random",
+            "scheduler",
+            "sd",
+            "text",
+            "training",
+        ],
+    ),
+];
+
+/// Within a room: parts that may not name others of their room.
+const WALLS: &[(&str, &[&str])] = &[
+    // The seam: what is common to all back ends knows none of them but for its list of modules and errors.
+    ("backend/program.rs", &["wgpu", "reference"]),
+    ("backend/precision.rs", &["wgpu", "reference"]),
+    ("backend/reference.rs", &["wgpu"]),
+];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if name != "tests" {
+                files(&path, found);
+            }
+        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// A file's text without comments and without its module of tests, which may look at everything.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What stands behind every `crate::` of a text: the first names of paths, and of lists in braces.
+fn named(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        let rest = &code[at + found.len()..];
+        let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        match rest.strip_prefix('{') {
+            None => {
+                names.insert(word(rest));
+            }
+            Some(list) => {
+                let mut depth = 0;
+                let mut starts = true;
+                for (at, c) in list.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => starts = true,
+                        c if starts && c.is_alphabetic() => {
+                            names.insert(word(&list[at..]));
+                            starts = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    names
+}
+
+/// The room that a file stands in.
+fn room(path: &Path) -> String {
+    let inside = path.strip_prefix(source()).unwrap();
+    let first = inside.components().next().unwrap().as_os_str().to_string_lossy();
+    first.trim_end_matches(".rs").to_string()
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let allowed: BTreeMap<&str, &[&str]> = ROOMS.iter().copied().collect();
+    let mut all = Vec::new();
+    files(&source(), &mut all);
+    let mut wrong = Vec::new();
+    for path in &all {
+        let from = room(path);
+        if ["lib", "main", "cli"].contains(&from.as_str()) {
+            continue;
+        }
+        let Some(below) = allowed.get(from.as_str()) else {
+            wrong.push(format!("{}: the room `{from}` is not in the table", path.display()));
+            continue;
+        };
+        for to in named(&code(path)).iter().filter(|to| **to != from && allowed.contains_key(to.as_str())) {
+            if !below.contains(&to.as_str()) {
+                wrong.push(format!("{}: `{from}` may not name `{to}`", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The table itself: a room names only rooms that stand above it in the list, so that no circle can be allowed.
+#[test]
+fn the_table_has_no_circles() {
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for (room, below) in ROOMS {
+        for other in *below {
+            assert!(seen.contains(other), "`{room}` names `{other}`, which does not stand below it");
+        }
+        assert!(seen.insert(room), "`{room}` stands twice in the table");
+    }
+}
+
+#[test]
+fn walls_within_rooms() {
+    for (file, others) in WALLS {
+        let code = code(&source().join(file));
+        for other in *others {
+            for path in [format!("super::{other}"), format!("backend::{other}")] {
+                assert!(!code.contains(&path), "{file} names `{path}`");
+            }
+        }
+    }
+}
+
+/// Nothing but the command line prints.
+#[test]
+fn only_the_command_line_prints() {
+    let mut all = Vec::new();
+    files(&source(), &mut all);
+    for path in all.iter().filter(|path| room(path) != "cli") {
+        let code = code(path);
+        for print in ["println!", "eprintln!", "print!(", "eprint!("] {
+            assert!(!code.contains(print), "{} has `{print}`", path.display());
+        }
+    }
+}
