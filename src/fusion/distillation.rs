@@ -204,7 +204,7 @@ pub(super) struct Student<'a> {
 }
 
 /// The file that the state of an interrupted distillation is kept in.
-const STATE: &str = "distillation-state.safetensors";
+pub(super) const STATE: &str = "distillation-state.safetensors";
 const KEY: &str = "mos_distillation";
 
 impl<'a> Student<'a> {

@@ -283,7 +283,7 @@ impl Fusion<'_, '_> {
             });
         }
         (self.progress)(Progress { stage: Some(stage), subject: "", done: groups.len(), of: groups.len() });
-        let path = self.working.join(format!("weights-{}.safetensors", stage.name()));
+        let path = self.working.join(format!("{}-{}.safetensors", store::WEIGHTS, stage.name()));
         checkpoint::write(&path, &fused, &BTreeMap::new())?;
         drop(fused);
         match stage {
@@ -338,7 +338,8 @@ impl Fusion<'_, '_> {
             return Ok(());
         }
         let recorded = start.elapsed();
-        let scratch = tempfile::tempdir_in(&self.working).map_err(Error::io(&self.working, "write to the folder"))?;
+        let scratch = tempfile::Builder::new().prefix(store::SCRATCH).tempdir_in(&self.working);
+        let scratch = scratch.map_err(Error::io(&self.working, "write to the folder"))?;
         let places = distillation::Places { working: &self.working, scratch: scratch.path() };
         let mut student = Student::new(&self.runner, settings, self.settings.seed, &teachers, layouts, &places, &self.earlier)?;
         let progress = &mut *self.progress;
@@ -346,7 +347,7 @@ impl Fusion<'_, '_> {
         drop(student);
         distilled.report.seconds[0] = recorded.as_secs_f64();
         if distilled.report.used {
-            let path = self.working.join("weights-distilled.safetensors");
+            let path = self.working.join(format!("{}-distilled.safetensors", store::WEIGHTS));
             checkpoint::write(&path, &distilled.tensors(), &BTreeMap::new())?;
             self.runner.unet.put_before(&path)?;
         } else {

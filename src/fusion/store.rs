@@ -10,6 +10,7 @@ use crate::checkpoint::{self, DType, ModelHash, TensorFile, TensorView};
 use crate::concept::Concept;
 
 use super::collect::Subject;
+use super::distillation::STATE;
 use super::groups::{Layout, Site, Stage};
 use super::members::Member;
 use super::predictions::Predictions;
@@ -24,8 +25,11 @@ const VERSION: &str = "1";
 /// What files of predictions are called, beside the stages' statistics.
 pub(super) const PREDICTIONS: &str = "predictions";
 
-/// What files of concepts are called.
+/// What files of concepts are called, and those of weights that a stage came to.
 const CONCEPT: &str = "concept";
+pub(super) const WEIGHTS: &str = "weights";
+/// How the names of folders begin that are gone when a fusion ends, unless it is killed.
+pub(super) const SCRATCH: &str = ".mos-scratch-";
 
 /// The folder.
 pub(super) struct Store {
@@ -69,19 +73,25 @@ impl Store {
         Ok(Store { folder: folder.to_path_buf() })
     }
 
-    /// Removes all files that were put there, and the folder, unless somebody else has put something there too: then it stays, as
-    /// the sentence for the user says.
+    /// Removes all files that a fusion puts there, and the folder, unless somebody else has put something there too: then it
+    /// stays, as the sentence for the user says.
     pub fn remove(self) -> Result<Option<String>> {
         let fail = |action| Error::io(&self.folder, action);
         for entry in std::fs::read_dir(&self.folder).map_err(fail("read the folder"))? {
             let entry = entry.map_err(fail("read the folder"))?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(is_ours) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                std::fs::remove_file(entry.path()).map_err(Error::io(&entry.path(), "remove"))?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_str().unwrap_or_default();
+            // Neither kind is a symbolic link.
+            let kind = entry.file_type().map_err(Error::io(&path, "look at"))?;
+            if kind.is_file() && is_ours(name) {
+                std::fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
+            } else if kind.is_dir() && name.starts_with(SCRATCH) {
+                std::fs::remove_dir_all(&path).map_err(Error::io(&path, "remove the folder"))?;
             }
         }
         let stays = std::fs::remove_dir(&self.folder).is_err();
-        Ok(stays.then(|| format!("{} stays, for there are files in it that this program did not make", self.folder.display())))
+        let why = "there are files in it that this program did not make";
+        Ok(stays.then(|| format!("{} stays, for {why}", self.folder.display())))
     }
 
     fn path(&self, origin: &Origin) -> PathBuf {
@@ -161,14 +171,16 @@ impl Store {
     }
 }
 
-/// A file that this program puts into a store, or that it was writing when it was killed.
+/// A file that a fusion puts into its folder, or that it was writing when it was killed.
 fn is_ours(name: &str) -> bool {
-    let kinds = Stage::ALL.into_iter().map(Stage::name).chain([PREDICTIONS, CONCEPT]);
+    let kinds = Stage::ALL.into_iter().map(Stage::name).chain([PREDICTIONS, CONCEPT, WEIGHTS]);
     let of_kind = |kind: &str| {
         let key = name.strip_prefix(kind)?.strip_prefix('-')?.strip_suffix(".safetensors")?;
         Some(!key.is_empty() && !key.contains('-'))
     };
-    kinds.into_iter().any(|kind| of_kind(kind) == Some(true)) || name.starts_with(".mos-") && name.ends_with(".tmp")
+    kinds.into_iter().any(|kind| of_kind(kind) == Some(true))
+        || name == STATE
+        || name.starts_with(".mos-") && name.ends_with(".tmp")
 }
 
 const ROWS: &str = "mos_rows";

@@ -317,7 +317,7 @@ fn soft_edges_are_as_wide_on_masks_of_any_size() {
 
 #[test]
 fn the_most_corners_are_filled_soon() {
-    let corner = |i: u32| [f64::from(i) / 10_000.0, if i % 2 == 0 { 0.0 } else { 1.0 }];
+    let corner = |i: u32| [f64::from(i) / 10_000.0, if i.is_multiple_of(2) { 0.0 } else { 1.0 }];
     let comb = Region { area: Area::Polygon((0..10_000).map(corner).collect()), ..boxed([0.0; 4]) };
     let start = std::time::Instant::now();
     Placed::new(&Layout { regions: vec![comb], ..Layout::default() }, 512, 512, &[[64, 64]]).unwrap();
