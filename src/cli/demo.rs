@@ -49,7 +49,7 @@ pub struct Arguments {
 
 /// Few steps with a sampler that needs few: software adapters should be done in minutes.
 const STEPS: usize = 15;
-const SAMPLER: SamplerKind = SamplerKind::Dpmpp2m;
+const SAMPLER: SamplerKind = SamplerKind::DPMPP_2M;
 const GUIDANCE: f32 = 3.0;
 const SEED: u64 = 1;
 /// Of the pictures with all of them, those on the sheet.

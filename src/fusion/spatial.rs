@@ -77,7 +77,7 @@ impl Sampler {
         let tokens = base.tokenizer.max_length();
         let (outputs, sites) = build(&mut graph, &base.unet, layout, updates, (batch, size), tokens, runner.gpu.max_binding())?;
         let program = Program::new(&weights, &graph, &outputs)?;
-        let plan = Arc::new(sampler::plan(SamplerKind::Dpmpp2m, &base.scheduler, &PlanOptions::new(steps))?);
+        let plan = Arc::new(sampler::plan(SamplerKind::DPMPP_2M, &base.scheduler, &PlanOptions::new(steps))?);
         Ok(Sampler { program, weights, plan, batch, size, channels: base.unet.in_channels, sites, passes: 0 })
     }
 

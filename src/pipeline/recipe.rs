@@ -13,7 +13,6 @@ use crate::backend::Precision;
 use crate::backend::wgpu::ReplacedKernel;
 use crate::file_kind::FileKind;
 use crate::picture::{self, Parameters, parameters};
-use crate::scheduler::sampler::SamplerKind;
 
 /// Everything that makes a picture the one it is.
 #[derive(Clone, Debug, Default)]
@@ -218,20 +217,6 @@ impl Recipe {
             }
             None => Ok(foreign::read(&found)),
         }
-    }
-}
-
-/// The name that web UIs have for a sampler.
-fn web_name(sampler: SamplerKind) -> &'static str {
-    match sampler {
-        SamplerKind::Ddim => "DDIM",
-        SamplerKind::Pndm => "PLMS",
-        SamplerKind::Euler => "Euler",
-        SamplerKind::EulerAncestral => "Euler a",
-        SamplerKind::Heun => "Heun",
-        SamplerKind::Dpmpp2m => "DPM++ 2M",
-        SamplerKind::Dpmpp2mSde => "DPM++ 2M SDE",
-        SamplerKind::Lcm => "LCM",
     }
 }
 

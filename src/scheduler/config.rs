@@ -145,42 +145,35 @@ impl SchedulerConfig {
     /// Options that are no linear step, or that no Stable Diffusion model uses: clipping, thresholding, exponential, beta,
     /// Lu and flow sigmas, log-linear interpolation, continuous timesteps.
     pub fn for_sampler(&self, kind: SamplerKind) -> Result<Settings, ScheduleError> {
-        use SamplerKind::*;
+        let of = kind.0;
         let unsupported = |what: &str| ScheduleError::Unsupported { sampler: kind, what: what.into() };
-        let multistep = matches!(kind, Dpmpp2m | Dpmpp2mSde);
-        let has_sigma_options = matches!(kind, Euler | Heun) || multistep;
         let on = |value: Option<bool>, known: bool| known && value.unwrap_or(false);
-        let clips = match kind {
-            Ddim => self.clip_sample.unwrap_or(true),
-            Lcm | Heun => on(self.clip_sample, true),
-            _ => false,
-        };
-        if clips {
+        if of.clip_sample.is_some_and(|silent| self.clip_sample.unwrap_or(silent)) {
             return Err(unsupported("`clip_sample`: true (DDIM's default where the scheduler config is silent)"));
         }
-        if on(self.thresholding, matches!(kind, Ddim | Lcm) || multistep) {
+        if on(self.thresholding, of.thresholding) {
             return Err(unsupported("`thresholding`"));
         }
-        if on(self.use_exponential_sigmas, has_sigma_options) {
+        if on(self.use_exponential_sigmas, of.sigma_options) {
             return Err(unsupported("`use_exponential_sigmas`"));
         }
-        if on(self.use_beta_sigmas, has_sigma_options) {
+        if on(self.use_beta_sigmas, of.sigma_options) {
             return Err(unsupported("`use_beta_sigmas`"));
         }
-        if on(self.use_lu_lambdas, multistep) {
+        if on(self.use_lu_lambdas, of.multistep) {
             return Err(unsupported("`use_lu_lambdas`"));
         }
-        if on(self.use_flow_sigmas, multistep) {
+        if on(self.use_flow_sigmas, of.multistep) {
             return Err(unsupported("`use_flow_sigmas`"));
         }
-        if kind == Euler && self.interpolation_type.as_deref().is_some_and(|t| t != "linear") {
+        if of.interpolation && self.interpolation_type.as_deref().is_some_and(|t| t != "linear") {
             return Err(unsupported("an `interpolation_type` other than linear"));
         }
-        if kind == Euler && self.timestep_type.as_deref().is_some_and(|t| t != "discrete") {
+        if of.interpolation && self.timestep_type.as_deref().is_some_and(|t| t != "discrete") {
             return Err(unsupported("a `timestep_type` other than discrete"));
         }
         let prediction = self.prediction_type.unwrap_or_default();
-        if prediction == PredictionType::Sample && matches!(kind, Pndm | EulerAncestral) {
+        if prediction == PredictionType::Sample && of.refuses_sample_prediction {
             return Err(unsupported("models that predict the sample (`prediction_type`: sample)"));
         }
         let num_train_timesteps = self.num_train_timesteps.unwrap_or(1000);
@@ -192,40 +185,29 @@ impl SchedulerConfig {
             });
         }
         let solver_order = self.solver_order.unwrap_or(2);
-        if multistep && !(1..=3).contains(&solver_order) {
+        if of.multistep && !(1..=3).contains(&solver_order) {
             return Err(ScheduleError::Config {
                 option: "solver_order",
                 found: solver_order.to_string(),
                 expected: "1, 2 or 3".into(),
             });
         }
-        let stable_diffusion_betas = matches!(kind, Heun | Lcm);
-        let spacing = match kind {
-            Ddim | Pndm | Lcm => TimestepSpacing::Leading,
-            _ => TimestepSpacing::Linspace,
-        };
         Ok(Settings {
             num_train_timesteps,
-            beta_start: self.beta_start.unwrap_or(if stable_diffusion_betas { 0.00085 } else { 0.0001 }),
-            beta_end: self.beta_end.unwrap_or(if stable_diffusion_betas { 0.012 } else { 0.02 }),
-            beta_schedule: self.beta_schedule.unwrap_or(match kind {
-                Lcm => BetaSchedule::ScaledLinear,
-                _ => BetaSchedule::Linear,
-            }),
+            beta_start: self.beta_start.unwrap_or(of.betas[0]),
+            beta_end: self.beta_end.unwrap_or(of.betas[1]),
+            beta_schedule: self.beta_schedule.unwrap_or(of.beta_schedule),
             trained_betas: self.trained_betas.clone(),
             prediction,
-            spacing: self.timestep_spacing.unwrap_or(spacing),
+            spacing: self.timestep_spacing.unwrap_or(of.spacing),
             steps_offset: self.steps_offset.unwrap_or(0),
-            set_alpha_to_one: self.set_alpha_to_one.unwrap_or(kind != Pndm),
+            set_alpha_to_one: self.set_alpha_to_one.unwrap_or(of.set_alpha_to_one),
             skip_prk_steps: self.skip_prk_steps.unwrap_or(false),
-            rescale_betas_zero_snr: on(self.rescale_betas_zero_snr, !matches!(kind, Pndm | Heun)),
-            karras: on(self.use_karras_sigmas, has_sigma_options),
-            sigma_min: self.sigma_min.filter(|_| kind == Euler),
-            sigma_max: self.sigma_max.filter(|_| kind == Euler),
-            final_sigmas: match kind {
-                Heun | EulerAncestral => FinalSigmas::Zero,
-                _ => self.final_sigmas_type.unwrap_or_default(),
-            },
+            rescale_betas_zero_snr: on(self.rescale_betas_zero_snr, of.rescales_to_zero_snr),
+            karras: on(self.use_karras_sigmas, of.sigma_options),
+            sigma_min: self.sigma_min.filter(|_| of.interpolation),
+            sigma_max: self.sigma_max.filter(|_| of.interpolation),
+            final_sigmas: self.final_sigmas_type.filter(|_| of.final_sigmas).unwrap_or_default(),
             solver_order,
             solver_type: self.solver_type.unwrap_or_default(),
             lower_order_final: self.lower_order_final.unwrap_or(true),

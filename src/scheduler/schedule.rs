@@ -43,7 +43,7 @@ impl NoiseSchedule {
     pub fn of_training(config: &SchedulerConfig) -> Result<Self, ScheduleError> {
         // DDIM's class knows the same keys about betas, with the same defaults.
         let silent = SchedulerConfig { clip_sample: Some(false), thresholding: None, ..config.clone() };
-        Self::new(&silent.for_sampler(SamplerKind::Ddim)?)
+        Self::new(&silent.for_sampler(SamplerKind::DDIM)?)
     }
 
     /// Betas by `beta_schedule` (or `trained_betas`); `alpha_cumprod[t]` is the product over `s <= t` of `1 - beta[s]`.

@@ -66,7 +66,7 @@ pub fn sheet(
                 height: Some(size[1]),
                 steps: settings.sheet_steps,
                 guidance: settings.sheet_guidance.unwrap_or(pipeline.guidance()),
-                sampler: Some(SamplerKind::Dpmpp2m),
+                sampler: Some(SamplerKind::DPMPP_2M),
                 seed: settings.seed,
                 clip_skip: settings.clip_skip,
                 ..Request::default()

@@ -115,7 +115,12 @@ impl Options {
     }
 
     pub fn request(&self) -> Request {
-        Request { steps: self.sampling_steps, guidance: self.guidance, sampler: Some(SamplerKind::Dpmpp2m), ..Request::default() }
+        Request {
+            steps: self.sampling_steps,
+            guidance: self.guidance,
+            sampler: Some(SamplerKind::DPMPP_2M),
+            ..Request::default()
+        }
     }
 }
 

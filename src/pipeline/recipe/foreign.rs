@@ -1,5 +1,5 @@
 //! Settings as web UIs write and read them: the text under the keyword `parameters`.
-use super::{ConceptSource, Recipe, web_name};
+use super::{ConceptSource, Recipe};
 use crate::picture::Parameters;
 use crate::pipeline::Request;
 use crate::random::RngKind;
@@ -17,7 +17,7 @@ pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, St
     let mut settings = Vec::new();
     let mut set = |name: &str, value: String| settings.push((name.to_string(), value));
     set("Steps", request.steps.to_string());
-    set("Sampler", web_name(sampler).to_string());
+    set("Sampler", sampler.web_name().to_string());
     if request.karras {
         set("Schedule type", "Karras".to_string());
     }

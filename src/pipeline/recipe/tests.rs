@@ -10,7 +10,7 @@ fn generated(seeds: &[u64]) -> Generated {
         pictures: vec![Picture::filled(8, 8, [1, 2, 3]).unwrap(); seeds.len()],
         latents: Array::f32([1, 1, 1, 4], vec![0.0; 4]),
         seeds: seeds.to_vec(),
-        sampler: SamplerKind::EulerAncestral,
+        sampler: SamplerKind::EULER_ANCESTRAL,
         width: 640,
         height: 384,
         warnings: Vec::new(),
@@ -53,7 +53,7 @@ fn unusual() -> Recipe {
             height: Some(384),
             steps: 31,
             guidance: 7.1,
-            sampler: Some(SamplerKind::EulerAncestral),
+            sampler: Some(SamplerKind::EULER_ANCESTRAL),
             karras: true,
             eta: 0.3,
             seed: u64::MAX - 1,
@@ -109,7 +109,7 @@ fn what_the_model_decided_is_remembered() {
     let read = through_a_file(&Recipe::default(), &generated(&[5, 6, 7]), 2);
     let request = read.request;
     assert_eq!((request.width, request.height), (Some(640), Some(384)));
-    assert_eq!((request.seed, request.batch, request.sampler), (7, 1, Some(SamplerKind::EulerAncestral)));
+    assert_eq!((request.seed, request.batch, request.sampler), (7, 1, Some(SamplerKind::EULER_ANCESTRAL)));
     assert_eq!(read.latents_index, 0);
     let from_latents = Recipe { latents: unusual().latents, ..Recipe::default() };
     assert_eq!(through_a_file(&from_latents, &generated(&[5, 6, 7]), 2).latents_index, 2);
@@ -143,7 +143,7 @@ fn web_uis_pictures_are_read() {
     assert_eq!((request.prompt.as_str(), request.negative_prompt.as_str()), ("a (red:1.3) cat", "blurry"));
     assert_eq!((request.steps, request.guidance, request.seed, request.clip_skip), (20, 6.5, 99, 1));
     assert_eq!((request.width, request.height), (Some(512), Some(768)));
-    assert_eq!((request.sampler, request.karras, request.rng), (Some(SamplerKind::Dpmpp2m), true, RngKind::Torch));
+    assert_eq!((request.sampler, request.karras, request.rng), (Some(SamplerKind::DPMPP_2M), true, RngKind::Torch));
     assert_eq!(request.prompt_options.syntax, Syntax::On);
     assert_eq!(recipe.model.as_deref(), Some("v1-5-pruned-emaonly"));
 }
@@ -181,10 +181,10 @@ fn schedules_go_with_their_samplers() {
             assert!(notes[0].contains(&format!("Sampler: {sampler}")) && notes[0].contains("Karras"), "{notes:?}");
         }
     }
-    assert_eq!(read("DPM++ 2M SDE Karras", ""), (Some(SamplerKind::Dpmpp2mSde), true, vec![]));
-    assert_eq!(read("DPM++ 2M", "Schedule type: Karras, "), (Some(SamplerKind::Dpmpp2m), true, vec![]));
+    assert_eq!(read("DPM++ 2M SDE Karras", ""), (Some(SamplerKind::DPMPP_2M_SDE), true, vec![]));
+    assert_eq!(read("DPM++ 2M", "Schedule type: Karras, "), (Some(SamplerKind::DPMPP_2M), true, vec![]));
     let (kind, karras, notes) = read("DPM++ 2M SDE Exponential", "");
-    assert_eq!((kind, karras), (Some(SamplerKind::Dpmpp2mSde), false));
+    assert_eq!((kind, karras), (Some(SamplerKind::DPMPP_2M_SDE), false));
     assert!(notes[0].contains("Exponential"), "{notes:?}");
     // The model's own sampler may not have it.
     let (recipe, notes) = foreign("a cat\nSteps: 5, Schedule type: Karras, CFG scale: 7, Seed: 1");

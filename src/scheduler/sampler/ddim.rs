@@ -1,9 +1,24 @@
 //! DDIM: Song, Meng, Ermon, "Denoising diffusion implicit models" (2021), equations 12 and 16.
+use super::descriptor::{Descriptor, usual};
 use super::linear::NOISE;
 use super::{Request, Run, ScheduleError, Step, matrix};
+use crate::scheduler::config::TimestepSpacing;
 use crate::scheduler::schedule::{NoiseLevel, spaced_timesteps};
 
-pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
+/// `DDIMScheduler`
+pub(super) static DDIM: Descriptor = Descriptor {
+    name: "ddim",
+    web_name: "DDIM",
+    class: "DDIMScheduler",
+    stands_in_for: &["DDPMScheduler"],
+    takes_eta: true,
+    clip_sample: Some(true),
+    thresholding: true,
+    spacing: TimestepSpacing::Leading,
+    ..usual(run)
+};
+
+fn run(request: &Request) -> Result<Run, ScheduleError> {
     let Request { settings, schedule, .. } = request;
     let spaced = spaced_timesteps(settings, request.steps);
     let timesteps: Vec<i64> = spaced.iter().map(|t| t.round_ties_even() as i64).collect();

@@ -1,21 +1,51 @@
 //! DPM-Solver++ (multistep) and its SDE variant: Lu et al., "DPM-Solver++: fast solver for guided sampling" (2022).
 //! The memory holds predictions of x0: H1 the last one, H2 the one before it.
+use super::descriptor::{Descriptor, usual};
 use super::linear::{Combination, H1, H2, NOISE, X, ZERO};
-use super::{Request, Run, SamplerKind, ScheduleError, Step, matrix};
+use super::{Request, Run, ScheduleError, Step, matrix};
 use crate::scheduler::config::{FinalSigmas, Settings, SolverType, TimestepSpacing};
 use crate::scheduler::schedule::{NoiseLevel, interpolate, karras_sigmas, linspace, sigma_to_timestep, trailing};
 
 /// Below this number of steps the last ones use lower orders, for stability.
 const FEW_STEPS: usize = 15;
 
-pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
+/// `DPMSolverMultistepScheduler`
+pub(super) static DPMPP_2M: Descriptor = Descriptor {
+    name: "dpmpp-2m",
+    other_names: &["dpmpp2m", "dpm-solver", "dpm-solverpp"],
+    web_name: "DPM++ 2M",
+    class: "DPMSolverMultistepScheduler",
+    algorithms: &["dpmsolver++", "deis"],
+    stands_in_for: &["DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler"],
+    thresholding: true,
+    sigma_options: true,
+    multistep: true,
+    ..usual(run)
+};
+
+/// `DPMSolverMultistepScheduler` with `algorithm_type = "sde-dpmsolver++"`
+pub(super) static DPMPP_2M_SDE: Descriptor = Descriptor {
+    name: "dpmpp-2m-sde",
+    other_names: &["dpmpp2m-sde"],
+    web_name: "DPM++ 2M SDE",
+    algorithms: &["sde-dpmsolver++"],
+    stands_in_for: &["DPMSolverSDEScheduler"],
+    draws_noise: true,
+    class: "DPMSolverMultistepScheduler",
+    thresholding: true,
+    sigma_options: true,
+    multistep: true,
+    ..usual(run)
+};
+
+fn run(request: &Request) -> Result<Run, ScheduleError> {
     let settings = request.settings;
     let (timesteps, sigmas) = timesteps_and_sigmas(request)?;
     let points: Vec<Point> = sigmas.into_iter().map(Point::new).collect();
     let at = |i: usize| points.get(i).copied().unwrap_or(Point::new(0.0));
     let count = timesteps.len();
     let few = settings.lower_order_final && count < FEW_STEPS;
-    let solver = Solver { stochastic: request.kind == SamplerKind::Dpmpp2mSde, solver_type: settings.solver_type };
+    let solver = Solver { stochastic: request.kind.0.draws_noise, solver_type: settings.solver_type };
     let mut steps = Vec::with_capacity(count);
     for (i, &timestep) in timesteps.iter().enumerate().skip(request.skip) {
         let last = i + 1 == count && (few || settings.euler_at_final || settings.final_sigmas == FinalSigmas::Zero);

@@ -1,7 +1,8 @@
 //! Euler's method and its ancestral variant on sigmas: Karras et al., "Elucidating the design space" (2022), and
 //! Crowson's k-diffusion.
+use super::descriptor::{Descriptor, usual};
 use super::linear::{NOISE, X};
-use super::{Request, Run, SamplerKind, Step, matrix};
+use super::{Request, Run, ScheduleError, Step, matrix};
 use crate::scheduler::config::{FinalSigmas, Settings, TimestepSpacing};
 use crate::scheduler::schedule::{NoiseLevel, interpolate, karras_sigmas, sigma_to_timestep, spaced_timesteps};
 
@@ -63,9 +64,33 @@ pub(super) fn input_scale(sigma: f32) -> f32 {
     1.0 / (sigma * sigma + 1.0).sqrt()
 }
 
-pub(super) fn run(request: &Request) -> Run {
+/// `EulerDiscreteScheduler`
+pub(super) static EULER: Descriptor = Descriptor {
+    name: "euler",
+    web_name: "Euler",
+    class: "EulerDiscreteScheduler",
+    stands_in_for: &["KDPM2DiscreteScheduler", "LMSDiscreteScheduler"],
+    sigma_options: true,
+    interpolation: true,
+    ..usual(run)
+};
+
+/// `EulerAncestralDiscreteScheduler`
+pub(super) static EULER_ANCESTRAL: Descriptor = Descriptor {
+    name: "euler-ancestral",
+    other_names: &["euler-a"],
+    web_name: "Euler a",
+    class: "EulerAncestralDiscreteScheduler",
+    stands_in_for: &["KDPM2AncestralDiscreteScheduler"],
+    draws_noise: true,
+    refuses_sample_prediction: true,
+    final_sigmas: false,
+    ..usual(run)
+};
+
+fn run(request: &Request) -> Result<Run, ScheduleError> {
     let sigmas = Sigmas::new(request);
-    let ancestral = request.kind == SamplerKind::EulerAncestral;
+    let ancestral = request.kind.0.draws_noise;
     let mut steps: Vec<Step> = sigmas
         .steps(request.skip)
         .map(|(timestep, sigma, next)| {
@@ -88,5 +113,5 @@ pub(super) fn run(request: &Request) -> Run {
     if let Some(last) = steps.last_mut() {
         last.after = NoiseLevel::CLEAN;
     }
-    Run { steps, initial_scale: sigmas.initial_scale, start: sigmas.start(request.skip) }
+    Ok(Run { steps, initial_scale: sigmas.initial_scale, start: sigmas.start(request.skip) })
 }

@@ -1,11 +1,25 @@
 //! Heun's method on sigmas: Karras et al., "Elucidating the design space" (2022), algorithm 1.
 //! Each step looks ahead with Euler's method, then repeats with the mean of both slopes; the last step is Euler's.
+use super::descriptor::{Descriptor, usual};
 use super::euler::{Sigmas, input_scale};
 use super::linear::{H1, SAVED, X, ZERO};
-use super::{Request, Run, Step, matrix};
+use super::{Request, Run, ScheduleError, Step, matrix};
 use crate::scheduler::schedule::NoiseLevel;
 
-pub(super) fn run(request: &Request) -> Run {
+/// `HeunDiscreteScheduler`
+pub(super) static HEUN: Descriptor = Descriptor {
+    name: "heun",
+    web_name: "Heun",
+    class: "HeunDiscreteScheduler",
+    clip_sample: Some(false),
+    sigma_options: true,
+    rescales_to_zero_snr: false,
+    final_sigmas: false,
+    betas: [0.00085, 0.012],
+    ..usual(run)
+};
+
+fn run(request: &Request) -> Result<Run, ScheduleError> {
     let sigmas = Sigmas::new(request);
     let mut steps = Vec::with_capacity(2 * request.steps);
     let mut ahead = sigmas.timesteps.iter().skip(request.skip + 1);
@@ -37,5 +51,5 @@ pub(super) fn run(request: &Request) -> Run {
             });
         }
     }
-    Run { steps, initial_scale: sigmas.initial_scale, start: sigmas.start(request.skip) }
+    Ok(Run { steps, initial_scale: sigmas.initial_scale, start: sigmas.start(request.skip) })
 }

@@ -1,49 +1,52 @@
-//! Which samplers there are, what they are called, and which one a model asks for.
+//! Which samplers there are, and which one a model asks for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::descriptor::Descriptor;
+use super::{ddim, dpm_solver, euler, heun, lcm, pndm};
 use crate::scheduler::config::{ScheduleError, SchedulerConfig};
-use std::{fmt, str::FromStr};
 
 /// A sampler, by the diffusers class that it equals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SamplerKind {
-    /// `DDIMScheduler`
-    Ddim,
-    /// `PNDMScheduler`, called PLMS where it skips its Runge-Kutta start
-    Pndm,
-    /// `EulerDiscreteScheduler`
-    Euler,
-    /// `EulerAncestralDiscreteScheduler`
-    EulerAncestral,
-    /// `HeunDiscreteScheduler`
-    Heun,
-    /// `DPMSolverMultistepScheduler`
-    Dpmpp2m,
-    /// `DPMSolverMultistepScheduler` with `algorithm_type = "sde-dpmsolver++"`
-    Dpmpp2mSde,
-    /// `LCMScheduler`
-    Lcm,
-}
+#[derive(Clone, Copy)]
+pub struct SamplerKind(pub(in crate::scheduler) &'static Descriptor);
 
 impl SamplerKind {
+    pub const DDIM: Self = Self(&ddim::DDIM);
+    pub const PNDM: Self = Self(&pndm::PNDM);
+    pub const EULER: Self = Self(&euler::EULER);
+    pub const EULER_ANCESTRAL: Self = Self(&euler::EULER_ANCESTRAL);
+    pub const HEUN: Self = Self(&heun::HEUN);
+    pub const DPMPP_2M: Self = Self(&dpm_solver::DPMPP_2M);
+    pub const DPMPP_2M_SDE: Self = Self(&dpm_solver::DPMPP_2M_SDE);
+    pub const LCM: Self = Self(&lcm::LCM);
+
     pub const ALL: [Self; 8] =
-        [Self::Ddim, Self::Pndm, Self::Euler, Self::EulerAncestral, Self::Heun, Self::Dpmpp2m, Self::Dpmpp2mSde, Self::Lcm];
+        [Self::DDIM, Self::PNDM, Self::EULER, Self::EULER_ANCESTRAL, Self::HEUN, Self::DPMPP_2M, Self::DPMPP_2M_SDE, Self::LCM];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Ddim => "ddim",
-            Self::Pndm => "pndm",
-            Self::Euler => "euler",
-            Self::EulerAncestral => "euler-ancestral",
-            Self::Heun => "heun",
-            Self::Dpmpp2m => "dpmpp-2m",
-            Self::Dpmpp2mSde => "dpmpp-2m-sde",
-            Self::Lcm => "lcm",
-        }
+        self.0.name
+    }
+
+    /// The name that web UIs have for it.
+    pub fn web_name(self) -> &'static str {
+        self.0.web_name
     }
 
     /// Whether its sigmas can be spaced as Karras et al. 2022 do.
     pub fn has_karras_sigmas(self) -> bool {
-        matches!(self, Self::Euler | Self::Heun | Self::Dpmpp2m | Self::Dpmpp2mSde)
+        self.0.sigma_options
+    }
+
+    /// Names of those for which `holds`, as an error tells them: `euler, heun and lcm do`.
+    pub(super) fn those(holds: impl Fn(&Descriptor) -> bool) -> String {
+        let names: Vec<&str> = Self::ALL.iter().filter(|kind| holds(kind.0)).map(|kind| kind.name()).collect();
+        match names.split_last() {
+            Some((last, [])) => format!("{last} does"),
+            Some((last, others)) => format!("{} and {last} do", others.join(", ")),
+            None => "none does".into(),
+        }
     }
 
     /// The sampler that a model's scheduler config names (PNDM where it names none), and a note where another one
@@ -53,39 +56,43 @@ impl SamplerKind {
     /// A scheduler that is not for Stable Diffusion's kind of model.
     pub fn of_model(config: &SchedulerConfig) -> Result<(Self, Option<String>), ScheduleError> {
         let Some(class) = config.class_name.as_deref() else {
-            return Ok((Self::Pndm, None));
+            return Ok((Self::PNDM, None));
         };
         let algorithm = config.algorithm_type.as_deref().unwrap_or("dpmsolver++");
-        let stands_in = |kind: Self| (kind, Some(format!("{kind} stands in for the model's {class}")));
-        Ok(match class {
-            "DDIMScheduler" => (Self::Ddim, None),
-            "PNDMScheduler" => (Self::Pndm, None),
-            "EulerDiscreteScheduler" => (Self::Euler, None),
-            "EulerAncestralDiscreteScheduler" => (Self::EulerAncestral, None),
-            "HeunDiscreteScheduler" => (Self::Heun, None),
-            "LCMScheduler" => (Self::Lcm, None),
-            "DPMSolverMultistepScheduler" => match algorithm {
-                "dpmsolver++" | "deis" => (Self::Dpmpp2m, None),
-                "sde-dpmsolver++" => (Self::Dpmpp2mSde, None),
-                other => {
-                    let kind = if other.starts_with("sde") { Self::Dpmpp2mSde } else { Self::Dpmpp2m };
-                    (kind, Some(format!("{kind} stands in for the model's {class} ({other})")))
-                }
-            },
-            "DPMSolverSinglestepScheduler" | "DEISMultistepScheduler" | "UniPCMultistepScheduler" => stands_in(Self::Dpmpp2m),
-            "DPMSolverSDEScheduler" => stands_in(Self::Dpmpp2mSde),
-            "KDPM2AncestralDiscreteScheduler" => stands_in(Self::EulerAncestral),
-            "KDPM2DiscreteScheduler" | "LMSDiscreteScheduler" => stands_in(Self::Euler),
-            "DDPMScheduler" => stands_in(Self::Ddim),
-            "TCDScheduler" => stands_in(Self::Lcm),
-            other => {
-                return Err(ScheduleError::Config {
-                    option: "_class_name",
-                    found: other.into(),
-                    expected: "a scheduler of Stable Diffusion, such as PNDMScheduler".into(),
-                });
+        let mut of_class = Self::ALL.into_iter().filter(|kind| kind.0.class == class).peekable();
+        if let Some(&first) = of_class.peek() {
+            let of_algorithm = |kind: &Self| kind.0.algorithms.is_empty() || kind.0.algorithms.contains(&algorithm);
+            let (exact, others): (Vec<Self>, Vec<Self>) = of_class.partition(of_algorithm);
+            if let Some(kind) = exact.first() {
+                return Ok((*kind, None));
             }
-        })
+            // Another algorithm of the class: the one that draws noise stands in for those that do.
+            let draws = algorithm.starts_with("sde");
+            let kind = others.into_iter().find(|kind| kind.0.draws_noise == draws).unwrap_or(first);
+            return Ok((kind, Some(format!("{kind} stands in for the model's {class} ({algorithm})"))));
+        }
+        match Self::ALL.into_iter().find(|kind| kind.0.stands_in_for.contains(&class)) {
+            Some(kind) => Ok((kind, Some(format!("{kind} stands in for the model's {class}")))),
+            None => Err(ScheduleError::Config {
+                option: "_class_name",
+                found: class.into(),
+                expected: "a scheduler of Stable Diffusion, such as PNDMScheduler".into(),
+            }),
+        }
+    }
+}
+
+impl PartialEq for SamplerKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for SamplerKind {}
+
+impl fmt::Debug for SamplerKind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -105,16 +112,7 @@ impl FromStr for SamplerKind {
 
     fn from_str(name: &str) -> Result<Self, UnknownSampler> {
         let plain = name.to_ascii_lowercase().replace(['_', ' '], "-").replace("++", "pp");
-        Ok(match plain.as_str() {
-            "ddim" => Self::Ddim,
-            "pndm" | "plms" => Self::Pndm,
-            "euler" => Self::Euler,
-            "euler-ancestral" | "euler-a" => Self::EulerAncestral,
-            "heun" => Self::Heun,
-            "dpmpp-2m" | "dpmpp2m" | "dpm-solver" | "dpm-solverpp" => Self::Dpmpp2m,
-            "dpmpp-2m-sde" | "dpmpp2m-sde" => Self::Dpmpp2mSde,
-            "lcm" => Self::Lcm,
-            _ => return Err(UnknownSampler(name.into())),
-        })
+        let is_called = |kind: &Self| kind.0.name == plain || kind.0.other_names.contains(&plain.as_str());
+        Self::ALL.into_iter().find(is_called).ok_or_else(|| UnknownSampler(name.into()))
     }
 }

@@ -1,12 +1,28 @@
 //! Latent consistency models: Luo et al. (2023), multistep consistency sampling (algorithm 1 of Song et al. 2023).
+use super::descriptor::{Descriptor, usual};
 use super::linear::{NOISE, X};
 use super::{Request, Run, ScheduleError, Step, matrix};
+use crate::scheduler::config::{BetaSchedule, TimestepSpacing};
 use crate::scheduler::schedule::NoiseLevel;
 
 /// Standard deviation of the data that the boundary condition assumes.
 const SIGMA_DATA: f32 = 0.5;
 
-pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
+/// `LCMScheduler`
+pub(super) static LCM: Descriptor = Descriptor {
+    name: "lcm",
+    web_name: "LCM",
+    class: "LCMScheduler",
+    stands_in_for: &["TCDScheduler"],
+    clip_sample: Some(false),
+    thresholding: true,
+    betas: [0.00085, 0.012],
+    beta_schedule: BetaSchedule::ScaledLinear,
+    spacing: TimestepSpacing::Leading,
+    ..usual(run)
+};
+
+fn run(request: &Request) -> Result<Run, ScheduleError> {
     let Request { settings, schedule, .. } = request;
     let timesteps = timesteps(request)?;
     let level = |t: i64| -> Result<NoiseLevel, ScheduleError> {

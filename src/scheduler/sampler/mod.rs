@@ -4,6 +4,7 @@
 //! run is a list of [`Step`]s, each with the timestep to call the model with and a small matrix that updates the state; one
 //! kernel serves them all. Coefficients agree with diffusers' schedulers, whose rules for timesteps are followed too.
 mod ddim;
+mod descriptor;
 mod dpm_solver;
 mod euler;
 mod heun;
@@ -78,14 +79,14 @@ pub struct Plan {
 }
 
 /// What a sampler works out: the steps that remain after skipping `skip`, and how the run starts.
-struct Run {
+pub(in crate::scheduler) struct Run {
     steps: Vec<Step>,
     initial_scale: f32,
     start: NoiseLevel,
 }
 
 /// What a sampler works from.
-struct Request<'a> {
+pub(in crate::scheduler) struct Request<'a> {
     kind: SamplerKind,
     settings: &'a Settings,
     schedule: &'a NoiseSchedule,
@@ -107,7 +108,7 @@ pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) 
         if !kind.has_karras_sigmas() {
             return Err(ScheduleError::Unsupported {
                 sampler: kind,
-                what: "Karras sigmas; euler, heun, dpmpp-2m and dpmpp-2m-sde do".into(),
+                what: format!("Karras sigmas; {}", SamplerKind::those(|it| it.sigma_options)),
             });
         }
         settings.karras = true;
@@ -119,8 +120,9 @@ pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) 
     if !(0.0..=1.0).contains(&options.eta) {
         return request_error(format!("eta is {}: expected 0 to 1", options.eta));
     }
-    if options.eta != 0.0 && kind != SamplerKind::Ddim {
-        return Err(ScheduleError::Unsupported { sampler: kind, what: "eta; ddim does".into() });
+    if options.eta != 0.0 && !kind.0.takes_eta {
+        let what = format!("eta; {}", SamplerKind::those(|it| it.takes_eta));
+        return Err(ScheduleError::Unsupported { sampler: kind, what });
     }
     let strength = options.strength.unwrap_or(1.0);
     if !(0.0..=1.0).contains(&strength) {
@@ -139,14 +141,7 @@ pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) 
         skip: options.steps - kept,
         eta: options.eta,
     };
-    let run = match kind {
-        SamplerKind::Ddim => ddim::run(&request)?,
-        SamplerKind::Pndm => pndm::run(&request)?,
-        SamplerKind::Euler | SamplerKind::EulerAncestral => euler::run(&request),
-        SamplerKind::Heun => heun::run(&request),
-        SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2mSde => dpm_solver::run(&request)?,
-        SamplerKind::Lcm => lcm::run(&request)?,
-    };
+    let run = (kind.0.run)(&request)?;
     if run.steps.is_empty() {
         return request_error(format!(
             "strength {strength} leaves no step of a schedule cut off by `lambda_min_clipped`: raise it"

@@ -1,14 +1,28 @@
 //! PNDM: Liu et al., "Pseudo numerical methods for diffusion models on manifolds" (2022): linear multistep (PLMS), after
 //! a Runge-Kutta start (PRK) unless the config skips it, as Stable Diffusion's does.
+use super::descriptor::{Descriptor, usual};
 use super::linear::{Combination, H1, H2, H3, H4, OUT, SAVED, X, ZERO};
 use super::{Request, Run, ScheduleError, Step, matrix};
-use crate::scheduler::config::PredictionType;
+use crate::scheduler::config::{PredictionType, TimestepSpacing};
 use crate::scheduler::schedule::{NoiseLevel, NoiseSchedule, spaced_timesteps};
 
 /// Calls of the model in the Runge-Kutta start: three steps of four.
 const PRK_CALLS: usize = 12;
 
-pub(super) fn run(request: &Request) -> Result<Run, ScheduleError> {
+/// `PNDMScheduler`, called PLMS where it skips its Runge-Kutta start
+pub(super) static PNDM: Descriptor = Descriptor {
+    name: "pndm",
+    other_names: &["plms"],
+    web_name: "PLMS",
+    class: "PNDMScheduler",
+    refuses_sample_prediction: true,
+    rescales_to_zero_snr: false,
+    spacing: TimestepSpacing::Leading,
+    set_alpha_to_one: false,
+    ..usual(run)
+};
+
+fn run(request: &Request) -> Result<Run, ScheduleError> {
     let settings = request.settings;
     let schedule = request.schedule;
     let stride = (settings.num_train_timesteps / request.steps) as i64;

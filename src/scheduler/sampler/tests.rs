@@ -126,10 +126,10 @@ fn names_and_aliases() {
         assert_eq!(kind.to_string().parse(), Ok(kind));
     }
     for (name, kind) in [
-        ("plms", SamplerKind::Pndm),
-        ("Euler a", SamplerKind::EulerAncestral),
-        ("DPM++ 2M", SamplerKind::Dpmpp2m),
-        ("dpm++_2m_sde", SamplerKind::Dpmpp2mSde),
+        ("plms", SamplerKind::PNDM),
+        ("Euler a", SamplerKind::EULER_ANCESTRAL),
+        ("DPM++ 2M", SamplerKind::DPMPP_2M),
+        ("dpm++_2m_sde", SamplerKind::DPMPP_2M_SDE),
     ] {
         assert_eq!(name.parse(), Ok(kind), "{name}");
     }
@@ -144,18 +144,18 @@ fn a_model_names_its_sampler() {
             SchedulerConfig { class_name: Some(class.into()), algorithm_type: algorithm.map(Into::into), ..Default::default() };
         SamplerKind::of_model(&config)
     };
-    assert_eq!(of("LCMScheduler", None).unwrap(), (SamplerKind::Lcm, None));
+    assert_eq!(of("LCMScheduler", None).unwrap(), (SamplerKind::LCM, None));
     let sde = of("DPMSolverMultistepScheduler", Some("sde-dpmsolver++")).unwrap();
-    assert_eq!(sde, (SamplerKind::Dpmpp2mSde, None));
+    assert_eq!(sde, (SamplerKind::DPMPP_2M_SDE, None));
     let (kind, note) = of("DPMSolverMultistepScheduler", Some("dpmsolver")).unwrap();
-    assert!(kind == SamplerKind::Dpmpp2m && note.unwrap().contains("(dpmsolver)"));
+    assert!(kind == SamplerKind::DPMPP_2M && note.unwrap().contains("(dpmsolver)"));
     let (kind, note) = of("KDPM2DiscreteScheduler", None).unwrap();
     assert_eq!(note.as_deref(), Some("euler stands in for the model's KDPM2DiscreteScheduler"));
-    assert_eq!(kind, SamplerKind::Euler);
+    assert_eq!(kind, SamplerKind::EULER);
     let error = of("FlowMatchEulerDiscreteScheduler", None).unwrap_err().to_string();
     assert!(error.contains("_class_name") && error.contains("FlowMatch"));
     let silent = SamplerKind::of_model(&SchedulerConfig::default()).unwrap();
-    assert_eq!(silent, (SamplerKind::Pndm, None));
+    assert_eq!(silent, (SamplerKind::PNDM, None));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn requests_that_cannot_be_honoured() {
             false => assert!(refusal(kind, &config, &karras).contains("does not support Karras")),
         }
     }
-    let euler = |options| refusal(SamplerKind::Euler, &config, &options);
+    let euler = |options| refusal(SamplerKind::EULER, &config, &options);
     assert!(euler(with(|o| o.steps = 0)).contains("0 sampling steps: expected 1 to 1000"));
     assert!(euler(with(|o| o.steps = 1001)).contains("1001"));
     assert!(euler(with(|o| o.eta = 0.5)).contains("euler does not support eta"));
@@ -181,10 +181,10 @@ fn requests_that_cannot_be_honoured() {
     assert!(euler(with(|o| o.strength = Some(f64::NAN))).contains("strength is NaN"));
     assert!(euler(with(|o| o.strength = Some(0.04))).contains("leaves none to run"));
     let eta = with(|o| o.eta = 1.1);
-    assert!(refusal(SamplerKind::Ddim, &config, &eta).contains("eta is 1.1"));
-    let error = refusal(SamplerKind::Ddim, &config, &with(|o| o.steps = 1000));
+    assert!(refusal(SamplerKind::DDIM, &config, &eta).contains("eta is 1.1"));
+    let error = refusal(SamplerKind::DDIM, &config, &with(|o| o.steps = 1000));
     assert!(error.contains("timestep 1000") && error.contains("fewer steps"), "{error}");
-    assert!(refusal(SamplerKind::Lcm, &config, &with(|o| o.steps = 51)).contains("at most 50"));
+    assert!(refusal(SamplerKind::LCM, &config, &with(|o| o.steps = 51)).contains("at most 50"));
 }
 
 #[test]
@@ -194,33 +194,32 @@ fn configs_that_cannot_be_honoured() {
         change(&mut config);
         refusal(kind, &config, &PlanOptions::new(3))
     };
-    use SamplerKind::*;
-    assert!(refuse(Ddim, |c| c.clip_sample = None).contains("ddim does not support `clip_sample`"));
-    assert!(refuse(Heun, |c| c.clip_sample = Some(true)).contains("`clip_sample`"));
-    assert!(refuse(Dpmpp2m, |c| c.thresholding = Some(true)).contains("`thresholding`"));
-    assert!(refuse(Euler, |c| c.use_beta_sigmas = Some(true)).contains("`use_beta_sigmas`"));
-    assert!(refuse(Heun, |c| c.use_exponential_sigmas = Some(true)).contains("exponential"));
-    assert!(refuse(Dpmpp2m, |c| c.use_lu_lambdas = Some(true)).contains("`use_lu_lambdas`"));
-    assert!(refuse(Dpmpp2m, |c| c.use_flow_sigmas = Some(true)).contains("`use_flow_sigmas`"));
-    assert!(refuse(Dpmpp2m, |c| c.solver_order = Some(4)).contains("`solver_order` is 4, expected 1, 2 or 3"));
-    assert!(refuse(Dpmpp2m, |c| c.lambda_min_clipped = Some(1e9)).contains("lambda_min_clipped"));
-    assert!(refuse(Euler, |c| c.interpolation_type = Some("log_linear".into())).contains("interpolation"));
-    assert!(refuse(Euler, |c| c.timestep_type = Some("continuous".into())).contains("timestep_type"));
-    assert!(refuse(Pndm, |c| c.skip_prk_steps = Some(false)).contains("fewer than 4 steps"));
-    assert!(refuse(Pndm, |c| c.prediction_type = Some(PredictionType::Sample)).contains("sample"));
-    assert!(refuse(Lcm, |c| c.original_inference_steps = Some(0)).contains("original_inference_steps"));
+    assert!(refuse(SamplerKind::DDIM, |c| c.clip_sample = None).contains("ddim does not support `clip_sample`"));
+    assert!(refuse(SamplerKind::HEUN, |c| c.clip_sample = Some(true)).contains("`clip_sample`"));
+    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.thresholding = Some(true)).contains("`thresholding`"));
+    assert!(refuse(SamplerKind::EULER, |c| c.use_beta_sigmas = Some(true)).contains("`use_beta_sigmas`"));
+    assert!(refuse(SamplerKind::HEUN, |c| c.use_exponential_sigmas = Some(true)).contains("exponential"));
+    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.use_lu_lambdas = Some(true)).contains("`use_lu_lambdas`"));
+    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.use_flow_sigmas = Some(true)).contains("`use_flow_sigmas`"));
+    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.solver_order = Some(4)).contains("`solver_order` is 4, expected 1, 2 or 3"));
+    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.lambda_min_clipped = Some(1e9)).contains("lambda_min_clipped"));
+    assert!(refuse(SamplerKind::EULER, |c| c.interpolation_type = Some("log_linear".into())).contains("interpolation"));
+    assert!(refuse(SamplerKind::EULER, |c| c.timestep_type = Some("continuous".into())).contains("timestep_type"));
+    assert!(refuse(SamplerKind::PNDM, |c| c.skip_prk_steps = Some(false)).contains("fewer than 4 steps"));
+    assert!(refuse(SamplerKind::PNDM, |c| c.prediction_type = Some(PredictionType::Sample)).contains("sample"));
+    assert!(refuse(SamplerKind::LCM, |c| c.original_inference_steps = Some(0)).contains("original_inference_steps"));
     // No signal at the last training step, so noise says nothing about the original.
     let zero = |c: &mut SchedulerConfig| {
         c.rescale_betas_zero_snr = Some(true);
         c.timestep_spacing = Some(TimestepSpacing::Trailing);
     };
-    assert!(refuse(Ddim, zero).contains("no signal"));
+    assert!(refuse(SamplerKind::DDIM, zero).contains("no signal"));
 }
 
 #[test]
 fn a_step_refuses_tensors_of_other_sizes() {
     let options = PlanOptions::new(4);
-    let plan = plan(SamplerKind::EulerAncestral, &stable_diffusion(), &options).unwrap();
+    let plan = plan(SamplerKind::EULER_ANCESTRAL, &stable_diffusion(), &options).unwrap();
     let mut state: [Vec<f32>; SLOTS] = std::array::from_fn(|_| vec![0.5; 4]);
     let before = state.clone();
     let error = apply(&plan.steps[0], &mut state, &[0.0; 3], &[0.0; 4]).unwrap_err().to_string();
@@ -257,7 +256,7 @@ fn pipelines_override_two_keys() {
     assert_eq!((config.steps_offset, config.clip_sample), (Some(1), Some(false)));
     assert!(notes.len() == 2 && notes[0].contains("steps_offset") && notes[1].contains("clip_sample"));
     let (config, notes) = SchedulerConfig::default().for_pipeline();
-    assert!(notes.is_empty() && plan(SamplerKind::Ddim, &config, &PlanOptions::new(5)).is_ok());
+    assert!(notes.is_empty() && plan(SamplerKind::DDIM, &config, &PlanOptions::new(5)).is_ok());
 }
 
 /// Whatever is asked, a plan is a walk down the schedule that ends without noise, or an error.
@@ -274,7 +273,7 @@ fn every_plan_walks_down_the_schedule() {
                     let options =
                         PlanOptions { strength, karras: kind.has_karras_sigmas() && steps % 2 == 0, ..PlanOptions::new(steps) };
                     let Ok(plan) = plan(kind, &config, &options) else {
-                        assert!(strength.is_some() || kind == SamplerKind::Lcm, "{kind} {options:?}");
+                        assert!(strength.is_some() || kind == SamplerKind::LCM, "{kind} {options:?}");
                         continue;
                     };
                     planned += 1;
