@@ -3,6 +3,7 @@ use crate::graph::Array;
 use crate::picture::Picture;
 use crate::random::RngKind;
 use crate::region::{Area, Layout, Region};
+use crate::scheduler::sampler::SamplerKind;
 use crate::text::prompt::{PromptOptions, Syntax};
 
 fn generated(seeds: &[u64]) -> Generated {
