@@ -2,7 +2,7 @@
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
-use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
+use mixofshow::checkpoint::inspect::{ComponentReport, Report, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
 use mixofshow::diffusion::pipeline::{Pipeline, Request};
 use mixofshow::gpu::{self, Gpu};
@@ -40,7 +40,8 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let (report, model) = match &path {
         Some(path) => {
             let report = inspect(path)?;
-            let is_model = matches!(report.what, What::DiffusersFolder | What::SingleFileSd1 | What::SingleFileSd2);
+            // One in a pickle is told, but not opened.
+            let is_model = report.scheduler.is_some();
             (report, is_model.then(|| Checkpoint::open(path)).transpose()?)
         }
         None => {
