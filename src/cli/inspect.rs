@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{self as gpu, Gpu};
-use mixofshow::checkpoint::inspect::{ComponentReport, Report, What, inspect, inspect_model};
+use mixofshow::checkpoint::inspect::{ComponentReport, Report, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
 use mixofshow::pipeline::{Pipeline, Request};
 use serde::Serialize;
@@ -41,7 +41,8 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let (report, model) = match &path {
         Some(path) => {
             let report = inspect(path)?;
-            let is_model = matches!(report.what, What::DiffusersFolder | What::SingleFileSd1 | What::SingleFileSd2);
+            // One in a pickle is told, but not opened.
+            let is_model = report.scheduler.is_some();
             (report, is_model.then(|| Checkpoint::open(path)).transpose()?)
         }
         None => {

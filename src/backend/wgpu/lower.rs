@@ -416,7 +416,7 @@ pub(crate) fn add_lora(work: &mut Work<'_>, hidden: BufferView, up: BufferView, 
     ];
     work.params.insert("lora", Value::from(BTreeMap::from(described)));
     work.uniforms.push(("rank", (rank / vector_rank).into()));
-    work.bindings.extend([("lora_down", hidden), ("lora_up", up)]);
+    work.bindings.extend([("lora_hidden", hidden), ("lora_up", up)]);
 }
 
 /// The operation, and the kernel where it has another name.

@@ -417,10 +417,16 @@ impl<'a> Machine<'a> {
         Ok(values.iter().map(one).collect())
     }
 
-    /// A persistent id: `("storage", type, key, device, elements, ..)`.
+    /// A persistent id: `("storage", type, key, device, elements, ..)`; before torch 1.6 also a module's class with its
+    /// source text, `("module", class, file, text)`.
     fn storage(&mut self, id: &Value) -> Result<Value> {
         let Value::Tuple(parts) = id else { return Err("a storage is not named as torch does".into()) };
         let parts = self.heap.list(*parts);
+        if let [Value::Text(kind), class @ Value::Global(Global::ParameterDict), ..] = parts
+            && &**kind == "module"
+        {
+            return Ok(class.clone());
+        }
         let [Value::Text(kind), Value::Global(Global::StorageType(dtype)), Value::Text(key), _, Value::Int(elements), ..] = parts
         else {
             return Err("a storage is not named as torch does".into());

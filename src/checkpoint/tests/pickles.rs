@@ -271,16 +271,28 @@ fn a_holder_of_tensors_is_a_dictionary() {
         empty.clone(),
         b"tR".to_vec(),
     ];
+    let class = b"ctorch.nn.modules.container\nParameterDict\n".to_vec();
+    // With its source text, as older versions save a class.
+    let with_source = [b"(".to_vec(), text("module"), class.clone(), text("container.py"), text("class"), b"tQ".to_vec()];
+    for class in [class, with_source.concat()] {
+        let file = read(&holder(&class, &tensor.concat(), &empty, text)).unwrap();
+        assert_eq!(file.names().collect::<Vec<_>>(), ["string_to_param.*"]);
+        assert_eq!(file.tensor("string_to_param.*").unwrap().to_f32(0..2), [1.0, 2.0]);
+    }
+}
+
+/// A file of one holder, of the class that is named so, with one tensor of two numbers.
+fn holder(class: &[u8], tensor: &[u8], empty: &[u8], text: impl Fn(&str) -> Vec<u8>) -> Vec<u8> {
     let object = [
         b"}".to_vec(),
         text("string_to_param"),
-        b"ctorch.nn.modules.container\nParameterDict\n)\x81}(".to_vec(),
+        [class, b")\x81}("].concat(),
         text("training"),
         b"\x88".to_vec(),
         text("_parameters"),
-        [b"}".to_vec(), text("*"), tensor.concat(), b"s".to_vec()].concat(),
+        [b"}".to_vec(), text("*"), tensor.to_vec(), b"s".to_vec()].concat(),
         text("_buffers"),
-        empty,
+        empty.to_vec(),
         text("_non_persistent_buffers_set"),
         b"c__builtin__\nset\n]\x85R".to_vec(),
         b"ubs".to_vec(),
@@ -290,9 +302,7 @@ fn a_holder_of_tensors_is_a_dictionary() {
     bytes.extend([b".\x80\x02]".to_vec(), text("0"), b"a.".to_vec()].concat());
     bytes.extend(2u64.to_le_bytes());
     bytes.extend([1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()));
-    let file = read(&bytes).unwrap();
-    assert_eq!(file.names().collect::<Vec<_>>(), ["string_to_param.*"]);
-    assert_eq!(file.tensor("string_to_param.*").unwrap().to_f32(0..2), [1.0, 2.0]);
+    bytes
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! How strong updates are of which no tensor tells alpha: by the settings that stand elsewhere, else 1; and what is said of it.
 
-use std::collections::BTreeSet;
-
 use crate::checkpoint::{LoraSettings, TensorFile};
 use crate::concept::{Error, Result};
 
@@ -20,7 +18,7 @@ pub fn complete(file: &TensorFile, updates: &mut Updates) -> Result<Vec<String>>
              it does something else here"
         ));
     }
-    let (mut told, mut resized, mut without) = (BTreeSet::new(), None, 0);
+    let (mut told, mut resized, mut without) = (Vec::new(), None, 0);
     for (network, layer, names) in updates.iter_mut().filter(|(_, _, names)| matches!(names.scale, Scale::One)) {
         let network = if network == Network::Text { "text_encoder" } else { "unet" };
         let found = settings.as_ref().map(|settings| settings.scaling(network, layer)).transpose();
@@ -31,7 +29,7 @@ pub fn complete(file: &TensorFile, updates: &mut Updates) -> Result<Vec<String>>
         };
         names.scale = if found.stabilised { Scale::Stabilised(found.alpha) } else { Scale::Number(found.alpha) };
         let rank = rank(file, names);
-        told.insert(found.alpha.to_string());
+        told.push(found.alpha);
         if let (Some(said), Some(rank)) = (found.rank, rank)
             && said != rank
         {
@@ -39,7 +37,9 @@ pub fn complete(file: &TensorFile, updates: &mut Updates) -> Result<Vec<String>>
         }
     }
     if let Some(settings) = settings.as_ref().filter(|_| !told.is_empty()) {
-        let alphas: Vec<&str> = told.iter().map(String::as_str).collect();
+        told.sort_by(f32::total_cmp);
+        told.dedup();
+        let alphas: Vec<String> = told.iter().map(f32::to_string).collect();
         let word = if alphas.len() == 1 { "alpha is" } else { "alphas are" };
         notes.push(format!("{word} {}, by {}", alphas.join(", "), settings.place()));
         if let Some((layer, said, rank)) = resized {

@@ -126,10 +126,10 @@ fn unet_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
     }
     let shapes: Vec<[usize; 2]> = pairs.iter().map(|pair| weight(file, pair)).collect::<Option<_>>()?;
     let width = |n: usize| shapes[n * each][0];
-    // Levels have the same widths on both sides, and the middle that of the deepest.
+    // Levels have the same widths on both sides.
     let levels = [width(0), width(2), width(4)];
-    let expected =
-        DOWN.iter().map(|[level, _]| levels[*level]).chain(UP.iter().map(|[level, _]| levels[3 - level])).chain([levels[2]]);
+    let down = DOWN.iter().map(|[level, _]| levels[*level]);
+    let expected = down.chain(UP.iter().map(|[level, _]| levels[3 - level]));
     if expected.enumerate().any(|(n, expected)| width(n) != expected) {
         return None;
     }

@@ -324,7 +324,7 @@ fn pefts_settings_lie_beside_its_file() {
 /// What the first LoRA program's order of layers is: found by walking diffusers' and transformers' modules as it does.
 #[test]
 fn updates_without_names_are_told_by_their_order() {
-    let dims = [8, 8, 16, 16, 24, 24, 24, 24, 24, 16, 16, 16, 8, 8, 8, 24];
+    let dims = [8, 8, 16, 16, 24, 24, 24, 24, 24, 16, 16, 16, 8, 8, 8, 32];
     let attention = |dim: usize, context: usize| [[dim, dim], [dim, context], [dim, context], [dim, dim]];
     let mut older: Vec<[usize; 2]> = Vec::new();
     let mut newer: Vec<[usize; 2]> = Vec::new();

@@ -181,7 +181,7 @@ fn what_follows_a_picture_is_none_of_it() {
     let filled = [&jpeg[..2], &[0xff, 0xff], &jpeg[2..]].concat();
     assert_eq!(open(&filled).unwrap().rgb(), open(&jpeg).unwrap().rgb());
     // A picture that is cut stays so.
-    for end in [jpeg.len() - 2, jpeg.len() - 1, jpeg.len() / 2, 2] {
+    for end in [jpeg.len() - 2, jpeg.len() - 1, jpeg.len() / 2, 20] {
         assert!(open(&jpeg[..end]).unwrap_err().to_string().contains("too early"), "{end}");
     }
 }

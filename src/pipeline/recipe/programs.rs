@@ -61,7 +61,15 @@ fn of_texts(found: &BTreeMap<String, String>) -> Option<Result<Told, String>> {
         return None;
     }
     match text(PARAMETERS) {
-        Some(parameters) if is_json(parameters) => return Some(json(FOOOCUS, parameters).and_then(|json| fooocus(&json))),
+        Some(parameters) if is_json(parameters) => {
+            // Other programs write JSON there too.
+            let by_fooocus = |json: &Value| json.get("metadata_scheme").is_some() || found.contains_key(SCHEME);
+            return match json(FOOOCUS, parameters) {
+                Ok(json) if by_fooocus(&json) => Some(fooocus(&json)),
+                Err(problem) if found.contains_key(SCHEME) => Some(Err(problem)),
+                _ => None,
+            };
+        }
         // The form of web UIs, whatever else the file holds.
         Some(_) => return None,
         None => {}
@@ -484,7 +492,8 @@ mod tests {
             ("Model", "xl"),
         ];
         assert_eq!(found, settings(&expected));
-        assert!(of(&[(PARAMETERS, json!({"x": 1}))]).unwrap().unwrap_err().contains("Fooocus"));
+        assert!(of(&[(PARAMETERS, json!({"x": 1})), (SCHEME, "fooocus".into())]).unwrap().unwrap_err().contains("Fooocus"));
+        assert!(of(&[(PARAMETERS, json!({"prompt": "a cat", "seed": 5}))]).is_none(), "of a program that does not say so");
     }
 
     #[test]
