@@ -396,7 +396,8 @@ impl<'a> Machine<'a> {
         let Some((_, Value::Dict(parameters))) = found else { return Ok(()) };
         let parameters = self.heap.dict(*parameters);
         self.budget.values(parameters.len().saturating_mul(2))?;
-        for (key, value) in parameters.to_vec() {
+        let parameters = parameters.to_vec();
+        for (key, value) in parameters {
             self.heap.insert(target, key, value);
         }
         Ok(())
