@@ -4,8 +4,9 @@
 //! plan to something that is written, run, read, copied and profiled ([`Executable`]). [`Device`], [`Weights`] and [`Program`]
 //! are what everything else holds: they check what comes in, so that a back end gets only what fits.
 //!
-//! Back ends: [`mod@wgpu`] for graphics cards, [`reference`] for the operations' reference implementations in plain Rust.
+//! Back ends: [`mod@wgpu`] for graphics cards, [`cpu`] for the processor, [`mod@reference`] for the operations' reference implementations in plain Rust.
 
+pub mod cpu;
 mod error;
 mod precision;
 mod program;
