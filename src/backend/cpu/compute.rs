@@ -327,10 +327,7 @@ impl<'a> StepBuilder<'a> {
     }
 
     /// The task that `run` does: it gets the inputs, the epilogue, the output and the scratch.
-    pub fn task(
-        self,
-        run: impl Fn(&Inputs<'_>, &[Entry<'_>], &mut [f32], &mut [f32]) + Send + Sync + 'static,
-    ) -> Task {
+    pub fn task(self, run: impl Fn(&Inputs<'_>, &[Entry<'_>], &mut [f32], &mut [f32]) + Send + Sync + 'static) -> Task {
         let StepBuilder { inputs, epilogue, output, scratch, .. } = self;
         Task { inputs, epilogue, output, scratch, run: Box::new(run) }
     }
@@ -340,13 +337,7 @@ impl<'a> StepBuilder<'a> {
 const DEVICE: &str = "the processor";
 
 /// Step `number` of the plan, ready to run.
-pub(super) fn compile(
-    graph: &Graph,
-    plan: &Plan,
-    number: usize,
-    level: Level,
-    storage: &dyn Storage,
-) -> backend::Result<Task> {
+pub(super) fn compile(graph: &Graph, plan: &Plan, number: usize, level: Level, storage: &dyn Storage) -> backend::Result<Task> {
     let step = &plan.steps[number];
     let (operation, layer) = (step.operation.name(), || step.layer.to_string());
     let Some(compute) = computing_of(&*step.operation) else {

@@ -96,11 +96,7 @@ impl Cpu {
 fn level(wanted: Option<&str>) -> Result<Level, Error> {
     let Some(wanted) = wanted else { return Ok(Level::best()) };
     let level = Level::up_to(wanted).ok_or_else(|| Error::UnknownLevel { wanted: wanted.into() })?;
-    if level.name() == wanted {
-        Ok(level)
-    } else {
-        Err(Error::MissingLevel { wanted: wanted.into(), best: level.name() })
-    }
+    if level.name() == wanted { Ok(level) } else { Err(Error::MissingLevel { wanted: wanted.into(), best: level.name() }) }
 }
 
 impl Backend for Cpu {

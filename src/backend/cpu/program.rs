@@ -102,7 +102,8 @@ fn flops(graph: &Graph, step: &Step) -> u64 {
         Epilogue::Lora { hidden, .. } => 2 * (shape.elements() * graph.shape(*hidden).channels()) as u64,
         _ => 0,
     };
-    let folded: u64 = if step.operation.as_epilogue(&step.inputs, 0, graph).is_some() { 0 } else { step.epilogue.iter().map(lora).sum() };
+    let folded: u64 =
+        if step.operation.as_epilogue(&step.inputs, 0, graph).is_some() { 0 } else { step.epilogue.iter().map(lora).sum() };
     step.operation.flops(&shapes, shape) + folded
 }
 

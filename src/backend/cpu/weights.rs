@@ -210,27 +210,30 @@ impl Weights {
         let (row, n) = (into * taps, outputs_together(out));
         let mut all = vec![T::default(); out.div_ceil(n) * n * row];
         let panels = all.par_chunks_mut((n * row).max(1)).enumerate();
-        panels.try_for_each_init(Default::default, |(values, numbers): &mut (Vec<f32>, Vec<T>), (number, panel)| -> Result<(), Failed> {
-            let first = number * n;
-            let rows = first..out.min(first + n);
-            values.resize(rows.len() * row, 0.0);
-            numbers.resize(values.len(), T::default());
-            self.read(name, rows.start * row..rows.end * row, values)?;
-            T::convert(values, numbers)?;
-            // A few inputs of all outputs at a time, so that what is written stays in the cache.
-            const INPUTS: usize = 16;
-            for start in (0..into).step_by(INPUTS) {
-                let end = into.min(start + INPUTS);
-                for (o, numbers) in numbers.chunks_exact(row).enumerate() {
-                    for (i, numbers) in (start..end).zip(numbers[start * taps..end * taps].chunks_exact(taps)) {
-                        for (tap, number) in numbers.iter().enumerate() {
-                            panel[(tap * into + i) * n + o] = *number;
+        panels.try_for_each_init(
+            Default::default,
+            |(values, numbers): &mut (Vec<f32>, Vec<T>), (number, panel)| -> Result<(), Failed> {
+                let first = number * n;
+                let rows = first..out.min(first + n);
+                values.resize(rows.len() * row, 0.0);
+                numbers.resize(values.len(), T::default());
+                self.read(name, rows.start * row..rows.end * row, values)?;
+                T::convert(values, numbers)?;
+                // A few inputs of all outputs at a time, so that what is written stays in the cache.
+                const INPUTS: usize = 16;
+                for start in (0..into).step_by(INPUTS) {
+                    let end = into.min(start + INPUTS);
+                    for (o, numbers) in numbers.chunks_exact(row).enumerate() {
+                        for (i, numbers) in (start..end).zip(numbers[start * taps..end * taps].chunks_exact(taps)) {
+                            for (tap, number) in numbers.iter().enumerate() {
+                                panel[(tap * into + i) * n + o] = *number;
+                            }
                         }
                     }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+        )?;
         Ok(all)
     }
 

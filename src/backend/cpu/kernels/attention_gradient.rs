@@ -5,8 +5,8 @@
 //! (Dao et al., "FlashAttention", 2022, appendix B.)
 
 use super::attention::{
-    Attention, Segment, TOKENS, Weighted, each_piece, keys_at_a_time, panels_elements, parts, matmuls,
-    rows_elements, score_stride, to_panels, to_rows,
+    Attention, Segment, TOKENS, Weighted, each_piece, keys_at_a_time, matmuls, panels_elements, parts, rows_elements,
+    score_stride, to_panels, to_rows,
 };
 use super::math::exp_of_negative;
 use super::parallel::{MEMORY, Shared, pieces, with_scratch};

@@ -1,8 +1,8 @@
 //! Passes over a tensor's rows that end in epilogue, and what they share: how rows are cut, and zeros around feature maps.
 
+use super::epilogue::{self, Epilogue, Part};
 use super::parallel::{MEMORY, Shared, piece, pieces};
 use super::simd::{Level, kernel};
-use super::epilogue::{self, Part, Epilogue};
 
 /// Zeros around a feature map of so many lines and columns: at the top, bottom, left and right.
 #[derive(Clone, Copy, Debug)]

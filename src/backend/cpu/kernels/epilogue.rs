@@ -11,9 +11,13 @@ pub enum Broadcast {
     /// One element for all.
     Scalar,
     /// Row `i` meets row `i % rows`: a bias has one.
-    Trailing { rows: usize },
+    Trailing {
+        rows: usize,
+    },
     /// Row `i` meets row `i / rows`: one for each batch entry of `rows` rows.
-    Batch { rows: usize },
+    Batch {
+        rows: usize,
+    },
 }
 
 /// One thing that is done to a result of rows of channels.
@@ -26,7 +30,12 @@ pub enum Epilogue<'a> {
     /// The function's derivative at the operand's elements, times the value.
     Derivative(Function, &'a [f32]),
     /// Adds `hidden` `[rows, rank]` times `up` `[channels, rank]`, or `[rank, channels]` if `transposed`.
-    Lora { hidden: &'a [f32], up: &'a [f32], rank: usize, transposed: bool },
+    Lora {
+        hidden: &'a [f32],
+        up: &'a [f32],
+        rank: usize,
+        transposed: bool,
+    },
 }
 
 /// A part of a result: rows and columns of the whole, of which row `rows.start` lies at `y`, its channels first.

@@ -4,9 +4,9 @@
 //! these are put together pairwise (Chan et al., "Updating formulae", 1979), the last of them in f64.
 
 use super::elementwise::{Padding, by_runs};
+use super::epilogue::Epilogue;
 use super::parallel::{MEMORY, Shared, pieces};
 use super::simd::{Level, kernel};
-use super::epilogue::Epilogue;
 
 /// The extents that all operations of a norm share.
 #[derive(Clone, Copy, Debug)]
@@ -45,14 +45,7 @@ impl GroupNorm {
 }
 
 /// Mean and 1/sqrt(variance + `epsilon`) of each batch entry's groups: `[batch, groups, 2]`.
-pub fn statistics(
-    level: Level,
-    norm: &GroupNorm,
-    x: &[f32],
-    epsilon: f32,
-    y: &mut [f32],
-    scratch: &mut [f32],
-) {
+pub fn statistics(level: Level, norm: &GroupNorm, x: &[f32], epsilon: f32, y: &mut [f32], scratch: &mut [f32]) {
     norm.check(x.len(), y.len());
     let (channels, (each, parts)) = (norm.channels, norm.pieces());
     let target = Shared::new(&mut scratch[..norm.scratch_elements()]);

@@ -1,20 +1,12 @@
 //! Layer normalisation over the channels of every row.
 
 use super::elementwise::by_runs;
-use super::simd::{Level, Simd, kernel};
 use super::epilogue::Epilogue;
+use super::simd::{Level, Simd, kernel};
 
 /// Each row of `x` to mean 0 and variance 1 (`epsilon` added to it), times `weight` plus `bias`; then the epilogue.
 #[allow(clippy::too_many_arguments)]
-pub fn layer_norm(
-    level: Level,
-    x: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    epsilon: f32,
-    epilogue: &[Epilogue<'_>],
-    y: &mut [f32],
-) {
+pub fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, epilogue: &[Epilogue<'_>], y: &mut [f32]) {
     let channels = weight.len();
     assert!(bias.len() == channels && x.len() == y.len());
     let rows = x.len() / channels.max(1);

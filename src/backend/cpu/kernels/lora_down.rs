@@ -1,9 +1,9 @@
 //! Matmuls with a matrix of few outputs, which may be any tensor, and the gradient of such a matrix.
 
-use super::parallel::{MEMORY, PIECE, Shared, pieces, with_scratch};
+use super::epilogue::{self, Epilogue, Part};
 use super::matmul::{Few, sums_along};
+use super::parallel::{MEMORY, PIECE, Shared, pieces, with_scratch};
 use super::simd::Level;
-use super::epilogue::{self, Part, Epilogue};
 use super::tile::{Tile, multiply};
 
 /// How the matrix lies.
@@ -76,8 +76,7 @@ pub fn lora_down_conv2d(
         let (o, tap, i) = (at / (kh * kw * into), at / into % (kh * kw), at % into);
         *value = w[(o * into + i) * kh * kw + tap];
     }
-    let shape =
-        Few { row_stride: stride * into, lines: kh, length: kw * into, line_stride: width * into, out };
+    let shape = Few { row_stride: stride * into, lines: kh, length: kw * into, line_stride: width * into, out };
     let each = |line: usize| {
         let (b, y) = (line / lines, line % lines);
         (columns, line * columns, (b * height + y * stride) * width * into)
@@ -150,14 +149,7 @@ pub fn weight_gradient_scratch_elements(rows: usize, out: usize, into: usize) ->
 
 /// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: blocks of rows, then the blocks in their order.
 #[allow(clippy::too_many_arguments)]
-pub fn weight_gradient(
-    level: Level,
-    x: &[f32],
-    dy: &[f32],
-    [out, into]: [usize; 2],
-    dw: &mut [f32],
-    scratch: &mut [f32],
-) {
+pub fn weight_gradient(level: Level, x: &[f32], dy: &[f32], [out, into]: [usize; 2], dw: &mut [f32], scratch: &mut [f32]) {
     let rows = dy.len() / out.max(1);
     assert!(dy.len() == rows * out && x.len() == rows * into && dw.len() == out * into);
     if dw.is_empty() {

@@ -2,9 +2,9 @@
 //!
 //! With its padding around it, a feature map's pixels under one line of the window lie in one stretch: no rows are copied.
 
+use super::epilogue::{self, Epilogue, Part};
 use super::parallel::{PIECE, Shared, pieces, with_scratch};
 use super::simd::{Level, Simd, kernel};
-use super::epilogue::{self, Part, Epilogue};
 use super::tile::{Tile, multiply};
 use super::weights::{PANEL, Weights};
 
@@ -44,15 +44,8 @@ pub fn linear(level: Level, x: &[f32], weights: &Weights, epilogue: &[Epilogue<'
     let rows = y.len() / weights.out.max(1);
     assert_eq!(weights.window, [1, 1]);
     assert!(x.len() == rows * weights.into && y.len() == rows * weights.out);
-    let rows = Rows {
-        lines: 1,
-        columns: rows,
-        height: 1,
-        batch_stride: 0,
-        line_stride: 0,
-        row_stride: weights.into,
-        window_stride: 0,
-    };
+    let rows =
+        Rows { lines: 1, columns: rows, height: 1, batch_stride: 0, line_stride: 0, row_stride: weights.into, window_stride: 0 };
     matmul(level, x, &rows, weights, epilogue, y);
 }
 
@@ -87,14 +80,7 @@ pub fn conv2d(
     matmul(level, x, &rows, weights, epilogue, y);
 }
 
-fn matmul(
-    level: Level,
-    x: &[f32],
-    rows: &Rows,
-    weights: &Weights,
-    epilogue: &[Epilogue<'_>],
-    y: &mut [f32],
-) {
+fn matmul(level: Level, x: &[f32], rows: &Rows, weights: &Weights, epilogue: &[Epilogue<'_>], y: &mut [f32]) {
     let (out, depth) = (weights.out, weights.depth());
     let all = rows.lines * rows.columns;
     epilogue::check(epilogue, all, out);
@@ -254,11 +240,7 @@ impl Crowded<'_> {
 
 /// Calls `each` for parts of at most [`DEPTH`] multiply-adds of a window's: the first, stretches and their length, and where
 /// they start: a line of the window and elements.
-fn for_depths(
-    [lines, columns]: [usize; 2],
-    into: usize,
-    mut each: impl FnMut(usize, usize, usize, [usize; 2]),
-) {
+fn for_depths([lines, columns]: [usize; 2], into: usize, mut each: impl FnMut(usize, usize, usize, [usize; 2])) {
     let length = columns * into;
     if length > DEPTH {
         let part = length.div_ceil(length.div_ceil(DEPTH));
@@ -278,15 +260,7 @@ fn for_depths(
 /// Outputs of [`few_outputs`] at a time.
 const OUTPUTS: usize = 4;
 
-unsafe fn few_outputs(
-    level: Level,
-    x: *const f32,
-    rows: &Rows,
-    weights: &Weights,
-    w: *const f32,
-    y: *mut f32,
-    count: usize,
-) {
+unsafe fn few_outputs(level: Level, x: *const f32, rows: &Rows, weights: &Weights, w: *const f32, y: *mut f32, count: usize) {
     let [lines, columns] = weights.window;
     let shape = Few {
         row_stride: rows.row_stride,
@@ -318,13 +292,7 @@ pub(super) struct Few {
 }
 
 #[inline(always)]
-unsafe fn along<S: Simd, const ROWS: usize, const OUT: usize>(
-    s: S,
-    x: *const f32,
-    w: *const f32,
-    y: *mut f32,
-    f: &Few,
-) {
+unsafe fn along<S: Simd, const ROWS: usize, const OUT: usize>(s: S, x: *const f32, w: *const f32, y: *mut f32, f: &Few) {
     unsafe {
         let depth = f.lines * f.length;
         let mut sums = [[s.zero(); OUT]; ROWS];

@@ -7,21 +7,21 @@
 pub mod activation;
 pub mod attention;
 pub mod attention_gradient;
-mod math;
 pub mod elementwise;
 pub mod embedding;
+pub mod epilogue;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod lora_down;
+mod math;
+pub mod matmul;
 pub mod optimiser;
 pub mod parallel;
-pub mod matmul;
 pub mod reduce;
 pub mod regional_attention;
 pub mod resize;
 pub mod sampling;
 pub mod simd;
-pub mod epilogue;
 mod tile;
 pub mod weights;
 

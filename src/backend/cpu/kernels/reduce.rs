@@ -24,7 +24,6 @@ pub fn sum_scratch_elements(extents: [usize; 3]) -> usize {
     outer * parts(extents).0 * inner * 2
 }
 
-
 /// `x` `[outer, middle, inner]` summed to `[outer, inner]`.
 pub fn sum(level: Level, x: &[f32], extents: [usize; 3], y: &mut [f32], scratch: &mut [f32]) {
     let [outer, middle, inner] = extents;

@@ -1,8 +1,6 @@
 //! Attention to several prompts, each of which holds for some tokens only.
 
-use super::attention::{
-    Attention, Segment, TOKENS, each_piece, padded, panels_elements, rows_elements, to_panels, to_rows,
-};
+use super::attention::{Attention, Segment, TOKENS, each_piece, padded, panels_elements, rows_elements, to_panels, to_rows};
 use super::parallel::{MEMORY, Shared, pieces, with_scratch};
 use super::simd::{Level, kernel};
 

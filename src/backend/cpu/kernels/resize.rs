@@ -1,9 +1,9 @@
 //! Feature maps of another size: nearest neighbours, their gradient, and means of squares.
 
 use super::elementwise::{Padding, by_runs};
+use super::epilogue::Epilogue;
 use super::parallel::{MEMORY, Shared, pieces};
 use super::simd::Level;
-use super::epilogue::Epilogue;
 
 /// `x` `[batch, h, w, channels]` at `[batch, height, width, channels]`: output pixel `i` shows input pixel
 /// `floor(i * h / height)`; then the epilogue, with zeros around if there is `padding`.
@@ -30,13 +30,7 @@ pub fn upsample(
 }
 
 /// The gradient of [`upsample`]: `dy` `[batch, h, w, channels]` summed to `[batch, height, width, channels]`.
-pub fn upsample_gradient(
-    dy: &[f32],
-    [batch, h, w]: [usize; 3],
-    [height, width]: [usize; 2],
-    channels: usize,
-    dx: &mut [f32],
-) {
+pub fn upsample_gradient(dy: &[f32], [batch, h, w]: [usize; 3], [height, width]: [usize; 2], channels: usize, dx: &mut [f32]) {
     assert!(dy.len() == batch * h * w * channels && dx.len() == batch * height * width * channels);
     // Pixel i is shown by those from ceil(i * h / height) on.
     let shown = |i: usize, to: usize, from: usize| (i * from).div_ceil(to);

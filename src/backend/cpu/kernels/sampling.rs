@@ -81,11 +81,7 @@ pub struct GatePart<'a> {
 }
 
 /// `[rows, ranks]`: factor * strength * mask of the update that the column belongs to.
-pub fn lora_gate<'a>(
-    parts: impl Iterator<Item = GatePart<'a>> + Clone,
-    rows: usize,
-    y: &mut [f32],
-) {
+pub fn lora_gate<'a>(parts: impl Iterator<Item = GatePart<'a>> + Clone, rows: usize, y: &mut [f32]) {
     let ranks: usize = parts.clone().map(|part| part.rank).sum();
     assert_eq!(y.len(), rows * ranks);
     for (row, values) in y.chunks_exact_mut(ranks.max(1)).enumerate() {

@@ -73,13 +73,7 @@ impl Weights {
     /// inputs for each of stride x stride phases, its inputs are `out`, and its window, read from the far end, is
     /// `[kh / stride, kw / stride]`, rounded up.
     #[cfg(test)]
-    pub fn transposed_window(
-        w: Stored<'_>,
-        out: usize,
-        into: usize,
-        window: [usize; 2],
-        stride: usize,
-    ) -> Weights {
+    pub fn transposed_window(w: Stored<'_>, out: usize, into: usize, window: [usize; 2], stride: usize) -> Weights {
         let [kh, kw] = window;
         assert_eq!(w.len(), out * into * kh * kw, "a weight of {out} x {into} x {window:?}");
         let [lines, columns] = window.map(|extent| extent.div_ceil(stride));

@@ -14,8 +14,7 @@ fn each(a: &Attention, q: &[f32], k: &[f32], sight: Option<&[u32]>) -> Vec<(Vec<
     let mut all = Vec::new();
     for (row, h) in (0..a.batch * a.tokens).flat_map(|row| (0..a.heads).map(move |h| (row, h))) {
         let (b, token) = (row / a.tokens / (a.batch / a.kv_batch), row % a.tokens);
-        let seen = (0..if a.causal { token + 1 } else { a.keys })
-            .filter(|key| sight.is_none_or(|s| s[token] & s[*key] != 0));
+        let seen = (0..if a.causal { token + 1 } else { a.keys }).filter(|key| sight.is_none_or(|s| s[token] & s[*key] != 0));
         let q = &q[row * c + h * a.d..][..a.d];
         let at = |key: usize| (b * a.keys + key) * c + h * a.d;
         let score = |key| (at(key), dot(q, &k[at(key)..][..a.d]) * f64::from(a.scale));
@@ -84,8 +83,17 @@ fn in_sight() {
         let c = a.heads * a.d;
         let [q, k, v] = [1, 2, 3].map(|seed| numbers(2 * tokens * c, seed));
         // Some see only what is far on.
-        let sight: Vec<u32> =
-            (0..tokens as u32).map(|i| if i % 3 == 0 { 1 } else if i > 400 { 6 } else { 1 << (i % 3) }).collect();
+        let sight: Vec<u32> = (0..tokens as u32)
+            .map(|i| {
+                if i % 3 == 0 {
+                    1
+                } else if i > 400 {
+                    6
+                } else {
+                    1 << (i % 3)
+                }
+            })
+            .collect();
         let wanted = plain(&a, &q, &k, &v, Some(&sight));
         check("in sight", &wanted, 4e-6, |level| run(level, &a, &q, &k, &v, Some(&sight)));
     }

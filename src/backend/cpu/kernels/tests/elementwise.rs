@@ -1,18 +1,12 @@
 use super::{check, numbers};
 use crate::backend::cpu::kernels::activation::Function;
 use crate::backend::cpu::kernels::elementwise::{Padding, broadcast, copy, elementwise, geglu, geglu_gradient, of_zeros};
+use crate::backend::cpu::kernels::epilogue::Epilogue;
 use crate::backend::cpu::kernels::resize::{average_pool, upsample, upsample_gradient};
 use crate::backend::cpu::kernels::simd::Level;
-use crate::backend::cpu::kernels::epilogue::Epilogue;
 
-const FUNCTIONS: [Function; 6] = [
-    Function::Silu,
-    Function::Gelu,
-    Function::GeluTanh,
-    Function::QuickGelu,
-    Function::Relu,
-    Function::Exp,
-];
+const FUNCTIONS: [Function; 6] =
+    [Function::Silu, Function::Gelu, Function::GeluTanh, Function::QuickGelu, Function::Relu, Function::Exp];
 
 fn normal(x: f64) -> (f64, f64) {
     let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
@@ -104,8 +98,7 @@ pub fn pad(x: &[f64], channels: usize, p: &Padding) -> Vec<f64> {
     let batch = x.len() / (channels * p.height * p.width);
     let mut y = vec![0.0; batch * height * width * channels];
     for (pixel, x) in x.chunks_exact(channels).enumerate() {
-        let (b, line, column) =
-            (pixel / (p.height * p.width), pixel / p.width % p.height, pixel % p.width);
+        let (b, line, column) = (pixel / (p.height * p.width), pixel / p.width % p.height, pixel % p.width);
         let at = (b * height + line + p.edges[0]) * width + column + p.edges[2];
         y[at * channels..][..channels].copy_from_slice(x);
     }
@@ -161,9 +154,7 @@ fn gated() {
 fn lora() {
     let [rows, rank, out] = [33, 6, 50];
     let (t, u) = (numbers(rows * rank, 1), numbers(rank * out, 2));
-    let matmul = |at: usize| {
-        (0..rank).map(|k| f64::from(t[at / out * rank + k]) * f64::from(u[at % out * rank + k])).sum()
-    };
+    let matmul = |at: usize| (0..rank).map(|k| f64::from(t[at / out * rank + k]) * f64::from(u[at % out * rank + k])).sum();
     let wanted: Vec<f64> = (0..rows * out).map(matmul).collect();
     check("low rank", &wanted, 1e-6, |level| {
         let mut y = vec![f32::NAN; rows * out];
@@ -228,7 +219,8 @@ fn sizes() {
         for (at, y) in y.iter_mut().enumerate() {
             let (c, pixel) = (at % channels, at / channels);
             let (b, line, column) = (pixel / (lines * columns), pixel / columns % lines, pixel % columns);
-            let places = (line * 2..(line * 2 + 2).min(h)).flat_map(|l| (column * 2..(column * 2 + 2).min(w)).map(move |c| (l, c)));
+            let places =
+                (line * 2..(line * 2 + 2).min(h)).flat_map(|l| (column * 2..(column * 2 + 2).min(w)).map(move |c| (l, c)));
             let values: Vec<f64> = places.map(|(l, o)| f64::from(x[((b * h + l) * w + o) * channels + c])).collect();
             *y = values.iter().sum::<f64>() / values.len() as f64;
         }

@@ -2,8 +2,8 @@
 
 mod attention;
 mod elementwise;
-mod norms;
 mod matmuls;
+mod norms;
 mod sums;
 
 use std::sync::OnceLock;
@@ -24,9 +24,7 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 
 fn pools() -> &'static [rayon::ThreadPool; 3] {
     static POOLS: OnceLock<[rayon::ThreadPool; 3]> = OnceLock::new();
-    POOLS.get_or_init(|| {
-        [1, 2, 5].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap())
-    })
+    POOLS.get_or_init(|| [1, 2, 5].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()))
 }
 
 /// What `make` makes at each level, which must be near `wanted`, relative to its greatest number, and must not depend on threads.

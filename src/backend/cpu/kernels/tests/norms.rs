@@ -63,15 +63,13 @@ fn of_groups() {
         let (mut statistics, mut means) = (Vec::new(), Vec::new());
         let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         for (b, g) in (0..batch).flat_map(|b| (0..groups).map(move |g| (b, g))) {
-            let places: Vec<usize> = (0..rows)
-                .flat_map(|r| (0..width).map(move |c| (b * rows + r) * channels + g * width + c))
-                .collect();
+            let places: Vec<usize> =
+                (0..rows).flat_map(|r| (0..width).map(move |c| (b * rows + r) * channels + g * width + c)).collect();
             let own: Vec<f64> = places.iter().map(|at| f64::from(x[*at])).collect();
             let [mean, rstd] = moments(&own);
             statistics.extend([mean, rstd]);
             let n: Vec<f64> = own.iter().map(|x| (x - mean) * rstd).collect();
-            let gs: Vec<f64> =
-                places.iter().map(|at| f64::from(dy[*at]) * f64::from(weight[at % channels])).collect();
+            let gs: Vec<f64> = places.iter().map(|at| f64::from(dy[*at]) * f64::from(weight[at % channels])).collect();
             let of_g = gs.iter().sum::<f64>() / gs.len() as f64;
             let of_gn = gs.iter().zip(&n).map(|(g, n)| g * n).sum::<f64>() / gs.len() as f64;
             means.extend([of_g, of_gn]);
@@ -108,9 +106,7 @@ fn of_groups() {
         let tolerance = if rows * width < 8 { 2e-3 } else { 1e-5 };
         check(&format!("gradient of {name}"), &padded(&dx), tolerance, |level| {
             let mut y = vec![f32::NAN; padded(&dx).len()];
-            group_norm::gradient(
-                level, &norm, &x, &kept, &weight, &dy, &kept_means, padding, &[], &mut y,
-            );
+            group_norm::gradient(level, &norm, &x, &kept, &weight, &dy, &kept_means, padding, &[], &mut y);
             y
         });
     }

@@ -81,8 +81,7 @@ fn rows_of_tables() {
     let half: Vec<f16> = table.iter().map(|t| f16::from_f32(*t)).collect();
     let ids = [3, 49, 50, 51, 3, 1000];
     let row = |id: usize| if id < 50 { &table[id * channels..] } else { &extra[(id.min(51) - 50) * channels..] };
-    let wanted: Vec<f64> =
-        ids.iter().flat_map(|id| row(*id as usize)[..channels].iter().map(|v| f64::from(*v))).collect();
+    let wanted: Vec<f64> = ids.iter().flat_map(|id| row(*id as usize)[..channels].iter().map(|v| f64::from(*v))).collect();
     for (stored, tolerance) in [(Stored::F32(&table), 0.0), (Stored::F16(&half), 1e-3)] {
         check("embedding", &wanted, tolerance, |level| {
             let mut y = vec![f32::NAN; ids.len() * channels];
@@ -127,9 +126,8 @@ fn samplers() {
         assert_eq!(y, own);
         y
     });
-    let wanted: Vec<f64> = (0..size)
-        .map(|i| f64::from(state[i]) + 7.5 * (f64::from(state[size + i]) - f64::from(state[i])))
-        .collect();
+    let wanted: Vec<f64> =
+        (0..size).map(|i| f64::from(state[i]) + 7.5 * (f64::from(state[size + i]) - f64::from(state[i]))).collect();
     check("guidance", &wanted, 1e-6, |_| {
         let mut y = vec![f32::NAN; size];
         guidance(&state[..2 * size], 7.5, &mut y);

@@ -2,9 +2,9 @@ use half::{bf16, f16};
 
 use super::{check, numbers};
 use crate::backend::cpu::kernels::activation::Function;
+use crate::backend::cpu::kernels::epilogue::{Broadcast, Epilogue};
 use crate::backend::cpu::kernels::lora_down::{self, Lies};
 use crate::backend::cpu::kernels::matmul::{conv2d, linear};
-use crate::backend::cpu::kernels::epilogue::{Broadcast, Epilogue};
 use crate::backend::cpu::kernels::weights::{Stored, Weights};
 
 fn plain_linear(x: &[f32], w: &[f32], into: usize, out: usize) -> Vec<f64> {
@@ -55,13 +55,8 @@ fn linear_layers() {
         let name = format!("linear {rows} x {into} -> {out}");
         let half: Vec<f16> = w.iter().map(|w| f16::from_f32(*w)).collect();
         let brain: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
-        let rounded: [Vec<f32>; 2] =
-            [half.iter().map(|w| w.to_f32()).collect(), brain.iter().map(|w| w.to_f32()).collect()];
-        let stored = [
-            (Stored::F32(&w), &w),
-            (Stored::F16(&half), &rounded[0]),
-            (Stored::BF16(&brain), &rounded[1]),
-        ];
+        let rounded: [Vec<f32>; 2] = [half.iter().map(|w| w.to_f32()).collect(), brain.iter().map(|w| w.to_f32()).collect()];
+        let stored = [(Stored::F32(&w), &w), (Stored::F16(&half), &rounded[0]), (Stored::BF16(&brain), &rounded[1])];
         for (stored, w) in stored {
             let weights = Weights::new(stored, out, into, [1, 1]);
             check(&name, &plain_linear(&x, w, into, out), 2e-6, |level| {
@@ -72,8 +67,7 @@ fn linear_layers() {
         }
         // The other way round.
         let dy = numbers(rows * out, 3);
-        let turned: Vec<f32> =
-            (0..into).flat_map(|i| (0..out).map(move |o| o * into + i)).map(|at| w[at]).collect();
+        let turned: Vec<f32> = (0..into).flat_map(|i| (0..out).map(move |o| o * into + i)).map(|at| w[at]).collect();
         let weights = Weights::transposed(Stored::F32(&w), out, into);
         check(&format!("{name}, transposed"), &plain_linear(&dy, &turned, out, into), 2e-6, |level| {
             let mut dx = vec![f32::NAN; rows * into];
