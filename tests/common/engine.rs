@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
-use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::backend::{Device, Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +44,7 @@ impl Engine {
         let Engine::Device { precision, staged } = self else {
             return graph.evaluate(outputs, &inputs, &**weights).unwrap_or_else(|e| panic!("{e}"));
         };
-        let weights = Weights::new(&gpu(staged).into(), weights.clone(), precision);
+        let weights = Weights::new(&device(staged), weights.clone(), precision);
         let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{e}"));
         for (name, array) in &inputs {
             program.write(name, array).unwrap_or_else(|e| panic!("{e}"));
@@ -54,8 +54,17 @@ impl Engine {
     }
 }
 
+#[allow(dead_code, reason = "not all tests ask for all of it")]
+#[path = "chosen.rs"]
+mod chosen;
+
+/// The processor where it is chosen, else an adapter.
+fn device(staged: bool) -> Device {
+    chosen::processor().map_or_else(|| gpu(staged).into(), Device::from)
+}
+
 /// The device as a release runs it, but for its optional features.
-pub fn gpu(staged: bool) -> Arc<Gpu> {
+fn gpu(staged: bool) -> Arc<Gpu> {
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
     let options =

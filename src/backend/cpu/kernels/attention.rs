@@ -177,7 +177,7 @@ pub fn scratch_elements(a: &Attention) -> usize {
     a.kv_batch * a.heads * (panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
 }
 
-/// softmax(`scale` q k^T) v for each head. With `sight` `[tokens]`, as many keys as tokens, each token sees those with
+/// softmax(`scale` q k^T) v for each head. With `mask` `[tokens]`, as many keys as tokens, each token sees those with
 /// which it shares a bit. To `kept` `[batch, tokens, heads, 2]`, if wanted, goes the log of each row's sum of exponentials,
 /// the first of two numbers: see [`super::attention_gradient::attention_deltas`].
 #[allow(clippy::too_many_arguments)]
@@ -187,7 +187,7 @@ pub fn attention(
     q: &[f32],
     k: &[f32],
     v: &[f32],
-    sight: Option<&[u32]>,
+    mask: Option<&[u32]>,
     y: &mut [f32],
     kept: Option<&mut [f32]>,
     scratch: &mut [f32],
@@ -196,7 +196,7 @@ pub fn attention(
     assert!(y.len() == q.len() && a.keys > 0);
     assert!(kept.as_ref().is_none_or(|kept| kept.len() == a.batch * a.tokens * a.heads * 2));
     let kept = kept.map(Shared::new);
-    assert!(sight.is_none_or(|s| s.len() == a.tokens && a.tokens == a.keys));
+    assert!(mask.is_none_or(|s| s.len() == a.tokens && a.tokens == a.keys));
     let (channels, d) = (a.channels(), a.d);
     let (panels, rows) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
     let scratch = &mut scratch[..scratch_elements(a)];
@@ -220,7 +220,7 @@ pub fn attention(
             panels: &packed[head..head + panels],
             rows: &packed[head + panels..head + panels + rows],
             causal: a.causal.then_some(first),
-            sight: sight.map(|sight| (sight, first)),
+            mask: mask.map(|mask| (mask, first)),
         };
         with_scratch(segment.scratch(), |scratch| {
             let [mut peaks, mut totals] = [[0.0; TOKENS]; 2];
@@ -280,7 +280,7 @@ pub(super) struct Segment<'a> {
     /// The first token's place, where each sees keys up to its own only.
     pub causal: Option<usize>,
     /// Bits of all, and the first token's place.
-    pub sight: Option<(&'a [u32], usize)>,
+    pub mask: Option<(&'a [u32], usize)>,
 }
 
 impl Segment<'_> {
@@ -323,7 +323,7 @@ impl Segment<'_> {
                     first,
                     scale: self.scale,
                     causal: self.causal,
-                    sight: self.sight.map(|(ids, at)| (ids.as_ptr(), at)),
+                    mask: self.mask.map(|(ids, at)| (ids.as_ptr(), at)),
                     y,
                     y_stride,
                     d: if self.rows.is_empty() { 0 } else { d },
@@ -397,7 +397,7 @@ struct Block {
     first: usize,
     scale: f32,
     causal: Option<usize>,
-    sight: Option<(*const u32, usize)>,
+    mask: Option<(*const u32, usize)>,
     y: *mut f32,
     y_stride: usize,
     d: usize,
@@ -414,7 +414,7 @@ kernel! {
                     keys = keys.min((at + r + 1).saturating_sub(b.first));
                 }
                 let low = s.splat(f32::NEG_INFINITY);
-                if let Some((ids, at)) = b.sight {
+                if let Some((ids, at)) = b.mask {
                     let bits = *ids.add(at + r);
                     let mut i = 0;
                     while i < keys {

@@ -54,7 +54,7 @@ pub fn attention_rows(
             panels: &packed[head..head + size],
             rows: &[],
             causal: a.causal.then_some(first),
-            sight: None,
+            mask: None,
         };
         with_scratch(segment.scratch(), |scratch| {
             let [mut peaks, mut totals] = [[0.0; TOKENS]; 2];
@@ -75,6 +75,7 @@ pub fn attention_rows(
 }
 
 /// The second number of each row, delta, where [`super::attention::attention`] kept the first.
+#[cfg(test)]
 pub fn attention_deltas(level: Level, a: &Attention, y: &[f32], dy: &[f32], rows: &mut [f32]) {
     let (heads, d) = (a.heads, a.d);
     assert!(y.len() == a.batch * a.tokens * a.channels() && dy.len() == y.len());
@@ -231,12 +232,14 @@ pub fn keys_values_scratch_elements(a: &Attention) -> usize {
 }
 
 /// Scratch that [`attention_gradients`] takes.
+#[cfg(test)]
 pub fn gradients_scratch_elements(a: &Attention) -> usize {
     keys_values_scratch_elements(a) + a.kv_batch * a.heads * rows_elements(a.keys, a.d)
 }
 
 /// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are made once: seven matmuls
 /// become five. Work is shared out by heads alone.
+#[cfg(test)]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_gradients(
     level: Level,

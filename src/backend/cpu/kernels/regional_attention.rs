@@ -99,7 +99,7 @@ pub fn regional_attention(
                     panels: &packed[start..start + panels],
                     rows: &packed[start + panels..end],
                     causal: None,
-                    sight: None,
+                    mask: None,
                 };
                 let [mut peaks, mut factors] = [[0.0; TOKENS]; 2];
                 let (peaks, factors) = (&mut peaks, &mut factors);

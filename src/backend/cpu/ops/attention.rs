@@ -29,7 +29,7 @@ impl Compute for Attention {
         let masked = step.inputs() > 3;
         step.task(move |x, _, y, scratch| {
             let mask = masked.then(|| x.ids(3));
-            attention(level, &extents, x.get(0), x.get(1), x.get(2), mask, y, scratch);
+            attention(level, &extents, x.get(0), x.get(1), x.get(2), mask, y, None, scratch);
         })
     }
 }

@@ -9,12 +9,12 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// For every row and head: the keys that are seen, their probabilities, and the log of the sum of exponentials.
-fn each(a: &Attention, q: &[f32], k: &[f32], sight: Option<&[u32]>) -> Vec<(Vec<(usize, f64)>, f64)> {
+fn each(a: &Attention, q: &[f32], k: &[f32], mask: Option<&[u32]>) -> Vec<(Vec<(usize, f64)>, f64)> {
     let c = a.heads * a.d;
     let mut all = Vec::new();
     for (row, h) in (0..a.batch * a.tokens).flat_map(|row| (0..a.heads).map(move |h| (row, h))) {
         let (b, token) = (row / a.tokens / (a.batch / a.kv_batch), row % a.tokens);
-        let seen = (0..if a.causal { token + 1 } else { a.keys }).filter(|key| sight.is_none_or(|s| s[token] & s[*key] != 0));
+        let seen = (0..if a.causal { token + 1 } else { a.keys }).filter(|key| mask.is_none_or(|s| s[token] & s[*key] != 0));
         let q = &q[row * c + h * a.d..][..a.d];
         let at = |key: usize| (b * a.keys + key) * c + h * a.d;
         let score = |key| (at(key), dot(q, &k[at(key)..][..a.d]) * f64::from(a.scale));
@@ -27,9 +27,9 @@ fn each(a: &Attention, q: &[f32], k: &[f32], sight: Option<&[u32]>) -> Vec<(Vec<
     all
 }
 
-fn plain(a: &Attention, q: &[f32], k: &[f32], v: &[f32], sight: Option<&[u32]>) -> Vec<f64> {
+fn plain(a: &Attention, q: &[f32], k: &[f32], v: &[f32], mask: Option<&[u32]>) -> Vec<f64> {
     let mut y = vec![0.0; q.len()];
-    for (y, (weights, _)) in y.chunks_exact_mut(a.d).zip(each(a, q, k, sight)) {
+    for (y, (weights, _)) in y.chunks_exact_mut(a.d).zip(each(a, q, k, mask)) {
         for (at, weight) in weights {
             for (y, v) in y.iter_mut().zip(&v[at..]) {
                 *y += weight * f64::from(*v);
@@ -69,10 +69,10 @@ fn forward() {
     }
 }
 
-fn run(level: Level, a: &Attention, q: &[f32], k: &[f32], v: &[f32], sight: Option<&[u32]>) -> Vec<f32> {
+fn run(level: Level, a: &Attention, q: &[f32], k: &[f32], v: &[f32], mask: Option<&[u32]>) -> Vec<f32> {
     let mut y = vec![f32::NAN; q.len()];
     let mut scratch = vec![f32::NAN; scratch_elements(a)];
-    attention(level, a, q, k, v, sight, &mut y, None, &mut scratch);
+    attention(level, a, q, k, v, mask, &mut y, None, &mut scratch);
     y
 }
 
@@ -83,7 +83,7 @@ fn in_sight() {
         let c = a.heads * a.d;
         let [q, k, v] = [1, 2, 3].map(|seed| numbers(2 * tokens * c, seed));
         // Some see only what is far on.
-        let sight: Vec<u32> = (0..tokens as u32)
+        let mask: Vec<u32> = (0..tokens as u32)
             .map(|i| {
                 if i % 3 == 0 {
                     1
@@ -94,8 +94,8 @@ fn in_sight() {
                 }
             })
             .collect();
-        let wanted = plain(&a, &q, &k, &v, Some(&sight));
-        check("in sight", &wanted, 4e-6, |level| run(level, &a, &q, &k, &v, Some(&sight)));
+        let wanted = plain(&a, &q, &k, &v, Some(&mask));
+        check("in mask", &wanted, 4e-6, |level| run(level, &a, &q, &k, &v, Some(&mask)));
     }
 }
 
