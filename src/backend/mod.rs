@@ -6,6 +6,7 @@
 //!
 //! Back ends: [`mod@wgpu`] for graphics cards, [`cpu`] for the processor, [`mod@reference`] for the operations' reference implementations in plain Rust.
 
+mod choice;
 pub mod cpu;
 mod error;
 mod precision;
@@ -17,6 +18,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use choice::{PROCESSOR, Selection, open};
 pub use error::{Error, Result};
 pub use precision::{Precision, UnknownPrecision};
 pub use program::{Copies, Copy, Program, Weights};

@@ -59,12 +59,12 @@ impl Engine {
 mod chosen;
 
 /// The processor where it is chosen, else an adapter.
-fn device(staged: bool) -> Device {
+pub fn device(staged: bool) -> Device {
     chosen::processor().map_or_else(|| gpu(staged).into(), Device::from)
 }
 
 /// The device as a release runs it, but for its optional features.
-fn gpu(staged: bool) -> Arc<Gpu> {
+pub fn gpu(staged: bool) -> Arc<Gpu> {
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
     let options =

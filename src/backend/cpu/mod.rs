@@ -53,8 +53,8 @@ impl Cpu {
             .map_err(|error| Error::Threads(error.to_string()))?;
         // What kernels keep for each thread, so that no step allocates.
         pool.install(kernels::parallel::reserve);
-        let threads = pool.current_num_threads();
-        let name = format!("cpu: {threads} {}, {}", if threads == 1 { "core" } else { "cores" }, report::title(level));
+        // Without the number of threads, which changes nothing in what is computed.
+        let name = format!("cpu ({})", report::title(level));
         Ok(Arc::new(Cpu { name, level, pool, turns: Turns::default(), usage: Arc::default() }))
     }
 
@@ -62,6 +62,7 @@ impl Cpu {
         self.level
     }
 
+    /// Those that compute.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
     }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::kernels::elementwise::copy;
 use super::kernels::matmul::linear;
 use super::kernels::weights::{Stored, Weights};
 use super::{Cpu, Level};
@@ -37,34 +38,47 @@ pub(super) fn title(level: Level) -> &'static str {
 impl CpuReport {
     /// Measures for about a fifth of a second.
     pub fn of(cpu: &Cpu) -> CpuReport {
+        let start = Instant::now();
+        let [flops, _] = cpu.rates(&|| start.elapsed().as_secs_f64());
         CpuReport {
             name: cpu.name.clone(),
             threads: cpu.threads(),
             instructions: title(cpu.level),
             vector_bits: cpu.level.lanes() * 32,
-            gflops: gflops(cpu),
+            gflops: flops / 1e9,
             precision: "weights as in the file (f16, bf16 or f32), activations and sums f32",
         }
     }
 }
 
-/// The rate of a matmul of the size that networks have.
-fn gflops(cpu: &Cpu) -> f64 {
-    const EXTENTS: [usize; 3] = [512, 640, 640];
-    const LONGEST: f64 = 0.2;
-    let [rows, into, out] = EXTENTS;
-    let values = |count: usize| -> Vec<f32> { (0..count).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect() };
-    cpu.run(|_| {
-        let (x, w) = (values(rows * into), values(into * out));
-        let weights = Weights::new(Stored::F32(&w), out, into, [1, 1]);
-        let mut y = vec![0.0; rows * out];
-        let start = Instant::now();
-        let mut best = f64::INFINITY;
-        while start.elapsed().as_secs_f64() < LONGEST {
-            let before = Instant::now();
-            linear(cpu.level, &x, &weights, &[], &mut y);
-            best = best.min(before.elapsed().as_secs_f64());
+impl Cpu {
+    /// Floating-point operations a second of matmuls as networks have them, and bytes a second of a large copy, by `clock`, which
+    /// gives seconds.
+    pub fn rates(&self, clock: &dyn Fn() -> f64) -> [f64; 2] {
+        const EXTENTS: [usize; 3] = [512, 640, 640];
+        const COPIED: usize = 16 << 20;
+        let [rows, into, out] = EXTENTS;
+        let values = |count: usize| -> Vec<f32> { (0..count).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect() };
+        let (x, w, from) = (values(rows * into), values(into * out), values(COPIED));
+        let weights = self.install(|| Weights::new(Stored::F32(&w), out, into, [1, 1]));
+        let (mut y, mut to) = (vec![0.0; rows * out], vec![0.0; COPIED]);
+        let matmul = fastest(clock, || self.run(|_| linear(self.level, &x, &weights, &[], &mut y)));
+        let moved = fastest(clock, || self.run(|_| copy(&from, &mut to, 1, COPIED, [0; 2], [0; 2])));
+        [2.0 * (rows * into * out) as f64 / matmul, 8.0 * COPIED as f64 / moved]
+    }
+}
+
+/// Seconds of the fastest of the calls that a tenth of a second holds.
+fn fastest(clock: &dyn Fn() -> f64, mut call: impl FnMut()) -> f64 {
+    const LONG: f64 = 0.1;
+    let (start, mut best) = (clock(), f64::INFINITY);
+    loop {
+        let before = clock();
+        call();
+        let after = clock();
+        best = best.min(after - before);
+        if after - start >= LONG {
+            return best.max(1e-9);
         }
-        2.0 * (rows * into * out) as f64 / best.max(1e-9) / 1e9
-    })
+    }
 }

@@ -130,6 +130,64 @@ pub fn attention_queries(
     dq: &mut [f32],
     scratch: &mut [f32],
 ) {
+    queries(level, a, q, k, v, dy, rows, dq, None, scratch);
+}
+
+/// Scratch that [`attention_gradients`] takes.
+#[cfg(test)]
+pub fn gradients_scratch_elements(a: &Attention) -> usize {
+    queries_scratch_elements(a) + 2 * a.batch * a.heads * rows_elements(a.tokens, a.d)
+}
+
+/// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are made once: seven matmuls
+/// become five. Work is shared out by heads alone.
+#[cfg(test)]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_gradients(
+    level: Level,
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dy: &[f32],
+    rows: &[f32],
+    dq: &mut [f32],
+    dkv: &mut [f32],
+    scratch: &mut [f32],
+) {
+    assert!(dkv.len() == 2 * k.len() && dy.len() == q.len());
+    a.check(q.len(), k.len(), v.len());
+    let scratch = &mut scratch[..gradients_scratch_elements(a)];
+    let (own, shared) = scratch.split_at_mut(queries_scratch_elements(a));
+    let (channels, size) = (a.channels(), rows_elements(a.tokens, a.d));
+    let target = Shared::new(shared);
+    each_head(a, a.batch, a.tokens, 2, |from, head| unsafe {
+        to_rows(&q[from..], channels, a.tokens, a.d, target.part(2 * head * size, size));
+        to_rows(&dy[from..], channels, a.tokens, a.d, target.part((2 * head + 1) * size, size));
+    });
+    let more = KeysValues { dkv: Shared::new(dkv), rows: shared };
+    queries(level, a, q, k, v, dy, rows, dq, Some(&more), own);
+}
+
+/// Where dk and dv go, and q and dy in rows, head by head.
+struct KeysValues<'a> {
+    dkv: Shared,
+    rows: &'a [f32],
+}
+
+#[allow(clippy::too_many_arguments)]
+fn queries(
+    level: Level,
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dy: &[f32],
+    rows: &[f32],
+    dq: &mut [f32],
+    more: Option<&KeysValues<'_>>,
+    scratch: &mut [f32],
+) {
     a.check(q.len(), k.len(), v.len());
     assert!(dy.len() == q.len() && dq.len() == q.len() && rows.len() == a.batch * a.tokens * a.heads * 2);
     let (channels, d) = (a.channels(), a.d);
@@ -146,8 +204,18 @@ pub fn attention_queries(
     let dq = Shared::new(dq);
     let stride = score_stride(d);
     let (blocks, each) = parts(a.tokens);
-    each_piece(a.batch * a.heads * blocks, a.cost(3) * a.batch * a.heads, |unit| {
-        let (block, h, b) = (unit % blocks, unit / blocks % a.heads, unit / blocks / a.heads);
+    let share = a.share();
+    let queries_of = |unit: usize| {
+        // Those that share keys follow each other.
+        let (block, entry) = (unit % blocks, unit / blocks % share);
+        let (h, shared) = (unit / blocks / share % a.heads, unit / blocks / share / a.heads);
+        let b = shared * share + entry;
+        if let Some(more) = more.filter(|_| unit % (share * blocks) == 0) {
+            let rows = (0..2 * a.keys).map(|r| (r / a.keys * a.kv_batch + shared) * a.keys + r % a.keys);
+            for row in rows {
+                unsafe { more.dkv.part(row * channels + h * d, d) }.fill(0.0);
+            }
+        }
         let first = block * each;
         let count = each.min(a.tokens - first);
         let at = (b * a.tokens + first) * channels + h * d;
@@ -186,17 +254,42 @@ pub fn attention_queries(
                         across: false,
                     };
                     weighted.sum(level);
+                    if let Some(more) = more {
+                        let size = rows_elements(a.tokens, d);
+                        let own = &more.rows[2 * (b * a.heads + h) * size..][..2 * size];
+                        let (q_rows, dy_rows) = own.split_at(size);
+                        let to = (shared * a.keys + key) * channels + h * d;
+                        let weighted = Weighted {
+                            rows: keys,
+                            length: count,
+                            v: q_rows,
+                            all: a.tokens,
+                            first,
+                            y: more.dkv.at(to),
+                            add: true,
+                            across: true,
+                            ..weighted
+                        };
+                        weighted.sum(level);
+                        Weighted { w: scores, v: dy_rows, y: more.dkv.at(k.len() + to), ..weighted }.sum(level);
+                    }
                 }
             }
         });
+    };
+    // What several blocks of tokens add to belongs to one thread.
+    let together = if more.is_some() { share * blocks } else { 1 };
+    let units = a.batch * a.heads * blocks / together;
+    each_piece(units, a.cost(5) * a.batch * a.heads, |unit| {
+        (unit * together..(unit + 1) * together).for_each(queries_of);
     });
 }
 
 kernel! {
-    /// `weighed` = scale p (weighed - delta), rows of queries.
+    /// `scores` = p, `weighed` = scale p (weighed - delta), rows of queries.
     fn by_rows(
         s: S,
-        scores: *const f32,
+        scores: *mut f32,
         weighed: *mut f32,
         stride: usize,
         rows: usize,
@@ -214,10 +307,12 @@ kernel! {
                 while i < seen {
                     let p = exp_of_negative(s, s.fma(s.load(scores.add(i)), f, lse));
                     let dp = s.sub(s.load(weighed.add(i)), delta);
+                    s.store(scores.add(i), p);
                     s.store(weighed.add(i), s.mul(s.mul(p, dp), f));
                     i += S::LANES;
                 }
                 for i in seen..keys {
+                    *scores.add(i) = 0.0;
                     *weighed.add(i) = 0.0;
                 }
             }
@@ -231,45 +326,6 @@ pub fn keys_values_scratch_elements(a: &Attention) -> usize {
     a.batch * a.heads * (2 * (panels + rows) + 2 * a.tokens.next_multiple_of(16))
 }
 
-/// Scratch that [`attention_gradients`] takes.
-#[cfg(test)]
-pub fn gradients_scratch_elements(a: &Attention) -> usize {
-    keys_values_scratch_elements(a) + a.kv_batch * a.heads * rows_elements(a.keys, a.d)
-}
-
-/// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are made once: seven matmuls
-/// become five. Work is shared out by heads alone.
-#[cfg(test)]
-#[allow(clippy::too_many_arguments)]
-pub fn attention_gradients(
-    level: Level,
-    a: &Attention,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    dy: &[f32],
-    rows: &[f32],
-    dq: &mut [f32],
-    dkv: &mut [f32],
-    scratch: &mut [f32],
-) {
-    assert_eq!(dq.len(), q.len());
-    let (own, shared) = scratch[..gradients_scratch_elements(a)].split_at_mut(keys_values_scratch_elements(a));
-    let (channels, size) = (a.channels(), rows_elements(a.keys, a.d));
-    let target = Shared::new(shared);
-    each_head(a, a.kv_batch, a.keys, 1, |from, head| unsafe {
-        to_rows(&k[from..], channels, a.keys, a.d, target.part(head * size, size));
-    });
-    let queries = Queries { dq: Shared::new(dq), keys: shared };
-    keys_values(level, a, q, k, v, dy, rows, dkv, Some(&queries), own);
-}
-
-/// Where dq goes, and the keys in rows, head by head.
-struct Queries<'a> {
-    dq: Shared,
-    keys: &'a [f32],
-}
-
 /// dk, then dv, `[2, kv_batch, keys, channels]`, of what [`attention_rows`] made: summed over the queries that share them.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_keys_values(
@@ -281,22 +337,6 @@ pub fn attention_keys_values(
     dy: &[f32],
     rows: &[f32],
     dkv: &mut [f32],
-    scratch: &mut [f32],
-) {
-    keys_values(level, a, q, k, v, dy, rows, dkv, None, scratch);
-}
-
-#[allow(clippy::too_many_arguments)]
-fn keys_values(
-    level: Level,
-    a: &Attention,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    dy: &[f32],
-    rows: &[f32],
-    dkv: &mut [f32],
-    queries: Option<&Queries<'_>>,
     scratch: &mut [f32],
 ) {
     a.check(q.len(), k.len(), v.len());
@@ -326,11 +366,8 @@ fn keys_values(
     let dkv = Shared::new(dkv);
     let stride = score_stride(d);
     let (blocks, each) = parts(a.keys);
-    let heads = a.kv_batch * a.heads;
-    // What several blocks of keys add to belongs to one thread.
-    let (units, together) = if queries.is_some() { (heads, blocks) } else { (heads * blocks, 1) };
-    let keys_of = |number: usize| {
-        let (block, h, b) = (number % blocks, number / blocks % a.heads, number / blocks / a.heads);
+    each_piece(a.kv_batch * a.heads * blocks, a.cost(4) * a.batch * a.heads, |unit| {
+        let (block, h, b) = (unit % blocks, unit / blocks % a.heads, unit / blocks / a.heads);
         let first = block * each;
         let count = each.min(a.keys - first);
         let at = (b * a.keys + first) * channels + h * d;
@@ -373,30 +410,11 @@ fn keys_values(
                         };
                         weighted.sum(level);
                         Weighted { w: scores, v: dy_rows, y: dkv.at(values + at), ..weighted }.sum(level);
-                        if let Some(queries) = queries {
-                            let size = rows_elements(a.keys, d);
-                            let to = (entry * a.tokens + token) * channels + h * d;
-                            let weighted = Weighted {
-                                rows: tokens,
-                                length: count,
-                                v: &queries.keys[(b * a.heads + h) * size..][..size],
-                                all: a.keys,
-                                first,
-                                y: queries.dq.at(to),
-                                add: first > 0,
-                                across: true,
-                                ..weighted
-                            };
-                            weighted.sum(level);
-                        }
                     }
                     add = true;
                 }
             }
         });
-    };
-    each_piece(units, a.cost(4) * a.batch * a.heads, |unit| {
-        (unit * together..(unit + 1) * together).for_each(keys_of);
     });
 }
 

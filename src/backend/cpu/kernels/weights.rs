@@ -21,11 +21,6 @@ impl Stored<'_> {
             Stored::BF16(v) => v.len(),
         }
     }
-
-    #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -111,15 +106,6 @@ impl Weights {
     /// Multiply-adds for each output.
     pub(super) fn depth(&self) -> usize {
         self.window[0] * self.window[1] * self.into
-    }
-
-    #[cfg(test)]
-    pub fn bytes(&self) -> usize {
-        match &self.numbers {
-            Numbers::F32(v) => v.len() * 4,
-            Numbers::F16(v) => v.len() * 2,
-            Numbers::BF16(v) => v.len() * 2,
-        }
     }
 
     /// The elements `start ..` of the layout, `length` of them, as f32: where they lie, or widened to `room`.

@@ -80,7 +80,9 @@ fn rows_of_tables() {
     let (table, extra) = (numbers(50 * channels, 1), numbers(2 * channels, 2));
     let half: Vec<f16> = table.iter().map(|t| f16::from_f32(*t)).collect();
     let ids = [3, 49, 50, 51, 3, 1000];
-    let row = |id: usize| if id < 50 { &table[id * channels..] } else { &extra[(id.min(51) - 50) * channels..] };
+    let row = |id: usize| {
+        if id < 50 { &table[id * channels..] } else { &extra[(id.min(51) - 50) * channels..] }
+    };
     let wanted: Vec<f64> = ids.iter().flat_map(|id| row(*id as usize)[..channels].iter().map(|v| f64::from(*v))).collect();
     for (stored, tolerance) in [(Stored::F32(&table), 0.0), (Stored::F16(&half), 1e-3)] {
         check("embedding", &wanted, tolerance, |level| {
