@@ -31,7 +31,8 @@ fn fixture(name: &str) -> PathBuf {
 /// Without cooperative matrices: they round what they multiply to f16, which 25 steps make visible in a comparison as narrow as these.
 fn open() -> (Device, Pipeline) {
     match chosen::processor() {
-        Some(cpu) => open_on(cpu.into()),
+        // One of its own, whose memory no other test uses.
+        Some(_) => open_on(chosen::processor_of(None).into()),
         None => open_on(gpu(MatrixUse::Off).into()),
     }
 }

@@ -42,10 +42,6 @@ impl Selection {
                 Err(wgpu::Error::NoMatch { selector, available }) => {
                     Err(wgpu::Error::NoMatch { selector, available: format!("{available}, {processor}: {PROCESSOR}") }.into())
                 }
-                Err(wgpu::Error::NoAdapter { .. }) => {
-                    let available = format!("{processor}: {PROCESSOR} (no graphics adapter found)");
-                    Err(wgpu::Error::NoMatch { selector: text.clone(), available }.into())
-                }
                 Err(error) => Err(error.into()),
             },
         }

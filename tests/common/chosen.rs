@@ -1,4 +1,5 @@
-//! Which device tests run on: `MOS_TEST_DEVICE` is `cpu` for the processor, else it is the adapter that each test opens.
+//! Which device tests run on: the processor in the tests of `tests/cpu` and where `MOS_TEST_DEVICE` is `cpu`, else the adapter that
+//! each test opens.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +10,7 @@ pub fn processor() -> Option<Arc<Cpu>> {
     static CPU: OnceLock<Option<Arc<Cpu>>> = OnceLock::new();
     let open = || match std::env::var("MOS_TEST_DEVICE").as_deref() {
         Ok("cpu") => Some(processor_of(None)),
+        Err(_) if env!("CARGO_CRATE_NAME") == "cpu" => Some(processor_of(None)),
         Ok("adapter") | Err(_) => None,
         Ok(other) => panic!("MOS_TEST_DEVICE is {other}: expected cpu or adapter"),
     };

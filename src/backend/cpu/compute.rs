@@ -37,12 +37,14 @@ pub(crate) trait Compute {
 }
 
 /// What plans for the processor keep to.
-pub(super) struct Traits;
+pub(super) struct Traits {
+    /// Bytes of memory that the machine has.
+    pub memory: u64,
+}
 
 impl Target for Traits {
-    /// What memory there is, the system knows.
     fn limits(&self) -> Limits {
-        Limits { max_binding: 1 << 46, max_buffer: 1 << 46, alignment: super::memory::ALIGNMENT as u64 }
+        Limits { max_binding: self.memory, max_buffer: u64::MAX, alignment: super::memory::ALIGNMENT as u64 }
     }
 
     fn folds(&self, operation: &dyn Operation) -> Fold {

@@ -60,6 +60,29 @@ impl Turns {
     }
 }
 
+/// Blocks whose size is compared with the memory that is left.
+const LARGE: u64 = 1 << 30;
+
+/// Bytes of memory that the machine, or the group that this process belongs to, has; as good as endless where that is not known.
+pub(super) fn of_machine() -> u64 {
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    kibibytes("MemTotal").map_or(UNKNOWN, |kibibytes| kibibytes << 10).min(group.unwrap_or(UNKNOWN))
+}
+
+/// Bytes that are left of it.
+fn available() -> u64 {
+    kibibytes("MemAvailable").map_or(UNKNOWN, |kibibytes| kibibytes << 10)
+}
+
+const UNKNOWN: u64 = 1 << 46;
+
+/// A figure of Linux's.
+fn kibibytes(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// Memory from the system, zeroed and aligned.
 #[derive(Debug)]
 pub(super) struct Block {
@@ -80,6 +103,10 @@ impl Block {
     /// Memory that is exhausted.
     pub fn new(usage: &Arc<Usage>, what: &str, bytes: u64) -> Result<Arc<Block>, Error> {
         let failed = || Error::Memory { what: what.into(), mebibytes: bytes.div_ceil(1 << 20) };
+        // Systems give out more than they have, and end whoever uses it.
+        if bytes >= LARGE && bytes > available() {
+            return Err(failed());
+        }
         let size = usize::try_from(bytes.max(1)).map_err(|_| failed())?.next_multiple_of(ALIGNMENT);
         let layout = Layout::from_size_align(size, ALIGNMENT).map_err(|_| failed())?;
         // SAFETY: the layout has a size.

@@ -39,6 +39,7 @@ pub struct Cpu {
     pool: rayon::ThreadPool,
     turns: Turns,
     usage: Arc<Usage>,
+    traits: Traits,
 }
 
 impl Cpu {
@@ -55,7 +56,14 @@ impl Cpu {
         pool.install(kernels::parallel::reserve);
         // Without the number of threads, which changes nothing in what is computed.
         let name = format!("cpu ({})", report::title(level));
-        Ok(Arc::new(Cpu { name, level, pool, turns: Turns::default(), usage: Arc::default() }))
+        Ok(Arc::new(Cpu {
+            name,
+            level,
+            pool,
+            turns: Turns::default(),
+            usage: Arc::default(),
+            traits: Traits { memory: memory::of_machine() },
+        }))
     }
 
     pub fn level(&self) -> Level {
@@ -110,7 +118,7 @@ impl Backend for Cpu {
     }
 
     fn target(&self) -> &dyn Target {
-        &Traits
+        &self.traits
     }
 
     fn weights(self: Arc<Self>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Box<dyn WeightStore> {

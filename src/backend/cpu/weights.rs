@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::compute::layout_of;
-use super::kernels::weights::{self as kernels, Number, Stored, outputs_together};
+use super::kernels::weights::{self as kernels, Number, Stored, can_be_turned, outputs_together};
 use super::memory::{ALIGNMENT, Counted, Span};
 use crate::backend::{Executable, Precision, Result, WeightStore};
 use crate::graph::ops::conv2d_transposed::windows;
@@ -25,7 +25,7 @@ pub(crate) enum Layout {
     /// Weights `[out, in, taps..]` in panels of outputs, in the file's precision.
     Matmul,
     /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution that is its gradient. A linear
-    /// weight has stride 1.
+    /// weight has stride 1; of that one, panels that are there are read the other way round, unless it is narrow.
     Transposed { stride: usize },
 }
 
@@ -33,6 +33,14 @@ impl Layout {
     /// Whether only a weight can lie so.
     pub fn is_packed(self) -> bool {
         matches!(self, Layout::Matmul | Layout::Transposed { .. })
+    }
+
+    /// The layout in which a weight of `shape` is held for kernels that want this one.
+    fn held(self, shape: &Shape) -> Layout {
+        match (self, &shape[..]) {
+            (Layout::Transposed { stride: 1 }, [out, into, ..]) if can_be_turned(*out, *into) => Layout::Matmul,
+            (layout, _) => layout,
+        }
     }
 }
 
@@ -47,7 +55,7 @@ pub(crate) enum Packed {
 /// The weight of a matmul or a convolution.
 pub(crate) struct Held {
     weights: kernels::Weights,
-    _counted: Counted,
+    counted: Arc<Counted>,
 }
 
 impl std::ops::Deref for Held {
@@ -125,6 +133,19 @@ impl Weights {
 
     /// The weight `name` of logical `shape`; loaded on first use.
     pub fn locate(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Packed> {
+        let held = layout.held(shape);
+        let packed = self.find(name, shape, held)?;
+        Ok(match &packed {
+            Packed::Matmul(held_weights) if held != layout => match held_weights.turned() {
+                Some(weights) => Packed::Matmul(Arc::new(Held { weights, counted: held_weights.counted.clone() })),
+                None => packed,
+            },
+            _ => packed,
+        })
+    }
+
+    /// A weight in a layout in which it is held.
+    fn find(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Packed> {
         let key = (name.to_string(), layout);
         if let Some(packed) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(packed.clone());
@@ -171,7 +192,7 @@ impl Weights {
                     Kind::F16 => self.panels::<f16>(name, shape, layout)?,
                     Kind::BF16 => self.panels::<bf16>(name, shape, layout)?,
                 };
-                Ok(Packed::Matmul(Arc::new(Held { weights, _counted: counted(weight_bytes(shape, layout, kind)) })))
+                Ok(Packed::Matmul(Arc::new(Held { weights, counted: Arc::new(counted(weight_bytes(shape, layout, kind))) })))
             }
         }
     }
@@ -373,6 +394,9 @@ fn used<'a>(graph: &'a Graph, plan: &'a Plan) -> impl Iterator<Item = (&'a str, 
     plan.steps.iter().flat_map(move |step| {
         let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
         let operands = step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
-        inputs.chain(operands).filter_map(move |(t, layout)| weight(t, layout)).collect::<Vec<_>>()
+        inputs
+            .chain(operands)
+            .filter_map(move |(t, layout)| weight(t, layout.held(graph.shape(plan.root(t)))))
+            .collect::<Vec<_>>()
     })
 }

@@ -131,7 +131,7 @@ kernel! {
                 let (from, to, f) = (from.add(r * width), to.add(r * width), s.splat(factor));
                 let mut c = 0;
                 while c < width {
-                    let sum = s.fma(s.load(from.add(c)), f, s.load(to.add(c)));
+                    let sum = s.add(s.mul(s.load(from.add(c)), f), s.load(to.add(c)));
                     s.store(to.add(c), sum);
                     c += S::LANES;
                 }

@@ -1,5 +1,7 @@
 //! Weights of matmuls and convolutions, laid out once in the order in which kernels read them.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 
 use super::parallel::{MEMORY, pieces};
@@ -39,7 +41,7 @@ const FEW: usize = 9;
 /// The weight of a matmul or a convolution, in the precision in which it was stored.
 #[derive(Clone, Debug)]
 pub struct Weights {
-    numbers: Numbers,
+    numbers: Arc<Numbers>,
     pub out: usize,
     /// Inputs of each tap.
     pub into: usize,
@@ -47,6 +49,8 @@ pub struct Weights {
     pub window: [usize; 2],
     /// `[out][window][into]`; else panels `[out / 32][window][into][32]`, missing outputs zero.
     few: bool,
+    /// The numbers lie in the layout of the weight whose sides are not exchanged: see [`Weights::turned`].
+    turned: bool,
 }
 
 impl Weights {
@@ -95,7 +99,7 @@ impl Weights {
             Stored::F16(w) => Numbers::F16(arrange(w, out, into, taps, few, &index)),
             Stored::BF16(w) => Numbers::BF16(arrange(w, out, into, taps, few, &index)),
         };
-        Weights { numbers, out, into, window, few }
+        Weights { numbers: Arc::new(numbers), out, into, window, few, turned: false }
     }
 
     /// Whether there are so few outputs that sums are made along the inputs.
@@ -110,7 +114,11 @@ impl Weights {
 
     /// The elements `start ..` of the layout, `length` of them, as f32: where they lie, or widened to `room`.
     pub(super) fn read(&self, level: Level, start: usize, length: usize, room: &mut [f32]) -> *const f32 {
-        match &self.numbers {
+        if self.turned {
+            self.read_turned(level, start, &mut room[..length]);
+            return room.as_ptr();
+        }
+        match &*self.numbers {
             Numbers::F32(v) => v[start..start + length].as_ptr(),
             Numbers::F16(v) => {
                 widen_f16(level, &v[start..start + length], &mut room[..length]);
@@ -125,7 +133,7 @@ impl Weights {
 
     /// Room that [`Weights::read`] needs for `length` elements.
     pub(super) fn room(&self, length: usize) -> usize {
-        if matches!(self.numbers, Numbers::F32(_)) { 0 } else { length }
+        if matches!(*self.numbers, Numbers::F32(_)) && !self.turned { 0 } else { length }
     }
 }
 
@@ -231,14 +239,79 @@ pub fn outputs_together(out: usize) -> usize {
 impl Weights {
     /// Of numbers that lie in the layout already, `[out / n][window][into][n]`, n being [`outputs_together`].
     pub fn of_layout(held: Held, out: usize, into: usize, window: [usize; 2]) -> Weights {
-        let weights = Weights { numbers: held.0, out, into, window, few: out < FEW };
+        let weights = Weights { numbers: Arc::new(held.0), out, into, window, few: out < FEW, turned: false };
         let together = outputs_together(out);
-        let count = match &weights.numbers {
+        let count = match &*weights.numbers {
             Numbers::F32(v) => v.len(),
             Numbers::F16(v) => v.len(),
             Numbers::BF16(v) => v.len(),
         };
         assert_eq!(count, out.div_ceil(together) * together * weights.depth(), "a weight of {out} x {into} x {window:?}");
         weights
+    }
+}
+
+/// Whether a weight of these sides is held once for both.
+pub fn can_be_turned(out: usize, into: usize) -> bool {
+    out >= FEW && into >= FEW
+}
+
+impl Weights {
+    /// The same numbers, which are not copied, with the sides exchanged and the window reversed: for the matmul of the other side,
+    /// and for the convolution that is the gradient of one of stride 1. None where [`can_be_turned`] says so.
+    pub fn turned(&self) -> Option<Weights> {
+        let (out, into) = (self.into, self.out);
+        let fits = can_be_turned(out, into) && !self.turned;
+        fits.then(|| Weights { numbers: self.numbers.clone(), out, into, few: false, turned: true, ..*self })
+    }
+
+    /// Rows of a panel, turned round in squares.
+    fn read_turned(&self, level: Level, start: usize, room: &mut [f32]) {
+        let (taps, out, into) = (self.window[0] * self.window[1], self.into, self.out);
+        let depth = taps * out;
+        let (panel, mut k) = (start / PANEL / depth, start / PANEL % depth);
+        let first = panel * PANEL;
+        let columns = PANEL.min(into - first);
+        let mut near = [0.0; PANEL * PANEL];
+        let mut room = room;
+        while !room.is_empty() {
+            let (tap, o) = (taps - 1 - k / out, k % out);
+            let count = (PANEL - o % PANEL).min(out - o).min(room.len() / PANEL);
+            let from = ((o / PANEL * taps + tap) * into + first) * PANEL;
+            let own = from..from + columns * PANEL;
+            let square = match &*self.numbers {
+                Numbers::F32(v) => &v[own],
+                Numbers::F16(v) => {
+                    widen_f16(level, &v[own], &mut near[..columns * PANEL]);
+                    &near[..columns * PANEL]
+                }
+                Numbers::BF16(v) => {
+                    widen_bf16(level, &v[own], &mut near[..columns * PANEL]);
+                    &near[..columns * PANEL]
+                }
+            };
+            let (rows, rest) = room.split_at_mut(count * PANEL);
+            unsafe { turn(level, square.as_ptr().add(o % PANEL), columns, count, rows.as_mut_ptr()) };
+            (k, room) = (k + count, rest);
+        }
+    }
+}
+
+kernel! {
+    /// Columns of a square to rows, zeros beyond `columns`.
+    fn turn(s: S, from: *const f32, columns: usize, count: usize, to: *mut f32) {
+        unsafe {
+            for r in 0..count {
+                let (from, to) = (from.add(r), to.add(r * PANEL));
+                for c in 0..columns {
+                    *to.add(c) = *from.add(c * PANEL);
+                }
+                let mut c = columns;
+                while c < PANEL {
+                    s.store_first(to.add(c), s.zero(), (PANEL - c).min(S::LANES));
+                    c += S::LANES;
+                }
+            }
+        }
     }
 }
