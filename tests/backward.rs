@@ -216,7 +216,7 @@ fn the_same_run_gives_the_same_bytes() {
     let mut outputs = g.gradients(loss, &[x]).unwrap();
     outputs.push(loss);
     let source = device::MadeUp([("w".to_string(), vec![32])].into());
-    let weights = Weights::new(&device::gpu().into(), std::sync::Arc::new(source), Precision::AsStored);
+    let weights = Weights::new(&device::device(), std::sync::Arc::new(source), Precision::AsStored);
     let values: Vec<f32> = (0..2 * 50 * 32).map(|i| device::noise("x", i)).collect();
     let run = || {
         let program = Program::new(&weights, &g, &outputs).unwrap();

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mixofshow::backend::wgpu::Schedule;
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::{Function, GatePart};
 use mixofshow::graph::{Array, Graph};
@@ -11,7 +10,7 @@ use mixofshow::graph::{Array, Graph};
 #[path = "common/device.rs"]
 mod device;
 
-use device::{MadeUp, compare, gpu, noise};
+use device::{MadeUp, compare, device, noise, rounds};
 
 #[test]
 fn linear_layers_of_all_widths() {
@@ -49,9 +48,9 @@ fn factors_beyond_the_range_of_f16() {
     let w = g.parameter("half.w", [4, 8]);
     let y = g.linear(x, w).unwrap();
     let source = Arc::new(MadeUp([("half.w".to_string(), vec![4, 8])].into()));
-    let weights = Weights::new(&gpu().into(), source.clone(), Precision::AsStored);
+    let weights = Weights::new(&device(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, &g, &[y]).unwrap();
-    let greatest = if matches!(gpu().schedule(), Schedule::Matrices(_)) { 65504.0f32 } else { f32::MAX };
+    let greatest = if rounds() { 65504.0f32 } else { f32::MAX };
     let [given, held] = [f32::MAX, greatest].map(|most| {
         let values = (0..32).map(|i| (noise("x", i) * 4.0e5).clamp(-most, most)).collect();
         Array::f32([4, 8], values)
@@ -226,7 +225,7 @@ fn attention_of_all_head_widths() {
 
 /// What cooperative matrices keep of exponentials: 11 bits.
 fn of_exponentials(tolerance: f32) -> f32 {
-    if matches!(gpu().schedule(), Schedule::Matrices(_)) { 5e-4 } else { tolerance }
+    if rounds() { 5e-4 } else { tolerance }
 }
 
 /// One attention over keys given by `key`, with `value`, both of key and channel: what came out, and what should have.
@@ -242,7 +241,7 @@ fn attend(d: usize, keys: usize, key: &dyn Fn(usize, usize) -> f32, value: &dyn 
     let inputs = HashMap::from([("q".to_string(), of(40, &query)), ("k".into(), of(keys, key)), ("v".into(), of(keys, value))]);
     let source = Arc::new(MadeUp(HashMap::new()));
     let expected = g.evaluate(&[y], &inputs, &*source).unwrap().remove(0);
-    let program = Program::new(&Weights::new(&gpu().into(), source, Precision::AsStored), &g, &[y]).unwrap();
+    let program = Program::new(&Weights::new(&device(), source, Precision::AsStored), &g, &[y]).unwrap();
     for (name, array) in &inputs {
         program.write(name, array).unwrap();
     }
@@ -270,7 +269,7 @@ fn attention_to_ever_greater_scores() {
 /// As of products: f16's greatest number stands for what is greater, and no infinity comes of it.
 #[test]
 fn attention_beyond_the_range_of_f16() {
-    if !matches!(gpu().schedule(), Schedule::Matrices(_)) {
+    if !rounds() {
         return;
     }
     let key = |key: usize, channel: usize| if channel == 0 { (key as f32 - 40.0) * 1e5 } else { 1e30 };
@@ -315,7 +314,7 @@ fn a_state_takes_its_new_value_after_every_run() {
     let x = g.input("x", [4]);
     let y = g.scale(x, 2.0).unwrap();
     g.assign(x, y).unwrap();
-    let weights = Weights::new(&gpu().into(), Arc::new(MadeUp(HashMap::new())), Precision::AsStored);
+    let weights = Weights::new(&device(), Arc::new(MadeUp(HashMap::new())), Precision::AsStored);
     let program = Program::new(&weights, &g, &[y]).unwrap();
     program.write("x", &Array::f32([4], vec![1.0, 2.0, 3.0, -1.0])).unwrap();
     program.run();
@@ -333,7 +332,7 @@ fn the_same_run_gives_the_same_bytes() {
     let y = g.conv2d(p, w, 1).unwrap();
     let s = g.group_norm_statistics(y, 8, 1e-5).unwrap();
     let shape = HashMap::from([("half.w".to_string(), vec![24, 16, 3, 3])]);
-    let weights = Weights::new(&gpu().into(), Arc::new(MadeUp(shape)), Precision::AsStored);
+    let weights = Weights::new(&device(), Arc::new(MadeUp(shape)), Precision::AsStored);
     let values = (0..2 * 9 * 11 * 16).map(|i| noise("x", i)).collect();
     let results: Vec<Array> = (0..2)
         .flat_map(|_| {
@@ -481,7 +480,7 @@ fn what_depends_on_parameters_alone_is_computed_once() {
     let y = g.silu(y).unwrap();
     let z = g.lora_down_transposed(y, joined).unwrap();
     let source = Arc::new(MadeUp([("a".to_string(), vec![2, 8]), ("b".to_string(), vec![3, 8])].into()));
-    let weights = Weights::new(&gpu().into(), source.clone(), Precision::AsStored);
+    let weights = Weights::new(&device(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, &g, &[z]).unwrap();
     assert_eq!(program.commands(), 2);
     for round in 0..3 {

@@ -8,6 +8,10 @@ use mixofshow::backend::wgpu::{Gpu, Options, Schedule, Selection};
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource};
 
+#[allow(dead_code, reason = "not all tests ask for all of it")]
+#[path = "common/chosen.rs"]
+mod chosen;
+
 struct NoWeights;
 
 impl ParameterSource for NoWeights {
@@ -21,6 +25,9 @@ impl ParameterSource for NoWeights {
 }
 
 fn weights(staged: bool) -> Weights {
+    if let Some(cpu) = chosen::processor() {
+        return Weights::new(&cpu.into(), Arc::new(NoWeights), Precision::AsStored);
+    }
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
     let options =

@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use mixofshow::backend::Backend;
-use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Selection};
+use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::graph::Array;
 use mixofshow::picture::{Mask, Picture, psnr};
 use mixofshow::pipeline::{Generated, Pipeline, Request};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+#[allow(dead_code, reason = "not all tests ask for all of it")]
+#[path = "common/chosen.rs"]
+mod chosen;
 
 const MODEL: &str = "models/tiny";
 const WEIGHTS: [&str; 3] =
@@ -26,16 +29,23 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// Without cooperative matrices: they round what they multiply to f16, which 25 steps make visible in a comparison as narrow as these.
-fn open() -> (Arc<Gpu>, Pipeline) {
-    open_with(MatrixUse::Off)
+fn open() -> (Device, Pipeline) {
+    match chosen::processor() {
+        // One of its own, whose memory no other test uses.
+        Some(_) => open_on(chosen::processor_of(None).into()),
+        None => open_on(gpu(MatrixUse::Off).into()),
+    }
 }
 
-fn open_with(matrices: MatrixUse) -> (Arc<Gpu>, Pipeline) {
+fn gpu(matrices: MatrixUse) -> Arc<Gpu> {
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let gpu = Gpu::open(&Options { selection, matrices, ..Options::default() }).expect("an adapter");
+    Gpu::open(&Options { selection, matrices, ..Options::default() }).expect("an adapter")
+}
+
+fn open_on(device: Device) -> (Device, Pipeline) {
     let checkpoint = Checkpoint::open(&root().join(MODEL)).unwrap();
-    let pipeline = Pipeline::load(&gpu.clone().into(), &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}"));
-    (gpu, pipeline)
+    let pipeline = Pipeline::load(&device, &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}"));
+    (device, pipeline)
 }
 
 /// One device and one model for all tests, taken in turns.
@@ -132,7 +142,11 @@ fn all_other_ways_to_a_picture_lead_where_diffusers_goes() {
 
 #[test]
 fn cooperative_matrices_make_the_pictures_of_diffusers_but_for_their_rounding() {
-    let (gpu, mut pipeline) = open_with(MatrixUse::On);
+    if chosen::processor().is_some() {
+        return;
+    }
+    let gpu = gpu(MatrixUse::On);
+    let (_, mut pipeline) = open_on(gpu.clone().into());
     if let Err(message) = gpu.matrices() {
         println!("skipped on {}: {message}", gpu.name());
         return;
@@ -237,10 +251,10 @@ fn long_weighted_prompts_are_read_to_the_end() {
 
 #[test]
 fn nothing_grows_from_picture_to_picture() {
-    let (gpu, mut pipeline) = open();
+    let (device, mut pipeline) = open();
     let mut used = || {
         pipeline.generate(&short("a boat", 1), &mut |_| ()).unwrap_or_else(|e| panic!("{e}"));
-        gpu.memory()
+        device.memory()
     };
     let (first, second, third) = (used(), used(), used());
     assert_eq!(first[0], second[0], "device memory in use grew");

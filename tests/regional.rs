@@ -4,10 +4,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
-use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::backend::{Device, Precision, Program, Weights};
 use mixofshow::graph::ops::{Reach, RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Tensor};
 use mixofshow::region::{Area, Layout, Placed, Region};
+
+#[allow(dead_code, reason = "not all tests ask for all of it")]
+#[path = "common/chosen.rs"]
+mod chosen;
+
+/// The processor where it is chosen, else the adapter in several ways; and whether it rounds factors to f16.
+fn devices() -> Vec<(Device, bool)> {
+    match chosen::processor() {
+        Some(cpu) => vec![(cpu.into(), false)],
+        None => gpus().iter().map(|gpu| (gpu.clone().into(), matches!(gpu.schedule(), Schedule::Matrices(_)))).collect(),
+    }
+}
 
 /// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line ones and
 /// cooperative matrices where it takes them.
@@ -115,8 +127,8 @@ impl Attention {
         self.graph.evaluate(&[self.output], &self.values, &Nothing).unwrap().remove(0)
     }
 
-    fn run(&self, gpu: &Arc<Gpu>) -> Array {
-        let weights = Weights::new(&gpu.clone().into(), Arc::new(Nothing), Precision::F32);
+    fn run(&self, device: &Device) -> Array {
+        let weights = Weights::new(device, Arc::new(Nothing), Precision::F32);
         let program = Program::new(&weights, &self.graph, &[self.output]).unwrap();
         for (name, array) in &self.values {
             program.write(name, array).unwrap();
@@ -128,10 +140,10 @@ impl Attention {
     /// Fails unless kernels and plain Rust agree; what plain Rust says.
     fn check(&self, what: &str) -> Array {
         let expected = self.evaluate();
-        for gpu in gpus() {
+        for (device, rounds) in devices() {
             // Matrices keep 11 bits of exponentials.
-            let rounds = self.in_sight && matches!(gpu.schedule(), Schedule::Matrices(_));
-            close(what, &self.run(gpu), &expected, if rounds { 2e-3 } else { 1e-5 });
+            let rounds = self.in_sight && rounds;
+            close(what, &self.run(&device), &expected, if rounds { 2e-3 } else { 1e-5 });
         }
         expected
     }
@@ -261,8 +273,8 @@ fn inputs_for_a_farther_reach_take_tables_of_a_shorter_one() {
         assert!(tables.reach() != reach);
         let expected = Attention::regional(&arrays, weights, &lengths, 2).evaluate();
         let farther = Attention::reaching(&arrays, tables, reach.clone(), 2);
-        for gpu in gpus() {
-            close("tables of a shorter reach", &farther.run(gpu), &expected, 1e-5);
+        for (device, _) in devices() {
+            close("tables of a shorter reach", &farther.run(&device), &expected, 1e-5);
         }
     }
 }
@@ -278,8 +290,8 @@ fn one_region_over_everything_is_its_prompt_bit_for_bit() {
         let regional = Attention::regional(&arrays, &weights, &lengths, 2);
         let [q, k, v] = &arrays;
         let plain = Attention::plain(&[q.clone(), part(k, &lengths, 1), part(v, &lengths, 1)], 2);
-        for gpu in gpus() {
-            assert!(regional.run(gpu) == plain.run(gpu), "heads of {d}");
+        for (device, _) in devices() {
+            assert!(regional.run(&device) == plain.run(&device), "heads of {d}");
         }
     }
 }
@@ -291,18 +303,18 @@ fn the_order_of_regions_that_do_not_overlap_changes_nothing() {
     let boxes = [[0.0, 0.0, 0.4, 1.0], [0.5, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]];
     let q = random.array([2, 256, 80]);
     let prompts: &Vec<[Array; 2]> = &(0..4).map(|_| [random.array([2, 20, 80]), random.array([2, 20, 80])]).collect();
-    let run = |order: [usize; 3], gpu| {
+    let run = |order: [usize; 3], device: &Device| {
         let all = |i: usize| {
             let order: Vec<usize> = std::iter::once(0).chain(order.map(|n| n + 1)).collect();
             let half = |half: usize| order.iter().flat_map(|&p| prompts_half(&prompts[p][i], half)).collect::<Vec<f32>>();
             Array::f32([2, 80, 80], [half(0), half(1)].concat())
         };
         let weights = shares(&layout(&order.map(|n| boxes[n])), size);
-        Attention::regional(&[q.clone(), all(0), all(1)], &weights, &[20; 4], 2).run(gpu)
+        Attention::regional(&[q.clone(), all(0), all(1)], &weights, &[20; 4], 2).run(device)
     };
-    for gpu in gpus() {
-        let first = run([0, 1, 2], gpu);
-        assert!(first == run([2, 0, 1], gpu) && first == run([1, 2, 0], gpu));
+    for (device, _) in devices() {
+        let first = run([0, 1, 2], &device);
+        assert!(first == run([2, 0, 1], &device) && first == run([1, 2, 0], &device));
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::{self, Checkpoint};
 use mixofshow::concept::{Applied, Concept, LowRankSet, Update, Word};
 use mixofshow::graph::{Array, Graph, Origin};
@@ -23,6 +23,10 @@ use serde_json::{Value, json};
 #[path = "common/hashed.rs"]
 mod hashed;
 
+#[allow(dead_code, reason = "not all tests ask for all of it")]
+#[path = "common/chosen.rs"]
+mod chosen;
+
 fn checkpoint() -> Checkpoint {
     Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")).unwrap()
 }
@@ -30,9 +34,11 @@ fn checkpoint() -> Checkpoint {
 fn pipeline() -> MutexGuard<'static, Pipeline> {
     static PIPELINE: OnceLock<Mutex<Pipeline>> = OnceLock::new();
     let open = || {
-        let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-        let gpu = Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter");
-        Mutex::new(Pipeline::load(&gpu.clone().into(), &checkpoint(), Precision::AsStored).unwrap_or_else(|e| panic!("{e}")))
+        let device = chosen::processor().map(Device::from).unwrap_or_else(|| {
+            let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+            Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter").into()
+        });
+        Mutex::new(Pipeline::load(&device, &checkpoint(), Precision::AsStored).unwrap_or_else(|e| panic!("{e}")))
     };
     PIPELINE.get_or_init(open).lock().unwrap_or_else(|e| e.into_inner())
 }

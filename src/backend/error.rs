@@ -9,6 +9,8 @@ pub enum Error {
     Graph(#[from] graph::Error),
     #[error(transparent)]
     Wgpu(#[from] super::wgpu::Error),
+    #[error(transparent)]
+    Cpu(#[from] super::cpu::Error),
     #[error("{operation} in layer `{layer}` cannot run on {device}: only the reference implementation computes it")]
     NotImplemented { operation: &'static str, layer: String, device: String },
     #[error(

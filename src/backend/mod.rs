@@ -4,8 +4,10 @@
 //! plan to something that is written, run, read, copied and profiled ([`Executable`]). [`Device`], [`Weights`] and [`Program`]
 //! are what everything else holds: they check what comes in, so that a back end gets only what fits.
 //!
-//! Back ends: [`mod@wgpu`] for graphics cards, [`reference`] for the operations' reference implementations in plain Rust.
+//! Back ends: [`mod@wgpu`] for graphics cards, [`cpu`] for the processor, [`mod@reference`] for the operations' reference implementations in plain Rust.
 
+mod choice;
+pub mod cpu;
 mod error;
 mod precision;
 mod program;
@@ -16,6 +18,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use choice::{PROCESSOR, Selection, open};
 pub use error::{Error, Result};
 pub use precision::{Precision, UnknownPrecision};
 pub use program::{Copies, Copy, Program, Weights};

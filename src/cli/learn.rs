@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use mixofshow::backend::Device;
+use mixofshow::backend::cpu::Cpu;
 use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
 use mixofshow::concept::{Concept, check_base};
 use mixofshow::training::config::Settings;
@@ -36,8 +37,12 @@ pub fn learn_all(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let side_by_side = if gpu.is_processor() { cores.min(missing.len()) } else { missing.len().min(1) };
     // A device for each, or they would wait for each other's work.
-    let gpus =
-        (0..side_by_side).map(|i| if i == 0 { Ok(gpu.clone()) } else { Ok(global.open()?) }).collect::<Result<Vec<_>>>()?;
+    let one = |i: usize| match i {
+        // The processor is shared out, where several share it.
+        0 if side_by_side == 1 || gpu.backend::<Cpu>().is_none() => Ok(gpu.clone()),
+        _ => Ok(global.open_one_of(side_by_side)?),
+    };
+    let gpus = (0..side_by_side).map(one).collect::<Result<Vec<_>>>()?;
 
     let next = AtomicUsize::new(0);
     let (news, heard) = mpsc::channel();

@@ -19,8 +19,8 @@ mod values;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use mixofshow::backend::Device;
-use mixofshow::backend::wgpu::{self as gpu, Gpu};
+use mixofshow::backend::wgpu as gpu;
+use mixofshow::backend::{self, Device, Selection, cpu};
 
 use terminal::Terminal;
 
@@ -47,7 +47,10 @@ Examples:
 /// What every command takes.
 #[derive(Args)]
 struct Global {
-    /// Graphics adapter: its number in `mos devices`, or a part of its name
+    /// What computes: `cpu`, or a graphics adapter by its number in `mos devices` or a part of its name
+    ///
+    /// Without this the best graphics card is taken, and where there is none the processor. Software drivers for graphics are only
+    /// used when they are named.
     #[arg(long, global = true, env = "MOS_ADAPTER", value_name = "ADAPTER", help_heading = "Global options")]
     #[arg(hide_env_values = true)]
     adapter: Option<String>,
@@ -65,6 +68,10 @@ struct Global {
     )]
     #[arg(hide_env_values = true, hide_default_value = true)]
     matrices: gpu::MatrixUse,
+    /// Vector instructions on the processor, if not the best that it has: avx512, avx2, neon or scalar
+    #[arg(long, global = true, env = "MOS_CPU_LEVEL", value_name = "LEVEL", help_heading = "Global options")]
+    #[arg(hide_env_values = true)]
+    cpu_level: Option<String>,
     /// Print nothing but errors and what was asked for
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     quiet: bool,
@@ -74,17 +81,25 @@ struct Global {
 }
 
 impl Global {
-    fn selection(&self) -> gpu::Selection {
-        match &self.adapter {
-            Some(wanted) if !wanted.trim().is_empty() => gpu::Selection::Matching(wanted.trim().to_string()),
-            _ => gpu::Selection::Best,
-        }
+    fn selection(&self) -> Selection {
+        Selection::of(self.adapter.as_deref().unwrap_or_default())
     }
 
-    /// Opens the adapter that was asked for.
-    fn open(&self) -> gpu::Result<Device> {
-        let options = gpu::Options { selection: self.selection(), matrices: self.matrices, ..Default::default() };
-        Ok(Gpu::open(&options)?.into())
+    fn cpu_options(&self) -> cpu::Options {
+        let level = self.cpu_level.as_deref().map(str::trim).filter(|level| !level.is_empty());
+        cpu::Options { level: level.map(str::to_string), threads: None }
+    }
+
+    /// Opens the device that was asked for.
+    fn open(&self) -> backend::Result<Device> {
+        backend::open(&self.selection(), self.matrices, &self.cpu_options())
+    }
+
+    /// The device that was asked for, another time, as one of `share` that work side by side.
+    fn open_one_of(&self, share: usize) -> backend::Result<Device> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let options = cpu::Options { threads: Some((cores / share.max(1)).max(1)), ..self.cpu_options() };
+        backend::open(&self.selection(), self.matrices, &options)
     }
 }
 

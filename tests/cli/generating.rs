@@ -1,5 +1,5 @@
 //! `mos generate` where all goes well.
-use super::{SMALL, mos, names, run};
+use super::{SMALL, mos, names, ran, run};
 use mixofshow::picture::{Picture, parameters, psnr};
 use std::io::Write;
 use std::path::Path;
@@ -42,6 +42,21 @@ fn the_same_seed_gives_the_same_file_and_like_gives_it_again() {
     let changed = old.as_object().unwrap().iter().filter(|(key, value)| new[key.as_str()] != **value);
     assert_eq!(changed.map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["karras", "seed"]);
     assert_ne!(read(at, "first.png"), read(at, "fourth.png"));
+}
+
+#[test]
+fn the_processor_gives_the_same_file_whatever_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for threads in ["1", "2", "5"] {
+        let name = format!("{threads}.png");
+        let line = format!("generate --adapter cpu -p cat --seed 7 {SMALL} -o {name}");
+        let mut command = mos();
+        command.args(line.split(' ')).env("RAYON_NUM_THREADS", threads).current_dir(at);
+        ran(&mut command).ok();
+    }
+    assert_eq!(read(at, "1.png"), read(at, "2.png"));
+    assert_eq!(read(at, "1.png"), read(at, "5.png"));
 }
 
 #[test]

@@ -7,30 +7,61 @@ use std::process::Stdio;
 #[test]
 fn devices_say_which_one_is_used() {
     let text = run(Path::new("."), "devices").ok().stdout;
-    for row in ["back end", "largest binding", "subgroups", "cooperative matrices", "timestamps", "precision", "kernels"] {
+    for row in ["back end", "threads", "vectors", "GFLOP/s", "precision"] {
         assert!(text.contains(row), "{row} in {text}");
     }
     let json = run(Path::new("."), "devices --json").ok().json();
     let adapters = json.as_array().unwrap();
     let chosen: Vec<_> = adapters.iter().filter(|a| a["chosen"] == true).collect();
     assert_eq!(chosen.len(), 1);
-    assert!(chosen[0]["max_binding"].as_u64().unwrap() >= 128 << 20);
-    // Its own name finds it again, by part and in any case.
-    let name = chosen[0]["name"].as_str().unwrap();
-    let part: String = name.split(' ').next().unwrap().to_uppercase();
-    let again = ran(mos().args(["devices", "--json"]).env("MOS_ADAPTER", &part)).ok().json();
-    let again = again.as_array().unwrap().iter().find(|a| a["chosen"] == true).unwrap();
-    assert!(again["name"].as_str().unwrap().to_uppercase().contains(&part));
+    // A driver that computes on the processor is not taken unless it is named; the processor itself ends the list.
+    assert_ne!(chosen[0]["kind"], "cpu");
+    let (last, adapters) = adapters.split_last().unwrap();
+    assert!(last["kind"] == "processor" && last["threads"].as_u64() >= Some(1) && last["gflops"].as_f64() > Some(0.0), "{last}");
+    for (number, adapter) in adapters.iter().enumerate() {
+        for row in ["largest binding", "subgroups", "cooperative matrices", "timestamps", "kernels"] {
+            assert!(text.contains(row), "{row} in {text}");
+        }
+        assert!(adapter["max_binding"].as_u64().unwrap() >= 128 << 20);
+        // Its number finds it, and its name, by part and in any case.
+        let part: String = adapter["name"].as_str().unwrap().split(' ').next().unwrap().to_uppercase();
+        for wanted in [&number.to_string(), &part] {
+            let again = ran(mos().args(["devices", "--json"]).env("MOS_ADAPTER", wanted)).ok().json();
+            let again = again.as_array().unwrap().iter().find(|a| a["chosen"] == true).unwrap();
+            assert!(again["name"].as_str().unwrap().to_uppercase().contains(&part));
+        }
+    }
+    for wanted in ["cpu", "CPU", &adapters.len().to_string()] {
+        let again = ran(mos().args(["devices", "--json", "--adapter", wanted])).ok().json();
+        assert_eq!(again.as_array().unwrap().last().unwrap()["chosen"], true, "{wanted}");
+    }
+}
+
+#[test]
+fn the_processor_without_some_of_its_instructions() {
+    let level = |level: &str| ran(mos().args(["devices", "--json", "--cpu-level", level]));
+    let json = level("scalar").ok().json();
+    assert!(json.as_array().unwrap().last().unwrap()["instructions"].as_str().unwrap().starts_with("no vector"));
+    level("mmx").failed(1, &["`mmx`", "scalar", "avx2"]);
+    let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+    level(foreign).failed(1, &["no", foreign]);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn without_any_adapter_it_says_what_to_install() {
+fn without_any_adapter_the_processor_computes() {
     let none = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].map(|name| (name, "/nonexistent"));
+    let json = ran(mos().args(["devices", "--json"]).envs(none)).ok().json();
+    assert!(json.as_array().unwrap().len() == 1 && json[0]["chosen"] == true, "{json}");
+    let folder = tempfile::tempdir().unwrap();
+    let small = ["generate", "-p", "x", "--size", "64x64", "--steps", "2", "-o", "x.png"];
+    ran(mos().args(small).envs(none).current_dir(folder.path())).ok();
+    assert_eq!(super::names(folder.path()), ["x.png"]);
+    // An adapter that is named is wanted.
     for arguments in [&["devices"][..], &["generate", "-p", "x"]] {
         let folder = tempfile::tempdir().unwrap();
-        let ran = ran(mos().args(arguments).envs(none).current_dir(folder.path()));
-        ran.failed(1, &["no graphics adapter found", "mesa-vulkan-drivers"]);
+        let ran = ran(mos().args(arguments).args(["--adapter", "llvmpipe"]).envs(none).current_dir(folder.path()));
+        ran.failed(1, &["no graphics adapter found", "mesa-vulkan-drivers", "--adapter cpu"]);
         assert_eq!(super::names(folder.path()), [""; 0]);
     }
 }

@@ -5,10 +5,24 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use mixofshow::backend::wgpu::{Gpu, Matrices, MatrixUse, Options, Schedule, Selection};
-use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::backend::{Device, Precision, Program, Weights};
 use mixofshow::graph::{Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs, Tensor};
 
-pub fn gpu() -> Arc<Gpu> {
+#[allow(dead_code, reason = "not all tests ask for all of it")]
+#[path = "chosen.rs"]
+mod chosen;
+
+/// What computes the cases.
+pub fn device() -> Device {
+    chosen::processor().map_or_else(|| gpu().into(), Device::from)
+}
+
+/// Whether it rounds what it multiplies to f16.
+pub fn rounds() -> bool {
+    chosen::processor().is_none() && matches!(gpu().schedule(), Schedule::Matrices(_))
+}
+
+fn gpu() -> Arc<Gpu> {
     static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(open);
     GPU.clone()
 }
@@ -93,7 +107,7 @@ impl ParameterSource for MadeUp {
 pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
     let mut inputs = HashMap::new();
     let mut weights = HashMap::new();
-    let rounding = matches!(gpu().schedule(), Schedule::Matrices(_));
+    let rounding = rounds();
     if !rounding && matches!(std::env::var("MOS_TEST_SCHEDULE").as_deref(), Ok("matrices" | "varying")) {
         return;
     }
@@ -121,7 +135,7 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
     }
     let source = Arc::new(MadeUp(weights));
     let expected = graph.evaluate(outputs, &inputs, &*source).expect(what);
-    let weights = Weights::new(&gpu().into(), source, Precision::AsStored);
+    let weights = Weights::new(&device(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
     for (name, array) in &inputs {
         program.write(name, array).expect(what);
@@ -139,5 +153,33 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
             found.values()[at],
             expected.values()[at]
         );
+    }
+    if chosen::processor().is_some() {
+        the_same_of_any_threads(what, graph, outputs, &inputs, &source, &program);
+    }
+}
+
+/// Other numbers of threads give the same bytes.
+fn the_same_of_any_threads(
+    what: &str,
+    graph: &Graph,
+    outputs: &[Tensor],
+    inputs: &HashMap<String, Array>,
+    source: &Arc<MadeUp>,
+    program: &Program,
+) {
+    static OTHERS: LazyLock<[Device; 2]> = LazyLock::new(|| [1, 5].map(|n| chosen::processor_of(Some(n)).into()));
+    for device in &*OTHERS {
+        let weights = Weights::new(device, source.clone(), Precision::AsStored);
+        let other = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
+        for (name, array) in inputs {
+            other.write(name, array).expect(what);
+        }
+        other.run();
+        for index in 0..outputs.len() {
+            let [a, b] = [program, &other].map(|program| program.output(index).expect(what));
+            let same = a.values().iter().zip(b.values()).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{what}, output {index}: {} gives other bytes", device.name());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
-use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::backend::{Device, Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +44,7 @@ impl Engine {
         let Engine::Device { precision, staged } = self else {
             return graph.evaluate(outputs, &inputs, &**weights).unwrap_or_else(|e| panic!("{e}"));
         };
-        let weights = Weights::new(&gpu(staged).into(), weights.clone(), precision);
+        let weights = Weights::new(&device(staged), weights.clone(), precision);
         let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{e}"));
         for (name, array) in &inputs {
             program.write(name, array).unwrap_or_else(|e| panic!("{e}"));
@@ -52,6 +52,15 @@ impl Engine {
         program.run();
         (0..outputs.len()).map(|i| program.output(i).unwrap_or_else(|e| panic!("{e}"))).collect()
     }
+}
+
+#[allow(dead_code, reason = "not all tests ask for all of it")]
+#[path = "chosen.rs"]
+mod chosen;
+
+/// The processor where it is chosen, else an adapter.
+pub fn device(staged: bool) -> Device {
+    chosen::processor().map_or_else(|| gpu(staged).into(), Device::from)
 }
 
 /// The device as a release runs it, but for its optional features.

@@ -8,7 +8,7 @@ use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::Function;
 use mixofshow::graph::{Array, Error, Graph, Node, Origin, Shape, Tensor};
 
-use super::engine::gpu;
+use super::engine::device;
 use super::hashed::{HashedWeights, tensor};
 
 struct Random(u64);
@@ -230,7 +230,7 @@ pub fn values(name: &str, count: usize) -> Vec<f32> {
 
 /// `graph` on a device, with made-up weights in f32.
 pub fn program(graph: &Graph, outputs: &[Tensor], staged: bool) -> Program {
-    let weights = Weights::new(&gpu(staged).into(), source(graph), Precision::F32);
+    let weights = Weights::new(&device(staged), source(graph), Precision::F32);
     Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{e}\n{}", listing(graph)))
 }
 
@@ -281,7 +281,6 @@ fn random_graphs_give_the_values_of_their_operations() {
     for seed in 0..100 {
         check(seed, seed % 4 == 3);
     }
-    println!("{} and {} kernels", gpu(false).kernels(), gpu(true).kernels());
 }
 
 /// The same of the backward pass: gradients with respect to the first input.

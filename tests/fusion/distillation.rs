@@ -6,7 +6,7 @@ use std::path::Path;
 use mixofshow::checkpoint::{Checkpoint, TensorFile};
 use mixofshow::fusion::{self, Distillation, Entry, Fused, Order, Progress, Settings, ordinary_prompts};
 
-use super::world::{contents, entry, exact, fuse, gpu, model, names, order, settings};
+use super::world::{contents, device, entry, exact, fuse, model, names, order, settings};
 
 /// 3 concepts and ordinary prompts, each of 2 pictures or more in 5 steps, both halves: 27 updates.
 fn distilled() -> Settings {
@@ -25,7 +25,7 @@ fn all() -> Vec<Entry> {
 }
 
 fn watched(order: Order, settings: &Settings, watch: &mut dyn FnMut(Progress)) -> fusion::Result<Fused> {
-    fusion::fuse(&gpu().clone().into(), &Checkpoint::open(model()).unwrap(), order, settings, watch)
+    fusion::fuse(device(), &Checkpoint::open(model()).unwrap(), order, settings, watch)
 }
 
 #[test]

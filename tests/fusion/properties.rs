@@ -8,7 +8,7 @@ use mixofshow::concept::{Concept, LowRankSet};
 use mixofshow::fusion::{Entry, Order, Previous, Settings, ordinary_prompts};
 use mixofshow::pipeline::{Pipeline, Request};
 
-use super::world::{concept, contents, entry, errors, exact, fuse, gpu, model, names, order, settings};
+use super::world::{concept, contents, device, entry, errors, exact, fuse, model, names, order, settings};
 
 /// Few steps: what is tested here does not depend on how many.
 fn quick() -> Settings {
@@ -128,7 +128,7 @@ fn a_style_without_words_is_fused_beside_a_concept() {
     assert!(errors(&fused).len() > 40);
     let generate = |path: &Path, prompt: &str| {
         let checkpoint = Checkpoint::open(path).unwrap();
-        let mut pipeline = Pipeline::load(&gpu().clone().into(), &checkpoint, Precision::F32).unwrap();
+        let mut pipeline = Pipeline::load(device(), &checkpoint, Precision::F32).unwrap();
         let request = Request { prompt: prompt.into(), steps: 2, seed: 1, ..Request::default() };
         pipeline.generate(&request, &mut |_| ()).unwrap().latents
     };

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::{self, Checkpoint, TensorView};
 use mixofshow::concept::{Concept, LowRankSet, Update, Word};
 use mixofshow::fusion::solve::{Exact, Solver};
@@ -13,16 +13,19 @@ use mixofshow::fusion::{self, Entry, Fused, Order, Settings};
 use mixofshow::graph::Array;
 use serde_json::{Value, json};
 
-use super::hashed;
+use super::{chosen, hashed};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub fn gpu() -> &'static Arc<Gpu> {
-    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
-    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    GPU.get_or_init(|| Gpu::open(&Options { selection, ..Default::default() }).expect("an adapter"))
+pub fn device() -> &'static Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let adapter = || {
+        let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+        Gpu::open(&Options { selection, ..Default::default() }).expect("an adapter").into()
+    };
+    DEVICE.get_or_init(|| chosen::processor().map_or_else(adapter, Device::from))
 }
 
 pub fn fixture() -> &'static Value {
@@ -133,7 +136,7 @@ pub fn exact(ridge: f64) -> Solver {
 
 pub fn fuse(order: Order, settings: &Settings) -> fusion::Result<Fused> {
     let checkpoint = Checkpoint::open(model()).unwrap();
-    fusion::fuse(&gpu().clone().into(), &checkpoint, order, settings, &mut |_| ())
+    fusion::fuse(device(), &checkpoint, order, settings, &mut |_| ())
 }
 
 /// Squared errors of every layer, all concepts together, by stage and layer: left over, and before.

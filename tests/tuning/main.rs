@@ -1,5 +1,8 @@
 //! Tuning steps against torch, and what they cost.
 
+#[allow(dead_code, reason = "not all tests ask for all of it")]
+#[path = "../common/chosen.rs"]
+mod chosen;
 mod cost;
 mod steps;
 

@@ -2,10 +2,9 @@
 //! brings.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::{Device, Precision};
 use mixofshow::graph::{Array, Data, Graph};
 use mixofshow::models::clip_text;
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
@@ -18,8 +17,8 @@ use mixofshow::training::step::{
 };
 use serde_json::Value;
 
-use super::hashed;
 use super::reference::{Case, relative_error};
+use super::{chosen, hashed};
 
 const BATCH: usize = 2;
 const TOKENS: usize = 12;
@@ -35,9 +34,12 @@ enum On {
     Device,
 }
 
-fn device() -> Arc<Gpu> {
+fn device() -> Device {
+    if let Some(cpu) = chosen::processor() {
+        return cpu.into();
+    }
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("an adapter")
+    Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("an adapter").into()
 }
 
 struct Tuning {
@@ -105,7 +107,7 @@ impl Tuning {
     fn step(&self, on: On) -> Step {
         match on {
             On::Host => Step::on_host(&self.models, &self.config).unwrap(),
-            On::Device => Step::new(&self.models, &self.config, &device().into()).unwrap(),
+            On::Device => Step::new(&self.models, &self.config, &device()).unwrap(),
         }
     }
 
@@ -270,7 +272,7 @@ fn lessons(on: On) {
     let layers: Vec<TrainedLayer> = teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
     let mut student = match on {
         On::Host => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
-        On::Device => Step::distilling(&tuning.models, &tuning.config, &layers, &device().into()).unwrap(),
+        On::Device => Step::distilling(&tuning.models, &tuning.config, &layers, &device()).unwrap(),
     };
     let mut state = start.clone();
     state.arrays.retain(|name, _| name.contains("unet."));

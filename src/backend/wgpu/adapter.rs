@@ -42,6 +42,8 @@ pub enum Selection {
     /// Discrete before integrated before virtual before software.
     #[default]
     Best,
+    /// As `Best`, but no software driver.
+    Card,
     /// An index of [`list`], or a part of the name, whatever the case.
     Matching(String),
     /// No device at all: plans can be made and checked, nothing can be run.
@@ -252,7 +254,8 @@ pub fn choose(adapters: &[AdapterReport], selection: &Selection) -> Result<usize
             "cpu" => 4,
             _ => 3,
         };
-        let best = (0..adapters.len()).min_by_key(|&i| rank(&adapters[i]));
+        let fits = |adapter: &AdapterReport| !matches!(selection, Selection::Card) || adapter.kind != "cpu";
+        let best = (0..adapters.len()).filter(|&i| fits(&adapters[i])).min_by_key(|&i| rank(&adapters[i]));
         return best.ok_or(Error::NoAdapter { hint: HINT });
     };
     if adapters.is_empty() {

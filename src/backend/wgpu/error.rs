@@ -2,7 +2,7 @@
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no graphics adapter found. {hint}")]
+    #[error("no graphics adapter found. {hint} The processor needs no driver: `--adapter cpu`.")]
     NoAdapter { hint: &'static str },
     #[error("no adapter matches `{selector}`; there are: {available}")]
     NoMatch { selector: String, available: String },

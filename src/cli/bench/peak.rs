@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Clock, Result};
 use mixofshow::backend::Device;
+use mixofshow::backend::cpu::Cpu;
 use mixofshow::backend::wgpu::{Command, Gpu, Params, Recording, Scalar, Slice, Value};
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -22,8 +23,12 @@ impl Peak {
     }
 }
 
-/// Chains of fma and a large copy, the fastest of three each.
+/// Chains of fma (on the processor matmuls) and a large copy, the fastest of several each.
 pub fn measure(device: &Device, clock: Clock) -> Result<Peak> {
+    if let Some(cpu) = device.backend::<Cpu>() {
+        let [gflops, gigabytes] = cpu.rates(&|| clock.now()).map(|rate| rate * 1e-9);
+        return Ok(Peak { gflops, gigabytes });
+    }
     let Some(gpu) = device.backend::<Gpu>() else { return Ok(Peak::default()) };
     let gpu = &gpu;
     const CHAINS: usize = 2;

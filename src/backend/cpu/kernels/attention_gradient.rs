@@ -1,0 +1,457 @@
+//! Attention backward without the score matrix: the probabilities are computed again from what each row keeps.
+//!
+//! With s = `scale` q k^T, p = exp(s - lse), lse the log of the row's sum of exponentials, and delta = dy . y of the row:
+//! dv = p^T dy, ds = p (dy v^T - delta), dq = `scale` ds k, dk = `scale` ds^T q.
+//! (Dao et al., "FlashAttention", 2022, appendix B.)
+
+use super::attention::{
+    Attention, Segment, TOKENS, Weighted, each_piece, keys_at_a_time, matmuls, panels_elements, parts, rows_elements,
+    score_stride, to_panels, to_rows,
+};
+use super::math::exp_of_negative;
+use super::parallel::{MEMORY, Shared, pieces, with_scratch};
+use super::simd::{Level, kernel};
+
+/// Scratch that [`attention_rows`] takes.
+pub fn rows_scratch_elements(a: &Attention) -> usize {
+    a.kv_batch * a.heads * panels_elements(a.keys, a.d)
+}
+
+/// lse and delta of every row, `[batch, tokens, heads, 2]`, of the result `y` and its gradient `dy`.
+#[allow(clippy::too_many_arguments)]
+pub fn attention_rows(
+    level: Level,
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    y: &[f32],
+    dy: &[f32],
+    rows: &mut [f32],
+    scratch: &mut [f32],
+) {
+    a.check(q.len(), k.len(), k.len());
+    assert!(y.len() == q.len() && dy.len() == q.len() && rows.len() == a.batch * a.tokens * a.heads * 2);
+    let (channels, d) = (a.channels(), a.d);
+    let size = panels_elements(a.keys, d);
+    let target = Shared::new(&mut scratch[..rows_scratch_elements(a)]);
+    each_head(a, a.kv_batch, a.keys, 1, |from, head| unsafe {
+        to_panels(&k[from..], channels, a.keys, d, target.part(head * size, size));
+    });
+    let packed = &*scratch;
+    let rows = Shared::new(rows);
+    let (blocks, each) = parts(a.tokens);
+    each_piece(a.batch * a.heads * blocks, a.cost(1) * a.batch * a.heads, |unit| {
+        let (block, h, b) = (unit % blocks, unit / blocks % a.heads, unit / blocks / a.heads);
+        let first = block * each;
+        let count = each.min(a.tokens - first);
+        let head = (b / a.share() * a.heads + h) * size;
+        let at = (b * a.tokens + first) * channels + h * d;
+        let segment = Segment {
+            d,
+            all: a.keys,
+            keys: if a.causal { first + count } else { a.keys },
+            scale: a.scale,
+            panels: &packed[head..head + size],
+            rows: &[],
+            causal: a.causal.then_some(first),
+            mask: None,
+        };
+        with_scratch(segment.scratch(), |scratch| {
+            let [mut peaks, mut totals] = [[0.0; TOKENS]; 2];
+            let (peaks, totals) = (&mut peaks, &mut totals);
+            let none = std::ptr::null_mut();
+            unsafe {
+                let q = q.as_ptr().add(at);
+                segment.sums(level, q, channels, count, none, 0, peaks, totals, scratch);
+                for r in 0..count {
+                    let row = rows.part(((b * a.tokens + first + r) * a.heads + h) * 2, 2);
+                    let place = at + r * channels;
+                    row[0] = peaks[r] + totals[r].ln();
+                    row[1] = dot(level, y[place..].as_ptr(), dy[place..].as_ptr(), d);
+                }
+            }
+        });
+    });
+}
+
+/// The second number of each row, delta, where [`super::attention::attention`] kept the first.
+#[cfg(test)]
+pub fn attention_deltas(level: Level, a: &Attention, y: &[f32], dy: &[f32], rows: &mut [f32]) {
+    let (heads, d) = (a.heads, a.d);
+    assert!(y.len() == a.batch * a.tokens * a.channels() && dy.len() == y.len());
+    assert_eq!(rows.len(), a.batch * a.tokens * heads * 2);
+    let target = Shared::new(rows);
+    each_piece(a.batch * a.tokens, y.len() * MEMORY, |token| {
+        for row in token * heads..(token + 1) * heads {
+            let [y, dy] = [y, dy].map(|v| v[row * d..][..d].as_ptr());
+            unsafe { *target.at(row * 2 + 1) = dot(level, y, dy, d) };
+        }
+    });
+}
+
+kernel! {
+    fn dot(s: S, a: *const f32, b: *const f32, count: usize) -> f32 {
+        unsafe {
+            let mut sum = s.zero();
+            let mut i = 0;
+            while i < count {
+                let n = (count - i).min(S::LANES);
+                sum = s.fma(s.load_first(a.add(i), n), s.load_first(b.add(i), n), sum);
+                i += n;
+            }
+            s.sum(sum)
+        }
+    }
+}
+
+/// Calls `each` with where a head's first row starts and its number, for packing `copies` of its rows.
+fn each_head(a: &Attention, batch: usize, count: usize, copies: usize, each: impl Fn(usize, usize) + Sync) {
+    let heads = batch * a.heads;
+    pieces(heads, heads * copies * count * a.d * MEMORY, |head| {
+        each(head / a.heads * count * a.channels() + head % a.heads * a.d, head);
+    });
+}
+
+/// Scratch that [`attention_queries`] takes.
+pub fn queries_scratch_elements(a: &Attention) -> usize {
+    a.kv_batch * a.heads * (2 * panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
+}
+
+/// dq, of what [`attention_rows`] made.
+#[allow(clippy::too_many_arguments)]
+pub fn attention_queries(
+    level: Level,
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dy: &[f32],
+    rows: &[f32],
+    dq: &mut [f32],
+    scratch: &mut [f32],
+) {
+    queries(level, a, q, k, v, dy, rows, dq, None, scratch);
+}
+
+/// Scratch that [`attention_gradients`] takes.
+#[cfg(test)]
+pub fn gradients_scratch_elements(a: &Attention) -> usize {
+    queries_scratch_elements(a) + 2 * a.batch * a.heads * rows_elements(a.tokens, a.d)
+}
+
+/// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are made once: seven matmuls
+/// become five. Work is shared out by heads alone.
+#[cfg(test)]
+#[allow(clippy::too_many_arguments)]
+pub fn attention_gradients(
+    level: Level,
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dy: &[f32],
+    rows: &[f32],
+    dq: &mut [f32],
+    dkv: &mut [f32],
+    scratch: &mut [f32],
+) {
+    assert!(dkv.len() == 2 * k.len() && dy.len() == q.len());
+    a.check(q.len(), k.len(), v.len());
+    let scratch = &mut scratch[..gradients_scratch_elements(a)];
+    let (own, shared) = scratch.split_at_mut(queries_scratch_elements(a));
+    let (channels, size) = (a.channels(), rows_elements(a.tokens, a.d));
+    let target = Shared::new(shared);
+    each_head(a, a.batch, a.tokens, 2, |from, head| unsafe {
+        to_rows(&q[from..], channels, a.tokens, a.d, target.part(2 * head * size, size));
+        to_rows(&dy[from..], channels, a.tokens, a.d, target.part((2 * head + 1) * size, size));
+    });
+    let more = KeysValues { dkv: Shared::new(dkv), rows: shared };
+    queries(level, a, q, k, v, dy, rows, dq, Some(&more), own);
+}
+
+/// Where dk and dv go, and q and dy in rows, head by head.
+struct KeysValues<'a> {
+    dkv: Shared,
+    rows: &'a [f32],
+}
+
+#[allow(clippy::too_many_arguments)]
+fn queries(
+    level: Level,
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dy: &[f32],
+    rows: &[f32],
+    dq: &mut [f32],
+    more: Option<&KeysValues<'_>>,
+    scratch: &mut [f32],
+) {
+    a.check(q.len(), k.len(), v.len());
+    assert!(dy.len() == q.len() && dq.len() == q.len() && rows.len() == a.batch * a.tokens * a.heads * 2);
+    let (channels, d) = (a.channels(), a.d);
+    let (panels, size) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
+    let all = 2 * panels + size;
+    let target = Shared::new(&mut scratch[..queries_scratch_elements(a)]);
+    each_head(a, a.kv_batch, a.keys, 3, |from, head| unsafe {
+        let at = head * all;
+        to_panels(&k[from..], channels, a.keys, d, target.part(at, panels));
+        to_panels(&v[from..], channels, a.keys, d, target.part(at + panels, panels));
+        to_rows(&k[from..], channels, a.keys, d, target.part(at + 2 * panels, size));
+    });
+    let packed = &*scratch;
+    let dq = Shared::new(dq);
+    let stride = score_stride(d);
+    let (blocks, each) = parts(a.tokens);
+    let share = a.share();
+    let queries_of = |unit: usize| {
+        // Those that share keys follow each other.
+        let (block, entry) = (unit % blocks, unit / blocks % share);
+        let (h, shared) = (unit / blocks / share % a.heads, unit / blocks / share / a.heads);
+        let b = shared * share + entry;
+        if let Some(more) = more.filter(|_| unit % (share * blocks) == 0) {
+            let rows = (0..2 * a.keys).map(|r| (r / a.keys * a.kv_batch + shared) * a.keys + r % a.keys);
+            for row in rows {
+                unsafe { more.dkv.part(row * channels + h * d, d) }.fill(0.0);
+            }
+        }
+        let first = block * each;
+        let count = each.min(a.tokens - first);
+        let at = (b * a.tokens + first) * channels + h * d;
+        let packed = &packed[(b / a.share() * a.heads + h) * all..][..all];
+        let (k_panels, rest) = packed.split_at(panels);
+        let (v_panels, k_rows) = rest.split_at(panels);
+        let kept: [[f32; 2]; TOKENS] = std::array::from_fn(|r| {
+            let row = ((b * a.tokens + first + r.min(count - 1)) * a.heads + h) * 2;
+            [rows[row], rows[row + 1]]
+        });
+        let seen = if a.causal { first + count } else { a.keys };
+        with_scratch(2 * TOKENS * stride, |scratch| {
+            let (scores, weighed) = scratch.split_at_mut(TOKENS * stride);
+            let (scores, weighed) = (scores.as_mut_ptr(), weighed.as_mut_ptr());
+            for key in (0..seen).step_by(keys_at_a_time(d)) {
+                let keys = keys_at_a_time(d).min(seen - key);
+                unsafe {
+                    let (q, dy) = (q.as_ptr().add(at), dy.as_ptr().add(at));
+                    let panel = key * d;
+                    matmuls(level, q, channels, count, &k_panels[panel..], keys, d, scores, stride);
+                    matmuls(level, dy, channels, count, &v_panels[panel..], keys, d, weighed, stride);
+                    let place = a.causal.then_some((first, key));
+                    by_rows(level, scores, weighed, stride, count, keys, &kept, a.scale, place);
+                    let weighted = Weighted {
+                        w: weighed,
+                        w_stride: stride,
+                        rows: count,
+                        length: keys,
+                        v: k_rows,
+                        all: a.keys,
+                        first: key,
+                        d,
+                        y: dq.at(at),
+                        y_stride: channels,
+                        add: key > 0,
+                        across: false,
+                    };
+                    weighted.sum(level);
+                    if let Some(more) = more {
+                        let size = rows_elements(a.tokens, d);
+                        let own = &more.rows[2 * (b * a.heads + h) * size..][..2 * size];
+                        let (q_rows, dy_rows) = own.split_at(size);
+                        let to = (shared * a.keys + key) * channels + h * d;
+                        let weighted = Weighted {
+                            rows: keys,
+                            length: count,
+                            v: q_rows,
+                            all: a.tokens,
+                            first,
+                            y: more.dkv.at(to),
+                            add: true,
+                            across: true,
+                            ..weighted
+                        };
+                        weighted.sum(level);
+                        Weighted { w: scores, v: dy_rows, y: more.dkv.at(k.len() + to), ..weighted }.sum(level);
+                    }
+                }
+            }
+        });
+    };
+    // What several blocks of tokens add to belongs to one thread.
+    let together = if more.is_some() { share * blocks } else { 1 };
+    let units = a.batch * a.heads * blocks / together;
+    each_piece(units, a.cost(5) * a.batch * a.heads, |unit| {
+        (unit * together..(unit + 1) * together).for_each(queries_of);
+    });
+}
+
+kernel! {
+    /// `scores` = p, `weighed` = scale p (weighed - delta), rows of queries.
+    fn by_rows(
+        s: S,
+        scores: *mut f32,
+        weighed: *mut f32,
+        stride: usize,
+        rows: usize,
+        keys: usize,
+        kept: &[[f32; 2]; TOKENS],
+        scale: f32,
+        causal: Option<(usize, usize)>,
+    ) {
+        unsafe {
+            for (r, &[lse, delta]) in kept.iter().enumerate().take(rows) {
+                let (scores, weighed) = (scores.add(r * stride), weighed.add(r * stride));
+                let seen = causal.map_or(keys, |(at, key)| (at + r + 1).saturating_sub(key).min(keys));
+                let (f, lse, delta) = (s.splat(scale), s.splat(-lse), s.splat(delta));
+                let mut i = 0;
+                while i < seen {
+                    let p = exp_of_negative(s, s.fma(s.load(scores.add(i)), f, lse));
+                    let dp = s.sub(s.load(weighed.add(i)), delta);
+                    s.store(scores.add(i), p);
+                    s.store(weighed.add(i), s.mul(s.mul(p, dp), f));
+                    i += S::LANES;
+                }
+                for i in seen..keys {
+                    *scores.add(i) = 0.0;
+                    *weighed.add(i) = 0.0;
+                }
+            }
+        }
+    }
+}
+
+/// Scratch that [`attention_keys_values`] takes.
+pub fn keys_values_scratch_elements(a: &Attention) -> usize {
+    let (panels, rows) = (panels_elements(a.tokens, a.d), rows_elements(a.tokens, a.d));
+    a.batch * a.heads * (2 * (panels + rows) + 2 * a.tokens.next_multiple_of(16))
+}
+
+/// dk, then dv, `[2, kv_batch, keys, channels]`, of what [`attention_rows`] made: summed over the queries that share them.
+#[allow(clippy::too_many_arguments)]
+pub fn attention_keys_values(
+    level: Level,
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dy: &[f32],
+    rows: &[f32],
+    dkv: &mut [f32],
+    scratch: &mut [f32],
+) {
+    a.check(q.len(), k.len(), v.len());
+    assert!(dy.len() == q.len() && dkv.len() == 2 * k.len());
+    assert_eq!(rows.len(), a.batch * a.tokens * a.heads * 2);
+    let (channels, d) = (a.channels(), a.d);
+    let (panels, size) = (panels_elements(a.tokens, d), rows_elements(a.tokens, d));
+    let numbers = a.tokens.next_multiple_of(16);
+    let all = 2 * (panels + size + numbers);
+    let target = Shared::new(&mut scratch[..keys_values_scratch_elements(a)]);
+    each_head(a, a.batch, a.tokens, 4, |from, head| unsafe {
+        let at = head * all;
+        to_panels(&q[from..], channels, a.tokens, d, target.part(at, panels));
+        to_panels(&dy[from..], channels, a.tokens, d, target.part(at + panels, panels));
+        to_rows(&q[from..], channels, a.tokens, d, target.part(at + 2 * panels, size));
+        to_rows(&dy[from..], channels, a.tokens, d, target.part(at + 2 * panels + size, size));
+        let kept = target.part(at + 2 * (panels + size), 2 * numbers);
+        let (b, h) = (head / a.heads, head % a.heads);
+        for token in 0..a.tokens {
+            let row = &rows[((b * a.tokens + token) * a.heads + h) * 2..][..2];
+            kept[token] = row[0];
+            kept[numbers + token] = row[1];
+        }
+    });
+    let packed = &*scratch;
+    let values = k.len();
+    let dkv = Shared::new(dkv);
+    let stride = score_stride(d);
+    let (blocks, each) = parts(a.keys);
+    each_piece(a.kv_batch * a.heads * blocks, a.cost(4) * a.batch * a.heads, |unit| {
+        let (block, h, b) = (unit % blocks, unit / blocks % a.heads, unit / blocks / a.heads);
+        let first = block * each;
+        let count = each.min(a.keys - first);
+        let at = (b * a.keys + first) * channels + h * d;
+        with_scratch(2 * TOKENS * stride, |scratch| {
+            let (scores, weighed) = scratch.split_at_mut(TOKENS * stride);
+            let (scores, weighed) = (scores.as_mut_ptr(), weighed.as_mut_ptr());
+            let mut add = false;
+            for entry in b * a.share()..(b + 1) * a.share() {
+                let packed = &packed[(entry * a.heads + h) * all..][..all];
+                let (q_panels, rest) = packed.split_at(panels);
+                let (dy_panels, rest) = rest.split_at(panels);
+                let (q_rows, rest) = rest.split_at(size);
+                let (dy_rows, kept) = rest.split_at(size);
+                // A causal key is seen by its own token first.
+                let step = keys_at_a_time(d);
+                let start = if a.causal { first / step * step } else { 0 };
+                for token in (start..a.tokens).step_by(step) {
+                    let tokens = step.min(a.tokens - token);
+                    unsafe {
+                        let (k, v) = (k.as_ptr().add(at), v.as_ptr().add(at));
+                        let panel = token * d;
+                        matmuls(level, k, channels, count, &q_panels[panel..], tokens, d, scores, stride);
+                        matmuls(level, v, channels, count, &dy_panels[panel..], tokens, d, weighed, stride);
+                        let kept = [kept[token..].as_ptr(), kept[numbers + token..].as_ptr()];
+                        let place = a.causal.then_some((first, token));
+                        by_columns(level, scores, weighed, stride, count, tokens, kept, a.scale, place);
+                        let weighted = Weighted {
+                            w: weighed,
+                            w_stride: stride,
+                            rows: count,
+                            length: tokens,
+                            v: q_rows,
+                            all: a.tokens,
+                            first: token,
+                            d,
+                            y: dkv.at(at),
+                            y_stride: channels,
+                            add,
+                            across: false,
+                        };
+                        weighted.sum(level);
+                        Weighted { w: scores, v: dy_rows, y: dkv.at(values + at), ..weighted }.sum(level);
+                    }
+                    add = true;
+                }
+            }
+        });
+    });
+}
+
+kernel! {
+    /// `scores` = p, `weighed` = scale p (weighed - delta), rows of keys.
+    fn by_columns(
+        s: S,
+        scores: *mut f32,
+        weighed: *mut f32,
+        stride: usize,
+        rows: usize,
+        tokens: usize,
+        kept: [*const f32; 2],
+        scale: f32,
+        causal: Option<(usize, usize)>,
+    ) {
+        unsafe {
+            let (f, [lse, delta]) = (s.splat(scale), kept);
+            for r in 0..rows {
+                let (scores, weighed) = (scores.add(r * stride), weighed.add(r * stride));
+                let mut i = 0;
+                while i < tokens {
+                    let n = (tokens - i).min(S::LANES);
+                    let lse = s.load_first(lse.add(i), n);
+                    let p = exp_of_negative(s, s.sub(s.mul(s.load(scores.add(i)), f), lse));
+                    let dp = s.sub(s.load(weighed.add(i)), s.load_first(delta.add(i), n));
+                    s.store(scores.add(i), p);
+                    s.store(weighed.add(i), s.mul(s.mul(p, dp), f));
+                    i += S::LANES;
+                }
+                // Tokens before the key do not see it.
+                let blind = causal.map_or(0, |(key, token)| (key + r).saturating_sub(token).min(tokens));
+                for i in 0..blind {
+                    *scores.add(i) = 0.0;
+                    *weighed.add(i) = 0.0;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Weights of matmuls and convolutions, laid out once in the order in which kernels read them.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use super::parallel::{MEMORY, pieces};
+use super::simd::{Level, kernel};
+
+/// Numbers as a file stores them.
+#[derive(Clone, Copy, Debug)]
+pub enum Stored<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+}
+
+impl Stored<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Stored::F32(v) => v.len(),
+            Stored::F16(v) => v.len(),
+            Stored::BF16(v) => v.len(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Numbers {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    BF16(Vec<bf16>),
+}
+
+/// Outputs of a panel.
+pub(super) const PANEL: usize = 32;
+
+/// Fewer outputs than this are summed along the inputs instead.
+const FEW: usize = 9;
+
+/// The weight of a matmul or a convolution, in the precision in which it was stored.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    numbers: Arc<Numbers>,
+    pub out: usize,
+    /// Inputs of each tap.
+    pub into: usize,
+    /// Height and width of the window: 1, 1 for a matmul.
+    pub window: [usize; 2],
+    /// `[out][window][into]`; else panels `[out / 32][window][into][32]`, missing outputs zero.
+    few: bool,
+    /// The numbers lie in the layout of the weight whose sides are not exchanged: see [`Weights::turned`].
+    turned: bool,
+}
+
+impl Weights {
+    /// Of `w` `[out, in, kh, kw]`, or `[out, in]` with a window of 1, 1.
+    pub fn new(w: Stored<'_>, out: usize, into: usize, window: [usize; 2]) -> Weights {
+        let taps = window[0] * window[1];
+        assert_eq!(w.len(), out * into * taps, "a weight of {out} x {into} x {window:?}");
+        Weights::pack(w, out, into, window, |o, tap, i| Some((o * into + i) * taps + tap))
+    }
+
+    /// Of `w` `[out, in]`, for the matmul with its other side: dy `[rows, out]` to `[rows, in]`.
+    #[cfg(test)]
+    pub fn transposed(w: Stored<'_>, out: usize, into: usize) -> Weights {
+        assert_eq!(w.len(), out * into, "a weight of {out} x {into}");
+        Weights::pack(w, into, out, [1, 1], |i, _, o| Some(o * into + i))
+    }
+
+    /// Of `w` `[out, in, kh, kw]` of a convolution of `stride`, for the convolution that is its gradient: its outputs are the
+    /// inputs for each of stride x stride phases, its inputs are `out`, and its window, read from the far end, is
+    /// `[kh / stride, kw / stride]`, rounded up.
+    #[cfg(test)]
+    pub fn transposed_window(w: Stored<'_>, out: usize, into: usize, window: [usize; 2], stride: usize) -> Weights {
+        let [kh, kw] = window;
+        assert_eq!(w.len(), out * into * kh * kw, "a weight of {out} x {into} x {window:?}");
+        let [lines, columns] = window.map(|extent| extent.div_ceil(stride));
+        let index = |o: usize, tap: usize, i: usize| {
+            let (phase, channel) = (o / into, o % into);
+            let ky = (lines - 1 - tap / columns) * stride + phase / stride;
+            let kx = (columns - 1 - tap % columns) * stride + phase % stride;
+            (ky < kh && kx < kw).then_some(((i * into + channel) * kh + ky) * kw + kx)
+        };
+        Weights::pack(w, stride * stride * into, out, [lines, columns], index)
+    }
+
+    fn pack(
+        w: Stored<'_>,
+        out: usize,
+        into: usize,
+        window: [usize; 2],
+        index: impl Fn(usize, usize, usize) -> Option<usize> + Sync,
+    ) -> Weights {
+        let few = out < FEW;
+        let taps = window[0] * window[1];
+        let numbers = match w {
+            Stored::F32(w) => Numbers::F32(arrange(w, out, into, taps, few, &index)),
+            Stored::F16(w) => Numbers::F16(arrange(w, out, into, taps, few, &index)),
+            Stored::BF16(w) => Numbers::BF16(arrange(w, out, into, taps, few, &index)),
+        };
+        Weights { numbers: Arc::new(numbers), out, into, window, few, turned: false }
+    }
+
+    /// Whether there are so few outputs that sums are made along the inputs.
+    pub(super) fn few(&self) -> bool {
+        self.few
+    }
+
+    /// Multiply-adds for each output.
+    pub(super) fn depth(&self) -> usize {
+        self.window[0] * self.window[1] * self.into
+    }
+
+    /// The elements `start ..` of the layout, `length` of them, as f32: where they lie, or widened to `room`.
+    pub(super) fn read(&self, level: Level, start: usize, length: usize, room: &mut [f32]) -> *const f32 {
+        if self.turned {
+            self.read_turned(level, start, &mut room[..length]);
+            return room.as_ptr();
+        }
+        match &*self.numbers {
+            Numbers::F32(v) => v[start..start + length].as_ptr(),
+            Numbers::F16(v) => {
+                widen_f16(level, &v[start..start + length], &mut room[..length]);
+                room.as_ptr()
+            }
+            Numbers::BF16(v) => {
+                widen_bf16(level, &v[start..start + length], &mut room[..length]);
+                room.as_ptr()
+            }
+        }
+    }
+
+    /// Room that [`Weights::read`] needs for `length` elements.
+    pub(super) fn room(&self, length: usize) -> usize {
+        if matches!(*self.numbers, Numbers::F32(_)) && !self.turned { 0 } else { length }
+    }
+}
+
+fn arrange<T: Copy + Default + Send + Sync>(
+    w: &[T],
+    out: usize,
+    into: usize,
+    taps: usize,
+    few: bool,
+    index: &(impl Fn(usize, usize, usize) -> Option<usize> + Sync),
+) -> Vec<T> {
+    let at = |o, tap, i| index(o, tap, i).map_or(T::default(), |at| w[at]);
+    let (width, count) = if few { (1, out) } else { (PANEL, out.div_ceil(PANEL)) };
+    let size = taps * into * width;
+    let mut all = vec![T::default(); size * count];
+    if size == 0 {
+        return all;
+    }
+    struct Target<T>(*mut T);
+    unsafe impl<T> Sync for Target<T> {}
+    impl<T> Target<T> {
+        unsafe fn part(&self, start: usize, size: usize) -> &mut [T] {
+            unsafe { std::slice::from_raw_parts_mut(self.0.add(start), size) }
+        }
+    }
+    let target = Target(all.as_mut_ptr());
+    pieces(count, all.len() * MEMORY, |panel| {
+        let part = unsafe { target.part(panel * size, size) };
+        let columns = (out - panel * width).min(width);
+        for (k, row) in part.chunks_exact_mut(width).enumerate() {
+            for (c, v) in row[..columns].iter_mut().enumerate() {
+                *v = at(panel * width + c, k / into, k % into);
+            }
+        }
+    });
+    all
+}
+
+/// f16 to f32.
+pub fn widen_f16(level: Level, from: &[f16], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len());
+    unsafe { widen::<true>(level, from.as_ptr().cast(), to.as_mut_ptr(), to.len()) }
+}
+
+/// bf16 to f32.
+pub fn widen_bf16(level: Level, from: &[bf16], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len());
+    unsafe { widen::<false>(level, from.as_ptr().cast(), to.as_mut_ptr(), to.len()) }
+}
+
+kernel! {
+    fn widen[const F16: bool](s: S, from: *const u16, to: *mut f32, count: usize) {
+        unsafe {
+            let whole = count / S::LANES * S::LANES;
+            let mut i = 0;
+            while i < whole {
+                let v = if F16 { s.load_f16(from.add(i)) } else { s.load_bf16(from.add(i)) };
+                s.store(to.add(i), v);
+                i += S::LANES;
+            }
+            if i < count {
+                let mut rest = [0u16; 64];
+                std::ptr::copy_nonoverlapping(from.add(i), rest.as_mut_ptr(), count - i);
+                let rest = rest.as_ptr();
+                let v = if F16 { s.load_f16(rest) } else { s.load_bf16(rest) };
+                s.store_first(to.add(i), v, count - i);
+            }
+        }
+    }
+}
+
+/// Numbers in which weights may be held.
+pub trait Number: Copy + Default + Send + Sync {
+    fn hold(numbers: Vec<Self>) -> Held;
+}
+
+/// What [`Weights::of_layout`] takes.
+pub struct Held(Numbers);
+
+impl Number for f32 {
+    fn hold(numbers: Vec<f32>) -> Held {
+        Held(Numbers::F32(numbers))
+    }
+}
+
+impl Number for f16 {
+    fn hold(numbers: Vec<f16>) -> Held {
+        Held(Numbers::F16(numbers))
+    }
+}
+
+impl Number for bf16 {
+    fn hold(numbers: Vec<bf16>) -> Held {
+        Held(Numbers::BF16(numbers))
+    }
+}
+
+/// Outputs that lie side by side in the layout of a weight of `out` outputs.
+pub fn outputs_together(out: usize) -> usize {
+    if out < FEW { 1 } else { PANEL }
+}
+
+impl Weights {
+    /// Of numbers that lie in the layout already, `[out / n][window][into][n]`, n being [`outputs_together`].
+    pub fn of_layout(held: Held, out: usize, into: usize, window: [usize; 2]) -> Weights {
+        let weights = Weights { numbers: Arc::new(held.0), out, into, window, few: out < FEW, turned: false };
+        let together = outputs_together(out);
+        let count = match &*weights.numbers {
+            Numbers::F32(v) => v.len(),
+            Numbers::F16(v) => v.len(),
+            Numbers::BF16(v) => v.len(),
+        };
+        assert_eq!(count, out.div_ceil(together) * together * weights.depth(), "a weight of {out} x {into} x {window:?}");
+        weights
+    }
+}
+
+/// Whether a weight of these sides is held once for both.
+pub fn can_be_turned(out: usize, into: usize) -> bool {
+    out >= FEW && into >= FEW
+}
+
+impl Weights {
+    /// The same numbers, which are not copied, with the sides exchanged and the window reversed: for the matmul of the other side,
+    /// and for the convolution that is the gradient of one of stride 1. None where [`can_be_turned`] says so.
+    pub fn turned(&self) -> Option<Weights> {
+        let (out, into) = (self.into, self.out);
+        let fits = can_be_turned(out, into) && !self.turned;
+        fits.then(|| Weights { numbers: self.numbers.clone(), out, into, few: false, turned: true, ..*self })
+    }
+
+    /// Rows of a panel, turned round in squares.
+    fn read_turned(&self, level: Level, start: usize, room: &mut [f32]) {
+        let (taps, out, into) = (self.window[0] * self.window[1], self.into, self.out);
+        let depth = taps * out;
+        let (panel, mut k) = (start / PANEL / depth, start / PANEL % depth);
+        let first = panel * PANEL;
+        let columns = PANEL.min(into - first);
+        let mut near = [0.0; PANEL * PANEL];
+        let mut room = room;
+        while !room.is_empty() {
+            let (tap, o) = (taps - 1 - k / out, k % out);
+            let count = (PANEL - o % PANEL).min(out - o).min(room.len() / PANEL);
+            let from = ((o / PANEL * taps + tap) * into + first) * PANEL;
+            let own = from..from + columns * PANEL;
+            let square = match &*self.numbers {
+                Numbers::F32(v) => &v[own],
+                Numbers::F16(v) => {
+                    widen_f16(level, &v[own], &mut near[..columns * PANEL]);
+                    &near[..columns * PANEL]
+                }
+                Numbers::BF16(v) => {
+                    widen_bf16(level, &v[own], &mut near[..columns * PANEL]);
+                    &near[..columns * PANEL]
+                }
+            };
+            let (rows, rest) = room.split_at_mut(count * PANEL);
+            unsafe { turn(level, square.as_ptr().add(o % PANEL), columns, count, rows.as_mut_ptr()) };
+            (k, room) = (k + count, rest);
+        }
+    }
+}
+
+kernel! {
+    /// Columns of a square to rows, zeros beyond `columns`.
+    fn turn(s: S, from: *const f32, columns: usize, count: usize, to: *mut f32) {
+        unsafe {
+            for r in 0..count {
+                let (from, to) = (from.add(r), to.add(r * PANEL));
+                for c in 0..columns {
+                    *to.add(c) = *from.add(c * PANEL);
+                }
+                let mut c = columns;
+                while c < PANEL {
+                    s.store_first(to.add(c), s.zero(), (PANEL - c).min(S::LANES));
+                    c += S::LANES;
+                }
+            }
+        }
+    }
+}

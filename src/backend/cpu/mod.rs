@@ -1,0 +1,141 @@
+//! The back end for the processor: no driver, no device memory, the same plan on all cores.
+//!
+//! Kernels are pure functions over slices ([`kernels`]); an operation says how it uses them (`ops`); a program gives memory out
+//! once and then only runs ([`program`]). The same bytes come of any number of threads.
+
+mod compute;
+mod error;
+mod kernels;
+mod memory;
+mod ops;
+mod program;
+mod report;
+mod weights;
+
+use std::sync::Arc;
+
+pub use error::Error;
+pub use kernels::simd::Level;
+pub use report::CpuReport;
+
+use super::{Backend, Precision, View, WeightStore};
+use crate::graph::{ParameterSource, Target};
+use compute::Traits;
+use memory::{Span, Turn, Turns, Usage};
+
+/// How the processor is used.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Vector instructions, one of [`Level::NAMES`], if not the best that the processor has.
+    pub level: Option<String>,
+    /// Threads, if not one for each core (or as many as the environment variable RAYON_NUM_THREADS says).
+    pub threads: Option<usize>,
+}
+
+/// The processor. Cheap to share behind an [`Arc`].
+pub struct Cpu {
+    name: String,
+    level: Level,
+    pool: rayon::ThreadPool,
+    turns: Turns,
+    usage: Arc<Usage>,
+    traits: Traits,
+}
+
+impl Cpu {
+    /// # Errors
+    /// Instructions that the processor has not, or that are unknown; threads that the system does not give.
+    pub fn open(options: &Options) -> Result<Arc<Cpu>, Error> {
+        let level = level(options.level.as_deref())?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads.unwrap_or(0))
+            .thread_name(|number| format!("compute {number}"))
+            .build()
+            .map_err(|error| Error::Threads(error.to_string()))?;
+        // What kernels keep for each thread, so that no step allocates.
+        pool.install(kernels::parallel::reserve);
+        // Without the number of threads, which changes nothing in what is computed.
+        let name = format!("cpu ({})", report::title(level));
+        Ok(Arc::new(Cpu {
+            name,
+            level,
+            pool,
+            turns: Turns::default(),
+            usage: Arc::default(),
+            traits: Traits { memory: memory::of_machine() },
+        }))
+    }
+
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Those that compute.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+
+    fn turn(&self) -> Turn<'_> {
+        self.turns.take()
+    }
+
+    /// Does `work` on the threads of this device.
+    fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        if rayon::current_thread_index().is_none() {
+            return self.pool.install(work);
+        }
+        // A thread of another pool would do that pool's work while it waits, which may want this device too.
+        std::thread::scope(|scope| match scope.spawn(|| self.pool.install(work)).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// Does `work` on the threads of this device, when its turn has come.
+    fn run<R: Send>(&self, work: impl FnOnce(&Turn<'_>) -> R + Send) -> R {
+        let turn = self.turn();
+        self.install(|| work(&turn))
+    }
+}
+
+fn level(wanted: Option<&str>) -> Result<Level, Error> {
+    let Some(wanted) = wanted else { return Ok(Level::best()) };
+    let level = Level::up_to(wanted).ok_or_else(|| Error::UnknownLevel { wanted: wanted.into() })?;
+    if level.name() == wanted { Ok(level) } else { Err(Error::MissingLevel { wanted: wanted.into(), best: level.name() }) }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_processor(&self) -> bool {
+        true
+    }
+
+    fn target(&self) -> &dyn Target {
+        &self.traits
+    }
+
+    fn weights(self: Arc<Self>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Box<dyn WeightStore> {
+        Box::new(weights::Weights::new(self, source, precision))
+    }
+
+    fn copies(self: Arc<Self>, copies: &[(View, View)]) -> super::Result<Box<dyn Fn() + Send + Sync>> {
+        let span = |view: &View| view.get::<Span>().cloned().ok_or(super::Error::OtherDevice);
+        let pairs = copies.iter().map(|(from, to)| Ok((span(from)?, span(to)?)));
+        let pairs: Vec<(Span, Span)> = pairs.collect::<super::Result<_>>()?;
+        Ok(Box::new(move || {
+            let turn = self.turn();
+            pairs.iter().for_each(|(from, to)| from.copy_to(to, &turn));
+        }))
+    }
+
+    fn memory(&self) -> [u64; 2] {
+        self.usage.now_and_peak()
+    }
+}

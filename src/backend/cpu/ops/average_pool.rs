@@ -1,0 +1,20 @@
+//! How [`average_pool`](crate::graph::ops) runs on the processor.
+
+use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::kernels::resize::average_pool;
+use crate::graph::Fold;
+use crate::graph::ops::average_pool::AveragePool;
+
+impl Compute for AveragePool {
+    fn folds(&self) -> Fold {
+        Fold::ElementwiseAndPadding
+    }
+
+    fn compile(&self, step: StepBuilder<'_>) -> Task {
+        let (level, padding, shape) = (step.level, step.padding(), step.input_shape(0));
+        let (extents, channels) = ([shape[0], shape[1], shape[2]], shape.channels());
+        step.task(move |x, epilogue, y, _| {
+            average_pool(level, x.get(0), extents, channels, padding.as_ref(), epilogue, y);
+        })
+    }
+}

@@ -1,0 +1,12 @@
+//! How [`mix`](crate::graph::ops) runs on the processor.
+
+use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::kernels::sampling::mix;
+use crate::graph::ops::mix::Mix;
+
+impl Compute for Mix {
+    fn compile(&self, step: StepBuilder<'_>) -> Task {
+        let slots = step.shape()[0];
+        step.task(move |x, _, y, _| mix(x.get(0), x.get(1), x.get(2), x.get(3), slots, y))
+    }
+}

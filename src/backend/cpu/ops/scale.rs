@@ -1,0 +1,16 @@
+//! How [`scale`](crate::graph::ops) runs on the processor.
+
+use super::elementwise;
+use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::graph::Fold;
+use crate::graph::ops::scale::Scale;
+
+impl Compute for Scale {
+    fn folds(&self) -> Fold {
+        Fold::ElementwiseAndPadding
+    }
+
+    fn compile(&self, step: StepBuilder<'_>) -> Task {
+        elementwise(step)
+    }
+}

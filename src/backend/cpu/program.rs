@@ -1,0 +1,194 @@
+//! A plan on the processor: memory given out, steps compiled; run any number of times.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Cpu;
+use super::compute::{Storage, Task, compile, locate};
+use super::memory::{Block, Span};
+use super::weights::{Layout, Packed, Weights};
+use crate::backend::{Cost, Error, Executable, Look, Result, View};
+use crate::graph::{Epilogue, Graph, Origin, Place, Plan, Shape, Step, Tensor};
+
+/// A plan ready to run.
+pub(super) struct Program {
+    cpu: Arc<Cpu>,
+    steps: Vec<Compiled>,
+    /// What inputs become after a run: from, to.
+    assignments: Vec<(Span, Span)>,
+    inputs: HashMap<Tensor, Span>,
+    outputs: Vec<Span>,
+}
+
+/// One step of the plan.
+struct Compiled {
+    operation: &'static str,
+    layer: Arc<str>,
+    task: Task,
+    flops: u64,
+    bytes: u64,
+}
+
+/// Where things lie while a program is made.
+struct Places<'a> {
+    arenas: Vec<Arc<Block>>,
+    inputs: HashMap<Tensor, Span>,
+    weights: &'a Weights,
+}
+
+impl Storage for Places<'_> {
+    fn arena(&self, arena: usize, offset: u64, elements: usize) -> Option<Span> {
+        Span::new(self.arenas.get(arena)?, offset, elements)
+    }
+
+    fn input(&self, tensor: Tensor) -> Option<Span> {
+        self.inputs.get(&tensor).cloned()
+    }
+
+    fn weight(&self, name: &str, shape: &Shape, layout: Layout) -> Result<Packed> {
+        self.weights.locate(name, shape, layout)
+    }
+}
+
+impl Program {
+    /// Loads what is missing of the weights, compiles, and runs the steps that are to run once.
+    pub fn new(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
+        let cpu = weights.cpu.clone();
+        let block = |what: &str, bytes: u64| Block::new(cpu.usage(), what, bytes);
+        let arenas = plan.arenas.iter().map(|&bytes| block("activations", bytes)).collect::<Result<_, _>>()?;
+        let mut inputs = HashMap::new();
+        for tensor in graph.tensors() {
+            let node = graph.node(tensor);
+            if let Origin::Input { name } = &node.origin {
+                let elements = node.shape.elements();
+                let block = block(name, elements as u64 * 4)?;
+                inputs.extend(Span::new(&block, 0, elements).map(|span| (tensor, span)));
+            }
+        }
+        let places = Places { arenas, inputs, weights };
+        let mut steps = Vec::with_capacity(plan.steps.len());
+        for (number, step) in plan.steps.iter().enumerate() {
+            let task = compile(graph, plan, number, cpu.level(), &places)?;
+            let bytes = task.bytes() + weight_bytes(graph, plan, step);
+            steps.push(Compiled {
+                operation: step.operation.name(),
+                layer: step.layer.clone(),
+                task,
+                flops: flops(graph, step),
+                bytes,
+            });
+        }
+        let once: Vec<Compiled> = steps.drain(..plan.once).collect();
+        if !once.is_empty() {
+            cpu.run(|turn| once.iter().for_each(|step| step.task.run(turn)));
+        }
+        let at = |tensor: Tensor| locate(graph, plan, tensor, &places);
+        let mut assignments = Vec::new();
+        for &(input, tensor) in graph.assignments() {
+            if plan.place(tensor) != Some(Place::InPlace(input)) {
+                assignments.push((at(tensor)?, at(input)?));
+            }
+        }
+        let outputs = plan.outputs.iter().map(|&tensor| at(tensor)).collect::<Result<_>>()?;
+        Ok(Program { cpu, steps, assignments, inputs: places.inputs, outputs })
+    }
+}
+
+/// Floating-point operations of a step, and of a low-rank update that was folded into it.
+fn flops(graph: &Graph, step: &Step) -> u64 {
+    let shapes: Vec<&Shape> = step.inputs.iter().map(|&t| graph.shape(t)).collect();
+    let shape = graph.shape(step.result);
+    let lora = |entry: &Epilogue| match entry {
+        Epilogue::Lora { hidden, .. } => 2 * (shape.elements() * graph.shape(*hidden).channels()) as u64,
+        _ => 0,
+    };
+    let folded: u64 =
+        if step.operation.as_epilogue(&step.inputs, 0, graph).is_some() { 0 } else { step.epilogue.iter().map(lora).sum() };
+    step.operation.flops(&shapes, shape) + folded
+}
+
+/// Bytes of packed weights that a step reads, as they would be in f32 at most.
+fn weight_bytes(graph: &Graph, plan: &Plan, step: &Step) -> u64 {
+    let packed = |(index, &tensor): (usize, &Tensor)| {
+        let layout = super::compute::layout_of(&*step.operation, index);
+        let is_weight = matches!(graph.node(plan.root(tensor)).origin, Origin::Parameter { .. });
+        if layout.is_packed() && is_weight { graph.shape(tensor).elements() as u64 * 2 } else { 0 }
+    };
+    step.inputs.iter().enumerate().map(packed).sum()
+}
+
+impl Executable for Program {
+    fn input(&self, tensor: Tensor) -> Option<View> {
+        self.inputs.get(&tensor).cloned().map(View::new)
+    }
+
+    fn output(&self, index: usize) -> View {
+        View::new(self.outputs[index].clone())
+    }
+
+    fn write(&self, view: &View, bytes: &[u8]) {
+        if let Some(span) = view.get::<Span>() {
+            span.set_bytes(bytes, &self.cpu.turn());
+        }
+    }
+
+    fn read(&self, view: &View) -> Result<Vec<u8>> {
+        match view.get::<Span>() {
+            Some(span) => Ok(span.to_bytes(&self.cpu.turn())),
+            None => Err(Error::OtherDevice),
+        }
+    }
+
+    fn run(&self) {
+        self.cpu.run(|turn| {
+            self.steps.iter().for_each(|step| step.task.run(turn));
+            self.assignments.iter().for_each(|(from, to)| from.copy_to(to, turn));
+        });
+    }
+
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn trace(&self, look: Look<'_>) -> Result<()> {
+        for step in &self.steps {
+            let bytes = self.cpu.run(|turn| {
+                step.task.run(turn);
+                step.task.output().to_bytes(turn)
+            });
+            if !look(step.operation, &step.layer, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)) {
+                return Ok(());
+            }
+        }
+        self.cpu.run(|turn| self.assignments.iter().for_each(|(from, to)| from.copy_to(to, turn)));
+        Ok(())
+    }
+
+    fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
+        let mut costs: HashMap<String, Cost> = HashMap::new();
+        for step in &self.steps {
+            let start = clock();
+            self.cpu.run(|turn| step.task.run(turn));
+            let cost = costs.entry(step.operation.into()).or_default();
+            cost.calls += 1;
+            cost.seconds += clock() - start;
+            cost.flops += step.flops;
+            cost.bytes += step.bytes;
+        }
+        self.cpu.run(|turn| self.assignments.iter().for_each(|(from, to)| from.copy_to(to, turn)));
+        Ok(costs)
+    }
+
+    fn flops(&self) -> u64 {
+        self.steps.iter().map(|step| step.flops).sum()
+    }
+
+    fn bytes(&self) -> u64 {
+        let copied: u64 = self.assignments.iter().map(|(from, _)| 2 * from.bytes()).sum();
+        self.steps.iter().map(|step| step.bytes).sum::<u64>() + copied
+    }
+
+    fn commands(&self) -> usize {
+        self.steps.len() + self.assignments.len()
+    }
+}

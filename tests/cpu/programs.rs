@@ -1,0 +1,184 @@
+//! Programs on the processor: what they hold, what they share, and that no instruction set changes what they mean.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use mixofshow::backend::cpu::{Cpu, Error, Level, Options};
+use mixofshow::backend::{Copies, Device, Precision, Program, Weights};
+use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Plan, StoredAs, Tensor};
+
+/// Weights made up from their places, as a file of some precision would hold them; those of "merged." are not of that precision.
+struct Stored(HashMap<String, Vec<usize>>, StoredAs);
+
+impl ParameterSource for Stored {
+    fn info(&self, name: &str) -> Option<ParameterInfo> {
+        Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored: self.1 })
+    }
+
+    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+        for (value, index) in into.iter_mut().zip(range) {
+            let exact = ((index * 2654435761 + name.len()) % 1009) as f32 / 505.0 - 1.0;
+            *value = match self.1 {
+                _ if name.starts_with("merged") => exact,
+                StoredAs::F16 => f16::from_f32(exact).to_f32(),
+                StoredAs::BF16 => bf16::from_f32(exact).to_f32(),
+                StoredAs::F32 => exact,
+            };
+        }
+        Ok(())
+    }
+}
+
+fn cpu(level: Option<&str>, threads: usize) -> Device {
+    Cpu::open(&Options { level: level.map(str::to_string), threads: Some(threads) }).unwrap().into()
+}
+
+fn input(shape: &[usize]) -> Array {
+    let count = shape.iter().product::<usize>();
+    Array::f32(shape, (0..count).map(|i| ((i * 40503) % 997) as f32 / 498.0 - 1.0).collect())
+}
+
+/// A small network, its outputs, and the gradient of their sum with respect to its input.
+fn network(prefix: &str) -> (Graph, Vec<Tensor>, HashMap<String, Vec<usize>>) {
+    let mut g = Graph::new();
+    let mut shapes = HashMap::new();
+    let x = g.input("x", [1, 6, 7, 12]);
+    let mut parameter = |g: &mut Graph, name: &str, shape: &[usize]| {
+        shapes.insert(format!("{prefix}{name}"), shape.to_vec());
+        g.parameter(format!("{prefix}{name}"), shape)
+    };
+    let (conv, bias) = (parameter(&mut g, "conv", &[40, 12, 3, 3]), parameter(&mut g, "bias", &[40]));
+    let (linear, down) = (parameter(&mut g, "linear", &[36, 40]), parameter(&mut g, "down", &[20, 36, 3, 3]));
+    let padded = g.pad2d(x, [1; 4]).unwrap();
+    let y = g.conv2d(padded, conv, 1).unwrap();
+    let y = g.add(y, bias).unwrap();
+    let y = g.silu(y).unwrap();
+    let y = g.linear(y, linear).unwrap();
+    let y = g.conv2d(y, down, 2).unwrap();
+    let loss = g.sum(y).unwrap();
+    let dx = g.gradients(loss, &[x]).unwrap()[0];
+    (g, vec![y, dx], shapes)
+}
+
+fn close(what: &str, found: &Array, expected: &Array, tolerance: f32) {
+    let scale = expected.values().iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+    let worst = found.values().iter().zip(expected.values()).map(|(f, e)| (f - e).abs() / scale).fold(0.0, f32::max);
+    assert!(found.shape == expected.shape && worst <= tolerance, "{what}: relative error {worst:.1e}");
+}
+
+fn run(device: &Device, graph: &Graph, outputs: &[Tensor], source: &Arc<Stored>, precision: Precision) -> Vec<Array> {
+    let weights = Weights::new(device, source.clone(), precision);
+    let program = Program::new(&weights, graph, outputs).unwrap();
+    program.write("x", &input(graph.shape(graph.find_input("x").unwrap()))).unwrap();
+    program.run();
+    (0..outputs.len()).map(|i| program.output(i).unwrap()).collect()
+}
+
+#[test]
+fn each_instruction_set_and_precision_means_the_same() {
+    for prefix in ["", "merged."] {
+        let (graph, outputs, shapes) = network(prefix);
+        for stored in [StoredAs::F32, StoredAs::F16, StoredAs::BF16] {
+            let source = Arc::new(Stored(shapes.clone(), stored));
+            let inputs = HashMap::from([("x".to_string(), input(&[1, 6, 7, 12]))]);
+            let expected = graph.evaluate(&outputs, &inputs, &*source).unwrap();
+            for level in Level::available() {
+                for precision in Precision::ALL {
+                    let rounded = match (precision, stored) {
+                        (Precision::AsStored, StoredAs::F16 | StoredAs::BF16) => prefix == "merged.",
+                        (Precision::F16, stored) => stored == StoredAs::F32 || prefix == "merged.",
+                        _ => false,
+                    };
+                    let found = run(&cpu(Some(level.name()), 2), &graph, &outputs, &source, precision);
+                    for (found, expected) in found.iter().zip(&expected) {
+                        let what = format!("{prefix} {stored:?} as {precision} with {}", level.name());
+                        close(&what, found, expected, if rounded { 2e-3 } else { 1e-5 });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What training needs of a weight forward and backward is held once.
+#[test]
+fn weights_take_the_memory_that_was_planned_and_give_it_back() {
+    let (graph, outputs, shapes) = network("");
+    for stored in [StoredAs::F32, StoredAs::F16, StoredAs::BF16] {
+        let device = cpu(None, 2);
+        assert_eq!(device.memory(), [0, 0]);
+        let weights = Weights::new(&device, Arc::new(Stored(shapes.clone(), stored)), Precision::AsStored);
+        let plans: Vec<Plan> = [&outputs[..1], &outputs].map(|o| Plan::new(&graph, o, device.target())).into();
+        let planned = plans.iter().map(|plan| weights.planned_bytes(&graph, plan).unwrap()).collect::<Vec<_>>();
+        let programs: Vec<Program> = plans.iter().map(|p| Program::from_plan(&weights, &graph, p).unwrap()).collect();
+        let [all, _] = device.memory();
+        assert!(all > planned[1] + plans.iter().map(Plan::activation_bytes).sum::<u64>());
+        drop(programs);
+        assert_eq!(device.memory()[0], planned[1], "{stored:?}");
+        // Backward adds the convolution of stride 2 alone: 2 x 2 phases of 36 channels.
+        let bytes = if stored == StoredAs::F32 { 4 } else { 2 };
+        assert_eq!(planned[1] - planned[0], (4 * 36u64).next_multiple_of(32) * 20 * 4 * bytes, "{stored:?}");
+        weights.retain(|name| name == "bias");
+        assert_eq!(device.memory()[0], (40u64 * 4).next_multiple_of(64));
+        weights.retain(|_| false);
+        assert_eq!(device.memory()[0], 0);
+        assert!(device.memory()[1] >= all);
+    }
+}
+
+#[test]
+fn programs_take_each_others_values() {
+    let device = cpu(None, 2);
+    let weights = Weights::new(&device, Arc::new(Stored(HashMap::new(), StoredAs::F32)), Precision::F32);
+    let program = |factor: f32| {
+        let mut g = Graph::new();
+        let x = g.input("x", [5]);
+        let y = g.scale(x, factor).unwrap();
+        Program::new(&weights, &g, &[y]).unwrap()
+    };
+    let (double, triple) = (program(2.0), program(3.0));
+    double.write("x", &Array::f32([5], vec![1.0, 2.0, 3.0, 4.0, 5.0])).unwrap();
+    let copies = Copies::new(&device, &[triple.copy_of_output("x", &double, 0).unwrap()]).unwrap();
+    double.run();
+    copies.play();
+    triple.run();
+    assert_eq!(triple.output(0).unwrap().values(), [6.0, 12.0, 18.0, 24.0, 30.0]);
+    assert_eq!(triple.state("x").unwrap().values(), [2.0, 4.0, 6.0, 8.0, 10.0]);
+    let mut seen = Vec::new();
+    triple
+        .trace(&mut |operation, _, values| {
+            seen.push((operation.to_string(), values.to_vec()));
+            true
+        })
+        .unwrap();
+    assert_eq!(seen, [("scale".to_string(), vec![6.0, 12.0, 18.0, 24.0, 30.0])]);
+}
+
+/// Several threads may want one device at the same time, those of another pool among them.
+#[test]
+fn many_want_one_device() {
+    use rayon::prelude::*;
+    let device = cpu(None, 2);
+    let (graph, outputs, shapes) = network("");
+    let source = Arc::new(Stored(shapes, StoredAs::F16));
+    let first = run(&device, &graph, &outputs, &source, Precision::AsStored);
+    (0..16).into_par_iter().for_each(|_| {
+        assert!(first == run(&device, &graph, &outputs, &source, Precision::AsStored));
+    });
+}
+
+#[test]
+fn instructions_that_are_not_there() {
+    let open = |level: &str| Cpu::open(&Options { level: Some(level.into()), threads: Some(1) }).map(|cpu| cpu.level().name());
+    assert_eq!(open("scalar").unwrap(), "scalar");
+    assert!(matches!(open("mmx"), Err(Error::UnknownLevel { .. })));
+    for name in Level::NAMES {
+        let there = Level::available().iter().any(|level| level.name() == name);
+        match open(name) {
+            Ok(found) => assert!(there && found == name),
+            Err(error) => assert!(!there && error.to_string().contains(name), "{error}"),
+        }
+    }
+}
