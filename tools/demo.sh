@@ -9,6 +9,5 @@ folder=${1:-$PWD/out/demo}
 case $folder in /*) ;; *) folder=$here/$folder ;; esac
 
 build
-need_adapter
 say "Making pictures"
 "$mos" demo --output "$folder"

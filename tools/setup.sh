@@ -1,5 +1,5 @@
-# Sourced by the other scripts: from the repository's root, builds the program and sees to it that there is a graphics
-# adapter. Installs what is missing on Debian and Ubuntu, and says what to do elsewhere. Runs in bash 3.2 too, which macOS has.
+# Sourced by the other scripts: from the repository's root, builds the program and, for tests, sees to it that
+# there is a graphics adapter. Installs what is missing on Debian and Ubuntu, and says what to do elsewhere. Runs in bash 3.2 too, which macOS has.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -59,11 +59,13 @@ build() {
     mos="${CARGO_TARGET_DIR:-target}/release/mos"
 }
 
-# A software Vulkan driver, if there is no adapter at all.
+# For tests of the graphics kernels: a software Vulkan driver, if there is no graphics adapter at all.
 need_adapter() {
-    if ! "$mos" devices --quiet >/dev/null 2>&1; then
+    if ! "$mos" devices --json 2>/dev/null | grep -q '"backend"'; then
         get_packages libvulkan1 mesa-vulkan-drivers || true
     fi
-    say "Graphics adapters"
+    "$mos" devices --json 2>/dev/null | grep -q '"backend"' ||
+        give_up "the tests need a graphics adapter: install a Vulkan driver, such as Mesa's software one"
+    say "Devices"
     "$mos" devices
 }
