@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mixofshow::backend::Device;
-use mixofshow::backend::wgpu::replaced_kernels;
+use mixofshow::backend::wgpu::{Gpu, replaced_kernels};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::output;
 use mixofshow::picture::{Mask, Picture};
@@ -57,7 +57,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         tell_of_other_kernels(&recipe, terminal)
     })?;
     recipe.adapter = Some(gpu.name().to_string());
-    recipe.kernels = replaced_kernels()?.to_vec();
+    // The processor has kernels of its own.
+    let replaced = if gpu.backend::<Gpu>().is_some() { replaced_kernels()? } else { &[] };
+    recipe.kernels = replaced.to_vec();
     let wanted_hash = recipe.model_hash.take().filter(|_| arguments.model.is_none());
     // The hash reads the whole model once more, so it is made while the device works.
     let (generated, loading) = std::thread::scope(|scope| {

@@ -183,7 +183,8 @@ fn tell_of_replaced_kernels(command: &Command, terminal: &Terminal) -> gpu::Resu
     let replaced = gpu::replaced_kernels()?;
     if !replaced.is_empty() {
         let names: Vec<&str> = replaced.iter().map(|kernel| kernel.name.as_str()).collect();
-        terminal.warning(format!("{} replaces kernels of this program: {}", gpu::KERNELS_VARIABLE, names.join(", ")));
+        let (variable, names) = (gpu::KERNELS_VARIABLE, names.join(", "));
+        terminal.warning(format!("{variable} replaces kernels of this program on graphics adapters: {names}"));
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ fn kernels(at: &Path, name: &str, change: impl Fn(String) -> String) {
 fn replaced_kernels_are_told_of() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let line = format!("generate -p cat --seed 1 {SMALL} -o");
+    let line = format!("generate --adapter 0 -p cat --seed 1 {SMALL} -o");
     let with = |line: &str, kernels: &Path| {
         let words = line.split_whitespace().map(|word| word.replace('@', at.to_str().unwrap()));
         ran(mos().args(words).env("MOS_KERNELS", kernels))
@@ -160,12 +160,15 @@ fn replaced_kernels_are_told_of() {
     assert!(!same.stderr.contains("MOS_KERNELS"), "{}", same.stderr);
     kernels(at, "guidance.wgsl", |own| own + "// mine\n");
     let ran = with(&format!("{line} @/mine.png"), &at.join("kernels")).ok();
-    assert!(ran.stderr.contains("warning: MOS_KERNELS replaces kernels of this program: guidance"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("warning: MOS_KERNELS replaces kernels of this program on graphics adapters: guidance"), "{}", ran.stderr);
     let settings = |name: &str| mixofshow::picture::parameters::read(at.join(name)).unwrap().unwrap().mos.unwrap();
     assert_eq!(settings("mine.png")["kernels"][0]["name"], "guidance");
     assert_eq!(settings("mine.png")["kernels"][0]["sha256"].as_str().unwrap().len(), 64);
     assert!(settings("same.png").get("kernels").is_none());
-    let again = run(at, "generate --like @/mine.png -o @/again.png").ok();
+    let on_cpu = line.replace("--adapter 0", "--adapter cpu");
+    with(&format!("{on_cpu} @/cpu.png"), &at.join("kernels")).ok();
+    assert!(settings("cpu.png").get("kernels").is_none(), "the processor does not use them");
+    let again = run(at, "generate --adapter 0 --like @/mine.png -o @/again.png").ok();
     assert!(again.stderr.contains("kernels of somebody's own (guidance)"), "{}", again.stderr);
     // A mistake is named with its line in the file.
     kernels(at, "guidance.wgsl", |own| own.replace("let u = x[i];", "let u = x[i] +;"));
