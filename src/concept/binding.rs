@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn words_of_several_vectors_act_with_all_of_them() {
-        let parts = |name: &str| [format!("{name}"), format!("{name}_1"), format!("{name}_2")];
+        let parts = |name: &str| [name.to_string(), format!("{name}_1"), format!("{name}_2")];
         let (sharp, plain) = (parts("<a>"), parts("EasyNegative"));
         let of = |parts: &[String; 3]| concept(&parts[0], &parts.each_ref().map(|text| (text.as_str(), 1)));
         let words = Words::new(&tiny(), TABLE, [&of(&sharp), &of(&plain)], &[]).unwrap();

@@ -121,7 +121,7 @@ fn weight(file: &TensorFile, [up, down]: &Pair) -> Option<[usize; 2]> {
 
 fn unet_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
     let each = pairs.len() / TRANSFORMERS;
-    if pairs.len() % TRANSFORMERS != 0 || !matches!(each, 8 | 9) {
+    if !pairs.len().is_multiple_of(TRANSFORMERS) || !matches!(each, 8 | 9) {
         return None;
     }
     let shapes: Vec<[usize; 2]> = pairs.iter().map(|pair| weight(file, pair)).collect::<Option<_>>()?;
@@ -162,7 +162,7 @@ fn unet_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
 fn text_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
     let [width, _] = weight(file, pairs.first()?)?;
     let square = pairs.iter().all(|pair| weight(file, pair) == Some([width, width]));
-    if !square || pairs.len() % TEXT.len() != 0 {
+    if !square || !pairs.len().is_multiple_of(TEXT.len()) {
         return None;
     }
     let name = |n: usize| format!("text_model.encoder.layers.{}.self_attn.{}", n / TEXT.len(), TEXT[n % TEXT.len()]);
