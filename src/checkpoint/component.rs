@@ -240,6 +240,12 @@ const SCALES: [&str; 2] = [".scale_weight", ".weight_scale"];
 const WITHOUT_MEANING: [&str; 4] = [".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant"];
 const QUANTISED: &str = ".comfy_quant";
 
+/// Takes out the tensors whose names end so.
+fn taken(places: &mut BTreeMap<String, Place>, ends: &[&str]) -> Vec<(String, Place)> {
+    let names: Vec<String> = places.keys().filter(|name| ends.iter().any(|end| name.ends_with(end))).cloned().collect();
+    names.into_iter().filter_map(|name| places.remove_entry(&name)).collect()
+}
+
 /// 8-bit weights come with scales, as tensors beside them. They become a part of the weights.
 fn take_scales(files: &[Arc<TensorFile>], places: &mut BTreeMap<String, Place>, ignored: &mut Vec<String>) -> Result<(), Error> {
     let file = |place: &Place| files.get(place.file);
@@ -254,8 +260,7 @@ fn take_scales(files: &[Arc<TensorFile>], places: &mut BTreeMap<String, Place>, 
         let problem = "a scale of a weight that is not known here".to_string();
         return Err(Error::Entry { path, tensor: lost.clone(), problem });
     }
-    let without = places.extract_if(.., |name, _| WITHOUT_MEANING.iter().any(|end| name.ends_with(end)));
-    for (name, place) in without.collect::<Vec<_>>() {
+    for (name, place) in taken(places, &WITHOUT_MEANING) {
         if name.ends_with(QUANTISED) {
             let bytes = file(&place).and_then(|file| file.data(place.range.clone())).unwrap_or_default();
             let said: Value = serde_json::from_slice(bytes).unwrap_or_default();
@@ -266,8 +271,7 @@ fn take_scales(files: &[Arc<TensorFile>], places: &mut BTreeMap<String, Place>, 
         }
         ignored.push(place.source);
     }
-    let scales = places.extract_if(.., |name, _| SCALES.iter().any(|end| name.ends_with(end)));
-    for (name, place) in scales.collect::<Vec<_>>() {
+    for (name, place) in taken(places, &SCALES) {
         let layer = SCALES.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
         let view =
             file(&place).and_then(|file| file.tensor(&place.source)).filter(|view| view.len() == 1 && view.dtype().is_float());
