@@ -160,7 +160,11 @@ fn replaced_kernels_are_told_of() {
     assert!(!same.stderr.contains("MOS_KERNELS"), "{}", same.stderr);
     kernels(at, "guidance.wgsl", |own| own + "// mine\n");
     let ran = with(&format!("{line} @/mine.png"), &at.join("kernels")).ok();
-    assert!(ran.stderr.contains("warning: MOS_KERNELS replaces kernels of this program on graphics adapters: guidance"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("warning: MOS_KERNELS replaces kernels of this program on graphics adapters: guidance"),
+        "{}",
+        ran.stderr
+    );
     let settings = |name: &str| mixofshow::picture::parameters::read(at.join(name)).unwrap().unwrap().mos.unwrap();
     assert_eq!(settings("mine.png")["kernels"][0]["name"], "guidance");
     assert_eq!(settings("mine.png")["kernels"][0]["sha256"].as_str().unwrap().len(), 64);

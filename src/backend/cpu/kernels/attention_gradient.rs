@@ -210,7 +210,7 @@ fn queries(
         let (block, entry) = (unit % blocks, unit / blocks % share);
         let (h, shared) = (unit / blocks / share % a.heads, unit / blocks / share / a.heads);
         let b = shared * share + entry;
-        if let Some(more) = more.filter(|_| unit % (share * blocks) == 0) {
+        if let Some(more) = more.filter(|_| unit.is_multiple_of(share * blocks)) {
             let rows = (0..2 * a.keys).map(|r| (r / a.keys * a.kv_batch + shared) * a.keys + r % a.keys);
             for row in rows {
                 unsafe { more.dkv.part(row * channels + h * d, d) }.fill(0.0);

@@ -155,6 +155,8 @@ fn arrange<T: Copy + Default + Send + Sync>(
     struct Target<T>(*mut T);
     unsafe impl<T> Sync for Target<T> {}
     impl<T> Target<T> {
+        // Panels do not overlap, and each is made by one thread.
+        #[allow(clippy::mut_from_ref)]
         unsafe fn part(&self, start: usize, size: usize) -> &mut [T] {
             unsafe { std::slice::from_raw_parts_mut(self.0.add(start), size) }
         }
