@@ -5,6 +5,7 @@ use crate::backend::cpu::kernels::activation::Function;
 use crate::backend::cpu::kernels::epilogue::{Broadcast, Epilogue};
 use crate::backend::cpu::kernels::lora_down::{self, Lies};
 use crate::backend::cpu::kernels::matmul::{conv2d, linear};
+use crate::backend::cpu::kernels::simd::Level;
 use crate::backend::cpu::kernels::weights::{Stored, Weights};
 
 fn plain_linear(x: &[f32], w: &[f32], into: usize, out: usize) -> Vec<f64> {
@@ -245,5 +246,35 @@ fn sums_of_outer_products() {
             let at = |(i, j): (usize, usize)| sums[i * n + j] + sums[n * n + i * n + j];
             (0..n).flat_map(|i| (0..=i).map(move |j| (i, j))).map(at).collect()
         });
+    }
+}
+
+/// Weights read the other way round are those that were turned round before, to the bit.
+#[test]
+fn turned_weights() {
+    for [rows, out, into, window] in
+        [[40, 9, 9, 1], [70, 33, 50, 1], [300, 64, 96, 1], [3, 1030, 40, 1], [1, 40, 36, 3], [2, 70, 33, 2]]
+    {
+        let w = numbers(out * into * window * window, 2);
+        let half: Vec<f16> = w.iter().map(|w| f16::from_f32(*w)).collect();
+        let brain: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
+        for stored in [Stored::F32(&w), Stored::F16(&half), Stored::BF16(&brain)] {
+            let kernel = [window, window];
+            let turned = Weights::new(stored, out, into, kernel).turned().unwrap();
+            let apart = Weights::transposed_window(stored, out, into, kernel, 1);
+            for &level in Level::available() {
+                let made = [&turned, &apart].map(|weights| {
+                    if window == 1 {
+                        let (dy, mut dx) = (numbers(rows * out, 3), vec![0.0; rows * into]);
+                        linear(level, &dy, weights, &[], &mut dx);
+                        return dx;
+                    }
+                    let (dy, mut dx) = (numbers(rows * 9 * 8 * out, 3), vec![0.0; rows * (10 - window) * (9 - window) * into]);
+                    conv2d(level, &dy, [rows, 9, 8], weights, 1, &[], &mut dx);
+                    dx
+                });
+                assert!(made[0] == made[1], "{rows} rows, {out} x {into}, window of {window}, {}", level.name());
+            }
+        }
     }
 }
