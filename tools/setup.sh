@@ -59,13 +59,14 @@ build() {
     mos="${CARGO_TARGET_DIR:-target}/release/mos"
 }
 
+has_adapter() {
+    case $("$mos" devices --json 2>/dev/null) in *'"backend"'*) return 0 ;; *) return 1 ;; esac
+}
+
 # For tests of the graphics kernels: a software Vulkan driver, if there is no graphics adapter at all.
 need_adapter() {
-    if ! "$mos" devices --json 2>/dev/null | grep -q '"backend"'; then
-        get_packages libvulkan1 mesa-vulkan-drivers || true
-    fi
-    "$mos" devices --json 2>/dev/null | grep -q '"backend"' ||
-        give_up "the tests need a graphics adapter: install a Vulkan driver, such as Mesa's software one"
+    has_adapter || get_packages libvulkan1 mesa-vulkan-drivers || true
+    has_adapter || give_up "the tests need a graphics adapter: install a Vulkan driver, such as Mesa's software one"
     say "Devices"
     "$mos" devices
 }
