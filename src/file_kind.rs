@@ -1,7 +1,8 @@
 //! What a file is, by how it begins: for the error where another kind was expected.
 //!
-//! Names lie (a failed download is called `model.safetensors` and holds a web page), contents do not. Everything that opens a
-//! user's file asks here before it complains about details of a format that the file never had.
+//! Names lie (a failed download is called `model.safetensors` and holds a web page), contents do
+//! not. Everything that opens a user's file asks here before it complains about details of a format
+//! that the file never had.
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -55,11 +56,13 @@ impl FileKind {
         if start.is_empty() {
             return FileKind::Empty;
         }
-        // First: such a length may look like any of the marks below. It is followed by a JSON object, if anything.
+        // First: such a length may look like any of the marks below. It is followed by a JSON
+        // object, if anything.
         if start.get(4..8) == Some(&[0; 4]) && start.get(8).is_none_or(|first| *first == b'{') {
             return FileKind::Safetensors;
         }
-        let at = |from: usize, mark: &[u8]| start.get(from..).is_some_and(|rest| rest.starts_with(mark));
+        let at =
+            |from: usize, mark: &[u8]| start.get(from..).is_some_and(|rest| rest.starts_with(mark));
         let marks: [(usize, &[u8], FileKind); 25] = [
             (0, b"\x89PNG\r\n\x1a\n", FileKind::Png),
             (0, b"\xff\xd8\xff", FileKind::Jpeg),
@@ -99,7 +102,9 @@ impl FileKind {
         if at(4, b"ftyp") {
             return match start.get(8..12) {
                 Some(b"avif" | b"avis") => FileKind::Avif,
-                Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1") => FileKind::Heic,
+                Some(
+                    b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1",
+                ) => FileKind::Heic,
                 _ => FileKind::Video,
             };
         }
@@ -114,7 +119,8 @@ impl FileKind {
             Ok(text) => text,
             // A character may be cut where the beginning ends.
             Err(e) if e.error_len().is_none() && e.valid_up_to() > 0 => {
-                std::str::from_utf8(start.get(..e.valid_up_to()).unwrap_or_default()).unwrap_or_default()
+                std::str::from_utf8(start.get(..e.valid_up_to()).unwrap_or_default())
+                    .unwrap_or_default()
             }
             Err(_) => return FileKind::Unknown,
         };
@@ -124,8 +130,16 @@ impl FileKind {
         let text = text.trim_start_matches('\u{feff}').trim_start();
         let lower = text.get(..text.len().min(64)).unwrap_or(text).to_ascii_lowercase();
         match text.chars().next() {
-            Some('<') if lower.starts_with("<!doctype html") || lower.starts_with("<html") => FileKind::Web,
-            Some('<') if lower.starts_with("<?xml") || lower.starts_with("<svg") || lower.starts_with("<!--") => FileKind::Xml,
+            Some('<') if lower.starts_with("<!doctype html") || lower.starts_with("<html") => {
+                FileKind::Web
+            }
+            Some('<')
+                if lower.starts_with("<?xml")
+                    || lower.starts_with("<svg")
+                    || lower.starts_with("<!--") =>
+            {
+                FileKind::Xml
+            }
             Some('{') => FileKind::Json,
             _ => FileKind::Text,
         }
@@ -160,7 +174,9 @@ impl FileKind {
             FileKind::Zip => "a zip archive",
             FileKind::TorchZip | FileKind::Pickle => "a Python pickle",
             FileKind::Gguf => "a GGUF file",
-            FileKind::GitLfs => "a Git LFS pointer, not the file itself (`git lfs pull` fetches it)",
+            FileKind::GitLfs => {
+                "a Git LFS pointer, not the file itself (`git lfs pull` fetches it)"
+            }
             FileKind::Web => "an HTML page (a failed download?)",
             FileKind::Xml => "an XML file (a failed download?)",
             FileKind::Gzip => "a gzip archive",
@@ -181,7 +197,11 @@ impl FileKind {
     /// Whether it is a picture, read by this program or not.
     pub fn is_picture(self) -> bool {
         use FileKind::{Avif, Bmp, Gif, Heic, Jpeg, JpegXl, Photoshop, Png, Tiff, WebP};
-        self.is_read_picture() || matches!(self, Bmp | Png | Jpeg | WebP | Gif | Tiff | Heic | Avif | JpegXl | Photoshop)
+        self.is_read_picture()
+            || matches!(
+                self,
+                Bmp | Png | Jpeg | WebP | Gif | Tiff | Heic | Avif | JpegXl | Photoshop
+            )
     }
 
     /// Whether it is a picture of a kind that this program reads.
@@ -195,21 +215,25 @@ impl FileKind {
     }
 }
 
-/// Whether the second header's length is one that bitmaps have: texts may begin with their letters too.
+/// Whether the second header's length is one that bitmaps have: texts may begin with their letters
+/// too.
 fn has_bitmap_header(start: &[u8]) -> bool {
-    let length = start.get(14..18).and_then(|length| length.try_into().ok()).map(u32::from_le_bytes);
+    let length =
+        start.get(14..18).and_then(|length| length.try_into().ok()).map(u32::from_le_bytes);
     length.is_some_and(|length| [12, 16, 40, 52, 56, 64, 108, 124].contains(&length))
 }
 
 /// Whether the first entry of a zip archive is called as the pickle of one that `torch.save` wrote.
 fn names_pickle(start: &[u8]) -> bool {
     const NAME: usize = 30;
-    let length = start.get(26..28).and_then(|length| length.try_into().ok()).map_or(0, u16::from_le_bytes);
+    let length =
+        start.get(26..28).and_then(|length| length.try_into().ok()).map_or(0, u16::from_le_bytes);
     let name = start.get(NAME..NAME + usize::from(length)).unwrap_or_default();
     name.ends_with(b".pkl")
 }
 
-/// Reads a file of text; `expected` says with an article what it is to be, such as `a layout (TOML)`.
+/// Reads a file of text; `expected` says with an article what it is to be, such as
+/// `a layout (TOML)`.
 ///
 /// # Errors
 /// The system's; where the file is something else, an error that says what.
@@ -222,7 +246,9 @@ pub fn read_text(path: &Path, expected: &str) -> io::Result<String> {
 /// # Errors
 /// As [`read_text`]'s.
 pub fn text_of(bytes: Vec<u8>, expected: &str) -> io::Result<String> {
-    let wrong = |found: String| io::Error::new(io::ErrorKind::InvalidData, format!("this is {found}, expected {expected}"));
+    let wrong = |found: String| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("this is {found}, expected {expected}"))
+    };
     let kind = FileKind::of(bytes.get(..START).unwrap_or(&bytes));
     if kind.is_no_text() {
         return Err(wrong(kind.describe().into()));
@@ -294,8 +320,14 @@ mod tests {
         };
         assert_eq!(read("schön = 1".as_bytes()).unwrap(), "schön = 1");
         assert_eq!(read(b"").unwrap(), "");
-        assert_eq!(read(b"\x89PNG\r\n\x1a\n\0").unwrap_err(), "this is a PNG picture, expected settings (TOML)");
-        assert_eq!(read(b"sch\xf6n = 1").unwrap_err(), "this is no UTF-8 text (byte 3 of it), expected settings (TOML)");
+        assert_eq!(
+            read(b"\x89PNG\r\n\x1a\n\0").unwrap_err(),
+            "this is a PNG picture, expected settings (TOML)"
+        );
+        assert_eq!(
+            read(b"sch\xf6n = 1").unwrap_err(),
+            "this is no UTF-8 text (byte 3 of it), expected settings (TOML)"
+        );
         assert!(read(b"<html>").unwrap_err().contains("HTML page"));
         assert!(read_text(folder.path(), "settings").is_err());
     }

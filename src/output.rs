@@ -13,8 +13,9 @@ enum Target {
     Straight(File),
 }
 
-/// Writes a file beside its final name with `fill`, flushes it to the disk and renames it. If anything fails, nothing is left
-/// behind, and a file that was there before is unchanged. A symbolic link stays one; devices and pipes are written to.
+/// Writes a file beside its final name with `fill`, flushes it to the disk and renames it. If
+/// anything fails, nothing is left behind, and a file that was there before is unchanged. A
+/// symbolic link stays one; devices and pipes are written to.
 ///
 /// # Errors
 /// The system's, or `fill`'s; the caller knows the file's name.
@@ -31,14 +32,15 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     };
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|e| e.error)?;
-    // So that the new name, too, survives a loss of power; the contents are safe already, so a failure is no error.
+    // So that the new name, too, survives a loss of power; the contents are safe already, so a
+    // failure is no error.
     #[cfg(unix)]
     let _ = File::open(folder(&path)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// Whether [`write()`] could write to `path`, as far as can be told before: long work should not end in a closed folder. Folders that
-/// are missing are not made; that they could be is checked.
+/// Whether [`write()`] could write to `path`, as far as can be told before: long work should not
+/// end in a closed folder. Folders that are missing are not made; that they could be is checked.
 ///
 /// # Errors
 /// Those that [`write()`] would meet, and a name that is a folder's.
@@ -46,7 +48,10 @@ pub fn check(path: &Path) -> io::Result<()> {
     if path.file_name().is_none() || ends_as_a_folder(path) {
         return Err(match path.as_os_str().is_empty() {
             true => io::Error::new(io::ErrorKind::InvalidInput, "the name is empty"),
-            false => io::Error::new(io::ErrorKind::IsADirectory, "that names a folder, and a file is to be written"),
+            false => io::Error::new(
+                io::ErrorKind::IsADirectory,
+                "that names a folder, and a file is to be written",
+            ),
         });
     }
     match fs::symlink_metadata(path) {
@@ -57,7 +62,8 @@ pub fn check(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether files could be written into the folder `path`, which may be missing: then it is checked that it could be made.
+/// Whether files could be written into the folder `path`, which may be missing: then it is checked
+/// that it could be made.
 ///
 /// # Errors
 /// A file of that name; a folder that is closed to us; a name that no folder can have.
@@ -69,21 +75,27 @@ pub fn check_folder(path: &Path) -> io::Result<()> {
         Ok(found) if !found.is_dir() => Err(no_folder()),
         Ok(_) => temporary(path).map(drop),
         // A link that points nowhere.
-        Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => Err(no_folder()),
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
+            Err(no_folder())
+        }
         Err(_) => room(path),
     }
 }
 
-/// Whether a folder could be made at `path` and moved there as a whole. One that is there already is for the caller to judge.
+/// Whether a folder could be made at `path` and moved there as a whole. One that is there already
+/// is for the caller to judge.
 ///
 /// # Errors
-/// `.`, `..` and `/`, which have no name of their own; a symbolic link, behind which nothing is replaced; else as [`check_folder`].
+/// `.`, `..` and `/`, which have no name of their own; a symbolic link, behind which nothing is
+/// replaced; else as [`check_folder`].
 pub fn check_whole_folder(path: &Path) -> io::Result<()> {
     let wrong = |problem| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     let path = &plain(path);
     match fs::symlink_metadata(path) {
         _ if path.as_os_str().is_empty() => wrong("the name is empty"),
-        _ if path.file_name().is_none() => wrong("a folder with a name of its own is to be made: name one inside of it"),
+        _ if path.file_name().is_none() => {
+            wrong("a folder with a name of its own is to be made: name one inside of it")
+        }
         Ok(found) if found.is_symlink() => {
             wrong("it is a symbolic link, behind which nothing is replaced: name the folder itself")
         }
@@ -97,15 +109,22 @@ pub fn plain(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
-/// Whether [`write()`] would replace what is at `path`: a file is replaced, a device or a pipe is written to.
+/// Whether [`write()`] would replace what is at `path`: a file is replaced, a device or a pipe is
+/// written to.
 pub fn is_replaced(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// Whether an error of these functions is about the name that was given: another one would help, trying again would not.
+/// Whether an error of these functions is about the name that was given: another one would help,
+/// trying again would not.
 pub fn is_about_the_name(error: &io::Error) -> bool {
-    use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory};
-    matches!(error.kind(), AlreadyExists | InvalidFilename | InvalidInput | IsADirectory | NotADirectory)
+    use io::ErrorKind::{
+        AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory,
+    };
+    matches!(
+        error.kind(),
+        AlreadyExists | InvalidFilename | InvalidInput | IsADirectory | NotADirectory
+    )
 }
 
 fn no_folder() -> io::Error {
@@ -117,15 +136,16 @@ fn ends_as_a_folder(path: &Path) -> bool {
     last.is_some_and(|last| std::path::is_separator(char::from(*last)))
 }
 
-/// The folder that `path` would be in, or the nearest one above it that is there: it can be written to, and the rest of `path` has
-/// names that it can hold.
+/// The folder that `path` would be in, or the nearest one above it that is there: it can be written
+/// to, and the rest of `path` has names that it can hold.
 fn room(path: &Path) -> io::Result<()> {
     let mut missing = Vec::new();
     let mut at = path;
     let found = loop {
         missing.extend(at.file_name());
         at = folder(at);
-        // A name that is too long for any folder, a part that is a file, a folder that is closed to us: all but a missing one.
+        // A name that is too long for any folder, a part that is a file, a folder that is closed to
+        // us: all but a missing one.
         match fs::metadata(at) {
             Ok(found) => break found,
             Err(error) if error.kind() == io::ErrorKind::NotFound && at != folder(at) => {}
@@ -133,7 +153,10 @@ fn room(path: &Path) -> io::Result<()> {
         }
     };
     if !found.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a folder", at.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            format!("{} is not a folder", at.display()),
+        ));
     }
     for name in missing {
         match fs::symlink_metadata(at.join(name)) {
@@ -151,8 +174,11 @@ fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     // As any new file, not as a secret one; the process's mask still applies.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    // The library adds the temporary name to the text of its errors, which means nothing to the user.
-    let plain = |e: io::Error| e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error);
+    // The library adds the temporary name to the text of its errors, which means nothing to the
+    // user.
+    let plain = |e: io::Error| {
+        e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)
+    };
     builder.tempfile_in(folder).map_err(plain)
 }
 
@@ -164,9 +190,14 @@ impl Target {
         };
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-            Ok(found) if !found.is_file() => return File::options().write(true).open(&path).map(Target::Straight),
-            // A file that is closed to us is not replaced either, although the folder would allow it.
-            Ok(found) if found.permissions().readonly() => return Err(io::ErrorKind::PermissionDenied.into()),
+            Ok(found) if !found.is_file() => {
+                return File::options().write(true).open(&path).map(Target::Straight);
+            }
+            // A file that is closed to us is not replaced either, although the folder would allow
+            // it.
+            Ok(found) if found.permissions().readonly() => {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -193,7 +224,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         fs::write(&path, "old").unwrap();
-        let fail = |out: &mut dyn Write| out.write_all(b"half").and_then(|()| Err(io::ErrorKind::StorageFull.into()));
+        let fail = |out: &mut dyn Write| {
+            out.write_all(b"half").and_then(|()| Err(io::ErrorKind::StorageFull.into()))
+        };
         assert_eq!(write(&path, fail).unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         check(&path).unwrap();
@@ -246,8 +279,14 @@ mod tests {
         assert_eq!(kind(check(Path::new(""))), InvalidInput);
         assert_eq!(kind(check(Path::new("/"))), IsADirectory);
         #[cfg(unix)]
-        for name in [long.clone(), format!("new/{long}"), format!("{long}/a"), format!("new/{long}/a.png")] {
-            for found in [check(&at.join(&name)), check_folder(&at.join(&name)), check_whole_folder(&at.join(&name))] {
+        for name in
+            [long.clone(), format!("new/{long}"), format!("{long}/a"), format!("new/{long}/a.png")]
+        {
+            for found in [
+                check(&at.join(&name)),
+                check_folder(&at.join(&name)),
+                check_whole_folder(&at.join(&name)),
+            ] {
                 assert_eq!(kind(found), InvalidFilename, "{name}");
             }
         }
@@ -285,7 +324,11 @@ mod tests {
     #[test]
     fn closed_file_systems_are_told_before_and_are_no_matter_of_the_name() {
         // Nobody, root included, may make files there.
-        for found in [check(Path::new("/sys/a")), check_folder(Path::new("/sys/a")), check_whole_folder(Path::new("/sys/a"))] {
+        for found in [
+            check(Path::new("/sys/a")),
+            check_folder(Path::new("/sys/a")),
+            check_whole_folder(Path::new("/sys/a")),
+        ] {
             assert!(!is_about_the_name(&found.unwrap_err()));
         }
     }

@@ -1,4 +1,5 @@
-//! Every kernel of the backward pass against its operation's plain-Rust twin, over odd shapes, on whatever adapter is there.
+//! Every kernel of the backward pass against its operation's plain-Rust twin, over odd shapes, on
+//! whatever adapter is there.
 
 use mixofshow::graph::ops::{Function, Moments};
 use mixofshow::graph::{Graph, Result, Tensor};
@@ -9,21 +10,31 @@ mod device;
 
 use device::compare;
 
-/// The gradients with respect to `wanted` of what `build` makes, from any upstream gradient: on the device and in plain Rust.
+/// The gradients with respect to `wanted` of what `build` makes, from any upstream gradient: on the
+/// device and in plain Rust.
 fn check(what: &str, graph: &mut Graph, y: Result<Tensor>, wanted: &[Tensor], tolerance: f32) {
     let y = y.unwrap_or_else(|e| panic!("{what}: {e}"));
     let shape = graph.shape(y).clone();
     let upstream = graph.input("upstream", shape);
-    let gradients = graph.gradients_of(y, upstream, wanted).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let gradients =
+        graph.gradients_of(y, upstream, wanted).unwrap_or_else(|e| panic!("{what}: {e}"));
     compare(what, graph, &gradients, tolerance);
 }
 
 #[test]
 fn linear_layers_of_all_widths() {
     for half in ["half", "full"] {
-        for (rows, into, out) in
-            [(1, 4, 4), (5, 8, 64), (8, 40, 68), (13, 36, 130), (3, 7, 5), (17, 66, 10), (9, 3, 12), (70, 24, 8), (65, 96, 320)]
-        {
+        for (rows, into, out) in [
+            (1, 4, 4),
+            (5, 8, 64),
+            (8, 40, 68),
+            (13, 36, 130),
+            (3, 7, 5),
+            (17, 66, 10),
+            (9, 3, 12),
+            (70, 24, 8),
+            (65, 96, 320),
+        ] {
             let mut g = Graph::new();
             let x = g.input("x", [1, rows, into]);
             let w = g.parameter(format!("{half}.w"), [out, into]);
@@ -55,15 +66,24 @@ fn convolutions() {
             let padded = g.pad2d(x, [edge; 4]).unwrap();
             let w = g.parameter(format!("{half}.w"), [out, into, kernel, kernel]);
             let y = g.conv2d(padded, w, stride);
-            check(&format!("conv {half} {batch}x{height}x{width}x{into} -> {out}, {kernel}/{stride}"), &mut g, y, &[x], 2e-5);
+            check(
+                &format!("conv {half} {batch}x{height}x{width}x{into} -> {out}, {kernel}/{stride}"),
+                &mut g,
+                y,
+                &[x],
+                2e-5,
+            );
         }
     }
 }
 
-/// Padding by more and by less than the window, where a part of the gradient is computed, cut out, or zero.
+/// Padding by more and by less than the window, where a part of the gradient is computed, cut out,
+/// or zero.
 #[test]
 fn padding_of_all_widths() {
-    for (edges, stride) in [([0, 1, 0, 1], 2), ([0; 4], 1), ([1, 0, 2, 1], 1), ([3, 4, 3, 0], 1), ([2, 3, 1, 1], 2)] {
+    for (edges, stride) in
+        [([0, 1, 0, 1], 2), ([0; 4], 1), ([1, 0, 2, 1], 1), ([3, 4, 3, 0], 1), ([2, 3, 1, 1], 2)]
+    {
         let mut g = Graph::new();
         let x = g.input("x", [2, 6, 13, 8]);
         let padded = g.pad2d(x, edges).unwrap();
@@ -85,7 +105,8 @@ fn attention_of_all_head_widths() {
         (1, 1, 7, 5, 1, 160),
         (3, 3, 19, 21, 1, 192),
         (1, 1, 9, 12, 2, 512),
-        // Widths that straight-line kernels take, in one chunk and in several, filling vectors or not.
+        // Widths that straight-line kernels take, in one chunk and in several, filling vectors or
+        // not.
         (4, 2, 33, 48, 3, 40),
         (2, 1, 50, 77, 2, 20),
         (2, 1, 77, 77, 2, 16),
@@ -97,7 +118,13 @@ fn attention_of_all_head_widths() {
         let k = g.input("k", [batch / share, keys, heads * d]);
         let v = g.input("v", [batch / share, keys, heads * d]);
         let y = g.attention(q, k, v, heads, 1.0 / (d as f32).sqrt(), false);
-        check(&format!("attention {batch}x{tokens}x{keys}, {heads} heads of {d}"), &mut g, y, &[q, k, v], 2e-5);
+        check(
+            &format!("attention {batch}x{tokens}x{keys}, {heads} heads of {d}"),
+            &mut g,
+            y,
+            &[q, k, v],
+            2e-5,
+        );
     }
     for (tokens, d) in [(1, 4), (77, 32), (50, 64), (21, 168)] {
         let mut g = Graph::new();
@@ -109,7 +136,9 @@ fn attention_of_all_head_widths() {
 
 #[test]
 fn norms() {
-    for (batch, rows, channels, groups) in [(1, 1, 8, 2), (2, 77, 40, 4), (3, 130, 30, 3), (1, 4100, 64, 32), (2, 9, 12, 12)] {
+    for (batch, rows, channels, groups) in
+        [(1, 1, 8, 2), (2, 77, 40, 4), (3, 130, 30, 3), (1, 4100, 64, 32), (2, 9, 12, 12)]
+    {
         for (name, tolerance) in [("x", 2e-5), ("far", 3e-4)] {
             let what = format!("{name} {batch}x{rows}x{channels}/{groups}");
             let mut g = Graph::new();
@@ -130,7 +159,14 @@ fn norms() {
 #[test]
 fn functions_alone_and_folded_into_what_makes_their_upstream_gradient() {
     for channels in [8, 7] {
-        for function in [Function::Silu, Function::Gelu, Function::GeluTanh, Function::QuickGelu, Function::Relu, Function::Exp] {
+        for function in [
+            Function::Silu,
+            Function::Gelu,
+            Function::GeluTanh,
+            Function::QuickGelu,
+            Function::Relu,
+            Function::Exp,
+        ] {
             let mut g = Graph::new();
             let x = g.input("x", [2, 5, channels]);
             let far = g.scale(x, 40.0).unwrap();
@@ -141,7 +177,13 @@ fn functions_alone_and_folded_into_what_makes_their_upstream_gradient() {
             let w = g.parameter("half.w", [12, channels]);
             let y = g.activation(x, function).unwrap();
             let y = g.linear(y, w);
-            check(&format!("{function:?} before a linear layer of {channels}"), &mut g, y, &[x], 1e-5);
+            check(
+                &format!("{function:?} before a linear layer of {channels}"),
+                &mut g,
+                y,
+                &[x],
+                1e-5,
+            );
         }
         let mut g = Graph::new();
         let x = g.input("x", [3, 5, 2 * channels]);
@@ -169,7 +211,8 @@ fn rows_of_a_table() {
         let y = g.embedding(table, ids);
         check(&format!("embedding {rows}x{channels}"), &mut g, y, &[table], 1e-5);
         let mut g = Graph::new();
-        let [table, extra] = [("table", 5), ("extra", 3)].map(|(name, rows)| g.input(name, [rows, channels]));
+        let [table, extra] =
+            [("table", 5), ("extra", 3)].map(|(name, rows)| g.input(name, [rows, channels]));
         let ids = g.input_ids("ids", [2, rows]);
         let y = g.embedding_continued(table, extra, ids);
         check(&format!("embedding continued {rows}x{channels}"), &mut g, y, &[table, extra], 1e-5);
@@ -237,7 +280,13 @@ fn division_by_the_greatest() {
         compare(&format!("over the greatest of {places}"), &g, &[y], 1e-6);
         // Of one place the terms cancel, and what is left is their rounding.
         let tolerance = if places == 1 { 0.1 } else { 1e-5 };
-        check(&format!("gradient over the greatest of {places}"), &mut g, Ok(y), &[positive], tolerance);
+        check(
+            &format!("gradient over the greatest of {places}"),
+            &mut g,
+            Ok(y),
+            &[positive],
+            tolerance,
+        );
     }
     // Several greatest elements share.
     let mut g = Graph::new();
@@ -250,9 +299,12 @@ fn division_by_the_greatest() {
 
 #[test]
 fn updates() {
-    for (count, apply, scale) in [(1, 1.0, 0.0), (97, 1.0, 0.0), (4099, 1.0, 0.0), (97, 0.0, 0.0), (97, 1.0, f32::INFINITY)] {
+    for (count, apply, scale) in
+        [(1, 1.0, 0.0), (97, 1.0, 0.0), (4099, 1.0, 0.0), (97, 0.0, 0.0), (97, 1.0, f32::INFINITY)]
+    {
         let mut g = Graph::new();
-        let (state, gradient, loss) = (g.input("state", [3, count]), g.input("gradient", [count]), g.input("loss", [1]));
+        let (state, gradient, loss) =
+            (g.input("state", [3, count]), g.input("gradient", [count]), g.input("loss", [1]));
         // Second moments are not negative.
         let state = g.activation(state, Function::Exp).unwrap();
         let parts = [0.999, 0.05, 0.7, 0.5, apply].map(|value| g.filled([1], value).unwrap());

@@ -1,4 +1,5 @@
-//! The rooms of the house, and who may call whom: read off the `use` lines and paths of `src/`, tests left out.
+//! The rooms of the house, and who may call whom: read off the `use` lines and paths of `src/`,
+//! tests left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,7 +40,21 @@ const ROOMS: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    ("metrics", &["backend", "checkpoint", "concept", "graph", "models", "nn", "picture", "pipeline", "sd", "text"]),
+    (
+        "metrics",
+        &[
+            "backend",
+            "checkpoint",
+            "concept",
+            "graph",
+            "models",
+            "nn",
+            "picture",
+            "pipeline",
+            "sd",
+            "text",
+        ],
+    ),
     (
         "training",
         &[
@@ -82,7 +97,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// Within a room: parts that may not name others of their room.
 const WALLS: &[(&str, &[&str])] = &[
-    // The seam: what is common to all back ends knows none of them but for its list of modules and errors.
+    // The seam: what is common to all back ends knows none of them but for its list of modules and
+    // errors.
     ("backend/program.rs", &["wgpu", "reference"]),
     ("backend/precision.rs", &["wgpu", "reference"]),
     ("backend/reference.rs", &["wgpu"]),
@@ -93,7 +109,8 @@ fn source() -> PathBuf {
 }
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for path in entries {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -120,7 +137,9 @@ fn named(code: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, found) in code.match_indices("crate::") {
         let rest = &code[at + found.len()..];
-        let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        let word = |text: &str| {
+            text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+        };
         match rest.strip_prefix('{') {
             None => {
                 names.insert(word(rest));
@@ -169,7 +188,9 @@ fn arrows_point_down_only() {
             wrong.push(format!("{}: the room `{from}` is not in the table", path.display()));
             continue;
         };
-        for to in named(&code(path)).iter().filter(|to| **to != from && allowed.contains_key(to.as_str())) {
+        for to in
+            named(&code(path)).iter().filter(|to| **to != from && allowed.contains_key(to.as_str()))
+        {
             if !below.contains(&to.as_str()) {
                 wrong.push(format!("{}: `{from}` may not name `{to}`", path.display()));
             }
@@ -178,13 +199,17 @@ fn arrows_point_down_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The table itself: a room names only rooms that stand above it in the list, so that no circle can be allowed.
+/// The table itself: a room names only rooms that stand above it in the list, so that no circle can
+/// be allowed.
 #[test]
 fn the_table_has_no_circles() {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (room, below) in ROOMS {
         for other in *below {
-            assert!(seen.contains(other), "`{room}` names `{other}`, which does not stand below it");
+            assert!(
+                seen.contains(other),
+                "`{room}` names `{other}`, which does not stand below it"
+            );
         }
         assert!(seen.insert(room), "`{room}` stands twice in the table");
     }

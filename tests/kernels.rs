@@ -1,4 +1,5 @@
-//! Every kernel against its operation's plain-Rust twin, over odd shapes, on whatever adapter is there.
+//! Every kernel against its operation's plain-Rust twin, over odd shapes, on whatever adapter is
+//! there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,7 +41,8 @@ fn linear_layers_of_all_widths() {
     }
 }
 
-/// Cooperative matrices hold factors in f16, whose greatest number stands for what is greater: products stay finite.
+/// Cooperative matrices hold factors in f16, whose greatest number stands for what is greater:
+/// products stay finite.
 #[test]
 fn factors_beyond_the_range_of_f16() {
     let mut g = Graph::new();
@@ -66,7 +68,8 @@ fn factors_beyond_the_range_of_f16() {
 
 #[test]
 fn everything_that_can_be_folded_into_a_linear_layer() {
-    for (batch, rows, into, out) in [(2, 9, 16, 72), (3, 5, 6, 7), (2, 5, 32, 48), (2, 9, 260, 72)] {
+    for (batch, rows, into, out) in [(2, 9, 16, 72), (3, 5, 6, 7), (2, 5, 32, 48), (2, 9, 260, 72)]
+    {
         let mut g = Graph::new();
         let x = g.input("x", [batch, rows, into]);
         let residual = g.input("residual", [batch, rows, out]);
@@ -75,7 +78,14 @@ fn everything_that_can_be_folded_into_a_linear_layer() {
         let gain = g.input("gain", [1]);
         let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
         let mut outputs = Vec::new();
-        for function in [Function::Silu, Function::Gelu, Function::GeluTanh, Function::QuickGelu, Function::Relu, Function::Exp] {
+        for function in [
+            Function::Silu,
+            Function::Gelu,
+            Function::GeluTanh,
+            Function::QuickGelu,
+            Function::Relu,
+            Function::Exp,
+        ] {
             let y = g.linear(x, w).unwrap();
             let y = g.scale(y, 0.25).unwrap();
             let y = g.add(y, bias).unwrap();
@@ -125,7 +135,12 @@ fn convolutions() {
             let y = g.conv2d(x, w, stride).unwrap();
             let row = g.input("row", [batch, 1, 1, out]);
             let y = g.add(y, row).unwrap();
-            compare(&format!("conv {half} {batch}x{height}x{width}x{into} -> {out}, {kernel}/{stride}"), &g, &[y], 2e-5);
+            compare(
+                &format!("conv {half} {batch}x{height}x{width}x{into} -> {out}, {kernel}/{stride}"),
+                &g,
+                &[y],
+                2e-5,
+            );
         }
     }
 }
@@ -136,7 +151,8 @@ fn padding_alone_and_behind_every_kernel_that_can_write_it() {
         let mut g = Graph::new();
         let x = g.input("x", [2, 5, 7, channels]);
         let (weight, bias) = (g.parameter("w", [channels]), g.parameter("b", [channels]));
-        let mut outputs = vec![g.pad2d(x, [0, 1, 0, 1]).unwrap(), g.pad2d(x, [1, 2, 3, 0]).unwrap()];
+        let mut outputs =
+            vec![g.pad2d(x, [0, 1, 0, 1]).unwrap(), g.pad2d(x, [1, 2, 3, 0]).unwrap()];
         let s = g.group_norm_statistics(x, 2, 1e-5).unwrap();
         let y = g.group_norm(x, s, weight, bias).unwrap();
         let y = g.silu(y).unwrap();
@@ -152,7 +168,9 @@ fn padding_alone_and_behind_every_kernel_that_can_write_it() {
 
 #[test]
 fn norms() {
-    for (batch, rows, channels, groups) in [(1, 1, 8, 2), (2, 77, 40, 4), (3, 130, 30, 3), (1, 4100, 64, 32), (2, 9, 12, 12)] {
+    for (batch, rows, channels, groups) in
+        [(1, 1, 8, 2), (2, 77, 40, 4), (3, 130, 30, 3), (1, 4100, 64, 32), (2, 9, 12, 12)]
+    {
         let mut g = Graph::new();
         for name in ["x", "far"] {
             let x = g.input(name, [batch, rows, channels]);
@@ -181,7 +199,8 @@ fn attention_of_all_head_widths() {
         (1, 1, 7, 5, 1, 160),
         (1, 1, 19, 21, 1, 192),
         (1, 1, 9, 12, 2, 512),
-        // Widths that straight-line kernels take, in one chunk and in several, filling vectors or not.
+        // Widths that straight-line kernels take, in one chunk and in several, filling vectors or
+        // not.
         (4, 2, 33, 154, 3, 40),
         (2, 1, 50, 77, 2, 20),
         (2, 1, 77, 77, 2, 16),
@@ -228,20 +247,32 @@ fn of_exponentials(tolerance: f32) -> f32 {
     if rounds() { 5e-4 } else { tolerance }
 }
 
-/// One attention over keys given by `key`, with `value`, both of key and channel: what came out, and what should have.
-fn attend(d: usize, keys: usize, key: &dyn Fn(usize, usize) -> f32, value: &dyn Fn(usize, usize) -> f32) -> [Array; 2] {
+/// One attention over keys given by `key`, with `value`, both of key and channel: what came out,
+/// and what should have.
+fn attend(
+    d: usize,
+    keys: usize,
+    key: &dyn Fn(usize, usize) -> f32,
+    value: &dyn Fn(usize, usize) -> f32,
+) -> [Array; 2] {
     let mut g = Graph::new();
-    let [q, k, v] = [("q", 40), ("k", keys), ("v", keys)].map(|(name, rows)| g.input(name, [1, rows, d]));
+    let [q, k, v] =
+        [("q", 40), ("k", keys), ("v", keys)].map(|(name, rows)| g.input(name, [1, rows, d]));
     let y = g.attention(q, k, v, 1, 1.0, false).unwrap();
     let of = |rows: usize, f: &dyn Fn(usize, usize) -> f32| {
         let values = (0..rows * d).map(|i| f(i / d, i % d)).collect();
         Array::f32([1, rows, d], values)
     };
     let query = |row: usize, channel: usize| if channel == 0 { row as f32 / 32.0 } else { 0.0 };
-    let inputs = HashMap::from([("q".to_string(), of(40, &query)), ("k".into(), of(keys, key)), ("v".into(), of(keys, value))]);
+    let inputs = HashMap::from([
+        ("q".to_string(), of(40, &query)),
+        ("k".into(), of(keys, key)),
+        ("v".into(), of(keys, value)),
+    ]);
     let source = Arc::new(MadeUp(HashMap::new()));
     let expected = g.evaluate(&[y], &inputs, &*source).unwrap().remove(0);
-    let program = Program::new(&Weights::new(&device(), source, Precision::AsStored), &g, &[y]).unwrap();
+    let program =
+        Program::new(&Weights::new(&device(), source, Precision::AsStored), &g, &[y]).unwrap();
     for (name, array) in &inputs {
         program.write(name, array).unwrap();
     }
@@ -257,10 +288,16 @@ fn attend(d: usize, keys: usize, key: &dyn Fn(usize, usize) -> f32, value: &dyn 
 fn attention_to_ever_greater_scores() {
     for (d, keys) in [(8, 200), (40, 160), (160, 70)] {
         for growth in [0.125, 1.0, 16.0, 256.0] {
-            let key = |key: usize, channel: usize| if channel == 0 { (key as f32 - 20.0) * growth } else { 1.0 };
-            let [found, expected] = attend(d, keys, &key, &|key, channel| noise("v", key * d + channel));
+            let key = |key: usize, channel: usize| {
+                if channel == 0 { (key as f32 - 20.0) * growth } else { 1.0 }
+            };
+            let [found, expected] =
+                attend(d, keys, &key, &|key, channel| noise("v", key * d + channel));
             for (i, (f, e)) in found.values().iter().zip(expected.values()).enumerate() {
-                assert!((f - e).abs() <= of_exponentials(1e-5) * 2.0, "{d}, growth {growth}: element {i} is {f} instead of {e}");
+                assert!(
+                    (f - e).abs() <= of_exponentials(1e-5) * 2.0,
+                    "{d}, growth {growth}: element {i} is {f} instead of {e}"
+                );
             }
         }
     }
@@ -272,13 +309,18 @@ fn attention_beyond_the_range_of_f16() {
     if !rounds() {
         return;
     }
-    let key = |key: usize, channel: usize| if channel == 0 { (key as f32 - 40.0) * 1e5 } else { 1e30 };
+    let key =
+        |key: usize, channel: usize| if channel == 0 { (key as f32 - 40.0) * 1e5 } else { 1e30 };
     let value = |key: usize, _: usize| if key.is_multiple_of(2) { 3e5 } else { -3e5 };
     let [found, _] = attend(40, 81, &key, &value);
-    // The first token sees all keys alike; the keys of the others' choice are all as great as f16 has them.
+    // The first token sees all keys alike; the keys of the others' choice are all as great as f16
+    // has them.
     for (token, values) in found.values().chunks_exact(40).enumerate() {
         let expected = if token == 0 { 65504.0 / 81.0 } else { 0.0 };
-        assert!(values.iter().all(|v| (v - expected).abs() < 40.0), "token {token}: {values:?} instead of {expected}");
+        assert!(
+            values.iter().all(|v| (v - expected).abs() < 40.0),
+            "token {token}: {values:?} instead of {expected}"
+        );
     }
 }
 
@@ -288,7 +330,11 @@ fn moving_and_mixing() {
         let mut g = Graph::new();
         let (a, b) = (g.input("a", [2, 3, channels]), g.input("b", [2, 3, 12]));
         let ids = g.input_ids("ids", [2, 7]);
-        let mut outputs = vec![g.concat_channels(a, b).unwrap(), g.concat(&[a, a, a], 1).unwrap(), g.concat(&[a, a], 0).unwrap()];
+        let mut outputs = vec![
+            g.concat_channels(a, b).unwrap(),
+            g.concat(&[a, a, a], 1).unwrap(),
+            g.concat(&[a, a], 0).unwrap(),
+        ];
         outputs.push(g.slice(b, 2, 4, 8).unwrap());
         outputs.push(g.slice(a, 1, 1, 2).unwrap());
         let extra = g.input("extra", [2, channels]);
@@ -347,8 +393,16 @@ fn the_same_run_gives_the_same_bytes() {
 }
 
 /// Ranks with and without vectors, more rows than a block, more outputs than a workgroup's.
-const NARROW: [(usize, usize, usize); 8] =
-    [(1, 4, 4), (5, 8, 1), (8, 40, 12), (13, 36, 3), (3, 7, 5), (17, 10, 8), (70, 24, 6), (77, 768, 16)];
+const NARROW: [(usize, usize, usize); 8] = [
+    (1, 4, 4),
+    (5, 8, 1),
+    (8, 40, 12),
+    (13, 36, 3),
+    (3, 7, 5),
+    (17, 10, 8),
+    (70, 24, 6),
+    (77, 768, 16),
+];
 
 #[test]
 fn narrow_products() {
@@ -376,7 +430,12 @@ fn narrow_convolutions() {
         let x = g.input("x", [2, height, width, into]);
         let w = g.parameter("half.w", [rank, into, kernel, kernel]);
         let y = g.lora_down_conv2d(x, w, stride).unwrap();
-        compare(&format!("narrow conv {height}x{width}x{into} -> {rank}, {kernel}/{stride}"), &g, &[y], 1e-5);
+        compare(
+            &format!("narrow conv {height}x{width}x{into} -> {rank}, {kernel}/{stride}"),
+            &g,
+            &[y],
+            1e-5,
+        );
     }
 }
 
@@ -418,7 +477,12 @@ fn widened_products() {
         let y = g.silu(y).unwrap();
         let y = widen(&mut g, Some(y));
         outputs.push(widen(&mut g, Some(y)));
-        compare(&format!("widened {batch}x{rows}x{into}x{out}, rank {rank}, {transposed}"), &g, &outputs, 2e-5);
+        compare(
+            &format!("widened {batch}x{rows}x{into}x{out}, rank {rank}, {transposed}"),
+            &g,
+            &outputs,
+            2e-5,
+        );
     }
 }
 
@@ -435,13 +499,23 @@ fn widened_convolutions() {
         let mut g = Graph::new();
         let x = g.input("x", [2, height, width, into]);
         let x = g.pad2d(x, [kernel / 2; 4]).unwrap();
-        let (w, down) = (g.parameter("half.w", [out, into, kernel, kernel]), g.parameter("down", [rank, into, kernel, kernel]));
+        let (w, down) = (
+            g.parameter("half.w", [out, into, kernel, kernel]),
+            g.parameter("down", [rank, into, kernel, kernel]),
+        );
         let (up, bias) = (g.parameter("up", [out, rank]), g.parameter("bias", [out]));
         let t = g.lora_down_conv2d(x, down, stride).unwrap();
         let y = g.conv2d(x, w, stride).unwrap();
         let y = g.lora_up(Some(y), t, up).unwrap();
         let y = g.add(y, bias).unwrap();
-        compare(&format!("widened conv {height}x{width}x{into} -> {out}, rank {rank}, {kernel}/{stride}"), &g, &[y], 2e-5);
+        compare(
+            &format!(
+                "widened conv {height}x{width}x{into} -> {out}, rank {rank}, {kernel}/{stride}"
+            ),
+            &g,
+            &[y],
+            2e-5,
+        );
     }
 }
 
@@ -451,17 +525,29 @@ fn gates_of_low_rank_updates() {
     let (strength, other) = (g.input("strength", [1]), g.input("other", [1]));
     let (mask, masks) = (g.input("mask", [9]), g.input("masks", [2, 9]));
     let part = |rank, factor, strength, mask| GatePart { rank, factor, strength, mask };
-    let parts = [part(4, 0.5, Some(strength), None), part(3, 1.5, None, None), part(1, 1.0, Some(other), None)];
+    let parts = [
+        part(4, 0.5, Some(strength), None),
+        part(3, 1.5, None, None),
+        part(1, 1.0, Some(other), None),
+    ];
     let plain = g.lora_gate(&parts).unwrap();
-    let parts = [part(4, 0.5, Some(strength), Some(mask)), part(3, 1.5, None, None), part(2, 1.0, None, Some(mask))];
+    let parts = [
+        part(4, 0.5, Some(strength), Some(mask)),
+        part(3, 1.5, None, None),
+        part(2, 1.0, None, Some(mask)),
+    ];
     let masked = g.lora_gate(&parts).unwrap();
-    let many = g.lora_gate(&[part(4, -2.0, Some(other), Some(masks)), part(1, 1.0, None, Some(mask))]).unwrap();
+    let many = g
+        .lora_gate(&[part(4, -2.0, Some(other), Some(masks)), part(1, 1.0, None, Some(mask))])
+        .unwrap();
     compare("gates", &g, &[plain, masked, many], 1e-6);
 }
 
 #[test]
 fn gradients_of_narrow_weights() {
-    for (rows, into, out) in [(1, 4, 4), (31, 8, 3), (33, 3, 40), (130, 36, 12), (2100, 5, 7), (77, 768, 4), (64, 4, 66)] {
+    for (rows, into, out) in
+        [(1, 4, 4), (31, 8, 3), (33, 3, 40), (130, 36, 12), (2100, 5, 7), (77, 768, 4), (64, 4, 66)]
+    {
         let mut g = Graph::new();
         let (x, dy) = (g.input("x", [2, rows, into]), g.input("dy", [2, rows, out]));
         let dw = g.linear_weight_gradient(x, dy).unwrap();
@@ -479,17 +565,23 @@ fn what_depends_on_parameters_alone_is_computed_once() {
     let y = g.lora_down(x, joined).unwrap();
     let y = g.silu(y).unwrap();
     let z = g.lora_down_transposed(y, joined).unwrap();
-    let source = Arc::new(MadeUp([("a".to_string(), vec![2, 8]), ("b".to_string(), vec![3, 8])].into()));
+    let source =
+        Arc::new(MadeUp([("a".to_string(), vec![2, 8]), ("b".to_string(), vec![3, 8])].into()));
     let weights = Weights::new(&device(), source.clone(), Precision::AsStored);
     let program = Program::new(&weights, &g, &[z]).unwrap();
     assert_eq!(program.commands(), 2);
     for round in 0..3 {
         let x = Array::f32([3, 8], (0..24).map(|i| noise("x", i + round)).collect());
-        let expected = g.evaluate(&[z], &HashMap::from([("x".to_string(), x.clone())]), &*source).unwrap();
+        let expected =
+            g.evaluate(&[z], &HashMap::from([("x".to_string(), x.clone())]), &*source).unwrap();
         program.write("x", &x).unwrap();
         program.run();
         let found = program.output(0).unwrap();
-        let error = found.values().iter().zip(expected[0].values()).fold(0.0f32, |m, (f, e)| m.max((f - e).abs()));
+        let error = found
+            .values()
+            .iter()
+            .zip(expected[0].values())
+            .fold(0.0f32, |m, (f, e)| m.max((f - e).abs()));
         assert!(error < 1e-4, "run {round}: {error:.1e}");
     }
 }

@@ -1,4 +1,5 @@
-//! Sums of outer products: the kernel against its plain-Rust twin and against f64, in place and not.
+//! Sums of outer products: the kernel against its plain-Rust twin and against f64, in place and
+//! not.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,7 +20,12 @@ impl ParameterSource for NoWeights {
         None
     }
 
-    fn read(&self, name: &str, _range: Range<usize>, _into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        _range: Range<usize>,
+        _into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         Err(ParameterError::Missing { name: name.into() })
     }
 }
@@ -30,9 +36,15 @@ fn weights(staged: bool) -> Weights {
     }
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options =
-        Options { selection, checked: true, floor: true, schedule: staged.then_some(Schedule::Staged), ..Options::default() };
-    let gpu = GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone();
+    let options = Options {
+        selection,
+        checked: true,
+        floor: true,
+        schedule: staged.then_some(Schedule::Staged),
+        ..Options::default()
+    };
+    let gpu =
+        GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone();
     Weights::new(&gpu.clone().into(), Arc::new(NoWeights), Precision::AsStored)
 }
 
@@ -55,14 +67,31 @@ fn whole(planes: &Array) -> Vec<f64> {
 #[test]
 fn sums_of_all_shapes() {
     for staged in [false, true] {
-        for (rows, n, batch) in [(1, 4, 1), (65, 20, 2), (200, 68, 1), (130, 7, 3), (3, 33, 1), (64, 130, 1), (70, 72, 2)] {
+        for (rows, n, batch) in [
+            (1, 4, 1),
+            (65, 20, 2),
+            (200, 68, 1),
+            (130, 7, 3),
+            (3, 33, 1),
+            (64, 130, 1),
+            (70, 72, 2),
+        ] {
             let mut graph = Graph::new();
             let x = graph.input("x", [batch, rows, n]);
             let sums = graph.input("sums", [2, n, n]);
             let y = graph.outer_sums(sums, x).unwrap();
             let inputs = HashMap::from([
-                ("x".to_string(), Array::f32([batch, rows, n], (0..batch * rows * n).map(|i| 2.0 + noise(i)).collect())),
-                ("sums".to_string(), Array::f32([2, n, n], (0..2 * n * n).map(|i| noise(i + 7)).collect())),
+                (
+                    "x".to_string(),
+                    Array::f32(
+                        [batch, rows, n],
+                        (0..batch * rows * n).map(|i| 2.0 + noise(i)).collect(),
+                    ),
+                ),
+                (
+                    "sums".to_string(),
+                    Array::f32([2, n, n], (0..2 * n * n).map(|i| noise(i + 7)).collect()),
+                ),
             ]);
             let expected = whole(&graph.evaluate(&[y], &inputs, &NoWeights).unwrap()[0]);
             let program = Program::new(&weights(staged), &graph, &[y]).unwrap();
@@ -73,7 +102,10 @@ fn sums_of_all_shapes() {
             let found = whole(&program.output(0).unwrap());
             let most = expected.iter().fold(0.0f64, |most, v| most.max(v.abs()));
             for (at, (e, f)) in expected.iter().zip(&found).enumerate() {
-                assert!((e - f).abs() <= 1e-6 * most, "{batch}x{rows}x{n}, staged {staged}: element {at} is {f} instead of {e}");
+                assert!(
+                    (e - f).abs() <= 1e-6 * most,
+                    "{batch}x{rows}x{n}, staged {staged}: element {at} is {f} instead of {e}"
+                );
             }
             // What the caller gave is unchanged where the sums go elsewhere.
             assert_eq!(program.state("sums").unwrap(), inputs["sums"]);
@@ -81,8 +113,8 @@ fn sums_of_all_shapes() {
     }
 }
 
-/// Correlated inputs with a large common part, over several runs in place. The planes must keep what a small ridge needs: plain f32
-/// sums of such inputs are not positive definite.
+/// Correlated inputs with a large common part, over several runs in place. The planes must keep
+/// what a small ridge needs: plain f32 sums of such inputs are not positive definite.
 #[test]
 fn small_ridges_keep_working() {
     let (rows, n, runs) = (4096, 96, 8);
@@ -101,7 +133,8 @@ fn small_ridges_keep_working() {
         let values: Vec<f32> = (0..rows * n)
             .map(|i| {
                 let (r, c) = (i / n + run * rows, i % n);
-                let common: f32 = (0..8).map(|k| noise(r * 8 + k) * noise(c * 8 + k + 999_983)).sum();
+                let common: f32 =
+                    (0..8).map(|k| noise(r * 8 + k) * noise(c * 8 + k + 999_983)).sum();
                 1.0 + common + 1e-3 * noise(i + run * rows * n + 77_777_777)
             })
             .collect();
@@ -123,12 +156,20 @@ fn small_ridges_keep_working() {
         worst[0] = worst[0].max((both(at) - exact[at]).abs() / diagonal);
         worst[1] = worst[1].max((f64::from(plain[at]) - exact[at]).abs() / diagonal);
     }
-    println!("worst error in parts of the mean diagonal: planes {:.1e}, plain f32 {:.1e}", worst[0], worst[1]);
+    println!(
+        "worst error in parts of the mean diagonal: planes {:.1e}, plain f32 {:.1e}",
+        worst[0], worst[1]
+    );
     assert!(worst[0] < 3e-8, "{:.1e}", worst[0]);
     assert!(worst[0] * 30.0 < worst[1], "no better than plain sums: {worst:?}");
-    assert!(low.iter().any(|v| *v != 0.0), "the second plane is empty: the compiler cancelled the compensation");
+    assert!(
+        low.iter().any(|v| *v != 0.0),
+        "the second plane is empty: the compiler cancelled the compensation"
+    );
     let cholesky = |value: &dyn Fn(usize, usize) -> f64, ridge: f64| {
-        let lifted = |i: usize, j: usize| value(i.max(j), i.min(j)) + if i == j { ridge * diagonal } else { 0.0 };
+        let lifted = |i: usize, j: usize| {
+            value(i.max(j), i.min(j)) + if i == j { ridge * diagonal } else { 0.0 }
+        };
         faer::Mat::from_fn(n, n, lifted).llt(faer::Side::Lower).is_ok()
     };
     assert!(cholesky(&|i, j| both(i * n + j), 1e-7));

@@ -1,4 +1,5 @@
-//! Whole pictures of the model that ships, against those that diffusers made of it (`tools/reference/pictures_sd.py`).
+//! Whole pictures of the model that ships, against those that diffusers made of it
+//! (`tools/reference/pictures_sd.py`).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -17,8 +18,11 @@ use sha2::{Digest, Sha256};
 mod chosen;
 
 const MODEL: &str = "models/tiny";
-const WEIGHTS: [&str; 3] =
-    ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"];
+const WEIGHTS: [&str; 3] = [
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -28,7 +32,8 @@ fn fixture(name: &str) -> PathBuf {
     root().join("tests/fixtures/generated").join(name)
 }
 
-/// Without cooperative matrices: they round what they multiply to f16, which 25 steps make visible in a comparison as narrow as these.
+/// Without cooperative matrices: they round what they multiply to f16, which 25 steps make visible
+/// in a comparison as narrow as these.
 fn open() -> (Device, Pipeline) {
     match chosen::processor() {
         // One of its own, whose memory no other test uses.
@@ -44,7 +49,8 @@ fn gpu(matrices: MatrixUse) -> Arc<Gpu> {
 
 fn open_on(device: Device) -> (Device, Pipeline) {
     let checkpoint = Checkpoint::open(&root().join(MODEL)).unwrap();
-    let pipeline = Pipeline::load(&device, &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}"));
+    let pipeline =
+        Pipeline::load(&device, &checkpoint, Precision::AsStored).unwrap_or_else(|e| panic!("{e}"));
     (device, pipeline)
 }
 
@@ -70,7 +76,11 @@ fn the_reference_pictures_are_of_these_weights() {
     }
     let found: String = sha.finalize().iter().map(|b| format!("{b:02x}")).collect();
     let hint = "run `python tools/reference/pictures_sd.py`";
-    assert_eq!(cases()["weights"], found, "the weights in {MODEL} have changed since the reference pictures were made: {hint}");
+    assert_eq!(
+        cases()["weights"],
+        found,
+        "the weights in {MODEL} have changed since the reference pictures were made: {hint}"
+    );
 }
 
 fn request(case: &Value) -> Request {
@@ -99,7 +109,8 @@ fn request(case: &Value) -> Request {
 fn check(wanted: impl Fn(&str) -> bool) {
     let cases = cases();
     let mut failures = Vec::new();
-    for (name, case) in cases["cases"].as_object().unwrap().iter().filter(|(name, _)| wanted(name)) {
+    for (name, case) in cases["cases"].as_object().unwrap().iter().filter(|(name, _)| wanted(name))
+    {
         let generated = generate(&request(case));
         let expected = Picture::open(fixture(&format!("{name}.webp"))).unwrap();
         let found = &generated.pictures[0];
@@ -137,7 +148,9 @@ fn euler_ancestral_makes_the_pictures_of_diffusers() {
 
 #[test]
 fn all_other_ways_to_a_picture_lead_where_diffusers_goes() {
-    check(|name| !["ddim-", "pndm-", "euler-ancestral-"].iter().any(|sampler| name.starts_with(sampler)));
+    check(|name| {
+        !["ddim-", "pndm-", "euler-ancestral-"].iter().any(|sampler| name.starts_with(sampler))
+    });
 }
 
 #[test]
@@ -151,7 +164,9 @@ fn cooperative_matrices_make_the_pictures_of_diffusers_but_for_their_rounding() 
         println!("skipped on {}: {message}", gpu.name());
         return;
     }
-    for (name, case) in cases()["cases"].as_object().unwrap().iter().filter(|(name, _)| *name == "ddim-1") {
+    for (name, case) in
+        cases()["cases"].as_object().unwrap().iter().filter(|(name, _)| *name == "ddim-1")
+    {
         let generated = pipeline.generate(&request(case), &mut |_| ()).unwrap();
         let expected = Picture::open(fixture(&format!("{name}.webp"))).unwrap();
         let decibels = psnr(&generated.pictures[0], &expected).unwrap();
@@ -160,7 +175,14 @@ fn cooperative_matrices_make_the_pictures_of_diffusers_but_for_their_rounding() 
 }
 
 fn short(prompt: &str, seed: u64) -> Request {
-    Request { prompt: prompt.into(), steps: 3, width: Some(64), height: Some(64), seed, ..Request::default() }
+    Request {
+        prompt: prompt.into(),
+        steps: 3,
+        width: Some(64),
+        height: Some(64),
+        seed,
+        ..Request::default()
+    }
 }
 
 #[test]
@@ -173,7 +195,10 @@ fn a_picture_of_a_batch_is_the_same_alone() {
         let decibels = psnr(picture, &alone.pictures[0]).unwrap();
         assert!(decibels >= 50.0, "seed {seed}: {decibels:.1} dB");
     }
-    assert!(psnr(&batch.pictures[0], &batch.pictures[1]).unwrap() < 40.0, "the two must not be alike");
+    assert!(
+        psnr(&batch.pictures[0], &batch.pictures[1]).unwrap() < 40.0,
+        "the two must not be alike"
+    );
 }
 
 #[test]
@@ -182,7 +207,10 @@ fn latents_go_in_and_out() {
     let by_seed = generate(&short("a tree", 9));
     let planes = NoiseSource::new(RngKind::Torch, 9).normal(4 * 8 * 8);
     let pixels = (0..8 * 8).flat_map(|pixel| (0..4).map(move |channel| (channel, pixel)));
-    let noise = Array::f32([1, 8, 8, 4], pixels.map(|(channel, pixel)| planes[channel * 64 + pixel]).collect());
+    let noise = Array::f32(
+        [1, 8, 8, 4],
+        pixels.map(|(channel, pixel)| planes[channel * 64 + pixel]).collect(),
+    );
     let by_noise = generate(&Request { latents: Some(noise), ..short("a tree", 1) });
     assert!(psnr(&by_seed.pictures[0], &by_noise.pictures[0]).unwrap() > 60.0);
 
@@ -196,19 +224,33 @@ fn bands_make_the_same_picture_as_the_whole() {
     let original = Picture::open(fixture("original.webp")).unwrap();
     let mut pipeline = pipeline();
     let latents = pipeline.encode(&original, None).unwrap();
-    let (whole, banded) = (pipeline.decode(&latents, None).unwrap(), pipeline.decode(&latents, Some(64)).unwrap());
+    let (whole, banded) =
+        (pipeline.decode(&latents, None).unwrap(), pipeline.decode(&latents, Some(64)).unwrap());
     let decibels = psnr(&whole[0], &banded[0]).unwrap();
     assert!(decibels >= 60.0, "decoded in bands: {decibels:.1} dB");
     let banded = pipeline.encode(&original, Some(64)).unwrap();
-    let worst = latents.values().iter().zip(banded.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst = latents
+        .values()
+        .iter()
+        .zip(banded.values())
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert!(worst < 1e-4, "encoded in bands: off by {worst}");
 }
 
 #[test]
 fn inpainting_leaves_the_rest_alone() {
-    let (image, mask) = (Picture::open(fixture("original.webp")).unwrap(), Mask::open(fixture("mask.png")).unwrap());
-    let request =
-        |prompt| Request { width: None, height: None, image: Some(image.clone()), mask: Some(mask.clone()), ..short(prompt, 3) };
+    let (image, mask) = (
+        Picture::open(fixture("original.webp")).unwrap(),
+        Mask::open(fixture("mask.png")).unwrap(),
+    );
+    let request = |prompt| Request {
+        width: None,
+        height: None,
+        image: Some(image.clone()),
+        mask: Some(mask.clone()),
+        ..short(prompt, 3)
+    };
     let (sun, house) = (generate(&request("a sun")), generate(&request("a house")));
     assert_eq!((sun.width, sun.height), (128, 128));
     // The rectangle 10..70, 5..61 of the mask in latents of 8 pixels, by their upper left corners.
@@ -224,7 +266,8 @@ fn inpainting_leaves_the_rest_alone() {
     let mut pipeline = pipeline();
     let latents = pipeline.encode(&image, None).unwrap();
     let same = pipeline.decode(&latents, None).unwrap();
-    let lower = |picture: &Picture| Picture::new(128, 40, picture.rgb()[88 * 128 * 3..].to_vec()).unwrap();
+    let lower =
+        |picture: &Picture| Picture::new(128, 40, picture.rgb()[88 * 128 * 3..].to_vec()).unwrap();
     let decibels = psnr(&lower(&sun.pictures[0]), &lower(&same[0])).unwrap();
     assert!(decibels > 25.0, "far from the mask the picture is {decibels:.1} dB from what it was");
 }
@@ -232,19 +275,37 @@ fn inpainting_leaves_the_rest_alone() {
 #[test]
 fn strength_says_how_much_of_a_picture_changes() {
     let image = Picture::open(fixture("original.webp")).unwrap().resized(64, 64).unwrap();
-    let of = |strength| generate(&Request { image: Some(image.clone()), strength, steps: 6, ..short("a forest", 2) });
+    let of = |strength| {
+        generate(&Request {
+            image: Some(image.clone()),
+            strength,
+            steps: 6,
+            ..short("a forest", 2)
+        })
+    };
     let (little, much) = (of(0.2), of(0.9));
     let distance = |generated: &Generated| psnr(&generated.pictures[0], &image).unwrap();
-    assert!(distance(&little) > distance(&much) + 1.0, "{:.1} and {:.1} dB", distance(&little), distance(&much));
+    assert!(
+        distance(&little) > distance(&much) + 1.0,
+        "{:.1} and {:.1} dB",
+        distance(&little),
+        distance(&much)
+    );
 }
 
 #[test]
 fn long_weighted_prompts_are_read_to_the_end() {
-    let words = |last: &str| format!("(a red cat:1.3) in the snow, {}{last}", "with trees and houses, ".repeat(16));
-    let (one, other) = (generate(&short(&words("[at night]"), 4)), generate(&short(&words("(at noon:1.5)"), 4)));
+    let words = |last: &str| {
+        format!("(a red cat:1.3) in the snow, {}{last}", "with trees and houses, ".repeat(16))
+    };
+    let (one, other) =
+        (generate(&short(&words("[at night]"), 4)), generate(&short(&words("(at noon:1.5)"), 4)));
     // Nothing is cut; that the model never saw trees in the plural is another matter.
     assert!(one.warnings.iter().all(|w| w.contains("never taught")), "{:?}", one.warnings);
-    assert!(psnr(&one.pictures[0], &other.pictures[0]).unwrap() < 60.0, "the last words had no effect");
+    assert!(
+        psnr(&one.pictures[0], &other.pictures[0]).unwrap() < 60.0,
+        "the last words had no effect"
+    );
     let cut = generate(&short(&"with trees and houses, ".repeat(30), 4));
     assert!(cut.warnings.iter().any(|w| w.contains("cut")), "{:?}", cut.warnings);
 }
@@ -266,13 +327,22 @@ fn what_cannot_fit_is_known_beforehand() {
     let huge = Request { width: Some(16384), height: Some(16384), ..short("", 0) };
     let mut pipeline = pipeline();
     let mut started = false;
-    let error = pipeline.generate(&huge, &mut |_| started = true).map(|_| ()).unwrap_err().to_string();
+    let error =
+        pipeline.generate(&huge, &mut |_| started = true).map(|_| ()).unwrap_err().to_string();
     assert!(!started && error.contains("the largest square that fits is"), "{error}");
     // A batch is sampled in parts instead.
-    let of = |batch| pipeline.prepare(&Request { batch, width: Some(512), height: Some(512), ..short("", 0) }).unwrap().memory();
+    let of = |batch| {
+        pipeline
+            .prepare(&Request { batch, width: Some(512), height: Some(512), ..short("", 0) })
+            .unwrap()
+            .memory()
+    };
     let (one, many) = (of(1), of(512));
     assert_eq!(one.weights, many.weights);
-    assert!(many.sampling >= one.sampling && many.sampling < 512 * one.sampling, "{one:?} and {many:?}");
+    assert!(
+        many.sampling >= one.sampling && many.sampling < 512 * one.sampling,
+        "{one:?} and {many:?}"
+    );
 }
 
 #[test]
@@ -280,7 +350,10 @@ fn wrong_options_are_named() {
     let image = Picture::filled(64, 64, [100; 3]).unwrap();
     let mask = Mask::new(8, 8, vec![1.0; 64]).unwrap();
     let wrong = [
-        (Request { width: Some(100), ..short("", 0) }, "width is 100: expected a multiple of 8, such as 96 or 104"),
+        (
+            Request { width: Some(100), ..short("", 0) },
+            "width is 100: expected a multiple of 8, such as 96 or 104",
+        ),
         (Request { height: Some(0), ..short("", 0) }, "height is 0"),
         (Request { batch: 0, ..short("", 0) }, "batch is 0"),
         (Request { guidance: f32::NAN, ..short("", 0) }, "guidance is NaN"),
@@ -293,7 +366,10 @@ fn wrong_options_are_named() {
             "latents is [1, 4, 4, 4]: expected [1, 8, 8, 4]",
         ),
         (Request { tile: Some(3), ..short("", 0) }, "tile is 3: expected 64 to 16384 pixels"),
-        (Request { width: Some(1 << 30), ..short("", 0) }, "width is 1073741824: expected a multiple of 8 from 8 to 16384"),
+        (
+            Request { width: Some(1 << 30), ..short("", 0) },
+            "width is 1073741824: expected a multiple of 8 from 8 to 16384",
+        ),
         (Request { prompt: "(cat:99)".into(), ..short("", 0) }, "weight 99"),
     ];
     for (request, expected) in wrong {

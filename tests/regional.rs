@@ -1,4 +1,5 @@
-//! Attention by regions, kernel against plain Rust and plain Rust against the published procedure, over random boxes.
+//! Attention by regions, kernel against plain Rust and plain Rust against the published procedure,
+//! over random boxes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -13,28 +14,46 @@ use mixofshow::region::{Area, Layout, Placed, Region};
 #[path = "common/chosen.rs"]
 mod chosen;
 
-/// The processor where it is chosen, else the adapter in several ways; and whether it rounds factors to f16.
+/// The processor where it is chosen, else the adapter in several ways; and whether it rounds
+/// factors to f16.
 fn devices() -> Vec<(Device, bool)> {
     match chosen::processor() {
         Some(cpu) => vec![(cpu.into(), false)],
-        None => gpus().iter().map(|gpu| (gpu.clone().into(), matches!(gpu.schedule(), Schedule::Matrices(_)))).collect(),
+        None => gpus()
+            .iter()
+            .map(|gpu| (gpu.clone().into(), matches!(gpu.schedule(), Schedule::Matrices(_))))
+            .collect(),
     }
 }
 
-/// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line ones and
-/// cooperative matrices where it takes them.
+/// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line
+/// ones and cooperative matrices where it takes them.
 fn gpus() -> &'static [Arc<Gpu>] {
     static GPUS: OnceLock<Vec<Arc<Gpu>>> = OnceLock::new();
     GPUS.get_or_init(|| {
-        let selection = || std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+        let selection =
+            || std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
         let open = |schedule, floor, checked| {
-            Gpu::open(&Options { selection: selection(), checked, floor, schedule, ..Options::default() }).expect("an adapter")
+            Gpu::open(&Options {
+                selection: selection(),
+                checked,
+                floor,
+                schedule,
+                ..Options::default()
+            })
+            .expect("an adapter")
         };
-        let mut gpus = [None, Some(Schedule::Staged)].map(|schedule| open(schedule, true, true)).to_vec();
+        let mut gpus =
+            [None, Some(Schedule::Staged)].map(|schedule| open(schedule, true, true)).to_vec();
         if let Schedule::Vectors { lanes, .. } = open(None, false, false).schedule() {
             gpus.push(open(Some(Schedule::Vectors { lanes, least_flops: 0 }), false, true));
         }
-        let with = Options { selection: selection(), checked: true, matrices: MatrixUse::On, ..Options::default() };
+        let with = Options {
+            selection: selection(),
+            checked: true,
+            matrices: MatrixUse::On,
+            ..Options::default()
+        };
         let with = Gpu::open(&with).expect("an adapter");
         if with.matrices().is_ok() {
             gpus.push(with);
@@ -51,7 +70,12 @@ impl ParameterSource for Nothing {
         None
     }
 
-    fn read(&self, name: &str, _: std::ops::Range<usize>, _: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        _: std::ops::Range<usize>,
+        _: &mut [f32],
+    ) -> Result<(), ParameterError> {
         Err(ParameterError::Missing { name: name.into() })
     }
 }
@@ -73,7 +97,9 @@ impl Random {
     }
 
     fn array(&mut self, shape: [usize; 3]) -> Array {
-        let values = (0..shape.iter().product()).map(|_| (self.bits() >> 40) as f32 / (1 << 22) as f32 - 2.0).collect();
+        let values = (0..shape.iter().product())
+            .map(|_| (self.bits() >> 40) as f32 / (1 << 22) as f32 - 2.0)
+            .collect();
         Array::f32(shape, values)
     }
 }
@@ -89,7 +115,12 @@ struct Attention {
 
 impl Attention {
     fn new() -> Self {
-        Attention { graph: Graph::new(), output: Graph::new().input("", [1]), values: HashMap::new(), in_sight: false }
+        Attention {
+            graph: Graph::new(),
+            output: Graph::new().input("", [1]),
+            values: HashMap::new(),
+            in_sight: false,
+        }
     }
 
     fn input(&mut self, name: &str, array: &Array) -> Tensor {
@@ -106,7 +137,12 @@ impl Attention {
     }
 
     /// Declared for `reach`, with the values of `tables`.
-    fn reaching([q, k, v]: &[Array; 3], tables: &RegionTables, reach: Vec<Reach>, heads: usize) -> Self {
+    fn reaching(
+        [q, k, v]: &[Array; 3],
+        tables: &RegionTables,
+        reach: Vec<Reach>,
+        heads: usize,
+    ) -> Self {
         let mut a = Self::new();
         let tokens = q.shape[1];
         let [q, k, v] = [("q", q), ("k", k), ("v", v)].map(|(name, array)| a.input(name, array));
@@ -161,12 +197,17 @@ fn close(what: &str, found: &Array, expected: &Array, tolerance: f32) {
 fn part(all: &Array, lengths: &[usize], p: usize) -> Array {
     let [batch, keys, channels] = [all.shape[0], all.shape[1], all.shape[2]];
     let start: usize = lengths[..p].iter().sum();
-    let rows = (0..batch).flat_map(|b| &all.values()[(b * keys + start) * channels..][..lengths[p] * channels]);
+    let rows = (0..batch)
+        .flat_map(|b| &all.values()[(b * keys + start) * channels..][..lengths[p] * channels]);
     Array::f32([batch, lengths[p], channels], rows.copied().collect())
 }
 
 fn layout(boxes: &[[f64; 4]]) -> Layout {
-    let region = |edges: &[f64; 4]| Region { prompt: "a".into(), area: Area::Box(*edges), ..Region::default() };
+    let region = |edges: &[f64; 4]| Region {
+        prompt: "a".into(),
+        area: Area::Box(*edges),
+        ..Region::default()
+    };
     Layout { regions: boxes.iter().map(region).collect(), ..Layout::default() }
 }
 
@@ -175,7 +216,8 @@ fn shares(layout: &Layout, [height, width]: [usize; 2]) -> Vec<f32> {
     placed.shares(0, &vec![true; layout.regions.len()]).weights
 }
 
-/// The published procedure in f64: the context's result, replaced where boxes lie by the mean of theirs.
+/// The published procedure in f64: the context's result, replaced where boxes lie by the mean of
+/// theirs.
 fn published(results: &[Array], boxes: &[[f64; 4]], [height, width]: [usize; 2]) -> Array {
     let shape = &results[0].shape;
     let (tokens, channels) = (shape[1], shape[2]);
@@ -192,7 +234,8 @@ fn published(results: &[Array], boxes: &[[f64; 4]], [height, width]: [usize; 2])
         };
         let covering: Vec<usize> = (1..=boxes.len()).filter(|&p| covers(&&boxes[p - 1])).collect();
         for (c, y) in y.iter_mut().enumerate().filter(|_| !covering.is_empty()) {
-            let sum: f64 = covering.iter().map(|&p| f64::from(results[p].values()[row * channels + c])).sum();
+            let sum: f64 =
+                covering.iter().map(|&p| f64::from(results[p].values()[row * channels + c])).sum();
             *y = (sum / covering.len() as f64) as f32;
         }
     }
@@ -202,11 +245,13 @@ fn published(results: &[Array], boxes: &[[f64; 4]], [height, width]: [usize; 2])
 #[test]
 fn random_boxes_give_what_the_published_procedure_gives() {
     let mut random = Random(7);
-    let heads = [(2, 8), (3, 40), (1, 64), (2, 10), (1, 160), (2, 5), (1, 192), (4, 4), (3, 40), (2, 80)];
+    let heads =
+        [(2, 8), (3, 40), (1, 64), (2, 10), (1, 160), (2, 5), (1, 192), (4, 4), (3, 40), (2, 80)];
     for (case, (heads, d)) in heads.into_iter().enumerate() {
         let size = [random.below(12) + 1, random.below(15) + 1];
         let [height, width] = size;
-        // In quarters of a cell, at least one cell large: empty, whole and touching ones among them.
+        // In quarters of a cell, at least one cell large: empty, whole and touching ones among
+        // them.
         let mut boxes = Vec::new();
         for _ in 0..random.below(5) + usize::from(case > 0) {
             let mut side = |n: usize| {
@@ -231,12 +276,14 @@ fn random_boxes_give_what_the_published_procedure_gives() {
             random.array([batch / share, keys, channels]),
             random.array([batch / share, keys, channels]),
         ];
-        let what = format!("{height}x{width}, {heads} heads of {d}, boxes {boxes:?}, keys {lengths:?}");
+        let what =
+            format!("{height}x{width}, {heads} heads of {d}, boxes {boxes:?}, keys {lengths:?}");
         let weights = shares(&layout(&boxes), size);
         let found = Attention::regional(&arrays, &weights, &lengths, heads).check(&what);
         let alone = |p| {
             let [q, k, v] = &arrays;
-            Attention::plain(&[q.clone(), part(k, &lengths, p), part(v, &lengths, p)], heads).evaluate()
+            Attention::plain(&[q.clone(), part(k, &lengths, p), part(v, &lengths, p)], heads)
+                .evaluate()
         };
         let results: Vec<Array> = (0..lengths.len()).map(alone).collect();
         close(&what, &found, &published(&results, &boxes, size), 1e-6);
@@ -246,15 +293,28 @@ fn random_boxes_give_what_the_published_procedure_gives() {
 #[test]
 fn weights_of_any_kind() {
     let mut random = Random(3);
-    // Lengths that straight-line kernels do not take, and such as they take in one chunk and in several.
-    for (lengths, tokens, d) in [([13, 77, 1], 70, 8), ([13, 77, 1], 129, 40), ([77, 154, 16], 129, 40), ([9, 1, 2], 5, 192)] {
+    // Lengths that straight-line kernels do not take, and such as they take in one chunk and in
+    // several.
+    for (lengths, tokens, d) in [
+        ([13, 77, 1], 70, 8),
+        ([13, 77, 1], 129, 40),
+        ([77, 154, 16], 129, 40),
+        ([9, 1, 2], 5, 192),
+    ] {
         let keys = lengths.iter().sum();
-        let arrays = [random.array([2, tokens, 2 * d]), random.array([2, keys, 2 * d]), random.array([2, keys, 2 * d])];
+        let arrays = [
+            random.array([2, tokens, 2 * d]),
+            random.array([2, keys, 2 * d]),
+            random.array([2, keys, 2 * d]),
+        ];
         // Soft shares, shares of nothing, rows without any.
-        let weight = |random: &mut Random| if random.below(3) == 0 { 0.0 } else { random.below(100) as f32 / 70.0 };
+        let weight = |random: &mut Random| {
+            if random.below(3) == 0 { 0.0 } else { random.below(100) as f32 / 70.0 }
+        };
         let mut weights: Vec<f32> = (0..tokens * 3).map(|_| weight(&mut random)).collect();
         weights[3..6].fill(0.0);
-        let found = Attention::regional(&arrays, &weights, &lengths, 2).check(&format!("{tokens} tokens, heads of {d}"));
+        let found = Attention::regional(&arrays, &weights, &lengths, 2)
+            .check(&format!("{tokens} tokens, heads of {d}"));
         assert!(found.values()[2 * d..4 * d].iter().all(|v| *v == 0.0));
     }
 }
@@ -263,9 +323,12 @@ fn weights_of_any_kind() {
 fn inputs_for_a_farther_reach_take_tables_of_a_shorter_one() {
     let mut random = Random(4);
     let (lengths, d) = ([77, 20], 16);
-    let arrays = [random.array([2, 60, 2 * d]), random.array([2, 97, 2 * d]), random.array([2, 97, 2 * d])];
-    // Two phases of one program: the context reaches farther in the second, the region in the first.
-    let phases = [[0.0, 0.0, 0.8, 1.0], [0.2, 0.0, 0.5, 0.5]].map(|edges| shares(&layout(&[edges]), [6, 10]));
+    let arrays =
+        [random.array([2, 60, 2 * d]), random.array([2, 97, 2 * d]), random.array([2, 97, 2 * d])];
+    // Two phases of one program: the context reaches farther in the second, the region in the
+    // first.
+    let phases = [[0.0, 0.0, 0.8, 1.0], [0.2, 0.0, 0.5, 0.5]]
+        .map(|edges| shares(&layout(&[edges]), [6, 10]));
     let tables = phases.each_ref().map(|weights| RegionTables::new(weights, &lengths));
     let most = |p: usize| tables.iter().map(|t| t.reach()[p].tokens).max().unwrap();
     let reach = vec![Reach { keys: 77, tokens: most(0) }, Reach { keys: 20, tokens: most(1) }];
@@ -285,7 +348,11 @@ fn one_region_over_everything_is_its_prompt_bit_for_bit() {
     for d in [8, 40, 64, 160, 192, 6] {
         let size = [9, 11];
         let lengths = [7, 77];
-        let arrays = [random.array([2, 99, 2 * d]), random.array([2, 84, 2 * d]), random.array([2, 84, 2 * d])];
+        let arrays = [
+            random.array([2, 99, 2 * d]),
+            random.array([2, 84, 2 * d]),
+            random.array([2, 84, 2 * d]),
+        ];
         let weights = shares(&layout(&[[0.0, 0.0, 1.0, 1.0]]), size);
         let regional = Attention::regional(&arrays, &weights, &lengths, 2);
         let [q, k, v] = &arrays;
@@ -302,11 +369,14 @@ fn the_order_of_regions_that_do_not_overlap_changes_nothing() {
     let size = [16, 16];
     let boxes = [[0.0, 0.0, 0.4, 1.0], [0.5, 0.0, 1.0, 0.5], [0.5, 0.5, 1.0, 1.0]];
     let q = random.array([2, 256, 80]);
-    let prompts: &Vec<[Array; 2]> = &(0..4).map(|_| [random.array([2, 20, 80]), random.array([2, 20, 80])]).collect();
+    let prompts: &Vec<[Array; 2]> =
+        &(0..4).map(|_| [random.array([2, 20, 80]), random.array([2, 20, 80])]).collect();
     let run = |order: [usize; 3], device: &Device| {
         let all = |i: usize| {
             let order: Vec<usize> = std::iter::once(0).chain(order.map(|n| n + 1)).collect();
-            let half = |half: usize| order.iter().flat_map(|&p| prompts_half(&prompts[p][i], half)).collect::<Vec<f32>>();
+            let half = |half: usize| {
+                order.iter().flat_map(|&p| prompts_half(&prompts[p][i], half)).collect::<Vec<f32>>()
+            };
             Array::f32([2, 80, 80], [half(0), half(1)].concat())
         };
         let weights = shares(&layout(&order.map(|n| boxes[n])), size);
@@ -328,7 +398,9 @@ fn tokens_see_what_shares_a_bit_with_them() {
     for (tokens, d, halves) in [(1, 8, false), (70, 40, false), (33, 192, false), (70, 40, true)] {
         let arrays = [0; 3].map(|_| random.array([2, tokens, 2 * d]));
         // At random, or in two halves: keys that come first are seen by none of the last tokens.
-        let mut bits = |token| if halves { 1 + u32::from(token >= 40) } else { [1, 2, 3, u32::MAX][random.below(4)] };
+        let mut bits = |token| {
+            if halves { 1 + u32::from(token >= 40) } else { [1, 2, 3, u32::MAX][random.below(4)] }
+        };
         let sight: Vec<u32> = (0..tokens).map(&mut bits).collect();
         let mut a = Attention::new();
         let [q, k, v] = [0, 1, 2].map(|i| a.input(&i.to_string(), &arrays[i]));
@@ -340,13 +412,19 @@ fn tokens_see_what_shares_a_bit_with_them() {
         let token = tokens / 2;
         let seen: Vec<usize> = (0..tokens).filter(|&key| sight[key] & sight[token] != 0).collect();
         let rows = |array: &Array, which: &[usize]| {
-            let row = |b: usize, t: usize| array.values()[(b * tokens + t) * 2 * d..][..2 * d].to_vec();
-            let values: Vec<f32> = (0..2).flat_map(|b| which.iter().flat_map(move |&t| row(b, t))).collect();
+            let row =
+                |b: usize, t: usize| array.values()[(b * tokens + t) * 2 * d..][..2 * d].to_vec();
+            let values: Vec<f32> =
+                (0..2).flat_map(|b| which.iter().flat_map(move |&t| row(b, t))).collect();
             Array::f32([2, which.len(), 2 * d], values)
         };
         let mut alone = Attention::new();
-        let [q, k, v] = [("q", rows(&arrays[0], &[token])), ("k", rows(&arrays[1], &seen)), ("v", rows(&arrays[2], &seen))]
-            .map(|(name, array)| alone.input(name, &array));
+        let [q, k, v] = [
+            ("q", rows(&arrays[0], &[token])),
+            ("k", rows(&arrays[1], &seen)),
+            ("v", rows(&arrays[2], &seen)),
+        ]
+        .map(|(name, array)| alone.input(name, &array));
         alone.output = alone.graph.attention(q, k, v, 2, 0.3, false).unwrap();
         close("what is seen", &rows(&found, &[token]), &alone.evaluate(), 1e-6);
     }

@@ -1,4 +1,5 @@
-//! Whole pictures by the model that ships, with regions, concepts in regions, and networks that steer.
+//! Whole pictures by the model that ships, with regions, concepts in regions, and networks that
+//! steer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,10 +36,14 @@ fn pipeline() -> MutexGuard<'static, Pipeline> {
     static PIPELINE: OnceLock<Mutex<Pipeline>> = OnceLock::new();
     let open = || {
         let device = chosen::processor().map(Device::from).unwrap_or_else(|| {
-            let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+            let selection =
+                std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
             Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter").into()
         });
-        Mutex::new(Pipeline::load(&device, &checkpoint(), Precision::AsStored).unwrap_or_else(|e| panic!("{e}")))
+        Mutex::new(
+            Pipeline::load(&device, &checkpoint(), Precision::AsStored)
+                .unwrap_or_else(|e| panic!("{e}")),
+        )
     };
     PIPELINE.get_or_init(open).lock().unwrap_or_else(|e| e.into_inner())
 }
@@ -56,7 +61,14 @@ fn refusal(request: &Request) -> String {
 }
 
 fn small() -> Request {
-    Request { prompt: "a red cat".into(), width: Some(64), height: Some(64), steps: 3, seed: 5, ..Request::default() }
+    Request {
+        prompt: "a red cat".into(),
+        width: Some(64),
+        height: Some(64),
+        steps: 3,
+        seed: 5,
+        ..Request::default()
+    }
 }
 
 fn boxed(edges: [f64; 4], prompt: &str) -> Region {
@@ -70,28 +82,45 @@ fn layout(regions: &[Region]) -> Layout {
 #[test]
 fn a_region_over_the_whole_picture_is_its_prompt() {
     let whole = [0.0, 0.0, 1.0, 1.0];
-    let plain = latents(&Request { prompt: "a blue dog".into(), negative_prompt: "snow".into(), ..small() });
+    let plain = latents(&Request {
+        prompt: "a blue dog".into(),
+        negative_prompt: "snow".into(),
+        ..small()
+    });
     let region = Region { negative: Some("snow".into()), ..boxed(whole, "a blue dog") };
     assert!(latents(&Request { regions: layout(&[region]), ..small() }) == plain);
     // Beside others that hold nowhere, and by the attention of several prompts.
     let under = Region { order: -1, ..boxed(whole, "a chair") };
-    let found =
-        generate(&Request { regions: layout(&[under, boxed(whole, "a blue dog")]), negative_prompt: "snow".into(), ..small() });
+    let found = generate(&Request {
+        regions: layout(&[under, boxed(whole, "a blue dog")]),
+        negative_prompt: "snow".into(),
+        ..small()
+    });
     assert!(found.latents.values() == plain);
-    assert!(found.warnings.iter().any(|w| w.contains("region `1` holds nowhere")), "{:?}", found.warnings);
+    assert!(
+        found.warnings.iter().any(|w| w.contains("region `1` holds nowhere")),
+        "{:?}",
+        found.warnings
+    );
     let mut split = Vec::new();
     for edges in [[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]] {
         split.push(boxed(edges, "a blue dog"));
     }
-    let found = latents(&Request { regions: layout(&split), negative_prompt: "snow".into(), ..small() });
+    let found =
+        latents(&Request { regions: layout(&split), negative_prompt: "snow".into(), ..small() });
     assert!(found == plain, "two halves with the same prompt are that prompt");
 }
 
 #[test]
 fn regions_change_the_picture_and_their_order_does_not() {
-    let (left, right) = (boxed([0.0, 0.0, 0.5, 1.0], "a blue dog"), boxed([0.5, 0.0, 1.0, 1.0], "a green chair | snow"));
+    let (left, right) = (
+        boxed([0.0, 0.0, 0.5, 1.0], "a blue dog"),
+        boxed([0.5, 0.0, 1.0, 1.0], "a green chair | snow"),
+    );
     let found = latents(&Request { regions: layout(&[left.clone(), right.clone()]), ..small() });
-    assert!(found == latents(&Request { regions: layout(&[right.clone(), left.clone()]), ..small() }));
+    assert!(
+        found == latents(&Request { regions: layout(&[right.clone(), left.clone()]), ..small() })
+    );
     assert!(found != latents(&small()));
     let isolated = Layout { isolate: true, ..layout(&[left.clone(), right.clone()]) };
     assert!(found != latents(&Request { regions: isolated, ..small() }));
@@ -101,7 +130,12 @@ fn regions_change_the_picture_and_their_order_does_not() {
     assert!(some != found && some != latents(&small()));
     assert!(latents(&Request { regions: layout(&late(0.9)), ..small() }) == latents(&small()));
     // Without guidance, and two pictures at once.
-    let two = Request { guidance: 1.0, batch: 2, regions: layout(std::slice::from_ref(&left)), ..small() };
+    let two = Request {
+        guidance: 1.0,
+        batch: 2,
+        regions: layout(std::slice::from_ref(&left)),
+        ..small()
+    };
     let each = generate(&two).latents.values().len() / 2;
     let second = latents(&Request { batch: 1, seed: 6, ..two.clone() });
     assert!(generate(&two).latents.values()[each..] == second);
@@ -121,8 +155,11 @@ fn concept(name: &str, word: Option<&str>) -> Concept {
     };
     let text = &checkpoint.text_encoder;
     let unet = &checkpoint.unet;
-    let layer =
-        |ending: &str| unet.names().find_map(|n| n.ends_with(ending).then(|| n.trim_end_matches(".weight").to_string())).unwrap();
+    let layer = |ending: &str| {
+        unet.names()
+            .find_map(|n| n.ends_with(ending).then(|| n.trim_end_matches(".weight").to_string()))
+            .unwrap()
+    };
     let width = text.shape("text_model.embeddings.token_embedding.weight").unwrap()[1];
     let rows = Array::f32([1, width], hashed::tensor(&format!("{name}.row.weight"), &[1, width]));
     let mut sets = update(unet, &layer("attn1.to_q.weight"));
@@ -130,7 +167,10 @@ fn concept(name: &str, word: Option<&str>) -> Concept {
     sets.layers.extend(update(unet, &layer("attn2.to_out.0.weight")).layers);
     Concept {
         name: name.into(),
-        words: word.map(|text| Word { text: text.into(), initializer: None, rows }).into_iter().collect(),
+        words: word
+            .map(|text| Word { text: text.into(), initializer: None, rows })
+            .into_iter()
+            .collect(),
         text: update(text, "text_model.encoder.layers.0.self_attn.q_proj"),
         unet: sets,
         base: None,
@@ -152,46 +192,92 @@ fn concepts_act_in_the_regions_that_have_their_words() {
     let joined = Request { concepts: applied(), ..whole("a <zorp> cat") };
     let alone = Request { concepts: applied()[..1].to_vec(), ..whole("a <zorp> cat") };
     assert!(latents(&joined) != latents(&alone));
-    let (left, right) = (boxed([0.0, 0.0, 0.5, 1.0], "a <zorp> cat"), boxed([0.5, 0.0, 1.0, 1.0], "a <quib> dog"));
-    let both = Request { concepts: applied(), regions: layout(&[left.clone(), right.clone()]), ..whole("a cat") };
+    let (left, right) =
+        (boxed([0.0, 0.0, 0.5, 1.0], "a <zorp> cat"), boxed([0.5, 0.0, 1.0, 1.0], "a <quib> dog"));
+    let both = Request {
+        concepts: applied(),
+        regions: layout(&[left.clone(), right.clone()]),
+        ..whole("a cat")
+    };
     let found = latents(&both);
     assert!(found != plain);
-    assert!(found == latents(&Request { regions: layout(&[right.clone(), left.clone()]), ..both.clone() }));
+    assert!(
+        found
+            == latents(&Request {
+                regions: layout(&[right.clone(), left.clone()]),
+                ..both.clone()
+            })
+    );
     // A concept without its updates is another picture, and so is one that acts on the wrong side.
     let named = |region: &Region, scales: &[(&str, f32)]| Region {
         concepts: scales.iter().map(|(name, scale)| (name.to_string(), *scale)).collect(),
         ..region.clone()
     };
     let explicit = layout(&[named(&left, &[("zorp", 1.0)]), named(&right, &[("quib", 1.0)])]);
-    assert!(found == latents(&Request { regions: explicit, ..both.clone() }), "named is as by words");
+    assert!(
+        found == latents(&Request { regions: explicit, ..both.clone() }),
+        "named is as by words"
+    );
     let swapped = layout(&[named(&left, &[("quib", 1.0)]), named(&right, &[("zorp", 1.0)])]);
     assert!(found != latents(&Request { regions: swapped, ..both.clone() }));
-    // The same factor everywhere is that strength: exactly so without masks, up to rounding with them.
-    let weaker = [named(&left, &[("zorp", 0.5)]), named(&boxed([0.5, 0.0, 1.0, 1.0], "a <zorp> cat"), &[("zorp", 0.5)])];
-    let halved = Request { concepts: vec![Applied::new(concept("zorp", Some("<zorp>")), 0.5).unwrap()], ..whole("a <zorp> cat") };
+    // The same factor everywhere is that strength: exactly so without masks, up to rounding with
+    // them.
+    let weaker = [
+        named(&left, &[("zorp", 0.5)]),
+        named(&boxed([0.5, 0.0, 1.0, 1.0], "a <zorp> cat"), &[("zorp", 0.5)]),
+    ];
+    let halved = Request {
+        concepts: vec![Applied::new(concept("zorp", Some("<zorp>")), 0.5).unwrap()],
+        ..whole("a <zorp> cat")
+    };
     assert!(
-        latents(&Request { concepts: alone.concepts.clone(), regions: layout(&weaker), ..whole("a cat") }) == latents(&halved)
+        latents(&Request {
+            concepts: alone.concepts.clone(),
+            regions: layout(&weaker),
+            ..whole("a cat")
+        }) == latents(&halved)
     );
     let error = refusal(&Request { regions: layout(&[named(&left, &[("wug", 1.0)])]), ..both });
-    assert!(error.contains("region `1`") && error.contains("concept `wug`") && error.contains("zorp, quib"), "{error}");
+    assert!(
+        error.contains("region `1`")
+            && error.contains("concept `wug`")
+            && error.contains("zorp, quib"),
+        "{error}"
+    );
 }
 
-/// Updates of high rank are added to the weights. Zeros make a high rank of a low one without changing what it does.
+/// Updates of high rank are added to the weights. Zeros make a high rank of a low one without
+/// changing what it does.
 #[test]
 fn updates_of_high_rank_are_added_to_the_weights_and_taken_out_again() {
     let low = concept("zorp", None);
     let mut high = low.clone();
     for update in high.unet.layers.values_mut() {
         let [out, into] = [update.up.shape[0], update.down.shape[1]];
-        let down = update.down.values().iter().copied().chain(std::iter::repeat_n(0.0, 36 * into)).collect();
-        let up = update.up.values().chunks(4).flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, 36))).collect();
+        let down = update
+            .down
+            .values()
+            .iter()
+            .copied()
+            .chain(std::iter::repeat_n(0.0, 36 * into))
+            .collect();
+        let up = update
+            .up
+            .values()
+            .chunks(4)
+            .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, 36)))
+            .collect();
         *update = Update { down: Array::f32([40, into], down), up: Array::f32([out, 40], up) };
     }
     let with = |concept: &Concept, scale: f32| {
-        latents(&Request { concepts: vec![Applied::new(concept.clone(), scale).unwrap()], ..small() })
+        latents(&Request {
+            concepts: vec![Applied::new(concept.clone(), scale).unwrap()],
+            ..small()
+        })
     };
     let difference = |a: &[f32], b: &[f32]| {
-        let squared = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+        let squared =
+            |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
         squared(&mut a.iter().zip(b).map(|(a, b)| a - b)) / squared(&mut b.iter().copied())
     };
     let plain = latents(&small());
@@ -199,7 +285,10 @@ fn updates_of_high_rank_are_added_to_the_weights_and_taken_out_again() {
         let [beside, added] = [&low, &high].map(|concept| with(concept, scale));
         let [moved, apart] = [difference(&beside, &plain), difference(&added, &beside)];
         // The sums are rounded as the model's weights are, to f16.
-        assert!(moved > 0.05 && apart < 0.02 * moved, "at {scale}: {apart} apart, the updates move by {moved}");
+        assert!(
+            moved > 0.05 && apart < 0.02 * moved,
+            "at {scale}: {apart} apart, the updates move by {moved}"
+        );
         assert!(added == with(&high, scale), "the same bytes again");
     }
     assert!(plain == latents(&small()), "nothing is left of it");
@@ -208,10 +297,18 @@ fn updates_of_high_rank_are_added_to_the_weights_and_taken_out_again() {
 /// A region that names a concept and never holds leaves nothing of it.
 #[test]
 fn a_concept_of_a_region_is_nothing_outside_of_it() {
-    let nowhere =
-        Region { end: 0.2, concepts: BTreeMap::from([("zorp".to_string(), 1.0)]), ..boxed([0.0, 0.0, 0.5, 1.0], "a cat") };
+    let nowhere = Region {
+        end: 0.2,
+        concepts: BTreeMap::from([("zorp".to_string(), 1.0)]),
+        ..boxed([0.0, 0.0, 0.5, 1.0], "a cat")
+    };
     let concepts = vec![Applied::new(concept("zorp", None), 1.0).unwrap()];
-    let found = latents(&Request { prompt: "a cat".into(), regions: layout(&[nowhere]), concepts, ..small() });
+    let found = latents(&Request {
+        prompt: "a cat".into(),
+        regions: layout(&[nowhere]),
+        concepts,
+        ..small()
+    });
     assert!(found == latents(&Request { prompt: "a cat".into(), ..small() }));
 }
 
@@ -222,8 +319,10 @@ fn write_network(folder: &Path, graph: &Graph, config: &Value) {
         if let Origin::Parameter { name } = &node.origin {
             // A linear layer of these networks is a 1x1 convolution in files.
             let mut shape = node.shape.to_vec();
-            let is_linear =
-                name.contains(".to_") || name.contains(".net.") || name.contains("time_emb") || name.contains(".proj_");
+            let is_linear = name.contains(".to_")
+                || name.contains(".net.")
+                || name.contains("time_emb")
+                || name.contains(".proj_");
             if shape.len() == 2 && !is_linear {
                 shape.extend([1, 1]);
             }
@@ -233,15 +332,25 @@ fn write_network(folder: &Path, graph: &Graph, config: &Value) {
     std::fs::create_dir_all(folder).unwrap();
     let bytes: BTreeMap<&str, (Vec<usize>, Vec<u8>)> = tensors
         .iter()
-        .map(|(name, (shape, values))| (name.as_str(), (shape.clone(), values.iter().flat_map(|v| v.to_le_bytes()).collect())))
+        .map(|(name, (shape, values))| {
+            (name.as_str(), (shape.clone(), values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        })
         .collect();
     let views: Vec<_> = bytes
         .iter()
         .map(|(name, (shape, bytes))| {
-            (name.to_string(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+            (
+                name.to_string(),
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
+                    .unwrap(),
+            )
         })
         .collect();
-    std::fs::write(folder.join("diffusion_pytorch_model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    std::fs::write(
+        folder.join("diffusion_pytorch_model.safetensors"),
+        safetensors::serialize(views, None).unwrap(),
+    )
+    .unwrap();
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
 }
 
@@ -249,10 +358,12 @@ fn write_network(folder: &Path, graph: &Graph, config: &Value) {
 fn adapter(folder: &Path, times: usize) -> PathBuf {
     let unet = UNetConfig::from_json(&checkpoint().unet.config, Path::new("unet")).unwrap();
     let channels: Vec<usize> = unet.block_out_channels.iter().map(|c| c * times).collect();
-    let config = json!({"_class_name": "T2IAdapter", "in_channels": 1, "channels": channels, "num_res_blocks": 1, "downscale_factor": pipeline().factor()});
+    let config = json!({"_class_name": "T2IAdapter", "in_channels": 1, "channels": channels,
+    "num_res_blocks": 1, "downscale_factor": pipeline().factor()});
     let typed = T2IAdapterConfig::from_json(&config, Path::new("adapter")).unwrap();
     let mut graph = Graph::new();
-    let condition = graph.input("condition", [1, 8, 8, typed.downscale_factor * typed.downscale_factor]);
+    let condition =
+        graph.input("condition", [1, 8, 8, typed.downscale_factor * typed.downscale_factor]);
     t2i_adapter::t2i_adapter(&mut Layers::new(&mut graph), &typed, condition).unwrap();
     let folder = folder.join(format!("adapter{times}"));
     write_network(&folder, &graph, &config);
@@ -264,7 +375,8 @@ fn control_net(folder: &Path) -> PathBuf {
     let mut config = checkpoint().unet.config;
     config["_class_name"] = "ControlNetModel".into();
     config.as_object_mut().unwrap().remove("up_block_types");
-    config["conditioning_embedding_out_channels"] = vec![4; 1 + pipeline().factor().ilog2() as usize].into();
+    config["conditioning_embedding_out_channels"] =
+        vec![4; 1 + pipeline().factor().ilog2() as usize].into();
     let typed = ControlNetConfig::from_json(&config, Path::new("control")).unwrap();
     let mut graph = Graph::new();
     let condition = graph.input("condition", [1, 8 * typed.downscale(), 8 * typed.downscale(), 3]);
@@ -283,12 +395,21 @@ fn control_net(folder: &Path) -> PathBuf {
 
 fn control(path: &Path, picture: &Picture) -> Control {
     let network = checkpoint::Control::open(path).unwrap_or_else(|e| panic!("{e}"));
-    Control { name: "edges".into(), network, picture: picture.clone(), weight: 1.0, start: 0.0, end: 1.0 }
+    Control {
+        name: "edges".into(),
+        network,
+        picture: picture.clone(),
+        weight: 1.0,
+        start: 0.0,
+        end: 1.0,
+    }
 }
 
 /// A white frame.
 fn frame() -> Picture {
-    let at = |i: usize| if [12, 51].contains(&(i % 64)) || [12, 51].contains(&(i / 64)) { [255; 3] } else { [0; 3] };
+    let at = |i: usize| {
+        if [12, 51].contains(&(i % 64)) || [12, 51].contains(&(i / 64)) { [255; 3] } else { [0; 3] }
+    };
     Picture::new(64, 64, (0..64 * 64).flat_map(at).collect()).unwrap()
 }
 
@@ -313,8 +434,17 @@ fn networks_steer_where_and_when_they_are_asked_to() {
         let early = with(vec![Control { end: 0.5, ..one.clone() }]);
         assert!(early != plain && early != steered, "{what}");
         // A region without it everywhere, and in one half.
-        let without = |edges| Region { controls: BTreeMap::from([("edges".to_string(), 0.0)]), ..boxed(edges, "a red cat") };
-        let masked = |edges| latents(&Request { controls: vec![one.clone()], regions: layout(&[without(edges)]), ..small() });
+        let without = |edges| Region {
+            controls: BTreeMap::from([("edges".to_string(), 0.0)]),
+            ..boxed(edges, "a red cat")
+        };
+        let masked = |edges| {
+            latents(&Request {
+                controls: vec![one.clone()],
+                regions: layout(&[without(edges)]),
+                ..small()
+            })
+        };
         assert!(masked([0.0, 0.0, 1.0, 1.0]) == plain, "{what}");
         let some = masked([0.0, 0.0, 0.5, 1.0]);
         assert!(some != plain && some != steered, "{what}");
@@ -327,10 +457,21 @@ fn networks_steer_where_and_when_they_are_asked_to() {
             let regions = Layout { published, ..layout(&weights.map(named)) };
             latents(&Request { controls: vec![one.clone()], regions, ..small() })
         };
-        assert!(two(true, [0.0, 1.0]) == two(true, [1.0, 1.0]) && two(true, [1.0, 0.0]) == two(true, [0.0, 0.0]), "{what}");
+        assert!(
+            two(true, [0.0, 1.0]) == two(true, [1.0, 1.0])
+                && two(true, [1.0, 0.0]) == two(true, [0.0, 0.0]),
+            "{what}"
+        );
         assert!(two(false, [0.0, 1.0]) != two(false, [1.0, 1.0]), "{what}");
-        let unknown = Region { controls: BTreeMap::from([("pose".to_string(), 1.0)]), ..boxed([0.0, 0.0, 1.0, 1.0], "a") };
-        let error = refusal(&Request { controls: vec![one.clone()], regions: layout(&[unknown]), ..small() });
+        let unknown = Region {
+            controls: BTreeMap::from([("pose".to_string(), 1.0)]),
+            ..boxed([0.0, 0.0, 1.0, 1.0], "a")
+        };
+        let error = refusal(&Request {
+            controls: vec![one.clone()],
+            regions: layout(&[unknown]),
+            ..small()
+        });
         assert!(error.contains("control `pose`") && error.contains("edges"), "{error}");
         for (control, word) in [
             (Control { weight: f32::NAN, ..one.clone() }, "weight"),
@@ -340,13 +481,18 @@ fn networks_steer_where_and_when_they_are_asked_to() {
             let error = refusal(&Request { controls: vec![control], ..small() });
             assert!(error.contains(word), "{error}");
         }
-        let planned = |controls: Vec<Control>| pipeline().prepare(&Request { controls, ..small() }).unwrap().memory();
+        let planned = |controls: Vec<Control>| {
+            pipeline().prepare(&Request { controls, ..small() }).unwrap().memory()
+        };
         assert!(planned(vec![one.clone()]).weights > planned(vec![]).weights, "{what}");
     }
     let wide = control(&adapter(folder.path(), 2), &frame());
     let error = refusal(&Request { controls: vec![wide], ..small() });
     assert!(error.contains("adapter2") && error.contains("channels"), "{error}");
-    let stretched = Control { picture: frame().resized(64, 32).unwrap(), ..control(&adapter(folder.path(), 1), &frame()) };
+    let stretched = Control {
+        picture: frame().resized(64, 32).unwrap(),
+        ..control(&adapter(folder.path(), 1), &frame())
+    };
     let found = generate(&Request { controls: vec![stretched], ..small() });
     assert!(found.warnings.iter().any(|w| w.contains("stretched")), "{:?}", found.warnings);
 }
@@ -358,13 +504,26 @@ fn edited_prompts_are_what_they_say_in_every_step() {
     let (red, blue) = (with("a red cat"), with("a blue cat"));
     let half = with("a [red:blue:0.5] cat");
     assert!(half != red && half != blue);
-    assert!(with("a [red:blue:0] cat") == blue && with("a [red:blue:2] cat") == red && with("a [red:blue:1e3] cat") != red);
+    assert!(
+        with("a [red:blue:0] cat") == blue
+            && with("a [red:blue:2] cat") == red
+            && with("a [red:blue:1e3] cat") != red
+    );
     assert!(with("a [red|red] cat") == red && with("a [red:red:1] cat") == red);
     // Two steps: turns are the same as one change.
-    assert!(with("a [red|blue] cat") == half && with("a [red:blue:1] cat") == half && with("a [red::1][blue:1] cat") == half);
+    assert!(
+        with("a [red|blue] cat") == half
+            && with("a [red:blue:1] cat") == half
+            && with("a [red::1][blue:1] cat") == half
+    );
     // Negative prompts, on their own.
     let both = |prompt: &str, negative: &str| {
-        latents(&Request { prompt: prompt.into(), negative_prompt: negative.into(), steps: 2, ..small() })
+        latents(&Request {
+            prompt: prompt.into(),
+            negative_prompt: negative.into(),
+            steps: 2,
+            ..small()
+        })
     };
     assert!(both("a red cat", "[snow:night:0]") == both("a red cat", "night"));
     assert!(both("a red cat", "[snow:night:1]") != both("a red cat", "night"));
@@ -375,16 +534,30 @@ fn edited_prompts_are_what_they_say_in_every_step() {
         latents(&Request { prompt: prompt.into(), sampler, ..small() })
     };
     assert!(heun("a [red|blue] cat") == heun("a [[red:blue:1]:red:2] cat"));
-    assert!(heun("a [red:blue:3] cat") == heun("a red cat") && heun("a [red:blue:2] cat") != heun("a red cat"));
+    assert!(
+        heun("a [red:blue:3] cat") == heun("a red cat")
+            && heun("a [red:blue:2] cat") != heun("a red cat")
+    );
     // A batch that starts anew after the last prompt, without guidance, and syntax that is off.
-    let two = Request { prompt: "a [red:blue:1] cat".into(), steps: 2, batch: 2, guidance: 1.0, ..small() };
+    let two = Request {
+        prompt: "a [red:blue:1] cat".into(),
+        steps: 2,
+        batch: 2,
+        guidance: 1.0,
+        ..small()
+    };
     let each = generate(&two).latents.values().len() / 2;
-    assert!(generate(&two).latents.values()[each..] == latents(&Request { batch: 1, seed: 6, ..two }));
+    assert!(
+        generate(&two).latents.values()[each..] == latents(&Request { batch: 1, seed: 6, ..two })
+    );
     let off = |prompt: &str, syntax| {
         let prompt_options = PromptOptions { syntax, ..PromptOptions::default() };
         latents(&Request { prompt: prompt.into(), prompt_options, steps: 2, ..small() })
     };
-    assert!(off("a [red:blue:0] cat", Syntax::On) == blue && off("a [red:blue:0] cat", Syntax::Off) != blue);
+    assert!(
+        off("a [red:blue:0] cat", Syntax::On) == blue
+            && off("a [red:blue:0] cat", Syntax::Off) != blue
+    );
     let warned = generate(&Request { prompt: "a red cat AND a dog".into(), steps: 1, ..small() });
     assert!(warned.warnings.iter().any(|w| w.contains("AND")), "{:?}", warned.warnings);
 }
@@ -393,29 +566,50 @@ fn edited_prompts_are_what_they_say_in_every_step() {
 fn edited_prompts_of_regions_with_concepts_and_controls() {
     let left = |prompt: &str| boxed([0.0, 0.0, 0.5, 1.0], prompt);
     let with = |prompt: &str, region: &str| {
-        latents(&Request { prompt: prompt.into(), regions: layout(&[left(region)]), steps: 2, ..small() })
+        latents(&Request {
+            prompt: prompt.into(),
+            regions: layout(&[left(region)]),
+            steps: 2,
+            ..small()
+        })
     };
     assert!(with("snow", "a [red:blue:0] cat") == with("snow", "a blue cat"));
     let half = with("snow", "a [red|blue] cat");
     assert!(half == with("snow", "a [red:blue:1] cat") && half != with("snow", "a blue cat"));
-    assert!(with("[snow|night]", "a [red:blue:1] cat") == with("[snow:night:1]", "a [red|blue] cat"));
+    assert!(
+        with("[snow|night]", "a [red:blue:1] cat") == with("[snow:night:1]", "a [red|blue] cat")
+    );
     // A word with an encoding for each cross-attention beside plain ones.
-    let layers =
-        mixofshow::models::unet::cross_attentions(&UNetConfig::from_json(&checkpoint().unet.config, Path::new("u")).unwrap());
+    let layers = mixofshow::models::unet::cross_attentions(
+        &UNetConfig::from_json(&checkpoint().unet.config, Path::new("u")).unwrap(),
+    );
     let mut zorp = concept("zorp", Some("<zorp>"));
     let width = zorp.words[0].rows.shape[1];
     let shape = [layers.len(), width];
     zorp.words[0].rows = Array::f32(shape, hashed::tensor("zorp.rows.weight", &shape));
     let applied = vec![Applied::new(zorp, 0.0).unwrap()];
-    let said = |prompt: &str| latents(&Request { prompt: prompt.into(), concepts: applied.clone(), steps: 2, ..small() });
-    assert!(said("a [<zorp>:cat:0]") == said("a cat") && said("a [<zorp>:cat:2]") == said("a <zorp>"));
+    let said = |prompt: &str| {
+        latents(&Request { prompt: prompt.into(), concepts: applied.clone(), steps: 2, ..small() })
+    };
+    assert!(
+        said("a [<zorp>:cat:0]") == said("a cat") && said("a [<zorp>:cat:2]") == said("a <zorp>")
+    );
     let turns = said("a [<zorp>|cat]");
-    assert!(turns == said("a [<zorp>:cat:1]") && turns != said("a cat") && turns != said("a <zorp>"));
+    assert!(
+        turns == said("a [<zorp>:cat:1]") && turns != said("a cat") && turns != said("a <zorp>")
+    );
     assert!(said("a [cat|<zorp>]") == said("a [cat:<zorp>:1]"));
     // A ControlNet reads them too.
     let folder = tempfile::tempdir().unwrap();
     let net = control(&control_net(folder.path()), &frame());
-    let steered = |prompt: &str| latents(&Request { prompt: prompt.into(), controls: vec![net.clone()], steps: 2, ..small() });
+    let steered = |prompt: &str| {
+        latents(&Request {
+            prompt: prompt.into(),
+            controls: vec![net.clone()],
+            steps: 2,
+            ..small()
+        })
+    };
     assert!(steered("a [red:blue:0] cat") == steered("a blue cat"));
     assert!(steered("a [red|blue] cat") == steered("a [red:blue:1] cat"));
     assert!(steered("a [red|blue] cat") != steered("a red cat"));
@@ -441,16 +635,26 @@ fn a_control_net_of_differences_is_added_to_the_model() {
             // Sixty-fourths, so that sums are exact.
             let own = own.iter().map(|v| (v * 8.0).round() / 64.0);
             let values: Vec<f32> = match (&shared, difference) {
-                (Some(shared), false) => own.zip(shared).map(|(own, shared)| own + shared).collect(),
+                (Some(shared), false) => {
+                    own.zip(shared).map(|(own, shared)| own + shared).collect()
+                }
                 _ => own.collect(),
             };
-            tensors.push((tensor.to_string(), shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+            tensors.push((
+                tensor.to_string(),
+                shape,
+                values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            ));
         }
         if difference {
             tensors.push(("difference".into(), vec![0], Vec::new()));
         }
         let views = tensors.iter().map(|(name, shape, bytes)| {
-            (name.clone(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+            (
+                name.clone(),
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
+                    .unwrap(),
+            )
         });
         let place = folder.path().join(name);
         std::fs::create_dir(&place).unwrap();

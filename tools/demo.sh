@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh checkout to pictures: installs what is missing, builds, and makes a small set with the model that ships.
+# From a fresh checkout to pictures: installs what is missing, builds, and makes a small set with
+# the model that ships.
 #     tools/demo.sh [FOLDER]      FOLDER is out/demo unless given
 set -euo pipefail
 here=$PWD

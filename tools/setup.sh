@@ -1,5 +1,6 @@
-# Sourced by the other scripts: from the repository's root, builds the program and, for tests, sees to it that
-# there is a graphics adapter. Installs what is missing on Debian and Ubuntu, and says what to do elsewhere. Runs in bash 3.2 too, which macOS has.
+# Sourced by the other scripts: from the repository's root, builds the program and, for tests, sees
+# to it that there is a graphics adapter. Installs what is missing on Debian and Ubuntu, and says
+# what to do elsewhere. Runs in bash 3.2 too, which macOS has.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -44,14 +45,16 @@ need_rust() {
     command -v cargo >/dev/null || give_up "there is no cargo on this machine. $advice"
     found=$(rustc --version | cut -d' ' -f2)
     at_least "${found%%-*}" "$wanted" || give_up "this is Rust $found. $advice"
-    # On Windows, Rust finds Microsoft's linker by itself, or says what is missing; everywhere else it calls cc.
+    # On Windows, Rust finds Microsoft's linker by itself, or says what is missing; everywhere else
+    # it calls cc.
     case $(rustc -vV | sed -n 's/^host: //p') in
         *-msvc) ;;
         *) command -v cc >/dev/null || get_packages gcc libc6-dev || give_up "Rust needs a linker: install gcc or clang" ;;
     esac
 }
 
-# The program, built with optimisations; tests are built with the same settings, so nothing is built twice.
+# The program, built with optimisations; tests are built with the same settings, so nothing is built
+# twice.
 build() {
     need_rust
     say "Building (the first time this takes some minutes)"
@@ -63,7 +66,8 @@ has_adapter() {
     case $("$mos" devices --json 2>/dev/null) in *'"backend"'*) return 0 ;; *) return 1 ;; esac
 }
 
-# For tests of the graphics kernels: a software Vulkan driver, if there is no graphics adapter at all.
+# For tests of the graphics kernels: a software Vulkan driver, if there is no graphics adapter at
+# all.
 need_adapter() {
     has_adapter || get_packages libvulkan1 mesa-vulkan-drivers || true
     has_adapter || give_up "the tests need a graphics adapter: install a Vulkan driver, such as Mesa's software one"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass: formatting, lints, all tests, and the kernels again as other devices run them.
+# Everything that must pass: formatting, lints, all tests, and the kernels again as other devices
+# run them.
 #     tools/test.sh
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -13,10 +14,12 @@ cargo fmt --check
 cargo clippy --release --locked --all-targets -- -D warnings
 say "Tests"
 cargo test --release --locked
-# The kernels again as other devices run them: those for cards; those for CPUs with as many vector registers (32 or 16) as this one has
-# not; those that pass loads round subgroups; and, where the adapter has them (Mesa's software driver since 26) and else passed over with a
-# note, those of cooperative matrices. Mesa's driver runs subgroups of 4, 8 or 16 lanes, by the width of its vectors in bits, so each
-# goes with a width of its own (8 lanes is what the last two are for), and a cache of its own: Mesa's does not tell widths apart.
+# The kernels again as other devices run them: those for cards; those for CPUs with as many vector
+# registers (32 or 16) as this one has not; those that pass loads round subgroups; and, where the
+# adapter has them (Mesa's software driver since 26) and else passed over with a note, those of
+# cooperative matrices. Mesa's driver runs subgroups of 4, 8 or 16 lanes, by the width of its
+# vectors in bits, so each goes with a width of its own (8 lanes is what the last two are for), and
+# a cache of its own: Mesa's does not tell widths apart.
 if grep -qw avx512vl /proc/cpuinfo 2>/dev/null; then registers=few; else registers=many; fi
 for way in "staged 128" "$registers 512" "passed 256" "matrices 256"; do
     read -r schedule bits <<<"$way"

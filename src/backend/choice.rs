@@ -1,4 +1,5 @@
-//! Choosing a device: a graphics card where there is one, else the processor, which is always there.
+//! Choosing a device: a graphics card where there is one, else the processor, which is always
+//! there.
 
 use std::sync::Arc;
 
@@ -8,12 +9,13 @@ use super::{Device, Result, cpu};
 /// Which device to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Selection {
-    /// The best graphics card, else the processor. A software driver for graphics is only used when it is named: it computes on
-    /// the processor too, more slowly.
+    /// The best graphics card, else the processor. A software driver for graphics is only used when
+    /// it is named: it computes on the processor too, more slowly.
     #[default]
     Best,
     Processor,
-    /// A place in the list of adapters, which the processor ends, or a part of an adapter's name, whatever the case.
+    /// A place in the list of adapters, which the processor ends, or a part of an adapter's name,
+    /// whatever the case.
     Matching(String),
 }
 
@@ -35,15 +37,23 @@ impl Selection {
         let processor = adapters.len();
         match self {
             Selection::Processor => Ok(processor),
-            Selection::Best => Ok(wgpu::choose(adapters, &wgpu::Selection::Card).unwrap_or(processor)),
+            Selection::Best => {
+                Ok(wgpu::choose(adapters, &wgpu::Selection::Card).unwrap_or(processor))
+            }
             Selection::Matching(text) if text.parse() == Ok(processor) => Ok(processor),
-            Selection::Matching(text) => match wgpu::choose(adapters, &wgpu::Selection::Matching(text.clone())) {
-                Ok(place) => Ok(place),
-                Err(wgpu::Error::NoMatch { selector, available }) => {
-                    Err(wgpu::Error::NoMatch { selector, available: format!("{available}, {processor}: {PROCESSOR}") }.into())
+            Selection::Matching(text) => {
+                match wgpu::choose(adapters, &wgpu::Selection::Matching(text.clone())) {
+                    Ok(place) => Ok(place),
+                    Err(wgpu::Error::NoMatch { selector, available }) => {
+                        Err(wgpu::Error::NoMatch {
+                            selector,
+                            available: format!("{available}, {processor}: {PROCESSOR}"),
+                        }
+                        .into())
+                    }
+                    Err(error) => Err(error.into()),
                 }
-                Err(error) => Err(error.into()),
-            },
+            }
         }
     }
 }

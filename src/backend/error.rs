@@ -11,10 +11,14 @@ pub enum Error {
     Wgpu(#[from] super::wgpu::Error),
     #[error(transparent)]
     Cpu(#[from] super::cpu::Error),
-    #[error("{operation} in layer `{layer}` cannot run on {device}: only the reference implementation computes it")]
+    #[error(
+        "{operation} in layer `{layer}` cannot run on {device}: only the reference implementation \
+            computes it"
+    )]
     NotImplemented { operation: &'static str, layer: String, device: String },
     #[error(
-        "{operation} in layer `{layer}`: its weight is an input or computed, where {device} wants the rearranged weight of a file: \
+        "{operation} in layer `{layer}`: its weight is an input or computed, where {device} wants \
+            the rearranged weight of a file: \
          only LoRA's matmuls take any tensor as their weight"
     )]
     NotAParameter { operation: &'static str, layer: String, device: String },

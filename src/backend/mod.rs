@@ -1,10 +1,12 @@
 //! The seam between graphs and what runs them.
 //!
-//! A back end says what its plans must keep to ([`Target`]), takes weights as it needs them ([`Backend::weights`]) and compiles a
-//! plan to something that is written, run, read, copied and profiled ([`Executable`]). [`Device`], [`Weights`] and [`Program`]
-//! are what everything else holds: they check what comes in, so that a back end gets only what fits.
+//! A back end says what its plans must keep to ([`Target`]), takes weights as it needs them
+//! ([`Backend::weights`]) and compiles a plan to something that is written, run, read, copied and
+//! profiled ([`Executable`]). [`Device`], [`Weights`] and [`Program`] are what everything else
+//! holds: they check what comes in, so that a back end gets only what fits.
 //!
-//! Back ends: [`mod@wgpu`] for graphics cards, [`cpu`] for the processor, [`mod@reference`] for the operations' reference implementations in plain Rust.
+//! Back ends: [`mod@wgpu`] for graphics cards, [`cpu`] for the processor, [`mod@reference`] for the
+//! operations' reference implementations in plain Rust.
 
 mod choice;
 pub mod cpu;
@@ -46,7 +48,8 @@ pub trait Backend: Any + Send + Sync {
     /// Whether it computes on processor cores, so that what it takes is their time.
     fn is_processor(&self) -> bool;
 
-    /// Whether matmuls with weights in f16 round what they multiply to f16, and are much faster than others.
+    /// Whether matmuls with weights in f16 round what they multiply to f16, and are much faster
+    /// than others.
     fn rounds_to_f16(&self) -> bool {
         false
     }
@@ -55,7 +58,11 @@ pub trait Backend: Any + Send + Sync {
     fn target(&self) -> &dyn Target;
 
     /// Weights of `source` for this device. They are read when a program first needs them.
-    fn weights(self: Arc<Self>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Box<dyn WeightStore>;
+    fn weights(
+        self: Arc<Self>,
+        source: Arc<dyn ParameterSource + Send>,
+        precision: Precision,
+    ) -> Box<dyn WeightStore>;
 
     /// Copies between programs of this device, to be played any number of times.
     ///
@@ -81,7 +88,8 @@ pub trait WeightStore: Send + Sync {
     /// Makes a plan ready to run, with the weights that it needs.
     ///
     /// # Errors
-    /// Operations that the back end cannot run as planned; weights that are missing; memory that is exhausted.
+    /// Operations that the back end cannot run as planned; weights that are missing; memory that is
+    /// exhausted.
     fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>>;
 }
 
@@ -111,8 +119,8 @@ pub trait Executable: Send + Sync {
     /// A device that failed since the last call.
     fn wait(&self) -> Result<()>;
 
-    /// Runs step by step and shows the result of each, with whatever was folded into it. Where `look` ends the run, inputs have not
-    /// taken their new values.
+    /// Runs step by step and shows the result of each, with whatever was folded into it. Where
+    /// `look` ends the run, inputs have not taken their new values.
     ///
     /// # Errors
     /// A device that failed.
@@ -166,7 +174,8 @@ impl Device {
         self.0.is_processor()
     }
 
-    /// Whether matmuls with weights in f16 round what they multiply to f16, and are much faster than others.
+    /// Whether matmuls with weights in f16 round what they multiply to f16, and are much faster
+    /// than others.
     pub fn rounds_to_f16(&self) -> bool {
         self.0.rounds_to_f16()
     }

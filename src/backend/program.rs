@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Cost, Device, Executable, Look, Precision, Result, View, WeightStore};
-use crate::graph::{self, Array, Data, Element, Graph, Origin, ParameterSource, Plan, Shape, Tensor};
+use crate::graph::{
+    self, Array, Data, Element, Graph, Origin, ParameterSource, Plan, Shape, Tensor,
+};
 
 /// Weights on a device, as its back end needs them, shared by all programs that use them.
 pub struct Weights {
@@ -15,7 +17,11 @@ pub struct Weights {
 }
 
 impl Weights {
-    pub fn new(device: &Device, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Weights {
+    pub fn new(
+        device: &Device,
+        source: Arc<dyn ParameterSource + Send>,
+        precision: Precision,
+    ) -> Weights {
         let store = device.0.clone().weights(source.clone(), precision);
         Weights { device: device.clone(), source, precision, store }
     }
@@ -40,7 +46,8 @@ impl Weights {
         self.store.planned_bytes(graph, plan)
     }
 
-    /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it keep theirs.
+    /// Gives up the device's copy of every weight whose name is not `wanted`; programs that use it
+    /// keep theirs.
     pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
         self.store.retain(&wanted);
     }
@@ -72,7 +79,8 @@ impl Program {
     }
 
     /// # Errors
-    /// Weights that are missing or of another shape, operations that the device cannot run, memory that is exhausted.
+    /// Weights that are missing or of another shape, operations that the device cannot run, memory
+    /// that is exhausted.
     pub fn from_plan(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
         let compiled = weights.store.compile(graph, plan)?;
         let mut inputs = HashMap::new();
@@ -116,7 +124,10 @@ impl Program {
     ///
     /// # Errors
     /// As those of [`Program::write`].
-    pub fn write_all<'a>(&self, named: impl IntoIterator<Item = (String, &'a Array)>) -> Result<()> {
+    pub fn write_all<'a>(
+        &self,
+        named: impl IntoIterator<Item = (String, &'a Array)>,
+    ) -> Result<()> {
         named.into_iter().try_for_each(|(name, array)| self.write(&name, array))
     }
 
@@ -134,7 +145,8 @@ impl Program {
         Ok(())
     }
 
-    /// The copy that lets the input `name` be the output `index` of another program; see [`Copies`].
+    /// The copy that lets the input `name` be the output `index` of another program; see
+    /// [`Copies`].
     ///
     /// # Errors
     /// No such input, or one with another number of elements.
@@ -199,8 +211,8 @@ impl Program {
         })
     }
 
-    /// Runs step by step, and shows the result of each: operation, layer, values (with whatever was folded into it). Ends when
-    /// `look` says false; then inputs have not taken their new values.
+    /// Runs step by step, and shows the result of each: operation, layer, values (with whatever was
+    /// folded into it). Ends when `look` says false; then inputs have not taken their new values.
     ///
     /// # Errors
     /// A device that failed.
@@ -233,7 +245,12 @@ impl Program {
 }
 
 fn wrong_size(name: &str, wanted: &Shape, found: &Shape) -> super::Error {
-    graph::Error::Input { name: name.into(), expected: wanted.to_string(), found: found.to_string() }.into()
+    graph::Error::Input {
+        name: name.into(),
+        expected: wanted.to_string(),
+        found: found.to_string(),
+    }
+    .into()
 }
 
 /// A copy from one program's tensor to another's.
@@ -250,7 +267,8 @@ impl Copies {
     /// # Errors
     /// Programs of another device.
     pub fn new(device: &Device, copies: &[Copy]) -> Result<Copies> {
-        let pairs: Vec<(View, View)> = copies.iter().map(|copy| (copy.from.clone(), copy.to.clone())).collect();
+        let pairs: Vec<(View, View)> =
+            copies.iter().map(|copy| (copy.from.clone(), copy.to.clone())).collect();
         Ok(Copies(device.0.clone().copies(&pairs)?))
     }
 

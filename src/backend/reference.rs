@@ -1,5 +1,5 @@
-//! The operations' reference implementations as a back end: slow, obvious, the measure for all others. Weights are read from
-//! their source in every run, and nothing is folded into anything.
+//! The operations' reference implementations as a back end: slow, obvious, the measure for all
+//! others. Weights are read from their source in every run, and nothing is folded into anything.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Backend, Cost, Error, Executable, Look, Precision, Result, View, WeightStore};
 use crate::graph::{
-    Array, Data, Element, Fold, Graph, Limits, Operation, Origin, ParameterSource, Plan, Shape, Target, Tensor, expect,
+    Array, Data, Element, Fold, Graph, Limits, Operation, Origin, ParameterSource, Plan, Shape,
+    Target, Tensor, expect,
 };
 
 /// See [`crate::backend::reference`].
@@ -34,7 +35,12 @@ impl Target for Unlimited {
         Fold::Nothing
     }
 
-    fn scratch(&self, _operation: &dyn Operation, _inputs: &[&Shape], _output: &Shape) -> Option<usize> {
+    fn scratch(
+        &self,
+        _operation: &dyn Operation,
+        _inputs: &[&Shape],
+        _output: &Shape,
+    ) -> Option<usize> {
         None
     }
 }
@@ -59,7 +65,11 @@ impl Backend for Reference {
         &Unlimited
     }
 
-    fn weights(self: Arc<Self>, source: Arc<dyn ParameterSource + Send>, _: Precision) -> Box<dyn WeightStore> {
+    fn weights(
+        self: Arc<Self>,
+        source: Arc<dyn ParameterSource + Send>,
+        _: Precision,
+    ) -> Box<dyn WeightStore> {
         Box::new(Weights { device: self, source })
     }
 
@@ -103,9 +113,11 @@ impl WeightStore for Weights {
 
     fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>> {
         self.planned_bytes(graph, plan)?;
-        let zeros = |tensor: Tensor| Arc::new(Mutex::new(vec![0; graph.shape(tensor).elements() * 4]));
+        let zeros =
+            |tensor: Tensor| Arc::new(Mutex::new(vec![0; graph.shape(tensor).elements() * 4]));
         let is_input = |tensor: &Tensor| matches!(graph.node(*tensor).origin, Origin::Input { .. });
-        let inputs: HashMap<Tensor, Storage> = graph.tensors().filter(is_input).map(|t| (t, zeros(t))).collect();
+        let inputs: HashMap<Tensor, Storage> =
+            graph.tensors().filter(is_input).map(|t| (t, zeros(t))).collect();
         let outputs: Vec<Storage> = plan.outputs.iter().map(|&t| zeros(t)).collect();
         let bytes = inputs.values().chain(&outputs).map(|storage| lock(storage).len() as u64).sum();
         let used = self.device.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -169,7 +181,8 @@ impl Program {
         let mut wanted = self.wanted.clone();
         wanted.extend(self.graph.assignments().iter().map(|&(_, from)| from));
         let found = self.graph.evaluate(&wanted, &self.values(), &*self.source)?;
-        let assigned = self.graph.assignments().iter().filter_map(|(input, _)| self.inputs.get(input));
+        let assigned =
+            self.graph.assignments().iter().filter_map(|(input, _)| self.inputs.get(input));
         for (array, storage) in found.iter().zip(self.outputs.iter().chain(assigned)) {
             lock(storage).copy_from_slice(bytes_of(array));
         }
@@ -235,6 +248,10 @@ impl Executable for Program {
     }
 
     fn commands(&self) -> usize {
-        self.graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Operation { .. })).count()
+        self.graph
+            .nodes()
+            .iter()
+            .filter(|node| matches!(node.origin, Origin::Operation { .. }))
+            .count()
     }
 }

@@ -2,7 +2,8 @@
 use super::{Error, hub};
 use std::path::{Path, PathBuf};
 
-/// Names under which PEFT, diffusers and textual inversion's programs save, in the order in which they are looked for.
+/// Names under which PEFT, diffusers and textual inversion's programs save, in the order in which
+/// they are looked for.
 const NAMES: [&str; 6] = [
     "pytorch_lora_weights.safetensors",
     "adapter_model.safetensors",
@@ -15,8 +16,8 @@ const NAMES: [&str; 6] = [
 const NETWORKS: [&str; 2] = ["text_encoder", "unet"];
 const ENDINGS: [&str; 4] = ["safetensors", "pt", "pth", "bin"];
 
-/// The files of a LoRA, a concept or an embedding: the file itself, or those of a folder that PEFT or diffusers wrote
-/// or that lies in Hugging Face's cache.
+/// The files of a LoRA, a concept or an embedding: the file itself, or those of a folder that PEFT
+/// or diffusers wrote or that lies in Hugging Face's cache.
 ///
 /// # Errors
 /// A folder in which none is known, or several could be meant.
@@ -28,33 +29,41 @@ pub fn adapter_files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     match known(&folder) {
         found if !found.is_empty() => return Ok(found),
         _ if super::Folder::disk(&folder).has("model_index.json") => {
-            let problem = "a folder of a whole model, where a LoRA or a concept was expected".to_string();
+            let problem =
+                "a folder of a whole model, where a LoRA or a concept was expected".to_string();
             return Err(Error::Unrecognised { path: folder, problem });
         }
         _ => {}
     }
     let entries = std::fs::read_dir(&folder).map_err(Error::io(&folder, "read"))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     files.sort();
     for ending in ENDINGS {
-        let of: Vec<&PathBuf> = files.iter().filter(|file| file.extension().is_some_and(|e| e == ending)).collect();
+        let of: Vec<&PathBuf> =
+            files.iter().filter(|file| file.extension().is_some_and(|e| e == ending)).collect();
         match of[..] {
             [] => {}
             [only] => return Ok(vec![only.clone()]),
             [first, ..] => {
                 let name = first.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-                let problem = format!("a folder with {} files that could be meant: name one, such as {name}", of.len());
+                let problem = format!(
+                    "a folder with {} files that could be meant: name one, such as {name}",
+                    of.len()
+                );
                 return Err(Error::Unrecognised { path: folder, problem });
             }
         }
     }
-    let problem = "a folder in which there is no file of a LoRA, a concept or an embedding".to_string();
+    let problem =
+        "a folder in which there is no file of a LoRA, a concept or an embedding".to_string();
     Err(Error::Unrecognised { path: folder, problem })
 }
 
 /// The files of a folder by the names that programs give them; none where there are none.
 pub(super) fn known(folder: &Path) -> Vec<PathBuf> {
-    let in_folder = |folder: &Path| NAMES.iter().map(|name| folder.join(name)).find(|file| file.is_file());
+    let in_folder =
+        |folder: &Path| NAMES.iter().map(|name| folder.join(name)).find(|file| file.is_file());
     match in_folder(folder) {
         Some(file) => vec![file],
         None => NETWORKS.iter().filter_map(|network| in_folder(&folder.join(network))).collect(),

@@ -14,9 +14,10 @@ const PIECE: usize = 1 << 16;
 const REMEMBERED: usize = 256;
 
 impl Checkpoint {
-    /// SHA-256 over the text tower and the UNet: canonical names, shapes, and values rounded to f16. So a model has the same hash
-    /// in every file layout, in f32 as in f16, and with another autoencoder: all that a concept tuned on it fits. (bf16 files
-    /// have lost more, and count as another model.)
+    /// SHA-256 over the text tower and the UNet: canonical names, shapes, and values rounded to
+    /// f16. So a model has the same hash in every file layout, in f32 as in f16, and with another
+    /// autoencoder: all that a concept tuned on it fits. (bf16 files have lost more, and count as
+    /// another model.)
     pub fn base_hash(&self) -> ModelHash {
         let mut sha = Sha256::new();
         add(&mut sha, &self.text_encoder, |name| name.starts_with("text_model."));
@@ -24,8 +25,8 @@ impl Checkpoint {
         ModelHash(sha.finalize().into())
     }
 
-    /// As [`base_hash`](Self::base_hash), from the cache file `cache` if the model's files are as they were when it was made: same
-    /// paths, lengths and times of change.
+    /// As [`base_hash`](Self::base_hash), from the cache file `cache` if the model's files are as
+    /// they were when it was made: same paths, lengths and times of change.
     pub fn base_hash_cached(&self, cache: Option<&Path>) -> ModelHash {
         let (Some(cache), Some(key)) = (cache, self.identity()) else {
             return self.base_hash();
@@ -42,11 +43,13 @@ impl Checkpoint {
         known.insert(key, hash.to_string());
         let folder = cache.parent().map_or(Ok(()), std::fs::create_dir_all);
         // Without a cache it only takes longer the next time.
-        let _ = folder.and_then(|()| output::write(cache, |out| Ok(serde_json::to_writer(out, &known)?)));
+        let _ = folder
+            .and_then(|()| output::write(cache, |out| Ok(serde_json::to_writer(out, &known)?)));
         hash
     }
 
-    /// What tells the model's files from others without reading them; none if they are not on a disk.
+    /// What tells the model's files from others without reading them; none if they are not on a
+    /// disk.
     fn identity(&self) -> Option<String> {
         let mut sha = Sha256::new();
         for path in self.text_encoder.file_paths().chain(self.unet.file_paths()) {
@@ -82,7 +85,11 @@ fn add(sha: &mut Sha256, component: &Component, wanted: impl Fn(&str) -> bool) {
         } else {
             for start in (0..view.len()).step_by(PIECE) {
                 let count = PIECE.min(view.len() - start);
-                let (Some(values), Some(halves)) = (values.get_mut(..count), halves.get_mut(..count)) else { continue };
+                let (Some(values), Some(halves)) =
+                    (values.get_mut(..count), halves.get_mut(..count))
+                else {
+                    continue;
+                };
                 view.write_f32(start..start + count, values);
                 halves.convert_from_f32_slice(values);
                 match cfg!(target_endian = "little") {
@@ -127,7 +134,11 @@ mod tests {
         std::fs::write(&cache, text.replace(&hash.to_string(), &other.to_string())).unwrap();
         assert_eq!(open().base_hash_cached(Some(&cache)), other, "it is read from there");
         std::fs::copy(from.join("sd2.safetensors"), &model).unwrap();
-        assert_eq!(open().base_hash_cached(Some(&cache)), open().base_hash(), "another file of the same name");
+        assert_eq!(
+            open().base_hash_cached(Some(&cache)),
+            open().base_hash(),
+            "another file of the same name"
+        );
         std::fs::write(&cache, "broken").unwrap();
         assert_eq!(open().base_hash_cached(Some(&cache)), open().base_hash());
         let shipped = Checkpoint::shipped().unwrap();

@@ -1,4 +1,5 @@
-//! One network of a model: its configuration and its weights under canonical names, wherever and however they are stored.
+//! One network of a model: its configuration and its weights under canonical names, wherever and
+//! however they are stored.
 use super::{DType, Error, TensorFile, TensorView};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -35,11 +36,12 @@ struct Place {
     scale: f32,
 }
 
-/// A network's configuration and weights. Names are those of diffusers; a text tower's begin with `text_model.`, a vision
-/// tower's with `vision_model.`, as in Hugging Face's files.
+/// A network's configuration and weights. Names are those of diffusers; a text tower's begin with
+/// `text_model.`, a vision tower's with `vision_model.`, as in Hugging Face's files.
 #[derive(Debug, Clone)]
 pub struct Component {
-    /// `config.json`, or what was inferred from the weights, always an object with the keys that diffusers writes.
+    /// `config.json`, or what was inferred from the weights, always an object with the keys that
+    /// diffusers writes.
     pub config: Value,
     /// Where `config` came from.
     pub config_path: PathBuf,
@@ -50,7 +52,8 @@ pub struct Component {
 }
 
 impl Component {
-    /// Gathers the tensors of `files` under the names that `translate` gives them. `path` stands for the whole in errors.
+    /// Gathers the tensors of `files` under the names that `translate` gives them. `path` stands
+    /// for the whole in errors.
     pub(super) fn gather(
         path: &Path,
         files: Vec<Arc<TensorFile>>,
@@ -67,11 +70,14 @@ impl Component {
                     ignored.push(source.clone());
                 }
                 for (name, part) in targets {
-                    let (shape, range) = part.of(&entry.shape, entry.range.clone()).map_err(|problem| Error::Entry {
-                        path: file.path().to_path_buf(),
-                        tensor: source.clone(),
-                        problem,
-                    })?;
+                    let (shape, range) =
+                        part.of(&entry.shape, entry.range.clone()).map_err(|problem| {
+                            Error::Entry {
+                                path: file.path().to_path_buf(),
+                                tensor: source.clone(),
+                                problem,
+                            }
+                        })?;
                     let place = Place {
                         file: index,
                         source: source.clone(),
@@ -124,7 +130,8 @@ impl Component {
         self.places.is_empty()
     }
 
-    /// Names (as stored) of tensors that have no meaning here, such as buffers that older programs saved.
+    /// Names (as stored) of tensors that have no meaning here, such as buffers that older programs
+    /// saved.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
@@ -156,20 +163,31 @@ impl Component {
 
     /// The tensor of that canonical name, its bytes still in the file.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        self.places.get(name).and_then(|place| self.view(place)).ok_or_else(|| self.missing(vec![name.to_string()], None))
+        self.places
+            .get(name)
+            .and_then(|place| self.view(place))
+            .ok_or_else(|| self.missing(vec![name.to_string()], None))
     }
 
     fn view<'a>(&'a self, place: &'a Place) -> Option<TensorView<'a>> {
         let bytes = self.files.get(place.file)?.data(place.range.clone())?;
         if place.transposed {
             let stored: Vec<usize> = place.shape.iter().rev().copied().collect();
-            return Some(TensorView::new(place.dtype, stored, bytes)?.transposed().scaled(place.scale));
+            return Some(
+                TensorView::new(place.dtype, stored, bytes)?.transposed().scaled(place.scale),
+            );
         }
         Some(TensorView::new(place.dtype, &place.shape[..], bytes)?.scaled(place.scale))
     }
 
-    /// The tensor of that name, if its shape is as expected. `implied_by` says in an error which configuration key asks for it.
-    pub fn require(&self, name: &str, shape: &[usize], implied_by: Option<&str>) -> Result<TensorView<'_>, Error> {
+    /// The tensor of that name, if its shape is as expected. `implied_by` says in an error which
+    /// configuration key asks for it.
+    pub fn require(
+        &self,
+        name: &str,
+        shape: &[usize],
+        implied_by: Option<&str>,
+    ) -> Result<TensorView<'_>, Error> {
         let implied_by = implied_by.map(str::to_string);
         let Some(place) = self.places.get(name) else {
             return Err(self.missing(vec![name.to_string()], implied_by));
@@ -188,7 +206,8 @@ impl Component {
 
     /// Checks that all these tensors are there; the error lists the first few that are not.
     pub fn require_all<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Result<(), Error> {
-        let missing: Vec<String> = names.into_iter().filter(|n| !self.contains(n)).map(str::to_string).collect();
+        let missing: Vec<String> =
+            names.into_iter().filter(|n| !self.contains(n)).map(str::to_string).collect();
         if missing.is_empty() { Ok(()) } else { Err(self.missing(missing, None)) }
     }
 
@@ -208,8 +227,9 @@ impl Component {
         }
     }
 
-    /// SHA-256 of all weights: names, types, shapes and bytes, in the order of the canonical names. The same weights have the
-    /// same hash in every file layout, as long as they are stored in the same precision.
+    /// SHA-256 of all weights: names, types, shapes and bytes, in the order of the canonical names.
+    /// The same weights have the same hash in every file layout, as long as they are stored in the
+    /// same precision.
     pub fn hash(&self) -> [u8; 32] {
         let mut sha = Sha256::new();
         for (name, place) in &self.places {
@@ -236,18 +256,24 @@ impl Component {
 
 /// What programs call a weight's scale.
 const SCALES: [&str; 2] = [".scale_weight", ".weight_scale"];
-/// Scales of a layer's input, which matter only where products are computed in 8 bits, and the mark of a file with scales.
+/// Scales of a layer's input, which matter only where products are computed in 8 bits, and the mark
+/// of a file with scales.
 const WITHOUT_MEANING: [&str; 4] = [".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant"];
 const QUANTISED: &str = ".comfy_quant";
 
 /// Takes out the tensors whose names end so.
 fn taken(places: &mut BTreeMap<String, Place>, ends: &[&str]) -> Vec<(String, Place)> {
-    let names: Vec<String> = places.keys().filter(|name| ends.iter().any(|end| name.ends_with(end))).cloned().collect();
+    let names: Vec<String> =
+        places.keys().filter(|name| ends.iter().any(|end| name.ends_with(end))).cloned().collect();
     names.into_iter().filter_map(|name| places.remove_entry(&name)).collect()
 }
 
 /// 8-bit weights come with scales, as tensors beside them. They become a part of the weights.
-fn take_scales(files: &[Arc<TensorFile>], places: &mut BTreeMap<String, Place>, ignored: &mut Vec<String>) -> Result<(), Error> {
+fn take_scales(
+    files: &[Arc<TensorFile>],
+    places: &mut BTreeMap<String, Place>,
+    ignored: &mut Vec<String>,
+) -> Result<(), Error> {
     let file = |place: &Place| files.get(place.file);
     let error = |place: &Place, problem: String| Error::Entry {
         path: file(place).map(|file| file.path().to_path_buf()).unwrap_or_default(),
@@ -262,27 +288,45 @@ fn take_scales(files: &[Arc<TensorFile>], places: &mut BTreeMap<String, Place>, 
     }
     for (name, place) in taken(places, &WITHOUT_MEANING) {
         if name.ends_with(QUANTISED) {
-            let bytes = file(&place).and_then(|file| file.data(place.range.clone())).unwrap_or_default();
+            let bytes =
+                file(&place).and_then(|file| file.data(place.range.clone())).unwrap_or_default();
             let said: Value = serde_json::from_slice(bytes).unwrap_or_default();
             let format = said.get("format").and_then(Value::as_str).unwrap_or_default();
             if !format.starts_with("float8") {
-                return Err(error(&place, format!("weights quantised as `{format}` are not read; 8-bit floats are")));
+                return Err(error(
+                    &place,
+                    format!("weights quantised as `{format}` are not read; 8-bit floats are"),
+                ));
             }
         }
         ignored.push(place.source);
     }
     for (name, place) in taken(places, &SCALES) {
         let layer = SCALES.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
-        let view =
-            file(&place).and_then(|file| file.tensor(&place.source)).filter(|view| view.len() == 1 && view.dtype().is_float());
+        let view = file(&place)
+            .and_then(|file| file.tensor(&place.source))
+            .filter(|view| view.len() == 1 && view.dtype().is_float());
         let scale = view.map(|view| view.to_f32(0..1)[0]).filter(|scale| scale.is_finite());
         let Some(scale) = scale else {
-            return Err(error(&place, format!("shape {:?} where the one scale of a whole weight is expected", place.shape)));
+            return Err(error(
+                &place,
+                format!(
+                    "shape {:?} where the one scale of a whole weight is expected",
+                    place.shape
+                ),
+            ));
         };
         match places.get_mut(&format!("{layer}.weight")) {
-            Some(weight) if matches!(weight.dtype, DType::F8E4M3 | DType::F8E5M2) || scale == 1.0 => weight.scale *= scale,
+            Some(weight)
+                if matches!(weight.dtype, DType::F8E4M3 | DType::F8E5M2) || scale == 1.0 =>
+            {
+                weight.scale *= scale
+            }
             Some(weight) => {
-                let problem = format!("a scale of `{}`, which is {} and needs none", weight.source, weight.dtype);
+                let problem = format!(
+                    "a scale of `{}`, which is {} and needs none",
+                    weight.source, weight.dtype
+                );
                 return Err(error(&place, problem));
             }
             None => return Err(error(&place, "a scale of a weight that is not there".to_string())),
@@ -292,7 +336,11 @@ fn take_scales(files: &[Arc<TensorFile>], places: &mut BTreeMap<String, Place>, 
 }
 
 impl Part {
-    fn of(self, shape: &[usize], range: Range<usize>) -> Result<(Vec<usize>, Range<usize>), String> {
+    fn of(
+        self,
+        shape: &[usize],
+        range: Range<usize>,
+    ) -> Result<(Vec<usize>, Range<usize>), String> {
         match (self, shape) {
             (Self::Matrix, &[rows, columns, 1, 1]) => Ok((vec![rows, columns], range)),
             (Self::Whole | Self::Matrix, _) => Ok((shape.to_vec(), range)),
@@ -303,14 +351,17 @@ impl Part {
                 let start = range.start + i * step;
                 Ok((shape, start..start + step))
             }
-            (Self::Rows(_, n), _) => Err(format!("shape {shape:?} cannot be split into {n} equal ranges of rows")),
+            (Self::Rows(_, n), _) => {
+                Err(format!("shape {shape:?} cannot be split into {n} equal ranges of rows"))
+            }
             (Self::Transposed, &[rows, columns]) => Ok((vec![columns, rows], range)),
             (Self::Transposed, _) => Err(format!("shape {shape:?} where a matrix is expected")),
         }
     }
 }
 
-/// The name that takes the fewest edits to become `wanted`, if that is few enough to be worth mentioning.
+/// The name that takes the fewest edits to become `wanted`, if that is few enough to be worth
+/// mentioning.
 fn closest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (wanted.len() / 4).max(2);
     names

@@ -1,4 +1,5 @@
-//! Networks that steer a model by a picture: ControlNets and T2I-Adapters, in diffusers' layout and in their authors'.
+//! Networks that steer a model by a picture: ControlNets and T2I-Adapters, in diffusers' layout and
+//! in their authors'.
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,15 +25,16 @@ pub enum ControlKind {
 pub struct Control {
     pub kind: ControlKind,
     pub component: Component,
-    /// What it shares with the UNet of the model that it steers is stored as the difference from that: the model's weights of the
-    /// same names are to be added.
+    /// What it shares with the UNet of the model that it steers is stored as the difference from
+    /// that: the model's weights of the same names are to be added.
     pub difference: bool,
 }
 
 /// Before the names of the authors' ControlNet files; some programs leave it out.
 const CONTROL_MODEL: &str = "control_model.";
 const STEM: &str = "diffusion_pytorch_model";
-/// A tensor whose presence says that a ControlNet's weights are differences; its value says nothing.
+/// A tensor whose presence says that a ControlNet's weights are differences; its value says
+/// nothing.
 const DIFFERENCE: &str = "difference";
 /// The same for a Control-LoRA, whose weights are low-rank differences.
 const CONTROL_LORA: &str = "lora_controlnet";
@@ -56,14 +58,18 @@ impl Control {
         for (kind, mark) in [("Control-LoRA", CONTROL_LORA), ("ControlNet-LLLite", LLLITE)] {
             if let Some(name) = file.names().find(|name| name.starts_with(mark)) {
                 let expected = "expected a ControlNet or a T2I-Adapter";
-                return Err(unreadable(format!("a {kind} (tensor `{name}`), which is not supported; {expected}")));
+                return Err(unreadable(format!(
+                    "a {kind} (tensor `{name}`), which is not supported; {expected}"
+                )));
             }
         }
         for prefix in [CONTROL_MODEL, ""] {
             if has(&format!("{prefix}input_hint_block.")) {
                 let stripped = file.names().filter_map(|name| name.strip_prefix(prefix));
                 let names = ldm::UNetNames::new(stripped).map_err(unreadable)?;
-                return control_net(&file, |name| name.strip_prefix(prefix).map(|name| original_control_net(&names, name)));
+                return control_net(&file, |name| {
+                    name.strip_prefix(prefix).map(|name| original_control_net(&names, name))
+                });
             }
         }
         if has("controlnet_cond_embedding.") {
@@ -84,7 +90,10 @@ impl Control {
             Some("T2IAdapter") => ControlKind::T2IAdapter,
             other => {
                 let found = other.unwrap_or("nothing");
-                let problem = format!("`_class_name` in config.json is {found}, expected ControlNetModel or T2IAdapter");
+                let problem = format!(
+                    "`_class_name` in config.json is {found}, expected ControlNetModel or \
+                        T2IAdapter"
+                );
                 return Err(Error::Unrecognised { path: folder.path().to_path_buf(), problem });
             }
         };
@@ -97,10 +106,14 @@ fn same(name: &str) -> Targets {
     vec![(name.to_string(), Part::Whole)]
 }
 
-fn control_net(file: &Arc<TensorFile>, translate: impl Fn(&str) -> Option<Targets>) -> Result<Control, Error> {
+fn control_net(
+    file: &Arc<TensorFile>,
+    translate: impl Fn(&str) -> Option<Targets>,
+) -> Result<Control, Error> {
     let component = Component::gather(file.path(), vec![file.clone()], |_, name| translate(name))?;
     let control = configured(ControlKind::ControlNet, component, infer::control_net)?;
-    let difference = file.names().any(|name| name.strip_prefix(CONTROL_MODEL).unwrap_or(name) == DIFFERENCE);
+    let difference =
+        file.names().any(|name| name.strip_prefix(CONTROL_MODEL).unwrap_or(name) == DIFFERENCE);
     Ok(Control { difference, ..control })
 }
 
@@ -120,14 +133,17 @@ fn configured(
     Ok(Control { kind, component, difference: false })
 }
 
-/// The authors' names: those of the UNet's first half, `input_hint_block.{0, 2, .., 14}`, `zero_convs.N.0`, `middle_block_out.0`.
+/// The authors' names: those of the UNet's first half, `input_hint_block.{0, 2, .., 14}`,
+/// `zero_convs.N.0`, `middle_block_out.0`.
 fn original_control_net(names: &ldm::UNetNames, name: &str) -> Targets {
     let part = |prefix: &str| name.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
     let canonical = if let Some((number, parameter)) = part("input_hint_block.") {
         match number.parse::<usize>() {
             Ok(0) => format!("controlnet_cond_embedding.conv_in.{parameter}"),
             Ok(14) => format!("controlnet_cond_embedding.conv_out.{parameter}"),
-            Ok(n) if n % 2 == 0 => format!("controlnet_cond_embedding.blocks.{}.{parameter}", n / 2 - 1),
+            Ok(n) if n % 2 == 0 => {
+                format!("controlnet_cond_embedding.blocks.{}.{parameter}", n / 2 - 1)
+            }
             _ => return Vec::new(),
         }
     } else if let Some((number, rest)) = part("zero_convs.") {
@@ -141,7 +157,8 @@ fn original_control_net(names: &ldm::UNetNames, name: &str) -> Targets {
 }
 
 fn adapter(file: &Arc<TensorFile>) -> Result<Control, Error> {
-    // The authors' full adapter numbers all residual blocks through; the first of a stage has the convolution to its width.
+    // The authors' full adapter numbers all residual blocks through; the first of a stage has the
+    // convolution to its width.
     let widened = |i: &usize| file.contains(&format!("body.{i}.in_conv.weight"));
     let light = file.contains("body.0.body.0.block1.weight");
     let each = (1..16).find(widened).unwrap_or(2);
@@ -150,7 +167,9 @@ fn adapter(file: &Arc<TensorFile>) -> Result<Control, Error> {
             _ if name.starts_with("adapter.") => name.to_string(),
             None => format!("adapter.{name}"),
             Some((number, rest)) if light => {
-                let rest = rest.strip_prefix("body.").map_or_else(|| rest.to_string(), |rest| format!("resnets.{rest}"));
+                let rest = rest
+                    .strip_prefix("body.")
+                    .map_or_else(|| rest.to_string(), |rest| format!("resnets.{rest}"));
                 format!("adapter.body.{number}.{rest}")
             }
             Some((number, rest)) => {
@@ -168,9 +187,12 @@ fn adapter(file: &Arc<TensorFile>) -> Result<Control, Error> {
     configured(ControlKind::T2IAdapter, component, adapter_config)
 }
 
-/// `config.json` of a T2I-Adapter, from its weights. Their authors' adapters take pixels in blocks of 8 x 8.
+/// `config.json` of a T2I-Adapter, from its weights. Their authors' adapters take pixels in blocks
+/// of 8 x 8.
 fn adapter_config(c: &Component) -> Result<Value, Missing> {
-    let dim = |name: &str, axis: usize| c.shape(name).and_then(|s| s.get(axis)).copied().ok_or_else(|| name.to_string());
+    let dim = |name: &str, axis: usize| {
+        c.shape(name).and_then(|s| s.get(axis)).copied().ok_or_else(|| name.to_string())
+    };
     let light = c.contains("adapter.body.0.out_conv.weight");
     let inner = if light { "adapter.body.0.in_conv.weight" } else { "adapter.conv_in.weight" };
     let last = if light { "out_conv.weight" } else { "resnets.0.block1.weight" };
@@ -183,7 +205,9 @@ fn adapter_config(c: &Component) -> Result<Value, Missing> {
         // The last stage of a light adapter has no width of its own.
         channels.pop();
     }
-    let layers = (0..).take_while(|i| c.contains(&format!("adapter.body.0.resnets.{i}.block1.weight"))).count();
+    let layers = (0..)
+        .take_while(|i| c.contains(&format!("adapter.body.0.resnets.{i}.block1.weight")))
+        .count();
     if stages == 0 || layers == 0 {
         return Err("adapter.body.0.resnets.0.block1.weight".into());
     }

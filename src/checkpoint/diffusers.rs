@@ -10,15 +10,25 @@ use std::sync::Arc;
 pub(super) fn open(folder: &Folder, variant: Option<&str>) -> Result<Checkpoint, Error> {
     let model_index = folder.json("model_index.json")?;
     if model_index.is_none() && !folder.join("unet").has("config.json") {
-        return Err(Error::Unrecognised { path: folder.path().to_path_buf(), problem: not_a_model(folder) });
+        return Err(Error::Unrecognised {
+            path: folder.path().to_path_buf(),
+            problem: not_a_model(folder),
+        });
     }
-    let part = |name: &str, stem: &str, translate: fn(&str) -> Targets| component(&folder.join(name), stem, variant, translate);
-    let tower = ["image_encoder", "clip_vision"].into_iter().find(|name| folder.join(name).has("config.json"));
+    let part = |name: &str, stem: &str, translate: fn(&str) -> Targets| {
+        component(&folder.join(name), stem, variant, translate)
+    };
+    let tower = ["image_encoder", "clip_vision"]
+        .into_iter()
+        .find(|name| folder.join(name).has("config.json"));
     let vision = tower.map(|name| part(name, "model", vision_names)).transpose()?;
     // Pipelines of diffusers keep it in a folder of its own.
     let beside = |name: &&str| folder.join(name).has("preprocessor_config.json");
     let preprocessor = tower.into_iter().chain(["feature_extractor"]).find(beside);
-    let vision_preprocessor = preprocessor.map(|name| folder.join(name).json("preprocessor_config.json")).transpose()?.flatten();
+    let vision_preprocessor = preprocessor
+        .map(|name| folder.join(name).json("preprocessor_config.json"))
+        .transpose()?
+        .flatten();
     let mut controls = BTreeMap::new();
     for name in ["t2i_adapter", "controlnet"] {
         let inside = folder.join(name);
@@ -112,14 +122,18 @@ fn missing(folder: &Folder, wanted: &str) -> Error {
     Error::MissingFile { folder: folder.path().to_path_buf(), wanted: wanted.to_string() }
 }
 
-/// Finds a folder's weights: the preferred variant, plain ones, `fp16`, or else the only safetensors file there is.
+/// Finds a folder's weights: the preferred variant, plain ones, `fp16`, or else the only
+/// safetensors file there is.
 fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights, Error> {
     for variant in variant.into_iter().map(Some).chain([None, Some("fp16")]) {
         let (file, indices) = match variant {
             None => (format!("{stem}.safetensors"), vec![format!("{stem}.safetensors.index.json")]),
             Some(v) => (
                 format!("{stem}.{v}.safetensors"),
-                vec![format!("{stem}.safetensors.index.{v}.json"), format!("{stem}.{v}.safetensors.index.json")],
+                vec![
+                    format!("{stem}.safetensors.index.{v}.json"),
+                    format!("{stem}.{v}.safetensors.index.json"),
+                ],
             ),
         };
         if folder.has(&file) {
@@ -130,7 +144,9 @@ fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights
         }
     }
     let names = folder.names();
-    let ending = |ends: &[&str]| -> Vec<&String> { names.iter().filter(|n| ends.iter().any(|e| n.ends_with(e))).collect() };
+    let ending = |ends: &[&str]| -> Vec<&String> {
+        names.iter().filter(|n| ends.iter().any(|e| n.ends_with(e))).collect()
+    };
     match ending(&[".safetensors"])[..] {
         [only] => Ok(Weights { files: vec![folder.tensors(only)?], owner: None }),
         [] => match ending(&[".bin", ".pt", ".pth", ".ckpt"])[..] {
@@ -162,16 +178,22 @@ fn shards(folder: &Folder, index: &str) -> Result<Weights, Error> {
     let mut files: Vec<TensorFile> = Vec::new();
     let mut owner = BTreeMap::new();
     for (tensor, file) in map {
-        let name = file.as_str().ok_or_else(|| bad(format!("`weight_map`: `{tensor}` has no file name")))?;
+        let name = file
+            .as_str()
+            .ok_or_else(|| bad(format!("`weight_map`: `{tensor}` has no file name")))?;
         // A name with a separator would reach outside the folder.
         if name.contains(['/', '\\']) || name == ".." {
-            return Err(bad(format!("`weight_map`: `{name}` is not the name of a file in this folder")));
+            return Err(bad(format!(
+                "`weight_map`: `{name}` is not the name of a file in this folder"
+            )));
         }
         let number = match numbers.get(name) {
             Some(&n) => n,
             None => {
                 if !folder.has(name) {
-                    return Err(bad(format!("`weight_map` names {name}, which is not in the folder")));
+                    return Err(bad(format!(
+                        "`weight_map` names {name}, which is not in the folder"
+                    )));
                 }
                 files.push(folder.tensors(name)?);
                 numbers.insert(name, files.len() - 1);
@@ -179,7 +201,9 @@ fn shards(folder: &Folder, index: &str) -> Result<Weights, Error> {
             }
         };
         if !files[number].contains(tensor) {
-            return Err(bad(format!("`weight_map` says that {name} holds `{tensor}`, but it does not")));
+            return Err(bad(format!(
+                "`weight_map` says that {name} holds `{tensor}`, but it does not"
+            )));
         }
         owner.insert(tensor.clone(), number);
     }
@@ -220,8 +244,8 @@ pub(super) fn vision_names(name: &str) -> Targets {
     tower_names(name, "vision_model.", "text_model.")
 }
 
-/// The projections to the joint space stand outside either tower and are kept: a text tower that only drives pictures has none,
-/// so that the file of the vision tower may hold both.
+/// The projections to the joint space stand outside either tower and are kept: a text tower that
+/// only drives pictures has none, so that the file of the vision tower may hold both.
 fn tower_names(name: &str, own: &str, other: &str) -> Targets {
     let bare = ["text_projection.", "visual_projection.", "logit_scale"];
     // Older programs saved this buffer of 0, 1, 2, ...

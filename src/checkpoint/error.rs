@@ -1,4 +1,5 @@
-//! What can be wrong with a checkpoint, in words that name the file, the tensor or key, what was expected and what was found.
+//! What can be wrong with a checkpoint, in words that name the file, the tensor or key, what was
+//! expected and what was found.
 use std::io;
 use std::path::PathBuf;
 
@@ -34,7 +35,8 @@ pub enum Error {
         problem: String,
     },
     /// The tensors need another number of bytes than follow the header.
-    #[error("{}: the header describes {expected} bytes of tensors, but {found} follow it{}", path.display(),
+    #[error("{}: the header describes {expected} bytes of tensors, but {found} follow \
+        it{}", path.display(),
         if found < expected { " (an incomplete download or copy?)" } else { "" })]
     DataLength {
         /// The file.
@@ -53,8 +55,10 @@ pub enum Error {
         problem: String,
     },
     /// The weights are there, but as a Python pickle only.
-    #[error("{}: this is a Python pickle, which is not read (it can run code when opened); save the model as safetensors \
-        instead, with diffusers: `pipe.save_pretrained(folder, safe_serialization=True)`", path.display())]
+    #[error("{}: this is a Python pickle, which is not read (it can run code when opened); save \
+        the model as safetensors \
+        instead, with diffusers: `pipe.save_pretrained(folder, \
+        safe_serialization=True)`", path.display())]
     Pickle {
         /// The pickle.
         path: PathBuf,
@@ -135,7 +139,10 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(
+        path: impl Into<PathBuf>,
+        action: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, action, source }
     }

@@ -1,6 +1,8 @@
-//! One safetensors file, memory-mapped: an 8-byte header length, a JSON header, and the tensors' bytes.
+//! One safetensors file, memory-mapped: an 8-byte header length, a JSON header, and the tensors'
+//! bytes.
 //!
-//! Everything that the header claims is checked when the file is opened, so that handing out a tensor later cannot fail.
+//! Everything that the header claims is checked when the file is opened, so that handing out a
+//! tensor later cannot fail.
 use super::header::{self, Entry};
 use super::tensor::{TensorView, byte_len};
 use super::{DType, Error};
@@ -9,7 +11,8 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// A safetensors file whose header has been read and checked. The tensors stay in the file until they are looked at.
+/// A safetensors file whose header has been read and checked. The tensors stay in the file until
+/// they are looked at.
 pub struct TensorFile {
     path: PathBuf,
     storage: Storage,
@@ -37,7 +40,10 @@ impl Storage {
 
 impl std::fmt::Debug for TensorFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TensorFile").field("path", &self.path).field("tensors", &self.entries.len()).finish()
+        f.debug_struct("TensorFile")
+            .field("path", &self.path)
+            .field("tensors", &self.entries.len())
+            .finish()
     }
 }
 
@@ -54,8 +60,9 @@ impl TensorFile {
             // Checked before mapping, since an empty file cannot be mapped everywhere.
             return Err(header::too_short(path, meta.len()));
         }
-        // SAFETY: the map is read-only and private to this value. As with every mapped file, another program that shortens the
-        // file while it is in use makes later reads fail; nothing can be done about that short of copying gigabytes.
+        // SAFETY: the map is read-only and private to this value. As with every mapped file,
+        // another program that shortens the file while it is in use makes later reads fail; nothing
+        // can be done about that short of copying gigabytes.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
         Self::new(path, Storage::Mapped(map))
     }
@@ -70,14 +77,25 @@ impl TensorFile {
         Self::new(name, Storage::Owned(bytes))
     }
 
-    /// Names, types and shapes of tensors whose values are not at hand: [`tensor`](Self::tensor) finds none of them.
-    pub(super) fn outline(path: &Path, tensors: Vec<(String, DType, Vec<usize>)>, metadata: BTreeMap<String, String>) -> Self {
+    /// Names, types and shapes of tensors whose values are not at hand: [`tensor`](Self::tensor)
+    /// finds none of them.
+    pub(super) fn outline(
+        path: &Path,
+        tensors: Vec<(String, DType, Vec<usize>)>,
+        metadata: BTreeMap<String, String>,
+    ) -> Self {
         let entry = |(name, dtype, shape): (String, DType, Vec<usize>)| {
             let length = byte_len(dtype, &shape)?;
             Some((name, Entry { dtype, shape, range: 0..length }))
         };
         let entries = tensors.into_iter().filter_map(entry).collect();
-        Self { path: path.to_path_buf(), storage: Storage::Static(&[]), data_start: 0, entries, metadata }
+        Self {
+            path: path.to_path_buf(),
+            storage: Storage::Static(&[]),
+            data_start: 0,
+            entries,
+            metadata,
+        }
     }
 
     fn new(path: &Path, storage: Storage) -> Result<Self, Error> {
@@ -137,8 +155,9 @@ impl TensorFile {
         self.storage.bytes().get(self.data_start..)?.get(range)
     }
 
-    /// Says that a tensor will not be looked at again soon, so that its pages need not stay in memory: a file far larger than
-    /// memory can be walked through this way. Looking at it again is fine and reads it from the file again.
+    /// Says that a tensor will not be looked at again soon, so that its pages need not stay in
+    /// memory: a file far larger than memory can be walked through this way. Looking at it again is
+    /// fine and reads it from the file again.
     pub fn advise_dont_need(&self, name: &str) {
         if let Some(entry) = self.entries.get(name) {
             self.drop_pages(entry.range.clone());
@@ -152,10 +171,14 @@ impl TensorFile {
             && !range.is_empty()
             && self.data_start + range.end <= map.len()
         {
-            // SAFETY: the map is backed by a file and never written, so dropped pages come back with the same contents.
-            // A failure only means that the pages stay.
+            // SAFETY: the map is backed by a file and never written, so dropped pages come back
+            // with the same contents. A failure only means that the pages stay.
             let _ = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.data_start + range.start, range.len())
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.data_start + range.start,
+                    range.len(),
+                )
             };
         }
         #[cfg(not(unix))]

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use crate::file_kind::{FileKind, START};
 
-/// The format's own limit; a larger number in the first eight bytes means that this is some other file.
+/// The format's own limit; a larger number in the first eight bytes means that this is some other
+/// file.
 const MAX_HEADER: u64 = 100_000_000;
 
 /// One tensor: type, shape, and its bytes' place in the data section.
@@ -35,13 +36,17 @@ pub(super) fn too_short(path: &Path, len: u64) -> Error {
     Error::Header { path: path.to_path_buf(), problem }
 }
 
-/// An error where a file of this kind is met in place of a safetensors file; what cannot be told may be one.
+/// An error where a file of this kind is met in place of a safetensors file; what cannot be told
+/// may be one.
 pub(super) fn expect(path: &Path, kind: FileKind) -> Result<(), Error> {
     match kind {
         FileKind::Safetensors | FileKind::Unknown => Ok(()),
         FileKind::Empty => Err(too_short(path, 0)),
         FileKind::TorchZip | FileKind::Pickle => Err(Error::Pickle { path: path.to_path_buf() }),
-        other => Err(Error::Header { path: path.to_path_buf(), problem: format!("this is {}", other.describe()) }),
+        other => Err(Error::Header {
+            path: path.to_path_buf(),
+            problem: format!("this is {}", other.describe()),
+        }),
     }
 }
 
@@ -54,22 +59,34 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
-        return Err(bad("its first 8 bytes are not the length of a header, so this is a file of some other kind".into()));
+        return Err(bad("its first 8 bytes are not the length of a header, so this is a file of \
+            some other kind"
+            .into()));
     }
     let text = usize::try_from(length).ok().and_then(|n| rest.get(..n)).ok_or_else(|| {
-        bad(format!("the header claims {length} bytes, but only {} follow (an incomplete download or copy?)", rest.len()))
+        bad(format!(
+            "the header claims {length} bytes, but only {} follow (an incomplete download \
+            or copy?)",
+            rest.len()
+        ))
     })?;
     let data = &rest[text.len()..];
-    let text =
-        std::str::from_utf8(text).map_err(|e| bad(format!("the header is not UTF-8 text (byte {} of it)", e.valid_up_to())))?;
+    let text = std::str::from_utf8(text).map_err(|e| {
+        bad(format!("the header is not UTF-8 text (byte {} of it)", e.valid_up_to()))
+    })?;
     if !text.starts_with('{') {
         return Err(bad("the header is not a JSON object".to_string()));
     }
-    let Raw { tensors, metadata } = serde_json::from_str(text).map_err(|e| bad(format!("the header cannot be read: {e}")))?;
+    let Raw { tensors, metadata } =
+        serde_json::from_str(text).map_err(|e| bad(format!("the header cannot be read: {e}")))?;
 
     let mut entries = BTreeMap::new();
     for (name, info) in tensors {
-        let entry = check(info).map_err(|problem| Error::Entry { path: path.to_path_buf(), tensor: name.clone(), problem })?;
+        let entry = check(info).map_err(|problem| Error::Entry {
+            path: path.to_path_buf(),
+            tensor: name.clone(),
+            problem,
+        })?;
         entries.insert(name, entry);
     }
     check_layout(path, &entries, data.len())?;
@@ -77,28 +94,41 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
 }
 
 fn check(info: RawEntry) -> Result<Entry, String> {
-    let dtype = DType::parse(&info.dtype).ok_or_else(|| format!("element type `{}` is not supported", info.dtype))?;
+    let dtype = DType::parse(&info.dtype)
+        .ok_or_else(|| format!("element type `{}` is not supported", info.dtype))?;
     let sizes = || info.shape.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>();
     let [begin, end] = info.data_offsets;
-    let (Some(shape), Ok(begin), Ok(end)) = (sizes(), usize::try_from(begin), usize::try_from(end)) else {
+    let (Some(shape), Ok(begin), Ok(end)) = (sizes(), usize::try_from(begin), usize::try_from(end))
+    else {
         return Err("its shape or offsets do not fit into memory".to_string());
     };
     if begin > end {
         return Err(format!("its bytes end ({end}) before they begin ({begin})"));
     }
-    let expected = byte_len(dtype, &shape).ok_or_else(|| format!("its shape {shape:?} is impossibly large"))?;
+    let expected = byte_len(dtype, &shape)
+        .ok_or_else(|| format!("its shape {shape:?} is impossibly large"))?;
     if expected != end - begin {
         let found = end - begin;
-        return Err(format!("shape {shape:?} of {dtype} needs {expected} bytes, its offsets span {found}"));
+        return Err(format!(
+            "shape {shape:?} of {dtype} needs {expected} bytes, its offsets span {found}"
+        ));
     }
     Ok(Entry { dtype, shape, range: begin..end })
 }
 
 /// The tensors must fill the data section: no overlap, no hole, nothing beyond it.
-fn check_layout(path: &Path, entries: &BTreeMap<String, Entry>, available: usize) -> Result<(), Error> {
+fn check_layout(
+    path: &Path,
+    entries: &BTreeMap<String, Entry>,
+    available: usize,
+) -> Result<(), Error> {
     let end = entries.values().map(|e| e.range.end).max().unwrap_or(0);
     if end != available {
-        return Err(Error::DataLength { path: path.to_path_buf(), expected: end as u64, found: available as u64 });
+        return Err(Error::DataLength {
+            path: path.to_path_buf(),
+            expected: end as u64,
+            found: available as u64,
+        });
     }
     let mut order: Vec<_> = entries.iter().filter(|(_, e)| !e.range.is_empty()).collect();
     order.sort_by_key(|(_, e)| e.range.start);
@@ -151,7 +181,8 @@ impl<'de> Deserialize<'de> for Raw {
                 while let Some(name) = map.next_key::<String>()? {
                     let at_tensor = |e: A::Error| A::Error::custom(format!("`{name}`: {e}"));
                     if name == "__metadata__" {
-                        let values: Option<BTreeMap<String, String>> = map.next_value().map_err(at_tensor)?;
+                        let values: Option<BTreeMap<String, String>> =
+                            map.next_value().map_err(at_tensor)?;
                         raw.metadata.extend(values.unwrap_or_default());
                         continue;
                     }

@@ -1,8 +1,10 @@
-//! Folders of Hugging Face's cache: `models--<owner>--<name>`, with what was downloaded under `snapshots/<revision>`.
+//! Folders of Hugging Face's cache: `models--<owner>--<name>`, with what was downloaded under
+//! `snapshots/<revision>`.
 use super::Error;
 use std::path::{Path, PathBuf};
 
-/// The folder that a cache folder means: the snapshot that `refs/main` names, else the only one. Other paths stay.
+/// The folder that a cache folder means: the snapshot that `refs/main` names, else the only one.
+/// Other paths stay.
 ///
 /// # Errors
 /// A cache folder with several snapshots, or with none.
@@ -15,19 +17,28 @@ pub fn snapshot(path: &Path) -> Result<PathBuf, Error> {
     }
     let main = std::fs::read_to_string(path.join("refs").join("main")).unwrap_or_default();
     let main = main.trim();
-    if !main.is_empty() && !main.contains(['/', '\\']) && main != ".." && snapshots.join(main).is_dir() {
+    if !main.is_empty()
+        && !main.contains(['/', '\\'])
+        && main != ".."
+        && snapshots.join(main).is_dir()
+    {
         return Ok(snapshots.join(main));
     }
     let entries = std::fs::read_dir(&snapshots).map_err(Error::io(&snapshots, "read"))?;
-    let mut all: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let mut all: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     all.sort();
     match &all[..] {
         [only] => Ok(only.clone()),
-        [] => Err(Error::Unrecognised { path: snapshots, problem: "a cache folder without any snapshot".to_string() }),
+        [] => Err(Error::Unrecognised {
+            path: snapshots,
+            problem: "a cache folder without any snapshot".to_string(),
+        }),
         [first, ..] => Err(Error::Unrecognised {
             path: path.to_path_buf(),
             problem: format!(
-                "a cache folder with {} snapshots, and refs/main names none of them: name one, such as {}",
+                "a cache folder with {} snapshots, and refs/main names none of them: name one, \
+                    such as {}",
                 all.len(),
                 first.display()
             ),
@@ -65,6 +76,9 @@ mod tests {
         std::fs::write(cache.join("refs/main"), "../refs").unwrap();
         assert!(snapshot(&cache).is_err());
         assert_eq!(folder_of("a/b").as_deref(), Some("models--a--b"));
-        assert_eq!([folder_of("a"), folder_of("a/b/c"), folder_of("../b"), folder_of("/b")], [None, None, None, None]);
+        assert_eq!(
+            [folder_of("a"), folder_of("a/b/c"), folder_of("../b"), folder_of("/b")],
+            [None, None, None, None]
+        );
     }
 }

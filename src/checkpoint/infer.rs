@@ -1,13 +1,16 @@
-//! Configurations of files that bring none, inferred from canonical names and shapes into the keys that diffusers writes.
+//! Configurations of files that bring none, inferred from canonical names and shapes into the keys
+//! that diffusers writes.
 //!
-//! Most follows from the weights. What does not (heads, groups of the norms) is what Stable Diffusion 1.x and 2.x use.
+//! Most follows from the weights. What does not (heads, groups of the norms) is what Stable
+//! Diffusion 1.x and 2.x use.
 use super::component::Component;
 use serde_json::{Value, json};
 
 /// Says what is missing: a tensor that the inference cannot do without.
 pub(super) type Missing = String;
 
-/// Group norms have 32 groups in Stable Diffusion; fewer only where 32 does not divide the channels.
+/// Group norms have 32 groups in Stable Diffusion; fewer only where 32 does not divide the
+/// channels.
 fn groups(channels: &[usize]) -> usize {
     channels.iter().fold(32, |a, &b| gcd(a, b))
 }
@@ -41,7 +44,8 @@ pub(super) fn unet(c: &Component) -> Result<Value, Missing> {
 /// A ControlNet's `config.json`: that of the UNet's half, and the encoder of pictures.
 pub(super) fn control_net(c: &Component) -> Result<Value, Missing> {
     let mut config = denoiser(c, None)?;
-    let embedding = |name: &str, axis| dim(c, &format!("controlnet_cond_embedding.{name}.weight"), axis);
+    let embedding =
+        |name: &str, axis| dim(c, &format!("controlnet_cond_embedding.{name}.weight"), axis);
     let mut channels = vec![embedding("conv_in", 0)?];
     let last = count(c, "controlnet_cond_embedding.blocks.", ".weight");
     for i in (1..last).step_by(2) {
@@ -59,9 +63,14 @@ fn denoiser(c: &Component, out_channels: Option<usize>) -> Result<Value, Missing
     for i in 0..blocks {
         channels.push(dim(c, &format!("down_blocks.{i}.resnets.0.conv1.weight"), 0)?);
     }
-    let first = *channels.first().ok_or_else(|| "down_blocks.0.resnets.0.conv1.weight".to_string())?;
-    let layers: Vec<_> = (0..blocks).map(|i| count(c, &format!("down_blocks.{i}.resnets."), ".conv1.weight")).collect();
-    let depth = |block: &str| count(c, &format!("{block}.attentions.0.transformer_blocks."), ".attn1.to_q.weight");
+    let first =
+        *channels.first().ok_or_else(|| "down_blocks.0.resnets.0.conv1.weight".to_string())?;
+    let layers: Vec<_> = (0..blocks)
+        .map(|i| count(c, &format!("down_blocks.{i}.resnets."), ".conv1.weight"))
+        .collect();
+    let depth = |block: &str| {
+        count(c, &format!("{block}.attentions.0.transformer_blocks."), ".attn1.to_q.weight")
+    };
     let down: Vec<_> = (0..blocks).map(|i| depth(&format!("down_blocks.{i}"))).collect();
     let up: Vec<_> = (0..blocks).map(|i| depth(&format!("up_blocks.{i}"))).collect();
     let types = |depths: &[usize], cross: &str, plain: &str| -> Vec<Value> {
@@ -73,14 +82,23 @@ fn denoiser(c: &Component, out_channels: Option<usize>) -> Result<Value, Missing
         (true, _) => json!("UNetMidBlock2DCrossAttn"),
     };
     // A block without attention has no depth of its own; it takes the middle's or else one.
-    let depths: Vec<_> = down.iter().map(|&d| if d > 0 { d } else { depth("mid_block").max(1) }).collect();
+    let depths: Vec<_> =
+        down.iter().map(|&d| if d > 0 { d } else { depth("mid_block").max(1) }).collect();
     let attention = c.names().find(|n| n.ends_with(".attn2.to_k.weight"));
-    let linear = c.names().find(|n| n.ends_with(".proj_in.weight")).and_then(|n| c.shape(n)).is_some_and(|s| s.len() == 2);
+    let linear = c
+        .names()
+        .find(|n| n.ends_with(".proj_in.weight"))
+        .and_then(|n| c.shape(n))
+        .is_some_and(|s| s.len() == 2);
     let mut config = json!({
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
         // Stable Diffusion 1.x has 8 heads everywhere; 2.x has heads of 64 channels.
-        "attention_head_dim": if linear { json!(channels.iter().map(|c| heads_of_64(*c)).collect::<Vec<_>>()) } else { json!(8) },
+        "attention_head_dim": if linear {
+            json!(channels.iter().map(|c| heads_of_64(*c)).collect::<Vec<_>>())
+        } else {
+            json!(8)
+        },
         "block_out_channels": channels,
         "center_input_sample": false,
         "cross_attention_dim": attention.map_or(Ok(1280), |n| dim(c, n, 1))?,
@@ -160,7 +178,8 @@ pub(super) fn text(c: &Component, open_clip: bool) -> Result<Value, Missing> {
     let tokens = "text_model.embeddings.token_embedding.weight";
     let (vocabulary, width) = (dim(c, tokens, 0)?, dim(c, tokens, 1)?);
     let projection = c.shape("text_projection.weight").and_then(|s| s.first()).copied();
-    // OpenCLIP's ViT-H (1024 wide), the tower of 2.x, can be stored under Hugging Face's names too; CLIP's own is 768 wide.
+    // OpenCLIP's ViT-H (1024 wide), the tower of 2.x, can be stored under Hugging Face's names too;
+    // CLIP's own is 768 wide.
     let gelu = open_clip || width == 1024;
     Ok(json!({
         "architectures": ["CLIPTextModel"],

@@ -1,5 +1,5 @@
-//! Numbers that JSON cannot write and Python writes all the same: `-Infinity` stands in the scheduler of every model that diffusers saved
-//! with DPM-Solver.
+//! Numbers that JSON cannot write and Python writes all the same: `-Infinity` stands in the
+//! scheduler of every model that diffusers saved with DPM-Solver.
 
 const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
@@ -28,7 +28,8 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
-/// The reverse, for other programs, which expect numbers there: a string that is one of the words, and no key, becomes bare.
+/// The reverse, for other programs, which expect numbers there: a string that is one of the words,
+/// and no key, becomes bare.
 pub fn bare(json: &str) -> String {
     let mut out = json.to_string();
     for word in WORDS {
@@ -52,7 +53,8 @@ mod tests {
         assert_eq!(bare(&serde_json::to_string_pretty(&value).unwrap()), text);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("scheduler_config.json"), text).unwrap();
-        let read = crate::checkpoint::Folder::disk(folder.path()).json("scheduler_config.json").unwrap();
+        let read =
+            crate::checkpoint::Folder::disk(folder.path()).json("scheduler_config.json").unwrap();
         assert_eq!(read, Some(value));
     }
 }

@@ -51,8 +51,15 @@ impl What {
     /// A whole model or a network of one.
     fn is_model(self) -> bool {
         match self {
-            Self::Concept | Self::Lora | Self::TextualInversion | Self::TextualInversionSdxl | Self::Unknown => false,
-            Self::DiffusersFolder | Self::SingleFileSd1 | Self::SingleFileSd2 | Self::SingleFileSdxl => true,
+            Self::Concept
+            | Self::Lora
+            | Self::TextualInversion
+            | Self::TextualInversionSdxl
+            | Self::Unknown => false,
+            Self::DiffusersFolder
+            | Self::SingleFileSd1
+            | Self::SingleFileSd2
+            | Self::SingleFileSdxl => true,
             Self::ControlNet | Self::ControlLora | Self::T2iAdapter => true,
             Self::Unet | Self::Vae | Self::TextEncoder | Self::VisionEncoder => true,
         }
@@ -174,12 +181,15 @@ pub fn inspect(path: &Path) -> Result<Report, Error> {
     let (file, pickled) = TensorFile::open_any_outline(path)?;
     let mut report = describe_file(&file);
     if pickled && report.what.is_model() {
-        let note = "a Python pickle: concepts and embeddings are read from such files, models are not; save it as safetensors";
+        let note = "a Python pickle: concepts and embeddings are read from such files, models are \
+            not; save it as safetensors";
         report.notes.push(note.to_string());
         return Ok(report);
     }
     match report.what {
-        What::SingleFileSd1 | What::SingleFileSd2 => Ok(describe_model(&Checkpoint::open(path)?, report)),
+        What::SingleFileSd1 | What::SingleFileSd2 => {
+            Ok(describe_model(&Checkpoint::open(path)?, report))
+        }
         _ => Ok(report),
     }
 }
@@ -218,7 +228,8 @@ fn inspect_folder(path: &Path) -> Result<Report, Error> {
     } else {
         None
     };
-    let (what, name, translate) = known.unwrap_or((What::Unknown, "tensors", diffusers::unet_names as _));
+    let (what, name, translate) =
+        known.unwrap_or((What::Unknown, "tensors", diffusers::unet_names as _));
     let stem = if is("_class_name", "") { "diffusion_pytorch_model" } else { "model" };
     let component = diffusers::component(&folder, stem, None, translate)?;
     let mut report = Report::new(path, what);
@@ -308,10 +319,12 @@ fn summarise(name: &str, path: &Path, tensors: Vec<TensorReport>) -> ComponentRe
     }
 }
 
-/// Describes a safetensors file by its names, shapes and metadata, without the inference that a whole model gets.
+/// Describes a safetensors file by its names, shapes and metadata, without the inference that a
+/// whole model gets.
 pub fn describe_file(file: &TensorFile) -> Report {
     // Trainers' checkpoints have the model in a dictionary of theirs.
-    let names: Vec<&str> = file.names().map(|name| name.strip_prefix("state_dict.").unwrap_or(name)).collect();
+    let names: Vec<&str> =
+        file.names().map(|name| name.strip_prefix("state_dict.").unwrap_or(name)).collect();
     let mut report = Report::new(file.path(), classify(&names));
     report.metadata = file.metadata().clone();
     let tensors = file.entries().iter().map(|(name, entry)| TensorReport {
@@ -325,8 +338,10 @@ pub fn describe_file(file: &TensorFile) -> Report {
         report.what = if found.words.is_empty() { What::Lora } else { What::Concept };
         report.lora = Some(found);
     } else if report.what == What::Unknown {
-        let report_of = |Embedding { word, vectors, width, .. }| InversionReport { word, vectors, width };
-        report.words = inversion::embeddings(file).unwrap_or_default().into_iter().map(report_of).collect();
+        let report_of =
+            |Embedding { word, vectors, width, .. }| InversionReport { word, vectors, width };
+        report.words =
+            inversion::embeddings(file).unwrap_or_default().into_iter().map(report_of).collect();
         if !report.words.is_empty() {
             report.what = What::TextualInversion;
         } else if inversion::is_xl(file) {
@@ -358,7 +373,11 @@ fn classify(names: &[&str]) -> What {
         What::Vae
     } else if any("vision_model.") {
         What::VisionEncoder
-    } else if any("text_model.") || any("embeddings.token_embedding.") || any(CLIP) || any(OPEN_CLIP) {
+    } else if any("text_model.")
+        || any("embeddings.token_embedding.")
+        || any(CLIP)
+        || any(OPEN_CLIP)
+    {
         What::TextEncoder
     } else {
         What::Unknown

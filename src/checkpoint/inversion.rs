@@ -1,4 +1,5 @@
-//! Textual inversions: embeddings of new words and nothing else, as every program writes them, and what the words are.
+//! Textual inversions: embeddings of new words and nothing else, as every program writes them, and
+//! what the words are.
 use super::TensorFile;
 
 /// Vectors that one word may have.
@@ -27,8 +28,8 @@ pub struct Embedding {
     pub width: usize,
 }
 
-/// The embeddings of a file that holds nothing else, in the order of its names; none of another file, and of those of
-/// Stable Diffusion XL ([`is_xl`]).
+/// The embeddings of a file that holds nothing else, in the order of its names; none of another
+/// file, and of those of Stable Diffusion XL ([`is_xl`]).
 pub fn embeddings(file: &TensorFile) -> Option<Vec<Embedding>> {
     let names: Vec<&str> = file.names().filter(|name| !name.starts_with(TOKENS)).collect();
     let alone = names.len() == 1;
@@ -49,8 +50,17 @@ pub fn embeddings(file: &TensorFile) -> Option<Vec<Embedding>> {
             (_, Some(word)) if is_marked(word) || !alone => word.to_string(),
             (_, Some(_)) => stem()?,
             (name, None) if alone && NAMELESS.contains(&name) => stem()?,
-            (name, None) if alone && width.is_multiple_of(WIDTHS) && BARE.contains(&name) => stem()?,
-            (name, None) if alone && width.is_multiple_of(WIDTHS) && !name.contains('.') && name != SECOND => name.to_string(),
+            (name, None) if alone && width.is_multiple_of(WIDTHS) && BARE.contains(&name) => {
+                stem()?
+            }
+            (name, None)
+                if alone
+                    && width.is_multiple_of(WIDTHS)
+                    && !name.contains('.')
+                    && name != SECOND =>
+            {
+                name.to_string()
+            }
             _ => return None,
         };
         Some(Embedding { tensor: name.to_string(), word, vectors, width })
@@ -78,7 +88,8 @@ mod tests {
             let bytes = vec![0; 4 * shape.iter().product::<usize>()];
             TensorView::new(DType::F32, shape.to_vec(), bytes).unwrap()
         };
-        let views: Vec<_> = tensors.iter().map(|(name, shape)| (name.to_string(), view(shape))).collect();
+        let views: Vec<_> =
+            tensors.iter().map(|(name, shape)| (name.to_string(), view(shape))).collect();
         TensorFile::from_bytes(path, to_bytes(path, &views, &BTreeMap::new()).unwrap()).unwrap()
     }
 
@@ -89,7 +100,9 @@ mod tests {
             Some(all.into_iter().map(|e| (e.word, e.vectors)).collect::<Vec<_>>())
         };
         let ink = |vectors| Some(vec![("ink".to_string(), vectors)]);
-        for name in ["emb_params", "clip_l", "tensor", "0", "string_to_param.*", "string_to_param.word"] {
+        for name in
+            ["emb_params", "clip_l", "tensor", "0", "string_to_param.*", "string_to_param.word"]
+        {
             assert_eq!(words(&[(name, &[3, 64])]), ink(3), "{name}");
         }
         assert_eq!(words(&[("string_to_param.*", &[64]), ("string_to_token.*", &[])]), ink(1));
@@ -111,7 +124,10 @@ mod tests {
         ] {
             assert_eq!(words(other), None, "{other:?}");
         }
-        assert!(is_xl(&file(&[("clip_l", &[1, 768]), ("clip_g", &[1, 1280])])) && is_xl(&file(&[("clip_g", &[1, 1280])])));
+        assert!(
+            is_xl(&file(&[("clip_l", &[1, 768]), ("clip_g", &[1, 1280])]))
+                && is_xl(&file(&[("clip_g", &[1, 1280])]))
+        );
         assert!(!is_xl(&file(&[("clip_l", &[1, 768])])));
     }
 }

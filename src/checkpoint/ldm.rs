@@ -1,7 +1,8 @@
 //! CompVis's (LDM's) names for UNet and autoencoder, translated to diffusers'.
 //!
-//! LDM numbers its modules one after another through all blocks, so that their place in a block depends on what came before. The
-//! structure is read from the names themselves: what a module contains tells what it is, and a down- or upsampler ends a block.
+//! LDM numbers its modules one after another through all blocks, so that their place in a block
+//! depends on what came before. The structure is read from the names themselves: what a module
+//! contains tells what it is, and a down- or upsampler ends a block.
 use super::component::{Part, Targets};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -22,8 +23,8 @@ pub(super) struct UNetNames {
 }
 
 impl UNetNames {
-    /// Reads the structure from all names of a UNet (without the `model.diffusion_model.` before them).
-    /// The error says which module is of no known kind.
+    /// Reads the structure from all names of a UNet (without the `model.diffusion_model.` before
+    /// them). The error says which module is of no known kind.
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         // (block, module) -> the first names inside it, for each of the three stages.
         type Stage = BTreeMap<usize, BTreeMap<usize, BTreeSet<String>>>;
@@ -46,7 +47,9 @@ impl UNetNames {
         input.remove(&0);
 
         let mut modules = HashMap::new();
-        for (stage, name, side) in [(&input, "input_blocks", "down"), (&output, "output_blocks", "up")] {
+        for (stage, name, side) in
+            [(&input, "input_blocks", "down"), (&output, "output_blocks", "up")]
+        {
             let (mut block, mut layer) = (0, 0);
             for (number, inside) in stage {
                 let mut ended = false;
@@ -145,7 +148,8 @@ fn resnet(rest: &str) -> Option<String> {
     .find_map(|(from, to)| rest.strip_prefix(from).map(|r| format!("{to}{r}")))
 }
 
-/// Levels of an LDM autoencoder's decoder, which numbers them from the highest resolution although it runs from the lowest.
+/// Levels of an LDM autoencoder's decoder, which numbers them from the highest resolution although
+/// it runs from the lowest.
 pub(super) fn decoder_levels<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names
         .filter_map(|n| n.strip_prefix("decoder.up.")?.split('.').next()?.parse::<usize>().ok())
@@ -162,7 +166,8 @@ fn vae_canonical(levels: usize, name: &str) -> Option<(String, Part)> {
     if name.starts_with("quant_conv.") || name.starts_with("post_quant_conv.") {
         return Some((name.to_string(), Part::Whole));
     }
-    let (side, rest) = name.split_once('.').filter(|(side, _)| matches!(*side, "encoder" | "decoder"))?;
+    let (side, rest) =
+        name.split_once('.').filter(|(side, _)| matches!(*side, "encoder" | "decoder"))?;
     let (first, inner) = rest.split_once('.')?;
     match first {
         "conv_in" | "conv_out" => return Some((name.to_string(), Part::Whole)),
@@ -172,16 +177,24 @@ fn vae_canonical(levels: usize, name: &str) -> Option<(String, Part)> {
     let (second, inner) = inner.split_once('.')?;
     if first == "mid" {
         return match second {
-            "block_1" => Some((format!("{side}.mid_block.resnets.0.{}", shortcut(inner)), Part::Whole)),
-            "block_2" => Some((format!("{side}.mid_block.resnets.1.{}", shortcut(inner)), Part::Whole)),
-            "attn_1" => Some((format!("{side}.mid_block.attentions.0.{}", attention(inner)?), Part::Matrix)),
+            "block_1" => {
+                Some((format!("{side}.mid_block.resnets.0.{}", shortcut(inner)), Part::Whole))
+            }
+            "block_2" => {
+                Some((format!("{side}.mid_block.resnets.1.{}", shortcut(inner)), Part::Whole))
+            }
+            "attn_1" => {
+                Some((format!("{side}.mid_block.attentions.0.{}", attention(inner)?), Part::Matrix))
+            }
             _ => None,
         };
     }
     let level: usize = second.parse().ok()?;
     let block = match (side, first) {
         ("encoder", "down") => format!("encoder.down_blocks.{level}"),
-        ("decoder", "up") => format!("decoder.up_blocks.{}", levels.checked_sub(level.checked_add(1)?)?),
+        ("decoder", "up") => {
+            format!("decoder.up_blocks.{}", levels.checked_sub(level.checked_add(1)?)?)
+        }
         _ => return None,
     };
     let (kind, inner) = inner.split_once('.')?;
@@ -211,5 +224,7 @@ fn attention(rest: &str) -> Option<String> {
         (["proj_out.", "to_out.0.", "proj_attn."], "to_out.0."),
     ]
     .iter()
-    .find_map(|(from, to)| from.iter().find_map(|from| rest.strip_prefix(from)).map(|r| format!("{to}{r}")))
+    .find_map(|(from, to)| {
+        from.iter().find_map(|from| rest.strip_prefix(from)).map(|r| format!("{to}{r}"))
+    })
 }

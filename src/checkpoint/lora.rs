@@ -11,7 +11,8 @@ pub enum Dialect {
     Kohya,
     /// PEFT's: `base_model.model....lora_A.weight`.
     Peft,
-    /// diffusers': `unet....lora_A.weight`, or the older `...processor.to_q_lora.down.weight` and `...lora.down.weight`.
+    /// diffusers': `unet....lora_A.weight`, or the older `...processor.to_q_lora.down.weight` and
+    /// `...lora.down.weight`.
     Diffusers,
     /// This program's: `unet....lora_down.weight`, scaled as its metadata says.
     Mos,
@@ -48,9 +49,11 @@ pub struct LoraReport {
     pub layers: BTreeMap<String, usize>,
     /// Rank -> number of layers. Layers of a LoKr whose factors are whole matrices have none.
     pub ranks: BTreeMap<usize, usize>,
-    /// Alphas in the file, as written, each with its number of layers; empty where the file stores none.
+    /// Alphas in the file, as written, each with its number of layers; empty where the file stores
+    /// none.
     pub alphas: BTreeMap<String, usize>,
-    /// Embeddings of new words that come along: word -> [layers, width], or [vectors, width] of a textual inversion.
+    /// Embeddings of new words that come along: word -> [layers, width], or [vectors, width] of a
+    /// textual inversion.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub words: BTreeMap<String, Vec<usize>>,
     /// Hash of the model that it was tuned on, where the file says so.
@@ -81,7 +84,8 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
     let mut dialect = None;
     let ours = file.metadata().contains_key("mos_concept");
     for (name, entry) in file.entries() {
-        let Some((layer, ending, form)) = DOWN.iter().find_map(|(e, form)| name.strip_suffix(e).map(|layer| (layer, *e, *form)))
+        let Some((layer, ending, form)) =
+            DOWN.iter().find_map(|(e, form)| name.strip_suffix(e).map(|layer| (layer, *e, *form)))
         else {
             continue;
         };
@@ -100,10 +104,14 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
         let ours = name.strip_prefix("words.").filter(|_| ours);
         let theirs = || Some(name.split_once("new_concept_embedding.")?.1);
         let kohyas = || name.strip_prefix("bundle_emb.")?.split(".string_to_param").next();
-        let marked = || Some(name).filter(|name| file.metadata().get(*name).is_some_and(|value| value == "<embed>"));
+        let marked = || {
+            Some(name)
+                .filter(|name| file.metadata().get(*name).is_some_and(|value| value == "<embed>"))
+        };
         ours.or_else(theirs).or_else(kohyas).or_else(marked).map(str::to_string)
     };
-    let words: BTreeMap<_, _> = file.entries().iter().filter_map(|(n, e)| Some((word(n)?, e.shape.clone()))).collect();
+    let words: BTreeMap<_, _> =
+        file.entries().iter().filter_map(|(n, e)| Some((word(n)?, e.shape.clone()))).collect();
     let dialect = match dialect {
         _ if ours => Dialect::Mos,
         // Words alone are a concept of the method's too.
@@ -113,7 +121,8 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
     let settings = super::LoraSettings::of(file).ok().flatten();
     let base = file.metadata().get("mos_base").filter(|_| ours).cloned();
     let (mut forms, mut layers) = (BTreeSet::new(), BTreeMap::<String, usize>::new());
-    let (mut ranks, mut alphas) = (BTreeMap::<usize, usize>::new(), BTreeMap::<String, usize>::new());
+    let (mut ranks, mut alphas) =
+        (BTreeMap::<usize, usize>::new(), BTreeMap::<String, usize>::new());
     for (layer, (form, rank)) in &found {
         forms.insert(*form);
         *layers.entry(network(layer).to_string()).or_default() += 1;
@@ -125,16 +134,24 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
         }
         if let Some(alpha) = file.tensor(&format!("{layer}.alpha")).filter(|a| a.len() == 1) {
             *alphas.entry(alpha.to_f32(0..1)[0].to_string()).or_default() += 1;
-        } else if let Some(Ok(Some(told))) = settings.as_ref().filter(|_| !ours).map(|all| scaling(all, layer)) {
+        } else if let Some(Ok(Some(told))) =
+            settings.as_ref().filter(|_| !ours).map(|all| scaling(all, layer))
+        {
             *alphas.entry(told.alpha.to_string()).or_default() += 1;
         }
     }
     Some(LoraReport { dialect, forms, layers, ranks, alphas, words, base })
 }
 
-/// The first LoRA program's list of matrices, up and down by turns; those of the text encoder are of square weights.
+/// The first LoRA program's list of matrices, up and down by turns; those of the text encoder are
+/// of square weights.
 fn of_list(file: &TensorFile) -> Option<LoraReport> {
-    let shape = |number: usize| file.entries().get(&number.to_string()).map(|entry| &entry.shape[..]).filter(|s| s.len() == 2);
+    let shape = |number: usize| {
+        file.entries()
+            .get(&number.to_string())
+            .map(|entry| &entry.shape[..])
+            .filter(|s| s.len() == 2)
+    };
     let pairs = file.len() / 2;
     let mut report = LoraReport {
         dialect: Dialect::CloneOfSimo,
@@ -147,7 +164,9 @@ fn of_list(file: &TensorFile) -> Option<LoraReport> {
     };
     let mut square = true;
     for pair in 0..pairs {
-        let (&[rows, rank], &[same, columns]) = (shape(2 * pair)?, shape(2 * pair + 1)?) else { return None };
+        let (&[rows, rank], &[same, columns]) = (shape(2 * pair)?, shape(2 * pair + 1)?) else {
+            return None;
+        };
         if rank != same {
             return None;
         }
@@ -187,7 +206,8 @@ fn scale_key(layer: &str) -> &'static str {
 
 /// `unet:3:down`.
 fn is_unnamed(name: &str) -> bool {
-    let number = name.strip_suffix(":down").and_then(|rest| rest.rsplit_once(':')).map(|(_, number)| number);
+    let number =
+        name.strip_suffix(":down").and_then(|rest| rest.rsplit_once(':')).map(|(_, number)| number);
     number.is_some_and(|number| number.parse::<usize>().is_ok())
 }
 
@@ -195,7 +215,10 @@ fn dialect_of(name: &str, ending: &str) -> Dialect {
     if name.starts_with("base_model.model.") {
         return Dialect::Peft;
     }
-    if ["diffusion_model.", "model.diffusion_model.", "text_encoders."].iter().any(|prefix| name.starts_with(prefix)) {
+    if ["diffusion_model.", "model.diffusion_model.", "text_encoders."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+    {
         return Dialect::ComfyUi;
     }
     if is_unnamed(name) {
@@ -204,13 +227,16 @@ fn dialect_of(name: &str, ending: &str) -> Dialect {
     let dotted = || name.strip_suffix(ending).is_some_and(|layer| layer.contains('.'));
     match ending {
         ".lora_down.weight" if dotted() => Dialect::MixOfShow,
-        e if e.starts_with(".lora_A") || e.contains("down.weight") && e != ".lora_down.weight" => Dialect::Diffusers,
+        e if e.starts_with(".lora_A") || e.contains("down.weight") && e != ".lora_down.weight" => {
+            Dialect::Diffusers
+        }
         _ => Dialect::Kohya,
     }
 }
 
 fn network(layer: &str) -> &'static str {
     // Each side's own words, wherever a dialect's prefixes put them.
-    let text = ["text_encoder", "lora_te", "text_model", "self_attn"].iter().any(|t| layer.contains(t));
+    let text =
+        ["text_encoder", "lora_te", "text_model", "self_attn"].iter().any(|t| layer.contains(t));
     if text { "text_encoder" } else { "unet" }
 }

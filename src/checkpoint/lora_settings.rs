@@ -1,5 +1,6 @@
-//! What a LoRA's settings say of its strength, where they stand outside of its tensors: PEFT's `adapter_config.json`
-//! beside the file, the same settings in the metadata that diffusers writes, kohya's `ss_network_alpha`.
+//! What a LoRA's settings say of its strength, where they stand outside of its tensors: PEFT's
+//! `adapter_config.json` beside the file, the same settings in the metadata that diffusers writes,
+//! kohya's `ss_network_alpha`.
 use super::{Error, TensorFile};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -44,7 +45,8 @@ impl LoraSettings {
     /// The settings that belong to a file; none where there are none.
     ///
     /// # Errors
-    /// Settings that cannot be read, and those of a kind of change that this program does not have, by its name.
+    /// Settings that cannot be read, and those of a kind of change that this program does not have,
+    /// by its name.
     pub fn of(file: &TensorFile) -> Result<Option<Self>, Error> {
         let found = match Self::beside(file)? {
             Some(found) => Some(found),
@@ -74,12 +76,16 @@ impl LoraSettings {
         if let Some(text) = file.metadata().get(METADATA) {
             let place = format!("the metadata `{METADATA}`");
             let values = parsed(file.path(), text).map_err(|e| match e {
-                Error::Json { path, problem } => Error::Json { path, problem: format!("metadata `{METADATA}`: {problem}") },
+                Error::Json { path, problem } => {
+                    Error::Json { path, problem: format!("metadata `{METADATA}`: {problem}") }
+                }
                 other => other,
             })?;
             return Ok(Some(LoraSettings { place, values }));
         }
-        let number = |key: &str| file.metadata().get(key)?.trim().parse::<f64>().ok().filter(|n| n.is_finite());
+        let number = |key: &str| {
+            file.metadata().get(key)?.trim().parse::<f64>().ok().filter(|n| n.is_finite())
+        };
         // "None" is kohya's word for alpha as large as the rank.
         Ok(number(KOHYAS_ALPHA).map(|alpha| LoraSettings {
             place: format!("the metadata `{KOHYAS_ALPHA}`"),
@@ -95,14 +101,22 @@ impl LoraSettings {
     /// The first key of that name, behind any network's.
     fn any(&self, key: &str) -> impl Iterator<Item = &Value> {
         let entries = self.values.as_object().into_iter().flatten();
-        entries.filter(move |(name, _)| name.rsplit('.').next() == Some(key)).map(|(_, value)| value)
+        entries
+            .filter(move |(name, _)| name.rsplit('.').next() == Some(key))
+            .map(|(_, value)| value)
     }
 
     /// Why such a change cannot be used.
     fn unusable(&self) -> Option<String> {
-        let kind = self.any("peft_type").filter_map(Value::as_str).find(|kind| !kind.eq_ignore_ascii_case("LORA"));
+        let kind = self
+            .any("peft_type")
+            .filter_map(Value::as_str)
+            .find(|kind| !kind.eq_ignore_ascii_case("LORA"));
         if let Some(kind) = kind {
-            return Some(format!("{} says that the change is of the kind {kind}, which is not supported; LoRA is", self.place));
+            return Some(format!(
+                "{} says that the change is of the kind {kind}, which is not supported; LoRA is",
+                self.place
+            ));
         }
         let is_on = |value: &Value| match value {
             Value::Null | Value::Bool(false) => false,
@@ -111,7 +125,10 @@ impl LoraSettings {
             _ => true,
         };
         let (key, called) = OTHERS.into_iter().find(|(key, _)| self.any(key).any(is_on))?;
-        Some(format!("{} says that the change is {called} ({key}), which is not supported; LoRA is", self.place))
+        Some(format!(
+            "{} says that the change is {called} ({key}), which is not supported; LoRA is",
+            self.place
+        ))
     }
 
     /// Ways to begin that change the model's own weights too, which the file does not hold.
@@ -143,7 +160,8 @@ impl LoraSettings {
             of(usual).map(|value| number(usual, value)).transpose()
         };
         let Some(alpha) = chosen("alpha_pattern", "lora_alpha")? else { return Ok(None) };
-        let rank = chosen("rank_pattern", "r")?.filter(|rank| *rank >= 1.0).map(|rank| rank as usize);
+        let rank =
+            chosen("rank_pattern", "r")?.filter(|rank| *rank >= 1.0).map(|rank| rank as usize);
         let stabilised = of("use_rslora").and_then(Value::as_bool) == Some(true);
         Ok(Some(Scaling { alpha: alpha as f32, stabilised, rank }))
     }
@@ -152,16 +170,22 @@ impl LoraSettings {
 fn parsed(path: &Path, text: &str) -> Result<Value, Error> {
     let bad = |problem: String| Error::Json { path: path.to_path_buf(), problem };
     let value: Value = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
-    if value.is_object() { Ok(value) } else { Err(bad("expected an object of settings".to_string())) }
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(bad("expected an object of settings".to_string()))
+    }
 }
 
-/// PEFT's rule: a key is a regular expression for the last parts of a layer's name, or with `^` for its first.
+/// PEFT's rule: a key is a regular expression for the last parts of a layer's name, or with `^` for
+/// its first.
 fn fits(key: &str, layer: &str) -> Result<bool, String> {
     let expression = match key.starts_with('^') {
         true => key.to_string(),
         false => format!(r"^(.*\.)?({key})$"),
     };
-    let wrong = |error: fancy_regex::Error| format!("the key `{key}` is no regular expression: {error}");
+    let wrong =
+        |error: fancy_regex::Error| format!("the key `{key}` is no regular expression: {error}");
     let expression = fancy_regex::Regex::new(&expression).map_err(wrong)?;
     // Newer transformers leave `text_model.` out of their names.
     let names = [Some(layer), layer.strip_prefix("text_model.")];
@@ -216,7 +240,12 @@ mod tests {
         assert_eq!(each.scaling("unet", "a").unwrap().unwrap().alpha, 2.0);
         assert_eq!(each.scaling("text_encoder", "a").unwrap().unwrap().alpha, 6.0);
         assert_eq!(settings(json!({"r": 4})).scaling("unet", "a"), Ok(None));
-        assert!(settings(json!({"lora_alpha": "much"})).scaling("unet", "a").unwrap_err().contains("much"));
+        assert!(
+            settings(json!({"lora_alpha": "much"}))
+                .scaling("unet", "a")
+                .unwrap_err()
+                .contains("much")
+        );
     }
 
     #[test]
@@ -227,10 +256,14 @@ mod tests {
         assert!(problem(json!({"use_dora": true})).unwrap().contains("DoRA"));
         assert!(problem(json!({"text_encoder.use_dora": true})).unwrap().contains("DoRA"));
         // Off, as PEFT writes them all.
-        let off = json!({"use_dora": false, "use_qalora": false, "kasa_config": null, "arrow_config": {}, "use_bdlora": null});
+        let off = json!({"use_dora": false, "use_qalora": false, "kasa_config": null,
+        "arrow_config": {}, "use_bdlora": null});
         assert_eq!(problem(off), None);
         assert!(problem(json!({"alora_invocation_tokens": [1]})).unwrap().contains("activated"));
-        assert_eq!(settings(json!({"init_lora_weights": "pissa_niter_4"})).unusual_start(), Some("pissa_niter_4"));
+        assert_eq!(
+            settings(json!({"init_lora_weights": "pissa_niter_4"})).unusual_start(),
+            Some("pissa_niter_4")
+        );
         assert_eq!(settings(json!({"init_lora_weights": true})).unusual_start(), None);
     }
 }

@@ -1,9 +1,12 @@
-//! Checkpoints: every file dialect, translated at the border into one canonical naming, memory-mapped and lazy.
+//! Checkpoints: every file dialect, translated at the border into one canonical naming,
+//! memory-mapped and lazy.
 //!
-//! [`Checkpoint::open`] tells by its contents what a path is: a folder in diffusers' layout (`diffusers`) or one file with
-//! CompVis's names (`single`, with `ldm` and `openclip` for the names and `infer` for the configurations). Either way it gives
-//! [`Component`]s: a configuration, and tensors under diffusers' names. A component's tensors are views into [`TensorFile`]s,
-//! which are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file; [`write()`] makes one.
+//! [`Checkpoint::open`] tells by its contents what a path is: a folder in diffusers' layout
+//! (`diffusers`) or one file with CompVis's names (`single`, with `ldm` and `openclip` for the
+//! names and `infer` for the configurations). Either way it gives [`Component`]s: a configuration,
+//! and tensors under diffusers' names. A component's tensors are views into [`TensorFile`]s, which
+//! are mapped and whose `header` is checked when they are opened. [`inspect`] describes any file;
+//! [`write()`] makes one.
 mod adapter;
 mod base;
 mod component;

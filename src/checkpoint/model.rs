@@ -23,13 +23,15 @@ pub enum TokenizerFiles {
     Folder(Folder),
     /// The model brings none, as single files do: it means CLIP's own.
     Standard {
-        /// The token that fills up short texts: the end token for Stable Diffusion 1.x, `!` for 2.x.
+        /// The token that fills up short texts: the end token for Stable Diffusion 1.x, `!` for
+        /// 2.x.
         pad: &'static str,
     },
 }
 
 impl TokenizerFiles {
-    /// For a model without tokenizer: 2.x is known by OpenCLIP's text tower, and that by its nonlinearity.
+    /// For a model without tokenizer: 2.x is known by OpenCLIP's text tower, and that by its
+    /// nonlinearity.
     pub(super) fn standard(text_encoder: &Component) -> Self {
         let open_clip = text_encoder.config["hidden_act"] == "gelu";
         Self::Standard { pad: if open_clip { "!" } else { "<|endoftext|>" } }
@@ -53,7 +55,8 @@ pub struct Checkpoint {
     pub vision: Option<Component>,
     /// `preprocessor_config.json` of the vision tower: how pictures are normalised for it.
     pub vision_preprocessor: Option<Value>,
-    /// Networks that steer it, by the names of their folders inside of the model (`t2i_adapter`, `controlnet`).
+    /// Networks that steer it, by the names of their folders inside of the model (`t2i_adapter`,
+    /// `controlnet`).
     pub controls: BTreeMap<String, Control>,
     /// Its tokenizer.
     pub tokenizer: TokenizerFiles,
@@ -77,8 +80,8 @@ impl Checkpoint {
         Self::open_variant(path, None)
     }
 
-    /// As [`open`](Self::open). `variant` (such as `fp16`) names the weights to prefer in a folder that has several kinds;
-    /// otherwise the plain ones come first, then `fp16`.
+    /// As [`open`](Self::open). `variant` (such as `fp16`) names the weights to prefer in a folder
+    /// that has several kinds; otherwise the plain ones come first, then `fp16`.
     pub fn open_variant(path: &Path, variant: Option<&str>) -> Result<Self, Error> {
         let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
         if meta.is_dir() {
@@ -98,7 +101,8 @@ impl Checkpoint {
         diffusers::open(&Folder::embedded(name, dir), None)
     }
 
-    /// SHA-256 over the networks' own hashes: identifies the model in every file layout of the same precision.
+    /// SHA-256 over the networks' own hashes: identifies the model in every file layout of the same
+    /// precision.
     pub fn hash(&self) -> [u8; 32] {
         let mut sha = Sha256::new();
         for component in [&self.text_encoder, &self.unet, &self.vae] {

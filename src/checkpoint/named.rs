@@ -17,11 +17,13 @@ impl Checkpoint {
         Self::embedded(SHIPPED, &TINY)
     }
 
-    /// Opens the model that a user names: by the name [`SHIPPED`] the one that ships with the program (a folder of that name is
-    /// meant by `./tiny`); else a path; else a file or folder of that name in `models`, with or without `.safetensors`.
+    /// Opens the model that a user names: by the name [`SHIPPED`] the one that ships with the
+    /// program (a folder of that name is meant by `./tiny`); else a path; else a file or folder of
+    /// that name in `models`, with or without `.safetensors`.
     ///
     /// # Errors
-    /// A name that leads nowhere, with the places that were looked at; whatever [`open`](Self::open) finds.
+    /// A name that leads nowhere, with the places that were looked at; whatever
+    /// [`open`](Self::open) finds.
     pub fn open_named(name: &str, models: Option<&Path>) -> Result<Self, Error> {
         match find(name, models)? {
             Some(path) => Self::open(&path),
@@ -30,8 +32,9 @@ impl Checkpoint {
     }
 }
 
-/// Where the model is that a user names, by the rule of [`Checkpoint::open_named`]; `None`: it ships with the program. A folder of
-/// Hugging Face's cache means the snapshot in it; `owner/name` is such a folder in `models`.
+/// Where the model is that a user names, by the rule of [`Checkpoint::open_named`]; `None`: it
+/// ships with the program. A folder of Hugging Face's cache means the snapshot in it; `owner/name`
+/// is such a folder in `models`.
 ///
 /// # Errors
 /// A name that leads nowhere, with the places that were looked at.
@@ -50,12 +53,18 @@ pub fn find(name: &str, models: Option<&Path>) -> Result<Option<PathBuf>, Error>
     let mut problem = "there is no such file or folder".to_string();
     match models {
         Some(models) if !models.is_dir() => {
-            problem += &format!("; the folder of models that MOS_MODELS names, {}, is not there", models.display());
+            problem += &format!(
+                "; the folder of models that MOS_MODELS names, {}, is not there",
+                models.display()
+            );
         }
-        Some(models) => problem += &format!(", nor a model of that name in {} (MOS_MODELS)", models.display()),
+        Some(models) => {
+            problem += &format!(", nor a model of that name in {} (MOS_MODELS)", models.display())
+        }
         // What is clearly meant as a path is not looked for by name.
         None if Path::new(name).components().count() == 1 => {
-            problem += "; the variable MOS_MODELS can name a folder in which models are looked for by name";
+            problem += "; the variable MOS_MODELS can name a folder in which models are looked \
+                for by name";
         }
         None => {}
     }
@@ -84,7 +93,10 @@ mod tests {
         assert_eq!(find("a/b", models).unwrap(), Some(cached.clone()));
         assert_eq!(find("models--a--b", models).unwrap(), Some(cached));
         let error = find("yours", models).unwrap_err().to_string();
-        assert!(error.starts_with("yours: ") && error.contains(folder.path().to_str().unwrap()), "{error}");
+        assert!(
+            error.starts_with("yours: ") && error.contains(folder.path().to_str().unwrap()),
+            "{error}"
+        );
         assert!(find("", models).is_err());
         let error = find("yours", None).unwrap_err().to_string();
         assert!(error.contains("MOS_MODELS"), "{error}");
@@ -97,7 +109,8 @@ mod tests {
     #[test]
     fn the_shipped_model_has_all_its_networks() {
         let model = Checkpoint::shipped().unwrap();
-        let on_disk = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")).unwrap();
+        let on_disk =
+            Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")).unwrap();
         assert_eq!(model.hash(), on_disk.hash());
     }
 }

@@ -1,12 +1,12 @@
 //! OpenCLIP's names for a text tower (Stable Diffusion 2.x), translated to Hugging Face's.
 use super::component::{Part, Targets};
 
-/// OpenCLIP's ViT-H has 24 layers, and Stable Diffusion 2.x uses the output of the last but one: the last is never run. Files
-/// converted from diffusers have left it out already.
+/// OpenCLIP's ViT-H has 24 layers, and Stable Diffusion 2.x uses the output of the last but one:
+/// the last is never run. Files converted from diffusers have left it out already.
 const UNUSED_LAYER: &str = "transformer.resblocks.23.";
 
-/// The canonical tensors of a name (without the `cond_stage_model.model.` before it). An attention's three input projections are
-/// one stored tensor.
+/// The canonical tensors of a name (without the `cond_stage_model.model.` before it). An
+/// attention's three input projections are one stored tensor.
 pub(super) fn names(name: &str) -> Targets {
     let whole = |to: String| vec![(to, Part::Whole)];
     match name {
@@ -23,12 +23,16 @@ pub(super) fn names(name: &str) -> Targets {
     if name.starts_with(UNUSED_LAYER) {
         return Vec::new();
     }
-    let Some((layer, rest)) = name.strip_prefix("transformer.resblocks.").and_then(|r| r.split_once('.')) else {
+    let Some((layer, rest)) =
+        name.strip_prefix("transformer.resblocks.").and_then(|r| r.split_once('.'))
+    else {
         return Vec::new();
     };
     let layer = format!("text_model.encoder.layers.{layer}");
     if let Some(parameter) = rest.strip_prefix("attn.in_proj_") {
-        let part = |(i, projection)| (format!("{layer}.self_attn.{projection}_proj.{parameter}"), Part::Rows(i, 3));
+        let part = |(i, projection)| {
+            (format!("{layer}.self_attn.{projection}_proj.{parameter}"), Part::Rows(i, 3))
+        };
         return ["q", "k", "v"].into_iter().enumerate().map(part).collect();
     }
     [

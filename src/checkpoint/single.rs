@@ -11,8 +11,9 @@ pub(super) const VAE: &str = "first_stage_model.";
 pub(super) const CLIP: &str = "cond_stage_model.transformer.";
 pub(super) const OPEN_CLIP: &str = "cond_stage_model.model.";
 
-/// A file can say its networks' configurations itself, under this and `unet`, `vae` or `text_encoder` in its metadata, as JSON.
-/// This program writes them, since heads and norm groups of models other than Stable Diffusion's own are in no weight.
+/// A file can say its networks' configurations itself, under this and `unet`, `vae` or
+/// `text_encoder` in its metadata, as JSON. This program writes them, since heads and norm groups
+/// of models other than Stable Diffusion's own are in no weight.
 pub const CONFIG_METADATA: &str = "mixofshow.config.";
 
 /// Opens a single-file model.
@@ -35,8 +36,13 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     if !lacking.is_empty() {
         let what = describe_file(&file).what;
         let problem = match lacking.len() {
-            3 if what != What::Unknown => format!("not a whole model; this is a {}", what.describe()),
-            3 => "not a Stable Diffusion model: it has neither UNet, VAE nor text encoder under the names of a \
+            3 if what != What::Unknown => format!(
+                "not a whole model; this is a \
+                {}",
+                what.describe()
+            ),
+            3 => "not a Stable Diffusion model: it has neither UNet, VAE nor text encoder under \
+                the names of a \
                   single-file model"
                 .to_string(),
             _ => format!("not a whole model: it has no {}", lacking.join(" and no ")),
@@ -78,15 +84,21 @@ fn part(
     infer: impl Fn(&Component) -> Result<Value, Missing>,
 ) -> Result<Component, Error> {
     let path = file.path();
-    let mut component = Component::gather(path, vec![file.clone()], |_, n| n.strip_prefix(prefix).map(&translate))?;
+    let mut component =
+        Component::gather(path, vec![file.clone()], |_, n| n.strip_prefix(prefix).map(&translate))?;
     let key = format!("{CONFIG_METADATA}{name}");
     component.config = match file.metadata().get(&key) {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|e| Error::Json { path: path.to_path_buf(), problem: format!("metadata `{key}`: {e}") })?,
-        None => infer(&component).map_err(|missing| match component.require_all([missing.as_str()]) {
-            Err(error) => error,
-            Ok(()) => {
-                Error::Unrecognised { path: path.to_path_buf(), problem: format!("tensor `{missing}` has too few dimensions") }
+        Some(text) => serde_json::from_str(text).map_err(|e| Error::Json {
+            path: path.to_path_buf(),
+            problem: format!("metadata `{key}`: {e}"),
+        })?,
+        None => infer(&component).map_err(|missing| {
+            match component.require_all([missing.as_str()]) {
+                Err(error) => error,
+                Ok(()) => Error::Unrecognised {
+                    path: path.to_path_buf(),
+                    problem: format!("tensor `{missing}` has too few dimensions"),
+                },
             }
         })?,
     };
@@ -116,7 +128,9 @@ pub(super) fn text(file: &Arc<TensorFile>, open_clip: bool) -> Result<Component,
 
 /// The scheduler's configuration: Stable Diffusion's noise schedule, and what the model predicts.
 fn scheduler(file: &TensorFile, unet: &Component, notes: &mut Vec<String>) -> Value {
-    let steps = ["alphas_cumprod", "betas"].iter().find_map(|n| file.entries().get(*n)?.shape.first().copied());
+    let steps = ["alphas_cumprod", "betas"]
+        .iter()
+        .find_map(|n| file.entries().get(*n)?.shape.first().copied());
     let (prediction, zero_snr) = prediction_type(file, unet, notes);
     let mut config = json!({
         "_class_name": "PNDMScheduler",
@@ -137,9 +151,13 @@ fn scheduler(file: &TensorFile, unet: &Component, notes: &mut Vec<String>) -> Va
     config
 }
 
-/// What the UNet predicts, and whether its schedule ends in pure noise. Metadata and marker tensors say it for certain; for a
-/// Stable Diffusion 2.x model without them the weights only hint at it.
-fn prediction_type(file: &TensorFile, unet: &Component, notes: &mut Vec<String>) -> (&'static str, bool) {
+/// What the UNet predicts, and whether its schedule ends in pure noise. Metadata and marker tensors
+/// say it for certain; for a Stable Diffusion 2.x model without them the weights only hint at it.
+fn prediction_type(
+    file: &TensorFile,
+    unet: &Component,
+    notes: &mut Vec<String>,
+) -> (&'static str, bool) {
     const V: &str = "v_prediction";
     let zero_snr = file.contains("ztsnr");
     // Marker tensors that some trainers leave.
@@ -168,13 +186,17 @@ fn prediction_type(file: &TensorFile, unet: &Component, notes: &mut Vec<String>)
     (guess, zero_snr)
 }
 
-/// The standard deviation of a bias near the output, which v-prediction leaves larger: the sign by which programs have told the
-/// 768-pixel models of Stable Diffusion 2.x from the 512-pixel ones. Inpainting models predict noise in either case.
+/// The standard deviation of a bias near the output, which v-prediction leaves larger: the sign by
+/// which programs have told the 768-pixel models of Stable Diffusion 2.x from the 512-pixel ones.
+/// Inpainting models predict noise in either case.
 fn spread_of_last_norm(unet: &Component) -> Option<f64> {
     if unet.config["in_channels"] != json!(4) {
         return None;
     }
-    let name = unet.names().filter(|n| n.starts_with("up_blocks.") && n.ends_with(".transformer_blocks.0.norm1.bias")).last()?;
+    let name = unet
+        .names()
+        .filter(|n| n.starts_with("up_blocks.") && n.ends_with(".transformer_blocks.0.norm1.bias"))
+        .last()?;
     let bias = unet.tensor(name).ok()?;
     let values = bias.to_f32(0..bias.len());
     let n = values.len() as f64;

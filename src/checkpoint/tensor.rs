@@ -74,7 +74,8 @@ impl std::fmt::Display for DType {
     }
 }
 
-/// A tensor in row-major order whose bytes usually lie in a memory-mapped file. Nothing is read before it is asked for.
+/// A tensor in row-major order whose bytes usually lie in a memory-mapped file. Nothing is read
+/// before it is asked for.
 #[derive(Debug, Clone)]
 pub struct TensorView<'a> {
     dtype: DType,
@@ -86,9 +87,18 @@ pub struct TensorView<'a> {
 
 impl<'a> TensorView<'a> {
     /// A tensor from its parts; `None` when `bytes` is not as long as type and shape say.
-    pub fn new(dtype: DType, shape: impl Into<Cow<'a, [usize]>>, bytes: impl Into<Cow<'a, [u8]>>) -> Option<Self> {
+    pub fn new(
+        dtype: DType,
+        shape: impl Into<Cow<'a, [usize]>>,
+        bytes: impl Into<Cow<'a, [u8]>>,
+    ) -> Option<Self> {
         let (shape, bytes) = (shape.into(), bytes.into());
-        (byte_len(dtype, &shape) == Some(bytes.len())).then_some(Self { dtype, shape, bytes, scale: 1.0 })
+        (byte_len(dtype, &shape) == Some(bytes.len())).then_some(Self {
+            dtype,
+            shape,
+            bytes,
+            scale: 1.0,
+        })
     }
 
     /// A single-precision tensor from values; `None` when their number is not the shape's product.
@@ -101,7 +111,8 @@ impl<'a> TensorView<'a> {
         Self::new(DType::F32, shape, bytes)
     }
 
-    /// The same tensor with every element multiplied: 8-bit weights are stored with a scale of their own.
+    /// The same tensor with every element multiplied: 8-bit weights are stored with a scale of
+    /// their own.
     pub(super) fn scaled(self, scale: f32) -> Self {
         Self { scale: self.scale * scale, ..self }
     }
@@ -128,7 +139,8 @@ impl<'a> TensorView<'a> {
         &self.shape
     }
 
-    /// Little-endian bytes as stored, in row-major order, without the scale. Not aligned to the element type.
+    /// Little-endian bytes as stored, in row-major order, without the scale. Not aligned to the
+    /// element type.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -202,11 +214,17 @@ impl<'a> TensorView<'a> {
             }
             shape.swap(0, 1);
         }
-        TensorView { dtype: self.dtype, shape: shape.into(), bytes: bytes.into(), scale: self.scale }
+        TensorView {
+            dtype: self.dtype,
+            shape: shape.into(),
+            bytes: bytes.into(),
+            scale: self.scale,
+        }
     }
 }
 
-/// Piecewise through an aligned buffer, since only whole slices are converted by the processor's own instructions.
+/// Piecewise through an aligned buffer, since only whole slices are converted by the processor's
+/// own instructions.
 fn f16_to_f32(bytes: &[u8], out: &mut [f32]) {
     let mut buffer = [f16::ZERO; 256];
     for (out, bytes) in out.chunks_mut(buffer.len()).zip(bytes.chunks(2 * buffer.len())) {
@@ -253,7 +271,10 @@ mod tests {
         assert_eq!(values(DType::U8, &[255]), [255.0]);
         assert_eq!(values(DType::I8, &[255]), [-1.0]);
         assert_eq!(values(DType::F8E5M2, &[0x3c, 0xc0, 0x01]), [1.0, -2.0, 1.0 / 65536.0]);
-        assert_eq!(values(DType::F8E4M3, &[0x38, 0xb8, 0x7e, 0x01]), [1.0, -1.0, 448.0, 1.0 / 512.0]);
+        assert_eq!(
+            values(DType::F8E4M3, &[0x38, 0xb8, 0x7e, 0x01]),
+            [1.0, -1.0, 448.0, 1.0 / 512.0]
+        );
         assert!(values(DType::F8E4M3, &[0x7f])[0].is_nan());
         assert_eq!(values(DType::U16, &[1, 1]), [257.0]);
         assert_eq!(values(DType::I16, &[0xfe, 0xff]), [-2.0]);
@@ -284,16 +305,26 @@ mod tests {
 
     #[test]
     fn a_scale_multiplies_the_elements() {
-        let view = TensorView::new(DType::F8E4M3, vec![1, 2], vec![0x38, 0xb8]).unwrap().scaled(0.25);
-        assert_eq!((view.to_f32(0..2), view.transposed().to_f32(0..2)), (vec![0.25, -0.25], vec![0.25, -0.25]));
+        let view =
+            TensorView::new(DType::F8E4M3, vec![1, 2], vec![0x38, 0xb8]).unwrap().scaled(0.25);
+        assert_eq!(
+            (view.to_f32(0..2), view.transposed().to_f32(0..2)),
+            (vec![0.25, -0.25], vec![0.25, -0.25])
+        );
         let plain = view.plain();
-        assert_eq!((plain.dtype(), plain.scale, plain.to_f32(0..2)), (DType::F16, 1.0, vec![0.25, -0.25]));
+        assert_eq!(
+            (plain.dtype(), plain.scale, plain.to_f32(0..2)),
+            (DType::F16, 1.0, vec![0.25, -0.25])
+        );
     }
 
     #[test]
     fn transposing_swaps_rows_and_columns() {
         let data = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
         let view = TensorView::from_f32(vec![2, 3], &data).unwrap().transposed();
-        assert_eq!((view.shape(), view.to_f32(0..6)), (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        assert_eq!(
+            (view.shape(), view.to_f32(0..6)),
+            (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0])
+        );
     }
 }

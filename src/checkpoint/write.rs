@@ -8,9 +8,13 @@ use std::path::Path;
 
 /// Writes tensors and metadata to a safetensors file. The same content always gives the same bytes.
 ///
-/// The file is written beside its final name, flushed to the disk, and renamed; if anything fails, nothing is left behind and a
-/// file that was there before is unchanged.
-pub fn write(path: &Path, tensors: &[(String, TensorView<'_>)], metadata: &BTreeMap<String, String>) -> Result<(), Error> {
+/// The file is written beside its final name, flushed to the disk, and renamed; if anything fails,
+/// nothing is left behind and a file that was there before is unchanged.
+pub fn write(
+    path: &Path,
+    tensors: &[(String, TensorView<'_>)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), Error> {
     let plain = plain(tensors);
     let (header, order) = plan(path, &plain, metadata)?;
     output::write(path, |out| emit(out, &header, &order)).map_err(Error::io(path, "write"))
@@ -28,7 +32,8 @@ fn plan<'t, 'a>(
     tensors: &'t [(String, TensorView<'a>)],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(Vec<u8>, Vec<Named<'t, 'a>>), Error> {
-    // Wide types first, as the reference writer orders them: then every tensor begins at a multiple of its element size.
+    // Wide types first, as the reference writer orders them: then every tensor begins at a multiple
+    // of its element size.
     let mut order: Vec<_> = tensors.iter().collect();
     order.sort_by(|(a, x), (b, y)| y.dtype().size().cmp(&x.dtype().size()).then_with(|| a.cmp(b)));
     Ok((header(path, &order, metadata)?, order))
@@ -53,7 +58,11 @@ pub fn to_bytes(
     Ok(bytes)
 }
 
-fn header(path: &Path, order: &[&(String, TensorView<'_>)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, Error> {
+fn header(
+    path: &Path,
+    order: &[&(String, TensorView<'_>)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, Error> {
     let mut json = serde_json::Map::new();
     if !metadata.is_empty() {
         let texts = metadata.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
@@ -90,7 +99,10 @@ mod tests {
         vec![
             ("half".into(), TensorView::new(DType::F16, vec![3], vec![1, 2, 3, 4, 5, 6]).unwrap()),
             ("b".into(), TensorView::from_f32(vec![2, 1], &[1.5, -2.0]).unwrap()),
-            ("a".into(), TensorView::new(DType::I64, vec![], vec![7, 0, 0, 0, 0, 0, 0, 0]).unwrap()),
+            (
+                "a".into(),
+                TensorView::new(DType::I64, vec![], vec![7, 0, 0, 0, 0, 0, 0, 0]).unwrap(),
+            ),
             ("empty".into(), TensorView::new(DType::F32, vec![0, 4], vec![]).unwrap()),
         ]
     }
@@ -99,19 +111,26 @@ mod tests {
     fn what_is_written_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        let metadata = BTreeMap::from([("seed".to_string(), "\"7\"\n".to_string()), ("b".into(), "".into())]);
+        let metadata =
+            BTreeMap::from([("seed".to_string(), "\"7\"\n".to_string()), ("b".into(), "".into())]);
         write(&path, &sample(), &metadata).unwrap();
         let file = TensorFile::open(&path).unwrap();
         assert_eq!(file.metadata(), &metadata);
         assert_eq!(file.len(), 4);
         for (name, view) in sample() {
             let read = file.tensor(&name).unwrap();
-            assert_eq!((read.dtype(), read.shape(), read.bytes()), (view.dtype(), view.shape(), view.bytes()));
+            assert_eq!(
+                (read.dtype(), read.shape(), read.bytes()),
+                (view.dtype(), view.shape(), view.bytes())
+            );
         }
         // The reference reader agrees, and a second run gives the same bytes.
         let bytes = std::fs::read(&path).unwrap();
         let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(reference.tensor("b").unwrap().data(), [1.5f32.to_le_bytes(), (-2f32).to_le_bytes()].concat());
+        assert_eq!(
+            reference.tensor("b").unwrap().data(),
+            [1.5f32.to_le_bytes(), (-2f32).to_le_bytes()].concat()
+        );
         write(&path, &sample(), &metadata).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), bytes);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -26,11 +26,12 @@ use report::{ConceptScores, Report, SceneScores};
 
 /// Teach three concepts, fuse them, place them in one picture
 ///
-/// The whole method on the model that ships: learns three concepts from eight pictures each, fuses them into one model, and places
-/// two and all three of them in one picture, with a region for each and, if the model has one, an adapter that follows a sketch. Beside
-/// that stands what comes of the same prompt without regions, of averaged concepts, and of their own files in a region each. All of it
-/// ends up on one contact sheet, with figures in a report.
-/// Concepts that were learnt before into the same folder, in as many steps, are not learnt again.
+/// The whole method on the model that ships: learns three concepts from eight pictures each, fuses
+/// them into one model, and places two and all three of them in one picture, with a region for each
+/// and, if the model has one, an adapter that follows a sketch. Beside that stands what comes of
+/// the same prompt without regions, of averaged concepts, and of their own files in a region each.
+/// All of it ends up on one contact sheet, with figures in a report. Concepts that were learnt
+/// before into the same folder, in as many steps, are not learnt again.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Folder for all results; files of the same names are replaced
@@ -39,8 +40,12 @@ pub struct Arguments {
     /// Updates for each concept
     #[arg(long, value_name = "COUNT", default_value_t = 320)]
     steps: usize,
-    /// Pictures of two and of all three together, in each way, each from a seed of its own; the first three are on the sheet
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    /// Pictures of two and of all three together, in each way, each from a seed of its own; the
+    /// first three are on the sheet
+    #[arg(
+        long, value_name = "COUNT", default_value_t = 3,
+        value_parser = clap::value_parser!(u64).range(1..=1000)
+    )]
     seeds: u64,
     /// Print the report as JSON
     #[arg(long)]
@@ -70,7 +75,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let shown = demo.show(&concepts, &fused, &averaged)?;
     let sheet = arguments.output.join("sheet.png");
     shown.sheet()?.save(&sheet, None)?;
-    let seconds = [taught, together, start.elapsed() - taught - together].map(|time| time.as_secs_f64());
+    let seconds =
+        [taught, together, start.elapsed() - taught - together].map(|time| time.as_secs_f64());
     let report = Report {
         adapter: demo.gpu.name().to_string(),
         steps: arguments.steps,
@@ -87,7 +93,11 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         terminal.print_path(&sheet)?;
     }
     let [taught, together, whole] = [taught, together, start.elapsed()].map(units::duration);
-    let taught = if learnt_now == 0 { "concepts were there already".into() } else { format!("{learnt_now} taught in {taught}") };
+    let taught = if learnt_now == 0 {
+        "concepts were there already".into()
+    } else {
+        format!("{learnt_now} taught in {taught}")
+    };
     terminal.note(format!("{taught}, fused in {together}, all in {whole} on {}", demo.gpu.name()));
     terminal.note(format!("figures: {}", arguments.output.join(report::FILE).display()));
     Ok(())
@@ -120,12 +130,20 @@ struct Shown {
 }
 
 impl<'a> Demo<'a> {
-    fn prepare(arguments: &'a Arguments, global: &'a Global, terminal: &'a Terminal) -> Result<Demo<'a>> {
+    fn prepare(
+        arguments: &'a Arguments,
+        global: &'a Global,
+        terminal: &'a Terminal,
+    ) -> Result<Demo<'a>> {
         let out = &arguments.output;
         files::check_folder(out)?;
         files::check_picture(&out.join("sheet.png"))?;
-        ["sketch.png", report::FILE, "report.json"].iter().try_for_each(|file| files::check(&out.join(file)))?;
-        [FUSED, AVERAGED].iter().try_for_each(|folder| files::check_fused(&out.join(folder), true))?;
+        ["sketch.png", report::FILE, "report.json"]
+            .iter()
+            .try_for_each(|file| files::check(&out.join(file)))?;
+        [FUSED, AVERAGED]
+            .iter()
+            .try_for_each(|folder| files::check_fused(&out.join(folder), true))?;
         let folder = out.join("taught");
         files::check_folder(&folder)?;
         cast::unpack(&folder)?;
@@ -136,13 +154,22 @@ impl<'a> Demo<'a> {
     fn teach(&self) -> Result<Vec<Learnt>> {
         let lessons = CAST.iter().map(|player| {
             // Concepts of other numbers of updates are others.
-            let path = self.arguments.output.join(format!("{}-{}.safetensors", player.name, self.arguments.steps));
+            let path = self
+                .arguments
+                .output
+                .join(format!("{}-{}.safetensors", player.name, self.arguments.steps));
             player.settings(&self.folder, path, self.arguments.steps)
         });
         let lessons = lessons.collect::<Result<Vec<_>>>()?;
         let learnt = learn_all(&lessons, &self.checkpoint, &self.gpu, self.global, self.terminal)?;
         let with_paths = learnt.into_iter().zip(lessons);
-        Ok(with_paths.map(|((concept, took), settings)| Learnt { path: settings.output, concept, now: took.is_some() }).collect())
+        Ok(with_paths
+            .map(|((concept, took), settings)| Learnt {
+                path: settings.output,
+                concept,
+                now: took.is_some(),
+            })
+            .collect())
     }
 
     /// The fused model and the one of averaged concepts.
@@ -160,7 +187,9 @@ impl<'a> Demo<'a> {
             let out = self.arguments.output.join(name);
             let settings = fusion::Settings::of(solver);
             let order = Order { replace: true, ..Order::new(entries.clone(), out.clone()) };
-            fusion::fuse(&self.gpu, &self.checkpoint, order, &settings, &mut |at| progress.show("fuse", at.done, at.of))?;
+            fusion::fuse(&self.gpu, &self.checkpoint, order, &settings, &mut |at| {
+                progress.show("fuse", at.done, at.of)
+            })?;
             Ok(out)
         };
         Ok([fuse(FUSED, Solver::default())?, fuse(AVERAGED, Solver::Average)?])
@@ -169,18 +198,24 @@ impl<'a> Demo<'a> {
     /// Makes all pictures and scores them.
     fn show(&self, concepts: &[Learnt], fused: &Path, averaged: &Path) -> Result<Shown> {
         let phrases: Vec<String> = CAST.iter().map(cast::Player::phrase).collect();
-        let classes: Vec<String> = CAST.iter().map(|player| player.class_word.to_string()).collect();
+        let classes: Vec<String> =
+            CAST.iter().map(|player| player.class_word.to_string()).collect();
         let sketch = cast::sketch(&self.arguments.output.join("sketch.png"))?;
-        let control = self.checkpoint.controls.get(ADAPTER).zip(sketch).map(|(network, picture)| Control {
-            name: ADAPTER.into(),
-            network: network.clone(),
-            picture,
-            weight: 1.0,
-            start: 0.0,
-            end: 1.0,
-        });
+        let control =
+            self.checkpoint.controls.get(ADAPTER).zip(sketch).map(|(network, picture)| Control {
+                name: ADAPTER.into(),
+                network: network.clone(),
+                picture,
+                weight: 1.0,
+                start: 0.0,
+                end: 1.0,
+            });
         let plain = |scene: &Scene| Request { prompt: scene.prompt(), ..request() };
-        let placed = |scene: &Scene| Request { prompt: scene.class_prompt(), regions: scene.layout(), ..request() };
+        let placed = |scene: &Scene| Request {
+            prompt: scene.class_prompt(),
+            regions: scene.layout(),
+            ..request()
+        };
         let steered = control.map(|control| Request { controls: vec![control], ..placed(&TRIO) });
         let scenes = 8 + 2 * usize::from(steered.is_some());
         let mut work = Work {
@@ -193,14 +228,16 @@ impl<'a> Demo<'a> {
         let mut model = self.open(&self.checkpoint)?;
         let towers = Towers::load(&self.gpu, &self.checkpoint, model.tokenizer())?;
         let taught = self.taught(&towers)?;
-        let own = concepts.iter().map(|learnt| Ok(vec![Applied::new(learnt.concept.clone(), 1.0)?]));
+        let own =
+            concepts.iter().map(|learnt| Ok(vec![Applied::new(learnt.concept.clone(), 1.0)?]));
         let own: Vec<Vec<Applied>> = own.collect::<Result<_>>()?;
         let mut alone = vec![("class word alone", work.alone(&mut model, &classes, &[])?)];
         alone.push(("class word, LoRA on", work.alone(&mut model, &classes, &own)?));
         alone.push(("from its own file", work.alone(&mut model, &phrases, &own)?));
         let mut together = Vec::new();
         let with_own = |scene: &Scene, request: Request| {
-            let of_player = |&(player, _): &(usize, _)| own.get(player).into_iter().flatten().cloned();
+            let of_player =
+                |&(player, _): &(usize, _)| own.get(player).into_iter().flatten().cloned();
             Request { concepts: scene.places.iter().flat_map(of_player).collect(), ..request }
         };
         for scene in [&PAIR, &TRIO] {
@@ -209,7 +246,11 @@ impl<'a> Demo<'a> {
         }
         if let Some(steered) = &steered {
             let request = with_own(&TRIO, steered.clone());
-            together.push((&TRIO, "regions and sketch, own files", work.together(&mut model, &request)?));
+            together.push((
+                &TRIO,
+                "regions and sketch, own files",
+                work.together(&mut model, &request)?,
+            ));
         }
         drop(model);
         let mut model = self.open(&Checkpoint::open(averaged)?)?;
@@ -225,7 +266,11 @@ impl<'a> Demo<'a> {
             together.push((scene, "regions, fused", work.together(&mut model, &placed(scene))?));
         }
         if let Some(steered) = steered {
-            together.push((&TRIO, "regions and sketch, fused", work.together(&mut model, &steered)?));
+            together.push((
+                &TRIO,
+                "regions and sketch, fused",
+                work.together(&mut model, &steered)?,
+            ));
         }
         together.sort_by_key(|(scene, ..)| scene.places.len());
 
@@ -233,7 +278,8 @@ impl<'a> Demo<'a> {
         for (i, (player, learnt_from)) in CAST.iter().zip(&taught.whole).enumerate() {
             let mut scores = Vec::new();
             for (way, pictures) in &alone {
-                let seen: Option<Embedding> = pictures.get(i).map(|picture| towers.picture(picture)).transpose()?;
+                let seen: Option<Embedding> =
+                    pictures.get(i).map(|picture| towers.picture(picture)).transpose()?;
                 scores.push((way.to_string(), image_alignment(seen.as_slice(), learnt_from)));
             }
             shown.concepts.push(ConceptScores { name: player.name, scores });
@@ -249,7 +295,11 @@ impl<'a> Demo<'a> {
                 }
             }
             let way = format!("{}: {way}", scene.name);
-            shown.scenes.push(SceneScores { way: way.clone(), right, of: pictures.len() * scene.places.len() });
+            shown.scenes.push(SceneScores {
+                way: way.clone(),
+                right,
+                of: pictures.len() * scene.places.len(),
+            });
             shown.rows.push((way, pictures));
         }
         Ok(shown)
@@ -265,7 +315,12 @@ impl<'a> Demo<'a> {
             let settings = player.settings(&self.folder, PathBuf::from("unused.safetensors"), 1)?;
             let found = folder::check(&settings, [128, 128]).found;
             pictures.extend(found.first().map(|found| found.picture.clone()));
-            whole.push(found.iter().map(|found| towers.picture(&found.picture)).collect::<std::result::Result<_, _>>()?);
+            whole.push(
+                found
+                    .iter()
+                    .map(|found| towers.picture(&found.picture))
+                    .collect::<std::result::Result<_, _>>()?,
+            );
             parts.push(found.into_iter().map(|found| (found.picture, found.mask)).collect());
         }
         Ok(Taught { pictures, whole, likeness: Likeness::new(towers, &parts)? })
@@ -275,7 +330,11 @@ impl<'a> Demo<'a> {
 impl Shown {
     fn sheet(&self) -> Result<Picture> {
         let sheet = Sheet {
-            rows: self.rows.iter().map(|(_, pictures)| pictures.iter().take(SHOWN).map(Some).collect()).collect(),
+            rows: self
+                .rows
+                .iter()
+                .map(|(_, pictures)| pictures.iter().take(SHOWN).map(Some).collect())
+                .collect(),
             row_captions: self.rows.iter().map(|(way, _)| way.clone()).collect(),
             column_captions: Vec::new(),
             gap: 4,
@@ -294,7 +353,13 @@ struct Taught {
 
 /// What all pictures have in common.
 fn request() -> Request {
-    Request { steps: STEPS, sampler: Some(SAMPLER), guidance: GUIDANCE, seed: SEED, ..Request::default() }
+    Request {
+        steps: STEPS,
+        sampler: Some(SAMPLER),
+        guidance: GUIDANCE,
+        seed: SEED,
+        ..Request::default()
+    }
 }
 
 /// Pictures under way.
@@ -307,8 +372,14 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// One picture of each, by the words that stand for them; `concepts`: what is in use for each, if anything.
-    fn alone(&mut self, model: &mut Pipeline, words: &[String], concepts: &[Vec<Applied>]) -> Result<Vec<Picture>> {
+    /// One picture of each, by the words that stand for them; `concepts`: what is in use for each,
+    /// if anything.
+    fn alone(
+        &mut self,
+        model: &mut Pipeline,
+        words: &[String],
+        concepts: &[Vec<Applied>],
+    ) -> Result<Vec<Picture>> {
         let mut pictures = Vec::new();
         for (i, words) in words.iter().enumerate() {
             let prompt = format!("a photo of a {words} {}", cast::PLACE);

@@ -11,10 +11,11 @@ use super::{Global, Result, units};
 
 /// List what can compute on this machine: graphics adapters and the processor
 ///
-/// Lists every adapter of every back end: its limits, the features that matter here, how numbers are held and which kind of
-/// kernels would run on it; and last the processor, `cpu`, with its cores, its vector instructions and how fast it multiplies
-/// matrices, which is measured. Cooperative matrices are tested where they are to be used (--matrices). A star marks the one that
-/// is used unless --adapter or MOS_ADAPTER says otherwise.
+/// Lists every adapter of every back end: its limits, the features that matter here, how numbers
+/// are held and which kind of kernels would run on it; and last the processor, `cpu`, with its
+/// cores, its vector instructions and how fast it multiplies matrices, which is measured.
+/// Cooperative matrices are tested where they are to be used (--matrices). A star marks the one
+/// that is used unless --adapter or MOS_ADAPTER says otherwise.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Print JSON
@@ -46,21 +47,32 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let cpu = Cpu::open(&global.cpu_options())?;
     let report = CpuReport::of(&cpu);
     if arguments.json {
-        let listed = adapters.iter().map(|device| Listed { device, chosen: device.index == chosen });
-        let mut listed: Vec<serde_json::Value> = listed.map(serde_json::to_value).collect::<std::result::Result<_, _>>()?;
+        let listed =
+            adapters.iter().map(|device| Listed { device, chosen: device.index == chosen });
+        let mut listed: Vec<serde_json::Value> =
+            listed.map(serde_json::to_value).collect::<std::result::Result<_, _>>()?;
         let processor = Processor { index: adapters.len(), kind: "processor", report: &report };
-        listed.push(serde_json::to_value(Listed { device: processor, chosen: chosen == adapters.len() })?);
+        listed.push(serde_json::to_value(Listed {
+            device: processor,
+            chosen: chosen == adapters.len(),
+        })?);
         return terminal.print_json(&listed);
     }
     terminal.print(table(&adapters, &report, chosen).trim_fmt())?;
-    let software = adapters.get(chosen).filter(|adapter| adapter.schedule == "vectors" && adapter.subgroups == Some((8, 8)));
+    let software = adapters
+        .get(chosen)
+        .filter(|adapter| adapter.schedule == "vectors" && adapter.subgroups == Some((8, 8)));
     if software.is_some() && has_wider_vectors() {
         terminal.note(
-            "\nThis processor has AVX-512, which Mesa's software driver does not use by itself. LP_NATIVE_VECTOR_WIDTH=512 in the \
-             environment makes it: a fifth less time for full-size models where that was measured (Zen 5), and at times longer to compile.",
+            "\nThis processor has AVX-512, which Mesa's software driver does not use by itself. \
+                LP_NATIVE_VECTOR_WIDTH=512 in the \
+             environment makes it: a fifth less time for full-size models where that was measured \
+             (Zen 5), and at times longer to compile.",
         );
     }
-    terminal.note("\n* used now; --adapter cpu, NUMBER or a part of the name, or MOS_ADAPTER, choose another");
+    terminal.note(
+        "\n* used now; --adapter cpu, NUMBER or a part of the name, or MOS_ADAPTER, choose another",
+    );
     Ok(())
 }
 
@@ -77,7 +89,9 @@ fn has_wider_vectors() -> bool {
 fn table(adapters: &[AdapterReport], cpu: &CpuReport, chosen: usize) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    let title = |index: usize, name: &str| format!("{index}{}  {name}", if index == chosen { "*" } else { " " });
+    let title = |index: usize, name: &str| {
+        format!("{index}{}  {name}", if index == chosen { "*" } else { " " })
+    };
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_string();
     let mut add = |name: &str, value: &dyn Fn(&AdapterReport) -> String, of_cpu: String| {
         let cells = adapters.iter().map(value).chain([of_cpu]);
@@ -94,12 +108,19 @@ fn table(adapters: &[AdapterReport], cpu: &CpuReport, chosen: usize) -> Table {
     if adapters.is_empty() {
         return table;
     }
-    let mut row = |name: &str, value: &dyn Fn(&AdapterReport) -> String| add(name, value, String::new());
+    let mut row =
+        |name: &str, value: &dyn Fn(&AdapterReport) -> String| add(name, value, String::new());
     row("vendor", &|a| a.vendor.clone());
     row("largest buffer", &|a| units::bytes(a.max_buffer));
     row("largest binding", &|a| units::bytes(a.max_binding));
     row("bindings in a kernel", &|a| a.storage_buffers.to_string());
-    row("workgroup", &|a| format!("{} invocations, {}", a.workgroup_invocations, units::bytes(a.workgroup_memory.into())));
+    row("workgroup", &|a| {
+        format!(
+            "{} invocations, {}",
+            a.workgroup_invocations,
+            units::bytes(a.workgroup_memory.into())
+        )
+    });
     row("f16 arithmetic", &|a| yes_no(a.f16));
     row("subgroups", &|a| match a.subgroups {
         Some((least, most)) if least == most => format!("of {least}"),

@@ -1,20 +1,27 @@
-//! Text from files on its way to a terminal or a log: titles, metadata, names of tensors and files, prompts, words of concepts.
+//! Text from files on its way to a terminal or a log: titles, metadata, names of tensors and files,
+//! prompts, words of concepts.
 //!
-//! A terminal obeys control characters: they clear the screen, set its title, write over what stands there. They are shown as what they
-//! are instead, `\u{1b}` and such, and so are the characters that turn the direction of writing or break a line as no key does. Plain text in
-//! any script stays as it is.
+//! A terminal obeys control characters: they clear the screen, set its title, write over what
+//! stands there. They are shown as what they are instead, `\u{1b}` and such, and so are the
+//! characters that turn the direction of writing or break a line as no key does. Plain text in any
+//! script stays as it is.
 use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Whether a terminal would obey it instead of showing it.
 fn is_obeyed(c: char) -> bool {
-    let direction = ['\u{61c}', '\u{200e}', '\u{200f}'].contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c);
+    let direction =
+        ['\u{61c}', '\u{200e}', '\u{200f}'].contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c);
     let isolates = ('\u{2066}'..='\u{2069}').contains(&c);
     c.is_control() || direction || isolates || ['\u{2028}', '\u{2029}'].contains(&c)
 }
 
 /// Every character that `is` means as `write` writes it.
-fn escaped(text: &str, is: impl Fn(char) -> bool, write: impl Fn(&mut String, char)) -> Cow<'_, str> {
+fn escaped(
+    text: &str,
+    is: impl Fn(char) -> bool,
+    write: impl Fn(&mut String, char),
+) -> Cow<'_, str> {
     if !text.chars().any(&is) {
         return Cow::Borrowed(text);
     }
@@ -32,10 +39,15 @@ pub fn line(text: &str) -> Cow<'_, str> {
 
 /// Text of several lines.
 pub fn lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| is_obeyed(c) && c != '\n' && c != '\t', |shown, c| shown.extend(c.escape_default()))
+    escaped(
+        text,
+        |c| is_obeyed(c) && c != '\n' && c != '\t',
+        |shown, c| shown.extend(c.escape_default()),
+    )
 }
 
-/// As [`lines`], all but the first of them indented: so that no text from a file can pass for a line that this program begins.
+/// As [`lines`], all but the first of them indented: so that no text from a file can pass for a
+/// line that this program begins.
 pub fn indented(text: &str) -> String {
     let text = lines(text.trim_end());
     let mut parts = text.split('\n');
@@ -44,7 +56,9 @@ pub fn indented(text: &str) -> String {
     // All alike, for some messages point at a place in the line above.
     let indented = rest.iter().all(|line| line.is_empty() || line.starts_with([' ', '\t']));
     let indent = if indented { "" } else { "  " };
-    rest.iter().fold(first, |shown, line| if line.is_empty() { shown + "\n" } else { shown + "\n" + indent + line })
+    rest.iter().fold(first, |shown, line| {
+        if line.is_empty() { shown + "\n" } else { shown + "\n" + indent + line }
+    })
 }
 
 /// JSON, in which such characters stand within strings only: who reads it gets what it was.
@@ -64,7 +78,8 @@ mod tests {
 
     #[test]
     fn what_a_terminal_obeys_is_shown_and_all_else_stays() {
-        for plain in ["", "a red cat", "Übung, 猫, кот, חתול, 👩‍🎨 é", "C:\\a\\n"] {
+        for plain in ["", "a red cat", "Übung, 猫, кот, חתול, 👩‍🎨 é", "C:\\a\\n"]
+        {
             assert_eq!(line(plain), plain);
             assert_eq!(json(plain), plain);
             assert_eq!(indented(plain), plain);
@@ -76,7 +91,10 @@ mod tests {
         );
         assert_eq!(lines("a\n\tb\r\u{85}"), "a\n\tb\\r\\u{85}");
         assert_eq!(indented("wrong:\n  - a\n  - b\n"), "wrong:\n  - a\n  - b");
-        assert_eq!(indented("at line 1\n  |\n1 | x\n  | ^\n\n"), "at line 1\n    |\n  1 | x\n    | ^");
+        assert_eq!(
+            indented("at line 1\n  |\n1 | x\n  | ^\n\n"),
+            "at line 1\n    |\n  1 | x\n    | ^"
+        );
         assert_eq!(indented("a\n\nerror: forged"), "a\n\n  error: forged");
     }
 

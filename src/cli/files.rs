@@ -51,7 +51,8 @@ pub fn check_picture(path: &Path) -> Result<()> {
     })
 }
 
-/// Whether a concept could be learnt to that file, with what stands beside it, before any work. Nothing is made.
+/// Whether a concept could be learnt to that file, with what stands beside it, before any work.
+/// Nothing is made.
 pub fn check_run(output: &Path) -> Result<()> {
     Places::of(output).check().map_err(|error| match error {
         training::Error::Unwritable { path, source } => unwritable(&path, source),
@@ -94,7 +95,10 @@ pub fn save(picture: &Picture, to: &Path, parameters: Option<&Parameters>) -> Re
 /// All of standard input, as text; `option` asked for it.
 pub fn standard_input(option: &str, expected: &str) -> Result<String> {
     let mut bytes = Vec::new();
-    let read = io::stdin().lock().read_to_end(&mut bytes).and_then(|_| file_kind::text_of(bytes, expected));
+    let read = io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .and_then(|_| file_kind::text_of(bytes, expected));
     read.map_err(|e| Failure::Failed(format!("{option} {STANDARD}: standard input: {e}").into()))
 }
 
@@ -103,7 +107,8 @@ pub fn text(option: &str, path: &Path, expected: &str) -> Result<String> {
     if is_stream(path) {
         return standard_input(option, expected);
     }
-    file_kind::read_text(path, expected).map_err(|e| Failure::Failed(format!("{option} {}: {e}", path.display()).into()))
+    file_kind::read_text(path, expected)
+        .map_err(|e| Failure::Failed(format!("{option} {}: {e}", path.display()).into()))
 }
 
 /// Makes the folder that a file is to be in, if it is missing.
@@ -112,5 +117,6 @@ pub fn make_folder_of(path: &Path) -> Result<()> {
     let Some(folder) = folder else {
         return Ok(());
     };
-    Ok(std::fs::create_dir_all(folder).map_err(|source| Unwritable { path: folder.to_path_buf(), source })?)
+    Ok(std::fs::create_dir_all(folder)
+        .map_err(|source| Unwritable { path: folder.to_path_buf(), source })?)
 }

@@ -47,22 +47,42 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     };
     let mut last = String::new();
     let fused = fusion::fuse(&gpu, &checkpoint, order, &settings, &mut |at| {
-        let (name, title) = at.stage.map_or(("distill", "predictions"), |stage| (stage.name(), stage.title()));
+        let (name, title) =
+            at.stage.map_or(("distill", "predictions"), |stage| (stage.name(), stage.title()));
         let now = format!("{name} {}", at.subject);
         if terminal.verbose() && !at.subject.is_empty() && now != last {
-            let of = if at.stage.is_some() { format!("{title}: inputs of") } else { format!("{title} of") };
+            let of = if at.stage.is_some() {
+                format!("{title}: inputs of")
+            } else {
+                format!("{title} of")
+            };
             progress.aside(|| terminal.detail(format!("{of} {}", at.subject)));
             last = now;
         }
-        progress.show(if at.subject.is_empty() && at.stage.is_some() { "solve" } else { name }, at.done, at.of);
+        progress.show(
+            if at.subject.is_empty() && at.stage.is_some() { "solve" } else { name },
+            at.done,
+            at.of,
+        );
     })?;
     if let Some(path) = &fused.path {
         let mut pictures = Vec::new();
         if arguments.sheet {
-            let sheet = sheet::draw(&gpu, &checkpoint, path, &fused.report.concepts, &entries, &settings, &mut progress)?;
+            let sheet = sheet::draw(
+                &gpu,
+                &checkpoint,
+                path,
+                &fused.report.concepts,
+                &entries,
+                &settings,
+                &mut progress,
+            )?;
             let file = report_folder(path)?.join("sheet.png");
             sheet.save(&file, None)?;
-            pictures.push(("Own file, fused, averaged, with the same seed".to_string(), "sheet.png".to_string()));
+            pictures.push((
+                "Own file, fused, averaged, with the same seed".to_string(),
+                "sheet.png".to_string(),
+            ));
         }
         write_report(path, &fused.report, &pictures)?;
     }
@@ -94,14 +114,21 @@ struct Printed<'a> {
 
 /// Pixels per latent.
 fn factor(checkpoint: &Checkpoint) -> usize {
-    let blocks = checkpoint.vae.config.get("block_out_channels").and_then(|value| value.as_array()).map_or(4, Vec::len);
+    let blocks = checkpoint
+        .vae
+        .config
+        .get("block_out_channels")
+        .and_then(|value| value.as_array())
+        .map_or(4, Vec::len);
     1 << blocks.saturating_sub(1)
 }
 
 fn output(arguments: &Arguments) -> Result<Option<PathBuf>> {
     if arguments.statistics_only {
         if arguments.statistics.is_none() {
-            return Err(Failure::Usage("--statistics-only needs --save-statistics FOLDER to write to".into()));
+            return Err(Failure::Usage(
+                "--statistics-only needs --save-statistics FOLDER to write to".into(),
+            ));
         }
         return Ok(None);
     }
@@ -111,7 +138,11 @@ fn output(arguments: &Arguments) -> Result<Option<PathBuf>> {
     }
 }
 
-fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Terminal) -> Result<Vec<Entry>> {
+fn concepts(
+    arguments: &Arguments,
+    previous: Option<&Previous>,
+    terminal: &Terminal,
+) -> Result<Vec<Entry>> {
     let mut listed: Vec<Listed> = Vec::new();
     for text in arguments.concepts.iter().chain(&arguments.add) {
         listed.push(Listed::parse(text)?);
@@ -129,25 +160,41 @@ fn concepts(arguments: &Arguments, previous: Option<&Previous>, terminal: &Termi
             None if concept.words.is_empty() => prompts.next().cloned(),
             given => given,
         };
-        entries.push(Entry { concept, path: listed.path, unet: listed.unet, text: listed.text, prompt });
+        entries.push(Entry {
+            concept,
+            path: listed.path,
+            unet: listed.unet,
+            text: listed.text,
+            prompt,
+        });
     }
     if prompts.next().is_some() {
-        return Err(Failure::Usage("there are more prompts than concepts without words of their own".into()));
+        return Err(Failure::Usage(
+            "there are more prompts than concepts without words of their own".into(),
+        ));
     }
     if let Some(previous) = previous {
         let Some(statistics) = &arguments.statistics else {
             return Err(Failure::Usage(
-                "--statistics names the folder that was kept with --save-statistics when the model was fused".into(),
+                "--statistics names the folder that was kept with --save-statistics when the \
+                    model was fused"
+                    .into(),
             ));
         };
         let mut before = previous.entries(statistics)?;
         for name in &arguments.remove {
             let is = |entry: &Entry| {
-                entry.concept.name == *name || entry.path.as_os_str() == name.as_str() || entry.prompt.as_deref() == Some(name)
+                entry.concept.name == *name
+                    || entry.path.as_os_str() == name.as_str()
+                    || entry.prompt.as_deref() == Some(name)
             };
             if !before.iter().any(is) {
-                let names: Vec<&str> = previous.concepts.iter().map(|concept| concept.name.as_str()).collect();
-                return Err(Failure::Usage(format!("the fused model has no concept `{name}`; it has {}", names.join(", "))));
+                let names: Vec<&str> =
+                    previous.concepts.iter().map(|concept| concept.name.as_str()).collect();
+                return Err(Failure::Usage(format!(
+                    "the fused model has no concept `{name}`; it has {}",
+                    names.join(", ")
+                )));
             }
             before.retain(|entry| !is(entry));
         }
@@ -164,14 +211,23 @@ impl Arguments {
     fn distillation(&self, usual: Distillation) -> Distillation {
         match self.distillation.unwrap_or(usual.pictures) {
             0 => Distillation::NONE,
-            pictures => Distillation { pictures, rate: self.distillation_rate, ..Distillation::default() },
+            pictures => {
+                Distillation { pictures, rate: self.distillation_rate, ..Distillation::default() }
+            }
         }
     }
 
     fn settings(&self, factor: usize) -> Result<Settings> {
-        let usual = Settings::of(self.solver.with(Exact { ridge: self.ridge, keep_weight: self.keep_weight }));
-        if [&self.prompts, &self.keep].iter().all(|path| path.as_deref().is_some_and(files::is_stream)) {
-            return Err(Failure::Usage("--prompts - and --keep - both want standard input: one of them can have it".into()));
+        let usual = Settings::of(
+            self.solver.with(Exact { ridge: self.ridge, keep_weight: self.keep_weight }),
+        );
+        if [&self.prompts, &self.keep]
+            .iter()
+            .all(|path| path.as_deref().is_some_and(files::is_stream))
+        {
+            return Err(Failure::Usage(
+                "--prompts - and --keep - both want standard input: one of them can have it".into(),
+            ));
         }
         let mut settings = Settings {
             steps: self.steps.unwrap_or(usual.steps),
@@ -185,14 +241,19 @@ impl Arguments {
         };
         if let Some((width, height)) = self.size {
             if width % factor != 0 || height % factor != 0 || width == 0 || height == 0 {
-                return Err(Failure::Usage(format!("--size {width}x{height}: expected multiples of {factor}")));
+                return Err(Failure::Usage(format!(
+                    "--size {width}x{height}: expected multiples of {factor}"
+                )));
             }
             settings.size = Some([height / factor, width / factor]);
         }
         if let Some(path) = &self.prompts {
             let templates = lines("--prompts", path)?;
             if let Some(wrong) = templates.iter().find(|line| !line.contains("{}")) {
-                return Err(Failure::Usage(format!("{}: \"{wrong}\" has no {{}} for the concept's words", path.display())));
+                return Err(Failure::Usage(format!(
+                    "{}: \"{wrong}\" has no {{}} for the concept's words",
+                    path.display()
+                )));
             }
             settings.prompts.clone_from(&templates);
             settings.sampled = templates;
@@ -209,10 +270,16 @@ impl Arguments {
 /// The lines of a file that say something.
 fn lines(option: &str, path: &Path) -> Result<Vec<String>> {
     let text = files::text(option, path, "prompts, one a line")?;
-    let lines: Vec<String> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(String::from).collect();
+    let lines: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(String::from)
+        .collect();
     match lines.is_empty() {
-        true => Err(Failure::Failed(format!("{option} {}: it has no lines", path.display()).into())),
+        true => {
+            Err(Failure::Failed(format!("{option} {}: it has no lines", path.display()).into()))
+        }
         false => Ok(lines),
     }
 }
@@ -220,12 +287,17 @@ fn lines(option: &str, path: &Path) -> Result<Vec<String>> {
 /// `report/` in the fused model.
 fn report_folder(model: &Path) -> Result<PathBuf> {
     let folder = model.join("report");
-    std::fs::create_dir_all(&folder).map_err(|source| files::Unwritable { path: folder.clone(), source })?;
+    std::fs::create_dir_all(&folder)
+        .map_err(|source| files::Unwritable { path: folder.clone(), source })?;
     Ok(folder)
 }
 
 /// Figures as Markdown and JSON.
-fn write_report(model: &Path, report: &fusion::Report, pictures: &[(String, String)]) -> Result<()> {
+fn write_report(
+    model: &Path,
+    report: &fusion::Report,
+    pictures: &[(String, String)],
+) -> Result<()> {
     let folder = report_folder(model)?;
     let json = serde_json::to_string_pretty(report)?;
     for (name, text) in [("report.md", fusion::markdown(report, pictures)), ("report.json", json)] {
@@ -243,9 +315,12 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
             let known: Vec<f64> = residuals.iter().flatten().map(pick).collect();
             known.iter().sum::<f64>() / known.len().max(1) as f64
         };
-        let lost = stage.base_loss().map_or(String::new(), |loss| format!(", ordinary prompts lose {:.1} %", loss * 100.0));
+        let lost = stage
+            .base_loss()
+            .map_or(String::new(), |loss| format!(", ordinary prompts lose {:.1} %", loss * 100.0));
         terminal.note(format!(
-            "{}: residual {:.3} (averaged {:.3}; 1 is the base model's){lost}; ridge {:.1e}; inputs in {:.1} s, solved in {:.2} s",
+            "{}: residual {:.3} (averaged {:.3}; 1 is the base model's){lost}; ridge {:.1e}; \
+                inputs in {:.1} s, solved in {:.2} s",
             stage.stage.title(),
             mean(&|residual| residual.fused),
             mean(&|residual| residual.averaged),
@@ -254,9 +329,15 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
             stage.seconds[1],
         ));
         if !stage.stale.is_empty() {
-            let moved = report.stages.iter().flat_map(|stage| &stage.moved).map(|(_, moved)| *moved).fold(0.0, f64::max);
+            let moved = report
+                .stages
+                .iter()
+                .flat_map(|stage| &stage.moved)
+                .map(|(_, moved)| *moved)
+                .fold(0.0, f64::max);
             terminal.warning(format!(
-                "inputs of {} were recorded when other concepts were fused; what the UNet reads of their prompts has moved by up to \
+                "inputs of {} were recorded when other concepts were fused; what the UNet reads \
+                    of their prompts has moved by up to \
                  {:.2} % since; --refresh records them anew",
                 stage.stale.join(", "),
                 moved * 100.0
@@ -269,7 +350,8 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
             (errors.sum::<f64>() / distillation.errors.len().max(1) as f64).sqrt()
         };
         terminal.note(format!(
-            "distillation: predictions off by {:.4} (before {:.4}); {} updates of rank {}; recorded in {:.1} s, learnt in {:.1} s",
+            "distillation: predictions off by {:.4} (before {:.4}); {} updates of rank {}; \
+                recorded in {:.1} s, learnt in {:.1} s",
             mean(1),
             mean(0),
             distillation.updates,
@@ -277,7 +359,10 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
             distillation.seconds[0],
             distillation.seconds[1],
         ));
-        terminal.detail(format!("memory planned: distillation {} on the device", units::bytes(distillation.device_bytes)));
+        terminal.detail(format!(
+            "memory planned: distillation {} on the device",
+            units::bytes(distillation.device_bytes)
+        ));
     }
     if report.statistics_bytes > 0 {
         terminal.detail(format!(

@@ -40,7 +40,8 @@ struct Order {
 }
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
-    let Order { mut recipe, mut request, destinations, control_pictures } = order(arguments, terminal)?;
+    let Order { mut recipe, mut request, destinations, control_pictures } =
+        order(arguments, terminal)?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
@@ -65,13 +66,18 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let (generated, loading) = std::thread::scope(|scope| {
         let hashing = scope.spawn(|| hex(&checkpoint.hash()));
         let mut pipeline = Pipeline::load(&gpu, &checkpoint, recipe.precision)?;
-        progress.aside(|| pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}"))));
+        progress.aside(|| {
+            pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}")))
+        });
         let prepared = pipeline.prepare(&request)?;
         progress.aside(|| {
             prepared.warnings().iter().for_each(|warning| terminal.warning(warning));
             let planned = prepared.memory();
-            let [weights, sampling, decoding] = [planned.weights, planned.sampling, planned.decoding].map(units::bytes);
-            terminal.detail(format!("device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}"));
+            let [weights, sampling, decoding] =
+                [planned.weights, planned.sampling, planned.decoding].map(units::bytes);
+            terminal.detail(format!(
+                "device memory planned: weights {weights}, sampling {sampling}, decoding {decoding}"
+            ));
         });
         let loading = start.elapsed();
         let mut hashing = Some(hashing);
@@ -104,7 +110,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     if let (Some(wanted), Some(found)) = (&wanted_hash, &recipe.model_hash)
         && !found.starts_with(wanted.as_str())
     {
-        terminal.warning("the model is not the one that made that picture (its weights have another hash): the result differs");
+        terminal.warning(
+            "the model is not the one that made that picture (its weights have \
+            another hash): the result differs",
+        );
     }
     let report = Report::new(&recipe, &generated, &destinations, loading, start.elapsed());
     if arguments.json {
@@ -130,19 +139,36 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
     let given = |path: &PathBuf| Source::of(path);
     let remembered = [recipe.image.take(), recipe.mask.take(), recipe.latents.take()];
     let [image, mask, noise] = remembered;
-    recipe.image = source(arguments.init_image.as_ref().map(given).transpose()?, image, "--init-image", like, terminal)?;
+    recipe.image = source(
+        arguments.init_image.as_ref().map(given).transpose()?,
+        image,
+        "--init-image",
+        like,
+        terminal,
+    )?;
     // A mask belongs to its picture: another picture comes without it.
     let mask = mask.filter(|_| arguments.init_image.is_none());
-    recipe.mask = source(arguments.mask.as_ref().map(given).transpose()?, mask, "--mask", like, terminal)?;
+    recipe.mask =
+        source(arguments.mask.as_ref().map(given).transpose()?, mask, "--mask", like, terminal)?;
     if arguments.latents.is_some() {
         recipe.latents_index = 0;
     }
-    recipe.latents = source(arguments.latents.as_ref().map(given).transpose()?, noise, "--latents", like, terminal)?;
+    recipe.latents = source(
+        arguments.latents.as_ref().map(given).transpose()?,
+        noise,
+        "--latents",
+        like,
+        terminal,
+    )?;
     if recipe.image.is_none() && recipe.mask.is_some() {
-        return Err(Failure::Usage("--mask says where to paint in a picture: --init-image names the picture".into()));
+        return Err(Failure::Usage(
+            "--mask says where to paint in a picture: --init-image names the picture".into(),
+        ));
     }
     if recipe.image.is_none() && arguments.has_strength() {
-        return Err(Failure::Usage("--strength says how much to change a picture: --init-image names the picture".into()));
+        return Err(Failure::Usage(
+            "--strength says how much to change a picture: --init-image names the picture".into(),
+        ));
     }
 
     let mut request = recipe.request.clone();
@@ -166,8 +192,11 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
     }
     request.concepts = arguments.concepts.open(&mut recipe, arguments.like.as_deref(), terminal)?;
     if request.batch > MOST_PICTURES {
-        let problem =
-            format!("{} pictures are asked for by the latents' file: at most {MOST_PICTURES} are made at once", request.batch);
+        let problem = format!(
+            "{} pictures are asked for by the latents' file: at most {MOST_PICTURES} are made at \
+                once",
+            request.batch
+        );
         return Err(Failure::Usage(problem));
     }
     let seeds: Vec<u64> = (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect();
@@ -186,8 +215,13 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         }
     }
     let mut names = HashSet::new();
-    if let Some(twice) = outputs.iter().find(|path| !is_device(path) && !names.insert(path.as_path())) {
-        return Err(Failure::Usage(format!("{}: two results would be written to that file", twice.display())));
+    if let Some(twice) =
+        outputs.iter().find(|path| !is_device(path) && !names.insert(path.as_path()))
+    {
+        return Err(Failure::Usage(format!(
+            "{}: two results would be written to that file",
+            twice.display()
+        )));
     }
     Ok(Order { recipe, request, destinations, control_pictures })
 }
@@ -201,7 +235,8 @@ fn check_stream(arguments: &Arguments, pictures: usize) -> Result<()> {
     } else if arguments.placing.show_layout {
         "--show-layout writes a second picture, and standard output takes one".into()
     } else if std::io::stdout().is_terminal() {
-        "standard output is a terminal, which shows no pictures; send it to a file or a program".into()
+        "standard output is a terminal, which shows no pictures; send it to a file or a program"
+            .into()
     } else {
         return Ok(());
     };
@@ -213,7 +248,8 @@ fn is_device(path: &Path) -> bool {
     path.exists() && !output::is_replaced(path)
 }
 
-/// A file that was given, else the one that the recipe names, which must still be there: where it was, or near the picture `like`.
+/// A file that was given, else the one that the recipe names, which must still be there: where it
+/// was, or near the picture `like`.
 fn source(
     given: Option<Source>,
     named: Option<Source>,
@@ -225,7 +261,10 @@ fn source(
     match named.find(like.unwrap_or(&named.path)) {
         Lookup::Same(path) => Ok(Some(Source { path, ..named })),
         Lookup::Changed(path) => {
-            let text = format!("{} has changed since that picture was made from it: the result differs", path.display());
+            let text = format!(
+                "{} has changed since that picture was made from it: the result differs",
+                path.display()
+            );
             terminal.warning(text);
             Ok(Some(Source::of(&path)?))
         }
@@ -238,8 +277,11 @@ fn open_model(recipe: &Recipe, arguments: &Arguments) -> Result<Checkpoint> {
     let opened = Checkpoint::open_named(name, files::models().as_deref());
     match (&arguments.like, arguments.model.is_none()) {
         (Some(like), true) => opened.map_err(|e| {
-            let hint =
-                format!("{} was made by the model `{name}`, which cannot be opened: {e}; --model names another", like.display());
+            let hint = format!(
+                "{} was made by the model `{name}`, which cannot be opened: {e}; --model \
+                    names another",
+                like.display()
+            );
             Failure::Failed(hint.into())
         }),
         _ => Ok(opened?),
@@ -249,16 +291,22 @@ fn open_model(recipe: &Recipe, arguments: &Arguments) -> Result<Checkpoint> {
 fn tell_of_other_adapter(recipe: &Recipe, gpu: &Device, terminal: &Terminal) {
     if let Some(adapter) = recipe.adapter.as_ref().filter(|adapter| *adapter != gpu.name()) {
         let here = gpu.name();
-        terminal.note(format!("note: that picture was made on {adapter}; on {here} it comes out the same up to rounding"));
+        terminal.note(format!(
+            "note: that picture was made on {adapter}; on {here} it comes out \
+            the same up to rounding"
+        ));
     }
 }
 
-/// Where a picture was made with kernels that are not this program's own, and those are not in use now.
+/// Where a picture was made with kernels that are not this program's own, and those are not in use
+/// now.
 fn tell_of_other_kernels(recipe: &Recipe, terminal: &Terminal) -> Result<()> {
     if !recipe.kernels.is_empty() && recipe.kernels != replaced_kernels()? {
         let names: Vec<&str> = recipe.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
         let names = names.join(", ");
-        terminal.warning(format!("that picture was made with kernels of somebody's own ({names}): the result may differ"));
+        terminal.warning(format!(
+            "that picture was made with kernels of somebody's own ({names}): the result may differ"
+        ));
     }
     Ok(())
 }
@@ -280,7 +328,8 @@ fn write(
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("that picture was made from {}, which cannot be read: {option} says where it is now", path.display())]
+#[error("that picture was made from {}, which cannot be read: {option} says where it is \
+    now", path.display())]
 struct Gone {
     path: PathBuf,
     option: String,

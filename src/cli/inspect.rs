@@ -15,13 +15,15 @@ use super::{Result, escaped, files, units, values};
 
 /// Tell what a model, concept, LoRA or any safetensors file holds
 ///
-/// Reads a model folder (diffusers' layout), the folder of one network, or a safetensors file: what it is, its networks with
-/// their configurations, sizes and element types, a concept's or LoRA's dialect, words, ranks, alpha and base model,
-/// metadata, and the device memory that a picture takes. Files that `torch.save` wrote (.pth, .pt, .bin) are read without executing
-/// anything. No weights are loaded and no graphics adapter is needed.
+/// Reads a model folder (diffusers' layout), the folder of one network, or a safetensors file: what
+/// it is, its networks with their configurations, sizes and element types, a concept's or LoRA's
+/// dialect, words, ranks, alpha and base model, metadata, and the device memory that a picture
+/// takes. Files that `torch.save` wrote (.pth, .pt, .bin) are read without executing anything. No
+/// weights are loaded and no graphics adapter is needed.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// File or folder, or a model's name as `generate` takes it [default: the model that ships with the program]
+    /// File or folder, or a model's name as `generate` takes it [default: the model that ships with
+    /// the program]
     path: Option<String>,
     /// List every tensor
     #[arg(long)]
@@ -90,30 +92,54 @@ struct Memory {
 
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let [weights, sampling, decoding] = [self.weights, self.sampling, self.decoding].map(units::bytes);
+        let [weights, sampling, decoding] =
+            [self.weights, self.sampling, self.decoding].map(units::bytes);
         writeln!(f, "\ndevice memory for a picture of {}x{}", self.width, self.height)?;
         write!(f, "  weights: {weights}\n  sampling: {sampling}\n  decoding: {decoding}")
     }
 }
 
 /// Plans a picture without any device.
-fn plan(model: &Checkpoint, size: Option<(usize, usize)>) -> std::result::Result<Memory, Box<dyn std::error::Error>> {
-    let gpu = Gpu::open(&gpu::Options { selection: gpu::Selection::Noop(Box::default()), ..Default::default() })?;
+fn plan(
+    model: &Checkpoint,
+    size: Option<(usize, usize)>,
+) -> std::result::Result<Memory, Box<dyn std::error::Error>> {
+    let gpu = Gpu::open(&gpu::Options {
+        selection: gpu::Selection::Noop(Box::default()),
+        ..Default::default()
+    })?;
     let pipeline = Pipeline::load(&gpu.into(), model, Precision::default())?;
     let (width, height) = size.unwrap_or(pipeline.default_size());
     let request = Request { width: Some(width), height: Some(height), ..Request::default() };
     let planned = pipeline.prepare(&request)?.memory();
-    Ok(Memory { width, height, weights: planned.weights, sampling: planned.sampling, decoding: planned.decoding })
+    Ok(Memory {
+        width,
+        height,
+        weights: planned.weights,
+        sampling: planned.sampling,
+        decoding: planned.decoding,
+    })
 }
 
 fn describe(report: &Report, all: bool) -> String {
-    let mut text = format!("{}: {}", escaped::line(&report.path.display().to_string()), report.what.describe());
-    text += &format!(", {} weights, {}\n", units::count(report.parameters()), units::bytes(report.bytes()));
+    let mut text = format!(
+        "{}: {}",
+        escaped::line(&report.path.display().to_string()),
+        report.what.describe()
+    );
+    text += &format!(
+        ", {} weights, {}\n",
+        units::count(report.parameters()),
+        units::bytes(report.bytes())
+    );
     text += &format!("\n{}\n", components(report));
     for component in &report.components {
         text += &config(&component.name, &component.config, all);
         if !component.ignored.is_empty() {
-            text += &format!("  {} tensors without meaning for it are passed over\n", component.ignored.len());
+            text += &format!(
+                "  {} tensors without meaning for it are passed over\n",
+                component.ignored.len()
+            );
         }
     }
     if let Some(scheduler) = &report.scheduler {
@@ -126,13 +152,23 @@ fn describe(report: &Report, all: bool) -> String {
         text += &format!("\n{kind}: {} names", plain(&lora.dialect));
         if !lora.layers.is_empty() {
             text += &format!(", {}\n", forms.join(" and "));
-            text +=
-                &format!("  layers  {}\n", list(lora.layers.iter().map(|(n, c)| format!("{} {c}", escaped::line(n))).collect()));
-            text += &format!("  rank    {}", list(lora.ranks.iter().map(|(r, c)| format!("{r} ({c} layers)")).collect()));
+            text += &format!(
+                "  layers  {}\n",
+                list(
+                    lora.layers.iter().map(|(n, c)| format!("{} {c}", escaped::line(n))).collect()
+                )
+            );
+            text += &format!(
+                "  rank    {}",
+                list(lora.ranks.iter().map(|(r, c)| format!("{r} ({c} layers)")).collect())
+            );
         }
         text += "\n";
         if !lora.alphas.is_empty() {
-            text += &format!("  alpha   {}\n", list(lora.alphas.iter().map(|(a, c)| format!("{a} ({c} layers)")).collect()));
+            text += &format!(
+                "  alpha   {}\n",
+                list(lora.alphas.iter().map(|(a, c)| format!("{a} ({c} layers)")).collect())
+            );
         }
         if let Some(base) = &lora.base {
             text += &format!("  base    {}\n", escaped::line(base));
@@ -142,7 +178,12 @@ fn describe(report: &Report, all: bool) -> String {
         }
     }
     for word in &report.words {
-        text += &format!("\nword {}: {} vectors of {}\n", escaped::line(&word.word), word.vectors, word.width);
+        text += &format!(
+            "\nword {}: {} vectors of {}\n",
+            escaped::line(&word.word),
+            word.vectors,
+            word.width
+        );
     }
     if !report.metadata.is_empty() {
         text += "\nmetadata\n";
@@ -240,8 +281,11 @@ const TELLING: [&str; 28] = [
 fn config(name: &str, config: &Value, all: bool) -> String {
     let empty = Map::new();
     let config = config.as_object().unwrap_or(&empty);
-    let told = config.iter().filter(|(key, value)| all || (TELLING.contains(&key.as_str()) && !value.is_null()));
-    let lines: Vec<String> = told.map(|(key, value)| format!("  {}: {}", escaped::line(key), plain(value))).collect();
+    let told = config
+        .iter()
+        .filter(|(key, value)| all || (TELLING.contains(&key.as_str()) && !value.is_null()));
+    let lines: Vec<String> =
+        told.map(|(key, value)| format!("  {}: {}", escaped::line(key), plain(value))).collect();
     if lines.is_empty() { String::new() } else { format!("\n{name}\n{}\n", lines.join("\n")) }
 }
 
@@ -260,7 +304,11 @@ fn shortened(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => {
-            format!("{} ... ({} characters; --verbose shows all)", escaped::line(&line[..end]), text.chars().count())
+            format!(
+                "{} ... ({} characters; --verbose shows all)",
+                escaped::line(&line[..end]),
+                text.chars().count()
+            )
         }
         None => escaped::line(&line).into_owned(),
     }

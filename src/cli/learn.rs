@@ -19,8 +19,9 @@ use super::{Failure, Global, Result, files, units};
 /// A concept, and the seconds that it took where it was not there already.
 pub type Learnt = (Concept, Option<f64>);
 
-/// Learns concepts, or reads those that are there already, of the same base model. Software adapters leave a core idle while a program prepares its next work, so there as many are
-/// learnt side by side as the machine has cores: what each learns is the same.
+/// Learns concepts, or reads those that are there already, of the same base model. Software
+/// adapters leave a core idle while a program prepares its next work, so there as many are learnt
+/// side by side as the machine has cores: what each learns is the same.
 pub fn learn_all(
     lessons: &[Settings],
     checkpoint: &Checkpoint,
@@ -31,11 +32,13 @@ pub fn learn_all(
     let mut learnt = Vec::with_capacity(lessons.len());
     for settings in lessons {
         files::check_run(&settings.output)?;
-        learnt.push(present(&settings.output, checkpoint, terminal)?.map(|concept| (concept, None)));
+        learnt
+            .push(present(&settings.output, checkpoint, terminal)?.map(|concept| (concept, None)));
     }
     let missing: Vec<usize> = (0..lessons.len()).filter(|&i| learnt[i].is_none()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let side_by_side = if gpu.is_processor() { cores.min(missing.len()) } else { missing.len().min(1) };
+    let side_by_side =
+        if gpu.is_processor() { cores.min(missing.len()) } else { missing.len().min(1) };
     // A device for each, or they would wait for each other's work.
     let one = |i: usize| match i {
         // The processor is shared out, where several share it.
@@ -51,7 +54,9 @@ pub fn learn_all(
             let (news, next, missing) = (news.clone(), &next, &missing);
             scope.spawn(move || {
                 while let Some(&lesson) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = teach(&lessons[lesson], checkpoint, &gpu, &mut |at| said(&news, lesson, News::Update(at)));
+                    let outcome = teach(&lessons[lesson], checkpoint, &gpu, &mut |at| {
+                        said(&news, lesson, News::Update(at))
+                    });
                     let failed = outcome.is_err();
                     if !said(&news, lesson, News::End(Box::new(outcome))) || failed {
                         return;
@@ -69,7 +74,12 @@ pub fn learn_all(
             match news {
                 News::Update(at) => {
                     done[lesson] = at.done as usize;
-                    progress.show_with("train", done.iter().sum(), of, &format!("{name}  loss {:.4}", at.loss));
+                    progress.show_with(
+                        "train",
+                        done.iter().sum(),
+                        of,
+                        &format!("{name}  loss {:.4}", at.loss),
+                    );
                 }
                 News::End(outcome) => {
                     let (concept, summary, seconds) = (*outcome)?.ok_or(Failure::Stopped)?;
@@ -87,7 +97,8 @@ enum News {
     End(Box<Taught>),
 }
 
-/// The concept, how the run ended, and the seconds that it took; nothing if it was stopped. Boxed: the error is large.
+/// The concept, how the run ended, and the seconds that it took; nothing if it was stopped. Boxed:
+/// the error is large.
 type Taught = std::result::Result<Option<(Concept, Summary, f64)>, Box<training::Error>>;
 
 /// Whether anybody still listens.
@@ -124,14 +135,17 @@ fn teach(
         _ => true,
     })?;
     Ok(match outcome {
-        Outcome::Done(summary) => {
-            Some((Concept::read(&settings.output).map_err(training::Error::from)?, summary, start.elapsed().as_secs_f64()))
-        }
+        Outcome::Done(summary) => Some((
+            Concept::read(&settings.output).map_err(training::Error::from)?,
+            summary,
+            start.elapsed().as_secs_f64(),
+        )),
         Outcome::Stopped { .. } => None,
     })
 }
 
 fn tell(terminal: &Terminal, name: &str, summary: &Summary, seconds: f64) {
     let took = units::duration(Duration::from_secs_f64(seconds));
-    terminal.note(format!("{name}: {took}, loss {:.4} to {:.4}", summary.losses[0], summary.losses[1]));
+    terminal
+        .note(format!("{name}: {took}, loss {:.4} to {:.4}", summary.losses[0], summary.losses[1]));
 }

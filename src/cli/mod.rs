@@ -1,4 +1,5 @@
-//! The command line: one file per command, arguments in, printing out. All work is done by the library.
+//! The command line: one file per command, arguments in, printing out. All work is done by the
+//! library.
 mod bench;
 mod convert;
 mod demo;
@@ -26,7 +27,13 @@ use terminal::Terminal;
 
 /// Mix-of-Show on any graphics card: text to image with Stable Diffusion, in one program.
 #[derive(Parser)]
-#[command(name = "mos", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "mos",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(styles = terminal::STYLES, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
@@ -47,17 +54,24 @@ Examples:
 /// What every command takes.
 #[derive(Args)]
 struct Global {
-    /// What computes: `cpu`, or a graphics adapter by its number in `mos devices` or a part of its name
+    /// What computes: `cpu`, or a graphics adapter by its number in `mos devices` or a part of its
+    /// name
     ///
-    /// Without this the best graphics card is taken, and where there is none the processor. Software drivers for graphics are only
-    /// used when they are named.
-    #[arg(long, global = true, env = "MOS_ADAPTER", value_name = "ADAPTER", help_heading = "Global options")]
+    /// Without this the best graphics card is taken, and where there is none the processor.
+    /// Software drivers for graphics are only used when they are named.
+    #[arg(
+        long,
+        global = true,
+        env = "MOS_ADAPTER",
+        value_name = "ADAPTER",
+        help_heading = "Global options"
+    )]
     #[arg(hide_env_values = true)]
     adapter: Option<String>,
     /// Cooperative matrices (tensor cores) for products with f16 weights: auto, on or off
     ///
-    /// `auto` uses them on graphics cards that have them and pass a test; `on` on software drivers too. They round what they multiply
-    /// to f16 and add in f32.
+    /// `auto` uses them on graphics cards that have them and pass a test; `on` on software drivers
+    /// too. They round what they multiply to f16 and add in f32.
     #[arg(
         long,
         global = true,
@@ -68,8 +82,15 @@ struct Global {
     )]
     #[arg(hide_env_values = true, hide_default_value = true)]
     matrices: gpu::MatrixUse,
-    /// Vector instructions on the processor, if not the best that it has: avx512, avx2, neon or scalar
-    #[arg(long, global = true, env = "MOS_CPU_LEVEL", value_name = "LEVEL", help_heading = "Global options")]
+    /// Vector instructions on the processor, if not the best that it has: avx512, avx2, neon or
+    /// scalar
+    #[arg(
+        long,
+        global = true,
+        env = "MOS_CPU_LEVEL",
+        value_name = "LEVEL",
+        help_heading = "Global options"
+    )]
     #[arg(hide_env_values = true)]
     cpu_level: Option<String>,
     /// Print nothing but errors and what was asked for
@@ -98,7 +119,8 @@ impl Global {
     /// The device that was asked for, another time, as one of `share` that work side by side.
     fn open_one_of(&self, share: usize) -> backend::Result<Device> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let options = cpu::Options { threads: Some((cores / share.max(1)).max(1)), ..self.cpu_options() };
+        let options =
+            cpu::Options { threads: Some((cores / share.max(1)).max(1)), ..self.cpu_options() };
         backend::open(&self.selection(), self.matrices, &options)
     }
 }
@@ -141,7 +163,8 @@ pub fn main() -> ExitCode {
     without_a_desktop();
     let mut command = usage::with_negative_numbers(Cli::command());
     let matches = command.get_matches_mut();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    let cli =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);
     if let Some(message) = usage::misplaced_stream(&command, &matches) {
         terminal.error_line(&message);
@@ -184,12 +207,15 @@ fn tell_of_replaced_kernels(command: &Command, terminal: &Terminal) -> gpu::Resu
     if !replaced.is_empty() {
         let names: Vec<&str> = replaced.iter().map(|kernel| kernel.name.as_str()).collect();
         let (variable, names) = (gpu::KERNELS_VARIABLE, names.join(", "));
-        terminal.warning(format!("{variable} replaces kernels of this program on graphics adapters: {names}"));
+        terminal.warning(format!(
+            "{variable} replaces kernels of this program on graphics adapters: {names}"
+        ));
     }
     Ok(())
 }
 
-/// Mesa's layer that asks the desktop for its favourite adapter complains on standard error where there is no desktop.
+/// Mesa's layer that asks the desktop for its favourite adapter complains on standard error where
+/// there is no desktop.
 fn without_a_desktop() {
     if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // SAFETY: no other thread runs yet.

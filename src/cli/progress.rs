@@ -1,4 +1,5 @@
-//! How far a long piece of work is, with the time left: a bar on a terminal, now and then a line elsewhere.
+//! How far a long piece of work is, with the time left: a bar on a terminal, now and then a line
+//! elsewhere.
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,12 @@ impl<'a> Progress<'a> {
         }
         let stage = self.stage.get_or_insert_with(|| {
             let start = Instant::now();
-            Stage { name, start, told: start, bar: terminal.interactive().then(|| bar(terminal, name, of)) }
+            Stage {
+                name,
+                start,
+                told: start,
+                bar: terminal.interactive().then(|| bar(terminal, name, of)),
+            }
         });
         if let Some(bar) = &stage.bar {
             bar.set_length(of as u64);
@@ -90,7 +96,8 @@ fn bar(terminal: &Terminal, name: &'static str, of: usize) -> ProgressBar {
         (true, false) => "{prefix:<8} {bar:40} {pos}/{len}  {elapsed} gone{left}{msg}",
         (false, _) => "{prefix:<8} {spinner} {elapsed}",
     };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(of as u64), ProgressDrawTarget::stderr());
     // Before the first part is done, nobody knows.
     let left = |state: &ProgressState, out: &mut dyn Write| {

@@ -1,5 +1,6 @@
-//! Printing: results to standard output, everything else to standard error, colours only on a terminal. What is printed may be quoted from
-//! files, so that nothing in it is left for a terminal to obey (see [`super::escaped`]).
+//! Printing: results to standard output, everything else to standard error, colours only on a
+//! terminal. What is printed may be quoted from files, so that nothing in it is left for a terminal
+//! to obey (see [`super::escaped`]).
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -34,7 +35,12 @@ impl Terminal {
         let interactive = io::stderr().is_terminal();
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { quiet, verbose, colours: interactive && !dumb && !set("NO_COLOR"), interactive: interactive && !dumb }
+        Self {
+            quiet,
+            verbose,
+            colours: interactive && !dumb && !set("NO_COLOR"),
+            interactive: interactive && !dumb,
+        }
     }
 
     pub fn quiet(&self) -> bool {
@@ -60,10 +66,15 @@ impl Terminal {
         self.print_as_it_is(&escaped::lines(&text.to_string()))
     }
 
-    /// The name of a file as a result: to another program as it is, so that this one finds the file.
+    /// The name of a file as a result: to another program as it is, so that this one finds the
+    /// file.
     pub fn print_path(&self, path: &Path) -> Result<()> {
         let name = path.display().to_string();
-        if io::stdout().is_terminal() { self.print_as_it_is(&escaped::line(&name)) } else { self.print_as_it_is(&name) }
+        if io::stdout().is_terminal() {
+            self.print_as_it_is(&escaped::line(&name))
+        } else {
+            self.print_as_it_is(&name)
+        }
     }
 
     fn print_as_it_is(&self, text: &str) -> Result<()> {

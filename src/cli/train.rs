@@ -33,9 +33,9 @@ Beside the concept file, NAME.training holds the saved state, the loss curve and
 
 /// Teach a model a new concept from a few pictures
 ///
-/// Teaches a model a person, thing, place or style from 4 to 20 pictures: embeddings for new words and a small LoRA (ED-LoRA, the
-/// method of Mix-of-Show), as one file of a few megabytes for `mos generate --concept`. Settings come from a TOML file, from
-/// flags, or both.
+/// Teaches a model a person, thing, place or style from 4 to 20 pictures: embeddings for new words
+/// and a small LoRA (ED-LoRA, the method of Mix-of-Show), as one file of a few megabytes for
+/// `mos generate --concept`. Settings come from a TOML file, from flags, or both.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -47,9 +47,10 @@ pub struct Arguments {
     template: Option<Kind>,
     /// Go on where the run was saved last; with more --steps, a finished run too
     ///
-    /// Goes on where the run was saved last, to the very same bytes as without a break. With another number of --steps than before, finished
-    /// runs go on as well: from there on, learning rates are those of a run of that many steps (with `decay = "constant"` the same as
-    /// ever; otherwise they begin again at a part of the first rate).
+    /// Goes on where the run was saved last, to the very same bytes as without a break. With
+    /// another number of --steps than before, finished runs go on as well: from there on, learning
+    /// rates are those of a run of that many steps (with `decay = "constant"` the same as ever;
+    /// otherwise they begin again at a part of the first rate).
     #[arg(long, conflicts_with = "restart")]
     resume: bool,
     /// Begin anew and replace what stands there, a run, finished or not, or a concept
@@ -57,9 +58,10 @@ pub struct Arguments {
     restart: bool,
     /// Check settings and pictures, and stop; needs no graphics adapter and makes no file
     ///
-    /// Checks the settings, the words, that the results can be written, captions, and the pictures' and masks' sizes and whether their files
-    /// are whole. Pixels are not decoded, so that a run may still find damage within a file, a mask that is black all over, or two
-    /// files of the same picture.
+    /// Checks the settings, the words, that the results can be written, captions, and the pictures'
+    /// and masks' sizes and whether their files are whole. Pixels are not decoded, so that a run
+    /// may still find damage within a file, a mask that is black all over, or two files of the same
+    /// picture.
     #[arg(long, conflicts_with = "resume")]
     check: bool,
     /// Print a report as JSON instead of the concept's name
@@ -88,15 +90,18 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         progress.finish();
         let looked = training::look(&checkpoint, &settings)?;
         looked.remarks.iter().for_each(|remark| terminal.warning(remark));
-        terminal
-            .note("checked: settings, words, captions, sizes of pictures and masks, whether files are whole; not their pixels");
+        terminal.note(
+            "checked: settings, words, captions, sizes of pictures and masks, whether files \
+                are whole; not their pixels",
+        );
         let [width, height] = looked.size;
         let verdict = match looked.remarks.len() {
             0 => "nothing to complain about".to_string(),
             1 => "ready, with one warning".to_string(),
             warnings => format!("ready, with {warnings} warnings"),
         };
-        return terminal.print(format!("{verdict}: {} pictures, tuned at {width}x{height}", looked.pictures));
+        return terminal
+            .print(format!("{verdict}: {} pictures, tuned at {width}x{height}", looked.pictures));
     }
     let gpu = global.open()?;
     let begin = match (arguments.resume, arguments.restart) {
@@ -110,16 +115,26 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let mut spent = false;
     let outcome = run.run(&mut |event| {
         match event {
-            Event::Step(at) => progress.show_with("train", at.done as usize, at.of as usize, &detail(&at, &mut spent)),
+            Event::Step(at) => progress.show_with(
+                "train",
+                at.done as usize,
+                at.of as usize,
+                &detail(&at, &mut spent),
+            ),
             Event::Sheet { done, of } => progress.show("sheet", done, of),
-            Event::Wrote(path) => progress.aside(|| terminal.detail(format!("wrote {}", path.display()))),
+            Event::Wrote(path) => {
+                progress.aside(|| terminal.detail(format!("wrote {}", path.display())))
+            }
         }
         !stopped.load(Ordering::Relaxed)
     });
     drop(progress);
     match outcome? {
         Outcome::Stopped { step } => {
-            terminal.note(format!("stopped at step {step} of {}; all of it is saved. To go on:", settings.steps));
+            terminal.note(format!(
+                "stopped at step {step} of {}; all of it is saved. To go on:",
+                settings.steps
+            ));
             terminal.note(format!("  {}", same_command_with("--resume")));
             Err(Failure::Stopped)
         }
@@ -132,14 +147,19 @@ fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
     run.remarks().iter().for_each(|remark| terminal.warning(remark));
     terminal.detail(format!("adapter: {adapter}"));
     if let Ok(planned) = run.planned_bytes() {
-        let [weights, activations, state] = [planned.weights, planned.activations, planned.state].map(units::bytes);
-        terminal.detail(format!("device memory planned: weights {weights}, activations {activations}, what is learnt {state}"));
+        let [weights, activations, state] =
+            [planned.weights, planned.activations, planned.state].map(units::bytes);
+        terminal.detail(format!(
+            "device memory planned: weights {weights}, activations \
+            {activations}, what is learnt {state}"
+        ));
     }
     let of = run.settings().steps as u64;
     if run.done() == of {
         let more = of * 2;
         terminal.note(format!(
-            "all {of} steps are done, only files are written again; with more --steps (such as {more}) it goes on"
+            "all {of} steps are done, only files are written again; with more --steps (such as \
+                {more}) it goes on"
         ));
     } else if run.done() > 0 {
         terminal.note(format!("going on at step {} of {}", run.done(), run.settings().steps));
@@ -157,7 +177,8 @@ fn detail(at: &Learnt, spent: &mut bool) -> String {
 fn on_interrupt() -> Arc<AtomicBool> {
     let stopped = Arc::new(AtomicBool::new(false));
     let seen = stopped.clone();
-    // Where it cannot be watched for, the key ends the program as ever, and the last saved state stands.
+    // Where it cannot be watched for, the key ends the program as ever, and the last saved state
+    // stands.
     let _ = ctrlc::set_handler(move || {
         if seen.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
@@ -170,7 +191,11 @@ fn on_interrupt() -> Arc<AtomicBool> {
 fn same_command_with(flag: &str) -> String {
     let quoted = |text: String| {
         let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
-        if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+        if !text.is_empty() && text.chars().all(plain) {
+            text
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
     };
     let arguments = std::env::args().filter(|argument| argument != flag && argument != "--restart");
     arguments.map(quoted).chain([flag.to_string()]).collect::<Vec<_>>().join(" ")
@@ -191,7 +216,13 @@ struct Report<'a> {
     seconds_of_sheets: f64,
 }
 
-fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: Instant, terminal: &Terminal) -> Result<()> {
+fn close(
+    arguments: &Arguments,
+    settings: &Settings,
+    summary: &Summary,
+    start: Instant,
+    terminal: &Terminal,
+) -> Result<()> {
     let [first, last] = summary.losses;
     if arguments.json {
         return terminal.print_json(&Report {
@@ -208,17 +239,36 @@ fn close(arguments: &Arguments, settings: &Settings, summary: &Summary, start: I
         });
     }
     terminal.print_path(&summary.concept)?;
-    let per_step = summary.steps_took.checked_div(u32::try_from(summary.steps).unwrap_or(u32::MAX)).unwrap_or_default();
-    let [whole, steps, sheets, each] = [start.elapsed(), summary.steps_took, summary.sheets_took, per_step].map(units::duration);
-    terminal.note(format!("{} steps in {steps} ({each} each), sheets in {sheets}, all in {whole}", summary.steps));
-    terminal.note(format!("loss {first:.4} at first, {last:.4} at last; norm of the embeddings {:.3}", summary.norm));
-    let looked = summary.sheet.iter().chain([&summary.curve]).map(|path| path.display().to_string());
+    let per_step = summary
+        .steps_took
+        .checked_div(u32::try_from(summary.steps).unwrap_or(u32::MAX))
+        .unwrap_or_default();
+    let [whole, steps, sheets, each] =
+        [start.elapsed(), summary.steps_took, summary.sheets_took, per_step].map(units::duration);
+    terminal.note(format!(
+        "{} steps in {steps} ({each} each), sheets in {sheets}, all in {whole}",
+        summary.steps
+    ));
+    terminal.note(format!(
+        "loss {first:.4} at first, {last:.4} at last; norm of the embeddings {:.3}",
+        summary.norm
+    ));
+    let looked =
+        summary.sheet.iter().chain([&summary.curve]).map(|path| path.display().to_string());
     terminal.note(format!("to look at: {}", looked.collect::<Vec<_>>().join(", ")));
     let strength = if settings.method == Method::PPlus { "" } else { ":0.8" };
     terminal.note("to use it:");
-    let model = if settings.model == SHIPPED { String::new() } else { format!(" -m {}", quoted(&settings.model)) };
+    let model = if settings.model == SHIPPED {
+        String::new()
+    } else {
+        format!(" -m {}", quoted(&settings.model))
+    };
     let concept = format!("{}{strength}", summary.concept.display());
-    terminal.note(format!("  mos generate{model} -p \"a photo of {}\" --concept {}", settings.phrase(), quoted(&concept)));
+    terminal.note(format!(
+        "  mos generate{model} -p \"a photo of {}\" --concept {}",
+        settings.phrase(),
+        quoted(&concept)
+    ));
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Concept, Error, LowRankSet, Result};
 
-/// A concept in use, with the strength of its updates. Its words do not depend on that: at 0 they act alone.
+/// A concept in use, with the strength of its updates. Its words do not depend on that: at 0 they
+/// act alone.
 #[derive(Clone, Debug)]
 pub struct Applied {
     concept: Arc<Concept>,
@@ -29,7 +30,12 @@ pub struct AppliedSet {
 impl AppliedSet {
     fn new(concept: &Arc<Concept>, scale: f32, of: fn(&Concept) -> &LowRankSet) -> Self {
         let set = of(concept);
-        AppliedSet { name: set_name(set), strength: set.scale * scale, concept: concept.clone(), of }
+        AppliedSet {
+            name: set_name(set),
+            strength: set.scale * scale,
+            concept: concept.clone(),
+            of,
+        }
     }
 
     pub fn set(&self) -> &LowRankSet {

@@ -6,12 +6,16 @@ use crate::checkpoint::Checkpoint;
 
 use super::{Concept, Error, Result};
 
-/// Checks that concepts which say what model they were made for were made for this one. `cache` is a file that remembers the
-/// hashes of models ([`crate::checkpoint::base_hash_cache`]).
+/// Checks that concepts which say what model they were made for were made for this one. `cache` is
+/// a file that remembers the hashes of models ([`crate::checkpoint::base_hash_cache`]).
 ///
 /// # Errors
 /// [`Error::OtherBase`], with both hashes.
-pub fn check_base<'a>(concepts: impl IntoIterator<Item = &'a Concept>, model: &Checkpoint, cache: Option<&Path>) -> Result<()> {
+pub fn check_base<'a>(
+    concepts: impl IntoIterator<Item = &'a Concept>,
+    model: &Checkpoint,
+    cache: Option<&Path>,
+) -> Result<()> {
     let mut found = None;
     for concept in concepts {
         let Some(wanted) = concept.base else { continue };
@@ -35,7 +39,8 @@ mod tests {
         let hash = model.base_hash();
         assert!(check_base(&[of(None), of(Some(hash))], &model, None).is_ok());
         let other = ModelHash([7; 32]);
-        let error = check_base(&[of(Some(hash)), of(Some(other))], &model, None).unwrap_err().to_string();
+        let error =
+            check_base(&[of(Some(hash)), of(Some(other))], &model, None).unwrap_err().to_string();
         assert!(error.contains(&hash.to_string()) && error.contains(&other.to_string()), "{error}");
     }
 }

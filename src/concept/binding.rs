@@ -1,8 +1,9 @@
 //! From a prompt with concept words to the token ids that each cross-attention reads.
 //!
-//! A concept word is one token with an embedding for every cross-attention of the UNet (Mix-of-Show, section 3.2, after P+). The
-//! embeddings of all words in use are one table that continues the text encoder's: in the copy of a prompt that is for
-//! cross-attention `i`, a word with several rows reads its row `i`, one with a single row reads that one.
+//! A concept word is one token with an embedding for every cross-attention of the UNet
+//! (Mix-of-Show, section 3.2, after P+). The embeddings of all words in use are one table that
+//! continues the text encoder's: in the copy of a prompt that is for cross-attention `i`, a word
+//! with several rows reads its row `i`, one with a single row reads that one.
 
 use std::collections::HashMap;
 
@@ -26,7 +27,8 @@ pub struct Table {
     pub layers: usize,
 }
 
-/// A word whose rows are in the model's own token table: fused models list them in `new_concept_cfg.json`.
+/// A word whose rows are in the model's own token table: fused models list them in
+/// `new_concept_cfg.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FusedWord {
     pub text: String,
@@ -34,14 +36,18 @@ pub struct FusedWord {
     pub ids: Vec<u32>,
 }
 
-/// The words of a fused model: `{"<word>": {"concept_token_ids": [..], ..}, ..}`. None where a model brings no such list.
+/// The words of a fused model: `{"<word>": {"concept_token_ids": [..], ..}, ..}`. None where a
+/// model brings no such list.
 ///
 /// # Errors
 /// A list of another form; ids beyond the token table are found when they are read.
 pub fn fused_words(checkpoint: &Checkpoint) -> Result<Vec<FusedWord>> {
     let Some(list) = &checkpoint.concepts else { return Ok(Vec::new()) };
     let read = |(text, entry): (&String, &Value)| {
-        let ids = entry["concept_token_ids"].as_array()?.iter().map(|id| u32::try_from(id.as_u64()?).ok());
+        let ids = entry["concept_token_ids"]
+            .as_array()?
+            .iter()
+            .map(|id| u32::try_from(id.as_u64()?).ok());
         let ids = ids.collect::<Option<Vec<u32>>>().filter(|ids| !ids.is_empty())?;
         Some(FusedWord { text: text.clone(), ids })
     };
@@ -72,15 +78,19 @@ impl Words {
     /// Adds the words of `concepts` and of a fused model to those that `tokenizer` knows.
     ///
     /// # Errors
-    /// Two concepts with the same word, a word that the model has already, embeddings of another width or number than the
-    /// model asks for.
+    /// Two concepts with the same word, a word that the model has already, embeddings of another
+    /// width or number than the model asks for.
     pub fn new<'a>(
         tokenizer: &Tokenizer,
         table: Table,
         concepts: impl IntoIterator<Item = &'a Concept>,
         fused: &[FusedWord],
     ) -> Result<Words> {
-        let mut words = Words { tokenizer: tokenizer.clone(), bound: Vec::new(), rows: Array::f32([0, table.width], Vec::new()) };
+        let mut words = Words {
+            tokenizer: tokenizer.clone(),
+            bound: Vec::new(),
+            rows: Array::f32([0, table.width], Vec::new()),
+        };
         let mut owners: HashMap<String, String> = HashMap::new();
         let mut rows = Vec::new();
         for word in fused {
@@ -91,14 +101,28 @@ impl Words {
         for concept in concepts {
             for word in &concept.words {
                 if let Some(first) = owners.insert(word.text.to_lowercase(), concept.name.clone()) {
-                    return Err(Error::SameWord { word: word.text.clone(), first, second: concept.name.clone() });
+                    return Err(Error::SameWord {
+                        word: word.text.clone(),
+                        first,
+                        second: concept.name.clone(),
+                    });
                 }
                 let (concept, text) = (concept.name.clone(), word.text.clone());
                 if word.width() != table.width {
-                    return Err(Error::WordWidth { concept, word: text, found: word.width(), expected: table.width });
+                    return Err(Error::WordWidth {
+                        concept,
+                        word: text,
+                        found: word.width(),
+                        expected: table.width,
+                    });
                 }
                 if word.layers() != 1 && word.layers() != table.layers {
-                    return Err(Error::WordLayers { concept, word: text, found: word.layers(), expected: table.layers });
+                    return Err(Error::WordLayers {
+                        concept,
+                        word: text,
+                        found: word.layers(),
+                        expected: table.layers,
+                    });
                 }
                 let first = table.rows + rows.len() / table.width.max(1);
                 rows.extend_from_slice(word.rows.values());
@@ -119,9 +143,11 @@ impl Words {
         Ok(())
     }
 
-    /// `<a>`, `<a>_1`, `<a>_2` of one concept are the vectors of one word: it stands for all of them in a prompt.
+    /// `<a>`, `<a>_1`, `<a>_2` of one concept are the vectors of one word: it stands for all of
+    /// them in a prompt.
     fn gather<'w>(&mut self, texts: impl Iterator<Item = &'w str>) {
-        let tokens: HashMap<&str, u32> = texts.filter_map(|text| Some((text, self.token(text)?))).collect();
+        let tokens: HashMap<&str, u32> =
+            texts.filter_map(|text| Some((text, self.token(text)?))).collect();
         for (text, first) in &tokens {
             let further = (1..).map_while(|i| tokens.get(format!("{text}_{i}").as_str()).copied());
             self.tokenizer.let_follow(*first, further.collect());
@@ -131,7 +157,9 @@ impl Words {
     /// A prompt has one of these words, however it is spelt.
     pub fn any_in<'w>(&self, mut words: impl Iterator<Item = &'w str>, prompt: &str) -> bool {
         let tokens = self.tokenizer.tokenize(prompt).unwrap_or_default();
-        words.any(|word| self.token(word).is_some_and(|id| tokens.iter().any(|token| token.id == id)))
+        words.any(|word| {
+            self.token(word).is_some_and(|id| tokens.iter().any(|token| token.id == id))
+        })
     }
 
     /// The tokenizer that reads every word as one token.
@@ -144,16 +172,21 @@ impl Words {
         &self.rows
     }
 
-    /// How many copies of a prompt the cross-attentions read: one for all where no word in it has several rows.
+    /// How many copies of a prompt the cross-attentions read: one for all where no word in it has
+    /// several rows.
     pub fn copies(&self, prompt: &EncodedPrompt) -> usize {
         let used = self.bound.iter().filter(|bound| !prompt.positions_of(bound.token).is_empty());
         used.map(|bound| bound.ids.len()).max().unwrap_or(1).max(1)
     }
 
-    /// The prompt as the cross-attention `layer` reads it: ids from the table's rows on are those of [`Words::rows`].
+    /// The prompt as the cross-attention `layer` reads it: ids from the table's rows on are those
+    /// of [`Words::rows`].
     pub fn bind(&self, prompt: &EncodedPrompt, layer: usize) -> EncodedPrompt {
-        let id = |bound: &Bound| bound.ids.get(layer).or(bound.ids.last()).copied().unwrap_or(bound.token);
-        let replacements: HashMap<u32, u32> = self.bound.iter().map(|bound| (bound.token, id(bound))).collect();
+        let id = |bound: &Bound| {
+            bound.ids.get(layer).or(bound.ids.last()).copied().unwrap_or(bound.token)
+        };
+        let replacements: HashMap<u32, u32> =
+            self.bound.iter().map(|bound| (bound.token, id(bound))).collect();
         prompt.with_tokens_replaced(&replacements)
     }
 
@@ -162,7 +195,8 @@ impl Words {
         self.bound.iter().find(|bound| bound.text == word).map(|bound| &bound.ids[..])
     }
 
-    /// What the tokenizer makes of a word: where it stands in a prompt, by [`EncodedPrompt::positions_of`].
+    /// What the tokenizer makes of a word: where it stands in a prompt, by
+    /// [`EncodedPrompt::positions_of`].
     pub fn token(&self, word: &str) -> Option<u32> {
         self.bound.iter().find(|bound| bound.text == word).map(|bound| bound.token)
     }
@@ -171,20 +205,33 @@ impl Words {
     pub fn strangers(&self, prompt: &str) -> Vec<String> {
         let mut warnings = Vec::new();
         for (at, _) in prompt.match_indices('<') {
-            let Some(text) = prompt.get(at..).and_then(|rest| rest.split_inclusive('>').next()) else { continue };
+            let Some(text) = prompt.get(at..).and_then(|rest| rest.split_inclusive('>').next())
+            else {
+                continue;
+            };
             let inner = text.trim_start_matches('<').trim_end_matches('>');
-            if !text.ends_with('>') || inner.is_empty() || inner.contains(|c: char| c.is_whitespace() || c == '<') {
+            if !text.ends_with('>')
+                || inner.is_empty()
+                || inner.contains(|c: char| c.is_whitespace() || c == '<')
+            {
                 continue;
             }
-            let known = self.bound.iter().any(|bound| bound.text.to_lowercase() == text.to_lowercase());
+            let known =
+                self.bound.iter().any(|bound| bound.text.to_lowercase() == text.to_lowercase());
             if known || self.tokenizer.token_id(text).is_some() {
                 continue;
             }
             warnings.push(match inner.split_once(':') {
                 Some(("lora" | "lyco", _)) => {
-                    format!("{text} in the prompt is read as text: a LoRA is given as --lora FILE:SCALE")
+                    format!(
+                        "{text} in the prompt is read as text: a LoRA is given as --lora \
+                        FILE:SCALE"
+                    )
                 }
-                _ => format!("{text} looks like a concept's word, but no concept in use has it: it is read as text"),
+                _ => format!(
+                    "{text} looks like a concept's word, but no concept in use has it: \
+                    it is read as text"
+                ),
             });
         }
         warnings
@@ -200,7 +247,10 @@ mod tests {
     const TABLE: Table = Table { rows: 1600, width: 2, layers: 3 };
 
     fn tiny() -> Tokenizer {
-        Tokenizer::open(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny/tokenizer")).unwrap()
+        Tokenizer::open(
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny/tokenizer"),
+        )
+        .unwrap()
     }
 
     fn concept(name: &str, words: &[(&str, usize)]) -> Concept {
@@ -221,9 +271,15 @@ mod tests {
 
     #[test]
     fn every_layer_reads_its_own_row() {
-        let (zorp, style) = (concept("zorp", &[("<zorp1>", 3), ("<zorp2>", 3)]), concept("style", &[("<ink>", 1)]));
-        let words =
-            Words::new(&tiny(), TABLE, [&zorp, &style], &[FusedWord { text: "<old>".into(), ids: vec![9, 8, 7] }]).unwrap();
+        let (zorp, style) =
+            (concept("zorp", &[("<zorp1>", 3), ("<zorp2>", 3)]), concept("style", &[("<ink>", 1)]));
+        let words = Words::new(
+            &tiny(),
+            TABLE,
+            [&zorp, &style],
+            &[FusedWord { text: "<old>".into(), ids: vec![9, 8, 7] }],
+        )
+        .unwrap();
         assert_eq!(words.rows().shape[..], [7, 2]);
         assert_eq!(words.rows().values()[6..8], [0.0, 1.0], "the second word's first row");
         let cat = ids(&words, "a cat", 0);
@@ -234,7 +290,9 @@ mod tests {
             // Within weights, and glued to other text.
             assert_eq!(ids(&words, "(a <zorp1><zorp2>:1.3)", layer), [cat[0], a, b]);
         }
-        let encoded = |prompt: &str| prompt::encode(words.tokenizer(), prompt, &PromptOptions::default()).unwrap();
+        let encoded = |prompt: &str| {
+            prompt::encode(words.tokenizer(), prompt, &PromptOptions::default()).unwrap()
+        };
         assert_eq!(words.copies(&encoded("a cat <ink>")), 1);
         assert_eq!(words.copies(&encoded("a cat (<zorp2>:1.2) BREAK <ink>")), 3);
         assert_eq!((words.ids("<ink>"), words.ids("<none>")), (Some(&[1606][..]), None));
@@ -244,16 +302,26 @@ mod tests {
     fn words_of_several_vectors_act_with_all_of_them() {
         let parts = |name: &str| [name.to_string(), format!("{name}_1"), format!("{name}_2")];
         let (sharp, plain) = (parts("<a>"), parts("EasyNegative"));
-        let of = |parts: &[String; 3]| concept(&parts[0], &parts.each_ref().map(|text| (text.as_str(), 1)));
+        let of = |parts: &[String; 3]| {
+            concept(&parts[0], &parts.each_ref().map(|text| (text.as_str(), 1)))
+        };
         let words = Words::new(&tiny(), TABLE, [&of(&sharp), &of(&plain)], &[]).unwrap();
         let [a, e] = [vec![1600, 1601, 1602], vec![1603, 1604, 1605]];
         for prompt in ["<a>", "<A>", "<a> <a>_1 <a>_2", "(<a>:1.2)", "((<a>))"] {
             assert_eq!(ids(&words, prompt, 0), a, "{prompt}");
         }
-        for prompt in ["EasyNegative", "easynegative", "EASYNEGATIVE", "(EasyNegative:1.2)", "(easynegative:1.2)"] {
+        for prompt in [
+            "EasyNegative",
+            "easynegative",
+            "EASYNEGATIVE",
+            "(EasyNegative:1.2)",
+            "(easynegative:1.2)",
+        ] {
             assert_eq!(ids(&words, prompt, 0), e, "{prompt}");
         }
-        let weighted = prompt::encode(words.tokenizer(), "(EasyNegative:1.2)", &PromptOptions::default()).unwrap();
+        let weighted =
+            prompt::encode(words.tokenizer(), "(EasyNegative:1.2)", &PromptOptions::default())
+                .unwrap();
         assert_eq!(weighted.chunks[0].weights[..5], [1.0, 1.2, 1.2, 1.2, 1.0]);
         assert_eq!(ids(&words, "<a> and <a>", 0).len(), 7);
         // A fused model has such words as well.
@@ -279,7 +347,8 @@ mod tests {
             ("x<zorp>x", vec!["<zorp>"]),
             ("zorpzorp zorpy azorp zorp3 zorp_1 zor_p azor", vec![]),
         ] {
-            let found: Vec<u32> = ids(&words, prompt, 0).into_iter().filter(|id| *id >= 1600).collect();
+            let found: Vec<u32> =
+                ids(&words, prompt, 0).into_iter().filter(|id| *id >= 1600).collect();
             assert_eq!(found, expected.iter().map(|name| of(name)).collect::<Vec<_>>(), "{prompt}");
             assert_eq!(words.any_in(names.into_iter(), prompt), !expected.is_empty(), "{prompt}");
         }
@@ -287,12 +356,19 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let error = |concepts: &[Concept]| Words::new(&tiny(), TABLE, concepts, &[]).unwrap_err().to_string();
+        let error = |concepts: &[Concept]| {
+            Words::new(&tiny(), TABLE, concepts, &[]).unwrap_err().to_string()
+        };
         let found = error(&[concept("a", &[("<x>", 1)]), concept("b", &[("<X>", 1)])]);
-        assert!(found.contains("`a`") && found.contains("`b`") && found.contains("--rename"), "{found}");
+        assert!(
+            found.contains("`a`") && found.contains("`b`") && found.contains("--rename"),
+            "{found}"
+        );
         assert!(error(&[concept("a", &[("<x>", 2)])]).contains("2 embeddings"));
         assert!(error(&[concept("a", &[("two words", 1)])]).contains("two words"));
-        let wide = Words::new(&tiny(), Table { width: 4, ..TABLE }, [&concept("a", &[("<x>", 1)])], &[]).unwrap_err();
+        let wide =
+            Words::new(&tiny(), Table { width: 4, ..TABLE }, [&concept("a", &[("<x>", 1)])], &[])
+                .unwrap_err();
         assert!(wide.to_string().contains("2 wide"), "{wide}");
     }
 

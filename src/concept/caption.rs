@@ -14,8 +14,14 @@ mod tests {
 
     #[test]
     fn words_take_their_place() {
-        assert_eq!(with_words("a photo of <TOK> on  the beach\n", "<a1> <a2>"), "a photo of <a1> <a2> on the beach");
-        assert_eq!(with_words("<TOK>, smiling, outside", "<a1> <a2>"), "<a1> <a2>, smiling, outside");
+        assert_eq!(
+            with_words("a photo of <TOK> on  the beach\n", "<a1> <a2>"),
+            "a photo of <a1> <a2> on the beach"
+        );
+        assert_eq!(
+            with_words("<TOK>, smiling, outside", "<a1> <a2>"),
+            "<a1> <a2>, smiling, outside"
+        );
         assert_eq!(with_words("<TOK>'s hat", "<a>"), "<a>'s hat");
         assert_eq!(with_words("nothing here", "<a>"), "nothing here");
     }

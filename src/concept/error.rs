@@ -16,36 +16,54 @@ pub enum Error {
     #[error("{}: tensor `{tensor}`: {problem}", path.display())]
     Tensor { path: PathBuf, tensor: String, problem: String },
     #[error(
-        "the concepts `{first}` and `{second}` both have the word {word}; give one of them another word: \
+        "the concepts `{first}` and `{second}` both have the word {word}; give one of them \
+            another word: \
          `mos convert FILE OUT --rename '{word}=<other>'`"
     )]
     SameWord { word: String, first: String, second: String },
-    #[error("concept `{concept}`: {source}; `mos convert FILE OUT --rename 'WORD=<other>'` gives it another name")]
+    #[error(
+        "concept `{concept}`: {source}; `mos convert FILE OUT --rename 'WORD=<other>'` gives it \
+            another name"
+    )]
     Word { concept: String, source: text::Error },
     #[error(
-        "concept `{concept}`: the word {word} has {found} embeddings, but the model's UNet has {expected} cross-attentions: \
+        "concept `{concept}`: the word {word} has {found} embeddings, but the model's UNet has \
+            {expected} cross-attentions: \
          it belongs to another kind of model"
     )]
     WordLayers { concept: String, word: String, found: usize, expected: usize },
     #[error(
-        "concept `{concept}`: the word {word} is {found} wide, but the model's text encoder is {expected} wide: it belongs to \
+        "concept `{concept}`: the word {word} is {found} wide, but the model's text encoder is \
+            {expected} wide: it belongs to \
          another kind of model"
     )]
     WordWidth { concept: String, word: String, found: usize, expected: usize },
     /// An update of something that the model does not have.
-    #[error("concept `{concept}`: it updates the layer `{layer}` of the {network}, which the model does not have")]
+    #[error(
+        "concept `{concept}`: it updates the layer `{layer}` of the {network}, which the model \
+            does not have"
+    )]
     NoLayer { concept: String, network: &'static str, layer: String },
     #[error(
-        "concept `{concept}`: it updates the layer `{layer}` of the {network} as a weight of shape {found:?}, but the model's is \
+        "concept `{concept}`: it updates the layer `{layer}` of the {network} as a weight of \
+            shape {found:?}, but the model's is \
          {expected:?}: it belongs to another kind of model"
     )]
-    LayerShape { concept: String, network: &'static str, layer: String, found: Vec<usize>, expected: Vec<usize> },
+    LayerShape {
+        concept: String,
+        network: &'static str,
+        layer: String,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    },
     #[error(
-        "concept `{concept}`: it updates `{layer}` of the {network}, which is no linear layer or convolution that can be updated"
+        "concept `{concept}`: it updates `{layer}` of the {network}, which is no linear layer or \
+            convolution that can be updated"
     )]
     NotUpdatable { concept: String, network: &'static str, layer: String },
     #[error(
-        "concept `{concept}` was made for another model: its base model's hash is {wanted}, this model's is {found}; \
+        "concept `{concept}` was made for another model: its base model's hash is {wanted}, this \
+            model's is {found}; \
          --force-base uses it all the same"
     )]
     OtherBase { concept: String, wanted: ModelHash, found: ModelHash },

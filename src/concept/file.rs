@@ -1,10 +1,11 @@
 //! The concept file: one safetensors.
 //!
-//! Tensors: `words.<text>` `[layers or 1, width]`, and for each updated layer of `text_encoder` and `unet`
-//! `<network>.<layer>.lora_down.weight` `[rank, in]` (of convolutions `[rank, in, k, k]`) and `<network>.<layer>.lora_up.weight` `[out, rank]`. Metadata: `mos_concept`
-//! (the version of this layout), `mos_name`, `mos_words` (a JSON list of `text` and `initializer`, in order), `mos_scale_text` and
-//! `mos_scale_unet` (the whole factor of the updates), `mos_base` (hash of the base model); all other keys are
-//! [`Concept::metadata`].
+//! Tensors: `words.<text>` `[layers or 1, width]`, and for each updated layer of `text_encoder` and
+//! `unet` `<network>.<layer>.lora_down.weight` `[rank, in]` (of convolutions `[rank, in, k, k]`)
+//! and `<network>.<layer>.lora_up.weight` `[out, rank]`. Metadata: `mos_concept` (the version of
+//! this layout), `mos_name`, `mos_words` (a JSON list of `text` and `initializer`, in order),
+//! `mos_scale_text` and `mos_scale_unet` (the whole factor of the updates), `mos_base` (hash of the
+//! base model); all other keys are [`Concept::metadata`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -85,7 +86,8 @@ impl Concept {
                 tensors.push(view(path, format!("{prefix}{layer}{UP}"), &update.up)?);
             }
         }
-        let listed = |word: &Word| Listed { text: word.text.clone(), initializer: word.initializer.clone() };
+        let listed =
+            |word: &Word| Listed { text: word.text.clone(), initializer: word.initializer.clone() };
         let words: Vec<Listed> = self.words.iter().map(listed).collect();
         let words = serde_json::to_string(&words).unwrap_or_default();
         let mut metadata = self.metadata.clone();
@@ -101,7 +103,11 @@ impl Concept {
     }
 }
 
-pub(super) fn view<'a>(path: &Path, name: String, array: &'a Array) -> Result<(String, TensorView<'a>)> {
+pub(super) fn view<'a>(
+    path: &Path,
+    name: String,
+    array: &'a Array,
+) -> Result<(String, TensorView<'a>)> {
     let found = array.values().len();
     match TensorView::from_f32(array.shape.to_vec(), array.values()) {
         Some(view) => Ok((name, view)),
@@ -123,14 +129,19 @@ pub(super) fn read(file: &TensorFile) -> Result<Concept> {
     match metadata.remove(LAYOUT_KEY).as_deref() {
         Some(VERSION) => {}
         Some(other) => {
-            return Err(fail(format!("a concept file of version {other}, this program reads version {VERSION}")));
+            return Err(fail(format!(
+                "a concept file of version {other}, this program reads version {VERSION}"
+            )));
         }
-        None => return Err(fail(format!("not a concept file (no `{LAYOUT_KEY}` in its metadata)"))),
+        None => {
+            return Err(fail(format!("not a concept file (no `{LAYOUT_KEY}` in its metadata)")));
+        }
     }
     let listed = metadata.remove(WORDS_KEY).unwrap_or_else(|| "[]".to_string());
-    let listed: Vec<Listed> =
-        serde_json::from_str(&listed).map_err(|e| fail(format!("metadata `{WORDS_KEY}` cannot be read: {e}")))?;
-    let mut concept = Concept { name: metadata.remove(NAME_KEY).unwrap_or_default(), ..Concept::default() };
+    let listed: Vec<Listed> = serde_json::from_str(&listed)
+        .map_err(|e| fail(format!("metadata `{WORDS_KEY}` cannot be read: {e}")))?;
+    let mut concept =
+        Concept { name: metadata.remove(NAME_KEY).unwrap_or_default(), ..Concept::default() };
     if let Some(base) = metadata.remove(BASE_KEY) {
         concept.base = Some(base.parse().map_err(|e| fail(format!("metadata `{BASE_KEY}`: {e}")))?);
     }
@@ -139,23 +150,29 @@ pub(super) fn read(file: &TensorFile) -> Result<Concept> {
             return Err(fail(format!("metadata `{WORDS_KEY}` lists {} twice", word.text)));
         }
         let name = format!("{WORDS}{}", word.text);
-        let rows = matrix(file, &name)?.ok_or_else(|| fail(format!("tensor `{name}` of the word {} is missing", word.text)))?;
+        let rows = matrix(file, &name)?
+            .ok_or_else(|| fail(format!("tensor `{name}` of the word {} is missing", word.text)))?;
         concept.words.push(Word { text: word.text, initializer: word.initializer, rows });
     }
     for (set, (prefix, key)) in [(&mut concept.text, TEXT), (&mut concept.unet, UNET)] {
         if let Some(scale) = metadata.remove(key) {
             let finite = scale.parse().ok().filter(|scale: &f32| scale.is_finite());
-            set.scale = finite.ok_or_else(|| fail(format!("metadata `{key}` is `{scale}`, not a number")))?;
+            set.scale = finite
+                .ok_or_else(|| fail(format!("metadata `{key}` is `{scale}`, not a number")))?;
         }
         read_set(file, prefix, set)?;
     }
     concept.metadata = metadata;
     let known = |name: &str| {
         let of = |set: &LowRankSet, prefix: &str| {
-            let layer = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN).or(rest.strip_suffix(UP)));
+            let layer = name
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_suffix(DOWN).or(rest.strip_suffix(UP)));
             layer.is_some_and(|layer| set.layers.contains_key(layer))
         };
-        let word = name.strip_prefix(WORDS).is_some_and(|text| concept.words.iter().any(|word| word.text == text));
+        let word = name
+            .strip_prefix(WORDS)
+            .is_some_and(|text| concept.words.iter().any(|word| word.text == text));
         word || of(&concept.text, TEXT.0) || of(&concept.unet, UNET.0)
     };
     match file.names().find(|name| !known(name)) {
@@ -166,10 +183,16 @@ pub(super) fn read(file: &TensorFile) -> Result<Concept> {
 
 fn read_set(file: &TensorFile, prefix: &str, set: &mut LowRankSet) -> Result<()> {
     for name in file.names() {
-        let Some(layer) = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN)) else { continue };
+        let Some(layer) = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN)) else {
+            continue;
+        };
         let other = format!("{prefix}{layer}{UP}");
         let (Some(down), Some(up)) = (narrowing(file, name)?, matrix(file, &other)?) else {
-            return Err(tensor_error(file, name, format!("`{other}`, which goes with it, is missing")));
+            return Err(tensor_error(
+                file,
+                name,
+                format!("`{other}`, which goes with it, is missing"),
+            ));
         };
         let update = Update { down, up };
         check_ranks(file, name, &other, &update)?;
@@ -184,7 +207,10 @@ pub(super) fn check_ranks(file: &TensorFile, down: &str, up: &str, update: &Upda
     if rank == other {
         return Ok(());
     }
-    let problem = format!("rank {rank} (shape {}), but `{up}` has rank {other} (shape {})", update.down.shape, update.up.shape);
+    let problem = format!(
+        "rank {rank} (shape {}), but `{up}` has rank {other} (shape {})",
+        update.down.shape, update.up.shape
+    );
     Err(tensor_error(file, down, problem))
 }
 
@@ -199,9 +225,11 @@ fn narrowing(file: &TensorFile, name: &str) -> Result<Option<Array>> {
 /// A tensor of two dimensions, all of it finite; `None` where there is none of that name.
 fn matrix(file: &TensorFile, name: &str) -> Result<Option<Array>> {
     match file.tensor(name) {
-        Some(view) if view.shape().len() != 2 => {
-            Err(tensor_error(file, name, format!("shape {:?} where [rows, columns] is expected", view.shape())))
-        }
+        Some(view) if view.shape().len() != 2 => Err(tensor_error(
+            file,
+            name,
+            format!("shape {:?} where [rows, columns] is expected", view.shape()),
+        )),
         _ => numbers(file, name),
     }
 }
@@ -237,16 +265,25 @@ mod tests {
         Concept {
             name: "zorp".into(),
             words: vec![
-                Word { text: "<zorp2>".into(), initializer: Some("cat".into()), rows: array([3, 6], 0.5) },
+                Word {
+                    text: "<zorp2>".into(),
+                    initializer: Some("cat".into()),
+                    rows: array([3, 6], 0.5),
+                },
                 Word { text: "<zorp1>".into(), initializer: None, rows: array([1, 6], 1.5) },
             ],
             text: LowRankSet {
                 scale: 0.7,
-                layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))].into(),
+                layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))]
+                    .into(),
             },
             unet: LowRankSet {
                 scale: 1.0,
-                layers: [("mid_block.attentions.0.proj_in".to_string(), update(2.0)), ("b".into(), update(3.0))].into(),
+                layers: [
+                    ("mid_block.attentions.0.proj_in".to_string(), update(2.0)),
+                    ("b".into(), update(3.0)),
+                ]
+                .into(),
             },
             base: Some(super::super::ModelHash([7; 32])),
             metadata: [("seed".to_string(), "3".to_string())].into(),
@@ -270,8 +307,12 @@ mod tests {
     /// The error of a concept file with other tensors and metadata.
     fn error(tensors: &[(&str, Array)], metadata: &[(&str, &str)]) -> String {
         let path = Path::new("a.safetensors");
-        let tensors: Vec<_> = tensors.iter().map(|(name, array)| view(path, name.to_string(), array).unwrap()).collect();
-        let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|(name, array)| view(path, name.to_string(), array).unwrap())
+            .collect();
+        let metadata =
+            metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         let bytes = checkpoint::to_bytes(path, &tensors, &metadata).unwrap();
         let error = Concept::from_bytes(path, bytes).unwrap_err().to_string();
         assert!(error.starts_with("a.safetensors: "), "{error}");
@@ -291,13 +332,25 @@ mod tests {
         for scale in ["much", "inf"] {
             assert!(error(&[], &[ours, (UNET.1, scale)]).contains(scale));
         }
-        assert!(error(&[("words.<a>", array([2, 2], 0.0))], &[ours]).contains("`words.<a>`: it has no meaning"));
-        assert!(error(&[("unet.a.lora_up.weight", array([2, 2], 0.0))], &[ours]).contains("no meaning"));
+        assert!(
+            error(&[("words.<a>", array([2, 2], 0.0))], &[ours])
+                .contains("`words.<a>`: it has no meaning")
+        );
+        assert!(
+            error(&[("unet.a.lora_up.weight", array([2, 2], 0.0))], &[ours]).contains("no meaning")
+        );
         let down = ("unet.a.lora_down.weight", array([2, 3], 0.0));
-        assert!(error(std::slice::from_ref(&down), &[ours]).contains("`unet.a.lora_up.weight`, which goes with it, is missing"));
+        assert!(
+            error(std::slice::from_ref(&down), &[ours])
+                .contains("`unet.a.lora_up.weight`, which goes with it, is missing")
+        );
         let found = error(&[down.clone(), ("unet.a.lora_up.weight", array([4, 3], 0.0))], &[ours]);
-        assert!(found.contains("rank 2 (shape [2, 3]), but `unet.a.lora_up.weight` has rank 3"), "{found}");
-        let found = error(&[down.clone(), ("unet.a.lora_up.weight", array([4, 2, 1], 0.0))], &[ours]);
+        assert!(
+            found.contains("rank 2 (shape [2, 3]), but `unet.a.lora_up.weight` has rank 3"),
+            "{found}"
+        );
+        let found =
+            error(&[down.clone(), ("unet.a.lora_up.weight", array([4, 2, 1], 0.0))], &[ours]);
         assert!(found.contains("shape [4, 2, 1]"), "{found}");
         let bad = Array::f32([2, 2], vec![0.0, f32::NAN, 0.0, 0.0]);
         assert!(error(&[down, ("unet.a.lora_up.weight", bad)], &[ours]).contains("no numbers"));

@@ -1,8 +1,8 @@
 //! Concepts: what a tuned model knows beyond its base model, as files and in memory.
 //!
-//! A [`Concept`] is words, each with one embedding per cross-attention of the UNet, and low-rank updates (LoRA) of both
-//! networks: ED-LoRA (Mix-of-Show, arXiv 2305.18292, section 3.2). A plain LoRA is a concept without words, a textual
-//! inversion one without updates.
+//! A [`Concept`] is words, each with one embedding per cross-attention of the UNet, and low-rank
+//! updates (LoRA) of both networks: ED-LoRA (Mix-of-Show, arXiv 2305.18292, section 3.2). A plain
+//! LoRA is a concept without words, a textual inversion one without updates.
 
 mod applied;
 mod base;
@@ -33,7 +33,8 @@ pub struct Concept {
     pub text: LowRankSet,
     /// Updates of the UNet.
     pub unet: LowRankSet,
-    /// The model that it was tuned on, where the file says so: [`crate::checkpoint::Checkpoint::base_hash`].
+    /// The model that it was tuned on, where the file says so:
+    /// [`crate::checkpoint::Checkpoint::base_hash`].
     pub base: Option<ModelHash>,
     /// Settings, seed and whatever else the file's writer left.
     pub metadata: BTreeMap<String, String>,
@@ -46,8 +47,8 @@ pub struct Word {
     pub text: String,
     /// What it started from: a class word, or `<rand-0.013>`.
     pub initializer: Option<String>,
-    /// Rows of the token table, f32 `[layers, width]`: one for each cross-attention of the UNet in the order down, middle, up;
-    /// or `[1, width]`: one for all.
+    /// Rows of the token table, f32 `[layers, width]`: one for each cross-attention of the UNet in
+    /// the order down, middle, up; or `[1, width]`: one for all.
     pub rows: Array,
 }
 
@@ -56,7 +57,8 @@ pub struct Word {
 pub struct LowRankSet {
     /// The whole factor. Mix-of-Show's alpha is this; kohya's and PEFT's is divided by the rank.
     pub scale: f32,
-    /// By the layer's full name in the network, e.g. `down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`.
+    /// By the layer's full name in the network, e.g.
+    /// `down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`.
     pub layers: BTreeMap<String, Update>,
 }
 

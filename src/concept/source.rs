@@ -12,8 +12,9 @@ use super::{AppliedSet, Update};
 const DOWN: &str = ".lora_down.weight";
 const UP: &str = ".lora_up.weight";
 
-/// A [`ParameterSource`] that has `<set>.<layer>.lora_down.weight` and `<set>.<layer>.lora_up.weight` of named sets, and all else
-/// from a model, with the updates of merged sets added. Sets come and go while programs share it.
+/// A [`ParameterSource`] that has `<set>.<layer>.lora_down.weight` and
+/// `<set>.<layer>.lora_up.weight` of named sets, and all else from a model, with the updates of
+/// merged sets added. Sets come and go while programs share it.
 pub struct WithUpdates {
     model: Arc<dyn ParameterSource + Send>,
     sets: RwLock<BTreeMap<String, AppliedSet>>,
@@ -25,11 +26,17 @@ pub struct WithUpdates {
 
 impl WithUpdates {
     pub fn new(model: Arc<dyn ParameterSource + Send>) -> Self {
-        WithUpdates { model, sets: RwLock::default(), merged: RwLock::default(), expected: RwLock::default(), sums_in_f32: false }
+        WithUpdates {
+            model,
+            sets: RwLock::default(),
+            merged: RwLock::default(),
+            expected: RwLock::default(),
+            sums_in_f32: false,
+        }
     }
 
-    /// Says of weights with merged updates that they are stored in f32, whatever the model stores: where the update is small beside
-    /// the weight, a sum in 16 bits has lost most of it.
+    /// Says of weights with merged updates that they are stored in f32, whatever the model stores:
+    /// where the update is small beside the weight, a sum in 16 bits has lost most of it.
     pub fn with_sums_in_f32(mut self, sums_in_f32: bool) -> Self {
         self.sums_in_f32 = sums_in_f32;
         self
@@ -46,13 +53,14 @@ impl WithUpdates {
         *self.sets.write().unwrap_or_else(PoisonError::into_inner) = sets;
     }
 
-    /// Lets [`ParameterSource::info`] speak of the weights as they will be once these sets are merged.
+    /// Lets [`ParameterSource::info`] speak of the weights as they will be once these sets are
+    /// merged.
     pub fn expect(&self, sets: &[AppliedSet]) {
         *self.expected.write().unwrap_or_else(PoisonError::into_inner) = sets.to_vec();
     }
 
-    /// Adds these sets, as strong as they are, to the model's own weights from now on, instead of those before. Returns the layers
-    /// whose weights have changed by that.
+    /// Adds these sets, as strong as they are, to the model's own weights from now on, instead of
+    /// those before. Returns the layers whose weights have changed by that.
     pub fn merge(&self, sets: &[AppliedSet]) -> BTreeSet<String> {
         self.expect(sets);
         let mut merged = self.merged.write().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +68,8 @@ impl WithUpdates {
         if merged.len() == sets.len() && merged.iter().zip(sets).all(same) {
             return BTreeSet::new();
         }
-        let changed = merged.iter().chain(sets).flat_map(|set| set.set().layers.keys().cloned()).collect();
+        let changed =
+            merged.iter().chain(sets).flat_map(|set| set.set().layers.keys().cloned()).collect();
         *merged = sets.to_vec();
         changed
     }
@@ -89,7 +98,10 @@ impl WithUpdates {
 
 impl ParameterSource for WithUpdates {
     fn info(&self, name: &str) -> Option<ParameterInfo> {
-        let own = self.with(name, |array| ParameterInfo { shape: array.shape.to_vec(), stored: StoredAs::F32 });
+        let own = self.with(name, |array| ParameterInfo {
+            shape: array.shape.to_vec(),
+            stored: StoredAs::F32,
+        });
         own.or_else(|| {
             let info = self.model.info(name)?;
             let updated = |layer: &str| {
@@ -101,14 +113,20 @@ impl ParameterSource for WithUpdates {
         })
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         let own = self.with(name, |array| match array.values().get(range.clone()) {
             Some(values) if values.len() == into.len() => {
                 into.copy_from_slice(values);
                 Ok(())
             }
             _ => {
-                let message = format!("elements {range:?} of {} were asked for", array.values().len());
+                let message =
+                    format!("elements {range:?} of {} were asked for", array.values().len());
                 Err(ParameterError::Read { name: name.into(), message })
             }
         });
@@ -156,7 +174,12 @@ mod tests {
             (name == "a.weight").then(|| ParameterInfo { shape: vec![2], stored: StoredAs::F16 })
         }
 
-        fn read(&self, _name: &str, _range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+        fn read(
+            &self,
+            _name: &str,
+            _range: Range<usize>,
+            into: &mut [f32],
+        ) -> Result<(), ParameterError> {
             into.fill(9.0);
             Ok(())
         }
@@ -165,7 +188,10 @@ mod tests {
     #[test]
     fn updates_stand_beside_the_model() {
         let source = WithUpdates::new(Arc::new(Model));
-        let update = Update { down: Array::f32([1, 3], vec![1.0, 2.0, 3.0]), up: Array::f32([2, 1], vec![4.0, 5.0]) };
+        let update = Update {
+            down: Array::f32([1, 3], vec![1.0, 2.0, 3.0]),
+            up: Array::f32([2, 1], vec![4.0, 5.0]),
+        };
         let set = LowRankSet { scale: 1.0, layers: [("x.y".to_string(), update)].into() };
         assert!(source.info("zorp.x.y.lora_up.weight").is_none());
         let applied = Applied::new(Concept { unet: set, ..Concept::default() }, 1.0).unwrap();
@@ -191,7 +217,12 @@ mod tests {
                 Some(ParameterInfo { shape: vec![3, 2], stored: StoredAs::F16 })
             }
 
-            fn read(&self, _name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+            fn read(
+                &self,
+                _name: &str,
+                range: Range<usize>,
+                into: &mut [f32],
+            ) -> Result<(), ParameterError> {
                 into.iter_mut().zip(range).for_each(|(v, i)| *v = i as f32);
                 Ok(())
             }
@@ -199,7 +230,8 @@ mod tests {
         let source = WithUpdates::new(Arc::new(Linear));
         let down = Array::f32([2, 2], vec![1.0, 2.0, 3.0, 4.0]);
         let up = Array::f32([3, 2], vec![1.0, 0.0, 0.0, 1.0, 2.0, 1.0]);
-        let set = LowRankSet { scale: 0.5, layers: [("x".to_string(), Update { down, up })].into() };
+        let set =
+            LowRankSet { scale: 0.5, layers: [("x".to_string(), Update { down, up })].into() };
         let applied = Applied::new(Concept { unet: set, ..Concept::default() }, 2.0).unwrap();
         let read = |name: &str, range: Range<usize>| {
             let mut values = vec![0.0; range.len()];
@@ -220,7 +252,10 @@ mod tests {
         let source = WithUpdates::new(Arc::new(Linear)).with_sums_in_f32(true);
         assert_eq!(stored(&source, "x.weight"), StoredAs::F16);
         source.expect(&[applied.unet().clone()]);
-        assert_eq!((stored(&source, "x.weight"), stored(&source, "x.bias")), (StoredAs::F32, StoredAs::F16));
+        assert_eq!(
+            (stored(&source, "x.weight"), stored(&source, "x.bias")),
+            (StoredAs::F32, StoredAs::F16)
+        );
         source.merge(&[]);
         assert_eq!(stored(&source, "x.weight"), StoredAs::F16);
     }

@@ -1,4 +1,5 @@
-//! The model that concepts are fused into: its configurations, and its weights with what earlier stages changed.
+//! The model that concepts are fused into: its configurations, and its weights with what earlier
+//! stages changed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -52,12 +53,15 @@ fn tokenizer(files: &TokenizerFiles) -> Result<Tokenizer> {
         TokenizerFiles::Standard { pad } => Tokenizer::clip_standard()?.with_pad(pad)?,
         TokenizerFiles::Folder(folder) => Tokenizer::from_files(folder.path(), &|name| {
             let bytes = folder.read(name).map_err(io::Error::other)?;
-            bytes.map(|bytes| String::from_utf8(bytes.into_owned()).map_err(io::Error::other)).transpose()
+            bytes
+                .map(|bytes| String::from_utf8(bytes.into_owned()).map_err(io::Error::other))
+                .transpose()
         })?,
     })
 }
 
-/// Weights that a stage solved for, f32, by their names in the network. They stay in their file until they are asked for.
+/// Weights that a stage solved for, f32, by their names in the network. They stay in their file
+/// until they are asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FusedWeights {
     files: Vec<Arc<TensorFile>>,
@@ -108,14 +112,22 @@ impl Source {
 impl ParameterSource for Source {
     fn info(&self, name: &str) -> Option<ParameterInfo> {
         match self.updates.get(name) {
-            Some((shape, _)) => Some(ParameterInfo { shape: shape.clone(), stored: crate::graph::StoredAs::F32 }),
+            Some((shape, _)) => {
+                Some(ParameterInfo { shape: shape.clone(), stored: crate::graph::StoredAs::F32 })
+            }
             // In the file's own precision, as the fused model will have it.
             None => self.base.info(name),
         }
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
-        let failed = |message: &str| ParameterError::Read { name: name.into(), message: message.into() };
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
+        let failed =
+            |message: &str| ParameterError::Read { name: name.into(), message: message.into() };
         if let Some((_, values)) = self.updates.get(name) {
             into.copy_from_slice(values.get(range).ok_or_else(|| failed("read beyond its end"))?);
             return Ok(());

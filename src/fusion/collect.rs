@@ -38,7 +38,10 @@ impl<'a> Subject<'a> {
         let fill = |templates: &[String]| -> Vec<String> {
             match member.words.is_empty() {
                 true => vec![member.phrase.clone()],
-                false => templates.iter().map(|template| template.replace("{}", &member.phrase)).collect(),
+                false => templates
+                    .iter()
+                    .map(|template| template.replace("{}", &member.phrase))
+                    .collect(),
             }
         };
         Subject {
@@ -56,7 +59,8 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Ordinary prompts; `held_out`: those that the solution is measured with instead of those that it is made with.
+    /// Ordinary prompts; `held_out`: those that the solution is measured with instead of those that
+    /// it is made with.
     pub fn keep(settings: &Settings, held_out: bool) -> Option<Subject<'static>> {
         let mine = settings.keep.iter().skip(usize::from(held_out)).step_by(2);
         let prompts: Vec<String> = mine.cloned().collect();
@@ -81,8 +85,8 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// This subject, as predictions of it are recorded: `pictures` of each prompt. Ordinary prompts are sampled from all, so that
-    /// as many pictures are made of them as of a concept.
+    /// This subject, as predictions of it are recorded: `pictures` of each prompt. Ordinary prompts
+    /// are sampled from all, so that as many pictures are made of them as of a concept.
     pub fn distilled(self, settings: &Settings) -> Subject<'a> {
         let pictures = settings.distillation.pictures;
         if self.unet.is_some() {
@@ -90,7 +94,12 @@ impl<'a> Subject<'a> {
         }
         let all = pictures as usize * settings.sampled.len();
         let sampled: Vec<String> = self.prompts.iter().take(all).cloned().collect();
-        Subject { seeds: (all / sampled.len().max(1)).max(1) as u64, sampled, steps: settings.steps, ..self }
+        Subject {
+            seeds: (all / sampled.len().max(1)).max(1) as u64,
+            sampled,
+            steps: settings.steps,
+            ..self
+        }
     }
 
     fn bound(&self, base: &Base, prompts: &[String]) -> Result<Vec<Bound>> {
@@ -126,7 +135,8 @@ pub(super) struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Height and width of the latents that are sampled: what the model was trained at, unless the settings say otherwise.
+    /// Height and width of the latents that are sampled: what the model was trained at, unless the
+    /// settings say otherwise.
     pub fn size(&self, settings: &Settings) -> [usize; 2] {
         settings.size.unwrap_or_else(|| spatial::latent_size(self.base))
     }
@@ -149,7 +159,11 @@ impl Runner<'_> {
         for (statistics, site) in found.iter().zip(&layout.sites) {
             if !statistics.is_finite() {
                 let layer = site.name.clone();
-                return Err(Error::NotFinite { stage: stage.title(), concept: subject.name.clone(), layer });
+                return Err(Error::NotFinite {
+                    stage: stage.title(),
+                    concept: subject.name.clone(),
+                    layer,
+                });
             }
         }
         Ok(found)
@@ -163,7 +177,8 @@ impl Runner<'_> {
         let encoded = encode(self, &FusedWeights::default(), updates, layout, &prompts, tokens)?;
         let of_site = |(site, rows): (&super::groups::Site, Vec<Vec<f32>>)| {
             let mut statistics = Statistics::new(site.width);
-            let owners = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, prompt.copies()));
+            let owners =
+                prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, prompt.copies()));
             for (prompt, row) in owners.zip(&rows) {
                 let count = if subject.padded { tokens } else { prompt.end + 1 };
                 statistics.push(&row[..(count * site.width).min(row.len())]);
@@ -176,14 +191,23 @@ impl Runner<'_> {
     fn of_cross(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
-        let encoded = encode(self, &self.text, &Updates::new(), &Layout::default(), &prompts, tokens)?;
+        let encoded =
+            encode(self, &self.text, &Updates::new(), &Layout::default(), &prompts, tokens)?;
         let width = self.base.text.hidden_size;
         let of_site = |site: &super::groups::Site| {
-            let number = self.base.attentions.iter().position(|a| site.name.starts_with(&format!("{}.", a.name))).unwrap_or(0);
+            let number = self
+                .base
+                .attentions
+                .iter()
+                .position(|a| site.name.starts_with(&format!("{}.", a.name)))
+                .unwrap_or(0);
             let mut statistics = Statistics::new(site.width);
             let mut first = 0;
             for prompt in &prompts {
-                let row = encoded.rows.get(first + number.min(prompt.copies() - 1)).map_or(&[][..], Vec::as_slice);
+                let row = encoded
+                    .rows
+                    .get(first + number.min(prompt.copies() - 1))
+                    .map_or(&[][..], Vec::as_slice);
                 first += prompt.copies();
                 let positions = match (subject.padded, subject.whole_prompts) {
                     (true, _) => (0..tokens).collect(),
@@ -191,7 +215,9 @@ impl Runner<'_> {
                     (false, false) => prompt.positions(),
                 };
                 for position in positions {
-                    statistics.push(row.get(position * width..(position + 1) * width).unwrap_or_default());
+                    statistics.push(
+                        row.get(position * width..(position + 1) * width).unwrap_or_default(),
+                    );
                 }
             }
             statistics
@@ -208,13 +234,26 @@ impl Runner<'_> {
     ) -> Result<Vec<Statistics>> {
         let none = Updates::new();
         let runs = subject.sampled.len() * subject.seeds as usize;
-        let mut sampler =
-            spatial::Sampler::new(self, layout, subject.unet.unwrap_or(&none), 1, self.size(settings), subject.steps)?;
+        let mut sampler = spatial::Sampler::new(
+            self,
+            layout,
+            subject.unet.unwrap_or(&none),
+            1,
+            self.size(settings),
+            subject.steps,
+        )?;
         let mut done = 0;
         let read = |sampler: &spatial::Sampler, prompt: &str| {
             let bound = bind(self.base, subject.words, prompt)?;
             let tokens = bound.ids.len();
-            let encoded = encode(self, &self.text, &Updates::new(), &Layout::default(), std::slice::from_ref(&bound), tokens)?;
+            let encoded = encode(
+                self,
+                &self.text,
+                &Updates::new(),
+                &Layout::default(),
+                std::slice::from_ref(&bound),
+                tokens,
+            )?;
             sampler.read(self, &encoded.rows, tokens, &none)
         };
         let empty = read(&sampler, "")?;
@@ -223,8 +262,15 @@ impl Runner<'_> {
         for prompt in &subject.sampled {
             let prompt = read(&sampler, prompt)?;
             for seed in 0..subject.seeds {
-                let mut watch = |step: spatial::Sampled| progress(done * step.of + step.done, runs * step.of);
-                sampler.run(self.base, &prompt, guidance, settings.seed.wrapping_add(seed), &mut watch)?;
+                let mut watch =
+                    |step: spatial::Sampled| progress(done * step.of + step.done, runs * step.of);
+                sampler.run(
+                    self.base,
+                    &prompt,
+                    guidance,
+                    settings.seed.wrapping_add(seed),
+                    &mut watch,
+                )?;
                 done += 1;
             }
         }

@@ -1,10 +1,11 @@
 //! The last stage: the fused UNet learns to predict what each concept's own UNet predicts.
 //!
-//! Layer by layer, the least squares of the other stages is the best there is; but where concepts want different answers to inputs that
-//! are alike, what one layer cannot give another can, and which of the layers' errors show in a picture no layer knows. So the fused
-//! UNet is distilled from the concepts' own models: these sample pictures, and both halves of what they predict along the way are
-//! learnt, each once, by low-rank updates of all fused layers that are added to the weights at the end. Ordinary prompts, as the base
-//! model answers them, count as one concept.
+//! Layer by layer, the least squares of the other stages is the best there is; but where concepts
+//! want different answers to inputs that are alike, what one layer cannot give another can, and
+//! which of the layers' errors show in a picture no layer knows. So the fused UNet is distilled
+//! from the concepts' own models: these sample pictures, and both halves of what they predict along
+//! the way are learnt, each once, by low-rank updates of all fused layers that are added to the
+//! weights at the end. Ordinary prompts, as the base model answers them, count as one concept.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,9 @@ use crate::checkpoint::{self, DType, TensorFile, TensorView};
 use crate::graph::Array;
 use crate::sd::source::ComponentSource;
 use crate::training::draws::{Draws, Purpose};
-use crate::training::step::{self, AdamW, Lesson, Models, Network, State, Step, StepConfig, TrainedLayer};
+use crate::training::step::{
+    self, AdamW, Lesson, Models, Network, State, Step, StepConfig, TrainedLayer,
+};
 
 use super::base::Source;
 use super::collect::{Runner, Subject};
@@ -32,7 +35,8 @@ use super::{Error, Result};
 /// How the fused UNet is distilled.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distillation {
-    /// Pictures of each prompt whose predictions are learnt; 0: the layers' solutions stay as they are.
+    /// Pictures of each prompt whose predictions are learnt; 0: the layers' solutions stay as they
+    /// are.
     pub pictures: u64,
     /// Learning rate of the first updates; it falls to 0 along a cosine.
     pub rate: f32,
@@ -54,7 +58,8 @@ impl Distillation {
 const WARM_UP: usize = 10;
 /// Updates after which the state is saved.
 const SAVE_EVERY: usize = 20;
-/// Activations of a pass, in bytes, beyond which a block's are computed again for its backward instead of kept.
+/// Activations of a pass, in bytes, beyond which a block's are computed again for its backward
+/// instead of kept.
 const MOST_KEPT: u64 = 3 << 30;
 /// Latent pixels of the pictures in one pass; more are taken in several passes.
 const PIXELS: usize = 2048;
@@ -63,13 +68,19 @@ const PIXELS: usize = 2048;
 pub(super) fn refusal(runner: &Runner) -> Option<String> {
     let (unet, text) = (&runner.base.unet, &runner.base.text);
     if unet.in_channels != unet.out_channels {
-        return Some(format!("its UNet has {} channels in and {} out", unet.in_channels, unet.out_channels));
+        return Some(format!(
+            "its UNet has {} channels in and {} out",
+            unet.in_channels, unet.out_channels
+        ));
     }
     if unet.num_class_embeds.is_some() || unet.time_cond_proj_dim.is_some() {
         return Some("its UNet is conditioned on classes or guidance".into());
     }
     (unet.cross_attention_dim != text.hidden_size).then(|| {
-        format!("its UNet reads texts of width {}, its text encoder writes {}", unet.cross_attention_dim, text.hidden_size)
+        format!(
+            "its UNet reads texts of width {}, its text encoder writes {}",
+            unet.cross_attention_dim, text.hidden_size
+        )
     })
 }
 
@@ -80,7 +91,8 @@ pub(super) struct Teacher<'a> {
     pub predicted: Predicted,
 }
 
-/// The encodings of a teacher's prompts by the fused text encoder, on disk: of many concepts they would fill the memory.
+/// The encodings of a teacher's prompts by the fused text encoder, on disk: of many concepts they
+/// would fill the memory.
 struct Encodings {
     file: TensorFile,
     /// Numbers of one encoding.
@@ -93,14 +105,23 @@ impl Encodings {
     fn write(path: &Path, runner: &Runner, subject: &Subject) -> Result<Encodings> {
         let width = runner.base.text.hidden_size;
         let (mut tensors, mut size) = (Vec::new(), 0);
-        let named = subject.sampled.iter().enumerate().map(|(i, prompt)| (format!("prompt.{i}"), prompt.as_str()));
+        let named = subject
+            .sampled
+            .iter()
+            .enumerate()
+            .map(|(i, prompt)| (format!("prompt.{i}"), prompt.as_str()));
         for (name, prompt) in named.chain([(EMPTY.to_string(), "")]) {
             let bound = bind(runner.base, subject.words, prompt)?;
             let tokens = bound.ids.len();
             let prompts = std::slice::from_ref(&bound);
-            let rows = encode(runner, &runner.text, &Updates::new(), &Layout::default(), prompts, tokens)?.rows;
+            let rows =
+                encode(runner, &runner.text, &Updates::new(), &Layout::default(), prompts, tokens)?
+                    .rows;
             let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
-            tensors.extend(TensorView::new(DType::F32, vec![rows.len(), tokens, width], bytes).map(|view| (name, view)));
+            tensors.extend(
+                TensorView::new(DType::F32, vec![rows.len(), tokens, width], bytes)
+                    .map(|view| (name, view)),
+            );
             size = tokens * width;
         }
         checkpoint::write(path, &tensors, &BTreeMap::new())?;
@@ -109,7 +130,10 @@ impl Encodings {
 
     /// What cross-attention `number` reads of prompt `name`.
     fn read(&self, name: &str, number: usize, into: &mut Vec<f32>) -> Result<()> {
-        let view = self.file.tensor(name).ok_or_else(|| Error::file(self.file.path(), format!("`{name}` is missing")))?;
+        let view = self
+            .file
+            .tensor(name)
+            .ok_or_else(|| Error::file(self.file.path(), format!("`{name}` is missing")))?;
         let copy = number.min((view.len() / self.size.max(1)).saturating_sub(1));
         into.extend(view.to_f32(copy * self.size..(copy + 1) * self.size));
         Ok(())
@@ -145,9 +169,11 @@ pub(super) struct Distilled {
 pub struct DistillationReport {
     pub updates: usize,
     pub rank: usize,
-    /// Root mean squared error of predictions drawn at random, before and after, of each concept, then of ordinary prompts if any are kept.
+    /// Root mean squared error of predictions drawn at random, before and after, of each concept,
+    /// then of ordinary prompts if any are kept.
     pub errors: Vec<[f64; 2]>,
-    /// Whether what was learnt is in the weights: it is left out where it is no better than what was there before.
+    /// Whether what was learnt is in the weights: it is left out where it is no better than what
+    /// was there before.
     pub used: bool,
     /// Recording what the concepts' own models predict, and learning.
     pub seconds: [f64; 2],
@@ -157,7 +183,10 @@ pub struct DistillationReport {
 
 impl Distilled {
     pub fn tensors(&self) -> Vec<(String, TensorView<'_>)> {
-        let named = self.weights.iter().map(|w| (w.name.clone(), TensorView::from_f32(w.shape.clone(), &w.values)));
+        let named = self
+            .weights
+            .iter()
+            .map(|w| (w.name.clone(), TensorView::from_f32(w.shape.clone(), &w.values)));
         named.filter_map(|(name, view)| Some((name, view?))).collect()
     }
 }
@@ -179,7 +208,9 @@ impl Places<'_> {
     pub fn clear(&self) -> Result<()> {
         let path = self.state();
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, "remove")(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(&path, "remove")(error))
+            }
             _ => Ok(()),
         }
     }
@@ -225,18 +256,33 @@ impl<'a> Student<'a> {
         let sites = layouts.iter().flat_map(|layout| &layout.sites);
         let layers: Vec<TrainedLayer> = sites
             .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))
-            .map(|(into, layer)| TrainedLayer { network: Network::UNet, name: layer.name.clone(), rank, into, out: layer.out })
+            .map(|(into, layer)| TrainedLayer {
+                network: Network::UNet,
+                name: layer.name.clone(),
+                rank,
+                into,
+                out: layer.out,
+            })
             .collect();
-        let [height, width, _] = teachers.first().map(|teacher| teacher.predicted.shape).unwrap_or_default();
+        let [height, width, _] =
+            teachers.first().map(|teacher| teacher.predicted.shape).unwrap_or_default();
         let wanted = settings.batch.max(1);
         let most = (PIXELS / (height * width).max(1)).clamp(1, wanted);
         let batch = (1..=most).rev().find(|batch| wanted.is_multiple_of(*batch)).unwrap_or(1);
         let mut encodings = Vec::new();
         for (number, teacher) in teachers.iter().enumerate() {
-            encodings.push(Encodings::write(&places.scratch.join(format!("{number}.safetensors")), runner, &teacher.subject)?);
+            encodings.push(Encodings::write(
+                &places.scratch.join(format!("{number}.safetensors")),
+                runner,
+                &teacher.subject,
+            )?);
         }
         let tokens = base.tokenizer.max_length();
-        let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, &Updates::new());
+        let source = Source::new(
+            ComponentSource(base.checkpoint.unet.clone()),
+            &runner.unet,
+            &Updates::new(),
+        );
         let models = Models { parameters: Arc::new(source), ..Models::of(base.checkpoint)? };
         let mut config = StepConfig {
             unet_rank: rank,
@@ -259,7 +305,10 @@ impl<'a> Student<'a> {
         for teacher in teachers {
             sha.update(format!(
                 "{} {} {:?} {};",
-                teacher.subject.key, teacher.weight, teacher.subject.sampled, teacher.predicted.count
+                teacher.subject.key,
+                teacher.weight,
+                teacher.subject.sampled,
+                teacher.predicted.count
             ));
         }
         Ok(Student {
@@ -296,7 +345,8 @@ impl<'a> Student<'a> {
             let rate = rate(self.settings.rate, done, updates);
             for pass in 0..self.settings.batch / self.batch {
                 let first = (done * self.settings.batch) + pass * self.batch;
-                let taken: Vec<Row> = (first..first + self.batch).map(|at| rows[at % rows.len()]).collect();
+                let taken: Vec<Row> =
+                    (first..first + self.batch).map(|at| rows[at % rows.len()]).collect();
                 match self.learn(&taken, rate) {
                     // What was solved for stands.
                     Err(Error::Distillation(step::Error::NotFinite { .. })) => diverged = true,
@@ -311,9 +361,14 @@ impl<'a> Student<'a> {
         progress(updates, updates);
         let state = self.step.state()?;
         let after = if diverged { vec![f64::INFINITY; before.len()] } else { self.errors()? };
-        let errors: Vec<[f64; 2]> = before.into_iter().zip(after).map(|(before, after)| [before, after]).collect();
+        let errors: Vec<[f64; 2]> =
+            before.into_iter().zip(after).map(|(before, after)| [before, after]).collect();
         let weighed = |which: usize| -> f64 {
-            errors.iter().zip(self.teachers).map(|(errors, teacher)| teacher.weight * errors[which].powi(2)).sum()
+            errors
+                .iter()
+                .zip(self.teachers)
+                .map(|(errors, teacher)| teacher.weight * errors[which].powi(2))
+                .sum()
         };
         let used = weighed(1) < weighed(0);
         let weights = if used { self.weights(&state)? } else { Vec::new() };
@@ -328,16 +383,19 @@ impl<'a> Student<'a> {
         Ok(Distilled { weights, report })
     }
 
-    /// Every prediction once, in random order; each teacher's count as much as its weight says, however many they are.
+    /// Every prediction once, in random order; each teacher's count as much as its weight says,
+    /// however many they are.
     fn rows(&self) -> Vec<Row> {
-        let counts: Vec<usize> = self.teachers.iter().map(|teacher| teacher.predicted.lessons()).collect();
+        let counts: Vec<usize> =
+            self.teachers.iter().map(|teacher| teacher.predicted.lessons()).collect();
         let weight: f64 = self.teachers.iter().map(|teacher| teacher.weight).sum();
         let mean = counts.iter().sum::<usize>() as f64 / weight.max(f64::MIN_POSITIVE);
         let mut rows = Vec::new();
         for (number, (teacher, count)) in self.teachers.iter().zip(&counts).enumerate() {
             let weight = (teacher.weight * mean / (*count).max(1) as f64) as f32;
             let halves: &[bool] = if teacher.predicted.guided { &[false, true] } else { &[false] };
-            let each = (0..teacher.predicted.count).flat_map(|at| halves.iter().map(move |&untold| (at, untold)));
+            let each = (0..teacher.predicted.count)
+                .flat_map(|at| halves.iter().map(move |&untold| (at, untold)));
             rows.extend(each.map(|(at, untold)| Row { teacher: number, at, untold, weight }));
         }
         self.draws.at(Purpose::Lessons, 0).shuffle(&mut rows);
@@ -352,7 +410,11 @@ impl<'a> Student<'a> {
         for row in rows {
             let predicted = &self.teachers[row.teacher].predicted;
             sample.extend(predicted.row("samples", row.at, elements)?);
-            target.extend(predicted.row(if row.untold { "untold" } else { "told" }, row.at, elements)?);
+            target.extend(predicted.row(
+                if row.untold { "untold" } else { "told" },
+                row.at,
+                elements,
+            )?);
             timesteps.extend(predicted.row("timesteps", row.at, 1)?);
         }
         let shape = [rows.len(), height, width, channels];
@@ -382,15 +444,20 @@ impl<'a> Student<'a> {
         Ok(self.step.learn(&lesson)?.loss)
     }
 
-    /// Root mean squared error of each teacher's predictions, of some drawn at random, the same ones each time. Nothing moves, but the moments
-    /// do.
+    /// Root mean squared error of each teacher's predictions, of some drawn at random, the same
+    /// ones each time. Nothing moves, but the moments do.
     fn errors(&mut self) -> Result<Vec<f64>> {
         let mut errors = Vec::new();
         for teacher in 0..self.teachers.len() {
             let predicted = &self.teachers[teacher].predicted;
             let (count, guided, of) = (predicted.count, predicted.guided, self.settings.batch);
             let mut numbers = self.draws.at(Purpose::Lessons, 1 + teacher as u64);
-            let mut row = |i: usize| Row { teacher, at: numbers.below(count), untold: guided && i % 2 == 1, weight: 1.0 };
+            let mut row = |i: usize| Row {
+                teacher,
+                at: numbers.below(count),
+                untold: guided && i % 2 == 1,
+                weight: 1.0,
+            };
             let rows: Vec<Row> = (0..of).map(&mut row).collect();
             let mut sum = 0.0;
             for rows in rows.chunks(self.batch) {
@@ -405,7 +472,8 @@ impl<'a> Student<'a> {
     fn initial(&self) -> Result<State> {
         let mut index = 0;
         let mut down = |layer: &TrainedLayer| {
-            let (mut numbers, bound) = (self.draws.at(Purpose::Updates, index), (3.0 / layer.into as f64).sqrt());
+            let (mut numbers, bound) =
+                (self.draws.at(Purpose::Updates, index), (3.0 / layer.into as f64).sqrt());
             index += 1;
             (0..layer.rank * layer.into).map(|_| numbers.between(-bound, bound) as f32).collect()
         };
@@ -419,7 +487,10 @@ impl<'a> Student<'a> {
             Some((name.clone(), TensorView::new(DType::F32, array.shape.to_vec(), bytes)?))
         };
         let tensors: Vec<(String, TensorView)> = state.arrays.iter().filter_map(view).collect();
-        let metadata = BTreeMap::from([(KEY.to_string(), self.key.clone()), ("updates".to_string(), done.to_string())]);
+        let metadata = BTreeMap::from([
+            (KEY.to_string(), self.key.clone()),
+            ("updates".to_string(), done.to_string()),
+        ]);
         Ok(checkpoint::write(&self.state, &tensors, &metadata)?)
     }
 
@@ -432,7 +503,8 @@ impl<'a> Student<'a> {
         }
         let array = |name: &str| {
             let view = file.tensor(name)?;
-            (view.dtype() == DType::F32).then(|| (name.to_string(), Array::f32(view.shape(), view.to_f32(0..view.len()))))
+            (view.dtype() == DType::F32)
+                .then(|| (name.to_string(), Array::f32(view.shape(), view.to_f32(0..view.len()))))
         };
         let arrays = file.names().map(array).collect::<Option<BTreeMap<_, _>>>()?;
         Some(State { arrays, step, ..State::default() })
@@ -445,12 +517,15 @@ impl<'a> Student<'a> {
             let part = |part: &str| {
                 let name = format!("unet.{}.lora_{part}.weight", layer.name);
                 let found = state.arrays.get(&name).map(|array| array.values().to_vec());
-                found.ok_or_else(|| Error::option(&layer.name, format!("what it has learnt lacks `{name}`")))
+                found.ok_or_else(|| {
+                    Error::option(&layer.name, format!("what it has learnt lacks `{name}`"))
+                })
             };
             let (down, up) = (part("down")?, part("up")?);
             let name = format!("{}.weight", layer.name);
             let (shape, base) = base_weight(&self.runner.base.checkpoint.unet, &name)?;
-            let mut values = self.runner.unet.find(&name).map_or(base, |view| view.to_f32(0..view.len()));
+            let mut values =
+                self.runner.unet.find(&name).map_or(base, |view| view.to_f32(0..view.len()));
             let matrix = |values: &[f32], rows: usize, columns: usize| {
                 faer::Mat::from_fn(rows, columns, |i, j| f64::from(values[i * columns + j]))
             };

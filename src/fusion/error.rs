@@ -23,11 +23,15 @@ pub enum Error {
     File { path: PathBuf, problem: String },
     /// Sums of inputs that cannot be solved for.
     #[error(
-        "layer `{layer}`: the {width} inputs' sums are singular at a ridge of {ridge:.1e} of their mean diagonal; give a larger --ridge"
+        "layer `{layer}`: the {width} inputs' sums are singular at a ridge of {ridge:.1e} of \
+            their mean diagonal; give a larger --ridge"
     )]
     Singular { layer: String, width: usize, ridge: f64 },
     /// A network that gives no numbers.
-    #[error("{stage}, concept `{concept}`: the inputs of layer `{layer}` are not finite; its weights or scales may be too large")]
+    #[error(
+        "{stage}, concept `{concept}`: the inputs of layer `{layer}` are not finite; its weights \
+            or scales may be too large"
+    )]
     NotFinite { stage: &'static str, concept: String, layer: String },
     #[error("{}: cannot {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
@@ -70,7 +74,10 @@ impl Error {
         Error::File { path: path.to_path_buf(), problem: problem.into() }
     }
 
-    pub(super) fn io(path: &std::path::Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    pub(super) fn io(
+        path: &std::path::Path,
+        action: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| Error::Io { path, action, source }
     }

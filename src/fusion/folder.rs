@@ -57,14 +57,25 @@ pub(super) fn write(
     let checkpoint = base.checkpoint;
     extras(checkpoint, inside)?;
     // A model that is a fused one already keeps its words.
-    let existing = checkpoint.concepts.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+    let existing =
+        checkpoint.concepts.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
     let words = Words::of(base, members, existing)?;
     network(inside, "unet", "diffusion_pytorch_model", &checkpoint.unet, unet, None)?;
-    network(inside, "vae", "diffusion_pytorch_model", &checkpoint.vae, &FusedWeights::default(), None)?;
+    network(
+        inside,
+        "vae",
+        "diffusion_pytorch_model",
+        &checkpoint.vae,
+        &FusedWeights::default(),
+        None,
+    )?;
     network(inside, "text_encoder", "model", &checkpoint.text_encoder, text, Some(&words))?;
     tokenizer::write(&folder(inside, "tokenizer")?, &checkpoint.tokenizer, &words.tokens)?;
     let scheduler = folder(inside, "scheduler")?;
-    put(&scheduler.join("scheduler_config.json"), &infinities::bare(&json_text(inside, &checkpoint.scheduler)?))?;
+    put(
+        &scheduler.join("scheduler_config.json"),
+        &infinities::bare(&json_text(inside, &checkpoint.scheduler)?),
+    )?;
     put_json(&inside.join("model_index.json"), &model_index(checkpoint))?;
     if let Some(generation) = &checkpoint.generation {
         put_json(&inside.join("generation_config.json"), generation)?;
@@ -99,7 +110,9 @@ pub(super) fn put_json(path: &Path, value: &Value) -> Result<()> {
 }
 
 fn json_text(path: &Path, value: &Value) -> Result<String> {
-    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|e| Error::file(path, e.to_string()))
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|e| Error::file(path, e.to_string()))
 }
 
 fn put(path: &Path, text: &str) -> Result<()> {
@@ -121,11 +134,19 @@ impl Words {
         let layers = base.attentions.len();
         let first_id = base.tokenizer.vocabulary_len();
         if first_id > base.text.vocab_size {
-            let problem = format!("its tokenizer has {first_id} tokens, its text encoder a table of {}", base.text.vocab_size);
+            let problem = format!(
+                "its tokenizer has {first_id} tokens, its text encoder a table of {}",
+                base.text.vocab_size
+            );
             return Err(Error::file(&base.checkpoint.path, problem));
         }
-        let mut number = (0..).find(|n| base.tokenizer.token_id(&format!("<new{n}>")).is_none()).unwrap_or(0);
-        let mut words = Words { tokens: tokenizer::Added { first_id, names: Vec::new() }, rows: Vec::new(), config: existing };
+        let mut number =
+            (0..).find(|n| base.tokenizer.token_id(&format!("<new{n}>")).is_none()).unwrap_or(0);
+        let mut words = Words {
+            tokens: tokenizer::Added { first_id, names: Vec::new() },
+            rows: Vec::new(),
+            config: existing,
+        };
         for word in members.iter().flat_map(|member| &member.words) {
             let mut ids = Vec::new();
             let mut names = Vec::new();
@@ -136,9 +157,14 @@ impl Words {
                 names.push(name.clone());
                 words.tokens.names.push(name);
                 let row = layer.min(word.layers().saturating_sub(1));
-                words.rows.extend(word.rows.values().chunks_exact(word.width()).nth(row).unwrap_or_default());
+                words.rows.extend(
+                    word.rows.values().chunks_exact(word.width()).nth(row).unwrap_or_default(),
+                );
             }
-            words.config.insert(word.text.clone(), json!({"concept_token_ids": ids, "concept_token_names": names}));
+            words.config.insert(
+                word.text.clone(),
+                json!({"concept_token_ids": ids, "concept_token_names": names}),
+            );
         }
         Ok(words)
     }
@@ -158,24 +184,33 @@ fn network(
     for tensor in component.names() {
         let stored = component.tensor(tensor)?;
         let view = match (fused.find(tensor), words) {
-            (Some(changed), _) => like(&changed.to_f32(0..changed.len()), &stored, stored.shape().to_vec(), tensor)?,
+            (Some(changed), _) => {
+                like(&changed.to_f32(0..changed.len()), &stored, stored.shape().to_vec(), tensor)?
+            }
             (None, Some(words)) if tensor == TABLE => {
-                let (rows, width) = (words.tokens.first_id, stored.shape().get(1).copied().unwrap_or(1));
-                let added = like(&words.rows, &stored, vec![words.tokens.names.len(), width], tensor)?;
-                let kept = stored.bytes().get(..rows * width * stored.dtype().size()).unwrap_or_default();
+                let (rows, width) =
+                    (words.tokens.first_id, stored.shape().get(1).copied().unwrap_or(1));
+                let added =
+                    like(&words.rows, &stored, vec![words.tokens.names.len(), width], tensor)?;
+                let kept =
+                    stored.bytes().get(..rows * width * stored.dtype().size()).unwrap_or_default();
                 let total = rows + words.tokens.names.len();
                 config["vocab_size"] = json!(total);
                 let bytes = Cow::Owned([kept, added.bytes()].concat());
-                TensorView::new(stored.dtype(), vec![total, width], bytes)
-                    .ok_or_else(|| Error::file(component.path(), format!("`{tensor}` is not a table of {rows} tokens")))?
+                TensorView::new(stored.dtype(), vec![total, width], bytes).ok_or_else(|| {
+                    Error::file(
+                        component.path(),
+                        format!("`{tensor}` is not a table of {rows} tokens"),
+                    )
+                })?
             }
             _ => stored,
         };
         tensors.push((tensor.to_string(), view));
     }
     if name == "text_encoder" {
-        // Without it newer transformers take the stored precision where diffusers takes f32 for the other networks, and then the
-        // folder works only with a precision given.
+        // Without it newer transformers take the stored precision where diffusers takes f32 for the
+        // other networks, and then the folder works only with a precision given.
         config["dtype"] = json!("float32");
         if config.get("torch_dtype").is_some() {
             config["torch_dtype"] = json!("float32");
@@ -187,9 +222,16 @@ fn network(
 }
 
 /// `values` in the precision of `stored`; 8-bit types become f16.
-fn like(values: &[f32], stored: &TensorView, shape: Vec<usize>, name: &str) -> Result<TensorView<'static>> {
+fn like(
+    values: &[f32],
+    stored: &TensorView,
+    shape: Vec<usize>,
+    name: &str,
+) -> Result<TensorView<'static>> {
     let bytes: Vec<u8> = match stored.dtype() {
-        DType::F16 | DType::F8E4M3 | DType::F8E5M2 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        DType::F16 | DType::F8E4M3 | DType::F8E5M2 => {
+            values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()
+        }
         DType::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
         _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
     };
@@ -206,14 +248,25 @@ fn like(values: &[f32], stored: &TensorView, shape: Vec<usize>, name: &str) -> R
         .ok_or_else(|| Error::option(name, "the fused weights have another size than the model's"))
 }
 
-/// Other folders of the model, such as vision towers, as they are; the safety checker is left out, as the method does.
+/// Other folders of the model, such as vision towers, as they are; the safety checker is left out,
+/// as the method does.
 fn extras(checkpoint: &Checkpoint, inside: &Path) -> Result<()> {
-    const OURS: [&str; 7] = ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "safety_checker", "feature_extractor"];
+    const OURS: [&str; 7] = [
+        "unet",
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+        "safety_checker",
+        "feature_extractor",
+    ];
     if checkpoint.kind != Kind::DiffusersFolder {
         return Ok(());
     }
     let from = Folder::disk(&checkpoint.path);
-    for name in from.names().iter().filter(|name| !OURS.contains(&name.as_str()) && !name.starts_with('.')) {
+    for name in
+        from.names().iter().filter(|name| !OURS.contains(&name.as_str()) && !name.starts_with('.'))
+    {
         let sub = from.join(name);
         let known = sub.exists() && (sub.has("config.json") || sub.has("preprocessor_config.json"));
         if !known {
@@ -229,7 +282,8 @@ fn extras(checkpoint: &Checkpoint, inside: &Path) -> Result<()> {
 }
 
 fn model_index(checkpoint: &Checkpoint) -> Value {
-    let scheduler = checkpoint.scheduler.get("_class_name").and_then(Value::as_str).unwrap_or("PNDMScheduler");
+    let scheduler =
+        checkpoint.scheduler.get("_class_name").and_then(Value::as_str).unwrap_or("PNDMScheduler");
     let mut index = checkpoint.model_index.clone().unwrap_or_else(|| {
         json!({
             "_class_name": "StableDiffusionPipeline",
@@ -253,7 +307,9 @@ fn note(report: &Report, files: &[String]) -> Value {
     let stages: Vec<Value> = report
         .stages
         .iter()
-        .map(|stage| json!({"stage": stage.stage, "ridge": stage.ridge.ridge, "stale": stage.stale}))
+        .map(
+            |stage| json!({"stage": stage.stage, "ridge": stage.ridge.ridge, "stale": stage.stale}),
+        )
         .collect();
     json!({
         "mos_fusion": 1,

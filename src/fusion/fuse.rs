@@ -31,9 +31,11 @@ pub struct Order {
     pub out: Option<PathBuf>,
     /// An existing folder at `out` is replaced.
     pub replace: bool,
-    /// Where statistics are kept, found and, if they are there already, not taken again. None: beside `out`, until it is done.
+    /// Where statistics are kept, found and, if they are there already, not taken again. None:
+    /// beside `out`, until it is done.
     pub statistics: Option<PathBuf>,
-    /// Of the statistics of the last stage, take only those of every n-th concept, from the k-th on (counted from 1).
+    /// Of the statistics of the last stage, take only those of every n-th concept, from the k-th on
+    /// (counted from 1).
     pub part: Option<(usize, usize)>,
     /// Statistics that were taken when earlier stages had fused other concepts are good enough.
     pub accept_stale: bool,
@@ -42,7 +44,14 @@ pub struct Order {
 impl Order {
     /// Of `concepts` to a new folder `out`, from statistics that are all taken afresh.
     pub fn new(concepts: Vec<Entry>, out: PathBuf) -> Order {
-        Order { concepts, out: Some(out), replace: false, statistics: None, part: None, accept_stale: false }
+        Order {
+            concepts,
+            out: Some(out),
+            replace: false,
+            statistics: None,
+            part: None,
+            accept_stale: false,
+        }
     }
 }
 
@@ -51,7 +60,8 @@ impl Order {
 pub struct Progress<'a> {
     /// None: the distillation.
     pub stage: Option<Stage>,
-    /// The concept whose statistics or predictions are recorded; empty while layers are solved for, or learn.
+    /// The concept whose statistics or predictions are recorded; empty while layers are solved for,
+    /// or learn.
     pub subject: &'a str,
     pub done: usize,
     pub of: usize,
@@ -65,7 +75,8 @@ pub struct Fused {
     pub path: Option<PathBuf>,
 }
 
-/// Fuses. Interrupted and started again with the same statistics folder (or the same output), it goes on where it was.
+/// Fuses. Interrupted and started again with the same statistics folder (or the same output), it
+/// goes on where it was.
 ///
 /// # Errors
 /// Concepts that do not go together, named; whatever the device and the file system say.
@@ -90,17 +101,28 @@ pub fn fuse(
     if let Some(out) = &order.out {
         replace::check_output(out, order.replace)?;
     }
-    let free = if order.statistics.is_none() { output::check_whole_folder(&working) } else { output::check_folder(&working) };
+    let free = if order.statistics.is_none() {
+        output::check_whole_folder(&working)
+    } else {
+        output::check_folder(&working)
+    };
     free.map_err(Error::io(&working, "write"))?;
-    let layouts: Vec<(Stage, Layout)> =
-        Stage::ALL.into_iter().map(|stage| Ok((stage, Layout::of(stage, &base, &members)?))).collect::<Result<_>>()?;
+    let layouts: Vec<(Stage, Layout)> = Stage::ALL
+        .into_iter()
+        .map(|stage| Ok((stage, Layout::of(stage, &base, &members)?)))
+        .collect::<Result<_>>()?;
     let store = Store::open(&working)?;
     for member in &members {
         store.put_concept(member)?;
     }
     let recorded = Recorded::from(settings);
-    let runner =
-        Runner { gpu, base: &base, precision: settings.precision, text: FusedWeights::default(), unet: FusedWeights::default() };
+    let runner = Runner {
+        gpu,
+        base: &base,
+        precision: settings.precision,
+        text: FusedWeights::default(),
+        unet: FusedWeights::default(),
+    };
     let mut fusion = Fusion {
         runner,
         members: &members,
@@ -121,13 +143,25 @@ pub fn fuse(
             fusion.stage(*stage, layout)?;
         }
     }
-    let in_unet: Vec<&Layout> = layouts.iter().filter(|(stage, _)| *stage != Stage::Text).map(|(_, layout)| layout).collect();
+    let in_unet: Vec<&Layout> = layouts
+        .iter()
+        .filter(|(stage, _)| *stage != Stage::Text)
+        .map(|(_, layout)| layout)
+        .collect();
     fusion.distil(&in_unet)?;
     let Fusion { runner, mut report, store, .. } = fusion;
     let path = match &order.out {
         None => None,
         Some(out) => {
-            let notes = folder::write(out, order.replace, &base, &members, &runner.text, &runner.unet, &report)?;
+            let notes = folder::write(
+                out,
+                order.replace,
+                &base,
+                &members,
+                &runner.text,
+                &runner.unet,
+                &report,
+            )?;
             report.notes.extend(notes);
             if order.statistics.is_none() {
                 report.notes.extend(store.remove()?);
@@ -140,7 +174,9 @@ pub fn fuse(
 
 fn check_part(part: Option<(usize, usize)>) -> Result<()> {
     match part {
-        Some((k, n)) if k == 0 || k > n => Err(Error::option("part", format!("{k}/{n}: expected 1/{n} to {n}/{n}"))),
+        Some((k, n)) if k == 0 || k > n => {
+            Err(Error::option("part", format!("{k}/{n}: expected 1/{n} to {n}/{n}")))
+        }
         _ => Ok(()),
     }
 }
@@ -171,9 +207,14 @@ impl Fusion<'_, '_> {
         }
         let last = stage == Stage::Spatial;
         if last {
-            let updates = self.members.iter().max_by_key(|member| member.unet.len()).map(|member| &member.unet);
+            let updates = self
+                .members
+                .iter()
+                .max_by_key(|member| member.unet.len())
+                .map(|member| &member.unet);
             if let Some(updates) = updates {
-                self.report.device_bytes = spatial::planned_bytes(&self.runner, layout, updates, self.settings.size)?;
+                self.report.device_bytes =
+                    spatial::planned_bytes(&self.runner, layout, updates, self.settings.size)?;
                 let on_device = spatial::device_bytes(layout, self.runner.gpu.max_binding());
                 self.report.statistics_bytes = on_device + spatial::host_bytes(layout);
             }
@@ -208,7 +249,13 @@ impl Fusion<'_, '_> {
 
     /// From the store, or taken now.
     fn statistics(&mut self, stage: Stage, layout: &Layout, subject: &Subject) -> Result<Found> {
-        let origin = Origin::new(stage.name(), subject, self.runner.base.hash, self.recorded.clone(), &self.earlier);
+        let origin = Origin::new(
+            stage.name(),
+            subject,
+            self.runner.base.hash,
+            self.recorded.clone(),
+            &self.earlier,
+        );
         // What is quickly taken is not worth being stale.
         let accept_stale = self.accept_stale && stage == Stage::Spatial;
         let before = self.store.find(&origin, layout);
@@ -217,7 +264,8 @@ impl Fusion<'_, '_> {
             other => other,
         };
         let progress = &mut *self.progress;
-        let mut tell = |done, of| progress(Progress { stage: Some(stage), subject: &subject.name, done, of });
+        let mut tell =
+            |done, of| progress(Progress { stage: Some(stage), subject: &subject.name, done, of });
         let statistics = self.runner.collect(stage, layout, subject, self.settings, &mut tell)?;
         if let Some(before) = before {
             let moved = store::moved(&before.file, layout, &statistics);
@@ -239,7 +287,14 @@ impl Fusion<'_, '_> {
         let groups: Vec<SiteGroup> = layout
             .sites
             .iter()
-            .map(|site| SiteGroup { site, stage, members: self.members, weights: &weights, files, keep })
+            .map(|site| SiteGroup {
+                site,
+                stage,
+                members: self.members,
+                weights: &weights,
+                files,
+                keep,
+            })
             .collect();
         let start = Instant::now();
         let solver = for_stage(self.settings.solver, stage);
@@ -247,7 +302,8 @@ impl Fusion<'_, '_> {
             Solver::Exact(exact) => match exact.ridge {
                 Some(ridge) => RidgeChoice { ridge, points: Vec::new(), measured: Vec::new() },
                 None => {
-                    let all: Vec<&dyn solve::Group> = groups.iter().map(|group| group as &dyn solve::Group).collect();
+                    let all: Vec<&dyn solve::Group> =
+                        groups.iter().map(|group| group as &dyn solve::Group).collect();
                     solve::choose(&all, exact.keep_weight)?
                 }
             },
@@ -282,7 +338,12 @@ impl Fusion<'_, '_> {
                 changes,
             });
         }
-        (self.progress)(Progress { stage: Some(stage), subject: "", done: groups.len(), of: groups.len() });
+        (self.progress)(Progress {
+            stage: Some(stage),
+            subject: "",
+            done: groups.len(),
+            of: groups.len(),
+        });
         let path = self.working.join(format!("{}-{}.safetensors", store::WEIGHTS, stage.name()));
         checkpoint::write(&path, &fused, &BTreeMap::new())?;
         drop(fused);
@@ -329,7 +390,8 @@ impl Fusion<'_, '_> {
                 teachers.push(Teacher { subject, weight: member.weight, predicted });
             }
         }
-        let keep = Subject::keep(self.settings, false).filter(|_| self.part.is_none_or(|(k, _)| k == 1));
+        let keep =
+            Subject::keep(self.settings, false).filter(|_| self.part.is_none_or(|(k, _)| k == 1));
         if let Some(subject) = keep.map(|subject| subject.distilled(self.settings)) {
             let predicted = self.predictions(&subject)?;
             teachers.push(Teacher { subject, weight: 1.0, predicted });
@@ -341,9 +403,18 @@ impl Fusion<'_, '_> {
         let scratch = tempfile::Builder::new().prefix(store::SCRATCH).tempdir_in(&self.working);
         let scratch = scratch.map_err(Error::io(&self.working, "write to the folder"))?;
         let places = distillation::Places { working: &self.working, scratch: scratch.path() };
-        let mut student = Student::new(&self.runner, settings, self.settings.seed, &teachers, layouts, &places, &self.earlier)?;
+        let mut student = Student::new(
+            &self.runner,
+            settings,
+            self.settings.seed,
+            &teachers,
+            layouts,
+            &places,
+            &self.earlier,
+        )?;
         let progress = &mut *self.progress;
-        let mut distilled = student.run(&mut |done, of| progress(Progress { stage: None, subject: "", done, of }))?;
+        let mut distilled = student
+            .run(&mut |done, of| progress(Progress { stage: None, subject: "", done, of }))?;
         drop(student);
         distilled.report.seconds[0] = recorded.as_secs_f64();
         if distilled.report.used {
@@ -351,9 +422,11 @@ impl Fusion<'_, '_> {
             checkpoint::write(&path, &distilled.tensors(), &BTreeMap::new())?;
             self.runner.unet.put_before(&path)?;
         } else {
-            self.report
-                .notes
-                .push("distillation made nothing better and is left out; a smaller --distillation-rate may help".into());
+            self.report.notes.push(
+                "distillation made nothing better and is left out; a smaller \
+                    --distillation-rate may help"
+                    .into(),
+            );
         }
         places.clear()?;
         self.report.distillation = Some(distilled.report);
@@ -364,19 +437,28 @@ impl Fusion<'_, '_> {
     fn predictions(&mut self, subject: &Subject) -> Result<Predicted> {
         let recorded = Recorded { seeds: subject.seeds, ..self.recorded.clone() };
         let origin = Origin::new(store::PREDICTIONS, subject, self.runner.base.hash, recorded, "");
-        let expected = |file: TensorFile, runner: &Runner| Predicted::expected(file, subject, runner, self.settings);
-        if let Some(found) = self.store.find_predictions(&origin).and_then(|file| expected(file, &self.runner)) {
+        let expected = |file: TensorFile, runner: &Runner| {
+            Predicted::expected(file, subject, runner, self.settings)
+        };
+        if let Some(found) =
+            self.store.find_predictions(&origin).and_then(|file| expected(file, &self.runner))
+        {
             return Ok(found);
         }
-        let own = Runner { text: FusedWeights::default(), unet: FusedWeights::default(), ..self.runner };
+        let own =
+            Runner { text: FusedWeights::default(), unet: FusedWeights::default(), ..self.runner };
         let progress = &mut *self.progress;
-        let mut tell = |done, of| progress(Progress { stage: None, subject: &subject.name, done, of });
+        let mut tell =
+            |done, of| progress(Progress { stage: None, subject: &subject.name, done, of });
         let made = Predictions::of(&own, subject, self.settings, &mut tell)?;
         let file = self.store.put_predictions(&origin, &made)?;
         let path = file.path().to_path_buf();
         expected(file, &self.runner).ok_or_else(|| {
-            let problem =
-                format!("what {} predicts has values that are no numbers; its weights or scales may be too large", subject.name);
+            let problem = format!(
+                "what {} predicts has values that are no numbers; its weights or scales \
+                    may be too large",
+                subject.name
+            );
             Error::file(&path, problem)
         })
     }
@@ -392,18 +474,25 @@ fn for_stage(solver: Solver, stage: Stage) -> Solver {
     match solver {
         Solver::Lbfgs(settings) if settings.iterations == 0 => {
             let [text, rest] = super::settings::PUBLISHED_ITERATIONS;
-            Solver::Lbfgs(solve::Lbfgs { iterations: if stage == Stage::Spatial { rest } else { text } })
+            Solver::Lbfgs(solve::Lbfgs {
+                iterations: if stage == Stage::Spatial { rest } else { text },
+            })
         }
         other => other,
     }
 }
 
 /// A weight of the base model: its shape as stored, and its elements.
-pub(super) fn base_weight(component: &checkpoint::Component, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+pub(super) fn base_weight(
+    component: &checkpoint::Component,
+    name: &str,
+) -> Result<(Vec<usize>, Vec<f32>)> {
     use crate::graph::ParameterSource;
     let shape = component.tensor(name)?.shape().to_vec();
     let mut values = vec![0.0; shape.iter().product()];
-    ComponentSource(component.clone()).read(name, 0..values.len(), &mut values).map_err(crate::graph::Error::from)?;
+    ComponentSource(component.clone())
+        .read(name, 0..values.len(), &mut values)
+        .map_err(crate::graph::Error::from)?;
     component.release(name);
     Ok((shape, values))
 }
@@ -412,6 +501,7 @@ pub(super) fn base_weight(component: &checkpoint::Component, name: &str) -> Resu
 fn applied(base: &[f32], change: &Change) -> Vec<u8> {
     let whole = change.whole();
     let columns = whole.ncols().max(1);
-    let element = |(at, w): (usize, &f32)| (f64::from(*w) + whole[(at / columns, at % columns)]) as f32;
+    let element =
+        |(at, w): (usize, &f32)| (f64::from(*w) + whole[(at / columns, at % columns)]) as f32;
     base.iter().enumerate().map(element).flat_map(f32::to_le_bytes).collect()
 }

@@ -64,20 +64,28 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Of `stage`, for these concepts; layers that the model lacks, or whose shapes differ, are errors.
+    /// Of `stage`, for these concepts; layers that the model lacks, or whose shapes differ, are
+    /// errors.
     pub fn of(stage: Stage, base: &Base, members: &[Member]) -> Result<Layout> {
-        let kv: BTreeSet<String> =
-            base.attentions.iter().flat_map(|a| ["to_k", "to_v"].map(|part| format!("{}.{part}", a.name))).collect();
+        let kv: BTreeSet<String> = base
+            .attentions
+            .iter()
+            .flat_map(|a| ["to_k", "to_v"].map(|part| format!("{}.{part}", a.name)))
+            .collect();
         let mut wanted: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for member in members {
             let updates = if stage == Stage::Text { &member.text } else { &member.unet };
-            let mine = updates.iter().filter(|(layer, _)| stage == Stage::Text || kv.contains(*layer) == (stage == Stage::Cross));
+            let mine = updates.iter().filter(|(layer, _)| {
+                stage == Stage::Text || kv.contains(*layer) == (stage == Stage::Cross)
+            });
             for (layer, update) in mine {
                 let shape = *wanted.entry(layer.clone()).or_insert_with(|| channels(update));
                 if shape != channels(update) {
                     let (into, out) = channels(update);
-                    let problem =
-                        format!("its update of `{layer}` is for {into} to {out} channels, another concept's for {shape:?}");
+                    let problem = format!(
+                        "its update of `{layer}` is for {into} to {out} channels, another \
+                            concept's for {shape:?}"
+                    );
                     return Err(Error::concept(&member.name, problem));
                 }
             }
@@ -86,8 +94,11 @@ impl Layout {
             Stage::Cross => cross(base, &wanted),
             _ => built(stage, base, &wanted)?,
         };
-        let found: HashMap<&str, (usize, usize)> =
-            layout.sites.iter().flat_map(|site| site.layers.iter().map(|l| (l.name.as_str(), (site.width, l.out)))).collect();
+        let found: HashMap<&str, (usize, usize)> = layout
+            .sites
+            .iter()
+            .flat_map(|site| site.layers.iter().map(|l| (l.name.as_str(), (site.width, l.out))))
+            .collect();
         for (layer, &(into, out)) in &wanted {
             let has = |member: &&Member| {
                 let updates = if stage == Stage::Text { &member.text } else { &member.unet };
@@ -96,12 +107,16 @@ impl Layout {
             let name = members.iter().find(has).map_or("", |member| &member.name);
             match found.get(layer.as_str()) {
                 None => {
-                    return Err(Error::concept(name, format!("it changes `{layer}`, which is no linear layer of the model's")));
+                    return Err(Error::concept(
+                        name,
+                        format!("it changes `{layer}`, which is no linear layer of the model's"),
+                    ));
                 }
                 Some(&shape) if shape != (into, out) => {
                     let (expected_in, expected_out) = shape;
                     let problem = format!(
-                        "its update of `{layer}` is for {into} to {out} channels, the model has {expected_in} to {expected_out}"
+                        "its update of `{layer}` is for {into} to {out} channels, the model has \
+                            {expected_in} to {expected_out}"
                     );
                     return Err(Error::concept(name, problem));
                 }
@@ -112,14 +127,18 @@ impl Layout {
     }
 
     pub fn names(&self) -> Vec<String> {
-        self.sites.iter().flat_map(|site| site.layers.iter().map(|layer| layer.name.clone())).collect()
+        self.sites
+            .iter()
+            .flat_map(|site| site.layers.iter().map(|layer| layer.name.clone()))
+            .collect()
     }
 
     /// The input of each site, among what was hooked.
     pub fn inputs(&self, hooks: &[Hook]) -> Result<Vec<Tensor>> {
         let find = |site: &Site| {
             let tap = hooks.iter().find(|tap| tap.layer == site.name);
-            tap.map(|tap| tap.input).ok_or_else(|| Error::option(&site.name, "this layer is not in the graph"))
+            tap.map(|tap| tap.input)
+                .ok_or_else(|| Error::option(&site.name, "this layer is not in the graph"))
         };
         self.sites.iter().map(find).collect()
     }
@@ -169,11 +188,14 @@ impl Layout {
     pub fn hooked(graph: &Graph, hooks: Vec<Hook>) -> Layout {
         let mut sites: Vec<(Tensor, Site)> = Vec::new();
         for tap in hooks {
-            let (width, out) = (graph.shape(tap.input).channels(), graph.shape(tap.output).channels());
+            let (width, out) =
+                (graph.shape(tap.input).channels(), graph.shape(tap.output).channels());
             let layer = Layer { name: tap.layer.clone(), out };
             match sites.iter_mut().find(|(input, _)| *input == tap.input) {
                 Some((_, site)) => site.layers.push(layer),
-                None => sites.push((tap.input, Site { name: tap.layer, width, layers: vec![layer] })),
+                None => {
+                    sites.push((tap.input, Site { name: tap.layer, width, layers: vec![layer] }))
+                }
             }
         }
         Layout { sites: sites.into_iter().map(|(_, site)| site).collect() }
@@ -188,7 +210,13 @@ pub(super) struct UNetGraph {
     guidance: Option<Tensor>,
 }
 
-pub(super) fn unet_inputs(graph: &mut Graph, config: &UNetConfig, batch: usize, size: [usize; 2], tokens: usize) -> UNetGraph {
+pub(super) fn unet_inputs(
+    graph: &mut Graph,
+    config: &UNetConfig,
+    batch: usize,
+    size: [usize; 2],
+    tokens: usize,
+) -> UNetGraph {
     let [height, width] = size;
     let pair = |graph: &mut Graph, i: usize, channels: usize| {
         let shape = [1, tokens, channels];
@@ -197,8 +225,14 @@ pub(super) fn unet_inputs(graph: &mut Graph, config: &UNetConfig, batch: usize, 
     UNetGraph {
         sample: graph.input("sample", [batch, height, width, config.in_channels]),
         time: graph.input("time", [batch, config.block_out_channels[0]]),
-        pairs: unet::cross_attentions(config).iter().enumerate().map(|(i, a)| pair(graph, i, a.channels)).collect(),
-        guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [batch, channels])),
+        pairs: unet::cross_attentions(config)
+            .iter()
+            .enumerate()
+            .map(|(i, a)| pair(graph, i, a.channels))
+            .collect(),
+        guidance: config
+            .time_cond_proj_dim
+            .map(|channels| graph.input("guidance", [batch, channels])),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Concepts as people list them: on the command line, in TOML or JSON, and in the method's own JSON.
+//! Concepts as people list them: on the command line, in TOML or JSON, and in the method's own
+//! JSON.
 
 use std::path::{Path, PathBuf};
 
@@ -39,11 +40,14 @@ impl Listed {
     /// From `FILE` or `FILE:unet=0.8,text=1.0`.
     ///
     /// # Errors
-    /// A factor that is no number, or something else than a factor after the last colon's first name.
+    /// A factor that is no number, or something else than a factor after the last colon's first
+    /// name.
     pub fn parse(text: &str) -> Result<Listed> {
         let bare = |path: &str| Listed { path: path.into(), unet: 1.0, text: 1.0, prompt: None };
         // A colon may also be part of the path.
-        let Some((path, options)) = text.rsplit_once(':').filter(|(_, options)| options.contains('=')) else {
+        let Some((path, options)) =
+            text.rsplit_once(':').filter(|(_, options)| options.contains('='))
+        else {
             return Ok(bare(text));
         };
         let mut listed = bare(path);
@@ -51,31 +55,40 @@ impl Listed {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             let refuse = |problem: String| Error::option(format!("--concept {text}"), problem);
             let number = value.trim().parse::<f32>().ok().filter(|v| v.is_finite());
-            let number = number.ok_or_else(|| refuse(format!("{name} is `{value}`: expected a number")))?;
+            let number =
+                number.ok_or_else(|| refuse(format!("{name} is `{value}`: expected a number")))?;
             match name.trim() {
                 "unet" => listed.unet = number,
                 "text" => listed.text = number,
-                other => return Err(refuse(format!("`{other}` is unknown: expected unet or text"))),
+                other => {
+                    return Err(refuse(format!("`{other}` is unknown: expected unet or text")));
+                }
             }
         }
         Ok(listed)
     }
 
-    /// All of a list: TOML with a `[[concept]]` for each, or a JSON array of objects, whose keys may be the method's
-    /// (`lora_path`, `concept_name`, `unet_alpha`, `text_encoder_alpha`). Paths are meant from the list's folder, or from where the
-    /// program runs if there is no such file there.
+    /// All of a list: TOML with a `[[concept]]` for each, or a JSON array of objects, whose keys
+    /// may be the method's (`lora_path`, `concept_name`, `unet_alpha`, `text_encoder_alpha`). Paths
+    /// are meant from the list's folder, or from where the program runs if there is no such file
+    /// there.
     ///
     /// # Errors
     /// A file that cannot be read or is neither.
     pub fn read(path: &Path) -> Result<Vec<Listed>> {
-        let text = read_text(path, "a list of concepts (TOML or JSON)").map_err(Error::io(path, "read"))?;
+        let text = read_text(path, "a list of concepts (TOML or JSON)")
+            .map_err(Error::io(path, "read"))?;
         let bad = |problem: String| Error::List { path: path.to_path_buf(), problem };
-        let json = text.trim_start().starts_with(['[', '{']) && !text.trim_start().starts_with("[[");
+        let json =
+            text.trim_start().starts_with(['[', '{']) && !text.trim_start().starts_with("[[");
         let mut all: Vec<Listed> = if json {
-            let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+            let value: serde_json::Value =
+                serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
             match value.is_array() {
                 true => serde_json::from_value(value).map_err(|e| bad(e.to_string()))?,
-                false => serde_json::from_value::<Table>(value).map_err(|e| bad(e.to_string()))?.concept,
+                false => {
+                    serde_json::from_value::<Table>(value).map_err(|e| bad(e.to_string()))?.concept
+                }
             }
         } else {
             toml::from_str::<Table>(&text).map_err(|e| bad(e.to_string()))?.concept
@@ -127,14 +140,18 @@ mod tests {
             Listed::read(&path)
         };
         let file = folder.path().join("a.pth");
-        let expected = Listed { path: file.clone(), unet: 0.7, text: 1.0, prompt: Some("<a1> <a2>".into()) };
+        let expected =
+            Listed { path: file.clone(), unet: 0.7, text: 1.0, prompt: Some("<a1> <a2>".into()) };
         let published = r#"[{"lora_path": "a.pth", "unet_alpha": 0.7, "text_encoder_alpha": 1.0, "concept_name": "<a1> <a2>"}]"#;
         assert_eq!(at("a.json", published).unwrap(), std::slice::from_ref(&expected));
         let toml = "[[concept]]\npath = \"a.pth\"\nunet = 0.7\nprompt = \"<a1> <a2>\"\n";
         assert_eq!(at("a.toml", toml).unwrap(), [expected]);
-        for (name, wrong) in
-            [("b.json", "[]"), ("c.json", r#"[{"path": "a", "scale": 1}]"#), ("d.toml", "x = 1"), ("e.json", "[{}]")]
-        {
+        for (name, wrong) in [
+            ("b.json", "[]"),
+            ("c.json", r#"[{"path": "a", "scale": 1}]"#),
+            ("d.toml", "x = 1"),
+            ("e.json", "[{}]"),
+        ] {
             assert!(at(name, wrong).is_err(), "{wrong}");
         }
     }

@@ -1,4 +1,5 @@
-//! Who is fused: concepts with their scales, in an order that does not depend on how they were given.
+//! Who is fused: concepts with their scales, in an order that does not depend on how they were
+//! given.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,11 +59,13 @@ pub(super) struct Member {
     pub concept: Concept,
 }
 
-/// Checks concepts against the model and each other. The order is that of their phrases, so that the same concepts give the same
-/// model however they were listed. With `rename`, a word that another concept has already gets a number.
+/// Checks concepts against the model and each other. The order is that of their phrases, so that
+/// the same concepts give the same model however they were listed. With `rename`, a word that
+/// another concept has already gets a number.
 pub(super) fn members(entries: Vec<Entry>, base: &Base, rename: bool) -> Result<Vec<Member>> {
     let mut members: Vec<Member> = Vec::with_capacity(entries.len());
-    let mut found = entries.into_iter().map(|entry| member(entry, base)).collect::<Result<Vec<_>>>()?;
+    let mut found =
+        entries.into_iter().map(|entry| member(entry, base)).collect::<Result<Vec<_>>>()?;
     found.sort_by(|a, b| (&a.phrase, &a.key).cmp(&(&b.phrase, &b.key)));
     for mut next in found {
         if let Some(same) = members.iter_mut().find(|member| member.key == next.key) {
@@ -80,7 +83,10 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
     let refuse = |problem: String| Error::Concept { concept: concept.name.clone(), problem };
     if let Some(hash) = concept.base.filter(|hash| *hash != base.hash) {
         let model = base.checkpoint.path.display();
-        return Err(refuse(format!("it was tuned on another model (hash {hash}) than {model} (hash {})", base.hash)));
+        return Err(refuse(format!(
+            "it was tuned on another model (hash {hash}) than {model} (hash {})",
+            base.hash
+        )));
     }
     for (name, scale) in [("unet", unet), ("text", text)] {
         if !scale.is_finite() {
@@ -99,7 +105,8 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
         if word.layers() != layers && word.layers() != 1 {
             let found = word.layers();
             return Err(refuse(format!(
-                "its word {} has {found} embeddings, the model has {layers} cross-attentions (one for each, or one for all)",
+                "its word {} has {found} embeddings, the model has {layers} cross-attentions (one \
+                    for each, or one for all)",
                 word.text
             )));
         }
@@ -111,7 +118,11 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
     let phrase = match prompt {
         Some(prompt) => prompt,
         None if !words.is_empty() => words.join(" "),
-        None => return Err(refuse("it has no words of its own: give a prompt that calls it up".into())),
+        None => {
+            return Err(refuse(
+                "it has no words of its own: give a prompt that calls it up".into(),
+            ));
+        }
     };
     if phrase.trim().is_empty() {
         return Err(refuse("its prompt is empty".into()));
@@ -122,8 +133,10 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
         }
     }
     let mut left_out = 0;
-    let text_updates = scaled(&concept.text, text, &mut left_out).map_err(|e| refuse(format!("text encoder, {e}")))?;
-    let unet_updates = scaled(&concept.unet, unet, &mut left_out).map_err(|e| refuse(format!("UNet, {e}")))?;
+    let text_updates = scaled(&concept.text, text, &mut left_out)
+        .map_err(|e| refuse(format!("text encoder, {e}")))?;
+    let unet_updates =
+        scaled(&concept.unet, unet, &mut left_out).map_err(|e| refuse(format!("UNet, {e}")))?;
     Ok(Member {
         key: key(&concept.words, &phrase, &text_updates, &unet_updates),
         name: concept.name.clone(),
@@ -158,7 +171,9 @@ fn scaled(set: &LowRankSet, factor: f32, left_out: &mut usize) -> Result<Updates
         };
         let rank = update.rank();
         if up.len() != 2 || up.channels() != rank || rank * into == 0 {
-            return Err(format!("layer `{layer}`: an update of {down} and {up}; expected [rank, in] and [out, rank]"));
+            return Err(format!(
+                "layer `{layer}`: an update of {down} and {up}; expected [rank, in] and [out, rank]"
+            ));
         }
         if update.down.values().iter().chain(update.up.values()).any(|v| !v.is_finite()) {
             return Err(format!("layer `{layer}`: the update is not finite"));
@@ -208,7 +223,9 @@ pub(super) fn hash_of(path: &Path) -> Result<String> {
 /// Refuses (or renames) words that the model's vocabulary or another concept has.
 fn clash(members: &[Member], next: &mut Member, base: &Base, rename: bool) -> Result<()> {
     let there = base.checkpoint.concepts.as_ref().and_then(|words| words.as_object());
-    let fused = |word: &str| there.is_some_and(|words| words.keys().any(|known| known.eq_ignore_ascii_case(word)));
+    let fused = |word: &str| {
+        there.is_some_and(|words| words.keys().any(|known| known.eq_ignore_ascii_case(word)))
+    };
     let taken = |word: &str| {
         let lower = word.to_lowercase();
         let other = members.iter().find(|m| m.words.iter().any(|w| w.text.to_lowercase() == lower));
@@ -226,13 +243,18 @@ fn clash(members: &[Member], next: &mut Member, base: &Base, rename: bool) -> Re
         }
         let Some(by) = taken(&text) else { continue };
         if !rename {
-            return Err(Error::concept(&next.name, format!("its word {text} is a word of {by} too; rename one of them")));
+            return Err(Error::concept(
+                &next.name,
+                format!("its word {text} is a word of {by} too; rename one of them"),
+            ));
         }
         let numbered = |n: usize| match text.strip_suffix('>') {
             Some(stem) => format!("{stem}-{n}>"),
             None => format!("{text}-{n}"),
         };
-        let fresh = (2..).map(numbered).find(|name| taken(name).is_none() && !words.iter().any(|w| w.text == *name));
+        let fresh = (2..)
+            .map(numbered)
+            .find(|name| taken(name).is_none() && !words.iter().any(|w| w.text == *name));
         let fresh = fresh.unwrap_or_default();
         next.phrase = next.phrase.replace(&text, &fresh);
         words[i].text = fresh;

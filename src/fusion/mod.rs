@@ -1,4 +1,5 @@
-//! Fusion: several concepts in one set of base weights (Mix-of-Show's gradient fusion, arXiv 2305.18292, section 3.3).
+//! Fusion: several concepts in one set of base weights (Mix-of-Show's gradient fusion, arXiv
+//! 2305.18292, section 3.3).
 pub mod solve;
 pub mod statistics;
 

@@ -37,8 +37,18 @@ impl Predictions {
         let (text, unet) = (subject.text.unwrap_or(&none), subject.unet.unwrap_or(&none));
         let [height, width] = runner.size(settings);
         let most = (PIXELS / (height * width).max(1)).max(1) as u64;
-        let batch = (1..=most.min(subject.seeds)).rev().find(|batch| subject.seeds.is_multiple_of(*batch)).unwrap_or(1);
-        let mut sampler = Sampler::new(runner, &Layout::default(), unet, batch as usize, [height, width], subject.steps)?;
+        let batch = (1..=most.min(subject.seeds))
+            .rev()
+            .find(|batch| subject.seeds.is_multiple_of(*batch))
+            .unwrap_or(1);
+        let mut sampler = Sampler::new(
+            runner,
+            &Layout::default(),
+            unet,
+            batch as usize,
+            [height, width],
+            subject.steps,
+        )?;
         let read = |sampler: &Sampler, prompt: &str| {
             let bound = bind(runner.base, subject.words, prompt)?;
             let tokens = bound.ids.len();
@@ -48,21 +58,30 @@ impl Predictions {
         };
         let empty = read(&sampler, "")?;
         let guidance = guided(runner, settings).then_some((&empty, settings.guidance));
-        let mut made = Predictions { shape: [height, width, runner.base.unet.in_channels], ..Predictions::default() };
+        let mut made = Predictions {
+            shape: [height, width, runner.base.unet.in_channels],
+            ..Predictions::default()
+        };
         made.untold = guidance.map(|_| Vec::new());
         let (mut done, of) = (0, subject.sampled.len() * (subject.seeds / batch) as usize);
         for prompt in &subject.sampled {
             let prompt = read(&sampler, prompt)?;
             for seed in (0..subject.seeds).step_by(batch as usize) {
-                sampler.run(runner.base, &prompt, guidance, settings.seed.wrapping_add(seed), &mut |step| {
-                    progress(done * step.of + step.done, of * step.of);
-                    made.timesteps.extend(std::iter::repeat_n(step.timestep, batch as usize));
-                    made.samples.extend_from_slice(step.sample);
-                    made.told.extend_from_slice(step.told);
-                    if let (Some(all), Some(one)) = (&mut made.untold, step.untold) {
-                        all.extend_from_slice(one);
-                    }
-                })?;
+                sampler.run(
+                    runner.base,
+                    &prompt,
+                    guidance,
+                    settings.seed.wrapping_add(seed),
+                    &mut |step| {
+                        progress(done * step.of + step.done, of * step.of);
+                        made.timesteps.extend(std::iter::repeat_n(step.timestep, batch as usize));
+                        made.samples.extend_from_slice(step.sample);
+                        made.told.extend_from_slice(step.told);
+                        if let (Some(all), Some(one)) = (&mut made.untold, step.untold) {
+                            all.extend_from_slice(one);
+                        }
+                    },
+                )?;
                 done += 1;
             }
         }
@@ -101,7 +120,12 @@ pub(super) struct Predicted {
 
 impl Predicted {
     /// None: it does not hold what `subject` is to be asked for, or numbers that are not finite.
-    pub fn expected(file: TensorFile, subject: &Subject, runner: &Runner, settings: &Settings) -> Option<Predicted> {
+    pub fn expected(
+        file: TensorFile,
+        subject: &Subject,
+        runner: &Runner,
+        settings: &Settings,
+    ) -> Option<Predicted> {
         let count = subject.sampled.len() * subject.seeds as usize * subject.steps;
         let guided = guided(runner, settings);
         let shape: [usize; 3] = file.tensor("samples")?.shape().get(1..)?.try_into().ok()?;
@@ -126,7 +150,8 @@ impl Predicted {
     /// Row `at` of a tensor, of `length` numbers.
     pub fn row(&self, name: &str, at: usize, length: usize) -> Result<Vec<f32>> {
         let view = self.file.tensor(name).filter(|view| view.len() >= (at + 1) * length);
-        let view = view.ok_or_else(|| Error::file(self.file.path(), format!("`{name}` has no row {at}")))?;
+        let view =
+            view.ok_or_else(|| Error::file(self.file.path(), format!("`{name}` has no row {at}")))?;
         Ok(view.to_f32(at * length..(at + 1) * length))
     }
 

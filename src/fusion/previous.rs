@@ -37,7 +37,8 @@ impl Previous {
             value.ok_or_else(|| bad(format!("`{key}` is missing")))
         };
         let concepts = note.get("concepts").cloned().unwrap_or_default();
-        let concepts = serde_json::from_value(concepts).map_err(|e| bad(format!("`concepts`: {e}")))?;
+        let concepts =
+            serde_json::from_value(concepts).map_err(|e| bad(format!("`concepts`: {e}")))?;
         Ok(Previous { base: text("base")?, base_hash: text("base_hash")?, concepts })
     }
 
@@ -50,7 +51,8 @@ impl Previous {
         let mut entries = Vec::new();
         for listed in &self.concepts {
             let concept = store.concept(&listed.key)?.ok_or_else(|| {
-                let problem = format!("the concept `{}` that is in the fused model is not here", listed.name);
+                let problem =
+                    format!("the concept `{}` that is in the fused model is not here", listed.name);
                 Error::file(statistics, problem)
             })?;
             let entry = Entry {

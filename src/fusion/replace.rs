@@ -1,7 +1,7 @@
 //! The place of a fused model: what may be replaced there, and what of it stays.
 //!
-//! Only a folder that this program fused is replaced, and of it only the files that this program wrote: whatever else is in it is
-//! carried over into the new one. No symbolic link is followed.
+//! Only a folder that this program fused is replaced, and of it only the files that this program
+//! wrote: whatever else is in it is carried over into the new one. No symbolic link is followed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,8 +40,8 @@ const UNLISTED: [&str; 18] = [
     "feature_extractor/preprocessor_config.json",
 ];
 
-/// Whether a fused model could be written to `out`, before any work: a new folder, an empty one, or, with `replace`, one that this
-/// program fused. Nothing is made.
+/// Whether a fused model could be written to `out`, before any work: a new folder, an empty one,
+/// or, with `replace`, one that this program fused. Nothing is made.
 ///
 /// # Errors
 /// Whatever else stands there, which is never replaced; a place that is closed to us.
@@ -52,7 +52,9 @@ pub fn check_output(out: &Path, replace: bool) -> Result<()> {
     for ending in [super::folder::WORKING, ".old-99"] {
         let other = beside(out, ending);
         match output::check_whole_folder(&other) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Err(Error::io(out, "write")(error)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+                return Err(Error::io(out, "write")(error));
+            }
             _ => {}
         }
     }
@@ -60,7 +62,10 @@ pub fn check_output(out: &Path, replace: bool) -> Result<()> {
         return Ok(());
     }
     if !replace {
-        return Err(Error::file(out, "it is there already; --replace replaces it, if this program fused it"));
+        return Err(Error::file(
+            out,
+            "it is there already; --replace replaces it, if this program fused it",
+        ));
     }
     written(out).map(drop)
 }
@@ -68,14 +73,23 @@ pub fn check_output(out: &Path, replace: bool) -> Result<()> {
 /// The files of the model in `folder` that this program wrote, relative to it.
 fn written(folder: &Path) -> Result<BTreeSet<PathBuf>> {
     let path = folder.join(NOTE_FILE);
-    let refused =
-        |why: String| Error::file(folder, format!("it is no model that this program fused, so it is not replaced: {why}"));
-    let text = fs::read_to_string(&path).map_err(|e| refused(format!("{NOTE_FILE} in it cannot be read: {e}")))?;
-    let note: Value = serde_json::from_str(&text).map_err(|e| refused(format!("{NOTE_FILE} in it is damaged: {e}")))?;
+    let refused = |why: String| {
+        Error::file(
+            folder,
+            format!("it is no model that this program fused, so it is not replaced: {why}"),
+        )
+    };
+    let text = fs::read_to_string(&path)
+        .map_err(|e| refused(format!("{NOTE_FILE} in it cannot be read: {e}")))?;
+    let note: Value = serde_json::from_str(&text)
+        .map_err(|e| refused(format!("{NOTE_FILE} in it is damaged: {e}")))?;
     if note.get("mos_fusion").is_none() {
         return Err(refused(format!("{NOTE_FILE} in it is another program's")));
     }
-    let listed = note.get(FILES).and_then(Value::as_array).map(|files| files.iter().filter_map(Value::as_str).collect());
+    let listed = note
+        .get(FILES)
+        .and_then(Value::as_array)
+        .map(|files| files.iter().filter_map(Value::as_str).collect());
     let listed: Vec<&str> = listed.unwrap_or_else(|| UNLISTED.to_vec());
     Ok(listed.into_iter().chain(REPORT).map(PathBuf::from).collect())
 }
@@ -99,8 +113,9 @@ pub(super) fn files_in(folder: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Moves the finished model `made` to `out`, which [`check_output`] has allowed; both are in one folder, so that nothing is ever half
-/// there. Sentences for the user: what was carried over, and what could not be and stands beside it.
+/// Moves the finished model `made` to `out`, which [`check_output`] has allowed; both are in one
+/// folder, so that nothing is ever half there. Sentences for the user: what was carried over, and
+/// what could not be and stands beside it.
 pub(super) fn put(made: &Path, out: &Path) -> Result<Vec<String>> {
     // Again, for much may have happened during the work.
     check_output(out, true)?;
@@ -122,7 +137,11 @@ pub(super) fn put(made: &Path, out: &Path) -> Result<Vec<String>> {
     let Settled { carried, left, .. } = settled;
     let mut notes = Vec::new();
     if !carried.is_empty() {
-        notes.push(format!("kept what this program had not written into {}: {}", out.display(), carried.join(", ")));
+        notes.push(format!(
+            "kept what this program had not written into {}: {}",
+            out.display(),
+            carried.join(", ")
+        ));
     }
     if left.is_empty() {
         fs::remove_dir(&old).map_err(Error::io(&old, "remove the folder"))?;
@@ -154,8 +173,9 @@ struct Settled<'a> {
 
 impl Settled<'_> {
     fn folder(&mut self, inside: &Path) -> io::Result<()> {
-        let mut entries: Vec<PathBuf> =
-            fs::read_dir(self.old.join(inside))?.map(|e| e.map(|e| inside.join(e.file_name()))).collect::<io::Result<_>>()?;
+        let mut entries: Vec<PathBuf> = fs::read_dir(self.old.join(inside))?
+            .map(|e| e.map(|e| inside.join(e.file_name())))
+            .collect::<io::Result<_>>()?;
         entries.sort();
         for entry in entries {
             let (old, new) = (self.old.join(&entry), self.new.join(&entry));
@@ -183,15 +203,20 @@ impl Settled<'_> {
     /// No part of `inside` is a file or a link in the new model.
     fn can_hold(&self, inside: &Path) -> bool {
         let mut parts = inside.ancestors().filter(|part| !part.as_os_str().is_empty());
-        parts.all(|part| fs::symlink_metadata(self.new.join(part)).map_or(true, |found| found.is_dir()))
+        parts.all(|part| {
+            fs::symlink_metadata(self.new.join(part)).map_or(true, |found| found.is_dir())
+        })
     }
 }
 
 /// Both are files of the same bytes.
 fn is_same(a: &Path, b: &Path) -> bool {
-    let length = |path: &Path| fs::symlink_metadata(path).ok().filter(|found| found.is_file()).map(|found| found.len());
+    let length = |path: &Path| {
+        fs::symlink_metadata(path).ok().filter(|found| found.is_file()).map(|found| found.len())
+    };
     let both = length(a).zip(length(b));
-    both.is_some_and(|(a, b)| a == b) && matches!((fs::read(a), fs::read(b)), (Ok(a), Ok(b)) if a == b)
+    both.is_some_and(|(a, b)| a == b)
+        && matches!((fs::read(a), fs::read(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 #[cfg(test)]
@@ -211,7 +236,11 @@ mod tests {
         write(folder, files);
         let mut listed: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
         listed.push(NOTE_FILE);
-        fs::write(folder.join(NOTE_FILE), serde_json::json!({"mos_fusion": 1, FILES: listed}).to_string()).unwrap();
+        fs::write(
+            folder.join(NOTE_FILE),
+            serde_json::json!({"mos_fusion": 1, FILES: listed}).to_string(),
+        )
+        .unwrap();
     }
 
     fn read(path: PathBuf) -> String {
@@ -222,12 +251,23 @@ mod tests {
     fn only_what_was_fused_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
-        let refused = |name: &str, replace| check_output(&at.join(name), replace).unwrap_err().to_string();
-        write(at, &[("thesis/notes.txt", "years of work"), ("note/fusion.json", "{}"), ("bad/fusion.json", "{"), ("file", "")]);
+        let refused =
+            |name: &str, replace| check_output(&at.join(name), replace).unwrap_err().to_string();
+        write(
+            at,
+            &[
+                ("thesis/notes.txt", "years of work"),
+                ("note/fusion.json", "{}"),
+                ("bad/fusion.json", "{"),
+                ("file", ""),
+            ],
+        );
         assert!(refused("thesis", true).contains("no model that this program fused"));
         assert!(refused("note", true).contains("another program's"));
         assert!(refused("bad", true).contains("damaged"));
-        for (name, word) in [("file", "not a folder"), ("thesis", "--replace"), (&"n".repeat(300), "name")] {
+        for (name, word) in
+            [("file", "not a folder"), ("thesis", "--replace"), (&"n".repeat(300), "name")]
+        {
             assert!(refused(name, false).contains(word), "{}", refused(name, false));
         }
         assert!(check_output(Path::new("."), true).unwrap_err().to_string().contains("of its own"));
@@ -248,7 +288,14 @@ mod tests {
     fn what_this_program_did_not_write_is_carried_over() {
         let folder = tempfile::tempdir().unwrap();
         let (out, made) = (folder.path().join("both"), folder.path().join("made"));
-        model(&out, &[("unet/config.json", "old"), ("model_index.json", "old"), ("tower/config.json", "old")]);
+        model(
+            &out,
+            &[
+                ("unet/config.json", "old"),
+                ("model_index.json", "old"),
+                ("tower/config.json", "old"),
+            ],
+        );
         let users = [
             ("notes.txt", "notes"),
             ("samples/a/1.png", "picture"),
@@ -296,7 +343,10 @@ mod tests {
         assert_eq!(read(elsewhere.join("config.json")), "far");
         assert_eq!(read(folder.path().join("both.old/precious")), "precious");
         assert!(notes[0].contains("notes.txt") && notes[0].contains("samples"), "{notes:?}");
-        assert!(notes[1].contains("both.old-2") && notes[1].contains("vae/config.json"), "{notes:?}");
+        assert!(
+            notes[1].contains("both.old-2") && notes[1].contains("vae/config.json"),
+            "{notes:?}"
+        );
     }
 
     #[test]

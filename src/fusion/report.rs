@@ -20,7 +20,8 @@ pub struct Report {
     pub distillation: Option<DistillationReport>,
     /// Device memory while the UNet is sampled: weights, activations and inputs.
     pub device_bytes: u64,
-    /// Memory of the largest stage's statistics, on the device and on the host: the same for any number of concepts.
+    /// Memory of the largest stage's statistics, on the device and on the host: the same for any
+    /// number of concepts.
     pub statistics_bytes: u64,
     /// What was left out, in sentences for the user.
     pub notes: Vec<String>,
@@ -47,8 +48,8 @@ pub struct StageReport {
     pub sites: Vec<SiteReport>,
     /// Concepts whose statistics were taken when earlier stages had fused something else.
     pub stale: Vec<String>,
-    /// Concepts whose inputs were recorded in another fusion too: how far they have moved since, in parts of their norm. Of the keys' and
-    /// values' stage it is what the UNet sees change.
+    /// Concepts whose inputs were recorded in another fusion too: how far they have moved since, in
+    /// parts of their norm. Of the keys' and values' stage it is what the UNet sees change.
     pub moved: Vec<(String, f64)>,
     /// Taking statistics, and solving.
     pub seconds: [f64; 2],
@@ -105,27 +106,49 @@ impl Report {
 
 fn left_out(member: &Member) -> String {
     let (name, count) = (&member.name, member.left_out);
-    format!("{count} updates of convolutions by `{name}` are left out: only linear layers and 1x1 convolutions can be fused")
+    format!(
+        "{count} updates of convolutions by `{name}` are left out: only linear layers and 1x1 \
+            convolutions can be fused"
+    )
 }
 
 impl StageReport {
-    /// How well each concept is answered: sqrt(sum of missed / sum of wanted squares) over the stage's layers; none where it wants
-    /// nothing.
+    /// How well each concept is answered: sqrt(sum of missed / sum of wanted squares) over the
+    /// stage's layers; none where it wants nothing.
     pub fn residuals(&self) -> Vec<Option<Residual>> {
         let sum = |pick: &dyn Fn(&SiteReport) -> &Measures, concept: usize| {
             let layers = self.sites.iter().flat_map(|site| &pick(site).layers);
             let energies = layers.filter_map(|layer| layer.energies.get(concept));
-            let [missed, wanted] = energies.fold([0.0, 0.0], |[a, b], [missed, wanted]| [a + missed, b + wanted]);
+            let [missed, wanted] =
+                energies.fold([0.0, 0.0], |[a, b], [missed, wanted]| [a + missed, b + wanted]);
             (wanted > 0.0).then(|| (missed / wanted).sqrt())
         };
-        let count = self.sites.iter().flat_map(|site| &site.measures.layers).map(|layer| layer.energies.len()).max().unwrap_or(0);
-        (0..count).map(|i| Some(Residual { fused: sum(&|s| &s.measures, i)?, averaged: sum(&|s| &s.averaged, i)? })).collect()
+        let count = self
+            .sites
+            .iter()
+            .flat_map(|site| &site.measures.layers)
+            .map(|layer| layer.energies.len())
+            .max()
+            .unwrap_or(0);
+        (0..count)
+            .map(|i| {
+                Some(Residual {
+                    fused: sum(&|s| &s.measures, i)?,
+                    averaged: sum(&|s| &s.averaged, i)?,
+                })
+            })
+            .collect()
     }
 
-    /// What ordinary prompts lose, in parts of what the concepts' own changes would do to them: the mean over the layers.
+    /// What ordinary prompts lose, in parts of what the concepts' own changes would do to them: the
+    /// mean over the layers.
     pub fn base_loss(&self) -> Option<f64> {
-        let losses: Vec<f64> =
-            self.sites.iter().flat_map(|site| &site.measures.layers).filter_map(|layer| layer.base_loss).collect();
+        let losses: Vec<f64> = self
+            .sites
+            .iter()
+            .flat_map(|site| &site.measures.layers)
+            .filter_map(|layer| layer.base_loss)
+            .collect();
         (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
     }
 
@@ -135,8 +158,11 @@ impl StageReport {
         let layers: Vec<_> = self.sites.iter().flat_map(|site| &site.measures.layers).collect();
         let count = layers.iter().map(|layer| layer.contact.len()).max().unwrap_or(0);
         let of_pair = |i: usize, j: usize| {
-            let weighed = layers.iter().filter_map(|layer| Some((layer.contact.get(i)?.get(j)?, layer.energies.get(j)?[1])));
-            let (sum, weight) = weighed.fold((0.0, 0.0), |(sum, weight), (value, w)| (sum + value * w, weight + w));
+            let weighed = layers.iter().filter_map(|layer| {
+                Some((layer.contact.get(i)?.get(j)?, layer.energies.get(j)?[1]))
+            });
+            let (sum, weight) =
+                weighed.fold((0.0, 0.0), |(sum, weight), (value, w)| (sum + value * w, weight + w));
             if weight > 0.0 { sum / weight } else { 0.0 }
         };
         (0..count).map(|i| (0..count).map(|j| of_pair(i, j)).collect()).collect()
@@ -166,10 +192,16 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         let _ = writeln!(text, "{s}");
     };
     line(format!("# {} concepts in one model\n", report.concepts.len()));
-    line(format!("Base model: `{}` (hash {}). Solver: {}.\n", report.base, &report.base_hash, report.solver));
+    line(format!(
+        "Base model: `{}` (hash {}). Solver: {}.\n",
+        report.base, &report.base_hash, report.solver
+    ));
     line("| concept | in prompts | unet | text |\n|---|---|---|---|".into());
     for concept in &report.concepts {
-        line(format!("| {} | `{}` | {} | {} |", concept.name, concept.phrase, concept.unet, concept.text));
+        line(format!(
+            "| {} | `{}` | {} | {} |",
+            concept.name, concept.phrase, concept.unet, concept.text
+        ));
     }
     for (title, file) in pictures {
         line(format!("\n## {title}\n\n![{title}]({file})"));
@@ -184,14 +216,22 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         ));
         if let Some(loss) = stage.base_loss() {
             line(format!(
-                "Ordinary prompts that were not used for solving lose {:.1} % of what the concepts' own changes would do to them.",
+                "Ordinary prompts that were not used for solving lose {:.1} % of what the \
+                    concepts' own changes would do to them.",
                 loss * 100.0
             ));
         }
         if !stage.stale.is_empty() {
-            line(format!("\nTaken while earlier stages had fused something else: {}.", stage.stale.join(", ")));
+            line(format!(
+                "\nTaken while earlier stages had fused something else: {}.",
+                stage.stale.join(", ")
+            ));
         }
-        line("\nHow far each concept's inputs are from their own answer (0; the base model's answer is 1):\n".into());
+        line(
+            "\nHow far each concept's inputs are from their own answer (0; the base model's \
+            answer is 1):\n"
+                .into(),
+        );
         line("| concept | fused | averaged |\n|---|---|---|".into());
         for (concept, residual) in report.concepts.iter().zip(stage.residuals()) {
             if let Some(Residual { fused, averaged }) = residual {
@@ -199,7 +239,11 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
             }
         }
         if report.concepts.len() > 1 {
-            line("\nHow much of a concept's change (column) reaches the inputs of another (row), per input:\n".into());
+            line(
+                "\nHow much of a concept's change (column) reaches the inputs of another (row), \
+                per input:\n"
+                    .into(),
+            );
             let names: Vec<&str> = report.concepts.iter().map(|c| c.name.as_str()).collect();
             line(format!("| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len())));
             for (name, row) in names.iter().zip(stage.contact()) {
@@ -207,7 +251,10 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
                 line(format!("| {name} | {} |", cells.join(" | ")));
             }
         }
-        line("\nThe layers that answer worst:\n\n| layer | concept | residual |\n|---|---|---|".into());
+        line(
+            "\nThe layers that answer worst:\n\n| layer | concept | residual |\n|---|---|---|"
+                .into(),
+        );
         for (layer, concept, residual) in stage.worst(8) {
             let name = report.concepts.get(concept).map_or("", |c| c.name.as_str());
             line(format!("| `{layer}` | {name} | {residual:.4} |"));
@@ -215,7 +262,12 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         if !stage.ridge.points.is_empty() {
             line("\n| ridge | concepts miss | ordinary prompts lose |\n|---|---|---|".into());
             for point in &stage.ridge.points {
-                line(format!("| {:.1e} | {:.2} % | {:.2} % |", point.ridge, point.missed * 100.0, point.lost * 100.0));
+                line(format!(
+                    "| {:.1e} | {:.2} % | {:.2} % |",
+                    point.ridge,
+                    point.missed * 100.0,
+                    point.lost * 100.0
+                ));
             }
         }
         let conditions = stage.sites.iter().filter_map(|site| site.conditioning);
@@ -226,21 +278,24 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         }
         if condition > 0.0 {
             line(format!(
-                "\nLeast effective rank of a layer's inputs {rank:.1}, worst condition number with the ridge {condition:.1e}."
+                "\nLeast effective rank of a layer's inputs {rank:.1}, worst condition number \
+                    with the ridge {condition:.1e}."
             ));
         }
     }
     if let Some(distillation) = &report.distillation {
         line("\n## Distillation\n".into());
         line(format!(
-            "{} updates of rank {} of all fused layers of the UNet{}. Root mean squared error of what it predicts, beside each concept's own \
+            "{} updates of rank {} of all fused layers of the UNet{}. Root mean squared error of \
+                what it predicts, beside each concept's own \
              UNet:\n",
             distillation.updates,
             distillation.rank,
             if distillation.used { "" } else { "; they made nothing better and were left out" }
         ));
         line("| | solved layer by layer | distilled |\n|---|---|---|".into());
-        let names = report.concepts.iter().map(|concept| concept.name.as_str()).chain(["ordinary prompts"]);
+        let names =
+            report.concepts.iter().map(|concept| concept.name.as_str()).chain(["ordinary prompts"]);
         for (name, [before, after]) in names.zip(&distillation.errors) {
             line(format!("| {name} | {before:.4} | {after:.4} |"));
         }

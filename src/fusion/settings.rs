@@ -6,8 +6,8 @@ use super::distillation::Distillation;
 use super::solve::Solver;
 use crate::backend::Precision;
 
-/// Settings of a fusion. The defaults record what a fused model is asked for in use, which the published ones do not: see
-/// [`Settings::published`].
+/// Settings of a fusion. The defaults record what a fused model is asked for in use, which the
+/// published ones do not: see [`Settings::published`].
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub solver: Solver,
@@ -19,14 +19,16 @@ pub struct Settings {
     pub steps: usize,
     /// Guidance while sampling, of which both halves are recorded; 1 is none.
     pub guidance: f32,
-    /// Keys and values are fitted on all positions of the prompts up to the end mark, not on those of concept words and the mark alone.
+    /// Keys and values are fitted on all positions of the prompts up to the end mark, not on those
+    /// of concept words and the mark alone.
     pub whole_prompts: bool,
     /// Height and width of the latents; none: what the model was trained at.
     pub size: Option<[usize; 2]>,
     /// Pictures that are sampled for each prompt.
     pub seeds: u64,
     pub seed: u64,
-    /// Ordinary prompts, whose answers should not change: every other one is solved with, the others measure.
+    /// Ordinary prompts, whose answers should not change: every other one is solved with, the
+    /// others measure.
     pub keep: Vec<String>,
     /// How many of each half are sampled from.
     pub keep_sampled: usize,
@@ -37,17 +39,19 @@ pub struct Settings {
     pub rename: bool,
 }
 
-const PROMPTS: [&str; 4] = ["photo of a {}", "{}", "a {} in the snow", "a drawing of a {} in a room"];
+const PROMPTS: [&str; 4] =
+    ["photo of a {}", "{}", "a {} in the snow", "a drawing of a {} in a room"];
 /// How many of them are published: for the text encoder, and to sample from.
 const PUBLISHED_PROMPTS: [usize; 2] = [2, 1];
 const STEPS: usize = 10;
 const PUBLISHED_STEPS: usize = 20;
-/// Without guidance nothing is known of the empty prompt's half, and pictures with guidance are farther from the concepts' own than
-/// those of averaged weights.
+/// Without guidance nothing is known of the empty prompt's half, and pictures with guidance are
+/// farther from the concepts' own than those of averaged weights.
 const GUIDANCE: f32 = 5.0;
 const KEEP_SAMPLED: usize = 2;
 
-/// Iterations of the published solver: for the text encoder and for keys and values, then for the rest.
+/// Iterations of the published solver: for the text encoder and for keys and values, then for the
+/// rest.
 pub const PUBLISHED_ITERATIONS: [usize; 2] = [500, 50];
 
 impl Default for Settings {
@@ -72,7 +76,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What is usual for a solver: what was published for the published one, and nothing but the mean for averaging.
+    /// What is usual for a solver: what was published for the published one, and nothing but the
+    /// mean for averaging.
     pub fn of(solver: Solver) -> Settings {
         let usual = match solver {
             Solver::Exact(_) => Settings::default(),
@@ -82,17 +87,32 @@ impl Settings {
         Settings { solver, ..usual }
     }
 
-    /// What the method's own code records: "photo of a ..." in 20 steps without guidance, and of prompts the words and the end mark.
+    /// What the method's own code records: "photo of a ..." in 20 steps without guidance, and of
+    /// prompts the words and the end mark.
     pub fn published() -> Settings {
-        let [read, sampled] = PUBLISHED_PROMPTS.map(|count| PROMPTS[..count].iter().map(|prompt| prompt.to_string()).collect());
+        let [read, sampled] = PUBLISHED_PROMPTS
+            .map(|count| PROMPTS[..count].iter().map(|prompt| prompt.to_string()).collect());
         let (steps, distillation) = (PUBLISHED_STEPS, Distillation::NONE);
-        Settings { prompts: read, sampled, steps, guidance: 1.0, whole_prompts: false, distillation, ..Settings::default() }
+        Settings {
+            prompts: read,
+            sampled,
+            steps,
+            guidance: 1.0,
+            whole_prompts: false,
+            distillation,
+            ..Settings::default()
+        }
     }
 }
 
 /// The built-in ordinary prompts.
 pub fn ordinary_prompts() -> Vec<String> {
-    include_str!("ordinary_prompts.txt").lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect()
+    include_str!("ordinary_prompts.txt")
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(String::from)
+        .collect()
 }
 
 /// The settings that statistics depend on, as their files carry them.

@@ -8,7 +8,9 @@ use crate::models::config::UNetConfig;
 use crate::models::unet;
 use crate::nn::{Layers, sinusoids};
 use crate::random::{BatchNoise, RngKind};
-use crate::scheduler::sampler::{self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind};
+use crate::scheduler::sampler::{
+    self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind,
+};
 use crate::sd::source::ComponentSource;
 
 use super::base::{Base, Source};
@@ -27,7 +29,8 @@ pub(super) struct Sampler {
     batch: usize,
     size: [usize; 2],
     channels: usize,
-    /// For each site: summed by the device, or read back pass by pass because its sums are too large to be bound.
+    /// For each site: summed by the device, or read back pass by pass because its sums are too
+    /// large to be bound.
     sites: Vec<Place>,
     passes: u64,
 }
@@ -71,29 +74,60 @@ impl Sampler {
         steps: usize,
     ) -> Result<Sampler> {
         let base = runner.base;
-        let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
+        let source =
+            Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
         let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision);
         let mut graph = Graph::new();
         let tokens = base.tokenizer.max_length();
-        let (outputs, sites) = build(&mut graph, &base.unet, layout, updates, (batch, size), tokens, runner.gpu.max_binding())?;
+        let (outputs, sites) = build(
+            &mut graph,
+            &base.unet,
+            layout,
+            updates,
+            (batch, size),
+            tokens,
+            runner.gpu.max_binding(),
+        )?;
         let program = Program::new(&weights, &graph, &outputs)?;
-        let plan = Arc::new(sampler::plan(SamplerKind::DPMPP_2M, &base.scheduler, &PlanOptions::new(steps))?);
-        Ok(Sampler { program, weights, plan, batch, size, channels: base.unet.in_channels, sites, passes: 0 })
+        let plan = Arc::new(sampler::plan(
+            SamplerKind::DPMPP_2M,
+            &base.scheduler,
+            &PlanOptions::new(steps),
+        )?);
+        Ok(Sampler {
+            program,
+            weights,
+            plan,
+            batch,
+            size,
+            channels: base.unet.in_channels,
+            sites,
+            passes: 0,
+        })
     }
 
-    /// Keys and values of encodings `[tokens, width]`: one for all cross-attentions, or one for each; by weights with `updates`, which
-    /// are the sampler's or none.
-    pub fn read(&self, runner: &Runner, encodings: &[Vec<f32>], tokens: usize, updates: &Updates) -> Result<KeysValues> {
+    /// Keys and values of encodings `[tokens, width]`: one for all cross-attentions, or one for
+    /// each; by weights with `updates`, which are the sampler's or none.
+    pub fn read(
+        &self,
+        runner: &Runner,
+        encodings: &[Vec<f32>],
+        tokens: usize,
+        updates: &Updates,
+    ) -> Result<KeysValues> {
         let base = runner.base;
         let width = base.unet.cross_attention_dim;
         let mut graph = Graph::new();
-        let texts: Vec<Tensor> = (0..encodings.len()).map(|i| graph.input(format!("text.{i}"), [1, tokens, width])).collect();
+        let texts: Vec<Tensor> = (0..encodings.len())
+            .map(|i| graph.input(format!("text.{i}"), [1, tokens, width]))
+            .collect();
         let mut layers = Layers::with_low_rank(&mut graph, vec![low_rank(ranks(updates))]);
         let pairs = unet::keys_values(&mut layers, &base.unet, &texts)?;
         let outputs: Vec<Tensor> = pairs.into_iter().flat_map(|(k, v)| [k, v]).collect();
         let program = Program::new(&self.weights, &graph, &outputs)?;
         for (i, encoding) in encodings.iter().enumerate() {
-            program.write(&format!("text.{i}"), &Array::f32([1, tokens, width], encoding.clone()))?;
+            program
+                .write(&format!("text.{i}"), &Array::f32([1, tokens, width], encoding.clone()))?;
         }
         program.run();
         program.wait()?;
@@ -116,7 +150,8 @@ impl Sampler {
         Ok(self.program.output(0)?)
     }
 
-    /// Samples pictures from noise, `seed` and those that follow it. Both halves of guidance are recorded: in use, the layers answer both.
+    /// Samples pictures from noise, `seed` and those that follow it. Both halves of guidance are
+    /// recorded: in use, the layers answer both.
     pub fn run(
         &mut self,
         base: &Base,
@@ -131,19 +166,26 @@ impl Sampler {
         let mut noise = BatchNoise::new(RngKind::Torch, seed, batch);
         let mut draw = || -> Vec<f32> {
             let drawn = noise.normal(pixels * channels);
-            drawn.chunks_exact((pixels * channels).max(1)).flat_map(|planes| channels_last(planes, pixels)).collect()
+            drawn
+                .chunks_exact((pixels * channels).max(1))
+                .flat_map(|planes| channels_last(planes, pixels))
+                .collect()
         };
         let elements = batch * pixels * channels;
         let mut state: Vec<Vec<f32>> = vec![vec![0.0; elements]; SLOTS];
         state[0] = draw().iter().map(|v| v * self.plan.initial_scale).collect();
         if let Some(width) = base.unet.time_cond_proj_dim {
             // Distilled models are told a guidance; 1 is none.
-            self.program.write("guidance", &Array::f32([batch, width], sinusoids(&vec![0.0; batch], width, false, 1.0)))?;
+            self.program.write(
+                "guidance",
+                &Array::f32([batch, width], sinusoids(&vec![0.0; batch], width, false, 1.0)),
+            )?;
         }
         let plan = Arc::clone(&self.plan);
         for (done, step) in plan.steps.iter().enumerate() {
             let time = unet::time_features(&base.unet, &vec![step.timestep; batch]);
-            self.program.write("time", &Array::f32([batch, base.unet.block_out_channels[0]], time))?;
+            self.program
+                .write("time", &Array::f32([batch, base.unet.block_out_channels[0]], time))?;
             let sample: Vec<f32> = state[0].iter().map(|v| v * step.input_scale).collect();
             self.program.write("sample", &Array::f32(shape, sample.clone()))?;
             let told = self.predict(prompt)?;
@@ -158,13 +200,17 @@ impl Sampler {
             });
             let mut output = told.values().to_vec();
             if let (Some(untold), Some((_, scale))) = (&untold, guidance) {
-                output.iter_mut().zip(untold.values()).for_each(|(told, untold)| *told = untold + scale * (*told - untold));
+                output
+                    .iter_mut()
+                    .zip(untold.values())
+                    .for_each(|(told, untold)| *told = untold + scale * (*told - untold));
             }
             let fresh = if step.needs_noise { draw() } else { vec![0.0; elements] };
             let old = state.clone();
             for (row, slot) in step.matrix.iter().zip(&mut state) {
                 for (at, value) in slot.iter_mut().enumerate() {
-                    let kept: f32 = row.iter().zip(&old).map(|(factor, slot)| factor * slot[at]).sum();
+                    let kept: f32 =
+                        row.iter().zip(&old).map(|(factor, slot)| factor * slot[at]).sum();
                     *value = kept + row[OUTPUT_COLUMN] * output[at] + row[NOISE_COLUMN] * fresh[at];
                 }
             }
@@ -184,7 +230,8 @@ impl Sampler {
         let read = |(place, site): (Place, &super::groups::Site)| match place {
             Place::Host { statistics, .. } => Ok(statistics),
             Place::Device { name, rows } => {
-                let mut statistics = Statistics::from_sums(site.width, 0, vec![0.0; triangle(site.width)]);
+                let mut statistics =
+                    Statistics::from_sums(site.width, 0, vec![0.0; triangle(site.width)]);
                 statistics.push_planes(program.state(&name)?.values(), rows * passes);
                 Ok(statistics)
             }
@@ -238,16 +285,31 @@ fn channels_last(planes: &[f32], pixels: usize) -> Vec<f32> {
     (0..pixels).flat_map(|pixel| planes.iter().skip(pixel).step_by(pixels).copied()).collect()
 }
 
-/// Bytes on the device while a concept of these updates is sampled: weights, activations and inputs without the sums.
-pub(super) fn planned_bytes(runner: &Runner, layout: &Layout, updates: &Updates, size: Option<[usize; 2]>) -> Result<u64> {
+/// Bytes on the device while a concept of these updates is sampled: weights, activations and inputs
+/// without the sums.
+pub(super) fn planned_bytes(
+    runner: &Runner,
+    layout: &Layout,
+    updates: &Updates,
+    size: Option<[usize; 2]>,
+) -> Result<u64> {
     let base = runner.base;
     let size = size.unwrap_or_else(|| latent_size(base));
     let mut graph = Graph::new();
     let tokens = base.tokenizer.max_length();
-    let (outputs, _) = build(&mut graph, &base.unet, layout, updates, (1, size), tokens, runner.gpu.max_binding())?;
+    let (outputs, _) = build(
+        &mut graph,
+        &base.unet,
+        layout,
+        updates,
+        (1, size),
+        tokens,
+        runner.gpu.max_binding(),
+    )?;
     let plan = Plan::new(&graph, &outputs, runner.gpu.target());
     let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
-    let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision).planned_bytes(&graph, &plan)?;
+    let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision)
+        .planned_bytes(&graph, &plan)?;
     Ok(weights + plan.activation_bytes() + input_bytes(&graph, |name| !name.starts_with(SUMS)))
 }
 
@@ -259,7 +321,8 @@ fn input_bytes(graph: &Graph, counts: impl Fn(&str) -> bool) -> u64 {
     graph.nodes().iter().map(of).sum()
 }
 
-/// A pass of the UNet that adds up the inputs of `layers`, as fusion runs it: what it will cost, without a model.
+/// A pass of the UNet that adds up the inputs of `layers`, as fusion runs it: what it will cost,
+/// without a model.
 #[derive(Clone, Debug)]
 pub struct Recording {
     pub graph: Graph,
@@ -271,11 +334,18 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// For latents of `size` and prompts of `tokens`; sums that no binding of `max_binding` bytes holds are made on the host.
+    /// For latents of `size` and prompts of `tokens`; sums that no binding of `max_binding` bytes
+    /// holds are made on the host.
     ///
     /// # Errors
     /// A configuration that cannot be built.
-    pub fn of(config: &UNetConfig, layers: &[String], size: [usize; 2], tokens: usize, max_binding: u64) -> Result<Recording> {
+    pub fn of(
+        config: &UNetConfig,
+        layers: &[String],
+        size: [usize; 2],
+        tokens: usize,
+        max_binding: u64,
+    ) -> Result<Recording> {
         let mut graph = Graph::new();
         let inputs = unet_inputs(&mut graph, config, 1, size, tokens);
         let mut building = Layers::new(&mut graph);
@@ -284,7 +354,8 @@ impl Recording {
         let hooks = building.hooks().to_vec();
         let layout = Layout::hooked(&graph, hooks);
         let mut graph = Graph::new();
-        let (outputs, _) = build(&mut graph, config, &layout, &Updates::new(), (1, size), tokens, max_binding)?;
+        let (outputs, _) =
+            build(&mut graph, config, &layout, &Updates::new(), (1, size), tokens, max_binding)?;
         let device_bytes = input_bytes(&graph, |name| name.starts_with(SUMS));
         Ok(Recording { graph, outputs, device_bytes, host_bytes: host_bytes(&layout) })
     }

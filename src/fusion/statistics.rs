@@ -1,4 +1,5 @@
-//! What is kept of a layer's inputs: the inputs themselves while they are few, the sums of their outer products when they are many.
+//! What is kept of a layer's inputs: the inputs themselves while they are few, the sums of their
+//! outer products when they are many.
 
 use faer::Mat;
 
@@ -59,14 +60,19 @@ impl Statistics {
     }
 
     pub(super) fn from_samples(width: usize, samples: Vec<f32>) -> Statistics {
-        Statistics { width, rows: (samples.len() / width.max(1)) as u64, kept: Kept::Samples(samples) }
+        Statistics {
+            width,
+            rows: (samples.len() / width.max(1)) as u64,
+            kept: Kept::Samples(samples),
+        }
     }
 
     pub(super) fn from_sums(width: usize, rows: u64, sums: Vec<f64>) -> Statistics {
         Statistics { width, rows, kept: Kept::Sums(sums) }
     }
 
-    /// Adds inputs `[.., width]`. They are kept as they are while that is smaller than their sums: up to `width` of them.
+    /// Adds inputs `[.., width]`. They are kept as they are while that is smaller than their sums:
+    /// up to `width` of them.
     pub fn push(&mut self, inputs: &[f32]) {
         self.rows += (inputs.len() / self.width.max(1)) as u64;
         if let Kept::Samples(values) = &mut self.kept {
@@ -75,7 +81,8 @@ impl Statistics {
                 return;
             }
         }
-        let (width, fresh) = (self.width, if self.sums().is_some() { inputs.to_vec() } else { Vec::new() });
+        let (width, fresh) =
+            (self.width, if self.sums().is_some() { inputs.to_vec() } else { Vec::new() });
         let sums = match std::mem::replace(&mut self.kept, Kept::Sums(Vec::new())) {
             Kept::Sums(mut sums) => {
                 add_outer(&mut sums, &fresh, width);
@@ -90,7 +97,8 @@ impl Statistics {
         self.kept = Kept::Sums(sums);
     }
 
-    /// Adds sums that a device made of `rows` inputs: two planes `[2, width, width]` whose sum counts, below the diagonal.
+    /// Adds sums that a device made of `rows` inputs: two planes `[2, width, width]` whose sum
+    /// counts, below the diagonal.
     pub fn push_planes(&mut self, planes: &[f32], rows: u64) {
         self.rows += rows;
         let width = self.width;
@@ -104,7 +112,8 @@ impl Statistics {
             }
         };
         let lines = high.chunks_exact(width).zip(low.chunks_exact(width));
-        let elements = lines.enumerate().flat_map(|(i, (high, low))| high.iter().zip(low).take(i + 1));
+        let elements =
+            lines.enumerate().flat_map(|(i, (high, low))| high.iter().zip(low).take(i + 1));
         for (sum, (high, low)) in sums.iter_mut().zip(elements) {
             *sum += f64::from(*high) + f64::from(*low);
         }
@@ -139,15 +148,17 @@ impl Statistics {
         match &self.kept {
             Kept::Samples(values) => {
                 let rows = values.len() / self.width.max(1);
-                Moments::Samples(Mat::from_fn(rows, self.width, |i, j| f64::from(values[i * self.width + j])))
+                Moments::Samples(Mat::from_fn(rows, self.width, |i, j| {
+                    f64::from(values[i * self.width + j])
+                }))
             }
             Kept::Sums(values) => Moments::Gram(symmetric(values, self.width)),
         }
     }
 }
 
-/// The matrix `[width, width]` of which `values` holds the lower triangle, row by row. Made in squares, so that what is read along
-/// rows is written along columns while both are still near.
+/// The matrix `[width, width]` of which `values` holds the lower triangle, row by row. Made in
+/// squares, so that what is read along rows is written along columns while both are still near.
 fn symmetric(values: &[f64], width: usize) -> Mat<f64> {
     const SIDE: usize = 32;
     let mut whole = Mat::zeros(width, width);
@@ -238,7 +249,10 @@ mod tests {
         let mut statistics = Statistics::new(2);
         statistics.push_planes(&[1.0, 99.0, 2.0, 3.0, 0.25, 99.0, 0.5, 0.125], 7);
         assert_eq!((statistics.sums(), statistics.rows()), (Some(&[1.25, 2.5, 3.125][..]), 7));
-        assert_eq!(statistics.moments().into_gram(), Mat::from_fn(2, 2, |i, j| [[1.25, 2.5], [2.5, 3.125]][i][j]));
+        assert_eq!(
+            statistics.moments().into_gram(),
+            Mat::from_fn(2, 2, |i, j| [[1.25, 2.5], [2.5, 3.125]][i][j])
+        );
     }
 
     #[test]

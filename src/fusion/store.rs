@@ -1,4 +1,5 @@
-//! Statistics as files: one for each subject and stage, in a folder that any number of runs (and machines) may share.
+//! Statistics as files: one for each subject and stage, in a folder that any number of runs (and
+//! machines) may share.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -50,13 +51,20 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub fn new(stage: &str, subject: &Subject, base: ModelHash, settings: Recorded, earlier: &str) -> Origin {
+    pub fn new(
+        stage: &str,
+        subject: &Subject,
+        base: ModelHash,
+        settings: Recorded,
+        earlier: &str,
+    ) -> Origin {
         let (key, base, earlier) = (subject.key.clone(), base.to_string(), earlier.to_string());
         Origin { version: VERSION.into(), stage: stage.into(), key, base, settings, earlier }
     }
 
     fn is_like(&self, other: &Origin) -> bool {
-        Origin { earlier: String::new(), ..self.clone() } == Origin { earlier: String::new(), ..other.clone() }
+        Origin { earlier: String::new(), ..self.clone() }
+            == Origin { earlier: String::new(), ..other.clone() }
     }
 }
 
@@ -73,8 +81,8 @@ impl Store {
         Ok(Store { folder: folder.to_path_buf() })
     }
 
-    /// Removes all files that a fusion puts there, and the folder, unless somebody else has put something there too: then it
-    /// stays, as the sentence for the user says.
+    /// Removes all files that a fusion puts there, and the folder, unless somebody else has put
+    /// something there too: then it stays, as the sentence for the user says.
     pub fn remove(self) -> Result<Option<String>> {
         let fail = |action| Error::io(&self.folder, action);
         for entry in std::fs::read_dir(&self.folder).map_err(fail("read the folder"))? {
@@ -95,21 +103,31 @@ impl Store {
     }
 
     fn path(&self, origin: &Origin) -> PathBuf {
-        self.folder.join(format!("{}-{}.safetensors", origin.stage, origin.key.get(..16).unwrap_or(&origin.key)))
+        self.folder.join(format!(
+            "{}-{}.safetensors",
+            origin.stage,
+            origin.key.get(..16).unwrap_or(&origin.key)
+        ))
     }
 
-    /// The statistics of that origin, if they are there, whole and of `layout`'s shapes. With other settings, or of another model,
-    /// they count as not there.
+    /// The statistics of that origin, if they are there, whole and of `layout`'s shapes. With other
+    /// settings, or of another model, they count as not there.
     pub fn find(&self, origin: &Origin, layout: &Layout) -> Option<Found> {
         // What cannot be read (a copy that broke off) is taken again.
         let file = TensorFile::open(&self.path(origin)).ok()?;
         let written: Origin = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
-        let fits = written.is_like(origin) && layout.sites.iter().all(|site| read(&file, site).is_ok());
+        let fits =
+            written.is_like(origin) && layout.sites.iter().all(|site| read(&file, site).is_ok());
         fits.then(|| Found { stale: written.earlier != origin.earlier, file })
     }
 
     /// Writes statistics, whole or not at all.
-    pub fn put(&self, origin: &Origin, layout: &Layout, statistics: &[Statistics]) -> Result<TensorFile> {
+    pub fn put(
+        &self,
+        origin: &Origin,
+        layout: &Layout,
+        statistics: &[Statistics],
+    ) -> Result<TensorFile> {
         let mut bytes: Vec<(String, DType, Vec<usize>, Vec<u8>)> = Vec::new();
         let mut rows = BTreeMap::new();
         for (site, statistics) in layout.sites.iter().zip(statistics) {
@@ -124,10 +142,13 @@ impl Store {
                 bytes.push((format!("{}.sums", site.name), DType::F64, vec![sums.len()], data));
             }
         }
-        let view =
-            |(name, dtype, shape, data): (String, DType, Vec<usize>, Vec<u8>)| Some((name, TensorView::new(dtype, shape, data)?));
+        let view = |(name, dtype, shape, data): (String, DType, Vec<usize>, Vec<u8>)| {
+            Some((name, TensorView::new(dtype, shape, data)?))
+        };
         let tensors: Vec<(String, TensorView)> = bytes.into_iter().filter_map(view).collect();
-        let json = |value: serde_json::Result<String>| value.map_err(|e| Error::file(&self.folder, e.to_string()));
+        let json = |value: serde_json::Result<String>| {
+            value.map_err(|e| Error::file(&self.folder, e.to_string()))
+        };
         let metadata = BTreeMap::from([
             (KEY.to_string(), json(serde_json::to_string(origin))?),
             (ROWS.to_string(), json(serde_json::to_string(&rows))?),
@@ -137,7 +158,8 @@ impl Store {
         Ok(TensorFile::open(&path)?)
     }
 
-    /// The file of predictions of that origin, if it is there; whether it is whole is for the reader to say.
+    /// The file of predictions of that origin, if it is there; whether it is whole is for the
+    /// reader to say.
     pub fn find_predictions(&self, origin: &Origin) -> Option<TensorFile> {
         let file = TensorFile::open(&self.path(origin)).ok()?;
         let written: Origin = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
@@ -145,10 +167,19 @@ impl Store {
     }
 
     /// Writes predictions, whole or not at all.
-    pub fn put_predictions(&self, origin: &Origin, predictions: &Predictions) -> Result<TensorFile> {
-        let origin_text = serde_json::to_string(origin).map_err(|e| Error::file(&self.folder, e.to_string()))?;
+    pub fn put_predictions(
+        &self,
+        origin: &Origin,
+        predictions: &Predictions,
+    ) -> Result<TensorFile> {
+        let origin_text =
+            serde_json::to_string(origin).map_err(|e| Error::file(&self.folder, e.to_string()))?;
         let path = self.path(origin);
-        checkpoint::write(&path, &predictions.tensors(), &BTreeMap::from([(KEY.to_string(), origin_text)]))?;
+        checkpoint::write(
+            &path,
+            &predictions.tensors(),
+            &BTreeMap::from([(KEY.to_string(), origin_text)]),
+        )?;
         Ok(TensorFile::open(&path)?)
     }
 
@@ -191,16 +222,33 @@ pub(super) fn read(file: &TensorFile, site: &Site) -> Result<Statistics> {
     let tensor = |part: &str| file.tensor(&format!("{}.{part}", site.name));
     let statistics = if let Some(view) = tensor("samples") {
         if view.dtype() != DType::F32 || view.shape().get(1) != Some(&site.width) {
-            return Err(bad(&format!("expected samples of width {}, found {:?}", site.width, view.shape())));
+            return Err(bad(&format!(
+                "expected samples of width {}, found {:?}",
+                site.width,
+                view.shape()
+            )));
         }
         Statistics::from_samples(site.width, view.to_f32(0..view.len()))
     } else if let Some(view) = tensor("sums") {
         if view.dtype() != DType::F64 || view.len() != triangle(site.width) {
-            return Err(bad(&format!("expected {} sums, found {}", triangle(site.width), view.len())));
+            return Err(bad(&format!(
+                "expected {} sums, found {}",
+                triangle(site.width),
+                view.len()
+            )));
         }
-        let rows: Option<BTreeMap<String, u64>> = file.metadata().get(ROWS).and_then(|text| serde_json::from_str(text).ok());
-        let rows = rows.and_then(|rows| rows.get(&site.name).copied()).ok_or_else(|| bad("the number of inputs is missing"))?;
-        let sums = view.bytes().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        let rows: Option<BTreeMap<String, u64>> =
+            file.metadata().get(ROWS).and_then(|text| serde_json::from_str(text).ok());
+        let rows = rows
+            .and_then(|rows| rows.get(&site.name).copied())
+            .ok_or_else(|| bad("the number of inputs is missing"))?;
+        let sums = view
+            .bytes()
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|bytes| f64::from_le_bytes(*bytes))
+            .collect();
         Statistics::from_sums(site.width, rows, sums)
     } else {
         return Err(bad("no statistics of it"));
@@ -213,8 +261,8 @@ pub(super) fn read(file: &TensorFile, site: &Site) -> Result<Statistics> {
     Ok(statistics)
 }
 
-/// How far `now` is from the statistics in a file: the norm of the difference in parts of the norm. None where only sums are kept,
-/// or where there are more or fewer inputs than before.
+/// How far `now` is from the statistics in a file: the norm of the difference in parts of the norm.
+/// None where only sums are kept, or where there are more or fewer inputs than before.
 pub(super) fn moved(before: &TensorFile, layout: &Layout, now: &[Statistics]) -> Option<f64> {
     let (mut difference, mut norm) = (0.0, 0.0);
     for (site, now) in layout.sites.iter().zip(now) {
@@ -259,7 +307,10 @@ impl Group for SiteGroup<'_> {
     }
 
     fn inputs(&self, index: usize) -> Result<Cow<'_, Statistics>> {
-        let file = self.files.get(index).ok_or_else(|| Error::option(&self.site.name, "statistics are missing"))?;
+        let file = self
+            .files
+            .get(index)
+            .ok_or_else(|| Error::option(&self.site.name, "statistics are missing"))?;
         Ok(Cow::Owned(read(file, self.site)?))
     }
 
@@ -269,14 +320,18 @@ impl Group for SiteGroup<'_> {
         let update = updates.get(&layer.name)?;
         let matrix = |array: &crate::graph::Array| {
             let (values, columns) = (array.values(), array.shape.channels());
-            faer::Mat::from_fn(array.shape.rows(), columns, |i, j| f64::from(values[i * columns + j]))
+            faer::Mat::from_fn(array.shape.rows(), columns, |i, j| {
+                f64::from(values[i * columns + j])
+            })
         };
         Some(Factors { up: matrix(&update.up), down: matrix(&update.down) })
     }
 
     fn keep(&self) -> Result<[Option<Cow<'_, Statistics>>; 2]> {
         let [solve, measure] = self.keep;
-        let load = |file: &Option<TensorFile>| file.as_ref().map(|file| read(file, self.site).map(Cow::Owned)).transpose();
+        let load = |file: &Option<TensorFile>| {
+            file.as_ref().map(|file| read(file, self.site).map(Cow::Owned)).transpose()
+        };
         Ok([load(solve)?, load(measure)?])
     }
 }

@@ -1,4 +1,5 @@
-//! The text encoder's part in the statistics: what its layers read (stage 2), and what comes out of it (stages 3 and 4).
+//! The text encoder's part in the statistics: what its layers read (stage 2), and what comes out of
+//! it (stages 3 and 4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,9 +33,12 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Positions of the concept words, and of the end mark; all positions up to the end where there are none.
+    /// Positions of the concept words, and of the end mark; all positions up to the end where there
+    /// are none.
     pub fn positions(&self) -> Vec<usize> {
-        let own = |at: &usize| self.ids.get(*at).is_some_and(|id| *id >= self.words_from) || *at == self.end;
+        let own = |at: &usize| {
+            self.ids.get(*at).is_some_and(|id| *id >= self.words_from) || *at == self.end
+        };
         match self.words.is_empty() {
             true => (0..=self.end).collect(),
             false => (0..=self.end).filter(own).collect(),
@@ -54,7 +58,11 @@ pub(super) fn bind(base: &Base, words: &[Word], text: &str) -> Result<Bound> {
     let added = tokenizer.add_words(&texts)?;
     let options = PromptOptions { syntax: Syntax::Off, ..PromptOptions::default() };
     let encoded = prompt::encode(&tokenizer, text, &options)?;
-    let chunk = encoded.chunks.into_iter().next().ok_or_else(|| Error::option("prompt", format!("\"{text}\" has no tokens")))?;
+    let chunk = encoded
+        .chunks
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::option("prompt", format!("\"{text}\" has no tokens")))?;
     Ok(Bound {
         ids: chunk.ids,
         end: chunk.end,
@@ -72,8 +80,8 @@ pub(super) struct Encoded {
     pub inputs: Vec<Vec<Vec<f32>>>,
 }
 
-/// Runs the text encoder with `updates` on the first `tokens` positions of `prompts`, each as often as it has copies, and reads
-/// what `layout`'s layers read.
+/// Runs the text encoder with `updates` on the first `tokens` positions of `prompts`, each as often
+/// as it has copies, and reads what `layout`'s layers read.
 pub(super) fn encode(
     runner: &Runner,
     fused: &FusedWeights,
@@ -91,7 +99,8 @@ pub(super) fn encode(
     for prompt in prompts {
         for copy in 0..prompt.copies() {
             for &id in prompt.ids.iter().take(tokens) {
-                embedded.extend_from_slice(&embedding(&source, base, prompt, id, copy, &mut known)?);
+                embedded
+                    .extend_from_slice(&embedding(&source, base, prompt, id, copy, &mut known)?);
             }
             rows += 1;
         }
@@ -113,11 +122,13 @@ pub(super) fn encode(
         array.values().chunks_exact(size.max(1)).map(<[f32]>::to_vec).collect()
     };
     let rows = split(program.output(0)?);
-    let inputs = (1..outputs.len()).map(|i| Ok(split(program.output(i)?))).collect::<Result<_>>()?;
+    let inputs =
+        (1..outputs.len()).map(|i| Ok(split(program.output(i)?))).collect::<Result<_>>()?;
     Ok(Encoded { rows, inputs })
 }
 
-/// The embedding of a token in copy `copy`. Rows of the table are read on the host: the table is larger than all the rest.
+/// The embedding of a token in copy `copy`. Rows of the table are read on the host: the table is
+/// larger than all the rest.
 fn embedding(
     source: &Source,
     base: &Base,
@@ -128,7 +139,9 @@ fn embedding(
 ) -> Result<Vec<f32>> {
     use crate::graph::ParameterSource;
     let width = base.text.hidden_size;
-    if let Some(rows) = id.checked_sub(prompt.words_from).and_then(|word| prompt.words.get(word as usize)) {
+    if let Some(rows) =
+        id.checked_sub(prompt.words_from).and_then(|word| prompt.words.get(word as usize))
+    {
         let row = copy.min(rows.shape.rows().saturating_sub(1));
         return Ok(rows.values().chunks_exact(width).nth(row).unwrap_or_default().to_vec());
     }
@@ -141,10 +154,18 @@ fn embedding(
     let info = source.info(TABLE).ok_or_else(missing)?;
     let expected = vec![base.text.vocab_size, width];
     if info.shape != expected {
-        return Err(crate::graph::Error::from(ParameterError::Shape { name: TABLE.into(), expected, found: info.shape }).into());
+        return Err(crate::graph::Error::from(ParameterError::Shape {
+            name: TABLE.into(),
+            expected,
+            found: info.shape,
+        })
+        .into());
     }
     if id as usize >= base.text.vocab_size {
-        let problem = format!("the tokenizer has token {id}, the text encoder a table of {} tokens", base.text.vocab_size);
+        let problem = format!(
+            "the tokenizer has token {id}, the text encoder a table of {} tokens",
+            base.text.vocab_size
+        );
         return Err(Error::file(&base.checkpoint.path, problem));
     }
     source.read(TABLE, at..at + width, &mut row).map_err(crate::graph::Error::from)?;

@@ -25,7 +25,13 @@ impl Added {
 }
 
 fn flags() -> Map<String, Value> {
-    let pairs = [("lstrip", false), ("normalized", true), ("rstrip", false), ("single_word", false), ("special", false)];
+    let pairs = [
+        ("lstrip", false),
+        ("normalized", true),
+        ("rstrip", false),
+        ("single_word", false),
+        ("special", false),
+    ];
     pairs.into_iter().map(|(key, value)| (key.to_string(), value.into())).collect()
 }
 
@@ -34,20 +40,27 @@ pub(super) fn write(folder: &Path, files: &TokenizerFiles, added: &Added) -> Res
     let contents: Vec<(String, Vec<u8>)> = match files {
         TokenizerFiles::Folder(from) => {
             let names = from.names().into_iter().filter(|name| from.has(name));
-            names.map(|name| Ok((name.clone(), from.read(&name)?.unwrap_or_default().into_owned()))).collect::<Result<_>>()?
+            names
+                .map(|name| Ok((name.clone(), from.read(&name)?.unwrap_or_default().into_owned())))
+                .collect::<Result<_>>()?
         }
-        TokenizerFiles::Standard { pad } => {
-            text::standard_files(pad)?.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
-        }
+        TokenizerFiles::Standard { pad } => text::standard_files(pad)?
+            .into_iter()
+            .map(|(name, text)| (name, text.into_bytes()))
+            .collect(),
     };
     let mut has_list = false;
     for (name, bytes) in contents {
         let path = folder.join(&name);
-        if !matches!(name.as_str(), "tokenizer.json" | "tokenizer_config.json" | "added_tokens.json") {
+        if !matches!(
+            name.as_str(),
+            "tokenizer.json" | "tokenizer_config.json" | "added_tokens.json"
+        ) {
             fs::write(&path, bytes).map_err(Error::io(&path, "write"))?;
             continue;
         }
-        let mut value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::file(&path, e.to_string()))?;
+        let mut value: Value =
+            serde_json::from_slice(&bytes).map_err(|e| Error::file(&path, e.to_string()))?;
         match name.as_str() {
             "added_tokens.json" => {
                 has_list = true;
@@ -55,7 +68,10 @@ pub(super) fn write(folder: &Path, files: &TokenizerFiles, added: &Added) -> Res
             }
             "tokenizer.json" => {
                 let entry = |(id, content): (usize, &str)| {
-                    let mut entry = Map::from_iter([("id".to_string(), json!(id)), ("content".to_string(), json!(content))]);
+                    let mut entry = Map::from_iter([
+                        ("id".to_string(), json!(id)),
+                        ("content".to_string(), json!(content)),
+                    ]);
                     entry.extend(flags());
                     Value::Object(entry)
                 };
@@ -66,7 +82,9 @@ pub(super) fn write(folder: &Path, files: &TokenizerFiles, added: &Added) -> Res
                 }
             }
             _ => {
-                if let Some(decoder) = value.get_mut("added_tokens_decoder").and_then(Value::as_object_mut) {
+                if let Some(decoder) =
+                    value.get_mut("added_tokens_decoder").and_then(Value::as_object_mut)
+                {
                     for (id, content) in added.numbered() {
                         let mut entry = Map::from_iter([("content".to_string(), json!(content))]);
                         entry.extend(flags());

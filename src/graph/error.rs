@@ -14,7 +14,12 @@ pub enum Error {
     #[error("value {node} of layer `{layer}` has no place in memory: a fault of the plan")]
     Unplaced { layer: String, node: usize },
     #[error("{operation} in layer `{layer}` has no gradient with respect to its {input}: {reason}")]
-    NotDifferentiable { operation: &'static str, layer: String, input: &'static str, reason: &'static str },
+    NotDifferentiable {
+        operation: &'static str,
+        layer: String,
+        input: &'static str,
+        reason: &'static str,
+    },
     #[error("{tensor} has no gradient: the differentiated output does not depend on it")]
     Independent { tensor: String },
     #[error("two inputs of the graph are called `{name}`: only one of them could be written")]

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{Element, Error, Graph, Node, Origin, ParameterSource, Result, Shape, Tensor, parameter};
+use super::{
+    Element, Error, Graph, Node, Origin, ParameterSource, Result, Shape, Tensor, parameter,
+};
 
 /// Elements of an [`Array`].
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +84,8 @@ impl Graph {
         Ok(outputs.iter().filter_map(|t| values[t.index()].clone()).collect())
     }
 
-    /// Evaluates, and shows the result of each operation: its name, its layer, its values. Ends when `look` says false.
+    /// Evaluates, and shows the result of each operation: its name, its layer, its values. Ends
+    /// when `look` says false.
     pub fn trace(
         &self,
         outputs: &[Tensor],
@@ -109,7 +112,9 @@ impl Graph {
             }
             let value = match &node.origin {
                 Origin::Input { name } => {
-                    let array = inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.clone() })?;
+                    let array = inputs
+                        .get(name)
+                        .ok_or_else(|| Error::MissingInput { name: name.clone() })?;
                     array.check(name, &node.shape, node.element)?;
                     array.clone()
                 }
@@ -120,7 +125,8 @@ impl Graph {
                     Array::f32(node.shape.clone(), data)
                 }
                 Origin::Operation { operation, inputs } => {
-                    let arguments: Vec<&Array> = inputs.iter().filter_map(|t| values[t.index()].as_ref()).collect();
+                    let arguments: Vec<&Array> =
+                        inputs.iter().filter_map(|t| values[t.index()].as_ref()).collect();
                     let mut output = vec![0.0; node.shape.elements()];
                     operation.evaluate(&arguments, &node.shape, &mut output);
                     for t in inputs {

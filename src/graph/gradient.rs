@@ -1,8 +1,9 @@
 //! Reverse-mode differentiation: backward operations appended to the graph that they differentiate.
 //!
-//! Each operation's own rule stands beside its forward ([`Operation::gradient`]). Here is the walk: backwards through the
-//! nodes that lead from a wanted tensor to the output, with what arrives at a node by several ways added up in a fixed order.
-//! Where blocks are computed again ([`Graph::recompute_blocks`]), the walk appends a copy of a block's operations when it enters
+//! Each operation's own rule stands beside its forward ([`Operation::gradient`]). Here is the walk:
+//! backwards through the nodes that lead from a wanted tensor to the output, with what arrives at a
+//! node by several ways added up in a fixed order. Where blocks are computed again
+//! ([`Graph::recompute_blocks`]), the walk appends a copy of a block's operations when it enters
 //! the block, and its rules read the copies: the first values are then dead after the forward pass.
 
 use std::collections::HashMap;
@@ -26,26 +27,38 @@ impl GradientContext<'_> {
         self.wanted.get(input).copied().unwrap_or(false)
     }
 
-    /// The error for a gradient that there is no rule for; `input` as the operation's documentation calls it.
-    pub fn refuse(&self, graph: &Graph, operation: &dyn Operation, input: &'static str, reason: &'static str) -> Error {
+    /// The error for a gradient that there is no rule for; `input` as the operation's documentation
+    /// calls it.
+    pub fn refuse(
+        &self,
+        graph: &Graph,
+        operation: &dyn Operation,
+        input: &'static str,
+        reason: &'static str,
+    ) -> Error {
         let layer = graph.node(self.output).layer.to_string();
         Error::NotDifferentiable { operation: operation.name(), layer, input, reason }
     }
 }
 
 impl Graph {
-    /// Gradients of `loss`, which has one element, with respect to each tensor of `wanted`, of their shapes. The backward
-    /// operations are appended to this graph, and carry the path of the layer that they differentiate.
+    /// Gradients of `loss`, which has one element, with respect to each tensor of `wanted`, of
+    /// their shapes. The backward operations are appended to this graph, and carry the path of the
+    /// layer that they differentiate.
     ///
     /// A parameter means every node of its name: their gradients are added up.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `loss` has more than one element, [`Error::Independent`] if it does not depend on a wanted tensor,
-    /// [`Error::NotDifferentiable`] if an operation between them has no gradient.
+    /// [`Error::Shape`] if `loss` has more than one element, [`Error::Independent`] if it does not
+    /// depend on a wanted tensor, [`Error::NotDifferentiable`] if an operation between them has no
+    /// gradient.
     pub fn gradients(&mut self, loss: Tensor, wanted: &[Tensor]) -> Result<Vec<Tensor>> {
         let shape = self.shape(loss).clone();
         if shape.elements() != 1 {
-            let message = format!("a loss has one element, found {shape}: give the upstream gradient of any other tensor");
+            let message = format!(
+                "a loss has one element, found {shape}: give the upstream gradient of any other \
+                    tensor"
+            );
             return Err(self.shape_error("gradients", message));
         }
         self.differentiate(loss, wanted, |graph| graph.filled(shape, 1.0))
@@ -55,10 +68,16 @@ impl Graph {
     ///
     /// # Errors
     /// As those of [`Graph::gradients`].
-    pub fn gradients_of(&mut self, output: Tensor, upstream: Tensor, wanted: &[Tensor]) -> Result<Vec<Tensor>> {
+    pub fn gradients_of(
+        &mut self,
+        output: Tensor,
+        upstream: Tensor,
+        wanted: &[Tensor],
+    ) -> Result<Vec<Tensor>> {
         let (from, to) = (self.shape(upstream), self.shape(output));
         if from != to {
-            let message = format!("the upstream gradient of a tensor {to} has its shape, found {from}");
+            let message =
+                format!("the upstream gradient of a tensor {to} has its shape, found {from}");
             return Err(self.shape_error("gradients", message));
         }
         self.differentiate(output, wanted, |_| Ok(upstream))
@@ -74,7 +93,8 @@ impl Graph {
         let sources = self.sources(output, wanted);
         let leads = self.leads(output, &sources);
         for &tensor in wanted {
-            let reached = sources.iter().any(|&(node, source)| source == tensor && leads[node.index()]);
+            let reached =
+                sources.iter().any(|&(node, source)| source == tensor && leads[node.index()]);
             if !reached || self.node(tensor).element != Element::F32 {
                 return Err(Error::Independent { tensor: self.describe(tensor) });
             }
@@ -90,10 +110,17 @@ impl Graph {
             .iter()
             .map(|&tensor| {
                 let shape = self.shape(tensor).clone();
-                let parts = sources.iter().filter(|(_, source)| *source == tensor).filter_map(|(node, _)| found[node.index()]);
+                let parts = sources
+                    .iter()
+                    .filter(|(_, source)| *source == tensor)
+                    .filter_map(|(node, _)| found[node.index()]);
                 let mut total: Option<Tensor> = None;
                 for part in parts.collect::<Vec<_>>() {
-                    let part = if *self.shape(part) == shape { part } else { self.reshape(part, shape.clone())? };
+                    let part = if *self.shape(part) == shape {
+                        part
+                    } else {
+                        self.reshape(part, shape.clone())?
+                    };
                     total = Some(match total {
                         Some(total) => self.add(total, part)?,
                         None => part,
@@ -104,7 +131,8 @@ impl Graph {
             .collect()
     }
 
-    /// The nodes up to `output` whose gradient is that of a wanted tensor: itself, and for a parameter all of its name.
+    /// The nodes up to `output` whose gradient is that of a wanted tensor: itself, and for a
+    /// parameter all of its name.
     fn sources(&self, output: Tensor, wanted: &[Tensor]) -> Vec<(Tensor, Tensor)> {
         let mut sources: Vec<(Tensor, Tensor)> = Vec::new();
         for (i, &tensor) in wanted.iter().enumerate() {
@@ -115,7 +143,11 @@ impl Graph {
                 Origin::Parameter { name } => {
                     let same = |origin: &Origin| matches!(origin, Origin::Parameter { name: other } if other == name);
                     let nodes = self.nodes.iter().enumerate().take(output.index() + 1);
-                    sources.extend(nodes.filter(|(_, n)| same(&n.origin)).map(|(i, _)| (Tensor(i as u32), tensor)));
+                    sources.extend(
+                        nodes
+                            .filter(|(_, n)| same(&n.origin))
+                            .map(|(i, _)| (Tensor(i as u32), tensor)),
+                    );
                 }
                 _ => sources.push((tensor, tensor)),
             }
@@ -137,7 +169,12 @@ impl Graph {
     }
 
     /// The gradient with respect to each node that `leads`, from that of `output`.
-    fn walk(&mut self, output: Tensor, seed: Tensor, leads: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn walk(
+        &mut self,
+        output: Tensor,
+        seed: Tensor,
+        leads: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
         let mut found: Vec<Option<Tensor>> = vec![None; leads.len()];
         if let Some(slot) = found.get_mut(output.index()) {
             *slot = Some(seed);
@@ -157,19 +194,28 @@ impl Graph {
             if !wanted.contains(&true) {
                 continue;
             }
-            let (operation, inputs, layer) = (operation.clone(), inputs.clone(), node.layer.to_string());
+            let (operation, inputs, layer) =
+                (operation.clone(), inputs.clone(), node.layer.to_string());
             // Backward nodes carry the path of the layer that they differentiate.
             self.scope = vec![layer];
             self.layer = Some(self.nodes[index].layer.clone());
             let now = |t: Tensor| again.get(&t).copied().unwrap_or(t);
             let values: Vec<Tensor> = inputs.iter().map(|&t| now(t)).collect();
-            let context = GradientContext { output: now(Tensor(index as u32)), inputs: &values, upstream, wanted: &wanted };
+            let context = GradientContext {
+                output: now(Tensor(index as u32)),
+                inputs: &values,
+                upstream,
+                wanted: &wanted,
+            };
             let gradients = operation.gradient(self, &context)?;
             for ((&input, gradient), wanted) in inputs.iter().zip(gradients).zip(&wanted) {
                 let Some(gradient) = gradient.filter(|_| *wanted) else { continue };
                 let (shape, expected) = (self.shape(gradient), self.shape(input));
                 if shape != expected {
-                    let message = format!("the gradient of an input {expected} came out as {shape}: a fault of its rule");
+                    let message = format!(
+                        "the gradient of an input {expected} came out as {shape}: a fault of its \
+                            rule"
+                    );
                     return Err(self.shape_error(operation.name(), message));
                 }
                 found[input.index()] = Some(match found[input.index()] {
@@ -181,11 +227,12 @@ impl Graph {
         Ok(found)
     }
 
-    /// Appends a copy of the operations of `block` up to `last`: the copies by the originals. Those that no rule reads are dead,
-    /// and never run.
+    /// Appends a copy of the operations of `block` up to `last`: the copies by the originals. Those
+    /// that no rule reads are dead, and never run.
     fn compute_again(&mut self, block: u32, last: Tensor) -> HashMap<Tensor, Tensor> {
         let mut again: HashMap<Tensor, Tensor> = HashMap::new();
-        let members: Vec<usize> = (0..=last.index()).filter(|&i| self.nodes[i].block == Some(block)).collect();
+        let members: Vec<usize> =
+            (0..=last.index()).filter(|&i| self.nodes[i].block == Some(block)).collect();
         for index in members {
             let mut copy = self.nodes[index].clone();
             let Origin::Operation { inputs, .. } = &mut copy.origin else { continue };
@@ -216,7 +263,9 @@ impl Graph {
         match &node.origin {
             Origin::Input { name } => format!("the input `{name}`"),
             Origin::Parameter { name } => format!("the parameter `{name}`"),
-            Origin::Operation { operation, .. } => format!("the {} of layer `{}`", operation.name(), node.layer),
+            Origin::Operation { operation, .. } => {
+                format!("the {} of layer `{}`", operation.name(), node.layer)
+            }
         }
     }
 }

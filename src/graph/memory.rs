@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 
-/// A value that needs `size` bytes from step `start` to step `end` (inclusive) and must not share a buffer with `conflicts`
-/// (numbers of other requests), because one kernel reads the one and writes the other.
+/// A value that needs `size` bytes from step `start` to step `end` (inclusive) and must not share a
+/// buffer with `conflicts` (numbers of other requests), because one kernel reads the one and writes
+/// the other.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub size: u64,
@@ -26,8 +27,8 @@ pub(super) struct Arena {
 /// What requests are sorted by, largest first.
 type Order<'a> = &'a dyn Fn(&Request) -> (u64, u64);
 
-/// Packs in several orders, and takes the packing that needs least: none of them is best for all graphs. No arena exceeds `most`
-/// bytes unless one request alone does.
+/// Packs in several orders, and takes the packing that needs least: none of them is best for all
+/// graphs. No arena exceeds `most` bytes unless one request alone does.
 pub(super) fn pack(requests: &[Request], most: u64) -> Arena {
     let mut conflicts: Vec<Vec<usize>> = requests.iter().map(|r| r.conflicts.clone()).collect();
     for (i, request) in requests.iter().enumerate() {
@@ -49,7 +50,10 @@ pub(super) fn pack(requests: &[Request], most: u64) -> Arena {
         order.sort_by_key(|&i| (Reverse(key(&requests[i])), i));
         for preference in [Preference::Oldest, Preference::Newest, Preference::Smallest] {
             let arena = place_in_order(requests, &conflicts, &order, preference, most);
-            if best.as_ref().is_none_or(|best| arena.sizes.iter().sum::<u64>() < best.sizes.iter().sum()) {
+            if best
+                .as_ref()
+                .is_none_or(|best| arena.sizes.iter().sum::<u64>() < best.sizes.iter().sum())
+            {
                 best = Some(arena);
             }
         }
@@ -66,7 +70,13 @@ enum Preference {
 }
 
 /// Places requests in `order`, each where the arenas grow least.
-fn place_in_order(requests: &[Request], conflicts: &[Vec<usize>], order: &[usize], preference: Preference, most: u64) -> Arena {
+fn place_in_order(
+    requests: &[Request],
+    conflicts: &[Vec<usize>],
+    order: &[usize],
+    preference: Preference,
+    most: u64,
+) -> Arena {
     let mut sizes: Vec<u64> = Vec::new();
     let mut members: Vec<Vec<usize>> = Vec::new();
     let mut offsets: Vec<Option<(usize, u64)>> = vec![None; requests.len()];
@@ -84,7 +94,9 @@ fn place_in_order(requests: &[Request], conflicts: &[Vec<usize>], order: &[usize
                 Preference::Newest => (sizes.len() - arena) as u64,
                 Preference::Smallest => size,
             };
-            if (growth == 0 || size + growth <= most) && best.is_none_or(|(b, ..)| (growth, rank) < b) {
+            if (growth == 0 || size + growth <= most)
+                && best.is_none_or(|(b, ..)| (growth, rank) < b)
+            {
                 best = Some(((growth, rank), arena, offset));
             }
         }
@@ -140,15 +152,24 @@ mod tests {
         };
         let mut requests: Vec<Request> = Vec::new();
         for time in 0..200usize {
-            let conflicts = (0..if time > 0 { 2 } else { 0 }).map(|_| time - 1 - next(time.min(9) as u64) as usize).collect();
-            requests.push(Request { size: 256 * (1 + next(40)), start: time, end: time + next(12) as usize, conflicts });
+            let conflicts = (0..if time > 0 { 2 } else { 0 })
+                .map(|_| time - 1 - next(time.min(9) as u64) as usize)
+                .collect();
+            requests.push(Request {
+                size: 256 * (1 + next(40)),
+                start: time,
+                end: time + next(12) as usize,
+                conflicts,
+            });
         }
         let arena = pack(&requests, 1 << 14);
         for (i, a) in requests.iter().enumerate() {
             assert!(arena.offsets[i].1 + a.size <= arena.sizes[arena.offsets[i].0]);
             assert!(a.conflicts.iter().all(|&c| arena.offsets[c].0 != arena.offsets[i].0));
             for (j, b) in requests.iter().enumerate().skip(i + 1) {
-                let together = a.start <= b.end && b.start <= a.end && arena.offsets[i].0 == arena.offsets[j].0;
+                let together = a.start <= b.end
+                    && b.start <= a.end
+                    && arena.offsets[i].0 == arena.offsets[j].0;
                 let (x, y) = (arena.offsets[i].1, arena.offsets[j].1);
                 assert!(!together || x + a.size <= y || y + b.size <= x, "{i} and {j} overlap");
             }
@@ -156,10 +177,16 @@ mod tests {
         assert!(arena.sizes.iter().all(|&s| s <= 1 << 14));
     }
 
-    /// A chain of values too large for an arena: each is read by the next step, so two buffers do for any number.
+    /// A chain of values too large for an arena: each is read by the next step, so two buffers do
+    /// for any number.
     #[test]
     fn values_larger_than_an_arena_take_turns() {
-        let chain = |i: usize| Request { size: 100, start: i, end: i + 1, conflicts: i.checked_sub(1).into_iter().collect() };
+        let chain = |i: usize| Request {
+            size: 100,
+            start: i,
+            end: i + 1,
+            conflicts: i.checked_sub(1).into_iter().collect(),
+        };
         let requests: Vec<Request> = (0..50).map(chain).collect();
         assert_eq!(pack(&requests, 64).sizes, [100, 100]);
         assert_eq!(live_at(&requests, 7), 200);

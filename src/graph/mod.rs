@@ -1,13 +1,14 @@
 //! Tensors, operations, the plan and its execution.
 //!
-//! A model is a function that builds a [`Graph`] for one shape. From that one description come the plain-Rust evaluation
-//! that tests compare with ([`Graph::evaluate`]), the memory plan, the kernel list, the FLOP counts and the run on a device
-//! ([`Plan`]). Operations live one to a file in [`ops`], each with its shape rule, its plain-Rust twin and the kernels that
-//! can run it.
+//! A model is a function that builds a [`Graph`] for one shape. From that one description come the
+//! plain-Rust evaluation that tests compare with ([`Graph::evaluate`]), the memory plan, the kernel
+//! list, the FLOP counts and the run on a device ([`Plan`]). Operations live one to a file in
+//! [`ops`], each with its shape rule, its plain-Rust twin and the kernels that can run it.
 //! [`Graph::gradients`] appends the backward pass to the same graph.
 //!
-//! Activations are `[batch, height, width, channels]` or `[batch, tokens, channels]`, row-major, f32. A feature map is
-//! already the token sequence of attention: [`Graph::reshape`] between the two is free.
+//! Activations are `[batch, height, width, channels]` or `[batch, tokens, channels]`, row-major,
+//! f32. A feature map is already the token sequence of attention: [`Graph::reshape`] between the
+//! two is free.
 
 mod error;
 mod evaluate;
@@ -55,8 +56,8 @@ pub enum Element {
 pub enum Origin {
     /// Written by the caller before a run; keeps its value between runs.
     Input { name: String },
-    /// A weight, resolved by name from a [`ParameterSource`]. `shape` is the logical one; a source may hold the same
-    /// elements in another shape (a 1x1 convolution that acts as a linear layer).
+    /// A weight, resolved by name from a [`ParameterSource`]. `shape` is the logical one; a source
+    /// may hold the same elements in another shape (a 1x1 convolution that acts as a linear layer).
     Parameter { name: String },
     /// Computed from other tensors.
     Operation { operation: Arc<dyn Operation>, inputs: Vec<Tensor> },
@@ -94,7 +95,8 @@ pub struct Graph {
     whole: bool,
 }
 
-/// The blocks of a graph: parts whose values may be computed again for their backward instead of kept.
+/// The blocks of a graph: parts whose values may be computed again for their backward instead of
+/// kept.
 #[derive(Clone, Debug, Default)]
 struct Blocks {
     made: u32,
@@ -125,15 +127,18 @@ impl Graph {
 
     /// The input `name`, if it was declared already.
     pub fn find_input(&self, name: &str) -> Option<Tensor> {
-        let is_it = |node: &Node| matches!(&node.origin, Origin::Input { name: found } if found == name);
+        let is_it =
+            |node: &Node| matches!(&node.origin, Origin::Input { name: found } if found == name);
         self.nodes.iter().position(is_it).map(|index| Tensor(index as u32))
     }
 
-    /// After every run, `input` takes the value of `tensor` (the state of a sampler or an optimiser).
+    /// After every run, `input` takes the value of `tensor` (the state of a sampler or an
+    /// optimiser).
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ, or if `tensor` is not computed by the run: inputs that take each other's values
-    /// would depend on the order of the copies (multiply by 1 to make a copy).
+    /// [`Error::Shape`] if the shapes differ, or if `tensor` is not computed by the run: inputs
+    /// that take each other's values would depend on the order of the copies (multiply by 1 to make
+    /// a copy).
     pub fn assign(&mut self, input: Tensor, tensor: Tensor) -> Result<()> {
         let mut root = tensor;
         while let Origin::Operation { operation, inputs } = &self.node(root).origin
@@ -142,11 +147,20 @@ impl Graph {
             root = inputs[0];
         }
         if !matches!(self.node(root).origin, Origin::Operation { .. }) {
-            return Err(self.shape_error("assign", "the new value of an input is an input or a weight, not computed".into()));
+            return Err(self.shape_error(
+                "assign",
+                "the new value of an input is an input or a weight, not computed".into(),
+            ));
         }
         let (to, from) = (self.node(input), self.node(tensor));
-        if !matches!(to.origin, Origin::Input { .. }) || to.shape != from.shape || to.element != from.element {
-            return Err(self.shape_error("assign", format!("{} cannot take the value of {}", to.shape, from.shape)));
+        if !matches!(to.origin, Origin::Input { .. })
+            || to.shape != from.shape
+            || to.element != from.element
+        {
+            return Err(self.shape_error(
+                "assign",
+                format!("{} cannot take the value of {}", to.shape, from.shape),
+            ));
         }
         self.assignments.push((input, tensor));
         Ok(())
@@ -184,7 +198,8 @@ impl Graph {
         self.layer = None;
     }
 
-    /// Begins a block: nodes made until [`Graph::leave_block`] belong to it. A block within a block is a part of it.
+    /// Begins a block: nodes made until [`Graph::leave_block`] belong to it. A block within a block
+    /// is a part of it.
     pub fn enter_block(&mut self) {
         if self.blocks.depth == 0 {
             self.blocks.made += 1;
@@ -196,19 +211,22 @@ impl Graph {
         self.blocks.depth = self.blocks.depth.saturating_sub(1);
     }
 
-    /// Gradients appended from now on compute the values inside of blocks again, from what enters a block, right before they
-    /// go backward through it: less memory for more time (Chen et al., "Training deep nets with sublinear memory cost", 2016).
+    /// Gradients appended from now on compute the values inside of blocks again, from what enters a
+    /// block, right before they go backward through it: less memory for more time (Chen et al.,
+    /// "Training deep nets with sublinear memory cost", 2016).
     pub fn recompute_blocks(&mut self) {
         self.blocks.recompute = true;
     }
 
-    /// Whether kernels that round what they read are not for this graph: gradients are computed in it, or sums of its activations.
+    /// Whether kernels that round what they read are not for this graph: gradients are computed in
+    /// it, or sums of its activations.
     pub fn is_precise(&self) -> bool {
         self.precise
     }
 
-    /// Whether sums of linear layers built from now on are each made by one workgroup, whatever the number of rows: what is made of
-    /// a prompt is then the same to the bit, alone or among others. Returns what held before.
+    /// Whether sums of linear layers built from now on are each made by one workgroup, whatever the
+    /// number of rows: what is made of a prompt is then the same to the bit, alone or among others.
+    /// Returns what held before.
     pub fn keep_sums_whole(&mut self, whole: bool) -> bool {
         std::mem::replace(&mut self.whole, whole)
     }
@@ -226,16 +244,29 @@ impl Graph {
         self.scope.join(".")
     }
 
-    /// Appends an operation; checks its shape rule now, so that the error names the layer that is being built.
-    pub fn apply(&mut self, operation: impl Operation + 'static, inputs: &[Tensor]) -> Result<Tensor> {
+    /// Appends an operation; checks its shape rule now, so that the error names the layer that is
+    /// being built.
+    pub fn apply(
+        &mut self,
+        operation: impl Operation + 'static,
+        inputs: &[Tensor],
+    ) -> Result<Tensor> {
         self.repeat(Arc::new(operation), inputs)
     }
 
     /// Appends an operation of this graph again, of other inputs.
-    pub(crate) fn repeat(&mut self, operation: Arc<dyn Operation>, inputs: &[Tensor]) -> Result<Tensor> {
+    pub(crate) fn repeat(
+        &mut self,
+        operation: Arc<dyn Operation>,
+        inputs: &[Tensor],
+    ) -> Result<Tensor> {
         let shapes: Vec<&Shape> = inputs.iter().map(|&t| self.shape(t)).collect();
         match operation.shape(&shapes) {
-            Ok(shape) => Ok(self.push(Origin::Operation { operation, inputs: inputs.to_vec() }, shape, Element::F32)),
+            Ok(shape) => Ok(self.push(
+                Origin::Operation { operation, inputs: inputs.to_vec() },
+                shape,
+                Element::F32,
+            )),
             Err(message) => Err(self.shape_error(operation.name(), message)),
         }
     }

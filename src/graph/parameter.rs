@@ -31,20 +31,30 @@ pub enum ParameterError {
 pub trait ParameterSource: Sync {
     fn info(&self, name: &str) -> Option<ParameterInfo>;
 
-    /// Reads the elements `range` (row-major, in the shape of [`ParameterSource::info`]) as f32; `into` is as long as `range`.
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError>;
+    /// Reads the elements `range` (row-major, in the shape of [`ParameterSource::info`]) as f32;
+    /// `into` is as long as `range`.
+    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32])
+    -> Result<(), ParameterError>;
 
     /// Nobody will read this parameter again soon: pages of a mapped file may go.
     fn done_with(&self, _name: &str) {}
 }
 
-/// Checks that `source` has `name` with the elements of `shape`. Extents of 1 may stand anywhere (a 1x1 convolution is a
-/// linear layer), everything else must agree.
-pub fn expect(source: &dyn ParameterSource, name: &str, shape: &[usize]) -> Result<ParameterInfo, ParameterError> {
+/// Checks that `source` has `name` with the elements of `shape`. Extents of 1 may stand anywhere (a
+/// 1x1 convolution is a linear layer), everything else must agree.
+pub fn expect(
+    source: &dyn ParameterSource,
+    name: &str,
+    shape: &[usize],
+) -> Result<ParameterInfo, ParameterError> {
     let info = source.info(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
     let squeezed = |dims: &[usize]| dims.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>();
     if squeezed(&info.shape) != squeezed(shape) {
-        return Err(ParameterError::Shape { name: name.into(), expected: shape.to_vec(), found: info.shape });
+        return Err(ParameterError::Shape {
+            name: name.into(),
+            expected: shape.to_vec(),
+            found: info.shape,
+        });
     }
     Ok(info)
 }

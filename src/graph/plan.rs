@@ -1,4 +1,5 @@
-//! From a graph to an order of work: which operations run, what is folded into whom, and where values live.
+//! From a graph to an order of work: which operations run, what is folded into whom, and where
+//! values live.
 
 use std::sync::Arc;
 
@@ -28,7 +29,12 @@ pub trait Target {
     fn folds(&self, operation: &dyn Operation) -> Fold;
 
     /// f32 elements of scratch that `operation` needs.
-    fn scratch(&self, operation: &dyn Operation, inputs: &[&Shape], output: &Shape) -> Option<usize>;
+    fn scratch(
+        &self,
+        operation: &dyn Operation,
+        inputs: &[&Shape],
+        output: &Shape,
+    ) -> Option<usize>;
 }
 
 /// One operation as it will run.
@@ -38,7 +44,8 @@ pub struct Step {
     pub inputs: Vec<Tensor>,
     /// The operation's own result, before what is folded in; its shape rules the kernel.
     pub result: Tensor,
-    /// Work on the result done by the same kernel before it stores: a low-rank update first, elementwise work after it.
+    /// Work on the result done by the same kernel before it stores: a low-rank update first,
+    /// elementwise work after it.
     pub epilogue: Vec<Epilogue>,
     /// Zeros that the kernel writes around its result: top, bottom, left, right.
     pub padding: Option<[usize; 4]>,
@@ -64,11 +71,13 @@ pub enum Place {
     },
 }
 
-/// The order of work and the memory it needs, made once for a graph and reusable on any device whose back end asks for the same.
+/// The order of work and the memory it needs, made once for a graph and reusable on any device
+/// whose back end asks for the same.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: Vec<Step>,
-    /// The first steps, which read nothing but parameters: they run once, when a program is made, and their results stay.
+    /// The first steps, which read nothing but parameters: they run once, when a program is made,
+    /// and their results stay.
     pub once: usize,
     /// Sizes in bytes of the arenas that hold activations.
     pub arenas: Vec<u64>,
@@ -90,15 +99,30 @@ impl Plan {
         let (mut steps, each_run): (Vec<Step>, Vec<Step>) = {
             let constant = constants(graph);
             let is_constant = |step: &Step| {
-                let mut reads = step.inputs.iter().copied().chain(step.epilogue.iter().flat_map(Epilogue::operands));
+                let mut reads = step
+                    .inputs
+                    .iter()
+                    .copied()
+                    .chain(step.epilogue.iter().flat_map(Epilogue::operands));
                 constant[step.result.index()] && reads.all(|t| constant[t.index()])
             };
             fold(graph, &wanted, &roots, target).into_iter().partition(is_constant)
         };
         let once = steps.len();
         steps.extend(each_run);
-        let Placement { places, scratch, arenas, live } = place(graph, (&steps, once), &wanted, &roots, target.limits());
-        Plan { steps, once, arenas, outputs: outputs.to_vec(), roots, places, scratch, live, limits: target.limits() }
+        let Placement { places, scratch, arenas, live } =
+            place(graph, (&steps, once), &wanted, &roots, target.limits());
+        Plan {
+            steps,
+            once,
+            arenas,
+            outputs: outputs.to_vec(),
+            roots,
+            places,
+            scratch,
+            live,
+            limits: target.limits(),
+        }
     }
 
     pub fn root(&self, tensor: Tensor) -> Tensor {
@@ -124,7 +148,8 @@ impl Plan {
         self.arenas.iter().sum()
     }
 
-    /// Most bytes of activations that are needed at one time: what a packing without any loss would come to.
+    /// Most bytes of activations that are needed at one time: what a packing without any loss would
+    /// come to.
     pub fn live_bytes(&self) -> u64 {
         self.live
     }
@@ -146,7 +171,9 @@ fn constants(graph: &Graph) -> Vec<bool> {
         constant.push(match &node.origin {
             Origin::Parameter { .. } => true,
             Origin::Input { .. } => false,
-            Origin::Operation { inputs, .. } => !inputs.is_empty() && inputs.iter().all(|t| constant[t.index()]),
+            Origin::Operation { inputs, .. } => {
+                !inputs.is_empty() && inputs.iter().all(|t| constant[t.index()])
+            }
         });
     }
     constant
@@ -156,7 +183,9 @@ fn roots(graph: &Graph) -> Vec<Tensor> {
     let mut roots: Vec<Tensor> = Vec::with_capacity(graph.nodes().len());
     for (index, node) in graph.nodes().iter().enumerate() {
         let root = match &node.origin {
-            Origin::Operation { operation, inputs } if operation.is_view() => roots[inputs[0].index()],
+            Origin::Operation { operation, inputs } if operation.is_view() => {
+                roots[inputs[0].index()]
+            }
             _ => Tensor(index as u32),
         };
         roots.push(root);
@@ -172,7 +201,8 @@ fn sole_consumer(tensor: Tensor, uses: &[usize], consumers: &[Vec<Tensor>]) -> O
     }
 }
 
-/// Lists the live operations in order, folding elementwise followers and padding into their producers.
+/// Lists the live operations in order, folding elementwise followers and padding into their
+/// producers.
 fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target) -> Vec<Step> {
     let uses = graph.uses(wanted);
     let mut consumers: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
@@ -210,7 +240,11 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target)
         let mut end = result;
         while folds != Fold::Nothing && step.padding.is_none() {
             let Some(next) = sole_consumer(end, &uses, &consumers) else { break };
-            let Origin::Operation { operation: follower, inputs: operands } = &graph.node(next).origin else { break };
+            let Origin::Operation { operation: follower, inputs: operands } =
+                &graph.node(next).origin
+            else {
+                break;
+            };
             if follower.is_view() {
                 end = next;
                 continue;
@@ -224,11 +258,18 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target)
             let same_rows = graph.shape(end).channels() == graph.shape(result).channels()
                 && graph.shape(end).elements() == graph.shape(result).elements();
             match (follower.as_epilogue(operands, position, graph), follower.as_padding()) {
-                (Some(entry @ Epilogue::Lora { .. }), _) if ready && same_rows && takes_lora(folds, &step.epilogue) => {
+                (Some(entry @ Epilogue::Lora { .. }), _)
+                    if ready && same_rows && takes_lora(folds, &step.epilogue) =>
+                {
                     step.epilogue.insert(0, entry)
                 }
-                (Some(entry), _) if ready && same_rows && fits(&step.epilogue, &entry) => step.epilogue.push(entry),
-                (_, Some(edges)) if folds == Fold::ElementwiseAndPadding && graph.shape(end) == graph.shape(result) => {
+                (Some(entry), _) if ready && same_rows && fits(&step.epilogue, &entry) => {
+                    step.epilogue.push(entry)
+                }
+                (_, Some(edges))
+                    if folds == Fold::ElementwiseAndPadding
+                        && graph.shape(end) == graph.shape(result) =>
+                {
                     step.padding = Some(edges)
                 }
                 _ => break,
@@ -245,11 +286,13 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target)
 
 /// Whether a low-rank update can go before `epilogue`: sums may change places with it.
 fn takes_lora(folds: Fold, epilogue: &[Epilogue]) -> bool {
-    folds == Fold::LoraAndElementwise && epilogue.iter().all(|entry| matches!(entry, Epilogue::Add(..)))
+    folds == Fold::LoraAndElementwise
+        && epilogue.iter().all(|entry| matches!(entry, Epilogue::Add(..)))
 }
 
-/// Whether a kernel that does `epilogue` can do `entry` too: it has so many bindings and factors, and one number of rows for each
-/// kind of broadcast (a view between two epilogue can change what a batch entry is).
+/// Whether a kernel that does `epilogue` can do `entry` too: it has so many bindings and factors,
+/// and one number of rows for each kind of broadcast (a view between two epilogue can change what a
+/// batch entry is).
 fn fits(epilogue: &[Epilogue], entry: &Epilogue) -> bool {
     const MOST_OPERANDS: usize = 3;
     if matches!(entry, Epilogue::Lora { .. }) {
@@ -267,19 +310,26 @@ fn fits(epilogue: &[Epilogue], entry: &Epilogue) -> bool {
         && one(&|s| s.broadcast()?.operand_rows())
 }
 
-/// The graph input in whose storage `step` computes the input's next value: where the operation can, and nobody reads the old
-/// value at the same time or later.
+/// The graph input in whose storage `step` computes the input's next value: where the operation
+/// can, and nobody reads the old value at the same time or later.
 fn in_place(graph: &Graph, step: &Step, later: &[Step], roots: &[Tensor]) -> Option<Tensor> {
     let position = step.operation.in_place().filter(|_| step.output == step.result)?;
     let input = *step.inputs.get(position)?;
     let is_input = matches!(graph.node(input).origin, Origin::Input { .. });
     let reads = |step: &Step| {
-        let all = step.inputs.iter().copied().chain(step.epilogue.iter().flat_map(Epilogue::operands));
+        let all =
+            step.inputs.iter().copied().chain(step.epilogue.iter().flat_map(Epilogue::operands));
         all.filter(|t| roots[t.index()] == input).count()
     };
-    let copied = graph.assignments().iter().any(|&(to, from)| to != input && roots[from.index()] == input);
+    let copied =
+        graph.assignments().iter().any(|&(to, from)| to != input && roots[from.index()] == input);
     let assigned = graph.assignments().contains(&(input, step.output));
-    (is_input && assigned && !copied && reads(step) == 1 && later.iter().all(|step| reads(step) == 0)).then_some(input)
+    (is_input
+        && assigned
+        && !copied
+        && reads(step) == 1
+        && later.iter().all(|step| reads(step) == 0))
+    .then_some(input)
 }
 
 struct Placement {
@@ -289,8 +339,15 @@ struct Placement {
     live: u64,
 }
 
-/// Packs what the steps produce into arenas, so that no step reads and writes one arena; what the first `once` steps make is kept.
-fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], roots: &[Tensor], limits: Limits) -> Placement {
+/// Packs what the steps produce into arenas, so that no step reads and writes one arena; what the
+/// first `once` steps make is kept.
+fn place(
+    graph: &Graph,
+    (steps, once): (&[Step], usize),
+    wanted: &[Tensor],
+    roots: &[Tensor],
+    limits: Limits,
+) -> Placement {
     let mut places: Vec<Option<Place>> = graph
         .nodes()
         .iter()
@@ -342,7 +399,8 @@ fn place(graph: &Graph, (steps, once): (&[Step], usize), wanted: &[Tensor], root
     }
     let live = (0..=steps.len()).map(|time| live_at(&requests, time)).max().unwrap_or(0);
     let Arena { sizes, offsets } = pack(&requests, limits.max_buffer);
-    let at = |request: usize| Place::Arena { arena: offsets[request].0, offset: offsets[request].1 };
+    let at =
+        |request: usize| Place::Arena { arena: offsets[request].0, offset: offsets[request].1 };
     for (node, request) in request_of.iter().enumerate() {
         if let Some(request) = request {
             places[node] = Some(at(*request));

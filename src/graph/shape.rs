@@ -34,12 +34,14 @@ impl Shape {
 
     /// `[batch, height, width, channels]`, or a message that says what was found.
     pub fn image(&self) -> Result<[usize; 4], String> {
-        <[usize; 4]>::try_from(self.0.as_slice()).map_err(|_| format!("expected [batch, height, width, channels], found {self}"))
+        <[usize; 4]>::try_from(self.0.as_slice())
+            .map_err(|_| format!("expected [batch, height, width, channels], found {self}"))
     }
 
     /// `[batch, tokens, channels]`, or a message that says what was found.
     pub fn tokens(&self) -> Result<[usize; 3], String> {
-        <[usize; 3]>::try_from(self.0.as_slice()).map_err(|_| format!("expected [batch, tokens, channels], found {self}"))
+        <[usize; 3]>::try_from(self.0.as_slice())
+            .map_err(|_| format!("expected [batch, tokens, channels], found {self}"))
     }
 }
 

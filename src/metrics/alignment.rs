@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn scores_by_hand() {
-        let [x, y, diagonal] = [[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]].map(|v| Embedding::new(v.to_vec()));
+        let [x, y, diagonal] =
+            [[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]].map(|v| Embedding::new(v.to_vec()));
         let back = Embedding::new(vec![-1.0, 0.0]);
         assert!((x.cosine(&diagonal) - 0.5f64.sqrt()).abs() < 1e-6);
         assert!((text_alignment([(&x, &x), (&x, &y), (&x, &back)]) - 2.5 / 3.0).abs() < 1e-6);

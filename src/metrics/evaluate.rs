@@ -12,7 +12,8 @@ use crate::pipeline::{self, Pipeline, Request};
 pub struct Evaluation {
     /// With [`crate::concept::caption::PLACEHOLDER`] where the concept's words go.
     pub prompts: Vec<String>,
-    /// What stands in the placeholder's place where texts are scored: an article and the class word.
+    /// What stands in the placeholder's place where texts are scored: an article and the class
+    /// word.
     pub class: String,
     /// Of every prompt, one picture for each.
     pub seeds: Vec<u64>,
@@ -45,8 +46,8 @@ impl From<pipeline::Error> for Error {
 }
 
 impl Evaluation {
-    /// Makes the pictures with `phrase` in the placeholder's place and `concepts` in use, and scores them. They come back too,
-    /// by prompt and seed; `progress` is called before each.
+    /// Makes the pictures with `phrase` in the placeholder's place and `concepts` in use, and
+    /// scores them. They come back too, by prompt and seed; `progress` is called before each.
     ///
     /// # Errors
     /// Whatever sampling and the towers meet.
@@ -64,7 +65,13 @@ impl Evaluation {
             for &seed in &self.seeds {
                 progress();
                 let prompt = with_words(prompt, phrase);
-                let request = Request { prompt, seed, batch: 1, concepts: concepts.to_vec(), ..self.request.clone() };
+                let request = Request {
+                    prompt,
+                    seed,
+                    batch: 1,
+                    concepts: concepts.to_vec(),
+                    ..self.request.clone()
+                };
                 for picture in pipeline.generate(&request, &mut |_| ())?.pictures {
                     seen.push(towers.picture(&picture)?);
                     texts.push(text.clone());
@@ -72,7 +79,10 @@ impl Evaluation {
                 }
             }
         }
-        let scores = Scores { text: text_alignment(texts.iter().zip(&seen)), image: image_alignment(&seen, &self.learnt_from) };
+        let scores = Scores {
+            text: text_alignment(texts.iter().zip(&seen)),
+            image: image_alignment(&seen, &self.learnt_from),
+        };
         Ok((scores, pictures))
     }
 }

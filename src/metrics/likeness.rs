@@ -4,7 +4,8 @@ use super::alignment::{Embedding, image_alignment};
 use super::towers::{Result, Towers};
 use crate::picture::{self, Mask, Picture, Scaling};
 
-/// What surrounds a cut-out: the background that towers know best as one. (With grey, shapes of cut-outs told more than what they show.)
+/// What surrounds a cut-out: the background that towers know best as one. (With grey, shapes of
+/// cut-outs told more than what they show.)
 const AROUND: [u8; 3] = [255; 3];
 
 /// Concepts as their pictures show them, each cut out along its mask, on white.
@@ -19,14 +20,20 @@ impl Likeness {
     /// Whatever the device meets.
     pub fn new(towers: &Towers, concepts: &[Vec<(Picture, Option<Mask>)>]) -> Result<Likeness> {
         let seen = |(picture, mask): &(Picture, Option<Mask>)| match mask {
-            Some(mask) => towers.picture(&cut_out(&without_surroundings(picture, mask)?, bounds(mask))?),
+            Some(mask) => {
+                towers.picture(&cut_out(&without_surroundings(picture, mask)?, bounds(mask))?)
+            }
             None => towers.picture(&cut_out(picture, [0.0, 0.0, 1.0, 1.0])?),
         };
-        let concepts = concepts.iter().map(|pictures| pictures.iter().map(seen).collect()).collect::<Result<_>>()?;
+        let concepts = concepts
+            .iter()
+            .map(|pictures| pictures.iter().map(seen).collect())
+            .collect::<Result<_>>()?;
         Ok(Likeness { concepts })
     }
 
-    /// The mean cosine between a part of a picture (left, top, right, bottom as fractions) and the pictures of each concept.
+    /// The mean cosine between a part of a picture (left, top, right, bottom as fractions) and the
+    /// pictures of each concept.
     ///
     /// # Errors
     /// Whatever the device meets.
@@ -64,7 +71,8 @@ fn without_surroundings(picture: &Picture, mask: &Mask) -> picture::Result<Pictu
     let (width, height) = (picture.width(), picture.height());
     let mask = mask.resized(width, height, Scaling::Nearest)?;
     let mut rgb = picture.rgb().to_vec();
-    for (pixel, _) in rgb.chunks_exact_mut(3).zip(mask.values()).filter(|(_, value)| **value <= 0.5) {
+    for (pixel, _) in rgb.chunks_exact_mut(3).zip(mask.values()).filter(|(_, value)| **value <= 0.5)
+    {
         pixel.copy_from_slice(&AROUND);
     }
     Picture::new(width, height, rgb)

@@ -27,9 +27,11 @@ const DEVIATION: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{}: the model brings no vision tower (`image_encoder` or `clip_vision`), which scores are measured with", .0.display())]
+    #[error("{}: the model brings no vision tower (`image_encoder` or `clip_vision`), which \
+        scores are measured with", .0.display())]
     NoVision(PathBuf),
-    #[error("{}: no `{TEXT_PROJECTION}` in either tower's file, which scores of texts need", .0.display())]
+    #[error("{}: no `{TEXT_PROJECTION}` in either tower's file, which scores of texts \
+        need", .0.display())]
     NoProjection(PathBuf),
     #[error("{}: `{TEXT_PROJECTION}` is {found:?}, expected {expected:?}", path.display())]
     Projection { path: PathBuf, found: Vec<usize>, expected: Vec<usize> },
@@ -72,11 +74,16 @@ impl Towers {
         let (text, vision) = (&checkpoint.text_encoder, component);
         let text_config = ClipTextConfig::from_json(&text.config, &text.config_path)?;
         let vision_config = ClipVisionConfig::from_json(&vision.config, &vision.config_path)?;
-        let projection = [text, vision].into_iter().find_map(|holder| holder.tensor(TEXT_PROJECTION).ok());
+        let projection =
+            [text, vision].into_iter().find_map(|holder| holder.tensor(TEXT_PROJECTION).ok());
         let projection = projection.ok_or_else(|| Error::NoProjection(path.clone()))?;
         let expected = [vision_config.projection_dim, text_config.hidden_size];
         if projection.shape() != expected {
-            return Err(Error::Projection { path, found: projection.shape().to_vec(), expected: expected.to_vec() });
+            return Err(Error::Projection {
+                path,
+                found: projection.shape().to_vec(),
+                expected: expected.to_vec(),
+            });
         }
         let projection = projection.to_f32(0..projection.len());
         let text_program = text_program(gpu, text, &text_config, tokenizer.max_length())?;
@@ -108,7 +115,10 @@ impl Towers {
         self.text.run();
         let end = self.blame(self.text.output(0))?;
         let rows = self.projection.chunks_exact(self.text_config.hidden_size.max(1));
-        let product = |row: &[f32]| row.iter().zip(end.values()).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32;
+        let product = |row: &[f32]| {
+            row.iter().zip(end.values()).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+                as f32
+        };
         Ok(Embedding::new(rows.map(product).collect()))
     }
 
@@ -119,12 +129,20 @@ impl Towers {
     pub fn picture(&self, picture: &Picture) -> Result<Embedding> {
         let size = self.vision_config.image_size as u32;
         let (width, height) = (picture.width(), picture.height());
-        let fitted = |side: u32| (u64::from(side) * u64::from(size) / u64::from(width.min(height))) as u32;
+        let fitted =
+            |side: u32| (u64::from(side) * u64::from(size) / u64::from(width.min(height))) as u32;
         let resized = picture.resized(fitted(width).max(size), fitted(height).max(size))?;
-        let middle = resized.part((resized.width() - size) / 2, (resized.height() - size) / 2, size, size)?;
+        let middle = resized.part(
+            (resized.width() - size) / 2,
+            (resized.height() - size) / 2,
+            size,
+            size,
+        )?;
         let [mean, deviation] = self.normal;
         let normal = |pixel: &[u8]| -> [f32; 3] {
-            std::array::from_fn(|c| (f32::from(pixel.get(c).copied().unwrap_or(0)) / 255.0 - mean[c]) / deviation[c])
+            std::array::from_fn(|c| {
+                (f32::from(pixel.get(c).copied().unwrap_or(0)) / 255.0 - mean[c]) / deviation[c]
+            })
         };
         let pixels: Vec<f32> = middle.rgb().chunks_exact(3).flat_map(normal).collect();
         let side = self.vision_config.image_size;
@@ -147,7 +165,12 @@ fn weights(gpu: &Device, component: &Component) -> Weights {
 }
 
 /// From ids `[1, length]` to the encoding of the text's end `[1, hidden_size]`.
-fn text_program(gpu: &Device, tower: &Component, config: &ClipTextConfig, length: usize) -> Result<Program> {
+fn text_program(
+    gpu: &Device,
+    tower: &Component,
+    config: &ClipTextConfig,
+    length: usize,
+) -> Result<Program> {
     let mut graph = Graph::new();
     let ids = graph.input_ids("ids", [1, length]);
     let ends = graph.input_ids("ends", [1]);

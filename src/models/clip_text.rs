@@ -1,21 +1,34 @@
-//! CLIP's text tower (Radford et al. 2021), transformers' `CLIPTextModel`, with or without projection.
+//! CLIP's text tower (Radford et al. 2021), transformers' `CLIPTextModel`, with or without
+//! projection.
 
 use super::config::ClipTextConfig;
 use crate::graph::{Result, Tensor};
 use crate::nn::{ClipLayer, Layers};
 
-/// Builds the tower: token `ids` (u32) `[batch, tokens]` to the encoding `[batch, tokens, hidden_size]`. `skip` leaves out that
-/// many of the last layers; the final normalisation stays (diffusers' `clip_skip`; what web UIs count as skip + 1).
-pub fn clip_text(layers: &mut Layers, config: &ClipTextConfig, ids: Tensor, skip: usize) -> Result<Tensor> {
+/// Builds the tower: token `ids` (u32) `[batch, tokens]` to the encoding
+/// `[batch, tokens, hidden_size]`. `skip` leaves out that many of the last layers; the final
+/// normalisation stays (diffusers' `clip_skip`; what web UIs count as skip + 1).
+pub fn clip_text(
+    layers: &mut Layers,
+    config: &ClipTextConfig,
+    ids: Tensor,
+    skip: usize,
+) -> Result<Tensor> {
     let embedded = embed(layers, config, ids, None)?;
     encode(layers, config, embedded, skip)
 }
 
-/// Builds the token table's rows for `ids` (u32) `[batch, tokens]`: `[batch, tokens, hidden_size]`. Ids from `vocab_size` on read
-/// the rows of `words` `[rows, hidden_size]`, where there are any.
-pub fn embed(layers: &mut Layers, config: &ClipTextConfig, ids: Tensor, words: Option<Tensor>) -> Result<Tensor> {
+/// Builds the token table's rows for `ids` (u32) `[batch, tokens]`: `[batch, tokens, hidden_size]`.
+/// Ids from `vocab_size` on read the rows of `words` `[rows, hidden_size]`, where there are any.
+pub fn embed(
+    layers: &mut Layers,
+    config: &ClipTextConfig,
+    ids: Tensor,
+    words: Option<Tensor>,
+) -> Result<Tensor> {
     layers.within("text_model.embeddings", |layers| {
-        let table = layers.parameter("token_embedding.weight", [config.vocab_size, config.hidden_size]);
+        let table =
+            layers.parameter("token_embedding.weight", [config.vocab_size, config.hidden_size]);
         match words {
             Some(words) => layers.graph.embedding_continued(table, words, ids),
             None => layers.graph.embedding(table, ids),
@@ -23,8 +36,14 @@ pub fn embed(layers: &mut Layers, config: &ClipTextConfig, ids: Tensor, words: O
     })
 }
 
-/// Builds the rest of the tower on `embedded` tokens `[batch, tokens, hidden_size]`, before their positions are added.
-pub fn encode(layers: &mut Layers, config: &ClipTextConfig, embedded: Tensor, skip: usize) -> Result<Tensor> {
+/// Builds the rest of the tower on `embedded` tokens `[batch, tokens, hidden_size]`, before their
+/// positions are added.
+pub fn encode(
+    layers: &mut Layers,
+    config: &ClipTextConfig,
+    embedded: Tensor,
+    skip: usize,
+) -> Result<Tensor> {
     let [_, tokens, _] = layers.tokens(embedded, "clip_text")?;
     let style = ClipLayer {
         heads: config.num_attention_heads,
@@ -35,12 +54,16 @@ pub fn encode(layers: &mut Layers, config: &ClipTextConfig, embedded: Tensor, sk
     };
     layers.within("text_model", |layers| {
         if tokens > config.max_position_embeddings {
-            let message = format!("{tokens} tokens are more than the model's {}", config.max_position_embeddings);
+            let message = format!(
+                "{tokens} tokens are more than the model's {}",
+                config.max_position_embeddings
+            );
             return Err(layers.graph.shape_error("clip_text", message));
         }
         let built = config.num_hidden_layers.checked_sub(skip).filter(|&built| built > 0);
         let Some(built) = built else {
-            let message = format!("{skip} layers of {} cannot be skipped", config.num_hidden_layers);
+            let message =
+                format!("{skip} layers of {} cannot be skipped", config.num_hidden_layers);
             return Err(layers.graph.shape_error("clip_text", message));
         };
         let positions = layers.within("embeddings", |layers| {
@@ -56,17 +79,24 @@ pub fn encode(layers: &mut Layers, config: &ClipTextConfig, embedded: Tensor, sk
     })
 }
 
-/// Builds the projection to the space that pictures share: `encoding` `[batch, tokens, hidden_size]` at `rows` (u32) `[batch]`,
-/// which are [`end_rows`], to `[batch, projection_dim]`, not normalised.
-pub fn project(layers: &mut Layers, config: &ClipTextConfig, encoding: Tensor, rows: Tensor) -> Result<Tensor> {
+/// Builds the projection to the space that pictures share: `encoding`
+/// `[batch, tokens, hidden_size]` at `rows` (u32) `[batch]`, which are [`end_rows`], to
+/// `[batch, projection_dim]`, not normalised.
+pub fn project(
+    layers: &mut Layers,
+    config: &ClipTextConfig,
+    encoding: Tensor,
+    rows: Tensor,
+) -> Result<Tensor> {
     let [batch, tokens, channels] = layers.tokens(encoding, "clip_text")?;
     let table = layers.graph.reshape(encoding, [batch * tokens, channels])?;
     let pooled = layers.graph.embedding(table, rows)?;
     layers.linear_no_bias("text_projection", pooled, config.projection_dim)
 }
 
-/// Where each text of `length` `ids` ends, counted in rows of the flattened `[batch * tokens]`: the first end token; in models
-/// whose config names none, or names 2 (as the original files do, wrongly), the first of the greatest id.
+/// Where each text of `length` `ids` ends, counted in rows of the flattened `[batch * tokens]`: the
+/// first end token; in models whose config names none, or names 2 (as the original files do,
+/// wrongly), the first of the greatest id.
 pub fn end_rows(config: &ClipTextConfig, ids: &[u32], length: usize) -> Vec<u32> {
     let end = config.eos_token_id.filter(|&end| end != 2);
     let position = |text: &[u32]| match end {
@@ -76,5 +106,8 @@ pub fn end_rows(config: &ClipTextConfig, ids: &[u32], length: usize) -> Vec<u32>
             text.iter().position(|id| Some(id) == greatest).unwrap_or(0)
         }
     };
-    ids.chunks(length.max(1)).enumerate().map(|(i, text)| (i * length + position(text)) as u32).collect()
+    ids.chunks(length.max(1))
+        .enumerate()
+        .map(|(i, text)| (i * length + position(text)) as u32)
+        .collect()
 }

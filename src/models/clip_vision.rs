@@ -6,7 +6,11 @@ use crate::nn::{ClipLayer, Layers};
 
 /// Builds the tower: normalised `pixels` `[batch, image_size, image_size, num_channels]` to tokens
 /// `[batch, 1 + patches, hidden_size]`, of which the first stands for the whole picture.
-pub fn clip_vision(layers: &mut Layers, config: &ClipVisionConfig, pixels: Tensor) -> Result<Tensor> {
+pub fn clip_vision(
+    layers: &mut Layers,
+    config: &ClipVisionConfig,
+    pixels: Tensor,
+) -> Result<Tensor> {
     let style = ClipLayer {
         heads: config.num_attention_heads,
         intermediate: config.intermediate_size,
@@ -25,12 +29,15 @@ pub fn clip_vision(layers: &mut Layers, config: &ClipVisionConfig, pixels: Tenso
     })
 }
 
-/// Builds the projection of [`clip_vision`]'s tokens to the space that texts share: `[batch, projection_dim]`, not normalised.
+/// Builds the projection of [`clip_vision`]'s tokens to the space that texts share:
+/// `[batch, projection_dim]`, not normalised.
 pub fn project(layers: &mut Layers, config: &ClipVisionConfig, tokens: Tensor) -> Result<Tensor> {
     let [batch, _, channels] = layers.tokens(tokens, "clip_vision")?;
     let class = layers.graph.slice(tokens, 1, 0, 1)?;
     let class = layers.graph.reshape(class, [batch, channels])?;
-    let class = layers.within("vision_model", |layers| layers.layer_norm("post_layernorm", class, config.layer_norm_eps))?;
+    let class = layers.within("vision_model", |layers| {
+        layers.layer_norm("post_layernorm", class, config.layer_norm_eps)
+    })?;
     layers.linear_no_bias("visual_projection", class, config.projection_dim)
 }
 
@@ -43,9 +50,11 @@ fn embed(layers: &mut Layers, config: &ClipVisionConfig, pixels: Tensor) -> Resu
         return Err(layers.graph.shape_error("clip_vision", message));
     }
     let patches = (size / patch) * (size / patch);
-    let weight = layers.parameter("patch_embedding.weight", [width, config.num_channels, patch, patch]);
+    let weight =
+        layers.parameter("patch_embedding.weight", [width, config.num_channels, patch, patch]);
     let x = layers.graph.conv2d(pixels, weight, patch)?;
-    // An empty place before the patches, into which the class token is added along with the positions.
+    // An empty place before the patches, into which the class token is added along with the
+    // positions.
     let x = layers.graph.reshape(x, [batch, 1, patches, width])?;
     let x = layers.graph.pad2d(x, [0, 0, 1, 0])?;
     let x = layers.graph.reshape(x, [batch, 1 + patches, width])?;

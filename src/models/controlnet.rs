@@ -1,5 +1,5 @@
-//! ControlNet (Zhang et al. 2023), diffusers' `ControlNetModel`: a copy of a UNet's first half that sees a picture besides, and says what is
-//! to be added to the UNet's skip connections.
+//! ControlNet (Zhang et al. 2023), diffusers' `ControlNetModel`: a copy of a UNet's first half that
+//! sees a picture besides, and says what is to be added to the UNet's skip connections.
 
 use super::config::ControlNetConfig;
 use super::unet;
@@ -25,9 +25,14 @@ pub struct ControlNetOutput {
     pub middle: Tensor,
 }
 
-/// Builds the picture's encoder: `condition` `[1, height, width, condition_channels]` in pixels, 0 to 1, to
-/// `[1, .., .., block_out_channels[0]]` at [`ControlNetConfig::downscale`]. It does not depend on the step.
-pub fn embedding(layers: &mut Layers, config: &ControlNetConfig, condition: Tensor) -> Result<Tensor> {
+/// Builds the picture's encoder: `condition` `[1, height, width, condition_channels]` in pixels, 0
+/// to 1, to `[1, .., .., block_out_channels[0]]` at [`ControlNetConfig::downscale`]. It does not
+/// depend on the step.
+pub fn embedding(
+    layers: &mut Layers,
+    config: &ControlNetConfig,
+    condition: Tensor,
+) -> Result<Tensor> {
     let activation = crate::graph::ops::Function::Silu;
     layers.within("controlnet_cond_embedding", |layers| {
         let widths = &config.embedding_channels;
@@ -44,7 +49,11 @@ pub fn embedding(layers: &mut Layers, config: &ControlNetConfig, condition: Tens
 }
 
 /// Builds one pass.
-pub fn controlnet(layers: &mut Layers, config: &ControlNetConfig, inputs: &ControlNetInputs) -> Result<ControlNetOutput> {
+pub fn controlnet(
+    layers: &mut Layers,
+    config: &ControlNetConfig,
+    inputs: &ControlNetInputs,
+) -> Result<ControlNetOutput> {
     let unet = &config.unet;
     let mut prompt = Prompt::new(inputs.prompt);
     let time = unet::time_embedding(layers, unet, inputs.time, None, None)?;

@@ -38,7 +38,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|(name, _)| *name)
 }
 
-/// The preset `name` (`sd15`: Stable Diffusion 1.x; `sd21`: 2.x; `tiny`: the model that ships), if there is one.
+/// The preset `name` (`sd15`: Stable Diffusion 1.x; `sd21`: 2.x; `tiny`: the model that ships), if
+/// there is one.
 pub fn preset(name: &str) -> Option<Result<Preset, ConfigError>> {
     let (_, text) = KNOWN.iter().find(|(known, _)| *known == name)?;
     let parsed: Value = serde_json::from_str(text).unwrap_or(Value::Null);
@@ -53,8 +54,9 @@ pub fn preset(name: &str) -> Option<Result<Preset, ConfigError>> {
     Some(make())
 }
 
-/// Weights made up as they are read: noise of the size that keeps activations in range. Takes any name and shape, so that a full
-/// model can be run without its file. The shape is not known here: reads may be of any range.
+/// Weights made up as they are read: noise of the size that keeps activations in range. Takes any
+/// name and shape, so that a full model can be run without its file. The shape is not known here:
+/// reads may be of any range.
 pub struct MadeUpWeights {
     pub stored: StoredAs,
     shapes: std::collections::HashMap<String, Vec<usize>>,
@@ -76,8 +78,14 @@ impl ParameterSource for MadeUpWeights {
         Some(ParameterInfo { shape: self.shapes.get(name)?.clone(), stored: self.stored })
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
-        let shape = self.shapes.get(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
+        let shape =
+            self.shapes.get(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
         let fan_in: usize = shape.iter().skip(1).product();
         // Uniform of variance 1 / fan_in; vectors: norms near 1, biases near 0.
         let (scale, offset) = match (shape.len(), name.ends_with("bias")) {
@@ -85,7 +93,8 @@ impl ParameterSource for MadeUpWeights {
             (1, false) => (0.1, 1.0),
             _ => ((3.0 / fan_in.max(1) as f32).sqrt(), 0.0),
         };
-        let mut state = (range.start as u64).wrapping_mul(0x9e3779b97f4a7c15) ^ (name.len() as u64) << 32;
+        let mut state =
+            (range.start as u64).wrapping_mul(0x9e3779b97f4a7c15) ^ (name.len() as u64) << 32;
         for value in into.iter_mut() {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             *value = offset + scale * ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0);

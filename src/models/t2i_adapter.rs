@@ -1,12 +1,17 @@
-//! T2I-Adapter (Mou et al. 2023), diffusers' `T2IAdapter`: a condition picture to one feature map for each down block of a UNet.
+//! T2I-Adapter (Mou et al. 2023), diffusers' `T2IAdapter`: a condition picture to one feature map
+//! for each down block of a UNet.
 
 use super::config::T2IAdapterConfig;
 use crate::graph::{Result, Tensor};
 use crate::nn::Layers;
 
-/// Builds the feature maps, from the largest, for [`super::unet::Residuals::adapter`]: `condition` is [`unshuffled`],
-/// `[batch, height, width, in_channels * downscale_factor^2]`.
-pub fn t2i_adapter(layers: &mut Layers, config: &T2IAdapterConfig, condition: Tensor) -> Result<Vec<Tensor>> {
+/// Builds the feature maps, from the largest, for [`super::unet::Residuals::adapter`]: `condition`
+/// is [`unshuffled`], `[batch, height, width, in_channels * downscale_factor^2]`.
+pub fn t2i_adapter(
+    layers: &mut Layers,
+    config: &T2IAdapterConfig,
+    condition: Tensor,
+) -> Result<Vec<Tensor>> {
     layers.within("adapter", |layers| {
         let mut x = condition;
         if !config.light {
@@ -23,7 +28,12 @@ pub fn t2i_adapter(layers: &mut Layers, config: &T2IAdapterConfig, condition: Te
                     x = layers.linear("in_conv", x, inner)?;
                 }
                 for j in 0..config.layers {
-                    x = residual(layers, &format!("resnets.{j}"), x, if config.light { 3 } else { 1 })?;
+                    x = residual(
+                        layers,
+                        &format!("resnets.{j}"),
+                        x,
+                        if config.light { 3 } else { 1 },
+                    )?;
                 }
                 if config.light { layers.linear("out_conv", x, channels) } else { Ok(x) }
             })?;
@@ -39,13 +49,18 @@ fn residual(layers: &mut Layers, name: &str, x: Tensor, second: usize) -> Result
         let channels = layers.channels(x);
         let h = layers.conv("block1", x, channels, 3)?;
         let h = layers.graph.activation(h, crate::graph::ops::Function::Relu)?;
-        let h = if second == 1 { layers.linear("block2", h, channels)? } else { layers.conv("block2", h, channels, second)? };
+        let h = if second == 1 {
+            layers.linear("block2", h, channels)?
+        } else {
+            layers.conv("block2", h, channels, second)?
+        };
         layers.graph.add(h, x)
     })
 }
 
-/// Blocks of `factor` x `factor` pixels as channels, as torch's `pixel_unshuffle`: `pixels` `[height, width, channels]`, sides multiples
-/// of `factor`, to `[height / factor, width / factor, channels * factor * factor]`.
+/// Blocks of `factor` x `factor` pixels as channels, as torch's `pixel_unshuffle`: `pixels`
+/// `[height, width, channels]`, sides multiples of `factor`, to
+/// `[height / factor, width / factor, channels * factor * factor]`.
 pub fn unshuffled(pixels: &[f32], width: usize, channels: usize, factor: usize) -> Vec<f32> {
     let height = pixels.len() / (width * channels).max(1);
     let mut out = Vec::with_capacity(pixels.len());

@@ -1,4 +1,5 @@
-//! The conditional UNet of Stable Diffusion (Rombach et al. 2022), diffusers' `UNet2DConditionModel`.
+//! The conditional UNet of Stable Diffusion (Rombach et al. 2022), diffusers'
+//! `UNet2DConditionModel`.
 
 use super::config::{MidBlock, UNetBlock, UNetConfig};
 use crate::graph::{Result, Tensor};
@@ -7,13 +8,15 @@ use crate::nn::{Encodings, Layers, Prompt, Resnet, Transformer, sinusoids};
 /// What a UNet reads.
 #[derive(Clone, Copy, Debug)]
 pub struct UNetInputs<'a> {
-    /// Noisy latents `[batch, height, width, in_channels]`; any size that survives the downsampling.
+    /// Noisy latents `[batch, height, width, in_channels]`; any size that survives the
+    /// downsampling.
     pub sample: Tensor,
     /// [`time_features`] of the timesteps, `[batch, block_out_channels[0]]`.
     pub time: Tensor,
     /// The prompt, for each batch entry.
     pub prompt: Encodings<'a>,
-    /// For models with a `time_cond_proj_dim`: features of the guidance scale, `[batch, time_cond_proj_dim]`.
+    /// For models with a `time_cond_proj_dim`: features of the guidance scale,
+    /// `[batch, time_cond_proj_dim]`.
     pub guidance: Option<Tensor>,
     /// For models with `num_class_embeds`: class ids `[batch]`.
     pub class: Option<Tensor>,
@@ -23,12 +26,13 @@ pub struct UNetInputs<'a> {
 /// What control models add.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Residuals<'a> {
-    /// ControlNet's, to be added to each skip connection, in the order of [`UNetOutput::skips`]; none or all of them.
+    /// ControlNet's, to be added to each skip connection, in the order of [`UNetOutput::skips`];
+    /// none or all of them.
     pub skips: &'a [Tensor],
     /// ControlNet's, to be added to the middle block's output.
     pub middle: Option<Tensor>,
-    /// T2I-Adapter's: one feature map for each down block, first to last. A block with attention takes it before its
-    /// downsampling, one without after it.
+    /// T2I-Adapter's: one feature map for each down block, first to last. A block with attention
+    /// takes it before its downsampling, one without after it.
     pub adapter: &'a [Tensor],
 }
 
@@ -36,8 +40,8 @@ pub struct Residuals<'a> {
 pub struct UNetOutput {
     /// The prediction `[batch, height, width, out_channels]`.
     pub sample: Tensor,
-    /// The skip connections as the down blocks made them (before [`Residuals::skips`]): the first convolution's output, then
-    /// each layer's and each downsampling's.
+    /// The skip connections as the down blocks made them (before [`Residuals::skips`]): the first
+    /// convolution's output, then each layer's and each downsampling's.
     pub skips: Vec<Tensor>,
     /// Output of the middle block, before [`Residuals::middle`].
     pub middle: Tensor,
@@ -64,7 +68,11 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
     let mut prompt = Prompt::new(inputs.prompt);
     let residuals = &inputs.residuals;
     if !residuals.adapter.is_empty() && residuals.adapter.len() != config.down.len() {
-        let message = format!("the model has {} down blocks, {} features are given", config.down.len(), residuals.adapter.len());
+        let message = format!(
+            "the model has {} down blocks, {} features are given",
+            config.down.len(),
+            residuals.adapter.len()
+        );
         return Err(layers.graph.shape_error("adapter", message));
     }
     if config.center_input_sample {
@@ -79,22 +87,34 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
     for (i, block) in config.up.iter().enumerate() {
         x = layers.within(format!("up_blocks.{i}"), |layers| {
             for j in 0..block.layers {
-                let skip = open
-                    .pop()
-                    .ok_or_else(|| refusal(layers, "the up blocks have more layers than the down blocks have skips"))?;
+                let skip = open.pop().ok_or_else(|| {
+                    refusal(
+                        layers,
+                        "the up blocks have more layers than the down blocks have skips",
+                    )
+                })?;
                 x = layers.block(|layers| {
                     let x = layers.graph.concat_channels(x, skip)?;
                     layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)
                 })?;
                 if block.attention {
-                    x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), &mut prompt)?;
+                    x = layers.transformer(
+                        &format!("attentions.{j}"),
+                        x,
+                        transformer(config, block),
+                        &mut prompt,
+                    )?;
                 }
             }
             if block.resample {
-                // To the size of the next skip, which is not twice this one where a downsampling met an odd size.
-                let next = *open
-                    .last()
-                    .ok_or_else(|| refusal(layers, "the up blocks have more layers than the down blocks have skips"))?;
+                // To the size of the next skip, which is not twice this one where a downsampling
+                // met an odd size.
+                let next = *open.last().ok_or_else(|| {
+                    refusal(
+                        layers,
+                        "the up blocks have more layers than the down blocks have skips",
+                    )
+                })?;
                 let [_, height, width, _] = layers.image(next, "upsample")?;
                 x = layers.upsample("upsamplers.0", x, block.channels, height, width)?;
             }
@@ -109,8 +129,9 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
     Ok(UNetOutput { sample, skips, middle })
 }
 
-/// The down blocks and the middle block, from the first convolution's output `x`: skip connections as in [`UNetOutput::skips`], and the
-/// middle block's output. `features`: as in [`Residuals::adapter`].
+/// The down blocks and the middle block, from the first convolution's output `x`: skip connections
+/// as in [`UNetOutput::skips`], and the middle block's output. `features`: as in
+/// [`Residuals::adapter`].
 pub(super) fn first_half(
     layers: &mut Layers,
     config: &UNetConfig,
@@ -124,9 +145,20 @@ pub(super) fn first_half(
     for (i, block) in config.down.iter().enumerate() {
         x = layers.within(format!("down_blocks.{i}"), |layers| {
             for j in 0..block.layers {
-                x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+                x = layers.resnet(
+                    &format!("resnets.{j}"),
+                    x,
+                    Some(time),
+                    block.channels,
+                    resnet,
+                )?;
                 if block.attention {
-                    x = layers.transformer(&format!("attentions.{j}"), x, transformer(config, block), prompt)?;
+                    x = layers.transformer(
+                        &format!("attentions.{j}"),
+                        x,
+                        transformer(config, block),
+                        prompt,
+                    )?;
                     if j + 1 == block.layers {
                         x = add_if_given(layers, x, features.get(i))?;
                     }
@@ -134,7 +166,12 @@ pub(super) fn first_half(
                 skips.push(x);
             }
             if block.resample {
-                x = layers.downsample("downsamplers.0", x, block.channels, config.downsample_padding)?;
+                x = layers.downsample(
+                    "downsamplers.0",
+                    x,
+                    block.channels,
+                    config.downsample_padding,
+                )?;
                 skips.push(x);
             }
             if let Some(&feature) = features.get(i).filter(|_| !block.attention) {
@@ -151,7 +188,12 @@ pub(super) fn first_half(
         x = layers.within("mid_block", |layers| {
             x = layers.resnet("resnets.0", x, Some(time), block.channels, resnet)?;
             if block.attention {
-                x = layers.transformer("attentions.0", x, middle_transformer(config, block), prompt)?;
+                x = layers.transformer(
+                    "attentions.0",
+                    x,
+                    middle_transformer(config, block),
+                    prompt,
+                )?;
                 x = layers.resnet("resnets.1", x, Some(time), block.channels, resnet)?;
             }
             Ok(x)
@@ -161,7 +203,11 @@ pub(super) fn first_half(
 }
 
 fn resnet_style(config: &UNetConfig) -> Resnet {
-    Resnet { groups: config.norm_num_groups, epsilon: config.norm_eps, activation: config.activation.into() }
+    Resnet {
+        groups: config.norm_num_groups,
+        epsilon: config.norm_eps,
+        activation: config.activation.into(),
+    }
 }
 
 /// The cross-attentions in the order in which [`Encodings`] are read: down -> middle -> up.
@@ -169,7 +215,8 @@ pub fn cross_attentions(config: &UNetConfig) -> Vec<CrossAttention> {
     let mut all = Vec::new();
     let mut add = |prefix: String, style: Transformer, channels: usize| {
         for i in 0..style.depth {
-            let attentions: &[&str] = if style.only_cross_attention { &["attn1", "attn2"] } else { &["attn2"] };
+            let attentions: &[&str] =
+                if style.only_cross_attention { &["attn1", "attn2"] } else { &["attn2"] };
             for attention in attentions {
                 let name = format!("{prefix}.transformer_blocks.{i}.{attention}");
                 all.push(CrossAttention { name, channels, heads: style.heads });
@@ -178,7 +225,11 @@ pub fn cross_attentions(config: &UNetConfig) -> Vec<CrossAttention> {
     };
     for (i, block) in config.down.iter().enumerate().filter(|(_, block)| block.attention) {
         for j in 0..block.layers {
-            add(format!("down_blocks.{i}.attentions.{j}"), transformer(config, block), block.channels);
+            add(
+                format!("down_blocks.{i}.attentions.{j}"),
+                transformer(config, block),
+                block.channels,
+            );
         }
     }
     if let Some(block) = config.mid.as_ref().filter(|block| block.attention) {
@@ -186,14 +237,18 @@ pub fn cross_attentions(config: &UNetConfig) -> Vec<CrossAttention> {
     }
     for (i, block) in config.up.iter().enumerate().filter(|(_, block)| block.attention) {
         for j in 0..block.layers {
-            add(format!("up_blocks.{i}.attentions.{j}"), transformer(config, block), block.channels);
+            add(
+                format!("up_blocks.{i}.attentions.{j}"),
+                transformer(config, block),
+                block.channels,
+            );
         }
     }
     all
 }
 
-/// Height and width of the feature maps of a pass over latents of `height` x `width`, each once, from the largest: where attention may
-/// stand.
+/// Height and width of the feature maps of a pass over latents of `height` x `width`, each once,
+/// from the largest: where attention may stand.
 pub fn feature_sizes(config: &UNetConfig, height: usize, width: usize) -> Vec<[usize; 2]> {
     let mut size = [height, width];
     let mut sizes = vec![size];
@@ -205,11 +260,12 @@ pub fn feature_sizes(config: &UNetConfig, height: usize, width: usize) -> Vec<[u
     sizes
 }
 
-/// Shapes `[height, width, channels]` of the skip connections of a pass over latents of `size` (height, width), in the order of
-/// [`UNetOutput::skips`].
+/// Shapes `[height, width, channels]` of the skip connections of a pass over latents of `size`
+/// (height, width), in the order of [`UNetOutput::skips`].
 pub fn skips(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
     let mut size = size;
-    let mut shapes: Vec<[usize; 3]> = config.block_out_channels.first().map(|c| [size[0], size[1], *c]).into_iter().collect();
+    let mut shapes: Vec<[usize; 3]> =
+        config.block_out_channels.first().map(|c| [size[0], size[1], *c]).into_iter().collect();
     for block in &config.down {
         shapes.extend(std::iter::repeat_n([size[0], size[1], block.channels], block.layers));
         if block.resample {
@@ -234,18 +290,26 @@ pub fn block_features(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> 
     config.down.iter().map(&mut feature).collect()
 }
 
-/// Height and width after a downsampling: a 3x3 convolution of stride 2 rounds up with a padding of 1 on all sides, down with one below
-/// and to the right.
+/// Height and width after a downsampling: a 3x3 convolution of stride 2 rounds up with a padding of
+/// 1 on all sides, down with one below and to the right.
 fn halved(config: &UNetConfig, size: [usize; 2]) -> [usize; 2] {
     size.map(|side| (side + config.downsample_padding.min(1)) / 2)
 }
 
-/// Builds the keys and values of every cross-attention, for [`Encodings::KeysValues`]: `texts` `[batch, tokens, text channels]`
-/// are one encoding for all, or one for each.
-pub fn keys_values(layers: &mut Layers, config: &UNetConfig, texts: &[Tensor]) -> Result<Vec<(Tensor, Tensor)>> {
+/// Builds the keys and values of every cross-attention, for [`Encodings::KeysValues`]: `texts`
+/// `[batch, tokens, text channels]` are one encoding for all, or one for each.
+pub fn keys_values(
+    layers: &mut Layers,
+    config: &UNetConfig,
+    texts: &[Tensor],
+) -> Result<Vec<(Tensor, Tensor)>> {
     let attentions = cross_attentions(config);
     if texts.len() != 1 && texts.len() != attentions.len() {
-        let message = format!("the model has {} cross-attentions, the prompt has {} encodings", attentions.len(), texts.len());
+        let message = format!(
+            "the model has {} cross-attentions, the prompt has {} encodings",
+            attentions.len(),
+            texts.len()
+        );
         return Err(layers.graph.shape_error("cross-attention", message));
     }
     let texts = texts.iter().cycle();
@@ -265,27 +329,48 @@ pub(super) fn time_embedding(
 ) -> Result<Tensor> {
     let activation = config.activation.into();
     if guidance.is_some() != config.time_cond_proj_dim.is_some() {
-        return Err(refusal(layers, "a guidance input goes with `time_cond_proj_dim`, and only with it"));
+        return Err(refusal(
+            layers,
+            "a guidance input goes with `time_cond_proj_dim`, and only with it",
+        ));
     }
     if class.is_some() != config.num_class_embeds.is_some() {
-        return Err(refusal(layers, "a class input goes with `num_class_embeds`, and only with it"));
+        return Err(refusal(
+            layers,
+            "a class input goes with `num_class_embeds`, and only with it",
+        ));
     }
-    let mut time = layers.time_embedding("time_embedding", time, guidance, config.time_embedding_dim, activation)?;
+    let mut time = layers.time_embedding(
+        "time_embedding",
+        time,
+        guidance,
+        config.time_embedding_dim,
+        activation,
+    )?;
     if let (Some(class), Some(classes)) = (class, config.num_class_embeds) {
-        let table =
-            layers.within("class_embedding", |layers| Ok(layers.parameter("weight", [classes, config.time_embedding_dim])))?;
+        let table = layers.within("class_embedding", |layers| {
+            Ok(layers.parameter("weight", [classes, config.time_embedding_dim]))
+        })?;
         let class = layers.graph.embedding(table, class)?;
         time = layers.graph.add(time, class)?;
     }
     layers.graph.activation(time, activation)
 }
 
-fn controlled_skips(layers: &mut Layers, skips: &[Tensor], residuals: &[Tensor]) -> Result<Vec<Tensor>> {
+fn controlled_skips(
+    layers: &mut Layers,
+    skips: &[Tensor],
+    residuals: &[Tensor],
+) -> Result<Vec<Tensor>> {
     if residuals.is_empty() {
         return Ok(skips.to_vec());
     }
     if residuals.len() != skips.len() {
-        let message = format!("the model has {} skip connections, {} residuals are given", skips.len(), residuals.len());
+        let message = format!(
+            "the model has {} skip connections, {} residuals are given",
+            skips.len(),
+            residuals.len()
+        );
         return Err(layers.graph.shape_error("residuals", message));
     }
     skips.iter().zip(residuals).map(|(&skip, &residual)| layers.graph.add(skip, residual)).collect()

@@ -7,7 +7,8 @@ use crate::nn::{Layers, Resnet};
 /// Of every normalisation in the autoencoder.
 pub const EPSILON: f32 = 1e-6;
 
-/// The distribution of latents that a picture is encoded to, each `[batch, height, width, latent_channels]`.
+/// The distribution of latents that a picture is encoded to, each
+/// `[batch, height, width, latent_channels]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Moments {
     pub mean: Tensor,
@@ -15,13 +16,17 @@ pub struct Moments {
     pub log_variance: Tensor,
 }
 
-/// Builds the encoder: `pixels` in -1..=1, `[batch, height, width, in_channels]`, both sizes multiples of
-/// [`VaeConfig::downscale`]. Latents for a UNet are `scaling_factor` times a sample of the result.
+/// Builds the encoder: `pixels` in -1..=1, `[batch, height, width, in_channels]`, both sizes
+/// multiples of [`VaeConfig::downscale`]. Latents for a UNet are `scaling_factor` times a sample of
+/// the result.
 pub fn encode(layers: &mut Layers, config: &VaeConfig, pixels: Tensor) -> Result<Moments> {
     let factor = config.downscale();
     let [_, height, length, _] = layers.image(pixels, "vae")?;
     if height % factor != 0 || length % factor != 0 || height * length == 0 {
-        let message = format!("a picture of {height}x{length} does not divide into latents of {factor}x{factor} pixels");
+        let message = format!(
+            "a picture of {height}x{length} does not divide into latents of {factor}x{factor} \
+                pixels"
+        );
         return Err(layers.graph.shape_error("vae", message));
     }
     let mut x = (pixels, None);
@@ -31,8 +36,8 @@ pub fn encode(layers: &mut Layers, config: &VaeConfig, pixels: Tensor) -> Result
     encode_end(layers, config, x.0)
 }
 
-/// Builds the encoder's second half on the result of the last of [`encoder_pieces`]. This part sees the picture as a whole, for
-/// attention is in it.
+/// Builds the encoder's second half on the result of the last of [`encoder_pieces`]. This part sees
+/// the picture as a whole, for attention is in it.
 pub fn encode_end(layers: &mut Layers, config: &VaeConfig, features: Tensor) -> Result<Moments> {
     let moments = layers.within("encoder", |layers| {
         let x = middle(layers, config, features)?;
@@ -44,12 +49,18 @@ pub fn encode_end(layers: &mut Layers, config: &VaeConfig, features: Tensor) -> 
     };
     Ok(Moments {
         mean: layers.graph.slice(moments, 3, 0, config.latent_channels)?,
-        log_variance: layers.graph.slice(moments, 3, config.latent_channels, config.latent_channels)?,
+        log_variance: layers.graph.slice(
+            moments,
+            3,
+            config.latent_channels,
+            config.latent_channels,
+        )?,
     })
 }
 
-/// Builds the decoder: `latents` `[batch, height, width, latent_channels]`, already divided by `scaling_factor`, to pixels in
-/// about -1..=1, `[batch, height * downscale, width * downscale, out_channels]`.
+/// Builds the decoder: `latents` `[batch, height, width, latent_channels]`, already divided by
+/// `scaling_factor`, to pixels in about -1..=1,
+/// `[batch, height * downscale, width * downscale, out_channels]`.
 pub fn decode(layers: &mut Layers, config: &VaeConfig, latents: Tensor) -> Result<Tensor> {
     let mut x = (decode_start(layers, config, latents)?, None);
     for piece in decoder_pieces(config) {
@@ -58,21 +69,23 @@ pub fn decode(layers: &mut Layers, config: &VaeConfig, latents: Tensor) -> Resul
     Ok(x.0)
 }
 
-/// Builds the decoder's first half: `latents` to what the first of [`decoder_pieces`] takes. This part sees the picture as a
-/// whole, for attention is in it.
+/// Builds the decoder's first half: `latents` to what the first of [`decoder_pieces`] takes. This
+/// part sees the picture as a whole, for attention is in it.
 pub fn decode_start(layers: &mut Layers, config: &VaeConfig, latents: Tensor) -> Result<Tensor> {
     let x = match config.use_post_quant_conv {
         true => layers.linear("post_quant_conv", latents, config.latent_channels)?,
         false => latents,
     };
     layers.within("decoder", |layers| {
-        let x = layers.conv("conv_in", x, config.block_out_channels.last().copied().unwrap_or(0), 3)?;
+        let x =
+            layers.conv("conv_in", x, config.block_out_channels.last().copied().unwrap_or(0), 3)?;
         middle(layers, config, x)
     })
 }
 
-/// A part of the encoder's first half, or of the decoder's second. But for the statistics of the group normalisation that it
-/// may begin with, a row of its result depends on three rows of its input, so that it can be computed in bands.
+/// A part of the encoder's first half, or of the decoder's second. But for the statistics of the
+/// group normalisation that it may begin with, a row of its result depends on three rows of its
+/// input, so that it can be computed in bands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub kind: PieceKind,
@@ -101,12 +114,20 @@ pub enum PieceKind {
 pub fn encoder_pieces(config: &VaeConfig) -> Vec<Piece> {
     let channels = &config.block_out_channels;
     let first = channels.first().copied().unwrap_or(0);
-    let mut pieces = vec![Piece { kind: PieceKind::Convolution, layer: "encoder.conv_in".into(), channels: first }];
+    let mut pieces = vec![Piece {
+        kind: PieceKind::Convolution,
+        layer: "encoder.conv_in".into(),
+        channels: first,
+    }];
     for (block, &channels) in channels.iter().enumerate() {
         let layer = format!("encoder.down_blocks.{block}");
         add_resnets(&mut pieces, &layer, config.layers_per_block, channels);
         if block + 1 < config.block_out_channels.len() {
-            pieces.push(Piece { kind: PieceKind::Downsample, layer: format!("{layer}.downsamplers.0"), channels });
+            pieces.push(Piece {
+                kind: PieceKind::Downsample,
+                layer: format!("{layer}.downsamplers.0"),
+                channels,
+            });
         }
     }
     pieces
@@ -119,10 +140,18 @@ pub fn decoder_pieces(config: &VaeConfig) -> Vec<Piece> {
         let layer = format!("decoder.up_blocks.{block}");
         add_resnets(&mut pieces, &layer, config.layers_per_block + 1, channels);
         if block + 1 < config.block_out_channels.len() {
-            pieces.push(Piece { kind: PieceKind::Upsample, layer: format!("{layer}.upsamplers.0"), channels });
+            pieces.push(Piece {
+                kind: PieceKind::Upsample,
+                layer: format!("{layer}.upsamplers.0"),
+                channels,
+            });
         }
     }
-    pieces.push(Piece { kind: PieceKind::Output, layer: "decoder".into(), channels: config.out_channels });
+    pieces.push(Piece {
+        kind: PieceKind::Output,
+        layer: "decoder".into(),
+        channels: config.out_channels,
+    });
     pieces
 }
 
@@ -135,8 +164,8 @@ fn add_resnets(pieces: &mut Vec<Piece>, layer: &str, resnets: usize, channels: u
 }
 
 impl Piece {
-    /// Builds the piece on what the one before it gave: the features `[batch, height, width, channels]`, and inside of a
-    /// residual block its input.
+    /// Builds the piece on what the one before it gave: the features
+    /// `[batch, height, width, channels]`, and inside of a residual block its input.
     pub fn build(
         &self,
         layers: &mut Layers,
@@ -146,14 +175,20 @@ impl Piece {
         let (style, layer, channels) = (resnet_style(config), &self.layer, self.channels);
         Ok(match self.kind {
             PieceKind::Convolution => (layers.conv(layer, x, channels, 3)?, None),
-            PieceKind::ResnetStart => (layers.resnet_start(layer, x, None, channels, style)?, Some(x)),
-            PieceKind::ResnetEnd => (layers.resnet_end(layer, input.unwrap_or(x), x, channels, style)?, None),
+            PieceKind::ResnetStart => {
+                (layers.resnet_start(layer, x, None, channels, style)?, Some(x))
+            }
+            PieceKind::ResnetEnd => {
+                (layers.resnet_end(layer, input.unwrap_or(x), x, channels, style)?, None)
+            }
             PieceKind::Downsample => (layers.downsample(layer, x, channels, 0)?, None),
             PieceKind::Upsample => {
                 let [_, height, length, _] = layers.image(x, "upsample")?;
                 (layers.upsample(layer, x, channels, 2 * height, 2 * length)?, None)
             }
-            PieceKind::Output => (layers.within(layer, |layers| output(layers, config, x, channels))?, None),
+            PieceKind::Output => {
+                (layers.within(layer, |layers| output(layers, config, x, channels))?, None)
+            }
         })
     }
 
@@ -188,5 +223,9 @@ fn output(layers: &mut Layers, config: &VaeConfig, x: Tensor, channels: usize) -
 }
 
 fn resnet_style(config: &VaeConfig) -> Resnet {
-    Resnet { groups: config.norm_num_groups, epsilon: EPSILON, activation: config.activation.into() }
+    Resnet {
+        groups: config.norm_num_groups,
+        epsilon: EPSILON,
+        activation: config.activation.into(),
+    }
 }

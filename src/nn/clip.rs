@@ -17,7 +17,8 @@ pub struct ClipLayer {
 }
 
 impl Layers<'_> {
-    /// Self-attention and feed-forward, each normalised before and added after: `x` `[batch, tokens, channels]`.
+    /// Self-attention and feed-forward, each normalised before and added after: `x`
+    /// `[batch, tokens, channels]`.
     pub fn clip_layer(&mut self, name: &str, x: Tensor, style: ClipLayer) -> Result<Tensor> {
         self.block(|layers| {
             // A prompt's encoding doesn't depend on how many are encoded at a time.
@@ -28,7 +29,12 @@ impl Layers<'_> {
         })
     }
 
-    fn attention_and_feed_forward(&mut self, name: &str, x: Tensor, style: ClipLayer) -> Result<Tensor> {
+    fn attention_and_feed_forward(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        style: ClipLayer,
+    ) -> Result<Tensor> {
         let channels = self.channels(x);
         self.within(name, |layers| {
             let h = layers.layer_norm("layer_norm1", x, style.epsilon)?;

@@ -24,7 +24,8 @@ pub(super) struct Hooks {
 }
 
 impl Layers<'_> {
-    /// From now on, the linear layers of these full names are listed as they are built: see [`Layers::hooks`].
+    /// From now on, the linear layers of these full names are listed as they are built: see
+    /// [`Layers::hooks`].
     pub fn hook(&mut self, layers: impl IntoIterator<Item = String>) {
         self.hooks.wanted.extend(layers);
     }

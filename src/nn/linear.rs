@@ -4,8 +4,8 @@ use super::Layers;
 use crate::graph::{Result, Tensor};
 
 impl Layers<'_> {
-    /// x W^T + b, and what low-rank updates add: `x` `[.., in]` to `[.., out]`. On a feature map this is a 1x1 convolution,
-    /// whose weight `[out, in, 1, 1]` serves as well.
+    /// x W^T + b, and what low-rank updates add: `x` `[.., in]` to `[.., out]`. On a feature map
+    /// this is a 1x1 convolution, whose weight `[out, in, 1, 1]` serves as well.
     pub fn linear(&mut self, name: &str, x: Tensor, out: usize) -> Result<Tensor> {
         self.within(name, |layers| {
             let y = layers.product(x, out)?;

@@ -6,10 +6,12 @@ use super::Layers;
 use crate::graph::ops::GatePart;
 use crate::graph::{Result, Tensor};
 
-/// A set of low-rank updates: each layer named in `ranks` computes y + strength * mask * up(down(x)).
+/// A set of low-rank updates: each layer named in `ranks` computes y + strength * mask *
+/// up(down(x)).
 ///
-/// The matrices are `<name>.<layer>.lora_down.weight` `[rank, in]` (of a convolution of k x k, `[rank, in, k, k]`) and
-/// `<name>.<layer>.lora_up.weight` `[out, rank]`: parameters, or inputs of the graph if the set is `trained`.
+/// The matrices are `<name>.<layer>.lora_down.weight` `[rank, in]` (of a convolution of k x k,
+/// `[rank, in, k, k]`) and `<name>.<layer>.lora_up.weight` `[out, rank]`: parameters, or inputs of
+/// the graph if the set is `trained`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LowRank {
@@ -17,13 +19,15 @@ pub struct LowRank {
     pub name: String,
     /// Rank of the update of each layer, by the layer's full name.
     pub ranks: HashMap<String, usize>,
-    /// Tensors of the graph that are read instead of parameters, down and up by the layer's full name: a state that is trained.
+    /// Tensors of the graph that are read instead of parameters, down and up by the layer's full
+    /// name: a state that is trained.
     pub tensors: HashMap<String, (Tensor, Tensor)>,
     pub strength: Strength,
     /// The matrices are inputs, which a graph can assign to, instead of parameters.
     pub trained: bool,
-    /// Where the updates act: for each number of places that layers of this model compute (height times width of a feature map),
-    /// a factor for each place, `[places]` or `[batch, places]`. Empty: everywhere.
+    /// Where the updates act: for each number of places that layers of this model compute (height
+    /// times width of a feature map), a factor for each place, `[places]` or `[batch, places]`.
+    /// Empty: everywhere.
     pub masks: HashMap<usize, Tensor>,
 }
 
@@ -31,7 +35,8 @@ pub struct LowRank {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Strength {
     Fixed(f32),
-    /// The input `<name>.scale` `[1]` of the graph, to be written before a run: another strength needs no other plan.
+    /// The input `<name>.scale` `[1]` of the graph, to be written before a run: another strength
+    /// needs no other plan.
     Input,
 }
 
@@ -60,10 +65,12 @@ pub(super) struct Window {
     pub stride: usize,
 }
 
-/// The narrow side of a layer's updates `[.., ranks]`, gated, and the matrix `[out, ranks]` that widens it.
+/// The narrow side of a layer's updates `[.., ranks]`, gated, and the matrix `[out, ranks]` that
+/// widens it.
 pub(super) type Update = (Tensor, Tensor);
 
-/// The sets, and the gates made for them so far: by the sets and their ranks, and the places if masks are among them.
+/// The sets, and the gates made for them so far: by the sets and their ranks, and the places if
+/// masks are among them.
 #[derive(Debug, Default)]
 pub(super) struct Updates {
     sets: Vec<LowRank>,
@@ -80,14 +87,24 @@ impl Updates {
     /// The number and rank of each set that updates `layer`.
     fn of(&self, layer: &str) -> Vec<(usize, usize)> {
         let ranks = self.sets.iter().map(|set| set.ranks.get(layer));
-        ranks.enumerate().filter_map(|(number, rank)| Some((number, *rank?))).filter(|(_, rank)| *rank > 0).collect()
+        ranks
+            .enumerate()
+            .filter_map(|(number, rank)| Some((number, *rank?)))
+            .filter(|(_, rank)| *rank > 0)
+            .collect()
     }
 }
 
 impl Layers<'_> {
-    /// What low-rank updates make of `x`, the input of the layer being built, before they are widened to `out` channels. Computed
-    /// ahead of the layer's own product, whose kernel then adds it ([`Layers::add_update`]). A convolution's `x` is padded already.
-    pub(super) fn low_rank_update(&mut self, x: Tensor, out: usize, window: Option<Window>) -> Result<Option<Update>> {
+    /// What low-rank updates make of `x`, the input of the layer being built, before they are
+    /// widened to `out` channels. Computed ahead of the layer's own product, whose kernel then adds
+    /// it ([`Layers::add_update`]). A convolution's `x` is padded already.
+    pub(super) fn low_rank_update(
+        &mut self,
+        x: Tensor,
+        out: usize,
+        window: Option<Window>,
+    ) -> Result<Option<Update>> {
         let layer = self.graph.path();
         let members = self.updates.of(&layer);
         if members.is_empty() {
@@ -107,8 +124,16 @@ impl Layers<'_> {
                 ups.push(up);
                 continue;
             }
-            downs.push(self.low_rank_matrix(number, &format!("{layer}.lora_down.weight"), &down)?);
-            ups.push(self.low_rank_matrix(number, &format!("{layer}.lora_up.weight"), &[out, rank])?);
+            downs.push(self.low_rank_matrix(
+                number,
+                &format!("{layer}.lora_down.weight"),
+                &down,
+            )?);
+            ups.push(self.low_rank_matrix(
+                number,
+                &format!("{layer}.lora_up.weight"),
+                &[out, rank],
+            )?);
         }
         let down = self.joined(&downs, 0)?;
         let up = self.joined(&ups, 1)?;
@@ -138,7 +163,9 @@ impl Layers<'_> {
 
     /// The input `name`, declared once however many layers read it.
     fn shared_input(&mut self, name: String, shape: &[usize]) -> Result<Tensor> {
-        let Some(found) = self.graph.find_input(&name) else { return Ok(self.graph.input(name, shape)) };
+        let Some(found) = self.graph.find_input(&name) else {
+            return Ok(self.graph.input(name, shape));
+        };
         let there = self.graph.shape(found);
         if there[..] != *shape {
             let message = format!("the input `{name}` is {there} elsewhere, {shape:?} here");
@@ -182,7 +209,8 @@ impl Layers<'_> {
                 gate
             }
         };
-        // `[ranks]`, `[places, ranks]` or `[batch, places, ranks]`: the end of t's shape, once its places are as t's.
+        // `[ranks]`, `[places, ranks]` or `[batch, places, ranks]`: the end of t's shape, once its
+        // places are as t's.
         let gate = match (self.graph.shape(gate).len(), &shape[..]) {
             (1, _) => gate,
             (2, [_, end @ ..]) if end.len() > 1 => self.graph.reshape(gate, end)?,
@@ -196,10 +224,15 @@ impl Layers<'_> {
         for &(number, rank) in members {
             let set = &self.updates.sets[number];
             let mask = match places {
-                Some(places) if !set.masks.is_empty() => Some(set.masks.get(&places).copied().ok_or_else(|| {
-                    let message = format!("`{}` has no mask for the {places} places that this layer computes", set.name);
-                    self.graph.shape_error("low-rank update", message)
-                })?),
+                Some(places) if !set.masks.is_empty() => {
+                    Some(set.masks.get(&places).copied().ok_or_else(|| {
+                        let message = format!(
+                            "`{}` has no mask for the {places} places that this layer computes",
+                            set.name
+                        );
+                        self.graph.shape_error("low-rank update", message)
+                    })?)
+                }
                 _ => None,
             };
             let (name, strength) = (set.strength_input(), set.strength);

@@ -1,9 +1,11 @@
 //! Layers, in terms of graph operations.
 //!
-//! [`Layers`] gives every layer one method whose first argument is its name: `layers.linear("to_q", x, 320)`. Names nest with
-//! [`Layers::within`], and the full dotted name is at once the place that errors tell, and the parameter's name in the
-//! checkpoint (`down_blocks.0.attentions.0.proj_in.weight`). Input widths are read from the tensors, so that only what a layer
-//! chooses is written: a checkpoint of other widths is reported by its parameters' shapes.
+//! [`Layers`] gives every layer one method whose first argument is its name:
+//! `layers.linear("to_q", x, 320)`. Names nest with [`Layers::within`], and the full dotted name is
+//! at once the place that errors tell, and the parameter's name in the checkpoint
+//! (`down_blocks.0.attentions.0.proj_in.weight`). Input widths are read from the tensors, so that
+//! only what a layer chooses is written: a checkpoint of other widths is reported by its
+//! parameters' shapes.
 
 mod attention;
 mod clip;
@@ -44,29 +46,53 @@ pub struct Layers<'g> {
 
 impl<'g> Layers<'g> {
     pub fn new(graph: &'g mut Graph) -> Self {
-        Layers { graph, updates: Updates::default(), given_statistics: false, watch: None, hooks: hooks::Hooks::default() }
+        Layers {
+            graph,
+            updates: Updates::default(),
+            given_statistics: false,
+            watch: None,
+            hooks: hooks::Hooks::default(),
+        }
     }
 
     /// The same, with low-rank updates added to the linear layers and convolutions that they name.
     pub fn with_low_rank(graph: &'g mut Graph, low_rank: Vec<LowRank>) -> Self {
-        Layers { graph, updates: Updates::new(low_rank), given_statistics: false, watch: None, hooks: hooks::Hooks::default() }
+        Layers {
+            graph,
+            updates: Updates::new(low_rank),
+            given_statistics: false,
+            watch: None,
+            hooks: hooks::Hooks::default(),
+        }
     }
 
-    /// The same, with the statistics of every group normalisation given as an input `statistics.<layer>` `[batch, groups, 2]`:
-    /// a part of a picture is then normalised as the whole is.
+    /// The same, with the statistics of every group normalisation given as an input
+    /// `statistics.<layer>` `[batch, groups, 2]`: a part of a picture is then normalised as the
+    /// whole is.
     pub fn with_given_statistics(graph: &'g mut Graph) -> Self {
-        Layers { graph, updates: Updates::default(), given_statistics: true, watch: None, hooks: hooks::Hooks::default() }
+        Layers {
+            graph,
+            updates: Updates::default(),
+            given_statistics: true,
+            watch: None,
+            hooks: hooks::Hooks::default(),
+        }
     }
 
     /// Builds the layers inside of `name`.
-    pub fn within<T>(&mut self, name: impl Display, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub fn within<T>(
+        &mut self,
+        name: impl Display,
+        build: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
         self.graph.enter(name.to_string());
         let built = build(self);
         self.graph.leave();
         built
     }
 
-    /// Builds the layers of a block, whose activations may be computed again for its backward: see [`Graph::enter_block`].
+    /// Builds the layers of a block, whose activations may be computed again for its backward: see
+    /// [`Graph::enter_block`].
     pub fn block<T>(&mut self, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.graph.enter_block();
         let built = build(self);
@@ -86,7 +112,8 @@ impl<'g> Layers<'g> {
         self.graph.shape(x).channels()
     }
 
-    /// `x` as `[batch, height, width, channels]`; an error that names `layer` if it has other dimensions.
+    /// `x` as `[batch, height, width, channels]`; an error that names `layer` if it has other
+    /// dimensions.
     pub fn image(&self, x: Tensor, layer: &'static str) -> Result<[usize; 4]> {
         self.graph.shape(x).image().map_err(|message| self.graph.shape_error(layer, message))
     }

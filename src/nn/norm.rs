@@ -5,11 +5,18 @@ use crate::graph::{Result, Tensor};
 
 impl Layers<'_> {
     /// Group normalisation of `x` `[batch, .., channels]`.
-    pub fn group_norm(&mut self, name: &str, x: Tensor, groups: usize, epsilon: f32) -> Result<Tensor> {
+    pub fn group_norm(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        groups: usize,
+        epsilon: f32,
+    ) -> Result<Tensor> {
         self.within(name, |layers| {
             let statistics = match layers.given_statistics {
                 true => {
-                    let (name, batch) = (format!("statistics.{}", layers.graph.path()), layers.graph.shape(x)[0]);
+                    let (name, batch) =
+                        (format!("statistics.{}", layers.graph.path()), layers.graph.shape(x)[0]);
                     layers.graph.input(name, [batch, groups, 2])
                 }
                 false => layers.graph.group_norm_statistics(x, groups, epsilon)?,

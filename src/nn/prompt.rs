@@ -7,12 +7,14 @@ use crate::graph::{Result, Tensor};
 /// The encoded prompt, as the layers of a UNet get it.
 #[derive(Clone, Copy, Debug)]
 pub enum Encodings<'a> {
-    /// Text encodings `[batch, tokens, text channels]`: one that all cross-attentions read, or one for each of them.
+    /// Text encodings `[batch, tokens, text channels]`: one that all cross-attentions read, or one
+    /// for each of them.
     Text(&'a [Tensor]),
-    /// Keys and values `[batch, tokens, channels]` of each cross-attention, made beforehand: a prompt stands still while a
-    /// picture is sampled, so they are computed once.
+    /// Keys and values `[batch, tokens, channels]` of each cross-attention, made beforehand: a
+    /// prompt stands still while a picture is sampled, so they are computed once.
     KeysValues(&'a [(Tensor, Tensor)]),
-    /// Keys and values `[batch, tokens of all prompts, channels]` of several prompts, and where each of them holds.
+    /// Keys and values `[batch, tokens of all prompts, channels]` of several prompts, and where
+    /// each of them holds.
     Regional { pairs: &'a [(Tensor, Tensor)], sizes: &'a [RegionSize] },
 }
 
@@ -22,11 +24,13 @@ pub struct RegionSize {
     /// Height times width.
     pub tokens: usize,
     pub inputs: RegionInputs,
-    /// u32 `[tokens]`: in self-attention two tokens see each other if they share a bit. None: all do.
+    /// u32 `[tokens]`: in self-attention two tokens see each other if they share a bit. None: all
+    /// do.
     pub mask: Option<Tensor>,
 }
 
-/// The encodings, and which cross-attention is next: they are counted in the order of computation, down -> middle -> up.
+/// The encodings, and which cross-attention is next: they are counted in the order of computation,
+/// down -> middle -> up.
 #[derive(Debug)]
 pub struct Prompt<'a> {
     encodings: Encodings<'a>,
@@ -38,8 +42,14 @@ impl<'a> Prompt<'a> {
         Prompt { encodings, next: 0 }
     }
 
-    /// What the cross-attention being built, with queries `q`, takes from the prompt: the one place where queries meet it.
-    pub(super) fn attend(&mut self, layers: &mut Layers, q: Tensor, heads: usize) -> Result<Tensor> {
+    /// What the cross-attention being built, with queries `q`, takes from the prompt: the one place
+    /// where queries meet it.
+    pub(super) fn attend(
+        &mut self,
+        layers: &mut Layers,
+        q: Tensor,
+        heads: usize,
+    ) -> Result<Tensor> {
         let (k, v) = self.keys_values(layers, q)?;
         layers.watch(q, k, heads)?;
         match self.size(layers, q)? {
@@ -77,12 +87,17 @@ impl<'a> Prompt<'a> {
                 Some(text) => return layers.keys_values(*text, layers.channels(q)),
                 None => texts.len(),
             },
-            Encodings::KeysValues(pairs) | Encodings::Regional { pairs, .. } => match pairs.get(index) {
-                Some(pair) => return Ok(*pair),
-                None => pairs.len(),
-            },
+            Encodings::KeysValues(pairs) | Encodings::Regional { pairs, .. } => {
+                match pairs.get(index) {
+                    Some(pair) => return Ok(*pair),
+                    None => pairs.len(),
+                }
+            }
         };
-        let message = format!("this is cross-attention number {} of the model, the prompt has encodings for {found}", index + 1);
+        let message = format!(
+            "this is cross-attention number {} of the model, the prompt has encodings for {found}",
+            index + 1
+        );
         Err(layers.graph.shape_error("cross-attention", message))
     }
 
@@ -96,7 +111,10 @@ impl<'a> Prompt<'a> {
         if given == self.next {
             return Ok(());
         }
-        let message = format!("the model has {} cross-attentions, the prompt has encodings for {given}", self.next);
+        let message = format!(
+            "the model has {} cross-attentions, the prompt has encodings for {given}",
+            self.next
+        );
         Err(layers.graph.shape_error("cross-attention", message))
     }
 }

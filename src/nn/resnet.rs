@@ -13,9 +13,17 @@ pub struct Resnet {
 }
 
 impl Layers<'_> {
-    /// norm, activation, convolution, time, norm, activation, convolution, plus the input: `x` `[batch, height, width, in]` to
-    /// `[.., out]`. `time` is the activated time embedding `[batch, channels]`; the VAE has none.
-    pub fn resnet(&mut self, name: &str, x: Tensor, time: Option<Tensor>, out: usize, style: Resnet) -> Result<Tensor> {
+    /// norm, activation, convolution, time, norm, activation, convolution, plus the input: `x`
+    /// `[batch, height, width, in]` to `[.., out]`. `time` is the activated time embedding
+    /// `[batch, channels]`; the VAE has none.
+    pub fn resnet(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        time: Option<Tensor>,
+        out: usize,
+        style: Resnet,
+    ) -> Result<Tensor> {
         self.block(|layers| {
             let h = layers.resnet_start(name, x, time, out, style)?;
             layers.resnet_end(name, x, h, out, style)
@@ -23,7 +31,14 @@ impl Layers<'_> {
     }
 
     /// The first half: norm, activation, convolution, time.
-    pub fn resnet_start(&mut self, name: &str, x: Tensor, time: Option<Tensor>, out: usize, style: Resnet) -> Result<Tensor> {
+    pub fn resnet_start(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        time: Option<Tensor>,
+        out: usize,
+        style: Resnet,
+    ) -> Result<Tensor> {
         self.within(name, |layers| {
             let mut h = layers.group_norm("norm1", x, style.groups, style.epsilon)?;
             h = layers.graph.activation(h, style.activation)?;
@@ -38,13 +53,25 @@ impl Layers<'_> {
         })
     }
 
-    /// The second half: norm, activation, convolution of the first half's result `h`, plus the block's input `x`.
-    pub fn resnet_end(&mut self, name: &str, x: Tensor, h: Tensor, out: usize, style: Resnet) -> Result<Tensor> {
+    /// The second half: norm, activation, convolution of the first half's result `h`, plus the
+    /// block's input `x`.
+    pub fn resnet_end(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        h: Tensor,
+        out: usize,
+        style: Resnet,
+    ) -> Result<Tensor> {
         self.within(name, |layers| {
             let mut h = layers.group_norm("norm2", h, style.groups, style.epsilon)?;
             h = layers.graph.activation(h, style.activation)?;
             h = layers.conv("conv2", h, out, 3)?;
-            let skip = if layers.channels(x) == out { x } else { layers.linear("conv_shortcut", x, out)? };
+            let skip = if layers.channels(x) == out {
+                x
+            } else {
+                layers.linear("conv_shortcut", x, out)?
+            };
             layers.graph.add(skip, h)
         })
     }

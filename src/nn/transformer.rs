@@ -15,28 +15,48 @@ pub struct Transformer {
     pub depth: usize,
     /// Groups of its group normalisation.
     pub groups: usize,
-    /// The first attention of a block reads the prompt too, instead of the picture (upscalers do so).
+    /// The first attention of a block reads the prompt too, instead of the picture (upscalers do
+    /// so).
     pub only_cross_attention: bool,
 }
 
 impl Layers<'_> {
-    /// The feature map `x` `[batch, height, width, channels]` as tokens, through `depth` blocks, added to itself.
-    pub fn transformer(&mut self, name: &str, x: Tensor, style: Transformer, prompt: &mut Prompt) -> Result<Tensor> {
+    /// The feature map `x` `[batch, height, width, channels]` as tokens, through `depth` blocks,
+    /// added to itself.
+    pub fn transformer(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        style: Transformer,
+        prompt: &mut Prompt,
+    ) -> Result<Tensor> {
         self.block(|layers| layers.transformer_layers(name, x, style, prompt))
     }
 
-    fn transformer_layers(&mut self, name: &str, x: Tensor, style: Transformer, prompt: &mut Prompt) -> Result<Tensor> {
+    fn transformer_layers(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        style: Transformer,
+        prompt: &mut Prompt,
+    ) -> Result<Tensor> {
         let [batch, height, width, channels] = self.image(x, "transformer")?;
         if let Some(watch) = &mut self.watch {
             watch.size = [height, width];
         }
         self.within(name, |layers| {
-            // A 1x1 convolution on the map and a linear layer on its tokens are one and the same here.
+            // A 1x1 convolution on the map and a linear layer on its tokens are one and the same
+            // here.
             let h = layers.group_norm("norm", x, style.groups, GROUP_NORM_EPSILON)?;
             let h = layers.linear("proj_in", h, channels)?;
             let mut h = layers.graph.reshape(h, [batch, height * width, channels])?;
             for i in 0..style.depth {
-                h = layers.transformer_block(&format!("transformer_blocks.{i}"), h, style, prompt)?;
+                h = layers.transformer_block(
+                    &format!("transformer_blocks.{i}"),
+                    h,
+                    style,
+                    prompt,
+                )?;
             }
             let h = layers.linear("proj_out", h, channels)?;
             let h = layers.graph.reshape(h, [batch, height, width, channels])?;
@@ -44,8 +64,15 @@ impl Layers<'_> {
         })
     }
 
-    /// Self-attention, cross-attention and feed-forward, each normalised before and added after: `[batch, tokens, channels]`.
-    fn transformer_block(&mut self, name: &str, x: Tensor, style: Transformer, prompt: &mut Prompt) -> Result<Tensor> {
+    /// Self-attention, cross-attention and feed-forward, each normalised before and added after:
+    /// `[batch, tokens, channels]`.
+    fn transformer_block(
+        &mut self,
+        name: &str,
+        x: Tensor,
+        style: Transformer,
+        prompt: &mut Prompt,
+    ) -> Result<Tensor> {
         self.within(name, |layers| {
             let h = layers.layer_norm("norm1", x, LAYER_NORM_EPSILON)?;
             let h = match style.only_cross_attention {

@@ -17,8 +17,9 @@ pub struct WordMap {
 
 /// Watches `words` words of each prompt, in all cross-attentions.
 ///
-/// The probability of a word is what attention gives for values that are 1 at this word and 0 at all others: each head's first
-/// `words` channels, one for each word. So it needs no score matrix, forward or backward.
+/// The probability of a word is what attention gives for values that are 1 at this word and 0 at
+/// all others: each head's first `words` channels, one for each word. So it needs no score matrix,
+/// forward or backward.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     words: usize,
@@ -29,15 +30,24 @@ pub(super) struct Watch {
     maps: Vec<WordMap>,
 }
 
-/// The input `words.<width>.<heads>`, `[batch, keys, width]` row-major: `positions` are those of the watched words, for each
-/// batch entry; none where a prompt lacks the word.
-pub fn word_values(positions: &[Vec<Option<usize>>], keys: usize, width: usize, heads: usize) -> Vec<f32> {
+/// The input `words.<width>.<heads>`, `[batch, keys, width]` row-major: `positions` are those of
+/// the watched words, for each batch entry; none where a prompt lacks the word.
+pub fn word_values(
+    positions: &[Vec<Option<usize>>],
+    keys: usize,
+    width: usize,
+    heads: usize,
+) -> Vec<f32> {
     let mut values = vec![0.0; positions.len() * keys * width];
     let d = width / heads.max(1);
     for (prompt, entry) in positions.iter().zip(values.chunks_exact_mut((keys * width).max(1))) {
         for (word, position) in prompt.iter().enumerate() {
             let Some(position) = position.filter(|&p| p < keys && word < d) else { continue };
-            entry[position * width..][..width].iter_mut().skip(word).step_by(d).for_each(|v| *v = 1.0);
+            entry[position * width..][..width]
+                .iter_mut()
+                .skip(word)
+                .step_by(d)
+                .for_each(|v| *v = 1.0);
         }
     }
     values
@@ -58,14 +68,19 @@ impl Layers<'_> {
     /// Makes the map of the cross-attention being built.
     pub(super) fn watch(&mut self, q: Tensor, k: Tensor, heads: usize) -> Result<()> {
         let Some(mut watch) = self.watch.take() else { return Ok(()) };
-        let ([batch, tokens, width], [_, keys, _]) = (self.tokens(q, "word maps")?, self.tokens(k, "word maps")?);
+        let ([batch, tokens, width], [_, keys, _]) =
+            (self.tokens(q, "word maps")?, self.tokens(k, "word maps")?);
         let d = width / heads.max(1);
         if d < watch.words {
-            let message = format!("{} words cannot be watched with heads of {d} channels", watch.words);
+            let message =
+                format!("{} words cannot be watched with heads of {d} channels", watch.words);
             return Err(self.graph.shape_error("word maps", message));
         }
         let name = format!("words.{width}.{heads}");
-        let values = *watch.values.entry((width, heads)).or_insert_with(|| self.graph.input(name, [batch, keys, width]));
+        let values = *watch
+            .values
+            .entry((width, heads))
+            .or_insert_with(|| self.graph.input(name, [batch, keys, width]));
         let y = self.attend(q, k, values, heads, false)?;
         let y = self.graph.reshape(y, [batch * tokens, heads, d])?;
         let sum = self.graph.sum_to(y, [batch * tokens, 1, d])?;

@@ -1,15 +1,15 @@
 //! Edges of a picture, white on black: what networks that steer by outlines take.
 use super::{Picture, Result};
 
-/// Gradients, in steps of an 8-bit grey value, from which on an edge counts, and from which on it counts beside a stronger one: what
-/// ControlNets for edges were trained with.
+/// Gradients, in steps of an 8-bit grey value, from which on an edge counts, and from which on it
+/// counts beside a stronger one: what ControlNets for edges were trained with.
 pub const CANNY_THRESHOLDS: [f32; 2] = [200.0, 100.0];
 /// Length of the gradient from which on a pixel belongs to an [`outline`](Picture::outline).
 const OUTLINE: f32 = 0.12;
 
 impl Picture {
-    /// Canny's edges (1986), one pixel wide: Sobel's gradients (the sum of both magnitudes) that are largest across the edge, above
-    /// `strong`, or above `weak` and connected to such.
+    /// Canny's edges (1986), one pixel wide: Sobel's gradients (the sum of both magnitudes) that
+    /// are largest across the edge, above `strong`, or above `weak` and connected to such.
     ///
     /// # Errors
     /// None that a picture could cause.
@@ -17,7 +17,8 @@ impl Picture {
         let (width, height) = (self.width as usize, self.height as usize);
         let grey = self.grey();
         let at = |x: isize, y: isize| {
-            let (x, y) = (x.clamp(0, width as isize - 1) as usize, y.clamp(0, height as isize - 1) as usize);
+            let (x, y) =
+                (x.clamp(0, width as isize - 1) as usize, y.clamp(0, height as isize - 1) as usize);
             grey.get(y * width + x).copied().unwrap_or(0.0)
         };
         let gradient = |i: usize| {
@@ -68,8 +69,9 @@ impl Picture {
         self.black_and_white(level.iter().map(|level| *level == 2))
     }
 
-    /// Outlines as the model that ships was taught: where, in a picture of 0 to 1 softened by 1-2-1 in both directions, the gradient
-    /// (central differences) of any colour channel is at least 0.12 long.
+    /// Outlines as the model that ships was taught: where, in a picture of 0 to 1 softened by 1-2-1
+    /// in both directions, the gradient (central differences) of any colour channel is at least
+    /// 0.12 long.
     ///
     /// # Errors
     /// None that a picture could cause.
@@ -96,13 +98,19 @@ impl Picture {
     /// Grey values from 0 to 255, by ITU-R BT.601.
     pub fn grey(&self) -> Vec<f32> {
         let grey = |p: &[u8]| match p {
-            [r, g, b] => (0.299 * f32::from(*r) + 0.587 * f32::from(*g) + 0.114 * f32::from(*b)).round(),
+            [r, g, b] => {
+                (0.299 * f32::from(*r) + 0.587 * f32::from(*g) + 0.114 * f32::from(*b)).round()
+            }
             _ => 0.0,
         };
         self.rgb.chunks_exact(3).map(grey).collect()
     }
 
     fn black_and_white(&self, white: impl Iterator<Item = bool>) -> Result<Picture> {
-        Picture::new(self.width, self.height, white.flat_map(|white| [if white { 255 } else { 0 }; 3]).collect())
+        Picture::new(
+            self.width,
+            self.height,
+            white.flat_map(|white| [if white { 255 } else { 0 }; 3]).collect(),
+        )
     }
 }

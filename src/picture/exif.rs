@@ -16,11 +16,17 @@ const KEYWORD: &str = "UserComment";
 pub(super) fn user_comment(path: &Path) -> Result<Option<String>> {
     let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(unreadable)?;
+    let reader =
+        ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(unreadable)?;
     // What is no picture, or has no EXIF that can be made out, has no comment either.
-    let block = reader.into_decoder().ok().and_then(|mut decoder| decoder.exif_metadata().ok().flatten());
-    let Some(exif) = block.and_then(|block| exif::Reader::new().read_raw(block).ok()) else { return Ok(None) };
-    let Some(Value::Undefined(bytes, _)) = exif.get_field(Tag::UserComment, In::PRIMARY).map(|field| &field.value) else {
+    let block =
+        reader.into_decoder().ok().and_then(|mut decoder| decoder.exif_metadata().ok().flatten());
+    let Some(exif) = block.and_then(|block| exif::Reader::new().read_raw(block).ok()) else {
+        return Ok(None);
+    };
+    let Some(Value::Undefined(bytes, _)) =
+        exif.get_field(Tag::UserComment, In::PRIMARY).map(|field| &field.value)
+    else {
         return Ok(None);
     };
     let text = text_of(bytes, exif.little_endian()).map_err(|reason| Error::Text {
@@ -46,10 +52,12 @@ fn text_of(bytes: &[u8], little_endian: bool) -> std::result::Result<String, Str
 
 /// UTF-8, else Latin-1.
 fn utf8(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().map(|byte| char::from(*byte)).collect(), String::from)
+    std::str::from_utf8(bytes)
+        .map_or_else(|_| bytes.iter().map(|byte| char::from(*byte)).collect(), String::from)
 }
 
-/// The standard says: in the byte order of the file. Some programs always write one order, and some UTF-8.
+/// The standard says: in the byte order of the file. Some programs always write one order, and some
+/// UTF-8.
 fn utf16(bytes: &[u8], little_endian: bool) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.trim_end_matches('\0').contains('\0') => return text.to_string(),

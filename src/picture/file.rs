@@ -14,22 +14,25 @@ use crate::output;
 const MAX_FILE: u64 = 1 << 30;
 
 impl Picture {
-    /// Reads a PNG, JPEG, WebP or BMP file, told apart by content and turned upright by its EXIF orientation.
-    /// Transparency is dropped, as diffusers does; 16 bits become 8.
+    /// Reads a PNG, JPEG, WebP or BMP file, told apart by content and turned upright by its EXIF
+    /// orientation. Transparency is dropped, as diffusers does; 16 bits become 8.
     ///
     /// # Errors
-    /// Names the file and says whether it cannot be read, is no picture, is damaged or has an absurd size.
+    /// Names the file and says whether it cannot be read, is no picture, is damaged or has an
+    /// absurd size.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let decoded = decode(path)?.to_rgb8();
         Self::new(decoded.width(), decoded.height(), decoded.into_raw())
     }
 
-    /// Writes a PNG file, with the settings that made the picture if they are given. The file appears under its name only
-    /// when it is complete; on failure nothing is left behind and an older file stays as it was.
+    /// Writes a PNG file, with the settings that made the picture if they are given. The file
+    /// appears under its name only when it is complete; on failure nothing is left behind and an
+    /// older file stays as it was.
     ///
     /// # Errors
-    /// A name that belongs to another format; a folder that is missing or closed to us; a full disk.
+    /// A name that belongs to another format; a folder that is missing or closed to us; a full
+    /// disk.
     pub fn save(&self, path: impl AsRef<Path>, parameters: Option<&Parameters>) -> Result<()> {
         let path = path.as_ref();
         check_name(path)?;
@@ -41,7 +44,11 @@ impl Picture {
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn write_to(&self, out: &mut dyn Write, parameters: Option<&Parameters>) -> std::io::Result<()> {
+    pub fn write_to(
+        &self,
+        out: &mut dyn Write,
+        parameters: Option<&Parameters>,
+    ) -> std::io::Result<()> {
         self.write_png(out, &parameters.map(Parameters::to_chunks).unwrap_or_default())
     }
 
@@ -92,7 +99,8 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     Ok(picture)
 }
 
-/// Width and height of a picture file, upright, by its header. No pixel is decoded, but a file that was cut off is found.
+/// Width and height of a picture file, upright, by its header. No pixel is decoded, but a file that
+/// was cut off is found.
 ///
 /// # Errors
 /// Those of [`Picture::open`] that the header tells.
@@ -135,7 +143,10 @@ fn read(path: &Path) -> Result<(Vec<u8>, ImageFormat)> {
         _ => return Err(Error::NotAPicture { path: path.to_path_buf(), found }),
     };
     if length > MAX_FILE {
-        return Err(damaged(path, format!("it has {} MiB, and no picture has more than {}", length >> 20, MAX_FILE >> 20)));
+        return Err(damaged(
+            path,
+            format!("it has {} MiB, and no picture has more than {}", length >> 20, MAX_FILE >> 20),
+        ));
     }
     let mut bytes = Vec::new();
     reader.rewind().and_then(|()| reader.read_to_end(&mut bytes)).map_err(unreadable)?;
@@ -157,12 +168,17 @@ fn read(path: &Path) -> Result<(Vec<u8>, ImageFormat)> {
 }
 
 /// What decodes a file, after checking that its size is sane.
-fn decoder<'a>(path: &Path, bytes: &'a [u8], format: ImageFormat) -> Result<impl ImageDecoder + 'a> {
+fn decoder<'a>(
+    path: &Path,
+    bytes: &'a [u8],
+    format: ImageFormat,
+) -> Result<impl ImageDecoder + 'a> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(Limits::no_limits());
     let decoder = reader.into_decoder().map_err(|e| damaged(path, reason(e)))?;
     let (width, height) = decoder.dimensions();
-    check_size(width, height).map_err(|e| Error::InFile { path: path.to_path_buf(), source: Box::new(e) })?;
+    check_size(width, height)
+        .map_err(|e| Error::InFile { path: path.to_path_buf(), source: Box::new(e) })?;
     Ok(decoder)
 }
 
@@ -170,11 +186,15 @@ fn decoder<'a>(path: &Path, bytes: &'a [u8], format: ImageFormat) -> Result<impl
 fn png_is_cut(bytes: &[u8]) -> bool {
     let mut at = 8usize;
     loop {
-        let Some(length) = bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|b| u32::from_be_bytes(*b)) else {
+        let Some(length) =
+            bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|b| u32::from_be_bytes(*b))
+        else {
             return true;
         };
         // Besides its data, a chunk has a length, a name and a checksum.
-        let Some(next) = at.checked_add(length as usize).and_then(|end| end.checked_add(12)) else { return true };
+        let Some(next) = at.checked_add(length as usize).and_then(|end| end.checked_add(12)) else {
+            return true;
+        };
         if next > bytes.len() {
             return true;
         }
@@ -192,8 +212,9 @@ fn reason(error: ImageError) -> String {
     }
 }
 
-/// Where the first picture of a JPEG file ends. Phones append videos and further pictures, which are none of it. The decoder fills
-/// what is missing with grey, so `None`: it has no end, or no pixels.
+/// Where the first picture of a JPEG file ends. Phones append videos and further pictures, which
+/// are none of it. The decoder fills what is missing with grey, so `None`: it has no end, or no
+/// pixels.
 fn jpeg_end(bytes: &[u8]) -> Option<usize> {
     const START: u8 = 0xd8;
     const END: u8 = 0xd9;
@@ -201,8 +222,12 @@ fn jpeg_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     let mut scans = 0;
     loop {
-        // What stands between segments, as fill bytes do, and within a scan its pixels: there FF comes before 00 or a restart.
-        let mark = bytes.get(at..)?.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7))?;
+        // What stands between segments, as fill bytes do, and within a scan its pixels: there FF
+        // comes before 00 or a restart.
+        let mark = bytes
+            .get(at..)?
+            .windows(2)
+            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7))?;
         at += mark + 2;
         match *bytes.get(at - 1)? {
             END => return (scans > 0).then_some(at),
@@ -216,13 +241,18 @@ fn jpeg_end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The decoder doesn't miss what follows the pixels; the header says how long the file is (RIFF: bytes 4 to 7).
+/// The decoder doesn't miss what follows the pixels; the header says how long the file is (RIFF:
+/// bytes 4 to 7).
 fn webp_is_cut(bytes: &[u8]) -> bool {
     let length = bytes.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     length.is_none_or(|length| u64::from(length) + 8 > bytes.len() as u64)
 }
 
 /// As [`output::write`], with the file's name in errors.
-pub(super) fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    output::write(path, write).map_err(|source| Error::Unwritable { path: path.to_path_buf(), source })
+pub(super) fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    output::write(path, write)
+        .map_err(|source| Error::Unwritable { path: path.to_path_buf(), source })
 }

@@ -8,15 +8,21 @@ const UNKNOWN: [u8; 8] = [0x00, 0x7e, 0x42, 0x42, 0x42, 0x42, 0x7e, 0x00];
 
 /// The rows of a letter from the top; bit 0 is the leftmost point.
 pub(super) fn letter(c: char) -> [u8; 8] {
-    let fonts = [BASIC_FONTS.get(c), LATIN_FONTS.get(c), GREEK_FONTS.get(c), BOX_FONTS.get(c), HIRAGANA_FONTS.get(c)];
+    let fonts = [
+        BASIC_FONTS.get(c),
+        LATIN_FONTS.get(c),
+        GREEK_FONTS.get(c),
+        BOX_FONTS.get(c),
+        HIRAGANA_FONTS.get(c),
+    ];
     if c.is_whitespace() || c.is_control() {
         return [0; 8];
     }
     fonts.into_iter().flatten().next().unwrap_or(UNKNOWN)
 }
 
-/// Breaks text at spaces into lines of at most `columns` letters, longer words wherever they must be; what is beyond
-/// `max_lines` is replaced by dots.
+/// Breaks text at spaces into lines of at most `columns` letters, longer words wherever they must
+/// be; what is beyond `max_lines` is replaced by dots.
 pub(super) fn wrap(text: &str, columns: usize, max_lines: usize) -> Vec<String> {
     let (columns, max_lines) = (columns.max(1), max_lines.max(1));
     let mut lines: Vec<String> = Vec::new();

@@ -37,7 +37,8 @@ impl std::fmt::Display for Doubt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Doubt::Transparent => {
-                "has its shape in its transparency, which is not read: save it with white inside and black outside instead"
+                "has its shape in its transparency, which is not read: save it with white inside \
+                    and black outside instead"
             }
             Doubt::White => "is white all over",
             Doubt::Black => "is black all over",
@@ -75,7 +76,9 @@ impl Mask {
             let seen = |p: &image::Rgba<u8>| p.0[3] >= 128;
             let places = || grey.pixels().zip(&mask.values);
             let white_behind = places().any(|(p, v)| !seen(p) && *v >= 0.5);
-            let black_before = grey.pixels().any(seen) && !grey.pixels().all(seen) && mask.values.iter().all(|v| *v < 0.5);
+            let black_before = grey.pixels().any(seen)
+                && !grey.pixels().all(seen)
+                && mask.values.iter().all(|v| *v < 0.5);
             mask.is_in_transparency = white_behind || black_before;
         }
         Ok(mask)
@@ -117,7 +120,10 @@ impl Mask {
                 let (mut sum, mut count) = (0.0f64, 0usize);
                 for row in rows.clone() {
                     let start = row * self.width as usize;
-                    let covered = self.values.get(start + columns.start..start + columns.end).unwrap_or_default();
+                    let covered = self
+                        .values
+                        .get(start + columns.start..start + columns.end)
+                        .unwrap_or_default();
                     sum += covered.iter().map(|v| f64::from(*v)).sum::<f64>();
                     count += covered.len();
                 }

@@ -1,6 +1,8 @@
-//! Pictures in files and in memory: reading, writing with the settings that made them, masks, contact sheets.
+//! Pictures in files and in memory: reading, writing with the settings that made them, masks,
+//! contact sheets.
 //!
-//! A [`Picture`] is 8-bit RGB. Models see it as `[height * width, 3]` values from -1 to 1; see [`Picture::to_model`].
+//! A [`Picture`] is 8-bit RGB. Models see it as `[height * width, 3]` values from -1 to 1; see
+//! [`Picture::to_model`].
 pub mod edges;
 mod exif;
 mod file;
@@ -39,13 +41,17 @@ pub enum Error {
     Unwritable { path: PathBuf, source: std::io::Error },
     #[error("{}: pictures are written as PNG, so the name should end in .png", path.display())]
     NotPng { path: PathBuf },
-    #[error("{}: not a picture that this program reads (PNG, JPEG, WebP, BMP): this is {}", path.display(), found.describe())]
+    #[error("{}: not a picture that this program reads (PNG, JPEG, WebP, BMP): this is \
+        {}", path.display(), found.describe())]
     NotAPicture { path: PathBuf, found: FileKind },
     #[error("{}: the picture is damaged or cut short: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("{}: {source}", path.display())]
     InFile { path: PathBuf, source: Box<Error> },
-    #[error("a picture of {width} x {height} pixels: sides go from 1 to {MAX_SIDE}, with at most {MAX_PIXELS} pixels in all")]
+    #[error(
+        "a picture of {width} x {height} pixels: sides go from 1 to {MAX_SIDE}, with at most \
+            {MAX_PIXELS} pixels in all"
+    )]
     Size { width: u64, height: u64 },
     #[error("{found} values for a picture of {width} x {height} with {channels} channels")]
     Values { width: u32, height: u32, channels: usize, found: usize },
@@ -110,19 +116,22 @@ impl Picture {
         (x < self.width).then(|| self.rgb.get(at..at + 3)?.try_into().ok())?
     }
 
-    /// The picture at another size, by Lanczos' filter (3 lobes); proportions are the caller's business.
+    /// The picture at another size, by Lanczos' filter (3 lobes); proportions are the caller's
+    /// business.
     pub fn resized(&self, width: u32, height: u32) -> Result<Self> {
         check_size(width, height)?;
         if (width, height) == (self.width, self.height) {
             return Ok(self.clone());
         }
         let found = self.rgb.len();
-        let buffer = ImageBuffer::<Rgb<u8>, _>::from_raw(self.width, self.height, self.rgb.as_slice()).ok_or(Error::Values {
-            width: self.width,
-            height: self.height,
-            channels: 3,
-            found,
-        })?;
+        let buffer =
+            ImageBuffer::<Rgb<u8>, _>::from_raw(self.width, self.height, self.rgb.as_slice())
+                .ok_or(Error::Values {
+                    width: self.width,
+                    height: self.height,
+                    channels: 3,
+                    found,
+                })?;
         let resized = image::imageops::resize(&buffer, width, height, FilterType::Lanczos3);
         Self::new(width, height, resized.into_raw())
     }
@@ -132,16 +141,23 @@ impl Picture {
     /// # Errors
     /// A rectangle that is empty or reaches beyond the picture.
     pub fn part(&self, x: u32, y: u32, width: u32, height: u32) -> Result<Self> {
-        let beyond = |from: u32, length: u32, side: u32| u64::from(from) + u64::from(length) > u64::from(side);
+        let beyond = |from: u32, length: u32, side: u32| {
+            u64::from(from) + u64::from(length) > u64::from(side)
+        };
         if beyond(x, width, self.width) || beyond(y, height, self.height) {
             return Err(Error::Different {
                 a: (x.saturating_add(width), y.saturating_add(height)),
                 b: (self.width, self.height),
             });
         }
-        let rows = self.rgb.chunks_exact(self.width as usize * 3).skip(y as usize).take(height as usize);
+        let rows =
+            self.rgb.chunks_exact(self.width as usize * 3).skip(y as usize).take(height as usize);
         let columns = x as usize * 3..(x + width) as usize * 3;
-        Self::new(width, height, rows.filter_map(|row| row.get(columns.clone())).flatten().copied().collect())
+        Self::new(
+            width,
+            height,
+            rows.filter_map(|row| row.get(columns.clone())).flatten().copied().collect(),
+        )
     }
 
     /// What a model's encoder takes: `[height * width, 3]`, 0 becoming -1 and 255 becoming 1.
@@ -149,8 +165,8 @@ impl Picture {
         self.rgb.iter().map(|v| 2.0 * (f32::from(*v) / 255.0) - 1.0).collect()
     }
 
-    /// From what a model's decoder gives, `[height * width, 3]`: -1 becomes 0 and 1 becomes 255, what lies beyond is
-    /// clamped, halves are rounded to even, as diffusers does.
+    /// From what a model's decoder gives, `[height * width, 3]`: -1 becomes 0 and 1 becomes 255,
+    /// what lies beyond is clamped, halves are rounded to even, as diffusers does.
     ///
     /// # Errors
     /// A wrong number of values; values that are no numbers.
@@ -164,7 +180,8 @@ impl Picture {
     }
 }
 
-/// The peak signal-to-noise ratio between two pictures in dB, over all channels; infinite if they are the same.
+/// The peak signal-to-noise ratio between two pictures in dB, over all channels; infinite if they
+/// are the same.
 ///
 /// # Errors
 /// Pictures of different sizes.

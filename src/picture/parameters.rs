@@ -1,6 +1,7 @@
 //! The settings that made a picture, as text in its file.
 //!
-//! In PNG under the keyword `parameters`, in other formats as EXIF's user comment, in the form that web UIs write and read:
+//! In PNG under the keyword `parameters`, in other formats as EXIF's user comment, in the form that
+//! web UIs write and read:
 //!
 //! ```text
 //! a red cat, snow
@@ -8,8 +9,9 @@
 //! Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512, Model: "one, two"
 //! ```
 //!
-//! That form cannot carry everything: a prompt with a line that starts with "Negative prompt:" reads as two, spaces around
-//! lines are lost. So in PNG under the keyword `mos` stands the same and more as JSON, from which the picture can be made again.
+//! That form cannot carry everything: a prompt with a line that starts with "Negative prompt:"
+//! reads as two, spaces around lines are lost. So in PNG under the keyword `mos` stands the same
+//! and more as JSON, from which the picture can be made again.
 use std::path::Path;
 
 use serde_json::Value;
@@ -31,11 +33,11 @@ pub struct Parameters {
     pub prompt: String,
     /// Empty: none.
     pub negative_prompt: String,
-    /// Names and values in the order in which they are written: `("Steps", "20")`, ... A name has at least two characters
-    /// out of letters, digits, `_`, `-`, `/` and spaces.
+    /// Names and values in the order in which they are written: `("Steps", "20")`, ... A name has
+    /// at least two characters out of letters, digits, `_`, `-`, `/` and spaces.
     pub settings: Vec<(String, String)>,
-    /// Lines after the settings, which some programs add: templates of the prompt and such. They are
-    /// read and not written.
+    /// Lines after the settings, which some programs add: templates of the prompt and such. They
+    /// are read and not written.
     pub rest: String,
     /// This program's own complete settings.
     pub mos: Option<Value>,
@@ -72,15 +74,19 @@ impl Parameters {
 /// Reads the settings out of a picture file. `None`: there is no text that could hold any.
 ///
 /// # Errors
-/// A file that cannot be read, is damaged, or whose `mos` text is not JSON; EXIF in an encoding that is not read.
+/// A file that cannot be read, is damaged, or whose `mos` text is not JSON; EXIF in an encoding
+/// that is not read.
 pub fn read(path: impl AsRef<Path>) -> Result<Option<Parameters>> {
     let path = path.as_ref();
     let chunks = png_text::read(path, &[KEYWORD, OWN_KEYWORD])?.unwrap_or_default();
-    let text = |keyword: &str| chunks.iter().find(|c| c.keyword == keyword).map(|c| c.text.as_str());
-    let mos = text(OWN_KEYWORD).map(serde_json::from_str::<Value>).transpose().map_err(|e| Error::Text {
-        path: path.to_path_buf(),
-        keyword: OWN_KEYWORD.to_string(),
-        reason: e.to_string(),
+    let text =
+        |keyword: &str| chunks.iter().find(|c| c.keyword == keyword).map(|c| c.text.as_str());
+    let mos = text(OWN_KEYWORD).map(serde_json::from_str::<Value>).transpose().map_err(|e| {
+        Error::Text {
+            path: path.to_path_buf(),
+            keyword: OWN_KEYWORD.to_string(),
+            reason: e.to_string(),
+        }
     })?;
     match (text(KEYWORD).map(parse), mos) {
         (None, None) => Ok(exif::user_comment(path)?.map(|text| parse(&text))),
@@ -94,18 +100,23 @@ pub fn format(parameters: &Parameters) -> String {
     if !parameters.negative_prompt.is_empty() {
         text += &format!("\n{NEGATIVE} {}", parameters.negative_prompt);
     }
-    let settings: Vec<String> = parameters.settings.iter().map(|(key, value)| format!("{key}: {}", quote(value))).collect();
+    let settings: Vec<String> =
+        parameters.settings.iter().map(|(key, value)| format!("{key}: {}", quote(value))).collect();
     text += "\n";
     text += &settings.join(", ");
     text.trim().to_string()
 }
 
-/// Reads the text under `parameters`, ours or a web UI's. Any text is taken: without settings it is all prompt.
+/// Reads the text under `parameters`, ours or a web UI's. Any text is taken: without settings it is
+/// all prompt.
 pub fn parse(text: &str) -> Parameters {
     let mut lines: Vec<&str> = text.trim().split('\n').collect();
-    let read = |line: &&str| Some(parse_settings(line)).filter(|settings| settings.len() >= LEAST_SETTINGS);
+    let read = |line: &&str| {
+        Some(parse_settings(line)).filter(|settings| settings.len() >= LEAST_SETTINGS)
+    };
     // Lines of other programs may follow.
-    let begun = lines.iter().rposition(|line| line.trim_start().starts_with(FIRST) && read(line).is_some());
+    let begun =
+        lines.iter().rposition(|line| line.trim_start().starts_with(FIRST) && read(line).is_some());
     let at = begun.or_else(|| lines.len().checked_sub(1));
     let settings = at.and_then(|at| lines.get(at)).and_then(read);
     let mut rest = String::new();
@@ -134,7 +145,8 @@ pub fn parse(text: &str) -> Parameters {
 
 /// A value as a JSON string if it would otherwise be misread.
 fn quote(value: &str) -> String {
-    let plain = !value.contains([',', ':', '\n', '\r', '"']) && value.trim() == value && !value.is_empty();
+    let plain =
+        !value.contains([',', ':', '\n', '\r', '"']) && value.trim() == value && !value.is_empty();
     if plain { value.to_string() } else { Value::from(value).to_string() }
 }
 

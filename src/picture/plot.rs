@@ -18,7 +18,8 @@ pub struct Line {
     pub values: Vec<f32>,
 }
 
-/// Values over their number, all lines on the same axes, the vertical one in powers of ten where asked for.
+/// Values over their number, all lines on the same axes, the vertical one in powers of ten where
+/// asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Plot {
     pub title: String,
@@ -55,15 +56,23 @@ impl Plot {
         }
         let scale = |value: f32| if self.logarithmic { value.log10() } else { value };
         let usable = |value: &&f32| value.is_finite() && (!self.logarithmic || **value > 0.0);
-        let shown = || self.lines.iter().flat_map(|line| line.values.iter().filter(usable)).map(|value| scale(*value));
-        let (mut low, mut high) = shown().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let shown = || {
+            self.lines
+                .iter()
+                .flat_map(|line| line.values.iter().filter(usable))
+                .map(|value| scale(*value))
+        };
+        let (mut low, mut high) =
+            shown().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         if !low.is_finite() {
             (low, high) = (0.0, 1.0);
         }
         if high - low < 1e-6 * high.abs().max(1e-6) {
             (low, high) = (low - 0.5 * low.abs().max(1e-6), high + 0.5 * high.abs().max(1e-6));
         }
-        let y_of = |value: f32| bottom - ((value - low) / (high - low) * (bottom - top) as f32).round() as u32;
+        let y_of = |value: f32| {
+            bottom - ((value - low) / (high - low) * (bottom - top) as f32).round() as u32
+        };
         let lines = MOST_LINES.min((bottom - top) / (2 * LETTER)).max(2);
         for i in 0..lines {
             let value = low + (high - low) * i as f32 / (lines - 1) as f32;
@@ -74,14 +83,25 @@ impl Plot {
         }
         canvas.fill(left, top, 1, bottom - top, AXIS);
         canvas.fill(left, bottom, right - left, 1, AXIS);
-        let longest = self.lines.iter().map(|line| line.values.len()).max().unwrap_or(0).max(self.places).max(2);
+        let longest = self
+            .lines
+            .iter()
+            .map(|line| line.values.len())
+            .max()
+            .unwrap_or(0)
+            .max(self.places)
+            .max(2);
         let last = (longest - 1).to_string();
         canvas.text("0", left, bottom + 6);
         canvas.text(&last, right.saturating_sub(LETTER * last.len() as u32), bottom + 6);
-        let x_of = |place: usize| left + (place as f64 / (longest - 1) as f64 * f64::from(right - left - 1)).round() as u32;
+        let x_of = |place: usize| {
+            left + (place as f64 / (longest - 1) as f64 * f64::from(right - left - 1)).round()
+                as u32
+        };
         for line in &self.lines {
             let mut before: Option<(u32, u32)> = None;
-            for (place, value) in line.values.iter().enumerate().filter(|(_, value)| usable(value)) {
+            for (place, value) in line.values.iter().enumerate().filter(|(_, value)| usable(value))
+            {
                 let here = (x_of(place), y_of(scale(*value)));
                 canvas.stroke(before.unwrap_or(here), here, line.colour);
                 before = Some(here);
@@ -147,7 +167,13 @@ mod tests {
 
     fn plot(values: Vec<f32>) -> Plot {
         let line = Line { label: "loss".into(), colour: RED, values };
-        Plot { title: "a run".into(), lines: vec![line], width: 200, height: 120, ..Plot::default() }
+        Plot {
+            title: "a run".into(),
+            lines: vec![line],
+            width: 200,
+            height: 120,
+            ..Plot::default()
+        }
     }
 
     /// Places of the line's pixels in the field, below the legend.
@@ -160,8 +186,10 @@ mod tests {
     fn a_falling_line_falls() {
         let drawn = plot(vec![4.0, 3.0, 2.0, 1.0]).draw().unwrap();
         let found = reds(&drawn);
-        let y_at = |x| found.iter().filter(|place| place.0 == x).map(|place| place.1).min().unwrap();
-        let (first, last) = (found.iter().map(|p| p.0).min().unwrap(), found.iter().map(|p| p.0).max().unwrap());
+        let y_at =
+            |x| found.iter().filter(|place| place.0 == x).map(|place| place.1).min().unwrap();
+        let (first, last) =
+            (found.iter().map(|p| p.0).min().unwrap(), found.iter().map(|p| p.0).max().unwrap());
         assert!(first < 90 && last > 180);
         assert!(y_at(first) + 40 < y_at(last));
         // Every column has a part of it.
@@ -170,9 +198,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_drawn_is_left_out() {
-        for values in [vec![], vec![f32::NAN], vec![1.0, f32::NAN, f32::INFINITY, 2.0], vec![3.0; 5], vec![0.0]] {
+        for values in [
+            vec![],
+            vec![f32::NAN],
+            vec![1.0, f32::NAN, f32::INFINITY, 2.0],
+            vec![3.0; 5],
+            vec![0.0],
+        ] {
             let picture = plot(values.clone()).draw().unwrap();
-            assert_eq!(reds(&picture).is_empty(), values.iter().all(|v| !v.is_finite()), "{values:?}");
+            assert_eq!(
+                reds(&picture).is_empty(),
+                values.iter().all(|v| !v.is_finite()),
+                "{values:?}"
+            );
         }
         let logarithmic = Plot { logarithmic: true, ..plot(vec![-1.0, 0.0, 1.0, 100.0]) };
         assert!(!reds(&logarithmic.draw().unwrap()).is_empty());

@@ -1,4 +1,5 @@
-//! PNG's text chunks: tEXt (Latin-1), zTXt (the same, compressed), iTXt (UTF-8). Many programs write UTF-8 into all of them.
+//! PNG's text chunks: tEXt (Latin-1), zTXt (the same, compressed), iTXt (UTF-8). Many programs
+//! write UTF-8 into all of them.
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
 use std::path::Path;
@@ -17,8 +18,9 @@ pub(super) struct TextChunk {
     pub text: String,
 }
 
-/// Puts text chunks before the picture's data: tEXt where Latin-1 has all of the characters, else iTXt, as Pillow and
-/// therefore web UIs do; iTXt also where the Latin-1 would be read as UTF-8. NUL, which ends a text in PNG, is left out.
+/// Puts text chunks before the picture's data: tEXt where Latin-1 has all of the characters, else
+/// iTXt, as Pillow and therefore web UIs do; iTXt also where the Latin-1 would be read as UTF-8.
+/// NUL, which ends a text in PNG, is left out.
 pub(super) fn add<W: Write>(
     encoder: &mut png::Encoder<'_, W>,
     chunks: &[TextChunk],
@@ -34,13 +36,15 @@ pub(super) fn add<W: Write>(
     Ok(())
 }
 
-/// What a text that was read as Latin-1 is meant to be. What is well-formed UTF-8 beyond ASCII is hardly ever anything else.
+/// What a text that was read as Latin-1 is meant to be. What is well-formed UTF-8 beyond ASCII is
+/// hardly ever anything else.
 fn meant(latin1: &str) -> String {
     let bytes: Option<Vec<u8>> = latin1.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| latin1.to_string())
 }
 
-/// All text chunks with one of these keywords, before or after the picture's data. `None`: not a PNG file.
+/// All text chunks with one of these keywords, before or after the picture's data. `None`: not a
+/// PNG file.
 pub(super) fn read(path: &Path, keywords: &[&str]) -> Result<Option<Vec<TextChunk>>> {
     let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
     let mut file = File::open(path).map_err(unreadable)?;
@@ -52,7 +56,8 @@ pub(super) fn read(path: &Path, keywords: &[&str]) -> Result<Option<Vec<TextChun
     file.rewind().map_err(unreadable)?;
     let limits = png::Limits { bytes: MAX_MEMORY };
     let decoder = png::Decoder::new_with_limits(BufReader::new(file), limits);
-    let damaged = |e: png::DecodingError| Error::Damaged { path: path.to_path_buf(), reason: e.to_string() };
+    let damaged =
+        |e: png::DecodingError| Error::Damaged { path: path.to_path_buf(), reason: e.to_string() };
     let mut reader = decoder.read_info().map_err(damaged)?;
     let before = collect(path, reader.info(), keywords)?;
     match reader.finish() {
@@ -74,7 +79,10 @@ fn collect(path: &Path, info: &png::Info<'_>, keywords: &[&str]) -> Result<Vec<T
     for chunk in info.utf8_text.iter().filter(|c| wanted(&c.keyword)) {
         let mut chunk = chunk.clone();
         let text = chunk.decompress_text_with_limit(MAX_TEXT).and_then(|()| chunk.get_text());
-        found.push(TextChunk { text: text.map_err(|e| bad(&chunk.keyword, e))?, keyword: chunk.keyword });
+        found.push(TextChunk {
+            text: text.map_err(|e| bad(&chunk.keyword, e))?,
+            keyword: chunk.keyword,
+        });
     }
     for chunk in info.uncompressed_latin1_text.iter().filter(|c| wanted(&c.keyword)) {
         found.push(TextChunk { keyword: chunk.keyword.clone(), text: meant(&chunk.text) });

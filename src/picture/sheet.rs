@@ -12,7 +12,8 @@ const LINE: u32 = LETTER + 2;
 /// Cells of this many pixels get letters of twice the font's size, and so on.
 const PIXELS_PER_LETTER_SCALE: u32 = 256;
 
-/// A grid of pictures. All cells are as large as the largest picture; smaller ones stand in the middle of theirs.
+/// A grid of pictures. All cells are as large as the largest picture; smaller ones stand in the
+/// middle of theirs.
 #[derive(Debug, Clone, Default)]
 pub struct Sheet<'a> {
     /// Rows may differ in length; `None` leaves a place empty.
@@ -28,7 +29,8 @@ pub struct Sheet<'a> {
 impl<'a> Sheet<'a> {
     /// The pictures row by row, `columns` in each.
     pub fn grid(pictures: &'a [Picture], columns: usize) -> Self {
-        let rows = pictures.chunks(columns.max(1)).map(|row| row.iter().map(Some).collect()).collect();
+        let rows =
+            pictures.chunks(columns.max(1)).map(|row| row.iter().map(Some).collect()).collect();
         Self { rows, gap: 4, ..Self::default() }
     }
 
@@ -43,19 +45,28 @@ impl<'a> Sheet<'a> {
         let scale = (cell_width.min(cell_height).div_ceil(PIXELS_PER_LETTER_SCALE)).max(1);
         let (pitch, line_pitch) = (LETTER * scale, LINE * scale);
 
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0).max(self.column_captions.len());
+        let columns =
+            self.rows.iter().map(Vec::len).max().unwrap_or(0).max(self.column_captions.len());
         let per_cell = |pixels: u32| (pixels / pitch).max(1) as usize;
-        let above: Vec<Vec<String>> =
-            self.column_captions.iter().map(|text| wrap(text, per_cell(cell_width), MAX_COLUMN_CAPTION_LINES)).collect();
+        let above: Vec<Vec<String>> = self
+            .column_captions
+            .iter()
+            .map(|text| wrap(text, per_cell(cell_width), MAX_COLUMN_CAPTION_LINES))
+            .collect();
         let beside: Vec<Vec<String>> = self
             .row_captions
             .iter()
             .take(self.rows.len())
-            .map(|text| wrap(text, per_cell(cell_width), (cell_height / line_pitch).max(1) as usize))
+            .map(|text| {
+                wrap(text, per_cell(cell_width), (cell_height / line_pitch).max(1) as usize)
+            })
             .collect();
-        let longest = |lines: &[Vec<String>]| lines.iter().flatten().map(|l| l.chars().count()).max().unwrap_or(0);
+        let longest = |lines: &[Vec<String>]| {
+            lines.iter().flatten().map(|l| l.chars().count()).max().unwrap_or(0)
+        };
         let left = captions_need(longest(&beside), pitch, self.gap);
-        let top = captions_need(above.iter().map(Vec::len).max().unwrap_or(0), line_pitch, self.gap);
+        let top =
+            captions_need(above.iter().map(Vec::len).max().unwrap_or(0), line_pitch, self.gap);
 
         let across = |count: usize, cell: u32, before: u64| {
             before + u64::from(self.gap) + count as u64 * (u64::from(cell) + u64::from(self.gap))
@@ -84,7 +95,11 @@ impl<'a> Sheet<'a> {
             for (column, cell) in cells.iter().enumerate() {
                 let (x, y) = (x_of(column), y_of(row));
                 match cell {
-                    Some(p) => canvas.paste(p, x + (cell_width - p.width()) / 2, y + (cell_height - p.height()) / 2),
+                    Some(p) => canvas.paste(
+                        p,
+                        x + (cell_width - p.width()) / 2,
+                        y + (cell_height - p.height()) / 2,
+                    ),
                     None => canvas.paste(&Picture::filled(cell_width, cell_height, HOLE)?, x, y),
                 }
             }
@@ -93,7 +108,8 @@ impl<'a> Sheet<'a> {
     }
 }
 
-/// Pixels for captions of so many letters (or lines) of so many pixels each, with the gap beside them; none for none.
+/// Pixels for captions of so many letters (or lines) of so many pixels each, with the gap beside
+/// them; none for none.
 fn captions_need(letters: usize, each: u32, gap: u32) -> u64 {
     if letters == 0 { 0 } else { letters as u64 * u64::from(each) + u64::from(gap) }
 }
@@ -105,7 +121,9 @@ impl Picture {
         let rows = other.rgb.chunks_exact(other.width as usize * 3);
         for (row, source) in rows.take(self.height.saturating_sub(y) as usize).enumerate() {
             let start = ((y as usize + row) * self.width as usize + x as usize) * 3;
-            if let (Some(to), Some(from)) = (self.rgb.get_mut(start..start + kept), source.get(..kept)) {
+            if let (Some(to), Some(from)) =
+                (self.rgb.get_mut(start..start + kept), source.get(..kept))
+            {
                 to.copy_from_slice(from);
             }
         }
@@ -113,7 +131,8 @@ impl Picture {
 
     /// One line of text on paper, its left upper corner there; what would lie outside is left out.
     pub(crate) fn label(&mut self, text: &str, x: u32, y: u32, scale: u32) {
-        let (width, height) = ((text.chars().count() as u32 * LETTER + 2) * scale, (LETTER + 2) * scale);
+        let (width, height) =
+            ((text.chars().count() as u32 * LETTER + 2) * scale, (LETTER + 2) * scale);
         if let Ok(paper) = Picture::filled(width, height, PAPER) {
             self.paste(&paper, x, y);
         }
@@ -135,7 +154,9 @@ impl Picture {
 
     /// A square of ink.
     fn dot(&mut self, x: u32, y: u32, size: u32) {
-        for (row, column) in (y..y + size).flat_map(|row| (x..x + size).map(move |column| (row, column))) {
+        for (row, column) in
+            (y..y + size).flat_map(|row| (x..x + size).map(move |column| (row, column)))
+        {
             let at = (row as usize * self.width as usize + column as usize) * 3;
             if column < self.width
                 && let Some(pixel) = self.rgb.get_mut(at..at + 3)

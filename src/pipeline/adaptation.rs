@@ -82,11 +82,13 @@ impl Updates {
         Updates(all)
     }
 
-    /// Those that are better added to the weights, taken out: where the ranks that act on all of the picture alike come to
-    /// [`MERGED_FROM`]. They cost no time then, but other ones need the weights anew, and the sums take f32's memory.
+    /// Those that are better added to the weights, taken out: where the ranks that act on all of
+    /// the picture alike come to [`MERGED_FROM`]. They cost no time then, but other ones need the
+    /// weights anew, and the sums take f32's memory.
     fn take_merged(&mut self) -> Vec<AppliedSet> {
         let uniform = |acting: &Acting| acting.factors.windows(2).all(|pair| pair[0] == pair[1]);
-        let rank = |acting: &Acting| acting.set.set().layers.values().map(Update::rank).max().unwrap_or(0);
+        let rank =
+            |acting: &Acting| acting.set.set().layers.values().map(Update::rank).max().unwrap_or(0);
         if self.0.iter().filter(|acting| uniform(acting)).map(rank).sum::<usize>() < MERGED_FROM {
             return Vec::new();
         }
@@ -101,9 +103,12 @@ impl Updates {
     pub fn on(&self, prompts: &[usize]) -> Updates {
         let mut kept = self.clone();
         for acting in &mut kept.0 {
-            let factors: Vec<f32> = prompts.iter().filter_map(|p| acting.factors.get(*p)).copied().collect();
+            let factors: Vec<f32> =
+                prompts.iter().filter_map(|p| acting.factors.get(*p)).copied().collect();
             match factors.split_first() {
-                Some((first, rest)) if rest.iter().all(|f| f == first) => acting.set.strength *= first,
+                Some((first, rest)) if rest.iter().all(|f| f == first) => {
+                    acting.set.strength *= first
+                }
                 _ => acting.masked = true,
             }
         }
@@ -111,16 +116,24 @@ impl Updates {
         kept
     }
 
-    /// Layers of `graph` that are updated as the sets say. Strengths and masks are inputs, so that others need no other plan.
-    /// `places`: the numbers of places that masked layers compute.
+    /// Layers of `graph` that are updated as the sets say. Strengths and masks are inputs, so that
+    /// others need no other plan. `places`: the numbers of places that masked layers compute.
     pub fn layers<'g>(&self, graph: &'g mut Graph, places: &[usize]) -> Layers<'g> {
         let mut sets = Vec::with_capacity(self.0.len());
         for Acting { set: applied, masked, .. } in &self.0 {
-            let ranks = applied.set().layers.iter().map(|(layer, update)| (layer.clone(), update.rank())).collect();
+            let ranks = applied
+                .set()
+                .layers
+                .iter()
+                .map(|(layer, update)| (layer.clone(), update.rank()))
+                .collect();
             let mut set = LowRank::new(applied.name.clone(), ranks);
             set.strength = Strength::Input;
             if *masked {
-                set.masks = places.iter().map(|&n| (n, graph.input(mask_name(&applied.name, n), [n]))).collect();
+                set.masks = places
+                    .iter()
+                    .map(|&n| (n, graph.input(mask_name(&applied.name, n), [n])))
+                    .collect();
             }
             sets.push(set);
         }
@@ -131,24 +144,37 @@ impl Updates {
     pub fn token_masks(&self, prompts: &[usize], lengths: &[usize]) -> Vec<Mask> {
         let mask = |acting: &Acting| {
             let factor = |p: &usize| acting.factors.get(*p).copied().unwrap_or(1.0);
-            let spread = prompts.iter().zip(lengths).flat_map(|(p, length)| std::iter::repeat_n(factor(p), *length));
+            let spread = prompts
+                .iter()
+                .zip(lengths)
+                .flat_map(|(p, length)| std::iter::repeat_n(factor(p), *length));
             Mask::new(&acting.set.name, spread.collect())
         };
         self.0.iter().filter(|acting| acting.masked).map(mask).collect()
     }
 
-    /// The masks of a feature map of which every place belongs to all prompts by `shares` `[places, prompts]`.
+    /// The masks of a feature map of which every place belongs to all prompts by `shares`
+    /// `[places, prompts]`.
     pub fn place_masks(&self, shares: &[f32]) -> Vec<Mask> {
         let mask = |acting: &Acting| {
-            let factor = |row: &[f32]| row.iter().zip(&acting.factors).map(|(share, factor)| share * factor).sum();
-            Mask::new(&acting.set.name, shares.chunks_exact(acting.factors.len().max(1)).map(factor).collect())
+            let factor = |row: &[f32]| {
+                row.iter().zip(&acting.factors).map(|(share, factor)| share * factor).sum()
+            };
+            Mask::new(
+                &acting.set.name,
+                shares.chunks_exact(acting.factors.len().max(1)).map(factor).collect(),
+            )
         };
         self.0.iter().filter(|acting| acting.masked).map(mask).collect()
     }
 
     /// Masks of ones: for layers whose rows are no places of a picture.
     pub fn whole_masks(&self, rows: usize) -> Vec<Mask> {
-        self.0.iter().filter(|acting| acting.masked).map(|acting| Mask::new(&acting.set.name, vec![1.0; rows])).collect()
+        self.0
+            .iter()
+            .filter(|acting| acting.masked)
+            .map(|acting| Mask::new(&acting.set.name, vec![1.0; rows]))
+            .collect()
     }
 
     fn sets(&self) -> impl Iterator<Item = &AppliedSet> {
@@ -170,7 +196,10 @@ impl Updates {
     fn install<C>(&self, network: &Network<C>) {
         network.updates.set(&self.sets().cloned().collect::<Vec<_>>());
         let names: HashSet<&str> = self.sets().map(|set| &*set.name).collect();
-        let kept = |name: &str| !name.starts_with("concept-") || name.split_once('.').is_some_and(|(set, _)| names.contains(set));
+        let kept = |name: &str| {
+            !name.starts_with("concept-")
+                || name.split_once('.').is_some_and(|(set, _)| names.contains(set))
+        };
         network.weights.retain(kept);
     }
 
@@ -187,7 +216,11 @@ impl Updates {
             for layer in set.set().layers.keys() {
                 if !used.contains(format!("{}.{layer}.lora_up.weight", set.name).as_str()) {
                     let concept = set.concept().to_string();
-                    return Err(concept::Error::NotUpdatable { concept, network, layer: layer.clone() });
+                    return Err(concept::Error::NotUpdatable {
+                        concept,
+                        network,
+                        layer: layer.clone(),
+                    });
                 }
             }
         }
@@ -195,12 +228,20 @@ impl Updates {
     }
 
     /// An error unless `model` has every layer that is updated, with its channels.
-    fn check_shapes(&self, network: &'static str, model: &WithUpdates) -> Result<(), concept::Error> {
+    fn check_shapes(
+        &self,
+        network: &'static str,
+        model: &WithUpdates,
+    ) -> Result<(), concept::Error> {
         for set in self.sets() {
             for (layer, update) in &set.set().layers {
                 let concept = || set.concept().to_string();
                 let Some(info) = model.info(&format!("{layer}.weight")) else {
-                    return Err(concept::Error::NoLayer { concept: concept(), network, layer: layer.clone() });
+                    return Err(concept::Error::NoLayer {
+                        concept: concept(),
+                        network,
+                        layer: layer.clone(),
+                    });
                 };
                 let squeezed = |shape: &[usize]| {
                     let ones = shape.iter().rev().take_while(|n| **n == 1).count();
@@ -209,7 +250,13 @@ impl Updates {
                 let found = update.weight_shape();
                 if squeezed(&info.shape) != squeezed(&found) {
                     let (layer, expected) = (layer.clone(), info.shape);
-                    return Err(concept::Error::LayerShape { concept: concept(), network, layer, found, expected });
+                    return Err(concept::Error::LayerShape {
+                        concept: concept(),
+                        network,
+                        layer,
+                        found,
+                        expected,
+                    });
                 }
             }
         }
@@ -227,20 +274,27 @@ pub(super) struct Adaptation {
     merged: Vec<AppliedSet>,
 }
 
-/// Updates of all attention layers of Stable Diffusion 1.5 at 256x256 were measured to add 4 % to a pass with rank 16 and 14 % with 64, on
-/// a software driver. Smaller ones stay beside the weights and are quickly exchanged.
+/// Updates of all attention layers of Stable Diffusion 1.5 at 256x256 were measured to add 4 % to a
+/// pass with rank 16 and 14 % with 64, on a software driver. Smaller ones stay beside the weights
+/// and are quickly exchanged.
 const MERGED_FROM: usize = 32;
 
 impl Adaptation {
     /// Checks the concepts against the model, and lets the networks have their parameters.
     pub fn of(pipeline: &Pipeline, request: &Request) -> Result<Adaptation> {
         let concepts = &request.concepts;
-        let has_words = concepts.iter().any(|c| !c.concept().words.is_empty()) || !pipeline.fused.is_empty();
+        let has_words =
+            concepts.iter().any(|c| !c.concept().words.is_empty()) || !pipeline.fused.is_empty();
         let words = has_words.then(|| {
             let config = &pipeline.text.config;
             let layers = unet::cross_attentions(&pipeline.unet.config).len();
             let table = Table { rows: config.vocab_size, width: config.hidden_size, layers };
-            Words::new(&pipeline.tokenizer, table, concepts.iter().map(Applied::concept), &pipeline.fused)
+            Words::new(
+                &pipeline.tokenizer,
+                table,
+                concepts.iter().map(Applied::concept),
+                &pipeline.fused,
+            )
         });
         let words = words.transpose()?;
         let factors = acting::factors(request, words.as_ref())?;
@@ -255,7 +309,8 @@ impl Adaptation {
         Ok(Adaptation { words, text, unet, merged })
     }
 
-    /// Lets the UNet have the weights that this request means. Returns whether they are others than before.
+    /// Lets the UNet have the weights that this request means. Returns whether they are others than
+    /// before.
     pub fn merge(&self, pipeline: &Pipeline) -> bool {
         pipeline.unet.merge(&self.merged)
     }
@@ -265,12 +320,22 @@ impl Adaptation {
     }
 
     /// The prompt as it is tokenized, and warnings of what looks like a concept's word.
-    pub fn prompt(&self, pipeline: &Pipeline, prompt: &str, warnings: &mut Vec<String>) -> Result<String> {
+    pub fn prompt(
+        &self,
+        pipeline: &Pipeline,
+        prompt: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<String> {
         let none;
         let words = match &self.words {
             Some(words) => words,
             None if prompt.contains('<') => {
-                none = Words::new(&pipeline.tokenizer, Table { rows: 0, width: 1, layers: 1 }, [], &[])?;
+                none = Words::new(
+                    &pipeline.tokenizer,
+                    Table { rows: 0, width: 1, layers: 1 },
+                    [],
+                    &[],
+                )?;
                 &none
             }
             None => return Ok(prompt.to_string()),
@@ -292,7 +357,9 @@ impl Adaptation {
             }
             let named = texts().take(NAMED).collect::<Vec<_>>().join(" ");
             let more = if concept.words.len() > NAMED { " ..." } else { "" };
-            let acts = [applied.text(), applied.unet()].iter().any(|set| set.strength != 0.0 && !set.set().layers.is_empty());
+            let acts = [applied.text(), applied.unet()]
+                .iter()
+                .any(|set| set.strength != 0.0 && !set.set().layers.is_empty());
             let so = if acts { "only its LoRA acts" } else { "it does nothing" };
             told.push(format!("no prompt has a word of `{}` ({named}{more}): {so}", concept.name));
         }
@@ -302,7 +369,9 @@ impl Adaptation {
     /// The prompt as each cross-attention reads it; one where all read the same.
     pub fn copies(&self, prompt: EncodedPrompt) -> Vec<EncodedPrompt> {
         match &self.words {
-            Some(words) => (0..words.copies(&prompt)).map(|layer| words.bind(&prompt, layer)).collect(),
+            Some(words) => {
+                (0..words.copies(&prompt)).map(|layer| words.bind(&prompt, layer)).collect()
+            }
             None => vec![prompt],
         }
     }
@@ -312,9 +381,14 @@ impl Adaptation {
         self.words.as_ref().map(Words::rows)
     }
 
-    /// An error unless the networks' graphs take every update that acts on `prompts`; a part of the text encoder may be left out on
-    /// purpose.
-    pub fn check_use(&self, prompts: &[usize], text: Option<&[&Graph]>, unet: &[&Graph]) -> Result<()> {
+    /// An error unless the networks' graphs take every update that acts on `prompts`; a part of the
+    /// text encoder may be left out on purpose.
+    pub fn check_use(
+        &self,
+        prompts: &[usize],
+        text: Option<&[&Graph]>,
+        unet: &[&Graph],
+    ) -> Result<()> {
         if let Some(text) = text {
             self.text.on(prompts).check_use(TEXT_ENCODER, text)?;
         }

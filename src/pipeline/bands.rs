@@ -1,6 +1,7 @@
-//! The autoencoder's halves at high resolution band by band, for pictures that do not fit as a whole. The result is that of the whole picture:
-//! bands overlap by the rows that convolutions reach over, and group statistics are those of all bands together, counted on
-//! the host, where the feature maps wait between two pieces.
+//! The autoencoder's halves at high resolution band by band, for pictures that do not fit as a
+//! whole. The result is that of the whole picture: bands overlap by the rows that convolutions
+//! reach over, and group statistics are those of all bands together, counted on the host, where the
+//! feature maps wait between two pieces.
 
 use crate::backend::Program;
 use crate::graph::Array;
@@ -15,7 +16,8 @@ use super::network::{Network, Planned};
 /// The most bytes of activations and inputs at once.
 pub(super) const MOST_BYTES: u64 = 2 << 30;
 
-/// The least rows of a band: below, its neighbours would compute most of it again. Two reaches and as much again.
+/// The least rows of a band: below, its neighbours would compute most of it again. Two reaches and
+/// as much again.
 const LEAST_ROWS: usize = 8;
 
 /// A feature map `[height, width, channels]` on the host.
@@ -30,14 +32,18 @@ impl Map {
     /// `count` rows from `first` on.
     fn rows(&self, first: usize, count: usize) -> Array {
         let row = self.width * self.channels;
-        Array::f32([1, count, self.width, self.channels], self.values[first * row..(first + count) * row].to_vec())
+        Array::f32(
+            [1, count, self.width, self.channels],
+            self.values[first * row..(first + count) * row].to_vec(),
+        )
     }
 
     /// Mean and 1/sqrt(variance + epsilon) of each group of channels: `[1, groups, 2]`.
     fn statistics(&self, groups: usize) -> Array {
         let size = self.channels / groups;
         let mut sums = vec![(0.0f64, 0.0f64); self.channels];
-        // Sums of a row in f32 would lose digits; of all pixels in f64 they are as good as a second pass over differences.
+        // Sums of a row in f32 would lose digits; of all pixels in f64 they are as good as a second
+        // pass over differences.
         for pixel in self.values.chunks_exact(self.channels) {
             for ((sum, square), &value) in sums.iter_mut().zip(pixel) {
                 *sum += f64::from(value);
@@ -46,7 +52,8 @@ impl Map {
         }
         let count = (self.height * self.width * size) as f64;
         let of_group = |members: &[(f64, f64)]| {
-            let (sum, square) = members.iter().fold((0.0, 0.0), |(a, b), (sum, square)| (a + sum, b + square));
+            let (sum, square) =
+                members.iter().fold((0.0, 0.0), |(a, b), (sum, square)| (a + sum, b + square));
             let mean = sum / count;
             let variance = (square / count - mean * mean).max(0.0);
             [mean as f32, (1.0 / (variance + f64::from(vae::EPSILON)).sqrt()) as f32]
@@ -74,8 +81,8 @@ impl Rows {
         }
     }
 
-    /// First rows of bands of `length` rows over `total`, both multiples of `down`. Neighbours share what each of them needs
-    /// of the other; the last one ends where the picture ends.
+    /// First rows of bands of `length` rows over `total`, both multiples of `down`. Neighbours
+    /// share what each of them needs of the other; the last one ends where the picture ends.
     fn starts(self, total: usize, length: usize) -> Vec<usize> {
         let step = length.saturating_sub(2 * self.reach).max(self.down);
         let steps = total.saturating_sub(length).div_ceil(step);
@@ -83,7 +90,8 @@ impl Rows {
     }
 }
 
-/// The largest part of a picture, whose latents have `size`, that a band of `tile` x `tile` pixels is; from 1 on: all of it.
+/// The largest part of a picture, whose latents have `size`, that a band of `tile` x `tile` pixels
+/// is; from 1 on: all of it.
 pub(super) fn share(config: &VaeConfig, size: [usize; 2], tile: Option<usize>) -> Result<f64> {
     let pixels = (size[0] * config.downscale()) as f64 * (size[1] * config.downscale()) as f64;
     let least = LEAST_ROWS * config.downscale();
@@ -115,8 +123,8 @@ pub(super) fn plan(network: &Network<VaeConfig>, piece: &Piece, band: Band) -> R
     })
 }
 
-/// Runs `pieces` one after another on the whole of `x`, each in bands of at most `share` of the map's pixels, or in as few as
-/// memory allows. `progress` is told how many are done.
+/// Runs `pieces` one after another on the whole of `x`, each in bands of at most `share` of the
+/// map's pixels, or in as few as memory allows. `progress` is told how many are done.
 pub(super) fn run(
     network: &Network<VaeConfig>,
     pieces: &[Piece],
@@ -134,16 +142,33 @@ pub(super) fn run(
     Ok(x)
 }
 
-fn run_piece(network: &Network<VaeConfig>, piece: &Piece, x: &Map, input: Option<&Map>, share: f64) -> Result<Map> {
-    let whole = Band { rows: x.height, width: x.width, channels: x.channels, input_channels: input.map(|map| map.channels) };
+fn run_piece(
+    network: &Network<VaeConfig>,
+    piece: &Piece,
+    x: &Map,
+    input: Option<&Map>,
+    share: f64,
+) -> Result<Map> {
+    let whole = Band {
+        rows: x.height,
+        width: x.width,
+        channels: x.channels,
+        input_channels: input.map(|map| map.channels),
+    };
     let rows = Rows::of(piece.kind);
     let (planned, length) = largest(network, piece, whole, share)?;
     let program: Program = network.program(&planned)?;
     if let Some(norm) = piece.norm() {
-        program.write(&format!("statistics.{norm}"), &x.statistics(network.config.norm_num_groups))?;
+        program
+            .write(&format!("statistics.{norm}"), &x.statistics(network.config.norm_num_groups))?;
     }
     let scaled = |n: usize| n * rows.up / rows.down;
-    let mut result = Map { height: scaled(x.height), width: scaled(x.width), channels: piece.channels, values: Vec::new() };
+    let mut result = Map {
+        height: scaled(x.height),
+        width: scaled(x.width),
+        channels: piece.channels,
+        values: Vec::new(),
+    };
     let row = result.width * result.channels;
     result.values.reserve_exact(result.height * row);
     let mut next = 0;
@@ -155,14 +180,21 @@ fn run_piece(network: &Network<VaeConfig>, piece: &Piece, x: &Map, input: Option
         program.run();
         let output = program.output(0)?;
         let end = if start + length == x.height { x.height } else { start + length - rows.reach };
-        result.values.extend_from_slice(&output.values()[scaled(next - start) * row..scaled(end - start) * row]);
+        result.values.extend_from_slice(
+            &output.values()[scaled(next - start) * row..scaled(end - start) * row],
+        );
         next = end;
     }
     Ok(result)
 }
 
 /// The largest band that fits, and its rows.
-fn largest(network: &Network<VaeConfig>, piece: &Piece, whole: Band, share: f64) -> Result<(Planned, usize)> {
+fn largest(
+    network: &Network<VaeConfig>,
+    piece: &Piece,
+    whole: Band,
+    share: f64,
+) -> Result<(Planned, usize)> {
     let mut rows = ((whole.rows as f64 * share) as usize).max(LEAST_ROWS);
     loop {
         rows = rows.next_multiple_of(2).min(whole.rows);
@@ -186,8 +218,13 @@ mod tests {
                 let (mut next, starts) = (0, rows.starts(total, length));
                 for &start in &starts {
                     assert!(start < next.max(1), "{kind:?} {total} {length}: {starts:?}");
-                    assert_eq!((start % rows.down, next % rows.down), (0, 0), "{kind:?} {total} {length}: {starts:?}");
-                    next = if start + length == total { total } else { start + length - rows.reach };
+                    assert_eq!(
+                        (start % rows.down, next % rows.down),
+                        (0, 0),
+                        "{kind:?} {total} {length}: {starts:?}"
+                    );
+                    next =
+                        if start + length == total { total } else { start + length - rows.reach };
                 }
                 assert_eq!(next, total, "{kind:?} {length}: {starts:?}");
             }
@@ -200,8 +237,11 @@ mod tests {
         let map = Map { height: 2, width: 3, channels: 4, values: values.clone() };
         let found = map.statistics(2);
         for (group, found) in found.values().chunks_exact(2).enumerate() {
-            let members: Vec<f64> =
-                values.chunks_exact(4).flat_map(|p| &p[group * 2..group * 2 + 2]).map(|&v| f64::from(v)).collect();
+            let members: Vec<f64> = values
+                .chunks_exact(4)
+                .flat_map(|p| &p[group * 2..group * 2 + 2])
+                .map(|&v| f64::from(v))
+                .collect();
             let mean = members.iter().sum::<f64>() / 12.0;
             let variance = members.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 12.0;
             assert!((f64::from(found[0]) - mean).abs() < 1e-4);

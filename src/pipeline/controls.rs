@@ -28,7 +28,8 @@ pub struct Control {
     /// As regions name it.
     pub name: String,
     pub network: checkpoint::Control,
-    /// What to follow, as the network takes it (edges, poses, depths); fitted to the picture's size.
+    /// What to follow, as the network takes it (edges, poses, depths); fitted to the picture's
+    /// size.
     pub picture: Picture,
     pub weight: f32,
     /// It steers from this part of the steps to that, 0 to 1.
@@ -74,7 +75,10 @@ impl Span {
     /// The weight of every number of a feature map `[height, width, channels]`.
     fn weights(&self, [height, width, channels]: [usize; 3]) -> Vec<f32> {
         match self.factors.iter().find(|(size, _)| *size == [height, width]) {
-            Some((_, factors)) => factors.iter().flat_map(|f| std::iter::repeat_n(f * self.weight, channels)).collect(),
+            Some((_, factors)) => factors
+                .iter()
+                .flat_map(|f| std::iter::repeat_n(f * self.weight, channels))
+                .collect(),
             None => vec![self.weight; height * width * channels],
         }
     }
@@ -86,9 +90,19 @@ impl Steering {
         let known: Vec<&str> = request.controls.iter().map(|control| &*control.name).collect();
         for (index, area) in request.regions.regions.iter().enumerate() {
             if let Some(name) = area.controls.keys().find(|name| !known.contains(&name.as_str())) {
-                let known = if known.is_empty() { "".into() } else { format!(" (those in use: {})", known.join(", ")) };
+                let known = if known.is_empty() {
+                    "".into()
+                } else {
+                    format!(" (those in use: {})", known.join(", "))
+                };
                 let region = request.regions.name(index);
-                return Err(region::Error::Unknown { region, kind: "control", name: name.clone(), known }.into());
+                return Err(region::Error::Unknown {
+                    region,
+                    kind: "control",
+                    name: name.clone(),
+                    known,
+                }
+                .into());
             }
         }
         for control in &request.controls {
@@ -97,15 +111,26 @@ impl Steering {
         Ok(steering)
     }
 
-    fn add(&mut self, pipeline: &Pipeline, request: &Request, control: &Control, job: &mut Job) -> Result<()> {
+    fn add(
+        &mut self,
+        pipeline: &Pipeline,
+        request: &Request,
+        control: &Control,
+        job: &mut Job,
+    ) -> Result<()> {
         let (gpu, precision) = (&pipeline.gpu, pipeline.unet.weights.precision());
         let (component, unet) = (&control.network.component, &pipeline.unet.config);
         if !control.weight.is_finite() {
             return Err(option("control weight", control.weight, "a number"));
         }
-        if !(0.0..1.0).contains(&control.start) || control.end <= control.start || control.end > 1.0 {
+        if !(0.0..1.0).contains(&control.start) || control.end <= control.start || control.end > 1.0
+        {
             let found = format!("{} to {}", control.start, control.end);
-            return Err(option("control start and end", found, "parts of the steps from 0 to 1, the start before the end"));
+            return Err(option(
+                "control start and end",
+                found,
+                "parts of the steps from 0 to 1, the start before the end",
+            ));
         }
         let (w, h) = (control.picture.width() as usize, control.picture.height() as usize);
         // A hundredth is what rounding to whole pixels makes.
@@ -122,37 +147,62 @@ impl Steering {
             factors: factors(request, &control.name, job, unet)?,
         };
         let picture = control.picture.resized(job.width as u32, job.height as u32)?;
-        let refuse = |what: String| Err(Error::Unsupported { path: component.path().to_path_buf(), what });
+        let refuse =
+            |what: String| Err(Error::Unsupported { path: component.path().to_path_buf(), what });
         match control.network.kind {
             ControlKind::T2IAdapter => {
-                let config = T2IAdapterConfig::from_json(&component.config, &component.config_path)?;
+                let config =
+                    T2IAdapterConfig::from_json(&component.config, &component.config_path)?;
                 if config.channels != unet.block_out_channels {
                     let (found, wanted) = (&config.channels, &unet.block_out_channels);
-                    return refuse(format!("a T2I-Adapter for down blocks of {found:?} channels on a model of {wanted:?}"));
+                    return refuse(format!(
+                        "a T2I-Adapter for down blocks of {found:?} channels on a model of \
+                            {wanted:?}"
+                    ));
                 }
                 let factor = config.downscale_factor;
                 if factor != pipeline.factor() {
-                    return refuse(format!("a T2I-Adapter for {factor} pixels a latent on a model of {}", pipeline.factor()));
+                    return refuse(format!(
+                        "a T2I-Adapter for {factor} pixels a latent on a model of {}",
+                        pipeline.factor()
+                    ));
                 }
                 let channels = config.in_channels;
-                let values = t2i_adapter::unshuffled(&condition(&picture, channels, false), job.width, channels, factor);
+                let values = t2i_adapter::unshuffled(
+                    &condition(&picture, channels, false),
+                    job.width,
+                    channels,
+                    factor,
+                );
                 let shape = [1, job.size[0], job.size[1], channels * factor * factor];
                 let network = Network::new(gpu, component, config, precision);
                 let planned = network.plan(|config, graph| {
                     let condition = graph.input("condition", shape);
                     t2i_adapter::t2i_adapter(&mut Layers::new(graph), config, condition)
                 })?;
-                self.adapters.push(Adapter { network, planned, condition: Array::f32(shape, values), span });
+                self.adapters.push(Adapter {
+                    network,
+                    planned,
+                    condition: Array::f32(shape, values),
+                    span,
+                });
             }
             ControlKind::ControlNet => {
-                let config = ControlNetConfig::from_json(&component.config, &component.config_path)?;
+                let config =
+                    ControlNetConfig::from_json(&component.config, &component.config_path)?;
                 let shape = |c: &UNetConfig| {
-                    (c.block_out_channels.clone(), c.cross_attention_dim, c.in_channels, unet::skips(c, [0; 2]).len())
+                    (
+                        c.block_out_channels.clone(),
+                        c.cross_attention_dim,
+                        c.in_channels,
+                        unet::skips(c, [0; 2]).len(),
+                    )
                 };
                 if shape(&config.unet) != shape(unet) {
                     let (found, wanted) = (&config.unet, unet);
                     return refuse(format!(
-                        "a ControlNet of {:?} channels for prompts of width {} on a model of {:?} and {}",
+                        "a ControlNet of {:?} channels for prompts of width {} on a model of {:?} \
+                            and {}",
                         found.block_out_channels,
                         found.cross_attention_dim,
                         wanted.block_out_channels,
@@ -161,7 +211,9 @@ impl Steering {
                 }
                 if config.downscale() != pipeline.factor() {
                     let (found, wanted) = (config.downscale(), pipeline.factor());
-                    return refuse(format!("a ControlNet for {found} pixels a latent on a model of {wanted}"));
+                    return refuse(format!(
+                        "a ControlNet for {found} pixels a latent on a model of {wanted}"
+                    ));
                 }
                 let channels = config.condition_channels;
                 let shape = [1, job.height, job.width, channels];
@@ -170,15 +222,27 @@ impl Steering {
                     false => Network::new(gpu, component, config, precision),
                     true => {
                         // LoRAs in use are no part of what it is a difference from.
-                        let (stored, base) = (ComponentSource(component.clone()), pipeline.unet.updates.model());
-                        Network::from_source(gpu, component, Arc::new(Difference { stored, base }), config, precision)
+                        let (stored, base) =
+                            (ComponentSource(component.clone()), pipeline.unet.updates.model());
+                        Network::from_source(
+                            gpu,
+                            component,
+                            Arc::new(Difference { stored, base }),
+                            config,
+                            precision,
+                        )
                     }
                 };
                 let embedding = network.plan(|config, graph| {
                     let condition = graph.input("condition", shape);
                     Ok(vec![controlnet::embedding(&mut Layers::new(graph), config, condition)?])
                 })?;
-                self.nets.push(Net { network, embedding, condition: Array::f32(shape, values), span });
+                self.nets.push(Net {
+                    network,
+                    embedding,
+                    condition: Array::f32(shape, values),
+                    span,
+                });
             }
         }
         Ok(())
@@ -200,7 +264,8 @@ impl Steering {
             let step = net.plan(shape)?;
             let config = &net.network.config.unet;
             let prompt = keys_values(&net.network, config, &Updates::default(), shape, 1)?;
-            weights += net.network.weight_bytes(&net.embedding)? + net.network.weight_bytes(&step)?;
+            weights +=
+                net.network.weight_bytes(&net.embedding)? + net.network.weight_bytes(&step)?;
             weights += net.network.weight_bytes(&prompt)?;
             rest += step.bytes();
         }
@@ -208,14 +273,20 @@ impl Steering {
     }
 
     /// Makes what does not change from step to step, for a sampling program of `shape`.
-    pub fn prepare(&self, shape: &SampleShape, sampling: &Program, contexts: &[Array]) -> Result<Prepared<'_>> {
+    pub fn prepare(
+        &self,
+        shape: &SampleShape,
+        sampling: &Program,
+        contexts: &[Array],
+    ) -> Result<Prepared<'_>> {
         let mut features = Vec::with_capacity(self.adapters.len());
         for adapter in &self.adapters {
             let program = adapter.network.program(&adapter.planned)?;
             program.write("condition", &adapter.condition)?;
             program.run();
             let count = adapter.network.config.channels.len();
-            let maps = (0..count).map(|i| program.output(i)).collect::<crate::backend::Result<Vec<_>>>();
+            let maps =
+                (0..count).map(|i| program.output(i)).collect::<crate::backend::Result<Vec<_>>>();
             features.push((&adapter.span, adapter.network.blame(maps)?));
         }
         let mut nets = Vec::with_capacity(self.nets.len());
@@ -254,14 +325,25 @@ impl Prepared<'_> {
         self.nets.iter().try_for_each(|net| phase.write(&net.program))
     }
 
-    /// Lets ControlNets read other encodings, as [`super::sample::Sampling::set_prompt`] takes them.
+    /// Lets ControlNets read other encodings, as [`super::sample::Sampling::set_prompt`] takes
+    /// them.
     pub fn set_prompt(&self, shape: &SampleShape, contexts: &[Array]) -> Result<()> {
-        self.nets.iter().try_for_each(|running| running.net.set_prompt(&running.program, shape, contexts))
+        self.nets
+            .iter()
+            .try_for_each(|running| running.net.set_prompt(&running.program, shape, contexts))
     }
 
     /// Brings all inputs of `sampling` up to step `step` of `steps`.
-    pub fn step(&mut self, sampling: &Program, step: usize, steps: usize, time: &Array, scale: f32) -> Result<()> {
-        let held: Vec<bool> = self.features.iter().map(|(span, _)| span.holds(step, steps)).collect();
+    pub fn step(
+        &mut self,
+        sampling: &Program,
+        step: usize,
+        steps: usize,
+        time: &Array,
+        scale: f32,
+    ) -> Result<()> {
+        let held: Vec<bool> =
+            self.features.iter().map(|(span, _)| span.holds(step, steps)).collect();
         if !held.is_empty() && self.held.as_ref() != Some(&held) {
             let count = self.features.first().map_or(0, |(_, maps)| maps.len());
             for i in 0..count {
@@ -269,8 +351,11 @@ impl Prepared<'_> {
                 for ((span, maps), _) in self.features.iter().zip(&held) {
                     let Some(map) = maps.get(i) else { continue };
                     let shape = [map.shape[1], map.shape[2], map.shape[3]];
-                    let sum = sum.get_or_insert_with(|| Array::f32(shape, vec![0.0; map.values().len()]));
-                    if let (true, crate::graph::Data::F32(sum)) = (span.holds(step, steps), &mut sum.data) {
+                    let sum =
+                        sum.get_or_insert_with(|| Array::f32(shape, vec![0.0; map.values().len()]));
+                    if let (true, crate::graph::Data::F32(sum)) =
+                        (span.holds(step, steps), &mut sum.data)
+                    {
                         let weighted = map.values().iter().zip(span.weights(shape));
                         sum.iter_mut().zip(weighted).for_each(|(sum, (v, w))| *sum += v * w);
                     }
@@ -291,7 +376,8 @@ impl Prepared<'_> {
                 net.silent = false;
             } else if !net.silent {
                 for (name, shape) in &net.residuals {
-                    sampling.write(name, &Array::f32(&shape[..], vec![0.0; shape.iter().product()]))?;
+                    sampling
+                        .write(name, &Array::f32(&shape[..], vec![0.0; shape.iter().product()]))?;
                 }
                 net.silent = true;
             }
@@ -337,11 +423,20 @@ impl Net {
     fn set_prompt(&self, program: &Program, shape: &SampleShape, contexts: &[Array]) -> Result<()> {
         let config = &self.network.config.unet;
         // Of encodings for each cross-attention, this network has the first.
-        let own = contexts.get(..unet::cross_attentions(config).len()).filter(|_| contexts.len() > 1).unwrap_or(contexts);
+        let own = contexts
+            .get(..unet::cross_attentions(config).len())
+            .filter(|_| contexts.len() > 1)
+            .unwrap_or(contexts);
         set_keys_values(program, &self.network, config, &Updates::default(), shape, own, &[])
     }
 
-    fn prepare(&self, number: usize, shape: &SampleShape, sampling: &Program, contexts: &[Array]) -> Result<Running<'_>> {
+    fn prepare(
+        &self,
+        number: usize,
+        shape: &SampleShape,
+        sampling: &Program,
+        contexts: &[Array],
+    ) -> Result<Running<'_>> {
         let embedding = self.network.program(&self.embedding)?;
         embedding.write("condition", &self.condition)?;
         embedding.run();
@@ -385,7 +480,11 @@ pub(super) struct ControlInputs {
 }
 
 impl ControlInputs {
-    pub fn declare(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape) -> crate::graph::Result<ControlInputs> {
+    pub fn declare(
+        graph: &mut Graph,
+        config: &UNetConfig,
+        shape: &SampleShape,
+    ) -> crate::graph::Result<ControlInputs> {
         let size = [shape.height, shape.width];
         let rows = shape.halves() * shape.batch;
         let mut sums = Vec::new();
@@ -414,7 +513,12 @@ impl ControlInputs {
 }
 
 /// What regions make of the control's weight; nothing where none names it.
-fn factors(request: &Request, name: &str, job: &Job, unet: &UNetConfig) -> Result<Vec<([usize; 2], Vec<f32>)>> {
+fn factors(
+    request: &Request,
+    name: &str,
+    job: &Job,
+    unet: &UNetConfig,
+) -> Result<Vec<([usize; 2], Vec<f32>)>> {
     let layout = &request.regions;
     if layout.regions.iter().all(|region| !region.controls.contains_key(name)) {
         return Ok(Vec::new());
@@ -423,8 +527,12 @@ fn factors(request: &Request, name: &str, job: &Job, unet: &UNetConfig) -> Resul
     let placed = Placed::new(layout, job.width, job.height, &sizes)?;
     let all = vec![true; layout.regions.len()];
     let factor = |row: &[f32]| {
-        let inside = layout.regions.iter().map(|region| region.controls.get(name).copied().unwrap_or(1.0));
-        row.iter().zip(std::iter::once(1.0).chain(inside)).map(|(share, factor)| share * factor).sum()
+        let inside =
+            layout.regions.iter().map(|region| region.controls.get(name).copied().unwrap_or(1.0));
+        row.iter()
+            .zip(std::iter::once(1.0).chain(inside))
+            .map(|(share, factor)| share * factor)
+            .sum()
     };
     // As published, a weight is set in each region after the other.
     let last = |size: &[usize; 2]| {
@@ -432,7 +540,11 @@ fn factors(request: &Request, name: &str, job: &Job, unet: &UNetConfig) -> Resul
         let mut factors = vec![1.0; size[0] * size[1]];
         for (region, mask) in layout.regions.iter().zip(masks) {
             let Some(weight) = region.controls.get(name) else { continue };
-            factors.iter_mut().zip(mask).filter(|(_, covered)| **covered >= 0.5).for_each(|(factor, _)| *factor = *weight);
+            factors
+                .iter_mut()
+                .zip(mask)
+                .filter(|(_, covered)| **covered >= 0.5)
+                .for_each(|(factor, _)| *factor = *weight);
         }
         factors
     };

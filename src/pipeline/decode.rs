@@ -45,9 +45,14 @@ enum Kind {
 }
 
 impl Decoder {
-    /// For latents of `size`; in bands of `tile` x `tile` pixels or less, or as a whole if that fits, or in the largest bands
-    /// that do.
-    pub fn plan(gpu: &Device, network: &Network<VaeConfig>, size: [usize; 2], tile: Option<usize>) -> Result<Decoder> {
+    /// For latents of `size`; in bands of `tile` x `tile` pixels or less, or as a whole if that
+    /// fits, or in the largest bands that do.
+    pub fn plan(
+        gpu: &Device,
+        network: &Network<VaeConfig>,
+        size: [usize; 2],
+        tile: Option<usize>,
+    ) -> Result<Decoder> {
         let whole = plan(network, size)?;
         let share = bands::share(&network.config, size, tile)?;
         let kind = if share >= 1.0 && whole.fits() && whole.bytes() <= MOST_BYTES {
@@ -60,7 +65,8 @@ impl Decoder {
         Ok(Decoder { size, tile, kind, whole })
     }
 
-    /// Gives the device's memory back, if it is more than `most` bytes; the next picture takes it again.
+    /// Gives the device's memory back, if it is more than `most` bytes; the next picture takes it
+    /// again.
     pub fn rest(&mut self, most: u64) {
         if self.bytes() > most
             && let Kind::Whole(program) = &mut self.kind
@@ -95,7 +101,12 @@ impl Decoder {
     }
 
     /// Decodes one picture's latents; `progress` is told how many parts are done.
-    pub fn decode(&mut self, network: &Network<VaeConfig>, latents: &[f32], progress: &mut dyn FnMut(usize)) -> Result<Picture> {
+    pub fn decode(
+        &mut self,
+        network: &Network<VaeConfig>,
+        latents: &[f32],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Picture> {
         let (config, [height, width]) = (&network.config, self.size);
         let shift = config.shift_factor.unwrap_or(0.0);
         let unscaled = latents.iter().map(|v| v / config.scaling_factor + shift).collect();
@@ -114,7 +125,8 @@ impl Decoder {
             }
             Kind::Bands(start, share) => {
                 let values = run(&network.program(start)?, &latents)?;
-                let map = Map { height, width, channels: values.len() / (height * width).max(1), values };
+                let map =
+                    Map { height, width, channels: values.len() / (height * width).max(1), values };
                 let pieces = vae::decoder_pieces(config);
                 bands::run(network, &pieces, map, *share, &mut |done| progress(done + 1))?.values
             }

@@ -16,17 +16,24 @@ use super::noise::Noise;
 pub(super) struct Encoder {
     /// All of it, for its weights.
     whole: Planned,
-    /// Its second half, where the first runs in bands, and the largest part of the picture that a band may be.
+    /// Its second half, where the first runs in bands, and the largest part of the picture that a
+    /// band may be.
     end: Option<(Planned, f64)>,
 }
 
 impl Encoder {
-    /// For a picture whose latents have `size` (height, width): in bands of `tile` x `tile` pixels or less, or as a whole if that
-    /// fits, or in the largest bands that do.
-    pub fn plan(gpu: &Device, network: &Network<VaeConfig>, size: [usize; 2], tile: Option<usize>) -> Result<Encoder> {
+    /// For a picture whose latents have `size` (height, width): in bands of `tile` x `tile` pixels
+    /// or less, or as a whole if that fits, or in the largest bands that do.
+    pub fn plan(
+        gpu: &Device,
+        network: &Network<VaeConfig>,
+        size: [usize; 2],
+        tile: Option<usize>,
+    ) -> Result<Encoder> {
         let whole = network.plan(|config, graph| {
             let factor = config.downscale();
-            let pixels = graph.input("x", [1, size[0] * factor, size[1] * factor, config.in_channels]);
+            let pixels =
+                graph.input("x", [1, size[0] * factor, size[1] * factor, config.in_channels]);
             let moments = vae::encode(&mut Layers::new(graph), config, pixels)?;
             Ok(vec![moments.mean, moments.log_variance])
         })?;
@@ -70,7 +77,12 @@ impl Encoder {
             None => (&self.whole, pixels),
             Some((end, share)) => {
                 let pieces = vae::encoder_pieces(&network.config);
-                (end, bands::run(network, &pieces, pixels, *share, &mut |done| progress(done, pieces.len() + 1))?)
+                (
+                    end,
+                    bands::run(network, &pieces, pixels, *share, &mut |done| {
+                        progress(done, pieces.len() + 1)
+                    })?,
+                )
             }
         };
         let program = network.program(planned)?;
@@ -81,7 +93,8 @@ impl Encoder {
             return Err(Error::NotFinite { stage: "encode" });
         }
         // Limits as in diffusers' DiagonalGaussianDistribution.
-        let deviation = log_variance.values().iter().map(|v| (0.5 * v.clamp(-30.0, 20.0)).exp()).collect();
+        let deviation =
+            log_variance.values().iter().map(|v| (0.5 * v.clamp(-30.0, 20.0)).exp()).collect();
         Ok(Posterior { mean: mean.values().to_vec(), deviation })
     }
 }
@@ -104,12 +117,14 @@ impl Posterior {
         self.deviation.iter().map(|v| v * config.scaling_factor).collect()
     }
 
-    /// One sample for every picture of the batch, scaled as a UNet sees latents: `[batch, height, width, channels]`.
+    /// One sample for every picture of the batch, scaled as a UNet sees latents:
+    /// `[batch, height, width, channels]`.
     pub fn sample(&self, config: &VaeConfig, noise: &mut Noise) -> Vec<f32> {
         let shift = config.shift_factor.unwrap_or(0.0);
         let moments = self.mean.iter().zip(&self.deviation).cycle();
-        let scaled =
-            |(gaussian, (mean, deviation)): (f32, (&f32, &f32))| (mean + deviation * gaussian - shift) * config.scaling_factor;
+        let scaled = |(gaussian, (mean, deviation)): (f32, (&f32, &f32))| {
+            (mean + deviation * gaussian - shift) * config.scaling_factor
+        };
         noise.draw().into_iter().zip(moments).map(scaled).collect()
     }
 }

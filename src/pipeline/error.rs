@@ -17,10 +17,21 @@ pub enum Error {
     #[error("{option} is {found}: expected {expected}")]
     Option { option: &'static str, found: String, expected: String },
     #[error(
-        "{what} needs {needed} MiB of device memory in one piece (layer `{layer}`), adapter `{adapter}` allows {allowed} MiB; {hint}"
+        "{what} needs {needed} MiB of device memory in one piece (layer `{layer}`), adapter \
+            `{adapter}` allows {allowed} MiB; {hint}"
     )]
-    TooLarge { what: String, layer: String, needed: u64, allowed: u64, adapter: String, hint: String },
-    #[error("{stage}: the result has values that are no numbers; the model's weights may be damaged, or too large for f16")]
+    TooLarge {
+        what: String,
+        layer: String,
+        needed: u64,
+        allowed: u64,
+        adapter: String,
+        hint: String,
+    },
+    #[error(
+        "{stage}: the result has values that are no numbers; the model's weights may be damaged, \
+            or too large for f16"
+    )]
     NotFinite { stage: &'static str },
     #[error(transparent)]
     Graph(#[from] graph::Error),
@@ -45,6 +56,10 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The error of an option with a wrong value.
-pub(super) fn option(option: &'static str, found: impl ToString, expected: impl Into<String>) -> Error {
+pub(super) fn option(
+    option: &'static str,
+    found: impl ToString,
+    expected: impl Into<String>,
+) -> Error {
     Error::Option { option, found: found.to_string(), expected: expected.into() }
 }

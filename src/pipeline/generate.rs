@@ -43,21 +43,31 @@ struct Start {
 }
 
 impl Pipeline {
-    /// Makes the pictures. `progress` is called before and during every stage. A batch that does not fit at once is sampled in
-    /// parts; the pictures are the same.
+    /// Makes the pictures. `progress` is called before and during every stage. A batch that does
+    /// not fit at once is sampled in parts; the pictures are the same.
     ///
     /// # Errors
-    /// Options out of range, named; pictures that do not fit the adapter's memory, with what would; whatever the device meets.
-    pub fn generate(&mut self, request: &Request, progress: &mut dyn FnMut(Progress)) -> Result<Generated> {
+    /// Options out of range, named; pictures that do not fit the adapter's memory, with what would;
+    /// whatever the device meets.
+    pub fn generate(
+        &mut self,
+        request: &Request,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Generated> {
         let prepared = self.prepare(request)?;
         self.make(prepared, progress)
     }
 
-    /// [`Pipeline::generate`] of a request that this pipeline has prepared, so that its warnings can be told before the work.
+    /// [`Pipeline::generate`] of a request that this pipeline has prepared, so that its warnings
+    /// can be told before the work.
     ///
     /// # Errors
     /// Whatever the device meets.
-    pub fn make(&mut self, prepared: Prepared<'_>, progress: &mut dyn FnMut(Progress)) -> Result<Generated> {
+    pub fn make(
+        &mut self,
+        prepared: Prepared<'_>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Generated> {
         let mut pictures = Vec::new();
         let made: Result<Generated> = self.make_each(prepared, progress, &mut |_, _, picture| {
             pictures.push(picture);
@@ -66,8 +76,8 @@ impl Pipeline {
         Ok(Generated { pictures, ..made? })
     }
 
-    /// [`Pipeline::make`] that hands on each picture as soon as it is decoded, with its number and with what is known by then of all
-    /// of them: their seeds, sampler, size, warnings and plans.
+    /// [`Pipeline::make`] that hands on each picture as soon as it is decoded, with its number and
+    /// with what is known by then of all of them: their seeds, sampler, size, warnings and plans.
     ///
     /// # Errors
     /// Whatever the device meets; those of `take`, which end the work.
@@ -96,7 +106,9 @@ impl Pipeline {
         };
         let spoken = watch.stage("text", |progress| self.encode_prompts(&plans, progress))?;
         let posterior = match (&job.image, &plans.encoder) {
-            (Some(image), Some(encoder)) => Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?),
+            (Some(image), Some(encoder)) => {
+                Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?)
+            }
             _ => None,
         };
         let mut decoder = self.decoder_like(plans.decoder);
@@ -104,9 +116,17 @@ impl Pipeline {
         let tight = plans.memory.sampling + plans.memory.decoding > KEEP_BYTES;
         let mut latents = Vec::new();
         for first in (0..request.batch).step_by(plans.shape.batch) {
-            let shape = SampleShape { batch: plans.shape.batch.min(request.batch - first), ..plans.shape.clone() };
+            let shape = SampleShape {
+                batch: plans.shape.batch.min(request.batch - first),
+                ..plans.shape.clone()
+            };
             let seed = request.seed.wrapping_add(first as u64);
-            let mut noise = Noise::new(request.rng, seed, shape.batch, [shape.height, shape.width, self.latent_channels()]);
+            let mut noise = Noise::new(
+                request.rng,
+                seed,
+                shape.batch,
+                [shape.height, shape.width, self.latent_channels()],
+            );
             let start = self.start(request, &job, posterior.as_ref(), &mut noise, first)?;
             let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1);
@@ -114,15 +134,19 @@ impl Pipeline {
                 let contexts = spoken.first().map_or(&[][..], |spoken| &spoken.contexts);
                 sampling.set_prompt(&self.unet, contexts, &plans.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
-                let controls = plans.steering.prepare(&sampling.shape, &sampling.program, contexts)?;
+                let controls =
+                    plans.steering.prepare(&sampling.shape, &sampling.program, contexts)?;
                 Ok::<_, super::Error>((sampling, controls))
             })?;
             let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
-                let mut progress = |step, _| progress(done + step * pictures, request.batch * job.plan.steps.len());
+                let mut progress = |step, _| {
+                    progress(done + step * pictures, request.batch * job.plan.steps.len())
+                };
                 let (plan, latents, phases) = (&job.plan, &start.latents[..], &plans.phases[..]);
                 let (spoken, rows) = (&spoken[..], &plans.rows[..]);
-                let course = Course { plan, latents, kept: start.kept.as_ref(), phases, spoken, rows };
+                let course =
+                    Course { plan, latents, kept: start.kept.as_ref(), phases, spoken, rows };
                 sampling.run(&self.unet, &course, &mut noise, &mut controls, &mut progress)
             })?;
             // Sampling and decoding, each of its own size, need not fit beside each other.
@@ -131,7 +155,8 @@ impl Pipeline {
             for (i, latents) in sampled.values().chunks_exact(each.max(1)).enumerate() {
                 let (number, of) = (first + i, request.batch * parts);
                 let picture = watch.stage("decode", |progress| {
-                    decoder.decode(&self.vae, latents, &mut |part| progress(number * parts + part, of))
+                    decoder
+                        .decode(&self.vae, latents, &mut |part| progress(number * parts + part, of))
                 })?;
                 take(&generated, number, picture)?;
             }
@@ -139,14 +164,19 @@ impl Pipeline {
             latents.extend_from_slice(sampled.values());
         }
         self.keep(decoder);
-        generated.latents = Array::f32([request.batch, job.size[0], job.size[1], self.latent_channels()], latents);
+        generated.latents =
+            Array::f32([request.batch, job.size[0], job.size[1], self.latent_channels()], latents);
         generated.stages = watch.stages;
         generated.peak_device_bytes = self.gpu.memory()[1];
         Ok(generated)
     }
 
     /// Encodes what the prompts say, each text once, and joins what is read at a time.
-    fn encode_prompts(&self, plans: &Plans, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Spoken>> {
+    fn encode_prompts(
+        &self,
+        plans: &Plans,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Spoken>> {
         let all = plans.wordings.iter().map(|wording| wording.variants.len()).sum();
         let mut done = 0;
         let mut encoded = Vec::with_capacity(plans.wordings.len());
@@ -155,18 +185,26 @@ impl Pipeline {
             for variant in &wording.variants {
                 progress(done, all);
                 done += 1;
-                variants.push(variant.plan.encode(&self.text, &variant.prompts, plans.adaptation.rows())?);
+                variants.push(variant.plan.encode(
+                    &self.text,
+                    &variant.prompts,
+                    plans.adaptation.rows(),
+                )?);
             }
             encoded.push(variants);
         }
         let mut spoken: Vec<Spoken> = Vec::with_capacity(plans.spells.len());
         for (i, spell) in plans.spells.iter().enumerate() {
             // What takes turns comes again.
-            let before = plans.spells.iter().take(i).position(|other| other.variants == spell.variants);
+            let before =
+                plans.spells.iter().take(i).position(|other| other.variants == spell.variants);
             let contexts = match before.and_then(|before| spoken.get(before)) {
                 Some(before) => before.contexts.clone(),
                 None => {
-                    let read = encoded.iter().zip(&spell.variants).filter_map(|(variants, v)| variants.get(*v));
+                    let read = encoded
+                        .iter()
+                        .zip(&spell.variants)
+                        .filter_map(|(variants, v)| variants.get(*v));
                     text::one_after_another(&read.map(Vec::as_slice).collect::<Vec<_>>()).into()
                 }
             };
@@ -175,7 +213,8 @@ impl Pipeline {
         Ok(spoken)
     }
 
-    /// Draws noise in diffusers' order: for the encoded picture, for the latents, and (inpainting) for the masked picture.
+    /// Draws noise in diffusers' order: for the encoded picture, for the latents, and (inpainting)
+    /// for the masked picture.
     fn start(
         &self,
         request: &Request,
@@ -200,10 +239,14 @@ impl Pipeline {
         };
         let kept = match (&request.mask, posterior, original) {
             (Some(mask), Some(posterior), Some(original)) => {
-                // What 9-channel models are given; drawn for others too, whose later noise depends on it.
+                // What 9-channel models are given; drawn for others too, whose later noise depends
+                // on it.
                 drop(posterior.sample(config, noise));
-                let mask = mask.resized(job.width as u32, job.height as u32, Scaling::Nearest)?.binarized(0.5);
-                let mask = mask.resized(job.size[1] as u32, job.size[0] as u32, Scaling::Nearest)?;
+                let mask = mask
+                    .resized(job.width as u32, job.height as u32, Scaling::Nearest)?
+                    .binarized(0.5);
+                let mask =
+                    mask.resized(job.size[1] as u32, job.size[0] as u32, Scaling::Nearest)?;
                 Some(Kept { mask: mask.values().to_vec(), original, gaussian })
             }
             _ => None,

@@ -17,9 +17,9 @@ pub enum LatentsError {
     Contents { path: PathBuf, problem: String },
 }
 
-/// Reads latents from a safetensors file: the tensor `latents`, or the only one there is, of shape `[batch, channels, height,
-/// width]` or `[channels, height, width]` as torch and diffusers lay them out. They come back as `[batch, height, width,
-/// channels]`.
+/// Reads latents from a safetensors file: the tensor `latents`, or the only one there is, of shape
+/// `[batch, channels, height, width]` or `[channels, height, width]` as torch and diffusers lay
+/// them out. They come back as `[batch, height, width, channels]`.
 ///
 /// # Errors
 /// A file that is no safetensors file or has no such tensor; values that are not finite.
@@ -28,11 +28,16 @@ pub fn read(path: &Path) -> Result<Array, LatentsError> {
     let file = TensorFile::open(path)?;
     let only = file.names().next().filter(|_| file.len() == 1);
     let view = file.tensor(NAME).or_else(|| file.tensor(only?));
-    let view = view.ok_or_else(|| contents(format!("no tensor `{NAME}` among {} tensors", file.len())))?;
+    let view =
+        view.ok_or_else(|| contents(format!("no tensor `{NAME}` among {} tensors", file.len())))?;
     let shape = match *view.shape() {
         [channels, height, width] => [1, channels, height, width],
         [batch, channels, height, width] => [batch, channels, height, width],
-        ref other => return Err(contents(format!("latents of shape {other:?}, expected [batch, channels, height, width]"))),
+        ref other => {
+            return Err(contents(format!(
+                "latents of shape {other:?}, expected [batch, channels, height, width]"
+            )));
+        }
     };
     if view.is_empty() || !view.dtype().is_float() {
         return Err(contents(format!(
@@ -55,11 +60,13 @@ pub fn one_of(latents: &Array, index: usize) -> Option<Array> {
         return None;
     };
     let size: usize = rest.iter().product();
-    let values = latents.values().get(index * size..(index + 1) * size).filter(|_| index < *batch)?;
+    let values =
+        latents.values().get(index * size..(index + 1) * size).filter(|_| index < *batch)?;
     Some(Array::f32([&[1], rest].concat(), values.to_vec()))
 }
 
-/// Writes latents `[batch, height, width, channels]` as torch and diffusers lay them out, `[batch, channels, height, width]`.
+/// Writes latents `[batch, height, width, channels]` as torch and diffusers lay them out,
+/// `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// A file that cannot be written; then nothing is left behind.

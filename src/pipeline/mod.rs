@@ -1,12 +1,15 @@
 //! From a checkpoint to pictures, on the device.
 //!
-//! A picture takes these stages: the prompts are tokenized and encoded (one run for both), the keys and values that the UNet's
-//! cross-attentions make of them are computed once, an initial picture is encoded where there is one, then every sampling step
-//! runs one program that holds both guidance halves, the UNet, guidance and the sampler's update, and at the end the latents
-//! are decoded, picture by picture, in tiles where a picture does not fit. Of a batch that does not fit at once, each part is decoded
-//! before the next one is sampled, so that pictures are there as soon as they can be. Nothing is read back in between.
+//! A picture takes these stages: the prompts are tokenized and encoded (one run for both), the keys
+//! and values that the UNet's cross-attentions make of them are computed once, an initial picture
+//! is encoded where there is one, then every sampling step runs one program that holds both
+//! guidance halves, the UNet, guidance and the sampler's update, and at the end the latents are
+//! decoded, picture by picture, in tiles where a picture does not fit. Of a batch that does not fit
+//! at once, each part is decoded before the next one is sampled, so that pictures are there as soon
+//! as they can be. Nothing is read back in between.
 //!
-//! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the same seed and settings.
+//! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the
+//! same seed and settings.
 
 mod acting;
 mod adaptation;
@@ -48,10 +51,12 @@ use error::option;
 use network::Network;
 use sample::Sampling;
 
-/// Programs whose activations take less than this stay on the device for the next picture of their size.
+/// Programs whose activations take less than this stay on the device for the next picture of their
+/// size.
 const KEEP_BYTES: u64 = 512 << 20;
 
-/// A text-to-image model on a device: tokenizer, weights that all programs share, and the programs made last.
+/// A text-to-image model on a device: tokenizer, weights that all programs share, and the programs
+/// made last.
 pub struct Pipeline {
     gpu: Device,
     unet: Network<UNetConfig>,
@@ -112,8 +117,8 @@ impl Pipeline {
         Ok(SamplerKind::of_model(&self.scheduler)?.0)
     }
 
-    /// The latents of a picture, `[1, height, width, channels]`: the mean of what it may be encoded to. `tile` is as in
-    /// [`Request::tile`].
+    /// The latents of a picture, `[1, height, width, channels]`: the mean of what it may be encoded
+    /// to. `tile` is as in [`Request::tile`].
     ///
     /// # Errors
     /// A picture whose sides are no multiples of [`Pipeline::factor`].
@@ -121,11 +126,14 @@ impl Pipeline {
         let size = self.latent_size(picture.width() as usize, picture.height() as usize)?;
         let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
         let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
-        Ok(Array::f32([1, size[0], size[1], self.latent_channels()], posterior.mean(&self.vae.config)))
+        Ok(Array::f32(
+            [1, size[0], size[1], self.latent_channels()],
+            posterior.mean(&self.vae.config),
+        ))
     }
 
-    /// The distribution of a picture's latents, scaled as a UNet sees them: their mean and their standard deviation, each
-    /// `[1, height, width, channels]`. `tile` is as in [`Request::tile`].
+    /// The distribution of a picture's latents, scaled as a UNet sees them: their mean and their
+    /// standard deviation, each `[1, height, width, channels]`. `tile` is as in [`Request::tile`].
     ///
     /// # Errors
     /// As those of [`Pipeline::encode`].
@@ -134,15 +142,20 @@ impl Pipeline {
         let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
         let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
         let shaped = |values| Array::f32([1, size[0], size[1], self.latent_channels()], values);
-        Ok((shaped(posterior.mean(&self.vae.config)), shaped(posterior.deviation(&self.vae.config))))
+        Ok((
+            shaped(posterior.mean(&self.vae.config)),
+            shaped(posterior.deviation(&self.vae.config)),
+        ))
     }
 
     /// Decodes latents `[batch, height, width, channels]`, as [`Generated::latents`] has them.
     pub fn decode(&mut self, latents: &Array, tile: Option<usize>) -> Result<Vec<Picture>> {
         let expected = || format!("[batch, height, width, {}]", self.latent_channels());
-        let shape = latents.shape.image().map_err(|_| option("latents", &latents.shape, expected()))?;
+        let shape =
+            latents.shape.image().map_err(|_| option("latents", &latents.shape, expected()))?;
         let [_, height, width, channels] = shape;
-        if channels != self.latent_channels() || latents.values().len() != latents.shape.elements() {
+        if channels != self.latent_channels() || latents.values().len() != latents.shape.elements()
+        {
             return Err(option("latents", &latents.shape, expected()));
         }
         let planned = Decoder::plan(&self.gpu, &self.vae, [height, width], tile)?;
@@ -161,11 +174,19 @@ impl Pipeline {
         for (name, side) in [("width", width), ("height", height)] {
             let most = crate::picture::MAX_SIDE as usize / factor * factor;
             if !(factor..=most).contains(&side) {
-                return Err(option(name, side, format!("a multiple of {factor} from {factor} to {most}")));
+                return Err(option(
+                    name,
+                    side,
+                    format!("a multiple of {factor} from {factor} to {most}"),
+                ));
             }
             if side % factor != 0 {
                 let below = side / factor * factor;
-                return Err(option(name, side, format!("a multiple of {factor}, such as {below} or {}", below + factor)));
+                return Err(option(
+                    name,
+                    side,
+                    format!("a multiple of {factor}, such as {below} or {}", below + factor),
+                ));
             }
         }
         Ok([height / factor, width / factor])

@@ -23,7 +23,13 @@ pub(super) struct Network<C> {
 
 impl<C> Network<C> {
     pub fn new(gpu: &Device, component: &Component, config: C, precision: Precision) -> Self {
-        Self::from_source(gpu, component, Arc::new(ComponentSource(component.clone())), config, precision)
+        Self::from_source(
+            gpu,
+            component,
+            Arc::new(ComponentSource(component.clone())),
+            config,
+            precision,
+        )
     }
 
     /// A network whose weights are `component`'s, but as `source` has them.
@@ -34,18 +40,21 @@ impl<C> Network<C> {
         config: C,
         precision: Precision,
     ) -> Self {
-        // Cooperative matrices round all that they multiply to f16, and are much faster than what takes f32.
+        // Cooperative matrices round all that they multiply to f16, and are much faster than what
+        // takes f32.
         let sums_in_f32 = !gpu.rounds_to_f16();
         let updates = Arc::new(WithUpdates::new(source).with_sums_in_f32(sums_in_f32));
         let weights = Weights::new(gpu, updates.clone(), precision);
         Network { config, weights, updates, path: component.path().to_path_buf() }
     }
 
-    /// Adds these updates to the weights, instead of those that were added before. Returns whether any weight is another now: programs
-    /// made before still have those of before.
+    /// Adds these updates to the weights, instead of those that were added before. Returns whether
+    /// any weight is another now: programs made before still have those of before.
     pub fn merge(&self, sets: &[AppliedSet]) -> bool {
         let changed = self.updates.merge(sets);
-        self.weights.retain(|name| name.strip_suffix(".weight").is_none_or(|layer| !changed.contains(layer)));
+        self.weights.retain(|name| {
+            name.strip_suffix(".weight").is_none_or(|layer| !changed.contains(layer))
+        });
         !changed.is_empty()
     }
 
@@ -59,14 +68,18 @@ impl<C> Network<C> {
     }
 
     /// Builds a graph and plans it.
-    pub fn plan(&self, build: impl FnOnce(&C, &mut Graph) -> crate::graph::Result<Vec<Tensor>>) -> Result<Planned> {
+    pub fn plan(
+        &self,
+        build: impl FnOnce(&C, &mut Graph) -> crate::graph::Result<Vec<Tensor>>,
+    ) -> Result<Planned> {
         let mut graph = Graph::new();
         let outputs = self.blame(build(&self.config, &mut graph))?;
         let plan = Plan::new(&graph, &outputs, self.weights.device().target());
         Ok(Planned { graph, plan })
     }
 
-    /// Bytes of the weights that `planned` uses. Also checks that they are there, in the right shapes.
+    /// Bytes of the weights that `planned` uses. Also checks that they are there, in the right
+    /// shapes.
     pub fn weight_bytes(&self, planned: &Planned) -> Result<u64> {
         self.blame(self.weights.planned_bytes(&planned.graph, &planned.plan))
     }
@@ -86,8 +99,10 @@ pub(super) struct Planned {
 impl Planned {
     /// Bytes of activations and inputs.
     pub fn bytes(&self) -> u64 {
-        let inputs = self.graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. }));
-        self.plan.activation_bytes() + inputs.map(|node| node.shape.elements() as u64 * 4).sum::<u64>()
+        let inputs =
+            self.graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. }));
+        self.plan.activation_bytes()
+            + inputs.map(|node| node.shape.elements() as u64 * 4).sum::<u64>()
     }
 
     /// The largest activation: its bytes and its layer.

@@ -11,8 +11,18 @@ pub(super) struct Noise {
 }
 
 impl Noise {
-    pub fn new(kind: RngKind, seed: u64, batch: usize, [height, width, channels]: [usize; 3]) -> Noise {
-        Noise { streams: BatchNoise::new(kind, seed, batch), batch, pixels: height * width, channels }
+    pub fn new(
+        kind: RngKind,
+        seed: u64,
+        batch: usize,
+        [height, width, channels]: [usize; 3],
+    ) -> Noise {
+        Noise {
+            streams: BatchNoise::new(kind, seed, batch),
+            batch,
+            pixels: height * width,
+            channels,
+        }
     }
 
     /// Numbers of a draw.
@@ -28,7 +38,12 @@ impl Noise {
 }
 
 /// `[batch, channels, pixels]` to `[batch, pixels, channels]`.
-pub(super) fn channels_last(values: &[f32], batch: usize, pixels: usize, channels: usize) -> Vec<f32> {
+pub(super) fn channels_last(
+    values: &[f32],
+    batch: usize,
+    pixels: usize,
+    channels: usize,
+) -> Vec<f32> {
     let mut turned = Vec::with_capacity(values.len());
     for entry in values.chunks_exact((pixels * channels).max(1)).take(batch) {
         for pixel in 0..pixels {

@@ -1,4 +1,5 @@
-//! From a request to plans: options checked, sampler and device programs planned, memory known, before any work.
+//! From a request to plans: options checked, sampler and device programs planned, memory known,
+//! before any work.
 
 use crate::picture::{Doubt, Picture};
 use crate::scheduler::sampler::{self, PlanOptions, SamplerKind};
@@ -35,7 +36,8 @@ pub struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    /// What will not be as the request may mean it: words that were cut, regions too small, and such.
+    /// What will not be as the request may mean it: words that were cut, regions too small, and
+    /// such.
     pub fn warnings(&self) -> &[String] {
         &self.job.warnings
     }
@@ -91,7 +93,8 @@ impl Pipeline {
             let wanted = wanted.iter().skip(usize::from(!guided));
             strangers.extend(wanted.flat_map(|prompt| self.strangers(request, prompt)));
             let (steps, warnings) = (job.plan.count, &mut job.warnings);
-            let wording = Wording::new(self, &adaptation, request, number, guided, steps, warnings)?;
+            let wording =
+                Wording::new(self, &adaptation, request, number, guided, steps, warnings)?;
             all_prompts.extend_from_slice(&wording.written);
             wordings.push(wording);
         }
@@ -125,9 +128,14 @@ impl Pipeline {
         let encodings = wordings.iter().map(Wording::encodings).max().unwrap_or(1);
         let (shape, step) = self.largest_batch(shape)?;
         let (control_weights, control_bytes) = steering.bytes(&shape)?;
-        let encoder = job.image.is_some().then(|| Encoder::plan(&self.gpu, &self.vae, job.size, request.tile)).transpose()?;
+        let encoder = job
+            .image
+            .is_some()
+            .then(|| Encoder::plan(&self.gpu, &self.vae, job.size, request.tile))
+            .transpose()?;
         let decoder = Decoder::plan(&self.gpu, &self.vae, job.size, request.tile)?;
-        let keys_values = sample::keys_values(&self.unet, &self.unet.config, &shape.updates, &shape, encodings)?;
+        let keys_values =
+            sample::keys_values(&self.unet, &self.unet.config, &shape.updates, &shape, encodings)?;
         let variants = || wordings.iter().flat_map(|wording| &wording.variants);
         let towers: Vec<_> = variants().flat_map(|variant| variant.plan.graphs()).collect();
         let towers = (request.clip_skip == 0).then_some(&towers[..]);
@@ -136,25 +144,44 @@ impl Pipeline {
             weights: self.unet.weight_bytes(&step)?
                 + control_weights
                 + self.unet.weight_bytes(&keys_values)?
-                + variants().next().map_or(Ok(0), |variant| variant.plan.weight_bytes(&self.text))?
+                + variants()
+                    .next()
+                    .map_or(Ok(0), |variant| variant.plan.weight_bytes(&self.text))?
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
             sampling: step.bytes() + control_bytes,
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
-        let phases = regional.map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
-        Ok(Plans { wordings, spells, adaptation, phases, rows, steering, encoder, shape, decoder, memory })
+        let phases = regional
+            .map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
+        Ok(Plans {
+            wordings,
+            spells,
+            adaptation,
+            phases,
+            rows,
+            steering,
+            encoder,
+            shape,
+            decoder,
+            memory,
+        })
     }
 
     /// Words of a prompt that the model does not know, where it says what it knows.
     fn strangers(&self, request: &Request, prompt: &str) -> Vec<String> {
-        let of_concepts = request.concepts.iter().flat_map(|applied| &applied.concept().words).map(|word| word.text.as_str());
+        let of_concepts = request
+            .concepts
+            .iter()
+            .flat_map(|applied| &applied.concept().words)
+            .map(|word| word.text.as_str());
         let names = of_concepts.chain(self.fused.iter().map(|word| word.text.as_str()));
         self.known.as_ref().map_or(Vec::new(), |known| known.strangers(prompt, names))
     }
 
-    /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each other.
+    /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each
+    /// other.
     fn largest_batch(&self, mut shape: SampleShape) -> Result<(SampleShape, Planned)> {
         loop {
             let step = sample::plan(&self.unet, &shape)?;
@@ -194,7 +221,8 @@ impl Pipeline {
             }
             None => self.default_size(),
         };
-        let (width, height) = (request.width.unwrap_or(default_width), request.height.unwrap_or(default_height));
+        let (width, height) =
+            (request.width.unwrap_or(default_width), request.height.unwrap_or(default_height));
         let size = self.latent_size(width, height)?;
         if !(1..=MOST_PICTURES).contains(&request.batch) {
             return Err(option("batch", request.batch, format!("1 to {MOST_PICTURES} pictures")));
@@ -203,7 +231,11 @@ impl Pipeline {
             return Err(option("guidance", request.guidance, "a number"));
         }
         if request.mask.is_some() && request.image.is_none() {
-            return Err(option("mask", "given without a picture", "an initial picture to paint in"));
+            return Err(option(
+                "mask",
+                "given without a picture",
+                "an initial picture to paint in",
+            ));
         }
         if let Some(doubt) = request.mask.as_ref().and_then(|mask| mask.doubt(true)) {
             let so = match doubt {
@@ -216,7 +248,11 @@ impl Pipeline {
         if let Some(latents) = &request.latents {
             let expected = [request.batch, size[0], size[1], self.latent_channels()];
             if latents.shape[..] != expected || latents.values().len() != latents.shape.elements() {
-                return Err(option("latents", &latents.shape, format!("{expected:?} (batch, height, width, channels)")));
+                return Err(option(
+                    "latents",
+                    &latents.shape,
+                    format!("{expected:?} (batch, height, width, channels)"),
+                ));
             }
             if latents.values().iter().any(|v| !v.is_finite()) {
                 return Err(option("latents", "not finite throughout", "numbers"));
@@ -237,7 +273,11 @@ impl Pipeline {
             strength: request.image.as_ref().map(|_| request.strength),
         };
         let plan = sampler::plan(sampler, &self.scheduler, &options)?;
-        let image = request.image.as_ref().map(|image| image.resized(width as u32, height as u32)).transpose()?;
+        let image = request
+            .image
+            .as_ref()
+            .map(|image| image.resized(width as u32, height as u32))
+            .transpose()?;
         Ok(Job { width, height, size, sampler, plan, image, warnings })
     }
 }

@@ -1,5 +1,5 @@
-//! How a picture was made, in its file: written so that the picture can be made again, read from our own and from web UIs'
-//! pictures.
+//! How a picture was made, in its file: written so that the picture can be made again, read from
+//! our own and from web UIs' pictures.
 mod foreign;
 mod programs;
 mod stored;
@@ -17,11 +17,13 @@ use crate::picture::{self, Parameters, parameters};
 /// Everything that makes a picture the one it is.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
-    /// What was asked for, without the pictures and latents that came from files: those are named below.
+    /// What was asked for, without the pictures and latents that came from files: those are named
+    /// below.
     pub request: Request,
     /// The model as it was named, if that is known.
     pub model: Option<String>,
-    /// [`crate::checkpoint::Checkpoint::hash`] in hexadecimal digits, or the beginning of another program's hash.
+    /// [`crate::checkpoint::Checkpoint::hash`] in hexadecimal digits, or the beginning of another
+    /// program's hash.
     pub model_hash: Option<String>,
     pub precision: Precision,
     pub image: Option<Source>,
@@ -60,7 +62,8 @@ pub struct ConceptSource {
 /// A network that steers a picture, and by what.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ControlSource {
-    /// The network as it was named: a folder inside of the model, a path, or a name in the folder of models.
+    /// The network as it was named: a folder inside of the model, a path, or a name in the folder
+    /// of models.
     pub network: String,
     pub image: Source,
     /// What is made of the image first.
@@ -101,7 +104,8 @@ pub enum RecipeError {
     #[error(transparent)]
     Picture(#[from] picture::Error),
     #[error(
-        "{}: the file does not say how the picture was made (no text `mos` or `parameters` in it, no user comment in EXIF)",
+        "{}: the file does not say how the picture was made (no text `mos` or `parameters` in it, \
+            no user comment in EXIF)",
         path.display()
     )]
     None { path: PathBuf },
@@ -126,19 +130,24 @@ impl Source {
         Ok(Self { path: path.to_path_buf(), sha256: hex(&sha.finalize()) })
     }
 
-    /// Where the file is now, as it was when `picture` was made of it: under its own path, else beside the
-    /// picture or in a folder above, under the end of its path. So both can move together.
+    /// Where the file is now, as it was when `picture` was made of it: under its own path, else
+    /// beside the picture or in a folder above, under the end of its path. So both can move
+    /// together.
     pub fn find(&self, picture: &Path) -> Lookup {
-        let is_same = |path: &PathBuf| Self::of(path).is_ok_and(|found| found.sha256 == self.sha256);
+        let is_same =
+            |path: &PathBuf| Self::of(path).is_ok_and(|found| found.sha256 == self.sha256);
         if is_same(&self.path) {
             return Lookup::Same(self.path.clone());
         }
         let parts: Vec<Component> = self.path.components().collect();
-        let named = parts.iter().rev().take_while(|part| matches!(part, Component::Normal(_))).count();
-        let ends = (parts.len() - named..parts.len()).map(|i| parts.iter().skip(i).collect::<PathBuf>());
+        let named =
+            parts.iter().rev().take_while(|part| matches!(part, Component::Normal(_))).count();
+        let ends =
+            (parts.len() - named..parts.len()).map(|i| parts.iter().skip(i).collect::<PathBuf>());
         let ends: Vec<PathBuf> = ends.collect();
         let picture = std::path::absolute(picture).unwrap_or_else(|_| picture.to_path_buf());
-        let candidates = picture.ancestors().skip(1).flat_map(|folder| ends.iter().map(|end| folder.join(end)));
+        let candidates =
+            picture.ancestors().skip(1).flat_map(|folder| ends.iter().map(|end| folder.join(end)));
         let found: Vec<PathBuf> = candidates.filter(|path| path.is_file()).collect();
         match found.iter().find(|path| is_same(path)) {
             Some(path) => Lookup::Same(path.clone()),
@@ -185,8 +194,8 @@ impl Recipe {
         }
     }
 
-    /// Reads how a picture was made out of its file. Besides come sentences for the user: what of another program's settings
-    /// means nothing here.
+    /// Reads how a picture was made out of its file. Besides come sentences for the user: what of
+    /// another program's settings means nothing here.
     ///
     /// # Errors
     /// A file that is no picture, or does not tell; settings that are damaged.
@@ -205,13 +214,16 @@ impl Recipe {
         };
         match &found.mos {
             Some(own) => {
-                let settings = |problem| RecipeError::Settings { path: path.to_path_buf(), problem };
+                let settings =
+                    |problem| RecipeError::Settings { path: path.to_path_buf(), problem };
                 Ok((stored::read(own).map_err(settings)?, Vec::new()))
             }
             None if found.settings.is_empty() => {
                 let what = match found.prompt.starts_with(['{', '[', '<']) {
                     true => "is data of another program in a form that is not read",
-                    false => "has no line such as \"Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1\"",
+                    false => {
+                        "has no line such as \"Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1\""
+                    }
                 };
                 Err(RecipeError::NoSettings { path: path.to_path_buf(), what })
             }

@@ -50,7 +50,10 @@ impl Regional {
         for step in 0..steps {
             let active = placed.active(step, steps);
             if before.as_ref() != Some(&active) {
-                phases.push((step, (0..sizes.len()).map(|size| placed.shares(size, &active)).collect::<Vec<_>>()));
+                phases.push((
+                    step,
+                    (0..sizes.len()).map(|size| placed.shares(size, &active)).collect::<Vec<_>>(),
+                ));
                 before = Some(active);
             }
         }
@@ -62,12 +65,14 @@ impl Regional {
         let prompts: Vec<usize> = (0..all).filter(holds).collect();
         for index in (1..all).filter(|prompt| !prompts.contains(prompt)) {
             job.warnings.push(format!(
-                "region `{}` holds nowhere: others cover it, no step lies within its time, or it is empty",
+                "region `{}` holds nowhere: others cover it, no step lies within its time, or it \
+                    is empty",
                 layout.name(index - 1)
             ));
         }
         if !prompts.contains(&0) && !request.prompt.trim().is_empty() {
-            let text = "the regions cover all of the picture in all steps: the prompt of the whole picture holds nowhere";
+            let text = "the regions cover all of the picture in all steps: the prompt of the \
+                whole picture holds nowhere";
             job.warnings.push(format!("{text} (a region's `base` lets it in)"));
         }
         Ok(Some(Regional { prompts, isolate: layout.isolate, phases }))
@@ -78,16 +83,24 @@ impl Regional {
         self.prompts.len() <= 1
     }
 
-    /// For each size of feature map and each prompt, of `lengths` tokens (one for each of `self.prompts`), how far it reaches in the
-    /// phase in which it reaches farthest.
+    /// For each size of feature map and each prompt, of `lengths` tokens (one for each of
+    /// `self.prompts`), how far it reaches in the phase in which it reaches farthest.
     pub fn reach(&self, lengths: &[usize]) -> Vec<Vec<Reach>> {
         let reach = |size: usize| {
             let prompt = |(number, &keys): (usize, &usize)| {
                 let tokens = |sizes: &[Shares]| {
                     let shares = sizes.get(size).map_or(Vec::new(), |shares| self.kept(shares));
-                    shares.iter().skip(number).step_by(lengths.len()).filter(|share| **share != 0.0).count()
+                    shares
+                        .iter()
+                        .skip(number)
+                        .step_by(lengths.len())
+                        .filter(|share| **share != 0.0)
+                        .count()
                 };
-                Reach { keys, tokens: self.phases.iter().map(|(_, sizes)| tokens(sizes)).max().unwrap_or(0) }
+                Reach {
+                    keys,
+                    tokens: self.phases.iter().map(|(_, sizes)| tokens(sizes)).max().unwrap_or(0),
+                }
             };
             lengths.iter().enumerate().map(prompt).collect()
         };
@@ -101,17 +114,25 @@ impl Regional {
         rows.flat_map(|row| self.prompts.iter().filter_map(|p| row.get(*p).copied())).collect()
     }
 
-    /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`) and `batch` pictures in all.
+    /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`) and `batch`
+    /// pictures in all.
     pub fn phases(&self, lengths: &[usize], shape: &SampleShape, batch: usize) -> Vec<Phase> {
         let tables = |shares: &Shares| {
-            let sight = self.isolate.then(|| Array::u32([shares.sight.len()], shares.sight.clone()));
+            let sight =
+                self.isolate.then(|| Array::u32([shares.sight.len()], shares.sight.clone()));
             (RegionTables::new(&self.kept(shares), lengths), sight)
         };
         // The last pictures of a batch may be fewer.
         let rows = [shape.batch, batch % shape.batch].map(|pictures| shape.halves() * pictures);
         let phase = |(from, sizes): &(usize, Vec<Shares>)| {
-            let mut masks: Vec<Mask> = sizes.iter().flat_map(|shares| shape.updates.place_masks(&shares.weights)).collect();
-            for rows in rows.into_iter().filter(|rows| sizes.iter().all(|shares| shares.sight.len() != *rows)) {
+            let mut masks: Vec<Mask> = sizes
+                .iter()
+                .flat_map(|shares| shape.updates.place_masks(&shares.weights))
+                .collect();
+            for rows in rows
+                .into_iter()
+                .filter(|rows| sizes.iter().all(|shares| shares.sight.len() != *rows))
+            {
                 masks.extend(shape.updates.whole_masks(rows));
             }
             Phase { from: *from, sizes: sizes.iter().map(tables).collect(), masks }
@@ -120,10 +141,12 @@ impl Regional {
     }
 }
 
-/// The numbers of places that masks are needed for: those of feature maps, and the rows of a batch, which layers of the time embedding
-/// compute.
+/// The numbers of places that masks are needed for: those of feature maps, and the rows of a batch,
+/// which layers of the time embedding compute.
 pub(super) fn places(config: &UNetConfig, shape: &SampleShape) -> Vec<usize> {
-    let sizes = unet::feature_sizes(config, shape.height, shape.width).into_iter().map(|[height, width]| height * width);
+    let sizes = unet::feature_sizes(config, shape.height, shape.width)
+        .into_iter()
+        .map(|[height, width]| height * width);
     let mut places: Vec<usize> = sizes.chain([shape.halves() * shape.batch]).collect();
     places.sort_unstable();
     places.dedup();
@@ -131,7 +154,11 @@ pub(super) fn places(config: &UNetConfig, shape: &SampleShape) -> Vec<usize> {
 }
 
 /// Declares the keys and values of every cross-attention.
-pub(super) fn pairs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape) -> Vec<(Tensor, Tensor)> {
+pub(super) fn pairs(
+    graph: &mut Graph,
+    config: &UNetConfig,
+    shape: &SampleShape,
+) -> Vec<(Tensor, Tensor)> {
     let attentions = unet::cross_attentions(config).into_iter().enumerate();
     let declare = |(i, attention): (usize, unet::CrossAttention)| {
         let shape = [shape.halves(), shape.tokens, attention.channels];
@@ -141,7 +168,11 @@ pub(super) fn pairs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape)
 }
 
 /// The prompt of a step, from what [`pairs`] and [`inputs`] declared.
-pub(super) fn encodings<'a>(pairs: &'a [(Tensor, Tensor)], sizes: &'a [RegionSize], shape: &SampleShape) -> Encodings<'a> {
+pub(super) fn encodings<'a>(
+    pairs: &'a [(Tensor, Tensor)],
+    sizes: &'a [RegionSize],
+    shape: &SampleShape,
+) -> Encodings<'a> {
     match shape.reach.is_empty() {
         true => Encodings::KeysValues(pairs),
         false => Encodings::Regional { pairs, sizes },
@@ -149,12 +180,23 @@ pub(super) fn encodings<'a>(pairs: &'a [(Tensor, Tensor)], sizes: &'a [RegionSiz
 }
 
 /// Declares what [`Phase::write`] writes; nothing for one prompt.
-pub(super) fn inputs(graph: &mut Graph, config: &UNetConfig, shape: &SampleShape) -> Vec<RegionSize> {
-    let sizes = unet::feature_sizes(config, shape.height, shape.width).into_iter().zip(&shape.reach).enumerate();
+pub(super) fn inputs(
+    graph: &mut Graph,
+    config: &UNetConfig,
+    shape: &SampleShape,
+) -> Vec<RegionSize> {
+    let sizes = unet::feature_sizes(config, shape.height, shape.width)
+        .into_iter()
+        .zip(&shape.reach)
+        .enumerate();
     let declare = |(i, ([height, width], reach)): (usize, ([usize; 2], &Vec<Reach>))| {
         let tokens = height * width;
-        // Less than that where smaller pictures than the regions' are planned, to see which would fit.
-        let reach = reach.iter().map(|&Reach { keys, tokens: most }| Reach { keys, tokens: most.min(tokens) }).collect();
+        // Less than that where smaller pictures than the regions' are planned, to see which would
+        // fit.
+        let reach = reach
+            .iter()
+            .map(|&Reach { keys, tokens: most }| Reach { keys, tokens: most.min(tokens) })
+            .collect();
         let inputs = RegionInputs::declare(graph, &format!("regions.{i}"), tokens, reach);
         let sight = shape.isolate.then(|| graph.input_ids(format!("regions.{i}.sight"), [tokens]));
         RegionSize { tokens, inputs, mask: sight }

@@ -26,7 +26,8 @@ pub struct Request {
     pub controls: Vec<Control>,
     /// Concepts and LoRAs in use: their words may stand in every prompt.
     pub concepts: Vec<Applied>,
-    /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the model's.
+    /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the
+    /// model's.
     pub width: Option<usize>,
     pub height: Option<usize>,
     pub steps: usize,
@@ -41,7 +42,8 @@ pub struct Request {
     pub seed: u64,
     pub rng: RngKind,
     pub batch: usize,
-    /// How many of the text tower's last layers are left out for the prompt (as in diffusers, not for the negative one).
+    /// How many of the text tower's last layers are left out for the prompt (as in diffusers, not
+    /// for the negative one).
     pub clip_skip: usize,
     pub prompt_options: PromptOptions,
     /// Image to image: what to start from.
@@ -50,9 +52,11 @@ pub struct Request {
     pub strength: f64,
     /// Inpainting: white where `image` is painted anew; any size.
     pub mask: Option<Mask>,
-    /// The standard normal noise to start from, `[batch, height, width, channels]` of the latents, in place of the seeds'.
+    /// The standard normal noise to start from, `[batch, height, width, channels]` of the latents,
+    /// in place of the seeds'.
     pub latents: Option<Array>,
-    /// Decode in parts of at most this many pixels squared; none: as a whole where it fits. The picture is the same.
+    /// Decode in parts of at most this many pixels squared; none: as a whole where it fits. The
+    /// picture is the same.
     pub tile: Option<usize>,
 }
 

@@ -1,4 +1,5 @@
-//! The sampling loop: one program a step, from the state through the UNet and the sampler's update back to the state.
+//! The sampling loop: one program a step, from the state through the UNet and the sampler's update
+//! back to the state.
 
 use std::sync::Arc;
 
@@ -26,7 +27,8 @@ pub(super) struct SampleShape {
     pub width: usize,
     /// Tokens of all prompts, all chunks together.
     pub tokens: usize,
-    /// For each size of feature map, how far each prompt reaches; empty where one prompt holds everywhere.
+    /// For each size of feature map, how far each prompt reaches; empty where one prompt holds
+    /// everywhere.
     pub reach: Vec<Vec<Reach>>,
     /// Self-attention is kept within regions.
     pub isolate: bool,
@@ -70,8 +72,8 @@ impl SampleShape {
     }
 }
 
-/// Plans the keys and values of encoded prompts for every cross-attention of a `network` that is built as `config` says: of one encoding,
-/// or of one for each of them.
+/// Plans the keys and values of encoded prompts for every cross-attention of a `network` that is
+/// built as `config` says: of one encoding, or of one for each of them.
 pub(super) fn keys_values<C>(
     network: &Network<C>,
     config: &UNetConfig,
@@ -81,8 +83,10 @@ pub(super) fn keys_values<C>(
 ) -> Result<Planned> {
     network.plan(|_, graph| {
         let each = [shape.halves(), shape.tokens, config.cross_attention_dim];
-        let contexts: Vec<Tensor> = (0..encodings).map(|i| graph.input(format!("context.{i}"), each)).collect();
-        let pairs = unet::keys_values(&mut updates.layers(graph, &[shape.tokens]), config, &contexts)?;
+        let contexts: Vec<Tensor> =
+            (0..encodings).map(|i| graph.input(format!("context.{i}"), each)).collect();
+        let pairs =
+            unet::keys_values(&mut updates.layers(graph, &[shape.tokens]), config, &contexts)?;
         Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())
     })
 }
@@ -92,7 +96,11 @@ pub(super) fn plan(network: &Network<UNetConfig>, shape: &SampleShape) -> Result
     network.plan(|config, graph| build(config, graph, shape))
 }
 
-fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::graph::Result<Vec<Tensor>> {
+fn build(
+    config: &UNetConfig,
+    graph: &mut Graph,
+    shape: &SampleShape,
+) -> crate::graph::Result<Vec<Tensor>> {
     let &SampleShape { batch, height, width, slots, .. } = shape;
     let (halves, latent) = (shape.halves(), [batch, height, width, config.in_channels]);
     let state = graph.input("state", [slots, batch, height, width, config.in_channels]);
@@ -110,7 +118,9 @@ fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::
         sample: x,
         time: graph.input("time", [halves * batch, config.block_out_channels[0]]),
         prompt: regions::encodings(&pairs, &sizes, shape),
-        guidance: config.time_cond_proj_dim.map(|channels| graph.input("guidance", [halves * batch, channels])),
+        guidance: config
+            .time_cond_proj_dim
+            .map(|channels| graph.input("guidance", [halves * batch, channels])),
         class: None,
         residuals: controls.residuals(),
     };
@@ -129,8 +139,14 @@ fn build(config: &UNetConfig, graph: &mut Graph, shape: &SampleShape) -> crate::
     Ok(Vec::new())
 }
 
-/// The sample of `state` inside the mask; outside of it, the original noised to the level that the sample has.
-fn keep_outside_mask(graph: &mut Graph, state: Tensor, shape: &SampleShape, latent: [usize; 4]) -> crate::graph::Result<Tensor> {
+/// The sample of `state` inside the mask; outside of it, the original noised to the level that the
+/// sample has.
+fn keep_outside_mask(
+    graph: &mut Graph,
+    state: Tensor,
+    shape: &SampleShape,
+    latent: [usize; 4],
+) -> crate::graph::Result<Tensor> {
     let [_, height, width, channels] = latent;
     let inside = graph.input("inside", [height, width, channels]);
     let outside = graph.input("outside", [height, width, channels]);
@@ -158,7 +174,8 @@ pub(super) struct Sampling {
     pub program: Program,
 }
 
-/// Makes the keys and values of the encoded prompts for a step's `program` of `network`, which is built as `config` says.
+/// Makes the keys and values of the encoded prompts for a step's `program` of `network`, which is
+/// built as `config` says.
 pub(super) fn set_keys_values<C>(
     program: &Program,
     network: &Network<C>,
@@ -212,16 +229,31 @@ pub(super) struct Kept {
 }
 
 impl Sampling {
-    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions one after another, once for all
-    /// steps in which they are read: one encoding, or one for each cross-attention. Sets the strengths of the updates, too. `rows`: for each masked update, its
+    /// Makes the keys and values of the encoded prompts `[halves, tokens, width]`, those of regions
+    /// one after another, once for all steps in which they are read: one encoding, or one for each
+    /// cross-attention. Sets the strengths of the updates, too. `rows`: for each masked update, its
     /// factor for each token of the prompts.
-    pub fn set_prompt(&self, network: &Network<UNetConfig>, contexts: &[Array], rows: &[Mask]) -> Result<()> {
+    pub fn set_prompt(
+        &self,
+        network: &Network<UNetConfig>,
+        contexts: &[Array],
+        rows: &[Mask],
+    ) -> Result<()> {
         let updates = &self.shape.updates;
         updates.write(&self.program)?;
-        set_keys_values(&self.program, network, &network.config, updates, &self.shape, contexts, rows)
+        set_keys_values(
+            &self.program,
+            network,
+            &network.config,
+            updates,
+            &self.shape,
+            contexts,
+            rows,
+        )
     }
 
-    /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023; as diffusers does).
+    /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023;
+    /// as diffusers does).
     pub fn set_distilled_guidance(&self, config: &UNetConfig, guidance: f32) -> Result<()> {
         if let Some(channels) = config.time_cond_proj_dim {
             let rows = self.shape.halves() * self.shape.batch;
@@ -231,7 +263,8 @@ impl Sampling {
         Ok(())
     }
 
-    /// Runs the course from its latents (slot 0 at its start); the final latents, `[batch, height, width, channels]`.
+    /// Runs the course from its latents (slot 0 at its start); the final latents,
+    /// `[batch, height, width, channels]`.
     pub fn run(
         &self,
         network: &Network<UNetConfig>,
@@ -247,10 +280,17 @@ impl Sampling {
         let used = used_slots(plan);
         let mut state = latents.to_vec();
         state.resize(latents.len() * slots, 0.0);
-        self.program.write("state", &Array::f32([slots, batch, height, width, config.in_channels], state))?;
+        self.program.write(
+            "state",
+            &Array::f32([slots, batch, height, width, config.in_channels], state),
+        )?;
         if let Some(kept) = kept {
             let spread = |value: &dyn Fn(f32) -> f32| -> Array {
-                let values = kept.mask.iter().flat_map(|&m| std::iter::repeat_n(value(m), config.in_channels)).collect();
+                let values = kept
+                    .mask
+                    .iter()
+                    .flat_map(|&m| std::iter::repeat_n(value(m), config.in_channels))
+                    .collect();
                 Array::f32([height, width, config.in_channels], values)
             };
             self.program.write("inside", &spread(&|m| m))?;
@@ -266,8 +306,11 @@ impl Sampling {
                 phase.write_masks(&self.program)?;
                 controls.enter(phase)?;
             }
-            // The first part of a batch leaves the last words behind, so those of step 0 are set before each.
-            if let Some(spoken) = course.spoken.iter().find(|spoken| done > 0 && spoken.from == done) {
+            // The first part of a batch leaves the last words behind, so those of step 0 are set
+            // before each.
+            if let Some(spoken) =
+                course.spoken.iter().find(|spoken| done > 0 && spoken.from == done)
+            {
                 self.set_prompt(network, &spoken.contexts, course.rows)?;
                 controls.set_prompt(&self.shape, &spoken.contexts)?;
             }
@@ -276,8 +319,12 @@ impl Sampling {
             self.program.write("time", &time)?;
             controls.step(&self.program, done, plan.steps.len(), &time, step.input_scale)?;
             self.program.write("input_scale", &Array::f32([1], vec![step.input_scale]))?;
-            let columns = || used.iter().copied().chain([sampler::OUTPUT_COLUMN, sampler::NOISE_COLUMN]);
-            let matrix = used.iter().flat_map(|&slot| columns().map(move |column| step.matrix[slot][column])).collect();
+            let columns =
+                || used.iter().copied().chain([sampler::OUTPUT_COLUMN, sampler::NOISE_COLUMN]);
+            let matrix = used
+                .iter()
+                .flat_map(|&slot| columns().map(move |column| step.matrix[slot][column]))
+                .collect();
             self.program.write("matrix", &Array::f32([slots, slots + 2], matrix))?;
             if step.needs_noise {
                 self.program.write("noise", &Array::f32(latent, noise.draw()))?;

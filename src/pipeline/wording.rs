@@ -10,8 +10,8 @@ use super::{Pipeline, Request};
 
 /// A prompt with its negative, tokenized.
 pub(super) struct Wording {
-    /// All that it comes to in the course of the steps, in the order of their first use; all of the same
-    /// number of tokens.
+    /// All that it comes to in the course of the steps, in the order of their first use; all of the
+    /// same number of tokens.
     pub variants: Vec<Variant>,
     /// All texts of them, concepts' words expanded.
     pub written: Vec<String>,
@@ -21,7 +21,8 @@ pub(super) struct Wording {
 
 /// What a prompt and its negative say in some steps.
 pub(super) struct Variant {
-    /// The negative prompt, where there is guidance, and the prompt; each as all cross-attentions read it, or as each of them does.
+    /// The negative prompt, where there is guidance, and the prompt; each as all cross-attentions
+    /// read it, or as each of them does.
     pub prompts: Vec<Vec<EncodedPrompt>>,
     pub plan: TextPlan,
 }
@@ -38,12 +39,14 @@ const LONGEST_EDITED: usize = 1 << 16;
 /// The negative prompt and the prompt of number `number`: the context's, then the regions'.
 pub(super) fn prompts_of(request: &Request, number: usize) -> [&str; 2] {
     let region = number.checked_sub(1).and_then(|index| request.regions.regions.get(index));
-    let negative = region.and_then(|region| region.negative.as_deref()).unwrap_or(&request.negative_prompt);
+    let negative =
+        region.and_then(|region| region.negative.as_deref()).unwrap_or(&request.negative_prompt);
     [negative, region.map_or(&request.prompt, |region| &region.prompt)]
 }
 
 impl Wording {
-    /// Prompt number `number` of a request, with its negative if it is `guided`, in `steps` sampling steps.
+    /// Prompt number `number` of a request, with its negative if it is `guided`, in `steps`
+    /// sampling steps.
     pub fn new(
         pipeline: &Pipeline,
         adaptation: &Adaptation,
@@ -55,20 +58,29 @@ impl Wording {
     ) -> Result<Wording> {
         let both = prompts_of(request, number);
         let options = &request.prompt_options;
-        let readings: Vec<Reading> = both.iter().skip(usize::from(!guided)).map(|text| prompt::read(text, options)).collect();
+        let readings: Vec<Reading> = both
+            .iter()
+            .skip(usize::from(!guided))
+            .map(|text| prompt::read(text, options))
+            .collect();
         let mut found = Vec::new();
         found.extend(prompt::warn_of_composing(both[1], options));
         if let Some(text) = both.iter().find(|text| text.len() > LONGEST_EDITED)
             && readings.iter().any(|reading| matches!(reading, Reading::Edited(_)))
         {
             let found = format!("of {} bytes, and changes from step to step", text.len());
-            return Err(option("prompt", found, format!("at most {LONGEST_EDITED} bytes in a prompt with editing")));
+            return Err(option(
+                "prompt",
+                found,
+                format!("at most {LONGEST_EDITED} bytes in a prompt with editing"),
+            ));
         }
         // Every pair of texts once.
         let mut distinct: Vec<Vec<String>> = Vec::new();
         let mut by_step = Vec::with_capacity(steps);
         for step in 0..steps {
-            let texts: Vec<String> = readings.iter().map(|reading| reading.at(step, steps).into_owned()).collect();
+            let texts: Vec<String> =
+                readings.iter().map(|reading| reading.at(step, steps).into_owned()).collect();
             let known = distinct.iter().position(|other| *other == texts);
             by_step.push(known.unwrap_or(distinct.len()));
             if known.is_none() {
@@ -81,12 +93,16 @@ impl Wording {
         for texts in &distinct {
             let mut written: Vec<(String, PromptOptions)> = Vec::with_capacity(texts.len());
             for (text, reading) in texts.iter().zip(&readings) {
-                written.push((adaptation.prompt(pipeline, text, &mut found)?, reading.options(options)));
+                written.push((
+                    adaptation.prompt(pipeline, text, &mut found)?,
+                    reading.options(options),
+                ));
             }
             all.extend(written.iter().map(|(text, _)| text.clone()));
             tokenized.push(text::tokenize(tokenizer, &written, &mut found)?);
         }
-        let chunks = tokenized.iter().flatten().map(|prompt| prompt.chunks.len()).max().unwrap_or(1);
+        let chunks =
+            tokenized.iter().flatten().map(|prompt| prompt.chunks.len()).max().unwrap_or(1);
         let mut variants = Vec::with_capacity(tokenized.len());
         for prompts in tokenized {
             let copies = prompts.into_iter().map(|mut prompt| {
@@ -94,12 +110,21 @@ impl Wording {
                 adaptation.copies(prompt)
             });
             let prompts: Vec<_> = copies.collect();
-            let plan = TextPlan::new(&pipeline.text, &adaptation.text.on(&[number]), &prompts, request.clip_skip)?;
+            let plan = TextPlan::new(
+                &pipeline.text,
+                &adaptation.text.on(&[number]),
+                &prompts,
+                request.clip_skip,
+            )?;
             variants.push(Variant { prompts, plan });
         }
         // Texts that differ in a word have the same to complain of.
         for warning in found {
-            let warning = if number == 0 { warning } else { format!("region `{}`: {warning}", request.regions.name(number - 1)) };
+            let warning = if number == 0 {
+                warning
+            } else {
+                format!("region `{}`: {warning}", request.regions.name(number - 1))
+            };
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }
@@ -109,7 +134,8 @@ impl Wording {
 
     /// Tokens that it is padded to.
     pub fn tokens(&self, pipeline: &Pipeline) -> usize {
-        let first = self.variants.iter().flat_map(|variant| variant.prompts.iter().flatten()).next();
+        let first =
+            self.variants.iter().flat_map(|variant| variant.prompts.iter().flatten()).next();
         first.map_or(0, |prompt| prompt.chunks.len()) * pipeline.tokenizer.max_length()
     }
 
@@ -125,7 +151,10 @@ pub(super) fn spells(wordings: &[Wording], plan: &sampler::Plan) -> Vec<Spell> {
     let mut spells: Vec<Spell> = Vec::new();
     for call in 0..plan.steps.len() {
         let step = plan.step_of(call);
-        let variants = wordings.iter().map(|wording| wording.by_step.get(step).copied().unwrap_or(0)).collect();
+        let variants = wordings
+            .iter()
+            .map(|wording| wording.by_step.get(step).copied().unwrap_or(0))
+            .collect();
         if spells.last().is_none_or(|last| last.variants != variants) {
             spells.push(Spell { from: call, variants });
         }

@@ -44,7 +44,8 @@ impl fmt::Display for RngKind {
     }
 }
 
-/// One stream of normal numbers. The first draw is the initial latents, the next ones are what samplers add at their steps.
+/// One stream of normal numbers. The first draw is the initial latents, the next ones are what
+/// samplers add at their steps.
 #[derive(Clone, Debug)]
 pub enum NoiseSource {
     /// Boxed: the twister's state is 2.5 kB.
@@ -60,8 +61,8 @@ impl NoiseSource {
         }
     }
 
-    /// The next `n` standard normal numbers, in the order of a contiguous tensor: for latents [channels, height, width],
-    /// as torch lays them out (channels first).
+    /// The next `n` standard normal numbers, in the order of a contiguous tensor: for latents
+    /// [channels, height, width], as torch lays them out (channels first).
     pub fn normal(&mut self, n: usize) -> Vec<f32> {
         match self {
             Self::Torch(rng) => rng.normal(n),
@@ -70,9 +71,10 @@ impl NoiseSource {
     }
 }
 
-/// The streams of a batch: picture `i` has its own one, seeded `seed + i`, so that it is the same picture alone.
-/// Equals diffusers given a list of generators. (Given a single generator, diffusers draws all pictures from it at once:
-/// that is `NoiseSource::new(kind, seed).normal(pictures * n)`.)
+/// The streams of a batch: picture `i` has its own one, seeded `seed + i`, so that it is the same
+/// picture alone. Equals diffusers given a list of generators. (Given a single generator, diffusers
+/// draws all pictures from it at once: that is
+/// `NoiseSource::new(kind, seed).normal(pictures * n)`.)
 #[derive(Clone, Debug)]
 pub struct BatchNoise(Vec<NoiseSource>);
 
@@ -83,7 +85,8 @@ impl BatchNoise {
         Self(seeds.map(|seed| NoiseSource::new(kind, seed)).collect())
     }
 
-    /// The next `n` normal numbers of every picture, one picture after another: `pictures * n` numbers.
+    /// The next `n` normal numbers of every picture, one picture after another: `pictures * n`
+    /// numbers.
     pub fn normal(&mut self, n: usize) -> Vec<f32> {
         self.0.iter_mut().flat_map(|source| source.normal(n)).collect()
     }
@@ -103,7 +106,8 @@ mod tests {
         numbers.iter().map(|n| n.as_u64().unwrap() as u32).collect()
     }
 
-    /// Compares one draw with its fixture: both ends number by number (`ulps` apart at most), the whole by two sums.
+    /// Compares one draw with its fixture: both ends number by number (`ulps` apart at most), the
+    /// whole by two sums.
     fn check(draw: &Value, values: &[f32], ulps: u32) {
         assert_eq!(values.len() as u64, draw["n"].as_u64().unwrap());
         let (head, tail) = (bits(&draw["head"]), bits(&draw["tail"]));
@@ -129,7 +133,8 @@ mod tests {
     fn check_all(section: &str, kind: RngKind, ulps: u32) {
         let fixture = fixture();
         for case in fixture[section].as_array().unwrap() {
-            let mut source = NoiseSource::new(kind, case["seed"].as_str().unwrap().parse().unwrap());
+            let mut source =
+                NoiseSource::new(kind, case["seed"].as_str().unwrap().parse().unwrap());
             for draw in case["draws"].as_array().unwrap() {
                 check(draw, &source.normal(draw["n"].as_u64().unwrap() as usize), ulps);
             }

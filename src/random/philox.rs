@@ -1,17 +1,20 @@
 //! Normal numbers as torch's CUDA generator makes them: Philox4x32-10 and Box-Muller.
 //!
-//! Philox (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is a function of a 128-bit
-//! counter and a 64-bit key, so every number can be made anywhere. torch's CUDA kernel uses counter = (offset, thread) and
-//! key = seed, and as many threads as the card can hold at once: thread `i` makes the numbers i, i + T, i + 2T and i + 3T of
-//! a draw from one counter, the numbers from i + 4T on from the next one.
+//! Philox (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is a
+//! function of a 128-bit counter and a 64-bit key, so every number can be made anywhere. torch's
+//! CUDA kernel uses counter = (offset, thread) and key = seed, and as many threads as the card can
+//! hold at once: thread `i` makes the numbers i, i + T, i + 2T and i + 3T of a draw from one
+//! counter, the numbers from i + 4T on from the next one.
 //!
-//! T is the draw's length rounded up to 256, but no more than the card holds: multiprocessors x (resident threads / 256) x
-//! 256, e.g. 43008 on an RTX 3060, 221184 on an A100. While a draw is no longer than that, every number comes from its own
-//! thread and all cards agree; this is what the "NV" option of web UIs imitates, and what [`Philox::new`] does for any
-//! length. 512x512 pictures (16384 numbers) are always inside. For a bigger draw as a particular card makes it, say how many
+//! T is the draw's length rounded up to 256, but no more than the card holds: multiprocessors x
+//! (resident threads / 256) x 256, e.g. 43008 on an RTX 3060, 221184 on an A100. While a draw is no
+//! longer than that, every number comes from its own thread and all cards agree; this is what the
+//! "NV" option of web UIs imitates, and what [`Philox::new`] does for any length. 512x512 pictures
+//! (16384 numbers) are always inside. For a bigger draw as a particular card makes it, say how many
 //! threads it holds with [`Philox::with_resident_threads`].
 //!
-//! The same seed on CUDA gives f32 numbers equal to these but for the last bits of CUDA's fast logarithm and sine.
+//! The same seed on CUDA gives f32 numbers equal to these but for the last bits of CUDA's fast
+//! logarithm and sine.
 
 /// Threads of one block of torch's CUDA kernel for random numbers.
 const THREADS_PER_BLOCK: u64 = 256;
@@ -33,8 +36,8 @@ impl Philox {
         Self { key: [seed as u32, (seed >> 32) as u32], offset: 0, resident_threads: u64::MAX }
     }
 
-    /// The numbers of a card that holds `threads` resident threads (multiprocessors x threads of each, the latter rounded
-    /// down to a multiple of 256). Fewer than 256 counts as 256.
+    /// The numbers of a card that holds `threads` resident threads (multiprocessors x threads of
+    /// each, the latter rounded down to a multiple of 256). Fewer than 256 counts as 256.
     pub fn with_resident_threads(self, threads: u64) -> Self {
         let resident_threads = (threads / THREADS_PER_BLOCK).max(1) * THREADS_PER_BLOCK;
         Self { resident_threads, ..self }
@@ -48,8 +51,10 @@ impl Philox {
             .map(|i| {
                 let (thread, round) = (i % threads, i / threads);
                 let counter = self.offset + round / LANES;
-                let words =
-                    philox4x32_10([counter as u32, (counter >> 32) as u32, thread as u32, (thread >> 32) as u32], self.key);
+                let words = philox4x32_10(
+                    [counter as u32, (counter >> 32) as u32, thread as u32, (thread >> 32) as u32],
+                    self.key,
+                );
                 lane(words, round % LANES)
             })
             .collect();
@@ -58,7 +63,8 @@ impl Philox {
     }
 }
 
-/// One of the four normal numbers of four random words: words 0 and 1 give lanes 0 and 1, words 2 and 3 lanes 2 and 3.
+/// One of the four normal numbers of four random words: words 0 and 1 give lanes 0 and 1, words 2
+/// and 3 lanes 2 and 3.
 fn lane(words: [u32; 4], lane: u64) -> f32 {
     let [a, b, c, d] = words;
     let (u, v) = if lane < 2 { (a, b) } else { (c, d) };
@@ -92,9 +98,15 @@ mod tests {
     #[test]
     fn known_answers() {
         assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
-        assert_eq!(philox4x32_10([u32::MAX; 4], [u32::MAX; 2]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
         assert_eq!(
-            philox4x32_10([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]),
+            philox4x32_10([u32::MAX; 4], [u32::MAX; 2]),
+            [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]
+        );
+        assert_eq!(
+            philox4x32_10(
+                [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
+                [0xa4093822, 0x299f31d0]
+            ),
             [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]
         );
     }
@@ -102,13 +114,17 @@ mod tests {
     /// `torch.manual_seed(0); torch.randn(3, 4, device="cuda")` as printed by torch on any card.
     #[test]
     fn equals_cuda() {
-        let expected = [-0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284, -1.0745, -0.3631, -1.6711, 2.2655];
+        let expected = [
+            -0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284, -1.0745,
+            -0.3631, -1.6711, 2.2655,
+        ];
         for (got, want) in Philox::new(0).normal(12).iter().zip(expected) {
             assert!((got - want).abs() < 5.1e-5, "{got} is not {want}");
         }
     }
 
-    /// A small card makes the first numbers as any other does, and the later ones from the lanes a big card leaves unused.
+    /// A small card makes the first numbers as any other does, and the later ones from the lanes a
+    /// big card leaves unused.
     #[test]
     fn a_card_that_is_too_small_uses_all_lanes() {
         let any = Philox::new(5).normal(1024);

@@ -1,15 +1,19 @@
 //! Normal numbers as torch's CPU generator makes them.
 //!
-//! A Mersenne Twister (MT19937) feeds Box-Muller, in two ways that torch chooses between by the length of the draw:
-//! - below 16 numbers, one after another in f64, from 53-bit uniforms; every pair's second half is kept for the next
-//!   short draw;
-//! - from 16 on, f32 and 24-bit uniforms, in blocks of 16 (eight radii, eight angles); a ragged end redraws the last 16.
+//! A Mersenne Twister (MT19937) feeds Box-Muller, in two ways that torch chooses between by the
+//! length of the draw:
+//! - below 16 numbers, one after another in f64, from 53-bit uniforms; every pair's second half is
+//!   kept for the next short draw;
+//! - from 16 on, f32 and 24-bit uniforms, in blocks of 16 (eight radii, eight angles); a ragged end
+//!   redraws the last 16.
 //!
-//! torch's AVX2 kernel, which is what x86-64 processors run, takes logarithm, sine and cosine from the Cephes polynomials
-//! in f32 with fused multiply-adds. They are evaluated here in the same order, so long draws equal torch's to the bit.
-//! (torch without AVX2, on Arm for one, uses the C library's functions there and differs from itself by up to 2e-6.)
+//! torch's AVX2 kernel, which is what x86-64 processors run, takes logarithm, sine and cosine from
+//! the Cephes polynomials in f32 with fused multiply-adds. They are evaluated here in the same
+//! order, so long draws equal torch's to the bit. (torch without AVX2, on Arm for one, uses the C
+//! library's functions there and differs from itself by up to 2e-6.)
 //!
-//! A half-precision draw of torch's is these numbers rounded, while its length is a multiple of 16 (latents' always is).
+//! A half-precision draw of torch's is these numbers rounded, while its length is a multiple of 16
+//! (latents' always is).
 use rand_mt::Mt;
 use std::f32::consts::PI;
 
@@ -25,14 +29,16 @@ pub struct TorchRng {
 }
 
 impl TorchRng {
-    /// Seeds as `manual_seed` does: MT19937 takes the low 32 bits only, so seeds 2^32 apart give the same numbers.
+    /// Seeds as `manual_seed` does: MT19937 takes the low 32 bits only, so seeds 2^32 apart give
+    /// the same numbers.
     pub fn new(seed: u64) -> Self {
         Self { engine: Mt::new(seed as u32), pending: None }
     }
 
     /// `n` standard normal numbers: what `torch.randn(n, generator=g)` gives next, in f32.
     ///
-    /// One call per tensor: the numbers of a draw depend on its length, so two halves are not the same as the whole.
+    /// One call per tensor: the numbers of a draw depend on its length, so two halves are not the
+    /// same as the whole.
     pub fn normal(&mut self, n: usize) -> Vec<f32> {
         if n < BLOCK {
             return (0..n).map(|_| self.scalar_normal() as f32).collect();
@@ -119,7 +125,8 @@ fn cephes_ln(x: f32) -> f32 {
     exponent.mul_add(0.693_359_4, m + y)
 }
 
-/// Cephes' `sinf` and `cosf` for `x` in [0, 2 pi], in the order of operations of torch's AVX2 kernel.
+/// Cephes' `sinf` and `cosf` for `x` in [0, 2 pi], in the order of operations of torch's AVX2
+/// kernel.
 fn cephes_sin_cos(x: f32) -> (f32, f32) {
     let octant = ((x * (4.0 / PI)) as i32 + 1) & !1;
     let turns = octant as f32;

@@ -5,7 +5,8 @@ use super::parse::{check_edges, named};
 use super::{Error, Result};
 use crate::picture::{Mask, Scaling};
 
-/// The shape of a region. Numbers that are all at most 1 are fractions of the picture's width and height, others pixels.
+/// The shape of a region. Numbers that are all at most 1 are fractions of the picture's width and
+/// height, others pixels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Area {
     #[default]
@@ -18,7 +19,8 @@ pub enum Area {
     Mask(PathBuf),
 }
 
-/// A share of a feature map's cells, `[height, width]` from 0 to 1, and whether the shape is too small for them.
+/// A share of a feature map's cells, `[height, width]` from 0 to 1, and whether the shape is too
+/// small for them.
 pub(super) struct Coverage {
     pub values: Vec<f32>,
     /// It had to be enlarged to be seen at all, or, as published, is not seen.
@@ -47,9 +49,16 @@ enum Kind {
 const SLACK: f64 = 1e-9;
 
 impl Outline {
-    /// `area` with edges `soft` wide, on a picture of `width` x `height` pixels; `region` names it in errors. `published` is as
-    /// [`super::Layout::published`].
-    pub fn new(area: &Area, soft: f64, width: usize, height: usize, region: &str, published: bool) -> Result<Outline> {
+    /// `area` with edges `soft` wide, on a picture of `width` x `height` pixels; `region` names it
+    /// in errors. `published` is as [`super::Layout::published`].
+    pub fn new(
+        area: &Area,
+        soft: f64,
+        width: usize,
+        height: usize,
+        region: &str,
+        published: bool,
+    ) -> Result<Outline> {
         let mut doubt = None;
         let kind = match area {
             Area::Whole => Kind::Box([0.0, 0.0, 1.0, 1.0]),
@@ -67,7 +76,8 @@ impl Outline {
             }
             Area::Mask(path) => {
                 let mask = read(path, width, height, region)?;
-                doubt = mask.doubt(false).map(|doubt| format!("its mask {} {doubt}", path.display()));
+                doubt =
+                    mask.doubt(false).map(|doubt| format!("its mask {} {doubt}", path.display()));
                 Kind::Pixels(mask, true)
             }
         };
@@ -75,12 +85,20 @@ impl Outline {
         if soft > 0.0 {
             let most = width.max(height) as f64;
             if soft > most.max(1.0) {
-                let expected = format!("a width up to the picture's longer side, {most} pixels, or a fraction up to 1");
-                return Err(Error::Value { region: region.to_string(), key: "soft", found: super::number(soft), expected });
+                let expected = format!(
+                    "a width up to the picture's longer side, {most} pixels, or a fraction up to 1"
+                );
+                return Err(Error::Value {
+                    region: region.to_string(),
+                    key: "soft",
+                    found: super::number(soft),
+                    expected,
+                });
             }
             let pixels = if soft <= 1.0 { soft * width.min(height) as f64 } else { soft };
             let mask = outline.pixels()?;
-            // A mask picture has its own size; the width is meant in pixels of the picture that is made.
+            // A mask picture has its own size; the width is meant in pixels of the picture that is
+            // made.
             let pixels = pixels * f64::from(mask.width()) / width as f64;
             let mask = softened(&mask, pixels.round().max(1.0) as usize)?;
             outline.kind = Kind::Pixels(mask, true);
@@ -93,19 +111,22 @@ impl Outline {
         let (width, height) = (self.width, self.height);
         Ok(match &self.kind {
             Kind::Pixels(mask, _) => mask.clone(),
-            Kind::Box(_) => Mask::new(width as u32, height as u32, self.coverage(height, width)?.values)?,
+            Kind::Box(_) => {
+                Mask::new(width as u32, height as u32, self.coverage(height, width)?.values)?
+            }
         })
     }
 
-    /// What of each cell of a feature map is covered. Boxes reach from ceil(start) to floor(end), as published; one that is too small
-    /// for that is enlarged, unless all is to be as published.
+    /// What of each cell of a feature map is covered. Boxes reach from ceil(start) to floor(end),
+    /// as published; one that is too small for that is enlarged, unless all is to be as published.
     pub fn coverage(&self, height: usize, width: usize) -> Result<Coverage> {
         let (mask, soft) = match &self.kind {
             Kind::Box([left, top, right, bottom]) => {
                 let cells = if self.published { published_cells } else { cells };
                 let (columns, narrow) = cells(*left, *right, width);
                 let (rows, low) = cells(*top, *bottom, height);
-                let covered = |i: usize| rows.contains(&(i / width)) && columns.contains(&(i % width));
+                let covered =
+                    |i: usize| rows.contains(&(i / width)) && columns.contains(&(i % width));
                 let values = (0..height * width).map(|i| f32::from(covered(i))).collect();
                 return Ok(Coverage { values, too_small: narrow || low });
             }
@@ -119,7 +140,11 @@ impl Outline {
         let too_small = values.iter().all(|v| *v < 0.5) && mask.values().iter().any(|v| *v >= 0.5);
         if too_small && !self.published {
             // The cell of which it covers most.
-            let most = means.values().iter().enumerate().fold((0, 0.0), |a, (i, v)| if *v > a.1 { (i, *v) } else { a });
+            let most = means
+                .values()
+                .iter()
+                .enumerate()
+                .fold((0, 0.0), |a, (i, v)| if *v > a.1 { (i, *v) } else { a });
             if let Some(value) = values.get_mut(most.0) {
                 *value = 1.0;
             }
@@ -128,7 +153,8 @@ impl Outline {
     }
 }
 
-/// The cells from `start` to `end` of `size`, and whether there was none: then it is the one in which the middle lies.
+/// The cells from `start` to `end` of `size`, and whether there was none: then it is the one in
+/// which the middle lies.
 fn cells(start: f64, end: f64, size: usize) -> (std::ops::Range<usize>, bool) {
     let first = (start * size as f64 - SLACK).ceil().max(0.0) as usize;
     let last = ((end * size as f64 + SLACK).floor() as usize).min(size);
@@ -139,8 +165,9 @@ fn cells(start: f64, end: f64, size: usize) -> (std::ops::Range<usize>, bool) {
     (middle..middle + 1, true)
 }
 
-/// The cells from `start` to `end` of `size` as the published program counts them, and whether there is none. Its edges are
-/// Python's: what lies beyond the end is cut off, what lies before the start is counted from the end.
+/// The cells from `start` to `end` of `size` as the published program counts them, and whether
+/// there is none. Its edges are Python's: what lies beyond the end is cut off, what lies before the
+/// start is counted from the end.
 fn published_cells(start: f64, end: f64, size: usize) -> (std::ops::Range<usize>, bool) {
     let index = |edge: f64| {
         let edge = edge as i64;
@@ -152,10 +179,20 @@ fn published_cells(start: f64, end: f64, size: usize) -> (std::ops::Range<usize>
 }
 
 /// Edges as fractions of the picture, wherever they lie.
-fn published_fractions(edges: &[f64; 4], width: usize, height: usize, region: &str) -> Result<[f64; 4]> {
+fn published_fractions(
+    edges: &[f64; 4],
+    width: usize,
+    height: usize,
+    region: &str,
+) -> Result<[f64; 4]> {
     if !edges.iter().all(|edge| edge.is_finite()) {
         let found = edges.map(|v| v.to_string()).join(", ");
-        return Err(Error::Value { region: region.to_string(), key: "box", found, expected: "numbers".into() });
+        return Err(Error::Value {
+            region: region.to_string(),
+            key: "box",
+            found,
+            expected: "numbers".into(),
+        });
     }
     if edges.iter().all(|edge| (0.0..=1.0).contains(edge)) {
         return Ok(*edges);
@@ -167,30 +204,51 @@ fn published_fractions(edges: &[f64; 4], width: usize, height: usize, region: &s
 
 /// Edges as fractions of the picture.
 fn fractions(edges: &[f64; 4], width: usize, height: usize, region: &str) -> Result<[f64; 4]> {
-    let wrong = |problem: String| Error::Value { region: region.to_string(), key: "box", found: named(edges), expected: problem };
+    let wrong = |problem: String| Error::Value {
+        region: region.to_string(),
+        key: "box",
+        found: named(edges),
+        expected: problem,
+    };
     let [left, top, right, bottom] = *edges;
     check_edges(edges).map_err(|expected| wrong(expected.into()))?;
     if edges.iter().all(|v| *v <= 1.0) {
         return Ok(*edges);
     }
     if right > width as f64 || bottom > height as f64 {
-        return Err(wrong(format!("edges within the picture of {width} x {height} pixels, or fractions from 0 to 1")));
+        return Err(wrong(format!(
+            "edges within the picture of {width} x {height} pixels, or fractions from 0 to 1"
+        )));
     }
     let (width, height) = (width as f64, height as f64);
     Ok([left / width, top / height, right / width, bottom / height])
 }
 
 /// Corners in pixels.
-fn polygon(corners: &[[f64; 2]], width: usize, height: usize, region: &str) -> Result<Vec<[f64; 2]>> {
-    let wrong = |found: String, expected: String| Error::Value { region: region.to_string(), key: "polygon", found, expected };
+fn polygon(
+    corners: &[[f64; 2]],
+    width: usize,
+    height: usize,
+    region: &str,
+) -> Result<Vec<[f64; 2]>> {
+    let wrong = |found: String, expected: String| Error::Value {
+        region: region.to_string(),
+        key: "polygon",
+        found,
+        expected,
+    };
     if corners.len() < 3 {
         return Err(wrong(format!("{} corners", corners.len()), "at least 3".into()));
     }
     let (w, h) = (width as f64, height as f64);
     let [x, y] = if corners.iter().flatten().all(|v| *v <= 1.0) { [w, h] } else { [1.0, 1.0] };
-    let corners: Vec<[f64; 2]> = corners.iter().map(|corner| [corner[0] * x, corner[1] * y]).collect();
+    let corners: Vec<[f64; 2]> =
+        corners.iter().map(|corner| [corner[0] * x, corner[1] * y]).collect();
     match corners.iter().find(|c| !((0.0..=w).contains(&c[0]) && (0.0..=h).contains(&c[1]))) {
-        Some([x, y]) => Err(wrong(format!("a corner at {x}, {y}"), format!("corners within the {width} x {height} pixels"))),
+        Some([x, y]) => Err(wrong(
+            format!("a corner at {x}, {y}"),
+            format!("corners within the {width} x {height} pixels"),
+        )),
         None => Ok(corners),
     }
 }
@@ -202,11 +260,17 @@ fn fill(corners: &[[f64; 2]], width: usize, height: usize) -> Result<Mask> {
         let y = row as f64 + 0.5;
         let edges = corners.iter().zip(corners.iter().cycle().skip(1));
         let crossings = edges.filter(|(a, b)| (a[1] <= y) != (b[1] <= y));
-        let mut at: Vec<f64> = crossings.map(|(a, b)| a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0])).collect();
+        let mut at: Vec<f64> =
+            crossings.map(|(a, b)| a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0])).collect();
         at.sort_by(f64::total_cmp);
         let mut left = 0;
         for (column, value) in values.iter_mut().enumerate() {
-            left += at.get(left..).unwrap_or_default().iter().take_while(|x| **x <= column as f64 + 0.5).count();
+            left += at
+                .get(left..)
+                .unwrap_or_default()
+                .iter()
+                .take_while(|x| **x <= column as f64 + 0.5)
+                .count();
             *value = f32::from(left % 2 == 1);
         }
     }
@@ -214,7 +278,8 @@ fn fill(corners: &[[f64; 2]], width: usize, height: usize) -> Result<Mask> {
 }
 
 fn read(path: &Path, width: usize, height: usize, region: &str) -> Result<Mask> {
-    let mask = Mask::open(path).map_err(|source| Error::Mask { region: region.to_string(), source })?;
+    let mask =
+        Mask::open(path).map_err(|source| Error::Mask { region: region.to_string(), source })?;
     let (mask_width, mask_height) = (mask.width(), mask.height());
     if mask_width as usize * height != mask_height as usize * width {
         return Err(Error::MaskSize {
@@ -229,8 +294,8 @@ fn read(path: &Path, width: usize, height: usize, region: &str) -> Result<Mask> 
     Ok(mask)
 }
 
-/// The mean over a window of `size` x `size`, whose ramp at an edge is linear. What lies outside counts as the nearest pixel, so that
-/// a region does not fade where the picture ends.
+/// The mean over a window of `size` x `size`, whose ramp at an edge is linear. What lies outside
+/// counts as the nearest pixel, so that a region does not fade where the picture ends.
 fn softened(mask: &Mask, size: usize) -> Result<Mask> {
     let (width, height) = (mask.width() as usize, mask.height() as usize);
     let across = means(mask.values(), height, width, 1, width, size);
@@ -238,12 +303,22 @@ fn softened(mask: &Mask, size: usize) -> Result<Mask> {
     Ok(Mask::new(width as u32, height as u32, both)?)
 }
 
-/// Running means of `lines` lines of `length` values: value i of line l stands at i * step + l * pitch.
-fn means(values: &[f32], lines: usize, length: usize, step: usize, pitch: usize, size: usize) -> Vec<f32> {
+/// Running means of `lines` lines of `length` values: value i of line l stands at i * step + l *
+/// pitch.
+fn means(
+    values: &[f32],
+    lines: usize,
+    length: usize,
+    step: usize,
+    pitch: usize,
+    size: usize,
+) -> Vec<f32> {
     let mut out = vec![0.0; values.len()];
     let (before, after) = (size as isize / 2, (size as isize - 1) / 2);
     for line in 0..lines {
-        let value = |i: isize| f64::from(values[(i.clamp(0, length as isize - 1) as usize) * step + line * pitch]);
+        let value = |i: isize| {
+            f64::from(values[(i.clamp(0, length as isize - 1) as usize) * step + line * pitch])
+        };
         let mut sum: f64 = (-before..=after).map(value).sum();
         for i in 0..length {
             out[i * step + line * pitch] = (sum / size as f64) as f32;

@@ -4,8 +4,15 @@ use super::{Layout, Result};
 use crate::picture::{Picture, Scaling};
 
 /// Colours that are told apart well (after Okabe and Ito).
-const COLOURS: [[u8; 3]; 7] =
-    [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
+const COLOURS: [[u8; 3]; 7] = [
+    [230, 159, 0],
+    [86, 180, 233],
+    [0, 158, 115],
+    [240, 228, 66],
+    [0, 114, 178],
+    [213, 94, 0],
+    [204, 121, 167],
+];
 /// How much of a region's colour lies over the picture.
 const TINT: f32 = 0.25;
 
@@ -21,7 +28,9 @@ impl Layout {
         let mut labels = Vec::new();
         for (index, region) in self.regions.iter().enumerate() {
             let name = self.name(index);
-            let mask = Outline::new(&region.area, region.soft, width, height, &name, self.published)?.pixels()?;
+            let mask =
+                Outline::new(&region.area, region.soft, width, height, &name, self.published)?
+                    .pixels()?;
             let mask = mask.resized(picture.width(), picture.height(), Scaling::Area)?;
             let values = mask.values();
             let colour = COLOURS[index % COLOURS.len()];
@@ -34,13 +43,17 @@ impl Layout {
                         || y == 0
                         || x + 1 == width
                         || y + 1 == height
-                        || !(inside(x - 1, y) && inside(x + 1, y) && inside(x, y - 1) && inside(x, y + 1)));
+                        || !(inside(x - 1, y)
+                            && inside(x + 1, y)
+                            && inside(x, y - 1)
+                            && inside(x, y + 1)));
                 if inside(x, y) {
                     first.get_or_insert((x, y));
                 }
                 let share = if edge { 1.0 } else { TINT * values[i] };
                 for (value, colour) in pixel.iter_mut().zip(colour) {
-                    *value = (f32::from(*value) * (1.0 - share) + f32::from(colour) * share).round() as u8;
+                    *value = (f32::from(*value) * (1.0 - share) + f32::from(colour) * share).round()
+                        as u8;
                 }
             }
             labels.extend(first.map(|at| (at, name)));

@@ -1,8 +1,9 @@
 //! Regions: which part of a picture follows which prompt.
 //!
-//! A [`Layout`] lists regions over one context prompt: read from a file, from `--region`, or from the published grammar.
-//! [`Placed`] turns it into masks at every size of feature map, and those into the share that each prompt has of each token
-//! (Mix-of-Show, section 3.4: outside of regions the context prompt holds, inside the mean of the covering regions).
+//! A [`Layout`] lists regions over one context prompt: read from a file, from `--region`, or from
+//! the published grammar. [`Placed`] turns it into masks at every size of feature map, and those
+//! into the share that each prompt has of each token (Mix-of-Show, section 3.4: outside of regions
+//! the context prompt holds, inside the mean of the covering regions).
 mod area;
 mod draw;
 mod parse;
@@ -24,7 +25,8 @@ pub const MOST_REGIONS: usize = 31;
 
 /// The most corners of a polygon.
 pub const MOST_CORNERS: usize = 10_000;
-/// The most that a region can weigh beside others: far more than any picture needs, and sums of it are finite.
+/// The most that a region can weigh beside others: far more than any picture needs, and sums of it
+/// are finite.
 const MOST_WEIGHT: f64 = 1e6;
 /// The strongest scale or factor, either way: beyond it, products of f16 are no numbers.
 const MOST_SCALE: f32 = 1e3;
@@ -36,11 +38,12 @@ pub struct Layout {
     /// The context prompt and its negative, where the layout says them.
     pub prompt: Option<String>,
     pub negative: Option<String>,
-    /// Self-attention does not leak: tokens see those that share a region with them, and those in none.
+    /// Self-attention does not leak: tokens see those that share a region with them, and those in
+    /// none.
     pub isolate: bool,
-    /// All is as in Mix-of-Show's published program: boxes are cut off at the picture's edge, regions
-    /// vanish where a feature map has no cell that lies within, and where regions weigh a control differently the last one that
-    /// names it decides.
+    /// All is as in Mix-of-Show's published program: boxes are cut off at the picture's edge,
+    /// regions vanish where a feature map has no cell that lies within, and where regions weigh a
+    /// control differently the last one that names it decides.
     pub published: bool,
     pub regions: Vec<Region>,
 }
@@ -54,11 +57,13 @@ pub struct Region {
     /// None: the picture's negative prompt.
     pub negative: Option<String>,
     pub area: Area,
-    /// Width of the edge over which the region fades, in the units of [`Area`] (fractions are of the shorter side); 0: none.
+    /// Width of the edge over which the region fades, in the units of [`Area`] (fractions are of
+    /// the shorter side); 0: none.
     pub soft: f64,
     /// Its part of the mean where regions of its `order` overlap.
     pub weight: f64,
-    /// A region of higher order lies over those of lower ones; those of the same order are averaged.
+    /// A region of higher order lies over those of lower ones; those of the same order are
+    /// averaged.
     pub order: i32,
     /// The context prompt's share inside, 0 to 1.
     pub base: f64,
@@ -90,8 +95,8 @@ impl Default for Region {
     }
 }
 
-/// Whether something that holds from part `start` of the steps to part `end` does so in step `step` of `steps`; as diffusers
-/// does for ControlNet, a step counts if all of it lies within.
+/// Whether something that holds from part `start` of the steps to part `end` does so in step `step`
+/// of `steps`; as diffusers does for ControlNet, a step counts if all of it lies within.
 pub fn holds(start: f64, end: f64, step: usize, steps: usize) -> bool {
     let (from, to) = (step as f64 / steps as f64, (step + 1) as f64 / steps as f64);
     from >= start - 1e-9 && to <= end + 1e-9
@@ -105,10 +110,13 @@ fn number(value: f64) -> String {
 /// A layout that cannot be read or placed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("region `{text}`: {problem}; expected \"LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt\"")]
+    #[error(
+        "region `{text}`: {problem}; expected \"LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt\""
+    )]
     Text { text: String, problem: String },
     #[error(
-        "regions `{text}`: {problem}; expected \"[prompt]-*-[negative prompt]-*-[top, left, bottom, right]\", with `|` between regions"
+        "regions `{text}`: {problem}; expected \"[prompt]-*-[negative prompt]-*-[top, left, \
+            bottom, right]\", with `|` between regions"
     )]
     Published { text: String, problem: String },
     #[error("{}: cannot be read: {source}", path.display())]
@@ -118,10 +126,18 @@ pub enum Error {
     #[error("region `{region}`: {key} is {found}, expected {expected}")]
     Value { region: String, key: &'static str, found: String, expected: String },
     #[error(
-        "region `{region}`: {} is {mask_width} x {mask_height}, the picture {width} x {height}: a mask has the picture's proportions",
+        "region `{region}`: {} is {mask_width} x {mask_height}, the picture {width} x {height}: a \
+            mask has the picture's proportions",
         path.display()
     )]
-    MaskSize { region: String, path: PathBuf, mask_width: u32, mask_height: u32, width: usize, height: usize },
+    MaskSize {
+        region: String,
+        path: PathBuf,
+        mask_width: u32,
+        mask_height: u32,
+        width: usize,
+        height: usize,
+    },
     #[error("region `{region}`: {source}")]
     Mask { region: String, source: picture::Error },
     #[error("{0} regions: at most {MOST_REGIONS} are supported")]
@@ -141,7 +157,8 @@ impl Layout {
         named.unwrap_or_else(|| format!("{}", index + 1))
     }
 
-    /// Checks all that does not depend on a picture's size; what does (boxes, polygons, soft edges) is checked when it is placed.
+    /// Checks all that does not depend on a picture's size; what does (boxes, polygons, soft edges)
+    /// is checked when it is placed.
     ///
     /// # Errors
     /// Numbers out of range, with the region and the key named.
@@ -154,10 +171,20 @@ impl Layout {
                 && corners.len() > MOST_CORNERS
             {
                 let (key, found) = ("polygon", format!("{} corners", corners.len()));
-                return Err(Error::Value { region: self.name(index), key, found, expected: format!("{MOST_CORNERS} at most") });
+                return Err(Error::Value {
+                    region: self.name(index),
+                    key,
+                    found,
+                    expected: format!("{MOST_CORNERS} at most"),
+                });
             }
             let wrong = |key, found: f64, expected: &str| {
-                Err(Error::Value { region: self.name(index), key, found: number(found), expected: expected.into() })
+                Err(Error::Value {
+                    region: self.name(index),
+                    key,
+                    found: number(found),
+                    expected: expected.into(),
+                })
             };
             if !(region.soft.is_finite() && region.soft >= 0.0) {
                 return wrong("soft", region.soft, "a width of 0 or more");
@@ -165,7 +192,9 @@ impl Layout {
             if !(0.0..=MOST_WEIGHT).contains(&region.weight) {
                 return wrong("weight", region.weight, &format!("0 to {MOST_WEIGHT}"));
             }
-            for (key, value) in [("base", region.base), ("start", region.start), ("end", region.end)] {
+            for (key, value) in
+                [("base", region.base), ("start", region.start), ("end", region.end)]
+            {
                 if !(0.0..=1.0).contains(&value) {
                     return wrong(key, value, "0 to 1");
                 }
@@ -176,7 +205,11 @@ impl Layout {
             let scales = region.concepts.values().map(|v| ("concepts", v));
             for (key, value) in scales.chain(region.controls.values().map(|v| ("controls", v))) {
                 if !(-MOST_SCALE..=MOST_SCALE).contains(value) {
-                    return wrong(key, f64::from(*value), &format!("numbers from -{MOST_SCALE} to {MOST_SCALE}"));
+                    return wrong(
+                        key,
+                        f64::from(*value),
+                        &format!("numbers from -{MOST_SCALE} to {MOST_SCALE}"),
+                    );
                 }
             }
         }

@@ -5,31 +5,36 @@ use super::{Area, Error, Layout, Region, Result};
 use crate::file_kind::read_text;
 
 impl Region {
-    /// `LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt`, edges as fractions or pixels; `:` alone before the prompt: everywhere. The
-    /// prompt may be empty, as in every form of layout.
+    /// `LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt`, edges as fractions or pixels; `:` alone
+    /// before the prompt: everywhere. The prompt may be empty, as in every form of layout.
     ///
     /// # Errors
     /// Text of another form.
     pub fn parse(text: &str) -> Result<Region> {
         let wrong = |problem: String| Error::Text { text: text.to_string(), problem };
-        let (edges, prompts) = text.split_once(':').ok_or_else(|| wrong("no colon after the box".into()))?;
+        let (edges, prompts) =
+            text.split_once(':').ok_or_else(|| wrong("no colon after the box".into()))?;
         let area = match edges.trim() {
             "" => Area::Whole,
             edges => {
                 let edges = numbers(edges).map_err(wrong)?;
-                check_edges(&edges).map_err(|expected| wrong(format!("{}: expected {expected}", named(&edges))))?;
+                check_edges(&edges)
+                    .map_err(|expected| wrong(format!("{}: expected {expected}", named(&edges))))?;
                 Area::Box(edges)
             }
         };
         let (prompt, negative) = match bar(prompts).and_then(|at| prompts.split_at_checked(at)) {
-            Some((prompt, negative)) => (prompt, Some(negative.get(1..).unwrap_or_default().trim().to_string())),
+            Some((prompt, negative)) => {
+                (prompt, Some(negative.get(1..).unwrap_or_default().trim().to_string()))
+            }
             None => (prompts, None),
         };
         Ok(Region { prompt: prompt.trim().to_string(), negative, area, ..Region::default() })
     }
 }
 
-/// Where the bar between prompt and negative prompt stands: in square brackets it is prompt editing's.
+/// Where the bar between prompt and negative prompt stands: in square brackets it is prompt
+/// editing's.
 fn bar(prompts: &str) -> Option<usize> {
     // A bracket that is never closed holds nothing.
     let closed = prompts.rfind(']').unwrap_or(0);
@@ -46,15 +51,17 @@ fn bar(prompts: &str) -> Option<usize> {
 }
 
 impl Layout {
-    /// The published program's `prompt_rewrite`: `[prompt]-*-[negative prompt]-*-[top, left, bottom, right]`, in pixels, regions
-    /// divided by `|`; `[]` in place of the box: everywhere.
+    /// The published program's `prompt_rewrite`:
+    /// `[prompt]-*-[negative prompt]-*-[top, left, bottom, right]`, in pixels, regions divided by
+    /// `|`; `[]` in place of the box: everywhere.
     ///
     /// # Errors
     /// Text of another form.
     pub fn from_published(text: &str) -> Result<Layout> {
         let wrong = |problem: String| Error::Published { text: text.to_string(), problem };
         let mut regions = Vec::new();
-        // The last region may have a bar behind it. The published program reads no further than an empty one.
+        // The last region may have a bar behind it. The published program reads no further than an
+        // empty one.
         let text_of_regions = text.trim().trim_end_matches('|');
         for part in text_of_regions.split('|').map(str::trim) {
             if part.is_empty() && !text_of_regions.is_empty() {
@@ -71,11 +78,20 @@ impl Layout {
             let area = match inside(edges).as_str() {
                 "" => Area::Whole,
                 edges => {
-                    let order = |problem| wrong(format!("{problem} in the order top, left, bottom, right"));
+                    let order =
+                        |problem| wrong(format!("{problem} in the order top, left, bottom, right"));
                     let [top, left, bottom, right] = numbers(edges).map_err(order)?;
-                    let found = || format!("the box [{edges}] (top {top}, left {left}, bottom {bottom}, right {right})");
+                    let found = || {
+                        format!(
+                            "the box [{edges}] (top {top}, left {left}, bottom {bottom}, right \
+                                {right})"
+                        )
+                    };
                     if top >= bottom || left >= right {
-                        return Err(wrong(format!("{}: expected top before bottom and left before right", found())));
+                        return Err(wrong(format!(
+                            "{}: expected top before bottom and left before right",
+                            found()
+                        )));
                     }
                     if [top, left, bottom, right].iter().all(|v| *v <= 1.0) {
                         return Err(wrong(format!("{} is less than a pixel", found())));
@@ -99,8 +115,8 @@ impl Layout {
     pub fn open(path: &Path) -> Result<Layout> {
         let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
         let text = read_text(path, "a layout (TOML)").map_err(unreadable)?;
-        let mut layout: Layout =
-            toml::from_str(&text).map_err(|e| Error::File { path: path.to_path_buf(), problem: e.to_string() })?;
+        let mut layout: Layout = toml::from_str(&text)
+            .map_err(|e| Error::File { path: path.to_path_buf(), problem: e.to_string() })?;
         for region in &mut layout.regions {
             if let (Area::Mask(mask), Some(folder)) = (&mut region.area, path.parent()) {
                 *mask = folder.join(&*mask);

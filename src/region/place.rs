@@ -1,4 +1,5 @@
-//! A layout on a picture: masks at the sizes of feature maps, and the prompts' shares of their tokens.
+//! A layout on a picture: masks at the sizes of feature maps, and the prompts' shares of their
+//! tokens.
 use super::area::{Coverage, Outline};
 use super::{Layout, Result};
 
@@ -30,25 +31,39 @@ pub struct Shares {
 }
 
 impl Placed {
-    /// Places the layout on a picture of `width` x `height` pixels, for feature maps of `sizes` (height, width).
+    /// Places the layout on a picture of `width` x `height` pixels, for feature maps of `sizes`
+    /// (height, width).
     ///
     /// # Errors
-    /// Numbers out of range; boxes and polygons that reach beyond the picture or are empty; masks that cannot be read or do not
-    /// have the picture's proportions.
-    pub fn new(layout: &Layout, width: usize, height: usize, sizes: &[[usize; 2]]) -> Result<Placed> {
+    /// Numbers out of range; boxes and polygons that reach beyond the picture or are empty; masks
+    /// that cannot be read or do not have the picture's proportions.
+    pub fn new(
+        layout: &Layout,
+        width: usize,
+        height: usize,
+        sizes: &[[usize; 2]],
+    ) -> Result<Placed> {
         layout.check()?;
         let mut placed = Placed {
             layout: layout.clone(),
-            sizes: sizes.iter().map(|&[height, width]| Size { height, width, masks: Vec::new() }).collect(),
+            sizes: sizes
+                .iter()
+                .map(|&[height, width]| Size { height, width, masks: Vec::new() })
+                .collect(),
             warnings: Vec::new(),
         };
         for (index, region) in layout.regions.iter().enumerate() {
             let name = layout.name(index);
-            let outline = Outline::new(&region.area, region.soft, width, height, &name, layout.published)?;
+            let outline =
+                Outline::new(&region.area, region.soft, width, height, &name, layout.published)?;
             if region.prompt.trim().is_empty() {
-                placed.warnings.push(format!("region `{name}` has no prompt: it shows whatever fits there"));
+                placed
+                    .warnings
+                    .push(format!("region `{name}` has no prompt: it shows whatever fits there"));
             }
-            placed.warnings.extend(outline.doubt.iter().map(|doubt| format!("region `{name}` {doubt}")));
+            placed
+                .warnings
+                .extend(outline.doubt.iter().map(|doubt| format!("region `{name}` {doubt}")));
             let mut missed = Vec::new();
             for size in &mut placed.sizes {
                 let Coverage { values, too_small } = outline.coverage(size.height, size.width)?;
@@ -63,7 +78,9 @@ impl Placed {
                     true => "there it does not hold, as in the published program",
                     false => "there it holds for the nearest cells",
                 };
-                placed.warnings.push(format!("region `{name}` is too small for feature maps of {maps}: {then}"));
+                placed.warnings.push(format!(
+                    "region `{name}` is too small for feature maps of {maps}: {then}"
+                ));
             }
         }
         Ok(placed)
@@ -71,18 +88,27 @@ impl Placed {
 
     /// Which regions hold in step `step` of `steps`.
     pub fn active(&self, step: usize, steps: usize) -> Vec<bool> {
-        self.layout.regions.iter().map(|region| super::holds(region.start, region.end, step, steps)).collect()
+        self.layout
+            .regions
+            .iter()
+            .map(|region| super::holds(region.start, region.end, step, steps))
+            .collect()
     }
 
-    /// What each region covers of the map of `height` x `width`, 0 to 1; none if the layout was not placed on such a map.
+    /// What each region covers of the map of `height` x `width`, 0 to 1; none if the layout was not
+    /// placed on such a map.
     pub fn masks(&self, height: usize, width: usize) -> Option<&[Vec<f32>]> {
-        self.sizes.iter().find(|size| (size.height, size.width) == (height, width)).map(|size| &size.masks[..])
+        self.sizes
+            .iter()
+            .find(|size| (size.height, size.width) == (height, width))
+            .map(|size| &size.masks[..])
     }
 
     /// The shares of the prompts on size number `size`, while the `active` regions hold.
     ///
-    /// From the lowest order up: the regions of one order that cover a token share what they cover by weight; what lies beneath
-    /// keeps the rest. One order alone and hard masks: the mean over the covering regions, as published.
+    /// From the lowest order up: the regions of one order that cover a token share what they cover
+    /// by weight; what lies beneath keeps the rest. One order alone and hard masks: the mean over
+    /// the covering regions, as published.
     pub fn shares(&self, size: usize, active: &[bool]) -> Shares {
         let regions = &self.layout.regions;
         let prompts = 1 + regions.len();
@@ -100,14 +126,20 @@ impl Placed {
             for order in &orders {
                 let here = || {
                     let all = regions.iter().zip(masks).zip(active).enumerate();
-                    let held = all.filter(|(_, ((region, _), active))| region.order == *order && **active);
-                    held.map(|(i, ((region, mask), _))| (i + 1, region, mask.get(token).copied().map_or(0.0, f64::from)))
+                    let held =
+                        all.filter(|(_, ((region, _), active))| region.order == *order && **active);
+                    held.map(|(i, ((region, mask), _))| {
+                        (i + 1, region, mask.get(token).copied().map_or(0.0, f64::from))
+                    })
                 };
                 let total: f64 = here().map(|(_, region, mask)| region.weight * mask).sum();
                 if total <= 0.0 {
                     continue;
                 }
-                let covered = here().filter(|(_, region, _)| region.weight > 0.0).map(|(_, _, mask)| mask).fold(0.0, f64::max);
+                let covered = here()
+                    .filter(|(_, region, _)| region.weight > 0.0)
+                    .map(|(_, _, mask)| mask)
+                    .fold(0.0, f64::max);
                 row.iter_mut().for_each(|share| *share *= 1.0 - covered);
                 for (prompt, region, mask) in here() {
                     let share = covered * (region.weight * mask / total);
@@ -116,7 +148,12 @@ impl Placed {
                 }
             }
             weights.extend(row.iter().map(|share| *share as f32));
-            let bits = row.iter().skip(1).enumerate().filter(|(_, share)| **share > 0.0).fold(0u32, |bits, (i, _)| bits | 1 << i);
+            let bits = row
+                .iter()
+                .skip(1)
+                .enumerate()
+                .filter(|(_, share)| **share > 0.0)
+                .fold(0u32, |bits, (i, _)| bits | 1 << i);
             sight.push(if bits == 0 { u32::MAX } else { bits });
         }
         Shares { weights, sight }

@@ -28,7 +28,8 @@ struct StoredRegion {
     prompt: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     negative: Option<String>,
-    // Lists of any length, for a list of fixed length takes a longer one and drops the rest without a word.
+    // Lists of any length, for a list of fixed length takes a longer one and drops the rest without
+    // a word.
     #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
     edges: Option<Vec<f64>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,8 +55,14 @@ struct StoredRegion {
 }
 
 /// As many numbers as there have to be.
-fn exactly<const N: usize>(numbers: &[f64], what: &str, expected: &str) -> Result<[f64; N], String> {
-    numbers.try_into().map_err(|_| format!("{what} has {} numbers, expected {N}: {expected}", numbers.len()))
+fn exactly<const N: usize>(
+    numbers: &[f64],
+    what: &str,
+    expected: &str,
+) -> Result<[f64; N], String> {
+    numbers
+        .try_into()
+        .map_err(|_| format!("{what} has {} numbers, expected {N}: {expected}", numbers.len()))
 }
 
 fn one() -> f64 {
@@ -79,7 +86,13 @@ impl TryFrom<StoredLayout> for Layout {
             let name = region.name.clone().unwrap_or_else(|| (index + 1).to_string());
             Region::try_from(region).map_err(|problem| format!("region `{name}`: {problem}"))
         });
-        Ok(Layout { prompt, negative, isolate, published, regions: regions.collect::<Result<_, _>>()? })
+        Ok(Layout {
+            prompt,
+            negative,
+            isolate,
+            published,
+            regions: regions.collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -90,19 +103,39 @@ impl TryFrom<StoredRegion> for Region {
         let StoredRegion { name, prompt, negative, edges, polygon, mask, .. } = stored;
         let area = match (edges, polygon, mask) {
             (None, None, None) => Area::Whole,
-            (Some(edges), None, None) => Area::Box(exactly(&edges, "`box`", "left, top, right, bottom")?),
+            (Some(edges), None, None) => {
+                Area::Box(exactly(&edges, "`box`", "left, top, right, bottom")?)
+            }
             (None, Some(corners), None) => {
                 if corners.len() > MOST_CORNERS {
-                    return Err(format!("`polygon` has {} corners, expected {MOST_CORNERS} at most", corners.len()));
+                    return Err(format!(
+                        "`polygon` has {} corners, expected {MOST_CORNERS} at most",
+                        corners.len()
+                    ));
                 }
-                let corner = |(i, corner): (usize, &Vec<f64>)| exactly(corner, &format!("corner {} of `polygon`", i + 1), "x, y");
+                let corner = |(i, corner): (usize, &Vec<f64>)| {
+                    exactly(corner, &format!("corner {} of `polygon`", i + 1), "x, y")
+                };
                 Area::Polygon(corners.iter().enumerate().map(corner).collect::<Result<_, _>>()?)
             }
             (None, None, Some(path)) => Area::Mask(path),
             _ => return Err("it has more than one of `box`, `polygon` and `mask`".into()),
         };
         let StoredRegion { soft, weight, order, base, start, end, concepts, controls, .. } = stored;
-        Ok(Region { name, prompt, negative, area, soft, weight, order, base, start, end, concepts, controls })
+        Ok(Region {
+            name,
+            prompt,
+            negative,
+            area,
+            soft,
+            weight,
+            order,
+            base,
+            start,
+            end,
+            concepts,
+            controls,
+        })
     }
 }
 
@@ -116,13 +149,43 @@ impl From<Layout> for StoredLayout {
 
 impl From<Region> for StoredRegion {
     fn from(region: Region) -> StoredRegion {
-        let Region { name, prompt, negative, area, soft, weight, order, base, start, end, concepts, controls } = region;
+        let Region {
+            name,
+            prompt,
+            negative,
+            area,
+            soft,
+            weight,
+            order,
+            base,
+            start,
+            end,
+            concepts,
+            controls,
+        } = region;
         let (edges, polygon, mask) = match area {
             Area::Whole => (None, None, None),
             Area::Box(edges) => (Some(edges.to_vec()), None, None),
-            Area::Polygon(corners) => (None, Some(corners.iter().map(|corner| corner.to_vec()).collect()), None),
+            Area::Polygon(corners) => {
+                (None, Some(corners.iter().map(|corner| corner.to_vec()).collect()), None)
+            }
             Area::Mask(path) => (None, None, Some(path)),
         };
-        StoredRegion { name, prompt, negative, edges, polygon, mask, soft, weight, order, base, start, end, concepts, controls }
+        StoredRegion {
+            name,
+            prompt,
+            negative,
+            edges,
+            polygon,
+            mask,
+            soft,
+            weight,
+            order,
+            base,
+            start,
+            end,
+            concepts,
+            controls,
+        }
     }
 }

@@ -10,14 +10,18 @@ fn placed(regions: Vec<Region>, sizes: &[[usize; 2]]) -> Placed {
 }
 
 fn problem(regions: Vec<Region>) -> String {
-    Placed::new(&Layout { regions, ..Layout::default() }, 160, 96, &[[12, 20]]).unwrap_err().to_string()
+    Placed::new(&Layout { regions, ..Layout::default() }, 160, 96, &[[12, 20]])
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
 fn boxes_go_from_ceil_to_floor_in_pixels_and_fractions() {
     for edges in [[20.0, 0.0, 100.0, 96.0], [0.125, 0.0, 0.625, 1.0]] {
         let placed = placed(vec![boxed(edges)], &[[12, 20], [3, 5]]);
-        let columns = |height, width: usize| -> Vec<f32> { placed.masks(height, width).unwrap()[0][..width].to_vec() };
+        let columns = |height, width: usize| -> Vec<f32> {
+            placed.masks(height, width).unwrap()[0][..width].to_vec()
+        };
         // 2.5 .. 12.5 of 20 columns, 0.625 .. 3.125 of 5.
         assert_eq!(columns(12, 20).iter().position(|v| *v == 1.0), Some(3));
         assert_eq!(columns(12, 20).iter().filter(|v| **v == 1.0).count(), 9);
@@ -38,14 +42,22 @@ fn small_regions_do_not_vanish() {
         assert_eq!(placed.masks(height, width).unwrap()[0].iter().sum::<f32>(), 1.0);
     }
     assert_eq!(placed.masks(12, 20).unwrap()[0][4 * 20 + 7], 1.0);
-    assert!(placed.warnings[0].contains("`ring`") && placed.warnings[0].contains("3x2"), "{:?}", placed.warnings);
-    let tiny = Region { area: Area::Polygon(vec![[0.5, 0.5], [0.51, 0.5], [0.5, 0.52]]), ..boxed([0.0; 4]) };
+    assert!(
+        placed.warnings[0].contains("`ring`") && placed.warnings[0].contains("3x2"),
+        "{:?}",
+        placed.warnings
+    );
+    let tiny = Region {
+        area: Area::Polygon(vec![[0.5, 0.5], [0.51, 0.5], [0.5, 0.52]]),
+        ..boxed([0.0; 4])
+    };
     let placed = self::placed(vec![tiny], &[[12, 20]]);
     assert_eq!(placed.masks(12, 20).unwrap()[0].iter().sum::<f32>(), 1.0);
     assert_eq!(placed.warnings.len(), 1);
 }
 
-/// Facts of the published program: edges are ceil and floor of their place on the map, as Python slices them.
+/// Facts of the published program: edges are ceil and floor of their place on the map, as Python
+/// slices them.
 #[test]
 fn published_regions_vanish_and_are_cut_off() {
     let placed = |edges: [f64; 4], sizes: &[[usize; 2]]| {
@@ -61,23 +73,43 @@ fn published_regions_vanish_and_are_cut_off() {
     let ring = placed([61.0, 33.0, 75.0, 50.0], &[[12, 20], [2, 3]]);
     assert_eq!(ring.masks(12, 20).unwrap()[0].iter().sum::<f32>(), 1.0);
     assert_eq!(ring.masks(2, 3).unwrap()[0].iter().sum::<f32>(), 0.0);
-    assert!(ring.warnings[0].contains("`1`") && ring.warnings[0].contains("3x2: there it does not hold"), "{:?}", ring.warnings);
-    // Beyond the end nothing is left; before the start it counts from the end, but for less than a cell.
+    assert!(
+        ring.warnings[0].contains("`1`")
+            && ring.warnings[0].contains("3x2: there it does not hold"),
+        "{:?}",
+        ring.warnings
+    );
+    // Beyond the end nothing is left; before the start it counts from the end, but for less than a
+    // cell.
     assert_eq!(columns([80.0, 0.0, 400.0, 500.0], 20), (10..20).collect::<Vec<_>>());
     assert_eq!(columns([-7.0, 0.0, 80.0, 96.0], 20), (0..10).collect::<Vec<_>>());
     assert_eq!(columns([-80.0, 0.0, 160.0, 96.0], 20), (10..20).collect::<Vec<_>>());
     assert_eq!(columns([100.0, 0.0, 50.0, 96.0], 20), [0; 0]);
     assert!(placed([80.0, 0.0, 400.0, 96.0], &[[12, 20]]).warnings[0].contains("cut off"));
     // Products are as f64 has them: 0.07 times 100 is a little more than 7 there.
-    let layout = Layout { regions: vec![boxed([7.0, 0.0, 100.0, 100.0])], published: true, ..Layout::default() };
+    let layout = Layout {
+        regions: vec![boxed([7.0, 0.0, 100.0, 100.0])],
+        published: true,
+        ..Layout::default()
+    };
     let all = Placed::new(&layout, 100, 100, &[[100, 100]]).unwrap();
     assert_eq!(all.masks(100, 100).unwrap()[0][..100].iter().position(|v| *v == 1.0), Some(8));
     let json = serde_json::to_string(&layout).unwrap();
     assert_eq!(serde_json::from_str::<Layout>(&json).unwrap(), layout);
     let picture = Picture::filled(160, 96, [0; 3]).unwrap();
-    let beyond = Layout { regions: vec![boxed([80.0, 0.0, 400.0, 500.0])], published: true, ..Layout::default() };
+    let beyond = Layout {
+        regions: vec![boxed([80.0, 0.0, 400.0, 500.0])],
+        published: true,
+        ..Layout::default()
+    };
     assert_eq!(beyond.draw(&picture).unwrap().pixel(80, 0), Some([230, 159, 0]));
-    let error = Placed::new(&Layout { regions: vec![boxed([f64::NAN; 4])], ..layout }, 100, 100, &[[10, 10]]).unwrap_err();
+    let error = Placed::new(
+        &Layout { regions: vec![boxed([f64::NAN; 4])], ..layout },
+        100,
+        100,
+        &[[10, 10]],
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("numbers"), "{error}");
 }
 
@@ -87,16 +119,23 @@ fn masks_that_are_hardly_meant_so_are_told() {
     let path = folder.path().join("mask.png");
     for (colour, word) in [([0; 3], "black all over"), ([255; 3], "white all over")] {
         Picture::filled(160, 96, colour).unwrap().save(&path, None).unwrap();
-        let placed = placed(vec![Region { area: Area::Mask(path.clone()), ..boxed([0.0; 4]) }], &[[12, 20]]);
+        let placed =
+            placed(vec![Region { area: Area::Mask(path.clone()), ..boxed([0.0; 4]) }], &[[12, 20]]);
         let warning = &placed.warnings[0];
-        assert!(warning.contains("`1`") && warning.contains("mask.png") && warning.contains(word), "{warning}");
+        assert!(
+            warning.contains("`1`") && warning.contains("mask.png") && warning.contains(word),
+            "{warning}"
+        );
     }
 }
 
 #[test]
 fn polygons_are_filled_and_soft_edges_fade() {
     // A triangle with the right angle at the upper left.
-    let triangle = Region { area: Area::Polygon(vec![[0.0, 0.0], [160.0, 0.0], [0.0, 96.0]]), ..boxed([0.0; 4]) };
+    let triangle = Region {
+        area: Area::Polygon(vec![[0.0, 0.0], [160.0, 0.0], [0.0, 96.0]]),
+        ..boxed([0.0; 4])
+    };
     let map = placed(vec![triangle], &[[12, 20]]);
     let mask = &map.masks(12, 20).unwrap()[0];
     assert_eq!((mask[0], mask[19], mask[11 * 20 + 1], mask[12 * 20 - 1]), (1.0, 0.0, 0.0, 0.0));
@@ -106,14 +145,19 @@ fn polygons_are_filled_and_soft_edges_fade() {
     let row = &map.masks(12, 20).unwrap()[0][..20];
     // Full at the picture's edge, half at its own, linear between.
     let expected = [1.0, 1.0, 0.875, 0.625, 0.375, 0.125, 0.0];
-    row[6..13].iter().zip(expected).for_each(|(found, expected)| assert!((found - expected).abs() < 0.02, "{row:?}"));
+    row[6..13]
+        .iter()
+        .zip(expected)
+        .for_each(|(found, expected)| assert!((found - expected).abs() < 0.02, "{row:?}"));
     assert_eq!(row[0], 1.0);
 }
 
 #[test]
 fn overlaps_are_averaged_stacked_weighed_and_mixed_with_the_base() {
     let whole = [0.0, 0.0, 1.0, 1.0];
-    let row = |regions: Vec<Region>, active: &[bool]| placed(regions, &[[1, 1]]).shares(0, active).weights;
+    let row = |regions: Vec<Region>, active: &[bool]| {
+        placed(regions, &[[1, 1]]).shares(0, active).weights
+    };
     let all = [true; 3];
     assert_eq!(row(vec![], &[]), [1.0]);
     assert_eq!(row(vec![boxed(whole), boxed(whole)], &all), [0.0, 0.5, 0.5]);
@@ -127,7 +171,11 @@ fn overlaps_are_averaged_stacked_weighed_and_mixed_with_the_base() {
     let nothing = Region { weight: 0.0, ..boxed(whole) };
     assert_eq!(row(vec![nothing], &all), [1.0, 0.0]);
     let soft = Region { soft: 1.0, ..boxed([0.0, 0.0, 0.5, 1.0]) };
-    for row in placed(vec![soft.clone(), Region { order: 2, ..soft }], &[[12, 20]]).shares(0, &all).weights.chunks_exact(3) {
+    for row in placed(vec![soft.clone(), Region { order: 2, ..soft }], &[[12, 20]])
+        .shares(0, &all)
+        .weights
+        .chunks_exact(3)
+    {
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6 && row.iter().all(|w| *w >= 0.0));
     }
 }
@@ -150,14 +198,23 @@ fn regions_hold_for_a_part_of_the_steps() {
 #[test]
 fn regions_are_read_as_people_type_them() {
     let region = Region::parse("0,0,0.5, 1: a <a1> <a2>, smiling | blurry").unwrap();
-    assert_eq!((region.prompt.as_str(), region.negative.as_deref()), ("a <a1> <a2>, smiling", Some("blurry")));
+    assert_eq!(
+        (region.prompt.as_str(), region.negative.as_deref()),
+        ("a <a1> <a2>, smiling", Some("blurry"))
+    );
     assert_eq!(region.area, Area::Box([0.0, 0.0, 0.5, 1.0]));
     // A bar in square brackets is alternation's.
     let region = Region::parse(": a [red|blue] cat | [dull|dim] | x").unwrap();
-    assert_eq!((region.prompt.as_str(), region.negative.as_deref()), ("a [red|blue] cat", Some("[dull|dim] | x")));
+    assert_eq!(
+        (region.prompt.as_str(), region.negative.as_deref()),
+        ("a [red|blue] cat", Some("[dull|dim] | x"))
+    );
     assert_eq!(Region::parse(": a [cat | dog").unwrap().negative.as_deref(), Some("dog"));
     let region = Region::parse(": a cat: red").unwrap();
-    assert_eq!((region.prompt.as_str(), region.negative, region.area), ("a cat: red", None, Area::Whole));
+    assert_eq!(
+        (region.prompt.as_str(), region.negative, region.area),
+        ("a cat: red", None, Area::Whole)
+    );
     for (text, word) in [
         ("a cat", "no colon"),
         ("0,0,1: a", "four numbers"),
@@ -178,7 +235,10 @@ fn the_published_grammar_is_read() {
     assert_eq!(layout.regions[0].prompt, "a <p1> <p2>, standing");
     assert_eq!(layout.regions[0].negative.as_deref(), Some("cartoon"));
     assert_eq!(layout.regions[0].area, Area::Box([20.0, 10.0, 200.0, 300.0]));
-    assert_eq!((layout.regions[1].negative.as_deref(), &layout.regions[1].area), (Some(""), &Area::Whole));
+    assert_eq!(
+        (layout.regions[1].negative.as_deref(), &layout.regions[1].area),
+        (Some(""), &Area::Whole)
+    );
     assert!(layout.published);
     for (text, word) in [
         ("", "no region"),
@@ -198,12 +258,18 @@ fn the_published_grammar_is_read() {
 fn an_empty_prompt_is_taken_in_every_form_and_told() {
     let whole = Region { prompt: String::new(), ..boxed([0.0, 0.0, 1.0, 1.0]) };
     assert_eq!(Region::parse("0,0,1,1:").unwrap(), whole);
-    assert_eq!(Region::parse("0,0,1,1: | b").unwrap(), Region { negative: Some("b".into()), ..whole.clone() });
+    assert_eq!(
+        Region::parse("0,0,1,1: | b").unwrap(),
+        Region { negative: Some("b".into()), ..whole.clone() }
+    );
     assert_eq!(Layout::from_published("[]-*-[b]-*-[]").unwrap().regions[0].prompt, "");
     let toml = |text: &str| toml::from_str::<Layout>(text).unwrap().regions;
     assert_eq!(toml("[[region]]\nprompt = ''\nbox = [0, 0, 1, 1]"), std::slice::from_ref(&whole));
     let warnings = placed(vec![whole], &[[12, 20]]).warnings;
-    assert!(warnings.len() == 1 && warnings[0].contains("region `1` has no prompt"), "{warnings:?}");
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("region `1` has no prompt"),
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -232,7 +298,10 @@ fn layout_files_are_read_and_written() {
     "#;
     std::fs::write(&path, text).unwrap();
     let layout = Layout::open(&path).unwrap();
-    assert_eq!((layout.prompt.as_deref(), layout.isolate, layout.regions.len()), (Some("two in the snow"), true, 2));
+    assert_eq!(
+        (layout.prompt.as_deref(), layout.isolate, layout.regions.len()),
+        (Some("two in the snow"), true, 2)
+    );
     assert_eq!((layout.name(0), layout.name(1)), ("left".to_string(), "2".to_string()));
     assert_eq!(layout.regions[0].controls["edges"], 0.5);
     assert_eq!(layout.regions[1].area, Area::Mask(folder.path().join("dog.png")));
@@ -249,8 +318,14 @@ fn layout_files_are_read_and_written() {
         ("[[region]]\nprompt = \"a\"\nbase = 2", "base"),
         ("[[region]]\nprompt = \"a\"\nbox = [0, 0, 1, 1, 0.5]", "`box` has 5 numbers, expected 4"),
         ("[[region]]\nprompt = \"a\"\nbox = []", "`box` has 0 numbers"),
-        ("[[region]]\nprompt = \"a\"\npolygon = [[0, 0], [1, 0, 7], [1, 1]]", "corner 2 of `polygon` has 3 numbers"),
-        ("[[region]]\nprompt = \"a\"\npolygon = [[0, 0], [1], [1, 1]]", "corner 2 of `polygon` has 1 numbers"),
+        (
+            "[[region]]\nprompt = \"a\"\npolygon = [[0, 0], [1, 0, 7], [1, 1]]",
+            "corner 2 of `polygon` has 3 numbers",
+        ),
+        (
+            "[[region]]\nprompt = \"a\"\npolygon = [[0, 0], [1], [1, 1]]",
+            "corner 2 of `polygon` has 1 numbers",
+        ),
         ("[[region]]\nprompt = \"a\"\nweight = 1e308", "weight"),
         ("[[region]]\nprompt = \"a\"\nweight = nan", "weight"),
         ("[[region]]\nprompt = \"a\"\nsoft = inf", "soft"),
@@ -263,7 +338,12 @@ fn layout_files_are_read_and_written() {
         let error = Layout::open(&path).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
-    assert!(Layout::open(&folder.path().join("none.toml")).unwrap_err().to_string().contains("none.toml"));
+    assert!(
+        Layout::open(&folder.path().join("none.toml"))
+            .unwrap_err()
+            .to_string()
+            .contains("none.toml")
+    );
 }
 
 #[test]
@@ -280,9 +360,15 @@ fn areas_that_do_not_fit_are_refused() {
     }
     for soft in [161.0, 1e9, 1e300] {
         let error = problem(vec![Region { soft, ..boxed([0.0, 0.0, 0.5, 1.0]) }]);
-        assert!(error.contains("soft") && error.contains("160") && error.contains("region `1`"), "{error}");
+        assert!(
+            error.contains("soft") && error.contains("160") && error.contains("region `1`"),
+            "{error}"
+        );
     }
-    assert!(problem(vec![Region { area: Area::Polygon(vec![[0.5; 2]; 10_001]), ..boxed([0.0; 4]) }]).contains("10001 corners"));
+    assert!(
+        problem(vec![Region { area: Area::Polygon(vec![[0.5; 2]; 10_001]), ..boxed([0.0; 4]) }])
+            .contains("10001 corners")
+    );
     let polygon = |corners| Region { area: Area::Polygon(corners), ..boxed([0.0; 4]) };
     assert!(problem(vec![polygon(vec![[0.0, 0.0], [1.0, 1.0]])]).contains("at least 3"));
     assert!(problem(vec![polygon(vec![[0.0, 0.0], [300.0, 0.0], [9.0, 9.0]])]).contains("300"));
@@ -298,7 +384,10 @@ fn areas_that_do_not_fit_are_refused() {
     assert_eq!(placed(masked(), &[[12, 20]]).masks(12, 20).unwrap()[0], vec![1.0; 240]);
     // A mask of another size than the picture is drawn over all of it.
     let layout = Layout { regions: masked(), ..Layout::default() };
-    assert_eq!(layout.draw(&Picture::filled(160, 96, [0; 3]).unwrap()).unwrap().pixel(159, 95), Some([230, 159, 0]));
+    assert_eq!(
+        layout.draw(&Picture::filled(160, 96, [0; 3]).unwrap()).unwrap().pixel(159, 95),
+        Some([230, 159, 0])
+    );
 }
 
 #[test]
@@ -307,12 +396,20 @@ fn soft_edges_are_as_wide_on_masks_of_any_size() {
     let mask = |width: u32, height: u32| {
         let path = folder.path().join(format!("{width}.png"));
         let left = |i: u32| if i % width < width / 2 { [255; 3] } else { [0; 3] };
-        Picture::new(width, height, (0..width * height).flat_map(left).collect()).unwrap().save(&path, None).unwrap();
+        Picture::new(width, height, (0..width * height).flat_map(left).collect())
+            .unwrap()
+            .save(&path, None)
+            .unwrap();
         let region = Region { area: Area::Mask(path), soft: 32.0, ..boxed([0.0; 4]) };
         placed(vec![region], &[[12, 20]]).masks(12, 20).unwrap()[0].clone()
     };
     let (same, twice) = (mask(160, 96), mask(320, 192));
-    assert!(same.iter().zip(&twice).all(|(a, b)| (a - b).abs() < 0.02), "{:?} {:?}", &same[..20], &twice[..20]);
+    assert!(
+        same.iter().zip(&twice).all(|(a, b)| (a - b).abs() < 0.02),
+        "{:?} {:?}",
+        &same[..20],
+        &twice[..20]
+    );
 }
 
 #[test]
@@ -320,7 +417,8 @@ fn the_most_corners_are_filled_soon() {
     let corner = |i: u32| [f64::from(i) / 10_000.0, if i.is_multiple_of(2) { 0.0 } else { 1.0 }];
     let comb = Region { area: Area::Polygon((0..10_000).map(corner).collect()), ..boxed([0.0; 4]) };
     let start = std::time::Instant::now();
-    Placed::new(&Layout { regions: vec![comb], ..Layout::default() }, 512, 512, &[[64, 64]]).unwrap();
+    Placed::new(&Layout { regions: vec![comb], ..Layout::default() }, 512, 512, &[[64, 64]])
+        .unwrap();
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 

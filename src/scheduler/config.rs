@@ -1,7 +1,9 @@
-//! `scheduler_config.json`: what a model says about its noise schedule, and what a sampler makes of it.
+//! `scheduler_config.json`: what a model says about its noise schedule, and what a sampler makes of
+//! it.
 //!
-//! A sampler often runs on the config of another one. It then takes over the keys it knows and uses its own defaults for
-//! the rest, as `XScheduler.from_config(pipe.scheduler.config)` does in diffusers.
+//! A sampler often runs on the config of another one. It then takes over the keys it knows and uses
+//! its own defaults for the rest, as `XScheduler.from_config(pipe.scheduler.config)` does in
+//! diffusers.
 use super::sampler::SamplerKind;
 use crate::checkpoint::infinities;
 use serde::{Deserialize, Deserializer};
@@ -74,8 +76,8 @@ pub enum SolverType {
     Heun,
 }
 
-/// A `scheduler_config.json` as it stands: `None` is a key that is missing (or null). Keys that no sampler here reads
-/// are ignored. See [`SchedulerConfig::for_sampler`] for the values in force.
+/// A `scheduler_config.json` as it stands: `None` is a key that is missing (or null). Keys that no
+/// sampler here reads are ignored. See [`SchedulerConfig::for_sampler`] for the values in force.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct SchedulerConfig {
     #[serde(rename = "_class_name")]
@@ -115,17 +117,19 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// Reads the text of a `scheduler_config.json`. Python writes infinities as bare words (`-Infinity`, in the configs of
-    /// DPM-Solver), which is not JSON but is understood here.
+    /// Reads the text of a `scheduler_config.json`. Python writes infinities as bare words
+    /// (`-Infinity`, in the configs of DPM-Solver), which is not JSON but is understood here.
     ///
     /// # Errors
-    /// Text that is no JSON object, or a key of the wrong type or with an unknown value, named with its place.
+    /// Text that is no JSON object, or a key of the wrong type or with an unknown value, named with
+    /// its place.
     pub fn parse(text: &str) -> Result<Self, ScheduleError> {
         Ok(serde_json::from_str(&infinities::quoted(text))?)
     }
 
-    /// Applies what diffusers' Stable Diffusion pipelines do to every scheduler they are given: `steps_offset` becomes 1 and
-    /// `clip_sample` false, whatever the file says. The second value tells what was changed, for the user to see.
+    /// Applies what diffusers' Stable Diffusion pipelines do to every scheduler they are given:
+    /// `steps_offset` becomes 1 and `clip_sample` false, whatever the file says. The second value
+    /// tells what was changed, for the user to see.
     pub fn for_pipeline(mut self) -> (Self, Vec<String>) {
         let mut notes = Vec::new();
         if let Some(offset) = self.steps_offset.filter(|offset| *offset != 1) {
@@ -139,17 +143,22 @@ impl SchedulerConfig {
         (self, notes)
     }
 
-    /// The values in force when `kind` runs on this config: keys its diffusers class knows, its defaults for missing ones.
+    /// The values in force when `kind` runs on this config: keys its diffusers class knows, its
+    /// defaults for missing ones.
     ///
     /// # Errors
-    /// Options that are no linear step, or that no Stable Diffusion model uses: clipping, thresholding, exponential, beta,
-    /// Lu and flow sigmas, log-linear interpolation, continuous timesteps.
+    /// Options that are no linear step, or that no Stable Diffusion model uses: clipping,
+    /// thresholding, exponential, beta, Lu and flow sigmas, log-linear interpolation, continuous
+    /// timesteps.
     pub fn for_sampler(&self, kind: SamplerKind) -> Result<Settings, ScheduleError> {
         let of = kind.0;
-        let unsupported = |what: &str| ScheduleError::Unsupported { sampler: kind, what: what.into() };
+        let unsupported =
+            |what: &str| ScheduleError::Unsupported { sampler: kind, what: what.into() };
         let on = |value: Option<bool>, known: bool| known && value.unwrap_or(false);
         if of.clip_sample.is_some_and(|silent| self.clip_sample.unwrap_or(silent)) {
-            return Err(unsupported("`clip_sample`: true (DDIM's default where the scheduler config is silent)"));
+            return Err(unsupported(
+                "`clip_sample`: true (DDIM's default where the scheduler config is silent)",
+            ));
         }
         if on(self.thresholding, of.thresholding) {
             return Err(unsupported("`thresholding`"));

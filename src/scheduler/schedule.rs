@@ -1,7 +1,8 @@
-//! The noise schedule: how much of the signal is left at each training step, and which steps a run visits.
+//! The noise schedule: how much of the signal is left at each training step, and which steps a run
+//! visits.
 //!
-//! diffusers computes the tables in f32 and much of the rest in f64. The same widths are used here at the same places,
-//! because samplers divide by small differences of these numbers.
+//! diffusers computes the tables in f32 and much of the rest in f64. The same widths are used here
+//! at the same places, because samplers divide by small differences of these numbers.
 use super::config::{BetaSchedule, ScheduleError, SchedulerConfig, Settings, TimestepSpacing};
 use super::sampler::SamplerKind;
 
@@ -42,11 +43,13 @@ impl NoiseSchedule {
     /// A config whose numbers make no schedule: see [`NoiseSchedule::new`].
     pub fn of_training(config: &SchedulerConfig) -> Result<Self, ScheduleError> {
         // DDIM's class knows the same keys about betas, with the same defaults.
-        let silent = SchedulerConfig { clip_sample: Some(false), thresholding: None, ..config.clone() };
+        let silent =
+            SchedulerConfig { clip_sample: Some(false), thresholding: None, ..config.clone() };
         Self::new(&silent.for_sampler(SamplerKind::DDIM)?)
     }
 
-    /// Betas by `beta_schedule` (or `trained_betas`); `alpha_cumprod[t]` is the product over `s <= t` of `1 - beta[s]`.
+    /// Betas by `beta_schedule` (or `trained_betas`); `alpha_cumprod[t]` is the product over
+    /// `s <= t` of `1 - beta[s]`.
     ///
     /// # Errors
     /// Betas outside [0, 1], or another number of trained betas than of training steps.
@@ -93,10 +96,12 @@ impl NoiseSchedule {
         &self.alphas_cumprod
     }
 
-    /// How to noise an original to training step `t`; `None` beyond the schedule. With x0 and eps as inputs, the target of a
-    /// v-predicting model is `level.signal * eps - level.noise * x0`.
+    /// How to noise an original to training step `t`; `None` beyond the schedule. With x0 and eps
+    /// as inputs, the target of a v-predicting model is `level.signal * eps - level.noise * x0`.
     pub fn level(&self, t: usize) -> Option<NoiseLevel> {
-        self.alphas_cumprod.get(t).map(|&alpha| NoiseLevel { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() })
+        self.alphas_cumprod
+            .get(t)
+            .map(|&alpha| NoiseLevel { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() })
     }
 
     /// Signal-to-noise ratio alpha_cumprod / (1 - alpha_cumprod) at training step `t`.
@@ -109,16 +114,19 @@ impl NoiseSchedule {
         let alpha = usize::try_from(t).ok().and_then(|t| self.alphas_cumprod.get(t));
         alpha.copied().ok_or_else(|| {
             ScheduleError::Request(format!(
-                "the run would visit timestep {t}, but the schedule ends at {}: ask for fewer steps",
+                "the run would visit timestep {t}, but the schedule ends at {}: ask for fewer \
+                    steps",
                 self.alphas_cumprod.len() - 1
             ))
         })
     }
 
-    /// `sigma[t] = sqrt((1 - alpha_cumprod) / alpha_cumprod)`, the noise relative to the signal. The last alpha_cumprod of
-    /// a schedule rescaled to zero is replaced by 2^-24, as the samplers that work with sigmas do.
+    /// `sigma[t] = sqrt((1 - alpha_cumprod) / alpha_cumprod)`, the noise relative to the signal.
+    /// The last alpha_cumprod of a schedule rescaled to zero is replaced by 2^-24, as the samplers
+    /// that work with sigmas do.
     pub(super) fn sigmas(&self, settings: &Settings) -> Vec<f32> {
-        let mut sigmas: Vec<f32> = self.alphas_cumprod.iter().map(|&alpha| sigma_of(alpha)).collect();
+        let mut sigmas: Vec<f32> =
+            self.alphas_cumprod.iter().map(|&alpha| sigma_of(alpha)).collect();
         if settings.rescale_betas_zero_snr
             && let Some(last) = sigmas.last_mut()
         {
@@ -146,7 +154,8 @@ fn linspace_f32(start: f64, end: f64, n: usize) -> Vec<f32> {
     (0..n).map(value).collect()
 }
 
-/// Betas that make alpha_cumprod follow cos^2 (Nichol and Dhariwal, "Improved denoising diffusion", eq. 17).
+/// Betas that make alpha_cumprod follow cos^2 (Nichol and Dhariwal, "Improved denoising diffusion",
+/// eq. 17).
 fn squared_cosine_betas(n: usize) -> Vec<f32> {
     let alpha_bar = |i: usize| {
         let t = i as f64 / n as f64;
@@ -166,7 +175,8 @@ fn cumulative_alphas(betas: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// Shifts and scales sqrt(alpha_cumprod) so that the last step has no signal left (Lin et al. 2024, algorithm 1).
+/// Shifts and scales sqrt(alpha_cumprod) so that the last step has no signal left (Lin et al. 2024,
+/// algorithm 1).
 fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
     let roots: Vec<f32> = cumulative_alphas(betas).into_iter().map(f32::sqrt).collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else {
@@ -186,8 +196,8 @@ fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
     .collect()
 }
 
-/// The timesteps of a run of `n` steps by the config's spacing, from much noise to little, before any rounding.
-/// `linspace` leaves them fractional.
+/// The timesteps of a run of `n` steps by the config's spacing, from much noise to little, before
+/// any rounding. `linspace` leaves them fractional.
 pub(super) fn spaced_timesteps(settings: &Settings, n: usize) -> Vec<f64> {
     let train = settings.num_train_timesteps;
     match settings.spacing {
@@ -209,8 +219,8 @@ pub(super) fn linspace(stop: f64, n: usize) -> Vec<f64> {
     (0..n).rev().map(value).collect()
 }
 
-/// `numpy.arange(start, 0, -ratio).round() - 1`. The difference of the first two numbers, not `ratio` itself, is what
-/// numpy multiplies: it decides some ties of the rounding.
+/// `numpy.arange(start, 0, -ratio).round() - 1`. The difference of the first two numbers, not
+/// `ratio` itself, is what numpy multiplies: it decides some ties of the rounding.
 pub(super) fn trailing(start: f64, ratio: f64) -> Vec<f64> {
     let count = (start / ratio).ceil() as usize;
     let delta = (start - ratio) - start;
@@ -263,7 +273,8 @@ mod tests {
 
     #[test]
     fn training_tables_equal_diffusers() {
-        let cases: Vec<Value> = serde_json::from_str(include_str!("../../tests/fixtures/schedules.json")).unwrap();
+        let cases: Vec<Value> =
+            serde_json::from_str(include_str!("../../tests/fixtures/schedules.json")).unwrap();
         assert!(cases.len() > 5);
         for case in cases {
             let config = SchedulerConfig::parse(&case["config"].to_string()).unwrap();
@@ -273,7 +284,8 @@ mod tests {
             assert_eq!(alphas.len(), schedule.betas().len());
             let terms = (0u32..).zip(alphas).map(|(i, a)| a.to_bits().wrapping_mul(2 * i + 1));
             let checksum = terms.fold(0, u32::wrapping_add);
-            // To the bit, but for the C library's cosine and for torch's square root, which isn't always correctly rounded.
+            // To the bit, but for the C library's cosine and for torch's square root, which isn't
+            // always correctly rounded.
             let cosine = config.beta_schedule == Some(BetaSchedule::SquaredcosCapV2);
             if !cosine && config.rescale_betas_zero_snr != Some(true) {
                 assert_eq!(u64::from(checksum), case["checksum"].as_u64().unwrap(), "{config:?}");
@@ -300,14 +312,19 @@ mod tests {
     #[test]
     fn impossible_schedules_are_refused() {
         let error = training_error(r#"{"trained_betas": [0.1, 0.2], "num_train_timesteps": 3}"#);
-        assert!(error.contains("trained_betas") && error.contains("list of 2") && error.contains("3 training steps"));
+        assert!(
+            error.contains("trained_betas")
+                && error.contains("list of 2")
+                && error.contains("3 training steps")
+        );
         let error = training_error(r#"{"beta_end": 1.5}"#);
         assert!(error.contains("beta of 1.0") && error.contains("0 to 1"), "{error}");
         let error = training_error(r#"{"num_train_timesteps": 0}"#);
         assert!(error.contains("num_train_timesteps") && error.contains("is 0"));
     }
 
-    /// 937.5 is one of the numbers before the shift by 1: the last bit of the stride decides which way it is rounded.
+    /// 937.5 is one of the numbers before the shift by 1: the last bit of the stride decides which
+    /// way it is rounded.
     #[test]
     fn trailing_rounds_as_numpy() {
         let timesteps = trailing(1000.0, 1000.0 / 48.0);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::checkpoint::{Component, DType};
 use crate::graph::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
-/// A [`Component`] as a [`ParameterSource`]: read in pieces from the mapped file, whose pages go once a parameter is used.
+/// A [`Component`] as a [`ParameterSource`]: read in pieces from the mapped file, whose pages go
+/// once a parameter is used.
 #[derive(Clone, Debug)]
 pub struct ComponentSource(pub Component);
 
@@ -21,7 +22,12 @@ impl ParameterSource for ComponentSource {
         Some(ParameterInfo { shape: self.0.shape(name)?.to_vec(), stored })
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         let failed = |message: String| ParameterError::Read { name: name.into(), message };
         let view = self.0.tensor(name).map_err(|e| failed(e.to_string()))?;
         if range.end > view.len() || range.len() != into.len() {
@@ -36,7 +42,8 @@ impl ParameterSource for ComponentSource {
     }
 }
 
-/// Weights that are stored as differences from those of another network, and whole where that has none of their name.
+/// Weights that are stored as differences from those of another network, and whole where that has
+/// none of their name.
 pub struct Difference {
     pub stored: ComponentSource,
     pub base: Arc<dyn ParameterSource + Send>,
@@ -47,11 +54,17 @@ impl ParameterSource for Difference {
         self.stored.info(name)
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         self.stored.read(name, range.clone(), into)?;
         let Some(info) = self.base.info(name) else { return Ok(()) };
         let found = self.stored.info(name).map_or_else(Vec::new, |info| info.shape);
-        let sides = |shape: &[usize]| shape.iter().copied().filter(|side| *side != 1).collect::<Vec<_>>();
+        let sides =
+            |shape: &[usize]| shape.iter().copied().filter(|side| *side != 1).collect::<Vec<_>>();
         if sides(&found) != sides(&info.shape) {
             return Err(ParameterError::Shape { name: name.into(), expected: info.shape, found });
         }

@@ -21,7 +21,14 @@ pub(super) struct AddedWord {
 impl AddedWord {
     /// A word as `transformers`' `add_tokens` makes it of a string.
     pub fn word(content: String) -> Self {
-        Self { content, single_word: false, lstrip: false, rstrip: false, normalized: true, special: false }
+        Self {
+            content,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: true,
+            special: false,
+        }
     }
 
     /// A word that marks something, such as the end.
@@ -31,7 +38,8 @@ impl AddedWord {
 
     /// From a JSON object; `special` overrules what it says. `None`: it has no content.
     pub fn from_object(object: &Map<String, Value>, special: Option<bool>) -> Option<Self> {
-        let flag = |key: &str, default: bool| object.get(key).and_then(Value::as_bool).unwrap_or(default);
+        let flag =
+            |key: &str, default: bool| object.get(key).and_then(Value::as_bool).unwrap_or(default);
         let special = special.unwrap_or_else(|| flag("special", false));
         Some(Self {
             content: object.get("content")?.as_str()?.to_string(),
@@ -45,7 +53,10 @@ impl AddedWord {
 }
 
 /// The added words that `tokenizer.json` lists, by id.
-pub(super) fn of_tokenizer_json(path: &Path, file: &Map<String, Value>) -> Result<BTreeMap<u32, AddedWord>> {
+pub(super) fn of_tokenizer_json(
+    path: &Path,
+    file: &Map<String, Value>,
+) -> Result<BTreeMap<u32, AddedWord>> {
     let entries = file.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
     let read = |entry: &Value| {
         let id = u32::try_from(entry.get("id")?.as_u64()?).ok()?;
@@ -62,7 +73,8 @@ pub(super) fn of_tokenizer_json(path: &Path, file: &Map<String, Value>) -> Resul
 /// The added words under `added_tokens_decoder` of `tokenizer_config.json`, by id.
 pub(super) fn of_config(path: &Path, decoder: &Value) -> Result<BTreeMap<u32, AddedWord>> {
     let bad = |reason: String| Error::Invalid { path: path.to_path_buf(), reason };
-    let object = decoder.as_object().ok_or_else(|| bad("added_tokens_decoder is not an object".into()))?;
+    let object =
+        decoder.as_object().ok_or_else(|| bad("added_tokens_decoder is not an object".into()))?;
     let read = |(id, entry): (&String, &Value)| {
         let id = id.parse::<u32>().ok()?;
         Some((id, AddedWord::from_object(entry.as_object()?, None)?))
@@ -70,7 +82,9 @@ pub(super) fn of_config(path: &Path, decoder: &Value) -> Result<BTreeMap<u32, Ad
     object
         .iter()
         .map(|(id, entry)| {
-            read((id, entry)).ok_or_else(|| bad(format!("added_tokens_decoder has \"{id}\": {entry}, not an id and a token")))
+            read((id, entry)).ok_or_else(|| {
+                bad(format!("added_tokens_decoder has \"{id}\": {entry}, not an id and a token"))
+            })
         })
         .collect()
 }

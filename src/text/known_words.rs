@@ -1,11 +1,12 @@
-//! The words that a small model knows, if its folder says so: all others come out as something else.
+//! The words that a small model knows, if its folder says so: all others come out as something
+//! else.
 use std::collections::BTreeSet;
 
 /// The file in a model's folder.
 pub const KNOWN_WORDS_FILE: &str = "known_words.txt";
 
-/// A model's list of words: lines such as `animals: cat dog`, and comments that begin with `#`. Kinds in brackets, such as
-/// `(other): a the`, are known but not told.
+/// A model's list of words: lines such as `animals: cat dog`, and comments that begin with `#`.
+/// Kinds in brackets, such as `(other): a the`, are known but not told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownWords {
     words: BTreeSet<String>,
@@ -17,11 +18,14 @@ impl KnownWords {
     /// Reads a list; a line without a kind is words alone.
     pub fn parse(text: &str) -> KnownWords {
         let mut known = KnownWords::default();
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             let (kind, words) = line.split_once(':').unwrap_or(("", line));
             let words: Vec<String> = words_of(words).collect();
             if !kind.starts_with('(') {
-                let kind = if kind.is_empty() { String::new() } else { format!("{}: ", kind.trim()) };
+                let kind =
+                    if kind.is_empty() { String::new() } else { format!("{}: ", kind.trim()) };
                 known.told.push(format!("{kind}{}", words.join(", ")));
             }
             known.words.extend(words);
@@ -29,8 +33,13 @@ impl KnownWords {
         known
     }
 
-    /// Words of `prompt` that the model does not know, each once; `names` are known besides: words of concepts in use.
-    pub fn strangers<'a>(&self, prompt: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    /// Words of `prompt` that the model does not know, each once; `names` are known besides: words
+    /// of concepts in use.
+    pub fn strangers<'a>(
+        &self,
+        prompt: &str,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Vec<String> {
         // A mark between chunks of a prompt is no word.
         let mut text = prompt.replace("BREAK", " ").to_lowercase();
         for name in names.into_iter().filter(|name| !name.is_empty()) {
@@ -52,7 +61,8 @@ impl KnownWords {
         }
         let (words, told) = (strangers.join(", "), self.told.join("; "));
         Some(format!(
-            "this model was never taught: {words}. What it makes of them is nothing in particular. It knows {told} (the list is \
+            "this model was never taught: {words}. What it makes of them is nothing in \
+                particular. It knows {told} (the list is \
              {KNOWN_WORDS_FILE} in its folder)"
         ))
     }
@@ -84,14 +94,24 @@ mod tests {
 
     #[test]
     fn strangers_are_found_around_weights_and_names() {
-        let known = KnownWords::parse("# a comment\n\nanimals: cat dog\ncolours: red\n(other): a in the\n");
+        let known =
+            KnownWords::parse("# a comment\n\nanimals: cat dog\ncolours: red\n(other): a in the\n");
         let strangers = |prompt: &str| known.strangers(prompt, ["<zorp1>", "Luma"]);
-        assert_eq!(strangers("A (red:1.3) CAT, in ((the)) <zorp1> luma BREAK [dog] 2 <lora:ink:0.8>"), [""; 0]);
-        assert_eq!(strangers("a lighthouse, (storm:1.3), storm <b>x < y"), ["lighthouse", "storm", "x", "y"]);
+        assert_eq!(
+            strangers("A (red:1.3) CAT, in ((the)) <zorp1> luma BREAK [dog] 2 <lora:ink:0.8>"),
+            [""; 0]
+        );
+        assert_eq!(
+            strangers("a lighthouse, (storm:1.3), storm <b>x < y"),
+            ["lighthouse", "storm", "x", "y"]
+        );
         assert_eq!(strangers("cats"), ["cats"]);
         assert_eq!(known.warning(&[]), None);
         let warning = known.warning(&["storm".into()]).unwrap();
-        assert!(warning.contains("storm") && warning.contains("animals: cat, dog; colours: red"), "{warning}");
+        assert!(
+            warning.contains("storm") && warning.contains("animals: cat, dog; colours: red"),
+            "{warning}"
+        );
         assert!(!warning.contains("other"), "{warning}");
     }
 
@@ -100,7 +120,8 @@ mod tests {
     fn the_shipped_model_knows_its_captions() {
         let checkpoint = crate::checkpoint::Checkpoint::shipped().unwrap();
         let known = KnownWords::parse(checkpoint.words.as_deref().unwrap());
-        let prompt = "a photo of a woman with blonde hair wearing a striped blue dress on the left and a small spotted cat with raised \
+        let prompt = "a photo of a woman with blonde hair wearing a striped blue dress on the \
+            left and a small spotted cat with raised \
                       arms next to a gray robot in space on the moon";
         assert_eq!(known.strangers(prompt, []), [""; 0]);
         assert_eq!(known.strangers("a lighthouse", []), ["lighthouse"]);

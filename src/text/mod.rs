@@ -1,7 +1,8 @@
-//! From a prompt to token ids: CLIP's byte-pair tokenizer, prompt weights and prompts of any length.
+//! From a prompt to token ids: CLIP's byte-pair tokenizer, prompt weights and prompts of any
+//! length.
 //!
-//! [`Tokenizer`] follows a model's own files (or CLIP's standard vocabulary for checkpoints that bring none);
-//! [`prompt::encode`] turns a prompt into chunks of ids that the text tower reads.
+//! [`Tokenizer`] follows a model's own files (or CLIP's standard vocabulary for checkpoints that
+//! bring none); [`prompt::encode`] turns a prompt into chunks of ids that the text tower reads.
 mod added_word;
 mod known_words;
 pub mod prompt;
@@ -19,7 +20,8 @@ pub use vocabulary::standard_files;
 pub enum Error {
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("{}: no tokenizer here: expected tokenizer.json, or vocab.json and merges.txt", folder.display())]
+    #[error("{}: no tokenizer here: expected tokenizer.json, or vocab.json and \
+        merges.txt", folder.display())]
     NoTokenizer { folder: PathBuf },
     #[error("{}: not a valid tokenizer file: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
@@ -30,13 +32,19 @@ pub enum Error {
     #[error("the prompt could not be tokenized: {reason}")]
     Tokenize { reason: String },
     #[error(
-        "the prompt gives \"{text}\" the weight {weight}, but weights go from -{max} to {max}; brackets that are meant as text are written \\( and \\)",
+        "the prompt gives \"{text}\" the weight {weight}, but weights go from -{max} to {max}; \
+            brackets that are meant as text are written \\( and \\)",
         max = prompt::MAX_WEIGHT
     )]
     Weight { text: String, weight: f32 },
-    #[error("prompts of {left} and {right} tokens per chunk cannot be padded to the same number of chunks")]
+    #[error(
+        "prompts of {left} and {right} tokens per chunk cannot be padded to the same number of \
+            chunks"
+    )]
     ChunkLength { left: usize, right: usize },
-    #[error("{values} encoded values do not divide into {positions} positions of {width} values each")]
+    #[error(
+        "{values} encoded values do not divide into {positions} positions of {width} values each"
+    )]
     Weights { values: usize, positions: usize, width: usize },
 }
 

@@ -1,7 +1,9 @@
-//! CLIP's tokenizer: lowercased text, split into words, each word into byte pairs of the vocabulary.
+//! CLIP's tokenizer: lowercased text, split into words, each word into byte pairs of the
+//! vocabulary.
 //!
-//! The rules are those of `transformers`' `CLIPTokenizer`: Unicode NFC, runs of white space to one space, lowercase; words
-//! are runs of letters, single digits, runs of anything else, and English contractions; each word ends in `</w>`.
+//! The rules are those of `transformers`' `CLIPTokenizer`: Unicode NFC, runs of white space to one
+//! space, lowercase; words are runs of letters, single digits, runs of anything else, and English
+//! contractions; each word ends in `</w>`.
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -9,7 +11,9 @@ use std::path::Path;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::replace::ReplacePattern;
-use tokenizers::normalizers::{Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers};
+use tokenizers::normalizers::{
+    Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers,
+};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
@@ -21,9 +25,16 @@ use super::added_word::AddedWord;
 use super::vocabulary::{Files, Vocabulary};
 use super::{Error, Result};
 
-const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-type Inner = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+type Inner = TokenizerImpl<
+    BPE,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
 
 /// One token of a text and the bytes of the text that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +56,9 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer files in `folder` (a model folder's `tokenizer` directory): `tokenizer.json`, or `vocab.json`
-    /// and `merges.txt`; with them `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` where there.
+    /// Opens the tokenizer files in `folder` (a model folder's `tokenizer` directory):
+    /// `tokenizer.json`, or `vocab.json` and `merges.txt`; with them `tokenizer_config.json`,
+    /// `special_tokens_map.json` and `added_tokens.json` where there.
     ///
     /// # Errors
     /// Names the file that is missing, unreadable or at odds with the others.
@@ -58,23 +70,26 @@ impl Tokenizer {
         })
     }
 
-    /// As [`open`](Self::open), from files that `read` gives by name, `None` where there is none; `folder` stands for their
-    /// folder in errors.
+    /// As [`open`](Self::open), from files that `read` gives by name, `None` where there is none;
+    /// `folder` stands for their folder in errors.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
-    pub fn from_files(folder: &Path, read: &dyn Fn(&str) -> std::io::Result<Option<String>>) -> Result<Self> {
+    pub fn from_files(
+        folder: &Path,
+        read: &dyn Fn(&str) -> std::io::Result<Option<String>>,
+    ) -> Result<Self> {
         Self::build(Vocabulary::open(&Files { folder, read })?)
     }
 
-    /// CLIP's standard vocabulary of 49408 tokens, for checkpoints that bring no tokenizer; padded with the end mark, as
-    /// SD 1.x has it. For SD 2.x see [`Tokenizer::with_pad`].
+    /// CLIP's standard vocabulary of 49408 tokens, for checkpoints that bring no tokenizer; padded
+    /// with the end mark, as SD 1.x has it. For SD 2.x see [`Tokenizer::with_pad`].
     pub fn clip_standard() -> Result<Self> {
         Self::build(Vocabulary::clip_standard()?)
     }
 
-    /// The same tokenizer, padding with the token `pad` (SD 2.x: `"!"`, id 0). As in `transformers`, the padding token is
-    /// then a word of its own wherever a prompt has it.
+    /// The same tokenizer, padding with the token `pad` (SD 2.x: `"!"`, id 0). As in
+    /// `transformers`, the padding token is then a word of its own wherever a prompt has it.
     pub fn with_pad(mut self, pad: &str) -> Result<Self> {
         self.pad = self.mark(pad, "padding")?;
         self.inner.add_special_tokens(&[AddedToken::from(pad, true)]);
@@ -82,7 +97,8 @@ impl Tokenizer {
     }
 
     fn build(vocabulary: Vocabulary) -> Result<Self> {
-        let Vocabulary { path, tokens, merges, added, more, bos, eos, pad, unk, max_length } = vocabulary;
+        let Vocabulary { path, tokens, merges, added, more, bos, eos, pad, unk, max_length } =
+            vocabulary;
         let bad = |reason: String| Error::Invalid { path: path.clone(), reason };
         if tokens.is_empty() {
             return Err(bad("no tokens in it".into()));
@@ -92,15 +108,23 @@ impl Tokenizer {
             match seen.get_mut(*id as usize) {
                 Some(taken) if !*taken => *taken = true,
                 Some(_) => {
-                    return Err(bad(format!("\"{token}\" has the id {id}, which another token has too")));
+                    return Err(bad(format!(
+                        "\"{token}\" has the id {id}, which another token has too"
+                    )));
                 }
                 None => {
-                    return Err(bad(format!("\"{token}\" has the id {id}, but there are only {} tokens", tokens.len())));
+                    return Err(bad(format!(
+                        "\"{token}\" has the id {id}, but there are only {} tokens",
+                        tokens.len()
+                    )));
                 }
             }
         }
         let bpe = BPE::builder()
-            .vocab_and_merges(tokens.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+            .vocab_and_merges(
+                tokens.into_iter().collect::<tokenizers::models::bpe::Vocab>(),
+                merges,
+            )
             .end_of_word_suffix("</w>".into())
             .continuing_subword_prefix(String::new())
             .unk_token(unk)
@@ -114,7 +138,9 @@ impl Tokenizer {
             if got != Some(*id) {
                 let got = got.map_or("none".to_string(), |n| n.to_string());
                 let word = &word.content;
-                return Err(bad(format!("the added token \"{word}\" is to have the id {id}, but would get {got}")));
+                return Err(bad(format!(
+                    "the added token \"{word}\" is to have the id {id}, but would get {got}"
+                )));
             }
         }
         let followers = HashMap::new();
@@ -164,21 +190,27 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// Adds words that are to be single tokens, as textual inversion and concepts need them; returns their new ids in
-    /// order. Upper and lower case are the same, as in all of a prompt. A word that begins or ends with
-    /// a letter, a digit or `_` is found as a whole word only: `zor` is no part of `zorp`.
+    /// Adds words that are to be single tokens, as textual inversion and concepts need them;
+    /// returns their new ids in order. Upper and lower case are the same, as in all of a prompt. A
+    /// word that begins or ends with a letter, a digit or `_` is found as a whole word only: `zor`
+    /// is no part of `zorp`.
     ///
     /// # Errors
-    /// A word that is empty, contains white space or is in the vocabulary already; nothing is added then.
+    /// A word that is empty, contains white space or is in the vocabulary already; nothing is added
+    /// then.
     pub fn add_words(&mut self, words: &[&str]) -> Result<Vec<u32>> {
         for (n, word) in words.iter().enumerate() {
-            let refuse = |reason: &str| Error::Word { word: word.to_string(), reason: reason.to_string() };
+            let refuse =
+                |reason: &str| Error::Word { word: word.to_string(), reason: reason.to_string() };
             let same = |other: &&str| other.to_lowercase() == word.to_lowercase();
             if word.is_empty() || word.contains(char::is_whitespace) {
                 return Err(refuse("a word has at least one character and no white space"));
             }
             let added = self.inner.get_added_vocabulary().get_vocab();
-            if self.token_id(word).is_some() || words.iter().take(n).any(same) || added.keys().any(|k| same(&k.as_str())) {
+            if self.token_id(word).is_some()
+                || words.iter().take(n).any(same)
+                || added.keys().any(|k| same(&k.as_str()))
+            {
                 return Err(refuse("it is there already"));
             }
         }
@@ -187,7 +219,9 @@ impl Tokenizer {
             let single_word = in_word(word.chars().next()) || in_word(word.chars().next_back());
             add(&mut self.inner, [&AddedWord { single_word, ..AddedWord::word(word.to_string()) }]);
             let reason = || "the tokenizer did not take it".to_string();
-            self.inner.token_to_id(word).ok_or_else(|| Error::Word { word: word.to_string(), reason: reason() })
+            self.inner
+                .token_to_id(word)
+                .ok_or_else(|| Error::Word { word: word.to_string(), reason: reason() })
         };
         words.iter().map(add_one).collect()
     }
@@ -202,9 +236,14 @@ impl Tokenizer {
 
     /// The tokens of `text`, neither framed by start and end nor cut.
     pub fn tokenize(&self, text: &str) -> Result<Vec<Token>> {
-        let encoding = self.inner.encode(text, false).map_err(|e| Error::Tokenize { reason: e.to_string() })?;
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|e| Error::Tokenize { reason: e.to_string() })?;
         let ids = encoding.get_ids().iter();
-        let tokens = ids.zip(encoding.get_offsets()).map(|(id, (start, end))| Token { id: *id, bytes: *start..*end });
+        let tokens = ids
+            .zip(encoding.get_offsets())
+            .map(|(id, (start, end))| Token { id: *id, bytes: *start..*end });
         if self.followers.is_empty() {
             return Ok(tokens.collect());
         }
@@ -234,10 +273,15 @@ fn add<'a>(inner: &mut Inner, words: impl IntoIterator<Item = &'a AddedWord>) {
 }
 
 fn pipeline(bpe: BPE) -> tokenizers::Result<Inner> {
-    let normalizers: Vec<NormalizerWrapper> =
-        vec![NFC.into(), Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?.into(), Lowercase.into()];
-    let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
-    let pre_tokenizers: Vec<PreTokenizerWrapper> = vec![words.into(), ByteLevel::new(false, true, true).into()];
+    let normalizers: Vec<NormalizerWrapper> = vec![
+        NFC.into(),
+        Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?.into(),
+        Lowercase.into(),
+    ];
+    let words =
+        Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
+    let pre_tokenizers: Vec<PreTokenizerWrapper> =
+        vec![words.into(), ByteLevel::new(false, true, true).into()];
     TokenizerBuilder::new()
         .with_model(bpe)
         .with_normalizer(Some(Normalizers::new(normalizers).into()))

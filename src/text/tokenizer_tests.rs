@@ -23,13 +23,20 @@ fn write(folder: &tempfile::TempDir, name: &str, value: Value) {
 /// As `tools/reference/tokenizer.py` makes it.
 fn added() -> tempfile::TempDir {
     let folder = copy_of(&["vocab.json", "merges.txt"]);
-    let mark =
-        |content: &str| json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false});
-    write(&folder, "tokenizer_config.json", json!({"model_max_length": 77, "pad_token": "<|endoftext|>"}));
+    let mark = |content: &str| {
+        json!({"content": content, "lstrip": false, "normalized": true,
+    "rstrip": false, "single_word": false})
+    };
+    write(
+        &folder,
+        "tokenizer_config.json",
+        json!({"model_max_length": 77, "pad_token": "<|endoftext|>"}),
+    );
     write(
         &folder,
         "special_tokens_map.json",
-        json!({"bos_token": mark(r"<|startoftext|>"), "eos_token": mark("<|endoftext|>"), "unk_token": mark("<|endoftext|>"), "pad_token": "!"}),
+        json!({"bos_token": mark(r"<|startoftext|>"), "eos_token": mark("<|endoftext|>"),
+        "unk_token": mark("<|endoftext|>"), "pad_token": "!"}),
     );
     let words = added_words().map(|(id, word)| (word, json!(id))).collect();
     write(&folder, "added_tokens.json", Value::Object(words));
@@ -136,9 +143,17 @@ fn added_words_are_single_tokens() {
     let mut tokenizer = Tokenizer::open(tiny()).unwrap();
     let size = tokenizer.vocabulary_len() as u32;
     assert_eq!(tokenizer.add_words(&["<hina1>", "<hina2>"]).unwrap(), [size, size + 1]);
-    let ids: Vec<u32> = tokenizer.tokenize("<hina1><HINA2>").unwrap().iter().map(|t| t.id).collect();
+    let ids: Vec<u32> =
+        tokenizer.tokenize("<hina1><HINA2>").unwrap().iter().map(|t| t.id).collect();
     assert_eq!(ids, [size, size + 1]);
-    for bad in [vec!["<hina1>"], vec!["<Hina1>"], vec![""], vec!["two words"], vec!["<x>", "<X>"], vec!["<y>", "a b"]] {
+    for bad in [
+        vec!["<hina1>"],
+        vec!["<Hina1>"],
+        vec![""],
+        vec!["two words"],
+        vec!["<x>", "<X>"],
+        vec!["<y>", "a b"],
+    ] {
         let error = tokenizer.add_words(&bad).unwrap_err();
         assert!(matches!(error, Error::Word { .. }), "{error}");
     }
@@ -177,11 +192,19 @@ fn broken_files_are_named() {
         ("vocab.json", "[1]", "not a JSON object"),
         ("tokenizer_config.json", "{\"model_max_length\": 0}", "model_max_length"),
         ("tokenizer_config.json", "{\"model_max_length\": \"long\"}", "model_max_length"),
-        ("special_tokens_map.json", "{\"pad_token\": 5}", "special_tokens_map.json: not a valid tokenizer file: pad_token"),
+        (
+            "special_tokens_map.json",
+            "{\"pad_token\": 5}",
+            "special_tokens_map.json: not a valid tokenizer file: pad_token",
+        ),
         ("added_tokens.json", "{\"<x>\": 5000}", "5000"),
         ("tokenizer.json", "{}", "\"model\""),
         ("tokenizer.json", r#"{"model": {"type": "Unigram"}}"#, "Unigram"),
-        ("tokenizer.json", r#"{"model": {"type":"BPE","end_of_word_suffix":"</w>","vocab":{},"merges":[["a"]]}}"#, "merge 0"),
+        (
+            "tokenizer.json",
+            r#"{"model": {"type":"BPE","end_of_word_suffix":"</w>","vocab":{},"merges":[["a"]]}}"#,
+            "merge 0",
+        ),
     ] {
         let folder = copy_of(&["vocab.json", "merges.txt"]);
         std::fs::write(folder.path().join(name), text).unwrap();

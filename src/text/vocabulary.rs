@@ -1,7 +1,8 @@
 //! Reads what defines a CLIP tokenizer: its vocabulary, its merges, its added words and its marks.
 //!
-//! Sources, as `transformers` reads them: `tokenizer.json`, or `vocab.json` + `merges.txt`; `tokenizer_config.json`,
-//! over which `special_tokens_map.json` goes unless the config lists the added tokens itself; `added_tokens.json`.
+//! Sources, as `transformers` reads them: `tokenizer.json`, or `vocab.json` + `merges.txt`;
+//! `tokenizer_config.json`, over which `special_tokens_map.json` goes unless the config lists the
+//! added tokens itself; `added_tokens.json`.
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -69,8 +70,11 @@ impl Vocabulary {
             let vocabulary = Self::from_tokenizer_json(&json, &file)?;
             added = added_word::of_tokenizer_json(&json, &file)?;
             vocabulary
-        } else if let (Some(tokens), Some(merges)) = (files.object("vocab.json")?, files.text("merges.txt")?) {
-            let (vocab, merges_path) = (files.folder.join("vocab.json"), files.folder.join("merges.txt"));
+        } else if let (Some(tokens), Some(merges)) =
+            (files.object("vocab.json")?, files.text("merges.txt")?)
+        {
+            let (vocab, merges_path) =
+                (files.folder.join("vocab.json"), files.folder.join("merges.txt"));
             let tokens = tokens_of(&vocab, &tokens)?;
             Self::plain(vocab, tokens, parse_merges(&merges_path, &merges)?)
         } else {
@@ -98,22 +102,34 @@ impl Vocabulary {
 
     fn from_tokenizer_json(path: &Path, file: &Map<String, Value>) -> Result<Self> {
         let bad = |reason: String| Error::Invalid { path: path.to_path_buf(), reason };
-        let model = file.get("model").and_then(Value::as_object).ok_or_else(|| bad("no \"model\" in it".into()))?;
+        let model = file
+            .get("model")
+            .and_then(Value::as_object)
+            .ok_or_else(|| bad("no \"model\" in it".into()))?;
         let kind = model.get("type").and_then(Value::as_str).unwrap_or("BPE");
         let suffix = model.get("end_of_word_suffix").and_then(Value::as_str).unwrap_or("");
         if kind != "BPE" || suffix != "</w>" {
             return Err(bad(format!(
-                "CLIP's is of type \"BPE\" with the word ending \"</w>\", this one of type \"{kind}\" with \"{suffix}\""
+                "CLIP's is of type \"BPE\" with the word ending \"</w>\", this one of type \
+                    \"{kind}\" with \"{suffix}\""
             )));
         }
-        let vocab = model.get("vocab").and_then(Value::as_object).ok_or_else(|| bad("no \"model.vocab\" in it".into()))?;
-        let list = model.get("merges").and_then(Value::as_array).ok_or_else(|| bad("no \"model.merges\" in it".into()))?;
+        let vocab = model
+            .get("vocab")
+            .and_then(Value::as_object)
+            .ok_or_else(|| bad("no \"model.vocab\" in it".into()))?;
+        let list = model
+            .get("merges")
+            .and_then(Value::as_array)
+            .ok_or_else(|| bad("no \"model.merges\" in it".into()))?;
         let merges = list
             .iter()
             .enumerate()
             .map(|(n, merge)| {
                 let pair = match merge {
-                    Value::String(text) => text.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string())),
+                    Value::String(text) => {
+                        text.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string()))
+                    }
                     Value::Array(parts) => match parts.as_slice() {
                         [Value::String(a), Value::String(b)] => Some((a.clone(), b.clone())),
                         _ => None,
@@ -127,13 +143,23 @@ impl Vocabulary {
     }
 
     /// Marks, added words and the length from the small files beside the vocabulary.
-    fn read_marks(&mut self, files: &Files, mut config: Map<String, Value>, listed: BTreeMap<u32, AddedWord>) -> Result<()> {
+    fn read_marks(
+        &mut self,
+        files: &Files,
+        mut config: Map<String, Value>,
+        listed: BTreeMap<u32, AddedWord>,
+    ) -> Result<()> {
         let config_path = files.folder.join("tokenizer_config.json");
         if let Some(length) = config.get("model_max_length") {
-            let number = length.as_f64().filter(|n| *n >= 3.0 && n.fract() == 0.0).ok_or_else(|| Error::Invalid {
-                path: config_path.clone(),
-                reason: format!("model_max_length is {length}, not a whole number of tokens from 3 on"),
-            })?;
+            let number =
+                length.as_f64().filter(|n| *n >= 3.0 && n.fract() == 0.0).ok_or_else(|| {
+                    Error::Invalid {
+                        path: config_path.clone(),
+                        reason: format!(
+                            "model_max_length is {length}, not a whole number of tokens from 3 on"
+                        ),
+                    }
+                })?;
             if number <= MAX_BELIEVED_LENGTH {
                 self.max_length = number as usize;
             }
@@ -158,14 +184,17 @@ impl Vocabulary {
         let file_of = |key: &str| {
             if from_map.contains_key(key) { map_path.as_path() } else { config_path.as_path() }
         };
-        let marks = [("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)];
+        let marks =
+            [("bos_token", START), ("eos_token", END), ("unk_token", END), ("pad_token", END)];
         let mut names = Vec::new();
         for (key, default) in marks {
-            let value = config.get(key).filter(|v| !v.is_null()).cloned().unwrap_or_else(|| default.into());
+            let value =
+                config.get(key).filter(|v| !v.is_null()).cloned().unwrap_or_else(|| default.into());
             names.push(self.read_mark(file_of(key), key, &value)?);
         }
         if let [bos, eos, unk, pad] = names.as_slice() {
-            (self.bos, self.eos, self.unk, self.pad) = (bos.clone(), eos.clone(), unk.clone(), pad.clone());
+            (self.bos, self.eos, self.unk, self.pad) =
+                (bos.clone(), eos.clone(), unk.clone(), pad.clone());
         }
         for key in ["additional_special_tokens", "extra_special_tokens"] {
             for value in config.get(key).and_then(Value::as_array).into_iter().flatten() {
@@ -175,7 +204,8 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// One mark, a string or an object with flags; flags that an added word of that name has already stay.
+    /// One mark, a string or an object with flags; flags that an added word of that name has
+    /// already stay.
     fn read_mark(&mut self, path: &Path, key: &str, value: &Value) -> Result<String> {
         let mark = match value {
             Value::String(text) => Some(AddedWord::mark(text.clone())),
@@ -187,7 +217,8 @@ impl Vocabulary {
             reason: format!("{key} is {value}, neither a token nor an object with \"content\""),
         })?;
         let content = mark.content.clone();
-        let known = self.added.values_mut().chain(&mut self.more).find(|word| word.content == content);
+        let known =
+            self.added.values_mut().chain(&mut self.more).find(|word| word.content == content);
         match known {
             Some(word) => word.special = true,
             None => self.more.push(mark),
@@ -196,13 +227,15 @@ impl Vocabulary {
     }
 }
 
-/// The files of CLIP's standard tokenizer as `transformers` writes them, by name; `pad` is the token that fills up short texts.
+/// The files of CLIP's standard tokenizer as `transformers` writes them, by name; `pad` is the
+/// token that fills up short texts.
 ///
 /// # Errors
 /// None that the built-in vocabulary meets.
 pub fn standard_files(pad: &str) -> Result<Vec<(String, String)>> {
     let vocabulary = Vocabulary::clip_standard()?;
-    let tokens: Map<String, Value> = vocabulary.tokens.into_iter().map(|(token, id)| (token, id.into())).collect();
+    let tokens: Map<String, Value> =
+        vocabulary.tokens.into_iter().map(|(token, id)| (token, id.into())).collect();
     let mut merges = "#version: 0.2\n".to_string();
     for (a, b) in &vocabulary.merges {
         merges.push_str(a);
@@ -210,9 +243,13 @@ pub fn standard_files(pad: &str) -> Result<Vec<(String, String)>> {
         merges.push_str(b);
         merges.push('\n');
     }
-    let marks = serde_json::json!({"bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END});
+    let marks = serde_json::json!({"bos_token": START, "eos_token": END, "pad_token": pad,
+    "unk_token": END});
     let mut config = marks.clone();
-    for (key, value) in [("model_max_length", DEFAULT_MAX_LENGTH.into()), ("tokenizer_class", Value::from("CLIPTokenizer"))] {
+    for (key, value) in [
+        ("model_max_length", DEFAULT_MAX_LENGTH.into()),
+        ("tokenizer_class", Value::from("CLIPTokenizer")),
+    ] {
         config[key] = value;
     }
     Ok(vec![
@@ -253,9 +290,10 @@ fn parse_merges(path: &Path, text: &str) -> Result<Vec<(String, String)>> {
 fn tokens_of(path: &Path, object: &Map<String, Value>) -> Result<Vec<(String, u32)>> {
     let pair = |(token, id): (&String, &Value)| {
         let number = id.as_u64().and_then(|n| u32::try_from(n).ok());
-        number
-            .map(|n| (token.clone(), n))
-            .ok_or_else(|| Error::Invalid { path: path.to_path_buf(), reason: format!("token \"{token}\" has the id {id}") })
+        number.map(|n| (token.clone(), n)).ok_or_else(|| Error::Invalid {
+            path: path.to_path_buf(),
+            reason: format!("token \"{token}\" has the id {id}"),
+        })
     };
     object.iter().map(pair).collect()
 }
@@ -270,11 +308,15 @@ pub struct Files<'a> {
 
 impl Files<'_> {
     fn text(&self, name: &str) -> Result<Option<String>> {
-        (self.read)(name).map_err(|source| Error::Unreadable { path: self.folder.join(name), source })
+        (self.read)(name)
+            .map_err(|source| Error::Unreadable { path: self.folder.join(name), source })
     }
 
     fn object(&self, name: &str) -> Result<Option<Map<String, Value>>> {
-        let invalid = |e| Error::Invalid { path: self.folder.join(name), reason: format!("not a JSON object: {e}") };
+        let invalid = |e| Error::Invalid {
+            path: self.folder.join(name),
+            reason: format!("not a JSON object: {e}"),
+        };
         self.text(name)?.map(|text| serde_json::from_str(&text)).transpose().map_err(invalid)
     }
 }

@@ -4,7 +4,8 @@ use super::draws::Numbers;
 
 /// A caption of comma-separated tags with all but the first `kept` of them in random order.
 pub fn shuffle_tags(caption: &str, kept: usize, numbers: &mut Numbers) -> String {
-    let mut tags: Vec<&str> = caption.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
+    let mut tags: Vec<&str> =
+        caption.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
     let kept = kept.min(tags.len());
     let (_, movable) = tags.split_at_mut(kept);
     numbers.shuffle(movable);
@@ -170,14 +171,22 @@ mod tests {
 
     #[test]
     fn every_sentence_has_one_place_and_is_used() {
-        let sets = [(Templates::Person, 19), (Templates::Object, 27), (Templates::Scene, 19), (Templates::Style, 19)];
+        let sets = [
+            (Templates::Person, 19),
+            (Templates::Object, 27),
+            (Templates::Scene, 19),
+            (Templates::Style, 19),
+        ];
         for (templates, count) in sets {
             let sentences = templates.sentences();
             let distinct: BTreeSet<_> = sentences.iter().collect();
             assert_eq!(distinct.len(), count);
             assert!(sentences.iter().all(|sentence| sentence.matches("{}").count() == 1));
-            let used: BTreeSet<String> =
-                (0..500).map(|index| templates.apply("<a>", &mut Draws::new(0).at(Purpose::Template, index))).collect();
+            let used: BTreeSet<String> = (0..500)
+                .map(|index| {
+                    templates.apply("<a>", &mut Draws::new(0).at(Purpose::Template, index))
+                })
+                .collect();
             assert_eq!(used.len(), count);
         }
         let none = Templates::None.apply("a caption", &mut Draws::new(0).at(Purpose::Template, 0));

@@ -22,10 +22,12 @@ pub struct Looked {
     pub remarks: Vec<String>,
 }
 
-/// Checks settings, words, captions, the headers of pictures and masks, and that the results can be written. Makes no file or folder.
+/// Checks settings, words, captions, the headers of pictures and masks, and that the results can be
+/// written. Makes no file or folder.
 ///
 /// # Errors
-/// [`Error::Unfit`] with everything that has to be put right; a place that cannot be written; a model that cannot be tuned.
+/// [`Error::Unfit`] with everything that has to be put right; a place that cannot be written; a
+/// model that cannot be tuned.
 pub fn look(checkpoint: &Checkpoint, settings: &Settings) -> Result<Looked> {
     Places::of(&settings.output).check()?;
     let nothing = Reference::new().into();
@@ -35,11 +37,17 @@ pub fn look(checkpoint: &Checkpoint, settings: &Settings) -> Result<Looked> {
     let mut checked = folder::check_at(settings, size, Depth::Headers);
     problems.append(&mut checked.problems);
     let copies = super::run::step_config(settings, size, &encoder).rows_per_word(&models.unet);
-    let rows = initial_rows(settings, encoder.tokenizer(), &checkpoint.text_encoder, [models.text.hidden_size, copies]);
+    let rows = initial_rows(
+        settings,
+        encoder.tokenizer(),
+        &checkpoint.text_encoder,
+        [models.text.hidden_size, copies],
+    );
     if let Err(mut wrong) = rows {
         problems.append(&mut wrong);
     }
-    let words = Words::new(encoder.tokenizer().clone(), &settings.words, models.text.vocab_size, copies);
+    let words =
+        Words::new(encoder.tokenizer().clone(), &settings.words, models.text.vocab_size, copies);
     let words = words.map_err(|error| problems.push(error.to_string())).ok();
     let (Some(words), true) = (words, problems.is_empty()) else {
         return Err(Error::Unfit(problems));

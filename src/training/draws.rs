@@ -1,7 +1,9 @@
-//! Everything random in a tuning run: numbers by seed, purpose and place, so that no generator's history has to be kept.
+//! Everything random in a tuning run: numbers by seed, purpose and place, so that no generator's
+//! history has to be kept.
 //!
-//! Step 700 of a run draws the same numbers whether or not the steps before it were made by this process. Numbers come from
-//! Philox4x32-10 (see [`crate::random::philox`]): the key is the seed, the counter is what a number is for.
+//! Step 700 of a run draws the same numbers whether or not the steps before it were made by this
+//! process. Numbers come from Philox4x32-10 (see [`crate::random::philox`]): the key is the seed,
+//! the counter is what a number is for.
 
 use crate::random::philox::philox4x32_10;
 
@@ -43,7 +45,14 @@ impl Draws {
 
     /// The numbers for a purpose at place `index`, such as a step or a picture, from the first.
     pub fn at(&self, purpose: Purpose, index: u64) -> Numbers {
-        Numbers { key: words(self.seed), purpose: purpose as u32, index: words(index), block: 0, ready: [0; 4], left: 0 }
+        Numbers {
+            key: words(self.seed),
+            purpose: purpose as u32,
+            index: words(index),
+            block: 0,
+            ready: [0; 4],
+            left: 0,
+        }
     }
 }
 
@@ -65,7 +74,8 @@ pub struct Numbers {
 impl Numbers {
     fn word(&mut self) -> u32 {
         if self.left == 0 {
-            self.ready = philox4x32_10([self.block, self.purpose, self.index[0], self.index[1]], self.key);
+            self.ready =
+                philox4x32_10([self.block, self.purpose, self.index[0], self.index[1]], self.key);
             self.block = self.block.wrapping_add(1);
             self.left = 4;
         }
@@ -105,14 +115,16 @@ impl Numbers {
         }
     }
 
-    /// `count` standard normal numbers (Box and Muller 1958). The functions are our own and give the same bits everywhere.
+    /// `count` standard normal numbers (Box and Muller 1958). The functions are our own and give
+    /// the same bits everywhere.
     pub fn normal(&mut self, count: usize) -> Vec<f32> {
         let mut numbers = Vec::with_capacity(count + 1);
         while numbers.len() < count {
             // Of (0, 1]: the logarithm is finite.
             let radius = (-2.0 * libm::log(1.0 - self.unit())).sqrt();
             let angle = 2.0 * std::f64::consts::PI * self.unit();
-            numbers.extend([(radius * libm::cos(angle)) as f32, (radius * libm::sin(angle)) as f32]);
+            numbers
+                .extend([(radius * libm::cos(angle)) as f32, (radius * libm::sin(angle)) as f32]);
         }
         numbers.truncate(count);
         numbers
@@ -128,7 +140,11 @@ mod tests {
         let first = |seed, purpose, index| Draws::new(seed).at(purpose, index).normal(4);
         let base = first(7, Purpose::Noise, 1 << 40);
         assert_eq!(base, first(7, Purpose::Noise, 1 << 40));
-        let others = [first(8, Purpose::Noise, 1 << 40), first(7, Purpose::Latents, 1 << 40), first(7, Purpose::Noise, 1)];
+        let others = [
+            first(8, Purpose::Noise, 1 << 40),
+            first(7, Purpose::Latents, 1 << 40),
+            first(7, Purpose::Noise, 1),
+        ];
         assert!(others.iter().all(|other| *other != base));
         let mut pieces = Draws::new(7).at(Purpose::Noise, 1 << 40);
         assert_eq!([pieces.normal(2), pieces.normal(2)].concat(), base);

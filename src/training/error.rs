@@ -34,7 +34,8 @@ pub enum Error {
     State { path: PathBuf, problem: String },
     /// The run stands where it last was saved.
     #[error(
-        "step {step}: the loss is {loss}; the first value that is no number comes from {operation} of layer `{layer}`. {}",
+        "step {step}: the loss is {loss}; the first value that is no number comes from \
+            {operation} of layer `{layer}`. {}",
         advice(.saved)
     )]
     Diverged { step: u64, loss: f32, operation: String, layer: String, saved: Option<u64> },
@@ -52,8 +53,13 @@ fn list(problems: &[String]) -> String {
     match problems {
         [one] => one.clone(),
         several => {
-            let lines: Vec<String> = several.iter().map(|problem| format!("\n  - {problem}")).collect();
-            format!("{} things have to be put right before this can be learnt:{}", several.len(), lines.concat())
+            let lines: Vec<String> =
+                several.iter().map(|problem| format!("\n  - {problem}")).collect();
+            format!(
+                "{} things have to be put right before this can be learnt:{}",
+                several.len(),
+                lines.concat()
+            )
         }
     }
 }
@@ -64,7 +70,8 @@ fn advice(saved: &Option<u64>) -> String {
         None => "Nothing was saved yet.".into(),
     };
     format!(
-        "{saved} Try lower learning rates (--unet-lr, --text-lr, --words-lr); weights in f32 (--precision f32), if the model's are \
+        "{saved} Try lower learning rates (--unet-lr, --text-lr, --words-lr); weights in f32 \
+            (--precision f32), if the model's are \
          stored in 16 bits; a lower --alpha; and look at the pictures that were added last"
     )
 }

@@ -1,6 +1,8 @@
-//! From the pictures to batches: which picture, where it is placed, what is said of it, at which noise.
+//! From the pictures to batches: which picture, where it is placed, what is said of it, at which
+//! noise.
 //!
-//! Example `n` of a run depends on the settings, the pictures and `n` alone, so a run that goes on needs no history.
+//! Example `n` of a run depends on the settings, the pictures and `n` alone, so a run that goes on
+//! needs no history.
 
 use std::collections::HashMap;
 
@@ -66,7 +68,8 @@ pub struct Example {
 }
 
 impl Examples {
-    /// `transform` makes pictures of the run's size, whose latents have `latent` height, width and channels.
+    /// `transform` makes pictures of the run's size, whose latents have `latent` height, width and
+    /// channels.
     pub fn new(
         settings: &Settings,
         found: Vec<Found>,
@@ -83,7 +86,11 @@ impl Examples {
         Examples {
             settings: settings.clone(),
             draws: Draws::new(settings.seed),
-            slots: found.iter().enumerate().flat_map(|(i, found)| std::iter::repeat_n(i, found.repeats)).collect(),
+            slots: found
+                .iter()
+                .enumerate()
+                .flat_map(|(i, found)| std::iter::repeat_n(i, found.repeats))
+                .collect(),
             found,
             transform,
             latent,
@@ -117,21 +124,30 @@ impl Examples {
         Ok(remarks)
     }
 
-    /// Example `n`: every picture once in an epoch, or as often as it has repeats, in an order of its own.
+    /// Example `n`: every picture once in an epoch, or as often as it has repeats, in an order of
+    /// its own.
     pub fn example(&self, n: u64) -> Example {
         let count = self.slots.len().max(1) as u64;
         let order = self.draws.at(Purpose::Order, n / count).order(count as usize);
-        let picture = order.get((n % count) as usize).and_then(|slot| self.slots.get(*slot)).copied().unwrap_or(0);
-        let (width, height) =
-            self.found.get(picture).map_or((1, 1), |f| (f.picture.width() as usize, f.picture.height() as usize));
+        let picture = order
+            .get((n % count) as usize)
+            .and_then(|slot| self.slots.get(*slot))
+            .copied()
+            .unwrap_or(0);
+        let (width, height) = self
+            .found
+            .get(picture)
+            .map_or((1, 1), |f| (f.picture.width() as usize, f.picture.height() as usize));
         let variants = match self.settings.variants {
             _ if self.transform.is_fixed(width, height) => 1,
             variants => variants,
         };
         // Placements that come again are numbered by picture, all others by example.
-        let variant = (variants > 0).then(|| self.draws.at(Purpose::Variant, n).below(variants) as u64);
+        let variant =
+            (variants > 0).then(|| self.draws.at(Purpose::Variant, n).below(variants) as u64);
         let index = variant.map_or(n, |variant| picture as u64 + (variant + 1) * (1 << 40));
-        let placement = self.transform.place(width, height, &mut self.draws.at(Purpose::Placement, index));
+        let placement =
+            self.transform.place(width, height, &mut self.draws.at(Purpose::Placement, index));
         let timestep = self.draws.at(Purpose::Timestep, n).below(self.factors.len());
         Example { picture, placement, variant, caption: self.caption(picture, n), timestep }
     }
@@ -142,7 +158,8 @@ impl Examples {
         let phrase = settings.phrase();
         let mut caption = with_words(written, &phrase);
         if settings.shuffle_tags {
-            caption = shuffle_tags(&caption, settings.keep_tags, &mut self.draws.at(Purpose::Tags, n));
+            caption =
+                shuffle_tags(&caption, settings.keep_tags, &mut self.draws.at(Purpose::Tags, n));
         }
         if settings.template_sentences || caption.starts_with(&phrase) {
             caption = settings.templates.apply(&caption, &mut self.draws.at(Purpose::Template, n));
@@ -164,13 +181,19 @@ impl Examples {
             let example = self.example(n);
             let gaussian = self.draws.at(Purpose::Latents, n).normal(pixels * channels);
             let (mean, deviation) = self.latents(&example, encoder)?;
-            latents.extend(mean.iter().zip(deviation).zip(&gaussian).map(|((mean, deviation), g)| mean + deviation * g));
+            latents.extend(
+                mean.iter()
+                    .zip(deviation)
+                    .zip(&gaussian)
+                    .map(|((mean, deviation), g)| mean + deviation * g),
+            );
             noise.extend(self.noise(n, pixels, channels));
             ids.extend(self.words.caption(&example.caption)?.ids);
             timesteps.push(example.timestep);
             factors.push(self.factors.get(example.timestep).copied().unwrap_or(1.0));
             let found = self.found.get(example.picture);
-            let size = found.map_or([1, 1], |f| [f.picture.width() as usize, f.picture.height() as usize]);
+            let size =
+                found.map_or([1, 1], |f| [f.picture.width() as usize, f.picture.height() as usize]);
             let shown = example.placement.mask(None, size, height, width);
             let subject = match found.and_then(|found| found.mask.as_ref()) {
                 Some(mask) => example.placement.mask(Some(mask), size, height, width),
@@ -178,9 +201,15 @@ impl Examples {
                 None => vec![1.0; pixels],
             };
             // A cut may leave nothing of the subject; then all that is shown counts.
-            let use_subject = self.settings.mask_loss && subject.iter().zip(&shown).any(|(a, b)| a * b > 0.0);
+            let use_subject =
+                self.settings.mask_loss && subject.iter().zip(&shown).any(|(a, b)| a * b > 0.0);
             let rest = if use_subject { self.settings.surroundings } else { 1.0 };
-            loss_mask.extend(shown.iter().zip(&subject).map(|(shown, subject)| shown * (subject + rest * (1.0 - subject))));
+            loss_mask.extend(
+                shown
+                    .iter()
+                    .zip(&subject)
+                    .map(|(shown, subject)| shown * (subject + rest * (1.0 - subject))),
+            );
             subject_mask.extend(subject);
         }
         let copies = ids.len() / (count * self.words.length()).max(1);

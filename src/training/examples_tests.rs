@@ -34,7 +34,8 @@ fn examples(pictures: Vec<Found>, change: impl FnOnce(&mut Settings)) -> Example
     let mut settings = Settings::new(given).unwrap();
     change(&mut settings);
     let models = Models::of(&Checkpoint::shipped().unwrap()).unwrap();
-    let tokenizer = Tokenizer::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny/tokenizer")).unwrap();
+    let tokenizer =
+        Tokenizer::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny/tokenizer")).unwrap();
     let words = Words::new(tokenizer, &settings.words, models.text.vocab_size, 3).unwrap();
     let transform = Transform { width: 32, height: 32, crop: settings.crop, scale: settings.scale };
     Examples::new(&settings, pictures, transform, [4, 4, 2], words, &models)
@@ -43,8 +44,10 @@ fn examples(pictures: Vec<Found>, change: impl FnOnce(&mut Settings)) -> Example
 #[test]
 fn pictures_with_repeats_come_as_often_in_every_epoch() {
     let repeats = [3, 1, 2];
-    let pictures = || repeats.iter().map(|&repeats| Found { repeats, ..found(10, 32, None) }).collect();
-    let (examples, again) = (self::examples(pictures(), |_| ()), self::examples(pictures(), |_| ()));
+    let pictures =
+        || repeats.iter().map(|&repeats| Found { repeats, ..found(10, 32, None) }).collect();
+    let (examples, again) =
+        (self::examples(pictures(), |_| ()), self::examples(pictures(), |_| ()));
     for epoch in 0..4 {
         let mut counts = [0; 3];
         (0..6).for_each(|i| counts[examples.example(epoch * 6 + i).picture] += 1);
@@ -61,7 +64,9 @@ fn five() -> Vec<Found> {
 #[test]
 fn every_epoch_has_every_picture_once_in_another_order() {
     let examples = examples(five(), |_| ());
-    let epoch = |number: u64| -> Vec<usize> { (0..5).map(|i| examples.example(number * 5 + i).picture).collect() };
+    let epoch = |number: u64| -> Vec<usize> {
+        (0..5).map(|i| examples.example(number * 5 + i).picture).collect()
+    };
     let orders: Vec<_> = (0..6).map(epoch).collect();
     assert!(orders.iter().any(|order| *order != orders[0]));
     for mut order in orders {
@@ -69,21 +74,31 @@ fn every_epoch_has_every_picture_once_in_another_order() {
         assert_eq!(order, [0, 1, 2, 3, 4]);
     }
     let times: Vec<usize> = (0..400).map(|n| examples.example(n).timestep).collect();
-    assert!(times.iter().all(|t| *t < 1000) && times.iter().any(|t| *t > 950) && times.iter().any(|t| *t < 50));
-    let captions: std::collections::BTreeSet<_> = (0..200).map(|n| examples.example(n).caption).collect();
+    assert!(
+        times.iter().all(|t| *t < 1000)
+            && times.iter().any(|t| *t > 950)
+            && times.iter().any(|t| *t < 50)
+    );
+    let captions: std::collections::BTreeSet<_> =
+        (0..200).map(|n| examples.example(n).caption).collect();
     // Two orders of the tags in nineteen sentences.
-    assert!(captions.len() > 25 && captions.iter().all(|caption| caption.contains("<a1> <a2>, ")), "{captions:?}");
+    assert!(
+        captions.len() > 25 && captions.iter().all(|caption| caption.contains("<a1> <a2>, ")),
+        "{captions:?}"
+    );
 }
 
 #[test]
 fn a_batch_needs_no_history() {
     let rates = Rates::default();
     let mut one = examples(five(), |settings| settings.scale = [0.5, 1.0]);
-    let early: Vec<Batch> = (0..4).map(|i| one.batch(i, rates, &mut Counting::default()).unwrap()).collect();
+    let early: Vec<Batch> =
+        (0..4).map(|i| one.batch(i, rates, &mut Counting::default()).unwrap()).collect();
     let mut other = examples(five(), |settings| settings.scale = [0.5, 1.0]);
     let late = other.batch(3, rates, &mut Counting::default()).unwrap();
     let same = |a: &Batch, b: &Batch| {
-        let arrays = |x: &Batch| [x.latents.clone(), x.noise.clone(), x.ids.clone(), x.loss_mask.clone()];
+        let arrays =
+            |x: &Batch| [x.latents.clone(), x.noise.clone(), x.ids.clone(), x.loss_mask.clone()];
         arrays(a) == arrays(b) && a.timesteps == b.timesteps && a.factors == b.factors
     };
     assert!(same(&early[3], &late) && !same(&early[2], &late));
@@ -100,7 +115,9 @@ fn fixed_placements_are_encoded_once() {
     assert_eq!(encoder.0, 5);
     let varied = |variants: usize| {
         let mut encoder = Counting::default();
-        let mut examples = examples(five(), |settings| (settings.scale, settings.variants) = ([0.2, 1.0], variants));
+        let mut examples = examples(five(), |settings| {
+            (settings.scale, settings.variants) = ([0.2, 1.0], variants)
+        });
         (0..20).for_each(|i| drop(examples.batch(i, rates, &mut encoder).unwrap()));
         encoder.0
     };
@@ -110,14 +127,22 @@ fn fixed_placements_are_encoded_once() {
 
 #[test]
 fn latents_are_samples_of_their_distribution() {
-    let mut examples = examples(vec![found(100, 32, None); 5], |settings| settings.noise_offset = 0.5);
-    let batches: Vec<Batch> = (0..40).map(|i| examples.batch(i, Rates::default(), &mut Counting::default()).unwrap()).collect();
-    let latents: Vec<f32> = batches.iter().flat_map(|batch| batch.latents.values().to_vec()).collect();
+    let mut examples =
+        examples(vec![found(100, 32, None); 5], |settings| settings.noise_offset = 0.5);
+    let batches: Vec<Batch> = (0..40)
+        .map(|i| examples.batch(i, Rates::default(), &mut Counting::default()).unwrap())
+        .collect();
+    let latents: Vec<f32> =
+        batches.iter().flat_map(|batch| batch.latents.values().to_vec()).collect();
     let mean = latents.iter().sum::<f32>() / latents.len() as f32;
-    let deviation = (latents.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / latents.len() as f32).sqrt();
+    let deviation =
+        (latents.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / latents.len() as f32).sqrt();
     assert!((mean - 100.0).abs() < 0.1 && (deviation - 1.0).abs() < 0.1, "{mean} {deviation}");
-    // The offset is what the pixels of a channel share: the variance of a channel's mean is 1 / pixels + offset^2.
-    let noises = batches.iter().flat_map(|batch| batch.noise.values().chunks_exact(32).map(<[f32]>::to_vec).collect::<Vec<_>>());
+    // The offset is what the pixels of a channel share: the variance of a channel's mean is 1 /
+    // pixels + offset^2.
+    let noises = batches.iter().flat_map(|batch| {
+        batch.noise.values().chunks_exact(32).map(<[f32]>::to_vec).collect::<Vec<_>>()
+    });
     let means: Vec<f32> = noises.map(|noise| noise.iter().step_by(2).sum::<f32>() / 16.0).collect();
     let variance = means.iter().map(|v| v * v).sum::<f32>() / means.len() as f32;
     assert!((0.2..0.45).contains(&variance), "{variance}");
@@ -129,7 +154,9 @@ fn masks_say_what_counts() {
     let mask = || Some(Mask::new(32, 32, half.clone()).unwrap());
     let rows = |values: &[f32]| values.chunks_exact(4).map(<[f32]>::to_vec).collect::<Vec<_>>();
     let weighed = |mask, use_mask, rest| {
-        let set = |settings: &mut Settings| (settings.mask_loss, settings.surroundings) = (use_mask, rest);
+        let set = |settings: &mut Settings| {
+            (settings.mask_loss, settings.surroundings) = (use_mask, rest)
+        };
         let mut examples = examples(vec![found(1, 32, mask); 4], set);
         let batch = examples.batch(0, Rates::default(), &mut Counting::default()).unwrap();
         (rows(batch.loss_mask.values()), rows(batch.subject_mask.unwrap().values()))
@@ -150,8 +177,11 @@ fn masks_say_what_counts() {
 #[test]
 fn min_snr_is_a_factor_of_each_picture() {
     let mut examples = examples(five(), |settings| settings.min_snr = Some(5.0));
-    let batches: Vec<Batch> = (0..50).map(|i| examples.batch(i, Rates::default(), &mut Counting::default()).unwrap()).collect();
-    let pairs: Vec<(usize, f32)> = batches.iter().flat_map(|b| b.timesteps.iter().copied().zip(b.factors.clone())).collect();
+    let batches: Vec<Batch> = (0..50)
+        .map(|i| examples.batch(i, Rates::default(), &mut Counting::default()).unwrap())
+        .collect();
+    let pairs: Vec<(usize, f32)> =
+        batches.iter().flat_map(|b| b.timesteps.iter().copied().zip(b.factors.clone())).collect();
     assert!(pairs.iter().filter(|(t, _)| *t > 500).all(|(_, factor)| *factor == 1.0));
     assert!(pairs.iter().filter(|(t, _)| *t < 30).all(|(_, factor)| *factor < 0.2));
 }

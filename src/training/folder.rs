@@ -14,7 +14,8 @@ use crate::picture::{self, Doubt, Mask, Picture, Scaling};
 
 /// Sides shorter than this share of what is tuned at show no details.
 const TINY: f64 = 0.25;
-/// Two pictures whose small versions differ by less than this (of 255, on average) are the same picture.
+/// Two pictures whose small versions differ by less than this (of 255, on average) are the same
+/// picture.
 const SAME: f64 = 1.5;
 /// Side of those small versions.
 const THUMBNAIL: u32 = 16;
@@ -36,7 +37,8 @@ pub struct Found {
 pub enum Depth {
     /// At every pixel, as a run does.
     Pixels,
-    /// At pictures' and masks' headers, and at whether their files end where they should: soon done, also with large photos.
+    /// At pictures' and masks' headers, and at whether their files end where they should: soon
+    /// done, also with large photos.
     Headers,
 }
 
@@ -79,7 +81,10 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
     }
     let count = checked.seen.len();
     if checked.problems.is_empty() && count < 4 {
-        checked.remarks.push(format!("{count} pictures are few: 4 to 20 from different sides and in different places are best"));
+        checked.remarks.push(format!(
+            "{count} pictures are few: 4 to 20 from different sides and \
+            in different places are best"
+        ));
     }
     repeats(&mut checked);
     sizes(&mut checked, size);
@@ -89,13 +94,23 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
     }
     let masked = checked.seen.iter().filter(|seen| seen.masked).count();
     if masked > 0 && masked < count {
-        checked.remarks.push(format!("{} of {count} pictures have no mask: all of them counts", count - masked));
+        checked.remarks.push(format!(
+            "{} of {count} pictures have no mask: all of them counts",
+            count - masked
+        ));
     }
-    for (doubt, so) in [(Doubt::Transparent, ""), (Doubt::White, ": all of the picture counts as the concept")] {
-        let is_it = |found: &&Found| found.mask.as_ref().is_some_and(|mask| mask.doubt(true) == Some(doubt));
-        let names: Vec<String> = checked.found.iter().filter(is_it).map(|found| name(&found.path)).collect();
+    for (doubt, so) in
+        [(Doubt::Transparent, ""), (Doubt::White, ": all of the picture counts as the concept")]
+    {
+        let is_it = |found: &&Found| {
+            found.mask.as_ref().is_some_and(|mask| mask.doubt(true) == Some(doubt))
+        };
+        let names: Vec<String> =
+            checked.found.iter().filter(is_it).map(|found| name(&found.path)).collect();
         if !names.is_empty() {
-            checked.remarks.push(format!("the mask of each of these {doubt}{so}: {}", names.join(", ")));
+            checked
+                .remarks
+                .push(format!("the mask of each of these {doubt}{so}: {}", names.join(", ")));
         }
     }
     let mut sha = Sha256::new();
@@ -118,18 +133,28 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
 fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, checked: &mut Checked) {
     let listing = match Listing::of(folder) {
         Ok(listing) => listing,
-        Err(source) => return checked.problems.push(format!("{}: cannot be read: {source}", folder.pictures.display())),
+        Err(source) => {
+            return checked
+                .problems
+                .push(format!("{}: cannot be read: {source}", folder.pictures.display()));
+        }
     };
     let left_out = listing.told_left_out();
     if listing.groups.iter().all(|group| group.pictures.is_empty()) {
-        let left_out = left_out.as_ref().map_or(String::new(), |told| format!("; left out: {told}"));
-        checked.problems.push(format!("{}: no pictures in it (PNG, JPEG, WebP, BMP){left_out}", folder.pictures.display()));
+        let left_out =
+            left_out.as_ref().map_or(String::new(), |told| format!("; left out: {told}"));
+        checked.problems.push(format!(
+            "{}: no pictures in it (PNG, JPEG, WebP, BMP){left_out}",
+            folder.pictures.display()
+        ));
     } else if let Some(told) = left_out {
         checked.remarks.push(format!("left out of {}: {told}", folder.pictures.display()));
     }
     for (what, named) in [("captions", &folder.captions), ("masks", &folder.masks)] {
         if let Some(named) = named.as_ref().filter(|named| !named.is_dir()) {
-            checked.problems.push(format!("{}: no such folder, which is to hold the {what}", named.display()));
+            checked
+                .problems
+                .push(format!("{}: no such folder, which is to hold the {what}", named.display()));
         }
     }
     let mut without_caption = Vec::new();
@@ -139,7 +164,8 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
         checked.remarks.extend(group.remarks());
         for path in &group.pictures {
             let opened = match depth {
-                Depth::Pixels => Picture::open(path).map(|picture| ((picture.width(), picture.height()), Some(picture))),
+                Depth::Pixels => Picture::open(path)
+                    .map(|picture| ((picture.width(), picture.height()), Some(picture))),
                 Depth::Headers => picture::measure(path).map(|size| (size, None)),
             };
             let (size, picture) = match opened {
@@ -156,7 +182,13 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
             let mask_file = mask_of(path, group);
             let mask = mask_file.as_ref().and_then(|file| mask(file, path, size, depth, checked));
             let (masked, repeats) = (mask_file.is_some(), group.repeats);
-            checked.seen.push(Seen { path: path.clone(), size, caption: caption.clone(), masked, repeats });
+            checked.seen.push(Seen {
+                path: path.clone(),
+                size,
+                caption: caption.clone(),
+                masked,
+                repeats,
+            });
             if let Some(picture) = picture {
                 checked.found.push(Found { path: path.clone(), picture, caption, mask, repeats });
             }
@@ -164,27 +196,40 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
     }
     let default = folder.caption.as_deref().unwrap_or(PLACEHOLDER);
     if !mentions_concept(default, settings) && !without_caption.is_empty() {
-        checked.problems.push(format!("the default caption \"{default}\" has no {PLACEHOLDER} where the concept's words belong"));
+        checked.problems.push(format!(
+            "the default caption \"{default}\" has no {PLACEHOLDER} \
+            where the concept's words belong"
+        ));
     }
     // Where none has a caption, that is how the user wants it.
     if !without_caption.is_empty() && without_caption.len() < pictures {
-        checked.remarks.push(format!("no caption, so \"{default}\": {}", without_caption.join(", ")));
+        checked
+            .remarks
+            .push(format!("no caption, so \"{default}\": {}", without_caption.join(", ")));
     }
 }
 
 /// Repeats weigh pictures against each other, so what all have in common is divided out.
 fn repeats(checked: &mut Checked) {
-    let common = checked.seen.iter().fold(0, |common, seen| greatest_common_divisor(common, seen.repeats)).max(1);
+    let common = checked
+        .seen
+        .iter()
+        .fold(0, |common, seen| greatest_common_divisor(common, seen.repeats))
+        .max(1);
     checked.seen.iter_mut().for_each(|seen| seen.repeats /= common);
     checked.found.iter_mut().for_each(|found| found.repeats /= common);
     if common > 1 && checked.seen.iter().all(|seen| seen.repeats == 1) {
-        checked
-            .remarks
-            .push(format!("all pictures have {common} repeats: that is as none, since `steps` says how long it is learnt"));
+        checked.remarks.push(format!(
+            "all pictures have {common} repeats: that is as none, since `steps` \
+                says how long it is learnt"
+        ));
     }
-    let slots: usize = checked.seen.iter().fold(0, |slots, seen| slots.saturating_add(seen.repeats));
+    let slots: usize =
+        checked.seen.iter().fold(0, |slots, seen| slots.saturating_add(seen.repeats));
     if slots > MOST_SLOTS {
-        checked.problems.push(format!("the folders' repeats make an epoch of {slots} pictures: expected {MOST_SLOTS} at most"));
+        checked.problems.push(format!(
+            "the folders' repeats make an epoch of {slots} pictures: expected {MOST_SLOTS} at most"
+        ));
     }
 }
 
@@ -193,7 +238,12 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
 }
 
 /// The first line of the caption's file that says anything.
-fn caption(path: &Path, group: &Group, settings: &Settings, checked: &mut Checked) -> Option<String> {
+fn caption(
+    path: &Path,
+    group: &Group,
+    settings: &Settings,
+    checked: &mut Checked,
+) -> Option<String> {
     let file = group.caption_of(path)?;
     let text = match read_text(file, "a caption (text)") {
         Ok(text) => text,
@@ -202,9 +252,13 @@ fn caption(path: &Path, group: &Group, settings: &Settings, checked: &mut Checke
             return None;
         }
     };
-    let line = text.trim_start_matches('\u{feff}').lines().map(str::trim).find(|line| !line.is_empty())?;
+    let line =
+        text.trim_start_matches('\u{feff}').lines().map(str::trim).find(|line| !line.is_empty())?;
     if !mentions_concept(line, settings) {
-        let problem = format!("{}: \"{line}\" has no {PLACEHOLDER} where the concept's words belong", file.display());
+        let problem = format!(
+            "{}: \"{line}\" has no {PLACEHOLDER} where the concept's words belong",
+            file.display()
+        );
         checked.problems.push(problem);
     }
     Some(line.to_string())
@@ -213,19 +267,29 @@ fn caption(path: &Path, group: &Group, settings: &Settings, checked: &mut Checke
 /// A caption that names none of the words teaches them nothing.
 fn mentions_concept(caption: &str, settings: &Settings) -> bool {
     let lower = caption.to_lowercase();
-    caption.contains(PLACEHOLDER) || settings.words.iter().any(|word| lower.contains(&word.to_lowercase()))
+    caption.contains(PLACEHOLDER)
+        || settings.words.iter().any(|word| lower.contains(&word.to_lowercase()))
 }
 
 /// The file of a picture's mask.
 fn mask_of(path: &Path, group: &Group) -> Option<PathBuf> {
     let stem = stem(path);
-    let in_folders = group.masks.iter().flat_map(|place| ENDINGS.map(|ending| place.join(format!("{stem}.{ending}"))));
+    let in_folders = group
+        .masks
+        .iter()
+        .flat_map(|place| ENDINGS.map(|ending| place.join(format!("{stem}.{ending}"))));
     let beside = ENDINGS.map(|ending| group.folder.join(format!("{stem}{MASK_MARK}.{ending}")));
     in_folders.chain(beside).find(|file| file.is_file())
 }
 
 /// The mask in `file` of the picture `path`, where its pixels are looked at.
-fn mask(file: &Path, path: &Path, of_picture: (u32, u32), depth: Depth, checked: &mut Checked) -> Option<Mask> {
+fn mask(
+    file: &Path,
+    path: &Path,
+    of_picture: (u32, u32),
+    depth: Depth,
+    checked: &mut Checked,
+) -> Option<Mask> {
     let opened = match depth {
         Depth::Pixels => Mask::open(file).map(|mask| ((mask.width(), mask.height()), Some(mask))),
         Depth::Headers => picture::measure(file).map(|size| (size, None)),
@@ -238,15 +302,25 @@ fn mask(file: &Path, path: &Path, of_picture: (u32, u32), depth: Depth, checked:
         }
     };
     if of_mask != of_picture {
-        let [mask, picture] = [of_mask, of_picture].map(|(width, height)| format!("{width}x{height}"));
-        checked.problems.push(format!("{}: the mask is {mask}, the picture {} is {picture}", file.display(), name(path)));
+        let [mask, picture] =
+            [of_mask, of_picture].map(|(width, height)| format!("{width}x{height}"));
+        checked.problems.push(format!(
+            "{}: the mask is {mask}, the picture {} is {picture}",
+            file.display(),
+            name(path)
+        ));
         return None;
     }
     let mask = mask?;
     if mask.values().iter().all(|value| *value < 0.5) {
         let problem = match mask.doubt(true) {
-            Some(Doubt::Transparent) => format!("{}: the mask {}", file.display(), Doubt::Transparent),
-            _ => format!("{}: the mask is black all over; white is where the concept is", file.display()),
+            Some(Doubt::Transparent) => {
+                format!("{}: the mask {}", file.display(), Doubt::Transparent)
+            }
+            _ => format!(
+                "{}: the mask is black all over; white is where the concept is",
+                file.display()
+            ),
         };
         checked.problems.push(problem);
         return None;
@@ -263,13 +337,21 @@ fn sizes(checked: &mut Checked, size: [usize; 2]) {
         if share < TINY {
             let [wanted_width, wanted_height] = size;
             let problem = format!("too small for tuning at {wanted_width}x{wanted_height}");
-            checked.problems.push(format!("{}: the picture is {width}x{height}, {problem}", seen.path.display()));
+            checked.problems.push(format!(
+                "{}: the picture is {width}x{height}, {problem}",
+                seen.path.display()
+            ));
         } else if share < 1.0 {
             small.push(format!("{} ({width}x{height})", name(&seen.path)));
         }
     }
     if !small.is_empty() {
-        checked.remarks.push(format!("smaller than {}x{}, so enlarged: {}", size[0], size[1], small.join(", ")));
+        checked.remarks.push(format!(
+            "smaller than {}x{}, so enlarged: {}",
+            size[0],
+            size[1],
+            small.join(", ")
+        ));
     }
 }
 
@@ -280,11 +362,17 @@ fn duplicates(checked: &mut Checked) {
         let hash: [u8; 32] = Sha256::digest(found.picture.rgb()).into();
         let thumbnail = found.picture.resized(THUMBNAIL, THUMBNAIL).ok();
         let near = thumbnails.iter().position(|other| is_same(other.as_ref(), thumbnail.as_ref()));
-        let earlier = |first: usize| checked.found.get(first).map(|other| name(&other.path)).unwrap_or_default();
+        let earlier = |first: usize| {
+            checked.found.get(first).map(|other| name(&other.path)).unwrap_or_default()
+        };
         let this = found.path.display();
         match (exact.get(&hash), near) {
-            (Some(&first), _) => checked.problems.push(format!("{this}: the same picture as {}", earlier(first))),
-            (None, Some(first)) => checked.remarks.push(format!("{this}: hardly differs from {}", earlier(first))),
+            (Some(&first), _) => {
+                checked.problems.push(format!("{this}: the same picture as {}", earlier(first)))
+            }
+            (None, Some(first)) => {
+                checked.remarks.push(format!("{this}: hardly differs from {}", earlier(first)))
+            }
             (None, None) => {}
         }
         exact.entry(hash).or_insert(index);
@@ -301,7 +389,11 @@ fn same_files(checked: &mut Checked) {
         let hash: [u8; 32] = Sha256::digest(bytes).into();
         match known.get(&hash) {
             Some(first) => {
-                checked.problems.push(format!("{}: the same picture as {}", seen.path.display(), name(first)));
+                checked.problems.push(format!(
+                    "{}: the same picture as {}",
+                    seen.path.display(),
+                    name(first)
+                ));
             }
             None => drop(known.insert(hash, &seen.path)),
         }
@@ -315,8 +407,8 @@ fn is_same(a: Option<&Picture>, b: Option<&Picture>) -> bool {
 }
 
 impl Found {
-    /// The same at no more than `most` times the pixels that tuning looks at along each side: photos of many megapixels would
-    /// be read and shrunk again and again.
+    /// The same at no more than `most` times the pixels that tuning looks at along each side:
+    /// photos of many megapixels would be read and shrunk again and again.
     pub fn shrunk(mut self, size: [usize; 2], most: f64) -> crate::picture::Result<Found> {
         let (width, height) = (f64::from(self.picture.width()), f64::from(self.picture.height()));
         let share = (size[0] as f64 * most / width).max(size[1] as f64 * most / height);

@@ -34,9 +34,14 @@ fn a_folder_in_order_gives_no_complaint() {
     fs::create_dir(at.join("mask")).unwrap();
     for number in 0..5 {
         write(&at.join(format!("{number}.png")), 64, number);
-        fs::write(at.join(format!("{number}.txt")), format!("\u{feff}\n a photo of <TOK>, {number}\nmore\n")).unwrap();
+        fs::write(
+            at.join(format!("{number}.txt")),
+            format!("\u{feff}\n a photo of <TOK>, {number}\nmore\n"),
+        )
+        .unwrap();
     }
-    let half = |grey: u8| (0..64 * 64).flat_map(|i| [if i % 64 < 32 { grey } else { 0 }; 3]).collect();
+    let half =
+        |grey: u8| (0..64 * 64).flat_map(|i| [if i % 64 < 32 { grey } else { 0 }; 3]).collect();
     Picture::new(64, 64, half(200)).unwrap().save(at.join("mask/0.png"), None).unwrap();
     Picture::new(64, 64, half(255)).unwrap().save(at.join("1.mask.png"), None).unwrap();
     fs::write(at.join("README.md"), "").unwrap();
@@ -58,7 +63,10 @@ fn a_folder_in_order_gives_no_complaint() {
     image::GrayAlphaImage::from_fn(64, 64, pixel).save(at.join("2.mask.png")).unwrap();
     let remarks = check_in(at).remarks;
     for (says, of) in [("white all over", ": 1.png"), ("transparency", ": 2.png")] {
-        assert!(remarks.iter().any(|remark| remark.contains(says) && remark.ends_with(of)), "{remarks:?}");
+        assert!(
+            remarks.iter().any(|remark| remark.contains(says) && remark.ends_with(of)),
+            "{remarks:?}"
+        );
     }
 }
 
@@ -93,9 +101,16 @@ fn everything_wrong_is_told_at_once() {
         );
     }
     assert_eq!(checked.problems.len(), problems.len(), "{:?}", checked.problems);
-    let remarks = ["enlarged: small.png (40x40)", "no caption, so \"<TOK>\": 1-again.png, 1.png, small.png, tiny.png"];
+    let remarks = [
+        "enlarged: small.png (40x40)",
+        "no caption, so \"<TOK>\": 1-again.png, 1.png, small.png, tiny.png",
+    ];
     for remark in remarks {
-        assert!(checked.remarks.iter().any(|found| found.contains(remark)), "{remark}: {:?}", checked.remarks);
+        assert!(
+            checked.remarks.iter().any(|found| found.contains(remark)),
+            "{remark}: {:?}",
+            checked.remarks
+        );
     }
 }
 
@@ -126,14 +141,19 @@ fn hardly_different_pictures_are_noticed() {
     Picture::new(64, 64, rgb).unwrap().save(at.join("2b.png"), None).unwrap();
     let checked = check_in(at);
     assert_eq!(checked.problems, [""; 0]);
-    assert!(checked.remarks.iter().any(|remark| remark.contains("2b.png: hardly differs from 2.png")), "{:?}", checked.remarks);
+    assert!(
+        checked.remarks.iter().any(|remark| remark.contains("2b.png: hardly differs from 2.png")),
+        "{:?}",
+        checked.remarks
+    );
 }
 
 #[test]
 fn large_photos_are_kept_smaller() {
     let mask = Mask::new(400, 200, vec![1.0; 80_000]).unwrap();
     let picture = Picture::filled(400, 200, [9; 3]).unwrap();
-    let found = Found { path: "x".into(), picture, caption: String::new(), mask: Some(mask), repeats: 1 };
+    let found =
+        Found { path: "x".into(), picture, caption: String::new(), mask: Some(mask), repeats: 1 };
     let shrunk = found.clone().shrunk([64, 64], 2.0).unwrap();
     assert_eq!((shrunk.picture.width(), shrunk.picture.height()), (256, 128));
     assert_eq!(shrunk.mask.unwrap().width(), 256);
@@ -152,8 +172,14 @@ fn what_is_left_out_is_named_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     (0..4).for_each(|number| write(&at.join(format!("{number}.png")), 64, number));
-    let others =
-        [("IMG_1.HEIC", HEIC), ("a.gif", GIF), ("b.tiff", TIFF), ("c.avif", AVIF), ("IMG_1.MOV", VIDEO), ("d.psd", b"?")];
+    let others = [
+        ("IMG_1.HEIC", HEIC),
+        ("a.gif", GIF),
+        ("b.tiff", TIFF),
+        ("c.avif", AVIF),
+        ("IMG_1.MOV", VIDEO),
+        ("d.psd", b"?"),
+    ];
     others.iter().for_each(|(name, bytes)| fs::write(at.join(name), bytes).unwrap());
     fs::copy(at.join("0.png"), at.join("copy.bak")).unwrap();
     fs::write(at.join("lost.txt"), "a <TOK>").unwrap();
@@ -201,8 +227,16 @@ fn captions_have_either_ending() {
     let checked = check_in(at);
     let captions: Vec<&str> = checked.found.iter().map(|found| found.caption.as_str()).collect();
     assert_eq!(captions, ["a <TOK> on grass", "a <TOK> in the snow", "the <TOK>", "<TOK>"]);
-    assert!(checked.remarks.iter().any(|remark| remark == "two captions, of which the .txt is read: 2"), "{:?}", checked.remarks);
-    assert!(checked.problems[0].contains("3.caption") && checked.problems[0].contains("JPEG"), "{:?}", checked.problems);
+    assert!(
+        checked.remarks.iter().any(|remark| remark == "two captions, of which the .txt is read: 2"),
+        "{:?}",
+        checked.remarks
+    );
+    assert!(
+        checked.problems[0].contains("3.caption") && checked.problems[0].contains("JPEG"),
+        "{:?}",
+        checked.problems
+    );
 }
 
 #[test]
@@ -219,22 +253,45 @@ fn kohyas_folders_weigh_their_pictures() {
     Picture::filled(64, 64, [255; 3]).unwrap().save(ten.join("mask/0.png"), None).unwrap();
     let checked = check_in(at);
     assert_eq!(checked.problems, [""; 0]);
-    let found: Vec<(String, usize)> = checked.found.iter().map(|found| (name(&found.path), found.repeats)).collect();
+    let found: Vec<(String, usize)> =
+        checked.found.iter().map(|found| (name(&found.path), found.repeats)).collect();
     let expected = [("0.png", 5), ("1.png", 5), ("2.png", 2), ("3.png", 2)];
-    assert_eq!(found, expected.map(|(name, repeats)| (name.to_string(), repeats)), "what both have in common is divided out");
-    assert_eq!((checked.found[0].caption.as_str(), checked.found[0].mask.is_some()), ("a <TOK> dog", true));
-    let said = |part: &str| assert!(checked.remarks.iter().any(|remark| remark.contains(part)), "{part}: {:?}", checked.remarks);
-    said("10_zorp dog (kohya's layout): 2 pictures, each 10 times in an epoch; \"zorp dog\" is not taken for a caption");
+    assert_eq!(
+        found,
+        expected.map(|(name, repeats)| (name.to_string(), repeats)),
+        "what both have in common is divided out"
+    );
+    assert_eq!(
+        (checked.found[0].caption.as_str(), checked.found[0].mask.is_some()),
+        ("a <TOK> dog", true)
+    );
+    let said = |part: &str| {
+        assert!(
+            checked.remarks.iter().any(|remark| remark.contains(part)),
+            "{part}: {:?}",
+            checked.remarks
+        )
+    };
+    said(
+        "10_zorp dog (kohya's layout): 2 pictures, each 10 times in an epoch; \"zorp dog\" is not \
+            taken for a caption",
+    );
     said("10_zorp dog/x.gif (a GIF picture");
     assert_eq!(count(at), 4);
     // Other repeats are another run.
     fs::rename(&four, at.join("10_zorp")).unwrap();
     let equal = check_in(at);
     assert!(equal.found.iter().all(|found| found.repeats == 1));
-    assert!(equal.remarks.iter().any(|remark| remark.contains("all pictures have 10 repeats")), "{:?}", equal.remarks);
+    assert!(
+        equal.remarks.iter().any(|remark| remark.contains("all pictures have 10 repeats")),
+        "{:?}",
+        equal.remarks
+    );
     assert_ne!(equal.hash, checked.hash);
     fs::rename(at.join("10_zorp"), at.join("99999_zorp")).unwrap();
-    assert!(check_in(at).problems.iter().any(|problem| problem.contains("repeats make an epoch of")));
+    assert!(
+        check_in(at).problems.iter().any(|problem| problem.contains("repeats make an epoch of"))
+    );
 }
 
 #[test]
@@ -252,7 +309,15 @@ fn headers_tell_most_of_it() {
     write(&at.join("small.png"), 8, 5);
     write(&at.join("2.mask.png"), 32, 6);
     let problems = look().problems.join("\n");
-    for word in ["text.png", "cut.png", "ends too early", "again.png", "the same picture as 1.png", "small.png", "2.mask.png"] {
+    for word in [
+        "text.png",
+        "cut.png",
+        "ends too early",
+        "again.png",
+        "the same picture as 1.png",
+        "small.png",
+        "2.mask.png",
+    ] {
         assert!(problems.contains(word), "{word} in {problems}");
     }
     // What only pixels tell.

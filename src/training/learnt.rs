@@ -7,9 +7,14 @@ use super::step::{Network, State, TrainedLayer};
 use crate::concept::{Concept, LowRankSet, ModelHash, Update, Word};
 use crate::graph::Array;
 
-/// The concept that a state holds, with the settings that made it. It is the same for the same settings, pictures and model:
-/// nothing of the machine, the time or the places of files goes in.
-pub fn concept(settings: &Settings, base: ModelHash, state: &State, layers: &[TrainedLayer]) -> Concept {
+/// The concept that a state holds, with the settings that made it. It is the same for the same
+/// settings, pictures and model: nothing of the machine, the time or the places of files goes in.
+pub fn concept(
+    settings: &Settings,
+    base: ModelHash,
+    state: &State,
+    layers: &[TrainedLayer],
+) -> Concept {
     Concept {
         name: settings.name.clone(),
         words: words(settings, state),
@@ -26,22 +31,33 @@ fn words(settings: &Settings, state: &State) -> Vec<Word> {
     let copies = rows.shape.rows() / count;
     let each = rows.values().chunks_exact((copies * width).max(1));
     let initializers = settings.initializers.iter().map(Some).chain(std::iter::repeat(None));
-    let word = |((text, from), values): ((&String, Option<&super::config::Initializer>), &[f32])| Word {
-        text: text.clone(),
-        initializer: from.map(ToString::to_string),
-        rows: Array::f32([copies, width], values.to_vec()),
-    };
+    let word =
+        |((text, from), values): ((&String, Option<&super::config::Initializer>), &[f32])| Word {
+            text: text.clone(),
+            initializer: from.map(ToString::to_string),
+            rows: Array::f32([copies, width], values.to_vec()),
+        };
     settings.words.iter().zip(initializers).zip(each).map(word).collect()
 }
 
-fn updates(settings: &Settings, state: &State, layers: &[TrainedLayer], network: Network) -> LowRankSet {
+fn updates(
+    settings: &Settings,
+    state: &State,
+    layers: &[TrainedLayer],
+    network: Network,
+) -> LowRankSet {
     let prefix = match network {
         Network::Text => "text",
         Network::UNet => "unet",
     };
-    let of = |layer: &TrainedLayer, part: &str| state.arrays.get(&format!("{prefix}.{}.lora_{part}.weight", layer.name)).cloned();
-    let update = |layer: &TrainedLayer| Some((layer.name.clone(), Update { down: of(layer, "down")?, up: of(layer, "up")? }));
-    let layers = layers.iter().filter(|layer| layer.network == network).filter_map(update).collect();
+    let of = |layer: &TrainedLayer, part: &str| {
+        state.arrays.get(&format!("{prefix}.{}.lora_{part}.weight", layer.name)).cloned()
+    };
+    let update = |layer: &TrainedLayer| {
+        Some((layer.name.clone(), Update { down: of(layer, "down")?, up: of(layer, "up")? }))
+    };
+    let layers =
+        layers.iter().filter(|layer| layer.network == network).filter_map(update).collect();
     LowRankSet { scale: settings.alpha, layers }
 }
 

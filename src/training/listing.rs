@@ -1,6 +1,8 @@
-//! What stands in a folder of pictures: which files are learnt from, which belong to them, and what is left out.
+//! What stands in a folder of pictures: which files are learnt from, which belong to them, and what
+//! is left out.
 //!
-//! Sub-folders called `10_name` are read too, as kohya's trainers lay them out: their pictures come 10 times in an epoch.
+//! Sub-folders called `10_name` are read too, as kohya's trainers lay them out: their pictures come
+//! 10 times in an epoch.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,8 +22,10 @@ const MASK_FOLDERS: [&str; 2] = ["mask", "masks"];
 /// Endings of captions; of two for one picture, the first is read.
 const CAPTIONS: [&str; 2] = ["txt", "caption"];
 /// Endings that only pictures have which are not read.
-const OTHER_PICTURES: [&str; 16] =
-    ["heic", "heif", "avif", "gif", "tif", "tiff", "jxl", "jp2", "psd", "svg", "dng", "cr2", "cr3", "nef", "arw", "raf"];
+const OTHER_PICTURES: [&str; 16] = [
+    "heic", "heif", "avif", "gif", "tif", "tiff", "jxl", "jp2", "psd", "svg", "dng", "cr2", "cr3",
+    "nef", "arw", "raf",
+];
 /// Files that are named one by one; of more, the number is told.
 const NAMED: usize = 20;
 
@@ -53,7 +57,8 @@ pub struct Group {
 }
 
 impl Listing {
-    /// Looks at the names in a folder, and at the beginning of files whose names do not tell what they are.
+    /// Looks at the names in a folder, and at the beginning of files whose names do not tell what
+    /// they are.
     ///
     /// # Errors
     /// A folder that cannot be read.
@@ -76,18 +81,26 @@ impl Listing {
     fn inside(&mut self, folder: &PictureFolder, path: &Path) -> io::Result<()> {
         let called = name(path);
         let is = |other: &Option<PathBuf>| other.as_ref().is_some_and(|other| same(other, path));
-        if is(&folder.captions) || is(&folder.masks) || folder.masks.is_none() && MASK_FOLDERS.contains(&called.as_str()) {
+        if is(&folder.captions)
+            || is(&folder.masks)
+            || folder.masks.is_none() && MASK_FOLDERS.contains(&called.as_str())
+        {
             return Ok(());
         }
-        let repeats = called.split_once('_').and_then(|(number, label)| Some((number.parse::<usize>().ok()?, label.to_string())));
+        let repeats = called
+            .split_once('_')
+            .and_then(|(number, label)| Some((number.parse::<usize>().ok()?, label.to_string())));
         let reason = match repeats {
             Some((0, _)) => "0 repeats".to_string(),
             Some((repeats, label)) => {
                 let mut group = Group::new(folder, Some((path, label)), repeats);
                 for path in entries(path)? {
                     match path.is_dir() {
-                        true if folder.masks.is_none() && MASK_FOLDERS.contains(&name(&path).as_str()) => {}
-                        true => self.left_out.push(format!("{called}/{} (a folder within)", name(&path))),
+                        true if folder.masks.is_none()
+                            && MASK_FOLDERS.contains(&name(&path).as_str()) => {}
+                        true => self
+                            .left_out
+                            .push(format!("{called}/{} (a folder within)", name(&path))),
                         false => self.file(&path, &mut group),
                     }
                 }
@@ -118,14 +131,22 @@ impl Listing {
         } else {
             match FileKind::of_file(path) {
                 Ok(kind) if kind.is_read_picture() => {
-                    format!("{}, but not called as one: a name that ends in .png or the like makes it count", kind.describe())
+                    format!(
+                        "{}, but not called as one: a name that ends in .png or the like makes it \
+                            count",
+                        kind.describe()
+                    )
                 }
                 Ok(kind) if kind.is_picture() || OTHER_PICTURES.contains(&ending.as_str()) => {
                     format!("{}, which is not read: saved as PNG or JPEG it is", kind.describe())
                 }
-                Ok(kind @ (FileKind::Video | FileKind::Zip | FileKind::SevenZip | FileKind::Rar | FileKind::Gzip)) => {
-                    kind.describe().to_string()
-                }
+                Ok(
+                    kind @ (FileKind::Video
+                    | FileKind::Zip
+                    | FileKind::SevenZip
+                    | FileKind::Rar
+                    | FileKind::Gzip),
+                ) => kind.describe().to_string(),
                 // What people and programs keep beside pictures.
                 Ok(_) => return,
                 Err(_) if path.is_symlink() => "a link that leads nowhere".to_string(),
@@ -144,8 +165,14 @@ impl Listing {
         let mut all = self.left_out.clone();
         for group in self.groups.iter().filter(|group| group.beside) {
             let stems: Vec<String> = group.pictures.iter().map(|path| stem(path)).collect();
-            let lost = group.captions.iter().filter(|(stem, _)| !stems.contains(stem)).flat_map(|(_, files)| files);
-            all.extend(lost.map(|file| format!("{} (text without a picture of that name)", name(file))));
+            let lost = group
+                .captions
+                .iter()
+                .filter(|(stem, _)| !stems.contains(stem))
+                .flat_map(|(_, files)| files);
+            all.extend(
+                lost.map(|file| format!("{} (text without a picture of that name)", name(file))),
+            );
         }
         let more = all.len().saturating_sub(NAMED);
         all.truncate(NAMED);
@@ -171,7 +198,15 @@ impl Group {
             None => MASK_FOLDERS.map(|masks| folder.join(masks)).to_vec(),
         };
         let captions = captions(&of.captions.as_ref().map_or_else(|| folder.clone(), divided));
-        Group { folder, pictures: Vec::new(), masks, repeats, label, captions, beside: of.captions.is_none() }
+        Group {
+            folder,
+            pictures: Vec::new(),
+            masks,
+            repeats,
+            label,
+            captions,
+            beside: of.captions.is_none(),
+        }
     }
 
     /// The file of a picture's caption.
@@ -185,11 +220,15 @@ impl Group {
         if let Some(label) = &self.label {
             let (called, count, repeats) = (name(&self.folder), self.pictures.len(), self.repeats);
             remarks.push(format!(
-                "{called} (kohya's layout): {count} pictures, each {repeats} times in an epoch; \"{label}\" is not taken for a caption"
+                "{called} (kohya's layout): {count} pictures, each {repeats} times in an epoch; \
+                    \"{label}\" is not taken for a caption"
             ));
         }
-        let has = |picture: &&PathBuf| self.captions.get(&stem(picture)).is_some_and(|files| files.len() > 1);
-        let twice: Vec<String> = self.pictures.iter().filter(has).map(|picture| stem(picture)).collect();
+        let has = |picture: &&PathBuf| {
+            self.captions.get(&stem(picture)).is_some_and(|files| files.len() > 1)
+        };
+        let twice: Vec<String> =
+            self.pictures.iter().filter(has).map(|picture| stem(picture)).collect();
         if !twice.is_empty() {
             remarks.push(format!("two captions, of which the .txt is read: {}", twice.join(", ")));
         }
@@ -208,7 +247,9 @@ pub fn count(folder: &Path) -> usize {
 /// # Errors
 /// A folder that cannot be read.
 pub fn pictures_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_picture = |path: &PathBuf| ENDINGS.contains(&ending(path).as_str()) && !is_mask(path) && path.is_file();
+    let is_picture = |path: &PathBuf| {
+        ENDINGS.contains(&ending(path).as_str()) && !is_mask(path) && path.is_file()
+    };
     Ok(entries(folder)?.into_iter().filter(is_picture).collect())
 }
 
@@ -218,8 +259,11 @@ fn of_pictures(folder: &Path) -> PictureFolder {
 
 /// What is in a folder, sorted; hidden files are nobody's pictures.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let paths = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    let mut paths: Vec<PathBuf> = paths.into_iter().filter(|path| !name(path).starts_with('.')).collect();
+    let paths = std::fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut paths: Vec<PathBuf> =
+        paths.into_iter().filter(|path| !name(path).starts_with('.')).collect();
     paths.sort();
     Ok(paths)
 }

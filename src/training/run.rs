@@ -10,7 +10,9 @@ use super::examples::Examples;
 use super::folder;
 use super::saved::{About, Places, Saved};
 use super::sheet;
-use super::step::{self, AdamW, AttentionLoss, Method, Models, PlannedBytes, Rates, State, Step, StepConfig};
+use super::step::{
+    self, AdamW, AttentionLoss, Method, Models, PlannedBytes, Rates, State, Step, StepConfig,
+};
 use super::transform::Transform;
 use super::words::{Words, initial_rows};
 use crate::backend::Device;
@@ -25,7 +27,8 @@ const MOST_DETAIL: f64 = 2.0;
 /// Whether a run begins or goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// At the beginning; neither a run that stands there, finished or not, nor another file is overwritten.
+    /// At the beginning; neither a run that stands there, finished or not, nor another file is
+    /// overwritten.
     New,
     /// At the beginning, whatever is there.
     Again,
@@ -105,9 +108,14 @@ impl<'a> Run<'a> {
     /// Checks all that a run is made from, plans it, and reads the state to go on from.
     ///
     /// # Errors
-    /// [`Error::Unfit`] with everything that has to be put right; a state that does not belong to the run; a model that cannot
-    /// be tuned.
-    pub fn prepare(gpu: &Device, checkpoint: &'a Checkpoint, settings: &Settings, begin: Begin) -> Result<Run<'a>> {
+    /// [`Error::Unfit`] with everything that has to be put right; a state that does not belong to
+    /// the run; a model that cannot be tuned.
+    pub fn prepare(
+        gpu: &Device,
+        checkpoint: &'a Checkpoint,
+        settings: &Settings,
+        begin: Begin,
+    ) -> Result<Run<'a>> {
         let places = Places::of(&settings.output);
         places.check()?;
         if begin == Begin::New {
@@ -120,34 +128,71 @@ impl<'a> Run<'a> {
         problems.append(&mut checked.problems);
         let mut config = step_config(settings, size, &encoder);
         let copies = config.rows_per_word(&models.unet);
-        let rows = initial_rows(settings, encoder.tokenizer(), &checkpoint.text_encoder, [models.text.hidden_size, copies]);
+        let rows = initial_rows(
+            settings,
+            encoder.tokenizer(),
+            &checkpoint.text_encoder,
+            [models.text.hidden_size, copies],
+        );
         let rows = rows.map_err(|mut wrong| problems.append(&mut wrong)).ok();
-        let words = Words::new(encoder.tokenizer().clone(), &settings.words, models.text.vocab_size, copies);
+        let words = Words::new(
+            encoder.tokenizer().clone(),
+            &settings.words,
+            models.text.vocab_size,
+            copies,
+        );
         let words = words.map_err(|error| problems.push(error.to_string())).ok();
         let (Some(rows), Some(words), true) = (rows, words, problems.is_empty()) else {
             return Err(Error::Unfit(problems));
         };
         config.tokens = words.length();
-        let found = checked.found.into_iter().map(|found| found.shrunk(size, MOST_DETAIL)).collect::<Result<_, _>>()?;
-        let transform = Transform { width: size[0], height: size[1], crop: settings.crop, scale: settings.scale };
+        let found = checked
+            .found
+            .into_iter()
+            .map(|found| found.shrunk(size, MOST_DETAIL))
+            .collect::<Result<_, _>>()?;
+        let transform = Transform {
+            width: size[0],
+            height: size[1],
+            crop: settings.crop,
+            scale: settings.scale,
+        };
         let latent = [config.size[0], config.size[1], encoder.latent_channels()];
         let examples = Examples::new(settings, found, transform, latent, words, &models);
         if settings.attention_weight > 0.0 && settings.words.len() >= 2 && examples.masked() {
-            config.attention_loss =
-                Some(AttentionLoss { weight: settings.attention_weight, full_identity: settings.full_identity });
+            config.attention_loss = Some(AttentionLoss {
+                weight: settings.attention_weight,
+                full_identity: settings.full_identity,
+            });
         }
         let mut remarks = checked.remarks;
         remarks.extend(examples.remarks()?);
         if settings.method == Method::PPlus && settings.words_lr == 0.0 {
-            remarks.push("p-plus learns the words alone, and words_lr is 0: nothing will be learnt".into());
+            remarks.push(
+                "p-plus learns the words alone, and words_lr is 0: nothing will be learnt".into(),
+            );
         }
         let step = Step::new(&models, &config, gpu)?;
         let base = checkpoint.base_hash_cached(checkpoint::base_hash_cache().as_deref());
-        let about = About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
+        let about =
+            About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
         let (settings, gpu) = (settings.clone(), gpu.clone());
         let (history, saved) = (Vec::new(), None);
-        let mut run =
-            Run { settings, gpu, checkpoint, base, encoder, examples, step, about, places, size, remarks, history, saved };
+        let mut run = Run {
+            settings,
+            gpu,
+            checkpoint,
+            base,
+            encoder,
+            examples,
+            step,
+            about,
+            places,
+            size,
+            remarks,
+            history,
+            saved,
+        };
         run.begin(begin, rows)?;
         Ok(run)
     }
@@ -158,15 +203,23 @@ impl<'a> Run<'a> {
         let fail = |problem: String| Error::State { path: path.clone(), problem };
         let state = if begin == Begin::Resume {
             if !path.exists() {
-                return Err(fail("there is no run to go on with (no state was saved there)".into()));
+                return Err(fail(
+                    "there is no run to go on with (no state was saved there)".into(),
+                ));
             }
             let Saved { about, state, history } = Saved::read(&path)?;
             let differences = self.about.differences(&about);
             if !differences.is_empty() {
-                return Err(fail(format!("the run cannot go on with other settings: {}", differences.join("; "))));
+                return Err(fail(format!(
+                    "the run cannot go on with other settings: {}",
+                    differences.join("; ")
+                )));
             }
             if about.adapter != self.about.adapter {
-                self.remarks.push(format!("the run began on {}; it goes on the same up to rounding", about.adapter));
+                self.remarks.push(format!(
+                    "the run began on {}; it goes on the same up to rounding",
+                    about.adapter
+                ));
             }
             self.about.lengths.clone_from(&about.lengths);
             self.stretch(&about);
@@ -189,11 +242,16 @@ impl<'a> Run<'a> {
         let next = done + 1;
         let same = (0..done).all(|step| saved.settings.rates(step) == self.settings.rates(step));
         self.remarks.push(if same {
-            format!("the run had {before} updates and has {now} now; with these learning rates, that changes nothing in what is done")
+            format!(
+                "the run had {before} updates and has {now} now; with these learning rates, \
+                that changes nothing in what is done"
+            )
         } else {
             format!(
-                "the run had {before} updates and has {now} now: from update {next} on, its learning rates are those of a run of {now}, \
-                 which begin again at {:.1e}; what comes of it differs from a run that had {now} from the start",
+                "the run had {before} updates and has {now} now: from update {next} on, its \
+                    learning rates are those of a run of {now}, \
+                 which begin again at {:.1e}; what comes of it differs from a run that had {now} \
+                 from the start",
                 self.settings.rates(done).unet
             )
         });
@@ -204,7 +262,8 @@ impl<'a> Run<'a> {
         let mut index = 0;
         // Kaiming's uniform numbers with a = sqrt(5) (He et al. 2015): in +-1 / sqrt(in).
         let mut down = |layer: &step::TrainedLayer| {
-            let (mut numbers, bound) = (draws.at(Purpose::Updates, index), 1.0 / (layer.into as f64).sqrt());
+            let (mut numbers, bound) =
+                (draws.at(Purpose::Updates, index), 1.0 / (layer.into as f64).sqrt());
             index += 1;
             (0..layer.rank * layer.into).map(|_| numbers.between(-bound, bound) as f32).collect()
         };
@@ -247,10 +306,12 @@ impl<'a> Run<'a> {
         Ok(self.step.planned_bytes()?)
     }
 
-    /// Runs to the end, or until `watch` says false: then the run is saved, and can go on later to the same bytes.
+    /// Runs to the end, or until `watch` says false: then the run is saved, and can go on later to
+    /// the same bytes.
     ///
     /// # Errors
-    /// [`Error::Diverged`]; files that cannot be written (then the state that was saved before stands); whatever the device meets.
+    /// [`Error::Diverged`]; files that cannot be written (then the state that was saved before
+    /// stands); whatever the device meets.
     pub fn run(&mut self, watch: &mut dyn FnMut(Event) -> bool) -> Result<Outcome> {
         let of = self.settings.steps as u64;
         let (first, start) = (self.done(), Instant::now());
@@ -258,7 +319,8 @@ impl<'a> Run<'a> {
         while self.done() < of {
             let progress = self.update()?;
             let (done, go_on) = (self.done(), watch(Event::Step(progress)));
-            // A sheet comes before the state that is past it: a run that is killed in between makes it again.
+            // A sheet comes before the state that is past it: a run that is killed in between makes
+            // it again.
             if self.is_sheet(done) && done < of {
                 sheets += self.sheet(watch)?;
             }
@@ -282,7 +344,9 @@ impl<'a> Run<'a> {
             None
         };
         let tenth = (self.history.len() / 10).max(1);
-        let mean = |part: &[[f32; 3]]| part.iter().map(|[loss, ..]| loss).sum::<f32>() / part.len().max(1) as f32;
+        let mean = |part: &[[f32; 3]]| {
+            part.iter().map(|[loss, ..]| loss).sum::<f32>() / part.len().max(1) as f32
+        };
         Ok(Outcome::Done(Summary {
             concept: self.places.output.clone(),
             curve: self.places.curve(),
@@ -312,9 +376,17 @@ impl<'a> Run<'a> {
             regularisation += report.regularisation / batches as f32;
             last = Some(report);
         }
-        let (norm, embeddings_stopped) = last.map_or((0.0, false), |report| (report.embedding_norm, report.embeddings_stopped));
+        let (norm, embeddings_stopped) =
+            last.map_or((0.0, false), |report| (report.embedding_norm, report.embeddings_stopped));
         self.history.push([loss, regularisation, norm]);
-        Ok(Progress { done: done + 1, of: self.settings.steps as u64, loss, rates, norm, embeddings_stopped })
+        Ok(Progress {
+            done: done + 1,
+            of: self.settings.steps as u64,
+            loss,
+            rates,
+            norm,
+            embeddings_stopped,
+        })
     }
 
     fn diverged(&self, error: step::Error) -> Error {
@@ -332,7 +404,11 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self) -> Result<()> {
-        let saved = Saved { about: self.about.clone(), state: self.step.state()?, history: self.history.clone() };
+        let saved = Saved {
+            about: self.about.clone(),
+            state: self.step.state()?,
+            history: self.history.clone(),
+        };
         saved.write(&self.places.state())?;
         self.saved = Some(saved.state.step);
         Ok(())
@@ -348,9 +424,10 @@ impl<'a> Run<'a> {
         let concept = self.concept()?;
         // A pipeline of its own, so that the memory is free again while the run goes on.
         let mut pipeline = Pipeline::load(&self.gpu, self.checkpoint, self.settings.precision)?;
-        let drawn = sheet::sheet(&mut pipeline, &concept, &self.settings, self.size, &mut |done, of| {
-            watch(Event::Sheet { done, of });
-        })?;
+        let drawn =
+            sheet::sheet(&mut pipeline, &concept, &self.settings, self.size, &mut |done, of| {
+                watch(Event::Sheet { done, of });
+            })?;
         let path = self.places.sheet(self.done());
         drawn.save(&path, None)?;
         watch(Event::Wrote(&path));
@@ -362,7 +439,12 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Whatever the device meets.
     pub fn concept(&self) -> Result<Concept> {
-        Ok(super::learnt::concept(&self.settings, self.base, &self.step.state()?, self.step.layers()))
+        Ok(super::learnt::concept(
+            &self.settings,
+            self.base,
+            &self.step.state()?,
+            self.step.layers(),
+        ))
     }
 }
 
@@ -372,18 +454,28 @@ fn refuse_to_replace(places: &Places) -> Result<()> {
     if path.exists() {
         let problem = match Saved::read(&path) {
             Ok(Saved { about, .. }) if about.step < about.settings.steps as u64 => {
-                format!("a run stands there at step {} of {}: --resume goes on", about.step, about.settings.steps)
+                format!(
+                    "a run stands there at step {} of {}: --resume goes on",
+                    about.step, about.settings.steps
+                )
             }
             Ok(Saved { about, .. }) => {
                 let (done, more) = (about.step, about.step * 2);
-                format!("a finished run of {done} steps stands there: --resume with more --steps (such as {more}) goes on")
+                format!(
+                    "a finished run of {done} steps stands there: --resume with more --steps \
+                        (such as {more}) goes on"
+                )
             }
             Err(error) => format!("a run may stand there, but its state cannot be read ({error})"),
         };
-        return Err(Error::State { path, problem: format!("{problem}, --restart begins anew and replaces it") });
+        return Err(Error::State {
+            path,
+            problem: format!("{problem}, --restart begins anew and replaces it"),
+        });
     }
     if places.output.exists() && crate::output::is_replaced(&places.output) {
-        let problem = "it is there already: --restart replaces it, --output names another file".to_string();
+        let problem =
+            "it is there already: --restart replaces it, --output names another file".to_string();
         return Err(Error::State { path: places.output.clone(), problem });
     }
     Ok(())
@@ -394,13 +486,22 @@ pub(super) fn size(settings: &Settings, pipeline: &Pipeline) -> ([usize; 2], Vec
     let (width, height) = pipeline.default_size();
     let size = settings.size.unwrap_or([width, height]);
     let factor = pipeline.factor();
-    let fits = |side: &usize| *side > 0 && side.is_multiple_of(factor) && *side <= crate::picture::MAX_SIDE as usize;
+    let fits = |side: &usize| {
+        *side > 0 && side.is_multiple_of(factor) && *side <= crate::picture::MAX_SIDE as usize
+    };
     let most = crate::picture::MAX_SIDE as usize / factor * factor;
-    let problem = format!("size is {}x{}: expected multiples of {factor} from {factor} to {most}", size[0], size[1]);
+    let problem = format!(
+        "size is {}x{}: expected multiples of {factor} from {factor} to {most}",
+        size[0], size[1]
+    );
     if size.iter().all(fits) { (size, Vec::new()) } else { ([width, height], vec![problem]) }
 }
 
-pub(super) fn step_config(settings: &Settings, size: [usize; 2], pipeline: &Pipeline) -> StepConfig {
+pub(super) fn step_config(
+    settings: &Settings,
+    size: [usize; 2],
+    pipeline: &Pipeline,
+) -> StepConfig {
     let factor = pipeline.factor();
     StepConfig {
         method: settings.method,
@@ -413,7 +514,11 @@ pub(super) fn step_config(settings: &Settings, size: [usize; 2], pipeline: &Pipe
         size: [size[1] / factor, size[0] / factor],
         words: settings.words.len(),
         clip_skip: settings.clip_skip,
-        adamw: AdamW { betas: settings.betas, weight_decay: settings.weight_decay, ..AdamW::default() },
+        adamw: AdamW {
+            betas: settings.betas,
+            weight_decay: settings.weight_decay,
+            ..AdamW::default()
+        },
         checkpointing: settings.checkpointing,
         accumulate: settings.accumulate,
         norm_limit: settings.norm_stop,

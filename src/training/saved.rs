@@ -1,8 +1,9 @@
 //! The state of a run as one file: all that a run needs to go on to the same bytes.
 //!
-//! A safetensors file that appears whole or not at all: `state.<name>` for every array of the step's state (see
-//! [`super::step::State`]), `history` `[updates, 3]` (loss, its part from the regularisation, norm of the embeddings), and in the
-//! metadata `mos_training`, a JSON object ([`About`]).
+//! A safetensors file that appears whole or not at all: `state.<name>` for every array of the
+//! step's state (see [`super::step::State`]), `history` `[updates, 3]` (loss, its part from the
+//! regularisation, norm of the embeddings), and in the metadata `mos_training`, a JSON object
+//! ([`About`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,16 @@ const STATE: &str = "state.";
 const HISTORY: &str = "history";
 
 /// Settings that change nothing about what is learnt.
-const FREE: [&str; 8] =
-    ["name", "output", "save_every", "sheet_every", "prompts", "sheet_scales", "sheet_steps", "sheet_guidance"];
+const FREE: [&str; 8] = [
+    "name",
+    "output",
+    "save_every",
+    "sheet_every",
+    "prompts",
+    "sheet_scales",
+    "sheet_steps",
+    "sheet_guidance",
+];
 
 /// What a state belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +48,8 @@ pub struct About {
     pub pictures: String,
     /// The adapter that made it: others agree up to rounding.
     pub adapter: String,
-    /// Where the run was given another number of updates: at which update, and how many it was to have until then.
+    /// Where the run was given another number of updates: at which update, and how many it was to
+    /// have until then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lengths: Vec<[u64; 2]>,
 }
@@ -56,7 +66,16 @@ pub struct Saved {
 impl About {
     pub fn new(settings: &Settings, base: String, pictures: String, adapter: String) -> About {
         let (settings, lengths) = (settings.clone(), Vec::new());
-        About { version: VERSION, step: 0, embeddings_stopped: false, settings, base, pictures, adapter, lengths }
+        About {
+            version: VERSION,
+            step: 0,
+            embeddings_stopped: false,
+            settings,
+            base,
+            pictures,
+            adapter,
+            lengths,
+        }
     }
 
     /// Why a run `self` cannot go on from the state `saved`; empty if it can.
@@ -72,13 +91,20 @@ impl About {
                 }
                 // The model and the pictures are told by their contents.
                 if value != before && !["model", "folders"].contains(&key.as_str()) {
-                    let done = if key == "steps" { format!(", and {} are done", saved.step) } else { String::new() };
+                    let done = if key == "steps" {
+                        format!(", and {} are done", saved.step)
+                    } else {
+                        String::new()
+                    };
                     found.push(format!("{key} is {value}, the run began with {before}{done}"));
                 }
             }
         }
         if self.base != saved.base {
-            found.push(format!("the model's hash is {}, the run began with {}", self.base, saved.base));
+            found.push(format!(
+                "the model's hash is {}, the run began with {}",
+                self.base, saved.base
+            ));
         }
         if self.pictures != saved.pictures {
             found.push("the pictures, captions or masks have changed since the run began".into());
@@ -95,18 +121,31 @@ impl Saved {
     pub fn write(&self, path: &Path) -> Result<()> {
         let view = |name: String, array: &'_ Array| -> Result<(String, TensorView<'static>)> {
             let bytes: Vec<u8> = array.values().iter().flat_map(|v| v.to_le_bytes()).collect();
-            let problem = || Error::State { path: path.to_path_buf(), problem: format!("`{name}` contradicts its own shape") };
-            let view = TensorView::new(checkpoint::DType::F32, array.shape.to_vec(), bytes).ok_or_else(problem)?;
+            let problem = || Error::State {
+                path: path.to_path_buf(),
+                problem: format!("`{name}` contradicts its own shape"),
+            };
+            let view = TensorView::new(checkpoint::DType::F32, array.shape.to_vec(), bytes)
+                .ok_or_else(problem)?;
             Ok((name, view))
         };
         let mut tensors = Vec::with_capacity(self.state.arrays.len() + 1);
         for (name, array) in &self.state.arrays {
             tensors.push(view(format!("{STATE}{name}"), array)?);
         }
-        tensors.push(view(HISTORY.into(), &Array::f32([self.history.len(), 3], self.history.concat()))?);
-        let about = About { step: self.state.step, embeddings_stopped: self.state.embeddings_stopped, ..self.about.clone() };
-        let about = serde_json::to_string(&about)
-            .map_err(|e| Error::State { path: path.to_path_buf(), problem: format!("cannot be written: {e}") })?;
+        tensors.push(view(
+            HISTORY.into(),
+            &Array::f32([self.history.len(), 3], self.history.concat()),
+        )?);
+        let about = About {
+            step: self.state.step,
+            embeddings_stopped: self.state.embeddings_stopped,
+            ..self.about.clone()
+        };
+        let about = serde_json::to_string(&about).map_err(|e| Error::State {
+            path: path.to_path_buf(),
+            problem: format!("cannot be written: {e}"),
+        })?;
         Ok(checkpoint::write(path, &tensors, &BTreeMap::from([(KEY.to_string(), about)]))?)
     }
 
@@ -117,10 +156,17 @@ impl Saved {
     pub fn read(path: &Path) -> Result<Saved> {
         let fail = |problem: String| Error::State { path: path.to_path_buf(), problem };
         let file = TensorFile::open(path)?;
-        let about = file.metadata().get(KEY).ok_or_else(|| fail(format!("no state of a tuning run (no `{KEY}` in it)")))?;
-        let about: About = serde_json::from_str(about).map_err(|e| fail(format!("`{KEY}` in it cannot be read: {e}")))?;
+        let about = file
+            .metadata()
+            .get(KEY)
+            .ok_or_else(|| fail(format!("no state of a tuning run (no `{KEY}` in it)")))?;
+        let about: About = serde_json::from_str(about)
+            .map_err(|e| fail(format!("`{KEY}` in it cannot be read: {e}")))?;
         if about.version != VERSION {
-            return Err(fail(format!("a state of version {}, this program reads version {VERSION}", about.version)));
+            return Err(fail(format!(
+                "a state of version {}, this program reads version {VERSION}",
+                about.version
+            )));
         }
         let mut arrays = BTreeMap::new();
         let mut history = Vec::new();
@@ -139,9 +185,18 @@ impl Saved {
             }
         }
         if history.len() as u64 != about.step {
-            return Err(fail(format!("{} updates are told of, but {} were done", history.len(), about.step)));
+            return Err(fail(format!(
+                "{} updates are told of, but {} were done",
+                history.len(),
+                about.step
+            )));
         }
-        let state = State { arrays, step: about.step, accumulated: 0, embeddings_stopped: about.embeddings_stopped };
+        let state = State {
+            arrays,
+            step: about.step,
+            accumulated: 0,
+            embeddings_stopped: about.embeddings_stopped,
+        };
         Ok(Saved { about, state, history })
     }
 }
@@ -182,8 +237,12 @@ impl Places {
             move |source| Error::Unwritable { path, source }
         };
         if self.output == self.folder {
-            let problem = "the folder for all else would have the same name: use another ending, such as .safetensors";
-            return Err(fail(&self.output)(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem)));
+            let problem = "the folder for all else would have the same name: use another ending, \
+                such as .safetensors";
+            return Err(fail(&self.output)(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                problem,
+            )));
         }
         crate::output::check(&self.output).map_err(fail(&self.output))?;
         crate::output::check_folder(&self.folder).map_err(fail(&self.folder))?;
@@ -219,7 +278,8 @@ mod tests {
         let settings = Settings::new(given).unwrap();
         let about = About::new(&settings, "aa".into(), "bb".into(), "a card".into());
         let array = |from: f32| Array::f32([2, 3], (0..6).map(|i| from + i as f32 / 3.0).collect());
-        let arrays = [("rows".to_string(), array(0.1)), ("first.rows".to_string(), array(-1.0))].into();
+        let arrays =
+            [("rows".to_string(), array(0.1)), ("first.rows".to_string(), array(-1.0))].into();
         let state = State { arrays, step: 2, accumulated: 0, embeddings_stopped: true };
         let about = About { step: 2, embeddings_stopped: true, ..about };
         Saved { about, state, history: vec![[0.5, 0.1, 0.3], [0.25, f32::NAN, 0.4]] }
@@ -253,7 +313,8 @@ mod tests {
         assert!(error().contains("`state.rows`"), "{}", error());
         checkpoint::write(&path, &[], &BTreeMap::new()).unwrap();
         assert!(error().contains(KEY), "{}", error());
-        checkpoint::write(&path, &[], &BTreeMap::from([(KEY.to_string(), "{}".to_string())])).unwrap();
+        checkpoint::write(&path, &[], &BTreeMap::from([(KEY.to_string(), "{}".to_string())]))
+            .unwrap();
         assert!(error().contains("cannot be read"), "{}", error());
         saved().write(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
@@ -297,7 +358,8 @@ mod tests {
         assert!(!places.curve().join("a").exists());
         nowhere.prepare().unwrap();
         assert!(places.curve().join("a/b.training").is_dir());
-        let same = Places::of(&folder.path().join("zorp.training")).check().unwrap_err().to_string();
+        let same =
+            Places::of(&folder.path().join("zorp.training")).check().unwrap_err().to_string();
         assert!(same.contains("same name"), "{same}");
         assert!(Places::of(&folder.path().join(format!("{}.x", "n".repeat(250)))).check().is_err());
         assert!(Places::of(&folder.path().join("file/b.safetensors")).prepare().is_err());

@@ -1,4 +1,5 @@
-//! What changes from step to step without chance: learning rates, and what a loss counts at each noise level.
+//! What changes from step to step without chance: learning rates, and what a loss counts at each
+//! noise level.
 
 use super::config::Settings;
 use super::step::Rates;
@@ -8,13 +9,14 @@ impl Settings {
     /// Learning rates of update `step`, counted from 0.
     pub fn rates(&self, step: u64) -> Rates {
         let factor = self.decay.factor(usize::try_from(step).unwrap_or(usize::MAX), self.steps);
-        let [rows, text, unet] = [self.words_lr, self.text_lr, self.unet_lr].map(|rate| (rate * factor) as f32);
+        let [rows, text, unet] =
+            [self.words_lr, self.text_lr, self.unet_lr].map(|rate| (rate * factor) as f32);
         Rates { rows, text, unet }
     }
 }
 
-/// Min-SNR weighting (Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy", eq. 4 to 6): the factor of
-/// the loss at a signal-to-noise ratio `snr`.
+/// Min-SNR weighting (Hang et al. 2023, "Efficient diffusion training via min-SNR weighting
+/// strategy", eq. 4 to 6): the factor of the loss at a signal-to-noise ratio `snr`.
 pub fn min_snr(snr: f32, gamma: f32, prediction: PredictionType) -> f32 {
     let most = snr.min(gamma);
     match prediction {

@@ -22,7 +22,11 @@ pub fn curve(settings: &Settings, history: &[[f32; 3]]) -> picture::Result<Pictu
     let window = (settings.steps / 20).max(5);
     let lines = vec![
         Line { label: "loss".into(), colour: PALE, values: losses.clone() },
-        Line { label: format!("loss, mean of {window}"), colour: BLUE, values: smoothed(&losses, window) },
+        Line {
+            label: format!("loss, mean of {window}"),
+            colour: BLUE,
+            values: smoothed(&losses, window),
+        },
         Line { label: "norm of the embeddings".into(), colour: ORANGE, values: norms },
     ];
     let title = format!("{}: {} of {} steps", settings.name, history.len(), settings.steps);
@@ -38,8 +42,8 @@ fn smoothed(values: &[f32], window: usize) -> Vec<f32> {
     (0..values.len()).map(mean).collect()
 }
 
-/// The sheet: a row for each prompt, a column for each scale. `size` is width and height; `progress` is told how many pictures
-/// are done.
+/// The sheet: a row for each prompt, a column for each scale. `size` is width and height;
+/// `progress` is told how many pictures are done.
 ///
 /// # Errors
 /// Whatever sampling meets.

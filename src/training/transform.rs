@@ -1,8 +1,10 @@
-//! From a picture of any size to one that the model is tuned on: cut at random, fitted, pasted on black at a random place.
+//! From a picture of any size to one that the model is tuned on: cut at random, fitted, pasted on
+//! black at a random place.
 //!
-//! The method's transforms (its section on implementation and its public settings), at any size: a picture is cut to the
-//! model's proportions with some probability, then it is made as large as fits, times a random ratio for objects, and stands
-//! anywhere on a black ground. The mask follows. What is black ground does not count in the loss.
+//! The method's transforms (its section on implementation and its public settings), at any size: a
+//! picture is cut to the model's proportions with some probability, then it is made as large as
+//! fits, times a random ratio for objects, and stands anywhere on a black ground. The mask follows.
+//! What is black ground does not count in the loss.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +20,8 @@ pub struct Transform {
     pub height: usize,
     /// Probability of a cut.
     pub crop: f64,
-    /// The picture's size on the ground, as a share of the largest that fits: uniform between the two.
+    /// The picture's size on the ground, as a share of the largest that fits: uniform between the
+    /// two.
     pub scale: [f64; 2],
 }
 
@@ -47,7 +50,8 @@ impl Transform {
     /// Whether a picture of that size is always placed in the same way.
     pub fn is_fixed(&self, width: usize, height: usize) -> bool {
         let same_proportions = width * self.height == height * self.width;
-        // Without a cut, a picture of other proportions leaves room on the ground, and so does a smaller one.
+        // Without a cut, a picture of other proportions leaves room on the ground, and so does a
+        // smaller one.
         same_proportions && self.scale == [1.0, 1.0]
     }
 
@@ -66,8 +70,12 @@ impl Transform {
             from.width = ((tall as f64 / self.height as f64).round().max(1.0) as usize).min(width);
             from.x = numbers.below(width - from.width + 1);
         }
-        let fit = (self.width as f64 / from.width as f64).min(self.height as f64 / from.height as f64) * ratio;
-        let side = |length: usize, most: usize| ((length as f64 * fit).round() as usize).clamp(1, most.max(1));
+        let fit = (self.width as f64 / from.width as f64)
+            .min(self.height as f64 / from.height as f64)
+            * ratio;
+        let side = |length: usize, most: usize| {
+            ((length as f64 * fit).round() as usize).clamp(1, most.max(1))
+        };
         let (to_width, to_height) = (side(from.width, self.width), side(from.height, self.height));
         let x = numbers.below(self.width.saturating_sub(to_width) + 1);
         let y = numbers.below(self.height.saturating_sub(to_height) + 1);
@@ -90,19 +98,30 @@ impl Placement {
         Ok(ground)
     }
 
-    /// The mask at the latents' size, `[rows, columns]` of 0 and 1: the value at the nearest place, as torch's
-    /// `interpolate(mode="nearest")` has it. Without a mask, 1 where the picture is. `source_size` is that of the picture.
-    pub fn mask(&self, mask: Option<&Mask>, source_size: [usize; 2], rows: usize, columns: usize) -> Vec<f32> {
+    /// The mask at the latents' size, `[rows, columns]` of 0 and 1: the value at the nearest place,
+    /// as torch's `interpolate(mode="nearest")` has it. Without a mask, 1 where the picture is.
+    /// `source_size` is that of the picture.
+    pub fn mask(
+        &self,
+        mask: Option<&Mask>,
+        source_size: [usize; 2],
+        rows: usize,
+        columns: usize,
+    ) -> Vec<f32> {
         let mut values = Vec::with_capacity(rows * columns);
         for row in 0..rows {
             for column in 0..columns {
                 let (x, y) = (column * self.width / columns, row * self.height / rows);
                 values.push(f32::from(self.source_of(x, y).is_some_and(|(x, y)| {
                     let Some(mask) = mask else { return true };
-                    // Masks have the picture's size; a source that was made smaller has them larger.
+                    // Masks have the picture's size; a source that was made smaller has them
+                    // larger.
                     let [width, height] = source_size.map(|side| side.max(1));
-                    let (x, y) = (x * mask.width() as usize / width, y * mask.height() as usize / height);
-                    mask.values().get(y * mask.width() as usize + x).is_some_and(|&value| value >= 0.5)
+                    let (x, y) =
+                        (x * mask.width() as usize / width, y * mask.height() as usize / height);
+                    mask.values()
+                        .get(y * mask.width() as usize + x)
+                        .is_some_and(|&value| value >= 0.5)
                 })));
             }
         }
@@ -115,7 +134,10 @@ impl Placement {
         if x >= self.to.width || y >= self.to.height {
             return None;
         }
-        Some((self.from.x + x * self.from.width / self.to.width, self.from.y + y * self.from.height / self.to.height))
+        Some((
+            self.from.x + x * self.from.width / self.to.width,
+            self.from.y + y * self.from.height / self.to.height,
+        ))
     }
 }
 
@@ -135,7 +157,10 @@ mod tests {
         for index in 0..20 {
             let placed = PERSON.place(16, 16, &mut numbers(index));
             let whole = |width, height| Area { x: 0, y: 0, width, height };
-            assert_eq!(placed, Placement { from: whole(16, 16), to: whole(8, 8), width: 8, height: 8 });
+            assert_eq!(
+                placed,
+                Placement { from: whole(16, 16), to: whole(8, 8), width: 8, height: 8 }
+            );
         }
         assert!(PERSON.is_fixed(16, 16) && !PERSON.is_fixed(16, 15));
         assert!(!Transform { scale: [0.5, 1.0], ..PERSON }.is_fixed(16, 16));
@@ -170,13 +195,15 @@ mod tests {
     #[test]
     fn objects_become_smaller() {
         let transform = Transform { crop: 0.0, scale: [0.5, 1.0], ..PERSON };
-        let mut widths: Vec<usize> = (0..200).map(|index| transform.place(32, 32, &mut numbers(index)).to.width).collect();
+        let mut widths: Vec<usize> =
+            (0..200).map(|index| transform.place(32, 32, &mut numbers(index)).to.width).collect();
         widths.sort_unstable();
         widths.dedup();
         assert_eq!(widths, [4, 5, 6, 7, 8]);
     }
 
-    /// A picture of 4x2 pixels of four colours by columns, its lower row masked, on a ground of 4x4.
+    /// A picture of 4x2 pixels of four colours by columns, its lower row masked, on a ground of
+    /// 4x4.
     #[test]
     fn picture_and_mask_by_hand() {
         let colours = [[10, 0, 0], [20, 0, 0], [30, 0, 0], [40, 0, 0]].concat();

@@ -30,12 +30,17 @@ pub struct Caption {
 }
 
 impl Words {
-    /// Adds the words to a model's tokenizer. `vocabulary` is the number of rows of the model's token table, `copies` the rows
-    /// of each word.
+    /// Adds the words to a model's tokenizer. `vocabulary` is the number of rows of the model's
+    /// token table, `copies` the rows of each word.
     ///
     /// # Errors
     /// A word that the vocabulary has already, or that is no word.
-    pub fn new(mut tokenizer: Tokenizer, words: &[String], vocabulary: usize, copies: usize) -> Result<Words> {
+    pub fn new(
+        mut tokenizer: Tokenizer,
+        words: &[String],
+        vocabulary: usize,
+        copies: usize,
+    ) -> Result<Words> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let ids = tokenizer.add_words(&words)?;
         Ok(Words { tokenizer, ids, vocabulary: vocabulary as u32, copies })
@@ -80,18 +85,24 @@ pub fn single_token(tokenizer: &Tokenizer, word: &str) -> std::result::Result<u3
         [token] => Ok(token.id),
         [] => Err(format!("`{word}` is no word")),
         several => {
-            let parts: Vec<String> = several.iter().filter_map(|token| tokenizer.token(token.id)).collect();
-            let parts = parts.iter().map(|part| part.trim_end_matches("</w>")).collect::<Vec<_>>().join(" + ");
+            let parts: Vec<String> =
+                several.iter().filter_map(|token| tokenizer.token(token.id)).collect();
+            let parts = parts
+                .iter()
+                .map(|part| part.trim_end_matches("</w>"))
+                .collect::<Vec<_>>()
+                .join(" + ");
             Err(format!(
-                "`{word}` is not a single token of this model ({parts}): the class word must be one that the model knows as a \
+                "`{word}` is not a single token of this model ({parts}): the class word must be \
+                    one that the model knows as a \
                  whole, such as man, woman, dog or chair"
             ))
         }
     }
 }
 
-/// The rows that the words start from, `[words * copies, width]`: all copies of a word alike. What is wrong with the
-/// initializers comes instead, all of it.
+/// The rows that the words start from, `[words * copies, width]`: all copies of a word alike. What
+/// is wrong with the initializers comes instead, all of it.
 pub fn initial_rows(
     settings: &Settings,
     tokenizer: &Tokenizer,
@@ -106,25 +117,40 @@ pub fn initial_rows(
                 let numbers = draws.at(Purpose::Words, index as u64).normal(width);
                 numbers.into_iter().map(|v| v * deviation).collect()
             }
-            Initializer::Word(word) => match single_token(tokenizer, word).and_then(|id| row_of(text_encoder, id, width)) {
-                Ok(row) => row,
-                Err(problem) => {
-                    wrong.push(problem);
-                    continue;
+            Initializer::Word(word) => {
+                match single_token(tokenizer, word).and_then(|id| row_of(text_encoder, id, width)) {
+                    Ok(row) => row,
+                    Err(problem) => {
+                        wrong.push(problem);
+                        continue;
+                    }
                 }
-            },
+            }
         };
         (0..copies).for_each(|_| rows.extend_from_slice(&row));
     }
-    if wrong.is_empty() { Ok(Array::f32([settings.initializers.len() * copies, width], rows)) } else { Err(wrong) }
+    if wrong.is_empty() {
+        Ok(Array::f32([settings.initializers.len() * copies, width], rows))
+    } else {
+        Err(wrong)
+    }
 }
 
-fn row_of(text_encoder: &Component, id: u32, width: usize) -> std::result::Result<Vec<f32>, String> {
+fn row_of(
+    text_encoder: &Component,
+    id: u32,
+    width: usize,
+) -> std::result::Result<Vec<f32>, String> {
     let table = text_encoder.tensor(TABLE).map_err(|e| e.to_string())?;
     let start = id as usize * width;
     match table.shape() {
-        [rows, columns] if *columns == width && (id as usize) < *rows => Ok(table.to_f32(start..start + width)),
-        shape => Err(format!("{}: the token table is {shape:?}, without a row {id} of {width}", text_encoder.path().display())),
+        [rows, columns] if *columns == width && (id as usize) < *rows => {
+            Ok(table.to_f32(start..start + width))
+        }
+        shape => Err(format!(
+            "{}: the token table is {shape:?}, without a row {id} of {width}",
+            text_encoder.path().display()
+        )),
     }
 }
 
@@ -140,7 +166,8 @@ mod tests {
     #[test]
     fn every_copy_has_its_own_tokens() {
         let plain = tokenizer();
-        let words = Words::new(plain.clone(), &["<zorp1>".into(), "<zorp2>".into()], 5000, 3).unwrap();
+        let words =
+            Words::new(plain.clone(), &["<zorp1>".into(), "<zorp2>".into()], 5000, 3).unwrap();
         let caption = words.caption("a photo of <zorp1> <zorp2> in a room").unwrap();
         assert!(!caption.cut);
         let copies: Vec<&[u32]> = caption.ids.chunks_exact(words.length()).collect();
@@ -163,7 +190,10 @@ mod tests {
         let id = single_token(&tokenizer, "Man").unwrap();
         assert_eq!(tokenizer.token(id).as_deref(), Some("man</w>"));
         let error = single_token(&tokenizer, "xylophone").unwrap_err();
-        assert!(error.contains("`xylophone` is not a single token") && error.contains(" + "), "{error}");
+        assert!(
+            error.contains("`xylophone` is not a single token") && error.contains(" + "),
+            "{error}"
+        );
         assert!(single_token(&tokenizer, " ").is_err());
     }
 
@@ -180,7 +210,13 @@ mod tests {
             Settings::new(given).unwrap()
         };
         let width = checkpoint.text_encoder.config["hidden_size"].as_u64().unwrap() as usize;
-        let rows = initial_rows(&settings("<rand-0.5> man"), &tokenizer(), &checkpoint.text_encoder, [width, 2]).unwrap();
+        let rows = initial_rows(
+            &settings("<rand-0.5> man"),
+            &tokenizer(),
+            &checkpoint.text_encoder,
+            [width, 2],
+        )
+        .unwrap();
         let rows: Vec<&[f32]> = rows.values().chunks_exact(width).collect();
         assert_eq!(rows.len(), 4);
         assert_eq!((rows[0], rows[2]), (rows[1], rows[3]));
@@ -189,8 +225,13 @@ mod tests {
         let id = single_token(&tokenizer(), "man").unwrap() as usize;
         let table = checkpoint.text_encoder.tensor(TABLE).unwrap();
         assert_eq!(rows[2], table.to_f32(id * width..(id + 1) * width));
-        let wrong =
-            initial_rows(&settings("xylophone theremin"), &tokenizer(), &checkpoint.text_encoder, [width, 2]).unwrap_err();
+        let wrong = initial_rows(
+            &settings("xylophone theremin"),
+            &tokenizer(),
+            &checkpoint.text_encoder,
+            [width, 2],
+        )
+        .unwrap_err();
         assert_eq!(wrong.len(), 2);
     }
 }

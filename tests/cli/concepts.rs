@@ -30,7 +30,10 @@ fn word(text: &str, rows: Array) -> Word {
 fn updates(layer: &str, shape: [usize; 2], size: f32) -> LowRankSet {
     let [out, into] = shape;
     let values = |n: usize| (0..n).map(|i| size * ((i * 37 % 19) as f32 / 9.0 - 1.0)).collect();
-    let update = Update { down: Array::f32([2, into], values(2 * into)), up: Array::f32([out, 2], values(2 * out)) };
+    let update = Update {
+        down: Array::f32([2, into], values(2 * into)),
+        up: Array::f32([out, 2], values(2 * out)),
+    };
     LowRankSet { scale: 1.0, layers: [(layer.to_string(), update)].into() }
 }
 
@@ -61,7 +64,11 @@ fn words_and_loras_make_pictures_that_can_be_made_again() {
     let line = format!("generate --seed 3 {SMALL}");
     run(at, &format!("{line} -p cat -o @/plain.png")).ok();
     run(at, &format!("{line} -p <cat1> --concept @/kat.safetensors:0 -o @/word.png")).ok();
-    assert_eq!(read(at, "plain.png"), read(at, "word.png"), "the same embedding under another name");
+    assert_eq!(
+        read(at, "plain.png"),
+        read(at, "word.png"),
+        "the same embedding under another name"
+    );
     run(at, &format!("{line} -p <cat1> --concept @/kat.safetensors -o @/both.png")).ok();
     assert_ne!(read(at, "plain.png"), read(at, "both.png"));
     run(at, &format!("{line} -p cat --lora @/kat.safetensors:1.0 -o @/lora.png")).ok();
@@ -78,7 +85,8 @@ fn words_and_loras_make_pictures_that_can_be_made_again() {
     run(at, "generate --like @/moved/both.png -o @/again.png").ok();
     assert_eq!(read(at, "again.png"), read(&at.join("moved"), "both.png"));
     std::fs::remove_file(at.join("moved/kat.safetensors")).unwrap();
-    let lost = run(at, "generate --like @/moved/both.png -o @/no.png").failed(1, &["kat.safetensors", "SHA-256", "--concept"]);
+    let lost = run(at, "generate --like @/moved/both.png -o @/no.png")
+        .failed(1, &["kat.safetensors", "SHA-256", "--concept"]);
     assert!(lost.stdout.is_empty());
 }
 
@@ -91,7 +99,8 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
     other.base = Some(ModelHash([0xab; 32]));
     other.write(&at.join("other.safetensors")).unwrap();
     let hash = Checkpoint::shipped().unwrap().base_hash().to_string();
-    run(at, &format!("{line} @/other.safetensors")).failed(1, &["`kat`", &"ab".repeat(32), &hash, "--force-base"]);
+    run(at, &format!("{line} @/other.safetensors"))
+        .failed(1, &["`kat`", &"ab".repeat(32), &hash, "--force-base"]);
     run(at, &format!("{line} @/other.safetensors --force-base")).ok();
 
     concept().write(&at.join("kat.safetensors")).unwrap();
@@ -108,14 +117,18 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
         concept.write(&at.join(name)).unwrap();
         run(at, &format!("{line} @/{name}"))
     };
-    bad("short", |c| c.words[0].rows = Array::f32([3, 128], vec![0.0; 3 * 128])).failed(1, &["<cat1>", "3 embeddings", "16"]);
-    bad("narrow", |c| c.words[0].rows = Array::f32([16, 64], vec![0.0; 16 * 64])).failed(1, &["<cat1>", "64 wide", "128"]);
-    bad("missing", |c| c.unet = updates("down_blocks.9.conv", [4, 4], 0.1)).failed(1, &["`down_blocks.9.conv`", "does not have"]);
+    bad("short", |c| c.words[0].rows = Array::f32([3, 128], vec![0.0; 3 * 128]))
+        .failed(1, &["<cat1>", "3 embeddings", "16"]);
+    bad("narrow", |c| c.words[0].rows = Array::f32([16, 64], vec![0.0; 16 * 64]))
+        .failed(1, &["<cat1>", "64 wide", "128"]);
+    bad("missing", |c| c.unet = updates("down_blocks.9.conv", [4, 4], 0.1))
+        .failed(1, &["`down_blocks.9.conv`", "does not have"]);
     bad("wide", |c| {
         c.unet = updates("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", [5, 5], 0.1);
     })
     .failed(1, &[layer, "[5, 5]"]);
-    bad("norm", |c| c.unet = updates("conv_norm_out", [64, 64], 0.1)).failed(1, &["`conv_norm_out`"]);
+    bad("norm", |c| c.unet = updates("conv_norm_out", [64, 64], 0.1))
+        .failed(1, &["`conv_norm_out`"]);
     std::fs::write(at.join("text.safetensors"), "no tensors").unwrap();
     run(at, &format!("{line} @/text.safetensors")).failed(1, &["text.safetensors"]);
     run(at, &format!("{line} @/none.safetensors:0.5")).failed(1, &["none.safetensors"]);
@@ -136,14 +149,21 @@ fn files_are_translated_and_told() {
     }
     run(at, "convert @/zorp.pth @/own.safetensors --base tiny").ok();
     let own = run(at, "inspect @/own.safetensors --json").ok().json();
-    assert_eq!((own["what"].as_str(), own["lora"]["dialect"].as_str()), (Some("concept"), Some("mos")));
+    assert_eq!(
+        (own["what"].as_str(), own["lora"]["dialect"].as_str()),
+        (Some("concept"), Some("mos"))
+    );
     assert_eq!(own["lora"]["base"], Checkpoint::shipped().unwrap().base_hash().to_string());
-    let report = run(at, "convert @/own.safetensors @/web/zorp.safetensors --to kohya --json").ok().json();
+    let report =
+        run(at, "convert @/own.safetensors @/web/zorp.safetensors --to kohya --json").ok().json();
     assert_eq!(
         (report["from"].as_str(), report["to"].as_str(), &report["words"][1]),
         (Some("mos"), Some("kohya"), &"<zorp2>".into())
     );
-    assert_eq!(names(&at.join("web")), ["zorp.safetensors", "zorp.zorp1.safetensors", "zorp.zorp2.safetensors"]);
+    assert_eq!(
+        names(&at.join("web")),
+        ["zorp.safetensors", "zorp.zorp1.safetensors", "zorp.zorp2.safetensors"]
+    );
     run(at, "convert @/own.safetensors @/back.pth.safetensors --to mix-of-show").ok();
     let (a, _) = mixofshow::concept::dialects::read(&at.join("zorp.pth")).unwrap();
     let (b, _) = mixofshow::concept::dialects::read(&at.join("back.pth.safetensors")).unwrap();
@@ -151,13 +171,18 @@ fn files_are_translated_and_told() {
 
     let evil = fixture("tests/fixtures/concepts/evil.pth");
     std::fs::copy(evil, at.join("evil.pth")).unwrap();
-    for command in ["inspect @/evil.pth", "convert @/evil.pth @/x.safetensors", "generate -p a --concept @/evil.pth -o @/x.png"] {
+    for command in [
+        "inspect @/evil.pth",
+        "convert @/evil.pth @/x.safetensors",
+        "generate -p a --concept @/evil.pth -o @/x.png",
+    ] {
         let ran = run(at, command).failed(1, &["evil.pth", "system`"]);
         assert!(!ran.stdout.contains("executed"));
     }
     run(at, "convert @/own.safetensors @/own.safetensors").failed(2, &["own.safetensors"]);
     assert_eq!(run(at, "convert @/own.safetensors @/x.safetensors --to magic").code, Some(2));
-    run(at, "convert @/own.safetensors @/x.safetensors --rename <no>=<yes>").failed(2, &["<no>", "<zorp1> <zorp2>"]);
+    run(at, "convert @/own.safetensors @/x.safetensors --rename <no>=<yes>")
+        .failed(2, &["<no>", "<zorp1> <zorp2>"]);
     run(at, "convert @/own.safetensors @/x.safetensors --rename <no>").failed(2, &["WORD=NEW"]);
     assert!(!at.join("x.safetensors").exists());
 }

@@ -1,5 +1,5 @@
-//! `mos generate` where something is wrong: each failure has its own words, ends with 1 (2 where what was asked for is out of
-//! range), and leaves nothing behind.
+//! `mos generate` where something is wrong: each failure has its own words, ends with 1 (2 where
+//! what was asked for is out of range), and leaves nothing behind.
 use super::{SMALL, fixture, mos, names, ran, run};
 use safetensors::tensor::{SafeTensors, TensorView};
 use std::fs;
@@ -49,9 +49,11 @@ fn refused(folder: &Path, says: &[&str]) {
 fn models_that_are_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    run(at, "generate -p cat -m @/none.safetensors -o @/cat.png").failed(1, &["none.safetensors", "no such file or folder"]);
+    run(at, "generate -p cat -m @/none.safetensors -o @/cat.png")
+        .failed(1, &["none.safetensors", "no such file or folder"]);
     let line = ["generate", "-p", "cat", "-m", "mine"];
-    ran(mos().args(line).env("MOS_MODELS", at).current_dir(at)).failed(1, &["mine", at.to_str().unwrap()]);
+    ran(mos().args(line).env("MOS_MODELS", at).current_dir(at))
+        .failed(1, &["mine", at.to_str().unwrap()]);
     run(at, "generate -p cat -m @/models/tiny -o @/cat.png").failed(1, &["`tiny`"]);
     assert_eq!(names(at), [""; 0]);
 }
@@ -140,7 +142,8 @@ fn requests_that_cannot_be_met() {
     let folder = tempfile::tempdir().unwrap();
     for (options, says) in cases {
         let size = if options.contains("--size") { "" } else { "--size 64x64" };
-        run(folder.path(), &format!("generate -p cat {size} {options} -o @/cat.png")).failed(2, says);
+        run(folder.path(), &format!("generate -p cat {size} {options} -o @/cat.png"))
+            .failed(2, says);
     }
     let adapter = "generate -p cat --size 64x64 --adapter nothing-has-this-name -o @/cat.png";
     run(folder.path(), adapter).failed(1, &["nothing-has-this-name", "there are"]);
@@ -164,7 +167,8 @@ fn inputs_that_cannot_be_used() {
     fs::write(at.join("empty.safetensors"), "").unwrap();
     fs::copy(&grey, at.join("model.safetensors")).unwrap();
     let before = names(at);
-    run(at, "generate -p x --init-image @/grey.png --strength 1.5 --size 64x64 -o @/out.png").failed(2, &["--strength", "1.5"]);
+    run(at, "generate -p x --init-image @/grey.png --strength 1.5 --size 64x64 -o @/out.png")
+        .failed(2, &["--strength", "1.5"]);
     let cases: [(&str, &[&str]); 15] = [
         ("-p x --init-image @/photo.png", &["photo.png", "this is a HEIC picture"]),
         ("-p x --init-image @/page.toml", &["page.toml", "this is an HTML page"]),
@@ -172,12 +176,18 @@ fn inputs_that_cannot_be_used() {
         ("-p x -m @/model.safetensors", &["model.safetensors", "this is a PNG picture"]),
         ("-p x -c @/model.safetensors", &["model.safetensors", "this is a PNG picture"]),
         ("-p x --latents @/empty.safetensors", &["empty.safetensors", "the file is empty"]),
-        ("-p x --control @/model.safetensors:image=@/grey.png", &["model.safetensors", "this is a PNG picture"]),
+        (
+            "-p x --control @/model.safetensors:image=@/grey.png",
+            &["model.safetensors", "this is a PNG picture"],
+        ),
         ("-p x --init-image @/none.png", &["none.png", "No such file"]),
         ("-p x --init-image @/text.png", &["text.png", "not a picture"]),
         ("-p x --init-image @/cut.png", &["cut.png", "damaged"]),
         ("-p x --init-image @/grey.png --mask @/text.png", &["text.png", "not a picture"]),
-        ("-p x --latents @/noise.safetensors", &["noise.safetensors", "not a valid safetensors file"]),
+        (
+            "-p x --latents @/noise.safetensors",
+            &["noise.safetensors", "not a valid safetensors file"],
+        ),
         ("--like @/none.png", &["none.png"]),
         ("--like @/text.png", &["text.png"]),
         ("--like @/grey.png", &["grey.png", "does not say how"]),
@@ -194,8 +204,13 @@ fn latents_of_another_size() {
     let at = folder.path();
     let data = vec![0; 4 * 3 * 3 * 4];
     let view = TensorView::new(safetensors::Dtype::F32, vec![1, 4, 3, 3], &data).unwrap();
-    fs::write(at.join("noise.safetensors"), safetensors::serialize([("latents", view)], None).unwrap()).unwrap();
-    run(at, "generate -p x --size 64x64 --latents @/noise.safetensors -o @/x.png").failed(1, &["latents", "[1, 3, 3, 4]"]);
+    fs::write(
+        at.join("noise.safetensors"),
+        safetensors::serialize([("latents", view)], None).unwrap(),
+    )
+    .unwrap();
+    run(at, "generate -p x --size 64x64 --latents @/noise.safetensors -o @/x.png")
+        .failed(1, &["latents", "[1, 3, 3, 4]"]);
 }
 
 /// All of these are found before the model is opened: no work is lost.
@@ -210,7 +225,10 @@ fn outputs_that_cannot_be_written() {
         ("-o @/cat.jpg", &["cat.jpg", "PNG"]),
         ("-o @/file/cat.png", &["file", "cannot be written"]),
         ("-o @/cat.png --save-latents @/file/x.safetensors", &["file", "cannot be written"]),
-        ("-o @/cat.png --save-latents @/folder.png", &["folder.png", "cannot be written", "directory"]),
+        (
+            "-o @/cat.png --save-latents @/folder.png",
+            &["folder.png", "cannot be written", "directory"],
+        ),
     ];
     for (options, says) in cases {
         run(at, &format!("generate -p cat -m /nonexistent {options}")).failed(2, says);
@@ -223,12 +241,18 @@ fn outputs_that_cannot_be_written() {
 fn a_full_disk() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    run(at, &format!("generate -p cat {SMALL} -o /dev/full")).failed(1, &["/dev/full", "No space left"]);
+    run(at, &format!("generate -p cat {SMALL} -o /dev/full"))
+        .failed(1, &["/dev/full", "No space left"]);
     // A limit on the size of files is what a disk that fills up during the write looks like.
     fs::write(at.join("cat.png"), "the older picture").unwrap();
-    let line = format!("ulimit -f 1; trap '' XFSZ; exec \"$0\" generate -p cat {SMALL} -o \"$1\" -m \"$2\"");
+    let line = format!(
+        "ulimit -f 1; trap '' XFSZ; exec \"$0\" generate -p cat {SMALL} -o \"$1\" -m \"$2\""
+    );
     let mut limited = std::process::Command::new("sh");
-    limited.args(["-c", &line, env!("CARGO_BIN_EXE_mos")]).arg(at.join("cat.png")).arg(fixture("models/tiny"));
+    limited
+        .args(["-c", &line, env!("CARGO_BIN_EXE_mos")])
+        .arg(at.join("cat.png"))
+        .arg(fixture("models/tiny"));
     let limited = ran(&mut limited);
     limited.failed(1, &["cat.png", "cannot be written"]);
     assert_eq!(names(at), ["cat.png"]);

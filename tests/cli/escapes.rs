@@ -11,18 +11,26 @@ const EVIL: &str = "a\u{1b}[2J\u{1b}]0;title\u{7}\rb\nerror: forged\n\u{9b}31m\u
 #[track_caller]
 fn harmless(ran: super::Ran) -> super::Ran {
     for text in [&ran.stdout, &ran.stderr] {
-        let obeyed = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
+        let obeyed =
+            |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
         assert!(!text.chars().any(obeyed), "{text:?}");
-        assert!(text.lines().filter(|line| line.starts_with("error: forged")).count() == 0, "{text}");
+        assert!(
+            text.lines().filter(|line| line.starts_with("error: forged")).count() == 0,
+            "{text}"
+        );
     }
     ran
 }
 
 fn write(path: &Path, names: &[&str]) {
     let data = [0u8; 16];
-    let tensors =
-        names.iter().map(|name| (name.to_string(), TensorView::new(safetensors::Dtype::F32, vec![2, 2], &data).unwrap()));
-    let metadata = HashMap::from([("modelspec.title".to_string(), EVIL.to_string()), (EVIL.to_string(), "x".to_string())]);
+    let tensors = names.iter().map(|name| {
+        (name.to_string(), TensorView::new(safetensors::Dtype::F32, vec![2, 2], &data).unwrap())
+    });
+    let metadata = HashMap::from([
+        ("modelspec.title".to_string(), EVIL.to_string()),
+        (EVIL.to_string(), "x".to_string()),
+    ]);
     fs::write(path, safetensors::serialize(tensors, Some(metadata)).unwrap()).unwrap();
 }
 
@@ -85,8 +93,16 @@ fn settings_of_pictures_and_names_of_results_are_shown_as_they_are_and_obeyed_by
     harmless(run(at, &format!("generate --like @/web.png {SMALL} -o @/a.png")));
     // To another program the name of a file is what it is.
     let name = at.join("a\u{1b}b.png");
-    let told = ran(mos().args(["generate", "-q", "-p", "cat", "-o"]).arg(&name).args(SMALL.split(' '))).ok();
+    let told =
+        ran(mos().args(["generate", "-q", "-p", "cat", "-o"]).arg(&name).args(SMALL.split(' ')))
+            .ok();
     assert_eq!(told.stdout.trim_end(), name.to_str().unwrap());
-    let told = harmless(ran(mos().args(["generate", "--json", "-p", "cat", "-o"]).arg(&name).args(SMALL.split(' '))).ok());
+    let told = harmless(
+        ran(mos()
+            .args(["generate", "--json", "-p", "cat", "-o"])
+            .arg(&name)
+            .args(SMALL.split(' ')))
+        .ok(),
+    );
     assert_eq!(told.json()["pictures"][0]["path"], name.to_str().unwrap());
 }

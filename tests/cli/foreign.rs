@@ -12,11 +12,18 @@ type Tensors<'a> = Vec<(&'a str, Vec<usize>, f32)>;
 fn save(path: &Path, tensors: &Tensors) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let values = |shape: &[usize], from: f32| -> Vec<f32> {
-        (0..shape.iter().product::<usize>()).map(|i| from * (((i * 37) % 19) as f32 / 9.0 - 1.0)).collect()
+        (0..shape.iter().product::<usize>())
+            .map(|i| from * (((i * 37) % 19) as f32 / 9.0 - 1.0))
+            .collect()
     };
-    let all: Vec<_> = tensors.iter().map(|(name, shape, from)| (name, shape, values(shape, *from))).collect();
-    let views: Vec<_> =
-        all.iter().map(|(name, shape, v)| (name.to_string(), TensorView::from_f32(shape.to_vec(), v).unwrap())).collect();
+    let all: Vec<_> =
+        tensors.iter().map(|(name, shape, from)| (name, shape, values(shape, *from))).collect();
+    let views: Vec<_> = all
+        .iter()
+        .map(|(name, shape, v)| {
+            (name.to_string(), TensorView::from_f32(shape.to_vec(), v).unwrap())
+        })
+        .collect();
     write(path, &views, &BTreeMap::new()).unwrap();
 }
 
@@ -30,12 +37,20 @@ fn embeddings_act_however_their_names_are_spelt() {
     let at = folder.path();
     save(&at.join("EasyNegative.safetensors"), &vec![("emb_params", vec![3, WIDTH], 0.1)]);
     save(&at.join("only.safetensors"), &vec![("clip_l", vec![2, WIDTH], 0.1)]);
-    save(&at.join("xl.safetensors"), &vec![("clip_l", vec![2, 768], 0.1), ("clip_g", vec![2, 1280], 0.1)]);
+    save(
+        &at.join("xl.safetensors"),
+        &vec![("clip_l", vec![2, 768], 0.1), ("clip_g", vec![2, 1280], 0.1)],
+    );
     let latents = |name: &str, words: &[&str], more: &str| {
-        let line = format!("generate --seed 1 {SMALL} -g 1 --sampler euler {more} --save-latents @/{name} -o @/a.png -p");
+        let line = format!(
+            "generate --seed 1 {SMALL} -g 1 --sampler euler {more} --save-latents @/{name} -o \
+                @/a.png -p"
+        );
         let folder = at.to_str().unwrap();
         let mut command = super::mos();
-        command.args(line.split_whitespace().map(|word| word.replace('@', folder))).arg(words.join(" "));
+        command
+            .args(line.split_whitespace().map(|word| word.replace('@', folder)))
+            .arg(words.join(" "));
         let ran = super::ran(&mut command).ok();
         (std::fs::read(at.join(name)).unwrap(), ran.stderr)
     };
@@ -48,19 +63,32 @@ fn embeddings_act_however_their_names_are_spelt() {
     let (weighted, said) = latents("3", &["a (EasyNegative:1.2) cat"], easy);
     assert!(!said.contains("warning"), "{said}");
     assert_ne!(weighted, as_named);
-    assert_eq!(latents("4", &["a (EasyNegative:1.2) cat"], &format!("{easy} --prompt-syntax on")).0, weighted);
+    assert_eq!(
+        latents("4", &["a (EasyNegative:1.2) cat"], &format!("{easy} --prompt-syntax on")).0,
+        weighted
+    );
     // One whose word is nowhere is told, and so is one that is read by no encoder.
     let (unused, said) = latents("5", &["a EasyNegativeV2 cat"], easy);
-    assert!(said.contains("no prompt has a word of `EasyNegative`") && said.contains("does nothing"), "{said}");
+    assert!(
+        said.contains("no prompt has a word of `EasyNegative`") && said.contains("does nothing"),
+        "{said}"
+    );
     assert_eq!(unused, latents("6", &["a EasyNegativeV2 cat"], "").0);
     let (_, said) = latents("7", &["a cat"], &format!("{easy} -n EasyNegative"));
-    assert!(said.contains("no prompt has a word"), "without guidance nothing reads the negative prompt: {said}");
+    assert!(
+        said.contains("no prompt has a word"),
+        "without guidance nothing reads the negative prompt: {said}"
+    );
     let (used, said) = latents("8", &["a only cat"], "--concept @/only.safetensors");
     assert!(!said.contains("no prompt"), "{said}");
     assert_ne!(used, latents("9", &["a only cat"], "").0);
-    run(at, "generate -p xl --concept @/xl.safetensors -o @/a.png").failed(1, &["xl.safetensors", "XL"]);
-    for (file, kind) in [("only", "word only: 2 vectors"), ("EasyNegative", "word EasyNegative: 3"), ("xl", "XL, not supported")]
-    {
+    run(at, "generate -p xl --concept @/xl.safetensors -o @/a.png")
+        .failed(1, &["xl.safetensors", "XL"]);
+    for (file, kind) in [
+        ("only", "word only: 2 vectors"),
+        ("EasyNegative", "word EasyNegative: 3"),
+        ("xl", "XL, not supported"),
+    ] {
         let told = run(at, &format!("inspect @/{file}.safetensors")).ok().stdout;
         assert!(told.contains(kind), "{told}");
     }
@@ -77,8 +105,15 @@ fn loras_of_folders_are_taken_where_files_are() {
     let at = folder.path();
     let peft = |name: &str| {
         let [a, b] = ["A", "B"].map(|half| format!("base_model.model.{TO_Q}.lora_{half}.weight"));
-        save(&at.join(name).join("adapter_model.safetensors"), &vec![(&a, vec![4, 40], 0.5), (&b, vec![40, 4], 0.5)]);
-        std::fs::write(at.join(name).join("adapter_config.json"), r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 16}"#).unwrap();
+        save(
+            &at.join(name).join("adapter_model.safetensors"),
+            &vec![(&a, vec![4, 40], 0.5), (&b, vec![40, 4], 0.5)],
+        );
+        std::fs::write(
+            at.join(name).join("adapter_config.json"),
+            r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 16}"#,
+        )
+        .unwrap();
     };
     peft("ink");
     peft("models--owner--ink/snapshots/0123");
@@ -128,14 +163,20 @@ fn a_pickled_model_is_told_for_what_it_is() {
     let at = folder.path();
     std::fs::write(at.join("model.ckpt"), pickled_model()).unwrap();
     let told = run(at, "inspect @/model.ckpt").ok().stdout;
-    assert!(told.contains("single-file model (Stable Diffusion 1.x)") && told.contains("Python pickle"), "{told}");
-    run(at, "generate -p cat -m @/model.ckpt -o @/a.png").failed(1, &["model.ckpt", "Python pickle"]);
+    assert!(
+        told.contains("single-file model (Stable Diffusion 1.x)") && told.contains("Python pickle"),
+        "{told}"
+    );
+    run(at, "generate -p cat -m @/model.ckpt -o @/a.png")
+        .failed(1, &["model.ckpt", "Python pickle"]);
 }
 
-/// What `torch.save({"state_dict": ..})` wrote before torch 1.6, with one number for each part of a model.
+/// What `torch.save({"state_dict": ..})` wrote before torch 1.6, with one number for each part of a
+/// model.
 fn pickled_model() -> Vec<u8> {
     let mut object = b"\x80\x02}X\x0a\x00\x00\x00state_dict}(".to_vec();
-    for name in ["model.diffusion_model.a", "first_stage_model.a", "cond_stage_model.transformer.a"] {
+    for name in ["model.diffusion_model.a", "first_stage_model.a", "cond_stage_model.transformer.a"]
+    {
         object.push(b'X');
         object.extend((name.len() as u32).to_le_bytes());
         object.extend(name.as_bytes());
@@ -143,7 +184,8 @@ fn pickled_model() -> Vec<u8> {
         object.extend(b"X\x03\x00\x00\x00cpuK\x01NtQK\x00K\x01\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR");
     }
     object.extend(b"us.");
-    let mut bytes = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
+    let mut bytes =
+        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
     bytes.extend(object);
     bytes.extend(b"\x80\x02]X\x01\x00\x00\x000a.");
     bytes.extend(1u64.to_le_bytes());
@@ -162,7 +204,8 @@ fn pictures_of_other_programs_are_read_or_named() {
         encoder.write_header().unwrap().write_image_data(&[0]).unwrap();
     };
     let graph = r#"{"3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 2, "cfg": 1, "sampler_name": "euler",
-        "scheduler": "normal", "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}},
+        "scheduler": "normal", "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5",
+        0]}},
         "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64}},
         "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red cat"}},
         "7": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}}}"#;
@@ -171,9 +214,12 @@ fn pictures_of_other_programs_are_read_or_named() {
     assert!(ran.stderr.contains("made by ComfyUI"), "{}", ran.stderr);
     let line = format!("generate --seed 5 {SMALL} -g 1 --sampler euler -o @/b.png -p");
     let mut command = super::mos();
-    command.args(line.split_whitespace().map(|word| word.replace('@', at.to_str().unwrap()))).arg("a red cat");
+    command
+        .args(line.split_whitespace().map(|word| word.replace('@', at.to_str().unwrap())))
+        .arg("a red cat");
     super::ran(&mut command).ok();
-    let open = |name: &str| mixofshow::picture::Picture::open(at.join(name)).unwrap().rgb().to_vec();
+    let open =
+        |name: &str| mixofshow::picture::Picture::open(at.join(name)).unwrap().rgb().to_vec();
     assert_eq!(open("a.png"), open("b.png"));
     picture("workflow.png", "workflow", "{}");
     run(at, "generate --like @/workflow.png -o @/c.png").failed(1, &["workflow.png", "ComfyUI"]);
@@ -187,10 +233,13 @@ fn words_are_bundled_only_where_that_is_asked_for() {
     let at = folder.path();
     let pth = fixture("tests/fixtures/concepts/mix-of-show.pth");
     std::fs::copy(pth, at.join("zorp.pth")).unwrap();
-    let has_words = |name: &str| run(at, &format!("inspect @/{name} --json")).ok().stdout.contains("bundle_emb");
+    let has_words = |name: &str| {
+        run(at, &format!("inspect @/{name} --json")).ok().stdout.contains("bundle_emb")
+    };
     run(at, "convert @/zorp.pth @/plain.safetensors --to kohya").ok();
     run(at, "convert @/zorp.pth @/bundled.safetensors --to kohya --bundle-words").ok();
     assert_eq!([has_words("plain.safetensors"), has_words("bundled.safetensors")], [false, true]);
     assert!(at.join("plain.zorp1.safetensors").exists());
-    run(at, "convert @/zorp.pth @/x.safetensors --bundle-words").failed(2, &["--bundle-words", "--to kohya"]);
+    run(at, "convert @/zorp.pth @/x.safetensors --bundle-words")
+        .failed(2, &["--bundle-words", "--to kohya"]);
 }

@@ -17,7 +17,8 @@ fn mos_settings(folder: &Path, name: &str) -> serde_json::Value {
 fn the_same_seed_gives_the_same_file_and_like_gives_it_again() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let line = format!("generate -p cat --negative dog --seed 7 --sampler euler --karras -g 5.5 {SMALL}");
+    let line =
+        format!("generate -p cat --negative dog --seed 7 --sampler euler --karras -g 5.5 {SMALL}");
     let first = run(at, &format!("{line} -o @/first.png")).ok();
     assert_eq!(first.stdout.trim(), at.join("first.png").to_str().unwrap());
     // The closing line.
@@ -33,13 +34,17 @@ fn the_same_seed_gives_the_same_file_and_like_gives_it_again() {
     let web = parameters::read(at.join("first.png")).unwrap().unwrap();
     assert_eq!((web.prompt.as_str(), web.negative_prompt.as_str()), ("cat", "dog"));
     assert_eq!(web.get("Sampler"), Some("Euler"));
-    assert_eq!((web.get("Seed"), web.get("CFG scale"), web.size()), (Some("7"), Some("5.5"), Some((64, 64))));
+    assert_eq!(
+        (web.get("Seed"), web.get("CFG scale"), web.size()),
+        (Some("7"), Some("5.5"), Some((64, 64)))
+    );
     assert_eq!(mos_settings(at, "first.png")["model"]["name"], "tiny");
 
     // What is given changes what the file says, and nothing else.
     run(at, "generate --like @/first.png --seed 8 --karras=false -o @/fourth.png").ok();
     let (old, new) = (mos_settings(at, "first.png"), mos_settings(at, "fourth.png"));
-    let changed = old.as_object().unwrap().iter().filter(|(key, value)| new[key.as_str()] != **value);
+    let changed =
+        old.as_object().unwrap().iter().filter(|(key, value)| new[key.as_str()] != **value);
     assert_eq!(changed.map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["karras", "seed"]);
     assert_ne!(read(at, "first.png"), read(at, "fourth.png"));
 }
@@ -63,17 +68,33 @@ fn the_processor_gives_the_same_file_whatever_the_number_of_threads() {
 fn json_tells_all_and_quiet_tells_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let report =
-        run(at, &format!("generate -p cat -b 2 --seed 1 --json -q {SMALL} -o @/cat.png --save-latents @/end.safetensors")).ok();
+    let report = run(
+        at,
+        &format!(
+            "generate -p cat -b 2 --seed 1 --json -q {SMALL} -o @/cat.png \
+            --save-latents @/end.safetensors"
+        ),
+    )
+    .ok();
     assert_eq!(report.stderr, "");
     let json = report.json();
-    let seeds: Vec<u64> = json["pictures"].as_array().unwrap().iter().map(|p| p["seed"].as_u64().unwrap()).collect();
+    let seeds: Vec<u64> =
+        json["pictures"].as_array().unwrap().iter().map(|p| p["seed"].as_u64().unwrap()).collect();
     assert_eq!(seeds, [1, 2]);
     assert_eq!(json["pictures"][1]["path"], at.join("cat-2.png").to_str().unwrap());
     assert_eq!((&json["width"], &json["steps"]), (&64.into(), &2.into()));
     assert_eq!(json["model_hash"].as_str().unwrap().len(), 64);
-    assert!(json["peak_device_bytes"].as_u64().unwrap() >= json["planned_bytes"]["weights"].as_u64().unwrap());
-    assert!(json["stages"].as_array().unwrap().iter().any(|s| s["name"] == "sample" && s["seconds"].as_f64().unwrap() > 0.0));
+    assert!(
+        json["peak_device_bytes"].as_u64().unwrap()
+            >= json["planned_bytes"]["weights"].as_u64().unwrap()
+    );
+    assert!(
+        json["stages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|s| s["name"] == "sample" && s["seconds"].as_f64().unwrap() > 0.0)
+    );
     assert_eq!(json["settings"], mos_settings(at, "cat-1.png"));
     // Nobody said how closely to follow the prompt, so the model's own generation_config.json does.
     assert_eq!(json["settings"]["guidance"], 3.0);
@@ -81,18 +102,28 @@ fn json_tells_all_and_quiet_tells_nothing() {
 
     // A picture of a batch is the same alone.
     run(at, "generate --like @/cat-2.png -q -o @/alone.png").ok();
-    let (batch, alone) = (Picture::open(at.join("cat-2.png")).unwrap(), Picture::open(at.join("alone.png")).unwrap());
+    let (batch, alone) = (
+        Picture::open(at.join("cat-2.png")).unwrap(),
+        Picture::open(at.join("alone.png")).unwrap(),
+    );
     assert!(psnr(&batch, &alone).unwrap() > 50.0);
 
     // The latents are laid out as diffusers does, and can be read as noise.
     let file = mixofshow::checkpoint::TensorFile::open(&at.join("end.safetensors")).unwrap();
     let shape = file.tensor("latents").unwrap().shape().to_vec();
     assert_eq!((shape[0], shape[1], shape[2] == shape[3]), (2, 4, true));
-    let given = run(at, &format!("generate -p cat --latents @/end.safetensors --seed 1 {SMALL} -o @/given.png")).ok();
+    let given = run(
+        at,
+        &format!("generate -p cat --latents @/end.safetensors --seed 1 {SMALL} -o @/given.png"),
+    )
+    .ok();
     assert_eq!(given.stdout.lines().count(), 2);
     assert_ne!(read(at, "given-1.png"), read(at, "cat-1.png"));
     run(at, "generate --like @/given-2.png -q -o @/given-again.png").ok();
-    let (given, again) = (Picture::open(at.join("given-2.png")).unwrap(), Picture::open(at.join("given-again.png")).unwrap());
+    let (given, again) = (
+        Picture::open(at.join("given-2.png")).unwrap(),
+        Picture::open(at.join("given-again.png")).unwrap(),
+    );
     assert!(psnr(&given, &again).unwrap() > 50.0);
 }
 
@@ -104,26 +135,34 @@ fn from_a_picture_within_a_mask_and_again() {
     let half: Vec<u8> = (0..64 * 64).flat_map(|i| [if i % 64 < 32 { 0 } else { 255 }; 3]).collect();
     Picture::new(64, 64, half).unwrap().save(at.join("mask.png"), None).unwrap();
     // The size is the picture's.
-    let line = "generate -p snow --seed 3 --steps 4 --strength 0.5 --init-image @/red.png --mask @/mask.png";
+    let line = "generate -p snow --seed 3 --steps 4 --strength 0.5 --init-image @/red.png --mask \
+        @/mask.png";
     run(at, &format!("{line} -o @/one.png")).ok();
     run(at, "generate --like @/one.png -o @/two.png").ok();
     assert_eq!(read(at, "one.png"), read(at, "two.png"));
     // Where the mask is black, the picture is as it would be if all were kept.
     Picture::filled(64, 64, [0; 3]).unwrap().save(at.join("black.png"), None).unwrap();
     run(at, "generate --like @/one.png --mask @/black.png -o @/kept.png").ok();
-    let (kept, one) = (Picture::open(at.join("kept.png")).unwrap(), Picture::open(at.join("one.png")).unwrap());
+    let (kept, one) =
+        (Picture::open(at.join("kept.png")).unwrap(), Picture::open(at.join("one.png")).unwrap());
     assert_eq!((one.width(), one.height()), (64, 64));
     let difference = |columns: std::ops::Range<u32>| -> f64 {
         let places = columns.flat_map(|x| (0..64).map(move |y| (x, y)));
         let pairs = places.map(|(x, y)| (kept.pixel(x, y).unwrap(), one.pixel(x, y).unwrap()));
-        pairs.map(|(a, b)| (0..3).map(|c| (f64::from(a[c]) - f64::from(b[c])).abs()).sum::<f64>()).sum()
+        pairs
+            .map(|(a, b)| (0..3).map(|c| (f64::from(a[c]) - f64::from(b[c])).abs()).sum::<f64>())
+            .sum()
     };
     let (left, right) = (difference(0..24), difference(40..64));
     assert!(left < 0.5 * right, "left {left} right {right}");
     // When the picture has changed, it says so; when it is gone, it says where it was.
     Picture::filled(64, 64, [30, 30, 200]).unwrap().save(at.join("red.png"), None).unwrap();
     let changed = run(at, "generate --like @/one.png -o @/three.png").ok();
-    assert!(changed.stderr.contains("warning: ") && changed.stderr.contains("red.png"), "{}", changed.stderr);
+    assert!(
+        changed.stderr.contains("warning: ") && changed.stderr.contains("red.png"),
+        "{}",
+        changed.stderr
+    );
     std::fs::remove_file(at.join("red.png")).unwrap();
     run(at, "generate --like @/one.png -o @/four.png").failed(1, &["red.png", "--init-image"]);
     assert!(!at.join("four.png").exists());
@@ -144,7 +183,9 @@ fn a_random_seed_is_asked_for_by_name_or_number_and_printed() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     for seed in ["random", "-1"] {
-        let ran = run(at, &format!("generate -p cat --seed {seed} --json {SMALL} -g 1 -o @/{seed}.png")).ok();
+        let ran =
+            run(at, &format!("generate -p cat --seed {seed} --json {SMALL} -g 1 -o @/{seed}.png"))
+                .ok();
         let drawn = ran.json()["pictures"][0]["seed"].as_u64().unwrap();
         assert!(ran.stderr.contains(&format!("seed {drawn}")), "{}", ran.stderr);
         assert_eq!(mos_settings(at, &format!("{seed}.png"))["seed"], drawn);
@@ -158,7 +199,13 @@ fn a_prompt_comes_from_standard_input_and_the_picture_goes_to_standard_output() 
     let given = |line: &str, input: &[u8]| {
         let mut command = mos();
         let words = line.split_whitespace().map(|word| word.replace('@', at.to_str().unwrap()));
-        let mut child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
         child.wait_with_output().unwrap()
     };
@@ -184,11 +231,19 @@ fn a_prompt_comes_from_standard_input_and_the_picture_goes_to_standard_output() 
     ] {
         let ran = given(&format!("generate {SMALL} {line}"), b"");
         let said = String::from_utf8_lossy(&ran.stderr);
-        assert!(ran.status.code() == Some(2) && said.contains(says) && ran.stdout.is_empty(), "{line}: {said}");
+        assert!(
+            ran.status.code() == Some(2) && said.contains(says) && ran.stdout.is_empty(),
+            "{line}: {said}"
+        );
     }
     let not_text = given(&format!("generate {SMALL} -p - -o @/no.png"), b"\x89PNG\r\n\x1a\n");
     let said = String::from_utf8_lossy(&not_text.stderr);
-    assert!(not_text.status.code() == Some(1) && said.contains("--prompt -") && said.contains("a PNG picture"), "{said}");
+    assert!(
+        not_text.status.code() == Some(1)
+            && said.contains("--prompt -")
+            && said.contains("a PNG picture"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -201,7 +256,10 @@ fn words_that_the_model_never_saw_are_a_warning() {
     };
     assert!(!said("(red:1.2)-cat,snow").contains("warning"));
     let warned = said("lighthouse,(storm:1.3),cat");
-    assert!(warned.contains("never taught: lighthouse, storm.") && warned.contains("animals: cat, dog"), "{warned}");
+    assert!(
+        warned.contains("never taught: lighthouse, storm.") && warned.contains("animals: cat, dog"),
+        "{warned}"
+    );
 }
 
 #[test]
@@ -210,7 +268,10 @@ fn a_prompt_that_is_cut_is_a_warning() {
     let prompt = "one two three four five six seven eight nine ten ".repeat(9);
     let line = format!("generate {SMALL} -o @/a.png -p");
     let at = folder.path().to_str().unwrap();
-    let ran = super::ran(super::mos().args(line.split(' ').map(|word| word.replace('@', at))).arg(&prompt)).ok();
+    let ran = super::ran(
+        super::mos().args(line.split(' ').map(|word| word.replace('@', at))).arg(&prompt),
+    )
+    .ok();
     assert!(ran.stderr.contains("warning: "), "{}", ran.stderr);
     assert!(!ran.stderr.contains("\u{1b}"), "colours in a pipe: {}", ran.stderr);
 }
@@ -221,14 +282,19 @@ fn edited_prompts_are_kept_as_they_were_written() {
     let at = folder.path();
     let generate = |prompt: &str, name: &str| {
         let mut command = super::mos();
-        command.args(["generate", "--seed", "7", "-p", prompt, "-o"]).arg(at.join(name)).args(SMALL.split(' '));
+        command
+            .args(["generate", "--seed", "7", "-p", prompt, "-o"])
+            .arg(at.join(name))
+            .args(SMALL.split(' '));
         super::ran(&mut command).ok()
     };
     generate("a [red:blue:0.5] cat", "edited.png");
     generate("a [red|blue] cat", "turns.png");
     generate("a blue cat", "blue.png");
     let pixels = |name: &str| Picture::open(at.join(name)).unwrap();
-    assert!(pixels("edited.png") == pixels("turns.png") && pixels("edited.png") != pixels("blue.png"));
+    assert!(
+        pixels("edited.png") == pixels("turns.png") && pixels("edited.png") != pixels("blue.png")
+    );
     assert_eq!(mos_settings(at, "edited.png")["prompt"], "a [red:blue:0.5] cat");
     run(at, "generate --like @/edited.png -o @/again.png").ok();
     assert_eq!(read(at, "edited.png"), read(at, "again.png"));
@@ -245,24 +311,44 @@ fn settings_of_other_programs() {
         Picture::filled(8, 8, [0; 3]).unwrap().save(at.join(name), Some(&written)).unwrap();
     };
     save("fooocus.png", "{\"Prompt\": \"a cat\", \"Seed\": 5}");
-    run(at, "generate --like @/fooocus.png -m tiny -o @/out.png").failed(1, &["fooocus.png", "no settings", "another program"]);
+    run(at, "generate --like @/fooocus.png -m tiny -o @/out.png")
+        .failed(1, &["fooocus.png", "no settings", "another program"]);
     assert!(!at.join("out.png").exists());
-    save("template.png", "a cat\nSteps: 1, Sampler: DPM++ SDE Karras, CFG scale: 1, Seed: 5, Size: 64x64\nTemplate: a {cat|dog}");
+    save(
+        "template.png",
+        "a cat\nSteps: 1, Sampler: DPM++ SDE Karras, CFG scale: 1, Seed: 5, Size: \
+            64x64\nTemplate: a {cat|dog}",
+    );
     let ran = run(at, "generate --like @/template.png -m tiny --json -o @/out.png").ok();
     let settings = &ran.json()["settings"];
-    assert_eq!((&settings["prompt"], &settings["seed"], &settings["karras"]), (&"a cat".into(), &5.into(), &false.into()));
-    assert!(ran.stderr.contains("Sampler: DPM++ SDE Karras") && ran.stderr.contains("Template: a {cat|dog}"), "{}", ran.stderr);
+    assert_eq!(
+        (&settings["prompt"], &settings["seed"], &settings["karras"]),
+        (&"a cat".into(), &5.into(), &false.into())
+    );
+    assert!(
+        ran.stderr.contains("Sampler: DPM++ SDE Karras")
+            && ran.stderr.contains("Template: a {cat|dog}"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
 fn masks_that_are_hardly_meant_so_are_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    for (name, colour) in [("red.png", [200, 30, 30]), ("white.png", [255; 3]), ("black.png", [0; 3])] {
+    for (name, colour) in
+        [("red.png", [200, 30, 30]), ("white.png", [255; 3]), ("black.png", [0; 3])]
+    {
         Picture::filled(64, 64, colour).unwrap().save(at.join(name), None).unwrap();
     }
-    for (mask, says) in [("white", "all of the picture is painted anew"), ("black", "nothing is painted anew")] {
-        let line = format!("generate -p snow --steps 2 -g 1 --init-image @/red.png --mask @/{mask}.png -o @/out.png");
+    for (mask, says) in
+        [("white", "all of the picture is painted anew"), ("black", "nothing is painted anew")]
+    {
+        let line = format!(
+            "generate -p snow --steps 2 -g 1 --init-image @/red.png --mask @/{mask}.png -o \
+                @/out.png"
+        );
         let ran = run(at, &line).ok();
         assert!(ran.stderr.contains(says), "{}", ran.stderr);
     }

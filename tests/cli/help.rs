@@ -2,7 +2,8 @@
 use super::{mos, ran, run};
 use std::path::Path;
 
-const COMMANDS: [&str; 8] = ["generate", "train", "fuse", "inspect", "convert", "devices", "demo", "bench"];
+const COMMANDS: [&str; 8] =
+    ["generate", "train", "fuse", "inspect", "convert", "devices", "demo", "bench"];
 
 #[test]
 fn every_command_explains_itself() {
@@ -12,7 +13,8 @@ fn every_command_explains_itself() {
         for help in [vec![command, "--help"], vec![command, "-h"], vec!["help", command]] {
             let text = ran(mos().args(&help)).ok().stdout;
             assert!(text.contains(&format!("Usage: mos {command}")), "{text}");
-            // Terminals are at least this wide; nothing is left of the markup that help texts are written in.
+            // Terminals are at least this wide; nothing is left of the markup that help texts are
+            // written in.
             assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
             assert!(!text.contains("\u{1b}"), "colours in a pipe: {text}");
         }
@@ -45,7 +47,10 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
         ("frobnicate", &["frobnicate"]),
         ("generate --promt cat", &["--promt", "--prompt"]),
         ("generate", &["--prompt"]),
-        ("generate -p cat --sampler magic", &["unknown sampler `magic`", "euler-ancestral", "dpmpp-2m-sde"]),
+        (
+            "generate -p cat --sampler magic",
+            &["unknown sampler `magic`", "euler-ancestral", "dpmpp-2m-sde"],
+        ),
         ("generate -p cat --rng dice", &["`dice`", "torch", "philox"]),
         ("generate -p cat --precision f8", &["`f8`", "f16"]),
         ("generate -p cat --size 512", &["--size", "512x768"]),
@@ -59,13 +64,20 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
         ("devices --quiet --verbose", &["--quiet", "--verbose"]),
         ("inspect a b", &["b"]),
         ("fuse -c a.safetensors -o both --distillation few", &["--distillation", "few"]),
-        ("fuse -c a.safetensors -o both --distillation-rate 0", &["--distillation-rate", "above 0"]),
+        (
+            "fuse -c a.safetensors -o both --distillation-rate 0",
+            &["--distillation-rate", "above 0"],
+        ),
         ("fuse -c a.safetensors -o both --ridge -1", &["--ridge", "from 0 on"]),
         ("fuse -c a.safetensors -o both --part 3/2 --statistics-only", &["--part", "3/14"]),
         ("fuse -c a.safetensors --to both", &["--concept", "--to"]),
     ];
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(super::fixture("tests/fixtures/pictures/grey.png"), folder.path().join("mask.png")).unwrap();
+    std::fs::copy(
+        super::fixture("tests/fixtures/pictures/grey.png"),
+        folder.path().join("mask.png"),
+    )
+    .unwrap();
     for (line, says) in cases {
         let line = line.replace("mask.png", "@/mask.png");
         run(folder.path(), &line).failed(2, says);

@@ -14,19 +14,28 @@ fn devices_say_which_one_is_used() {
     let adapters = json.as_array().unwrap();
     let chosen: Vec<_> = adapters.iter().filter(|a| a["chosen"] == true).collect();
     assert_eq!(chosen.len(), 1);
-    // A driver that computes on the processor is not taken unless it is named; the processor itself ends the list.
+    // A driver that computes on the processor is not taken unless it is named; the processor itself
+    // ends the list.
     assert_ne!(chosen[0]["kind"], "cpu");
     let (last, adapters) = adapters.split_last().unwrap();
-    assert!(last["kind"] == "processor" && last["threads"].as_u64() >= Some(1) && last["gflops"].as_f64() > Some(0.0), "{last}");
+    assert!(
+        last["kind"] == "processor"
+            && last["threads"].as_u64() >= Some(1)
+            && last["gflops"].as_f64() > Some(0.0),
+        "{last}"
+    );
     for (number, adapter) in adapters.iter().enumerate() {
-        for row in ["largest binding", "subgroups", "cooperative matrices", "timestamps", "kernels"] {
+        for row in ["largest binding", "subgroups", "cooperative matrices", "timestamps", "kernels"]
+        {
             assert!(text.contains(row), "{row} in {text}");
         }
         assert!(adapter["max_binding"].as_u64().unwrap() >= 128 << 20);
         // Its number finds it, and its name, by part and in any case.
-        let part: String = adapter["name"].as_str().unwrap().split(' ').next().unwrap().to_uppercase();
+        let part: String =
+            adapter["name"].as_str().unwrap().split(' ').next().unwrap().to_uppercase();
         for wanted in [&number.to_string(), &part] {
-            let again = ran(mos().args(["devices", "--json"]).env("MOS_ADAPTER", wanted)).ok().json();
+            let again =
+                ran(mos().args(["devices", "--json"]).env("MOS_ADAPTER", wanted)).ok().json();
             let again = again.as_array().unwrap().iter().find(|a| a["chosen"] == true).unwrap();
             assert!(again["name"].as_str().unwrap().to_uppercase().contains(&part));
         }
@@ -41,7 +50,12 @@ fn devices_say_which_one_is_used() {
 fn the_processor_without_some_of_its_instructions() {
     let level = |level: &str| ran(mos().args(["devices", "--json", "--cpu-level", level]));
     let json = level("scalar").ok().json();
-    assert!(json.as_array().unwrap().last().unwrap()["instructions"].as_str().unwrap().starts_with("no vector"));
+    assert!(
+        json.as_array().unwrap().last().unwrap()["instructions"]
+            .as_str()
+            .unwrap()
+            .starts_with("no vector")
+    );
     level("mmx").failed(1, &["`mmx`", "scalar", "avx2"]);
     let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
     level(foreign).failed(1, &["no", foreign]);
@@ -60,7 +74,11 @@ fn without_any_adapter_the_processor_computes() {
     // An adapter that is named is wanted.
     for arguments in [&["devices"][..], &["generate", "-p", "x"]] {
         let folder = tempfile::tempdir().unwrap();
-        let ran = ran(mos().args(arguments).args(["--adapter", "llvmpipe"]).envs(none).current_dir(folder.path()));
+        let ran = ran(mos()
+            .args(arguments)
+            .args(["--adapter", "llvmpipe"])
+            .envs(none)
+            .current_dir(folder.path()));
         ran.failed(1, &["no graphics adapter found", "mesa-vulkan-drivers", "--adapter cpu"]);
         assert_eq!(super::names(folder.path()), [""; 0]);
     }
@@ -70,7 +88,9 @@ fn without_any_adapter_the_processor_computes() {
 fn inspect_tells_what_a_model_is() {
     let shipped = run(Path::new("."), "inspect").ok().stdout;
     assert!(
-        shipped.contains("unet") && shipped.contains("cross_attention_dim") && shipped.contains("PNDMScheduler"),
+        shipped.contains("unet")
+            && shipped.contains("cross_attention_dim")
+            && shipped.contains("PNDMScheduler"),
         "{shipped}"
     );
     let folder = fixture("models/tiny");
@@ -80,11 +100,20 @@ fn inspect_tells_what_a_model_is() {
     let text = ran(mos().arg("inspect").arg(&single).arg("--tensors")).ok().stdout;
     assert!(text.contains("single-file model (Stable Diffusion 1.x)"), "{text}");
     assert!(text.contains("time_embedding.linear_1.weight"), "{text}");
-    let by_name = ran(mos().args(["inspect", "sd1"]).env("MOS_MODELS", fixture("tests/fixtures/checkpoint"))).ok().stdout;
+    let by_name =
+        ran(mos().args(["inspect", "sd1"]).env("MOS_MODELS", fixture("tests/fixtures/checkpoint")))
+            .ok()
+            .stdout;
     assert!(by_name.contains("Stable Diffusion 1.x"), "{by_name}");
     let json = ran(mos().arg("inspect").arg(&single).arg("--json")).ok().json();
     assert_eq!(json["what"], "single-file-sd1");
-    assert!(json["components"].as_array().unwrap().iter().any(|c| c["name"] == "unet" && c["tensors"][0]["shape"].is_array()));
+    assert!(
+        json["components"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|c| c["name"] == "unet" && c["tensors"][0]["shape"].is_array())
+    );
 }
 
 #[test]
@@ -94,11 +123,13 @@ fn inspect_says_what_is_wrong() {
     run(folder.path(), "inspect @").failed(1, &[folder.path().to_str().unwrap()]);
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
     write("model.ckpt", b"PK\x03\x04and so on");
-    run(folder.path(), "inspect @/model.ckpt").failed(1, &["model.ckpt", "Python pickle", "directory"]);
+    run(folder.path(), "inspect @/model.ckpt")
+        .failed(1, &["model.ckpt", "Python pickle", "directory"]);
     write("page.safetensors", b"<!DOCTYPE html><html>");
     run(folder.path(), "inspect @/page.safetensors").failed(1, &["page.safetensors", "HTML"]);
     write("lie.safetensors", &[255; 64]);
-    run(folder.path(), "inspect @/lie.safetensors").failed(1, &["lie.safetensors", "not a valid safetensors file"]);
+    run(folder.path(), "inspect @/lie.safetensors")
+        .failed(1, &["lie.safetensors", "not a valid safetensors file"]);
     write("empty.safetensors", b"");
     run(folder.path(), "inspect @/empty.safetensors").failed(1, &["empty.safetensors"]);
 }

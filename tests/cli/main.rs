@@ -31,12 +31,17 @@ impl Ran {
     #[track_caller]
     fn failed(self, code: i32, says: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
-        let lines: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        let lines: Vec<&str> =
+            self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(lines.len(), 1, "{}", self.stderr);
         for part in says {
             assert!(self.stderr.contains(part), "`{part}` in: {}", self.stderr);
         }
-        assert!(!self.stderr.contains("panicked") && !self.stderr.contains(".mos-"), "{}", self.stderr);
+        assert!(
+            !self.stderr.contains("panicked") && !self.stderr.contains(".mos-"),
+            "{}",
+            self.stderr
+        );
         self
     }
 
@@ -69,7 +74,8 @@ const SMALL: &str = "--size 64x64 --steps 2";
 /// Names of the files in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<String> = entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    let mut names: Vec<String> =
+        entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
     names.sort();
     names
 }

@@ -1,10 +1,11 @@
-//! Where results go: checked before any work, written one by one, and nothing of anybody's is replaced unasked.
+//! Where results go: checked before any work, written one by one, and nothing of anybody's is
+//! replaced unasked.
 use super::{SMALL, fixture, mos, names, ran, run};
 use std::fs;
 use std::path::Path;
 
-/// Names that no result can have, by the option that takes them. Nothing that the lines name besides is there, so that a command which
-/// looked at its inputs first would fail otherwise.
+/// Names that no result can have, by the option that takes them. Nothing that the lines name
+/// besides is there, so that a command which looked at its inputs first would fail otherwise.
 #[test]
 fn places_that_cannot_be_are_refused_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
@@ -12,17 +13,32 @@ fn places_that_cannot_be_are_refused_before_any_work() {
     fs::write(at.join("file"), "").unwrap();
     fs::create_dir_all(at.join("folder/inside")).unwrap();
     fs::create_dir(at.join("concept")).unwrap();
-    fs::write(at.join("concept/concept.json"), r#"{"words": ["<a1>"], "class_word": "man"}"#).unwrap();
+    fs::write(at.join("concept/concept.json"), r#"{"words": ["<a1>"], "class_word": "man"}"#)
+        .unwrap();
     let long = "n".repeat(300);
-    let files =
-        ["@", ".", "@/folder", "@/file/a.safetensors", "@/new/", &long, &format!("@/new/{long}/a.safetensors")].map(String::from);
+    let files = [
+        "@",
+        ".",
+        "@/folder",
+        "@/file/a.safetensors",
+        "@/new/",
+        &long,
+        &format!("@/new/{long}/a.safetensors"),
+    ]
+    .map(String::from);
     let folders = ["@/file", "@/file/a", &long, &format!("@/new/{long}")].map(String::from);
     let whole = ["..", "/", "@/folder/.."].map(String::from);
     let lines: [(&str, Vec<&String>); 8] = [
         ("generate -p cat -m @/none -o @/a.png --save-latents", files.iter().collect()),
         ("convert @/none.pth", files.iter().collect()),
-        ("train --pictures @/none --words <a1> --class-word man --model @/none -o", files.iter().collect()),
-        ("train --check --pictures @/none --words <a1> --class-word man --model @/none -o", files.iter().collect()),
+        (
+            "train --pictures @/none --words <a1> --class-word man --model @/none -o",
+            files.iter().collect(),
+        ),
+        (
+            "train --check --pictures @/none --words <a1> --class-word man --model @/none -o",
+            files.iter().collect(),
+        ),
         ("fuse -m @/none -c @/none.pth -o", folders.iter().chain(&whole).collect()),
         ("fuse -m @/none -c @/none.pth -o @/new --save-statistics", folders.iter().collect()),
         ("demo -o", folders.iter().collect()),
@@ -30,9 +46,11 @@ fn places_that_cannot_be_are_refused_before_any_work() {
     ];
     for (line, places) in lines {
         for place in places {
-            let ran = ran(mos()
-                .current_dir(at)
-                .args(format!("{line} {place}").split(' ').map(|word| word.replace('@', at.to_str().unwrap()))));
+            let ran = ran(mos().current_dir(at).args(
+                format!("{line} {place}")
+                    .split(' ')
+                    .map(|word| word.replace('@', at.to_str().unwrap())),
+            ));
             let start = place.replace('@', "").chars().take(20).collect::<String>();
             ran.failed(2, &["cannot", start.trim_end_matches("..").trim_end_matches('/')]);
         }
@@ -41,8 +59,10 @@ fn places_that_cannot_be_are_refused_before_any_work() {
     for place in ["@/file/a.png", long.as_str(), "@/file/"] {
         run(at, &format!("generate -p cat -m @/none -o {place}")).failed(2, &["cannot be written"]);
     }
-    run(at, "generate -p cat -m @/none -o @/a.safetensors --save-latents @/a.safetensors").failed(2, &["two results"]);
-    run(at, "train --pictures @/none --words <a1> --class-word man -o @/a.training").failed(2, &["same name"]);
+    run(at, "generate -p cat -m @/none -o @/a.safetensors --save-latents @/a.safetensors")
+        .failed(2, &["two results"]);
+    run(at, "train --pictures @/none --words <a1> --class-word man -o @/a.training")
+        .failed(2, &["same name"]);
     assert_eq!(names(at), ["concept", "file", "folder"]);
     assert_eq!(names(&at.join("folder")), ["inside"]);
 }
@@ -57,7 +77,8 @@ fn closed_file_systems_are_told_before_any_work() {
         "generate -p cat -m @/none -o /sys/new/",
         "convert @/none.pth /sys/a.safetensors",
         "fuse -m @/none -c @/none.pth -o /sys/both",
-        "train --pictures @/none --words <a1> --class-word man --model @/none -o /sys/a.safetensors",
+        "train --pictures @/none --words <a1> --class-word man --model @/none -o \
+            /sys/a.safetensors",
         "demo -o /sys/demo",
     ] {
         let ran = run(folder.path(), line);
@@ -82,7 +103,8 @@ fn only_fused_models_are_replaced() {
     {
         std::os::unix::fs::symlink(at.join("model"), at.join("link")).unwrap();
         fuse("-o @/link --replace").failed(2, &["link", "symbolic link"]);
-        run(at, "fuse --to @/link --add @/none.pth --statistics @/none").failed(2, &["link", "symbolic link"]);
+        run(at, "fuse --to @/link --add @/none.pth --statistics @/none")
+            .failed(2, &["link", "symbolic link"]);
     }
     assert_eq!(fs::read_to_string(at.join("thesis/chapters/1.txt")).unwrap(), "years of work");
 }
@@ -91,14 +113,25 @@ fn only_fused_models_are_replaced() {
 fn the_number_of_pictures_is_checked_at_once() {
     let folder = tempfile::tempdir().unwrap();
     for count in ["0", "1025", "1000000", "99999999999", "18446744073709551616", "-1"] {
-        run(folder.path(), &format!("generate -p cat -m @/none --batch={count}")).failed(2, &["--batch", count]);
+        run(folder.path(), &format!("generate -p cat -m @/none --batch={count}"))
+            .failed(2, &["--batch", count]);
     }
     run(folder.path(), "bench concepts @/none --seeds 99999999999").failed(2, &["--seeds"]);
     // Latents without any number that claim to be many.
-    let latents = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1 << 40, 4, 0, 8], &[]).unwrap();
-    fs::write(folder.path().join("x.safetensors"), safetensors::serialize([("latents", latents)], None).unwrap()).unwrap();
+    let latents =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1 << 40, 4, 0, 8], &[])
+            .unwrap();
+    fs::write(
+        folder.path().join("x.safetensors"),
+        safetensors::serialize([("latents", latents)], None).unwrap(),
+    )
+    .unwrap();
     let many = run(folder.path(), "generate -p cat --latents @/x.safetensors -o @/a.png");
-    assert!(matches!(many.code, Some(1 | 2)) && many.stderr.starts_with("error: "), "{}", many.stderr);
+    assert!(
+        matches!(many.code, Some(1 | 2)) && many.stderr.starts_with("error: "),
+        "{}",
+        many.stderr
+    );
     assert_eq!(names(folder.path()), ["x.safetensors"]);
 }
 
@@ -125,7 +158,10 @@ fn all_pictures_are_written_although_nobody_reads_their_names() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let mut child = mos();
-    child.args(["generate", "-p", "cat", "-b", "3", "-q", "-o"]).arg(at.join("{index}.png")).args(SMALL.split(' '));
+    child
+        .args(["generate", "-p", "cat", "-b", "3", "-q", "-o"])
+        .arg(at.join("{index}.png"))
+        .args(SMALL.split(' '));
     let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
@@ -161,11 +197,15 @@ fn replaced_kernels_are_told_of() {
     kernels(at, "guidance.wgsl", |own| own + "// mine\n");
     let ran = with(&format!("{line} @/mine.png"), &at.join("kernels")).ok();
     assert!(
-        ran.stderr.contains("warning: MOS_KERNELS replaces kernels of this program on graphics adapters: guidance"),
+        ran.stderr.contains(
+            "warning: MOS_KERNELS replaces kernels of this program on graphics adapters: guidance"
+        ),
         "{}",
         ran.stderr
     );
-    let settings = |name: &str| mixofshow::picture::parameters::read(at.join(name)).unwrap().unwrap().mos.unwrap();
+    let settings = |name: &str| {
+        mixofshow::picture::parameters::read(at.join(name)).unwrap().unwrap().mos.unwrap()
+    };
     assert_eq!(settings("mine.png")["kernels"][0]["name"], "guidance");
     assert_eq!(settings("mine.png")["kernels"][0]["sha256"].as_str().unwrap().len(), 64);
     assert!(settings("same.png").get("kernels").is_none());

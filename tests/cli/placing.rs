@@ -3,7 +3,8 @@ use super::{SMALL, fixture, mos, names, ran};
 use std::fs;
 use std::path::Path;
 
-/// Runs `mos generate` for the cheapest picture with these arguments besides; `@` stands for the folder.
+/// Runs `mos generate` for the cheapest picture with these arguments besides; `@` stands for the
+/// folder.
 fn generate(folder: &Path, arguments: &[&str]) -> super::Ran {
     let at = folder.to_str().unwrap();
     let out = format!("{at}/out/a.png");
@@ -15,7 +16,8 @@ fn generate(folder: &Path, arguments: &[&str]) -> super::Ran {
 fn regions_make_a_picture_that_can_be_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let layout = "prompt = \"snow\"\n[[region]]\nname = \"cat\"\nprompt = \"a red cat\"\nbox = [0, 0, 0.5, 1]\nsoft = 0.1\n";
+    let layout = "prompt = \"snow\"\n[[region]]\nname = \"cat\"\nprompt = \"a red cat\"\nbox = \
+        [0, 0, 0.5, 1]\nsoft = 0.1\n";
     fs::write(at.join("layout.toml"), layout).unwrap();
     generate(at, &["--layout", "@/layout.toml", "--show-layout"]).ok();
     assert_eq!(names(&at.join("out")), ["a.layout.png", "a.png"]);
@@ -33,13 +35,25 @@ fn regions_and_controls_that_are_wrong() {
     let at = folder.path();
     fs::write(at.join("bare.toml"), "[[region]]\nprompt = \"a\"\n").unwrap();
     fs::write(at.join("broken.toml"), "[[region]\n").unwrap();
-    fs::write(at.join("masked.toml"), "prompt = \"a\"\n[[region]]\nprompt = \"a\"\nmask = \"mask.png\"\n").unwrap();
-    fs::write(at.join("concept.toml"), "prompt = \"a\"\n[[region]]\nprompt = \"a\"\nconcepts = { zorp = 1 }\n").unwrap();
+    fs::write(
+        at.join("masked.toml"),
+        "prompt = \"a\"\n[[region]]\nprompt = \"a\"\nmask = \"mask.png\"\n",
+    )
+    .unwrap();
+    fs::write(
+        at.join("concept.toml"),
+        "prompt = \"a\"\n[[region]]\nprompt = \"a\"\nconcepts = { zorp = 1 }\n",
+    )
+    .unwrap();
     fs::write(at.join("text.png"), "no picture").unwrap();
     let cat = ["-p", "cat"];
     for (code, arguments, says) in [
         (2, &["--region", "0,0,1: a"][..], &["four numbers"][..]),
-        (2, &["--region", "0.5,0,0.2,1: a"], &["--region", "left 0.5, top 0, right 0.2", "left before right"]),
+        (
+            2,
+            &["--region", "0.5,0,0.2,1: a"],
+            &["--region", "left 0.5, top 0, right 0.2", "left before right"],
+        ),
         (2, &["--region", "-1,0,64,64: a"], &["--region", "left -1", "none below 0"]),
         (2, &["--region", "0,0,65,64: a"], &["region `1`", "64 x 64"]),
         (2, &["--prompt-rewrite", "[a]"], &["1 fields"]),
@@ -54,19 +68,26 @@ fn regions_and_controls_that_are_wrong() {
     ] {
         let ran = generate(at, &[&cat, arguments].concat());
         assert_eq!(ran.code, Some(code), "{arguments:?}: {}", ran.stderr);
-        says.iter().for_each(|part| assert!(ran.stderr.contains(part), "`{part}` in: {}", ran.stderr));
+        says.iter()
+            .for_each(|part| assert!(ran.stderr.contains(part), "`{part}` in: {}", ran.stderr));
     }
     generate(at, &["--layout", "@/bare.toml"]).failed(2, &["bare.toml", "--prompt"]);
     let picture = fixture("tests/fixtures/generated/mask.png");
     let control = format!("@/none.safetensors:image={}", picture.display());
     generate(at, &["-p", "cat", "--control", &control]).failed(1, &["none.safetensors"]);
     let model = format!("@/model.safetensors:image={}", picture.display());
-    fs::copy(fixture("models/tiny/unet/diffusion_pytorch_model.safetensors"), at.join("model.safetensors")).unwrap();
-    generate(at, &["-p", "cat", "--control", &model]).failed(1, &["model.safetensors", "neither a ControlNet nor a T2I-Adapter"]);
+    fs::copy(
+        fixture("models/tiny/unet/diffusion_pytorch_model.safetensors"),
+        at.join("model.safetensors"),
+    )
+    .unwrap();
+    generate(at, &["-p", "cat", "--control", &model])
+        .failed(1, &["model.safetensors", "neither a ControlNet nor a T2I-Adapter"]);
     assert!(!at.join("out").exists());
 }
 
-/// Masks of regions are remembered by their contents, and found from any folder, also when all has moved.
+/// Masks of regions are remembered by their contents, and found from any folder, also when all has
+/// moved.
 #[test]
 fn masks_of_regions_are_found_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -78,13 +99,16 @@ fn masks_of_regions_are_found_again() {
     let here = at.join("here");
     fs::create_dir_all(here.join("plans")).unwrap();
     mask([255; 3], [0; 3], &here.join("plans/left.png"));
-    let layout = "prompt = \"snow\"\n[[region]]\nname = \"cat\"\nprompt = \"a red cat\"\nmask = \"left.png\"\n";
+    let layout = "prompt = \"snow\"\n[[region]]\nname = \"cat\"\nprompt = \"a red cat\"\nmask = \
+        \"left.png\"\n";
     fs::write(here.join("plans/layout.toml"), layout).unwrap();
     // Named by a path that means something in this folder alone.
     let made = |command: &mut std::process::Command| ran(command.args(["--quiet", "-g", "1"]));
     let first = ["generate", "--seed", "3", "--layout", "plans/layout.toml", "-o", "out/a.png"];
     made(mos().current_dir(&here).args(first).args(SMALL.split(' '))).ok();
-    let again = |picture: &Path| made(mos().current_dir(at).args(["generate", "-o", "again.png", "--like"]).arg(picture));
+    let again = |picture: &Path| {
+        made(mos().current_dir(at).args(["generate", "-o", "again.png", "--like"]).arg(picture))
+    };
     again(&here.join("out/a.png")).ok();
     assert!(fs::read(at.join("again.png")).unwrap() == fs::read(here.join("out/a.png")).unwrap());
     let there = at.join("there");
@@ -93,9 +117,11 @@ fn masks_of_regions_are_found_again() {
     let pixels = |path: &Path| mixofshow::picture::Picture::open(path).unwrap();
     assert!(pixels(&at.join("again.png")) == pixels(&there.join("out/a.png")));
     mask([0; 3], [255; 3], &there.join("plans/left.png"));
-    again(&there.join("out/a.png")).failed(1, &["left.png", "region `cat`", "has changed", "--layout"]);
+    again(&there.join("out/a.png"))
+        .failed(1, &["left.png", "region `cat`", "has changed", "--layout"]);
     fs::remove_file(there.join("plans/left.png")).unwrap();
-    again(&there.join("out/a.png")).failed(1, &["left.png", "region `cat`", "is missing", "--layout"]);
+    again(&there.join("out/a.png"))
+        .failed(1, &["left.png", "region `cat`", "is missing", "--layout"]);
 }
 
 #[test]
@@ -109,7 +135,11 @@ fn what_regions_leave_of_the_prompt_is_told() {
     // As published: cut off at the edge, and gone where no cell lies within.
     let text = "[a red cat]-*-[]-*-[0, 0, 500, 32]|[a dog]-*-[]-*-[9, 33, 13, 37]";
     let ran = generate(folder.path(), &["-p", "snow", "--prompt-rewrite", text]).ok();
-    for says in ["region `1` reaches beyond the picture", "region `2` is too small", "there it does not hold"] {
+    for says in [
+        "region `1` reaches beyond the picture",
+        "region `2` is too small",
+        "there it does not hold",
+    ] {
         assert!(ran.stderr.contains(says), "{says} in {}", ran.stderr);
     }
 }

@@ -1,4 +1,5 @@
-//! `mos train`: what it writes, what it refuses, and that a run that was stopped goes on to the same bytes.
+//! `mos train`: what it writes, what it refuses, and that a run that was stopped goes on to the
+//! same bytes.
 use super::{fixture, mos, names, ran, run};
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,8 @@ fn pictures(folder: &Path) {
     for name in ["00", "01", "02", "03"] {
         for ending in ["png", "txt"] {
             let name = format!("{name}.{ending}");
-            fs::copy(fixture("models/concepts/zorp").join(&name), folder.join("zorp").join(&name)).unwrap();
+            fs::copy(fixture("models/concepts/zorp").join(&name), folder.join("zorp").join(&name))
+                .unwrap();
         }
     }
 }
@@ -37,8 +39,10 @@ fn a_template_is_printed() {
         let printed = run(folder.path(), &format!("train --template {kind}"));
         assert!(printed.ok().stdout.contains(&format!("kind = \"{kind}\"")));
     }
-    run(folder.path(), "train --template poem").failed(2, &["poem", "person, object, scene, style"]);
-    run(folder.path(), "train").failed(2, &["words are missing", "class_word is missing", "pictures are missing"]);
+    run(folder.path(), "train --template poem")
+        .failed(2, &["poem", "person, object, scene, style"]);
+    run(folder.path(), "train")
+        .failed(2, &["words are missing", "class_word is missing", "pictures are missing"]);
     run(folder.path(), "train --resume --restart").failed(2, &["--resume", "--restart"]);
     assert_eq!(names(folder.path()), [""; 0]);
 }
@@ -52,7 +56,14 @@ fn everything_that_is_wrong_is_told_before_work() {
     fs::copy(at.join("zorp/00.png"), at.join("zorp/again.png")).unwrap();
     fs::write(at.join("zorp/01.txt"), "somebody").unwrap();
     fs::write(at.join("a.toml"), SETTINGS.replace("\"man\"", "\"xylophone\"")).unwrap();
-    let says = ["broken.png", "again.png", "the same picture", "01.txt", "`xylophone` is not a single token", "4 things"];
+    let says = [
+        "broken.png",
+        "again.png",
+        "the same picture",
+        "01.txt",
+        "`xylophone` is not a single token",
+        "4 things",
+    ];
     run(at, "train @/a.toml").failed(1, &says);
     assert!(!at.join("zorp.safetensors").exists() && !at.join("zorp.training").exists());
     fs::write(at.join("a.toml"), "step = 3").unwrap();
@@ -94,11 +105,14 @@ fn a_check_reads_json_and_tells_what_is_left_out() {
     pictures(at);
     fs::write(at.join("zorp/IMG_1.HEIC"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
     fs::rename(at.join("zorp/00.txt"), at.join("zorp/00.caption")).unwrap();
-    let settings =
-        r#"{"words": "<z1> <z2>", "class_word": "man", "pictures": "zorp", "output": "z.safetensors", "size": "64x64"}"#;
+    let settings = r#"{"words": "<z1> <z2>", "class_word": "man", "pictures": "zorp", "output": "z.safetensors", "size": "64x64"}"#;
     fs::write(at.join("a.json"), settings).unwrap();
     let checked = run(at, "train @/a.json --check").ok();
-    assert!(checked.stderr.contains("IMG_1.HEIC (a HEIC picture, which is not read"), "{}", checked.stderr);
+    assert!(
+        checked.stderr.contains("IMG_1.HEIC (a HEIC picture, which is not read"),
+        "{}",
+        checked.stderr
+    );
     assert!(!checked.stderr.contains("no caption"), "{}", checked.stderr);
     assert!(checked.stdout.contains("4 pictures"), "{}", checked.stdout);
 }
@@ -118,8 +132,8 @@ fn without(mut bytes: Vec<u8>, folder: &Path) -> Vec<u8> {
     bytes
 }
 
-/// One run without a break; the same killed as soon as it has saved anything, and gone on with; the same on a disk that is full
-/// for a while.
+/// One run without a break; the same killed as soon as it has saved anything, and gone on with; the
+/// same on a disk that is full for a while.
 #[test]
 fn a_run_goes_on_to_the_same_bytes() {
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
@@ -130,9 +144,11 @@ fn a_run_goes_on_to_the_same_bytes() {
     }
     ran(&mut train(whole, &["--json"])).ok();
     let files = ["zorp.safetensors", "zorp.training/state.safetensors", "zorp.training/curve.png"];
-    let bytes = |folder: &Path| files.map(|file| without(fs::read(folder.join(file)).unwrap(), folder));
+    let bytes =
+        |folder: &Path| files.map(|file| without(fs::read(folder.join(file)).unwrap(), folder));
     let same = |found: [Vec<u8>; 3], wanted: [Vec<u8>; 3]| {
-        let differing: Vec<_> = (0..3).filter(|&i| found[i] != wanted[i]).map(|i| files[i]).collect();
+        let differing: Vec<_> =
+            (0..3).filter(|&i| found[i] != wanted[i]).map(|i| files[i]).collect();
         assert!(differing.is_empty(), "other bytes in {differing:?}");
     };
 
@@ -145,29 +161,44 @@ fn a_run_goes_on_to_the_same_bytes() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!killed.join(files[0]).exists());
-    ran(&mut train(killed, &[])).failed(1, &["a run stands there at step", "--resume", "--restart"]);
-    ran(&mut train(killed, &["--resume", "--seed", "9"])).failed(1, &["other settings", "seed is 9"]);
+    ran(&mut train(killed, &[]))
+        .failed(1, &["a run stands there at step", "--resume", "--restart"]);
+    ran(&mut train(killed, &["--resume", "--seed", "9"]))
+        .failed(1, &["other settings", "seed is 9"]);
     ran(&mut train(killed, &["--resume"])).ok();
     same(bytes(killed), bytes(whole));
 
     // What is finished is neither begun anew nor replaced unasked, and can go on.
     let done = bytes(whole);
-    ran(&mut train(whole, &[])).failed(1, &["a finished run of 3 steps stands there", "--resume", "--steps", "--restart"]);
+    ran(&mut train(whole, &[]))
+        .failed(1, &["a finished run of 3 steps stands there", "--resume", "--steps", "--restart"]);
     same(bytes(whole), done.clone());
     let again = ran(&mut train(whole, &["--resume"])).ok();
-    assert!(again.stderr.contains("all 3 steps are done") && again.stderr.contains("--steps"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("all 3 steps are done") && again.stderr.contains("--steps"),
+        "{}",
+        again.stderr
+    );
     same(bytes(whole), done);
     ran(&mut train(whole, &["--resume", "--steps", "2"])).failed(1, &["steps is 2", "3 are done"]);
     let longer = ran(&mut train(whole, &["--resume", "--steps", "5"])).ok();
     assert!(longer.stderr.contains("going on at step 3 of 5"), "{}", longer.stderr);
-    assert!(longer.stderr.contains("from update 4 on, its learning rates are those of a run of 5"), "{}", longer.stderr);
+    assert!(
+        longer.stderr.contains("from update 4 on, its learning rates are those of a run of 5"),
+        "{}",
+        longer.stderr
+    );
     let state = mixofshow::training::saved::Saved::read(&whole.join(files[1])).unwrap();
-    assert_eq!((state.about.step, state.about.settings.steps, &state.about.lengths[..]), (5, 5, &[[3, 3]][..]));
+    assert_eq!(
+        (state.about.step, state.about.settings.steps, &state.about.lengths[..]),
+        (5, 5, &[[3, 3]][..])
+    );
     // A state that cannot be read may be somebody's all the same; so may a concept without one.
     fs::write(whole.join(files[1]), "damaged").unwrap();
     ran(&mut train(whole, &[])).failed(1, &["state.safetensors", "cannot be read", "--restart"]);
     fs::remove_dir_all(whole.join("zorp.training")).unwrap();
-    ran(&mut train(whole, &[])).failed(1, &["zorp.safetensors", "it is there already", "--restart"]);
+    ran(&mut train(whole, &[]))
+        .failed(1, &["zorp.safetensors", "it is there already", "--restart"]);
 
     #[cfg(target_os = "linux")]
     {
@@ -176,14 +207,18 @@ fn a_run_goes_on_to_the_same_bytes() {
         let good = bytes(full);
         let line = "ulimit -f 1; trap '' XFSZ; exec \"$0\" train \"$1\" --restart";
         let mut limited = Command::new("sh");
-        limited.args(["-c", line, env!("CARGO_BIN_EXE_mos")]).arg(full.join("a.toml")).current_dir(full);
+        limited
+            .args(["-c", line, env!("CARGO_BIN_EXE_mos")])
+            .arg(full.join("a.toml"))
+            .current_dir(full);
         ran(&mut limited).failed(1, &["state.safetensors", "File too large"]);
         same(bytes(full), good);
         assert_eq!(names(&full.join("zorp.training")), ["curve.png", "state.safetensors"]);
     }
 }
 
-/// With constant learning rates, a run that is made longer is the same as one that was as long from the start.
+/// With constant learning rates, a run that is made longer is the same as one that was as long from
+/// the start.
 #[test]
 fn a_longer_run_of_constant_rates_is_the_same() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -206,18 +241,33 @@ fn a_check_makes_nothing_and_needs_no_adapter() {
     let at = folder.path();
     pictures(at);
     let before = names(&at.join("zorp"));
-    fs::write(at.join("a.toml"), SETTINGS.replace("zorp.safetensors", "new/folder/zorp.safetensors")).unwrap();
-    let checked = ran(train(at, &["--check", "--adapter", "nothing-has-this-name"]).env("VK_DRIVER_FILES", "/nonexistent")).ok();
+    fs::write(
+        at.join("a.toml"),
+        SETTINGS.replace("zorp.safetensors", "new/folder/zorp.safetensors"),
+    )
+    .unwrap();
+    let checked = ran(train(at, &["--check", "--adapter", "nothing-has-this-name"])
+        .env("VK_DRIVER_FILES", "/nonexistent"))
+    .ok();
     assert_eq!(checked.stdout.trim(), "nothing to complain about: 4 pictures, tuned at 64x64");
-    assert!(checked.stderr.contains("checked: ") && checked.stderr.contains("not their pixels"), "{}", checked.stderr);
-    assert_eq!((names(at), names(&at.join("zorp"))), (vec!["a.toml".to_string(), "zorp".to_string()], before));
+    assert!(
+        checked.stderr.contains("checked: ") && checked.stderr.contains("not their pixels"),
+        "{}",
+        checked.stderr
+    );
+    assert_eq!(
+        (names(at), names(&at.join("zorp"))),
+        (vec!["a.toml".to_string(), "zorp".to_string()], before)
+    );
     // What a header tells is found.
     let whole = fs::read(at.join("zorp/00.png")).unwrap();
     fs::write(at.join("zorp/cut.png"), &whole[..whole.len() - 9]).unwrap();
     fs::copy(at.join("zorp/00.png"), at.join("zorp/same.png")).unwrap();
     fs::write(at.join("zorp/01.txt"), "somebody").unwrap();
-    ran(&mut train(at, &["--check"]))
-        .failed(1, &["cut.png", "ends too early", "same.png", "the same picture", "01.txt", "3 things"]);
+    ran(&mut train(at, &["--check"])).failed(
+        1,
+        &["cut.png", "ends too early", "same.png", "the same picture", "01.txt", "3 things"],
+    );
     ran(&mut train(at, &["--check", "--resume"])).failed(2, &["--check", "--resume"]);
     assert_eq!(names(at), ["a.toml", "zorp"]);
 }
@@ -231,7 +281,11 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_layer() {
     let says = ["step 2", "the loss is NaN", "of layer `", "state of step 1 is saved", "--alpha"];
     let stopped = ran(&mut train(at, &["--alpha", "1e30"])).failed(1, &says);
     // A real layer, and no name of the program's own for what it computes.
-    assert!(!stopped.stderr.contains("``") && !stopped.stderr.contains("_gradient"), "{}", stopped.stderr);
+    assert!(
+        !stopped.stderr.contains("``") && !stopped.stderr.contains("_gradient"),
+        "{}",
+        stopped.stderr
+    );
     assert!(!at.join("zorp.safetensors").exists());
     assert!(at.join("zorp.training/state.safetensors").exists());
 }

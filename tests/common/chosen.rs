@@ -1,5 +1,5 @@
-//! Which device tests run on: the processor in the tests of `tests/cpu` and where `MOS_TEST_DEVICE` is `cpu`, else the adapter that
-//! each test opens.
+//! Which device tests run on: the processor in the tests of `tests/cpu` and where `MOS_TEST_DEVICE`
+//! is `cpu`, else the adapter that each test opens.
 
 use std::sync::{Arc, OnceLock};
 

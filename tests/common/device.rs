@@ -6,7 +6,9 @@ use std::sync::{Arc, LazyLock};
 
 use mixofshow::backend::wgpu::{Gpu, Matrices, MatrixUse, Options, Schedule, Selection};
 use mixofshow::backend::{Device, Precision, Program, Weights};
-use mixofshow::graph::{Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs, Tensor};
+use mixofshow::graph::{
+    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs, Tensor,
+};
 
 #[allow(dead_code, reason = "not all tests ask for all of it")]
 #[path = "chosen.rs"]
@@ -37,32 +39,47 @@ fn open() -> Arc<Gpu> {
         Some("few") => Some(Schedule::Registers { many: false }),
         Some("passed") => Some(Schedule::Passed),
         Some("vectors") => {
-            match Gpu::open(&Options { selection: selection.clone(), ..Options::default() }).expect("an adapter").schedule() {
-                Schedule::Vectors { lanes, .. } => Some(Schedule::Vectors { lanes, least_flops: 0 }),
+            match Gpu::open(&Options { selection: selection.clone(), ..Options::default() })
+                .expect("an adapter")
+                .schedule()
+            {
+                Schedule::Vectors { lanes, .. } => {
+                    Some(Schedule::Vectors { lanes, least_flops: 0 })
+                }
                 other => panic!("this adapter takes {}, not straight-line kernels", other.name()),
             }
         }
-        Some("matrices" | "varying") => return open_with_matrices(selection, wanted.as_deref() == Some("varying")),
+        Some("matrices" | "varying") => {
+            return open_with_matrices(selection, wanted.as_deref() == Some("varying"));
+        }
         Some(other) => panic!(
-            "MOS_TEST_SCHEDULE is {other}: expected staged, many, few, passed, vectors, matrices, or varying (matrices, with twice the \
+            "MOS_TEST_SCHEDULE is {other}: expected staged, many, few, passed, vectors, matrices, \
+                or varying (matrices, with twice the \
              subgroups that have work)"
         ),
     };
     // These use features beyond the floor.
     let floor = !matches!(schedule, Some(Schedule::Passed | Schedule::Vectors { .. }));
-    Gpu::open(&Options { selection, checked: true, floor, schedule, ..Options::default() }).expect("an adapter")
+    Gpu::open(&Options { selection, checked: true, floor, schedule, ..Options::default() })
+        .expect("an adapter")
 }
 
-/// Cooperative matrices on any adapter that has them; without them a note says so, and nothing is compared.
+/// Cooperative matrices on any adapter that has them; without them a note says so, and nothing is
+/// compared.
 fn open_with_matrices(selection: Selection, varying: bool) -> Arc<Gpu> {
-    let options = Options { selection, checked: true, matrices: MatrixUse::On, ..Options::default() };
+    let options =
+        Options { selection, checked: true, matrices: MatrixUse::On, ..Options::default() };
     let gpu = Gpu::open(&options).expect("an adapter");
     if let Some(why) = gpu.attention_without_matrices() {
         panic!("{}: attention by cooperative matrices: {why}", gpu.name());
     }
     match gpu.matrices() {
         Ok(matrices) if varying => {
-            let schedule = Schedule::Matrices(Matrices { lanes: 2 * matrices.lanes, varying: true, ..matrices });
+            let schedule = Schedule::Matrices(Matrices {
+                lanes: 2 * matrices.lanes,
+                varying: true,
+                ..matrices
+            });
             Gpu::open(&Options { schedule: Some(schedule), ..options }).expect("the adapter again")
         }
         Ok(_) => gpu,
@@ -76,7 +93,9 @@ fn open_with_matrices(selection: Selection, varying: bool) -> Arc<Gpu> {
 
 /// Uniform in -1 .. 1, from a name and an index.
 pub fn noise(name: &str, index: usize) -> f32 {
-    let mut h = name.bytes().fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100000001b3));
+    let mut h = name
+        .bytes()
+        .fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100000001b3));
     h = h.wrapping_add(index as u64).wrapping_mul(0x9e3779b97f4a7c15);
     h = (h ^ (h >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
     h = (h ^ (h >> 27)).wrapping_mul(0x94d049bb133111eb);
@@ -92,7 +111,12 @@ impl ParameterSource for MadeUp {
         Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored })
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         for (value, index) in into.iter_mut().zip(range) {
             *value = noise(name, index);
             if name.starts_with("half") {
@@ -108,13 +132,17 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
     let mut inputs = HashMap::new();
     let mut weights = HashMap::new();
     let rounding = rounds();
-    if !rounding && matches!(std::env::var("MOS_TEST_SCHEDULE").as_deref(), Ok("matrices" | "varying")) {
+    if !rounding
+        && matches!(std::env::var("MOS_TEST_SCHEDULE").as_deref(), Ok("matrices" | "varying"))
+    {
         return;
     }
     for node in graph.nodes() {
         match &node.origin {
             Origin::Input { name } if node.element == Element::U32 => {
-                let ids = (0..node.shape.elements()).map(|i| ((noise(name, i) + 1.0) * 5.6) as u32).collect();
+                let ids = (0..node.shape.elements())
+                    .map(|i| ((noise(name, i) + 1.0) * 5.6) as u32)
+                    .collect();
                 inputs.insert(name.clone(), Array::u32(node.shape.clone(), ids));
             }
             Origin::Input { name } => {
@@ -145,8 +173,14 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], tolerance: f32) {
         let found = program.output(index).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(found.shape, expected.shape, "{what}");
         let scale = expected.values().iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-        let worst = expected.values().iter().zip(found.values()).enumerate().map(|(i, (e, f))| ((e - f).abs() / scale, i));
-        let (error, at) = worst.fold((0.0, 0), |a, b| if b.0 > a.0 || b.0.is_nan() { b } else { a });
+        let worst = expected
+            .values()
+            .iter()
+            .zip(found.values())
+            .enumerate()
+            .map(|(i, (e, f))| ((e - f).abs() / scale, i));
+        let (error, at) =
+            worst.fold((0.0, 0), |a, b| if b.0 > a.0 || b.0.is_nan() { b } else { a });
         assert!(
             error <= tolerance,
             "{what}, output {index}: element {at} is {} instead of {} (relative {error:.2e})",
@@ -168,10 +202,12 @@ fn the_same_of_any_threads(
     source: &Arc<MadeUp>,
     program: &Program,
 ) {
-    static OTHERS: LazyLock<[Device; 2]> = LazyLock::new(|| [1, 5].map(|n| chosen::processor_of(Some(n)).into()));
+    static OTHERS: LazyLock<[Device; 2]> =
+        LazyLock::new(|| [1, 5].map(|n| chosen::processor_of(Some(n)).into()));
     for device in &*OTHERS {
         let weights = Weights::new(device, source.clone(), Precision::AsStored);
-        let other = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let other =
+            Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{what}: {e}"));
         for (name, array) in inputs {
             other.write(name, array).expect(what);
         }

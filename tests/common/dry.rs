@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use mixofshow::backend::wgpu::lower::{self, BufferView, Storage};
 use mixofshow::backend::wgpu::{
-    Buffer, Command, Gpu, Layout, Matrices, Options, Scalar, Schedule, Selection, Slice, Traits, weight_bytes,
+    Buffer, Command, Gpu, Layout, Matrices, Options, Scalar, Schedule, Selection, Slice, Traits,
+    weight_bytes,
 };
 use mixofshow::graph::{Element, Plan};
 
@@ -15,13 +16,14 @@ use super::published::Built;
 pub fn floor() -> &'static Arc<Gpu> {
     static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
         let selection = Selection::Noop(Box::default());
-        Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("a device without a device")
+        Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() })
+            .expect("a device without a device")
     });
     &GPU
 }
 
-/// Bytes of workgroup memory of the devices that take `schedule`: WebGPU's floor, what NVIDIA's cards have, or the least that those
-/// with matrices have.
+/// Bytes of workgroup memory of the devices that take `schedule`: WebGPU's floor, what NVIDIA's
+/// cards have, or the least that those with matrices have.
 pub fn workgroup_memory(schedule: Schedule) -> usize {
     match schedule {
         Schedule::Matrices(Matrices { size: 16, .. }) => 48 << 10,
@@ -34,12 +36,13 @@ pub fn workgroup_memory(schedule: Schedule) -> usize {
 pub struct Lowered {
     pub plan: Plan,
     pub commands: Vec<Command>,
-    /// Buffers of the commands by their address, each standing for as many bytes as a device would have to give.
+    /// Buffers of the commands by their address, each standing for as many bytes as a device would
+    /// have to give.
     pub bytes: HashMap<usize, u64>,
 }
 
-/// The commands of `built` with weights in f16 or f32. Every arena, input and weight is a buffer of its own; the buffers are
-/// small, only the sizes in the commands are true.
+/// The commands of `built` with weights in f16 or f32. Every arena, input and weight is a buffer of
+/// its own; the buffers are small, only the sizes in the commands are true.
 pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
     let gpu = floor();
     let graph = &built.graph;
@@ -49,28 +52,42 @@ pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
     let buffers: Mutex<HashMap<String, (Arc<Buffer>, u64)>> = Mutex::default();
     let stand_in = |name: String, bytes: u64| {
         let mut buffers = buffers.lock().unwrap();
-        let (buffer, size) = buffers.entry(name).or_insert_with(|| (gpu.buffer("stand-in", 16).unwrap(), bytes));
+        let (buffer, size) =
+            buffers.entry(name).or_insert_with(|| (gpu.buffer("stand-in", 16).unwrap(), bytes));
         Slice { buffer: buffer.clone(), offset: 0, size: *size }
     };
     let storage = |storage: Storage<'_>| {
         Ok(match storage {
-            Storage::Arena(arena) => {
-                BufferView { slice: stand_in(format!("arena {arena}"), plan.arenas[arena]), scalar: Scalar::F32, half: false }
-            }
+            Storage::Arena(arena) => BufferView {
+                slice: stand_in(format!("arena {arena}"), plan.arenas[arena]),
+                scalar: Scalar::F32,
+                half: false,
+            },
             Storage::Input(tensor) => {
                 let node = graph.node(tensor);
                 let scalar = if node.element == Element::F32 { Scalar::F32 } else { Scalar::U32 };
                 let bytes = (node.shape.elements() as u64 * 4).next_multiple_of(16);
-                BufferView { slice: stand_in(format!("input {tensor:?}"), bytes), scalar, half: false }
+                BufferView {
+                    slice: stand_in(format!("input {tensor:?}"), bytes),
+                    scalar,
+                    half: false,
+                }
             }
             Storage::Weight { name, shape, layout } => {
                 let half = half && layout != Layout::Plain;
-                let slice = stand_in(format!("{name} {layout:?}"), weight_bytes(shape, layout, half));
+                let slice =
+                    stand_in(format!("{name} {layout:?}"), weight_bytes(shape, layout, half));
                 BufferView { slice, scalar: if half { Scalar::U32 } else { Scalar::F32 }, half }
             }
         })
     };
-    let commands = lower::commands(graph, &plan, &traits, &storage).unwrap_or_else(|e| panic!("{}: {e}", built.name));
-    let bytes = buffers.into_inner().unwrap().into_values().map(|(buffer, size)| (Arc::as_ptr(&buffer) as usize, size)).collect();
+    let commands = lower::commands(graph, &plan, &traits, &storage)
+        .unwrap_or_else(|e| panic!("{}: {e}", built.name));
+    let bytes = buffers
+        .into_inner()
+        .unwrap()
+        .into_values()
+        .map(|(buffer, size)| (Arc::as_ptr(&buffer) as usize, size))
+        .collect();
     Lowered { plan, commands, bytes }
 }

@@ -10,8 +10,9 @@ use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Engine {
     Plain,
-    /// Whatever adapter is there, or the one that `MOS_ADAPTER` names. `staged`: the kernels for devices with workgroup memory,
-    /// with cooperative matrices if `MOS_TEST_SCHEDULE` is `matrices` and the adapter has them.
+    /// Whatever adapter is there, or the one that `MOS_ADAPTER` names. `staged`: the kernels for
+    /// devices with workgroup memory, with cooperative matrices if `MOS_TEST_SCHEDULE` is
+    /// `matrices` and the adapter has them.
     Device {
         precision: Precision,
         staged: bool,
@@ -23,7 +24,8 @@ impl Engine {
     pub const F16: Engine = Engine::Device { precision: Precision::F16, staged: false };
     pub const STAGED: Engine = Engine::Device { precision: Precision::F16, staged: true };
 
-    /// Allowed relative error. Plain f32 against f32 differs by the order of sums alone; f16 weights are rounded.
+    /// Allowed relative error. Plain f32 against f32 differs by the order of sums alone; f16
+    /// weights are rounded.
     pub fn tolerance(self) -> f64 {
         match self {
             Engine::Plain => 1e-5,
@@ -67,16 +69,29 @@ pub fn device(staged: bool) -> Device {
 pub fn gpu(staged: bool) -> Arc<Gpu> {
     static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options =
-        Options { selection, checked: false, floor: true, schedule: staged.then_some(Schedule::Staged), ..Options::default() };
-    let matrices = staged && std::env::var("MOS_TEST_SCHEDULE").is_ok_and(|name| name == "matrices");
+    let options = Options {
+        selection,
+        checked: false,
+        floor: true,
+        schedule: staged.then_some(Schedule::Staged),
+        ..Options::default()
+    };
+    let matrices =
+        staged && std::env::var("MOS_TEST_SCHEDULE").is_ok_and(|name| name == "matrices");
     let open = || {
         if matrices {
-            let options = Options { floor: false, schedule: None, matrices: MatrixUse::On, ..options.clone() };
+            let options = Options {
+                floor: false,
+                schedule: None,
+                matrices: MatrixUse::On,
+                ..options.clone()
+            };
             let gpu = Gpu::open(&options).expect("an adapter");
             match gpu.matrices() {
                 Ok(_) => return gpu,
-                Err(message) => println!("{}: no cooperative matrices to test: {message}", gpu.name()),
+                Err(message) => {
+                    println!("{}: no cooperative matrices to test: {message}", gpu.name())
+                }
             }
         }
         Gpu::open(&options).expect("an adapter")

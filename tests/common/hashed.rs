@@ -1,4 +1,5 @@
-//! Weights and inputs made from names: the twin of `tools/reference/hashed.py`, which states the rules.
+//! Weights and inputs made from names: the twin of `tools/reference/hashed.py`, which states the
+//! rules.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,7 +7,9 @@ use std::ops::Range;
 use mixofshow::graph::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
 fn fnv1a64(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |h, byte| {
+        (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
 }
 
 /// Number `index` of `name`, in [-1, 1).
@@ -46,8 +49,14 @@ impl ParameterSource for HashedWeights {
         self.0.get(name).map(|shape| ParameterInfo { shape: shape.clone(), stored: StoredAs::F32 })
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
-        let shape = self.0.get(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
+        let shape =
+            self.0.get(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
         into.copy_from_slice(&elements(name, shape, range));
         Ok(())
     }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use mixofshow::graph::ops::{Reach, RegionInputs};
 use mixofshow::graph::{Graph, Origin, Tensor};
-use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig, ControlNetConfig, T2IAdapterConfig, UNetConfig, VaeConfig};
+use mixofshow::models::config::{
+    ClipTextConfig, ClipVisionConfig, ControlNetConfig, T2IAdapterConfig, UNetConfig, VaeConfig,
+};
 use mixofshow::models::controlnet::{self, ControlNetInputs};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, clip_vision, t2i_adapter, vae};
@@ -23,7 +25,8 @@ pub fn unet_1() -> Value {
 
 /// Stable Diffusion 2.1's UNet.
 pub fn unet_2() -> Value {
-    json!({"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": true, "sample_size": 96})
+    json!({"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": true, "sample_size": 96})
 }
 
 /// The autoencoder of both.
@@ -33,14 +36,18 @@ pub fn autoencoder() -> Value {
 
 /// Stable Diffusion 1.5's text tower.
 pub fn text_1() -> Value {
-    json!({"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
-        "projection_dim": 768, "hidden_act": "quick_gelu", "vocab_size": 49408, "max_position_embeddings": 77})
+    json!({"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+        "projection_dim": 768, "hidden_act": "quick_gelu", "vocab_size": 49408,
+        "max_position_embeddings": 77})
 }
 
 /// Stable Diffusion 2.1's text tower.
 pub fn text_2() -> Value {
-    json!({"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 23,
-        "projection_dim": 512, "hidden_act": "gelu", "vocab_size": 49408, "max_position_embeddings": 77})
+    json!({"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+        "projection_dim": 512, "hidden_act": "gelu", "vocab_size": 49408,
+        "max_position_embeddings": 77})
 }
 
 /// CLIP's ViT-B/32, which judges pictures.
@@ -63,50 +70,104 @@ impl Built {
     }
 }
 
-/// One step's pass of a UNet over `batch` latents of `height` x `width`. `stored`: with the prompt's keys and values made
-/// beforehand, as sampling runs it, else from 77 encoded tokens.
-pub fn unet(name: &str, config: &Value, batch: usize, height: usize, width: usize, stored: bool) -> Built {
+/// One step's pass of a UNet over `batch` latents of `height` x `width`. `stored`: with the
+/// prompt's keys and values made beforehand, as sampling runs it, else from 77 encoded tokens.
+pub fn unet(
+    name: &str,
+    config: &Value,
+    batch: usize,
+    height: usize,
+    width: usize,
+    stored: bool,
+) -> Built {
     let config = UNetConfig::from_json(config, file()).unwrap();
-    Built::new(format!("{name} {batch}x{height}x{width}{}", if stored { " keys stored" } else { "" }), |layers| {
-        let sample = layers.graph.input("sample", [batch, height, width, config.in_channels]);
-        let time = layers.graph.input("time", [batch, config.block_out_channels[0]]);
-        let guidance = config.time_cond_proj_dim.map(|width| layers.graph.input("guidance", [batch, width]));
-        let class = config.num_class_embeds.map(|_| layers.graph.input_ids("class", [batch]));
-        let text = [layers.graph.input("text", [batch, 77, config.cross_attention_dim])];
-        let mut pair = |attention: &unet::CrossAttention| {
-            let mut part = |part| layers.graph.input(format!("{}.{part}", attention.name), [batch, 77, attention.channels]);
-            (part("k"), part("v"))
-        };
-        let pairs: Vec<_> = match stored {
-            true => unet::cross_attentions(&config).iter().map(&mut pair).collect(),
-            false => Vec::new(),
-        };
-        let prompt = if stored { Encodings::KeysValues(&pairs) } else { Encodings::Text(&text) };
-        let inputs = UNetInputs { sample, time, prompt, guidance, class, residuals: Residuals::default() };
-        vec![unet::unet(layers, &config, &inputs).unwrap().sample]
-    })
+    Built::new(
+        format!("{name} {batch}x{height}x{width}{}", if stored { " keys stored" } else { "" }),
+        |layers| {
+            let sample = layers.graph.input("sample", [batch, height, width, config.in_channels]);
+            let time = layers.graph.input("time", [batch, config.block_out_channels[0]]);
+            let guidance = config
+                .time_cond_proj_dim
+                .map(|width| layers.graph.input("guidance", [batch, width]));
+            let class = config.num_class_embeds.map(|_| layers.graph.input_ids("class", [batch]));
+            let text = [layers.graph.input("text", [batch, 77, config.cross_attention_dim])];
+            let mut pair = |attention: &unet::CrossAttention| {
+                let mut part = |part| {
+                    layers.graph.input(
+                        format!("{}.{part}", attention.name),
+                        [batch, 77, attention.channels],
+                    )
+                };
+                (part("k"), part("v"))
+            };
+            let pairs: Vec<_> = match stored {
+                true => unet::cross_attentions(&config).iter().map(&mut pair).collect(),
+                false => Vec::new(),
+            };
+            let prompt =
+                if stored { Encodings::KeysValues(&pairs) } else { Encodings::Text(&text) };
+            let inputs = UNetInputs {
+                sample,
+                time,
+                prompt,
+                guidance,
+                class,
+                residuals: Residuals::default(),
+            };
+            vec![unet::unet(layers, &config, &inputs).unwrap().sample]
+        },
+    )
 }
 
-/// A UNet that is read by four prompts in regions which do not see each other, with keys and values made beforehand.
-pub fn regional_unet(name: &str, config: &Value, batch: usize, height: usize, width: usize) -> Built {
+/// A UNet that is read by four prompts in regions which do not see each other, with keys and values
+/// made beforehand.
+pub fn regional_unet(
+    name: &str,
+    config: &Value,
+    batch: usize,
+    height: usize,
+    width: usize,
+) -> Built {
     let config = UNetConfig::from_json(config, file()).unwrap();
     Built::new(format!("{name} {batch}x{height}x{width} in regions"), |layers| {
         let sample = layers.graph.input("sample", [batch, height, width, config.in_channels]);
         let time = layers.graph.input("time", [batch, config.block_out_channels[0]]);
         let mut pair = |attention: &unet::CrossAttention| {
-            let mut part = |part| layers.graph.input(format!("{}.{part}", attention.name), [batch, 4 * 77, attention.channels]);
+            let mut part = |part| {
+                layers.graph.input(
+                    format!("{}.{part}", attention.name),
+                    [batch, 4 * 77, attention.channels],
+                )
+            };
             (part("k"), part("v"))
         };
         let pairs: Vec<_> = unet::cross_attentions(&config).iter().map(&mut pair).collect();
         let mut size = |[height, width]: [usize; 2]| {
             let tokens = height * width;
             let graph = &mut layers.graph;
-            let inputs = RegionInputs::declare(graph, &format!("regions.{tokens}"), tokens, vec![Reach { keys: 77, tokens }; 4]);
-            RegionSize { tokens, inputs, mask: Some(graph.input_ids(format!("sight.{tokens}"), [tokens])) }
+            let inputs = RegionInputs::declare(
+                graph,
+                &format!("regions.{tokens}"),
+                tokens,
+                vec![Reach { keys: 77, tokens }; 4],
+            );
+            RegionSize {
+                tokens,
+                inputs,
+                mask: Some(graph.input_ids(format!("sight.{tokens}"), [tokens])),
+            }
         };
-        let sizes: Vec<_> = unet::feature_sizes(&config, height, width).into_iter().map(&mut size).collect();
+        let sizes: Vec<_> =
+            unet::feature_sizes(&config, height, width).into_iter().map(&mut size).collect();
         let prompt = Encodings::Regional { pairs: &pairs, sizes: &sizes };
-        let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals: Residuals::default() };
+        let inputs = UNetInputs {
+            sample,
+            time,
+            prompt,
+            guidance: None,
+            class: None,
+            residuals: Residuals::default(),
+        };
         vec![unet::unet(layers, &config, &inputs).unwrap().sample]
     })
 }
@@ -116,8 +177,10 @@ pub fn adapter(name: &str, config: &Value, height: usize, width: usize) -> Built
     let config = T2IAdapterConfig::from_json(config, file()).unwrap();
     Built::new(format!("{name} {height}x{width}"), |layers| {
         let factor = config.downscale_factor;
-        let condition =
-            layers.graph.input("condition", [1, height / factor, width / factor, config.in_channels * factor * factor]);
+        let condition = layers.graph.input(
+            "condition",
+            [1, height / factor, width / factor, config.in_channels * factor * factor],
+        );
         t2i_adapter::t2i_adapter(layers, &config, condition).unwrap()
     })
 }
@@ -127,7 +190,9 @@ pub fn control_net(name: &str, config: &Value, batch: usize, height: usize, widt
     let config = ControlNetConfig::from_json(config, file()).unwrap();
     Built::new(format!("{name} {batch}x{height}x{width}"), |layers| {
         let factor = config.downscale();
-        let condition = layers.graph.input("condition", [1, height * factor, width * factor, config.condition_channels]);
+        let condition = layers
+            .graph
+            .input("condition", [1, height * factor, width * factor, config.condition_channels]);
         let embedding = controlnet::embedding(layers, &config, condition).unwrap();
         let first = config.unet.block_out_channels[0];
         let embedding = layers.graph.reshape(embedding, [height, width, first]).unwrap();
@@ -155,7 +220,9 @@ pub fn decoder(name: &str, config: &Value, height: usize, width: usize) -> Built
     let config = VaeConfig::from_json(config, file()).unwrap();
     let factor = config.downscale();
     Built::new(format!("{name} decode {height}x{width}"), |layers| {
-        let latents = layers.graph.input("latents", [1, height / factor, width / factor, config.latent_channels]);
+        let latents = layers
+            .graph
+            .input("latents", [1, height / factor, width / factor, config.latent_channels]);
         vec![vae::decode(layers, &config, latents).unwrap()]
     })
 }
@@ -185,15 +252,24 @@ pub fn text(name: &str, config: &Value, batch: usize) -> Built {
 pub fn vision_tower(name: &str, config: &Value, batch: usize) -> Built {
     let config = ClipVisionConfig::from_json(config, file()).unwrap();
     Built::new(format!("{name} {batch}"), |layers| {
-        let pixels = layers.graph.input("pixels", [batch, config.image_size, config.image_size, config.num_channels]);
+        let pixels = layers
+            .graph
+            .input("pixels", [batch, config.image_size, config.image_size, config.num_channels]);
         let tokens = clip_vision::clip_vision(layers, &config, pixels).unwrap();
         vec![tokens, clip_vision::project(layers, &config, tokens).unwrap()]
     })
 }
 
-/// A UNet with everything that is added to it: ControlNet's residuals, T2I-Adapter's features, low-rank updates of all linear
-/// layers and convolutions, and text of its own for every cross-attention.
-pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, width: usize) -> Built {
+/// A UNet with everything that is added to it: ControlNet's residuals, T2I-Adapter's features,
+/// low-rank updates of all linear layers and convolutions, and text of its own for every
+/// cross-attention.
+pub fn controlled_unet(
+    name: &str,
+    config: &Value,
+    batch: usize,
+    height: usize,
+    width: usize,
+) -> Built {
     let config = UNetConfig::from_json(config, file()).unwrap();
     let plain = {
         let mut graph = Graph::new();
@@ -207,11 +283,15 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
         let shapes = output.skips.iter().map(|&t| graph.shape(t).clone()).collect::<Vec<_>>();
         let middle = graph.shape(output.middle).clone();
         let ranks = graph.nodes().iter().filter_map(|node| match &node.origin {
-            Origin::Parameter { name } if node.shape.len() == 2 => Some((name.strip_suffix(".weight")?.to_string(), 4)),
+            Origin::Parameter { name } if node.shape.len() == 2 => {
+                Some((name.strip_suffix(".weight")?.to_string(), 4))
+            }
             _ => None,
         });
         let convolutions = graph.nodes().iter().filter_map(|node| match &node.origin {
-            Origin::Parameter { name } if node.shape.len() == 4 => Some((name.strip_suffix(".weight")?.to_string(), 4)),
+            Origin::Parameter { name } if node.shape.len() == 4 => {
+                Some((name.strip_suffix(".weight")?.to_string(), 4))
+            }
             _ => None,
         });
         (shapes, middle, ranks.collect(), convolutions.collect())
@@ -222,7 +302,13 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
     updates.strength = Strength::Fixed(0.8);
     // Convolutions too, and another rank.
     let mut all = LowRank::new("all", convolutions);
-    all.ranks.extend(updates.ranks.keys().filter(|layer| layer.contains("attn1")).map(|layer| (layer.clone(), 3)));
+    all.ranks.extend(
+        updates
+            .ranks
+            .keys()
+            .filter(|layer| layer.contains("attn1"))
+            .map(|layer| (layer.clone(), 3)),
+    );
     all.strength = Strength::Input;
     let layers = &mut Layers::with_low_rank(&mut graph, vec![updates, all]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers())
@@ -230,8 +316,11 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
         .collect();
     let sample = layers.graph.input("sample", [batch, height, width, config.in_channels]);
     let time = layers.graph.input("time", [batch, config.block_out_channels[0]]);
-    let skips: Vec<Tensor> =
-        shapes.iter().enumerate().map(|(i, shape)| layers.graph.input(format!("skip.{i}"), shape.clone())).collect();
+    let skips: Vec<Tensor> = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, shape)| layers.graph.input(format!("skip.{i}"), shape.clone()))
+        .collect();
     let middle = layers.graph.input("middle", middle);
     let mut at = 0;
     let mut adapter = Vec::new();
@@ -241,13 +330,20 @@ pub fn controlled_unet(name: &str, config: &Value, batch: usize, height: usize, 
         adapter.push(layers.graph.input(format!("adapter.{i}"), shapes[taken].clone()));
     }
     let residuals = Residuals { skips: &skips, middle: Some(middle), adapter: &adapter };
-    let inputs = UNetInputs { sample, time, prompt: Encodings::Text(&texts), guidance: None, class: None, residuals };
+    let inputs = UNetInputs {
+        sample,
+        time,
+        prompt: Encodings::Text(&texts),
+        guidance: None,
+        class: None,
+        residuals,
+    };
     let outputs = vec![unet::unet(layers, &config, &inputs).unwrap().sample];
     Built { name: format!("{name} {batch}x{height}x{width} controlled"), graph, outputs }
 }
 
-/// A linear layer with two low-rank updates, one of them masked: the layer, the gradients of the updates, and what flows on to
-/// its input from them.
+/// A linear layer with two low-rank updates, one of them masked: the layer, the gradients of the
+/// updates, and what flows on to its input from them.
 pub fn low_rank_layer(into: usize, out: usize, rank: usize) -> Built {
     let mut graph = Graph::new();
     let x = graph.input("x", [2, 9, into]);
@@ -263,17 +359,25 @@ pub fn low_rank_layer(into: usize, out: usize, rank: usize) -> Built {
     let mut layers = Layers::with_low_rank(&mut graph, vec![a, b]);
     let y = layers.linear("layer", x, out).unwrap();
     let upstream = graph.input("upstream", [2, 9, out]);
-    let wanted = ["down", "up"].map(|part| graph.find_input(&format!("a.layer.lora_{part}.weight")).unwrap());
+    let wanted = ["down", "up"]
+        .map(|part| graph.find_input(&format!("a.layer.lora_{part}.weight")).unwrap());
     let [down, up] = graph.gradients_of(y, upstream, &wanted).unwrap().try_into().unwrap();
     let t = graph.lora_down_transposed(upstream, wanted[1]).unwrap();
     let dx = graph.lora_up_transposed(None, t, wanted[0]).unwrap();
-    Built { name: format!("low-rank layer {into} -> {out}, rank {rank}"), graph, outputs: vec![y, down, up, dx] }
+    Built {
+        name: format!("low-rank layer {into} -> {out}, rank {rank}"),
+        graph,
+        outputs: vec![y, down, up, dx],
+    }
 }
 
 /// The backward pass of what `built` asks for first, with respect to the inputs `wanted`.
 pub fn backward(built: Built, wanted: &[&str]) -> Built {
     let Built { name, mut graph, outputs } = built;
-    let named = |t: &Tensor| matches!(&graph.node(*t).origin, Origin::Input { name } if wanted.contains(&name.as_str()));
+    let named = |t: &Tensor| match &graph.node(*t).origin {
+        Origin::Input { name } => wanted.contains(&name.as_str()),
+        _ => false,
+    };
     let inputs: Vec<Tensor> = graph.tensors().filter(named).collect();
     assert_eq!(inputs.len(), wanted.len(), "{name}: {wanted:?}");
     let shape = graph.shape(outputs[0]).clone();
@@ -296,7 +400,8 @@ pub fn words(name: &str, config: &Value, batch: usize) -> Built {
     backward(built, &["words"])
 }
 
-/// One step of sampling: both halves of guidance in one batch, then the sampler's update of its state.
+/// One step of sampling: both halves of guidance in one batch, then the sampler's update of its
+/// state.
 pub fn sampling_step(name: &str, config: &Value, height: usize, width: usize) -> Built {
     let config = UNetConfig::from_json(config, file()).unwrap();
     Built::new(format!("{name} {height}x{width} step"), |layers| {

@@ -33,14 +33,20 @@ impl ParameterSource for Nothing {
         Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored: self.1 })
     }
 
-    fn read(&self, name: &str, _range: Range<usize>, _into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        _range: Range<usize>,
+        _into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         Err(ParameterError::Read { name: name.into(), message: "there are no numbers".into() })
     }
 }
 
 /// A UNet and a text tower, to be tuned.
 pub fn models(unet: &Value, text: &Value, stored: StoredAs) -> Models {
-    let built = [published::unet("UNet", unet, 1, 64, 64, false), published::text("text tower", text, 1)];
+    let built =
+        [published::unet("UNet", unet, 1, 64, 64, false), published::text("text tower", text, 1)];
     let file = Path::new("config.json");
     Models {
         unet: UNetConfig::from_json(unet, file).unwrap(),

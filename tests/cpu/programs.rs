@@ -1,4 +1,5 @@
-//! Programs on the processor: what they hold, what they share, and that no instruction set changes what they mean.
+//! Programs on the processor: what they hold, what they share, and that no instruction set changes
+//! what they mean.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,9 +8,12 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use mixofshow::backend::cpu::{Cpu, Error, Level, Options};
 use mixofshow::backend::{Copies, Device, Precision, Program, Weights};
-use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Plan, StoredAs, Tensor};
+use mixofshow::graph::{
+    Array, Graph, ParameterError, ParameterInfo, ParameterSource, Plan, StoredAs, Tensor,
+};
 
-/// Weights made up from their places, as a file of some precision would hold them; those of "merged." are not of that precision.
+/// Weights made up from their places, as a file of some precision would hold them; those of
+/// "merged." are not of that precision.
 struct Stored(HashMap<String, Vec<usize>>, StoredAs);
 
 impl ParameterSource for Stored {
@@ -17,7 +21,12 @@ impl ParameterSource for Stored {
         Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored: self.1 })
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         for (value, index) in into.iter_mut().zip(range) {
             let exact = ((index * 2654435761 + name.len()) % 1009) as f32 / 505.0 - 1.0;
             *value = match self.1 {
@@ -49,8 +58,10 @@ fn network(prefix: &str) -> (Graph, Vec<Tensor>, HashMap<String, Vec<usize>>) {
         shapes.insert(format!("{prefix}{name}"), shape.to_vec());
         g.parameter(format!("{prefix}{name}"), shape)
     };
-    let (conv, bias) = (parameter(&mut g, "conv", &[40, 12, 3, 3]), parameter(&mut g, "bias", &[40]));
-    let (linear, down) = (parameter(&mut g, "linear", &[36, 40]), parameter(&mut g, "down", &[20, 36, 3, 3]));
+    let (conv, bias) =
+        (parameter(&mut g, "conv", &[40, 12, 3, 3]), parameter(&mut g, "bias", &[40]));
+    let (linear, down) =
+        (parameter(&mut g, "linear", &[36, 40]), parameter(&mut g, "down", &[20, 36, 3, 3]));
     let padded = g.pad2d(x, [1; 4]).unwrap();
     let y = g.conv2d(padded, conv, 1).unwrap();
     let y = g.add(y, bias).unwrap();
@@ -64,11 +75,25 @@ fn network(prefix: &str) -> (Graph, Vec<Tensor>, HashMap<String, Vec<usize>>) {
 
 fn close(what: &str, found: &Array, expected: &Array, tolerance: f32) {
     let scale = expected.values().iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-    let worst = found.values().iter().zip(expected.values()).map(|(f, e)| (f - e).abs() / scale).fold(0.0, f32::max);
-    assert!(found.shape == expected.shape && worst <= tolerance, "{what}: relative error {worst:.1e}");
+    let worst = found
+        .values()
+        .iter()
+        .zip(expected.values())
+        .map(|(f, e)| (f - e).abs() / scale)
+        .fold(0.0, f32::max);
+    assert!(
+        found.shape == expected.shape && worst <= tolerance,
+        "{what}: relative error {worst:.1e}"
+    );
 }
 
-fn run(device: &Device, graph: &Graph, outputs: &[Tensor], source: &Arc<Stored>, precision: Precision) -> Vec<Array> {
+fn run(
+    device: &Device,
+    graph: &Graph,
+    outputs: &[Tensor],
+    source: &Arc<Stored>,
+    precision: Precision,
+) -> Vec<Array> {
     let weights = Weights::new(device, source.clone(), precision);
     let program = Program::new(&weights, graph, outputs).unwrap();
     program.write("x", &input(graph.shape(graph.find_input("x").unwrap()))).unwrap();
@@ -87,13 +112,17 @@ fn each_instruction_set_and_precision_means_the_same() {
             for level in Level::available() {
                 for precision in Precision::ALL {
                     let rounded = match (precision, stored) {
-                        (Precision::AsStored, StoredAs::F16 | StoredAs::BF16) => prefix == "merged.",
+                        (Precision::AsStored, StoredAs::F16 | StoredAs::BF16) => {
+                            prefix == "merged."
+                        }
                         (Precision::F16, stored) => stored == StoredAs::F32 || prefix == "merged.",
                         _ => false,
                     };
-                    let found = run(&cpu(Some(level.name()), 2), &graph, &outputs, &source, precision);
+                    let found =
+                        run(&cpu(Some(level.name()), 2), &graph, &outputs, &source, precision);
                     for (found, expected) in found.iter().zip(&expected) {
-                        let what = format!("{prefix} {stored:?} as {precision} with {}", level.name());
+                        let what =
+                            format!("{prefix} {stored:?} as {precision} with {}", level.name());
                         close(&what, found, expected, if rounded { 2e-3 } else { 1e-5 });
                     }
                 }
@@ -109,17 +138,27 @@ fn weights_take_the_memory_that_was_planned_and_give_it_back() {
     for stored in [StoredAs::F32, StoredAs::F16, StoredAs::BF16] {
         let device = cpu(None, 2);
         assert_eq!(device.memory(), [0, 0]);
-        let weights = Weights::new(&device, Arc::new(Stored(shapes.clone(), stored)), Precision::AsStored);
-        let plans: Vec<Plan> = [&outputs[..1], &outputs].map(|o| Plan::new(&graph, o, device.target())).into();
-        let planned = plans.iter().map(|plan| weights.planned_bytes(&graph, plan).unwrap()).collect::<Vec<_>>();
-        let programs: Vec<Program> = plans.iter().map(|p| Program::from_plan(&weights, &graph, p).unwrap()).collect();
+        let weights =
+            Weights::new(&device, Arc::new(Stored(shapes.clone(), stored)), Precision::AsStored);
+        let plans: Vec<Plan> =
+            [&outputs[..1], &outputs].map(|o| Plan::new(&graph, o, device.target())).into();
+        let planned = plans
+            .iter()
+            .map(|plan| weights.planned_bytes(&graph, plan).unwrap())
+            .collect::<Vec<_>>();
+        let programs: Vec<Program> =
+            plans.iter().map(|p| Program::from_plan(&weights, &graph, p).unwrap()).collect();
         let [all, _] = device.memory();
         assert!(all > planned[1] + plans.iter().map(Plan::activation_bytes).sum::<u64>());
         drop(programs);
         assert_eq!(device.memory()[0], planned[1], "{stored:?}");
         // Backward adds the convolution of stride 2 alone: 2 x 2 phases of 36 channels.
         let bytes = if stored == StoredAs::F32 { 4 } else { 2 };
-        assert_eq!(planned[1] - planned[0], (4 * 36u64).next_multiple_of(32) * 20 * 4 * bytes, "{stored:?}");
+        assert_eq!(
+            planned[1] - planned[0],
+            (4 * 36u64).next_multiple_of(32) * 20 * 4 * bytes,
+            "{stored:?}"
+        );
         weights.retain(|name| name == "bias");
         assert_eq!(device.memory()[0], (40u64 * 4).next_multiple_of(64));
         weights.retain(|_| false);
@@ -131,7 +170,8 @@ fn weights_take_the_memory_that_was_planned_and_give_it_back() {
 #[test]
 fn programs_take_each_others_values() {
     let device = cpu(None, 2);
-    let weights = Weights::new(&device, Arc::new(Stored(HashMap::new(), StoredAs::F32)), Precision::F32);
+    let weights =
+        Weights::new(&device, Arc::new(Stored(HashMap::new(), StoredAs::F32)), Precision::F32);
     let program = |factor: f32| {
         let mut g = Graph::new();
         let x = g.input("x", [5]);
@@ -171,7 +211,10 @@ fn many_want_one_device() {
 
 #[test]
 fn instructions_that_are_not_there() {
-    let open = |level: &str| Cpu::open(&Options { level: Some(level.into()), threads: Some(1) }).map(|cpu| cpu.level().name());
+    let open = |level: &str| {
+        Cpu::open(&Options { level: Some(level.into()), threads: Some(1) })
+            .map(|cpu| cpu.level().name())
+    };
     assert_eq!(open("scalar").unwrap(), "scalar");
     assert!(matches!(open("mmx"), Err(Error::UnknownLevel { .. })));
     for name in Level::NAMES {

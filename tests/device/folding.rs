@@ -6,7 +6,8 @@ use mixofshow::graph::{Array, Graph, Tensor};
 
 use super::random::compare;
 
-/// Rows added per batch entry and per part, where a view between them changes what a batch entry is.
+/// Rows added per batch entry and per part, where a view between them changes what a batch entry
+/// is.
 #[test]
 fn broadcasts_over_different_numbers_of_rows() {
     let mut g = Graph::new();
@@ -50,7 +51,8 @@ fn long_chains() {
     compare("chains", &g, &[y, z], false);
 }
 
-/// What is asked for is an input, a weight, a view of either, the same value twice, and a value that others go on from.
+/// What is asked for is an input, a weight, a view of either, the same value twice, and a value
+/// that others go on from.
 #[test]
 fn outputs_that_are_not_results() {
     let mut g = Graph::new();
@@ -97,7 +99,10 @@ fn states_that_change_places() {
     }
     let state = |name: &str| program.state(name).unwrap().values().to_vec();
     program.run();
-    assert_eq!([state("a"), state("b"), state("c")], ["b", "a", "c"].map(|name| states[name].clone()));
+    assert_eq!(
+        [state("a"), state("b"), state("c")],
+        ["b", "a", "c"].map(|name| states[name].clone())
+    );
     program.run();
     assert_eq!([state("a"), state("b")], ["a", "b"].map(|name| states[name].clone()));
 }

@@ -13,6 +13,12 @@ fn two_inputs_of_one_name_are_refused() {
     let mut graph = Graph::new();
     let (first, second) = (graph.input("x", [4]), graph.input("x", [4]));
     let sum = graph.add(first, second).unwrap();
-    let made = Program::new(&Weights::new(&gpu.clone().into(), source(&graph), Precision::F32), &graph, &[sum]);
-    assert!(matches!(made, Err(backend::Error::Graph(Error::DuplicateInput { name })) if name == "x"));
+    let made = Program::new(
+        &Weights::new(&gpu.clone().into(), source(&graph), Precision::F32),
+        &graph,
+        &[sum],
+    );
+    assert!(
+        matches!(made, Err(backend::Error::Graph(Error::DuplicateInput { name })) if name == "x")
+    );
 }

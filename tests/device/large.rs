@@ -24,7 +24,12 @@ impl ParameterSource for Places {
         Some(ParameterInfo { shape: vec![self.rows, WIDTH], stored: StoredAs::F32 })
     }
 
-    fn read(&self, _name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        _name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         into.iter_mut().zip(range).for_each(|(value, index)| *value = place(index));
         Ok(())
     }
@@ -45,14 +50,22 @@ fn tables_larger_than_a_binding_are_read_in_pieces() {
         let table = g.parameter("table", [rows, WIDTH]);
         let input = g.input_ids("ids", [ids.len()]);
         let y = g.embedding(table, input).unwrap();
-        let program = Program::new(&Weights::new(&gpu.clone().into(), Arc::new(Places { rows }), precision), &g, &[y]).unwrap();
+        let program = Program::new(
+            &Weights::new(&gpu.clone().into(), Arc::new(Places { rows }), precision),
+            &g,
+            &[y],
+        )
+        .unwrap();
         assert_eq!(program.commands(), 2);
         program.write("ids", &Array::u32([ids.len()], ids.map(|id| id as u32).to_vec())).unwrap();
         program.run();
         let found = program.output(0).unwrap();
         for (id, row) in ids.iter().zip(found.values().chunks_exact(WIDTH)) {
             let start = (*id).min(rows - 1) * WIDTH;
-            assert!(row.iter().enumerate().all(|(i, &v)| v == place(start + i)), "row {id} of {rows} in {precision:?}");
+            assert!(
+                row.iter().enumerate().all(|(i, &v)| v == place(start + i)),
+                "row {id} of {rows} in {precision:?}"
+            );
         }
     }
 }

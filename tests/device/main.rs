@@ -1,4 +1,5 @@
-//! What a device must do whatever the model: random graphs, steady memory, and errors where there is none.
+//! What a device must do whatever the model: random graphs, steady memory, and errors where there
+//! is none.
 
 mod adapters;
 #[path = "../common/engine.rs"]
@@ -12,8 +13,8 @@ mod large;
 mod memory;
 mod random;
 
-/// Whether this process runs the test `name` alone. If not, starts one that does, with `environment`, and fails unless the test
-/// passes there.
+/// Whether this process runs the test `name` alone. If not, starts one that does, with
+/// `environment`, and fails unless the test passes there.
 fn alone(name: &str, environment: &[(&str, &str)]) -> bool {
     const CHILD: &str = "MOS_TEST_ALONE";
     if std::env::var_os(CHILD).is_some() {
@@ -25,7 +26,9 @@ fn alone(name: &str, environment: &[(&str, &str)]) -> bool {
         .envs(environment.iter().copied())
         .output()
         .unwrap();
-    let said = [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let said = [child.stdout, child.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .concat();
     assert!(child.status.success() && said.contains("1 passed"), "{said}");
     false
 }

@@ -45,7 +45,8 @@ fn memory_is_that_of_the_plan_and_does_not_grow() {
     let (graph, outputs) = graph();
     let plan = Plan::new(&graph, &outputs, gpu.traits());
     let weights = Weights::new(&gpu.clone().into(), source(&graph), Precision::F32);
-    let planned = plan.activation_bytes() + weights.planned_bytes(&graph, &plan).unwrap() + 8 * 8 * 16 * 4;
+    let planned =
+        plan.activation_bytes() + weights.planned_bytes(&graph, &plan).unwrap() + 8 * 8 * 16 * 4;
     let program = Program::new(&weights, &graph, &outputs).unwrap();
     program.write("x", &Array::f32([1, 8, 8, 16], values("x", 8 * 8 * 16))).unwrap();
     let run = || {
@@ -68,7 +69,8 @@ fn memory_is_that_of_the_plan_and_does_not_grow() {
     assert_eq!(gpu.memory(), [0, before[1]]);
 }
 
-/// Programs made and dropped over and over (pictures of other sizes) leave nothing behind, on the host either.
+/// Programs made and dropped over and over (pictures of other sizes) leave nothing behind, on the
+/// host either.
 #[test]
 fn programs_that_are_dropped_free_their_memory() {
     if !alone("memory::programs_that_are_dropped_free_their_memory", &[]) {
@@ -94,5 +96,9 @@ fn programs_that_are_dropped_free_their_memory() {
     }
     assert_eq!((gpu.memory(), gpu.kernels()), (before, kernels));
     #[cfg(target_os = "linux")]
-    assert!(resident() < host + (32 << 20), "100 programs left {} bytes of {host}", resident() - host);
+    assert!(
+        resident() < host + (32 << 20),
+        "100 programs left {} bytes of {host}",
+        resident() - host
+    );
 }

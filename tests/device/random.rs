@@ -1,5 +1,5 @@
-//! Random graphs on a device and in plain Rust: whatever the planner folds into what, and wherever it puts things, the values
-//! are those of the operations done one by one.
+//! Random graphs on a device and in plain Rust: whatever the planner folds into what, and wherever
+//! it puts things, the values are those of the operations done one by one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -66,7 +66,8 @@ impl Growing {
         self.graph.parameter(name, shape)
     }
 
-    /// Mostly the newest value, so that chains grow; sometimes an older one, so that values are used twice.
+    /// Mostly the newest value, so that chains grow; sometimes an older one, so that values are
+    /// used twice.
     fn value(&mut self) -> Tensor {
         match self.random.chance(70) {
             true => self.values[self.values.len() - 1],
@@ -94,7 +95,10 @@ impl Growing {
         let shape = self.graph.shape(x).clone();
         match shape.len() {
             4 => x,
-            _ => self.graph.reshape(x, [shape[0], 1, shape.rows() / shape[0], shape.channels()]).unwrap(),
+            _ => self
+                .graph
+                .reshape(x, [shape[0], 1, shape.rows() / shape[0], shape.channels()])
+                .unwrap(),
         }
     }
 
@@ -119,13 +123,18 @@ impl Growing {
             }
             13 => self.convolution(x),
             14 => {
-                let (x, edges) = (self.image(x), [self.random.below(2), 1, self.random.below(3), 0]);
+                let (x, edges) =
+                    (self.image(x), [self.random.below(2), 1, self.random.below(3), 0]);
                 self.graph.pad2d(x, edges).unwrap()
             }
             15 => {
                 let x = self.image(x);
                 let [_, height, width, _] = self.graph.shape(x).image().unwrap();
-                if height * width > 64 { x } else { self.graph.upsample_nearest(x, height * 2, width + 1).unwrap() }
+                if height * width > 64 {
+                    x
+                } else {
+                    self.graph.upsample_nearest(x, height * 2, width + 1).unwrap()
+                }
             }
             16 => self.join_or_cut(x),
             17..=18 => self.normalise(x),
@@ -172,8 +181,12 @@ impl Growing {
         match self.random.below(4) {
             0 => self.graph.reshape(x, [shape[0], rows / shape[0], channels]).unwrap(),
             1 => self.graph.reshape(x, [1, rows, 1, channels]).unwrap(),
-            2 if rows.is_multiple_of(divisor) => self.graph.reshape(x, [divisor, rows / divisor, channels]).unwrap(),
-            3 if channels.is_multiple_of(2) => self.graph.reshape(x, [1, rows * 2, channels / 2]).unwrap(),
+            2 if rows.is_multiple_of(divisor) => {
+                self.graph.reshape(x, [divisor, rows / divisor, channels]).unwrap()
+            }
+            3 if channels.is_multiple_of(2) => {
+                self.graph.reshape(x, [1, rows * 2, channels / 2]).unwrap()
+            }
             _ => x,
         }
     }
@@ -247,7 +260,10 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], staged: bool) {
     let mut inputs = HashMap::new();
     for node in graph.nodes() {
         if let Origin::Input { name } = &node.origin {
-            inputs.insert(name.clone(), Array::f32(node.shape.clone(), values(name, node.shape.elements())));
+            inputs.insert(
+                name.clone(),
+                Array::f32(node.shape.clone(), values(name, node.shape.elements())),
+            );
         }
     }
     let expected = graph.evaluate(outputs, &inputs, &*source(graph)).unwrap();
@@ -260,18 +276,27 @@ pub fn compare(what: &str, graph: &Graph, outputs: &[Tensor], staged: bool) {
         let found = program.output(index).unwrap();
         assert_eq!(found.shape, expected.shape, "{what}");
         let scale = expected.values().iter().fold(1e-3f32, |m, v| m.max(v.abs()));
-        let error = expected.values().iter().zip(found.values()).map(|(e, f)| (e - f).abs() / scale);
+        let error =
+            expected.values().iter().zip(found.values()).map(|(e, f)| (e - f).abs() / scale);
         let worst = error.fold(0.0, |a: f32, b| if b.is_nan() { f32::INFINITY } else { a.max(b) });
         let output = outputs[index];
-        assert!(worst < 1e-4, "{what}, output {output:?}: relative error {worst:.2e}\n{}", listing(graph));
+        assert!(
+            worst < 1e-4,
+            "{what}, output {output:?}: relative error {worst:.2e}\n{}",
+            listing(graph)
+        );
     }
 }
 
 /// One line for each node.
 fn listing(graph: &Graph) -> String {
     let line = |(i, node): (usize, &Node)| match &node.origin {
-        Origin::Operation { operation, inputs } => format!("{i}: {operation:?} of {inputs:?}: {}\n", node.shape),
-        Origin::Input { name } | Origin::Parameter { name } => format!("{i}: {name}: {}\n", node.shape),
+        Origin::Operation { operation, inputs } => {
+            format!("{i}: {operation:?} of {inputs:?}: {}\n", node.shape)
+        }
+        Origin::Input { name } | Origin::Parameter { name } => {
+            format!("{i}: {name}: {}\n", node.shape)
+        }
     };
     graph.nodes().iter().enumerate().map(line).collect()
 }
@@ -296,9 +321,13 @@ fn gradients_of_random_graphs_are_those_of_their_operations() {
         let shape = graph.shape(output).clone();
         let upstream = graph.input("input:upstream", shape);
         match graph.gradients_of(output, upstream, &[x]) {
-            Ok(gradients) => compare(&format!("gradient {seed}"), &graph, &[gradients[0], output], seed % 4 == 3),
+            Ok(gradients) => {
+                compare(&format!("gradient {seed}"), &graph, &[gradients[0], output], seed % 4 == 3)
+            }
             // The newest value may not depend on the first.
-            Err(error) => assert!(matches!(error, Error::Independent { .. }), "gradient {seed}: {error}"),
+            Err(error) => {
+                assert!(matches!(error, Error::Independent { .. }), "gradient {seed}: {error}")
+            }
         }
     }
 }

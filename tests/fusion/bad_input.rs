@@ -13,7 +13,9 @@ fn refused(change: impl FnOnce(&mut Concept)) -> String {
     change(&mut bad);
     let mut entries = vec![entry(1)];
     entries.push(Entry::new(bad, "bad.safetensors"));
-    let error = fuse(order(entries, &folder.path().join("out")), &settings(exact(1e-6))).unwrap_err().to_string();
+    let error = fuse(order(entries, &folder.path().join("out")), &settings(exact(1e-6)))
+        .unwrap_err()
+        .to_string();
     assert!(names(folder.path()).is_empty(), "{error}: {:?}", names(folder.path()));
     error
 }
@@ -23,7 +25,12 @@ fn concepts_that_do_not_fit_are_named() {
     let layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
     let array = |shape: [usize; 2]| Array::f32(shape, vec![0.1; shape[0] * shape[1]]);
     let error = refused(|c| c.base = Some(ModelHash([3; 32])));
-    assert!(error.contains("`abra`") && error.contains("another model") && error.contains(&"03".repeat(32)), "{error}");
+    assert!(
+        error.contains("`abra`")
+            && error.contains("another model")
+            && error.contains(&"03".repeat(32)),
+        "{error}"
+    );
     let error = refused(|c| c.words[1].text = "<BROG1>".into());
     assert!(error.contains("<BROG1>") || error.contains("<brog1>"), "{error}");
     let error = refused(|c| c.words[1].text = "cat</w>".into());
@@ -32,12 +39,27 @@ fn concepts_that_do_not_fit_are_named() {
     assert!(error.contains("<abra1>") && error.contains('5') && error.contains('7'), "{error}");
     let error = refused(|c| c.words[0].rows = array([7, 31]));
     assert!(error.contains("31") && error.contains("32"), "{error}");
-    let error = refused(|c| drop(c.unet.layers.insert(layer.into(), Update { down: array([4, 48]), up: array([48, 3]) })));
-    assert!(error.contains(layer) && error.contains("[4, 48]") && error.contains("[48, 3]"), "{error}");
-    let error = refused(|c| drop(c.unet.layers.insert(layer.into(), Update { down: array([4, 47]), up: array([48, 4]) })));
+    let error = refused(|c| {
+        drop(
+            c.unet.layers.insert(layer.into(), Update { down: array([4, 48]), up: array([48, 3]) }),
+        )
+    });
+    assert!(
+        error.contains(layer) && error.contains("[4, 48]") && error.contains("[48, 3]"),
+        "{error}"
+    );
+    let error = refused(|c| {
+        drop(
+            c.unet.layers.insert(layer.into(), Update { down: array([4, 47]), up: array([48, 4]) }),
+        )
+    });
     assert!(error.contains(layer) && error.contains("47"), "{error}");
-    let error =
-        refused(|c| drop(c.unet.layers.insert("mid_block.nothing".into(), Update { down: array([4, 48]), up: array([48, 4]) })));
+    let error = refused(|c| {
+        drop(c.unet.layers.insert(
+            "mid_block.nothing".into(),
+            Update { down: array([4, 48]), up: array([48, 4]) },
+        ))
+    });
     assert!(error.contains("mid_block.nothing") && error.contains("`abra`"), "{error}");
     let error = refused(|c| c.unet.scale = f32::NAN);
     assert!(error.contains("not finite"), "{error}");
@@ -59,7 +81,8 @@ fn the_same_words_are_renamed_on_request() {
     assert!(fuse(order(vec![entry(0), same()], &out), &quick).is_err());
     quick.rename = true;
     let fused = fuse(order(vec![entry(0), same()], &out), &quick).unwrap();
-    let mut words: Vec<String> = fused.report.concepts.iter().flat_map(|c| c.words.clone()).collect();
+    let mut words: Vec<String> =
+        fused.report.concepts.iter().flat_map(|c| c.words.clone()).collect();
     words.sort();
     assert_eq!(words, ["<abra1-2>", "<abra1>", "<abra2-2>", "<abra2>"]);
     // What is there already stays, unless it is to be replaced.
@@ -70,17 +93,22 @@ fn the_same_words_are_renamed_on_request() {
     std::fs::write(folder.path().join("out.fusing/mine.txt"), "mine").unwrap();
     let replaced = fuse(Order { replace: true, ..order(vec![entry(0)], &out) }, &quick).unwrap();
     assert_eq!(replaced.report.concepts.len(), 1);
-    // What this program did not write stays, in the model and in a folder that happens to be called as its own.
+    // What this program did not write stays, in the model and in a folder that happens to be called
+    // as its own.
     assert_eq!(names(folder.path()), ["out", "out.fusing"]);
     assert_eq!(names(&folder.path().join("out.fusing")), ["mine.txt"]);
     assert_eq!(std::fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
     let notes = replaced.report.notes.join("\n");
     assert!(notes.contains("notes.txt") && notes.contains("out.fusing stays"), "{notes}");
     // The new model lists its own files, and nothing else.
-    let note: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(out.join("fusion.json")).unwrap()).unwrap();
-    let listed: Vec<&str> = note["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+    let note: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("fusion.json")).unwrap()).unwrap();
+    let listed: Vec<&str> =
+        note["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
     assert!(
-        listed.contains(&"unet/config.json") && listed.contains(&"fusion.json") && !listed.contains(&"notes.txt"),
+        listed.contains(&"unet/config.json")
+            && listed.contains(&"fusion.json")
+            && !listed.contains(&"notes.txt"),
         "{listed:?}"
     );
 }
@@ -93,6 +121,10 @@ fn singular_sums_are_solved() {
     quick.steps = 2;
     let fused = fuse(order(vec![entry(0)], &folder.path().join("out")), &quick).unwrap();
     for stage in &fused.report.stages {
-        assert!(stage.residuals().into_iter().flatten().all(|r| r.fused < 1e-3), "{:?}", stage.residuals());
+        assert!(
+            stage.residuals().into_iter().flatten().all(|r| r.fused < 1e-3),
+            "{:?}",
+            stage.residuals()
+        );
     }
 }

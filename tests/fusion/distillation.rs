@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use mixofshow::checkpoint::{Checkpoint, TensorFile};
-use mixofshow::fusion::{self, Distillation, Entry, Fused, Order, Progress, Settings, ordinary_prompts};
+use mixofshow::fusion::{
+    self, Distillation, Entry, Fused, Order, Progress, Settings, ordinary_prompts,
+};
 
 use super::world::{contents, device, entry, exact, fuse, model, names, order, settings};
 
@@ -24,7 +26,11 @@ fn all() -> Vec<Entry> {
     (0..3).map(entry).collect()
 }
 
-fn watched(order: Order, settings: &Settings, watch: &mut dyn FnMut(Progress)) -> fusion::Result<Fused> {
+fn watched(
+    order: Order,
+    settings: &Settings,
+    watch: &mut dyn FnMut(Progress),
+) -> fusion::Result<Fused> {
     fusion::fuse(device(), &Checkpoint::open(model()).unwrap(), order, settings, watch)
 }
 
@@ -32,7 +38,10 @@ fn watched(order: Order, settings: &Settings, watch: &mut dyn FnMut(Progress)) -
 fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let kept = |concepts, out: &str, statistics: &str| Order { statistics: Some(at(statistics)), ..order(concepts, &at(out)) };
+    let kept = |concepts, out: &str, statistics: &str| Order {
+        statistics: Some(at(statistics)),
+        ..order(concepts, &at(out))
+    };
     let fused = fuse(kept(all(), "out", "sums"), &distilled()).unwrap();
     let report = fused.report.distillation.expect("a distillation");
     assert!(report.used, "{report:?}");
@@ -40,18 +49,23 @@ fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
     for errors in &report.errors {
         assert!(errors[0] > 0.0 && errors[1].is_finite(), "{errors:?}");
     }
-    let squares = |which: usize| report.errors.iter().map(|errors| errors[which].powi(2)).sum::<f64>();
+    let squares =
+        |which: usize| report.errors.iter().map(|errors| errors[which].powi(2)).sum::<f64>();
     assert!(squares(1) < 0.8 * squares(0), "{report:?}");
 
     // What the layers were solved to be is the start; only layers that concepts change have moved.
     let without = Settings { distillation: Distillation::NONE, ..distilled() };
     let plain = fuse(kept(all(), "plain", "sums"), &without).unwrap();
     assert!(plain.report.distillation.is_none());
-    let unet = |name: &str| TensorFile::open(&at(name).join("unet/diffusion_pytorch_model.safetensors")).unwrap();
+    let unet = |name: &str| {
+        TensorFile::open(&at(name).join("unet/diffusion_pytorch_model.safetensors")).unwrap()
+    };
     let (before, after) = (unet("plain"), unet("out"));
     let mut moved = 0;
     for name in before.names() {
-        let [before, after] = [&before, &after].map(|file| file.tensor(name).unwrap()).map(|view| view.to_f32(0..view.len()));
+        let [before, after] = [&before, &after]
+            .map(|file| file.tensor(name).unwrap())
+            .map(|view| view.to_f32(0..view.len()));
         let attention = name.contains(".attn") && !name.ends_with(".bias");
         assert_eq!(before != after, attention, "{name}");
         moved += usize::from(attention);
@@ -63,13 +77,15 @@ fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
     // Another order, from what two machines recorded, one file of it broken: the same bytes.
     let backwards = || all().into_iter().rev().collect::<Vec<_>>();
     for (k, statistics) in [(2, "second"), (1, "first")] {
-        let order = Order { out: None, part: Some((k, 2)), ..kept(backwards(), "none", statistics) };
+        let order =
+            Order { out: None, part: Some((k, 2)), ..kept(backwards(), "none", statistics) };
         assert!(fuse(order, &distilled()).unwrap().path.is_none());
     }
     for name in names(&at("second")) {
         std::fs::copy(at("second").join(&name), at("first").join(&name)).unwrap();
     }
-    let predictions: Vec<String> = names(&at("first")).into_iter().filter(|name| name.starts_with("predictions-")).collect();
+    let predictions: Vec<String> =
+        names(&at("first")).into_iter().filter(|name| name.starts_with("predictions-")).collect();
     assert_eq!(predictions.len(), 4);
     halve(&at("first").join(&predictions[1]));
     fuse(kept(backwards(), "merged", "first"), &distilled()).unwrap();
@@ -81,7 +97,10 @@ fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
             assert!(at.stage.is_some() || !at.subject.is_empty() || at.done < 22, "stopped");
         })
     }));
-    assert!(stopped.is_err() && names(&at("first")).contains(&"distillation-state.safetensors".to_string()));
+    assert!(
+        stopped.is_err()
+            && names(&at("first")).contains(&"distillation-state.safetensors".to_string())
+    );
     let mut updates = Vec::new();
     watched(kept(all(), "resumed", "first"), &distilled(), &mut |at| {
         if at.stage.is_none() && at.subject.is_empty() {
@@ -107,10 +126,17 @@ fn what_makes_nothing_better_is_left_out() {
     let settings = Settings { steps: 3, distillation: wild, ..distilled() };
     let fused = fuse(order(all(), &folder.path().join("wild")), &settings).unwrap();
     assert!(fused.report.distillation.is_some_and(|report| !report.used));
-    assert!(fused.report.notes.iter().any(|note| note.contains("distillation")), "{:?}", fused.report.notes);
+    assert!(
+        fused.report.notes.iter().any(|note| note.contains("distillation")),
+        "{:?}",
+        fused.report.notes
+    );
     let without = Settings { distillation: Distillation::NONE, ..settings };
     fuse(order(all(), &folder.path().join("plain")), &without).unwrap();
-    let unet = |name: &str| std::fs::read(folder.path().join(name).join("unet/diffusion_pytorch_model.safetensors")).unwrap();
+    let unet = |name: &str| {
+        std::fs::read(folder.path().join(name).join("unet/diffusion_pytorch_model.safetensors"))
+            .unwrap()
+    };
     assert_eq!(unet("wild"), unet("plain"));
 }
 

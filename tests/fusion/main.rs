@@ -1,4 +1,5 @@
-//! Fusion of made-up concepts on a small made-up model: against the published procedure in double precision, and its properties.
+//! Fusion of made-up concepts on a small made-up model: against the published procedure in double
+//! precision, and its properties.
 
 mod bad_input;
 #[allow(dead_code, reason = "not all tests ask for all of it")]

@@ -8,11 +8,18 @@ use mixofshow::concept::{Concept, LowRankSet};
 use mixofshow::fusion::{Entry, Order, Previous, Settings, ordinary_prompts};
 use mixofshow::pipeline::{Pipeline, Request};
 
-use super::world::{concept, contents, device, entry, errors, exact, fuse, model, names, order, settings};
+use super::world::{
+    concept, contents, device, entry, errors, exact, fuse, model, names, order, settings,
+};
 
 /// Few steps: what is tested here does not depend on how many.
 fn quick() -> Settings {
-    Settings { steps: 3, keep: ordinary_prompts().into_iter().take(4).collect(), keep_sampled: 1, ..settings(exact(1e-6)) }
+    Settings {
+        steps: 3,
+        keep: ordinary_prompts().into_iter().take(4).collect(),
+        keep_sampled: 1,
+        ..settings(exact(1e-6))
+    }
 }
 
 #[test]
@@ -27,20 +34,26 @@ fn a_concept_alone_answers_as_its_own_tuned_model() {
         }
     }
     // Twice the same concept is the same concept, of weight 2.
-    let twice = fuse(order(vec![entry(0), entry(0)], &folder.path().join("twice")), &settings).unwrap();
+    let twice =
+        fuse(order(vec![entry(0), entry(0)], &folder.path().join("twice")), &settings).unwrap();
     assert_eq!((twice.report.concepts.len(), twice.report.concepts[0].weight), (1, 2.0));
     for file in ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"] {
-        let distance = distance(&folder.path().join("out").join(file), &folder.path().join("twice").join(file));
+        let distance = distance(
+            &folder.path().join("out").join(file),
+            &folder.path().join("twice").join(file),
+        );
         assert!(distance < 1e-6, "{file}: {distance:.1e}");
     }
 }
 
-/// The largest difference between two files' numbers, relative to the largest number of their tensor.
+/// The largest difference between two files' numbers, relative to the largest number of their
+/// tensor.
 fn distance(a: &Path, b: &Path) -> f64 {
     let read = |path: &Path| mixofshow::checkpoint::TensorFile::open(path).unwrap();
     let (a, b) = (read(a), read(b));
     let of = |name: &str| {
-        let [a, b] = [&a, &b].map(|file| file.tensor(name).unwrap()).map(|view| view.to_f32(0..view.len()));
+        let [a, b] =
+            [&a, &b].map(|file| file.tensor(name).unwrap()).map(|view| view.to_f32(0..view.len()));
         let most = a.iter().fold(1e-12f32, |most, v| most.max(v.abs()));
         a.iter().zip(&b).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / most
     };
@@ -52,14 +65,18 @@ fn neither_order_nor_machines_nor_interruptions_change_the_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let all = || (0..3).map(entry).collect::<Vec<_>>();
-    let kept = |concepts, out: &str, statistics: &str| Order { statistics: Some(at(statistics)), ..order(concepts, &at(out)) };
+    let kept = |concepts, out: &str, statistics: &str| Order {
+        statistics: Some(at(statistics)),
+        ..order(concepts, &at(out))
+    };
     fuse(kept(all(), "straight", "sums"), &quick()).unwrap();
     let expected = contents(&at("straight"));
 
     // Another order, from statistics that two machines took, which meet in one folder.
     let backwards = || all().into_iter().rev().collect::<Vec<_>>();
     for (k, statistics) in [(2, "second"), (1, "first")] {
-        let order = Order { out: None, part: Some((k, 2)), ..kept(backwards(), "none", statistics) };
+        let order =
+            Order { out: None, part: Some((k, 2)), ..kept(backwards(), "none", statistics) };
         assert!(fuse(order, &quick()).unwrap().path.is_none());
     }
     assert!(!at("none").exists());
@@ -73,8 +90,10 @@ fn neither_order_nor_machines_nor_interruptions_change_the_bytes() {
     after.retain(|name| !before.contains(name));
     assert_eq!(after, ["weights-spatial.safetensors"], "all statistics were there");
 
-    // A run that ended in the middle: some statistics are missing, one file is half written. It goes on with the rest.
-    let spatial: Vec<String> = before.iter().filter(|name| name.starts_with("spatial-")).cloned().collect();
+    // A run that ended in the middle: some statistics are missing, one file is half written. It
+    // goes on with the rest.
+    let spatial: Vec<String> =
+        before.iter().filter(|name| name.starts_with("spatial-")).cloned().collect();
     let [gone, half, ..] = &spatial[..] else { panic!("{before:?}") };
     std::fs::remove_file(at("first").join(gone)).unwrap();
     let bytes = std::fs::read(at("first").join(half)).unwrap();
@@ -94,7 +113,8 @@ fn neither_order_nor_machines_nor_interruptions_change_the_bytes() {
     let mut more = Previous::open(&at("straight")).unwrap().entries(&at("sums")).unwrap();
     assert_eq!(more.len(), 3);
     more.push(fourth());
-    let grown = fuse(Order { accept_stale: true, ..kept(more, "grown", "sums") }, &quick()).unwrap();
+    let grown =
+        fuse(Order { accept_stale: true, ..kept(more, "grown", "sums") }, &quick()).unwrap();
     let spatial = grown.report.stages.last().unwrap();
     assert_eq!(spatial.stale, ["abra", "brog", "cyan"], "only the new one was sampled");
     assert_ne!(contents(&at("grown")), expected);
@@ -107,16 +127,26 @@ fn neither_order_nor_machines_nor_interruptions_change_the_bytes() {
     }
 }
 
-/// Concepts with words, a LoRA without, and the ridge chosen by measurement; the model makes pictures of all of them.
+/// Concepts with words, a LoRA without, and the ridge chosen by measurement; the model makes
+/// pictures of all of them.
 #[test]
 fn a_style_without_words_is_fused_beside_a_concept() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let style = Concept { name: "ink".into(), words: Vec::new(), text: LowRankSet::default(), ..concept(1) };
-    let style = Entry { prompt: Some("an ink drawing".into()), ..Entry::new(style, "ink.safetensors") };
+    let style = Concept {
+        name: "ink".into(),
+        words: Vec::new(),
+        text: LowRankSet::default(),
+        ..concept(1)
+    };
+    let style =
+        Entry { prompt: Some("an ink drawing".into()), ..Entry::new(style, "ink.safetensors") };
     let settings = Settings { solver: Default::default(), ..quick() };
     let fused = fuse(order(vec![style, entry(0)], &out), &settings).unwrap();
-    assert_eq!(fused.report.concepts.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["abra", "ink"]);
+    assert_eq!(
+        fused.report.concepts.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+        ["abra", "ink"]
+    );
     for stage in &fused.report.stages {
         assert!(stage.ridge.ridge > 0.0 && stage.ridge.points.len() > 8, "{:?}", stage.ridge);
         let best = stage.ridge.points.iter().map(|p| p.missed).fold(f64::INFINITY, f64::min);

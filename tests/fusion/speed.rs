@@ -1,4 +1,5 @@
-//! The direct solver on problems that `tools/reference/fusion_speed.py` made and solved by L-BFGS: how long, and how well. Run with
+//! The direct solver on problems that `tools/reference/fusion_speed.py` made and solved by L-BFGS:
+//! how long, and how well. Run with
 //! `MOS_FUSION_PROBLEMS=FOLDER cargo test --release --test fusion -- --ignored speed --nocapture`.
 
 use std::borrow::Cow;
@@ -23,7 +24,8 @@ struct Problem {
 fn matrix(file: &TensorFile, name: &str) -> Mat<f64> {
     let view = file.tensor(name).unwrap_or_else(|| panic!("no {name}"));
     let columns = view.shape()[1];
-    let values: Vec<f64> = view.bytes().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+    let values: Vec<f64> =
+        view.bytes().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
     Mat::from_fn(view.shape()[0], columns, |i, j| values[i * columns + j])
 }
 
@@ -38,7 +40,8 @@ impl Problem {
                 let n = gram.nrows();
                 let high = |i: usize, j: usize| gram[(i, j)] as f32;
                 let planes = (0..n * n).map(|at| high(at / n, at % n));
-                let low = (0..n * n).map(|at| (gram[(at / n, at % n)] - f64::from(high(at / n, at % n))) as f32);
+                let low = (0..n * n)
+                    .map(|at| (gram[(at / n, at % n)] - f64::from(high(at / n, at % n))) as f32);
                 let mut statistics = Statistics::new(n);
                 statistics.push_planes(&planes.chain(low).collect::<Vec<_>>(), 1);
                 statistics
@@ -56,7 +59,14 @@ impl Problem {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let layer = |l: usize| Layer { name: format!("{name}.{l}"), out: changes[0][l].up.nrows() };
         let layers = (0..layers).map(layer).collect();
-        Problem { width: grams[0].width(), layers, weights: vec![1.0; concepts], grams, changes, name }
+        Problem {
+            width: grams[0].width(),
+            layers,
+            weights: vec![1.0; concepts],
+            grams,
+            changes,
+            name,
+        }
     }
 }
 
@@ -94,7 +104,8 @@ impl Group for Problem {
 #[ignore = "needs problems made by tools/reference/fusion_speed.py"]
 fn speed() {
     let folder = PathBuf::from(std::env::var("MOS_FUSION_PROBLEMS").expect("a folder of problems"));
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
     paths.sort();
     for path in paths {
@@ -108,9 +119,13 @@ fn speed() {
         let chosen = start.elapsed().as_secs_f64();
         let measures = Measures::of(&problem, &solution.changes).unwrap();
         for layer in &measures.layers {
-            let [left, before] = layer.energies.iter().fold([0.0, 0.0], |[a, b], [x, y]| [a + x, b + y]);
+            let [left, before] =
+                layer.energies.iter().fold([0.0, 0.0], |[a, b], [x, y]| [a + x, b + y]);
             println!("{}: residual {:.6e}", layer.layer, left / before);
         }
-        println!("{}: solved in {solved:.3} s, ridge chosen in {chosen:.3} s; {:?}", problem.name, solution.conditioning);
+        println!(
+            "{}: solved in {solved:.3} s, ridge chosen in {chosen:.3} s; {:?}",
+            problem.name, solution.conditioning
+        );
     }
 }

@@ -31,7 +31,8 @@ pub fn device() -> &'static Device {
 pub fn fixture() -> &'static Value {
     static FIXTURE: OnceLock<Value> = OnceLock::new();
     FIXTURE.get_or_init(|| {
-        let text = std::fs::read_to_string(root().join("tests/fixtures/fusion.json")).expect("the fixture");
+        let text = std::fs::read_to_string(root().join("tests/fixtures/fusion.json"))
+            .expect("the fixture");
         serde_json::from_str(&text).expect("JSON")
     })
 }
@@ -71,8 +72,10 @@ pub fn model() -> &'static Path {
 }
 
 fn weights(path: &Path, parameters: &BTreeMap<String, Vec<usize>>) {
-    let values: Vec<(String, Vec<usize>, Vec<f32>)> =
-        parameters.iter().map(|(name, shape)| (name.clone(), shape.clone(), hashed::tensor(name, shape))).collect();
+    let values: Vec<(String, Vec<usize>, Vec<f32>)> = parameters
+        .iter()
+        .map(|(name, shape)| (name.clone(), shape.clone(), hashed::tensor(name, shape)))
+        .collect();
     let view = |(name, shape, values): &'_ (String, Vec<usize>, Vec<f32>)| {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         (name.clone(), TensorView::new(checkpoint::DType::F32, shape.clone(), bytes).unwrap())
@@ -82,16 +85,24 @@ fn weights(path: &Path, parameters: &BTreeMap<String, Vec<usize>>) {
 }
 
 fn updates(concept: &str, network: &str) -> LowRankSet {
-    let (rank, scale) = (fixture()["rank"].as_u64().unwrap() as usize, fixture()["scale"].as_f64().unwrap() as f32);
-    let endings: Vec<String> = serde_json::from_value(fixture()[format!("{network}_layers")].clone()).unwrap();
+    let (rank, scale) =
+        (fixture()["rank"].as_u64().unwrap() as usize, fixture()["scale"].as_f64().unwrap() as f32);
+    let endings: Vec<String> =
+        serde_json::from_value(fixture()[format!("{network}_layers")].clone()).unwrap();
     let mut layers = BTreeMap::new();
     for (name, shape) in parameters(network) {
         let Some(layer) = name.strip_suffix(".weight") else { continue };
         if endings.iter().any(|ending| layer.ends_with(&format!(".{ending}"))) {
             let part = |part: &str, shape: [usize; 2]| {
-                Array::f32(shape, hashed::tensor(&format!("{concept}.{network}.{layer}.{part}"), &shape))
+                Array::f32(
+                    shape,
+                    hashed::tensor(&format!("{concept}.{network}.{layer}.{part}"), &shape),
+                )
             };
-            layers.insert(layer.into(), Update { down: part("down", [rank, shape[1]]), up: part("up", [shape[0], rank]) });
+            layers.insert(
+                layer.into(),
+                Update { down: part("down", [rank, shape[1]]), up: part("up", [shape[0], rank]) },
+            );
         }
     }
     LowRankSet { scale, layers }
@@ -104,7 +115,11 @@ pub fn concept(index: usize) -> Concept {
     let width = fixture()["text"]["config"]["hidden_size"].as_u64().unwrap() as usize;
     let word = |k: usize| {
         let text = format!("<{name}{k}>");
-        Word { rows: Array::f32([layers, width], hashed::tensor(&text, &[layers, width])), text, initializer: None }
+        Word {
+            rows: Array::f32([layers, width], hashed::tensor(&text, &[layers, width])),
+            text,
+            initializer: None,
+        }
     };
     Concept {
         name: name.into(),
@@ -118,7 +133,11 @@ pub fn concept(index: usize) -> Concept {
 /// The same with the reference's scales.
 pub fn entry(index: usize) -> Entry {
     let scale = |network: &str| fixture()["concepts"][index][network].as_f64().unwrap() as f32;
-    Entry { unet: scale("unet"), text: scale("text"), ..Entry::new(concept(index), format!("{index}.safetensors")) }
+    Entry {
+        unet: scale("unet"),
+        text: scale("text"),
+        ..Entry::new(concept(index), format!("{index}.safetensors"))
+    }
 }
 
 pub fn order(concepts: Vec<Entry>, out: &Path) -> Order {
@@ -144,7 +163,10 @@ pub fn errors(fused: &Fused) -> BTreeMap<String, [f64; 2]> {
     let mut found = BTreeMap::new();
     for stage in &fused.report.stages {
         for layer in stage.sites.iter().flat_map(|site| &site.measures.layers) {
-            let total = layer.energies.iter().fold([0.0, 0.0], |[a, b], [left, before]| [a + left, b + before]);
+            let total = layer
+                .energies
+                .iter()
+                .fold([0.0, 0.0], |[a, b], [left, before]| [a + left, b + before]);
             found.insert(format!("{}/{}", stage.stage.name(), layer.layer), total);
         }
     }
@@ -161,7 +183,10 @@ pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 open.push(path);
             } else {
-                found.insert(path.strip_prefix(folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap());
+                found.insert(
+                    path.strip_prefix(folder).unwrap().to_path_buf(),
+                    std::fs::read(&path).unwrap(),
+                );
             }
         }
     }
@@ -170,8 +195,10 @@ pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Names in a folder.
 pub fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }

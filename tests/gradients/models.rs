@@ -1,5 +1,5 @@
-//! Gradients through whole models, with low-rank updates in all their transformers, against torch autograd: fixtures of
-//! `tools/reference/gradients.py`.
+//! Gradients through whole models, with low-rank updates in all their transformers, against torch
+//! autograd: fixtures of `tools/reference/gradients.py`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -22,7 +22,9 @@ const PROBE: usize = 24;
 
 fn low_rank(case: &Case) -> Vec<LowRank> {
     let parameters = case.parameters();
-    let layers = parameters.keys().filter_map(|name| name.strip_prefix("lora.")?.strip_suffix(".lora_down.weight"));
+    let layers = parameters
+        .keys()
+        .filter_map(|name| name.strip_prefix("lora.")?.strip_suffix(".lora_down.weight"));
     let ranks: HashMap<String, usize> = layers.map(|layer| (layer.to_string(), RANK)).collect();
     assert!(!ranks.is_empty(), "{} has no updates", case.name);
     let mut set = LowRank::new("lora", ranks);
@@ -32,12 +34,21 @@ fn low_rank(case: &Case) -> Vec<LowRank> {
 
 /// The node of the parameter `name`.
 fn parameter(graph: &Graph, name: &str) -> Tensor {
-    let mut found = graph.tensors().filter(|&t| matches!(&graph.node(t).origin, Origin::Parameter { name: n } if n == name));
+    let mut found = graph
+        .tensors()
+        .filter(|&t| matches!(&graph.node(t).origin, Origin::Parameter { name: n } if n == name));
     found.next().unwrap_or_else(|| panic!("no parameter {name}"))
 }
 
-/// Appends the loss on `output` and its gradients with respect to all updates and to the tensors `others`, and compares.
-fn check(case: &Case, graph: &mut Graph, output: Tensor, mut values: HashMap<String, Array>, others: &[(&str, Tensor)]) {
+/// Appends the loss on `output` and its gradients with respect to all updates and to the tensors
+/// `others`, and compares.
+fn check(
+    case: &Case,
+    graph: &mut Graph,
+    output: Tensor,
+    mut values: HashMap<String, Array>,
+    others: &[(&str, Tensor)],
+) {
     let shape = graph.shape(output).clone();
     for name in ["target", "weights"] {
         let (_, array) = hashed_input(name, &shape);
@@ -46,7 +57,8 @@ fn check(case: &Case, graph: &mut Graph, output: Tensor, mut values: HashMap<Str
     let (target, weights) = (graph.input("target", shape.clone()), graph.input("weights", shape));
     let loss = graph.weighted_squared_error(output, target, weights).unwrap();
     let parameters = case.parameters();
-    let names: BTreeSet<&String> = parameters.keys().filter(|name| name.starts_with("lora.")).collect();
+    let names: BTreeSet<&String> =
+        parameters.keys().filter(|name| name.starts_with("lora.")).collect();
     let mut wanted: Vec<Tensor> = names.iter().map(|name| parameter(graph, name)).collect();
     wanted.extend(others.iter().map(|(_, t)| *t));
     let before = graph.nodes().len();
@@ -64,12 +76,20 @@ fn check(case: &Case, graph: &mut Graph, output: Tensor, mut values: HashMap<Str
         let found: Vec<f32> = found.values().iter().step_by(step).copied().collect();
         let rest = expected.split_off(found.len());
         let error = relative_error(&found, &expected);
-        assert!(error <= TOLERANCE, "{}: gradient of {name}: relative error {error:.1e}", case.name);
+        assert!(
+            error <= TOLERANCE,
+            "{}: gradient of {name}: relative error {error:.1e}",
+            case.name
+        );
         worst = worst.max(error);
         expected = rest;
     }
     assert!(expected.is_empty());
-    println!("{}: gradients of {} updates: relative error at most {worst:.1e}", case.name, names.len());
+    println!(
+        "{}: gradients of {} updates: relative error at most {worst:.1e}",
+        case.name,
+        names.len()
+    );
     for ((name, _), found) in others.iter().zip(&found[names.len()..]) {
         case.check(&format!("gradients.{name}"), found, TOLERANCE);
     }
@@ -78,7 +98,11 @@ fn check(case: &Case, graph: &mut Graph, output: Tensor, mut values: HashMap<Str
         let on_device = engine.evaluate(graph, &asked, values.clone(), &case.weights());
         for (name, (found, expected)) in names.iter().zip(on_device.iter().zip(&found)) {
             let error = relative_error(found.values(), expected.values());
-            assert!(error <= TOLERANCE, "{}: gradient of {name} on a device: relative error {error:.1e}", case.name);
+            assert!(
+                error <= TOLERANCE,
+                "{}: gradient of {name} on a device: relative error {error:.1e}",
+                case.name
+            );
         }
         for ((name, _), found) in others.iter().zip(&on_device[names.len()..]) {
             case.check(&format!("gradients.{name}"), found, TOLERANCE);
@@ -95,7 +119,8 @@ fn check_unet(name: &str) {
     let text_shape = [batch, case.input("tokens"), config.cross_attention_dim];
     let time_shape = [batch, config.block_out_channels[0]];
     let features = unet::time_features(&config, &case.list("timesteps"));
-    let mut values: HashMap<String, Array> = [hashed_input("sample", &shape), hashed_input("text", &text_shape)].into();
+    let mut values: HashMap<String, Array> =
+        [hashed_input("sample", &shape), hashed_input("text", &text_shape)].into();
     values.insert("time".into(), Array::f32(time_shape, features));
 
     let mut graph = Graph::new();
@@ -142,12 +167,19 @@ fn unet_of_an_odd_size() {
 fn check_encoder(name: &str) {
     let case = Case::open(name);
     let config = VaeConfig::from_json(case.config(), Path::new(name)).unwrap();
-    let shape = [case.input("batch"), case.input("height"), case.input("width"), config.in_channels];
+    let shape =
+        [case.input("batch"), case.input("height"), case.input("width"), config.in_channels];
     let mut graph = Graph::new();
     let pixels = graph.input("pixels", shape);
     let mut layers = Layers::with_low_rank(&mut graph, low_rank(&case));
     let output = vae::encode(&mut layers, &config, pixels).unwrap().mean;
-    check(&case, &mut graph, output, [hashed_input("pixels", &shape)].into(), &[("pixels", pixels)]);
+    check(
+        &case,
+        &mut graph,
+        output,
+        [hashed_input("pixels", &shape)].into(),
+        &[("pixels", pixels)],
+    );
 }
 
 #[test]

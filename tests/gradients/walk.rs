@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use mixofshow::backend::wgpu::{Gpu, Options, Schedule, Selection, Traits};
 use mixofshow::backend::{self, Precision, Program, Weights};
-use mixofshow::graph::{Array, Error, GradientContext, Graph, Limits, Operation, Plan, Shape, Tensor};
+use mixofshow::graph::{
+    Array, Error, GradientContext, Graph, Limits, Operation, Plan, Shape, Tensor,
+};
 
 use super::differences::{check, evaluate, inputs, weights};
 
@@ -41,7 +43,8 @@ fn a_parameter_is_every_node_of_its_name() {
     let one = h.gradients_of(y, upstream, &[w]).unwrap();
 
     let (inputs, weights) = (inputs(&h), weights(&h));
-    let (found, expected) = (evaluate(&g, &both, &inputs, &weights), evaluate(&h, &one, &inputs, &weights));
+    let (found, expected) =
+        (evaluate(&g, &both, &inputs, &weights), evaluate(&h, &one, &inputs, &weights));
     assert_eq!(found[0].shape[..], [4, 4]);
     for (a, b) in found[0].values().iter().zip(expected[0].values()) {
         assert!((a - b).abs() <= 1e-6 * b.abs().max(1.0), "{a} instead of {b}");
@@ -68,7 +71,10 @@ fn the_masked_loss_is_the_mean_of_the_images_losses() {
     let [p, t, w] = ["p", "t", "w"].map(|name| g.input(name, [batch, pixels, channels]));
     let loss = g.weighted_squared_error(p, t, w).unwrap();
     let mut inputs = inputs(&g);
-    let scaled = mask.iter().flat_map(|m| m.iter().flat_map(|v| [v / (m.iter().sum::<f32>() * batch as f32); 4])).collect();
+    let scaled = mask
+        .iter()
+        .flat_map(|m| m.iter().flat_map(|v| [v / (m.iter().sum::<f32>() * batch as f32); 4]))
+        .collect();
     inputs.insert("w".into(), Array::f32([batch, pixels, channels], scaled));
     let mut expected = 0.0;
     for (image, mask) in mask.iter().enumerate() {
@@ -82,7 +88,8 @@ fn the_masked_loss_is_the_mean_of_the_images_losses() {
     assert!((found - expected).abs() < 1e-5 * expected, "{found} instead of {expected}");
 }
 
-/// Blocks that share a weight, one of them with a branch of its own into the loss, and a value that all read.
+/// Blocks that share a weight, one of them with a branch of its own into the loss, and a value that
+/// all read.
 fn in_blocks(recompute: bool) -> (Graph, Vec<Tensor>) {
     let mut g = Graph::new();
     let (x, w, shared) = (g.input("x", [3, 4]), g.input("w", [4, 4]), g.input("shared", [3, 4]));
@@ -115,11 +122,15 @@ fn in_blocks(recompute: bool) -> (Graph, Vec<Tensor>) {
 fn blocks_computed_again_give_the_same_gradients_from_fewer_values() {
     let ((kept, one), (again, other)) = (in_blocks(false), in_blocks(true));
     let (inputs, weights) = (inputs(&kept), weights(&kept));
-    assert_eq!(evaluate(&kept, &one, &inputs, &weights), evaluate(&again, &other, &inputs, &weights));
+    assert_eq!(
+        evaluate(&kept, &one, &inputs, &weights),
+        evaluate(&again, &other, &inputs, &weights)
+    );
 
     let limits = Limits { max_binding: 1 << 20, max_buffer: 1 << 20, alignment: 16 };
     let traits = Traits { limits, workgroup_memory: 16 << 10, schedule: Schedule::registers() };
-    let [first, second] = [(&kept, &one), (&again, &other)].map(|(graph, outputs)| Plan::new(graph, outputs, &traits));
+    let [first, second] = [(&kept, &one), (&again, &other)]
+        .map(|(graph, outputs)| Plan::new(graph, outputs, &traits));
     // Each block is computed twice but for its sum, which no rule reads.
     assert!(second.flops(&again) > first.flops(&kept));
     let [kept, again] = [&first, &second].map(|plan| plan.live_bytes() / (3 * 4 * 4));
@@ -156,8 +167,8 @@ fn only_what_a_wanted_tensor_needs_is_appended() {
         let before = g.nodes().len();
         let upstream = g.input("upstream", [3, 4]);
         g.gradients_of(y, upstream, &[update]).unwrap();
-        // Two for each later layer (function, product), two for this one (function, weight), and the upstream gradient; no
-        // gradient of any frozen weight, none of the layers before.
+        // Two for each later layer (function, product), two for this one (function, weight), and
+        // the upstream gradient; no gradient of any frozen weight, none of the layers before.
         let added: Vec<&str> = g.nodes()[before + 1..].iter().map(|node| &*node.layer).collect();
         assert_eq!(added.len(), 2 * (9 - trainable) + 2, "trainable layer {trainable}: {added:?}");
         assert_eq!(added.last(), Some(&&*format!("layers.{trainable}")));
@@ -171,7 +182,8 @@ fn what_has_no_gradient_says_why() {
     let (x, other) = (g.input("x", [1, 4, 4, 2]), g.input("other", [3]));
     let ids = g.input_ids("ids", [2]);
     g.enter("first");
-    let (w, scale, shift) = (g.parameter("w", [2, 2, 3, 3]), g.parameter("scale", [2]), g.parameter("shift", [2]));
+    let (w, scale, shift) =
+        (g.parameter("w", [2, 2, 3, 3]), g.parameter("scale", [2]), g.parameter("shift", [2]));
     let y = g.conv2d(x, w, 1).unwrap();
     g.leave();
     g.enter("second");
@@ -184,12 +196,20 @@ fn what_has_no_gradient_says_why() {
         let shape = g.shape(t).clone();
         upstreams.insert(t, g.input(format!("upstream {t:?}"), shape));
     }
-    let mut refused = |output: Tensor, wanted: Tensor| g.gradients_of(output, upstreams[&output], &[wanted]).unwrap_err();
+    let mut refused = |output: Tensor, wanted: Tensor| {
+        g.gradients_of(output, upstreams[&output], &[wanted]).unwrap_err()
+    };
     let text = refused(z, w).to_string();
-    assert!(text.starts_with("conv2d in layer `first` has no gradient with respect to its weight"), "{text}");
+    assert!(
+        text.starts_with("conv2d in layer `first` has no gradient with respect to its weight"),
+        "{text}"
+    );
     for (output, wanted) in [(z, scale), (s, x), (given, x)] {
         let error = refused(output, wanted);
-        assert!(matches!(&error, Error::NotDifferentiable { layer, .. } if layer == "second"), "{error}");
+        assert!(
+            matches!(&error, Error::NotDifferentiable { layer, .. } if layer == "second"),
+            "{error}"
+        );
     }
     for wanted in [other, ids, z] {
         let error = refused(y, wanted);
@@ -206,7 +226,10 @@ fn what_has_no_gradient_says_why() {
     let dx = g.gradients_of(y, upstream, &[x]).unwrap();
     let again = g.sum(dx[0]).unwrap();
     let error = g.gradients(again, &[upstream]).unwrap_err();
-    assert!(matches!(error, Error::NotDifferentiable { operation: "conv2d_transposed", .. }), "{error}");
+    assert!(
+        matches!(error, Error::NotDifferentiable { operation: "conv2d_transposed", .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -236,16 +259,24 @@ impl Operation for HostOnly {
         output.copy_from_slice(inputs[0].values());
     }
 
-    fn gradient(&self, _graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>, Error> {
+    fn gradient(
+        &self,
+        _graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>, Error> {
         Ok(vec![Some(context.upstream)])
     }
 }
 
 fn lowered(graph: &Graph, output: Tensor) -> Result<Program, backend::Error> {
     let selection = Selection::Noop(Box::default());
-    let gpu =
-        Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("a device without a device");
-    Program::new(&Weights::new(&gpu.clone().into(), Arc::new(weights(graph)), Precision::AsStored), graph, &[output])
+    let gpu = Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() })
+        .expect("a device without a device");
+    Program::new(
+        &Weights::new(&gpu.clone().into(), Arc::new(weights(graph)), Precision::AsStored),
+        graph,
+        &[output],
+    )
 }
 
 /// An operation without a kernel is an error of the plan, not a wrong number.
@@ -257,7 +288,10 @@ fn what_no_kernel_computes_is_an_error() {
     let y = g.apply(HostOnly, &[x]).unwrap();
     let error = lowered(&g, y).err().expect("an error");
     assert!(
-        matches!(&error, backend::Error::NotImplemented { operation: "host_only", layer, .. } if layer == "layer"),
+        matches!(
+            &error,
+            backend::Error::NotImplemented { operation: "host_only", layer, .. } if layer == "layer"
+        ),
         "{error}"
     );
 }
@@ -272,10 +306,14 @@ fn a_computed_weight_is_refused() {
     let doubled = g.scale(w, 2.0).unwrap();
     for weight in [w, doubled] {
         let flat = g.reshape(weight, [80, 80]).unwrap();
-        let y = [g.linear(x, flat), g.linear_transposed(x, flat), g.conv2d(image, weight, 1)].map(Result::unwrap);
+        let y = [g.linear(x, flat), g.linear_transposed(x, flat), g.conv2d(image, weight, 1)]
+            .map(Result::unwrap);
         for y in y {
             let error = lowered(&g, y).err().expect("an error");
-            assert!(matches!(&error, backend::Error::NotAParameter { layer, .. } if layer == "layer"), "{error}");
+            assert!(
+                matches!(&error, backend::Error::NotAParameter { layer, .. } if layer == "layer"),
+                "{error}"
+            );
         }
     }
 }

@@ -29,7 +29,8 @@ fn attention_layers(config: &UNetConfig) -> Vec<String> {
     graph.nodes().iter().filter_map(layer).collect()
 }
 
-/// One pass over 32x32 latents, each cross-attention with its own text: the prediction and the texts.
+/// One pass over 32x32 latents, each cross-attention with its own text: the prediction and the
+/// texts.
 fn build(graph: &mut Graph, config: &UNetConfig, low_rank: Vec<LowRank>) -> (Tensor, Vec<Tensor>) {
     let sample = graph.input("sample", [1, 32, 32, config.in_channels]);
     let time = graph.input("time", [1, config.block_out_channels[0]]);
@@ -41,8 +42,8 @@ fn build(graph: &mut Graph, config: &UNetConfig, low_rank: Vec<LowRank>) -> (Ten
     (unet::unet(&mut layers, config, &inputs).unwrap().sample, texts)
 }
 
-/// Stable Diffusion 1.5 at 256x256, rank 4 on all attention layers, layer-wise text: backward costs about what forward does,
-/// because frozen weights get no gradient.
+/// Stable Diffusion 1.5 at 256x256, rank 4 on all attention layers, layer-wise text: backward costs
+/// about what forward does, because frozen weights get no gradient.
 #[test]
 fn a_step_of_tuning_is_little_more_than_two_passes() {
     let config = json!({"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64});
@@ -50,7 +51,10 @@ fn a_step_of_tuning_is_little_more_than_two_passes() {
     let ranks = attention_layers(&config).into_iter().map(|layer| (layer, 4)).collect();
     let mut graph = Graph::new();
     let (output, mut wanted) = build(&mut graph, &config, vec![LowRank::new("lora", ranks)]);
-    let low_rank = |&t: &Tensor| matches!(&graph.node(t).origin, Origin::Parameter { name } if name.starts_with("lora."));
+    let low_rank = |&t: &Tensor| match &graph.node(t).origin {
+        Origin::Parameter { name } => name.starts_with("lora."),
+        _ => false,
+    };
     wanted.extend(graph.tensors().filter(low_rank));
     // 16 transformers with two attentions of four layers, two matrices each; 16 texts.
     assert_eq!(wanted.len(), 16 * 2 * 4 * 2 + 16);
@@ -64,6 +68,10 @@ fn a_step_of_tuning_is_little_more_than_two_passes() {
     let both = Plan::new(&graph, &asked, &TRAITS);
     let ratio = both.flops(&graph) as f64 / forward.flops(&graph) as f64;
     let mib = |plan: &Plan| plan.activation_bytes() >> 20;
-    println!("{ratio:.3} passes; activations {} MiB, forward alone {} MiB", mib(&both), mib(&forward));
+    println!(
+        "{ratio:.3} passes; activations {} MiB, forward alone {} MiB",
+        mib(&both),
+        mib(&forward)
+    );
     assert!(ratio <= 2.2, "a step costs {ratio:.3} passes");
 }

@@ -15,7 +15,8 @@ pub const AUTOENCODERS: [&str; 4] = ["vae_sd1", "vae_odd", "vae_plain_middle", "
 pub fn check_vae(name: &str, engine: Engine) {
     let case = Case::open(name);
     let config = VaeConfig::from_json(case.config(), Path::new(name)).unwrap();
-    let (batch, height, width, factor) = (case.input("batch"), case.input("height"), case.input("width"), config.downscale());
+    let (batch, height, width, factor) =
+        (case.input("batch"), case.input("height"), case.input("width"), config.downscale());
     let pixel_shape = [batch, height, width, config.in_channels];
     let latent_shape = [batch, height / factor, width / factor, config.latent_channels];
     let mut graph = Graph::new();
@@ -50,6 +51,9 @@ fn autoencoder_refuses_a_picture_that_does_not_divide() {
     let pixels = graph.input("pixels", [1, 28, 42, 3]);
     let case = Case::open("vae_sd1");
     let config = VaeConfig::from_json(case.config(), Path::new("config.json")).unwrap();
-    let error = vae::encode(&mut Layers::new(&mut graph), &config, pixels).err().map(|e| e.to_string()).unwrap();
+    let error = vae::encode(&mut Layers::new(&mut graph), &config, pixels)
+        .err()
+        .map(|e| e.to_string())
+        .unwrap();
     assert!(error.contains("28x42") && error.contains("8x8"), "{error}");
 }

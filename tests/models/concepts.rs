@@ -46,7 +46,12 @@ fn array(file: &TensorFile, name: &str) -> Array {
 /// Layers with the updates of `set`, if there is one.
 fn layers<'g>(graph: &'g mut Graph, set: Option<&AppliedSet>) -> Layers<'g> {
     let sets = set.map(|applied| {
-        let ranks = applied.set().layers.iter().map(|(layer, update)| (layer.clone(), update.rank())).collect();
+        let ranks = applied
+            .set()
+            .layers
+            .iter()
+            .map(|(layer, update)| (layer.clone(), update.rank()))
+            .collect();
         let mut set = LowRank::new(applied.name.clone(), ranks);
         set.strength = Strength::Fixed(applied.strength);
         set
@@ -54,7 +59,10 @@ fn layers<'g>(graph: &'g mut Graph, set: Option<&AppliedSet>) -> Layers<'g> {
     Layers::with_low_rank(graph, sets.into_iter().collect())
 }
 
-fn source(component: &mixofshow::checkpoint::Component, set: Option<&AppliedSet>) -> Arc<dyn ParameterSource + Send> {
+fn source(
+    component: &mixofshow::checkpoint::Component,
+    set: Option<&AppliedSet>,
+) -> Arc<dyn ParameterSource + Send> {
     let source = WithUpdates::new(Arc::new(ComponentSource(component.clone())));
     source.set(&set.cloned().into_iter().collect::<Vec<_>>());
     Arc::new(source)
@@ -63,14 +71,18 @@ fn source(component: &mixofshow::checkpoint::Component, set: Option<&AppliedSet>
 /// Encodings of `ids`, whose words' rows continue the table.
 fn encode(engine: Engine, concept: Option<&Applied>, ids: &Array, rows: Option<Array>) -> Array {
     let model = model();
-    let config = ClipTextConfig::from_json(&model.text_encoder.config, &model.text_encoder.config_path).unwrap();
+    let config =
+        ClipTextConfig::from_json(&model.text_encoder.config, &model.text_encoder.config_path)
+            .unwrap();
     let mut graph = Graph::new();
     let input = graph.input_ids("ids", ids.shape.clone());
     let words = rows.as_ref().map(|rows| graph.input("words", rows.shape.clone()));
     let mut layers = layers(&mut graph, concept.map(Applied::text));
     let embedded = clip_text::embed(&mut layers, &config, input, words).unwrap();
     let output = clip_text::encode(&mut layers, &config, embedded, 0).unwrap();
-    let inputs = [("ids".to_string(), ids.clone())].into_iter().chain(rows.map(|rows| ("words".to_string(), rows)));
+    let inputs = [("ids".to_string(), ids.clone())]
+        .into_iter()
+        .chain(rows.map(|rows| ("words".to_string(), rows)));
     let source = source(&model.text_encoder, concept.map(Applied::text));
     engine.evaluate(&graph, &[output], inputs, &source).remove(0)
 }
@@ -83,8 +95,11 @@ fn predict(engine: Engine, concept: Option<&Applied>, encodings: &[Array]) -> Ar
     let features = unet::time_features(&config, time.values());
     let features = Array::f32([1, features.len()], features);
     let mut graph = Graph::new();
-    let texts: Vec<Tensor> =
-        encodings.iter().enumerate().map(|(i, e)| graph.input(format!("text.{i}"), e.shape.clone())).collect();
+    let texts: Vec<Tensor> = encodings
+        .iter()
+        .enumerate()
+        .map(|(i, e)| graph.input(format!("text.{i}"), e.shape.clone()))
+        .collect();
     let inputs = UNetInputs {
         sample: graph.input("sample", sample.shape.clone()),
         time: graph.input("time", features.shape.clone()),
@@ -93,16 +108,25 @@ fn predict(engine: Engine, concept: Option<&Applied>, encodings: &[Array]) -> Ar
         class: None,
         residuals: Residuals::default(),
     };
-    let output = unet::unet(&mut layers(&mut graph, concept.map(Applied::unet)), &config, &inputs).unwrap().sample;
+    let output = unet::unet(&mut layers(&mut graph, concept.map(Applied::unet)), &config, &inputs)
+        .unwrap()
+        .sample;
     let texts = encodings.iter().enumerate().map(|(i, e)| (format!("text.{i}"), e.clone()));
-    let inputs = [("sample".to_string(), sample), ("time".to_string(), features)].into_iter().chain(texts);
-    engine.evaluate(&graph, &[output], inputs, &source(&model.unet, concept.map(Applied::unet))).remove(0)
+    let inputs =
+        [("sample".to_string(), sample), ("time".to_string(), features)].into_iter().chain(texts);
+    engine
+        .evaluate(&graph, &[output], inputs, &source(&model.unet, concept.map(Applied::unet)))
+        .remove(0)
 }
 
 #[track_caller]
 fn same(what: &str, found: &Array, expected: &Array) {
     assert_eq!(found.shape, expected.shape, "{what}");
-    let error = found.values().iter().zip(expected.values()).fold(0f32, |most, (f, e)| most.max((f - e).abs()));
+    let error = found
+        .values()
+        .iter()
+        .zip(expected.values())
+        .fold(0f32, |most, (f, e)| most.max((f - e).abs()));
     assert!(error <= TOLERANCE, "{what} differs by {error:.1e}");
 }
 
@@ -110,7 +134,11 @@ fn check(name: &str, concept: Option<Concept>) {
     let expected = expected();
     let applied = concept.map(|concept| Applied::new(concept, 1.0).unwrap());
     let encoding = encode(Engine::Plain, applied.as_ref(), &array(&expected, "ids"), None);
-    same(&format!("text encoder with {name}"), &encoding, &array(&expected, &format!("{name}.text")));
+    same(
+        &format!("text encoder with {name}"),
+        &encoding,
+        &array(&expected, &format!("{name}.text")),
+    );
     let output = predict(Engine::Plain, applied.as_ref(), &[encoding]);
     same(&format!("UNet with {name}"), &output, &array(&expected, &format!("{name}.unet")));
 }
@@ -133,8 +161,13 @@ fn loras_do_what_they_do_in_diffusers() {
     }
     let expected = expected();
     for (name, part) in [("kohya", "text"), ("kohya", "unet"), ("peft", "text"), ("peft", "unet")] {
-        let [with, without] = [name, "plain"].map(|name| array(&expected, &format!("{name}.{part}")));
-        let change = with.values().iter().zip(without.values()).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        let [with, without] =
+            [name, "plain"].map(|name| array(&expected, &format!("{name}.{part}")));
+        let change = with
+            .values()
+            .iter()
+            .zip(without.values())
+            .fold(0f32, |most, (a, b)| most.max((a - b).abs()));
         assert!(change > 100.0 * TOLERANCE, "{name} hardly changes the {part}: {change}");
     }
 }
@@ -144,19 +177,27 @@ fn loras_do_what_they_do_in_diffusers() {
 fn concepts_do_what_the_method_says() {
     let expected = expected();
     let config = model();
-    let layers = cross_attentions(&UNetConfig::from_json(&config.unet.config, &config.path).unwrap()).len();
+    let layers =
+        cross_attentions(&UNetConfig::from_json(&config.unet.config, &config.path).unwrap()).len();
     for name in ["mix-of-show.pth", "mix-of-show.legacy.pth"] {
         let concept = read(name);
         assert_eq!(concept.words.iter().map(|word| word.layers()).collect::<Vec<_>>(), [layers; 2]);
-        let rows: Vec<f32> = concept.words.iter().flat_map(|word| word.rows.values()).copied().collect();
+        let rows: Vec<f32> =
+            concept.words.iter().flat_map(|word| word.rows.values()).copied().collect();
         let rows = Array::f32([2 * layers, 8], rows);
         let applied = Applied::new(concept, 1.0).unwrap();
         for engine in [Engine::Plain, Engine::F32] {
-            let encodings = encode(engine, Some(&applied), &array(&expected, "bound.ids"), Some(rows.clone()));
+            let encodings =
+                encode(engine, Some(&applied), &array(&expected, "bound.ids"), Some(rows.clone()));
             same("encodings bound per layer", &encodings, &array(&expected, "bound.text"));
             let each = encodings.values().chunks_exact(encodings.values().len() / layers);
-            let each: Vec<Array> = each.map(|e| Array::f32([1, encodings.shape[1], 8], e.to_vec())).collect();
-            same("UNet bound per layer", &predict(engine, Some(&applied), &each), &array(&expected, "bound.unet"));
+            let each: Vec<Array> =
+                each.map(|e| Array::f32([1, encodings.shape[1], 8], e.to_vec())).collect();
+            same(
+                "UNet bound per layer",
+                &predict(engine, Some(&applied), &each),
+                &array(&expected, "bound.unet"),
+            );
         }
     }
 }
@@ -169,13 +210,24 @@ fn textual_inversions_of_both_kinds_are_words() {
     let rows: Vec<f32> = web.words.iter().flat_map(|word| word.rows.values()).copied().collect();
     assert_eq!(rows, array(&expected(), "inversion").values());
     let own = read("inversion.bin");
-    assert_eq!((own.words.len(), own.words[0].text.as_str(), own.words[0].width()), (1, "<ink>", 8));
+    assert_eq!(
+        (own.words.len(), own.words[0].text.as_str(), own.words[0].width()),
+        (1, "<ink>", 8)
+    );
 }
 
 #[test]
 fn pickles_that_are_more_than_tensors_are_refused_by_name() {
     let error = |name: &str| dialects::read(&folder().join(name)).unwrap_err().to_string();
     let evil = error("evil.pth");
-    assert!(evil.contains("evil.pth") && (evil.contains("`posix.system`") || evil.contains("`nt.system`")), "{evil}");
-    assert!(error("module.pth").contains("torch.nn.modules.linear.Linear"), "{}", error("module.pth"));
+    assert!(
+        evil.contains("evil.pth")
+            && (evil.contains("`posix.system`") || evil.contains("`nt.system`")),
+        "{evil}"
+    );
+    assert!(
+        error("module.pth").contains("torch.nn.modules.linear.Linear"),
+        "{}",
+        error("module.pth")
+    );
 }

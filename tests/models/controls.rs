@@ -34,9 +34,13 @@ impl Steered {
     }
 
     fn weights(&self, key: &str) -> Arc<dyn ParameterSource + Send> {
-        let dims = |v: &serde_json::Value| v.as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect();
+        let dims = |v: &serde_json::Value| {
+            v.as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect()
+        };
         let list = self.case.json[key].as_object().unwrap();
-        Arc::new(HashedWeights(list.iter().map(|(name, shape)| (name.clone(), dims(shape))).collect()))
+        Arc::new(HashedWeights(
+            list.iter().map(|(name, shape)| (name.clone(), dims(shape))).collect(),
+        ))
     }
 
     fn latent(&self) -> [usize; 4] {
@@ -51,18 +55,28 @@ impl Steered {
     }
 
     fn text(&self, graph: &mut Graph, values: &mut Inputs, name: &str) -> Tensor {
-        declare(graph, values, name, &[2, self.case.input("tokens"), self.config.cross_attention_dim])
+        declare(
+            graph,
+            values,
+            name,
+            &[2, self.case.input("tokens"), self.config.cross_attention_dim],
+        )
     }
 
     /// A whole pass.
-    fn sample(&self, engine: Engine, build: impl FnOnce(&Self, &mut Graph, &mut Inputs) -> Built) -> Array {
+    fn sample(
+        &self,
+        engine: Engine,
+        build: impl FnOnce(&Self, &mut Graph, &mut Inputs) -> Built,
+    ) -> Array {
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
         let built = build(self, &mut graph, &mut values);
         let prompt = match built.sizes.is_empty() {
             true => Encodings::KeysValues(&built.pairs),
             false => Encodings::Regional { pairs: &built.pairs, sizes: &built.sizes },
         };
-        let residuals = Residuals { skips: &built.skips, middle: built.middle, adapter: &built.adapter };
+        let residuals =
+            Residuals { skips: &built.skips, middle: built.middle, adapter: &built.adapter };
         let sample = declare(&mut graph, &mut values, "sample", &self.latent());
         let time = self.time(&mut graph, &mut values);
         let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
@@ -71,7 +85,12 @@ impl Steered {
     }
 
     /// Keys and values of these texts, one after another.
-    fn pairs(&self, graph: &mut Graph, values: &mut Inputs, names: &[String]) -> Vec<(Tensor, Tensor)> {
+    fn pairs(
+        &self,
+        graph: &mut Graph,
+        values: &mut Inputs,
+        names: &[String],
+    ) -> Vec<(Tensor, Tensor)> {
         let texts: Vec<Tensor> = names.iter().map(|name| self.text(graph, values, name)).collect();
         let all = graph.concat(&texts, 1).unwrap();
         unet::keys_values(&mut Layers::new(graph), &self.config, &[all]).unwrap()
@@ -86,7 +105,10 @@ impl Steered {
         self.case.check(name, found, tolerance);
         let (plain, steered) = (&self.case.expected("sample").1, &self.case.expected(name).1);
         let far = plain.iter().zip(steered).filter(|(a, b)| (**a - **b).abs() > 1e-2).count();
-        assert!(name == "sample" || far * 4 > plain.len(), "{name} hardly differs from the plain pass");
+        assert!(
+            name == "sample" || far * 4 > plain.len(),
+            "{name} hardly differs from the plain pass"
+        );
     }
 }
 
@@ -115,7 +137,12 @@ fn given(graph: &mut Graph, values: &mut Inputs, name: String, array: Array) -> 
 }
 
 /// Declares regions as a pass reads them.
-fn regions(s: &Steered, layout: &Layout, graph: &mut Graph, values: &mut Inputs) -> Vec<RegionSize> {
+fn regions(
+    s: &Steered,
+    layout: &Layout,
+    graph: &mut Graph,
+    values: &mut Inputs,
+) -> Vec<RegionSize> {
     let sizes = unet::feature_sizes(&s.config, s.size[0], s.size[1]);
     let placed = Placed::new(layout, 8 * s.size[1], 8 * s.size[0], &sizes).unwrap();
     assert_eq!(placed.warnings, [""; 0]);
@@ -141,21 +168,37 @@ pub fn check_regions(engine: Engine) {
         })
         .collect();
     let layout = Layout {
-        regions: areas.into_iter().map(|area| Region { prompt: "a".into(), area, ..Region::default() }).collect(),
+        regions: areas
+            .into_iter()
+            .map(|area| Region { prompt: "a".into(), area, ..Region::default() })
+            .collect(),
         ..Layout::default()
     };
     let found = s.sample(engine, |s, graph, values| {
-        let names: Vec<String> = std::iter::once("text".to_string()).chain((0..3).map(|i| format!("text.{i}"))).collect();
-        Built { pairs: s.pairs(graph, values, &names), sizes: regions(s, &layout, graph, values), ..Built::default() }
+        let names: Vec<String> = std::iter::once("text".to_string())
+            .chain((0..3).map(|i| format!("text.{i}")))
+            .collect();
+        Built {
+            pairs: s.pairs(graph, values, &names),
+            sizes: regions(s, &layout, graph, values),
+            ..Built::default()
+        }
     });
     s.check("sample.regions", &found, engine.tolerance());
     let found = s.sample(engine, |s, graph, values| s.plain(graph, values));
     s.check("sample", &found, engine.tolerance());
     // One region over the whole picture: bit for bit the plain pass.
-    let whole = Layout { regions: vec![Region { prompt: "a".into(), ..Region::default() }], ..Layout::default() };
+    let whole = Layout {
+        regions: vec![Region { prompt: "a".into(), ..Region::default() }],
+        ..Layout::default()
+    };
     let whole = s.sample(engine, |s, graph, values| {
         let names = ["text.0".to_string(), "text".to_string()];
-        Built { pairs: s.pairs(graph, values, &names), sizes: regions(s, &whole, graph, values), ..Built::default() }
+        Built {
+            pairs: s.pairs(graph, values, &names),
+            sizes: regions(s, &whole, graph, values),
+            ..Built::default()
+        }
     });
     if engine != Engine::Plain {
         assert!(whole == found, "a region that covers everything does not equal its prompt alone");
@@ -164,11 +207,13 @@ pub fn check_regions(engine: Engine) {
 
 pub fn check_control_net(engine: Engine) {
     let s = Steered::open();
-    let config = ControlNetConfig::from_json(&s.case.json["control"], Path::new("control")).unwrap();
+    let config =
+        ControlNetConfig::from_json(&s.case.json["control"], Path::new("control")).unwrap();
     assert_eq!(config.downscale(), 8);
     let weights = s.weights("control_parameters");
     let (mut graph, mut values) = (Graph::new(), Inputs::new());
-    let pixels = declare(&mut graph, &mut values, "condition", &[1, 8 * s.size[0], 8 * s.size[1], 3]);
+    let pixels =
+        declare(&mut graph, &mut values, "condition", &[1, 8 * s.size[0], 8 * s.size[1], 3]);
     let embedding = controlnet::embedding(&mut Layers::new(&mut graph), &config, pixels).unwrap();
     let embedding = graph.reshape(embedding, [s.size[0], s.size[1], 32]).unwrap();
     let sample = declare(&mut graph, &mut values, "sample", &s.latent());
@@ -177,16 +222,26 @@ pub fn check_control_net(engine: Engine) {
     let inputs = ControlNetInputs { sample, time, prompt: Encodings::Text(&text), embedding };
     let output = controlnet::controlnet(&mut Layers::new(&mut graph), &config, &inputs).unwrap();
     let weight = s.case.json["inputs"]["weight"].as_f64().unwrap() as f32;
-    let all: Vec<Tensor> = output.skips.iter().chain([&output.middle]).map(|&y| graph.scale(y, weight).unwrap()).collect();
-    let used: HashMap<String, Vec<usize>> =
-        s.case.json["control_parameters"].as_object().unwrap().keys().map(|k| (k.clone(), vec![])).collect();
+    let all: Vec<Tensor> = output
+        .skips
+        .iter()
+        .chain([&output.middle])
+        .map(|&y| graph.scale(y, weight).unwrap())
+        .collect();
+    let used: HashMap<String, Vec<usize>> = s.case.json["control_parameters"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(|k| (k.clone(), vec![]))
+        .collect();
     for node in graph.nodes() {
         if let mixofshow::graph::Origin::Parameter { name } = &node.origin {
             assert!(used.contains_key(name), "diffusers' ControlNet has no {name}");
         }
     }
     let found = engine.evaluate(&graph, &all, values, &weights);
-    let shapes: Vec<[usize; 3]> = found.iter().map(|f| [f.shape[1], f.shape[2], f.shape[3]]).collect();
+    let shapes: Vec<[usize; 3]> =
+        found.iter().map(|f| [f.shape[1], f.shape[2], f.shape[3]]).collect();
     let (middle, skips) = shapes.split_last().unwrap();
     assert_eq!(unet::skips(&s.config, s.size), skips);
     assert_eq!(skips.last(), Some(middle));
@@ -194,8 +249,11 @@ pub fn check_control_net(engine: Engine) {
     s.case.check_probe("middle", found.last().unwrap(), engine.tolerance());
 
     let found = s.sample(engine, |s, graph, values| {
-        let mut inputs: Vec<Tensor> =
-            found.into_iter().enumerate().map(|(i, array)| given(graph, values, format!("residual.{i}"), array)).collect();
+        let mut inputs: Vec<Tensor> = found
+            .into_iter()
+            .enumerate()
+            .map(|(i, array)| given(graph, values, format!("residual.{i}"), array))
+            .collect();
         let middle = inputs.pop();
         Built { skips: inputs, middle, ..s.plain(graph, values) }
     });
@@ -216,8 +274,10 @@ pub fn check_adapters(engine: Engine) {
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
         let condition = Array::f32([1, height, width, channels * factor * factor], blocks);
         let condition = given(&mut graph, &mut values, "condition".into(), condition);
-        let maps = t2i_adapter::t2i_adapter(&mut Layers::new(&mut graph), &config, condition).unwrap();
-        let found = engine.evaluate(&graph, &maps, values, &s.weights(&format!("{name}_parameters")));
+        let maps =
+            t2i_adapter::t2i_adapter(&mut Layers::new(&mut graph), &config, condition).unwrap();
+        let found =
+            engine.evaluate(&graph, &maps, values, &s.weights(&format!("{name}_parameters")));
         for (i, map) in found.iter().enumerate() {
             s.case.check_probe(&format!("{name}.{i}"), map, engine.tolerance());
         }
@@ -225,7 +285,9 @@ pub fn check_adapters(engine: Engine) {
         let features: Vec<Array> = found
             .iter()
             .zip(expected)
-            .map(|(map, shape)| Array::f32(shape, map.values().iter().map(|v| v * weight).collect()))
+            .map(|(map, shape)| {
+                Array::f32(shape, map.values().iter().map(|v| v * weight).collect())
+            })
             .collect();
         let found = s.sample(engine, |s, graph, values| {
             let given = |(i, array)| given(graph, values, format!("feature.{i}"), array);

@@ -1,5 +1,5 @@
-//! The same cases on a device: all of them in both precisions, and the first of each kind with the kernels that stage tiles in
-//! workgroup memory, which a software device runs slowly.
+//! The same cases on a device: all of them in both precisions, and the first of each kind with the
+//! kernels that stage tiles in workgroup memory, which a software device runs slowly.
 
 use super::autoencoder::{AUTOENCODERS, check_vae};
 use super::engine::Engine;

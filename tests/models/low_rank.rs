@@ -1,4 +1,5 @@
-//! Low-rank updates of linear layers and convolutions: one set, and several with masks (`tools/reference/low_rank.py`).
+//! Low-rank updates of linear layers and convolutions: one set, and several with masks
+//! (`tools/reference/low_rank.py`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,33 +40,46 @@ pub fn check_low_rank(engine: Engine) {
         (format!("a.{layer}.lora_up.weight"), vec![out, rank]),
     ];
     let weights = hashed::HashedWeights(shapes.into());
-    let [w, bias, down, up] = ["weight", "bias", "lora_down.weight", "lora_up.weight"].map(|part| {
-        let name = if part.starts_with("lora") { format!("a.{layer}.{part}") } else { format!("{layer}.{part}") };
-        hashed::tensor(&name, &weights.0[&name])
-    });
+    let [w, bias, down, up] =
+        ["weight", "bias", "lora_down.weight", "lora_up.weight"].map(|part| {
+            let name = if part.starts_with("lora") {
+                format!("a.{layer}.{part}")
+            } else {
+                format!("{layer}.{part}")
+            };
+            hashed::tensor(&name, &weights.0[&name])
+        });
     let (name, input) = hashed_input("x", &[4, into]);
     let mut expected = Vec::new();
     for row in input.values().chunks_exact(into) {
         for o in 0..out {
-            let merged =
-                |i: usize| w[o * into + i] + scale * (0..rank).map(|r| up[o * rank + r] * down[r * into + i]).sum::<f32>();
+            let merged = |i: usize| {
+                w[o * into + i]
+                    + scale * (0..rank).map(|r| up[o * rank + r] * down[r * into + i]).sum::<f32>()
+            };
             expected.push(bias[o] + (0..into).map(|i| merged(i) * row[i]).sum::<f32>());
         }
     }
-    let found = engine.evaluate(&graph, &[y], [(name, input)], &(Arc::new(weights) as Arc<dyn ParameterSource + Send>));
+    let found = engine.evaluate(
+        &graph,
+        &[y],
+        [(name, input)],
+        &(Arc::new(weights) as Arc<dyn ParameterSource + Send>),
+    );
     let error = relative_error(found[0].values(), &expected);
     assert!(error < engine.tolerance(), "{error:.2e}");
 }
 
-/// The sets of a case of `tools/reference/low_rank.py`, with their masks declared, and values for their inputs; strengths are
-/// the case's times `strength`.
+/// The sets of a case of `tools/reference/low_rank.py`, with their masks declared, and values for
+/// their inputs; strengths are the case's times `strength`.
 fn sets(case: &Case, graph: &mut Graph, strength: f32) -> (Vec<LowRank>, Vec<(String, Array)>) {
     let mut values = Vec::new();
     let mut sets = Vec::new();
     for described in case.json["sets"].as_array().unwrap() {
         let name = described["name"].as_str().unwrap();
         let rank = |(parameter, shape): (String, Vec<usize>)| {
-            let layer = parameter.strip_prefix(&format!("{name}."))?.strip_suffix(".lora_down.weight")?;
+            let layer =
+                parameter.strip_prefix(&format!("{name}."))?.strip_suffix(".lora_down.weight")?;
             Some((layer.to_string(), shape[0]))
         };
         let mut set = LowRank::new(name, case.parameters().into_iter().filter_map(rank).collect());
@@ -84,7 +98,8 @@ fn sets(case: &Case, graph: &mut Graph, strength: f32) -> (Vec<LowRank>, Vec<(St
     (sets, values)
 }
 
-/// Four sets on one UNet, linear layers and convolutions, two of them masked; without strength, the plain UNet.
+/// Four sets on one UNet, linear layers and convolutions, two of them masked; without strength, the
+/// plain UNet.
 pub fn check_updated_unet(name: &str, engine: Engine) {
     let c = UNetCase::open(name);
     for (expected, strength) in [("updated", 1.0), ("plain", 0.0)] {
@@ -93,7 +108,8 @@ pub fn check_updated_unet(name: &str, engine: Engine) {
         let inputs = c.inputs(&mut graph, &mut values, Encodings::Text(&text));
         let (sets, of_sets) = sets(&c.case, &mut graph, strength);
         values.extend(of_sets);
-        let output = unet::unet(&mut Layers::with_low_rank(&mut graph, sets), &c.config, &inputs).unwrap();
+        let output =
+            unet::unet(&mut Layers::with_low_rank(&mut graph, sets), &c.config, &inputs).unwrap();
         c.case.check_parameters(&graph);
         let found = engine.evaluate(&graph, &[output.sample], values, &c.case.weights());
         c.case.check(expected, &found[0], engine.tolerance());
@@ -110,7 +126,9 @@ pub fn check_updated_text(engine: Engine) {
         let ids = graph.input_ids("ids", shape);
         let (sets, mut values) = sets(&case, &mut graph, strength);
         values.push(("ids".into(), Array::u32(shape, rows.concat())));
-        let output = clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, sets), &config, ids, 0).unwrap();
+        let output =
+            clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, sets), &config, ids, 0)
+                .unwrap();
         case.check_parameters(&graph);
         let found = engine.evaluate(&graph, &[output], values, &case.weights());
         case.check(expected, &found[0], engine.tolerance());
@@ -131,7 +149,8 @@ fn text_tower_with_several_sets() {
     check_updated_text(Engine::Plain);
 }
 
-/// A layer that computes other places than there is a mask for says so, and so does a mask that does not fit.
+/// A layer that computes other places than there is a mask for says so, and so does a mask that
+/// does not fit.
 #[test]
 fn masks_that_do_not_fit() {
     let build = |places: usize, shape: &[usize]| {
@@ -144,7 +163,10 @@ fn masks_that_do_not_fit() {
     build(6, &[6]).unwrap();
     build(6, &[2, 6]).unwrap();
     let error = build(12, &[12]).unwrap_err().to_string();
-    assert!(error.contains("proj") && error.contains("`region` has no mask for the 6 places"), "{error}");
+    assert!(
+        error.contains("proj") && error.contains("`region` has no mask for the 6 places"),
+        "{error}"
+    );
     for shape in [&[5][..], &[3, 6], &[12], &[1]] {
         let error = build(6, shape).unwrap_err().to_string();
         assert!(error.contains("proj"), "{error}");
@@ -161,8 +183,11 @@ fn trained_updates_are_inputs() {
     let mut layers = Layers::with_low_rank(&mut graph, vec![set]);
     layers.linear("proj", x, 5).unwrap();
     layers.linear("proj", x, 5).unwrap();
-    assert!(layers.linear("proj", x, 6).unwrap_err().to_string().contains("new.proj.lora_up.weight"));
-    let inputs = graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. })).count();
+    assert!(
+        layers.linear("proj", x, 6).unwrap_err().to_string().contains("new.proj.lora_up.weight")
+    );
+    let inputs =
+        graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. })).count();
     assert_eq!(inputs, 3);
     assert_eq!(graph.shape(graph.find_input("new.proj.lora_down.weight").unwrap())[..], [4, 8]);
 }

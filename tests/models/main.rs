@@ -1,4 +1,5 @@
-//! The models against diffusers' and transformers' outputs, by plain-Rust evaluation and on a device.
+//! The models against diffusers' and transformers' outputs, by plain-Rust evaluation and on a
+//! device.
 
 mod autoencoder;
 mod concepts;
@@ -21,9 +22,19 @@ fn fixtures_of_the_model_that_ships_are_fresh() {
     for name in ["tiny_unet", "tiny_text", "tiny_vae"] {
         let case = reference::Case::open(name);
         let config = case.config();
-        let path = reference::root().join(config["folder"].as_str().unwrap()).join(config["weights"].as_str().unwrap());
-        let digest: String = Sha256::digest(std::fs::read(&path).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+        let path = reference::root()
+            .join(config["folder"].as_str().unwrap())
+            .join(config["weights"].as_str().unwrap());
+        let digest: String = Sha256::digest(std::fs::read(&path).unwrap())
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         let hint = "run `python tools/reference/models.py tiny`";
-        assert_eq!(digest, config["sha256"].as_str().unwrap(), "{} has changed since {name} was written: {hint}", path.display());
+        assert_eq!(
+            digest,
+            config["sha256"].as_str().unwrap(),
+            "{} has changed since {name} was written: {hint}",
+            path.display()
+        );
     }
 }

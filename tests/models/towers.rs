@@ -28,11 +28,17 @@ pub fn check_text(name: &str, engine: Engine) {
         let last = clip_text::clip_text(&mut layers, &config, ids, 0).unwrap();
         let mut asked = vec![("last".to_string(), last)];
         if case.has(&format!("{length}.projected")) {
-            asked.push(("projected".into(), clip_text::project(&mut layers, &config, last, ends).unwrap()));
+            asked.push((
+                "projected".into(),
+                clip_text::project(&mut layers, &config, last, ends).unwrap(),
+            ));
         }
         for skip in [1, 2] {
             if case.has(&format!("{length}.skip.{skip}")) {
-                asked.push((format!("skip.{skip}"), clip_text::clip_text(&mut layers, &config, ids, skip).unwrap()));
+                asked.push((
+                    format!("skip.{skip}"),
+                    clip_text::clip_text(&mut layers, &config, ids, skip).unwrap(),
+                ));
             }
         }
         case.check_parameters(&graph);
@@ -78,7 +84,12 @@ pub fn check_vision(name: &str, engine: Engine) {
     let tokens = clip_vision::clip_vision(&mut layers, &config, pixels).unwrap();
     let projected = clip_vision::project(&mut layers, &config, tokens).unwrap();
     case.check_parameters(&graph);
-    let found = engine.evaluate(&graph, &[tokens, projected], [hashed_input("pixels", &shape)], &case.weights());
+    let found = engine.evaluate(
+        &graph,
+        &[tokens, projected],
+        [hashed_input("pixels", &shape)],
+        &case.weights(),
+    );
     case.check("last", &found[0], engine.tolerance());
     case.check("projected", &found[1], engine.tolerance());
 }
@@ -96,6 +107,8 @@ fn vision_tower_refuses_a_picture_of_another_size() {
     let config = ClipVisionConfig::from_json(case.config(), Path::new("config.json")).unwrap();
     let mut graph = Graph::new();
     let pixels = graph.input("pixels", [1, 28, 42, 3]);
-    let error = clip_vision::clip_vision(&mut Layers::new(&mut graph), &config, pixels).unwrap_err().to_string();
+    let error = clip_vision::clip_vision(&mut Layers::new(&mut graph), &config, pixels)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("28x28") && error.contains("28x42"), "{error}");
 }

@@ -24,13 +24,19 @@ impl UNetCase {
     pub fn open(name: &str) -> UNetCase {
         let case = Case::open(name);
         let config = UNetConfig::from_json(case.config(), Path::new(name)).unwrap();
-        let shape = [case.input("batch"), case.input("height"), case.input("width"), config.in_channels];
+        let shape =
+            [case.input("batch"), case.input("height"), case.input("width"), config.in_channels];
         let tokens = case.input("tokens");
         UNetCase { case, config, shape, tokens }
     }
 
     /// Declares everything but the prompt.
-    pub fn inputs<'a>(&self, graph: &mut Graph, values: &mut Inputs, prompt: Encodings<'a>) -> UNetInputs<'a> {
+    pub fn inputs<'a>(
+        &self,
+        graph: &mut Graph,
+        values: &mut Inputs,
+        prompt: Encodings<'a>,
+    ) -> UNetInputs<'a> {
         let batch = self.shape[0];
         let mut declare = |name: &str, shape: &[usize], value: Array| {
             values.push((name.to_string(), value));
@@ -40,10 +46,9 @@ impl UNetCase {
         let time_shape = [batch, self.config.block_out_channels[0]];
         let features = unet::time_features(&self.config, &self.case.list("timesteps"));
         let time = declare("time", &time_shape, Array::f32(time_shape, features));
-        let guidance = self
-            .config
-            .time_cond_proj_dim
-            .map(|width| declare("guidance", &[batch, width], hashed_input("guidance", &[batch, width]).1));
+        let guidance = self.config.time_cond_proj_dim.map(|width| {
+            declare("guidance", &[batch, width], hashed_input("guidance", &[batch, width]).1)
+        });
         let class = self.config.num_class_embeds.map(|_| {
             let ids = self.case.list("classes").iter().map(|&c| c as u32).collect();
             values.push(("class".into(), Array::u32([batch], ids)));
@@ -64,7 +69,8 @@ fn declare(graph: &mut Graph, values: &mut Inputs, name: &str, shape: &[usize]) 
     graph.input(name, shape)
 }
 
-pub const UNETS: [&str; 6] = ["unet_sd1", "unet_sd2", "unet_odd", "unet_upscaler", "unet_distilled", "tiny_unet"];
+pub const UNETS: [&str; 6] =
+    ["unet_sd1", "unet_sd2", "unet_odd", "unet_upscaler", "unet_distilled", "tiny_unet"];
 
 pub fn check_unet(name: &str, engine: Engine) {
     let c = UNetCase::open(name);
@@ -129,17 +135,24 @@ pub fn check_controls(engine: Engine) {
         let text = [c.text(&mut graph, &mut values, "text")];
         let plain = c.inputs(&mut graph, &mut values, Encodings::Text(&text));
         let output = unet::unet(&mut Layers::new(&mut graph), &c.config, &plain).unwrap();
-        let shapes: Vec<Vec<usize>> = output.skips.iter().map(|&t| graph.shape(t).to_vec()).collect();
+        let shapes: Vec<Vec<usize>> =
+            output.skips.iter().map(|&t| graph.shape(t).to_vec()).collect();
         let middle_shape = graph.shape(output.middle).to_vec();
 
         let name_of = |i: usize| format!("down_residual.{i}");
-        let skips: Vec<Tensor> =
-            shapes.iter().enumerate().map(|(i, shape)| declare(&mut graph, &mut values, &name_of(i), shape)).collect();
+        let skips: Vec<Tensor> = shapes
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| declare(&mut graph, &mut values, &name_of(i), shape))
+            .collect();
         let middle = declare(&mut graph, &mut values, "mid_residual", &middle_shape);
         let residuals = Residuals { skips: &skips, middle: Some(middle), adapter: &[] };
-        let controlled = unet::unet(&mut Layers::new(&mut graph), &c.config, &UNetInputs { residuals, ..plain }).unwrap();
+        let controlled =
+            unet::unet(&mut Layers::new(&mut graph), &c.config, &UNetInputs { residuals, ..plain })
+                .unwrap();
 
-        // Where each block takes its feature: with attention before the downsampling, without after it.
+        // Where each block takes its feature: with attention before the downsampling, without after
+        // it.
         let mut at = 0;
         let mut adapter = Vec::new();
         for (i, block) in c.config.down.iter().enumerate() {
@@ -150,9 +163,16 @@ pub fn check_controls(engine: Engine) {
             adapter.push(declare(&mut graph, &mut values, &format!("adapter.{i}"), shape));
         }
         let residuals = Residuals { adapter: &adapter, ..Residuals::default() };
-        let adapted = unet::unet(&mut Layers::new(&mut graph), &c.config, &UNetInputs { residuals, ..plain }).unwrap();
+        let adapted =
+            unet::unet(&mut Layers::new(&mut graph), &c.config, &UNetInputs { residuals, ..plain })
+                .unwrap();
 
-        let found = engine.evaluate(&graph, &[controlled.sample, adapted.sample], values, &c.case.weights());
+        let found = engine.evaluate(
+            &graph,
+            &[controlled.sample, adapted.sample],
+            values,
+            &c.case.weights(),
+        );
         c.case.check("sample.controlnet", &found[0], engine.tolerance());
         c.case.check("sample.adapter", &found[1], engine.tolerance());
     }
@@ -173,7 +193,9 @@ pub fn check_layer_wise(engine: Engine) {
         let weights = c.case.weights();
 
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
-        let texts: Vec<Tensor> = (0..attentions.len()).map(|i| c.text(&mut graph, &mut values, &format!("text.{i}"))).collect();
+        let texts: Vec<Tensor> = (0..attentions.len())
+            .map(|i| c.text(&mut graph, &mut values, &format!("text.{i}")))
+            .collect();
         let inputs = c.inputs(&mut graph, &mut values, Encodings::Text(&texts));
         let output = unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs).unwrap();
         let found = engine.evaluate(&graph, &[output.sample], values, &weights);
@@ -181,7 +203,9 @@ pub fn check_layer_wise(engine: Engine) {
 
         // One graph for the prompt, one for the picture.
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
-        let texts: Vec<Tensor> = (0..attentions.len()).map(|i| c.text(&mut graph, &mut values, &format!("text.{i}"))).collect();
+        let texts: Vec<Tensor> = (0..attentions.len())
+            .map(|i| c.text(&mut graph, &mut values, &format!("text.{i}")))
+            .collect();
         let pairs = unet::keys_values(&mut Layers::new(&mut graph), &c.config, &texts).unwrap();
         let flat: Vec<Tensor> = pairs.iter().flat_map(|&(k, v)| [k, v]).collect();
         let arrays = engine.evaluate(&graph, &flat, values, &weights);
@@ -209,9 +233,11 @@ fn unet_refuses_a_prompt_of_the_wrong_number_of_layers() {
     let count = unet::cross_attentions(&c.config).len();
     for (given, place) in [(count - 1, "attn2"), (count + 1, "cross-attentions")] {
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
-        let texts: Vec<Tensor> = (0..given).map(|i| c.text(&mut graph, &mut values, &format!("text.{i}"))).collect();
+        let texts: Vec<Tensor> =
+            (0..given).map(|i| c.text(&mut graph, &mut values, &format!("text.{i}"))).collect();
         let inputs = c.inputs(&mut graph, &mut values, Encodings::Text(&texts));
-        let error = unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs).unwrap_err().to_string();
+        let error =
+            unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs).unwrap_err().to_string();
         assert!(error.contains(place) && error.contains(&given.to_string()), "{error}");
     }
 }
@@ -219,7 +245,10 @@ fn unet_refuses_a_prompt_of_the_wrong_number_of_layers() {
 /// Inputs that the model has no use for, and missing ones, are refused when the graph is built.
 #[test]
 fn unet_refuses_inputs_that_do_not_fit() {
-    fn error(c: &UNetCase, change: impl for<'a> FnOnce(&'a [Tensor], &mut UNetInputs<'a>, &mut UNetConfig)) -> String {
+    fn error(
+        c: &UNetCase,
+        change: impl for<'a> FnOnce(&'a [Tensor], &mut UNetInputs<'a>, &mut UNetConfig),
+    ) -> String {
         let (mut graph, mut values) = (Graph::new(), Inputs::new());
         let text = [c.text(&mut graph, &mut values, "text")];
         let mut inputs = c.inputs(&mut graph, &mut values, Encodings::Text(&text));
@@ -248,7 +277,8 @@ fn errors_name_the_layer() {
     let (mut graph, mut values) = (Graph::new(), Inputs::new());
     let text = [graph.input("text", [3, 7, 40])];
     let inputs = c.inputs(&mut graph, &mut values, Encodings::Text(&text));
-    let error = unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs).unwrap_err().to_string();
+    let error =
+        unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs).unwrap_err().to_string();
     assert!(error.contains("down_blocks.0.attentions.0.transformer_blocks.0.attn2"), "{error}");
     assert_eq!(graph.path(), "");
 }

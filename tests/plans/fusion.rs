@@ -7,12 +7,15 @@ use serde_json::Value;
 
 use super::published::{self, Built};
 
-/// The linear layers of all attentions but keys and values of the text: what concepts change by default, and is recorded.
+/// The linear layers of all attentions but keys and values of the text: what concepts change by
+/// default, and is recorded.
 fn attention_layers(config: &UNetConfig) -> Vec<String> {
     let of = |name: &str| {
         let first = name.replace(".attn2", ".attn1");
         let both = [format!("{name}.to_q"), format!("{name}.to_out.0")];
-        both.into_iter().chain(["to_q", "to_k", "to_v", "to_out.0"].map(|part| format!("{first}.{part}"))).collect::<Vec<_>>()
+        both.into_iter()
+            .chain(["to_q", "to_k", "to_v", "to_out.0"].map(|part| format!("{first}.{part}")))
+            .collect::<Vec<_>>()
     };
     cross_attentions(config).iter().flat_map(|attention| of(&attention.name)).collect()
 }
@@ -27,7 +30,8 @@ pub fn recorded_unet(name: &str, config: &Value, size: [usize; 2]) -> Built {
     Built { name: format!("{name} {}x{} recorded", size[0], size[1]), graph, outputs }
 }
 
-/// Host and device together, for any number of concepts: one is recorded at a time, and its sums go to a file.
+/// Host and device together, for any number of concepts: one is recorded at a time, and its sums go
+/// to a file.
 #[test]
 fn statistics_of_the_published_model_fit_their_bound() {
     let recording = record(&published::unet_1(), [64, 64]);

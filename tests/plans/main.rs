@@ -1,4 +1,5 @@
-//! What plans ask of a device, checked without one: every kernel variant in every language, WebGPU's limits, memory.
+//! What plans ask of a device, checked without one: every kernel variant in every language,
+//! WebGPU's limits, memory.
 
 mod commands;
 #[path = "../common/dry.rs"]
@@ -36,17 +37,27 @@ fn graphs() -> Vec<Built> {
         all.push(published::keys_values(name, config, 2));
     };
     let cases = [
-        ["unet_sd1", "unet_sd2", "unet_odd", "unet_upscaler", "unet_distilled", "tiny_unet"].as_slice(),
+        ["unet_sd1", "unet_sd2", "unet_odd", "unet_upscaler", "unet_distilled", "tiny_unet"]
+            .as_slice(),
         &["vae_sd1", "vae_odd", "vae_plain_middle", "tiny_vae"],
         &["text_quick_gelu", "text_gelu", "tiny_text"],
         &["vision_quick_gelu", "vision_gelu"],
     ];
-    let [unets, autoencoders, texts, visions] = cases.map(|names| names.iter().map(|name| reference::Case::open(name)));
+    let [unets, autoencoders, texts, visions] =
+        cases.map(|names| names.iter().map(|name| reference::Case::open(name)));
     for case in unets {
         add_unet(&case.name, case.config(), &[[1, 16, 16], [2, 16, 24], [2, 9, 13]]);
     }
-    add_unet("Stable Diffusion 1.5", &published::unet_1(), &[[1, 32, 32], [2, 64, 64], [2, 72, 56], [2, 96, 96]]);
-    add_unet("Stable Diffusion 2.1", &published::unet_2(), &[[1, 32, 32], [2, 64, 64], [2, 96, 96]]);
+    add_unet(
+        "Stable Diffusion 1.5",
+        &published::unet_1(),
+        &[[1, 32, 32], [2, 64, 64], [2, 72, 56], [2, 96, 96]],
+    );
+    add_unet(
+        "Stable Diffusion 2.1",
+        &published::unet_2(),
+        &[[1, 32, 32], [2, 64, 64], [2, 96, 96]],
+    );
     for case in autoencoders {
         for (height, width) in [(64, 64), (128, 96), (24, 40)] {
             all.push(published::decoder(&case.name, case.config(), height, width));
@@ -71,10 +82,16 @@ fn graphs() -> Vec<Built> {
         all.push(published::sampling_step(&case.name, case.config(), 16, 16));
         all.push(fusion::recorded_unet(&case.name, case.config(), [16, 16]));
     }
-    all.extend([(320, 320, 4), (36, 20, 6), (5, 7, 3)].map(|(into, out, rank)| published::low_rank_layer(into, out, rank)));
+    all.extend(
+        [(320, 320, 4), (36, 20, 6), (5, 7, 3)]
+            .map(|(into, out, rank)| published::low_rank_layer(into, out, rank)),
+    );
     for case in ["unet_sd1", "unet_sd2", "unet_odd", "tiny_unet"].map(reference::Case::open) {
         for [height, width] in [[16, 16], [9, 13]] {
-            all.push(backward(published::unet(&case.name, case.config(), 2, height, width, false), &["text", "sample"]));
+            all.push(backward(
+                published::unet(&case.name, case.config(), 2, height, width, false),
+                &["text", "sample"],
+            ));
         }
     }
     for case in ["vae_sd1", "vae_odd", "tiny_vae"].map(reference::Case::open) {
@@ -83,11 +100,17 @@ fn graphs() -> Vec<Built> {
     for case in ["text_quick_gelu", "text_gelu", "tiny_text"].map(reference::Case::open) {
         all.push(published::words(&case.name, case.config(), 2));
     }
-    for (name, config) in [("Stable Diffusion 1.5", published::unet_1()), ("Stable Diffusion 2.1", published::unet_2())] {
+    for (name, config) in [
+        ("Stable Diffusion 1.5", published::unet_1()),
+        ("Stable Diffusion 2.1", published::unet_2()),
+    ] {
         all.push(backward(published::unet(name, &config, 1, 64, 64, false), &["text", "sample"]));
     }
     all.push(published::words("text 1.5", &published::text_1(), 2));
-    all.push(backward(published::encoder("autoencoder", &published::autoencoder(), 256, 256), &["pixels"]));
+    all.push(backward(
+        published::encoder("autoencoder", &published::autoencoder(), 256, 256),
+        &["pixels"],
+    ));
     let steered = reference::Case::open("controls");
     all.push(published::regional_unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64));
     all.push(published::regional_unet("controls", steered.config(), 2, 12, 20));
@@ -103,7 +126,13 @@ fn graphs() -> Vec<Built> {
     let [unet, text] = ["tiny_unet", "tiny_text"].map(reference::Case::open);
     for full_identity in [false, true] {
         let attention_loss = Some(AttentionLoss { weight: 0.01, full_identity });
-        let config = StepConfig { attention_loss, batch: 2, size: [16, 12], accumulate: 2, ..StepConfig::default() };
+        let config = StepConfig {
+            attention_loss,
+            batch: 2,
+            size: [16, 12],
+            accumulate: 2,
+            ..StepConfig::default()
+        };
         all.push(tuning_step("tiny", unet.config(), text.config(), &config));
         let method = if full_identity { Method::Lora } else { Method::PPlus };
         let (text_layers, unet_layers) = (TextLayers::EncoderLayer, UNetLayers::Transformer);
@@ -112,17 +141,31 @@ fn graphs() -> Vec<Built> {
     }
     let attention_loss = Some(AttentionLoss { weight: 0.01, full_identity: false });
     let config = StepConfig { attention_loss, checkpointing: true, ..StepConfig::default() };
-    all.push(tuning_step("Stable Diffusion 1.5", &published::unet_1(), &published::text_1(), &config));
+    all.push(tuning_step(
+        "Stable Diffusion 1.5",
+        &published::unet_1(),
+        &published::text_1(),
+        &config,
+    ));
     all
 }
 
 /// A step of tuning.
-fn tuning_step(name: &str, unet: &serde_json::Value, text: &serde_json::Value, config: &StepConfig) -> Built {
+fn tuning_step(
+    name: &str,
+    unet: &serde_json::Value,
+    text: &serde_json::Value,
+    config: &StepConfig,
+) -> Built {
     let models = weightless::models(unet, text, StoredAs::F32);
     let step = Step::on_host(&models, config).unwrap_or_else(|e| panic!("{name}: {e}"));
     let (graph, report) = step.graph();
     let what = if config.checkpointing { "tuned, computed again" } else { "tuned" };
-    Built { name: format!("{name} {:?} {what}", config.method), graph: graph.clone(), outputs: vec![report] }
+    Built {
+        name: format!("{name} {:?} {what}", config.method),
+        graph: graph.clone(),
+        outputs: vec![report],
+    }
 }
 
 /// A graph with the commands that one kind of device gets for it.
@@ -157,8 +200,13 @@ fn variant(kernel: &str, params: &Params) -> String {
 }
 
 /// Kernels of the schedule of that name, which need subgroups, and their names' end.
-const VECTORS: [&str; 5] =
-    ["matmul_vectors ", "attention_matmul ", "attention_exponentials ", "attention_scores_gradient ", "group_norm_vectors "];
+const VECTORS: [&str; 5] = [
+    "matmul_vectors ",
+    "attention_matmul ",
+    "attention_exponentials ",
+    "attention_scores_gradient ",
+    "group_norm_vectors ",
+];
 
 /// Whether a variant is made for features beyond WebGPU's floor, and asked for only where they are.
 fn beyond_the_floor(variant: &str) -> bool {
@@ -179,7 +227,12 @@ static RUNS: LazyLock<Vec<Run>> = LazyLock::new(|| {
     for (built, graph) in GRAPHS.iter().enumerate() {
         for schedule in SCHEDULES {
             for half in [false, true] {
-                runs.push(Run { built, half, schedule, lowered: dry::lower(graph, half, schedule) });
+                runs.push(Run {
+                    built,
+                    half,
+                    schedule,
+                    lowered: dry::lower(graph, half, schedule),
+                });
             }
         }
     }
@@ -196,7 +249,8 @@ fn dispatches(commands: &[Command]) -> impl Iterator<Item = (&'static str, &Para
 
 /// Every dispatch of every plan, and what benches ask for besides.
 fn all_dispatches() -> impl Iterator<Item = (&'static str, &'static Params)> {
-    static BENCHES: LazyLock<[(&str, Params); 1]> = LazyLock::new(|| [("peak", Params::from([("chains", Value::from(2))]))]);
+    static BENCHES: LazyLock<[(&str, Params); 1]> =
+        LazyLock::new(|| [("peak", Params::from([("chains", Value::from(2))]))]);
     let plans = RUNS.iter().flat_map(|run| dispatches(&run.lowered.commands));
     plans.chain(BENCHES.iter().map(|(kernel, params)| (*kernel, params)))
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use mixofshow::backend::wgpu::{Command, Schedule};
 use mixofshow::backend::{Precision, Weights};
-use mixofshow::graph::{Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Shape, StoredAs};
+use mixofshow::graph::{
+    Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Shape, StoredAs,
+};
 
 use super::dispatches;
 use super::dry::{self, Lowered};
@@ -30,7 +32,12 @@ impl ParameterSource for Nothing {
         Some(ParameterInfo { shape: self.0.get(name)?.to_vec(), stored: StoredAs::F16 })
     }
 
-    fn read(&self, name: &str, _range: Range<usize>, _into: &mut [f32]) -> Result<(), ParameterError> {
+    fn read(
+        &self,
+        name: &str,
+        _range: Range<usize>,
+        _into: &mut [f32],
+    ) -> Result<(), ParameterError> {
         Err(ParameterError::Read { name: name.into(), message: "there are no numbers".into() })
     }
 }
@@ -59,8 +66,13 @@ fn mebibytes(bytes: u64) -> f64 {
 fn needs(built: &Built) -> Needs {
     let graph = &built.graph;
     let Lowered { plan, commands, .. } = dry::lower(built, true, Schedule::Staged);
-    let weights = Weights::new(&dry::floor().clone().into(), Arc::new(Nothing::of(graph)), Precision::AsStored);
-    let kernels: BTreeSet<String> = dispatches(&commands).map(|(kernel, params)| format!("{kernel} {params:?}")).collect();
+    let weights = Weights::new(
+        &dry::floor().clone().into(),
+        Arc::new(Nothing::of(graph)),
+        Precision::AsStored,
+    );
+    let kernels: BTreeSet<String> =
+        dispatches(&commands).map(|(kernel, params)| format!("{kernel} {params:?}")).collect();
     let mut needs = Needs {
         name: built.name.clone(),
         activations: mebibytes(plan.activation_bytes()),
@@ -81,32 +93,58 @@ fn needs(built: &Built) -> Needs {
         }
     }
     println!(
-        "{:45} activations {:7.1} MiB ({:7.1} at once), weights {:7.1} MiB, {:5} commands, {:3} kernels, largest {:6.1} MiB {:?}",
-        needs.name, needs.activations, needs.live, needs.weights, needs.commands, needs.kernels, needs.largest, needs.too_large
+        "{:45} activations {:7.1} MiB ({:7.1} at once), weights {:7.1} MiB, {:5} commands, {:3} \
+            kernels, largest {:6.1} MiB {:?}",
+        needs.name,
+        needs.activations,
+        needs.live,
+        needs.weights,
+        needs.commands,
+        needs.kernels,
+        needs.largest,
+        needs.too_large
     );
     needs
 }
 
 impl Needs {
-    /// Fails unless activations (MiB), commands and kernels stay within a tenth of what they were when this was written, and
-    /// the packing within `loss` of what lives at once.
+    /// Fails unless activations (MiB), commands and kernels stay within a tenth of what they were
+    /// when this was written, and the packing within `loss` of what lives at once.
     fn at_most(&self, activations: f64, loss: f64, commands: usize, kernels: usize) {
         let name = &self.name;
-        assert!(self.activations <= activations * 1.1, "{name}: {:.1} MiB of activations", self.activations);
-        assert!(self.activations <= self.live * loss, "{name}: {:.1} MiB where {:.1} live", self.activations, self.live);
+        assert!(
+            self.activations <= activations * 1.1,
+            "{name}: {:.1} MiB of activations",
+            self.activations
+        );
+        assert!(
+            self.activations <= self.live * loss,
+            "{name}: {:.1} MiB where {:.1} live",
+            self.activations,
+            self.live
+        );
         assert!(self.commands * 10 <= commands * 11, "{name}: {} commands", self.commands);
         assert!(self.kernels * 10 <= kernels * 11, "{name}: {} kernels", self.kernels);
     }
 
     /// Fails unless every binding is within WebGPU's limit.
     fn fits_the_floor(&self) {
-        assert!(self.too_large.is_empty(), "{}: bindings of up to {:.1} MiB: {:?}", self.name, self.largest, self.too_large);
+        assert!(
+            self.too_large.is_empty(),
+            "{}: bindings of up to {:.1} MiB: {:?}",
+            self.name,
+            self.largest,
+            self.too_large
+        );
     }
 }
 
 #[test]
 fn unets_at_full_size() {
-    for (name, config) in [("Stable Diffusion 1.5", published::unet_1()), ("Stable Diffusion 2.1", published::unet_2())] {
+    for (name, config) in [
+        ("Stable Diffusion 1.5", published::unet_1()),
+        ("Stable Diffusion 2.1", published::unet_2()),
+    ] {
         let small = needs(&published::unet(name, &config, 2, 64, 64, true));
         small.at_most(172.5, 1.1, 643, 22);
         small.fits_the_floor();
@@ -121,7 +159,10 @@ fn unets_at_full_size() {
         let large = needs(&published::unet(name, &config, 2, 96, 96, true));
         large.at_most(388.1, 1.1, 643, 22);
         assert!(
-            large.too_large.keys().all(|operation| operation.starts_with("linear") || operation == "geglu"),
+            large
+                .too_large
+                .keys()
+                .all(|operation| operation.starts_with("linear") || operation == "geglu"),
             "{:?}",
             large.too_large
         );
@@ -173,7 +214,11 @@ fn weights_in_full_precision_fit_the_floor() {
             let Command::Dispatch { bindings, label, .. } = command else { continue };
             for (name, slice, _) in bindings {
                 let size = mebibytes(slice.size);
-                assert!(slice.size <= 128 * MIB, "{}: {label} reads `{name}` of {size:.1} MiB", built.name);
+                assert!(
+                    slice.size <= 128 * MIB,
+                    "{}: {label} reads `{name}` of {size:.1} MiB",
+                    built.name
+                );
             }
         }
     }

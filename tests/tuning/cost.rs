@@ -8,8 +8,12 @@ use super::published;
 use super::weightless::models;
 
 fn cost(what: &str, stored: StoredAs, config: &StepConfig) -> (PlannedBytes, StepFlops) {
-    let gpu =
-        Gpu::open(&Options { selection: Selection::Noop(Box::default()), checked: true, floor: true, ..Options::default() });
+    let gpu = Gpu::open(&Options {
+        selection: Selection::Noop(Box::default()),
+        checked: true,
+        floor: true,
+        ..Options::default()
+    });
     let step = Step::new(
         &models(&published::unet_1(), &published::text_1(), stored),
         config,
@@ -19,7 +23,8 @@ fn cost(what: &str, stored: StoredAs, config: &StepConfig) -> (PlannedBytes, Ste
     let (bytes, flops) = (step.planned_bytes().unwrap(), step.flops());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
-        "{what}: {:.2} GB: weights {:.0} MiB, activations {:.0} MiB, state {:.1} MiB; forward {:.0} GFLOP, step {:.3} passes",
+        "{what}: {:.2} GB: weights {:.0} MiB, activations {:.0} MiB, state {:.1} MiB; forward \
+            {:.0} GFLOP, step {:.3} passes",
         bytes.total() as f64 / 1e9,
         mib(bytes.weights),
         mib(bytes.activations),

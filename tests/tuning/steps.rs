@@ -1,5 +1,5 @@
-//! Twenty batches of tuning against the same twenty in torch: fixtures of `tools/reference/tuning.py`, which states what a batch
-//! brings.
+//! Twenty batches of tuning against the same twenty in torch: fixtures of
+//! `tools/reference/tuning.py`, which states what a batch brings.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use mixofshow::nn::Layers;
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{
-    AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step, StepConfig, TextLayers, TrainedLayer,
-    UNetLayers,
+    AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step, StepConfig,
+    TextLayers, TrainedLayer, UNetLayers,
 };
 use serde_json::Value;
 
@@ -39,7 +39,9 @@ fn device() -> Device {
         return cpu.into();
     }
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() }).expect("an adapter").into()
+    Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() })
+        .expect("an adapter")
+        .into()
 }
 
 struct Tuning {
@@ -60,12 +62,16 @@ impl Tuning {
     fn open(name: &str) -> Tuning {
         let case = Case::open(name);
         let (networks, inputs) = (case.config().clone(), case.json["inputs"].clone());
-        let text = |key: &str| inputs[key].as_str().unwrap_or_else(|| panic!("{name}: no {key}")).to_string();
+        let text = |key: &str| {
+            inputs[key].as_str().unwrap_or_else(|| panic!("{name}: no {key}")).to_string()
+        };
         let unet = UNetConfig::from_json(&networks["unet"], Path::new(name)).unwrap();
-        let schedule = r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#;
+        let schedule =
+            r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#;
         let models = Models {
             text: ClipTextConfig::from_json(&networks["text"], Path::new(name)).unwrap(),
-            schedule: NoiseSchedule::of_training(&SchedulerConfig::parse(schedule).unwrap()).unwrap(),
+            schedule: NoiseSchedule::of_training(&SchedulerConfig::parse(schedule).unwrap())
+                .unwrap(),
             prediction: match &*text("prediction") {
                 "epsilon" => PredictionType::Epsilon,
                 "v_prediction" => PredictionType::VPrediction,
@@ -81,8 +87,16 @@ impl Tuning {
                 "p-plus" => Method::PPlus,
                 other => panic!("{other}"),
             },
-            text_layers: if text("text_layers") == "attention" { TextLayers::Attention } else { TextLayers::EncoderLayer },
-            unet_layers: if text("unet_layers") == "attention" { UNetLayers::Attention } else { UNetLayers::Transformer },
+            text_layers: if text("text_layers") == "attention" {
+                TextLayers::Attention
+            } else {
+                TextLayers::EncoderLayer
+            },
+            unet_layers: if text("unet_layers") == "attention" {
+                UNetLayers::Attention
+            } else {
+                UNetLayers::Transformer
+            },
             text_rank: case.input("text_rank"),
             unet_rank: case.input("unet_rank"),
             alpha: number(&inputs["alpha"]),
@@ -90,18 +104,28 @@ impl Tuning {
             size: [SIZE; 2],
             tokens: TOKENS,
             words: 2,
-            attention_loss: inputs["attention_loss"]
-                .as_f64()
-                .map(|weight| AttentionLoss { weight: weight as f32, full_identity: inputs["full_identity"].as_bool().unwrap() }),
+            attention_loss: inputs["attention_loss"].as_f64().map(|weight| AttentionLoss {
+                weight: weight as f32,
+                full_identity: inputs["full_identity"].as_bool().unwrap(),
+            }),
             accumulate: case.input("accumulate"),
             norm_limit: inputs["norm_limit"].as_f64().map(|limit| limit as f32),
             precision: Precision::F32,
             ..StepConfig::default()
         };
-        let list = |key: &str| inputs[key].as_array().unwrap().iter().map(number).collect::<Vec<f32>>();
+        let list =
+            |key: &str| inputs[key].as_array().unwrap().iter().map(number).collect::<Vec<f32>>();
         let copies = config.rows_per_word(&models.unet);
         let rates = list("rates").try_into().unwrap();
-        Tuning { models, config, rates, factors: list("factors"), masked: inputs["masked"].as_bool().unwrap(), copies, case }
+        Tuning {
+            models,
+            config,
+            rates,
+            factors: list("factors"),
+            masked: inputs["masked"].as_bool().unwrap(),
+            copies,
+            case,
+        }
     }
 
     fn step(&self, on: On) -> Step {
@@ -116,7 +140,10 @@ impl Tuning {
         let rows = hashed::tensor("input:rows", &shape).iter().map(|v| 0.1 * v).collect();
         let down = &mut |layer: &mixofshow::training::step::TrainedLayer| {
             let network = format!("{:?}", layer.network).to_lowercase();
-            hashed::tensor(&format!("{network}.{}.lora_down.weight", layer.name), &[layer.rank, layer.into])
+            hashed::tensor(
+                &format!("{network}.{}.lora_down.weight", layer.name),
+                &[layer.rank, layer.into],
+            )
         };
         step.initial(Some(Array::f32(shape, rows)), down).unwrap()
     }
@@ -151,9 +178,17 @@ impl Tuning {
             timesteps: (0..BATCH).map(|b| (k * 137 + 29 + b * 411) % 1000).collect(),
             ids: Array::u32([BATCH, self.copies, TOKENS], ids),
             factors: self.factors.clone(),
-            loss_mask: if self.masked { mask.clone() } else { Array::f32(places, vec![1.0; BATCH * SIZE * SIZE]) },
+            loss_mask: if self.masked {
+                mask.clone()
+            } else {
+                Array::f32(places, vec![1.0; BATCH * SIZE * SIZE])
+            },
             subject_mask: self.config.attention_loss.map(|_| mask),
-            rates: Rates { rows: self.rates[0] * share, text: self.rates[1] * share, unet: self.rates[2] * share },
+            rates: Rates {
+                rows: self.rates[0] * share,
+                text: self.rates[1] * share,
+                unet: self.rates[2] * share,
+            },
         }
     }
 
@@ -162,7 +197,8 @@ impl Tuning {
         let mut step = self.step(on);
         let start = self.initial(&step);
         step.restore(&start).unwrap();
-        let (mut losses, mut parts, mut norms, mut stopped) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let (mut losses, mut parts, mut norms, mut stopped) =
+            (Vec::new(), Vec::new(), Vec::new(), None);
         for k in 0..BATCHES {
             let report = step.run(&self.batch(k)).unwrap();
             losses.push(report.loss);
@@ -182,7 +218,10 @@ impl Tuning {
             assert_eq!(found.len(), expected.len(), "{name}: {what}");
             for (k, (&found, &expected)) in found.iter().zip(expected).enumerate() {
                 let error = f64::from((found - expected).abs() / expected.abs().max(1e-6));
-                assert!(error <= TOLERANCE, "{name}: {what} {k} is {found} instead of {expected}: relative {error:.1e}");
+                assert!(
+                    error <= TOLERANCE,
+                    "{name}: {what} {k} is {found} instead of {expected}: relative {error:.1e}"
+                );
             }
             println!("{name}: {what}: relative error {:.1e}", relative_error(found, expected));
         };
@@ -195,20 +234,26 @@ impl Tuning {
         assert_eq!(stopped.is_some(), limit.is_some(), "{name}: stopped at {stopped:?}");
 
         let end = step.state().unwrap();
-        let names = end.arrays.keys().filter(|name| !name.starts_with("first.") && !name.starts_with("second."));
+        let names = end
+            .arrays
+            .keys()
+            .filter(|name| !name.starts_with("first.") && !name.starts_with("second."));
         let (mut learnt, mut moved) = (Vec::new(), Vec::new());
         for name in names {
             let (values, before) = (end.arrays[name].values(), start.arrays[name].values());
             let every = (values.len() / PROBE).max(1);
             learnt.extend(values.iter().step_by(every));
-            moved.extend(values.iter().zip(before).map(|(after, before)| after - before).step_by(every));
+            moved.extend(
+                values.iter().zip(before).map(|(after, before)| after - before).step_by(every),
+            );
         }
         for (what, found) in [("learnt", &learnt), ("moved", &moved)] {
             let (_, expected) = self.case.expected(what);
             assert_eq!(found.len(), expected.len(), "{name}: {what}");
             let error = relative_error(found, expected);
             println!("{name}: {what}: relative error {error:.1e}");
-            // Where a gradient is nothing but rounding, the optimiser makes a step of it all the same.
+            // Where a gradient is nothing but rounding, the optimiser makes a step of it all the
+            // same.
             let allowed = if what == "learnt" { TOLERANCE } else { 10.0 * TOLERANCE };
             assert!(error <= allowed, "{name}: {what}: relative error {error:.1e}");
         }
@@ -248,8 +293,8 @@ fn embeddings_alone() {
     check("tuning_p_plus", On::Host);
 }
 
-/// Distillation is tuning of the UNet's updates alone, told what to predict instead of which noise was added: with that noise to predict, both
-/// move the same numbers to the same places.
+/// Distillation is tuning of the UNet's updates alone, told what to predict instead of which noise
+/// was added: with that noise to predict, both move the same numbers to the same places.
 #[test]
 fn lessons_move_updates_as_tuning_does() {
     lessons(On::Host);
@@ -262,14 +307,21 @@ fn lessons_move_updates_as_tuning_does_on_a_device() {
 
 fn lessons(on: On) {
     let mut tuning = Tuning::open("tuning_plain");
-    tuning.config = StepConfig { method: Method::Lora, text_rank: 0, norm_limit: None, accumulate: 2, ..tuning.config };
+    tuning.config = StepConfig {
+        method: Method::Lora,
+        text_rank: 0,
+        norm_limit: None,
+        accumulate: 2,
+        ..tuning.config
+    };
     tuning.copies = 1;
     tuning.rates = [0.0, 0.0, tuning.rates[2]];
     tuning.masked = false;
     let mut teacher = tuning.step(on);
     let start = tuning.initial(&teacher);
     teacher.restore(&start).unwrap();
-    let layers: Vec<TrainedLayer> = teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
+    let layers: Vec<TrainedLayer> =
+        teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
     let mut student = match on {
         On::Host => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
         On::Device => Step::distilling(&tuning.models, &tuning.config, &layers, &device()).unwrap(),
@@ -280,10 +332,18 @@ fn lessons(on: On) {
     for k in 0..4 {
         // No concept words: the rows of other ids are frozen.
         let mut batch = tuning.batch(k);
-        batch.ids = Array::u32(batch.ids.shape.clone(), batch.ids.ids().iter().map(|id| id % VOCABULARY as u32).collect());
+        batch.ids = Array::u32(
+            batch.ids.shape.clone(),
+            batch.ids.ids().iter().map(|id| id % VOCABULARY as u32).collect(),
+        );
         let told = teacher.run(&batch).unwrap();
         let learnt = student.learn(&lesson(&tuning, &batch)).unwrap();
-        assert!((told.loss - learnt.loss).abs() <= 1e-4 * told.loss, "{} instead of {}", learnt.loss, told.loss);
+        assert!(
+            (told.loss - learnt.loss).abs() <= 1e-4 * told.loss,
+            "{} instead of {}",
+            learnt.loss,
+            told.loss
+        );
         assert_eq!(learnt.updated, told.updated);
     }
     let (expected, found) = (teacher.state().unwrap(), student.state().unwrap());
@@ -304,10 +364,13 @@ fn lesson(tuning: &Tuning, batch: &Batch) -> Lesson {
     let (models, width) = (&tuning.models, tuning.models.text.hidden_size);
     let mut graph = Graph::new();
     let ids = graph.input_ids("ids", [BATCH, TOKENS]);
-    let table = graph.parameter("text_model.embeddings.token_embedding.weight", [models.text.vocab_size, width]);
+    let table = graph
+        .parameter("text_model.embeddings.token_embedding.weight", [models.text.vocab_size, width]);
     let embedded = graph.embedding(table, ids).unwrap();
-    let encoding = clip_text::encode(&mut Layers::new(&mut graph), &models.text, embedded, 0).unwrap();
-    let inputs = [("ids".to_string(), Array::u32([BATCH, TOKENS], batch.ids.ids().to_vec()))].into();
+    let encoding =
+        clip_text::encode(&mut Layers::new(&mut graph), &models.text, embedded, 0).unwrap();
+    let inputs =
+        [("ids".to_string(), Array::u32([BATCH, TOKENS], batch.ids.ids().to_vec()))].into();
     let text = graph.evaluate(&[encoding], &inputs, &*models.parameters).unwrap().remove(0);
     let elements = batch.latents.values().len() / BATCH;
     let noisy = batch.timesteps.iter().enumerate().flat_map(|(b, &t)| {
@@ -322,7 +385,11 @@ fn lesson(tuning: &Tuning, batch: &Batch) -> Lesson {
         texts: vec![text; models.unet.cross_attention_layers()],
         target: batch.noise.clone(),
         // Tuning's loss is the sum over the channels.
-        weights: batch.factors.iter().map(|factor| factor * models.unet.in_channels as f32).collect(),
+        weights: batch
+            .factors
+            .iter()
+            .map(|factor| factor * models.unet.in_channels as f32)
+            .collect(),
         rate: batch.rates.unet,
     }
 }
@@ -381,7 +448,10 @@ fn find_what_is_not_finite(on: On) {
     step.restore(&state).unwrap();
     match step.run(&tuning.batch(0)) {
         Err(Error::NotFinite { step: 1, layer, .. }) => {
-            assert!(layer.starts_with("mid_block.attentions.0.transformer_blocks.0.attn1"), "{layer}");
+            assert!(
+                layer.starts_with("mid_block.attentions.0.transformer_blocks.0.attn1"),
+                "{layer}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -415,12 +485,15 @@ fn batches_and_states_that_do_not_fit_are_named() {
     assert!(error.contains("subject mask is missing"), "{error}");
     let error = refused(&mut step, &|b| b.noise.shape = [1, 2, 3, 4].into());
     assert!(error.contains("noise is F32 [1, 2, 3, 4]"), "{error}");
-    let error = refused(&mut step, &|b| b.ids = Array::u32(b.ids.shape.clone(), vec![1000; b.ids.ids().len()]));
+    let error = refused(&mut step, &|b| {
+        b.ids = Array::u32(b.ids.shape.clone(), vec![1000; b.ids.ids().len()])
+    });
     assert!(error.contains("token ids is 1000"), "{error}");
     step.run(&tuning.batch(0)).unwrap();
 }
 
-/// Captions without the words count for nothing in the regularisation; a mask of which nothing is left counts for nothing either.
+/// Captions without the words count for nothing in the regularisation; a mask of which nothing is
+/// left counts for nothing either.
 #[test]
 fn what_a_batch_lacks_counts_for_nothing() {
     let tuning = Tuning::open("tuning_masked");
@@ -436,7 +509,8 @@ fn what_a_batch_lacks_counts_for_nothing() {
 
 #[test]
 fn a_device_computes_the_same() {
-    for name in ["tuning_plain", "tuning_masked", "tuning_identity", "tuning_lora", "tuning_p_plus"] {
+    for name in ["tuning_plain", "tuning_masked", "tuning_identity", "tuning_lora", "tuning_p_plus"]
+    {
         check(name, On::Device);
     }
 }

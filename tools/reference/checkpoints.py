@@ -10,6 +10,7 @@
 The names of the single files are derived here from diffusers' names; before anything is written, diffusers' converters must
 turn them back into the very tensors they came from.
 """
+
 import hashlib
 import json
 import shutil
@@ -53,8 +54,16 @@ def vae() -> AutoencoderKL:
 def text(act: str) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=24, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=1,
-            max_position_embeddings=12, hidden_act=act, bos_token_id=22, eos_token_id=23, projection_dim=8,
+            vocab_size=24,
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=1,
+            max_position_embeddings=12,
+            hidden_act=act,
+            bos_token_id=22,
+            eos_token_id=23,
+            projection_dim=8,
         )
     )
 
@@ -66,11 +75,16 @@ def randomised(model):
     return model.half().eval()
 
 
-# --- diffusers' names, reversed -----------------------------------------------------------------------------------------
+# --- diffusers' names, reversed
+# -----------------------------------------------------------------------------------------
 
 RESNET = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
 }
 
 
@@ -89,7 +103,9 @@ def unet_to_ldm(state, config):
                 number = block * per_block + (layers if kind == "upsamplers" else layer)
                 stage = "output_blocks"
             attended = f"{p[0]}.{block}.attentions.0.norm.weight" in state
-            module = {"resnets": 0, "attentions": 1, "downsamplers": 0, "upsamplers": 1 + attended}[kind]
+            module = {"resnets": 0, "attentions": 1, "downsamplers": 0, "upsamplers": 1 + attended}[
+                kind
+            ]
             if kind == "resnets":
                 rest = [RESNET[rest[0]]] + rest[1:]
             if kind == "downsamplers":
@@ -101,11 +117,14 @@ def unet_to_ldm(state, config):
             new = f"middle_block.{module}." + ".".join(rest)
         else:
             heads = {
-                "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
-                "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+                "conv_in": "input_blocks.0.0",
+                "conv_norm_out": "out.0",
+                "conv_out": "out.2",
+                "time_embedding.linear_1": "time_embed.0",
+                "time_embedding.linear_2": "time_embed.2",
             }
             old = next(h for h in heads if name.startswith(h + "."))
-            new = heads[old] + name[len(old):]
+            new = heads[old] + name[len(old) :]
         out["model.diffusion_model." + new] = tensor
     return out
 
@@ -115,9 +134,15 @@ def vae_to_ldm(state, config):
     out = {}
     for name, tensor in state.items():
         new = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
-        new = new.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+        new = new.replace("mid_block.resnets.0", "mid.block_1").replace(
+            "mid_block.resnets.1", "mid.block_2"
+        )
         if "mid_block.attentions.0" in new:
-            new = new.replace("mid_block.attentions.0", "mid.attn_1").replace("group_norm", "norm").replace("to_out.0", "proj_out")
+            new = (
+                new.replace("mid_block.attentions.0", "mid.attn_1")
+                .replace("group_norm", "norm")
+                .replace("to_out.0", "proj_out")
+            )
             for letter in "qkv":
                 new = new.replace(f"to_{letter}.", f"{letter}.")
             if tensor.ndim == 2:
@@ -125,7 +150,11 @@ def vae_to_ldm(state, config):
         p = new.split(".")
         if len(p) > 2 and p[1] in ("down_blocks", "up_blocks"):
             level = int(p[2]) if p[1] == "down_blocks" else levels - 1 - int(p[2])
-            kind = {"resnets": f"block.{p[4]}", "downsamplers": "downsample", "upsamplers": "upsample"}[p[3]]
+            kind = {
+                "resnets": f"block.{p[4]}",
+                "downsamplers": "downsample",
+                "upsamplers": "upsample",
+            }[p[3]]
             new = ".".join([p[0], p[1].split("_")[0], str(level), kind] + p[5:])
         out["first_stage_model." + new] = tensor
     return out
@@ -133,7 +162,11 @@ def vae_to_ldm(state, config):
 
 def text_to_openclip(state, layers, width):
     names = {
-        "layer_norm1": "ln_1", "layer_norm2": "ln_2", "self_attn.out_proj": "attn.out_proj", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "self_attn.out_proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
     }
     out = {
         "token_embedding.weight": state["embeddings.token_embedding.weight"],
@@ -146,7 +179,9 @@ def text_to_openclip(state, layers, width):
     for i in range(layers):
         for kind in ("weight", "bias"):
             for old, new in names.items():
-                out[f"transformer.resblocks.{i}.{new}.{kind}"] = state[f"encoder.layers.{i}.{old}.{kind}"]
+                out[f"transformer.resblocks.{i}.{new}.{kind}"] = state[
+                    f"encoder.layers.{i}.{old}.{kind}"
+                ]
             out[f"transformer.resblocks.{i}.attn.in_proj_{kind}"] = torch.cat(
                 [state[f"encoder.layers.{i}.self_attn.{p}_proj.{kind}"] for p in "qkv"]
             )
@@ -178,17 +213,25 @@ def main():
     v.save_pretrained(folder / "vae", variant="fp16", max_shard_size="20KB")
     t.save_pretrained(folder / "text_encoder")
     PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
     ).save_pretrained(folder / "scheduler")
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer/vocab.json").write_text('{"<|startoftext|>": 22, "<|endoftext|>": 23}\n')
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}\n')
     single = unet_to_ldm(u.state_dict(), u.config) | vae_to_ldm(v.state_dict(), v.config)
-    single |= {"cond_stage_model.transformer.text_model." + k: x for k, x in bare(t.state_dict()).items()}
+    single |= {
+        "cond_stage_model.transformer.text_model." + k: x for k, x in bare(t.state_dict()).items()
+    }
     same(convert.convert_ldm_unet_checkpoint(dict(single), u.config), u.state_dict())
     same(convert.convert_ldm_vae_checkpoint(dict(single), v.config), v.state_dict())
     # What real files carry besides.
-    single["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(12)[None]
+    single["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(12)[
+        None
+    ]
     single["model_ema.decay"] = torch.tensor(0.9999)
     single["alphas_cumprod"] = torch.linspace(1, 0, 1000)
     save_file(contiguous(single), OUT / "sd1.safetensors")
@@ -199,19 +242,34 @@ def main():
     same(convert.convert_ldm_unet_checkpoint(dict(single), u.config), u.state_dict())
     towers = convert.convert_open_clip_checkpoint(t, dict(single))
     expected_text = {k: x for k, x in towers.items() if "logit_scale" not in k}
-    same({k: x for k, x in bare(expected_text).items() if k != "text_projection.weight"}, bare(t.state_dict()))
-    # diffusers leaves the projection out, since nothing in these models uses it; it is transposed as for other towers.
+    same(
+        {k: x for k, x in bare(expected_text).items() if k != "text_projection.weight"},
+        bare(t.state_dict()),
+    )
+    # diffusers leaves the projection out, since nothing in these models uses it; it is transposed
+    # as for other towers.
     expected_text["text_projection.weight"] = single["cond_stage_model.model.text_projection"].T
-    save_file(contiguous(single), OUT / "sd2.safetensors", metadata={"modelspec.prediction_type": "v"})
-    digest = lambda x: [list(x.shape), hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()[:16]]
+    save_file(
+        contiguous(single), OUT / "sd2.safetensors", metadata={"modelspec.prediction_type": "v"}
+    )
+    digest = lambda x: [
+        list(x.shape),
+        hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()[:16],
+    ]
     expected = {
         "unet": {k: digest(x) for k, x in u.state_dict().items()},
         "vae": {k: digest(x) for k, x in v.state_dict().items()},
         "text_encoder": {
-            (k if k.startswith("text_") else "text_model." + k): digest(x) for k, x in sorted(expected_text.items())
+            (k if k.startswith("text_") else "text_model." + k): digest(x)
+            for k, x in sorted(expected_text.items())
         },
     }
-    lines = [f'"{part}": {{\n' + ",\n".join(f'"{k}": {json.dumps(d)}' for k, d in sorted(x.items())) + "\n}" for part, x in expected.items()]
+    lines = [
+        f'"{part}": {{\n'
+        + ",\n".join(f'"{k}": {json.dumps(d)}' for k, d in sorted(x.items()))
+        + "\n}"
+        for part, x in expected.items()
+    ]
     (OUT / "sd2.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
     for path in OUT.rglob("*"):

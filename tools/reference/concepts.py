@@ -10,6 +10,7 @@ For the random model in tests/fixtures/checkpoint/folder:
 - expected.safetensors                  inputs, and outputs of both networks without and with each of them; words bound per layer
 - evil.pth, module.pth                  pickles that would run code, or that name a class
 """
+
 import os
 import shutil
 from pathlib import Path
@@ -51,7 +52,12 @@ class Bound(AttnProcessor):
 def cross_attentions(unet):
     """In the order down, middle, up."""
     parts = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
-    modules = [m for part in parts for name, m in part.named_modules() if isinstance(m, Attention) and name.endswith("attn2")]
+    modules = [
+        m
+        for part in parts
+        for name, m in part.named_modules()
+        if isinstance(m, Attention) and name.endswith("attn2")
+    ]
     return modules
 
 
@@ -60,7 +66,9 @@ def outputs(unet, text, given):
         encoding = text(given["ids"].long()).last_hidden_state
         return {
             "text": encoding,
-            "unet": unet(given["sample"].permute(0, 3, 1, 2), given["time"], encoding).sample.permute(0, 2, 3, 1).contiguous(),
+            "unet": unet(given["sample"].permute(0, 3, 1, 2), given["time"], encoding)
+            .sample.permute(0, 2, 3, 1)
+            .contiguous(),
         }
 
 
@@ -86,7 +94,9 @@ def kohya(unet, text):
         state[f"{key}.alpha"] = torch.tensor(1.5)
 
     for name, module in unet.named_modules():
-        if ("attentions" in name or "resnets" in name) and isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+        if ("attentions" in name or "resnets" in name) and isinstance(
+            module, (torch.nn.Linear, torch.nn.Conv2d)
+        ):
             add("lora_unet_", name, module)
     for name, module in text.named_modules():
         if isinstance(module, torch.nn.Linear) and ("self_attn" in name or "mlp" in name):
@@ -96,26 +106,36 @@ def kohya(unet, text):
 
 def peft(unet, text):
     def lora(module, targets):
-        module.add_adapter(LoraConfig(r=3, lora_alpha=2, target_modules=targets, init_lora_weights=False))
+        module.add_adapter(
+            LoraConfig(r=3, lora_alpha=2, target_modules=targets, init_lora_weights=False)
+        )
         for name, parameter in module.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.8)
         config = module.peft_config["default"].to_dict()
         config["target_modules"] = sorted(config["target_modules"])
-        return get_peft_model_state_dict(module), {k: config[k] for k in ("r", "lora_alpha", "target_modules")}
+        return get_peft_model_state_dict(module), {
+            k: config[k] for k in ("r", "lora_alpha", "target_modules")
+        }
 
     layers, config = lora(unet, ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "ff.net.2"])
     text_layers, text_config = lora(text, ["q_proj", "v_proj", "fc1"])
     StableDiffusionPipeline.save_lora_weights(
-        OUT, unet_lora_layers=layers, text_encoder_lora_layers=text_layers, weight_name="peft.safetensors",
-        unet_lora_adapter_metadata=config, text_encoder_lora_adapter_metadata=text_config,
+        OUT,
+        unet_lora_layers=layers,
+        text_encoder_lora_layers=text_layers,
+        weight_name="peft.safetensors",
+        unet_lora_adapter_metadata=config,
+        text_encoder_lora_adapter_metadata=text_config,
     )
 
 
 def load(path):
     unet, text = networks()
     loader = StableDiffusionPipeline
-    state, alphas, *metadata = loader.lora_state_dict(path, unet_config=unet.config, return_lora_metadata=True)
+    state, alphas, *metadata = loader.lora_state_dict(
+        path, unet_config=unet.config, return_lora_metadata=True
+    )
     metadata = metadata[0] if metadata else None
     loader.load_lora_into_unet(state, alphas, unet, metadata=metadata)
     loader.load_lora_into_text_encoder(state, alphas, text, metadata=metadata)
@@ -126,6 +146,7 @@ def load(path):
 
 def mix_of_show(unet, text):
     """A concept as Mix-of-Show's code saves it."""
+
     def layers(module, ends, prefix=""):
         found = {}
         for name, part in module.named_modules():
@@ -137,8 +158,14 @@ def mix_of_show(unet, text):
     rows = len(cross_attentions(unet))
     return {
         "params": {
-            "new_concept_embedding": {f"<zorp{i + 1}>": torch.randn(rows, 8) * 0.1 for i in range(WORDS)},
-            "text_encoder": layers(text, ("q_proj", "k_proj", "v_proj", "out_proj"), "" if hasattr(text, "text_model") else "text_model."),
+            "new_concept_embedding": {
+                f"<zorp{i + 1}>": torch.randn(rows, 8) * 0.1 for i in range(WORDS)
+            },
+            "text_encoder": layers(
+                text,
+                ("q_proj", "k_proj", "v_proj", "out_proj"),
+                "" if hasattr(text, "text_model") else "text_model.",
+            ),
             "unet": layers(unet, ("to_q", "to_k", "to_v", "to_out.0")),
         }
     }
@@ -201,7 +228,11 @@ def main():
     }
     expected = {**given, **{f"plain.{k}": v for k, v in outputs(unet, text, given).items()}}
 
-    save_file(kohya(unet, text), OUT / "kohya.safetensors", metadata={"ss_network_dim": "2", "ss_network_alpha": "1.5"})
+    save_file(
+        kohya(unet, text),
+        OUT / "kohya.safetensors",
+        metadata={"ss_network_dim": "2", "ss_network_alpha": "1.5"},
+    )
     peft(*networks())
     for name in ("kohya", "peft"):
         found = outputs(*load(OUT / f"{name}.safetensors"), given)
@@ -216,7 +247,15 @@ def main():
     expected |= bound(concept, given)
     # A view that is not contiguous, f16, and a web UI's settings.
     vectors = torch.randn(8, 3).half().T
-    torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": "ink", "step": 7}, OUT / "inversion.pt")
+    torch.save(
+        {
+            "string_to_token": {"*": 265},
+            "string_to_param": {"*": vectors},
+            "name": "ink",
+            "step": 7,
+        },
+        OUT / "inversion.pt",
+    )
     torch.save({"<ink>": torch.nn.Parameter(torch.randn(8))}, OUT / "inversion.bin")
     expected["inversion"] = vectors.float().contiguous()
     torch.save({"params": {"unet": Evil()}}, OUT / "evil.pth")

@@ -31,8 +31,13 @@ def make(path, width, outs):
     normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
     common, tensors = torch.linalg.qr(normal(width, width))[0], {}
     for i in range(CONCEPTS):
-        # A spectrum like that of features: each concept has directions of its own within the common ones.
-        inputs = normal(2 * width, width) * torch.arange(1, width + 1, dtype=torch.float64) ** -1.0 @ (common + 0.3 * normal(width, width) / width**0.5)
+        # A spectrum like that of features: each concept has directions of its own within the common
+        # ones.
+        inputs = (
+            normal(2 * width, width)
+            * torch.arange(1, width + 1, dtype=torch.float64) ** -1.0
+            @ (common + 0.3 * normal(width, width) / width**0.5)
+        )
         tensors[f"gram.{i}"] = inputs.T @ inputs
         for layer, out in enumerate(outs):
             tensors[f"layer.{layer}.down.{i}"] = normal(RANK, width) / width**0.5
@@ -44,8 +49,15 @@ def make(path, width, outs):
 def published(gram, target, energy, count, iterations, dtype):
     gram, target = gram.to(dtype), target.to(dtype)
     change = torch.zeros_like(target).requires_grad_(True)
-    optimiser = torch.optim.LBFGS([change], lr=1, max_iter=iterations, history_size=25, line_search_fn="strong_wolfe",
-                                  tolerance_grad=1e-16, tolerance_change=1e-16)
+    optimiser = torch.optim.LBFGS(
+        [change],
+        lr=1,
+        max_iter=iterations,
+        history_size=25,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-16,
+        tolerance_change=1e-16,
+    )
     best = [float("inf"), None]
 
     def closure():
@@ -73,7 +85,10 @@ def main():
         grams = [tensors[f"gram.{i}"] for i in range(CONCEPTS)]
         gram, seconds = sum(grams), 0.0
         for layer, out in enumerate(outs):
-            changes = [tensors[f"layer.{layer}.up.{i}"] @ tensors[f"layer.{layer}.down.{i}"] for i in range(CONCEPTS)]
+            changes = [
+                tensors[f"layer.{layer}.up.{i}"] @ tensors[f"layer.{layer}.down.{i}"]
+                for i in range(CONCEPTS)
+            ]
             target = sum(c @ g for c, g in zip(changes, grams))
             energy = sum(((c @ g) * c).sum() for c, g in zip(changes, grams)).item()
             count = CONCEPTS * 2 * width * out
@@ -85,7 +100,10 @@ def main():
                 left = (((found @ gram - 2 * target) * found).sum().item() + energy) / energy
                 print(f"{name}.{layer}: f64 {double:.2f} s, residual {left:.6e}", flush=True)
             seconds += took
-        print(f"{name}: {seconds:.1f} s (f32) for its {len(outs)} layers, {seconds * groups:.0f} s for all {groups} such groups", flush=True)
+        print(
+            f"{name}: {seconds:.1f} s (f32) for its {len(outs)} layers, {seconds * groups:.0f} s for all {groups} such groups",
+            flush=True,
+        )
         total += seconds * groups
     print(f"all: {total:.0f} s")
 

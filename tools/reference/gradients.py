@@ -44,7 +44,9 @@ def add_low_rank(model, chosen):
 def finish(name, case, model, low_rank, output, wanted):
     """`output` as the graph lays it out; `wanted`: tensors by the names their gradients are stored under."""
     shape = tuple(output.shape)
-    loss = (hashed.tensor("input:weights", shape) * (output - hashed.tensor("input:target", shape)) ** 2).sum()
+    loss = (
+        hashed.tensor("input:weights", shape) * (output - hashed.tensor("input:target", shape)) ** 2
+    ).sum()
     loss.backward()
     kept = []
     for parameter in sorted(low_rank):
@@ -52,7 +54,9 @@ def finish(name, case, model, low_rank, output, wanted):
         kept.append(flat[:: max(1, flat.numel() // PROBE)])
     case["parameters"] = models.parameters(model) | {k: list(v.shape) for k, v in low_rank.items()}
     tensors = {"loss": loss.detach().reshape(1), "gradients.lora": torch.cat(kept)}
-    models.write(f"gradients_{name}", case, tensors | {f"gradients.{k}": v for k, v in wanted().items()})
+    models.write(
+        f"gradients_{name}", case, tensors | {f"gradients.{k}": v for k, v in wanted().items()}
+    )
 
 
 def unet(name):
@@ -64,7 +68,14 @@ def unet(name):
     text = hashed.tensor("input:text", (b, n, config["cross_attention_dim"])).requires_grad_()
     output = model(sample, torch.tensor(inputs["timesteps"]), text).sample
     case = dict(kind="unet", config=config, inputs=inputs, probes={})
-    finish(name, case, model, low_rank, output.permute(0, 2, 3, 1), lambda: {"text": text.grad, "sample": models.nhwc(sample.grad)})
+    finish(
+        name,
+        case,
+        model,
+        low_rank,
+        output.permute(0, 2, 3, 1),
+        lambda: {"text": text.grad, "sample": models.nhwc(sample.grad)},
+    )
 
 
 def text(name):
@@ -81,11 +92,22 @@ def text(name):
 def vae(name):
     config, inputs = models.VAES[name]
     model = hashed.fill(AutoencoderKL(**config)).requires_grad_(False)
-    low_rank = add_low_rank(model, lambda layer: layer.startswith("encoder.") and ".attentions." in layer)
-    pixels = hashed.picture("input:pixels", *(inputs[k] for k in ("batch", "height", "width")), 3).requires_grad_()
+    low_rank = add_low_rank(
+        model, lambda layer: layer.startswith("encoder.") and ".attentions." in layer
+    )
+    pixels = hashed.picture(
+        "input:pixels", *(inputs[k] for k in ("batch", "height", "width")), 3
+    ).requires_grad_()
     output = model.encode(pixels).latent_dist.mean
     case = dict(kind="vae", config=config, inputs=inputs, probes={})
-    finish(name, case, model, low_rank, output.permute(0, 2, 3, 1), lambda: {"pixels": models.nhwc(pixels.grad)})
+    finish(
+        name,
+        case,
+        model,
+        low_rank,
+        output.permute(0, 2, 3, 1),
+        lambda: {"pixels": models.nhwc(pixels.grad)},
+    )
 
 
 if __name__ == "__main__":

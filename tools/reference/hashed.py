@@ -24,7 +24,11 @@ def fnv1a64(text):
 def uniform(name, count):
     """`count` numbers in [-1, 1) as f64."""
     with np.errstate(over="ignore"):
-        z = np.arange(count, dtype=np.uint64) + np.uint64(fnv1a64(name)) + np.uint64(0x9E3779B97F4A7C15)
+        z = (
+            np.arange(count, dtype=np.uint64)
+            + np.uint64(fnv1a64(name))
+            + np.uint64(0x9E3779B97F4A7C15)
+        )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))

@@ -20,7 +20,13 @@ F = torch.nn.functional
 
 class Set:
     def __init__(self, name, rank, scale, chosen, masked=None):
-        self.name, self.rank, self.scale, self.chosen, self.masked = name, rank, scale, chosen, masked
+        self.name, self.rank, self.scale, self.chosen, self.masked = (
+            name,
+            rank,
+            scale,
+            chosen,
+            masked,
+        )
         self.masks, self.matrices = {}, {}
 
     def mask(self, places, batch):
@@ -33,7 +39,9 @@ class Set:
     def attach(self, layer, module):
         out, into = module.weight.shape[:2]
         convolution = isinstance(module, torch.nn.Conv2d)
-        kernel = tuple(module.weight.shape[2:]) if convolution and module.kernel_size != (1, 1) else ()
+        kernel = (
+            tuple(module.weight.shape[2:]) if convolution and module.kernel_size != (1, 1) else ()
+        )
         down, up = (f"{self.name}.{layer}.lora_{part}.weight" for part in ("down", "up"))
         a = self.matrices[down] = hashed.tensor(down, (self.rank, into, *kernel))
         b = self.matrices[up] = hashed.tensor(up, (out, self.rank))
@@ -41,7 +49,9 @@ class Set:
         def hook(_module, args, y):
             x = args[0]
             if convolution:
-                t = F.conv2d(x, a if kernel else a[:, :, None, None], None, module.stride, module.padding)
+                t = F.conv2d(
+                    x, a if kernel else a[:, :, None, None], None, module.stride, module.padding
+                )
                 update = F.conv2d(t, b[:, :, None, None])
             else:
                 update = x @ a.T @ b.T
@@ -49,7 +59,9 @@ class Set:
                 batch = y.shape[0]
                 height, width = (y.shape[2], y.shape[3]) if convolution else (1, y.shape[1])
                 mask = self.mask(height * width, batch)
-                update = update * (mask.reshape(-1, 1, height, width) if convolution else mask[..., None])
+                update = update * (
+                    mask.reshape(-1, 1, height, width) if convolution else mask[..., None]
+                )
             return y + self.scale * update
 
         return module.register_forward_hook(hook)
@@ -58,21 +70,37 @@ class Set:
 def run(name, case, model, sets, evaluate):
     """`evaluate` gives the output as the graph lays it out."""
     tensors = {"plain": evaluate()}
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+    layers = [
+        (n, m)
+        for n, m in model.named_modules()
+        if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))
+    ]
     hooks = [s.attach(n, m) for s in sets for n, m in layers if s.chosen(n)]
     tensors["updated"] = evaluate()
     print(f"{name}: {len(hooks)} updates")
     matrices = {k: list(v.shape) for s in sets for k, v in s.matrices.items()}
     # The projection of the pooled text is no part of what is compared.
-    case["parameters"] = {k: v for k, v in models.parameters(model).items() if k != "text_projection.weight"} | matrices
+    case["parameters"] = {
+        k: v for k, v in models.parameters(model).items() if k != "text_projection.weight"
+    } | matrices
     case["sets"] = [
-        dict(name=s.name, scale=s.scale, masks={str(p): list(m.shape) for p, m in sorted(s.masks.items())}) for s in sets
+        dict(
+            name=s.name,
+            scale=s.scale,
+            masks={str(p): list(m.shape) for p, m in sorted(s.masks.items())},
+        )
+        for s in sets
     ]
     models.write(f"low_rank_{name}", case, tensors)
 
 
 def of_the_picture(layer):
-    return not (layer.startswith("time_embedding") or "time_emb_proj" in layer or "attn2.to_k" in layer or "attn2.to_v" in layer)
+    return not (
+        layer.startswith("time_embedding")
+        or "time_emb_proj" in layer
+        or "attn2.to_k" in layer
+        or "attn2.to_v" in layer
+    )
 
 
 def unet(name):
@@ -82,13 +110,31 @@ def unet(name):
     sample = hashed.picture("input:sample", b, h, w, config["in_channels"])
     text = hashed.tensor("input:text", (b, n, config["cross_attention_dim"]))
     sets = [
-        Set("region", 4, 0.7, lambda layer: ".attn" in layer and of_the_picture(layer), masked="places"),
+        Set(
+            "region",
+            4,
+            0.7,
+            lambda layer: ".attn" in layer and of_the_picture(layer),
+            masked="places",
+        ),
         Set("everything", 3, -0.25, lambda layer: True),
-        Set("pictures", 1, 0.4, lambda layer: ("attn1" in layer or ".ff." in layer or "conv" in layer), masked="batch"),
+        Set(
+            "pictures",
+            1,
+            0.4,
+            lambda layer: "attn1" in layer or ".ff." in layer or "conv" in layer,
+            masked="batch",
+        ),
         Set("attention", 4, 0.5, lambda layer: "attn2" in layer),
     ]
     case = dict(kind="unet", config=config, inputs=inputs, probes={})
-    run(name, case, model, sets, lambda: models.nhwc(model(sample, torch.tensor(inputs["timesteps"]), text).sample))
+    run(
+        name,
+        case,
+        model,
+        sets,
+        lambda: models.nhwc(model(sample, torch.tensor(inputs["timesteps"]), text).sample),
+    )
 
 
 def text(name):

@@ -27,14 +27,26 @@ def fastest(what, run):
 
 def main():
     side = int(sys.argv[1]) // 8 if len(sys.argv) > 1 else 32
-    unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=side).eval()
+    unet = UNet2DConditionModel(
+        cross_attention_dim=768, attention_head_dim=8, sample_size=side
+    ).eval()
     sample, text = torch.randn(1, 4, side, side), torch.randn(1, 77, 768)
     fastest("UNet", lambda: unet(sample, torch.tensor([500.0]), text))
     del unet
-    blocks = dict(down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4)
-    vae = AutoencoderKL(block_out_channels=[128, 256, 512, 512], layers_per_block=2, latent_channels=4, **blocks).eval()
+    blocks = dict(
+        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4
+    )
+    vae = AutoencoderKL(
+        block_out_channels=[128, 256, 512, 512], layers_per_block=2, latent_channels=4, **blocks
+    ).eval()
     fastest("VAE decode", lambda: vae.decode(sample))
-    config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768)
+    config = CLIPTextConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        projection_dim=768,
+    )
     tower = CLIPTextModel(config).eval()
     ids = torch.randint(0, 49000, (1, 77))
     fastest("text", lambda: tower(ids))

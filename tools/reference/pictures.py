@@ -40,9 +40,17 @@ def main():
     save_text("text.png", lambda i: i.add_text("parameters", LATIN))
     save_text("compressed.png", lambda i: i.add_text("parameters", LATIN, zip=True))
     save_text("unicode.png", lambda i: i.add_text("parameters", UNICODE))
-    save_text("unicode_compressed.png", lambda i: i.add_itxt("parameters", UNICODE, "en", "x", zip=True))
-    save_text("after.png", lambda i: i.add(b"tEXt", b"parameters\0" + LATIN.encode("latin-1"), after_idat=True))
-    save_text("bomb.png", lambda i: i.add(b"zTXt", b"parameters\0\0" + zlib.compress(b"a" * (20 << 20), 9)))
+    save_text(
+        "unicode_compressed.png", lambda i: i.add_itxt("parameters", UNICODE, "en", "x", zip=True)
+    )
+    save_text(
+        "after.png",
+        lambda i: i.add(b"tEXt", b"parameters\0" + LATIN.encode("latin-1"), after_idat=True),
+    )
+    save_text(
+        "bomb.png",
+        lambda i: i.add(b"zTXt", b"parameters\0\0" + zlib.compress(b"a" * (20 << 20), 9)),
+    )
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -63,8 +71,12 @@ def main():
     for height, width in [(7, 10), (3, 4), (1, 1), (14, 20), (5, 9)]:
         for mode in ["nearest", "area"]:
             out = torch.nn.functional.interpolate(mask, size=(height, width), mode=mode)
-            resized.append({"mode": mode, "height": height, "width": width, "values": out.flatten().tolist()})
-    values = torch.cat([torch.linspace(-1.5, 1.5, 61), (torch.arange(0, 510) / 255 - 1)])[:570].reshape(10, 19, 3)
+            resized.append(
+                {"mode": mode, "height": height, "width": width, "values": out.flatten().tolist()}
+            )
+    values = torch.cat([torch.linspace(-1.5, 1.5, 61), (torch.arange(0, 510) / 255 - 1)])[
+        :570
+    ].reshape(10, 19, 3)
     rounded = ((values / 2 + 0.5).clamp(0, 1).numpy() * 255).round().astype("uint8")
     numbers = {
         "mask": mask.flatten().tolist(),

@@ -33,7 +33,11 @@ torch.set_grad_enabled(False)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "tiny"
 FIXTURES = ROOT / "tests" / "fixtures" / "generated"
-WEIGHTS = ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"]
+WEIGHTS = [
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+]
 
 PROMPTS = [
     "a red cat in the snow",
@@ -69,13 +73,48 @@ DEFAULTS = {
 def cases():
     for i, prompt in enumerate(PROMPTS):
         for sampler in ["ddim", "pndm", "euler-ancestral"]:
-            yield f"{sampler}-{i}", {"prompt": prompt, "sampler": sampler, "seed": 100 + i, "negative_prompt": "blurry" if i == 1 else ""}
+            yield (
+                f"{sampler}-{i}",
+                {
+                    "prompt": prompt,
+                    "sampler": sampler,
+                    "seed": 100 + i,
+                    "negative_prompt": "blurry" if i == 1 else "",
+                },
+            )
     yield "karras", {"sampler": "dpmpp-2m", "karras": True, "seed": 3, "steps": 12}
-    yield "wide", {"width": 160, "height": 96, "sampler": "euler", "prompt": "a landscape with a river", "seed": 7}
+    yield (
+        "wide",
+        {
+            "width": 160,
+            "height": 96,
+            "sampler": "euler",
+            "prompt": "a landscape with a river",
+            "seed": 7,
+        },
+    )
     yield "unguided", {"guidance": 1.0, "prompt": "a dog", "sampler": "ddim"}
     yield "clip-skip", {"clip_skip": 1, "prompt": "a dog", "sampler": "euler"}
-    yield "image", {"kind": "image", "strength": 0.6, "sampler": "euler-ancestral", "prompt": "a house", "seed": 11}
-    yield "inpaint", {"kind": "inpaint", "strength": 0.8, "sampler": "euler-ancestral", "prompt": "a sun", "seed": 12}
+    yield (
+        "image",
+        {
+            "kind": "image",
+            "strength": 0.6,
+            "sampler": "euler-ancestral",
+            "prompt": "a house",
+            "seed": 11,
+        },
+    )
+    yield (
+        "inpaint",
+        {
+            "kind": "inpaint",
+            "strength": 0.8,
+            "sampler": "euler-ancestral",
+            "prompt": "a sun",
+            "seed": 12,
+        },
+    )
 
 
 def original():
@@ -85,7 +124,9 @@ def original():
     field = np.stack([0.2 + 0.3 * x, 0.55 - 0.2 * x, 0.15 + 0 * x], -1)
     picture = np.where((y > 0.6)[..., None], field, sky)
     disc = ((x - 0.7) ** 2 + (y - 0.25) ** 2 < 0.02)[..., None]
-    return Image.fromarray((np.where(disc, np.float32([0.95, 0.85, 0.3]), picture) * 255).round().astype(np.uint8))
+    return Image.fromarray(
+        (np.where(disc, np.float32([0.95, 0.85, 0.3]), picture) * 255).round().astype(np.uint8)
+    )
 
 
 def mask():
@@ -100,7 +141,11 @@ def pipeline(base, kind, name, karras):
     extra = {"use_karras_sigmas": True} if karras else {}
     scheduler = scheduler_class.from_config(base.scheduler.config, **options, **extra)
     parts = {k: v for k, v in base.components.items() if k != "scheduler"}
-    made = {"text": StableDiffusionPipeline, "image": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline}[kind]
+    made = {
+        "text": StableDiffusionPipeline,
+        "image": StableDiffusionImg2ImgPipeline,
+        "inpaint": StableDiffusionInpaintPipeline,
+    }[kind]
     pipe = made(**parts, scheduler=scheduler, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -127,8 +172,11 @@ def generate(base, case):
 
 def main():
     FIXTURES.mkdir(parents=True, exist_ok=True)
-    base = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32, safety_checker=None)
-    # What transformers 5 left out and diffusers' clip_skip looks for; set so that it isn't registered as a submodule of itself.
+    base = StableDiffusionPipeline.from_pretrained(
+        MODEL, torch_dtype=torch.float32, safety_checker=None
+    )
+    # What transformers 5 left out and diffusers' clip_skip looks for; set so that it isn't
+    # registered as a submodule of itself.
     if not hasattr(base.text_encoder, "text_model"):
         object.__setattr__(base.text_encoder, "text_model", base.text_encoder)
     hashes = hashlib.sha256()
@@ -144,7 +192,13 @@ def main():
         written[name] = case
         picture = generate(base, case)
         picture.save(FIXTURES / f"{name}.webp", lossless=True, quality=100, method=6)
-        print(name, picture.size, f"{np.asarray(picture).std():.1f}", (FIXTURES / f"{name}.webp").stat().st_size, flush=True)
+        print(
+            name,
+            picture.size,
+            f"{np.asarray(picture).std():.1f}",
+            (FIXTURES / f"{name}.webp").stat().st_size,
+            flush=True,
+        )
     part = FIXTURES / "cases.json.part"
     part.write_text(json.dumps({"weights": hashes.hexdigest(), "cases": written}, indent=1) + "\n")
     os.replace(part, FIXTURES / "cases.json")

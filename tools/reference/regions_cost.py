@@ -17,7 +17,11 @@ torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 
 SIDES = [[0.0, 0.0, 1.0, 1 / 3], [0.0, 1 / 3, 1.0, 2 / 3], [0.0, 2 / 3, 1.0, 1.0]]
-CASES = {"no regions": [], "3 side by side": SIDES, "8 over all of the picture": [[0.0, 0.0, 1.0, 1.0]] * 8}
+CASES = {
+    "no regions": [],
+    "3 side by side": SIDES,
+    "8 over all of the picture": [[0.0, 0.0, 1.0, 1.0]] * 8,
+}
 
 
 class Regional:
@@ -29,8 +33,13 @@ class Regional:
         query = attn.to_q(x)
 
         def attend(q, text):
-            heads = [t.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for t in (q, attn.to_k(text), attn.to_v(text))]
-            return torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(-2)
+            heads = [
+                t.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+                for t in (q, attn.to_k(text), attn.to_v(text))
+            ]
+            return (
+                torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(-2)
+            )
 
         y = attend(query, text)
         if encoder_hidden_states is not None and self.boxes:
@@ -49,7 +58,9 @@ class Regional:
 
 def main():
     side = int(sys.argv[1]) // 8 if len(sys.argv) > 1 else 64
-    unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=side).eval()
+    unet = UNet2DConditionModel(
+        cross_attention_dim=768, attention_head_dim=8, sample_size=side
+    ).eval()
     sample, text = torch.randn(2, 4, side, side), torch.randn(2, 77, 768)
     first = None
     for name, boxes in CASES.items():

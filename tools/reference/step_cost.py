@@ -49,24 +49,44 @@ class Layerwise:
     def __init__(self, unet):
         attentions = [m for n, m in unet.named_modules() if n.endswith("attn2")]
         for number, attention in enumerate(attentions):
-            attention.register_forward_pre_hook(lambda _m, args, kwargs, n=number: (args, kwargs | {"encoder_hidden_states": self.texts[n : n + 1]}), with_kwargs=True)
+            attention.register_forward_pre_hook(
+                lambda _m, args, kwargs, n=number: (
+                    args,
+                    kwargs | {"encoder_hidden_states": self.texts[n : n + 1]},
+                ),
+                with_kwargs=True,
+            )
         self.count = len(attentions)
 
 
 def main():
     side = int(next((a for a in sys.argv[1:] if a.isdigit()), 256)) // 8
-    text = CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768)).eval()
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            projection_dim=768,
+        )
+    ).eval()
     unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=side)
     if "--checkpointing" in sys.argv:
         unet.enable_gradient_checkpointing()
     text.requires_grad_(False), unet.requires_grad_(False)
-    updated = update(text, ("q_proj", "k_proj", "v_proj", "out_proj")) + update(unet, ("to_q", "to_k", "to_v", "to_out.0"))
+    updated = update(text, ("q_proj", "k_proj", "v_proj", "out_proj")) + update(
+        unet, ("to_q", "to_k", "to_v", "to_out.0")
+    )
     layerwise = Layerwise(unet)
     table = text.get_input_embeddings()
     rows = torch.nn.Parameter(0.01 * torch.randn(WORDS, layerwise.count, 768))
     optimiser = torch.optim.AdamW([p for u in updated for p in (u.down, u.up)] + [rows], lr=1e-4)
     ids = torch.randint(0, 40000, (layerwise.count, TOKENS))
-    sample, noise, steps = torch.randn(1, 4, side, side), torch.randn(1, 4, side, side), torch.tensor([500])
+    sample, noise, steps = (
+        torch.randn(1, 4, side, side),
+        torch.randn(1, 4, side, side),
+        torch.tensor([500]),
+    )
 
     def forward():
         def embed(ids):

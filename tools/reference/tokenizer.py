@@ -89,14 +89,20 @@ PROMPTS = [
 
 def standard_folder(folder):
     """CLIP's vocabulary as vocab.json and merges.txt, in the order that CLIP numbers it."""
-    merges = gzip.decompress((ROOT / "assets/clip_merges.txt.gz").read_bytes()).decode().splitlines()
+    merges = (
+        gzip.decompress((ROOT / "assets/clip_merges.txt.gz").read_bytes()).decode().splitlines()
+    )
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = [chr(b) for b in printable] + [chr(256 + n) for n in range(256 - len(printable))]
     words = letters + [c + "</w>" for c in letters] + [m.replace(" ", "") for m in merges]
     words += ["<|startoftext|>", "<|endoftext|>"]
     assert len(words) == len(set(words)) == 49408
-    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    (folder / "vocab.json").write_text(
+        json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8"
+    )
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8"
+    )
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77}))
 
 
@@ -135,7 +141,11 @@ def listed_folder(folder):
         str(2086 + n): {"content": word, "normalized": normalized, "special": special, **flags}
         for n, (word, normalized, special) in enumerate(words)
     }
-    marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    marks = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
     config = {"added_tokens_decoder": listed, "model_max_length": 77, **marks}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     # Not read where the config lists the added tokens.
@@ -161,7 +171,12 @@ def ids(folder):
 
 def main():
     result = {"prompts": PROMPTS, "tiny": ids(TINY)}
-    folders = {"added": added_folder, "saved": saved_folder, "listed": listed_folder, "standard": standard_folder}
+    folders = {
+        "added": added_folder,
+        "saved": saved_folder,
+        "listed": listed_folder,
+        "standard": standard_folder,
+    }
     for name, make in folders.items():
         with tempfile.TemporaryDirectory() as folder:
             make(pathlib.Path(folder))

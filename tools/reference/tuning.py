@@ -21,19 +21,57 @@ torch.set_grad_enabled(True)
 
 BATCHES, PROBE, BATCH, TOKENS, SIZE, VOCABULARY = 20, 12, 2, 12, 8, 64
 
-UNET = dict(in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=[8, 16], norm_num_groups=4, attention_head_dim=2,
-            cross_attention_dim=12, down_block_types=[models.CROSS, models.CROSS], up_block_types=[models.CROSS_UP, models.CROSS_UP])
-TEXT = dict(vocab_size=VOCABULARY, hidden_size=12, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=TOKENS, projection_dim=8, hidden_act="quick_gelu", bos_token_id=60, eos_token_id=61, pad_token_id=61)
+UNET = dict(
+    in_channels=4,
+    out_channels=4,
+    layers_per_block=1,
+    block_out_channels=[8, 16],
+    norm_num_groups=4,
+    attention_head_dim=2,
+    cross_attention_dim=12,
+    down_block_types=[models.CROSS, models.CROSS],
+    up_block_types=[models.CROSS_UP, models.CROSS_UP],
+)
+TEXT = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=12,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=TOKENS,
+    projection_dim=8,
+    hidden_act="quick_gelu",
+    bos_token_id=60,
+    eos_token_id=61,
+    pad_token_id=61,
+)
 
-PLAIN = dict(method="ed-lora", text_layers="attention", unet_layers="attention", text_rank=2, unet_rank=2, alpha=1.0, accumulate=1,
-             attention_loss=None, full_identity=False, masked=False, factors=[1.0, 1.0], norm_limit=None, prediction="epsilon",
-             rates=[1e-2, 1e-3, 2e-3])
+PLAIN = dict(
+    method="ed-lora",
+    text_layers="attention",
+    unet_layers="attention",
+    text_rank=2,
+    unet_rank=2,
+    alpha=1.0,
+    accumulate=1,
+    attention_loss=None,
+    full_identity=False,
+    masked=False,
+    factors=[1.0, 1.0],
+    norm_limit=None,
+    prediction="epsilon",
+    rates=[1e-2, 1e-3, 2e-3],
+)
 CASES = {
     "plain": PLAIN,
-    "masked": PLAIN | dict(attention_loss=0.5, masked=True, alpha=0.8, factors=[1.0, 0.6], norm_limit=0.245),
-    "identity": PLAIN | dict(attention_loss=0.5, full_identity=True, masked=True, accumulate=4, prediction="v_prediction"),
-    "lora": PLAIN | dict(method="lora", text_layers="encoder-layer", unet_layers="transformer", unet_rank=3),
+    "masked": PLAIN
+    | dict(attention_loss=0.5, masked=True, alpha=0.8, factors=[1.0, 0.6], norm_limit=0.245),
+    "identity": PLAIN
+    | dict(
+        attention_loss=0.5, full_identity=True, masked=True, accumulate=4, prediction="v_prediction"
+    ),
+    "lora": PLAIN
+    | dict(method="lora", text_layers="encoder-layer", unet_layers="transformer", unet_rank=3),
     "p_plus": PLAIN | dict(method="p-plus", attention_loss=0.1),
 }
 
@@ -53,7 +91,9 @@ class CrossAttention:
 
     def __call__(self, attn, hidden, encoder_hidden_states=None, **_):
         text = encoder_hidden_states[:, min(self.index, encoder_hidden_states.shape[1] - 1)]
-        q, k, v = (attn.head_to_batch_dim(x) for x in (attn.to_q(hidden), attn.to_k(text), attn.to_v(text)))
+        q, k, v = (
+            attn.head_to_batch_dim(x) for x in (attn.to_q(hidden), attn.to_k(text), attn.to_v(text))
+        )
         self.probabilities = (attn.scale * q @ k.transpose(1, 2)).softmax(-1)
         return attn.to_out[0](attn.batch_to_head_dim(self.probabilities @ v))
 
@@ -102,9 +142,18 @@ def batch(case, k, copies):
     mask = (hashed.tensor(f"input:mask.{k}", (BATCH, SIZE, SIZE)) > -0.3).float()
     if k % 7 == 3:
         mask = torch.ones_like(mask)
-    latents, noise = (hashed.picture(f"input:{name}.{k}", BATCH, SIZE, SIZE, 4) for name in ("latents", "noise"))
+    latents, noise = (
+        hashed.picture(f"input:{name}.{k}", BATCH, SIZE, SIZE, 4) for name in ("latents", "noise")
+    )
     timesteps = torch.tensor([(k * 137 + 29 + b * 411) % 1000 for b in range(BATCH)])
-    return dict(ids=ids, mask=mask, loss_mask=mask if case["masked"] else torch.ones_like(mask), latents=latents, noise=noise, timesteps=timesteps)
+    return dict(
+        ids=ids,
+        mask=mask,
+        loss_mask=mask if case["masked"] else torch.ones_like(mask),
+        latents=latents,
+        noise=noise,
+        timesteps=timesteps,
+    )
 
 
 def regularisation(case, cross, ids, mask, copies):
@@ -117,21 +166,27 @@ def regularisation(case, cross, ids, mask, copies):
     total = torch.zeros(())
     for side, maps in by_size.items():
         mean = torch.cat(maps, 1).mean(1)
-        first, second = (torch.stack([m[..., p[w]] for m, p in zip(mean, positions)]) for w in range(2))
+        first, second = (
+            torch.stack([m[..., p[w]] for m, p in zip(mean, positions)]) for w in range(2)
+        )
         first, second = first / first.max(), second / second.max()
         small = F.interpolate(mask[:, None], size=(side, side), mode="nearest")[:, 0]
         outside = small == 0
         if not outside.any():
             continue
         total = total + first[outside].mean()
-        total = total + (F.mse_loss(second, small) if case["full_identity"] else second[outside].mean())
+        total = total + (
+            F.mse_loss(second, small) if case["full_identity"] else second[outside].mean()
+        )
     return case["attention_loss"] * total
 
 
 def run(name, case):
     unet = hashed.fill(UNet2DConditionModel(**UNET)).requires_grad_(False)
     text = hashed.fill(CLIPTextModelWithProjection(CLIPTextConfig(**TEXT))).requires_grad_(False)
-    parameters = models.parameters(unet) | {k: v for k, v in models.parameters(text).items() if k != "text_projection.weight"}
+    parameters = models.parameters(unet) | {
+        k: v for k, v in models.parameters(text).items() if k != "text_projection.weight"
+    }
     names = cross_attentions(unet)
     cross = [CrossAttention(i) for i in range(len(names))]
     for attention, at in zip(cross, names):
@@ -144,29 +199,64 @@ def run(name, case):
     in_text, in_unet = {}, {}
     if case["method"] != "p-plus":
         wide = case["text_layers"] == "encoder-layer"
-        in_text = add_low_rank(text, "text", lambda layer: ".self_attn." in layer or wide and ".mlp." in layer, case["text_rank"], case["alpha"])
+        in_text = add_low_rank(
+            text,
+            "text",
+            lambda layer: ".self_attn." in layer or wide and ".mlp." in layer,
+            case["text_rank"],
+            case["alpha"],
+        )
         whole = case["unet_layers"] == "transformer"
-        in_unet = add_low_rank(unet, "unet", lambda layer: ".attn1." in layer or ".attn2." in layer or whole and ".attentions." in layer,
-                               case["unet_rank"], case["alpha"])
+        in_unet = add_low_rank(
+            unet,
+            "unet",
+            lambda layer: (
+                ".attn1." in layer or ".attn2." in layer or whole and ".attentions." in layer
+            ),
+            case["unet_rank"],
+            case["alpha"],
+        )
     learnt = {"rows": rows} | in_text | in_unet
     start = {k: v.detach().clone() for k, v in learnt.items()}
-    groups = [dict(params=params, lr=rate) for params, rate in zip([[rows], list(in_text.values()), list(in_unet.values())], case["rates"])]
-    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.999), weight_decay=0.01)
+    groups = [
+        dict(params=params, lr=rate)
+        for params, rate in zip(
+            [[rows], list(in_text.values()), list(in_unet.values())], case["rates"]
+        )
+    ]
+    optimiser = torch.optim.AdamW(
+        [g for g in groups if g["params"]], betas=(0.9, 0.999), weight_decay=0.01
+    )
     base = [g["lr"] for g in optimiser.param_groups]
-    schedule = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=case["prediction"])
+    schedule = DDPMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type=case["prediction"],
+    )
 
     losses, parts, norms, stopped = [], [], [], False
     updates = BATCHES // case["accumulate"]
     for k in range(BATCHES):
         b = batch(case, k, copies)
-        encoding = text(b["ids"].reshape(BATCH * copies, TOKENS)).last_hidden_state.reshape(BATCH, copies, TOKENS, -1)
+        encoding = text(b["ids"].reshape(BATCH * copies, TOKENS)).last_hidden_state.reshape(
+            BATCH, copies, TOKENS, -1
+        )
         noisy = schedule.add_noise(b["latents"], b["noise"], b["timesteps"])
-        target = b["noise"] if case["prediction"] == "epsilon" else schedule.get_velocity(b["latents"], b["noise"], b["timesteps"])
+        target = (
+            b["noise"]
+            if case["prediction"] == "epsilon"
+            else schedule.get_velocity(b["latents"], b["noise"], b["timesteps"])
+        )
         prediction = unet(noisy, b["timesteps"], encoding).sample
         mask = b["loss_mask"][:, None]
         each = ((prediction - target) ** 2 * mask).sum([1, 2, 3]) / mask.sum([1, 2, 3])
         loss = (each * torch.tensor(case["factors"])).mean()
-        extra = regularisation(case, cross, b["ids"], b["mask"], copies) if case["attention_loss"] else torch.zeros(())
+        extra = (
+            regularisation(case, cross, b["ids"], b["mask"], copies)
+            if case["attention_loss"]
+            else torch.zeros(())
+        )
         (loss + extra).div(case["accumulate"]).backward()
         losses.append((loss + extra).item())
         parts.append(extra.item())
@@ -187,13 +277,26 @@ def run(name, case):
     def probes(difference):
         kept = []
         for parameter in sorted(learnt):
-            flat = (learnt[parameter].detach() - (start[parameter] if difference else 0.0)).flatten()
+            flat = (
+                learnt[parameter].detach() - (start[parameter] if difference else 0.0)
+            ).flatten()
             kept.append(flat[:: max(1, flat.numel() // PROBE)])
         return torch.cat(kept)
 
-    described = dict(kind="tuning", config=dict(unet=UNET, text=TEXT), inputs=case, probes={}, parameters=parameters)
-    tensors = dict(losses=torch.tensor(losses), regularisation=torch.tensor(parts), norms=torch.tensor(norms),
-                   learnt=probes(False), moved=probes(True))
+    described = dict(
+        kind="tuning",
+        config=dict(unet=UNET, text=TEXT),
+        inputs=case,
+        probes={},
+        parameters=parameters,
+    )
+    tensors = dict(
+        losses=torch.tensor(losses),
+        regularisation=torch.tensor(parts),
+        norms=torch.tensor(norms),
+        learnt=probes(False),
+        moved=probes(True),
+    )
     models.write(f"tuning_{name}", described, tensors)
     print(name, "losses", [round(x, 3) for x in losses], "norms", [round(x, 3) for x in norms])
 

@@ -1,15 +1,15 @@
 """The command line: `python -m tools.tiny COMMAND`, from the repository's root.
 
-    all        every stage, then export, score and sheets; run the same command again to go on where it stopped
-    plan       how `all` would divide its time, and what is done already
-    data vae towers identity unet adapter judge   one stage
-    export     write the model folder
-    score      the table of scores, into the card too
-    sheets     pictures to look at
-    concepts   write the held-out concepts' folders; with --cast SEED eight strangers', into --out
-    pack       write the stages' weights alone, as a start for training on another machine (its `--work`)
-    adopt      take the weights of a model folder as where training goes on from (vae and towers count as finished)
-    vocabulary make vocab.json and merges.txt anew from CLIP's merges
+all        every stage, then export, score and sheets; run the same command again to go on where it stopped
+plan       how `all` would divide its time, and what is done already
+data vae towers identity unet adapter judge   one stage
+export     write the model folder
+score      the table of scores, into the card too
+sheets     pictures to look at
+concepts   write the held-out concepts' folders; with --cast SEED eight strangers', into --out
+pack       write the stages' weights alone, as a start for training on another machine (its `--work`)
+adopt      take the weights of a model folder as where training goes on from (vae and towers count as finished)
+vocabulary make vocab.json and merges.txt anew from CLIP's merges
 """
 
 import argparse
@@ -43,32 +43,87 @@ def seconds(text):
     try:
         return float(text[:-1]) * unit if unit else float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a duration such as 90s, 25m or 1.5h, got '{text}'") from None
+        raise argparse.ArgumentTypeError(
+            f"expected a duration such as 90s, 25m or 1.5h, got '{text}'"
+        ) from None
 
 
 def arguments():
-    parser = argparse.ArgumentParser("python -m tools.tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("all", "plan", *STAGES, *AFTER, "concepts", "pack", "adopt", "vocabulary"))
+    parser = argparse.ArgumentParser(
+        "python -m tools.tiny",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "command",
+        choices=("all", "plan", *STAGES, *AFTER, "concepts", "pack", "adopt", "vocabulary"),
+    )
     add = parser.add_argument
-    add("--work", type=Path, default=ROOT / "work" / "tiny", help="pictures, states and logs (git ignores it)")
-    add("--out", type=Path, default=ROOT / "models" / "tiny", help="the model folder to write, score and show")
-    add("--sheets", type=Path, default=ROOT / "docs" / "tiny", help="where pictures to look at go: the program compiles the model folder in")
-    add("--tokenizer", type=Path, default=ROOT / "models" / "tiny" / "tokenizer", help="folder with vocab.json and merges.txt")
-    add("--total", type=seconds, default=1500.0, help="time to divide over the stages, over all runs (default 25m)")
+    add(
+        "--work",
+        type=Path,
+        default=ROOT / "work" / "tiny",
+        help="pictures, states and logs (git ignores it)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=ROOT / "models" / "tiny",
+        help="the model folder to write, score and show",
+    )
+    add(
+        "--sheets",
+        type=Path,
+        default=ROOT / "docs" / "tiny",
+        help="where pictures to look at go: the program compiles the model folder in",
+    )
+    add(
+        "--tokenizer",
+        type=Path,
+        default=ROOT / "models" / "tiny" / "tokenizer",
+        help="folder with vocab.json and merges.txt",
+    )
+    add(
+        "--total",
+        type=seconds,
+        default=1500.0,
+        help="time to divide over the stages, over all runs (default 25m)",
+    )
     add("--limit", type=seconds, default=float("inf"), help="time that this run may take at most")
-    add("--until", type=float, help="one stage alone: it lasts until this time (seconds since 1970) instead of its share of the total")
+    add(
+        "--until",
+        type=float,
+        help="one stage alone: it lasts until this time (seconds since 1970) instead of its share of the total",
+    )
     add("--device", choices=("cuda", "cpu"), help="default: a GPU if there is one")
-    add("--compile", choices=("auto", "yes", "no"), default="auto", help="torch.compile (auto: on a GPU)")
+    add(
+        "--compile",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="torch.compile (auto: on a GPU)",
+    )
     add("--threads", type=int, help="threads of PyTorch on a CPU, in all")
-    add("--workers", type=int, help="processes that train together on a CPU (default: one a core, four at most)")
+    add(
+        "--workers",
+        type=int,
+        help="processes that train together on a CPU (default: one a core, four at most)",
+    )
     add("--processes", type=int, help="processes that render")
     add("--pictures", type=int, default=48 * data.BLOCK, help="how many pictures to render at most")
     add("--prompts", type=int, default=256, help="how many held-out prompts to score")
     add("--steps", type=int, default=25)
     add("--guidance", type=float, default=3.0)
-    add("--device-test", action="store_true", help="every stage for seconds, on little data, in a folder of its own")
+    add(
+        "--device-test",
+        action="store_true",
+        help="every stage for seconds, on little data, in a folder of its own",
+    )
     add("--cast", type=int, metavar="SEED", help="concepts: eight strangers of this seed instead")
-    add("--clip-merges", type=Path, help="vocabulary: CLIP's own merges (merges.txt or bpe_simple_vocab_16e6.txt)")
+    add(
+        "--clip-merges",
+        type=Path,
+        help="vocabulary: CLIP's own merges (merges.txt or bpe_simple_vocab_16e6.txt)",
+    )
     return parser.parse_args()
 
 
@@ -93,7 +148,12 @@ def train_together(name, session, options):
     """Runs one stage in several processes of a thread each, which is faster on a CPU than one of several threads."""
     with tempfile.TemporaryDirectory() as meeting:
         left = session.deadline - time.monotonic()
-        processes.start_processes(_worker, (name, options, left, f"file://{meeting}/point"), options.workers, start_method="fork")
+        processes.start_processes(
+            _worker,
+            (name, options, left, f"file://{meeting}/point"),
+            options.workers,
+            start_method="fork",
+        )
     path = session.work / f"{name}.pt"
     return torch.load(path, map_location="cpu", weights_only=True)["done"]
 
@@ -102,7 +162,17 @@ def _worker(rank, name, options, limit, meeting):
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.workers)
     threads = max(1, (options.threads or os.cpu_count()) // options.workers)
-    session = Session(options.work, options.total, limit, "cpu", options.compile, threads, options.device_test, rank, options.workers)
+    session = Session(
+        options.work,
+        options.total,
+        limit,
+        "cpu",
+        options.compile,
+        threads,
+        options.device_test,
+        rank,
+        options.workers,
+    )
     run_stage(name, session, options)
     dist.destroy_process_group()
 
@@ -112,17 +182,36 @@ def export(session, options):
     predictor, text = unet.load(session, words)
     control = adapter.load(session) if (session.work / "adapter.pt").exists() else None
     pair = towers.load(session, words)
-    sizes = folders.write_folder(options.out, options.tokenizer, vae.load(session), predictor, text, towers.text_config(words), pair, control)
+    sizes = folders.write_folder(
+        options.out,
+        options.tokenizer,
+        vae.load(session),
+        predictor,
+        text,
+        towers.text_config(words),
+        pair,
+        control,
+    )
     total = sum(size for name, size in sizes.items() if name != "t2i_adapter")
     if (session.work / "identity.pt").exists():
         folders.write_tower(session.work / "identity", identity.load(session))
-    session.say(f"wrote {options.out}: {total / 1e6:.1f} MB and the adapter, " + ", ".join(f"{k} {v / 1e6:.2f}" for k, v in sizes.items()))
+    session.say(
+        f"wrote {options.out}: {total / 1e6:.1f} MB and the adapter, "
+        + ", ".join(f"{k} {v / 1e6:.2f}" for k, v in sizes.items())
+    )
 
 
 def score(session, options):
     model = folders.Model(options.out, session.device)
     classifier = judge.load(session) if (session.work / "judge.pt").exists() else None
-    result, pictures = scoring.score(model, classifier, options.prompts, options.steps, options.guidance, 64 if session.cuda else 16)
+    result, pictures = scoring.score(
+        model,
+        classifier,
+        options.prompts,
+        options.steps,
+        options.guidance,
+        64 if session.cuda else 16,
+    )
     result |= history(session)
     scoring.write(result, session.work, options.out / "README.md")
     torch.save((pictures[:64] * 127).round().to("cpu", torch.int8), session.work / "samples.pt")
@@ -133,9 +222,14 @@ def show(session, options):
     model = folders.Model(options.out, session.device)
     target = options.sheets
     target.mkdir(parents=True, exist_ok=True)
-    pages = {"vae": sheets.reconstructions(model), "showcase": sheets.showcase(model, steps=options.steps, guidance=options.guidance)}
+    pages = {
+        "vae": sheets.reconstructions(model),
+        "showcase": sheets.showcase(model, steps=options.steps, guidance=options.guidance),
+    }
     if (session.work / "samples.pt").exists():
-        pages["samples"] = sheets.samples(torch.load(session.work / "samples.pt", weights_only=True).float() / 127)
+        pages["samples"] = sheets.samples(
+            torch.load(session.work / "samples.pt", weights_only=True).float() / 127
+        )
     if model.adapter is not None:
         pages["control"] = sheets.control(model, steps=options.steps, guidance=options.guidance)
     pages["concepts"] = sheets.concepts()
@@ -151,13 +245,24 @@ def history(session):
         path = session.work / f"{name}.pt"
         if path.exists():
             state = torch.load(path, map_location="cpu", weights_only=True)
-            spent[name] = {"seconds": round(state["spent"]), "samples": state["samples"], "done": state["done"]}
+            spent[name] = {
+                "seconds": round(state["spent"]),
+                "samples": state["samples"],
+                "done": state["done"],
+            }
     return {"stages": spent}
 
 
 def adopt(session, options):
     for stage, (modules, done) in folders.states_of(options.out).items():
-        start = {"iteration": 0, "spent": 0.0, "samples": 0, "done": done, "note": {"adopted": True}, "average": None}
+        start = {
+            "iteration": 0,
+            "spent": 0.0,
+            "samples": 0,
+            "done": done,
+            "note": {"adopted": True},
+            "average": None,
+        }
         torch.save({"modules": modules, "final": modules} | start, session.work / f"{stage}.pt")
     for stale in session.work.glob("latents*.pt"):
         stale.unlink(missing_ok=True)
@@ -172,7 +277,10 @@ def pack(session, options):
         if not (session.work / f"{stage}.pt").exists():
             continue
         state = torch.load(session.work / f"{stage}.pt", map_location="cpu", weights_only=True)
-        weights = {name: {k: v.half() for k, v in module.items()} for name, module in state["final"].items()}
+        weights = {
+            name: {k: v.half() for k, v in module.items()}
+            for name, module in state["final"].items()
+        }
         note = {"gone": gone} | {k: True for k in ("adopted",) if state["note"].get(k)}
         start = {"iteration": 0, "spent": 0.0, "samples": state["samples"], "done": False}
         start |= {"note": note, "average": None}
@@ -183,7 +291,9 @@ def write_concepts(folder):
     concepts.write_concepts(folder)
     picture = np.asarray(scenes.render(concepts.sketch_scene())[0], np.float32) / 127.5 - 1
     lines = adapter.outlines(torch.from_numpy(picture).permute(2, 0, 1)[None])[0, 0]
-    Image.fromarray((lines.numpy() * 255).astype(np.uint8)).convert("1").save(folder / concepts.SKETCH, optimize=True)
+    Image.fromarray((lines.numpy() * 255).astype(np.uint8)).convert("1").save(
+        folder / concepts.SKETCH, optimize=True
+    )
 
 
 def plan(session, options):
@@ -196,12 +306,17 @@ def make_vocabulary(options):
     if options.clip_merges is None:
         raise SystemExit("vocabulary needs --clip-merges")
     if options.tokenizer.resolve() == (ROOT / "models" / "tiny" / "tokenizer").resolve():
-        raise SystemExit("vocabulary needs --tokenizer DIR: the shipped one's numbers are part of the trained model")
+        raise SystemExit(
+            "vocabulary needs --tokenizer DIR: the shipped one's numbers are part of the trained model"
+        )
     words = set(vocabulary.EXTRA_WORDS)
     for seed in range(scenes.TRAIN, scenes.TRAIN + 20000):
         scene, rng = scenes.example(seed)
         words |= set(scenes.caption(scene, rng)[0].replace(",", " ").replace("-", " ").split())
-    print(vocabulary.build_vocabulary(options.clip_merges, sorted(words), options.tokenizer), "entries")
+    print(
+        vocabulary.build_vocabulary(options.clip_merges, sorted(words), options.tokenizer),
+        "entries",
+    )
 
 
 def main():
@@ -209,8 +324,21 @@ def main():
     if options.device_test:
         options.work = options.work / "device-test"
         options.out, options.sheets = options.work / "model", options.work / "sheets"
-        options.total, options.pictures, options.prompts, options.steps = min(options.total, 60.0), 128, 4, 4
-    session = Session(options.work, options.total, options.limit, options.device, options.compile, options.threads, options.device_test)
+        options.total, options.pictures, options.prompts, options.steps = (
+            min(options.total, 60.0),
+            128,
+            4,
+            4,
+        )
+    session = Session(
+        options.work,
+        options.total,
+        options.limit,
+        options.device,
+        options.compile,
+        options.threads,
+        options.device_test,
+    )
     if options.until:
         session.deadline, session.to_deadline = session.started + options.until - time.time(), True
     options.workers = 1 if session.cuda else options.workers or min(4, os.cpu_count())
@@ -230,14 +358,19 @@ def main():
         return adopt(session, options)
     if command == "vocabulary":
         return make_vocabulary(options)
-    session.say(f"PyTorch {torch.__version__} on {torch.cuda.get_device_name() if session.cuda else 'the CPU'}")
+    session.say(
+        f"PyTorch {torch.__version__} on {torch.cuda.get_device_name() if session.cuda else 'the CPU'}"
+    )
     afterwards = {"export": export, "score": score, "sheets": show}
     for name in (*STAGES, *AFTER) if command == "all" else (command,):
         if name in afterwards:
             afterwards[name](session, options)
             continue
         together = options.workers > 1 and name != "data"
-        if not (train_together if together else run_stage)(name, session, options) and command == "all":
+        if (
+            not (train_together if together else run_stage)(name, session, options)
+            and command == "all"
+        ):
             session.say(f"stopped in the stage '{name}': run the same command again to go on")
             return sys.exit(3)
 

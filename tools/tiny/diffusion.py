@@ -25,7 +25,9 @@ def min_snr_weights(alphas, gamma=5.0):
 
 def spread_steps(count, device):
     """`count` timesteps, one random one from each of `count` equal strata: less noisy losses than drawing freely."""
-    steps = (torch.arange(count, device=device) + torch.rand(count, device=device)) * (STEPS / count)
+    steps = (torch.arange(count, device=device) + torch.rand(count, device=device)) * (
+        STEPS / count
+    )
     return steps.long().clamp(0, STEPS - 1)
 
 
@@ -38,7 +40,13 @@ def sample(unet, context, empty, noise, steps=25, guidance=3.0, features=None):
     """
     device, count = noise.device, len(noise)
     alphas = alphas_cumulative(device).double()
-    times = torch.linspace(0, STEPS - 1, steps + 1, dtype=torch.float64).round().long().flip(0)[:-1].to(device)
+    times = (
+        torch.linspace(0, STEPS - 1, steps + 1, dtype=torch.float64)
+        .round()
+        .long()
+        .flip(0)[:-1]
+        .to(device)
+    )
     both = torch.cat([empty.expand(count, -1, -1), context])
     if features is not None:
         features = [torch.cat([f, f]) for f in features]

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Trains everything in one command, on a machine with one data-centre GPU and many cores: stages side by side,
-# each in a process of its own.
+# Trains everything in one command, on a machine with one data-centre GPU and many cores: stages
+# side by side, each in a process of its own.
 #
-#     tools/tiny/gpu.sh WORK MODEL SECONDS      goes on from the weights in WORK (`python -m tools.tiny pack` writes such), else begins anew
+#     tools/tiny/gpu.sh WORK MODEL SECONDS      goes on from the weights in WORK
+#     (`python -m tools.tiny pack` writes such), else begins anew
 set -u
 work=$1 model=$2 seconds=$3
 started=$(date +%s)

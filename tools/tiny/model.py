@@ -25,8 +25,9 @@ from .vocabulary import Vocabulary
 
 KNOWN_WORDS = Path(__file__).resolve().parents[2] / "models" / "tiny" / "known_words.txt"
 DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
-# How much stronger the shipped adapter is than the trained one: what predicts noise best follows outlines too loosely when pictures
-# are sampled. (IoU with the condition on 64 prompts that are not scored: 0.587 at 1, 0.604 at 1.25, 0.611 at 1.5.)
+# How much stronger the shipped adapter is than the trained one: what predicts noise best follows
+# outlines too loosely when pictures are sampled. (IoU with the condition on 64 prompts that are not
+# scored: 0.587 at 1, 0.604 at 1.25, 0.611 at 1.5.)
 STRENGTH = 1.5
 
 
@@ -57,13 +58,23 @@ def write_folder(folder, tokenizer, vae, unet, text, text_settings, towers, adap
     sizes = {
         "vae": _write_part(folder, "vae", config.VAE, DIFFUSERS_WEIGHTS, vae.state_dict()),
         "unet": _write_part(folder, "unet", config.UNET, DIFFUSERS_WEIGHTS, unet.state_dict()),
-        "text_encoder": _write_part(folder, "text_encoder", text_settings, TRANSFORMERS_WEIGHTS, text.state_dict()),
+        "text_encoder": _write_part(
+            folder, "text_encoder", text_settings, TRANSFORMERS_WEIGHTS, text.state_dict()
+        ),
     }
     tower = towers.vision.state_dict() | {"text_projection.weight": towers.text_projection.weight}
-    sizes["clip_vision"] = _write_part(folder, "clip_vision", config.VISION, TRANSFORMERS_WEIGHTS, tower)
+    sizes["clip_vision"] = _write_part(
+        folder, "clip_vision", config.VISION, TRANSFORMERS_WEIGHTS, tower
+    )
     _write_json(folder / "clip_vision" / "preprocessor_config.json", config.PREPROCESSOR)
     if adapter is not None:
-        sizes["t2i_adapter"] = _write_part(folder, "t2i_adapter", config.ADAPTER, DIFFUSERS_WEIGHTS, strengthened(adapter.state_dict(), STRENGTH))
+        sizes["t2i_adapter"] = _write_part(
+            folder,
+            "t2i_adapter",
+            config.ADAPTER,
+            DIFFUSERS_WEIGHTS,
+            strengthened(adapter.state_dict(), STRENGTH),
+        )
     _write_json(folder / "scheduler" / "scheduler_config.json", config.SCHEDULER)
     _write_json(folder / "model_index.json", config.MODEL_INDEX)
     _write_json(folder / "generation_config.json", config.GENERATION)
@@ -89,7 +100,9 @@ def _read_part(folder, name, build, weights, device, partial=False):
     settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
     module = build(settings)
     tensors = load_file(path / weights)
-    module.load_state_dict({k: v.float() for k, v in tensors.items() if not partial or k in module.state_dict()})
+    module.load_state_dict(
+        {k: v.float() for k, v in tensors.items() if not partial or k in module.state_dict()}
+    )
     return module.to(device).eval().requires_grad_(False), tensors
 
 
@@ -101,8 +114,17 @@ class Model:
         self.vocabulary = Vocabulary(folder / "tokenizer")
         self.vae, _ = _read_part(folder, "vae", AutoencoderKL, DIFFUSERS_WEIGHTS, device)
         self.unet, _ = _read_part(folder, "unet", UNet2DConditionModel, DIFFUSERS_WEIGHTS, device)
-        self.text, _ = _read_part(folder, "text_encoder", CLIPTextModel, TRANSFORMERS_WEIGHTS, device)
-        self.vision, tower = _read_part(folder, "clip_vision", CLIPVisionModelWithProjection, TRANSFORMERS_WEIGHTS, device, partial=True)
+        self.text, _ = _read_part(
+            folder, "text_encoder", CLIPTextModel, TRANSFORMERS_WEIGHTS, device
+        )
+        self.vision, tower = _read_part(
+            folder,
+            "clip_vision",
+            CLIPVisionModelWithProjection,
+            TRANSFORMERS_WEIGHTS,
+            device,
+            partial=True,
+        )
         self.projection = tower["text_projection.weight"].float().to(device) if tower else None
         self.adapter, _ = _read_part(folder, "t2i_adapter", T2IAdapter, DIFFUSERS_WEIGHTS, device)
         if self.vae is None or self.unet is None or self.text is None:
@@ -112,19 +134,27 @@ class Model:
             self.unet = self.unet.to(memory_format=torch.channels_last)
 
     def tokens(self, texts):
-        return torch.tensor([self.vocabulary.encode(t, config.TOKENS) for t in texts], device=self.device)
+        return torch.tensor(
+            [self.vocabulary.encode(t, config.TOKENS) for t in texts], device=self.device
+        )
 
     @torch.no_grad()
     def sample(self, captions, seed=0, steps=25, guidance=3.0, conditions=None, batch=64):
         """Pictures [n, 3, 128, 128] in -1..1 for the captions; `conditions` [n, 1, 128, 128] go to the adapter."""
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(len(captions), 4, 128 // self.factor, 128 // self.factor, generator=generator)
+        noise = torch.randn(
+            len(captions), 4, 128 // self.factor, 128 // self.factor, generator=generator
+        )
         pictures = []
         for start in range(0, len(captions), batch):
             part = slice(start, start + batch)
-            features = None if conditions is None else self.adapter(conditions[part].to(self.device))
+            features = (
+                None if conditions is None else self.adapter(conditions[part].to(self.device))
+            )
             context, empty = self.text(self.tokens(captions[part])), self.text(self.tokens([""]))
-            latents = diffusion.sample(self.unet, context, empty, noise[part].to(self.device), steps, guidance, features)
+            latents = diffusion.sample(
+                self.unet, context, empty, noise[part].to(self.device), steps, guidance, features
+            )
             pictures.append(self.vae.decode(latents / config.LATENT_SCALE).clamp(-1, 1))
         return torch.cat(pictures)
 
@@ -139,7 +169,9 @@ class Model:
 
     @torch.no_grad()
     def reconstruct(self, pictures, batch=32):
-        return torch.cat([self.vae.decode(self.vae.encode(x)[0]).clamp(-1, 1) for x in pictures.split(batch)])
+        return torch.cat(
+            [self.vae.decode(self.vae.encode(x)[0]).clamp(-1, 1) for x in pictures.split(batch)]
+        )
 
 
 def _fitting(folder, build, wanted):
@@ -162,7 +194,9 @@ def states_of(folder):
     text = load_file(folder / "text_encoder" / TRANSFORMERS_WEIGHTS)
     tower = load_file(folder / "clip_vision" / TRANSFORMERS_WEIGHTS)
     projection = tower.pop("text_projection.weight")
-    towers = {f"text.{k}": v for k, v in text.items()} | {f"vision.{k}": v for k, v in tower.items()}
+    towers = {f"text.{k}": v for k, v in text.items()} | {
+        f"vision.{k}": v for k, v in tower.items()
+    }
     towers |= {"text_projection.weight": projection, "logit_scale": torch.tensor(4.0)}
     vae, vae_grew = _fitting(folder / "vae", AutoencoderKL, config.VAE)
     states = {
@@ -173,4 +207,7 @@ def states_of(folder):
     if (folder / "t2i_adapter").exists():
         shipped, _ = _fitting(folder / "t2i_adapter", T2IAdapter, config.ADAPTER)
         states["adapter"] = ({"adapter": strengthened(shipped, 1 / STRENGTH)}, False)
-    return {stage: ({n: {k: v.float() for k, v in m.items()} for n, m in modules.items()}, done) for stage, (modules, done) in states.items()}
+    return {
+        stage: ({n: {k: v.float() for k, v in m.items()} for n, m in modules.items()}, done)
+        for stage, (modules, done) in states.items()
+    }

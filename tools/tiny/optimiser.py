@@ -8,7 +8,13 @@ from collections import defaultdict
 
 import torch
 
-_NEWTON_SCHULZ = ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037), (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012))
+_NEWTON_SCHULZ = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
 _SMALLEST = 16
 
 
@@ -45,13 +51,22 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        taken = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        taken = [
+            (p, group) for group in self.param_groups for p in group["params"] if p.grad is not None
+        ]
         if not taken:
             return
         steps = (self._alike_at_once if taken[0][0].is_cuda else self._shared_out)(taken)
-        torch._foreach_mul_([p for p, _ in taken], [1 - group["lr"] * group["weight_decay"] for _, group in taken])
-        torch._foreach_mul_(steps, [-group["lr"] * 0.2 * max(step.shape) ** 0.5 for (_, group), step in zip(taken, steps)])
-        torch._foreach_add_([p for p, _ in taken], [step.view_as(p) for (p, _), step in zip(taken, steps)])
+        torch._foreach_mul_(
+            [p for p, _ in taken], [1 - group["lr"] * group["weight_decay"] for _, group in taken]
+        )
+        torch._foreach_mul_(
+            steps,
+            [-group["lr"] * 0.2 * max(step.shape) ** 0.5 for (_, group), step in zip(taken, steps)],
+        )
+        torch._foreach_add_(
+            [p for p, _ in taken], [step.view_as(p) for (p, _), step in zip(taken, steps)]
+        )
 
     def _ahead(self, taken):
         """Gradients with momentum, looking one step ahead, as matrices."""
@@ -82,12 +97,16 @@ class Muon(torch.optim.Optimizer):
     def _shared_out(self, taken):
         """By cost, dearest first, dealt out to the processes in turn: every process finds the same order."""
         steps = [torch.zeros_like(p).flatten(1) for p, _ in taken]
-        order = sorted(range(len(taken)), key=lambda i: (-min(steps[i].shape), -steps[i].numel(), i))
+        order = sorted(
+            range(len(taken)), key=lambda i: (-min(steps[i].shape), -steps[i].numel(), i)
+        )
         mine = order[self.rank :: self.workers]
         for i, ahead in zip(mine, self._ahead([taken[i] for i in mine])):
             steps[i] = orthogonal(ahead)
         if self.workers > 1:
             flat = torch.cat([s.flatten() for s in steps])
             self.add_up(flat)
-            steps = [part.view_as(s) for part, s in zip(flat.split([s.numel() for s in steps]), steps)]
+            steps = [
+                part.view_as(s) for part, s in zip(flat.split([s.numel() for s in steps]), steps)
+            ]
         return steps

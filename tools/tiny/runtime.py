@@ -25,7 +25,18 @@ class Session:
         "identity": 0.05,
     }  # fmt: skip
 
-    def __init__(self, work, total, limit, device=None, compile_models="auto", threads=None, small=False, rank=0, workers=1):
+    def __init__(
+        self,
+        work,
+        total,
+        limit,
+        device=None,
+        compile_models="auto",
+        threads=None,
+        small=False,
+        rank=0,
+        workers=1,
+    ):
         self.work = Path(work)
         self.work.mkdir(parents=True, exist_ok=True)
         self.total = total
@@ -37,7 +48,9 @@ class Session:
         self.bf16_pays = not self.cuda and multiplies_bf16()
         self.small = small
         self.replays = self.cuda and not small  # whether passes are recorded once and replayed
-        self.to_deadline = False  # stages last until the deadline instead of their share of the total
+        self.to_deadline = (
+            False  # stages last until the deadline instead of their share of the total
+        )
         self.rank, self.workers = rank, workers  # of the processes that train one model together
         self.kept = {}  # what several stages of one run share: the pictures on the device
         torch.manual_seed((time.time_ns() + 7919 * rank) % 2**31)
@@ -116,7 +129,9 @@ class Session:
 
     def wait_for(self, *stages):
         """Until the files `STAGE.ended` are there, where stages run side by side in processes of their own."""
-        while self.to_deadline and not all((self.work / f"{stage}.ended").exists() for stage in stages):
+        while self.to_deadline and not all(
+            (self.work / f"{stage}.ended").exists() for stage in stages
+        ):
             time.sleep(0.2)
 
     def say(self, *words):
@@ -212,23 +227,53 @@ class Trainer:
 
     SAVE_EVERY = 120
 
-    def __init__(self, session, stage, modules, groups, rate, decay=0.999, weight_decay=1e-3, betas=(0.9, 0.99), budget=None):
+    def __init__(
+        self,
+        session,
+        stage,
+        modules,
+        groups,
+        rate,
+        decay=0.999,
+        weight_decay=1e-3,
+        betas=(0.9, 0.99),
+        budget=None,
+    ):
         self.session, self.stage, self.modules, self.rate = session, stage, modules, rate
         self.budget = session.budget(stage) if budget is None else budget
         self.path = session.work / f"{stage}.pt"
         self.parameters = [p for parameters, _ in groups for p in parameters]
-        embeddings = {id(m.weight) for module in modules.values() for m in module.modules() if isinstance(m, torch.nn.Embedding)}
+        embeddings = {
+            id(m.weight)
+            for module in modules.values()
+            for m in module.modules()
+            if isinstance(m, torch.nn.Embedding)
+        }
         matrices, others = [], []
         for parameters, factor in groups:
             parameters = list(parameters)
             chosen = [p for p in parameters if is_matrix(p) and id(p) not in embeddings]
             taken = {id(p) for p in chosen}
             matrices.append({"params": chosen, "factor": factor})
-            others.append({"params": [p for p in parameters if id(p) not in taken], "factor": factor})
+            others.append(
+                {"params": [p for p in parameters if id(p) not in taken], "factor": factor}
+            )
         self.optimisers = [
-            Muon([g for g in matrices if g["params"]] or [{"params": [torch.zeros(1)]}], rate, weight_decay=weight_decay,
-                 rank=session.rank, workers=session.workers, add_up=dist.all_reduce),
-            torch.optim.AdamW([g for g in others if g["params"]], lr=rate, betas=betas, weight_decay=weight_decay, fused=True),
+            Muon(
+                [g for g in matrices if g["params"]] or [{"params": [torch.zeros(1)]}],
+                rate,
+                weight_decay=weight_decay,
+                rank=session.rank,
+                workers=session.workers,
+                add_up=dist.all_reduce,
+            ),
+            torch.optim.AdamW(
+                [g for g in others if g["params"]],
+                lr=rate,
+                betas=betas,
+                weight_decay=weight_decay,
+                fused=True,
+            ),
         ]
         self.average = Average(self.parameters, decay)
         self.iteration, self.spent, self.samples, self.done, self.note = 0, 0.0, 0, False, {}
@@ -255,18 +300,26 @@ class Trainer:
             self.average = Average(self.parameters, self.average.decay)
         self.average.steps = self.iteration = state["iteration"]
         self.spent, self.samples, self.note = state["spent"], state["samples"], state["note"]
-        self.done = state["done"] and (self.spent >= self.budget or self.note.get("adopted", False))  # there may be more time now
+        self.done = state["done"] and (
+            self.spent >= self.budget or self.note.get("adopted", False)
+        )  # there may be more time now
 
     def _finite(self):
         """Whether all weights are still numbers."""
-        return bool(torch.stack(torch._foreach_norm([p.detach() for p in self.parameters])).isfinite().all())
+        return bool(
+            torch.stack(torch._foreach_norm([p.detach() for p in self.parameters])).isfinite().all()
+        )
 
     def _go_back(self):
         """After a step that broke the weights: the last saved state again, and half the rate."""
         self.rate /= 2
-        self.session.say(f"{self.stage}: the loss is no number any more; going back, rate {self.rate:g} from here")
+        self.session.say(
+            f"{self.stage}: the loss is no number any more; going back, rate {self.rate:g} from here"
+        )
         if not self.path.exists():
-            raise SystemExit(f"{self.stage}: nothing to go back to; start again with a smaller rate")
+            raise SystemExit(
+                f"{self.stage}: nothing to go back to; start again with a smaller rate"
+            )
         spent = self.spent
         self._load()
         self.spent = spent
@@ -278,7 +331,10 @@ class Trainer:
         if self.session.rank > 0:
             return
         self.average.swap()
-        final = {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in self.modules.items()}
+        final = {
+            name: {k: v.clone() for k, v in module.state_dict().items()}
+            for name, module in self.modules.items()
+        }
         self.average.swap()
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
@@ -311,7 +367,9 @@ class Trainer:
             yield self.spent / self.budget
         self.done = self.spent >= self.budget
         self.save()
-        self.session.say(f"{self.stage}: {self.iteration} steps, {self.samples} samples, {self.spent:.0f} of {self.budget:.0f} s")
+        self.session.say(
+            f"{self.stage}: {self.iteration} steps, {self.samples} samples, {self.spent:.0f} of {self.budget:.0f} s"
+        )
 
     def step(self, loss, samples, rate):
         """One optimiser step at `rate` times the peak rate."""
@@ -357,7 +415,9 @@ class Trainer:
             raise
         except Exception as error:
             self.session.replays = False
-            self.session.say(f"{self.stage}: recording failed, going on without: {type(error).__name__}: {str(error)[:300]}")
+            self.session.say(
+                f"{self.stage}: recording failed, going on without: {type(error).__name__}: {str(error)[:300]}"
+            )
 
     def seconds_of_replay(self, times=8):
         """How long the recorded passes take, at best."""
@@ -389,7 +449,9 @@ class Trainer:
 
     def report(self, every=15.0, **values):
         """Keeps values (tensors stay on the device) and says their means every so many seconds."""
-        self._losses.append({k: v.detach().clone() if torch.is_tensor(v) else v for k, v in values.items()})
+        self._losses.append(
+            {k: v.detach().clone() if torch.is_tensor(v) else v for k, v in values.items()}
+        )
         if time.monotonic() - self._said < every:
             return
         recent = self._losses[-50:]
@@ -399,7 +461,9 @@ class Trainer:
             means[key] = sum(kept) / len(kept)
         self._losses, self._said = [], time.monotonic()
         text = "  ".join(f"{k} {v:.4f}" for k, v in means.items())
-        self.session.say(f"{self.stage} {100 * self.spent / self.budget:5.1f} %  step {self.iteration}  {text}")
+        self.session.say(
+            f"{self.stage} {100 * self.spent / self.budget:5.1f} %  step {self.iteration}  {text}"
+        )
 
 
 def final_weights(session, stage, name):

@@ -53,14 +53,30 @@ def score(model, judge, prompts=256, steps=25, guidance=3.0, batch=64):
     chosen, captions, sided, real = held_out(prompts)
     real = real.to(model.device)
     error = F.mse_loss(model.reconstruct(real), real, reduction="none").mean().item()
-    result = {"vae_psnr": 10 * math.log10(4 / error), "prompts": prompts, "steps": steps, "guidance": guidance}
+    result = {
+        "vae_psnr": 10 * math.log10(4 / error),
+        "prompts": prompts,
+        "steps": steps,
+        "guidance": guidance,
+    }
     result["vae_parts"] = float(np.median(part_errors(model.vae, max(1, prompts // 4))))
     samples = model.sample(captions, 1, steps, guidance, batch=batch)
     if model.vision is not None:
-        text, seen, made = model.embed_text(captions), model.embed_pictures(real), model.embed_pictures(samples)
-        hits = [(seen[i : i + 64] @ text[i : i + 64].T).argmax(1).cpu() == torch.arange(len(seen[i : i + 64])) for i in range(0, prompts, 64)]
+        text, seen, made = (
+            model.embed_text(captions),
+            model.embed_pictures(real),
+            model.embed_pictures(samples),
+        )
+        hits = [
+            (seen[i : i + 64] @ text[i : i + 64].T).argmax(1).cpu()
+            == torch.arange(len(seen[i : i + 64]))
+            for i in range(0, prompts, 64)
+        ]
         result["retrieval"] = 100 * torch.cat(hits).float().mean().item()
-        result["alignment_real"], result["alignment"] = (seen * text).sum(1).mean().item(), (made * text).sum(1).mean().item()
+        result["alignment_real"], result["alignment"] = (
+            (seen * text).sum(1).mean().item(),
+            (made * text).sum(1).mean().item(),
+        )
         result["alignment_share"] = 100 * result["alignment"] / result["alignment_real"]
     if judge is not None:
         result |= _judged(judge, samples, chosen, captions, sided)
@@ -91,7 +107,10 @@ def _judged(judge, pictures, chosen, captions, sided):
     One subject: whichever slot looks most occupied is taken for it. Two: the left and the right slot, in either order
     if the caption told no sides. Places, colours and sides count only where the caption tells them, colours where the class is right as well.
     """
-    outputs = [torch.cat(part).float().softmax(1).cpu() for part in zip(*(judge(x) for x in pictures.split(64)))]
+    outputs = [
+        torch.cat(part).float().softmax(1).cpu()
+        for part in zip(*(judge(x) for x in pictures.split(64)))
+    ]
     tally = {"kind": [], "colour": [], "place": [], "side": []}
     for i, (scene, caption, told) in enumerate(zip(chosen, captions, sided)):
         truth = scenes.labels(scene)
@@ -100,14 +119,31 @@ def _judged(judge, pictures, chosen, captions, sided):
         if scene["count"] > 2:
             continue
         wanted = [(truth[1 + 2 * s], truth[2 + 2 * s], s) for s in range(3) if truth[1 + 2 * s]]
-        slots = [0, 2] if len(wanted) == 2 else [min(range(3), key=lambda s: outputs[1 + 2 * s][i, 0].item())]
-        seen = [(outputs[1 + 2 * s][i, 1:].argmax().item() + 1, outputs[2 + 2 * s][i].argmax().item(), s) for s in slots]
-        if len(wanted) == 2 and [w[0] for w in wanted] != [s[0] for s in seen] and sorted(w[0] for w in wanted) == sorted(s[0] for s in seen):
+        slots = (
+            [0, 2]
+            if len(wanted) == 2
+            else [min(range(3), key=lambda s: outputs[1 + 2 * s][i, 0].item())]
+        )
+        seen = [
+            (
+                outputs[1 + 2 * s][i, 1:].argmax().item() + 1,
+                outputs[2 + 2 * s][i].argmax().item(),
+                s,
+            )
+            for s in slots
+        ]
+        if (
+            len(wanted) == 2
+            and [w[0] for w in wanted] != [s[0] for s in seen]
+            and sorted(w[0] for w in wanted) == sorted(s[0] for s in seen)
+        ):
             seen = seen[::-1]  # the right two in the other order
         for want, see in zip(wanted, seen):
             tally["kind"].append(want[0] == see[0])
             known = want[1] != scenes.UNKNOWN
-            told_colour = known and _tells_colour(caption, KINDS[want[0] - 1], COLOUR_NAMES[want[1]])
+            told_colour = known and _tells_colour(
+                caption, KINDS[want[0] - 1], COLOUR_NAMES[want[1]]
+            )
             if told_colour and want[0] == see[0]:
                 tally["colour"].append(want[1] == see[1])
             if told and want[0] == see[0] and want[2] != 1:
@@ -116,7 +152,10 @@ def _judged(judge, pictures, chosen, captions, sided):
 
 
 def _tells_colour(caption, kind, colour):
-    return any(f"{colour} {what}" in caption for what in ({"man": ["shirt"], "woman": ["dress"]}.get(kind, [kind])))
+    return any(
+        f"{colour} {what}" in caption
+        for what in ({"man": ["shirt"], "woman": ["dress"]}.get(kind, [kind]))
+    )
 
 
 def table(result):
@@ -127,8 +166,12 @@ def table(result):
             digits = 3 if unit == "" else 1
             real = f"{result['real_' + key]:.1f} {unit}" if "real_" + key in result else ""
             aim = f"at least {wanted:g} {unit}".strip() if wanted else ""
-            lines.append(f"| {what} | {result[key]:.{digits}f} {unit} | {real} | {aim} |".replace("  ", " "))
-    lines.append(f"\n{result['prompts']} held-out prompts, {result['steps']} steps, guidance {result['guidance']:g}.")
+            lines.append(
+                f"| {what} | {result[key]:.{digits}f} {unit} | {real} | {aim} |".replace("  ", " ")
+            )
+    lines.append(
+        f"\n{result['prompts']} held-out prompts, {result['steps']} steps, guidance {result['guidance']:g}."
+    )
     return "\n".join(lines)
 
 
@@ -139,4 +182,6 @@ def write(result, folder, card):
     if all(mark in text for mark in _MARKS):
         before, rest = text.split(_MARKS[0], 1)
         after = rest.split(_MARKS[1], 1)[1]
-        card.write_text(f"{before}{_MARKS[0]}\n{table(result)}\n{_MARKS[1]}{after}", encoding="utf-8")
+        card.write_text(
+            f"{before}{_MARKS[0]}\n{table(result)}\n{_MARKS[1]}{after}", encoding="utf-8"
+        )

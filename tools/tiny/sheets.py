@@ -21,10 +21,17 @@ SHOWCASE = [
 def sheet(rows):
     """Rows of pictures ([n, 3, s, s] in -1..1) on a gray ground."""
     size = rows[0].shape[-1] + _GAP
-    canvas = Image.new("RGB", (size * max(len(r) for r in rows) + _GAP, size * len(rows) + _GAP), (90, 90, 90))
+    canvas = Image.new(
+        "RGB", (size * max(len(r) for r in rows) + _GAP, size * len(rows) + _GAP), (90, 90, 90)
+    )
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            pixels = ((picture.float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+            pixels = (
+                ((picture.float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5)
+                .round()
+                .clip(0, 255)
+                .astype(np.uint8)
+            )
             canvas.paste(Image.fromarray(pixels), (_GAP + x * size, _GAP + y * size))
     return canvas
 
@@ -62,6 +69,9 @@ def concepts():
     """Every held-out concept's pictures, a row each."""
     rows = []
     for name in CONCEPTS:
-        pictures = [np.asarray(render(scene)[0], np.float32) / 127.5 - 1 for scene, _ in concept_scenes(name)]
+        pictures = [
+            np.asarray(render(scene)[0], np.float32) / 127.5 - 1
+            for scene, _ in concept_scenes(name)
+        ]
         rows.append(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
     return sheet(rows)

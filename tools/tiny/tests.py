@@ -65,7 +65,12 @@ class World(unittest.TestCase):
 
     def test_the_list_of_known_words_has_those_of_captions_and_no_others(self):
         lines = (_TOKENIZER.parent / "known_words.txt").read_text(encoding="utf-8").splitlines()
-        known = {word for line in lines if not line.startswith("#") for word in line.split(":", 1)[1].split()}
+        known = {
+            word
+            for line in lines
+            if not line.startswith("#")
+            for word in line.split(":", 1)[1].split()
+        }
         told = set()
         for seed in range(scenes.TRAIN, scenes.TRAIN + 10000):
             scene, rng = scenes.example(seed)
@@ -77,7 +82,9 @@ class World(unittest.TestCase):
         longest = 0
         for seed in range(3000):
             scene, rng = scenes.example(seed)
-            longest = max(longest, words.encode(scenes.caption(scene, rng)[0], config.TOKENS).index(words.end))
+            longest = max(
+                longest, words.encode(scenes.caption(scene, rng)[0], config.TOKENS).index(words.end)
+            )
         self.assertLess(longest, towers._LONGEST)
 
     def test_concepts_have_masks_and_placeholders(self):
@@ -113,7 +120,7 @@ class World(unittest.TestCase):
         rng = np.random.default_rng(1)
         for kind in casts.SCALES:
             features = casts.draw_stranger(rng, kind)
-            (scene, _), = casts.cast_scenes(features, 5, 0, 1)
+            ((scene, _),) = casts.cast_scenes(features, 5, 0, 1)
             picture, where, found = parts.rendered(scene)
             known = {key for key, _, _ in strangers.PARTS[kind]}
             self.assertEqual(set(features) - {"kind", "scale"} - known, set())
@@ -156,7 +163,7 @@ class World(unittest.TestCase):
         rng = np.random.default_rng(2)
         features = casts.draw_stranger(rng, "woman")
         for changed in (False, True):
-            (scene, _), = casts.cast_scenes(features, 6, 0, 1)
+            ((scene, _),) = casts.cast_scenes(features, 6, 0, 1)
             scene, named = casts.numbered(features, scene)
             picture, masks, where = scenes.render(scene, parts=True)
             picture, inside = np.array(picture), np.asarray(masks[0]) > 127
@@ -179,7 +186,11 @@ class Training(unittest.TestCase):
     def test_outlines_agree_with_themselves_only(self):
         pictures = []
         for seed in (1, 2, 3, 4):
-            pictures.append(torch.from_numpy(np.asarray(scenes.render(scenes.example(seed)[0])[0], np.float32) / 127.5 - 1))
+            pictures.append(
+                torch.from_numpy(
+                    np.asarray(scenes.render(scenes.example(seed)[0])[0], np.float32) / 127.5 - 1
+                )
+            )
         lines = outlines(torch.stack(pictures).permute(0, 3, 1, 2))
         self.assertEqual(lines.shape, (4, 1, 128, 128))
         self.assertAlmostEqual(outline_iou(lines, lines), 1.0)
@@ -309,7 +320,10 @@ class Training(unittest.TestCase):
             parameter += 1
         place = parameter.data_ptr()
         average.swap()
-        self.assertEqual((parameter.tolist(), average.values[0].tolist(), parameter.data_ptr()), ([0.0] * 3, [1.0] * 3, place))
+        self.assertEqual(
+            (parameter.tolist(), average.values[0].tolist(), parameter.data_ptr()),
+            ([0.0] * 3, [1.0] * 3, place),
+        )
 
     def test_a_caption_without_a_place_is_not_asked_for_one(self):
         class Wrong(torch.nn.Module):  # sees the first of everything
@@ -322,7 +336,9 @@ class Training(unittest.TestCase):
         told = scenes.caption(scene, rng)[0] + " " + PLACES[scene["place"]][0]
         picture = torch.zeros(1, 3, 128, 128)
         self.assertEqual(_judged(Wrong(), picture, [scene], [told], [False])["place"], 0.0)
-        self.assertTrue(math.isnan(_judged(Wrong(), picture, [scene], ["a photo"], [False])["place"]))
+        self.assertTrue(
+            math.isnan(_judged(Wrong(), picture, [scene], ["a photo"], [False])["place"])
+        )
 
     def test_training_goes_on_where_it_was_stopped(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -330,16 +346,29 @@ class Training(unittest.TestCase):
             for _ in range(2):
                 session = Session(folder, 0.4, 0.12, "cpu", threads=1)
                 layer = torch.nn.Linear(4, 1)
-                trainer = Trainer(session, "layer", {"layer": layer}, [(list(layer.parameters()), 1.0)], 1e-2, budget=60.0)
+                trainer = Trainer(
+                    session,
+                    "layer",
+                    {"layer": layer},
+                    [(list(layer.parameters()), 1.0)],
+                    1e-2,
+                    budget=60.0,
+                )
                 if state:
                     self.assertEqual(trainer.iteration, state[0])
                     self.assertTrue(torch.equal(layer.weight, state[1]))
-                    self.assertTrue(all(torch.equal(a, b) for a, b in zip(trainer.average.values, state[2])))
+                    self.assertTrue(
+                        all(torch.equal(a, b) for a, b in zip(trainer.average.values, state[2]))
+                    )
                 for _ in trainer.steps():
                     x = torch.randn(16, 4)
                     trainer.step((layer(x) - x.sum(1, keepdim=True)).pow(2).mean(), 16, 1.0)
                 self.assertFalse(trainer.done)
-                state = [trainer.iteration, layer.weight.detach().clone(), [v.clone() for v in trainer.average.values]]
+                state = [
+                    trainer.iteration,
+                    layer.weight.detach().clone(),
+                    [v.clone() for v in trainer.average.values],
+                ]
             self.assertGreater(state[0], 2)
 
 

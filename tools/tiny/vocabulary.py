@@ -58,7 +58,9 @@ def _cut(word, ranks, used=None):
 
 def _read_merges(path):
     lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [tuple(line.split()) for line in lines if line and not line.startswith(("#version", '"bpe'))]
+    return [
+        tuple(line.split()) for line in lines if line and not line.startswith(("#version", '"bpe'))
+    ]
 
 
 class Vocabulary:
@@ -93,9 +95,15 @@ def build_vocabulary(clip_merges, words, folder, first=1400):
         _cut("".join(_BYTES[b] for b in word.encode("utf-8")), ranks, used)
     kept = [pair for pair in merges if pair in used]
     alphabet = list(_BYTES.values())
-    pieces = alphabet + [c + "</w>" for c in alphabet] + ["".join(pair) for pair in kept] + [START, END]
+    pieces = (
+        alphabet + [c + "</w>" for c in alphabet] + ["".join(pair) for pair in kept] + [START, END]
+    )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({p: i for i, p in enumerate(pieces)}, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in kept), encoding="utf-8")
+    (folder / "vocab.json").write_text(
+        json.dumps({p: i for i, p in enumerate(pieces)}, ensure_ascii=False), encoding="utf-8"
+    )
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in kept), encoding="utf-8"
+    )
     return len(pieces)

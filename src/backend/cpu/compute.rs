@@ -13,7 +13,10 @@ use super::ops::computing_of;
 use super::weights::{Layout, Packed};
 use crate::backend;
 use crate::graph::ops::{Broadcast, Function};
-use crate::graph::{self, Epilogue, Fold, Graph, Limits, Operation, Origin, Place, Plan, Shape, Step, Target, Tensor};
+use crate::graph::{
+    self, Epilogue, Fold, Graph, Limits, Operation, Origin, Place, Plan, Shape, Step, Target,
+    Tensor,
+};
 
 /// How an operation runs on the processor.
 pub(crate) trait Compute {
@@ -44,14 +47,23 @@ pub(super) struct Traits {
 
 impl Target for Traits {
     fn limits(&self) -> Limits {
-        Limits { max_binding: self.memory, max_buffer: u64::MAX, alignment: super::memory::ALIGNMENT as u64 }
+        Limits {
+            max_binding: self.memory,
+            max_buffer: u64::MAX,
+            alignment: super::memory::ALIGNMENT as u64,
+        }
     }
 
     fn folds(&self, operation: &dyn Operation) -> Fold {
         computing_of(operation).map_or(Fold::Nothing, |compute| compute.folds())
     }
 
-    fn scratch(&self, operation: &dyn Operation, inputs: &[&Shape], output: &Shape) -> Option<usize> {
+    fn scratch(
+        &self,
+        operation: &dyn Operation,
+        inputs: &[&Shape],
+        output: &Shape,
+    ) -> Option<usize> {
         computing_of(operation)?.scratch(inputs, output).filter(|elements| *elements > 0)
     }
 }
@@ -69,17 +81,26 @@ pub(super) trait Storage {
 }
 
 /// Where `tensor` lies.
-pub(super) fn locate(graph: &Graph, plan: &Plan, tensor: Tensor, storage: &dyn Storage) -> backend::Result<Span> {
+pub(super) fn locate(
+    graph: &Graph,
+    plan: &Plan,
+    tensor: Tensor,
+    storage: &dyn Storage,
+) -> backend::Result<Span> {
     let root = plan.root(tensor);
     let node = graph.node(root);
     let found = match (&node.origin, plan.place(tensor)) {
-        (Origin::Parameter { name }, _) => match storage.weight(name, &node.shape, Layout::Plain)? {
-            Packed::Plain(span) => Some(span),
-            _ => None,
-        },
+        (Origin::Parameter { name }, _) => {
+            match storage.weight(name, &node.shape, Layout::Plain)? {
+                Packed::Plain(span) => Some(span),
+                _ => None,
+            }
+        }
         (Origin::Input { .. }, _) => storage.input(root),
         (Origin::Operation { .. }, Some(Place::InPlace(input))) => storage.input(input),
-        (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => storage.arena(arena, offset, node.shape.elements()),
+        (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => {
+            storage.arena(arena, offset, node.shape.elements())
+        }
         (Origin::Operation { .. }, _) => None,
     };
     found.ok_or_else(|| graph::Error::unplaced(graph, tensor).into())
@@ -92,10 +113,12 @@ pub(crate) struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// Input `index`; empty where the output stands in its place, or where it is a weight that kernels take in another layout.
+    /// Input `index`; empty where the output stands in its place, or where it is a weight that
+    /// kernels take in another layout.
     pub fn get(&self, index: usize) -> &[f32] {
         match self.spans.get(index) {
-            // SAFETY: the turn is held, and when the step was compiled it was checked that it writes to none of these.
+            // SAFETY: the turn is held, and when the step was compiled it was checked that it
+            // writes to none of these.
             Some(Some(span)) => unsafe { span.read(self.turn) },
             _ => &[],
         }
@@ -134,8 +157,11 @@ impl Task {
         /// Entries of an epilogue that cost no allocation.
         const MOST: usize = 16;
         let inputs = Inputs { spans: &self.inputs, turn };
-        // SAFETY: the turn is held, and when the step was compiled it was checked that what it writes overlaps nothing else.
-        let (y, scratch) = unsafe { (self.output.write(turn), self.scratch.as_ref().map(|span| span.write(turn))) };
+        // SAFETY: the turn is held, and when the step was compiled it was checked that what it
+        // writes overlaps nothing else.
+        let (y, scratch) = unsafe {
+            (self.output.write(turn), self.scratch.as_ref().map(|span| span.write(turn)))
+        };
         let scratch = scratch.unwrap_or_default();
         if self.epilogue.len() > MOST {
             let all: Vec<Entry<'_>> = self.epilogue.iter().map(|entry| entry.at(turn)).collect();
@@ -163,14 +189,17 @@ impl EntryAt {
     fn spans(&self) -> impl Iterator<Item = &Span> + Clone {
         let [a, b] = match self {
             EntryAt::Function(_) | EntryAt::Scale(_) => [None, None],
-            EntryAt::Add(t, _) | EntryAt::Multiply(t, _) | EntryAt::Derivative(_, t) => [Some(t), None],
+            EntryAt::Add(t, _) | EntryAt::Multiply(t, _) | EntryAt::Derivative(_, t) => {
+                [Some(t), None]
+            }
             EntryAt::Lora { hidden, up, .. } => [Some(hidden), Some(up)],
         };
         a.into_iter().chain(b)
     }
 
     fn at<'a>(&'a self, turn: &'a Turn<'_>) -> Entry<'a> {
-        // SAFETY: the turn is held, and when the step was compiled it was checked that it writes to none of these.
+        // SAFETY: the turn is held, and when the step was compiled it was checked that it writes to
+        // none of these.
         let read = |span: &'a Span| unsafe { span.read(turn) };
         match self {
             EntryAt::Function(function) => Entry::Function(*function),
@@ -178,9 +207,12 @@ impl EntryAt {
             EntryAt::Add(t, broadcast) => Entry::Add(read(t), *broadcast),
             EntryAt::Multiply(t, broadcast) => Entry::Multiply(read(t), *broadcast),
             EntryAt::Derivative(function, t) => Entry::Derivative(*function, read(t)),
-            EntryAt::Lora { hidden, up, rank, transposed } => {
-                Entry::Lora { hidden: read(hidden), up: read(up), rank: *rank, transposed: *transposed }
-            }
+            EntryAt::Lora { hidden, up, rank, transposed } => Entry::Lora {
+                hidden: read(hidden),
+                up: read(up),
+                rank: *rank,
+                transposed: *transposed,
+            },
         }
     }
 }
@@ -220,7 +252,13 @@ pub(crate) struct StepBuilder<'a> {
 
 impl<'a> StepBuilder<'a> {
     /// Finds everything that step `number` of the plan reads and writes.
-    fn new(graph: &'a Graph, plan: &'a Plan, number: usize, level: Level, storage: &dyn Storage) -> backend::Result<Self> {
+    fn new(
+        graph: &'a Graph,
+        plan: &'a Plan,
+        number: usize,
+        level: Level,
+        storage: &dyn Storage,
+    ) -> backend::Result<Self> {
         let step = &plan.steps[number];
         let replaced = match plan.place(step.output) {
             Some(Place::InPlace(_)) => step.operation.in_place(),
@@ -267,10 +305,22 @@ impl<'a> StepBuilder<'a> {
         }
         let output = at(step.output)?;
         let scratch = match (plan.scratch_place(number), step.scratch) {
-            (Some(Place::Arena { arena, offset }), Some(elements)) => storage.arena(arena, offset, elements),
+            (Some(Place::Arena { arena, offset }), Some(elements)) => {
+                storage.arena(arena, offset, elements)
+            }
             _ => None,
         };
-        Ok(StepBuilder { graph, step, level, in_place: replaced.is_some(), inputs, packed, epilogue, output, scratch })
+        Ok(StepBuilder {
+            graph,
+            step,
+            level,
+            in_place: replaced.is_some(),
+            inputs,
+            packed,
+            epilogue,
+            output,
+            scratch,
+        })
     }
 
     pub fn input_shape(&self, index: usize) -> &'a Shape {
@@ -286,7 +336,8 @@ impl<'a> StepBuilder<'a> {
         self.graph.shape(self.step.result)
     }
 
-    /// Whether the output stands where the input of [`Operation::in_place`] stood, which it replaces.
+    /// Whether the output stands where the input of [`Operation::in_place`] stood, which it
+    /// replaces.
     pub fn is_in_place(&self) -> bool {
         self.in_place
     }
@@ -296,7 +347,9 @@ impl<'a> StepBuilder<'a> {
         match self.packed.get(&index) {
             Some(Packed::Matmul(weights)) => weights.clone(),
             // Its layout says that it is one.
-            _ => unreachable!("input {index} of {} is no packed weight", self.step.operation.name()),
+            _ => {
+                unreachable!("input {index} of {} is no packed weight", self.step.operation.name())
+            }
         }
     }
 
@@ -329,7 +382,10 @@ impl<'a> StepBuilder<'a> {
     }
 
     /// The task that `run` does: it gets the inputs, the epilogue, the output and the scratch.
-    pub fn task(self, run: impl Fn(&Inputs<'_>, &[Entry<'_>], &mut [f32], &mut [f32]) + Send + Sync + 'static) -> Task {
+    pub fn task(
+        self,
+        run: impl Fn(&Inputs<'_>, &[Entry<'_>], &mut [f32], &mut [f32]) + Send + Sync + 'static,
+    ) -> Task {
         let StepBuilder { inputs, epilogue, output, scratch, .. } = self;
         Task { inputs, epilogue, output, scratch, run: Box::new(run) }
     }
@@ -339,11 +395,21 @@ impl<'a> StepBuilder<'a> {
 const DEVICE: &str = "the processor";
 
 /// Step `number` of the plan, ready to run.
-pub(super) fn compile(graph: &Graph, plan: &Plan, number: usize, level: Level, storage: &dyn Storage) -> backend::Result<Task> {
+pub(super) fn compile(
+    graph: &Graph,
+    plan: &Plan,
+    number: usize,
+    level: Level,
+    storage: &dyn Storage,
+) -> backend::Result<Task> {
     let step = &plan.steps[number];
     let (operation, layer) = (step.operation.name(), || step.layer.to_string());
     let Some(compute) = computing_of(&*step.operation) else {
-        return Err(backend::Error::NotImplemented { operation, layer: layer(), device: DEVICE.into() });
+        return Err(backend::Error::NotImplemented {
+            operation,
+            layer: layer(),
+            device: DEVICE.into(),
+        });
     };
     let task = compute.compile(StepBuilder::new(graph, plan, number, level, storage)?);
     let reads = task.inputs.iter().flatten().chain(task.epilogue.iter().flat_map(EntryAt::spans));

@@ -1,8 +1,10 @@
-//! The memory that programs on the processor work on: the only place where it is read and written by address.
+//! The memory that programs on the processor work on: the only place where it is read and written
+//! by address.
 //!
-//! The contract: every block belongs to one device, and whoever looks into one holds the device's [`Turn`], of which there is one
-//! at a time. Within a turn, steps run one after another, and each was checked when it was compiled: what it writes overlaps
-//! neither what it reads nor anything else that it writes ([`disjoint`]). So slices of one step never alias.
+//! The contract: every block belongs to one device, and whoever looks into one holds the device's
+//! [`Turn`], of which there is one at a time. Within a turn, steps run one after another, and each
+//! was checked when it was compiled: what it writes overlaps neither what it reads nor anything
+//! else that it writes ([`disjoint`]). So slices of one step never alias.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -63,9 +65,12 @@ impl Turns {
 /// Blocks whose size is compared with the memory that is left.
 const LARGE: u64 = 1 << 30;
 
-/// Bytes of memory that the machine, or the group that this process belongs to, has; as good as endless where that is not known.
+/// Bytes of memory that the machine, or the group that this process belongs to, has; as good as
+/// endless where that is not known.
 pub(super) fn of_machine() -> u64 {
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     kibibytes("MemTotal").map_or(UNKNOWN, |kibibytes| kibibytes << 10).min(group.unwrap_or(UNKNOWN))
 }
 
@@ -149,7 +154,8 @@ impl Span {
         let block = Block::new(usage, what, values.len() as u64 * 4)?;
         let span = Span { block, offset: 0, length: values.len() };
         // SAFETY: nobody else knows the block yet.
-        unsafe { std::slice::from_raw_parts_mut(span.start(), span.length) }.copy_from_slice(values);
+        unsafe { std::slice::from_raw_parts_mut(span.start(), span.length) }
+            .copy_from_slice(values);
         Ok(span)
     }
 
@@ -179,7 +185,8 @@ impl Span {
     /// What it holds, to be written.
     ///
     /// # Safety
-    /// While the slice lives, nobody else may look into what overlaps the span: see the contract above.
+    /// While the slice lives, nobody else may look into what overlaps the span: see the contract
+    /// above.
     #[expect(clippy::mut_from_ref, reason = "the turn stands for the right to write")]
     pub(super) unsafe fn write<'a>(&'a self, _turn: &'a Turn<'_>) -> &'a mut [f32] {
         // SAFETY: as for reading.
@@ -208,7 +215,10 @@ impl Span {
 }
 
 /// Whether a step may read `reads` and write `writes`.
-pub(super) fn disjoint<'a>(reads: impl Iterator<Item = &'a Span> + Clone, writes: &[&'a Span]) -> bool {
+pub(super) fn disjoint<'a>(
+    reads: impl Iterator<Item = &'a Span> + Clone,
+    writes: &[&'a Span],
+) -> bool {
     let apart = |(i, write): (usize, &&Span)| {
         let others = writes.iter().skip(i + 1).copied();
         reads.clone().chain(others).all(|other| !write.overlaps(other))

@@ -1,7 +1,8 @@
 //! The back end for the processor: no driver, no device memory, the same plan on all cores.
 //!
-//! Kernels are pure functions over slices ([`kernels`]); an operation says how it uses them (`ops`); a program gives memory out
-//! once and then only runs ([`program`]). The same bytes come of any number of threads.
+//! Kernels are pure functions over slices ([`kernels`]); an operation says how it uses them
+//! (`ops`); a program gives memory out once and then only runs ([`program`]). The same bytes come
+//! of any number of threads.
 
 mod compute;
 mod error;
@@ -28,7 +29,8 @@ use memory::{Span, Turn, Turns, Usage};
 pub struct Options {
     /// Vector instructions, one of [`Level::NAMES`], if not the best that the processor has.
     pub level: Option<String>,
-    /// Threads, if not one for each core (or as many as the environment variable RAYON_NUM_THREADS says).
+    /// Threads, if not one for each core (or as many as the environment variable RAYON_NUM_THREADS
+    /// says).
     pub threads: Option<usize>,
 }
 
@@ -44,7 +46,8 @@ pub struct Cpu {
 
 impl Cpu {
     /// # Errors
-    /// Instructions that the processor has not, or that are unknown; threads that the system does not give.
+    /// Instructions that the processor has not, or that are unknown; threads that the system does
+    /// not give.
     pub fn open(options: &Options) -> Result<Arc<Cpu>, Error> {
         let level = level(options.level.as_deref())?;
         let pool = rayon::ThreadPoolBuilder::new()
@@ -88,7 +91,8 @@ impl Cpu {
         if rayon::current_thread_index().is_none() {
             return self.pool.install(work);
         }
-        // A thread of another pool would do that pool's work while it waits, which may want this device too.
+        // A thread of another pool would do that pool's work while it waits, which may want this
+        // device too.
         std::thread::scope(|scope| match scope.spawn(|| self.pool.install(work)).join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -104,8 +108,13 @@ impl Cpu {
 
 fn level(wanted: Option<&str>) -> Result<Level, Error> {
     let Some(wanted) = wanted else { return Ok(Level::best()) };
-    let level = Level::up_to(wanted).ok_or_else(|| Error::UnknownLevel { wanted: wanted.into() })?;
-    if level.name() == wanted { Ok(level) } else { Err(Error::MissingLevel { wanted: wanted.into(), best: level.name() }) }
+    let level =
+        Level::up_to(wanted).ok_or_else(|| Error::UnknownLevel { wanted: wanted.into() })?;
+    if level.name() == wanted {
+        Ok(level)
+    } else {
+        Err(Error::MissingLevel { wanted: wanted.into(), best: level.name() })
+    }
 }
 
 impl Backend for Cpu {
@@ -121,11 +130,18 @@ impl Backend for Cpu {
         &self.traits
     }
 
-    fn weights(self: Arc<Self>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Box<dyn WeightStore> {
+    fn weights(
+        self: Arc<Self>,
+        source: Arc<dyn ParameterSource + Send>,
+        precision: Precision,
+    ) -> Box<dyn WeightStore> {
         Box::new(weights::Weights::new(self, source, precision))
     }
 
-    fn copies(self: Arc<Self>, copies: &[(View, View)]) -> super::Result<Box<dyn Fn() + Send + Sync>> {
+    fn copies(
+        self: Arc<Self>,
+        copies: &[(View, View)],
+    ) -> super::Result<Box<dyn Fn() + Send + Sync>> {
         let span = |view: &View| view.get::<Span>().cloned().ok_or(super::Error::OtherDevice);
         let pairs = copies.iter().map(|(from, to)| Ok((span(from)?, span(to)?)));
         let pairs: Vec<(Span, Span)> = pairs.collect::<super::Result<_>>()?;

@@ -55,7 +55,11 @@ impl Program {
     pub fn new(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
         let cpu = weights.cpu.clone();
         let block = |what: &str, bytes: u64| Block::new(cpu.usage(), what, bytes);
-        let arenas = plan.arenas.iter().map(|&bytes| block("activations", bytes)).collect::<Result<_, _>>()?;
+        let arenas = plan
+            .arenas
+            .iter()
+            .map(|&bytes| block("activations", bytes))
+            .collect::<Result<_, _>>()?;
         let mut inputs = HashMap::new();
         for tensor in graph.tensors() {
             let node = graph.node(tensor);
@@ -99,11 +103,16 @@ fn flops(graph: &Graph, step: &Step) -> u64 {
     let shapes: Vec<&Shape> = step.inputs.iter().map(|&t| graph.shape(t)).collect();
     let shape = graph.shape(step.result);
     let lora = |entry: &Epilogue| match entry {
-        Epilogue::Lora { hidden, .. } => 2 * (shape.elements() * graph.shape(*hidden).channels()) as u64,
+        Epilogue::Lora { hidden, .. } => {
+            2 * (shape.elements() * graph.shape(*hidden).channels()) as u64
+        }
         _ => 0,
     };
-    let folded: u64 =
-        if step.operation.as_epilogue(&step.inputs, 0, graph).is_some() { 0 } else { step.epilogue.iter().map(lora).sum() };
+    let folded: u64 = if step.operation.as_epilogue(&step.inputs, 0, graph).is_some() {
+        0
+    } else {
+        step.epilogue.iter().map(lora).sum()
+    };
     step.operation.flops(&shapes, shape) + folded
 }
 
@@ -156,7 +165,8 @@ impl Executable for Program {
                 step.task.run(turn);
                 step.task.output().to_bytes(turn)
             });
-            if !look(step.operation, &step.layer, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)) {
+            if !look(step.operation, &step.layer, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes))
+            {
                 return Ok(());
             }
         }

@@ -19,7 +19,8 @@ pub struct CpuReport {
     pub instructions: &'static str,
     /// Bits of a vector.
     pub vector_bits: usize,
-    /// Multiplications and additions of f32 that a matmul does, in 1e9 a second, all threads together.
+    /// Multiplications and additions of f32 that a matmul does, in 1e9 a second, all threads
+    /// together.
     pub gflops: f64,
     /// How numbers are held by default.
     pub precision: &'static str,
@@ -52,18 +53,21 @@ impl CpuReport {
 }
 
 impl Cpu {
-    /// Floating-point operations a second of matmuls as networks have them, and bytes a second of a large copy, by `clock`, which
-    /// gives seconds.
+    /// Floating-point operations a second of matmuls as networks have them, and bytes a second of a
+    /// large copy, by `clock`, which gives seconds.
     pub fn rates(&self, clock: &dyn Fn() -> f64) -> [f64; 2] {
         const EXTENTS: [usize; 3] = [512, 640, 640];
         const COPIED: usize = 16 << 20;
         let [rows, into, out] = EXTENTS;
-        let values = |count: usize| -> Vec<f32> { (0..count).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect() };
+        let values = |count: usize| -> Vec<f32> {
+            (0..count).map(|i| (i % 17) as f32 / 17.0 - 0.5).collect()
+        };
         let (x, w, from) = (values(rows * into), values(into * out), values(COPIED));
         let weights = self.install(|| Weights::new(Stored::F32(&w), out, into, [1, 1]));
         let (mut y, mut to) = (vec![0.0; rows * out], vec![0.0; COPIED]);
         let matmul = fastest(clock, || self.run(|_| linear(self.level, &x, &weights, &[], &mut y)));
-        let moved = fastest(clock, || self.run(|_| copy(&from, &mut to, 1, COPIED, [0; 2], [0; 2])));
+        let moved =
+            fastest(clock, || self.run(|_| copy(&from, &mut to, 1, COPIED, [0; 2], [0; 2])));
         [2.0 * (rows * into * out) as f64 / matmul, 8.0 * COPIED as f64 / moved]
     }
 }

@@ -13,7 +13,9 @@ use super::kernels::weights::{self as kernels, Number, Stored, can_be_turned, ou
 use super::memory::{ALIGNMENT, Counted, Span};
 use crate::backend::{Executable, Precision, Result, WeightStore};
 use crate::graph::ops::conv2d_transposed::windows;
-use crate::graph::{Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect};
+use crate::graph::{
+    Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect,
+};
 
 /// How a weight's elements lie, prepared once for the kernel that reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +26,9 @@ pub(crate) enum Layout {
     Rows,
     /// Weights `[out, in, taps..]` in panels of outputs, in the file's precision.
     Matmul,
-    /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution that is its gradient. A linear
-    /// weight has stride 1; of that one, panels that are there are read the other way round, unless it is narrow.
+    /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution
+    /// that is its gradient. A linear weight has stride 1; of that one, panels that are there are
+    /// read the other way round, unless it is narrow.
     Transposed { stride: usize },
 }
 
@@ -38,7 +41,9 @@ impl Layout {
     /// The layout in which a weight of `shape` is held for kernels that want this one.
     fn held(self, shape: &Shape) -> Layout {
         match (self, &shape[..]) {
-            (Layout::Transposed { stride: 1 }, [out, into, ..]) if can_be_turned(*out, *into) => Layout::Matmul,
+            (Layout::Transposed { stride: 1 }, [out, into, ..]) if can_be_turned(*out, *into) => {
+                Layout::Matmul
+            }
             (layout, _) => layout,
         }
     }
@@ -118,7 +123,11 @@ impl Kind {
 }
 
 impl Weights {
-    pub fn new(cpu: Arc<Cpu>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Weights {
+    pub fn new(
+        cpu: Arc<Cpu>,
+        source: Arc<dyn ParameterSource + Send>,
+        precision: Precision,
+    ) -> Weights {
         Weights { cpu, source, precision, loaded: Mutex::default() }
     }
 
@@ -137,7 +146,10 @@ impl Weights {
         let packed = self.find(name, shape, held)?;
         Ok(match &packed {
             Packed::Matmul(held_weights) if held != layout => match held_weights.turned() {
-                Some(weights) => Packed::Matmul(Arc::new(Held { weights, counted: held_weights.counted.clone() })),
+                Some(weights) => Packed::Matmul(Arc::new(Held {
+                    weights,
+                    counted: held_weights.counted.clone(),
+                })),
                 None => packed,
             },
             _ => packed,
@@ -169,12 +181,19 @@ impl Weights {
         Ok(packed)
     }
 
-    fn load(&self, name: &str, shape: &Shape, layout: Layout, kind: Kind) -> Result<Packed, Failed> {
+    fn load(
+        &self,
+        name: &str,
+        shape: &Shape,
+        layout: Layout,
+        kind: Kind,
+    ) -> Result<Packed, Failed> {
         let counted = |bytes| self.cpu.usage().count(bytes);
         match (layout, kind) {
             (Layout::Plain, _) => {
                 let values = self.rows::<f32>(name, shape.elements())?;
-                let span = Span::holding(self.cpu.usage(), name, &values).map_err(crate::backend::Error::from)?;
+                let span = Span::holding(self.cpu.usage(), name, &values)
+                    .map_err(crate::backend::Error::from)?;
                 Ok(Packed::Plain(span))
             }
             (Layout::Rows, _) => {
@@ -184,7 +203,10 @@ impl Weights {
                     Kind::F16 => Numbers::F16(self.rows(name, elements)?),
                     Kind::BF16 => Numbers::BF16(self.rows(name, elements)?),
                 };
-                Ok(Packed::Rows(Arc::new(Table { numbers, _counted: counted(weight_bytes(shape, layout, kind)) })))
+                Ok(Packed::Rows(Arc::new(Table {
+                    numbers,
+                    _counted: counted(weight_bytes(shape, layout, kind)),
+                })))
             }
             (Layout::Matmul | Layout::Transposed { .. }, _) => {
                 let weights = match kind {
@@ -192,12 +214,20 @@ impl Weights {
                     Kind::F16 => self.panels::<f16>(name, shape, layout)?,
                     Kind::BF16 => self.panels::<bf16>(name, shape, layout)?,
                 };
-                Ok(Packed::Matmul(Arc::new(Held { weights, counted: Arc::new(counted(weight_bytes(shape, layout, kind))) })))
+                Ok(Packed::Matmul(Arc::new(Held {
+                    weights,
+                    counted: Arc::new(counted(weight_bytes(shape, layout, kind))),
+                })))
             }
         }
     }
 
-    fn read(&self, name: &str, range: std::ops::Range<usize>, into: &mut [f32]) -> Result<(), Failed> {
+    fn read(
+        &self,
+        name: &str,
+        range: std::ops::Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), Failed> {
         self.source.read(name, range, into).map_err(|error| Failed::Other(error.into()))
     }
 
@@ -214,20 +244,30 @@ impl Weights {
         Ok(all)
     }
 
-    fn panels<T: Convert>(&self, name: &str, shape: &Shape, layout: Layout) -> Result<kernels::Weights, Failed> {
+    fn panels<T: Convert>(
+        &self,
+        name: &str,
+        shape: &Shape,
+        layout: Layout,
+    ) -> Result<kernels::Weights, Failed> {
         let [out, into, window] = [shape[0], shape[1], shape[2..].iter().product()];
         match layout {
             Layout::Transposed { stride } => self.transposed::<T>(name, shape, stride),
             _ => {
                 let numbers = self.forward::<T>(name, [out, into, window])?;
-                let window = [shape.get(2).copied().unwrap_or(1), shape.get(3).copied().unwrap_or(1)];
+                let window =
+                    [shape.get(2).copied().unwrap_or(1), shape.get(3).copied().unwrap_or(1)];
                 Ok(kernels::Weights::of_layout(T::hold(numbers), out, into, window))
             }
         }
     }
 
     /// `[out, in, taps]` to `[out / n][taps][in][n]`.
-    fn forward<T: Convert>(&self, name: &str, [out, into, taps]: [usize; 3]) -> Result<Vec<T>, Failed> {
+    fn forward<T: Convert>(
+        &self,
+        name: &str,
+        [out, into, taps]: [usize; 3],
+    ) -> Result<Vec<T>, Failed> {
         let (row, n) = (into * taps, outputs_together(out));
         let mut all = vec![T::default(); out.div_ceil(n) * n * row];
         let panels = all.par_chunks_mut((n * row).max(1)).enumerate();
@@ -240,12 +280,15 @@ impl Weights {
                 numbers.resize(values.len(), T::default());
                 self.read(name, rows.start * row..rows.end * row, values)?;
                 T::convert(values, numbers)?;
-                // A few inputs of all outputs at a time, so that what is written stays in the cache.
+                // A few inputs of all outputs at a time, so that what is written stays in the
+                // cache.
                 const INPUTS: usize = 16;
                 for start in (0..into).step_by(INPUTS) {
                     let end = into.min(start + INPUTS);
                     for (o, numbers) in numbers.chunks_exact(row).enumerate() {
-                        for (i, numbers) in (start..end).zip(numbers[start * taps..end * taps].chunks_exact(taps)) {
+                        for (i, numbers) in
+                            (start..end).zip(numbers[start * taps..end * taps].chunks_exact(taps))
+                        {
                             for (tap, number) in numbers.iter().enumerate() {
                                 panel[(tap * into + i) * n + o] = *number;
                             }
@@ -258,8 +301,14 @@ impl Weights {
         Ok(all)
     }
 
-    /// `[out, in, kh, kw]` to the panels of the convolution that is the gradient: see [`Layout::Transposed`].
-    fn transposed<T: Convert>(&self, name: &str, shape: &Shape, stride: usize) -> Result<kernels::Weights, Failed> {
+    /// `[out, in, kh, kw]` to the panels of the convolution that is the gradient: see
+    /// [`Layout::Transposed`].
+    fn transposed<T: Convert>(
+        &self,
+        name: &str,
+        shape: &Shape,
+        stride: usize,
+    ) -> Result<kernels::Weights, Failed> {
         let (out, into) = (shape[0], shape[1]);
         let [kh, kw] = [shape.get(2).copied().unwrap_or(1), shape.get(3).copied().unwrap_or(1)];
         let [lines, columns] = windows([kh, kw], stride);
@@ -361,7 +410,10 @@ impl WeightStore for Weights {
     }
 
     fn retain(&self, wanted: &dyn Fn(&str) -> bool) {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _), _| wanted(name));
+        self.loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(name, _), _| wanted(name));
     }
 
     fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>> {
@@ -373,7 +425,9 @@ impl WeightStore for Weights {
 fn weight_bytes(shape: &Shape, layout: Layout, kind: Kind) -> u64 {
     let padded = |out: usize| out.next_multiple_of(outputs_together(out));
     let elements = match layout {
-        Layout::Plain => return (shape.elements() as u64 * 4).max(1).next_multiple_of(ALIGNMENT as u64),
+        Layout::Plain => {
+            return (shape.elements() as u64 * 4).max(1).next_multiple_of(ALIGNMENT as u64);
+        }
         Layout::Rows => shape.elements(),
         Layout::Matmul => padded(shape[0]) * shape[1..].iter().product::<usize>(),
         Layout::Transposed { stride } => {
@@ -386,14 +440,21 @@ fn weight_bytes(shape: &Shape, layout: Layout, kind: Kind) -> u64 {
 }
 
 /// The weights that a plan's steps read, with the layout each wants.
-fn used<'a>(graph: &'a Graph, plan: &'a Plan) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
+fn used<'a>(
+    graph: &'a Graph,
+    plan: &'a Plan,
+) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
     let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
-        Origin::Parameter { name } => Some((name.as_str(), layout, &graph.node(plan.root(t)).shape)),
+        Origin::Parameter { name } => {
+            Some((name.as_str(), layout, &graph.node(plan.root(t)).shape))
+        }
         _ => None,
     };
     plan.steps.iter().flat_map(move |step| {
-        let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands = step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
+        let inputs =
+            step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
+        let operands =
+            step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
         inputs
             .chain(operands)
             .filter_map(move |(t, layout)| weight(t, layout.held(graph.shape(plan.root(t)))))

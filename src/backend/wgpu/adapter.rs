@@ -27,7 +27,8 @@ pub struct AdapterReport {
     pub subgroups: Option<(u32, u32)>,
     /// Sizes m x n x k and element types of cooperative matrices.
     pub cooperative_matrices: Vec<String>,
-    /// Whether products are made of them, or why not; known once tried ([`AdapterReport::try_matrices`]).
+    /// Whether products are made of them, or why not; known once tried
+    /// ([`AdapterReport::try_matrices`]).
     pub matrices: Option<String>,
     pub timestamps: bool,
     /// How numbers are held by default.
@@ -50,8 +51,9 @@ pub enum Selection {
     Noop(Box<wgpu::Limits>),
 }
 
-pub(super) const EXTRA_FEATURES: wgpu::Features =
-    wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP).union(wgpu::Features::TIMESTAMP_QUERY);
+pub(super) const EXTRA_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::TIMESTAMP_QUERY);
 
 /// What kernels of [`Schedule::Vectors`] use.
 const VECTOR_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP);
@@ -90,20 +92,23 @@ pub const PASSING_LANES: usize = 8;
 pub enum Schedule {
     /// Tiles staged in workgroup memory: graphics cards.
     Staged,
-    /// As `Staged`, but products with f16 weights are made of cooperative matrices, and attention but to prompts where weights are
-    /// f16, unless gradients or sums of activations are taken: factors are rounded to f16.
+    /// As `Staged`, but products with f16 weights are made of cooperative matrices, and attention
+    /// but to prompts where weights are f16, unless gradients or sums of activations are taken:
+    /// factors are rounded to f16.
     Matrices(Matrices),
     /// Register tiles without barriers: software drivers, which run a workgroup as one SIMD vector.
     Registers {
-        /// The CPU has 32 vector registers (AVX-512), so that a small tile stays in them; with 16, every tile is spilled and a
-        /// large one at least reuses what it loads.
+        /// The CPU has 32 vector registers (AVX-512), so that a small tile stays in them; with 16,
+        /// every tile is spilled and a large one at least reuses what it loads.
         many: bool,
     },
-    /// As `Registers`, for drivers on which a load costs the same whether all lanes want one number or each its own: what all want is
-    /// loaded once for a subgroup of [`PASSING_LANES`], a part by each lane, and passed round.
+    /// As `Registers`, for drivers on which a load costs the same whether all lanes want one number
+    /// or each its own: what all want is loaded once for a subgroup of [`PASSING_LANES`], a part by
+    /// each lane, and passed round.
     Passed,
-    /// Straight-line code whose loads such a driver turns into loads of whole vectors, if it needn't check bounds; see
-    /// `kernels/matmul_vectors.wgsl`. Where a shape doesn't suit that, as `Registers`.
+    /// Straight-line code whose loads such a driver turns into loads of whole vectors, if it
+    /// needn't check bounds; see `kernels/matmul_vectors.wgsl`. Where a shape doesn't suit that, as
+    /// `Registers`.
     Vectors {
         /// Invocations of a subgroup.
         lanes: usize,
@@ -115,9 +120,9 @@ pub enum Schedule {
 impl Schedule {
     pub(super) fn of(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Schedule {
         match info.device_type {
-            wgpu::DeviceType::Cpu => {
-                Schedule::vectors(info, features).or(Schedule::passed(info, features)).unwrap_or(Schedule::registers())
-            }
+            wgpu::DeviceType::Cpu => Schedule::vectors(info, features)
+                .or(Schedule::passed(info, features))
+                .unwrap_or(Schedule::registers()),
             _ => Schedule::Staged,
         }
     }
@@ -131,22 +136,25 @@ impl Schedule {
         Schedule::Registers { many }
     }
 
-    /// Lavapipe since Mesa 26, whose code generator was read and measured; on 22.3 the same kernels are ten times slower than the
-    /// others.
+    /// Lavapipe since Mesa 26, whose code generator was read and measured; on 22.3 the same kernels
+    /// are ten times slower than the others.
     fn vectors(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Schedule> {
-        let major = info.driver_info.strip_prefix("Mesa ")?.split('.').next()?.parse::<u32>().ok()?;
+        let major =
+            info.driver_info.strip_prefix("Mesa ")?.split('.').next()?.parse::<u32>().ok()?;
         let lanes = info.subgroup_min_size;
         let suits = info.backend == wgpu::Backend::Vulkan
             && features.contains(VECTOR_FEATURES)
             && info.subgroup_max_size == lanes
             && [4, 8, 16].contains(&lanes);
-        (major >= 26 && suits).then_some(Schedule::Vectors { lanes: lanes as usize, least_flops: 60_000_000 })
+        (major >= 26 && suits)
+            .then_some(Schedule::Vectors { lanes: lanes as usize, least_flops: 60_000_000 })
     }
 
     /// Lavapipe before Mesa 26.
     fn passed(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Schedule> {
         let lanes = [info.subgroup_min_size, info.subgroup_max_size].map(|lanes| lanes as usize);
-        let suits = info.driver_info.starts_with("Mesa ") && features.contains(wgpu::Features::SUBGROUP);
+        let suits =
+            info.driver_info.starts_with("Mesa ") && features.contains(wgpu::Features::SUBGROUP);
         (suits && lanes == [PASSING_LANES; 2]).then_some(Schedule::Passed)
     }
 
@@ -174,21 +182,26 @@ impl AdapterReport {
             return;
         }
         let selection = Selection::Matching(self.index.to_string());
-        self.matrices = Some(match Gpu::open(&Options { selection, matrices, ..Options::default() }) {
-            Ok(gpu) => {
-                self.schedule = gpu.schedule().name();
-                match gpu.matrices() {
-                    Ok(matrices) => {
-                        let but = gpu
-                            .attention_without_matrices()
-                            .map(|why| format!("; not for attention, which failed the test: {why}"));
-                        format!("used: {0}x{0}, tested{1}", matrices.size, but.unwrap_or_default())
+        self.matrices =
+            Some(match Gpu::open(&Options { selection, matrices, ..Options::default() }) {
+                Ok(gpu) => {
+                    self.schedule = gpu.schedule().name();
+                    match gpu.matrices() {
+                        Ok(matrices) => {
+                            let but = gpu.attention_without_matrices().map(|why| {
+                                format!("; not for attention, which failed the test: {why}")
+                            });
+                            format!(
+                                "used: {0}x{0}, tested{1}",
+                                matrices.size,
+                                but.unwrap_or_default()
+                            )
+                        }
+                        Err(why) => format!("not used: {why}"),
                     }
-                    Err(why) => format!("not used: {why}"),
                 }
-            }
-            Err(error) => format!("not used: {error}"),
-        });
+                Err(error) => format!("not used: {error}"),
+            });
     }
 }
 
@@ -208,7 +221,9 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         storage_buffers: limits.max_storage_buffers_per_shader_stage,
         f16: features.contains(wgpu::Features::SHADER_F16),
-        subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        subgroups: features
+            .contains(wgpu::Features::SUBGROUP)
+            .then_some((info.subgroup_min_size, info.subgroup_max_size)),
         cooperative_matrices: matrices.iter().map(matrix).collect(),
         matrices: None,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
@@ -244,7 +259,8 @@ pub fn list() -> Vec<AdapterReport> {
 /// Which of `adapters` a selection names: its place in the list.
 ///
 /// # Errors
-/// [`Error::NoAdapter`] says what to install on this platform; [`Error::NoMatch`] lists what there is.
+/// [`Error::NoAdapter`] says what to install on this platform; [`Error::NoMatch`] lists what there
+/// is.
 pub fn choose(adapters: &[AdapterReport], selection: &Selection) -> Result<usize> {
     let Selection::Matching(selector) = selection else {
         let rank = |adapter: &AdapterReport| match adapter.kind {
@@ -254,8 +270,11 @@ pub fn choose(adapters: &[AdapterReport], selection: &Selection) -> Result<usize
             "cpu" => 4,
             _ => 3,
         };
-        let fits = |adapter: &AdapterReport| !matches!(selection, Selection::Card) || adapter.kind != "cpu";
-        let best = (0..adapters.len()).filter(|&i| fits(&adapters[i])).min_by_key(|&i| rank(&adapters[i]));
+        let fits = |adapter: &AdapterReport| {
+            !matches!(selection, Selection::Card) || adapter.kind != "cpu"
+        };
+        let best =
+            (0..adapters.len()).filter(|&i| fits(&adapters[i])).min_by_key(|&i| rank(&adapters[i]));
         return best.ok_or(Error::NoAdapter { hint: HINT });
     };
     if adapters.is_empty() {
@@ -265,7 +284,8 @@ pub fn choose(adapters: &[AdapterReport], selection: &Selection) -> Result<usize
     let by_index = wanted.parse().ok().filter(|&index: &usize| index < adapters.len());
     let by_name = || adapters.iter().position(|a| a.name.to_lowercase().contains(&wanted));
     by_index.or_else(by_name).ok_or_else(|| {
-        let names: Vec<String> = adapters.iter().map(|a| format!("{}: {}", a.index, a.name)).collect();
+        let names: Vec<String> =
+            adapters.iter().map(|a| format!("{}: {}", a.index, a.name)).collect();
         Error::NoMatch { selector: selector.clone(), available: names.join(", ") }
     })
 }
@@ -285,12 +305,15 @@ pub fn select(selection: &Selection) -> Result<wgpu::Adapter> {
 }
 
 #[cfg(target_os = "linux")]
-const HINT: &str = "Install your card's Vulkan driver, or the software one: `apt install mesa-vulkan-drivers` on Debian and Ubuntu, \
-    `dnf install mesa-vulkan-drivers` on Fedora, `pacman -S vulkan-swrast` on Arch. NVIDIA's driver also wants GLVND's libraries \
+const HINT: &str = "Install your card's Vulkan driver, or the software one: `apt install \
+    mesa-vulkan-drivers` on Debian and Ubuntu, \
+    `dnf install mesa-vulkan-drivers` on Fedora, `pacman -S vulkan-swrast` on Arch. NVIDIA's \
+    driver also wants GLVND's libraries \
     (`libegl1 libgl1` on Debian and Ubuntu), without which it is passed over in silence.";
 #[cfg(target_os = "windows")]
 const HINT: &str = "Install the current driver of your graphics card (DirectX 12 or Vulkan).";
 #[cfg(target_os = "macos")]
-const HINT: &str = "Metal is part of macOS; this machine offers none (a virtual machine without a graphics device?).";
+const HINT: &str = "Metal is part of macOS; this machine offers none (a virtual machine without a \
+    graphics device?).";
 #[cfg(not(any(target_os = "linux", target_os = "windows", target_os = "macos")))]
 const HINT: &str = "Install a Vulkan driver.";

@@ -47,7 +47,8 @@ impl Gpu {
     /// A zeroed buffer for kernels and copies.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] where the adapter allows no buffer of that size, [`Error::Lost`] where memory is exhausted.
+    /// [`Error::TooLarge`] where the adapter allows no buffer of that size, [`Error::Lost`] where
+    /// memory is exhausted.
     pub fn buffer(&self, what: &str, size: u64) -> Result<Arc<Buffer>> {
         self.make_buffer(what, size, wgpu::BufferUsages::STORAGE)
     }

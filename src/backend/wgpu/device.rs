@@ -21,7 +21,8 @@ pub struct Options {
     pub selection: Selection,
     /// Keep the bounds checks of generated shaders: slower, for tests.
     pub checked: bool,
-    /// Stay within WebGPU's default limits and without optional features, whatever the adapter offers.
+    /// Stay within WebGPU's default limits and without optional features, whatever the adapter
+    /// offers.
     pub floor: bool,
     /// Use this form of the heavy kernels instead of the one that suits the adapter.
     pub schedule: Option<Schedule>,
@@ -46,7 +47,8 @@ impl Memory {
     }
 }
 
-/// What plans and their lowering follow: limits of the device, and the schedule that device or user prefer.
+/// What plans and their lowering follow: limits of the device, and the schedule that device or user
+/// prefer.
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
     pub limits: Limits,
@@ -64,7 +66,12 @@ impl Target for Traits {
         lowering_of(operation).map_or(Fold::Nothing, |lower| lower.folds())
     }
 
-    fn scratch(&self, operation: &dyn Operation, inputs: &[&Shape], output: &Shape) -> Option<usize> {
+    fn scratch(
+        &self,
+        operation: &dyn Operation,
+        inputs: &[&Shape],
+        output: &Shape,
+    ) -> Option<usize> {
         lowering_of(operation)?.scratch(inputs, output, self)
     }
 }
@@ -79,7 +86,8 @@ pub struct Gpu {
     features: wgpu::Features,
     checked: bool,
     schedule: Schedule,
-    /// The cooperative matrices to be used instead if they pass their test, or why there are none, and what came of the test.
+    /// The cooperative matrices to be used instead if they pass their test, or why there are none,
+    /// and what came of the test.
     matrices: Result<Matrices, String>,
     tested: OnceLock<Result<Tested, String>>,
     traits: OnceLock<Traits>,
@@ -92,7 +100,11 @@ impl Gpu {
         replaced_kernels()?;
         let adapter = select(&options.selection)?;
         let info = adapter.get_info();
-        let mut features = if options.floor { wgpu::Features::empty() } else { adapter.features() & EXTRA_FEATURES };
+        let mut features = if options.floor {
+            wgpu::Features::empty()
+        } else {
+            adapter.features() & EXTRA_FEATURES
+        };
         let has = if options.floor { None } else { Matrices::of(&adapter) };
         let matrices = match options.schedule {
             Some(_) => Err("the schedule is given".to_string()),
@@ -103,7 +115,8 @@ impl Gpu {
         }
         let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-            // SAFETY: the only experimental feature asked for is cooperative matrices, used after a self-test.
+            // SAFETY: the only experimental feature asked for is cooperative matrices, used after a
+            // self-test.
             unsafe { wgpu::ExperimentalFeatures::enabled() }
         } else {
             wgpu::ExperimentalFeatures::disabled()
@@ -117,13 +130,20 @@ impl Gpu {
             trace: wgpu::Trace::Off,
         };
         let mut schedule = options.schedule.unwrap_or_else(|| Schedule::of(&info, features));
-        let unbounded = !options.checked && matrices.is_err() && matches!(schedule, Schedule::Vectors { .. });
-        let opened = if unbounded { unbounded::request_device(&adapter, &descriptor) } else { None };
-        if opened.is_none() && options.schedule.is_none() && matches!(schedule, Schedule::Vectors { .. }) {
+        let unbounded =
+            !options.checked && matrices.is_err() && matches!(schedule, Schedule::Vectors { .. });
+        let opened =
+            if unbounded { unbounded::request_device(&adapter, &descriptor) } else { None };
+        if opened.is_none()
+            && options.schedule.is_none()
+            && matches!(schedule, Schedule::Vectors { .. })
+        {
             schedule = Schedule::registers(); // bounds checks would cost more than vectors bring
         }
-        let opened = opened.unwrap_or_else(|| pollster::block_on(adapter.request_device(&descriptor)));
-        let (device, queue) = opened.map_err(|e| Error::Device { adapter: info.name.clone(), message: e.to_string() })?;
+        let opened =
+            opened.unwrap_or_else(|| pollster::block_on(adapter.request_device(&descriptor)));
+        let (device, queue) = opened
+            .map_err(|e| Error::Device { adapter: info.name.clone(), message: e.to_string() })?;
         let failure = Arc::new(Mutex::new(None));
         let seen = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -163,7 +183,8 @@ impl Gpu {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
     }
 
-    /// The form of the heavy kernels that suits this adapter. The first call tests cooperative matrices, if they are to be used.
+    /// The form of the heavy kernels that suits this adapter. The first call tests cooperative
+    /// matrices, if they are to be used.
     pub fn schedule(&self) -> Schedule {
         self.matrices().map_or(self.schedule, Schedule::Matrices)
     }
@@ -192,8 +213,13 @@ impl Gpu {
     }
 
     fn tested(&self) -> Result<&Tested, &str> {
-        let test = |matrices: Matrices| matrices.test(self).map_err(|message| format!("failed the test: {message}"));
-        self.tested.get_or_init(|| self.matrices.clone().and_then(test)).as_ref().map_err(String::as_str)
+        let test = |matrices: Matrices| {
+            matrices.test(self).map_err(|message| format!("failed the test: {message}"))
+        };
+        self.tested
+            .get_or_init(|| self.matrices.clone().and_then(test))
+            .as_ref()
+            .map_err(String::as_str)
     }
 
     /// Whether the adapter is a driver that computes on processor cores.
@@ -209,10 +235,12 @@ impl Gpu {
             return Ok(kernel.clone());
         }
         let compiled = Kernel::compile(&self.device, self.checked, &key, &render(name, params)?);
-        let kernel = Arc::new(compiled.map_err(|error| match (error, explained(name, params, complaint)) {
-            // Lines are the template's, which is what can be mended.
-            (Error::Kernel { kernel, .. }, Some(message)) => Error::Kernel { kernel, message },
-            (error, _) => error,
+        let kernel = Arc::new(compiled.map_err(|error| {
+            match (error, explained(name, params, complaint)) {
+                // Lines are the template's, which is what can be mended.
+                (Error::Kernel { kernel, .. }, Some(message)) => Error::Kernel { kernel, message },
+                (error, _) => error,
+            }
         })?);
         kernels.insert(key, kernel.clone());
         Ok(kernel)
@@ -240,7 +268,9 @@ impl Gpu {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (failure, polled) {
             (Some(message), _) => Err(Error::Lost { adapter: self.info.name.clone(), message }),
-            (None, Err(e)) => Err(Error::Lost { adapter: self.info.name.clone(), message: e.to_string() }),
+            (None, Err(e)) => {
+                Err(Error::Lost { adapter: self.info.name.clone(), message: e.to_string() })
+            }
             (None, Ok(_)) => Ok(()),
         }
     }
@@ -283,11 +313,18 @@ impl Backend for Gpu {
         self.traits()
     }
 
-    fn weights(self: Arc<Self>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Box<dyn WeightStore> {
+    fn weights(
+        self: Arc<Self>,
+        source: Arc<dyn ParameterSource + Send>,
+        precision: Precision,
+    ) -> Box<dyn WeightStore> {
         Box::new(Weights::new(self, source, precision))
     }
 
-    fn copies(self: Arc<Self>, copies: &[(View, View)]) -> backend::Result<Box<dyn Fn() + Send + Sync>> {
+    fn copies(
+        self: Arc<Self>,
+        copies: &[(View, View)],
+    ) -> backend::Result<Box<dyn Fn() + Send + Sync>> {
         let slice = |view: &View| view.get::<Slice>().cloned().ok_or(backend::Error::OtherDevice);
         let copy = |(from, to): &(View, View)| {
             let (from, to) = (slice(from)?, slice(to)?);

@@ -14,6 +14,8 @@ pub enum Error {
     Kernel { kernel: String, message: String },
     #[error("{} names {}: {problem}", super::KERNELS_VARIABLE, path.display())]
     Kernels { path: std::path::PathBuf, problem: String },
-    #[error("{what} needs {needed} of device memory in one piece, adapter `{adapter}` allows {allowed}")]
+    #[error(
+        "{what} needs {needed} of device memory in one piece, adapter `{adapter}` allows {allowed}"
+    )]
     TooLarge { what: String, needed: String, allowed: String, adapter: String },
 }

@@ -72,29 +72,48 @@ fn scalar(module: &naga::Module, handle: naga::Handle<naga::Type>) -> Option<Sca
 /// Parses `source` and reads its bindings.
 pub fn reflect(name: &str, source: &str) -> Result<(naga::Module, Interface)> {
     let failed = |message: String| Error::Kernel { kernel: name.into(), message };
-    let module = naga::front::wgsl::parse_str(source).map_err(|e| failed(e.emit_to_string(source)))?;
+    let module =
+        naga::front::wgsl::parse_str(source).map_err(|e| failed(e.emit_to_string(source)))?;
     let mut interface = Interface::default();
     for (_, variable) in module.global_variables.iter() {
         let (Some(binding), Some(name)) = (&variable.binding, &variable.name) else { continue };
         let access = match variable.space {
             naga::AddressSpace::Uniform => Access::Uniform,
-            naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => Access::ReadWrite,
+            naga::AddressSpace::Storage { access }
+                if access.contains(naga::StorageAccess::STORE) =>
+            {
+                Access::ReadWrite
+            }
             naga::AddressSpace::Storage { .. } => Access::Read,
             _ => return Err(failed(format!("binding `{name}` is neither uniform nor storage"))),
         };
         let mut element = scalar(&module, variable.ty);
-        if let (Access::Uniform, naga::TypeInner::Struct { members, span }) = (access, &module.types[variable.ty].inner) {
+        if let (Access::Uniform, naga::TypeInner::Struct { members, span }) =
+            (access, &module.types[variable.ty].inner)
+        {
             for member in members {
                 let (Some(name), Some(scalar)) = (&member.name, scalar(&module, member.ty)) else {
-                    return Err(failed("a member of the uniform struct is neither f32 nor u32".into()));
+                    return Err(failed(
+                        "a member of the uniform struct is neither f32 nor u32".into(),
+                    ));
                 };
-                interface.uniforms.push(Member { name: name.clone(), offset: member.offset, scalar });
+                interface.uniforms.push(Member {
+                    name: name.clone(),
+                    offset: member.offset,
+                    scalar,
+                });
             }
             interface.uniform_size = *span;
             element = interface.uniforms.first().map(|m| m.scalar);
         }
-        let element = element.ok_or_else(|| failed(format!("binding `{name}` has elements of an unknown type")))?;
-        interface.bindings.push(Binding { name: name.clone(), slot: binding.binding, access, scalar: element });
+        let element = element
+            .ok_or_else(|| failed(format!("binding `{name}` has elements of an unknown type")))?;
+        interface.bindings.push(Binding {
+            name: name.clone(),
+            slot: binding.binding,
+            access,
+            scalar: element,
+        });
     }
     match &module.entry_points[..] {
         [entry] => interface.workgroup_size = entry.workgroup_size,
@@ -103,13 +122,16 @@ pub fn reflect(name: &str, source: &str) -> Result<(naga::Module, Interface)> {
     Ok((module, interface))
 }
 
-/// What is wrong with `source`, if it can be told without a device: the line, counted from 1, and a sentence.
+/// What is wrong with `source`, if it can be told without a device: the line, counted from 1, and a
+/// sentence.
 pub(super) fn complaint(source: &str) -> Option<(usize, String)> {
     let error = match naga::front::wgsl::parse_str(source) {
         Err(error) => {
             let line = error.location(source)?.line_number as usize;
-            let labels: Vec<&str> = error.labels().map(|(_, label)| label).filter(|label| !label.is_empty()).collect();
-            let labels = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
+            let labels: Vec<&str> =
+                error.labels().map(|(_, label)| label).filter(|label| !label.is_empty()).collect();
+            let labels =
+                if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
             return Some((line, format!("{}{labels}", error.message())));
         }
         Ok(module) => {
@@ -128,7 +150,12 @@ pub(super) fn complaint(source: &str) -> Option<(usize, String)> {
 }
 
 impl Kernel {
-    pub(super) fn compile(device: &wgpu::Device, checked: bool, name: &str, source: &str) -> Result<Kernel> {
+    pub(super) fn compile(
+        device: &wgpu::Device,
+        checked: bool,
+        name: &str,
+        source: &str,
+    ) -> Result<Kernel> {
         let (module, interface) = reflect(name, source)?;
         let entries: Vec<wgpu::BindGroupLayoutEntry> = interface
             .bindings
@@ -139,7 +166,9 @@ impl Kernel {
                 ty: wgpu::BindingType::Buffer {
                     ty: match binding.access {
                         Access::Uniform => wgpu::BufferBindingType::Uniform,
-                        access => wgpu::BufferBindingType::Storage { read_only: access == Access::Read },
+                        access => {
+                            wgpu::BufferBindingType::Storage { read_only: access == Access::Read }
+                        }
                     },
                     has_dynamic_offset: false,
                     min_binding_size: None,
@@ -148,25 +177,40 @@ impl Kernel {
             })
             .collect();
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(name),
+            entries: &entries,
+        });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: None,
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Naga(Cow::Owned(module)) };
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(name),
+            source: wgpu::ShaderSource::Naga(Cow::Owned(module)),
+        };
         let shader = if checked {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: kernels index within the sizes their dispatch gives; the tests run them with checks on.
-            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+            // SAFETY: kernels index within the sizes their dispatch gives; the tests run them with
+            // checks on.
+            unsafe {
+                device.create_shader_module_trusted(
+                    descriptor,
+                    wgpu::ShaderRuntimeChecks::unchecked(),
+                )
+            }
         };
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(name),
             layout: Some(&pipeline_layout),
             module: &shader,
             entry_point: None,
-            compilation_options: wgpu::PipelineCompilationOptions { constants: &[], zero_initialize_workgroup_memory: false },
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[],
+                zero_initialize_workgroup_memory: false,
+            },
             cache: None,
         });
         match pollster::block_on(scope.pop()) {

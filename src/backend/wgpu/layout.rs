@@ -4,32 +4,36 @@ use super::Schedule;
 use super::ops::vector_width;
 use crate::graph::Shape;
 
-/// How a weight's elements lie on the device, prepared once at upload for the kernel that reads them.
+/// How a weight's elements lie on the device, prepared once at upload for the kernel that reads
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// f32, as in the file.
     Plain,
     /// Rows as in the file, in the file's precision.
     Rows,
-    /// Weights `[out, in, taps..]` in panels of 64 outputs, `[out / 64][taps][in][64]`, in the file's precision; missing outputs
-    /// are zero.
+    /// Weights `[out, in, taps..]` in panels of 64 outputs, `[out / 64][taps][in][64]`, in the
+    /// file's precision; missing outputs are zero.
     Panels,
-    /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution that is its gradient: its outputs
-    /// are the inputs for each of stride x stride phases, `[stride, stride, in]`, its inputs are `out`, and its window, read from
-    /// the far end, is `[kh / stride, kw / stride]`, rounded up; taps beyond the edge are zero. A linear weight has stride 1.
+    /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution
+    /// that is its gradient: its outputs are the inputs for each of stride x stride phases,
+    /// `[stride, stride, in]`, its inputs are `out`, and its window, read from the far end, is
+    /// `[kh / stride, kw / stride]`, rounded up; taps beyond the edge are zero. A linear weight has
+    /// stride 1.
     Transposed { stride: usize },
 }
 
 impl Layout {
-    /// The layout that kernels of `schedule` read for this one, of a weight of `shape`: staged kernels turn a weight round on its
-    /// way into workgroup memory, so that graphics cards hold it once.
+    /// The layout that kernels of `schedule` read for this one, of a weight of `shape`: staged
+    /// kernels turn a weight round on its way into workgroup memory, so that graphics cards hold it
+    /// once.
     pub(crate) fn suited(self, schedule: Schedule, shape: &Shape) -> Layout {
         match (self, schedule, &shape[..]) {
-            (Layout::Transposed { stride: 1 }, Schedule::Staged | Schedule::Matrices(_), [out, into, ..])
-                if vector_width(&[*out, *into]) == 4 =>
-            {
-                Layout::Panels
-            }
+            (
+                Layout::Transposed { stride: 1 },
+                Schedule::Staged | Schedule::Matrices(_),
+                [out, into, ..],
+            ) if vector_width(&[*out, *into]) == 4 => Layout::Panels,
             (layout, ..) => layout,
         }
     }

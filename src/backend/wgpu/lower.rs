@@ -8,11 +8,14 @@ use super::ops::{lowering_of, vector_width};
 use super::{Command, Params, Scalar, Schedule, Slice, Traits, Uniform, Value};
 use crate::backend::{Error, Result};
 use crate::graph::ops::Broadcast;
-use crate::graph::{self, Epilogue, Fold, Graph, MOST_FACTORS, Operation, Origin, Place, Plan, Shape, Step, Tensor};
+use crate::graph::{
+    self, Epilogue, Fold, Graph, MOST_FACTORS, Operation, Origin, Place, Plan, Shape, Step, Tensor,
+};
 
 /// How an operation runs on a graphics device.
 pub(crate) trait Lower {
-    /// Adds the kernel dispatches that compute the step, or says that there are none ([`Lowering::no_kernel`]).
+    /// Adds the kernel dispatches that compute the step, or says that there are none
+    /// ([`Lowering::no_kernel`]).
     fn lower(&self, lowering: &mut Lowering<'_>);
 
     /// How the kernels want input `index` where it is a weight.
@@ -60,15 +63,16 @@ pub enum Storage<'a> {
     },
 }
 
-/// The dispatches and copies of one run of `plan`, given what stands in which buffer (arenas and inputs as a whole). Needs no
-/// device but for the buffers.
+/// The dispatches and copies of one run of `plan`, given what stands in which buffer (arenas and
+/// inputs as a whole). Needs no device but for the buffers.
 pub fn commands(
     graph: &Graph,
     plan: &Plan,
     traits: &Traits,
     storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
 ) -> Result<Vec<Command>> {
-    let mut commands = commands_of_steps(graph, plan, traits, storage, plan.once..plan.steps.len())?.0;
+    let mut commands =
+        commands_of_steps(graph, plan, traits, storage, plan.once..plan.steps.len())?.0;
     commands.extend(assignments(graph, plan, storage)?);
     Ok(commands)
 }
@@ -115,8 +119,10 @@ pub(super) fn commands_of_steps(
     for (number, step) in plan.steps.iter().enumerate().take(range.end).skip(range.start) {
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, BufferView> = HashMap::new();
-        let reads = step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands = step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
+        let reads =
+            step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
+        let operands =
+            step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
             let layout = layout.suited(traits.schedule, graph.shape(plan.root(t)));
             let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
@@ -132,7 +138,9 @@ pub(super) fn commands_of_steps(
         let output = locate(graph, plan, step.output, Layout::Plain, storage)?;
         here.insert(step.output, output.clone());
         let scratch = match (plan.scratch_place(number), step.scratch) {
-            (Some(Place::Arena { arena, offset }), Some(elements)) => Some(arena_slice(arena, offset, elements, storage)?.slice),
+            (Some(Place::Arena { arena, offset }), Some(elements)) => {
+                Some(arena_slice(arena, offset, elements, storage)?.slice)
+            }
             _ => None,
         };
         let locate = |t: Tensor| here.get(&t).cloned().unwrap_or_else(|| output.clone());
@@ -168,7 +176,12 @@ pub(super) fn commands_of_steps(
 const DEVICE: &str = "a graphics device";
 
 /// See [`Lowering::rounds`].
-fn rounds(graph: &Graph, plan: &Plan, traits: &Traits, storage: &dyn Fn(Storage<'_>) -> Result<BufferView>) -> Result<bool> {
+fn rounds(
+    graph: &Graph,
+    plan: &Plan,
+    traits: &Traits,
+    storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
+) -> Result<bool> {
     if graph.is_precise() || !matches!(traits.schedule, Schedule::Matrices(_)) {
         return Ok(false);
     }
@@ -177,7 +190,8 @@ fn rounds(graph: &Graph, plan: &Plan, traits: &Traits, storage: &dyn Fn(Storage<
         for (index, &tensor) in step.inputs.iter().enumerate() {
             let root = plan.root(tensor);
             if matches!(graph.node(root).origin, Origin::Parameter { .. }) {
-                let layout = layout_of(&*step.operation, index).suited(traits.schedule, graph.shape(root));
+                let layout =
+                    layout_of(&*step.operation, index).suited(traits.schedule, graph.shape(root));
                 if locate(graph, plan, tensor, layout, storage)?.half {
                     return Ok(true);
                 }
@@ -199,7 +213,9 @@ pub(super) fn locate(
     let root = plan.root(tensor);
     let node = graph.node(root);
     match (&node.origin, plan.place(tensor)) {
-        (Origin::Parameter { name }, _) => storage(Storage::Weight { name, shape: &node.shape, layout }),
+        (Origin::Parameter { name }, _) => {
+            storage(Storage::Weight { name, shape: &node.shape, layout })
+        }
         (Origin::Input { .. }, _) => storage(Storage::Input(root)),
         (Origin::Operation { .. }, Some(Place::InPlace(input))) => storage(Storage::Input(input)),
         (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => {
@@ -227,8 +243,9 @@ pub struct Lowering<'a> {
     pub(super) locate: &'a dyn Fn(Tensor) -> BufferView,
     pub(super) scratch: Option<Slice>,
     pub(super) in_place: bool,
-    /// Whether kernels may round the activations that they read to f16 where that makes them faster: where weights are held so, and
-    /// neither gradients nor sums of activations are taken. A graph without weights has none that ask for more.
+    /// Whether kernels may round the activations that they read to f16 where that makes them
+    /// faster: where weights are held so, and neither gradients nor sums of activations are taken.
+    /// A graph without weights has none that ask for more.
     pub rounds: bool,
     pub(super) commands: &'a mut Vec<Command>,
     pub(super) lacks_kernel: bool,
@@ -247,10 +264,12 @@ pub struct Work<'a> {
 
 const FACTORS: [&str; MOST_FACTORS] = ["factor0", "factor1", "factor2", "factor3"];
 
-/// Workgroups in one dimension before the second takes over; below WebGPU's 65535 and a convenient power of two.
+/// Workgroups in one dimension before the second takes over; below WebGPU's 65535 and a convenient
+/// power of two.
 pub const ROW_OF_WORKGROUPS: usize = 32768;
 
-/// A one-dimensional number of workgroups as x and y; kernels rebuild it from both and `ROW_OF_WORKGROUPS`.
+/// A one-dimensional number of workgroups as x and y; kernels rebuild it from both and
+/// `ROW_OF_WORKGROUPS`.
 pub fn spread(workgroups: usize) -> [usize; 3] {
     [workgroups.min(ROW_OF_WORKGROUPS), workgroups.div_ceil(ROW_OF_WORKGROUPS), 1]
 }
@@ -279,7 +298,8 @@ impl Lowering<'_> {
         BufferView { slice, scalar: Scalar::F32, half: false }
     }
 
-    /// Whether the output stands where the input of [`super::Operation::in_place`] stood, which it replaces.
+    /// Whether the output stands where the input of [`super::Operation::in_place`] stood, which it
+    /// replaces.
     pub fn is_in_place(&self) -> bool {
         self.in_place
     }
@@ -295,7 +315,8 @@ impl Lowering<'_> {
         self.lacks_kernel = true;
     }
 
-    /// Adds a dispatch. `epilogue` says that this kernel stores the step's output, so that it does what was folded in.
+    /// Adds a dispatch. `epilogue` says that this kernel stores the step's output, so that it does
+    /// what was folded in.
     pub fn dispatch(&mut self, mut work: Work<'_>, epilogue: bool) {
         if epilogue {
             self.add_update(&mut work);
@@ -303,15 +324,19 @@ impl Lowering<'_> {
         self.push(work, epilogue);
     }
 
-    /// [`Lowering::dispatch`] of a kernel that stores the step's output where the low-rank update has been added before.
+    /// [`Lowering::dispatch`] of a kernel that stores the step's output where the low-rank update
+    /// has been added before.
     pub fn dispatch_updated(&mut self, mut work: Work<'_>) {
         work.params.insert("lora", Value::from(false));
         self.push(work, true);
     }
 
     fn push(&mut self, mut work: Work<'_>, epilogue: bool) {
-        let mut bindings: Vec<(String, Slice, Scalar)> =
-            work.bindings.into_iter().map(|(name, at)| (name.to_string(), at.slice, at.scalar)).collect();
+        let mut bindings: Vec<(String, Slice, Scalar)> = work
+            .bindings
+            .into_iter()
+            .map(|(name, at)| (name.to_string(), at.slice, at.scalar))
+            .collect();
         if epilogue {
             self.add_epilogue(&mut work.params, &mut work.uniforms, &mut bindings);
         }
@@ -337,9 +362,16 @@ impl Lowering<'_> {
     pub fn add_update(&self, work: &mut Work<'_>) {
         for entry in &self.step.epilogue {
             if let &Epilogue::Lora { hidden, up, transposed } = entry {
-                let (rank, channels) = (self.graph.shape(hidden).channels(), self.shape().channels());
+                let (rank, channels) =
+                    (self.graph.shape(hidden).channels(), self.shape().channels());
                 work.flops += 2 * (self.shape().elements() * rank) as u64;
-                add_lora(work, (self.locate)(hidden), (self.locate)(up), transposed, [rank, channels]);
+                add_lora(
+                    work,
+                    (self.locate)(hidden),
+                    (self.locate)(up),
+                    transposed,
+                    [rank, channels],
+                );
             }
         }
         work.params.entry("lora").or_insert(Value::from(false));
@@ -371,7 +403,11 @@ impl Lowering<'_> {
                     operands += 1;
                     let at = (self.locate)(*tensor);
                     bindings.push((name.clone(), at.slice, at.scalar));
-                    vec![("kind", "derivative".into()), ("function", function.name().into()), ("name", name)]
+                    vec![
+                        ("kind", "derivative".into()),
+                        ("function", function.name().into()),
+                        ("name", name),
+                    ]
                 }
                 Epilogue::Add(tensor, broadcast) | Epilogue::Multiply(tensor, broadcast) => {
                     let name = format!("operand{operands}");
@@ -406,8 +442,15 @@ impl Lowering<'_> {
     }
 }
 
-/// Lets a kernel that imports `shared/lora` add `hidden` times `up` to its sums; their extents are rank and channels.
-pub(crate) fn add_lora(work: &mut Work<'_>, hidden: BufferView, up: BufferView, transposed: bool, [rank, channels]: [usize; 2]) {
+/// Lets a kernel that imports `shared/lora` add `hidden` times `up` to its sums; their extents are
+/// rank and channels.
+pub(crate) fn add_lora(
+    work: &mut Work<'_>,
+    hidden: BufferView,
+    up: BufferView,
+    transposed: bool,
+    [rank, channels]: [usize; 2],
+) {
     let vector_rank = vector_width(&[rank]);
     let described = [
         ("transposed", Value::from(transposed)),

@@ -1,5 +1,5 @@
-//! Cooperative matrices: whether an adapter has them as the heavy products want them, how a product is divided among them, and the
-//! test that a device has to pass before they are used.
+//! Cooperative matrices: whether an adapter has them as the heavy products want them, how a product
+//! is divided among them, and the test that a device has to pass before they are used.
 
 use std::str::FromStr;
 
@@ -60,11 +60,17 @@ impl FromStr for MatrixUse {
 
 impl MatrixUse {
     /// The matrices of an adapter that are to be used if they pass the test, or why none are.
-    pub(super) fn choose(self, matrices: Option<Matrices>, device_type: wgpu::DeviceType) -> Result<Matrices, String> {
+    pub(super) fn choose(
+        self,
+        matrices: Option<Matrices>,
+        device_type: wgpu::DeviceType,
+    ) -> Result<Matrices, String> {
         match (self, matrices) {
             (_, None) => Err("the adapter has none of f16 with sums in f32".into()),
             (MatrixUse::Off, _) => Err("switched off".into()),
-            (MatrixUse::Auto, _) if device_type == wgpu::DeviceType::Cpu => Err("slow on software drivers".into()),
+            (MatrixUse::Auto, _) if device_type == wgpu::DeviceType::Cpu => {
+                Err("slow on software drivers".into())
+            }
             (_, Some(matrices)) => Ok(matrices),
         }
     }
@@ -92,27 +98,35 @@ impl Blocks {
     /// Rows and columns of subgroups in a workgroup.
     const ACROSS: usize = 2;
 
-    /// Rows, and outputs, that a workgroup makes: 64 or 128 where subgroups have 32 lanes or more, else 32.
+    /// Rows, and outputs, that a workgroup makes: 64 or 128 where subgroups have 32 lanes or more,
+    /// else 32.
     pub fn extent(self) -> usize {
         Self::ACROSS * self.each * self.size
     }
 }
 
 impl Matrices {
-    pub(super) const FEATURES: wgpu::Features =
-        wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+    pub(super) const FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+        .union(wgpu::Features::SHADER_F16)
+        .union(wgpu::Features::SUBGROUP);
 
     /// What the kernel can use of an adapter's matrices; larger ones first.
     pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Matrices> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let (least, lanes) = match info.backend {
-            // wgpu says 4 to 64 for all of Metal; those that have such matrices have 32, and one that hasn't would fail the test.
+            // wgpu says 4 to 64 for all of Metal; those that have such matrices have 32, and one
+            // that hasn't would fail the test.
             wgpu::Backend::Metal => (4, 32),
             _ => (info.subgroup_min_size as usize, info.subgroup_max_size as usize),
         };
         let invocations = Blocks::ACROSS * Blocks::ACROSS * lanes;
-        let fits = invocations <= limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x) as usize;
-        if !adapter.features().contains(Self::FEATURES) || ![8, 16, 32, 64].contains(&lanes) || !fits {
+        let fits = invocations
+            <= limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
+                as usize;
+        if !adapter.features().contains(Self::FEATURES)
+            || ![8, 16, 32, 64].contains(&lanes)
+            || !fits
+        {
             return None;
         }
         let kinds = adapter.cooperative_matrix_properties();
@@ -135,18 +149,26 @@ impl Matrices {
 
     /// Reads half as much for each sum, of which an invocation holds four times as many.
     fn large(self) -> Option<Blocks> {
-        (self.size == 16 && self.lanes >= 32).then_some(Blocks { each: 2 * self.small().each, depth: 16, ..self.small() })
+        (self.size == 16 && self.lanes >= 32).then_some(Blocks {
+            each: 2 * self.small().each,
+            depth: 16,
+            ..self.small()
+        })
     }
 
-    /// The blocks that suit a product of so many rows and outputs: large ones if there are enough to keep a large card busy.
+    /// The blocks that suit a product of so many rows and outputs: large ones if there are enough
+    /// to keep a large card busy.
     pub fn blocks(self, rows: usize, outputs: usize) -> Blocks {
         const ENOUGH: usize = 256;
-        let enough = |blocks: &Blocks| rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent()) >= ENOUGH;
+        let enough = |blocks: &Blocks| {
+            rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent()) >= ENOUGH
+        };
         self.large().filter(enough).unwrap_or(self.small())
     }
 
-    /// Where the product of so many rows and outputs makes too few workgroups to keep a large card busy: how many workgroups should share
-    /// each sum, and how many of the loop's steps each of them takes, of `taps` times `into` inputs in all.
+    /// Where the product of so many rows and outputs makes too few workgroups to keep a large card
+    /// busy: how many workgroups should share each sum, and how many of the loop's steps each of
+    /// them takes, of `taps` times `into` inputs in all.
     pub fn parts(self, rows: usize, outputs: usize, taps: usize, into: usize) -> Option<Parts> {
         const ENOUGH: usize = 512;
         const LEAST_STEPS: usize = 4;
@@ -159,7 +181,8 @@ impl Matrices {
         (blocks == self.small() && wanted > 1).then(|| Parts { count: all.div_ceil(steps), steps })
     }
 
-    /// Parameters of the kernel for products of `into` inputs; those of its epilogue are yet to be said.
+    /// Parameters of the kernel for products of `into` inputs; those of its epilogue are yet to be
+    /// said.
     pub fn params(self, blocks: Blocks, into: usize) -> Params {
         [
             ("size", Value::from(self.size)),
@@ -176,31 +199,37 @@ impl Matrices {
         .into()
     }
 
-    /// Whether products of known numbers come out right, to the last bit, or what went wrong. Drivers were seen that compile kernels with
-    /// cooperative matrices and compute something else.
+    /// Whether products of known numbers come out right, to the last bit, or what went wrong.
+    /// Drivers were seen that compile kernels with cooperative matrices and compute something else.
     pub(super) fn test(self, gpu: &Gpu) -> Result<Tested, String> {
         for blocks in [Some(self.small()), self.large()].into_iter().flatten() {
             self.test_blocks(gpu, blocks).map_err(|e| e.to_string())??;
         }
-        let attention = self.test_attention(gpu).map_err(|e| e.to_string()).and_then(|result| result);
+        let attention =
+            self.test_attention(gpu).map_err(|e| e.to_string()).and_then(|result| result);
         Ok(Tested { matrices: Matrices { attention: attention.is_ok(), ..self }, attention })
     }
 
-    /// As [`Matrices::test`], of attention in which every token sees one key alone: what comes out is that key's value.
+    /// As [`Matrices::test`], of attention in which every token sees one key alone: what comes out
+    /// is that key's value.
     fn test_attention(self, gpu: &Gpu) -> Result<Result<(), String>> {
-        // The smallest tiles, ragged in all directions; each token's key is another one, in tile after tile.
+        // The smallest tiles, ragged in all directions; each token's key is another one, in tile
+        // after tile.
         const AT_ONCE: usize = 16;
         let (tokens, keys, d) = (4 * self.size + 13, 2 * AT_ONCE + 5, self.size + 4);
         let sought = |token: usize| token * 7 % keys;
-        // Six bits of a key's number, again and again: any two keys differ in more than f16's range of exponents.
-        let code = |key: usize, channel: usize| if key >> (channel % 6) & 1 == 0 { -1.0 } else { 1.0 };
+        // Six bits of a key's number, again and again: any two keys differ in more than f16's range
+        // of exponents.
+        let code =
+            |key: usize, channel: usize| if key >> (channel % 6) & 1 == 0 { -1.0 } else { 1.0 };
         let value = |key: usize, channel: usize| ((key * 5 + channel * 3) % 17) as f32 - 8.0;
-        let make = |rows: usize, element: &dyn Fn(usize, usize) -> f32| -> Result<(Slice, Scalar)> {
-            let values: Vec<f32> = (0..rows * d).map(|i| element(i / d, i % d)).collect();
-            let buffer = gpu.buffer("test of cooperative matrices", (rows * d * 4) as u64)?;
-            gpu.write(&buffer, 0, bytemuck::cast_slice(&values));
-            Ok((Slice::whole(&buffer), Scalar::F32))
-        };
+        let make =
+            |rows: usize, element: &dyn Fn(usize, usize) -> f32| -> Result<(Slice, Scalar)> {
+                let values: Vec<f32> = (0..rows * d).map(|i| element(i / d, i % d)).collect();
+                let buffer = gpu.buffer("test of cooperative matrices", (rows * d * 4) as u64)?;
+                gpu.write(&buffer, 0, bytemuck::cast_slice(&values));
+                Ok((Slice::whole(&buffer), Scalar::F32))
+            };
         let inputs = [
             ("q", make(tokens, &|token, channel| 64.0 * code(sought(token), channel))?),
             ("k", make(keys, &code)?),
@@ -219,7 +248,13 @@ impl Matrices {
             ("headroom", 6),
         ];
         let mut params: Params = numbers.map(|(name, n)| (name, Value::from(n))).into();
-        let choices = [("varying", self.varying), ("causal", false), ("masked", false), ("ragged", true), ("ahead", true)];
+        let choices = [
+            ("varying", self.varying),
+            ("causal", false),
+            ("masked", false),
+            ("ragged", true),
+            ("ahead", true),
+        ];
         params.extend(choices.map(|(name, choice)| (name, Value::from(choice))));
         let mut uniforms = [("tokens", tokens), ("keys", keys), ("channels", d / 4), ("share", 1)]
             .map(|(name, value)| (name, Uniform::from(value)))
@@ -231,7 +266,10 @@ impl Matrices {
             &Command::Dispatch {
                 kernel: "attention_matrices",
                 params,
-                bindings: bindings.into_iter().chain([("y".into(), Slice::whole(&y), Scalar::F32)]).collect(),
+                bindings: bindings
+                    .into_iter()
+                    .chain([("y".into(), Slice::whole(&y), Scalar::F32)])
+                    .collect(),
                 uniforms,
                 grid: [tokens.div_ceil(4 * self.size) as u32, 1, 1],
                 label: "test of cooperative matrices".into(),
@@ -239,7 +277,8 @@ impl Matrices {
                 bytes: 0,
             },
         )?;
-        let found: Vec<f32> = bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (tokens * d * 4) as u64)?);
+        let found: Vec<f32> =
+            bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (tokens * d * 4) as u64)?);
         for (index, &found) in found.iter().enumerate() {
             let expected = value(sought(index / d), index % d);
             // Devices need not divide to the last bit. What isn't a number must not pass.
@@ -247,7 +286,8 @@ impl Matrices {
             if !close {
                 let (token, channel) = (index / d, index % d);
                 return Ok(Err(format!(
-                    "attention came out as {found} instead of {expected} at token {token}, channel {channel}"
+                    "attention came out as {found} instead of {expected} at token {token}, \
+                        channel {channel}"
                 )));
             }
         }
@@ -255,16 +295,19 @@ impl Matrices {
     }
 
     fn test_blocks(self, gpu: &Gpu, blocks: Blocks) -> Result<Result<(), String>> {
-        // Ragged in all three directions, more than one workgroup and one step; small integers, so that all sums are exact.
+        // Ragged in all three directions, more than one workgroup and one step; small integers, so
+        // that all sums are exact.
         const PANEL: usize = 64;
-        let (rows, into, outputs) = (blocks.extent() + 13, 2 * blocks.depth + 12, blocks.extent() + 20);
+        let (rows, into, outputs) =
+            (blocks.extent() + 13, 2 * blocks.depth + 12, blocks.extent() + 20);
         let x = |row: usize, k: usize| ((row * 7 + k * 3) % 11) as f32 - 5.0;
         let w = |output: usize, k: usize| ((output * 5 + k * 2) % 13) as f32 - 6.0;
         let xs: Vec<f32> = (0..rows * into).map(|i| x(i / into, i % into)).collect();
         let mut ws = vec![half::f16::ZERO; outputs.next_multiple_of(PANEL) * into];
         for output in 0..outputs {
             for k in 0..into {
-                ws[(output / PANEL * into + k) * PANEL + output % PANEL] = half::f16::from_f32(w(output, k));
+                ws[(output / PANEL * into + k) * PANEL + output % PANEL] =
+                    half::f16::from_f32(w(output, k));
             }
         }
         let make = |data: &[u8]| -> Result<Slice> {
@@ -274,8 +317,12 @@ impl Matrices {
         };
         let y = gpu.buffer("test of cooperative matrices", (rows * outputs * 4) as u64)?;
         let mut params = self.params(blocks, into);
-        params.extend(["window", "lora", "rows_per_batch", "operand_rows"].map(|name| (name, Value::from(false))));
-        params.extend([("epilogue", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
+        params.extend(
+            ["window", "lora", "rows_per_batch", "operand_rows"]
+                .map(|name| (name, Value::from(false))),
+        );
+        params
+            .extend([("epilogue", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
         let uniforms = [("into", into), ("rows", rows), ("channels", outputs / 4)];
         run_once(
             gpu,
@@ -288,13 +335,18 @@ impl Matrices {
                     ("y".into(), Slice::whole(&y), Scalar::F32),
                 ],
                 uniforms: uniforms.map(|(name, value)| (name, Uniform::from(value))).to_vec(),
-                grid: [outputs.div_ceil(blocks.extent()) as u32, rows.div_ceil(blocks.extent()) as u32, 1],
+                grid: [
+                    outputs.div_ceil(blocks.extent()) as u32,
+                    rows.div_ceil(blocks.extent()) as u32,
+                    1,
+                ],
                 label: "test of cooperative matrices".into(),
                 flops: 0,
                 bytes: 0,
             },
         )?;
-        let found: Vec<f32> = bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (rows * outputs * 4) as u64)?);
+        let found: Vec<f32> =
+            bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (rows * outputs * 4) as u64)?);
         for (index, &found) in found.iter().enumerate() {
             let (row, output) = (index / outputs, index % outputs);
             let expected: f32 = (0..into).map(|k| x(row, k) * w(output, k)).sum();

@@ -1,5 +1,5 @@
-//! The back end for graphics cards: adapters, buffers, pipelines from `kernels/`, recordings, and how each operation becomes
-//! dispatches. Knows no networks.
+//! The back end for graphics cards: adapters, buffers, pipelines from `kernels/`, recordings, and
+//! how each operation becomes dispatches. Knows no networks.
 
 mod adapter;
 mod buffer;
@@ -25,7 +25,9 @@ pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
-pub use template::{KERNELS_VARIABLE, Params, ReplacedKernel, Value, kernel_names, render, replaced_kernels};
+pub use template::{
+    KERNELS_VARIABLE, Params, ReplacedKernel, Value, kernel_names, render, replaced_kernels,
+};
 pub use weights::weight_bytes;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

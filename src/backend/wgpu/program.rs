@@ -32,8 +32,11 @@ impl Program {
     /// Uploads what is missing of the weights, and records.
     pub fn new(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
         let gpu = weights.gpu.clone();
-        let arenas: Vec<Arc<Buffer>> =
-            plan.arenas.iter().map(|&size| gpu.buffer("activations", size)).collect::<Result<_, _>>()?;
+        let arenas: Vec<Arc<Buffer>> = plan
+            .arenas
+            .iter()
+            .map(|&size| gpu.buffer("activations", size))
+            .collect::<Result<_, _>>()?;
         let mut inputs: HashMap<Tensor, BufferView> = HashMap::new();
         for tensor in graph.tensors() {
             let node = graph.node(tensor);
@@ -44,8 +47,14 @@ impl Program {
             }
         }
         let storage = |storage: Storage<'_>| match storage {
-            Storage::Arena(arena) => Ok(BufferView { slice: Slice::whole(&arenas[arena]), scalar: Scalar::F32, half: false }),
-            Storage::Input(tensor) => inputs.get(&tensor).cloned().ok_or_else(|| Error::unplaced(graph, tensor).into()),
+            Storage::Arena(arena) => Ok(BufferView {
+                slice: Slice::whole(&arenas[arena]),
+                scalar: Scalar::F32,
+                half: false,
+            }),
+            Storage::Input(tensor) => {
+                inputs.get(&tensor).cloned().ok_or_else(|| Error::unplaced(graph, tensor).into())
+            }
             Storage::Weight { name, shape, layout } => weights.locate(name, shape, layout),
         };
         let traits = *gpu.traits();
@@ -59,7 +68,12 @@ impl Program {
         let mut traces = Vec::with_capacity(ends.len());
         for (step, end) in plan.steps[plan.once..].iter().zip(ends) {
             let output = locate(graph, plan, step.output, Layout::Plain, &storage)?.slice;
-            traces.push(Trace { operation: step.operation.name(), layer: step.layer.clone(), end, output });
+            traces.push(Trace {
+                operation: step.operation.name(),
+                layer: step.layer.clone(),
+                end,
+                output,
+            });
         }
         let output = |&t: &Tensor| Ok(locate(graph, plan, t, Layout::Plain, &storage)?.slice);
         let outputs = plan.outputs.iter().map(output).collect::<Result<_>>()?;
@@ -108,8 +122,13 @@ impl Executable for Program {
         for trace in &self.traces {
             self.recording.play_range(start..trace.end)?;
             start = trace.end;
-            let bytes = self.gpu.read(&trace.output.buffer, trace.output.offset, trace.output.size)?;
-            if !look(trace.operation, &trace.layer, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)) {
+            let bytes =
+                self.gpu.read(&trace.output.buffer, trace.output.offset, trace.output.size)?;
+            if !look(
+                trace.operation,
+                &trace.layer,
+                &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes),
+            ) {
                 return Ok(());
             }
         }

@@ -66,12 +66,13 @@ pub struct Recording {
     gpu: Arc<Gpu>,
     commands: Vec<Played>,
     labels: Vec<(String, u64, u64)>,
-    /// Every buffer that the commands use: bind groups keep them on the device, so they stay in the account of memory.
+    /// Every buffer that the commands use: bind groups keep them on the device, so they stay in the
+    /// account of memory.
     _buffers: Vec<Arc<Buffer>>,
 }
 
-/// Submits are cut after this many floating-point operations: long enough to hide the cost of a submit, short enough for
-/// a watchdog that kills what runs two seconds.
+/// Submits are cut after this many floating-point operations: long enough to hide the cost of a
+/// submit, short enough for a watchdog that kills what runs two seconds.
 const SUBMIT_FLOPS: u64 = 20_000_000_000;
 const SUBMIT_COMMANDS: usize = 128;
 
@@ -97,10 +98,18 @@ impl Recording {
         let mut labels = Vec::with_capacity(commands.len());
         for (command, kernel) in commands.iter().zip(kernels) {
             match (command, kernel) {
-                (Command::Dispatch { bindings, grid, label, flops, bytes, .. }, Some((kernel, offset))) => {
+                (
+                    Command::Dispatch { bindings, grid, label, flops, bytes, .. },
+                    Some((kernel, offset)),
+                ) => {
                     let bind_group = bind(gpu, &kernel, bindings, &uniforms, offset)?;
                     check_grid(gpu, &kernel, *grid)?;
-                    played.push(Played::Dispatch(Dispatch { kernel, bind_group, grid: *grid, flops: *flops }));
+                    played.push(Played::Dispatch(Dispatch {
+                        kernel,
+                        bind_group,
+                        grid: *grid,
+                        flops: *flops,
+                    }));
                     labels.push((label.clone(), *flops, *bytes));
                 }
                 (Command::Copy { from, to }, _) => {
@@ -162,7 +171,8 @@ impl Recording {
         self.gpu.wait()
     }
 
-    /// Plays the commands one at a time, each waited for, and sums what they cost by label. `clock` gives seconds.
+    /// Plays the commands one at a time, each waited for, and sums what they cost by label. `clock`
+    /// gives seconds.
     pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
         let mut costs: HashMap<String, Cost> = HashMap::new();
         for (command, (label, flops, bytes)) in self.commands.iter().zip(&self.labels) {
@@ -184,7 +194,13 @@ fn submit(gpu: &Gpu, commands: &[Played]) {
     let mut rest = commands;
     while let Some(first) = rest.first() {
         if let Played::Copy { from, to } = first {
-            encoder.copy_buffer_to_buffer(&from.buffer.raw, from.offset, &to.buffer.raw, to.offset, from.size);
+            encoder.copy_buffer_to_buffer(
+                &from.buffer.raw,
+                from.offset,
+                &to.buffer.raw,
+                to.offset,
+                from.size,
+            );
             rest = &rest[1..];
             continue;
         }
@@ -202,7 +218,9 @@ fn submit(gpu: &Gpu, commands: &[Played]) {
 
 /// Submits one dispatch, without a recording.
 pub(super) fn run_once(gpu: &Gpu, command: &Command) -> Result<()> {
-    let Command::Dispatch { kernel, params, bindings, uniforms, grid, .. } = command else { return Ok(()) };
+    let Command::Dispatch { kernel, params, bindings, uniforms, grid, .. } = command else {
+        return Ok(());
+    };
     let kernel = gpu.kernel(kernel, params)?;
     let packed = pack_uniforms(&kernel, uniforms)?;
     let uniforms = gpu.uniform_buffer(packed.len() as u64)?;
@@ -223,7 +241,9 @@ fn distinct_buffers(commands: &[Command]) -> Vec<Arc<Buffer>> {
     };
     for command in commands {
         match command {
-            Command::Dispatch { bindings, .. } => bindings.iter().for_each(|(_, slice, _)| add(slice)),
+            Command::Dispatch { bindings, .. } => {
+                bindings.iter().for_each(|(_, slice, _)| add(slice))
+            }
             Command::Copy { from, to } => [from, to].into_iter().for_each(&mut add),
         }
     }
@@ -238,11 +258,18 @@ fn pack_uniforms(kernel: &Kernel, values: &[(&'static str, Uniform)]) -> Result<
         let word = match (value.map(|(_, v)| *v), member.scalar) {
             (Some(Uniform::U32(v)), Scalar::U32) => v.to_le_bytes(),
             (Some(Uniform::F32(v)), Scalar::F32) => v.to_le_bytes(),
-            (found, wanted) => return Err(failed(format!("uniform `{}` is {wanted:?}, given {found:?}", member.name))),
+            (found, wanted) => {
+                return Err(failed(format!(
+                    "uniform `{}` is {wanted:?}, given {found:?}",
+                    member.name
+                )));
+            }
         };
         bytes[member.offset as usize..][..4].copy_from_slice(&word);
     }
-    if let Some((name, _)) = values.iter().find(|(name, _)| !kernel.interface.uniforms.iter().any(|m| m.name == *name)) {
+    if let Some((name, _)) =
+        values.iter().find(|(name, _)| !kernel.interface.uniforms.iter().any(|m| m.name == *name))
+    {
         return Err(failed(format!("has no uniform `{name}`")));
     }
     Ok(bytes)
@@ -270,7 +297,10 @@ fn bind(
                 .find(|(name, ..)| *name == binding.name)
                 .ok_or_else(|| failed(format!("binding `{}` was not given", binding.name)))?;
             if *scalar != binding.scalar {
-                return Err(failed(format!("binding `{}` has {:?} elements, given {scalar:?}", binding.name, binding.scalar)));
+                return Err(failed(format!(
+                    "binding `{}` has {:?} elements, given {scalar:?}",
+                    binding.name, binding.scalar
+                )));
             }
             if slice.size > gpu.max_binding() {
                 return Err(Error::TooLarge {
@@ -280,15 +310,28 @@ fn bind(
                     adapter: gpu.name().into(),
                 });
             }
-            wgpu::BufferBinding { buffer: &slice.buffer.raw, offset: slice.offset, size: wgpu::BufferSize::new(slice.size) }
+            wgpu::BufferBinding {
+                buffer: &slice.buffer.raw,
+                offset: slice.offset,
+                size: wgpu::BufferSize::new(slice.size),
+            }
         };
-        entries.push(wgpu::BindGroupEntry { binding: binding.slot, resource: wgpu::BindingResource::Buffer(resource) });
+        entries.push(wgpu::BindGroupEntry {
+            binding: binding.slot,
+            resource: wgpu::BindingResource::Buffer(resource),
+        });
     }
-    if let Some((name, ..)) = given.iter().find(|(name, ..)| !kernel.interface.bindings.iter().any(|b| b.name == *name)) {
+    if let Some((name, ..)) =
+        given.iter().find(|(name, ..)| !kernel.interface.bindings.iter().any(|b| b.name == *name))
+    {
         return Err(failed(format!("has no binding `{name}`")));
     }
     let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let descriptor = wgpu::BindGroupDescriptor { label: Some(&kernel.name), layout: &kernel.layout, entries: &entries };
+    let descriptor = wgpu::BindGroupDescriptor {
+        label: Some(&kernel.name),
+        layout: &kernel.layout,
+        entries: &entries,
+    };
     let group = gpu.device.create_bind_group(&descriptor);
     match pollster::block_on(scope.pop()) {
         Some(error) => Err(failed(error.to_string())),

@@ -1,5 +1,6 @@
-//! Rendering of the kernels in `kernels/`: WGSL with line statements that are WGSL comments (`//% for ...`) and `{{ }}`.
-//! Who works on kernels can name a folder in `MOS_KERNELS`: its files are read instead, without a rebuild.
+//! Rendering of the kernels in `kernels/`: WGSL with line statements that are WGSL comments
+//! (`//% for ...`) and `{{ }}`. Who works on kernels can name a folder in `MOS_KERNELS`: its files
+//! are read instead, without a rebuild.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,18 +41,25 @@ struct Folder {
     replaced: Vec<ReplacedKernel>,
 }
 
-static FOLDER: LazyLock<std::result::Result<Option<Folder>, (PathBuf, String)>> = LazyLock::new(|| {
-    let named = std::env::var_os(KERNELS_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    named.map(|path| Folder::read(&path).map_err(|problem| (path, problem))).transpose()
-});
+static FOLDER: LazyLock<std::result::Result<Option<Folder>, (PathBuf, String)>> =
+    LazyLock::new(|| {
+        let named = std::env::var_os(KERNELS_VARIABLE)
+            .filter(|folder| !folder.is_empty())
+            .map(PathBuf::from);
+        named.map(|path| Folder::read(&path).map_err(|problem| (path, problem))).transpose()
+    });
 
 /// The folder that is named, if one is.
 fn folder() -> Result<Option<&'static Folder>> {
-    let failed = |(path, problem): &(PathBuf, String)| Error::Kernels { path: path.clone(), problem: problem.clone() };
+    let failed = |(path, problem): &(PathBuf, String)| Error::Kernels {
+        path: path.clone(),
+        problem: problem.clone(),
+    };
     FOLDER.as_ref().map(Option::as_ref).map_err(failed)
 }
 
-/// The kernels that are used in place of this program's own: those in the folder that [`KERNELS_VARIABLE`] names that differ from them.
+/// The kernels that are used in place of this program's own: those in the folder that
+/// [`KERNELS_VARIABLE`] names that differ from them.
 ///
 /// # Errors
 /// A folder that cannot be read, or in which there is no kernel.
@@ -71,7 +79,8 @@ impl Folder {
                 Err(error) => return Err(format!("{file} in it cannot be read: {error}")),
             };
             if text != own {
-                let sha256 = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+                let sha256 =
+                    Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
                 folder.replaced.push(ReplacedKernel { name: name.clone(), sha256 });
             }
             folder.texts.insert(name, text);
@@ -104,7 +113,11 @@ fn text_of(name: &str) -> Option<String> {
     let file = file_of(name);
     if let Ok(Some(folder)) = folder() {
         // A file that only kernels in that folder know is read from there, too.
-        let text = folder.texts.get(name).cloned().or_else(|| std::fs::read_to_string(folder.path.join(&file)).ok());
+        let text = folder
+            .texts
+            .get(name)
+            .cloned()
+            .or_else(|| std::fs::read_to_string(folder.path.join(&file)).ok());
         if text.is_some() {
             return text;
         }
@@ -116,7 +129,9 @@ fn text_of(name: &str) -> Option<String> {
 fn place_of(name: &str) -> String {
     let file = file_of(name);
     match folder() {
-        Ok(Some(folder)) if folder.path.join(&file).exists() => folder.path.join(&file).display().to_string(),
+        Ok(Some(folder)) if folder.path.join(&file).exists() => {
+            folder.path.join(&file).display().to_string()
+        }
         _ => format!("kernels/{file}"),
     }
 }
@@ -124,7 +139,9 @@ fn place_of(name: &str) -> String {
 const STATEMENT: &str = "//%";
 const COMMENT: &str = "//#";
 
-fn environment(text: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Environment<'static> {
+fn environment(
+    text: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+) -> Environment<'static> {
     let mut environment = Environment::new();
     let mut syntax = SyntaxConfig::builder();
     syntax.line_statement_prefix(STATEMENT).line_comment_prefix(COMMENT);
@@ -139,7 +156,8 @@ fn environment(text: impl Fn(&str) -> Option<String> + Send + Sync + 'static) ->
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| environment(text_of));
 /// The same templates, each of whose lines says where it is from.
-static MARKED: LazyLock<Environment<'static>> = LazyLock::new(|| environment(|name| Some(marked(name, &text_of(name)?))));
+static MARKED: LazyLock<Environment<'static>> =
+    LazyLock::new(|| environment(|name| Some(marked(name, &text_of(name)?))));
 
 /// Names of all kernels, sorted.
 pub fn kernel_names() -> Vec<String> {
@@ -152,7 +170,10 @@ pub fn kernel_names() -> Vec<String> {
 /// The WGSL of `kernels/<name>.wgsl` with `params`.
 pub fn render(name: &str, params: &Params) -> Result<String> {
     folder()?;
-    ENVIRONMENT.get_template(name).and_then(|template| template.render(params)).map_err(|error| unrendered(name, &error))
+    ENVIRONMENT
+        .get_template(name)
+        .and_then(|template| template.render(params))
+        .map_err(|error| unrendered(name, &error))
 }
 
 /// The error of a template, with the line of its file.
@@ -164,7 +185,11 @@ fn unrendered(name: &str, error: &minijinja::Error) -> Error {
     let at = |error: &minijinja::Error| Some((error.name()?.to_string(), error.line()?));
     let message = match at(error) {
         Some((file, line)) => {
-            format!("{}, line {line}: {what}{}", place_of(&file), quoted(&text_of(&file).unwrap_or_default(), line))
+            format!(
+                "{}, line {line}: {what}{}",
+                place_of(&file),
+                quoted(&text_of(&file).unwrap_or_default(), line)
+            )
         }
         None => what,
     };
@@ -173,13 +198,18 @@ fn unrendered(name: &str, error: &minijinja::Error) -> Error {
 
 /// Line `line` of `text`, for a message.
 fn quoted(text: &str, line: usize) -> String {
-    let found = text.lines().nth(line.saturating_sub(1)).map(str::trim).filter(|line| !line.is_empty());
+    let found =
+        text.lines().nth(line.saturating_sub(1)).map(str::trim).filter(|line| !line.is_empty());
     found.map(|line| format!(", in `{line}`")).unwrap_or_default()
 }
 
-/// What is wrong with a rendered kernel, with the line of the template's file that it comes from. `find` finds it in WGSL: the line,
-/// counted from 1, and a sentence.
-pub(super) fn explained(name: &str, params: &Params, find: impl Fn(&str) -> Option<(usize, String)>) -> Option<String> {
+/// What is wrong with a rendered kernel, with the line of the template's file that it comes from.
+/// `find` finds it in WGSL: the line, counted from 1, and a sentence.
+pub(super) fn explained(
+    name: &str,
+    params: &Params,
+    find: impl Fn(&str) -> Option<(usize, String)>,
+) -> Option<String> {
     let rendered = MARKED.get_template(name).ok()?.render(params).ok()?;
     let (text, origins) = unmarked(&rendered);
     let (line, what) = find(&text)?;
@@ -220,7 +250,9 @@ fn unmarked(rendered: &str) -> (String, Vec<Option<(String, usize)>>) {
         while let Some((before, after)) = rest.split_once(MARK[0]) {
             text.push_str(before);
             let Some((mark, after)) = after.split_once(MARK[1]) else { break };
-            let from = mark.rsplit_once(':').and_then(|(name, line)| Some((name.to_string(), line.parse().ok()?)));
+            let from = mark
+                .rsplit_once(':')
+                .and_then(|(name, line)| Some((name.to_string(), line.parse().ok()?)));
             origin = origin.or(from);
             rest = after;
         }
@@ -245,11 +277,14 @@ mod tests {
 
     /// Templates as texts, by name, in the place of files.
     fn with(texts: [(&'static str, &'static str); 2]) -> [Environment<'static>; 2] {
-        let text = move |name: &str| texts.iter().find(|(n, _)| *n == name).map(|(_, text)| text.to_string());
+        let text = move |name: &str| {
+            texts.iter().find(|(n, _)| *n == name).map(|(_, text)| text.to_string())
+        };
         [environment(text), environment(move |name| Some(marked(name, &text(name)?)))]
     }
 
-    const SHARED: &str = "//# A part.\n//% macro twice(x)\n  let a = {{ x }};\n  let b = a +;\n//% endmacro\n";
+    const SHARED: &str =
+        "//# A part.\n//% macro twice(x)\n  let a = {{ x }};\n  let b = a +;\n//% endmacro\n";
     const KERNEL: &str = "\
 //# A kernel.
 //% import \"shared\" as shared
@@ -268,7 +303,9 @@ fn main() {
     #[test]
     fn errors_of_wgsl_name_the_line_of_the_template() {
         let [plain, marks] = with([("kernel", KERNEL), ("shared", SHARED)]);
-        let rendered = |environment: &Environment| environment.get_template("kernel").unwrap().render(Params::new()).unwrap();
+        let rendered = |environment: &Environment| {
+            environment.get_template("kernel").unwrap().render(Params::new()).unwrap()
+        };
         let (text, origins) = unmarked(&rendered(&marks));
         assert_eq!(text, rendered(&plain));
         let (line, what) = complaint(&text).unwrap();
@@ -276,10 +313,16 @@ fn main() {
         let origin = origins[..line].iter().rev().flatten().next().unwrap();
         assert_eq!(*origin, ("shared".to_string(), 4), "{text}");
         // The loop's line, three times.
-        assert_eq!(origins.iter().flatten().filter(|origin| **origin == ("kernel".to_string(), 7)).count(), 3);
+        assert_eq!(
+            origins.iter().flatten().filter(|origin| **origin == ("kernel".to_string(), 7)).count(),
+            3
+        );
         // What is no valid kernel although it can be read.
         let [_, marks] = with([
-            ("kernel", "//% set x = 1\n@compute @workgroup_size(1)\nfn main() {\n  let a: u32 = 1.5;\n}\n"),
+            (
+                "kernel",
+                "//% set x = 1\n@compute @workgroup_size(1)\nfn main() {\n  let a: u32 = 1.5;\n}\n",
+            ),
             ("shared", ""),
         ]);
         let (text, origins) = unmarked(&rendered(&marks));
@@ -297,7 +340,8 @@ fn main() {
         ] {
             let texts = [("kernel", text), ("shared", "")];
             let [plain, _] = with(texts);
-            let rendered = plain.get_template("kernel").and_then(|template| template.render(Params::new()));
+            let rendered =
+                plain.get_template("kernel").and_then(|template| template.render(Params::new()));
             assert_eq!(rendered.unwrap_err().line(), Some(line), "{text}");
         }
     }
@@ -317,7 +361,10 @@ fn main() {
         std::fs::create_dir(at.join("shared")).unwrap();
         std::fs::write(at.join("shared/grid.wgsl"), "other").unwrap();
         let replaced = Folder::read(at).unwrap().replaced;
-        assert_eq!((replaced.len(), replaced[0].name.as_str(), replaced[0].sha256.len()), (1, "shared/grid", 64));
+        assert_eq!(
+            (replaced.len(), replaced[0].name.as_str(), replaced[0].sha256.len()),
+            (1, "shared/grid", 64)
+        );
         std::fs::write(at.join("sum.wgsl"), [0xff, 0xfe]).unwrap();
         assert!(refused(at).contains("sum.wgsl in it cannot be read"));
     }

@@ -1,12 +1,14 @@
-//! The weight of a convolution as that of the convolution which is its gradient: [`Layout::Transposed`](super::Layout::Transposed).
+//! The weight of a convolution as that of the convolution which is its gradient:
+//! [`Layout::Transposed`](super::Layout::Transposed).
 
 use std::ops::Range;
 
 use super::layout::PANEL;
 use crate::graph::Shape;
 
-/// How the weight `[out, in, kh, kw]` of a convolution of `stride` is read backwards. Pixel (s Y + p, s X + q) of the gradient
-/// sums `dy[Y - j, X - i] w[.., p + s j, q + s i]`: for each of s x s phases (p, q) a convolution of dy without any stride.
+/// How the weight `[out, in, kh, kw]` of a convolution of `stride` is read backwards. Pixel (s Y +
+/// p, s X + q) of the gradient sums `dy[Y - j, X - i] w[.., p + s j, q + s i]`: for each of s x s
+/// phases (p, q) a convolution of dy without any stride.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transposed {
     out: usize,
@@ -18,7 +20,12 @@ pub(super) struct Transposed {
 impl Transposed {
     pub fn of(shape: &Shape, stride: usize) -> Transposed {
         let extent = |i: usize| shape.get(i).copied().unwrap_or(1);
-        Transposed { out: extent(0), into: extent(1), kernel: [extent(2), extent(3)], stride: stride.max(1) }
+        Transposed {
+            out: extent(0),
+            into: extent(1),
+            kernel: [extent(2), extent(3)],
+            stride: stride.max(1),
+        }
     }
 
     /// Height and width of the window over dy.
@@ -41,7 +48,8 @@ impl Transposed {
         self.into * self.kernel[0] * self.kernel[1]
     }
 
-    /// Rearranges the elements `values` of the outputs `rows`: calls `put` with each run of panels' elements and where it starts.
+    /// Rearranges the elements `values` of the outputs `rows`: calls `put` with each run of panels'
+    /// elements and where it starts.
     pub fn rearrange<E>(
         &self,
         rows: Range<usize>,
@@ -60,7 +68,9 @@ impl Transposed {
                     let (y, x) = (phase / stride + stride * j, phase % stride + stride * i);
                     let exists = phase < stride * stride && y < kh && x < kw;
                     let from = (channel * kh + y) * kw + x;
-                    for (to, row) in run[o..].iter_mut().step_by(PANEL).zip(values.chunks_exact(self.row())) {
+                    for (to, row) in
+                        run[o..].iter_mut().step_by(PANEL).zip(values.chunks_exact(self.row()))
+                    {
                         *to = if exists { row[from] } else { 0.0 };
                     }
                 }
@@ -77,9 +87,12 @@ mod tests {
 
     #[test]
     fn pieces_make_the_whole() {
-        for (shape, stride) in
-            [(Shape::from([5, 70, 3, 3]), 1), ([6, 20, 3, 3].into(), 2), ([4, 3, 4, 4].into(), 4), ([7, 130].into(), 1)]
-        {
+        for (shape, stride) in [
+            (Shape::from([5, 70, 3, 3]), 1),
+            ([6, 20, 3, 3].into(), 2),
+            ([4, 3, 4, 4].into(), 4),
+            ([7, 130].into(), 1),
+        ] {
             let layout = Transposed::of(&shape, stride);
             let values: Vec<f32> = (0..shape.elements()).map(|i| i as f32 + 1.0).collect();
             let fill = |step: usize| {

@@ -11,7 +11,9 @@ use super::lower::{BufferView, layout_of};
 use super::transposed::Transposed;
 use super::{Buffer, Gpu, Scalar, Schedule, Slice};
 use crate::backend::{Executable, Precision, Result, WeightStore};
-use crate::graph::{Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect};
+use crate::graph::{
+    Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect,
+};
 
 /// Weights on a device, shared by all programs that use them.
 pub(super) struct Weights {
@@ -28,7 +30,11 @@ const HALVES: usize = 1 << 16;
 const PIECE: usize = 8 << 20;
 
 impl Weights {
-    pub fn new(gpu: Arc<Gpu>, source: Arc<dyn ParameterSource + Send>, precision: Precision) -> Weights {
+    pub fn new(
+        gpu: Arc<Gpu>,
+        source: Arc<dyn ParameterSource + Send>,
+        precision: Precision,
+    ) -> Weights {
         Weights { gpu, source, precision, uploaded: Mutex::default() }
     }
 
@@ -39,18 +45,26 @@ impl Weights {
     /// The weight `name` of logical `shape` on the device; uploaded on first use.
     pub fn locate(&self, name: &str, shape: &Shape, layout: Layout) -> Result<BufferView> {
         let key = (name.to_string(), layout);
-        if let Some(located) = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(located) =
+            self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+        {
             return Ok(located.clone());
         }
         let info = expect(&*self.source, name, shape)?;
         let half = self.is_half(info.stored, layout);
         let buffer = self.gpu.buffer(name, weight_bytes(shape, layout, half))?;
         match layout {
-            Layout::Plain | Layout::Rows => self.upload_plain(name, shape.elements(), half, &buffer)?,
-            Layout::Panels => self.upload_panels(name, shape, half, &buffer)?,
-            Layout::Transposed { stride } => {
-                self.upload_transposed(name, Transposed::of(shape, stride), shape[0], half, &buffer)?
+            Layout::Plain | Layout::Rows => {
+                self.upload_plain(name, shape.elements(), half, &buffer)?
             }
+            Layout::Panels => self.upload_panels(name, shape, half, &buffer)?,
+            Layout::Transposed { stride } => self.upload_transposed(
+                name,
+                Transposed::of(shape, stride),
+                shape[0],
+                half,
+                &buffer,
+            )?,
         }
         self.source.done_with(name);
         let scalar = if half { Scalar::U32 } else { Scalar::F32 };
@@ -70,7 +84,8 @@ impl Weights {
         upload.finish()
     }
 
-    /// `[out, in, taps]` to `[out / 64][taps][in][64]`, as many panels at a time as a piece holds, all cores together.
+    /// `[out, in, taps]` to `[out / 64][taps][in][64]`, as many panels at a time as a piece holds,
+    /// all cores together.
     fn upload_panels(&self, name: &str, shape: &Shape, half: bool, buffer: &Buffer) -> Result<()> {
         let (out, into) = (shape[0], shape[1]);
         let taps: usize = shape[2..].iter().product();
@@ -84,15 +99,25 @@ impl Weights {
             self.source.read(name, first * row..(first + count) * row, &mut rows)?;
             panels.clear();
             panels.resize(count.next_multiple_of(PANEL) * row, 0.0);
-            let pairs = panels.par_chunks_mut((PANEL * row).max(1)).zip(rows.par_chunks((PANEL * row).max(1)));
+            let pairs = panels
+                .par_chunks_mut((PANEL * row).max(1))
+                .zip(rows.par_chunks((PANEL * row).max(1)));
             pairs.for_each(|(panel, rows)| fill_panel(panel, rows, into, taps));
             upload.push(&panels)?;
         }
         upload.finish()
     }
 
-    /// `[out, in, kh, kw]` to the panels of the convolution's gradient, as many outputs at a time as a piece holds.
-    fn upload_transposed(&self, name: &str, layout: Transposed, out: usize, half: bool, buffer: &Buffer) -> Result<()> {
+    /// `[out, in, kh, kw]` to the panels of the convolution's gradient, as many outputs at a time
+    /// as a piece holds.
+    fn upload_transposed(
+        &self,
+        name: &str,
+        layout: Transposed,
+        out: usize,
+        half: bool,
+        buffer: &Buffer,
+    ) -> Result<()> {
         let row = layout.row();
         let count = (PIECE / 4 / row.max(1)).clamp(1, out.max(1));
         let mut values = Vec::new();
@@ -124,7 +149,10 @@ impl WeightStore for Weights {
     }
 
     fn retain(&self, wanted: &dyn Fn(&str) -> bool) {
-        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _), _| wanted(name));
+        self.uploaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(name, _), _| wanted(name));
     }
 
     fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>> {
@@ -132,13 +160,16 @@ impl WeightStore for Weights {
     }
 }
 
-/// Up to 64 rows `[in, taps]` to a panel `[taps][in][64]`, a few inputs of all rows at a time, so that what is written stays in the cache.
+/// Up to 64 rows `[in, taps]` to a panel `[taps][in][64]`, a few inputs of all rows at a time, so
+/// that what is written stays in the cache.
 fn fill_panel(panel: &mut [f32], rows: &[f32], into: usize, taps: usize) {
     const INPUTS: usize = 16;
     for first in (0..into).step_by(INPUTS) {
         let last = (first + INPUTS).min(into);
         for (o, row) in rows.chunks_exact((into * taps).max(1)).enumerate() {
-            for (i, values) in (first..last).zip(row[first * taps..last * taps].chunks_exact(taps.max(1))) {
+            for (i, values) in
+                (first..last).zip(row[first * taps..last * taps].chunks_exact(taps.max(1)))
+            {
                 for (tap, &value) in values.iter().enumerate() {
                     panel[(tap * into + i) * PANEL + o] = value;
                 }
@@ -169,10 +200,16 @@ impl<'a> Upload<'a> {
             if self.half {
                 self.bytes.resize(piece.len() * 2, 0);
                 let halves: &mut [half::f16] = bytemuck::cast_slice_mut(&mut self.bytes);
-                let wrong = halves.par_chunks_mut(HALVES).zip(piece.par_chunks(HALVES)).filter_map(|(halves, piece)| {
-                    halves.convert_from_f32_slice(piece);
-                    halves.iter().zip(piece).find(|(h, v)| !h.is_finite() && v.is_finite()).map(|(_, v)| *v)
-                });
+                let wrong = halves.par_chunks_mut(HALVES).zip(piece.par_chunks(HALVES)).filter_map(
+                    |(halves, piece)| {
+                        halves.convert_from_f32_slice(piece);
+                        halves
+                            .iter()
+                            .zip(piece)
+                            .find(|(h, v)| !h.is_finite() && v.is_finite())
+                            .map(|(_, v)| *v)
+                    },
+                );
                 if let Some(value) = wrong.find_first(|_| true) {
                     let message = format!("{value} does not fit f16; use f32 weights");
                     return Err(ParameterError::Read { name: self.name.into(), message }.into());
@@ -209,15 +246,25 @@ pub fn weight_bytes(shape: &Shape, layout: Layout, half: bool) -> u64 {
 }
 
 /// The weights that a plan's steps read, with the layout each wants.
-fn used<'a>(graph: &'a Graph, plan: &'a Plan, schedule: Schedule) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
+fn used<'a>(
+    graph: &'a Graph,
+    plan: &'a Plan,
+    schedule: Schedule,
+) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
     let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
-        Origin::Parameter { name } => Some((name.as_str(), layout, &graph.node(plan.root(t)).shape)),
+        Origin::Parameter { name } => {
+            Some((name.as_str(), layout, &graph.node(plan.root(t)).shape))
+        }
         _ => None,
     };
     plan.steps.iter().flat_map(move |step| {
-        let inputs = step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands = step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
-        let suited = move |(t, layout): (Tensor, Layout)| weight(t, layout.suited(schedule, graph.shape(plan.root(t))));
+        let inputs =
+            step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
+        let operands =
+            step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
+        let suited = move |(t, layout): (Tensor, Layout)| {
+            weight(t, layout.suited(schedule, graph.shape(plan.root(t))))
+        };
         inputs.chain(operands).filter_map(suited).collect::<Vec<_>>()
     })
 }

@@ -4,11 +4,12 @@
 const LEAST: usize = 128 << 20;
 /// What it may spend besides, in parts of its size.
 const PER_BYTE: usize = 4;
-/// Of one operation, or of one value that is made, kept or copied: more than it takes, with what holds it.
+/// Of one operation, or of one value that is made, kept or copied: more than it takes, with what
+/// holds it.
 const PER_VALUE: usize = 32;
 
-/// Bytes that may still be spent. Every operation, every value and every text that is copied out is charged here, so that both the
-/// time and the memory of reading a file are bounded by its size.
+/// Bytes that may still be spent. Every operation, every value and every text that is copied out is
+/// charged here, so that both the time and the memory of reading a file are bounded by its size.
 #[derive(Debug)]
 pub struct Budget {
     left: usize,
@@ -34,7 +35,9 @@ impl Budget {
                 self.left = left;
                 Ok(())
             }
-            None => Err("it asks for more work and memory than any file of tensors of its size".into()),
+            None => {
+                Err("it asks for more work and memory than any file of tensors of its size".into())
+            }
         }
     }
 }

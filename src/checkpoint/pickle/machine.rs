@@ -5,9 +5,9 @@ use super::value::{Global, Heap, Key, Storage, Tensor, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
-/// Runs pickles that stand one after another. Nothing but the values of [`Value`] can come into being: a global other than those
-/// of [`Global`] ends the run, and only `torch`'s rebuilding of tensors, an `OrderedDict` and a `set` can be called; a
-/// `ParameterDict` is read as a dictionary.
+/// Runs pickles that stand one after another. Nothing but the values of [`Value`] can come into
+/// being: a global other than those of [`Global`] ends the run, and only `torch`'s rebuilding of
+/// tensors, an `OrderedDict` and a `set` can be called; a `ParameterDict` is read as a dictionary.
 pub struct Machine<'a> {
     rest: &'a [u8],
     stack: Vec<Value>,
@@ -70,7 +70,8 @@ impl<'a> Machine<'a> {
         self.marks.clear();
         self.memo.clear();
         loop {
-            // An operation makes, moves or copies one value; those that do so with more are charged where they do.
+            // An operation makes, moves or copies one value; those that do so with more are charged
+            // where they do.
             self.budget.values(1)?;
             let [code] = self.take()?;
             match code {
@@ -105,8 +106,12 @@ impl<'a> Machine<'a> {
                 }
                 0x85..=0x87 => {
                     let count = usize::from(code - 0x84);
-                    let start =
-                        self.stack.len().checked_sub(count).filter(|start| *start >= self.floor()).ok_or_else(underflow)?;
+                    let start = self
+                        .stack
+                        .len()
+                        .checked_sub(count)
+                        .filter(|start| *start >= self.floor())
+                        .ok_or_else(underflow)?;
                     let items = self.stack.split_off(start);
                     self.push_tuple(items)?;
                 }
@@ -142,7 +147,8 @@ impl<'a> Machine<'a> {
                 0x94 => drop(self.memo.insert(self.memo.len() as u32, self.top()?.clone())),
                 b'h' | b'j' => {
                     let index = self.index(code == b'j')?;
-                    let value = self.memo.get(&index).ok_or("it refers to a value that is not there")?;
+                    let value =
+                        self.memo.get(&index).ok_or("it refers to a value that is not there")?;
                     self.stack.push(value.clone());
                 }
                 b'c' => {
@@ -150,7 +156,8 @@ impl<'a> Machine<'a> {
                     self.stack.push(Value::Global(global(module, name)?));
                 }
                 0x93 => {
-                    let (Value::Text(name), Value::Text(module)) = (self.pop()?, self.pop()?) else {
+                    let (Value::Text(name), Value::Text(module)) = (self.pop()?, self.pop()?)
+                    else {
                         return Err("a global's name is no text".into());
                     };
                     self.stack.push(Value::Global(global(&module, &name)?));
@@ -164,11 +171,14 @@ impl<'a> Machine<'a> {
                     let (arguments, function) = (self.pop()?, self.pop()?);
                     self.call(&function, &arguments)?;
                 }
-                // The attributes of an OrderedDict (torch's `_metadata`) mean nothing here; of a module they are the tensors.
+                // The attributes of an OrderedDict (torch's `_metadata`) mean nothing here; of a
+                // module they are the tensors.
                 b'b' => {
                     let state = self.pop()?;
                     let Value::Dict(target) = *self.top()? else {
-                        return Err("it sets attributes of something other than a dictionary".into());
+                        return Err(
+                            "it sets attributes of something other than a dictionary".into()
+                        );
                     };
                     self.take_parameters(target, &state)?;
                 }
@@ -177,7 +187,11 @@ impl<'a> Machine<'a> {
                     let (arguments, class) = (self.pop()?, self.pop()?);
                     self.holder(&class, &arguments)?;
                 }
-                other => return Err(format!("it uses the pickle operation 0x{other:02x}, which tensors do not need")),
+                other => {
+                    return Err(format!(
+                        "it uses the pickle operation 0x{other:02x}, which tensors do not need"
+                    ));
+                }
             }
         }
     }
@@ -274,7 +288,8 @@ impl<'a> Machine<'a> {
 
     /// Everything above the last mark.
     fn items(&mut self) -> Result<Vec<Value>> {
-        let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or_else(underflow)?;
+        let mark =
+            self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or_else(underflow)?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -310,7 +325,9 @@ impl<'a> Machine<'a> {
 
     /// Sets keys and values, one after another, in the dictionary on top.
     fn set_items(&mut self, items: Vec<Value>) -> Result<()> {
-        let Value::Dict(dict) = *self.top()? else { return Err("it sets items of something other than a dictionary".into()) };
+        let Value::Dict(dict) = *self.top()? else {
+            return Err("it sets items of something other than a dictionary".into());
+        };
         self.budget.values(items.len())?;
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
@@ -345,16 +362,23 @@ impl<'a> Machine<'a> {
                 self.push_dict();
                 for pair in pairs {
                     match pair {
-                        Value::Tuple(pair) | Value::List(pair) if self.heap.list(pair).len() == 2 => {
+                        Value::Tuple(pair) | Value::List(pair)
+                            if self.heap.list(pair).len() == 2 =>
+                        {
                             self.set_items(self.heap.list(pair).to_vec())?;
                         }
                         _ => return Err("an OrderedDict is not made of pairs".into()),
                     }
                 }
             }
-            (Global::RebuildTensor, [Value::Storage(storage), Value::Int(offset), shape, strides, ..]) => {
+            (
+                Global::RebuildTensor,
+                [Value::Storage(storage), Value::Int(offset), shape, strides, ..],
+            ) => {
                 let (shape, strides) = (self.extents(shape)?, self.extents(strides)?);
-                let (Ok(offset), Some(shape), Some(strides)) = (usize::try_from(*offset), shape, strides) else {
+                let (Ok(offset), Some(shape), Some(strides)) =
+                    (usize::try_from(*offset), shape, strides)
+                else {
                     return Err("a tensor's shape is not made of sizes".into());
                 };
                 if shape.len() != strides.len() {
@@ -363,24 +387,31 @@ impl<'a> Machine<'a> {
                 let tensor = Tensor { storage: storage.clone(), offset, shape, strides };
                 self.stack.push(Value::Tensor(Rc::new(tensor)));
             }
-            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => self.stack.push(tensor.clone()),
+            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => {
+                self.stack.push(tensor.clone())
+            }
             (Global::Size, [size @ Value::Tuple(_)]) => self.stack.push(size.clone()),
             _ => return Err(format!("it calls {function:?} with other arguments than torch does")),
         }
         Ok(())
     }
 
-    /// A `ParameterDict` before its attributes are set. Nothing of the class is run: here it is a dictionary.
+    /// A `ParameterDict` before its attributes are set. Nothing of the class is run: here it is a
+    /// dictionary.
     fn holder(&mut self, class: &Value, arguments: &Value) -> Result<()> {
         match (class, arguments) {
-            (Value::Global(Global::ParameterDict), Value::Tuple(items)) if self.heap.list(*items).is_empty() => {
+            (Value::Global(Global::ParameterDict), Value::Tuple(items))
+                if self.heap.list(*items).is_empty() =>
+            {
                 self.push_dict();
                 if let Value::Dict(dict) = *self.top()? {
                     self.holders.insert(dict);
                 }
                 Ok(())
             }
-            (Value::Global(class), _) => Err(format!("it makes an object of {class:?}, which no file of tensors needs")),
+            (Value::Global(class), _) => {
+                Err(format!("it makes an object of {class:?}, which no file of tensors needs"))
+            }
             _ => Err("it makes an object of something that is no class".into()),
         }
     }
@@ -418,17 +449,26 @@ impl<'a> Machine<'a> {
         Ok(values.iter().map(one).collect())
     }
 
-    /// A persistent id: `("storage", type, key, device, elements, ..)`; before torch 1.6 also a module's class with its
-    /// source text, `("module", class, file, text)`.
+    /// A persistent id: `("storage", type, key, device, elements, ..)`; before torch 1.6 also a
+    /// module's class with its source text, `("module", class, file, text)`.
     fn storage(&mut self, id: &Value) -> Result<Value> {
-        let Value::Tuple(parts) = id else { return Err("a storage is not named as torch does".into()) };
+        let Value::Tuple(parts) = id else {
+            return Err("a storage is not named as torch does".into());
+        };
         let parts = self.heap.list(*parts);
         if let [Value::Text(kind), class @ Value::Global(Global::ParameterDict), ..] = parts
             && &**kind == "module"
         {
             return Ok(class.clone());
         }
-        let [Value::Text(kind), Value::Global(Global::StorageType(dtype)), Value::Text(key), _, Value::Int(elements), ..] = parts
+        let [
+            Value::Text(kind),
+            Value::Global(Global::StorageType(dtype)),
+            Value::Text(key),
+            _,
+            Value::Int(elements),
+            ..,
+        ] = parts
         else {
             return Err("a storage is not named as torch does".into());
         };
@@ -437,7 +477,9 @@ impl<'a> Machine<'a> {
             return Err("a storage is not named as torch does".into());
         }
         match self.storages.get(&**key) {
-            Some(known) if known.dtype == *dtype && known.elements == elements => Ok(Value::Storage(known.clone())),
+            Some(known) if known.dtype == *dtype && known.elements == elements => {
+                Ok(Value::Storage(known.clone()))
+            }
             Some(_) => Err(format!("the storage `{}` is described in two ways", quoted(key))),
             None => {
                 self.budget.bytes(2 * key.len())?;
@@ -474,7 +516,8 @@ fn global(module: &str, name: &str) -> Result<Global> {
         }
         _ => {
             return Err(format!(
-                "it names the Python object `{}.{}`, which no file of tensors needs: it could run code, so it is not read",
+                "it names the Python object `{}.{}`, which no file of tensors needs: it could run \
+                    code, so it is not read",
                 quoted(module),
                 quoted(name)
             ));

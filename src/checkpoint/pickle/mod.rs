@@ -1,9 +1,10 @@
 //! Tensors out of the files that `torch.save` writes, without running anything.
 //!
-//! A pickle is a program for a small machine, and Python's own machine may be told to call any function. [`machine`] knows only
-//! what builds dictionaries, lists, numbers and tensors; whatever else a file names is refused by its name. Files are zip archives
-//! (`zip`, since torch 1.6) or a bare stream of pickles followed by the storages' bytes (before). The result is a
-//! [`TensorFile`] with dotted names, so that all else is as with safetensors.
+//! A pickle is a program for a small machine, and Python's own machine may be told to call any
+//! function. [`machine`] knows only what builds dictionaries, lists, numbers and tensors; whatever
+//! else a file names is refused by its name. Files are zip archives (`zip`, since torch 1.6) or a
+//! bare stream of pickles followed by the storages' bytes (before). The result is a [`TensorFile`]
+//! with dotted names, so that all else is as with safetensors.
 mod budget;
 mod machine;
 mod value;
@@ -25,12 +26,13 @@ const LARGEST_FILE: u64 = 2 << 30;
 const DEEPEST: usize = 32;
 /// Tensors, and texts, of one file.
 const MOST_ENTRIES: usize = 200_000;
-/// What the tensors of a file may take together, relative to the file: several may show the same storage.
+/// What the tensors of a file may take together, relative to the file: several may show the same
+/// storage.
 const MOST_GROWTH: usize = 4;
 
 impl TensorFile {
-    /// Opens a safetensors file or one that `torch.save` wrote, told apart by its first bytes. Of the latter, dictionaries become
-    /// dotted names, and texts and numbers metadata.
+    /// Opens a safetensors file or one that `torch.save` wrote, told apart by its first bytes. Of
+    /// the latter, dictionaries become dotted names, and texts and numbers metadata.
     ///
     /// # Errors
     /// What is neither; a pickle that names anything but tensors and what holds them.
@@ -41,7 +43,10 @@ impl TensorFile {
             return Self::open(path);
         }
         if length > LARGEST_FILE {
-            return Err(refusal(path, format!("a pickle of {} MiB; up to {} are read", length >> 20, LARGEST_FILE >> 20)));
+            return Err(refusal(
+                path,
+                format!("a pickle of {} MiB; up to {} are read", length >> 20, LARGEST_FILE >> 20),
+            ));
         }
         read(path, &std::fs::read(path).map_err(Error::io(path, "read"))?)
     }
@@ -51,8 +56,8 @@ impl TensorFile {
 const LOOKED_AT_WHOLE: u64 = 64 << 20;
 
 impl TensorFile {
-    /// As [`open_any`](Self::open_any), to tell what is in it: of a large pickle names, types and shapes alone, so that whole
-    /// models can be looked at. Also tells whether it is a pickle.
+    /// As [`open_any`](Self::open_any), to tell what is in it: of a large pickle names, types and
+    /// shapes alone, so that whole models can be looked at. Also tells whether it is a pickle.
     ///
     /// # Errors
     /// Those of [`open_any`](Self::open_any).
@@ -99,7 +104,10 @@ fn extract(bytes: &[u8]) -> Result<Contents, String> {
     }
     let archive = zip::Archive::open(bytes)?;
     let (folder, pickle) = archive.pickle()?;
-    if archive.get(&format!("{folder}/byteorder"))?.is_some_and(|order| order.trim_ascii() != b"little") {
+    if archive
+        .get(&format!("{folder}/byteorder"))?
+        .is_some_and(|order| order.trim_ascii() != b"little")
+    {
         return Err("its numbers are stored in big-endian order".into());
     }
     let mut machine = Machine::new(pickle, Budget::for_pickle(pickle.len()));
@@ -130,22 +138,28 @@ pub(super) fn outline(bytes: &[u8]) -> Result<Outline, String> {
     Ok((flat.outline.unwrap_or_default(), flat.metadata))
 }
 
-/// Before torch 1.6: the magic number, the protocol, the system, the object, the storages' keys; then, in the order of the keys,
-/// each storage's number of elements and its bytes.
+/// Before torch 1.6: the magic number, the protocol, the system, the object, the storages' keys;
+/// then, in the order of the keys, each storage's number of elements and its bytes.
 fn legacy<'a>(machine: &mut Machine<'a>, flat: &mut Flat<'a>) -> Result<Value, String> {
     let root = object(machine)?;
     let keys = match machine.run()? {
         Value::List(keys) => machine.heap().list(keys).to_vec(),
         _ => return Err("no list of storages".into()),
     };
-    let storages: BTreeMap<String, Rc<Storage>> = machine.storages().map(|s| (s.key.clone(), s.clone())).collect();
+    let storages: BTreeMap<String, Rc<Storage>> =
+        machine.storages().map(|s| (s.key.clone(), s.clone())).collect();
     let mut rest = machine.rest();
     for key in keys {
         let Value::Text(key) = &key else { return Err("a storage's key is no text".into()) };
-        let storage = storages.get(&**key).ok_or_else(|| format!("the storage `{key}` belongs to no tensor"))?;
+        let storage = storages
+            .get(&**key)
+            .ok_or_else(|| format!("the storage `{key}` belongs to no tensor"))?;
         let Some((count, after)) = rest.split_first_chunk::<8>() else { return Err(cut_off()) };
         let size = storage.dtype.size();
-        let length = usize::try_from(i64::from_le_bytes(*count)).ok().and_then(|n| n.checked_mul(size)).ok_or_else(cut_off)?;
+        let length = usize::try_from(i64::from_le_bytes(*count))
+            .ok()
+            .and_then(|n| n.checked_mul(size))
+            .ok_or_else(cut_off)?;
         let data = after.get(..length).ok_or_else(cut_off)?;
         rest = &after[length..];
         flat.add_storage(storage, data)?;
@@ -190,13 +204,22 @@ impl<'a> Flat<'a> {
         let expected = storage.elements.checked_mul(storage.dtype.size());
         if expected != Some(data.len()) {
             let (key, elements, dtype) = (&storage.key, storage.elements, storage.dtype);
-            return Err(format!("the storage `{key}` of {elements} {dtype} has {} bytes", data.len()));
+            return Err(format!(
+                "the storage `{key}` of {elements} {dtype} has {} bytes",
+                data.len()
+            ));
         }
         self.bytes.insert(storage.key.clone(), data);
         Ok(())
     }
 
-    fn walk(&mut self, heap: &Heap, budget: &mut Budget, path: &mut Vec<String>, value: &Value) -> Result<(), String> {
+    fn walk(
+        &mut self,
+        heap: &Heap,
+        budget: &mut Budget,
+        path: &mut Vec<String>,
+        value: &Value,
+    ) -> Result<(), String> {
         self.visited += 1;
         if path.len() > DEEPEST || self.visited > MOST_ENTRIES {
             return Err("its dictionaries are nested too deeply, or hold too much".into());
@@ -215,14 +238,17 @@ impl<'a> Flat<'a> {
                     path.pop();
                 }
             }
-            Value::List(values) | Value::Tuple(values) => self.walk_all(heap, budget, path, heap.list(*values))?,
+            Value::List(values) | Value::Tuple(values) => {
+                self.walk_all(heap, budget, path, heap.list(*values))?
+            }
             Value::Tensor(tensor) => {
                 let name = if path.is_empty() { "tensor".to_string() } else { name(path, budget)? };
                 if let Some(outline) = &mut self.outline {
                     outline.push((name, tensor.storage.dtype, tensor.shape.clone()));
                     return Ok(());
                 }
-                let view = self.view(tensor).map_err(|problem| format!("tensor `{name}`: {problem}"))?;
+                let view =
+                    self.view(tensor).map_err(|problem| format!("tensor `{name}`: {problem}"))?;
                 self.tensors.push((name, view));
             }
             Value::Text(text) => {
@@ -237,7 +263,13 @@ impl<'a> Flat<'a> {
         Ok(())
     }
 
-    fn walk_all(&mut self, heap: &Heap, budget: &mut Budget, path: &mut Vec<String>, values: &[Value]) -> Result<(), String> {
+    fn walk_all(
+        &mut self,
+        heap: &Heap,
+        budget: &mut Budget,
+        path: &mut Vec<String>,
+        values: &[Value],
+    ) -> Result<(), String> {
         for (index, value) in values.iter().enumerate() {
             path.push(index.to_string());
             self.walk(heap, budget, path, value)?;
@@ -254,9 +286,16 @@ impl<'a> Flat<'a> {
     /// Copies a tensor out of its storage, row-major.
     fn view(&mut self, tensor: &Tensor) -> Result<TensorView<'static>, String> {
         let Tensor { storage, offset, shape, strides } = tensor;
-        let bytes = *self.bytes.get(&storage.key).ok_or_else(|| format!("the storage `{}` is missing", storage.key))?;
+        let bytes = *self
+            .bytes
+            .get(&storage.key)
+            .ok_or_else(|| format!("the storage `{}` is missing", storage.key))?;
         let size = storage.dtype.size();
-        let count = if shape.contains(&0) { Some(0) } else { shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) };
+        let count = if shape.contains(&0) {
+            Some(0)
+        } else {
+            shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))
+        };
         let length = count.and_then(|n| n.checked_mul(size)).filter(|length| *length <= self.room);
         let (Some(count), Some(length)) = (count, length) else {
             return Err(format!("shape {shape:?} is larger than the file accounts for"));
@@ -272,14 +311,14 @@ impl<'a> Flat<'a> {
         let mut data = Vec::with_capacity(length);
         let mut at = vec![0usize; shape.len()];
         for _ in 0..count {
-            let index = at
-                .iter()
-                .zip(strides)
-                .try_fold(*offset, |sum, (i, stride): (&usize, _)| i.checked_mul(*stride)?.checked_add(sum));
+            let index =
+                at.iter().zip(strides).try_fold(*offset, |sum, (i, stride): (&usize, _)| {
+                    i.checked_mul(*stride)?.checked_add(sum)
+                });
             let element = index.and_then(|i| bytes.get(i.checked_mul(size)?..)?.get(..size));
-            data.extend_from_slice(
-                element.ok_or_else(|| format!("shape {shape:?}, strides {strides:?} reach beyond its storage"))?,
-            );
+            data.extend_from_slice(element.ok_or_else(|| {
+                format!("shape {shape:?}, strides {strides:?} reach beyond its storage")
+            })?);
             for (i, extent) in at.iter_mut().zip(shape).rev() {
                 *i += 1;
                 if *i < *extent {
@@ -288,7 +327,8 @@ impl<'a> Flat<'a> {
                 *i = 0;
             }
         }
-        TensorView::new(storage.dtype, shape.clone(), data).ok_or_else(|| format!("shape {shape:?} is impossible"))
+        TensorView::new(storage.dtype, shape.clone(), data)
+            .ok_or_else(|| format!("shape {shape:?} is impossible"))
     }
 }
 

@@ -9,8 +9,8 @@ pub enum Key {
     Int(i64),
 }
 
-/// A value. What holds others is a number in [`Heap`], so that neither depth nor cycles can hurt; what is large is shared, so that a
-/// copy costs the same for all.
+/// A value. What holds others is a number in [`Heap`], so that neither depth nor cycles can hurt;
+/// what is large is shared, so that a copy costs the same for all.
 #[derive(Clone, Debug)]
 pub enum Value {
     None,

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 pub struct Archive<'a> {
     bytes: &'a [u8],
     entries: BTreeMap<String, Entry>,
-    /// Bytes of entries that may still be read: entries that lie over each other could ask for the same ones again and again.
+    /// Bytes of entries that may still be read: entries that lie over each other could ask for the
+    /// same ones again and again.
     unread: Cell<usize>,
 }
 
@@ -33,15 +34,18 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 impl<'a> Archive<'a> {
     pub fn open(bytes: &'a [u8]) -> Result<Self, String> {
-        Self::directory(bytes)
-            .ok_or_else(|| "a zip archive without a readable directory (an incomplete download or copy?)".into())
+        Self::directory(bytes).ok_or_else(|| {
+            "a zip archive without a readable directory (an incomplete download or copy?)".into()
+        })
     }
 
     fn directory(bytes: &'a [u8]) -> Option<Self> {
         // The comment after the end record has at most 64 KiB.
         let last = bytes.len().checked_sub(END_LENGTH)?;
         let first = last.saturating_sub(1 << 16);
-        let end = (first..=last).rev().find(|&at| bytes.get(at..).is_some_and(|rest| rest.starts_with(&END)))?;
+        let end = (first..=last)
+            .rev()
+            .find(|&at| bytes.get(at..).is_some_and(|rest| rest.starts_with(&END)))?;
         let count = u16_at(bytes, end + 10)?;
         let mut at = u32_at(bytes, end + 16)? as usize;
         let mut entries = BTreeMap::new();
@@ -71,7 +75,8 @@ impl<'a> Archive<'a> {
         if !entry.stored {
             return Err(format!("`{name}` is compressed, which `torch.save` never does"));
         }
-        let data = self.data(entry).ok_or_else(|| format!("`{name}` does not lie within the archive"))?;
+        let data =
+            self.data(entry).ok_or_else(|| format!("`{name}` does not lie within the archive"))?;
         let unread = self.unread.get().checked_sub(data.len());
         self.unread.set(unread.ok_or_else(|| format!("`{name}` lies over another entry"))?);
         let mut crc = flate2::Crc::new();
@@ -93,7 +98,9 @@ impl<'a> Archive<'a> {
     /// The folder that everything is in, and its `data.pkl`.
     pub fn pickle(&self) -> Result<(&str, &'a [u8]), String> {
         let mut folders = self.entries.keys().filter_map(|name| name.strip_suffix("/data.pkl"));
-        let folder = folders.next().ok_or("a zip archive, but not one that `torch.save` wrote: it has no `data.pkl`")?;
+        let folder = folders
+            .next()
+            .ok_or("a zip archive, but not one that `torch.save` wrote: it has no `data.pkl`")?;
         let pickle = self.get(&format!("{folder}/data.pkl"))?.unwrap_or_default();
         Ok((folder, pickle))
     }

@@ -17,14 +17,20 @@ const INVALID: &str = "not a valid safetensors file: ";
 #[test]
 fn a_whole_header_must_be_there() {
     assert_eq!(message(vec![]), format!("{INVALID}the file is empty"));
-    assert_eq!(message(vec![1; 7]), format!("{INVALID}only 7 bytes, but the format begins with an 8-byte header length"));
+    assert_eq!(
+        message(vec![1; 7]),
+        format!("{INVALID}only 7 bytes, but the format begins with an 8-byte header length")
+    );
     let mut cut = raw("{}", 0);
     cut.pop();
     let text = "the header claims 2 bytes, but only 1 follow (an incomplete download or copy?)";
     assert_eq!(message(cut), format!("{INVALID}{text}"));
     assert_eq!(
         message(vec![0xff; 64]),
-        format!("{INVALID}its first 8 bytes are not the length of a header, so this is a file of some other kind")
+        format!(
+            "{INVALID}its first 8 bytes are not the length of a header, so this is a file of some \
+                other kind"
+        )
     );
 }
 
@@ -34,13 +40,20 @@ fn the_header_must_be_json_of_the_right_kind() {
     not_text[10] = 0xff;
     assert_eq!(message(not_text), format!("{INVALID}the header is not UTF-8 text (byte 2 of it)"));
     assert_eq!(header_message("[]", 0), format!("{INVALID}the header is not a JSON object"));
-    assert!(header_message("{\"a\": ", 0).starts_with(&format!("{INVALID}the header cannot be read: `a`: EOF")));
+    assert!(
+        header_message("{\"a\": ", 0)
+            .starts_with(&format!("{INVALID}the header cannot be read: `a`: EOF"))
+    );
     let text = header_message(r#"{"a": {"dtype": "F32", "shape": [1]}}"#, 4);
     assert!(text.contains("`a`: missing field `data_offsets`"), "{text}");
-    let text = header_message(r#"{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}"#, 4);
+    let text =
+        header_message(r#"{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}"#, 4);
     assert!(text.contains("`a`: invalid value: integer `-1`"), "{text}");
     let text = header_message(r#"{"__metadata__": {"a": 1}}"#, 0);
-    assert!(text.contains("`__metadata__`: invalid type: integer `1`, expected a string"), "{text}");
+    assert!(
+        text.contains("`__metadata__`: invalid type: integer `1`, expected a string"),
+        "{text}"
+    );
     // Nesting as deep as the header is long must not exhaust the stack.
     let deep = format!("{{\"a\": {}", "[".repeat(100_000));
     assert!(header_message(&deep, 0).starts_with(INVALID));
@@ -56,19 +69,39 @@ fn a_name_may_come_only_once() {
 #[test]
 fn shapes_and_offsets_must_agree() {
     let one = |dtype: &str, shape: &str, offsets: &str, data| {
-        header_message(&format!(r#"{{"a": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": {offsets}}}}}"#), data)
+        header_message(
+            &format!(
+                r#"{{"a": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": {offsets}}}}}"#
+            ),
+            data,
+        )
     };
     assert_eq!(one("F99", "[1]", "[0, 4]", 4), "tensor `a`: element type `F99` is not supported");
-    assert_eq!(one("F32", "[1]", "[4, 0]", 4), "tensor `a`: its bytes end (0) before they begin (4)");
-    assert_eq!(one("F32", "[2, 3]", "[0, 20]", 20), "tensor `a`: shape [2, 3] of F32 needs 24 bytes, its offsets span 20");
+    assert_eq!(
+        one("F32", "[1]", "[4, 0]", 4),
+        "tensor `a`: its bytes end (0) before they begin (4)"
+    );
+    assert_eq!(
+        one("F32", "[2, 3]", "[0, 20]", 20),
+        "tensor `a`: shape [2, 3] of F32 needs 24 bytes, its offsets span 20"
+    );
     let huge = "[4294967296, 4294967296, 4294967296]";
-    assert_eq!(one("F32", huge, "[0, 4]", 4), "tensor `a`: its shape [4294967296, 4294967296, 4294967296] is impossibly large");
+    assert_eq!(
+        one("F32", huge, "[0, 4]", 4),
+        "tensor `a`: its shape [4294967296, 4294967296, 4294967296] is impossibly large"
+    );
     assert_eq!(
         one("F32", "[2]", "[0, 8]", 5),
         "the header describes 8 bytes of tensors, but 5 follow it (an incomplete download or copy?)"
     );
-    assert_eq!(one("F32", "[1]", "[0, 4]", 9), "the header describes 4 bytes of tensors, but 9 follow it");
-    assert_eq!(one("F32", "[1]", "[4, 8]", 8), "tensor `a`: its bytes begin at 4, which leaves a hole after 0");
+    assert_eq!(
+        one("F32", "[1]", "[0, 4]", 9),
+        "the header describes 4 bytes of tensors, but 9 follow it"
+    );
+    assert_eq!(
+        one("F32", "[1]", "[4, 8]", 8),
+        "tensor `a`: its bytes begin at 4, which leaves a hole after 0"
+    );
 }
 
 #[test]
@@ -99,7 +132,8 @@ fn other_files_are_told_apart() {
     torch.extend(b"\x10\0\0\0archive/data.pklFB");
     assert!(with(&torch).starts_with("M: this is a Python pickle, which is not read"));
     assert!(with(b"\x80\x02}q\x00.........").contains("safe_serialization=True"));
-    let not = |bytes: &[u8], what: &str| assert_eq!(with(bytes), format!("M: {INVALID}this is {what}"));
+    let not =
+        |bytes: &[u8], what: &str| assert_eq!(with(bytes), format!("M: {INVALID}this is {what}"));
     not(b"PK\x03\x04\x14\0\x08\x08", "a zip archive");
     not(b"GGUF\x03\0\0\0........", "a GGUF file");
     not(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG picture");
@@ -112,8 +146,15 @@ fn other_files_are_told_apart() {
         TensorFile::open_any(&path).map(|_| ()).unwrap_err().to_string(),
         Control::open(&path).map(|_| ()).unwrap_err().to_string(),
     ];
-    assert!(messages.iter().all(|message| message.ends_with(&format!("{INVALID}this is a PNG picture"))), "{messages:?}");
-    assert!(with(b"version https://git-lfs.github.com/spec/v1\noid sha256:0").contains("git lfs pull"));
+    assert!(
+        messages
+            .iter()
+            .all(|message| message.ends_with(&format!("{INVALID}this is a PNG picture"))),
+        "{messages:?}"
+    );
+    assert!(
+        with(b"version https://git-lfs.github.com/spec/v1\noid sha256:0").contains("git lfs pull")
+    );
     not(b"<!DOCTYPE html><html>", "an HTML page (a failed download?)");
     assert!(with(b"").ends_with("the file is empty"));
     let none = folder.path().join("none");
@@ -125,12 +166,19 @@ fn files_that_are_no_whole_model_say_what_they_lack() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
     let with = |keep: &dyn Fn(&str) -> bool| {
-        let all: Owned = tensors(&fixture("sd1.safetensors")).into_iter().filter(|(n, _)| keep(n)).collect();
+        let all: Owned =
+            tensors(&fixture("sd1.safetensors")).into_iter().filter(|(n, _)| keep(n)).collect();
         save(&path, &all);
         model_message(&path)
     };
-    assert_eq!(with(&|n| !n.starts_with("first_")), "M: not a whole model: it has no VAE (first_stage_model.*)");
-    assert!(with(&|n| n.starts_with("alphas")).starts_with("M: not a Stable Diffusion model: it has neither"));
+    assert_eq!(
+        with(&|n| !n.starts_with("first_")),
+        "M: not a whole model: it has no VAE (first_stage_model.*)"
+    );
+    assert!(
+        with(&|n| n.starts_with("alphas"))
+            .starts_with("M: not a Stable Diffusion model: it has neither")
+    );
     let text = with(&|n| !n.ends_with("time_embed.0.weight"));
     assert!(text.starts_with("M: tensor `time_embedding.linear_1.weight` is missing"), "{text}");
     save(&path, &vec![("conditioner.embedders.0.x".into(), counting(DType::U8, &[1]))]);
@@ -144,7 +192,9 @@ fn a_header_length_that_looks_like_another_format_is_no_reason_to_refuse() {
     // 640 begins with the bytes of a pickle, 60 with those of HTML.
     for length in [640, 60] {
         std::fs::write(&path, raw(&format!("{:length$}", "{}"), 0)).unwrap();
-        assert!(crate::checkpoint::inspect::inspect(&path).unwrap().components[0].tensors.is_empty());
+        assert!(
+            crate::checkpoint::inspect::inspect(&path).unwrap().components[0].tensors.is_empty()
+        );
         assert!(model_message(&path).starts_with("M: not a Stable Diffusion model"));
     }
 }
@@ -164,9 +214,15 @@ fn an_unknown_module_of_a_unet_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
     let mut all = tensors(&fixture("sd1.safetensors"));
-    all.push(("model.diffusion_model.input_blocks.1.7.qkv.weight".into(), counting(DType::U8, &[1])));
+    all.push((
+        "model.diffusion_model.input_blocks.1.7.qkv.weight".into(),
+        counting(DType::U8, &[1]),
+    ));
     save(&path, &all);
-    assert_eq!(model_message(&path), "M: `input_blocks.1.7` (with qkv) is not a module that Stable Diffusion's UNet has");
+    assert_eq!(
+        model_message(&path),
+        "M: `input_blocks.1.7` (with qkv) is not a module that Stable Diffusion's UNet has"
+    );
 }
 
 #[test]
@@ -187,7 +243,10 @@ fn parts_missing_from_a_folder_are_named() {
     assert_eq!(model_message(copy.path()), "M/unet: no diffusion_pytorch_model.safetensors");
     std::fs::write(copy.path().join("unet/diffusion_pytorch_model.bin"), "x").unwrap();
     let text = model_message(copy.path());
-    assert!(text.starts_with("M/unet/diffusion_pytorch_model.bin: this is a Python pickle"), "{text}");
+    assert!(
+        text.starts_with("M/unet/diffusion_pytorch_model.bin: this is a Python pickle"),
+        "{text}"
+    );
     std::fs::write(copy.path().join("unet/config.json"), "{\"a\": ").unwrap();
     let text = model_message(copy.path());
     assert!(text.starts_with("M/unet/config.json: not valid JSON: EOF while parsing"), "{text}");
@@ -203,16 +262,23 @@ fn an_index_must_be_true() {
     let shard = "diffusion_pytorch_model.fp16-00002-of-00005.safetensors";
     let with = |text: &str| {
         std::fs::write(&index, text).unwrap();
-        model_message(copy.path()).replace("M/vae/diffusion_pytorch_model.safetensors.index.fp16.json: ", "")
+        model_message(copy.path())
+            .replace("M/vae/diffusion_pytorch_model.safetensors.index.fp16.json: ", "")
     };
     assert_eq!(with("{}"), "no `weight_map` that names a file for each tensor");
     assert_eq!(
         with(&original.replace(shard, "../x.safetensors")),
         "`weight_map`: `../x.safetensors` is not the name of a file in this folder"
     );
-    assert_eq!(with(&original.replace(shard, "x.safetensors")), "`weight_map` names x.safetensors, which is not in the folder");
+    assert_eq!(
+        with(&original.replace(shard, "x.safetensors")),
+        "`weight_map` names x.safetensors, which is not in the folder"
+    );
     let text = with(&original.replace("decoder.conv_in.bias", "decoder.conv_in.b"));
-    assert_eq!(text, format!("`weight_map` says that {shard} holds `decoder.conv_in.b`, but it does not"));
+    assert_eq!(
+        text,
+        format!("`weight_map` says that {shard} holds `decoder.conv_in.b`, but it does not")
+    );
 }
 
 #[test]
@@ -222,18 +288,30 @@ fn weights_that_contradict_the_configuration_are_named() {
     let text = model.unet.require("conv_in.weigth", &[1], None).unwrap_err().to_string();
     assert_eq!(
         text,
-        format!("{}: tensor `conv_in.weigth` is missing; the closest name in the file is `conv_in.weight`", at.display())
+        format!(
+            "{}: tensor `conv_in.weigth` is missing; the closest name in the file is \
+                `conv_in.weight`",
+            at.display()
+        )
     );
-    let error = model.unet.require("conv_in.weight", &[32, 4, 3, 3], Some("block_out_channels[0]")).unwrap_err();
+    let error = model
+        .unet
+        .require("conv_in.weight", &[32, 4, 3, 3], Some("block_out_channels[0]"))
+        .unwrap_err();
     assert!(matches!(&error, Error::WrongShape { found, .. } if found == &[8, 4, 3, 3]));
     assert_eq!(
         error.to_string(),
         format!(
-            "{}: tensor `conv_in.weight` has shape [8, 4, 3, 3], expected [32, 4, 3, 3] (from block_out_channels[0])",
+            "{}: tensor `conv_in.weight` has shape [8, 4, 3, 3], expected [32, 4, 3, 3] (from \
+                block_out_channels[0])",
             at.join("diffusion_pytorch_model.safetensors").display()
         )
     );
-    let text = model.unet.require_all(["conv_in.bias", "q1", "q2", "q3", "q4", "q5"]).unwrap_err().to_string();
+    let text = model
+        .unet
+        .require_all(["conv_in.bias", "q1", "q2", "q3", "q4", "q5"])
+        .unwrap_err()
+        .to_string();
     assert!(text.ends_with("5 tensors are missing: `q1`, `q2`, `q3`, `q4`, ..."), "{text}");
 }
 
@@ -246,5 +324,10 @@ fn two_names_for_one_weight_are_refused() {
     all.push((format!("text_model.{name}"), view));
     save(&path, &all);
     let text = model_message(copy.path());
-    assert!(text.ends_with(&format!("tensors `{name}` and `text_model.{name}` both mean `text_model.{name}`")), "{text}");
+    assert!(
+        text.ends_with(&format!(
+            "tensors `{name}` and `text_model.{name}` both mean `text_model.{name}`"
+        )),
+        "{text}"
+    );
 }

@@ -54,11 +54,12 @@ fn damage(bytes: &mut Vec<u8>, header: usize, random: &mut Random) {
 fn damaged_small_files_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
-    let all: Owned = [DType::F16, DType::BF16, DType::F32, DType::F64, DType::I64, DType::U8, DType::F8E4M3]
-        .iter()
-        .enumerate()
-        .map(|(i, &t)| (format!("t{i}.weight"), counting(t, &[i, 3])))
-        .collect();
+    let all: Owned =
+        [DType::F16, DType::BF16, DType::F32, DType::F64, DType::I64, DType::U8, DType::F8E4M3]
+            .iter()
+            .enumerate()
+            .map(|(i, &t)| (format!("t{i}.weight"), counting(t, &[i, 3])))
+            .collect();
     write(&path, &all, &BTreeMap::from([("k".into(), "v".into())])).unwrap();
     let valid = std::fs::read(&path).unwrap();
     let header = 8 + u64::from_le_bytes(*valid.first_chunk().unwrap()) as usize;
@@ -77,7 +78,8 @@ fn damaged_small_files_never_panic() {
 #[test]
 fn damaged_models_never_panic() {
     for name in ["sd1.safetensors", "sd2.safetensors"] {
-        // Tensors cut down to a few rows keep this fast; the loaders look at names and shapes, not at values.
+        // Tensors cut down to a few rows keep this fast; the loaders look at names and shapes, not
+        // at values.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         let small: Owned = tensors(&fixture(name))
@@ -149,9 +151,11 @@ fn names_of_any_kind_never_panic() {
     for _ in 0..3000 {
         let mut all = Owned::new();
         for i in 0..=random.below(6) {
-            let name: Vec<_> = (0..=random.below(8)).map(|_| parts[random.below(parts.len())]).collect();
+            let name: Vec<_> =
+                (0..=random.below(8)).map(|_| parts[random.below(parts.len())]).collect();
             let shape: Vec<usize> = (0..random.below(5)).map(|_| random.below(4)).collect();
-            let name = if i < 3 { format!("{}.{}", parts[i], name.join(".")) } else { name.join(".") };
+            let name =
+                if i < 3 { format!("{}.{}", parts[i], name.join(".")) } else { name.join(".") };
             if all.iter().all(|(n, _)| *n != name) {
                 all.push((name, counting(DType::F16, &shape)));
             }

@@ -4,7 +4,8 @@ use crate::checkpoint::inspect::{Report, What, describe_file, inspect};
 use crate::checkpoint::{Dialect, Form, TensorFile};
 
 fn describe(entries: &[(&str, &[usize])]) -> Report {
-    let all: Owned = entries.iter().map(|(n, s)| (n.to_string(), counting(DType::F16, s))).collect();
+    let all: Owned =
+        entries.iter().map(|(n, s)| (n.to_string(), counting(DType::F16, s))).collect();
     describe_file(&TensorFile::from_bytes(Path::new("f"), super::to_bytes(&all)).unwrap())
 }
 
@@ -17,7 +18,10 @@ fn whole_models_are_described_part_by_part() {
     let names: Vec<_> = folder.components.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["text_encoder", "unet", "vae"]);
     for (a, b) in folder.components.iter().zip(&single.components) {
-        assert_eq!((a.parameters, a.bytes, &a.dtypes, &a.tensors), (b.parameters, b.bytes, &b.dtypes, &b.tensors));
+        assert_eq!(
+            (a.parameters, a.bytes, &a.dtypes, &a.tensors),
+            (b.parameters, b.bytes, &b.dtypes, &b.tensors)
+        );
         assert_eq!(a.bytes, 2 * a.parameters);
         assert_eq!(a.dtypes.values().sum::<usize>(), a.tensors.len());
     }
@@ -27,7 +31,10 @@ fn whole_models_are_described_part_by_part() {
     let json = serde_json::to_value(&folder).unwrap();
     assert_eq!(
         (&json["what"], &json["components"][1]["dtypes"]),
-        (&"diffusers-folder".into(), &serde_json::json!({"F16": folder.components[1].tensors.len()}))
+        (
+            &"diffusers-folder".into(),
+            &serde_json::json!({"F16": folder.components[1].tensors.len()})
+        )
     );
 }
 
@@ -38,7 +45,10 @@ fn parts_of_a_model_are_recognised_alone() {
     assert_eq!(inspect(&fixture("folder/text_encoder")).unwrap().what, What::TextEncoder);
     let file = inspect(&fixture("folder/unet/diffusion_pytorch_model.safetensors")).unwrap();
     assert_eq!(file.what, What::Unet);
-    assert_eq!(inspect(&fixture("folder/text_encoder/model.safetensors")).unwrap().what, What::TextEncoder);
+    assert_eq!(
+        inspect(&fixture("folder/text_encoder/model.safetensors")).unwrap().what,
+        What::TextEncoder
+    );
 }
 
 #[test]
@@ -57,24 +67,40 @@ fn lora_dialects_are_told_apart() {
     assert!(lora.alphas.is_empty());
 
     let dialect = |name: &str| describe(&[(name, &[4, 16])]).lora.unwrap().dialect;
-    assert_eq!(dialect("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight"), Dialect::Diffusers);
     assert_eq!(
-        dialect("unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight"),
+        dialect("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight"),
         Dialect::Diffusers
     );
     assert_eq!(
-        dialect("text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight"),
+        dialect(
+            "unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight"
+        ),
+        Dialect::Diffusers
+    );
+    assert_eq!(
+        dialect(
+            "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight"
+        ),
         Dialect::Diffusers
     );
     assert_eq!(dialect("unet.mid_block.attentions.0.proj_in.lora.down.weight"), Dialect::Diffusers);
-    assert_eq!(dialect("base_model.model.mid_block.attentions.0.proj_in.lora_A.weight"), Dialect::Peft);
-    assert_eq!(dialect("mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_down.weight"), Dialect::MixOfShow);
+    assert_eq!(
+        dialect("base_model.model.mid_block.attentions.0.proj_in.lora_A.weight"),
+        Dialect::Peft
+    );
+    assert_eq!(
+        dialect("mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_down.weight"),
+        Dialect::MixOfShow
+    );
 }
 
 #[test]
 fn alphas_forms_and_words_are_reported() {
     let all: Owned = vec![
-        ("lora_unet_a.alpha".into(), TensorView::new(DType::F32, vec![], 2f32.to_le_bytes().to_vec()).unwrap()),
+        (
+            "lora_unet_a.alpha".into(),
+            TensorView::new(DType::F32, vec![], 2f32.to_le_bytes().to_vec()).unwrap(),
+        ),
         ("lora_unet_a.hada_w1_a".into(), counting(DType::F16, &[32, 6])),
         ("lora_unet_a.hada_w1_b".into(), counting(DType::F16, &[6, 32])),
         ("lora_unet_b.lokr_w1".into(), counting(DType::F16, &[4, 4])),
@@ -100,19 +126,29 @@ fn alphas_forms_and_words_are_reported() {
 fn other_kinds_are_recognised_by_their_names() {
     let what = |entries: &[(&str, &[usize])]| describe(entries).what;
     let inversion = describe(&[("<cat-toy>", &[4, 768])]);
-    assert_eq!((inversion.what, inversion.words[0].vectors, inversion.words[0].width), (What::TextualInversion, 4, 768));
+    assert_eq!(
+        (inversion.what, inversion.words[0].vectors, inversion.words[0].width),
+        (What::TextualInversion, 4, 768)
+    );
     assert_eq!(what(&[("emb_params", &[768])]), What::TextualInversion);
     assert_eq!(what(&[("sks-toy", &[2, 768])]), What::TextualInversion);
     assert_eq!(what(&[("alphas_cumprod", &[1000])]), What::Unknown);
     assert_eq!(what(&[("latents", &[1, 4, 64, 64])]), What::Unknown);
     assert_eq!(what(&[("control_model.input_hint_block.0.weight", &[1])]), What::ControlNet);
     assert_eq!(
-        what(&[("controlnet_cond_embedding.conv_in.weight", &[1]), ("down_blocks.0.x", &[1]), ("time_embedding.x", &[1])]),
+        what(&[
+            ("controlnet_cond_embedding.conv_in.weight", &[1]),
+            ("down_blocks.0.x", &[1]),
+            ("time_embedding.x", &[1])
+        ]),
         What::ControlNet
     );
     assert_eq!(what(&[("body.0.block1.weight", &[1]), ("conv_in.weight", &[1])]), What::T2iAdapter);
     assert_eq!(what(&[("adapter.body.0.resnets.0.block1.weight", &[1])]), What::T2iAdapter);
-    assert_eq!(what(&[("encoder.conv_in.weight", &[1]), ("decoder.conv_in.weight", &[1])]), What::Vae);
+    assert_eq!(
+        what(&[("encoder.conv_in.weight", &[1]), ("decoder.conv_in.weight", &[1])]),
+        What::Vae
+    );
     assert_eq!(what(&[("vision_model.x", &[1])]), What::VisionEncoder);
     assert_eq!(what(&[("conditioner.embedders.0.x", &[1])]), What::SingleFileSdxl);
     assert_eq!(what(&[("a.b", &[2, 2]), ("c", &[2])]), What::Unknown);

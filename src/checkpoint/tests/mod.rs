@@ -1,4 +1,5 @@
-//! Tests of whole models and of broken files, against fixtures that diffusers and transformers wrote.
+//! Tests of whole models and of broken files, against fixtures that diffusers and transformers
+//! wrote.
 mod broken;
 mod controls;
 mod dialects;
@@ -40,7 +41,10 @@ fn tensors(path: &Path) -> Owned {
     let file = super::TensorFile::open(path).unwrap();
     let own = |n: &str| {
         let view = file.tensor(n).unwrap();
-        (n.to_string(), TensorView::new(view.dtype(), view.shape().to_vec(), view.bytes().to_vec()).unwrap())
+        (
+            n.to_string(),
+            TensorView::new(view.dtype(), view.shape().to_vec(), view.bytes().to_vec()).unwrap(),
+        )
     };
     file.names().map(own).collect()
 }

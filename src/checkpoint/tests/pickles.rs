@@ -3,7 +3,8 @@ use super::*;
 use crate::checkpoint::{TensorFile, pickle};
 
 fn concept(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/concepts").join(name)).unwrap()
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/concepts").join(name))
+        .unwrap()
 }
 
 fn read(bytes: &[u8]) -> Result<TensorFile, String> {
@@ -12,7 +13,8 @@ fn read(bytes: &[u8]) -> Result<TensorFile, String> {
 
 /// The error of a bare pickle that stands where `torch.save`'s object does.
 fn refused(object: &[u8]) -> String {
-    let mut bytes = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02".to_vec();
+    let mut bytes =
+        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02".to_vec();
     bytes.extend_from_slice(object);
     bytes.extend_from_slice(b".\x80\x02].");
     let error = read(&bytes).unwrap_err();
@@ -22,7 +24,10 @@ fn refused(object: &[u8]) -> String {
 
 #[test]
 fn both_formats_hold_the_same() {
-    let (zip, legacy) = (read(&concept("mix-of-show.pth")).unwrap(), read(&concept("mix-of-show.legacy.pth")).unwrap());
+    let (zip, legacy) = (
+        read(&concept("mix-of-show.pth")).unwrap(),
+        read(&concept("mix-of-show.legacy.pth")).unwrap(),
+    );
     assert_eq!(zip.names().collect::<Vec<_>>(), legacy.names().collect::<Vec<_>>());
     assert!(zip.contains("params.new_concept_embedding.<zorp1>"));
     for name in zip.names() {
@@ -30,7 +35,8 @@ fn both_formats_hold_the_same() {
         assert_eq!((a.dtype(), a.shape(), a.bytes()), (b.dtype(), b.shape(), b.bytes()), "{name}");
     }
     // A pickle that is looked at without its values.
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/concepts/mix-of-show.pth");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/concepts/mix-of-show.pth");
     let (whole, pickled) = TensorFile::open_any_outline(&path).unwrap();
     assert!(pickled && whole.len() == zip.len());
     let bytes = concept("mix-of-show.pth");
@@ -41,7 +47,9 @@ fn both_formats_hold_the_same() {
             let (a, b) = (&zip.entries()[name], &outline.entries()[name]);
             assert_eq!((a.dtype, &a.shape, a.range.len()), (b.dtype, &b.shape, b.range.len()));
         }
-        assert!(outline.len() == zip.len() && outline.tensor(zip.names().next().unwrap()).is_none());
+        assert!(
+            outline.len() == zip.len() && outline.tensor(zip.names().next().unwrap()).is_none()
+        );
     }
     let inversion = read(&concept("inversion.pt")).unwrap();
     assert_eq!(inversion.metadata().get("name").map(String::as_str), Some("ink"));
@@ -52,7 +60,10 @@ fn both_formats_hold_the_same() {
 fn nothing_but_tensors_can_be_named_or_called() {
     assert!(refused(b"cos\nsystem\nX\x02\x00\x00\x00ls\x85R").contains("`os.system`"));
     assert!(refused(b"\x8c\x08builtins\x8c\x04eval\x93").contains("`builtins.eval`"));
-    assert!(refused(b"ctorch.storage\n_load_from_bytes\nC\x00\x85R").contains("`torch.storage._load_from_bytes`"));
+    assert!(
+        refused(b"ctorch.storage\n_load_from_bytes\nC\x00\x85R")
+            .contains("`torch.storage._load_from_bytes`")
+    );
     assert!(refused(b"ctorch\nload\n").contains("`torch.load`"));
     assert!(refused(b"ccollections\nOrderedDict\n]K\x01a\x85R").contains("pairs"));
     assert!(refused(b"ccollections\nOrderedDict\nK\x01R").contains("cannot be called"));
@@ -61,8 +72,13 @@ fn nothing_but_tensors_can_be_named_or_called() {
         assert!(refused(operation).contains("pickle operation"), "{operation:?}");
     }
     // Only a holder of tensors can be made as an object, and none of its class is run.
-    assert!(refused(b"ccollections\nOrderedDict\n)\x81").contains("makes an object of OrderedDict"));
-    assert!(refused(b"ctorch.nn.modules.container\nParameterDict\nK\x01\x85\x81").contains("makes an object"));
+    assert!(
+        refused(b"ccollections\nOrderedDict\n)\x81").contains("makes an object of OrderedDict")
+    );
+    assert!(
+        refused(b"ctorch.nn.modules.container\nParameterDict\nK\x01\x85\x81")
+            .contains("makes an object")
+    );
     assert!(refused(b"K\x01)\x81").contains("no class"));
     assert!(refused(b"ctorch.nn.modules.container\nParameterDict\n)R").contains("other arguments"));
     assert!(refused(b"ctorch.nn.modules.container\nModuleDict\n").contains("ModuleDict"));
@@ -70,7 +86,10 @@ fn nothing_but_tensors_can_be_named_or_called() {
     assert!(refused(b"(t)QR").contains("storage"));
     assert!(refused(b"h\x07").contains("not there"));
     assert!(refused(b"00").contains("never made"));
-    assert!(refused(b"(}u").contains("never made") || refused(b"(}u").contains("other than a dictionary"));
+    assert!(
+        refused(b"(}u").contains("never made")
+            || refused(b"(}u").contains("other than a dictionary")
+    );
 }
 
 const TOO_MUCH: &str = "more work and memory than any file";
@@ -86,7 +105,8 @@ fn long_text(length: usize) -> Vec<u8> {
 fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let key = |n: u32| [b"J".as_slice(), &n.to_le_bytes()].concat();
     let mut bombs = Vec::new();
-    // One long text as the value of very many keys, then as the key of very many dictionaries' values.
+    // One long text as the value of very many keys, then as the key of very many dictionaries'
+    // values.
     let mut text = long_text(1 << 20);
     text.extend(b"q\x000}(");
     (0..20_000).for_each(|n| text.extend([key(n).as_slice(), b"h\x00"].concat()));
@@ -97,7 +117,8 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     (0..20_000).for_each(|n| names.extend([key(n).as_slice(), b"K\x01"].concat()));
     names.extend(b"us");
     bombs.push(("a name that many values have", names, TOO_MUCH));
-    // A long tuple as the arguments of very many calls, and as the pairs of an OrderedDict, and as a tensor's shape.
+    // A long tuple as the arguments of very many calls, and as the pairs of an OrderedDict, and as
+    // a tensor's shape.
     let mut calls = b"ccollections\nOrderedDict\nq\x000(".to_vec();
     calls.extend(b"N".repeat(1_900_000));
     calls.extend(b"tq\x010");
@@ -108,7 +129,9 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     pairs.extend(b"l\x85q\x010");
     pairs.extend(b"h\x00h\x01R0".repeat(20_000));
     bombs.push(("pairs that are copied", pairs, TOO_MUCH));
-    let mut shapes = b"ctorch._utils\n_rebuild_tensor_v2\nq\x000(X\x07\x00\x00\x00storagectorch\nFloatStorage\n".to_vec();
+    let mut shapes =
+        b"ctorch._utils\n_rebuild_tensor_v2\nq\x000(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+            .to_vec();
     shapes.extend(b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQq\x020(");
     shapes.extend(b"K\x01".repeat(500_000));
     shapes.extend(b"tq\x010");
@@ -169,7 +192,8 @@ fn zip_entries_cannot_lie_over_each_other() {
     assert!(error.contains("lies over another entry"), "{error}");
 }
 
-/// Runs a test of this file in a process of its own that may have no more than a gigabyte of memory.
+/// Runs a test of this file in a process of its own that may have no more than a gigabyte of
+/// memory.
 #[cfg(target_os = "linux")]
 fn within_a_gigabyte(test: &str) -> bool {
     const INSIDE: &str = "MOS_TEST_WITHIN_A_GIGABYTE";
@@ -179,7 +203,8 @@ fn within_a_gigabyte(test: &str) -> bool {
     let name = format!("checkpoint::tests::pickles::{test}");
     let mut limited = std::process::Command::new("sh");
     limited.args(["-c", "ulimit -v 1048576; exec \"$0\" --exact \"$1\" --nocapture"]);
-    let output = limited.arg(std::env::current_exe().unwrap()).arg(name).env(INSIDE, "1").output().unwrap();
+    let output =
+        limited.arg(std::env::current_exe().unwrap()).arg(name).env(INSIDE, "1").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}{errors}");
@@ -202,7 +227,8 @@ fn bombs_are_refused_within_a_gigabyte_and_soon() {
     }
 }
 
-/// Programs of operations that copy, call and nest more than they take: none may need more than what it is worth.
+/// Programs of operations that copy, call and nest more than they take: none may need more than
+/// what it is worth.
 #[cfg(target_os = "linux")]
 #[test]
 fn random_programs_stay_within_a_gigabyte() {
@@ -235,7 +261,9 @@ fn random_programs_stay_within_a_gigabyte() {
             let piece = pieces[below(pieces.len())];
             object.extend(piece.repeat(1 + below(3000)));
         }
-        let mut bytes = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02".to_vec();
+        let mut bytes =
+            b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02"
+                .to_vec();
         bytes.extend(&object);
         bytes.extend(b"h\x03.\x80\x02].");
         let _ = read(&bytes);
@@ -254,10 +282,13 @@ fn numbers(seed: u64) -> impl FnMut(usize) -> usize {
     }
 }
 
-/// As textual inversion's own program saves: its embeddings are a module, whose tensors are among its attributes.
+/// As textual inversion's own program saves: its embeddings are a module, whose tensors are among
+/// its attributes.
 #[test]
 fn a_holder_of_tensors_is_a_dictionary() {
-    let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let text = |text: &str| {
+        [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
+    };
     let empty = b"ccollections\nOrderedDict\n)R".to_vec();
     let tensor = [
         b"ctorch._utils\n_rebuild_parameter\n(ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
@@ -273,7 +304,14 @@ fn a_holder_of_tensors_is_a_dictionary() {
     ];
     let class = b"ctorch.nn.modules.container\nParameterDict\n".to_vec();
     // With its source text, as older versions save a class.
-    let with_source = [b"(".to_vec(), text("module"), class.clone(), text("container.py"), text("class"), b"tQ".to_vec()];
+    let with_source = [
+        b"(".to_vec(),
+        text("module"),
+        class.clone(),
+        text("container.py"),
+        text("class"),
+        b"tQ".to_vec(),
+    ];
     for class in [class, with_source.concat()] {
         let file = read(&holder(&class, &tensor.concat(), &empty, text)).unwrap();
         assert_eq!(file.names().collect::<Vec<_>>(), ["string_to_param.*"]);
@@ -297,7 +335,8 @@ fn holder(class: &[u8], tensor: &[u8], empty: &[u8], text: impl Fn(&str) -> Vec<
         b"c__builtin__\nset\n]\x85R".to_vec(),
         b"ubs".to_vec(),
     ];
-    let mut bytes = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02".to_vec();
+    let mut bytes =
+        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02".to_vec();
     bytes.extend(object.concat());
     bytes.extend([b".\x80\x02]".to_vec(), text("0"), b"a.".to_vec()].concat());
     bytes.extend(2u64.to_le_bytes());
@@ -307,7 +346,8 @@ fn holder(class: &[u8], tensor: &[u8], empty: &[u8], text: impl Fn(&str) -> Vec<
 
 #[test]
 fn small_files_cannot_ask_for_much() {
-    // A dictionary within a dictionary, a hundred thousand times; a list that holds itself; one that is doubled again and again.
+    // A dictionary within a dictionary, a hundred thousand times; a list that holds itself; one
+    // that is doubled again and again.
     let mut deep = b"}K\x00".repeat(100_000);
     deep.push(b'}');
     deep.extend(b"s".repeat(100_000));
@@ -320,12 +360,16 @@ fn small_files_cannot_ask_for_much() {
     for i in 1..60u8 {
         doubled.extend([b']', b'q', i, b'h', i - 1, b'a', b'h', i - 1, b'a']);
     }
-    assert!(refused(&doubled).contains("hold too much") || refused(&doubled).contains("nested too deeply"));
+    assert!(
+        refused(&doubled).contains("hold too much")
+            || refused(&doubled).contains("nested too deeply")
+    );
     let mut copies = b"ccollections\nOrderedDict\nq\x00(".to_vec();
     copies.extend(b"K\x01K\x02\x86".repeat(2000));
     copies.extend(b"lq\x01\x85q\x02");
     copies.extend(b"h\x00h\x02R".repeat(2000));
-    // Four million values out of some 30 kB: less than is allowed, but the dictionaries hold more than any file of tensors.
+    // Four million values out of some 30 kB: less than is allowed, but the dictionaries hold more
+    // than any file of tensors.
     assert!(refused(&copies).contains("hold too much") || refused(&copies).contains(TOO_MUCH));
     assert!(refused(b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f").contains("too early"));
 }
@@ -335,7 +379,11 @@ fn zip_archives_are_checked() {
     let whole = concept("inversion.pt");
     assert!(read(&whole[..whole.len() - 30]).unwrap_err().contains("directory"));
     let mut damaged = whole.clone();
-    let at = whole.windows(5).position(|w| w == b"ink\x94q".as_slice()).or(whole.windows(3).position(|w| w == b"ink")).unwrap();
+    let at = whole
+        .windows(5)
+        .position(|w| w == b"ink\x94q".as_slice())
+        .or(whole.windows(3).position(|w| w == b"ink"))
+        .unwrap();
     damaged[at] ^= 1;
     assert!(read(&damaged).unwrap_err().contains("checksum"));
     let mut stream = Vec::new();
@@ -350,7 +398,8 @@ fn damaged_pickles_never_panic() {
     let mut read_well = 0;
     for name in ["mix-of-show.legacy.pth", "inversion.pt", "inversion.bin"] {
         let whole = concept(name);
-        // The checksums of an archive keep most damage away from the machine: there the legacy format stands for both.
+        // The checksums of an archive keep most damage away from the machine: there the legacy
+        // format stands for both.
         for _ in 0..1500 {
             let mut bytes = whole.clone();
             for _ in 0..=below(4) {
@@ -359,7 +408,11 @@ fn damaged_pickles_never_panic() {
                     0 => bytes.truncate(below(bytes.len() + 1)),
                     1 => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = below(256) as u8),
                     2 => drop(bytes.drain(at.min(bytes.len())..(at + below(9)).min(bytes.len()))),
-                    _ => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = b"()]}.QRbqhKJX"[below(13)]),
+                    _ => bytes
+                        .iter_mut()
+                        .skip(at)
+                        .take(1)
+                        .for_each(|b| *b = b"()]}.QRbqhKJX"[below(13)]),
                 }
             }
             read_well += usize::from(read(&bytes).is_ok());

@@ -38,7 +38,8 @@ struct Row {
 const METHODS: [Method; 3] = [Method::PPlus, Method::Lora, Method::EdLora];
 
 pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Result<()> {
-    let (subjects, checkpoint) = (study.subjects(|subject| vec![format!("{}.png", subject.name)])?, study.checkpoint()?);
+    let (subjects, checkpoint) =
+        (study.subjects(|subject| vec![format!("{}.png", subject.name)])?, study.checkpoint()?);
     let gpu = global.open()?;
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
@@ -53,7 +54,9 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     for (subject, learnt) in subjects.iter().zip(all.chunks(METHODS.len())) {
         let evaluation = study.evaluation(subject, &towers, &PROMPTS)?;
         let [plus, lora, ed] = learnt else { continue };
-        let use_of = |(concept, _): &Learnt, scale: f32| Ok::<_, Failure>(vec![Applied::new(concept.clone(), scale)?]);
+        let use_of = |(concept, _): &Learnt, scale: f32| {
+            Ok::<_, Failure>(vec![Applied::new(concept.clone(), scale)?])
+        };
         let (class, phrase) = (&subject.class_word, &subject.phrase);
         let ways = [
             ("class word", class, Vec::new(), None),
@@ -67,10 +70,11 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
         let mut progress = Progress::new(terminal);
         let (mut done, of) = (0, ways.len() * PROMPTS.len() * study.seeds as usize);
         for (what, phrase, concepts, learnt_in) in ways {
-            let (scores, pictures) = evaluation.run(&mut pipeline, &towers, phrase, &concepts, &mut || {
-                progress.show("pictures", done, of);
-                done += 1;
-            })?;
+            let (scores, pictures) =
+                evaluation.run(&mut pipeline, &towers, phrase, &concepts, &mut || {
+                    progress.show("pictures", done, of);
+                    done += 1;
+                })?;
             rows.push(Row { concept: subject.name.clone(), what, scores, learnt_in });
             shown.push((what, pictures));
         }
@@ -84,7 +88,10 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
 /// The first picture of every prompt, a row for each way.
 fn sheet(shown: &[(&str, Vec<Picture>)], seeds: usize) -> mixofshow::picture::Result<Picture> {
     Sheet {
-        rows: shown.iter().map(|(_, pictures)| pictures.iter().step_by(seeds.max(1)).map(Some).collect()).collect(),
+        rows: shown
+            .iter()
+            .map(|(_, pictures)| pictures.iter().step_by(seeds.max(1)).map(Some).collect())
+            .collect(),
         row_captions: shown.iter().map(|(what, _)| what.to_string()).collect(),
         column_captions: PROMPTS.map(str::to_string).to_vec(),
         gap: 4,
@@ -97,9 +104,17 @@ fn table(rows: &[Row]) -> Table {
     table.load_style(ASCII_MARKDOWN);
     table.set_header(["concept", "what", "text", "image", "learnt in"]);
     for row in rows {
-        let took = row.learnt_in.map(|seconds| units::duration(std::time::Duration::from_secs_f64(seconds)));
+        let took = row
+            .learnt_in
+            .map(|seconds| units::duration(std::time::Duration::from_secs_f64(seconds)));
         let [text, image] = [row.scores.text, row.scores.image].map(|score| format!("{score:.3}"));
-        table.add_row([row.concept.clone(), row.what.to_string(), text, image, took.unwrap_or_default()]);
+        table.add_row([
+            row.concept.clone(),
+            row.what.to_string(),
+            text,
+            image,
+            took.unwrap_or_default(),
+        ]);
     }
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);

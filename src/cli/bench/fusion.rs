@@ -77,7 +77,10 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     let (checkpoint, gpu) = (study.checkpoint()?, global.open()?);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
-    let lessons = subjects.iter().map(|subject| study.learning(subject, Method::EdLora)).collect::<Result<Vec<_>>>()?;
+    let lessons = subjects
+        .iter()
+        .map(|subject| study.learning(subject, Method::EdLora))
+        .collect::<Result<Vec<_>>>()?;
     let learnt = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
     let entry = |((concept, _), settings): (Learnt, training::config::Settings)| Entry {
         concept,
@@ -87,12 +90,29 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
         prompt: None,
     };
     let entries: Vec<Entry> = learnt.into_iter().zip(lessons).map(entry).collect();
-    let evaluations = subjects.iter().map(|subject| study.evaluation(subject, &towers, &PROMPTS)).collect::<Result<Vec<_>>>()?;
+    let evaluations = subjects
+        .iter()
+        .map(|subject| study.evaluation(subject, &towers, &PROMPTS))
+        .collect::<Result<Vec<_>>>()?;
     let (rows, shown) = (Vec::new(), Vec::new());
     let progress = Progress::new(terminal);
-    let mut bench = Bench { study, checkpoint, gpu, towers, subjects, evaluations, progress, done: 0, rows, shown };
+    let mut bench = Bench {
+        study,
+        checkpoint,
+        gpu,
+        towers,
+        subjects,
+        evaluations,
+        progress,
+        done: 0,
+        rows,
+        shown,
+    };
 
-    let own = entries.iter().map(|entry| Ok(vec![Applied::new(entry.concept.clone(), 1.0)?])).collect::<Result<Vec<_>>>()?;
+    let own = entries
+        .iter()
+        .map(|entry| Ok(vec![Applied::new(entry.concept.clone(), 1.0)?]))
+        .collect::<Result<Vec<_>>>()?;
     let (scores, pictures) = bench.concepts(&mut pipeline, &own)?;
     let base = bench.ordinary(&mut pipeline)?;
     drop(pipeline);
@@ -106,7 +126,8 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     ];
     for (what, settings) in WAYS.iter().zip(&settings) {
         let (path, seconds) = bench.fuse(what, settings, &entries)?;
-        let mut pipeline = Pipeline::load(&bench.gpu, &Checkpoint::open(&path)?, Precision::default())?;
+        let mut pipeline =
+            Pipeline::load(&bench.gpu, &Checkpoint::open(&path)?, Precision::default())?;
         let (scores, pictures) = bench.concepts(&mut pipeline, &[])?;
         let ordinary = bench.ordinary(&mut pipeline)?;
         let kept = bench.beside(&ordinary, &base)?;
@@ -121,7 +142,12 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
 }
 
 impl Bench<'_> {
-    fn fuse(&mut self, name: &str, settings: &Settings, entries: &[Entry]) -> Result<(PathBuf, f64)> {
+    fn fuse(
+        &mut self,
+        name: &str,
+        settings: &Settings,
+        entries: &[Entry],
+    ) -> Result<(PathBuf, f64)> {
         let out = folder_of(self.study, name);
         let order = Order { replace: true, ..Order::new(entries.to_vec(), out.clone()) };
         let start = std::time::Instant::now();
@@ -131,16 +157,22 @@ impl Bench<'_> {
         Ok((out, start.elapsed().as_secs_f64()))
     }
 
-    /// Image alignment of each concept, and all pictures. `own`: what is in use for each; nothing where the model knows them.
-    fn concepts(&mut self, pipeline: &mut Pipeline, own: &[Vec<Applied>]) -> Result<(Vec<f64>, Vec<Vec<Picture>>)> {
+    /// Image alignment of each concept, and all pictures. `own`: what is in use for each; nothing
+    /// where the model knows them.
+    fn concepts(
+        &mut self,
+        pipeline: &mut Pipeline,
+        own: &[Vec<Applied>],
+    ) -> Result<(Vec<f64>, Vec<Vec<Picture>>)> {
         let (mut scores, mut pictures) = (Vec::new(), Vec::new());
         let of = self.pictures();
         for (i, (subject, evaluation)) in self.subjects.iter().zip(&self.evaluations).enumerate() {
             let concepts = own.get(i).map_or(&[][..], Vec::as_slice);
-            let (score, made) = evaluation.run(pipeline, &self.towers, &subject.phrase, concepts, &mut || {
-                self.progress.show("pictures", self.done, of);
-                self.done += 1;
-            })?;
+            let (score, made) =
+                evaluation.run(pipeline, &self.towers, &subject.phrase, concepts, &mut || {
+                    self.progress.show("pictures", self.done, of);
+                    self.done += 1;
+                })?;
             scores.push(score.image);
             pictures.push(made);
         }
@@ -169,7 +201,11 @@ impl Bench<'_> {
         let (mut likeness, mut pixels) = (0.0, 0.0);
         for (picture, base) in pictures.iter().zip(base) {
             likeness += self.towers.picture(picture)?.cosine(&self.towers.picture(base)?);
-            let squares = picture.rgb().iter().zip(base.rgb()).map(|(a, b)| ((f64::from(*a) - f64::from(*b)) / 255.0).powi(2));
+            let squares = picture
+                .rgb()
+                .iter()
+                .zip(base.rgb())
+                .map(|(a, b)| ((f64::from(*a) - f64::from(*b)) / 255.0).powi(2));
             pixels += (squares.sum::<f64>() / picture.rgb().len().max(1) as f64).sqrt();
         }
         let count = pictures.len().max(1) as f64;
@@ -194,7 +230,8 @@ impl Bench<'_> {
 }
 
 fn sheet(shown: &[(&str, Vec<Picture>)], subjects: &[Subject]) -> Result<Picture> {
-    let columns = subjects.iter().map(|subject| subject.name.clone()).chain(ORDINARY.map(str::to_string));
+    let columns =
+        subjects.iter().map(|subject| subject.name.clone()).chain(ORDINARY.map(str::to_string));
     let sheet = Sheet {
         rows: shown.iter().map(|(_, pictures)| pictures.iter().map(Some).collect()).collect(),
         row_captions: shown.iter().map(|(what, _)| what.to_string()).collect(),
@@ -208,13 +245,21 @@ fn table(rows: &[Row], subjects: &[Subject]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     let names = subjects.iter().map(|subject| subject.name.as_str());
-    table.set_header(std::iter::once("").chain(names).chain(["mean", "ordinary prompts", "pixels", "fused in"]));
+    table.set_header(std::iter::once("").chain(names).chain([
+        "mean",
+        "ordinary prompts",
+        "pixels",
+        "fused in",
+    ]));
     for row in rows {
         let score = |score: f64| format!("{score:.3}");
-        let ordinary = row.ordinary.map(|o| [score(o.likeness), score(o.pixels)]).unwrap_or_default();
+        let ordinary =
+            row.ordinary.map(|o| [score(o.likeness), score(o.pixels)]).unwrap_or_default();
         let took = row.fused_in.map(|seconds| format!("{seconds:.1} s")).unwrap_or_default();
         let scores = row.concepts.iter().copied().chain([row.mean]).map(score);
-        table.add_row(std::iter::once(row.what.to_string()).chain(scores).chain(ordinary).chain([took]));
+        table.add_row(
+            std::iter::once(row.what.to_string()).chain(scores).chain(ordinary).chain([took]),
+        );
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -65,7 +65,8 @@ fn attention(tokens: usize, keys: usize, heads: usize, d: usize) -> (String, Bui
 fn norm(size: usize, channels: usize) -> [(String, Build); 2] {
     let group = move |g: &mut Graph| {
         let x = g.input("x", [1, size, size, channels]);
-        let (weight, bias) = (g.parameter("n.weight", [channels]), g.parameter("n.bias", [channels]));
+        let (weight, bias) =
+            (g.parameter("n.weight", [channels]), g.parameter("n.bias", [channels]));
         let s = g.group_norm_statistics(x, 32, 1e-5)?;
         let y = g.group_norm(x, s, weight, bias)?;
         let y = g.silu(y)?;
@@ -73,7 +74,8 @@ fn norm(size: usize, channels: usize) -> [(String, Build); 2] {
     };
     let layer = move |g: &mut Graph| {
         let x = g.input("x", [1, size * size, channels]);
-        let (weight, bias) = (g.parameter("n.weight", [channels]), g.parameter("n.bias", [channels]));
+        let (weight, bias) =
+            (g.parameter("n.weight", [channels]), g.parameter("n.bias", [channels]));
         g.layer_norm(x, weight, bias, 1e-5)
     };
     [
@@ -127,8 +129,12 @@ fn selected(only: Option<&str>) -> super::Result<Vec<(String, Build)>> {
         cases().into_iter().partition(|(name, _)| only.is_none_or(|only| name.contains(only)));
     match only {
         Some(only) if chosen.is_empty() => {
-            let names: Vec<String> = others.into_iter().map(|(name, _)| format!("\n  {name}")).collect();
-            Err(Failure::Usage(format!("--only {only}: no kernel's name contains that; there are{}", names.concat())))
+            let names: Vec<String> =
+                others.into_iter().map(|(name, _)| format!("\n  {name}")).collect();
+            Err(Failure::Usage(format!(
+                "--only {only}: no kernel's name contains that; there are{}",
+                names.concat()
+            )))
         }
         _ => Ok(chosen),
     }
@@ -144,13 +150,23 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> super::Re
         let mut graph = Graph::new();
         let y = build(&mut graph)?;
         let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
-        let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
+        let weights =
+            Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
         let program = Program::new(&weights, &graph, &[y])?;
         let seconds = fastest(&program, options.repeat, clock)?;
-        rows.push(Row::new(name, 1, seconds, program.flops() as f64, program.bytes() as f64, &peak));
+        rows.push(Row::new(
+            name,
+            1,
+            seconds,
+            program.flops() as f64,
+            program.bytes() as f64,
+            &peak,
+        ));
     }
     if options.json {
-        return terminal.print_json(&json!({ "adapter": gpu.name(), "clock": clock, "peak": peak, "kernels": rows }));
+        return terminal.print_json(
+            &json!({ "adapter": gpu.name(), "clock": clock, "peak": peak, "kernels": rows }),
+        );
     }
     terminal.note(peak.describe(gpu, clock));
     terminal.print(table("kernel", &rows))

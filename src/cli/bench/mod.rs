@@ -33,7 +33,8 @@ enum What {
     Kernels(kernels::Options),
     /// Time a pass of the UNet
     Unet(models::Options),
-    /// Time a step of sampling without regions, with three side by side, and with eight that overlap
+    /// Time a step of sampling without regions, with three side by side, and with eight that
+    /// overlap
     Regions(regions::Options),
     /// Time decoding latents to a picture
     Vae(models::Options),
@@ -41,16 +42,19 @@ enum What {
     Text(models::Options),
     /// Learn concepts in three ways and score what was learnt
     ///
-    /// Learns every concept with embeddings alone (P+), as a plain LoRA and as ED-LoRA, makes 16 pictures of each and scores them
-    /// with the model's own towers: text alignment to the prompts, image alignment to the pictures that were learnt from. Beside
-    /// them stand the class word, the class word with the LoRA on, and the words with the LoRA at 0. A concept is learnt
-    /// where its words come out clearly above the class word with the LoRA on.
+    /// Learns every concept with embeddings alone (P+), as a plain LoRA and as ED-LoRA, makes 16
+    /// pictures of each and scores them with the model's own towers: text alignment to the prompts,
+    /// image alignment to the pictures that were learnt from. Beside them stand the class word, the
+    /// class word with the LoRA on, and the words with the LoRA at 0. A concept is learnt where its
+    /// words come out clearly above the class word with the LoRA on.
     Concepts(Box<study::Options>),
     /// Fuse concepts in three ways and score what is left of them
     ///
-    /// Learns the concepts as ED-LoRA, fuses them exactly, by L-BFGS as published, and by averaging, and makes pictures of each concept
-    /// with every model and from its own file. Image alignment to the pictures that were learnt from says how much of a concept is left;
-    /// pictures of ordinary prompts beside the base model's from the same seeds say what the fusion does to everything else.
+    /// Learns the concepts as ED-LoRA, fuses them exactly, by L-BFGS as published, and by
+    /// averaging, and makes pictures of each concept with every model and from its own file. Image
+    /// alignment to the pictures that were learnt from says how much of a concept is left; pictures
+    /// of ordinary prompts beside the base model's from the same seeds say what the fusion does to
+    /// everything else.
     Fusion(Box<study::Options>),
     /// Time a step of tuning, against a forward pass of the same networks
     Step(step::Options),
@@ -71,7 +75,9 @@ impl Clock {
     /// Seconds since some moment.
     fn now(self) -> f64 {
         match self {
-            Clock::Cpu => cpu_time::ProcessTime::try_now().map_or(0.0, |t| t.as_duration().as_secs_f64()),
+            Clock::Cpu => {
+                cpu_time::ProcessTime::try_now().map_or(0.0, |t| t.as_duration().as_secs_f64())
+            }
             Clock::Wall => {
                 static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
                 START.get_or_init(Instant::now).elapsed().as_secs_f64()
@@ -99,10 +105,24 @@ struct Row {
 
 impl Row {
     /// `seconds`, `flops` and `bytes` are of one call.
-    fn new(what: impl Into<String>, calls: u64, seconds: f64, flops: f64, bytes: f64, peak: &peak::Peak) -> Row {
+    fn new(
+        what: impl Into<String>,
+        calls: u64,
+        seconds: f64,
+        flops: f64,
+        bytes: f64,
+        peak: &peak::Peak,
+    ) -> Row {
         let (gflops, gigabytes) = (flops / seconds * 1e-9, bytes / seconds * 1e-9);
         let share = (gflops / peak.gflops).max(gigabytes / peak.gigabytes);
-        Row { what: what.into(), calls, milliseconds: seconds * 1e3, gflops, gigabytes, peak: share }
+        Row {
+            what: what.into(),
+            calls,
+            milliseconds: seconds * 1e3,
+            gflops,
+            gigabytes,
+            peak: share,
+        }
     }
 }
 

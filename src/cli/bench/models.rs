@@ -45,7 +45,8 @@ pub struct Options {
     f32: bool,
     #[command(flatten)]
     updates: updates::UpdateOptions,
-    /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers (of rank 4 unless told)
+    /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers
+    /// (of rank 4 unless told)
     #[arg(long)]
     backward: bool,
     /// Profile the first pass, in which drivers compile kernels, instead of a later one
@@ -71,7 +72,12 @@ fn differentiate(graph: &mut Graph, output: Tensor) -> Result<Vec<Tensor>> {
     Ok(asked)
 }
 
-fn build(part: Part, preset: &Preset, options: &Options, mut low_rank: Vec<LowRank>) -> Result<(Graph, Tensor)> {
+fn build(
+    part: Part,
+    preset: &Preset,
+    options: &Options,
+    mut low_rank: Vec<LowRank>,
+) -> Result<(Graph, Tensor)> {
     let mut graph = Graph::new();
     let latent = options.size / preset.vae.downscale();
     let output = match part {
@@ -79,7 +85,10 @@ fn build(part: Part, preset: &Preset, options: &Options, mut low_rank: Vec<LowRa
             let config = &preset.unet;
             let sample = graph.input("sample", [options.batch, latent, latent, config.in_channels]);
             let time = graph.input("time", [options.batch, config.block_out_channels[0]]);
-            let text = graph.input("text", [options.batch, preset.text.max_position_embeddings, config.cross_attention_dim]);
+            let text = graph.input(
+                "text",
+                [options.batch, preset.text.max_position_embeddings, config.cross_attention_dim],
+            );
             let inputs = unet::UNetInputs {
                 sample,
                 time,
@@ -92,12 +101,18 @@ fn build(part: Part, preset: &Preset, options: &Options, mut low_rank: Vec<LowRa
             unet::unet(&mut Layers::with_low_rank(&mut graph, low_rank), config, &inputs)?.sample
         }
         Part::Vae => {
-            let latents = graph.input("latents", [options.batch, latent, latent, preset.vae.latent_channels]);
+            let latents =
+                graph.input("latents", [options.batch, latent, latent, preset.vae.latent_channels]);
             vae::decode(&mut Layers::new(&mut graph), &preset.vae, latents)?
         }
         Part::Text => {
             let ids = graph.input_ids("ids", [options.batch, preset.text.max_position_embeddings]);
-            clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, low_rank), &preset.text, ids, 0)?
+            clip_text::clip_text(
+                &mut Layers::with_low_rank(&mut graph, low_rank),
+                &preset.text,
+                ids,
+                0,
+            )?
         }
     };
     Ok((graph, output))
@@ -105,8 +120,8 @@ fn build(part: Part, preset: &Preset, options: &Options, mut low_rank: Vec<LowRa
 
 pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
-    let preset =
-        preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
+    let preset = preset::preset(&options.preset)
+        .ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
     let (mut graph, output) = build(part, &preset, options, Vec::new())?;
     let mut outputs = vec![output];
     if options.backward && part != Part::Unet {
@@ -119,7 +134,8 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
         outputs = if options.backward { differentiate(&mut graph, output)? } else { vec![output] };
     }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
-    let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
+    let weights =
+        Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
     let plan = Plan::new(&graph, &outputs, gpu.target());
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;
@@ -128,7 +144,9 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
             && node.element == mixofshow::graph::Element::F32
         {
             let scale = if updates::is_matrix(name) { 0.02 } else { 1.7 };
-            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * scale).collect();
+            let values = (0..node.shape.elements())
+                .map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * scale)
+                .collect();
             program.write(name, &Array::f32(node.shape.clone(), values))?;
         }
     }
@@ -145,22 +163,40 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
     };
     let mut costs: Vec<_> = HashMap::into_iter(costs).collect();
     costs.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
-    let mut rows = vec![Row::new("whole pass", 1, seconds, program.flops() as f64, program.bytes() as f64, &peak)];
+    let mut rows = vec![Row::new(
+        "whole pass",
+        1,
+        seconds,
+        program.flops() as f64,
+        program.bytes() as f64,
+        &peak,
+    )];
     rows.extend(costs.into_iter().map(|(what, cost)| {
         let calls = cost.calls.max(1) as f64;
-        Row::new(what, cost.calls, cost.seconds / calls, cost.flops as f64 / calls, cost.bytes as f64 / calls, &peak)
+        Row::new(
+            what,
+            cost.calls,
+            cost.seconds / calls,
+            cost.flops as f64 / calls,
+            cost.bytes as f64 / calls,
+            &peak,
+        )
     }));
     let kernels = gpu.backend::<Gpu>().map_or(0, |gpu| gpu.kernels());
     if options.json {
         return terminal.print_json(&json!({
-                "adapter": gpu.name(), "clock": clock, "peak": peak, "part": format!("{part:?}").to_lowercase(), "preset": options.preset,
-                "size": options.size, "batch": options.batch, "seconds": seconds, "first_seconds": cold, "commands": program.commands(),
-                "kernels": kernels, "weight_bytes": planned.0, "activation_bytes": planned.1, "rows": rows,
-            }));
+            "adapter": gpu.name(), "clock": clock, "peak": peak,
+            "part": format!("{part:?}").to_lowercase(), "preset": options.preset,
+            "size": options.size, "batch": options.batch, "seconds": seconds,
+            "first_seconds": cold, "commands": program.commands(),
+            "kernels": kernels, "weight_bytes": planned.0, "activation_bytes": planned.1,
+            "rows": rows,
+        }));
     }
     terminal.note(peak.describe(gpu, clock));
     terminal.note(format!(
-        "{seconds:.3} s a pass, {cold:.3} s the first; {:.1} GFLOP, {} commands, {} kernels; {} MiB weights, {} MiB activations",
+        "{seconds:.3} s a pass, {cold:.3} s the first; {:.1} GFLOP, {} commands, {} kernels; {} \
+            MiB weights, {} MiB activations",
         program.flops() as f64 * 1e-9,
         program.commands(),
         kernels,

@@ -19,7 +19,12 @@ impl Peak {
             Clock::Wall => "elapsed",
             Clock::Cpu => "CPU",
         };
-        format!("{}: {:.0} GFLOP/s, {:.1} GB/s at most ({clock} time)", gpu.name(), self.gflops, self.gigabytes)
+        format!(
+            "{}: {:.0} GFLOP/s, {:.1} GB/s at most ({clock} time)",
+            gpu.name(),
+            self.gflops,
+            self.gigabytes
+        )
     }
 }
 
@@ -49,7 +54,10 @@ pub fn measure(device: &Device, clock: Clock) -> Result<Peak> {
     let copy = Command::Dispatch {
         kernel: "copy",
         params: Params::from([("vector", Value::from(4))]),
-        bindings: vec![("x".into(), Slice::whole(&from), Scalar::F32), ("y".into(), Slice::whole(&to), Scalar::F32)],
+        bindings: vec![
+            ("x".into(), Slice::whole(&from), Scalar::F32),
+            ("y".into(), Slice::whole(&to), Scalar::F32),
+        ],
         uniforms: [
             ("rows", 1),
             ("width", size as usize / 16),
@@ -77,5 +85,8 @@ pub fn measure(device: &Device, clock: Clock) -> Result<Peak> {
         Ok(best)
     };
     let flops = (groups * 64 * rounds) as f64 * (CHAINS * 8 * 16) as f64;
-    Ok(Peak { gflops: flops / fastest(arithmetic)? * 1e-9, gigabytes: 2.0 * size as f64 / fastest(copy)? * 1e-9 })
+    Ok(Peak {
+        gflops: flops / fastest(arithmetic)? * 1e-9,
+        gigabytes: 2.0 * size as f64 / fastest(copy)? * 1e-9,
+    })
 }

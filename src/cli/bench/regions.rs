@@ -1,4 +1,5 @@
-//! What regions cost: a step without any, with three that cover the picture, with eight that all do.
+//! What regions cost: a step without any, with three that cover the picture, with eight that all
+//! do.
 
 use std::sync::Arc;
 
@@ -38,8 +39,11 @@ pub struct Options {
 }
 
 /// How many regions there are, and whether they overlap.
-const CASES: [(&str, usize, bool); 3] =
-    [("no regions", 1, false), ("3 side by side", 3, false), ("8 over all of the picture", 8, true)];
+const CASES: [(&str, usize, bool); 3] = [
+    ("no regions", 1, false),
+    ("3 side by side", 3, false),
+    ("8 over all of the picture", 8, true),
+];
 
 struct Case {
     graph: Graph,
@@ -58,7 +62,10 @@ fn build(preset: &Preset, options: &Options, prompts: usize, overlapping: bool) 
     let pairs: Vec<_> = attentions
         .map(|attention| {
             let shape = [options.batch, prompts * length, attention.channels];
-            (graph.input(format!("{}.k", attention.name), shape), graph.input(format!("{}.v", attention.name), shape))
+            (
+                graph.input(format!("{}.k", attention.name), shape),
+                graph.input(format!("{}.v", attention.name), shape),
+            )
         })
         .collect();
     let (mut sizes, mut tables) = (Vec::new(), Vec::new());
@@ -68,11 +75,17 @@ fn build(preset: &Preset, options: &Options, prompts: usize, overlapping: bool) 
                 true => 1.0 / prompts as f32,
                 false => f32::from(u8::from(column * prompts / width == prompt)),
             };
-            let weights: Vec<f32> =
-                (0..height * width).flat_map(|i| (0..prompts).map(move |prompt| share(i % width, prompt))).collect();
+            let weights: Vec<f32> = (0..height * width)
+                .flat_map(|i| (0..prompts).map(move |prompt| share(i % width, prompt)))
+                .collect();
             let table = RegionTables::new(&weights, &vec![length; prompts]);
             let tokens = height * width;
-            let inputs = RegionInputs::declare(&mut graph, &format!("regions.{tokens}"), tokens, table.reach().to_vec());
+            let inputs = RegionInputs::declare(
+                &mut graph,
+                &format!("regions.{tokens}"),
+                tokens,
+                table.reach().to_vec(),
+            );
             sizes.push(RegionSize { tokens, inputs, mask: None });
             tables.push((tokens, table));
         }
@@ -81,7 +94,14 @@ fn build(preset: &Preset, options: &Options, prompts: usize, overlapping: bool) 
         true => Encodings::KeysValues(&pairs),
         false => Encodings::Regional { pairs: &pairs, sizes: &sizes },
     };
-    let inputs = unet::UNetInputs { sample, time, prompt, guidance: None, class: None, residuals: Default::default() };
+    let inputs = unet::UNetInputs {
+        sample,
+        time,
+        prompt,
+        guidance: None,
+        class: None,
+        residuals: Default::default(),
+    };
     let output = unet::unet(&mut Layers::new(&mut graph), config, &inputs)?.sample;
     Ok(Case { graph, output, tables })
 }
@@ -92,7 +112,9 @@ fn program(case: &Case, weights: &Weights) -> Result<Program> {
         if let Origin::Input { name } = &node.origin
             && node.element == Element::F32
         {
-            let values = (0..node.shape.elements()).map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7).collect();
+            let values = (0..node.shape.elements())
+                .map(|i| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7)
+                .collect();
             program.write(name, &Array::f32(node.shape.clone(), values))?;
         }
     }
@@ -104,8 +126,8 @@ fn program(case: &Case, weights: &Weights) -> Result<Program> {
 
 pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
-    let preset =
-        preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
+    let preset = preset::preset(&options.preset)
+        .ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
     let mut weights: Option<Weights> = None;
     let peak = peak::measure(gpu, clock)?;
     let (mut rows, mut results) = (Vec::new(), Vec::new());
@@ -113,18 +135,30 @@ pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     for (what, prompts, overlapping) in CASES {
         let case = build(&preset, options, prompts, overlapping)?;
         let weights = weights.get_or_insert_with(|| {
-            Weights::new(gpu, Arc::new(MadeUpWeights::of(&case.graph, StoredAs::F16)), Precision::AsStored)
+            Weights::new(
+                gpu,
+                Arc::new(MadeUpWeights::of(&case.graph, StoredAs::F16)),
+                Precision::AsStored,
+            )
         });
         let program = program(&case, weights)?;
         let seconds = fastest(&program, options.repeat, clock)?;
         let ratio = seconds / *first.get_or_insert(seconds);
         terminal.note(format!("{what}: {seconds:.3} s a pass, {ratio:.3} of one without regions"));
-        rows.push(Row::new(what, 1, seconds, program.flops() as f64, program.bytes() as f64, &peak));
+        rows.push(Row::new(
+            what,
+            1,
+            seconds,
+            program.flops() as f64,
+            program.bytes() as f64,
+            &peak,
+        ));
         results.push(json!({"regions": what, "seconds": seconds, "ratio": ratio}));
     }
     if options.json {
         return terminal.print_json(&json!({
-            "adapter": gpu.name(), "clock": clock, "peak": peak, "preset": options.preset, "size": options.size,
+            "adapter": gpu.name(), "clock": clock, "peak": peak, "preset": options.preset,
+            "size": options.size,
             "batch": options.batch, "results": results,
         }));
     }

@@ -16,7 +16,9 @@ use mixofshow::models::{clip_text, unet};
 use mixofshow::nn::{Encodings, Layers};
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
-use mixofshow::training::step::{AttentionLoss, Batch, Models, Rates, Step, StepConfig, TextLayers, TrainedLayer, UNetLayers};
+use mixofshow::training::step::{
+    AttentionLoss, Batch, Models, Rates, Step, StepConfig, TextLayers, TrainedLayer, UNetLayers,
+};
 
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
@@ -58,7 +60,10 @@ pub struct Options {
 
 fn noise(shape: &[usize]) -> Array {
     let count = shape.iter().product();
-    Array::f32(shape, (0..count).map(|i: usize| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7).collect())
+    Array::f32(
+        shape,
+        (0..count).map(|i: usize| ((i * 7919 % 1013) as f32 / 506.5 - 1.0) * 1.7).collect(),
+    )
 }
 
 /// Both networks forward, without updates: one encoding for each cross-attention, then the UNet.
@@ -67,9 +72,11 @@ fn forward(preset: &Preset, config: &StepConfig) -> Result<(Graph, Tensor)> {
     let (unet, text, batch) = (&preset.unet, &preset.text, config.batch);
     let copies = config.rows_per_word(unet);
     let embedded = graph.input("embedded", [copies * batch, config.tokens, text.hidden_size]);
-    let encoding = clip_text::encode(&mut Layers::new(&mut graph), text, embedded, config.clip_skip)?;
-    let texts: Vec<Tensor> =
-        (0..copies).map(|copy| graph.slice(encoding, 0, copy * batch, batch)).collect::<std::result::Result<_, _>>()?;
+    let encoding =
+        clip_text::encode(&mut Layers::new(&mut graph), text, embedded, config.clip_skip)?;
+    let texts: Vec<Tensor> = (0..copies)
+        .map(|copy| graph.slice(encoding, 0, copy * batch, batch))
+        .collect::<std::result::Result<_, _>>()?;
     let sample = graph.input("sample", [batch, config.size[0], config.size[1], unet.in_channels]);
     let time = graph.input("time", [batch, unet.block_out_channels[0]]);
     let (prompt, residuals) = (Encodings::Text(&texts), Default::default());
@@ -81,7 +88,8 @@ fn forward(preset: &Preset, config: &StepConfig) -> Result<(Graph, Tensor)> {
 fn models(preset: &Preset, graph: &Graph, stored: StoredAs) -> Result<Models> {
     let mut all = graph.clone();
     all.parameter(TABLE, [preset.text.vocab_size, preset.text.hidden_size]);
-    let schedule = r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#;
+    let schedule =
+        r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#;
     Ok(Models {
         unet: preset.unet.clone(),
         text: preset.text.clone(),
@@ -98,9 +106,11 @@ fn batch(preset: &Preset, config: &StepConfig) -> Batch {
         4 | 5 => vocabulary + (j - 4) * copies + copy,
         _ => j % vocabulary,
     };
-    let caption = (0..copies).flat_map(|copy| (0..config.tokens).map(move |j| token(copy, j) as u32));
+    let caption =
+        (0..copies).flat_map(|copy| (0..config.tokens).map(move |j| token(copy, j) as u32));
     let captions = std::iter::repeat_n(caption.collect::<Vec<_>>(), n).flatten().collect();
-    let left = (0..n * height * width).map(|i| f32::from(u8::from(i % width < width / 2))).collect();
+    let left =
+        (0..n * height * width).map(|i| f32::from(u8::from(i % width < width / 2))).collect();
     Batch {
         latents: noise(&[n, height, width, preset.unet.in_channels]),
         noise: noise(&[n, height, width, preset.unet.in_channels]),
@@ -115,17 +125,27 @@ fn batch(preset: &Preset, config: &StepConfig) -> Batch {
 
 pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
-    let preset =
-        preset::preset(&options.preset).ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
+    let preset = preset::preset(&options.preset)
+        .ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
     let config = StepConfig {
-        text_layers: if options.whole_blocks { TextLayers::EncoderLayer } else { TextLayers::Attention },
-        unet_layers: if options.whole_blocks { UNetLayers::Transformer } else { UNetLayers::Attention },
+        text_layers: if options.whole_blocks {
+            TextLayers::EncoderLayer
+        } else {
+            TextLayers::Attention
+        },
+        unet_layers: if options.whole_blocks {
+            UNetLayers::Transformer
+        } else {
+            UNetLayers::Attention
+        },
         text_rank: options.rank,
         unet_rank: options.rank,
         batch: options.batch,
         size: [options.size / preset.vae.downscale(); 2],
         tokens: preset.text.max_position_embeddings,
-        attention_loss: options.attention_loss.then_some(AttentionLoss { weight: 0.01, full_identity: false }),
+        attention_loss: options
+            .attention_loss
+            .then_some(AttentionLoss { weight: 0.01, full_identity: false }),
         checkpointing: options.checkpointing,
         ..StepConfig::default()
     };
@@ -146,7 +166,9 @@ pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let bytes = step.planned_bytes()?;
     let rows = noise(&[config.words * config.rows_per_word(&preset.unet), preset.text.hidden_size]);
     let rows = Array::f32(rows.shape.clone(), rows.values().iter().map(|v| 0.01 * v).collect());
-    let down = &mut |layer: &TrainedLayer| noise(&[layer.rank, layer.into]).values().iter().map(|v| 0.02 * v).collect();
+    let down = &mut |layer: &TrainedLayer| {
+        noise(&[layer.rank, layer.into]).values().iter().map(|v| 0.02 * v).collect()
+    };
     step.restore(&step.initial(Some(rows), down)?)?;
     let batch = batch(&preset, &config);
     step.run(&batch)?;
@@ -166,20 +188,31 @@ pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
         .into_iter()
         .map(|(what, cost)| {
             let calls = cost.calls.max(1) as f64;
-            Row::new(what, cost.calls, cost.seconds / calls, cost.flops as f64 / calls, cost.bytes as f64 / calls, &peak)
+            Row::new(
+                what,
+                cost.calls,
+                cost.seconds / calls,
+                cost.flops as f64 / calls,
+                cost.bytes as f64 / calls,
+                &peak,
+            )
         })
         .collect();
     if options.json {
         return terminal.print_json(&json!({
-            "adapter": gpu.name(), "clock": clock, "preset": options.preset, "size": options.size, "batch": options.batch,
-            "rank": options.rank, "checkpointing": options.checkpointing, "seconds": seconds, "forward_seconds": pass,
-            "passes": passes, "passes_by_flops": work, "weight_bytes": bytes.weights, "activation_bytes": bytes.activations,
+            "adapter": gpu.name(), "clock": clock, "preset": options.preset, "size": options.size,
+            "batch": options.batch,
+            "rank": options.rank, "checkpointing": options.checkpointing, "seconds": seconds,
+            "forward_seconds": pass,
+            "passes": passes, "passes_by_flops": work, "weight_bytes": bytes.weights,
+            "activation_bytes": bytes.activations,
             "state_bytes": bytes.state, "rows": rows,
         }));
     }
     terminal.note(peak.describe(gpu, clock));
     terminal.note(format!(
-        "{seconds:.3} s a step, {pass:.3} s a forward pass: {passes:.2} passes ({work:.2} by operations); \
+        "{seconds:.3} s a step, {pass:.3} s a forward pass: {passes:.2} passes ({work:.2} by \
+            operations); \
          {} MiB weights, {} MiB activations, {} MiB state",
         bytes.weights >> 20,
         bytes.activations >> 20,

@@ -1,4 +1,5 @@
-//! What measurements of concepts have in common: folders of concepts, how they are learnt, what is asked of them.
+//! What measurements of concepts have in common: folders of concepts, how they are learnt, what is
+//! asked of them.
 use std::path::{Path, PathBuf};
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
@@ -31,7 +32,10 @@ pub struct Options {
     #[arg(long, value_name = "COUNT")]
     pub steps: Option<usize>,
     /// Pictures of each prompt
-    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(
+        long, value_name = "COUNT", default_value_t = 2,
+        value_parser = clap::value_parser!(u64).range(1..=1000)
+    )]
     pub seeds: u64,
     /// Sampling steps
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
@@ -100,7 +104,12 @@ impl Options {
     }
 
     /// What is asked of a model that knows `subject`: `prompts` have `<TOK>` where its words go.
-    pub fn evaluation(&self, subject: &Subject, towers: &Towers, prompts: &[&str]) -> Result<Evaluation> {
+    pub fn evaluation(
+        &self,
+        subject: &Subject,
+        towers: &Towers,
+        prompts: &[&str],
+    ) -> Result<Evaluation> {
         let mut learnt_from = Vec::new();
         for path in pictures_in(&subject.folder).map_err(|e| Failure::Failed(e.into()))? {
             learnt_from.push(towers.picture(&Picture::open(path)?)?);
@@ -127,9 +136,11 @@ impl Options {
 impl Subject {
     fn open(folder: &Path) -> Result<Subject> {
         let path = folder.join("concept.json");
-        let damaged = |problem: String| Failure::Failed(format!("{}: {problem}", path.display()).into());
+        let damaged =
+            |problem: String| Failure::Failed(format!("{}: {problem}", path.display()).into());
         let text = std::fs::read_to_string(&path).map_err(|e| damaged(e.to_string()))?;
-        let About { words, class_word } = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        let About { words, class_word } =
+            serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
         Ok(Subject {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             phrase: words.join(" "),

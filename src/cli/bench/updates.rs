@@ -24,9 +24,11 @@ pub struct UpdateOptions {
 }
 
 impl UpdateOptions {
-    /// Updates of the attention layers of `plain`. A pass that is `trained` has one set at least, as inputs.
+    /// Updates of the attention layers of `plain`. A pass that is `trained` has one set at least,
+    /// as inputs.
     pub fn sets(&self, plain: &Graph, trained: bool) -> Vec<LowRank> {
-        const PARTS: [&str; 8] = [".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj"];
+        const PARTS: [&str; 8] =
+            [".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj"];
         let rank = match self.lora_rank {
             0 if trained => 4,
             rank => rank,
@@ -39,7 +41,8 @@ impl UpdateOptions {
             _ => None,
         };
         let is_updated = |layer: &String| {
-            // Of the prompt, keys and values are made once a picture: in a masked pass they have no part.
+            // Of the prompt, keys and values are made once a picture: in a masked pass they have no
+            // part.
             let of_the_prompt = layer.ends_with("attn2.to_k") || layer.ends_with("attn2.to_v");
             PARTS.iter().any(|part| layer.ends_with(part)) && !(self.lora_masks && of_the_prompt)
         };
@@ -56,7 +59,8 @@ impl UpdateOptions {
         (0..self.lora_sets).map(set).collect()
     }
 
-    /// Declares a mask of each set for every feature map that starts from a square of `latent` places a side.
+    /// Declares a mask of each set for every feature map that starts from a square of `latent`
+    /// places a side.
     pub fn mask(&self, sets: &mut [LowRank], graph: &mut Graph, latent: usize) {
         if !self.lora_masks {
             return;
@@ -64,7 +68,10 @@ impl UpdateOptions {
         for set in sets {
             let halved = |side: &usize| (*side > 1).then(|| side.div_ceil(2));
             for side in std::iter::successors(Some(latent), halved) {
-                set.masks.insert(side * side, graph.input(format!("{}.mask.{side}", set.name), [side * side]));
+                set.masks.insert(
+                    side * side,
+                    graph.input(format!("{}.mask.{side}", set.name), [side * side]),
+                );
             }
         }
     }

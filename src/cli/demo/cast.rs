@@ -1,4 +1,5 @@
-//! Who plays: three of the concepts in models/concepts, which are compiled in with their pictures, and where they stand.
+//! Who plays: three of the concepts in models/concepts, which are compiled in with their pictures,
+//! and where they stand.
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, DirEntry, include_dir};
@@ -25,13 +26,21 @@ pub struct Player {
 pub struct Scene {
     /// How many, for people.
     pub name: &'static str,
-    /// Numbers in [`CAST`], each with its part of the picture: left, top, right, bottom as fractions.
+    /// Numbers in [`CAST`], each with its part of the picture: left, top, right, bottom as
+    /// fractions.
     pub places: &'static [(usize, [f64; 4])],
 }
 
-pub const PAIR: Scene = Scene { name: "two", places: &[(0, [0.0, 0.15, 0.5, 1.0]), (2, [0.5, 0.15, 1.0, 1.0])] };
-pub const TRIO: Scene =
-    Scene { name: "three", places: &[(0, [0.0, 0.25, 0.34, 1.0]), (1, [0.33, 0.4, 0.67, 1.0]), (2, [0.66, 0.25, 1.0, 1.0])] };
+pub const PAIR: Scene =
+    Scene { name: "two", places: &[(0, [0.0, 0.15, 0.5, 1.0]), (2, [0.5, 0.15, 1.0, 1.0])] };
+pub const TRIO: Scene = Scene {
+    name: "three",
+    places: &[
+        (0, [0.0, 0.25, 0.34, 1.0]),
+        (1, [0.33, 0.4, 0.67, 1.0]),
+        (2, [0.66, 0.25, 1.0, 1.0]),
+    ],
+};
 
 pub const CAST: [Player; 3] = [
     Player { name: "zorp", class_word: "man" },
@@ -109,7 +118,9 @@ pub fn sketch(path: &Path) -> Result<Option<Picture>> {
 fn sentence(phrases: &[String]) -> String {
     match phrases {
         [a, b] => format!("a {a} on the left and a {b} on the right {PLACE}"),
-        [a, b, c] => format!("a {a} on the left, a {b} in the center and a {c} on the right {PLACE}"),
+        [a, b, c] => {
+            format!("a {a} on the left, a {b} in the center and a {c} on the right {PLACE}")
+        }
         other => format!("{} {PLACE}", other.join(" and ")),
     }
 }
@@ -133,14 +144,20 @@ impl Scene {
         self.players().map(|player| player.class_word.to_string()).collect()
     }
 
-    /// Everybody in a region of their own. Each region's prompt names all of them, the others by their class words: a model leaves
-    /// room for as many as it is told of.
+    /// Everybody in a region of their own. Each region's prompt names all of them, the others by
+    /// their class words: a model leaves room for as many as it is told of.
     pub fn layout(&self) -> Layout {
-        let regions = self.places.iter().zip(self.players()).enumerate().map(|(at, (&(_, part), player))| {
-            let mut all = self.classes();
-            all[at] = player.phrase();
-            Region { name: Some(player.name.to_string()), prompt: sentence(&all), area: Area::Box(part), ..Region::default() }
-        });
+        let regions =
+            self.places.iter().zip(self.players()).enumerate().map(|(at, (&(_, part), player))| {
+                let mut all = self.classes();
+                all[at] = player.phrase();
+                Region {
+                    name: Some(player.name.to_string()),
+                    prompt: sentence(&all),
+                    area: Area::Box(part),
+                    ..Region::default()
+                }
+            });
         Layout { regions: regions.collect(), ..Layout::default() }
     }
 }
@@ -155,10 +172,15 @@ mod tests {
         let unpacked = unpack(folder.path());
         assert!(unpacked.is_ok());
         for player in &CAST {
-            let about = std::fs::read_to_string(player.pictures(folder.path()).join("concept.json")).unwrap();
+            let about =
+                std::fs::read_to_string(player.pictures(folder.path()).join("concept.json"))
+                    .unwrap();
             let about: serde_json::Value = serde_json::from_str(&about).unwrap();
             assert_eq!(about["class_word"], player.class_word);
-            assert_eq!(format!("{} {}", about["words"][0], about["words"][1]).replace('"', ""), player.phrase());
+            assert_eq!(
+                format!("{} {}", about["words"][0], about["words"][1]).replace('"', ""),
+                player.phrase()
+            );
             let pictures = mixofshow::training::folder::count(&player.pictures(folder.path()));
             assert_eq!(about["pictures"], pictures);
         }
@@ -177,8 +199,8 @@ mod tests {
             }
         }
         assert_eq!(PAIR.class_prompt(), "a man on the left and a woman on the right on the beach");
-        let three =
-            "a <zorp1> <zorp2> on the left, a <mimi1> <mimi2> in the center and a <luma1> <luma2> on the right on the beach";
+        let three = "a <zorp1> <zorp2> on the left, a <mimi1> <mimi2> in the center and a <luma1> \
+            <luma2> on the right on the beach";
         assert_eq!(TRIO.prompt(), three);
     }
 }

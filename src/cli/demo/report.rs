@@ -23,7 +23,8 @@ pub struct Report {
     pub scenes: Vec<SceneScores>,
 }
 
-/// One concept: image alignment with the pictures that it was learnt from, by the way that it was asked for.
+/// One concept: image alignment with the pictures that it was learnt from, by the way that it was
+/// asked for.
 #[derive(Serialize)]
 pub struct ConceptScores {
     pub name: &'static str,
@@ -54,15 +55,24 @@ impl Report {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "On {}: {} of {} concepts taught in {taught:.0} s ({} updates each), fused in {fused:.0} s, pictures made and scored in {shown:.0} s.\n",
+            "On {}: {} of {} concepts taught in {taught:.0} s ({} updates each), fused in \
+                {fused:.0} s, pictures made and scored in {shown:.0} s.\n",
             self.adapter,
             self.learnt_now,
             self.concepts.len(),
             self.steps
         );
-        let _ = writeln!(text, "## Each concept alone\n\nImage alignment with the pictures that it was learnt from:\n");
+        let _ = writeln!(
+            text,
+            "## Each concept alone\n\nImage alignment with the pictures that it was learnt from:\n"
+        );
         let header = std::iter::once("concept".to_string());
-        let ways = self.concepts.first().map_or(&[][..], |concept| &concept.scores).iter().map(|(way, _)| way.clone());
+        let ways = self
+            .concepts
+            .first()
+            .map_or(&[][..], |concept| &concept.scores)
+            .iter()
+            .map(|(way, _)| way.clone());
         let rows = self.concepts.iter().map(|concept| {
             let scores = concept.scores.iter().map(|(_, score)| format!("{score:.3}"));
             std::iter::once(concept.name.to_string()).chain(scores).collect()
@@ -70,14 +80,23 @@ impl Report {
         let _ = writeln!(text, "{}\n", table(header.chain(ways).collect(), rows.collect()));
         let _ = writeln!(
             text,
-            "## Several in one picture\n\nPlaces that look most like who should stand there, of {} seeds:\n",
+            "## Several in one picture\n\nPlaces that look most like who should stand there, of \
+                {} seeds:\n",
             self.seeds
         );
         let rows = self.scenes.iter().map(|scene| {
             let share = 100.0 * scene.right as f64 / scene.of.max(1) as f64;
-            vec![scene.way.clone(), format!("{} of {}", scene.right, scene.of), format!("{share:.0} %")]
+            vec![
+                scene.way.clone(),
+                format!("{} of {}", scene.right, scene.of),
+                format!("{share:.0} %"),
+            ]
         });
-        let _ = writeln!(text, "{}", table(["way", "right", "share"].map(String::from).to_vec(), rows.collect()));
+        let _ = writeln!(
+            text,
+            "{}",
+            table(["way", "right", "share"].map(String::from).to_vec(), rows.collect())
+        );
         text
     }
 }

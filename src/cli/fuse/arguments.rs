@@ -29,13 +29,16 @@ Examples:
 
 /// Put several concepts into one model
 ///
-/// Finds one set of weights with which every layer answers each concept's own inputs as that concept's tuned layer does: Mix-of-Show's
-/// gradient fusion, solved exactly, in memory that does not grow with the number of concepts. Then the UNet as a whole learns to predict
-/// what the concepts' own models predict. The result is a model folder that other programs load too. An interrupted run goes on where it was when it is started again.
+/// Finds one set of weights with which every layer answers each concept's own inputs as that
+/// concept's tuned layer does: Mix-of-Show's gradient fusion, solved exactly, in memory that does
+/// not grow with the number of concepts. Then the UNet as a whole learns to predict what the
+/// concepts' own models predict. The result is a model folder that other programs load too. An
+/// interrupted run goes on where it was when it is started again.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The base model: a folder, a file, or a name in MOS_MODELS [default: the one that ships with the program]
+    /// The base model: a folder, a file, or a name in MOS_MODELS [default: the one that ships with
+    /// the program]
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
     /// A concept or LoRA file; `FILE:unet=0.8,text=1.0` scales its parts. May be given again
@@ -52,8 +55,9 @@ pub struct Arguments {
     pub output: Option<PathBuf>,
     /// Replace the folder if it is there and this program fused it; whatever else is in it is kept
     ///
-    /// Only a folder with a fusion.json of this program is replaced, never one behind a symbolic link. Files in it that this program did not
-    /// write are carried over into the new one; where the new model has a file of the same name, into NAME.old beside it.
+    /// Only a folder with a fusion.json of this program is replaced, never one behind a symbolic
+    /// link. Files in it that this program did not write are carried over into the new one; where
+    /// the new model has a file of the same name, into NAME.old beside it.
     #[arg(long)]
     pub replace: bool,
     /// Number a word that two concepts have, instead of refusing it
@@ -67,60 +71,99 @@ pub struct Arguments {
     pub json: bool,
 
     /// How weights are found
-    #[arg(long, value_enum, default_value_t = Method::Exact, value_name = "SOLVER", help_heading = SOLVING)]
+    #[arg(
+        long, value_enum, default_value_t = Method::Exact, value_name = "SOLVER",
+        help_heading = SOLVING
+    )]
     pub solver: Method,
-    /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by measurement]
-    #[arg(long, value_name = "PART", value_parser = values::not_negative::<f64>, help_heading = SOLVING)]
+    /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by
+    /// measurement]
+    #[arg(
+        long, value_name = "PART", value_parser = values::not_negative::<f64>,
+        help_heading = SOLVING
+    )]
     pub ridge: Option<f64>,
-    /// Prompts on which the model should not change, one a line; `none` for none, - reads standard input [default: a built-in list]
+    /// Prompts on which the model should not change, one a line; `none` for none, - reads standard
+    /// input [default: a built-in list]
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
     pub keep: Option<PathBuf>,
-    /// How much those prompts weigh, all together, in concepts: more keeps the model as it was, less leaves more to the concepts
-    #[arg(long, value_name = "WEIGHT", value_parser = values::not_negative::<f64>, default_value_t = Exact::default().keep_weight)]
+    /// How much those prompts weigh, all together, in concepts: more keeps the model as it was,
+    /// less leaves more to the concepts
+    #[arg(
+        long, value_name = "WEIGHT", value_parser = values::not_negative::<f64>,
+        default_value_t = Exact::default().keep_weight
+    )]
     #[arg(help_heading = SOLVING)]
     pub keep_weight: f64,
-    /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns after its layers are solved for; 0: none
-    /// [default: 4; with L-BFGS and averages 0]
-    #[arg(long, value_name = "PICTURES", value_parser = clap::value_parser!(u64).range(..=1000), help_heading = SOLVING)]
+    /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns
+    /// after its layers are solved for; 0: none [default: 4; with L-BFGS and averages 0]
+    #[arg(
+        long, value_name = "PICTURES", value_parser = clap::value_parser!(u64).range(..=1000),
+        help_heading = SOLVING
+    )]
     pub distillation: Option<u64>,
     /// Learning rate of that
-    #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = Distillation::default().rate, help_heading = SOLVING)]
+    #[arg(
+        long, value_name = "RATE", value_parser = rate,
+        default_value_t = Distillation::default().rate, help_heading = SOLVING
+    )]
     pub distillation_rate: f32,
 
-    /// Prompts with {} for a concept's words, one a line, in place of the built-in ones; - reads standard input
+    /// Prompts with {} for a concept's words, one a line, in place of the built-in ones; - reads
+    /// standard input
     #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
     pub prompts: Option<PathBuf>,
     /// Pictures that are sampled for each prompt
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(
+        long, value_name = "COUNT", default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..=1000)
+    )]
     #[arg(help_heading = STATISTICS)]
     pub samples: u64,
     /// Sampling steps [default: 10; with L-BFGS 20, as published]
     #[arg(long, value_name = "COUNT", value_parser = values::count, help_heading = STATISTICS)]
     pub steps: Option<usize>,
-    /// Guidance of the sampled pictures; at 1 the empty prompt's half is left out [default: 5; with L-BFGS 1, as published]
-    #[arg(short, long, value_name = "SCALE", value_parser = values::not_negative::<f32>, help_heading = STATISTICS)]
+    /// Guidance of the sampled pictures; at 1 the empty prompt's half is left out [default: 5; with
+    /// L-BFGS 1, as published]
+    #[arg(
+        short, long, value_name = "SCALE", value_parser = values::not_negative::<f32>,
+        help_heading = STATISTICS
+    )]
     pub guidance: Option<f32>,
     /// Size of the sampled pictures [default: what the model was trained at]
-    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size, allow_hyphen_values = true)]
+    #[arg(
+        short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size,
+        allow_hyphen_values = true
+    )]
     #[arg(help_heading = STATISTICS)]
     pub size: Option<(usize, usize)>,
     /// Seed of the sampled pictures
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = repeatable_seed, help_heading = STATISTICS)]
+    #[arg(
+        long, value_name = "NUMBER", default_value_t = 0, value_parser = repeatable_seed,
+        help_heading = STATISTICS
+    )]
     pub seed: u64,
     /// Precision of weights on the device: as-stored, f16 or f32
     #[arg(long, value_name = "PRECISION", help_heading = STATISTICS)]
     pub precision: Option<Precision>,
     /// Keep statistics in this folder, and use those that are there
-    #[arg(long = "save-statistics", visible_alias = "statistics", value_name = "FOLDER", help_heading = STATISTICS)]
+    #[arg(
+        long = "save-statistics", visible_alias = "statistics", value_name = "FOLDER",
+        help_heading = STATISTICS
+    )]
     pub statistics: Option<PathBuf>,
     /// Take statistics, don't solve the last stage, write no model
     #[arg(long, conflicts_with_all = ["output", "to"], help_heading = STATISTICS)]
     pub statistics_only: bool,
     /// Sample only every N-th concept, from the K-th on: a share of the work for each of N machines
-    #[arg(long, value_name = "K/N", value_parser = part, allow_hyphen_values = true, requires = "statistics_only", help_heading = STATISTICS)]
+    #[arg(
+        long, value_name = "K/N", value_parser = part, allow_hyphen_values = true,
+        requires = "statistics_only", help_heading = STATISTICS
+    )]
     pub part: Option<(usize, usize)>,
 
-    /// A fused model to change, in place unless --output names another folder; its statistics must have been kept
+    /// A fused model to change, in place unless --output names another folder; its statistics must
+    /// have been kept
     #[arg(long, value_name = "FOLDER", help_heading = GROW)]
     pub to: Option<PathBuf>,
     /// A concept to add to it; as --concept
@@ -162,6 +205,10 @@ fn rate(text: &str) -> Result<f32, String> {
 }
 
 fn part(text: &str) -> Result<(usize, usize), String> {
-    let parsed = text.split_once('/').and_then(|(k, n)| Some((k.trim().parse().ok()?, n.trim().parse().ok()?)));
-    parsed.filter(|(k, n)| (1..=*n).contains(k)).ok_or_else(|| "expected K/N such as 3/14".to_string())
+    let parsed = text
+        .split_once('/')
+        .and_then(|(k, n)| Some((k.trim().parse().ok()?, n.trim().parse().ok()?)));
+    parsed
+        .filter(|(k, n)| (1..=*n).contains(k))
+        .ok_or_else(|| "expected K/N such as 3/14".to_string())
 }

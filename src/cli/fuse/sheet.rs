@@ -1,4 +1,5 @@
-//! The sheet: each concept from its own file, from the fused model, and from plain averaging, with the same seed.
+//! The sheet: each concept from its own file, from the fused model, and from plain averaging, with
+//! the same seed.
 use std::path::Path;
 
 use mixofshow::backend::Device;
@@ -26,11 +27,19 @@ pub fn draw(
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Picture> {
-    let scratch = tempfile::tempdir().map_err(|source| files::Unwritable { path: std::env::temp_dir(), source })?;
+    let scratch = tempfile::tempdir()
+        .map_err(|source| files::Unwritable { path: std::env::temp_dir(), source })?;
     let average = scratch.path().join("average");
     let order = Order::new(entries.to_vec(), average.clone());
-    fusion::fuse(gpu, base, order, &Settings { solver: Solver::Average, ..settings.clone() }, &mut |_| ())?;
-    let prompts: Vec<String> = concepts.iter().map(|concept| prompt(&concept.phrase, concept.words.is_empty())).collect();
+    fusion::fuse(
+        gpu,
+        base,
+        order,
+        &Settings { solver: Solver::Average, ..settings.clone() },
+        &mut |_| (),
+    )?;
+    let prompts: Vec<String> =
+        concepts.iter().map(|concept| prompt(&concept.phrase, concept.words.is_empty())).collect();
     let total = 3 * concepts.len();
     let mut pictures: Vec<Vec<Picture>> = Vec::new();
     let mut own = Pipeline::load(gpu, base, settings.precision)?;
@@ -73,9 +82,16 @@ fn request(prompt: &str, settings: &Settings, pipeline: &Pipeline) -> Request {
 }
 
 /// From the base model with the concept's own file.
-fn of_concept(pipeline: &mut Pipeline, report: &ConceptReport, entries: &[Entry], settings: &Settings) -> Result<Picture> {
+fn of_concept(
+    pipeline: &mut Pipeline,
+    report: &ConceptReport,
+    entries: &[Entry],
+    settings: &Settings,
+) -> Result<Picture> {
     let entry = entries.iter().find(|entry| {
-        entry.concept.name == report.name && entry.unet == report.unet && entry.path.as_os_str() == report.path.as_str()
+        entry.concept.name == report.name
+            && entry.unet == report.unet
+            && entry.path.as_os_str() == report.path.as_str()
     });
     let mut request = request(&prompt(&report.phrase, report.words.is_empty()), settings, pipeline);
     if let Some(entry) = entry {
@@ -94,5 +110,6 @@ fn of_concept(pipeline: &mut Pipeline, report: &ConceptReport, entries: &[Entry]
 fn generate(pipeline: &mut Pipeline, request: Request) -> Result<Picture> {
     let generated = pipeline.generate(&request, &mut |_| ())?;
     let picture = generated.pictures.into_iter().next();
-    picture.ok_or_else(|| crate::cli::Failure::Failed("no picture came of a request for one".into()))
+    picture
+        .ok_or_else(|| crate::cli::Failure::Failed("no picture came of a request for one".into()))
 }

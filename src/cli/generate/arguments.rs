@@ -45,20 +45,31 @@ Every PNG carries its settings: for --like, and as text that web UIs read.";
 
 /// Make pictures from a prompt
 ///
-/// Makes pictures from a prompt with Stable Diffusion 1.x or 2.x, the same ones as diffusers would from the same seed. Without
+/// Makes pictures from a prompt with Stable Diffusion 1.x or 2.x, the same ones as diffusers would
+/// from the same seed. Without
 /// --model, by a very small model that ships with the program.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// What the picture shows; (word:1.2) weighs a word, [from:to:0.5] changes it half-way; - reads it from standard input
+    /// What the picture shows; (word:1.2) weighs a word, [from:to:0.5] changes it half-way; - reads
+    /// it from standard input
     #[arg(short, long, value_name = "TEXT")]
     #[arg(required_unless_present_any = ["like", "layout"], help_heading = "Picture")]
     prompt: Option<String>,
     /// What it should not show; - reads it from standard input
-    #[arg(short, long, value_name = "TEXT", visible_alias = "negative-prompt", help_heading = "Picture")]
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        visible_alias = "negative-prompt",
+        help_heading = "Picture"
+    )]
     negative: Option<String>,
     /// Width and height in pixels [default: what the model was trained at]
-    #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size, conflicts_with_all = ["width", "height"])]
+    #[arg(
+        short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size,
+        conflicts_with_all = ["width", "height"]
+    )]
     #[arg(allow_hyphen_values = true, help_heading = "Picture")]
     size: Option<(usize, usize)>,
     /// Width in pixels
@@ -67,8 +78,12 @@ pub struct Arguments {
     /// Height in pixels
     #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = "Picture")]
     height: Option<usize>,
-    /// How many pictures, with seeds that follow each other; each is written as soon as it is done [default: 1]
-    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=MOST_PICTURES as u64))]
+    /// How many pictures, with seeds that follow each other; each is written as soon as it is done
+    /// [default: 1]
+    #[arg(
+        short, long, value_name = "COUNT",
+        value_parser = clap::value_parser!(u64).range(1..=MOST_PICTURES as u64)
+    )]
     #[arg(help_heading = "Picture")]
     batch: Option<u64>,
 
@@ -79,13 +94,15 @@ pub struct Arguments {
     #[command(flatten)]
     pub steering: Steering,
 
-    /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced; - is standard output
+    /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced; - is
+    /// standard output
     ///
-    /// A PNG file: several pictures become cat-1.png, cat-2.png and so on. Or a folder (it exists, or the name ends in a
-    /// slash): files are named after prompt and seed. Or a pattern in which {seed} and {index} stand for a picture's seed and
-    /// number. Missing folders are made. A file of that name is replaced, once the new one is complete. With - the PNG goes to
-    /// standard output, and nothing else does. [default: a file in
-    /// the current folder, named after prompt and seed]
+    /// A PNG file: several pictures become cat-1.png, cat-2.png and so on. Or a folder (it exists,
+    /// or the name ends in a slash): files are named after prompt and seed. Or a pattern in which
+    /// {seed} and {index} stand for a picture's seed and number. Missing folders are made. A file
+    /// of that name is replaced, once the new one is complete. With - the PNG goes to standard
+    /// output, and nothing else does. [default: a file in the current folder, named after prompt
+    /// and seed]
     #[arg(short, long, value_name = "PATH", help_heading = FILES)]
     pub output: Option<PathBuf>,
     /// Write the final latents to this safetensors file, [batch, channels, height, width]
@@ -97,8 +114,9 @@ pub struct Arguments {
 
     /// Model: diffusers folder or safetensors file
     ///
-    /// A folder in diffusers' layout or a single safetensors file, told apart by content. A name that is no path is looked for in
-    /// the folder that MOS_MODELS names; `tiny` is the model that ships with the program. [default: tiny]
+    /// A folder in diffusers' layout or a single safetensors file, told apart by content. A name
+    /// that is no path is looked for in the folder that MOS_MODELS names; `tiny` is the model that
+    /// ships with the program. [default: tiny]
     #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
     pub model: Option<String>,
     /// How weights are held on the device: as-stored, f16 or f32 [default: as-stored]
@@ -108,14 +126,18 @@ pub struct Arguments {
     #[arg(long, value_name = "LAYERS", help_heading = MODEL)]
     clip_skip: Option<usize>,
     /// Read prompts beyond 77 tokens in chunks instead of cutting them
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
     #[arg(hide_possible_values = true, help_heading = MODEL)]
     long_prompt: Option<bool>,
     /// Whether brackets in prompts weigh words: auto, on or off [default: auto]
     ///
-    /// Whether `(word:1.2)`, `((word))`, `[word]` and `BREAK` mean what they do in web UIs, and so editing: `[from:to:when]`,
-    /// `[to:when]` and `[from::when]` change what is read after `when` steps (below 1: this share of the steps that are run), and
-    /// `[a|b]` takes turns, a step each. auto: if the prompt has a mark of it that is unmistakable, such as an explicit weight. on:
+    /// Whether `(word:1.2)`, `((word))`, `[word]` and `BREAK` mean what they do in web UIs, and so
+    /// editing: `[from:to:when]`, `[to:when]` and `[from::when]` change what is read after `when`
+    /// steps (below 1: this share of the steps that are run), and `[a|b]` takes turns, a step each.
+    /// auto: if the prompt has a mark of it that is unmistakable, such as an explicit weight. on:
     /// always. off: brackets are text.
     #[arg(long, value_name = "WHEN", value_parser = syntax, help_heading = MODEL)]
     prompt_syntax: Option<Syntax>,
@@ -126,22 +148,30 @@ pub struct Arguments {
     /// Sampling steps [default: 25]
     #[arg(long, value_name = "COUNT", value_parser = values::count, help_heading = SAMPLING)]
     steps: Option<usize>,
-    /// How closely to follow the prompt; 1: no guidance, twice as fast [default: the `guidance_scale` of the
-    /// model's generation_config.json, else 7.5]
-    #[arg(short, long, value_name = "SCALE", visible_alias = "cfg", value_parser = values::not_negative::<f32>)]
+    /// How closely to follow the prompt; 1: no guidance, twice as fast [default: the
+    /// `guidance_scale` of the model's generation_config.json, else 7.5]
+    #[arg(
+        short, long, value_name = "SCALE", visible_alias = "cfg",
+        value_parser = values::not_negative::<f32>
+    )]
     #[arg(help_heading = SAMPLING)]
     guidance: Option<f32>,
-    /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde or lcm [default: the model's own]
+    /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde or lcm [default: the
+    /// model's own]
     #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
     sampler: Option<SamplerKind>,
     /// Karras' noise levels; for euler, heun, dpmpp-2m and dpmpp-2m-sde
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
     #[arg(hide_possible_values = true, help_heading = SAMPLING)]
     karras: Option<bool>,
     /// Fresh noise in ddim's steps, 0 to 1 [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = values::share, help_heading = SAMPLING)]
     eta: Option<f64>,
-    /// Seed of the first picture; random or -1: a random one, which is printed [default: random; with --like that picture's]
+    /// Seed of the first picture; random or -1: a random one, which is printed [default: random;
+    /// with --like that picture's]
     #[arg(long, value_name = "NUMBER", value_parser = values::seed, help_heading = SAMPLING)]
     seed: Option<Seed>,
     /// Whose random numbers: torch (as on a CPU) or philox (as on CUDA) [default: torch]
@@ -163,9 +193,10 @@ pub struct Arguments {
 
     /// Take all settings from this picture's file; options that are given change them
     ///
-    /// Takes prompt, seed, size, model and all else from a PNG that was made by this program, and gives the very same picture,
-    /// or from a web UI's PNG, JPEG or WebP as far as its settings have a counterpart. Pictures that it was made of are looked
-    /// for where they were, then beside it and in the folders above. Options that are given replace what the file says.
+    /// Takes prompt, seed, size, model and all else from a PNG that was made by this program, and
+    /// gives the very same picture, or from a web UI's PNG, JPEG or WebP as far as its settings
+    /// have a counterpart. Pictures that it was made of are looked for where they were, then beside
+    /// it and in the folders above. Options that are given replace what the file says.
     #[arg(long, value_name = "PICTURE", help_heading = AGAIN)]
     pub like: Option<PathBuf>,
 }
@@ -187,12 +218,18 @@ impl Arguments {
             set(&mut request.prompt, &request.regions.prompt.clone());
             set(&mut request.negative_prompt, &request.regions.negative.clone());
             if self.prompt.is_none() && self.like.is_none() && request.regions.prompt.is_none() {
-                let text = format!("{} says no `prompt` for the whole picture: --prompt does", layout.display());
+                let text = format!(
+                    "{} says no `prompt` for the whole picture: --prompt does",
+                    layout.display()
+                );
                 return Err(Failure::Usage(text));
             }
         }
         if [&self.prompt, &self.negative].iter().all(|text| text.as_deref() == Some(STANDARD)) {
-            return Err(Failure::Usage("--prompt - and --negative - both want standard input: one of them can have it".into()));
+            return Err(Failure::Usage(
+                "--prompt - and --negative - both want standard input: one of them can have it"
+                    .into(),
+            ));
         }
         set(&mut request.prompt, &read(&self.prompt, "--prompt")?);
         set(&mut request.negative_prompt, &read(&self.negative, "--negative")?);

@@ -12,11 +12,13 @@ const HEADING: &str = "Concepts";
 
 #[derive(clap::Args)]
 pub struct ConceptArguments {
-    /// A concept whose words stand in the prompts; how strong its LoRA is [default: 1]; may be repeated
+    /// A concept whose words stand in the prompts; how strong its LoRA is [default: 1]; may be
+    /// repeated
     ///
-    /// A concept file of `mos train`, of Mix-of-Show (.pth or safetensors), a LoRA of kohya's, PEFT's, diffusers' or ComfyUI's
-    /// names, or a textual inversion, told apart by content; or a folder that PEFT or diffusers wrote. The scale multiplies its LoRA; at 0 its words act alone. Several may be
-    /// given. `mos inspect FILE` tells the words.
+    /// A concept file of `mos train`, of Mix-of-Show (.pth or safetensors), a LoRA of kohya's,
+    /// PEFT's, diffusers' or ComfyUI's names, or a textual inversion, told apart by content; or a
+    /// folder that PEFT or diffusers wrote. The scale multiplies its LoRA; at 0 its words act
+    /// alone. Several may be given. `mos inspect FILE` tells the words.
     #[arg(short, long, value_name = "FILE[:SCALE]", help_heading = HEADING)]
     concept: Vec<String>,
     /// The same for LoRAs without words
@@ -28,12 +30,21 @@ pub struct ConceptArguments {
 }
 
 impl ConceptArguments {
-    /// Notes the files in the recipe and reads them. Without any given, those that the recipe names are found again: where they
-    /// were, beside the picture `like`, or in the folder of models.
-    pub fn open(&self, recipe: &mut Recipe, like: Option<&Path>, terminal: &Terminal) -> Result<Vec<Applied>> {
+    /// Notes the files in the recipe and reads them. Without any given, those that the recipe names
+    /// are found again: where they were, beside the picture `like`, or in the folder of models.
+    pub fn open(
+        &self,
+        recipe: &mut Recipe,
+        like: Option<&Path>,
+        terminal: &Terminal,
+    ) -> Result<Vec<Applied>> {
         if self.concept.is_empty() && self.lora.is_empty() {
-            let places: Vec<PathBuf> =
-                like.and_then(Path::parent).map(Path::to_path_buf).into_iter().chain(files::models()).collect();
+            let places: Vec<PathBuf> = like
+                .and_then(Path::parent)
+                .map(Path::to_path_buf)
+                .into_iter()
+                .chain(files::models())
+                .collect();
             for named in &mut recipe.concepts {
                 named.source = find(&named.source, &places)?;
             }
@@ -60,7 +71,11 @@ impl ConceptArguments {
     /// An error if a concept was made for another model.
     pub fn check_base(&self, concepts: &[Applied], model: &Checkpoint) -> Result<()> {
         if !self.force_base {
-            concept::check_base(concepts.iter().map(Applied::concept), model, base_hash_cache().as_deref())?;
+            concept::check_base(
+                concepts.iter().map(Applied::concept),
+                model,
+                base_hash_cache().as_deref(),
+            )?;
         }
         Ok(())
     }
@@ -91,13 +106,19 @@ fn find(source: &Source, places: &[PathBuf]) -> Result<Source> {
             Err(_) => {}
         }
     }
-    let lost = Lost { path: source.path.clone(), sha256: source.sha256.clone(), changed: changed.map(|found| found.path) };
+    let lost = Lost {
+        path: source.path.clone(),
+        sha256: source.sha256.clone(),
+        changed: changed.map(|found| found.path),
+    };
     Err(lost.into())
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("that picture was made with the concept {} (SHA-256 {sha256}), which is missing{}: --concept FILE says where it is now",
-    path.display(), changed.as_ref().map(|c| format!(" ({} is another file)", c.display())).unwrap_or_default())]
+#[error("that picture was made with the concept {} (SHA-256 {sha256}), which is missing{}: \
+    --concept FILE says where it is now",
+    path.display(), changed.as_ref().map(|c| format!(" ({} is another file)",
+    c.display())).unwrap_or_default())]
 struct Lost {
     path: PathBuf,
     sha256: String,
@@ -133,9 +154,14 @@ mod tests {
         let source = Source::of(&here).unwrap();
         assert_eq!(find(&source, &[]).map_err(|_| ()), Ok(source.clone()));
         std::fs::rename(&here, there.join("a.safetensors")).unwrap();
-        assert_eq!(find(&source, std::slice::from_ref(&there)).map_err(|_| ()).unwrap().path, there.join("a.safetensors"));
+        assert_eq!(
+            find(&source, std::slice::from_ref(&there)).map_err(|_| ()).unwrap().path,
+            there.join("a.safetensors")
+        );
         std::fs::write(&here, "another").unwrap();
-        let Err(crate::cli::Failure::Failed(error)) = find(&source, &[]) else { panic!("it is not there") };
+        let Err(crate::cli::Failure::Failed(error)) = find(&source, &[]) else {
+            panic!("it is not there")
+        };
         let error = error.to_string();
         assert!(error.contains(&source.sha256) && error.contains("is another file"), "{error}");
     }

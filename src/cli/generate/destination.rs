@@ -16,8 +16,9 @@ pub fn destinations(output: Option<&Path>, prompt: &str, seeds: &[u64]) -> Vec<P
     }
     if text.contains("{seed}") || text.contains("{index}") {
         let numbered = seeds.iter().enumerate();
-        let filled =
-            |(i, seed): (usize, &u64)| text.replace("{seed}", &seed.to_string()).replace("{index}", &(i + 1).to_string());
+        let filled = |(i, seed): (usize, &u64)| {
+            text.replace("{seed}", &seed.to_string()).replace("{index}", &(i + 1).to_string())
+        };
         return numbered.map(|place| filled(place).into()).collect();
     }
     if seeds.len() == 1 {
@@ -29,7 +30,8 @@ pub fn destinations(output: Option<&Path>, prompt: &str, seeds: &[u64]) -> Vec<P
     (1..=seeds.len()).map(|n| output.with_file_name(format!("{stem}-{n}{extension}"))).collect()
 }
 
-/// The beginning of a prompt as a part of a file's name: its words in lower case, with hyphens between them.
+/// The beginning of a prompt as a part of a file's name: its words in lower case, with hyphens
+/// between them.
 fn slug(prompt: &str) -> String {
     const LONGEST: usize = 40;
     let mut slug = String::new();
@@ -57,7 +59,10 @@ mod tests {
 
     #[test]
     fn files_folders_and_patterns() {
-        assert_eq!(names(None, "A red cat, in the (snow:1.2)!", &[7]), ["a-red-cat-in-the-snow-1-2-7.png"]);
+        assert_eq!(
+            names(None, "A red cat, in the (snow:1.2)!", &[7]),
+            ["a-red-cat-in-the-snow-1-2-7.png"]
+        );
         assert_eq!(names(None, "", &[7]), ["7.png"]);
         assert_eq!(names(None, "../../etc/passwd", &[7]), ["etc-passwd-7.png"]);
         assert_eq!(names(Some("new/"), "Übung", &[7, 8]), ["new/übung-7.png", "new/übung-8.png"]);

@@ -13,31 +13,43 @@ const REGIONS: &str = "Regions";
 pub struct Placing {
     /// A part of the picture with its own prompt: "LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt"
     ///
-    /// The box in fractions of the picture, such as 0,0,0.5,1 for its left half, or in pixels; without one, as in ": prompt", all of
-    /// it. The negative prompt may be left out: then the picture's holds. A `|` in square brackets is alternation, as in any
-    /// prompt. Where regions overlap, each has an equal part; outside of all, --prompt holds. May be given many times.
-    #[arg(long, value_name = "REGION", value_parser = Region::parse, allow_hyphen_values = true, help_heading = REGIONS)]
+    /// The box in fractions of the picture, such as 0,0,0.5,1 for its left half, or in pixels;
+    /// without one, as in ": prompt", all of it. The negative prompt may be left out: then the
+    /// picture's holds. A `|` in square brackets is alternation, as in any prompt. Where regions
+    /// overlap, each has an equal part; outside of all, --prompt holds. May be given many times.
+    #[arg(
+        long, value_name = "REGION", value_parser = Region::parse, allow_hyphen_values = true,
+        help_heading = REGIONS
+    )]
     region: Vec<Region>,
     /// Regions from a file (TOML), with masks, soft edges, weights and more
     ///
-    /// A file with one [[region]] for each: `prompt`; if wanted, `name`, `negative`, and one of `box = [left, top, right, bottom]`,
-    /// `polygon = [[x, y], ...]` or `mask = "picture.png"`; `soft` (width of a fading edge), `weight` (part of the mean where regions
-    /// overlap), `order` (higher ones lie on top), `base` (the picture's prompt's share inside), `start` and `end` (parts of the steps).
-    /// `concepts = { zorp = 0.8 }` multiplies the strength of concepts and LoRAs inside, by their name or a word of theirs, and
-    /// `controls = { canny = 0.5 }` that of controls, by their name. Before the regions may stand `prompt`,
-    /// `negative`, `isolate = true`, and `published = true`, with which they are as in --prompt-rewrite.
+    /// A file with one [[region]] for each: `prompt`; if wanted, `name`, `negative`, and one of
+    /// `box = [left, top, right, bottom]`, `polygon = [[x, y], ...]` or `mask = "picture.png"`;
+    /// `soft` (width of a fading edge), `weight` (part of the mean where regions overlap), `order`
+    /// (higher ones lie on top), `base` (the picture's prompt's share inside), `start` and `end`
+    /// (parts of the steps). `concepts = { zorp = 0.8 }` multiplies the strength of concepts and
+    /// LoRAs inside, by their name or a word of theirs, and `controls = { canny = 0.5 }` that of
+    /// controls, by their name. Before the regions may stand `prompt`, `negative`,
+    /// `isolate = true`, and `published = true`, with which they are as in --prompt-rewrite.
     ///
-    /// Where LoRAs act: one that some region names acts in the regions that name it alone, as strongly as they say; else a concept acts
-    /// where the prompts have a word of it; else everywhere. Where regions overlap, each LoRA acts as strongly as the shares of its
-    /// regions come to there: two regions of one weight give theirs half the strength each, two that both have it the whole of it, and
-    /// one of a higher `order` takes the place of those below. A soft edge fades it along, and what `base` leaves to the picture's
-    /// prompt goes to that prompt's LoRAs.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["region", "prompt_rewrite"], help_heading = REGIONS)]
+    /// Where LoRAs act: one that some region names acts in the regions that name it alone, as
+    /// strongly as they say; else a concept acts where the prompts have a word of it; else
+    /// everywhere. Where regions overlap, each LoRA acts as strongly as the shares of its regions
+    /// come to there: two regions of one weight give theirs half the strength each, two that both
+    /// have it the whole of it, and one of a higher `order` takes the place of those below. A soft
+    /// edge fades it along, and what `base` leaves to the picture's prompt goes to that prompt's
+    /// LoRAs.
+    #[arg(
+        long, value_name = "FILE", conflicts_with_all = ["region", "prompt_rewrite"],
+        help_heading = REGIONS
+    )]
     pub layout: Option<PathBuf>,
-    /// Regions as Mix-of-Show's published program takes them: "[prompt]-*-[negative]-*-[top, left, bottom, right]|..."
+    /// Regions as Mix-of-Show's published program takes them: "[prompt]-*-[negative]-*-[top, left,
+    /// bottom, right]|..."
     ///
-    /// They are placed as there, in pixels: boxes are cut off at the picture's edge, and a region does not hold on feature maps
-    /// of which no cell lies within it.
+    /// They are placed as there, in pixels: boxes are cut off at the picture's edge, and a region
+    /// does not hold on feature maps of which no cell lies within it.
     #[arg(long, value_name = "TEXT", conflicts_with = "region", help_heading = REGIONS)]
     prompt_rewrite: Option<String>,
     /// Later regions lie over earlier ones, rather than being averaged with them
@@ -46,7 +58,8 @@ pub struct Placing {
     /// Keep self-attention from leaking between regions
     #[arg(long, help_heading = REGIONS)]
     isolate: bool,
-    /// Write each picture a second time with the regions drawn over it, as cat.layout.png beside cat.png
+    /// Write each picture a second time with the regions drawn over it, as cat.layout.png beside
+    /// cat.png
     #[arg(long, help_heading = REGIONS)]
     pub show_layout: bool,
 }
@@ -55,7 +68,8 @@ impl Placing {
     /// Replaces the recipe's regions by those that were given.
     pub fn apply(&self, recipe: &mut Recipe, like: Option<&Path>) -> Result<()> {
         let regions = &mut recipe.request.regions;
-        let given = self.layout.is_some() || self.prompt_rewrite.is_some() || !self.region.is_empty();
+        let given =
+            self.layout.is_some() || self.prompt_rewrite.is_some() || !self.region.is_empty();
         if let Some(path) = &self.layout {
             *regions = Layout::open(path)?;
         } else if let Some(text) = &self.prompt_rewrite {
@@ -75,7 +89,8 @@ impl Placing {
         }
         regions.isolate |= self.isolate;
         if regions.regions.is_empty() && (self.stack || self.isolate || self.show_layout) {
-            let text = "--stack, --isolate and --show-layout are for regions: --region or --layout gives some";
+            let text = "--stack, --isolate and --show-layout are for regions: --region or \
+                --layout gives some";
             return Err(Failure::Usage(text.into()));
         }
         Ok(())
@@ -106,10 +121,14 @@ fn note_masks(regions: &mut Layout) -> Result<Vec<Source>> {
 fn find_masks(regions: &mut Layout, masks: &mut [Source], like: &Path) -> Result<()> {
     for index in 0..regions.regions.len() {
         let name = regions.name(index);
-        let Some(Area::Mask(path)) = regions.regions.get_mut(index).map(|region| &mut region.area) else { continue };
+        let Some(Area::Mask(path)) = regions.regions.get_mut(index).map(|region| &mut region.area)
+        else {
+            continue;
+        };
         // Pictures of earlier versions do not say what was in the file.
         let Some(mask) = masks.iter_mut().find(|mask| mask.path == *path) else { continue };
-        let lost = |path: &Path, state| LostMask { region: name.clone(), path: path.to_path_buf(), state };
+        let lost =
+            |path: &Path, state| LostMask { region: name.clone(), path: path.to_path_buf(), state };
         match mask.find(like) {
             Lookup::Same(found) => {
                 path.clone_from(&found);
@@ -123,7 +142,8 @@ fn find_masks(regions: &mut Layout, masks: &mut [Source], like: &Path) -> Result
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("that picture was made with the mask {} of region `{region}`, which {state}: --layout or --region give the regions anew", path.display())]
+#[error("that picture was made with the mask {} of region `{region}`, which {state}: --layout or \
+    --region give the regions anew", path.display())]
 struct LostMask {
     region: String,
     path: PathBuf,

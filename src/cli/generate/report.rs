@@ -50,8 +50,15 @@ struct Planned {
 }
 
 impl Report {
-    pub fn new(recipe: &Recipe, generated: &Generated, paths: &[PathBuf], loading: Duration, total: Duration) -> Self {
-        let pictures = paths.iter().cloned().zip(&generated.seeds).map(|(path, &seed)| Written { path, seed });
+    pub fn new(
+        recipe: &Recipe,
+        generated: &Generated,
+        paths: &[PathBuf],
+        loading: Duration,
+        total: Duration,
+    ) -> Self {
+        let pictures =
+            paths.iter().cloned().zip(&generated.seeds).map(|(path, &seed)| Written { path, seed });
         let stages = std::iter::once(("load", loading)).chain(generated.stages.iter().copied());
         let stages = stages.map(|(name, time)| Stage { name, seconds: time.as_secs_f64() });
         Self {
@@ -76,7 +83,8 @@ impl Report {
         }
     }
 
-    /// `512x512, seed 42, pndm, 25 steps` and, in the next line, where the time and the memory went.
+    /// `512x512, seed 42, pndm, 25 steps` and, in the next line, where the time and the memory
+    /// went.
     pub fn closing_lines(&self) -> String {
         let seeds = match self.pictures.as_slice() {
             [one] => format!("seed {}", one.seed),
@@ -84,11 +92,16 @@ impl Report {
             [] => "no pictures".to_string(),
         };
         let seconds = |s: f64| units::duration(Duration::from_secs_f64(s));
-        let stages: Vec<String> = self.stages.iter().map(|stage| format!("{} {}", stage.name, seconds(stage.seconds))).collect();
+        let stages: Vec<String> = self
+            .stages
+            .iter()
+            .map(|stage| format!("{} {}", stage.name, seconds(stage.seconds)))
+            .collect();
         let (width, height, sampler, steps) = (self.width, self.height, &self.sampler, self.steps);
         let (total, memory) = (seconds(self.seconds), units::bytes(self.peak_device_bytes));
         format!(
-            "{width}x{height}, {seeds}, {sampler}, {steps} step{}\n{}: {total} in all; at most {memory} of device memory",
+            "{width}x{height}, {seeds}, {sampler}, {steps} step{}\n{}: {total} in all; at most \
+                {memory} of device memory",
             if steps == 1 { "" } else { "s" },
             stages.join(", "),
         )

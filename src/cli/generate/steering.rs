@@ -15,12 +15,15 @@ use crate::cli::{Failure, Result, files};
 pub struct Steering {
     /// Steer by a picture: "NETWORK:image=PICTURE", and more after commas
     ///
-    /// In full: "NETWORK:image=PICTURE[,make=canny|outline][,weight=1][,start=0][,end=1][,name=NAME]".
+    /// In full:
+    /// "NETWORK:image=PICTURE[,make=canny|outline][,weight=1][,start=0][,end=1][,name=NAME]".
     ///
-    /// NETWORK is a ControlNet or a T2I-Adapter: a diffusers folder, a safetensors file, or a folder inside of the model, such as
-    /// `t2i_adapter`. The picture is what the network follows (edges, a pose, a depth map), or anything from which `make` draws edges: canny
-    /// as most networks for edges want them, outline as those of the model that ships. `start` and `end` are parts of the steps. Regions of a
-    /// layout weigh it by its name (by default that of its file). May be given many times.
+    /// NETWORK is a ControlNet or a T2I-Adapter: a diffusers folder, a safetensors file, or a
+    /// folder inside of the model, such as `t2i_adapter`. The picture is what the network follows
+    /// (edges, a pose, a depth map), or anything from which `make` draws edges: canny as most
+    /// networks for edges want them, outline as those of the model that ships. `start` and `end`
+    /// are parts of the steps. Regions of a layout weigh it by its name (by default that of its
+    /// file). May be given many times.
     #[arg(long, value_name = "CONTROL", value_parser = parse, help_heading = "Steering")]
     control: Vec<Wanted>,
 }
@@ -41,24 +44,48 @@ const KEYS: [&str; 6] = ["image", "make", "weight", "start", "end", "name"];
 
 fn parse(text: &str) -> std::result::Result<Wanted, String> {
     // Paths have colons and commas too: only one before a key counts.
-    let starts_a_key =
-        |rest: &str| KEYS.iter().find(|key| rest.strip_prefix(**key).is_some_and(|rest| rest.starts_with('='))).copied();
+    let starts_a_key = |rest: &str| {
+        KEYS.iter()
+            .find(|key| rest.strip_prefix(**key).is_some_and(|rest| rest.starts_with('=')))
+            .copied()
+    };
     let colon = text.match_indices(':').find(|(at, _)| starts_a_key(&text[at + 1..]).is_some());
-    let (at, _) = colon.ok_or("expected NETWORK:image=PICTURE, and after it what else there is to say")?;
+    let (at, _) =
+        colon.ok_or("expected NETWORK:image=PICTURE, and after it what else there is to say")?;
     let (network, mut rest) = (text[..at].to_string(), &text[at + 1..]);
     if network.trim().is_empty() {
         return Err("no network before the colon: expected NETWORK:image=PICTURE".into());
     }
-    let stem = Path::new(&network).file_stem().map_or_else(|| network.clone(), |stem| stem.to_string_lossy().into_owned());
-    let mut wanted = Wanted { network, image: PathBuf::new(), make: None, weight: 1.0, start: 0.0, end: 1.0, name: stem };
+    let stem = Path::new(&network)
+        .file_stem()
+        .map_or_else(|| network.clone(), |stem| stem.to_string_lossy().into_owned());
+    let mut wanted = Wanted {
+        network,
+        image: PathBuf::new(),
+        make: None,
+        weight: 1.0,
+        start: 0.0,
+        end: 1.0,
+        name: stem,
+    };
     while !rest.is_empty() {
-        let key = starts_a_key(rest).ok_or_else(|| format!("`{rest}` is none of {}", KEYS.join("=, ") + "="))?;
+        let key = starts_a_key(rest)
+            .ok_or_else(|| format!("`{rest}` is none of {}", KEYS.join("=, ") + "="))?;
         let value = &rest[key.len() + 1..];
-        let end = value.match_indices(',').find(|(at, _)| starts_a_key(&value[at + 1..]).is_some()).map(|(at, _)| at);
+        let end = value
+            .match_indices(',')
+            .find(|(at, _)| starts_a_key(&value[at + 1..]).is_some())
+            .map(|(at, _)| at);
         rest = end.map_or("", |end| &value[end + 1..]);
         let value = &value[..end.unwrap_or(value.len())];
-        let number =
-            || value.trim().parse::<f64>().ok().filter(|v| v.is_finite()).ok_or(format!("{key} is `{value}`: expected a number"));
+        let number = || {
+            value
+                .trim()
+                .parse::<f64>()
+                .ok()
+                .filter(|v| v.is_finite())
+                .ok_or(format!("{key} is `{value}`: expected a number"))
+        };
         let part = |part: f64| match (0.0..=1.0).contains(&part) {
             true => Ok(part),
             false => Err(format!("{key} is {part}: expected a part of the steps from 0 to 1")),
@@ -79,24 +106,42 @@ fn parse(text: &str) -> std::result::Result<Wanted, String> {
         return Err("name= is empty: expected a name for regions to weigh it by".into());
     }
     if wanted.end <= wanted.start {
-        return Err(format!("end is {}: expected more than the start, {}", wanted.end, wanted.start));
+        return Err(format!(
+            "end is {}: expected more than the start, {}",
+            wanted.end, wanted.start
+        ));
     }
     Ok(wanted)
 }
 
 impl Steering {
     /// Replaces the recipe's controls by those that were given, and reads their pictures.
-    pub fn apply(&self, recipe: &mut Recipe, like: Option<&Path>, terminal: &Terminal) -> Result<Vec<Picture>> {
+    pub fn apply(
+        &self,
+        recipe: &mut Recipe,
+        like: Option<&Path>,
+        terminal: &Terminal,
+    ) -> Result<Vec<Picture>> {
         if !self.control.is_empty() {
             let source = |wanted: &Wanted| -> Result<ControlSource> {
                 let Wanted { network, image, make, weight, start, end, name } = wanted.clone();
-                Ok(ControlSource { network, image: Source::of(&image)?, make, weight, start, end, name })
+                Ok(ControlSource {
+                    network,
+                    image: Source::of(&image)?,
+                    make,
+                    weight,
+                    start,
+                    end,
+                    name,
+                })
             };
             recipe.controls = self.control.iter().map(source).collect::<Result<_>>()?;
         }
         let mut pictures = Vec::with_capacity(recipe.controls.len());
         for control in &mut recipe.controls {
-            if let Some(now) = source(None, Some(control.image.clone()), "--control", like, terminal)? {
+            if let Some(now) =
+                source(None, Some(control.image.clone()), "--control", like, terminal)?
+            {
                 control.image = now;
             }
             let picture = Picture::open(&control.image.path)?;
@@ -109,7 +154,10 @@ impl Steering {
         }
         for (i, control) in recipe.controls.iter().enumerate() {
             if recipe.controls[..i].iter().any(|other| other.name == control.name) {
-                return Err(Failure::Usage(format!("two controls are called `{}`: name=NAME tells them apart", control.name)));
+                return Err(Failure::Usage(format!(
+                    "two controls are called `{}`: name=NAME tells them apart",
+                    control.name
+                )));
             }
         }
         Ok(pictures)
@@ -117,7 +165,11 @@ impl Steering {
 }
 
 /// Opens the networks: inside of the model, else by path, else in the folder of models.
-pub fn open(recipe: &Recipe, pictures: Vec<Picture>, checkpoint: &Checkpoint) -> Result<Vec<Control>> {
+pub fn open(
+    recipe: &Recipe,
+    pictures: Vec<Picture>,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<Control>> {
     let open = |(source, picture): (&ControlSource, Picture)| -> Result<Control> {
         let network = match checkpoint.controls.get(&source.network) {
             Some(inside) => inside.clone(),
@@ -143,10 +195,15 @@ mod tests {
 
     #[test]
     fn paths_may_have_colons_and_commas() {
-        let found = parse("C:\\nets\\a,b.safetensors:image=D:\\x, y.png,weight=0.5,make=canny,end=0.6").unwrap();
+        let found =
+            parse("C:\\nets\\a,b.safetensors:image=D:\\x, y.png,weight=0.5,make=canny,end=0.6")
+                .unwrap();
         assert_eq!(found.network, "C:\\nets\\a,b.safetensors");
         assert_eq!(found.image, PathBuf::from("D:\\x, y.png"));
-        assert_eq!((found.weight, found.start, found.end, found.make), (0.5, 0.0, 0.6, Some(Made::Canny)));
+        assert_eq!(
+            (found.weight, found.start, found.end, found.make),
+            (0.5, 0.0, 0.6, Some(Made::Canny))
+        );
         assert_eq!(parse("t2i_adapter:image=a.png").unwrap().name, "t2i_adapter");
         for (text, word) in [
             (":image=a", "no network"),

@@ -1,4 +1,5 @@
-//! How strong updates are of which no tensor tells alpha: by the settings that stand elsewhere, else 1; and what is said of it.
+//! How strong updates are of which no tensor tells alpha: by the settings that stand elsewhere,
+//! else 1; and what is said of it.
 
 use crate::checkpoint::{LoraSettings, TensorFile};
 use crate::concept::{Error, Result};
@@ -14,20 +15,29 @@ pub fn complete(file: &TensorFile, updates: &mut Updates) -> Result<Vec<String>>
     let mut notes = Vec::new();
     if let Some(way) = settings.as_ref().and_then(LoraSettings::unusual_start) {
         notes.push(format!(
-            "it began as {way}, which changes the model's own weights too: unless it was saved as a LoRA of the unchanged model, \
+            "it began as {way}, which changes the model's own weights too: unless it was saved as \
+                a LoRA of the unchanged model, \
              it does something else here"
         ));
     }
     let (mut told, mut resized, mut without) = (Vec::new(), None, 0);
-    for (network, layer, names) in updates.iter_mut().filter(|(_, _, names)| matches!(names.scale, Scale::One)) {
+    for (network, layer, names) in
+        updates.iter_mut().filter(|(_, _, names)| matches!(names.scale, Scale::One))
+    {
         let network = if network == Network::Text { "text_encoder" } else { "unet" };
         let found = settings.as_ref().map(|settings| settings.scaling(network, layer)).transpose();
-        let found = found.map_err(|problem| Error::File { path: file.path().to_path_buf(), problem })?.flatten();
+        let found = found
+            .map_err(|problem| Error::File { path: file.path().to_path_buf(), problem })?
+            .flatten();
         let Some(found) = found else {
             without += 1;
             continue;
         };
-        names.scale = if found.stabilised { Scale::Stabilised(found.alpha) } else { Scale::Number(found.alpha) };
+        names.scale = if found.stabilised {
+            Scale::Stabilised(found.alpha)
+        } else {
+            Scale::Number(found.alpha)
+        };
         let rank = rank(file, names);
         told.push(found.alpha);
         if let (Some(said), Some(rank)) = (found.rank, rank)
@@ -44,13 +54,16 @@ pub fn complete(file: &TensorFile, updates: &mut Updates) -> Result<Vec<String>>
         notes.push(format!("{word} {}, by {}", alphas.join(", "), settings.place()));
         if let Some((layer, said, rank)) = resized {
             notes.push(format!(
-                "{} says rank {said} of `{layer}`, whose tensors have rank {rank}: alpha is divided by {rank}",
+                "{} says rank {said} of `{layer}`, whose tensors have rank {rank}: alpha is \
+                    divided by {rank}",
                 settings.place()
             ));
         }
     }
     if without > 0 {
-        let of = if told.is_empty() && !updates.iter_mut().any(|(_, _, names)| matches!(names.scale, Scale::Alpha(_))) {
+        let of = if told.is_empty()
+            && !updates.iter_mut().any(|(_, _, names)| matches!(names.scale, Scale::Alpha(_)))
+        {
             "no alpha was found".to_string()
         } else {
             format!("no alpha was found for {without} layers")

@@ -1,10 +1,12 @@
-//! The first LoRA program's files (cloneofsimo's `lora`): updates without names, in the order of the networks' modules. As
-//! safetensors `unet:<number>:up`, `text_encoder:<number>:down` and so on, words as `<word>` with the metadata `<embed>`; as a pickle
-//! one network's list of tensors, up and down by turns.
+//! The first LoRA program's files (cloneofsimo's `lora`): updates without names, in the order of
+//! the networks' modules. As safetensors `unet:<number>:up`, `text_encoder:<number>:down` and so
+//! on, words as `<word>` with the metadata `<embed>`; as a pickle one network's list of tensors, up
+//! and down by turns.
 //!
-//! The order is PyTorch's, in which modules were registered: of the UNet all blocks down, all up, then the middle; of each
-//! transformer the first attention, the gate of the feed-forward part (GEGLU), the second attention (newer diffusers: the gate last);
-//! of the text encoder's attentions keys, values, queries, output.
+//! The order is PyTorch's, in which modules were registered: of the UNet all blocks down, all up,
+//! then the middle; of each transformer the first attention, the gate of the feed-forward part
+//! (GEGLU), the second attention (newer diffusers: the gate last); of the text encoder's attentions
+//! keys, values, queries, output.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +18,11 @@ use super::Read;
 use super::gather::{Network, Part, Updates, stranger, words};
 
 const EMBED: &str = "<embed>";
-/// Transformers of Stable Diffusion's UNet: level by level, two down and three up, and one in the middle.
+/// Transformers of Stable Diffusion's UNet: level by level, two down and three up, and one in the
+/// middle.
 const DOWN: [[usize; 2]; 6] = [[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]];
-const UP: [[usize; 2]; 9] = [[1, 0], [1, 1], [1, 2], [2, 0], [2, 1], [2, 2], [3, 0], [3, 1], [3, 2]];
+const UP: [[usize; 2]; 9] =
+    [[1, 0], [1, 1], [1, 2], [2, 0], [2, 1], [2, 2], [3, 0], [3, 1], [3, 2]];
 const TRANSFORMERS: usize = DOWN.len() + UP.len() + 1;
 const ATTENTION: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
 const TEXT: [&str; 4] = ["k_proj", "v_proj", "q_proj", "out_proj"];
@@ -36,7 +40,9 @@ fn part(name: &str) -> Option<(&str, usize, usize)> {
 }
 
 fn is_list(file: &TensorFile) -> bool {
-    let matrix = |number: usize| file.tensor(&number.to_string()).is_some_and(|view| matches!(view.shape().len(), 2 | 4));
+    let matrix = |number: usize| {
+        file.tensor(&number.to_string()).is_some_and(|view| matches!(view.shape().len(), 2 | 4))
+    };
     file.len() >= 2 && (0..file.len()).all(matrix)
 }
 
@@ -46,11 +52,14 @@ pub fn is_it(file: &TensorFile) -> bool {
 
 pub fn read(file: &TensorFile) -> Result<Read> {
     let (mut updates, mut concept) = (Updates::default(), Concept::default());
-    let mut notes = vec!["it holds no alpha: the factor 1, its program's own, is taken".to_string()];
+    let mut notes =
+        vec!["it holds no alpha: the factor 1, its program's own, is taken".to_string()];
     if is_list(file) {
-        let pairs = (0..file.len().div_ceil(2)).map(|n| [2 * n, 2 * n + 1].map(|number| Some(number.to_string())));
+        let pairs = (0..file.len().div_ceil(2))
+            .map(|n| [2 * n, 2 * n + 1].map(|number| Some(number.to_string())));
         let pairs: Vec<Pair> = pairs.collect();
-        let network = if unet_layers(file, &pairs).is_some() { Network::Unet } else { Network::Text };
+        let network =
+            if unet_layers(file, &pairs).is_some() { Network::Unet } else { Network::Text };
         add(file, &mut updates, network, &pairs)?;
         notes.extend(text_beside(file));
     } else {
@@ -65,11 +74,16 @@ pub fn read(file: &TensorFile) -> Result<Read> {
                 Some(("text_encoder", number, half)) => (Network::Text, number, half),
                 _ => return Err(stranger(file, name, "the files of cloneofsimo's program")),
             };
-            networks.entry(network).or_default().entry(number).or_default()[half] = Some(name.to_string());
+            networks.entry(network).or_default().entry(number).or_default()[half] =
+                Some(name.to_string());
         }
         for (network, numbered) in networks {
-            if let Some((expected, _)) = (0..).zip(numbered.keys()).find(|(n, number)| n != *number) {
-                let problem = format!("the updates of its {} are numbered, but number {expected} is missing", called(network));
+            if let Some((expected, _)) = (0..).zip(numbered.keys()).find(|(n, number)| n != *number)
+            {
+                let problem = format!(
+                    "the updates of its {} are numbered, but number {expected} is missing",
+                    called(network)
+                );
                 return Err(Error::File { path: file.path().to_path_buf(), problem });
             }
             add(file, &mut updates, network, &numbered.into_values().collect::<Vec<_>>())?;
@@ -90,19 +104,25 @@ fn add(file: &TensorFile, updates: &mut Updates, network: Network, pairs: &[Pair
     };
     let problem = || {
         format!(
-            "its {} updates have no names, and their number and shapes are not those of the attentions of Stable Diffusion's {}: \
+            "its {} updates have no names, and their number and shapes are not those of the \
+                attentions of Stable Diffusion's {}: \
              which layers they belong to cannot be told",
             pairs.len(),
             called(network)
         )
     };
-    let layers = layers.ok_or_else(|| Error::File { path: file.path().to_path_buf(), problem: problem() })?;
+    let layers = layers
+        .ok_or_else(|| Error::File { path: file.path().to_path_buf(), problem: problem() })?;
     for (layer, [up, down]) in layers.into_iter().zip(pairs) {
         for (name, part) in [(up, Part::Up), (down, Part::Down)] {
             let Some(name) = name else { continue };
             if !file.contains(name) {
                 let other = up.as_deref().unwrap_or_default();
-                return Err(tensor_error(file, other, "the other half of the update is missing".into()));
+                return Err(tensor_error(
+                    file,
+                    other,
+                    "the other half of the update is missing".into(),
+                ));
             }
             updates.add(file, name, network, layer.clone(), part)?;
         }
@@ -112,7 +132,8 @@ fn add(file: &TensorFile, updates: &mut Updates, network: Network, pairs: &[Pair
 
 /// Shape of the weight that a pair updates.
 fn weight(file: &TensorFile, [up, down]: &Pair) -> Option<[usize; 2]> {
-    let shape = |name: &Option<String>| file.tensor(name.as_deref()?).map(|view| view.shape().to_vec());
+    let shape =
+        |name: &Option<String>| file.tensor(name.as_deref()?).map(|view| view.shape().to_vec());
     match (&shape(up)?[..], &shape(down)?[..]) {
         ([rows, _], [_, columns]) => Some([*rows, *columns]),
         _ => None,
@@ -124,7 +145,8 @@ fn unet_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
     if !pairs.len().is_multiple_of(TRANSFORMERS) || !matches!(each, 8 | 9) {
         return None;
     }
-    let shapes: Vec<[usize; 2]> = pairs.iter().map(|pair| weight(file, pair)).collect::<Option<_>>()?;
+    let shapes: Vec<[usize; 2]> =
+        pairs.iter().map(|pair| weight(file, pair)).collect::<Option<_>>()?;
     let width = |n: usize| shapes[n * each][0];
     // Levels have the same widths on both sides.
     let levels = [width(0), width(2), width(4)];
@@ -133,20 +155,26 @@ fn unet_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
     if expected.enumerate().any(|(n, expected)| width(n) != expected) {
         return None;
     }
-    let blocks = DOWN.iter().map(|[block, layer]| format!("down_blocks.{block}.attentions.{layer}"));
-    let blocks = blocks.chain(UP.iter().map(|[block, layer]| format!("up_blocks.{block}.attentions.{layer}")));
+    let blocks =
+        DOWN.iter().map(|[block, layer]| format!("down_blocks.{block}.attentions.{layer}"));
+    let blocks = blocks
+        .chain(UP.iter().map(|[block, layer]| format!("up_blocks.{block}.attentions.{layer}")));
     let mut layers = Vec::with_capacity(pairs.len());
-    for (block, shapes) in blocks.chain(["mid_block.attentions.0".to_string()]).zip(shapes.chunks_exact(each)) {
+    for (block, shapes) in
+        blocks.chain(["mid_block.attentions.0".to_string()]).zip(shapes.chunks_exact(each))
+    {
         let dim = shapes[0][0];
-        let attention = |name: &'static str| ATTENTION.map(|projection| format!("{name}.{projection}"));
+        let attention =
+            |name: &'static str| ATTENTION.map(|projection| format!("{name}.{projection}"));
         let (first, second, gate) = (attention("attn1"), attention("attn2"), [GATE.to_string()]);
         // The gate is wider than anything else.
-        let order: Vec<String> = match shapes.iter().position(|[rows, columns]| *rows == 8 * dim && *columns == dim) {
-            Some(4) if each == 9 => first.into_iter().chain(gate).chain(second).collect(),
-            Some(8) if each == 9 => first.into_iter().chain(second).chain(gate).collect(),
-            None if each == 8 => first.into_iter().chain(second).collect(),
-            _ => return None,
-        };
+        let order: Vec<String> =
+            match shapes.iter().position(|[rows, columns]| *rows == 8 * dim && *columns == dim) {
+                Some(4) if each == 9 => first.into_iter().chain(gate).chain(second).collect(),
+                Some(8) if each == 9 => first.into_iter().chain(second).chain(gate).collect(),
+                None if each == 8 => first.into_iter().chain(second).collect(),
+                _ => return None,
+            };
         let fits = |(layer, [rows, columns]): (&String, &[usize; 2])| {
             let from_text = layer.ends_with("attn2.to_k") || layer.ends_with("attn2.to_v");
             layer == GATE || (*rows == dim && (from_text || *columns == dim))
@@ -154,7 +182,8 @@ fn unet_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
         if !order.iter().zip(shapes).all(fits) {
             return None;
         }
-        layers.extend(order.into_iter().map(|layer| format!("{block}.transformer_blocks.0.{layer}")));
+        layers
+            .extend(order.into_iter().map(|layer| format!("{block}.transformer_blocks.0.{layer}")));
     }
     Some(layers)
 }
@@ -165,7 +194,9 @@ fn text_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
     if !square || !pairs.len().is_multiple_of(TEXT.len()) {
         return None;
     }
-    let name = |n: usize| format!("text_model.encoder.layers.{}.self_attn.{}", n / TEXT.len(), TEXT[n % TEXT.len()]);
+    let name = |n: usize| {
+        format!("text_model.encoder.layers.{}.self_attn.{}", n / TEXT.len(), TEXT[n % TEXT.len()])
+    };
     Some((0..pairs.len()).map(name).collect())
 }
 
@@ -173,7 +204,12 @@ fn text_layers(file: &TensorFile, pairs: &[Pair]) -> Option<Vec<String>> {
 fn text_beside(file: &TensorFile) -> Option<String> {
     let path = file.path();
     let stem = path.file_stem()?.to_string_lossy();
-    let beside = path.with_file_name(format!("{stem}.text_encoder.{}", path.extension()?.to_string_lossy()));
+    let beside =
+        path.with_file_name(format!("{stem}.text_encoder.{}", path.extension()?.to_string_lossy()));
     let name = beside.file_name()?.to_string_lossy().into_owned();
-    beside.is_file().then(|| format!("{name} beside it, the same LoRA's text encoder, is not read along: name it as well"))
+    beside.is_file().then(|| {
+        format!(
+            "{name} beside it, the same LoRA's text encoder, is not read along: name it as well"
+        )
+    })
 }

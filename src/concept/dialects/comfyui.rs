@@ -1,6 +1,6 @@
 //! LoRAs as ComfyUI names them: `diffusion_model.<layer>` with LDM's or diffusers' layers and
-//! `text_encoders.clip_l.transformer.<layer>`, with dots, each with `lora_down.weight`, `lora_up.weight` and `alpha`, or with
-//! PEFT's endings. The factor is alpha over rank.
+//! `text_encoders.clip_l.transformer.<layer>`, with dots, each with `lora_down.weight`,
+//! `lora_up.weight` and `alpha`, or with PEFT's endings. The factor is alpha over rank.
 
 use crate::checkpoint::TensorFile;
 use crate::concept::{Concept, Result};
@@ -35,7 +35,8 @@ pub fn is_it(file: &TensorFile) -> bool {
 pub fn read(file: &TensorFile) -> Result<Read> {
     let mut updates = Updates::default();
     for name in file.names() {
-        let found = ENDINGS.iter().find_map(|(ending, part)| Some((name.strip_suffix(ending)?, *part)));
+        let found =
+            ENDINGS.iter().find_map(|(ending, part)| Some((name.strip_suffix(ending)?, *part)));
         let Some((layer, part)) = found.filter(|_| is_prefixed(name)) else {
             return Err(match other_form(name) {
                 Some(kind) => foreign_form(file, name, kind),
@@ -44,11 +45,18 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         };
         let (network, layer) = match layer.strip_prefix(TEXT) {
             Some(text) => {
-                let inside = CLIP.iter().find_map(|clip| text.strip_prefix(clip)).ok_or_else(|| second_encoder(file, name))?;
-                (Network::Text, names::text_layer(inside.strip_prefix("transformer.").unwrap_or(inside)))
+                let inside = CLIP
+                    .iter()
+                    .find_map(|clip| text.strip_prefix(clip))
+                    .ok_or_else(|| second_encoder(file, name))?;
+                (
+                    Network::Text,
+                    names::text_layer(inside.strip_prefix("transformer.").unwrap_or(inside)),
+                )
             }
             None => {
-                let layer = UNET.iter().find_map(|prefix| layer.strip_prefix(prefix)).unwrap_or(layer);
+                let layer =
+                    UNET.iter().find_map(|prefix| layer.strip_prefix(prefix)).unwrap_or(layer);
                 (Network::Unet, names::unet_layer(file, name, layer)?)
             }
         };

@@ -58,7 +58,14 @@ impl Updates {
     ///
     /// # Errors
     /// Another tensor is that part already: two names can mean one layer.
-    pub fn add(&mut self, file: &TensorFile, tensor: &str, network: Network, layer: String, part: Part) -> Result<()> {
+    pub fn add(
+        &mut self,
+        file: &TensorFile,
+        tensor: &str,
+        network: Network,
+        layer: String,
+        part: Part,
+    ) -> Result<()> {
         let entry = self.0.entry((network, layer)).or_default();
         let slot = match part {
             Part::Down => &mut entry.down,
@@ -71,7 +78,9 @@ impl Updates {
         };
         match slot.replace(tensor.to_string()) {
             None => Ok(()),
-            Some(other) => Err(tensor_error(file, tensor, format!("it means the same as `{other}`"))),
+            Some(other) => {
+                Err(tensor_error(file, tensor, format!("it means the same as `{other}`")))
+            }
         }
     }
 
@@ -80,7 +89,8 @@ impl Updates {
         self.0.iter_mut().map(|((network, layer), names)| (*network, layer.as_str(), names))
     }
 
-    /// Reads the tensors. Where all layers of a network have one scale, it is the set's; otherwise it goes into the matrices.
+    /// Reads the tensors. Where all layers of a network have one scale, it is the set's; otherwise
+    /// it goes into the matrices.
     pub fn read(self, file: &TensorFile) -> Result<[LowRankSet; 2]> {
         let mut sets = [Vec::new(), Vec::new()];
         for ((network, layer), names) in self.0 {
@@ -96,7 +106,10 @@ impl Updates {
                 }
                 (layer, update)
             };
-            LowRankSet { scale: if same { common } else { 1.0 }, layers: layers.into_iter().map(with).collect() }
+            LowRankSet {
+                scale: if same { common } else { 1.0 },
+                layers: layers.into_iter().map(with).collect(),
+            }
         }))
     }
 }
@@ -110,11 +123,19 @@ impl Names {
         let (down_name, up_name) = match (self.down, self.up) {
             (Some(down), Some(up)) => (down, up),
             (Some(one), None) | (None, Some(one)) => {
-                return Err(tensor_error(file, &one, "the other half of the update is missing".into()));
+                return Err(tensor_error(
+                    file,
+                    &one,
+                    "the other half of the update is missing".into(),
+                ));
             }
             (None, None) => {
                 let what = if let Scale::Alpha(name) = &self.scale { name } else { "alpha" };
-                return Err(tensor_error(file, what, "it belongs to an update that is not there".into()));
+                return Err(tensor_error(
+                    file,
+                    what,
+                    "it belongs to an update that is not there".into(),
+                ));
             }
         };
         let missing = |name: &str| tensor_error(file, name, "it is missing".into());
@@ -124,21 +145,34 @@ impl Names {
             let middle = numbers(file, name)?.ok_or_else(|| missing(name))?;
             down = through(&middle, &down).ok_or_else(|| {
                 let (middle, down) = (&middle.shape, &down.shape);
-                tensor_error(file, name, format!("shape {middle}, which does not follow on {down} of `{down_name}`"))
+                tensor_error(
+                    file,
+                    name,
+                    format!("shape {middle}, which does not follow on {down} of `{down_name}`"),
+                )
             })?;
         }
         let (rank, other) = match (&down.shape[..], &up.shape[..]) {
             ([rank, _] | [rank, _, _, _], [_, other]) => (*rank, *other),
             ([_, _] | [_, _, _, _], shape) => {
-                return Err(tensor_error(file, &up_name, format!("shape {shape:?} where [out, rank] is expected")));
+                return Err(tensor_error(
+                    file,
+                    &up_name,
+                    format!("shape {shape:?} where [out, rank] is expected"),
+                ));
             }
             (shape, _) => {
-                return Err(tensor_error(file, &down_name, format!("shape {shape:?} where [rank, in] is expected")));
+                return Err(tensor_error(
+                    file,
+                    &down_name,
+                    format!("shape {shape:?} where [rank, in] is expected"),
+                ));
             }
         };
         if rank != other {
             let problem = format!(
-                "rank {rank} (shape {}), but `{up_name}`, which goes with it, has rank {other} (shape {})",
+                "rank {rank} (shape {}), but `{up_name}`, which goes with it, has rank {other} \
+                    (shape {})",
                 down.shape, up.shape
             );
             return Err(tensor_error(file, &down_name, problem));
@@ -148,9 +182,13 @@ impl Names {
             Scale::Number(alpha) => alpha / rank as f32,
             Scale::Stabilised(alpha) => alpha / (rank as f32).sqrt(),
             Scale::Alpha(name) => {
-                let alpha = file.tensor(&name).filter(|view| view.len() == 1).map(|view| view.to_f32(0..1)[0]);
+                let alpha = file
+                    .tensor(&name)
+                    .filter(|view| view.len() == 1)
+                    .map(|view| view.to_f32(0..1)[0]);
                 let alpha = alpha.filter(|alpha| alpha.is_finite());
-                alpha.ok_or_else(|| tensor_error(file, &name, "one number was expected".into()))? / rank as f32
+                alpha.ok_or_else(|| tensor_error(file, &name, "one number was expected".into()))?
+                    / rank as f32
             }
         };
         Ok((Update { down, up }, scale))
@@ -165,9 +203,13 @@ fn squeezed(array: Array) -> Array {
     }
 }
 
-/// A window `middle` `[out, in, k, k]` after a matrix `down` `[in, channels]`, as one window `[out, channels, k, k]`.
+/// A window `middle` `[out, in, k, k]` after a matrix `down` `[in, channels]`, as one window
+/// `[out, channels, k, k]`.
 fn through(middle: &Array, down: &Array) -> Option<Array> {
-    let (&[out, inner, height, width], &[rank, channels]) = (&middle.shape[..], &down.shape[..]) else { return None };
+    let (&[out, inner, height, width], &[rank, channels]) = (&middle.shape[..], &down.shape[..])
+    else {
+        return None;
+    };
     if inner != rank {
         return None;
     }
@@ -187,12 +229,20 @@ fn through(middle: &Array, down: &Array) -> Option<Array> {
     Some(Array::f32([out, channels, height, width], values))
 }
 
-/// The words of a textual inversion's vectors `[width]` or `[vectors, width]`: `<a>`, and for further vectors `<a>_1` and on.
+/// The words of a textual inversion's vectors `[width]` or `[vectors, width]`: `<a>`, and for
+/// further vectors `<a>_1` and on.
 pub fn words(file: &TensorFile, tensor: &str, text: &str) -> Result<Vec<Word>> {
-    let vectors = numbers(file, tensor)?.ok_or_else(|| tensor_error(file, tensor, "it is missing".into()))?;
+    let vectors =
+        numbers(file, tensor)?.ok_or_else(|| tensor_error(file, tensor, "it is missing".into()))?;
     let width = match vectors.shape[..] {
         [width] | [_, width] => width,
-        _ => return Err(tensor_error(file, tensor, format!("shape {} where [vectors, width] is expected", vectors.shape))),
+        _ => {
+            return Err(tensor_error(
+                file,
+                tensor,
+                format!("shape {} where [vectors, width] is expected", vectors.shape),
+            ));
+        }
     };
     let word = |(index, vector): (usize, &[f32])| Word {
         text: if index == 0 { text.to_string() } else { format!("{text}_{index}") },
@@ -202,7 +252,8 @@ pub fn words(file: &TensorFile, tensor: &str, text: &str) -> Result<Vec<Word>> {
     Ok(vectors.values().chunks_exact(width).enumerate().map(word).collect())
 }
 
-/// Marks of other ways to write a change, and what they are called. They begin a part of a name; `diff` is all of one.
+/// Marks of other ways to write a change, and what they are called. They begin a part of a name;
+/// `diff` is all of one.
 const OTHERS: [(&str, &str); 16] = [
     ("hada_", "a LoHa"),
     ("lokr_", "a LoKr"),
@@ -234,12 +285,17 @@ pub fn other_form(tensor: &str) -> Option<&'static str> {
 
 /// An error that names the form of a change which is no LoRA.
 pub fn foreign_form(file: &TensorFile, tensor: &str, kind: &str) -> Error {
-    tensor_error(file, tensor, format!("the change is {kind}, which is not supported; LoRA and LoCon are"))
+    tensor_error(
+        file,
+        tensor,
+        format!("the change is {kind}, which is not supported; LoRA and LoCon are"),
+    )
 }
 
 /// An error for a tensor of a network that no supported model has.
 pub fn second_encoder(file: &TensorFile, tensor: &str) -> Error {
-    let problem = "it belongs to a second text encoder (Stable Diffusion XL), which is not supported";
+    let problem =
+        "it belongs to a second text encoder (Stable Diffusion XL), which is not supported";
     tensor_error(file, tensor, problem.into())
 }
 

@@ -23,7 +23,8 @@ pub fn read(file: &TensorFile) -> Result<Read> {
 
 /// An embedding of a model that has two text encoders.
 pub fn of_xl(file: &TensorFile) -> Error {
-    let problem = "an embedding of Stable Diffusion XL (`clip_g` is of its second text encoder), which is not supported; those of \
+    let problem = "an embedding of Stable Diffusion XL (`clip_g` is of its second text encoder), \
+        which is not supported; those of \
                    Stable Diffusion 1.x and 2.x are";
     Error::File { path: file.path().to_path_buf(), problem: problem.to_string() }
 }
@@ -40,7 +41,8 @@ pub fn mean(word: &Word) -> Array {
 
 /// The file of a word beside `path`: letters and digits of the word in its name.
 pub fn beside(path: &Path, word: &Word) -> std::path::PathBuf {
-    let plain: String = word.text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect();
+    let plain: String =
+        word.text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect();
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!("{stem}.{plain}.safetensors"))
 }

@@ -1,18 +1,21 @@
-//! kohya's LoRA files, which web UIs and ComfyUI read: `lora_unet_<layer>` and `lora_te_<layer>` with underscores for dots, each
-//! with `lora_down.weight`, `lora_up.weight`, sometimes `lora_mid.weight`, and `alpha`; the factor is alpha over rank. Words may
-//! come along as textual inversions, `bundle_emb.<word>.string_to_param.*`.
+//! kohya's LoRA files, which web UIs and ComfyUI read: `lora_unet_<layer>` and `lora_te_<layer>`
+//! with underscores for dots, each with `lora_down.weight`, `lora_up.weight`, sometimes
+//! `lora_mid.weight`, and `alpha`; the factor is alpha over rank. Words may come along as textual
+//! inversions, `bundle_emb.<word>.string_to_param.*`.
 
 use crate::checkpoint::TensorFile;
 use crate::concept::{Concept, LowRankSet, Result, Update};
 use crate::graph::Array;
 
 use super::alpha;
-use super::gather::{Network, Part, Updates, foreign_form, other_form, second_encoder, stranger, words};
+use super::gather::{
+    Network, Part, Updates, foreign_form, other_form, second_encoder, stranger, words,
+};
 use super::{Read, Tensors, inversion, names};
 
 const EMBEDDING: &str = "bundle_emb.";
-/// What layers' names begin with; longer ones before those that they begin with. LyCORIS has its own where it wraps a network
-/// by itself.
+/// What layers' names begin with; longer ones before those that they begin with. LyCORIS has its
+/// own where it wraps a network by itself.
 const PREFIXES: [(&str, Option<Network>); 9] = [
     ("lora_unet_", Some(Network::Unet)),
     ("lora_te_text_encoder_", Some(Network::Text)),
@@ -29,7 +32,9 @@ const PREFIXES: [(&str, Option<Network>); 9] = [
 const SECOND: [&str; 3] = ["lora_te2_", "lycoris_te2_", "lycoris_text_encoder_2_"];
 
 pub fn is_it(file: &TensorFile) -> bool {
-    file.names().any(|name| ["lora_unet_", "lora_te", "lycoris_"].iter().any(|prefix| name.starts_with(prefix)))
+    file.names().any(|name| {
+        ["lora_unet_", "lora_te", "lycoris_"].iter().any(|prefix| name.starts_with(prefix))
+    })
 }
 
 /// The network and the canonical layer of a name without its ending.
@@ -37,7 +42,8 @@ fn layer_of(file: &TensorFile, tensor: &str) -> Option<Result<(Network, String)>
     let (prefix, network) = PREFIXES.iter().find(|(prefix, _)| tensor.starts_with(prefix))?;
     let (layer, _) = tensor[prefix.len()..].split_once('.')?;
     let layer = names::dotted(layer);
-    let network = network.unwrap_or(if names::is_text(&layer) { Network::Text } else { Network::Unet });
+    let network =
+        network.unwrap_or(if names::is_text(&layer) { Network::Text } else { Network::Unet });
     Some(match network {
         // diffusers' own converter leaves `text_model` out.
         Network::Text => Ok((network, names::text_layer(&layer))),
@@ -64,7 +70,13 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             "lora_up.weight" => Part::Up,
             "lora_mid.weight" => Part::Middle,
             "alpha" => Part::Alpha,
-            other => return Err(foreign_form(file, name, other_form(other).unwrap_or("of an unknown form"))),
+            other => {
+                return Err(foreign_form(
+                    file,
+                    name,
+                    other_form(other).unwrap_or("of an unknown form"),
+                ));
+            }
         };
         let (network, layer) = found?;
         updates.add(file, name, network, layer, part)?;
@@ -74,18 +86,25 @@ pub fn read(file: &TensorFile) -> Result<Read> {
     Ok(Read { concept: Concept { text, unet, ..concept }, notes })
 }
 
-/// The file's tensors. `conv_projections`: whether the model's `proj_in` and `proj_out` are 1x1 convolutions (Stable Diffusion
-/// 1.x), which readers expect as such. `bundle`: the words go into the file as well.
+/// The file's tensors. `conv_projections`: whether the model's `proj_in` and `proj_out` are 1x1
+/// convolutions (Stable Diffusion 1.x), which readers expect as such. `bundle`: the words go into
+/// the file as well.
 pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Tensors {
     let mut tensors = Vec::new();
     for word in concept.words.iter().filter(|_| bundle) {
-        tensors.push((format!("{EMBEDDING}{}.string_to_param.*", word.text), inversion::mean(word)));
+        tensors
+            .push((format!("{EMBEDDING}{}.string_to_param.*", word.text), inversion::mean(word)));
     }
-    for (prefix, LowRankSet { scale, layers }) in [("lora_te_", &concept.text), ("lora_unet_", &concept.unet)] {
+    for (prefix, LowRankSet { scale, layers }) in
+        [("lora_te_", &concept.text), ("lora_unet_", &concept.unet)]
+    {
         for (layer, update) in layers {
             let name = format!("{prefix}{}", names::underscored(layer));
-            let is_window = layer.ends_with("proj_in") || layer.ends_with("proj_out") || layer.ends_with("conv_shortcut");
-            let Update { down, up } = if conv_projections && is_window { as_windows(update) } else { update.clone() };
+            let is_window = layer.ends_with("proj_in")
+                || layer.ends_with("proj_out")
+                || layer.ends_with("conv_shortcut");
+            let Update { down, up } =
+                if conv_projections && is_window { as_windows(update) } else { update.clone() };
             let alpha = Array::f32(&[][..], vec![scale * update.rank() as f32]);
             // A convolution's widening half is a 1x1 convolution.
             let up = if down.shape.len() == 4 { as_window(up) } else { up };

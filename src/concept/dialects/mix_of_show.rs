@@ -1,7 +1,8 @@
-//! Mix-of-Show's own files: `params.{new_concept_embedding,text_encoder,unet}`, as a pickle or with dotted names as safetensors.
+//! Mix-of-Show's own files: `params.{new_concept_embedding,text_encoder,unet}`, as a pickle or with
+//! dotted names as safetensors.
 //!
-//! Layers are named as in the networks, each with `lora_down.weight` and `lora_up.weight`; alpha is not stored and not divided by
-//! the rank.
+//! Layers are named as in the networks, each with `lora_down.weight` and `lora_up.weight`; alpha is
+//! not stored and not divided by the rank.
 
 use crate::checkpoint::TensorFile;
 use crate::concept::file::numbers;
@@ -35,18 +36,24 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             let rows = match rows.shape[..] {
                 [width] => Array { shape: [1, width].into(), ..rows },
                 [_, _] => rows,
-                _ => return Err(stranger(file, name, "a concept, whose words are [layers, width]")),
+                _ => {
+                    return Err(stranger(file, name, "a concept, whose words are [layers, width]"));
+                }
             };
             words.push(Word { text: text.to_string(), initializer: None, rows });
             continue;
         }
         let (network, rest) = match bare(name) {
-            rest if rest.starts_with("text_encoder.") => (Network::Text, &rest["text_encoder.".len()..]),
+            rest if rest.starts_with("text_encoder.") => {
+                (Network::Text, &rest["text_encoder.".len()..])
+            }
             rest if rest.starts_with("unet.") => (Network::Unet, &rest["unet.".len()..]),
             rest if names::is_text(rest) => (Network::Text, rest),
             rest => (Network::Unet, rest),
         };
-        let layer = |layer: &str| if network == Network::Text { names::text_layer(layer) } else { layer.to_string() };
+        let layer = |layer: &str| {
+            if network == Network::Text { names::text_layer(layer) } else { layer.to_string() }
+        };
         if let Some(of) = rest.strip_suffix(DOWN) {
             updates.add(file, name, network, layer(of), Part::Down)?;
         } else if let Some(of) = rest.strip_suffix(UP) {
@@ -59,7 +66,10 @@ pub fn read(file: &TensorFile) -> Result<Read> {
     let concept = Concept { words, text, unet, ..Concept::default() };
     let mut notes = Vec::new();
     if !concept.text.layers.is_empty() || !concept.unet.layers.is_empty() {
-        notes.push("it does not say how strong its LoRA is; 1, the method's own alpha, is taken".to_string());
+        notes.push(
+            "it does not say how strong its LoRA is; 1, the method's own alpha, is taken"
+                .to_string(),
+        );
     }
     Ok(Read { concept, notes })
 }
@@ -70,7 +80,9 @@ pub fn tensors(concept: &Concept) -> Tensors {
     for word in &concept.words {
         tensors.push((format!("params.{WORDS}{}", word.text), word.rows.clone()));
     }
-    for (network, LowRankSet { scale, layers }) in [("text_encoder", &concept.text), ("unet", &concept.unet)] {
+    for (network, LowRankSet { scale, layers }) in
+        [("text_encoder", &concept.text), ("unet", &concept.unet)]
+    {
         for (layer, update) in layers {
             tensors.push((format!("params.{network}.{layer}{DOWN}"), update.down.clone()));
             tensors.push((format!("params.{network}.{layer}{UP}"), scaled(&update.up, *scale)));

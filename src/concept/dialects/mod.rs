@@ -1,5 +1,6 @@
-//! Concepts and LoRAs as programs write them, told apart by their contents: our own files, Mix-of-Show's, kohya's, PEFT's and
-//! diffusers', textual inversions. Safetensors, or what `torch.save` wrote, of which nothing is ever executed.
+//! Concepts and LoRAs as programs write them, told apart by their contents: our own files,
+//! Mix-of-Show's, kohya's, PEFT's and diffusers', textual inversions. Safetensors, or what
+//! `torch.save` wrote, of which nothing is ever executed.
 
 mod alpha;
 mod cloneofsimo;
@@ -96,13 +97,15 @@ impl FromStr for Dialect {
 /// Reads a concept or LoRA of any dialect. Besides come sentences for the user: what was assumed.
 ///
 /// # Errors
-/// A file of no dialect that is known; one whose contents contradict each other, with the tensor that does.
+/// A file of no dialect that is known; one whose contents contradict each other, with the tensor
+/// that does.
 pub fn read(path: &Path) -> Result<(Concept, Vec<String>)> {
     let (concept, notes, _) = read_file(path)?;
     Ok((concept, notes))
 }
 
-/// As [`read`]; also tells the dialect. A folder that PEFT or diffusers wrote is read with all its files.
+/// As [`read`]; also tells the dialect. A folder that PEFT or diffusers wrote is read with all its
+/// files.
 ///
 /// # Errors
 /// Those of [`read`].
@@ -116,17 +119,23 @@ pub fn read_file(path: &Path) -> Result<(Concept, Vec<String>, Dialect)> {
         }
         all = Some(match all {
             None => (concept, notes, dialect),
-            Some((first, told, dialect)) => (merged(first, concept, path)?, [told, notes].concat(), dialect),
+            Some((first, told, dialect)) => {
+                (merged(first, concept, path)?, [told, notes].concat(), dialect)
+            }
         });
     }
-    let problem = || Error::File { path: path.to_path_buf(), problem: "no file to read".to_string() };
+    let problem =
+        || Error::File { path: path.to_path_buf(), problem: "no file to read".to_string() };
     all.ok_or_else(problem)
 }
 
-/// What a file is called that does not say it itself: by its name, or where programs give all files one name, by its folder's.
+/// What a file is called that does not say it itself: by its name, or where programs give all files
+/// one name, by its folder's.
 fn name_of(path: &Path) -> String {
     const GENERAL: [&str; 3] = ["pytorch_lora_weights", "adapter_model", "learned_embeds"];
-    let text = |name: Option<&std::ffi::OsStr>| name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let text = |name: Option<&std::ffi::OsStr>| {
+        name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
     let stem = text(path.file_stem());
     if !GENERAL.contains(&stem.as_str()) {
         return stem;
@@ -142,19 +151,22 @@ fn name_of(path: &Path) -> String {
         folder = above.and_then(Path::parent);
     }
     let name = text(folder.and_then(Path::file_name));
-    let name = name.strip_prefix("models--").and_then(|rest| rest.rsplit("--").next()).unwrap_or(&name);
+    let name =
+        name.strip_prefix("models--").and_then(|rest| rest.rsplit("--").next()).unwrap_or(&name);
     if name.is_empty() { stem } else { name.to_string() }
 }
 
 /// The parts of one LoRA that are in two files.
 fn merged(mut first: Concept, second: Concept, path: &Path) -> Result<Concept> {
-    let sets = [(&mut first.text, second.text, "text encoder"), (&mut first.unet, second.unet, "UNet")];
+    let sets =
+        [(&mut first.text, second.text, "text encoder"), (&mut first.unet, second.unet, "UNet")];
     for (set, more, network) in sets {
         match (set.layers.is_empty(), more.layers.is_empty()) {
             (_, true) => {}
             (true, _) => *set = more,
             (false, false) => {
-                let problem = format!("it changes the {network}, as another file of the same folder does");
+                let problem =
+                    format!("it changes the {network}, as another file of the same folder does");
                 return Err(Error::File { path: path.to_path_buf(), problem });
             }
         }
@@ -170,13 +182,17 @@ fn merged(mut first: Concept, second: Concept, path: &Path) -> Result<Concept> {
 /// Those of [`read`].
 pub fn read_open(file: &TensorFile) -> Result<(Concept, Vec<String>, Dialect)> {
     let Some(dialect) = Dialect::of(file) else {
-        if let Some((name, kind)) = file.names().find_map(|name| Some((name, gather::other_form(name)?))) {
+        if let Some((name, kind)) =
+            file.names().find_map(|name| Some((name, gather::other_form(name)?)))
+        {
             return Err(gather::foreign_form(file, name, kind));
         }
         if checkpoint::is_xl_embedding(file) {
             return Err(inversion::of_xl(file));
         }
-        let problem = "neither a concept nor a LoRA of a kind that is known (`mos inspect` tells what is in it)".to_string();
+        let problem = "neither a concept nor a LoRA of a kind that is known (`mos inspect` tells \
+            what is in it)"
+            .to_string();
         return Err(Error::File { path: file.path().to_path_buf(), problem });
     };
     let Read { mut concept, notes } = match dialect {
@@ -197,7 +213,8 @@ pub fn read_open(file: &TensorFile) -> Result<(Concept, Vec<String>, Dialect)> {
     Ok((concept, notes, dialect))
 }
 
-/// The files that were written, the first of them `path`, and sentences for the user: what the dialect cannot hold.
+/// The files that were written, the first of them `path`, and sentences for the user: what the
+/// dialect cannot hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Written {
     pub files: Vec<PathBuf>,
@@ -206,12 +223,16 @@ pub struct Written {
 
 /// The files that [`write()`] writes: `path`, and those beside it.
 pub fn files(concept: &Concept, dialect: Dialect, path: &Path) -> Vec<PathBuf> {
-    let words = if matches!(dialect, Dialect::Kohya | Dialect::Peft) { &concept.words[..] } else { &[] };
-    std::iter::once(path.to_path_buf()).chain(words.iter().map(|word| inversion::beside(path, word))).collect()
+    let words =
+        if matches!(dialect, Dialect::Kohya | Dialect::Peft) { &concept.words[..] } else { &[] };
+    std::iter::once(path.to_path_buf())
+        .chain(words.iter().map(|word| inversion::beside(path, word)))
+        .collect()
 }
 
-/// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual inversion beside it. `bundle`:
-/// kohya's files get the words too, as web UIs read them; diffusers refuses such a file.
+/// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual
+/// inversion beside it. `bundle`: kohya's files get the words too, as web UIs read them; diffusers
+/// refuses such a file.
 ///
 /// # Errors
 /// Words alone in a dialect of LoRAs; whatever the system says.
@@ -223,15 +244,24 @@ pub fn write(concept: &Concept, dialect: Dialect, bundle: bool, path: &Path) -> 
             return Ok(written);
         }
         Dialect::MixOfShow => (mix_of_show::tensors(concept), BTreeMap::new()),
-        Dialect::Kohya => (kohya::tensors(concept, conv_projections(concept), bundle), kohya_metadata(concept)),
+        Dialect::Kohya => {
+            (kohya::tensors(concept, conv_projections(concept), bundle), kohya_metadata(concept))
+        }
         Dialect::Peft | Dialect::ComfyUi | Dialect::CloneOfSimo | Dialect::TextualInversion => {
             (peft::tensors(concept), BTreeMap::new())
         }
     };
     let lora = !concept.text.layers.is_empty() || !concept.unet.layers.is_empty();
     if !lora && (dialect == Dialect::Peft || dialect == Dialect::Kohya && !bundle) {
-        let bundled = if dialect == Dialect::Kohya { " (or its words as well, with --bundle-words)" } else { "" };
-        let problem = format!("`{}` has words alone, but a file of the dialect {dialect} holds a LoRA{bundled}", concept.name);
+        let bundled = if dialect == Dialect::Kohya {
+            " (or its words as well, with --bundle-words)"
+        } else {
+            ""
+        };
+        let problem = format!(
+            "`{}` has words alone, but a file of the dialect {dialect} holds a LoRA{bundled}",
+            concept.name
+        );
         return Err(Error::File { path: path.to_path_buf(), problem });
     }
     metadata.insert("format".to_string(), "pt".to_string());
@@ -239,25 +269,34 @@ pub fn write(concept: &Concept, dialect: Dialect, bundle: bool, path: &Path) -> 
     if matches!(dialect, Dialect::Kohya | Dialect::Peft) {
         for word in &concept.words {
             let beside = inversion::beside(path, word);
-            write_tensors(&beside, &[(word.text.clone(), inversion::mean(word))], &BTreeMap::new())?;
+            write_tensors(
+                &beside,
+                &[(word.text.clone(), inversion::mean(word))],
+                &BTreeMap::new(),
+            )?;
             written.files.push(beside);
         }
         if concept.words.iter().any(|word| word.layers() > 1) {
-            let note = "textual inversions have one embedding for all layers: the words' embeddings become their mean";
+            let note = "textual inversions have one embedding for all layers: the words' \
+                embeddings become their mean";
             written.notes.push(note.to_string());
         }
     }
     Ok(written)
 }
 
-fn write_tensors(path: &Path, tensors: &[(String, Array)], metadata: &BTreeMap<String, String>) -> Result<()> {
+fn write_tensors(
+    path: &Path,
+    tensors: &[(String, Array)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
     let views: Result<Vec<(String, TensorView)>> =
         tensors.iter().map(|(name, array)| file::view(path, name.clone(), array)).collect();
     Ok(checkpoint::write(path, &views?, metadata)?)
 }
 
-/// Whether the base model's `proj_in` and `proj_out` are 1x1 convolutions: in Stable Diffusion 1.x, not in 2.x, which is told by
-/// the width of its text encoder.
+/// Whether the base model's `proj_in` and `proj_out` are 1x1 convolutions: in Stable Diffusion 1.x,
+/// not in 2.x, which is told by the width of its text encoder.
 fn conv_projections(concept: &Concept) -> bool {
     const SD2_WIDTH: usize = 1024;
     let keys = concept.unet.layers.iter().find(|(layer, _)| layer.ends_with("attn2.to_k"));
@@ -267,7 +306,9 @@ fn conv_projections(concept: &Concept) -> bool {
 /// What web UIs show of a LoRA.
 fn kohya_metadata(concept: &Concept) -> BTreeMap<String, String> {
     let mut layers = concept.unet.layers.values().map(|update| (update, concept.unet.scale));
-    let first = layers.next().or_else(|| concept.text.layers.values().map(|update| (update, concept.text.scale)).next());
+    let first = layers
+        .next()
+        .or_else(|| concept.text.layers.values().map(|update| (update, concept.text.scale)).next());
     let mut metadata = BTreeMap::from([
         ("ss_network_module".to_string(), "networks.lora".to_string()),
         ("ss_output_name".to_string(), concept.name.clone()),

@@ -47,8 +47,15 @@ pub fn dotted(underscored: &str) -> String {
     let mut parts = Vec::new();
     let mut rest = underscored;
     while !rest.is_empty() {
-        let ends = |part: &&&str| rest.strip_prefix(**part).is_some_and(|after| after.is_empty() || after.starts_with('_'));
-        let part = PARTS.iter().find(ends).copied().unwrap_or_else(|| rest.split('_').next().unwrap_or(rest));
+        let ends = |part: &&&str| {
+            rest.strip_prefix(**part)
+                .is_some_and(|after| after.is_empty() || after.starts_with('_'))
+        };
+        let part = PARTS
+            .iter()
+            .find(ends)
+            .copied()
+            .unwrap_or_else(|| rest.split('_').next().unwrap_or(rest));
         parts.push(part);
         rest = rest.get(part.len()..).map_or("", |after| after.strip_prefix('_').unwrap_or(after));
         if part.is_empty() && !rest.is_empty() {
@@ -64,21 +71,26 @@ pub fn underscored(dotted: &str) -> String {
     dotted.replace('.', "_")
 }
 
-/// Blocks of Stable Diffusion's UNet in each half, by LDM's numbers: as many per level, samplers included.
+/// Blocks of Stable Diffusion's UNet in each half, by LDM's numbers: as many per level, samplers
+/// included.
 const LDM_BLOCKS: usize = 12;
 const LDM_LEVEL: usize = 3;
 
-/// The canonical name of a UNet's layer. LDM's names (`input_blocks.1.1.proj_in`) are translated as for Stable Diffusion 1.x and
-/// 2.x, whose levels have two layers each; a file of updates has too few names to tell another structure.
+/// The canonical name of a UNet's layer. LDM's names (`input_blocks.1.1.proj_in`) are translated as
+/// for Stable Diffusion 1.x and 2.x, whose levels have two layers each; a file of updates has too
+/// few names to tell another structure.
 ///
 /// # Errors
 /// A name of LDM's form that such a UNet does not have.
 pub fn unet_layer(file: &TensorFile, tensor: &str, layer: &str) -> Result<String> {
     let first = layer.split('.').next().unwrap_or_default();
-    if !["input_blocks", "middle_block", "output_blocks", "time_embed", "out", "label_emb"].contains(&first) {
+    if !["input_blocks", "middle_block", "output_blocks", "time_embed", "out", "label_emb"]
+        .contains(&first)
+    {
         return Ok(layer.to_string());
     }
-    let problem = || format!("its layer `{layer}` has no place in the UNet of Stable Diffusion 1.x or 2.x");
+    let problem =
+        || format!("its layer `{layer}` has no place in the UNet of Stable Diffusion 1.x or 2.x");
     of_ldm(layer).ok_or_else(|| tensor_error(file, tensor, problem()))
 }
 
@@ -119,8 +131,12 @@ fn of_ldm(layer: &str) -> Option<String> {
     }
     let (block, place) = (number / LDM_LEVEL, number % LDM_LEVEL);
     match (side, module, rest) {
-        ("down", "0", "op") if place == 2 => Some(format!("down_blocks.{block}.downsamplers.0.conv")),
-        ("up", "1" | "2", "conv") if place == 2 => Some(format!("up_blocks.{block}.upsamplers.0.conv")),
+        ("down", "0", "op") if place == 2 => {
+            Some(format!("down_blocks.{block}.downsamplers.0.conv"))
+        }
+        ("up", "1" | "2", "conv") if place == 2 => {
+            Some(format!("up_blocks.{block}.upsamplers.0.conv"))
+        }
         ("down", ..) if place == 2 => None,
         (_, "0", _) => Some(format!("{side}_blocks.{block}.resnets.{place}.{}", ldm_resnet(rest)?)),
         (_, "1", _) => Some(format!("{side}_blocks.{block}.attentions.{place}.{rest}")),
@@ -138,9 +154,12 @@ fn ldm_resnet(rest: &str) -> Option<&'static str> {
     }
 }
 
-/// Layer names of older diffusers: `attn1.processor.to_out_lora` is `attn1.to_out.0`, `self_attn.to_q_lora` is `self_attn.q_proj`.
+/// Layer names of older diffusers: `attn1.processor.to_out_lora` is `attn1.to_out.0`,
+/// `self_attn.to_q_lora` is `self_attn.q_proj`.
 pub fn of_processor(layer: &str) -> String {
-    let Some((attention, projection)) = layer.strip_suffix("_lora").and_then(|layer| layer.rsplit_once('.')) else {
+    let Some((attention, projection)) =
+        layer.strip_suffix("_lora").and_then(|layer| layer.rsplit_once('.'))
+    else {
         return layer.to_string();
     };
     let attention = attention.strip_suffix(".processor").unwrap_or(attention);
@@ -163,7 +182,11 @@ pub fn is_text(layer: &str) -> bool {
 
 /// transformers 5 leaves `text_model.` out.
 pub fn text_layer(layer: &str) -> String {
-    if layer.starts_with("encoder.layers.") { format!("text_model.{layer}") } else { layer.to_string() }
+    if layer.starts_with("encoder.layers.") {
+        format!("text_model.{layer}")
+    } else {
+        layer.to_string()
+    }
 }
 
 #[cfg(test)]
@@ -197,11 +220,15 @@ mod tests {
     /// As checkpoints are translated, whose names tell the structure.
     #[test]
     fn ldms_names_are_those_of_checkpoints() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint/sd1.safetensors");
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/checkpoint/sd1.safetensors");
         let file = TensorFile::open(&path).unwrap();
         for (ldm, expected) in [
             ("input_blocks.0.0", "conv_in"),
-            ("input_blocks.1.1.transformer_blocks.0.attn1.to_q", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"),
+            (
+                "input_blocks.1.1.transformer_blocks.0.attn1.to_q",
+                "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+            ),
             ("input_blocks.3.0.op", "down_blocks.0.downsamplers.0.conv"),
             ("input_blocks.4.0.skip_connection", "down_blocks.1.resnets.0.conv_shortcut"),
             ("input_blocks.11.0.emb_layers.1", "down_blocks.3.resnets.1.time_emb_proj"),
@@ -217,7 +244,13 @@ mod tests {
         ] {
             assert_eq!(unet_layer(&file, "x", ldm).unwrap(), expected, "{ldm}");
         }
-        for wrong in ["input_blocks.3.1.proj_in", "input_blocks.13.0.op", "middle_block.3.x", "output_blocks.0.0.norm", "out.0"] {
+        for wrong in [
+            "input_blocks.3.1.proj_in",
+            "input_blocks.13.0.op",
+            "middle_block.3.x",
+            "output_blocks.0.0.norm",
+            "out.0",
+        ] {
             let error = unet_layer(&file, "there", wrong).unwrap_err().to_string();
             assert!(error.contains("`there`") && error.contains(wrong), "{error}");
         }
@@ -228,7 +261,13 @@ mod tests {
         assert_eq!(of_processor("a.attn1.processor.to_q_lora"), "a.attn1.to_q");
         assert_eq!(of_processor("a.attn1.processor.to_out_lora"), "a.attn1.to_out.0");
         assert_eq!(of_processor("a.attn1.to_q"), "a.attn1.to_q");
-        assert_eq!(of_processor("text_model.a.self_attn.to_out_lora"), "text_model.a.self_attn.out_proj");
-        assert_eq!(of_processor("text_model.a.self_attn.to_q_lora"), "text_model.a.self_attn.q_proj");
+        assert_eq!(
+            of_processor("text_model.a.self_attn.to_out_lora"),
+            "text_model.a.self_attn.out_proj"
+        );
+        assert_eq!(
+            of_processor("text_model.a.self_attn.to_q_lora"),
+            "text_model.a.self_attn.q_proj"
+        );
     }
 }

@@ -1,13 +1,17 @@
-//! LoRA files of PEFT and diffusers: `unet.<layer>.lora_A.weight`, `lora_B.weight`, and the names that diffusers wrote before.
+//! LoRA files of PEFT and diffusers: `unet.<layer>.lora_A.weight`, `lora_B.weight`, and the names
+//! that diffusers wrote before.
 //!
-//! The factor is alpha over rank, where an `alpha` tensor or settings beside the tensors tell alpha; otherwise 1.
+//! The factor is alpha over rank, where an `alpha` tensor or settings beside the tensors tell
+//! alpha; otherwise 1.
 
 use crate::checkpoint::TensorFile;
 use crate::concept::file::tensor_error;
 use crate::concept::{Concept, LowRankSet, Result};
 
 use super::alpha;
-use super::gather::{Network, Part, Updates, foreign_form, other_form, scaled, second_encoder, stranger};
+use super::gather::{
+    Network, Part, Updates, foreign_form, other_form, scaled, second_encoder, stranger,
+};
 use super::names::{self, of_processor};
 use super::{Read, Tensors};
 
@@ -38,10 +42,16 @@ fn layer_of(file: &TensorFile, tensor: &str, name: &str) -> Result<(Network, Str
     let name = name.strip_prefix("base_model.model.").unwrap_or(name);
     let (network, layer) = match name {
         name if name.starts_with("unet.") => (Network::Unet, &name["unet.".len()..]),
-        name if name.starts_with("text_encoder.") => (Network::Text, &name["text_encoder.".len()..]),
+        name if name.starts_with("text_encoder.") => {
+            (Network::Text, &name["text_encoder.".len()..])
+        }
         name if name.starts_with("text_encoder_2.") => return Err(second_encoder(file, tensor)),
         name if name.starts_with("transformer.") => {
-            return Err(tensor_error(file, tensor, "it belongs to a network that this program does not have".into()));
+            return Err(tensor_error(
+                file,
+                tensor,
+                "it belongs to a network that this program does not have".into(),
+            ));
         }
         name if names::is_text(name) => (Network::Text, name),
         name => (Network::Unet, name),
@@ -79,7 +89,9 @@ pub fn read(file: &TensorFile) -> Result<Read> {
 /// Updates whose scale is in the matrices, which every reader takes.
 pub fn tensors(concept: &Concept) -> Tensors {
     let mut tensors = Vec::new();
-    for (network, LowRankSet { scale, layers }) in [("text_encoder", &concept.text), ("unet", &concept.unet)] {
+    for (network, LowRankSet { scale, layers }) in
+        [("text_encoder", &concept.text), ("unet", &concept.unet)]
+    {
         for (layer, update) in layers {
             tensors.push((format!("{network}.{layer}.lora_A.weight"), update.down.clone()));
             tensors.push((format!("{network}.{layer}.lora_B.weight"), scaled(&update.up, *scale)));

@@ -16,13 +16,17 @@ fn concept() -> Concept {
         ],
         text: LowRankSet {
             scale: 0.5,
-            layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))].into(),
+            layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))]
+                .into(),
         },
         unet: LowRankSet {
             scale: 1.0,
             layers: [
                 ("mid_block.attentions.0.proj_in".to_string(), update(2.0)),
-                ("mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0".to_string(), update(4.0)),
+                (
+                    "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0".to_string(),
+                    update(4.0),
+                ),
                 ("mid_block.resnets.1.conv1".to_string(), window),
             ]
             .into(),
@@ -33,7 +37,9 @@ fn concept() -> Concept {
 
 /// What a set does, whatever its scale is kept in.
 fn products(set: &LowRankSet) -> Vec<(String, Array, Array)> {
-    let of = |(layer, update): (&String, &Update)| (layer.clone(), update.down.clone(), gather::scaled(&update.up, set.scale));
+    let of = |(layer, update): (&String, &Update)| {
+        (layer.clone(), update.down.clone(), gather::scaled(&update.up, set.scale))
+    };
     set.layers.iter().map(of).collect()
 }
 
@@ -57,7 +63,10 @@ fn every_dialect_brings_back_what_it_can_hold() {
         }
         if matches!(dialect, Dialect::Kohya | Dialect::Peft) {
             assert_eq!(written.notes.len(), 1);
-            let beside: Vec<Word> = written.files[1..].iter().flat_map(|path| super::read(path).unwrap().0.words).collect();
+            let beside: Vec<Word> = written.files[1..]
+                .iter()
+                .flat_map(|path| super::read(path).unwrap().0.words)
+                .collect();
             assert_eq!(beside, original.words.iter().map(mean).collect::<Vec<_>>());
         }
         let bytes = std::fs::read(&path).unwrap();
@@ -67,12 +76,17 @@ fn every_dialect_brings_back_what_it_can_hold() {
     // Web UIs find the words in the file itself, where that is asked for.
     let bundled = folder.path().join("bundled.safetensors");
     write(&original, Dialect::Kohya, true, &bundled).unwrap();
-    let means: Vec<Word> = original.words.iter().map(|word| Word { rows: inversion::mean(word), ..word.clone() }).collect();
+    let means: Vec<Word> = original
+        .words
+        .iter()
+        .map(|word| Word { rows: inversion::mean(word), ..word.clone() })
+        .collect();
     assert_eq!(read(&bundled).unwrap().0.words, means);
     assert_eq!(inversion::mean(&original.words[0]).values()[0], 0.5 + 6.0 * 0.25);
     let words = Concept { words: original.words, ..Concept::default() };
     for dialect in [Dialect::Peft, Dialect::Kohya] {
-        let error = write(&words, dialect, false, &folder.path().join("x")).unwrap_err().to_string();
+        let error =
+            write(&words, dialect, false, &folder.path().join("x")).unwrap_err().to_string();
         assert!(error.contains("words alone"), "{error}");
     }
 }
@@ -84,17 +98,27 @@ fn kohya_readers_find_alpha_and_windows() {
     let te = "lora_te_text_model_encoder_layers_0_self_attn_q_proj";
     assert_eq!(get(&format!("{te}.alpha")), Array::f32(&[][..], vec![1.0]), "0.5 x rank 2");
     assert_eq!(get(&format!("{te}.lora_down.weight")).shape[..], [2, 6]);
-    assert_eq!(get("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight").shape[..], [2, 6, 1, 1]);
+    assert_eq!(
+        get("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight").shape[..],
+        [2, 6, 1, 1]
+    );
     assert_eq!(get("lora_unet_mid_block_resnets_1_conv1.lora_up.weight").shape[..], [4, 2, 1, 1]);
     let linear = kohya::tensors(&concept(), false, false);
     let shape = |name: &str| linear.iter().find(|(n, _)| n == name).map(|(_, a)| a.shape.to_vec());
-    assert_eq!(shape("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"), Some(vec![2, 6]));
+    assert_eq!(
+        shape("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"),
+        Some(vec![2, 6])
+    );
 }
 
 fn file(tensors: &[(&str, Array)], metadata: &[(&str, &str)]) -> TensorFile {
     let path = Path::new("a.safetensors");
-    let views: Vec<_> = tensors.iter().map(|(name, array)| file::view(path, name.to_string(), array).unwrap()).collect();
-    let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|(name, array)| file::view(path, name.to_string(), array).unwrap())
+        .collect();
+    let metadata =
+        metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     TensorFile::from_bytes(path, checkpoint::to_bytes(path, &views, &metadata).unwrap()).unwrap()
 }
 
@@ -108,7 +132,9 @@ fn scales_come_from_wherever_they_are_kept() {
         assert_eq!(concept.unet.layers.len(), 1);
         (concept.unet.scale, notes)
     };
-    let scale = |names, more: &[(&str, Array)], metadata: &[(&str, &str)]| read_with(names, more, metadata).0;
+    let scale = |names, more: &[(&str, Array)], metadata: &[(&str, &str)]| {
+        read_with(names, more, metadata).0
+    };
     let one = |value: f32| Array::f32([1], vec![value]);
     let kohya = ["lora_unet_conv_in.lora_down.weight", "lora_unet_conv_in.lora_up.weight"];
     assert_eq!(scale(kohya, &[], &[]), 1.0);
@@ -118,12 +144,20 @@ fn scales_come_from_wherever_they_are_kept() {
     assert_eq!(scale(peft, &[("unet.a.b.alpha", one(6.0))], &[]), 3.0);
     let settings = |text| [("lora_adapter_metadata", text)];
     assert_eq!(scale(peft, &[], &settings(r#"{"unet.lora_alpha": 8, "unet.r": 2}"#)), 4.0);
-    assert_eq!(scale(peft, &[], &settings(r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"b": 1}}"#)), 0.5);
-    let stabilised = scale(peft, &[], &settings(r#"{"unet.lora_alpha": 8, "unet.use_rslora": true}"#));
+    assert_eq!(
+        scale(peft, &[], &settings(r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"b": 1}}"#)),
+        0.5
+    );
+    let stabilised =
+        scale(peft, &[], &settings(r#"{"unet.lora_alpha": 8, "unet.use_rslora": true}"#));
     assert!((stabilised - 8.0 / 2f32.sqrt()).abs() < 1e-6);
     // What is said of it.
     let told = |metadata: &[(&str, &str)]| read_with(peft, &[], metadata).1.join("; ");
-    assert!(told(&[]).contains("no alpha was found") && told(&[]).contains("factor 1"), "{}", told(&[]));
+    assert!(
+        told(&[]).contains("no alpha was found") && told(&[]).contains("factor 1"),
+        "{}",
+        told(&[])
+    );
     let by = told(&settings(r#"{"unet.lora_alpha": 8, "unet.r": 2}"#));
     assert_eq!(by, "alpha is 8, by the metadata `lora_adapter_metadata`");
     let ranks = told(&settings(r#"{"unet.lora_alpha": 8, "unet.r": 16}"#));
@@ -132,10 +166,17 @@ fn scales_come_from_wherever_they_are_kept() {
     // kohya's own metadata, where a file has lost its alphas.
     let trained = [("ss_network_alpha", "1.0"), ("ss_network_dim", "2")];
     assert_eq!(scale(kohya, &[], &trained), 0.5);
-    assert_eq!(scale(kohya, &[("lora_unet_conv_in.alpha", one(6.0))], &trained), 3.0, "the file's own comes first");
+    assert_eq!(
+        scale(kohya, &[("lora_unet_conv_in.alpha", one(6.0))], &trained),
+        3.0,
+        "the file's own comes first"
+    );
     assert_eq!(scale(kohya, &[], &[("ss_network_alpha", "None")]), 1.0);
     assert_eq!(scale(["a.lora.down.weight", "a.lora.up.weight"], &[], &[]), 1.0);
-    assert_eq!(scale(["a.processor.to_q_lora.down.weight", "a.processor.to_q_lora.up.weight"], &[], &[]), 1.0);
+    assert_eq!(
+        scale(["a.processor.to_q_lora.down.weight", "a.processor.to_q_lora.up.weight"], &[], &[]),
+        1.0
+    );
     // Layers of different scales have them in their matrices.
     let two = file(
         &[
@@ -148,7 +189,10 @@ fn scales_come_from_wherever_they_are_kept() {
         &[],
     );
     let unet = read_open(&two).unwrap().0.unet;
-    assert_eq!((unet.scale, unet.layers["conv_in"].up.values()[0], unet.layers["conv_out"].up.values()[0]), (1.0, 0.5, 1.0));
+    assert_eq!(
+        (unet.scale, unet.layers["conv_in"].up.values()[0], unet.layers["conv_out"].up.values()[0]),
+        (1.0, 0.5, 1.0)
+    );
 }
 
 #[test]
@@ -159,8 +203,12 @@ fn what_cannot_be_used_is_refused_by_name() {
         error
     };
     let matrix = |rows, columns| array([rows, columns], 1.0);
-    assert!(error(&[("a.weight", matrix(2, 2)), ("b.weight", matrix(2, 2))]).contains("neither a concept nor a LoRA"));
-    let loha = error(&[("lora_unet_a.hada_w1_a", matrix(2, 2)), ("lora_unet_a.hada_w1_b", matrix(2, 2))]);
+    assert!(
+        error(&[("a.weight", matrix(2, 2)), ("b.weight", matrix(2, 2))])
+            .contains("neither a concept nor a LoRA")
+    );
+    let loha =
+        error(&[("lora_unet_a.hada_w1_a", matrix(2, 2)), ("lora_unet_a.hada_w1_b", matrix(2, 2))]);
     assert!(loha.contains("LoHa") && loha.contains("`lora_unet_a.hada_w1_a`"), "{loha}");
     assert!(error(&[("lora_unet_a.lokr_w1", matrix(2, 2))]).contains("LoKr"));
     assert!(error(&[("lora_unet_a.dora_scale", matrix(2, 2))]).contains("DoRA"));
@@ -168,11 +216,23 @@ fn what_cannot_be_used_is_refused_by_name() {
     let alone = error(&[("lora_unet_a.lora_down.weight", matrix(2, 2))]);
     assert!(alone.contains("`lora_unet_a.lora_down.weight`: the other half"), "{alone}");
     assert!(error(&[("lora_unet_a.alpha", matrix(1, 1))]).contains("an update that is not there"));
-    let ranks = error(&[("unet.a.lora_A.weight", matrix(2, 3)), ("unet.a.lora_B.weight", matrix(4, 5))]);
-    assert!(ranks.contains("rank 2") && ranks.contains("rank 5") && ranks.contains("`unet.a.lora_B.weight`"), "{ranks}");
-    let shape = error(&[("unet.a.lora_A.weight", array([2, 3, 1], 0.0)), ("unet.a.lora_B.weight", matrix(4, 2))]);
+    let ranks =
+        error(&[("unet.a.lora_A.weight", matrix(2, 3)), ("unet.a.lora_B.weight", matrix(4, 5))]);
+    assert!(
+        ranks.contains("rank 2")
+            && ranks.contains("rank 5")
+            && ranks.contains("`unet.a.lora_B.weight`"),
+        "{ranks}"
+    );
+    let shape = error(&[
+        ("unet.a.lora_A.weight", array([2, 3, 1], 0.0)),
+        ("unet.a.lora_B.weight", matrix(4, 2)),
+    ]);
     assert!(shape.contains("[2, 3, 1]"), "{shape}");
-    let nan = error(&[("unet.a.lora_A.weight", Array::f32([1, 1], vec![f32::NAN])), ("unet.a.lora_B.weight", matrix(4, 1))]);
+    let nan = error(&[
+        ("unet.a.lora_A.weight", Array::f32([1, 1], vec![f32::NAN])),
+        ("unet.a.lora_B.weight", matrix(4, 1)),
+    ]);
     assert!(nan.contains("no numbers"), "{nan}");
     let alpha = [
         ("lora_unet_a.lora_down.weight", matrix(2, 3)),
@@ -198,18 +258,34 @@ fn what_cannot_be_used_is_refused_by_name() {
         ("base_model.model.a.lora_magnitude_vector", matrix(3, 1)),
     ];
     assert!(error(&magnitude).contains("DoRA"));
-    let twice =
-        [("lora_unet_conv_in.lora_down.weight", matrix(2, 3)), ("lora_unet_input_blocks_0_0.lora_down.weight", matrix(2, 3))];
+    let twice = [
+        ("lora_unet_conv_in.lora_down.weight", matrix(2, 3)),
+        ("lora_unet_input_blocks_0_0.lora_down.weight", matrix(2, 3)),
+    ];
     let found = error(&twice);
-    assert!(found.contains("`lora_unet_input_blocks_0_0.lora_down.weight`: it means the same as"), "{found}");
+    assert!(
+        found.contains("`lora_unet_input_blocks_0_0.lora_down.weight`: it means the same as"),
+        "{found}"
+    );
     let nowhere = error(&[("lora_unet_input_blocks_20_0_op.lora_down.weight", matrix(2, 3))]);
-    assert!(nowhere.contains("`lora_unet_input_blocks_20_0_op.lora_down.weight`") && nowhere.contains("no place"), "{nowhere}");
+    assert!(
+        nowhere.contains("`lora_unet_input_blocks_20_0_op.lora_down.weight`")
+            && nowhere.contains("no place"),
+        "{nowhere}"
+    );
     let xl = error(&[("clip_l", matrix(1, 768)), ("clip_g", matrix(1, 1280))]);
     assert!(xl.contains("XL") && xl.contains("clip_g"), "{xl}");
     assert!(error(&[("text_encoder_2.a.lora_A.weight", matrix(2, 2))]).contains("XL"));
-    assert!(error(&[("text_encoders.clip_g.transformer.a.lora_down.weight", matrix(2, 2))]).contains("XL"));
+    assert!(
+        error(&[("text_encoders.clip_g.transformer.a.lora_down.weight", matrix(2, 2))])
+            .contains("XL")
+    );
     assert!(error(&[("transformer.a.lora_A.weight", matrix(2, 2))]).contains("does not have"));
-    let strange = [("a.b.lora_down.weight", matrix(2, 3)), ("a.b.lora_up.weight", matrix(3, 2)), ("x", matrix(1, 1))];
+    let strange = [
+        ("a.b.lora_down.weight", matrix(2, 3)),
+        ("a.b.lora_up.weight", matrix(3, 2)),
+        ("x", matrix(1, 1)),
+    ];
     assert!(error(&strange).contains("`x`: it has no meaning"));
     let vast = [
         ("lora_unet_a.lora_down.weight", matrix(1, 20_000)),
@@ -222,7 +298,11 @@ fn what_cannot_be_used_is_refused_by_name() {
 /// The only layers of a LoRA, by the name that a program gives to their tensors.
 fn layers_of(name: &str, [down, up]: [&str; 2]) -> [Vec<String>; 2] {
     let tensors = [format!("{name}{down}"), format!("{name}{up}")];
-    let (concept, ..) = read_open(&file(&[(&tensors[0], array([2, 3], 1.0)), (&tensors[1], array([4, 2], 1.0))], &[])).unwrap();
+    let (concept, ..) = read_open(&file(
+        &[(&tensors[0], array([2, 3], 1.0)), (&tensors[1], array([4, 2], 1.0))],
+        &[],
+    ))
+    .unwrap();
     [concept.text, concept.unet].map(|set| set.layers.into_keys().collect())
 }
 
@@ -272,23 +352,30 @@ fn write_peft(path: &Path, layer: &str) {
     let names = ["A", "B"].map(|half| format!("base_model.model.{layer}.lora_{half}.weight"));
     let tensors = [(names[0].clone(), array([2, 3], 1.0)), (names[1].clone(), array([4, 2], 1.0))];
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    write_tensors(path, &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())])).unwrap();
+    write_tensors(path, &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))
+        .unwrap();
 }
 
 #[test]
 fn pefts_settings_lie_beside_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let (file, config) = (at.join("zorp/adapter_model.safetensors"), at.join("zorp/adapter_config.json"));
+    let (file, config) =
+        (at.join("zorp/adapter_model.safetensors"), at.join("zorp/adapter_config.json"));
     write_peft(&file, "down_blocks.0.attn1.to_q");
     let scale = |settings: &str| {
         std::fs::write(&config, settings).unwrap();
         let (concept, notes) = super::read(&file).unwrap();
         (concept.unet.scale, notes.join("; "))
     };
-    let (four, told) = scale(r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 8, "use_rslora": false, "alpha_pattern": {}}"#);
+    let (four, told) = scale(
+        r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 8, "use_rslora": false, "alpha_pattern": {}}"#,
+    );
     assert_eq!((four, told.as_str()), (4.0, "alpha is 8, by adapter_config.json"));
-    assert!((scale(r#"{"r": 2, "lora_alpha": 8, "use_rslora": true}"#).0 - 8.0 / 2f32.sqrt()).abs() < 1e-6);
+    assert!(
+        (scale(r#"{"r": 2, "lora_alpha": 8, "use_rslora": true}"#).0 - 8.0 / 2f32.sqrt()).abs()
+            < 1e-6
+    );
     assert_eq!(scale(r#"{"lora_alpha": 8, "alpha_pattern": {"attn\\d.to_(q|k)": 1}}"#).0, 0.5);
     assert_eq!(
         scale(r#"{"r": 8, "rank_pattern": {"to_q": 2}, "lora_alpha": 2}"#),
@@ -310,22 +397,33 @@ fn pefts_settings_lie_beside_its_file() {
     // The folder itself, one in which each network has its own, and one of Hugging Face's cache.
     assert_eq!(super::read(&at.join("zorp")).unwrap().0.name, "zorp");
     write_peft(&at.join("both/unet/adapter_model.safetensors"), "conv_in");
-    write_peft(&at.join("both/text_encoder/adapter_model.safetensors"), "text_model.encoder.layers.0.mlp.fc1");
+    write_peft(
+        &at.join("both/text_encoder/adapter_model.safetensors"),
+        "text_model.encoder.layers.0.mlp.fc1",
+    );
     std::fs::write(at.join("both/unet/adapter_config.json"), r#"{"lora_alpha": 4}"#).unwrap();
     let (concept, notes) = super::read(&at.join("both")).unwrap();
-    assert_eq!((concept.name.as_str(), concept.text.layers.len(), concept.unet.layers.len()), ("both", 1, 1));
+    assert_eq!(
+        (concept.name.as_str(), concept.text.layers.len(), concept.unet.layers.len()),
+        ("both", 1, 1)
+    );
     assert_eq!((concept.text.scale, concept.unet.scale), (1.0, 2.0));
-    assert!(notes[0].starts_with("text_encoder: no alpha") && notes[1].starts_with("unet: alpha is 4"), "{notes:?}");
+    assert!(
+        notes[0].starts_with("text_encoder: no alpha") && notes[1].starts_with("unet: alpha is 4"),
+        "{notes:?}"
+    );
     let cached = at.join("models--owner--ink");
     write_peft(&cached.join("snapshots/0123/adapter_model.safetensors"), "conv_in");
     assert_eq!(super::read(&cached).unwrap().0.name, "ink");
 }
 
-/// What the first LoRA program's order of layers is: found by walking diffusers' and transformers' modules as it does.
+/// What the first LoRA program's order of layers is: found by walking diffusers' and transformers'
+/// modules as it does.
 #[test]
 fn updates_without_names_are_told_by_their_order() {
     let dims = [8, 8, 16, 16, 24, 24, 24, 24, 24, 16, 16, 16, 8, 8, 8, 32];
-    let attention = |dim: usize, context: usize| [[dim, dim], [dim, context], [dim, context], [dim, dim]];
+    let attention =
+        |dim: usize, context: usize| [[dim, dim], [dim, context], [dim, context], [dim, dim]];
     let mut older: Vec<[usize; 2]> = Vec::new();
     let mut newer: Vec<[usize; 2]> = Vec::new();
     for dim in dims {
@@ -334,7 +432,9 @@ fn updates_without_names_are_told_by_their_order() {
         newer.extend(first.iter().chain(&second).chain([&gate]));
     }
     // Each update is told by its number.
-    let pair = |number: usize, [rows, columns]: [usize; 2]| [array([rows, 1], number as f32), array([1, columns], 0.0)];
+    let pair = |number: usize, [rows, columns]: [usize; 2]| {
+        [array([rows, 1], number as f32), array([1, columns], 0.0)]
+    };
     let safe = |network: &str, shapes: &[[usize; 2]]| -> Vec<(String, Array)> {
         let named = |(number, shape): (usize, &[usize; 2])| {
             let [up, down] = pair(number, *shape);
@@ -343,7 +443,8 @@ fn updates_without_names_are_told_by_their_order() {
         shapes.iter().enumerate().flat_map(named).collect()
     };
     let read = |tensors: &[(String, Array)], metadata: &[(&str, &str)]| {
-        let tensors: Vec<_> = tensors.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
+        let tensors: Vec<_> =
+            tensors.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
         read_open(&file(&tensors, metadata))
     };
     let number = |set: &LowRankSet, layer: &str| set.layers[layer].up.values()[0];
@@ -354,7 +455,10 @@ fn updates_without_names_are_told_by_their_order() {
         all.push(("<s1>".to_string(), array([12], 1.0)));
         let (concept, notes, dialect) = read(&all, &[("unet", "[]"), ("<s1>", "<embed>")]).unwrap();
         assert_eq!((dialect, concept.words.len(), notes.len()), (Dialect::CloneOfSimo, 1, 1));
-        assert_eq!((concept.unet.layers.len(), concept.unet.scale, concept.text.layers.len()), (144, 1.0, 8));
+        assert_eq!(
+            (concept.unet.layers.len(), concept.unet.scale, concept.text.layers.len()),
+            (144, 1.0, 8)
+        );
         let unet = |name: &str, layer: &str| number(&concept.unet, &block(name, layer));
         assert_eq!(unet("down_blocks.0.attentions.0", "attn1.to_q"), 0.0);
         assert_eq!(unet("down_blocks.0.attentions.0", "ff.net.0.proj"), gate);
@@ -365,7 +469,8 @@ fn updates_without_names_are_told_by_their_order() {
         assert_eq!(number(&concept.text, "text_model.encoder.layers.0.self_attn.q_proj"), 2.0);
     }
     // Attentions alone, and a pickle's list of one network.
-    let bare: Vec<[usize; 2]> = dims.iter().flat_map(|dim| [attention(*dim, *dim), attention(*dim, 5)].concat()).collect();
+    let bare: Vec<[usize; 2]> =
+        dims.iter().flat_map(|dim| [attention(*dim, *dim), attention(*dim, 5)].concat()).collect();
     let list = |shapes: &[[usize; 2]]| -> Vec<(String, Array)> {
         let named = |(number, shape): (usize, &[usize; 2])| {
             let [up, down] = pair(number, *shape);
@@ -374,13 +479,18 @@ fn updates_without_names_are_told_by_their_order() {
         shapes.iter().enumerate().flat_map(named).collect()
     };
     let unet = read(&list(&bare), &[]).unwrap().0.unet;
-    assert_eq!((unet.layers.len(), number(&unet, &block("down_blocks.0.attentions.1", "attn2.to_v"))), (128, 14.0));
+    assert_eq!(
+        (unet.layers.len(), number(&unet, &block("down_blocks.0.attentions.1", "attn2.to_v"))),
+        (128, 14.0)
+    );
     assert_eq!(read(&list(&[[12, 12]; 48]), &[]).unwrap().0.text.layers.len(), 48);
     let error = |tensors: &[(String, Array)]| read(tensors, &[]).unwrap_err().to_string();
     assert!(error(&list(&older[1..])).contains("143 updates have no names"));
     assert!(error(&safe("unet", &bare[..8])).contains("UNet"));
-    let gap: Vec<_> = safe("unet", &older).into_iter().filter(|(name, _)| !name.contains(":7:")).collect();
+    let gap: Vec<_> =
+        safe("unet", &older).into_iter().filter(|(name, _)| !name.contains(":7:")).collect();
     assert!(error(&gap).contains("number 7 is missing"));
-    let half: Vec<_> = safe("unet", &older).into_iter().filter(|(name, _)| name != "unet:7:up").collect();
+    let half: Vec<_> =
+        safe("unet", &older).into_iter().filter(|(name, _)| name != "unet:7:up").collect();
     assert!(read(&half, &[]).is_err());
 }

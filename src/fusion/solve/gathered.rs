@@ -54,7 +54,8 @@ impl Gathered {
                 let seen = moments.times(&change.down);
                 part.energy += weight * energy(&change.up, &(&seen * change.down.transpose()));
                 if let Some(held_out) = &held_out {
-                    part.held_out_energy += weight * energy(&change.up, &held_out.quadratic(&change.down));
+                    part.held_out_energy +=
+                        weight * energy(&change.up, &held_out.quadratic(&change.down));
                 }
                 part.downs.push(seen * faer::Scale(weight));
                 part.ups.push(change.up);
@@ -80,7 +81,16 @@ impl Gathered {
         });
         let mean_diagonal = trace / width.max(1) as f64;
         let targets = targets.collect();
-        Ok(Gathered { name: group.name().into(), width, inputs: sums.finish(), rows, mean_diagonal, targets, keep, held_out })
+        Ok(Gathered {
+            name: group.name().into(),
+            width,
+            inputs: sums.finish(),
+            rows,
+            mean_diagonal,
+            targets,
+            keep,
+            held_out,
+        })
     }
 }
 

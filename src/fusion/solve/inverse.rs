@@ -8,12 +8,14 @@ use super::{Conditioning, Gathered, singular};
 use crate::fusion::Result;
 use crate::fusion::statistics::Moments;
 
-/// Directions with eigenvalues below this part of the largest are left out: nothing but rounding is known of them.
+/// Directions with eigenvalues below this part of the largest are left out: nothing but rounding is
+/// known of them.
 const NOISE: f64 = 1e-13;
 
 /// The sums, decomposed as far as that serves every ridge.
 pub(in crate::fusion) enum Sums<'a> {
-    /// Eigenvectors as columns `[in, k]` and eigenvalues, from the inputs themselves: their singular values, squared.
+    /// Eigenvectors as columns `[in, k]` and eigenvalues, from the inputs themselves: their
+    /// singular values, squared.
     Spectrum(Mat<f64>, Vec<f64>),
     Gram(&'a Mat<f64>),
 }
@@ -25,12 +27,15 @@ pub(in crate::fusion) enum Inverse<'s> {
 }
 
 impl Sums<'_> {
-    /// Few inputs are decomposed as they are (thin SVD, which sees twice the digits that their sums keep); sums only where there is
-    /// no ridge (`whole`), for then directions without inputs must be left out.
+    /// Few inputs are decomposed as they are (thin SVD, which sees twice the digits that their sums
+    /// keep); sums only where there is no ridge (`whole`), for then directions without inputs must
+    /// be left out.
     pub fn of(gathered: &Gathered, whole: bool) -> Result<Sums<'_>> {
         let failed = || singular(&gathered.name, gathered.width, 0.0);
         match &gathered.inputs {
-            Moments::Samples(x) if x.nrows() == 0 => Ok(Sums::Spectrum(Mat::zeros(gathered.width, 0), Vec::new())),
+            Moments::Samples(x) if x.nrows() == 0 => {
+                Ok(Sums::Spectrum(Mat::zeros(gathered.width, 0), Vec::new()))
+            }
             Moments::Samples(x) => {
                 let svd = x.thin_svd().map_err(|_| failed())?;
                 let squares = svd.S().column_vector().iter().map(|s| s * s).collect();
@@ -80,7 +85,11 @@ impl Inverse<'_> {
             Inverse::Spectrum(_, values, ridge) => {
                 let most = values.iter().fold(0.0f64, |most, &v| most.max(v));
                 let counted = || values.iter().filter(|&&v| *ridge > 0.0 || v > most * NOISE);
-                let least = if *ridge > 0.0 && values.len() < width { 0.0 } else { counted().fold(most, |a, &b| a.min(b)) };
+                let least = if *ridge > 0.0 && values.len() < width {
+                    0.0
+                } else {
+                    counted().fold(most, |a, &b| a.min(b))
+                };
                 Conditioning {
                     effective_rank: counted().map(|v| v / (v + ridge)).sum(),
                     condition: (most + ridge) / (least + ridge),
@@ -93,14 +102,19 @@ impl Inverse<'_> {
                 // trace (G + ridge)^-1 = || L^-1 ||^2
                 let trace = inverse.norm_l2().powi(2);
                 let most = greatest_eigenvalue(width, |v| lower * (lower.transpose() * v));
-                let least = 1.0 / greatest_eigenvalue(width, |v| inverse.transpose() * (&inverse * v));
-                Conditioning { effective_rank: width as f64 - ridge * trace, condition: most / least }
+                let least =
+                    1.0 / greatest_eigenvalue(width, |v| inverse.transpose() * (&inverse * v));
+                Conditioning {
+                    effective_rank: width as f64 - ridge * trace,
+                    condition: most / least,
+                }
             }
         }
     }
 }
 
-/// Of a positive definite map on vectors of `width`, by power iteration until it moves by less than a thousandth.
+/// Of a positive definite map on vectors of `width`, by power iteration until it moves by less than
+/// a thousandth.
 fn greatest_eigenvalue(width: usize, apply: impl Fn(&Mat<f64>) -> Mat<f64>) -> f64 {
     let mut v = Mat::from_fn(width, 1, |i, _| 1.0 + (i % 7) as f64 / 7.0);
     v *= faer::Scale(1.0 / v.norm_l2());

@@ -26,7 +26,8 @@ pub(super) fn solve(gathered: &Gathered, settings: Lbfgs) -> Vec<Change> {
     gathered.targets.iter().map(|target| minimise(gathered, target, settings)).collect()
 }
 
-/// The mean squared error over all inputs and outputs, a quadratic of the change D: (tr D G D^T - 2 tr D B^T + e) / (rows out).
+/// The mean squared error over all inputs and outputs, a quadratic of the change D: (tr D G D^T - 2
+/// tr D B^T + e) / (rows out).
 fn minimise(gathered: &Gathered, target: &Target, settings: Lbfgs) -> Change {
     let (out, width) = (target.layer.out, gathered.width);
     let identity = Mat::identity(out, out);
@@ -74,7 +75,10 @@ fn minimise(gathered: &Gathered, target: &Target, settings: Lbfgs) -> Change {
         let before = loss;
         loss = line.at(t).0;
         let moved = d.norm_max() * t;
-        if evaluations >= most_evaluations || moved.abs() <= TOLERANCE || (loss - before).abs() < TOLERANCE {
+        if evaluations >= most_evaluations
+            || moved.abs() <= TOLERANCE
+            || (loss - before).abs() < TOLERANCE
+        {
             break;
         }
         previous = Some((old_g, d, t));
@@ -82,7 +86,8 @@ fn minimise(gathered: &Gathered, target: &Target, settings: Lbfgs) -> Change {
     Change { left: identity, right: x }
 }
 
-/// The two-loop recursion: the remembered steps' inverse Hessian, applied to the gradient, downhill.
+/// The two-loop recursion: the remembered steps' inverse Hessian, applied to the gradient,
+/// downhill.
 fn direction(g: &Mat<f64>, memory: &VecDeque<(Mat<f64>, Mat<f64>, f64)>, scale: f64) -> Mat<f64> {
     let mut q = g * faer::Scale(-1.0);
     let mut factors = Vec::with_capacity(memory.len());
@@ -127,8 +132,8 @@ impl Line {
         point.2.abs() <= -CURVATURE * self.slope
     }
 
-    /// A step that satisfies the strong Wolfe conditions (Nocedal and Wright, algorithms 3.5 and 3.6, with cubic interpolation), and
-    /// the trials that it took.
+    /// A step that satisfies the strong Wolfe conditions (Nocedal and Wright, algorithms 3.5 and
+    /// 3.6, with cubic interpolation), and the trials that it took.
     fn search(&self, first: f64, most: f64) -> (f64, usize) {
         let mut before: Point = (0.0, self.loss, self.slope);
         let mut now = self.point(first);
@@ -157,7 +162,11 @@ impl Line {
             let margin = 0.1 * (right - left);
             let near = (right - t).min(t - left) < margin;
             if near && (slow || t >= right || t <= left) {
-                t = if (t - right).abs() < (t - left).abs() { right - margin } else { left + margin };
+                t = if (t - right).abs() < (t - left).abs() {
+                    right - margin
+                } else {
+                    left + margin
+                };
                 slow = false;
             } else {
                 slow = near;
@@ -207,13 +216,20 @@ mod tests {
 
     #[test]
     fn steps_satisfy_the_strong_wolfe_conditions() {
-        for (slope, curvature, first) in
-            [(-1.0, 1.0, 1.0), (-1.0, 1e-3, 1.0), (-1e-3, 1e3, 1.0), (-5.0, 0.2, 0.01), (-2.0, 40.0, 1.0)]
-        {
+        for (slope, curvature, first) in [
+            (-1.0, 1.0, 1.0),
+            (-1.0, 1e-3, 1.0),
+            (-1e-3, 1e3, 1.0),
+            (-5.0, 0.2, 0.01),
+            (-2.0, 40.0, 1.0),
+        ] {
             let line = Line { loss: 3.0, slope, curvature };
             let (t, trials) = line.search(first, 1.0);
             let point = line.point(t);
-            assert!(!line.too_high(point) && line.flat(point), "{slope} {curvature} {first}: {t} after {trials}");
+            assert!(
+                !line.too_high(point) && line.flat(point),
+                "{slope} {curvature} {first}: {t} after {trials}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How well a change answers each concept, how much concepts are in each other's way, and what the base model loses.
+//! How well a change answers each concept, how much concepts are in each other's way, and what the
+//! base model loses.
 
 use faer::Mat;
 use serde::Serialize;
@@ -10,16 +11,18 @@ use crate::fusion::Result;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerMeasures {
     pub layer: String,
-    /// || X_i (T_i - D)^T || / || X_i T_i^T ||: 0 is the concept's own answer, 1 that of the base model. None where the concept
-    /// does not change the layer.
+    /// || X_i (T_i - D)^T || / || X_i T_i^T ||: 0 is the concept's own answer, 1 that of the base
+    /// model. None where the concept does not change the layer.
     pub residuals: Vec<Option<f64>>,
     /// || X_i (T_i - D)^T ||^2 and || X_i T_i^T ||^2, the sums behind `residuals`.
     pub energies: Vec<[f64; 2]>,
-    /// Row i, column j: how much of what concept j's change does to its own inputs it does to concept i's, per input:
-    /// || X_i T_j^T ||^2 rows_j / (|| X_j T_j^T ||^2 rows_i). What i and j want alike counts as well; 0 is no contact.
+    /// Row i, column j: how much of what concept j's change does to its own inputs it does to
+    /// concept i's, per input:
+    /// || X_i T_j^T ||^2 rows_j / (|| X_j T_j^T ||^2 rows_i). What i and j want alike counts as
+    /// well; 0 is no contact.
     pub contact: Vec<Vec<f64>>,
-    /// || X D^T ||^2 on inputs on which nothing should change that were not used, in parts of what the concepts' own changes do there on
-    /// average.
+    /// || X D^T ||^2 on inputs on which nothing should change that were not used, in parts of what
+    /// the concepts' own changes do there on average.
     pub base_loss: Option<f64>,
 }
 
@@ -33,7 +36,8 @@ impl Measures {
     pub fn of(group: &dyn Group, changes: &[Change]) -> Result<Measures> {
         let (count, width) = (group.weights().len(), group.width());
         let layers = group.layers().len();
-        let factors: Vec<Vec<_>> = (0..layers).map(|l| (0..count).map(|i| group.change(i, l)).collect()).collect();
+        let factors: Vec<Vec<_>> =
+            (0..layers).map(|l| (0..count).map(|i| group.change(i, l)).collect()).collect();
         let mut found: Vec<LayerMeasures> = group
             .layers()
             .iter()
@@ -52,7 +56,8 @@ impl Measures {
             let moments = statistics.moments();
             for ((found, factors), change) in found.iter_mut().zip(&factors).zip(changes) {
                 // All that this concept's inputs can tell, in one product.
-                let downs: Vec<&Mat<f64>> = factors.iter().flatten().map(|f| &f.down).chain([&change.right]).collect();
+                let downs: Vec<&Mat<f64>> =
+                    factors.iter().flatten().map(|f| &f.down).chain([&change.right]).collect();
                 let seen = moments.quadratic(&stack(&downs, width));
                 let (mut first, mut own, mut contact) = (0, None, Vec::new());
                 for (j, factors) in factors.iter().enumerate() {
@@ -69,11 +74,13 @@ impl Measures {
                     first += rank;
                 }
                 let (at, size) = (first, change.right.nrows());
-                let squared = |first: usize, rank: usize| seen.submatrix(first, first, rank, rank).to_owned();
+                let squared =
+                    |first: usize, rank: usize| seen.submatrix(first, first, rank, rank).to_owned();
                 let (residual, wanted) = match (own, factors.get(i).and_then(Option::as_ref)) {
                     (Some((first, rank)), Some(own)) => {
                         let mut both = Mat::zeros(rank + size, rank + size);
-                        let places: Vec<usize> = (first..first + rank).chain(at..at + size).collect();
+                        let places: Vec<usize> =
+                            (first..first + rank).chain(at..at + size).collect();
                         for (a, &from_a) in places.iter().enumerate() {
                             for (b, &from_b) in places.iter().enumerate() {
                                 both[(a, b)] = seen[(from_a, from_b)];
@@ -97,8 +104,10 @@ impl Measures {
             let moments = held_out.moments();
             let total: f64 = group.weights().iter().sum();
             for ((found, factors), change) in found.iter_mut().zip(&factors).zip(changes) {
-                let weighed = factors.iter().zip(group.weights()).filter_map(|(f, w)| Some((f.as_ref()?, w)));
-                let reference: f64 = weighed.map(|(f, w)| w * energy(&f.up, &moments.quadratic(&f.down))).sum();
+                let weighed =
+                    factors.iter().zip(group.weights()).filter_map(|(f, w)| Some((f.as_ref()?, w)));
+                let reference: f64 =
+                    weighed.map(|(f, w)| w * energy(&f.up, &moments.quadratic(&f.down))).sum();
                 let loss = energy(&change.left, &moments.quadratic(&change.right));
                 found.base_loss = (reference > 0.0).then(|| loss * total / reference);
             }
@@ -119,5 +128,7 @@ fn relate(contact: &mut [Vec<f64>], energies: &[[f64; 2]], rows: &[f64]) {
 
 /// Frobenius norm of a change.
 pub(in crate::fusion) fn norm(change: &Change) -> f64 {
-    inner(&(change.left.transpose() * &change.left), &(&change.right * change.right.transpose())).max(0.0).sqrt()
+    inner(&(change.left.transpose() * &change.left), &(&change.right * change.right.transpose()))
+        .max(0.0)
+        .sqrt()
 }

@@ -1,9 +1,11 @@
 //! Weights that answer every concept's inputs as that concept's tuned layer does.
 //!
-//! For one layer with base weight W0 and changes T_i (a_i up_i down_i) of concepts whose inputs are the rows of X_i, the wanted
-//! change is D = argmin sum_i || X_i (T_i - D)^T ||^2 + k || X_keep D^T ||^2 + ridge || D ||^2 (Mix-of-Show, arXiv 2305.18292,
-//! section 3.3, with what must not change added). It is linear least squares: D = B (G + ridge)^-1, with G = sum_i G_i + k G_keep,
-//! G_i = X_i^T X_i and B = sum_i T_i G_i. T_i are of low rank, so B = U M with few columns and rows, and so is D.
+//! For one layer with base weight W0 and changes T_i (a_i up_i down_i) of concepts whose inputs are
+//! the rows of X_i, the wanted change is D = argmin sum_i || X_i (T_i - D)^T ||^2 + k || X_keep D^T
+//! ||^2 + ridge || D ||^2 (Mix-of-Show, arXiv 2305.18292, section 3.3, with what must not change
+//! added). It is linear least squares: D = B (G + ridge)^-1, with G = sum_i G_i + k G_keep, G_i =
+//! X_i^T X_i and B = sum_i T_i G_i. T_i are of low rank, so B = U M with few columns and rows, and
+//! so is D.
 
 mod average;
 mod exact;
@@ -44,8 +46,8 @@ pub struct Layer {
     pub out: usize,
 }
 
-/// Layers that read the same inputs, and what the concepts have for them. Statistics are loaded one after another, so that memory
-/// does not grow with the number of concepts.
+/// Layers that read the same inputs, and what the concepts have for them. Statistics are loaded one
+/// after another, so that memory does not grow with the number of concepts.
 pub trait Group {
     /// Of the first layer: what errors say.
     fn name(&self) -> &str;
@@ -112,7 +114,8 @@ pub struct Solution {
 /// How well the inputs determine the answer.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Conditioning {
-    /// Directions that count against the ridge: sum of s / (s + ridge) over the eigenvalues s of the sums.
+    /// Directions that count against the ridge: sum of s / (s + ridge) over the eigenvalues s of
+    /// the sums.
     pub effective_rank: f64,
     /// Largest to least eigenvalue, ridge included.
     pub condition: f64,
@@ -125,16 +128,18 @@ pub struct Conditioning {
 pub fn solve(group: &dyn Group, solver: Solver, ridge: f64) -> Result<Solution> {
     match solver {
         Solver::Exact(settings) => exact::solve(&Gathered::of(group, settings.keep_weight)?, ridge),
-        Solver::Lbfgs(settings) => {
-            Ok(Solution { changes: lbfgs::solve(&Gathered::of(group, 0.0)?, settings), conditioning: None })
-        }
+        Solver::Lbfgs(settings) => Ok(Solution {
+            changes: lbfgs::solve(&Gathered::of(group, 0.0)?, settings),
+            conditioning: None,
+        }),
         Solver::Average => Ok(Solution { changes: average::solve(group), conditioning: None }),
     }
 }
 
 /// Sum of the products of their elements.
 pub(super) fn inner(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
-    let columns = (0..a.ncols()).map(|j| (0..a.nrows()).map(|i| a[(i, j)] * b[(i, j)]).sum::<f64>());
+    let columns =
+        (0..a.ncols()).map(|j| (0..a.nrows()).map(|i| a[(i, j)] * b[(i, j)]).sum::<f64>());
     columns.sum()
 }
 

@@ -1,4 +1,5 @@
-//! The ridge, chosen by measurement: at the knee between what the concepts gain and what the base model loses.
+//! The ridge, chosen by measurement: at the knee between what the concepts gain and what the base
+//! model loses.
 
 use serde::Serialize;
 
@@ -12,10 +13,11 @@ use crate::fusion::Result;
 pub struct RidgePoint {
     /// A part of the mean diagonal.
     pub ridge: f64,
-    /// What the concepts still miss: sum || X_i (T_i - D)^T ||^2 over what they would miss if nothing changed.
+    /// What the concepts still miss: sum || X_i (T_i - D)^T ||^2 over what they would miss if
+    /// nothing changed.
     pub missed: f64,
-    /// What ordinary prompts that were not used for solving lose: || X D^T ||^2 over what the concepts' own changes would do there on
-    /// average.
+    /// What ordinary prompts that were not used for solving lose: || X D^T ||^2 over what the
+    /// concepts' own changes would do there on average.
     pub lost: f64,
 }
 
@@ -33,11 +35,13 @@ pub struct RidgeChoice {
 const MOST_MEASURED: usize = 8;
 /// Where there is nothing to measure the base model's loss with.
 const WITHOUT_MEASUREMENT: f64 = 1e-4;
-/// How much a part that ordinary prompts lose counts against a part that the concepts gain. Concepts are what a user fuses for: where
-/// their updates were strong, a half left little more of them than averaging does (docs/fusion.md).
+/// How much a part that ordinary prompts lose counts against a part that the concepts gain.
+/// Concepts are what a user fuses for: where their updates were strong, a half left little more of
+/// them than averaging does (docs/fusion.md).
 const LOSS_WEIGHT: f64 = 0.1;
-/// By what part costs may differ and count as the same: of such ridges the largest is taken. Where the cost was flat over decades, the
-/// smallest one's pictures were 0.01 more like the concepts and 0.10 less like the base model's (docs/fusion.md).
+/// By what part costs may differ and count as the same: of such ridges the largest is taken. Where
+/// the cost was flat over decades, the smallest one's pictures were 0.01 more like the concepts and
+/// 0.10 less like the base model's (docs/fusion.md).
 const FLAT: f64 = 0.005;
 
 /// 1e-7 to 1 in half decades.
@@ -45,9 +49,10 @@ fn candidates() -> impl Iterator<Item = f64> {
     (-14..=0).map(|half| 10f64.powf(f64::from(half) / 2.0))
 }
 
-/// Chooses one ridge for all groups of a stage: the largest of those where missed + [`LOSS_WEIGHT`] lost is least within
-/// [`FLAT`], summed over groups that are evenly spread. That is the knee: a smaller ridge costs the base model more than the concepts
-/// gain, a larger one the opposite. `keep_weight`: as in [`Exact`](super::Exact).
+/// Chooses one ridge for all groups of a stage: the largest of those where missed + [`LOSS_WEIGHT`]
+/// lost is least within [`FLAT`], summed over groups that are evenly spread. That is the knee: a
+/// smaller ridge costs the base model more than the concepts gain, a larger one the opposite.
+/// `keep_weight`: as in [`Exact`](super::Exact).
 pub fn choose(groups: &[&dyn Group], keep_weight: f64) -> Result<RidgeChoice> {
     let chosen: Vec<&dyn Group> = spread(groups);
     let mut sums: Vec<Option<[f64; 2]>> = candidates().map(|_| Some([0.0; 2])).collect();
@@ -91,7 +96,8 @@ fn measure(gathered: &Gathered, inverse: &super::inverse::Inverse) -> [f64; 2] {
         if let Some((keep, factor)) = &gathered.keep {
             seen -= keep.quadratic(&change.right) * faer::Scale(*factor);
         }
-        result[0] += (target.energy - 2.0 * inner(&narrow, &along) + energy(&change.left, &seen)).max(0.0);
+        result[0] +=
+            (target.energy - 2.0 * inner(&narrow, &along) + energy(&change.left, &seen)).max(0.0);
         if let Some(held_out) = &gathered.held_out {
             result[1] += energy(&change.left, &held_out.quadratic(&change.right));
         }

@@ -61,7 +61,8 @@ impl Function {
             Function::GeluTanh => {
                 let factor = (2.0 / std::f64::consts::PI).sqrt();
                 let tanh = (factor * (x + 0.044715 * x * x * x)).tanh();
-                0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * factor * (1.0 + 3.0 * 0.044715 * x * x)
+                0.5 * (1.0 + tanh)
+                    + 0.5 * x * (1.0 - tanh * tanh) * factor * (1.0 + 3.0 * 0.044715 * x * x)
             }
             Function::QuickGelu => {
                 let s = sigmoid(1.702 * x);
@@ -108,11 +109,20 @@ impl Operation for Activation {
         }
     }
 
-    fn as_epilogue(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Epilogue> {
+    fn as_epilogue(
+        &self,
+        _inputs: &[Tensor],
+        _position: usize,
+        _graph: &Graph,
+    ) -> Option<Epilogue> {
         Some(Epilogue::Function(self.0))
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let inputs = [context.upstream, context.inputs[0]];
         Ok(vec![Some(graph.apply(ActivationGradient(self.0), &inputs)?)])
     }
@@ -132,7 +142,9 @@ impl Operation for ActivationGradient {
     }
 
     fn evaluate(&self, inputs: &[&Array], _shape: &Shape, output: &mut [f32]) {
-        for (dx, (dy, &x)) in output.iter_mut().zip(inputs[0].values().iter().zip(inputs[1].values())) {
+        for (dx, (dy, &x)) in
+            output.iter_mut().zip(inputs[0].values().iter().zip(inputs[1].values()))
+        {
             *dx = self.0.derivative(x) * dy;
         }
     }
@@ -145,7 +157,11 @@ impl Operation for ActivationGradient {
         (position == 0).then(|| Epilogue::Derivative(self.0, inputs[1]))
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

@@ -1,9 +1,11 @@
-//! The optimiser's update (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019), as torch's AdamW does it.
+//! The optimiser's update (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019),
+//! as torch's AdamW does it.
 
 use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
-/// How one update weighs the gradient; all but the exponents of the moments may differ from step to step.
+/// How one update weighs the gradient; all but the exponents of the moments may differ from step to
+/// step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moments {
     pub beta1: f32,
@@ -18,13 +20,21 @@ pub(crate) struct AdamW(pub Moments);
 pub const RATES: usize = 5;
 
 impl Graph {
-    /// The state after an update by `gradient` `[n]`: `state` is `[3, n]`, the numbers and their first and second moments, and
-    /// takes the result by [`Graph::assign`].
+    /// The state after an update by `gradient` `[n]`: `state` is `[3, n]`, the numbers and their
+    /// first and second moments, and takes the result by [`Graph::assign`].
     ///
-    /// `rates` `[5]`: 1 - learning rate * weight decay; learning rate / (1 - beta1^t); sqrt(1 - beta2^t) at the t-th update,
-    /// counted from 1; a factor of the gradient (1 / batches of an accumulation); whether anything moves (0 or 1). Nothing
-    /// moves either where `loss` `[1]` is not finite, so that the state from before can be looked at.
-    pub fn adamw(&mut self, state: Tensor, gradient: Tensor, rates: Tensor, loss: Tensor, moments: Moments) -> Result<Tensor> {
+    /// `rates` `[5]`: 1 - learning rate * weight decay; learning rate / (1 - beta1^t); sqrt(1 -
+    /// beta2^t) at the t-th update, counted from 1; a factor of the gradient (1 / batches of an
+    /// accumulation); whether anything moves (0 or 1). Nothing moves either where `loss` `[1]` is
+    /// not finite, so that the state from before can be looked at.
+    pub fn adamw(
+        &mut self,
+        state: Tensor,
+        gradient: Tensor,
+        rates: Tensor,
+        loss: Tensor,
+        moments: Moments,
+    ) -> Result<Tensor> {
         self.apply(AdamW(moments), &[state, gradient, rates, loss])
     }
 }
@@ -36,15 +46,20 @@ impl Operation for AdamW {
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [state, gradient, rates, loss] = arity(inputs)?;
-        let [count] = gradient[..] else { return Err(format!("expected a gradient [numbers], found {gradient}")) };
+        let [count] = gradient[..] else {
+            return Err(format!("expected a gradient [numbers], found {gradient}"));
+        };
         if state[..] != [3, count] || rates[..] != [RATES] || loss[..] != [1] {
-            return Err(format!("state {state}, gradient {gradient}, rates {rates} and loss {loss} do not fit"));
+            return Err(format!(
+                "state {state}, gradient {gradient}, rates {rates} and loss {loss} do not fit"
+            ));
         }
         Ok(state.clone())
     }
 
     fn evaluate(&self, inputs: &[&Array], _shape: &Shape, output: &mut [f32]) {
-        let (gradient, rates, loss) = (inputs[1].values(), inputs[2].values(), inputs[3].values()[0]);
+        let (gradient, rates, loss) =
+            (inputs[1].values(), inputs[2].values(), inputs[3].values()[0]);
         output.copy_from_slice(inputs[0].values());
         if rates[4] == 0.0 || !loss.is_finite() {
             return;
@@ -64,7 +79,11 @@ impl Operation for AdamW {
         14 * inputs[1].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

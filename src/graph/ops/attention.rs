@@ -14,21 +14,37 @@ pub(crate) struct Attention {
 }
 
 impl Graph {
-    /// softmax(`scale` q k^T) v for each of `heads` heads: `q` is `[batch, tokens, channels]`, `k` and `v`
-    /// `[batch', keys, channels]`, head h holding channels h d .. (h + 1) d. `batch'` may be smaller than `batch` and divide
-    /// it: consecutive entries of `q` then share one of `k` and `v`. `causal`: token i sees keys 0..=i only.
-    pub fn attention(&mut self, q: Tensor, k: Tensor, v: Tensor, heads: usize, scale: f32, causal: bool) -> Result<Tensor> {
+    /// softmax(`scale` q k^T) v for each of `heads` heads: `q` is `[batch, tokens, channels]`, `k`
+    /// and `v` `[batch', keys, channels]`, head h holding channels h d .. (h + 1) d. `batch'` may
+    /// be smaller than `batch` and divide it: consecutive entries of `q` then share one of `k` and
+    /// `v`. `causal`: token i sees keys 0..=i only.
+    pub fn attention(
+        &mut self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: usize,
+        scale: f32,
+        causal: bool,
+    ) -> Result<Tensor> {
         self.apply(Attention { heads, scale, causal, to_prompt: false }, &[q, k, v])
     }
 
-    /// [`Graph::attention`] of all keys, with the very numbers that [`Graph::regional_attention`] gives for one region over
-    /// everything: no kernel rounds what it reads.
-    pub fn attention_to_prompt(&mut self, q: Tensor, k: Tensor, v: Tensor, heads: usize, scale: f32) -> Result<Tensor> {
+    /// [`Graph::attention`] of all keys, with the very numbers that [`Graph::regional_attention`]
+    /// gives for one region over everything: no kernel rounds what it reads.
+    pub fn attention_to_prompt(
+        &mut self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: usize,
+        scale: f32,
+    ) -> Result<Tensor> {
         self.apply(Attention { heads, scale, causal: false, to_prompt: true }, &[q, k, v])
     }
 
-    /// [`Graph::attention`] of as many keys as tokens, of which each token sees those with which it shares a bit of `mask`, u32
-    /// `[tokens]`, itself among them. Not differentiated.
+    /// [`Graph::attention`] of as many keys as tokens, of which each token sees those with which it
+    /// shares a bit of `mask`, u32 `[tokens]`, itself among them. Not differentiated.
     pub fn masked_attention(
         &mut self,
         q: Tensor,
@@ -54,14 +70,17 @@ impl Operation for Attention {
         if mask.iter().any(|mask| mask[..] != [tokens] || tokens != keys) || mask.len() > 1 {
             return Err(format!("mask {mask:?} does not fit {tokens} tokens and {keys} keys"));
         }
-        if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0 {
+        if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0
+        {
             return Err(format!("q {q}, k {k} and v {v} do not fit"));
         }
         if self.heads == 0 || channels % self.heads != 0 {
             return Err(format!("{channels} channels do not make {} heads", self.heads));
         }
         if self.causal && tokens != keys {
-            return Err(format!("causal attention needs as many keys as tokens, found {keys} and {tokens}"));
+            return Err(format!(
+                "causal attention needs as many keys as tokens, found {keys} and {tokens}"
+            ));
         }
         Ok(q.clone())
     }
@@ -81,7 +100,9 @@ impl Operation for Attention {
                 let at = |key: usize| ((b / share) * keys + key) * channels + h * d;
                 for (key, score) in scores[..visible].iter_mut().enumerate() {
                     let k = &k[at(key)..at(key) + d];
-                    *score = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>() * f64::from(self.scale);
+                    *score =
+                        q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>()
+                            * f64::from(self.scale);
                     if mask.is_some_and(|mask| mask[token] & mask[key] == 0) {
                         *score = f64::NEG_INFINITY;
                     }
@@ -107,13 +128,21 @@ impl Operation for Attention {
         4 * output.elements() as u64 * inputs[1][1] as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let &[q, k, v] = context.inputs else {
             return Err(context.refuse(graph, self, "inputs", "attention in mask is for sampling"));
         };
         let rows = graph.apply(AttentionRows(*self), &[q, k, context.output, context.upstream])?;
         let inputs = [q, k, v, context.upstream, rows];
-        let dq = if context.wants(0) { Some(graph.apply(AttentionQueries(*self), &inputs)?) } else { None };
+        let dq = if context.wants(0) {
+            Some(graph.apply(AttentionQueries(*self), &inputs)?)
+        } else {
+            None
+        };
         let (mut dk, mut dv) = (None, None);
         if context.wants(1) || context.wants(2) {
             let both = graph.apply(AttentionKeysValues(*self), &inputs)?;

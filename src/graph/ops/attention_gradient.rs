@@ -1,9 +1,11 @@
-//! Attention backward without the score matrix: the probabilities are computed again from what each row keeps.
+//! Attention backward without the score matrix: the probabilities are computed again from what each
+//! row keeps.
 //!
-//! With s = `scale` q k^T, p = exp(s - lse), lse the log of the row's sum of exponentials, and delta = dy . y of the row:
-//! dv = p^T dy, ds = p (dy v^T - delta), dq = `scale` ds k, dk = `scale` ds^T q. One operation makes lse and delta of every
-//! row; then queries and keys can be walked independently, each sum by one invocation and in a fixed order.
-//! (Dao et al., "FlashAttention", 2022, appendix B.)
+//! With s = `scale` q k^T, p = exp(s - lse), lse the log of the row's sum of exponentials, and
+//! delta = dy . y of the row: dv = p^T dy, ds = p (dy v^T - delta), dq = `scale` ds k, dk = `scale`
+//! ds^T q. One operation makes lse and delta of every row; then queries and keys can be walked
+//! independently, each sum by one invocation and in a fixed order. (Dao et al., "FlashAttention",
+//! 2022, appendix B.)
 
 use super::attention::Attention;
 use super::{Operation, arity, no_second_gradient};
@@ -17,7 +19,8 @@ pub(crate) struct AttentionRows(pub Attention);
 #[derive(Debug)]
 pub(crate) struct AttentionQueries(pub Attention);
 
-/// Of q, k, v, dy and the rows: dk, then dv, `[2, batch', keys, channels]`; summed over the queries that share them.
+/// Of q, k, v, dy and the rows: dk, then dv, `[2, batch', keys, channels]`; summed over the queries
+/// that share them.
 #[derive(Debug)]
 pub(crate) struct AttentionKeysValues(pub Attention);
 
@@ -59,7 +62,12 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Calls `each` with (row of q, head, key, p, ds) for every pair of a query and a key that it sees.
-fn each_pair(attention: &Attention, inputs: &[&Array], extents: &Extents, mut each: impl FnMut(usize, usize, usize, f64, f64)) {
+fn each_pair(
+    attention: &Attention,
+    inputs: &[&Array],
+    extents: &Extents,
+    mut each: impl FnMut(usize, usize, usize, f64, f64),
+) {
     let [q, k, v, dy, rows] = [0, 1, 2, 3, 4].map(|i| inputs[i].values());
     let d = extents.d;
     for row in 0..q.len() / extents.channels {
@@ -123,7 +131,11 @@ impl Operation for AttentionRows {
         2 * inputs[0].elements() as u64 * (inputs[1][1] as u64 + 1)
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }
@@ -157,7 +169,11 @@ impl Operation for AttentionQueries {
         6 * inputs[0].elements() as u64 * inputs[1][1] as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }
@@ -194,7 +210,11 @@ impl Operation for AttentionKeysValues {
         8 * inputs[0].elements() as u64 * inputs[1][1] as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

@@ -7,8 +7,9 @@ use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 pub(crate) struct AveragePool;
 
 impl Graph {
-    /// `x` `[batch, height, width, channels]` at half the size, rounded up: the means of two by two pixels, at an odd edge of those that are
-    /// there. As torch's `avg_pool2d(2, ceil_mode=True)`. Not differentiated.
+    /// `x` `[batch, height, width, channels]` at half the size, rounded up: the means of two by two
+    /// pixels, at an odd edge of those that are there. As torch's `avg_pool2d(2, ceil_mode=True)`.
+    /// Not differentiated.
     pub fn average_pool(&mut self, x: Tensor) -> Result<Tensor> {
         self.apply(AveragePool, &[x])
     }
@@ -29,10 +30,16 @@ impl Operation for AveragePool {
         let (height, width, channels) = (x.shape[1], x.shape[2], x.shape[3]);
         for (i, y) in output.iter_mut().enumerate() {
             let (pixel, c) = (i / channels, i % channels);
-            let (b, top, left) = (pixel / (shape[1] * shape[2]), pixel / shape[2] % shape[1] * 2, pixel % shape[2] * 2);
+            let (b, top, left) = (
+                pixel / (shape[1] * shape[2]),
+                pixel / shape[2] % shape[1] * 2,
+                pixel % shape[2] * 2,
+            );
             let rows = top..(top + 2).min(height);
             let places = rows.flat_map(|y| (left..(left + 2).min(width)).map(move |x| (y, x)));
-            let values = places.map(|(y, x)| f64::from(inputs[0].values()[((b * height + y) * width + x) * channels + c]));
+            let values = places.map(|(y, x)| {
+                f64::from(inputs[0].values()[((b * height + y) * width + x) * channels + c])
+            });
             let (count, sum) = values.fold((0.0, 0.0), |(count, sum), v| (count + 1.0, sum + v));
             *y = (sum / count) as f32;
         }
@@ -42,7 +49,11 @@ impl Operation for AveragePool {
         4 * output.elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "inputs", "networks that steer are not trained"))
     }
 }

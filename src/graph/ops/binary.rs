@@ -18,7 +18,8 @@ pub enum Broadcast {
     Same,
     /// One element for all.
     Scalar,
-    /// The second operand's shape is the end of the first's: row `i` meets row `i % rows` of `channels` elements.
+    /// The second operand's shape is the end of the first's: row `i` meets row `i % rows` of
+    /// `channels` elements.
     Trailing {
         rows: usize,
         channels: usize,
@@ -79,8 +80,9 @@ impl Broadcast {
 }
 
 impl Graph {
-    /// `a + b`. `b` may have `a`'s shape, one element, the shape of `a`'s end (a bias `[channels]`, position embeddings
-    /// `[tokens, channels]`), or one row for each batch entry (`[batch, 1, 1, channels]`).
+    /// `a + b`. `b` may have `a`'s shape, one element, the shape of `a`'s end (a bias `[channels]`,
+    /// position embeddings `[tokens, channels]`), or one row for each batch entry
+    /// (`[batch, 1, 1, channels]`).
     pub fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
         self.apply(Binary(Kind::Add), &[a, b])
     }
@@ -130,7 +132,11 @@ impl Operation for Binary {
         })
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let [a, b] = [context.inputs[0], context.inputs[1]];
         let times = |graph: &mut Graph, other: Tensor| match self.0 {
             Kind::Add => Ok(context.upstream),

@@ -29,7 +29,11 @@ impl Operation for Concat {
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let first = inputs.first().ok_or("nothing to join")?;
         let fits = |s: &Shape| {
-            s.len() == first.len() && s.iter().zip(first.iter()).enumerate().all(|(i, (a, b))| i == self.axis || a == b)
+            s.len() == first.len()
+                && s.iter()
+                    .zip(first.iter())
+                    .enumerate()
+                    .all(|(i, (a, b))| i == self.axis || a == b)
         };
         if self.axis >= first.len() || !inputs.iter().all(|s| fits(s)) {
             let list = inputs.iter().map(|s| s.to_string()).collect::<Vec<_>>().join(", ");
@@ -45,20 +49,29 @@ impl Operation for Concat {
         let mut at = 0;
         for x in inputs {
             let width = block(&x.shape);
-            for (y, x) in output.chunks_exact_mut(block(shape)).zip(x.values().chunks_exact(width)) {
+            for (y, x) in output.chunks_exact_mut(block(shape)).zip(x.values().chunks_exact(width))
+            {
                 y[at..at + width].copy_from_slice(x);
             }
             at += width;
         }
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let mut start = 0;
         let mut gradients = Vec::with_capacity(context.inputs.len());
         for (index, &input) in context.inputs.iter().enumerate() {
             let length = graph.shape(input)[self.axis];
             let wanted = context.wants(index);
-            gradients.push(if wanted { Some(graph.slice(context.upstream, self.axis, start, length)?) } else { None });
+            gradients.push(if wanted {
+                Some(graph.slice(context.upstream, self.axis, start, length)?)
+            } else {
+                None
+            });
             start += length;
         }
         Ok(gradients)

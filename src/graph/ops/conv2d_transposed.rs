@@ -1,13 +1,15 @@
-//! The gradient of a convolution with respect to its feature map: every output pixel gives back to its window.
+//! The gradient of a convolution with respect to its feature map: every output pixel gives back to
+//! its window.
 //!
-//! It is a convolution itself, of the padded upstream gradient, without a stride: a stride s makes s x s phases of channels, which
-//! are then spread over the pixels.
+//! It is a convolution itself, of the padded upstream gradient, without a stride: a stride s makes
+//! s x s phases of channels, which are then spread over the pixels.
 
 use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 
-/// Of dy padded so that every window fits, `[batch, h, w, out]`, and w `[out, in, kh, kw]`: the convolution with w read backwards,
-/// `[batch, h - J + 1, w - I + 1, stride stride in]`, J and I being the window's extents [`windows`].
+/// Of dy padded so that every window fits, `[batch, h, w, out]`, and w `[out, in, kh, kw]`: the
+/// convolution with w read backwards, `[batch, h - J + 1, w - I + 1, stride stride in]`, J and I
+/// being the window's extents [`windows`].
 #[derive(Debug)]
 pub(crate) struct Conv2dTransposed {
     pub stride: usize,
@@ -19,9 +21,17 @@ pub(crate) fn windows(kernel: [usize; 2], stride: usize) -> [usize; 2] {
 }
 
 impl Graph {
-    /// The gradient of [`Graph::conv2d`] with respect to its `[batch, height, width, in]`: `dy` is `[batch, h, w, out]`, `w`
-    /// `[out, in, kh, kw]`. Lines and columns that no window reached get zero.
-    pub fn conv2d_transposed(&mut self, dy: Tensor, w: Tensor, stride: usize, height: usize, width: usize) -> Result<Tensor> {
+    /// The gradient of [`Graph::conv2d`] with respect to its `[batch, height, width, in]`: `dy` is
+    /// `[batch, h, w, out]`, `w` `[out, in, kh, kw]`. Lines and columns that no window reached get
+    /// zero.
+    pub fn conv2d_transposed(
+        &mut self,
+        dy: Tensor,
+        w: Tensor,
+        stride: usize,
+        height: usize,
+        width: usize,
+    ) -> Result<Tensor> {
         let ([batch, h, width_of_dy, channels], [out, into, kh, kw]) = self
             .shape(dy)
             .image()
@@ -32,7 +42,10 @@ impl Graph {
         };
         if out != channels || !fits(height, kh, h) || !fits(width, kw, width_of_dy) {
             let (dy, w) = (self.shape(dy), self.shape(w));
-            let message = format!("a weight {w} with stride {stride} does not make {dy} of a feature map of {height}x{width}");
+            let message = format!(
+                "a weight {w} with stride {stride} does not make {dy} of a feature map of \
+                    {height}x{width}"
+            );
             return Err(self.shape_error("conv2d_transposed", message));
         }
         let [j, i] = windows([kh, kw], stride);
@@ -43,7 +56,8 @@ impl Graph {
         };
         let mut dx = self.apply(Conv2dTransposed { stride }, &[padded, w])?;
         if stride > 1 {
-            // [batch, lines, columns, (stride, stride, in)] to [batch, (lines, stride), (columns, stride), in]
+            // [batch, lines, columns, (stride, stride, in)] to [batch, (lines, stride), (columns,
+            // stride), in]
             let line = stride * into;
             let phases = (0..stride)
                 .map(|phase| {
@@ -59,7 +73,8 @@ impl Graph {
 }
 
 fn weight(w: &Shape) -> Result<[usize; 4], String> {
-    <[usize; 4]>::try_from(&w[..]).map_err(|_| format!("expected a weight [out, in, kh, kw], found {w}"))
+    <[usize; 4]>::try_from(&w[..])
+        .map_err(|_| format!("expected a weight [out, in, kh, kw], found {w}"))
 }
 
 impl Operation for Conv2dTransposed {
@@ -72,7 +87,10 @@ impl Operation for Conv2dTransposed {
         let ([batch, height, width, channels], [out, into, kh, kw]) = (dy.image()?, weight(w)?);
         let [j, i] = windows([kh, kw], self.stride);
         if out != channels || j == 0 || i == 0 || j > height || i > width {
-            return Err(format!("a weight {w} with stride {} does not fit the upstream gradient {dy}", self.stride));
+            return Err(format!(
+                "a weight {w} with stride {} does not fit the upstream gradient {dy}",
+                self.stride
+            ));
         }
         Ok([batch, height - j + 1, width - i + 1, self.stride * self.stride * into].into())
     }
@@ -92,12 +110,15 @@ impl Operation for Conv2dTransposed {
             }
         }
         for (pixel, dx) in output.chunks_exact_mut(stride * stride * into).enumerate() {
-            let (b, y, x) = (pixel / (shape[1] * shape[2]), pixel / shape[2] % shape[1], pixel % shape[2]);
+            let (b, y, x) =
+                (pixel / (shape[1] * shape[2]), pixel / shape[2] % shape[1], pixel % shape[2]);
             dx.fill(0.0);
             for (tap, weights) in taps.chunks_exact(out * into).enumerate() {
                 let (ky, kx) = (tap / kw, tap % kw);
                 let phase = ky % stride * stride + kx % stride;
-                let at = ((b * from[1] + y + j - 1 - ky / stride) * from[2] + x + i - 1 - kx / stride) * out;
+                let at =
+                    ((b * from[1] + y + j - 1 - ky / stride) * from[2] + x + i - 1 - kx / stride)
+                        * out;
                 let dx = &mut dx[phase * into..(phase + 1) * into];
                 for (&dy, weights) in dy[at..at + out].iter().zip(weights.chunks_exact(into)) {
                     for (dx, w) in dx.iter_mut().zip(weights) {
@@ -116,7 +137,11 @@ impl Operation for Conv2dTransposed {
         true
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

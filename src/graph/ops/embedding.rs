@@ -7,7 +7,8 @@ use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 #[derive(Debug)]
 pub(crate) struct Embedding;
 
-/// Of indices and dy `[.., channels]`: the sum of dy's rows for each of the `rows` indices from `first` on, in their order.
+/// Of indices and dy `[.., channels]`: the sum of dy's rows for each of the `rows` indices from
+/// `first` on, in their order.
 #[derive(Debug)]
 pub(crate) struct EmbeddingGradient {
     pub first: usize,
@@ -17,15 +18,20 @@ pub(crate) struct EmbeddingGradient {
 }
 
 impl Graph {
-    /// Row `ids[i]` of `table` `[rows, channels]` for every index: `[.., channels]`, the dimensions of `ids` before. An index
-    /// beyond the table reads its last row.
+    /// Row `ids[i]` of `table` `[rows, channels]` for every index: `[.., channels]`, the dimensions
+    /// of `ids` before. An index beyond the table reads its last row.
     pub fn embedding(&mut self, table: Tensor, ids: Tensor) -> Result<Tensor> {
         self.apply(Embedding, &[table, ids])
     }
 
-    /// [`Graph::embedding`] of a table that goes on in `extra` `[more, channels]`: index `rows + i` reads its row `i`. So new
-    /// words join a vocabulary whose table stays as it is.
-    pub fn embedding_continued(&mut self, table: Tensor, extra: Tensor, ids: Tensor) -> Result<Tensor> {
+    /// [`Graph::embedding`] of a table that goes on in `extra` `[more, channels]`: index `rows + i`
+    /// reads its row `i`. So new words join a vocabulary whose table stays as it is.
+    pub fn embedding_continued(
+        &mut self,
+        table: Tensor,
+        extra: Tensor,
+        ids: Tensor,
+    ) -> Result<Tensor> {
         self.apply(Embedding, &[table, ids, extra])
     }
 }
@@ -36,17 +42,29 @@ impl Operation for Embedding {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let (&[table, ids], extra) =
-            inputs.split_first_chunk().ok_or_else(|| format!("takes a table and indices, found {}", inputs.len()))?;
-        let [rows, channels] = table[..] else { return Err(format!("expected a table [rows, channels], found {table}")) };
+        let (&[table, ids], extra) = inputs
+            .split_first_chunk()
+            .ok_or_else(|| format!("takes a table and indices, found {}", inputs.len()))?;
+        let [rows, channels] = table[..] else {
+            return Err(format!("expected a table [rows, channels], found {table}"));
+        };
         if rows == 0 {
             return Err("the table is empty".into());
         }
         match extra {
             [] => {}
             [extra] if extra.len() == 2 && extra[0] > 0 && extra[1] == channels => {}
-            [extra] => return Err(format!("a table {table} is continued by rows of {channels} channels, found {extra}")),
-            _ => return Err(format!("takes a table, indices and more rows, found {} inputs", inputs.len())),
+            [extra] => {
+                return Err(format!(
+                    "a table {table} is continued by rows of {channels} channels, found {extra}"
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "takes a table, indices and more rows, found {} inputs",
+                    inputs.len()
+                ));
+            }
         }
         let mut dims = ids.to_vec();
         dims.push(channels);
@@ -64,15 +82,21 @@ impl Operation for Embedding {
         }
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let rows = |graph: &Graph, input: Tensor| graph.shape(input)[0];
-        let (table, ids, extra) = (context.inputs[0], context.inputs[1], context.inputs.get(2).copied());
+        let (table, ids, extra) =
+            (context.inputs[0], context.inputs[1], context.inputs.get(2).copied());
         let table_rows = rows(graph, table);
         let of_table = EmbeddingGradient { first: 0, rows: table_rows, clamped: extra.is_none() };
         let wanted = context.wants(0).then(|| graph.apply(of_table, &[ids, context.upstream]));
         let mut gradients = vec![wanted.transpose()?, None];
         if let Some(extra) = extra {
-            let of_extra = EmbeddingGradient { first: table_rows, rows: rows(graph, extra), clamped: true };
+            let of_extra =
+                EmbeddingGradient { first: table_rows, rows: rows(graph, extra), clamped: true };
             let wanted = context.wants(2).then(|| graph.apply(of_extra, &[ids, context.upstream]));
             gradients.push(wanted.transpose()?);
         }
@@ -112,7 +136,11 @@ impl Operation for EmbeddingGradient {
         inputs[1].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

@@ -34,7 +34,11 @@ impl Operation for Filled {
         0
     }
 
-    fn gradient(&self, _graph: &mut Graph, _context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        _graph: &mut Graph,
+        _context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Ok(Vec::new())
     }
 }

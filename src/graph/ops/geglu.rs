@@ -6,7 +6,8 @@ use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 #[derive(Debug)]
 pub(crate) struct Geglu;
 
-/// Of x `[.., 2 d]` and dy `[.., d]`: dy * gelu(gate) for the values, dy * value * gelu'(gate) for the gates.
+/// Of x `[.., 2 d]` and dy `[.., d]`: dy * gelu(gate) for the values, dy * value * gelu'(gate) for
+/// the gates.
 #[derive(Debug)]
 pub(crate) struct GegluGradient;
 
@@ -39,7 +40,11 @@ impl Operation for Geglu {
         }
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![Some(graph.apply(GegluGradient, &[context.inputs[0], context.upstream])?)])
     }
 }
@@ -72,7 +77,11 @@ impl Operation for GegluGradient {
         12 * output.elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

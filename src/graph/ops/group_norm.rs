@@ -13,17 +13,29 @@ pub(crate) struct GroupNormStatistics {
 pub(crate) struct GroupNorm;
 
 impl Graph {
-    /// Mean and 1/sqrt(variance + `epsilon`) of each batch entry's groups of channels: `x` is `[batch, .., channels]`, the
-    /// output `[batch, groups, 2]`.
-    pub fn group_norm_statistics(&mut self, x: Tensor, groups: usize, epsilon: f32) -> Result<Tensor> {
+    /// Mean and 1/sqrt(variance + `epsilon`) of each batch entry's groups of channels: `x` is
+    /// `[batch, .., channels]`, the output `[batch, groups, 2]`.
+    pub fn group_norm_statistics(
+        &mut self,
+        x: Tensor,
+        groups: usize,
+        epsilon: f32,
+    ) -> Result<Tensor> {
         self.apply(GroupNormStatistics { groups, epsilon }, &[x])
     }
 
-    /// `(x - mean) * rstd * weight + bias`, with the `statistics` of [`Graph::group_norm_statistics`] and one weight and
-    /// bias a channel.
+    /// `(x - mean) * rstd * weight + bias`, with the `statistics` of
+    /// [`Graph::group_norm_statistics`] and one weight and bias a channel.
     ///
-    /// Its gradient goes through the statistics too, if they were computed from `x`: they themselves get none.
-    pub fn group_norm(&mut self, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor) -> Result<Tensor> {
+    /// Its gradient goes through the statistics too, if they were computed from `x`: they
+    /// themselves get none.
+    pub fn group_norm(
+        &mut self,
+        x: Tensor,
+        statistics: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+    ) -> Result<Tensor> {
         self.apply(GroupNorm, &[x, statistics, weight, bias])
     }
 }
@@ -52,7 +64,12 @@ impl Operation for GroupNormStatistics {
         for (slot, statistics) in output.chunks_exact_mut(2).enumerate() {
             let (b, g) = (slot / self.groups, slot % self.groups);
             let entry = &x.values()[b * per_batch..(b + 1) * per_batch];
-            let members = || entry.chunks_exact(channels).flat_map(|row| &row[g * width..(g + 1) * width]).map(|&v| f64::from(v));
+            let members = || {
+                entry
+                    .chunks_exact(channels)
+                    .flat_map(|row| &row[g * width..(g + 1) * width])
+                    .map(|&v| f64::from(v))
+            };
             let count = (per_batch / channels * width) as f64;
             let mean = members().sum::<f64>() / count;
             let variance = members().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
@@ -65,8 +82,17 @@ impl Operation for GroupNormStatistics {
         3 * inputs[0].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
-        Err(context.refuse(graph, self, "input", "statistics are differentiated together with the norm that uses them"))
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        Err(context.refuse(
+            graph,
+            self,
+            "input",
+            "statistics are differentiated together with the norm that uses them",
+        ))
     }
 }
 
@@ -80,16 +106,25 @@ impl Operation for GroupNorm {
         let [batch, groups, 2] = statistics[..] else {
             return Err(format!("expected statistics [batch, groups, 2], found {statistics}"));
         };
-        if x.len() < 3 || x[0] != batch || x.channels() % groups != 0 || weight[..] != [x.channels()] || bias != weight {
-            return Err(format!("{x} with statistics {statistics}, weight {weight} and bias {bias}"));
+        if x.len() < 3
+            || x[0] != batch
+            || x.channels() % groups != 0
+            || weight[..] != [x.channels()]
+            || bias != weight
+        {
+            return Err(format!(
+                "{x} with statistics {statistics}, weight {weight} and bias {bias}"
+            ));
         }
         Ok(x.clone())
     }
 
     fn evaluate(&self, inputs: &[&Array], _shape: &Shape, output: &mut [f32]) {
         let x = &inputs[0];
-        let (statistics, weight, bias) = (inputs[1].values(), inputs[2].values(), inputs[3].values());
-        let (channels, per_batch, groups) = (x.shape.channels(), x.shape.elements() / x.shape[0], inputs[1].shape[1]);
+        let (statistics, weight, bias) =
+            (inputs[1].values(), inputs[2].values(), inputs[3].values());
+        let (channels, per_batch, groups) =
+            (x.shape.channels(), x.shape.elements() / x.shape[0], inputs[1].shape[1]);
         for (i, (y, &x)) in output.iter_mut().zip(x.values()).enumerate() {
             let (b, c) = (i / per_batch, i % channels);
             let slot = (b * groups + c / (channels / groups)) * 2;
@@ -101,8 +136,13 @@ impl Operation for GroupNorm {
         4 * inputs[0].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
-        let [x, statistics, weight, bias] = [context.inputs[0], context.inputs[1], context.inputs[2], context.inputs[3]];
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let [x, statistics, weight, bias] =
+            [context.inputs[0], context.inputs[1], context.inputs[2], context.inputs[3]];
         if context.wants(2) {
             return Err(context.refuse(graph, self, "weight", "norms are not trained"));
         }
@@ -112,7 +152,12 @@ impl Operation for GroupNorm {
             let own = matches!(made, Origin::Operation { operation, inputs }
                 if operation.name() == GroupNormStatistics::NAME && inputs[..] == [x]);
             if !own {
-                return Err(context.refuse(graph, self, "input", "its statistics were not computed from that input"));
+                return Err(context.refuse(
+                    graph,
+                    self,
+                    "input",
+                    "its statistics were not computed from that input",
+                ));
             }
             dx = Some(graph.group_norm_gradient(x, statistics, weight, context.upstream)?);
         }

@@ -1,6 +1,8 @@
-//! The gradient of group normalisation through its statistics, in two operations: two means of every group, then their use.
+//! The gradient of group normalisation through its statistics, in two operations: two means of
+//! every group, then their use.
 //!
-//! With g = dy * weight and n = (x - mean) * rstd: dx = rstd * (g - mean(g) - n mean(g n)), means over the group.
+//! With g = dy * weight and n = (x - mean) * rstd: dx = rstd * (g - mean(g) - n mean(g n)), means
+//! over the group.
 
 use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
@@ -14,8 +16,15 @@ pub(crate) struct GroupNormMeans;
 pub(crate) struct GroupNormGradient;
 
 impl Graph {
-    /// The gradient of [`Graph::group_norm`] with respect to `x` where the `statistics` are `x`'s own.
-    pub(super) fn group_norm_gradient(&mut self, x: Tensor, statistics: Tensor, weight: Tensor, dy: Tensor) -> Result<Tensor> {
+    /// The gradient of [`Graph::group_norm`] with respect to `x` where the `statistics` are `x`'s
+    /// own.
+    pub(super) fn group_norm_gradient(
+        &mut self,
+        x: Tensor,
+        statistics: Tensor,
+        weight: Tensor,
+        dy: Tensor,
+    ) -> Result<Tensor> {
         let means = self.apply(GroupNormMeans, &[x, statistics, weight, dy])?;
         self.apply(GroupNormGradient, &[x, statistics, weight, dy, means])
     }
@@ -23,9 +32,14 @@ impl Graph {
 
 fn check(x: &Shape, statistics: &Shape, weight: &Shape, dy: &Shape) -> Result<(), String> {
     let groups = statistics.get(1).copied().unwrap_or(0);
-    let fits = x.len() > 2 && groups > 0 && x.channels().is_multiple_of(groups) && statistics[..] == [x[0], groups, 2];
+    let fits = x.len() > 2
+        && groups > 0
+        && x.channels().is_multiple_of(groups)
+        && statistics[..] == [x[0], groups, 2];
     if !fits || weight[..] != [x.channels()] || x != dy {
-        return Err(format!("{x} with statistics {statistics}, weight {weight} and an upstream gradient {dy}"));
+        return Err(format!(
+            "{x} with statistics {statistics}, weight {weight} and an upstream gradient {dy}"
+        ));
     }
     Ok(())
 }
@@ -33,7 +47,8 @@ fn check(x: &Shape, statistics: &Shape, weight: &Shape, dy: &Shape) -> Result<()
 /// For every element of x: its group's place among all groups, g and n.
 fn elements<'a>(inputs: &[&'a Array]) -> impl Iterator<Item = (usize, f64, f64)> + use<'a> {
     let [x, statistics, weight, dy] = [inputs[0], inputs[1], inputs[2], inputs[3]];
-    let (channels, per_batch, groups) = (x.shape.channels(), x.shape.elements() / x.shape[0], statistics.shape[1]);
+    let (channels, per_batch, groups) =
+        (x.shape.channels(), x.shape.elements() / x.shape[0], statistics.shape[1]);
     x.values().iter().zip(dy.values()).enumerate().map(move |(i, (&x, &dy))| {
         let (b, c) = (i / per_batch, i % channels);
         let slot = b * groups + c / (channels / groups);
@@ -69,7 +84,11 @@ impl Operation for GroupNormMeans {
         6 * inputs[0].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }
@@ -100,7 +119,11 @@ impl Operation for GroupNormGradient {
         7 * inputs[0].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

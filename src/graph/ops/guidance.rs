@@ -9,8 +9,8 @@ pub(crate) struct Guidance {
 }
 
 impl Graph {
-    /// u + `scale` (c - u), where the first half of `x`'s batch is the unconditional prediction u, the second half the
-    /// conditional one c.
+    /// u + `scale` (c - u), where the first half of `x`'s batch is the unconditional prediction u,
+    /// the second half the conditional one c.
     pub fn guidance(&mut self, x: Tensor, scale: f32) -> Result<Tensor> {
         self.apply(Guidance { scale }, &[x])
     }
@@ -38,7 +38,11 @@ impl Operation for Guidance {
         }
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let unconditional = graph.scale(context.upstream, 1.0 - self.scale)?;
         let conditional = graph.scale(context.upstream, self.scale)?;
         Ok(vec![Some(graph.concat(&[unconditional, conditional], 0)?)])

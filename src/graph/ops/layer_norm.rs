@@ -8,7 +8,8 @@ pub(crate) struct LayerNorm {
     pub epsilon: f32,
 }
 
-/// Of x, weight and dy: with g = dy * weight and n the normalised row, rstd * (g - mean(g) - n mean(g n)).
+/// Of x, weight and dy: with g = dy * weight and n the normalised row, rstd * (g - mean(g) - n
+/// mean(g n)).
 #[derive(Debug)]
 pub(crate) struct LayerNormGradient {
     pub epsilon: f32,
@@ -23,9 +24,15 @@ fn statistics(row: &[f32], epsilon: f32) -> [f64; 2] {
 }
 
 impl Graph {
-    /// Each row of `x` `[.., channels]` to mean 0 and variance 1 (`epsilon` added to it), times `weight` plus `bias`
-    /// `[channels]`.
-    pub fn layer_norm(&mut self, x: Tensor, weight: Tensor, bias: Tensor, epsilon: f32) -> Result<Tensor> {
+    /// Each row of `x` `[.., channels]` to mean 0 and variance 1 (`epsilon` added to it), times
+    /// `weight` plus `bias` `[channels]`.
+    pub fn layer_norm(
+        &mut self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        epsilon: f32,
+    ) -> Result<Tensor> {
         self.apply(LayerNorm { epsilon }, &[x, weight, bias])
     }
 }
@@ -46,7 +53,9 @@ impl Operation for LayerNorm {
     fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
         let channels = shape.channels();
         let (weight, bias) = (inputs[1].values(), inputs[2].values());
-        for (y, x) in output.chunks_exact_mut(channels).zip(inputs[0].values().chunks_exact(channels)) {
+        for (y, x) in
+            output.chunks_exact_mut(channels).zip(inputs[0].values().chunks_exact(channels))
+        {
             let [mean, rstd] = statistics(x, self.epsilon);
             for c in 0..channels {
                 y[c] = ((f64::from(x[c]) - mean) * rstd) as f32 * weight[c] + bias[c];
@@ -58,14 +67,21 @@ impl Operation for LayerNorm {
         7 * inputs[0].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let [x, weight, bias] = [context.inputs[0], context.inputs[1], context.inputs[2]];
         if context.wants(1) {
             return Err(context.refuse(graph, self, "weight", "norms are not trained"));
         }
         let mut dx = None;
         if context.wants(0) {
-            dx = Some(graph.apply(LayerNormGradient { epsilon: self.epsilon }, &[x, weight, context.upstream])?);
+            dx = Some(graph.apply(
+                LayerNormGradient { epsilon: self.epsilon },
+                &[x, weight, context.upstream],
+            )?);
         }
         let mut db = None;
         if context.wants(2) {
@@ -91,7 +107,10 @@ impl Operation for LayerNormGradient {
 
     fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]) {
         let (channels, weight) = (shape.channels(), inputs[1].values());
-        let rows = inputs[0].values().chunks_exact(channels).zip(inputs[2].values().chunks_exact(channels));
+        let rows = inputs[0]
+            .values()
+            .chunks_exact(channels)
+            .zip(inputs[2].values().chunks_exact(channels));
         for (dx, (x, dy)) in output.chunks_exact_mut(channels).zip(rows) {
             let [mean, rstd] = statistics(x, self.epsilon);
             let normal = |c: usize| (f64::from(x[c]) - mean) * rstd;
@@ -108,7 +127,11 @@ impl Operation for LayerNormGradient {
         12 * inputs[0].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

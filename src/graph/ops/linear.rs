@@ -53,10 +53,22 @@ impl Operation for Linear {
         2 * output.elements() as u64 * inputs[0].channels() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let [x, w] = [context.inputs[0], context.inputs[1]];
-        let dx = if context.wants(0) { Some(graph.linear_transposed(context.upstream, w)?) } else { None };
-        let dw = if context.wants(1) { Some(graph.linear_weight_gradient(x, context.upstream)?) } else { None };
+        let dx = if context.wants(0) {
+            Some(graph.linear_transposed(context.upstream, w)?)
+        } else {
+            None
+        };
+        let dw = if context.wants(1) {
+            Some(graph.linear_weight_gradient(x, context.upstream)?)
+        } else {
+            None
+        };
         Ok(vec![dx, dw])
     }
 }

@@ -1,4 +1,5 @@
-//! The two products of a linear layer's backward pass: with the transposed weight, and of inputs with upstream gradients.
+//! The two products of a linear layer's backward pass: with the transposed weight, and of inputs
+//! with upstream gradients.
 
 use super::{Operation, arity, no_second_gradient};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
@@ -10,14 +11,14 @@ pub(crate) struct LinearTransposed;
 pub(crate) struct LinearWeightGradient;
 
 impl Graph {
-    /// `dx[.., k] = sum_n dy[.., n] w[n, k]`: the gradient of [`Graph::linear`] with respect to its input. `dy` is `[.., out]`,
-    /// `w` `[out, in]`.
+    /// `dx[.., k] = sum_n dy[.., n] w[n, k]`: the gradient of [`Graph::linear`] with respect to its
+    /// input. `dy` is `[.., out]`, `w` `[out, in]`.
     pub fn linear_transposed(&mut self, dy: Tensor, w: Tensor) -> Result<Tensor> {
         self.apply(LinearTransposed, &[dy, w])
     }
 
-    /// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: the gradient of [`Graph::linear`] with respect to its weight. Meant for
-    /// hidden matrices (low-rank updates).
+    /// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: the gradient of [`Graph::linear`] with
+    /// respect to its weight. Meant for hidden matrices (low-rank updates).
     pub fn linear_weight_gradient(&mut self, x: Tensor, dy: Tensor) -> Result<Tensor> {
         self.apply(LinearWeightGradient, &[x, dy])
     }
@@ -52,7 +53,11 @@ impl Operation for LinearTransposed {
         2 * output.elements() as u64 * inputs[0].channels() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }
@@ -89,7 +94,11 @@ impl Operation for LinearWeightGradient {
         2 * output.elements() as u64 * inputs[0].rows() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

@@ -1,7 +1,9 @@
-//! Products with a matrix of few outputs, read as it lies: the inner half of a low-rank update, forward and backward.
+//! Products with a matrix of few outputs, read as it lies: the inner half of a low-rank update,
+//! forward and backward.
 //!
-//! Panels of 64 outputs suit large weights; a matrix of rank 4 would fill a sixteenth of one. Here the lanes of a workgroup share
-//! the sum instead, so that no output is computed in vain, and the matrix may be a parameter, an input or computed.
+//! Panels of 64 outputs suit large weights; a matrix of rank 4 would fill a sixteenth of one. Here
+//! the lanes of a workgroup share the sum instead, so that no output is computed in vain, and the
+//! matrix may be a parameter, an input or computed.
 
 use super::conv2d::Conv2d;
 use super::{Operation, arity};
@@ -19,12 +21,14 @@ pub(crate) enum LoraDown {
 }
 
 impl Graph {
-    /// `y[.., n] = sum_k x[.., k] w[n, k]`, as [`Graph::linear`], for a `w` `[out, in]` of few outputs, which may be any tensor.
+    /// `y[.., n] = sum_k x[.., k] w[n, k]`, as [`Graph::linear`], for a `w` `[out, in]` of few
+    /// outputs, which may be any tensor.
     pub fn lora_down(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
         self.apply(LoraDown::Rows, &[x, w])
     }
 
-    /// `y[.., n] = sum_k x[.., k] w[k, n]` for a `w` `[in, out]` of few outputs, which may be any tensor.
+    /// `y[.., n] = sum_k x[.., k] w[k, n]` for a `w` `[in, out]` of few outputs, which may be any
+    /// tensor.
     pub fn lora_down_transposed(&mut self, x: Tensor, w: Tensor) -> Result<Tensor> {
         self.apply(LoraDown::Columns, &[x, w])
     }
@@ -47,11 +51,17 @@ impl Operation for LoraDown {
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [x, w] = arity(inputs)?;
         match (*self, &w[..]) {
-            (LoraDown::Rows, &[out, into]) | (LoraDown::Columns, &[into, out]) if into == x.channels() => {
+            (LoraDown::Rows, &[out, into]) | (LoraDown::Columns, &[into, out])
+                if into == x.channels() =>
+            {
                 Ok(x.with_channels(out))
             }
-            (LoraDown::Rows, _) => Err(format!("expected a matrix [out, {}], found {w}", x.channels())),
-            (LoraDown::Columns, _) => Err(format!("expected a matrix [{}, out], found {w}", x.channels())),
+            (LoraDown::Rows, _) => {
+                Err(format!("expected a matrix [out, {}], found {w}", x.channels()))
+            }
+            (LoraDown::Columns, _) => {
+                Err(format!("expected a matrix [{}, out], found {w}", x.channels()))
+            }
             (LoraDown::Window { stride }, _) => Conv2d { stride }.shape(inputs),
         }
     }
@@ -62,11 +72,14 @@ impl Operation for LoraDown {
         let (of_output, of_input) = match self {
             LoraDown::Rows => (k, 1),
             LoraDown::Columns => (1, n),
-            LoraDown::Window { stride } => return Conv2d { stride: *stride }.evaluate(inputs, shape, output),
+            LoraDown::Window { stride } => {
+                return Conv2d { stride: *stride }.evaluate(inputs, shape, output);
+            }
         };
         for (y, x) in output.chunks_exact_mut(n).zip(inputs[0].values().chunks_exact(k)) {
             for (o, y) in y.iter_mut().enumerate() {
-                let products = x.iter().enumerate().map(|(i, x)| x * w[o * of_output + i * of_input]);
+                let products =
+                    x.iter().enumerate().map(|(i, x)| x * w[o * of_output + i * of_input]);
                 *y = products.sum();
             }
         }
@@ -77,7 +90,11 @@ impl Operation for LoraDown {
         2 * (output.elements() * taps) as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let ([x, w], dy) = ([context.inputs[0], context.inputs[1]], context.upstream);
         let dx = match self {
             _ if !context.wants(0) => None,
@@ -93,7 +110,12 @@ impl Operation for LoraDown {
             LoraDown::Rows => Some(graph.linear_weight_gradient(x, dy)?),
             LoraDown::Columns => Some(graph.linear_weight_gradient(dy, x)?),
             LoraDown::Window { .. } => {
-                return Err(context.refuse(graph, self, "matrix", "only low-rank updates of linear layers are trained"));
+                return Err(context.refuse(
+                    graph,
+                    self,
+                    "matrix",
+                    "only low-rank updates of linear layers are trained",
+                ));
             }
         };
         Ok(vec![dx, dw])

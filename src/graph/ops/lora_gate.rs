@@ -1,4 +1,5 @@
-//! How strongly each low-rank update acts on each row: its factor, its strength and its mask, side by side.
+//! How strongly each low-rank update acts on each row: its factor, its strength and its mask, side
+//! by side.
 
 use super::Operation;
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
@@ -11,14 +12,16 @@ pub struct GatePart {
     pub factor: f32,
     /// `[1]`, multiplied in.
     pub strength: Option<Tensor>,
-    /// `[tokens]` or `[batch, tokens]`: one factor for each row; the former serves every batch entry beside the latter.
+    /// `[tokens]` or `[batch, tokens]`: one factor for each row; the former serves every batch
+    /// entry beside the latter.
     pub mask: Option<Tensor>,
 }
 
 #[derive(Debug)]
 pub(crate) struct LoraGate(pub Vec<Part>);
 
-/// A part and which inputs are its own: strengths and masks follow each other in the order of the parts.
+/// A part and which inputs are its own: strengths and masks follow each other in the order of the
+/// parts.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub rank: usize,
@@ -28,8 +31,9 @@ pub(crate) struct Part {
 }
 
 impl Graph {
-    /// `[ranks]`, or `[.., ranks]` with the shape of the masks if any part has one: `factor * strength * mask` of the update that
-    /// the column belongs to. Strengths and masks get no gradient.
+    /// `[ranks]`, or `[.., ranks]` with the shape of the masks if any part has one:
+    /// `factor * strength * mask` of the update that the column belongs to. Strengths and masks get
+    /// no gradient.
     pub fn lora_gate(&mut self, parts: &[GatePart]) -> Result<Tensor> {
         let mut inputs = Vec::new();
         let mut own = |tensor: Option<Tensor>| {
@@ -38,8 +42,15 @@ impl Graph {
                 inputs.len() - 1
             })
         };
-        let parts =
-            parts.iter().map(|p| Part { rank: p.rank, factor: p.factor, strength: own(p.strength), mask: own(p.mask) }).collect();
+        let parts = parts
+            .iter()
+            .map(|p| Part {
+                rank: p.rank,
+                factor: p.factor,
+                strength: own(p.strength),
+                mask: own(p.mask),
+            })
+            .collect();
         self.apply(LoraGate(parts), &inputs)
     }
 }
@@ -80,14 +91,19 @@ impl Operation for LoraGate {
             let mut first = 0;
             for part in &self.0 {
                 let strength = part.strength.map_or(1.0, |i| inputs[i].values()[0]);
-                let mask = part.mask.map_or(1.0, |i| inputs[i].values()[row % inputs[i].values().len()]);
+                let mask =
+                    part.mask.map_or(1.0, |i| inputs[i].values()[row % inputs[i].values().len()]);
                 values[first..first + part.rank].fill(part.factor * strength * mask);
                 first += part.rank;
             }
         }
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "strength or mask", "they are settings"))
     }
 }

@@ -1,4 +1,5 @@
-//! The outer half of a low-rank update: y + t u^T, folded into the kernel that computes y wherever that is a product.
+//! The outer half of a low-rank update: y + t u^T, folded into the kernel that computes y wherever
+//! that is a product.
 
 use super::{Epilogue, Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
@@ -12,18 +13,30 @@ pub(crate) struct LoraUp {
 }
 
 impl Graph {
-    /// `y[.., n] = base[.., n] + sum_r t[.., r] u[n, r]`: `t` is `[.., rank]`, `u` `[out, rank]`, any tensor; `base` has the
-    /// result's shape and is zero if there is none.
+    /// `y[.., n] = base[.., n] + sum_r t[.., r] u[n, r]`: `t` is `[.., rank]`, `u` `[out, rank]`,
+    /// any tensor; `base` has the result's shape and is zero if there is none.
     pub fn lora_up(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor) -> Result<Tensor> {
         self.lora_up_of(base, t, u, false)
     }
 
-    /// `y[.., n] = base[.., n] + sum_r t[.., r] u[r, n]`: as [`Graph::lora_up`], for a `u` `[rank, out]`.
-    pub fn lora_up_transposed(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor) -> Result<Tensor> {
+    /// `y[.., n] = base[.., n] + sum_r t[.., r] u[r, n]`: as [`Graph::lora_up`], for a `u`
+    /// `[rank, out]`.
+    pub fn lora_up_transposed(
+        &mut self,
+        base: Option<Tensor>,
+        t: Tensor,
+        u: Tensor,
+    ) -> Result<Tensor> {
         self.lora_up_of(base, t, u, true)
     }
 
-    fn lora_up_of(&mut self, base: Option<Tensor>, t: Tensor, u: Tensor, transposed: bool) -> Result<Tensor> {
+    fn lora_up_of(
+        &mut self,
+        base: Option<Tensor>,
+        t: Tensor,
+        u: Tensor,
+        transposed: bool,
+    ) -> Result<Tensor> {
         let inputs: Vec<Tensor> = base.into_iter().chain([t, u]).collect();
         self.apply(LoraUp { transposed, based: base.is_some() }, &inputs)
     }
@@ -50,13 +63,19 @@ impl Operation for LoraUp {
             false => arity(inputs).map(|[t, u]| (None, t, u))?,
         };
         let expected = if self.transposed { "[rank, out]" } else { "[out, rank]" };
-        let [out, rank] = self.extents(u).ok_or_else(|| format!("expected a matrix {expected}, found {u}"))?;
+        let [out, rank] =
+            self.extents(u).ok_or_else(|| format!("expected a matrix {expected}, found {u}"))?;
         if rank != t.channels() {
-            return Err(format!("expected a matrix {expected} of rank {}, found {u}", t.channels()));
+            return Err(format!(
+                "expected a matrix {expected} of rank {}, found {u}",
+                t.channels()
+            ));
         }
         let shape = t.with_channels(out);
         match base {
-            Some(base) if *base != shape => Err(format!("expected {shape} to add to, found {base}")),
+            Some(base) if *base != shape => {
+                Err(format!("expected {shape} to add to, found {base}"))
+            }
             _ => Ok(shape),
         }
     }
@@ -72,7 +91,11 @@ impl Operation for LoraUp {
         let (of_output, of_rank) = if self.transposed { (1, n) } else { (rank, 1) };
         for (y, t) in output.chunks_exact_mut(n).zip(t.values().chunks_exact(rank)) {
             for (o, y) in y.iter_mut().enumerate() {
-                *y += t.iter().enumerate().map(|(r, t)| t * u.values()[o * of_output + r * of_rank]).sum::<f32>();
+                *y += t
+                    .iter()
+                    .enumerate()
+                    .map(|(r, t)| t * u.values()[o * of_output + r * of_rank])
+                    .sum::<f32>();
             }
         }
     }
@@ -83,7 +106,9 @@ impl Operation for LoraUp {
 
     fn as_epilogue(&self, inputs: &[Tensor], position: usize, _graph: &Graph) -> Option<Epilogue> {
         match inputs {
-            &[_, hidden, up] if position == 0 => Some(Epilogue::Lora { hidden, up, transposed: self.transposed }),
+            &[_, hidden, up] if position == 0 => {
+                Some(Epilogue::Lora { hidden, up, transposed: self.transposed })
+            }
             _ => None,
         }
     }
@@ -95,7 +120,11 @@ impl Operation for LoraUp {
         }
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let dy = context.upstream;
         let first = usize::from(self.based);
         let (t, u) = (context.inputs[first], context.inputs[first + 1]);

@@ -1,4 +1,5 @@
-//! The operations, one to a file: builder, shape rule, plain-Rust twin, gradient, and the kernels that can run it.
+//! The operations, one to a file: builder, shape rule, plain-Rust twin, gradient, and the kernels
+//! that can run it.
 
 pub(crate) mod activation;
 pub(crate) mod adamw;
@@ -63,7 +64,8 @@ pub enum Epilogue {
     Multiply(Tensor, Broadcast),
     /// The function's derivative at the tensor's elements, times the value.
     Derivative(Function, Tensor),
-    /// Adds `hidden` `[rows, rank]` times `up` `[channels, rank]`, or `[rank, channels]` if `transposed`. Always the first.
+    /// Adds `hidden` `[rows, rank]` times `up` `[channels, rank]`, or `[rank, channels]` if
+    /// `transposed`. Always the first.
     Lora {
         hidden: Tensor,
         up: Tensor,
@@ -92,7 +94,10 @@ impl Epilogue {
     pub(crate) fn broadcast(&self) -> Option<Broadcast> {
         match self {
             Epilogue::Add(_, broadcast) | Epilogue::Multiply(_, broadcast) => Some(*broadcast),
-            Epilogue::Function(_) | Epilogue::Scale(_) | Epilogue::Derivative(..) | Epilogue::Lora { .. } => None,
+            Epilogue::Function(_)
+            | Epilogue::Scale(_)
+            | Epilogue::Derivative(..)
+            | Epilogue::Lora { .. } => None,
         }
     }
 }
@@ -105,7 +110,8 @@ pub trait Operation: Any + Debug + Send + Sync {
     /// The output's shape, or a message that says what was expected and what was found.
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String>;
 
-    /// The plain-Rust twin: fills `output` (of `shape`, row-major) from inputs whose shapes [`Operation::shape`] accepted.
+    /// The plain-Rust twin: fills `output` (of `shape`, row-major) from inputs whose shapes
+    /// [`Operation::shape`] accepted.
     fn evaluate(&self, inputs: &[&Array], shape: &Shape, output: &mut [f32]);
 
     /// Useful floating-point operations (a multiply-add counts two).
@@ -113,12 +119,22 @@ pub trait Operation: Any + Debug + Send + Sync {
         output.elements() as u64
     }
 
-    /// Appends the operations that compute the gradients with respect to the inputs that `context` wants, from the one with
-    /// respect to the output: one entry for each input. None where nothing flows to an input, or where it is not wanted.
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>, Error>;
+    /// Appends the operations that compute the gradients with respect to the inputs that `context`
+    /// wants, from the one with respect to the output: one entry for each input. None where nothing
+    /// flows to an input, or where it is not wanted.
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>, Error>;
 
     /// This operation as a entry of the one that made its input `position`.
-    fn as_epilogue(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Epilogue> {
+    fn as_epilogue(
+        &self,
+        _inputs: &[Tensor],
+        _position: usize,
+        _graph: &Graph,
+    ) -> Option<Epilogue> {
         None
     }
 
@@ -127,14 +143,20 @@ pub trait Operation: Any + Debug + Send + Sync {
         None
     }
 
-    /// Each pixel of the output is made of a window of input 0 that moves with it a pixel at a time: a part of that feature map
-    /// makes a part of the output.
+    /// Each pixel of the output is made of a window of input 0 that moves with it a pixel at a
+    /// time: a part of that feature map makes a part of the output.
     fn can_crop(&self) -> bool {
         false
     }
 
-    /// What this operation computes plus `base`, where one operation does both: gradients that arrive by two ways are added so.
-    fn plus(&self, _graph: &mut Graph, _inputs: &[Tensor], _base: Tensor) -> Option<Result<Tensor, Error>> {
+    /// What this operation computes plus `base`, where one operation does both: gradients that
+    /// arrive by two ways are added so.
+    fn plus(
+        &self,
+        _graph: &mut Graph,
+        _inputs: &[Tensor],
+        _base: Tensor,
+    ) -> Option<Result<Tensor, Error>> {
         None
     }
 
@@ -143,16 +165,26 @@ pub trait Operation: Any + Debug + Send + Sync {
         false
     }
 
-    /// The input that the output may replace in its own storage, each element from what stood there: an operation whose kernels
-    /// add to what they find. Done where the input takes the output's value after the run ([`Graph::assign`]).
+    /// The input that the output may replace in its own storage, each element from what stood
+    /// there: an operation whose kernels add to what they find. Done where the input takes the
+    /// output's value after the run ([`Graph::assign`]).
     fn in_place(&self) -> Option<usize> {
         None
     }
 }
 
 /// The gradient rule of operations that are part of a backward pass themselves.
-pub(crate) fn no_second_gradient(operation: &dyn Operation, graph: &Graph, context: &GradientContext<'_>) -> Error {
-    context.refuse(graph, operation, "inputs", "it is part of a backward pass, which cannot be differentiated again")
+pub(crate) fn no_second_gradient(
+    operation: &dyn Operation,
+    graph: &Graph,
+    context: &GradientContext<'_>,
+) -> Error {
+    context.refuse(
+        graph,
+        operation,
+        "inputs",
+        "it is part of a backward pass, which cannot be differentiated again",
+    )
 }
 
 /// The `N` shapes that an operation takes, or a message.

@@ -11,8 +11,8 @@ pub(crate) struct NormalizeByMax;
 pub(crate) struct NormalizeByMaxGradient;
 
 impl Graph {
-    /// `x` divided by its greatest element, which should be positive. Where several are the greatest, they share what flows
-    /// back to it.
+    /// `x` divided by its greatest element, which should be positive. Where several are the
+    /// greatest, they share what flows back to it.
     pub fn normalize_by_max(&mut self, x: Tensor) -> Result<Tensor> {
         self.apply(NormalizeByMax, &[x])
     }
@@ -46,7 +46,11 @@ impl Operation for NormalizeByMax {
         2 * output.elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![Some(graph.apply(NormalizeByMaxGradient, &[context.inputs[0], context.upstream])?)])
     }
 }
@@ -79,7 +83,11 @@ impl Operation for NormalizeByMaxGradient {
         6 * output.elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

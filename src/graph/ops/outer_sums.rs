@@ -7,9 +7,10 @@ use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 pub(crate) struct OuterSums;
 
 impl Graph {
-    /// `sums + x^T x` over all rows of `x` `[.., n]`. `sums` is `[2, n, n]`: each sum is the sum of the two planes, which together
-    /// keep about twice the digits of one f32 (Knuth's TwoSum between blocks of rows). Only elements whose column is at most
-    /// their row are meant; the others may be anything. Made to be assigned back to `sums`, where it is done in place.
+    /// `sums + x^T x` over all rows of `x` `[.., n]`. `sums` is `[2, n, n]`: each sum is the sum of
+    /// the two planes, which together keep about twice the digits of one f32 (Knuth's TwoSum
+    /// between blocks of rows). Only elements whose column is at most their row are meant; the
+    /// others may be anything. Made to be assigned back to `sums`, where it is done in place.
     pub fn outer_sums(&mut self, sums: Tensor, x: Tensor) -> Result<Tensor> {
         self.keep_precise();
         self.apply(OuterSums, &[sums, x])
@@ -38,7 +39,9 @@ impl Operation for OuterSums {
             for j in 0..=i {
                 let at = i * n + j;
                 let before = f64::from(old[at]) + f64::from(old[n * n + at]);
-                let sum = x.chunks_exact(n).fold(before, |sum, row| sum + f64::from(row[i]) * f64::from(row[j]));
+                let sum = x
+                    .chunks_exact(n)
+                    .fold(before, |sum, row| sum + f64::from(row[i]) * f64::from(row[j]));
                 sums[at] = sum as f32;
                 lost[at] = (sum - f64::from(sums[at])) as f32;
             }
@@ -50,7 +53,11 @@ impl Operation for OuterSums {
         (inputs[1].rows() * output[1] * (output[1] + 1)) as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 

@@ -15,7 +15,8 @@ impl Graph {
         self.apply(Pad2d { edges }, &[x])
     }
 
-    /// The part of the feature map `x` that starts at `first` (line, column) and has `size` (height, width).
+    /// The part of the feature map `x` that starts at `first` (line, column) and has `size`
+    /// (height, width).
     pub fn crop(&mut self, x: Tensor, first: [usize; 2], size: [usize; 2]) -> Result<Tensor> {
         if let Some(part) = self.cropped(x, first, size)? {
             return Ok(part);
@@ -30,19 +31,30 @@ impl Graph {
         Ok(part)
     }
 
-    /// [`Graph::crop`] of what is computed from a padded feature map: the padding is made smaller instead.
-    fn cropped(&mut self, x: Tensor, first: [usize; 2], size: [usize; 2]) -> Result<Option<Tensor>> {
+    /// [`Graph::crop`] of what is computed from a padded feature map: the padding is made smaller
+    /// instead.
+    fn cropped(
+        &mut self,
+        x: Tensor,
+        first: [usize; 2],
+        size: [usize; 2],
+    ) -> Result<Option<Tensor>> {
         let whole = self.shape(x).clone();
         let Origin::Operation { operation, inputs } = &self.node(x).origin else { return Ok(None) };
         let (operation, mut inputs) = (operation.clone(), inputs.clone());
         let (Some(&from), true) = (inputs.first(), operation.can_crop()) else { return Ok(None) };
-        let Origin::Operation { operation: padding, inputs: padded } = &self.node(from).origin else { return Ok(None) };
+        let Origin::Operation { operation: padding, inputs: padded } = &self.node(from).origin
+        else {
+            return Ok(None);
+        };
         let (Some(edges), &[inner]) = (padding.as_padding(), &padded[..]) else { return Ok(None) };
         let cut = [(first[0], size[0], whole[1]), (first[1], size[1], whole[2])];
-        let cut = cut.map(|(start, length, whole)| Some([start, whole.checked_sub(start + length)?]));
+        let cut =
+            cut.map(|(start, length, whole)| Some([start, whole.checked_sub(start + length)?]));
         let [Some([top, bottom]), Some([left, right])] = cut else { return Ok(None) };
         let less = |i: usize, by: usize| edges[i].checked_sub(by);
-        let (Some(top), Some(bottom), Some(left), Some(right)) = (less(0, top), less(1, bottom), less(2, left), less(3, right))
+        let (Some(top), Some(bottom), Some(left), Some(right)) =
+            (less(0, top), less(1, bottom), less(2, left), less(3, right))
         else {
             return Ok(None);
         };
@@ -84,7 +96,11 @@ impl Operation for Pad2d {
         Some(self.edges)
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let [top, _, left, _] = self.edges;
         let shape = graph.shape(context.inputs[0]);
         let (height, width) = (shape[1], shape[2]);

@@ -20,15 +20,17 @@ pub struct Reach {
     pub tokens: usize,
 }
 
-/// Which tokens read which prompt: inputs of [`Graph::regional_attention`], whose values are [`RegionTables`].
+/// Which tokens read which prompt: inputs of [`Graph::regional_attention`], whose values are
+/// [`RegionTables`].
 #[derive(Clone, Debug)]
 pub struct RegionInputs {
-    /// u32 `[tokens]`: the tokens in an order in which those that read the same prompts stand together.
+    /// u32 `[tokens]`: the tokens in an order in which those that read the same prompts stand
+    /// together.
     order: Tensor,
     /// `[tokens, prompts]`: each prompt's share of each token's result, 0 where it is not read.
     weights: Tensor,
-    /// u32 `[ceil(tokens / 64), prompts, 2]`: of each 64 tokens in `order`, first and end of each prompt's keys, the
-    /// same number twice for a prompt that none of them reads.
+    /// u32 `[ceil(tokens / 64), prompts, 2]`: of each 64 tokens in `order`, first and end of each
+    /// prompt's keys, the same number twice for a prompt that none of them reads.
     spans: Tensor,
     /// u32 `[prompts, tokens]`: of each prompt the tokens that read it, then the others.
     readers: Tensor,
@@ -46,15 +48,20 @@ pub struct RegionTables {
 }
 
 impl RegionTables {
-    /// Sorts tokens by the prompts that they read, so that prompts cost nothing where they do not hold. `weights` is
-    /// `[tokens, prompts]`, `lengths` has the number of keys of each prompt.
+    /// Sorts tokens by the prompts that they read, so that prompts cost nothing where they do not
+    /// hold. `weights` is `[tokens, prompts]`, `lengths` has the number of keys of each prompt.
     pub fn new(weights: &[f32], lengths: &[usize]) -> RegionTables {
         let prompts = lengths.len().max(1);
-        let reads = |token: u32| weights.iter().skip(token as usize * prompts).take(prompts).map(|w| *w != 0.0);
+        let reads = |token: u32| {
+            weights.iter().skip(token as usize * prompts).take(prompts).map(|w| *w != 0.0)
+        };
         let tokens = weights.len() / prompts;
         let mut order: Vec<u32> = (0..tokens as u32).collect();
         order.sort_by(|&a, &b| reads(b).cmp(reads(a)).then(a.cmp(&b)));
-        let starts: Vec<usize> = lengths.iter().scan(0, |at, length| Some(std::mem::replace(at, *at + length))).collect();
+        let starts: Vec<usize> = lengths
+            .iter()
+            .scan(0, |at, length| Some(std::mem::replace(at, *at + length)))
+            .collect();
         let mut spans = Vec::new();
         for group in order.chunks(REGION_GROUP) {
             for (prompt, (start, length)) in starts.iter().zip(lengths).enumerate() {
@@ -62,7 +69,8 @@ impl RegionTables {
                 spans.extend([*start as u32, (start + if read { *length } else { 0 }) as u32]);
             }
         }
-        let (mut readers, mut reach) = (Vec::with_capacity(weights.len()), Vec::with_capacity(prompts));
+        let (mut readers, mut reach) =
+            (Vec::with_capacity(weights.len()), Vec::with_capacity(prompts));
         for (prompt, &keys) in lengths.iter().enumerate() {
             let (reading, others): (Vec<u32>, Vec<u32>) =
                 (0..tokens as u32).partition(|&token| reads(token).nth(prompt) == Some(true));
@@ -83,21 +91,34 @@ impl RegionTables {
         &self.reach
     }
 
-    /// The values of what [`RegionInputs::declare`] declared by the same `name`, by their full names.
+    /// The values of what [`RegionInputs::declare`] declared by the same `name`, by their full
+    /// names.
     pub fn named(&self, name: &str) -> [(String, &Array); 4] {
-        let named = [("order", &self.order), ("weights", &self.weights), ("spans", &self.spans), ("readers", &self.readers)];
+        let named = [
+            ("order", &self.order),
+            ("weights", &self.weights),
+            ("spans", &self.spans),
+            ("readers", &self.readers),
+        ];
         named.map(|(part, array)| (format!("{name}.{part}"), array))
     }
 }
 
 impl RegionInputs {
-    /// Declares inputs whose names begin with `name`, for prompts that reach as far as `reach` says on a feature map of `tokens`.
-    pub fn declare(graph: &mut Graph, name: &str, tokens: usize, reach: Vec<Reach>) -> RegionInputs {
+    /// Declares inputs whose names begin with `name`, for prompts that reach as far as `reach` says
+    /// on a feature map of `tokens`.
+    pub fn declare(
+        graph: &mut Graph,
+        name: &str,
+        tokens: usize,
+        reach: Vec<Reach>,
+    ) -> RegionInputs {
         let prompts = reach.len();
         RegionInputs {
             order: graph.input_ids(format!("{name}.order"), [tokens]),
             weights: graph.input(format!("{name}.weights"), [tokens, prompts]),
-            spans: graph.input_ids(format!("{name}.spans"), [tokens.div_ceil(REGION_GROUP), prompts, 2]),
+            spans: graph
+                .input_ids(format!("{name}.spans"), [tokens.div_ceil(REGION_GROUP), prompts, 2]),
             readers: graph.input_ids(format!("{name}.readers"), [prompts, tokens]),
             reach,
         }
@@ -105,9 +126,9 @@ impl RegionInputs {
 }
 
 impl Graph {
-    /// The sum over prompts of their weight times softmax(`scale` q k^T) v, for each of `heads` heads: `q` is
-    /// `[batch, tokens, channels]`, `k` and `v` `[batch', keys, channels]` hold the keys of all prompts one after another; `batch'`
-    /// divides `batch` as in [`Graph::attention`].
+    /// The sum over prompts of their weight times softmax(`scale` q k^T) v, for each of `heads`
+    /// heads: `q` is `[batch, tokens, channels]`, `k` and `v` `[batch', keys, channels]` hold the
+    /// keys of all prompts one after another; `batch'` divides `batch` as in [`Graph::attention`].
     pub fn regional_attention(
         &mut self,
         q: Tensor,
@@ -118,7 +139,10 @@ impl Graph {
         scale: f32,
     ) -> Result<Tensor> {
         let RegionInputs { order, weights, spans, readers, reach } = regions;
-        self.apply(RegionalAttention { heads, scale, reach }, &[q, k, v, order, weights, spans, readers])
+        self.apply(
+            RegionalAttention { heads, scale, reach },
+            &[q, k, v, order, weights, spans, readers],
+        )
     }
 }
 
@@ -137,7 +161,8 @@ impl Operation for RegionalAttention {
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [q, k, v, order, weights, spans, readers] = arity(inputs)?;
         let ([batch, tokens, channels], [kv_batch, keys, kv_channels]) = (q.tokens()?, k.tokens()?);
-        if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0 {
+        if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0
+        {
             return Err(format!("q {q}, k {k} and v {v} do not fit"));
         }
         if self.heads == 0 || channels % self.heads != 0 {
@@ -145,10 +170,13 @@ impl Operation for RegionalAttention {
         }
         let prompts = self.reach.len();
         let groups = tokens.div_ceil(REGION_GROUP);
-        let tables = order[..] == [tokens] && weights[..] == [tokens, prompts] && readers[..] == [prompts, tokens];
+        let tables = order[..] == [tokens]
+            && weights[..] == [tokens, prompts]
+            && readers[..] == [prompts, tokens];
         if !tables || spans[..] != [groups, prompts, 2] || prompts == 0 {
             return Err(format!(
-                "order {order}, weights {weights}, spans {spans} and readers {readers} do not fit {tokens} tokens and {prompts} prompts"
+                "order {order}, weights {weights}, spans {spans} and readers {readers} do not fit \
+                    {tokens} tokens and {prompts} prompts"
             ));
         }
         let found: usize = self.reach.iter().map(|prompt| prompt.keys).sum();
@@ -162,7 +190,8 @@ impl Operation for RegionalAttention {
         let (tokens, channels, keys) = (shape[1], shape[2], inputs[1].shape[1]);
         let (q, k, v) = (inputs[0].values(), inputs[1].values(), inputs[2].values());
         let (order, weights, spans) = (inputs[3].ids(), inputs[4].values(), inputs[5].ids());
-        let (share, d, prompts) = (shape[0] / inputs[1].shape[0], channels / self.heads, inputs[4].shape[1]);
+        let (share, d, prompts) =
+            (shape[0] / inputs[1].shape[0], channels / self.heads, inputs[4].shape[1]);
         let mut sums = vec![0.0f64; d];
         for (b, y) in output.chunks_exact_mut(tokens * channels).enumerate() {
             for (slot, &token) in order.iter().enumerate() {
@@ -180,7 +209,8 @@ impl Operation for RegionalAttention {
                         }
                         let score = |key: usize| {
                             let k = &k[at(key)..at(key) + d];
-                            q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>() * f64::from(self.scale)
+                            q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>()
+                                * f64::from(self.scale)
                         };
                         let scores: Vec<f64> = span.clone().map(score).collect();
                         let peak = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -204,7 +234,11 @@ impl Operation for RegionalAttention {
         4 * (inputs[0][0] * inputs[0][2] * self.pairs()) as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(context.refuse(graph, self, "inputs", "regions are for sampling"))
     }
 }

@@ -21,7 +21,12 @@ impl Operation for Reshape {
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [x] = arity(inputs)?;
         if x.elements() != self.0.elements() {
-            return Err(format!("{x} has {} elements, {} has {}", x.elements(), self.0, self.0.elements()));
+            return Err(format!(
+                "{x} has {} elements, {} has {}",
+                x.elements(),
+                self.0,
+                self.0.elements()
+            ));
         }
         Ok(self.0.clone())
     }
@@ -38,7 +43,11 @@ impl Operation for Reshape {
         true
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let shape = graph.shape(context.inputs[0]).clone();
         Ok(vec![Some(graph.reshape(context.upstream, shape)?)])
     }

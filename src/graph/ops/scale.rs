@@ -29,11 +29,20 @@ impl Operation for Scale {
         }
     }
 
-    fn as_epilogue(&self, _inputs: &[Tensor], _position: usize, _graph: &Graph) -> Option<Epilogue> {
+    fn as_epilogue(
+        &self,
+        _inputs: &[Tensor],
+        _position: usize,
+        _graph: &Graph,
+    ) -> Option<Epilogue> {
         Some(Epilogue::Scale(self.0))
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![Some(graph.scale(context.upstream, self.0)?)])
     }
 }

@@ -25,7 +25,12 @@ impl Operation for Slice {
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [x] = arity(inputs)?;
         if self.axis >= x.len() || self.length == 0 || self.start + self.length > x[self.axis] {
-            return Err(format!("{x} has no entries {}..{} in dimension {}", self.start, self.start + self.length, self.axis));
+            return Err(format!(
+                "{x} has no entries {}..{} in dimension {}",
+                self.start,
+                self.start + self.length,
+                self.axis
+            ));
         }
         let mut dims = x.to_vec();
         dims[self.axis] = self.length;
@@ -41,12 +46,21 @@ impl Operation for Slice {
         }
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
-        // Zeros before and after along one dimension: what padding does to the lines of a feature map.
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        // Zeros before and after along one dimension: what padding does to the lines of a feature
+        // map.
         let whole = graph.shape(context.inputs[0]).clone();
-        let (outer, inner) = (whole[..self.axis].iter().product::<usize>(), whole[self.axis + 1..].iter().product::<usize>());
+        let (outer, inner) = (
+            whole[..self.axis].iter().product::<usize>(),
+            whole[self.axis + 1..].iter().product::<usize>(),
+        );
         let lines = graph.reshape(context.upstream, [outer, self.length, 1, inner])?;
-        let padded = graph.pad2d(lines, [self.start, whole[self.axis] - self.start - self.length, 0, 0])?;
+        let padded =
+            graph.pad2d(lines, [self.start, whole[self.axis] - self.start - self.length, 0, 0])?;
         Ok(vec![Some(graph.reshape(padded, whole)?)])
     }
 }

@@ -1,4 +1,5 @@
-//! Sums over what an operand was broadcast along, and the broadcast itself: each is the other's gradient.
+//! Sums over what an operand was broadcast along, and the broadcast itself: each is the other's
+//! gradient.
 
 use super::{Broadcast, Operation, arity};
 use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
@@ -9,7 +10,8 @@ pub(crate) struct SumTo(pub Shape);
 #[derive(Debug)]
 pub(crate) struct BroadcastTo(pub Shape);
 
-/// The larger of two shapes that broadcast as `[outer, middle, inner]`; the smaller is `[outer, inner]`.
+/// The larger of two shapes that broadcast as `[outer, middle, inner]`; the smaller is
+/// `[outer, inner]`.
 pub(crate) struct Extents {
     pub outer: usize,
     pub middle: usize,
@@ -20,12 +22,15 @@ impl Extents {
     pub fn of(large: &Shape, small: &Shape) -> Extents {
         let (all, kept) = (large.elements(), small.elements());
         match Broadcast::of(large, small) {
-            Ok(Broadcast::Batch { rows, channels }) => Extents { outer: kept / channels.max(1), middle: rows, inner: channels },
+            Ok(Broadcast::Batch { rows, channels }) => {
+                Extents { outer: kept / channels.max(1), middle: rows, inner: channels }
+            }
             _ => Extents { outer: 1, middle: all / kept.max(1), inner: kept },
         }
     }
 
-    /// Parts in which sums are made first, so that few long sums keep a device busy too; 1 where there is enough to do.
+    /// Parts in which sums are made first, so that few long sums keep a device busy too; 1 where
+    /// there is enough to do.
     pub fn chunks(&self) -> usize {
         let wanted = 8192 / (self.outer * self.inner).max(1);
         wanted.min(self.middle / 16).clamp(1, 256)
@@ -33,8 +38,8 @@ impl Extents {
 }
 
 impl Graph {
-    /// Sums `x` to `shape`, one of those that [`Graph::add`] broadcasts to `x`'s: each element is the sum of the elements of
-    /// `x` that it would meet. `x` itself where the shapes agree.
+    /// Sums `x` to `shape`, one of those that [`Graph::add`] broadcasts to `x`'s: each element is
+    /// the sum of the elements of `x` that it would meet. `x` itself where the shapes agree.
     pub fn sum_to(&mut self, x: Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         if *self.shape(x) == shape {
@@ -91,7 +96,11 @@ impl Operation for SumTo {
         inputs[0].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let shape = graph.shape(context.inputs[0]).clone();
         Ok(vec![Some(graph.broadcast_to(context.upstream, shape)?)])
     }
@@ -119,7 +128,11 @@ impl Operation for BroadcastTo {
         0
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let shape = graph.shape(context.inputs[0]).clone();
         Ok(vec![Some(graph.sum_to(context.upstream, shape)?)])
     }

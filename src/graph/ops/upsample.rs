@@ -9,7 +9,8 @@ pub(crate) struct Upsample {
     pub width: usize,
 }
 
-/// Of dy `[batch, h, w, channels]`: at `[batch, height, width, channels]`, the sum over the pixels that show each pixel.
+/// Of dy `[batch, h, w, channels]`: at `[batch, height, width, channels]`, the sum over the pixels
+/// that show each pixel.
 #[derive(Debug)]
 pub(crate) struct UpsampleGradient {
     pub height: usize,
@@ -17,8 +18,8 @@ pub(crate) struct UpsampleGradient {
 }
 
 impl Graph {
-    /// `x` `[batch, h, w, channels]` at `[batch, height, width, channels]`: output pixel `i` shows input pixel
-    /// `floor(i * h / height)`, as torch's `interpolate(mode="nearest")`.
+    /// `x` `[batch, h, w, channels]` at `[batch, height, width, channels]`: output pixel `i` shows
+    /// input pixel `floor(i * h / height)`, as torch's `interpolate(mode="nearest")`.
     pub fn upsample_nearest(&mut self, x: Tensor, height: usize, width: usize) -> Result<Tensor> {
         self.apply(Upsample { height, width }, &[x])
     }
@@ -41,13 +42,18 @@ impl Operation for Upsample {
         let x = &inputs[0];
         let (h, w, channels) = (x.shape[1], x.shape[2], x.shape[3]);
         for (pixel, y) in output.chunks_exact_mut(channels).enumerate() {
-            let (b, oy, ox) = (pixel / (shape[1] * shape[2]), pixel / shape[2] % shape[1], pixel % shape[2]);
+            let (b, oy, ox) =
+                (pixel / (shape[1] * shape[2]), pixel / shape[2] % shape[1], pixel % shape[2]);
             let at = ((b * h + oy * h / self.height) * w + ox * w / self.width) * channels;
             y.copy_from_slice(&x.values()[at..at + channels]);
         }
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let shape = graph.shape(context.inputs[0]);
         let operation = UpsampleGradient { height: shape[1], width: shape[2] };
         Ok(vec![Some(graph.apply(operation, &[context.upstream])?)])
@@ -71,8 +77,11 @@ impl Operation for UpsampleGradient {
         let (from, channels) = (&inputs[0].shape, shape.channels());
         output.fill(0.0);
         for (pixel, dy) in inputs[0].values().chunks_exact(channels).enumerate() {
-            let (b, y, x) = (pixel / (from[1] * from[2]), pixel / from[2] % from[1], pixel % from[2]);
-            let at = ((b * self.height + y * self.height / from[1]) * self.width + x * self.width / from[2]) * channels;
+            let (b, y, x) =
+                (pixel / (from[1] * from[2]), pixel / from[2] % from[1], pixel % from[2]);
+            let at = ((b * self.height + y * self.height / from[1]) * self.width
+                + x * self.width / from[2])
+                * channels;
             for (sum, dy) in output[at..at + channels].iter_mut().zip(dy) {
                 *sum += dy;
             }
@@ -83,7 +92,11 @@ impl Operation for UpsampleGradient {
         inputs[0].elements() as u64
     }
 
-    fn gradient(&self, graph: &mut Graph, context: &GradientContext<'_>) -> Result<Vec<Option<Tensor>>> {
+    fn gradient(
+        &self,
+        graph: &mut Graph,
+        context: &GradientContext<'_>,
+    ) -> Result<Vec<Option<Tensor>>> {
         Err(no_second_gradient(self, graph, context))
     }
 }

@@ -25,7 +25,8 @@ pub struct ClipTextConfig {
     pub hidden_act: Activation,
     /// Epsilon of the layer norms.
     pub layer_norm_eps: f32,
-    /// Number of the token that begins a text. Files written by older programs give wrong values here; trust the tokenizer first.
+    /// Number of the token that begins a text. Files written by older programs give wrong values
+    /// here; trust the tokenizer first.
     pub bos_token_id: Option<usize>,
     /// Number of the token that ends a text; as above.
     pub eos_token_id: Option<usize>,
@@ -61,7 +62,8 @@ pub struct ClipVisionConfig {
 const GELUS: [Activation; 2] = [Activation::QuickGelu, Activation::Gelu];
 
 impl ClipTextConfig {
-    /// Reads a `text_encoder/config.json` (or a whole CLIP's, of which it takes `text_config`); `file` is used in errors.
+    /// Reads a `text_encoder/config.json` (or a whole CLIP's, of which it takes `text_config`);
+    /// `file` is used in errors.
     pub fn from_json(config: &Value, file: &Path) -> Result<Self, ConfigError> {
         let outer = Keys::new(config, file)?;
         check_model_type(&outer, "clip_text_model")?;
@@ -85,7 +87,8 @@ impl ClipTextConfig {
 }
 
 impl ClipVisionConfig {
-    /// Reads an `image_encoder/config.json` (or a whole CLIP's, of which it takes `vision_config`); `file` is used in errors.
+    /// Reads an `image_encoder/config.json` (or a whole CLIP's, of which it takes `vision_config`);
+    /// `file` is used in errors.
     pub fn from_json(config: &Value, file: &Path) -> Result<Self, ConfigError> {
         let outer = Keys::new(config, file)?;
         check_model_type(&outer, "clip_vision_model")?;
@@ -94,7 +97,10 @@ impl ClipVisionConfig {
         let image_size = keys.count("image_size", 224)?;
         let patch_size = keys.count("patch_size", 32)?;
         if image_size % patch_size != 0 {
-            return Err(keys.invalid("patch_size", format!("a number that divides `image_size`, {image_size}")));
+            return Err(keys.invalid(
+                "patch_size",
+                format!("a number that divides `image_size`, {image_size}"),
+            ));
         }
         Ok(Self {
             hidden_size,
@@ -126,6 +132,9 @@ fn heads(keys: &Keys, width: usize, default: usize) -> Result<usize, ConfigError
     if width.is_multiple_of(heads) {
         Ok(heads)
     } else {
-        Err(keys.invalid("num_attention_heads", format!("a number that divides `hidden_size`, {width}")))
+        Err(keys.invalid(
+            "num_attention_heads",
+            format!("a number that divides `hidden_size`, {width}"),
+        ))
     }
 }

@@ -9,7 +9,8 @@ use std::path::Path;
 pub struct ControlNetConfig {
     /// Of the copied half; its up blocks mean nothing.
     pub unet: UNetConfig,
-    /// Channels of the picture's encoder, the first at full size, each further one at half the size of the one before.
+    /// Channels of the picture's encoder, the first at full size, each further one at half the size
+    /// of the one before.
     pub embedding_channels: Vec<usize>,
     /// Channels of the picture.
     pub condition_channels: usize,
@@ -26,9 +27,12 @@ impl ControlNetConfig {
         let reversed_channels = match keys.text("controlnet_conditioning_channel_order")? {
             None | Some("rgb") => false,
             Some("bgr") => true,
-            Some(_) => return Err(keys.unsupported("controlnet_conditioning_channel_order", "rgb, bgr")),
+            Some(_) => {
+                return Err(keys.unsupported("controlnet_conditioning_channel_order", "rgb, bgr"));
+            }
         };
-        let embedding_channels = keys.counts("conditioning_embedding_out_channels", &[16, 32, 96, 256])?;
+        let embedding_channels =
+            keys.counts("conditioning_embedding_out_channels", &[16, 32, 96, 256])?;
         let condition_channels = keys.count("conditioning_channels", 3)?;
         if !matches!(condition_channels, 1 | 3) {
             return Err(keys.unsupported("conditioning_channels", "1 or 3"));
@@ -36,7 +40,8 @@ impl ControlNetConfig {
         let mut unet = config.clone();
         let blocks = keys.counts("block_out_channels", &[320, 640, 1280, 1280])?.len();
         unet["_class_name"] = json!("UNet2DConditionModel");
-        // ControlNets have none; plain ones stand in, so that the other blocks are read by the rules for UNets.
+        // ControlNets have none; plain ones stand in, so that the other blocks are read by the
+        // rules for UNets.
         unet["up_block_types"] = json!(vec!["UpBlock2D"; blocks]);
         let unet = UNetConfig::from_json(&unet, file)?;
         Ok(Self { unet, embedding_channels, condition_channels, reversed_channels })
@@ -57,7 +62,8 @@ pub struct T2IAdapterConfig {
     pub channels: Vec<usize>,
     /// Residual blocks for each feature map.
     pub layers: usize,
-    /// Pixels of the picture for each pixel of the largest feature map, along one side: blocks of them become channels.
+    /// Pixels of the picture for each pixel of the largest feature map, along one side: blocks of
+    /// them become channels.
     pub downscale_factor: usize,
     /// The narrow kind: a quarter of the channels inside.
     pub light: bool,
@@ -73,7 +79,8 @@ impl T2IAdapterConfig {
             Some("light_adapter") => true,
             Some(_) => return Err(keys.unsupported("adapter_type", "full_adapter, light_adapter")),
         };
-        let mut channels = keys.counts("channels", if light { &[320, 640, 1280] } else { &[320, 640, 1280, 1280] })?;
+        let mut channels = keys
+            .counts("channels", if light { &[320, 640, 1280] } else { &[320, 640, 1280, 1280] })?;
         if light {
             if channels.iter().any(|c| c % 4 != 0) {
                 return Err(keys.invalid("channels", "multiples of 4"));

@@ -1,4 +1,5 @@
-//! Reading keys of a JSON object with defaults and errors that name the file, the key and the value.
+//! Reading keys of a JSON object with defaults and errors that name the file, the key and the
+//! value.
 use super::{Activation, ConfigError};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -14,11 +15,15 @@ impl<'a> Keys<'a> {
     pub fn new(config: &'a Value, file: &Path) -> Result<Self, ConfigError> {
         match config {
             Value::Object(map) => Ok(Self { file: file.to_path_buf(), prefix: "", map }),
-            other => Err(ConfigError::NotAnObject { file: file.to_path_buf(), found: kind(other).to_string() }),
+            other => Err(ConfigError::NotAnObject {
+                file: file.to_path_buf(),
+                found: kind(other).to_string(),
+            }),
         }
     }
 
-    /// The object under `key` (written with a dot after it in errors), where there is one; this object otherwise.
+    /// The object under `key` (written with a dot after it in errors), where there is one; this
+    /// object otherwise.
     pub fn nested(self, key: &str, prefix: &'static str) -> Self {
         match self.map.get(key) {
             Some(Value::Object(map)) => Self { file: self.file, prefix, map },
@@ -70,7 +75,8 @@ impl<'a> Keys<'a> {
         self.get(key).map(|v| self.positive(key, v)).transpose()
     }
 
-    /// A token number: a whole number that may be zero. Some old files say -1 or a list; those count as absent.
+    /// A token number: a whole number that may be zero. Some old files say -1 or a list; those
+    /// count as absent.
     pub fn token(&self, key: &str) -> Option<usize> {
         self.get(key).and_then(count)
     }
@@ -87,11 +93,20 @@ impl<'a> Keys<'a> {
     }
 
     /// One count per block: given as one number for all, or as a list of `blocks` numbers.
-    pub fn per_block(&self, key: &str, blocks: usize, default: usize) -> Result<Vec<usize>, ConfigError> {
+    pub fn per_block(
+        &self,
+        key: &str,
+        blocks: usize,
+        default: usize,
+    ) -> Result<Vec<usize>, ConfigError> {
         match self.get(key) {
             None => Ok(vec![default; blocks]),
-            Some(Value::Array(values)) if values.len() == blocks => values.iter().map(|v| self.positive(key, v)).collect(),
-            Some(Value::Array(_)) => Err(self.invalid(key, format!("one number, or a list of {blocks}, one per block"))),
+            Some(Value::Array(values)) if values.len() == blocks => {
+                values.iter().map(|v| self.positive(key, v)).collect()
+            }
+            Some(Value::Array(_)) => {
+                Err(self.invalid(key, format!("one number, or a list of {blocks}, one per block")))
+            }
             Some(value) => Ok(vec![self.positive(key, value)?; blocks]),
         }
     }
@@ -99,16 +114,23 @@ impl<'a> Keys<'a> {
     /// One flag per block: given as one for all, or as a list of `blocks`.
     pub fn flags_per_block(&self, key: &str, blocks: usize) -> Result<Vec<bool>, ConfigError> {
         match self.get(key) {
-            Some(Value::Array(values)) if values.len() == blocks => {
-                values.iter().map(|v| v.as_bool().ok_or_else(|| self.invalid(key, "true or false for each block"))).collect()
+            Some(Value::Array(values)) if values.len() == blocks => values
+                .iter()
+                .map(|v| {
+                    v.as_bool().ok_or_else(|| self.invalid(key, "true or false for each block"))
+                })
+                .collect(),
+            Some(Value::Array(_)) => {
+                Err(self
+                    .invalid(key, format!("true or false, or a list of {blocks}, one per block")))
             }
-            Some(Value::Array(_)) => Err(self.invalid(key, format!("true or false, or a list of {blocks}, one per block"))),
             _ => Ok(vec![self.flag(key, false)?; blocks]),
         }
     }
 
     pub fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
-        self.get(key).map_or(Ok(default), |v| v.as_bool().ok_or_else(|| self.invalid(key, "true or false")))
+        self.get(key)
+            .map_or(Ok(default), |v| v.as_bool().ok_or_else(|| self.invalid(key, "true or false")))
     }
 
     pub fn number(&self, key: &str, default: f32) -> Result<f32, ConfigError> {
@@ -138,11 +160,17 @@ impl<'a> Keys<'a> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        let list = value.as_array().and_then(|a| a.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        let list =
+            value.as_array().and_then(|a| a.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
         list.map(Some).ok_or_else(|| self.invalid(key, "a list of strings"))
     }
 
-    pub fn activation(&self, key: &str, default: Activation, allowed: &[Activation]) -> Result<Activation, ConfigError> {
+    pub fn activation(
+        &self,
+        key: &str,
+        default: Activation,
+        allowed: &[Activation],
+    ) -> Result<Activation, ConfigError> {
         let found = match self.text(key)? {
             None => Some(default),
             Some("silu" | "swish") => Some(Activation::Silu),
@@ -180,7 +208,9 @@ impl<'a> Keys<'a> {
 }
 
 fn count(value: &Value) -> Option<usize> {
-    let whole = value.as_u64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && *f >= 0.0).map(|f| f as u64))?;
+    let whole = value
+        .as_u64()
+        .or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && *f >= 0.0).map(|f| f as u64))?;
     usize::try_from(whole).ok().filter(|&n| n <= 1 << 24)
 }
 

@@ -1,7 +1,8 @@
-//! What a model's `config.json` says, typed, with the defaults that diffusers and transformers use for a key that is absent.
+//! What a model's `config.json` says, typed, with the defaults that diffusers and transformers use
+//! for a key that is absent.
 //!
-//! A configuration that asks for something this program does not compute is refused here, with the key and the value named,
-//! rather than giving a wrong picture later.
+//! A configuration that asks for something this program does not compute is refused here, with the
+//! key and the value named, rather than giving a wrong picture later.
 mod clip;
 mod control;
 mod keys;

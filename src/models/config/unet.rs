@@ -4,7 +4,8 @@ use super::{Activation, ConfigError};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// A conditional UNet. Per-block settings are resolved: `down` and `up` each list their blocks in the order they run.
+/// A conditional UNet. Per-block settings are resolved: `down` and `up` each list their blocks in
+/// the order they run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UNetConfig {
     /// Latent height and width that the model was trained at, where the file says so.
@@ -41,7 +42,8 @@ pub struct UNetConfig {
     pub freq_shift: f32,
     /// Width of the time embedding after its first linear layer.
     pub time_embedding_dim: usize,
-    /// Width of a guidance-scale condition that is added to the time embedding (distilled LCM models).
+    /// Width of a guidance-scale condition that is added to the time embedding (distilled LCM
+    /// models).
     pub time_cond_proj_dim: Option<usize>,
     /// Size of a table of class embeddings that is added to the time embedding.
     pub num_class_embeds: Option<usize>,
@@ -62,7 +64,8 @@ pub struct UNetBlock {
     pub transformer_layers: usize,
     /// Attention heads.
     pub heads: usize,
-    /// The first attention of each transformer block looks at the text too, instead of at the picture.
+    /// The first attention of each transformer block looks at the text too, instead of at the
+    /// picture.
     pub only_cross_attention: bool,
     /// It ends with a downsampling (down) or upsampling (up) by two.
     pub resample: bool,
@@ -95,8 +98,10 @@ impl UNetConfig {
         let transformer_layers = keys.per_block("transformer_layers_per_block", blocks, 1)?;
         let heads = heads(&keys, blocks)?;
         let only_cross = keys.flags_per_block("only_cross_attention", blocks)?;
-        let down_types = block_types(&keys, "down_block_types", "CrossAttnDownBlock2D", "DownBlock2D", blocks)?;
-        let up_types = block_types(&keys, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D", blocks)?;
+        let down_types =
+            block_types(&keys, "down_block_types", "CrossAttnDownBlock2D", "DownBlock2D", blocks)?;
+        let up_types =
+            block_types(&keys, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D", blocks)?;
 
         let block = |i: usize, attention: bool, extra: usize, resample: bool| UNetBlock {
             channels: block_out_channels[i],
@@ -107,8 +112,13 @@ impl UNetConfig {
             only_cross_attention: only_cross[i],
             resample,
         };
-        let down: Vec<_> = down_types.iter().enumerate().map(|(i, &a)| block(i, a, 0, i + 1 < blocks)).collect();
-        let up: Vec<_> = up_types.iter().enumerate().map(|(i, &a)| block(blocks - 1 - i, a, 1, i + 1 < blocks)).collect();
+        let down: Vec<_> =
+            down_types.iter().enumerate().map(|(i, &a)| block(i, a, 0, i + 1 < blocks)).collect();
+        let up: Vec<_> = up_types
+            .iter()
+            .enumerate()
+            .map(|(i, &a)| block(blocks - 1 - i, a, 1, i + 1 < blocks))
+            .collect();
         let last = blocks - 1;
         let mid = mid_block(&keys)?.map(|attention| MidBlock {
             channels: block_out_channels[last],
@@ -118,13 +128,25 @@ impl UNetConfig {
             only_cross_attention: keys
                 .get("mid_block_only_cross_attention")
                 .and_then(Value::as_bool)
-                .unwrap_or_else(|| keys.get("only_cross_attention").and_then(Value::as_bool).unwrap_or(false)),
+                .unwrap_or_else(|| {
+                    keys.get("only_cross_attention").and_then(Value::as_bool).unwrap_or(false)
+                }),
         });
-        let attended = down.iter().chain(&up).filter(|b| b.attention).map(|b| (b.channels, b.heads));
-        for (channels, heads) in attended.chain(mid.iter().filter(|m| m.attention).map(|m| (m.channels, m.heads))) {
+        let attended =
+            down.iter().chain(&up).filter(|b| b.attention).map(|b| (b.channels, b.heads));
+        for (channels, heads) in
+            attended.chain(mid.iter().filter(|m| m.attention).map(|m| (m.channels, m.heads)))
+        {
             if channels % heads != 0 {
-                let key = if keys.get("num_attention_heads").is_some() { "num_attention_heads" } else { "attention_head_dim" };
-                return Err(keys.invalid(key, format!("a number of heads that divides the block's {channels} channels")));
+                let key = if keys.get("num_attention_heads").is_some() {
+                    "num_attention_heads"
+                } else {
+                    "attention_head_dim"
+                };
+                return Err(keys.invalid(
+                    key,
+                    format!("a number of heads that divides the block's {channels} channels"),
+                ));
             }
         }
         let downsample_padding = match keys.get("downsample_padding") {
@@ -157,7 +179,8 @@ impl UNetConfig {
         })
     }
 
-    /// Cross-attention layers in the order they run (down, middle, up): the number of layer-wise embeddings of a concept word.
+    /// Cross-attention layers in the order they run (down, middle, up): the number of layer-wise
+    /// embeddings of a concept word.
     pub fn cross_attention_layers(&self) -> usize {
         let of = |b: &UNetBlock| {
             if b.attention { b.layers * b.transformer_layers } else { 0 }
@@ -203,8 +226,8 @@ fn refuse_unsupported(keys: &Keys) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Heads per block. For historical reasons diffusers stores the number of heads under `attention_head_dim`, and
-/// `num_attention_heads` is null.
+/// Heads per block. For historical reasons diffusers stores the number of heads under
+/// `attention_head_dim`, and `num_attention_heads` is null.
 fn heads(keys: &Keys, blocks: usize) -> Result<Vec<usize>, ConfigError> {
     if keys.get("num_attention_heads").is_some() {
         return keys.per_block("num_attention_heads", blocks, 8);
@@ -212,18 +235,29 @@ fn heads(keys: &Keys, blocks: usize) -> Result<Vec<usize>, ConfigError> {
     keys.per_block("attention_head_dim", blocks, 8)
 }
 
-fn block_types(keys: &Keys, key: &str, cross: &str, plain: &str, blocks: usize) -> Result<Vec<bool>, ConfigError> {
+fn block_types(
+    keys: &Keys,
+    key: &str,
+    cross: &str,
+    plain: &str,
+    blocks: usize,
+) -> Result<Vec<bool>, ConfigError> {
     let up = key.starts_with("up");
     let Some(types) = keys.texts(key)? else {
         // The default is the layout of SD: attention everywhere but at the lowest resolution.
         return if blocks == 4 {
             Ok((0..4).map(|i| i != if up { 0 } else { 3 }).collect())
         } else {
-            Err(keys.invalid(key, format!("a list of {blocks} block types, as many as `block_out_channels`")))
+            Err(keys.invalid(
+                key,
+                format!("a list of {blocks} block types, as many as `block_out_channels`"),
+            ))
         };
     };
     if types.len() != blocks {
-        return Err(keys.invalid(key, format!("{blocks} block types, as many as `block_out_channels`")));
+        return Err(
+            keys.invalid(key, format!("{blocks} block types, as many as `block_out_channels`"))
+        );
     }
     types
         .iter()

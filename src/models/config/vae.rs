@@ -45,7 +45,9 @@ impl VaeConfig {
         keys.must_be_null("latents_std")?;
         keys.must_be("_class_name", &json!("AutoencoderKL"))?;
         let block_out_channels = keys.counts("block_out_channels", &[64])?;
-        for (key, only) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
+        for (key, only) in
+            [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")]
+        {
             let Some(types) = keys.texts(key)? else {
                 continue;
             };
@@ -54,12 +56,17 @@ impl VaeConfig {
             }
             if types.len() != block_out_channels.len() {
                 let n = block_out_channels.len();
-                return Err(keys.invalid(key, format!("{n} block types, as many as `block_out_channels`")));
+                return Err(
+                    keys.invalid(key, format!("{n} block types, as many as `block_out_channels`"))
+                );
             }
         }
         let norm_num_groups = keys.count("norm_num_groups", 32)?;
         if let Some(c) = block_out_channels.iter().find(|&c| c % norm_num_groups != 0) {
-            return Err(keys.invalid("norm_num_groups", format!("a number of groups that divides {c} channels")));
+            return Err(keys.invalid(
+                "norm_num_groups",
+                format!("a number of groups that divides {c} channels"),
+            ));
         }
         Ok(Self {
             in_channels: keys.count("in_channels", 3)?,

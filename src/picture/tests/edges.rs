@@ -10,7 +10,8 @@ fn step(grey: u8) -> Picture {
 
 /// The white columns, which are the same in every row.
 fn columns(picture: &Picture) -> Vec<u32> {
-    let white = |y: u32| (0..8).filter(|&x| picture.pixel(x, y) == Some([255; 3])).collect::<Vec<u32>>();
+    let white =
+        |y: u32| (0..8).filter(|&x| picture.pixel(x, y) == Some([255; 3])).collect::<Vec<u32>>();
     assert!((0..6).all(|y| white(y) == white(0)));
     white(0)
 }

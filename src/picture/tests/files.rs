@@ -11,18 +11,20 @@ const WHITE: [u8; 3] = [255; 3];
 /// The colours in the middle of the four quarters.
 fn quarters(picture: &Picture) -> [[u8; 3]; 4] {
     let (w, h) = (picture.width(), picture.height());
-    [(w / 4, h / 4), (w * 3 / 4, h / 4), (w / 4, h * 3 / 4), (w * 3 / 4, h * 3 / 4)].map(|(x, y)| {
-        // JPEG's colours are near enough.
-        picture.pixel(x, y).unwrap().map(|v| {
-            if v < 20 {
-                0
-            } else if v > 235 {
-                255
-            } else {
-                v
-            }
-        })
-    })
+    [(w / 4, h / 4), (w * 3 / 4, h / 4), (w / 4, h * 3 / 4), (w * 3 / 4, h * 3 / 4)].map(
+        |(x, y)| {
+            // JPEG's colours are near enough.
+            picture.pixel(x, y).unwrap().map(|v| {
+                if v < 20 {
+                    0
+                } else if v > 235 {
+                    255
+                } else {
+                    v
+                }
+            })
+        },
+    )
 }
 
 #[test]
@@ -96,7 +98,10 @@ fn damaged_files_are_refused() {
         let whole = std::fs::read(fixture(name)).unwrap();
         for keep in [12, whole.len() / 2, whole.len() * 3 / 4, whole.len() - 14] {
             let error = refused(&whole[..keep]);
-            assert!(error.contains("damaged") || error.contains("not a picture"), "{name} cut to {keep}: {error}");
+            assert!(
+                error.contains("damaged") || error.contains("not a picture"),
+                "{name} cut to {keep}: {error}"
+            );
         }
     }
     let error = Picture::open("/no/such/picture.png").unwrap_err().to_string();
@@ -140,7 +145,14 @@ fn random_damage_never_panics() {
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
-    for name in ["text.png", "compressed.png", "unicode_compressed.png", "exif6.png", "exif6.jpg", "exif6.webp"] {
+    for name in [
+        "text.png",
+        "compressed.png",
+        "unicode_compressed.png",
+        "exif6.png",
+        "exif6.jpg",
+        "exif6.webp",
+    ] {
         let whole = std::fs::read(fixture(name)).unwrap();
         for _ in 0..150 {
             let mut bytes = whole.clone();
@@ -165,13 +177,16 @@ fn what_follows_a_picture_is_none_of_it() {
         std::fs::write(&path, bytes).unwrap();
         Picture::open(&path)
     };
-    // As phones append videos and further pictures: with marks of a start, of a scan, and of no end.
-    let trailers: [&[u8]; 5] = [b"x", b"\xff\xda and \xff\xd8", b"\xff\xd9\xff\xda", b"ftypmp42 \xff\xda\xff", &[0xff; 9]];
+    // As phones append videos and further pictures: with marks of a start, of a scan, and of no
+    // end.
+    let trailers: [&[u8]; 5] =
+        [b"x", b"\xff\xda and \xff\xd8", b"\xff\xd9\xff\xda", b"ftypmp42 \xff\xda\xff", &[0xff; 9]];
     for name in ["exif1.jpg", "exif6.jpg", "text.png", "exif6.webp"] {
         let whole = std::fs::read(fixture(name)).unwrap();
         let picture = open(&whole).unwrap();
         for trailer in trailers {
-            let found = open(&[&whole[..], trailer].concat()).unwrap_or_else(|e| panic!("{name} {trailer:?}: {e}"));
+            let found = open(&[&whole[..], trailer].concat())
+                .unwrap_or_else(|e| panic!("{name} {trailer:?}: {e}"));
             assert_eq!(found.rgb(), picture.rgb(), "{name}");
         }
     }
@@ -208,7 +223,10 @@ fn failed_writes_leave_nothing_behind() {
     let beneath_a_file = path.join("b.png");
     assert!(matches!(picture.save(&beneath_a_file, None), Err(Error::Unwritable { .. })));
     for name in ["a.jpg", "a.JPEG", "a.webp"] {
-        assert!(matches!(picture.save(folder.path().join(name), None), Err(Error::NotPng { .. })), "{name}");
+        assert!(
+            matches!(picture.save(folder.path().join(name), None), Err(Error::NotPng { .. })),
+            "{name}"
+        );
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

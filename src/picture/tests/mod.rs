@@ -64,7 +64,8 @@ fn sizes_are_checked() {
 fn resizing_keeps_colours_and_smooth_pictures() {
     let plain = Picture::filled(31, 17, [10, 200, 90]).unwrap();
     assert_eq!(plain.resized(64, 5).unwrap(), Picture::filled(64, 5, [10, 200, 90]).unwrap());
-    let smooth: Vec<u8> = (0..64u32 * 64).flat_map(|n| [(n % 64 * 4) as u8, (n / 64 * 4) as u8, 128]).collect();
+    let smooth: Vec<u8> =
+        (0..64u32 * 64).flat_map(|n| [(n % 64 * 4) as u8, (n / 64 * 4) as u8, 128]).collect();
     let smooth = Picture::new(64, 64, smooth).unwrap();
     let back = smooth.resized(128, 128).unwrap().resized(64, 64).unwrap();
     let quality = psnr(&smooth, &back).unwrap();
@@ -78,7 +79,10 @@ fn psnr_is_that_of_its_formula() {
     let b = Picture::filled(4, 4, [110; 3]).unwrap();
     assert!((psnr(&a, &b).unwrap() - 20.0 * (255.0f64 / 10.0).log10()).abs() < 1e-9);
     assert_eq!(psnr(&a, &a).unwrap(), f64::INFINITY);
-    assert!(matches!(psnr(&a, &Picture::filled(4, 5, [0; 3]).unwrap()), Err(Error::Different { .. })));
+    assert!(matches!(
+        psnr(&a, &Picture::filled(4, 5, [0; 3]).unwrap()),
+        Err(Error::Different { .. })
+    ));
 }
 
 #[test]
@@ -130,5 +134,8 @@ fn masks_that_are_hardly_meant_so_are_told() {
     assert_eq!(doubt([0, 255], [20, 255]), Some(Doubt::Black));
     // Soft ones mean their greys.
     let grey = |value: f32| Mask::new(4, 4, vec![value; 16]).unwrap().doubt(false);
-    assert_eq!([grey(0.0), grey(0.3), grey(0.8), grey(1.0)], [Some(Doubt::Black), None, None, Some(Doubt::White)]);
+    assert_eq!(
+        [grey(0.0), grey(0.3), grey(0.8), grey(1.0)],
+        [Some(Doubt::Black), None, None, Some(Doubt::White)]
+    );
 }

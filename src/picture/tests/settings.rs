@@ -11,8 +11,14 @@ fn made(prompt: &str, negative: &str, settings: &[(&str, &str)]) -> Parameters {
     }
 }
 
-const PLAIN: [(&str, &str); 6] =
-    [("Steps", "20"), ("Sampler", "Euler a"), ("CFG scale", "7"), ("Seed", "1"), ("Size", "512x384"), ("Model", "tiny")];
+const PLAIN: [(&str, &str); 6] = [
+    ("Steps", "20"),
+    ("Sampler", "Euler a"),
+    ("CFG scale", "7"),
+    ("Seed", "1"),
+    ("Size", "512x384"),
+    ("Model", "tiny"),
+];
 
 #[test]
 fn text_has_the_web_uis_form() {
@@ -21,14 +27,24 @@ fn text_has_the_web_uis_form() {
     assert_eq!(text, format!("a red cat, snow\nNegative prompt: blurry\n{settings}"));
     assert_eq!(format(&made("a cat", "", &PLAIN)), format!("a cat\n{settings}"));
     assert_eq!(format(&made("", "", &PLAIN)), settings);
-    assert_eq!(format(&made("x", "", &[("Model", "a, \"b\": c\nd")])), "x\nModel: \"a, \\\"b\\\": c\\nd\"");
+    assert_eq!(
+        format(&made("x", "", &[("Model", "a, \"b\": c\nd")])),
+        "x\nModel: \"a, \\\"b\\\": c\\nd\""
+    );
 }
 
 #[test]
 fn a_web_uis_text_is_read() {
-    let text = "masterpiece, (a lighthouse:1.3) at dusk,\nstormy sea <lora:waves:0.6>\r\nNegative prompt: lowres, text: bad,\n(worst quality:1.4)\nSteps: 28, Sampler: DPM++ 2M SDE, Schedule type: Karras, CFG scale: 6.5, Seed: 3141592653, Size: 640x448, Model hash: 0123abcdef, Model: sea-v1.5, Lora hashes: \"waves: 00ff00ff00ff, foam: abc\", ControlNet 0: \"Module: canny, Weight: 1.0\", Hires upscale: 2, Version: v1.9.0";
+    let text = "masterpiece, (a lighthouse:1.3) at dusk,\nstormy sea <lora:waves:0.6>\r\nNegative \
+        prompt: lowres, text: bad,\n(worst quality:1.4)\nSteps: 28, Sampler: DPM++ 2M SDE, \
+        Schedule type: Karras, CFG scale: 6.5, Seed: 3141592653, Size: 640x448, Model hash: \
+        0123abcdef, Model: sea-v1.5, Lora hashes: \"waves: 00ff00ff00ff, foam: abc\", ControlNet \
+        0: \"Module: canny, Weight: 1.0\", Hires upscale: 2, Version: v1.9.0";
     let read = parse(text);
-    assert_eq!(read.prompt, "masterpiece, (a lighthouse:1.3) at dusk,\nstormy sea <lora:waves:0.6>");
+    assert_eq!(
+        read.prompt,
+        "masterpiece, (a lighthouse:1.3) at dusk,\nstormy sea <lora:waves:0.6>"
+    );
     assert_eq!(read.negative_prompt, "lowres, text: bad,\n(worst quality:1.4)");
     assert_eq!(read.settings.len(), 12);
     for (key, value) in [
@@ -60,9 +76,14 @@ fn text_without_settings_is_all_prompt() {
 #[test]
 fn lines_after_the_settings_are_set_aside() {
     let settings = "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1";
-    let read =
-        parse(&format!("a cat\nNegative prompt: dog\n{settings}\nTemplate: {{a|b}} cat, x: y, z: w\nNegative Template: c"));
-    assert_eq!((read.prompt.as_str(), read.negative_prompt.as_str(), read.get("Seed")), ("a cat", "dog", Some("1")));
+    let read = parse(&format!(
+        "a cat\nNegative prompt: dog\n{settings}\nTemplate: {{a|b}} cat, x: y, z: w\nNegative \
+            Template: c"
+    ));
+    assert_eq!(
+        (read.prompt.as_str(), read.negative_prompt.as_str(), read.get("Seed")),
+        ("a cat", "dog", Some("1"))
+    );
     assert_eq!(read.rest, "Template: {a|b} cat, x: y, z: w\nNegative Template: c");
     // Of several lines that could be the settings, the last.
     let read = parse(&format!("a cat\nSteps: 1, Sampler: x, Seed: 5\n{settings}"));
@@ -108,14 +129,25 @@ fn a_jpegs_and_a_webps_exif_is_read() {
     use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
     let folder = tempfile::tempdir().unwrap();
     let text = "a café\nNegative prompt: dog\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1";
-    let comment: Vec<u8> = b"UNICODE\0".iter().copied().chain(text.encode_utf16().flat_map(u16::to_be_bytes)).collect();
+    let comment: Vec<u8> = b"UNICODE\0"
+        .iter()
+        .copied()
+        .chain(text.encode_utf16().flat_map(u16::to_be_bytes))
+        .collect();
     // TIFF, big-endian: a directory at 8 with the place of EXIF's, 26; there the comment, at 44.
-    let mut exif = b"MM\0\x2a\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x1a\0\0\0\0\0\x01\x92\x86\0\x07".to_vec();
+    let mut exif =
+        b"MM\0\x2a\0\0\0\x08\0\x01\x87\x69\0\x04\0\0\0\x01\0\0\0\x1a\0\0\0\0\0\x01\x92\x86\0\x07"
+            .to_vec();
     exif.extend((comment.len() as u32).to_be_bytes());
     exif.extend([0, 0, 0, 44, 0, 0, 0, 0]);
     exif.extend(comment);
     let rgb = [90u8; 8 * 8 * 3];
-    for (name, bytes) in [("a.jpg", &exif), ("a.webp", &exif), ("bare.jpg", &Vec::new()), ("odd.webp", &exif[..20].to_vec())] {
+    for (name, bytes) in [
+        ("a.jpg", &exif),
+        ("a.webp", &exif),
+        ("bare.jpg", &Vec::new()),
+        ("odd.webp", &exif[..20].to_vec()),
+    ] {
         let mut file = Vec::new();
         if name.ends_with("jpg") {
             let mut encoder = JpegEncoder::new(&mut file);
@@ -135,7 +167,11 @@ fn a_jpegs_and_a_webps_exif_is_read() {
 #[test]
 fn odd_settings_are_passed_over_not_misread() {
     let read = parse("x\n(junk) Steps: 20, : , a: 1, Sampler: \"open, CFG scale: , Seed: 5,");
-    assert_eq!(read.settings, made("", "", &[("Steps", "20"), ("Sampler", "\"open"), ("CFG scale", ""), ("Seed", "5")]).settings);
+    assert_eq!(
+        read.settings,
+        made("", "", &[("Steps", "20"), ("Sampler", "\"open"), ("CFG scale", ""), ("Seed", "5")])
+            .settings
+    );
     let read = parse("x\nSteps: 20, Note: \"a\" b, Seed: 5");
     assert_eq!(read.get("Note"), Some("\"a\" b"));
 }
@@ -161,7 +197,11 @@ fn values_of_any_kind_go_round() {
     ];
     for value in values {
         let settings = [("Steps", "20"), ("Odd value", value), ("Seed", "1"), ("Last one", value)];
-        let parameters = made("a \"cat\": one, two (red:1.2)\n\nsecond part", "no \"dogs\",\nnor: birds", &settings);
+        let parameters = made(
+            "a \"cat\": one, two (red:1.2)\n\nsecond part",
+            "no \"dogs\",\nnor: birds",
+            &settings,
+        );
         assert_eq!(parse(&format(&parameters)), parameters, "{value:?}");
     }
 }
@@ -182,7 +222,8 @@ fn files_carry_settings_of_any_kind() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
     let picture = gradient(9, 6);
-    let own = json!({"prompt": "  a\nNegative prompt: trick\u{0} 红 \"x\"", "seed": u64::MAX, "sigma": 0.1, "list": [1, null]});
+    let own = json!({"prompt": "  a\nNegative prompt: trick\u{0} 红 \"x\"", "seed": u64::MAX,
+    "sigma": 0.1, "list": [1, null]});
     // The last one, in Latin-1, has the bytes of "é" in UTF-8.
     for prompt in ["a red cat", "café ÿ", "红猫 🐱", "line\nline", "a \u{c3}\u{a9}"] {
         for mos in [None, Some(own.clone())] {

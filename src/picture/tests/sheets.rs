@@ -5,7 +5,8 @@ const PAPER: [u8; 3] = [255; 3];
 
 #[test]
 fn pictures_stand_in_their_places() {
-    let pictures: Vec<Picture> = (0..5u8).map(|n| Picture::filled(20, 10, [n * 50; 3]).unwrap()).collect();
+    let pictures: Vec<Picture> =
+        (0..5u8).map(|n| Picture::filled(20, 10, [n * 50; 3]).unwrap()).collect();
     let sheet = Sheet::grid(&pictures, 3).draw().unwrap();
     assert_eq!((sheet.width(), sheet.height()), (3 * 20 + 4 * 4, 2 * 10 + 3 * 4));
     for (n, picture) in pictures.iter().enumerate() {
@@ -21,8 +22,11 @@ fn pictures_stand_in_their_places() {
 
 #[test]
 fn smaller_pictures_stand_in_the_middle() {
-    let (large, small) = (Picture::filled(20, 20, [9; 3]).unwrap(), Picture::filled(10, 4, [5; 3]).unwrap());
-    let sheet = Sheet { rows: vec![vec![Some(&large), Some(&small), None]], ..Sheet::default() }.draw().unwrap();
+    let (large, small) =
+        (Picture::filled(20, 20, [9; 3]).unwrap(), Picture::filled(10, 4, [5; 3]).unwrap());
+    let sheet = Sheet { rows: vec![vec![Some(&large), Some(&small), None]], ..Sheet::default() }
+        .draw()
+        .unwrap();
     assert_eq!((sheet.width(), sheet.height()), (60, 20));
     assert_eq!([sheet.pixel(25, 8), sheet.pixel(34, 11)], [Some([5; 3]); 2]);
     assert_eq!([sheet.pixel(24, 8), sheet.pixel(25, 7), sheet.pixel(35, 11)], [Some(PAPER); 3]);
@@ -42,7 +46,9 @@ fn captions_take_room_and_ink() {
     assert_eq!(with.height() - without.height(), 2 * 10 + 4);
     assert_eq!(with.width() - without.width(), 8 * 8 + 4);
     let ink = |p: &Picture, x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
-        y.flat_map(|y| x.clone().map(move |x| (x, y))).filter(|(x, y)| p.pixel(*x, *y) != Some(PAPER)).count()
+        y.flat_map(|y| x.clone().map(move |x| (x, y)))
+            .filter(|(x, y)| p.pixel(*x, *y) != Some(PAPER))
+            .count()
     };
     assert_eq!(ink(&without, 0..without.width(), 0..without.height()), 0);
     let (left, top) = (with.width() - without.width(), with.height() - without.height());
@@ -65,10 +71,19 @@ fn text_is_wrapped() {
 #[test]
 fn sheets_beyond_reason_are_refused() {
     assert!(matches!(Sheet::default().draw(), Err(Error::EmptySheet)));
-    assert!(matches!(Sheet { rows: vec![vec![None]], ..Sheet::default() }.draw(), Err(Error::EmptySheet)));
+    assert!(matches!(
+        Sheet { rows: vec![vec![None]], ..Sheet::default() }.draw(),
+        Err(Error::EmptySheet)
+    ));
     let picture = Picture::filled(1000, 10, [0; 3]).unwrap();
     let rows = vec![vec![Some(&picture); 17]];
-    assert!(matches!(Sheet { rows, gap: 4, ..Sheet::default() }.draw(), Err(Error::Size { width: 17072, .. })));
+    assert!(matches!(
+        Sheet { rows, gap: 4, ..Sheet::default() }.draw(),
+        Err(Error::Size { width: 17072, .. })
+    ));
     let rows = vec![vec![Some(&picture)]];
-    assert!(matches!(Sheet { rows, gap: u32::MAX, ..Sheet::default() }.draw(), Err(Error::Size { .. })));
+    assert!(matches!(
+        Sheet { rows, gap: u32::MAX, ..Sheet::default() }.draw(),
+        Err(Error::Size { .. })
+    ));
 }

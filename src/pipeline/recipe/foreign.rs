@@ -30,13 +30,24 @@ pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, St
         set("Model hash", hash.to_string());
     }
     if let Some(model) = &recipe.model {
-        let stem = std::path::Path::new(model).file_stem().map_or(model.clone(), |stem| stem.to_string_lossy().into_owned());
+        let stem = std::path::Path::new(model)
+            .file_stem()
+            .map_or(model.clone(), |stem| stem.to_string_lossy().into_owned());
         set("Model", stem);
     }
     if !recipe.concepts.is_empty() {
         let concept = |concept: &ConceptSource| {
-            let name = concept.source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            format!("{name}: {} x {}", concept.source.sha256.get(..HASH_DIGITS).unwrap_or_default(), concept.scale)
+            let name = concept
+                .source
+                .path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            format!(
+                "{name}: {} x {}",
+                concept.source.sha256.get(..HASH_DIGITS).unwrap_or_default(),
+                concept.scale
+            )
         };
         set("Concepts", recipe.concepts.iter().map(concept).collect::<Vec<_>>().join(", "));
     }
@@ -84,7 +95,11 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
         prompt: found.prompt.clone(),
         negative_prompt: found.negative_prompt.clone(),
         // Theirs always is.
-        prompt_options: PromptOptions { syntax: Syntax::On, long_prompt: true, ..PromptOptions::default() },
+        prompt_options: PromptOptions {
+            syntax: Syntax::On,
+            long_prompt: true,
+            ..PromptOptions::default()
+        },
         // Without a word about it, they draw on the graphics card.
         rng: match found.get("RNG") {
             Some(CPU) => RngKind::Torch,
@@ -94,7 +109,9 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
     };
     let unreadable = |notes: &mut Vec<String>, name: &str| {
         let value = found.get(name).unwrap_or_default();
-        notes.push(format!("the picture's setting `{name}: {value}` is not understood and left out"));
+        notes.push(format!(
+            "the picture's setting `{name}: {value}` is not understood and left out"
+        ));
     };
     macro_rules! number {
         ($name:literal => $field:expr) => {
@@ -112,21 +129,27 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
     number!("Eta DDIM" => request.eta);
     if found.get("Denoising strength").is_some() {
         notes.push(
-            "the picture was made from another one, which its file does not hold: give it as the initial picture".to_string(),
+            "the picture was made from another one, which its file does not hold: give it as the \
+                initial picture"
+                .to_string(),
         );
     }
     let mut last_layer = 1;
     number!("Clip skip" => last_layer);
     request.clip_skip = usize::saturating_sub(last_layer, 1);
     match found.size() {
-        Some((width, height)) => (request.width, request.height) = (Some(width as usize), Some(height as usize)),
+        Some((width, height)) => {
+            (request.width, request.height) = (Some(width as usize), Some(height as usize))
+        }
         None if found.get("Size").is_some() => unreadable(&mut notes, "Size"),
         None => {}
     }
     let mut schedule = found.get("Schedule type");
     if let Some(sampler) = found.get("Sampler") {
         // Older versions wrote the schedule into the sampler's name.
-        let old = SCHEDULES.iter().find_map(|schedule| Some((sampler.strip_suffix(schedule)?.strip_suffix(' ')?, *schedule)));
+        let old = SCHEDULES.iter().find_map(|schedule| {
+            Some((sampler.strip_suffix(schedule)?.strip_suffix(' ')?, *schedule))
+        });
         let name = old.map_or(sampler, |(name, _)| name);
         schedule = old.map(|(_, schedule)| schedule).or(schedule);
         match name.parse() {
@@ -134,31 +157,48 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
             Err(_) => {
                 // A schedule is its sampler's: the model's own may not have it.
                 let with = schedule.take().filter(|_| old.is_none());
-                let with = with.map_or(String::new(), |schedule| format!(" with its `Schedule type: {schedule}`"));
+                let with = with.map_or(String::new(), |schedule| {
+                    format!(" with its `Schedule type: {schedule}`")
+                });
                 notes.push(format!(
-                    "the picture's setting `Sampler: {sampler}`{with} is not known here and left out: the model's own stands in"
+                    "the picture's setting `Sampler: {sampler}`{with} is not known here and left \
+                        out: the model's own stands in"
                 ));
             }
         }
     }
     match schedule {
-        Some("Karras") if request.sampler.is_some_and(SamplerKind::has_karras_sigmas) => request.karras = true,
+        Some("Karras") if request.sampler.is_some_and(SamplerKind::has_karras_sigmas) => {
+            request.karras = true
+        }
         Some("Karras") => {
             let sampler = found.get("Sampler").unwrap_or("of the model's own");
-            notes.push(format!("Karras' schedule with the sampler {sampler} is not known here and left out"));
+            notes.push(format!(
+                "Karras' schedule with the sampler {sampler} is not known here and left out"
+            ));
         }
         Some("Automatic" | "Uniform" | "Normal") | None => {}
         Some(schedule) => {
-            notes.push(format!("the picture's setting `Schedule type: {schedule}` is not understood and left out"));
+            notes.push(format!(
+                "the picture's setting `Schedule type: {schedule}` is not understood and left out"
+            ));
         }
     }
     if !found.rest.is_empty() {
-        let first: String = found.rest.lines().next().unwrap_or_default().chars().take(60).collect();
+        let first: String =
+            found.rest.lines().next().unwrap_or_default().chars().take(60).collect();
         notes.push(format!("what follows the picture's settings is left out: \"{first}...\""));
     }
     for name in UNKNOWN.iter().filter(|name| found.get(name).is_some()) {
-        notes.push(format!("the picture's setting `{name}` has no counterpart here and is left out"));
+        notes.push(format!(
+            "the picture's setting `{name}` has no counterpart here and is left out"
+        ));
     }
-    let recipe = Recipe { request, model: found.get("Model").map(str::to_string), model_hash: None, ..Recipe::default() };
+    let recipe = Recipe {
+        request,
+        model: found.get("Model").map(str::to_string),
+        model_hash: None,
+        ..Recipe::default()
+    };
     (recipe, notes)
 }

@@ -9,8 +9,8 @@ use crate::pipeline::Request;
 use crate::region::Layout;
 use crate::text::prompt::{PromptOptions, Syntax};
 
-/// Keys are a promise to files that exist: new ones may come, none changes its meaning. What is missing has the default of
-/// [`Request`].
+/// Keys are a promise to files that exist: new ones may come, none changes its meaning. What is
+/// missing has the default of [`Request`].
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
 struct Stored {
@@ -75,7 +75,8 @@ struct Batch {
     of: usize,
 }
 
-const SYNTAXES: [(&str, Syntax); 3] = [("auto", Syntax::Auto), ("on", Syntax::On), ("off", Syntax::Off)];
+const SYNTAXES: [(&str, Syntax); 3] =
+    [("auto", Syntax::Auto), ("on", Syntax::On), ("off", Syntax::Off)];
 
 pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
     let Request { prompt_options, .. } = &recipe.request;

@@ -61,7 +61,11 @@ fn unusual() -> Recipe {
             rng: RngKind::Philox,
             batch: 1,
             clip_skip: 1,
-            prompt_options: PromptOptions { syntax: Syntax::Off, long_prompt: true, comma_backtrack: 3 },
+            prompt_options: PromptOptions {
+                syntax: Syntax::Off,
+                long_prompt: true,
+                comma_backtrack: 3,
+            },
             strength: 0.55,
             tile: Some(256),
             ..Request::default()
@@ -83,9 +87,15 @@ fn unusual() -> Recipe {
             end: 0.6,
         }],
         region_masks: vec![source("masks/left.png").unwrap()],
-        concepts: vec![ConceptSource { source: source("zorp, the cat.safetensors").unwrap(), scale: 0.7 }],
+        concepts: vec![ConceptSource {
+            source: source("zorp, the cat.safetensors").unwrap(),
+            scale: 0.7,
+        }],
         adapter: Some("a card".into()),
-        kernels: vec![crate::backend::wgpu::ReplacedKernel { name: "sum".into(), sha256: "cd".repeat(32) }],
+        kernels: vec![crate::backend::wgpu::ReplacedKernel {
+            name: "sum".into(),
+            sha256: "cd".repeat(32),
+        }],
     }
 }
 
@@ -110,7 +120,10 @@ fn what_the_model_decided_is_remembered() {
     let read = through_a_file(&Recipe::default(), &generated(&[5, 6, 7]), 2);
     let request = read.request;
     assert_eq!((request.width, request.height), (Some(640), Some(384)));
-    assert_eq!((request.seed, request.batch, request.sampler), (7, 1, Some(SamplerKind::EULER_ANCESTRAL)));
+    assert_eq!(
+        (request.seed, request.batch, request.sampler),
+        (7, 1, Some(SamplerKind::EULER_ANCESTRAL))
+    );
     assert_eq!(read.latents_index, 0);
     let from_latents = Recipe { latents: unusual().latents, ..Recipe::default() };
     assert_eq!(through_a_file(&from_latents, &generated(&[5, 6, 7]), 2).latents_index, 2);
@@ -123,8 +136,10 @@ fn web_uis_read_what_is_written() {
     let last = text.lines().last().unwrap();
     assert_eq!(
         last,
-        "Steps: 31, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.1, Seed: 18446744073709551614, Size: 640x384, \
-         Model hash: 0123456789, Model: some model, Concepts: \"zorp, the cat: ababababab x 0.7\", Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
+        "Steps: 31, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.1, Seed: \
+            18446744073709551614, Size: 640x384, \
+         Model hash: 0123456789, Model: some model, Concepts: \"zorp, the cat: ababababab x \
+         0.7\", Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
          Version: mos 0.1.0"
     );
 }
@@ -136,15 +151,26 @@ fn foreign(text: &str) -> (Recipe, Vec<String>) {
 #[test]
 fn web_uis_pictures_are_read() {
     let (recipe, notes) = foreign(
-        "a (red:1.3) cat\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 99, Size: 512x768, \
-         Model hash: 6ce0161689, Model: v1-5-pruned-emaonly, Clip skip: 2, RNG: CPU, Version: v1.6.0",
+        "a (red:1.3) cat\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M Karras, CFG \
+            scale: 6.5, Seed: 99, Size: 512x768, \
+         Model hash: 6ce0161689, Model: v1-5-pruned-emaonly, Clip skip: 2, RNG: CPU, Version: \
+         v1.6.0",
     );
     assert_eq!(notes, [""; 0]);
     let request = recipe.request;
-    assert_eq!((request.prompt.as_str(), request.negative_prompt.as_str()), ("a (red:1.3) cat", "blurry"));
-    assert_eq!((request.steps, request.guidance, request.seed, request.clip_skip), (20, 6.5, 99, 1));
+    assert_eq!(
+        (request.prompt.as_str(), request.negative_prompt.as_str()),
+        ("a (red:1.3) cat", "blurry")
+    );
+    assert_eq!(
+        (request.steps, request.guidance, request.seed, request.clip_skip),
+        (20, 6.5, 99, 1)
+    );
     assert_eq!((request.width, request.height), (Some(512), Some(768)));
-    assert_eq!((request.sampler, request.karras, request.rng), (Some(SamplerKind::DPMPP_2M), true, RngKind::Torch));
+    assert_eq!(
+        (request.sampler, request.karras, request.rng),
+        (Some(SamplerKind::DPMPP_2M), true, RngKind::Torch)
+    );
     assert_eq!(request.prompt_options.syntax, Syntax::On);
     assert_eq!(recipe.model.as_deref(), Some("v1-5-pruned-emaonly"));
 }
@@ -152,19 +178,32 @@ fn web_uis_pictures_are_read() {
 #[test]
 fn what_has_no_counterpart_is_told() {
     let (recipe, notes) = foreign(
-        "a cat\nSteps: many, Sampler: UniPC, CFG scale: 7, Seed: 1, Size: large, Schedule type: Exponential, Lora hashes: \"a: b\", \
+        "a cat\nSteps: many, Sampler: UniPC, CFG scale: 7, Seed: 1, Size: large, Schedule type: \
+            Exponential, Lora hashes: \"a: b\", \
          Denoising strength: 0.4",
     );
     let request = recipe.request;
-    assert_eq!((request.steps, request.sampler, request.width), (Request::default().steps, None, None));
+    assert_eq!(
+        (request.steps, request.sampler, request.width),
+        (Request::default().steps, None, None)
+    );
     // Without a word about it they draw on the card.
     assert_eq!(request.rng, RngKind::Philox);
-    for name in ["Steps: many", "Sampler: UniPC", "Size: large", "Schedule type: Exponential", "Lora hashes", "another one"] {
+    for name in [
+        "Steps: many",
+        "Sampler: UniPC",
+        "Size: large",
+        "Schedule type: Exponential",
+        "Lora hashes",
+        "another one",
+    ] {
         assert!(notes.iter().any(|note| note.contains(name)), "{name} in {notes:?}");
     }
-    let (_, notes) = foreign("a cat\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512\nTemplate: a {cat|dog}");
+    let (_, notes) =
+        foreign("a cat\nSteps: 5, Sampler: Euler, Seed: 1, Size: 512x512\nTemplate: a {cat|dog}");
     assert!(notes.iter().any(|note| note.contains("Template: a {cat|dog}")), "{notes:?}");
-    let (recipe, notes) = foreign("a cat\nSteps: 5, Sampler: Euler a Karras, Seed: 1, Size: 512x512");
+    let (recipe, notes) =
+        foreign("a cat\nSteps: 5, Sampler: Euler a Karras, Seed: 1, Size: 512x512");
     assert!(!recipe.request.karras && notes[0].contains("Euler a"), "{notes:?}");
 }
 
@@ -172,18 +211,28 @@ fn what_has_no_counterpart_is_told() {
 #[test]
 fn schedules_go_with_their_samplers() {
     let read = |sampler: &str, schedule: &str| {
-        let (recipe, notes) = foreign(&format!("a cat\nSteps: 5, Sampler: {sampler}, {schedule}CFG scale: 7, Seed: 1"));
+        let (recipe, notes) = foreign(&format!(
+            "a cat\nSteps: 5, Sampler: {sampler}, {schedule}CFG scale: 7, Seed: 1"
+        ));
         (recipe.request.sampler, recipe.request.karras, notes)
     };
     for unknown in ["DPM++ SDE", "DPM2", "LMS", "DPM++ 2S a", "DPM++ 3M SDE", "DPM++ 2M SDE Heun"] {
-        for (sampler, schedule) in [(format!("{unknown} Karras"), ""), (unknown.to_string(), "Schedule type: Karras, ")] {
+        for (sampler, schedule) in
+            [(format!("{unknown} Karras"), ""), (unknown.to_string(), "Schedule type: Karras, ")]
+        {
             let (kind, karras, notes) = read(&sampler, schedule);
             assert_eq!((kind, karras, notes.len()), (None, false, 1), "{sampler}: {notes:?}");
-            assert!(notes[0].contains(&format!("Sampler: {sampler}")) && notes[0].contains("Karras"), "{notes:?}");
+            assert!(
+                notes[0].contains(&format!("Sampler: {sampler}")) && notes[0].contains("Karras"),
+                "{notes:?}"
+            );
         }
     }
     assert_eq!(read("DPM++ 2M SDE Karras", ""), (Some(SamplerKind::DPMPP_2M_SDE), true, vec![]));
-    assert_eq!(read("DPM++ 2M", "Schedule type: Karras, "), (Some(SamplerKind::DPMPP_2M), true, vec![]));
+    assert_eq!(
+        read("DPM++ 2M", "Schedule type: Karras, "),
+        (Some(SamplerKind::DPMPP_2M), true, vec![])
+    );
     let (kind, karras, notes) = read("DPM++ 2M SDE Exponential", "");
     assert_eq!((kind, karras), (Some(SamplerKind::DPMPP_2M_SDE), false));
     assert!(notes[0].contains("Exponential"), "{notes:?}");
@@ -196,11 +245,16 @@ fn schedules_go_with_their_samplers() {
 fn text_without_settings_is_no_recipe() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
-    for (text, says) in [("{\"prompt\": \"a cat\", \"seed\": 5}", "another program"), ("a cat", "Steps: 20")] {
+    for (text, says) in
+        [("{\"prompt\": \"a cat\", \"seed\": 5}", "another program"), ("a cat", "Steps: 20")]
+    {
         let written = Parameters { prompt: text.into(), ..Parameters::default() };
         Picture::filled(8, 8, [0; 3]).unwrap().save(&path, Some(&written)).unwrap();
         let error = Recipe::read(&path).unwrap_err().to_string();
-        assert!(error.contains("a.png") && error.contains("no settings") && error.contains(says), "{error}");
+        assert!(
+            error.contains("a.png") && error.contains("no settings") && error.contains(says),
+            "{error}"
+        );
     }
 }
 
@@ -241,7 +295,10 @@ fn broken_settings_are_errors_that_name_the_file() {
     };
     assert!(read(None, false).contains("does not say"));
     assert!(read(Some(serde_json::json!({ "steps": "few" })), true).contains("few"));
-    assert!(read(Some(serde_json::json!({ "sampler": "dice" })), true).contains("unknown sampler `dice`"));
+    assert!(
+        read(Some(serde_json::json!({ "sampler": "dice" })), true)
+            .contains("unknown sampler `dice`")
+    );
     assert!(read(Some(serde_json::json!({ "prompt_syntax": "?" })), true).contains("`?`"));
     std::fs::write(&path, "no picture").unwrap();
     assert!(Recipe::read(&path).unwrap_err().to_string().contains("a.png"));

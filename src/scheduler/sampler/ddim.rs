@@ -35,7 +35,8 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
             next if next >= 0 => schedule.alpha_at(next)?,
             _ => final_alpha,
         };
-        let (x0, eps) = (settings.prediction.original(level(alpha)), settings.prediction.noise(level(alpha)));
+        let (x0, eps) =
+            (settings.prediction.original(level(alpha)), settings.prediction.noise(level(alpha)));
         let variance = (1.0 - alpha_next) / (1.0 - alpha) * (1.0 - alpha / alpha_next);
         let deviation = request.eta * variance.max(0.0).sqrt();
         let direction = (1.0 - alpha_next - deviation * deviation).max(0.0).sqrt();

@@ -1,10 +1,11 @@
-//! What there is to know of a sampler, in one place: its names, the diffusers class that it equals and what that class knows
-//! of a scheduler config, and how a run is planned.
+//! What there is to know of a sampler, in one place: its names, the diffusers class that it equals
+//! and what that class knows of a scheduler config, and how a run is planned.
 
 use super::{Request, Run};
 use crate::scheduler::config::{BetaSchedule, ScheduleError, TimestepSpacing};
 
-/// A sampler. Each stands in the file of its formulas; all of them are listed in [`super::SamplerKind::ALL`].
+/// A sampler. Each stands in the file of its formulas; all of them are listed in
+/// [`super::SamplerKind::ALL`].
 pub(in crate::scheduler) struct Descriptor {
     /// On the command line.
     pub name: &'static str,
@@ -22,7 +23,8 @@ pub(in crate::scheduler) struct Descriptor {
     pub draws_noise: bool,
     /// Takes a share of fresh noise, `eta`.
     pub takes_eta: bool,
-    /// What the class makes of `clip_sample` where the config is silent; none: it does not know the key.
+    /// What the class makes of `clip_sample` where the config is silent; none: it does not know the
+    /// key.
     pub clip_sample: Option<bool>,
     pub thresholding: bool,
     /// The class knows `use_karras_sigmas`, and the exponential and beta ones.

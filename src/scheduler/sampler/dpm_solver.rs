@@ -1,10 +1,12 @@
-//! DPM-Solver++ (multistep) and its SDE variant: Lu et al., "DPM-Solver++: fast solver for guided sampling" (2022).
-//! The memory holds predictions of x0: H1 the last one, H2 the one before it.
+//! DPM-Solver++ (multistep) and its SDE variant: Lu et al., "DPM-Solver++: fast solver for guided
+//! sampling" (2022). The memory holds predictions of x0: H1 the last one, H2 the one before it.
 use super::descriptor::{Descriptor, usual};
 use super::linear::{Combination, H1, H2, NOISE, X, ZERO};
 use super::{Request, Run, ScheduleError, Step, matrix};
 use crate::scheduler::config::{FinalSigmas, Settings, SolverType, TimestepSpacing};
-use crate::scheduler::schedule::{NoiseLevel, interpolate, karras_sigmas, linspace, sigma_to_timestep, trailing};
+use crate::scheduler::schedule::{
+    NoiseLevel, interpolate, karras_sigmas, linspace, sigma_to_timestep, trailing,
+};
 
 /// Below this number of steps the last ones use lower orders, for stability.
 const FEW_STEPS: usize = 15;
@@ -16,7 +18,11 @@ pub(super) static DPMPP_2M: Descriptor = Descriptor {
     web_name: "DPM++ 2M",
     class: "DPMSolverMultistepScheduler",
     algorithms: &["dpmsolver++", "deis"],
-    stands_in_for: &["DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler"],
+    stands_in_for: &[
+        "DPMSolverSinglestepScheduler",
+        "DEISMultistepScheduler",
+        "UniPCMultistepScheduler",
+    ],
     thresholding: true,
     sigma_options: true,
     multistep: true,
@@ -45,10 +51,12 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
     let at = |i: usize| points.get(i).copied().unwrap_or(Point::new(0.0));
     let count = timesteps.len();
     let few = settings.lower_order_final && count < FEW_STEPS;
-    let solver = Solver { stochastic: request.kind.0.draws_noise, solver_type: settings.solver_type };
+    let solver =
+        Solver { stochastic: request.kind.0.draws_noise, solver_type: settings.solver_type };
     let mut steps = Vec::with_capacity(count);
     for (i, &timestep) in timesteps.iter().enumerate().skip(request.skip) {
-        let last = i + 1 == count && (few || settings.euler_at_final || settings.final_sigmas == FinalSigmas::Zero);
+        let last = i + 1 == count
+            && (few || settings.euler_at_final || settings.final_sigmas == FinalSigmas::Zero);
         let last_but_one = i + 2 == count && few;
         let known = i - request.skip;
         let mut order = settings.solver_order.min(known + 1);
@@ -68,7 +76,11 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
         steps.push(Step {
             timestep: timestep as f32,
             input_scale: 1.0,
-            matrix: matrix([sample, if remembered > 1 { x0 } else { ZERO }, if remembered > 2 { H1 } else { ZERO }]),
+            matrix: matrix([
+                sample,
+                if remembered > 1 { x0 } else { ZERO },
+                if remembered > 2 { H1 } else { ZERO },
+            ]),
             needs_noise: solver.stochastic,
             after: if i + 1 == count { NoiseLevel::CLEAN } else { next.level },
         });
@@ -98,15 +110,22 @@ struct Solver {
 }
 
 impl Solver {
-    /// The next sample from the levels visited last (oldest first, ending with the present one), which set the order.
-    fn update<const ORDER: usize>(&self, visited: [Point; ORDER], next: Point, x0: Combination) -> Combination {
+    /// The next sample from the levels visited last (oldest first, ending with the present one),
+    /// which set the order.
+    fn update<const ORDER: usize>(
+        &self,
+        visited: [Point; ORDER],
+        next: Point,
+        x0: Combination,
+    ) -> Combination {
         let mut newest_first = visited.iter().rev();
         let here = newest_first.next().copied().unwrap_or(next);
         let h = next.lambda - here.lambda;
         let older: Vec<f32> = visited.windows(2).rev().map(|w| w[1].lambda - w[0].lambda).collect();
         let (signal, noise) = (next.level.signal, next.level.noise);
         let ratio = noise / here.level.noise;
-        // `e`: how much of the way from the sample to x0 this step goes; the SDE goes twice as far and adds noise instead.
+        // `e`: how much of the way from the sample to x0 this step goes; the SDE goes twice as far
+        // and adds noise instead.
         let (keep, e, fresh) = if self.stochastic {
             let e = 1.0 - (-2.0 * h).exp();
             (ratio * (-h).exp(), e, noise * (1.0 - (-2.0 * h).exp()).sqrt())
@@ -173,7 +192,8 @@ fn rounded(settings: &Settings, t: f64) -> i64 {
     }
 }
 
-/// How many training steps have lambda >= `lambda_min_clipped`: the noisiest ones are numerically useless on cosine schedules.
+/// How many training steps have lambda >= `lambda_min_clipped`: the noisiest ones are numerically
+/// useless on cosine schedules.
 fn last_timestep(settings: &Settings, table: &[f32]) -> usize {
     let lambda = |&sigma: &f32| -sigma.ln();
     let clipped = table.iter().rev().take_while(|s| lambda(s) < settings.lambda_min_clipped);

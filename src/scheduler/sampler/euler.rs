@@ -1,10 +1,12 @@
-//! Euler's method and its ancestral variant on sigmas: Karras et al., "Elucidating the design space" (2022), and
-//! Crowson's k-diffusion.
+//! Euler's method and its ancestral variant on sigmas: Karras et al., "Elucidating the design
+//! space" (2022), and Crowson's k-diffusion.
 use super::descriptor::{Descriptor, usual};
 use super::linear::{NOISE, X};
 use super::{Request, Run, ScheduleError, Step, matrix};
 use crate::scheduler::config::{FinalSigmas, Settings, TimestepSpacing};
-use crate::scheduler::schedule::{NoiseLevel, interpolate, karras_sigmas, sigma_to_timestep, spaced_timesteps};
+use crate::scheduler::schedule::{
+    NoiseLevel, interpolate, karras_sigmas, sigma_to_timestep, spaced_timesteps,
+};
 
 /// A run's noise levels for samplers that work on sigmas.
 pub(super) struct Sigmas {
@@ -21,7 +23,8 @@ impl Sigmas {
         let table = request.schedule.sigmas(settings);
         let spaced = spaced_timesteps(settings, request.steps);
         let mut timesteps: Vec<f32> = spaced.into_iter().map(|t| t as f32).collect();
-        let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| interpolate(&table, f64::from(t))).collect();
+        let mut sigmas: Vec<f64> =
+            timesteps.iter().map(|&t| interpolate(&table, f64::from(t))).collect();
         if settings.karras {
             let min = settings.sigma_min.or(sigmas.last().copied()).unwrap_or_default();
             let max = settings.sigma_max.or(sigmas.first().copied()).unwrap_or_default();
@@ -51,7 +54,8 @@ impl Sigmas {
     }
 }
 
-/// Leading timesteps stop short of the schedule's end, so the sample is taken to hold signal of unit variance too.
+/// Leading timesteps stop short of the schedule's end, so the sample is taken to hold signal of
+/// unit variance too.
 fn initial_scale(settings: &Settings, max: f32) -> f32 {
     match settings.spacing {
         TimestepSpacing::Leading => (max * max + 1.0).sqrt(),

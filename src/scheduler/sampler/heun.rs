@@ -1,5 +1,6 @@
 //! Heun's method on sigmas: Karras et al., "Elucidating the design space" (2022), algorithm 1.
-//! Each step looks ahead with Euler's method, then repeats with the mean of both slopes; the last step is Euler's.
+//! Each step looks ahead with Euler's method, then repeats with the mean of both slopes; the last
+//! step is Euler's.
 use super::descriptor::{Descriptor, usual};
 use super::euler::{Sigmas, input_scale};
 use super::linear::{H1, SAVED, X, ZERO};

@@ -21,8 +21,16 @@ impl SamplerKind {
     pub const DPMPP_2M_SDE: Self = Self(&dpm_solver::DPMPP_2M_SDE);
     pub const LCM: Self = Self(&lcm::LCM);
 
-    pub const ALL: [Self; 8] =
-        [Self::DDIM, Self::PNDM, Self::EULER, Self::EULER_ANCESTRAL, Self::HEUN, Self::DPMPP_2M, Self::DPMPP_2M_SDE, Self::LCM];
+    pub const ALL: [Self; 8] = [
+        Self::DDIM,
+        Self::PNDM,
+        Self::EULER,
+        Self::EULER_ANCESTRAL,
+        Self::HEUN,
+        Self::DPMPP_2M,
+        Self::DPMPP_2M_SDE,
+        Self::LCM,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -41,7 +49,8 @@ impl SamplerKind {
 
     /// Names of those for which `holds`, as an error tells them: `euler, heun and lcm do`.
     pub(super) fn those(holds: impl Fn(&Descriptor) -> bool) -> String {
-        let names: Vec<&str> = Self::ALL.iter().filter(|kind| holds(kind.0)).map(|kind| kind.name()).collect();
+        let names: Vec<&str> =
+            Self::ALL.iter().filter(|kind| holds(kind.0)).map(|kind| kind.name()).collect();
         match names.split_last() {
             Some((last, [])) => format!("{last} does"),
             Some((last, others)) => format!("{} and {last} do", others.join(", ")),
@@ -49,8 +58,8 @@ impl SamplerKind {
         }
     }
 
-    /// The sampler that a model's scheduler config names (PNDM where it names none), and a note where another one
-    /// stands in for it.
+    /// The sampler that a model's scheduler config names (PNDM where it names none), and a note
+    /// where another one stands in for it.
     ///
     /// # Errors
     /// A scheduler that is not for Stable Diffusion's kind of model.
@@ -61,7 +70,9 @@ impl SamplerKind {
         let algorithm = config.algorithm_type.as_deref().unwrap_or("dpmsolver++");
         let mut of_class = Self::ALL.into_iter().filter(|kind| kind.0.class == class).peekable();
         if let Some(&first) = of_class.peek() {
-            let of_algorithm = |kind: &Self| kind.0.algorithms.is_empty() || kind.0.algorithms.contains(&algorithm);
+            let of_algorithm = |kind: &Self| {
+                kind.0.algorithms.is_empty() || kind.0.algorithms.contains(&algorithm)
+            };
             let (exact, others): (Vec<Self>, Vec<Self>) = of_class.partition(of_algorithm);
             if let Some(kind) = exact.first() {
                 return Ok((*kind, None));
@@ -69,7 +80,10 @@ impl SamplerKind {
             // Another algorithm of the class: the one that draws noise stands in for those that do.
             let draws = algorithm.starts_with("sde");
             let kind = others.into_iter().find(|kind| kind.0.draws_noise == draws).unwrap_or(first);
-            return Ok((kind, Some(format!("{kind} stands in for the model's {class} ({algorithm})"))));
+            return Ok((
+                kind,
+                Some(format!("{kind} stands in for the model's {class} ({algorithm})")),
+            ));
         }
         match Self::ALL.into_iter().find(|kind| kind.0.stands_in_for.contains(&class)) {
             Some(kind) => Ok((kind, Some(format!("{kind} stands in for the model's {class}")))),
@@ -104,7 +118,10 @@ impl fmt::Display for SamplerKind {
 
 /// A name that is no sampler's.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown sampler `{0}`: expected one of {list}", list = SamplerKind::ALL.map(SamplerKind::name).join(", "))]
+#[error(
+    "unknown sampler `{0}`: expected one of {list}",
+    list = SamplerKind::ALL.map(SamplerKind::name).join(", ")
+)]
 pub struct UnknownSampler(pub String);
 
 impl FromStr for SamplerKind {
@@ -112,7 +129,8 @@ impl FromStr for SamplerKind {
 
     fn from_str(name: &str) -> Result<Self, UnknownSampler> {
         let plain = name.to_ascii_lowercase().replace(['_', ' '], "-").replace("++", "pp");
-        let is_called = |kind: &Self| kind.0.name == plain || kind.0.other_names.contains(&plain.as_str());
+        let is_called =
+            |kind: &Self| kind.0.name == plain || kind.0.other_names.contains(&plain.as_str());
         Self::ALL.into_iter().find(is_called).ok_or_else(|| UnknownSampler(name.into()))
     }
 }

@@ -1,4 +1,5 @@
-//! Latent consistency models: Luo et al. (2023), multistep consistency sampling (algorithm 1 of Song et al. 2023).
+//! Latent consistency models: Luo et al. (2023), multistep consistency sampling (algorithm 1 of
+//! Song et al. 2023).
 use super::descriptor::{Descriptor, usual};
 use super::linear::{NOISE, X};
 use super::{Request, Run, ScheduleError, Step, matrix};
@@ -49,12 +50,21 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
             after: next.unwrap_or(NoiseLevel::CLEAN),
         });
     }
-    Ok(Run { steps, initial_scale: 1.0, start: level(timesteps.get(request.skip).copied().unwrap_or_default())? })
+    Ok(Run {
+        steps,
+        initial_scale: 1.0,
+        start: level(timesteps.get(request.skip).copied().unwrap_or_default())?,
+    })
 }
 
-/// Evenly from the `original_inference_steps` timesteps that the model was distilled on, which end at the schedule's end.
+/// Evenly from the `original_inference_steps` timesteps that the model was distilled on, which end
+/// at the schedule's end.
 fn timesteps(request: &Request) -> Result<Vec<i64>, ScheduleError> {
-    let (train, original, n) = (request.settings.num_train_timesteps, request.settings.original_inference_steps, request.steps);
+    let (train, original, n) = (
+        request.settings.num_train_timesteps,
+        request.settings.original_inference_steps,
+        request.steps,
+    );
     if original == 0 || original > train {
         return Err(ScheduleError::Config {
             option: "original_inference_steps",

@@ -1,4 +1,5 @@
-//! Linear combinations of what a step can see, so that samplers read like their formulas and come out as matrices.
+//! Linear combinations of what a step can see, so that samplers read like their formulas and come
+//! out as matrices.
 use std::ops::{Add, Mul, Sub};
 
 /// State slots: the sample and up to five tensors of its size that a sampler remembers.
@@ -54,7 +55,8 @@ impl Sub for Combination {
 impl Mul<f64> for Combination {
     type Output = Self;
     fn mul(self, factor: f64) -> Self {
-        // A term that is absent stays so, even if the factor is infinite: the finite ones are what must be checked.
+        // A term that is absent stays so, even if the factor is infinite: the finite ones are what
+        // must be checked.
         Self(self.0.map(|c| if c == 0.0 { 0.0 } else { c * factor }))
     }
 }

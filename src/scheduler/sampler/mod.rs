@@ -1,8 +1,9 @@
 //! Samplers, planned up front.
 //!
-//! Every sampler here is linear in the sample, in what it remembers, in the model's output and in fresh noise. So a whole
-//! run is a list of [`Step`]s, each with the timestep to call the model with and a small matrix that updates the state; one
-//! kernel serves them all. Coefficients agree with diffusers' schedulers, whose rules for timesteps are followed too.
+//! Every sampler here is linear in the sample, in what it remembers, in the model's output and in
+//! fresh noise. So a whole run is a list of [`Step`]s, each with the timestep to call the model
+//! with and a small matrix that updates the state; one kernel serves them all. Coefficients agree
+//! with diffusers' schedulers, whose rules for timesteps are followed too.
 mod ddim;
 mod descriptor;
 mod dpm_solver;
@@ -26,13 +27,15 @@ use linear::Combination;
 /// What a user can ask of a sampler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanOptions {
-    /// Sampling steps. The model is called once a step, but twice by Heun (except at the last step) and once more by PNDM.
+    /// Sampling steps. The model is called once a step, but twice by Heun (except at the last step)
+    /// and once more by PNDM.
     pub steps: usize,
     /// Spaces the sigmas as Karras et al. 2022. Off, the scheduler config decides.
     pub karras: bool,
     /// DDIM's share of fresh noise, 0 (none) to 1 (as much as DDPM).
     pub eta: f32,
-    /// Image to image: start inside the schedule and run only the last `strength` (0 to 1) of the steps.
+    /// Image to image: start inside the schedule and run only the last `strength` (0 to 1) of the
+    /// steps.
     pub strength: Option<f64>,
 }
 
@@ -46,18 +49,19 @@ impl PlanOptions {
 /// One call of the model and what follows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// The timestep to give to the model, 0 to `num_train_timesteps` - 1, fractional for some samplers.
+    /// The timestep to give to the model, 0 to `num_train_timesteps` - 1, fractional for some
+    /// samplers.
     pub timestep: f32,
     /// The model's input is `input_scale * x`, x being slot 0 of the state.
     pub input_scale: f32,
-    /// New value of every slot from the old slots, the (guided) model output and the noise, in this order of columns.
-    /// A slot whose row is all zeros isn't used after this step.
+    /// New value of every slot from the old slots, the (guided) model output and the noise, in this
+    /// order of columns. A slot whose row is all zeros isn't used after this step.
     pub matrix: Matrix,
-    /// Whether to draw noise for this step. It must be drawn even where its coefficient is zero, so that a generator stays in
-    /// step with diffusers.
+    /// Whether to draw noise for this step. It must be drawn even where its coefficient is zero, so
+    /// that a generator stays in step with diffusers.
     pub needs_noise: bool,
-    /// The level of the state's sample after this step: for inpainting, the original noised to it is what belongs
-    /// outside the mask.
+    /// The level of the state's sample after this step: for inpainting, the original noised to it
+    /// is what belongs outside the mask.
     pub after: NoiseLevel,
 }
 
@@ -67,8 +71,8 @@ pub struct Plan {
     pub kind: SamplerKind,
     /// One for each call of the model; never empty.
     pub steps: Vec<Step>,
-    /// Sampling steps as they are asked for: some of them call the model twice, and those that image to
-    /// image leaves out do not count.
+    /// Sampling steps as they are asked for: some of them call the model twice, and those that
+    /// image to image leaves out do not count.
     pub count: usize,
     /// The initial sample is `initial_scale * noise` when starting from pure noise.
     pub initial_scale: f32,
@@ -100,8 +104,13 @@ pub(in crate::scheduler) struct Request<'a> {
 /// Plans a run of `kind` on a model's scheduler config.
 ///
 /// # Errors
-/// Options that the sampler or the schedule cannot honour, and whatever [`SchedulerConfig::for_sampler`] refuses.
-pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) -> Result<Plan, ScheduleError> {
+/// Options that the sampler or the schedule cannot honour, and whatever
+/// [`SchedulerConfig::for_sampler`] refuses.
+pub fn plan(
+    kind: SamplerKind,
+    config: &SchedulerConfig,
+    options: &PlanOptions,
+) -> Result<Plan, ScheduleError> {
     let mut settings = config.for_sampler(kind)?;
     let request_error = |message: String| Err(ScheduleError::Request(message));
     if options.karras {
@@ -130,7 +139,10 @@ pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) 
     }
     let kept = ((options.steps as f64 * strength) as usize).min(options.steps);
     if kept == 0 {
-        return request_error(format!("strength {strength} of {} steps leaves none to run: raise one of them", options.steps));
+        return request_error(format!(
+            "strength {strength} of {} steps leaves none to run: raise one of them",
+            options.steps
+        ));
     }
     let schedule = NoiseSchedule::new(&settings)?;
     let request = Request {
@@ -144,17 +156,22 @@ pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) 
     let run = (kind.0.run)(&request)?;
     if run.steps.is_empty() {
         return request_error(format!(
-            "strength {strength} leaves no step of a schedule cut off by `lambda_min_clipped`: raise it"
+            "strength {strength} leaves no step of a schedule cut off by `lambda_min_clipped`: \
+                raise it"
         ));
     }
-    let finite = |step: &Step| step.input_scale.is_finite() && step.matrix.as_flattened().iter().all(|c| c.is_finite());
+    let finite = |step: &Step| {
+        step.input_scale.is_finite() && step.matrix.as_flattened().iter().all(|c| c.is_finite())
+    };
     if let Some(step) = run.steps.iter().find(|step| !finite(step)) {
         return request_error(format!(
             "{kind} cannot step from timestep {}: there is no signal at this end of the schedule",
             step.timestep
         ));
     }
-    let touched = |slot: usize| slot == 0 || run.steps.iter().any(|step| step.matrix[slot].iter().any(|&c| c != 0.0));
+    let touched = |slot: usize| {
+        slot == 0 || run.steps.iter().any(|step| step.matrix[slot].iter().any(|&c| c != 0.0))
+    };
     Ok(Plan {
         kind,
         initial_scale: run.initial_scale,
@@ -168,17 +185,24 @@ pub fn plan(kind: SamplerKind, config: &SchedulerConfig, options: &PlanOptions) 
 impl Plan {
     /// Which of its [`Plan::count`] sampling steps the call `call` of the model belongs to.
     pub fn step_of(&self, call: usize) -> usize {
-        // Exact for Heun's method, whose steps but the last have two calls, and for PNDM, whose first has.
+        // Exact for Heun's method, whose steps but the last have two calls, and for PNDM, whose
+        // first has.
         (call * self.count / self.steps.len().max(1)).min(self.count.saturating_sub(1))
     }
 }
 
-/// Applies a step to a state: `state[slot]` are tensors of one size, `output` is the (guided) model output, `noise` is read
-/// only where the matrix asks for it and may be empty otherwise. The plain twin of the kernel.
+/// Applies a step to a state: `state[slot]` are tensors of one size, `output` is the (guided) model
+/// output, `noise` is read only where the matrix asks for it and may be empty otherwise. The plain
+/// twin of the kernel.
 ///
 /// # Errors
 /// Tensors of different sizes, named by their place.
-pub fn apply(step: &Step, state: &mut [Vec<f32>; SLOTS], output: &[f32], noise: &[f32]) -> Result<(), ScheduleError> {
+pub fn apply(
+    step: &Step,
+    state: &mut [Vec<f32>; SLOTS],
+    output: &[f32],
+    noise: &[f32],
+) -> Result<(), ScheduleError> {
     let n = state[0].len();
     let inputs: [&[f32]; INPUTS] = std::array::from_fn(|column| match column {
         OUTPUT_COLUMN => output,

@@ -1,5 +1,6 @@
-//! PNDM: Liu et al., "Pseudo numerical methods for diffusion models on manifolds" (2022): linear multistep (PLMS), after
-//! a Runge-Kutta start (PRK) unless the config skips it, as Stable Diffusion's does.
+//! PNDM: Liu et al., "Pseudo numerical methods for diffusion models on manifolds" (2022): linear
+//! multistep (PLMS), after a Runge-Kutta start (PRK) unless the config skips it, as Stable
+//! Diffusion's does.
 use super::descriptor::{Descriptor, usual};
 use super::linear::{Combination, H1, H2, H3, H4, OUT, SAVED, X, ZERO};
 use super::{Request, Run, ScheduleError, Step, matrix};
@@ -37,7 +38,8 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
         Ok(NoiseLevel { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() })
     };
     let mut steps = Vec::with_capacity(timesteps.len());
-    // Image to image leaves out timesteps, but the counter that chooses the formulas starts at 0, as in diffusers.
+    // Image to image leaves out timesteps, but the counter that chooses the formulas starts at 0,
+    // as in diffusers.
     for (counter, i) in (request.skip..timesteps.len()).enumerate() {
         let t = timesteps.get(i).copied().unwrap_or_default();
         let prk = !settings.skip_prk_steps && counter < PRK_CALLS;
@@ -63,8 +65,8 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
     Ok(Run { steps, initial_scale: 1.0, start: level(first)? })
 }
 
-/// The timesteps of every call of the model. The multistep start calls twice at the second one; the Runge-Kutta start
-/// visits the points between the first four too.
+/// The timesteps of every call of the model. The multistep start calls twice at the second one; the
+/// Runge-Kutta start visits the points between the first four too.
 fn timesteps(request: &Request, stride: i64) -> Result<Vec<i64>, ScheduleError> {
     let spaced = spaced_timesteps(request.settings, request.steps);
     let mut timesteps: Vec<i64> = spaced.iter().map(|t| t.round_ties_even() as i64).collect();
@@ -89,8 +91,15 @@ fn timesteps(request: &Request, stride: i64) -> Result<Vec<i64>, ScheduleError> 
     Ok(calls)
 }
 
-/// One of the four calls of a Runge-Kutta step from `from`. H4 sums up the slopes, SAVED is the step's first sample.
-fn runge_kutta(transfer: &Transfer, counter: usize, from: i64, t: i64, stride: i64) -> Result<[Combination; 6], ScheduleError> {
+/// One of the four calls of a Runge-Kutta step from `from`. H4 sums up the slopes, SAVED is the
+/// step's first sample.
+fn runge_kutta(
+    transfer: &Transfer,
+    counter: usize,
+    from: i64,
+    t: i64,
+    stride: i64,
+) -> Result<[Combination; 6], ScheduleError> {
     let to = if counter.is_multiple_of(2) { t - stride / 2 } else { t };
     Ok(match counter % 4 {
         // The first slope also joins the history that the multistep method goes on with.
@@ -100,8 +109,14 @@ fn runge_kutta(transfer: &Transfer, counter: usize, from: i64, t: i64, stride: i
     })
 }
 
-/// A multistep update. `calls` counts the calls before this one: the order grows with it up to four.
-fn multistep(transfer: &Transfer, calls: usize, t: i64, stride: i64) -> Result<[Combination; 6], ScheduleError> {
+/// A multistep update. `calls` counts the calls before this one: the order grows with it up to
+/// four.
+fn multistep(
+    transfer: &Transfer,
+    calls: usize,
+    t: i64,
+    stride: i64,
+) -> Result<[Combination; 6], ScheduleError> {
     let (from, to) = (t, t - stride);
     Ok(match calls {
         0 => [transfer.step(X, OUT, from, to)?, OUT, ZERO, ZERO, ZERO, X],
@@ -128,7 +143,13 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    fn step(&self, sample: Combination, output: Combination, from: i64, to: i64) -> Result<Combination, ScheduleError> {
+    fn step(
+        &self,
+        sample: Combination,
+        output: Combination,
+        from: i64,
+        to: i64,
+    ) -> Result<Combination, ScheduleError> {
         let alpha = self.schedule.alpha_at(from)?;
         let next = if to >= 0 { self.schedule.alpha_at(to)? } else { self.final_alpha };
         let (beta, beta_next) = (1.0 - alpha, 1.0 - next);

@@ -1,4 +1,5 @@
-//! From what the model predicts to the original sample x0 and the noise eps, where x = signal * x0 + noise * eps.
+//! From what the model predicts to the original sample x0 and the noise eps, where x = signal * x0
+//! + noise * eps.
 use super::linear::{Combination, OUT, X};
 use crate::scheduler::config::PredictionType;
 use crate::scheduler::schedule::NoiseLevel;

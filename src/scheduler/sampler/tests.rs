@@ -1,4 +1,5 @@
-//! Every sampler against diffusers, step for step (tests/fixtures/samplers.json, made by tools/reference/samplers.py).
+//! Every sampler against diffusers, step for step (tests/fixtures/samplers.json, made by
+//! tools/reference/samplers.py).
 use super::*;
 use crate::scheduler::config::{PredictionType, TimestepSpacing};
 use serde_json::Value;
@@ -6,8 +7,8 @@ use serde_json::Value;
 const N: usize = 3;
 /// Largest difference allowed, relative to the largest number of the sample.
 const TOLERANCE: f64 = 1e-5;
-/// The same where a run starts at sigma 4096 (zero signal): the sample shrinks a thousandfold in a step, and what is left
-/// of it carries the rounding of the big numbers, in diffusers as here.
+/// The same where a run starts at sigma 4096 (zero signal): the sample shrinks a thousandfold in a
+/// step, and what is left of it carries the rounding of the big numbers, in diffusers as here.
 const TOLERANCE_FROM_ZERO_SIGNAL: f64 = 5e-5;
 
 /// The formulas of the fixture's script.
@@ -91,7 +92,8 @@ fn check(case: &Value) -> f64 {
 
 #[test]
 fn every_run_equals_diffusers() {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("../../../tests/fixtures/samplers.json")).unwrap();
+    let cases: Vec<Value> =
+        serde_json::from_str(include_str!("../../../tests/fixtures/samplers.json")).unwrap();
     for kind in SamplerKind::ALL {
         assert!(cases.iter().filter(|case| case["kind"] == kind.name()).count() > 15);
     }
@@ -112,7 +114,8 @@ fn every_run_equals_diffusers() {
 
 fn stable_diffusion() -> SchedulerConfig {
     let text = r#"{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
-        "beta_schedule": "scaled_linear", "skip_prk_steps": true, "set_alpha_to_one": false, "clip_sample": false}"#;
+        "beta_schedule": "scaled_linear", "skip_prk_steps": true, "set_alpha_to_one": false,
+        "clip_sample": false}"#;
     SchedulerConfig::parse(text).unwrap()
 }
 
@@ -140,8 +143,11 @@ fn names_and_aliases() {
 #[test]
 fn a_model_names_its_sampler() {
     let of = |class: &str, algorithm: Option<&str>| {
-        let config =
-            SchedulerConfig { class_name: Some(class.into()), algorithm_type: algorithm.map(Into::into), ..Default::default() };
+        let config = SchedulerConfig {
+            class_name: Some(class.into()),
+            algorithm_type: algorithm.map(Into::into),
+            ..Default::default()
+        };
         SamplerKind::of_model(&config)
     };
     assert_eq!(of("LCMScheduler", None).unwrap(), (SamplerKind::LCM, None));
@@ -194,20 +200,58 @@ fn configs_that_cannot_be_honoured() {
         change(&mut config);
         refusal(kind, &config, &PlanOptions::new(3))
     };
-    assert!(refuse(SamplerKind::DDIM, |c| c.clip_sample = None).contains("ddim does not support `clip_sample`"));
+    assert!(
+        refuse(SamplerKind::DDIM, |c| c.clip_sample = None)
+            .contains("ddim does not support `clip_sample`")
+    );
     assert!(refuse(SamplerKind::HEUN, |c| c.clip_sample = Some(true)).contains("`clip_sample`"));
-    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.thresholding = Some(true)).contains("`thresholding`"));
-    assert!(refuse(SamplerKind::EULER, |c| c.use_beta_sigmas = Some(true)).contains("`use_beta_sigmas`"));
-    assert!(refuse(SamplerKind::HEUN, |c| c.use_exponential_sigmas = Some(true)).contains("exponential"));
-    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.use_lu_lambdas = Some(true)).contains("`use_lu_lambdas`"));
-    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.use_flow_sigmas = Some(true)).contains("`use_flow_sigmas`"));
-    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.solver_order = Some(4)).contains("`solver_order` is 4, expected 1, 2 or 3"));
-    assert!(refuse(SamplerKind::DPMPP_2M, |c| c.lambda_min_clipped = Some(1e9)).contains("lambda_min_clipped"));
-    assert!(refuse(SamplerKind::EULER, |c| c.interpolation_type = Some("log_linear".into())).contains("interpolation"));
-    assert!(refuse(SamplerKind::EULER, |c| c.timestep_type = Some("continuous".into())).contains("timestep_type"));
-    assert!(refuse(SamplerKind::PNDM, |c| c.skip_prk_steps = Some(false)).contains("fewer than 4 steps"));
-    assert!(refuse(SamplerKind::PNDM, |c| c.prediction_type = Some(PredictionType::Sample)).contains("sample"));
-    assert!(refuse(SamplerKind::LCM, |c| c.original_inference_steps = Some(0)).contains("original_inference_steps"));
+    assert!(
+        refuse(SamplerKind::DPMPP_2M, |c| c.thresholding = Some(true)).contains("`thresholding`")
+    );
+    assert!(
+        refuse(SamplerKind::EULER, |c| c.use_beta_sigmas = Some(true))
+            .contains("`use_beta_sigmas`")
+    );
+    assert!(
+        refuse(SamplerKind::HEUN, |c| c.use_exponential_sigmas = Some(true))
+            .contains("exponential")
+    );
+    assert!(
+        refuse(SamplerKind::DPMPP_2M, |c| c.use_lu_lambdas = Some(true))
+            .contains("`use_lu_lambdas`")
+    );
+    assert!(
+        refuse(SamplerKind::DPMPP_2M, |c| c.use_flow_sigmas = Some(true))
+            .contains("`use_flow_sigmas`")
+    );
+    assert!(
+        refuse(SamplerKind::DPMPP_2M, |c| c.solver_order = Some(4))
+            .contains("`solver_order` is 4, expected 1, 2 or 3")
+    );
+    assert!(
+        refuse(SamplerKind::DPMPP_2M, |c| c.lambda_min_clipped = Some(1e9))
+            .contains("lambda_min_clipped")
+    );
+    assert!(
+        refuse(SamplerKind::EULER, |c| c.interpolation_type = Some("log_linear".into()))
+            .contains("interpolation")
+    );
+    assert!(
+        refuse(SamplerKind::EULER, |c| c.timestep_type = Some("continuous".into()))
+            .contains("timestep_type")
+    );
+    assert!(
+        refuse(SamplerKind::PNDM, |c| c.skip_prk_steps = Some(false))
+            .contains("fewer than 4 steps")
+    );
+    assert!(
+        refuse(SamplerKind::PNDM, |c| c.prediction_type = Some(PredictionType::Sample))
+            .contains("sample")
+    );
+    assert!(
+        refuse(SamplerKind::LCM, |c| c.original_inference_steps = Some(0))
+            .contains("original_inference_steps")
+    );
     // No signal at the last training step, so noise says nothing about the original.
     let zero = |c: &mut SchedulerConfig| {
         c.rescale_betas_zero_snr = Some(true);
@@ -254,7 +298,9 @@ fn pipelines_override_two_keys() {
     let text = r#"{"steps_offset": 0, "clip_sample": true}"#;
     let (config, notes) = SchedulerConfig::parse(text).unwrap().for_pipeline();
     assert_eq!((config.steps_offset, config.clip_sample), (Some(1), Some(false)));
-    assert!(notes.len() == 2 && notes[0].contains("steps_offset") && notes[1].contains("clip_sample"));
+    assert!(
+        notes.len() == 2 && notes[0].contains("steps_offset") && notes[1].contains("clip_sample")
+    );
     let (config, notes) = SchedulerConfig::default().for_pipeline();
     assert!(notes.is_empty() && plan(SamplerKind::DDIM, &config, &PlanOptions::new(5)).is_ok());
 }
@@ -264,16 +310,26 @@ fn pipelines_override_two_keys() {
 fn every_plan_walks_down_the_schedule() {
     let spacings = [TimestepSpacing::Leading, TimestepSpacing::Linspace, TimestepSpacing::Trailing];
     let mut planned = 0;
-    for (kind, spacing) in SamplerKind::ALL.into_iter().flat_map(|kind| spacings.map(|s| (kind, s))) {
+    for (kind, spacing) in SamplerKind::ALL.into_iter().flat_map(|kind| spacings.map(|s| (kind, s)))
+    {
         for clipped in [f32::NEG_INFINITY, 0.0] {
-            let config =
-                SchedulerConfig { timestep_spacing: Some(spacing), lambda_min_clipped: Some(clipped), ..stable_diffusion() };
+            let config = SchedulerConfig {
+                timestep_spacing: Some(spacing),
+                lambda_min_clipped: Some(clipped),
+                ..stable_diffusion()
+            };
             for steps in [1, 2, 3, 4, 7, 14, 15, 16, 30, 50, 77, 333, 500] {
                 for strength in [None, Some(0.1), Some(0.5), Some(0.99)] {
-                    let options =
-                        PlanOptions { strength, karras: kind.has_karras_sigmas() && steps % 2 == 0, ..PlanOptions::new(steps) };
+                    let options = PlanOptions {
+                        strength,
+                        karras: kind.has_karras_sigmas() && steps % 2 == 0,
+                        ..PlanOptions::new(steps)
+                    };
                     let Ok(plan) = plan(kind, &config, &options) else {
-                        assert!(strength.is_some() || kind == SamplerKind::LCM, "{kind} {options:?}");
+                        assert!(
+                            strength.is_some() || kind == SamplerKind::LCM,
+                            "{kind} {options:?}"
+                        );
                         continue;
                     };
                     planned += 1;

@@ -20,15 +20,24 @@ pub(super) fn truncate(tokenizer: &Tokenizer, prompt: &str) -> Result<(Chunk, Op
     let warning = tokens.get(room).map(|first| {
         let cut = prompt.get(first.bytes.start..).unwrap_or_default().trim();
         let (all, over) = (tokens.len(), tokens.len() - room);
-        format!("the prompt has {all} tokens, but the model reads {room}; the last {over} were cut: \"{cut}\"")
+        format!(
+            "the prompt has {all} tokens, but the model reads {room}; the last {over} were \
+            cut: \"{cut}\""
+        )
     });
-    let entries = tokens.into_iter().take(room).map(|t| Entry { id: t.id, weight: 1.0, bytes: t.bytes });
+    let entries =
+        tokens.into_iter().take(room).map(|t| Entry { id: t.id, weight: 1.0, bytes: t.bytes });
     Ok((frame(tokenizer, entries.collect()), warning))
 }
 
-/// As many chunks as the pieces need. A chunk that is full while the text goes on ends after its last comma instead, if
-/// at most `comma_backtrack` tokens follow that comma; what followed moves to the next chunk. (As web UIs do.)
-pub(super) fn split(tokenizer: &Tokenizer, pieces: &[Piece], comma_backtrack: usize) -> Result<Vec<Chunk>> {
+/// As many chunks as the pieces need. A chunk that is full while the text goes on ends after its
+/// last comma instead, if at most `comma_backtrack` tokens follow that comma; what followed moves
+/// to the next chunk. (As web UIs do.)
+pub(super) fn split(
+    tokenizer: &Tokenizer,
+    pieces: &[Piece],
+    comma_backtrack: usize,
+) -> Result<Vec<Chunk>> {
     let room = tokenizer.max_length().saturating_sub(2).max(1);
     let comma = tokenizer.token_id(",</w>");
     let mut chunks = Vec::new();
@@ -79,7 +88,8 @@ pub(super) fn empty(tokenizer: &Tokenizer) -> Chunk {
 fn frame(tokenizer: &Tokenizer, entries: Vec<Entry>) -> Chunk {
     let length = tokenizer.max_length();
     let end = entries.len() + 1;
-    let mut chunk = Chunk { ids: vec![tokenizer.bos()], weights: vec![1.0], bytes: vec![None], end };
+    let mut chunk =
+        Chunk { ids: vec![tokenizer.bos()], weights: vec![1.0], bytes: vec![None], end };
     for Entry { id, weight, bytes } in entries {
         chunk.ids.push(id);
         chunk.weights.push(weight);

@@ -1,5 +1,5 @@
-//! Prompts that change while a picture is sampled, as web UIs write them: editing, `[from:to:when]`,
-//! `[to:when]` and `[from::when]`, and alternation, `[a|b]`.
+//! Prompts that change while a picture is sampled, as web UIs write them: editing,
+//! `[from:to:when]`, `[to:when]` and `[from::when]`, and alternation, `[a|b]`.
 
 /// Brackets nested deeper than this are text: nobody writes them, and they are read recursively.
 const DEEPEST: usize = 64;
@@ -125,15 +125,17 @@ impl Edited {
     }
 }
 
-/// What a closed bracket comes to if it is editing, and whether it may well be natural text; else the
-/// bracket as it was.
+/// What a closed bracket comes to if it is editing, and whether it may well be natural text; else
+/// the bracket as it was.
 fn changing(mut open: Open) -> Result<(Part, bool), Open> {
     let all = |wanted: char| open.separators.iter().all(|separator| *separator == wanted);
     match open.separators.len() {
         0 => Err(open),
         _ if all('|') => Ok((Part::Turns(open.segments), false)),
         1 | 2 if all(':') => {
-            let Some(when) = open.segments.last().and_then(|last| number(last)) else { return Err(open) };
+            let Some(when) = open.segments.last().and_then(|last| number(last)) else {
+                return Err(open);
+            };
             open.segments.pop();
             let to = open.segments.pop().unwrap_or_default();
             let alone = open.segments.is_empty();
@@ -155,7 +157,8 @@ fn number(parts: &[Part]) -> Option<f64> {
     let [Part::Text(text)] = parts else { return None };
     let text = text.trim();
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let plain = digits.chars().all(|c| c.is_ascii_digit() || c == '.') && digits.contains(|c: char| c.is_ascii_digit());
+    let plain = digits.chars().all(|c| c.is_ascii_digit() || c == '.')
+        && digits.contains(|c: char| c.is_ascii_digit());
     plain.then(|| text.parse().ok())?
 }
 
@@ -169,7 +172,12 @@ fn write(parts: &[Part], step: usize, steps: usize, text: &mut String) {
                 write(if (step as f64) < first.floor() { from } else { to }, step, steps, text);
             }
             Part::Turns(options) => {
-                write(options.get(step % options.len().max(1)).map_or(&[], Vec::as_slice), step, steps, text);
+                write(
+                    options.get(step % options.len().max(1)).map_or(&[], Vec::as_slice),
+                    step,
+                    steps,
+                    text,
+                );
             }
         }
     }

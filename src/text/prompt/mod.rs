@@ -1,27 +1,30 @@
 //! Prompts as people write them: plain, weighted, longer than the text tower, in several chunks.
 //!
-//! **Plain** is the rule: a prompt that uses no syntax becomes one chunk, cut at the tower's length with a warning that
-//! names what was cut, exactly as `transformers` tokenizes it.
+//! **Plain** is the rule: a prompt that uses no syntax becomes one chunk, cut at the tower's length
+//! with a warning that names what was cut, exactly as `transformers` tokenizes it.
 //!
-//! **Syntax** of web UIs: `(word)` weighs 1.1, `((word))` 1.21, `[word]` 1/1.1, `(word:1.2)` 1.2, all of which multiply;
-//! `\(`, `\)`, `\[`, `\]` are brackets of the text; the word `BREAK` starts a new chunk.
+//! **Syntax** of web UIs: `(word)` weighs 1.1, `((word))` 1.21, `[word]` 1/1.1, `(word:1.2)` 1.2,
+//! all of which multiply; `\(`, `\)`, `\[`, `\]` are brackets of the text; the word `BREAK` starts
+//! a new chunk.
 //!
-//! People also write brackets that mean nothing of the kind: "a cat (sitting)". So under [`Syntax::Auto`] the syntax counts
-//! as used only if the prompt has one of the marks that hardly occur by nature:
-//! - an explicit weight, `(cat:1.2)`, unless a number stands before the colon as in "(16:9)" or "(at 12:30)"
-//!   (a name that ends in a digit, as in `(badhandv4:1.4)`, is no number);
+//! People also write brackets that mean nothing of the kind: "a cat (sitting)". So under
+//! [`Syntax::Auto`] the syntax counts as used only if the prompt has one of the marks that hardly
+//! occur by nature:
+//! - an explicit weight, `(cat:1.2)`, unless a number stands before the colon as in "(16:9)" or
+//!   "(at 12:30)" (a name that ends in a digit, as in `(badhandv4:1.4)`, is no number);
 //! - a pair of brackets within a pair of the same kind, `((cat))`;
 //! - an escaped bracket, `\(`;
 //! - the word `BREAK` in capitals;
-//! - alternation, `[a|b]`, and editing, `[from:to:0.5]` or `[to:5]`, unless it is as short as "[12:30]".
+//! - alternation, `[a|b]`, and editing, `[from:to:0.5]` or `[to:5]`, unless it is as short as
+//!   "[12:30]".
 //!
-//! One such mark turns on all of the syntax for that prompt, single brackets included. Without any, brackets are text, and
-//! a warning tells so.
+//! One such mark turns on all of the syntax for that prompt, single brackets included. Without any,
+//! brackets are text, and a warning tells so.
 //!
-//! **Editing** changes a prompt while a picture is sampled: `[from:to:when]` is `from` in the first steps and
-//! `to` in the others, `[to:when]` and `[from::when]` are the same with nothing in the place of one of them;
-//! `when` is a share of the steps below 1, else a number of steps. `[a|b]` takes turns, a step each. [`read`]
-//! finds it, and gives the text of each step.
+//! **Editing** changes a prompt while a picture is sampled: `[from:to:when]` is `from` in the first
+//! steps and `to` in the others, `[to:when]` and `[from::when]` are the same with nothing in the
+//! place of one of them; `when` is a share of the steps below 1, else a number of steps. `[a|b]`
+//! takes turns, a step each. [`read`] finds it, and gives the text of each step.
 mod chunks;
 mod editing;
 mod syntax;
@@ -57,7 +60,8 @@ pub struct PromptOptions {
     pub syntax: Syntax,
     /// A prompt without syntax goes in several chunks too, rather than being cut.
     pub long_prompt: bool,
-    /// A chunk that is full ends after its last comma instead, if at most this many tokens follow it. 0: never.
+    /// A chunk that is full ends after its last comma instead, if at most this many tokens follow
+    /// it. 0: never.
     pub comma_backtrack: usize,
 }
 
@@ -105,7 +109,9 @@ pub fn read<'p>(prompt: &'p str, options: &PromptOptions) -> Reading<'p> {
         Syntax::Off => None,
         Syntax::On => Edited::parse(prompt),
         // One mark turns on all of the syntax, whichever it is.
-        Syntax::Auto => Edited::parse(prompt).filter(|e| e.unmistakable || syntax::parse(prompt).unmistakable),
+        Syntax::Auto => {
+            Edited::parse(prompt).filter(|e| e.unmistakable || syntax::parse(prompt).unmistakable)
+        }
     };
     edited.map_or(Reading::Plain(prompt), Reading::Edited)
 }
@@ -128,7 +134,8 @@ impl Reading<'_> {
     }
 }
 
-/// A warning where a prompt has web UIs' `AND`, which composes whole prompts there and is text here.
+/// A warning where a prompt has web UIs' `AND`, which composes whole prompts there and is text
+/// here.
 pub fn warn_of_composing(prompt: &str, options: &PromptOptions) -> Option<String> {
     let mut words = prompt.split(|c: char| !(c.is_alphanumeric() || c == '_'));
     // In a prompt that is all capitals it is a word like others.
@@ -136,7 +143,8 @@ pub fn warn_of_composing(prompt: &str, options: &PromptOptions) -> Option<String
         && words.any(|word| word == "AND")
         && (options.syntax == Syntax::On || prompt.chars().any(char::is_lowercase));
     meant.then(|| {
-        "AND in the prompt is read as text: composing prompts is not supported; regions give parts of the \
+        "AND in the prompt is read as text: composing prompts is not supported; regions give \
+            parts of the \
          picture prompts of their own"
             .to_string()
     })
@@ -146,7 +154,11 @@ pub fn warn_of_composing(prompt: &str, options: &PromptOptions) -> Option<String
 ///
 /// # Errors
 /// A weight beyond [`MAX_WEIGHT`]; text that the vocabulary cannot spell.
-pub fn encode(tokenizer: &Tokenizer, prompt: &str, options: &PromptOptions) -> Result<EncodedPrompt> {
+pub fn encode(
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    options: &PromptOptions,
+) -> Result<EncodedPrompt> {
     let mut warnings = Vec::new();
     let parsed = match options.syntax {
         Syntax::Off => None,
@@ -169,7 +181,9 @@ pub fn encode(tokenizer: &Tokenizer, prompt: &str, options: &PromptOptions) -> R
             warnings.extend(parsed.warnings);
             chunks::split(tokenizer, &parsed.pieces, options.comma_backtrack)?
         }
-        None if options.long_prompt => chunks::split(tokenizer, &[syntax::Piece::plain(prompt)], options.comma_backtrack)?,
+        None if options.long_prompt => {
+            chunks::split(tokenizer, &[syntax::Piece::plain(prompt)], options.comma_backtrack)?
+        }
         None => {
             let (chunk, cut) = chunks::truncate(tokenizer, prompt)?;
             warnings.extend(cut);
@@ -180,12 +194,18 @@ pub fn encode(tokenizer: &Tokenizer, prompt: &str, options: &PromptOptions) -> R
     Ok(EncodedPrompt { chunks, warnings, weighted })
 }
 
-/// Appends empty chunks to the shorter of two prompts, so that a prompt and its negative can go in one batch.
+/// Appends empty chunks to the shorter of two prompts, so that a prompt and its negative can go in
+/// one batch.
 ///
 /// # Errors
 /// Prompts that were encoded for towers of different lengths.
-pub fn pad_to_same_chunks(tokenizer: &Tokenizer, a: &mut EncodedPrompt, b: &mut EncodedPrompt) -> Result<()> {
-    let length = |p: &EncodedPrompt| p.chunks.first().map_or(tokenizer.max_length(), |c| c.ids.len());
+pub fn pad_to_same_chunks(
+    tokenizer: &Tokenizer,
+    a: &mut EncodedPrompt,
+    b: &mut EncodedPrompt,
+) -> Result<()> {
+    let length =
+        |p: &EncodedPrompt| p.chunks.first().map_or(tokenizer.max_length(), |c| c.ids.len());
     for prompt in [&*a, &*b] {
         if length(prompt) != tokenizer.max_length() {
             return Err(Error::ChunkLength { left: length(a), right: length(b) });
@@ -210,7 +230,8 @@ impl EncodedPrompt {
         self.positions(|chunk, n| chunk.ids.get(n) == Some(&token_id))
     }
 
-    /// Where the tokens stand that spell any of these bytes of the prompt: (chunk, position), in order.
+    /// Where the tokens stand that spell any of these bytes of the prompt: (chunk, position), in
+    /// order.
     pub fn positions_of_bytes(&self, bytes: &Range<usize>) -> Vec<(usize, usize)> {
         self.positions(|chunk, n| match chunk.bytes.get(n) {
             Some(Some(token)) => token.start < bytes.end && bytes.start < token.end,
@@ -219,12 +240,16 @@ impl EncodedPrompt {
     }
 
     fn positions(&self, wanted: impl Fn(&Chunk, usize) -> bool) -> Vec<(usize, usize)> {
-        let all = self.chunks.iter().enumerate().flat_map(|(c, chunk)| (0..chunk.ids.len()).map(move |n| (c, chunk, n)));
+        let all = self
+            .chunks
+            .iter()
+            .enumerate()
+            .flat_map(|(c, chunk)| (0..chunk.ids.len()).map(move |n| (c, chunk, n)));
         all.filter(|(_, chunk, n)| wanted(chunk, *n)).map(|(c, _, n)| (c, n)).collect()
     }
 
-    /// The same prompt with some token ids replaced by others, wherever they stand: a concept's word becomes another token
-    /// in each layer that reads it.
+    /// The same prompt with some token ids replaced by others, wherever they stand: a concept's
+    /// word becomes another token in each layer that reads it.
     pub fn with_tokens_replaced(&self, replacements: &HashMap<u32, u32>) -> Self {
         let mut prompt = self.clone();
         for id in prompt.chunks.iter_mut().flat_map(|chunk| &mut chunk.ids) {

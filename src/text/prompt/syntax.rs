@@ -5,8 +5,8 @@ use std::ops::Range;
 const STEP: f64 = 1.1;
 const BREAK: &str = "BREAK";
 
-/// Text of one weight, or a break between chunks. Weights are multiplied in 64 bits, as web UIs do: neighbours whose
-/// weights come out equal are tokenized as one text, others apart.
+/// Text of one weight, or a break between chunks. Weights are multiplied in 64 bits, as web UIs do:
+/// neighbours whose weights come out equal are tokenized as one text, others apart.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Piece {
     Text {
@@ -55,8 +55,9 @@ struct Parser {
     fresh: bool,
 }
 
-/// Splits a prompt into pieces of one weight. Neighbours of equal weight are one piece. A bracket that is never closed
-/// weighs all that follows it, as in web UIs, with a warning; one that was never opened is text.
+/// Splits a prompt into pieces of one weight. Neighbours of equal weight are one piece. A bracket
+/// that is never closed weighs all that follows it, as in web UIs, with a warning; one that was
+/// never opened is text.
 pub(super) fn parse(prompt: &str) -> Parsed {
     let mut parser = Parser { fresh: true, ..Parser::default() };
     let mut at = 0;
@@ -68,7 +69,8 @@ pub(super) fn parse(prompt: &str) -> Parsed {
             multiply(&mut parser.parsed.pieces, open.piece, factor);
             let text: String = prompt.get(open.at..).unwrap_or_default().chars().take(24).collect();
             parser.parsed.warnings.push(format!(
-                "the bracket in \"{text}\" is never closed and weighs all that follows; write \\{sign} if it is text"
+                "the bracket in \"{text}\" is never closed and weighs all that follows; write \
+                    \\{sign} if it is text"
             ));
         }
     }
@@ -84,7 +86,8 @@ impl Parser {
         match first {
             '\\' => {
                 let next = rest.chars().nth(1);
-                let Some(escaped) = next.filter(|c| matches!(c, '(' | ')' | '[' | ']' | '\\')) else {
+                let Some(escaped) = next.filter(|c| matches!(c, '(' | ')' | '[' | ']' | '\\'))
+                else {
                     self.text("\\", at);
                     return 1;
                 };
@@ -170,11 +173,13 @@ fn explicit_weight(rest: &str) -> Option<(f64, usize)> {
     Some((digits.parse().ok()?, 1 + number.len() + 1))
 }
 
-/// What stands before a colon ends in a number of its own, as in "(16:9)" or "(at 12:30)". The digit of a
-/// name, as in "(badhandv4:1.4)", is none.
+/// What stands before a colon ends in a number of its own, as in "(16:9)" or "(at 12:30)". The
+/// digit of a name, as in "(badhandv4:1.4)", is none.
 fn is_number_before(text: &str) -> bool {
-    let last = text.rsplit(|c: char| c.is_whitespace() || "([<,;/".contains(c)).next().unwrap_or_default();
-    last.ends_with(|c: char| c.is_ascii_digit()) && !last.contains(|c: char| c.is_alphabetic() || c == '>')
+    let last =
+        text.rsplit(|c: char| c.is_whitespace() || "([<,;/".contains(c)).next().unwrap_or_default();
+    last.ends_with(|c: char| c.is_ascii_digit())
+        && !last.contains(|c: char| c.is_alphabetic() || c == '>')
 }
 
 fn is_break(prompt: &str, at: usize) -> bool {
@@ -183,7 +188,8 @@ fn is_break(prompt: &str, at: usize) -> bool {
         return false;
     };
     let after = rest.strip_prefix(BREAK);
-    after.is_some_and(|after| !in_word(before.chars().next_back()) && !in_word(after.chars().next()))
+    after
+        .is_some_and(|after| !in_word(before.chars().next_back()) && !in_word(after.chars().next()))
 }
 
 fn multiply(pieces: &mut [Piece], from: usize, factor: f64) {
@@ -198,9 +204,10 @@ fn merge(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut merged: Vec<Piece> = Vec::with_capacity(pieces.len());
     for piece in pieces {
         match (merged.last_mut(), piece) {
-            (Some(Piece::Text { text, origin, weight }), Piece::Text { text: more, origin: from, weight: same })
-                if *weight == same =>
-            {
+            (
+                Some(Piece::Text { text, origin, weight }),
+                Piece::Text { text: more, origin: from, weight: same },
+            ) if *weight == same => {
                 text.push_str(&more);
                 origin.extend(from);
             }

@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use super::*;
 
 fn tiny() -> Tokenizer {
-    Tokenizer::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny/tokenizer")).unwrap()
+    Tokenizer::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny/tokenizer"))
+        .unwrap()
 }
 
 fn read(prompt: &str) -> EncodedPrompt {
@@ -13,7 +14,9 @@ fn read(prompt: &str) -> EncodedPrompt {
 /// The words of a prompt with their weights, joined from tokens.
 fn weights(prompt: &str) -> Vec<(String, f32)> {
     let tokenizer = tiny();
-    let encoded = encode(&tokenizer, prompt, &PromptOptions { syntax: Syntax::On, ..Default::default() }).unwrap();
+    let encoded =
+        encode(&tokenizer, prompt, &PromptOptions { syntax: Syntax::On, ..Default::default() })
+            .unwrap();
     let mut words: Vec<(String, f32)> = vec![(String::new(), 1.0)];
     for chunk in &encoded.chunks {
         for n in 1..chunk.end {
@@ -35,7 +38,8 @@ fn weights(prompt: &str) -> Vec<(String, f32)> {
 
 fn same(prompt: &str, expected: &[(&str, f32)]) {
     let got = weights(prompt);
-    let ok = got.len() == expected.len() && got.iter().zip(expected).all(|(g, e)| g.0 == e.0 && (g.1 - e.1).abs() < 1e-5);
+    let ok = got.len() == expected.len()
+        && got.iter().zip(expected).all(|(g, e)| g.0 == e.0 && (g.1 - e.1).abs() < 1e-5);
     assert!(ok, "{prompt}: {got:?} instead of {expected:?}");
 }
 
@@ -63,7 +67,10 @@ fn escapes_and_half_syntax_are_text() {
     same("red ) cat ]", &[("red", 1.0), (")", 1.0), ("cat", 1.0), ("]", 1.0)]);
     same("red:1.2", &[("red", 1.0), (":", 1.0), ("1", 1.0), (".", 1.0), ("2", 1.0)]);
     same("(red:blue)", &[("red", 1.1), (":", 1.1), ("blue", 1.1)]);
-    same("(red:1.2.3)", &[("red", 1.1), (":", 1.1), ("1", 1.1), (".", 1.1), ("2", 1.1), (".", 1.1), ("3", 1.1)]);
+    same(
+        "(red:1.2.3)",
+        &[("red", 1.1), (":", 1.1), ("1", 1.1), (".", 1.1), ("2", 1.1), (".", 1.1), ("3", 1.1)],
+    );
     same("(red:)", &[("red", 1.1), (":", 1.1)]);
     same(r"red\", &[("red", 1.0), (r"\", 1.0)]);
 }
@@ -102,7 +109,10 @@ fn natural_brackets_take_the_plain_path() {
     // The advice is not what was written already.
     for prompt in ["ratio (16:9) film", "at night (12:30)"] {
         let warnings = read(prompt).warnings;
-        assert!(warnings[0].contains("--prompt-syntax on") && !warnings[0].contains("1.1"), "{warnings:?}");
+        assert!(
+            warnings[0].contains("--prompt-syntax on") && !warnings[0].contains("1.1"),
+            "{warnings:?}"
+        );
     }
     let off = PromptOptions { syntax: Syntax::Off, ..Default::default() };
     let encoded = encode(&tokenizer, "a (cat:1.5) BREAK", &off).unwrap();
@@ -111,7 +121,14 @@ fn natural_brackets_take_the_plain_path() {
 
 #[test]
 fn unmistakable_marks_turn_the_syntax_on() {
-    let named = ["(badhandv4:1.4)", "(cat_2:1.2)", "(a cat2:1.2)", "(<zorp1>:1.2)", "(v1.5:1.2)", "(4k:1.2)"];
+    let named = [
+        "(badhandv4:1.4)",
+        "(cat_2:1.2)",
+        "(a cat2:1.2)",
+        "(<zorp1>:1.2)",
+        "(v1.5:1.2)",
+        "(4k:1.2)",
+    ];
     for prompt in ["a (cat:1.2)", "a ((cat))", "a [[cat]]", "(a (red) cat)"].iter().chain(&named) {
         assert!(read(prompt).weighted, "{prompt}");
     }
@@ -136,7 +153,8 @@ fn break_starts_a_chunk() {
     let tokenizer = tiny();
     let encoded = read("a cat BREAK a dog, (BREAK red:1.5)");
     let texts: Vec<Vec<u32>> = encoded.chunks.iter().map(|c| c.ids[1..c.end].to_vec()).collect();
-    let ids = |text: &str| tokenizer.tokenize(text).unwrap().iter().map(|t| t.id).collect::<Vec<_>>();
+    let ids =
+        |text: &str| tokenizer.tokenize(text).unwrap().iter().map(|t| t.id).collect::<Vec<_>>();
     assert_eq!(texts, [ids("a cat"), ids("a dog,"), ids("red")]);
     assert_eq!(encoded.chunks[2].weights[1], 1.5);
     for chunk in &encoded.chunks {
@@ -178,7 +196,10 @@ fn long_prompts_split_at_commas_near_the_border() {
     assert_eq!(lengths(&early, &long), [75, 6]);
     let at_border = format!("{}, cat", "cat ".repeat(75));
     assert_eq!(lengths(&at_border, &long), [75, 2]);
-    assert_eq!(lengths(&format!("{} (cat:1.2)", "cat ".repeat(80)), &PromptOptions::default()), [75, 6]);
+    assert_eq!(
+        lengths(&format!("{} (cat:1.2)", "cat ".repeat(80)), &PromptOptions::default()),
+        [75, 6]
+    );
 }
 
 #[test]
@@ -209,9 +230,15 @@ fn prompts_are_padded_to_the_same_chunks() {
     pad_to_same_chunks(&tokenizer, &mut a, &mut b).unwrap();
     assert_eq!((a.chunks.len(), b.chunks.len()), (3, 3));
     let last = &b.chunks[2];
-    assert_eq!((last.ids[0], last.ids[1], last.ids[2], last.end), (tokenizer.bos(), tokenizer.eos(), 0, 1));
+    assert_eq!(
+        (last.ids[0], last.ids[1], last.ids[2], last.end),
+        (tokenizer.bos(), tokenizer.eos(), 0, 1)
+    );
     b.chunks.iter_mut().for_each(|c| c.ids.truncate(5));
-    assert!(matches!(pad_to_same_chunks(&tokenizer, &mut a, &mut b), Err(Error::ChunkLength { .. })));
+    assert!(matches!(
+        pad_to_same_chunks(&tokenizer, &mut a, &mut b),
+        Err(Error::ChunkLength { .. })
+    ));
 }
 
 #[test]
@@ -242,12 +269,27 @@ fn edited(prompt: &str, steps: usize) -> Vec<String> {
 
 #[test]
 fn editing_changes_the_prompt_at_its_step() {
-    assert_eq!(edited("a [red:blue:2] cat", 4), ["a red cat", "a red cat", "a blue cat", "a blue cat"]);
+    assert_eq!(
+        edited("a [red:blue:2] cat", 4),
+        ["a red cat", "a red cat", "a blue cat", "a blue cat"]
+    );
     assert_eq!(edited("a [red:blue:.5] cat", 4), edited("a [red:blue:2] cat", 4));
-    assert_eq!(edited("a [red:blue: 0.5 ] cat", 5), edited("a [red:blue:2] cat", 5), "parts of steps do not count");
+    assert_eq!(
+        edited("a [red:blue: 0.5 ] cat", 5),
+        edited("a [red:blue:2] cat", 5),
+        "parts of steps do not count"
+    );
     assert_eq!(edited("a [blue:1]cat", 2), ["a cat", "a bluecat"]);
     assert_eq!(edited("a [red::1]cat", 2), ["a redcat", "a cat"]);
-    for (when, text) in [("0", "b"), ("-1", "b"), ("0.0", "b"), ("2", "a"), ("1e9", "[a:b:1e9]"), ("99", "a"), ("0.99", "a")] {
+    for (when, text) in [
+        ("0", "b"),
+        ("-1", "b"),
+        ("0.0", "b"),
+        ("2", "a"),
+        ("1e9", "[a:b:1e9]"),
+        ("99", "a"),
+        ("0.99", "a"),
+    ] {
         let last = if when == "0.99" { "b" } else { text };
         assert_eq!(edited(&format!("[a:b:{when}]"), 2), [text, last], "{when}");
     }
@@ -284,7 +326,11 @@ fn what_is_no_editing_is_left_alone() {
         assert_eq!(edited(prompt, 2), [prompt, prompt]);
     }
     // However deep or long.
-    for prompt in ["[".repeat(50_000), "[a:".repeat(20_000) + &":1]".repeat(20_000), "(".repeat(9_000) + &")]|".repeat(9_000)] {
+    for prompt in [
+        "[".repeat(50_000),
+        "[a:".repeat(20_000) + &":1]".repeat(20_000),
+        "(".repeat(9_000) + &")]|".repeat(9_000),
+    ] {
         assert_eq!(edited(&prompt, 1).len(), 1);
     }
 }
@@ -292,7 +338,8 @@ fn what_is_no_editing_is_left_alone() {
 #[test]
 fn editing_turns_the_syntax_on_by_what_is_unmistakable() {
     let reading = |prompt: &'static str| super::read(prompt, &PromptOptions::default());
-    for prompt in ["a [red|blue] cat", "a [red:blue:0.5] cat", "a [blue:3] cat", "(a:1.2) [12:30]"] {
+    for prompt in ["a [red|blue] cat", "a [red:blue:0.5] cat", "a [blue:3] cat", "(a:1.2) [12:30]"]
+    {
         assert!(matches!(reading(prompt), super::Reading::Edited(_)), "{prompt}");
         assert_eq!(reading(prompt).options(&PromptOptions::default()).syntax, Syntax::On);
     }
@@ -301,7 +348,8 @@ fn editing_turns_the_syntax_on_by_what_is_unmistakable() {
     }
     let off = PromptOptions { syntax: Syntax::Off, ..Default::default() };
     assert_eq!(super::read("[a:b:0.5] [a|b]", &off), super::Reading::Plain("[a:b:0.5] [a|b]"));
-    let warns = |prompt: &str| super::warn_of_composing(prompt, &PromptOptions::default()).is_some();
+    let warns =
+        |prompt: &str| super::warn_of_composing(prompt, &PromptOptions::default()).is_some();
     assert!(warns("a cat AND a dog") && warns("a cat AND"));
     assert!(!warns("a cat and a dog") && !warns("SAND, a BAND") && !warns("A CAT AND A DOG"));
     assert!(super::warn_of_composing("a cat AND a dog", &off).is_none());

@@ -1,12 +1,13 @@
 //! What a prompt's weights do to its encoding.
 use super::super::{Error, Result};
 
-/// Applies a prompt's weights to its encoding in place: each position is multiplied by its weight, then all are scaled so
-/// that their mean is what it was. This is what web UIs do, so that their prompts mean the same here.
+/// Applies a prompt's weights to its encoding in place: each position is multiplied by its weight,
+/// then all are scaled so that their mean is what it was. This is what web UIs do, so that their
+/// prompts mean the same here.
 ///
-/// `hidden` is `[positions, width]` of one chunk, as the text tower puts it out; `weights` has one value per position.
-/// Weights that are all 1 leave `hidden` as it is, to the bit. A mean of zero afterwards, which cannot be scaled back, is
-/// left alone.
+/// `hidden` is `[positions, width]` of one chunk, as the text tower puts it out; `weights` has one
+/// value per position. Weights that are all 1 leave `hidden` as it is, to the bit. A mean of zero
+/// afterwards, which cannot be scaled back, is left alone.
 ///
 /// # Errors
 /// `hidden` does not have `weights.len() * width` values.

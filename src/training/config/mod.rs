@@ -1,5 +1,5 @@
-//! Settings of a tuning run: what may be given ([`Options`]) by flags, by a TOML file or by the method's own YAML, and what is
-//! made of it ([`Settings`]).
+//! Settings of a tuning run: what may be given ([`Options`]) by flags, by a TOML file or by the
+//! method's own YAML, and what is made of it ([`Settings`]).
 
 pub mod names;
 mod node;
@@ -41,8 +41,9 @@ impl Error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Reads a settings file: TOML, the same keys as JSON, or the method's published YAML or JSON (with the concept list in JSON that
-/// it names). Besides come sentences for the user: what of a published file means nothing here.
+/// Reads a settings file: TOML, the same keys as JSON, or the method's published YAML or JSON (with
+/// the concept list in JSON that it names). Besides come sentences for the user: what of a
+/// published file means nothing here.
 ///
 /// # Errors
 /// A file that cannot be read; a key or value that is wrong, with its place.
@@ -51,7 +52,9 @@ pub fn read(path: &Path) -> Result<(Options, Vec<String>)> {
     match ending.as_ref().and_then(|ending| ending.to_str()) {
         Some("yml" | "yaml") => published::read(path),
         Some("json") => read_json(path),
-        _ if FileKind::of_file(path).map_err(Error::unreadable(path))? == FileKind::Json => read_json(path),
+        _ if FileKind::of_file(path).map_err(Error::unreadable(path))? == FileKind::Json => {
+            read_json(path)
+        }
         _ => Ok((Options::read_toml(path)?, Vec::new())),
     }
 }
@@ -59,13 +62,16 @@ pub fn read(path: &Path) -> Result<(Options, Vec<String>)> {
 fn read_json(path: &Path) -> Result<(Options, Vec<String>)> {
     let invalid = |problem: String| Error::Invalid { path: path.to_path_buf(), problem };
     let text = read_text(path, "settings (JSON)").map_err(Error::unreadable(path))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| invalid(format!("not valid JSON: {e}")))?;
+    let value: Value =
+        serde_json::from_str(&text).map_err(|e| invalid(format!("not valid JSON: {e}")))?;
     match &value {
         // What only the published files have.
         Value::Object(keys) if keys.contains_key("datasets") => published::read(path),
         Value::Object(_) => Ok((Options::of_json(path, value)?, Vec::new())),
         Value::Array(_) => Err(invalid(
-            "a list, not settings: the method's lists of concepts are named by `concept_list` in its settings".into(),
+            "a list, not settings: the method's lists of concepts are named by `concept_list` in \
+                its settings"
+                .into(),
         )),
         other => Err(invalid(format!("{other}, expected an object of settings"))),
     }

@@ -35,7 +35,8 @@ pub enum Decay {
     Linear,
     /// In half a cosine to 0.
     Cosine,
-    /// Constant for six tenths of the run, then in a straight line to 0: more is learnt in few updates.
+    /// Constant for six tenths of the run, then in a straight line to 0: more is learnt in few
+    /// updates.
     Cooldown,
     Constant,
 }
@@ -95,13 +96,17 @@ macro_rules! by_name {
 }
 
 named!(Kind, "person, object, scene, style",
-    "person" => Kind::Person, "object" => Kind::Object, "scene" => Kind::Scene, "style" => Kind::Style);
+    "person" => Kind::Person, "object" => Kind::Object, "scene" => Kind::Scene,
+    "style" => Kind::Style);
 named!(Decay, "linear, cosine, cooldown, constant",
-    "linear" => Decay::Linear, "cosine" => Decay::Cosine, "cooldown" => Decay::Cooldown, "constant" => Decay::Constant);
+    "linear" => Decay::Linear, "cosine" => Decay::Cosine, "cooldown" => Decay::Cooldown,
+    "constant" => Decay::Constant);
 named!(Method, "ed-lora, lora, p-plus",
-    "ed-lora" | "edlora" => Method::EdLora, "lora" => Method::Lora, "p-plus" | "p+" => Method::PPlus);
+    "ed-lora" | "edlora" => Method::EdLora, "lora" => Method::Lora,
+    "p-plus" | "p+" => Method::PPlus);
 named!(TextLayers, "attention, encoder-layer",
-    "attention" | "CLIPAttention" => TextLayers::Attention, "encoder-layer" | "CLIPEncoderLayer" => TextLayers::EncoderLayer);
+    "attention" | "CLIPAttention" => TextLayers::Attention,
+    "encoder-layer" | "CLIPEncoderLayer" => TextLayers::EncoderLayer);
 named!(UNetLayers, "attention, keys-values, transformer",
     "attention" | "Attention" | "CrossAttention" => UNetLayers::Attention,
     "keys-values" => UNetLayers::KeysValues,
@@ -117,7 +122,9 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        fn check<T: FromStr<Err = UnknownName> + fmt::Display + PartialEq + fmt::Debug>(names: &str) {
+        fn check<T: FromStr<Err = UnknownName> + fmt::Display + PartialEq + fmt::Debug>(
+            names: &str,
+        ) {
             for name in names.split(", ") {
                 assert_eq!(name.parse::<T>().unwrap().to_string(), name);
             }
@@ -136,7 +143,8 @@ mod tests {
 
     #[test]
     fn decays() {
-        let factors = |decay: Decay| [0, 50, 100].map(|step| (decay.factor(step, 100) * 1e6).round() / 1e6);
+        let factors =
+            |decay: Decay| [0, 50, 100].map(|step| (decay.factor(step, 100) * 1e6).round() / 1e6);
         assert_eq!(factors(Decay::Linear), [1.0, 0.5, 0.0]);
         assert_eq!(factors(Decay::Cosine), [1.0, 0.5, 0.0]);
         assert_eq!(factors(Decay::Cooldown), [1.0, 1.0, 0.0]);

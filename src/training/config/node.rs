@@ -25,7 +25,12 @@ impl<'a> Node<'a> {
 
     pub fn unexpected(&self, expected: &str) -> Error {
         let found = self.value.to_string();
-        Error::Key { path: self.file.to_path_buf(), key: self.key.clone(), found, expected: expected.to_string() }
+        Error::Key {
+            path: self.file.to_path_buf(),
+            key: self.key.clone(),
+            found,
+            expected: expected.to_string(),
+        }
     }
 
     pub fn map(&self) -> Result<&'a Map<String, Value>> {
@@ -43,17 +48,28 @@ impl<'a> Node<'a> {
     }
 
     pub fn need(&self, key: &str) -> Result<Node<'a>> {
-        self.get(key)?.ok_or_else(|| self.wrong(key, "missing", "keys and values, as the method's settings have them"))
+        self.get(key)?.ok_or_else(|| {
+            self.wrong(key, "missing", "keys and values, as the method's settings have them")
+        })
     }
 
     pub fn list(&self, key: &str) -> Result<Vec<Node<'a>>> {
         let Some(node) = self.get(key)? else { return Ok(Vec::new()) };
         let place = |index: usize| format!("{}[{index}]", node.key);
-        Ok(node.elements()?.iter().enumerate().map(|(i, value)| Node { file: self.file, key: place(i), value }).collect())
+        Ok(node
+            .elements()?
+            .iter()
+            .enumerate()
+            .map(|(i, value)| Node { file: self.file, key: place(i), value })
+            .collect())
     }
 
     pub fn text(&self, key: &str) -> Result<Option<String>> {
-        self.get(key)?.map(|node| node.value.as_str().map(str::to_string).ok_or_else(|| node.unexpected("a text"))).transpose()
+        self.get(key)?
+            .map(|node| {
+                node.value.as_str().map(str::to_string).ok_or_else(|| node.unexpected("a text"))
+            })
+            .transpose()
     }
 
     pub fn needed_text(&self, key: &str) -> Result<String> {
@@ -61,7 +77,9 @@ impl<'a> Node<'a> {
     }
 
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
-        self.get(key)?.map(|node| node.value.as_bool().ok_or_else(|| node.unexpected("true or false"))).transpose()
+        self.get(key)?
+            .map(|node| node.value.as_bool().ok_or_else(|| node.unexpected("true or false")))
+            .transpose()
     }
 
     pub fn number(&self, key: &str) -> Result<Option<f64>> {

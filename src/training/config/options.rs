@@ -26,7 +26,8 @@ pub struct PictureFolder {
     /// Captions as `NAME.txt` or `NAME.caption`; beside the pictures if none is named.
     #[serde(default)]
     pub captions: Option<PathBuf>,
-    /// Masks as `NAME.png`; if none is named, `mask` or `masks` in the pictures' folder, or `NAME.mask.png` beside a picture.
+    /// Masks as `NAME.png`; if none is named, `mask` or `masks` in the pictures' folder, or
+    /// `NAME.mask.png` beside a picture.
     #[serde(default)]
     pub masks: Option<PathBuf>,
     /// The caption of pictures that have none.
@@ -34,10 +35,12 @@ pub struct PictureFolder {
     pub caption: Option<String>,
 }
 
-/// Declares [`Options`]: every field is a key of the file and a flag of the command line, and may be missing in both.
+/// Declares [`Options`]: every field is a key of the file and a flag of the command line, and may
+/// be missing in both.
 macro_rules! options {
     ($($(#[$meta:meta])* $name:ident: $type:ty,)+) => {
-        /// Settings of a run as somebody gave them: a file's, a command line's, or defaults. See [`Options::or`].
+        /// Settings of a run as somebody gave them: a file's, a command line's, or defaults. See
+        /// [`Options::or`].
         #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct Options {
@@ -49,14 +52,16 @@ macro_rules! options {
             #[arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = WATCHING)]
             #[arg(allow_hyphen_values = true)]
             pub sheet_scales: Option<Vec<f32>>,
-            /// Several folders of pictures, in place of `pictures`, `captions`, `masks` and `caption`.
+            /// Several folders of pictures, in place of `pictures`, `captions`, `masks` and
+            /// `caption`.
             #[arg(skip)]
             pub folders: Option<Vec<PictureFolder>>,
         }
 
         impl Options {
             /// Names of all fields but `folders`.
-            pub const KEYS: &'static [&'static str] = &[$(stringify!($name),)+ "prompts", "sheet_scales"];
+            pub const KEYS: &'static [&'static str] =
+                &[$(stringify!($name),)+ "prompts", "sheet_scales"];
 
             /// These settings, and `other`'s where these say nothing.
             pub fn or(self, other: Options) -> Options {
@@ -84,7 +89,8 @@ options! {
     /// What it is, as one word that the model knows: man, dog, chair
     #[arg(long, value_name = "WORD", help_heading = CONCEPT)]
     class_word: String,
-    /// What each word starts from [default: noise for all but the last, which starts from the class word]
+    /// What each word starts from [default: noise for all but the last, which starts from the class
+    /// word]
     ///
     /// For each of the words, a word that the model knows or <rand-DEVIATION>: "<rand-0.013> man".
     #[arg(long, value_name = "WORDS", help_heading = CONCEPT)]
@@ -98,35 +104,47 @@ options! {
 
     /// Folder of pictures: PNG, JPEG, WebP or BMP
     ///
-    /// Folders in it that are called as kohya's, such as `10_zorp`, are read too: their pictures come 10 times as often. Other folders in
-    /// it, and pictures of other kinds, are left out and named; hidden files are left out.
+    /// Folders in it that are called as kohya's, such as `10_zorp`, are read too: their pictures
+    /// come 10 times as often. Other folders in it, and pictures of other kinds, are left out and
+    /// named; hidden files are left out.
     #[arg(long, value_name = "FOLDER", help_heading = PICTURES)]
     pictures: PathBuf,
     /// Folder of captions, NAME.txt or NAME.caption for each picture [default: the pictures']
     #[arg(long, value_name = "FOLDER", help_heading = PICTURES)]
     captions: PathBuf,
-    /// Folder of masks, white where the concept is [default: mask or masks in the pictures' folder, or NAME.mask.png]
+    /// Folder of masks, white where the concept is [default: mask or masks in the pictures' folder,
+    /// or NAME.mask.png]
     #[arg(long, value_name = "FOLDER", help_heading = PICTURES)]
     masks: PathBuf,
     /// Caption of pictures without one; the words stand where it has <TOK> [default: <TOK>]
     #[arg(long, value_name = "TEXT", help_heading = PICTURES)]
     caption: String,
-    /// Sentences around captions that begin with <TOK>: person, object, scene, style or none [default: by kind]
+    /// Sentences around captions that begin with <TOK>: person, object, scene, style or none
+    /// [default: by kind]
     #[arg(long, value_name = "NAME", help_heading = PICTURES)]
     templates: Templates,
     /// Put them around all captions, also those that are sentences
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
     #[arg(hide_possible_values = true, help_heading = PICTURES)]
     template_sentences: bool,
     /// Shuffle a caption's tags, which commas separate [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
     #[arg(hide_possible_values = true, help_heading = PICTURES)]
     shuffle_tags: bool,
     /// Tags at the beginning that keep their place [default: 1]
     #[arg(long, value_name = "COUNT", help_heading = PICTURES)]
     keep_tags: usize,
     /// Width and height that is tuned at [default: what the model was trained at]
-    #[arg(short, long, value_name = "WIDTHxHEIGHT", allow_hyphen_values = true, help_heading = PICTURES)]
+    #[arg(
+        short, long, value_name = "WIDTHxHEIGHT", allow_hyphen_values = true,
+        help_heading = PICTURES
+    )]
     size: String,
     /// Probability that a picture is cut to the size's proportions [default: by kind]
     #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
@@ -137,14 +155,16 @@ options! {
     /// Greatest share [default: 1]
     #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
     scale_max: f64,
-    /// Placements of each picture that are used, encoded once each; 0: a new one every time [default: 16]
+    /// Placements of each picture that are used, encoded once each; 0: a new one every time
+    /// [default: 16]
     #[arg(long, value_name = "COUNT", help_heading = PICTURES)]
     variants: usize,
 
     /// Model: diffusers folder or safetensors file [default: tiny]
     #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
     model: String,
-    /// How the model's weights are held on the device: as-stored, f16 or f32; what is learnt is f32 [default: as-stored]
+    /// How the model's weights are held on the device: as-stored, f16 or f32; what is learnt is f32
+    /// [default: as-stored]
     #[arg(long, value_name = "TYPE", help_heading = MODEL)]
     precision: Precision,
     /// How many of the text encoder's last layers to leave out [default: 0]
@@ -154,7 +174,8 @@ options! {
     /// LoRA in the text encoder: attention or encoder-layer [default: attention]
     #[arg(long, value_name = "WHERE", help_heading = UPDATES)]
     text_layers: TextLayers,
-    /// LoRA in the UNet: attention, keys-values (of prompts, alone) or transformer (the whole block) [default: attention]
+    /// LoRA in the UNet: attention, keys-values (of prompts, alone) or transformer (the whole
+    /// block) [default: attention]
     #[arg(long, value_name = "WHERE", help_heading = UPDATES)]
     unet_layers: UNetLayers,
     /// Rank of the text encoder's LoRA; 0: none [default: 4]
@@ -207,25 +228,35 @@ options! {
     #[arg(long, value_name = "GAMMA", help_heading = LEARNING)]
     min_snr: f32,
     /// Only what the mask shows counts in the loss [default: by kind]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
     #[arg(hide_possible_values = true, help_heading = LEARNING)]
     mask_loss: bool,
-    /// How much what the mask does not show counts beside what it shows, where a mask is used; a little keeps surroundings as
-    /// they are [default: 0]
+    /// How much what the mask does not show counts beside what it shows, where a mask is used; a
+    /// little keeps surroundings as they are [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
     surroundings: f32,
-    /// Weight of the attention regularisation, which keeps the words inside the mask; 0: off [default: by kind]
+    /// Weight of the attention regularisation, which keeps the words inside the mask; 0: off
+    /// [default: by kind]
     #[arg(long, value_name = "WEIGHT", help_heading = LEARNING)]
     attention_weight: f32,
     /// The last word's attention is drawn to the whole mask, instead of only kept inside
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
     #[arg(hide_possible_values = true, help_heading = LEARNING)]
     full_identity: bool,
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "NUMBER", value_parser = repeatable_seed, help_heading = LEARNING)]
     seed: u64,
     /// Compute activations again instead of keeping them: less memory, more time
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
     #[arg(hide_possible_values = true, help_heading = LEARNING)]
     checkpointing: bool,
 
@@ -250,7 +281,9 @@ options! {
 pub fn repeatable_seed(text: &str) -> std::result::Result<u64, String> {
     let expected = format!("expected a whole number from 0 to {}", u64::MAX);
     match text {
-        "-1" | "random" => Err(format!("{expected}: a run with a random seed could neither be gone on with nor made again")),
+        "-1" | "random" => Err(format!(
+            "{expected}: a run with a random seed could neither be gone on with nor made again"
+        )),
         number => number.parse().map_err(|_| expected),
     }
 }
@@ -262,8 +295,10 @@ impl Options {
     /// A file that cannot be read; a key or value that is wrong, with its place.
     pub fn read_toml(path: &Path) -> Result<Options> {
         let text = read_text(path, "settings (TOML)").map_err(Error::unreadable(path))?;
-        let fail =
-            |e: toml::de::Error| Error::Invalid { path: path.to_path_buf(), problem: e.to_string().trim_end().to_string() };
+        let fail = |e: toml::de::Error| Error::Invalid {
+            path: path.to_path_buf(),
+            problem: e.to_string().trim_end().to_string(),
+        };
         Ok(toml::from_str::<Options>(&text).map_err(fail)?.meant_from(path))
     }
 
@@ -272,7 +307,10 @@ impl Options {
     /// # Errors
     /// A key or value that is wrong, with its place.
     pub(super) fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
-        let fail = |e: serde_json::Error| Error::Invalid { path: path.to_path_buf(), problem: e.to_string() };
+        let fail = |e: serde_json::Error| Error::Invalid {
+            path: path.to_path_buf(),
+            problem: e.to_string(),
+        };
         Ok(serde_json::from_value::<Options>(value).map_err(fail)?.meant_from(path))
     }
 
@@ -281,7 +319,9 @@ impl Options {
         let mut options = self;
         let folder = path.parent().unwrap_or(Path::new(""));
         let place = |path: &mut PathBuf| *path = folder.join(&*path);
-        for path in [&mut options.pictures, &mut options.captions, &mut options.masks, &mut options.output] {
+        for path in
+            [&mut options.pictures, &mut options.captions, &mut options.masks, &mut options.output]
+        {
             path.as_mut().map(place);
         }
         for found in options.folders.iter_mut().flatten() {

@@ -1,7 +1,8 @@
-//! The settings files of the method's own code: YAML options, with a list of concepts in JSON and prompts in a text file.
+//! The settings files of the method's own code: YAML options, with a list of concepts in JSON and
+//! prompts in a text file.
 //!
-//! Paths in them are meant from that code's folder. They are looked for from the working directory and from every folder above
-//! the file, so that a copy of the tree works wherever it is run.
+//! Paths in them are meant from that code's folder. They are looked for from the working directory
+//! and from every folder above the file, so that a copy of the tree works wherever it is run.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +42,8 @@ const WITHOUT_MEANING: [&str; 12] = [
 pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>)> {
     let text = read_text(path, "settings (YAML or JSON)").map_err(Error::unreadable(path))?;
     let invalid = |problem: String| Error::Invalid { path: path.to_path_buf(), problem };
-    let root: Value = serde_saphyr::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().to_string()))?;
+    let root: Value =
+        serde_saphyr::from_str(&text).map_err(|e| invalid(e.to_string().trim_end().to_string()))?;
     let root = Node { file: path, key: String::new(), value: &root };
     let mut notes = Vec::new();
     if root.map()?.is_empty() {
@@ -52,7 +54,11 @@ pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>)> {
         Some(models) => models,
         None => root.need("network_g")?,
     };
-    let mut options = Options { seed: root.whole("manual_seed")?, name: root.text("name")?, ..Options::default() };
+    let mut options = Options {
+        seed: root.whole("manual_seed")?,
+        name: root.text("name")?,
+        ..Options::default()
+    };
     if let Some(name) = &options.name {
         // A name with points in it keeps them.
         options.output = Some(PathBuf::from(format!("{name}.safetensors")));
@@ -64,7 +70,10 @@ pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>)> {
     let cards = match root.whole("num_gpu")? {
         Some(cards) => cards,
         None => {
-            notes.push(format!("the number of cards is not in the file: {CARDS} are assumed, so {CARDS} batches make a step"));
+            notes.push(format!(
+                "the number of cards is not in the file: {CARDS} are assumed, so \
+                {CARDS} batches make a step"
+            ));
             CARDS
         }
     };
@@ -72,7 +81,13 @@ pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>)> {
     let gathered = root.whole::<usize>("gradient_accumulation_steps")?.unwrap_or(1).max(1);
     let accumulate = cards.max(1).saturating_mul(gathered);
     (options.batch, options.accumulate) = (Some(batch), Some(accumulate));
-    read_training(&root, &train, usize::saturating_mul(batch, accumulate), &mut options, &mut notes)?;
+    read_training(
+        &root,
+        &train,
+        usize::saturating_mul(batch, accumulate),
+        &mut options,
+        &mut notes,
+    )?;
     read_validation(&root, &mut options, &mut notes)?;
     Ok((options, notes))
 }
@@ -85,7 +100,8 @@ fn read_models(models: &Node, options: &mut Options) -> Result<()> {
     options.words = models.text("new_concept_token")?;
     options.initializers = models.text("initializer_token")?;
     let type_name = models.text("type")?;
-    let layered = models.flag("enable_edlora")?.or(type_name.map(|name| name == "EDLoRA")).unwrap_or(true);
+    let layered =
+        models.flag("enable_edlora")?.or(type_name.map(|name| name == "EDLoRA")).unwrap_or(true);
     options.method = Some(if layered { Method::EdLora } else { Method::Lora });
     options.noise_offset = models.number("noise_offset")?.map(|v| v as f32);
     options.attention_weight = Some(models.number("attn_reg_weight")?.unwrap_or(0.0) as f32);
@@ -108,13 +124,16 @@ fn read_models(models: &Node, options: &mut Options) -> Result<()> {
             rank = lora.whole("rank")?;
             alphas.extend(lora.number("alpha")?.map(|alpha| (alpha, lora.child("alpha"))));
             let place = lora.text("where")?;
-            let wrong = |expected: &str| lora.wrong("where", &place.clone().unwrap_or_default(), expected);
+            let wrong =
+                |expected: &str| lora.wrong("where", &place.clone().unwrap_or_default(), expected);
             if part == "unet" {
                 let parsed = place.as_deref().map(str::parse::<UNetLayers>).transpose();
-                options.unet_layers = parsed.map_err(|_| wrong("Attention or Transformer2DModel"))?;
+                options.unet_layers =
+                    parsed.map_err(|_| wrong("Attention or Transformer2DModel"))?;
             } else {
                 let parsed = place.as_deref().map(str::parse::<TextLayers>).transpose();
-                options.text_layers = parsed.map_err(|_| wrong("CLIPAttention or CLIPEncoderLayer"))?;
+                options.text_layers =
+                    parsed.map_err(|_| wrong("CLIPAttention or CLIPEncoderLayer"))?;
             }
         }
         match part {
@@ -126,7 +145,12 @@ fn read_models(models: &Node, options: &mut Options) -> Result<()> {
         && first != second
     {
         let expected = format!("{first}, the other network's: both have one factor");
-        return Err(Error::Key { path: models.file.to_path_buf(), key: key.clone(), found: second.to_string(), expected });
+        return Err(Error::Key {
+            path: models.file.to_path_buf(),
+            key: key.clone(),
+            found: second.to_string(),
+            expected,
+        });
     }
     options.alpha = alphas.first().map(|(alpha, _)| *alpha as f32);
     Ok(())
@@ -134,7 +158,8 @@ fn read_models(models: &Node, options: &mut Options) -> Result<()> {
 
 fn read_transforms(train: &Node, options: &mut Options, notes: &mut Vec<String>) -> Result<()> {
     // Each option is off unless a transform turns it on.
-    (options.crop, options.shuffle_tags, options.templates) = (Some(0.0), Some(false), Some(Templates::None));
+    (options.crop, options.shuffle_tags, options.templates) =
+        (Some(0.0), Some(false), Some(Templates::None));
     (options.kind, options.template_sentences) = (Some(Kind::Person), Some(true));
     (options.scale_min, options.variants) = (Some(1.0), Some(0));
     for transform in train.list("instance_transform")? {
@@ -166,10 +191,19 @@ fn read_transforms(train: &Node, options: &mut Options, notes: &mut Vec<String>)
                     "human" => Templates::Person,
                     "object" | "objects" => Templates::Object,
                     "style" => Templates::Style,
-                    _ => return Err(transform.wrong("enhance_type", &kind, "human, object or style")),
+                    _ => {
+                        return Err(transform.wrong(
+                            "enhance_type",
+                            &kind,
+                            "human, object or style",
+                        ));
+                    }
                 });
             }
-            _ => notes.push(format!("the transform {name} ({}) is not known and left out", transform.key)),
+            _ => notes.push(format!(
+                "the transform {name} ({}) is not known and left out",
+                transform.key
+            )),
         }
     }
     Ok(())
@@ -177,32 +211,52 @@ fn read_transforms(train: &Node, options: &mut Options, notes: &mut Vec<String>)
 
 fn read_pictures(train: &Node, options: &mut Options) -> Result<()> {
     let list = train.needed_text("concept_list")?;
-    let path = train.find(&list).ok_or_else(|| train.wrong("concept_list", &list, "a JSON file that exists"))?;
+    let path = train
+        .find(&list)
+        .ok_or_else(|| train.wrong("concept_list", &list, "a JSON file that exists"))?;
     let text = read_text(&path, "a list of concepts (JSON)").map_err(Error::unreadable(&path))?;
-    let root: Value = serde_json::from_str(&text)
-        .map_err(|e| Error::Invalid { path: path.clone(), problem: format!("not a list of concepts: {e}") })?;
+    let root: Value = serde_json::from_str(&text).map_err(|e| Error::Invalid {
+        path: path.clone(),
+        problem: format!("not a list of concepts: {e}"),
+    })?;
     let root = Node { file: &path, key: String::new(), value: &root };
     let use_caption = train.flag("use_caption")?.unwrap_or(false);
     let use_mask = train.flag("use_mask")?.unwrap_or(options.mask_loss.unwrap_or(false));
     // Their captions may name other marks than ours.
     let marks: Vec<(String, String)> = match train.get("replace_mapping")? {
-        Some(mapping) => mapping.map()?.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect(),
+        Some(mapping) => mapping
+            .map()?
+            .iter()
+            .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string())))
+            .collect(),
         None => Vec::new(),
     };
-    let ours = |text: String| marks.iter().fold(text, |text, (mark, _)| text.replace(mark, PLACEHOLDER));
+    let ours =
+        |text: String| marks.iter().fold(text, |text, (mark, _)| text.replace(mark, PLACEHOLDER));
     let mut folders = Vec::new();
     for (index, concept) in root.elements()?.iter().enumerate() {
         let entry = Node { file: &path, key: format!("[{index}]"), value: concept };
         let folder = |key: &str| -> Result<Option<PathBuf>> {
             let Some(named) = entry.text(key)? else { return Ok(None) };
             // What is not there is named by the check of the pictures, as the file has it.
-            Ok(Some(train.find(&named).or_else(|| entry.find(&named)).unwrap_or_else(|| PathBuf::from(&named))))
+            Ok(Some(
+                train
+                    .find(&named)
+                    .or_else(|| entry.find(&named))
+                    .unwrap_or_else(|| PathBuf::from(&named)),
+            ))
         };
-        let pictures = folder("instance_data_dir")?
-            .ok_or_else(|| entry.wrong("instance_data_dir", "missing", "the folder of the pictures"))?;
+        let pictures = folder("instance_data_dir")?.ok_or_else(|| {
+            entry.wrong("instance_data_dir", "missing", "the folder of the pictures")
+        })?;
         let captions = folder("caption_dir")?.filter(|_| use_caption);
         let masks = folder("mask_dir")?.filter(|_| use_mask);
-        folders.push(PictureFolder { pictures, captions, masks, caption: entry.text("instance_prompt")?.map(ours) });
+        folders.push(PictureFolder {
+            pictures,
+            captions,
+            masks,
+            caption: entry.text("instance_prompt")?.map(ours),
+        });
     }
     if folders.is_empty() {
         return Err(Error::Invalid { path, problem: "no concept in the list".into() });
@@ -214,7 +268,13 @@ fn read_pictures(train: &Node, options: &mut Options) -> Result<()> {
     Ok(())
 }
 
-fn read_training(root: &Node, train: &Node, total: usize, options: &mut Options, notes: &mut Vec<String>) -> Result<()> {
+fn read_training(
+    root: &Node,
+    train: &Node,
+    total: usize,
+    options: &mut Options,
+    notes: &mut Vec<String>,
+) -> Result<()> {
     let training = root.need("train")?;
     options.norm_stop = Some(training.number("emb_norm_threshold")?.unwrap_or(0.0) as f32);
     if let Some(optimiser) = training.get("optim_g")? {
@@ -236,7 +296,9 @@ fn read_training(root: &Node, train: &Node, total: usize, options: &mut Options,
         None | Some("linear" | "LinearLR") => Decay::Linear,
         Some("constant") => Decay::Constant,
         Some("cosine") => Decay::Cosine,
-        Some(other) => return Err(training.wrong("scheduler", other, "linear, cosine or constant")),
+        Some(other) => {
+            return Err(training.wrong("scheduler", other, "linear, cosine or constant"));
+        }
     });
     for key in ["unet_kv_drop_rate", "kde_opt"] {
         let off = training.get(key)?.is_none_or(|node| node.value.as_f64() == Some(0.0));
@@ -248,15 +310,27 @@ fn read_training(root: &Node, train: &Node, total: usize, options: &mut Options,
         Some(steps) => Some(steps),
         None => {
             let repeats = train.whole("dataset_enlarge_ratio")?.unwrap_or(1);
-            let pictures: usize = options.folders.iter().flatten().map(|found| folder::count(&found.pictures)).sum();
+            let pictures: usize =
+                options.folders.iter().flatten().map(|found| folder::count(&found.pictures)).sum();
             Some((pictures * repeats / total.max(1)).max(1))
         }
     };
     let map = root.map()?;
-    let known =
-        ["name", "manual_seed", "num_gpu", "gradient_accumulation_steps", "datasets", "models", "network_g", "train", "val"];
-    let unknown: Vec<_> =
-        map.keys().filter(|key| !known.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str())).collect();
+    let known = [
+        "name",
+        "manual_seed",
+        "num_gpu",
+        "gradient_accumulation_steps",
+        "datasets",
+        "models",
+        "network_g",
+        "train",
+        "val",
+    ];
+    let unknown: Vec<_> = map
+        .keys()
+        .filter(|key| !known.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str()))
+        .collect();
     if !unknown.is_empty() {
         notes.push(format!("not read: {unknown:?}"));
     }
@@ -266,7 +340,8 @@ fn read_training(root: &Node, train: &Node, total: usize, options: &mut Options,
 fn read_validation(root: &Node, options: &mut Options, notes: &mut Vec<String>) -> Result<()> {
     if let Some(val) = root.get("val")? {
         let scales = val.numbers("alpha_list")?;
-        options.sheet_scales = (!scales.is_empty()).then(|| scales.iter().map(|scale| *scale as f32).collect());
+        options.sheet_scales =
+            (!scales.is_empty()).then(|| scales.iter().map(|scale| *scale as f32).collect());
         if let Some(sample) = val.get("sample")? {
             options.sheet_steps = sample.whole("num_inference_steps")?;
             options.sheet_guidance = sample.number("guidance_scale")?.map(|v| v as f32);
@@ -279,7 +354,8 @@ fn read_validation(root: &Node, options: &mut Options, notes: &mut Vec<String>) 
             let text = read_text(&path, "prompts, one a line").map_err(Error::unreadable(&path))?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             // One per line; a file of sixty would make a sheet that takes longer than the tuning.
-            let prompts: Vec<String> = lines.map(|line| with_words(line, PLACEHOLDER)).take(LONGEST_PROMPTS).collect();
+            let prompts: Vec<String> =
+                lines.map(|line| with_words(line, PLACEHOLDER)).take(LONGEST_PROMPTS).collect();
             options.prompts = (!prompts.is_empty()).then_some(prompts);
         }
         None => notes.push(format!("{list} is not there: sheets show the prompts of their kind")),

@@ -41,12 +41,15 @@ impl FromStr for Initializer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some(deviation) = text.strip_prefix("<rand-").and_then(|rest| rest.strip_suffix('>')) else {
+        let Some(deviation) = text.strip_prefix("<rand-").and_then(|rest| rest.strip_suffix('>'))
+        else {
             return Ok(Self::Word(text.to_string()));
         };
         match deviation.parse() {
             Ok(deviation) if (0.0..=10.0).contains(&deviation) => Ok(Self::Noise(deviation)),
-            _ => Err(format!("`{text}`: the deviation of noise is a number such as in <rand-0.013>")),
+            _ => {
+                Err(format!("`{text}`: the deviation of noise is a number such as in <rand-0.013>"))
+            }
         }
     }
 }
@@ -63,7 +66,8 @@ impl<'de> Deserialize<'de> for Initializer {
     }
 }
 
-/// Settings of a run. Two runs of the same settings on the same pictures and model make the same concept.
+/// Settings of a run. Two runs of the same settings on the same pictures and model make the same
+/// concept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub name: String,
@@ -105,8 +109,8 @@ pub struct Settings {
     pub noise_offset: f32,
     pub min_snr: Option<f32>,
     pub mask_loss: bool,
-    /// Weight of what the mask does not show in a masked loss, beside 1 for what it shows. Runs that were saved before there was such a
-    /// weight had none.
+    /// Weight of what the mask does not show in a masked loss, beside 1 for what it shows. Runs
+    /// that were saved before there was such a weight had none.
     #[serde(default)]
     pub surroundings: f32,
     pub attention_weight: f32,
@@ -139,24 +143,38 @@ impl Settings {
             })
         });
         let size = given.size.as_deref().and_then(|text| {
-            let parsed = text.split_once(['x', 'X']).and_then(|(w, h)| Some([w.trim().parse().ok()?, h.trim().parse().ok()?]));
-            let parsed = parsed.filter(|sides: &[usize; 2]| sides.iter().all(|side| (1..=MAX_SIDE as usize).contains(side)));
+            let parsed = text
+                .split_once(['x', 'X'])
+                .and_then(|(w, h)| Some([w.trim().parse().ok()?, h.trim().parse().ok()?]));
+            let parsed = parsed.filter(|sides: &[usize; 2]| {
+                sides.iter().all(|side| (1..=MAX_SIDE as usize).contains(side))
+            });
             if parsed.is_none() {
-                wrong.push(format!("size is `{text}`: expected width and height such as 512x512, each from 1 to {MAX_SIDE}"));
+                wrong.push(format!(
+                    "size is `{text}`: expected width and height such as 512x512, \
+                    each from 1 to {MAX_SIDE}"
+                ));
             }
             parsed
         });
         if given.folders.as_ref().is_some_and(Vec::is_empty) {
-            wrong.push("folders is an empty list: expected folders of pictures, each as { pictures = \"FOLDER\" }".into());
+            wrong.push(
+                "folders is an empty list: expected folders of pictures, each as \
+                { pictures = \"FOLDER\" }"
+                    .into(),
+            );
         }
         let folders = match (given.folders.clone(), given.pictures.clone()) {
             (Some(folders), None) => folders,
             (None, Some(pictures)) => {
-                let (captions, masks, caption) = (given.captions.clone(), given.masks.clone(), given.caption.clone());
+                let (captions, masks, caption) =
+                    (given.captions.clone(), given.masks.clone(), given.caption.clone());
                 vec![PictureFolder { pictures, captions, masks, caption }]
             }
             (Some(_), Some(_)) => {
-                wrong.push("pictures and folders both say where the pictures are: give one of them".into());
+                wrong.push(
+                    "pictures and folders both say where the pictures are: give one of them".into(),
+                );
                 Vec::new()
             }
             (None, None) => Vec::new(),
@@ -165,7 +183,9 @@ impl Settings {
             let first = folders.first().and_then(|folder| folder.pictures.file_name());
             PathBuf::from(first.unwrap_or("concept".as_ref())).with_extension("safetensors")
         });
-        let stem = || output.file_stem().map_or("concept".into(), |stem| stem.to_string_lossy().into_owned());
+        let stem = || {
+            output.file_stem().map_or("concept".into(), |stem| stem.to_string_lossy().into_owned())
+        };
         let adamw = AdamW::default();
         let settings = Settings {
             name: given.name.unwrap_or_else(stem),
@@ -186,7 +206,10 @@ impl Settings {
             keep_tags: given.keep_tags.unwrap_or(1),
             size,
             crop: given.crop.unwrap_or(if kind == Kind::Object { 0.0 } else { 0.5 }),
-            scale: [given.scale_min.unwrap_or(if kind == Kind::Object { 0.5 } else { 1.0 }), given.scale_max.unwrap_or(1.0)],
+            scale: [
+                given.scale_min.unwrap_or(if kind == Kind::Object { 0.5 } else { 1.0 }),
+                given.scale_max.unwrap_or(1.0),
+            ],
             variants: given.variants.unwrap_or(16),
             model: given.model.unwrap_or_else(|| SHIPPED.to_string()),
             precision: given.precision.unwrap_or_default(),
@@ -234,14 +257,21 @@ impl Settings {
     /// Tells what no run could be made of.
     fn check(&self, wrong: &mut Vec<String>) {
         if self.words.is_empty() {
-            wrong.push("words are missing: two new words that will name the concept, such as \"<zorp1> <zorp2>\"".into());
+            wrong.push(
+                "words are missing: two new words that will name the concept, such as \
+                \"<zorp1> <zorp2>\""
+                    .into(),
+            );
         }
         for (i, word) in self.words.iter().enumerate() {
             if self.words.iter().take(i).any(|other| other.to_lowercase() == word.to_lowercase()) {
                 wrong.push(format!("words: {word} is given twice"));
             }
             if word == PLACEHOLDER {
-                wrong.push(format!("words: {PLACEHOLDER} is where the words go in captions, it cannot be one of them"));
+                wrong.push(format!(
+                    "words: {PLACEHOLDER} is where the words go in captions, it \
+                    cannot be one of them"
+                ));
             }
         }
         if self.folders.is_empty() && !wrong.iter().any(|problem| problem.contains("folders")) {
@@ -259,25 +289,65 @@ impl Settings {
                 "shares above 0 up to 1, the lesser first",
             ),
             ("alpha", self.alpha.to_string(), positive(self.alpha.into()), "a number above 0"),
-            ("steps", self.steps.to_string(), (1..=10_000_000).contains(&self.steps), "1 to 10000000 updates"),
-            ("batch", self.batch.to_string(), (1..=1024).contains(&self.batch), "1 to 1024 pictures"),
-            ("accumulate", self.accumulate.to_string(), (1..=1024).contains(&self.accumulate), "1 to 1024 batches"),
+            (
+                "steps",
+                self.steps.to_string(),
+                (1..=10_000_000).contains(&self.steps),
+                "1 to 10000000 updates",
+            ),
+            (
+                "batch",
+                self.batch.to_string(),
+                (1..=1024).contains(&self.batch),
+                "1 to 1024 pictures",
+            ),
+            (
+                "accumulate",
+                self.accumulate.to_string(),
+                (1..=1024).contains(&self.accumulate),
+                "1 to 1024 batches",
+            ),
             ("text_rank", self.text_rank.to_string(), self.text_rank <= 1024, "at most 1024"),
             ("unet_rank", self.unet_rank.to_string(), self.unet_rank <= 1024, "at most 1024"),
             ("words_lr", self.words_lr.to_string(), rate(self.words_lr), "a rate from 0 to 1"),
             ("text_lr", self.text_lr.to_string(), rate(self.text_lr), "a rate from 0 to 1"),
             ("unet_lr", self.unet_lr.to_string(), rate(self.unet_lr), "a rate from 0 to 1"),
-            ("surroundings", self.surroundings.to_string(), share(self.surroundings.into()), "a share from 0 to 1"),
-            ("weight_decay", self.weight_decay.to_string(), rate(self.weight_decay.into()), "a share from 0 to 1"),
-            ("beta1", self.betas[0].to_string(), (0.0..1.0).contains(&self.betas[0]), "0 up to below 1"),
-            ("beta2", self.betas[1].to_string(), (0.0..1.0).contains(&self.betas[1]), "0 up to below 1"),
+            (
+                "surroundings",
+                self.surroundings.to_string(),
+                share(self.surroundings.into()),
+                "a share from 0 to 1",
+            ),
+            (
+                "weight_decay",
+                self.weight_decay.to_string(),
+                rate(self.weight_decay.into()),
+                "a share from 0 to 1",
+            ),
+            (
+                "beta1",
+                self.betas[0].to_string(),
+                (0.0..1.0).contains(&self.betas[0]),
+                "0 up to below 1",
+            ),
+            (
+                "beta2",
+                self.betas[1].to_string(),
+                (0.0..1.0).contains(&self.betas[1]),
+                "0 up to below 1",
+            ),
             (
                 "norm_stop",
                 self.norm_stop.unwrap_or(0.0).to_string(),
                 self.norm_stop.is_none_or(|norm| positive(norm.into())),
                 "a norm above 0, or 0 for none",
             ),
-            ("noise_offset", self.noise_offset.to_string(), share(self.noise_offset.into()), "a share from 0 to 1"),
+            (
+                "noise_offset",
+                self.noise_offset.to_string(),
+                share(self.noise_offset.into()),
+                "a share from 0 to 1",
+            ),
             (
                 "min_snr",
                 self.min_snr.unwrap_or(0.0).to_string(),
@@ -291,11 +361,17 @@ impl Settings {
                 "a number from 0",
             ),
             ("save_every", self.save_every.to_string(), self.save_every > 0, "at least 1"),
-            ("sheet_steps", self.sheet_steps.to_string(), (1..=1000).contains(&self.sheet_steps), "1 to 1000"),
+            (
+                "sheet_steps",
+                self.sheet_steps.to_string(),
+                (1..=1000).contains(&self.sheet_steps),
+                "1 to 1000",
+            ),
             (
                 "sheet_scales",
                 format!("{:?}", self.sheet_scales),
-                !self.sheet_scales.is_empty() && self.sheet_scales.iter().all(|scale| scale.is_finite()),
+                !self.sheet_scales.is_empty()
+                    && self.sheet_scales.iter().all(|scale| scale.is_finite()),
                 "numbers",
             ),
             (
@@ -315,13 +391,21 @@ impl Settings {
 
 /// Words as files write them: with spaces or, as the method's, with plus signs between them.
 pub(super) fn split(words: &str) -> Vec<String> {
-    words.split(|c: char| c == '+' || c.is_whitespace()).filter(|word| !word.is_empty()).map(str::to_string).collect()
+    words
+        .split(|c: char| c == '+' || c.is_whitespace())
+        .filter(|word| !word.is_empty())
+        .map(str::to_string)
+        .collect()
 }
 
 fn initializers(given: &Options, words: &[String], wrong: &mut Vec<String>) -> Vec<Initializer> {
     let Some(text) = &given.initializers else {
         let Some(class_word) = &given.class_word else {
-            wrong.push("class_word is missing: what it is, as one word that the model knows, such as man, dog or chair".into());
+            wrong.push(
+                "class_word is missing: what it is, as one word that the model knows, such \
+                as man, dog or chair"
+                    .into(),
+            );
             return Vec::new();
         };
         let noise = words.len().saturating_sub(1);
@@ -344,10 +428,26 @@ fn initializers(given: &Options, words: &[String], wrong: &mut Vec<String>) -> V
 /// What a sheet shows where nobody says it.
 fn prompts(kind: Kind) -> Vec<String> {
     let texts: &[&str] = match kind {
-        Kind::Person => &["a photo of <TOK>", "<TOK> on the beach", "<TOK> in the snow", "a pencil sketch of <TOK>"],
-        Kind::Object => &["a photo of <TOK>", "<TOK> on the beach", "<TOK> in a room", "a pencil sketch of <TOK>"],
-        Kind::Scene => &["a photo of <TOK>", "a man in <TOK>", "a dog in <TOK>", "a pencil sketch of <TOK>"],
-        Kind::Style => &["a house in the style of <TOK>", "a cat in the style of <TOK>", "a woman in the style of <TOK>"],
+        Kind::Person => &[
+            "a photo of <TOK>",
+            "<TOK> on the beach",
+            "<TOK> in the snow",
+            "a pencil sketch of <TOK>",
+        ],
+        Kind::Object => &[
+            "a photo of <TOK>",
+            "<TOK> on the beach",
+            "<TOK> in a room",
+            "a pencil sketch of <TOK>",
+        ],
+        Kind::Scene => {
+            &["a photo of <TOK>", "a man in <TOK>", "a dog in <TOK>", "a pencil sketch of <TOK>"]
+        }
+        Kind::Style => &[
+            "a house in the style of <TOK>",
+            "a cat in the style of <TOK>",
+            "a woman in the style of <TOK>",
+        ],
     };
     texts.iter().map(|text| text.to_string()).collect()
 }

@@ -2,7 +2,8 @@
 
 use super::names::Kind;
 
-/// A TOML file for a kind of concept: what must be said, and what may be changed, with the defaults and what they mean.
+/// A TOML file for a kind of concept: what must be said, and what may be changed, with the defaults
+/// and what they mean.
 pub fn template(kind: Kind) -> String {
     let (thing, pictures, words, class_word) = match kind {
         Kind::Person => ("a person", "zorp", "<zorp1> <zorp2>", "man"),
@@ -14,27 +15,39 @@ pub fn template(kind: Kind) -> String {
     let masked = matches!(kind, Kind::Person | Kind::Object);
     let (mask_loss, attention) = if masked { ("true", "0.01") } else { ("false", "0.0") };
     let prompts = match kind {
-        Kind::Person => r#"["a photo of <TOK>", "<TOK> on the beach", "<TOK> in the snow", "a pencil sketch of <TOK>"]"#,
-        Kind::Object => r#"["a photo of <TOK>", "<TOK> on the beach", "<TOK> in a room", "a pencil sketch of <TOK>"]"#,
-        Kind::Scene => r#"["a photo of <TOK>", "a man in <TOK>", "a dog in <TOK>", "a pencil sketch of <TOK>"]"#,
-        Kind::Style => r#"["a house in the style of <TOK>", "a cat in the style of <TOK>", "a woman in the style of <TOK>"]"#,
+        Kind::Person => {
+            r#"["a photo of <TOK>", "<TOK> on the beach", "<TOK> in the snow", "a pencil sketch of <TOK>"]"#
+        }
+        Kind::Object => {
+            r#"["a photo of <TOK>", "<TOK> on the beach", "<TOK> in a room", "a pencil sketch of <TOK>"]"#
+        }
+        Kind::Scene => {
+            r#"["a photo of <TOK>", "a man in <TOK>", "a dog in <TOK>", "a pencil sketch of <TOK>"]"#
+        }
+        Kind::Style => {
+            r#"["a house in the style of <TOK>", "a cat in the style of <TOK>", "a woman in the style of <TOK>"]"#
+        }
     };
     format!(
         r#"# Teaches a model {thing}:   mos train THIS-FILE
-# Every key is also a flag (--class-word, --steps ...), which comes before what the file says. Keys with a # before them show
-# the default. Paths are meant from this file's folder.
+# Every key is also a flag (--class-word, --steps ...), which comes before what the file says.
+# Keys with a # before them show the default. Paths are meant from this file's folder.
 
 kind = "{kind}"                # decides the defaults below
-words = "{words}"   # two new words: the first learns what is special, the second starts from the class word
+# Two new words: the first learns what is special, the second starts from the class word.
+words = "{words}"
 class_word = "{class_word}"          # what it is, as one word that the model knows
-model = "tiny"              # a diffusers folder, a safetensors file, or the model that ships with the program
+model = "tiny"              # a diffusers folder, a safetensors file, or the built-in model
 
-# --- Pictures -------------------------------------------------------------------------------------------------------------------
+# --- Pictures ---------------------------------------------------------------------------
 pictures = "{pictures}"           # a folder of 4 to 20 pictures
-# captions = "{pictures}"         # NAME.txt or NAME.caption for each picture; <TOK> in it is where the words go
-# masks = "{pictures}/mask"       # NAME.png for each picture, white where the concept is; without any, all of a picture counts
+# Captions are NAME.txt or NAME.caption for each picture; <TOK> in one is where the words go.
+# captions = "{pictures}"
+# Masks are NAME.png for each picture, white where the concept is; without, all of it counts.
+# masks = "{pictures}/mask"
 # caption = "<TOK>"         # of pictures without one
-# templates = "{kind}"       # sentences around captions that begin with <TOK>: person, object, scene, style, none
+# Sentences around captions that begin with <TOK>: person, object, scene, style, none.
+# templates = "{kind}"
 # template_sentences = false # also around captions that are sentences already
 # shuffle_tags = true       # what commas separate in a caption comes in random order ...
 # keep_tags = 1             # ... but for the first
@@ -42,18 +55,20 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # crop = {crop}                # how often a picture is cut to those proportions
 # scale_min = {scale}           # pictures take a random share of the size, from this ...
 # scale_max = 1.0           # ... to this, at a random place on black, which does not count
-# variants = 16             # such placements of each picture, encoded once each; 0: a new one every time
+# variants = 16             # such placements of each picture, encoded once; 0: always new ones
 
-# --- What is learnt -------------------------------------------------------------------------------------------------------------
+# --- What is learnt ---------------------------------------------------------------------
 # method = "ed-lora"        # lora: one embedding for all layers; p-plus: embeddings alone
 # initializers = "<rand-0.013> {class_word}"   # what each word starts from: noise, or a word
-# text_layers = "attention" # LoRA of the text encoder: attention, or encoder-layer (the feed-forward part too)
-# unet_layers = "attention" # LoRA of the UNet: attention, keys-values (of prompts, alone), transformer (the whole block)
+# LoRA of the text encoder: attention, or encoder-layer (the feed-forward part too).
+# text_layers = "attention"
+# LoRA of the UNet: attention, keys-values (of prompts, alone), transformer (the whole block).
+# unet_layers = "attention"
 # text_rank = 4             # 0: no LoRA there
 # unet_rank = 4
 # alpha = 1.0               # factor of the LoRAs; not divided by the rank
 
-# --- Learning -------------------------------------------------------------------------------------------------------------------
+# --- Learning ---------------------------------------------------------------------------
 # steps = 1000
 # batch = 2                 # pictures at once: as many as memory holds
 # accumulate = 2            # batches that make one step
@@ -69,14 +84,14 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # noise_offset = 0.01
 # min_snr = 0.0             # weighting of the loss by signal to noise; 5 is usual, 0 is off
 # mask_loss = {mask_loss}         # only what the mask shows counts
-# surroundings = 0.0        # and what it does not show this much; a little keeps surroundings as they are
+# surroundings = 0.0        # ... and what it does not show this much; a little keeps it as it is
 # attention_weight = {attention}   # keeps the words' attention inside the mask; 0 is off
 # full_identity = false     # draws the last word's attention to the whole mask
 # seed = 0
 # clip_skip = 0
 # precision = "as-stored"   # of the model's weights: as-stored, f16, f32
 
-# --- While it runs --------------------------------------------------------------------------------------------------------------
+# --- While it runs ----------------------------------------------------------------------
 # output = "{pictures}.safetensors"
 # name = "{pictures}"
 # save_every = 50           # steps; after a stop, --resume goes on from the last save

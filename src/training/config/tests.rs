@@ -28,11 +28,18 @@ fn every_field_is_a_flag_and_stands_in_the_template() {
     let command = Options::augment_args(clap::Command::new("train"));
     for key in Options::KEYS {
         let flag = if *key == "prompts" { "prompt".to_string() } else { key.replace('_', "-") };
-        assert!(command.get_arguments().any(|argument| argument.get_long() == Some(&flag)), "--{flag}");
+        assert!(
+            command.get_arguments().any(|argument| argument.get_long() == Some(&flag)),
+            "--{flag}"
+        );
         for kind in KINDS {
             let text = template(kind);
             let lines = text.lines().map(|line| line.strip_prefix("# ").unwrap_or(line));
-            assert_eq!(lines.filter(|line| line.starts_with(&format!("{key} = "))).count(), 1, "{key} in {kind}");
+            assert_eq!(
+                lines.filter(|line| line.starts_with(&format!("{key} = "))).count(),
+                1,
+                "{key} in {kind}"
+            );
         }
     }
 }
@@ -43,12 +50,18 @@ fn templates_tell_the_defaults() {
     for kind in KINDS {
         let text = template(kind);
         let is_setting = |line: &str| {
-            let key = line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).map(|(key, _)| key);
-            // Where the files are, and the size, are the user's; the guidance of sheets is the model's.
+            let key =
+                line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).map(|(key, _)| key);
+            // Where the files are, and the size, are the user's; the guidance of sheets is the
+            // model's.
             let open = ["captions", "masks", "size", "sheet_guidance"];
             key.is_some_and(|key| Options::KEYS.contains(&key) && !open.contains(&key))
         };
-        let all: String = text.lines().map(|l| if is_setting(l) { &l[2..] } else { l }).map(|l| format!("{l}\n")).collect();
+        let all: String = text
+            .lines()
+            .map(|l| if is_setting(l) { &l[2..] } else { l })
+            .map(|l| format!("{l}\n"))
+            .collect();
         assert_ne!(all, text);
         let settings = |text: &str| {
             let mut settings = Settings::new(read_text(text).unwrap()).unwrap();
@@ -66,9 +79,23 @@ fn templates_tell_the_defaults() {
 
 #[test]
 fn flags_come_before_the_file() {
-    let file = read_text("words = \"<a1> <a2>\"\nclass_word = \"dog\"\npictures = \"p\"\nsteps = 7\nseed = 3\n").unwrap();
-    let line =
-        ["--steps", "9", "--method", "p-plus", "--mask-loss=false", "--prompt", "x", "--prompt", "y", "--sheet-scales", "0,1"];
+    let file = read_text(
+        "words = \"<a1> <a2>\"\nclass_word = \"dog\"\npictures = \"p\"\nsteps = 7\nseed = 3\n",
+    )
+    .unwrap();
+    let line = [
+        "--steps",
+        "9",
+        "--method",
+        "p-plus",
+        "--mask-loss=false",
+        "--prompt",
+        "x",
+        "--prompt",
+        "y",
+        "--sheet-scales",
+        "0,1",
+    ];
     let settings = Settings::new(flags(&line).or(file)).unwrap();
     assert_eq!((settings.steps, settings.seed, settings.method), (9, 3, Method::PPlus));
     assert_eq!((settings.mask_loss, settings.sheet_scales.as_slice()), (false, &[0.0, 1.0][..]));
@@ -87,7 +114,10 @@ fn wrong_keys_and_values_are_named_with_their_place() {
     for (text, says) in [
         ("step = 5\n", ["unknown field `step`", "a.toml"]),
         ("steps = \"many\"\n", ["invalid type", "line 1"]),
-        ("\nmethod = \"dreambooth\"\n", ["`dreambooth` is none of ed-lora, lora, p-plus", "line 2"]),
+        (
+            "\nmethod = \"dreambooth\"\n",
+            ["`dreambooth` is none of ed-lora, lora, p-plus", "line 2"],
+        ),
         ("steps = 1\nsteps = 2\n", ["duplicate key", "line 2"]),
         ("words = [1\n", ["a.toml", "line"]),
     ] {
@@ -100,7 +130,9 @@ fn wrong_keys_and_values_are_named_with_their_place() {
 
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
-    let error = Settings::new(flags(&["--steps", "0", "--crop", "2", "--size", "big", "--beta1", "1"])).unwrap_err();
+    let error =
+        Settings::new(flags(&["--steps", "0", "--crop", "2", "--size", "big", "--beta1", "1"]))
+            .unwrap_err();
     let Error::Settings(wrong) = error else { panic!("{error}") };
     for part in [
         "words are missing",
@@ -129,8 +161,7 @@ fn published(folder: &Path, yaml: &str) -> PathBuf {
     for name in ["a.png", "b.png", "c.jpg", "notes.txt"] {
         fs::write(folder.join("data/potter/image").join(name), "").unwrap();
     }
-    let list =
-        r#"[{"instance_prompt": "<TOK>", "instance_data_dir": "data/potter/image", "caption_dir": "data/potter/caption"}]"#;
+    let list = r#"[{"instance_prompt": "<TOK>", "instance_data_dir": "data/potter/image", "caption_dir": "data/potter/caption"}]"#;
     fs::write(folder.join("cfgs/potter.json"), list).unwrap();
     fs::write(folder.join("cfgs/prompts.txt"), "photo of a <TOK>\n\n<TOK> at the sea\n").unwrap();
     let path = folder.join("options/potter.yml");
@@ -210,18 +241,30 @@ fn published_settings_are_read() {
     assert_eq!(settings.words, ["<potter1>", "<potter2>"]);
     assert_eq!(settings.initializers, [Initializer::Noise(0.02), Initializer::Word("man".into())]);
     assert_eq!(settings.class_word.as_deref(), Some("man"));
-    assert_eq!((settings.text_layers, settings.unet_layers), (TextLayers::EncoderLayer, UNetLayers::Transformer));
+    assert_eq!(
+        (settings.text_layers, settings.unet_layers),
+        (TextLayers::EncoderLayer, UNetLayers::Transformer)
+    );
     assert_eq!((settings.text_rank, settings.unet_rank, settings.alpha), (4, 8, 1.0));
     assert_eq!((settings.words_lr, settings.text_lr, settings.unet_lr), (1e-3, 1e-5, 1e-4));
-    assert_eq!((settings.weight_decay, settings.betas, settings.norm_stop), (0.02, [0.9, 0.99], Some(0.55)));
-    assert_eq!((settings.size, settings.crop, settings.scale, settings.variants), (Some([512, 512]), 0.5, [1.0, 1.0], 0));
+    assert_eq!(
+        (settings.weight_decay, settings.betas, settings.norm_stop),
+        (0.02, [0.9, 0.99], Some(0.55))
+    );
+    assert_eq!(
+        (settings.size, settings.crop, settings.scale, settings.variants),
+        (Some([512, 512]), 0.5, [1.0, 1.0], 0)
+    );
     assert_eq!((settings.templates, settings.template_sentences), (Templates::Person, true));
     assert_eq!((settings.shuffle_tags, settings.keep_tags), (true, 1));
     assert!(settings.mask_loss && settings.full_identity && settings.checkpointing);
     assert_eq!((settings.attention_weight, settings.noise_offset), (0.01, 0.01));
     // Three pictures, 500 times each, two on each of two cards.
     assert_eq!((settings.steps, settings.batch, settings.accumulate), (375, 2, 2));
-    assert!(settings.folders[0].pictures.ends_with("data/potter/image") && settings.folders[0].pictures.is_dir());
+    assert!(
+        settings.folders[0].pictures.ends_with("data/potter/image")
+            && settings.folders[0].pictures.is_dir()
+    );
     assert!(settings.folders[0].captions.as_ref().unwrap().is_dir());
     assert_eq!(settings.prompts, ["photo of a <TOK>", "<TOK> at the sea"]);
     assert_eq!((settings.sheet_steps, settings.sheet_guidance), (50, Some(7.5)));
@@ -232,7 +275,8 @@ fn published_settings_are_read() {
 #[test]
 fn gathered_batches_of_published_settings_make_one_step() {
     let folder = tempfile::tempdir().unwrap();
-    let yaml = YAML.replace("manual_seed: 4", "manual_seed: 4\nnum_gpu: 1\ngradient_accumulation_steps: 5");
+    let yaml = YAML
+        .replace("manual_seed: 4", "manual_seed: 4\nnum_gpu: 1\ngradient_accumulation_steps: 5");
     let (options, notes) = read(&published(folder.path(), &yaml)).unwrap();
     let settings = Settings::new(options).unwrap();
     // Three pictures, 500 times each, five batches of two.
@@ -252,14 +296,23 @@ fn older_published_settings_are_read_too() {
             "{ type: ResizeFillMaskNew, size: 512, scale_ratio: [0.5, 1.0] }",
         )
         .replace("enhance_type: human", "enhance_type: objects")
-        .replace("scheduler: linear", "scheduler: { type: LinearLR, num_epochs: 5 }\n  total_iter: 800")
+        .replace(
+            "scheduler: linear",
+            "scheduler: { type: LinearLR, num_epochs: 5 }\n  total_iter: 800",
+        )
         .replace("unet_kv_drop_rate: 0", "unet_kv_drop_rate: 0.2")
         .replace("manual_seed: 4", "num_gpu: 1")
-        .replace("concept_list: cfgs/potter.json", "concept_list: cfgs/potter.json\n    surprise: 1");
+        .replace(
+            "concept_list: cfgs/potter.json",
+            "concept_list: cfgs/potter.json\n    surprise: 1",
+        );
     let (options, notes) = read(&published(folder.path(), &yaml)).unwrap();
     let settings = Settings::new(options).unwrap();
     assert_eq!((settings.steps, settings.accumulate, settings.kind), (800, 1, Kind::Object));
-    assert_eq!((settings.scale, settings.crop, settings.templates), ([0.5, 1.0], 0.0, Templates::Object));
+    assert_eq!(
+        (settings.scale, settings.crop, settings.templates),
+        ([0.5, 1.0], 0.0, Templates::Object)
+    );
     assert_eq!(settings.unet_layers, UNetLayers::Attention);
     assert!(notes.iter().any(|note| note.contains("unet_kv_drop_rate")), "{notes:?}");
 }
@@ -267,7 +320,11 @@ fn older_published_settings_are_read_too() {
 #[test]
 fn parts_that_are_not_tuned_have_no_updates() {
     let folder = tempfile::tempdir().unwrap();
-    let yaml = YAML.replacen("text_encoder:\n      enable_tuning: true", "text_encoder:\n      enable_tuning: false", 1);
+    let yaml = YAML.replacen(
+        "text_encoder:\n      enable_tuning: true",
+        "text_encoder:\n      enable_tuning: false",
+        1,
+    );
     let (options, _) = read(&published(folder.path(), &yaml)).unwrap();
     assert_eq!((options.text_rank, options.unet_rank), (Some(0), Some(8)));
 }
@@ -277,9 +334,17 @@ fn damaged_published_settings_are_named_with_their_place() {
     let folder = tempfile::tempdir().unwrap();
     let cases = [
         ("rank: 8", "rank: many", "models.finetune_cfg.unet.lora_cfg.rank"),
-        ("where: CLIPEncoderLayer", "where: Nowhere", "models.finetune_cfg.text_encoder.lora_cfg.where"),
+        (
+            "where: CLIPEncoderLayer",
+            "where: Nowhere",
+            "models.finetune_cfg.text_encoder.lora_cfg.where",
+        ),
         ("rank: 8, alpha: 1.0", "rank: 8, alpha: 2.0", "models.finetune_cfg.unet.lora_cfg.alpha"),
-        ("concept_list: cfgs/potter.json", "concept_list: cfgs/none.json", "datasets.train.concept_list"),
+        (
+            "concept_list: cfgs/potter.json",
+            "concept_list: cfgs/none.json",
+            "datasets.train.concept_list",
+        ),
         ("type: AdamW", "type: Lion", "train.optim_g.type"),
         ("enhance_type: human", "enhance_type: robot", "instance_transform[4].enhance_type"),
         ("datasets:", "data:", "datasets"),

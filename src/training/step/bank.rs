@@ -1,4 +1,5 @@
-//! Everything that is learnt, as few long vectors: one update moves a whole bank, and its matrices are ranges of it.
+//! Everything that is learnt, as few long vectors: one update moves a whole bank, and its matrices
+//! are ranges of it.
 
 use std::collections::HashMap;
 
@@ -66,8 +67,13 @@ pub(super) fn part_names(layer: &TrainedLayer) -> [String; 2] {
     ["down", "up"].map(|part| format!("{network}.{}.lora_{part}.weight", layer.name))
 }
 
-/// Adds the inputs of all banks to the graph, and their matrices: the concept words' `rows` if any are learnt, then the layers'.
-pub(super) fn banks(graph: &mut Graph, rows: Option<[usize; 2]>, layers: &[TrainedLayer]) -> Result<Vec<Bank>> {
+/// Adds the inputs of all banks to the graph, and their matrices: the concept words' `rows` if any
+/// are learnt, then the layers'.
+pub(super) fn banks(
+    graph: &mut Graph,
+    rows: Option<[usize; 2]>,
+    layers: &[TrainedLayer],
+) -> Result<Vec<Bank>> {
     let mut matrices: Vec<(Group, String, [usize; 2])> =
         rows.map(|rows| (Group::Rows, "rows".into(), rows)).into_iter().collect();
     for layer in layers {
@@ -94,7 +100,13 @@ pub(super) fn banks(graph: &mut Graph, rows: Option<[usize; 2]>, layers: &[Train
     Ok(banks)
 }
 
-fn bank(graph: &mut Graph, group: Group, number: usize, count: usize, matrices: &[(Group, String, [usize; 2])]) -> Result<Bank> {
+fn bank(
+    graph: &mut Graph,
+    group: Group,
+    number: usize,
+    count: usize,
+    matrices: &[(Group, String, [usize; 2])],
+) -> Result<Bank> {
     let name = format!("state.{number}");
     let state = graph.input(&name, [3, count]);
     let flat = graph.reshape(state, [3 * count])?;
@@ -125,8 +137,14 @@ pub(super) fn given(banks: &[Bank], network: Network, config: &StepConfig) -> Ve
     let mut set = LowRank::new("trained", HashMap::new());
     set.strength = Strength::Fixed(config.alpha);
     for (name, &down) in &parts {
-        let Some(layer) = name.strip_prefix(prefix).and_then(|name| name.strip_suffix(".lora_down.weight")) else { continue };
-        let Some(&up) = parts.get(format!("{prefix}{layer}.lora_up.weight").as_str()) else { continue };
+        let Some(layer) =
+            name.strip_prefix(prefix).and_then(|name| name.strip_suffix(".lora_down.weight"))
+        else {
+            continue;
+        };
+        let Some(&up) = parts.get(format!("{prefix}{layer}.lora_up.weight").as_str()) else {
+            continue;
+        };
         set.ranks.insert(layer.to_string(), rank);
         set.tensors.insert(layer.to_string(), (down, up));
     }

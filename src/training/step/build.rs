@@ -13,8 +13,8 @@ use super::error::{Error, Result};
 use super::layers::trained_layers;
 use super::regularisation::{self, Maps};
 
-/// What the caller reads after a run: the loss, the regularisation's part of it, and a number that is finite only if all
-/// gradients are.
+/// What the caller reads after a run: the loss, the regularisation's part of it, and a number that
+/// is finite only if all gradients are.
 pub(super) const REPORT: usize = 3;
 
 /// A step's graph, and what its inputs mean.
@@ -60,19 +60,27 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
 }
 
 fn check(models: &Models, config: &StepConfig) -> Result<()> {
-    let option = |option, found: String, expected: &str| Err(Error::Option { option, found, expected: expected.into() });
+    let option = |option, found: String, expected: &str| {
+        Err(Error::Option { option, found, expected: expected.into() })
+    };
     if config.words == 0 {
         return option("words", "0".into(), "at least 1");
     }
     if config.attention_loss.is_some() && config.words < 2 {
-        return option("words", config.words.to_string(), "two words for the attention regularisation");
+        return option(
+            "words",
+            config.words.to_string(),
+            "two words for the attention regularisation",
+        );
     }
     check_networks(models, config)
 }
 
 /// What every kind of step asks of a model and of its batches.
 pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()> {
-    let option = |option, found: String, expected: &str| Err(Error::Option { option, found, expected: expected.into() });
+    let option = |option, found: String, expected: &str| {
+        Err(Error::Option { option, found, expected: expected.into() })
+    };
     let (unet, text) = (&models.unet, &models.text);
     for (name, value) in [("batch", config.batch), ("accumulate", config.accumulate)] {
         if value == 0 {
@@ -80,28 +88,51 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
         }
     }
     if config.tokens == 0 || config.tokens > text.max_position_embeddings {
-        return option("tokens", config.tokens.to_string(), &format!("1 to {}", text.max_position_embeddings));
+        return option(
+            "tokens",
+            config.tokens.to_string(),
+            &format!("1 to {}", text.max_position_embeddings),
+        );
     }
     if unet.in_channels != unet.out_channels {
         let found = format!("from {} to {} channels", unet.in_channels, unet.out_channels);
-        return option("the UNet", found, "as many channels out as in (an inpainting or editing model cannot be tuned)");
+        return option(
+            "the UNet",
+            found,
+            "as many channels out as in (an inpainting or editing model cannot be tuned)",
+        );
     }
     if unet.cross_attention_dim != text.hidden_size {
         let found = format!("of width {}", text.hidden_size);
-        return option("the text tower", found, &format!("the {} that the UNet reads", unet.cross_attention_dim));
+        return option(
+            "the text tower",
+            found,
+            &format!("the {} that the UNet reads", unet.cross_attention_dim),
+        );
     }
     if unet.num_class_embeds.is_some() || unet.time_cond_proj_dim.is_some() {
-        return option("the UNet", "conditioned on classes or guidance".into(), "one that reads time and text alone");
+        return option(
+            "the UNet",
+            "conditioned on classes or guidance".into(),
+            "one that reads time and text alone",
+        );
     }
     Ok(())
 }
 
-fn forward(graph: &mut Graph, models: &Models, config: &StepConfig, banks: &[Bank], copies: usize) -> Result<Forward> {
+fn forward(
+    graph: &mut Graph,
+    models: &Models,
+    config: &StepConfig,
+    banks: &[Bank],
+    copies: usize,
+) -> Result<Forward> {
     let (batch, [height, width]) = (config.batch, config.size);
     let (unet, text) = (&models.unet, &models.text);
 
-    // Each copy of the captions stands together, so that a layer's encoding is one range. The frozen rows are looked up by the
-    // caller: the table is larger than all the rest of the tower, and a step reads little of it.
+    // Each copy of the captions stands together, so that a layer's encoding is one range. The
+    // frozen rows are looked up by the caller: the table is larger than all the rest of the tower,
+    // and a step reads little of it.
     let sequences = copies * batch;
     let frozen = graph.input("embedded", [sequences, config.tokens, text.hidden_size]);
     let ids = graph.input_ids("ids", [sequences, config.tokens]);
@@ -117,7 +148,9 @@ fn forward(graph: &mut Graph, models: &Models, config: &StepConfig, banks: &[Ban
     let encoding = clip_text::encode(&mut layers, text, embedded, config.clip_skip)?;
     let texts = match copies {
         1 => vec![encoding],
-        _ => (0..copies).map(|copy| graph.slice(encoding, 0, copy * batch, batch)).collect::<Result<_, _>>()?,
+        _ => (0..copies)
+            .map(|copy| graph.slice(encoding, 0, copy * batch, batch))
+            .collect::<Result<_, _>>()?,
     };
 
     let shape = [batch, height, width, unet.in_channels];
@@ -159,7 +192,8 @@ fn forward(graph: &mut Graph, models: &Models, config: &StepConfig, banks: &[Ban
 }
 
 fn rows(banks: &[Bank]) -> Result<Tensor> {
-    let found = banks.iter().filter(|bank| bank.group == Group::Rows).flat_map(|bank| &bank.parts).next();
+    let found =
+        banks.iter().filter(|bank| bank.group == Group::Rows).flat_map(|bank| &bank.parts).next();
     found.map(|part| part.tensor).ok_or_else(|| Error::Option {
         option: "words",
         found: "none".into(),
@@ -168,9 +202,19 @@ fn rows(banks: &[Bank]) -> Result<Tensor> {
 }
 
 /// The gradient of every bank, `[numbers]`.
-fn gradients(graph: &mut Graph, banks: &[Bank], forward: &Forward, loss: Tensor) -> Result<Vec<Tensor>> {
+fn gradients(
+    graph: &mut Graph,
+    banks: &[Bank],
+    forward: &Forward,
+    loss: Tensor,
+) -> Result<Vec<Tensor>> {
     let parts = |of: &dyn Fn(Group) -> bool| -> Vec<Tensor> {
-        banks.iter().filter(|bank| of(bank.group)).flat_map(|bank| &bank.parts).map(|part| part.tensor).collect()
+        banks
+            .iter()
+            .filter(|bank| of(bank.group))
+            .flat_map(|bank| &bank.parts)
+            .map(|part| part.tensor)
+            .collect()
     };
     let in_unet = parts(&|group| group == Group::UNet);
     let mut wanted = in_unet.clone();
@@ -187,14 +231,20 @@ fn gradients(graph: &mut Graph, banks: &[Bank], forward: &Forward, loss: Tensor)
     let mut found = found.into_iter();
     let mut all = Vec::with_capacity(banks.len());
     for bank in banks {
-        let source: &mut dyn Iterator<Item = Tensor> = if bank.group == Group::UNet { &mut found } else { &mut rest };
+        let source: &mut dyn Iterator<Item = Tensor> =
+            if bank.group == Group::UNet { &mut found } else { &mut rest };
         all.push(flat(graph, bank, source)?);
     }
     Ok(all)
 }
 
-/// The gradient of a bank `[numbers]`, from those of its parts, of which it takes as many as it has.
-pub(super) fn flat(graph: &mut Graph, bank: &Bank, parts: &mut dyn Iterator<Item = Tensor>) -> Result<Tensor> {
+/// The gradient of a bank `[numbers]`, from those of its parts, of which it takes as many as it
+/// has.
+pub(super) fn flat(
+    graph: &mut Graph,
+    bank: &Bank,
+    parts: &mut dyn Iterator<Item = Tensor>,
+) -> Result<Tensor> {
     let mut pieces = Vec::with_capacity(bank.parts.len());
     for gradient in parts.take(bank.parts.len()) {
         let count = graph.shape(gradient).elements();

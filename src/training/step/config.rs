@@ -32,7 +32,8 @@ impl Models {
     /// Configurations that cannot be read, or that this program does not compute.
     pub fn of(checkpoint: &Checkpoint) -> Result<Models> {
         let (unet, text) = (&checkpoint.unet, &checkpoint.text_encoder);
-        let (scheduler, _) = SchedulerConfig::parse(&checkpoint.scheduler.to_string())?.for_pipeline();
+        let (scheduler, _) =
+            SchedulerConfig::parse(&checkpoint.scheduler.to_string())?.for_pipeline();
         Ok(Models {
             unet: UNetConfig::from_json(&unet.config, &unet.config_path)?,
             text: ClipTextConfig::from_json(&text.config, &text.config_path)?,
@@ -46,7 +47,8 @@ impl Models {
 /// What is learnt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
-    /// Embeddings for every cross-attention layer, and low-rank updates of both networks (Mix-of-Show, section 3.2).
+    /// Embeddings for every cross-attention layer, and low-rank updates of both networks
+    /// (Mix-of-Show, section 3.2).
     #[default]
     EdLora,
     /// One embedding for all layers, and the same updates.
@@ -71,7 +73,8 @@ pub enum UNetLayers {
     /// `Attention`: to_q, to_k, to_v, to_out.0 of both attentions.
     #[default]
     Attention,
-    /// to_k and to_v of the attentions to prompts alone (Kumari et al., "Multi-Concept Customization of Text-to-Image Diffusion", 2023).
+    /// to_k and to_v of the attentions to prompts alone (Kumari et al., "Multi-Concept
+    /// Customization of Text-to-Image Diffusion", 2023).
     KeysValues,
     /// `Transformer2DModel`: proj_in, proj_out and the feed-forward's two layers too.
     Transformer,
@@ -86,7 +89,8 @@ pub struct AttentionLoss {
     pub full_identity: bool,
 }
 
-/// The optimiser's constants (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
+/// The optimiser's constants (Loshchilov and Hutter, "Decoupled weight decay regularization",
+/// 2019).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     pub betas: [f32; 2],
@@ -176,7 +180,8 @@ impl StepConfig {
 /// Learning rates of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
-    /// Of the concept words' rows. They stand still at 0, and once their norm has reached the limit.
+    /// Of the concept words' rows. They stand still at 0, and once their norm has reached the
+    /// limit.
     pub rows: f32,
     pub text: f32,
     pub unet: f32,
@@ -198,7 +203,8 @@ pub struct Batch {
     pub factors: Vec<f32>,
     /// What counts of each picture, 0 or 1: `[batch, height, width]`.
     pub loss_mask: Array,
-    /// Where the subject is, 0 or 1: `[batch, height, width]`. Needed by the attention regularisation only.
+    /// Where the subject is, 0 or 1: `[batch, height, width]`. Needed by the attention
+    /// regularisation only.
     pub subject_mask: Option<Array>,
     pub rates: Rates,
 }
@@ -238,9 +244,10 @@ pub enum Network {
 }
 
 /// All that a run needs to go on to the same bytes. Arrays by name:
-/// `rows` `[words * copies, width]`; `text.<layer>.lora_down.weight` `[rank, in]`, `.lora_up.weight` `[out, rank]`, likewise
-/// `unet.`; of each of these AdamW's moments as `first.<name>` and `second.<name>`, and within an accumulation the sum of
-/// gradients so far as `gradient.<name>`.
+/// `rows` `[words * copies, width]`; `text.<layer>.lora_down.weight` `[rank, in]`,
+/// `.lora_up.weight` `[out, rank]`, likewise `unet.`; of each of these AdamW's moments as
+/// `first.<name>` and `second.<name>`, and within an accumulation the sum of gradients so far as
+/// `gradient.<name>`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     pub arrays: BTreeMap<String, Array>,

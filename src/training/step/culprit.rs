@@ -1,4 +1,5 @@
-//! Where a number that is not finite was made, in words for people who know models and not this program's operations.
+//! Where a number that is not finite was made, in words for people who know models and not this
+//! program's operations.
 
 /// The operation, and the layer that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,7 +10,8 @@ pub(super) struct Culprit {
 
 /// Looks at one operation's result after another, in the order in which they are computed.
 pub(super) struct Search {
-    /// The layer that was computed last: what belongs to none (losses, sums of gradients) follows on it.
+    /// The layer that was computed last: what belongs to none (losses, sums of gradients) follows
+    /// on it.
     layer: String,
     pub found: Option<Culprit>,
 }
@@ -29,7 +31,10 @@ impl Search {
             return true;
         }
         let behind = if layer.is_empty() { " behind the end" } else { "" };
-        self.found = Some(Culprit { operation: format!("{}{behind}", in_words(operation)), layer: self.layer.clone() });
+        self.found = Some(Culprit {
+            operation: format!("{}{behind}", in_words(operation)),
+            layer: self.layer.clone(),
+        });
         false
     }
 }
@@ -42,12 +47,16 @@ fn in_words(operation: &str) -> String {
         "conv2d" => "a convolution",
         "conv2d_transposed" => "the gradient of a convolution",
         "attention" | "regional attention" => "the attention",
-        "attention_rows" | "attention_queries_gradient" | "attention_keys_values_gradient" => "the gradient of the attention",
+        "attention_rows" | "attention_queries_gradient" | "attention_keys_values_gradient" => {
+            "the gradient of the attention"
+        }
         "group_norm" | "group_norm_statistics" => "the group norm",
         "group_norm_means" | "group_norm_gradient" => "the gradient of the group norm",
         "layer_norm" => "the layer norm",
         "layer_norm_gradient" => "the gradient of the layer norm",
-        "silu" | "gelu" | "gelu_tanh" | "quick_gelu" | "relu" | "exp" | "geglu" => "the activation function",
+        "silu" | "gelu" | "gelu_tanh" | "quick_gelu" | "relu" | "exp" | "geglu" => {
+            "the activation function"
+        }
         "activation_gradient" | "geglu_gradient" => "the gradient of the activation function",
         "embedding" => "the look-up of embeddings",
         "embedding_gradient" => "the gradient of embeddings",
@@ -72,11 +81,15 @@ mod tests {
         assert!(search.look("linear", "unet.conv_in", &[0.0]));
         assert!(search.look("reshape", "", &[1.0]));
         assert!(!search.look("sum_to", "", &[1.0, f32::INFINITY]));
-        let expected = Culprit { operation: "a sum behind the end".into(), layer: "unet.conv_in".into() };
+        let expected =
+            Culprit { operation: "a sum behind the end".into(), layer: "unet.conv_in".into() };
         assert_eq!(search.found, Some(expected));
         let mut search = Search::new();
         assert!(!search.look("attention_rows", "mid_block.attn1", &[f32::NAN]));
-        let expected = Culprit { operation: "the gradient of the attention".into(), layer: "mid_block.attn1".into() };
+        let expected = Culprit {
+            operation: "the gradient of the attention".into(),
+            layer: "mid_block.attn1".into(),
+        };
         assert_eq!(search.found, Some(expected));
         let mut search = Search::new();
         search.look("embedding", "", &[f32::NAN]);

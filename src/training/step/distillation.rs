@@ -1,5 +1,6 @@
-//! Distillation: low-rank updates of one UNet learn to predict what others predict (Hinton et al., "Distilling the knowledge in a
-//! neural network", 2015). The text tower stands still and is not part of the step.
+//! Distillation: low-rank updates of one UNet learn to predict what others predict (Hinton et al.,
+//! "Distilling the knowledge in a neural network", 2015). The text tower stands still and is not
+//! part of the step.
 
 use crate::backend::Device;
 use crate::backend::reference::Reference;
@@ -32,12 +33,18 @@ pub struct Lesson {
 }
 
 impl Step {
-    /// A step in which low-rank updates of `layers`, all of one rank (`config.unet_rank`), learn from [`Lesson`]s instead of
-    /// pictures. Of `config`, what is about words, text and regularisation is not used.
+    /// A step in which low-rank updates of `layers`, all of one rank (`config.unet_rank`), learn
+    /// from [`Lesson`]s instead of pictures. Of `config`, what is about words, text and
+    /// regularisation is not used.
     ///
     /// # Errors
     /// As those of [`Step::new`].
-    pub fn distilling(models: &Models, config: &StepConfig, layers: &[TrainedLayer], device: &Device) -> Result<Step> {
+    pub fn distilling(
+        models: &Models,
+        config: &StepConfig,
+        layers: &[TrainedLayer],
+        device: &Device,
+    ) -> Result<Step> {
         let built = build(models, config, layers)?;
         let engine = Engine::new(device, models.parameters.clone(), config.precision, &built);
         Ok(Step::with(models, config, built, engine))
@@ -47,12 +54,16 @@ impl Step {
     ///
     /// # Errors
     /// As those of [`Step::new`].
-    pub fn distilling_on_host(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Result<Step> {
+    pub fn distilling_on_host(
+        models: &Models,
+        config: &StepConfig,
+        layers: &[TrainedLayer],
+    ) -> Result<Step> {
         Step::distilling(models, config, layers, &Reference::new().into())
     }
 
-    /// Takes one lesson. At the last of an accumulation, the updates move. The loss is the mean over the batch of each picture's mean
-    /// squared error times its weight, before the move.
+    /// Takes one lesson. At the last of an accumulation, the updates move. The loss is the mean
+    /// over the batch of each picture's mean squared error times its weight, before the move.
     ///
     /// # Errors
     /// As those of [`Step::run`].
@@ -67,7 +78,9 @@ impl Step {
         let shape = [n, height, width, unet.in_channels].into();
         check("sample", &lesson.sample, &shape, Element::F32)?;
         check("target", &lesson.target, &shape, Element::F32)?;
-        for (what, length) in [("timesteps", lesson.timesteps.len()), ("weights", lesson.weights.len())] {
+        for (what, length) in
+            [("timesteps", lesson.timesteps.len()), ("weights", lesson.weights.len())]
+        {
             if length != n {
                 return Err(wrong(what, length, n));
             }
@@ -78,18 +91,39 @@ impl Step {
         let mut inputs = vec![
             ("sample".to_string(), lesson.sample.clone()),
             ("target".to_string(), lesson.target.clone()),
-            ("time".to_string(), Array::f32([n, unet.block_out_channels[0]], time_features(unet, &lesson.timesteps))),
+            (
+                "time".to_string(),
+                Array::f32([n, unet.block_out_channels[0]], time_features(unet, &lesson.timesteps)),
+            ),
         ];
         for (i, text) in lesson.texts.iter().enumerate() {
-            check("text", text, &[n, config.tokens, unet.cross_attention_dim].into(), Element::F32)?;
+            check(
+                "text",
+                text,
+                &[n, config.tokens, unet.cross_attention_dim].into(),
+                Element::F32,
+            )?;
             inputs.push((text_name(i), text.clone()));
         }
         let elements = height * width * unet.in_channels;
         let of_element = |weight: &f32| (f64::from(*weight) / (n * elements) as f64) as f32;
-        let weights = lesson.weights.iter().flat_map(|weight| std::iter::repeat_n(of_element(weight), elements)).collect();
+        let weights = lesson
+            .weights
+            .iter()
+            .flat_map(|weight| std::iter::repeat_n(of_element(weight), elements))
+            .collect();
         inputs.push(("weights".into(), Array::f32(shape, weights)));
-        let at = Position { update: self.step + 1, accumulated: self.accumulated, embeddings_stopped: false };
-        inputs.extend(rates(config, &self.built, &Rates { unet: lesson.rate, ..Rates::default() }, &at));
+        let at = Position {
+            update: self.step + 1,
+            accumulated: self.accumulated,
+            embeddings_stopped: false,
+        };
+        inputs.extend(rates(
+            config,
+            &self.built,
+            &Rates { unet: lesson.rate, ..Rates::default() },
+            &at,
+        ));
         Ok(inputs)
     }
 }
@@ -104,21 +138,31 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
     let mut graph = Graph::new();
     let banks = banks(&mut graph, None, layers)?;
     let shape = [n, height, width, unet.in_channels];
-    let (sample, target, weights) = (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));
+    let (sample, target, weights) =
+        (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));
     let time = graph.input("time", [n, unet.block_out_channels[0]]);
     let text = [n, config.tokens, unet.cross_attention_dim];
-    let texts: Vec<Tensor> = (0..unet.cross_attention_layers()).map(|i| graph.input(text_name(i), text)).collect();
+    let texts: Vec<Tensor> =
+        (0..unet.cross_attention_layers()).map(|i| graph.input(text_name(i), text)).collect();
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
     let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
-    let prediction =
-        unet::unet(&mut Layers::with_low_rank(&mut graph, given(&banks, Network::UNet, config)), unet, &inputs)?.sample;
+    let prediction = unet::unet(
+        &mut Layers::with_low_rank(&mut graph, given(&banks, Network::UNet, config)),
+        unet,
+        &inputs,
+    )?
+    .sample;
     let loss = graph.weighted_squared_error(prediction, target, weights)?;
     if config.checkpointing {
         graph.recompute_blocks();
     }
-    let parts: Vec<Tensor> = banks.iter().flat_map(|bank| &bank.parts).map(|part| part.tensor).collect();
+    let parts: Vec<Tensor> =
+        banks.iter().flat_map(|bank| &bank.parts).map(|part| part.tensor).collect();
     let mut found = graph.gradients(loss, &parts)?.into_iter();
-    let gradients = banks.iter().map(|bank: &Bank| flat(&mut graph, bank, &mut found)).collect::<Result<Vec<_>>>()?;
+    let gradients = banks
+        .iter()
+        .map(|bank: &Bank| flat(&mut graph, bank, &mut found))
+        .collect::<Result<Vec<_>>>()?;
     let report = update(&mut graph, config, &banks, &gradients, loss, None)?;
     Ok(Built { graph, report, loss, layers: layers.to_vec(), banks, maps: None, copies: 0 })
 }

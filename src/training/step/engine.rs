@@ -17,7 +17,12 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub fn new(device: &Device, parameters: Arc<dyn ParameterSource + Send>, precision: Precision, built: &Built) -> Engine {
+    pub fn new(
+        device: &Device,
+        parameters: Arc<dyn ParameterSource + Send>,
+        precision: Precision,
+        built: &Built,
+    ) -> Engine {
         let plan = Plan::new(&built.graph, &[built.report], device.target());
         Engine { plan, weights: Weights::new(device, parameters, precision), program: None }
     }
@@ -25,7 +30,8 @@ impl Engine {
     /// Bytes of weights, activations, and what is kept between steps.
     pub fn planned_bytes(&self, built: &Built) -> Result<PlannedBytes> {
         let graph = &built.graph;
-        let inputs = graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. }));
+        let inputs =
+            graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. }));
         Ok(PlannedBytes {
             weights: self.weights.planned_bytes(graph, &self.plan)?,
             activations: self.plan.activation_bytes(),
@@ -61,13 +67,20 @@ impl Engine {
     }
 
     pub fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
-        Ok(self.program.as_ref().map(|program| program.profile(clock)).transpose()?.unwrap_or_default())
+        Ok(self
+            .program
+            .as_ref()
+            .map(|program| program.profile(clock))
+            .transpose()?
+            .unwrap_or_default())
     }
 
-    /// Runs again, operation by operation, up to the first one that makes a number that is not finite.
+    /// Runs again, operation by operation, up to the first one that makes a number that is not
+    /// finite.
     pub fn find_culprit(&self) -> Result<Option<Culprit>> {
         let mut search = Search::new();
-        let mut look = |operation: &str, layer: &str, values: &[f32]| search.look(operation, layer, values);
+        let mut look =
+            |operation: &str, layer: &str, values: &[f32]| search.look(operation, layer, values);
         if let Some(program) = &self.program {
             program.trace(&mut look)?;
         }

@@ -22,7 +22,10 @@ pub enum Error {
     #[error("the tuning step has no state yet: it starts from one that is given")]
     NoState,
     /// Nothing has moved: the state is that before the step.
-    #[error("the loss of step {step} is {loss}: the first value that is not finite is made by {operation} of layer `{layer}`")]
+    #[error(
+        "the loss of step {step} is {loss}: the first value that is not finite is made by \
+            {operation} of layer `{layer}`"
+    )]
     NotFinite { step: u64, loss: f32, operation: String, layer: String },
 }
 

@@ -37,10 +37,19 @@ pub(super) fn wrong(what: &'static str, found: impl ToString, expected: impl ToS
     Error::Batch { what, found: found.to_string(), expected: expected.to_string() }
 }
 
-pub(super) fn check(what: &'static str, array: &Array, shape: &Shape, element: Element) -> Result<()> {
+pub(super) fn check(
+    what: &'static str,
+    array: &Array,
+    shape: &Shape,
+    element: Element,
+) -> Result<()> {
     let count = array.values().len() + array.ids().len();
     if array.shape != *shape || array.element() != element || count != shape.elements() {
-        return Err(wrong(what, format!("{:?} {} of {count}", array.element(), array.shape), format!("{element:?} {shape}")));
+        return Err(wrong(
+            what,
+            format!("{:?} {} of {count}", array.element(), array.shape),
+            format!("{element:?} {shape}"),
+        ));
     }
     Ok(())
 }
@@ -61,12 +70,15 @@ impl Feed {
         check("noise", &batch.noise, &shape, Element::F32)?;
         let mask: Shape = [n, height, width].into();
         check("loss mask", &batch.loss_mask, &mask, Element::F32)?;
-        for (what, length) in [("timesteps", batch.timesteps.len()), ("factors", batch.factors.len())] {
+        for (what, length) in
+            [("timesteps", batch.timesteps.len()), ("factors", batch.factors.len())]
+        {
             if length != n {
                 return Err(wrong(what, length, n));
             }
         }
-        let mut inputs: Inputs = vec![("latents".into(), batch.latents.clone()), ("noise".into(), batch.noise.clone())];
+        let mut inputs: Inputs =
+            vec![("latents".into(), batch.latents.clone()), ("noise".into(), batch.noise.clone())];
         inputs.extend(levels(models, &batch.timesteps, channels)?);
         let times: Vec<f32> = batch.timesteps.iter().map(|&t| t as f32).collect();
         let features = time_features(&models.unet, &times);
@@ -74,7 +86,10 @@ impl Feed {
         inputs.push(("weights".into(), loss_weights(batch, shape)));
         inputs.extend(self.tokens(models, config, built.copies, &batch.ids)?);
         if let Some(maps) = &built.maps {
-            let subject = batch.subject_mask.as_ref().ok_or_else(|| wrong("subject mask", "missing", &mask))?;
+            let subject = batch
+                .subject_mask
+                .as_ref()
+                .ok_or_else(|| wrong("subject mask", "missing", &mask))?;
             check("subject mask", subject, &mask, Element::F32)?;
             let words = [0, 1].map(|word| models.text.vocab_size + word * built.copies);
             let positions = positions(&batch.ids, words);
@@ -84,20 +99,35 @@ impl Feed {
         Ok(inputs)
     }
 
-    /// The captions: frozen rows, and which learnt row each token adds (the last, of zeros, where it is none).
-    fn tokens(&mut self, models: &Models, config: &StepConfig, copies: usize, ids: &Array) -> Result<Inputs> {
-        let (n, tokens, width, vocabulary) = (config.batch, config.tokens, models.text.hidden_size, models.text.vocab_size);
+    /// The captions: frozen rows, and which learnt row each token adds (the last, of zeros, where
+    /// it is none).
+    fn tokens(
+        &mut self,
+        models: &Models,
+        config: &StepConfig,
+        copies: usize,
+        ids: &Array,
+    ) -> Result<Inputs> {
+        let (n, tokens, width, vocabulary) =
+            (config.batch, config.tokens, models.text.hidden_size, models.text.vocab_size);
         check("token ids", ids, &[n, copies, tokens].into(), Element::U32)?;
         let rows = config.words * copies;
         let mut learnt = Vec::with_capacity(copies * n * tokens);
         let mut embedded = vec![0.0; copies * n * tokens * width];
-        let order = (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
+        let order =
+            (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
         let slots = embedded.chunks_exact_mut((tokens * width).max(1));
         for (sequence, start) in slots.zip(order) {
-            for (slot, &id) in sequence.chunks_exact_mut(width.max(1)).zip(&ids.ids()[start..start + tokens]) {
+            for (slot, &id) in
+                sequence.chunks_exact_mut(width.max(1)).zip(&ids.ids()[start..start + tokens])
+            {
                 let row = id as usize;
                 if row >= vocabulary + rows {
-                    return Err(wrong("token ids", row, format!("ids below {}", vocabulary + rows)));
+                    return Err(wrong(
+                        "token ids",
+                        row,
+                        format!("ids below {}", vocabulary + rows),
+                    ));
                 }
                 learnt.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
                 if row < vocabulary {
@@ -124,7 +154,11 @@ impl Feed {
         match models.parameters.info(TABLE) {
             None => return Err(graph(ParameterError::Missing { name: TABLE.into() })),
             Some(info) if info.shape != expected => {
-                return Err(graph(ParameterError::Shape { name: TABLE.into(), expected, found: info.shape }));
+                return Err(graph(ParameterError::Shape {
+                    name: TABLE.into(),
+                    expected,
+                    found: info.shape,
+                }));
             }
             Some(_) => {}
         }
@@ -140,21 +174,29 @@ fn levels(models: &Models, timesteps: &[usize], channels: usize) -> Result<Input
     let steps = models.schedule.alphas_cumprod().len();
     let (mut signal, mut sigma) = (Vec::new(), Vec::new());
     for &t in timesteps {
-        let level = models.schedule.level(t).ok_or_else(|| wrong("timesteps", t, format!("below {steps}")))?;
+        let level = models
+            .schedule
+            .level(t)
+            .ok_or_else(|| wrong("timesteps", t, format!("below {steps}")))?;
         signal.extend(std::iter::repeat_n(level.signal, channels));
         sigma.extend(std::iter::repeat_n(level.noise, channels));
     }
     let shape = [timesteps.len(), 1, 1, channels];
-    Ok(vec![("signal".into(), Array::f32(shape, signal)), ("sigma".into(), Array::f32(shape, sigma))])
+    Ok(vec![
+        ("signal".into(), Array::f32(shape, signal)),
+        ("sigma".into(), Array::f32(shape, sigma)),
+    ])
 }
 
-/// What each element's squared error counts: mask / (sum of the picture's mask * pictures), times the picture's factor. A
-/// picture of which nothing counts has no loss.
+/// What each element's squared error counts: mask / (sum of the picture's mask * pictures), times
+/// the picture's factor. A picture of which nothing counts has no loss.
 fn loss_weights(batch: &Batch, shape: Shape) -> Array {
     let (pictures, channels) = (shape[0], shape.channels());
     let mask = batch.loss_mask.values();
     let mut weights = Vec::with_capacity(shape.elements());
-    for (mask, factor) in mask.chunks_exact((mask.len() / pictures.max(1)).max(1)).zip(&batch.factors) {
+    for (mask, factor) in
+        mask.chunks_exact((mask.len() / pictures.max(1)).max(1)).zip(&batch.factors)
+    {
         let sum: f64 = mask.iter().map(|&m| f64::from(m)).sum();
         let weight = if sum > 0.0 { f64::from(*factor) / (sum * pictures as f64) } else { 0.0 };
         for &m in mask {
@@ -168,41 +210,60 @@ fn loss_weights(batch: &Batch, shape: Shape) -> Array {
 fn positions(ids: &Array, words: [usize; 2]) -> Vec<Vec<Option<usize>>> {
     let (copies, tokens) = (ids.shape[1], ids.shape[2]);
     let captions = ids.ids().chunks_exact((copies * tokens).max(1));
-    let find = |caption: &[u32], word: usize| caption[..tokens].iter().position(|&id| id as usize == word);
+    let find =
+        |caption: &[u32], word: usize| caption[..tokens].iter().position(|&id| id as usize == word);
     captions.map(|caption| words.map(|word| find(caption, word)).to_vec()).collect()
 }
 
-/// The inputs of the attention regularisation. Captions that lack a word count for nothing, and so does a resolution at which
-/// nothing is outside of the subject.
-fn map_inputs(maps: &Maps, subject: &Array, positions: &[Vec<Option<usize>>], config: &StepConfig) -> Inputs {
+/// The inputs of the attention regularisation. Captions that lack a word count for nothing, and so
+/// does a resolution at which nothing is outside of the subject.
+fn map_inputs(
+    maps: &Maps,
+    subject: &Array,
+    positions: &[Vec<Option<usize>>],
+    config: &StepConfig,
+) -> Inputs {
     let (n, [height, width]) = (config.batch, config.size);
-    let complete: Vec<bool> = positions.iter().map(|words| words.iter().all(Option::is_some)).collect();
+    let complete: Vec<bool> =
+        positions.iter().map(|words| words.iter().all(Option::is_some)).collect();
     let mut inputs = Inputs::new();
     for &(channels, heads) in &maps.words {
-        // A map of a batch without any words would be divided by 0; it counts for nothing, so that any place will do.
+        // A map of a batch without any words would be divided by 0; it counts for nothing, so that
+        // any place will do.
         let any = complete.contains(&true);
         let watched: Vec<Vec<Option<usize>>> = positions
             .iter()
             .zip(&complete)
-            .map(|(words, complete)| words.iter().map(|p| if any { p.filter(|_| *complete) } else { Some(0) }).collect())
+            .map(|(words, complete)| {
+                words.iter().map(|p| if any { p.filter(|_| *complete) } else { Some(0) }).collect()
+            })
             .collect();
         let values = word_values(&watched, config.tokens, channels, heads);
-        inputs.push((format!("words.{channels}.{heads}"), Array::f32([n, config.tokens, channels], values)));
+        inputs.push((
+            format!("words.{channels}.{heads}"),
+            Array::f32([n, config.tokens, channels], values),
+        ));
     }
     let masks = subject.values().chunks_exact((height * width).max(1));
     for &size in &maps.sizes {
         let places = size[0] * size[1];
-        let mask: Vec<f32> = masks.clone().flat_map(|mask| resized(mask, [height, width], size)).collect();
+        let mask: Vec<f32> =
+            masks.clone().flat_map(|mask| resized(mask, [height, width], size)).collect();
         let counts = |i: usize| complete.get(i / places.max(1)).copied().unwrap_or(false);
         let is_outside = |(i, m): (usize, &f32)| counts(i) && *m == 0.0;
         let outside = mask.iter().enumerate().filter(|&pair| is_outside(pair)).count();
         let all = (0..mask.len()).filter(|&i| counts(i)).count();
         let share = |of: usize| if outside > 0 { maps.settings.weight / of as f32 } else { 0.0 };
         let shape = [n, places, 1];
-        let off = mask.iter().enumerate().map(|pair| if is_outside(pair) { share(outside) } else { 0.0 }).collect();
+        let off = mask
+            .iter()
+            .enumerate()
+            .map(|pair| if is_outside(pair) { share(outside) } else { 0.0 })
+            .collect();
         inputs.push((input_name("outside", size), Array::f32(shape, off)));
         if maps.settings.full_identity {
-            let inside = (0..mask.len()).map(|i| if counts(i) { share(all) } else { 0.0 }).collect();
+            let inside =
+                (0..mask.len()).map(|i| if counts(i) { share(all) } else { 0.0 }).collect();
             inputs.push((input_name("inside", size), Array::f32(shape, inside)));
             inputs.push((input_name("mask", size), Array::f32(shape, mask)));
         }
@@ -215,7 +276,8 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
     let last = at.accumulated + 1 == config.accumulate;
     let mut inputs = Inputs::new();
     if config.accumulate > 1 {
-        inputs.push(("keep".into(), Array::f32([1], vec![f32::from(u8::from(at.accumulated > 0))])));
+        inputs
+            .push(("keep".into(), Array::f32([1], vec![f32::from(u8::from(at.accumulated > 0))])));
     }
     let adamw = &config.adamw;
     // 1 - beta^t; t is far below 2^31 in any run.
@@ -237,7 +299,10 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
             1.0 / config.accumulate as f64,
             f64::from(u8::from(last)),
         ];
-        inputs.push((group.rates_name().into(), Array::f32([values.len()], values.map(|v| v as f32).to_vec())));
+        inputs.push((
+            group.rates_name().into(),
+            Array::f32([values.len()], values.map(|v| v as f32).to_vec()),
+        ));
     }
     inputs
 }

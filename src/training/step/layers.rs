@@ -8,7 +8,8 @@ use crate::nn::{Encodings, Layers};
 use super::config::{Models, Network, StepConfig, TextLayers, TrainedLayer, UNetLayers};
 use super::error::Result;
 
-const TEXT_ATTENTION: [&str; 4] = [".self_attn.q_proj", ".self_attn.k_proj", ".self_attn.v_proj", ".self_attn.out_proj"];
+const TEXT_ATTENTION: [&str; 4] =
+    [".self_attn.q_proj", ".self_attn.k_proj", ".self_attn.v_proj", ".self_attn.out_proj"];
 const TEXT_FEED_FORWARD: [&str; 2] = [".mlp.fc1", ".mlp.fc2"];
 const UNET_ATTENTION: [&str; 4] = [".to_q", ".to_k", ".to_v", ".to_out.0"];
 const UNET_KEYS_VALUES: [&str; 2] = [".to_k", ".to_v"];
@@ -21,7 +22,8 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
     }
     let in_text = |name: &str| {
         TEXT_ATTENTION.iter().any(|end| name.ends_with(end))
-            || config.text_layers == TextLayers::EncoderLayer && TEXT_FEED_FORWARD.iter().any(|end| name.ends_with(end))
+            || config.text_layers == TextLayers::EncoderLayer
+                && TEXT_FEED_FORWARD.iter().any(|end| name.ends_with(end))
     };
     let in_unet = |name: &str| {
         let to_prompts = name.contains(".attn2.");
@@ -30,7 +32,9 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
         match config.unet_layers {
             UNetLayers::Attention => attention,
             UNetLayers::KeysValues => to_prompts && ends(&UNET_KEYS_VALUES),
-            UNetLayers::Transformer => attention || name.contains(".attentions.") && ends(&UNET_TRANSFORMER),
+            UNetLayers::Transformer => {
+                attention || name.contains(".attentions.") && ends(&UNET_TRANSFORMER)
+            }
         }
     };
     let mut layers = Vec::new();
@@ -52,10 +56,18 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
     Ok(layers)
 }
 
-fn collect(graph: &Graph, network: Network, rank: usize, chosen: &dyn Fn(&str) -> bool, layers: &mut Vec<TrainedLayer>) {
+fn collect(
+    graph: &Graph,
+    network: Network,
+    rank: usize,
+    chosen: &dyn Fn(&str) -> bool,
+    layers: &mut Vec<TrainedLayer>,
+) {
     for node in graph.nodes() {
         let Origin::Parameter { name } = &node.origin else { continue };
-        let (Some(name), [out, into]) = (name.strip_suffix(".weight"), &node.shape[..]) else { continue };
+        let (Some(name), [out, into]) = (name.strip_suffix(".weight"), &node.shape[..]) else {
+            continue;
+        };
         if rank > 0 && chosen(name) {
             layers.push(TrainedLayer { network, name: name.into(), rank, into: *into, out: *out });
         }

@@ -1,5 +1,5 @@
-//! One step of tuning as one plan: both networks forward, their gradients, and the optimiser (Mix-of-Show, arXiv 2305.18292,
-//! section 3.2).
+//! One step of tuning as one plan: both networks forward, their gradients, and the optimiser
+//! (Mix-of-Show, arXiv 2305.18292, section 3.2).
 
 mod bank;
 mod build;
@@ -21,8 +21,8 @@ use crate::backend::{Cost, Device};
 use crate::graph::{Array, Graph, Tensor};
 
 pub use config::{
-    AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport, TextLayers, TrainedLayer,
-    UNetLayers,
+    AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport,
+    TextLayers, TrainedLayer, UNetLayers,
 };
 pub use distillation::Lesson;
 pub use engine::PlannedBytes;
@@ -117,7 +117,8 @@ impl Step {
         StepFlops { forward: graph.flops(&[self.built.loss]), step: graph.flops(&all) }
     }
 
-    /// Takes the last batch again, command by command, and sums costs by operation; nothing on the host. `clock` gives seconds.
+    /// Takes the last batch again, command by command, and sums costs by operation; nothing on the
+    /// host. `clock` gives seconds.
     ///
     /// # Errors
     /// A device that fails.
@@ -128,17 +129,25 @@ impl Step {
     /// Takes one batch. At the last of an accumulation, everything that is learnt moves.
     ///
     /// # Errors
-    /// A batch of other shapes than was planned for. [`Error::NotFinite`] where a number came out as infinite or none: then
-    /// nothing has moved, and the batches of this accumulation are forgotten.
+    /// A batch of other shapes than was planned for. [`Error::NotFinite`] where a number came out
+    /// as infinite or none: then nothing has moved, and the batches of this accumulation are
+    /// forgotten.
     pub fn run(&mut self, batch: &Batch) -> Result<StepReport> {
-        let at = Position { update: self.step + 1, accumulated: self.accumulated, embeddings_stopped: self.embeddings_stopped };
+        let at = Position {
+            update: self.step + 1,
+            accumulated: self.accumulated,
+            embeddings_stopped: self.embeddings_stopped,
+        };
         let inputs = self.feed.inputs(&self.models, &self.config, &self.built, batch, &at)?;
         self.take(inputs)
     }
 
     /// The first layer that is learnt.
     fn first_layer(&self) -> String {
-        self.built.layers.first().map_or("text_model.embeddings.token_embedding".into(), |layer| layer.name.clone())
+        self.built
+            .layers
+            .first()
+            .map_or("text_model.embeddings.token_embedding".into(), |layer| layer.name.clone())
     }
 
     /// Runs with these inputs.
@@ -147,12 +156,14 @@ impl Step {
             self.engine.write(&name, array)?;
         }
         let report = self.engine.run()?;
-        let [loss, regularisation, guard] = <[f32; REPORT]>::try_from(report).map_err(|_| Error::NoState)?;
+        let [loss, regularisation, guard] =
+            <[f32; REPORT]>::try_from(report).map_err(|_| Error::NoState)?;
         if !guard.is_finite() {
             let culprit = self.engine.find_culprit()?;
             self.forget_sums()?;
             // Where no value of the second look is wrong, the first one's was a whim of the device.
-            let unknown = || ("the device, and not again when it was looked for,".into(), self.first_layer());
+            let unknown =
+                || ("the device, and not again when it was looked for,".into(), self.first_layer());
             let (operation, layer) = culprit.map_or_else(unknown, |c| (c.operation, c.layer));
             return Err(Error::NotFinite { step: self.step + 1, loss, operation, layer });
         }

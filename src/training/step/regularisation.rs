@@ -1,8 +1,10 @@
-//! Attention regularisation: the first word keeps off what is outside of the subject, the second draws its shape.
+//! Attention regularisation: the first word keeps off what is outside of the subject, the second
+//! draws its shape.
 //!
-//! The cross-attention probabilities of the two words are averaged over the heads and layers of one resolution and divided by
-//! their greatest value in the batch. First word: mean of the map outside of the mask. Second word: mean squared distance to the
-//! mask (`full_identity`), or mean outside of the mask too. Summed over resolutions.
+//! The cross-attention probabilities of the two words are averaged over the heads and layers of one
+//! resolution and divided by their greatest value in the batch. First word: mean of the map outside
+//! of the mask. Second word: mean squared distance to the mask (`full_identity`), or mean outside
+//! of the mask too. Summed over resolutions.
 
 use crate::graph::{Graph, Tensor};
 use crate::nn::WordMap;
@@ -12,8 +14,9 @@ use super::error::Result;
 
 /// Inputs of the regularisation.
 pub(super) struct Maps {
-    /// Height and width of each resolution. `outside.<h>x<w>` `[batch, h w, 1]`: what an element of a map counts where it is
-    /// outside; with `full_identity` also `mask.<h>x<w>`, and `inside.<h>x<w>`: what a squared distance counts.
+    /// Height and width of each resolution. `outside.<h>x<w>` `[batch, h w, 1]`: what an element of
+    /// a map counts where it is outside; with `full_identity` also `mask.<h>x<w>`, and
+    /// `inside.<h>x<w>`: what a squared distance counts.
     pub sizes: Vec<[usize; 2]>,
     /// Width and heads of the inputs `words.<width>.<heads>`.
     pub words: Vec<(usize, usize)>,
@@ -87,7 +90,8 @@ pub(super) fn build(
     Ok((total, Maps { sizes, words, settings }))
 }
 
-/// A mask `[height, width]` at another size, as torch's `interpolate` does it by default: the nearest place above and left.
+/// A mask `[height, width]` at another size, as torch's `interpolate` does it by default: the
+/// nearest place above and left.
 pub(super) fn resized(mask: &[f32], from: [usize; 2], to: [usize; 2]) -> Vec<f32> {
     let at = |i: usize, from: usize, to: usize| (i * from / to.max(1)).min(from.saturating_sub(1));
     let place = |y: usize, x: usize| mask[at(y, from[0], to[0]) * from[1] + at(x, from[1], to[1])];

@@ -25,8 +25,14 @@ impl ParameterSource for Networks {
         self.0.iter().find_map(|source| source.info(name))
     }
 
-    fn read(&self, name: &str, range: Range<usize>, into: &mut [f32]) -> Result<(), ParameterError> {
-        let source = self.holder(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
+        let source =
+            self.holder(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
         source.read(name, range, into)
     }
 

@@ -13,12 +13,17 @@ use super::{Step, bank};
 const KINDS: [&str; 3] = ["", "first.", "second."];
 
 impl Step {
-    /// The state before the first step: the concept words' `rows` `[words * copies, width]` where words are learnt; of every update, `down` (`rank * in`
-    /// numbers, drawn by the caller: uniform in +-1 / sqrt(in) in the method) and an up of zeros, so that it adds nothing yet.
+    /// The state before the first step: the concept words' `rows` `[words * copies, width]` where
+    /// words are learnt; of every update, `down` (`rank * in` numbers, drawn by the caller: uniform
+    /// in +-1 / sqrt(in) in the method) and an up of zeros, so that it adds nothing yet.
     ///
     /// # Errors
     /// Rows or numbers of another shape.
-    pub fn initial(&self, rows: Option<Array>, down: &mut dyn FnMut(&TrainedLayer) -> Vec<f32>) -> Result<State> {
+    pub fn initial(
+        &self,
+        rows: Option<Array>,
+        down: &mut dyn FnMut(&TrainedLayer) -> Vec<f32>,
+    ) -> Result<State> {
         let mut state = State::default();
         state.arrays.extend(rows.map(|rows| ("rows".to_string(), rows)));
         for layer in &self.built.layers {
@@ -50,7 +55,11 @@ impl Step {
             let mut all = Vec::with_capacity(3 * bank.count);
             for kind in KINDS {
                 for part in &bank.parts {
-                    all.extend_from_slice(take(&state.arrays, &format!("{kind}{}", part.name), part.shape)?);
+                    all.extend_from_slice(take(
+                        &state.arrays,
+                        &format!("{kind}{}", part.name),
+                        part.shape,
+                    )?);
                     expected += 1;
                 }
             }
@@ -62,20 +71,30 @@ impl Step {
                         sum.resize(sum.len() + part.shape[0] * part.shape[1], 0.0);
                         continue;
                     }
-                    sum.extend_from_slice(take(&state.arrays, &gradient_name(&part.name), part.shape)?);
+                    sum.extend_from_slice(take(
+                        &state.arrays,
+                        &gradient_name(&part.name),
+                        part.shape,
+                    )?);
                     expected += 1;
                 }
                 values.push((bank.sum_name(), Array::f32([bank.count], sum)));
             }
         }
         if state.accumulated >= self.config.accumulate {
-            let (found, expected) = (state.accumulated.to_string(), format!("less than {}", self.config.accumulate));
+            let (found, expected) =
+                (state.accumulated.to_string(), format!("less than {}", self.config.accumulate));
             return Err(Error::State { name: "accumulated".into(), found, expected });
         }
         if state.arrays.len() != expected {
             let found = format!("one of {} arrays", state.arrays.len());
-            let name = state.arrays.keys().find(|name| !self.knows(name)).cloned().unwrap_or_default();
-            return Err(Error::State { name, found, expected: format!("{expected} arrays of this method and these layers") });
+            let name =
+                state.arrays.keys().find(|name| !self.knows(name)).cloned().unwrap_or_default();
+            return Err(Error::State {
+                name,
+                found,
+                expected: format!("{expected} arrays of this method and these layers"),
+            });
         }
         self.engine.prepare(&self.built.graph)?;
         for (name, array) in values {
@@ -103,7 +122,12 @@ impl Step {
                 arrays.extend(parts(bank, sum.values(), gradient_name));
             }
         }
-        Ok(State { arrays, step: self.step, accumulated: self.accumulated, embeddings_stopped: self.embeddings_stopped })
+        Ok(State {
+            arrays,
+            step: self.step,
+            accumulated: self.accumulated,
+            embeddings_stopped: self.embeddings_stopped,
+        })
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -117,7 +141,8 @@ impl Step {
         self.accumulated = 0;
         if self.config.accumulate > 1 {
             for bank in &self.built.banks {
-                self.engine.write(&bank.sum_name(), Array::f32([bank.count], vec![0.0; bank.count]))?;
+                self.engine
+                    .write(&bank.sum_name(), Array::f32([bank.count], vec![0.0; bank.count]))?;
             }
         }
         Ok(())
@@ -125,7 +150,9 @@ impl Step {
 
     /// Measures the rows, and stops them for good once they have reached the limit.
     pub(super) fn measure_norm(&mut self) -> Result<()> {
-        let Some(bank) = self.built.banks.iter().find(|bank| bank.group == Group::Rows) else { return Ok(()) };
+        let Some(bank) = self.built.banks.iter().find(|bank| bank.group == Group::Rows) else {
+            return Ok(());
+        };
         let width = self.models.text.hidden_size;
         let state = self.engine.read(&bank.name)?.ok_or(Error::NoState)?;
         let rows = state.values()[..bank.count].chunks_exact(width.max(1));
@@ -155,9 +182,14 @@ fn parts<'a>(
 }
 
 /// The array `name` of a state.
-fn take<'a>(arrays: &'a BTreeMap<String, Array>, name: &str, shape: [usize; 2]) -> Result<&'a [f32]> {
+fn take<'a>(
+    arrays: &'a BTreeMap<String, Array>,
+    name: &str,
+    shape: [usize; 2],
+) -> Result<&'a [f32]> {
     let shape = Shape::from(shape);
-    let wrong = |found: String| Error::State { name: name.into(), found, expected: format!("{shape}") };
+    let wrong =
+        |found: String| Error::State { name: name.into(), found, expected: format!("{shape}") };
     let array = arrays.get(name).ok_or_else(|| wrong("missing".into()))?;
     if array.shape != shape || array.values().len() != shape.elements() {
         return Err(wrong(format!("{} with {} numbers", array.shape, array.values().len())));

@@ -76,7 +76,10 @@ class Attention(nn.Module):
 
     def forward(self, x, context=None):
         context = x if context is None else context
-        q, k, v = (p(t).unflatten(2, (self.heads, -1)).transpose(1, 2) for p, t in ((self.to_q, x), (self.to_k, context), (self.to_v, context)))
+        q, k, v = (
+            p(t).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for p, t in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+        )
         return self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -93,7 +96,9 @@ class _GatedLinear(nn.Module):
 class _FeedForward(nn.Module):
     def __init__(self, width):
         super().__init__()
-        self.net = nn.ModuleList([_GatedLinear(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+        self.net = nn.ModuleList(
+            [_GatedLinear(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)]
+        )
 
     def forward(self, x):
         return self.net[2](self.net[0](x))

@@ -10,10 +10,15 @@ class _SelfAttention(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
         self.heads = heads
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(width, width) for _ in range(4)
+        )
 
     def forward(self, x, causal):
-        q, k, v = (p(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            p(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         return self.out_proj(attend(q, k, v, causal).transpose(1, 2).flatten(2))
 
 
@@ -31,8 +36,14 @@ class _Layer(nn.Module):
     def __init__(self, config):
         super().__init__()
         width, eps = config["hidden_size"], config["layer_norm_eps"]
-        self.layer_norm1, self.self_attn = nn.LayerNorm(width, eps), _SelfAttention(width, config["num_attention_heads"])
-        self.layer_norm2, self.mlp = nn.LayerNorm(width, eps), _Mlp(width, config["intermediate_size"])
+        self.layer_norm1, self.self_attn = (
+            nn.LayerNorm(width, eps),
+            _SelfAttention(width, config["num_attention_heads"]),
+        )
+        self.layer_norm2, self.mlp = (
+            nn.LayerNorm(width, eps),
+            _Mlp(width, config["intermediate_size"]),
+        )
 
     def forward(self, x, causal):
         x = x + self.self_attn(self.layer_norm1(x), causal)
@@ -54,7 +65,9 @@ class _TextEmbeddings(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.token_embedding = nn.Embedding(config["vocab_size"], config["hidden_size"])
-        self.position_embedding = nn.Embedding(config["max_position_embeddings"], config["hidden_size"])
+        self.position_embedding = nn.Embedding(
+            config["max_position_embeddings"], config["hidden_size"]
+        )
 
     def forward(self, tokens):
         return self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]
@@ -121,7 +134,9 @@ class CLIPVisionModelWithProjection(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.vision_model = _VisionTransformer(config)
-        self.visual_projection = nn.Linear(config["hidden_size"], config["projection_dim"], bias=False)
+        self.visual_projection = nn.Linear(
+            config["hidden_size"], config["projection_dim"], bias=False
+        )
         _initialise(self)
 
     def forward(self, pictures):
@@ -131,6 +146,9 @@ class CLIPVisionModelWithProjection(nn.Module):
 def _initialise(model):
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5)
+            nn.init.normal_(
+                module.weight,
+                std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5,
+            )
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

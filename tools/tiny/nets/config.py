@@ -69,7 +69,8 @@ UNET = {
 TEXT = {
     "architectures": ["CLIPTextModel"],
     "attention_dropout": 0.0,
-    # Without it transformers loads the file's half precision, where diffusers loads the other networks in single.
+    # Without it transformers loads the file's half precision, where diffusers loads the other
+    # networks in single.
     "dtype": "float32",
     "hidden_act": "quick_gelu",
     "hidden_size": TEXT_WIDTH,

@@ -30,10 +30,16 @@ class _Block(nn.Module):
 class _Body(nn.Module):
     def __init__(self, config):
         super().__init__()
-        widths, factor, layers = config["channels"], config["downscale_factor"], config["num_res_blocks"]
+        widths, factor, layers = (
+            config["channels"],
+            config["downscale_factor"],
+            config["num_res_blocks"],
+        )
         self.factor = factor
         self.conv_in = nn.Conv2d(config["in_channels"] * factor**2, widths[0], 3, padding=1)
-        self.body = nn.ModuleList(_Block(widths[max(0, i - 1)], width, layers, i > 0) for i, width in enumerate(widths))
+        self.body = nn.ModuleList(
+            _Block(widths[max(0, i - 1)], width, layers, i > 0) for i, width in enumerate(widths)
+        )
 
     def forward(self, x):
         x = self.conv_in(F.pixel_unshuffle(x, self.factor))

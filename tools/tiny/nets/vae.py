@@ -23,7 +23,9 @@ class _Mid(nn.Module):
     def __init__(self, channels, groups):
         super().__init__()
         self.attentions = nn.ModuleList([_MidAttention(channels, groups)])
-        self.resnets = nn.ModuleList(ResnetBlock2D(channels, channels, groups, _EPS) for _ in range(2))
+        self.resnets = nn.ModuleList(
+            ResnetBlock2D(channels, channels, groups, _EPS) for _ in range(2)
+        )
 
     def forward(self, x):
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
@@ -34,7 +36,9 @@ class _Block(nn.Module):
 
     def __init__(self, channels, out, layers, groups, resample, name):
         super().__init__()
-        self.resnets = nn.ModuleList(ResnetBlock2D(channels if i == 0 else out, out, groups, _EPS) for i in range(layers))
+        self.resnets = nn.ModuleList(
+            ResnetBlock2D(channels if i == 0 else out, out, groups, _EPS) for i in range(layers)
+        )
         self.resample = name if resample is not None else None
         if resample is not None:
             setattr(self, name, nn.ModuleList([resample]))
@@ -53,7 +57,16 @@ class Encoder(nn.Module):
         self.down_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
             resample = Downsample2D(width, 0) if i + 1 < len(widths) else None
-            self.down_blocks.append(_Block(widths[max(0, i - 1)], width, config["layers_per_block"], groups, resample, "downsamplers"))
+            self.down_blocks.append(
+                _Block(
+                    widths[max(0, i - 1)],
+                    width,
+                    config["layers_per_block"],
+                    groups,
+                    resample,
+                    "downsamplers",
+                )
+            )
         self.mid_block = _Mid(widths[-1], groups)
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], _EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config["latent_channels"], 3, padding=1)
@@ -74,7 +87,16 @@ class Decoder(nn.Module):
         self.up_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
             resample = Upsample2D(width) if i + 1 < len(widths) else None
-            self.up_blocks.append(_Block(widths[max(0, i - 1)], width, config["layers_per_block"] + 1, groups, resample, "upsamplers"))
+            self.up_blocks.append(
+                _Block(
+                    widths[max(0, i - 1)],
+                    width,
+                    config["layers_per_block"] + 1,
+                    groups,
+                    resample,
+                    "upsamplers",
+                )
+            )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], _EPS)
         self.conv_out = nn.Conv2d(widths[-1], config["out_channels"], 3, padding=1)
 
@@ -104,4 +126,8 @@ class AutoencoderKL(nn.Module):
     def forward(self, pictures):
         """A sample of the latents decoded again: (pictures, mean, log-variance)."""
         mean, log_variance = self.encode(pictures)
-        return self.decode(mean + (0.5 * log_variance).exp() * torch.randn_like(mean)), mean, log_variance
+        return (
+            self.decode(mean + (0.5 * log_variance).exp() * torch.randn_like(mean)),
+            mean,
+            log_variance,
+        )

@@ -36,12 +36,16 @@ def outline_iou(a, b):
 
 def run(session, vocabulary):
     adapter = session.place(T2IAdapter(config.ADAPTER))
-    trainer = Trainer(session, "adapter", {"adapter": adapter}, [(list(adapter.parameters()), 1.0)], 1e-3, 0.998)
+    trainer = Trainer(
+        session, "adapter", {"adapter": adapter}, [(list(adapter.parameters()), 1.0)], 1e-3, 0.998
+    )
     if trainer.done:
         return True
     unet, text = denoiser.load(session, vocabulary)
     data = Pictures.of(session)
-    latents = Latents(session, data, most=None if session.cuda or session.small else denoiser.MOST_ON_CPU)
+    latents = Latents(
+        session, data, most=None if session.cuda or session.small else denoiser.MOST_ON_CPU
+    )
     device, batch = session.device, session.batch(256, 8)
     alphas = diffusion.alphas_cumulative(device)
     weights = diffusion.min_snr_weights(alphas)
@@ -51,7 +55,9 @@ def run(session, vocabulary):
         with session.autocast():
             with torch.no_grad():
                 context = text(captions)
-            predicted = unet(diffusion.noised(z, noise, steps, alphas), steps, context, adapter(conditions))
+            predicted = unet(
+                diffusion.noised(z, noise, steps, alphas), steps, context, adapter(conditions)
+            )
         squared = (predicted.float() - noise).pow(2).mean((1, 2, 3))
         return (squared * weights[steps]).mean(), {"squared": squared.detach().mean()}
 
@@ -60,9 +66,17 @@ def run(session, vocabulary):
         captions = data.captions(indices)
         captions = torch.where(torch.rand(batch, 1, device=device) < 0.3, empty, captions)
         steps = diffusion.spread_steps(batch, device)
-        steps = (diffusion.STEPS * (1 - (steps / diffusion.STEPS) ** 3)).long().clamp(0, diffusion.STEPS - 1)  # shape is decided early
+        steps = (
+            (diffusion.STEPS * (1 - (steps / diffusion.STEPS) ** 3))
+            .long()
+            .clamp(0, diffusion.STEPS - 1)
+        )  # shape is decided early
         inputs = [z, torch.randn_like(z), steps, captions, _erased(outlines(data.images(indices)))]
-        trainer.report(**trainer.repeat(loss_of, inputs, batch, learning_rate(progress, trainer.iteration, 100)))
+        trainer.report(
+            **trainer.repeat(
+                loss_of, inputs, batch, learning_rate(progress, trainer.iteration, 100)
+            )
+        )
     return trainer.done
 
 
@@ -70,7 +84,9 @@ def _erased(condition):
     """In a quarter of the batch, one half of the condition wiped out: partial drawings must work too."""
     middle, quarter = condition.shape[-1] // 2, max(1, len(condition) // 4)
     every, first, second = slice(None), slice(0, middle), slice(middle, None)
-    rows, columns = ((first, every), (second, every), (every, first), (every, second))[int(torch.randint(4, ()))]
+    rows, columns = ((first, every), (second, every), (every, first), (every, second))[
+        int(torch.randint(4, ()))
+    ]
     condition = condition.clone()
     condition[:quarter, :, rows, columns] = 0
     return condition

@@ -34,7 +34,9 @@ def _render(job):
         picture, masks = scenes.render(scene)
         pictures[i] = np.asarray(picture)
         figures[i] = covered(masks)
-        tokens[i] = [vocabulary.encode(scenes.caption(scene, rng)[0], TOKENS) for _ in range(captions)]
+        tokens[i] = [
+            vocabulary.encode(scenes.caption(scene, rng)[0], TOKENS) for _ in range(captions)
+        ]
         labels[i] = scenes.labels(scene)
     temporary = path + ".tmp"
     with open(temporary, "wb") as file:
@@ -62,9 +64,25 @@ def run(session, tokenizer, processes=None, most=160 * BLOCK):
     if finished.exists():
         return
     size = 64 if session.small else BLOCK
-    jobs = [(str(folder / "validation.npz"), str(tokenizer), scenes.VALIDATION, 64 if session.small else VALIDATION, 1)]
+    jobs = [
+        (
+            str(folder / "validation.npz"),
+            str(tokenizer),
+            scenes.VALIDATION,
+            64 if session.small else VALIDATION,
+            1,
+        )
+    ]
     for block in range(max(1, most // size)):
-        jobs.append((str(folder / f"train{block:04}.npz"), str(tokenizer), scenes.TRAIN + block * BLOCK, size, CAPTIONS))
+        jobs.append(
+            (
+                str(folder / f"train{block:04}.npz"),
+                str(tokenizer),
+                scenes.TRAIN + block * BLOCK,
+                size,
+                CAPTIONS,
+            )
+        )
     missing = [job for job in jobs if not Path(job[0]).exists()]
     spent = 0.0
     processes = processes or os.cpu_count()
@@ -107,12 +125,16 @@ class Pictures:
         if len(names) >= self.session.workers > 1:  # those that train together share them out
             names = names[self.session.rank :: self.session.workers]
         for name in names:
-            known = (0 if self.tokens is None else len(self)) + sum(len(part["tokens"]) for part in parts)
+            known = (0 if self.tokens is None else len(self)) + sum(
+                len(part["tokens"]) for part in parts
+            )
             if name in self._read or (most and known >= most):
                 continue
             with np.load(name) as block:
                 if not set(self._KEYS) <= set(block.files):
-                    raise SystemExit(f"{name} is of an older version: remove {name.parent} and run the stage 'data' again")
+                    raise SystemExit(
+                        f"{name} is of an older version: remove {name.parent} and run the stage 'data' again"
+                    )
                 parts.append({k: torch.from_numpy(block[k]) for k in self._KEYS})
             self._read.add(name)
         if not parts:
@@ -156,7 +178,9 @@ class Pictures:
         kinds = self.labels[indices][:, 1::2].long()
         kinds = kinds.where(kinds != scenes.UNKNOWN, 0)
         frequencies = torch.bincount(kinds.flatten(), minlength=len(KINDS) + 1).clamp(min=1)
-        inverse = (1 / frequencies).where(torch.arange(len(frequencies), device=kinds.device) > 0, 0.0)
+        inverse = (1 / frequencies).where(
+            torch.arange(len(frequencies), device=kinds.device) > 0, 0.0
+        )
         found = (kinds > 0).sum(1)
         rates = inverse[kinds].sum(1) / found.clamp(min=1)
         return rates.where(found > 0, rates.sum() / (found > 0).sum().clamp(min=1))

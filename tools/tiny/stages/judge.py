@@ -27,7 +27,9 @@ class Judge(nn.Module):
             layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU()]
             before = width
         self.body = nn.Sequential(*layers)
-        self.mix = nn.Sequential(nn.Conv2d(128, 48, 1), nn.SiLU(), nn.Flatten(), nn.Linear(48 * 64, 256), nn.SiLU())
+        self.mix = nn.Sequential(
+            nn.Conv2d(128, 48, 1), nn.SiLU(), nn.Flatten(), nn.Linear(48 * 64, 256), nn.SiLU()
+        )
         self.head = nn.Linear(256, sum(_SIZES))
 
     def forward(self, pictures):
@@ -37,7 +39,9 @@ class Judge(nn.Module):
 
 def run(session):
     judge = session.place(Judge())
-    trainer = Trainer(session, "judge", {"judge": judge}, [(list(judge.parameters()), 1.0)], 2e-3, 0.99, 0.02)
+    trainer = Trainer(
+        session, "judge", {"judge": judge}, [(list(judge.parameters()), 1.0)], 2e-3, 0.99, 0.02
+    )
     if trainer.done:
         return True
     data = Pictures.of(session)
@@ -64,7 +68,9 @@ def _loss(index, logits, truth):
 def _worn(x):
     choice = torch.rand(())
     if choice < 0.3:
-        x = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = F.interpolate(
+            F.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
     elif choice < 0.7:
         x = x + 0.1 * torch.rand(()).item() * torch.randn_like(x)
     return x

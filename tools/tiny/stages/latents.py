@@ -34,8 +34,14 @@ class Latents:
         most = min(len(data), most or len(data))
         self.indices = torch.arange(most, device=session.device)
         path = session.work / f"latents{size}-{session.rank}of{session.workers}.pt"
-        kept = torch.load(path, map_location=session.device, weights_only=True) if path.exists() else None
-        if kept is None or len(kept["mean"]) != len(self.indices):  # or of pictures that were rendered since
+        kept = (
+            torch.load(path, map_location=session.device, weights_only=True)
+            if path.exists()
+            else None
+        )
+        if kept is None or len(kept["mean"]) != len(
+            self.indices
+        ):  # or of pictures that were rendered since
             kept = self._encode(session, data, size)
             torch.save(kept, path)
         self.mean, self.deviation = kept["mean"], kept["deviation"]
@@ -45,7 +51,11 @@ class Latents:
     def _encode(self, session, data, size):
         def parts():
             for part in self.indices.split(session.batch(512, 16)):
-                yield data.images(part) if size == 128 else F.avg_pool2d(data.images(part), 128 // size)
+                yield (
+                    data.images(part)
+                    if size == 128
+                    else F.avg_pool2d(data.images(part), 128 // size)
+                )
 
         kept = encoded(session, session.place(vae.load(session)), parts())
         session.say(f"encoded {len(self.indices)} pictures of {size}x{size}")
@@ -78,7 +88,11 @@ class GrowingLatents(Latents):
         fresh = self.data.more(self.most)
         if fresh is None:
             return
-        kept = encoded(self.session, self.model, (signed(part.to(self.session.device)) for part in fresh.split(1024)))
+        kept = encoded(
+            self.session,
+            self.model,
+            (signed(part.to(self.session.device)) for part in fresh.split(1024)),
+        )
         self.mean = torch.cat([self.mean, kept["mean"]]) if len(self.mean) else kept["mean"]
         self.deviation = kept["deviation"]
         self.indices = torch.arange(len(self.data), device=self.session.device)

@@ -21,7 +21,9 @@ class Towers(nn.Module):
         super().__init__()
         self.text = CLIPTextModel(text_config(vocabulary))
         self.vision = CLIPVisionModelWithProjection(config.VISION)
-        self.text_projection = nn.Linear(config.TEXT_WIDTH, config.VISION["projection_dim"], bias=False)
+        self.text_projection = nn.Linear(
+            config.TEXT_WIDTH, config.VISION["projection_dim"], bias=False
+        )
         self.logit_scale = nn.Parameter(torch.tensor(2.66))
 
     def embed_text(self, tokens):
@@ -33,7 +35,11 @@ class Towers(nn.Module):
 
 
 def text_config(vocabulary):
-    ends = {"bos_token_id": vocabulary.start, "eos_token_id": vocabulary.end, "pad_token_id": vocabulary.end}
+    ends = {
+        "bos_token_id": vocabulary.start,
+        "eos_token_id": vocabulary.end,
+        "pad_token_id": vocabulary.end,
+    }
     return config.TEXT | {"vocab_size": len(vocabulary)} | ends
 
 
@@ -41,7 +47,9 @@ def run(session, vocabulary):
     """Contrastive training of both towers."""
     towers = session.place(Towers(vocabulary))
     groups = [(list(towers.parameters()), 1.0)]
-    trainer = Trainer(session, "towers", {"towers": towers}, groups, _RATE, 0.998, 0.05, (0.9, 0.98))
+    trainer = Trainer(
+        session, "towers", {"towers": towers}, groups, _RATE, 0.998, 0.05, (0.9, 0.98)
+    )
     if trainer.note.get("adopted"):
         trainer.rate = min(trainer.rate, _RATE_OF_ADOPTED)
     if trainer.done:
@@ -57,11 +65,15 @@ def run(session, vocabulary):
             pictures = data.images(indices)
             text = towers.embed_text(data.captions(indices)[:, :_LONGEST])
             logits = see(pictures) @ text.T * towers.logit_scale.exp().clamp(max=100)
-        loss = (F.cross_entropy(logits.float(), target) + F.cross_entropy(logits.float().T, target)) / 2
+        loss = (
+            F.cross_entropy(logits.float(), target) + F.cross_entropy(logits.float().T, target)
+        ) / 2
         trainer.step(loss, batch, learning_rate(progress, trainer.iteration, 100))
         trainer.report(loss=loss, first=(logits.argmax(1) == target).float().mean())
     share = retrieval(load(session, vocabulary), Pictures.of(session, validation=True))
-    session.say(f"towers: the own caption comes first among 64 for {100 * share:.1f} % of held-out pictures")
+    session.say(
+        f"towers: the own caption comes first among 64 for {100 * share:.1f} % of held-out pictures"
+    )
     return trainer.done
 
 
@@ -80,5 +92,8 @@ def retrieval(towers, data, among=64):
     for part in indices.split(among):
         text = towers.embed_text(data.tokens[part, 0].long())
         first = (towers.embed_pictures(data.images(part)) @ text.T).argmax(1)
-        found, total = found + (first == torch.arange(len(part), device=first.device)).sum().item(), total + len(part)
+        found, total = (
+            found + (first == torch.arange(len(part), device=first.device)).sum().item(),
+            total + len(part),
+        )
     return found / total

@@ -31,15 +31,25 @@ def empty_prompt(session, vocabulary):
 
 
 def run(session, vocabulary):
-    unet = session.place(UNet2DConditionModel(config.UNET)).to(memory_format=torch.channels_last)  # no slower on CPUs, mostly faster
+    unet = session.place(UNet2DConditionModel(config.UNET)).to(
+        memory_format=torch.channels_last
+    )  # no slower on CPUs, mostly faster
     nn.init.zeros_(unet.conv_out.weight)
     text = towers.load(session, vocabulary).text
-    trainer = Trainer(session, "unet", {"unet": unet}, [(list(unet.parameters()), 1.0)], 2e-3, 0.9995 if session.cuda else 0.998)
+    trainer = Trainer(
+        session,
+        "unet",
+        {"unet": unet},
+        [(list(unet.parameters()), 1.0)],
+        2e-3,
+        0.9995 if session.cuda else 0.998,
+    )
     if trainer.done:
         return True
     if trainer.note.get("adopted"):
         trainer.rate = min(trainer.rate, _RATE_OF_ADOPTED)
-    # On a CPU, encoding and reading captions would take a good part of the time: fewer pictures, and two noises to each.
+    # On a CPU, encoding and reading captions would take a good part of the time: fewer pictures,
+    # and two noises to each.
     most, repeats = (None, 1) if session.cuda or session.small else (MOST_ON_CPU, 2)
     # Weights that were brought here know composition already.
     half_size_until = 0.0 if session.cuda or trainer.note.get("adopted") else _HALF_SIZE_UNTIL
@@ -55,18 +65,33 @@ def run(session, vocabulary):
                     context = text(captions).repeat(repeats, 1, 1)
                 predicted = predict(diffusion.noised(latents, noise, steps, alphas), steps, context)
             squared = (predicted.float() - noise).pow(2)
-            weighted = (squared * figure_weights(figures, alphas[steps])).mean((1, 2, 3)) * weights[steps]
+            weighted = (squared * figure_weights(figures, alphas[steps])).mean((1, 2, 3)) * weights[
+                steps
+            ]
             return weighted.mean(), {"squared": squared.detach().mean()}
 
         return loss_of
 
     loss_of = loss_by(unet)
     if session.replays:
-        z, steps = torch.randn(batch, 4, 16, 16, device=device), diffusion.spread_steps(batch, device)
-        examples = [z, torch.randn_like(z), steps, empty.repeat(batch, 1), torch.rand(batch, 1, 16, 16, device=device)]
-        loss_of = _faster(session, trainer, loss_of, loss_by(torch.compile(unet, dynamic=False)), examples)
+        z, steps = (
+            torch.randn(batch, 4, 16, 16, device=device),
+            diffusion.spread_steps(batch, device),
+        )
+        examples = [
+            z,
+            torch.randn_like(z),
+            steps,
+            empty.repeat(batch, 1),
+            torch.rand(batch, 1, 16, 16, device=device),
+        ]
+        loss_of = _faster(
+            session, trainer, loss_of, loss_by(torch.compile(unet, dynamic=False)), examples
+        )
     session.wait_for("vae", "towers")
-    text.load_state_dict(towers.load(session, vocabulary).text.state_dict())  # in place: it is part of what was recorded
+    text.load_state_dict(
+        towers.load(session, vocabulary).text.state_dict()
+    )  # in place: it is part of what was recorded
     if session.to_deadline:
         kept = {128: GrowingLatents(session, _MOST_RENDERED)}
         data = kept[128].data
@@ -81,11 +106,20 @@ def run(session, vocabulary):
         count = batch if size == 128 else 2 * batch
         latents, indices = kept[size].draw(count, repeats)
         captions = data.captions(indices)
-        captions = torch.where(torch.rand(len(indices), 1, device=device) < DROPPED_CAPTIONS, empty, captions)
+        captions = torch.where(
+            torch.rand(len(indices), 1, device=device) < DROPPED_CAPTIONS, empty, captions
+        )
         steps = diffusion.spread_steps(count, device)
-        noise = torch.randn_like(latents) + _NOISE_OFFSET * torch.randn(count, 4, 1, 1, device=device)
+        noise = torch.randn_like(latents) + _NOISE_OFFSET * torch.randn(
+            count, 4, 1, 1, device=device
+        )
         figures = data.figures(indices, latents.shape[-1]).repeat(repeats, 1, 1, 1)
-        values = trainer.repeat(loss_of, [latents, noise, steps, captions, figures], count, learning_rate(progress, trainer.iteration, 300, flat=0.3))
+        values = trainer.repeat(
+            loss_of,
+            [latents, noise, steps, captions, figures],
+            count,
+            learning_rate(progress, trainer.iteration, 300, flat=0.3),
+        )
         if trainer.iteration % 10 == 0:
             trainer.report(**values)
     return trainer.done

@@ -39,7 +39,11 @@ def _edges_loss(p, q):
     """L1 of the gradients at full and half size, plus L1 at half size."""
     loss = 0.0
     for level in range(2):
-        loss = loss + (p.diff(dim=3) - q.diff(dim=3)).abs().mean() + (p.diff(dim=2) - q.diff(dim=2)).abs().mean()
+        loss = (
+            loss
+            + (p.diff(dim=3) - q.diff(dim=3)).abs().mean()
+            + (p.diff(dim=2) - q.diff(dim=2)).abs().mean()
+        )
         if level == 0:
             p, q = F.avg_pool2d(p, 2), F.avg_pool2d(q, 2)
             loss = loss + 0.5 * (p - q).abs().mean()
@@ -88,7 +92,9 @@ def run(session):
             y = model.decode(mean + (0.5 * log_variance).exp() * torch.randn_like(mean)).float()
         divergence = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
         loss, values = _likeness(y, x, figures)
-        return loss + 1e-4 * divergence + anchor_weight * anchored, values | {"anchored": anchored.detach()}
+        return loss + 1e-4 * divergence + anchor_weight * anchored, values | {
+            "anchored": anchored.detach()
+        }
 
     def decoder_alone(x, figures):
         with session.autocast():
@@ -177,5 +183,10 @@ def part_errors(model, count=64):
 @torch.no_grad()
 def psnr(model, pictures, size=32):
     """Peak signal-to-noise ratio in dB of pictures [n, 3, s, s] against their reconstructions, over all their pixels."""
-    squared = [F.mse_loss(model.decode(model.encode(x)[0]).clamp(-1, 1), x, reduction="none").mean((1, 2, 3)) for x in pictures.split(size)]
+    squared = [
+        F.mse_loss(model.decode(model.encode(x)[0]).clamp(-1, 1), x, reduction="none").mean(
+            (1, 2, 3)
+        )
+        for x in pictures.split(size)
+    ]
     return 10 * math.log10(4 / torch.cat(squared).mean().item())

@@ -113,13 +113,23 @@ class Canvas:
     def gradient(self, top, bottom, above, below):
         """A vertical gradient between two heights."""
         rows = max(2, int(bottom - top))
-        ramp = np.linspace(0, 1, rows)[:, None] * (np.array(below) - np.array(above)) + np.array(above)
+        ramp = np.linspace(0, 1, rows)[:, None] * (np.array(below) - np.array(above)) + np.array(
+            above
+        )
         band = Image.fromarray(ramp[:, None, :].astype(np.uint8))
-        band = band.resize((self.size * OVERSAMPLING, int((bottom - top) * OVERSAMPLING)), Image.BILINEAR)
+        band = band.resize(
+            (self.size * OVERSAMPLING, int((bottom - top) * OVERSAMPLING)), Image.BILINEAR
+        )
         self.image.paste(band, (0, int(top * OVERSAMPLING)))
 
     def polygon(self, points, colour, texture=None):
-        self._fill(lambda d, c: d.polygon([(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in points], fill=c), colour, texture)
+        self._fill(
+            lambda d, c: d.polygon(
+                [(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in points], fill=c
+            ),
+            colour,
+            texture,
+        )
 
     def ellipse(self, cx, cy, rx, ry, colour, texture=None):
         box = [v * OVERSAMPLING for v in (cx - rx, cy - ry, cx + rx, cy + ry)]
@@ -138,7 +148,11 @@ class Canvas:
     def rectangle(self, x0, y0, x1, y1, colour, texture=None, radius=0.0):
         box = [v * OVERSAMPLING for v in (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))]
         if radius:
-            self._fill(lambda d, c: d.rounded_rectangle(box, radius * OVERSAMPLING, fill=c), colour, texture)
+            self._fill(
+                lambda d, c: d.rounded_rectangle(box, radius * OVERSAMPLING, fill=c),
+                colour,
+                texture,
+            )
         else:
             self._fill(lambda d, c: d.rectangle(box, fill=c), colour, texture)
 
@@ -162,7 +176,9 @@ class Canvas:
             pattern, x, y, unit = texture
             stencil = Image.new("L", self.image.size, 0)
             shape(ImageDraw.Draw(stencil), 255)
-            self.image.paste(_patterned(self.image.size, colour, pattern, x, y, unit), (0, 0), stencil)
+            self.image.paste(
+                _patterned(self.image.size, colour, pattern, x, y, unit), (0, 0), stencil
+            )
         if self._mask_draw is not None:
             shape(self._mask_draw, 255)
         if self._parts_draw is not None:
@@ -185,13 +201,17 @@ class Pen:
         self.canvas.polygon([self._point(x, y) for x, y in points], colour, self._texture(pattern))
 
     def ellipse(self, cx, cy, rx, ry, colour, pattern=None):
-        self.canvas.ellipse(*self._point(cx, cy), rx * self.unit, ry * self.unit, colour, self._texture(pattern))
+        self.canvas.ellipse(
+            *self._point(cx, cy), rx * self.unit, ry * self.unit, colour, self._texture(pattern)
+        )
 
     def pie(self, cx, cy, rx, ry, start, end, colour):
         self.canvas.pie(*self._point(cx, cy), rx * self.unit, ry * self.unit, start, end, colour)
 
     def ring(self, cx, cy, rx, ry, colour, width):
-        self.canvas.ring(*self._point(cx, cy), rx * self.unit, ry * self.unit, colour, width * self.unit)
+        self.canvas.ring(
+            *self._point(cx, cy), rx * self.unit, ry * self.unit, colour, width * self.unit
+        )
 
     def box(self, x0, y0, x1, y1, colour, pattern=None, radius=0.0):
         corners = (*self._point(x0, y0), *self._point(x1, y1))
@@ -217,12 +237,16 @@ def _patterned(size, base, pattern, x, y, unit):
     elif pattern.kind == "spots":
         r = period * 0.3
         for row, cy in enumerate(np.arange(y % period - 2 * period, h + period, period * 0.8)):
-            for cx in np.arange(x % period - 2 * period + (row % 2) * period / 2, w + period, period):
+            for cx in np.arange(
+                x % period - 2 * period + (row % 2) * period / 2, w + period, period
+            ):
                 draw.ellipse([cx - r, cy - r, cx + r, cy + r], fill=pattern.colour)
     elif pattern.kind == "checks":
         for row, top in enumerate(np.arange(y % period - 2 * period, h, period / 2)):
             for left in np.arange(x % period - 2 * period + (row % 2) * period / 2, w, period):
-                draw.rectangle([left, top, left + period / 2, top + period / 2], fill=pattern.colour)
+                draw.rectangle(
+                    [left, top, left + period / 2, top + period / 2], fill=pattern.colour
+                )
     else:
         raise ValueError(f"no such pattern: {pattern.kind}")
     return image

@@ -54,13 +54,27 @@ def concept_scenes(name, count=PICTURES, seed=0):
             text = "a photo of <TOK>"
             if index % 2:
                 guest = sample_subject(rng)
-                scene |= {"subjects": [(guest, rng.uniform(40, 88), rng.uniform(113, 120), rng.uniform(0.8, 1.0))]}
+                scene |= {
+                    "subjects": [
+                        (guest, rng.uniform(40, 88), rng.uniform(113, 120), rng.uniform(0.8, 1.0))
+                    ]
+                }
                 text = f"{describe(guest, rng, 0)} in <TOK>"
         else:
-            subject = {"facing": 1 if rng.random() < 0.5 else -1, "sway": rng.uniform(-1, 1)} | features
+            subject = {
+                "facing": 1 if rng.random() < 0.5 else -1,
+                "sway": rng.uniform(-1, 1),
+            } | features
             scale = features["scale"] * rng.uniform(0.75, 1.1)
             scene |= {"place": PLACES_BEHIND[index % len(PLACES_BEHIND)], "slots": ("centre",)}
-            scene["subjects"] = [({"beard": False, "glasses": False} | subject, 64 + rng.uniform(-20, 20), rng.uniform(114, 121), scale)]
+            scene["subjects"] = [
+                (
+                    {"beard": False, "glasses": False} | subject,
+                    64 + rng.uniform(-20, 20),
+                    rng.uniform(114, 121),
+                    scale,
+                )
+            ]
             text = f"a photo of a <TOK> {PLACES[scene['place']][0]}"
         yield scene, text
 
@@ -94,9 +108,22 @@ def save(folder, index, picture, mask, text):
 
 def sketch_scene():
     """A man, a cat and a woman side by side on white, as pictures of three have them: `SKETCH` holds their outlines."""
-    plain = {"facing": 1, "sway": 0.0, "skin": (225, 180, 145), "hair": (95, 60, 35), "beard": False, "glasses": False}
+    plain = {
+        "facing": 1,
+        "sway": 0.0,
+        "skin": (225, 180, 145),
+        "hair": (95, 60, 35),
+        "beard": False,
+        "glasses": False,
+    }
     man = plain | {"kind": "man", "colour": "blue", "rgb": (50, 90, 205), "trousers": (45, 45, 50)}
     cat = plain | {"kind": "cat", "colour": "gray", "rgb": (135, 135, 140), "eye": (110, 190, 110)}
     woman = plain | {"kind": "woman", "colour": "red", "rgb": (205, 40, 40)}
     subjects = [(man, 21, 116, 0.68), (cat, 64, 118, 0.68), (woman, 107, 116, 0.68)]
-    return {"place": "white", "seed": 0, "count": 3, "subjects": subjects, "slots": ("left", "centre", "right")}
+    return {
+        "place": "white",
+        "seed": 0,
+        "count": 3,
+        "subjects": subjects,
+        "slots": ("left", "centre", "right"),
+    }

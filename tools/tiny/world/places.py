@@ -80,16 +80,29 @@ class _Place:
     def flowers(self, number, top, low=1.4, high=2.2):
         petals = [(250, 240, 90), (250, 250, 250), (230, 90, 120)]
         for _ in range(number):
-            self.disc(self.u(0, self.size), self.u(top, self.size), self.u(low, high), self.tone(petals[self.rng.integers(3)]))
+            self.disc(
+                self.u(0, self.size),
+                self.u(top, self.size),
+                self.u(low, high),
+                self.tone(petals[self.rng.integers(3)]),
+            )
 
     def _forest(self):
         c, hz, w = self.canvas, self.horizon, self.size
         c.gradient(0, w, self.tone((150, 190, 150)), self.tone((70, 120, 60)))
         for _ in self.count(6, 10):
             x, width = self.u(0, w), self.u(3, 6)
-            c.rectangle(x - width / 2, 0, x + width / 2, hz + self.u(5, 18), self.tone((85, 60, 40)))
+            c.rectangle(
+                x - width / 2, 0, x + width / 2, hz + self.u(5, 18), self.tone((85, 60, 40))
+            )
         for _ in self.count(8, 13):
-            c.ellipse(self.u(0, w), self.u(-5, 25), self.u(10, 18), self.u(8, 14), self.tone((40, 100, 45), 18))
+            c.ellipse(
+                self.u(0, w),
+                self.u(-5, 25),
+                self.u(10, 18),
+                self.u(8, 14),
+                self.tone((40, 100, 45), 18),
+            )
         self.hills(hz + 15, 2, self.tone((60, 105, 50)))
 
     def _desert(self):
@@ -99,10 +112,19 @@ class _Place:
         self.hills(hz, 5, self.tone((225, 185, 115)))
         self.hills(hz + 16, 4, self.tone((240, 205, 135)))
         for _ in self.count(1, 4):
-            x, y, tall, green = self.u(5, w - 5), hz + self.u(4, 14), self.u(14, 24), self.tone((70, 130, 70))
+            x, y, tall, green = (
+                self.u(5, w - 5),
+                hz + self.u(4, 14),
+                self.u(14, 24),
+                self.tone((70, 130, 70)),
+            )
             c.line([(x, y), (x, y - tall)], green, 3.2)
             for side, low, high in ((5, 0.4, 0.75), (-5, 0.55, 0.85)):
-                c.line([(x, y - tall * low), (x + side, y - tall * low), (x + side, y - tall * high)], green, 2.4)
+                c.line(
+                    [(x, y - tall * low), (x + side, y - tall * low), (x + side, y - tall * high)],
+                    green,
+                    2.4,
+                )
 
     def _beach(self):
         c, hz, w = self.canvas, self.horizon, self.size
@@ -121,12 +143,20 @@ class _Place:
         c, hz, w = self.canvas, self.horizon, self.size
         c.gradient(0, hz + 12, self.tone((165, 190, 220)), self.tone((225, 235, 245)))
         for _ in self.count(3, 7):
-            x, y, tall, green = self.u(0, w), hz + self.u(2, 10), self.u(22, 40), self.tone((60, 100, 85))
+            x, y, tall, green = (
+                self.u(0, w),
+                hz + self.u(2, 10),
+                self.u(22, 40),
+                self.tone((60, 100, 85)),
+            )
             for level in range(3):
                 base, r = y - tall * level * 0.28, tall * (0.3 - 0.07 * level)
                 c.polygon([(x - r, base), (x + r, base), (x, base - tall * 0.45)], green)
                 cap = base - tall * 0.27
-                c.polygon([(x - r * 0.4, cap), (x + r * 0.4, cap), (x, base - tall * 0.45)], (245, 248, 252))
+                c.polygon(
+                    [(x - r * 0.4, cap), (x + r * 0.4, cap), (x, base - tall * 0.45)],
+                    (245, 248, 252),
+                )
         self.hills(hz + 5, 3, (238, 242, 250))
         self.hills(hz + 18, 3, (250, 251, 254))
         for _ in range(9):
@@ -135,7 +165,9 @@ class _Place:
     def _city(self, night=False):
         c, hz, w = self.canvas, self.horizon, self.size
         above = (12, 14, 45) if night else (140, 190, 235)
-        c.gradient(0, hz + 30, self.tone(above), self.tone((50, 40, 95) if night else (220, 232, 242)))
+        c.gradient(
+            0, hz + 30, self.tone(above), self.tone((50, 40, 95) if night else (220, 232, 242))
+        )
         if night:
             self.stars(7, 40)
             self.disc(self.u(10, w - 10), self.u(10, 22), 6, (245, 240, 200))
@@ -174,7 +206,9 @@ class _Place:
             c.polygon([(x - r, base), (x, top), (x + r, base)], self.tone((105, 105, 125)))
             f, tall = 0.32, base - top
             snow = [(-f, 1), (-f * 0.3, 0.75), (0, 1.05), (0.4 * f, 0.7), (f, 1)]
-            c.polygon([(x + r * dx, top + tall * f * dy) for dx, dy in snow] + [(x, top)], (245, 248, 250))
+            c.polygon(
+                [(x + r * dx, top + tall * f * dy) for dx, dy in snow] + [(x, top)], (245, 248, 250)
+            )
         self.hills(hz + 8, 2, self.tone((100, 145, 85)))
 
     def _room(self):
@@ -190,7 +224,13 @@ class _Place:
         c.rectangle(x - 12, 26, x + 12, 27.6, (250, 250, 250))
         x = (x + self.u(40, 70)) % w
         c.rectangle(x - 8, 16, x + 8, 36, (90, 60, 40))
-        c.rectangle(x - 6, 18, x + 6, 34, self.tone(COLOURS[COLOUR_NAMES[self.rng.integers(len(COLOUR_NAMES))]]))
+        c.rectangle(
+            x - 6,
+            18,
+            x + 6,
+            34,
+            self.tone(COLOURS[COLOUR_NAMES[self.rng.integers(len(COLOUR_NAMES))]]),
+        )
 
     def _white(self):
         level = int(self.u(244, 255))
@@ -269,7 +309,9 @@ class _Place:
         x = self.u(40, 88)
         for side in (-34, 34):
             c.rectangle(x + side - 8, hz - 36, x + side + 8, hz + 14, wall)
-            c.polygon([(x + side - 11, hz - 36), (x + side + 11, hz - 36), (x + side, hz - 56)], roof)
+            c.polygon(
+                [(x + side - 11, hz - 36), (x + side + 11, hz - 36), (x + side, hz - 56)], roof
+            )
             c.rectangle(x + side - 2, hz - 26, x + side + 2, hz - 18, (60, 55, 70))
         c.rectangle(x - 30, hz - 20, x + 30, hz + 14, scaled(wall, 0.93))
         for i in range(5):

@@ -29,9 +29,19 @@ def sample_scene(rng):
     if count == 1:
         scene |= _single(rng)
     else:
-        xs, near, far, low, high, move = ((33, 95), 112, 122, 0.8, 1.0, 4) if count == 2 else ((21, 64, 107), 110, 120, 0.58, 0.68, 2)
+        xs, near, far, low, high, move = (
+            ((33, 95), 112, 122, 0.8, 1.0, 4)
+            if count == 2
+            else ((21, 64, 107), 110, 120, 0.58, 0.68, 2)
+        )
         scene["subjects"] = [
-            (sample_subject(rng), x + rng.uniform(-move, move), rng.uniform(near, far), rng.uniform(low, high)) for x in xs
+            (
+                sample_subject(rng),
+                x + rng.uniform(-move, move),
+                rng.uniform(near, far),
+                rng.uniform(low, high),
+            )
+            for x in xs
         ]
         scene["slots"] = ("left", "right") if count == 2 else SLOTS
     return scene
@@ -41,12 +51,20 @@ def _single(rng):
     slot = SLOTS[rng.choice(3, p=[0.25, 0.5, 0.25])]
     size = ("normal", "big", "small")[rng.choice(3, p=[0.74, 0.14, 0.12])]
     x = {"centre": 64, "left": 34, "right": 94}[slot] + rng.uniform(-7, 7)
-    scale = {"normal": rng.uniform(0.9, 1.15), "big": rng.uniform(1.45, 1.75), "small": rng.uniform(0.5, 0.62)}[size]
+    scale = {
+        "normal": rng.uniform(0.9, 1.15),
+        "big": rng.uniform(1.45, 1.75),
+        "small": rng.uniform(0.5, 0.62),
+    }[size]
     subject = sample_subject(rng)
     base = rng.uniform(112, 122) - (8 if size == "small" else 0)
     if size == "big":
         slot, x = "centre", 64 + (x - 64) * (0.1 if subject["kind"] in WIDE else 0.25)
-        height = HEIGHT[subject["kind"]] * scale * (1.12 if subject.get("hat") or subject.get("flower") else 1)
+        height = (
+            HEIGHT[subject["kind"]]
+            * scale
+            * (1.12 if subject.get("hat") or subject.get("flower") else 1)
+        )
         base = max(rng.uniform(116, 128), height + rng.uniform(3, 10))
     elif subject["kind"] in WIDE:
         x = 64 + (x - 64) * 0.8
@@ -78,7 +96,9 @@ def render(scene, parts=False):
 
 def _shadow(canvas, x, base, height):
     at = (int(np.clip(x, 0, SIZE - 1) * OVERSAMPLING), int(min(base, SIZE - 1) * OVERSAMPLING))
-    canvas.ellipse(x, base, height * 0.28 + 4, 3 + height * 0.02, scaled(canvas.image.getpixel(at), 0.75))
+    canvas.ellipse(
+        x, base, height * 0.28 + 4, 3 + height * 0.02, scaled(canvas.image.getpixel(at), 0.75)
+    )
 
 
 def _article(noun):
@@ -92,7 +112,9 @@ def describe(subject, rng, drop=0.1):
     if kind in ("man", "woman"):
         text, extras = f"a {kind}", []
         if rng.random() > drop:
-            text += f" with {subject['hair_name']} hair" + (" and a beard" if subject["beard"] else "")
+            text += f" with {subject['hair_name']} hair" + (
+                " and a beard" if subject["beard"] else ""
+            )
         if rng.random() > drop:
             verb = ("in", "wearing")[rng.integers(2)]
             text += f" {verb} {_article(pattern + subject['colour'])} {'shirt' if kind == 'man' else 'dress'}"

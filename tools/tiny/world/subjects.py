@@ -10,7 +10,8 @@ PEOPLE = ("man", "woman", "robot")
 ANIMALS = ("cat", "dog", "rabbit", "bird", "fish")
 THINGS = ("chair", "vase", "car", "house", "ball", "table", "tree", "lamp", "cup")
 KINDS = PEOPLE + ANIMALS + THINGS
-# How often each is drawn. Kinds without a weight are drawn only when asked for: two processor cores cannot learn all.
+# How often each is drawn. Kinds without a weight are drawn only when asked for: two processor cores
+# cannot learn all.
 _WEIGHTS = {
     "man": 0.17, "woman": 0.17, "robot": 0.05, "cat": 0.11, "dog": 0.11, "rabbit": 0.06, "bird": 0.05,
     "chair": 0.06, "vase": 0.06, "car": 0.06, "house": 0.04, "ball": 0.03, "tree": 0.03,
@@ -26,7 +27,19 @@ HAIR = {
 }
 SKIN = [(245, 210, 180), (225, 180, 145), (190, 135, 95), (140, 95, 65), (100, 65, 45)]
 PATTERNS = {"striped": ("rows", "columns"), "spotted": ("spots",), "checkered": ("checks",)}
-_PATTERNED = {"man", "woman", "cat", "dog", "rabbit", "fish", "chair", "vase", "ball", "cup", "lamp"}
+_PATTERNED = {
+    "man",
+    "woman",
+    "cat",
+    "dog",
+    "rabbit",
+    "fish",
+    "chair",
+    "vase",
+    "ball",
+    "cup",
+    "lamp",
+}
 _HATTED = {"man", "woman", "cat", "dog", "rabbit"}
 
 # height in pixels at scale 1, and the drawing's own height in units
@@ -48,12 +61,18 @@ def _pick(rng, options):
 def sample_subject(rng, kind=None):
     """A random subject of the training world."""
     kind = kind or list(_WEIGHTS)[rng.choice(len(_WEIGHTS), p=list(_WEIGHTS.values()))]
-    s = {"kind": kind, "facing": 1 if rng.random() < 0.5 else -1, "colour": _pick(rng, COLOUR_NAMES)}
+    s = {
+        "kind": kind,
+        "facing": 1 if rng.random() < 0.5 else -1,
+        "colour": _pick(rng, COLOUR_NAMES),
+    }
     if kind in ("man", "woman"):
         s["hair_name"] = _pick(rng, list(HAIR))
         s["hair"] = jitter(rng, HAIR[s["hair_name"]], 8)
         s["skin"] = jitter(rng, _pick(rng, SKIN), 6)
-        s["trousers"] = jitter(rng, _pick(rng, [(50, 60, 110), (45, 45, 50), (130, 110, 80), (90, 90, 95)]), 8)
+        s["trousers"] = jitter(
+            rng, _pick(rng, [(50, 60, 110), (45, 45, 50), (130, 110, 80), (90, 90, 95)]), 8
+        )
         s["beard"] = kind == "man" and rng.random() < 0.15
         s["glasses"] = rng.random() < 0.15
     if kind in PEOPLE:
@@ -103,7 +122,10 @@ def _arms(p, s, sleeve, hand, shoulder=51):
     pose, sway = s.get("arms", "down"), s.get("sway", 0.0)
     for side in (-1, 1):
         if pose == "raised" or (pose == "waving" and side > 0):
-            elbow, palm = (side * 26, shoulder + 3 + 2 * sway), (side * 29, shoulder + 17 + 2 * sway)
+            elbow, palm = (
+                (side * 26, shoulder + 3 + 2 * sway),
+                (side * 29, shoulder + 17 + 2 * sway),
+            )
         else:
             elbow, palm = (side * 18, shoulder - 10), (side * 22, shoulder - 21 - side * sway * 6)
         p.line([(side * 12, shoulder), elbow, palm], sleeve, 8)
@@ -136,7 +158,14 @@ def _person(p, s):
         p.pie(0, head - 4, r + 0.5, r * 0.95, 0, 180, hair)
     for side in (-1, 1):
         _eye(p, side * 8, head - 1, 4.8, (255, 255, 255), (40, 30, 30))
-    p.box(-5, head - 13.5, 5, head - 10.5, (200, 90, 90) if s.get("beard") or woman else scaled(skin, 0.6), radius=1.4)
+    p.box(
+        -5,
+        head - 13.5,
+        5,
+        head - 10.5,
+        (200, 90, 90) if s.get("beard") or woman else scaled(skin, 0.6),
+        radius=1.4,
+    )
     if s.get("glasses"):
         for side in (-1, 1):
             p.ring(side * 8, head - 1, 7.6, 7.6, (20, 20, 25), 2.4)
@@ -169,7 +198,10 @@ def _cat(p, s):
     for side in (-1, 1):
         p.ellipse(side * 6.5, 2.8, 5.4, 3.6, dark)
         p.polygon([(side * 16.5, head + 3), (side * 15, head + 22), (side * 2, head + 12)], fur)
-        p.polygon([(side * 13.2, head + 8), (side * 13, head + 17), (side * 6, head + 12)], s.get("ear", (240, 170, 170)))
+        p.polygon(
+            [(side * 13.2, head + 8), (side * 13, head + 17), (side * 6, head + 12)],
+            s.get("ear", (240, 170, 170)),
+        )
     p.ellipse(0, head, 18, 15, fur)
     if s.get("collar"):
         p.box(-10, 20, 10, 26.5, s["collar"], radius=3)
@@ -315,7 +347,12 @@ def _table(p, s):
 def _tree(p, s):
     c = s["rgb"]
     p.polygon([(-6, 0), (6, 0), (3.5, 46), (-3.5, 46)], s.get("trunk", (110, 75, 45)))
-    for x, y, r, tone in ((-15, 52, 16, 0.86), (15, 54, 16, 0.92), (0, 74, 20, 1.0), (-3, 58, 17, 1.08)):
+    for x, y, r, tone in (
+        (-15, 52, 16, 0.86),
+        (15, 54, 16, 0.92),
+        (0, 74, 20, 1.0),
+        (-3, 58, 17, 1.08),
+    ):
         p.ellipse(x, y, r, r * 0.94, scaled(c, tone))
 
 

@@ -5,8 +5,9 @@ use super::parallel::{MEMORY, PIECE, Shared, pieces, with_scratch};
 use super::simd::{Level, kernel};
 use super::tile::{Tile, multiply};
 
-/// The extents of one attention: q is `[batch, tokens, heads * d]`, k and v are `[kv_batch, keys, heads * d]`. `kv_batch`
-/// divides `batch`: consecutive entries of q share one of k and v.
+/// The extents of one attention: q is `[batch, tokens, heads * d]`, k and v are
+/// `[kv_batch, keys, heads * d]`. `kv_batch` divides `batch`: consecutive entries of q share one of
+/// k and v.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     pub batch: usize,
@@ -38,7 +39,8 @@ impl Attention {
         assert!(k == self.kv_batch * self.keys * channels && v == k, "{self:?}");
     }
 
-    /// What a pair of a query and a key costs in `matmuls` matmuls of a head's width, and an exponential.
+    /// What a pair of a query and a key costs in `matmuls` matmuls of a head's width, and an
+    /// exponential.
     pub(super) fn cost(&self, matmuls: usize) -> usize {
         self.tokens * self.keys * (matmuls * 2 * self.d.next_multiple_of(8) + 32)
     }
@@ -62,7 +64,8 @@ pub(super) fn keys_at_a_time(d: usize) -> usize {
     if d > 192 { 128 } else { 256 }
 }
 
-/// Elements from one row of scores to the next: not the multiple of a page that would crowd one set of the cache.
+/// Elements from one row of scores to the next: not the multiple of a page that would crowd one set
+/// of the cache.
 pub(super) fn score_stride(d: usize) -> usize {
     keys_at_a_time(d) + 16
 }
@@ -81,7 +84,8 @@ pub(super) fn rows_elements(count: usize, d: usize) -> usize {
     count * padded(d)
 }
 
-/// Rows of a head, `stride` from one to the next, turned round: `[count / 32][d][32]`, zeros beyond `count`.
+/// Rows of a head, `stride` from one to the next, turned round: `[count / 32][d][32]`, zeros beyond
+/// `count`.
 pub(super) fn to_panels(from: &[f32], stride: usize, count: usize, d: usize, to: &mut [f32]) {
     for (panel, to) in to.chunks_exact_mut(PANEL * d).enumerate() {
         let first = panel * PANEL;
@@ -108,7 +112,8 @@ fn group(d: usize, start: usize) -> usize {
     if left == 48 { 48 } else { left.min(32) }
 }
 
-/// Rows of a head in groups of channels, `[groups][count][channels of the group]`, zeros beyond `d`.
+/// Rows of a head in groups of channels, `[groups][count][channels of the group]`, zeros beyond
+/// `d`.
 pub(super) fn to_rows(from: &[f32], stride: usize, count: usize, d: usize, to: &mut [f32]) {
     let mut start = 0;
     while start < d {
@@ -123,8 +128,8 @@ pub(super) fn to_rows(from: &[f32], stride: usize, count: usize, d: usize, to: &
     }
 }
 
-/// y = w v, or y += w v: `w` has `rows` rows of `length`, for the rows `first ..` of `v` out of `all`, as [`to_rows`]
-/// left them.
+/// y = w v, or y += w v: `w` has `rows` rows of `length`, for the rows `first ..` of `v` out of
+/// `all`, as [`to_rows`] left them.
 #[derive(Clone, Copy)]
 pub(super) struct Weighted<'a> {
     pub w: *const f32,
@@ -177,9 +182,10 @@ pub fn scratch_elements(a: &Attention) -> usize {
     a.kv_batch * a.heads * (panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
 }
 
-/// softmax(`scale` q k^T) v for each head. With `mask` `[tokens]`, as many keys as tokens, each token sees those with
-/// which it shares a bit. To `kept` `[batch, tokens, heads, 2]`, if wanted, goes the log of each row's sum of exponentials,
-/// the first of two numbers: see [`super::attention_gradient::attention_deltas`].
+/// softmax(`scale` q k^T) v for each head. With `mask` `[tokens]`, as many keys as tokens, each
+/// token sees those with which it shares a bit. To `kept` `[batch, tokens, heads, 2]`, if wanted,
+/// goes the log of each row's sum of exponentials, the first of two numbers: see
+/// [`super::attention_gradient::attention_deltas`].
 #[allow(clippy::too_many_arguments)]
 pub fn attention(
     level: Level,
@@ -288,7 +294,8 @@ impl Segment<'_> {
         TOKENS * score_stride(self.d)
     }
 
-    /// Unnormalised, with each row's greatest score, its peak: `y` = sum of e^(score - peak) v, `totals` = sum of e^(score - peak).
+    /// Unnormalised, with each row's greatest score, its peak: `y` = sum of e^(score - peak) v,
+    /// `totals` = sum of e^(score - peak).
     ///
     /// # Safety
     /// `q` and `y` must have `count` rows, `q_stride` and `y_stride` apart.
@@ -404,7 +411,8 @@ struct Block {
 }
 
 kernel! {
-    /// e^(score - peak), where the peak is the greatest until now; what was summed with a lower one is made smaller.
+    /// e^(score - peak), where the peak is the greatest until now; what was summed with a lower one
+    /// is made smaller.
     fn weights(s: S, b: &Block, peaks: &mut [f32; TOKENS], totals: &mut [f32; TOKENS]) {
         unsafe {
             for r in 0..b.rows {

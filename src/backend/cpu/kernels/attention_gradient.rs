@@ -1,12 +1,13 @@
-//! Attention backward without the score matrix: the probabilities are computed again from what each row keeps.
+//! Attention backward without the score matrix: the probabilities are computed again from what each
+//! row keeps.
 //!
-//! With s = `scale` q k^T, p = exp(s - lse), lse the log of the row's sum of exponentials, and delta = dy . y of the row:
-//! dv = p^T dy, ds = p (dy v^T - delta), dq = `scale` ds k, dk = `scale` ds^T q.
-//! (Dao et al., "FlashAttention", 2022, appendix B.)
+//! With s = `scale` q k^T, p = exp(s - lse), lse the log of the row's sum of exponentials, and
+//! delta = dy . y of the row: dv = p^T dy, ds = p (dy v^T - delta), dq = `scale` ds k, dk = `scale`
+//! ds^T q. (Dao et al., "FlashAttention", 2022, appendix B.)
 
 use super::attention::{
-    Attention, Segment, TOKENS, Weighted, each_piece, keys_at_a_time, matmuls, panels_elements, parts, rows_elements,
-    score_stride, to_panels, to_rows,
+    Attention, Segment, TOKENS, Weighted, each_piece, keys_at_a_time, matmuls, panels_elements,
+    parts, rows_elements, score_stride, to_panels, to_rows,
 };
 use super::math::exp_of_negative;
 use super::parallel::{MEMORY, Shared, pieces, with_scratch};
@@ -17,7 +18,8 @@ pub fn rows_scratch_elements(a: &Attention) -> usize {
     a.kv_batch * a.heads * panels_elements(a.keys, a.d)
 }
 
-/// lse and delta of every row, `[batch, tokens, heads, 2]`, of the result `y` and its gradient `dy`.
+/// lse and delta of every row, `[batch, tokens, heads, 2]`, of the result `y` and its gradient
+/// `dy`.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_rows(
     level: Level,
@@ -30,7 +32,9 @@ pub fn attention_rows(
     scratch: &mut [f32],
 ) {
     a.check(q.len(), k.len(), k.len());
-    assert!(y.len() == q.len() && dy.len() == q.len() && rows.len() == a.batch * a.tokens * a.heads * 2);
+    assert!(
+        y.len() == q.len() && dy.len() == q.len() && rows.len() == a.batch * a.tokens * a.heads * 2
+    );
     let (channels, d) = (a.channels(), a.d);
     let size = panels_elements(a.keys, d);
     let target = Shared::new(&mut scratch[..rows_scratch_elements(a)]);
@@ -104,8 +108,15 @@ kernel! {
     }
 }
 
-/// Calls `each` with where a head's first row starts and its number, for packing `copies` of its rows.
-fn each_head(a: &Attention, batch: usize, count: usize, copies: usize, each: impl Fn(usize, usize) + Sync) {
+/// Calls `each` with where a head's first row starts and its number, for packing `copies` of its
+/// rows.
+fn each_head(
+    a: &Attention,
+    batch: usize,
+    count: usize,
+    copies: usize,
+    each: impl Fn(usize, usize) + Sync,
+) {
     let heads = batch * a.heads;
     pieces(heads, heads * copies * count * a.d * MEMORY, |head| {
         each(head / a.heads * count * a.channels() + head % a.heads * a.d, head);
@@ -139,8 +150,8 @@ pub fn gradients_scratch_elements(a: &Attention) -> usize {
     queries_scratch_elements(a) + 2 * a.batch * a.heads * rows_elements(a.tokens, a.d)
 }
 
-/// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are made once: seven matmuls
-/// become five. Work is shared out by heads alone.
+/// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are
+/// made once: seven matmuls become five. Work is shared out by heads alone.
 #[cfg(test)]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_gradients(
@@ -189,7 +200,11 @@ fn queries(
     scratch: &mut [f32],
 ) {
     a.check(q.len(), k.len(), v.len());
-    assert!(dy.len() == q.len() && dq.len() == q.len() && rows.len() == a.batch * a.tokens * a.heads * 2);
+    assert!(
+        dy.len() == q.len()
+            && dq.len() == q.len()
+            && rows.len() == a.batch * a.tokens * a.heads * 2
+    );
     let (channels, d) = (a.channels(), a.d);
     let (panels, size) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
     let all = 2 * panels + size;
@@ -211,7 +226,8 @@ fn queries(
         let (h, shared) = (unit / blocks / share % a.heads, unit / blocks / share / a.heads);
         let b = shared * share + entry;
         if let Some(more) = more.filter(|_| unit.is_multiple_of(share * blocks)) {
-            let rows = (0..2 * a.keys).map(|r| (r / a.keys * a.kv_batch + shared) * a.keys + r % a.keys);
+            let rows =
+                (0..2 * a.keys).map(|r| (r / a.keys * a.kv_batch + shared) * a.keys + r % a.keys);
             for row in rows {
                 unsafe { more.dkv.part(row * channels + h * d, d) }.fill(0.0);
             }
@@ -236,7 +252,17 @@ fn queries(
                     let (q, dy) = (q.as_ptr().add(at), dy.as_ptr().add(at));
                     let panel = key * d;
                     matmuls(level, q, channels, count, &k_panels[panel..], keys, d, scores, stride);
-                    matmuls(level, dy, channels, count, &v_panels[panel..], keys, d, weighed, stride);
+                    matmuls(
+                        level,
+                        dy,
+                        channels,
+                        count,
+                        &v_panels[panel..],
+                        keys,
+                        d,
+                        weighed,
+                        stride,
+                    );
                     let place = a.causal.then_some((first, key));
                     by_rows(level, scores, weighed, stride, count, keys, &kept, a.scale, place);
                     let weighted = Weighted {
@@ -271,7 +297,13 @@ fn queries(
                             ..weighted
                         };
                         weighted.sum(level);
-                        Weighted { w: scores, v: dy_rows, y: more.dkv.at(k.len() + to), ..weighted }.sum(level);
+                        Weighted {
+                            w: scores,
+                            v: dy_rows,
+                            y: more.dkv.at(k.len() + to),
+                            ..weighted
+                        }
+                        .sum(level);
                     }
                 }
             }
@@ -301,7 +333,8 @@ kernel! {
         unsafe {
             for (r, &[lse, delta]) in kept.iter().enumerate().take(rows) {
                 let (scores, weighed) = (scores.add(r * stride), weighed.add(r * stride));
-                let seen = causal.map_or(keys, |(at, key)| (at + r + 1).saturating_sub(key).min(keys));
+                let seen =
+                    causal.map_or(keys, |(at, key)| (at + r + 1).saturating_sub(key).min(keys));
                 let (f, lse, delta) = (s.splat(scale), s.splat(-lse), s.splat(delta));
                 let mut i = 0;
                 while i < seen {
@@ -326,7 +359,8 @@ pub fn keys_values_scratch_elements(a: &Attention) -> usize {
     a.batch * a.heads * (2 * (panels + rows) + 2 * a.tokens.next_multiple_of(16))
 }
 
-/// dk, then dv, `[2, kv_batch, keys, channels]`, of what [`attention_rows`] made: summed over the queries that share them.
+/// dk, then dv, `[2, kv_batch, keys, channels]`, of what [`attention_rows`] made: summed over the
+/// queries that share them.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_keys_values(
     level: Level,
@@ -389,11 +423,33 @@ pub fn attention_keys_values(
                     unsafe {
                         let (k, v) = (k.as_ptr().add(at), v.as_ptr().add(at));
                         let panel = token * d;
-                        matmuls(level, k, channels, count, &q_panels[panel..], tokens, d, scores, stride);
-                        matmuls(level, v, channels, count, &dy_panels[panel..], tokens, d, weighed, stride);
+                        matmuls(
+                            level,
+                            k,
+                            channels,
+                            count,
+                            &q_panels[panel..],
+                            tokens,
+                            d,
+                            scores,
+                            stride,
+                        );
+                        matmuls(
+                            level,
+                            v,
+                            channels,
+                            count,
+                            &dy_panels[panel..],
+                            tokens,
+                            d,
+                            weighed,
+                            stride,
+                        );
                         let kept = [kept[token..].as_ptr(), kept[numbers + token..].as_ptr()];
                         let place = a.causal.then_some((first, token));
-                        by_columns(level, scores, weighed, stride, count, tokens, kept, a.scale, place);
+                        by_columns(
+                            level, scores, weighed, stride, count, tokens, kept, a.scale, place,
+                        );
                         let weighted = Weighted {
                             w: weighed,
                             w_stride: stride,
@@ -409,7 +465,8 @@ pub fn attention_keys_values(
                             across: false,
                         };
                         weighted.sum(level);
-                        Weighted { w: scores, v: dy_rows, y: dkv.at(values + at), ..weighted }.sum(level);
+                        Weighted { w: scores, v: dy_rows, y: dkv.at(values + at), ..weighted }
+                            .sum(level);
                     }
                     add = true;
                 }
@@ -446,7 +503,8 @@ kernel! {
                     i += S::LANES;
                 }
                 // Tokens before the key do not see it.
-                let blind = causal.map_or(0, |(key, token)| (key + r).saturating_sub(token).min(tokens));
+                let blind =
+                    causal.map_or(0, |(key, token)| (key + r).saturating_sub(token).min(tokens));
                 for i in 0..blind {
                     *scores.add(i) = 0.0;
                     *weighed.add(i) = 0.0;

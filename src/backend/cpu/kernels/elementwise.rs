@@ -1,4 +1,5 @@
-//! Passes over a tensor's rows that end in epilogue, and what they share: how rows are cut, and zeros around feature maps.
+//! Passes over a tensor's rows that end in epilogue, and what they share: how rows are cut, and
+//! zeros around feature maps.
 
 use super::epilogue::{self, Epilogue, Part};
 use super::parallel::{MEMORY, Shared, piece, pieces};
@@ -23,8 +24,8 @@ impl Padding {
 /// Elements of a run: what is made of them is still near when the epilogue come.
 const RUN: usize = 4096;
 
-/// Makes rows in runs: `make` writes rows `first ..` of a result, so many that there is room for, then the epilogue follow.
-/// Operations for an element: `cost`.
+/// Makes rows in runs: `make` writes rows `first ..` of a result, so many that there is room for,
+/// then the epilogue follow. Operations for an element: `cost`.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn by_runs(
     level: Level,
@@ -64,7 +65,9 @@ pub(super) fn by_runs(
     let [top, _, left, _] = padding.edges;
     let [height, width] = padding.padded();
     let lines = rows / (padding.height * padding.width).max(1) * height;
-    assert!(y.len() == lines * width * channels && rows.is_multiple_of(padding.height * padding.width));
+    assert!(
+        y.len() == lines * width * channels && rows.is_multiple_of(padding.height * padding.width)
+    );
     let each = piece(lines, 1, cost * width * channels);
     let y = Shared::new(y);
     pieces(lines.div_ceil(each), y_work(lines * width * channels, cost), |i| {
@@ -89,7 +92,8 @@ fn y_work(elements: usize, cost: usize) -> usize {
     elements * cost
 }
 
-/// `x`, then the epilogue: activations, sums, matmuls, scaling, their gradients, padding, low-rank updates.
+/// `x`, then the epilogue: activations, sums, matmuls, scaling, their gradients, padding, low-rank
+/// updates.
 pub fn elementwise(
     level: Level,
     x: &[f32],
@@ -121,7 +125,8 @@ pub fn filled(y: &mut [f32], value: f32) {
     });
 }
 
-/// Copies `rows` runs of `width` elements: run `r` from `r * from[0] + from[1]` to `r * to[0] + to[1]`. Slices, joins.
+/// Copies `rows` runs of `width` elements: run `r` from `r * from[0] + from[1]` to
+/// `r * to[0] + to[1]`. Slices, joins.
 pub fn copy(x: &[f32], y: &mut [f32], rows: usize, width: usize, from: [usize; 2], to: [usize; 2]) {
     if rows == 0 || width == 0 {
         return;
@@ -190,7 +195,8 @@ kernel! {
     }
 }
 
-/// Of `x` `[.., 2 d]` and `dy` `[.., d]`: dy * gelu(gate) for the values, dy * value * gelu'(gate) for the gates.
+/// Of `x` `[.., 2 d]` and `dy` `[.., d]`: dy * gelu(gate) for the values, dy * value * gelu'(gate)
+/// for the gates.
 pub fn geglu_gradient(level: Level, x: &[f32], dy: &[f32], d: usize, dx: &mut [f32]) {
     assert!(x.len() == 2 * dy.len() && dx.len() == x.len());
     let rows = dy.len() / d.max(1);

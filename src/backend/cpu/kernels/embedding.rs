@@ -4,9 +4,19 @@ use super::parallel::{MEMORY, Shared, pieces};
 use super::simd::Level;
 use super::weights::{Stored, widen_bf16, widen_f16};
 
-/// Row `ids[i]` of `table` `[rows, channels]`, which goes on in `extra`, for every index; the last row for what is beyond.
-pub fn embedding(level: Level, table: Stored<'_>, extra: &[f32], ids: &[u32], channels: usize, y: &mut [f32]) {
-    assert!(channels > 0 && y.len() == ids.len() * channels && table.len() + extra.len() >= channels);
+/// Row `ids[i]` of `table` `[rows, channels]`, which goes on in `extra`, for every index; the last
+/// row for what is beyond.
+pub fn embedding(
+    level: Level,
+    table: Stored<'_>,
+    extra: &[f32],
+    ids: &[u32],
+    channels: usize,
+    y: &mut [f32],
+) {
+    assert!(
+        channels > 0 && y.len() == ids.len() * channels && table.len() + extra.len() >= channels
+    );
     let last = (table.len() + extra.len()) / channels - 1;
     let y = Shared::new(y);
     let rows = table.len() / channels;
@@ -25,9 +35,16 @@ pub fn embedding(level: Level, table: Stored<'_>, extra: &[f32], ids: &[u32], ch
     });
 }
 
-/// The sum of dy's rows for each of the `rows` indices from `first` on, in their order; with `clamped` indices beyond count
-/// for the last.
-pub fn embedding_gradient(ids: &[u32], dy: &[f32], channels: usize, first: usize, clamped: bool, y: &mut [f32]) {
+/// The sum of dy's rows for each of the `rows` indices from `first` on, in their order; with
+/// `clamped` indices beyond count for the last.
+pub fn embedding_gradient(
+    ids: &[u32],
+    dy: &[f32],
+    channels: usize,
+    first: usize,
+    clamped: bool,
+    y: &mut [f32],
+) {
     assert!(channels > 0 && dy.len() == ids.len() * channels && y.len().is_multiple_of(channels));
     super::elementwise::filled(y, 0.0);
     let rows = y.len() / channels;

@@ -1,4 +1,5 @@
-//! Elementwise work on part of a result while it is in cache: what a matmul, a norm or a copy does before it is done.
+//! Elementwise work on part of a result while it is in cache: what a matmul, a norm or a copy does
+//! before it is done.
 
 use super::activation::{Function, Unary, with_function};
 use super::simd::{Level, Simd, kernel};
@@ -29,7 +30,8 @@ pub enum Epilogue<'a> {
     Multiply(&'a [f32], Broadcast),
     /// The function's derivative at the operand's elements, times the value.
     Derivative(Function, &'a [f32]),
-    /// Adds `hidden` `[rows, rank]` times `up` `[channels, rank]`, or `[rank, channels]` if `transposed`.
+    /// Adds `hidden` `[rows, rank]` times `up` `[channels, rank]`, or `[rank, channels]` if
+    /// `transposed`.
     Lora {
         hidden: &'a [f32],
         up: &'a [f32],
@@ -38,7 +40,8 @@ pub enum Epilogue<'a> {
     },
 }
 
-/// A part of a result: rows and columns of the whole, of which row `rows.start` lies at `y`, its channels first.
+/// A part of a result: rows and columns of the whole, of which row `rows.start` lies at `y`, its
+/// channels first.
 #[derive(Clone, Copy)]
 pub(super) struct Part {
     pub y: *mut f32,
@@ -75,7 +78,11 @@ fn lora(level: Level, hidden: &[f32], up: &[f32], rank: usize, transposed: bool,
             for (r, row) in own.chunks_exact_mut(columns).enumerate().take(count) {
                 for (c, v) in row[..width].iter_mut().enumerate() {
                     let (column, rank_at) = (first + c, start + r);
-                    let at = if transposed { rank_at * part.channels + column } else { column * rank + rank_at };
+                    let at = if transposed {
+                        rank_at * part.channels + column
+                    } else {
+                        column * rank + rank_at
+                    };
                     *v = up[at];
                 }
             }
@@ -140,9 +147,16 @@ impl<U: Unary> Binary for Apply<U> {
     }
 }
 
-/// All rows of the part, each with the operand's row that it meets; without one if `operand` is null.
+/// All rows of the part, each with the operand's row that it meets; without one if `operand` is
+/// null.
 #[inline(always)]
-unsafe fn rows<S: Simd, B: Binary>(s: S, part: &Part, operand: *const f32, broadcast: Broadcast, b: B) {
+unsafe fn rows<S: Simd, B: Binary>(
+    s: S,
+    part: &Part,
+    operand: *const f32,
+    broadcast: Broadcast,
+    b: B,
+) {
     unsafe {
         let mut width = part.columns[1] - part.columns[0];
         let mut end = part.rows[1];

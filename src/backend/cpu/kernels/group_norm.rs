@@ -1,7 +1,9 @@
-//! Group normalisation of `[batch, rows, channels]`: statistics of every group, then their use, forward and backward.
+//! Group normalisation of `[batch, rows, channels]`: statistics of every group, then their use,
+//! forward and backward.
 //!
-//! Of every few rows, each channel's mean and sum of squares about it are made in two looks at numbers that are near;
-//! these are put together pairwise (Chan et al., "Updating formulae", 1979), the last of them in f64.
+//! Of every few rows, each channel's mean and sum of squares about it are made in two looks at
+//! numbers that are near; these are put together pairwise (Chan et al., "Updating formulae", 1979),
+//! the last of them in f64.
 
 use super::elementwise::{Padding, by_runs};
 use super::epilogue::Epilogue;
@@ -45,7 +47,14 @@ impl GroupNorm {
 }
 
 /// Mean and 1/sqrt(variance + `epsilon`) of each batch entry's groups: `[batch, groups, 2]`.
-pub fn statistics(level: Level, norm: &GroupNorm, x: &[f32], epsilon: f32, y: &mut [f32], scratch: &mut [f32]) {
+pub fn statistics(
+    level: Level,
+    norm: &GroupNorm,
+    x: &[f32],
+    epsilon: f32,
+    y: &mut [f32],
+    scratch: &mut [f32],
+) {
     norm.check(x.len(), y.len());
     let (channels, (each, parts)) = (norm.channels, norm.pieces());
     let target = Shared::new(&mut scratch[..norm.scratch_elements()]);
@@ -174,7 +183,12 @@ pub fn group_norm(
 }
 
 /// Calls `each` with a batch entry, the first of some of its rows, and their part of `y`.
-fn each_entry(norm: &GroupNorm, first: usize, y: &mut [f32], mut each: impl FnMut(usize, usize, &mut [f32])) {
+fn each_entry(
+    norm: &GroupNorm,
+    first: usize,
+    y: &mut [f32],
+    mut each: impl FnMut(usize, usize, &mut [f32]),
+) {
     let (mut at, mut rest) = (first, y);
     while !rest.is_empty() {
         let b = at / norm.rows;
@@ -214,7 +228,8 @@ kernel! {
     }
 }
 
-/// With g = dy * weight and n = (x - mean) * rstd: mean(g) and mean(g n) of every group, `[batch, groups, 2]`.
+/// With g = dy * weight and n = (x - mean) * rstd: mean(g) and mean(g n) of every group,
+/// `[batch, groups, 2]`.
 #[allow(clippy::too_many_arguments)]
 pub fn means(
     level: Level,
@@ -292,7 +307,8 @@ kernel! {
     }
 }
 
-/// rstd * (g - mean(g) - n mean(g n)), of what [`means`] made; then the epilogue, with zeros around if there is `padding`.
+/// rstd * (g - mean(g) - n mean(g n)), of what [`means`] made; then the epilogue, with zeros around
+/// if there is `padding`.
 #[allow(clippy::too_many_arguments)]
 pub fn gradient(
     level: Level,

@@ -4,9 +4,18 @@ use super::elementwise::by_runs;
 use super::epilogue::Epilogue;
 use super::simd::{Level, Simd, kernel};
 
-/// Each row of `x` to mean 0 and variance 1 (`epsilon` added to it), times `weight` plus `bias`; then the epilogue.
+/// Each row of `x` to mean 0 and variance 1 (`epsilon` added to it), times `weight` plus `bias`;
+/// then the epilogue.
 #[allow(clippy::too_many_arguments)]
-pub fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, epilogue: &[Epilogue<'_>], y: &mut [f32]) {
+pub fn layer_norm(
+    level: Level,
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    epsilon: f32,
+    epilogue: &[Epilogue<'_>],
+    y: &mut [f32],
+) {
     let channels = weight.len();
     assert!(bias.len() == channels && x.len() == y.len());
     let rows = x.len() / channels.max(1);
@@ -15,7 +24,8 @@ pub fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], epsilon
     });
 }
 
-/// With g = dy * weight and n the normalised row, rstd * (g - mean(g) - n mean(g n)); then the epilogue.
+/// With g = dy * weight and n the normalised row, rstd * (g - mean(g) - n mean(g n)); then the
+/// epilogue.
 #[allow(clippy::too_many_arguments)]
 pub fn layer_norm_gradient(
     level: Level,

@@ -1,4 +1,5 @@
-//! Matmuls with a matrix of few outputs, which may be any tensor, and the gradient of such a matrix.
+//! Matmuls with a matrix of few outputs, which may be any tensor, and the gradient of such a
+//! matrix.
 
 use super::epilogue::{self, Epilogue, Part};
 use super::matmul::{Few, sums_along};
@@ -53,7 +54,8 @@ pub fn conv2d_scratch_elements(into: usize, out: usize, window: [usize; 2]) -> u
     into * out * window[0] * window[1]
 }
 
-/// "Valid" convolution of `x` `[batch, height, width, in]` with `w` `[out, in, kh, kw]`; then the epilogue.
+/// "Valid" convolution of `x` `[batch, height, width, in]` with `w` `[out, in, kh, kw]`; then the
+/// epilogue.
 #[allow(clippy::too_many_arguments)]
 pub fn lora_down_conv2d(
     level: Level,
@@ -76,7 +78,13 @@ pub fn lora_down_conv2d(
         let (o, tap, i) = (at / (kh * kw * into), at / into % (kh * kw), at % into);
         *value = w[(o * into + i) * kh * kw + tap];
     }
-    let shape = Few { row_stride: stride * into, lines: kh, length: kw * into, line_stride: width * into, out };
+    let shape = Few {
+        row_stride: stride * into,
+        lines: kh,
+        length: kw * into,
+        line_stride: width * into,
+        out,
+    };
     let each = |line: usize| {
         let (b, y) = (line / lines, line % lines);
         (columns, line * columns, (b * height + y * stride) * width * into)
@@ -84,7 +92,8 @@ pub fn lora_down_conv2d(
     along_inputs(level, x, turned, [rows, batch * lines], &shape, each, epilogue, y);
 }
 
-/// Segments of rows, of each of which `place` tells how many, the first, and where its input starts.
+/// Segments of rows, of each of which `place` tells how many, the first, and where its input
+/// starts.
 #[allow(clippy::too_many_arguments)]
 fn along_inputs(
     level: Level,
@@ -147,9 +156,17 @@ pub fn weight_gradient_scratch_elements(rows: usize, out: usize, into: usize) ->
     blocks(rows, out * into).1 * out * into
 }
 
-/// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: blocks of rows, then the blocks in their order.
+/// `dw[n, k] = sum_r dy[r, n] x[r, k]` over all rows: blocks of rows, then the blocks in their
+/// order.
 #[allow(clippy::too_many_arguments)]
-pub fn weight_gradient(level: Level, x: &[f32], dy: &[f32], [out, into]: [usize; 2], dw: &mut [f32], scratch: &mut [f32]) {
+pub fn weight_gradient(
+    level: Level,
+    x: &[f32],
+    dy: &[f32],
+    [out, into]: [usize; 2],
+    dw: &mut [f32],
+    scratch: &mut [f32],
+) {
     let rows = dy.len() / out.max(1);
     assert!(dy.len() == rows * out && x.len() == rows * into && dw.len() == out * into);
     if dw.is_empty() {
@@ -232,9 +249,9 @@ const BLOCK: usize = 64;
 /// Rows and columns of the sums that a piece makes.
 const SQUARE: usize = 96;
 
-/// Adds `x^T x` over all rows of `x` `[.., n]` to `sums` `[2, n, n]`: each sum is the sum of the two planes, which together
-/// keep about twice the digits of one f32 (Knuth's TwoSum between blocks of rows). Elements whose column is beyond their row
-/// may be anything.
+/// Adds `x^T x` over all rows of `x` `[.., n]` to `sums` `[2, n, n]`: each sum is the sum of the
+/// two planes, which together keep about twice the digits of one f32 (Knuth's TwoSum between blocks
+/// of rows). Elements whose column is beyond their row may be anything.
 pub fn outer_sums(level: Level, sums: &mut [f32], x: &[f32], n: usize) {
     assert!(sums.len() == 2 * n * n && n > 0 && x.len().is_multiple_of(n));
     let rows = x.len() / n;

@@ -49,7 +49,8 @@ pub(super) unsafe fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
     }
 }
 
-/// The normal distribution's cumulative function, and its density: to about 2e-7 of the value, far below zero too.
+/// The normal distribution's cumulative function, and its density: to about 2e-7 of the value, far
+/// below zero too.
 #[inline(always)]
 pub(super) unsafe fn normal<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
     unsafe {
@@ -57,7 +58,16 @@ pub(super) unsafe fn normal<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
         let z = s.mul(s.abs(x), s.splat(std::f32::consts::FRAC_1_SQRT_2));
         let t = s.div(s.splat(2.0), s.add(s.splat(2.0), z));
         let mut p = s.splat(0.170_872_77);
-        for c in [-0.822_152_26, 1.488_515_9, -1.135_204, 0.278_868_07, -0.186_288_06, 0.096_784_18, 0.374_091_96, 1.000_023_7] {
+        for c in [
+            -0.822_152_26,
+            1.488_515_9,
+            -1.135_204,
+            0.278_868_07,
+            -0.186_288_06,
+            0.096_784_18,
+            0.374_091_96,
+            1.000_023_7,
+        ] {
             p = s.fma(p, t, s.splat(c));
         }
         p = s.fma(p, t, s.splat(-1.265_512_2));

@@ -1,6 +1,7 @@
 //! Matrix matmuls with a weight, and convolutions: matmuls whose rows are gathered.
 //!
-//! With its padding around it, a feature map's pixels under one line of the window lie in one stretch: no rows are copied.
+//! With its padding around it, a feature map's pixels under one line of the window lie in one
+//! stretch: no rows are copied.
 
 use super::epilogue::{self, Epilogue, Part};
 use super::parallel::{PIECE, Shared, pieces, with_scratch};
@@ -8,7 +9,8 @@ use super::simd::{Level, Simd, kernel};
 use super::tile::{Tile, multiply};
 use super::weights::{PANEL, Weights};
 
-/// Multiply-adds that are summed in one go: their weights, a panel wide, stay in the nearest caches.
+/// Multiply-adds that are summed in one go: their weights, a panel wide, stay in the nearest
+/// caches.
 const DEPTH: usize = 1024;
 
 /// Rows of a piece: all of them meet a panel while it is near.
@@ -40,17 +42,30 @@ impl Rows {
 }
 
 /// `y[.., n] = sum_k x[.., k] w[n, k]`, then the `epilogue`.
-pub fn linear(level: Level, x: &[f32], weights: &Weights, epilogue: &[Epilogue<'_>], y: &mut [f32]) {
+pub fn linear(
+    level: Level,
+    x: &[f32],
+    weights: &Weights,
+    epilogue: &[Epilogue<'_>],
+    y: &mut [f32],
+) {
     let rows = y.len() / weights.out.max(1);
     assert_eq!(weights.window, [1, 1]);
     assert!(x.len() == rows * weights.into && y.len() == rows * weights.out);
-    let rows =
-        Rows { lines: 1, columns: rows, height: 1, batch_stride: 0, line_stride: 0, row_stride: weights.into, window_stride: 0 };
+    let rows = Rows {
+        lines: 1,
+        columns: rows,
+        height: 1,
+        batch_stride: 0,
+        line_stride: 0,
+        row_stride: weights.into,
+        window_stride: 0,
+    };
     matmul(level, x, &rows, weights, epilogue, y);
 }
 
-/// "Valid" convolution of `x` `[batch, height, width, in]`, which carries its padding; then the `epilogue`. `y` is
-/// `[batch, (height - kh) / stride + 1, (width - kw) / stride + 1, out]`.
+/// "Valid" convolution of `x` `[batch, height, width, in]`, which carries its padding; then the
+/// `epilogue`. `y` is `[batch, (height - kh) / stride + 1, (width - kw) / stride + 1, out]`.
 pub fn conv2d(
     level: Level,
     x: &[f32],
@@ -62,7 +77,9 @@ pub fn conv2d(
 ) {
     let [kh, kw] = weights.window;
     let channels = weights.into;
-    assert!(stride > 0 && kh <= height && kw <= width && x.len() == batch * height * width * channels);
+    assert!(
+        stride > 0 && kh <= height && kw <= width && x.len() == batch * height * width * channels
+    );
     let (lines, columns) = ((height - kh) / stride + 1, (width - kw) / stride + 1);
     assert_eq!(y.len(), batch * lines * columns * weights.out);
     let mut rows = Rows {
@@ -80,7 +97,14 @@ pub fn conv2d(
     matmul(level, x, &rows, weights, epilogue, y);
 }
 
-fn matmul(level: Level, x: &[f32], rows: &Rows, weights: &Weights, epilogue: &[Epilogue<'_>], y: &mut [f32]) {
+fn matmul(
+    level: Level,
+    x: &[f32],
+    rows: &Rows,
+    weights: &Weights,
+    epilogue: &[Epilogue<'_>],
+    y: &mut [f32],
+) {
     let (out, depth) = (weights.out, weights.depth());
     let all = rows.lines * rows.columns;
     epilogue::check(epilogue, all, out);
@@ -105,7 +129,8 @@ fn matmul(level: Level, x: &[f32], rows: &Rows, weights: &Weights, epilogue: &[E
     let groups = ENOUGH.div_ceil(blocks).min(work.div_ceil(PIECE * blocks)).clamp(1, panels);
     let group = panels.div_ceil(groups);
     let groups = panels.div_ceil(group);
-    let crowded = weights.window == [1, 1] && rows.lines == 1 && rows.row_stride.is_multiple_of(CROWDING);
+    let crowded =
+        weights.window == [1, 1] && rows.lines == 1 && rows.row_stride.is_multiple_of(CROWDING);
     let y = Shared::new(y);
     let row_range = |segment: usize| {
         let (line, part) = (segment / parts, segment % parts);
@@ -214,7 +239,8 @@ impl Crowded<'_> {
                     own[..length].copy_from_slice(&self.x[from..from + length]);
                 }
                 for panel in self.panels.clone() {
-                    let b = self.weights.read(level, (panel * into + k) * PANEL, length * PANEL, room);
+                    let b =
+                        self.weights.read(level, (panel * into + k) * PANEL, length * PANEL, room);
                     unsafe {
                         let tile = Tile {
                             a: own.as_ptr(),
@@ -238,9 +264,13 @@ impl Crowded<'_> {
     }
 }
 
-/// Calls `each` for parts of at most [`DEPTH`] multiply-adds of a window's: the first, stretches and their length, and where
-/// they start: a line of the window and elements.
-fn for_depths([lines, columns]: [usize; 2], into: usize, mut each: impl FnMut(usize, usize, usize, [usize; 2])) {
+/// Calls `each` for parts of at most [`DEPTH`] multiply-adds of a window's: the first, stretches
+/// and their length, and where they start: a line of the window and elements.
+fn for_depths(
+    [lines, columns]: [usize; 2],
+    into: usize,
+    mut each: impl FnMut(usize, usize, usize, [usize; 2]),
+) {
     let length = columns * into;
     if length > DEPTH {
         let part = length.div_ceil(length.div_ceil(DEPTH));
@@ -260,7 +290,15 @@ fn for_depths([lines, columns]: [usize; 2], into: usize, mut each: impl FnMut(us
 /// Outputs of [`few_outputs`] at a time.
 const OUTPUTS: usize = 4;
 
-unsafe fn few_outputs(level: Level, x: *const f32, rows: &Rows, weights: &Weights, w: *const f32, y: *mut f32, count: usize) {
+unsafe fn few_outputs(
+    level: Level,
+    x: *const f32,
+    rows: &Rows,
+    weights: &Weights,
+    w: *const f32,
+    y: *mut f32,
+    count: usize,
+) {
     let [lines, columns] = weights.window;
     let shape = Few {
         row_stride: rows.row_stride,
@@ -292,7 +330,13 @@ pub(super) struct Few {
 }
 
 #[inline(always)]
-unsafe fn along<S: Simd, const ROWS: usize, const OUT: usize>(s: S, x: *const f32, w: *const f32, y: *mut f32, f: &Few) {
+unsafe fn along<S: Simd, const ROWS: usize, const OUT: usize>(
+    s: S,
+    x: *const f32,
+    w: *const f32,
+    y: *mut f32,
+    f: &Few,
+) {
     unsafe {
         let depth = f.lines * f.length;
         let mut sums = [[s.zero(); OUT]; ROWS];

@@ -1,8 +1,9 @@
-//! The compute kernels of the processor's back end: pure functions over slices, which know neither graph nor device.
+//! The compute kernels of the processor's back end: pure functions over slices, which know neither
+//! graph nor device.
 //!
-//! All work is cut into pieces by its shape alone, never by the number of threads, and all sums are made in an order
-//! that the shape fixes: the same bytes come of any number of threads. Kernels are written once for all instruction
-//! sets ([`simd`]); matmuls stand on one register tile (`tile`).
+//! All work is cut into pieces by its shape alone, never by the number of threads, and all sums are
+//! made in an order that the shape fixes: the same bytes come of any number of threads. Kernels are
+//! written once for all instruction sets ([`simd`]); matmuls stand on one register tile (`tile`).
 
 pub mod activation;
 pub mod attention;

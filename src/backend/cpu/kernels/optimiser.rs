@@ -1,4 +1,5 @@
-//! The optimiser's update (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019), as torch's AdamW does it.
+//! The optimiser's update (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019),
+//! as torch's AdamW does it.
 
 use super::parallel::{MEMORY, Shared, piece, pieces};
 use super::simd::{Level, kernel};
@@ -13,9 +14,17 @@ pub struct Moments {
 
 /// Updates `state` `[3, n]`, the numbers and their first and second moments, in place.
 ///
-/// `rates`: 1 - learning rate * weight decay; learning rate / (1 - beta1^t); sqrt(1 - beta2^t); a factor of the gradient;
-/// whether anything moves (0 or 1). Nothing moves either where `loss` is not finite.
-pub fn adamw(level: Level, state: &mut [f32], gradient: &[f32], rates: &[f32; 5], loss: f32, moments: Moments) {
+/// `rates`: 1 - learning rate * weight decay; learning rate / (1 - beta1^t); sqrt(1 - beta2^t); a
+/// factor of the gradient; whether anything moves (0 or 1). Nothing moves either where `loss` is
+/// not finite.
+pub fn adamw(
+    level: Level,
+    state: &mut [f32],
+    gradient: &[f32],
+    rates: &[f32; 5],
+    loss: f32,
+    moments: Moments,
+) {
     let count = gradient.len();
     assert_eq!(state.len(), 3 * count);
     if rates[4] == 0.0 || !loss.is_finite() {

@@ -1,13 +1,14 @@
 //! Pieces of work for rayon's threads, and the scratch that each thread keeps.
 //!
-//! Run a step within `ThreadPool::install`: a call from a thread outside of the pool has to wake one of its threads and
-//! to wait for it, each time.
+//! Run a step within `ThreadPool::install`: a call from a thread outside of the pool has to wake
+//! one of its threads and to wait for it, each time.
 
 use std::cell::Cell;
 
 use rayon::prelude::*;
 
-/// Operations below which waking another thread costs more than it gains: about 40 microseconds of one core.
+/// Operations below which waking another thread costs more than it gains: about 40 microseconds of
+/// one core.
 const SMALL: usize = 4 << 20;
 
 /// Operations of the smallest piece that is worth passing to another thread.
@@ -24,7 +25,8 @@ pub(super) fn pieces(count: usize, work: usize, each: impl Fn(usize) + Sync) {
     (0..count).into_par_iter().with_max_len(1).for_each(&each);
 }
 
-/// How many elements of `total` make a piece, of which each costs `cost` operations: a multiple of `unit`.
+/// How many elements of `total` make a piece, of which each costs `cost` operations: a multiple of
+/// `unit`.
 pub(super) fn piece(total: usize, unit: usize, cost: usize) -> usize {
     let least = PIECE.div_ceil(cost.max(1));
     // Many pieces let threads that are held up do fewer.
@@ -61,8 +63,8 @@ thread_local! {
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends `elements` of the calling thread's scratch, whatever they hold, to `with`, which may not share work with other
-/// threads. Grows it where it is too small: see [`reserve`].
+/// Lends `elements` of the calling thread's scratch, whatever they hold, to `with`, which may not
+/// share work with other threads. Grows it where it is too small: see [`reserve`].
 pub(super) fn with_scratch<R>(elements: usize, with: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut own = SCRATCH.take();
     if own.len() < elements + ALIGN {
@@ -77,10 +79,12 @@ pub(super) fn with_scratch<R>(elements: usize, with: impl FnOnce(&mut [f32]) -> 
 /// Elements of a line of cache.
 const ALIGN: usize = 16;
 
-/// Most elements of scratch that any kernel takes of a thread, heads of attention wider than 512 aside.
+/// Most elements of scratch that any kernel takes of a thread, heads of attention wider than 512
+/// aside.
 pub const SCRATCH_ELEMENTS: usize = 1 << 19;
 
-/// Gives every thread of the current pool, and the calling one, its scratch, so that no step allocates.
+/// Gives every thread of the current pool, and the calling one, its scratch, so that no step
+/// allocates.
 pub fn reserve() {
     rayon::broadcast(|_| with_scratch(SCRATCH_ELEMENTS, |_| ()));
     with_scratch(SCRATCH_ELEMENTS, |_| ());

@@ -1,6 +1,9 @@
 //! Attention to several prompts, each of which holds for some tokens only.
 
-use super::attention::{Attention, Segment, TOKENS, each_piece, padded, panels_elements, rows_elements, to_panels, to_rows};
+use super::attention::{
+    Attention, Segment, TOKENS, each_piece, padded, panels_elements, rows_elements, to_panels,
+    to_rows,
+};
 use super::parallel::{MEMORY, Shared, pieces, with_scratch};
 use super::simd::{Level, kernel};
 
@@ -14,8 +17,8 @@ pub struct Regions<'a> {
     pub order: &'a [u32],
     /// `[tokens, prompts]`: each prompt's share of each token's result, 0 where it is not read.
     pub weights: &'a [f32],
-    /// `[ceil(tokens / 64), prompts, 2]`: of each 64 tokens in `order`, first and end of each prompt's keys, the same number
-    /// twice for a prompt that none of them reads.
+    /// `[ceil(tokens / 64), prompts, 2]`: of each 64 tokens in `order`, first and end of each
+    /// prompt's keys, the same number twice for a prompt that none of them reads.
     pub spans: &'a [u32],
     /// Keys of each prompt, which lie one after another.
     pub lengths: &'a [usize],

@@ -5,8 +5,8 @@ use super::epilogue::Epilogue;
 use super::parallel::{MEMORY, Shared, pieces};
 use super::simd::Level;
 
-/// `x` `[batch, h, w, channels]` at `[batch, height, width, channels]`: output pixel `i` shows input pixel
-/// `floor(i * h / height)`; then the epilogue, with zeros around if there is `padding`.
+/// `x` `[batch, h, w, channels]` at `[batch, height, width, channels]`: output pixel `i` shows
+/// input pixel `floor(i * h / height)`; then the epilogue, with zeros around if there is `padding`.
 #[allow(clippy::too_many_arguments)]
 pub fn upsample(
     level: Level,
@@ -29,8 +29,15 @@ pub fn upsample(
     });
 }
 
-/// The gradient of [`upsample`]: `dy` `[batch, h, w, channels]` summed to `[batch, height, width, channels]`.
-pub fn upsample_gradient(dy: &[f32], [batch, h, w]: [usize; 3], [height, width]: [usize; 2], channels: usize, dx: &mut [f32]) {
+/// The gradient of [`upsample`]: `dy` `[batch, h, w, channels]` summed to
+/// `[batch, height, width, channels]`.
+pub fn upsample_gradient(
+    dy: &[f32],
+    [batch, h, w]: [usize; 3],
+    [height, width]: [usize; 2],
+    channels: usize,
+    dx: &mut [f32],
+) {
     assert!(dy.len() == batch * h * w * channels && dx.len() == batch * height * width * channels);
     // Pixel i is shown by those from ceil(i * h / height) on.
     let shown = |i: usize, to: usize, from: usize| (i * from).div_ceil(to);
@@ -52,7 +59,8 @@ pub fn upsample_gradient(dy: &[f32], [batch, h, w]: [usize; 3], [height, width]:
     });
 }
 
-/// Means of 2x2 pixels, fewer at the far edges; then the epilogue, with zeros around if there is `padding`.
+/// Means of 2x2 pixels, fewer at the far edges; then the epilogue, with zeros around if there is
+/// `padding`.
 #[allow(clippy::too_many_arguments)]
 pub fn average_pool(
     level: Level,

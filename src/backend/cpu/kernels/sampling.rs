@@ -5,8 +5,8 @@ use super::parallel::{MEMORY, Shared, piece, pieces};
 /// Most slots of [`mix`].
 const SLOTS: usize = 8;
 
-/// `y[i] = sum_j matrix[i, j] z[j]`, where z is the `slots` entries of `state` followed by `a` and `b`; `matrix` is
-/// `[slots, slots + 2]`. At most 8 slots.
+/// `y[i] = sum_j matrix[i, j] z[j]`, where z is the `slots` entries of `state` followed by `a` and
+/// `b`; `matrix` is `[slots, slots + 2]`. At most 8 slots.
 pub fn mix(state: &[f32], a: &[f32], b: &[f32], matrix: &[f32], slots: usize, y: &mut [f32]) {
     let size = a.len();
     assert!((1..=SLOTS).contains(&slots) && matrix.len() == slots * (slots + 2));
@@ -81,7 +81,11 @@ pub struct GatePart<'a> {
 }
 
 /// `[rows, ranks]`: factor * strength * mask of the update that the column belongs to.
-pub fn lora_gate<'a>(parts: impl Iterator<Item = GatePart<'a>> + Clone, rows: usize, y: &mut [f32]) {
+pub fn lora_gate<'a>(
+    parts: impl Iterator<Item = GatePart<'a>> + Clone,
+    rows: usize,
+    y: &mut [f32],
+) {
     let ranks: usize = parts.clone().map(|part| part.rank).sum();
     assert_eq!(y.len(), rows * ranks);
     for (row, values) in y.chunks_exact_mut(ranks.max(1)).enumerate() {

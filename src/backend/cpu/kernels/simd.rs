@@ -1,7 +1,7 @@
 //! Vectors of f32 of the width that the processor has, and the one place that decides it.
 //!
-//! A kernel is written once, generic over [`Simd`], by the macro `kernel!`, which compiles it for every
-//! instruction set and chooses by the [`Level`] that it is given.
+//! A kernel is written once, generic over [`Simd`], by the macro `kernel!`, which compiles it for
+//! every instruction set and chooses by the [`Level`] that it is given.
 
 use std::sync::OnceLock;
 
@@ -32,8 +32,12 @@ impl Level {
                 let has = |features: &[bool]| features.iter().all(|has| *has);
                 use std::is_x86_feature_detected as has_feature;
                 let avx2 = [has_feature!("avx2"), has_feature!("fma"), has_feature!("f16c")];
-                let avx512 =
-                    [has_feature!("avx512f"), has_feature!("avx512dq"), has_feature!("avx512bw"), has_feature!("avx512vl")];
+                let avx512 = [
+                    has_feature!("avx512f"),
+                    has_feature!("avx512dq"),
+                    has_feature!("avx512bw"),
+                    has_feature!("avx512vl"),
+                ];
                 if has(&avx2) {
                     found.push(Level(Kind::Avx2));
                     if has(&avx512) {
@@ -126,7 +130,14 @@ pub(super) trait Simd: Copy {
     /// `x` where a < b, else `y`.
     unsafe fn where_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `x` where ids[i] & bits != 0, else `y`; `n` ids are read.
-    unsafe fn where_common(self, ids: *const u32, n: usize, bits: u32, x: Self::V, y: Self::V) -> Self::V;
+    unsafe fn where_common(
+        self,
+        ids: *const u32,
+        n: usize,
+        bits: u32,
+        x: Self::V,
+        y: Self::V,
+    ) -> Self::V;
     unsafe fn abs(self, a: Self::V) -> Self::V;
     /// The sum of all lanes, in a fixed order.
     unsafe fn sum(self, a: Self::V) -> f32;
@@ -224,8 +235,8 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn round(self, a: Self::V) -> Self::V {
-        // Adding and taking away 1.5 * 2^23 rounds what is small enough; without vector instructions
-        // `round_ties_even` is a call.
+        // Adding and taking away 1.5 * 2^23 rounds what is small enough; without vector
+        // instructions `round_ties_even` is a call.
         const MAGIC: f32 = 12582912.0;
         lanes!(a, i => (a[i] + MAGIC) - MAGIC)
     }
@@ -238,7 +249,14 @@ impl Simd for Portable {
         lanes!(a, i => if a[i] < b[i] { x[i] } else { y[i] })
     }
     #[inline(always)]
-    unsafe fn where_common(self, ids: *const u32, n: usize, bits: u32, x: Self::V, y: Self::V) -> Self::V {
+    unsafe fn where_common(
+        self,
+        ids: *const u32,
+        n: usize,
+        bits: u32,
+        x: Self::V,
+        y: Self::V,
+    ) -> Self::V {
         lanes!(x, i => if i < n && unsafe { *ids.add(i) } & bits != 0 { x[i] } else { y[i] })
     }
     #[inline(always)]
@@ -374,7 +392,14 @@ mod x86 {
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
         }
         #[inline(always)]
-        unsafe fn where_common(self, ids: *const u32, n: usize, bits: u32, x: Self::V, y: Self::V) -> Self::V {
+        unsafe fn where_common(
+            self,
+            ids: *const u32,
+            n: usize,
+            bits: u32,
+            x: Self::V,
+            y: Self::V,
+        ) -> Self::V {
             unsafe {
                 let ids = _mm512_maskz_loadu_epi32(first(n), ids.cast());
                 let common = _mm512_test_epi32_mask(ids, _mm512_set1_epi32(bits as i32));
@@ -498,7 +523,14 @@ mod x86 {
             unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
         }
         #[inline(always)]
-        unsafe fn where_common(self, ids: *const u32, n: usize, bits: u32, x: Self::V, y: Self::V) -> Self::V {
+        unsafe fn where_common(
+            self,
+            ids: *const u32,
+            n: usize,
+            bits: u32,
+            x: Self::V,
+            y: Self::V,
+        ) -> Self::V {
             unsafe {
                 let ids = _mm256_maskload_epi32(ids.cast(), mask(n));
                 let common = _mm256_and_si256(ids, _mm256_set1_epi32(bits as i32));
@@ -636,7 +668,14 @@ mod arm {
             unsafe { vbslq_f32(vcltq_f32(a, b), x, y) }
         }
         #[inline(always)]
-        unsafe fn where_common(self, ids: *const u32, n: usize, bits: u32, x: Self::V, y: Self::V) -> Self::V {
+        unsafe fn where_common(
+            self,
+            ids: *const u32,
+            n: usize,
+            bits: u32,
+            x: Self::V,
+            y: Self::V,
+        ) -> Self::V {
             let mut common = [0u32; 4];
             for (i, v) in common.iter_mut().enumerate().take(n) {
                 *v = if unsafe { *ids.add(i) } & bits != 0 { u32::MAX } else { 0 };

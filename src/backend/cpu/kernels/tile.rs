@@ -1,15 +1,16 @@
-//! The register tile that all matmuls are made of: a few rows by a few vectors, summed over all of k in one go.
+//! The register tile that all matmuls are made of: a few rows by a few vectors, summed over all of
+//! k in one go.
 //!
-//! Every element of the result is one chain of multiply-adds in the order of k, whatever the tile: how work is cut
-//! up changes no bit of it.
+//! Every element of the result is one chain of multiply-adds in the order of k, whatever the tile:
+//! how work is cut up changes no bit of it.
 
 use super::simd::{Level, kernel};
 
 /// A matmul of `rows` by `columns`: c = a b, or c += a b.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
-    /// Element (r, k) lies at `r * a_stride + k`, or (see [`multiply`]) at `k * a_stride + r`. There are `runs`
-    /// stretches of `length` k, `run_stride` from one to the next.
+    /// Element (r, k) lies at `r * a_stride + k`, or (see [`multiply`]) at `k * a_stride + r`.
+    /// There are `runs` stretches of `length` k, `run_stride` from one to the next.
     pub a: *const f32,
     pub a_stride: usize,
     pub runs: usize,
@@ -111,7 +112,8 @@ const fn rows_held(lanes: usize, vectors: usize) -> usize {
 /// Makes the whole matmul in tiles; `across` tells how `a` lies.
 ///
 /// # Safety
-/// All that the tile names must be there, and b's rows must be so many whole vectors as hold `columns`.
+/// All that the tile names must be there, and b's rows must be so many whole vectors as hold
+/// `columns`.
 pub(super) unsafe fn multiply(level: Level, whole: &Tile, across: bool) {
     let lanes = level.lanes();
     let mut column = 0;

@@ -49,7 +49,8 @@ pub struct Weights {
     pub window: [usize; 2],
     /// `[out][window][into]`; else panels `[out / 32][window][into][32]`, missing outputs zero.
     few: bool,
-    /// The numbers lie in the layout of the weight whose sides are not exchanged: see [`Weights::turned`].
+    /// The numbers lie in the layout of the weight whose sides are not exchanged: see
+    /// [`Weights::turned`].
     turned: bool,
 }
 
@@ -68,11 +69,17 @@ impl Weights {
         Weights::pack(w, into, out, [1, 1], |i, _, o| Some(o * into + i))
     }
 
-    /// Of `w` `[out, in, kh, kw]` of a convolution of `stride`, for the convolution that is its gradient: its outputs are the
-    /// inputs for each of stride x stride phases, its inputs are `out`, and its window, read from the far end, is
-    /// `[kh / stride, kw / stride]`, rounded up.
+    /// Of `w` `[out, in, kh, kw]` of a convolution of `stride`, for the convolution that is its
+    /// gradient: its outputs are the inputs for each of stride x stride phases, its inputs are
+    /// `out`, and its window, read from the far end, is `[kh / stride, kw / stride]`, rounded up.
     #[cfg(test)]
-    pub fn transposed_window(w: Stored<'_>, out: usize, into: usize, window: [usize; 2], stride: usize) -> Weights {
+    pub fn transposed_window(
+        w: Stored<'_>,
+        out: usize,
+        into: usize,
+        window: [usize; 2],
+        stride: usize,
+    ) -> Weights {
         let [kh, kw] = window;
         assert_eq!(w.len(), out * into * kh * kw, "a weight of {out} x {into} x {window:?}");
         let [lines, columns] = window.map(|extent| extent.div_ceil(stride));
@@ -112,8 +119,15 @@ impl Weights {
         self.window[0] * self.window[1] * self.into
     }
 
-    /// The elements `start ..` of the layout, `length` of them, as f32: where they lie, or widened to `room`.
-    pub(super) fn read(&self, level: Level, start: usize, length: usize, room: &mut [f32]) -> *const f32 {
+    /// The elements `start ..` of the layout, `length` of them, as f32: where they lie, or widened
+    /// to `room`.
+    pub(super) fn read(
+        &self,
+        level: Level,
+        start: usize,
+        length: usize,
+        room: &mut [f32],
+    ) -> *const f32 {
         if self.turned {
             self.read_turned(level, start, &mut room[..length]);
             return room.as_ptr();
@@ -239,16 +253,22 @@ pub fn outputs_together(out: usize) -> usize {
 }
 
 impl Weights {
-    /// Of numbers that lie in the layout already, `[out / n][window][into][n]`, n being [`outputs_together`].
+    /// Of numbers that lie in the layout already, `[out / n][window][into][n]`, n being
+    /// [`outputs_together`].
     pub fn of_layout(held: Held, out: usize, into: usize, window: [usize; 2]) -> Weights {
-        let weights = Weights { numbers: Arc::new(held.0), out, into, window, few: out < FEW, turned: false };
+        let weights =
+            Weights { numbers: Arc::new(held.0), out, into, window, few: out < FEW, turned: false };
         let together = outputs_together(out);
         let count = match &*weights.numbers {
             Numbers::F32(v) => v.len(),
             Numbers::F16(v) => v.len(),
             Numbers::BF16(v) => v.len(),
         };
-        assert_eq!(count, out.div_ceil(together) * together * weights.depth(), "a weight of {out} x {into} x {window:?}");
+        assert_eq!(
+            count,
+            out.div_ceil(together) * together * weights.depth(),
+            "a weight of {out} x {into} x {window:?}"
+        );
         weights
     }
 }
@@ -259,12 +279,20 @@ pub fn can_be_turned(out: usize, into: usize) -> bool {
 }
 
 impl Weights {
-    /// The same numbers, which are not copied, with the sides exchanged and the window reversed: for the matmul of the other side,
-    /// and for the convolution that is the gradient of one of stride 1. None where [`can_be_turned`] says so.
+    /// The same numbers, which are not copied, with the sides exchanged and the window reversed:
+    /// for the matmul of the other side, and for the convolution that is the gradient of one of
+    /// stride 1. None where [`can_be_turned`] says so.
     pub fn turned(&self) -> Option<Weights> {
         let (out, into) = (self.into, self.out);
         let fits = can_be_turned(out, into) && !self.turned;
-        fits.then(|| Weights { numbers: self.numbers.clone(), out, into, few: false, turned: true, ..*self })
+        fits.then(|| Weights {
+            numbers: self.numbers.clone(),
+            out,
+            into,
+            few: false,
+            turned: true,
+            ..*self
+        })
     }
 
     /// Rows of a panel, turned round in squares.
@@ -293,7 +321,9 @@ impl Weights {
                 }
             };
             let (rows, rest) = room.split_at_mut(count * PANEL);
-            unsafe { turn(level, square.as_ptr().add(o % PANEL), columns, count, rows.as_mut_ptr()) };
+            unsafe {
+                turn(level, square.as_ptr().add(o % PANEL), columns, count, rows.as_mut_ptr())
+            };
             (k, room) = (k + count, rest);
         }
     }

@@ -12,9 +12,19 @@ impl Compute for AttentionRows {
     }
 
     fn compile(&self, step: StepBuilder<'_>) -> Task {
-        let (level, extents) = (step.level, extents(&self.0, step.input_shape(0), step.input_shape(1)));
+        let (level, extents) =
+            (step.level, extents(&self.0, step.input_shape(0), step.input_shape(1)));
         step.task(move |x, _, y, scratch| {
-            kernel::attention_rows(level, &extents, x.get(0), x.get(1), x.get(2), x.get(3), y, scratch);
+            kernel::attention_rows(
+                level,
+                &extents,
+                x.get(0),
+                x.get(1),
+                x.get(2),
+                x.get(3),
+                y,
+                scratch,
+            );
         })
     }
 }
@@ -25,22 +35,48 @@ impl Compute for AttentionQueries {
     }
 
     fn compile(&self, step: StepBuilder<'_>) -> Task {
-        let (level, extents) = (step.level, extents(&self.0, step.input_shape(0), step.input_shape(1)));
+        let (level, extents) =
+            (step.level, extents(&self.0, step.input_shape(0), step.input_shape(1)));
         step.task(move |x, _, y, scratch| {
-            kernel::attention_queries(level, &extents, x.get(0), x.get(1), x.get(2), x.get(3), x.get(4), y, scratch);
+            kernel::attention_queries(
+                level,
+                &extents,
+                x.get(0),
+                x.get(1),
+                x.get(2),
+                x.get(3),
+                x.get(4),
+                y,
+                scratch,
+            );
         })
     }
 }
 
 impl Compute for AttentionKeysValues {
     fn scratch(&self, inputs: &[&Shape], _output: &Shape) -> Option<usize> {
-        Some(kernel::keys_values_scratch_elements(&extents(&self.0, inputs.first()?, inputs.get(1)?)))
+        Some(kernel::keys_values_scratch_elements(&extents(
+            &self.0,
+            inputs.first()?,
+            inputs.get(1)?,
+        )))
     }
 
     fn compile(&self, step: StepBuilder<'_>) -> Task {
-        let (level, extents) = (step.level, extents(&self.0, step.input_shape(0), step.input_shape(1)));
+        let (level, extents) =
+            (step.level, extents(&self.0, step.input_shape(0), step.input_shape(1)));
         step.task(move |x, _, y, scratch| {
-            kernel::attention_keys_values(level, &extents, x.get(0), x.get(1), x.get(2), x.get(3), x.get(4), y, scratch);
+            kernel::attention_keys_values(
+                level,
+                &extents,
+                x.get(0),
+                x.get(1),
+                x.get(2),
+                x.get(3),
+                x.get(4),
+                y,
+                scratch,
+            );
         })
     }
 }

@@ -7,7 +7,8 @@ use crate::graph::ops::concat::Concat;
 impl Compute for Concat {
     fn compile(&self, step: StepBuilder<'_>) -> Task {
         let to: usize = step.shape()[self.axis..].iter().product();
-        let widths: Vec<usize> = (0..step.inputs()).map(|i| step.input_shape(i)[self.axis..].iter().product()).collect();
+        let widths: Vec<usize> =
+            (0..step.inputs()).map(|i| step.input_shape(i)[self.axis..].iter().product()).collect();
         step.task(move |x, _, y, _| {
             let mut at = 0;
             for (index, &width) in widths.iter().enumerate() {

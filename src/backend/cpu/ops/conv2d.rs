@@ -10,7 +10,9 @@ use crate::graph::ops::conv2d::Conv2d;
 pub(super) fn convolve(step: StepBuilder<'_>, stride: usize) -> Task {
     let (level, shape, weights) = (step.level, step.input_shape(0), step.matmul_weight(1));
     let extents = [shape[0], shape[1], shape[2]];
-    step.task(move |x, epilogue, y, _| conv2d(level, x.get(0), extents, &weights, stride, epilogue, y))
+    step.task(move |x, epilogue, y, _| {
+        conv2d(level, x.get(0), extents, &weights, stride, epilogue, y)
+    })
 }
 
 impl Compute for Conv2d {

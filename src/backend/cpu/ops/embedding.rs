@@ -23,6 +23,8 @@ impl Compute for Embedding {
 impl Compute for EmbeddingGradient {
     fn compile(&self, step: StepBuilder<'_>) -> Task {
         let (first, clamped, channels) = (self.first, self.clamped, step.shape().channels());
-        step.task(move |x, _, y, _| embedding_gradient(x.ids(0), x.get(1), channels, first, clamped, y))
+        step.task(move |x, _, y, _| {
+            embedding_gradient(x.ids(0), x.get(1), channels, first, clamped, y)
+        })
     }
 }

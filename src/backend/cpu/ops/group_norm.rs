@@ -16,8 +16,11 @@ impl Compute for GroupNormStatistics {
     }
 
     fn compile(&self, step: StepBuilder<'_>) -> Task {
-        let (level, extents, epsilon) = (step.level, extents(step.input_shape(0), self.groups), self.epsilon);
-        step.task(move |x, _, y, scratch| kernel::statistics(level, &extents, x.get(0), epsilon, y, scratch))
+        let (level, extents, epsilon) =
+            (step.level, extents(step.input_shape(0), self.groups), self.epsilon);
+        step.task(move |x, _, y, scratch| {
+            kernel::statistics(level, &extents, x.get(0), epsilon, y, scratch)
+        })
     }
 }
 
@@ -31,7 +34,17 @@ impl Compute for GroupNorm {
         let extents = extents(step.input_shape(0), step.input_shape(1)[1]);
         step.task(move |x, epilogue, y, _| {
             let padding = padding.as_ref();
-            kernel::group_norm(level, &extents, x.get(0), x.get(1), x.get(2), x.get(3), padding, epilogue, y);
+            kernel::group_norm(
+                level,
+                &extents,
+                x.get(0),
+                x.get(1),
+                x.get(2),
+                x.get(3),
+                padding,
+                epilogue,
+                y,
+            );
         })
     }
 }

@@ -29,7 +29,18 @@ impl Compute for GroupNormGradient {
         let extents = extents(step.input_shape(0), step.input_shape(1)[1]);
         step.task(move |x, epilogue, y, _| {
             let [statistics, weight, dy, means] = [x.get(1), x.get(2), x.get(3), x.get(4)];
-            kernel::gradient(level, &extents, x.get(0), statistics, weight, dy, means, padding.as_ref(), epilogue, y);
+            kernel::gradient(
+                level,
+                &extents,
+                x.get(0),
+                statistics,
+                weight,
+                dy,
+                means,
+                padding.as_ref(),
+                epilogue,
+                y,
+            );
         })
     }
 }

@@ -12,7 +12,9 @@ impl Compute for LayerNorm {
 
     fn compile(&self, step: StepBuilder<'_>) -> Task {
         let (level, epsilon) = (step.level, self.epsilon);
-        step.task(move |x, epilogue, y, _| layer_norm(level, x.get(0), x.get(1), x.get(2), epsilon, epilogue, y))
+        step.task(move |x, epilogue, y, _| {
+            layer_norm(level, x.get(0), x.get(1), x.get(2), epsilon, epilogue, y)
+        })
     }
 }
 
@@ -23,6 +25,8 @@ impl Compute for LayerNormGradient {
 
     fn compile(&self, step: StepBuilder<'_>) -> Task {
         let (level, epsilon) = (step.level, self.epsilon);
-        step.task(move |x, epilogue, y, _| layer_norm_gradient(level, x.get(0), x.get(1), x.get(2), epsilon, epilogue, y))
+        step.task(move |x, epilogue, y, _| {
+            layer_norm_gradient(level, x.get(0), x.get(1), x.get(2), epsilon, epilogue, y)
+        })
     }
 }

@@ -6,7 +6,8 @@ use crate::backend::cpu::weights::Layout;
 use crate::graph::Fold;
 use crate::graph::ops::linear::Linear;
 
-/// Input 0 times the weight that is input 1. Each sum is made in one order, whatever the number of rows.
+/// Input 0 times the weight that is input 1. Each sum is made in one order, whatever the number of
+/// rows.
 pub(super) fn multiply(step: StepBuilder<'_>) -> Task {
     let (level, weights) = (step.level, step.matmul_weight(1));
     step.task(move |x, epilogue, y, _| linear(level, x.get(0), &weights, epilogue, y))

@@ -28,6 +28,8 @@ impl Compute for LinearWeightGradient {
 
     fn compile(&self, step: StepBuilder<'_>) -> Task {
         let (level, extents) = (step.level, [step.shape()[0], step.shape()[1]]);
-        step.task(move |x, _, y, scratch| weight_gradient(level, x.get(0), x.get(1), extents, y, scratch))
+        step.task(move |x, _, y, scratch| {
+            weight_gradient(level, x.get(0), x.get(1), extents, y, scratch)
+        })
     }
 }

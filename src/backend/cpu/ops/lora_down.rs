@@ -1,7 +1,9 @@
 //! How [`lora_down`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::lora_down::{Lies, conv2d_scratch_elements, lora_down, lora_down_conv2d, scratch_elements};
+use crate::backend::cpu::kernels::lora_down::{
+    Lies, conv2d_scratch_elements, lora_down, lora_down_conv2d, scratch_elements,
+};
 use crate::graph::ops::lora_down::LoraDown;
 use crate::graph::{Fold, Shape};
 
@@ -28,7 +30,18 @@ impl Compute for LoraDown {
             LoraDown::Window { stride } => {
                 let (extents, window) = ([shape[0], shape[1], shape[2]], [w[2], w[3]]);
                 return step.task(move |x, epilogue, y, scratch| {
-                    lora_down_conv2d(level, x.get(0), extents, x.get(1), matrix, window, stride, epilogue, y, scratch);
+                    lora_down_conv2d(
+                        level,
+                        x.get(0),
+                        extents,
+                        x.get(1),
+                        matrix,
+                        window,
+                        stride,
+                        epilogue,
+                        y,
+                        scratch,
+                    );
                 });
             }
         };

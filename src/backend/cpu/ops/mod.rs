@@ -1,4 +1,5 @@
-//! How each operation runs on the processor, a file for each room of [`crate::graph::ops`]; and what several of them share.
+//! How each operation runs on the processor, a file for each room of [`crate::graph::ops`]; and
+//! what several of them share.
 
 mod activation;
 mod adamw;
@@ -104,5 +105,7 @@ fn elementwise(step: StepBuilder<'_>) -> Task {
 
 fn elementwise_padded(step: StepBuilder<'_>, padding: Option<Padding>) -> Task {
     let (level, channels) = (step.level, step.shape().channels());
-    step.task(move |x, epilogue, y, _| kernel::elementwise(level, x.get(0), channels, padding.as_ref(), epilogue, y))
+    step.task(move |x, epilogue, y, _| {
+        kernel::elementwise(level, x.get(0), channels, padding.as_ref(), epilogue, y)
+    })
 }

@@ -3,14 +3,17 @@
 use super::attention;
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
 use crate::backend::cpu::kernels::attention as kernel;
-use crate::backend::cpu::kernels::regional_attention::{Regions, regional_attention, scratch_elements};
+use crate::backend::cpu::kernels::regional_attention::{
+    Regions, regional_attention, scratch_elements,
+};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 use crate::graph::ops::regional_attention::RegionalAttention;
 
 impl RegionalAttention {
     fn extents(&self, q: &Shape, k: &Shape) -> kernel::Attention {
-        let plain = Attention { heads: self.heads, scale: self.scale, causal: false, to_prompt: true };
+        let plain =
+            Attention { heads: self.heads, scale: self.scale, causal: false, to_prompt: true };
         attention::extents(&plain, q, k)
     }
 
@@ -29,7 +32,8 @@ impl Compute for RegionalAttention {
         let (level, lengths) = (step.level, self.lengths());
         let extents = self.extents(step.shape(), step.input_shape(1));
         step.task(move |x, _, y, scratch| {
-            let regions = Regions { order: x.ids(3), weights: x.get(4), spans: x.ids(5), lengths: &lengths };
+            let regions =
+                Regions { order: x.ids(3), weights: x.get(4), spans: x.ids(5), lengths: &lengths };
             regional_attention(level, &extents, x.get(0), x.get(1), x.get(2), &regions, y, scratch);
         })
     }

@@ -9,6 +9,8 @@ impl Compute for Slice {
         let inner: usize = step.shape()[self.axis + 1..].iter().product();
         let (from, to) = (step.input_shape(0)[self.axis] * inner, self.length * inner);
         let start = self.start * inner;
-        step.task(move |x, _, y, _| copy(x.get(0), y, y.len() / to.max(1), to, [from, start], [to, 0]))
+        step.task(move |x, _, y, _| {
+            copy(x.get(0), y, y.len() / to.max(1), to, [from, start], [to, 0])
+        })
     }
 }

@@ -12,7 +12,8 @@ impl Compute for Upsample {
 
     fn compile(&self, step: StepBuilder<'_>) -> Task {
         let (level, padding, shape) = (step.level, step.padding(), step.input_shape(0));
-        let (from, to, channels) = ([shape[0], shape[1], shape[2]], [self.height, self.width], shape.channels());
+        let (from, to, channels) =
+            ([shape[0], shape[1], shape[2]], [self.height, self.width], shape.channels());
         step.task(move |x, epilogue, y, _| {
             upsample(level, x.get(0), from, to, channels, padding.as_ref(), epilogue, y);
         })
@@ -22,7 +23,8 @@ impl Compute for Upsample {
 impl Compute for UpsampleGradient {
     fn compile(&self, step: StepBuilder<'_>) -> Task {
         let shape = step.input_shape(0);
-        let (from, to, channels) = ([shape[0], shape[1], shape[2]], [self.height, self.width], shape.channels());
+        let (from, to, channels) =
+            ([shape[0], shape[1], shape[2]], [self.height, self.width], shape.channels());
         step.task(move |x, _, y, _| upsample_gradient(x.get(0), from, to, channels, y))
     }
 }

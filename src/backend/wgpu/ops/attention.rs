@@ -7,10 +7,11 @@ use crate::backend::wgpu::{PASSING_LANES, Params, Schedule, Traits, Value};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 
-/// How attention's kernels share out a head: its tokens (or, backward, its keys), and the channels of each.
+/// How attention's kernels share out a head: its tokens (or, backward, its keys), and the channels
+/// of each.
 pub(super) struct Sharing {
-    /// Whether an invocation holds the vectors of its tokens whole. If not, sums are made in parts of `part` channels, and the
-    /// vectors are read again for every block of what they meet.
+    /// Whether an invocation holds the vectors of its tokens whole. If not, sums are made in parts
+    /// of `part` channels, and the vectors are read again for every block of what they meet.
     pub held: bool,
     pub part: usize,
     /// Whether the vectors that they meet are staged in workgroup memory.
@@ -23,7 +24,8 @@ pub(super) struct Sharing {
 
 /// How keys are met, going forward.
 pub(super) struct Blocks {
-    /// Keys at a time: more than two are no faster on software drivers where a token is held, and take twice as long to compile.
+    /// Keys at a time: more than two are no faster on software drivers where a token is held, and
+    /// take twice as long to compile.
     pub block: usize,
     /// Keys in workgroup memory, where they are staged: what fits 16 KiB.
     pub tile: usize,
@@ -33,23 +35,27 @@ impl Sharing {
     /// Wider heads are not held.
     const WIDEST_HELD: usize = 160;
     const PART: usize = 64;
-    /// Numbers that an invocation may hold where registers are few: the rest live in memory close by, and more take ever longer to
-    /// compile.
+    /// Numbers that an invocation may hold where registers are few: the rest live in memory close
+    /// by, and more take ever longer to compile.
     const REGISTERS: usize = 640;
 
-    /// For heads of `d` channels, `tokens` of them, where a token takes `vectors` times as many numbers, and an invocation may
-    /// have `most` tokens.
+    /// For heads of `d` channels, `tokens` of them, where a token takes `vectors` times as many
+    /// numbers, and an invocation may have `most` tokens.
     pub fn of(schedule: Schedule, d: usize, tokens: usize, vectors: usize, most: usize) -> Sharing {
         let held = d <= Self::WIDEST_HELD;
         let part = if held { d } else { Self::PART };
         match schedule {
-            // There a load costs as much as dozens of multiplications: what is loaded must serve many tokens.
+            // There a load costs as much as dozens of multiplications: what is loaded must serve
+            // many tokens.
             Schedule::Registers { .. } | Schedule::Passed => {
-                let fit = (Self::REGISTERS / (vectors * part.max(1))).min(tokens.div_ceil(PASSING_LANES));
+                let fit =
+                    (Self::REGISTERS / (vectors * part.max(1))).min(tokens.div_ceil(PASSING_LANES));
                 let per_lane = 1 << fit.clamp(1, most).ilog2();
                 Sharing { held, part, staged: false, lanes: PASSING_LANES, per_lane }
             }
-            _ => Sharing { held, part, staged: held, lanes: if held { 64 } else { 32 }, per_lane: 1 },
+            _ => {
+                Sharing { held, part, staged: held, lanes: if held { 64 } else { 32 }, per_lane: 1 }
+            }
         }
     }
 
@@ -68,7 +74,8 @@ impl Lower for Attention {
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let masked = lowering.step.inputs.len() > 3;
-        let straight = Straight::of(&lowering.traits, self, lowering.input_shape(0), lowering.input_shape(1));
+        let straight =
+            Straight::of(&lowering.traits, self, lowering.input_shape(0), lowering.input_shape(1));
         if let Some(straight) = straight.filter(|_| !masked) {
             return straight.forward(lowering);
         }
@@ -101,7 +108,8 @@ impl Lower for Attention {
 }
 
 impl Attention {
-    /// Dispatches `kernel`, one that keeps the contract of attention.wgsl and counts channels in vectors of `vector`.
+    /// Dispatches `kernel`, one that keeps the contract of attention.wgsl and counts channels in
+    /// vectors of `vector`.
     pub(super) fn dispatch(
         &self,
         lowering: &mut Lowering<'_>,

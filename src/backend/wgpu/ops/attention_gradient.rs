@@ -7,9 +7,12 @@ use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work};
 use crate::backend::wgpu::{Params, Traits, Uniform, Value};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
-use crate::graph::ops::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows, Extents};
+use crate::graph::ops::attention_gradient::{
+    AttentionKeysValues, AttentionQueries, AttentionRows, Extents,
+};
 
-/// What the three kernels have in common: a row, query or key of one head to an invocation, against all of the others.
+/// What the three kernels have in common: a row, query or key of one head to an invocation, against
+/// all of the others.
 pub(super) struct Kernel {
     pub name: &'static str,
     /// Invocations wanted for each head of a batch entry, and batch entries.
@@ -39,8 +42,10 @@ impl Kernel {
         let Extents { tokens, keys, channels, d, share } = Extents::of(attention, &q, &k);
         let vector = vector_width(&[d]);
         let [each, entries] = self.each;
-        let Sharing { held, part, staged, lanes, per_lane } = Sharing::of(lowering.traits.schedule, d, each, self.vectors, 8);
-        // On software drivers four at a time are a tenth faster than two for hidden heads, and slower for up ones.
+        let Sharing { held, part, staged, lanes, per_lane } =
+            Sharing::of(lowering.traits.schedule, d, each, self.vectors, 8);
+        // On software drivers four at a time are a tenth faster than two for hidden heads, and
+        // slower for up ones.
         let block = if held && (d > 64 || per_lane > 1) { 2 } else { 4 };
         let part = if self.parts { part } else { d };
         let tile = (Self::STAGE / (self.met * d * 4)).min(32) / block * block;
@@ -104,7 +109,8 @@ impl Lower for AttentionRows {
         }
         let q = lowering.shape();
         let each = [q[1], q[0]];
-        let kernel = Kernel { name: "attention_rows", each, met: 1, vectors: 1, parts: false, flops: 2 };
+        let kernel =
+            Kernel { name: "attention_rows", each, met: 1, vectors: 1, parts: false, flops: 2 };
         let bindings = bound(lowering, ["q", "k", "y", "dy"], "rows");
         // Devices compute 2^x, not e^x.
         let scale = self.0.scale * std::f32::consts::LOG2_E;
@@ -123,7 +129,14 @@ impl Lower for AttentionQueries {
         }
         let q = lowering.shape();
         let each = [q[1], q[0]];
-        let kernel = Kernel { name: "attention_queries_gradient", each, met: 2, vectors: 3, parts: true, flops: 6 };
+        let kernel = Kernel {
+            name: "attention_queries_gradient",
+            each,
+            met: 2,
+            vectors: 3,
+            parts: true,
+            flops: 6,
+        };
         let bindings = bound(lowering, ["q", "k", "v", "dy", "rows"], "y");
         kernel.dispatch(&self.0, lowering, vec![("scale", self.0.scale.into())], bindings);
     }
@@ -135,13 +148,25 @@ impl Lower for AttentionKeysValues {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let straight = Straight::of_keys(&lowering.traits, &self.0, lowering.input_shape(0), lowering.input_shape(1));
+        let straight = Straight::of_keys(
+            &lowering.traits,
+            &self.0,
+            lowering.input_shape(0),
+            lowering.input_shape(1),
+        );
         if let Some(straight) = straight {
             return straight.keys_values(lowering);
         }
         let k = lowering.input_shape(1);
         let (each, entries) = ([k[1], k[0]], k[0]);
-        let kernel = Kernel { name: "attention_keys_values_gradient", each, met: 2, vectors: 4, parts: true, flops: 8 };
+        let kernel = Kernel {
+            name: "attention_keys_values_gradient",
+            each,
+            met: 2,
+            vectors: 4,
+            parts: true,
+            flops: 8,
+        };
         let bindings = bound(lowering, ["q", "k", "v", "dy", "rows"], "y");
         let more = vec![("entries", entries.into()), ("scale", self.0.scale.into())];
         kernel.dispatch(&self.0, lowering, more, bindings);

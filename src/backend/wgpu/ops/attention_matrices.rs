@@ -1,4 +1,5 @@
-//! Attention by cooperative matrices: which calls that suits, and how tokens and keys are shared out.
+//! Attention by cooperative matrices: which calls that suits, and how tokens and keys are shared
+//! out.
 
 use crate::backend::wgpu::lower::Lowering;
 use crate::backend::wgpu::{Matrices, Schedule, Value};
@@ -22,24 +23,34 @@ impl Tiles {
     const PARTS: usize = 4;
     /// Wider heads leave too few registers beside queries and sums.
     const WIDEST: usize = 160;
-    /// Heads up to this width are made as many tokens a subgroup as it has lanes: keys and values are read half as often, for sums
-    /// and queries of `1.5 d` registers an invocation. Of wider ones, and where workgroups are few, half as many.
+    /// Heads up to this width are made as many tokens a subgroup as it has lanes: keys and values
+    /// are read half as often, for sums and queries of `1.5 d` registers an invocation. Of wider
+    /// ones, and where workgroups are few, half as many.
     const WIDEST_LARGE: usize = 64;
     /// Workgroups that keep a large card busy.
     const ENOUGH: usize = 256;
     /// Keys at a time; fewer where memory is short.
     const KEYS: [usize; 2] = [32, 16];
-    /// Workgroup memory is not used up to the last byte that a device has: several workgroups should fit.
+    /// Workgroup memory is not used up to the last byte that a device has: several workgroups
+    /// should fit.
     const MOST_MEMORY: usize = 48 << 10;
-    /// Vectors of the next keys and values that an invocation loads ahead, while it works on those before.
+    /// Vectors of the next keys and values that an invocation loads ahead, while it works on those
+    /// before.
     const MOST_AHEAD: usize = 10;
-    /// In powers of 2: how far a score may exceed its reference (2^15 is in f16's range), and how far the reference is put below
-    /// the greatest score when it is raised.
+    /// In powers of 2: how far a score may exceed its reference (2^15 is in f16's range), and how
+    /// far the reference is put below the greatest score when it is raised.
     const MOST: usize = 15;
     const HEADROOM: usize = 6;
 
-    /// What fits `memory` bytes of workgroup memory, for `planes` heads of `d` channels and `tokens` tokens.
-    pub fn of(matrices: Matrices, memory: usize, d: usize, tokens: usize, planes: usize) -> Option<Tiles> {
+    /// What fits `memory` bytes of workgroup memory, for `planes` heads of `d` channels and
+    /// `tokens` tokens.
+    pub fn of(
+        matrices: Matrices,
+        memory: usize,
+        d: usize,
+        tokens: usize,
+        planes: usize,
+    ) -> Option<Tiles> {
         let padded = d.next_multiple_of(matrices.size);
         if d == 0 || !d.is_multiple_of(4) || padded > Self::WIDEST {
             return None;
@@ -47,12 +58,17 @@ impl Tiles {
         let of = |each: usize, keys: usize| Tiles { matrices, d, padded, each, keys };
         let fits = |tiles: &Tiles| tiles.memory() <= memory.min(Self::MOST_MEMORY);
         // Few tokens are made alike whatever the batch.
-        let many = |tiles: &Tiles| tokens >= 2 * tiles.tokens() && tokens.div_ceil(tiles.tokens()) * planes >= Self::ENOUGH;
+        let many = |tiles: &Tiles| {
+            tokens >= 2 * tiles.tokens() && tokens.div_ceil(tiles.tokens()) * planes >= Self::ENOUGH
+        };
         let large = |tiles: &Tiles| padded <= Self::WIDEST_LARGE && many(tiles);
         let [most, half] = [1, 2].map(|n| (matrices.lanes / matrices.size / n).max(1));
         let tiles = Self::KEYS.map(|keys| [of(most, keys), of(half, keys)]);
         let [first, second] = tiles;
-        first.into_iter().chain(second).find(|tiles| fits(tiles) && (tiles.each == half || large(tiles)))
+        first
+            .into_iter()
+            .chain(second)
+            .find(|tiles| fits(tiles) && (tiles.each == half || large(tiles)))
     }
 
     /// Tokens that a workgroup makes.
@@ -63,7 +79,8 @@ impl Tiles {
     /// Bytes of workgroup memory, as the kernel declares it.
     fn memory(self) -> usize {
         let (row, scores_row) = (self.padded + 8, self.keys + 8);
-        let halves = (self.tokens() * row).max(self.padded * scores_row + self.keys * row + self.tokens() * scores_row);
+        let halves = (self.tokens() * row)
+            .max(self.padded * scores_row + self.keys * row + self.tokens() * scores_row);
         (2 * halves).next_multiple_of(16) + 4 * self.tokens() * (scores_row + 2) + 16
     }
 
@@ -74,8 +91,9 @@ impl Tiles {
 }
 
 impl Attention {
-    /// The tiles for this attention of queries `q` and keys `k`, where it is made of matrices: rounded to f16, so neither where a
-    /// graph keeps f32 ([`Lowering::rounds`]) nor to prompts, which must come out as they do by regions.
+    /// The tiles for this attention of queries `q` and keys `k`, where it is made of matrices:
+    /// rounded to f16, so neither where a graph keeps f32 ([`Lowering::rounds`]) nor to prompts,
+    /// which must come out as they do by regions.
     pub(super) fn tiles(&self, lowering: &Lowering<'_>) -> Option<Tiles> {
         let Schedule::Matrices(matrices) = lowering.traits.schedule else { return None };
         if self.to_prompt || !lowering.rounds || !matrices.attention {

@@ -1,15 +1,17 @@
-//! Attention as matrix products in straight-line code ([`Schedule::Vectors`]): the scores of as many tokens as fit a fixed
-//! scratch are made, turned into probabilities and multiplied by the values, before the next tokens' take their place.
+//! Attention as matrix products in straight-line code ([`Schedule::Vectors`]): the scores of as
+//! many tokens as fit a fixed scratch are made, turned into probabilities and multiplied by the
+//! values, before the next tokens' take their place.
 //!
-//! Scores need one operand with the tokens along its rows, so that neighbours can be loaded together: that is transposed first.
+//! Scores need one operand with the tokens along its rows, so that neighbours can be loaded
+//! together: that is transposed first.
 
 use crate::backend::wgpu::lower::{BufferView, Lowering, Work, spread};
 use crate::backend::wgpu::{Params, Schedule, Traits, Value};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 
-/// How one attention is cut up. Rows of scores are tokens, and their columns keys; or the other way round, see
-/// [`Straight::keys_values`].
+/// How one attention is cut up. Rows of scores are tokens, and their columns keys; or the other way
+/// round, see [`Straight::keys_values`].
 pub(super) struct Straight {
     /// Invocations of a subgroup.
     lanes: usize,
@@ -44,7 +46,8 @@ pub(super) struct OneOfSeveral {
     pub number: usize,
 }
 
-/// Which of a kernel's inputs, scratch or output a matrix is, and how far its rows, heads and batch entries are apart.
+/// Which of a kernel's inputs, scratch or output a matrix is, and how far its rows, heads and batch
+/// entries are apart.
 #[derive(Clone)]
 struct Matrix {
     at: BufferView,
@@ -62,14 +65,16 @@ struct Matrix {
 /// What is done with a product when it is complete.
 enum Tail {
     Nothing,
-    /// Scaled scores of the rows from `first_row` on; places of the greatest of each workgroup's columns, if wanted.
+    /// Scaled scores of the rows from `first_row` on; places of the greatest of each workgroup's
+    /// columns, if wanted.
     Scores {
         first_row: usize,
         visible: Visible,
         peaks: Option<usize>,
     },
     Scaled(f32),
-    /// Rows are multiplied by factors that stand from here on in the scratch, and added to what is there, or take its place.
+    /// Rows are multiplied by factors that stand from here on in the scratch, and added to what is
+    /// there, or take its place.
     Added {
         factors: usize,
         fresh: bool,
@@ -105,30 +110,46 @@ impl Straight {
     const MOST_ELEMENTS: usize = 1 << 28;
     const MOST_WORKGROUPS: usize = 65535;
 
-    /// For the scores of queries `q` with the keys `k`. None where the schedule, the shape or the size of a binding doesn't suit it.
+    /// For the scores of queries `q` with the keys `k`. None where the schedule, the shape or the
+    /// size of a binding doesn't suit it.
     pub fn of(traits: &Traits, attention: &Attention, q: &Shape, k: &Shape) -> Option<Straight> {
         Self::between(traits, attention, [q, k], [q[1], k[1]])
     }
 
     /// As [`Straight::of`], with the keys as rows.
-    pub fn of_keys(traits: &Traits, attention: &Attention, q: &Shape, k: &Shape) -> Option<Straight> {
-        Self::between(traits, attention, [q, k], [k[1], q[1]]).filter(|straight| straight.share == 1)
+    pub fn of_keys(
+        traits: &Traits,
+        attention: &Attention,
+        q: &Shape,
+        k: &Shape,
+    ) -> Option<Straight> {
+        Self::between(traits, attention, [q, k], [k[1], q[1]])
+            .filter(|straight| straight.share == 1)
     }
 
-    fn between(traits: &Traits, attention: &Attention, [q, k]: [&Shape; 2], [rows, met]: [usize; 2]) -> Option<Straight> {
+    fn between(
+        traits: &Traits,
+        attention: &Attention,
+        [q, k]: [&Shape; 2],
+        [rows, met]: [usize; 2],
+    ) -> Option<Straight> {
         let Schedule::Vectors { lanes, least_flops } = traits.schedule else { return None };
         let (batch, channels, heads) = (q[0], q[2], attention.heads);
-        let (share, d, columns) = (batch / k[0].max(1), channels / heads, met.next_multiple_of(2 * lanes));
+        let (share, d, columns) =
+            (batch / k[0].max(1), channels / heads, met.next_multiple_of(2 * lanes));
         let planes = (batch * heads).max(1);
-        let fitting = (Self::SCORES / (planes * columns)).min(Self::TILE * Self::MOST_WORKGROUPS / planes);
+        let fitting =
+            (Self::SCORES / (planes * columns)).min(Self::TILE * Self::MOST_WORKGROUPS / planes);
         let block = (fitting / (2 * Self::SUMS) * 2 * Self::SUMS).max(2 * Self::SUMS).min(rows);
         let (scale, causal) = (attention.scale, attention.causal);
-        let straight = Straight { lanes, heads, scale, causal, batch, share, rows, met, d, columns, block };
+        let straight =
+            Straight { lanes, heads, scale, causal, batch, share, rows, met, d, columns, block };
         let flops = 4 * (batch * rows * met * channels) as u64;
         let whole = d.is_multiple_of(lanes) || (lanes..=Self::SUMS * lanes).contains(&d);
         let suits = whole
             && [d, met].iter().all(|&inner| chunk(inner).is_some())
-            && straight.scratch(2) < Self::MOST_ELEMENTS.min((traits.limits.max_binding / 4) as usize)
+            && straight.scratch(2)
+                < Self::MOST_ELEMENTS.min((traits.limits.max_binding / 4) as usize)
             && 2 * batch * rows.max(met) * channels < Self::MOST_ELEMENTS
             && planes * straight.block <= Self::TILE * Self::MOST_WORKGROUPS
             && planes <= Self::MOST_WORKGROUPS;
@@ -160,7 +181,8 @@ impl Straight {
         self.planes() * self.block * self.columns
     }
 
-    /// Elements of scratch with `blocks` transposed tensors and as many blocks of scores: going forward 1, backward 1 (rows) or 2.
+    /// Elements of scratch with `blocks` transposed tensors and as many blocks of scores: going
+    /// forward 1, backward 1 (rows) or 2.
     pub fn scratch(&self, blocks: usize) -> usize {
         let rows = self.planes() * self.block;
         let statistics = self.columns / (2 * self.lanes) + self.columns / self.width() + 1;
@@ -176,17 +198,27 @@ impl Straight {
 
     /// Lowers y += weight softmax(`scale` q k^T) v of the tokens that read `prompt`.
     pub fn forward_of(&self, lowering: &mut Lowering<'_>, prompt: &OneOfSeveral) {
-        let k = self.tensor(lowering.input(1), prompt.all_keys).shared(self.share).at_row(prompt.first_key);
+        let k = self
+            .tensor(lowering.input(1), prompt.all_keys)
+            .shared(self.share)
+            .at_row(prompt.first_key);
         let v = Matrix { at: lowering.input(2), ..k.clone() };
         self.add(lowering, [k, v], Some(prompt), false);
     }
 
-    /// Adds the attention to `k` and `v` to the output, or, `fresh`, overwrites it: the same numbers, if it is all zeros.
-    fn add(&self, lowering: &mut Lowering<'_>, [k, v]: [Matrix; 2], prompt: Option<&OneOfSeveral>, fresh: bool) {
+    /// Adds the attention to `k` and `v` to the output, or, `fresh`, overwrites it: the same
+    /// numbers, if it is all zeros.
+    fn add(
+        &self,
+        lowering: &mut Lowering<'_>,
+        [k, v]: [Matrix; 2],
+        prompt: Option<&OneOfSeveral>,
+        fresh: bool,
+    ) {
         let tokens = lowering.shape()[1];
         let chosen = prompt.map(|prompt| (prompt.readers.clone(), prompt.first_reader));
-        let [q, y] =
-            [lowering.input(0), lowering.output()].map(|at| Matrix { chosen: chosen.clone(), ..self.tensor(at, tokens) });
+        let [q, y] = [lowering.input(0), lowering.output()]
+            .map(|at| Matrix { chosen: chosen.clone(), ..self.tensor(at, tokens) });
         let places = Places::of(self, 1);
         self.transpose(lowering, &k, 0);
         for (first, rows) in self.blocks() {
@@ -194,7 +226,14 @@ impl Straight {
             let scores = self.in_scratch(lowering, places.scores, rows);
             // Their factors take the place of the peaks, which have served.
             let statistic = Statistic::Factors { prompt, first };
-            self.statistics(lowering, statistic, rows, self.columns / self.width(), places.sums, places.peaks);
+            self.statistics(
+                lowering,
+                statistic,
+                rows,
+                self.columns / self.width(),
+                places.sums,
+                places.peaks,
+            );
             let tail = Tail::Added { factors: places.peaks, fresh };
             self.product(lowering, &scores, &v, &y.at_row(first), [rows, self.met, self.d], tail);
         }
@@ -202,7 +241,10 @@ impl Straight {
 
     /// Lowers [`super::attention_gradient::AttentionRows`]: of q, k, y and dy.
     pub fn rows(&self, lowering: &mut Lowering<'_>) {
-        let (q, k) = (self.tensor(lowering.input(0), self.rows), self.tensor(lowering.input(1), self.met).shared(self.share));
+        let (q, k) = (
+            self.tensor(lowering.input(0), self.rows),
+            self.tensor(lowering.input(1), self.met).shared(self.share),
+        );
         let places = Places::of(self, 1);
         self.transpose(lowering, &k, 0);
         for (first, rows) in self.blocks() {
@@ -245,11 +287,19 @@ impl Straight {
         for (first, rows) in self.blocks() {
             self.gradient_of_scores(lowering, [&q, &dy], &places, (first, rows), false);
             let gradients = self.in_scratch(lowering, places.gradients, rows);
-            self.product(lowering, &gradients, &k, &dq.at_row(first), [rows, self.met, self.d], Tail::Scaled(self.scale));
+            self.product(
+                lowering,
+                &gradients,
+                &k,
+                &dq.at_row(first),
+                [rows, self.met, self.d],
+                Tail::Scaled(self.scale),
+            );
         }
     }
 
-    /// Lowers [`super::attention_gradient::AttentionKeysValues`]: of q, k, v, dy and the rows. Rows of scores are keys here.
+    /// Lowers [`super::attention_gradient::AttentionKeysValues`]: of q, k, v, dy and the rows. Rows
+    /// of scores are keys here.
     pub fn keys_values(&self, lowering: &mut Lowering<'_>) {
         let [q, dy] = [0, 3].map(|i| self.tensor(lowering.input(i), self.met));
         let [k, v] = [1, 2].map(|i| self.tensor(lowering.input(i), self.rows));
@@ -260,10 +310,18 @@ impl Straight {
         self.transpose(lowering, &dy, self.turned());
         for (first, rows) in self.blocks() {
             self.gradient_of_scores(lowering, [&k, &v], &places, (first, rows), true);
-            let [probabilities, gradients] = [places.scores, places.gradients].map(|at| self.in_scratch(lowering, at, rows));
+            let [probabilities, gradients] =
+                [places.scores, places.gradients].map(|at| self.in_scratch(lowering, at, rows));
             let extents = [rows, self.met, self.d];
             self.product(lowering, &probabilities, &dy, &dv.at_row(first), extents, Tail::Nothing);
-            self.product(lowering, &gradients, &q, &dk.at_row(first), extents, Tail::Scaled(self.scale));
+            self.product(
+                lowering,
+                &gradients,
+                &q,
+                &dk.at_row(first),
+                extents,
+                Tail::Scaled(self.scale),
+            );
         }
     }
 
@@ -276,14 +334,32 @@ impl Straight {
     /// A `[batch, rows, channels]` tensor.
     fn tensor(&self, at: BufferView, rows: usize) -> Matrix {
         let row = self.heads * self.d;
-        Matrix { at, in_scratch: false, start: 0, row, head: self.d, entry: rows * row, share: 1, chosen: None }
+        Matrix {
+            at,
+            in_scratch: false,
+            start: 0,
+            row,
+            head: self.d,
+            entry: rows * row,
+            share: 1,
+            chosen: None,
+        }
     }
 
     /// `rows` rows of scores in the scratch, or d of a transposed tensor.
     fn in_scratch(&self, lowering: &Lowering<'_>, start: usize, rows: usize) -> Matrix {
         let head = rows * self.columns;
         let (row, entry) = (self.columns, self.heads * head);
-        Matrix { at: lowering.scratch(), in_scratch: true, start, row, head, entry, share: 1, chosen: None }
+        Matrix {
+            at: lowering.scratch(),
+            in_scratch: true,
+            start,
+            row,
+            head,
+            entry,
+            share: 1,
+            chosen: None,
+        }
     }
 
     /// Puts the transposed `x`, which has a row for each column of scores, into the scratch.
@@ -308,7 +384,8 @@ impl Straight {
         lowering.dispatch(work, false);
     }
 
-    /// The scores of some queries, their peaks and the sums of their exponentials, which are `stored` or not.
+    /// The scores of some queries, their peaks and the sums of their exponentials, which are
+    /// `stored` or not.
     fn softmax_sums(
         &self,
         lowering: &mut Lowering<'_>,
@@ -321,8 +398,22 @@ impl Straight {
         let keys = self.in_scratch(lowering, 0, self.d);
         let scores = self.in_scratch(lowering, places.scores, rows);
         let tail = Tail::Scores { first_row: first, visible, peaks: Some(places.tiles) };
-        self.product(lowering, &q.at_row(first), &keys, &scores, [rows, self.d, self.columns], tail);
-        self.statistics(lowering, Statistic::Peaks, rows, self.columns / (2 * self.lanes), places.tiles, places.peaks);
+        self.product(
+            lowering,
+            &q.at_row(first),
+            &keys,
+            &scores,
+            [rows, self.d, self.columns],
+            tail,
+        );
+        self.statistics(
+            lowering,
+            Statistic::Peaks,
+            rows,
+            self.columns / (2 * self.lanes),
+            places.tiles,
+            places.peaks,
+        );
         let (all, width) = (self.planes() * rows, self.width());
         let work = Work {
             kernel: "attention_exponentials",
@@ -349,8 +440,9 @@ impl Straight {
         lowering.dispatch(work, false);
     }
 
-    /// Probabilities and the gradients of scores, which the rows of `operands` make with what stands transposed in the scratch: the first
-    /// the scores, the second the gradients of the probabilities. Rows are queries, or, `by_column`, keys.
+    /// Probabilities and the gradients of scores, which the rows of `operands` make with what
+    /// stands transposed in the scratch: the first the scores, the second the gradients of the
+    /// probabilities. Rows are queries, or, `by_column`, keys.
     fn gradient_of_scores(
         &self,
         lowering: &mut Lowering<'_>,
@@ -367,8 +459,16 @@ impl Straight {
         let tails = [Tail::Scores { first_row: first, visible, peaks: None }, Tail::Nothing];
         let targets = [(0, places.scores), (self.turned(), places.gradients)];
         for ((operand, tail), (turned, target)) in operands.into_iter().zip(tails).zip(targets) {
-            let [turned, target] = [(turned, self.d), (target, rows)].map(|(at, rows)| self.in_scratch(lowering, at, rows));
-            self.product(lowering, &operand.at_row(first), &turned, &target, [rows, self.d, self.columns], tail);
+            let [turned, target] = [(turned, self.d), (target, rows)]
+                .map(|(at, rows)| self.in_scratch(lowering, at, rows));
+            self.product(
+                lowering,
+                &operand.at_row(first),
+                &turned,
+                &target,
+                [rows, self.d, self.columns],
+                tail,
+            );
         }
         let width = 2 * self.lanes;
         let tile = if by_column { 6 } else { Self::TILE };
@@ -409,7 +509,12 @@ impl Straight {
         to: usize,
     ) {
         let all = self.planes() * rows;
-        let mut uniforms = vec![("rows", all.into()), ("begin", from.into()), ("count", count.into()), ("to", to.into())];
+        let mut uniforms = vec![
+            ("rows", all.into()),
+            ("begin", from.into()),
+            ("count", count.into()),
+            ("to", to.into()),
+        ];
         let mut bindings = vec![("y", lowering.scratch())];
         let (peaks, prompt) = match statistic {
             Statistic::Peaks => (true, None),
@@ -422,7 +527,8 @@ impl Straight {
                 ("prompts", prompt.prompts.into()),
                 ("prompt", prompt.number.into()),
             ]);
-            bindings.extend([("readers", prompt.readers.clone()), ("weights", prompt.weights.clone())]);
+            bindings
+                .extend([("readers", prompt.readers.clone()), ("weights", prompt.weights.clone())]);
         }
         let work = Work {
             kernel: "attention_statistics",
@@ -451,8 +557,10 @@ impl Straight {
         tail: Tail,
     ) {
         let chunk = chunk(inner).unwrap_or(inner);
-        // Two vectors and six rows want the fewest loads, five and two nearly as few; one and twelve half as many again.
-        let fitting = [2, 5, 3, 1].into_iter().find(|vectors| columns.is_multiple_of(vectors * self.lanes));
+        // Two vectors and six rows want the fewest loads, five and two nearly as few; one and
+        // twelve half as many again.
+        let fitting =
+            [2, 5, 3, 1].into_iter().find(|vectors| columns.is_multiple_of(vectors * self.lanes));
         // Columns that fill no vectors are made by one workgroup, whose last vectors overlap.
         let vectors = fitting.unwrap_or(columns.div_ceil(self.lanes));
         let overlapping = (vectors * self.lanes).saturating_sub(columns);
@@ -500,7 +608,10 @@ impl Straight {
             ];
             let name = match tail {
                 Tail::Added { factors, fresh } => {
-                    uniforms.extend([("factors", factors.into()), ("fresh", usize::from(fresh && number == 0).into())]);
+                    uniforms.extend([
+                        ("factors", factors.into()),
+                        ("fresh", usize::from(fresh && number == 0).into()),
+                    ]);
                     "added"
                 }
                 _ if number + 1 < chunks => "",
@@ -511,7 +622,10 @@ impl Straight {
                         Visible::UpToTheRow => "up to",
                         Visible::FromTheRow => "from",
                     };
-                    params.extend([("causal", Value::from(causal)), ("peaks", Value::from(peaks.is_some()))]);
+                    params.extend([
+                        ("causal", Value::from(causal)),
+                        ("peaks", Value::from(peaks.is_some())),
+                    ]);
                     uniforms.extend([
                         ("visible", self.met.into()),
                         ("first_row", first_row.into()),
@@ -556,7 +670,9 @@ impl Matrix {
     /// The rows from number `row` on.
     fn at_row(&self, row: usize) -> Matrix {
         match &self.chosen {
-            Some((chosen, first)) => Matrix { chosen: Some((chosen.clone(), first + row)), ..self.clone() },
+            Some((chosen, first)) => {
+                Matrix { chosen: Some((chosen.clone(), first + row)), ..self.clone() }
+            }
             None => Matrix { start: self.start + row * self.row, ..self.clone() },
         }
     }
@@ -570,7 +686,8 @@ impl Matrix {
 struct Places {
     scores: usize,
     gradients: usize,
-    /// Of every row: the greatest scores of each workgroup's columns; the greatest of all; the sums of each chunk.
+    /// Of every row: the greatest scores of each workgroup's columns; the greatest of all; the sums
+    /// of each chunk.
     tiles: usize,
     peaks: usize,
     sums: usize,

@@ -23,8 +23,18 @@ impl Lower for Conv2d {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
-        let window = Window { stride: self.stride, kernel: [w[2], w[3]], from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
+        let (x, w, y) = (
+            lowering.input_shape(0).clone(),
+            lowering.input_shape(1).clone(),
+            lowering.shape().clone(),
+        );
+        let window = Window {
+            stride: self.stride,
+            kernel: [w[2], w[3]],
+            from: [x[1], x[2]],
+            to: [y[1], y[2]],
+            batch: x[0],
+        };
         lower_matmul(lowering, &Geometry { rows: y.rows(), taps: Some(window) });
     }
 }

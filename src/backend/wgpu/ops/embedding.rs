@@ -16,14 +16,21 @@ struct Piece {
     table: BufferView,
 }
 
-/// A table of `rows` rows, in pieces where it is larger than a binding, at offsets that any device takes.
+/// A table of `rows` rows, in pieces where it is larger than a binding, at offsets that any device
+/// takes.
 fn pieces(lowering: &Lowering<'_>, table: &BufferView, rows: usize, channels: usize) -> Vec<Piece> {
     let row_bytes = channels as u64 * if table.half { 2 } else { 4 };
-    let most = (lowering.traits.limits.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE * ROWS_OF_A_PIECE;
-    let piece = if row_bytes * rows as u64 <= lowering.traits.limits.max_binding { rows } else { most.max(ROWS_OF_A_PIECE) };
+    let most = (lowering.traits.limits.max_binding / row_bytes.max(1)) as usize / ROWS_OF_A_PIECE
+        * ROWS_OF_A_PIECE;
+    let piece = if row_bytes * rows as u64 <= lowering.traits.limits.max_binding {
+        rows
+    } else {
+        most.max(ROWS_OF_A_PIECE)
+    };
     let cut = |first: usize| {
         let (count, start) = (piece.min(rows - first), first as u64 * row_bytes);
-        let size = if first + count == rows { table.slice.size - start } else { count as u64 * row_bytes };
+        let size =
+            if first + count == rows { table.slice.size - start } else { count as u64 * row_bytes };
         let slice = Slice { offset: table.slice.offset + start, size, ..table.slice.clone() };
         Piece { first, count, table: BufferView { slice, ..table.clone() } }
     };

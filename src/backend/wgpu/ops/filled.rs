@@ -5,7 +5,12 @@ use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work, spread};
 use crate::graph::ops::filled::Filled;
 
 /// Writes `value` to the `elements` of `to`.
-pub(super) fn lower_filled(lowering: &mut Lowering<'_>, to: BufferView, elements: usize, value: f32) {
+pub(super) fn lower_filled(
+    lowering: &mut Lowering<'_>,
+    to: BufferView,
+    elements: usize,
+    value: f32,
+) {
     let work = Work {
         kernel: "filled",
         params: Params::new(),

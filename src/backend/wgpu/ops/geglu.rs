@@ -37,7 +37,11 @@ impl Lower for GegluGradient {
             params: [("vector", Value::from(vector))].into(),
             uniforms: vec![("rows", shape.rows().into()), ("channels", channels.into())],
             grid: spread((shape.rows() * channels).div_ceil(64)),
-            bindings: vec![("x", lowering.input(0)), ("dy", lowering.input(1)), ("y", lowering.output())],
+            bindings: vec![
+                ("x", lowering.input(0)),
+                ("dy", lowering.input(1)),
+                ("y", lowering.output()),
+            ],
             flops: 24 * shape.elements() as u64,
         };
         lowering.dispatch(work, false);

@@ -73,7 +73,11 @@ impl Lower for GroupNorm {
         let affine = Work {
             kernel: "group_norm_affine",
             params: Params::new(),
-            uniforms: vec![("batch", batch.into()), ("channels", channels.into()), ("groups", groups.into())],
+            uniforms: vec![
+                ("batch", batch.into()),
+                ("channels", channels.into()),
+                ("groups", groups.into()),
+            ],
             grid: spread((batch * channels).div_ceil(64)),
             bindings: vec![
                 ("statistics", lowering.input(1)),
@@ -91,12 +95,19 @@ impl Lower for GroupNorm {
             params: [("vector", Value::from(vector))].into(),
             uniforms: vec![("rows_per_entry", (shape.rows() / batch).into())],
             grid: [0; 3],
-            bindings: vec![("x", lowering.input(0)), ("affine", lowering.scratch()), ("y", lowering.output())],
+            bindings: vec![
+                ("x", lowering.input(0)),
+                ("affine", lowering.scratch()),
+                ("y", lowering.output()),
+            ],
             flops: 4 * shape.elements() as u64,
         };
         let rows = padded_grid(&shape, lowering.step.padding, vector, &mut work);
         if let Some(lanes) = lanes {
-            let vectors = (1..=MOST_VECTORS).rev().find(|vectors| channels.is_multiple_of(vectors * lanes)).unwrap_or(1);
+            let vectors = (1..=MOST_VECTORS)
+                .rev()
+                .find(|vectors| channels.is_multiple_of(vectors * lanes))
+                .unwrap_or(1);
             work.kernel = "group_norm_vectors";
             work.params.remove("vector");
             work.params.extend([("lanes", Value::from(lanes)), ("columns", Value::from(vectors))]);
@@ -113,6 +124,7 @@ fn straight_lanes(lowering: &Lowering<'_>, channels: usize) -> Option<usize> {
     let Schedule::Vectors { lanes, least_flops } = lowering.traits.schedule else { return None };
     let elements = lowering.output().slice.size / 4;
     // Compiled once for each kind of epilogue: it must come back, in smaller kernels than products.
-    let suits = channels.is_multiple_of(lanes) && elements < 1 << 28 && least_flops / 100 <= elements;
+    let suits =
+        channels.is_multiple_of(lanes) && elements < 1 << 28 && least_flops / 100 <= elements;
     suits.then_some(lanes)
 }

@@ -15,7 +15,8 @@ impl Lower for GroupNormMeans {
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let x = lowering.input_shape(0).clone();
-        let (batch, rows, channels, groups) = (x[0], x.rows() / x[0], x.channels(), lowering.shape()[1]);
+        let (batch, rows, channels, groups) =
+            (x[0], x.rows() / x[0], x.channels(), lowering.shape()[1]);
         let (chunks, vector) = (chunks(&x), vector_width(&[channels]));
         let partial = Work {
             kernel: "group_norm_means_partial",
@@ -70,7 +71,11 @@ impl Lower for GroupNormGradient {
         let affine = Work {
             kernel: "group_norm_gradient_affine",
             params: Params::new(),
-            uniforms: vec![("batch", batch.into()), ("channels", channels.into()), ("groups", groups.into())],
+            uniforms: vec![
+                ("batch", batch.into()),
+                ("channels", channels.into()),
+                ("groups", groups.into()),
+            ],
             grid: spread((batch * channels).div_ceil(64)),
             bindings: vec![
                 ("statistics", lowering.input(1)),

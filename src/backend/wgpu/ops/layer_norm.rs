@@ -39,7 +39,8 @@ impl Lower for LayerNorm {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let inputs = [("x", lowering.input(0)), ("weight", lowering.input(1)), ("bias", lowering.input(2))];
+        let inputs =
+            [("x", lowering.input(0)), ("weight", lowering.input(1)), ("bias", lowering.input(2))];
         lower_rows(lowering, "layer_norm", self.epsilon, inputs, 7);
     }
 }
@@ -50,7 +51,8 @@ impl Lower for LayerNormGradient {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let inputs = [("x", lowering.input(0)), ("weight", lowering.input(1)), ("dy", lowering.input(2))];
+        let inputs =
+            [("x", lowering.input(0)), ("weight", lowering.input(1)), ("dy", lowering.input(2))];
         lower_rows(lowering, "layer_norm_gradient", self.epsilon, inputs, 12);
     }
 }

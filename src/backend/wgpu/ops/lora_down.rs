@@ -21,7 +21,11 @@ impl Lower for LoraDown {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let (x, w, y) = (lowering.input_shape(0).clone(), lowering.input_shape(1).clone(), lowering.shape().clone());
+        let (x, w, y) = (
+            lowering.input_shape(0).clone(),
+            lowering.input_shape(1).clone(),
+            lowering.shape().clone(),
+        );
         let (into, out, rows) = (x.channels(), y.channels(), y.rows());
         let tile = Tile::of(lowering.traits.schedule, out);
         let (vector_in, columns) = (vector_width(&[into]), vector_width(&[out]));
@@ -36,30 +40,52 @@ impl Lower for LoraDown {
             params: [
                 ("form", Value::from(form)),
                 ("vector_in", Value::from(vector_in)),
-                ("vector_w", Value::from(if *self == LoraDown::Columns { columns } else { vector_in })),
+                (
+                    "vector_w",
+                    Value::from(if *self == LoraDown::Columns { columns } else { vector_in }),
+                ),
                 ("lanes", Value::from(tile.lanes)),
                 ("tile", Value::from(tile.rows)),
                 ("outputs", Value::from(tile.outputs)),
             ]
             .into(),
-            uniforms: vec![("into", (into / vector_in).into()), ("rows", rows.into()), ("channels", out.into())],
+            uniforms: vec![
+                ("into", (into / vector_in).into()),
+                ("rows", rows.into()),
+                ("channels", out.into()),
+            ],
             grid: [0; 3],
-            bindings: vec![("x", lowering.input(0)), ("w", lowering.input(1)), ("y", lowering.output())],
+            bindings: vec![
+                ("x", lowering.input(0)),
+                ("w", lowering.input(1)),
+                ("y", lowering.output()),
+            ],
             flops: self.flops(&[&x, &w], &y),
         };
         if let LoraDown::Window { stride } = *self {
             work.params.insert("vector_w", Value::from(1));
-            let window = Window { stride, kernel: [w[2], w[3]], from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
+            let window = Window {
+                stride,
+                kernel: [w[2], w[3]],
+                from: [x[1], x[2]],
+                to: [y[1], y[2]],
+                batch: x[0],
+            };
             work.uniforms.extend(window_uniforms(&window));
         }
         let tiles = rows.div_ceil(tile.rows);
-        work.grid = [out.div_ceil(tile.outputs), tiles.min(ROW_OF_WORKGROUPS), tiles.div_ceil(ROW_OF_WORKGROUPS)];
+        work.grid = [
+            out.div_ceil(tile.outputs),
+            tiles.min(ROW_OF_WORKGROUPS),
+            tiles.div_ceil(ROW_OF_WORKGROUPS),
+        ];
         lowering.dispatch(work, true);
     }
 }
 
 impl Tile {
-    /// Software devices want one vector of lanes, so that the barrier is free; others enough lanes to hide what loads take.
+    /// Software devices want one vector of lanes, so that the barrier is free; others enough lanes
+    /// to hide what loads take.
     fn of(schedule: Schedule, _out: usize) -> Tile {
         match schedule {
             Schedule::Staged | Schedule::Matrices(_) => Tile { lanes: 64, rows: 4, outputs: 4 },

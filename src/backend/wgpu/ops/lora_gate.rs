@@ -12,7 +12,11 @@ impl Lower for LoraGate {
         for part in &self.0 {
             let mut work = Work {
                 kernel: "lora_gate",
-                params: [("strength", Value::from(part.strength.is_some())), ("mask", Value::from(part.mask.is_some()))].into(),
+                params: [
+                    ("strength", Value::from(part.strength.is_some())),
+                    ("mask", Value::from(part.mask.is_some())),
+                ]
+                .into(),
                 uniforms: vec![
                     ("rows", rows.into()),
                     ("channels", channels.into()),

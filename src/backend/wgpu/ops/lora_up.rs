@@ -28,7 +28,8 @@ impl Lower for LoraUp {
     }
 }
 
-/// A dispatch of the kernel that stores a low-rank product of the shape of the step's result; the product itself is yet to be said.
+/// A dispatch of the kernel that stores a low-rank product of the shape of the step's result; the
+/// product itself is yet to be said.
 fn lora_up_work<'a>(lowering: &Lowering<'_>, based: bool) -> Work<'a> {
     const TILE: usize = 4;
     const LANES: usize = 16;
@@ -45,7 +46,11 @@ fn lora_up_work<'a>(lowering: &Lowering<'_>, based: bool) -> Work<'a> {
         ]
         .into(),
         uniforms: vec![("rows", rows.into()), ("channels", (channels / vector).into())],
-        grid: [channels.div_ceil(4).div_ceil(LANES), tiles.min(ROW_OF_WORKGROUPS), tiles.div_ceil(ROW_OF_WORKGROUPS)],
+        grid: [
+            channels.div_ceil(4).div_ceil(LANES),
+            tiles.min(ROW_OF_WORKGROUPS),
+            tiles.div_ceil(ROW_OF_WORKGROUPS),
+        ],
         bindings: vec![("y", lowering.output())],
         flops: 0,
     }

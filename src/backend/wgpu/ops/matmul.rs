@@ -1,10 +1,13 @@
-//! How matmuls and convolutions share their kernels: a convolution is a matmul whose rows are gathered.
+//! How matmuls and convolutions share their kernels: a convolution is a matmul whose rows are
+//! gathered.
 
 use super::lora_up::lower_update;
 use super::vector_width;
 use crate::backend::wgpu::layout::PANEL;
 use crate::backend::wgpu::lower::{BufferView, Lowering, Work, layout_of, spread};
-use crate::backend::wgpu::{Matrices, PASSING_LANES, Params, Scalar, Schedule, Traits, Uniform, Value};
+use crate::backend::wgpu::{
+    Matrices, PASSING_LANES, Params, Scalar, Schedule, Traits, Uniform, Value,
+};
 
 /// The window of a convolution over a feature map that already carries its padding.
 pub(super) struct Window {
@@ -34,9 +37,10 @@ struct Tile {
 }
 
 impl Tile {
-    /// Measured on lavapipe 26. With 32 vector registers 8 rows of 16 lanes stay in them, and a long round hides the loads. With
-    /// 16 nothing does: what counts is how often a loaded weight is used (32 rows are 10 % faster still, but take twice as long to
-    /// compile), and the shortest round compiles best.
+    /// Measured on lavapipe 26. With 32 vector registers 8 rows of 16 lanes stay in them, and a
+    /// long round hides the loads. With 16 nothing does: what counts is how often a loaded weight
+    /// is used (32 rows are 10 % faster still, but take twice as long to compile), and the shortest
+    /// round compiles best.
     fn of(schedule: Schedule, into: usize) -> Tile {
         match schedule {
             Schedule::Passed if into.is_multiple_of(PASSING_LANES) => {
@@ -51,11 +55,13 @@ impl Tile {
     }
 }
 
-/// Pixels of one line that the 3x3 kernel holds at once, and the narrowest picture for which that pays.
+/// Pixels of one line that the 3x3 kernel holds at once, and the narrowest picture for which that
+/// pays.
 const STRIP: usize = 16;
 const NARROWEST: usize = 12;
 
-/// Dispatches `x w^T` (input 0 by input 1) through the step's epilogue, by the schedule that suits device and shape.
+/// Dispatches `x w^T` (input 0 by input 1) through the step's epilogue, by the schedule that suits
+/// device and shape.
 pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     let (into, out) = (lowering.input_shape(0).channels(), lowering.shape().channels());
     let (x, w) = (lowering.input(0), lowering.input(1));
@@ -71,13 +77,19 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
             ("window", Value::from(geometry.taps.is_some())),
         ]
         .into(),
-        uniforms: vec![("into", into.into()), ("channels", (out / vector_out).into()), ("rows", geometry.rows.into())],
+        uniforms: vec![
+            ("into", into.into()),
+            ("channels", (out / vector_out).into()),
+            ("rows", geometry.rows.into()),
+        ],
         grid: [0; 3],
         bindings: vec![("x", x), ("w", w), ("y", lowering.output())],
         flops: 2 * (geometry.rows * out * into * taps) as u64,
     };
     let schedule = match lowering.traits.schedule {
-        schedule @ (Schedule::Staged | Schedule::Matrices(_)) if into.is_multiple_of(4) && vector_out == 4 => {
+        schedule @ (Schedule::Staged | Schedule::Matrices(_))
+            if into.is_multiple_of(4) && vector_out == 4 =>
+        {
             let layout = layout_of(&*lowering.step.operation, 1);
             let backwards = layout != layout.suited(schedule, lowering.input_shape(1));
             if let Schedule::Matrices(matrices) = schedule
@@ -101,8 +113,13 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
         other => other,
     };
     let tile = Tile::of(schedule, into);
-    let fits_strips =
-        |w: &&Window| w.kernel == [3, 3] && w.stride == 1 && into.is_multiple_of(4) && vector_out == 4 && w.to[1] >= NARROWEST;
+    let fits_strips = |w: &&Window| {
+        w.kernel == [3, 3]
+            && w.stride == 1
+            && into.is_multiple_of(4)
+            && vector_out == 4
+            && w.to[1] >= NARROWEST
+    };
     if let Some(window) = geometry.taps.as_ref().filter(|_| !tile.passed).filter(fits_strips) {
         let unroll = if schedule == (Schedule::Registers { many: true }) { 4 } else { 1 };
         work.kernel = "conv3x3";
@@ -127,8 +144,15 @@ pub(super) fn lower_matmul(lowering: &mut Lowering<'_>, geometry: &Geometry) {
     lower_rows(lowering, work, geometry, panels, tile.rows);
 }
 
-/// Dispatches a kernel that takes any `tile` rows of `columns` columns of tiles, gathered by the window if there is one.
-fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, columns: usize, tile: usize) {
+/// Dispatches a kernel that takes any `tile` rows of `columns` columns of tiles, gathered by the
+/// window if there is one.
+fn lower_rows(
+    lowering: &mut Lowering<'_>,
+    mut work: Work<'_>,
+    geometry: &Geometry,
+    columns: usize,
+    tile: usize,
+) {
     if let Some(window) = &geometry.taps {
         work.uniforms.extend(window_uniforms(window));
     }
@@ -137,7 +161,8 @@ fn lower_rows(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geomet
     lowering.dispatch(work, true);
 }
 
-/// Scratch for the partial sums of a matmul by matrices: where some kernel may want to take it in parts.
+/// Scratch for the partial sums of a matmul by matrices: where some kernel may want to take it in
+/// parts.
 pub(super) fn scratch(traits: &Traits, [rows, taps, into, out]: [usize; 4]) -> Option<usize> {
     let Schedule::Matrices(matrices) = traits.schedule else { return None };
     let suits = into.is_multiple_of(4) && out.is_multiple_of(4);
@@ -145,9 +170,14 @@ pub(super) fn scratch(traits: &Traits, [rows, taps, into, out]: [usize; 4]) -> O
     Some(parts.count * rows * out)
 }
 
-/// Dispatches the kernel `matmul_matrices`, which reads weights as they are uploaded for all kernels; in parts, where one workgroup for
-/// each sum would make too few.
-fn lower_matrices(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Geometry, matrices: Matrices) {
+/// Dispatches the kernel `matmul_matrices`, which reads weights as they are uploaded for all
+/// kernels; in parts, where one workgroup for each sum would make too few.
+fn lower_matrices(
+    lowering: &mut Lowering<'_>,
+    mut work: Work<'_>,
+    geometry: &Geometry,
+    matrices: Matrices,
+) {
     let (into, out) = (lowering.input_shape(0).channels(), lowering.shape().channels());
     let blocks = matrices.blocks(geometry.rows, out);
     work.kernel = "matmul_matrices";
@@ -158,7 +188,8 @@ fn lower_matrices(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Ge
     }
     let columns = out.div_ceil(blocks.extent());
     let taps = geometry.taps.as_ref().map_or(1, |window| window.kernel[0] * window.kernel[1]);
-    let parts = matrices.parts(geometry.rows, out, taps, into).filter(|_| lowering.step.scratch.is_some());
+    let parts =
+        matrices.parts(geometry.rows, out, taps, into).filter(|_| lowering.step.scratch.is_some());
     let Some(parts) = parts else {
         return lower_rows(lowering, work, geometry, columns, blocks.extent());
     };
@@ -176,7 +207,11 @@ fn lower_matrices(lowering: &mut Lowering<'_>, mut work: Work<'_>, geometry: &Ge
     let sums = Work {
         kernel: "matmul_sums",
         params: Params::new(),
-        uniforms: vec![("parts", parts.count.into()), ("rows", geometry.rows.into()), ("channels", (out / 4).into())],
+        uniforms: vec![
+            ("parts", parts.count.into()),
+            ("rows", geometry.rows.into()),
+            ("channels", (out / 4).into()),
+        ],
         grid: spread((elements / 4).div_ceil(64)),
         bindings: vec![("partial", lowering.scratch()), ("y", lowering.output())],
         flops: (parts.count * elements) as u64,
@@ -197,7 +232,8 @@ pub(super) fn window_uniforms(window: &Window) -> [(&'static str, Uniform); 7] {
     ]
 }
 
-/// The kernel `matmul_vectors`: one dispatch for each chunk of inputs, which adds to what those before it left in the output.
+/// The kernel `matmul_vectors`: one dispatch for each chunk of inputs, which adds to what those
+/// before it left in the output.
 struct Vectors {
     lanes: usize,
     /// Inputs of a chunk, each a line of the kernel's text.
@@ -207,23 +243,41 @@ struct Vectors {
 impl Vectors {
     /// Rows of a workgroup: with two vectors of outputs, their sums and operands fill 16 registers.
     const ROWS: usize = 6;
-    /// Longer chunks store and reload less, but what it takes to compile them grows with the square (64: 0.4 s, 160: 2 s).
+    /// Longer chunks store and reload less, but what it takes to compile them grows with the square
+    /// (64: 0.4 s, 160: 2 s).
     const LONGEST: usize = 96;
     const SHORTEST: usize = 16;
-    /// Numbers of the output to which all chunks are added before the next rows' turn comes: 4 MiB stay in the processor's cache. Few
-    /// enough for one dimension of workgroups, too: none may lie beyond the rows, as that would add to the last row once more.
+    /// Numbers of the output to which all chunks are added before the next rows' turn comes: 4 MiB
+    /// stay in the processor's cache. Few enough for one dimension of workgroups, too: none may lie
+    /// beyond the rows, as that would add to the last row once more.
     const BAND: usize = 1 << 20;
     /// Elements that the kernel's indices can count.
     const MOST_ELEMENTS: u64 = 1 << 28;
 
-    fn of(lanes: usize, into: usize, out: usize, work: &Work<'_>, least_flops: u64) -> Option<Vectors> {
-        let chunk = (Self::SHORTEST..=Self::LONGEST).rev().find(|chunk| into.is_multiple_of(*chunk))?;
-        let small = work.bindings.iter().all(|(_, at)| at.slice.size <= Self::MOST_ELEMENTS * if at.half { 2 } else { 4 });
+    fn of(
+        lanes: usize,
+        into: usize,
+        out: usize,
+        work: &Work<'_>,
+        least_flops: u64,
+    ) -> Option<Vectors> {
+        let chunk =
+            (Self::SHORTEST..=Self::LONGEST).rev().find(|chunk| into.is_multiple_of(*chunk))?;
+        let small = work
+            .bindings
+            .iter()
+            .all(|(_, at)| at.slice.size <= Self::MOST_ELEMENTS * if at.half { 2 } else { 4 });
         let pays = least_flops <= work.flops;
         (small && pays && out.is_multiple_of(2 * lanes)).then_some(Vectors { lanes, chunk })
     }
 
-    fn lower(&self, lowering: &mut Lowering<'_>, work: &Work<'_>, geometry: &Geometry, into: usize) {
+    fn lower(
+        &self,
+        lowering: &mut Lowering<'_>,
+        work: &Work<'_>,
+        geometry: &Geometry,
+        into: usize,
+    ) {
         let window = geometry.taps.as_ref();
         let [height, width] = window.map_or([1, 1], |window| window.kernel);
         let chunks = into / self.chunk;
@@ -234,10 +288,14 @@ impl Vectors {
             lower_update(lowering);
         }
         let band = (Self::BAND / out).max(1).next_multiple_of(Self::ROWS);
-        let bands = (0..geometry.rows).step_by(band).map(|first| (first, geometry.rows.min(first + band)));
-        for ((first_row, end), number) in bands.flat_map(|band| (0..dispatches).map(move |number| (band, number))) {
+        let bands =
+            (0..geometry.rows).step_by(band).map(|first| (first, geometry.rows.min(first + band)));
+        for ((first_row, end), number) in
+            bands.flat_map(|band| (0..dispatches).map(move |number| (band, number)))
+        {
             let (tap, start) = (number / chunks, number % chunks * self.chunk);
-            let shift = window.map_or(0, |window| (tap / width * window.from[1] + tap % width) * into);
+            let shift =
+                window.map_or(0, |window| (tap / width * window.from[1] + tap % width) * into);
             let last = number + 1 == dispatches;
             let mut uniforms = vec![
                 ("first_row", first_row.into()),

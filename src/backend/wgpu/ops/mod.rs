@@ -1,4 +1,5 @@
-//! How each operation runs on a graphics device, a file for each room of [`crate::graph::ops`]; and what several of them share.
+//! How each operation runs on a graphics device, a file for each room of [`crate::graph::ops`]; and
+//! what several of them share.
 
 mod activation;
 mod adamw;
@@ -101,7 +102,8 @@ table! {
     ops::lora_up::LoraUp,
 }
 
-/// Lowers an elementwise step: the kernel passes its first input through the step's epilogue and padding.
+/// Lowers an elementwise step: the kernel passes its first input through the step's epilogue and
+/// padding.
 pub(crate) fn lower_elementwise(lowering: &mut Lowering<'_>) {
     let shape = lowering.shape().clone();
     let vector = vector_width(&[shape.channels()]);
@@ -117,9 +119,14 @@ pub(crate) fn lower_elementwise(lowering: &mut Lowering<'_>) {
     lowering.dispatch(work, true);
 }
 
-/// One invocation for every vector of the output, padded or not: what kernels that import `shared/grid` need. Returns the
-/// rows of the output.
-pub(crate) fn padded_grid(shape: &Shape, padding: Option<[usize; 4]>, vector: usize, work: &mut Work<'_>) -> usize {
+/// One invocation for every vector of the output, padded or not: what kernels that import
+/// `shared/grid` need. Returns the rows of the output.
+pub(crate) fn padded_grid(
+    shape: &Shape,
+    padding: Option<[usize; 4]>,
+    vector: usize,
+    work: &mut Work<'_>,
+) -> usize {
     let channels = shape.channels() / vector;
     work.params.insert("padded", Value::from(padding.is_some()));
     work.uniforms.push(("channels", channels.into()));
@@ -143,8 +150,16 @@ pub(crate) fn padded_grid(shape: &Shape, padding: Option<[usize; 4]>, vector: us
     rows
 }
 
-/// Copies `rows` runs of `width` elements of input `index`: run `r` from `r * from[0] + from[1]` to `r * to[0] + to[1]`.
-pub(crate) fn lower_copy(lowering: &mut Lowering<'_>, index: usize, rows: usize, width: usize, from: [usize; 2], to: [usize; 2]) {
+/// Copies `rows` runs of `width` elements of input `index`: run `r` from `r * from[0] + from[1]` to
+/// `r * to[0] + to[1]`.
+pub(crate) fn lower_copy(
+    lowering: &mut Lowering<'_>,
+    index: usize,
+    rows: usize,
+    width: usize,
+    from: [usize; 2],
+    to: [usize; 2],
+) {
     let vector = vector_width(&[width, from[0], from[1], to[0], to[1]]);
     let work = Work {
         kernel: "copy",

@@ -24,8 +24,18 @@ impl Lower for OuterSums {
         };
         let work = Work {
             kernel: "outer_sums",
-            params: [("vector", Value::from(vector)), ("groups", Value::from(groups)), ("block", Value::from(BLOCK))].into(),
-            uniforms: vec![("rows", rows.into()), ("n", n.into()), ("channels", (n / vector).into()), ("one", 1.0f32.into())],
+            params: [
+                ("vector", Value::from(vector)),
+                ("groups", Value::from(groups)),
+                ("block", Value::from(BLOCK)),
+            ]
+            .into(),
+            uniforms: vec![
+                ("rows", rows.into()),
+                ("n", n.into()),
+                ("channels", (n / vector).into()),
+                ("one", 1.0f32.into()),
+            ],
             grid: [(n / vector).div_ceil(16), n.div_ceil(TILE * groups), 1],
             bindings: vec![("x", lowering.input(1)), ("sums", to)],
             flops: (rows * n * (n + 1)) as u64,

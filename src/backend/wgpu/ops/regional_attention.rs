@@ -17,7 +17,9 @@ impl Lower for RegionalAttention {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        if let Some(straight) = self.straight(&lowering.traits, lowering.input_shape(0), lowering.input_shape(1)) {
+        if let Some(straight) =
+            self.straight(&lowering.traits, lowering.input_shape(0), lowering.input_shape(1))
+        {
             return self.lower_straight(lowering, &straight);
         }
         let (q, k) = (lowering.shape().clone(), lowering.input_shape(1).clone());
@@ -25,8 +27,10 @@ impl Lower for RegionalAttention {
         let prompts = lowering.input_shape(4)[1];
         let d = channels / self.heads;
         let vector = vector_width(&[d]);
-        // As in plain attention, so that one prompt alone gives the same numbers; no workgroup is larger than a group of tokens.
-        let sharing = Sharing::of(lowering.traits.schedule, d, tokens, 2, REGION_GROUP / PASSING_LANES);
+        // As in plain attention, so that one prompt alone gives the same numbers; no workgroup is
+        // larger than a group of tokens.
+        let sharing =
+            Sharing::of(lowering.traits.schedule, d, tokens, 2, REGION_GROUP / PASSING_LANES);
         let Blocks { block, tile } = sharing.blocks(d);
         let Sharing { part, staged, lanes, per_lane, .. } = sharing;
         let work = Work {
@@ -69,13 +73,18 @@ impl Lower for RegionalAttention {
 }
 
 impl RegionalAttention {
-    /// Straight-line code for each prompt that is read, if it suits all of them. That is asked for all tokens, so that a prompt is computed
-    /// here as it is alone in the picture: one region over everything gives the very numbers of its prompt.
+    /// Straight-line code for each prompt that is read, if it suits all of them. That is asked for
+    /// all tokens, so that a prompt is computed here as it is alone in the picture: one region over
+    /// everything gives the very numbers of its prompt.
     fn straight(&self, traits: &Traits, q: &Shape, k: &Shape) -> Option<Vec<Option<Straight>>> {
-        let attention = Attention { heads: self.heads, scale: self.scale, causal: false, to_prompt: true };
+        let attention =
+            Attention { heads: self.heads, scale: self.scale, causal: false, to_prompt: true };
         let of = |prompt: &Reach| match prompt.tokens {
             0 => Some(None),
-            tokens => Some(Some(Straight::of(traits, &attention, q, &[k[0], prompt.keys, k[2]].into())?.with_rows(tokens))),
+            tokens => Some(Some(
+                Straight::of(traits, &attention, q, &[k[0], prompt.keys, k[2]].into())?
+                    .with_rows(tokens),
+            )),
         };
         self.reach.iter().map(of).collect()
     }

@@ -14,7 +14,8 @@ impl Lower for SumTo {
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let Extents { outer, middle, inner } = Extents::of(lowering.input_shape(0), lowering.shape());
+        let Extents { outer, middle, inner } =
+            Extents::of(lowering.input_shape(0), lowering.shape());
         let chunks = Extents { outer, middle, inner }.chunks();
         let vector = vector_width(&[inner]);
         let (x, y, scratch) = (lowering.input(0), lowering.output(), lowering.scratch());
@@ -44,12 +45,17 @@ impl Lower for SumTo {
 
 impl Lower for BroadcastTo {
     fn lower(&self, lowering: &mut Lowering<'_>) {
-        let Extents { outer, middle, inner } = Extents::of(lowering.shape(), lowering.input_shape(0));
+        let Extents { outer, middle, inner } =
+            Extents::of(lowering.shape(), lowering.input_shape(0));
         let vector = vector_width(&[inner]);
         let work = Work {
             kernel: "broadcast",
             params: [("vector", Value::from(vector))].into(),
-            uniforms: vec![("outer", outer.into()), ("repeated", middle.into()), ("inner", (inner / vector).into())],
+            uniforms: vec![
+                ("outer", outer.into()),
+                ("repeated", middle.into()),
+                ("inner", (inner / vector).into()),
+            ],
             grid: spread((outer * middle * inner / vector).div_ceil(64)),
             bindings: vec![("x", lowering.input(0)), ("y", lowering.output())],
             flops: 0,

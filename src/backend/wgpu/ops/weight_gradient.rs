@@ -1,5 +1,5 @@
-//! The kernels of a hidden weight's gradient: rows are summed in blocks of a fixed size, then the blocks in their order, so that
-//! every run gives the same bytes.
+//! The kernels of a hidden weight's gradient: rows are summed in blocks of a fixed size, then the
+//! blocks in their order, so that every run gives the same bytes.
 
 use super::vector_width;
 use crate::backend::wgpu::lower::{Lowering, Work, spread};
@@ -21,9 +21,11 @@ pub(super) fn scratch(rows: usize, shape: &Shape) -> usize {
     blocks(rows).1 * shape.elements()
 }
 
-/// Dispatches `dw[n, k] = sum_r dy[r, n] x[r, k]` for inputs x and dy, of whose channels the fewer should be few.
+/// Dispatches `dw[n, k] = sum_r dy[r, n] x[r, k]` for inputs x and dy, of whose channels the fewer
+/// should be few.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
-    let (out, into, rows) = (lowering.shape()[0], lowering.shape()[1], lowering.input_shape(0).rows());
+    let (out, into, rows) =
+        (lowering.shape()[0], lowering.shape()[1], lowering.input_shape(0).rows());
     let (x, dy) = (lowering.input(0), lowering.input(1));
     let swapped = out > into;
     let (a, b, wide, few) = if swapped { (dy, x, out, into) } else { (x, dy, into, out) };
@@ -42,7 +44,12 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
             ("lanes", Value::from(lanes)),
         ]
         .into(),
-        uniforms: vec![("rows", rows.into()), ("wide", (wide / vector).into()), ("few", few.into()), ("chunk", length.into())],
+        uniforms: vec![
+            ("rows", rows.into()),
+            ("wide", (wide / vector).into()),
+            ("few", few.into()),
+            ("chunk", length.into()),
+        ],
         grid: [(wide / vector).div_ceil(lanes), few.div_ceil(4), blocks],
         bindings: vec![("a", a), ("b", b), ("partial", lowering.scratch())],
         flops: 2 * (rows * wide * few) as u64,

@@ -8,13 +8,20 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// For every row and head: the keys that are seen, their probabilities, and the log of the sum of exponentials.
-fn each(a: &Attention, q: &[f32], k: &[f32], mask: Option<&[u32]>) -> Vec<(Vec<(usize, f64)>, f64)> {
+/// For every row and head: the keys that are seen, their probabilities, and the log of the sum of
+/// exponentials.
+fn each(
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    mask: Option<&[u32]>,
+) -> Vec<(Vec<(usize, f64)>, f64)> {
     let c = a.heads * a.d;
     let mut all = Vec::new();
     for (row, h) in (0..a.batch * a.tokens).flat_map(|row| (0..a.heads).map(move |h| (row, h))) {
         let (b, token) = (row / a.tokens / (a.batch / a.kv_batch), row % a.tokens);
-        let seen = (0..if a.causal { token + 1 } else { a.keys }).filter(|key| mask.is_none_or(|s| s[token] & s[*key] != 0));
+        let seen = (0..if a.causal { token + 1 } else { a.keys })
+            .filter(|key| mask.is_none_or(|s| s[token] & s[*key] != 0));
         let q = &q[row * c + h * a.d..][..a.d];
         let at = |key: usize| (b * a.keys + key) * c + h * a.d;
         let score = |key| (at(key), dot(q, &k[at(key)..][..a.d]) * f64::from(a.scale));
@@ -41,7 +48,16 @@ fn plain(a: &Attention, q: &[f32], k: &[f32], v: &[f32], mask: Option<&[u32]>) -
 
 fn shape(batch: [usize; 2], tokens: usize, keys: usize, heads: usize, d: usize) -> Attention {
     let [batch, kv_batch] = batch;
-    Attention { batch, kv_batch, tokens, keys, heads, d, scale: 2.0 / (d as f32).sqrt(), causal: false }
+    Attention {
+        batch,
+        kv_batch,
+        tokens,
+        keys,
+        heads,
+        d,
+        scale: 2.0 / (d as f32).sqrt(),
+        causal: false,
+    }
 }
 
 fn shapes() -> Vec<Attention> {
@@ -65,11 +81,20 @@ fn forward() {
         let c = a.heads * a.d;
         let q: Vec<f32> = numbers(a.batch * a.tokens * c, 1).iter().map(|v| v * 4.0).collect();
         let [k, v] = [2, 3].map(|seed| numbers(a.kv_batch * a.keys * c, seed));
-        check(&format!("{a:?}"), &plain(&a, &q, &k, &v, None), 4e-6, |level| run(level, &a, &q, &k, &v, None));
+        check(&format!("{a:?}"), &plain(&a, &q, &k, &v, None), 4e-6, |level| {
+            run(level, &a, &q, &k, &v, None)
+        });
     }
 }
 
-fn run(level: Level, a: &Attention, q: &[f32], k: &[f32], v: &[f32], mask: Option<&[u32]>) -> Vec<f32> {
+fn run(
+    level: Level,
+    a: &Attention,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    mask: Option<&[u32]>,
+) -> Vec<f32> {
     let mut y = vec![f32::NAN; q.len()];
     let mut scratch = vec![f32::NAN; scratch_elements(a)];
     attention(level, a, q, k, v, mask, &mut y, None, &mut scratch);
@@ -149,14 +174,35 @@ fn gradients() {
                 let mut scratch = vec![f32::NAN; backward::gradients_scratch_elements(&a)];
                 let (mut dq, mut dkv) = (vec![f32::NAN; q.len()], vec![f32::NAN; 2 * k.len()]);
                 let (to, more) = (&mut dq, &mut dkv);
-                backward::attention_gradients(level, &a, &q, &k, &v, &dy, &kept, to, more, &mut scratch);
+                backward::attention_gradients(
+                    level,
+                    &a,
+                    &q,
+                    &k,
+                    &v,
+                    &dy,
+                    &kept,
+                    to,
+                    more,
+                    &mut scratch,
+                );
                 if part == 0 { dq } else { dkv }
             });
         }
         check(&format!("keys and values of {a:?}"), &dkv, 1e-5, |level| {
             let mut scratch = vec![f32::NAN; backward::keys_values_scratch_elements(&a)];
             let mut dkv = vec![f32::NAN; 2 * k.len()];
-            backward::attention_keys_values(level, &a, &q, &k, &v, &dy, &kept, &mut dkv, &mut scratch);
+            backward::attention_keys_values(
+                level,
+                &a,
+                &q,
+                &k,
+                &v,
+                &dy,
+                &kept,
+                &mut dkv,
+                &mut scratch,
+            );
             dkv
         });
     }
@@ -199,7 +245,8 @@ fn regions() {
         }
         start += length;
     }
-    let tables = regional::Regions { order: &order, weights: &weights, spans: &spans, lengths: &lengths };
+    let tables =
+        regional::Regions { order: &order, weights: &weights, spans: &spans, lengths: &lengths };
     let run = |level, a: &Attention, tables: &regional::Regions<'_>| {
         let mut y = vec![f32::NAN; q.len()];
         let mut scratch = vec![f32::NAN; regional::scratch_elements(a, tables.lengths)];
@@ -211,7 +258,8 @@ fn regions() {
     let ones = vec![1.0; tokens];
     let spans: Vec<u32> = (0..tokens.div_ceil(64)).flat_map(|_| [0, a.keys as u32]).collect();
     let lengths = [a.keys];
-    let whole = regional::Regions { order: &order, weights: &ones, spans: &spans, lengths: &lengths };
+    let whole =
+        regional::Regions { order: &order, weights: &ones, spans: &spans, lengths: &lengths };
     for &level in Level::available() {
         let plain = self::run(level, &a, &q, &k, &v, None);
         assert_eq!(run(level, &a, &whole), plain, "{}", level.name());

@@ -1,12 +1,20 @@
 use super::{check, numbers};
 use crate::backend::cpu::kernels::activation::Function;
-use crate::backend::cpu::kernels::elementwise::{Padding, broadcast, copy, elementwise, geglu, geglu_gradient, of_zeros};
+use crate::backend::cpu::kernels::elementwise::{
+    Padding, broadcast, copy, elementwise, geglu, geglu_gradient, of_zeros,
+};
 use crate::backend::cpu::kernels::epilogue::Epilogue;
 use crate::backend::cpu::kernels::resize::{average_pool, upsample, upsample_gradient};
 use crate::backend::cpu::kernels::simd::Level;
 
-const FUNCTIONS: [Function; 6] =
-    [Function::Silu, Function::Gelu, Function::GeluTanh, Function::QuickGelu, Function::Relu, Function::Exp];
+const FUNCTIONS: [Function; 6] = [
+    Function::Silu,
+    Function::Gelu,
+    Function::GeluTanh,
+    Function::QuickGelu,
+    Function::Relu,
+    Function::Exp,
+];
 
 fn normal(x: f64) -> (f64, f64) {
     let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
@@ -58,7 +66,8 @@ fn functions() {
                     let tolerance = if function == Function::Exp { 2.5e-7 } else { 2e-6 };
                     let error = (f64::from(y) - w).abs();
                     let far = *x < -4.0 && function != Function::Exp;
-                    let fits = error <= w.abs() * tolerance + 1e-37 || far && error < 1e-5 * w.abs() + 1e-15;
+                    let fits = error <= w.abs() * tolerance + 1e-37
+                        || far && error < 1e-5 * w.abs() + 1e-15;
                     assert!(fits, "{function:?}({x}) = {y}, {w} at {}", level.name());
                 }
             }
@@ -66,12 +75,27 @@ fn functions() {
                 continue;
             }
             let dy = numbers(x.len(), 2);
-            let wanted = x.iter().zip(&dy).map(|(x, dy)| derivative(function, f64::from(*x)) * f64::from(*dy));
-            check(&format!("{function:?}'s derivative"), &wanted.collect::<Vec<_>>(), 2e-6, |level| {
-                let mut y = vec![f32::NAN; x.len()];
-                elementwise(level, &dy, channels, None, &[Epilogue::Derivative(function, &x)], &mut y);
-                y
-            });
+            let wanted = x
+                .iter()
+                .zip(&dy)
+                .map(|(x, dy)| derivative(function, f64::from(*x)) * f64::from(*dy));
+            check(
+                &format!("{function:?}'s derivative"),
+                &wanted.collect::<Vec<_>>(),
+                2e-6,
+                |level| {
+                    let mut y = vec![f32::NAN; x.len()];
+                    elementwise(
+                        level,
+                        &dy,
+                        channels,
+                        None,
+                        &[Epilogue::Derivative(function, &x)],
+                        &mut y,
+                    );
+                    y
+                },
+            );
         }
     }
 }
@@ -98,7 +122,8 @@ pub fn pad(x: &[f64], channels: usize, p: &Padding) -> Vec<f64> {
     let batch = x.len() / (channels * p.height * p.width);
     let mut y = vec![0.0; batch * height * width * channels];
     for (pixel, x) in x.chunks_exact(channels).enumerate() {
-        let (b, line, column) = (pixel / (p.height * p.width), pixel / p.width % p.height, pixel % p.width);
+        let (b, line, column) =
+            (pixel / (p.height * p.width), pixel / p.width % p.height, pixel % p.width);
         let at = (b * height + line + p.edges[0]) * width + column + p.edges[2];
         y[at * channels..][..channels].copy_from_slice(x);
     }
@@ -154,7 +179,11 @@ fn gated() {
 fn lora() {
     let [rows, rank, out] = [33, 6, 50];
     let (t, u) = (numbers(rows * rank, 1), numbers(rank * out, 2));
-    let matmul = |at: usize| (0..rank).map(|k| f64::from(t[at / out * rank + k]) * f64::from(u[at % out * rank + k])).sum();
+    let matmul = |at: usize| {
+        (0..rank)
+            .map(|k| f64::from(t[at / out * rank + k]) * f64::from(u[at % out * rank + k]))
+            .sum()
+    };
     let wanted: Vec<f64> = (0..rows * out).map(matmul).collect();
     check("low rank", &wanted, 1e-6, |level| {
         let mut y = vec![f32::NAN; rows * out];
@@ -181,7 +210,8 @@ fn copies() {
             y
         });
     }
-    let wanted: Vec<f64> = (0..5 * 4 * 740).map(|at| f64::from(x[at / (4 * 740) * 740 + at % 740])).collect();
+    let wanted: Vec<f64> =
+        (0..5 * 4 * 740).map(|at| f64::from(x[at / (4 * 740) * 740 + at % 740])).collect();
     check("broadcast", &wanted, 0.0, |_| {
         let mut y = vec![f32::NAN; 5 * 4 * 740];
         broadcast(&x, [5, 4, 740], &mut y);
@@ -191,9 +221,12 @@ fn copies() {
 
 #[test]
 fn sizes() {
-    for ([batch, h, w], [height, width], channels) in
-        [([2, 3, 5], [6, 10], 7), ([1, 4, 4], [7, 5], 32), ([3, 1, 1], [1, 1], 1), ([1, 16, 16], [32, 32], 64)]
-    {
+    for ([batch, h, w], [height, width], channels) in [
+        ([2, 3, 5], [6, 10], 7),
+        ([1, 4, 4], [7, 5], 32),
+        ([3, 1, 1], [1, 1], 1),
+        ([1, 16, 16], [32, 32], 64),
+    ] {
         let x = numbers(batch * h * w * channels, 1);
         let dy = numbers(batch * height * width * channels, 2);
         let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
@@ -218,10 +251,12 @@ fn sizes() {
         let mut y = vec![0.0; batch * lines * columns * channels];
         for (at, y) in y.iter_mut().enumerate() {
             let (c, pixel) = (at % channels, at / channels);
-            let (b, line, column) = (pixel / (lines * columns), pixel / columns % lines, pixel % columns);
-            let places =
-                (line * 2..(line * 2 + 2).min(h)).flat_map(|l| (column * 2..(column * 2 + 2).min(w)).map(move |c| (l, c)));
-            let values: Vec<f64> = places.map(|(l, o)| f64::from(x[((b * h + l) * w + o) * channels + c])).collect();
+            let (b, line, column) =
+                (pixel / (lines * columns), pixel / columns % lines, pixel % columns);
+            let places = (line * 2..(line * 2 + 2).min(h))
+                .flat_map(|l| (column * 2..(column * 2 + 2).min(w)).map(move |c| (l, c)));
+            let values: Vec<f64> =
+                places.map(|(l, o)| f64::from(x[((b * h + l) * w + o) * channels + c])).collect();
             *y = values.iter().sum::<f64>() / values.len() as f64;
         }
         check("mean of squares", &y, 1e-6, |level| {

@@ -9,7 +9,8 @@ use crate::backend::cpu::kernels::simd::Level;
 use crate::backend::cpu::kernels::weights::{Stored, Weights};
 
 fn plain_linear(x: &[f32], w: &[f32], into: usize, out: usize) -> Vec<f64> {
-    let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    let dot =
+        |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
     let rows = x.chunks_exact(into);
     rows.flat_map(|x| (0..out).map(move |o| dot(x, &w[o * into..][..into]))).collect()
 }
@@ -56,8 +57,13 @@ fn linear_layers() {
         let name = format!("linear {rows} x {into} -> {out}");
         let half: Vec<f16> = w.iter().map(|w| f16::from_f32(*w)).collect();
         let brain: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
-        let rounded: [Vec<f32>; 2] = [half.iter().map(|w| w.to_f32()).collect(), brain.iter().map(|w| w.to_f32()).collect()];
-        let stored = [(Stored::F32(&w), &w), (Stored::F16(&half), &rounded[0]), (Stored::BF16(&brain), &rounded[1])];
+        let rounded: [Vec<f32>; 2] =
+            [half.iter().map(|w| w.to_f32()).collect(), brain.iter().map(|w| w.to_f32()).collect()];
+        let stored = [
+            (Stored::F32(&w), &w),
+            (Stored::F16(&half), &rounded[0]),
+            (Stored::BF16(&brain), &rounded[1]),
+        ];
         for (stored, w) in stored {
             let weights = Weights::new(stored, out, into, [1, 1]);
             check(&name, &plain_linear(&x, w, into, out), 2e-6, |level| {
@@ -68,13 +74,19 @@ fn linear_layers() {
         }
         // The other way round.
         let dy = numbers(rows * out, 3);
-        let turned: Vec<f32> = (0..into).flat_map(|i| (0..out).map(move |o| o * into + i)).map(|at| w[at]).collect();
+        let turned: Vec<f32> =
+            (0..into).flat_map(|i| (0..out).map(move |o| o * into + i)).map(|at| w[at]).collect();
         let weights = Weights::transposed(Stored::F32(&w), out, into);
-        check(&format!("{name}, transposed"), &plain_linear(&dy, &turned, out, into), 2e-6, |level| {
-            let mut dx = vec![f32::NAN; rows * into];
-            linear(level, &dy, &weights, &[], &mut dx);
-            dx
-        });
+        check(
+            &format!("{name}, transposed"),
+            &plain_linear(&dy, &turned, out, into),
+            2e-6,
+            |level| {
+                let mut dx = vec![f32::NAN; rows * into];
+                linear(level, &dy, &weights, &[], &mut dx);
+                dx
+            },
+        );
         // The matrix's own gradient.
         let mut dw = vec![0.0; out * into];
         for (dy, x) in dy.chunks_exact(out).zip(x.chunks_exact(into)) {
@@ -83,7 +95,8 @@ fn linear_layers() {
             }
         }
         check(&format!("{name}, of the weight"), &dw, 2e-6, |level| {
-            let mut scratch = vec![f32::NAN; lora_down::weight_gradient_scratch_elements(rows, out, into)];
+            let mut scratch =
+                vec![f32::NAN; lora_down::weight_gradient_scratch_elements(rows, out, into)];
             let mut dw = vec![f32::NAN; out * into];
             lora_down::weight_gradient(level, &x, &dy, [out, into], &mut dw, &mut scratch);
             dw
@@ -98,12 +111,26 @@ fn narrow_products() {
         let turned: Vec<f32> = (0..into * out).map(|at| w[at % out * into + at / out]).collect();
         let wanted = plain_linear(&x, &w, into, out);
         for (lies, w) in [(Lies::Rows, &w), (Lies::Columns, &turned)] {
-            check(&format!("lora_down {rows} x {into} -> {out}, {lies:?}"), &wanted, 1e-6, |level| {
-                let mut y = vec![f32::NAN; rows * out];
-                let mut scratch = vec![f32::NAN; lora_down::scratch_elements(lies, into, out)];
-                lora_down::lora_down(level, &x, w, lies, [into, out], &[], &mut y, &mut scratch);
-                y
-            });
+            check(
+                &format!("lora_down {rows} x {into} -> {out}, {lies:?}"),
+                &wanted,
+                1e-6,
+                |level| {
+                    let mut y = vec![f32::NAN; rows * out];
+                    let mut scratch = vec![f32::NAN; lora_down::scratch_elements(lies, into, out)];
+                    lora_down::lora_down(
+                        level,
+                        &x,
+                        w,
+                        lies,
+                        [into, out],
+                        &[],
+                        &mut y,
+                        &mut scratch,
+                    );
+                    y
+                },
+            );
         }
     }
 }
@@ -163,7 +190,8 @@ fn convolutions() {
     ];
     for (extents, shape, stride) in cases {
         let ([batch, height, width], [out, into, kh, kw]) = (extents, shape);
-        let (x, w) = (numbers(batch * height * width * into, 1), numbers(shape.iter().product(), 2));
+        let (x, w) =
+            (numbers(batch * height * width * into, 1), numbers(shape.iter().product(), 2));
         let wanted = plain_conv(&x, extents, &w, shape, stride);
         let name = format!("convolution of {extents:?} by {shape:?}, {stride}");
         let half: Vec<f16> = w.iter().map(|w| f16::from_f32(*w)).collect();
@@ -179,9 +207,21 @@ fn convolutions() {
         }
         check(&format!("{name}, lora_down"), &wanted, 2e-6, |level| {
             let mut y = vec![f32::NAN; wanted.len()];
-            let mut scratch = vec![f32::NAN; lora_down::conv2d_scratch_elements(into, out, [kh, kw])];
+            let mut scratch =
+                vec![f32::NAN; lora_down::conv2d_scratch_elements(into, out, [kh, kw])];
             let (io, window) = ([into, out], [kh, kw]);
-            lora_down::lora_down_conv2d(level, &x, extents, &w, io, window, stride, &[], &mut y, &mut scratch);
+            lora_down::lora_down_conv2d(
+                level,
+                &x,
+                extents,
+                &w,
+                io,
+                window,
+                stride,
+                &[],
+                &mut y,
+                &mut scratch,
+            );
             y
         });
         transposed(extents, shape, stride, &w);
@@ -200,7 +240,8 @@ fn transposed([batch, height, width]: [usize; 3], shape: [usize; 4], stride: usi
             let to = ((b * height + y * stride + ky) * width + x * stride + kx) * into;
             for (o, dy) in dy.iter().enumerate() {
                 for i in 0..into {
-                    dx[to + i] += f64::from(*dy) * f64::from(w[((o * into + i) * kh + ky) * kw + kx]);
+                    dx[to + i] +=
+                        f64::from(*dy) * f64::from(w[((o * into + i) * kh + ky) * kw + kx]);
                 }
             }
         }
@@ -252,9 +293,14 @@ fn sums_of_outer_products() {
 /// Weights read the other way round are those that were turned round before, to the bit.
 #[test]
 fn turned_weights() {
-    for [rows, out, into, window] in
-        [[40, 9, 9, 1], [70, 33, 50, 1], [300, 64, 96, 1], [3, 1030, 40, 1], [1, 40, 36, 3], [2, 70, 33, 2]]
-    {
+    for [rows, out, into, window] in [
+        [40, 9, 9, 1],
+        [70, 33, 50, 1],
+        [300, 64, 96, 1],
+        [3, 1030, 40, 1],
+        [1, 40, 36, 3],
+        [2, 70, 33, 2],
+    ] {
         let w = numbers(out * into * window * window, 2);
         let half: Vec<f16> = w.iter().map(|w| f16::from_f32(*w)).collect();
         let brain: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
@@ -269,11 +315,18 @@ fn turned_weights() {
                         linear(level, &dy, weights, &[], &mut dx);
                         return dx;
                     }
-                    let (dy, mut dx) = (numbers(rows * 9 * 8 * out, 3), vec![0.0; rows * (10 - window) * (9 - window) * into]);
+                    let (dy, mut dx) = (
+                        numbers(rows * 9 * 8 * out, 3),
+                        vec![0.0; rows * (10 - window) * (9 - window) * into],
+                    );
                     conv2d(level, &dy, [rows, 9, 8], weights, 1, &[], &mut dx);
                     dx
                 });
-                assert!(made[0] == made[1], "{rows} rows, {out} x {into}, window of {window}, {}", level.name());
+                assert!(
+                    made[0] == made[1],
+                    "{rows} rows, {out} x {into}, window of {window}, {}",
+                    level.name()
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Every kernel against plain f64 arithmetic, for each level of this machine, with the same bytes from any number of threads.
+//! Every kernel against plain f64 arithmetic, for each level of this machine, with the same bytes
+//! from any number of threads.
 
 mod attention;
 mod elementwise;
@@ -24,10 +25,13 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 
 fn pools() -> &'static [rayon::ThreadPool; 3] {
     static POOLS: OnceLock<[rayon::ThreadPool; 3]> = OnceLock::new();
-    POOLS.get_or_init(|| [1, 2, 5].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()))
+    POOLS.get_or_init(|| {
+        [1, 2, 5].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap())
+    })
 }
 
-/// What `make` makes at each level, which must be near `wanted`, relative to its greatest number, and must not depend on threads.
+/// What `make` makes at each level, which must be near `wanted`, relative to its greatest number,
+/// and must not depend on threads.
 fn check(name: &str, wanted: &[f64], tolerance: f64, make: impl Fn(Level) -> Vec<f32> + Sync) {
     for &level in Level::available() {
         let [one, others @ ..] = pools().each_ref().map(|pool| pool.install(|| make(level)));

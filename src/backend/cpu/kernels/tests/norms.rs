@@ -22,7 +22,8 @@ fn of_rows() {
             let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
             let [mean, rstd] = moments(&x);
             let n: Vec<f64> = x.iter().map(|x| (x - mean) * rstd).collect();
-            let g: Vec<f64> = dy.iter().zip(&weight).map(|(a, b)| f64::from(*a) * f64::from(*b)).collect();
+            let g: Vec<f64> =
+                dy.iter().zip(&weight).map(|(a, b)| f64::from(*a) * f64::from(*b)).collect();
             let of_g = g.iter().sum::<f64>() / channels as f64;
             let of_gn = g.iter().zip(&n).map(|(g, n)| g * n).sum::<f64>() / channels as f64;
             for c in 0..channels {
@@ -46,7 +47,8 @@ fn of_rows() {
 
 #[test]
 fn of_groups() {
-    let mut cases: Vec<_> = PADDED.iter().map(|p| (2, p.height * p.width, 96, 32, Some(p))).collect();
+    let mut cases: Vec<_> =
+        PADDED.iter().map(|p| (2, p.height * p.width, 96, 32, Some(p))).collect();
     cases.extend([
         (1, 5000, 64, 32, None),
         (3, 77, 12, 4, None),
@@ -56,20 +58,25 @@ fn of_groups() {
     ]);
     for (batch, rows, channels, groups, padding) in cases {
         let norm = GroupNorm { batch, rows, channels, groups };
-        let x: Vec<f32> = numbers(batch * rows * channels, 1).iter().map(|x| x * 2.0 + 20.0).collect();
+        let x: Vec<f32> =
+            numbers(batch * rows * channels, 1).iter().map(|x| x * 2.0 + 20.0).collect();
         let [weight, bias] = [2, 3].map(|seed| numbers(channels, seed));
         let dy = numbers(x.len(), 4);
         let width = channels / groups;
         let (mut statistics, mut means) = (Vec::new(), Vec::new());
         let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         for (b, g) in (0..batch).flat_map(|b| (0..groups).map(move |g| (b, g))) {
-            let places: Vec<usize> =
-                (0..rows).flat_map(|r| (0..width).map(move |c| (b * rows + r) * channels + g * width + c)).collect();
+            let places: Vec<usize> = (0..rows)
+                .flat_map(|r| (0..width).map(move |c| (b * rows + r) * channels + g * width + c))
+                .collect();
             let own: Vec<f64> = places.iter().map(|at| f64::from(x[*at])).collect();
             let [mean, rstd] = moments(&own);
             statistics.extend([mean, rstd]);
             let n: Vec<f64> = own.iter().map(|x| (x - mean) * rstd).collect();
-            let gs: Vec<f64> = places.iter().map(|at| f64::from(dy[*at]) * f64::from(weight[at % channels])).collect();
+            let gs: Vec<f64> = places
+                .iter()
+                .map(|at| f64::from(dy[*at]) * f64::from(weight[at % channels]))
+                .collect();
             let of_g = gs.iter().sum::<f64>() / gs.len() as f64;
             let of_gn = gs.iter().zip(&n).map(|(g, n)| g * n).sum::<f64>() / gs.len() as f64;
             means.extend([of_g, of_gn]);
@@ -78,7 +85,8 @@ fn of_groups() {
                 dx[*at] = rstd * (gs[i] - of_g - n[i] * of_gn);
             }
         }
-        let [kept, kept_means] = [&statistics, &means].map(|v| v.iter().map(|v| *v as f32).collect::<Vec<_>>());
+        let [kept, kept_means] =
+            [&statistics, &means].map(|v| v.iter().map(|v| *v as f32).collect::<Vec<_>>());
         let name = format!("{norm:?}");
         check(&format!("statistics of {name}"), &statistics, 1e-6, |level| {
             let mut scratch = vec![f32::NAN; norm.scratch_elements()];
@@ -106,7 +114,18 @@ fn of_groups() {
         let tolerance = if rows * width < 8 { 1e-2 } else { 1e-5 };
         check(&format!("gradient of {name}"), &padded(&dx), tolerance, |level| {
             let mut y = vec![f32::NAN; padded(&dx).len()];
-            group_norm::gradient(level, &norm, &x, &kept, &weight, &dy, &kept_means, padding, &[], &mut y);
+            group_norm::gradient(
+                level,
+                &norm,
+                &x,
+                &kept,
+                &weight,
+                &dy,
+                &kept_means,
+                padding,
+                &[],
+                &mut y,
+            );
             y
         });
     }

@@ -3,14 +3,18 @@ use half::{bf16, f16};
 use super::{check, numbers};
 use crate::backend::cpu::kernels::embedding::{embedding, embedding_gradient};
 use crate::backend::cpu::kernels::optimiser::{Moments, adamw};
-use crate::backend::cpu::kernels::reduce::{normalize_by_max, normalize_by_max_gradient, sum, sum_scratch_elements};
+use crate::backend::cpu::kernels::reduce::{
+    normalize_by_max, normalize_by_max_gradient, sum, sum_scratch_elements,
+};
 use crate::backend::cpu::kernels::sampling::{guidance, mix, mix_in_place};
 use crate::backend::cpu::kernels::simd::Level;
 use crate::backend::cpu::kernels::weights::{Stored, widen_bf16, widen_f16};
 
 #[test]
 fn broadcast_operands() {
-    for extents in [[1, 1, 1], [3, 4096, 320], [1, 77, 33], [1, 100_003, 1], [2, 5000, 3], [1, 1, 4000]] {
+    for extents in
+        [[1, 1, 1], [3, 4096, 320], [1, 77, 33], [1, 100_003, 1], [2, 5000, 3], [1, 1, 4000]]
+    {
         let [outer, middle, inner] = extents;
         let x: Vec<f32> = numbers(outer * middle * inner, 1).iter().map(|x| x + 1.0).collect();
         let mut wanted = vec![0.0; outer * inner];
@@ -36,11 +40,17 @@ fn halves() {
             let mut y = vec![0.0; count];
             widen_f16(level, &half[..count], &mut y);
             for (y, x) in y.iter().zip(&half) {
-                assert!(y.to_bits() == x.to_f32().to_bits() || y.is_nan() && x.is_nan(), "{y} for {x}");
+                assert!(
+                    y.to_bits() == x.to_f32().to_bits() || y.is_nan() && x.is_nan(),
+                    "{y} for {x}"
+                );
             }
             widen_bf16(level, &brain[..count], &mut y);
             for (y, x) in y.iter().zip(&brain) {
-                assert!(y.to_bits() == x.to_f32().to_bits() || y.is_nan() && x.is_nan(), "{y} for {x}");
+                assert!(
+                    y.to_bits() == x.to_f32().to_bits() || y.is_nan() && x.is_nan(),
+                    "{y} for {x}"
+                );
             }
         }
     }
@@ -59,7 +69,8 @@ fn updates() {
         let [p, m, v] = [0, 1, 2].map(|plane| wanted[plane * count + i]);
         let m = m + (g - m) * f64::from(1.0 - moments.beta1);
         let v = v * f64::from(moments.beta2) + g * g * f64::from(1.0 - moments.beta2);
-        let step = f64::from(rates[1]) * m / (v.sqrt() / f64::from(rates[2]) + f64::from(moments.epsilon));
+        let step =
+            f64::from(rates[1]) * m / (v.sqrt() / f64::from(rates[2]) + f64::from(moments.epsilon));
         let p = p * f64::from(rates[0]) - step;
         [0, 1, 2].iter().zip([p, m, v]).for_each(|(plane, v)| wanted[plane * count + i] = v);
     }
@@ -83,7 +94,10 @@ fn rows_of_tables() {
     let row = |id: usize| {
         if id < 50 { &table[id * channels..] } else { &extra[(id.min(51) - 50) * channels..] }
     };
-    let wanted: Vec<f64> = ids.iter().flat_map(|id| row(*id as usize)[..channels].iter().map(|v| f64::from(*v))).collect();
+    let wanted: Vec<f64> = ids
+        .iter()
+        .flat_map(|id| row(*id as usize)[..channels].iter().map(|v| f64::from(*v)))
+        .collect();
     for (stored, tolerance) in [(Stored::F32(&table), 0.0), (Stored::F16(&half), 1e-3)] {
         check("embedding", &wanted, tolerance, |level| {
             let mut y = vec![f32::NAN; ids.len() * channels];
@@ -98,7 +112,10 @@ fn rows_of_tables() {
             let Some(row) = (*id as usize).checked_sub(first) else { continue };
             let row = if clamped { row.min(rows - 1) } else { row };
             if row < rows {
-                wanted[row * channels..].iter_mut().zip(dy).for_each(|(w, dy)| *w += f64::from(*dy));
+                wanted[row * channels..]
+                    .iter_mut()
+                    .zip(dy)
+                    .for_each(|(w, dy)| *w += f64::from(*dy));
             }
         }
         check("embedding's gradient", &wanted, 1e-6, |_| {
@@ -128,8 +145,9 @@ fn samplers() {
         assert_eq!(y, own);
         y
     });
-    let wanted: Vec<f64> =
-        (0..size).map(|i| f64::from(state[i]) + 7.5 * (f64::from(state[size + i]) - f64::from(state[i]))).collect();
+    let wanted: Vec<f64> = (0..size)
+        .map(|i| f64::from(state[i]) + 7.5 * (f64::from(state[size + i]) - f64::from(state[i])))
+        .collect();
     check("guidance", &wanted, 1e-6, |_| {
         let mut y = vec![f32::NAN; size];
         guidance(&state[..2 * size], 7.5, &mut y);
