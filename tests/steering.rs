@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use mixofshow::backend::wgpu::{Gpu, Options, Selection};
 use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::{self, Checkpoint};
-use mixofshow::concept::{Applied, Concept, LowRankSet, Update, Word};
+use mixofshow::concept::{Applied, Concept, Lora, Network, Update, UpdateSet, Word};
 use mixofshow::graph::{Array, Graph, Origin};
 use mixofshow::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use mixofshow::models::controlnet::{self, ControlNetInputs};
@@ -150,8 +150,9 @@ fn concept(name: &str, word: Option<&str>) -> Concept {
             let values = hashed::tensor(&format!("{name}.{layer}.{part}.weight"), &shape);
             Array::f32(shape, values.iter().map(|v| v * 2.0).collect())
         };
-        let update = Update { down: part("down", [4, shape[1]]), up: part("up", [shape[0], 4]) };
-        LowRankSet { scale: 1.0, layers: BTreeMap::from([(layer.to_string(), update)]) }
+        let update =
+            Update::Lora(Lora { down: part("down", [4, shape[1]]), up: part("up", [shape[0], 4]) });
+        UpdateSet { scale: 1.0, layers: BTreeMap::from([(layer.to_string(), update)]) }
     };
     let text = &checkpoint.text_encoder;
     let unet = &checkpoint.unet;
@@ -167,12 +168,12 @@ fn concept(name: &str, word: Option<&str>) -> Concept {
     sets.layers.extend(update(unet, &layer("attn2.to_out.0.weight")).layers);
     Concept {
         name: name.into(),
-        words: word
-            .map(|text| Word { text: text.into(), initializer: None, rows })
-            .into_iter()
-            .collect(),
-        text: update(text, "text_model.encoder.layers.0.self_attn.q_proj"),
-        unet: sets,
+        words: word.map(|text| Word::new(text, rows)).into_iter().collect(),
+        updates: [
+            (Network::TextEncoder, update(text, "text_model.encoder.layers.0.self_attn.q_proj")),
+            (Network::UNet, sets),
+        ]
+        .into(),
         base: None,
         metadata: BTreeMap::new(),
     }
@@ -252,22 +253,21 @@ fn concepts_act_in_the_regions_that_have_their_words() {
 fn updates_of_high_rank_are_added_to_the_weights_and_taken_out_again() {
     let low = concept("zorp", None);
     let mut high = low.clone();
-    for update in high.unet.layers.values_mut() {
-        let [out, into] = [update.up.shape[0], update.down.shape[1]];
-        let down = update
-            .down
-            .values()
-            .iter()
-            .copied()
-            .chain(std::iter::repeat_n(0.0, 36 * into))
-            .collect();
-        let up = update
+    for update in high.updates.of_mut(Network::UNet).layers.values_mut() {
+        let lora = update.lora().unwrap();
+        let [out, into] = [lora.up.shape[0], lora.down.shape[1]];
+        let down =
+            lora.down.values().iter().copied().chain(std::iter::repeat_n(0.0, 36 * into)).collect();
+        let up = lora
             .up
             .values()
             .chunks(4)
             .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, 36)))
             .collect();
-        *update = Update { down: Array::f32([40, into], down), up: Array::f32([out, 40], up) };
+        *update = Update::Lora(Lora {
+            down: Array::f32([40, into], down),
+            up: Array::f32([out, 40], up),
+        });
     }
     let with = |concept: &Concept, scale: f32| {
         latents(&Request {
@@ -584,9 +584,10 @@ fn edited_prompts_of_regions_with_concepts_and_controls() {
         &UNetConfig::from_json(&checkpoint().unet.config, Path::new("u")).unwrap(),
     );
     let mut zorp = concept("zorp", Some("<zorp>"));
-    let width = zorp.words[0].rows.shape[1];
+    let width = zorp.words[0].rows(Network::TextEncoder).shape[1];
     let shape = [layers.len(), width];
-    zorp.words[0].rows = Array::f32(shape, hashed::tensor("zorp.rows.weight", &shape));
+    let rows = Array::f32(shape, hashed::tensor("zorp.rows.weight", &shape));
+    zorp.words[0] = Word::new("<zorp>", rows);
     let applied = vec![Applied::new(zorp, 0.0).unwrap()];
     let said = |prompt: &str| {
         latents(&Request { prompt: prompt.into(), concepts: applied.clone(), steps: 2, ..small() })

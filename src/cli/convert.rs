@@ -104,7 +104,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
             to: arguments.to.name(),
             files: written.files,
             words: concept.words.iter().map(|word| word.text.clone()).collect(),
-            layers: concept.text.layers.len() + concept.unet.layers.len(),
+            layers: concept.updates.len(),
             notes,
         });
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Concept, Error, LowRankSet, Result};
+use super::{Concept, Error, Network, Result, UpdateSet};
 
 /// A concept in use, with the strength of its updates. Its words do not depend on that: at 0 they
 /// act alone.
@@ -12,39 +12,36 @@ use super::{Concept, Error, LowRankSet, Result};
 pub struct Applied {
     concept: Arc<Concept>,
     scale: f32,
-    text: AppliedSet,
-    unet: AppliedSet,
+    sets: Vec<AppliedSet>,
 }
 
-/// The updates of one network.
+/// The updates of one network in use.
 #[derive(Clone, Debug)]
 pub struct AppliedSet {
     /// Tells these updates from all others: it is made of their contents.
     pub name: String,
     /// The whole factor: the set's own times the scale in use.
     pub strength: f32,
-    concept: Arc<Concept>,
-    of: fn(&Concept) -> &LowRankSet,
+    /// The name of the concept that it belongs to.
+    pub concept: String,
+    network: Network,
+    set: Arc<UpdateSet>,
 }
 
 impl AppliedSet {
-    fn new(concept: &Arc<Concept>, scale: f32, of: fn(&Concept) -> &LowRankSet) -> Self {
-        let set = of(concept);
+    /// `scale` 1 is as strong as the set was made.
+    pub fn new(concept: &str, network: Network, set: &Arc<UpdateSet>, scale: f32) -> Self {
         AppliedSet {
             name: set_name(set),
             strength: set.scale * scale,
-            concept: concept.clone(),
-            of,
+            concept: concept.to_string(),
+            network,
+            set: set.clone(),
         }
     }
 
-    pub fn set(&self) -> &LowRankSet {
-        (self.of)(&self.concept)
-    }
-
-    /// The name of the concept that it belongs to.
-    pub fn concept(&self) -> &str {
-        &self.concept.name
+    pub fn set(&self) -> &UpdateSet {
+        &self.set
     }
 }
 
@@ -64,9 +61,10 @@ impl Applied {
             return Err(Error::Scale { concept: concept.name, scale });
         }
         let concept = Arc::new(concept);
-        let text = AppliedSet::new(&concept, scale, |concept| &concept.text);
-        let unet = AppliedSet::new(&concept, scale, |concept| &concept.unet);
-        Ok(Applied { concept, scale, text, unet })
+        let sets = concept.updates.iter();
+        let sets = sets.map(|(network, set)| AppliedSet::new(&concept.name, network, set, scale));
+        let sets = sets.collect();
+        Ok(Applied { concept, scale, sets })
     }
 
     pub fn concept(&self) -> &Concept {
@@ -77,23 +75,18 @@ impl Applied {
         self.scale
     }
 
-    /// Updates of the text encoder.
-    pub fn text(&self) -> &AppliedSet {
-        &self.text
-    }
-
-    /// Updates of the UNet.
-    pub fn unet(&self) -> &AppliedSet {
-        &self.unet
+    /// The updates of a network, if the concept has any.
+    pub fn of(&self, network: Network) -> Option<&AppliedSet> {
+        self.sets.iter().find(|set| set.network == network)
     }
 }
 
-fn set_name(set: &LowRankSet) -> String {
+fn set_name(set: &UpdateSet) -> String {
     let mut sha = Sha256::new();
     for (layer, update) in &set.layers {
         sha.update((layer.len() as u64).to_le_bytes());
         sha.update(layer);
-        for array in [&update.down, &update.up] {
+        for array in update.arrays() {
             array.shape.iter().for_each(|&n| sha.update((n as u64).to_le_bytes()));
             sha.update(bytemuck::cast_slice::<f32, u8>(array.values()));
         }

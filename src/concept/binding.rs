@@ -14,12 +14,14 @@ use crate::graph::Array;
 use crate::text::Tokenizer;
 use crate::text::prompt::EncodedPrompt;
 
-use super::{Concept, Error, Result};
+use super::{Concept, Error, Network, Result};
 
 /// What of a model words are bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Rows of the text encoder's token table.
+    /// The text encoder.
+    pub encoder: Network,
+    /// Rows of its token table.
     pub rows: usize,
     /// Width of a row.
     pub width: usize,
@@ -108,25 +110,27 @@ impl Words {
                     });
                 }
                 let (concept, text) = (concept.name.clone(), word.text.clone());
-                if word.width() != table.width {
+                let own = word.rows(table.encoder);
+                let (layers, width) = (own.shape.rows(), own.shape.channels());
+                if width != table.width {
                     return Err(Error::WordWidth {
                         concept,
                         word: text,
-                        found: word.width(),
+                        found: width,
                         expected: table.width,
                     });
                 }
-                if word.layers() != 1 && word.layers() != table.layers {
+                if layers != 1 && layers != table.layers {
                     return Err(Error::WordLayers {
                         concept,
                         word: text,
-                        found: word.layers(),
+                        found: layers,
                         expected: table.layers,
                     });
                 }
                 let first = table.rows + rows.len() / table.width.max(1);
-                rows.extend_from_slice(word.rows.values());
-                let ids = (first..first + word.layers()).map(|id| id as u32).collect();
+                rows.extend_from_slice(own.values());
+                let ids = (first..first + layers).map(|id| id as u32).collect();
                 words.add(&word.text, ids, &concept)?;
             }
             words.gather(concept.words.iter().map(|word| &*word.text));
@@ -244,7 +248,7 @@ mod tests {
     use crate::concept::Word;
     use crate::text::prompt::{self, PromptOptions};
 
-    const TABLE: Table = Table { rows: 1600, width: 2, layers: 3 };
+    const TABLE: Table = Table { encoder: Network::TextEncoder, rows: 1600, width: 2, layers: 3 };
 
     fn tiny() -> Tokenizer {
         Tokenizer::open(
@@ -254,10 +258,9 @@ mod tests {
     }
 
     fn concept(name: &str, words: &[(&str, usize)]) -> Concept {
-        let word = |&(text, layers): &(&str, usize)| Word {
-            text: text.into(),
-            initializer: None,
-            rows: Array::f32([layers, 2], (0..layers * 2).map(|i| i as f32).collect()),
+        let word = |&(text, layers): &(&str, usize)| {
+            let rows = (0..layers * 2).map(|i| i as f32).collect();
+            Word::new(text, Array::f32([layers, 2], rows))
         };
         Concept { name: name.into(), words: words.iter().map(word).collect(), ..Concept::default() }
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
 
-use super::{Concept, Error, LowRankSet, Result, Update, Word};
+use super::{Concept, Error, Lora, Network, Result, Update, UpdateSet, Word};
 
 const VERSION: &str = "1";
 const LAYOUT_KEY: &str = "mos_concept";
@@ -25,9 +25,28 @@ const BASE_KEY: &str = "mos_base";
 const WORDS: &str = "words.";
 const DOWN: &str = ".lora_down.weight";
 const UP: &str = ".lora_up.weight";
-/// Of each network: its prefix in the file, and the metadata key of its scale.
-const TEXT: (&str, &str) = ("text_encoder.", "mos_scale_text");
-const UNET: (&str, &str) = ("unet.", "mos_scale_unet");
+
+/// What the names of a network's layers begin with.
+fn prefix(network: Network) -> String {
+    format!("{}.", network.folder())
+}
+
+/// The metadata key of a network's scale.
+fn scale_key(network: Network) -> &'static str {
+    match network {
+        Network::TextEncoder => "mos_scale_text",
+        Network::TextEncoder2 => "mos_scale_text_2",
+        Network::UNet => "mos_scale_unet",
+    }
+}
+
+/// What the names of words' rows of a text encoder's table begin with.
+fn words_prefix(encoder: Network) -> &'static str {
+    match encoder {
+        Network::TextEncoder2 => "words_2.",
+        _ => WORDS,
+    }
+}
 
 /// A word as the metadata lists it.
 #[derive(Serialize, Deserialize)]
@@ -78,12 +97,16 @@ impl Concept {
     fn parts(&self, path: &Path) -> Result<(Tensors<'_>, BTreeMap<String, String>)> {
         let mut tensors = Vec::new();
         for word in &self.words {
-            tensors.push(view(path, format!("{WORDS}{}", word.text), &word.rows)?);
+            for (encoder, rows) in &word.rows {
+                let name = format!("{}{}", words_prefix(*encoder), word.text);
+                tensors.push(view(path, name, rows)?);
+            }
         }
-        for (set, (prefix, _)) in [(&self.text, TEXT), (&self.unet, UNET)] {
-            for (layer, update) in &set.layers {
-                tensors.push(view(path, format!("{prefix}{layer}{DOWN}"), &update.down)?);
-                tensors.push(view(path, format!("{prefix}{layer}{UP}"), &update.up)?);
+        for (network, set) in self.updates.iter() {
+            let prefix = prefix(network);
+            for (layer, Update::Lora(Lora { down, up })) in &set.layers {
+                tensors.push(view(path, format!("{prefix}{layer}{DOWN}"), down)?);
+                tensors.push(view(path, format!("{prefix}{layer}{UP}"), up)?);
             }
         }
         let listed =
@@ -95,9 +118,13 @@ impl Concept {
             (LAYOUT_KEY.to_string(), VERSION.to_string()),
             (NAME_KEY.to_string(), self.name.clone()),
             (WORDS_KEY.to_string(), words),
-            (TEXT.1.to_string(), self.text.scale.to_string()),
-            (UNET.1.to_string(), self.unet.scale.to_string()),
         ]);
+        let told = |network: &Network| {
+            *network != Network::TextEncoder2 || !self.updates.of(*network).is_empty()
+        };
+        metadata.extend(Network::ALL.into_iter().filter(told).map(|network| {
+            (scale_key(network).to_string(), self.updates.of(network).scale.to_string())
+        }));
         metadata.extend(self.base.map(|base| (BASE_KEY.to_string(), base.to_string())));
         Ok((tensors, metadata))
     }
@@ -149,31 +176,39 @@ pub(super) fn read(file: &TensorFile) -> Result<Concept> {
         if concept.words.iter().any(|other| other.text == word.text) {
             return Err(fail(format!("metadata `{WORDS_KEY}` lists {} twice", word.text)));
         }
-        let name = format!("{WORDS}{}", word.text);
-        let rows = matrix(file, &name)?
-            .ok_or_else(|| fail(format!("tensor `{name}` of the word {} is missing", word.text)))?;
+        let mut rows = BTreeMap::new();
+        for encoder in [Network::TextEncoder, Network::TextEncoder2] {
+            let name = format!("{}{}", words_prefix(encoder), word.text);
+            rows.extend(matrix(file, &name)?.map(|found| (encoder, found)));
+        }
+        if rows.is_empty() {
+            let name = format!("{WORDS}{}", word.text);
+            return Err(fail(format!("tensor `{name}` of the word {} is missing", word.text)));
+        }
         concept.words.push(Word { text: word.text, initializer: word.initializer, rows });
     }
-    for (set, (prefix, key)) in [(&mut concept.text, TEXT), (&mut concept.unet, UNET)] {
+    for network in Network::ALL {
+        let (set, key) = (concept.updates.of_mut(network), scale_key(network));
         if let Some(scale) = metadata.remove(key) {
             let finite = scale.parse().ok().filter(|scale: &f32| scale.is_finite());
             set.scale = finite
                 .ok_or_else(|| fail(format!("metadata `{key}` is `{scale}`, not a number")))?;
         }
-        read_set(file, prefix, set)?;
+        read_set(file, &prefix(network), set)?;
     }
     concept.metadata = metadata;
     let known = |name: &str| {
-        let of = |set: &LowRankSet, prefix: &str| {
+        let of = |network: Network| {
             let layer = name
-                .strip_prefix(prefix)
+                .strip_prefix(&prefix(network))
                 .and_then(|rest| rest.strip_suffix(DOWN).or(rest.strip_suffix(UP)));
-            layer.is_some_and(|layer| set.layers.contains_key(layer))
+            layer.is_some_and(|layer| concept.updates.of(network).layers.contains_key(layer))
         };
-        let word = name
-            .strip_prefix(WORDS)
-            .is_some_and(|text| concept.words.iter().any(|word| word.text == text));
-        word || of(&concept.text, TEXT.0) || of(&concept.unet, UNET.0)
+        let word = |encoder: Network| {
+            let is_it = |text| concept.words.iter().any(|word| word.text == text);
+            name.strip_prefix(words_prefix(encoder)).is_some_and(is_it)
+        };
+        Network::ALL.into_iter().any(|n| of(n) || n.is_text_encoder() && word(n))
     };
     match file.names().find(|name| !known(name)) {
         Some(name) => Err(tensor_error(file, name, "it has no meaning in a concept file".into())),
@@ -181,7 +216,7 @@ pub(super) fn read(file: &TensorFile) -> Result<Concept> {
     }
 }
 
-fn read_set(file: &TensorFile, prefix: &str, set: &mut LowRankSet) -> Result<()> {
+fn read_set(file: &TensorFile, prefix: &str, set: &mut UpdateSet) -> Result<()> {
     for name in file.names() {
         let Some(layer) = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN)) else {
             continue;
@@ -194,22 +229,22 @@ fn read_set(file: &TensorFile, prefix: &str, set: &mut LowRankSet) -> Result<()>
                 format!("`{other}`, which goes with it, is missing"),
             ));
         };
-        let update = Update { down, up };
-        check_ranks(file, name, &other, &update)?;
-        set.layers.insert(layer.to_string(), update);
+        let lora = Lora { down, up };
+        check_ranks(file, name, &other, &lora)?;
+        set.layers.insert(layer.to_string(), lora.into());
     }
     Ok(())
 }
 
 /// The two halves of an update have the same rank.
-pub(super) fn check_ranks(file: &TensorFile, down: &str, up: &str, update: &Update) -> Result<()> {
-    let (rank, other) = (update.rank(), update.up.shape.channels());
+pub(super) fn check_ranks(file: &TensorFile, down: &str, up: &str, lora: &Lora) -> Result<()> {
+    let (rank, other) = (lora.rank(), lora.up.shape.channels());
     if rank == other {
         return Ok(());
     }
     let problem = format!(
         "rank {rank} (shape {}), but `{up}` has rank {other} (shape {})",
-        update.down.shape, update.up.shape
+        lora.down.shape, lora.up.shape
     );
     Err(tensor_error(file, down, problem))
 }
@@ -261,30 +296,25 @@ mod tests {
     }
 
     fn concept() -> Concept {
-        let update = |from| Update { down: array([2, 6], from), up: array([5, 2], -from) };
+        let update =
+            |from| Update::Lora(Lora { down: array([2, 6], from), up: array([5, 2], -from) });
+        let text = UpdateSet {
+            scale: 0.7,
+            layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))]
+                .into(),
+        };
+        let unet = UpdateSet::new([
+            ("mid_block.attentions.0.proj_in".to_string(), update(2.0)),
+            ("b".into(), update(3.0)),
+        ]);
+        let first = Word::new("<zorp2>", array([3, 6], 0.5));
         Concept {
             name: "zorp".into(),
             words: vec![
-                Word {
-                    text: "<zorp2>".into(),
-                    initializer: Some("cat".into()),
-                    rows: array([3, 6], 0.5),
-                },
-                Word { text: "<zorp1>".into(), initializer: None, rows: array([1, 6], 1.5) },
+                Word { initializer: Some("cat".into()), ..first },
+                Word::new("<zorp1>", array([1, 6], 1.5)),
             ],
-            text: LowRankSet {
-                scale: 0.7,
-                layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))]
-                    .into(),
-            },
-            unet: LowRankSet {
-                scale: 1.0,
-                layers: [
-                    ("mid_block.attentions.0.proj_in".to_string(), update(2.0)),
-                    ("b".into(), update(3.0)),
-                ]
-                .into(),
-            },
+            updates: [(Network::TextEncoder, text), (Network::UNet, unet)].into(),
             base: Some(super::super::ModelHash([7; 32])),
             metadata: [("seed".to_string(), "3".to_string())].into(),
         }
@@ -330,7 +360,7 @@ mod tests {
         let twice = [ours, (WORDS_KEY, r#"[{"text": "<a>"}, {"text": "<a>"}]"#)];
         assert!(error(&[("words.<a>", array([2, 2], 0.0))], &twice).contains("twice"));
         for scale in ["much", "inf"] {
-            assert!(error(&[], &[ours, (UNET.1, scale)]).contains(scale));
+            assert!(error(&[], &[ours, ("mos_scale_unet", scale)]).contains(scale));
         }
         assert!(
             error(&[("words.<a>", array([2, 2], 0.0))], &[ours])

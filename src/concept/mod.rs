@@ -12,15 +12,18 @@ pub mod dialects;
 mod error;
 mod file;
 pub mod source;
+mod update;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-pub use crate::checkpoint::ModelHash;
+pub use crate::checkpoint::{ModelHash, Network};
 use crate::graph::Array;
 
 pub use applied::{Applied, AppliedSet};
 pub use base::check_base;
 pub use error::{Error, Result};
+pub use update::{Lora, Update, UpdateSet, Updates};
 
 /// What was learnt of one thing on top of a base model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,10 +32,8 @@ pub struct Concept {
     pub name: String,
     /// In the order in which they stand in a prompt.
     pub words: Vec<Word>,
-    /// Updates of the text encoder.
-    pub text: LowRankSet,
-    /// Updates of the UNet.
-    pub unet: LowRankSet,
+    /// Updates (LoRA) of its networks.
+    pub updates: Updates,
     /// The model that it was tuned on, where the file says so:
     /// [`crate::checkpoint::Checkpoint::base_hash`].
     pub base: Option<ModelHash>,
@@ -47,56 +48,25 @@ pub struct Word {
     pub text: String,
     /// What it started from: a class word, or `<rand-0.013>`.
     pub initializer: Option<String>,
-    /// Rows of the token table, f32 `[layers, width]`: one for each cross-attention of the UNet in
-    /// the order down, middle, up; or `[1, width]`: one for all.
-    pub rows: Array,
-}
-
-/// Low-rank updates of one network: each layer computes y + scale * up(down(x)).
-#[derive(Clone, Debug, PartialEq)]
-pub struct LowRankSet {
-    /// The whole factor. Mix-of-Show's alpha is this; kohya's and PEFT's is divided by the rank.
-    pub scale: f32,
-    /// By the layer's full name in the network, e.g.
-    /// `down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`.
-    pub layers: BTreeMap<String, Update>,
-}
-
-impl Default for LowRankSet {
-    fn default() -> Self {
-        LowRankSet { scale: 1.0, layers: BTreeMap::new() }
-    }
-}
-
-/// The update of one linear layer or convolution.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Update {
-    /// f32 `[rank, in]`, of a convolution with a window of k x k `[rank, in, k, k]`.
-    pub down: Array,
-    /// f32 `[out, rank]`
-    pub up: Array,
+    /// For each text encoder, rows of its token table, f32 `[layers, width]`: one for each
+    /// cross-attention of the UNet in the order down, middle, up; or `[1, width]`: one for all.
+    pub rows: BTreeMap<Network, Array>,
 }
 
 impl Word {
+    /// A word of a model with one text encoder.
+    pub fn new(text: impl Into<String>, rows: Array) -> Word {
+        Word { text: text.into(), initializer: None, rows: [(Network::TextEncoder, rows)].into() }
+    }
+
+    /// Its rows of a text encoder's token table; `[0, 0]` where it has none.
+    pub fn rows(&self, network: Network) -> &Array {
+        static NONE: LazyLock<Array> = LazyLock::new(|| Array::f32([0, 0], Vec::new()));
+        self.rows.get(&network).unwrap_or(&NONE)
+    }
+
     /// Embeddings that the word has: as many as the UNet has cross-attentions, or one.
     pub fn layers(&self) -> usize {
-        self.rows.shape.rows()
-    }
-
-    /// Width of an embedding: that of the text encoder.
-    pub fn width(&self) -> usize {
-        self.rows.shape.channels()
-    }
-}
-
-impl Update {
-    pub fn rank(&self) -> usize {
-        self.down.shape.first().copied().unwrap_or(0)
-    }
-
-    /// Shape of the weight that is updated: `[out, in]` or `[out, in, k, k]`.
-    pub fn weight_shape(&self) -> Vec<usize> {
-        let out = self.up.shape.first().copied().unwrap_or(0);
-        std::iter::once(out).chain(self.down.shape.iter().skip(1).copied()).collect()
+        self.rows.values().map(|rows| rows.shape.rows()).max().unwrap_or(0)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
-use super::{AppliedSet, Update};
+use super::AppliedSet;
 
 /// Endings of an update's two parameters, as [`crate::nn::LowRank`] names them.
 const DOWN: &str = ".lora_down.weight";
@@ -79,7 +79,7 @@ impl WithUpdates {
         let Some(layer) = name.strip_suffix(".weight") else { return };
         for set in self.merged.read().unwrap_or_else(PoisonError::into_inner).iter() {
             if let Some(update) = set.set().layers.get(layer) {
-                add(update, set.strength, range.clone(), values);
+                update.add_to(set.strength, range.clone(), values);
             }
         }
     }
@@ -88,11 +88,8 @@ impl WithUpdates {
         let (set, rest) = name.split_once('.')?;
         let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
         let layers = &sets.get(set)?.set().layers;
-        if let Some(update) = rest.strip_suffix(DOWN).and_then(|layer| layers.get(layer)) {
-            return Some(read(&update.down));
-        }
-        let update = rest.strip_suffix(UP).and_then(|layer| layers.get(layer))?;
-        Some(read(&update.up))
+        let of = |end: &str| layers.get(rest.strip_suffix(end)?)?.lora();
+        of(DOWN).map(|lora| &lora.down).or_else(|| of(UP).map(|lora| &lora.up)).map(read)
     }
 }
 
@@ -142,30 +139,10 @@ impl ParameterSource for WithUpdates {
     }
 }
 
-/// Adds the elements `range` of strength * up down, row-major, to `values`.
-fn add(update: &Update, strength: f32, range: Range<usize>, values: &mut [f32]) {
-    let rank = update.rank().max(1);
-    let (up, down) = (update.up.values(), update.down.values());
-    let width = (down.len() / rank).max(1);
-    let mut at = range.start;
-    let mut rest = values;
-    while !rest.is_empty() && at < range.end {
-        let (row, first) = (at / width, at % width);
-        let count = (width - first).min(rest.len());
-        let (here, after) = rest.split_at_mut(count);
-        let factors = up.iter().skip(row * rank).take(rank);
-        for (factor, line) in factors.zip(down.chunks_exact(width)) {
-            let line = line.get(first..first + count).unwrap_or_default();
-            here.iter_mut().zip(line).for_each(|(value, d)| *value += strength * factor * d);
-        }
-        (rest, at) = (after, at + count);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::concept::{Applied, Concept, LowRankSet};
+    use crate::concept::{Applied, Concept, Lora, Network, UpdateSet};
 
     struct Model;
 
@@ -188,15 +165,19 @@ mod tests {
     #[test]
     fn updates_stand_beside_the_model() {
         let source = WithUpdates::new(Arc::new(Model));
-        let update = Update {
+        let update = Lora {
             down: Array::f32([1, 3], vec![1.0, 2.0, 3.0]),
             up: Array::f32([2, 1], vec![4.0, 5.0]),
         };
-        let set = LowRankSet { scale: 1.0, layers: [("x.y".to_string(), update)].into() };
+        let set = UpdateSet::new([("x.y".to_string(), update.into())]);
         assert!(source.info("zorp.x.y.lora_up.weight").is_none());
-        let applied = Applied::new(Concept { unet: set, ..Concept::default() }, 1.0).unwrap();
-        source.set(&[applied.unet().clone()]);
-        let name = |rest: &str| format!("{}.x.y.{rest}", applied.unet().name);
+        let applied = Applied::new(
+            Concept { updates: [(Network::UNet, set)].into(), ..Concept::default() },
+            1.0,
+        )
+        .unwrap();
+        source.set(&[applied.of(Network::UNet).unwrap().clone()]);
+        let name = |rest: &str| format!("{}.x.y.{rest}", applied.of(Network::UNet).unwrap().name);
         assert_eq!(source.info("a.weight").unwrap().shape, [2]);
         assert_eq!(source.info(&name("lora_up.weight")).unwrap().shape, [2, 1]);
         let mut two = [0.0; 2];
@@ -231,27 +212,37 @@ mod tests {
         let down = Array::f32([2, 2], vec![1.0, 2.0, 3.0, 4.0]);
         let up = Array::f32([3, 2], vec![1.0, 0.0, 0.0, 1.0, 2.0, 1.0]);
         let set =
-            LowRankSet { scale: 0.5, layers: [("x".to_string(), Update { down, up })].into() };
-        let applied = Applied::new(Concept { unet: set, ..Concept::default() }, 2.0).unwrap();
+            UpdateSet { scale: 0.5, layers: [("x".to_string(), Lora { down, up }.into())].into() };
+        let applied = Applied::new(
+            Concept { updates: [(Network::UNet, set)].into(), ..Concept::default() },
+            2.0,
+        )
+        .unwrap();
         let read = |name: &str, range: Range<usize>| {
             let mut values = vec![0.0; range.len()];
             source.read(name, range, &mut values).unwrap();
             values
         };
-        assert_eq!(source.merge(&[applied.unet().clone()]), BTreeSet::from(["x".to_string()]));
+        assert_eq!(
+            source.merge(&[applied.of(Network::UNet).unwrap().clone()]),
+            BTreeSet::from(["x".to_string()])
+        );
         assert_eq!(read("x.weight", 0..6), [1.0, 3.0, 5.0, 7.0, 9.0, 13.0]);
         assert_eq!(read("x.weight", 1..5), [3.0, 5.0, 7.0, 9.0], "across rows");
         assert_eq!(read("x.bias", 0..2), [0.0, 1.0]);
-        assert!(source.merge(&[applied.unet().clone()]).is_empty(), "nothing changes");
+        assert!(
+            source.merge(&[applied.of(Network::UNet).unwrap().clone()]).is_empty(),
+            "nothing changes"
+        );
         assert_eq!(source.merge(&[]).len(), 1);
         assert_eq!(read("x.weight", 0..6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         // Sums keep what f16 would lose, and plans know it beforehand.
         let stored = |source: &WithUpdates, name: &str| source.info(name).unwrap().stored;
-        source.expect(&[applied.unet().clone()]);
+        source.expect(&[applied.of(Network::UNet).unwrap().clone()]);
         assert_eq!(stored(&source, "x.weight"), StoredAs::F16, "unless told otherwise");
         let source = WithUpdates::new(Arc::new(Linear)).with_sums_in_f32(true);
         assert_eq!(stored(&source, "x.weight"), StoredAs::F16);
-        source.expect(&[applied.unet().clone()]);
+        source.expect(&[applied.of(Network::UNet).unwrap().clone()]);
         assert_eq!(
             (stored(&source, "x.weight"), stored(&source, "x.bias")),
             (StoredAs::F32, StoredAs::F16)

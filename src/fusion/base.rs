@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, ModelHash, TensorFile, TokenizerFiles, base_hash_cache};
+use crate::concept::{Update, UpdateSet};
 use crate::graph::{ParameterError, ParameterInfo, ParameterSource};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::models::unet::{self, CrossAttention};
@@ -16,7 +17,6 @@ use crate::sd::source::ComponentSource;
 use crate::text::Tokenizer;
 
 use super::Result;
-use super::members::Updates;
 
 /// A checkpoint, read as far as fusion needs it.
 pub(super) struct Base<'a> {
@@ -97,9 +97,9 @@ pub(super) struct Source {
 pub(super) const UPDATES: &str = "updates";
 
 impl Source {
-    pub fn new(base: ComponentSource, fused: &FusedWeights, updates: &Updates) -> Source {
+    pub fn new(base: ComponentSource, fused: &FusedWeights, updates: &UpdateSet) -> Source {
         let mut named = BTreeMap::new();
-        for (layer, update) in updates {
+        for (layer, Update::Lora(update)) in &updates.layers {
             let full = |part: &str| format!("{UPDATES}.{layer}.lora_{part}.weight");
             for (part, array) in [("down", &update.down), ("up", &update.up)] {
                 named.insert(full(part), (array.shape.to_vec(), array.values().to_vec()));

@@ -1,12 +1,14 @@
 //! Statistics of one subject (a concept, or what is to be kept) in one stage.
 
+use std::sync::LazyLock;
+
 use crate::backend::Device;
 use crate::backend::Precision;
-use crate::concept::Word;
+use crate::concept::{Network, UpdateSet, Updates, Word};
 
 use super::base::{Base, FusedWeights};
 use super::groups::{Layout, Stage};
-use super::members::{Member, Updates};
+use super::members::Member;
 use super::settings::Settings;
 use super::spatial;
 use super::statistics::Statistics;
@@ -19,8 +21,8 @@ pub(super) struct Subject<'a> {
     /// Hash of all that the inputs depend on, but for the model, the settings and earlier stages.
     pub key: String,
     pub words: &'a [Word],
-    pub text: Option<&'a Updates>,
-    pub unet: Option<&'a Updates>,
+    /// What its own model changes; none: the base model's.
+    pub updates: Option<&'a Updates>,
     /// Read by the text encoder.
     prompts: Vec<String>,
     /// Sampled from.
@@ -48,8 +50,7 @@ impl<'a> Subject<'a> {
             name: member.name.clone(),
             key: member.key.clone(),
             words: &member.words,
-            text: Some(&member.text),
-            unet: Some(&member.unet),
+            updates: Some(&member.updates),
             prompts: fill(&settings.prompts),
             sampled: fill(&settings.sampled),
             steps: settings.steps,
@@ -73,8 +74,7 @@ impl<'a> Subject<'a> {
             name: name.into(),
             key: super::members::hex(&sha2_of(&prompts)),
             words: &[],
-            text: None,
-            unet: None,
+            updates: None,
             sampled: prompts.iter().take(settings.keep_sampled).cloned().collect(),
             prompts,
             // As many passes of the UNet as for one concept, both halves together.
@@ -89,7 +89,7 @@ impl<'a> Subject<'a> {
     /// are sampled from all, so that as many pictures are made of them as of a concept.
     pub fn distilled(self, settings: &Settings) -> Subject<'a> {
         let pictures = settings.distillation.pictures;
-        if self.unet.is_some() {
+        if self.updates.is_some() {
             return Subject { seeds: pictures, ..self };
         }
         let all = pictures as usize * settings.sampled.len();
@@ -100,6 +100,12 @@ impl<'a> Subject<'a> {
             steps: settings.steps,
             ..self
         }
+    }
+
+    /// Updates of a network.
+    pub fn of(&self, network: Network) -> &UpdateSet {
+        static NONE: LazyLock<UpdateSet> = LazyLock::new(UpdateSet::default);
+        self.updates.map_or(&NONE, |updates| updates.of(network))
     }
 
     fn bound(&self, base: &Base, prompts: &[String]) -> Result<Vec<Bound>> {
@@ -172,8 +178,7 @@ impl Runner<'_> {
     fn of_text(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
-        let none = Updates::new();
-        let updates = subject.text.unwrap_or(&none);
+        let updates = subject.of(Network::TextEncoder);
         let encoded = encode(self, &FusedWeights::default(), updates, layout, &prompts, tokens)?;
         let of_site = |(site, rows): (&super::groups::Site, Vec<Vec<f32>>)| {
             let mut statistics = Statistics::new(site.width);
@@ -192,7 +197,7 @@ impl Runner<'_> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
         let encoded =
-            encode(self, &self.text, &Updates::new(), &Layout::default(), &prompts, tokens)?;
+            encode(self, &self.text, &UpdateSet::default(), &Layout::default(), &prompts, tokens)?;
         let width = self.base.text.hidden_size;
         let of_site = |site: &super::groups::Site| {
             let number = self
@@ -232,12 +237,12 @@ impl Runner<'_> {
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Statistics>> {
-        let none = Updates::new();
+        let none = UpdateSet::default();
         let runs = subject.sampled.len() * subject.seeds as usize;
         let mut sampler = spatial::Sampler::new(
             self,
             layout,
-            subject.unet.unwrap_or(&none),
+            subject.of(Network::UNet),
             1,
             self.size(settings),
             subject.steps,
@@ -249,7 +254,7 @@ impl Runner<'_> {
             let encoded = encode(
                 self,
                 &self.text,
-                &Updates::new(),
+                &UpdateSet::default(),
                 &Layout::default(),
                 std::slice::from_ref(&bound),
                 tokens,

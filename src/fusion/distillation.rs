@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, DType, TensorFile, TensorView};
+use crate::concept::UpdateSet;
 use crate::graph::Array;
 use crate::sd::source::ComponentSource;
 use crate::training::draws::{Draws, Purpose};
@@ -27,7 +28,7 @@ use super::base::Source;
 use super::collect::{Runner, Subject};
 use super::fuse::base_weight;
 use super::groups::Layout;
-use super::members::{Updates, hex};
+use super::members::hex;
 use super::predictions::Predicted;
 use super::text::{bind, encode};
 use super::{Error, Result};
@@ -114,9 +115,15 @@ impl Encodings {
             let bound = bind(runner.base, subject.words, prompt)?;
             let tokens = bound.ids.len();
             let prompts = std::slice::from_ref(&bound);
-            let rows =
-                encode(runner, &runner.text, &Updates::new(), &Layout::default(), prompts, tokens)?
-                    .rows;
+            let rows = encode(
+                runner,
+                &runner.text,
+                &UpdateSet::default(),
+                &Layout::default(),
+                prompts,
+                tokens,
+            )?
+            .rows;
             let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
             tensors.extend(
                 TensorView::new(DType::F32, vec![rows.len(), tokens, width], bytes)
@@ -250,7 +257,7 @@ impl<'a> Student<'a> {
         earlier: &str,
     ) -> Result<Student<'a>> {
         let base = runner.base;
-        let concepts = teachers.iter().filter(|teacher| teacher.subject.unet.is_some()).count();
+        let concepts = teachers.iter().filter(|teacher| teacher.subject.updates.is_some()).count();
         // As many as the concepts' own updates usually have together, and some.
         let rank = (4 * (concepts + 1)).clamp(8, 64);
         let sites = layouts.iter().flat_map(|layout| &layout.sites);
@@ -281,7 +288,7 @@ impl<'a> Student<'a> {
         let source = Source::new(
             ComponentSource(base.checkpoint.unet.clone()),
             &runner.unet,
-            &Updates::new(),
+            &UpdateSet::default(),
         );
         let models = Models { parameters: Arc::new(source), ..Models::of(base.checkpoint)? };
         let mut config = StepConfig {

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{self, Checkpoint, Component, DType, Folder, Kind, TensorView, infinities};
+use crate::checkpoint::{
+    self, Checkpoint, Component, DType, Folder, Kind, Network, TensorView, infinities,
+};
 use crate::text::KNOWN_WORDS_FILE;
 
 use super::base::{Base, FusedWeights};
@@ -148,6 +150,7 @@ impl Words {
             config: existing,
         };
         for word in members.iter().flat_map(|member| &member.words) {
+            let rows = word.rows(Network::TextEncoder);
             let mut ids = Vec::new();
             let mut names = Vec::new();
             for layer in 0..layers {
@@ -158,7 +161,10 @@ impl Words {
                 words.tokens.names.push(name);
                 let row = layer.min(word.layers().saturating_sub(1));
                 words.rows.extend(
-                    word.rows.values().chunks_exact(word.width()).nth(row).unwrap_or_default(),
+                    rows.values()
+                        .chunks_exact(rows.shape.channels().max(1))
+                        .nth(row)
+                        .unwrap_or_default(),
                 );
             }
             words.config.insert(

@@ -7,7 +7,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use crate::backend::Device;
-use crate::checkpoint::{self, Checkpoint, TensorFile, TensorView};
+use crate::checkpoint::{self, Checkpoint, Network, TensorFile, TensorView};
 use crate::output;
 use crate::sd::source::ComponentSource;
 
@@ -210,8 +210,8 @@ impl Fusion<'_, '_> {
             let updates = self
                 .members
                 .iter()
-                .max_by_key(|member| member.unet.len())
-                .map(|member| &member.unet);
+                .map(|member| member.updates.of(Network::UNet))
+                .max_by_key(|set| set.layers.len());
             if let Some(updates) = updates {
                 self.report.device_bytes =
                     spatial::planned_bytes(&self.runner, layout, updates, self.settings.size)?;

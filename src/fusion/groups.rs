@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::concept::{Network, Update, UpdateSet};
 use crate::graph::{Graph, Tensor};
 use crate::models::clip_text;
 use crate::models::config::UNetConfig;
@@ -11,7 +12,7 @@ use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Hook, Layers, LowRank};
 
 use super::base::{Base, UPDATES};
-use super::members::{Member, Updates, channels};
+use super::members::Member;
 use super::solve::Layer;
 use super::{Error, Result};
 
@@ -35,6 +36,14 @@ impl Stage {
             Stage::Text => "text",
             Stage::Cross => "cross",
             Stage::Spatial => "spatial",
+        }
+    }
+
+    /// The network whose layers it solves for.
+    pub fn network(self) -> Network {
+        match self {
+            Stage::Text => Network::TextEncoder,
+            Stage::Cross | Stage::Spatial => Network::UNet,
         }
     }
 
@@ -74,14 +83,13 @@ impl Layout {
             .collect();
         let mut wanted: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for member in members {
-            let updates = if stage == Stage::Text { &member.text } else { &member.unet };
-            let mine = updates.iter().filter(|(layer, _)| {
+            let mine = member.updates.of(stage.network()).layers.iter().filter(|(layer, _)| {
                 stage == Stage::Text || kv.contains(*layer) == (stage == Stage::Cross)
             });
             for (layer, update) in mine {
-                let shape = *wanted.entry(layer.clone()).or_insert_with(|| channels(update));
-                if shape != channels(update) {
-                    let (into, out) = channels(update);
+                let shape = *wanted.entry(layer.clone()).or_insert_with(|| update.channels());
+                if shape != update.channels() {
+                    let (into, out) = update.channels();
                     let problem = format!(
                         "its update of `{layer}` is for {into} to {out} channels, another \
                             concept's for {shape:?}"
@@ -100,10 +108,8 @@ impl Layout {
             .flat_map(|site| site.layers.iter().map(|l| (l.name.as_str(), (site.width, l.out))))
             .collect();
         for (layer, &(into, out)) in &wanted {
-            let has = |member: &&Member| {
-                let updates = if stage == Stage::Text { &member.text } else { &member.unet };
-                updates.contains_key(layer)
-            };
+            let has =
+                |member: &&Member| member.updates.of(stage.network()).layers.contains_key(layer);
             let name = members.iter().find(has).map_or("", |member| &member.name);
             match found.get(layer.as_str()) {
                 None => {
@@ -255,6 +261,7 @@ pub(super) fn low_rank(ranks: HashMap<String, usize>) -> LowRank {
     LowRank::new(UPDATES, ranks)
 }
 
-pub(super) fn ranks(updates: &Updates) -> HashMap<String, usize> {
-    updates.iter().map(|(layer, update)| (layer.clone(), update.rank())).collect()
+pub(super) fn ranks(updates: &UpdateSet) -> HashMap<String, usize> {
+    let rank = |(layer, update): (&String, &Update)| Some((layer.clone(), update.lora()?.rank()));
+    updates.layers.iter().filter_map(rank).collect()
 }

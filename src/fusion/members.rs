@@ -1,24 +1,15 @@
 //! Who is fused: concepts with their scales, in an order that does not depend on how they were
 //! given.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::concept::{Concept, LowRankSet, Update, Word};
+use crate::concept::{Concept, Lora, Network, Update, UpdateSet, Updates, Word};
 use crate::graph::Array;
 
 use super::base::Base;
 use super::{Error, Result};
-
-/// Low-rank updates, scales applied to `up`, by layer.
-pub(super) type Updates = BTreeMap<String, Update>;
-
-/// Channels that an update reads and writes.
-pub(super) fn channels(update: &Update) -> (usize, usize) {
-    (update.down.shape.channels(), update.up.shape.rows())
-}
 
 /// A concept as it is asked for.
 #[derive(Clone, Debug)]
@@ -48,8 +39,8 @@ pub(super) struct Member {
     pub words: Vec<Word>,
     /// What stands for it in prompts.
     pub phrase: String,
-    pub text: Updates,
-    pub unet: Updates,
+    /// Low-rank updates of linear layers, scales applied to `up`.
+    pub updates: Updates,
     /// How often it was given.
     pub weight: f64,
     pub path: PathBuf,
@@ -95,8 +86,9 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
     }
     let layers = base.attentions.len();
     for word in &concept.words {
-        if word.width() != base.text.hidden_size {
-            let (found, expected) = (word.width(), base.text.hidden_size);
+        let rows = word.rows(Network::TextEncoder);
+        let (found, expected) = (rows.shape.channels(), base.text.hidden_size);
+        if found != expected {
             return Err(refuse(format!(
                 "its word {} has embeddings of width {found}, the text encoder is {expected} wide",
                 word.text
@@ -110,7 +102,7 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
                 word.text
             )));
         }
-        if word.rows.values().iter().any(|v| !v.is_finite()) {
+        if rows.values().iter().any(|v| !v.is_finite()) {
             return Err(refuse(format!("the embeddings of its word {} are not finite", word.text)));
         }
     }
@@ -133,17 +125,19 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
         }
     }
     let mut left_out = 0;
-    let text_updates = scaled(&concept.text, text, &mut left_out)
-        .map_err(|e| refuse(format!("text encoder, {e}")))?;
-    let unet_updates =
-        scaled(&concept.unet, unet, &mut left_out).map_err(|e| refuse(format!("UNet, {e}")))?;
+    let mut updates = Vec::new();
+    for (network, set) in concept.updates.iter() {
+        let factor = if network.is_text_encoder() { text } else { unet };
+        let set = scaled(set, factor, &mut left_out);
+        updates.push((network, set.map_err(|e| refuse(format!("{network}, {e}")))?));
+    }
+    let updates: Updates = updates.into_iter().collect();
     Ok(Member {
-        key: key(&concept.words, &phrase, &text_updates, &unet_updates),
+        key: key(&concept.words, &phrase, &updates),
         name: concept.name.clone(),
         words: concept.words.clone(),
         phrase,
-        text: text_updates,
-        unet: unet_updates,
+        updates,
         weight: 1.0,
         path,
         scales: [unet, text],
@@ -153,14 +147,15 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
 }
 
 /// Of linear layers and 1x1 convolutions; others are counted.
-fn scaled(set: &LowRankSet, factor: f32, left_out: &mut usize) -> Result<Updates, String> {
+fn scaled(set: &UpdateSet, factor: f32, left_out: &mut usize) -> Result<UpdateSet, String> {
     let scale = set.scale * factor;
     if !scale.is_finite() {
         return Err(format!("its scale {} times {factor} is not finite", set.scale));
     }
-    let mut updates = Updates::new();
+    let mut updates = UpdateSet::default();
     for (layer, update) in &set.layers {
-        let (down, up) = (&update.down.shape, &update.up.shape);
+        let Update::Lora(lora) = update;
+        let (down, up) = (&lora.down.shape, &lora.up.shape);
         let into = match down[..] {
             [_, into] | [_, into, 1, 1] => into,
             [_, _, _, _] => {
@@ -169,23 +164,23 @@ fn scaled(set: &LowRankSet, factor: f32, left_out: &mut usize) -> Result<Updates
             }
             _ => 0,
         };
-        let rank = update.rank();
+        let rank = lora.rank();
         if up.len() != 2 || up.channels() != rank || rank * into == 0 {
             return Err(format!(
                 "layer `{layer}`: an update of {down} and {up}; expected [rank, in] and [out, rank]"
             ));
         }
-        if update.down.values().iter().chain(update.up.values()).any(|v| !v.is_finite()) {
+        if lora.down.values().iter().chain(lora.up.values()).any(|v| !v.is_finite()) {
             return Err(format!("layer `{layer}`: the update is not finite"));
         }
-        let down = Array::f32([rank, into], update.down.values().to_vec());
-        let up = Array::f32(up.clone(), update.up.values().iter().map(|v| v * scale).collect());
-        updates.insert(layer.clone(), Update { down, up });
+        let down = Array::f32([rank, into], lora.down.values().to_vec());
+        let up = Array::f32(up.clone(), lora.up.values().iter().map(|v| v * scale).collect());
+        updates.layers.insert(layer.clone(), Lora { down, up }.into());
     }
     Ok(updates)
 }
 
-fn key(words: &[Word], phrase: &str, text: &Updates, unet: &Updates) -> String {
+fn key(words: &[Word], phrase: &str, updates: &Updates) -> String {
     let mut sha = Sha256::new();
     // Lengths go in too, so that no two different concepts give the same stream.
     let mut put = |bytes: &[u8]| {
@@ -195,14 +190,19 @@ fn key(words: &[Word], phrase: &str, text: &Updates, unet: &Updates) -> String {
     put(phrase.as_bytes());
     for word in words {
         put(word.text.as_bytes());
-        put(bytemuck::cast_slice(word.rows.values()));
+        word.rows.values().for_each(|rows| put(bytemuck::cast_slice(rows.values())));
     }
-    for (network, updates) in [("text", text), ("unet", unet)] {
-        put(network.as_bytes());
-        for (layer, update) in updates {
+    for network in Network::ALL {
+        let set = updates.of(network);
+        match network {
+            Network::TextEncoder => put(b"text"),
+            // Most models have none, and their keys stay as they are.
+            Network::TextEncoder2 if set.is_empty() => continue,
+            _ => put(network.folder().as_bytes()),
+        }
+        for (layer, update) in &set.layers {
             put(layer.as_bytes());
-            put(bytemuck::cast_slice(update.down.values()));
-            put(bytemuck::cast_slice(update.up.values()));
+            update.arrays().iter().for_each(|array| put(bytemuck::cast_slice(array.values())));
         }
     }
     hex(&sha.finalize())
@@ -260,7 +260,7 @@ fn clash(members: &[Member], next: &mut Member, base: &Base, rename: bool) -> Re
         words[i].text = fresh;
     }
     if next.words != words {
-        next.key = key(&words, &next.phrase, &next.text, &next.unet);
+        next.key = key(&words, &next.phrase, &next.updates);
         next.concept.words.clone_from(&words);
         next.words = words;
     }

@@ -1,10 +1,9 @@
 //! What a concept's own model predicts while it samples: what the fused one is to learn.
 
-use crate::checkpoint::{DType, TensorFile, TensorView};
+use crate::checkpoint::{DType, Network, TensorFile, TensorView};
 
 use super::collect::{Runner, Subject};
 use super::groups::Layout;
-use super::members::Updates;
 use super::settings::Settings;
 use super::spatial::Sampler;
 use super::text::{bind, encode};
@@ -33,8 +32,7 @@ impl Predictions {
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Predictions> {
-        let none = Updates::new();
-        let (text, unet) = (subject.text.unwrap_or(&none), subject.unet.unwrap_or(&none));
+        let (text, unet) = (subject.of(Network::TextEncoder), subject.of(Network::UNet));
         let [height, width] = runner.size(settings);
         let most = (PIXELS / (height * width).max(1)).max(1) as u64;
         let batch = (1..=most.min(subject.seeds))

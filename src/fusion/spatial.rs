@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::backend::{Program, Weights};
+use crate::concept::UpdateSet;
 use crate::graph::{Array, Graph, Node, Origin, Plan, Tensor};
 use crate::models::config::UNetConfig;
 use crate::models::unet;
@@ -16,7 +17,6 @@ use crate::sd::source::ComponentSource;
 use super::base::{Base, Source};
 use super::collect::Runner;
 use super::groups::{Layout, low_rank, ranks, unet_inputs};
-use super::members::Updates;
 use super::statistics::{Statistics, triangle};
 use super::{Error, Result};
 
@@ -68,7 +68,7 @@ impl Sampler {
     pub fn new(
         runner: &Runner,
         layout: &Layout,
-        updates: &Updates,
+        updates: &UpdateSet,
         batch: usize,
         size: [usize; 2],
         steps: usize,
@@ -113,7 +113,7 @@ impl Sampler {
         runner: &Runner,
         encodings: &[Vec<f32>],
         tokens: usize,
-        updates: &Updates,
+        updates: &UpdateSet,
     ) -> Result<KeysValues> {
         let base = runner.base;
         let width = base.unet.cross_attention_dim;
@@ -245,7 +245,7 @@ fn build(
     graph: &mut Graph,
     config: &UNetConfig,
     layout: &Layout,
-    updates: &Updates,
+    updates: &UpdateSet,
     (batch, size): (usize, [usize; 2]),
     tokens: usize,
     max_binding: u64,
@@ -290,7 +290,7 @@ fn channels_last(planes: &[f32], pixels: usize) -> Vec<f32> {
 pub(super) fn planned_bytes(
     runner: &Runner,
     layout: &Layout,
-    updates: &Updates,
+    updates: &UpdateSet,
     size: Option<[usize; 2]>,
 ) -> Result<u64> {
     let base = runner.base;
@@ -354,8 +354,15 @@ impl Recording {
         let hooks = building.hooks().to_vec();
         let layout = Layout::hooked(&graph, hooks);
         let mut graph = Graph::new();
-        let (outputs, _) =
-            build(&mut graph, config, &layout, &Updates::new(), (1, size), tokens, max_binding)?;
+        let (outputs, _) = build(
+            &mut graph,
+            config,
+            &layout,
+            &UpdateSet::default(),
+            (1, size),
+            tokens,
+            max_binding,
+        )?;
         let device_bytes = input_bytes(&graph, |name| name.starts_with(SUMS));
         Ok(Recording { graph, outputs, device_bytes, host_bytes: host_bytes(&layout) })
     }

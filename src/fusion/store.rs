@@ -316,15 +316,15 @@ impl Group for SiteGroup<'_> {
 
     fn change(&self, index: usize, layer: usize) -> Option<Factors> {
         let (member, layer) = (self.members.get(index)?, self.site.layers.get(layer)?);
-        let updates = if self.stage == Stage::Text { &member.text } else { &member.unet };
-        let update = updates.get(&layer.name)?;
+        let set = member.updates.of(self.stage.network());
+        let lora = set.layers.get(&layer.name)?.lora()?;
         let matrix = |array: &crate::graph::Array| {
             let (values, columns) = (array.values(), array.shape.channels());
             faer::Mat::from_fn(array.shape.rows(), columns, |i, j| {
                 f64::from(values[i * columns + j])
             })
         };
-        Some(Factors { up: matrix(&update.up), down: matrix(&update.down) })
+        Some(Factors { up: matrix(&lora.up), down: matrix(&lora.down) })
     }
 
     fn keep(&self) -> Result<[Option<Cow<'_, Statistics>>; 2]> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backend::{Program, Weights};
-use crate::concept::Word;
+use crate::concept::{Network, UpdateSet, Word};
 use crate::graph::{Array, Graph, ParameterError, Tensor};
 use crate::models::clip_text;
 use crate::nn::Layers;
@@ -15,7 +15,6 @@ use crate::text::prompt::{self, PromptOptions, Syntax};
 use super::base::{Base, FusedWeights, Source};
 use super::collect::Runner;
 use super::groups::{Layout, low_rank, ranks};
-use super::members::Updates;
 use super::{Error, Result};
 
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
@@ -67,7 +66,7 @@ pub(super) fn bind(base: &Base, words: &[Word], text: &str) -> Result<Bound> {
         ids: chunk.ids,
         end: chunk.end,
         words_from: added.first().copied().unwrap_or(u32::MAX),
-        words: words.iter().map(|word| word.rows.clone()).collect(),
+        words: words.iter().map(|word| word.rows(Network::TextEncoder).clone()).collect(),
         layers: base.attentions.len(),
     })
 }
@@ -85,7 +84,7 @@ pub(super) struct Encoded {
 pub(super) fn encode(
     runner: &Runner,
     fused: &FusedWeights,
-    updates: &Updates,
+    updates: &UpdateSet,
     layout: &Layout,
     prompts: &[Bound],
     tokens: usize,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::backend::Program;
 use crate::concept::binding::{Table, Words};
 use crate::concept::source::WithUpdates;
-use crate::concept::{self, Applied, AppliedSet, Update};
+use crate::concept::{self, Applied, AppliedSet, Lora, Network as Name};
 use crate::graph::{Array, Graph, Origin, ParameterSource};
 use crate::models::unet;
 use crate::nn::{Layers, LowRank, Strength};
@@ -88,7 +88,7 @@ impl Updates {
     fn take_merged(&mut self) -> Vec<AppliedSet> {
         let uniform = |acting: &Acting| acting.factors.windows(2).all(|pair| pair[0] == pair[1]);
         let rank =
-            |acting: &Acting| acting.set.set().layers.values().map(Update::rank).max().unwrap_or(0);
+            |acting: &Acting| loras(&acting.set).map(|(_, lora)| lora.rank()).max().unwrap_or(0);
         if self.0.iter().filter(|acting| uniform(acting)).map(rank).sum::<usize>() < MERGED_FROM {
             return Vec::new();
         }
@@ -121,12 +121,7 @@ impl Updates {
     pub fn layers<'g>(&self, graph: &'g mut Graph, places: &[usize]) -> Layers<'g> {
         let mut sets = Vec::with_capacity(self.0.len());
         for Acting { set: applied, masked, .. } in &self.0 {
-            let ranks = applied
-                .set()
-                .layers
-                .iter()
-                .map(|(layer, update)| (layer.clone(), update.rank()))
-                .collect();
+            let ranks = loras(applied).map(|(layer, lora)| (layer.clone(), lora.rank())).collect();
             let mut set = LowRank::new(applied.name.clone(), ranks);
             set.strength = Strength::Input;
             if *masked {
@@ -215,7 +210,7 @@ impl Updates {
         for set in self.sets() {
             for layer in set.set().layers.keys() {
                 if !used.contains(format!("{}.{layer}.lora_up.weight", set.name).as_str()) {
-                    let concept = set.concept().to_string();
+                    let concept = set.concept.clone();
                     return Err(concept::Error::NotUpdatable {
                         concept,
                         network,
@@ -235,7 +230,7 @@ impl Updates {
     ) -> Result<(), concept::Error> {
         for set in self.sets() {
             for (layer, update) in &set.set().layers {
-                let concept = || set.concept().to_string();
+                let concept = || set.concept.clone();
                 let Some(info) = model.info(&format!("{layer}.weight")) else {
                     return Err(concept::Error::NoLayer {
                         concept: concept(),
@@ -264,6 +259,11 @@ impl Updates {
     }
 }
 
+/// The layers of a set that are updated beside their weights.
+fn loras(set: &AppliedSet) -> impl Iterator<Item = (&String, &Lora)> {
+    set.set().layers.iter().filter_map(|(layer, update)| Some((layer, update.lora()?)))
+}
+
 /// What a request's concepts come to.
 pub(super) struct Adaptation {
     /// None where no concept has words: the model's own tokenizer does.
@@ -288,7 +288,12 @@ impl Adaptation {
         let words = has_words.then(|| {
             let config = &pipeline.text.config;
             let layers = unet::cross_attentions(&pipeline.unet.config).len();
-            let table = Table { rows: config.vocab_size, width: config.hidden_size, layers };
+            let table = Table {
+                encoder: Name::TextEncoder,
+                rows: config.vocab_size,
+                width: config.hidden_size,
+                layers,
+            };
             Words::new(
                 &pipeline.tokenizer,
                 table,
@@ -298,8 +303,11 @@ impl Adaptation {
         });
         let words = words.transpose()?;
         let factors = acting::factors(request, words.as_ref())?;
-        let text = Updates::of(concepts.iter().map(Applied::text).zip(factors.iter().cloned()));
-        let mut unet = Updates::of(concepts.iter().map(Applied::unet).zip(factors));
+        let of = |network: Name| {
+            let sets = concepts.iter().zip(&factors);
+            Updates::of(sets.filter_map(|(applied, f)| Some((applied.of(network)?, f.clone()))))
+        };
+        let (text, mut unet) = (of(Name::TextEncoder), of(Name::UNet));
         text.check_shapes(TEXT_ENCODER, &pipeline.text.updates)?;
         unet.check_shapes(UNET, &pipeline.unet.updates)?;
         let merged = unet.take_merged();
@@ -332,7 +340,7 @@ impl Adaptation {
             None if prompt.contains('<') => {
                 none = Words::new(
                     &pipeline.tokenizer,
-                    Table { rows: 0, width: 1, layers: 1 },
+                    Table { encoder: Name::TextEncoder, rows: 0, width: 1, layers: 1 },
                     [],
                     &[],
                 )?;
@@ -357,9 +365,10 @@ impl Adaptation {
             }
             let named = texts().take(NAMED).collect::<Vec<_>>().join(" ");
             let more = if concept.words.len() > NAMED { " ..." } else { "" };
-            let acts = [applied.text(), applied.unet()]
-                .iter()
-                .any(|set| set.strength != 0.0 && !set.set().layers.is_empty());
+            let acts = Name::ALL
+                .into_iter()
+                .filter_map(|network| applied.of(network))
+                .any(|set| set.strength != 0.0);
             let so = if acts { "only its LoRA acts" } else { "it does nothing" };
             told.push(format!("no prompt has a word of `{}` ({named}{more}): {so}", concept.name));
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::config::Settings;
-use super::step::{Network, State, TrainedLayer};
-use crate::concept::{Concept, LowRankSet, ModelHash, Update, Word};
+use super::step::{Network, State, TrainedLayer, network_prefix};
+use crate::concept::{Concept, Lora, ModelHash, UpdateSet, Word};
 use crate::graph::Array;
 
 /// The concept that a state holds, with the settings that made it. It is the same for the same
@@ -18,8 +18,9 @@ pub fn concept(
     Concept {
         name: settings.name.clone(),
         words: words(settings, state),
-        text: updates(settings, state, layers, Network::Text),
-        unet: updates(settings, state, layers, Network::UNet),
+        updates: [Network::TextEncoder, Network::UNet]
+            .map(|network| (network, updates(settings, state, layers, network)))
+            .into(),
         base: Some(base),
         metadata: metadata(settings, state),
     }
@@ -33,9 +34,8 @@ fn words(settings: &Settings, state: &State) -> Vec<Word> {
     let initializers = settings.initializers.iter().map(Some).chain(std::iter::repeat(None));
     let word =
         |((text, from), values): ((&String, Option<&super::config::Initializer>), &[f32])| Word {
-            text: text.clone(),
             initializer: from.map(ToString::to_string),
-            rows: Array::f32([copies, width], values.to_vec()),
+            ..Word::new(text, Array::f32([copies, width], values.to_vec()))
         };
     settings.words.iter().zip(initializers).zip(each).map(word).collect()
 }
@@ -45,20 +45,18 @@ fn updates(
     state: &State,
     layers: &[TrainedLayer],
     network: Network,
-) -> LowRankSet {
-    let prefix = match network {
-        Network::Text => "text",
-        Network::UNet => "unet",
-    };
+) -> UpdateSet {
+    let prefix = network_prefix(network);
     let of = |layer: &TrainedLayer, part: &str| {
         state.arrays.get(&format!("{prefix}.{}.lora_{part}.weight", layer.name)).cloned()
     };
     let update = |layer: &TrainedLayer| {
-        Some((layer.name.clone(), Update { down: of(layer, "down")?, up: of(layer, "up")? }))
+        let lora = Lora { down: of(layer, "down")?, up: of(layer, "up")? };
+        Some((layer.name.clone(), lora.into()))
     };
     let layers =
         layers.iter().filter(|layer| layer.network == network).filter_map(update).collect();
-    LowRankSet { scale: settings.alpha, layers }
+    UpdateSet { scale: settings.alpha, layers }
 }
 
 fn metadata(settings: &Settings, state: &State) -> BTreeMap<String, String> {

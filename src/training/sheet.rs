@@ -54,7 +54,7 @@ pub fn sheet(
     size: [usize; 2],
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Picture> {
-    let plain = concept.text.layers.is_empty() && concept.unet.layers.is_empty();
+    let plain = concept.updates.is_empty();
     // Without updates all scales are the same.
     let scales: Vec<f32> = if plain { vec![1.0] } else { settings.sheet_scales.clone() };
     let of = settings.prompts.len() * scales.len();

@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use mixofshow::checkpoint::{Checkpoint, ModelHash};
-use mixofshow::concept::{Concept, LowRankSet, Update, Word};
+use mixofshow::concept::{Concept, Lora, Network, Update, UpdateSet, Word};
 use mixofshow::graph::Array;
 use mixofshow::picture::parameters;
 use mixofshow::text::Tokenizer;
@@ -24,17 +24,17 @@ fn rows_of(word: &str) -> Array {
 }
 
 fn word(text: &str, rows: Array) -> Word {
-    Word { text: text.into(), initializer: Some("cat".into()), rows }
+    Word { initializer: Some("cat".into()), ..Word::new(text, rows) }
 }
 
-fn updates(layer: &str, shape: [usize; 2], size: f32) -> LowRankSet {
+fn updates(layer: &str, shape: [usize; 2], size: f32) -> UpdateSet {
     let [out, into] = shape;
     let values = |n: usize| (0..n).map(|i| size * ((i * 37 % 19) as f32 / 9.0 - 1.0)).collect();
-    let update = Update {
+    let update = Update::Lora(Lora {
         down: Array::f32([2, into], values(2 * into)),
         up: Array::f32([out, 2], values(2 * out)),
-    };
-    LowRankSet { scale: 1.0, layers: [(layer.to_string(), update)].into() }
+    });
+    UpdateSet { scale: 1.0, layers: [(layer.to_string(), update)].into() }
 }
 
 /// `<cat1>` is the cat that the model knows; the updates are strong enough to be seen.
@@ -45,7 +45,7 @@ fn concept() -> Concept {
     Concept {
         name: "kat".into(),
         words: vec![word("<cat1>", rows_of("cat"))],
-        unet: updates(layer, [shape[0], shape[1]], 0.7),
+        updates: [(Network::UNet, updates(layer, [shape[0], shape[1]], 0.7))].into(),
         base: Some(model.base_hash()),
         ..Concept::default()
     }
@@ -117,17 +117,20 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
         concept.write(&at.join(name)).unwrap();
         run(at, &format!("{line} @/{name}"))
     };
-    bad("short", |c| c.words[0].rows = Array::f32([3, 128], vec![0.0; 3 * 128]))
+    bad("short", |c| c.words[0] = word("<cat1>", Array::f32([3, 128], vec![0.0; 3 * 128])))
         .failed(1, &["<cat1>", "3 embeddings", "16"]);
-    bad("narrow", |c| c.words[0].rows = Array::f32([16, 64], vec![0.0; 16 * 64]))
+    bad("narrow", |c| c.words[0] = word("<cat1>", Array::f32([16, 64], vec![0.0; 16 * 64])))
         .failed(1, &["<cat1>", "64 wide", "128"]);
-    bad("missing", |c| c.unet = updates("down_blocks.9.conv", [4, 4], 0.1))
-        .failed(1, &["`down_blocks.9.conv`", "does not have"]);
+    bad("missing", |c| {
+        *c.updates.of_mut(Network::UNet) = updates("down_blocks.9.conv", [4, 4], 0.1)
+    })
+    .failed(1, &["`down_blocks.9.conv`", "does not have"]);
     bad("wide", |c| {
-        c.unet = updates("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", [5, 5], 0.1);
+        *c.updates.of_mut(Network::UNet) =
+            updates("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", [5, 5], 0.1);
     })
     .failed(1, &[layer, "[5, 5]"]);
-    bad("norm", |c| c.unet = updates("conv_norm_out", [64, 64], 0.1))
+    bad("norm", |c| *c.updates.of_mut(Network::UNet) = updates("conv_norm_out", [64, 64], 0.1))
         .failed(1, &["`conv_norm_out`"]);
     std::fs::write(at.join("text.safetensors"), "no tensors").unwrap();
     run(at, &format!("{line} @/text.safetensors")).failed(1, &["text.safetensors"]);
@@ -167,7 +170,7 @@ fn files_are_translated_and_told() {
     run(at, "convert @/own.safetensors @/back.pth.safetensors --to mix-of-show").ok();
     let (a, _) = mixofshow::concept::dialects::read(&at.join("zorp.pth")).unwrap();
     let (b, _) = mixofshow::concept::dialects::read(&at.join("back.pth.safetensors")).unwrap();
-    assert_eq!((a.words, a.text, a.unet), (b.words, b.text, b.unet));
+    assert_eq!((a.words, a.updates), (b.words, b.updates));
 
     let evil = fixture("tests/fixtures/concepts/evil.pth");
     std::fs::copy(evil, at.join("evil.pth")).unwrap();

@@ -1,7 +1,7 @@
 //! What cannot be fused is refused by name, and leaves nothing behind.
 
 use mixofshow::checkpoint::ModelHash;
-use mixofshow::concept::{Concept, Update};
+use mixofshow::concept::{Concept, Lora, Network, Update, Word};
 use mixofshow::fusion::{Entry, Order};
 use mixofshow::graph::Array;
 
@@ -35,33 +35,37 @@ fn concepts_that_do_not_fit_are_named() {
     assert!(error.contains("<BROG1>") || error.contains("<brog1>"), "{error}");
     let error = refused(|c| c.words[1].text = "cat</w>".into());
     assert!(error.contains("vocabulary"), "{error}");
-    let error = refused(|c| c.words[0].rows = array([5, 32]));
+    let error = refused(|c| c.words[0] = Word::new("<abra1>", array([5, 32])));
     assert!(error.contains("<abra1>") && error.contains('5') && error.contains('7'), "{error}");
-    let error = refused(|c| c.words[0].rows = array([7, 31]));
+    let error = refused(|c| c.words[0] = Word::new("<abra1>", array([7, 31])));
     assert!(error.contains("31") && error.contains("32"), "{error}");
-    let error = refused(|c| {
-        drop(
-            c.unet.layers.insert(layer.into(), Update { down: array([4, 48]), up: array([48, 3]) }),
-        )
-    });
+    let error =
+        refused(|c| {
+            drop(c.updates.of_mut(Network::UNet).layers.insert(
+                layer.into(),
+                Update::Lora(Lora { down: array([4, 48]), up: array([48, 3]) }),
+            ))
+        });
     assert!(
         error.contains(layer) && error.contains("[4, 48]") && error.contains("[48, 3]"),
         "{error}"
     );
-    let error = refused(|c| {
-        drop(
-            c.unet.layers.insert(layer.into(), Update { down: array([4, 47]), up: array([48, 4]) }),
-        )
-    });
+    let error =
+        refused(|c| {
+            drop(c.updates.of_mut(Network::UNet).layers.insert(
+                layer.into(),
+                Update::Lora(Lora { down: array([4, 47]), up: array([48, 4]) }),
+            ))
+        });
     assert!(error.contains(layer) && error.contains("47"), "{error}");
     let error = refused(|c| {
-        drop(c.unet.layers.insert(
+        drop(c.updates.of_mut(Network::UNet).layers.insert(
             "mid_block.nothing".into(),
-            Update { down: array([4, 48]), up: array([48, 4]) },
+            Update::Lora(Lora { down: array([4, 48]), up: array([48, 4]) }),
         ))
     });
     assert!(error.contains("mid_block.nothing") && error.contains("`abra`"), "{error}");
-    let error = refused(|c| c.unet.scale = f32::NAN);
+    let error = refused(|c| c.updates.of_mut(Network::UNet).scale = f32::NAN);
     assert!(error.contains("not finite"), "{error}");
     let error = refused(|c| c.words.clear());
     assert!(error.contains("prompt"), "{error}");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
-use mixofshow::concept::{Concept, LowRankSet};
+use mixofshow::concept::{Concept, Network};
 use mixofshow::fusion::{Entry, Order, Previous, Settings, ordinary_prompts};
 use mixofshow::pipeline::{Pipeline, Request};
 
@@ -136,7 +136,7 @@ fn a_style_without_words_is_fused_beside_a_concept() {
     let style = Concept {
         name: "ink".into(),
         words: Vec::new(),
-        text: LowRankSet::default(),
+        updates: [(Network::UNet, concept(1).updates.of(Network::UNet).clone())].into(),
         ..concept(1)
     };
     let style =

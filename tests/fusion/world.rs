@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use mixofshow::backend::wgpu::{Gpu, Options, Selection};
 use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::{self, Checkpoint, TensorView};
-use mixofshow::concept::{Concept, LowRankSet, Update, Word};
+use mixofshow::concept::{Concept, Lora, Network, Update, UpdateSet, Word};
 use mixofshow::fusion::solve::{Exact, Solver};
 use mixofshow::fusion::{self, Entry, Fused, Order, Settings};
 use mixofshow::graph::Array;
@@ -84,7 +84,7 @@ fn weights(path: &Path, parameters: &BTreeMap<String, Vec<usize>>) {
     checkpoint::write(path, &tensors, &BTreeMap::new()).unwrap();
 }
 
-fn updates(concept: &str, network: &str) -> LowRankSet {
+fn updates(concept: &str, network: &str) -> UpdateSet {
     let (rank, scale) =
         (fixture()["rank"].as_u64().unwrap() as usize, fixture()["scale"].as_f64().unwrap() as f32);
     let endings: Vec<String> =
@@ -101,11 +101,14 @@ fn updates(concept: &str, network: &str) -> LowRankSet {
             };
             layers.insert(
                 layer.into(),
-                Update { down: part("down", [rank, shape[1]]), up: part("up", [shape[0], rank]) },
+                Update::Lora(Lora {
+                    down: part("down", [rank, shape[1]]),
+                    up: part("up", [shape[0], rank]),
+                }),
             );
         }
     }
-    LowRankSet { scale, layers }
+    UpdateSet { scale, layers }
 }
 
 /// Concept number `index` of the reference.
@@ -115,17 +118,17 @@ pub fn concept(index: usize) -> Concept {
     let width = fixture()["text"]["config"]["hidden_size"].as_u64().unwrap() as usize;
     let word = |k: usize| {
         let text = format!("<{name}{k}>");
-        Word {
-            rows: Array::f32([layers, width], hashed::tensor(&text, &[layers, width])),
-            text,
-            initializer: None,
-        }
+        let rows = Array::f32([layers, width], hashed::tensor(&text, &[layers, width]));
+        Word::new(text, rows)
     };
     Concept {
         name: name.into(),
         words: vec![word(1), word(2)],
-        text: updates(name, "text"),
-        unet: updates(name, "unet"),
+        updates: [
+            (Network::TextEncoder, updates(name, "text")),
+            (Network::UNet, updates(name, "unet")),
+        ]
+        .into(),
         ..Concept::default()
     }
 }

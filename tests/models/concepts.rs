@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mixofshow::checkpoint::{Checkpoint, TensorFile};
 use mixofshow::concept::source::WithUpdates;
-use mixofshow::concept::{Applied, AppliedSet, Concept, dialects};
+use mixofshow::concept::{Applied, AppliedSet, Concept, Network, dialects};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
@@ -50,7 +50,7 @@ fn layers<'g>(graph: &'g mut Graph, set: Option<&AppliedSet>) -> Layers<'g> {
             .set()
             .layers
             .iter()
-            .map(|(layer, update)| (layer.clone(), update.rank()))
+            .map(|(layer, update)| (layer.clone(), update.lora().unwrap().rank()))
             .collect();
         let mut set = LowRank::new(applied.name.clone(), ranks);
         set.strength = Strength::Fixed(applied.strength);
@@ -77,13 +77,13 @@ fn encode(engine: Engine, concept: Option<&Applied>, ids: &Array, rows: Option<A
     let mut graph = Graph::new();
     let input = graph.input_ids("ids", ids.shape.clone());
     let words = rows.as_ref().map(|rows| graph.input("words", rows.shape.clone()));
-    let mut layers = layers(&mut graph, concept.map(Applied::text));
+    let mut layers = layers(&mut graph, concept.and_then(|c| c.of(Network::TextEncoder)));
     let embedded = clip_text::embed(&mut layers, &config, input, words).unwrap();
     let output = clip_text::encode(&mut layers, &config, embedded, 0).unwrap();
     let inputs = [("ids".to_string(), ids.clone())]
         .into_iter()
         .chain(rows.map(|rows| ("words".to_string(), rows)));
-    let source = source(&model.text_encoder, concept.map(Applied::text));
+    let source = source(&model.text_encoder, concept.and_then(|c| c.of(Network::TextEncoder)));
     engine.evaluate(&graph, &[output], inputs, &source).remove(0)
 }
 
@@ -108,14 +108,23 @@ fn predict(engine: Engine, concept: Option<&Applied>, encodings: &[Array]) -> Ar
         class: None,
         residuals: Residuals::default(),
     };
-    let output = unet::unet(&mut layers(&mut graph, concept.map(Applied::unet)), &config, &inputs)
-        .unwrap()
-        .sample;
+    let output = unet::unet(
+        &mut layers(&mut graph, concept.and_then(|c| c.of(Network::UNet))),
+        &config,
+        &inputs,
+    )
+    .unwrap()
+    .sample;
     let texts = encodings.iter().enumerate().map(|(i, e)| (format!("text.{i}"), e.clone()));
     let inputs =
         [("sample".to_string(), sample), ("time".to_string(), features)].into_iter().chain(texts);
     engine
-        .evaluate(&graph, &[output], inputs, &source(&model.unet, concept.map(Applied::unet)))
+        .evaluate(
+            &graph,
+            &[output],
+            inputs,
+            &source(&model.unet, concept.and_then(|c| c.of(Network::UNet))),
+        )
         .remove(0)
 }
 
@@ -182,8 +191,12 @@ fn concepts_do_what_the_method_says() {
     for name in ["mix-of-show.pth", "mix-of-show.legacy.pth"] {
         let concept = read(name);
         assert_eq!(concept.words.iter().map(|word| word.layers()).collect::<Vec<_>>(), [layers; 2]);
-        let rows: Vec<f32> =
-            concept.words.iter().flat_map(|word| word.rows.values()).copied().collect();
+        let rows: Vec<f32> = concept
+            .words
+            .iter()
+            .flat_map(|word| word.rows(Network::TextEncoder).values())
+            .copied()
+            .collect();
         let rows = Array::f32([2 * layers, 8], rows);
         let applied = Applied::new(concept, 1.0).unwrap();
         for engine in [Engine::Plain, Engine::F32] {
@@ -207,11 +220,20 @@ fn textual_inversions_of_both_kinds_are_words() {
     let web = read("inversion.pt");
     let texts: Vec<&str> = web.words.iter().map(|word| word.text.as_str()).collect();
     assert_eq!(texts, ["inversion", "inversion_1", "inversion_2"]);
-    let rows: Vec<f32> = web.words.iter().flat_map(|word| word.rows.values()).copied().collect();
+    let rows: Vec<f32> = web
+        .words
+        .iter()
+        .flat_map(|word| word.rows(Network::TextEncoder).values())
+        .copied()
+        .collect();
     assert_eq!(rows, array(&expected(), "inversion").values());
     let own = read("inversion.bin");
     assert_eq!(
-        (own.words.len(), own.words[0].text.as_str(), own.words[0].width()),
+        (
+            own.words.len(),
+            own.words[0].text.as_str(),
+            own.words[0].rows(Network::TextEncoder).shape.channels()
+        ),
         (1, "<ink>", 8)
     );
 }

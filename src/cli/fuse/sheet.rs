@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mixofshow::backend::Device;
 use mixofshow::checkpoint::Checkpoint;
-use mixofshow::concept::Applied;
+use mixofshow::concept::{Applied, Network};
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, ConceptReport, Entry, Order, Settings};
 use mixofshow::picture::{Picture, Sheet};
@@ -96,8 +96,8 @@ fn of_concept(
     let mut request = request(&prompt(&report.phrase, report.words.is_empty()), settings, pipeline);
     if let Some(entry) = entry {
         let mut concept = entry.concept.clone();
-        concept.unet.scale *= entry.unet;
-        concept.text.scale *= entry.text;
+        concept.updates.of_mut(Network::UNet).scale *= entry.unet;
+        concept.updates.of_mut(Network::TextEncoder).scale *= entry.text;
         // The fused model may call its words otherwise.
         for (word, renamed) in concept.words.iter_mut().zip(&report.words) {
             word.text.clone_from(renamed);

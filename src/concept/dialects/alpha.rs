@@ -4,13 +4,13 @@
 use crate::checkpoint::{LoraSettings, TensorFile};
 use crate::concept::{Error, Result};
 
-use super::gather::{Names, Network, Scale, Updates};
+use super::gather::{Gathered, Names, Scale};
 
 /// Sets the scales that are still open, and tells where they came from.
 ///
 /// # Errors
 /// Settings that cannot be read, or are of another kind of change.
-pub fn complete(file: &TensorFile, updates: &mut Updates) -> Result<Vec<String>> {
+pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>> {
     let settings = LoraSettings::of(file)?;
     let mut notes = Vec::new();
     if let Some(way) = settings.as_ref().and_then(LoraSettings::unusual_start) {
@@ -24,8 +24,8 @@ pub fn complete(file: &TensorFile, updates: &mut Updates) -> Result<Vec<String>>
     for (network, layer, names) in
         updates.iter_mut().filter(|(_, _, names)| matches!(names.scale, Scale::One))
     {
-        let network = if network == Network::Text { "text_encoder" } else { "unet" };
-        let found = settings.as_ref().map(|settings| settings.scaling(network, layer)).transpose();
+        let found = settings.as_ref().map(|settings| settings.scaling(network.folder(), layer));
+        let found = found.transpose();
         let found = found
             .map_err(|problem| Error::File { path: file.path().to_path_buf(), problem })?
             .flatten();

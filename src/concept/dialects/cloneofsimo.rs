@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::TensorFile;
 use crate::concept::file::tensor_error;
-use crate::concept::{Concept, Error, Result};
+use crate::concept::{Concept, Error, Network, Result};
 
 use super::Read;
-use super::gather::{Network, Part, Updates, stranger, words};
+use super::gather::{Gathered, Part, stranger, words};
 
 const EMBED: &str = "<embed>";
 /// Transformers of Stable Diffusion's UNet: level by level, two down and three up, and one in the
@@ -51,7 +51,7 @@ pub fn is_it(file: &TensorFile) -> bool {
 }
 
 pub fn read(file: &TensorFile) -> Result<Read> {
-    let (mut updates, mut concept) = (Updates::default(), Concept::default());
+    let (mut updates, mut concept) = (Gathered::default(), Concept::default());
     let mut notes =
         vec!["it holds no alpha: the factor 1, its program's own, is taken".to_string()];
     if is_list(file) {
@@ -59,7 +59,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             .map(|n| [2 * n, 2 * n + 1].map(|number| Some(number.to_string())));
         let pairs: Vec<Pair> = pairs.collect();
         let network =
-            if unet_layers(file, &pairs).is_some() { Network::Unet } else { Network::Text };
+            if unet_layers(file, &pairs).is_some() { Network::UNet } else { Network::TextEncoder };
         add(file, &mut updates, network, &pairs)?;
         notes.extend(text_beside(file));
     } else {
@@ -70,8 +70,8 @@ pub fn read(file: &TensorFile) -> Result<Read> {
                 continue;
             }
             let (network, number, half) = match part(name) {
-                Some(("unet", number, half)) => (Network::Unet, number, half),
-                Some(("text_encoder", number, half)) => (Network::Text, number, half),
+                Some(("unet", number, half)) => (Network::UNet, number, half),
+                Some(("text_encoder", number, half)) => (Network::TextEncoder, number, half),
                 _ => return Err(stranger(file, name, "the files of cloneofsimo's program")),
             };
             networks.entry(network).or_default().entry(number).or_default()[half] =
@@ -82,25 +82,21 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             {
                 let problem = format!(
                     "the updates of its {} are numbered, but number {expected} is missing",
-                    called(network)
+                    network
                 );
                 return Err(Error::File { path: file.path().to_path_buf(), problem });
             }
             add(file, &mut updates, network, &numbered.into_values().collect::<Vec<_>>())?;
         }
     }
-    let [text, unet] = updates.read(file)?;
-    Ok(Read { concept: Concept { text, unet, ..concept }, notes })
+    let updates = updates.read(file)?;
+    Ok(Read { concept: Concept { updates, ..concept }, notes })
 }
 
-fn called(network: Network) -> &'static str {
-    if network == Network::Unet { "UNet" } else { "text encoder" }
-}
-
-fn add(file: &TensorFile, updates: &mut Updates, network: Network, pairs: &[Pair]) -> Result<()> {
+fn add(file: &TensorFile, updates: &mut Gathered, network: Network, pairs: &[Pair]) -> Result<()> {
     let layers = match network {
-        Network::Unet => unet_layers(file, pairs),
-        Network::Text => text_layers(file, pairs),
+        Network::UNet => unet_layers(file, pairs),
+        _ => text_layers(file, pairs),
     };
     let problem = || {
         format!(
@@ -108,7 +104,7 @@ fn add(file: &TensorFile, updates: &mut Updates, network: Network, pairs: &[Pair
                 attentions of Stable Diffusion's {}: \
              which layers they belong to cannot be told",
             pairs.len(),
-            called(network)
+            network
         )
     };
     let layers = layers

@@ -3,9 +3,9 @@
 //! `lora_up.weight` and `alpha`, or with PEFT's endings. The factor is alpha over rank.
 
 use crate::checkpoint::TensorFile;
-use crate::concept::{Concept, Result};
+use crate::concept::{Concept, Network, Result};
 
-use super::gather::{Network, Part, Updates, foreign_form, other_form, second_encoder, stranger};
+use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, stranger};
 use super::{Read, alpha, names};
 
 const UNET: [&str; 2] = ["diffusion_model.", "model.diffusion_model."];
@@ -33,7 +33,7 @@ pub fn is_it(file: &TensorFile) -> bool {
 }
 
 pub fn read(file: &TensorFile) -> Result<Read> {
-    let mut updates = Updates::default();
+    let mut updates = Gathered::default();
     for name in file.names() {
         let found =
             ENDINGS.iter().find_map(|(ending, part)| Some((name.strip_suffix(ending)?, *part)));
@@ -50,19 +50,19 @@ pub fn read(file: &TensorFile) -> Result<Read> {
                     .find_map(|clip| text.strip_prefix(clip))
                     .ok_or_else(|| second_encoder(file, name))?;
                 (
-                    Network::Text,
+                    Network::TextEncoder,
                     names::text_layer(inside.strip_prefix("transformer.").unwrap_or(inside)),
                 )
             }
             None => {
                 let layer =
                     UNET.iter().find_map(|prefix| layer.strip_prefix(prefix)).unwrap_or(layer);
-                (Network::Unet, names::unet_layer(file, name, layer)?)
+                (Network::UNet, names::unet_layer(file, name, layer)?)
             }
         };
         updates.add(file, name, network, layer, part)?;
     }
     let notes = alpha::complete(file, &mut updates)?;
-    let [text, unet] = updates.read(file)?;
-    Ok(Read { concept: Concept { text, unet, ..Concept::default() }, notes })
+    let updates = updates.read(file)?;
+    Ok(Read { concept: Concept { updates, ..Concept::default() }, notes })
 }

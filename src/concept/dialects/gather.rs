@@ -4,18 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::TensorFile;
 use crate::concept::file::{numbers, tensor_error};
-use crate::concept::{Error, LowRankSet, Result, Update, Word};
+use crate::concept::{Error, Lora, Network, Result, Update, UpdateSet, Updates, Word};
 use crate::graph::Array;
 
 /// Elements of one window: more than any layer of these models has.
 const MOST_ELEMENTS: usize = 1 << 27;
-
-/// The network of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Network {
-    Text,
-    Unet,
-}
 
 /// The names of an update's tensors in a file.
 #[derive(Debug, Default)]
@@ -42,7 +35,7 @@ pub enum Scale {
 
 /// All updates of a file, by network and canonical layer name.
 #[derive(Debug, Default)]
-pub struct Updates(BTreeMap<(Network, String), Names>);
+pub struct Gathered(BTreeMap<(Network, String), Names>);
 
 /// One tensor of an update, by its part in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +46,7 @@ pub enum Part {
     Alpha,
 }
 
-impl Updates {
+impl Gathered {
     /// Notes a tensor of a file as a part of a layer's update.
     ///
     /// # Errors
@@ -91,31 +84,26 @@ impl Updates {
 
     /// Reads the tensors. Where all layers of a network have one scale, it is the set's; otherwise
     /// it goes into the matrices.
-    pub fn read(self, file: &TensorFile) -> Result<[LowRankSet; 2]> {
-        let mut sets = [Vec::new(), Vec::new()];
+    pub fn read(self, file: &TensorFile) -> Result<Updates> {
+        let mut sets: BTreeMap<Network, Vec<(String, Update, f32)>> = BTreeMap::new();
         for ((network, layer), names) in self.0 {
             let (update, scale) = names.read(file)?;
-            sets[usize::from(network == Network::Unet)].push((layer, update, scale));
+            sets.entry(network).or_default().push((layer, update, scale));
         }
-        Ok(sets.map(|layers: Vec<(String, Update, f32)>| {
+        let set = |(network, layers): (Network, Vec<(String, Update, f32)>)| {
             let common = layers.first().map_or(1.0, |(_, _, scale)| *scale);
             let same = layers.iter().all(|(_, _, scale)| *scale == common);
-            let with = |(layer, mut update, scale): (String, Update, f32)| {
-                if !same {
-                    update.up = scaled(&update.up, scale);
-                }
-                (layer, update)
+            let with = |(layer, update, scale): (String, Update, f32)| {
+                (layer, if same { update } else { update.scaled(scale) })
             };
-            LowRankSet {
+            let set = UpdateSet {
                 scale: if same { common } else { 1.0 },
                 layers: layers.into_iter().map(with).collect(),
-            }
-        }))
+            };
+            (network, set)
+        };
+        Ok(sets.into_iter().map(set).collect())
     }
-}
-
-pub fn scaled(array: &Array, factor: f32) -> Array {
-    Array::f32(array.shape.clone(), array.values().iter().map(|v| v * factor).collect())
 }
 
 impl Names {
@@ -191,7 +179,7 @@ impl Names {
                     / rank as f32
             }
         };
-        Ok((Update { down, up }, scale))
+        Ok((Lora { down, up }.into(), scale))
     }
 }
 
@@ -244,10 +232,9 @@ pub fn words(file: &TensorFile, tensor: &str, text: &str) -> Result<Vec<Word>> {
             ));
         }
     };
-    let word = |(index, vector): (usize, &[f32])| Word {
-        text: if index == 0 { text.to_string() } else { format!("{text}_{index}") },
-        initializer: None,
-        rows: Array::f32([1, width], vector.to_vec()),
+    let word = |(index, vector): (usize, &[f32])| {
+        let text = if index == 0 { text.to_string() } else { format!("{text}_{index}") };
+        Word::new(text, Array::f32([1, width], vector.to_vec()))
     };
     Ok(vectors.values().chunks_exact(width).enumerate().map(word).collect())
 }

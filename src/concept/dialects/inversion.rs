@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::checkpoint::{TensorFile, embeddings};
-use crate::concept::{Concept, Error, Result, Word};
+use crate::concept::{Concept, Error, Network, Result, Word};
 use crate::graph::Array;
 
 use super::Read;
@@ -31,9 +31,10 @@ pub fn of_xl(file: &TensorFile) -> Error {
 
 /// What stands for a word's rows where only one is possible, `[1, width]`: their mean.
 pub fn mean(word: &Word) -> Array {
-    let (layers, width) = (word.layers().max(1), word.width());
+    let rows = word.rows(Network::TextEncoder);
+    let (layers, width) = (rows.shape.rows().max(1), rows.shape.channels());
     let mut sums = vec![0f64; width];
-    for row in word.rows.values().chunks_exact(width.max(1)) {
+    for row in rows.values().chunks_exact(width.max(1)) {
         sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v));
     }
     Array::f32([1, width], sums.into_iter().map(|sum| (sum / layers as f64) as f32).collect())

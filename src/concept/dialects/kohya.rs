@@ -4,27 +4,25 @@
 //! inversions, `bundle_emb.<word>.string_to_param.*`.
 
 use crate::checkpoint::TensorFile;
-use crate::concept::{Concept, LowRankSet, Result, Update};
+use crate::concept::{Concept, Lora, Network, Result, Update};
 use crate::graph::Array;
 
 use super::alpha;
-use super::gather::{
-    Network, Part, Updates, foreign_form, other_form, second_encoder, stranger, words,
-};
+use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, stranger, words};
 use super::{Read, Tensors, inversion, names};
 
 const EMBEDDING: &str = "bundle_emb.";
 /// What layers' names begin with; longer ones before those that they begin with. LyCORIS has its
 /// own where it wraps a network by itself.
 const PREFIXES: [(&str, Option<Network>); 9] = [
-    ("lora_unet_", Some(Network::Unet)),
-    ("lora_te_text_encoder_", Some(Network::Text)),
-    ("lora_te1_", Some(Network::Text)),
-    ("lora_te_", Some(Network::Text)),
-    ("lycoris_unet_", Some(Network::Unet)),
-    ("lycoris_text_encoder_", Some(Network::Text)),
-    ("lycoris_te1_", Some(Network::Text)),
-    ("lycoris_te_", Some(Network::Text)),
+    ("lora_unet_", Some(Network::UNet)),
+    ("lora_te_text_encoder_", Some(Network::TextEncoder)),
+    ("lora_te1_", Some(Network::TextEncoder)),
+    ("lora_te_", Some(Network::TextEncoder)),
+    ("lycoris_unet_", Some(Network::UNet)),
+    ("lycoris_text_encoder_", Some(Network::TextEncoder)),
+    ("lycoris_te1_", Some(Network::TextEncoder)),
+    ("lycoris_te_", Some(Network::TextEncoder)),
     // The layer's own name tells.
     ("lycoris_", None),
 ];
@@ -42,17 +40,20 @@ fn layer_of(file: &TensorFile, tensor: &str) -> Option<Result<(Network, String)>
     let (prefix, network) = PREFIXES.iter().find(|(prefix, _)| tensor.starts_with(prefix))?;
     let (layer, _) = tensor[prefix.len()..].split_once('.')?;
     let layer = names::dotted(layer);
-    let network =
-        network.unwrap_or(if names::is_text(&layer) { Network::Text } else { Network::Unet });
+    let network = network.unwrap_or(if names::is_text(&layer) {
+        Network::TextEncoder
+    } else {
+        Network::UNet
+    });
     Some(match network {
         // diffusers' own converter leaves `text_model` out.
-        Network::Text => Ok((network, names::text_layer(&layer))),
-        Network::Unet => names::unet_layer(file, tensor, &layer).map(|layer| (network, layer)),
+        Network::TextEncoder => Ok((network, names::text_layer(&layer))),
+        _ => names::unet_layer(file, tensor, &layer).map(|layer| (network, layer)),
     })
 }
 
 pub fn read(file: &TensorFile) -> Result<Read> {
-    let (mut updates, mut concept) = (Updates::default(), Concept::default());
+    let (mut updates, mut concept) = (Gathered::default(), Concept::default());
     for name in file.names() {
         if let Some(rest) = name.strip_prefix(EMBEDDING) {
             let text = rest.split_once(".string_to_param").map_or(rest, |(word, _)| word);
@@ -82,8 +83,8 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         updates.add(file, name, network, layer, part)?;
     }
     let notes = alpha::complete(file, &mut updates)?;
-    let [text, unet] = updates.read(file)?;
-    Ok(Read { concept: Concept { text, unet, ..concept }, notes })
+    let updates = updates.read(file)?;
+    Ok(Read { concept: Concept { updates, ..concept }, notes })
 }
 
 /// The file's tensors. `conv_projections`: whether the model's `proj_in` and `proj_out` are 1x1
@@ -95,17 +96,22 @@ pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Tenso
         tensors
             .push((format!("{EMBEDDING}{}.string_to_param.*", word.text), inversion::mean(word)));
     }
-    for (prefix, LowRankSet { scale, layers }) in
-        [("lora_te_", &concept.text), ("lora_unet_", &concept.unet)]
-    {
-        for (layer, update) in layers {
+    for (network, set) in concept.updates.iter() {
+        let prefix = match network {
+            Network::TextEncoder => "lora_te_",
+            Network::TextEncoder2 => "lora_te2_",
+            Network::UNet => "lora_unet_",
+        };
+        for (layer, Update::Lora(lora)) in &set.layers {
             let name = format!("{prefix}{}", names::underscored(layer));
             let is_window = layer.ends_with("proj_in")
                 || layer.ends_with("proj_out")
                 || layer.ends_with("conv_shortcut");
-            let Update { down, up } =
-                if conv_projections && is_window { as_windows(update) } else { update.clone() };
-            let alpha = Array::f32(&[][..], vec![scale * update.rank() as f32]);
+            let alpha = Array::f32(&[][..], vec![set.scale * lora.rank() as f32]);
+            let Lora { down, up } = match conv_projections && is_window {
+                true => as_windows(lora),
+                false => lora.clone(),
+            };
             // A convolution's widening half is a 1x1 convolution.
             let up = if down.shape.len() == 4 { as_window(up) } else { up };
             tensors.extend([
@@ -126,6 +132,6 @@ fn as_window(array: Array) -> Array {
     }
 }
 
-fn as_windows(update: &Update) -> Update {
-    Update { down: as_window(update.down.clone()), up: as_window(update.up.clone()) }
+fn as_windows(lora: &Lora) -> Lora {
+    Lora { down: as_window(lora.down.clone()), up: as_window(lora.up.clone()) }
 }

@@ -6,10 +6,10 @@
 
 use crate::checkpoint::TensorFile;
 use crate::concept::file::numbers;
-use crate::concept::{Concept, LowRankSet, Result, Word};
+use crate::concept::{Concept, Lora, Network, Result, Update, Word};
 use crate::graph::Array;
 
-use super::gather::{Network, Part, Updates, scaled, stranger};
+use super::gather::{Gathered, Part, stranger};
 use super::names;
 use super::{Read, Tensors};
 
@@ -29,7 +29,7 @@ pub fn is_it(file: &TensorFile) -> bool {
 }
 
 pub fn read(file: &TensorFile) -> Result<Read> {
-    let (mut updates, mut words) = (Updates::default(), Vec::new());
+    let (mut updates, mut words) = (Gathered::default(), Vec::new());
     for name in file.names() {
         if let Some(text) = bare(name).strip_prefix(WORDS) {
             let rows = numbers(file, name)?.ok_or_else(|| stranger(file, name, "a concept"))?;
@@ -40,19 +40,23 @@ pub fn read(file: &TensorFile) -> Result<Read> {
                     return Err(stranger(file, name, "a concept, whose words are [layers, width]"));
                 }
             };
-            words.push(Word { text: text.to_string(), initializer: None, rows });
+            words.push(Word::new(text, rows));
             continue;
         }
         let (network, rest) = match bare(name) {
             rest if rest.starts_with("text_encoder.") => {
-                (Network::Text, &rest["text_encoder.".len()..])
+                (Network::TextEncoder, &rest["text_encoder.".len()..])
             }
-            rest if rest.starts_with("unet.") => (Network::Unet, &rest["unet.".len()..]),
-            rest if names::is_text(rest) => (Network::Text, rest),
-            rest => (Network::Unet, rest),
+            rest if rest.starts_with("unet.") => (Network::UNet, &rest["unet.".len()..]),
+            rest if names::is_text(rest) => (Network::TextEncoder, rest),
+            rest => (Network::UNet, rest),
         };
         let layer = |layer: &str| {
-            if network == Network::Text { names::text_layer(layer) } else { layer.to_string() }
+            if network == Network::TextEncoder {
+                names::text_layer(layer)
+            } else {
+                layer.to_string()
+            }
         };
         if let Some(of) = rest.strip_suffix(DOWN) {
             updates.add(file, name, network, layer(of), Part::Down)?;
@@ -62,10 +66,10 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             return Err(stranger(file, name, "Mix-of-Show's files"));
         }
     }
-    let [text, unet] = updates.read(file)?;
-    let concept = Concept { words, text, unet, ..Concept::default() };
+    let updates = updates.read(file)?;
+    let concept = Concept { words, updates, ..Concept::default() };
     let mut notes = Vec::new();
-    if !concept.text.layers.is_empty() || !concept.unet.layers.is_empty() {
+    if !concept.updates.is_empty() {
         notes.push(
             "it does not say how strong its LoRA is; 1, the method's own alpha, is taken"
                 .to_string(),
@@ -78,14 +82,17 @@ pub fn read(file: &TensorFile) -> Result<Read> {
 pub fn tensors(concept: &Concept) -> Tensors {
     let mut tensors = Vec::new();
     for word in &concept.words {
-        tensors.push((format!("params.{WORDS}{}", word.text), word.rows.clone()));
+        tensors.push((
+            format!("params.{WORDS}{}", word.text),
+            word.rows(Network::TextEncoder).clone(),
+        ));
     }
-    for (network, LowRankSet { scale, layers }) in
-        [("text_encoder", &concept.text), ("unet", &concept.unet)]
-    {
-        for (layer, update) in layers {
-            tensors.push((format!("params.{network}.{layer}{DOWN}"), update.down.clone()));
-            tensors.push((format!("params.{network}.{layer}{UP}"), scaled(&update.up, *scale)));
+    for (network, set) in concept.updates.iter() {
+        let network = network.folder();
+        for (layer, update) in &set.layers {
+            let Update::Lora(Lora { down, up }) = update.scaled(set.scale);
+            tensors.push((format!("params.{network}.{layer}{DOWN}"), down));
+            tensors.push((format!("params.{network}.{layer}{UP}"), up));
         }
     }
     tensors

@@ -22,7 +22,7 @@ use std::str::FromStr;
 use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
 
-use super::{Concept, Error, Result, file};
+use super::{Concept, Error, Network, Result, file};
 
 /// Whose file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,18 +158,14 @@ fn name_of(path: &Path) -> String {
 
 /// The parts of one LoRA that are in two files.
 fn merged(mut first: Concept, second: Concept, path: &Path) -> Result<Concept> {
-    let sets =
-        [(&mut first.text, second.text, "text encoder"), (&mut first.unet, second.unet, "UNet")];
-    for (set, more, network) in sets {
-        match (set.layers.is_empty(), more.layers.is_empty()) {
-            (_, true) => {}
-            (true, _) => *set = more,
-            (false, false) => {
-                let problem =
-                    format!("it changes the {network}, as another file of the same folder does");
-                return Err(Error::File { path: path.to_path_buf(), problem });
-            }
+    for (network, more) in second.updates.iter() {
+        let set = first.updates.of_mut(network);
+        if !set.is_empty() {
+            let problem =
+                format!("it changes the {network}, as another file of the same folder does");
+            return Err(Error::File { path: path.to_path_buf(), problem });
         }
+        set.clone_from(more);
     }
     first.words.extend(second.words);
     first.metadata.extend(second.metadata);
@@ -251,8 +247,9 @@ pub fn write(concept: &Concept, dialect: Dialect, bundle: bool, path: &Path) -> 
             (peft::tensors(concept), BTreeMap::new())
         }
     };
-    let lora = !concept.text.layers.is_empty() || !concept.unet.layers.is_empty();
-    if !lora && (dialect == Dialect::Peft || dialect == Dialect::Kohya && !bundle) {
+    if concept.updates.is_empty()
+        && (dialect == Dialect::Peft || dialect == Dialect::Kohya && !bundle)
+    {
         let bundled = if dialect == Dialect::Kohya {
             " (or its words as well, with --bundle-words)"
         } else {
@@ -299,23 +296,29 @@ fn write_tensors(
 /// not in 2.x, which is told by the width of its text encoder.
 fn conv_projections(concept: &Concept) -> bool {
     const SD2_WIDTH: usize = 1024;
-    let keys = concept.unet.layers.iter().find(|(layer, _)| layer.ends_with("attn2.to_k"));
+    let keys = concept
+        .updates
+        .of(Network::UNet)
+        .layers
+        .iter()
+        .find(|(layer, _)| layer.ends_with("attn2.to_k"));
     keys.is_none_or(|(_, update)| update.weight_shape().get(1) != Some(&SD2_WIDTH))
 }
 
 /// What web UIs show of a LoRA.
 fn kohya_metadata(concept: &Concept) -> BTreeMap<String, String> {
-    let mut layers = concept.unet.layers.values().map(|update| (update, concept.unet.scale));
-    let first = layers
-        .next()
-        .or_else(|| concept.text.layers.values().map(|update| (update, concept.text.scale)).next());
+    let of = |network: Network| {
+        let set = concept.updates.of(network);
+        set.layers.values().find_map(|update| Some((update.lora()?, set.scale)))
+    };
+    let first = of(Network::UNet).or_else(|| of(Network::TextEncoder));
     let mut metadata = BTreeMap::from([
         ("ss_network_module".to_string(), "networks.lora".to_string()),
         ("ss_output_name".to_string(), concept.name.clone()),
     ]);
-    if let Some((update, scale)) = first {
-        metadata.insert("ss_network_dim".to_string(), update.rank().to_string());
-        metadata.insert("ss_network_alpha".to_string(), (update.rank() as f32 * scale).to_string());
+    if let Some((lora, scale)) = first {
+        metadata.insert("ss_network_dim".to_string(), lora.rank().to_string());
+        metadata.insert("ss_network_alpha".to_string(), (lora.rank() as f32 * scale).to_string());
     }
     metadata
 }

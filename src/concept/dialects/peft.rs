@@ -6,12 +6,10 @@
 
 use crate::checkpoint::TensorFile;
 use crate::concept::file::tensor_error;
-use crate::concept::{Concept, LowRankSet, Result};
+use crate::concept::{Concept, Lora, Network, Result, Update};
 
 use super::alpha;
-use super::gather::{
-    Network, Part, Updates, foreign_form, other_form, scaled, second_encoder, stranger,
-};
+use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, stranger};
 use super::names::{self, of_processor};
 use super::{Read, Tensors};
 
@@ -41,9 +39,9 @@ pub fn is_it(file: &TensorFile) -> bool {
 fn layer_of(file: &TensorFile, tensor: &str, name: &str) -> Result<(Network, String)> {
     let name = name.strip_prefix("base_model.model.").unwrap_or(name);
     let (network, layer) = match name {
-        name if name.starts_with("unet.") => (Network::Unet, &name["unet.".len()..]),
+        name if name.starts_with("unet.") => (Network::UNet, &name["unet.".len()..]),
         name if name.starts_with("text_encoder.") => {
-            (Network::Text, &name["text_encoder.".len()..])
+            (Network::TextEncoder, &name["text_encoder.".len()..])
         }
         name if name.starts_with("text_encoder_2.") => return Err(second_encoder(file, tensor)),
         name if name.starts_with("transformer.") => {
@@ -53,18 +51,18 @@ fn layer_of(file: &TensorFile, tensor: &str, name: &str) -> Result<(Network, Str
                 "it belongs to a network that this program does not have".into(),
             ));
         }
-        name if names::is_text(name) => (Network::Text, name),
-        name => (Network::Unet, name),
+        name if names::is_text(name) => (Network::TextEncoder, name),
+        name => (Network::UNet, name),
     };
     let layer = of_processor(layer);
     Ok(match network {
-        Network::Text => (network, names::text_layer(&layer)),
-        Network::Unet => (network, names::unet_layer(file, tensor, &layer)?),
+        Network::TextEncoder => (network, names::text_layer(&layer)),
+        _ => (network, names::unet_layer(file, tensor, &layer)?),
     })
 }
 
 pub fn read(file: &TensorFile) -> Result<Read> {
-    let mut updates = Updates::default();
+    let mut updates = Gathered::default();
     for name in file.names() {
         let ending = |endings: &[&str]| endings.iter().find_map(|end| name.strip_suffix(end));
         let (layer, part) = if let Some(layer) = ending(&DOWN) {
@@ -82,19 +80,19 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         updates.add(file, name, network, layer, part)?;
     }
     let notes = alpha::complete(file, &mut updates)?;
-    let [text, unet] = updates.read(file)?;
-    Ok(Read { concept: Concept { text, unet, ..Concept::default() }, notes })
+    let updates = updates.read(file)?;
+    Ok(Read { concept: Concept { updates, ..Concept::default() }, notes })
 }
 
 /// Updates whose scale is in the matrices, which every reader takes.
 pub fn tensors(concept: &Concept) -> Tensors {
     let mut tensors = Vec::new();
-    for (network, LowRankSet { scale, layers }) in
-        [("text_encoder", &concept.text), ("unet", &concept.unet)]
-    {
-        for (layer, update) in layers {
-            tensors.push((format!("{network}.{layer}.lora_A.weight"), update.down.clone()));
-            tensors.push((format!("{network}.{layer}.lora_B.weight"), scaled(&update.up, *scale)));
+    for (network, set) in concept.updates.iter() {
+        let network = network.folder();
+        for (layer, update) in &set.layers {
+            let Update::Lora(Lora { down, up }) = update.scaled(set.scale);
+            tensors.push((format!("{network}.{layer}.lora_A.weight"), down));
+            tensors.push((format!("{network}.{layer}.lora_B.weight"), up));
         }
     }
     tensors

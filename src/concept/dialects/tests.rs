@@ -1,44 +1,63 @@
 use super::*;
-use crate::concept::{LowRankSet, Update, Word};
+use crate::concept::{Lora, Update, UpdateSet, Word};
 
 fn array<const N: usize>(shape: [usize; N], from: f32) -> Array {
     Array::f32(shape, (0..shape.iter().product()).map(|i| from + i as f32 * 0.25).collect())
 }
 
 fn concept() -> Concept {
-    let update = |from| Update { down: array([2, 6], from), up: array([5, 2], -from) };
-    let window = Update { down: array([2, 3, 3, 3], 1.0), up: array([4, 2], 2.0) };
+    let update = |from| Update::Lora(Lora { down: array([2, 6], from), up: array([5, 2], -from) });
+    let window = Update::Lora(Lora { down: array([2, 3, 3, 3], 1.0), up: array([4, 2], 2.0) });
     Concept {
         name: "zorp".into(),
         words: vec![
-            Word { text: "<zorp1>".into(), initializer: None, rows: array([3, 6], 0.5) },
-            Word { text: "<zorp2>".into(), initializer: None, rows: array([1, 6], 1.5) },
+            Word::new("<zorp1>", array([3, 6], 0.5)),
+            Word::new("<zorp2>", array([1, 6], 1.5)),
         ],
-        text: LowRankSet {
-            scale: 0.5,
-            layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))]
-                .into(),
-        },
-        unet: LowRankSet {
-            scale: 1.0,
-            layers: [
-                ("mid_block.attentions.0.proj_in".to_string(), update(2.0)),
-                (
-                    "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0".to_string(),
-                    update(4.0),
-                ),
-                ("mid_block.resnets.1.conv1".to_string(), window),
-            ]
-            .into(),
-        },
+        updates: [
+            (
+                Network::TextEncoder,
+                UpdateSet {
+                    scale: 0.5,
+                    layers: [(
+                        "text_model.encoder.layers.0.self_attn.q_proj".to_string(),
+                        update(1.0),
+                    )]
+                    .into(),
+                },
+            ),
+            (
+                Network::UNet,
+                UpdateSet {
+                    scale: 1.0,
+                    layers: [
+                        ("mid_block.attentions.0.proj_in".to_string(), update(2.0)),
+                        (
+                            "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
+                                .to_string(),
+                            update(4.0),
+                        ),
+                        ("mid_block.resnets.1.conv1".to_string(), window),
+                    ]
+                    .into(),
+                },
+            ),
+        ]
+        .into(),
         ..Concept::default()
     }
 }
 
+/// The first number of an update's second factor.
+fn number(set: &UpdateSet, layer: &str) -> f32 {
+    set.layers[layer].arrays()[1].values()[0]
+}
+
 /// What a set does, whatever its scale is kept in.
-fn products(set: &LowRankSet) -> Vec<(String, Array, Array)> {
+fn products(set: &UpdateSet) -> Vec<(String, Array, Array)> {
     let of = |(layer, update): (&String, &Update)| {
-        (layer.clone(), update.down.clone(), gather::scaled(&update.up, set.scale))
+        let Update::Lora(Lora { down, up }) = update.scaled(set.scale);
+        (layer.clone(), down, up)
     };
     set.layers.iter().map(of).collect()
 }
@@ -52,9 +71,17 @@ fn every_dialect_brings_back_what_it_can_hold() {
         let written = write(&original, dialect, false, &path).unwrap();
         let (read, _, found) = read_file(&path).unwrap();
         assert_eq!(found, dialect);
-        assert_eq!(products(&read.text), products(&original.text), "{dialect}");
-        assert_eq!(products(&read.unet), products(&original.unet), "{dialect}");
-        let mean = |word: &Word| Word { rows: inversion::mean(word), ..word.clone() };
+        assert_eq!(
+            products(&read.updates.of(Network::TextEncoder)),
+            products(&original.updates.of(Network::TextEncoder)),
+            "{dialect}"
+        );
+        assert_eq!(
+            products(&read.updates.of(Network::UNet)),
+            products(&original.updates.of(Network::UNet)),
+            "{dialect}"
+        );
+        let mean = |word: &Word| Word::new(&*word.text, inversion::mean(word));
         match dialect {
             Dialect::Mos => assert_eq!(read, original),
             Dialect::MixOfShow => assert_eq!(read.words, original.words),
@@ -76,11 +103,8 @@ fn every_dialect_brings_back_what_it_can_hold() {
     // Web UIs find the words in the file itself, where that is asked for.
     let bundled = folder.path().join("bundled.safetensors");
     write(&original, Dialect::Kohya, true, &bundled).unwrap();
-    let means: Vec<Word> = original
-        .words
-        .iter()
-        .map(|word| Word { rows: inversion::mean(word), ..word.clone() })
-        .collect();
+    let means: Vec<Word> =
+        original.words.iter().map(|word| Word::new(&*word.text, inversion::mean(word))).collect();
     assert_eq!(read(&bundled).unwrap().0.words, means);
     assert_eq!(inversion::mean(&original.words[0]).values()[0], 0.5 + 6.0 * 0.25);
     let words = Concept { words: original.words, ..Concept::default() };
@@ -129,8 +153,8 @@ fn scales_come_from_wherever_they_are_kept() {
         let mut tensors = vec![(names[0], down.clone()), (names[1], up.clone())];
         tensors.extend_from_slice(more);
         let (concept, notes, _) = read_open(&file(&tensors, metadata)).unwrap();
-        assert_eq!(concept.unet.layers.len(), 1);
-        (concept.unet.scale, notes)
+        assert_eq!(concept.updates.of(Network::UNet).layers.len(), 1);
+        (concept.updates.of(Network::UNet).scale, notes)
     };
     let scale = |names, more: &[(&str, Array)], metadata: &[(&str, &str)]| {
         read_with(names, more, metadata).0
@@ -188,11 +212,9 @@ fn scales_come_from_wherever_they_are_kept() {
         ],
         &[],
     );
-    let unet = read_open(&two).unwrap().0.unet;
-    assert_eq!(
-        (unet.scale, unet.layers["conv_in"].up.values()[0], unet.layers["conv_out"].up.values()[0]),
-        (1.0, 0.5, 1.0)
-    );
+    let concept = read_open(&two).unwrap().0;
+    let unet = concept.updates.of(Network::UNet);
+    assert_eq!((unet.scale, number(unet, "conv_in"), number(unet, "conv_out")), (1.0, 0.5, 1.0));
 }
 
 #[test]
@@ -303,7 +325,8 @@ fn layers_of(name: &str, [down, up]: [&str; 2]) -> [Vec<String>; 2] {
         &[],
     ))
     .unwrap();
-    [concept.text, concept.unet].map(|set| set.layers.into_keys().collect())
+    [Network::TextEncoder, Network::UNet]
+        .map(|network| concept.updates.of(network).layers.keys().cloned().collect())
 }
 
 #[test]
@@ -344,7 +367,10 @@ fn layers_are_found_under_every_programs_names() {
         ("diffusion_model.input_blocks.0.0.alpha", array([1], 1.0)),
     ];
     let (concept, notes, dialect) = read_open(&file(&alpha, &[])).unwrap();
-    assert_eq!((concept.unet.scale, notes.len(), dialect), (0.5, 0, Dialect::ComfyUi));
+    assert_eq!(
+        (concept.updates.of(Network::UNet).scale, notes.len(), dialect),
+        (0.5, 0, Dialect::ComfyUi)
+    );
 }
 
 /// A file of one UNet layer as PEFT writes it, with rank 2.
@@ -366,7 +392,7 @@ fn pefts_settings_lie_beside_its_file() {
     let scale = |settings: &str| {
         std::fs::write(&config, settings).unwrap();
         let (concept, notes) = super::read(&file).unwrap();
-        (concept.unet.scale, notes.join("; "))
+        (concept.updates.of(Network::UNet).scale, notes.join("; "))
     };
     let (four, told) = scale(
         r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 8, "use_rslora": false, "alpha_pattern": {}}"#,
@@ -392,7 +418,10 @@ fn pefts_settings_lie_beside_its_file() {
     assert!(error(r#"{"lora_alpha": "much"}"#).contains("much"));
     std::fs::remove_file(&config).unwrap();
     let (concept, notes) = super::read(&file).unwrap();
-    assert!(concept.unet.scale == 1.0 && notes[0].contains("no alpha was found"), "{notes:?}");
+    assert!(
+        concept.updates.of(Network::UNet).scale == 1.0 && notes[0].contains("no alpha was found"),
+        "{notes:?}"
+    );
 
     // The folder itself, one in which each network has its own, and one of Hugging Face's cache.
     assert_eq!(super::read(&at.join("zorp")).unwrap().0.name, "zorp");
@@ -404,10 +433,17 @@ fn pefts_settings_lie_beside_its_file() {
     std::fs::write(at.join("both/unet/adapter_config.json"), r#"{"lora_alpha": 4}"#).unwrap();
     let (concept, notes) = super::read(&at.join("both")).unwrap();
     assert_eq!(
-        (concept.name.as_str(), concept.text.layers.len(), concept.unet.layers.len()),
+        (
+            concept.name.as_str(),
+            concept.updates.of(Network::TextEncoder).layers.len(),
+            concept.updates.of(Network::UNet).layers.len()
+        ),
         ("both", 1, 1)
     );
-    assert_eq!((concept.text.scale, concept.unet.scale), (1.0, 2.0));
+    assert_eq!(
+        (concept.updates.of(Network::TextEncoder).scale, concept.updates.of(Network::UNet).scale),
+        (1.0, 2.0)
+    );
     assert!(
         notes[0].starts_with("text_encoder: no alpha") && notes[1].starts_with("unet: alpha is 4"),
         "{notes:?}"
@@ -447,7 +483,6 @@ fn updates_without_names_are_told_by_their_order() {
             tensors.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
         read_open(&file(&tensors, metadata))
     };
-    let number = |set: &LowRankSet, layer: &str| set.layers[layer].up.values()[0];
     let block = |block: &str, layer: &str| format!("{block}.transformer_blocks.0.{layer}");
     for (shapes, gate, second) in [(&older, 4.0, 5.0), (&newer, 8.0, 4.0)] {
         let mut all = safe("unet", shapes);
@@ -456,17 +491,35 @@ fn updates_without_names_are_told_by_their_order() {
         let (concept, notes, dialect) = read(&all, &[("unet", "[]"), ("<s1>", "<embed>")]).unwrap();
         assert_eq!((dialect, concept.words.len(), notes.len()), (Dialect::CloneOfSimo, 1, 1));
         assert_eq!(
-            (concept.unet.layers.len(), concept.unet.scale, concept.text.layers.len()),
+            (
+                concept.updates.of(Network::UNet).layers.len(),
+                concept.updates.of(Network::UNet).scale,
+                concept.updates.of(Network::TextEncoder).layers.len()
+            ),
             (144, 1.0, 8)
         );
-        let unet = |name: &str, layer: &str| number(&concept.unet, &block(name, layer));
+        let unet = |name: &str, layer: &str| {
+            number(&concept.updates.of(Network::UNet), &block(name, layer))
+        };
         assert_eq!(unet("down_blocks.0.attentions.0", "attn1.to_q"), 0.0);
         assert_eq!(unet("down_blocks.0.attentions.0", "ff.net.0.proj"), gate);
         assert_eq!(unet("down_blocks.0.attentions.0", "attn2.to_k"), second + 1.0);
         assert_eq!(unet("up_blocks.1.attentions.0", "attn1.to_out.0"), 6.0 * 9.0 + 3.0);
         assert_eq!(unet("mid_block.attentions.0", "attn1.to_q"), 15.0 * 9.0);
-        assert_eq!(number(&concept.text, "text_model.encoder.layers.1.self_attn.k_proj"), 4.0);
-        assert_eq!(number(&concept.text, "text_model.encoder.layers.0.self_attn.q_proj"), 2.0);
+        assert_eq!(
+            number(
+                &concept.updates.of(Network::TextEncoder),
+                "text_model.encoder.layers.1.self_attn.k_proj"
+            ),
+            4.0
+        );
+        assert_eq!(
+            number(
+                &concept.updates.of(Network::TextEncoder),
+                "text_model.encoder.layers.0.self_attn.q_proj"
+            ),
+            2.0
+        );
     }
     // Attentions alone, and a pickle's list of one network.
     let bare: Vec<[usize; 2]> =
@@ -478,12 +531,14 @@ fn updates_without_names_are_told_by_their_order() {
         };
         shapes.iter().enumerate().flat_map(named).collect()
     };
-    let unet = read(&list(&bare), &[]).unwrap().0.unet;
+    let concept = read(&list(&bare), &[]).unwrap().0;
+    let unet = concept.updates.of(Network::UNet);
     assert_eq!(
         (unet.layers.len(), number(&unet, &block("down_blocks.0.attentions.1", "attn2.to_v"))),
         (128, 14.0)
     );
-    assert_eq!(read(&list(&[[12, 12]; 48]), &[]).unwrap().0.text.layers.len(), 48);
+    let text = read(&list(&[[12, 12]; 48]), &[]).unwrap().0;
+    assert_eq!(text.updates.of(Network::TextEncoder).layers.len(), 48);
     let error = |tensors: &[(String, Array)]| read(tensors, &[]).unwrap_err().to_string();
     assert!(error(&list(&older[1..])).contains("143 updates have no names"));
     assert!(error(&safe("unet", &bare[..8])).contains("UNet"));

@@ -58,12 +58,18 @@ impl Bank {
 /// Numbers in a bank: all three vectors of it stay far below what one binding may have.
 const MOST: usize = 4 << 20;
 
+/// What the names of a network's matrices begin with in a state.
+pub fn network_prefix(network: Network) -> &'static str {
+    match network {
+        Network::TextEncoder => "text",
+        Network::TextEncoder2 => "text_2",
+        Network::UNet => "unet",
+    }
+}
+
 /// Names that the layers' matrices have in the state and in concept files.
 pub(super) fn part_names(layer: &TrainedLayer) -> [String; 2] {
-    let network = match layer.network {
-        Network::Text => "text",
-        Network::UNet => "unet",
-    };
+    let network = network_prefix(layer.network);
     ["down", "up"].map(|part| format!("{network}.{}.lora_{part}.weight", layer.name))
 }
 
@@ -77,7 +83,7 @@ pub(super) fn banks(
     let mut matrices: Vec<(Group, String, [usize; 2])> =
         rows.map(|rows| (Group::Rows, "rows".into(), rows)).into_iter().collect();
     for layer in layers {
-        let group = if layer.network == Network::Text { Group::Text } else { Group::UNet };
+        let group = if layer.network.is_text_encoder() { Group::Text } else { Group::UNet };
         let [down, up] = part_names(layer);
         matrices.push((group, down, [layer.rank, layer.into]));
         matrices.push((group, up, [layer.out, layer.rank]));
@@ -124,10 +130,11 @@ fn bank(
 
 /// The updates of one network, which read the banks.
 pub(super) fn given(banks: &[Bank], network: Network, config: &StepConfig) -> Vec<LowRank> {
-    let (group, rank, prefix) = match network {
-        Network::Text => (Group::Text, config.text_rank, "text."),
-        Network::UNet => (Group::UNet, config.unet_rank, "unet."),
+    let (group, rank) = match network.is_text_encoder() {
+        true => (Group::Text, config.text_rank),
+        false => (Group::UNet, config.unet_rank),
     };
+    let prefix = format!("{}.", network_prefix(network));
     let parts: HashMap<&str, Tensor> = banks
         .iter()
         .filter(|bank| bank.group == group)
@@ -138,7 +145,7 @@ pub(super) fn given(banks: &[Bank], network: Network, config: &StepConfig) -> Ve
     set.strength = Strength::Fixed(config.alpha);
     for (name, &down) in &parts {
         let Some(layer) =
-            name.strip_prefix(prefix).and_then(|name| name.strip_suffix(".lora_down.weight"))
+            name.strip_prefix(&*prefix).and_then(|name| name.strip_suffix(".lora_down.weight"))
         else {
             continue;
         };

@@ -144,7 +144,7 @@ fn forward(
     let table = graph.reshape(table, [count + 1, text.hidden_size])?;
     let learnt = graph.embedding(table, ids)?;
     let embedded = graph.add(frozen, learnt)?;
-    let mut layers = Layers::with_low_rank(graph, given(banks, Network::Text, config));
+    let mut layers = Layers::with_low_rank(graph, given(banks, Network::TextEncoder, config));
     let encoding = clip_text::encode(&mut layers, text, embedded, config.clip_skip)?;
     let texts = match copies {
         1 => vec![encoding],

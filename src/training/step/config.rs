@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::backend::Precision;
 use crate::checkpoint::Checkpoint;
+pub use crate::checkpoint::Network;
 use crate::graph::{Array, ParameterSource};
 use crate::models::config::{ClipTextConfig, UNetConfig};
 use crate::scheduler::config::{PredictionType, SchedulerConfig};
@@ -235,12 +236,6 @@ pub struct TrainedLayer {
     pub rank: usize,
     pub into: usize,
     pub out: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Network {
-    Text,
-    UNet,
 }
 
 /// All that a run needs to go on to the same bytes. Arrays by name:

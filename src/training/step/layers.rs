@@ -41,7 +41,7 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
     let mut graph = Graph::new();
     let embedded = graph.input("embedded", [1, 1, models.text.hidden_size]);
     clip_text::encode(&mut Layers::new(&mut graph), &models.text, embedded, config.clip_skip)?;
-    collect(&graph, Network::Text, config.text_rank, &in_text, &mut layers);
+    collect(&graph, Network::TextEncoder, config.text_rank, &in_text, &mut layers);
 
     let mut graph = Graph::new();
     // Small, but every layer is there.

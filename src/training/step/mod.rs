@@ -20,6 +20,7 @@ use crate::backend::reference::Reference;
 use crate::backend::{Cost, Device};
 use crate::graph::{Array, Graph, Tensor};
 
+pub use bank::network_prefix;
 pub use config::{
     AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport,
     TextLayers, TrainedLayer, UNetLayers,
