@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub use choice::{PROCESSOR, Selection, open};
 pub use error::{Error, Result};
 pub use precision::{Precision, UnknownPrecision};
-pub use program::{Copies, Copy, Program, Weights};
+pub use program::{Copies, Copy, Input, Program, Weights};
 
 use crate::graph::{Graph, ParameterSource, Plan, Target, Tensor};
 

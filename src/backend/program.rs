@@ -56,16 +56,57 @@ impl Weights {
 /// A tensor of a program, by which it is written and read.
 #[derive(Clone)]
 struct Slot {
+    name: String,
     view: View,
     shape: Shape,
     element: Element,
+}
+
+/// An input of a program: by its tensor in the graph that was planned, or by its name.
+pub trait Input: std::marker::Copy {
+    /// The tensor, where there is one.
+    fn of(self, names: &HashMap<String, Tensor>) -> Option<Tensor>;
+
+    /// For an error.
+    fn described(self) -> String;
+}
+
+impl Input for Tensor {
+    fn of(self, _names: &HashMap<String, Tensor>) -> Option<Tensor> {
+        Some(self)
+    }
+
+    fn described(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Input for &str {
+    fn of(self, names: &HashMap<String, Tensor>) -> Option<Tensor> {
+        names.get(self).copied()
+    }
+
+    fn described(self) -> String {
+        self.to_string()
+    }
+}
+
+impl Input for &String {
+    fn of(self, names: &HashMap<String, Tensor>) -> Option<Tensor> {
+        names.get(self).copied()
+    }
+
+    fn described(self) -> String {
+        self.clone()
+    }
 }
 
 /// A plan ready to run, any number of times.
 pub struct Program {
     device: Device,
     compiled: Box<dyn Executable>,
-    inputs: HashMap<String, Slot>,
+    inputs: HashMap<Tensor, Slot>,
+    names: HashMap<String, Tensor>,
     outputs: Vec<Slot>,
 }
 
@@ -83,35 +124,47 @@ impl Program {
     /// that is exhausted.
     pub fn from_plan(weights: &Weights, graph: &Graph, plan: &Plan) -> Result<Program> {
         let compiled = weights.store.compile(graph, plan)?;
-        let mut inputs = HashMap::new();
+        let (mut inputs, mut names) = (HashMap::new(), HashMap::new());
         for tensor in graph.tensors() {
             let node = graph.node(tensor);
             if let (Origin::Input { name }, Some(view)) = (&node.origin, compiled.input(tensor)) {
-                let slot = Slot { view, shape: node.shape.clone(), element: node.element };
-                if inputs.insert(name.clone(), slot).is_some() {
+                let slot = Slot {
+                    name: name.clone(),
+                    view,
+                    shape: node.shape.clone(),
+                    element: node.element,
+                };
+                inputs.insert(tensor, slot);
+                if names.insert(name.clone(), tensor).is_some() {
                     return Err(graph::Error::DuplicateInput { name: name.clone() }.into());
                 }
             }
         }
         let output = |(index, &tensor): (usize, &Tensor)| {
             let node = graph.node(tensor);
-            Slot { view: compiled.output(index), shape: node.shape.clone(), element: node.element }
+            Slot {
+                name: format!("output {index}"),
+                view: compiled.output(index),
+                shape: node.shape.clone(),
+                element: node.element,
+            }
         };
         let outputs = plan.outputs.iter().enumerate().map(output).collect();
-        Ok(Program { device: weights.device.clone(), compiled, inputs, outputs })
+        Ok(Program { device: weights.device.clone(), compiled, inputs, names, outputs })
     }
 
-    fn slot(&self, name: &str) -> Result<&Slot> {
-        Ok(self.inputs.get(name).ok_or_else(|| graph::Error::MissingInput { name: name.into() })?)
+    fn slot(&self, input: impl Input) -> Result<&Slot> {
+        let found = input.of(&self.names).and_then(|tensor| self.inputs.get(&tensor));
+        Ok(found.ok_or_else(|| graph::Error::MissingInput { name: input.described() })?)
     }
 
-    /// Writes the input `name`.
+    /// Writes an input.
     ///
     /// # Errors
     /// No such input; an array of another shape or kind.
-    pub fn write(&self, name: &str, array: &Array) -> Result<()> {
-        let slot = self.slot(name)?;
-        array.check(name, &slot.shape, slot.element)?;
+    pub fn write(&self, input: impl Input, array: &Array) -> Result<()> {
+        let slot = self.slot(input)?;
+        array.check(&slot.name, &slot.shape, slot.element)?;
         let bytes: &[u8] = match &array.data {
             Data::F32(values) => bytemuck::cast_slice(values),
             Data::U32(ids) => bytemuck::cast_slice(ids),
@@ -126,50 +179,50 @@ impl Program {
     /// As those of [`Program::write`].
     pub fn write_all<'a>(
         &self,
-        named: impl IntoIterator<Item = (String, &'a Array)>,
+        arrays: impl IntoIterator<Item = (Tensor, &'a Array)>,
     ) -> Result<()> {
-        named.into_iter().try_for_each(|(name, array)| self.write(&name, array))
+        arrays.into_iter().try_for_each(|(tensor, array)| self.write(tensor, array))
     }
 
-    /// There is an input of that name.
-    pub fn has_input(&self, name: &str) -> bool {
-        self.inputs.contains_key(name)
+    /// There is such an input, and something reads it.
+    pub fn has_input(&self, input: impl Input) -> bool {
+        self.slot(input).is_ok()
     }
 
-    /// Lets the input `name` of this program be the output `index` of another of the same device.
+    /// Lets an input of this program be the output `index` of another of the same device.
     ///
     /// # Errors
     /// As those of [`Program::copy_of_output`].
-    pub fn take(&self, name: &str, other: &Program, index: usize) -> Result<()> {
-        Copies::new(&self.device, &[self.copy_of_output(name, other, index)?])?.play();
+    pub fn take(&self, input: impl Input, other: &Program, index: usize) -> Result<()> {
+        Copies::new(&self.device, &[self.copy_of_output(input, other, index)?])?.play();
         Ok(())
     }
 
-    /// The copy that lets the input `name` be the output `index` of another program; see
-    /// [`Copies`].
+    /// The copy that lets an input be the output `index` of another program; see [`Copies`].
     ///
     /// # Errors
     /// No such input, or one with another number of elements.
-    pub fn copy_of_output(&self, name: &str, other: &Program, index: usize) -> Result<Copy> {
-        self.copy(name, &other.outputs[index])
-    }
-
-    /// The copy that lets the input `name` be what the input `from` of another program begins with.
-    ///
-    /// # Errors
-    /// No such inputs, or one that is smaller than what it would begin.
-    pub fn copy_of_input(&self, name: &str, other: &Program, from: &str) -> Result<Copy> {
-        let (to, from) = (self.slot(name)?, other.slot(from)?);
-        if to.shape.elements() > from.shape.elements() {
-            return Err(wrong_size(name, &to.shape, &from.shape));
+    pub fn copy_of_output(&self, input: impl Input, other: &Program, index: usize) -> Result<Copy> {
+        let (to, from) = (self.slot(input)?, &other.outputs[index]);
+        if to.shape.elements() != from.shape.elements() {
+            return Err(wrong_size(&to.name, &to.shape, &from.shape));
         }
         Ok(Copy { from: from.view.clone(), to: to.view.clone() })
     }
 
-    fn copy(&self, name: &str, from: &Slot) -> Result<Copy> {
-        let to = self.slot(name)?;
-        if to.shape.elements() != from.shape.elements() {
-            return Err(wrong_size(name, &to.shape, &from.shape));
+    /// The copy that lets an input be what the input `from` of another program begins with.
+    ///
+    /// # Errors
+    /// No such inputs, or one that is smaller than what it would begin.
+    pub fn copy_of_input(
+        &self,
+        input: impl Input,
+        other: &Program,
+        from: impl Input,
+    ) -> Result<Copy> {
+        let (to, from) = (self.slot(input)?, other.slot(from)?);
+        if to.shape.elements() > from.shape.elements() {
+            return Err(wrong_size(&to.name, &to.shape, &from.shape));
         }
         Ok(Copy { from: from.view.clone(), to: to.view.clone() })
     }
@@ -195,12 +248,12 @@ impl Program {
         self.value(&self.outputs[index])
     }
 
-    /// The value that the input `name` holds now (a state that runs change).
+    /// The value that an input holds now (a state that runs change).
     ///
     /// # Errors
     /// No such input; a device that failed.
-    pub fn state(&self, name: &str) -> Result<Array> {
-        self.value(self.slot(name)?)
+    pub fn state(&self, input: impl Input) -> Result<Array> {
+        self.value(self.slot(input)?)
     }
 
     fn value(&self, slot: &Slot) -> Result<Array> {

@@ -1,8 +1,8 @@
 //! What a file or folder is and holds: the data behind `mos inspect`.
 use super::component::Component;
 use super::inversion::{self, Embedding};
+use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE};
 use super::lora::{self, LoraReport};
-use super::single::{CLIP, OPEN_CLIP, UNET, VAE};
 use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, adapter, diffusers, hub};
 use serde::Serialize;
 use serde_json::Value;

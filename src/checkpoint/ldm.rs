@@ -6,6 +6,12 @@
 use super::component::{Part, Targets};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+/// What the names of a single file's networks begin with.
+pub(super) const UNET: &str = "model.diffusion_model.";
+pub(super) const VAE: &str = "first_stage_model.";
+pub(super) const CLIP: &str = "cond_stage_model.transformer.";
+pub(super) const OPEN_CLIP: &str = "cond_stage_model.model.";
+
 /// What a numbered module of the UNet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Module {

@@ -2,14 +2,10 @@
 use super::component::{Component, Targets};
 use super::infer::{self, Missing};
 use super::inspect::{What, describe_file};
+use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE};
 use super::{Checkpoint, Error, Kind, TensorFile, TokenizerFiles, diffusers, ldm, openclip};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-pub(super) const UNET: &str = "model.diffusion_model.";
-pub(super) const VAE: &str = "first_stage_model.";
-pub(super) const CLIP: &str = "cond_stage_model.transformer.";
-pub(super) const OPEN_CLIP: &str = "cond_stage_model.model.";
 
 /// A file can say its networks' configurations itself, under this and `unet`, `vae` or
 /// `text_encoder` in its metadata, as JSON. This program writes them, since heads and norm groups

@@ -226,7 +226,7 @@ impl<'a> Demo<'a> {
         };
 
         let mut model = self.open(&self.checkpoint)?;
-        let towers = Towers::load(&self.gpu, &self.checkpoint, model.tokenizer())?;
+        let towers = Towers::load(&self.gpu, model.model())?;
         let taught = self.taught(&towers)?;
         let own =
             concepts.iter().map(|learnt| Ok(vec![Applied::new(learnt.concept.clone(), 1.0)?]));

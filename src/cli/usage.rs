@@ -7,7 +7,7 @@ use clap::{Arg, Command};
 use mixofshow::pipeline;
 use mixofshow::scheduler::config::ScheduleError;
 use mixofshow::training::{self, config};
-use mixofshow::{concept, fusion, region, text};
+use mixofshow::{concept, fusion, region, sd, text};
 
 /// For standard input or output, where one can be used.
 pub const STANDARD: &str = "-";
@@ -65,10 +65,17 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
         return match error {
             // Latents come from a file, which is as it is.
             pipeline::Error::Option { option, .. } => *option != "latents",
-            pipeline::Error::Schedule(error) => is_wrong_usage(error),
+            pipeline::Error::Model(error) => is_wrong_usage(error),
             pipeline::Error::Region(error) => is_wrong_usage(error),
-            pipeline::Error::Text(error) => is_wrong_usage(error),
-            pipeline::Error::Concept(error) => is_wrong_usage(error),
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<sd::Error>() {
+        return match error {
+            sd::Error::ClipSkip { .. } => true,
+            sd::Error::Schedule(error) => is_wrong_usage(error),
+            sd::Error::Text(error) => is_wrong_usage(error),
+            sd::Error::Concept(error) => is_wrong_usage(error),
             _ => false,
         };
     }

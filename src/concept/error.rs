@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::{self, ModelHash};
+use crate::checkpoint::{self, ModelHash, Network};
 use crate::text;
 
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum Error {
         "concept `{concept}`: it updates the layer `{layer}` of the {network}, which the model \
             does not have"
     )]
-    NoLayer { concept: String, network: &'static str, layer: String },
+    NoLayer { concept: String, network: Network, layer: String },
     #[error(
         "concept `{concept}`: it updates the layer `{layer}` of the {network} as a weight of \
             shape {found:?}, but the model's is \
@@ -51,7 +51,7 @@ pub enum Error {
     )]
     LayerShape {
         concept: String,
-        network: &'static str,
+        network: Network,
         layer: String,
         found: Vec<usize>,
         expected: Vec<usize>,
@@ -60,7 +60,7 @@ pub enum Error {
         "concept `{concept}`: it updates `{layer}` of the {network}, which is no linear layer or \
             convolution that can be updated"
     )]
-    NotUpdatable { concept: String, network: &'static str, layer: String },
+    NotUpdatable { concept: String, network: Network, layer: String },
     #[error(
         "concept `{concept}` was made for another model: its base model's hash is {wanted}, this \
             model's is {found}; \

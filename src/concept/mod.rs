@@ -11,7 +11,6 @@ pub mod caption;
 pub mod dialects;
 mod error;
 mod file;
-pub mod source;
 mod update;
 
 use std::collections::BTreeMap;

@@ -1,16 +1,12 @@
 //! Statistics of one subject (a concept, or what is to be kept) in one stage.
 
-use std::sync::LazyLock;
+use crate::concept::{AppliedSet, Network, Updates, Word};
 
-use crate::backend::Device;
-use crate::backend::Precision;
-use crate::concept::{Network, UpdateSet, Updates, Word};
-
-use super::base::{Base, FusedWeights};
+use super::base::{Base, FusedWeights, Runner};
 use super::groups::{Layout, Stage};
 use super::members::Member;
 use super::settings::Settings;
-use super::spatial;
+use super::spatial::{self, PictureShape};
 use super::statistics::Statistics;
 use super::text::{Bound, bind, encode};
 use super::{Error, Result};
@@ -102,10 +98,11 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Updates of a network.
-    pub fn of(&self, network: Network) -> &UpdateSet {
-        static NONE: LazyLock<UpdateSet> = LazyLock::new(UpdateSet::default);
-        self.updates.map_or(&NONE, |updates| updates.of(network))
+    /// The updates of a network, if there are any.
+    pub fn of(&self, network: Network) -> Option<AppliedSet> {
+        let mut sets = self.updates?.iter();
+        let (_, set) = sets.find(|(other, _)| *other == network)?;
+        Some(AppliedSet::new(&self.name, network, set, 1.0))
     }
 
     fn bound(&self, base: &Base, prompts: &[String]) -> Result<Vec<Bound>> {
@@ -131,20 +128,30 @@ fn sha2_of(texts: &[String]) -> [u8; 32] {
     sha.finalize().into()
 }
 
-/// The device and the model as earlier stages left it.
-pub(super) struct Runner<'a> {
-    pub gpu: &'a Device,
-    pub base: &'a Base<'a>,
-    pub precision: Precision,
-    pub text: FusedWeights,
-    pub unet: FusedWeights,
-}
-
 impl Runner<'_> {
     /// Height and width of the latents that are sampled: what the model was trained at, unless the
     /// settings say otherwise.
     pub fn size(&self, settings: &Settings) -> [usize; 2] {
-        settings.size.unwrap_or_else(|| spatial::latent_size(self.base))
+        settings.size.unwrap_or_else(|| self.base.model.latent_size())
+    }
+
+    /// The scale of guidance, where there is any.
+    pub fn guidance(&self, settings: &Settings) -> Option<f32> {
+        let guided = settings.guidance != 1.0 && self.base.unet().time_cond_proj_dim.is_none();
+        guided.then_some(settings.guidance)
+    }
+
+    /// What the text encoder, as earlier stages left it, makes of `prompt` with the updates of
+    /// `set`.
+    pub fn read(
+        &self,
+        subject: &Subject,
+        prompt: &str,
+        set: Option<&AppliedSet>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let bound = bind(self.base, subject.words, prompt)?;
+        let (tokens, prompts) = (bound.ids.len(), std::slice::from_ref(&bound));
+        Ok(encode(self, &self.text, set, &Layout::default(), prompts, tokens)?.rows)
     }
 
     /// What `subject` has at each site of `layout`. `progress` is told parts done and all parts.
@@ -178,8 +185,9 @@ impl Runner<'_> {
     fn of_text(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
-        let updates = subject.of(Network::TextEncoder);
-        let encoded = encode(self, &FusedWeights::default(), updates, layout, &prompts, tokens)?;
+        let set = subject.of(Network::TextEncoder);
+        let encoded =
+            encode(self, &FusedWeights::default(), set.as_ref(), layout, &prompts, tokens)?;
         let of_site = |(site, rows): (&super::groups::Site, Vec<Vec<f32>>)| {
             let mut statistics = Statistics::new(site.width);
             let owners =
@@ -196,12 +204,12 @@ impl Runner<'_> {
     fn of_cross(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
-        let encoded =
-            encode(self, &self.text, &UpdateSet::default(), &Layout::default(), &prompts, tokens)?;
-        let width = self.base.text.hidden_size;
+        let encoded = encode(self, &self.text, None, &Layout::default(), &prompts, tokens)?;
+        let width = self.base.text().hidden_size;
         let of_site = |site: &super::groups::Site| {
             let number = self
                 .base
+                .model
                 .attentions
                 .iter()
                 .position(|a| site.name.starts_with(&format!("{}.", a.name)))
@@ -237,45 +245,23 @@ impl Runner<'_> {
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Statistics>> {
-        let none = UpdateSet::default();
         let runs = subject.sampled.len() * subject.seeds as usize;
-        let mut sampler = spatial::Sampler::new(
-            self,
-            layout,
-            subject.of(Network::UNet),
-            1,
-            self.size(settings),
-            subject.steps,
-        )?;
-        let mut done = 0;
-        let read = |sampler: &spatial::Sampler, prompt: &str| {
-            let bound = bind(self.base, subject.words, prompt)?;
-            let tokens = bound.ids.len();
-            let encoded = encode(
-                self,
-                &self.text,
-                &UpdateSet::default(),
-                &Layout::default(),
-                std::slice::from_ref(&bound),
-                tokens,
-            )?;
-            sampler.read(self, &encoded.rows, tokens, &none)
+        let shape = PictureShape {
+            batch: 1,
+            size: self.size(settings),
+            steps: subject.steps,
+            guidance: self.guidance(settings),
         };
-        let empty = read(&sampler, "")?;
-        let guided = settings.guidance != 1.0 && self.base.unet.time_cond_proj_dim.is_none();
-        let guidance = guided.then_some((&empty, settings.guidance));
+        let set = subject.of(Network::UNet);
+        let mut sampler = spatial::Sampler::new(self, layout, set.as_ref(), shape)?;
+        let mut done = 0;
+        let empty = self.read(subject, "", None)?;
         for prompt in &subject.sampled {
-            let prompt = read(&sampler, prompt)?;
+            sampler.read(&self.read(subject, prompt, None)?, &empty, None)?;
             for seed in 0..subject.seeds {
-                let mut watch =
-                    |step: spatial::Sampled| progress(done * step.of + step.done, runs * step.of);
-                sampler.run(
-                    self.base,
-                    &prompt,
-                    guidance,
-                    settings.seed.wrapping_add(seed),
-                    &mut watch,
-                )?;
+                sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
+                    progress(done * step.of + step.done, runs * step.of);
+                })?;
                 done += 1;
             }
         }

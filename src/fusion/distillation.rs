@@ -12,48 +12,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, DType, TensorFile, TensorView};
-use crate::concept::UpdateSet;
 use crate::graph::Array;
-use crate::sd::source::ComponentSource;
 use crate::training::draws::{Draws, Purpose};
 use crate::training::step::{
     self, AdamW, Lesson, Models, Network, State, Step, StepConfig, TrainedLayer,
 };
 
-use super::base::Source;
-use super::collect::{Runner, Subject};
-use super::fuse::base_weight;
+use super::base::{Runner, base_weight};
+use super::collect::Subject;
 use super::groups::Layout;
 use super::members::hex;
 use super::predictions::Predicted;
-use super::text::{bind, encode};
+use super::report::DistillationReport;
+use super::settings::Distillation;
+use super::store::DISTILLATION_STATE;
 use super::{Error, Result};
-
-/// How the fused UNet is distilled.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Distillation {
-    /// Pictures of each prompt whose predictions are learnt; 0: the layers' solutions stay as they
-    /// are.
-    pub pictures: u64,
-    /// Learning rate of the first updates; it falls to 0 along a cosine.
-    pub rate: f32,
-    /// Predictions that one update learns from.
-    pub batch: usize,
-}
-
-impl Default for Distillation {
-    fn default() -> Self {
-        Distillation { pictures: 4, rate: 2e-3, batch: 8 }
-    }
-}
-
-impl Distillation {
-    pub const NONE: Distillation = Distillation { pictures: 0, rate: 0.0, batch: 1 };
-}
 
 /// Updates in which the rate rises.
 const WARM_UP: usize = 10;
@@ -67,7 +43,7 @@ const PIXELS: usize = 2048;
 
 /// Why this model cannot be distilled; none: it can.
 pub(super) fn refusal(runner: &Runner) -> Option<String> {
-    let (unet, text) = (&runner.base.unet, &runner.base.text);
+    let (unet, text) = (runner.base.unet(), runner.base.text());
     if unet.in_channels != unet.out_channels {
         return Some(format!(
             "its UNet has {} channels in and {} out",
@@ -104,7 +80,7 @@ const EMPTY: &str = "empty";
 
 impl Encodings {
     fn write(path: &Path, runner: &Runner, subject: &Subject) -> Result<Encodings> {
-        let width = runner.base.text.hidden_size;
+        let width = runner.base.text().hidden_size;
         let (mut tensors, mut size) = (Vec::new(), 0);
         let named = subject
             .sampled
@@ -112,18 +88,8 @@ impl Encodings {
             .enumerate()
             .map(|(i, prompt)| (format!("prompt.{i}"), prompt.as_str()));
         for (name, prompt) in named.chain([(EMPTY.to_string(), "")]) {
-            let bound = bind(runner.base, subject.words, prompt)?;
-            let tokens = bound.ids.len();
-            let prompts = std::slice::from_ref(&bound);
-            let rows = encode(
-                runner,
-                &runner.text,
-                &UpdateSet::default(),
-                &Layout::default(),
-                prompts,
-                tokens,
-            )?
-            .rows;
+            let rows = runner.read(subject, prompt, None)?;
+            let tokens = rows.first().map_or(0, |row| row.len() / width.max(1));
             let bytes: Vec<u8> = rows.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
             tensors.extend(
                 TensorView::new(DType::F32, vec![rows.len(), tokens, width], bytes)
@@ -153,7 +119,7 @@ struct Row {
     teacher: usize,
     /// Place among the teacher's predictions.
     at: usize,
-    untold: bool,
+    unconditional: bool,
     weight: f32,
 }
 
@@ -169,23 +135,6 @@ pub(super) struct Distilled {
     /// The weights of all layers, with what was learnt; none where it made nothing better.
     weights: Vec<Weight>,
     pub report: DistillationReport,
-}
-
-/// Figures of a distillation.
-#[derive(Clone, Debug, Serialize)]
-pub struct DistillationReport {
-    pub updates: usize,
-    pub rank: usize,
-    /// Root mean squared error of predictions drawn at random, before and after, of each concept,
-    /// then of ordinary prompts if any are kept.
-    pub errors: Vec<[f64; 2]>,
-    /// Whether what was learnt is in the weights: it is left out where it is no better than what
-    /// was there before.
-    pub used: bool,
-    /// Recording what the concepts' own models predict, and learning.
-    pub seconds: [f64; 2],
-    /// Planned device memory of an update: weights, activations and state.
-    pub device_bytes: u64,
 }
 
 impl Distilled {
@@ -208,7 +157,7 @@ pub(super) struct Places<'a> {
 
 impl Places<'_> {
     fn state(&self) -> PathBuf {
-        self.working.join(STATE)
+        self.working.join(DISTILLATION_STATE)
     }
 
     /// Removes the state: the run is through.
@@ -241,8 +190,6 @@ pub(super) struct Student<'a> {
     key: String,
 }
 
-/// The file that the state of an interrupted distillation is kept in.
-pub(super) const STATE: &str = "distillation-state.safetensors";
 const KEY: &str = "mos_distillation";
 
 impl<'a> Student<'a> {
@@ -284,13 +231,9 @@ impl<'a> Student<'a> {
                 &teacher.subject,
             )?);
         }
-        let tokens = base.tokenizer.max_length();
-        let source = Source::new(
-            ComponentSource(base.checkpoint.unet.clone()),
-            &runner.unet,
-            &UpdateSet::default(),
-        );
-        let models = Models { parameters: Arc::new(source), ..Models::of(base.checkpoint)? };
+        let tokens = base.tokenizer().max_length();
+        let parameters = Arc::new(runner.unet.over(&base.model.unet.component));
+        let models = Models { parameters, ..Models::of(&base.model)? };
         let mut config = StepConfig {
             unet_rank: rank,
             batch,
@@ -402,8 +345,13 @@ impl<'a> Student<'a> {
             let weight = (teacher.weight * mean / (*count).max(1) as f64) as f32;
             let halves: &[bool] = if teacher.predicted.guided { &[false, true] } else { &[false] };
             let each = (0..teacher.predicted.count)
-                .flat_map(|at| halves.iter().map(move |&untold| (at, untold)));
-            rows.extend(each.map(|(at, untold)| Row { teacher: number, at, untold, weight }));
+                .flat_map(|at| halves.iter().map(move |&unconditional| (at, unconditional)));
+            rows.extend(each.map(|(at, unconditional)| Row {
+                teacher: number,
+                at,
+                unconditional,
+                weight,
+            }));
         }
         self.draws.at(Purpose::Lessons, 0).shuffle(&mut rows);
         rows
@@ -411,14 +359,14 @@ impl<'a> Student<'a> {
 
     fn lesson(&self, rows: &[Row], rate: f32) -> Result<Lesson> {
         let base = self.runner.base;
-        let ([height, width], channels) = (self.size, base.unet.in_channels);
+        let ([height, width], channels) = (self.size, base.unet().in_channels);
         let elements = height * width * channels;
         let (mut sample, mut target, mut timesteps) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             let predicted = &self.teachers[row.teacher].predicted;
             sample.extend(predicted.row("samples", row.at, elements)?);
             target.extend(predicted.row(
-                if row.untold { "untold" } else { "told" },
+                if row.unconditional { "unconditional" } else { "conditional" },
                 row.at,
                 elements,
             )?);
@@ -426,15 +374,17 @@ impl<'a> Student<'a> {
         }
         let shape = [rows.len(), height, width, channels];
         let mut texts = Vec::new();
-        for number in 0..base.attentions.len() {
+        for number in 0..base.model.attentions.len() {
             let mut text = Vec::new();
             for row in rows {
                 let subject = &self.teachers[row.teacher].subject;
                 let prompt = row.at / (subject.seeds as usize * subject.steps).max(1);
-                let name = if row.untold { EMPTY.to_string() } else { format!("prompt.{prompt}") };
+                let name =
+                    if row.unconditional { EMPTY.to_string() } else { format!("prompt.{prompt}") };
                 self.encodings[row.teacher].read(&name, number, &mut text)?;
             }
-            texts.push(Array::f32([rows.len(), self.tokens, base.unet.cross_attention_dim], text));
+            texts
+                .push(Array::f32([rows.len(), self.tokens, base.unet().cross_attention_dim], text));
         }
         Ok(Lesson {
             sample: Array::f32(shape, sample),
@@ -462,7 +412,7 @@ impl<'a> Student<'a> {
             let mut row = |i: usize| Row {
                 teacher,
                 at: numbers.below(count),
-                untold: guided && i % 2 == 1,
+                unconditional: guided && i % 2 == 1,
                 weight: 1.0,
             };
             let rows: Vec<Row> = (0..of).map(&mut row).collect();

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use crate::models::config::ConfigError;
 use crate::scheduler::config::ScheduleError;
 use crate::training::step;
-use crate::{backend, checkpoint, concept, graph, text};
+use crate::{backend, checkpoint, concept, graph, sd, text};
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// An option or an entry of a list.
     #[error("{option}: {problem}")]
@@ -45,6 +46,8 @@ pub enum Error {
     Schedule(#[from] ScheduleError),
     #[error("distillation: {0}")]
     Distillation(#[from] step::Error),
+    #[error(transparent)]
+    Model(#[from] sd::Error),
     #[error(transparent)]
     Text(#[from] text::Error),
     #[error(transparent)]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,28 +11,15 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::{
     self, Checkpoint, Component, DType, Folder, Kind, Network, TensorView, infinities,
 };
+use crate::models::clip_text::TOKEN_TABLE;
 use crate::text::KNOWN_WORDS_FILE;
 
 use super::base::{Base, FusedWeights};
 use super::members::Member;
+use super::replace::{NOTE_FILE, WORDS_FILE};
 use super::report::Report;
+use super::tokenizer::{json_text, put, put_json};
 use super::{Error, Result, replace, tokenizer};
-
-/// The file that says which tokens a word is.
-pub const WORDS_FILE: &str = "new_concept_cfg.json";
-/// The note of what went in.
-pub const NOTE_FILE: &str = "fusion.json";
-const TABLE: &str = "text_model.embeddings.token_embedding.weight";
-
-/// What the folder of a run that is under way is called besides.
-pub(super) const WORKING: &str = ".fusing";
-
-/// `path` with `ending` after its last name.
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().map_or_else(|| OsString::from("model"), OsString::from);
-    name.push(ending);
-    path.with_file_name(name)
-}
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -107,20 +93,6 @@ fn folder(inside: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-pub(super) fn put_json(path: &Path, value: &Value) -> Result<()> {
-    put(path, &json_text(path, value)?)
-}
-
-fn json_text(path: &Path, value: &Value) -> Result<String> {
-    serde_json::to_string_pretty(value)
-        .map(|text| text + "\n")
-        .map_err(|e| Error::file(path, e.to_string()))
-}
-
-fn put(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(Error::io(path, "write"))
-}
-
 /// Concept words as tokens and rows of the table.
 struct Words {
     /// Names of the tokens, in the order of their ids.
@@ -133,17 +105,17 @@ struct Words {
 impl Words {
     /// As the method names them: `<new0>` and on, one token for each cross-attention and word.
     fn of(base: &Base, members: &[Member], existing: Map<String, Value>) -> Result<Words> {
-        let layers = base.attentions.len();
-        let first_id = base.tokenizer.vocabulary_len();
-        if first_id > base.text.vocab_size {
+        let layers = base.model.attentions.len();
+        let first_id = base.tokenizer().vocabulary_len();
+        if first_id > base.text().vocab_size {
             let problem = format!(
                 "its tokenizer has {first_id} tokens, its text encoder a table of {}",
-                base.text.vocab_size
+                base.text().vocab_size
             );
             return Err(Error::file(&base.checkpoint.path, problem));
         }
         let mut number =
-            (0..).find(|n| base.tokenizer.token_id(&format!("<new{n}>")).is_none()).unwrap_or(0);
+            (0..).find(|n| base.tokenizer().token_id(&format!("<new{n}>")).is_none()).unwrap_or(0);
         let mut words = Words {
             tokens: tokenizer::Added { first_id, names: Vec::new() },
             rows: Vec::new(),
@@ -193,7 +165,7 @@ fn network(
             (Some(changed), _) => {
                 like(&changed.to_f32(0..changed.len()), &stored, stored.shape().to_vec(), tensor)?
             }
-            (None, Some(words)) if tensor == TABLE => {
+            (None, Some(words)) if tensor == TOKEN_TABLE => {
                 let (rows, width) =
                     (words.tokens.first_id, stored.shape().get(1).copied().unwrap_or(1));
                 let added =

@@ -9,10 +9,9 @@ use sha2::{Digest, Sha256};
 use crate::backend::Device;
 use crate::checkpoint::{self, Checkpoint, Network, TensorFile, TensorView};
 use crate::output;
-use crate::sd::source::ComponentSource;
 
-use super::base::{Base, FusedWeights};
-use super::collect::{Runner, Subject};
+use super::base::{Base, FusedWeights, Runner, base_weight};
+use super::collect::Subject;
 use super::distillation::{self, Student, Teacher};
 use super::groups::{Layout, Stage};
 use super::members::{self, Entry, Member, hash_of, hex};
@@ -20,6 +19,7 @@ use super::predictions::{Predicted, Predictions};
 use super::report::{Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
 use super::solve::{self, Change, Measures, RidgeChoice, Solver};
+use super::spatial::PictureShape;
 use super::store::{self, Found, Origin, SiteGroup, Store};
 use super::{Error, Result, folder, replace, spatial};
 
@@ -95,7 +95,7 @@ pub fn fuse(
     check_part(order.part)?;
     let working = match (&order.statistics, &order.out) {
         (Some(folder), _) => folder.clone(),
-        (None, Some(out)) => folder::beside(out, folder::WORKING),
+        (None, Some(out)) => replace::beside(out, replace::WORKING),
         (None, None) => return Err(Error::option("statistics", "say where they are to go")),
     };
     if let Some(out) = &order.out {
@@ -207,14 +207,17 @@ impl Fusion<'_, '_> {
         }
         let last = stage == Stage::Spatial;
         if last {
-            let updates = self
-                .members
-                .iter()
-                .map(|member| member.updates.of(Network::UNet))
-                .max_by_key(|set| set.layers.len());
-            if let Some(updates) = updates {
+            let layers = |member: &&Member| member.updates.of(Network::UNet).layers.len();
+            if let Some(member) = self.members.iter().max_by_key(layers) {
+                let set = Subject::concept(member, self.settings).of(Network::UNet);
+                let shape = PictureShape {
+                    batch: 1,
+                    size: self.runner.size(self.settings),
+                    steps: 1,
+                    guidance: self.runner.guidance(self.settings),
+                };
                 self.report.device_bytes =
-                    spatial::planned_bytes(&self.runner, layout, updates, self.settings.size)?;
+                    spatial::planned_bytes(&self.runner, layout, set.as_ref(), shape)?;
                 let on_device = spatial::device_bytes(layout, self.runner.gpu.max_binding());
                 self.report.statistics_bytes = on_device + spatial::host_bytes(layout);
             }
@@ -480,21 +483,6 @@ fn for_stage(solver: Solver, stage: Stage) -> Solver {
         }
         other => other,
     }
-}
-
-/// A weight of the base model: its shape as stored, and its elements.
-pub(super) fn base_weight(
-    component: &checkpoint::Component,
-    name: &str,
-) -> Result<(Vec<usize>, Vec<f32>)> {
-    use crate::graph::ParameterSource;
-    let shape = component.tensor(name)?.shape().to_vec();
-    let mut values = vec![0.0; shape.iter().product()];
-    ComponentSource(component.clone())
-        .read(name, 0..values.len(), &mut values)
-        .map_err(crate::graph::Error::from)?;
-    component.release(name);
-    Ok((shape, values))
 }
 
 /// The base weight with a change, as the bytes of f32.

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::concept::{Network, Update, UpdateSet};
+use crate::concept::Network;
 use crate::graph::{Graph, Tensor};
 use crate::models::clip_text;
 use crate::models::config::UNetConfig;
-use crate::models::unet::{self, Residuals, UNetInputs};
-use crate::nn::{Encodings, Hook, Layers, LowRank};
+use crate::models::unet;
+use crate::nn::{Hook, Layers};
+use crate::sd::denoiser::{StepShape, build_step};
 
-use super::base::{Base, UPDATES};
+use super::base::Base;
 use super::members::Member;
 use super::solve::Layer;
 use super::{Error, Result};
@@ -77,6 +78,7 @@ impl Layout {
     /// errors.
     pub fn of(stage: Stage, base: &Base, members: &[Member]) -> Result<Layout> {
         let kv: BTreeSet<String> = base
+            .model
             .attentions
             .iter()
             .flat_map(|a| ["to_k", "to_v"].map(|part| format!("{}.{part}", a.name)))
@@ -142,8 +144,8 @@ impl Layout {
     /// The input of each site, among what was hooked.
     pub fn inputs(&self, hooks: &[Hook]) -> Result<Vec<Tensor>> {
         let find = |site: &Site| {
-            let tap = hooks.iter().find(|tap| tap.layer == site.name);
-            tap.map(|tap| tap.input)
+            let hook = hooks.iter().find(|hook| hook.layer == site.name);
+            hook.map(|hook| hook.input)
                 .ok_or_else(|| Error::option(&site.name, "this layer is not in the graph"))
         };
         self.sites.iter().map(find).collect()
@@ -160,9 +162,9 @@ fn cross(base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> Layout {
             .map(|name| Layer { name, out: attention.channels })
             .collect();
         let name = layers.first()?.name.clone();
-        Some(Site { name, width: base.unet.cross_attention_dim, layers })
+        Some(Site { name, width: base.unet().cross_attention_dim, layers })
     };
-    Layout { sites: base.attentions.iter().filter_map(site).collect() }
+    Layout { sites: base.model.attentions.iter().filter_map(site).collect() }
 }
 
 /// The other layers, as they come when the network is built.
@@ -170,98 +172,46 @@ fn built(stage: Stage, base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -
     let mut graph = Graph::new();
     let hooks = match stage {
         Stage::Text => {
-            let x = graph.input("embedded", [1, 1, base.text.hidden_size]);
+            let x = graph.input("embedded", [1, 1, base.text().hidden_size]);
             let mut layers = Layers::new(&mut graph);
             layers.hook(wanted.keys().cloned());
-            clip_text::encode(&mut layers, &base.text, x, 0)?;
+            clip_text::encode(&mut layers, base.text(), x, 0)?;
             layers.hooks().to_vec()
         }
         _ => {
-            // Small, but with every layer.
-            let size = 1 << base.unet.down.len().min(8);
-            let inputs = unet_inputs(&mut graph, &base.unet, 1, [size, size], 1);
-            let mut layers = Layers::new(&mut graph);
-            layers.hook(wanted.keys().cloned());
-            inputs.build(&mut layers, &base.unet)?;
-            layers.hooks().to_vec()
+            let layers: Vec<String> = wanted.keys().cloned().collect();
+            return Layout::of_unet(base.unet(), &StepShape::smallest(base.unet(), 1), &layers);
         }
     };
     Ok(Layout::hooked(&graph, hooks))
 }
 
 impl Layout {
-    /// Tapped layers, by what they read.
+    /// These layers of a UNet, by what they read.
+    pub fn of_unet(config: &UNetConfig, shape: &StepShape, layers: &[String]) -> Result<Layout> {
+        let mut graph = Graph::new();
+        let mut hooks = Vec::new();
+        build_step(config, &mut graph, shape, layers, |_, found, _| {
+            hooks = found.to_vec();
+            Ok(Vec::new())
+        })?;
+        Ok(Layout::hooked(&graph, hooks))
+    }
+
+    /// Hooked layers, by what they read.
     pub fn hooked(graph: &Graph, hooks: Vec<Hook>) -> Layout {
         let mut sites: Vec<(Tensor, Site)> = Vec::new();
-        for tap in hooks {
+        for hook in hooks {
             let (width, out) =
-                (graph.shape(tap.input).channels(), graph.shape(tap.output).channels());
-            let layer = Layer { name: tap.layer.clone(), out };
-            match sites.iter_mut().find(|(input, _)| *input == tap.input) {
+                (graph.shape(hook.input).channels(), graph.shape(hook.output).channels());
+            let layer = Layer { name: hook.layer.clone(), out };
+            match sites.iter_mut().find(|(input, _)| *input == hook.input) {
                 Some((_, site)) => site.layers.push(layer),
                 None => {
-                    sites.push((tap.input, Site { name: tap.layer, width, layers: vec![layer] }))
+                    sites.push((hook.input, Site { name: hook.layer, width, layers: vec![layer] }))
                 }
             }
         }
         Layout { sites: sites.into_iter().map(|(_, site)| site).collect() }
     }
-}
-
-/// Inputs of a UNet pass: pictures of one prompt.
-pub(super) struct UNetGraph {
-    sample: Tensor,
-    time: Tensor,
-    pairs: Vec<(Tensor, Tensor)>,
-    guidance: Option<Tensor>,
-}
-
-pub(super) fn unet_inputs(
-    graph: &mut Graph,
-    config: &UNetConfig,
-    batch: usize,
-    size: [usize; 2],
-    tokens: usize,
-) -> UNetGraph {
-    let [height, width] = size;
-    let pair = |graph: &mut Graph, i: usize, channels: usize| {
-        let shape = [1, tokens, channels];
-        (graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape))
-    };
-    UNetGraph {
-        sample: graph.input("sample", [batch, height, width, config.in_channels]),
-        time: graph.input("time", [batch, config.block_out_channels[0]]),
-        pairs: unet::cross_attentions(config)
-            .iter()
-            .enumerate()
-            .map(|(i, a)| pair(graph, i, a.channels))
-            .collect(),
-        guidance: config
-            .time_cond_proj_dim
-            .map(|channels| graph.input("guidance", [batch, channels])),
-    }
-}
-
-impl UNetGraph {
-    pub fn build(&self, layers: &mut Layers, config: &UNetConfig) -> Result<Tensor> {
-        let inputs = UNetInputs {
-            sample: self.sample,
-            time: self.time,
-            prompt: Encodings::KeysValues(&self.pairs),
-            guidance: self.guidance,
-            class: None,
-            residuals: Residuals::default(),
-        };
-        Ok(unet::unet(layers, config, &inputs)?.sample)
-    }
-}
-
-/// The set of updates that a [`super::base::Source`] brings.
-pub(super) fn low_rank(ranks: HashMap<String, usize>) -> LowRank {
-    LowRank::new(UPDATES, ranks)
-}
-
-pub(super) fn ranks(updates: &UpdateSet) -> HashMap<String, usize> {
-    let rank = |(layer, update): (&String, &Update)| Some((layer.clone(), update.lora()?.rank()));
-    updates.layers.iter().filter_map(rank).collect()
 }

@@ -84,10 +84,10 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
             return Err(refuse(format!("its scale {name} is {scale}, not a number")));
         }
     }
-    let layers = base.attentions.len();
+    let layers = base.model.attentions.len();
     for word in &concept.words {
         let rows = word.rows(Network::TextEncoder);
-        let (found, expected) = (rows.shape.channels(), base.text.hidden_size);
+        let (found, expected) = (rows.shape.channels(), base.text().hidden_size);
         if found != expected {
             return Err(refuse(format!(
                 "its word {} has embeddings of width {found}, the text encoder is {expected} wide",
@@ -232,7 +232,7 @@ fn clash(members: &[Member], next: &mut Member, base: &Base, rename: bool) -> Re
         match other {
             Some(other) => Some(format!("concept `{}`", other.name)),
             None if fused(word) => Some("the model's, which is a fused one".to_string()),
-            None => base.tokenizer.token_id(word).map(|_| "the model's vocabulary".to_string()),
+            None => base.tokenizer().token_id(word).map(|_| "the model's vocabulary".to_string()),
         }
     };
     let mut words = next.words.clone();

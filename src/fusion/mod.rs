@@ -22,15 +22,15 @@ mod store;
 mod text;
 mod tokenizer;
 
-pub use distillation::{Distillation, DistillationReport};
 pub use error::{Error, Result};
-pub use folder::{NOTE_FILE, WORDS_FILE};
 pub use fuse::{Fused, Order, Progress, fuse};
 pub use groups::Stage;
 pub use list::Listed;
 pub use members::Entry;
 pub use previous::Previous;
-pub use replace::check_output;
-pub use report::{ConceptReport, Report, Residual, SiteReport, StageReport, markdown};
-pub use settings::{PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
+pub use replace::{NOTE_FILE, WORDS_FILE, check_output};
+pub use report::{
+    ConceptReport, DistillationReport, Report, Residual, SiteReport, StageReport, markdown,
+};
+pub use settings::{Distillation, PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
 pub use spatial::Recording;

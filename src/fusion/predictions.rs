@@ -2,11 +2,11 @@
 
 use crate::checkpoint::{DType, Network, TensorFile, TensorView};
 
-use super::collect::{Runner, Subject};
+use super::base::Runner;
+use super::collect::Subject;
 use super::groups::Layout;
 use super::settings::Settings;
-use super::spatial::Sampler;
-use super::text::{bind, encode};
+use super::spatial::{PictureShape, Sampler};
 use super::{Error, Result};
 
 /// Latent pixels of the pictures that are sampled together.
@@ -21,8 +21,8 @@ pub(super) struct Predictions {
     /// What the UNet was given.
     pub samples: Vec<f32>,
     /// What it predicted for the prompt, and, where guidance was used, for the empty prompt.
-    pub told: Vec<f32>,
-    pub untold: Option<Vec<f32>>,
+    pub conditional: Vec<f32>,
+    pub unconditional: Option<Vec<f32>>,
 }
 
 impl Predictions {
@@ -33,53 +33,40 @@ impl Predictions {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Predictions> {
         let (text, unet) = (subject.of(Network::TextEncoder), subject.of(Network::UNet));
+        let (text, unet) = (text.as_ref(), unet.as_ref());
         let [height, width] = runner.size(settings);
         let most = (PIXELS / (height * width).max(1)).max(1) as u64;
         let batch = (1..=most.min(subject.seeds))
             .rev()
             .find(|batch| subject.seeds.is_multiple_of(*batch))
             .unwrap_or(1);
-        let mut sampler = Sampler::new(
-            runner,
-            &Layout::default(),
-            unet,
-            batch as usize,
-            [height, width],
-            subject.steps,
-        )?;
-        let read = |sampler: &Sampler, prompt: &str| {
-            let bound = bind(runner.base, subject.words, prompt)?;
-            let tokens = bound.ids.len();
-            let prompts = std::slice::from_ref(&bound);
-            let encoded = encode(runner, &runner.text, text, &Layout::default(), prompts, tokens)?;
-            sampler.read(runner, &encoded.rows, tokens, unet)
+        let guidance = runner.guidance(settings);
+        let shape = PictureShape {
+            batch: batch as usize,
+            size: [height, width],
+            steps: subject.steps,
+            guidance,
         };
-        let empty = read(&sampler, "")?;
-        let guidance = guided(runner, settings).then_some((&empty, settings.guidance));
+        let mut sampler = Sampler::new(runner, &Layout::default(), unet, shape)?;
+        let empty = runner.read(subject, "", text)?;
         let mut made = Predictions {
-            shape: [height, width, runner.base.unet.in_channels],
+            shape: [height, width, runner.base.unet().in_channels],
+            unconditional: guidance.map(|_| Vec::new()),
             ..Predictions::default()
         };
-        made.untold = guidance.map(|_| Vec::new());
         let (mut done, of) = (0, subject.sampled.len() * (subject.seeds / batch) as usize);
         for prompt in &subject.sampled {
-            let prompt = read(&sampler, prompt)?;
+            sampler.read(&runner.read(subject, prompt, text)?, &empty, unet)?;
             for seed in (0..subject.seeds).step_by(batch as usize) {
-                sampler.run(
-                    runner.base,
-                    &prompt,
-                    guidance,
-                    settings.seed.wrapping_add(seed),
-                    &mut |step| {
-                        progress(done * step.of + step.done, of * step.of);
-                        made.timesteps.extend(std::iter::repeat_n(step.timestep, batch as usize));
-                        made.samples.extend_from_slice(step.sample);
-                        made.told.extend_from_slice(step.told);
-                        if let (Some(all), Some(one)) = (&mut made.untold, step.untold) {
-                            all.extend_from_slice(one);
-                        }
-                    },
-                )?;
+                sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
+                    progress(done * step.of + step.done, of * step.of);
+                    made.timesteps.extend(std::iter::repeat_n(step.timestep, batch as usize));
+                    made.samples.extend_from_slice(step.sample);
+                    made.conditional.extend_from_slice(step.conditional);
+                    if let (Some(all), Some(one)) = (&mut made.unconditional, step.unconditional) {
+                        all.extend_from_slice(one);
+                    }
+                })?;
                 done += 1;
             }
         }
@@ -93,17 +80,13 @@ impl Predictions {
         let mut all = vec![
             ("timesteps", TensorView::from_f32(vec![self.timesteps.len()], &self.timesteps)),
             ("samples", TensorView::from_f32(shape.clone(), &self.samples)),
-            ("told", TensorView::from_f32(shape.clone(), &self.told)),
+            ("conditional", TensorView::from_f32(shape.clone(), &self.conditional)),
         ];
-        if let Some(untold) = &self.untold {
-            all.push(("untold", TensorView::from_f32(shape, untold)));
+        if let Some(unconditional) = &self.unconditional {
+            all.push(("unconditional", TensorView::from_f32(shape, unconditional)));
         }
         all.into_iter().filter_map(|(name, view)| Some((name.to_string(), view?))).collect()
     }
-}
-
-fn guided(runner: &Runner, settings: &Settings) -> bool {
-    settings.guidance != 1.0 && runner.base.unet.time_cond_proj_dim.is_none()
 }
 
 /// A file of [`Predictions`], read piece by piece.
@@ -125,7 +108,7 @@ impl Predicted {
         settings: &Settings,
     ) -> Option<Predicted> {
         let count = subject.sampled.len() * subject.seeds as usize * subject.steps;
-        let guided = guided(runner, settings);
+        let guided = runner.guidance(settings).is_some();
         let shape: [usize; 3] = file.tensor("samples")?.shape().get(1..)?.try_into().ok()?;
         let whole = [&[count], &shape[..]].concat();
         let fits = |name: &str, shape: &[usize]| {
@@ -134,12 +117,12 @@ impl Predicted {
             (view.dtype() == DType::F32 && view.shape() == shape && finite()).then_some(())
         };
         fits("timesteps", &[count])?;
-        for name in ["samples", "told"] {
+        for name in ["samples", "conditional"] {
             fits(name, &whole)?;
         }
         match guided {
-            true => fits("untold", &whole)?,
-            false if file.contains("untold") => return None,
+            true => fits("unconditional", &whole)?,
+            false if file.contains("unconditional") => return None,
             false => {}
         }
         Some(Predicted { file, shape, count, guided })

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::folder::NOTE_FILE;
 use super::members::Entry;
+use super::replace::NOTE_FILE;
 use super::report::ConceptReport;
 use super::store::Store;
 use super::{Error, Result};

@@ -4,15 +4,30 @@
 //! wrote: whatever else is in it is carried over into the new one. No symbolic link is followed.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::folder::{NOTE_FILE, beside};
 use super::{Error, Result};
 use crate::output;
+
+/// The file that says which tokens a word is.
+pub const WORDS_FILE: &str = "new_concept_cfg.json";
+/// The note of what went in.
+pub const NOTE_FILE: &str = "fusion.json";
+
+/// What the folder of a run that is under way is called besides.
+pub(super) const WORKING: &str = ".fusing";
+
+/// `path` with `ending` after its last name.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().map_or_else(|| OsString::from("model"), OsString::from);
+    name.push(ending);
+    path.with_file_name(name)
+}
 
 /// The key of the note under which the model's files are listed.
 pub(super) const FILES: &str = "files";
@@ -49,7 +64,7 @@ pub fn check_output(out: &Path, replace: bool) -> Result<()> {
     output::check_whole_folder(out).map_err(Error::io(out, "write"))?;
     let out = &output::plain(out);
     // While it is made and replaced, others stand beside it.
-    for ending in [super::folder::WORKING, ".old-99"] {
+    for ending in [WORKING, ".old-99"] {
         let other = beside(out, ending);
         match output::check_whole_folder(&other) {
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
-use super::distillation::DistillationReport;
 use super::groups::Stage;
 use super::members::Member;
 use super::settings::Settings;
@@ -301,4 +300,21 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         }
     }
     text
+}
+
+/// Figures of a distillation.
+#[derive(Clone, Debug, Serialize)]
+pub struct DistillationReport {
+    pub updates: usize,
+    pub rank: usize,
+    /// Root mean squared error of predictions drawn at random, before and after, of each concept,
+    /// then of ordinary prompts if any are kept.
+    pub errors: Vec<[f64; 2]>,
+    /// Whether what was learnt is in the weights: it is left out where it is no better than what
+    /// was there before.
+    pub used: bool,
+    /// Recording what the concepts' own models predict, and learning.
+    pub seconds: [f64; 2],
+    /// Planned device memory of an update: weights, activations and state.
+    pub device_bytes: u64,
 }

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::distillation::Distillation;
 use super::solve::Solver;
 use crate::backend::Precision;
 
@@ -147,4 +146,26 @@ impl From<&Settings> for Recorded {
             precision: settings.precision.to_string(),
         }
     }
+}
+
+/// How the fused UNet is distilled.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distillation {
+    /// Pictures of each prompt whose predictions are learnt; 0: the layers' solutions stay as they
+    /// are.
+    pub pictures: u64,
+    /// Learning rate of the first updates; it falls to 0 along a cosine.
+    pub rate: f32,
+    /// Predictions that one update learns from.
+    pub batch: usize,
+}
+
+impl Default for Distillation {
+    fn default() -> Self {
+        Distillation { pictures: 4, rate: 2e-3, batch: 8 }
+    }
+}
+
+impl Distillation {
+    pub const NONE: Distillation = Distillation { pictures: 0, rate: 0.0, batch: 1 };
 }

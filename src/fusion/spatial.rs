@@ -1,38 +1,33 @@
 //! Sampling with a concept's updates, while kernels add up what the layers read.
 
-use std::sync::Arc;
-
-use crate::backend::{Program, Weights};
-use crate::concept::UpdateSet;
-use crate::graph::{Array, Graph, Node, Origin, Plan, Tensor};
+use crate::concept::AppliedSet;
+use crate::graph::{self, Array, Graph, Origin, Tensor};
 use crate::models::config::UNetConfig;
-use crate::models::unet;
-use crate::nn::{Layers, sinusoids};
-use crate::random::{BatchNoise, RngKind};
-use crate::scheduler::sampler::{
-    self, NOISE_COLUMN, OUTPUT_COLUMN, PlanOptions, SLOTS, SamplerKind,
-};
-use crate::sd::source::ComponentSource;
+use crate::nn::Hook;
+use crate::random::RngKind;
+use crate::scheduler::sampler::{self, PlanOptions, SamplerKind, SamplingPlan};
+use crate::sd;
+use crate::sd::denoiser::{KeysValues, StepInputs, StepShape, build_step};
+use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
+use crate::sd::noise::Noise;
+use crate::sd::sampling::{At, Companion, Course, Sampling, used_slots};
+use crate::sd::updates::Updates;
 
-use super::base::{Base, Source};
-use super::collect::Runner;
-use super::groups::{Layout, low_rank, ranks, unet_inputs};
+use super::base::Runner;
+use super::groups::{Layout, Site};
 use super::statistics::{Statistics, triangle};
 use super::{Error, Result};
 
-/// A UNet pass that also adds up its layers' inputs, and the sampler that it stands in.
+/// A sampling run that also adds up its layers' inputs.
 pub(super) struct Sampler {
-    program: Program,
-    weights: Weights,
-    plan: Arc<sampler::Plan>,
-    /// Pictures at a time.
-    batch: usize,
-    size: [usize; 2],
-    channels: usize,
-    /// For each site: summed by the device, or read back pass by pass because its sums are too
+    network: LoadedNetwork<UNetConfig>,
+    sampling: Sampling,
+    plan: SamplingPlan,
+    /// For each site: summed by the device, or read back step by step because its sums are too
     /// large to be bound.
     sites: Vec<Place>,
-    passes: u64,
+    keys_values: Option<KeysValues>,
+    steps: u64,
 }
 
 /// A step of sampling.
@@ -44,195 +39,113 @@ pub(super) struct Sampled<'a> {
     /// What the UNet was given, `[pictures, height, width, channels]`.
     pub sample: &'a [f32],
     /// What it predicted for the prompt, and for the empty one where there is guidance.
-    pub told: &'a [f32],
-    pub untold: Option<&'a [f32]>,
+    pub conditional: &'a [f32],
+    pub unconditional: Option<&'a [f32]>,
 }
 
-/// Keys and values of a prompt for every cross-attention.
-pub(super) struct KeysValues {
-    program: Program,
-    attentions: usize,
+/// What is sampled: pictures at a time, latents' height and width, steps, guidance.
+#[derive(Clone, Copy)]
+pub(super) struct PictureShape {
+    pub batch: usize,
+    pub size: [usize; 2],
+    pub steps: usize,
+    pub guidance: Option<f32>,
 }
 
+/// Outputs of a step before those of sites: the UNet's input and its prediction.
+const OUTPUTS: usize = 2;
 /// What the graph's inputs that hold sums begin with.
 const SUMS: &str = "sums.";
 
+#[derive(Clone)]
 enum Place {
-    /// The graph input that holds the sums, and inputs in each pass.
-    Device { name: String, rows: u64 },
+    /// The graph input that holds the sums, and inputs in each step.
+    Device { sums: Tensor, rows: u64 },
     /// Number of the output.
     Host { output: usize, statistics: Statistics },
 }
 
 impl Sampler {
+    /// Of weights as earlier stages left them, with the updates of `set`.
     pub fn new(
         runner: &Runner,
         layout: &Layout,
-        updates: &UpdateSet,
-        batch: usize,
-        size: [usize; 2],
-        steps: usize,
+        set: Option<&AppliedSet>,
+        shape: PictureShape,
     ) -> Result<Sampler> {
-        let base = runner.base;
-        let source =
-            Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
-        let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision);
-        let mut graph = Graph::new();
-        let tokens = base.tokenizer.max_length();
-        let (outputs, sites) = build(
-            &mut graph,
-            &base.unet,
-            layout,
-            updates,
-            (batch, size),
-            tokens,
-            runner.gpu.max_binding(),
-        )?;
-        let program = Program::new(&weights, &graph, &outputs)?;
-        let plan = Arc::new(sampler::plan(
-            SamplerKind::DPMPP_2M,
-            &base.scheduler,
-            &PlanOptions::new(steps),
-        )?);
-        Ok(Sampler {
-            program,
-            weights,
-            plan,
-            batch,
-            size,
-            channels: base.unet.in_channels,
-            sites,
-            passes: 0,
-        })
+        let model = &runner.base.model;
+        let (network, updates) = runner.unet.load(runner, &model.unet, set);
+        let options = PlanOptions::new(shape.steps);
+        let plan = sampler::plan(SamplerKind::DPMPP_2M, &model.scheduler, &options)?;
+        let tokens = runner.base.tokenizer().max_length();
+        let slots = used_slots(&plan).len();
+        let shape = StepShape { slots, ..shape.step(tokens, updates) };
+        let (planned, sites) = plan_step(&network, layout, &shape, runner.gpu.max_binding())?;
+        let sampling = Sampling { program: network.program(&planned)?, shape };
+        sampling.set_distilled_guidance(&network.config, 1.0)?;
+        Ok(Sampler { network, sampling, plan, sites, keys_values: None, steps: 0 })
     }
 
-    /// Keys and values of encodings `[tokens, width]`: one for all cross-attentions, or one for
-    /// each; by weights with `updates`, which are the sampler's or none.
+    /// From now on, pictures are of a prompt with the encodings `[tokens, width]`: one for all
+    /// cross-attentions, or one for each; its keys and values are made by weights with the updates
+    /// of `set`. `empty` is the empty prompt's, which guidance leads away from.
     pub fn read(
-        &self,
-        runner: &Runner,
-        encodings: &[Vec<f32>],
-        tokens: usize,
-        updates: &UpdateSet,
-    ) -> Result<KeysValues> {
-        let base = runner.base;
-        let width = base.unet.cross_attention_dim;
-        let mut graph = Graph::new();
-        let texts: Vec<Tensor> = (0..encodings.len())
-            .map(|i| graph.input(format!("text.{i}"), [1, tokens, width]))
-            .collect();
-        let mut layers = Layers::with_low_rank(&mut graph, vec![low_rank(ranks(updates))]);
-        let pairs = unet::keys_values(&mut layers, &base.unet, &texts)?;
-        let outputs: Vec<Tensor> = pairs.into_iter().flat_map(|(k, v)| [k, v]).collect();
-        let program = Program::new(&self.weights, &graph, &outputs)?;
-        for (i, encoding) in encodings.iter().enumerate() {
-            program
-                .write(&format!("text.{i}"), &Array::f32([1, tokens, width], encoding.clone()))?;
-        }
-        program.run();
-        program.wait()?;
-        Ok(KeysValues { program, attentions: base.attentions.len() })
-    }
-
-    /// The prediction for what stands in `sample`, after `text`; its inputs are added up.
-    fn predict(&mut self, text: &KeysValues) -> Result<Array> {
-        for i in 0..text.attentions {
-            self.program.take(&format!("keys.{i}"), &text.program, 2 * i)?;
-            self.program.take(&format!("values.{i}"), &text.program, 2 * i + 1)?;
-        }
-        self.program.run();
-        for place in &mut self.sites {
-            if let Place::Host { output, statistics } = place {
-                statistics.push(self.program.output(*output)?.values());
-            }
-        }
-        self.passes += 1;
-        Ok(self.program.output(0)?)
+        &mut self,
+        prompt: &[Vec<f32>],
+        empty: &[Vec<f32>],
+        set: Option<&AppliedSet>,
+    ) -> Result<()> {
+        let (shape, config) = (&self.sampling.shape, &self.network.config);
+        let each = [shape.halves(), shape.tokens, config.cross_attention_dim];
+        let of = |layer: usize, all: &[Vec<f32>]| {
+            all.get(layer).or(all.last()).cloned().unwrap_or_default()
+        };
+        let context = |layer: usize| {
+            let mut rows = match shape.halves() {
+                2 => of(layer, empty),
+                _ => Vec::new(),
+            };
+            rows.extend(of(layer, prompt));
+            Array::f32(each, rows)
+        };
+        let contexts: Vec<Array> = (0..prompt.len().max(1)).map(context).collect();
+        let updates = Updates::everywhere(set);
+        let keys_values = KeysValues::plan(&self.network, config, &updates, shape, contexts.len())?;
+        self.sampling.set_prompt(&self.network, &keys_values, &contexts, &[])?;
+        self.keys_values = Some(keys_values);
+        Ok(())
     }
 
     /// Samples pictures from noise, `seed` and those that follow it. Both halves of guidance are
     /// recorded: in use, the layers answer both.
-    pub fn run(
-        &mut self,
-        base: &Base,
-        prompt: &KeysValues,
-        guidance: Option<(&KeysValues, f32)>,
-        seed: u64,
-        watch: &mut dyn FnMut(Sampled),
-    ) -> Result<()> {
-        let [height, width] = self.size;
-        let (batch, pixels, channels) = (self.batch, height * width, self.channels);
-        let shape = [batch, height, width, channels];
-        let mut noise = BatchNoise::new(RngKind::Torch, seed, batch);
-        let mut draw = || -> Vec<f32> {
-            let drawn = noise.normal(pixels * channels);
-            drawn
-                .chunks_exact((pixels * channels).max(1))
-                .flat_map(|planes| channels_last(planes, pixels))
-                .collect()
+    pub fn run(&mut self, seed: u64, watch: &mut dyn FnMut(Sampled)) -> Result<()> {
+        let Some(keys_values) = &self.keys_values else { return Ok(()) };
+        let [batch, height, width, channels] = self.sampling.shape.latent(&self.network.config);
+        let mut noise = Noise::new(RngKind::Torch, seed, batch, [height, width, channels]);
+        let latents: Vec<f32> = noise.draw().iter().map(|v| v * self.plan.initial_scale).collect();
+        let course = Course {
+            plan: &self.plan,
+            latents: &latents,
+            kept: None,
+            phases: &[],
+            spoken: &[],
+            keys_values,
+            rows: &[],
         };
-        let elements = batch * pixels * channels;
-        let mut state: Vec<Vec<f32>> = vec![vec![0.0; elements]; SLOTS];
-        state[0] = draw().iter().map(|v| v * self.plan.initial_scale).collect();
-        if let Some(width) = base.unet.time_cond_proj_dim {
-            // Distilled models are told a guidance; 1 is none.
-            self.program.write(
-                "guidance",
-                &Array::f32([batch, width], sinusoids(&vec![0.0; batch], width, false, 1.0)),
-            )?;
-        }
-        let plan = Arc::clone(&self.plan);
-        for (done, step) in plan.steps.iter().enumerate() {
-            let time = unet::time_features(&base.unet, &vec![step.timestep; batch]);
-            self.program
-                .write("time", &Array::f32([batch, base.unet.block_out_channels[0]], time))?;
-            let sample: Vec<f32> = state[0].iter().map(|v| v * step.input_scale).collect();
-            self.program.write("sample", &Array::f32(shape, sample.clone()))?;
-            let told = self.predict(prompt)?;
-            let untold = guidance.map(|(empty, _)| self.predict(empty)).transpose()?;
-            watch(Sampled {
-                done,
-                of: plan.steps.len(),
-                timestep: step.timestep,
-                sample: &sample,
-                told: told.values(),
-                untold: untold.as_ref().map(Array::values),
-            });
-            let mut output = told.values().to_vec();
-            if let (Some(untold), Some((_, scale))) = (&untold, guidance) {
-                output
-                    .iter_mut()
-                    .zip(untold.values())
-                    .for_each(|(told, untold)| *told = untold + scale * (*told - untold));
-            }
-            let fresh = if step.needs_noise { draw() } else { vec![0.0; elements] };
-            let old = state.clone();
-            for (row, slot) in step.matrix.iter().zip(&mut state) {
-                for (at, value) in slot.iter_mut().enumerate() {
-                    let kept: f32 =
-                        row.iter().zip(&old).map(|(factor, slot)| factor * slot[at]).sum();
-                    *value = kept + row[OUTPUT_COLUMN] * output[at] + row[NOISE_COLUMN] * fresh[at];
-                }
-            }
-        }
-        if state[0].iter().any(|v| !v.is_finite()) {
-            return Err(Error::option(
-                "sampling",
-                "the latents have values that are no numbers; use f32 weights or smaller scales",
-            ));
-        }
+        let mut recorder = Recorder { sites: &mut self.sites, steps: &mut self.steps, watch };
+        self.sampling.run(&self.network, &course, &mut noise, &mut recorder, &mut |_, _| ())?;
         Ok(())
     }
 
     /// What was added up, one for each site.
     pub fn finish(self, layout: &Layout) -> Result<Vec<Statistics>> {
-        let Sampler { program, sites, passes, .. } = self;
-        let read = |(place, site): (Place, &super::groups::Site)| match place {
+        let Sampler { sampling, sites, steps, .. } = self;
+        let read = |(place, site): (Place, &Site)| match place {
             Place::Host { statistics, .. } => Ok(statistics),
-            Place::Device { name, rows } => {
+            Place::Device { sums, rows } => {
                 let mut statistics =
                     Statistics::from_sums(site.width, 0, vec![0.0; triangle(site.width)]);
-                statistics.push_planes(program.state(&name)?.values(), rows * passes);
+                statistics.push_planes(sampling.program.state(sums)?.values(), rows * steps);
                 Ok(statistics)
             }
         };
@@ -240,49 +153,105 @@ impl Sampler {
     }
 }
 
-/// The pass's outputs (the prediction first) and where each site's inputs go.
-fn build(
-    graph: &mut Graph,
-    config: &UNetConfig,
+impl PictureShape {
+    fn step(self, tokens: usize, updates: Updates) -> StepShape {
+        let [height, width] = self.size;
+        StepShape {
+            batch: self.batch,
+            height,
+            width,
+            tokens,
+            guidance: self.guidance,
+            updates,
+            ..StepShape::default()
+        }
+    }
+}
+
+/// Hands on what each step gave.
+struct Recorder<'a> {
+    sites: &'a mut [Place],
+    steps: &'a mut u64,
+    watch: &'a mut dyn FnMut(Sampled),
+}
+
+impl Companion for Recorder<'_> {
+    fn after(&mut self, program: &Ready<StepInputs>, at: &At) -> sd::Result<()> {
+        for place in self.sites.iter_mut() {
+            if let Place::Host { output, statistics } = place {
+                statistics.push(program.output(*output)?.values());
+            }
+        }
+        *self.steps += 1;
+        let (sample, prediction) = (program.output(0)?, program.output(1)?);
+        // The empty prompt's half comes first.
+        let (first, second) =
+            prediction.values().split_at(prediction.values().len() - sample.values().len());
+        (self.watch)(Sampled {
+            done: at.done,
+            of: at.of,
+            timestep: at.step.timestep,
+            sample: sample.values(),
+            conditional: second,
+            unconditional: (!first.is_empty()).then_some(first),
+        });
+        Ok(())
+    }
+}
+
+/// Plans a step that adds up, and tells where each site's inputs go.
+fn plan_step(
+    network: &LoadedNetwork<UNetConfig>,
     layout: &Layout,
-    updates: &UpdateSet,
-    (batch, size): (usize, [usize; 2]),
-    tokens: usize,
+    shape: &StepShape,
     max_binding: u64,
-) -> Result<(Vec<Tensor>, Vec<Place>)> {
-    let inputs = unet_inputs(graph, config, batch, size, tokens);
-    let mut layers = Layers::with_low_rank(graph, vec![low_rank(ranks(updates))]);
-    layers.hook(layout.names());
-    let prediction = inputs.build(&mut layers, config)?;
-    let hooks = layers.hooks().to_vec();
-    let mut outputs = vec![prediction];
+) -> Result<(PlannedGraph<StepInputs>, Vec<Place>)> {
     let mut places = Vec::new();
-    for (site, input) in layout.sites.iter().zip(layout.inputs(&hooks)?) {
+    let planned = network.plan(|config, graph| {
+        build_step(config, graph, shape, &layout.names(), |graph, hooks, outputs| {
+            let (outputs, found) = add_up(graph, layout, hooks, outputs, max_binding)?;
+            places = found;
+            Ok(outputs)
+        })
+    })?;
+    match places.len() == layout.sites.len() {
+        true => Ok((planned, places)),
+        false => Err(Error::option("layers", "some that are fused are not in the graph")),
+    }
+}
+
+/// A step's outputs, and where each site's inputs go.
+fn add_up(
+    graph: &mut Graph,
+    layout: &Layout,
+    hooks: &[Hook],
+    outputs: [Tensor; OUTPUTS],
+    max_binding: u64,
+) -> graph::Result<(Vec<Tensor>, Vec<Place>)> {
+    let (mut outputs, mut places) = (outputs.to_vec(), Vec::new());
+    for site in &layout.sites {
+        let Some(input) = hooks.iter().find(|hook| hook.layer == site.name) else { break };
+        let (input, n) = (input.input, site.width);
         let rows = graph.shape(input).rows() as u64;
-        let n = site.width;
         if (8 * n * n) as u64 > max_binding {
             outputs.push(input);
             places.push(Place::Host { output: outputs.len() - 1, statistics: Statistics::new(n) });
             continue;
         }
-        let name = format!("{SUMS}{}", site.name);
-        let sums = graph.input(name.clone(), [2, n, n]);
+        let sums = graph.input(format!("{SUMS}{}", site.name), [2, n, n]);
         let added = graph.outer_sums(sums, input)?;
         graph.assign(sums, added)?;
-        places.push(Place::Device { name, rows });
+        places.push(Place::Device { sums, rows });
     }
     Ok((outputs, places))
 }
 
-/// What the model was trained at.
-pub(super) fn latent_size(base: &Base) -> [usize; 2] {
-    let side = (base.vae.sample_size / base.vae.downscale()).max(1);
-    base.unet.sample_size.unwrap_or([side, side])
-}
-
-/// `[channels, pixels]`, as torch draws, to `[pixels, channels]`.
-fn channels_last(planes: &[f32], pixels: usize) -> Vec<f32> {
-    (0..pixels).flat_map(|pixel| planes.iter().skip(pixel).step_by(pixels).copied()).collect()
+/// The graph input holds sums.
+fn is_sum(graph: &Graph, tensor: Tensor) -> bool {
+    match &graph.node(tensor).origin {
+        Origin::Input { name } => name.starts_with(SUMS),
+        _ => false,
+    }
 }
 
 /// Bytes on the device while a concept of these updates is sampled: weights, activations and inputs
@@ -290,38 +259,17 @@ fn channels_last(planes: &[f32], pixels: usize) -> Vec<f32> {
 pub(super) fn planned_bytes(
     runner: &Runner,
     layout: &Layout,
-    updates: &UpdateSet,
-    size: Option<[usize; 2]>,
+    set: Option<&AppliedSet>,
+    shape: PictureShape,
 ) -> Result<u64> {
-    let base = runner.base;
-    let size = size.unwrap_or_else(|| latent_size(base));
-    let mut graph = Graph::new();
-    let tokens = base.tokenizer.max_length();
-    let (outputs, _) = build(
-        &mut graph,
-        &base.unet,
-        layout,
-        updates,
-        (1, size),
-        tokens,
-        runner.gpu.max_binding(),
-    )?;
-    let plan = Plan::new(&graph, &outputs, runner.gpu.target());
-    let source = Source::new(ComponentSource(base.checkpoint.unet.clone()), &runner.unet, updates);
-    let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision)
-        .planned_bytes(&graph, &plan)?;
-    Ok(weights + plan.activation_bytes() + input_bytes(&graph, |name| !name.starts_with(SUMS)))
+    let (network, updates) = runner.unet.load(runner, &runner.base.model.unet, set);
+    let shape = shape.step(runner.base.tokenizer().max_length(), updates);
+    let (planned, _) = plan_step(&network, layout, &shape, runner.gpu.max_binding())?;
+    let inputs = planned.input_bytes(|tensor| !is_sum(&planned.graph, tensor));
+    Ok(network.weight_bytes(&planned)? + planned.plan.activation_bytes() + inputs)
 }
 
-fn input_bytes(graph: &Graph, counts: impl Fn(&str) -> bool) -> u64 {
-    let of = |node: &Node| match &node.origin {
-        Origin::Input { name } if counts(name) => node.shape.elements() as u64 * 4,
-        _ => 0,
-    };
-    graph.nodes().iter().map(of).sum()
-}
-
-/// A pass of the UNet that adds up the inputs of `layers`, as fusion runs it: what it will cost,
+/// A sampling step that adds up the inputs of `layers`, as fusion runs it: what it will cost,
 /// without a model.
 #[derive(Clone, Debug)]
 pub struct Recording {
@@ -334,8 +282,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// For latents of `size` and prompts of `tokens`; sums that no binding of `max_binding` bytes
-    /// holds are made on the host.
+    /// For latents of `size` and prompts of `tokens`, with guidance; sums that no binding of
+    /// `max_binding` bytes holds are made on the host.
     ///
     /// # Errors
     /// A configuration that cannot be built.
@@ -346,24 +294,17 @@ impl Recording {
         tokens: usize,
         max_binding: u64,
     ) -> Result<Recording> {
+        let guidance = config.time_cond_proj_dim.is_none().then_some(1.0);
+        let shape = PictureShape { batch: 1, size, steps: 1, guidance };
+        let shape = shape.step(tokens, Updates::default());
+        let layout = Layout::of_unet(config, &shape, layers)?;
         let mut graph = Graph::new();
-        let inputs = unet_inputs(&mut graph, config, 1, size, tokens);
-        let mut building = Layers::new(&mut graph);
-        building.hook(layers.iter().cloned());
-        inputs.build(&mut building, config)?;
-        let hooks = building.hooks().to_vec();
-        let layout = Layout::hooked(&graph, hooks);
-        let mut graph = Graph::new();
-        let (outputs, _) = build(
-            &mut graph,
-            config,
-            &layout,
-            &UpdateSet::default(),
-            (1, size),
-            tokens,
-            max_binding,
-        )?;
-        let device_bytes = input_bytes(&graph, |name| name.starts_with(SUMS));
+        let (_, outputs) =
+            build_step(config, &mut graph, &shape, &layout.names(), |graph, hooks, outputs| {
+                Ok(add_up(graph, &layout, hooks, outputs, max_binding)?.0)
+            })?;
+        let sums = graph.tensors().filter(|tensor| is_sum(&graph, *tensor));
+        let device_bytes = sums.map(|tensor| graph.shape(tensor).elements() as u64 * 4).sum();
         Ok(Recording { graph, outputs, device_bytes, host_bytes: host_bytes(&layout) })
     }
 }

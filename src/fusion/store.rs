@@ -11,7 +11,6 @@ use crate::checkpoint::{self, DType, ModelHash, TensorFile, TensorView};
 use crate::concept::Concept;
 
 use super::collect::Subject;
-use super::distillation::STATE;
 use super::groups::{Layout, Site, Stage};
 use super::members::Member;
 use super::predictions::Predictions;
@@ -19,6 +18,9 @@ use super::settings::Recorded;
 use super::solve::{Factors, Group, Layer};
 use super::statistics::{Statistics, triangle};
 use super::{Error, Result};
+
+/// The file that the state of an interrupted distillation is kept in.
+pub(super) const DISTILLATION_STATE: &str = "distillation-state.safetensors";
 
 const KEY: &str = "mos_statistics";
 const VERSION: &str = "1";
@@ -210,7 +212,7 @@ fn is_ours(name: &str) -> bool {
         Some(!key.is_empty() && !key.contains('-'))
     };
     kinds.into_iter().any(|kind| of_kind(kind) == Some(true))
-        || name == STATE
+        || name == DISTILLATION_STATE
         || name.starts_with(".mos-") && name.ends_with(".tmp")
 }
 

@@ -1,27 +1,19 @@
 //! The text encoder's part in the statistics: what its layers read (stage 2), and what comes out of
 //! it (stages 3 and 4).
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use crate::backend::{Program, Weights};
-use crate::concept::{Network, UpdateSet, Word};
-use crate::graph::{Array, Graph, ParameterError, Tensor};
-use crate::models::clip_text;
-use crate::nn::Layers;
-use crate::sd::source::ComponentSource;
+use crate::concept::{AppliedSet, Network, Word};
+use crate::graph::{self, Array};
+use crate::sd::text::EncoderPass;
+use crate::sd::tokens::TokenRows;
 use crate::text::prompt::{self, PromptOptions, Syntax};
 
-use super::base::{Base, FusedWeights, Source};
-use super::collect::Runner;
-use super::groups::{Layout, low_rank, ranks};
+use super::base::{Base, FusedWeights, Runner};
+use super::groups::Layout;
 use super::{Error, Result};
-
-const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
 /// A prompt as token ids; those from [`Bound::words_from`] on are concept words.
 pub(super) struct Bound {
-    /// As long as the tower is.
+    /// As long as the encoder is.
     pub ids: Vec<u32>,
     /// The position of the end mark.
     pub end: usize,
@@ -48,11 +40,18 @@ impl Bound {
     pub fn copies(&self) -> usize {
         if self.words.is_empty() { 1 } else { self.layers }
     }
+
+    /// The row of a token in a copy, if it is a concept word's.
+    fn row_of_word(&self, id: u32, copy: usize) -> Option<&[f32]> {
+        let rows = self.words.get(id.checked_sub(self.words_from)? as usize)?;
+        let row = copy.min(rows.shape.rows().saturating_sub(1));
+        rows.values().chunks_exact(rows.shape.channels().max(1)).nth(row)
+    }
 }
 
 /// Tokenizes `text`, in which `words` are single tokens.
 pub(super) fn bind(base: &Base, words: &[Word], text: &str) -> Result<Bound> {
-    let mut tokenizer = base.tokenizer.clone();
+    let mut tokenizer = base.tokenizer().clone();
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let added = tokenizer.add_words(&texts)?;
     let options = PromptOptions { syntax: Syntax::Off, ..PromptOptions::default() };
@@ -67,7 +66,7 @@ pub(super) fn bind(base: &Base, words: &[Word], text: &str) -> Result<Bound> {
         end: chunk.end,
         words_from: added.first().copied().unwrap_or(u32::MAX),
         words: words.iter().map(|word| word.rows(Network::TextEncoder).clone()).collect(),
-        layers: base.attentions.len(),
+        layers: base.model.attentions.len(),
     })
 }
 
@@ -79,95 +78,45 @@ pub(super) struct Encoded {
     pub inputs: Vec<Vec<Vec<f32>>>,
 }
 
-/// Runs the text encoder with `updates` on the first `tokens` positions of `prompts`, each as often
-/// as it has copies, and reads what `layout`'s layers read.
+/// Runs the text encoder with the updates of `set` on the first `tokens` positions of `prompts`,
+/// each as often as it has copies, and reads what `layout`'s layers read.
 pub(super) fn encode(
     runner: &Runner,
     fused: &FusedWeights,
-    updates: &UpdateSet,
+    set: Option<&AppliedSet>,
     layout: &Layout,
     prompts: &[Bound],
     tokens: usize,
 ) -> Result<Encoded> {
-    let base = runner.base;
-    let width = base.text.hidden_size;
-    let source = Source::new(ComponentSource(base.checkpoint.text_encoder.clone()), fused, updates);
-    let mut embedded = Vec::new();
-    let mut rows = 0;
-    let mut known = HashMap::new();
+    let (network, updates) = fused.load(runner, &runner.base.model.text().part, set);
+    let (mut known, mut embedded, mut rows) = (TokenRows::default(), Vec::new(), 0);
     for prompt in prompts {
         for copy in 0..prompt.copies() {
             for &id in prompt.ids.iter().take(tokens) {
-                embedded
-                    .extend_from_slice(&embedding(&source, base, prompt, id, copy, &mut known)?);
+                let source = network.weights.source();
+                let row = match prompt.row_of_word(id, copy) {
+                    Some(row) => row,
+                    None => known
+                        .row(source, &network.config, id)
+                        .map_err(|error| graph::Error::from(error))?,
+                };
+                embedded.extend_from_slice(row);
             }
             rows += 1;
         }
     }
-    let weights = Weights::new(runner.gpu, Arc::new(source), runner.precision);
-    let mut graph = Graph::new();
-    let x = graph.input("embedded", [rows, tokens, width]);
-    let mut layers = Layers::with_low_rank(&mut graph, vec![low_rank(ranks(updates))]);
-    layers.hook(layout.names());
-    let y = clip_text::encode(&mut layers, &base.text, x, 0)?;
-    let found = layers.hooks().to_vec();
-    let hooked = layout.inputs(&found)?;
-    let outputs: Vec<Tensor> = [y].into_iter().chain(hooked).collect();
-    let program = Program::new(&weights, &graph, &outputs)?;
-    program.write("embedded", &Array::f32([rows, tokens, width], embedded))?;
-    program.run();
-    let split = |array: Array| -> Vec<Vec<f32>> {
+    let mut missing = None;
+    let pass =
+        EncoderPass::plan(&network, &updates, [rows, tokens], 0, &layout.names(), |hooks| {
+            layout.inputs(hooks).map_err(|error| missing = Some(error)).unwrap_or_default()
+        })?;
+    if let Some(error) = missing {
+        return Err(error);
+    }
+    let mut outputs = pass.run(&network, &updates, embedded)?.into_iter().map(|array| {
         let size = array.shape.elements() / rows.max(1);
-        array.values().chunks_exact(size.max(1)).map(<[f32]>::to_vec).collect()
-    };
-    let rows = split(program.output(0)?);
-    let inputs =
-        (1..outputs.len()).map(|i| Ok(split(program.output(i)?))).collect::<Result<_>>()?;
-    Ok(Encoded { rows, inputs })
-}
-
-/// The embedding of a token in copy `copy`. Rows of the table are read on the host: the table is
-/// larger than all the rest.
-fn embedding(
-    source: &Source,
-    base: &Base,
-    prompt: &Bound,
-    id: u32,
-    copy: usize,
-    known: &mut HashMap<u32, Vec<f32>>,
-) -> Result<Vec<f32>> {
-    use crate::graph::ParameterSource;
-    let width = base.text.hidden_size;
-    if let Some(rows) =
-        id.checked_sub(prompt.words_from).and_then(|word| prompt.words.get(word as usize))
-    {
-        let row = copy.min(rows.shape.rows().saturating_sub(1));
-        return Ok(rows.values().chunks_exact(width).nth(row).unwrap_or_default().to_vec());
-    }
-    if let Some(row) = known.get(&id) {
-        return Ok(row.clone());
-    }
-    let mut row = vec![0.0; width];
-    let at = id as usize * width;
-    let missing = || crate::graph::Error::from(ParameterError::Missing { name: TABLE.into() });
-    let info = source.info(TABLE).ok_or_else(missing)?;
-    let expected = vec![base.text.vocab_size, width];
-    if info.shape != expected {
-        return Err(crate::graph::Error::from(ParameterError::Shape {
-            name: TABLE.into(),
-            expected,
-            found: info.shape,
-        })
-        .into());
-    }
-    if id as usize >= base.text.vocab_size {
-        let problem = format!(
-            "the tokenizer has token {id}, the text encoder a table of {} tokens",
-            base.text.vocab_size
-        );
-        return Err(Error::file(&base.checkpoint.path, problem));
-    }
-    source.read(TABLE, at..at + width, &mut row).map_err(crate::graph::Error::from)?;
-    known.insert(id, row.clone());
-    Ok(row)
+        array.values().chunks_exact(size.max(1)).map(<[f32]>::to_vec).collect::<Vec<_>>()
+    });
+    let rows = outputs.next().unwrap_or_default();
+    Ok(Encoded { rows, inputs: outputs.collect() })
 }

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::TokenizerFiles;
 use crate::text;
 
-use super::folder::put_json;
 use super::{Error, Result};
 
 /// Tokens that follow the vocabulary.
@@ -107,4 +106,18 @@ fn list(value: &mut Value, added: &Added) {
     for (id, name) in added.numbered() {
         value[name] = json!(id);
     }
+}
+
+pub(super) fn put_json(path: &Path, value: &Value) -> Result<()> {
+    put(path, &json_text(path, value)?)
+}
+
+pub(super) fn json_text(path: &Path, value: &Value) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|e| Error::file(path, e.to_string()))
+}
+
+pub(super) fn put(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(Error::io(path, "write"))
 }

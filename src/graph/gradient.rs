@@ -8,38 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::{Element, Error, Graph, Operation, Origin, Result, Tensor};
-
-/// What an operation's gradient rule sees of the node that it differentiates.
-#[derive(Clone, Copy, Debug)]
-pub struct GradientContext<'a> {
-    /// The node's own value.
-    pub output: Tensor,
-    pub inputs: &'a [Tensor],
-    /// Gradient with respect to `output`, of its shape.
-    pub upstream: Tensor,
-    /// For each input: whether its gradient leads to anything that was asked for.
-    pub wanted: &'a [bool],
-}
-
-impl GradientContext<'_> {
-    pub fn wants(&self, input: usize) -> bool {
-        self.wanted.get(input).copied().unwrap_or(false)
-    }
-
-    /// The error for a gradient that there is no rule for; `input` as the operation's documentation
-    /// calls it.
-    pub fn refuse(
-        &self,
-        graph: &Graph,
-        operation: &dyn Operation,
-        input: &'static str,
-        reason: &'static str,
-    ) -> Error {
-        let layer = graph.node(self.output).layer.to_string();
-        Error::NotDifferentiable { operation: operation.name(), layer, input, reason }
-    }
-}
+use super::{Element, Error, GradientContext, Graph, Origin, Result, Tensor};
 
 impl Graph {
     /// Gradients of `loss`, which has one element, with respect to each tensor of `wanted`, of

@@ -24,8 +24,7 @@ use std::sync::Arc;
 
 pub use error::Error;
 pub use evaluate::{Array, Data};
-pub use gradient::GradientContext;
-pub use ops::{Epilogue, Fold, Operation};
+pub use ops::{Epilogue, Fold, GradientContext, Operation};
 pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs, expect};
 pub(crate) use plan::MOST_FACTORS;
 pub use plan::{Limits, Place, Plan, Step, Target};

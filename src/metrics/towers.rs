@@ -1,21 +1,20 @@
 //! A model's two CLIP towers on a device.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::Embedding;
 use crate::backend;
 use crate::backend::Device;
-use crate::backend::{Precision, Program, Weights};
-use crate::checkpoint::{Checkpoint, Component};
-use crate::graph::{Array, Graph};
-use crate::models::config::{ClipTextConfig, ClipVisionConfig, ConfigError};
+use crate::backend::Precision;
+use crate::graph::{Array, Tensor};
+use crate::models::config::{ClipTextConfig, ClipVisionConfig};
 use crate::models::{clip_text, clip_vision};
 use crate::nn::Layers;
 use crate::picture::{self, Picture};
-use crate::sd::source::ComponentSource;
+use crate::sd::network::{LoadedNetwork, Ready};
+use crate::sd::{self, Model, Part};
 use crate::text::prompt::{self, PromptOptions, Syntax};
 use crate::text::{self, Tokenizer};
 
@@ -38,7 +37,7 @@ pub enum Error {
     #[error("{}: {source}", path.display())]
     Network { path: PathBuf, source: backend::Error },
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Model(#[from] sd::Error),
     #[error(transparent)]
     Text(#[from] text::Error),
     #[error(transparent)]
@@ -52,11 +51,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Both towers, ready for one text or one picture at a time.
 pub struct Towers {
     tokenizer: Tokenizer,
-    text: Program,
+    text: Ready<TextInputs>,
     /// `[projection_dim, hidden_size]`, kept here: it stands in either tower's file, and is small.
     projection: Vec<f32>,
     text_config: ClipTextConfig,
-    vision: Program,
+    vision: Ready<Tensor>,
     vision_config: ClipVisionConfig,
     /// Mean and deviation of each colour.
     normal: [[f32; 3]; 2],
@@ -64,16 +63,17 @@ pub struct Towers {
 }
 
 impl Towers {
-    /// Uploads a model's towers. `tokenizer` is the model's own.
+    /// Uploads a model's towers.
     ///
     /// # Errors
     /// A model without a vision tower or without projections; towers that cannot be built.
-    pub fn load(gpu: &Device, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Towers> {
-        let path = checkpoint.path.clone();
-        let component = checkpoint.vision.as_ref().ok_or_else(|| Error::NoVision(path.clone()))?;
-        let (text, vision) = (&checkpoint.text_encoder, component);
-        let text_config = ClipTextConfig::from_json(&text.config, &text.config_path)?;
-        let vision_config = ClipVisionConfig::from_json(&vision.config, &vision.config_path)?;
+    pub fn load(gpu: &Device, model: &Model) -> Result<Towers> {
+        let path = model.path.clone();
+        let tower = model.vision.as_ref().ok_or_else(|| Error::NoVision(path.clone()))?;
+        let encoder = model.text();
+        let (text, vision) = (&encoder.part.component, &tower.part.component);
+        let (text_config, vision_config) = (encoder.part.config.clone(), tower.part.config.clone());
+        let tokenizer = &encoder.tokenizer;
         let projection =
             [text, vision].into_iter().find_map(|holder| holder.tensor(TEXT_PROJECTION).ok());
         let projection = projection.ok_or_else(|| Error::NoProjection(path.clone()))?;
@@ -86,8 +86,8 @@ impl Towers {
             });
         }
         let projection = projection.to_f32(0..projection.len());
-        let text_program = text_program(gpu, text, &text_config, tokenizer.max_length())?;
-        let vision_program = vision_program(gpu, vision, &vision_config)?;
+        let text_program = text_program(gpu, &encoder.part, tokenizer.max_length())?;
+        let vision_program = vision_program(gpu, &tower.part)?;
         Ok(Towers {
             tokenizer: tokenizer.clone(),
             text: text_program,
@@ -95,7 +95,7 @@ impl Towers {
             text_config,
             vision: vision_program,
             vision_config,
-            normal: normalisation(checkpoint.vision_preprocessor.as_ref()),
+            normal: normalisation(tower.preprocessor.as_ref()),
             path,
         })
     }
@@ -110,8 +110,8 @@ impl Towers {
         let ids = encoded.chunks.into_iter().next().map(|chunk| chunk.ids).unwrap_or_default();
         let length = ids.len();
         let ends = clip_text::end_rows(&self.text_config, &ids, length);
-        self.blame(self.text.write("ids", &Array::u32([1, length], ids)))?;
-        self.blame(self.text.write("ends", &Array::u32([1], ends)))?;
+        self.blame(self.text.write(self.text.inputs.ids, &Array::u32([1, length], ids)))?;
+        self.blame(self.text.write(self.text.inputs.ends, &Array::u32([1], ends)))?;
         self.text.run();
         let end = self.blame(self.text.output(0))?;
         let rows = self.projection.chunks_exact(self.text_config.hidden_size.max(1));
@@ -146,54 +146,53 @@ impl Towers {
         };
         let pixels: Vec<f32> = middle.rgb().chunks_exact(3).flat_map(normal).collect();
         let side = self.vision_config.image_size;
-        self.blame(self.vision.write("pixels", &Array::f32([1, side, side, 3], pixels)))?;
+        self.blame(self.vision.write(self.vision.inputs, &Array::f32([1, side, side, 3], pixels)))?;
         self.vision.run();
         Ok(Embedding::new(self.blame(self.vision.output(0))?.values().to_vec()))
     }
 
     fn blame<T>(&self, result: Result<T, impl Into<backend::Error>>) -> Result<T> {
-        blame(&self.path, result)
+        let path = self.path.clone();
+        result.map_err(|source| Error::Network { path, source: source.into() })
     }
 }
 
-fn blame<T>(path: &Path, result: Result<T, impl Into<backend::Error>>) -> Result<T> {
-    result.map_err(|source| Error::Network { path: path.to_path_buf(), source: source.into() })
-}
-
-fn weights(gpu: &Device, component: &Component) -> Weights {
-    Weights::new(gpu, Arc::new(ComponentSource(component.clone())), Precision::AsStored)
+/// What the text tower's program takes.
+#[derive(Clone, Copy)]
+struct TextInputs {
+    /// `[1, length]`
+    ids: Tensor,
+    /// Where the text ends, `[1]`.
+    ends: Tensor,
 }
 
 /// From ids `[1, length]` to the encoding of the text's end `[1, hidden_size]`.
 fn text_program(
     gpu: &Device,
-    tower: &Component,
-    config: &ClipTextConfig,
+    tower: &Part<ClipTextConfig>,
     length: usize,
-) -> Result<Program> {
-    let mut graph = Graph::new();
-    let ids = graph.input_ids("ids", [1, length]);
-    let ends = graph.input_ids("ends", [1]);
-    let mut build = || {
-        let encoding = clip_text::clip_text(&mut Layers::new(&mut graph), config, ids, 0)?;
+) -> sd::Result<Ready<TextInputs>> {
+    let network = LoadedNetwork::new(gpu, tower, Precision::AsStored);
+    let planned = network.plan(|config, graph| {
+        let ids = graph.input_ids("ids", [1, length]);
+        let ends = graph.input_ids("ends", [1]);
+        let encoding = clip_text::clip_text(&mut Layers::new(graph), config, ids, 0)?;
         let rows = graph.reshape(encoding, [length, config.hidden_size])?;
-        graph.embedding(rows, ends)
-    };
-    let output = blame(tower.path(), build())?;
-    blame(tower.path(), Program::new(&weights(gpu, tower), &graph, &[output]))
+        Ok((TextInputs { ids, ends }, vec![graph.embedding(rows, ends)?]))
+    })?;
+    network.program(&planned)
 }
 
-fn vision_program(gpu: &Device, tower: &Component, config: &ClipVisionConfig) -> Result<Program> {
-    let mut graph = Graph::new();
-    let side = config.image_size;
-    let pixels = graph.input("pixels", [1, side, side, config.num_channels]);
-    let mut build = || {
-        let mut layers = Layers::new(&mut graph);
+fn vision_program(gpu: &Device, tower: &Part<ClipVisionConfig>) -> sd::Result<Ready<Tensor>> {
+    let network = LoadedNetwork::new(gpu, tower, Precision::AsStored);
+    let planned = network.plan(|config, graph| {
+        let side = config.image_size;
+        let pixels = graph.input("pixels", [1, side, side, config.num_channels]);
+        let mut layers = Layers::new(graph);
         let tokens = clip_vision::clip_vision(&mut layers, config, pixels)?;
-        clip_vision::project(&mut layers, config, tokens)
-    };
-    let output = blame(tower.path(), build())?;
-    blame(tower.path(), Program::new(&weights(gpu, tower), &graph, &[output]))
+        Ok((pixels, vec![clip_vision::project(&mut layers, config, tokens)?]))
+    })?;
+    network.program(&planned)
 }
 
 /// Mean and deviation of each colour, as `preprocessor_config.json` has them.

@@ -5,6 +5,9 @@ use super::config::ClipTextConfig;
 use crate::graph::{Result, Tensor};
 use crate::nn::{ClipLayer, Layers};
 
+/// The table of tokens, `[vocab_size, hidden_size]`.
+pub const TOKEN_TABLE: &str = "text_model.embeddings.token_embedding.weight";
+
 /// Builds the tower: token `ids` (u32) `[batch, tokens]` to the encoding
 /// `[batch, tokens, hidden_size]`. `skip` leaves out that many of the last layers; the final
 /// normalisation stays (diffusers' `clip_skip`; what web UIs count as skip + 1).

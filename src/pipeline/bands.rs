@@ -3,15 +3,15 @@
 //! reach over, and group statistics are those of all bands together, counted on the host, where the
 //! feature maps wait between two pieces.
 
-use crate::backend::Program;
-use crate::graph::Array;
+use crate::graph::{Array, Tensor};
 use crate::models::config::VaeConfig;
 use crate::models::vae::{self, Piece, PieceKind};
 use crate::nn::Layers;
 use crate::picture::MAX_SIDE;
 
 use super::error::{Result, option};
-use super::network::{Network, Planned};
+use crate::sd;
+use crate::sd::network::{LoadedNetwork, PlannedGraph};
 
 /// The most bytes of activations and inputs at once.
 pub(super) const MOST_BYTES: u64 = 2 << 30;
@@ -105,28 +105,46 @@ pub(super) fn share(config: &VaeConfig, size: [usize; 2], tile: Option<usize>) -
 
 /// What a piece's program is made for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Band {
-    pub rows: usize,
-    pub width: usize,
-    pub channels: usize,
+struct Band {
+    rows: usize,
+    width: usize,
+    channels: usize,
     /// Channels of the residual block's input, inside of one.
-    pub input_channels: Option<usize>,
+    input_channels: Option<usize>,
+}
+
+/// What a piece's program takes.
+#[derive(Clone, Copy, Debug)]
+struct BandInputs {
+    x: Tensor,
+    /// The residual block's input, inside of one.
+    input: Option<Tensor>,
+    /// Of the piece's group normalisation.
+    statistics: Option<Tensor>,
 }
 
 /// Plans `piece` for a band.
-pub(super) fn plan(network: &Network<VaeConfig>, piece: &Piece, band: Band) -> Result<Planned> {
+fn plan(
+    network: &LoadedNetwork<VaeConfig>,
+    piece: &Piece,
+    band: Band,
+) -> sd::Result<PlannedGraph<BandInputs>> {
     network.plan(|config, graph| {
         let Band { rows, width, channels, input_channels } = band;
         let x = graph.input("x", [1, rows, width, channels]);
         let input = input_channels.map(|channels| graph.input("input", [1, rows, width, channels]));
-        Ok(vec![piece.build(&mut Layers::with_given_statistics(graph), config, (x, input))?.0])
+        let layers = &mut Layers::with_given_statistics(graph);
+        let output = piece.build(layers, config, (x, input))?.0;
+        let statistics = piece.norm().map(|norm| format!("statistics.{norm}"));
+        let statistics = statistics.and_then(|name| graph.find_input(&name));
+        Ok((BandInputs { x, input, statistics }, vec![output]))
     })
 }
 
 /// Runs `pieces` one after another on the whole of `x`, each in bands of at most `share` of the
 /// map's pixels, or in as few as memory allows. `progress` is told how many are done.
 pub(super) fn run(
-    network: &Network<VaeConfig>,
+    network: &LoadedNetwork<VaeConfig>,
     pieces: &[Piece],
     mut x: Map,
     share: f64,
@@ -143,7 +161,7 @@ pub(super) fn run(
 }
 
 fn run_piece(
-    network: &Network<VaeConfig>,
+    network: &LoadedNetwork<VaeConfig>,
     piece: &Piece,
     x: &Map,
     input: Option<&Map>,
@@ -157,10 +175,10 @@ fn run_piece(
     };
     let rows = Rows::of(piece.kind);
     let (planned, length) = largest(network, piece, whole, share)?;
-    let program: Program = network.program(&planned)?;
-    if let Some(norm) = piece.norm() {
-        program
-            .write(&format!("statistics.{norm}"), &x.statistics(network.config.norm_num_groups))?;
+    let program = network.program(&planned)?;
+    let inputs = program.inputs;
+    if let Some(statistics) = inputs.statistics {
+        program.write(statistics, &x.statistics(network.config.norm_num_groups))?;
     }
     let scaled = |n: usize| n * rows.up / rows.down;
     let mut result = Map {
@@ -173,9 +191,9 @@ fn run_piece(
     result.values.reserve_exact(result.height * row);
     let mut next = 0;
     for start in rows.starts(x.height, length) {
-        program.write("x", &x.rows(start, length))?;
-        if let Some(input) = input {
-            program.write("input", &input.rows(start, length))?;
+        program.write(inputs.x, &x.rows(start, length))?;
+        if let (Some(tensor), Some(map)) = (inputs.input, input) {
+            program.write(tensor, &map.rows(start, length))?;
         }
         program.run();
         let output = program.output(0)?;
@@ -190,11 +208,11 @@ fn run_piece(
 
 /// The largest band that fits, and its rows.
 fn largest(
-    network: &Network<VaeConfig>,
+    network: &LoadedNetwork<VaeConfig>,
     piece: &Piece,
     whole: Band,
     share: f64,
-) -> Result<(Planned, usize)> {
+) -> Result<(PlannedGraph<BandInputs>, usize)> {
     let mut rows = ((whole.rows as f64 * share) as usize).max(LEAST_ROWS);
     loop {
         rows = rows.next_multiple_of(2).min(whole.rows);

@@ -2,40 +2,29 @@
 
 use std::sync::Arc;
 
-use crate::backend::{Copies, Program};
-use crate::checkpoint::{self, ControlKind};
-use crate::graph::{Array, Graph, Tensor};
+use crate::backend::{self, Copies};
+use crate::checkpoint::ControlKind;
+use crate::graph::{Array, ParameterSource, Tensor};
 use crate::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use crate::models::controlnet::{self, ControlNetInputs};
 use crate::models::t2i_adapter;
-use crate::models::unet::{self, Residuals};
+use crate::models::unet;
 use crate::nn::Layers;
 use crate::picture::Picture;
 use crate::region::{self, Placed};
+use crate::sd;
+use crate::sd::denoiser::{
+    KeysValues, Phase, PromptInputs, StepInputs, StepShape, residual_shapes,
+};
+use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
+use crate::sd::sampling::{At, Companion};
 use crate::sd::source::{ComponentSource, Difference};
+use crate::sd::updates::Updates;
 
-use super::adaptation::Updates;
-use super::error::{Error, Result, option};
-use super::network::{Network, Planned};
-use super::plans::Job;
-use super::regions::{self, Phase};
-use super::sample::{SampleShape, keys_values, set_keys_values};
+use super::checked::CheckedRequest;
+use super::error::{Result, option};
+use super::request::Control;
 use super::{Pipeline, Request};
-
-/// A network that steers a picture.
-#[derive(Clone, Debug)]
-pub struct Control {
-    /// As regions name it.
-    pub name: String,
-    pub network: checkpoint::Control,
-    /// What to follow, as the network takes it (edges, poses, depths); fitted to the picture's
-    /// size.
-    pub picture: Picture,
-    pub weight: f32,
-    /// It steers from this part of the steps to that, 0 to 1.
-    pub start: f64,
-    pub end: f64,
-}
 
 /// The controls of a run, checked.
 #[derive(Default)]
@@ -45,17 +34,38 @@ pub(super) struct Steering {
 }
 
 struct Adapter {
-    network: Network<T2IAdapterConfig>,
-    planned: Planned,
+    network: LoadedNetwork<T2IAdapterConfig>,
+    planned: PlannedGraph<Tensor>,
     condition: Array,
     span: Span,
 }
 
 struct Net {
-    network: Network<ControlNetConfig>,
-    embedding: Planned,
+    network: LoadedNetwork<ControlNetConfig>,
+    embedding: PlannedGraph<Tensor>,
     condition: Array,
     span: Span,
+    /// The pass that was planned last.
+    pass: Option<Arc<Pass>>,
+}
+
+/// A ControlNet's pass, planned for one shape.
+struct Pass {
+    shape: StepShape,
+    step: PlannedGraph<NetInputs>,
+    keys_values: KeysValues,
+}
+
+/// What a ControlNet's pass takes.
+#[derive(Clone, Debug)]
+struct NetInputs {
+    sample: Tensor,
+    input_scale: Tensor,
+    time: Tensor,
+    prompt: PromptInputs,
+    embedding: Tensor,
+    /// Factors of its outputs.
+    weights: Vec<Tensor>,
 }
 
 /// How strongly something steers, where and when.
@@ -85,7 +95,11 @@ impl Span {
 }
 
 impl Steering {
-    pub fn of(pipeline: &Pipeline, request: &Request, job: &mut Job) -> Result<Steering> {
+    pub fn of(
+        pipeline: &Pipeline,
+        request: &Request,
+        checked: &mut CheckedRequest,
+    ) -> Result<Steering> {
         let mut steering = Steering::default();
         let known: Vec<&str> = request.controls.iter().map(|control| &*control.name).collect();
         for (index, area) in request.regions.regions.iter().enumerate() {
@@ -106,7 +120,7 @@ impl Steering {
             }
         }
         for control in &request.controls {
-            steering.add(pipeline, request, control, job)?;
+            steering.add(pipeline, request, control, checked)?;
         }
         Ok(steering)
     }
@@ -116,7 +130,7 @@ impl Steering {
         pipeline: &Pipeline,
         request: &Request,
         control: &Control,
-        job: &mut Job,
+        checked: &mut CheckedRequest,
     ) -> Result<()> {
         let (gpu, precision) = (&pipeline.gpu, pipeline.unet.weights.precision());
         let (component, unet) = (&control.network.component, &pipeline.unet.config);
@@ -134,25 +148,27 @@ impl Steering {
         }
         let (w, h) = (control.picture.width() as usize, control.picture.height() as usize);
         // A hundredth is what rounding to whole pixels makes.
-        if (w * job.height).abs_diff(h * job.width) * 100 > w * job.height {
-            job.warnings.push(format!(
+        if (w * checked.height).abs_diff(h * checked.width) * 100 > w * checked.height {
+            checked.warnings.push(format!(
                 "control `{}`: its picture of {w} x {h} is stretched to {} x {}",
-                control.name, job.width, job.height
+                control.name, checked.width, checked.height
             ));
         }
         let span = Span {
             weight: control.weight,
             start: control.start,
             end: control.end,
-            factors: factors(request, &control.name, job, unet)?,
+            factors: factors(request, &control.name, checked, unet)?,
         };
-        let picture = control.picture.resized(job.width as u32, job.height as u32)?;
-        let refuse =
-            |what: String| Err(Error::Unsupported { path: component.path().to_path_buf(), what });
+        let picture = control.picture.resized(checked.width as u32, checked.height as u32)?;
+        let refuse = |what: String| {
+            let path = component.path().to_path_buf();
+            Err(sd::Error::Unsupported { path, what }.into())
+        };
         match control.network.kind {
             ControlKind::T2IAdapter => {
-                let config =
-                    T2IAdapterConfig::from_json(&component.config, &component.config_path)?;
+                let config = T2IAdapterConfig::from_json(&component.config, &component.config_path)
+                    .map_err(sd::Error::from)?;
                 if config.channels != unet.block_out_channels {
                     let (found, wanted) = (&config.channels, &unet.block_out_channels);
                     return refuse(format!(
@@ -170,15 +186,17 @@ impl Steering {
                 let channels = config.in_channels;
                 let values = t2i_adapter::unshuffled(
                     &condition(&picture, channels, false),
-                    job.width,
+                    checked.width,
                     channels,
                     factor,
                 );
-                let shape = [1, job.size[0], job.size[1], channels * factor * factor];
-                let network = Network::new(gpu, component, config, precision);
+                let shape = [1, checked.size[0], checked.size[1], channels * factor * factor];
+                let source = Arc::new(ComponentSource(component.clone()));
+                let network = LoadedNetwork::from_source(gpu, component, source, config, precision);
                 let planned = network.plan(|config, graph| {
                     let condition = graph.input("condition", shape);
-                    t2i_adapter::t2i_adapter(&mut Layers::new(graph), config, condition)
+                    let layers = &mut Layers::new(graph);
+                    Ok((condition, t2i_adapter::t2i_adapter(layers, config, condition)?))
                 })?;
                 self.adapters.push(Adapter {
                     network,
@@ -188,8 +206,8 @@ impl Steering {
                 });
             }
             ControlKind::ControlNet => {
-                let config =
-                    ControlNetConfig::from_json(&component.config, &component.config_path)?;
+                let config = ControlNetConfig::from_json(&component.config, &component.config_path)
+                    .map_err(sd::Error::from)?;
                 let shape = |c: &UNetConfig| {
                     (
                         c.block_out_channels.clone(),
@@ -216,32 +234,26 @@ impl Steering {
                     ));
                 }
                 let channels = config.condition_channels;
-                let shape = [1, job.height, job.width, channels];
+                let shape = [1, checked.height, checked.width, channels];
                 let values = condition(&picture, channels, config.reversed_channels);
-                let network = match control.network.difference {
-                    false => Network::new(gpu, component, config, precision),
-                    true => {
-                        // LoRAs in use are no part of what it is a difference from.
-                        let (stored, base) =
-                            (ComponentSource(component.clone()), pipeline.unet.updates.model());
-                        Network::from_source(
-                            gpu,
-                            component,
-                            Arc::new(Difference { stored, base }),
-                            config,
-                            precision,
-                        )
-                    }
+                let stored = ComponentSource(component.clone());
+                let source: Arc<dyn ParameterSource + Send> = match control.network.difference {
+                    false => Arc::new(stored),
+                    // LoRAs in use are no part of what it is a difference from.
+                    true => Arc::new(Difference { stored, base: pipeline.unet.overlay.model() }),
                 };
+                let network = LoadedNetwork::from_source(gpu, component, source, config, precision);
                 let embedding = network.plan(|config, graph| {
                     let condition = graph.input("condition", shape);
-                    Ok(vec![controlnet::embedding(&mut Layers::new(graph), config, condition)?])
+                    let layers = &mut Layers::new(graph);
+                    Ok((condition, vec![controlnet::embedding(layers, config, condition)?]))
                 })?;
                 self.nets.push(Net {
                     network,
                     embedding,
                     condition: Array::f32(shape, values),
                     span,
+                    pass: None,
                 });
             }
         }
@@ -253,21 +265,20 @@ impl Steering {
         (!self.adapters.is_empty(), self.nets.len())
     }
 
-    /// Device bytes of weights, and of all else while sampling.
-    pub fn bytes(&self, shape: &SampleShape) -> Result<(u64, u64)> {
+    /// Plans passes for steps of `shape`: device bytes of weights, and of all else while sampling.
+    pub fn plan(&mut self, shape: &StepShape) -> Result<(u64, u64)> {
         let (mut weights, mut rest) = (0, 0);
         for adapter in &self.adapters {
             weights += adapter.network.weight_bytes(&adapter.planned)?;
             rest += adapter.planned.bytes();
         }
-        for net in &self.nets {
-            let step = net.plan(shape)?;
-            let config = &net.network.config.unet;
-            let prompt = keys_values(&net.network, config, &Updates::default(), shape, 1)?;
+        for net in &mut self.nets {
+            let pass = net.plan(shape)?;
             weights +=
-                net.network.weight_bytes(&net.embedding)? + net.network.weight_bytes(&step)?;
-            weights += net.network.weight_bytes(&prompt)?;
-            rest += step.bytes();
+                net.network.weight_bytes(&net.embedding)? + net.network.weight_bytes(&pass.step)?;
+            weights += pass.keys_values.weight_bytes(&net.network)?;
+            rest += pass.step.bytes();
+            net.pass = Some(Arc::new(pass));
         }
         Ok((weights, rest))
     }
@@ -275,31 +286,30 @@ impl Steering {
     /// Makes what does not change from step to step, for a sampling program of `shape`.
     pub fn prepare(
         &self,
-        shape: &SampleShape,
-        sampling: &Program,
+        shape: &StepShape,
+        sampling: &Ready<StepInputs>,
         contexts: &[Array],
-    ) -> Result<Prepared<'_>> {
+    ) -> Result<RunningControls<'_>> {
         let mut features = Vec::with_capacity(self.adapters.len());
         for adapter in &self.adapters {
             let program = adapter.network.program(&adapter.planned)?;
-            program.write("condition", &adapter.condition)?;
+            program.write(program.inputs, &adapter.condition)?;
             program.run();
             let count = adapter.network.config.channels.len();
-            let maps =
-                (0..count).map(|i| program.output(i)).collect::<crate::backend::Result<Vec<_>>>();
+            let maps = (0..count).map(|i| program.output(i)).collect::<backend::Result<Vec<_>>>();
             features.push((&adapter.span, adapter.network.blame(maps)?));
         }
         let mut nets = Vec::with_capacity(self.nets.len());
         for (number, net) in self.nets.iter().enumerate() {
             nets.push(net.prepare(number, shape, sampling, contexts)?);
         }
-        Ok(Prepared { features, held: None, nets })
+        Ok(RunningControls { features, held: None, nets })
     }
 }
 
 /// All that is ready before the first step.
 #[derive(Default)]
-pub(super) struct Prepared<'a> {
+pub(super) struct RunningControls<'a> {
     /// Of each adapter.
     features: Vec<(&'a Span, Vec<Array>)>,
     /// Which adapters the program's features are of.
@@ -309,44 +319,35 @@ pub(super) struct Prepared<'a> {
 
 struct Running<'a> {
     net: &'a Net,
-    program: Program,
+    program: Ready<NetInputs>,
+    /// What its prompts' keys and values are made by.
+    pass: Arc<Pass>,
     /// The sample, and all that the ControlNet says of it.
     fetch: Copies,
     hand_over: Copies,
     /// Inputs of the sampling program, with their shapes.
-    residuals: Vec<(String, Vec<usize>)>,
+    residuals: Vec<(Tensor, Vec<usize>)>,
     /// The sampling program's inputs are zero.
     silent: bool,
 }
 
-impl Prepared<'_> {
-    /// Lets another phase of regions hold.
-    pub fn enter(&self, phase: &Phase) -> Result<()> {
-        self.nets.iter().try_for_each(|net| phase.write(&net.program))
+impl Companion for RunningControls<'_> {
+    fn enter(&mut self, phase: &Phase) -> sd::Result<()> {
+        let mut nets = self.nets.iter();
+        nets.try_for_each(|net| phase.write(&net.program, &net.program.inputs.prompt))
     }
 
-    /// Lets ControlNets read other encodings, as [`super::sample::Sampling::set_prompt`] takes
-    /// them.
-    pub fn set_prompt(&self, shape: &SampleShape, contexts: &[Array]) -> Result<()> {
-        self.nets
-            .iter()
-            .try_for_each(|running| running.net.set_prompt(&running.program, shape, contexts))
+    fn set_prompt(&mut self, _shape: &StepShape, contexts: &[Array]) -> sd::Result<()> {
+        self.nets.iter().try_for_each(|running| running.set_prompt(contexts))
     }
 
-    /// Brings all inputs of `sampling` up to step `step` of `steps`.
-    pub fn step(
-        &mut self,
-        sampling: &Program,
-        step: usize,
-        steps: usize,
-        time: &Array,
-        scale: f32,
-    ) -> Result<()> {
+    /// Brings all inputs of the sampling program up to the step.
+    fn before(&mut self, sampling: &Ready<StepInputs>, at: &At) -> sd::Result<()> {
+        let (step, steps) = (at.done, at.of);
         let held: Vec<bool> =
             self.features.iter().map(|(span, _)| span.holds(step, steps)).collect();
         if !held.is_empty() && self.held.as_ref() != Some(&held) {
-            let count = self.features.first().map_or(0, |(_, maps)| maps.len());
-            for i in 0..count {
+            for (i, &feature) in sampling.inputs.controls.features.iter().enumerate() {
                 let mut sum: Option<Array> = None;
                 for ((span, maps), _) in self.features.iter().zip(&held) {
                     let Some(map) = maps.get(i) else { continue };
@@ -361,23 +362,25 @@ impl Prepared<'_> {
                     }
                 }
                 if let Some(sum) = sum {
-                    sampling.write(&format!("feature.{i}"), &sum)?;
+                    sampling.write(feature, &sum)?;
                 }
             }
             self.held = Some(held);
         }
         for net in &mut self.nets {
             if net.net.span.holds(step, steps) {
-                net.program.write("time", time)?;
-                net.program.write("input_scale", &Array::f32([1], vec![scale]))?;
+                let inputs = &net.program.inputs;
+                net.program.write(inputs.time, at.time)?;
+                let scale = Array::f32([1], vec![at.step.input_scale]);
+                net.program.write(inputs.input_scale, &scale)?;
                 net.fetch.play();
                 net.program.run();
                 net.hand_over.play();
                 net.silent = false;
             } else if !net.silent {
-                for (name, shape) in &net.residuals {
-                    sampling
-                        .write(name, &Array::f32(&shape[..], vec![0.0; shape.iter().product()]))?;
+                for (tensor, shape) in &net.residuals {
+                    let zeros = vec![0.0; shape.iter().product()];
+                    sampling.write(*tensor, &Array::f32(&shape[..], zeros))?;
                 }
                 net.silent = true;
             }
@@ -386,129 +389,107 @@ impl Prepared<'_> {
     }
 }
 
-impl Net {
-    /// Plans one pass: its outputs are weighed already.
-    fn plan(&self, shape: &SampleShape) -> Result<Planned> {
-        self.network.plan(|config, graph| {
-            let halves = shape.halves();
-            let latent = [shape.batch, shape.height, shape.width, config.unet.in_channels];
-            let sample = graph.input("sample", latent);
-            let scale = graph.input("input_scale", [1]);
-            let mut x = graph.multiply(sample, scale)?;
-            if halves == 2 {
-                x = graph.concat(&[x, x], 0)?;
-            }
-            let pairs = regions::pairs(graph, &config.unet, shape);
-            let sizes = regions::inputs(graph, &config.unet, shape);
-            let first = config.unet.block_out_channels[0];
-            let inputs = ControlNetInputs {
-                sample: x,
-                time: graph.input("time", [halves * shape.batch, first]),
-                prompt: regions::encodings(&pairs, &sizes, shape),
-                embedding: graph.input("embedding", [shape.height, shape.width, first]),
-            };
-            let output = controlnet::controlnet(&mut Layers::new(graph), config, &inputs)?;
-            let weighed = output.skips.iter().chain([&output.middle]).enumerate().map(|(i, &y)| {
-                let weight = match self.span.factors.is_empty() {
-                    true => graph.input(format!("weight.{i}"), [1]),
-                    false => graph.input(format!("weight.{i}"), graph.shape(y)[1..].to_vec()),
-                };
-                graph.multiply(y, weight)
-            });
-            weighed.collect()
-        })
-    }
-
-    /// Makes the keys and values of encoded prompts for a `program` of this network.
-    fn set_prompt(&self, program: &Program, shape: &SampleShape, contexts: &[Array]) -> Result<()> {
-        let config = &self.network.config.unet;
+impl Running<'_> {
+    /// Makes the keys and values of encoded prompts.
+    fn set_prompt(&self, contexts: &[Array]) -> sd::Result<()> {
+        let config = &self.net.network.config.unet;
         // Of encodings for each cross-attention, this network has the first.
         let own = contexts
             .get(..unet::cross_attentions(config).len())
             .filter(|_| contexts.len() > 1)
             .unwrap_or(contexts);
-        set_keys_values(program, &self.network, config, &Updates::default(), shape, own, &[])
+        let (network, inputs) = (&self.net.network, &self.program.inputs.prompt);
+        // Planned for one encoding, unless each cross-attention has its own.
+        if own.len() == self.pass.keys_values.encodings() {
+            return self.pass.keys_values.write(network, own, &[], &self.program, inputs);
+        }
+        let none = Updates::default();
+        let other = KeysValues::plan(network, config, &none, &self.pass.shape, own.len())?;
+        other.write(network, own, &[], &self.program, inputs)
+    }
+}
+
+impl Net {
+    /// Plans a pass: its outputs are weighed already.
+    fn plan(&self, shape: &StepShape) -> Result<Pass> {
+        let step = self.network.plan(|config, graph| {
+            let latent = shape.latent(&config.unet);
+            let sample = graph.input("sample", latent);
+            let input_scale = graph.input("input_scale", [1]);
+            let mut x = graph.multiply(sample, input_scale)?;
+            if shape.halves() == 2 {
+                x = graph.concat(&[x, x], 0)?;
+            }
+            let prompt = PromptInputs::declare(graph, &config.unet, shape);
+            let first = config.unet.block_out_channels[0];
+            let time = graph.input("time", [shape.rows(), first]);
+            let embedding = graph.input("embedding", [shape.height, shape.width, first]);
+            let inputs =
+                ControlNetInputs { sample: x, time, prompt: prompt.encodings(), embedding };
+            let output = controlnet::controlnet(&mut Layers::new(graph), config, &inputs)?;
+            let (mut weights, mut weighed) = (Vec::new(), Vec::new());
+            for (i, &y) in output.skips.iter().chain([&output.middle]).enumerate() {
+                let weight = match self.span.factors.is_empty() {
+                    true => graph.input(format!("weight.{i}"), [1]),
+                    false => graph.input(format!("weight.{i}"), graph.shape(y)[1..].to_vec()),
+                };
+                weights.push(weight);
+                weighed.push(graph.multiply(y, weight)?);
+            }
+            let inputs = NetInputs { sample, input_scale, time, prompt, embedding, weights };
+            Ok((inputs, weighed))
+        })?;
+        let config = &self.network.config.unet;
+        let keys_values = KeysValues::plan(&self.network, config, &Updates::default(), shape, 1)?;
+        Ok(Pass { shape: shape.clone(), step, keys_values })
     }
 
     fn prepare(
         &self,
         number: usize,
-        shape: &SampleShape,
-        sampling: &Program,
+        shape: &StepShape,
+        sampling: &Ready<StepInputs>,
         contexts: &[Array],
     ) -> Result<Running<'_>> {
         let embedding = self.network.program(&self.embedding)?;
-        embedding.write("condition", &self.condition)?;
+        embedding.write(embedding.inputs, &self.condition)?;
         embedding.run();
         let config = &self.network.config;
-        let program = self.network.program(&self.plan(shape)?)?;
-        program.take("embedding", &embedding, 0)?;
-        self.set_prompt(&program, shape, contexts)?;
-        let rows = shape.halves() * shape.batch;
+        let pass = match &self.pass {
+            Some(pass) if pass.shape == *shape => pass.clone(),
+            _ => Arc::new(self.plan(shape)?),
+        };
+        let program = self.network.program(&pass.step)?;
+        program.take(program.inputs.embedding, &embedding, 0)?;
         let maps = residual_shapes(&config.unet, [shape.height, shape.width]);
-        let gpu = self.network.weights.device();
+        let tensors = sampling.inputs.controls.nets.get(number).into_iter().flatten();
         let mut copies = Vec::new();
         let mut residuals = Vec::new();
-        for (i, map) in maps.into_iter().enumerate() {
+        for (i, (map, &tensor)) in maps.into_iter().zip(tensors).enumerate() {
             let weights = match self.span.factors.is_empty() {
                 true => Array::f32([1], vec![self.span.weight]),
                 false => Array::f32(map, self.span.weights(map)),
             };
-            program.write(&format!("weight.{i}"), &weights)?;
-            let name = format!("control.{number}.{i}");
-            copies.push(sampling.copy_of_output(&name, &program, i)?);
-            residuals.push((name, vec![rows, map[0], map[1], map[2]]));
-        }
-        let fetch = Copies::new(gpu, &[program.copy_of_input("sample", sampling, "state")?])?;
-        let hand_over = Copies::new(gpu, &copies)?;
-        Ok(Running { net: self, program, fetch, hand_over, residuals, silent: false })
-    }
-}
-
-/// Shapes `[height, width, channels]` of the skip connections and, last, of the middle block.
-fn residual_shapes(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
-    let mut shapes = unet::skips(config, size);
-    shapes.extend(shapes.last().copied());
-    shapes
-}
-
-/// The inputs of a step that controls write.
-pub(super) struct ControlInputs {
-    skips: Vec<Tensor>,
-    middle: Option<Tensor>,
-    adapter: Vec<Tensor>,
-}
-
-impl ControlInputs {
-    pub fn declare(
-        graph: &mut Graph,
-        config: &UNetConfig,
-        shape: &SampleShape,
-    ) -> crate::graph::Result<ControlInputs> {
-        let size = [shape.height, shape.width];
-        let rows = shape.halves() * shape.batch;
-        let mut sums = Vec::new();
-        for number in 0..shape.control_nets {
-            for (i, [h, w, c]) in residual_shapes(config, size).into_iter().enumerate() {
-                let input = graph.input(format!("control.{number}.{i}"), [rows, h, w, c]);
-                match sums.get_mut(i) {
-                    None => sums.push(input),
-                    Some(sum) => *sum = graph.add(*sum, input)?,
-                }
+            if let Some(input) = program.inputs.weights.get(i) {
+                program.write(*input, &weights)?;
             }
+            copies.push(sampling.copy_of_output(tensor, &program, i)?);
+            residuals.push((tensor, vec![shape.rows(), map[0], map[1], map[2]]));
         }
-        let middle = sums.pop();
-        let mut adapter = Vec::new();
-        if shape.features {
-            for (i, map) in unet::block_features(config, size).into_iter().enumerate() {
-                adapter.push(graph.input(format!("feature.{i}"), map));
-            }
-        }
-        Ok(ControlInputs { skips: sums, middle, adapter })
-    }
-
-    pub fn residuals(&self) -> Residuals<'_> {
-        Residuals { skips: &self.skips, middle: self.middle, adapter: &self.adapter }
+        let gpu = self.network.weights.device();
+        let sample = program.inputs.sample;
+        let fetch = [program.copy_of_input(sample, sampling, sampling.inputs.state)?];
+        let running = Running {
+            net: self,
+            fetch: Copies::new(gpu, &fetch)?,
+            hand_over: Copies::new(gpu, &copies)?,
+            program,
+            pass,
+            residuals,
+            silent: false,
+        };
+        running.set_prompt(contexts)?;
+        Ok(running)
     }
 }
 
@@ -516,15 +497,15 @@ impl ControlInputs {
 fn factors(
     request: &Request,
     name: &str,
-    job: &Job,
+    checked: &CheckedRequest,
     unet: &UNetConfig,
 ) -> Result<Vec<([usize; 2], Vec<f32>)>> {
     let layout = &request.regions;
     if layout.regions.iter().all(|region| !region.controls.contains_key(name)) {
         return Ok(Vec::new());
     }
-    let sizes = unet::feature_sizes(unet, job.size[0], job.size[1]);
-    let placed = Placed::new(layout, job.width, job.height, &sizes)?;
+    let sizes = unet::feature_sizes(unet, checked.size[0], checked.size[1]);
+    let placed = Placed::new(layout, checked.width, checked.height, &sizes)?;
     let all = vec![true; layout.regions.len()];
     let factor = |row: &[f32]| {
         let inside =

@@ -1,30 +1,36 @@
 //! From latents to pictures, as a whole or in bands.
 
 use crate::backend::Device;
-use crate::backend::Program;
-use crate::graph::Array;
+use crate::graph::{Array, Tensor};
 use crate::models::config::VaeConfig;
 use crate::models::vae;
 use crate::nn::Layers;
 use crate::picture::Picture;
 
 use super::bands::{self, MOST_BYTES, Map};
-use super::error::{Error, Result};
-use super::network::{Network, Planned};
+use super::error::Result;
+use crate::sd;
+use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 
 /// Plans the decoder for one picture's latents of `size` (height, width).
-pub(super) fn plan(network: &Network<VaeConfig>, size: [usize; 2]) -> Result<Planned> {
+pub(super) fn plan(
+    network: &LoadedNetwork<VaeConfig>,
+    size: [usize; 2],
+) -> sd::Result<PlannedGraph<Tensor>> {
     network.plan(|config, graph| {
         let latents = graph.input("latents", [1, size[0], size[1], config.latent_channels]);
-        Ok(vec![vae::decode(&mut Layers::new(graph), config, latents)?])
+        Ok((latents, vec![vae::decode(&mut Layers::new(graph), config, latents)?]))
     })
 }
 
 /// The part of the decoder that sees the picture as a whole.
-fn plan_start(network: &Network<VaeConfig>, size: [usize; 2]) -> Result<Planned> {
+fn plan_start(
+    network: &LoadedNetwork<VaeConfig>,
+    size: [usize; 2],
+) -> sd::Result<PlannedGraph<Tensor>> {
     network.plan(|config, graph| {
         let latents = graph.input("latents", [1, size[0], size[1], config.latent_channels]);
-        Ok(vec![vae::decode_start(&mut Layers::new(graph), config, latents)?])
+        Ok((latents, vec![vae::decode_start(&mut Layers::new(graph), config, latents)?]))
     })
 }
 
@@ -35,13 +41,13 @@ pub(super) struct Decoder {
     tile: Option<usize>,
     kind: Kind,
     /// All of it, for its weights.
-    whole: Planned,
+    whole: PlannedGraph<Tensor>,
 }
 
 enum Kind {
-    Whole(Option<Program>),
+    Whole(Option<Ready<Tensor>>),
     /// The start, and the largest part of a picture that a band may be.
-    Bands(Planned, f64),
+    Bands(PlannedGraph<Tensor>, f64),
 }
 
 impl Decoder {
@@ -49,7 +55,7 @@ impl Decoder {
     /// fits, or in the largest bands that do.
     pub fn plan(
         gpu: &Device,
-        network: &Network<VaeConfig>,
+        network: &LoadedNetwork<VaeConfig>,
         size: [usize; 2],
         tile: Option<usize>,
     ) -> Result<Decoder> {
@@ -88,12 +94,12 @@ impl Decoder {
         }
     }
 
-    pub fn weight_bytes(&self, network: &Network<VaeConfig>) -> Result<u64> {
+    pub fn weight_bytes(&self, network: &LoadedNetwork<VaeConfig>) -> sd::Result<u64> {
         network.weight_bytes(&self.whole)
     }
 
     /// Steps that one picture takes.
-    pub fn parts(&self, network: &Network<VaeConfig>) -> usize {
+    pub fn parts(&self, network: &LoadedNetwork<VaeConfig>) -> usize {
         match &self.kind {
             Kind::Whole(_) => 1,
             Kind::Bands(..) => 1 + vae::decoder_pieces(&network.config).len(),
@@ -103,7 +109,7 @@ impl Decoder {
     /// Decodes one picture's latents; `progress` is told how many parts are done.
     pub fn decode(
         &mut self,
-        network: &Network<VaeConfig>,
+        network: &LoadedNetwork<VaeConfig>,
         latents: &[f32],
         progress: &mut dyn FnMut(usize),
     ) -> Result<Picture> {
@@ -132,14 +138,14 @@ impl Decoder {
             }
         };
         if values.iter().any(|v| !v.is_finite()) {
-            return Err(Error::NotFinite { stage: "decode" });
+            return Err(sd::Error::NotFinite { stage: "decode" }.into());
         }
         Ok(Picture::from_model(&values, (width * factor) as u32, (height * factor) as u32)?)
     }
 }
 
-fn run(program: &Program, latents: &Array) -> Result<Vec<f32>> {
-    program.write("latents", latents)?;
+fn run(program: &Ready<Tensor>, latents: &Array) -> Result<Vec<f32>> {
+    program.write(program.inputs, latents)?;
     program.run();
     Ok(program.output(0)?.values().to_vec())
 }

@@ -1,24 +1,25 @@
 //! From a picture to latents.
 
 use crate::backend::Device;
-use crate::graph::Array;
+use crate::graph::{Array, Tensor};
 use crate::models::config::VaeConfig;
 use crate::models::vae;
 use crate::nn::Layers;
 use crate::picture::Picture;
 
 use super::bands::{self, MOST_BYTES, Map};
-use super::error::{Error, Result};
-use super::network::{Network, Planned};
-use super::noise::Noise;
+use super::error::Result;
+use crate::sd;
+use crate::sd::network::{LoadedNetwork, PlannedGraph};
+use crate::sd::noise::Noise;
 
 /// The encoder for a picture of one size.
 pub(super) struct Encoder {
     /// All of it, for its weights.
-    whole: Planned,
+    whole: PlannedGraph<Tensor>,
     /// Its second half, where the first runs in bands, and the largest part of the picture that a
     /// band may be.
-    end: Option<(Planned, f64)>,
+    end: Option<(PlannedGraph<Tensor>, f64)>,
 }
 
 impl Encoder {
@@ -26,7 +27,7 @@ impl Encoder {
     /// or less, or as a whole if that fits, or in the largest bands that do.
     pub fn plan(
         gpu: &Device,
-        network: &Network<VaeConfig>,
+        network: &LoadedNetwork<VaeConfig>,
         size: [usize; 2],
         tile: Option<usize>,
     ) -> Result<Encoder> {
@@ -35,7 +36,7 @@ impl Encoder {
             let pixels =
                 graph.input("x", [1, size[0] * factor, size[1] * factor, config.in_channels]);
             let moments = vae::encode(&mut Layers::new(graph), config, pixels)?;
-            Ok(vec![moments.mean, moments.log_variance])
+            Ok((pixels, vec![moments.mean, moments.log_variance]))
         })?;
         let share = bands::share(&network.config, size, tile)?;
         if share >= 1.0 && whole.fits() && whole.bytes() <= MOST_BYTES {
@@ -45,7 +46,7 @@ impl Encoder {
             let channels = config.block_out_channels.last().copied().unwrap_or(0);
             let features = graph.input("x", [1, size[0], size[1], channels]);
             let moments = vae::encode_end(&mut Layers::new(graph), config, features)?;
-            Ok(vec![moments.mean, moments.log_variance])
+            Ok((features, vec![moments.mean, moments.log_variance]))
         })?;
         end.check(gpu, "encoding the initial picture", || "use a smaller one".into())?;
         Ok(Encoder { whole, end: Some((end, share)) })
@@ -59,14 +60,14 @@ impl Encoder {
         }
     }
 
-    pub fn weight_bytes(&self, network: &Network<VaeConfig>) -> Result<u64> {
+    pub fn weight_bytes(&self, network: &LoadedNetwork<VaeConfig>) -> sd::Result<u64> {
         network.weight_bytes(&self.whole)
     }
 
     /// Encodes a picture of the planned size.
     pub fn encode(
         &self,
-        network: &Network<VaeConfig>,
+        network: &LoadedNetwork<VaeConfig>,
         picture: &Picture,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Posterior> {
@@ -86,11 +87,11 @@ impl Encoder {
             }
         };
         let program = network.program(planned)?;
-        program.write("x", &Array::f32([1, x.height, x.width, x.channels], x.values))?;
+        program.write(program.inputs, &Array::f32([1, x.height, x.width, x.channels], x.values))?;
         program.run();
         let (mean, log_variance) = (program.output(0)?, program.output(1)?);
         if mean.values().iter().chain(log_variance.values()).any(|v| !v.is_finite()) {
-            return Err(Error::NotFinite { stage: "encode" });
+            return Err(sd::Error::NotFinite { stage: "encode" }.into());
         }
         // Limits as in diffusers' DiagonalGaussianDistribution.
         let deviation =

@@ -5,13 +5,18 @@ use std::time::{Duration, Instant};
 use crate::graph::Array;
 use crate::picture::{Picture, Scaling};
 
+use crate::sd::denoiser::{self, StepInputs, StepShape};
+use crate::sd::network::PlannedGraph;
+use crate::sd::noise::Noise;
+use crate::sd::sampling::{Course, Kept, Sampling, Spoken};
+use crate::sd::text;
+
+use super::checked::CheckedRequest;
 use super::decode::Decoder;
 use super::encode::Posterior;
 use super::error::Result;
-use super::noise::Noise;
-use super::plans::{Job, Plans, Prepared};
-use super::sample::{Course, Kept, SampleShape, Sampling, Spoken};
-use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request, text};
+use super::plans::{PreparedRequest, RequestPlan};
+use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request};
 
 /// Times stages and passes on how far they are.
 struct Watch<'a> {
@@ -65,7 +70,7 @@ impl Pipeline {
     /// Whatever the device meets.
     pub fn make(
         &mut self,
-        prepared: Prepared<'_>,
+        prepared: PreparedRequest<'_>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Generated> {
         let mut pictures = Vec::new();
@@ -77,18 +82,18 @@ impl Pipeline {
     }
 
     /// [`Pipeline::make`] that hands on each picture as soon as it is decoded, with its number and
-    /// with what is known by then of all of them: their seeds, sampler, size, warnings and plans.
+    /// with what is known by then of all of them: their seeds, sampler, size, warnings and plan.
     ///
     /// # Errors
     /// Whatever the device meets; those of `take`, which end the work.
     pub fn make_each<E: From<super::Error>>(
         &mut self,
-        prepared: Prepared<'_>,
+        prepared: PreparedRequest<'_>,
         progress: &mut dyn FnMut(Progress),
         take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
     ) -> Result<Generated, E> {
-        let Prepared { request, job, plans } = prepared;
-        if plans.adaptation.merge(self) {
+        let PreparedRequest { request, checked, plan } = prepared;
+        if plan.adaptation.apply(self) {
             self.sampling = None;
         }
         let mut watch = Watch { progress, stages: Vec::new() };
@@ -96,29 +101,29 @@ impl Pipeline {
             pictures: Vec::new(),
             latents: Array::f32([0], Vec::new()),
             seeds: (0..request.batch as u64).map(|i| request.seed.wrapping_add(i)).collect(),
-            sampler: job.sampler,
-            width: job.width,
-            height: job.height,
-            warnings: job.warnings.clone(),
+            sampler: checked.sampler,
+            width: checked.width,
+            height: checked.height,
+            warnings: checked.warnings.clone(),
             stages: Vec::new(),
             peak_device_bytes: 0,
-            planned: plans.memory,
+            planned: plan.memory,
         };
-        let spoken = watch.stage("text", |progress| self.encode_prompts(&plans, progress))?;
-        let posterior = match (&job.image, &plans.encoder) {
+        let spoken = watch.stage("text", |progress| self.encode_prompts(&plan, progress))?;
+        let posterior = match (&checked.image, &plan.encoder) {
             (Some(image), Some(encoder)) => {
                 Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?)
             }
             _ => None,
         };
-        let mut decoder = self.decoder_like(plans.decoder);
+        let mut decoder = self.decoder_like(plan.decoder);
         let parts = decoder.parts(&self.vae);
-        let tight = plans.memory.sampling + plans.memory.decoding > KEEP_BYTES;
+        let tight = plan.memory.sampling + plan.memory.decoding > KEEP_BYTES;
         let mut latents = Vec::new();
-        for first in (0..request.batch).step_by(plans.shape.batch) {
-            let shape = SampleShape {
-                batch: plans.shape.batch.min(request.batch - first),
-                ..plans.shape.clone()
+        for first in (0..request.batch).step_by(plan.shape.batch) {
+            let shape = StepShape {
+                batch: plan.shape.batch.min(request.batch - first),
+                ..plan.shape.clone()
             };
             let seed = request.seed.wrapping_add(first as u64);
             let mut noise = Noise::new(
@@ -127,27 +132,36 @@ impl Pipeline {
                 shape.batch,
                 [shape.height, shape.width, self.latent_channels()],
             );
-            let start = self.start(request, &job, posterior.as_ref(), &mut noise, first)?;
+            let start = self.start(request, &checked, posterior.as_ref(), &mut noise, first)?;
             let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1);
-                let sampling = self.sampling(shape)?;
+                let sampling = self.sampling(shape, &plan.shape, &plan.step)?;
                 let contexts = spoken.first().map_or(&[][..], |spoken| &spoken.contexts);
-                sampling.set_prompt(&self.unet, contexts, &plans.rows)?;
+                sampling.set_prompt(&self.unet, &plan.keys_values, contexts, &plan.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
                 let controls =
-                    plans.steering.prepare(&sampling.shape, &sampling.program, contexts)?;
+                    plan.steering.prepare(&sampling.shape, &sampling.program, contexts)?;
                 Ok::<_, super::Error>((sampling, controls))
             })?;
-            let (done, pictures) = (first * job.plan.steps.len(), sampling.shape.batch);
+            let (done, pictures) = (first * checked.plan.steps.len(), sampling.shape.batch);
             let sampled = watch.stage("sample", |progress| {
                 let mut progress = |step, _| {
-                    progress(done + step * pictures, request.batch * job.plan.steps.len())
+                    progress(done + step * pictures, request.batch * checked.plan.steps.len())
                 };
-                let (plan, latents, phases) = (&job.plan, &start.latents[..], &plans.phases[..]);
-                let (spoken, rows) = (&spoken[..], &plans.rows[..]);
-                let course =
-                    Course { plan, latents, kept: start.kept.as_ref(), phases, spoken, rows };
-                sampling.run(&self.unet, &course, &mut noise, &mut controls, &mut progress)
+                let (latents, phases) = (&start.latents[..], &plan.phases[..]);
+                let (spoken, rows) = (&spoken[..], &plan.rows[..]);
+                let course = Course {
+                    plan: &checked.plan,
+                    latents,
+                    kept: start.kept.as_ref(),
+                    phases,
+                    spoken,
+                    keys_values: &plan.keys_values,
+                    rows,
+                };
+                let unet = &self.unet;
+                let sampled = sampling.run(unet, &course, &mut noise, &mut controls, &mut progress);
+                sampled.map_err(super::Error::from)
             })?;
             // Sampling and decoding, each of its own size, need not fit beside each other.
             self.sampling = Some(sampling).filter(|_| !tight);
@@ -164,8 +178,10 @@ impl Pipeline {
             latents.extend_from_slice(sampled.values());
         }
         self.keep(decoder);
-        generated.latents =
-            Array::f32([request.batch, job.size[0], job.size[1], self.latent_channels()], latents);
+        generated.latents = Array::f32(
+            [request.batch, checked.size[0], checked.size[1], self.latent_channels()],
+            latents,
+        );
         generated.stages = watch.stages;
         generated.peak_device_bytes = self.gpu.memory()[1];
         Ok(generated)
@@ -174,13 +190,13 @@ impl Pipeline {
     /// Encodes what the prompts say, each text once, and joins what is read at a time.
     fn encode_prompts(
         &self,
-        plans: &Plans,
+        plan: &RequestPlan,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Spoken>> {
-        let all = plans.wordings.iter().map(|wording| wording.variants.len()).sum();
+        let all = plan.wordings.iter().map(|wording| wording.variants.len()).sum();
         let mut done = 0;
-        let mut encoded = Vec::with_capacity(plans.wordings.len());
-        for wording in &plans.wordings {
+        let mut encoded = Vec::with_capacity(plan.wordings.len());
+        for wording in &plan.wordings {
             let mut variants = Vec::with_capacity(wording.variants.len());
             for variant in &wording.variants {
                 progress(done, all);
@@ -188,16 +204,16 @@ impl Pipeline {
                 variants.push(variant.plan.encode(
                     &self.text,
                     &variant.prompts,
-                    plans.adaptation.rows(),
+                    plan.adaptation.rows(),
                 )?);
             }
             encoded.push(variants);
         }
-        let mut spoken: Vec<Spoken> = Vec::with_capacity(plans.spells.len());
-        for (i, spell) in plans.spells.iter().enumerate() {
+        let mut spoken: Vec<Spoken> = Vec::with_capacity(plan.spells.len());
+        for (i, spell) in plan.spells.iter().enumerate() {
             // What takes turns comes again.
             let before =
-                plans.spells.iter().take(i).position(|other| other.variants == spell.variants);
+                plan.spells.iter().take(i).position(|other| other.variants == spell.variants);
             let contexts = match before.and_then(|before| spoken.get(before)) {
                 Some(before) => before.contexts.clone(),
                 None => {
@@ -218,7 +234,7 @@ impl Pipeline {
     fn start(
         &self,
         request: &Request,
-        job: &Job,
+        checked: &CheckedRequest,
         posterior: Option<&Posterior>,
         noise: &mut Noise,
         first: usize,
@@ -234,8 +250,8 @@ impl Pipeline {
         };
         let from_noise = request.mask.is_some() && request.strength >= 1.0;
         let latents = match &original {
-            Some(original) if !from_noise => job.plan.start.apply(original, &gaussian),
-            _ => gaussian.iter().map(|v| v * job.plan.initial_scale).collect(),
+            Some(original) if !from_noise => checked.plan.start.apply(original, &gaussian),
+            _ => gaussian.iter().map(|v| v * checked.plan.initial_scale).collect(),
         };
         let kept = match (&request.mask, posterior, original) {
             (Some(mask), Some(posterior), Some(original)) => {
@@ -243,10 +259,10 @@ impl Pipeline {
                 // on it.
                 drop(posterior.sample(config, noise));
                 let mask = mask
-                    .resized(job.width as u32, job.height as u32, Scaling::Nearest)?
+                    .resized(checked.width as u32, checked.height as u32, Scaling::Nearest)?
                     .binarized(0.5);
                 let mask =
-                    mask.resized(job.size[1] as u32, job.size[0] as u32, Scaling::Nearest)?;
+                    mask.resized(checked.size[1] as u32, checked.size[0] as u32, Scaling::Nearest)?;
                 Some(Kept { mask: mask.values().to_vec(), original, gaussian })
             }
             _ => None,
@@ -255,14 +271,23 @@ impl Pipeline {
     }
 
     /// The program for `shape`: the last one if it is of that shape.
-    fn sampling(&mut self, shape: SampleShape) -> Result<Sampling> {
+    fn sampling(
+        &mut self,
+        shape: StepShape,
+        planned: &StepShape,
+        step: &PlannedGraph<StepInputs>,
+    ) -> Result<Sampling> {
         match self.sampling.take() {
             Some(sampling) if sampling.shape == shape => return Ok(Sampling { shape, ..sampling }),
             // Before the next one takes memory.
             other => drop(other),
         }
-        let planned = super::sample::plan(&self.unet, &shape)?;
-        Ok(Sampling { program: self.unet.program(&planned)?, shape })
+        let program = match *planned == shape {
+            true => self.unet.program(step)?,
+            // The last pictures of a batch may be fewer.
+            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?)?,
+        };
+        Ok(Sampling { program, shape })
     }
 
     /// The decoder that was made last, if it is the one that is planned.

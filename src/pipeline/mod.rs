@@ -14,6 +14,7 @@
 mod acting;
 mod adaptation;
 mod bands;
+mod checked;
 mod controls;
 mod decode;
 mod encode;
@@ -21,35 +22,29 @@ mod error;
 mod generate;
 pub mod latents;
 mod load;
-mod network;
-mod noise;
 mod plans;
 pub mod recipe;
 mod regions;
 mod request;
-mod sample;
-mod text;
 mod wording;
 
 use crate::backend::Device;
-use crate::concept::binding::FusedWord;
 use crate::graph::Array;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::picture::Picture;
-use crate::scheduler::config::SchedulerConfig;
 use crate::scheduler::sampler::SamplerKind;
-use crate::text::{KnownWords, Tokenizer};
+use crate::sd::Model;
+use crate::sd::network::LoadedNetwork;
+use crate::sd::sampling::Sampling;
+use crate::text::Tokenizer;
 
-pub use controls::Control;
 pub use error::{Error, Result};
-pub use plans::Prepared;
-pub use request::{Generated, MOST_PICTURES, PlannedMemory, Progress, Request};
+pub use plans::PreparedRequest;
+pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Progress, Request};
 
 use decode::Decoder;
 use encode::Encoder;
 use error::option;
-use network::Network;
-use sample::Sampling;
 
 /// Programs whose activations take less than this stay on the device for the next picture of their
 /// size.
@@ -59,18 +54,10 @@ const KEEP_BYTES: u64 = 512 << 20;
 /// made last.
 pub struct Pipeline {
     gpu: Device,
-    unet: Network<UNetConfig>,
-    vae: Network<VaeConfig>,
-    text: Network<ClipTextConfig>,
-    tokenizer: Tokenizer,
-    scheduler: SchedulerConfig,
-    /// What the model was made for, if it says so.
-    guidance: Option<f32>,
-    /// Words of a fused model.
-    fused: Vec<FusedWord>,
-    /// The words of its captions, where a small model lists them.
-    known: Option<KnownWords>,
-    notes: Vec<String>,
+    model: Model,
+    unet: LoadedNetwork<UNetConfig>,
+    vae: LoadedNetwork<VaeConfig>,
+    text: LoadedNetwork<ClipTextConfig>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,
 }
@@ -78,11 +65,8 @@ pub struct Pipeline {
 impl Pipeline {
     /// Width and height in pixels that the model was trained at.
     pub fn default_size(&self) -> (usize, usize) {
-        let trained = self.vae.config.sample_size.max(self.factor());
-        match self.unet.config.sample_size {
-            Some([height, width]) => (width * self.factor(), height * self.factor()),
-            None => (trained, trained),
-        }
+        let [height, width] = self.model.latent_size();
+        (width * self.factor(), height * self.factor())
     }
 
     /// Pixels per latent, along one side.
@@ -95,18 +79,23 @@ impl Pipeline {
         self.vae.config.latent_channels
     }
 
+    /// The model that it is made of.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.model.text().tokenizer
     }
 
     /// The guidance that suits the model: what its folder says, else [`Request`]'s usual one.
     pub fn guidance(&self) -> f32 {
-        self.guidance.unwrap_or(Request::default().guidance)
+        self.model.guidance.unwrap_or(Request::default().guidance)
     }
 
     /// What was assumed of the model's files, in sentences for the user.
     pub fn notes(&self) -> &[String] {
-        &self.notes
+        &self.model.notes
     }
 
     /// The sampler that the model's files name.
@@ -114,7 +103,7 @@ impl Pipeline {
     /// # Errors
     /// A scheduler that is not for this kind of model.
     pub fn default_sampler(&self) -> Result<SamplerKind> {
-        Ok(SamplerKind::of_model(&self.scheduler)?.0)
+        Ok(SamplerKind::of_model(&self.model.scheduler)?.0)
     }
 
     /// The latents of a picture, `[1, height, width, channels]`: the mean of what it may be encoded

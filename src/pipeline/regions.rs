@@ -1,18 +1,16 @@
 //! Regions in a run: which prompts take part, and which tokens read which of them in which step.
 
-use crate::backend::Program;
-use crate::graph::ops::{Reach, RegionInputs, RegionTables};
-use crate::graph::{Array, Graph, Tensor};
+use crate::graph::Array;
+use crate::graph::ops::{Reach, RegionTables};
 use crate::models::config::UNetConfig;
 use crate::models::unet;
-use crate::nn::{Encodings, RegionSize};
 use crate::region::{Placed, Shares};
+use crate::sd::denoiser::{Phase, StepShape};
+use crate::sd::updates::Mask;
 
 use super::Request;
-use super::adaptation::Mask;
+use super::checked::CheckedRequest;
 use super::error::Result;
-use super::plans::Job;
-use super::sample::SampleShape;
 
 /// The prompts that a picture is made of, and where each of them holds.
 pub(super) struct Regional {
@@ -24,27 +22,21 @@ pub(super) struct Regional {
     phases: Vec<(usize, Vec<Shares>)>,
 }
 
-/// One phase, as the program's inputs take it.
-pub(super) struct Phase {
-    /// The first step.
-    pub from: usize,
-    /// For each size of feature map.
-    pub sizes: Vec<(RegionTables, Option<Array>)>,
-    /// Where updates act.
-    masks: Vec<Mask>,
-}
-
 impl Regional {
     /// None without regions.
-    pub fn of(request: &Request, job: &mut Job, config: &UNetConfig) -> Result<Option<Regional>> {
+    pub fn of(
+        request: &Request,
+        checked: &mut CheckedRequest,
+        config: &UNetConfig,
+    ) -> Result<Option<Regional>> {
         let layout = &request.regions;
         if layout.regions.is_empty() {
             return Ok(None);
         }
-        let sizes = unet::feature_sizes(config, job.size[0], job.size[1]);
-        let placed = Placed::new(layout, job.width, job.height, &sizes)?;
-        job.warnings.extend(placed.warnings.iter().cloned());
-        let steps = job.plan.steps.len();
+        let sizes = unet::feature_sizes(config, checked.size[0], checked.size[1]);
+        let placed = Placed::new(layout, checked.width, checked.height, &sizes)?;
+        checked.warnings.extend(placed.warnings.iter().cloned());
+        let steps = checked.plan.steps.len();
         let mut phases = Vec::new();
         let mut before = None;
         for step in 0..steps {
@@ -64,7 +56,7 @@ impl Regional {
         };
         let prompts: Vec<usize> = (0..all).filter(holds).collect();
         for index in (1..all).filter(|prompt| !prompts.contains(prompt)) {
-            job.warnings.push(format!(
+            checked.warnings.push(format!(
                 "region `{}` holds nowhere: others cover it, no step lies within its time, or it \
                     is empty",
                 layout.name(index - 1)
@@ -73,7 +65,7 @@ impl Regional {
         if !prompts.contains(&0) && !request.prompt.trim().is_empty() {
             let text = "the regions cover all of the picture in all steps: the prompt of the \
                 whole picture holds nowhere";
-            job.warnings.push(format!("{text} (a region's `base` lets it in)"));
+            checked.warnings.push(format!("{text} (a region's `base` lets it in)"));
         }
         Ok(Some(Regional { prompts, isolate: layout.isolate, phases }))
     }
@@ -116,7 +108,7 @@ impl Regional {
 
     /// The phases, for prompts of `lengths` tokens (one for each of `self.prompts`) and `batch`
     /// pictures in all.
-    pub fn phases(&self, lengths: &[usize], shape: &SampleShape, batch: usize) -> Vec<Phase> {
+    pub fn phases(&self, lengths: &[usize], shape: &StepShape, batch: usize) -> Vec<Phase> {
         let tables = |shares: &Shares| {
             let sight =
                 self.isolate.then(|| Array::u32([shares.sight.len()], shares.sight.clone()));
@@ -138,86 +130,5 @@ impl Regional {
             Phase { from: *from, sizes: sizes.iter().map(tables).collect(), masks }
         };
         self.phases.iter().map(phase).collect()
-    }
-}
-
-/// The numbers of places that masks are needed for: those of feature maps, and the rows of a batch,
-/// which layers of the time embedding compute.
-pub(super) fn places(config: &UNetConfig, shape: &SampleShape) -> Vec<usize> {
-    let sizes = unet::feature_sizes(config, shape.height, shape.width)
-        .into_iter()
-        .map(|[height, width]| height * width);
-    let mut places: Vec<usize> = sizes.chain([shape.halves() * shape.batch]).collect();
-    places.sort_unstable();
-    places.dedup();
-    places
-}
-
-/// Declares the keys and values of every cross-attention.
-pub(super) fn pairs(
-    graph: &mut Graph,
-    config: &UNetConfig,
-    shape: &SampleShape,
-) -> Vec<(Tensor, Tensor)> {
-    let attentions = unet::cross_attentions(config).into_iter().enumerate();
-    let declare = |(i, attention): (usize, unet::CrossAttention)| {
-        let shape = [shape.halves(), shape.tokens, attention.channels];
-        (graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape))
-    };
-    attentions.map(declare).collect()
-}
-
-/// The prompt of a step, from what [`pairs`] and [`inputs`] declared.
-pub(super) fn encodings<'a>(
-    pairs: &'a [(Tensor, Tensor)],
-    sizes: &'a [RegionSize],
-    shape: &SampleShape,
-) -> Encodings<'a> {
-    match shape.reach.is_empty() {
-        true => Encodings::KeysValues(pairs),
-        false => Encodings::Regional { pairs, sizes },
-    }
-}
-
-/// Declares what [`Phase::write`] writes; nothing for one prompt.
-pub(super) fn inputs(
-    graph: &mut Graph,
-    config: &UNetConfig,
-    shape: &SampleShape,
-) -> Vec<RegionSize> {
-    let sizes = unet::feature_sizes(config, shape.height, shape.width)
-        .into_iter()
-        .zip(&shape.reach)
-        .enumerate();
-    let declare = |(i, ([height, width], reach)): (usize, ([usize; 2], &Vec<Reach>))| {
-        let tokens = height * width;
-        // Less than that where smaller pictures than the regions' are planned, to see which would
-        // fit.
-        let reach = reach
-            .iter()
-            .map(|&Reach { keys, tokens: most }| Reach { keys, tokens: most.min(tokens) })
-            .collect();
-        let inputs = RegionInputs::declare(graph, &format!("regions.{i}"), tokens, reach);
-        let sight = shape.isolate.then(|| graph.input_ids(format!("regions.{i}.sight"), [tokens]));
-        RegionSize { tokens, inputs, mask: sight }
-    };
-    sizes.map(declare).collect()
-}
-
-impl Phase {
-    /// Lets updates act where the phase says.
-    pub fn write_masks(&self, program: &Program) -> Result<()> {
-        self.masks.iter().try_for_each(|mask| mask.write(program))
-    }
-
-    /// Lets the phase hold from now on.
-    pub fn write(&self, program: &Program) -> Result<()> {
-        for (i, (tables, sight)) in self.sizes.iter().enumerate() {
-            program.write_all(tables.named(&format!("regions.{i}")))?;
-            if let Some(sight) = sight {
-                program.write(&format!("regions.{i}.sight"), sight)?;
-            }
-        }
-        Ok(())
     }
 }

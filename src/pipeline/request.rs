@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::checkpoint;
 use crate::concept::Applied;
 use crate::graph::Array;
 use crate::picture::{Mask, Picture};
@@ -9,8 +10,6 @@ use crate::random::RngKind;
 use crate::region::Layout;
 use crate::scheduler::sampler::SamplerKind;
 use crate::text::prompt::PromptOptions;
-
-use super::Control;
 
 /// The most pictures in a batch.
 pub const MOST_PICTURES: usize = 1024;
@@ -89,6 +88,21 @@ impl Default for Request {
     }
 }
 
+/// A network that steers a picture.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// As regions name it.
+    pub name: String,
+    pub network: checkpoint::Control,
+    /// What to follow, as the network takes it (edges, poses, depths); fitted to the picture's
+    /// size.
+    pub picture: Picture,
+    pub weight: f32,
+    /// It steers from this part of the steps to that, 0 to 1.
+    pub start: f64,
+    pub end: f64,
+}
+
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -100,7 +114,7 @@ pub struct Progress {
 
 /// Device memory of a run, in bytes, known before it starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PlannedMemory {
+pub struct MemoryPlan {
     /// Of all networks that take part.
     pub weights: u64,
     /// Activations and inputs while sampling.
@@ -129,5 +143,5 @@ pub struct Generated {
     pub stages: Vec<(&'static str, Duration)>,
     /// Most bytes of device buffers that existed at once since the device was opened.
     pub peak_device_bytes: u64,
-    pub planned: PlannedMemory,
+    pub planned: MemoryPlan,
 }

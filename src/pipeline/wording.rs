@@ -5,8 +5,8 @@ use crate::text::prompt::{self, EncodedPrompt, PromptOptions, Reading};
 
 use super::adaptation::Adaptation;
 use super::error::{Result, option};
-use super::text::{self, TextPlan};
 use super::{Pipeline, Request};
+use crate::sd::text::{self, TextPlan};
 
 /// A prompt with its negative, tokenized.
 pub(super) struct Wording {
@@ -136,7 +136,7 @@ impl Wording {
     pub fn tokens(&self, pipeline: &Pipeline) -> usize {
         let first =
             self.variants.iter().flat_map(|variant| variant.prompts.iter().flatten()).next();
-        first.map_or(0, |prompt| prompt.chunks.len()) * pipeline.tokenizer.max_length()
+        first.map_or(0, |prompt| prompt.chunks.len()) * pipeline.tokenizer().max_length()
     }
 
     /// Of how many encodings it is: one, or one for each cross-attention.
@@ -147,7 +147,7 @@ impl Wording {
 }
 
 /// What is read from which call of the model on, from the first on.
-pub(super) fn spells(wordings: &[Wording], plan: &sampler::Plan) -> Vec<Spell> {
+pub(super) fn spells(wordings: &[Wording], plan: &sampler::SamplingPlan) -> Vec<Spell> {
     let mut spells: Vec<Spell> = Vec::new();
     for call in 0..plan.steps.len() {
         let step = plan.step_of(call);

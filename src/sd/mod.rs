@@ -1,3 +1,22 @@
-//! A checkpoint's networks as graphs see them.
+//! One loaded model: a checkpoint opened, low-rank updates and fused weights laid over its weights,
+//! its text encoders and its denoiser ready to run.
+//!
+//! [`Model`] is what the files say; a [`network::LoadedNetwork`] is one network on a device, whose
+//! weights an [`Overlay`] gives. [`text`] encodes prompts, [`denoiser`] is one sampling step as a
+//! graph, [`sampling`] runs it. The pipeline, training, fusion and metrics all stand on these.
 
+pub(crate) mod denoiser;
+mod error;
+mod model;
+pub(crate) mod network;
+pub(crate) mod noise;
+mod overlay;
+pub(crate) mod sampling;
 pub mod source;
+pub(crate) mod text;
+pub(crate) mod tokens;
+pub(crate) mod updates;
+
+pub use error::{Error, Result};
+pub use model::{Model, Part, TextEncoder};
+pub use overlay::Overlay;

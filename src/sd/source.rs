@@ -42,6 +42,44 @@ impl ParameterSource for ComponentSource {
     }
 }
 
+/// The weights of several networks whose parameters have different names.
+#[derive(Clone, Debug)]
+pub struct Together(Vec<ComponentSource>);
+
+impl Together {
+    pub fn of<'a>(components: impl IntoIterator<Item = &'a Component>) -> Together {
+        let source = |component: &Component| ComponentSource(component.clone());
+        Together(components.into_iter().map(source).collect())
+    }
+
+    fn holder(&self, name: &str) -> Option<&ComponentSource> {
+        self.0.iter().find(|source| source.info(name).is_some())
+    }
+}
+
+impl ParameterSource for Together {
+    fn info(&self, name: &str) -> Option<ParameterInfo> {
+        self.0.iter().find_map(|source| source.info(name))
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
+        let source =
+            self.holder(name).ok_or_else(|| ParameterError::Missing { name: name.into() })?;
+        source.read(name, range, into)
+    }
+
+    fn done_with(&self, name: &str) {
+        if let Some(source) = self.holder(name) {
+            source.done_with(name);
+        }
+    }
+}
+
 /// Weights that are stored as differences from those of another network, and whole where that has
 /// none of their name.
 pub struct Difference {

@@ -32,17 +32,12 @@ pub fn look(checkpoint: &Checkpoint, settings: &Settings) -> Result<Looked> {
     Places::of(&settings.output).check()?;
     let nothing = Reference::new().into();
     let encoder = Pipeline::load(&nothing, checkpoint, settings.precision)?;
-    let models = Models::of(checkpoint)?;
+    let models = Models::of(encoder.model())?;
     let (size, mut problems) = size(settings, &encoder);
     let mut checked = folder::check_at(settings, size, Depth::Headers);
     problems.append(&mut checked.problems);
     let copies = super::run::step_config(settings, size, &encoder).rows_per_word(&models.unet);
-    let rows = initial_rows(
-        settings,
-        encoder.tokenizer(),
-        &checkpoint.text_encoder,
-        [models.text.hidden_size, copies],
-    );
+    let rows = initial_rows(settings, encoder.model().text(), copies);
     if let Err(mut wrong) = rows {
         problems.append(&mut wrong);
     }

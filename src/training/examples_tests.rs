@@ -2,6 +2,7 @@
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::picture::Mask;
+use crate::sd::Model;
 use crate::text::Tokenizer;
 use crate::training::config::Options;
 
@@ -33,7 +34,7 @@ fn examples(pictures: Vec<Found>, change: impl FnOnce(&mut Settings)) -> Example
     };
     let mut settings = Settings::new(given).unwrap();
     change(&mut settings);
-    let models = Models::of(&Checkpoint::shipped().unwrap()).unwrap();
+    let models = Models::of(&Model::open(&Checkpoint::shipped().unwrap()).unwrap()).unwrap();
     let tokenizer =
         Tokenizer::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny/tokenizer")).unwrap();
     let words = Words::new(tokenizer, &settings.words, models.text.vocab_size, 3).unwrap();

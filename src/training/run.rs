@@ -86,10 +86,9 @@ pub struct Summary {
 }
 
 /// A run, ready to go.
-pub struct Run<'a> {
+pub struct Run {
     settings: Settings,
     gpu: Device,
-    checkpoint: &'a Checkpoint,
     base: ModelHash,
     encoder: Pipeline,
     examples: Examples,
@@ -104,7 +103,7 @@ pub struct Run<'a> {
     saved: Option<u64>,
 }
 
-impl<'a> Run<'a> {
+impl Run {
     /// Checks all that a run is made from, plans it, and reads the state to go on from.
     ///
     /// # Errors
@@ -112,28 +111,23 @@ impl<'a> Run<'a> {
     /// the run; a model that cannot be tuned.
     pub fn prepare(
         gpu: &Device,
-        checkpoint: &'a Checkpoint,
+        checkpoint: &Checkpoint,
         settings: &Settings,
         begin: Begin,
-    ) -> Result<Run<'a>> {
+    ) -> Result<Run> {
         let places = Places::of(&settings.output);
         places.check()?;
         if begin == Begin::New {
             refuse_to_replace(&places)?;
         }
         let encoder = Pipeline::load(gpu, checkpoint, settings.precision)?;
-        let models = Models::of(checkpoint)?;
+        let models = Models::of(encoder.model())?;
         let (size, mut problems) = size(settings, &encoder);
         let mut checked = folder::check(settings, size);
         problems.append(&mut checked.problems);
         let mut config = step_config(settings, size, &encoder);
         let copies = config.rows_per_word(&models.unet);
-        let rows = initial_rows(
-            settings,
-            encoder.tokenizer(),
-            &checkpoint.text_encoder,
-            [models.text.hidden_size, copies],
-        );
+        let rows = initial_rows(settings, encoder.model().text(), copies);
         let rows = rows.map_err(|mut wrong| problems.append(&mut wrong)).ok();
         let words = Words::new(
             encoder.tokenizer().clone(),
@@ -181,7 +175,6 @@ impl<'a> Run<'a> {
         let mut run = Run {
             settings,
             gpu,
-            checkpoint,
             base,
             encoder,
             examples,
@@ -423,7 +416,8 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let concept = self.concept()?;
         // A pipeline of its own, so that the memory is free again while the run goes on.
-        let mut pipeline = Pipeline::load(&self.gpu, self.checkpoint, self.settings.precision)?;
+        let mut pipeline =
+            Pipeline::of(&self.gpu, self.encoder.model().clone(), self.settings.precision)?;
         let drawn =
             sheet::sheet(&mut pipeline, &concept, &self.settings, self.size, &mut |done, of| {
                 watch(Event::Sheet { done, of });

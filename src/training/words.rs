@@ -2,12 +2,12 @@
 
 use super::config::{Initializer, Settings};
 use super::draws::{Draws, Purpose};
-use crate::checkpoint::Component;
 use crate::graph::Array;
+use crate::sd::TextEncoder;
+use crate::sd::source::ComponentSource;
+use crate::sd::tokens::TokenRows;
 use crate::text::prompt::{self, PromptOptions, Syntax};
 use crate::text::{Result, Tokenizer};
-
-const TABLE: &str = "text_model.embeddings.token_embedding.weight";
 
 /// A tokenizer that knows the words as single tokens.
 #[derive(Clone, Debug)]
@@ -105,11 +105,12 @@ pub fn single_token(tokenizer: &Tokenizer, word: &str) -> std::result::Result<u3
 /// is wrong with the initializers comes instead, all of it.
 pub fn initial_rows(
     settings: &Settings,
-    tokenizer: &Tokenizer,
-    text_encoder: &Component,
-    [width, copies]: [usize; 2],
+    encoder: &TextEncoder,
+    copies: usize,
 ) -> std::result::Result<Array, Vec<String>> {
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
+    let (config, mut known) = (&encoder.part.config, TokenRows::default());
+    let (width, source) = (config.hidden_size, ComponentSource(encoder.part.component.clone()));
     let draws = Draws::new(settings.seed);
     for (index, from) in settings.initializers.iter().enumerate() {
         let row = match from {
@@ -118,7 +119,11 @@ pub fn initial_rows(
                 numbers.into_iter().map(|v| v * deviation).collect()
             }
             Initializer::Word(word) => {
-                match single_token(tokenizer, word).and_then(|id| row_of(text_encoder, id, width)) {
+                let row = single_token(&encoder.tokenizer, word).and_then(|id| {
+                    let row = known.row(&source, config, id).map(<[f32]>::to_vec);
+                    row.map_err(|e| format!("{}: {e}", encoder.part.component.path().display()))
+                });
+                match row {
                     Ok(row) => row,
                     Err(problem) => {
                         wrong.push(problem);
@@ -136,27 +141,12 @@ pub fn initial_rows(
     }
 }
 
-fn row_of(
-    text_encoder: &Component,
-    id: u32,
-    width: usize,
-) -> std::result::Result<Vec<f32>, String> {
-    let table = text_encoder.tensor(TABLE).map_err(|e| e.to_string())?;
-    let start = id as usize * width;
-    match table.shape() {
-        [rows, columns] if *columns == width && (id as usize) < *rows => {
-            Ok(table.to_f32(start..start + width))
-        }
-        shape => Err(format!(
-            "{}: the token table is {shape:?}, without a row {id} of {width}",
-            text_encoder.path().display()
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::models::clip_text::TOKEN_TABLE;
+    use crate::sd::Model;
     use crate::training::config::Options;
 
     fn tokenizer() -> Tokenizer {
@@ -199,7 +189,8 @@ mod tests {
 
     #[test]
     fn rows_start_from_noise_and_from_the_class_word() {
-        let checkpoint = crate::checkpoint::Checkpoint::shipped().unwrap();
+        let model = Model::open(&Checkpoint::shipped().unwrap()).unwrap();
+        let encoder = model.text();
         let settings = |initializers: &str| {
             let given = Options {
                 words: Some("<a1> <a2>".into()),
@@ -209,29 +200,17 @@ mod tests {
             };
             Settings::new(given).unwrap()
         };
-        let width = checkpoint.text_encoder.config["hidden_size"].as_u64().unwrap() as usize;
-        let rows = initial_rows(
-            &settings("<rand-0.5> man"),
-            &tokenizer(),
-            &checkpoint.text_encoder,
-            [width, 2],
-        )
-        .unwrap();
+        let width = encoder.part.config.hidden_size;
+        let rows = initial_rows(&settings("<rand-0.5> man"), encoder, 2).unwrap();
         let rows: Vec<&[f32]> = rows.values().chunks_exact(width).collect();
         assert_eq!(rows.len(), 4);
         assert_eq!((rows[0], rows[2]), (rows[1], rows[3]));
         let deviation = (rows[0].iter().map(|v| v * v).sum::<f32>() / width as f32).sqrt();
         assert!((0.35..0.65).contains(&deviation), "{deviation}");
         let id = single_token(&tokenizer(), "man").unwrap() as usize;
-        let table = checkpoint.text_encoder.tensor(TABLE).unwrap();
+        let table = encoder.part.component.tensor(TOKEN_TABLE).unwrap();
         assert_eq!(rows[2], table.to_f32(id * width..(id + 1) * width));
-        let wrong = initial_rows(
-            &settings("xylophone theremin"),
-            &tokenizer(),
-            &checkpoint.text_encoder,
-            [width, 2],
-        )
-        .unwrap_err();
+        let wrong = initial_rows(&settings("xylophone theremin"), encoder, 2).unwrap_err();
         assert_eq!(wrong.len(), 2);
     }
 }

@@ -95,7 +95,7 @@ fn states_that_change_places() {
     let states = HashMap::from(["a", "b", "c"].map(|name| (name, super::random::values(name, 4))));
     let program = super::random::program(&g, &[sum], false);
     for (name, values) in &states {
-        program.write(name, &Array::f32([4], values.clone())).unwrap();
+        program.write(*name, &Array::f32([4], values.clone())).unwrap();
     }
     let state = |name: &str| program.state(name).unwrap().values().to_vec();
     program.run();

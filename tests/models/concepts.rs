@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mixofshow::checkpoint::{Checkpoint, TensorFile};
-use mixofshow::concept::source::WithUpdates;
 use mixofshow::concept::{Applied, AppliedSet, Concept, Network, dialects};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, unet::cross_attentions};
 use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
+use mixofshow::sd::Overlay;
 use mixofshow::sd::source::ComponentSource;
 
 use super::engine::Engine;
@@ -63,8 +63,8 @@ fn source(
     component: &mixofshow::checkpoint::Component,
     set: Option<&AppliedSet>,
 ) -> Arc<dyn ParameterSource + Send> {
-    let source = WithUpdates::new(Arc::new(ComponentSource(component.clone())));
-    source.set(&set.cloned().into_iter().collect::<Vec<_>>());
+    let source = Overlay::new(Arc::new(ComponentSource(component.clone())));
+    source.put_beside(&set.cloned().into_iter().collect::<Vec<_>>());
     Arc::new(source)
 }
 

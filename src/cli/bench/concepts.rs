@@ -42,7 +42,7 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
         (study.subjects(|subject| vec![format!("{}.png", subject.name)])?, study.checkpoint()?);
     let gpu = global.open()?;
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
-    let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
+    let towers = Towers::load(&gpu, pipeline.model())?;
     let mut lessons = Vec::new();
     for subject in &subjects {
         for method in METHODS {

@@ -76,7 +76,7 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     WAYS.iter().try_for_each(|way| files::check_fused(&folder_of(study, way), true))?;
     let (checkpoint, gpu) = (study.checkpoint()?, global.open()?);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
-    let towers = Towers::load(&gpu, &checkpoint, pipeline.tokenizer())?;
+    let towers = Towers::load(&gpu, pipeline.model())?;
     let lessons = subjects
         .iter()
         .map(|subject| study.learning(subject, Method::EdLora))

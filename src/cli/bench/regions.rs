@@ -48,7 +48,7 @@ const CASES: [(&str, usize, bool); 3] = [
 struct Case {
     graph: Graph,
     output: Tensor,
-    tables: Vec<(usize, RegionTables)>,
+    tables: Vec<(RegionInputs, RegionTables)>,
 }
 
 /// One pass with keys and values made beforehand, as sampling runs it.
@@ -86,8 +86,8 @@ fn build(preset: &Preset, options: &Options, prompts: usize, overlapping: bool) 
                 tokens,
                 table.reach().to_vec(),
             );
+            tables.push((inputs.clone(), table));
             sizes.push(RegionSize { tokens, inputs, mask: None });
-            tables.push((tokens, table));
         }
     }
     let prompt = match sizes.is_empty() {
@@ -118,8 +118,8 @@ fn program(case: &Case, weights: &Weights) -> Result<Program> {
             program.write(name, &Array::f32(node.shape.clone(), values))?;
         }
     }
-    for (tokens, table) in &case.tables {
-        program.write_all(table.named(&format!("regions.{tokens}")))?;
+    for (inputs, table) in &case.tables {
+        program.write_all(table.values(inputs))?;
     }
     Ok(program)
 }

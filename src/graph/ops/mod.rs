@@ -42,7 +42,38 @@ pub(crate) use binary::Broadcast;
 pub use lora_gate::GatePart;
 pub use regional_attention::{Reach, RegionInputs, RegionTables};
 
-use super::{Array, Error, GradientContext, Graph, Shape, Tensor};
+use super::{Array, Error, Graph, Shape, Tensor};
+
+/// What an operation's gradient rule sees of the node that it differentiates.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientContext<'a> {
+    /// The node's own value.
+    pub output: Tensor,
+    pub inputs: &'a [Tensor],
+    /// Gradient with respect to `output`, of its shape.
+    pub upstream: Tensor,
+    /// For each input: whether its gradient leads to anything that was asked for.
+    pub wanted: &'a [bool],
+}
+
+impl GradientContext<'_> {
+    pub fn wants(&self, input: usize) -> bool {
+        self.wanted.get(input).copied().unwrap_or(false)
+    }
+
+    /// The error for a gradient that there is no rule for; `input` as the operation's documentation
+    /// calls it.
+    pub fn refuse(
+        &self,
+        graph: &Graph,
+        operation: &dyn Operation,
+        input: &'static str,
+        reason: &'static str,
+    ) -> Error {
+        let layer = graph.node(self.output).layer.to_string();
+        Error::NotDifferentiable { operation: operation.name(), layer, input, reason }
+    }
+}
 
 /// What followers a step can do to its result before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -91,6 +91,16 @@ impl RegionTables {
         &self.reach
     }
 
+    /// The values of `inputs`.
+    pub fn values(&self, inputs: &RegionInputs) -> [(Tensor, &Array); 4] {
+        [
+            (inputs.order, &self.order),
+            (inputs.weights, &self.weights),
+            (inputs.spans, &self.spans),
+            (inputs.readers, &self.readers),
+        ]
+    }
+
     /// The values of what [`RegionInputs::declare`] declared by the same `name`, by their full
     /// names.
     pub fn named(&self, name: &str) -> [(String, &Array); 4] {

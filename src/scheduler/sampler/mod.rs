@@ -67,7 +67,7 @@ pub struct Step {
 
 /// A sampling run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct SamplingPlan {
     pub kind: SamplerKind,
     /// One for each call of the model; never empty.
     pub steps: Vec<Step>,
@@ -110,7 +110,7 @@ pub fn plan(
     kind: SamplerKind,
     config: &SchedulerConfig,
     options: &PlanOptions,
-) -> Result<Plan, ScheduleError> {
+) -> Result<SamplingPlan, ScheduleError> {
     let mut settings = config.for_sampler(kind)?;
     let request_error = |message: String| Err(ScheduleError::Request(message));
     if options.karras {
@@ -172,7 +172,7 @@ pub fn plan(
     let touched = |slot: usize| {
         slot == 0 || run.steps.iter().any(|step| step.matrix[slot].iter().any(|&c| c != 0.0))
     };
-    Ok(Plan {
+    Ok(SamplingPlan {
         kind,
         initial_scale: run.initial_scale,
         start: run.start,
@@ -182,8 +182,8 @@ pub fn plan(
     })
 }
 
-impl Plan {
-    /// Which of its [`Plan::count`] sampling steps the call `call` of the model belongs to.
+impl SamplingPlan {
+    /// Which of its [`SamplingPlan::count`] sampling steps the call `call` of the model belongs to.
     pub fn step_of(&self, call: usize) -> usize {
         // Exact for Heun's method, whose steps but the last have two calls, and for PNDM, whose
         // first has.

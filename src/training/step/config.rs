@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::backend::Precision;
-use crate::checkpoint::Checkpoint;
 pub use crate::checkpoint::Network;
 use crate::graph::{Array, ParameterSource};
 use crate::models::config::{ClipTextConfig, UNetConfig};
-use crate::scheduler::config::{PredictionType, SchedulerConfig};
+use crate::scheduler::config::PredictionType;
 use crate::scheduler::schedule::NoiseSchedule;
+use crate::sd::Model;
+use crate::sd::source::Together;
 
 use super::error::Result;
-use super::source::Networks;
 
 /// The networks that are tuned: frozen weights, and how they were trained.
 #[derive(Clone)]
@@ -27,20 +27,18 @@ pub struct Models {
 }
 
 impl Models {
-    /// The UNet and the text tower of a checkpoint, with the schedule that they were trained with.
+    /// The UNet and the text encoder of a model, with the schedule that they were trained with.
     ///
     /// # Errors
-    /// Configurations that cannot be read, or that this program does not compute.
-    pub fn of(checkpoint: &Checkpoint) -> Result<Models> {
-        let (unet, text) = (&checkpoint.unet, &checkpoint.text_encoder);
-        let (scheduler, _) =
-            SchedulerConfig::parse(&checkpoint.scheduler.to_string())?.for_pipeline();
+    /// A schedule that this program does not compute.
+    pub fn of(model: &Model) -> Result<Models> {
+        let (unet, text) = (&model.unet, &model.text().part);
         Ok(Models {
-            unet: UNetConfig::from_json(&unet.config, &unet.config_path)?,
-            text: ClipTextConfig::from_json(&text.config, &text.config_path)?,
-            schedule: NoiseSchedule::of_training(&scheduler)?,
-            prediction: scheduler.prediction_type.unwrap_or_default(),
-            parameters: Arc::new(Networks::of(unet, text)),
+            unet: unet.config.clone(),
+            text: text.config.clone(),
+            schedule: NoiseSchedule::of_training(&model.scheduler)?,
+            prediction: model.scheduler.prediction_type.unwrap_or_default(),
+            parameters: Arc::new(Together::of([&unet.component, &text.component])),
         })
     }
 }

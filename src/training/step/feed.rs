@@ -1,11 +1,9 @@
 //! From a batch to the inputs of the graph.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
-use crate::graph::{Array, Element, ParameterError, Shape};
+use crate::graph::{Array, Element, Shape};
 use crate::models::unet::time_features;
 use crate::nn::word_values;
+use crate::sd::tokens::TokenRows;
 
 use super::bank::Group;
 use super::build::Built;
@@ -13,13 +11,11 @@ use super::config::{Batch, Models, Rates, StepConfig};
 use super::error::{Error, Result};
 use super::regularisation::{Maps, input_name, resized};
 
-const TABLE: &str = "text_model.embeddings.token_embedding.weight";
-
 /// Turns batches into inputs.
 #[derive(Default)]
 pub(super) struct Feed {
     /// Rows of the token table that were read.
-    known: HashMap<u32, Vec<f32>>,
+    known: TokenRows,
 }
 
 /// Where a run stands.
@@ -131,7 +127,8 @@ impl Feed {
                 }
                 learnt.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
                 if row < vocabulary {
-                    slot.copy_from_slice(self.row(models, id)?);
+                    let row = self.known.row(&*models.parameters, &models.text, id);
+                    slot.copy_from_slice(row.map_err(|error| Error::Graph(error.into()))?);
                 }
             }
         }
@@ -140,32 +137,6 @@ impl Feed {
             ("embedded".into(), Array::f32([sequences, tokens, width], embedded)),
             ("ids".into(), Array::u32([sequences, tokens], learnt)),
         ])
-    }
-
-    /// A row of the frozen token table.
-    fn row(&mut self, models: &Models, id: u32) -> Result<&[f32]> {
-        let slot = match self.known.entry(id) {
-            Entry::Occupied(slot) => return Ok(slot.into_mut()),
-            Entry::Vacant(slot) => slot,
-        };
-        let (rows, width) = (models.text.vocab_size, models.text.hidden_size);
-        let expected = vec![rows, width];
-        let graph = |error: ParameterError| Error::Graph(error.into());
-        match models.parameters.info(TABLE) {
-            None => return Err(graph(ParameterError::Missing { name: TABLE.into() })),
-            Some(info) if info.shape != expected => {
-                return Err(graph(ParameterError::Shape {
-                    name: TABLE.into(),
-                    expected,
-                    found: info.shape,
-                }));
-            }
-            Some(_) => {}
-        }
-        let mut values = vec![0.0; width];
-        let start = id as usize * width;
-        models.parameters.read(TABLE, start..start + width, &mut values).map_err(graph)?;
-        Ok(slot.insert(values))
     }
 }
 

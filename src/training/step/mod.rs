@@ -11,7 +11,6 @@ mod error;
 mod feed;
 mod layers;
 mod regularisation;
-mod source;
 mod state;
 
 use std::collections::HashMap;

@@ -1,37 +1,36 @@
-//! One network of the model on the device: configuration, weights, and programs made of them.
+//! One network of a model on a device: configuration, weights, and programs made of them.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backend::Device;
-use crate::backend::{Precision, Program, Weights};
+use crate::backend::{Device, Precision, Program, Weights};
 use crate::checkpoint::Component;
 use crate::concept::AppliedSet;
-use crate::concept::source::WithUpdates;
 use crate::graph::{Graph, Origin, ParameterSource, Plan, Tensor};
-use crate::sd::source::ComponentSource;
 
 use super::error::{Error, Result};
+use super::model::Part;
+use super::overlay::Overlay;
+use super::source::ComponentSource;
 
-pub(super) struct Network<C> {
+/// A network whose weights go to the device when they are first used.
+pub(crate) struct LoadedNetwork<C> {
     pub config: C,
     pub weights: Weights,
-    /// What `weights` reads: the model, and the low-rank updates in use.
-    pub updates: Arc<WithUpdates>,
+    /// What `weights` reads: the model, and the updates in use.
+    pub overlay: Arc<Overlay>,
     path: PathBuf,
 }
 
-impl<C> Network<C> {
-    pub fn new(gpu: &Device, component: &Component, config: C, precision: Precision) -> Self {
-        Self::from_source(
-            gpu,
-            component,
-            Arc::new(ComponentSource(component.clone())),
-            config,
-            precision,
-        )
+impl<C: Clone> LoadedNetwork<C> {
+    pub fn new(gpu: &Device, part: &Part<C>, precision: Precision) -> Self {
+        let source = Arc::new(ComponentSource(part.component.clone()));
+        Self::from_source(gpu, &part.component, source, part.config.clone(), precision)
     }
+}
 
+impl<C> LoadedNetwork<C> {
     /// A network whose weights are `component`'s, but as `source` has them.
     pub fn from_source(
         gpu: &Device,
@@ -40,18 +39,28 @@ impl<C> Network<C> {
         config: C,
         precision: Precision,
     ) -> Self {
+        Self::from_overlay(gpu, component, Overlay::new(source), config, precision)
+    }
+
+    /// A network whose weights are `component`'s with others in place of some or beside them.
+    pub fn from_overlay(
+        gpu: &Device,
+        component: &Component,
+        overlay: Overlay,
+        config: C,
+        precision: Precision,
+    ) -> Self {
         // Cooperative matrices round all that they multiply to f16, and are much faster than what
         // takes f32.
-        let sums_in_f32 = !gpu.rounds_to_f16();
-        let updates = Arc::new(WithUpdates::new(source).with_sums_in_f32(sums_in_f32));
-        let weights = Weights::new(gpu, updates.clone(), precision);
-        Network { config, weights, updates, path: component.path().to_path_buf() }
+        let overlay = Arc::new(overlay.with_sums_in_f32(!gpu.rounds_to_f16()));
+        let weights = Weights::new(gpu, overlay.clone(), precision);
+        LoadedNetwork { config, weights, overlay, path: component.path().to_path_buf() }
     }
 
     /// Adds these updates to the weights, instead of those that were added before. Returns whether
     /// any weight is another now: programs made before still have those of before.
     pub fn merge(&self, sets: &[AppliedSet]) -> bool {
-        let changed = self.updates.merge(sets);
+        let changed = self.overlay.merge(sets);
         self.weights.retain(|name| {
             name.strip_suffix(".weight").is_none_or(|layer| !changed.contains(layer))
         });
@@ -63,50 +72,68 @@ impl<C> Network<C> {
         result.map_err(|source| Error::Network { path: self.path.clone(), source: source.into() })
     }
 
-    pub fn unsupported(&self, what: impl Into<String>) -> Error {
-        Error::Unsupported { path: self.path.clone(), what: what.into() }
-    }
-
-    /// Builds a graph and plans it.
-    pub fn plan(
+    /// Builds a graph and plans it. `build` tells what the graph takes, in whatever form suits it,
+    /// and its outputs.
+    pub fn plan<I>(
         &self,
-        build: impl FnOnce(&C, &mut Graph) -> crate::graph::Result<Vec<Tensor>>,
-    ) -> Result<Planned> {
+        build: impl FnOnce(&C, &mut Graph) -> crate::graph::Result<(I, Vec<Tensor>)>,
+    ) -> Result<PlannedGraph<I>> {
         let mut graph = Graph::new();
-        let outputs = self.blame(build(&self.config, &mut graph))?;
+        let (inputs, outputs) = self.blame(build(&self.config, &mut graph))?;
         let plan = Plan::new(&graph, &outputs, self.weights.device().target());
-        Ok(Planned { graph, plan })
+        Ok(PlannedGraph { graph, plan, inputs })
     }
 
     /// Bytes of the weights that `planned` uses. Also checks that they are there, in the right
     /// shapes.
-    pub fn weight_bytes(&self, planned: &Planned) -> Result<u64> {
+    pub fn weight_bytes<I>(&self, planned: &PlannedGraph<I>) -> Result<u64> {
         self.blame(self.weights.planned_bytes(&planned.graph, &planned.plan))
     }
 
-    /// Uploads what is missing of the weights, and records.
-    pub fn program(&self, planned: &Planned) -> Result<Program> {
-        self.blame(Program::from_plan(&self.weights, &planned.graph, &planned.plan))
+    /// Uploads what is missing of the weights, and compiles.
+    pub fn program<I: Clone>(&self, planned: &PlannedGraph<I>) -> Result<Ready<I>> {
+        let program = Program::from_plan(&self.weights, &planned.graph, &planned.plan);
+        Ok(Ready { program: self.blame(program)?, inputs: planned.inputs.clone() })
     }
 }
 
-/// A graph and its plan.
-pub(super) struct Planned {
+/// A graph, its plan, and what it takes.
+pub(crate) struct PlannedGraph<I = ()> {
     pub graph: Graph,
     pub plan: Plan,
+    pub inputs: I,
 }
 
-impl Planned {
+/// A program and what it takes: the handles that its inputs are written by.
+pub(crate) struct Ready<I = ()> {
+    program: Program,
+    pub inputs: I,
+}
+
+impl<I> Deref for Ready<I> {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl<I> PlannedGraph<I> {
     /// Bytes of activations and inputs.
     pub fn bytes(&self) -> u64 {
-        let inputs =
-            self.graph.nodes().iter().filter(|node| matches!(node.origin, Origin::Input { .. }));
-        self.plan.activation_bytes()
-            + inputs.map(|node| node.shape.elements() as u64 * 4).sum::<u64>()
+        self.plan.activation_bytes() + self.input_bytes(|_| true)
+    }
+
+    /// Bytes of the inputs that count.
+    pub fn input_bytes(&self, counts: impl Fn(Tensor) -> bool) -> u64 {
+        let inputs = self.graph.tensors().filter(|tensor| counts(*tensor));
+        let nodes = inputs.map(|tensor| self.graph.node(tensor));
+        let inputs = nodes.filter(|node| matches!(node.origin, Origin::Input { .. }));
+        inputs.map(|node| node.shape.elements() as u64 * 4).sum()
     }
 
     /// The largest activation: its bytes and its layer.
-    pub fn largest(&self) -> (u64, &str) {
+    fn largest(&self) -> (u64, &str) {
         let bytes = |step: &crate::graph::Step| {
             let elements = |t: &Tensor| self.graph.shape(*t).elements();
             let tensors = step.inputs.iter().filter(|t| !self.is_weight(**t)).chain([&step.output]);

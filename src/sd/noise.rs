@@ -3,7 +3,7 @@
 use crate::random::{BatchNoise, RngKind};
 
 /// Streams of normal numbers for the latents `[height, width, channels]` of a batch of pictures.
-pub(super) struct Noise {
+pub(crate) struct Noise {
     streams: BatchNoise,
     batch: usize,
     pixels: usize,
@@ -38,7 +38,7 @@ impl Noise {
 }
 
 /// `[batch, channels, pixels]` to `[batch, pixels, channels]`.
-pub(super) fn channels_last(
+pub(crate) fn channels_last(
     values: &[f32],
     batch: usize,
     pixels: usize,

@@ -1,38 +1,51 @@
-//! The weights of a model with those of low-rank updates beside them, or added to them.
+//! The weights of a network as they are in use: the model's own, with fused ones in place of some,
+//! low-rank updates beside them, and updates added to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::checkpoint::TensorFile;
+use crate::concept::AppliedSet;
 use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, StoredAs};
-
-use super::AppliedSet;
 
 /// Endings of an update's two parameters, as [`crate::nn::LowRank`] names them.
 const DOWN: &str = ".lora_down.weight";
 const UP: &str = ".lora_up.weight";
 
 /// A [`ParameterSource`] that has `<set>.<layer>.lora_down.weight` and
-/// `<set>.<layer>.lora_up.weight` of named sets, and all else from a model, with the updates of
-/// merged sets added. Sets come and go while programs share it.
-pub struct WithUpdates {
+/// `<set>.<layer>.lora_up.weight` of the sets of updates in use, and all else from a model: with
+/// replaced weights in place of its own, and with the updates of merged sets added. Sets come and
+/// go while programs share it.
+pub struct Overlay {
     model: Arc<dyn ParameterSource + Send>,
-    sets: RwLock<BTreeMap<String, AppliedSet>>,
+    /// Weights in place of the model's, by their names; the first file that has one counts. They
+    /// stay in their files until they are asked for.
+    replaced: Vec<Arc<TensorFile>>,
+    beside: RwLock<BTreeMap<String, AppliedSet>>,
     merged: RwLock<Vec<AppliedSet>>,
     /// Those that will be merged: what is planned is planned for them.
     expected: RwLock<Vec<AppliedSet>>,
     sums_in_f32: bool,
 }
 
-impl WithUpdates {
+impl Overlay {
     pub fn new(model: Arc<dyn ParameterSource + Send>) -> Self {
-        WithUpdates {
+        Overlay {
             model,
-            sets: RwLock::default(),
+            replaced: Vec::new(),
+            beside: RwLock::default(),
             merged: RwLock::default(),
             expected: RwLock::default(),
             sums_in_f32: false,
         }
+    }
+
+    /// The same with the weights of `files`, f32, in place of the model's of their names. Plans see
+    /// them in the model's own precision, as a file will have them.
+    pub fn with_replaced(mut self, files: &[Arc<TensorFile>]) -> Self {
+        self.replaced = files.to_vec();
+        self
     }
 
     /// Says of weights with merged updates that they are stored in f32, whatever the model stores:
@@ -47,10 +60,10 @@ impl WithUpdates {
         self.model.clone()
     }
 
-    /// The sets from now on.
-    pub fn set(&self, sets: &[AppliedSet]) {
+    /// The sets whose updates are computed beside the weights from now on.
+    pub fn put_beside(&self, sets: &[AppliedSet]) {
         let sets = sets.iter().map(|set| (set.name.clone(), set.clone())).collect();
-        *self.sets.write().unwrap_or_else(PoisonError::into_inner) = sets;
+        *self.beside.write().unwrap_or_else(PoisonError::into_inner) = sets;
     }
 
     /// Lets [`ParameterSource::info`] speak of the weights as they will be once these sets are
@@ -86,14 +99,14 @@ impl WithUpdates {
 
     fn with<T>(&self, name: &str, read: impl FnOnce(&Array) -> T) -> Option<T> {
         let (set, rest) = name.split_once('.')?;
-        let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
+        let sets = self.beside.read().unwrap_or_else(PoisonError::into_inner);
         let layers = &sets.get(set)?.set().layers;
         let of = |end: &str| layers.get(rest.strip_suffix(end)?)?.lora();
         of(DOWN).map(|lora| &lora.down).or_else(|| of(UP).map(|lora| &lora.up)).map(read)
     }
 }
 
-impl ParameterSource for WithUpdates {
+impl ParameterSource for Overlay {
     fn info(&self, name: &str) -> Option<ParameterInfo> {
         let own = self.with(name, |array| ParameterInfo {
             shape: array.shape.to_vec(),
@@ -128,7 +141,14 @@ impl ParameterSource for WithUpdates {
             }
         });
         own.unwrap_or_else(|| {
-            self.model.read(name, range.clone(), into)?;
+            match self.replaced.iter().find_map(|file| file.tensor(name)) {
+                Some(view) if range.end <= view.len() => view.write_f32(range.clone(), into),
+                Some(_) => {
+                    let message = "read beyond its end".into();
+                    return Err(ParameterError::Read { name: name.into(), message });
+                }
+                None => self.model.read(name, range.clone(), into)?,
+            }
             self.add_merged(name, range, into);
             Ok(())
         })
@@ -164,7 +184,7 @@ mod tests {
 
     #[test]
     fn updates_stand_beside_the_model() {
-        let source = WithUpdates::new(Arc::new(Model));
+        let source = Overlay::new(Arc::new(Model));
         let update = Lora {
             down: Array::f32([1, 3], vec![1.0, 2.0, 3.0]),
             up: Array::f32([2, 1], vec![4.0, 5.0]),
@@ -176,7 +196,7 @@ mod tests {
             1.0,
         )
         .unwrap();
-        source.set(&[applied.of(Network::UNet).unwrap().clone()]);
+        source.put_beside(&[applied.of(Network::UNet).unwrap().clone()]);
         let name = |rest: &str| format!("{}.x.y.{rest}", applied.of(Network::UNet).unwrap().name);
         assert_eq!(source.info("a.weight").unwrap().shape, [2]);
         assert_eq!(source.info(&name("lora_up.weight")).unwrap().shape, [2, 1]);
@@ -186,7 +206,7 @@ mod tests {
         assert!(source.read(&name("lora_down.weight"), 2..4, &mut two).is_err());
         source.read("a.weight", 0..2, &mut two).unwrap();
         assert_eq!(two, [9.0, 9.0]);
-        source.set(&[]);
+        source.put_beside(&[]);
         assert!(source.info(&name("lora_up.weight")).is_none());
     }
 
@@ -208,7 +228,7 @@ mod tests {
                 Ok(())
             }
         }
-        let source = WithUpdates::new(Arc::new(Linear));
+        let source = Overlay::new(Arc::new(Linear));
         let down = Array::f32([2, 2], vec![1.0, 2.0, 3.0, 4.0]);
         let up = Array::f32([3, 2], vec![1.0, 0.0, 0.0, 1.0, 2.0, 1.0]);
         let set =
@@ -237,10 +257,10 @@ mod tests {
         assert_eq!(source.merge(&[]).len(), 1);
         assert_eq!(read("x.weight", 0..6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         // Sums keep what f16 would lose, and plans know it beforehand.
-        let stored = |source: &WithUpdates, name: &str| source.info(name).unwrap().stored;
+        let stored = |source: &Overlay, name: &str| source.info(name).unwrap().stored;
         source.expect(&[applied.of(Network::UNet).unwrap().clone()]);
         assert_eq!(stored(&source, "x.weight"), StoredAs::F16, "unless told otherwise");
-        let source = WithUpdates::new(Arc::new(Linear)).with_sums_in_f32(true);
+        let source = Overlay::new(Arc::new(Linear)).with_sums_in_f32(true);
         assert_eq!(stored(&source, "x.weight"), StoredAs::F16);
         source.expect(&[applied.of(Network::UNet).unwrap().clone()]);
         assert_eq!(

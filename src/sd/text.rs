@@ -1,24 +1,22 @@
 //! From prompts to what the UNet reads of them.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::slice::from_ref;
 
-use crate::graph::{Array, Graph, ParameterError};
+use crate::graph::{Array, Graph, Tensor};
 use crate::models::clip_text;
 use crate::models::config::ClipTextConfig;
+use crate::nn::Hook;
 use crate::text::Tokenizer;
 use crate::text::prompt::{self, Chunk, EncodedPrompt, PromptOptions};
 
-use super::adaptation::{Updates, row_of_words};
-use super::error::{Error, Result, option};
-use super::network::{Network, Planned};
-
-const TABLE: &str = "text_model.embeddings.token_embedding.weight";
+use super::error::{Error, Result};
+use super::network::{LoadedNetwork, PlannedGraph};
+use super::tokens::TokenRows;
+use super::updates::{UpdateInputs, Updates};
 
 /// Tokenizes the negative prompt (where there is guidance) and the prompt, each by its options, to
 /// equally many chunks; negative first.
-pub(super) fn tokenize(
+pub(crate) fn tokenize(
     tokenizer: &Tokenizer,
     prompts: &[(String, PromptOptions)],
     warnings: &mut Vec<String>,
@@ -35,50 +33,117 @@ pub(super) fn tokenize(
     Ok(encoded)
 }
 
-/// Plans the text tower for `rows` chunks of `length` tokens.
-pub(super) fn plan_tower(
-    network: &Network<ClipTextConfig>,
-    updates: &Updates,
+/// What an encoder's graph takes.
+#[derive(Clone, Debug)]
+pub(crate) struct EncoderInputs {
+    /// Rows of the token table, `[rows, length, width]`.
+    embedded: Tensor,
+    updates: UpdateInputs,
+}
+
+/// A text encoder's pass over `rows` sequences of `length` tokens, planned.
+pub(crate) struct EncoderPass {
+    planned: PlannedGraph<EncoderInputs>,
     rows: usize,
     length: usize,
-    skip: usize,
-) -> Result<Planned> {
-    network.plan(|config, graph| {
-        let embedded = graph.input("embedded", [rows, length, config.hidden_size]);
-        Ok(vec![clip_text::encode(&mut updates.layers(graph, &[]), config, embedded, skip)?])
-    })
+}
+
+impl EncoderPass {
+    /// The last `skip` layers are left out. The first output is the encoding, `[rows, length,
+    /// width]`; `further` may add others, from the layers named in `hooked`.
+    pub fn plan(
+        network: &LoadedNetwork<ClipTextConfig>,
+        updates: &Updates,
+        [rows, length]: [usize; 2],
+        skip: usize,
+        hooked: &[String],
+        further: impl FnOnce(&[Hook]) -> Vec<Tensor>,
+    ) -> Result<EncoderPass> {
+        let planned = network.plan(|config, graph| {
+            let embedded = graph.input("embedded", [rows, length, config.hidden_size]);
+            let (outputs, updates) = updates.build(graph, &[], |layers| {
+                layers.hook(hooked.iter().cloned());
+                let encoding = clip_text::encode(layers, config, embedded, skip)?;
+                let mut outputs = vec![encoding];
+                outputs.extend(further(layers.hooks()));
+                Ok(outputs)
+            })?;
+            Ok((EncoderInputs { embedded, updates }, outputs))
+        })?;
+        Ok(EncoderPass { planned, rows, length })
+    }
+
+    /// The plain pass.
+    fn plain(
+        network: &LoadedNetwork<ClipTextConfig>,
+        updates: &Updates,
+        size: [usize; 2],
+        skip: usize,
+    ) -> Result<EncoderPass> {
+        EncoderPass::plan(network, updates, size, skip, &[], |_| Vec::new())
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.planned.graph
+    }
+
+    pub fn weight_bytes(&self, network: &LoadedNetwork<ClipTextConfig>) -> Result<u64> {
+        network.weight_bytes(&self.planned)
+    }
+
+    /// All outputs, for rows of the token table, `[rows, length, width]`.
+    pub fn run(
+        &self,
+        network: &LoadedNetwork<ClipTextConfig>,
+        updates: &Updates,
+        embedded: Vec<f32>,
+    ) -> Result<Vec<Array>> {
+        let program = network.program(&self.planned)?;
+        updates.write(&program, &program.inputs.updates)?;
+        let shape = [self.rows, self.length, network.config.hidden_size];
+        program.write(program.inputs.embedded, &Array::f32(shape, embedded))?;
+        program.run();
+        let outputs = (0..self.planned.plan.outputs.len()).map(|i| program.output(i));
+        Ok(outputs.collect::<Result<_, _>>()?)
+    }
+}
+
+/// An encoder's weights fit its configuration.
+///
+/// # Errors
+/// Weights that are missing or of another shape.
+pub(crate) fn check(network: &LoadedNetwork<ClipTextConfig>, length: usize) -> Result<()> {
+    let pass = EncoderPass::plain(network, &Updates::default(), [1, length], 0)?;
+    pass.weight_bytes(network).map(drop)
 }
 
 /// How prompts will be encoded: in one run, or each in its own where they need different depths of
-/// the tower.
-pub(super) struct TextPlan {
+/// the encoder.
+pub(crate) struct TextPlan {
     /// Each with the number of prompts that it is for.
-    runs: Vec<(Planned, usize)>,
+    runs: Vec<(EncoderPass, usize)>,
     updates: Updates,
 }
 
 impl TextPlan {
     /// Plans for `prompts`, of which the last is not the negative one. As in diffusers, layers are
-    /// skipped for that one only: the negative prompt is read by the whole tower. Each prompt comes
-    /// in as many copies as differ between cross-attentions.
+    /// skipped for that one only: the negative prompt is read by the whole encoder. Each prompt
+    /// comes in as many copies as differ between cross-attentions.
     pub fn new(
-        network: &Network<ClipTextConfig>,
+        network: &LoadedNetwork<ClipTextConfig>,
         updates: &Updates,
         prompts: &[Vec<EncodedPrompt>],
         skip: usize,
     ) -> Result<TextPlan> {
         let layers = network.config.num_hidden_layers;
         if skip >= layers {
-            return Err(option(
-                "clip skip",
-                skip,
-                format!("less than the text tower's {layers} layers"),
-            ));
+            return Err(Error::ClipSkip { found: skip, layers });
         }
-        let plan = |prompts: &[Vec<EncodedPrompt>], skip: usize| -> Result<(Planned, usize)> {
+        let plan = |prompts: &[Vec<EncodedPrompt>], skip: usize| -> Result<(EncoderPass, usize)> {
             let chunks: Vec<&Chunk> = prompts.iter().flatten().flat_map(|p| &p.chunks).collect();
             let length = chunks.iter().map(|c| c.ids.len()).max().unwrap_or(0);
-            Ok((plan_tower(network, updates, chunks.len(), length, skip)?, prompts.len()))
+            let pass = EncoderPass::plain(network, updates, [chunks.len(), length], skip)?;
+            Ok((pass, prompts.len()))
         };
         let runs = match prompts {
             [negative, positive] if skip > 0 => {
@@ -90,11 +155,11 @@ impl TextPlan {
     }
 
     pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
-        self.runs.iter().map(|(planned, _)| &planned.graph)
+        self.runs.iter().map(|(pass, _)| pass.graph())
     }
 
-    pub fn weight_bytes(&self, network: &Network<ClipTextConfig>) -> Result<u64> {
-        let mut each = self.runs.iter().map(|(planned, _)| network.weight_bytes(planned));
+    pub fn weight_bytes(&self, network: &LoadedNetwork<ClipTextConfig>) -> Result<u64> {
+        let mut each = self.runs.iter().map(|(pass, _)| pass.weight_bytes(network));
         each.try_fold(0, |most, bytes| Ok(bytes?.max(most)))
     }
 
@@ -103,14 +168,14 @@ impl TextPlan {
     /// continue the token table.
     pub fn encode(
         &self,
-        network: &Network<ClipTextConfig>,
+        network: &LoadedNetwork<ClipTextConfig>,
         prompts: &[Vec<EncodedPrompt>],
         words: Option<&Array>,
     ) -> Result<Vec<Array>> {
         let (mut values, mut rest) = (Vec::new(), prompts);
-        for (planned, count) in &self.runs {
+        for (pass, count) in &self.runs {
             let (now, later) = rest.split_at((*count).min(rest.len()));
-            values.extend(self.encode_some(network, planned, now, words)?);
+            values.extend(self.encode_some(network, pass, now, words)?);
             rest = later;
         }
         if values.iter().any(|v| !v.is_finite()) {
@@ -139,23 +204,19 @@ impl TextPlan {
     /// Encodes all chunks of all copies of `prompts` in one run.
     fn encode_some(
         &self,
-        network: &Network<ClipTextConfig>,
-        planned: &Planned,
+        network: &LoadedNetwork<ClipTextConfig>,
+        pass: &EncoderPass,
         prompts: &[Vec<EncodedPrompt>],
         words: Option<&Array>,
     ) -> Result<Vec<f32>> {
         let width = network.config.hidden_size;
         let chunks: Vec<&Chunk> = prompts.iter().flatten().flat_map(|p| &p.chunks).collect();
         let length = chunks.first().map_or(0, |c| c.ids.len());
-        let program = network.program(planned)?;
-        let ids: Vec<u32> = chunks.iter().flat_map(|c| c.ids.iter().copied()).collect();
-        self.updates.write(&program)?;
-        program.write(
-            "embedded",
-            &Array::f32([chunks.len(), length, width], embed(network, &ids, words)?),
-        )?;
-        program.run();
-        let mut encoding = program.output(0)?.values().to_vec();
+        let ids = chunks.iter().flat_map(|c| c.ids.iter().copied());
+        let source = network.weights.source();
+        let embedded = TokenRows::default().rows(source, &network.config, ids, words);
+        let outputs = pass.run(network, &self.updates, network.blame(embedded)?)?;
+        let mut encoding = outputs.first().map_or(Vec::new(), |array| array.values().to_vec());
         for (hidden, chunk) in encoding.chunks_exact_mut((length * width).max(1)).zip(&chunks) {
             prompt::apply_weights(hidden, width, &chunk.weights)?;
         }
@@ -165,7 +226,7 @@ impl TextPlan {
 
 /// Encodings `[halves, tokens, width]` of several prompts as one, `[halves, all tokens, width]`;
 /// for each cross-attention, where one of the prompts has its own for each.
-pub(super) fn one_after_another(encoded: &[&[Array]]) -> Vec<Array> {
+pub(crate) fn one_after_another(encoded: &[&[Array]]) -> Vec<Array> {
     let layers = encoded.iter().map(|layers| layers.len()).max().unwrap_or(0);
     let layer = |layer: usize| {
         let prompts: Vec<&Array> =
@@ -182,49 +243,4 @@ pub(super) fn one_after_another(encoded: &[&[Array]]) -> Vec<Array> {
         Array::f32([halves, tokens, width], values)
     };
     (0..layers).map(layer).collect()
-}
-
-/// Rows of the token table. They are read on the host: the table is larger than all the rest of the
-/// tower's needs together, and in f32 larger than what WebGPU lets a kernel see at once.
-fn embed(
-    network: &Network<ClipTextConfig>,
-    ids: &[u32],
-    words: Option<&Array>,
-) -> Result<Vec<f32>> {
-    let (config, source) = (&network.config, network.weights.source());
-    let (rows, width) = (config.vocab_size, config.hidden_size);
-    let expected = vec![rows, width];
-    match source.info(TABLE) {
-        None => network.blame(Err(ParameterError::Missing { name: TABLE.into() }))?,
-        Some(info) if info.shape != expected => {
-            let error = ParameterError::Shape { name: TABLE.into(), expected, found: info.shape };
-            network.blame(Err(error))?
-        }
-        Some(_) => {}
-    }
-    let mut known: HashMap<u32, Vec<f32>> = HashMap::new();
-    let mut embedded = Vec::with_capacity(ids.len() * width);
-    for &id in ids {
-        if let Some(row) = row_of_words(words, id as usize, rows) {
-            embedded.extend_from_slice(row);
-            continue;
-        }
-        let row = match known.entry(id) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let row = id as usize;
-                if row >= rows {
-                    return Err(network.unsupported(format!(
-                        "a tokenizer with token {id} and a table of {rows} tokens"
-                    )));
-                }
-                let mut values = vec![0.0; width];
-                network.blame(source.read(TABLE, row * width..(row + 1) * width, &mut values))?;
-                entry.insert(values)
-            }
-        };
-        embedded.extend_from_slice(row);
-    }
-    source.done_with(TABLE);
-    Ok(embedded)
 }

@@ -1,0 +1,444 @@
+//! One sampling step as a graph: the state, the UNet in both guidance halves, guidance, and the
+//! sampler's update back to the state.
+
+use crate::backend::Program;
+use crate::graph::ops::{Reach, RegionInputs, RegionTables};
+use crate::graph::{self, Array, Graph, Tensor};
+use crate::models::config::UNetConfig;
+use crate::models::unet::{self, CrossAttention, Residuals, UNetInputs};
+use crate::nn::{Encodings, Hook, RegionSize};
+
+use super::error::Result;
+use super::network::{LoadedNetwork, PlannedGraph};
+use super::updates::{Mask, UpdateInputs, Updates};
+
+/// What a step's program is made for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StepShape {
+    pub batch: usize,
+    /// Of the latents.
+    pub height: usize,
+    pub width: usize,
+    /// Tokens of all prompts, all chunks together.
+    pub tokens: usize,
+    /// For each size of feature map, how far each prompt reaches; empty where one prompt holds
+    /// everywhere.
+    pub reach: Vec<Vec<Reach>>,
+    /// Self-attention is kept within regions.
+    pub isolate: bool,
+    /// T2I-Adapters' feature maps are added.
+    pub features: bool,
+    /// ControlNets whose residuals are added.
+    pub control_nets: usize,
+    /// Classifier-free guidance: its scale, with both halves in one batch.
+    pub guidance: Option<f32>,
+    /// State slots that the sampler uses.
+    pub slots: usize,
+    /// After each step, what lies outside a mask is set to the original.
+    pub masked: bool,
+    /// Low-rank updates of the UNet. Their strengths make no other program.
+    pub updates: Updates,
+}
+
+impl Default for StepShape {
+    fn default() -> Self {
+        StepShape {
+            batch: 1,
+            height: 1,
+            width: 1,
+            tokens: 1,
+            reach: Vec::new(),
+            isolate: false,
+            features: false,
+            control_nets: 0,
+            guidance: None,
+            slots: 1,
+            masked: false,
+            updates: Updates::default(),
+        }
+    }
+}
+
+impl StepShape {
+    /// Small, but with every layer of the network: weights do not depend on a picture's size.
+    pub fn smallest(config: &UNetConfig, tokens: usize) -> StepShape {
+        let side = 1 << config.down.len().min(8);
+        StepShape { height: side, width: side, tokens, ..StepShape::default() }
+    }
+
+    /// Prompts that are encoded: the negative one and the prompt, or the prompt alone.
+    pub fn halves(&self) -> usize {
+        1 + usize::from(self.guidance.is_some())
+    }
+
+    /// Entries of a batch that the UNet computes.
+    pub fn rows(&self) -> usize {
+        self.halves() * self.batch
+    }
+
+    /// Shape of the latents.
+    pub fn latent(&self, config: &UNetConfig) -> [usize; 4] {
+        [self.batch, self.height, self.width, config.in_channels]
+    }
+}
+
+/// What a step's program takes.
+#[derive(Clone, Debug)]
+pub(crate) struct StepInputs {
+    /// `[slots, batch, height, width, channels]`, which a run changes.
+    pub state: Tensor,
+    /// `[1]`
+    pub input_scale: Tensor,
+    /// `[rows, block_out_channels[0]]`
+    pub time: Tensor,
+    pub prompt: PromptInputs,
+    /// Features of the guidance scale, of models that are told it.
+    pub guidance: Option<Tensor>,
+    /// Of the latents' shape.
+    pub noise: Tensor,
+    /// `[slots, slots + 2]`
+    pub matrix: Tensor,
+    pub inpainting: Option<InpaintingInputs>,
+    pub controls: ControlInputs,
+    pub updates: UpdateInputs,
+}
+
+/// What inpainting reads: masks `[height, width, channels]`, latents, and the level of noise that
+/// they have after the step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InpaintingInputs {
+    pub inside: Tensor,
+    pub outside: Tensor,
+    pub original: Tensor,
+    pub gaussian: Tensor,
+    pub signal: Tensor,
+    pub noise_level: Tensor,
+}
+
+/// Builds one step. `hooked` names layers whose hooks `further` is given, with the UNet's input and
+/// its prediction for each half; it adds to the graph what it likes, and gives the outputs.
+pub(crate) fn build_step(
+    config: &UNetConfig,
+    graph: &mut Graph,
+    shape: &StepShape,
+    hooked: &[String],
+    further: impl FnOnce(&mut Graph, &[Hook], [Tensor; 2]) -> graph::Result<Vec<Tensor>>,
+) -> graph::Result<(StepInputs, Vec<Tensor>)> {
+    let (slots, latent) = (shape.slots, shape.latent(config));
+    let state = graph.input("state", [&[slots][..], &latent].concat());
+    let sample = graph.slice(state, 0, 0, 1)?;
+    let sample = graph.reshape(sample, latent)?;
+    let input_scale = graph.input("input_scale", [1]);
+    let x = graph.multiply(sample, input_scale)?;
+    let both = match shape.halves() {
+        2 => graph.concat(&[x, x], 0)?,
+        _ => x,
+    };
+    let prompt = PromptInputs::declare(graph, config, shape);
+    let controls = ControlInputs::declare(graph, config, shape)?;
+    let time = graph.input("time", [shape.rows(), config.block_out_channels[0]]);
+    let guidance =
+        config.time_cond_proj_dim.map(|channels| graph.input("guidance", [shape.rows(), channels]));
+    let inputs = UNetInputs {
+        sample: both,
+        time,
+        prompt: prompt.encodings(),
+        guidance,
+        class: None,
+        residuals: controls.residuals(),
+    };
+    let rows = masked_rows(config, shape);
+    let ((prediction, hooks), updates) = shape.updates.build(graph, &rows, |layers| {
+        layers.hook(hooked.iter().cloned());
+        let prediction = unet::unet(layers, config, &inputs)?.sample;
+        Ok((prediction, layers.hooks().to_vec()))
+    })?;
+    let outputs = further(graph, &hooks, [x, prediction])?;
+    let output = match shape.guidance {
+        Some(scale) => graph.guidance(prediction, scale)?,
+        None => prediction,
+    };
+    let noise = graph.input("noise", latent);
+    let matrix = graph.input("matrix", [slots, slots + 2]);
+    let mut next = graph.mix(state, output, noise, matrix)?;
+    let mut inpainting = None;
+    if shape.masked {
+        let inputs = InpaintingInputs::declare(graph, latent);
+        next = inputs.keep_outside(graph, next, slots, latent)?;
+        inpainting = Some(inputs);
+    }
+    graph.assign(state, next)?;
+    let inputs = StepInputs {
+        state,
+        input_scale,
+        time,
+        prompt,
+        guidance,
+        noise,
+        matrix,
+        inpainting,
+        controls,
+        updates,
+    };
+    Ok((inputs, outputs))
+}
+
+/// Plans one step.
+pub(crate) fn plan_step(
+    network: &LoadedNetwork<UNetConfig>,
+    shape: &StepShape,
+) -> Result<PlannedGraph<StepInputs>> {
+    network.plan(|config, graph| build_step(config, graph, shape, &[], |_, _, _| Ok(Vec::new())))
+}
+
+impl InpaintingInputs {
+    fn declare(graph: &mut Graph, latent: [usize; 4]) -> InpaintingInputs {
+        let [_, height, width, channels] = latent;
+        InpaintingInputs {
+            inside: graph.input("inside", [height, width, channels]),
+            outside: graph.input("outside", [height, width, channels]),
+            original: graph.input("original", latent),
+            gaussian: graph.input("gaussian", latent),
+            signal: graph.input("signal", [1]),
+            noise_level: graph.input("noise_level", [1]),
+        }
+    }
+
+    /// The sample of `state` inside the mask; outside of it, the original noised to the level that
+    /// the sample has.
+    fn keep_outside(
+        &self,
+        graph: &mut Graph,
+        state: Tensor,
+        slots: usize,
+        latent: [usize; 4],
+    ) -> graph::Result<Tensor> {
+        let kept = graph.multiply(self.original, self.signal)?;
+        let noised = graph.multiply(self.gaussian, self.noise_level)?;
+        let kept = graph.add(kept, noised)?;
+        let kept = graph.multiply(kept, self.outside)?;
+        let sample = graph.slice(state, 0, 0, 1)?;
+        let sample = graph.reshape(sample, latent)?;
+        let sample = graph.multiply(sample, self.inside)?;
+        let sample = graph.add(sample, kept)?;
+        let sample = graph.reshape(sample, [&[1][..], &latent].concat())?;
+        if slots == 1 {
+            return Ok(sample);
+        }
+        let memory = graph.slice(state, 0, 1, slots - 1)?;
+        graph.concat(&[sample, memory], 0)
+    }
+}
+
+/// What the cross-attentions of a step read: keys and values, and where which prompt holds.
+#[derive(Clone, Debug)]
+pub(crate) struct PromptInputs {
+    /// Of each cross-attention, `[halves, tokens, channels]`.
+    pub pairs: Vec<(Tensor, Tensor)>,
+    /// For each size of feature map; empty for one prompt.
+    sizes: Vec<RegionSize>,
+}
+
+impl PromptInputs {
+    pub fn declare(graph: &mut Graph, config: &UNetConfig, shape: &StepShape) -> PromptInputs {
+        let attentions = unet::cross_attentions(config).into_iter().enumerate();
+        let pair = |(i, attention): (usize, CrossAttention)| {
+            let shape = [shape.halves(), shape.tokens, attention.channels];
+            (graph.input(format!("keys.{i}"), shape), graph.input(format!("values.{i}"), shape))
+        };
+        let pairs = attentions.map(pair).collect();
+        let sizes = unet::feature_sizes(config, shape.height, shape.width)
+            .into_iter()
+            .zip(&shape.reach)
+            .enumerate();
+        let size = |(i, ([height, width], reach)): (usize, ([usize; 2], &Vec<Reach>))| {
+            let tokens = height * width;
+            // Less than that where smaller pictures than the regions' are planned, to see which
+            // would fit.
+            let reach = reach
+                .iter()
+                .map(|&Reach { keys, tokens: most }| Reach { keys, tokens: most.min(tokens) })
+                .collect();
+            let inputs = RegionInputs::declare(graph, &format!("regions.{i}"), tokens, reach);
+            let mask =
+                shape.isolate.then(|| graph.input_ids(format!("regions.{i}.mask"), [tokens]));
+            RegionSize { tokens, inputs, mask }
+        };
+        PromptInputs { pairs, sizes: sizes.map(size).collect() }
+    }
+
+    pub fn encodings(&self) -> Encodings<'_> {
+        match self.sizes.is_empty() {
+            true => Encodings::KeysValues(&self.pairs),
+            false => Encodings::Regional { pairs: &self.pairs, sizes: &self.sizes },
+        }
+    }
+}
+
+/// What of regions holds from a step on.
+pub(crate) struct Phase {
+    /// The first step.
+    pub from: usize,
+    /// For each size of feature map: where prompts hold, and which tokens see each other.
+    pub sizes: Vec<(RegionTables, Option<Array>)>,
+    /// Where updates act.
+    pub masks: Vec<Mask>,
+}
+
+impl Phase {
+    /// Lets the phase hold in a program from now on.
+    pub fn write(&self, program: &Program, inputs: &PromptInputs) -> Result<()> {
+        for ((tables, mask), size) in self.sizes.iter().zip(&inputs.sizes) {
+            program.write_all(tables.values(&size.inputs))?;
+            if let (Some(values), Some(tensor)) = (mask, size.mask) {
+                program.write(tensor, values)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets updates act where the phase says.
+    pub fn write_masks(&self, program: &Program, inputs: &UpdateInputs) -> Result<()> {
+        self.masks.iter().try_for_each(|mask| inputs.write(program, mask))
+    }
+}
+
+/// The numbers of rows that masks are needed for: those of feature maps, and the rows of a batch,
+/// which layers of the time embedding compute.
+fn masked_rows(config: &UNetConfig, shape: &StepShape) -> Vec<usize> {
+    let sizes = unet::feature_sizes(config, shape.height, shape.width)
+        .into_iter()
+        .map(|[height, width]| height * width);
+    let mut rows: Vec<usize> = sizes.chain([shape.rows()]).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows
+}
+
+/// What control models write into a step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ControlInputs {
+    /// Of each ControlNet: what it adds to the skip connections and, last, to the middle block.
+    pub nets: Vec<Vec<Tensor>>,
+    skips: Vec<Tensor>,
+    middle: Option<Tensor>,
+    /// T2I-Adapters' feature maps.
+    pub features: Vec<Tensor>,
+}
+
+impl ControlInputs {
+    fn declare(
+        graph: &mut Graph,
+        config: &UNetConfig,
+        shape: &StepShape,
+    ) -> graph::Result<ControlInputs> {
+        let size = [shape.height, shape.width];
+        let (mut sums, mut nets): (Vec<Tensor>, _) = (Vec::new(), Vec::new());
+        for number in 0..shape.control_nets {
+            let mut net = Vec::new();
+            for (i, [h, w, c]) in residual_shapes(config, size).into_iter().enumerate() {
+                let input = graph.input(format!("control.{number}.{i}"), [shape.rows(), h, w, c]);
+                net.push(input);
+                match sums.get_mut(i) {
+                    None => sums.push(input),
+                    Some(sum) => *sum = graph.add(*sum, input)?,
+                }
+            }
+            nets.push(net);
+        }
+        let middle = sums.pop();
+        let mut features = Vec::new();
+        if shape.features {
+            for (i, map) in unet::block_features(config, size).into_iter().enumerate() {
+                features.push(graph.input(format!("feature.{i}"), map));
+            }
+        }
+        Ok(ControlInputs { nets, skips: sums, middle, features })
+    }
+
+    fn residuals(&self) -> Residuals<'_> {
+        Residuals { skips: &self.skips, middle: self.middle, adapter: &self.features }
+    }
+}
+
+/// Shapes `[height, width, channels]` of the skip connections and, last, of the middle block.
+pub(crate) fn residual_shapes(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
+    let mut shapes = unet::skips(config, size);
+    shapes.extend(shapes.last().copied());
+    shapes
+}
+
+/// What the keys and values of prompts are made of.
+#[derive(Clone, Debug)]
+pub(crate) struct ContextInputs {
+    /// Encodings `[halves, tokens, text channels]`: one, or one for each cross-attention.
+    contexts: Vec<Tensor>,
+    updates: UpdateInputs,
+}
+
+/// The keys and values of encoded prompts for every cross-attention, planned.
+pub(crate) struct KeysValues {
+    planned: PlannedGraph<ContextInputs>,
+    updates: Updates,
+}
+
+impl KeysValues {
+    /// For a `network` that is built as `config` says, of `encodings`: one, or one for each of
+    /// them.
+    pub fn plan<C>(
+        network: &LoadedNetwork<C>,
+        config: &UNetConfig,
+        updates: &Updates,
+        shape: &StepShape,
+        encodings: usize,
+    ) -> Result<KeysValues> {
+        let planned = network.plan(|_, graph| {
+            let each = [shape.halves(), shape.tokens, config.cross_attention_dim];
+            let contexts: Vec<Tensor> =
+                (0..encodings).map(|i| graph.input(format!("context.{i}"), each)).collect();
+            let (pairs, updates) = updates.build(graph, &[shape.tokens], |layers| {
+                unet::keys_values(layers, config, &contexts)
+            })?;
+            let outputs = pairs.into_iter().flat_map(|(k, v)| [k, v]).collect();
+            Ok((ContextInputs { contexts, updates }, outputs))
+        })?;
+        Ok(KeysValues { planned, updates: updates.clone() })
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.planned.graph
+    }
+
+    pub fn weight_bytes<C>(&self, network: &LoadedNetwork<C>) -> Result<u64> {
+        network.weight_bytes(&self.planned)
+    }
+
+    /// Encodings that it is planned for.
+    pub fn encodings(&self) -> usize {
+        self.planned.inputs.contexts.len()
+    }
+
+    /// Makes them and writes them to a step's `program`. `rows`: for each masked update, its factor
+    /// for each token of the prompts.
+    pub fn write<C>(
+        &self,
+        network: &LoadedNetwork<C>,
+        contexts: &[Array],
+        rows: &[Mask],
+        program: &Program,
+        inputs: &PromptInputs,
+    ) -> Result<()> {
+        let made = network.program(&self.planned)?;
+        for (input, context) in made.inputs.contexts.iter().zip(contexts.iter().cycle()) {
+            made.write(*input, context)?;
+        }
+        self.updates.write(&made, &made.inputs.updates)?;
+        rows.iter().try_for_each(|mask| made.inputs.updates.write(&made, mask))?;
+        made.run();
+        for (i, (keys, values)) in inputs.pairs.iter().enumerate() {
+            program.take(*keys, &made, 2 * i)?;
+            program.take(*values, &made, 2 * i + 1)?;
+        }
+        Ok(program.wait()?)
+    }
+}

@@ -1,0 +1,202 @@
+//! The sampling loop: one program a step, from the state through the UNet and the sampler's update
+//! back to the state.
+
+use std::sync::Arc;
+
+use crate::graph::Array;
+use crate::models::config::UNetConfig;
+use crate::models::unet;
+use crate::nn::sinusoids;
+use crate::scheduler::sampler::{self, SLOTS};
+
+use super::denoiser::{KeysValues, Phase, StepInputs, StepShape};
+use super::error::{Error, Result};
+use super::network::{LoadedNetwork, Ready};
+use super::noise::Noise;
+use super::updates::Mask;
+
+/// A step's program, ready for pictures of its shape.
+pub(crate) struct Sampling {
+    pub shape: StepShape,
+    pub program: Ready<StepInputs>,
+}
+
+/// What a run goes through.
+pub(crate) struct Course<'a> {
+    pub plan: &'a sampler::SamplingPlan,
+    /// Where it starts.
+    pub latents: &'a [f32],
+    pub kept: Option<&'a Kept>,
+    /// What holds where, from which step on.
+    pub phases: &'a [Phase],
+    /// What is read from which step on; the first is set already.
+    pub spoken: &'a [Spoken],
+    pub keys_values: &'a KeysValues,
+    /// Where updates act on it.
+    pub rows: &'a [Mask],
+}
+
+/// What the model reads from a step on: encodings `[halves, tokens, width]`, those of regions one
+/// after another; one, or one for each cross-attention.
+pub(crate) struct Spoken {
+    pub from: usize,
+    pub contexts: Arc<[Array]>,
+}
+
+/// What stays as it was outside a mask.
+pub(crate) struct Kept {
+    /// `[height, width]` of the latents, 1 where painted anew.
+    pub mask: Vec<f32>,
+    /// `[batch, height, width, channels]`
+    pub original: Vec<f32>,
+    pub gaussian: Vec<f32>,
+}
+
+/// Where a run is.
+pub(crate) struct At<'a> {
+    /// Steps before this one, of all.
+    pub done: usize,
+    pub of: usize,
+    pub step: &'a sampler::Step,
+    /// The UNet's features of the timestep.
+    pub time: &'a Array,
+}
+
+/// What goes along with a sampling run: control models, which write into it, or who records it.
+pub(crate) trait Companion {
+    /// Another phase of regions holds from now on.
+    fn enter(&mut self, _phase: &Phase) -> Result<()> {
+        Ok(())
+    }
+
+    /// Other prompts are read from now on.
+    fn set_prompt(&mut self, _shape: &StepShape, _contexts: &[Array]) -> Result<()> {
+        Ok(())
+    }
+
+    /// A step comes next, whose own inputs are written.
+    fn before(&mut self, _program: &Ready<StepInputs>, _at: &At) -> Result<()> {
+        Ok(())
+    }
+
+    /// A step is done; its outputs can be read.
+    fn after(&mut self, _program: &Ready<StepInputs>, _at: &At) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Sampling {
+    /// Makes the keys and values of encoded prompts, once for all steps in which they are read, and
+    /// sets the strengths of the updates.
+    pub fn set_prompt(
+        &self,
+        network: &LoadedNetwork<UNetConfig>,
+        keys_values: &KeysValues,
+        contexts: &[Array],
+        rows: &[Mask],
+    ) -> Result<()> {
+        let program = &self.program;
+        self.shape.updates.write(program, &program.inputs.updates)?;
+        keys_values.write(network, contexts, rows, program, &program.inputs.prompt)
+    }
+
+    /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023;
+    /// as diffusers does).
+    pub fn set_distilled_guidance(&self, config: &UNetConfig, guidance: f32) -> Result<()> {
+        if let (Some(input), Some(channels)) =
+            (self.program.inputs.guidance, config.time_cond_proj_dim)
+        {
+            let rows = self.shape.rows();
+            let features = sinusoids(&vec![(guidance - 1.0) * 1000.0; rows], channels, false, 1.0);
+            self.program.write(input, &Array::f32([rows, channels], features))?;
+        }
+        Ok(())
+    }
+
+    /// Runs the course from its latents (slot 0 at its start); the final latents,
+    /// `[batch, height, width, channels]`.
+    pub fn run(
+        &self,
+        network: &LoadedNetwork<UNetConfig>,
+        course: &Course<'_>,
+        noise: &mut Noise,
+        companion: &mut dyn Companion,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Array> {
+        let &Course { plan, latents, kept, phases, .. } = course;
+        let (config, program) = (&network.config, &self.program);
+        let inputs = &program.inputs;
+        let slots = self.shape.slots;
+        let latent = self.shape.latent(config);
+        let used = used_slots(plan);
+        let mut state = latents.to_vec();
+        state.resize(latents.len() * slots, 0.0);
+        program.write(inputs.state, &Array::f32([&[slots][..], &latent].concat(), state))?;
+        if let (Some(kept), Some(inputs)) = (kept, &inputs.inpainting) {
+            let [_, height, width, channels] = latent;
+            let spread = |value: &dyn Fn(f32) -> f32| -> Array {
+                let values = kept.mask.iter();
+                let values =
+                    values.flat_map(|&m| std::iter::repeat_n(value(m), channels)).collect();
+                Array::f32([height, width, channels], values)
+            };
+            program.write(inputs.inside, &spread(&|m| m))?;
+            program.write(inputs.outside, &spread(&|m| 1.0 - m))?;
+            program.write(inputs.original, &Array::f32(latent, kept.original.clone()))?;
+            program.write(inputs.gaussian, &Array::f32(latent, kept.gaussian.clone()))?;
+        }
+        let rows = self.shape.rows();
+        for (done, step) in plan.steps.iter().enumerate() {
+            progress(done, plan.steps.len());
+            if let Some(phase) = phases.iter().find(|phase| phase.from == done) {
+                phase.write(program, &inputs.prompt)?;
+                phase.write_masks(program, &inputs.updates)?;
+                companion.enter(phase)?;
+            }
+            // The first part of a batch leaves the last words behind, so those of step 0 are set
+            // before each.
+            if let Some(spoken) =
+                course.spoken.iter().find(|spoken| done > 0 && spoken.from == done)
+            {
+                self.set_prompt(network, course.keys_values, &spoken.contexts, course.rows)?;
+                companion.set_prompt(&self.shape, &spoken.contexts)?;
+            }
+            let time = unet::time_features(config, &vec![step.timestep; rows]);
+            let time = Array::f32([rows, config.block_out_channels[0]], time);
+            program.write(inputs.time, &time)?;
+            program.write(inputs.input_scale, &Array::f32([1], vec![step.input_scale]))?;
+            let columns =
+                || used.iter().copied().chain([sampler::OUTPUT_COLUMN, sampler::NOISE_COLUMN]);
+            let matrix = used
+                .iter()
+                .flat_map(|&slot| columns().map(move |column| step.matrix[slot][column]))
+                .collect();
+            program.write(inputs.matrix, &Array::f32([slots, slots + 2], matrix))?;
+            if step.needs_noise {
+                program.write(inputs.noise, &Array::f32(latent, noise.draw()))?;
+            }
+            if let (Some(_), Some(inputs)) = (kept, &inputs.inpainting) {
+                program.write(inputs.signal, &Array::f32([1], vec![step.after.signal]))?;
+                program.write(inputs.noise_level, &Array::f32([1], vec![step.after.noise]))?;
+            }
+            let at = At { done, of: plan.steps.len(), step, time: &time };
+            companion.before(program, &at)?;
+            program.run();
+            // Waited for, so that the bar tells the truth and nothing piles up.
+            program.wait()?;
+            companion.after(program, &at)?;
+        }
+        progress(plan.steps.len(), plan.steps.len());
+        let state = program.state(inputs.state)?;
+        let sample = state.values().get(..latents.len()).unwrap_or_default().to_vec();
+        if sample.iter().any(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { stage: "sample" });
+        }
+        Ok(Array::f32(latent, sample))
+    }
+}
+
+/// The state slots that a run touches.
+pub(crate) fn used_slots(plan: &sampler::SamplingPlan) -> Vec<usize> {
+    (0..SLOTS).filter(|&slot| plan.slots[slot]).collect()
+}

@@ -1,0 +1,278 @@
+//! Low-rank updates of a network, and where in a picture they act.
+
+use std::collections::HashSet;
+
+use crate::backend::Program;
+use crate::concept::{self, AppliedSet, Lora, Network};
+use crate::graph::{self, Array, Graph, Origin, ParameterSource, Tensor};
+use crate::nn::{Layers, LowRank, Strength};
+
+use super::error::Result;
+use super::network::LoadedNetwork;
+use super::overlay::Overlay;
+
+/// Updates of one network, each acting on some prompts of a picture and not on others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Updates(Vec<Acting>);
+
+/// Updates, and where they act.
+#[derive(Clone, Debug)]
+struct Acting {
+    set: AppliedSet,
+    /// For each prompt of the request, the context's first.
+    factors: Vec<f32>,
+    /// The factors differ within one picture: they are written as masks.
+    masked: bool,
+}
+
+/// Graphs are the same for the same updates: strengths and masks are inputs.
+impl PartialEq for Acting {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.set.name, self.masked) == (&other.set.name, other.masked)
+    }
+}
+
+/// A mask's value for layers that compute `places` rows.
+pub(crate) struct Mask {
+    set: String,
+    values: Array,
+}
+
+impl Mask {
+    fn new(set: &str, values: Vec<f32>) -> Mask {
+        Mask { set: set.to_string(), values: Array::f32([values.len()], values) }
+    }
+}
+
+/// What a graph with updates takes besides: for each set its strength and its masks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UpdateInputs(Vec<SetInputs>);
+
+#[derive(Clone, Debug)]
+struct SetInputs {
+    set: String,
+    /// None where no layer is updated.
+    strength: Option<Tensor>,
+    /// By the number of rows that layers compute.
+    masks: Vec<(usize, Tensor)>,
+}
+
+impl UpdateInputs {
+    /// Writes a mask, where the graph has layers of its number of rows.
+    pub fn write(&self, program: &Program, mask: &Mask) -> Result<()> {
+        let rows = mask.values.shape[0];
+        let of_set = self.0.iter().find(|inputs| inputs.set == mask.set);
+        let found = of_set.and_then(|inputs| inputs.masks.iter().find(|(n, _)| *n == rows));
+        if let Some(&(_, tensor)) = found
+            && program.has_input(tensor)
+        {
+            program.write(tensor, &mask.values)?;
+        }
+        Ok(())
+    }
+}
+
+impl Updates {
+    /// `factors`: for each prompt of the request, the context's first.
+    pub fn of<'a>(sets: impl Iterator<Item = (&'a AppliedSet, Vec<f32>)>) -> Self {
+        let mut all: Vec<Acting> = Vec::new();
+        for (set, factors) in sets.filter(|(set, _)| !set.set().is_empty()) {
+            // Given twice, a set is one with both strengths.
+            match all.iter_mut().find(|other| other.set.name == set.name) {
+                Some(Acting { set: other, factors: others, .. }) => {
+                    let total = other.strength + set.strength;
+                    for (f, g) in others.iter_mut().zip(factors) {
+                        *f = (*f * other.strength + g * set.strength) / total;
+                    }
+                    other.strength = total;
+                }
+                None => all.push(Acting { set: set.clone(), factors, masked: false }),
+            }
+        }
+        all.retain(|acting| acting.set.strength != 0.0);
+        Updates(all)
+    }
+
+    /// Updates that act everywhere.
+    pub fn everywhere<'a>(sets: impl IntoIterator<Item = &'a AppliedSet>) -> Self {
+        Updates::of(sets.into_iter().map(|set| (set, vec![1.0])))
+    }
+
+    /// Takes out those that act on all of the picture alike, where their ranks come to `from` or
+    /// more: with their strengths, to be added to the weights.
+    pub fn take_uniform(&mut self, from: usize) -> Vec<AppliedSet> {
+        let uniform = |acting: &Acting| acting.factors.windows(2).all(|pair| pair[0] == pair[1]);
+        let rank =
+            |acting: &Acting| loras(&acting.set).map(|(_, lora)| lora.rank()).max().unwrap_or(0);
+        if self.0.iter().filter(|acting| uniform(acting)).map(rank).sum::<usize>() < from {
+            return Vec::new();
+        }
+        let taken = self.0.extract_if(.., |acting| uniform(acting)).map(|mut acting| {
+            acting.set.strength *= acting.factors.first().copied().unwrap_or(1.0);
+            acting.set
+        });
+        taken.collect()
+    }
+
+    /// What acts on the prompts of these numbers, which share a picture.
+    pub fn on(&self, prompts: &[usize]) -> Updates {
+        let mut kept = self.clone();
+        for acting in &mut kept.0 {
+            let factors: Vec<f32> =
+                prompts.iter().filter_map(|p| acting.factors.get(*p)).copied().collect();
+            match factors.split_first() {
+                Some((first, rest)) if rest.iter().all(|f| f == first) => {
+                    acting.set.strength *= first
+                }
+                _ => acting.masked = true,
+            }
+        }
+        kept.0.retain(|acting| acting.set.strength != 0.0);
+        kept
+    }
+
+    /// Builds layers of `graph` that are updated as the sets say. Strengths and masks are inputs,
+    /// so that others need no other plan. `rows`: the numbers of rows that masked layers compute.
+    pub fn build<T>(
+        &self,
+        graph: &mut Graph,
+        rows: &[usize],
+        build: impl FnOnce(&mut Layers) -> graph::Result<T>,
+    ) -> graph::Result<(T, UpdateInputs)> {
+        let (mut sets, mut inputs) = (Vec::new(), Vec::new());
+        for Acting { set: applied, masked, .. } in &self.0 {
+            let ranks = loras(applied).map(|(layer, lora)| (layer.clone(), lora.rank())).collect();
+            let mut set = LowRank::new(applied.name.clone(), ranks);
+            set.strength = Strength::Input;
+            let mut masks = Vec::new();
+            if *masked {
+                let mask = |&n: &usize| (n, graph.input(format!("{}.mask.{n}", set.name), [n]));
+                masks.extend(rows.iter().map(mask));
+                set.masks = masks.iter().copied().collect();
+            }
+            inputs.push(SetInputs { set: set.name.clone(), strength: None, masks });
+            sets.push(set);
+        }
+        let strengths: Vec<String> = sets.iter().map(LowRank::strength_input).collect();
+        let built = build(&mut Layers::with_low_rank(graph, sets))?;
+        for (inputs, strength) in inputs.iter_mut().zip(strengths) {
+            inputs.strength = graph.find_input(&strength);
+        }
+        Ok((built, UpdateInputs(inputs)))
+    }
+
+    /// The masks of the tokens of prompts of `lengths`, one after another.
+    pub fn token_masks(&self, prompts: &[usize], lengths: &[usize]) -> Vec<Mask> {
+        let mask = |acting: &Acting| {
+            let factor = |p: &usize| acting.factors.get(*p).copied().unwrap_or(1.0);
+            let spread = prompts
+                .iter()
+                .zip(lengths)
+                .flat_map(|(p, length)| std::iter::repeat_n(factor(p), *length));
+            Mask::new(&acting.set.name, spread.collect())
+        };
+        self.masked().map(mask).collect()
+    }
+
+    /// The masks of a feature map of which every place belongs to all prompts by `shares`
+    /// `[places, prompts]`.
+    pub fn place_masks(&self, shares: &[f32]) -> Vec<Mask> {
+        let mask = |acting: &Acting| {
+            let factor = |row: &[f32]| {
+                row.iter().zip(&acting.factors).map(|(share, factor)| share * factor).sum()
+            };
+            Mask::new(
+                &acting.set.name,
+                shares.chunks_exact(acting.factors.len().max(1)).map(factor).collect(),
+            )
+        };
+        self.masked().map(mask).collect()
+    }
+
+    /// Masks of ones: for layers whose rows are no places of a picture.
+    pub fn whole_masks(&self, rows: usize) -> Vec<Mask> {
+        self.masked().map(|acting| Mask::new(&acting.set.name, vec![1.0; rows])).collect()
+    }
+
+    fn masked(&self) -> impl Iterator<Item = &Acting> {
+        self.0.iter().filter(|acting| acting.masked)
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &AppliedSet> {
+        self.0.iter().map(|acting| &acting.set)
+    }
+
+    /// Writes the strengths to a program whose graph was built with [`Updates::build`].
+    pub fn write(&self, program: &Program, inputs: &UpdateInputs) -> Result<()> {
+        for (AppliedSet { strength, .. }, inputs) in self.sets().zip(&inputs.0) {
+            if let Some(tensor) = inputs.strength.filter(|tensor| program.has_input(*tensor)) {
+                program.write(tensor, &Array::f32([1], vec![*strength]))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets `network` have the updates' parameters, and no others.
+    pub fn install<C>(&self, network: &LoadedNetwork<C>) {
+        network.overlay.put_beside(&self.sets().cloned().collect::<Vec<_>>());
+        let names: HashSet<&str> = self.sets().map(|set| &*set.name).collect();
+        let kept = |name: &str| {
+            !name.starts_with("concept-")
+                || name.split_once('.').is_some_and(|(set, _)| names.contains(set))
+        };
+        network.weights.retain(kept);
+    }
+
+    /// An error unless the graphs together hold every update.
+    pub fn check_use(&self, network: Network, graphs: &[&Graph]) -> Result<(), concept::Error> {
+        let nodes = graphs.iter().flat_map(|graph| graph.nodes());
+        let used: HashSet<&str> = nodes
+            .filter_map(|node| match &node.origin {
+                Origin::Parameter { name } if name.starts_with("concept-") => Some(name.as_str()),
+                _ => None,
+            })
+            .collect();
+        for set in self.sets() {
+            for layer in set.set().layers.keys() {
+                if !used.contains(format!("{}.{layer}.lora_up.weight", set.name).as_str()) {
+                    let (concept, layer) = (set.concept.clone(), layer.clone());
+                    return Err(concept::Error::NotUpdatable { concept, network, layer });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An error unless `model` has every layer that is updated, with its channels.
+    pub fn check_shapes(&self, network: Network, model: &Overlay) -> Result<(), concept::Error> {
+        for set in self.sets() {
+            for (layer, update) in &set.set().layers {
+                let (concept, layer) = (set.concept.clone(), layer.clone());
+                let Some(info) = model.info(&format!("{layer}.weight")) else {
+                    return Err(concept::Error::NoLayer { concept, network, layer });
+                };
+                let squeezed = |shape: &[usize]| {
+                    let ones = shape.iter().rev().take_while(|n| **n == 1).count();
+                    shape.iter().take((shape.len() - ones).max(2)).copied().collect::<Vec<_>>()
+                };
+                let found = update.weight_shape();
+                if squeezed(&info.shape) != squeezed(&found) {
+                    let expected = info.shape;
+                    return Err(concept::Error::LayerShape {
+                        concept,
+                        network,
+                        layer,
+                        found,
+                        expected,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The layers of a set that are updated beside their weights.
+fn loras(set: &AppliedSet) -> impl Iterator<Item = (&String, &Lora)> {
+    set.set().layers.iter().filter_map(|(layer, update)| Some((layer, update.lora()?)))
+}
