@@ -12,8 +12,8 @@ use mixofshow::nn::Layers;
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{
-    AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step, StepConfig,
-    TextLayers, TrainedLayer, UNetLayers,
+    self, AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step,
+    StepConfig, TextLayers, TrainedLayer, UNetLayers,
 };
 use serde_json::Value;
 
@@ -139,7 +139,7 @@ impl Tuning {
         let shape = [2 * self.copies, self.models.text.hidden_size];
         let rows = hashed::tensor("input:rows", &shape).iter().map(|v| 0.1 * v).collect();
         let down = &mut |layer: &mixofshow::training::step::TrainedLayer| {
-            let network = format!("{:?}", layer.network).to_lowercase();
+            let network = step::network_prefix(layer.network);
             hashed::tensor(
                 &format!("{network}.{}.lora_down.weight", layer.name),
                 &[layer.rank, layer.into],

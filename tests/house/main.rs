@@ -1,6 +1,8 @@
 //! The rooms of the house, and who may call whom: read off the `use` lines and paths of `src/`,
 //! tests left out.
 
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("nn", &["graph"]),
     ("models", &["graph", "nn"]),
     ("concept", &["checkpoint", "file_kind", "graph", "output", "text"]),
-    ("sd", &["backend", "checkpoint", "concept", "graph", "models", "nn", "text"]),
+    (
+        "sd",
+        &[
+            "backend",
+            "checkpoint",
+            "concept",
+            "graph",
+            "models",
+            "nn",
+            "random",
+            "scheduler",
+            "text",
+        ],
+    ),
     (
         "pipeline",
         &[
