@@ -1,7 +1,7 @@
 //! Softmax attention over heads, in blocks: of the scores there is never more than a tile.
 
 use super::math::exp_of_negative;
-use super::parallel::{MEMORY, PIECE, Shared, pieces, with_scratch};
+use super::parallel::{ALIGN, MEMORY, PIECE, Shared, aligned, pieces, with_scratch};
 use super::simd::{Level, kernel};
 use super::tile::{Tile, multiply};
 
@@ -179,7 +179,7 @@ impl Weighted<'_> {
 
 /// Scratch that [`attention`] takes.
 pub fn scratch_elements(a: &Attention) -> usize {
-    a.kv_batch * a.heads * (panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
+    ALIGN + a.kv_batch * a.heads * (panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
 }
 
 /// softmax(`scale` q k^T) v for each head. With `mask` `[tokens]`, as many keys as tokens, each
@@ -205,7 +205,7 @@ pub fn attention(
     assert!(mask.is_none_or(|s| s.len() == a.tokens && a.tokens == a.keys));
     let (channels, d) = (a.channels(), a.d);
     let (panels, rows) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
-    let scratch = &mut scratch[..scratch_elements(a)];
+    let scratch = aligned(scratch, scratch_elements(a) - ALIGN);
     pack_keys(a, k, v, scratch);
     let packed = &*scratch;
     let (blocks, each) = parts(a.tokens);

@@ -10,12 +10,12 @@ use super::attention::{
     parts, rows_elements, score_stride, to_panels, to_rows,
 };
 use super::math::exp_of_negative;
-use super::parallel::{MEMORY, Shared, pieces, with_scratch};
+use super::parallel::{ALIGN, MEMORY, Shared, aligned, pieces, with_scratch};
 use super::simd::{Level, kernel};
 
 /// Scratch that [`attention_rows`] takes.
 pub fn rows_scratch_elements(a: &Attention) -> usize {
-    a.kv_batch * a.heads * panels_elements(a.keys, a.d)
+    ALIGN + a.kv_batch * a.heads * panels_elements(a.keys, a.d)
 }
 
 /// lse and delta of every row, `[batch, tokens, heads, 2]`, of the result `y` and its gradient
@@ -37,7 +37,8 @@ pub fn attention_rows(
     );
     let (channels, d) = (a.channels(), a.d);
     let size = panels_elements(a.keys, d);
-    let target = Shared::new(&mut scratch[..rows_scratch_elements(a)]);
+    let scratch = aligned(scratch, rows_scratch_elements(a) - ALIGN);
+    let target = Shared::new(scratch);
     each_head(a, a.kv_batch, a.keys, 1, |from, head| unsafe {
         to_panels(&k[from..], channels, a.keys, d, target.part(head * size, size));
     });
@@ -125,7 +126,7 @@ fn each_head(
 
 /// Scratch that [`attention_queries`] takes.
 pub fn queries_scratch_elements(a: &Attention) -> usize {
-    a.kv_batch * a.heads * (2 * panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
+    ALIGN + a.kv_batch * a.heads * (2 * panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
 }
 
 /// dq, of what [`attention_rows`] made.
@@ -147,7 +148,7 @@ pub fn attention_queries(
 /// Scratch that [`attention_gradients`] takes.
 #[cfg(test)]
 pub fn gradients_scratch_elements(a: &Attention) -> usize {
-    queries_scratch_elements(a) + 2 * a.batch * a.heads * rows_elements(a.tokens, a.d)
+    ALIGN + queries_scratch_elements(a) + 2 * a.batch * a.heads * rows_elements(a.tokens, a.d)
 }
 
 /// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are
@@ -168,8 +169,8 @@ pub fn attention_gradients(
 ) {
     assert!(dkv.len() == 2 * k.len() && dy.len() == q.len());
     a.check(q.len(), k.len(), v.len());
-    let scratch = &mut scratch[..gradients_scratch_elements(a)];
-    let (own, shared) = scratch.split_at_mut(queries_scratch_elements(a));
+    let (own, rest) = scratch.split_at_mut(queries_scratch_elements(a));
+    let shared = aligned(rest, 2 * a.batch * a.heads * rows_elements(a.tokens, a.d));
     let (channels, size) = (a.channels(), rows_elements(a.tokens, a.d));
     let target = Shared::new(shared);
     each_head(a, a.batch, a.tokens, 2, |from, head| unsafe {
@@ -208,7 +209,8 @@ fn queries(
     let (channels, d) = (a.channels(), a.d);
     let (panels, size) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
     let all = 2 * panels + size;
-    let target = Shared::new(&mut scratch[..queries_scratch_elements(a)]);
+    let scratch = aligned(scratch, queries_scratch_elements(a) - ALIGN);
+    let target = Shared::new(scratch);
     each_head(a, a.kv_batch, a.keys, 3, |from, head| unsafe {
         let at = head * all;
         to_panels(&k[from..], channels, a.keys, d, target.part(at, panels));
@@ -356,7 +358,7 @@ kernel! {
 /// Scratch that [`attention_keys_values`] takes.
 pub fn keys_values_scratch_elements(a: &Attention) -> usize {
     let (panels, rows) = (panels_elements(a.tokens, a.d), rows_elements(a.tokens, a.d));
-    a.batch * a.heads * (2 * (panels + rows) + 2 * a.tokens.next_multiple_of(16))
+    ALIGN + a.batch * a.heads * (2 * (panels + rows) + 2 * a.tokens.next_multiple_of(16))
 }
 
 /// dk, then dv, `[2, kv_batch, keys, channels]`, of what [`attention_rows`] made: summed over the
@@ -380,7 +382,8 @@ pub fn attention_keys_values(
     let (panels, size) = (panels_elements(a.tokens, d), rows_elements(a.tokens, d));
     let numbers = a.tokens.next_multiple_of(16);
     let all = 2 * (panels + size + numbers);
-    let target = Shared::new(&mut scratch[..keys_values_scratch_elements(a)]);
+    let scratch = aligned(scratch, keys_values_scratch_elements(a) - ALIGN);
+    let target = Shared::new(scratch);
     each_head(a, a.batch, a.tokens, 4, |from, head| unsafe {
         let at = head * all;
         to_panels(&q[from..], channels, a.tokens, d, target.part(at, panels));

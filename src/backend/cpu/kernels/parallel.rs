@@ -76,8 +76,14 @@ pub(super) fn with_scratch<R>(elements: usize, with: impl FnOnce(&mut [f32]) -> 
     result
 }
 
-/// Elements of a line of cache.
-const ALIGN: usize = 16;
+/// Elements of a line of cache: a vector that lies across two takes twice as long to load.
+pub(super) const ALIGN: usize = 16;
+
+/// `elements` of a caller's scratch from the start of a line on: it must have [`ALIGN`] more.
+pub(super) fn aligned(scratch: &mut [f32], elements: usize) -> &mut [f32] {
+    let start = scratch.as_ptr().align_offset(ALIGN * 4).min(ALIGN);
+    &mut scratch[start..start + elements]
+}
 
 /// Most elements of scratch that any kernel takes of a thread, heads of attention wider than 512
 /// aside.

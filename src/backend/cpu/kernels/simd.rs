@@ -143,6 +143,10 @@ pub(super) trait Simd: Copy {
     unsafe fn sum(self, a: Self::V) -> f32;
     unsafe fn greatest(self, a: Self::V) -> f32;
 
+    /// Tells the processor that what lies there is wanted soon, if anything does.
+    #[inline(always)]
+    unsafe fn prefetch(self, _p: *const f32) {}
+
     #[inline(always)]
     unsafe fn zero(self) -> Self::V {
         unsafe { self.splat(0.0) }
@@ -308,6 +312,10 @@ mod x86 {
         const LANES: usize = 16;
 
         #[inline(always)]
+        unsafe fn prefetch(self, p: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(self, x: f32) -> Self::V {
             unsafe { _mm512_set1_ps(x) }
         }
@@ -437,6 +445,10 @@ mod x86 {
         type V = __m256;
         const LANES: usize = 8;
 
+        #[inline(always)]
+        unsafe fn prefetch(self, p: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
         #[inline(always)]
         unsafe fn splat(self, x: f32) -> Self::V {
             unsafe { _mm256_set1_ps(x) }

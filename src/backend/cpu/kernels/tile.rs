@@ -26,6 +26,10 @@ pub(super) struct Tile {
     pub add: bool,
 }
 
+/// Rows of b that are asked for ahead: the processor itself stops at the end of a page, of 32 of
+/// them.
+const AHEAD: usize = 24;
+
 /// Most rows of a tile.
 const MOST: usize = 13;
 
@@ -59,6 +63,9 @@ kernel! {
                         for (sum, v) in sums.iter_mut().zip(row) {
                             *sum = s.fma(x, v, *sum);
                         }
+                    }
+                    for j in 0..(VECTORS * S::LANES).div_ceil(16) {
+                        s.prefetch(b.wrapping_add(AHEAD * t.b_stride + j * 16));
                     }
                     b = b.add(t.b_stride);
                     for p in &mut p {

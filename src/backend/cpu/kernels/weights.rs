@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::parallel::{MEMORY, pieces};
+use super::parallel::{ALIGN, MEMORY, pieces};
 use super::simd::{Level, kernel};
 
 /// Numbers as a file stores them.
@@ -25,11 +25,44 @@ impl Stored<'_> {
     }
 }
 
-#[derive(Clone, Debug)]
+/// Numbers that begin with a line of cache: a vector that lies across two takes twice as long to
+/// load, and large allocations begin in the middle of one.
+#[derive(Debug)]
+pub struct Aligned<T> {
+    numbers: Vec<T>,
+    start: usize,
+    length: usize,
+}
+
+impl<T: Number> Aligned<T> {
+    pub fn zeros(length: usize) -> Aligned<T> {
+        let line = ALIGN * 4;
+        let more = line / size_of::<T>();
+        let numbers = vec![T::default(); length + more];
+        let start = numbers.as_ptr().align_offset(line).min(more);
+        Aligned { numbers, start, length }
+    }
+}
+
+impl<T> std::ops::Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.numbers[self.start..][..self.length]
+    }
+}
+
+impl<T> std::ops::DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.numbers[self.start..][..self.length]
+    }
+}
+
+#[derive(Debug)]
 enum Numbers {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    BF16(Vec<bf16>),
+    F32(Aligned<f32>),
+    F16(Aligned<f16>),
+    BF16(Aligned<bf16>),
 }
 
 /// Outputs of a panel.
@@ -151,18 +184,18 @@ impl Weights {
     }
 }
 
-fn arrange<T: Copy + Default + Send + Sync>(
+fn arrange<T: Number>(
     w: &[T],
     out: usize,
     into: usize,
     taps: usize,
     few: bool,
     index: &(impl Fn(usize, usize, usize) -> Option<usize> + Sync),
-) -> Vec<T> {
+) -> Aligned<T> {
     let at = |o, tap, i| index(o, tap, i).map_or(T::default(), |at| w[at]);
     let (width, count) = if few { (1, out) } else { (PANEL, out.div_ceil(PANEL)) };
     let size = taps * into * width;
-    let mut all = vec![T::default(); size * count];
+    let mut all = Aligned::zeros(size * count);
     if size == 0 {
         return all;
     }
@@ -223,26 +256,26 @@ kernel! {
 
 /// Numbers in which weights may be held.
 pub trait Number: Copy + Default + Send + Sync {
-    fn hold(numbers: Vec<Self>) -> Held;
+    fn hold(numbers: Aligned<Self>) -> Held;
 }
 
 /// What [`Weights::of_layout`] takes.
 pub struct Held(Numbers);
 
 impl Number for f32 {
-    fn hold(numbers: Vec<f32>) -> Held {
+    fn hold(numbers: Aligned<f32>) -> Held {
         Held(Numbers::F32(numbers))
     }
 }
 
 impl Number for f16 {
-    fn hold(numbers: Vec<f16>) -> Held {
+    fn hold(numbers: Aligned<f16>) -> Held {
         Held(Numbers::F16(numbers))
     }
 }
 
 impl Number for bf16 {
-    fn hold(numbers: Vec<bf16>) -> Held {
+    fn hold(numbers: Aligned<bf16>) -> Held {
         Held(Numbers::BF16(numbers))
     }
 }
