@@ -4,10 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Error;
-use super::kernels::activation as functions;
-use super::kernels::elementwise::Padding;
-use super::kernels::epilogue::{self as entries, Epilogue as Entry};
-use super::kernels::simd::Level;
 use super::memory::{Span, Turn, disjoint};
 use super::ops::computing_of;
 use super::weights::{Layout, Packed};
@@ -17,6 +13,10 @@ use crate::graph::{
     self, Epilogue, Fold, Graph, Limits, Operation, Origin, Place, Plan, Shape, Step, Target,
     Tensor,
 };
+use cpu_kernels::activation as functions;
+use cpu_kernels::elementwise::Padding;
+use cpu_kernels::epilogue::{self as entries, Epilogue as Entry};
+use cpu_kernels::simd::Level;
 
 /// How an operation runs on the processor.
 pub(crate) trait Compute {

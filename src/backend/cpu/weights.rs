@@ -9,14 +9,14 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::compute::layout_of;
-use super::kernels::weights::{
-    self as kernels, Aligned, Number, Stored, can_be_turned, outputs_together,
-};
 use super::memory::{ALIGNMENT, Counted, Span};
 use crate::backend::{Executable, Precision, Result, WeightStore};
 use crate::graph::ops::conv2d_transposed::windows;
 use crate::graph::{
     Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect,
+};
+use cpu_kernels::weights::{
+    self as kernels, Aligned, Number, Stored, can_be_turned, outputs_together,
 };
 
 /// How a weight's elements lie, prepared once for the kernel that reads them.

@@ -2,9 +2,9 @@
 
 use super::attention::extents;
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::attention_gradient as kernel;
 use crate::graph::Shape;
 use crate::graph::ops::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows};
+use cpu_kernels::attention_gradient as kernel;
 
 impl Compute for AttentionRows {
     fn scratch(&self, inputs: &[&Shape], _output: &Shape) -> Option<usize> {

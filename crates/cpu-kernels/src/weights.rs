@@ -66,7 +66,7 @@ enum Numbers {
 }
 
 /// Outputs of a panel.
-pub(super) const PANEL: usize = 32;
+pub(crate) const PANEL: usize = 32;
 
 /// Fewer outputs than this are summed along the inputs instead.
 const FEW: usize = 9;
@@ -95,36 +95,6 @@ impl Weights {
         Weights::pack(w, out, into, window, |o, tap, i| Some((o * into + i) * taps + tap))
     }
 
-    /// Of `w` `[out, in]`, for the matmul with its other side: dy `[rows, out]` to `[rows, in]`.
-    #[cfg(test)]
-    pub fn transposed(w: Stored<'_>, out: usize, into: usize) -> Weights {
-        assert_eq!(w.len(), out * into, "a weight of {out} x {into}");
-        Weights::pack(w, into, out, [1, 1], |i, _, o| Some(o * into + i))
-    }
-
-    /// Of `w` `[out, in, kh, kw]` of a convolution of `stride`, for the convolution that is its
-    /// gradient: its outputs are the inputs for each of stride x stride phases, its inputs are
-    /// `out`, and its window, read from the far end, is `[kh / stride, kw / stride]`, rounded up.
-    #[cfg(test)]
-    pub fn transposed_window(
-        w: Stored<'_>,
-        out: usize,
-        into: usize,
-        window: [usize; 2],
-        stride: usize,
-    ) -> Weights {
-        let [kh, kw] = window;
-        assert_eq!(w.len(), out * into * kh * kw, "a weight of {out} x {into} x {window:?}");
-        let [lines, columns] = window.map(|extent| extent.div_ceil(stride));
-        let index = |o: usize, tap: usize, i: usize| {
-            let (phase, channel) = (o / into, o % into);
-            let ky = (lines - 1 - tap / columns) * stride + phase / stride;
-            let kx = (columns - 1 - tap % columns) * stride + phase % stride;
-            (ky < kh && kx < kw).then_some(((i * into + channel) * kh + ky) * kw + kx)
-        };
-        Weights::pack(w, stride * stride * into, out, [lines, columns], index)
-    }
-
     fn pack(
         w: Stored<'_>,
         out: usize,
@@ -143,18 +113,18 @@ impl Weights {
     }
 
     /// Whether there are so few outputs that sums are made along the inputs.
-    pub(super) fn few(&self) -> bool {
+    pub(crate) fn few(&self) -> bool {
         self.few
     }
 
     /// Multiply-adds for each output.
-    pub(super) fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.window[0] * self.window[1] * self.into
     }
 
     /// The elements `start ..` of the layout, `length` of them, as f32: where they lie, or widened
     /// to `room`.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         level: Level,
         start: usize,
@@ -179,7 +149,7 @@ impl Weights {
     }
 
     /// Room that [`Weights::read`] needs for `length` elements.
-    pub(super) fn room(&self, length: usize) -> usize {
+    pub(crate) fn room(&self, length: usize) -> usize {
         if matches!(*self.numbers, Numbers::F32(_)) && !self.turned { 0 } else { length }
     }
 }

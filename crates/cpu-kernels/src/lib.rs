@@ -25,6 +25,3 @@ pub mod sampling;
 pub mod simd;
 mod tile;
 pub mod weights;
-
-#[cfg(test)]
-mod tests;

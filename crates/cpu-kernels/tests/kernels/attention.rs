@@ -1,8 +1,8 @@
 use super::{check, numbers};
-use crate::backend::cpu::kernels::attention::{Attention, attention, scratch_elements};
-use crate::backend::cpu::kernels::attention_gradient as backward;
-use crate::backend::cpu::kernels::regional_attention as regional;
-use crate::backend::cpu::kernels::simd::Level;
+use cpu_kernels::attention::{Attention, attention, scratch_elements};
+use cpu_kernels::attention_gradient as backward;
+use cpu_kernels::regional_attention as regional;
+use cpu_kernels::simd::Level;
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()

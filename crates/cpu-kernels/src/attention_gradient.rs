@@ -80,7 +80,6 @@ pub fn attention_rows(
 }
 
 /// The second number of each row, delta, where [`super::attention::attention`] kept the first.
-#[cfg(test)]
 pub fn attention_deltas(level: Level, a: &Attention, y: &[f32], dy: &[f32], rows: &mut [f32]) {
     let (heads, d) = (a.heads, a.d);
     assert!(y.len() == a.batch * a.tokens * a.channels() && dy.len() == y.len());
@@ -146,14 +145,12 @@ pub fn attention_queries(
 }
 
 /// Scratch that [`attention_gradients`] takes.
-#[cfg(test)]
 pub fn gradients_scratch_elements(a: &Attention) -> usize {
     ALIGN + queries_scratch_elements(a) + 2 * a.batch * a.heads * rows_elements(a.tokens, a.d)
 }
 
 /// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are
 /// made once: seven matmuls become five. Work is shared out by heads alone.
-#[cfg(test)]
 #[allow(clippy::too_many_arguments)]
 pub fn attention_gradients(
     level: Level,

@@ -43,7 +43,7 @@ pub enum Epilogue<'a> {
 /// A part of a result: rows and columns of the whole, of which row `rows.start` lies at `y`, its
 /// channels first.
 #[derive(Clone, Copy)]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub y: *mut f32,
     pub channels: usize,
     pub rows: [usize; 2],
@@ -52,7 +52,7 @@ pub(super) struct Part {
 
 /// # Safety
 /// The part must be there, and the operands must be as large as their broadcasts say.
-pub(super) unsafe fn apply(level: Level, epilogue: &[Epilogue<'_>], part: Part) {
+pub(crate) unsafe fn apply(level: Level, epilogue: &[Epilogue<'_>], part: Part) {
     for entry in epilogue {
         match *entry {
             Epilogue::Lora { hidden, up, rank, transposed } => {
@@ -224,7 +224,7 @@ kernel! {
 }
 
 /// Panics where an operand is smaller than its entry reads of a result of `rows` of `channels`.
-pub(super) fn check(epilogue: &[Epilogue<'_>], rows: usize, channels: usize) {
+pub(crate) fn check(epilogue: &[Epilogue<'_>], rows: usize, channels: usize) {
     for entry in epilogue {
         match *entry {
             Epilogue::Function(_) | Epilogue::Scale(_) => {}

@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Portable,
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -93,7 +93,7 @@ impl Level {
         }
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> Kind {
         self.0
     }
 }
@@ -102,7 +102,7 @@ impl Level {
 ///
 /// # Safety
 /// Methods may only be called where the processor has the instructions: within `kernel!`.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     type V: Copy;
     const LANES: usize;
 
@@ -155,7 +155,7 @@ pub(super) trait Simd: Copy {
 
 /// Kernels for processors without vector instructions that we know.
 #[derive(Clone, Copy)]
-pub(super) struct Portable;
+pub(crate) struct Portable;
 
 macro_rules! lanes {
     ($a:ident, $i:ident => $e:expr) => {{
@@ -287,7 +287,7 @@ fn f16_to_f32(x: u16) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -574,7 +574,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::Neon;
+pub(crate) use arm::Neon;
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
@@ -717,11 +717,11 @@ macro_rules! kernel {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name $(<$(const $c: $ct),+>)? (
-            level: $crate::backend::cpu::kernels::simd::Level $(, $arg: $ty)*
+            level: $crate::simd::Level $(, $arg: $ty)*
         ) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            unsafe fn generic<$S: $crate::backend::cpu::kernels::simd::Simd $($(, const $c: $ct)+)?>(
+            unsafe fn generic<$S: $crate::simd::Simd $($(, const $c: $ct)+)?>(
                 $s: $S $(, $arg: $ty)*
             ) $(-> $ret)? $body
 
@@ -729,30 +729,30 @@ macro_rules! kernel {
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512 $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                use $crate::backend::cpu::kernels::simd::Avx512;
+                use $crate::simd::Avx512;
                 unsafe { generic::<Avx512 $($(, $c)+)?>(Avx512 $(, $arg)*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx2 $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                use $crate::backend::cpu::kernels::simd::Avx2;
+                use $crate::simd::Avx2;
                 unsafe { generic::<Avx2 $($(, $c)+)?>(Avx2 $(, $arg)*) }
             }
             #[cfg(target_arch = "aarch64")]
             #[target_feature(enable = "neon")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn neon $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                use $crate::backend::cpu::kernels::simd::Neon;
+                use $crate::simd::Neon;
                 unsafe { generic::<Neon $($(, $c)+)?>(Neon $(, $arg)*) }
             }
             #[inline(never)]
             #[allow(clippy::too_many_arguments)]
             unsafe fn portable $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                use $crate::backend::cpu::kernels::simd::Portable;
+                use $crate::simd::Portable;
                 unsafe { generic::<Portable $($(, $c)+)?>(Portable $(, $arg)*) }
             }
-            use $crate::backend::cpu::kernels::simd::Kind;
+            use $crate::simd::Kind;
             match level.kind() {
                 #[cfg(target_arch = "x86_64")]
                 Kind::Avx512 => unsafe { avx512 $(::<$($c),+>)? ($($arg),*) },
@@ -765,4 +765,4 @@ macro_rules! kernel {
         }
     };
 }
-pub(super) use kernel;
+pub(crate) use kernel;
