@@ -4,6 +4,7 @@ use super::math::exp_of_negative;
 use super::parallel::{ALIGN, MEMORY, PIECE, Shared, aligned, pieces, with_scratch};
 use super::simd::{Level, kernel};
 use super::tile::{Tile, multiply};
+use super::turn::turn;
 
 /// The extents of one attention: q is `[batch, tokens, heads * d]`, k and v are
 /// `[kv_batch, keys, heads * d]`. `kv_batch` divides `batch`: consecutive entries of q share one of
@@ -86,23 +87,22 @@ pub(crate) fn rows_elements(count: usize, d: usize) -> usize {
 
 /// Rows of a head, `stride` from one to the next, turned round: `[count / 32][d][32]`, zeros beyond
 /// `count`.
-pub(crate) fn to_panels(from: &[f32], stride: usize, count: usize, d: usize, to: &mut [f32]) {
+pub(crate) fn to_panels(
+    level: Level,
+    from: &[f32],
+    stride: usize,
+    count: usize,
+    d: usize,
+    to: &mut [f32],
+) {
     for (panel, to) in to.chunks_exact_mut(PANEL * d).enumerate() {
         let first = panel * PANEL;
         let rows = PANEL.min(count - first);
         if rows < PANEL {
             to.fill(0.0);
         }
-        // Few channels at a time, so that what is written stays near.
-        for (c0, to) in to.chunks_mut(PANEL * 16).enumerate() {
-            let channels = to.len() / PANEL;
-            let from = &from[first * stride + c0 * 16..];
-            for (r, from) in from.chunks(stride).enumerate().take(rows) {
-                for (to, value) in to.chunks_exact_mut(PANEL).zip(&from[..channels]) {
-                    to[r % PANEL] = *value;
-                }
-            }
-        }
+        let from = &from[first * stride..][..(rows - 1) * stride + d];
+        unsafe { turn(level, from.as_ptr(), stride, rows, d, to.as_mut_ptr(), PANEL) };
     }
 }
 
@@ -206,7 +206,7 @@ pub fn attention(
     let (channels, d) = (a.channels(), a.d);
     let (panels, rows) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
     let scratch = aligned(scratch, scratch_elements(a) - ALIGN);
-    pack_keys(a, k, v, scratch);
+    pack_keys(level, a, k, v, scratch);
     let packed = &*scratch;
     let (blocks, each) = parts(a.tokens);
     let y = Shared::new(y);
@@ -258,7 +258,7 @@ pub(crate) fn each_piece(units: usize, work: usize, each: impl Fn(usize) + Sync)
 }
 
 /// Keys in panels and values in rows, head by head.
-fn pack_keys(a: &Attention, k: &[f32], v: &[f32], scratch: &mut [f32]) {
+fn pack_keys(level: Level, a: &Attention, k: &[f32], v: &[f32], scratch: &mut [f32]) {
     let (channels, d) = (a.channels(), a.d);
     let (panels, rows) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
     let heads = a.kv_batch * a.heads;
@@ -267,7 +267,7 @@ fn pack_keys(a: &Attention, k: &[f32], v: &[f32], scratch: &mut [f32]) {
         let from = head / a.heads * a.keys * channels + head % a.heads * d;
         let start = head * (panels + rows);
         unsafe {
-            to_panels(&k[from..], channels, a.keys, d, target.part(start, panels));
+            to_panels(level, &k[from..], channels, a.keys, d, target.part(start, panels));
             to_rows(&v[from..], channels, a.keys, d, target.part(start + panels, rows));
         }
     });

@@ -61,7 +61,7 @@ pub fn regional_attention(
         for &keys in lengths {
             let (panels, rows) = (panels_elements(keys, d), rows_elements(keys, d));
             unsafe {
-                to_panels(&k[from..], channels, keys, d, target.part(at, panels));
+                to_panels(level, &k[from..], channels, keys, d, target.part(at, panels));
                 to_rows(&v[from..], channels, keys, d, target.part(at + panels, rows));
             }
             from += keys * channels;

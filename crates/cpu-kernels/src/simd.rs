@@ -143,6 +143,16 @@ pub(crate) trait Simd: Copy {
     unsafe fn sum(self, a: Self::V) -> f32;
     unsafe fn greatest(self, a: Self::V) -> f32;
 
+    /// Turns a square of as many rows as lanes round: `to[c][r] = from[r][c]`.
+    #[inline(always)]
+    unsafe fn turn(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for r in 0..Self::LANES {
+            for c in 0..Self::LANES {
+                unsafe { *to.add(c * to_stride + r) = *from.add(r * from_stride + c) };
+            }
+        }
+    }
+
     /// Tells the processor that what lies there is wanted soon, if anything does.
     #[inline(always)]
     unsafe fn prefetch(self, _p: *const f32) {}
@@ -316,6 +326,42 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        unsafe fn turn(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe {
+                let pd = |v| _mm512_castps_pd(v);
+                let mut own = [_mm512_setzero_ps(); 16];
+                for (r, v) in own.iter_mut().enumerate() {
+                    *v = _mm512_loadu_ps(from.add(r * from_stride));
+                }
+                // Squares of four, each in its place; then the places change.
+                let mut fours = own;
+                for g in (0..16).step_by(4) {
+                    let low = [0, 2].map(|r| pd(_mm512_unpacklo_ps(own[g + r], own[g + r + 1])));
+                    let high = [0, 2].map(|r| pd(_mm512_unpackhi_ps(own[g + r], own[g + r + 1])));
+                    fours[g] = _mm512_castpd_ps(_mm512_unpacklo_pd(low[0], low[1]));
+                    fours[g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low[0], low[1]));
+                    fours[g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high[0], high[1]));
+                    fours[g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high[0], high[1]));
+                }
+                for j in 0..4 {
+                    let [a, b, c, d] = [0, 4, 8, 12].map(|g| fours[g + j]);
+                    let even =
+                        [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d)];
+                    let odd =
+                        [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d)];
+                    let made = [
+                        _mm512_shuffle_f32x4::<0x88>(even[0], even[1]),
+                        _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]),
+                        _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]),
+                        _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]),
+                    ];
+                    for (place, v) in made.into_iter().enumerate() {
+                        _mm512_storeu_ps(to.add((place * 4 + j) * to_stride), v);
+                    }
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn splat(self, x: f32) -> Self::V {
             unsafe { _mm512_set1_ps(x) }
         }
@@ -448,6 +494,32 @@ mod x86 {
         #[inline(always)]
         unsafe fn prefetch(self, p: *const f32) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn turn(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe {
+                let pd = |v| _mm256_castps_pd(v);
+                let mut own = [_mm256_setzero_ps(); 8];
+                for (r, v) in own.iter_mut().enumerate() {
+                    *v = _mm256_loadu_ps(from.add(r * from_stride));
+                }
+                let mut fours = own;
+                for g in [0, 4] {
+                    let low = [0, 2].map(|r| pd(_mm256_unpacklo_ps(own[g + r], own[g + r + 1])));
+                    let high = [0, 2].map(|r| pd(_mm256_unpackhi_ps(own[g + r], own[g + r + 1])));
+                    fours[g] = _mm256_castpd_ps(_mm256_unpacklo_pd(low[0], low[1]));
+                    fours[g + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low[0], low[1]));
+                    fours[g + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high[0], high[1]));
+                    fours[g + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high[0], high[1]));
+                }
+                for j in 0..4 {
+                    let (a, b) = (fours[j], fours[4 + j]);
+                    let made = _mm256_permute2f128_ps::<0x20>(a, b);
+                    _mm256_storeu_ps(to.add(j * to_stride), made);
+                    let made = _mm256_permute2f128_ps::<0x31>(a, b);
+                    _mm256_storeu_ps(to.add((4 + j) * to_stride), made);
+                }
+            }
         }
         #[inline(always)]
         unsafe fn splat(self, x: f32) -> Self::V {

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 
 use super::parallel::{ALIGN, MEMORY, pieces};
 use super::simd::{Level, kernel};
+use super::turn::turn;
 
 /// Numbers as a file stores them.
 #[derive(Clone, Copy, Debug)]
@@ -325,28 +326,13 @@ impl Weights {
             };
             let (rows, rest) = room.split_at_mut(count * PANEL);
             unsafe {
-                turn(level, square.as_ptr().add(o % PANEL), columns, count, rows.as_mut_ptr())
-            };
-            (k, room) = (k + count, rest);
-        }
-    }
-}
-
-kernel! {
-    /// Columns of a square to rows, zeros beyond `columns`.
-    fn turn(s: S, from: *const f32, columns: usize, count: usize, to: *mut f32) {
-        unsafe {
-            for r in 0..count {
-                let (from, to) = (from.add(r), to.add(r * PANEL));
-                for c in 0..columns {
-                    *to.add(c) = *from.add(c * PANEL);
-                }
-                let mut c = columns;
-                while c < PANEL {
-                    s.store_first(to.add(c), s.zero(), (PANEL - c).min(S::LANES));
-                    c += S::LANES;
-                }
+                let (from, to) = (square.as_ptr().add(o % PANEL), rows.as_mut_ptr());
+                turn(level, from, PANEL, columns, count, to, PANEL);
             }
+            if columns < PANEL {
+                rows.chunks_exact_mut(PANEL).for_each(|row| row[columns..].fill(0.0));
+            }
+            (k, room) = (k + count, rest);
         }
     }
 }
