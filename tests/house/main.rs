@@ -123,6 +123,11 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
+/// Of the kernels of the processor.
+fn kernels() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/cpu-kernels/src")
+}
+
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -242,12 +247,28 @@ fn walls_within_rooms() {
     }
 }
 
+/// The kernels of the processor stand in a package of their own, which knows no other part, and
+/// whose one user is the back end.
+#[test]
+fn the_processors_kernels() {
+    let mut all = Vec::new();
+    files(&source(), &mut all);
+    let users = all.iter().filter(|path| code(path).contains("cpu_kernels"));
+    for path in users {
+        assert!(path.starts_with(source().join("backend/cpu")), "{}", path.display());
+    }
+    let manifest = fs::read_to_string(kernels().join("../Cargo.toml")).unwrap();
+    assert!(!manifest.contains("path ="), "the kernels' package depends on another of the house");
+}
+
 /// Nothing but the command line prints.
 #[test]
 fn only_the_command_line_prints() {
     let mut all = Vec::new();
     files(&source(), &mut all);
-    for path in all.iter().filter(|path| room(path) != "cli") {
+    all.retain(|path| room(path) != "cli");
+    files(&kernels(), &mut all);
+    for path in &all {
         let code = code(path);
         for print in ["println!", "eprintln!", "print!(", "eprint!("] {
             assert!(!code.contains(print), "{} has `{print}`", path.display());

@@ -14,7 +14,6 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-torch.set_num_threads(1)
 RANK, TOKENS, WORDS = 4, 77, 2
 
 
@@ -59,8 +58,9 @@ class Layerwise:
         self.count = len(attentions)
 
 
-def main():
-    side = int(next((a for a in sys.argv[1:] if a.isdigit()), 256)) // 8
+def networks(pixels, checkpointing=False):
+    """A step, and a forward pass without updates."""
+    side = pixels // 8
     text = CLIPTextModel(
         CLIPTextConfig(
             hidden_size=768,
@@ -71,7 +71,7 @@ def main():
         )
     ).eval()
     unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=side)
-    if "--checkpointing" in sys.argv:
+    if checkpointing:
         unet.enable_gradient_checkpointing()
     text.requires_grad_(False), unet.requires_grad_(False)
     updated = update(text, ("q_proj", "k_proj", "v_proj", "out_proj")) + update(
@@ -99,9 +99,27 @@ def main():
         return unet(sample, steps, layerwise.texts[:1]).sample
 
     def step():
+        unet.train()
+        for u in updated:
+            u.on = True
         optimiser.zero_grad()
         (forward() - noise).pow(2).mean().backward()
         optimiser.step()
+
+    def alone():
+        unet.eval()
+        for u in updated:
+            u.on = False
+        with torch.no_grad():
+            forward()
+
+    return step, alone
+
+
+def main():
+    torch.set_num_threads(1)
+    pixels = int(next((a for a in sys.argv[1:] if a.isdigit()), 256))
+    step, forward = networks(pixels, "--checkpointing" in sys.argv)
 
     def fastest(work, repeat=2):
         work()
@@ -112,13 +130,7 @@ def main():
             best = min(best, time.process_time() - start)
         return best
 
-    unet.train()
-    took = fastest(step)
-    unet.eval()
-    for u in updated:
-        u.on = False
-    with torch.no_grad():
-        alone = fastest(forward)
+    took, alone = fastest(step), fastest(forward)
     print(f"{took:.2f} s a step, {alone:.2f} s a forward pass: {took / alone:.2f} passes")
 
 

@@ -4,10 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Error;
-use super::kernels::activation as functions;
-use super::kernels::elementwise::Padding;
-use super::kernels::epilogue::{self as entries, Epilogue as Entry};
-use super::kernels::simd::Level;
 use super::memory::{Span, Turn, disjoint};
 use super::ops::computing_of;
 use super::weights::{Layout, Packed};
@@ -17,6 +13,10 @@ use crate::graph::{
     self, Epilogue, Fold, Graph, Limits, Operation, Origin, Place, Plan, Shape, Step, Target,
     Tensor,
 };
+use cpu_kernels::activation as functions;
+use cpu_kernels::elementwise::Padding;
+use cpu_kernels::epilogue::{self as entries, Epilogue as Entry};
+use cpu_kernels::simd::Level;
 
 /// How an operation runs on the processor.
 pub(crate) trait Compute {
@@ -31,6 +31,12 @@ pub(crate) trait Compute {
     /// What followers this operation's kernels can do in the same go.
     fn folds(&self) -> Fold {
         Fold::Nothing
+    }
+
+    /// Whether the kernels can do the step before in the same go, if that is `before` and reads the
+    /// same.
+    fn joins(&self, _before: &dyn Operation) -> bool {
+        false
     }
 
     /// f32 elements of scratch that the kernels need.
@@ -109,6 +115,7 @@ pub(super) fn locate(
 /// What a step reads, by the number of the input.
 pub(crate) struct Inputs<'a> {
     spans: &'a [Option<Span>],
+    joined: Option<&'a Span>,
     turn: &'a Turn<'a>,
 }
 
@@ -124,10 +131,32 @@ impl Inputs<'_> {
         }
     }
 
+    /// What the step before makes, where it is joined to this one: to be written.
+    ///
+    /// # Safety
+    /// A run may ask once.
+    #[expect(clippy::mut_from_ref, reason = "asked for once, while the turn is held")]
+    pub unsafe fn joined(&self) -> &mut [f32] {
+        // SAFETY: the turn is held, and when the step was compiled it was checked that this
+        // overlaps nothing else.
+        self.joined.map(|span| unsafe { span.write(self.turn) }).unwrap_or_default()
+    }
+
     /// Input `index` of indices.
     pub fn ids(&self, index: usize) -> &[u32] {
         bytemuck::cast_slice(self.get(index))
     }
+}
+
+/// Whether step `number` of the plan is done in one go with the one after it, which reads the same.
+pub(super) fn is_joined(plan: &Plan, number: usize) -> bool {
+    let (Some(step), Some(next)) = (plan.steps.get(number), plan.steps.get(number + 1)) else {
+        return false;
+    };
+    let plain = |step: &Step| step.epilogue.is_empty() && step.padding.is_none();
+    let joins = || computing_of(&*next.operation).is_some_and(|c| c.joins(&*step.operation));
+    let apart = number + 1 == plan.once;
+    !apart && step.inputs == next.inputs && plain(step) && plain(next) && joins()
 }
 
 /// Makes a result of inputs and epilogue; the last is scratch.
@@ -138,6 +167,8 @@ pub(crate) struct Task {
     inputs: Vec<Option<Span>>,
     epilogue: Vec<EntryAt>,
     output: Span,
+    /// Of the step before, where that is done in the same go.
+    joined: Option<Span>,
     scratch: Option<Span>,
     run: Box<Run>,
 }
@@ -147,16 +178,22 @@ impl Task {
         &self.output
     }
 
+    /// What the step before makes, where that is done in the same go.
+    pub(super) fn joined(&self) -> Option<&Span> {
+        self.joined.as_ref()
+    }
+
     /// Bytes that it reads and writes, weights aside.
     pub(super) fn bytes(&self) -> u64 {
         let operands = self.epilogue.iter().flat_map(EntryAt::spans);
-        self.inputs.iter().flatten().chain(operands).chain([&self.output]).map(Span::bytes).sum()
+        let outputs = [&self.output].into_iter().chain(&self.joined);
+        self.inputs.iter().flatten().chain(operands).chain(outputs).map(Span::bytes).sum()
     }
 
     pub(super) fn run(&self, turn: &Turn<'_>) {
         /// Entries of an epilogue that cost no allocation.
         const MOST: usize = 16;
-        let inputs = Inputs { spans: &self.inputs, turn };
+        let inputs = Inputs { spans: &self.inputs, joined: self.joined.as_ref(), turn };
         // SAFETY: the turn is held, and when the step was compiled it was checked that what it
         // writes overlaps nothing else.
         let (y, scratch) = unsafe {
@@ -247,6 +284,9 @@ pub(crate) struct StepBuilder<'a> {
     packed: HashMap<usize, Packed>,
     epilogue: Vec<EntryAt>,
     output: Span,
+    joined: Option<Span>,
+    /// The two steps that follow this one and read what it makes are done in one go.
+    read_by_joined: bool,
     scratch: Option<Span>,
 }
 
@@ -304,6 +344,10 @@ impl<'a> StepBuilder<'a> {
             });
         }
         let output = at(step.output)?;
+        let before = number.checked_sub(1).filter(|before| is_joined(plan, *before));
+        let joined = before.map(|before| at(plan.steps[before].output)).transpose()?;
+        let read_by_joined = is_joined(plan, number + 1)
+            && plan.steps[number + 1].inputs.iter().any(|&t| plan.root(t) == step.output);
         let scratch = match (plan.scratch_place(number), step.scratch) {
             (Some(Place::Arena { arena, offset }), Some(elements)) => {
                 storage.arena(arena, offset, elements)
@@ -319,6 +363,8 @@ impl<'a> StepBuilder<'a> {
             packed,
             epilogue,
             output,
+            joined,
+            read_by_joined,
             scratch,
         })
     }
@@ -340,6 +386,16 @@ impl<'a> StepBuilder<'a> {
     /// replaces.
     pub fn is_in_place(&self) -> bool {
         self.in_place
+    }
+
+    /// Whether the step before, which reads the same, is to be done in the same go.
+    pub fn is_joined(&self) -> bool {
+        self.joined.is_some()
+    }
+
+    /// Whether two steps that follow and read what this one makes are done in one go.
+    pub fn is_read_by_joined(&self) -> bool {
+        self.read_by_joined
     }
 
     /// The weight of a matmul or a convolution.
@@ -386,8 +442,8 @@ impl<'a> StepBuilder<'a> {
         self,
         run: impl Fn(&Inputs<'_>, &[Entry<'_>], &mut [f32], &mut [f32]) + Send + Sync + 'static,
     ) -> Task {
-        let StepBuilder { inputs, epilogue, output, scratch, .. } = self;
-        Task { inputs, epilogue, output, scratch, run: Box::new(run) }
+        let StepBuilder { inputs, epilogue, output, joined, scratch, .. } = self;
+        Task { inputs, epilogue, output, joined, scratch, run: Box::new(run) }
     }
 }
 
@@ -413,7 +469,8 @@ pub(super) fn compile(
     };
     let task = compute.compile(StepBuilder::new(graph, plan, number, level, storage)?);
     let reads = task.inputs.iter().flatten().chain(task.epilogue.iter().flat_map(EntryAt::spans));
-    let writes: Vec<&Span> = [&task.output].into_iter().chain(&task.scratch).collect();
+    let writes: Vec<&Span> =
+        [&task.output].into_iter().chain(&task.joined).chain(&task.scratch).collect();
     if !disjoint(reads, &writes) {
         return Err(Error::Overlap { operation, layer: layer() }.into());
     }

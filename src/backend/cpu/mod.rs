@@ -1,12 +1,11 @@
 //! The back end for the processor: no driver, no device memory, the same plan on all cores.
 //!
-//! Kernels are pure functions over slices ([`kernels`]); an operation says how it uses them
+//! Kernels are pure functions over slices ([`cpu_kernels`]); an operation says how it uses them
 //! (`ops`); a program gives memory out once and then only runs ([`program`]). The same bytes come
 //! of any number of threads.
 
 mod compute;
 mod error;
-mod kernels;
 mod memory;
 mod ops;
 mod program;
@@ -15,8 +14,8 @@ mod weights;
 
 use std::sync::Arc;
 
+pub use cpu_kernels::simd::Level;
 pub use error::Error;
-pub use kernels::simd::Level;
 pub use report::CpuReport;
 
 use super::{Backend, Precision, View, WeightStore};
@@ -56,7 +55,7 @@ impl Cpu {
             .build()
             .map_err(|error| Error::Threads(error.to_string()))?;
         // What kernels keep for each thread, so that no step allocates.
-        pool.install(kernels::parallel::reserve);
+        pool.install(cpu_kernels::parallel::reserve);
         // Without the number of threads, which changes nothing in what is computed.
         let name = format!("cpu ({})", report::title(level));
         Ok(Arc::new(Cpu {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Cpu;
-use super::compute::{Storage, Task, compile, locate};
+use super::compute::{Storage, Task, compile, is_joined, locate};
 use super::memory::{Block, Span};
 use super::weights::{Layout, Packed, Weights};
 use crate::backend::{Cost, Error, Executable, Look, Result, View};
@@ -23,6 +23,8 @@ pub(super) struct Program {
 /// One step of the plan.
 struct Compiled {
     operation: &'static str,
+    /// The operation of the step before, where that is done in the same go.
+    joined: Option<&'static str>,
     layer: Arc<str>,
     task: Task,
     flops: u64,
@@ -71,18 +73,27 @@ impl Program {
         }
         let places = Places { arenas, inputs, weights };
         let mut steps = Vec::with_capacity(plan.steps.len());
+        let mut once = plan.once;
+        let mut before: Option<&Step> = None;
         for (number, step) in plan.steps.iter().enumerate() {
+            if is_joined(plan, number) {
+                before = Some(step);
+                once -= usize::from(number < plan.once);
+                continue;
+            }
+            let before = before.take();
             let task = compile(graph, plan, number, cpu.level(), &places)?;
             let bytes = task.bytes() + weight_bytes(graph, plan, step);
             steps.push(Compiled {
                 operation: step.operation.name(),
+                joined: before.map(|before| before.operation.name()),
                 layer: step.layer.clone(),
                 task,
-                flops: flops(graph, step),
+                flops: flops(graph, step) + before.map_or(0, |before| flops(graph, before)),
                 bytes,
             });
         }
-        let once: Vec<Compiled> = steps.drain(..plan.once).collect();
+        let once: Vec<Compiled> = steps.drain(..once).collect();
         if !once.is_empty() {
             cpu.run(|turn| once.iter().for_each(|step| step.task.run(turn)));
         }
@@ -161,13 +172,17 @@ impl Executable for Program {
 
     fn trace(&self, look: Look<'_>) -> Result<()> {
         for step in &self.steps {
-            let bytes = self.cpu.run(|turn| {
+            let made = self.cpu.run(|turn| {
                 step.task.run(turn);
-                step.task.output().to_bytes(turn)
+                let before = step.joined.zip(step.task.joined());
+                let outputs = before.into_iter().chain([(step.operation, step.task.output())]);
+                outputs.map(|(name, span)| (name, span.to_bytes(turn))).collect::<Vec<_>>()
             });
-            if !look(step.operation, &step.layer, &bytemuck::pod_collect_to_vec::<u8, f32>(&bytes))
-            {
-                return Ok(());
+            for (operation, bytes) in made {
+                let values = bytemuck::pod_collect_to_vec::<u8, f32>(&bytes);
+                if !look(operation, &step.layer, &values) {
+                    return Ok(());
+                }
             }
         }
         self.cpu.run(|turn| self.assignments.iter().for_each(|(from, to)| from.copy_to(to, turn)));

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::kernels::elementwise::copy;
-use super::kernels::matmul::linear;
-use super::kernels::weights::{Stored, Weights};
 use super::{Cpu, Level};
+use cpu_kernels::elementwise::copy;
+use cpu_kernels::matmul::linear;
+use cpu_kernels::weights::{Stored, Weights};
 
 /// What `mos devices` says of the processor.
 #[derive(Clone, Debug, Serialize)]

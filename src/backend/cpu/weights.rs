@@ -9,12 +9,14 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::compute::layout_of;
-use super::kernels::weights::{self as kernels, Number, Stored, can_be_turned, outputs_together};
 use super::memory::{ALIGNMENT, Counted, Span};
 use crate::backend::{Executable, Precision, Result, WeightStore};
 use crate::graph::ops::conv2d_transposed::windows;
 use crate::graph::{
     Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect,
+};
+use cpu_kernels::weights::{
+    self as kernels, Aligned, Number, Stored, can_be_turned, outputs_together,
 };
 
 /// How a weight's elements lie, prepared once for the kernel that reads them.
@@ -267,9 +269,9 @@ impl Weights {
         &self,
         name: &str,
         [out, into, taps]: [usize; 3],
-    ) -> Result<Vec<T>, Failed> {
+    ) -> Result<Aligned<T>, Failed> {
         let (row, n) = (into * taps, outputs_together(out));
-        let mut all = vec![T::default(); out.div_ceil(n) * n * row];
+        let mut all = Aligned::<T>::zeros(out.div_ceil(n) * n * row);
         let panels = all.par_chunks_mut((n * row).max(1)).enumerate();
         panels.try_for_each_init(
             Default::default,
@@ -315,7 +317,7 @@ impl Weights {
         let (row, results) = (into * kh * kw, stride * stride * into);
         let n = outputs_together(results);
         let panel = (lines * columns * out * n).max(1);
-        let mut all = vec![T::default(); results.div_ceil(n) * panel];
+        let mut all = Aligned::<T>::zeros(results.div_ceil(n) * panel);
         let at_once = (TURNED / row.max(1)).clamp(1, out.max(1));
         let (mut values, mut numbers) = (Vec::new(), Vec::new());
         for first in (0..out).step_by(at_once) {

@@ -1,10 +1,10 @@
 //! How [`adamw`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::elementwise::copy;
-use crate::backend::cpu::kernels::optimiser::{self, adamw};
 use crate::graph::ops::adamw::AdamW;
 use crate::graph::ops::{Moments, RATES};
+use cpu_kernels::elementwise::copy;
+use cpu_kernels::optimiser::{self, adamw};
 
 impl Compute for AdamW {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

@@ -1,9 +1,9 @@
 //! How [`attention`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::attention::{self as kernel, attention, scratch_elements};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
+use cpu_kernels::attention::{self as kernel, attention, scratch_elements};
 
 /// What the kernels know of an attention of these shapes of q and k.
 pub(super) fn extents(attention: &Attention, q: &Shape, k: &Shape) -> kernel::Attention {

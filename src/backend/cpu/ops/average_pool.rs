@@ -1,9 +1,9 @@
 //! How [`average_pool`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::resize::average_pool;
 use crate::graph::Fold;
 use crate::graph::ops::average_pool::AveragePool;
+use cpu_kernels::resize::average_pool;
 
 impl Compute for AveragePool {
     fn folds(&self) -> Fold {

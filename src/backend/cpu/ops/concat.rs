@@ -1,8 +1,8 @@
 //! How [`concat`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::elementwise::copy;
 use crate::graph::ops::concat::Concat;
+use cpu_kernels::elementwise::copy;
 
 impl Compute for Concat {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

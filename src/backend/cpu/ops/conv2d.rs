@@ -1,10 +1,10 @@
 //! How [`conv2d`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::matmul::conv2d;
 use crate::backend::cpu::weights::Layout;
 use crate::graph::Fold;
 use crate::graph::ops::conv2d::Conv2d;
+use cpu_kernels::matmul::conv2d;
 
 /// A convolution of input 0 by the weight that is input 1.
 pub(super) fn convolve(step: StepBuilder<'_>, stride: usize) -> Task {

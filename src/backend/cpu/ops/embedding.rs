@@ -1,10 +1,10 @@
 //! How [`embedding`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::embedding::{embedding, embedding_gradient};
-use crate::backend::cpu::kernels::weights::Stored;
 use crate::backend::cpu::weights::Layout;
 use crate::graph::ops::embedding::{Embedding, EmbeddingGradient};
+use cpu_kernels::embedding::{embedding, embedding_gradient};
+use cpu_kernels::weights::Stored;
 
 impl Compute for Embedding {
     fn layout(&self, index: usize) -> Layout {

@@ -1,8 +1,8 @@
 //! How [`filled`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::elementwise::filled;
 use crate::graph::ops::filled::Filled;
+use cpu_kernels::elementwise::filled;
 
 impl Compute for Filled {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

@@ -1,9 +1,9 @@
 //! How [`geglu`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::elementwise::{geglu, geglu_gradient};
 use crate::graph::Fold;
 use crate::graph::ops::geglu::{Geglu, GegluGradient};
+use cpu_kernels::elementwise::{geglu, geglu_gradient};
 
 impl Compute for Geglu {
     fn folds(&self) -> Fold {

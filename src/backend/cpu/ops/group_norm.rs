@@ -1,9 +1,9 @@
 //! How [`group_norm`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::group_norm as kernel;
 use crate::graph::ops::group_norm::{GroupNorm, GroupNormStatistics};
 use crate::graph::{Fold, Shape};
+use cpu_kernels::group_norm as kernel;
 
 /// What the kernels know of a norm of `x`.
 pub(super) fn extents(x: &Shape, groups: usize) -> kernel::GroupNorm {

@@ -2,9 +2,9 @@
 
 use super::group_norm::extents;
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::group_norm as kernel;
 use crate::graph::ops::group_norm_gradient::{GroupNormGradient, GroupNormMeans};
 use crate::graph::{Fold, Shape};
+use cpu_kernels::group_norm as kernel;
 
 impl Compute for GroupNormMeans {
     fn scratch(&self, inputs: &[&Shape], output: &Shape) -> Option<usize> {

@@ -1,8 +1,8 @@
 //! How [`guidance`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::sampling::guidance;
 use crate::graph::ops::guidance::Guidance;
+use cpu_kernels::sampling::guidance;
 
 impl Compute for Guidance {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

@@ -1,10 +1,10 @@
 //! How [`linear`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::matmul::linear;
 use crate::backend::cpu::weights::Layout;
 use crate::graph::Fold;
 use crate::graph::ops::linear::Linear;
+use cpu_kernels::matmul::linear;
 
 /// Input 0 times the weight that is input 1. Each sum is made in one order, whatever the number of
 /// rows.

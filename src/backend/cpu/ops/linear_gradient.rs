@@ -2,10 +2,10 @@
 
 use super::linear::multiply;
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::lora_down::{weight_gradient, weight_gradient_scratch_elements};
 use crate::backend::cpu::weights::Layout;
 use crate::graph::ops::linear_gradient::{LinearTransposed, LinearWeightGradient};
 use crate::graph::{Fold, Shape};
+use cpu_kernels::lora_down::{weight_gradient, weight_gradient_scratch_elements};
 
 impl Compute for LinearTransposed {
     fn layout(&self, index: usize) -> Layout {

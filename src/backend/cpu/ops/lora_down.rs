@@ -1,11 +1,11 @@
 //! How [`lora_down`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::lora_down::{
-    Lies, conv2d_scratch_elements, lora_down, lora_down_conv2d, scratch_elements,
-};
 use crate::graph::ops::lora_down::LoraDown;
 use crate::graph::{Fold, Shape};
+use cpu_kernels::lora_down::{
+    Lies, conv2d_scratch_elements, lora_down, lora_down_conv2d, scratch_elements,
+};
 
 impl Compute for LoraDown {
     fn folds(&self) -> Fold {

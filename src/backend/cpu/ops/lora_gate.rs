@@ -1,8 +1,8 @@
 //! How [`lora_gate`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::sampling::{GatePart, lora_gate};
 use crate::graph::ops::lora_gate::{LoraGate, Part};
+use cpu_kernels::sampling::{GatePart, lora_gate};
 
 impl Compute for LoraGate {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

@@ -2,9 +2,9 @@
 
 use super::elementwise;
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::elementwise::of_zeros;
 use crate::graph::Fold;
 use crate::graph::ops::lora_up::LoraUp;
+use cpu_kernels::elementwise::of_zeros;
 
 impl Compute for LoraUp {
     fn folds(&self) -> Fold {

@@ -1,8 +1,8 @@
 //! How [`mix`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::sampling::mix;
 use crate::graph::ops::mix::Mix;
+use cpu_kernels::sampling::mix;
 
 impl Compute for Mix {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

@@ -35,8 +35,8 @@ mod upsample;
 use std::any::Any;
 
 use super::compute::{Compute, StepBuilder, Task};
-use super::kernels::elementwise::{self as kernel, Padding};
 use crate::graph::{Operation, ops};
+use cpu_kernels::elementwise::{self as kernel, Padding};
 
 /// The operations that the processor computes.
 macro_rules! table {

@@ -1,8 +1,8 @@
 //! How [`normalize_by_max`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::reduce::{normalize_by_max, normalize_by_max_gradient};
 use crate::graph::ops::normalize_by_max::{NormalizeByMax, NormalizeByMaxGradient};
+use cpu_kernels::reduce::{normalize_by_max, normalize_by_max_gradient};
 
 impl Compute for NormalizeByMax {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

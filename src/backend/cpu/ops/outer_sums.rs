@@ -1,9 +1,9 @@
 //! How [`outer_sums`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::elementwise::copy;
-use crate::backend::cpu::kernels::lora_down::outer_sums;
 use crate::graph::ops::outer_sums::OuterSums;
+use cpu_kernels::elementwise::copy;
+use cpu_kernels::lora_down::outer_sums;
 
 impl Compute for OuterSums {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

@@ -2,13 +2,11 @@
 
 use super::attention;
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::attention as kernel;
-use crate::backend::cpu::kernels::regional_attention::{
-    Regions, regional_attention, scratch_elements,
-};
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 use crate::graph::ops::regional_attention::RegionalAttention;
+use cpu_kernels::attention as kernel;
+use cpu_kernels::regional_attention::{Regions, regional_attention, scratch_elements};
 
 impl RegionalAttention {
     fn extents(&self, q: &Shape, k: &Shape) -> kernel::Attention {

@@ -1,8 +1,8 @@
 //! How [`slice`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::elementwise::copy;
 use crate::graph::ops::slice::Slice;
+use cpu_kernels::elementwise::copy;
 
 impl Compute for Slice {
     fn compile(&self, step: StepBuilder<'_>) -> Task {

@@ -1,10 +1,10 @@
 //! How [`sum_to`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::elementwise::broadcast;
-use crate::backend::cpu::kernels::reduce::{sum, sum_scratch_elements};
 use crate::graph::Shape;
 use crate::graph::ops::sum_to::{BroadcastTo, Extents, SumTo};
+use cpu_kernels::elementwise::broadcast;
+use cpu_kernels::reduce::{sum, sum_scratch_elements};
 
 fn extents(large: &Shape, small: &Shape) -> [usize; 3] {
     let Extents { outer, middle, inner } = Extents::of(large, small);

@@ -1,9 +1,9 @@
 //! How [`upsample`](crate::graph::ops) runs on the processor.
 
 use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::kernels::resize::{upsample, upsample_gradient};
 use crate::graph::Fold;
 use crate::graph::ops::upsample::{Upsample, UpsampleGradient};
+use cpu_kernels::resize::{upsample, upsample_gradient};
 
 impl Compute for Upsample {
     fn folds(&self) -> Fold {

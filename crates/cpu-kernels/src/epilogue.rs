@@ -43,7 +43,7 @@ pub enum Epilogue<'a> {
 /// A part of a result: rows and columns of the whole, of which row `rows.start` lies at `y`, its
 /// channels first.
 #[derive(Clone, Copy)]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub y: *mut f32,
     pub channels: usize,
     pub rows: [usize; 2],
@@ -52,7 +52,7 @@ pub(super) struct Part {
 
 /// # Safety
 /// The part must be there, and the operands must be as large as their broadcasts say.
-pub(super) unsafe fn apply(level: Level, epilogue: &[Epilogue<'_>], part: Part) {
+pub(crate) unsafe fn apply(level: Level, epilogue: &[Epilogue<'_>], part: Part) {
     for entry in epilogue {
         match *entry {
             Epilogue::Lora { hidden, up, rank, transposed } => {
@@ -170,6 +170,12 @@ unsafe fn rows<S: Simd, B: Binary>(
         if scalar && !operand.is_null() {
             same = s.splat(*operand);
         }
+        // The operand's row, and how many more rows meet it, or are there to meet.
+        let (mut row, mut left) = match broadcast {
+            Broadcast::Same | Broadcast::Scalar => (part.rows[0], usize::MAX),
+            Broadcast::Trailing { rows } => (part.rows[0] % rows, rows - part.rows[0] % rows),
+            Broadcast::Batch { rows } => (part.rows[0] / rows, rows - part.rows[0] % rows),
+        };
         for r in part.rows[0]..end {
             let y = part.y.add((r - part.rows[0]) * part.channels + part.columns[0]);
             if scalar {
@@ -184,12 +190,14 @@ unsafe fn rows<S: Simd, B: Binary>(
                 }
                 continue;
             }
-            let row = match broadcast {
-                Broadcast::Same | Broadcast::Scalar => r,
-                Broadcast::Trailing { rows } => r % rows,
-                Broadcast::Batch { rows } => r / rows,
-            };
             let t = operand.add(row * part.channels + part.columns[0]);
+            left -= 1;
+            match broadcast {
+                Broadcast::Trailing { rows } if left == 0 => (row, left) = (0, rows),
+                Broadcast::Batch { .. } if left > 0 => {}
+                Broadcast::Batch { rows } => (row, left) = (row + 1, rows),
+                _ => row += 1,
+            }
             let mut c = 0;
             while c + S::LANES <= width {
                 s.store(y.add(c), b.of(s, s.load(y.add(c)), s.load(t.add(c))));
@@ -224,7 +232,7 @@ kernel! {
 }
 
 /// Panics where an operand is smaller than its entry reads of a result of `rows` of `channels`.
-pub(super) fn check(epilogue: &[Epilogue<'_>], rows: usize, channels: usize) {
+pub(crate) fn check(epilogue: &[Epilogue<'_>], rows: usize, channels: usize) {
     for entry in epilogue {
         match *entry {
             Epilogue::Function(_) | Epilogue::Scale(_) => {}

@@ -12,13 +12,13 @@ use rayon::prelude::*;
 const SMALL: usize = 4 << 20;
 
 /// Operations of the smallest piece that is worth passing to another thread.
-pub(super) const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
 
 /// What an operation on numbers that come from memory costs, in the operations of a matmul.
-pub(super) const MEMORY: usize = 8;
+pub(crate) const MEMORY: usize = 8;
 
 /// Calls `each` with 0 .. `count`, on all threads if the `work` of all is worth it.
-pub(super) fn pieces(count: usize, work: usize, each: impl Fn(usize) + Sync) {
+pub(crate) fn pieces(count: usize, work: usize, each: impl Fn(usize) + Sync) {
     if count <= 1 || work < SMALL || rayon::current_num_threads() == 1 {
         return (0..count).for_each(each);
     }
@@ -27,7 +27,7 @@ pub(super) fn pieces(count: usize, work: usize, each: impl Fn(usize) + Sync) {
 
 /// How many elements of `total` make a piece, of which each costs `cost` operations: a multiple of
 /// `unit`.
-pub(super) fn piece(total: usize, unit: usize, cost: usize) -> usize {
+pub(crate) fn piece(total: usize, unit: usize, cost: usize) -> usize {
     let least = PIECE.div_ceil(cost.max(1));
     // Many pieces let threads that are held up do fewer.
     least.max(total.div_ceil(64)).div_ceil(unit).max(1) * unit
@@ -35,7 +35,7 @@ pub(super) fn piece(total: usize, unit: usize, cost: usize) -> usize {
 
 /// What several threads write to, each its own part.
 #[derive(Clone, Copy)]
-pub(super) struct Shared(*mut f32);
+pub(crate) struct Shared(*mut f32);
 
 unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
@@ -65,7 +65,7 @@ thread_local! {
 
 /// Lends `elements` of the calling thread's scratch, whatever they hold, to `with`, which may not
 /// share work with other threads. Grows it where it is too small: see [`reserve`].
-pub(super) fn with_scratch<R>(elements: usize, with: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(crate) fn with_scratch<R>(elements: usize, with: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut own = SCRATCH.take();
     if own.len() < elements + ALIGN {
         own = vec![0.0; elements + ALIGN];
@@ -76,8 +76,14 @@ pub(super) fn with_scratch<R>(elements: usize, with: impl FnOnce(&mut [f32]) -> 
     result
 }
 
-/// Elements of a line of cache.
-const ALIGN: usize = 16;
+/// Elements of a line of cache: a vector that lies across two takes twice as long to load.
+pub(crate) const ALIGN: usize = 16;
+
+/// `elements` of a caller's scratch from the start of a line on: it must have [`ALIGN`] more.
+pub(crate) fn aligned(scratch: &mut [f32], elements: usize) -> &mut [f32] {
+    let start = scratch.as_ptr().align_offset(ALIGN * 4).min(ALIGN);
+    &mut scratch[start..start + elements]
+}
 
 /// Most elements of scratch that any kernel takes of a thread, heads of attention wider than 512
 /// aside.

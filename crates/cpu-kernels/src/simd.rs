@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Portable,
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -93,7 +93,7 @@ impl Level {
         }
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> Kind {
         self.0
     }
 }
@@ -102,7 +102,7 @@ impl Level {
 ///
 /// # Safety
 /// Methods may only be called where the processor has the instructions: within `kernel!`.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     type V: Copy;
     const LANES: usize;
 
@@ -143,6 +143,20 @@ pub(super) trait Simd: Copy {
     unsafe fn sum(self, a: Self::V) -> f32;
     unsafe fn greatest(self, a: Self::V) -> f32;
 
+    /// Turns a square of as many rows as lanes round: `to[c][r] = from[r][c]`.
+    #[inline(always)]
+    unsafe fn turn(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for r in 0..Self::LANES {
+            for c in 0..Self::LANES {
+                unsafe { *to.add(c * to_stride + r) = *from.add(r * from_stride + c) };
+            }
+        }
+    }
+
+    /// Tells the processor that what lies there is wanted soon, if anything does.
+    #[inline(always)]
+    unsafe fn prefetch(self, _p: *const f32) {}
+
     #[inline(always)]
     unsafe fn zero(self) -> Self::V {
         unsafe { self.splat(0.0) }
@@ -151,7 +165,7 @@ pub(super) trait Simd: Copy {
 
 /// Kernels for processors without vector instructions that we know.
 #[derive(Clone, Copy)]
-pub(super) struct Portable;
+pub(crate) struct Portable;
 
 macro_rules! lanes {
     ($a:ident, $i:ident => $e:expr) => {{
@@ -283,7 +297,7 @@ fn f16_to_f32(x: u16) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -307,6 +321,46 @@ mod x86 {
         type V = __m512;
         const LANES: usize = 16;
 
+        #[inline(always)]
+        unsafe fn prefetch(self, p: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn turn(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe {
+                let pd = |v| _mm512_castps_pd(v);
+                let mut own = [_mm512_setzero_ps(); 16];
+                for (r, v) in own.iter_mut().enumerate() {
+                    *v = _mm512_loadu_ps(from.add(r * from_stride));
+                }
+                // Squares of four, each in its place; then the places change.
+                let mut fours = own;
+                for g in (0..16).step_by(4) {
+                    let low = [0, 2].map(|r| pd(_mm512_unpacklo_ps(own[g + r], own[g + r + 1])));
+                    let high = [0, 2].map(|r| pd(_mm512_unpackhi_ps(own[g + r], own[g + r + 1])));
+                    fours[g] = _mm512_castpd_ps(_mm512_unpacklo_pd(low[0], low[1]));
+                    fours[g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low[0], low[1]));
+                    fours[g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high[0], high[1]));
+                    fours[g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high[0], high[1]));
+                }
+                for j in 0..4 {
+                    let [a, b, c, d] = [0, 4, 8, 12].map(|g| fours[g + j]);
+                    let even =
+                        [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d)];
+                    let odd =
+                        [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d)];
+                    let made = [
+                        _mm512_shuffle_f32x4::<0x88>(even[0], even[1]),
+                        _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]),
+                        _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]),
+                        _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]),
+                    ];
+                    for (place, v) in made.into_iter().enumerate() {
+                        _mm512_storeu_ps(to.add((place * 4 + j) * to_stride), v);
+                    }
+                }
+            }
+        }
         #[inline(always)]
         unsafe fn splat(self, x: f32) -> Self::V {
             unsafe { _mm512_set1_ps(x) }
@@ -438,6 +492,36 @@ mod x86 {
         const LANES: usize = 8;
 
         #[inline(always)]
+        unsafe fn prefetch(self, p: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn turn(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe {
+                let pd = |v| _mm256_castps_pd(v);
+                let mut own = [_mm256_setzero_ps(); 8];
+                for (r, v) in own.iter_mut().enumerate() {
+                    *v = _mm256_loadu_ps(from.add(r * from_stride));
+                }
+                let mut fours = own;
+                for g in [0, 4] {
+                    let low = [0, 2].map(|r| pd(_mm256_unpacklo_ps(own[g + r], own[g + r + 1])));
+                    let high = [0, 2].map(|r| pd(_mm256_unpackhi_ps(own[g + r], own[g + r + 1])));
+                    fours[g] = _mm256_castpd_ps(_mm256_unpacklo_pd(low[0], low[1]));
+                    fours[g + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low[0], low[1]));
+                    fours[g + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high[0], high[1]));
+                    fours[g + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high[0], high[1]));
+                }
+                for j in 0..4 {
+                    let (a, b) = (fours[j], fours[4 + j]);
+                    let made = _mm256_permute2f128_ps::<0x20>(a, b);
+                    _mm256_storeu_ps(to.add(j * to_stride), made);
+                    let made = _mm256_permute2f128_ps::<0x31>(a, b);
+                    _mm256_storeu_ps(to.add((4 + j) * to_stride), made);
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn splat(self, x: f32) -> Self::V {
             unsafe { _mm256_set1_ps(x) }
         }
@@ -562,7 +646,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::Neon;
+pub(crate) use arm::Neon;
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
@@ -705,11 +789,11 @@ macro_rules! kernel {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name $(<$(const $c: $ct),+>)? (
-            level: $crate::backend::cpu::kernels::simd::Level $(, $arg: $ty)*
+            level: $crate::simd::Level $(, $arg: $ty)*
         ) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            unsafe fn generic<$S: $crate::backend::cpu::kernels::simd::Simd $($(, const $c: $ct)+)?>(
+            unsafe fn generic<$S: $crate::simd::Simd $($(, const $c: $ct)+)?>(
                 $s: $S $(, $arg: $ty)*
             ) $(-> $ret)? $body
 
@@ -717,30 +801,30 @@ macro_rules! kernel {
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512 $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                use $crate::backend::cpu::kernels::simd::Avx512;
+                use $crate::simd::Avx512;
                 unsafe { generic::<Avx512 $($(, $c)+)?>(Avx512 $(, $arg)*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx2 $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                use $crate::backend::cpu::kernels::simd::Avx2;
+                use $crate::simd::Avx2;
                 unsafe { generic::<Avx2 $($(, $c)+)?>(Avx2 $(, $arg)*) }
             }
             #[cfg(target_arch = "aarch64")]
             #[target_feature(enable = "neon")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn neon $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                use $crate::backend::cpu::kernels::simd::Neon;
+                use $crate::simd::Neon;
                 unsafe { generic::<Neon $($(, $c)+)?>(Neon $(, $arg)*) }
             }
             #[inline(never)]
             #[allow(clippy::too_many_arguments)]
             unsafe fn portable $(<$(const $c: $ct),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                use $crate::backend::cpu::kernels::simd::Portable;
+                use $crate::simd::Portable;
                 unsafe { generic::<Portable $($(, $c)+)?>(Portable $(, $arg)*) }
             }
-            use $crate::backend::cpu::kernels::simd::Kind;
+            use $crate::simd::Kind;
             match level.kind() {
                 #[cfg(target_arch = "x86_64")]
                 Kind::Avx512 => unsafe { avx512 $(::<$($c),+>)? ($($arg),*) },
@@ -753,4 +837,4 @@ macro_rules! kernel {
         }
     };
 }
-pub(super) use kernel;
+pub(crate) use kernel;

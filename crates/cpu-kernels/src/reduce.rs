@@ -144,7 +144,7 @@ pub fn normalize_by_max_gradient(x: &[f32], dy: &[f32], dx: &mut [f32]) {
 
 kernel! {
     /// Adds numbers to sums in two planes, without loss (Knuth's TwoSum).
-    pub(super) fn two_sums(s: S, x: &[f32], sums: *mut f32, lost: *mut f32) {
+    pub(crate) fn two_sums(s: S, x: &[f32], sums: *mut f32, lost: *mut f32) {
         unsafe {
             let mut c = 0;
             while c < x.len() {

@@ -32,7 +32,6 @@ pub fn mix(state: &[f32], a: &[f32], b: &[f32], matrix: &[f32], slots: usize, y:
 }
 
 /// [`mix`] of a state that the result replaces.
-#[cfg(test)]
 pub fn mix_in_place(state: &mut [f32], a: &[f32], b: &[f32], matrix: &[f32], slots: usize) {
     let size = a.len();
     assert!((1..=SLOTS).contains(&slots) && matrix.len() == slots * (slots + 2));

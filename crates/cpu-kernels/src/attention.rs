@@ -1,9 +1,10 @@
 //! Softmax attention over heads, in blocks: of the scores there is never more than a tile.
 
 use super::math::exp_of_negative;
-use super::parallel::{MEMORY, PIECE, Shared, pieces, with_scratch};
+use super::parallel::{ALIGN, MEMORY, PIECE, Shared, aligned, pieces, with_scratch};
 use super::simd::{Level, kernel};
 use super::tile::{Tile, multiply};
+use super::turn::turn;
 
 /// The extents of one attention: q is `[batch, tokens, heads * d]`, k and v are
 /// `[kv_batch, keys, heads * d]`. `kv_batch` divides `batch`: consecutive entries of q share one of
@@ -23,15 +24,15 @@ pub struct Attention {
 }
 
 impl Attention {
-    pub(super) fn channels(&self) -> usize {
+    pub(crate) fn channels(&self) -> usize {
         self.heads * self.d
     }
 
-    pub(super) fn share(&self) -> usize {
+    pub(crate) fn share(&self) -> usize {
         self.batch / self.kv_batch.max(1)
     }
 
-    pub(super) fn check(&self, q: usize, k: usize, v: usize) {
+    pub(crate) fn check(&self, q: usize, k: usize, v: usize) {
         let channels = self.channels();
         assert!(self.kv_batch > 0 && self.batch.is_multiple_of(self.kv_batch), "{self:?}");
         assert!(!self.causal || self.tokens == self.keys, "{self:?}");
@@ -41,68 +42,67 @@ impl Attention {
 
     /// What a pair of a query and a key costs in `matmuls` matmuls of a head's width, and an
     /// exponential.
-    pub(super) fn cost(&self, matmuls: usize) -> usize {
+    pub(crate) fn cost(&self, matmuls: usize) -> usize {
         self.tokens * self.keys * (matmuls * 2 * self.d.next_multiple_of(8) + 32)
     }
 }
 
 /// Most tokens of a piece: all of them meet keys and values while these are near.
-pub(super) const TOKENS: usize = 128;
+pub(crate) const TOKENS: usize = 128;
 
 /// Parts of at most [`TOKENS`] into which `count` tokens are cut, and tokens of each.
-pub(super) fn parts(count: usize) -> (usize, usize) {
+pub(crate) fn parts(count: usize) -> (usize, usize) {
     let parts = count.div_ceil(TOKENS).max(1);
     let each = count.div_ceil(parts).max(1);
     (count.div_ceil(each), each)
 }
 
 /// Keys whose panel a matmul reads.
-pub(super) const PANEL: usize = 32;
+pub(crate) const PANEL: usize = 32;
 
 /// Keys at a time, for heads of `d` channels: they and their scores stay in a core's second cache.
-pub(super) fn keys_at_a_time(d: usize) -> usize {
+pub(crate) fn keys_at_a_time(d: usize) -> usize {
     if d > 192 { 128 } else { 256 }
 }
 
 /// Elements from one row of scores to the next: not the multiple of a page that would crowd one set
 /// of the cache.
-pub(super) fn score_stride(d: usize) -> usize {
+pub(crate) fn score_stride(d: usize) -> usize {
     keys_at_a_time(d) + 16
 }
 
 /// Channels of a head in whole vectors.
-pub(super) fn padded(d: usize) -> usize {
+pub(crate) fn padded(d: usize) -> usize {
     d.next_multiple_of(16)
 }
 
 /// Elements of `count` rows of a head in panels, and in rows.
-pub(super) fn panels_elements(count: usize, d: usize) -> usize {
+pub(crate) fn panels_elements(count: usize, d: usize) -> usize {
     count.next_multiple_of(PANEL) * d
 }
 
-pub(super) fn rows_elements(count: usize, d: usize) -> usize {
+pub(crate) fn rows_elements(count: usize, d: usize) -> usize {
     count * padded(d)
 }
 
 /// Rows of a head, `stride` from one to the next, turned round: `[count / 32][d][32]`, zeros beyond
 /// `count`.
-pub(super) fn to_panels(from: &[f32], stride: usize, count: usize, d: usize, to: &mut [f32]) {
+pub(crate) fn to_panels(
+    level: Level,
+    from: &[f32],
+    stride: usize,
+    count: usize,
+    d: usize,
+    to: &mut [f32],
+) {
     for (panel, to) in to.chunks_exact_mut(PANEL * d).enumerate() {
         let first = panel * PANEL;
         let rows = PANEL.min(count - first);
         if rows < PANEL {
             to.fill(0.0);
         }
-        // Few channels at a time, so that what is written stays near.
-        for (c0, to) in to.chunks_mut(PANEL * 16).enumerate() {
-            let channels = to.len() / PANEL;
-            let from = &from[first * stride + c0 * 16..];
-            for (r, from) in from.chunks(stride).enumerate().take(rows) {
-                for (to, value) in to.chunks_exact_mut(PANEL).zip(&from[..channels]) {
-                    to[r % PANEL] = *value;
-                }
-            }
-        }
+        let from = &from[first * stride..][..(rows - 1) * stride + d];
+        unsafe { turn(level, from.as_ptr(), stride, rows, d, to.as_mut_ptr(), PANEL) };
     }
 }
 
@@ -114,7 +114,7 @@ fn group(d: usize, start: usize) -> usize {
 
 /// Rows of a head in groups of channels, `[groups][count][channels of the group]`, zeros beyond
 /// `d`.
-pub(super) fn to_rows(from: &[f32], stride: usize, count: usize, d: usize, to: &mut [f32]) {
+pub(crate) fn to_rows(from: &[f32], stride: usize, count: usize, d: usize, to: &mut [f32]) {
     let mut start = 0;
     while start < d {
         let width = group(d, start);
@@ -131,7 +131,7 @@ pub(super) fn to_rows(from: &[f32], stride: usize, count: usize, d: usize, to: &
 /// y = w v, or y += w v: `w` has `rows` rows of `length`, for the rows `first ..` of `v` out of
 /// `all`, as [`to_rows`] left them.
 #[derive(Clone, Copy)]
-pub(super) struct Weighted<'a> {
+pub(crate) struct Weighted<'a> {
     pub w: *const f32,
     pub w_stride: usize,
     pub rows: usize,
@@ -179,7 +179,7 @@ impl Weighted<'_> {
 
 /// Scratch that [`attention`] takes.
 pub fn scratch_elements(a: &Attention) -> usize {
-    a.kv_batch * a.heads * (panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
+    ALIGN + a.kv_batch * a.heads * (panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
 }
 
 /// softmax(`scale` q k^T) v for each head. With `mask` `[tokens]`, as many keys as tokens, each
@@ -205,8 +205,8 @@ pub fn attention(
     assert!(mask.is_none_or(|s| s.len() == a.tokens && a.tokens == a.keys));
     let (channels, d) = (a.channels(), a.d);
     let (panels, rows) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
-    let scratch = &mut scratch[..scratch_elements(a)];
-    pack_keys(a, k, v, scratch);
+    let scratch = aligned(scratch, scratch_elements(a) - ALIGN);
+    pack_keys(level, a, k, v, scratch);
     let packed = &*scratch;
     let (blocks, each) = parts(a.tokens);
     let y = Shared::new(y);
@@ -248,7 +248,7 @@ pub fn attention(
 }
 
 /// Calls `each` with 0 .. `units`, several to a piece where they are small.
-pub(super) fn each_piece(units: usize, work: usize, each: impl Fn(usize) + Sync) {
+pub(crate) fn each_piece(units: usize, work: usize, each: impl Fn(usize) + Sync) {
     let together = (PIECE * units).div_ceil(work.max(1)).clamp(1, units.max(1));
     pieces(units.div_ceil(together), work, |piece| {
         for unit in piece * together..((piece + 1) * together).min(units) {
@@ -258,7 +258,7 @@ pub(super) fn each_piece(units: usize, work: usize, each: impl Fn(usize) + Sync)
 }
 
 /// Keys in panels and values in rows, head by head.
-fn pack_keys(a: &Attention, k: &[f32], v: &[f32], scratch: &mut [f32]) {
+fn pack_keys(level: Level, a: &Attention, k: &[f32], v: &[f32], scratch: &mut [f32]) {
     let (channels, d) = (a.channels(), a.d);
     let (panels, rows) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
     let heads = a.kv_batch * a.heads;
@@ -267,14 +267,14 @@ fn pack_keys(a: &Attention, k: &[f32], v: &[f32], scratch: &mut [f32]) {
         let from = head / a.heads * a.keys * channels + head % a.heads * d;
         let start = head * (panels + rows);
         unsafe {
-            to_panels(&k[from..], channels, a.keys, d, target.part(start, panels));
+            to_panels(level, &k[from..], channels, a.keys, d, target.part(start, panels));
             to_rows(&v[from..], channels, a.keys, d, target.part(start + panels, rows));
         }
     });
 }
 
 /// Keys and values of one head, which some tokens meet.
-pub(super) struct Segment<'a> {
+pub(crate) struct Segment<'a> {
     pub d: usize,
     /// How many there are, and of how many any token sees some.
     pub all: usize,
@@ -362,7 +362,7 @@ impl Segment<'_> {
 
 /// Scores of rows with the keys of some panels.
 #[allow(clippy::too_many_arguments)]
-pub(super) unsafe fn matmuls(
+pub(crate) unsafe fn matmuls(
     level: Level,
     q: *const f32,
     q_stride: usize,
@@ -502,7 +502,7 @@ kernel! {
 
 kernel! {
     /// Each row times its factor.
-    pub(super) fn scale_rows(s: S, y: *mut f32, stride: usize, d: usize, factors: &[f32]) {
+    pub(crate) fn scale_rows(s: S, y: *mut f32, stride: usize, d: usize, factors: &[f32]) {
         unsafe {
             for (r, factor) in factors.iter().enumerate() {
                 let (y, f) = (y.add(r * stride), s.splat(*factor));

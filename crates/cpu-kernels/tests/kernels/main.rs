@@ -9,7 +9,7 @@ mod sums;
 
 use std::sync::OnceLock;
 
-use super::simd::Level;
+use cpu_kernels::simd::Level;
 
 /// Numbers from -1 to 1.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {

@@ -24,7 +24,5 @@ pub mod resize;
 pub mod sampling;
 pub mod simd;
 mod tile;
+mod turn;
 pub mod weights;
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,7 @@
 use super::elementwise::{PADDED, pad};
 use super::{check, numbers};
-use crate::backend::cpu::kernels::group_norm::{self, GroupNorm};
-use crate::backend::cpu::kernels::layer_norm::{layer_norm, layer_norm_gradient};
+use cpu_kernels::group_norm::{self, GroupNorm};
+use cpu_kernels::layer_norm::{layer_norm, layer_norm_gradient};
 
 const EPSILON: f32 = 1e-5;
 

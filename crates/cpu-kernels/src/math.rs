@@ -4,7 +4,7 @@ use super::simd::Simd;
 
 /// e^x to about 1 unit in the last place; 0 far below, infinity far above.
 #[inline(always)]
-pub(super) unsafe fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) unsafe fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     unsafe {
         // NaN stays, as the second operand does where either is NaN.
         let x = s.max(s.splat(-104.0), s.min(s.splat(89.0), x));
@@ -23,7 +23,7 @@ pub(super) unsafe fn exp<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// [`exp`] of what is not positive; 0 from -87 down.
 #[inline(always)]
-pub(super) unsafe fn exp_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) unsafe fn exp_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
     unsafe {
         let low = s.splat(-87.0);
         let bounded = s.max(low, x);
@@ -40,7 +40,7 @@ pub(super) unsafe fn exp_of_negative<S: Simd>(s: S, x: S::V) -> S::V {
 }
 
 #[inline(always)]
-pub(super) unsafe fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) unsafe fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
     unsafe {
         // e^-|x| never overflows.
         let e = exp_of_negative(s, s.sub(s.zero(), s.abs(x)));
@@ -52,7 +52,7 @@ pub(super) unsafe fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 /// The normal distribution's cumulative function, and its density: to about 2e-7 of the value, far
 /// below zero too.
 #[inline(always)]
-pub(super) unsafe fn normal<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
+pub(crate) unsafe fn normal<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
     unsafe {
         // erfc(z) = t exp(-z^2 + p(t)), t = 2 / (2 + z), Chebyshev-fitted.
         let z = s.mul(s.abs(x), s.splat(std::f32::consts::FRAC_1_SQRT_2));

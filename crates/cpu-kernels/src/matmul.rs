@@ -321,7 +321,7 @@ unsafe fn few_outputs(
     }
 }
 
-pub(super) struct Few {
+pub(crate) struct Few {
     pub row_stride: usize,
     pub lines: usize,
     pub length: usize,
@@ -376,7 +376,7 @@ unsafe fn along<S: Simd, const ROWS: usize, const OUT: usize>(
 
 kernel! {
     /// Rows by a few outputs, lanes sharing the sum.
-    pub(super) fn sums_along[const OUT: usize](
+    pub(crate) fn sums_along[const OUT: usize](
         s: S, x: *const f32, w: *const f32, y: *mut f32, count: usize, f: &Few,
     ) {
         unsafe {

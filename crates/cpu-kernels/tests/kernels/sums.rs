@@ -1,14 +1,12 @@
 use half::{bf16, f16};
 
 use super::{check, numbers};
-use crate::backend::cpu::kernels::embedding::{embedding, embedding_gradient};
-use crate::backend::cpu::kernels::optimiser::{Moments, adamw};
-use crate::backend::cpu::kernels::reduce::{
-    normalize_by_max, normalize_by_max_gradient, sum, sum_scratch_elements,
-};
-use crate::backend::cpu::kernels::sampling::{guidance, mix, mix_in_place};
-use crate::backend::cpu::kernels::simd::Level;
-use crate::backend::cpu::kernels::weights::{Stored, widen_bf16, widen_f16};
+use cpu_kernels::embedding::{embedding, embedding_gradient};
+use cpu_kernels::optimiser::{Moments, adamw};
+use cpu_kernels::reduce::{normalize_by_max, normalize_by_max_gradient, sum, sum_scratch_elements};
+use cpu_kernels::sampling::{guidance, mix, mix_in_place};
+use cpu_kernels::simd::Level;
+use cpu_kernels::weights::{Stored, widen_bf16, widen_f16};
 
 #[test]
 fn broadcast_operands() {

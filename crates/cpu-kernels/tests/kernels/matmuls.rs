@@ -1,12 +1,12 @@
 use half::{bf16, f16};
 
 use super::{check, numbers};
-use crate::backend::cpu::kernels::activation::Function;
-use crate::backend::cpu::kernels::epilogue::{Broadcast, Epilogue};
-use crate::backend::cpu::kernels::lora_down::{self, Lies};
-use crate::backend::cpu::kernels::matmul::{conv2d, linear};
-use crate::backend::cpu::kernels::simd::Level;
-use crate::backend::cpu::kernels::weights::{Stored, Weights};
+use cpu_kernels::activation::Function;
+use cpu_kernels::epilogue::{Broadcast, Epilogue};
+use cpu_kernels::lora_down::{self, Lies};
+use cpu_kernels::matmul::{conv2d, linear};
+use cpu_kernels::simd::Level;
+use cpu_kernels::weights::{Stored, Weights};
 
 fn plain_linear(x: &[f32], w: &[f32], into: usize, out: usize) -> Vec<f64> {
     let dot =
@@ -76,7 +76,7 @@ fn linear_layers() {
         let dy = numbers(rows * out, 3);
         let turned: Vec<f32> =
             (0..into).flat_map(|i| (0..out).map(move |o| o * into + i)).map(|at| w[at]).collect();
-        let weights = Weights::transposed(Stored::F32(&w), out, into);
+        let weights = Weights::new(Stored::F32(&turned), into, out, [1, 1]);
         check(
             &format!("{name}, transposed"),
             &plain_linear(&dy, &turned, out, into),
@@ -254,7 +254,9 @@ fn transposed([batch, height, width]: [usize; 3], shape: [usize; 4], stride: usi
         let (b, y, x) = (pixel / (h * v), pixel / v % h, pixel % v);
         padded[((b * ph + y + j - 1) * pw + x + i - 1) * out..][..out].copy_from_slice(dy);
     }
-    let weights = Weights::transposed_window(Stored::F32(w), out, into, [kh, kw], stride);
+    let turned = transposed_window(w, out, into, [kh, kw], stride);
+    let window = [kh, kw].map(|extent| extent.div_ceil(stride));
+    let weights = Weights::new(Stored::F32(&turned), stride * stride * into, out, window);
     let name = format!("transposed convolution to {height} x {width} of {shape:?}, {stride}");
     check(&name, &dx, 2e-6, |level| {
         let phases = stride * stride * into;
@@ -290,6 +292,31 @@ fn sums_of_outer_products() {
     }
 }
 
+/// `w` `[out, in, kh, kw]` of a convolution of `stride` as that of the convolution that is its
+/// gradient: its outputs are the inputs for each of stride x stride phases, its inputs are `out`,
+/// and its window, read from the far end, is `[kh / stride, kw / stride]`, rounded up.
+fn transposed_window(
+    w: &[f32],
+    out: usize,
+    into: usize,
+    [kh, kw]: [usize; 2],
+    stride: usize,
+) -> Vec<f32> {
+    let [lines, columns] = [kh, kw].map(|extent| extent.div_ceil(stride));
+    let mut turned = Vec::with_capacity(w.len());
+    for (phase, channel) in
+        (0..stride * stride).flat_map(|phase| (0..into).map(move |channel| (phase, channel)))
+    {
+        for (o, tap) in (0..out).flat_map(|o| (0..lines * columns).map(move |tap| (o, tap))) {
+            let ky = (lines - 1 - tap / columns) * stride + phase / stride;
+            let kx = (columns - 1 - tap % columns) * stride + phase % stride;
+            let inside = ky < kh && kx < kw;
+            turned.push(if inside { w[((o * into + channel) * kh + ky) * kw + kx] } else { 0.0 });
+        }
+    }
+    turned
+}
+
 /// Weights read the other way round are those that were turned round before, to the bit.
 #[test]
 fn turned_weights() {
@@ -301,13 +328,20 @@ fn turned_weights() {
         [1, 40, 36, 3],
         [2, 70, 33, 2],
     ] {
+        let kernel = [window, window];
         let w = numbers(out * into * window * window, 2);
-        let half: Vec<f16> = w.iter().map(|w| f16::from_f32(*w)).collect();
-        let brain: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
-        for stored in [Stored::F32(&w), Stored::F16(&half), Stored::BF16(&brain)] {
-            let kernel = [window, window];
+        let turned = transposed_window(&w, out, into, kernel, 1);
+        let both = [w, turned];
+        let half = both.each_ref().map(|w| w.iter().map(|w| f16::from_f32(*w)).collect::<Vec<_>>());
+        let brain =
+            both.each_ref().map(|w| w.iter().map(|w| bf16::from_f32(*w)).collect::<Vec<_>>());
+        for [stored, apart] in [
+            both.each_ref().map(|w| Stored::F32(w)),
+            half.each_ref().map(|w| Stored::F16(w)),
+            brain.each_ref().map(|w| Stored::BF16(w)),
+        ] {
             let turned = Weights::new(stored, out, into, kernel).turned().unwrap();
-            let apart = Weights::transposed_window(stored, out, into, kernel, 1);
+            let apart = Weights::new(apart, into, out, kernel);
             for &level in Level::available() {
                 let made = [&turned, &apart].map(|weights| {
                     if window == 1 {

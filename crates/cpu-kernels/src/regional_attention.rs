@@ -4,7 +4,7 @@ use super::attention::{
     Attention, Segment, TOKENS, each_piece, padded, panels_elements, rows_elements, to_panels,
     to_rows,
 };
-use super::parallel::{MEMORY, Shared, pieces, with_scratch};
+use super::parallel::{ALIGN, MEMORY, Shared, aligned, pieces, with_scratch};
 use super::simd::{Level, kernel};
 
 /// Tokens that share one entry of [`Regions::spans`].
@@ -27,7 +27,7 @@ pub struct Regions<'a> {
 /// Scratch that [`regional_attention`] takes: of prompts of these lengths.
 pub fn scratch_elements(a: &Attention, lengths: &[usize]) -> usize {
     let each = |keys: &usize| panels_elements(*keys, a.d) + rows_elements(*keys, a.d);
-    a.kv_batch * a.heads * lengths.iter().map(each).sum::<usize>()
+    ALIGN + a.kv_batch * a.heads * lengths.iter().map(each).sum::<usize>()
 }
 
 /// The sum over prompts of their weight times softmax(`scale` q k^T) v, for each head.
@@ -52,15 +52,16 @@ pub fn regional_attention(
     assert!(spans.len() == groups * prompts * 2 && order.iter().all(|t| (*t as usize) < a.tokens));
     let (channels, d) = (a.channels(), a.d);
     let heads = a.kv_batch * a.heads;
-    let all = scratch_elements(a, lengths) / heads.max(1);
-    let target = Shared::new(&mut scratch[..all * heads]);
+    let all = (scratch_elements(a, lengths) - ALIGN) / heads.max(1);
+    let scratch = aligned(scratch, all * heads);
+    let target = Shared::new(scratch);
     pieces(heads, heads * all * MEMORY, |head| {
         let mut from = head / a.heads * a.keys * channels + head % a.heads * d;
         let mut at = head * all;
         for &keys in lengths {
             let (panels, rows) = (panels_elements(keys, d), rows_elements(keys, d));
             unsafe {
-                to_panels(&k[from..], channels, keys, d, target.part(at, panels));
+                to_panels(level, &k[from..], channels, keys, d, target.part(at, panels));
                 to_rows(&v[from..], channels, keys, d, target.part(at + panels, rows));
             }
             from += keys * channels;

@@ -23,28 +23,28 @@ const FACTOR: f32 = 0.797_884_6;
 const CUBE: f32 = 0.044715;
 
 /// A function known at compile time, so that a loop holds it and nothing else.
-pub(super) trait Unary: Copy {
+pub(crate) trait Unary: Copy {
     unsafe fn at<S: Simd>(self, s: S, x: S::V) -> S::V;
     unsafe fn derivative<S: Simd>(self, s: S, x: S::V) -> S::V;
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Silu;
+pub(crate) struct Silu;
 #[derive(Clone, Copy)]
-pub(super) struct Gelu;
+pub(crate) struct Gelu;
 #[derive(Clone, Copy)]
-pub(super) struct GeluTanh;
+pub(crate) struct GeluTanh;
 #[derive(Clone, Copy)]
-pub(super) struct QuickGelu;
+pub(crate) struct QuickGelu;
 #[derive(Clone, Copy)]
-pub(super) struct Relu;
+pub(crate) struct Relu;
 #[derive(Clone, Copy)]
-pub(super) struct Exp;
+pub(crate) struct Exp;
 
 /// Evaluates `body` with `f` the [`Unary`] of `function`.
 macro_rules! with_function {
     ($function:expr, $f:ident => $body:expr) => {{
-        use $crate::backend::cpu::kernels::activation as a;
+        use $crate::activation as a;
         match $function {
             a::Function::Silu => {
                 let $f = a::Silu;
@@ -73,7 +73,7 @@ macro_rules! with_function {
         }
     }};
 }
-pub(super) use with_function;
+pub(crate) use with_function;
 
 impl Unary for Silu {
     #[inline(always)]

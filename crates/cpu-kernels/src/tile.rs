@@ -8,7 +8,7 @@ use super::simd::{Level, kernel};
 
 /// A matmul of `rows` by `columns`: c = a b, or c += a b.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(crate) struct Tile {
     /// Element (r, k) lies at `r * a_stride + k`, or (see [`multiply`]) at `k * a_stride + r`.
     /// There are `runs` stretches of `length` k, `run_stride` from one to the next.
     pub a: *const f32,
@@ -25,6 +25,10 @@ pub(super) struct Tile {
     pub columns: usize,
     pub add: bool,
 }
+
+/// Rows of b that are asked for ahead: the processor itself stops at the end of a page, of 32 of
+/// them.
+const AHEAD: usize = 24;
 
 /// Most rows of a tile.
 const MOST: usize = 13;
@@ -59,6 +63,9 @@ kernel! {
                         for (sum, v) in sums.iter_mut().zip(row) {
                             *sum = s.fma(x, v, *sum);
                         }
+                    }
+                    for j in 0..(VECTORS * S::LANES).div_ceil(16) {
+                        s.prefetch(b.wrapping_add(AHEAD * t.b_stride + j * 16));
                     }
                     b = b.add(t.b_stride);
                     for p in &mut p {
@@ -114,7 +121,7 @@ const fn rows_held(lanes: usize, vectors: usize) -> usize {
 /// # Safety
 /// All that the tile names must be there, and b's rows must be so many whole vectors as hold
 /// `columns`.
-pub(super) unsafe fn multiply(level: Level, whole: &Tile, across: bool) {
+pub(crate) unsafe fn multiply(level: Level, whole: &Tile, across: bool) {
     let lanes = level.lanes();
     let mut column = 0;
     while column < whole.columns {

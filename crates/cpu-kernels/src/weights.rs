@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::parallel::{MEMORY, pieces};
+use super::parallel::{ALIGN, MEMORY, pieces};
 use super::simd::{Level, kernel};
+use super::turn::turn;
 
 /// Numbers as a file stores them.
 #[derive(Clone, Copy, Debug)]
@@ -25,15 +26,48 @@ impl Stored<'_> {
     }
 }
 
-#[derive(Clone, Debug)]
+/// Numbers that begin with a line of cache: a vector that lies across two takes twice as long to
+/// load, and large allocations begin in the middle of one.
+#[derive(Debug)]
+pub struct Aligned<T> {
+    numbers: Vec<T>,
+    start: usize,
+    length: usize,
+}
+
+impl<T: Number> Aligned<T> {
+    pub fn zeros(length: usize) -> Aligned<T> {
+        let line = ALIGN * 4;
+        let more = line / size_of::<T>();
+        let numbers = vec![T::default(); length + more];
+        let start = numbers.as_ptr().align_offset(line).min(more);
+        Aligned { numbers, start, length }
+    }
+}
+
+impl<T> std::ops::Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.numbers[self.start..][..self.length]
+    }
+}
+
+impl<T> std::ops::DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.numbers[self.start..][..self.length]
+    }
+}
+
+#[derive(Debug)]
 enum Numbers {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    BF16(Vec<bf16>),
+    F32(Aligned<f32>),
+    F16(Aligned<f16>),
+    BF16(Aligned<bf16>),
 }
 
 /// Outputs of a panel.
-pub(super) const PANEL: usize = 32;
+pub(crate) const PANEL: usize = 32;
 
 /// Fewer outputs than this are summed along the inputs instead.
 const FEW: usize = 9;
@@ -62,36 +96,6 @@ impl Weights {
         Weights::pack(w, out, into, window, |o, tap, i| Some((o * into + i) * taps + tap))
     }
 
-    /// Of `w` `[out, in]`, for the matmul with its other side: dy `[rows, out]` to `[rows, in]`.
-    #[cfg(test)]
-    pub fn transposed(w: Stored<'_>, out: usize, into: usize) -> Weights {
-        assert_eq!(w.len(), out * into, "a weight of {out} x {into}");
-        Weights::pack(w, into, out, [1, 1], |i, _, o| Some(o * into + i))
-    }
-
-    /// Of `w` `[out, in, kh, kw]` of a convolution of `stride`, for the convolution that is its
-    /// gradient: its outputs are the inputs for each of stride x stride phases, its inputs are
-    /// `out`, and its window, read from the far end, is `[kh / stride, kw / stride]`, rounded up.
-    #[cfg(test)]
-    pub fn transposed_window(
-        w: Stored<'_>,
-        out: usize,
-        into: usize,
-        window: [usize; 2],
-        stride: usize,
-    ) -> Weights {
-        let [kh, kw] = window;
-        assert_eq!(w.len(), out * into * kh * kw, "a weight of {out} x {into} x {window:?}");
-        let [lines, columns] = window.map(|extent| extent.div_ceil(stride));
-        let index = |o: usize, tap: usize, i: usize| {
-            let (phase, channel) = (o / into, o % into);
-            let ky = (lines - 1 - tap / columns) * stride + phase / stride;
-            let kx = (columns - 1 - tap % columns) * stride + phase % stride;
-            (ky < kh && kx < kw).then_some(((i * into + channel) * kh + ky) * kw + kx)
-        };
-        Weights::pack(w, stride * stride * into, out, [lines, columns], index)
-    }
-
     fn pack(
         w: Stored<'_>,
         out: usize,
@@ -110,18 +114,18 @@ impl Weights {
     }
 
     /// Whether there are so few outputs that sums are made along the inputs.
-    pub(super) fn few(&self) -> bool {
+    pub(crate) fn few(&self) -> bool {
         self.few
     }
 
     /// Multiply-adds for each output.
-    pub(super) fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.window[0] * self.window[1] * self.into
     }
 
     /// The elements `start ..` of the layout, `length` of them, as f32: where they lie, or widened
     /// to `room`.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         level: Level,
         start: usize,
@@ -146,23 +150,23 @@ impl Weights {
     }
 
     /// Room that [`Weights::read`] needs for `length` elements.
-    pub(super) fn room(&self, length: usize) -> usize {
+    pub(crate) fn room(&self, length: usize) -> usize {
         if matches!(*self.numbers, Numbers::F32(_)) && !self.turned { 0 } else { length }
     }
 }
 
-fn arrange<T: Copy + Default + Send + Sync>(
+fn arrange<T: Number>(
     w: &[T],
     out: usize,
     into: usize,
     taps: usize,
     few: bool,
     index: &(impl Fn(usize, usize, usize) -> Option<usize> + Sync),
-) -> Vec<T> {
+) -> Aligned<T> {
     let at = |o, tap, i| index(o, tap, i).map_or(T::default(), |at| w[at]);
     let (width, count) = if few { (1, out) } else { (PANEL, out.div_ceil(PANEL)) };
     let size = taps * into * width;
-    let mut all = vec![T::default(); size * count];
+    let mut all = Aligned::zeros(size * count);
     if size == 0 {
         return all;
     }
@@ -223,26 +227,26 @@ kernel! {
 
 /// Numbers in which weights may be held.
 pub trait Number: Copy + Default + Send + Sync {
-    fn hold(numbers: Vec<Self>) -> Held;
+    fn hold(numbers: Aligned<Self>) -> Held;
 }
 
 /// What [`Weights::of_layout`] takes.
 pub struct Held(Numbers);
 
 impl Number for f32 {
-    fn hold(numbers: Vec<f32>) -> Held {
+    fn hold(numbers: Aligned<f32>) -> Held {
         Held(Numbers::F32(numbers))
     }
 }
 
 impl Number for f16 {
-    fn hold(numbers: Vec<f16>) -> Held {
+    fn hold(numbers: Aligned<f16>) -> Held {
         Held(Numbers::F16(numbers))
     }
 }
 
 impl Number for bf16 {
-    fn hold(numbers: Vec<bf16>) -> Held {
+    fn hold(numbers: Aligned<bf16>) -> Held {
         Held(Numbers::BF16(numbers))
     }
 }
@@ -322,28 +326,13 @@ impl Weights {
             };
             let (rows, rest) = room.split_at_mut(count * PANEL);
             unsafe {
-                turn(level, square.as_ptr().add(o % PANEL), columns, count, rows.as_mut_ptr())
-            };
-            (k, room) = (k + count, rest);
-        }
-    }
-}
-
-kernel! {
-    /// Columns of a square to rows, zeros beyond `columns`.
-    fn turn(s: S, from: *const f32, columns: usize, count: usize, to: *mut f32) {
-        unsafe {
-            for r in 0..count {
-                let (from, to) = (from.add(r), to.add(r * PANEL));
-                for c in 0..columns {
-                    *to.add(c) = *from.add(c * PANEL);
-                }
-                let mut c = columns;
-                while c < PANEL {
-                    s.store_first(to.add(c), s.zero(), (PANEL - c).min(S::LANES));
-                    c += S::LANES;
-                }
+                let (from, to) = (square.as_ptr().add(o % PANEL), rows.as_mut_ptr());
+                turn(level, from, PANEL, columns, count, to, PANEL);
             }
+            if columns < PANEL {
+                rows.chunks_exact_mut(PANEL).for_each(|row| row[columns..].fill(0.0));
+            }
+            (k, room) = (k + count, rest);
         }
     }
 }

@@ -10,12 +10,12 @@ use super::attention::{
     parts, rows_elements, score_stride, to_panels, to_rows,
 };
 use super::math::exp_of_negative;
-use super::parallel::{MEMORY, Shared, pieces, with_scratch};
+use super::parallel::{ALIGN, MEMORY, Shared, aligned, pieces, with_scratch};
 use super::simd::{Level, kernel};
 
 /// Scratch that [`attention_rows`] takes.
 pub fn rows_scratch_elements(a: &Attention) -> usize {
-    a.kv_batch * a.heads * panels_elements(a.keys, a.d)
+    ALIGN + a.kv_batch * a.heads * panels_elements(a.keys, a.d)
 }
 
 /// lse and delta of every row, `[batch, tokens, heads, 2]`, of the result `y` and its gradient
@@ -37,9 +37,10 @@ pub fn attention_rows(
     );
     let (channels, d) = (a.channels(), a.d);
     let size = panels_elements(a.keys, d);
-    let target = Shared::new(&mut scratch[..rows_scratch_elements(a)]);
+    let scratch = aligned(scratch, rows_scratch_elements(a) - ALIGN);
+    let target = Shared::new(scratch);
     each_head(a, a.kv_batch, a.keys, 1, |from, head| unsafe {
-        to_panels(&k[from..], channels, a.keys, d, target.part(head * size, size));
+        to_panels(level, &k[from..], channels, a.keys, d, target.part(head * size, size));
     });
     let packed = &*scratch;
     let rows = Shared::new(rows);
@@ -79,7 +80,6 @@ pub fn attention_rows(
 }
 
 /// The second number of each row, delta, where [`super::attention::attention`] kept the first.
-#[cfg(test)]
 pub fn attention_deltas(level: Level, a: &Attention, y: &[f32], dy: &[f32], rows: &mut [f32]) {
     let (heads, d) = (a.heads, a.d);
     assert!(y.len() == a.batch * a.tokens * a.channels() && dy.len() == y.len());
@@ -125,7 +125,7 @@ fn each_head(
 
 /// Scratch that [`attention_queries`] takes.
 pub fn queries_scratch_elements(a: &Attention) -> usize {
-    a.kv_batch * a.heads * (2 * panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
+    ALIGN + a.kv_batch * a.heads * (2 * panels_elements(a.keys, a.d) + rows_elements(a.keys, a.d))
 }
 
 /// dq, of what [`attention_rows`] made.
@@ -144,15 +144,35 @@ pub fn attention_queries(
     queries(level, a, q, k, v, dy, rows, dq, None, scratch);
 }
 
+/// Whether [`attention_gradients`] wants both numbers of each row: else all keys are met at once,
+/// it makes the first itself, and [`attention_deltas`] makes the second.
+pub fn wants_totals(a: &Attention) -> bool {
+    a.keys > keys_at_a_time(a.d)
+}
+
+/// Parts of a head's tokens that are summed apart, so that many threads have work, and the blocks
+/// of [`TOKENS`] of each.
+fn shares(a: &Attention) -> (usize, usize) {
+    /// Pieces that keep many threads busy.
+    const ENOUGH: usize = 32;
+    let blocks = a.share() * parts(a.tokens).0;
+    let wanted = ENOUGH.div_ceil((a.kv_batch * a.heads).max(1)).clamp(1, blocks.max(1));
+    let each = blocks.div_ceil(wanted).max(1);
+    (blocks.div_ceil(each), each)
+}
+
 /// Scratch that [`attention_gradients`] takes.
-#[cfg(test)]
 pub fn gradients_scratch_elements(a: &Attention) -> usize {
-    queries_scratch_elements(a) + 2 * a.batch * a.heads * rows_elements(a.tokens, a.d)
+    let apart = shares(a).0;
+    let sums = if apart > 1 { apart * 2 * a.kv_batch * a.keys * a.channels() } else { 0 };
+    ALIGN
+        + queries_scratch_elements(a)
+        + 2 * a.batch * a.heads * rows_elements(a.tokens, a.d)
+        + sums
 }
 
 /// dq, and dk and dv as [`attention_keys_values`] makes them, of scores and differences that are
-/// made once: seven matmuls become five. Work is shared out by heads alone.
-#[cfg(test)]
+/// made once: seven matmuls become five, or of eight where [`wants_totals`] says no.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_gradients(
     level: Level,
@@ -168,19 +188,37 @@ pub fn attention_gradients(
 ) {
     assert!(dkv.len() == 2 * k.len() && dy.len() == q.len());
     a.check(q.len(), k.len(), v.len());
-    let scratch = &mut scratch[..gradients_scratch_elements(a)];
-    let (own, shared) = scratch.split_at_mut(queries_scratch_elements(a));
     let (channels, size) = (a.channels(), rows_elements(a.tokens, a.d));
+    let (own, rest) = scratch.split_at_mut(queries_scratch_elements(a));
+    let both = 2 * a.batch * a.heads * size;
+    let (apart, _) = shares(a);
+    let sums = if apart > 1 { apart * dkv.len() } else { 0 };
+    let (shared, sums) = aligned(rest, both + sums).split_at_mut(both);
     let target = Shared::new(shared);
     each_head(a, a.batch, a.tokens, 2, |from, head| unsafe {
         to_rows(&q[from..], channels, a.tokens, a.d, target.part(2 * head * size, size));
         to_rows(&dy[from..], channels, a.tokens, a.d, target.part((2 * head + 1) * size, size));
     });
-    let more = KeysValues { dkv: Shared::new(dkv), rows: shared };
+    let target = Shared::new(if apart > 1 { &mut *sums } else { &mut *dkv });
+    let more = KeysValues { dkv: target, rows: shared };
     queries(level, a, q, k, v, dy, rows, dq, Some(&more), own);
+    if apart > 1 {
+        let (length, sums, dkv) = (dkv.len(), &*sums, Shared::new(dkv));
+        let each = 4096;
+        pieces(length.div_ceil(each), length * apart * MEMORY, |i| {
+            let (start, count) = (i * each, each.min(length - i * each));
+            let to = unsafe { dkv.part(start, count) };
+            to.copy_from_slice(&sums[start..][..count]);
+            for from in sums.chunks_exact(length).skip(1) {
+                for (to, from) in to.iter_mut().zip(&from[start..]) {
+                    *to += from;
+                }
+            }
+        });
+    }
 }
 
-/// Where dk and dv go, and q and dy in rows, head by head.
+/// Where dk and dv go, those of each of [`shares`] apart, and q and dy in rows, head by head.
 struct KeysValues<'a> {
     dkv: Shared,
     rows: &'a [f32],
@@ -208,11 +246,12 @@ fn queries(
     let (channels, d) = (a.channels(), a.d);
     let (panels, size) = (panels_elements(a.keys, d), rows_elements(a.keys, d));
     let all = 2 * panels + size;
-    let target = Shared::new(&mut scratch[..queries_scratch_elements(a)]);
+    let scratch = aligned(scratch, queries_scratch_elements(a) - ALIGN);
+    let target = Shared::new(scratch);
     each_head(a, a.kv_batch, a.keys, 3, |from, head| unsafe {
         let at = head * all;
-        to_panels(&k[from..], channels, a.keys, d, target.part(at, panels));
-        to_panels(&v[from..], channels, a.keys, d, target.part(at + panels, panels));
+        to_panels(level, &k[from..], channels, a.keys, d, target.part(at, panels));
+        to_panels(level, &v[from..], channels, a.keys, d, target.part(at + panels, panels));
         to_rows(&k[from..], channels, a.keys, d, target.part(at + 2 * panels, size));
     });
     let packed = &*scratch;
@@ -220,16 +259,21 @@ fn queries(
     let stride = score_stride(d);
     let (blocks, each) = parts(a.tokens);
     let share = a.share();
+    // What several blocks of tokens add to belongs to one thread.
+    let (apart, together) = if more.is_some() { shares(a) } else { (share * blocks, 1) };
+    let alone = more.is_some() && !wants_totals(a);
     let queries_of = |unit: usize| {
         // Those that share keys follow each other.
         let (block, entry) = (unit % blocks, unit / blocks % share);
         let (h, shared) = (unit / blocks / share % a.heads, unit / blocks / share / a.heads);
         let b = shared * share + entry;
-        if let Some(more) = more.filter(|_| unit.is_multiple_of(share * blocks)) {
+        let in_head = unit % (share * blocks);
+        let dkv = in_head / together * 2 * k.len();
+        if let Some(more) = more.filter(|_| in_head.is_multiple_of(together)) {
             let rows =
                 (0..2 * a.keys).map(|r| (r / a.keys * a.kv_batch + shared) * a.keys + r % a.keys);
             for row in rows {
-                unsafe { more.dkv.part(row * channels + h * d, d) }.fill(0.0);
+                unsafe { more.dkv.part(dkv + row * channels + h * d, d) }.fill(0.0);
             }
         }
         let first = block * each;
@@ -238,7 +282,7 @@ fn queries(
         let packed = &packed[(b / a.share() * a.heads + h) * all..][..all];
         let (k_panels, rest) = packed.split_at(panels);
         let (v_panels, k_rows) = rest.split_at(panels);
-        let kept: [[f32; 2]; TOKENS] = std::array::from_fn(|r| {
+        let mut kept: [[f32; 2]; TOKENS] = std::array::from_fn(|r| {
             let row = ((b * a.tokens + first + r.min(count - 1)) * a.heads + h) * 2;
             [rows[row], rows[row + 1]]
         });
@@ -264,6 +308,10 @@ fn queries(
                         stride,
                     );
                     let place = a.causal.then_some((first, key));
+                    if alone {
+                        let own = &mut kept;
+                        totals_of_rows(level, scores, stride, count, keys, own, a.scale, place);
+                    }
                     by_rows(level, scores, weighed, stride, count, keys, &kept, a.scale, place);
                     let weighted = Weighted {
                         w: weighed,
@@ -291,7 +339,7 @@ fn queries(
                             v: q_rows,
                             all: a.tokens,
                             first,
-                            y: more.dkv.at(to),
+                            y: more.dkv.at(dkv + to),
                             add: true,
                             across: true,
                             ..weighted
@@ -300,7 +348,7 @@ fn queries(
                         Weighted {
                             w: scores,
                             v: dy_rows,
-                            y: more.dkv.at(k.len() + to),
+                            y: more.dkv.at(dkv + k.len() + to),
                             ..weighted
                         }
                         .sum(level);
@@ -309,12 +357,53 @@ fn queries(
             }
         });
     };
-    // What several blocks of tokens add to belongs to one thread.
-    let together = if more.is_some() { share * blocks } else { 1 };
-    let units = a.batch * a.heads * blocks / together;
-    each_piece(units, a.cost(5) * a.batch * a.heads, |unit| {
-        (unit * together..(unit + 1) * together).for_each(queries_of);
+    let cost = a.cost(if more.is_some() { 5 } else { 3 }) * a.batch * a.heads;
+    each_piece(a.kv_batch * a.heads * apart, cost, |piece| {
+        let (head, part) = (piece / apart, piece % apart);
+        let units = part * together..((part + 1) * together).min(share * blocks);
+        units.for_each(|unit| queries_of(head * share * blocks + unit));
     });
+}
+
+kernel! {
+    /// The log of each row's sum of exponentials, of scores that are not scaled yet.
+    fn totals_of_rows(
+        s: S,
+        scores: *mut f32,
+        stride: usize,
+        rows: usize,
+        keys: usize,
+        kept: &mut [[f32; 2]; TOKENS],
+        scale: f32,
+        causal: Option<(usize, usize)>,
+    ) {
+        unsafe {
+            for (r, [lse, _]) in kept.iter_mut().enumerate().take(rows) {
+                let scores = scores.add(r * stride);
+                let seen =
+                    causal.map_or(keys, |(at, key)| (at + r + 1).saturating_sub(key).min(keys));
+                // By `by_rows` these are zeros in the end.
+                for i in seen..seen.next_multiple_of(S::LANES) {
+                    *scores.add(i) = f32::NEG_INFINITY;
+                }
+                let mut peak = s.splat(f32::NEG_INFINITY);
+                let mut i = 0;
+                while i < seen {
+                    peak = s.max(peak, s.load(scores.add(i)));
+                    i += S::LANES;
+                }
+                let peak = s.greatest(peak) * scale;
+                let (f, less, mut total) = (s.splat(scale), s.splat(-peak), s.zero());
+                let mut i = 0;
+                while i < seen {
+                    let e = exp_of_negative(s, s.fma(s.load(scores.add(i)), f, less));
+                    total = s.add(total, e);
+                    i += S::LANES;
+                }
+                *lse = peak + s.sum(total).ln();
+            }
+        }
+    }
 }
 
 kernel! {
@@ -356,7 +445,7 @@ kernel! {
 /// Scratch that [`attention_keys_values`] takes.
 pub fn keys_values_scratch_elements(a: &Attention) -> usize {
     let (panels, rows) = (panels_elements(a.tokens, a.d), rows_elements(a.tokens, a.d));
-    a.batch * a.heads * (2 * (panels + rows) + 2 * a.tokens.next_multiple_of(16))
+    ALIGN + a.batch * a.heads * (2 * (panels + rows) + 2 * a.tokens.next_multiple_of(16))
 }
 
 /// dk, then dv, `[2, kv_batch, keys, channels]`, of what [`attention_rows`] made: summed over the
@@ -380,11 +469,12 @@ pub fn attention_keys_values(
     let (panels, size) = (panels_elements(a.tokens, d), rows_elements(a.tokens, d));
     let numbers = a.tokens.next_multiple_of(16);
     let all = 2 * (panels + size + numbers);
-    let target = Shared::new(&mut scratch[..keys_values_scratch_elements(a)]);
+    let scratch = aligned(scratch, keys_values_scratch_elements(a) - ALIGN);
+    let target = Shared::new(scratch);
     each_head(a, a.batch, a.tokens, 4, |from, head| unsafe {
         let at = head * all;
-        to_panels(&q[from..], channels, a.tokens, d, target.part(at, panels));
-        to_panels(&dy[from..], channels, a.tokens, d, target.part(at + panels, panels));
+        to_panels(level, &q[from..], channels, a.tokens, d, target.part(at, panels));
+        to_panels(level, &dy[from..], channels, a.tokens, d, target.part(at + panels, panels));
         to_rows(&q[from..], channels, a.tokens, d, target.part(at + 2 * panels, size));
         to_rows(&dy[from..], channels, a.tokens, d, target.part(at + 2 * panels + size, size));
         let kept = target.part(at + 2 * (panels + size), 2 * numbers);

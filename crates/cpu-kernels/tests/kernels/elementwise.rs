@@ -1,11 +1,11 @@
 use super::{check, numbers};
-use crate::backend::cpu::kernels::activation::Function;
-use crate::backend::cpu::kernels::elementwise::{
+use cpu_kernels::activation::Function;
+use cpu_kernels::elementwise::{
     Padding, broadcast, copy, elementwise, geglu, geglu_gradient, of_zeros,
 };
-use crate::backend::cpu::kernels::epilogue::Epilogue;
-use crate::backend::cpu::kernels::resize::{average_pool, upsample, upsample_gradient};
-use crate::backend::cpu::kernels::simd::Level;
+use cpu_kernels::epilogue::Epilogue;
+use cpu_kernels::resize::{average_pool, upsample, upsample_gradient};
+use cpu_kernels::simd::Level;
 
 const FUNCTIONS: [Function; 6] = [
     Function::Silu,
