@@ -2,7 +2,7 @@
 // attention_queries_gradient.wgsl. q, dy [batch, tokens, channels]; k, v [batch / share, keys, channels]; rows [batch, tokens, heads,
 // 2]: lse, delta. y [2, batch / share, keys, channels] is overwritten. Head h holds elements h d .. (h + 1) d, d = {{ d }}. An invocation
 // makes {{ per_lane }} keys and values of one head{{ ", elements in parts of " ~ part if part != d }}; the queries of all entries that share them come in blocks of
-// {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels` counts vectors of {{ vector }}.
+// {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts vectors of {{ vector }}.
 //% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
@@ -16,7 +16,7 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, heads: u32, en
 @group(0) @binding(4) var<storage, read> dy: array<{{ V }}>;
 @group(0) @binding(5) var<storage, read> rows: array<vec2<f32>>;
 @group(0) @binding(6) var<storage, read_write> y: array<{{ V }}>;
-//% if staged
+//% if held
 var<workgroup> qs: array<{{ V }}, {{ tile * D }}>;
 var<workgroup> ds: array<{{ V }}, {{ tile * D }}>;
 //% endif
@@ -51,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   const earliest = 0u;
 //% endif
   for (var tile = earliest; tile < queries; tile += {{ tile }}u) {
-//% if staged
+//% if held
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
       let at = (first + min(tile + i / {{ D }}u, queries - 1u)) * sizes.channels + head + i % {{ D }}u;
@@ -68,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       var s{{ r }}_{{ j }} = -kept{{ j }}.x * log2_e;
       var g{{ r }}_{{ j }} = -kept{{ j }}.y;
 //% endfor
-//% if staged
+//% if held
       let at{{ j }} = (query - tile + {{ j }}u) * {{ D }}u;
 //% else
       let at{{ j }} = row{{ j }} * sizes.channels + head;
@@ -77,8 +77,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if held
 //% for e in range(D)
 //% for j in range(block)
-      let q{{ j }}_{{ e }} = {{ "qs" if staged else "q" }}[at{{ j }} + {{ e }}u];
-      let d{{ j }}_{{ e }} = {{ "ds" if staged else "dy" }}[at{{ j }} + {{ e }}u];
+      let q{{ j }}_{{ e }} = {{ "qs" if held else "q" }}[at{{ j }} + {{ e }}u];
+      let d{{ j }}_{{ e }} = {{ "ds" if held else "dy" }}[at{{ j }} + {{ e }}u];
 //% for r in range(per_lane)
 {{ dot.add("s" ~ r ~ "_" ~ j, "k" ~ r ~ "_" ~ e, "q" ~ j ~ "_" ~ e, vector) }}
 {{ dot.add("g" ~ r ~ "_" ~ j, "v" ~ r ~ "_" ~ e, "d" ~ j ~ "_" ~ e, vector) }}

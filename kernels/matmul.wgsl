@@ -1,7 +1,7 @@
 // y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
 // x [.., into] f32; w in panels [out / 64][taps][into][64], f16 pairs or f32; y [rows, channels] is overwritten.
 // Register tile: {{ tile }} rows by 64 outputs a workgroup, lanes along the outputs. Rows come from the workgroup's number
-// alone, so that x is loaded once for all lanes{{ ": each loads one input of a row, and the subgroup passes them round" if passed }}. No barrier.
+// alone, so that x is loaded once for all lanes. No barrier.
 // `channels` counts vectors of {{ vector_out }}.
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
@@ -53,20 +53,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
   for (var k = 0u; k < into; k += {{ unroll // vector_in }}u) {
 //% for i in range(tile)
-//% if passed
-    let a{{ i }} = x[start{{ i }} + shift + k + lane];
-//% else
 //% for q in range([unroll // 4, 1] | max)
     let a{{ i }}_{{ q }} = x[start{{ i }} + shift + k + {{ q }}u];
 //% endfor
-//% endif
 //% endfor
 //% for kk in range(unroll)
-//% if passed
-//% for i in range(tile)
-    let a{{ i }}_{{ kk }} = subgroupBroadcast(a{{ i }}, {{ kk }}u);
-//% endfor
-//% endif
 //% for v in range(columns)
 //% if half
     let p{{ kk }}_{{ v }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * 16u + {{ v }}u];
@@ -77,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
 //% for i in range(tile)
 //% for v in range(columns)
-    c{{ i }}_{{ v }} = fma(vec4<f32>(a{{ i }}_{{ kk if passed else kk // 4 }}{{ "." ~ "xyzw"[kk % 4] if vector_in == 4 else "" }}), b{{ kk }}_{{ v }}, c{{ i }}_{{ v }});
+    c{{ i }}_{{ v }} = fma(vec4<f32>(a{{ i }}_{{ kk // 4 }}{{ "." ~ "xyzw"[kk % 4] if vector_in == 4 else "" }}), b{{ kk }}_{{ v }}, c{{ i }}_{{ v }});
 //% endfor
 //% endfor
 //% endfor
