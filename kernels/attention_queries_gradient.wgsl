@@ -1,7 +1,11 @@
-// y = scale * sum over the keys of ds k, ds = p (dy . v - delta), p = exp(scale q . k - lse): attention's gradient to its queries.
-// q, dy, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; rows [batch, tokens, heads, 2]: lse, delta. Head h holds
-// elements h d .. (h + 1) d, d = {{ d }}. y is overwritten. An invocation makes {{ per_lane }} tokens of one head{{ ", elements in parts of " ~ part if part != d }};
-// keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts vectors of {{ vector }}.
+// y = scale * sum over the keys of ds k, ds = p (dy . v - delta), p = exp(scale q . k - lse):
+// attention's gradient to its queries.
+// q, dy, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; rows
+// [batch, tokens, heads, 2]: lse, delta. Head h holds elements h d .. (h + 1) d, d = {{ d }}. y is
+// overwritten. An invocation makes {{ per_lane }} tokens of one
+// head{{ ", elements in parts of " ~ part if part != d }}; keys come in blocks of
+// {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts vectors of
+// {{ vector }}.
 //% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
@@ -45,7 +49,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
 //% endfor
 //% if causal
-  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u); // later ones are seen by no token of this group
+  // later ones are seen by no token of this group
+  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u);
 //% else
   let keys = sizes.keys;
 //% endif
@@ -53,7 +58,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if held
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
-      let at = (shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head + i % {{ D }}u;
+      let at = (shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head
+        + i % {{ D }}u;
       ks[i] = k[at];
       vs[i] = v[at];
     }
@@ -100,8 +106,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
 //% for r in range(per_lane)
 //% for j in range(block)
-      let seen{{ r }}_{{ j }} = key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }};
-      let ds{{ r }}_{{ j }} = select(0.0, exp2(min(s{{ r }}_{{ j }}, 1.0)) * g{{ r }}_{{ j }}, seen{{ r }}_{{ j }});
+      let seen{{ r }}_{{ j }} =
+        key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }};
+      let ds{{ r }}_{{ j }} =
+        select(0.0, exp2(min(s{{ r }}_{{ j }}, 1.0)) * g{{ r }}_{{ j }}, seen{{ r }}_{{ j }});
 //% endfor
 //% endfor
 //% for e in range(P)
@@ -122,7 +130,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if held
     y[start{{ r }} + {{ e }}u] = sum{{ r }}_{{ e }} * sizes.scale;
 //% else
-    if (offset + {{ e }}u < {{ D }}u) { y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} * sizes.scale; }
+    if (offset + {{ e }}u < {{ D }}u) {
+      y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} * sizes.scale;
+    }
 //% endif
 //% endfor
   }

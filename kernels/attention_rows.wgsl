@@ -1,7 +1,10 @@
-// What attention's backward pass keeps of every row of scores: rows[.., 0] = log(sum of exp(scale q k^T)), rows[.., 1] = y . dy.
-// q, y, dy [batch, tokens, channels]; k [batch / share, keys, channels]; head h holds elements h d .. (h + 1) d, d = {{ d }}. rows
-// [batch, tokens, heads, 2] is overwritten. `scale` includes log2(e). An invocation makes {{ per_lane }} tokens of one head;
-// keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts vectors of {{ vector }}.
+// What attention's backward pass keeps of every row of scores: rows[.., 0] = log(sum of exp(scale q
+// k^T)), rows[.., 1] = y . dy.
+// q, y, dy [batch, tokens, channels]; k [batch / share, keys, channels]; head h holds elements h d
+// .. (h + 1) d, d = {{ d }}. rows [batch, tokens, heads, 2] is overwritten. `scale` includes
+// log2(e). An invocation makes {{ per_lane }} tokens of one head; keys come in blocks of
+// {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts vectors of
+// {{ vector }}.
 //% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
@@ -34,7 +37,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var total{{ r }} = 0.0;
 //% endfor
 //% if causal
-  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u); // later ones are seen by no token of this group
+  // later ones are seen by no token of this group
+  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u);
 //% else
   let keys = sizes.keys;
 //% endif
@@ -42,7 +46,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if held
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
-      ks[i] = k[(shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head + i % {{ D }}u];
+      ks[i] = k[(shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head
+        + i % {{ D }}u];
     }
     workgroupBarrier();
 //% endif
@@ -83,7 +88,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       var now{{ r }} = peak{{ r }};
 //% for j in range(block)
 //% set s = "s" ~ r ~ "_" ~ j
-      {{ s }} = select(nothing, {{ s }}, key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }});
+      {{ s }} = select(
+        nothing, {{ s }},
+        key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }});
       now{{ r }} = max(now{{ r }}, {{ s }});
 //% endfor
       total{{ r }} = total{{ r }} * exp2(peak{{ r }} - now{{ r }});
