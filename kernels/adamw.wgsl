@@ -1,7 +1,9 @@
 // One AdamW update (decoupled weight decay, bias-corrected moments) of `count` numbers.
-// state [3, count]: the numbers, their first and second moments; gradient [count]; rates [5]: 1 - learning rate * weight decay,
-// learning rate / (1 - beta1^t), sqrt(1 - beta2^t), a factor of the gradient, and whether anything moves; loss [1].
-// y [3, count] is overwritten: the new state, or the old one where rates[4] is 0 or the loss is not finite.
+// state [3, count]: the numbers, their first and second moments; gradient [count]; rates [5]: 1 -
+// learning rate * weight decay, learning rate / (1 - beta1^t), sqrt(1 - beta2^t), a factor of the
+// gradient, and whether anything moves; loss [1].
+// y [3, count] is overwritten: the new state, or the old one where rates[4] is 0 or the loss is not
+// finite.
 struct Sizes { count: u32, beta1: f32, beta2: f32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> state: array<f32>;

@@ -1,9 +1,13 @@
-// y = softmax(scale q k^T) v for every head, without the score matrix: a running maximum, sum and weighted mean of values.
-// q, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; head h holds elements h d .. (h + 1) d, d = {{ d }}. y is
-// overwritten. `scale` includes log2(e). An invocation makes {{ per_lane }} tokens of one
-// head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels` counts vectors of {{ vector }}.
+// y = softmax(scale q k^T) v for every head, without the score matrix: a running maximum, sum and
+// weighted mean of values.
+// q, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; head h holds elements h d
+// .. (h + 1) d, d = {{ d }}. y is overwritten. `scale` includes log2(e). An invocation makes
+// {{ per_lane }} tokens of one head{{ ", elements in parts of " ~ part if part != d else "" }};
+// keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels`
+// counts vectors of {{ vector }}.
 //% if masked
-// Tokens and keys are the same; a token sees the keys with which it shares a bit of mask [tokens], itself among them.
+// Tokens and keys are the same; a token sees the keys with which it shares a bit of mask [tokens],
+// itself among them.
 //% endif
 //% import "shared/softmax" as softmax
 //% set V = "vec4<f32>" if vector == 4 else "f32"
@@ -39,7 +43,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let shared_entry = group.z / sizes.share * sizes.keys;
 //% for r in range(per_lane)
   let token{{ r }} = group.x * {{ lanes * per_lane }}u + {{ r * lanes }}u + lane;
-  let start{{ r }} = (group.z * sizes.tokens + min(token{{ r }}, sizes.tokens - 1u)) * sizes.channels;
+  let start{{ r }} =
+    (group.z * sizes.tokens + min(token{{ r }}, sizes.tokens - 1u)) * sizes.channels;
 //% if whole
 //% for e in range(D)
   let q{{ r }}_{{ e }} = q[start{{ r }} + head + {{ e }}u] * sizes.scale;
@@ -55,7 +60,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
 //% endfor
 //% if causal
-  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u); // later ones are seen by no token of this group
+  // later ones are seen by no token of this group
+  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u);
 //% else
   let keys = sizes.keys;
 //% endif
@@ -63,7 +69,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var tile = 0u; tile < keys; tile += {{ tile }}u) {
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
-      let at = (shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head + i % {{ D }}u;
+      let at = (shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head
+        + i % {{ D }}u;
       ks[i] = k[at];
       vs[i] = v[at];
     }
@@ -82,7 +89,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if whole
     y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} / total{{ r }};
 //% else
-    if (offset + {{ e }}u < head + {{ D }}u) { y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} / total{{ r }}; }
+    if (offset + {{ e }}u < head + {{ D }}u) {
+      y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} / total{{ r }};
+    }
 //% endif
 //% endfor
   }

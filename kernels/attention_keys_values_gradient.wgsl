@@ -1,14 +1,25 @@
-// y[0] = scale * sum over the queries of ds q, y[1] = sum of p dy: attention's gradient to its keys and values, p and ds as in
-// attention_queries_gradient.wgsl. q, dy [batch, tokens, channels]; k, v [batch / share, keys, channels]; rows [batch, tokens, heads,
-// 2]: lse, delta. y [2, batch / share, keys, channels] is overwritten. Head h holds elements h d .. (h + 1) d, d = {{ d }}. An invocation
-// makes {{ per_lane }} keys and values of one head{{ ", elements in parts of " ~ part if part != d }}; the queries of all entries that share them come in blocks of
-// {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels` counts vectors of {{ vector }}.
+// y[0] = scale * sum over the queries of ds q, y[1] = sum of p dy: attention's gradient to its keys
+// and values, p and ds as in attention_queries_gradient.wgsl. q, dy [batch, tokens, channels]; k, v
+// [batch / share, keys, channels]; rows [batch, tokens, heads, 2]: lse, delta. y
+// [2, batch / share, keys, channels] is overwritten. Head h holds elements h d .. (h + 1) d, d =
+// {{ d }}. An invocation makes {{ per_lane }} keys and values of one
+// head{{ ", elements in parts of " ~ part if part != d }}; the queries of all entries that share
+// them come in blocks of {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts
+// vectors of {{ vector }}.
 //% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
 //% set P = part // vector
 //% set parts = (d + part - 1) // part
-struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, heads: u32, entries: u32, scale: f32 }
+struct Sizes {
+  tokens: u32,
+  keys: u32,
+  channels: u32,
+  share: u32,
+  heads: u32,
+  entries: u32,
+  scale: f32,
+}
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> q: array<{{ V }}>;
 @group(0) @binding(2) var<storage, read> k: array<{{ V }}>;
@@ -16,7 +27,7 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, heads: u32, en
 @group(0) @binding(4) var<storage, read> dy: array<{{ V }}>;
 @group(0) @binding(5) var<storage, read> rows: array<vec2<f32>>;
 @group(0) @binding(6) var<storage, read_write> y: array<{{ V }}>;
-//% if staged
+//% if held
 var<workgroup> qs: array<{{ V }}, {{ tile * D }}>;
 var<workgroup> ds: array<{{ V }}, {{ tile * D }}>;
 //% endif
@@ -32,7 +43,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let scale = sizes.scale * log2_e;
 //% for r in range(per_lane)
   let key{{ r }} = group.x * {{ lanes * per_lane }}u + {{ r * lanes }}u + lane;
-  let start{{ r }} = (group.z * sizes.keys + min(key{{ r }}, sizes.keys - 1u)) * sizes.channels + head;
+  let start{{ r }} =
+    (group.z * sizes.keys + min(key{{ r }}, sizes.keys - 1u)) * sizes.channels + head;
 //% if held
 //% for e in range(D)
   let k{{ r }}_{{ e }} = k[start{{ r }} + {{ e }}u] * scale;
@@ -46,15 +58,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
 //% if causal
   // Earlier queries see no key of this group; where entries share keys, later ones begin anew.
-  let earliest = select(0u, group.x * {{ lanes * per_lane }}u / {{ tile }}u * {{ tile }}u, sizes.share == 1u);
+  let earliest =
+    select(0u, group.x * {{ lanes * per_lane }}u / {{ tile }}u * {{ tile }}u, sizes.share == 1u);
 //% else
   const earliest = 0u;
 //% endif
   for (var tile = earliest; tile < queries; tile += {{ tile }}u) {
-//% if staged
+//% if held
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
-      let at = (first + min(tile + i / {{ D }}u, queries - 1u)) * sizes.channels + head + i % {{ D }}u;
+      let at =
+        (first + min(tile + i / {{ D }}u, queries - 1u)) * sizes.channels + head + i % {{ D }}u;
       qs[i] = q[at];
       ds[i] = dy[at];
     }
@@ -68,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       var s{{ r }}_{{ j }} = -kept{{ j }}.x * log2_e;
       var g{{ r }}_{{ j }} = -kept{{ j }}.y;
 //% endfor
-//% if staged
+//% if held
       let at{{ j }} = (query - tile + {{ j }}u) * {{ D }}u;
 //% else
       let at{{ j }} = row{{ j }} * sizes.channels + head;
@@ -77,8 +91,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if held
 //% for e in range(D)
 //% for j in range(block)
-      let q{{ j }}_{{ e }} = {{ "qs" if staged else "q" }}[at{{ j }} + {{ e }}u];
-      let d{{ j }}_{{ e }} = {{ "ds" if staged else "dy" }}[at{{ j }} + {{ e }}u];
+      let q{{ j }}_{{ e }} = {{ "qs" if held else "q" }}[at{{ j }} + {{ e }}u];
+      let d{{ j }}_{{ e }} = {{ "ds" if held else "dy" }}[at{{ j }} + {{ e }}u];
 //% for r in range(per_lane)
 {{ dot.add("s" ~ r ~ "_" ~ j, "k" ~ r ~ "_" ~ e, "q" ~ j ~ "_" ~ e, vector) }}
 {{ dot.add("g" ~ r ~ "_" ~ j, "v" ~ r ~ "_" ~ e, "d" ~ j ~ "_" ~ e, vector) }}
@@ -103,7 +117,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
 //% for r in range(per_lane)
 //% for j in range(block)
-      let seen{{ r }}_{{ j }} = query + {{ j }}u < queries{{ " && (query + " ~ j ~ "u) % sizes.tokens >= key" ~ r if causal }};
+      let seen{{ r }}_{{ j }} = query
+        + {{ j }}u < queries{{ " && (query + " ~ j ~ "u) % sizes.tokens >= key" ~ r if causal }};
       let p{{ r }}_{{ j }} = select(0.0, exp2(min(s{{ r }}_{{ j }}, 1.0)), seen{{ r }}_{{ j }});
       let w{{ r }}_{{ j }} = p{{ r }}_{{ j }} * g{{ r }}_{{ j }};
 //% endfor

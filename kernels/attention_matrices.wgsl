@@ -1,14 +1,25 @@
-// y = softmax(scale q k^T) v for every head: the contract of attention.wgsl, by cooperative matrices of {{ size }} x {{ size }}: q, k, v and the
-// exponentials are rounded to f16, sums are f32. What f16 cannot hold becomes its greatest number, 65504, not infinity.
-// A workgroup makes {{ parts * each * size }} tokens of one head, {{ parts }} subgroups of at most {{ lanes }} lanes {{ each * size }} each, from {{ keys }} keys at a time. Heads have {{ d }} elements, a multiple
-// of 4; in workgroup memory and registers {{ padded }}, the rest zeros. `scale` includes log2(e). `channels` counts vectors.
-{{ "// Tokens and keys are the same; a token sees the keys with which it shares a bit of mask [tokens], itself among them." if masked }}
-{{ "// Of subgroups that are smaller than that there are more than parts: those left over repeat what others do, and store nothing." if varying }}
+// y = softmax(scale q k^T) v for every head: the contract of attention.wgsl, by cooperative
+// matrices of {{ size }} x {{ size }}: q, k, v and the exponentials are rounded to f16, sums are
+// f32. What f16 cannot hold becomes its greatest number, 65504, not infinity.
+// A workgroup makes {{ parts * each * size }} tokens of one head, {{ parts }} subgroups of at most
+// {{ lanes }} lanes {{ each * size }} each, from {{ keys }} keys at a time. Heads have {{ d }}
+// elements, a multiple of 4; in workgroup memory and registers {{ padded }}, the rest zeros.
+// `scale` includes log2(e). `channels` counts vectors.
+//% if masked
+// Tokens and keys are the same; a token sees the keys with which it shares a bit of mask [tokens],
+// itself among them.
+//% endif
+//% if varying
+// Of subgroups that are smaller than that there are more than parts: those left over repeat what
+// others do, and store nothing.
+//% endif
 //
-// Exponents are relative to a reference of each token that is not its greatest score but seldom changes: only where a score
-// exceeds it by more than {{ most }} are references raised to {{ headroom }} below the greatest scores met, and all sums scaled. So the common way needs no
-// greatest score of a row, and no sums leave their registers; exponentials stay in f16's range. Matrices have no elements in
-// WGSL: scores go through workgroup memory to the lanes that take exponentials, which go back as matrices.
+// Exponents are relative to a reference of each token that is not its greatest score but seldom
+// changes: only where a score exceeds it by more than {{ most }} are references raised to
+// {{ headroom }} below the greatest scores met, and all sums scaled. So the common way needs no
+// greatest score of a row, and no sums leave their registers; exponentials stay in f16's range.
+// Matrices have no elements in WGSL: scores go through workgroup memory to the lanes that take
+// exponentials, which go back as matrices.
 enable f16;
 enable wgpu_cooperative_matrix;
 //% set matrix = "coop_mat" ~ size ~ "x" ~ size
@@ -44,8 +55,9 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, scale: f32 }
 //% if masked
 @group(0) @binding(5) var<storage, read> mask: array<u32>;
 //% endif
-// First q [token][{{ stride }}], which goes to registers; then k transposed [element][{{ k_stride }}], v [key][{{ stride }}], and exponentials [token][{{ s_stride }}]. Rows end
-// in 16 bytes of nothing, so that those of a matrix lie in different banks.
+// First q [token][{{ stride }}], which goes to registers; then k transposed
+// [element][{{ k_stride }}], v [key][{{ stride }}], and exponentials [token][{{ s_stride }}]. Rows
+// end in 16 bytes of nothing, so that those of a matrix lie in different banks.
 var<workgroup> hs: array<f16, {{ [rows * stride, p_start + rows * s_stride] | max }}>;
 // Scores [token][{{ s_stride }}]; 8 lanes take a row, with 4 rows in different banks.
 var<workgroup> ss: array<f32, {{ rows * s_stride }}>;
@@ -82,14 +94,19 @@ fn hold_pair(key: u32, quad: u32, of_key: vec4<f32>, of_value: vec4<f32>) {
   }
   workgroupBarrier();
 //% endmacro
-//# Exponentials of the scores and their sums, by the references that a lane knows; the greatest exponent.
+//# Exponentials of the scores and their sums, by the references that a lane knows; the greatest
+//# exponent.
 //% macro exponentials()
 //% for p in range(passes)
     fresh{{ p }} = 0.0;
 //% for e in range(keys // 8)
     {
-      var s = fma(ss[here + row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u], sizes.scale, -reference{{ p }});
-      s = {{ seen | replace("KEY", "tile + eighth + " ~ 8 * e ~ "u") | replace("ROW", "row" ~ p) | replace("SEEN", "seen" ~ p) | replace("SIGHT", "mask" ~ e) }};
+      var s = fma(
+        ss[here + row{{ p }} * {{ s_stride }}u + eighth + {{ 8 * e }}u], sizes.scale,
+        -reference{{ p }});
+//% set of_row = seen | replace("ROW", "row" ~ p) | replace("SEEN", "seen" ~ p)
+//% set of_key = of_row | replace("KEY", "tile + eighth + " ~ 8 * e ~ "u")
+      s = {{ of_key | replace("SIGHT", "mask" ~ e) }};
       greatest = max(greatest, s);
       // No further, too, where scores are so huge that a reference is not exact.
       let h = f16(exp2(min(s, {{ most }}.0)));
@@ -108,14 +125,21 @@ fn hold_pair(key: u32, quad: u32, of_key: vec4<f32>, of_value: vec4<f32>) {
 //% macro load(tile)
 //% for i in range(loads)
   {
-    let at = (shared_entry + min({{ tile }} + (lane + {{ i * invocations }}u) / {{ quads }}u, sizes.keys - 1u)) * sizes.channels + head + (lane + {{ i * invocations }}u) % {{ quads }}u;
+    let at = (
+      shared_entry
+      + min({{ tile }} + (lane + {{ i * invocations }}u) / {{ quads }}u, sizes.keys - 1u))
+      * sizes.channels + head + (lane + {{ i * invocations }}u) % {{ quads }}u;
     next_k{{ i }} = k[at];
     next_v{{ i }} = v[at];
   }
 //% endfor
 //% endmacro
 @compute @workgroup_size({{ invocations }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+  @builtin(subgroup_id) subgroup: u32,
+) {
   let head = group.y * {{ quads }}u;
   let shared_entry = group.z / sizes.share * sizes.keys;
   let first = group.x * {{ rows }}u;
@@ -124,16 +148,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
   for (var e = lane; e < {{ rows * quads }}u; e += {{ invocations }}u) {
     let token = min(first + e / {{ quads }}u, sizes.tokens - 1u);
-    hold(e / {{ quads }}u * {{ stride }}u + e % {{ quads }}u * 4u, q[(group.z * sizes.tokens + token) * sizes.channels + head + e % {{ quads }}u], 1u);
+    hold(e / {{ quads }}u * {{ stride }}u + e % {{ quads }}u * 4u,
+      q[(group.z * sizes.tokens + token) * sizes.channels + head + e % {{ quads }}u], 1u);
   }
   for (var row = lane; row < {{ rows }}u; row += {{ invocations }}u) { references[row] = nothing; }
-  // Sums begin as matrices of zeros from memory: how a matrix is made zero otherwise, languages do not agree on.
+  // Sums begin as matrices of zeros from memory: how a matrix is made zero otherwise, languages do
+  // not agree on.
   for (var e = lane; e < {{ size * size }}u; e += {{ invocations }}u) { ss[e] = 0.0; }
   workgroupBarrier();
   let part_row = subgroup{{ " % " ~ parts ~ "u" if varying }} * {{ each * size }}u;
 //% for i in range(each)
 //% for e in range(columns)
-  let q{{ i }}_{{ e }} = coopLoadT<{{ matrix }}<f16, A>>(&hs[(part_row + {{ i * size }}u) * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
+  let q{{ i }}_{{ e }} = coopLoadT<{{ matrix }}<f16, A>>(
+    &hs[(part_row + {{ i * size }}u) * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
 //% endfor
 //% endfor
   let zero = coopLoadT<{{ matrix }}<f32, C>>(&ss[0], {{ size }}u);
@@ -174,19 +201,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
   for (var tile = 0u; tile < end; tile += {{ keys }}u) {
     workgroupBarrier();
-    // Always 0, but no compiler knows: naga writes loads of matrices as private ones, which a driver may take out of the loop, past the
-    // barriers, where their place stays the same. (Without, what came out on NVIDIA may have been the queries that lay there before.)
+    // Always 0, but no compiler knows: naga writes loads of matrices as private ones, which a
+    // driver may take out of the loop, past the barriers, where their place stays the same.
+    // (Without, what came out on NVIDIA may have been the queries that lay there before.)
     let here = (tile >> 31u) * 8u;
     if (lane == 0u) { exceeded = 0u; }
 //% if ahead
 //% for i in range(loads)
-    {{ "if (lane + " ~ (i * invocations) ~ "u < " ~ (keys * quads) ~ "u)" if guard and i == loads - 1 }} {
-      hold_pair((lane + {{ i * invocations }}u) / {{ quads }}u, (lane + {{ i * invocations }}u) % {{ quads }}u, next_k{{ i }}, next_v{{ i }});
+//% set place = "(lane + " ~ i * invocations ~ "u)"
+//% set at = place ~ " / " ~ quads ~ "u, " ~ place ~ " % " ~ quads ~ "u"
+//% set guarded = guard and i == loads - 1
+    {{ "if (lane + " ~ i * invocations ~ "u < " ~ keys * quads ~ "u)" if guarded }} {
+      hold_pair({{ at }}, next_k{{ i }}, next_v{{ i }});
     }
 //% endfor
 //% else
     for (var e = lane; e < {{ keys * quads }}u; e += {{ invocations }}u) {
-      let source = (shared_entry + min(tile + e / {{ quads }}u, sizes.keys - 1u)) * sizes.channels + head + e % {{ quads }}u;
+      let source = (shared_entry + min(tile + e / {{ quads }}u, sizes.keys - 1u)) * sizes.channels
+        + head + e % {{ quads }}u;
       hold_pair(e / {{ quads }}u, e % {{ quads }}u, k[source], v[source]);
     }
 //% endif
@@ -202,7 +234,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       var s{{ i }} = zero;
 //% endfor
 //% for e in range(columns)
-      let k{{ e }} = coopLoadT<{{ matrix }}<f16, B>>(&hs[here + {{ e * size * k_stride }}u + j], {{ k_stride }}u);
+      let k{{ e }} = coopLoadT<{{ matrix }}<f16, B>>(
+        &hs[here + {{ e * size * k_stride }}u + j], {{ k_stride }}u);
 //% for i in range(each)
       s{{ i }} = coopMultiplyAdd(q{{ i }}_{{ e }}, k{{ e }}, s{{ i }});
 //% endfor
@@ -232,7 +265,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var peak = nothing;
         for (var key = 0u; key < {{ keys }}u; key++) {
           let s = ss[row * {{ s_stride }}u + key] * sizes.scale;
-          peak = max(peak, {{ seen | replace("KEY", "tile + key") | replace("ROW", "row") | replace("SEEN", "mask[min(first + row, sizes.tokens - 1u)]") | replace("SIGHT", "mask[min(tile + key, sizes.keys - 1u)]") }});
+//% set of_row = seen | replace("ROW", "row")
+//% set of_row = of_row | replace("SEEN", "mask[min(first + row, sizes.tokens - 1u)]")
+//% set of_key = of_row | replace("KEY", "tile + key")
+//% set of_key = of_key | replace("SIGHT", "mask[min(tile + key, sizes.keys - 1u)]")
+          peak = max(peak, {{ of_key }});
         }
         let before = references[row];
         let now = max(before, peak - {{ headroom }}.0);
@@ -249,12 +286,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% set count = [at_once, columns - j] | min
 {{ put(j, count) }}
       for (var e = lane; e < {{ rows * count * size }}u; e += {{ invocations }}u) {
-        ss[e / {{ count * size }}u * {{ s_stride }}u + e % {{ count * size }}u] *= fades[e / {{ count * size }}u];
+        ss[e / {{ count * size }}u * {{ s_stride }}u + e % {{ count * size }}u] *=
+          fades[e / {{ count * size }}u];
       }
       workgroupBarrier();
 //% for i in range(each)
 //% for u in range(count)
-      c{{ i }}_{{ j + u }} = coopLoadT<{{ matrix }}<f32, C>>(&ss[(part_row + {{ i * size }}u) * {{ s_stride }}u + {{ u * size }}u], {{ s_stride }}u);
+      c{{ i }}_{{ j + u }} = coopLoadT<{{ matrix }}<f32, C>>(
+        &ss[(part_row + {{ i * size }}u) * {{ s_stride }}u + {{ u * size }}u], {{ s_stride }}u);
 //% endfor
 //% endfor
 //% endfor
@@ -264,10 +303,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
     for (var j = 0u; j < {{ keys }}u; j += {{ size }}u) {
 //% for i in range(each)
-      let p{{ i }} = coopLoadT<{{ matrix }}<f16, A>>(&hs[here + {{ p_start }}u + (part_row + {{ i * size }}u) * {{ s_stride }}u + j], {{ s_stride }}u);
+      let p{{ i }} = coopLoadT<{{ matrix }}<f16, A>>(
+        &hs[here + {{ p_start }}u + (part_row + {{ i * size }}u) * {{ s_stride }}u + j],
+        {{ s_stride }}u);
 //% endfor
 //% for e in range(columns)
-      let v{{ e }} = coopLoadT<{{ matrix }}<f16, B>>(&hs[here + {{ v_start }}u + j * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
+      let v{{ e }} = coopLoadT<{{ matrix }}<f16, B>>(
+        &hs[here + {{ v_start }}u + j * {{ stride }}u + {{ e * size }}u], {{ stride }}u);
 //% for i in range(each)
       c{{ i }}_{{ e }} = coopMultiplyAdd(p{{ i }}, v{{ e }}, c{{ i }}_{{ e }});
 //% endfor
@@ -290,7 +332,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let quad = e % {{ count * size // 4 }}u;
     if (first + row < sizes.tokens && quad < {{ quads - j * size // 4 }}u) {
       let at = row * {{ s_stride }}u + quad * 4u;
-      y[(group.z * sizes.tokens + first + row) * sizes.channels + head + {{ j * size // 4 }}u + quad] =
+      y[(group.z * sizes.tokens + first + row) * sizes.channels + head + {{ j * size // 4 }}u
+        + quad] =
         vec4<f32>(ss[at], ss[at + 1u], ss[at + 2u], ss[at + 3u]) / references[row];
     }
   }

@@ -1,7 +1,11 @@
-// y = scale * sum over the keys of ds k, ds = p (dy . v - delta), p = exp(scale q . k - lse): attention's gradient to its queries.
-// q, dy, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; rows [batch, tokens, heads, 2]: lse, delta. Head h holds
-// elements h d .. (h + 1) d, d = {{ d }}. y is overwritten. An invocation makes {{ per_lane }} tokens of one head{{ ", elements in parts of " ~ part if part != d }};
-// keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels` counts vectors of {{ vector }}.
+// y = scale * sum over the keys of ds k, ds = p (dy . v - delta), p = exp(scale q . k - lse):
+// attention's gradient to its queries.
+// q, dy, y [batch, tokens, channels]; k, v [batch / share, keys, channels]; rows
+// [batch, tokens, heads, 2]: lse, delta. Head h holds elements h d .. (h + 1) d, d = {{ d }}. y is
+// overwritten. An invocation makes {{ per_lane }} tokens of one
+// head{{ ", elements in parts of " ~ part if part != d }}; keys come in blocks of
+// {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts vectors of
+// {{ vector }}.
 //% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
@@ -15,7 +19,7 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, heads: u32, sc
 @group(0) @binding(4) var<storage, read> dy: array<{{ V }}>;
 @group(0) @binding(5) var<storage, read> rows: array<f32>;
 @group(0) @binding(6) var<storage, read_write> y: array<{{ V }}>;
-//% if staged
+//% if held
 var<workgroup> ks: array<{{ V }}, {{ tile * D }}>;
 var<workgroup> vs: array<{{ V }}, {{ tile * D }}>;
 //% endif
@@ -45,15 +49,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
 //% endfor
 //% if causal
-  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u); // later ones are seen by no token of this group
+  // later ones are seen by no token of this group
+  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u);
 //% else
   let keys = sizes.keys;
 //% endif
   for (var tile = 0u; tile < keys; tile += {{ tile }}u) {
-//% if staged
+//% if held
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
-      let at = (shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head + i % {{ D }}u;
+      let at = (shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head
+        + i % {{ D }}u;
       ks[i] = k[at];
       vs[i] = v[at];
     }
@@ -61,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
     for (var key = tile; key < min(tile + {{ tile }}u, keys); key += {{ block }}u) {
 //% for j in range(block)
-//% if staged
+//% if held
       let at{{ j }} = (key - tile + {{ j }}u) * {{ D }}u;
 //% else
       let at{{ j }} = (shared_entry + min(key + {{ j }}u, sizes.keys - 1u)) * sizes.channels + head;
@@ -74,8 +80,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if held
 //% for e in range(D)
 //% for j in range(block)
-      let k{{ j }}_{{ e }} = {{ "ks" if staged else "k" }}[at{{ j }} + {{ e }}u];
-      let v{{ j }}_{{ e }} = {{ "vs" if staged else "v" }}[at{{ j }} + {{ e }}u];
+      let k{{ j }}_{{ e }} = {{ "ks" if held else "k" }}[at{{ j }} + {{ e }}u];
+      let v{{ j }}_{{ e }} = {{ "vs" if held else "v" }}[at{{ j }} + {{ e }}u];
 //% for r in range(per_lane)
 {{ dot.add("s" ~ r ~ "_" ~ j, "q" ~ r ~ "_" ~ e, "k" ~ j ~ "_" ~ e, vector) }}
 {{ dot.add("g" ~ r ~ "_" ~ j, "d" ~ r ~ "_" ~ e, "v" ~ j ~ "_" ~ e, vector) }}
@@ -100,8 +106,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
 //% for r in range(per_lane)
 //% for j in range(block)
-      let seen{{ r }}_{{ j }} = key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }};
-      let ds{{ r }}_{{ j }} = select(0.0, exp2(min(s{{ r }}_{{ j }}, 1.0)) * g{{ r }}_{{ j }}, seen{{ r }}_{{ j }});
+      let seen{{ r }}_{{ j }} =
+        key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }};
+      let ds{{ r }}_{{ j }} =
+        select(0.0, exp2(min(s{{ r }}_{{ j }}, 1.0)) * g{{ r }}_{{ j }}, seen{{ r }}_{{ j }});
 //% endfor
 //% endfor
 //% for e in range(P)
@@ -122,7 +130,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if held
     y[start{{ r }} + {{ e }}u] = sum{{ r }}_{{ e }} * sizes.scale;
 //% else
-    if (offset + {{ e }}u < {{ D }}u) { y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} * sizes.scale; }
+    if (offset + {{ e }}u < {{ D }}u) {
+      y[start{{ r }} + offset + {{ e }}u] = sum{{ r }}_{{ e }} * sizes.scale;
+    }
 //% endif
 //% endfor
   }

@@ -1,7 +1,10 @@
-// What attention's backward pass keeps of every row of scores: rows[.., 0] = log(sum of exp(scale q k^T)), rows[.., 1] = y . dy.
-// q, y, dy [batch, tokens, channels]; k [batch / share, keys, channels]; head h holds elements h d .. (h + 1) d, d = {{ d }}. rows
-// [batch, tokens, heads, 2] is overwritten. `scale` includes log2(e). An invocation makes {{ per_lane }} tokens of one head;
-// keys come in blocks of {{ block }}{{ ", staged in workgroup memory" if staged }}. `channels` counts vectors of {{ vector }}.
+// What attention's backward pass keeps of every row of scores: rows[.., 0] = log(sum of exp(scale q
+// k^T)), rows[.., 1] = y . dy.
+// q, y, dy [batch, tokens, channels]; k [batch / share, keys, channels]; head h holds elements h d
+// .. (h + 1) d, d = {{ d }}. rows [batch, tokens, heads, 2] is overwritten. `scale` includes
+// log2(e). An invocation makes {{ per_lane }} tokens of one head; keys come in blocks of
+// {{ block }}{{ ", staged in workgroup memory" if held }}. `channels` counts vectors of
+// {{ vector }}.
 //% import "shared/dot" as dot
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
@@ -12,7 +15,7 @@ struct Sizes { tokens: u32, keys: u32, channels: u32, share: u32, heads: u32, sc
 @group(0) @binding(3) var<storage, read> y: array<{{ V }}>;
 @group(0) @binding(4) var<storage, read> dy: array<{{ V }}>;
 @group(0) @binding(5) var<storage, read_write> rows: array<f32>;
-//% if staged
+//% if held
 var<workgroup> ks: array<{{ V }}, {{ tile * D }}>;
 //% endif
 const nothing = -1e30;
@@ -34,21 +37,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var total{{ r }} = 0.0;
 //% endfor
 //% if causal
-  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u); // later ones are seen by no token of this group
+  // later ones are seen by no token of this group
+  let keys = min(sizes.keys, (group.x + 1u) * {{ lanes * per_lane }}u);
 //% else
   let keys = sizes.keys;
 //% endif
   for (var tile = 0u; tile < keys; tile += {{ tile }}u) {
-//% if staged
+//% if held
     workgroupBarrier();
     for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
-      ks[i] = k[(shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head + i % {{ D }}u];
+      ks[i] = k[(shared_entry + min(tile + i / {{ D }}u, sizes.keys - 1u)) * sizes.channels + head
+        + i % {{ D }}u];
     }
     workgroupBarrier();
 //% endif
     for (var key = tile; key < min(tile + {{ tile }}u, keys); key += {{ block }}u) {
 //% for j in range(block)
-//% if staged
+//% if held
       let at{{ j }} = (key - tile + {{ j }}u) * {{ D }}u;
 //% else
       let at{{ j }} = (shared_entry + min(key + {{ j }}u, sizes.keys - 1u)) * sizes.channels + head;
@@ -60,7 +65,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if held
 //% for e in range(D)
 //% for j in range(block)
-      let k{{ j }}_{{ e }} = {{ "ks" if staged else "k" }}[at{{ j }} + {{ e }}u];
+      let k{{ j }}_{{ e }} = {{ "ks" if held else "k" }}[at{{ j }} + {{ e }}u];
 //% for r in range(per_lane)
 {{ dot.add("s" ~ r ~ "_" ~ j, "q" ~ r ~ "_" ~ e, "k" ~ j ~ "_" ~ e, vector) }}
 //% endfor
@@ -83,7 +88,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       var now{{ r }} = peak{{ r }};
 //% for j in range(block)
 //% set s = "s" ~ r ~ "_" ~ j
-      {{ s }} = select(nothing, {{ s }}, key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }});
+      {{ s }} = select(
+        nothing, {{ s }},
+        key + {{ j }}u < sizes.keys{{ " && key + " ~ j ~ "u <= token" ~ r if causal }});
       now{{ r }} = max(now{{ r }}, {{ s }});
 //% endfor
       total{{ r }} = total{{ r }} * exp2(peak{{ r }} - now{{ r }});

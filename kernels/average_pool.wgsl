@@ -1,6 +1,7 @@
-// y[oy, ox] = epilogue(mean of x[2 oy .. 2 oy + 2, 2 ox .. 2 ox + 2]), over as many of the four as there are.
-// x [batch, from_height, from_width, channels]; y [batch, height, width, channels], half the size rounded up, with zeros around it where it
-// is padded, is overwritten.
+// y[oy, ox] = epilogue(mean of x[2 oy .. 2 oy + 2, 2 ox .. 2 ox + 2]), over as many of the four as
+// there are.
+// x [batch, from_height, from_width, channels]; y [batch, height, width, channels], half the size
+// rounded up, with zeros around it where it is padded, is overwritten.
 //% import "shared/epilogue" as ep
 //% import "shared/grid" as grid
 //% set V = "vec4<f32>" if vector == 4 else "f32"

@@ -1,4 +1,5 @@
-// y[o, r, i] = x[o, i] for every r: repeats x [outer, inner] along the middle of y [outer, repeated, inner], which is overwritten.
+// y[o, r, i] = x[o, i] for every r: repeats x [outer, inner] along the middle of y
+// [outer, repeated, inner], which is overwritten.
 // `inner` counts vectors of {{ vector }}.
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes { outer: u32, repeated: u32, inner: u32 }

@@ -1,6 +1,8 @@
-// y[row - first] = the sum of x[i] over all i with min(ids[i], last) = row, in their order, for the rows of a table that are read
-// at all; y [count, channels] holds its rows from `first` on and is zero before. x [indices, channels].
-// A workgroup takes 64 channels of the row that index group.x reads, if no index before it reads the same.
+// y[row - first] = the sum of x[i] over all i with min(ids[i], last) = row, in their order, for the
+// rows of a table that are read at all; y [count, channels] holds its rows from `first` on and is
+// zero before. x [indices, channels].
+// A workgroup takes 64 channels of the row that index group.x reads, if no index before it reads
+// the same.
 struct Sizes { indices: u32, channels: u32, last: u32, first: u32, count: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;

@@ -1,4 +1,5 @@
-// y[r, c] = epilogue(x[r, c] * gelu(x[r, channels + c])). x [rows, 2 channels]; y [rows, channels] is overwritten.
+// y[r, c] = epilogue(x[r, c] * gelu(x[r, channels + c])). x [rows, 2 channels]; y [rows, channels]
+// is overwritten.
 //% import "shared/epilogue" as ep
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes {

@@ -1,4 +1,5 @@
-// y[r, c] = dy[r, c] * gelu(x[r, channels + c]), y[r, channels + c] = dy[r, c] * x[r, c] * gelu'(x[r, channels + c]).
+// y[r, c] = dy[r, c] * gelu(x[r, channels + c]), y[r, channels + c] = dy[r, c] * x[r, c] *
+// gelu'(x[r, channels + c]).
 // x, y [rows, 2 channels], y is overwritten; dy [rows, channels].
 //% import "shared/epilogue" as ep
 //% set V = "vec4<f32>" if vector == 4 else "f32"

@@ -1,4 +1,5 @@
-// y = epilogue(x * affine[entry, 0] + affine[entry, 1]), with zeros around the feature map where the graph asked for them.
+// y = epilogue(x * affine[entry, 0] + affine[entry, 1]), with zeros around the feature map where
+// the graph asked for them.
 // x [batch, rows_per_entry, channels]; affine [batch, 2, channels]; y is overwritten.
 //% import "shared/epilogue" as ep
 //% import "shared/grid" as grid

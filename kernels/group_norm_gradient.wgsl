@@ -1,5 +1,7 @@
-// y = epilogue(factor * dy + slope * (x - mean) + offset), with zeros around the feature map where the graph asked for them.
-// x, dy [batch, rows_per_entry, channels]; affine [batch, 4, channels]: mean, factor, slope, offset; y is overwritten.
+// y = epilogue(factor * dy + slope * (x - mean) + offset), with zeros around the feature map where
+// the graph asked for them.
+// x, dy [batch, rows_per_entry, channels]; affine [batch, 4, channels]: mean, factor, slope,
+// offset; y is overwritten.
 //% import "shared/epilogue" as ep
 //% import "shared/grid" as grid
 //% set V = "vec4<f32>" if vector == 4 else "f32"
@@ -21,7 +23,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 {{ grid.place(padded, V) }}
   let index = row * sizes.channels + channel;
   let to = row / sizes.rows_per_entry * 4u * sizes.channels + channel;
-  let rest = fma(x[index] - affine[to], affine[to + 2u * sizes.channels], affine[to + 3u * sizes.channels]);
+  let rest =
+    fma(x[index] - affine[to], affine[to + 2u * sizes.channels], affine[to + 3u * sizes.channels]);
   var v = fma(dy[index], affine[to + sizes.channels], rest);
 {{ ep.apply(epilogue, "v", "row", "channel", "index") }}
   y[i] = v;

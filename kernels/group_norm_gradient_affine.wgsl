@@ -1,5 +1,6 @@
-// The gradient of a group norm as numbers of each channel: factor * dy + slope * (x - mean) + offset, from the statistics and the
-// two means [batch, groups, 2] of the groups. affine [batch, 4, channels] is overwritten: mean, factor, slope, offset.
+// The gradient of a group norm as numbers of each channel: factor * dy + slope * (x - mean) +
+// offset, from the statistics and the two means [batch, groups, 2] of the groups. affine
+// [batch, 4, channels] is overwritten: mean, factor, slope, offset.
 struct Sizes { batch: u32, channels: u32, groups: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> statistics: array<f32>;

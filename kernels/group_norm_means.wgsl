@@ -1,4 +1,5 @@
-// The two means of every group from the chunks' sums. partial [batch, chunks, 2, channels]; y [batch, groups, 2] is overwritten.
+// The two means of every group from the chunks' sums. partial [batch, chunks, 2, channels]; y
+// [batch, groups, 2] is overwritten.
 // One workgroup a group; a fixed order of sums.
 struct Sizes { groups: u32, rows: u32, channels: u32, chunks: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;

@@ -1,6 +1,8 @@
-// Sums of g = dy * weight and of g n, n = (x - mean) * rstd, of every channel over one chunk of a batch entry's rows.
-// x, dy [batch, rows, channels]; statistics [batch, groups, 2]; partial [batch, chunks, 2, channels] is overwritten: sums of g, then
-// of g n. `channels` counts vectors of {{ vector }}.
+// Sums of g = dy * weight and of g n, n = (x - mean) * rstd, of every channel over one chunk of a
+// batch entry's rows.
+// x, dy [batch, rows, channels]; statistics [batch, groups, 2]; partial
+// [batch, chunks, 2, channels] is overwritten: sums of g, then of g n. `channels` counts vectors of
+// {{ vector }}.
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes { batch: u32, rows: u32, channels: u32, chunks: u32, groups: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
@@ -23,7 +25,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
 //% if vector == 4
   let mean = vec4<f32>(statistics[at0], statistics[at1], statistics[at2], statistics[at3]);
-  let rstd = vec4<f32>(statistics[at0 + 1u], statistics[at1 + 1u], statistics[at2 + 1u], statistics[at3 + 1u]);
+  let rstd = vec4<f32>(
+    statistics[at0 + 1u], statistics[at1 + 1u], statistics[at2 + 1u], statistics[at3 + 1u]);
 //% else
   let mean = statistics[at0];
   let rstd = statistics[at0 + 1u];

@@ -1,5 +1,6 @@
 // Mean and sum of squared deviations of every channel over one chunk of a batch entry's rows.
-// x [batch, rows, channels]; partial [batch, chunks, 2, channels] is overwritten: means, then squares.
+// x [batch, rows, channels]; partial [batch, chunks, 2, channels] is overwritten: means, then
+// squares.
 // Deviations are taken from the chunk's first row, so that a large mean costs no digits.
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes { batch: u32, rows: u32, channels: u32, chunks: u32 }

@@ -1,5 +1,7 @@
-// Mean and 1/sqrt(variance + epsilon) of every group, from the chunks' means and squared deviations (Chan's formula).
-// partial [batch, chunks, 2, channels]; y [batch, groups, 2] is overwritten. One workgroup a group; a fixed order of sums.
+// Mean and 1/sqrt(variance + epsilon) of every group, from the chunks' means and squared deviations
+// (Chan's formula).
+// partial [batch, chunks, 2, channels]; y [batch, groups, 2] is overwritten. One workgroup a group;
+// a fixed order of sums.
 struct Sizes { groups: u32, rows: u32, channels: u32, chunks: u32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> partial: array<f32>;
@@ -19,7 +21,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let count = f32(width) * f32(sizes.rows);
   var sum = 0.0;
   for (var m = lane; m < members; m += 16u) {
-    sum = fma(rows_of(m / width), partial[start + m / width * 2u * sizes.channels + m % width], sum);
+    sum = fma(
+      rows_of(m / width), partial[start + m / width * 2u * sizes.channels + m % width], sum);
   }
   sums[lane] = sum;
   workgroupBarrier();

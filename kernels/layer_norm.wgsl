@@ -1,5 +1,7 @@
-// y = epilogue((x - mean) / sqrt(variance + epsilon) * weight + bias), mean and variance over the channels of each row.
-// x, y [rows, channels], y is overwritten; a workgroup of 16 takes a row and sums it in a fixed order.
+// y = epilogue((x - mean) / sqrt(variance + epsilon) * weight + bias), mean and variance over the
+// channels of each row.
+// x, y [rows, channels], y is overwritten; a workgroup of 16 takes a row and sums it in a fixed
+// order.
 //% import "shared/epilogue" as ep
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes {

@@ -1,5 +1,7 @@
-// y = epilogue(rstd * (g - mean(g) - n * mean(g n))), g = dy * weight and n = (x - mean) * rstd, means over the channels of each row.
-// x, dy, y [rows, channels], y is overwritten; a workgroup of 16 takes a row and sums it in a fixed order.
+// y = epilogue(rstd * (g - mean(g) - n * mean(g n))), g = dy * weight and n = (x - mean) * rstd,
+// means over the channels of each row.
+// x, dy, y [rows, channels], y is overwritten; a workgroup of 16 takes a row and sums it in a fixed
+// order.
 //% import "shared/epilogue" as ep
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% macro total(to, from)
@@ -63,7 +65,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let mean_g = all_g / count;
   let slope = all_gd / count * rstd * rstd;
   for (var channel = lane; channel < sizes.channels; channel += 16u) {
-    var v = rstd * (dy[start + channel] * weight[channel] - mean_g - (x[start + channel] - mean) * slope);
+    var v =
+      rstd * (dy[start + channel] * weight[channel] - mean_g - (x[start + channel] - mean) * slope);
 {{ ep.apply(epilogue, "v", "row", "channel", "start + channel") }}
     y[start + channel] = v;
   }

@@ -1,7 +1,9 @@
-// y[r, n] = epilogue(sum_k x[r, k] w[n, k]) for few n; in form "columns" w lies as [k, n], in form "window" as [n, k, taps] and row r
-// gathers the pixels under the kernel. x [.., into] f32; w f32 as in the file; y [rows, channels] is overwritten.
-// A workgroup makes {{ tile }} rows by {{ outputs }} outputs: its {{ lanes }} lanes take every {{ lanes }}th vector of inputs each, then
-// add up through workgroup memory in a fixed order. `into` counts vectors of {{ vector_in }}.
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]) for few n; in form "columns" w lies as [k, n], in form
+// "window" as [n, k, taps] and row r gathers the pixels under the kernel. x [.., into] f32; w f32
+// as in the file; y [rows, channels] is overwritten.
+// A workgroup makes {{ tile }} rows by {{ outputs }} outputs: its {{ lanes }} lanes take every
+// {{ lanes }}th vector of inputs each, then add up through workgroup memory in a fixed order.
+// `into` counts vectors of {{ vector_in }}.
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
 //% set VI = "vec4<f32>" if vector_in == 4 else "f32"
@@ -32,8 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% for i in range(tile)
   let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u);
 //% if window
-  let start{{ i }} = ((row{{ i }} / (sizes.to_height * sizes.to_width) * sizes.from_height + row{{ i }} / sizes.to_width % sizes.to_height * sizes.stride)
-    * sizes.from_width + row{{ i }} % sizes.to_width * sizes.stride) * sizes.into;
+  let start{{ i }} = {{ wd.start("row" ~ i) }} * sizes.into;
 //% else
   let start{{ i }} = row{{ i }} * sizes.into;
 //% endif
@@ -82,7 +83,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if form == "rows"
     c{{ i }}_{{ o }} = fma(a{{ i }}{{ part }}, b{{ o }}{{ part }}, c{{ i }}_{{ o }});
 //% elif vector_w == 4
-    c{{ i }}_{{ o }} = fma(a{{ i }}{{ part }}, b{{ kk }}_{{ o // 4 * 4 }}.{{ "xyzw"[o % 4] }}, c{{ i }}_{{ o }});
+    c{{ i }}_{{ o }} =
+      fma(a{{ i }}{{ part }}, b{{ kk }}_{{ o // 4 * 4 }}.{{ "xyzw"[o % 4] }}, c{{ i }}_{{ o }});
 //% else
     c{{ i }}_{{ o }} = fma(a{{ i }}{{ part }}, b{{ kk }}_{{ o }}, c{{ i }}_{{ o }});
 //% endif

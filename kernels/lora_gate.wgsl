@@ -1,4 +1,5 @@
-// y[r, first + n] = factor * strength * mask[r % mask_rows] for n < rank: one update's columns of a gate, with what there is of the three.
+// y[r, first + n] = factor * strength * mask[r % mask_rows] for n < rank: one update's columns of a
+// gate, with what there is of the three.
 // strength [1], mask [mask_rows], y [rows, channels]: only the columns are overwritten.
 struct Sizes {
   rows: u32,

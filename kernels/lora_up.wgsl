@@ -1,6 +1,8 @@
-// y[r, n] = epilogue(x[r, n] + sum_k lora_hidden[r, k] lora_up[n, k]), x being zero where there is none; `lora_up` as shared/lora says.
-// x, y [rows, channels] f32, y is overwritten; lora_hidden [rows, rank]. {{ tile }} rows by {{ 4 * lanes }} outputs a workgroup, rows from the
-// workgroup's number alone. `channels` counts vectors of {{ vector_out }}.
+// y[r, n] = epilogue(x[r, n] + sum_k lora_hidden[r, k] lora_up[n, k]), x being zero where there is
+// none; `lora_up` as shared/lora says.
+// x, y [rows, channels] f32, y is overwritten; lora_hidden [rows, rank]. {{ tile }} rows by
+// {{ 4 * lanes }} outputs a workgroup, rows from the workgroup's number alone. `channels` counts
+// vectors of {{ vector_out }}.
 //% import "shared/epilogue" as ep
 //% import "shared/lora" as lr
 //% set VO = "vec4<f32>" if vector_out == 4 else "f32"
@@ -36,7 +38,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       let channel = quad * {{ 4 // vector_out }}u + {{ n }}u;
       if (channel < sizes.channels) {
         let index = row{{ i }} * sizes.channels + channel;
-        var v = c{{ i }}{{ "." ~ "xyzw"[n] if vector_out == 1 else "" }}{{ " + x[index]" if based else "" }};
+//% set part = "." ~ "xyzw"[n] if vector_out == 1 else ""
+        var v = c{{ i }}{{ part }}{{ " + x[index]" if based else "" }};
 {{ ep.apply(epilogue, "v", "row" ~ i, "channel", "index") }}
         y[index] = v;
       }

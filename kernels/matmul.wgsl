@@ -1,7 +1,9 @@
-// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
-// x [.., into] f32; w in panels [out / 64][taps][into][64], f16 pairs or f32; y [rows, channels] is overwritten.
-// Register tile: {{ tile }} rows by 64 outputs a workgroup, lanes along the outputs. Rows come from the workgroup's number
-// alone, so that x is loaded once for all lanes{{ ": each loads one input of a row, and the subgroup passes them round" if passed }}. No barrier.
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the
+// kernel (a convolution).
+// x [.., into] f32; w in panels [out / 64][taps][into][64], f16 pairs or f32; y [rows, channels] is
+// overwritten.
+// Register tile: {{ tile }} rows by 64 outputs a workgroup, lanes along the outputs. Rows come from
+// the workgroup's number alone, so that x is loaded once for all lanes. No barrier.
 // `channels` counts vectors of {{ vector_out }}.
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
@@ -33,8 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% for i in range(tile)
   let row{{ i }} = min(first + {{ i }}u, sizes.rows - 1u);
 //% if window
-  let start{{ i }} = ((row{{ i }} / (sizes.to_height * sizes.to_width) * sizes.from_height + row{{ i }} / sizes.to_width % sizes.to_height * sizes.stride)
-    * sizes.from_width + row{{ i }} % sizes.to_width * sizes.stride) * into;
+  let start{{ i }} = {{ wd.start("row" ~ i) }} * into;
 //% else
   let start{{ i }} = row{{ i }} * into;
 //% endif
@@ -45,7 +46,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if window
   for (var tap = 0u; tap < sizes.kernel_height * sizes.kernel_width; tap++) {
   let shift = (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into;
-  let weights = (group.x * sizes.kernel_height * sizes.kernel_width + tap) * sizes.into * 16u + lane * {{ columns }}u;
+  let weights = (group.x * sizes.kernel_height * sizes.kernel_width + tap) * sizes.into * 16u
+    + lane * {{ columns }}u;
 //% else
   {
   const shift = 0u;
@@ -53,31 +55,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endif
   for (var k = 0u; k < into; k += {{ unroll // vector_in }}u) {
 //% for i in range(tile)
-//% if passed
-    let a{{ i }} = x[start{{ i }} + shift + k + lane];
-//% else
 //% for q in range([unroll // 4, 1] | max)
     let a{{ i }}_{{ q }} = x[start{{ i }} + shift + k + {{ q }}u];
 //% endfor
-//% endif
 //% endfor
 //% for kk in range(unroll)
-//% if passed
-//% for i in range(tile)
-    let a{{ i }}_{{ kk }} = subgroupBroadcast(a{{ i }}, {{ kk }}u);
-//% endfor
-//% endif
 //% for v in range(columns)
 //% if half
     let p{{ kk }}_{{ v }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * 16u + {{ v }}u];
-    let b{{ kk }}_{{ v }} = vec4<f32>(unpack2x16float(p{{ kk }}_{{ v }}.x), unpack2x16float(p{{ kk }}_{{ v }}.y));
+    let b{{ kk }}_{{ v }} =
+      vec4<f32>(unpack2x16float(p{{ kk }}_{{ v }}.x), unpack2x16float(p{{ kk }}_{{ v }}.y));
 //% else
     let b{{ kk }}_{{ v }} = w[weights + (k * {{ vector_in }}u + {{ kk }}u) * 16u + {{ v }}u];
 //% endif
 //% endfor
+//% set part = "." ~ "xyzw"[kk % 4] if vector_in == 4 else ""
 //% for i in range(tile)
+//% set a = "a" ~ i ~ "_" ~ kk // 4 ~ part
 //% for v in range(columns)
-    c{{ i }}_{{ v }} = fma(vec4<f32>(a{{ i }}_{{ kk if passed else kk // 4 }}{{ "." ~ "xyzw"[kk % 4] if vector_in == 4 else "" }}), b{{ kk }}_{{ v }}, c{{ i }}_{{ v }});
+    c{{ i }}_{{ v }} = fma(vec4<f32>({{ a }}), b{{ kk }}_{{ v }}, c{{ i }}_{{ v }});
 //% endfor
 //% endfor
 //% endfor
@@ -85,7 +81,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
 //% if lora
 //% for v in range(columns)
-  let quad{{ v }} = {{ "min(" if vector_out == 4 }}group.x * 16u + lane * {{ columns }}u + {{ v }}u{{ ", sizes.channels - 1u)" if vector_out == 4 }};
+//% if vector_out == 4
+  let quad{{ v }} = min(group.x * 16u + lane * {{ columns }}u + {{ v }}u, sizes.channels - 1u);
+//% else
+  let quad{{ v }} = group.x * 16u + lane * {{ columns }}u + {{ v }}u;
+//% endif
 {{ lr.accumulate(lora, vector_out, tile, "quad" ~ v, "c", "row", "_" ~ v) }}
 //% endfor
 //% endif
@@ -94,7 +94,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% for v in range(columns)
 //% for n in range(4 // vector_out)
     {
-      let channel = (group.x * 16u + lane * {{ columns }}u + {{ v }}u) * {{ 4 // vector_out }}u + {{ n }}u;
+      let channel =
+        (group.x * 16u + lane * {{ columns }}u + {{ v }}u) * {{ 4 // vector_out }}u + {{ n }}u;
       if (channel < sizes.channels) {
         let index = row{{ i }} * sizes.channels + channel;
         var v = c{{ i }}_{{ v }}{{ "." ~ "xyzw"[n] if vector_out == 1 else "" }};

@@ -1,10 +1,20 @@
-// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
-// The contract of matmul.wgsl for f16 weights, by cooperative matrices of {{ size }} x {{ size }}: f16 factors, f32 sums. x is rounded
-// to f16 on its way into workgroup memory, and what f16 cannot hold becomes its greatest number, 65504, not infinity.
-// A workgroup makes {{ down * each_rows * size }} rows by {{ across * each_columns * size }} outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x {{ each_columns }} matrices each,
-// from {{ depth }} inputs at a time; the next ones are loaded meanwhile. `into` and outputs are multiples of 4; `channels` counts vectors.
-{{ "// `steps` of the loop alone: partial sums, y [part, row, output], which matmul_sums adds up; a part is a layer of workgroups." if parted }}
-{{ "// Of subgroups that are smaller than that there are more than parts: those left over repeat what others do, and store nothing." if varying }}
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the
+// kernel (a convolution).
+// The contract of matmul.wgsl for f16 weights, by cooperative matrices of {{ size }} x {{ size }}:
+// f16 factors, f32 sums. x is rounded to f16 on its way into workgroup memory, and what f16 cannot
+// hold becomes its greatest number, 65504, not infinity.
+// A workgroup makes {{ down * each_rows * size }} rows by {{ across * each_columns * size }}
+// outputs, {{ down }} x {{ across }} subgroups of at most {{ lanes }} lanes {{ each_rows }} x
+// {{ each_columns }} matrices each, from {{ depth }} inputs at a time; the next ones are loaded
+// meanwhile. `into` and outputs are multiples of 4; `channels` counts vectors.
+//% if parted
+// `steps` of the loop alone: partial sums, y [part, row, output], which matmul_sums adds up; a part
+// is a layer of workgroups.
+//% endif
+//% if varying
+// Of subgroups that are smaller than that there are more than parts: those left over repeat what
+// others do, and store nothing.
+//% endif
 enable f16;
 enable wgpu_cooperative_matrix;
 //% import "shared/epilogue" as ep
@@ -44,7 +54,8 @@ var<workgroup> xs: array<f16, {{ rows * x_stride }}>; // [row][input]
 var<workgroup> ws: array<f16, {{ depth * w_stride }}>; // [input][output]
 var<workgroup> ys: array<f32, {{ parts * 256 }}>; // [part][16 rows][16 outputs]
 
-// Stores the 16 x 16 sums of each part that stand in `ys`; `row` and `channel` are those of the first part's corner.
+// Stores the 16 x 16 sums of each part that stand in `ys`; `row` and `channel` are those of the
+// first part's corner.
 fn store(lane: u32, {{ "plane: u32, " if parted }}corner_row: u32, corner_channel: u32) {
   for (var e = lane; e < {{ parts * 64 }}u; e += {{ invocations }}u) {
     let part = e / 64u;
@@ -53,7 +64,8 @@ fn store(lane: u32, {{ "plane: u32, " if parted }}corner_row: u32, corner_channe
     if (row0 < sizes.rows && channel < sizes.channels) {
       var v0 = vec4<f32>(ys[e * 4u], ys[e * 4u + 1u], ys[e * 4u + 2u], ys[e * 4u + 3u]);
 {{ lr.accumulate(lora, 4, 1, "channel", "v", "row") }}
-      let index = {{ "(plane * sizes.rows + row0)" if parted else "row0" }} * sizes.channels + channel;
+      let index =
+        {{ "(plane * sizes.rows + row0)" if parted else "row0" }} * sizes.channels + channel;
 {{ ep.apply(epilogue, "v0", "row0", "channel", "index") }}
       y[index] = v0;
     }
@@ -61,15 +73,19 @@ fn store(lane: u32, {{ "plane: u32, " if parted }}corner_row: u32, corner_channe
 }
 
 @compute @workgroup_size({{ invocations }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+  @builtin(subgroup_id) subgroup: u32,
+) {
   let first = {{ "group.y" if parted else "(group.y + group.z * 32768u)" }} * {{ rows }}u;
   let into = sizes.into / 4u;
   let quad = lane % {{ quads }}u;
 //% for i in range(x_loads)
-  let loaded{{ i }} = min(first + lane / {{ quads }}u + {{ i * invocations // quads }}u, sizes.rows - 1u);
+  let loaded{{ i }} =
+    min(first + lane / {{ quads }}u + {{ i * invocations // quads }}u, sizes.rows - 1u);
 //% if window
-  let start{{ i }} = ((loaded{{ i }} / (sizes.to_height * sizes.to_width) * sizes.from_height + loaded{{ i }} / sizes.to_width % sizes.to_height * sizes.stride)
-    * sizes.from_width + loaded{{ i }} % sizes.to_width * sizes.stride) * into + quad;
+  let start{{ i }} = {{ wd.start("loaded" ~ i) }} * into + quad;
 //% else
   let start{{ i }} = loaded{{ i }} * into + quad;
 //% endif
@@ -102,7 +118,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% if window
       let tap = {{ step }} / chunks;
       let k = {{ step }} % chunks * {{ quads }}u;
-      let shift = (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into + k;
+      let shift =
+        (tap / sizes.kernel_width * sizes.from_width + tap % sizes.kernel_width) * into + k;
       let weights = panel_start + (tap * sizes.into + k * 4u) * 16u;
 //% else
       let k = {{ step }} * {{ quads }}u;
@@ -113,18 +130,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       let inside = k + quad < into;
 //% endif
 //% for i in range(x_loads)
-      {{ ("if (inside) { a" ~ i ~ " = x[start" ~ i ~ " + shift]; } else { a" ~ i ~ " = vec4<f32>(); }") if ragged else ("a" ~ i ~ " = x[start" ~ i ~ " + shift];") }}
+//% if ragged
+      if (inside) { a{{ i }} = x[start{{ i }} + shift]; } else { a{{ i }} = vec4<f32>(); }
+//% else
+      a{{ i }} = x[start{{ i }} + shift];
+//% endif
 //% endfor
 //% for i in range(w_loads)
 //% if ragged
-      if (k * 4u + input{{ i }} < sizes.into) { b{{ i }} = w[weights + input{{ i }} * 16u]; } else { b{{ i }} = vec4<f16>(); }
+      if (k * 4u + input{{ i }} < sizes.into) {
+        b{{ i }} = w[weights + input{{ i }} * 16u];
+      } else {
+        b{{ i }} = vec4<f16>();
+      }
 //% else
       b{{ i }} = w[weights + input{{ i }} * 16u];
 //% endif
 //% endfor
     }
 //% endmacro
-  // Sums begin as matrices of zeros from memory: how a matrix is made zero otherwise, languages do not agree on.
+  // Sums begin as matrices of zeros from memory: how a matrix is made zero otherwise, languages do
+  // not agree on.
   for (var e = lane; e < 256u; e += {{ invocations }}u) { ys[e] = 0.0; }
   workgroupBarrier();
 //% for i in range(each_rows)
@@ -141,7 +167,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% for i in range(x_loads)
     {
       let h = vec4<f16>(clamp(a{{ i }}, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
-      let to = (lane / {{ quads }}u + {{ i * invocations // quads }}u) * {{ x_stride }}u + quad * 4u;
+      let to =
+        (lane / {{ quads }}u + {{ i * invocations // quads }}u) * {{ x_stride }}u + quad * 4u;
 //% for e in range(4)
       xs[to + {{ e }}u] = h.{{ "xyzw"[e] }};
 //% endfor
@@ -162,10 +189,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     for (var k = 0u; k < {{ depth }}u; k += {{ size }}u) {
 //% for i in range(each_rows)
-      let x{{ i }} = coopLoadT<{{ matrix }}<f16, A>>(&xs[(part_row + {{ i * size }}u) * {{ x_stride }}u + k], {{ x_stride }}u);
+      let x{{ i }} = coopLoadT<{{ matrix }}<f16, A>>(
+        &xs[(part_row + {{ i * size }}u) * {{ x_stride }}u + k], {{ x_stride }}u);
 //% endfor
 //% for j in range(each_columns)
-      let w{{ j }} = coopLoadT<{{ matrix }}<f16, B>>(&ws[k * {{ w_stride }}u + part_column + {{ j * size }}u], {{ w_stride }}u);
+      let w{{ j }} = coopLoadT<{{ matrix }}<f16, B>>(
+        &ws[k * {{ w_stride }}u + part_column + {{ j * size }}u], {{ w_stride }}u);
 //% for i in range(each_rows)
       c{{ i }}_{{ j }} = coopMultiplyAdd(x{{ i }}, w{{ j }}, c{{ i }}_{{ j }});
 //% endfor
@@ -187,7 +216,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 //% endfor
   }
   workgroupBarrier();
-  store(lane, {{ "group.z, " if parted }}first + {{ i * size }}u, group.x * {{ column_quads }}u + {{ j * size // 4 }}u);
+  store(lane, {{ "group.z, " if parted }}first + {{ i * size }}u,
+    group.x * {{ column_quads }}u + {{ j * size // 4 }}u);
 //% endfor
 //% endfor
 }

@@ -1,7 +1,12 @@
-// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the kernel (a convolution).
-// The contract of matmul.wgsl, for devices with real workgroup memory: a workgroup of 256 makes 64 rows by 64 outputs, 4 x 4 an
-// invocation, from tiles of 16 inputs staged in 8 KiB. `into` and outputs are multiples of 4; `channels` counts vectors.
-{{ "// w is read backwards: w[k, n] instead of w[n, k], in panels [into / 64][taps][outputs][64], taps from the last to the first." if backwards }}
+// y[r, n] = epilogue(sum_k x[r, k] w[n, k]); with a window, row r gathers the pixels under the
+// kernel (a convolution).
+// The contract of matmul.wgsl, for devices with real workgroup memory: a workgroup of 256 makes 64
+// rows by 64 outputs, 4 x 4 an invocation, from tiles of 16 inputs staged in 8 KiB. `into` and
+// outputs are multiples of 4; `channels` counts vectors.
+//% if backwards
+// w is read backwards: w[k, n] instead of w[n, k], in panels [into / 64][taps][outputs][64], taps
+// from the last to the first.
+//% endif
 //% import "shared/epilogue" as ep
 //% import "shared/window" as wd
 //% import "shared/lora" as lr
@@ -22,7 +27,8 @@ struct Sizes {
 {{ ep.functions(epilogue, "vec4<f32>") }}
 var<workgroup> xs: array<f32, 1024>; // [input][row]
 //% if backwards
-var<workgroup> ws: array<f32, 1024>; // [input][output]: neighbours write one vector's elements, which must not be one vector then
+// [input][output]: neighbours write one vector's elements, which must not be one vector then
+var<workgroup> ws: array<f32, 1024>;
 //% else
 var<workgroup> ws: array<vec4<f32>, 256>; // [input][output / 4]
 //% endif
@@ -34,8 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let loaded = min(first + lane / 4u, sizes.rows - 1u);
   let part = lane % 4u;
 //% if window
-  let start = ((loaded / (sizes.to_height * sizes.to_width) * sizes.from_height + loaded / sizes.to_width % sizes.to_height * sizes.stride)
-    * sizes.from_width + loaded % sizes.to_width * sizes.stride) * into;
+  let start = {{ wd.start("loaded") }} * into;
   let taps = sizes.kernel_height * sizes.kernel_width;
 //% else
   let start = loaded * into;
@@ -95,7 +100,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let at = {{ kk * 64 }}u + lane / 16u * 4u;
 //% if backwards
         let start_of_b = {{ kk * 64 }}u + lane % 16u * 4u;
-        let b{{ kk }} = vec4<f32>(ws[start_of_b], ws[start_of_b + 1u], ws[start_of_b + 2u], ws[start_of_b + 3u]);
+        let b{{ kk }} =
+          vec4<f32>(ws[start_of_b], ws[start_of_b + 1u], ws[start_of_b + 2u], ws[start_of_b + 3u]);
 //% else
         let b{{ kk }} = ws[{{ kk * 16 }}u + lane % 16u];
 //% endif

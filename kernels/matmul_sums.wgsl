@@ -1,4 +1,5 @@
-// y[r, n] = epilogue(sum over parts of partial[part, r, n]), part after part: what several workgroups of matmul_matrices made of one product.
+// y[r, n] = epilogue(sum over parts of partial[part, r, n]), part after part: what several
+// workgroups of matmul_matrices made of one product.
 // partial [parts, rows, channels], y [rows, channels]; y is overwritten. `channels` counts vectors.
 //% import "shared/epilogue" as ep
 //% import "shared/lora" as lr

@@ -1,4 +1,5 @@
-// y[s] = sum_j matrix[s, j] z[j], where z is the {{ slots }} slots of `state`, then a, then b; every slot has `elements`.
+// y[s] = sum_j matrix[s, j] z[j], where z is the {{ slots }} slots of `state`, then a, then b;
+// every slot has `elements`.
 // y [{{ slots }}, elements] is overwritten.
 struct Sizes { elements: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;

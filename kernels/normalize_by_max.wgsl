@@ -1,5 +1,7 @@
-// y = x / max(x), or its gradient: dx = (dy - s) / max(x), where s = sum(dy y) / ties at the greatest elements and 0 elsewhere.
-// x, y{{ ", dy" if backward else "" }} [count]; y is overwritten{{ " (by dx)" if backward else "" }}. One workgroup of 64, each sum in a fixed order.
+// y = x / max(x), or its gradient: dx = (dy - s) / max(x), where s = sum(dy y) / ties at the
+// greatest elements and 0 elsewhere.
+// x, y{{ ", dy" if backward else "" }} [count]; y is
+// overwritten{{ " (by dx)" if backward else "" }}. One workgroup of 64, each sum in a fixed order.
 struct Sizes { count: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -1,4 +1,5 @@
-// The device's peak: {{ chains }} independent chains of vector fma, 16 `rounds` long, kept from being optimised away by the store.
+// The device's peak: {{ chains }} independent chains of vector fma, 16 `rounds` long, kept from
+// being optimised away by the store.
 // y [workgroups * 64] is overwritten.
 struct Sizes { rounds: u32, factor: f32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;

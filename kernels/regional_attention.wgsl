@@ -1,9 +1,14 @@
-// y = sum over prompts of weight(token, prompt) softmax(scale q k^T) v, for every head, k and v those of the prompt alone; without the score matrix.
-// q, y [batch, tokens, channels]; k, v [batch / share, keys, channels], prompts one after another; head h holds elements h d .. (h + 1) d, d = {{ d }}.
-// order [tokens]: in which order invocations take the tokens; weights [tokens, prompts], 0 for prompts that a token does not read;
-// spans [tokens / {{ group }}, prompts, 2]: for every {{ group }} tokens of that order, the first and the end of the keys of each prompt, the same number twice
-// where none of them reads it. y is overwritten; 0 where all weights are. `scale` includes log2(e). An invocation makes {{ per_lane }} tokens
-// of one head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of {{ block }}. `channels` counts vectors of {{ vector }}.
+// y = sum over prompts of weight(token, prompt) softmax(scale q k^T) v, for every head, k and v
+// those of the prompt alone; without the score matrix.
+// q, y [batch, tokens, channels]; k, v [batch / share, keys, channels], prompts one after another;
+// head h holds elements h d .. (h + 1) d, d = {{ d }}.
+// order [tokens]: in which order invocations take the tokens; weights [tokens, prompts], 0 for
+// prompts that a token does not read; spans [tokens / {{ group }}, prompts, 2]: for every
+// {{ group }} tokens of that order, the first and the end of the keys of each prompt, the same
+// number twice where none of them reads it. y is overwritten; 0 where all weights are. `scale`
+// includes log2(e). An invocation makes {{ per_lane }} tokens of one
+// head{{ ", elements in parts of " ~ part if part != d else "" }}; keys come in blocks of
+// {{ block }}. `channels` counts vectors of {{ vector }}.
 //% import "shared/softmax" as softmax
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 //% set D = d // vector
@@ -61,13 +66,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var tile = first; tile < end; tile += {{ tile }}u) {
       workgroupBarrier();
       for (var i = lane; i < {{ tile * D }}u; i += {{ lanes }}u) {
-        let at = (shared_entry + min(tile + i / {{ D }}u, end - 1u)) * sizes.channels + head + i % {{ D }}u;
+        let at = (shared_entry + min(tile + i / {{ D }}u, end - 1u)) * sizes.channels + head
+          + i % {{ D }}u;
         ks[i] = k[at];
         vs[i] = v[at];
       }
       workgroupBarrier();
-      // A token that does not read the prompt has no keys to look at; it takes part in the barriers alone.
-      for (var key = select(end, tile, reads); key < min(tile + {{ tile }}u, end); key += {{ block }}u) {
+      // A token that does not read the prompt has no keys to look at; it takes part in the barriers
+      // alone.
+      for (var key = select(end, tile, reads); key < min(tile + {{ tile }}u, end);
+        key += {{ block }}u) {
 //% else
     {
       for (var key = select(end, first, reads); key < end; key += {{ block }}u) {

@@ -1,5 +1,6 @@
-// y[o, c, i] = sum of x[o, r, i] over the r = c, c + chunks, c + 2 chunks ..: sums along the middle of x [outer, reduced, inner], in
-// `chunks` parts. y [outer, chunks, inner] is overwritten. `inner` counts vectors of {{ vector }}.
+// y[o, c, i] = sum of x[o, r, i] over the r = c, c + chunks, c + 2 chunks ..: sums along the middle
+// of x [outer, reduced, inner], in `chunks` parts. y [outer, chunks, inner] is overwritten. `inner`
+// counts vectors of {{ vector }}.
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes { outer: u32, reduced: u32, inner: u32, chunks: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;

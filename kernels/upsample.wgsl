@@ -1,5 +1,7 @@
-// y[oy, ox] = epilogue(x[floor(oy * from_height / height), floor(ox * from_width / width)]), with zeros around it.
-// x [batch, from_height, from_width, channels]; y [batch, padded_height, padded_width, channels] is overwritten.
+// y[oy, ox] = epilogue(x[floor(oy * from_height / height), floor(ox * from_width / width)]), with
+// zeros around it.
+// x [batch, from_height, from_width, channels]; y [batch, padded_height, padded_width, channels] is
+// overwritten.
 //% import "shared/epilogue" as ep
 //% import "shared/grid" as grid
 //% set V = "vec4<f32>" if vector == 4 else "f32"
@@ -22,7 +24,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let from_y = (row / sizes.width) % sizes.height * sizes.from_height / sizes.height;
   let from_x = row % sizes.width * sizes.from_width / sizes.width;
   let entry = row / (sizes.width * sizes.height);
-  var v = x[((entry * sizes.from_height + from_y) * sizes.from_width + from_x) * sizes.channels + channel];
+  var v = x[((entry * sizes.from_height + from_y) * sizes.from_width + from_x) * sizes.channels
+    + channel];
 {{ ep.apply(epilogue, "v", "row", "channel", "index") }}
   y[i] = v;
 }

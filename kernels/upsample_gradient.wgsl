@@ -1,5 +1,7 @@
-// y[py, px] = epilogue(sum of x[oy, ox] over the pixels with floor(oy * height / from_height) = py, and px alike), with zeros around it.
-// x [batch, from_height, from_width, channels]; y [batch, padded_height, padded_width, channels] is overwritten.
+// y[py, px] = epilogue(sum of x[oy, ox] over the pixels with floor(oy * height / from_height) = py,
+// and px alike), with zeros around it.
+// x [batch, from_height, from_width, channels]; y [batch, padded_height, padded_width, channels] is
+// overwritten.
 //% import "shared/epilogue" as ep
 //% import "shared/grid" as grid
 //% set V = "vec4<f32>" if vector == 4 else "f32"

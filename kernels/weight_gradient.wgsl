@@ -1,4 +1,5 @@
-// Adds up the chunks of weight_gradient_partial in their order: y[j, i] = sum_chunk partial[chunk, j, i]{{ ", stored as y[i, j]" if swapped else "" }}.
+// Adds up the chunks of weight_gradient_partial in their order: y[j, i] = sum_chunk
+// partial[chunk, j, i]{{ ", stored as y[i, j]" if swapped else "" }}.
 // partial [chunks, few, wide], y [few, wide] or, swapped, [wide, few]: overwritten.
 struct Sizes {
   chunks: u32,

@@ -1,6 +1,8 @@
-// partial[chunk, j, i] = sum of a[r, i] b[r, j] over the rows of a chunk: the first pass of a narrow weight's gradient.
-// a [rows, wide], b [rows, few] f32; partial [chunks, few, wide] is overwritten. A workgroup makes 4 columns of b by {{ lanes }} vectors
-// of a for one chunk of `chunk` rows. `wide` counts vectors of {{ vector }}.
+// partial[chunk, j, i] = sum of a[r, i] b[r, j] over the rows of a chunk: the first pass of a
+// narrow weight's gradient.
+// a [rows, wide], b [rows, few] f32; partial [chunks, few, wide] is overwritten. A workgroup makes
+// 4 columns of b by {{ lanes }} vectors of a for one chunk of `chunk` rows. `wide` counts vectors
+// of {{ vector }}.
 //% set V = "vec4<f32>" if vector == 4 else "f32"
 struct Sizes {
   rows: u32,
@@ -31,7 +33,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let few = b[row * (sizes.few / 4u) + group.y];
 //% endif
 //% for j in range(4)
-    c{{ j }} = fma({{ V }}({{ "few." ~ "xyzw"[j] if vector_few == 4 else "b[row * sizes.few + j" ~ j ~ "]" }}), wide, c{{ j }});
+//% set b = "few." ~ "xyzw"[j] if vector_few == 4 else "b[row * sizes.few + j" ~ j ~ "]"
+    c{{ j }} = fma({{ V }}({{ b }}), wide, c{{ j }});
 //% endfor
   }
   if (i < sizes.wide) {

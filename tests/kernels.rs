@@ -29,8 +29,6 @@ fn linear_layers_of_all_widths() {
             (65, 320, 96),
             // Sums that several workgroups share, of cooperative matrices.
             (33, 516, 68),
-            // More than one band of rows for straight-line kernels.
-            (17001, 32, 64),
         ] {
             let mut g = Graph::new();
             let x = g.input("x", [1, rows, into]);
@@ -199,12 +197,7 @@ fn attention_of_all_head_widths() {
         (1, 1, 7, 5, 1, 160),
         (1, 1, 19, 21, 1, 192),
         (1, 1, 9, 12, 2, 512),
-        // Widths that straight-line kernels take, in one chunk and in several, filling vectors or
-        // not.
-        (4, 2, 33, 154, 3, 40),
-        (2, 1, 50, 77, 2, 20),
-        (2, 1, 77, 77, 2, 16),
-        (1, 1, 200, 200, 3, 40),
+        (2, 1, 50, 154, 2, 20),
         (1, 1, 38, 38, 1, 128),
         // Whole tiles of cooperative matrices and ragged ones, of many workgroups and of few.
         (1, 1, 63, 64, 2, 80),

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use mixofshow::backend::wgpu::{Gpu, Options, Schedule, Selection};
+use mixofshow::backend::wgpu::{Options, OuterSumsSizes, Tuned};
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource};
 
@@ -30,23 +30,17 @@ impl ParameterSource for NoWeights {
     }
 }
 
-fn weights(staged: bool) -> Weights {
+/// On the processor, or on the adapter with so many tiles to a workgroup.
+fn weights(tiles: usize) -> Weights {
     if let Some(cpu) = chosen::processor() {
         return Weights::new(&cpu.into(), Arc::new(NoWeights), Precision::AsStored);
     }
-    static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
-    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options = Options {
-        selection,
-        checked: true,
-        floor: true,
-        schedule: staged.then_some(Schedule::Staged),
-        ..Options::default()
-    };
-    let gpu =
-        GPUS[usize::from(staged)].get_or_init(|| Gpu::open(&options).expect("an adapter")).clone();
-    Weights::new(&gpu.clone().into(), Arc::new(NoWeights), Precision::AsStored)
+    let tuned = Some(Tuned { outer_sums: OuterSumsSizes { tiles }, ..Tuned::STANDARD });
+    let gpu = chosen::adapter(Options { checked: true, floor: true, tuned, ..Options::default() });
+    Weights::new(&gpu.into(), Arc::new(NoWeights), Precision::AsStored)
 }
+
+const TILES: usize = Tuned::STANDARD.outer_sums.tiles;
 
 /// Uniform in -1 .. 1.
 fn noise(seed: usize) -> f32 {
@@ -66,7 +60,8 @@ fn whole(planes: &Array) -> Vec<f64> {
 
 #[test]
 fn sums_of_all_shapes() {
-    for staged in [false, true] {
+    for tiles in [1, TILES] {
+        let weights = weights(tiles);
         for (rows, n, batch) in [
             (1, 4, 1),
             (65, 20, 2),
@@ -94,7 +89,7 @@ fn sums_of_all_shapes() {
                 ),
             ]);
             let expected = whole(&graph.evaluate(&[y], &inputs, &NoWeights).unwrap()[0]);
-            let program = Program::new(&weights(staged), &graph, &[y]).unwrap();
+            let program = Program::new(&weights, &graph, &[y]).unwrap();
             for (name, array) in &inputs {
                 program.write(name, array).unwrap();
             }
@@ -104,7 +99,7 @@ fn sums_of_all_shapes() {
             for (at, (e, f)) in expected.iter().zip(&found).enumerate() {
                 assert!(
                     (e - f).abs() <= 1e-6 * most,
-                    "{batch}x{rows}x{n}, staged {staged}: element {at} is {f} instead of {e}"
+                    "{batch}x{rows}x{n}, {tiles} tiles: element {at} is {f} instead of {e}"
                 );
             }
             // What the caller gave is unchanged where the sums go elsewhere.
@@ -123,7 +118,7 @@ fn small_ridges_keep_working() {
     let sums = graph.input("sums", [2, n, n]);
     let y = graph.outer_sums(sums, x).unwrap();
     graph.assign(sums, y).unwrap();
-    let program = Program::new(&weights(false), &graph, &[]).unwrap();
+    let program = Program::new(&weights(TILES), &graph, &[]).unwrap();
     assert_eq!(program.commands(), 1, "in place: nothing is copied");
     program.write("sums", &Array::f32([2, n, n], vec![0.0; 2 * n * n])).unwrap();
     let mut exact = vec![0.0f64; n * n];

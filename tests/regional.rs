@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule};
 use mixofshow::backend::{Device, Precision, Program, Weights};
 use mixofshow::graph::ops::{Reach, RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Graph, ParameterError, ParameterInfo, ParameterSource, Tensor};
@@ -26,35 +26,14 @@ fn devices() -> Vec<(Device, bool)> {
     }
 }
 
-/// The adapter with the kernels that suit it, with those of graphics cards, and with straight-line
-/// ones and cooperative matrices where it takes them.
+/// The adapter, and again with cooperative matrices where it takes them.
 fn gpus() -> &'static [Arc<Gpu>] {
     static GPUS: OnceLock<Vec<Arc<Gpu>>> = OnceLock::new();
     GPUS.get_or_init(|| {
-        let selection =
-            || std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-        let open = |schedule, floor, checked| {
-            Gpu::open(&Options {
-                selection: selection(),
-                checked,
-                floor,
-                schedule,
-                ..Options::default()
-            })
-            .expect("an adapter")
-        };
-        let mut gpus =
-            [None, Some(Schedule::Staged)].map(|schedule| open(schedule, true, true)).to_vec();
-        if let Schedule::Vectors { lanes, .. } = open(None, false, false).schedule() {
-            gpus.push(open(Some(Schedule::Vectors { lanes, least_flops: 0 }), false, true));
-        }
-        let with = Options {
-            selection: selection(),
-            checked: true,
-            matrices: MatrixUse::On,
-            ..Options::default()
-        };
-        let with = Gpu::open(&with).expect("an adapter");
+        let floor = Options { checked: true, floor: true, ..Options::default() };
+        let with = Options { checked: true, matrices: MatrixUse::On, ..Options::default() };
+        let mut gpus = vec![chosen::adapter(floor)];
+        let with = chosen::adapter(with);
         if with.matrices().is_ok() {
             gpus.push(with);
         }
@@ -266,7 +245,7 @@ fn random_boxes_give_what_the_published_procedure_gives() {
         if case == 2 {
             boxes.push([0.0, 0.0, 1.0, 1.0]);
         }
-        // In every other case lengths that straight-line kernels take.
+        // In every other case none is shorter than a tile.
         let least = if case % 2 == 0 { 16 } else { 1 };
         let lengths: Vec<usize> = (0..=boxes.len()).map(|_| random.below(80) + least).collect();
         let (keys, channels) = (lengths.iter().sum(), heads * d);
@@ -293,8 +272,7 @@ fn random_boxes_give_what_the_published_procedure_gives() {
 #[test]
 fn weights_of_any_kind() {
     let mut random = Random(3);
-    // Lengths that straight-line kernels do not take, and such as they take in one chunk and in
-    // several.
+    // Keys that fill tiles and that do not, tokens of one group and of several.
     for (lengths, tokens, d) in [
         ([13, 77, 1], 70, 8),
         ([13, 77, 1], 129, 40),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use mixofshow::backend::wgpu::{Gpu, Options, Selection};
-use mixofshow::backend::{Device, Precision};
+use mixofshow::backend::Precision;
+use mixofshow::backend::wgpu::Options;
 use mixofshow::checkpoint::{self, Checkpoint};
 use mixofshow::concept::{Applied, Concept, Lora, Network, Update, UpdateSet, Word};
 use mixofshow::graph::{Array, Graph, Origin};
@@ -35,11 +35,7 @@ fn checkpoint() -> Checkpoint {
 fn pipeline() -> MutexGuard<'static, Pipeline> {
     static PIPELINE: OnceLock<Mutex<Pipeline>> = OnceLock::new();
     let open = || {
-        let device = chosen::processor().map(Device::from).unwrap_or_else(|| {
-            let selection =
-                std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-            Gpu::open(&Options { selection, ..Options::default() }).expect("an adapter").into()
-        });
+        let device = chosen::device(Options::default());
         Mutex::new(
             Pipeline::load(&device, &checkpoint(), Precision::AsStored)
                 .unwrap_or_else(|e| panic!("{e}")),

@@ -1,9 +1,11 @@
-//# Elementwise work on a result that is still in registers: what the graph folded into the kernel that stores it.
+//# Elementwise work on a result that is still in registers: what the graph folded into the kernel
+//# that stores it.
 //#   members(..)   members of the uniform struct
 //#   bindings(..)  operands, from binding `first` on; V is the vector type that the kernel stores
 //#   functions(..) the functions that the epilogue call
 //#   derivative(f) a function's derivative
-//#   apply(..)     statements that change `v`, at `row` and `channel` (in vectors), `index` = row * channels + channel
+//#   apply(..)     statements that change `v`, at `row` and `channel` (in vectors), `index` = row *
+//#                 channels + channel
 //% macro members(epilogue, factors, rows_per_batch, operand_rows)
 //% for i in range(factors)
   factor{{ i }}: f32,
@@ -19,7 +21,8 @@
 //% set ns = namespace(slot=first)
 //% for entry in epilogue
 //% if entry.kind in ["add", "multiply", "derivative"]
-@group(0) @binding({{ ns.slot }}) var<storage, read> {{ entry.name }}: array<{{ "f32" if entry.kind != "derivative" and entry.how == "scalar" else V }}>;
+//% set T = "f32" if entry.kind != "derivative" and entry.how == "scalar" else V
+@group(0) @binding({{ ns.slot }}) var<storage, read> {{ entry.name }}: array<{{ T }}>;
 //% set ns.slot = ns.slot + 1
 //% endif
 //% endfor
@@ -41,7 +44,8 @@ fn gelu_tanh(x: {{ V }}) -> {{ V }} {
 {{ gelu(V) }}
 //% endif
 //% endfor
-//% for function in epilogue | selectattr("kind", "eq", "derivative") | map(attribute="function") | unique
+//% set derivatives = epilogue | selectattr("kind", "eq", "derivative")
+//% for function in derivatives | map(attribute="function") | unique
 {{ derivative(function, V) }}
 //% endfor
 //% endmacro
@@ -57,12 +61,15 @@ fn quick_gelu_derivative(x: {{ V }}) -> {{ V }} {
   return s * (1.0 + 1.702 * x * (1.0 - s));
 }
 //% elif function == "relu"
-fn relu_derivative(x: {{ V }}) -> {{ V }} { return select({{ V }}(0.0), {{ V }}(1.0), x > {{ V }}(0.0)); }
+fn relu_derivative(x: {{ V }}) -> {{ V }} {
+  return select({{ V }}(0.0), {{ V }}(1.0), x > {{ V }}(0.0));
+}
 //% elif function == "exp"
 fn exp_derivative(x: {{ V }}) -> {{ V }} { return exp(x); }
 //% elif function == "gelu_tanh"
 fn gelu_tanh_derivative(x: {{ V }}) -> {{ V }} {
-  let t = tanh(clamp(0.7978845608028654 * (x + 0.044715 * x * x * x), {{ V }}(-15.0), {{ V }}(15.0)));
+  let t =
+    tanh(clamp(0.7978845608028654 * (x + 0.044715 * x * x * x), {{ V }}(-15.0), {{ V }}(15.0)));
   return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * x * x);
 }
 //% elif function == "gelu"
@@ -71,7 +78,8 @@ fn gelu_derivative(x: {{ V }}) -> {{ V }} {
   let z = min(abs(x) * 0.7071067811865476, {{ V }}(9.0));
   let t = 1.0 / (1.0 + 0.3275911 * z);
   let bell = exp(-z * z);
-  let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * bell;
+  let tail = t * (0.254829592 + t * (-0.284496736
+    + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * bell;
   return select(0.5 * tail, 1.0 - 0.5 * tail, x > {{ V }}(0.0)) + x * bell * 0.3989422804014327;
 }
 //% endif
@@ -81,7 +89,8 @@ fn gelu_derivative(x: {{ V }}) -> {{ V }} {
 fn gelu(x: {{ V }}) -> {{ V }} {
   let z = min(abs(x) * 0.7071067811865476, {{ V }}(9.0));
   let t = 1.0 / (1.0 + 0.3275911 * z);
-  let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * exp(-z * z);
+  let tail = t * (0.254829592 + t * (-0.284496736
+    + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))) * exp(-z * z);
   return 0.5 * (x + abs(x) * (1.0 - tail));
 }
 //% endmacro
@@ -94,9 +103,11 @@ fn gelu(x: {{ V }}) -> {{ V }} {
 //% elif entry.how == "channels"
   {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[{{ channel }}];
 //% elif entry.how == "rows"
-  {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[({{ row }}) % sizes.operand_rows * sizes.channels + {{ channel }}];
+  {{ v }} = {{ v }} {{ sign }}
+    {{ entry.name }}[({{ row }}) % sizes.operand_rows * sizes.channels + {{ channel }}];
 //% elif entry.how == "batch"
-  {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[({{ row }}) / sizes.rows_per_batch * sizes.channels + {{ channel }}];
+  {{ v }} = {{ v }} {{ sign }}
+    {{ entry.name }}[({{ row }}) / sizes.rows_per_batch * sizes.channels + {{ channel }}];
 //% else
   {{ v }} = {{ v }} {{ sign }} {{ entry.name }}[0];
 //% endif

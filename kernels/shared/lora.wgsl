@@ -1,9 +1,12 @@
-//# A low-rank update added to a register tile before its epilogue: c[row, n] += sum_k lora_hidden[row, k] lora_up[n, k].
-//# lora_hidden [rows, rank] and lora_up [channels, rank] ([rank, channels] if transposed) are f32 as they lie. `lora` is false or
-//# {transposed, vector_rank, vector_up}: what `rank`, and a line of `lora_up`, are counted in.
+//# A low-rank update added to a register tile before its epilogue: c[row, n] += sum_k
+//# lora_hidden[row, k] lora_up[n, k].
+//# lora_hidden [rows, rank] and lora_up [channels, rank] ([rank, channels] if transposed) are f32
+//# as they lie. `lora` is false or {transposed, vector_rank, vector_up}: what `rank`, and a line of
+//# `lora_up`, are counted in.
 //#   members(..)     members of the uniform struct
 //#   bindings(..)    at `first` and the one after
-//#   accumulate(..)  statements: adds to {{c}}0 .. for the rows {{row}}0 .. and the four outputs from 4 * quad on
+//#   accumulate(..)  statements: adds to {{c}}0 .. for the rows {{row}}0 .. and the four outputs
+//#                   from 4 * quad on
 //% macro members(lora)
 //% if lora
   rank: u32,
@@ -11,8 +14,10 @@
 //% endmacro
 //% macro bindings(lora, first)
 //% if lora
-@group(0) @binding({{ first }}) var<storage, read> lora_hidden: array<{{ "vec4<f32>" if lora.vector_rank == 4 else "f32" }}>;
-@group(0) @binding({{ first + 1 }}) var<storage, read> lora_up: array<{{ "vec4<f32>" if lora.vector_up == 4 else "f32" }}>;
+//% set hidden = "vec4<f32>" if lora.vector_rank == 4 else "f32"
+//% set up = "vec4<f32>" if lora.vector_up == 4 else "f32"
+@group(0) @binding({{ first }}) var<storage, read> lora_hidden: array<{{ hidden }}>;
+@group(0) @binding({{ first + 1 }}) var<storage, read> lora_up: array<{{ up }}>;
 //% endif
 //% endmacro
 //% macro accumulate(lora, vector_out, tile, quad, c, row, suffix="")
@@ -33,7 +38,12 @@
       let u{{ kk }} = lora_up[(k * {{ rv }}u + {{ kk }}u) * sizes.channels + {{ quad }}];
 //% else
 //% set line = "(k * " ~ rv ~ "u + " ~ kk ~ "u) * sizes.channels + "
-      let u{{ kk }} = vec4<f32>(lora_up[{{ line }}n0], lora_up[{{ line }}n1], lora_up[{{ line }}n2], lora_up[{{ line }}n3]);
+      let u{{ kk }} = vec4<f32>(
+        lora_up[{{ line }}n0],
+        lora_up[{{ line }}n1],
+        lora_up[{{ line }}n2],
+        lora_up[{{ line }}n3]
+      );
 //% endif
 //% endfor
 //% else
@@ -47,8 +57,10 @@
 //% endif
 //% for i in range(tile)
       let t{{ i }} = lora_hidden[{{ row }}{{ i }} * sizes.rank + k];
+//% set sum = c ~ i ~ suffix
 //% for kk in range(rv)
-      {{ c }}{{ i }}{{ suffix }} = fma(vec4<f32>(t{{ i }}{{ "." ~ "xyzw"[kk] if rv == 4 else "" }}), u{{ kk }}, {{ c }}{{ i }}{{ suffix }});
+//% set part = "." ~ "xyzw"[kk] if rv == 4 else ""
+      {{ sum }} = fma(vec4<f32>(t{{ i }}{{ part }}), u{{ kk }}, {{ sum }});
 //% endfor
 //% endfor
     }

@@ -1,7 +1,9 @@
 //# Softmax attention without the score matrix, as all attention kernels do it.
-//# A block of `block` keys from `key` on, for `per_lane` tokens of an invocation: scores s, peaks, totals, weights p, and the weighted
-//# values added to the sums. `end`: the expression of the keys' end. `sees`: the condition under which token TOKEN (a number, with which
-//# names end) reads key KEY. Heads of D vectors are held in q, or, if not `whole`, read again, and sums made of P of them from `offset` on.
+//# A block of `block` keys from `key` on, for `per_lane` tokens of an invocation: scores s, peaks,
+//# totals, weights p, and the weighted values added to the sums. `end`: the expression of the keys'
+//# end. `sees`: the condition under which token TOKEN (a number, with which names end) reads key
+//# KEY. Heads of D vectors are held in q, or, if not `whole`, read again, and sums made of P of
+//# them from `offset` on.
 //% import "shared/dot" as dot
 //% macro add_keys(per_lane, block, vector, D, P, whole, staged, end, sees)
 //% set V = "vec4<f32>" if vector == 4 else "f32"
@@ -18,7 +20,7 @@
 //% if whole
 //% for e in range(D)
 //% for j in range(block)
-  let k{{ j }}_{{ e }} = {{ "ks[at" ~ j ~ " + " ~ e ~ "u]" if staged else "k[at" ~ j ~ " + head + " ~ e ~ "u]" }};
+  let k{{ j }}_{{ e }} = {{ "ks[at" ~ j if staged else "k[at" ~ j ~ " + head" }} + {{ e }}u];
 //% for r in range(per_lane)
 {{ dot.add("s" ~ r ~ "_" ~ j, "q" ~ r ~ "_" ~ e, "k" ~ j ~ "_" ~ e, vector) }}
 //% endfor
@@ -40,7 +42,8 @@
 //% for r in range(per_lane)
   var now{{ r }} = peak{{ r }};
 //% for j in range(block)
-  s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, {{ sees | replace("KEY", "(key + " ~ j ~ "u)") | replace("TOKEN", r ~ "") }});
+//% set seen = sees | replace("KEY", "(key + " ~ j ~ "u)") | replace("TOKEN", r ~ "")
+  s{{ r }}_{{ j }} = select(nothing, s{{ r }}_{{ j }}, {{ seen }});
   now{{ r }} = max(now{{ r }}, s{{ r }}_{{ j }});
 //% endfor
   let fade{{ r }} = exp2(peak{{ r }} - now{{ r }});

@@ -22,6 +22,11 @@ pub enum Error {
          only LoRA's matmuls take any tensor as their weight"
     )]
     NotAParameter { operation: &'static str, layer: String, device: String },
+    #[error(
+        "{operation} in layer `{layer}`: the plan does not suit {device}: {problem}. Was it made \
+            for another graph or device?"
+    )]
+    Unfit { operation: &'static str, layer: String, device: String, problem: String },
     #[error("a copy from a program of one device to that of another")]
     OtherDevice,
 }

@@ -59,30 +59,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         return terminal.print_json(&listed);
     }
     terminal.print(table(&adapters, &report, chosen).trim_fmt())?;
-    let software = adapters
-        .get(chosen)
-        .filter(|adapter| adapter.schedule == "vectors" && adapter.subgroups == Some((8, 8)));
-    if software.is_some() && has_wider_vectors() {
-        terminal.note(
-            "\nThis processor has AVX-512, which Mesa's software driver does not use by itself. \
-                LP_NATIVE_VECTOR_WIDTH=512 in the \
-             environment makes it: a fifth less time for full-size models where that was measured \
-             (Zen 5), and at times longer to compile.",
-        );
-    }
     terminal.note(
         "\n* used now; --adapter cpu, NUMBER or a part of the name, or MOS_ADAPTER, choose another",
     );
     Ok(())
-}
-
-/// Whether the processor has vectors of 512 bits.
-fn has_wider_vectors() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let has = std::arch::is_x86_feature_detected!("avx512f");
-    #[cfg(not(target_arch = "x86_64"))]
-    let has = false;
-    has
 }
 
 /// A column for each adapter and the processor, so that what differs stands side by side.
@@ -134,12 +114,8 @@ fn table(adapters: &[AdapterReport], cpu: &CpuReport, chosen: usize) -> Table {
     });
     row("timestamps", &|a| yes_no(a.timestamps));
     row("kernels", &|a| match a.schedule {
-        "registers" => "tiles in registers".to_string(),
-        "passed" => "tiles in registers, operands passed round subgroups".to_string(),
-        "vectors" => "straight code for vectors".to_string(),
-        "staged" => "tiles in workgroup memory".to_string(),
-        "matrices" => "tiles in workgroup memory, products of cooperative matrices".to_string(),
-        other => other.to_string(),
+        "matrices" => "tiles in workgroup memory, matmuls of cooperative matrices".to_string(),
+        _ => "tiles in workgroup memory".to_string(),
     });
     table
 }

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use mixofshow::backend::wgpu::{Gpu, Matrices, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::wgpu::{
+    AttentionSizes, Gpu, GroupNormSizes, LoraDownSizes, LoraUpSizes, MatmulSizes, Matrices,
+    MatrixUse, Options, OuterSumsSizes, Schedule, Selection, Tuned, WeightGradientSizes,
+};
 use mixofshow::backend::{Device, Precision, Program, Weights};
 use mixofshow::graph::{
     Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, StoredAs, Tensor,
@@ -32,37 +35,57 @@ fn gpu() -> Arc<Gpu> {
 fn open() -> Arc<Gpu> {
     let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
     let wanted = std::env::var("MOS_TEST_SCHEDULE").ok();
-    let schedule = match wanted.as_deref() {
-        None => None,
-        Some("staged") => Some(Schedule::Staged),
-        Some("many") => Some(Schedule::Registers { many: true }),
-        Some("few") => Some(Schedule::Registers { many: false }),
-        Some("passed") => Some(Schedule::Passed),
-        Some("vectors") => {
-            match Gpu::open(&Options { selection: selection.clone(), ..Options::default() })
-                .expect("an adapter")
-                .schedule()
-            {
-                Schedule::Vectors { lanes, .. } => {
-                    Some(Schedule::Vectors { lanes, least_flops: 0 })
-                }
-                other => panic!("this adapter takes {}, not straight-line kernels", other.name()),
-            }
-        }
+    let tuned = match wanted.as_deref() {
+        None | Some("staged") => None,
+        Some("sizes") => Some(OTHER_SIZES),
         Some("matrices" | "varying") => {
             return open_with_matrices(selection, wanted.as_deref() == Some("varying"));
         }
         Some(other) => panic!(
-            "MOS_TEST_SCHEDULE is {other}: expected staged, many, few, passed, vectors, matrices, \
-                or varying (matrices, with twice the \
-             subgroups that have work)"
+            "MOS_TEST_SCHEDULE is {other}: expected staged, sizes (staged, with other tile sizes), \
+                matrices, or varying (matrices, with twice the subgroups that have work)"
         ),
     };
-    // These use features beyond the floor.
-    let floor = !matches!(schedule, Some(Schedule::Passed | Schedule::Vectors { .. }));
-    Gpu::open(&Options { selection, checked: true, floor, schedule, ..Options::default() })
-        .expect("an adapter")
+    let schedule = Some(Schedule::Staged);
+    let options =
+        Options { selection, checked: true, floor: true, schedule, tuned, ..Options::default() };
+    Gpu::open(&options).expect("an adapter")
 }
+
+/// Each size another than the standard one: kernels that tuners may ask for.
+const OTHER_SIZES: Tuned = Tuned {
+    matmul: MatmulSizes { rows: 8, lanes: 16, unroll: 4 },
+    attention: AttentionSizes {
+        widest_held: 64,
+        part: 32,
+        lanes_held: 16,
+        lanes_parts: 8,
+        per_lane: 2,
+        widest_narrow: 32,
+        block_narrow: 4,
+        block_held: 1,
+        block_parts: 2,
+        staged: 12,
+    },
+    attention_gradient: AttentionSizes {
+        widest_held: 64,
+        part: 32,
+        lanes_held: 32,
+        lanes_parts: 16,
+        per_lane: 2,
+        widest_narrow: 16,
+        block_narrow: 1,
+        block_held: 4,
+        block_parts: 2,
+        staged: 20,
+    },
+    lora_down: LoraDownSizes { lanes: 16, rows: 2, outputs: 8 },
+    lora_up: LoraUpSizes { lanes: 8, rows: 3 },
+    weight_gradient: WeightGradientSizes { lanes: 8, shortest_block: 5, most_blocks: 7 },
+    group_norm: GroupNormSizes { shortest_chunk: 10, most_chunks: 33 },
+    outer_sums: OuterSumsSizes { tiles: 1 },
+    ..Tuned::STANDARD
+};
 
 /// Cooperative matrices on any adapter that has them; without them a note says so, and nothing is
 /// compared.

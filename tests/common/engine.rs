@@ -3,26 +3,25 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options, Schedule, Selection};
+use mixofshow::backend::wgpu::{Gpu, MatrixUse, Options};
 use mixofshow::backend::{Device, Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Engine {
     Plain,
-    /// Whatever adapter is there, or the one that `MOS_ADAPTER` names. `staged`: the kernels for
-    /// devices with workgroup memory, with cooperative matrices if `MOS_TEST_SCHEDULE` is
-    /// `matrices` and the adapter has them.
+    /// A device for networks (`chosen.rs`); or, slower where there is no card, the `adapter`, with
+    /// cooperative matrices if `MOS_TEST_SCHEDULE` is `matrices` and it has them.
     Device {
         precision: Precision,
-        staged: bool,
+        adapter: bool,
     },
 }
 
 impl Engine {
-    pub const F32: Engine = Engine::Device { precision: Precision::F32, staged: false };
-    pub const F16: Engine = Engine::Device { precision: Precision::F16, staged: false };
-    pub const STAGED: Engine = Engine::Device { precision: Precision::F16, staged: true };
+    pub const F32: Engine = Engine::Device { precision: Precision::F32, adapter: false };
+    pub const F16: Engine = Engine::Device { precision: Precision::F16, adapter: false };
+    pub const ADAPTER: Engine = Engine::Device { precision: Precision::F16, adapter: true };
 
     /// Allowed relative error. Plain f32 against f32 differs by the order of sums alone; f16
     /// weights are rounded.
@@ -43,10 +42,10 @@ impl Engine {
         weights: &Arc<dyn ParameterSource + Send>,
     ) -> Vec<Array> {
         let inputs: HashMap<String, Array> = inputs.into_iter().collect();
-        let Engine::Device { precision, staged } = self else {
+        let Engine::Device { precision, adapter } = self else {
             return graph.evaluate(outputs, &inputs, &**weights).unwrap_or_else(|e| panic!("{e}"));
         };
-        let weights = Weights::new(&device(staged), weights.clone(), precision);
+        let weights = Weights::new(&device(adapter), weights.clone(), precision);
         let program = Program::new(&weights, graph, outputs).unwrap_or_else(|e| panic!("{e}"));
         for (name, array) in &inputs {
             program.write(name, array).unwrap_or_else(|e| panic!("{e}"));
@@ -60,33 +59,22 @@ impl Engine {
 #[path = "chosen.rs"]
 mod chosen;
 
-/// The processor where it is chosen, else an adapter.
-pub fn device(staged: bool) -> Device {
-    chosen::processor().map_or_else(|| gpu(staged).into(), Device::from)
+/// The adapter, or a device for networks; as a release runs it, but for an adapter's optional
+/// features.
+pub fn device(adapter: bool) -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let floor = Options { floor: true, ..Options::default() };
+    match (adapter, chosen::processor()) {
+        (true, None) => gpu().into(),
+        _ => DEVICE.get_or_init(|| chosen::device(floor)).clone(),
+    }
 }
 
-/// The device as a release runs it, but for its optional features.
-pub fn gpu(staged: bool) -> Arc<Gpu> {
-    static GPUS: [OnceLock<Arc<Gpu>>; 2] = [const { OnceLock::new() }; 2];
-    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    let options = Options {
-        selection,
-        checked: false,
-        floor: true,
-        schedule: staged.then_some(Schedule::Staged),
-        ..Options::default()
-    };
-    let matrices =
-        staged && std::env::var("MOS_TEST_SCHEDULE").is_ok_and(|name| name == "matrices");
+pub fn gpu() -> Arc<Gpu> {
+    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
     let open = || {
-        if matrices {
-            let options = Options {
-                floor: false,
-                schedule: None,
-                matrices: MatrixUse::On,
-                ..options.clone()
-            };
-            let gpu = Gpu::open(&options).expect("an adapter");
+        if std::env::var("MOS_TEST_SCHEDULE").is_ok_and(|name| name == "matrices") {
+            let gpu = chosen::adapter(Options { matrices: MatrixUse::On, ..Options::default() });
             match gpu.matrices() {
                 Ok(_) => return gpu,
                 Err(message) => {
@@ -94,7 +82,7 @@ pub fn gpu(staged: bool) -> Arc<Gpu> {
                 }
             }
         }
-        Gpu::open(&options).expect("an adapter")
+        chosen::adapter(Options { floor: true, ..Options::default() })
     };
-    GPUS[usize::from(staged)].get_or_init(open).clone()
+    GPU.get_or_init(open).clone()
 }

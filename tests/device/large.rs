@@ -39,7 +39,7 @@ impl ParameterSource for Places {
 #[test]
 fn tables_larger_than_a_binding_are_read_in_pieces() {
     for (precision, bytes) in [(Precision::F32, 4), (Precision::F16, 2)] {
-        let gpu = gpu(false);
+        let gpu = gpu();
         let piece = gpu.max_binding() as usize / (WIDTH * bytes) / 128 * 128;
         let rows = piece + 1000;
         if (rows * WIDTH * bytes) as u64 > gpu.limits().max_buffer_size {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::wgpu::Options;
 use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::{self, Checkpoint, TensorView};
 use mixofshow::concept::{Concept, Lora, Network, Update, UpdateSet, Word};
@@ -21,11 +21,7 @@ fn root() -> PathBuf {
 
 pub fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
-    let adapter = || {
-        let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-        Gpu::open(&Options { selection, ..Default::default() }).expect("an adapter").into()
-    };
-    DEVICE.get_or_init(|| chosen::processor().map_or_else(adapter, Device::from))
+    DEVICE.get_or_init(|| chosen::device(Options::default()))
 }
 
 pub fn fixture() -> &'static Value {

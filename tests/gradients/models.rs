@@ -93,8 +93,8 @@ fn check(
     for ((name, _), found) in others.iter().zip(&found[names.len()..]) {
         case.check(&format!("gradients.{name}"), found, TOLERANCE);
     }
-    // The same on a device, by both schedules. The order of sums differs, no more.
-    for engine in [Engine::F32, Engine::Device { precision: Precision::F32, staged: true }] {
+    // The same on devices. The order of sums differs, no more.
+    for engine in [Engine::F32, Engine::Device { precision: Precision::F32, adapter: true }] {
         let on_device = engine.evaluate(graph, &asked, values.clone(), &case.weights());
         for (name, (found, expected)) in names.iter().zip(on_device.iter().zip(&found)) {
             let error = relative_error(found.values(), expected.values());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mixofshow::backend::wgpu::{Gpu, Options, Schedule, Selection, Traits};
+use mixofshow::backend::wgpu::{Gpu, Options, Schedule, Selection, Traits, Tuned};
 use mixofshow::backend::{self, Precision, Program, Weights};
 use mixofshow::graph::{
     Array, Error, GradientContext, Graph, Limits, Operation, Plan, Shape, Tensor,
@@ -128,7 +128,12 @@ fn blocks_computed_again_give_the_same_gradients_from_fewer_values() {
     );
 
     let limits = Limits { max_binding: 1 << 20, max_buffer: 1 << 20, alignment: 16 };
-    let traits = Traits { limits, workgroup_memory: 16 << 10, schedule: Schedule::registers() };
+    let traits = Traits {
+        limits,
+        workgroup_memory: 16 << 10,
+        schedule: Schedule::Staged,
+        tuned: Tuned::STANDARD,
+    };
     let [first, second] = [(&kept, &one), (&again, &other)]
         .map(|(graph, outputs)| Plan::new(graph, outputs, &traits));
     // Each block is computed twice but for its sum, which no rule reads.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mixofshow::backend::wgpu::{Schedule, Traits};
+use mixofshow::backend::wgpu::{Schedule, Traits, Tuned};
 use mixofshow::graph::{Graph, Limits, Origin, Plan, Tensor};
 use mixofshow::models::config::UNetConfig;
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
@@ -14,6 +14,7 @@ const TRAITS: Traits = Traits {
     limits: Limits { max_binding: 128 << 20, max_buffer: 256 << 20, alignment: 256 },
     workgroup_memory: 16 << 10,
     schedule: Schedule::Staged,
+    tuned: Tuned::STANDARD,
 };
 
 /// Linear layers of the attentions of a UNet.

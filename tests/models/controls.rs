@@ -316,7 +316,7 @@ fn unet_with_t2i_adapters() {
 #[test]
 fn steered_unets_on_a_device() {
     check_regions(Engine::F32);
-    check_regions(Engine::STAGED);
+    check_regions(Engine::ADAPTER);
     check_control_net(Engine::F32);
     check_adapters(Engine::F32);
 }

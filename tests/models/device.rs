@@ -1,5 +1,5 @@
-//! The same cases on a device: all of them in both precisions, and the first of each kind with the
-//! kernels that stage tiles in workgroup memory, which a software device runs slowly.
+//! The same cases on a device: all of them in both precisions where networks run, and the first of
+//! each kind on the adapter that is there.
 
 use super::autoencoder::{AUTOENCODERS, check_vae};
 use super::engine::Engine;
@@ -12,7 +12,7 @@ fn each(names: &[&str], check: fn(&str, Engine)) {
         check(name, Engine::F32);
         check(name, Engine::F16);
     }
-    check(names[0], Engine::STAGED);
+    check(names[0], Engine::ADAPTER);
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn low_rank_updates_on_a_device() {
     for name in UPDATED_UNETS {
         check_updated_unet(name, Engine::F32);
     }
-    for engine in [Engine::F32, Engine::STAGED] {
+    for engine in [Engine::F32, Engine::ADAPTER] {
         check_updated_text(engine);
     }
 }

@@ -183,15 +183,11 @@ impl Run {
     }
 }
 
-const SCHEDULES: [Schedule; 7] = [
+const SCHEDULES: [Schedule; 3] = [
     Schedule::Staged,
     // As on NVIDIA's cards, and as on one with small matrices and subgroups of several sizes.
     Schedule::Matrices(Matrices { size: 16, lanes: 32, varying: false, attention: true }),
     Schedule::Matrices(Matrices { size: 8, lanes: 32, varying: true, attention: true }),
-    Schedule::Registers { many: false },
-    Schedule::Registers { many: true },
-    Schedule::Passed,
-    Schedule::Vectors { lanes: 8, least_flops: 60_000_000 },
 ];
 
 /// How a kernel's variant is called here: by the kernel and its parameters.
@@ -199,22 +195,7 @@ fn variant(kernel: &str, params: &Params) -> String {
     format!("{kernel} {params:?}")
 }
 
-/// Kernels of the schedule of that name, which need subgroups, and their names' end.
-const VECTORS: [&str; 5] = [
-    "matmul_vectors ",
-    "attention_matmul ",
-    "attention_exponentials ",
-    "attention_scores_gradient ",
-    "group_norm_vectors ",
-];
-
-/// Whether a variant is made for features beyond WebGPU's floor, and asked for only where they are.
-fn beyond_the_floor(variant: &str) -> bool {
-    let vectors = VECTORS.iter().any(|kernel| variant.starts_with(kernel));
-    vectors || variant.contains(r#""passed": True"#) || of_matrices(variant)
-}
-
-/// Whether a variant is made of cooperative matrices.
+/// Whether a variant is made of cooperative matrices, and so for features beyond WebGPU's floor.
 fn of_matrices(variant: &str) -> bool {
     ["matmul_matrices ", "attention_matrices "].iter().any(|kernel| variant.starts_with(kernel))
 }

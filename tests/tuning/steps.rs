@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use mixofshow::backend::wgpu::{Gpu, Options, Selection};
+use mixofshow::backend::wgpu::Options;
 use mixofshow::backend::{Device, Precision};
 use mixofshow::graph::{Array, Data, Graph};
 use mixofshow::models::clip_text;
@@ -32,16 +32,19 @@ const TOLERANCE: f64 = 1e-3;
 enum On {
     Host,
     Device,
+    /// Whatever adapter is there.
+    Adapter,
 }
 
-fn device() -> Device {
-    if let Some(cpu) = chosen::processor() {
-        return cpu.into();
+impl On {
+    fn device(self) -> Option<Device> {
+        let options = Options { checked: true, floor: true, ..Options::default() };
+        match self {
+            On::Host => None,
+            On::Adapter if chosen::processor().is_none() => Some(chosen::adapter(options).into()),
+            On::Device | On::Adapter => Some(chosen::device(options)),
+        }
     }
-    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
-    Gpu::open(&Options { selection, checked: true, floor: true, ..Options::default() })
-        .expect("an adapter")
-        .into()
 }
 
 struct Tuning {
@@ -129,9 +132,9 @@ impl Tuning {
     }
 
     fn step(&self, on: On) -> Step {
-        match on {
-            On::Host => Step::on_host(&self.models, &self.config).unwrap(),
-            On::Device => Step::new(&self.models, &self.config, &device()).unwrap(),
+        match on.device() {
+            None => Step::on_host(&self.models, &self.config).unwrap(),
+            Some(device) => Step::new(&self.models, &self.config, &device).unwrap(),
         }
     }
 
@@ -322,9 +325,9 @@ fn lessons(on: On) {
     teacher.restore(&start).unwrap();
     let layers: Vec<TrainedLayer> =
         teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
-    let mut student = match on {
-        On::Host => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
-        On::Device => Step::distilling(&tuning.models, &tuning.config, &layers, &device()).unwrap(),
+    let mut student = match on.device() {
+        None => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
+        Some(device) => Step::distilling(&tuning.models, &tuning.config, &layers, &device).unwrap(),
     };
     let mut state = start.clone();
     state.arrays.retain(|name, _| name.contains("unet."));
@@ -513,4 +516,5 @@ fn a_device_computes_the_same() {
     {
         check(name, On::Device);
     }
+    check("tuning_masked", On::Adapter);
 }

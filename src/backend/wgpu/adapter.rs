@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Error, Gpu, Matrices, MatrixUse, Options, Result};
+use super::{Error, Gpu, MatrixUse, Options, Result, Schedule};
 
 /// What `mos devices` says of an adapter.
 #[derive(Clone, Debug, Serialize)]
@@ -33,7 +33,7 @@ pub struct AdapterReport {
     pub timestamps: bool,
     /// How numbers are held by default.
     pub precision: &'static str,
-    /// Which kernel schedule is preferred.
+    /// Which kernels run: staged, or with cooperative matrices, once they passed their test.
     pub schedule: &'static str,
 }
 
@@ -50,13 +50,6 @@ pub enum Selection {
     /// No device at all: plans can be made and checked, nothing can be run.
     Noop(Box<wgpu::Limits>),
 }
-
-pub(super) const EXTRA_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16
-    .union(wgpu::Features::SUBGROUP)
-    .union(wgpu::Features::TIMESTAMP_QUERY);
-
-/// What kernels of [`Schedule::Vectors`] use.
-const VECTOR_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::SUBGROUP);
 
 fn vendor(id: u32) -> String {
     match id {
@@ -80,92 +73,6 @@ fn kind(device_type: wgpu::DeviceType) -> &'static str {
         wgpu::DeviceType::VirtualGpu => "virtual",
         wgpu::DeviceType::Cpu => "cpu",
         wgpu::DeviceType::Other => "other",
-    }
-}
-
-/// Lanes of the subgroups for which [`Schedule::Passed`] is.
-pub const PASSING_LANES: usize = 8;
-
-/// Which form of the heavy kernels suits an adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// Tiles staged in workgroup memory: graphics cards.
-    Staged,
-    /// As `Staged`, but products with f16 weights are made of cooperative matrices, and attention
-    /// but to prompts where weights are f16, unless gradients or sums of activations are taken:
-    /// factors are rounded to f16.
-    Matrices(Matrices),
-    /// Register tiles without barriers: software drivers, which run a workgroup as one SIMD vector.
-    Registers {
-        /// The CPU has 32 vector registers (AVX-512), so that a small tile stays in them; with 16,
-        /// every tile is spilled and a large one at least reuses what it loads.
-        many: bool,
-    },
-    /// As `Registers`, for drivers on which a load costs the same whether all lanes want one number
-    /// or each its own: what all want is loaded once for a subgroup of [`PASSING_LANES`], a part by
-    /// each lane, and passed round.
-    Passed,
-    /// Straight-line code whose loads such a driver turns into loads of whole vectors, if it
-    /// needn't check bounds; see `kernels/matmul_vectors.wgsl`. Where a shape doesn't suit that, as
-    /// `Registers`.
-    Vectors {
-        /// Invocations of a subgroup.
-        lanes: usize,
-        /// Smaller products are left to register tiles: what compiling costs must come back.
-        least_flops: u64,
-    },
-}
-
-impl Schedule {
-    pub(super) fn of(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Schedule {
-        match info.device_type {
-            wgpu::DeviceType::Cpu => Schedule::vectors(info, features)
-                .or(Schedule::passed(info, features))
-                .unwrap_or(Schedule::registers()),
-            _ => Schedule::Staged,
-        }
-    }
-
-    /// Register tiles for this processor.
-    pub fn registers() -> Schedule {
-        #[cfg(target_arch = "x86_64")]
-        let many = std::arch::is_x86_feature_detected!("avx512vl");
-        #[cfg(not(target_arch = "x86_64"))]
-        let many = cfg!(target_arch = "aarch64");
-        Schedule::Registers { many }
-    }
-
-    /// Lavapipe since Mesa 26, whose code generator was read and measured; on 22.3 the same kernels
-    /// are ten times slower than the others.
-    fn vectors(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Schedule> {
-        let major =
-            info.driver_info.strip_prefix("Mesa ")?.split('.').next()?.parse::<u32>().ok()?;
-        let lanes = info.subgroup_min_size;
-        let suits = info.backend == wgpu::Backend::Vulkan
-            && features.contains(VECTOR_FEATURES)
-            && info.subgroup_max_size == lanes
-            && [4, 8, 16].contains(&lanes);
-        (major >= 26 && suits)
-            .then_some(Schedule::Vectors { lanes: lanes as usize, least_flops: 60_000_000 })
-    }
-
-    /// Lavapipe before Mesa 26.
-    fn passed(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Schedule> {
-        let lanes = [info.subgroup_min_size, info.subgroup_max_size].map(|lanes| lanes as usize);
-        let suits =
-            info.driver_info.starts_with("Mesa ") && features.contains(wgpu::Features::SUBGROUP);
-        (suits && lanes == [PASSING_LANES; 2]).then_some(Schedule::Passed)
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Schedule::Staged => "staged",
-            Schedule::Matrices(_) => "matrices",
-            Schedule::Registers { .. } => "registers",
-            Schedule::Passed => "passed",
-            Schedule::Vectors { .. } => "vectors",
-        }
     }
 }
 
@@ -228,7 +135,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         matrices: None,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         precision: "weights as in the file (f16 or f32), activations and sums f32",
-        schedule: Schedule::of(&info, features).name(),
+        schedule: Schedule::Staged.name(),
     }
 }
 
@@ -305,10 +212,9 @@ pub fn select(selection: &Selection) -> Result<wgpu::Adapter> {
 }
 
 #[cfg(target_os = "linux")]
-const HINT: &str = "Install your card's Vulkan driver, or the software one: `apt install \
-    mesa-vulkan-drivers` on Debian and Ubuntu, \
-    `dnf install mesa-vulkan-drivers` on Fedora, `pacman -S vulkan-swrast` on Arch. NVIDIA's \
-    driver also wants GLVND's libraries \
+const HINT: &str = "Install your card's Vulkan driver: for AMD's and Intel's `apt install \
+    mesa-vulkan-drivers` on Debian and Ubuntu, `dnf install mesa-vulkan-drivers` on Fedora, \
+    `pacman -S vulkan-radeon` or `vulkan-intel` on Arch. NVIDIA's own also wants GLVND's libraries \
     (`libegl1 libgl1` on Debian and Ubuntu), without which it is passed over in silence.";
 #[cfg(target_os = "windows")]
 const HINT: &str = "Install the current driver of your graphics card (DirectX 12 or Vulkan).";

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::adapter::{EXTRA_FEATURES, Schedule, Selection, select};
-use super::kernel::{Kernel, complaint};
+use super::adapter::{Selection, select};
+use super::kernel::{Checks, Kernel, complaint};
 use super::matrices::Tested;
 use super::ops::lowering_of;
 use super::template::{Params, cache_key, explained, render, replaced_kernels};
-use super::unbounded;
+use super::tuned::{Schedule, Tuned};
 use super::weights::Weights;
 use super::{Buffer, Command, Error, Matrices, MatrixUse, Recording, Result, Slice};
 use crate::backend::{self, Backend, Precision, View, WeightStore};
@@ -28,6 +28,8 @@ pub struct Options {
     pub schedule: Option<Schedule>,
     /// Whether that is one with cooperative matrices, where `schedule` doesn't say it.
     pub matrices: MatrixUse,
+    /// Render kernels with these sizes instead of those that suit the adapter.
+    pub tuned: Option<Tuned>,
 }
 
 #[derive(Debug, Default)]
@@ -47,14 +49,15 @@ impl Memory {
     }
 }
 
-/// What plans and their lowering follow: limits of the device, and the schedule that device or user
-/// prefer.
+/// What plans and their lowering follow: limits of the device, the schedule that device or user
+/// prefer, and the sizes of its kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
     pub limits: Limits,
     /// Bytes of workgroup memory that a kernel may have.
     pub workgroup_memory: usize,
     pub schedule: Schedule,
+    pub tuned: Tuned,
 }
 
 impl Target for Traits {
@@ -83,15 +86,15 @@ pub struct Gpu {
     pub(super) memory: Arc<Memory>,
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
-    features: wgpu::Features,
     checked: bool,
-    schedule: Schedule,
-    /// The cooperative matrices to be used instead if they pass their test, or why there are none,
-    /// and what came of the test.
+    tuned: Tuned,
+    /// The cooperative matrices to be used if they pass their test, or why there are none, and what
+    /// came of the test.
     matrices: Result<Matrices, String>,
     tested: OnceLock<Result<Tested, String>>,
     traits: OnceLock<Traits>,
-    kernels: Mutex<HashMap<String, Arc<Kernel>>>,
+    /// By name and parameters, and whether they are checked.
+    kernels: Mutex<HashMap<(String, bool), Arc<Kernel>>>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -100,23 +103,24 @@ impl Gpu {
         replaced_kernels()?;
         let adapter = select(&options.selection)?;
         let info = adapter.get_info();
-        let mut features = if options.floor {
-            wgpu::Features::empty()
-        } else {
-            adapter.features() & EXTRA_FEATURES
-        };
+        let failed = |message| Error::Device { adapter: info.name.clone(), message };
+        let tuned = options.tuned.unwrap_or_else(|| Tuned::of(&info));
+        tuned.check().map_err(failed)?;
         let has = if options.floor { None } else { Matrices::of(&adapter) };
         let matrices = match options.schedule {
-            Some(_) => Err("the schedule is given".to_string()),
-            None => options.matrices.choose(has, info.device_type),
+            None => options.matrices.choose(has, tuned.matrices),
+            Some(Schedule::Staged) => Err("the schedule is given".to_string()),
+            Some(Schedule::Matrices(given)) if has.is_some_and(|has| given.suits(has)) => Ok(given),
+            Some(Schedule::Matrices(given)) => {
+                return Err(failed(format!("it has no cooperative matrices such as {given:?}")));
+            }
         };
-        if matrices.is_ok() || matches!(options.schedule, Some(Schedule::Matrices(_))) {
-            features |= Matrices::FEATURES;
-        }
+        let features = if matrices.is_ok() { Matrices::FEATURES } else { wgpu::Features::empty() };
         let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-            // SAFETY: the only experimental feature asked for is cooperative matrices, used after a
-            // self-test.
+            // SAFETY: the one experimental feature asked for is cooperative matrices. Only this
+            // program's own kernels use them (`Recording::new` takes no others), after a self-test,
+            // and load and store them within the workgroup arrays that they declare for them.
             unsafe { wgpu::ExperimentalFeatures::enabled() }
         } else {
             wgpu::ExperimentalFeatures::disabled()
@@ -129,21 +133,8 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         };
-        let mut schedule = options.schedule.unwrap_or_else(|| Schedule::of(&info, features));
-        let unbounded =
-            !options.checked && matrices.is_err() && matches!(schedule, Schedule::Vectors { .. });
-        let opened =
-            if unbounded { unbounded::request_device(&adapter, &descriptor) } else { None };
-        if opened.is_none()
-            && options.schedule.is_none()
-            && matches!(schedule, Schedule::Vectors { .. })
-        {
-            schedule = Schedule::registers(); // bounds checks would cost more than vectors bring
-        }
-        let opened =
-            opened.unwrap_or_else(|| pollster::block_on(adapter.request_device(&descriptor)));
-        let (device, queue) = opened
-            .map_err(|e| Error::Device { adapter: info.name.clone(), message: e.to_string() })?;
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| failed(e.to_string()))?;
         let failure = Arc::new(Mutex::new(None));
         let seen = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -154,9 +145,8 @@ impl Gpu {
             queue,
             memory: Arc::default(),
             limits,
-            features,
             checked: options.checked,
-            schedule,
+            tuned,
             matrices,
             tested: OnceLock::new(),
             traits: OnceLock::new(),
@@ -174,10 +164,6 @@ impl Gpu {
         &self.limits
     }
 
-    pub fn has(&self, features: wgpu::Features) -> bool {
-        self.features.contains(features)
-    }
-
     /// Largest binding, in bytes, that a plan may use.
     pub fn max_binding(&self) -> u64 {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
@@ -186,7 +172,7 @@ impl Gpu {
     /// The form of the heavy kernels that suits this adapter. The first call tests cooperative
     /// matrices, if they are to be used.
     pub fn schedule(&self) -> Schedule {
-        self.matrices().map_or(self.schedule, Schedule::Matrices)
+        self.matrices().map_or(Schedule::Staged, Schedule::Matrices)
     }
 
     /// What plans for this device follow.
@@ -199,6 +185,7 @@ impl Gpu {
             },
             workgroup_memory: self.limits.max_compute_workgroup_storage_size as usize,
             schedule: self.schedule(),
+            tuned: self.tuned,
         })
     }
 
@@ -229,12 +216,22 @@ impl Gpu {
 
     /// The kernel `kernels/<name>.wgsl` rendered with `params`; made once.
     pub fn kernel(&self, name: &str, params: &Params) -> Result<Arc<Kernel>> {
-        let key = cache_key(name, params);
+        self.compiled(name, params, Checks::AsOpened)
+    }
+
+    pub(super) fn compiled(
+        &self,
+        name: &str,
+        params: &Params,
+        checks: Checks,
+    ) -> Result<Arc<Kernel>> {
+        let checked = self.checked || checks == Checks::On;
+        let key = (cache_key(name, params), checked);
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = kernels.get(&key) {
             return Ok(kernel.clone());
         }
-        let compiled = Kernel::compile(&self.device, self.checked, &key, &render(name, params)?);
+        let compiled = Kernel::compile(&self.device, checked, &key.0, &render(name, params)?);
         let kernel = Arc::new(compiled.map_err(|error| {
             match (error, explained(name, params, complaint)) {
                 // Lines are the template's, which is what can be mended.

@@ -45,6 +45,16 @@ pub struct Interface {
     pub uniforms: Vec<Member>,
     pub uniform_size: u32,
     pub workgroup_size: [u32; 3],
+    /// Uses cooperative matrices.
+    pub cooperative: bool,
+}
+
+/// Whether a kernel is compiled with run-time checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checks {
+    On,
+    /// As the device was opened.
+    AsOpened,
 }
 
 /// A pipeline and the names by which it is bound.
@@ -115,6 +125,9 @@ pub fn reflect(name: &str, source: &str) -> Result<(naga::Module, Interface)> {
             scalar: element,
         });
     }
+    let is_matrix =
+        |inner: &naga::TypeInner| matches!(inner, naga::TypeInner::CooperativeMatrix { .. });
+    interface.cooperative = module.types.iter().any(|(_, ty)| is_matrix(&ty.inner));
     match &module.entry_points[..] {
         [entry] => interface.workgroup_size = entry.workgroup_size,
         other => return Err(failed(format!("expected one entry point, found {}", other.len()))),
@@ -193,8 +206,10 @@ impl Kernel {
         let shader = if checked {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: kernels index within the sizes their dispatch gives; the tests run them with
-            // checks on.
+            // SAFETY: this pipeline is dispatched by `Recording::trusted` and `run_once` alone,
+            // whose callers vouch that the dispatch keeps the kernel's contract; within it a kernel
+            // clamps or guards every index and ends every loop. Who names kernels of his own
+            // (`KERNELS_VARIABLE`) vouches for them.
             unsafe {
                 device.create_shader_module_trusted(
                     descriptor,

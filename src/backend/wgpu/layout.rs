@@ -1,6 +1,5 @@
 //! How weights lie on a graphics device.
 
-use super::Schedule;
 use super::ops::vector_width;
 use crate::graph::Shape;
 
@@ -24,16 +23,15 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The layout that kernels of `schedule` read for this one, of a weight of `shape`: staged
-    /// kernels turn a weight round on its way into workgroup memory, so that graphics cards hold it
-    /// once.
-    pub(crate) fn suited(self, schedule: Schedule, shape: &Shape) -> Layout {
-        match (self, schedule, &shape[..]) {
-            (
-                Layout::Transposed { stride: 1 },
-                Schedule::Staged | Schedule::Matrices(_),
-                [out, into, ..],
-            ) if vector_width(&[*out, *into]) == 4 => Layout::Panels,
+    /// The layout that kernels read for this one, of a weight of `shape`: they turn a weight round
+    /// on its way into workgroup memory, where its extents allow it, so that it is held once.
+    pub(crate) fn suited(self, shape: &Shape) -> Layout {
+        match (self, &shape[..]) {
+            (Layout::Transposed { stride: 1 }, [out, into, ..])
+                if vector_width(&[*out, *into]) == 4 =>
+            {
+                Layout::Panels
+            }
             (layout, ..) => layout,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
+use super::contract::check_step;
 use super::layout::Layout;
 use super::ops::{lowering_of, vector_width};
 use super::{Command, Params, Scalar, Schedule, Slice, Traits, Uniform, Value};
@@ -117,6 +118,12 @@ pub(super) fn commands_of_steps(
     let mut ends = Vec::with_capacity(range.len());
     let rounds = rounds(graph, plan, traits, storage)?;
     for (number, step) in plan.steps.iter().enumerate().take(range.end).skip(range.start) {
+        check_step(graph, plan, step, traits).map_err(|problem| Error::Unfit {
+            operation: step.operation.name(),
+            layer: step.layer.to_string(),
+            device: DEVICE.into(),
+            problem,
+        })?;
         // Everything the step reads and writes, found before lowering so that lowering cannot fail.
         let mut here: HashMap<Tensor, BufferView> = HashMap::new();
         let reads =
@@ -124,7 +131,7 @@ pub(super) fn commands_of_steps(
         let operands =
             step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
         for (t, layout) in reads.chain(operands) {
-            let layout = layout.suited(traits.schedule, graph.shape(plan.root(t)));
+            let layout = layout.suited(graph.shape(plan.root(t)));
             let rearranged = !matches!(layout, Layout::Plain | Layout::Rows);
             if rearranged && !matches!(graph.node(plan.root(t)).origin, Origin::Parameter { .. }) {
                 return Err(Error::NotAParameter {
@@ -190,8 +197,7 @@ fn rounds(
         for (index, &tensor) in step.inputs.iter().enumerate() {
             let root = plan.root(tensor);
             if matches!(graph.node(root).origin, Origin::Parameter { .. }) {
-                let layout =
-                    layout_of(&*step.operation, index).suited(traits.schedule, graph.shape(root));
+                let layout = layout_of(&*step.operation, index).suited(graph.shape(root));
                 if locate(graph, plan, tensor, layout, storage)?.half {
                     return Ok(true);
                 }
@@ -324,13 +330,6 @@ impl Lowering<'_> {
         self.push(work, epilogue);
     }
 
-    /// [`Lowering::dispatch`] of a kernel that stores the step's output where the low-rank update
-    /// has been added before.
-    pub fn dispatch_updated(&mut self, mut work: Work<'_>) {
-        work.params.insert("lora", Value::from(false));
-        self.push(work, true);
-    }
-
     fn push(&mut self, mut work: Work<'_>, epilogue: bool) {
         let mut bindings: Vec<(String, Slice, Scalar)> = work
             .bindings
@@ -353,13 +352,8 @@ impl Lowering<'_> {
         });
     }
 
-    /// Whether a low-rank update is among what was folded in.
-    pub fn has_update(&self) -> bool {
-        self.step.epilogue.iter().any(|entry| matches!(entry, Epilogue::Lora { .. }))
-    }
-
     /// Lets a kernel that imports `shared/lora` add the low-rank update among the epilogue.
-    pub fn add_update(&self, work: &mut Work<'_>) {
+    fn add_update(&self, work: &mut Work<'_>) {
         for entry in &self.step.epilogue {
             if let &Epilogue::Lora { hidden, up, transposed } = entry {
                 let (rank, channels) =

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::kernel::Scalar;
 use super::record::run_once;
+use super::tuned::MatmulMatricesSizes;
 use super::{Command, Gpu, Params, Result, Slice, Uniform, Value};
 
 /// Cooperative matrices of f16 whose products are added up in f32.
@@ -33,7 +34,7 @@ pub(super) struct Tested {
 /// Whether to use cooperative matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MatrixUse {
-    /// Where they are likely to be fast: not on software drivers.
+    /// Where the table of the adapter's sizes ([`Tuned`](super::Tuned)) has them.
     #[default]
     Auto,
     On,
@@ -63,14 +64,12 @@ impl MatrixUse {
     pub(super) fn choose(
         self,
         matrices: Option<Matrices>,
-        device_type: wgpu::DeviceType,
+        faster: bool,
     ) -> Result<Matrices, String> {
         match (self, matrices) {
             (_, None) => Err("the adapter has none of f16 with sums in f32".into()),
             (MatrixUse::Off, _) => Err("switched off".into()),
-            (MatrixUse::Auto, _) if device_type == wgpu::DeviceType::Cpu => {
-                Err("slow on software drivers".into())
-            }
+            (MatrixUse::Auto, _) if !faster => Err("not faster on this kind of adapter".into()),
             (_, Some(matrices)) => Ok(matrices),
         }
     }
@@ -141,6 +140,14 @@ impl Matrices {
         Some(Matrices { size: size as usize, lanes, varying: least < lanes, attention: true })
     }
 
+    /// Whether kernels made for these run on an adapter that has `others`: of one size, and with
+    /// no more lanes than are reckoned with.
+    pub(super) fn suits(self, others: Matrices) -> bool {
+        let same = self.lanes == others.lanes && self.varying == others.varying;
+        let more = self.varying && self.lanes >= others.lanes;
+        self.size == others.size && [8, 16, 32, 64].contains(&self.lanes) && (same || more)
+    }
+
     /// As many matrices as give an invocation 32 sums at most.
     fn small(self) -> Blocks {
         let most = 32 * self.lanes / (self.size * self.size);
@@ -158,10 +165,9 @@ impl Matrices {
 
     /// The blocks that suit a product of so many rows and outputs: large ones if there are enough
     /// to keep a large card busy.
-    pub fn blocks(self, rows: usize, outputs: usize) -> Blocks {
-        const ENOUGH: usize = 256;
+    pub fn blocks(self, sizes: &MatmulMatricesSizes, rows: usize, outputs: usize) -> Blocks {
         let enough = |blocks: &Blocks| {
-            rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent()) >= ENOUGH
+            rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent()) >= sizes.enough_large
         };
         self.large().filter(enough).unwrap_or(self.small())
     }
@@ -169,14 +175,19 @@ impl Matrices {
     /// Where the product of so many rows and outputs makes too few workgroups to keep a large card
     /// busy: how many workgroups should share each sum, and how many of the loop's steps each of
     /// them takes, of `taps` times `into` inputs in all.
-    pub fn parts(self, rows: usize, outputs: usize, taps: usize, into: usize) -> Option<Parts> {
-        const ENOUGH: usize = 512;
-        const LEAST_STEPS: usize = 4;
-        const MOST_PARTS: usize = 16;
-        let blocks = self.blocks(rows, outputs);
+    pub fn parts(
+        self,
+        sizes: &MatmulMatricesSizes,
+        rows: usize,
+        outputs: usize,
+        taps: usize,
+        into: usize,
+    ) -> Option<Parts> {
+        let blocks = self.blocks(sizes, rows, outputs);
         let workgroups = rows.div_ceil(blocks.extent()) * outputs.div_ceil(blocks.extent());
         let all = taps * into.div_ceil(blocks.depth);
-        let wanted = (ENOUGH / workgroups.max(1)).min(all / LEAST_STEPS).min(MOST_PARTS);
+        let wanted =
+            (sizes.enough / workgroups.max(1)).min(all / sizes.least_steps).min(sizes.most_parts);
         let steps = all.div_ceil(wanted.max(1));
         (blocks == self.small() && wanted > 1).then(|| Parts { count: all.div_ceil(steps), steps })
     }
@@ -207,7 +218,10 @@ impl Matrices {
         }
         let attention =
             self.test_attention(gpu).map_err(|e| e.to_string()).and_then(|result| result);
-        Ok(Tested { matrices: Matrices { attention: attention.is_ok(), ..self }, attention })
+        Ok(Tested {
+            matrices: Matrices { attention: self.attention && attention.is_ok(), ..self },
+            attention,
+        })
     }
 
     /// As [`Matrices::test`], of attention in which every token sees one key alone: what comes out
@@ -261,22 +275,21 @@ impl Matrices {
             .to_vec();
         uniforms.push(("scale", Uniform::from(1.0)));
         let bindings = inputs.map(|(name, (slice, scalar))| (name.to_string(), slice, scalar));
-        run_once(
-            gpu,
-            &Command::Dispatch {
-                kernel: "attention_matrices",
-                params,
-                bindings: bindings
-                    .into_iter()
-                    .chain([("y".into(), Slice::whole(&y), Scalar::F32)])
-                    .collect(),
-                uniforms,
-                grid: [tokens.div_ceil(4 * self.size) as u32, 1, 1],
-                label: "test of cooperative matrices".into(),
-                flops: 0,
-                bytes: 0,
-            },
-        )?;
+        let command = Command::Dispatch {
+            kernel: "attention_matrices",
+            params,
+            bindings: bindings
+                .into_iter()
+                .chain([("y".into(), Slice::whole(&y), Scalar::F32)])
+                .collect(),
+            uniforms,
+            grid: [tokens.div_ceil(4 * self.size) as u32, 1, 1],
+            label: "test of cooperative matrices".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        // SAFETY: the buffers were made above for the extents that the uniforms and the grid give.
+        unsafe { run_once(gpu, &command) }?;
         let found: Vec<f32> =
             bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (tokens * d * 4) as u64)?);
         for (index, &found) in found.iter().enumerate() {
@@ -324,27 +337,26 @@ impl Matrices {
         params
             .extend([("epilogue", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
         let uniforms = [("into", into), ("rows", rows), ("channels", outputs / 4)];
-        run_once(
-            gpu,
-            &Command::Dispatch {
-                kernel: "matmul_matrices",
-                params,
-                bindings: vec![
-                    ("x".into(), make(bytemuck::cast_slice(&xs))?, Scalar::F32),
-                    ("w".into(), make(bytemuck::cast_slice(&ws))?, Scalar::F16),
-                    ("y".into(), Slice::whole(&y), Scalar::F32),
-                ],
-                uniforms: uniforms.map(|(name, value)| (name, Uniform::from(value))).to_vec(),
-                grid: [
-                    outputs.div_ceil(blocks.extent()) as u32,
-                    rows.div_ceil(blocks.extent()) as u32,
-                    1,
-                ],
-                label: "test of cooperative matrices".into(),
-                flops: 0,
-                bytes: 0,
-            },
-        )?;
+        let command = Command::Dispatch {
+            kernel: "matmul_matrices",
+            params,
+            bindings: vec![
+                ("x".into(), make(bytemuck::cast_slice(&xs))?, Scalar::F32),
+                ("w".into(), make(bytemuck::cast_slice(&ws))?, Scalar::F16),
+                ("y".into(), Slice::whole(&y), Scalar::F32),
+            ],
+            uniforms: uniforms.map(|(name, value)| (name, Uniform::from(value))).to_vec(),
+            grid: [
+                outputs.div_ceil(blocks.extent()) as u32,
+                rows.div_ceil(blocks.extent()) as u32,
+                1,
+            ],
+            label: "test of cooperative matrices".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        // SAFETY: the buffers were made above for the extents that the uniforms and the grid give.
+        unsafe { run_once(gpu, &command) }?;
         let found: Vec<f32> =
             bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (rows * outputs * 4) as u64)?);
         for (index, &found) in found.iter().enumerate() {

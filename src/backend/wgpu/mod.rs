@@ -3,6 +3,7 @@
 
 mod adapter;
 mod buffer;
+mod contract;
 mod device;
 mod error;
 mod kernel;
@@ -11,13 +12,14 @@ pub mod lower;
 mod matrices;
 mod ops;
 mod program;
+mod rates;
 mod record;
 mod template;
 mod transposed;
-mod unbounded;
+mod tuned;
 mod weights;
 
-pub use adapter::{AdapterReport, PASSING_LANES, Schedule, Selection, choose, list, select};
+pub use adapter::{AdapterReport, Selection, choose, list, select};
 pub use buffer::{Buffer, Slice};
 pub use device::{Gpu, Options, Traits};
 pub use error::Error;
@@ -27,6 +29,10 @@ pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
 pub use template::{
     KERNELS_VARIABLE, Params, ReplacedKernel, Value, kernel_names, render, replaced_kernels,
+};
+pub use tuned::{
+    AttentionMatricesSizes, AttentionSizes, GroupNormSizes, LoraDownSizes, LoraUpSizes,
+    MatmulMatricesSizes, MatmulSizes, OuterSumsSizes, Schedule, Tuned, WeightGradientSizes,
 };
 pub use weights::weight_bytes;
 

@@ -1,9 +1,13 @@
 //! Commands as data, and the recording that plays them any number of times.
+//!
+//! Commands are only data: any grid, any uniforms, any kernel. Shaders without run-time checks read
+//! and write where they are told, so who records either has them checked ([`Recording::new`]) or
+//! vouches for the commands ([`Recording::trusted`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::kernel::{Access, Scalar};
+use super::kernel::{Access, Checks, Scalar};
 use super::{Buffer, Error, Gpu, Kernel, Params, Result, Slice};
 use crate::backend::Cost;
 
@@ -77,7 +81,33 @@ const SUBMIT_FLOPS: u64 = 20_000_000_000;
 const SUBMIT_COMMANDS: usize = 128;
 
 impl Recording {
+    /// Records commands of any kind: kernels are compiled with run-time checks, so that none reads
+    /// or writes beyond its bindings whatever its uniforms and its grid say.
+    ///
+    /// # Errors
+    /// A kernel that is not valid, bindings or uniforms that are not the kernel's, more workgroups
+    /// or larger bindings than the adapter allows; a kernel that uses cooperative matrices, which
+    /// run-time checks do not cover.
     pub fn new(gpu: &Arc<Gpu>, commands: &[Command]) -> Result<Recording> {
+        Recording::of(gpu, commands, Checks::On)
+    }
+
+    /// As [`Recording::new`], but with kernels compiled without run-time checks, unless the device
+    /// was opened with them ([`Options::checked`](super::Options::checked)).
+    ///
+    /// # Errors
+    /// As those of [`Recording::new`], but for cooperative matrices.
+    ///
+    /// # Safety
+    /// Every dispatch keeps its kernel's contract, the comment at the head of `kernels/<name>.wgsl`:
+    /// parameters are among those that the kernel is written for, bindings have at least the
+    /// elements that the contract gives them for these uniforms, and the grid has no workgroups but
+    /// those that the contract shares the result out to.
+    pub unsafe fn trusted(gpu: &Arc<Gpu>, commands: &[Command]) -> Result<Recording> {
+        Recording::of(gpu, commands, Checks::AsOpened)
+    }
+
+    fn of(gpu: &Arc<Gpu>, commands: &[Command], checks: Checks) -> Result<Recording> {
         let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment).max(16);
         let mut kernels = Vec::with_capacity(commands.len());
         let mut slab: Vec<u8> = Vec::new();
@@ -86,7 +116,11 @@ impl Recording {
                 kernels.push(None);
                 continue;
             };
-            let kernel = gpu.kernel(kernel, params)?;
+            let kernel = gpu.compiled(kernel, params, checks)?;
+            if checks == Checks::On && kernel.interface.cooperative {
+                let message = "cooperative matrices cannot be checked at run time".into();
+                return Err(Error::Kernel { kernel: kernel.name.clone(), message });
+            }
             let offset = (slab.len() as u64).next_multiple_of(alignment);
             slab.resize(offset as usize, 0);
             slab.extend(pack_uniforms(&kernel, uniforms)?);
@@ -217,11 +251,14 @@ fn submit(gpu: &Gpu, commands: &[Played]) {
 }
 
 /// Submits one dispatch, without a recording.
-pub(super) fn run_once(gpu: &Gpu, command: &Command) -> Result<()> {
+///
+/// # Safety
+/// As of [`Recording::trusted`].
+pub(super) unsafe fn run_once(gpu: &Gpu, command: &Command) -> Result<()> {
     let Command::Dispatch { kernel, params, bindings, uniforms, grid, .. } = command else {
         return Ok(());
     };
-    let kernel = gpu.kernel(kernel, params)?;
+    let kernel = gpu.compiled(kernel, params, Checks::AsOpened)?;
     let packed = pack_uniforms(&kernel, uniforms)?;
     let uniforms = gpu.uniform_buffer(packed.len() as u64)?;
     gpu.write(&uniforms, 0, &packed);

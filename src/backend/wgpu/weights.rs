@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::layout::{Layout, PANEL};
 use super::lower::{BufferView, layout_of};
 use super::transposed::Transposed;
-use super::{Buffer, Gpu, Scalar, Schedule, Slice};
+use super::{Buffer, Gpu, Scalar, Slice};
 use crate::backend::{Executable, Precision, Result, WeightStore};
 use crate::graph::{
     Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect,
@@ -139,7 +139,7 @@ impl WeightStore for Weights {
     fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
         let mut bytes = 0;
         let mut seen = HashMap::new();
-        for (name, layout, shape) in used(graph, plan, self.gpu.schedule()) {
+        for (name, layout, shape) in used(graph, plan) {
             if seen.insert((name, layout), ()).is_none() {
                 let info = expect(&*self.source, name, shape)?;
                 bytes += weight_bytes(shape, layout, self.is_half(info.stored, layout));
@@ -249,7 +249,6 @@ pub fn weight_bytes(shape: &Shape, layout: Layout, half: bool) -> u64 {
 fn used<'a>(
     graph: &'a Graph,
     plan: &'a Plan,
-    schedule: Schedule,
 ) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
     let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
         Origin::Parameter { name } => {
@@ -263,7 +262,7 @@ fn used<'a>(
         let operands =
             step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
         let suited = move |(t, layout): (Tensor, Layout)| {
-            weight(t, layout.suited(schedule, graph.shape(plan.root(t))))
+            weight(t, layout.suited(graph.shape(plan.root(t))))
         };
         inputs.chain(operands).filter_map(suited).collect::<Vec<_>>()
     })

@@ -20,7 +20,7 @@ pub struct Options {
     /// Measurements of each, of which the fastest counts
     #[arg(long, default_value_t = 5)]
     repeat: usize,
-    /// Clock for all rates [default: cpu on software adapters, else wall]
+    /// Clock for all rates [default: cpu where the processor computes, else wall]
     #[arg(long, value_enum)]
     clock: Option<Clock>,
     /// Weights in f32 instead of f16

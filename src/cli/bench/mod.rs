@@ -67,7 +67,7 @@ pub enum Clock {
     /// Elapsed time
     #[default]
     Wall,
-    /// The process's CPU time, over all its threads: what software drivers cost
+    /// The process's CPU time, over all its threads
     Cpu,
 }
 

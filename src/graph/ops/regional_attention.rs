@@ -32,8 +32,6 @@ pub struct RegionInputs {
     /// u32 `[ceil(tokens / 64), prompts, 2]`: of each 64 tokens in `order`, first and end of each
     /// prompt's keys, the same number twice for a prompt that none of them reads.
     spans: Tensor,
-    /// u32 `[prompts, tokens]`: of each prompt the tokens that read it, then the others.
-    readers: Tensor,
     reach: Vec<Reach>,
 }
 
@@ -43,7 +41,6 @@ pub struct RegionTables {
     order: Array,
     weights: Array,
     spans: Array,
-    readers: Array,
     reach: Vec<Reach>,
 }
 
@@ -69,19 +66,15 @@ impl RegionTables {
                 spans.extend([*start as u32, (start + if read { *length } else { 0 }) as u32]);
             }
         }
-        let (mut readers, mut reach) =
-            (Vec::with_capacity(weights.len()), Vec::with_capacity(prompts));
-        for (prompt, &keys) in lengths.iter().enumerate() {
-            let (reading, others): (Vec<u32>, Vec<u32>) =
-                (0..tokens as u32).partition(|&token| reads(token).nth(prompt) == Some(true));
-            reach.push(Reach { keys, tokens: reading.len() });
-            readers.extend(reading.into_iter().chain(others));
-        }
+        let reach_of = |(prompt, &keys): (usize, &usize)| {
+            let reading = |&token: &u32| reads(token).nth(prompt) == Some(true);
+            Reach { keys, tokens: (0..tokens as u32).filter(reading).count() }
+        };
+        let reach = lengths.iter().enumerate().map(reach_of).collect();
         RegionTables {
             order: Array::u32([tokens], order),
             weights: Array::f32([tokens, prompts], weights.to_vec()),
             spans: Array::u32([tokens.div_ceil(REGION_GROUP), prompts, 2], spans),
-            readers: Array::u32([prompts, tokens], readers),
             reach,
         }
     }
@@ -103,13 +96,8 @@ impl RegionTables {
 
     /// The values of what [`RegionInputs::declare`] declared by the same `name`, by their full
     /// names.
-    pub fn named(&self, name: &str) -> [(String, &Array); 4] {
-        let named = [
-            ("order", &self.order),
-            ("weights", &self.weights),
-            ("spans", &self.spans),
-            ("readers", &self.readers),
-        ];
+    pub fn named(&self, name: &str) -> [(String, &Array); 3] {
+        let named = [("order", &self.order), ("weights", &self.weights), ("spans", &self.spans)];
         named.map(|(part, array)| (format!("{name}.{part}"), array))
     }
 }
@@ -129,7 +117,6 @@ impl RegionInputs {
             weights: graph.input(format!("{name}.weights"), [tokens, prompts]),
             spans: graph
                 .input_ids(format!("{name}.spans"), [tokens.div_ceil(REGION_GROUP), prompts, 2]),
-            readers: graph.input_ids(format!("{name}.readers"), [prompts, tokens]),
             reach,
         }
     }
@@ -148,11 +135,8 @@ impl Graph {
         heads: usize,
         scale: f32,
     ) -> Result<Tensor> {
-        let RegionInputs { order, weights, spans, readers, reach } = regions;
-        self.apply(
-            RegionalAttention { heads, scale, reach },
-            &[q, k, v, order, weights, spans, readers],
-        )
+        let RegionInputs { order, weights, spans, reach } = regions;
+        self.apply(RegionalAttention { heads, scale, reach }, &[q, k, v, order, weights, spans])
     }
 }
 
@@ -169,7 +153,7 @@ impl Operation for RegionalAttention {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let [q, k, v, order, weights, spans, readers] = arity(inputs)?;
+        let [q, k, v, order, weights, spans] = arity(inputs)?;
         let ([batch, tokens, channels], [kv_batch, keys, kv_channels]) = (q.tokens()?, k.tokens()?);
         if k != v || channels != kv_channels || kv_batch == 0 || batch % kv_batch != 0 || keys == 0
         {
@@ -180,13 +164,11 @@ impl Operation for RegionalAttention {
         }
         let prompts = self.reach.len();
         let groups = tokens.div_ceil(REGION_GROUP);
-        let tables = order[..] == [tokens]
-            && weights[..] == [tokens, prompts]
-            && readers[..] == [prompts, tokens];
+        let tables = order[..] == [tokens] && weights[..] == [tokens, prompts];
         if !tables || spans[..] != [groups, prompts, 2] || prompts == 0 {
             return Err(format!(
-                "order {order}, weights {weights}, spans {spans} and readers {readers} do not fit \
-                    {tokens} tokens and {prompts} prompts"
+                "order {order}, weights {weights} and spans {spans} do not fit {tokens} tokens \
+                    and {prompts} prompts"
             ));
         }
         let found: usize = self.reach.iter().map(|prompt| prompt.keys).sum();

@@ -2,7 +2,8 @@
 //! out.
 
 use crate::backend::wgpu::lower::Lowering;
-use crate::backend::wgpu::{Matrices, Schedule, Value};
+use crate::backend::wgpu::tuned::AttentionMatricesSizes;
+use crate::backend::wgpu::{Matrices, Schedule, Traits, Value};
 use crate::graph::ops::attention::Attention;
 
 /// How the kernel `attention_matrices` divides tokens and keys.
@@ -16,27 +17,15 @@ pub(super) struct Tiles {
     each: usize,
     /// Keys in workgroup memory at a time.
     keys: usize,
+    /// Whether the next ones are loaded while these are worked on.
+    ahead: bool,
 }
 
 impl Tiles {
     /// Subgroups of a workgroup.
     const PARTS: usize = 4;
-    /// Wider heads leave too few registers beside queries and sums.
-    const WIDEST: usize = 160;
-    /// Heads up to this width are made as many tokens a subgroup as it has lanes: keys and values
-    /// are read half as often, for sums and queries of `1.5 d` registers an invocation. Of wider
-    /// ones, and where workgroups are few, half as many.
-    const WIDEST_LARGE: usize = 64;
-    /// Workgroups that keep a large card busy.
-    const ENOUGH: usize = 256;
     /// Keys at a time; fewer where memory is short.
     const KEYS: [usize; 2] = [32, 16];
-    /// Workgroup memory is not used up to the last byte that a device has: several workgroups
-    /// should fit.
-    const MOST_MEMORY: usize = 48 << 10;
-    /// Vectors of the next keys and values that an invocation loads ahead, while it works on those
-    /// before.
-    const MOST_AHEAD: usize = 10;
     /// In powers of 2: how far a score may exceed its reference (2^15 is in f16's range), and how
     /// far the reference is put below the greatest score when it is raised.
     const MOST: usize = 15;
@@ -46,22 +35,26 @@ impl Tiles {
     /// `tokens` tokens.
     pub fn of(
         matrices: Matrices,
+        sizes: &AttentionMatricesSizes,
         memory: usize,
         d: usize,
         tokens: usize,
         planes: usize,
     ) -> Option<Tiles> {
         let padded = d.next_multiple_of(matrices.size);
-        if d == 0 || !d.is_multiple_of(4) || padded > Self::WIDEST {
+        if d == 0 || !d.is_multiple_of(4) || padded > sizes.widest {
             return None;
         }
-        let of = |each: usize, keys: usize| Tiles { matrices, d, padded, each, keys };
-        let fits = |tiles: &Tiles| tiles.memory() <= memory.min(Self::MOST_MEMORY);
+        let of = |each: usize, keys: usize| {
+            let tiles = Tiles { matrices, d, padded, each, keys, ahead: false };
+            Tiles { ahead: tiles.vectors() <= sizes.ahead, ..tiles }
+        };
+        let fits = |tiles: &Tiles| tiles.memory() <= memory.min(sizes.memory);
         // Few tokens are made alike whatever the batch.
         let many = |tiles: &Tiles| {
-            tokens >= 2 * tiles.tokens() && tokens.div_ceil(tiles.tokens()) * planes >= Self::ENOUGH
+            tokens >= 2 * tiles.tokens() && tokens.div_ceil(tiles.tokens()) * planes >= sizes.enough
         };
-        let large = |tiles: &Tiles| padded <= Self::WIDEST_LARGE && many(tiles);
+        let large = |tiles: &Tiles| padded <= sizes.widest_large && many(tiles);
         let [most, half] = [1, 2].map(|n| (matrices.lanes / matrices.size / n).max(1));
         let tiles = Self::KEYS.map(|keys| [of(most, keys), of(half, keys)]);
         let [first, second] = tiles;
@@ -84,9 +77,9 @@ impl Tiles {
         (2 * halves).next_multiple_of(16) + 4 * self.tokens() * (scores_row + 2) + 16
     }
 
-    fn ahead(self) -> bool {
-        let vectors = 2 * (self.keys * self.d / 4).div_ceil(Self::PARTS * self.matrices.lanes);
-        vectors <= Self::MOST_AHEAD
+    /// Vectors of the next keys and values that an invocation would load ahead.
+    fn vectors(self) -> usize {
+        2 * (self.keys * self.d / 4).div_ceil(Self::PARTS * self.matrices.lanes)
     }
 }
 
@@ -101,7 +94,8 @@ impl Attention {
         }
         let q = lowering.shape();
         let (d, planes) = (q.channels() / self.heads, q[0] * self.heads);
-        Tiles::of(matrices, lowering.traits.workgroup_memory, d, q[1], planes)
+        let Traits { tuned, workgroup_memory, .. } = &lowering.traits;
+        Tiles::of(matrices, &tuned.attention_matrices, *workgroup_memory, d, q[1], planes)
     }
 
     pub(super) fn lower_matrices(&self, lowering: &mut Lowering<'_>, tiles: Tiles) {
@@ -120,7 +114,7 @@ impl Attention {
             ("causal", Value::from(self.causal)),
             ("masked", Value::from(masked)),
             ("ragged", Value::from(!keys.is_multiple_of(tiles.keys))),
-            ("ahead", Value::from(tiles.ahead())),
+            ("ahead", Value::from(tiles.ahead)),
             ("most", Value::from(Tiles::MOST)),
             ("headroom", Value::from(Tiles::HEADROOM)),
         ]

@@ -33,7 +33,6 @@ impl Lower for Conv2d {
             kernel: [w[2], w[3]],
             from: [x[1], x[2]],
             to: [y[1], y[2]],
-            batch: x[0],
         };
         lower_matmul(lowering, &Geometry { rows: y.rows(), taps: Some(window) });
     }

@@ -22,8 +22,7 @@ impl Lower for Conv2dTransposed {
             lowering.shape().clone(),
         );
         let kernel = windows([w[2], w[3]], self.stride);
-        let window =
-            Window { stride: 1, kernel, from: [x[1], x[2]], to: [y[1], y[2]], batch: x[0] };
+        let window = Window { stride: 1, kernel, from: [x[1], x[2]], to: [y[1], y[2]] };
         lower_matmul(lowering, &Geometry { rows: y.rows(), taps: Some(window) });
     }
 }

@@ -8,16 +8,17 @@ use crate::graph::ops::group_norm_gradient::{GroupNormGradient, GroupNormMeans};
 use crate::graph::{Fold, Shape};
 
 impl Lower for GroupNormMeans {
-    fn scratch(&self, inputs: &[&Shape], _output: &Shape, _traits: &Traits) -> Option<usize> {
+    fn scratch(&self, inputs: &[&Shape], _output: &Shape, traits: &Traits) -> Option<usize> {
         let x = inputs[0];
-        Some(x[0] * chunks(x) * x.channels() * 2)
+        Some(x[0] * chunks(&traits.tuned.group_norm, x) * x.channels() * 2)
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {
         let x = lowering.input_shape(0).clone();
         let (batch, rows, channels, groups) =
             (x[0], x.rows() / x[0], x.channels(), lowering.shape()[1]);
-        let (chunks, vector) = (chunks(&x), vector_width(&[channels]));
+        let chunks = chunks(&lowering.traits.tuned.group_norm, &x);
+        let vector = vector_width(&[channels]);
         let partial = Work {
             kernel: "group_norm_means_partial",
             params: [("vector", Value::from(vector))].into(),

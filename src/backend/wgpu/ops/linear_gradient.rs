@@ -24,8 +24,8 @@ impl Lower for LinearTransposed {
 }
 
 impl Lower for LinearWeightGradient {
-    fn scratch(&self, inputs: &[&Shape], output: &Shape, _traits: &Traits) -> Option<usize> {
-        Some(weight_gradient::scratch(inputs[0].rows(), output))
+    fn scratch(&self, inputs: &[&Shape], output: &Shape, traits: &Traits) -> Option<usize> {
+        Some(weight_gradient::scratch(&traits.tuned.weight_gradient, inputs[0].rows(), output))
     }
 
     fn lower(&self, lowering: &mut Lowering<'_>) {

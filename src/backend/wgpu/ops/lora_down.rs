@@ -2,18 +2,11 @@
 
 use super::matmul::{Window, window_uniforms};
 use super::vector_width;
+use crate::backend::wgpu::Value;
 use crate::backend::wgpu::lower::{Lower, Lowering, ROW_OF_WORKGROUPS, Work};
-use crate::backend::wgpu::{Schedule, Value};
 use crate::graph::Fold;
 use crate::graph::Operation;
 use crate::graph::ops::lora_down::LoraDown;
-
-/// What a workgroup computes: `rows` by `outputs`, each sum shared by its lanes.
-pub(super) struct Tile {
-    pub lanes: usize,
-    pub rows: usize,
-    pub outputs: usize,
-}
 
 impl Lower for LoraDown {
     fn folds(&self) -> Fold {
@@ -27,7 +20,7 @@ impl Lower for LoraDown {
             lowering.shape().clone(),
         );
         let (into, out, rows) = (x.channels(), y.channels(), y.rows());
-        let tile = Tile::of(lowering.traits.schedule, out);
+        let tile = lowering.traits.tuned.lora_down;
         let (vector_in, columns) = (vector_width(&[into]), vector_width(&[out]));
         let form = match self {
             LoraDown::Rows => "rows",
@@ -64,13 +57,8 @@ impl Lower for LoraDown {
         };
         if let LoraDown::Window { stride } = *self {
             work.params.insert("vector_w", Value::from(1));
-            let window = Window {
-                stride,
-                kernel: [w[2], w[3]],
-                from: [x[1], x[2]],
-                to: [y[1], y[2]],
-                batch: x[0],
-            };
+            let window =
+                Window { stride, kernel: [w[2], w[3]], from: [x[1], x[2]], to: [y[1], y[2]] };
             work.uniforms.extend(window_uniforms(&window));
         }
         let tiles = rows.div_ceil(tile.rows);
@@ -80,19 +68,5 @@ impl Lower for LoraDown {
             tiles.div_ceil(ROW_OF_WORKGROUPS),
         ];
         lowering.dispatch(work, true);
-    }
-}
-
-impl Tile {
-    /// Software devices want one vector of lanes, so that the barrier is free; others enough lanes
-    /// to hide what loads take.
-    fn of(schedule: Schedule, _out: usize) -> Tile {
-        match schedule {
-            Schedule::Staged | Schedule::Matrices(_) => Tile { lanes: 64, rows: 4, outputs: 4 },
-            Schedule::Registers { many: true } => Tile { lanes: 16, rows: 4, outputs: 4 },
-            Schedule::Registers { many: false } | Schedule::Passed | Schedule::Vectors { .. } => {
-                Tile { lanes: 8, rows: 4, outputs: 4 }
-            }
-        }
     }
 }

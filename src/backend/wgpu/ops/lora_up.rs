@@ -1,9 +1,9 @@
 //! How [`widen`](crate::graph::ops) runs on a graphics device.
 
-use super::matmul::without_epilogue;
 use super::vector_width;
 use crate::backend::wgpu::Value;
 use crate::backend::wgpu::lower::{Lower, Lowering, ROW_OF_WORKGROUPS, Work, add_lora};
+use crate::backend::wgpu::tuned::LoraUpSizes;
 use crate::graph::Fold;
 use crate::graph::ops::lora_up::LoraUp;
 
@@ -31,35 +31,26 @@ impl Lower for LoraUp {
 /// A dispatch of the kernel that stores a low-rank product of the shape of the step's result; the
 /// product itself is yet to be said.
 fn lora_up_work<'a>(lowering: &Lowering<'_>, based: bool) -> Work<'a> {
-    const TILE: usize = 4;
-    const LANES: usize = 16;
+    let LoraUpSizes { lanes, rows: tile } = lowering.traits.tuned.lora_up;
     let (rows, channels) = (lowering.shape().rows(), lowering.shape().channels());
     let vector = vector_width(&[channels]);
-    let tiles = rows.div_ceil(TILE);
+    let tiles = rows.div_ceil(tile);
     Work {
         kernel: "lora_up",
         params: [
             ("based", Value::from(based)),
             ("vector_out", Value::from(vector)),
-            ("lanes", Value::from(LANES)),
-            ("tile", Value::from(TILE)),
+            ("lanes", Value::from(lanes)),
+            ("tile", Value::from(tile)),
         ]
         .into(),
         uniforms: vec![("rows", rows.into()), ("channels", (channels / vector).into())],
         grid: [
-            channels.div_ceil(4).div_ceil(LANES),
+            channels.div_ceil(4).div_ceil(lanes),
             tiles.min(ROW_OF_WORKGROUPS),
             tiles.div_ceil(ROW_OF_WORKGROUPS),
         ],
         bindings: vec![("y", lowering.output())],
         flops: 0,
     }
-}
-
-/// Stores the step's low-rank update alone, for a kernel that adds to what is there.
-pub(super) fn lower_update(lowering: &mut Lowering<'_>) {
-    let mut work = lora_up_work(lowering, false);
-    lowering.add_update(&mut work);
-    work.params.extend(without_epilogue());
-    lowering.dispatch(work, false);
 }

@@ -6,7 +6,6 @@ mod adamw;
 mod attention;
 mod attention_gradient;
 mod attention_matrices;
-mod attention_vectors;
 mod average_pool;
 mod binary;
 mod concat;

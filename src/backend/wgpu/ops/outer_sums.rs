@@ -1,8 +1,8 @@
 //! How [`outer_sums`](crate::graph::ops) runs on a graphics device.
 
 use super::vector_width;
+use crate::backend::wgpu::Value;
 use crate::backend::wgpu::lower::{Lower, Lowering, Work};
-use crate::backend::wgpu::{Schedule, Value};
 use crate::graph::ops::outer_sums::OuterSums;
 
 /// Rows that a kernel sums in f32 before it adds them up with compensation.
@@ -18,10 +18,7 @@ impl Lower for OuterSums {
             lowering.copy(from.slice, to.slice.clone());
         }
         let vector = vector_width(&[n]);
-        let groups = match lowering.traits.schedule {
-            Schedule::Staged | Schedule::Matrices(_) => 4,
-            Schedule::Registers { .. } | Schedule::Passed | Schedule::Vectors { .. } => 1,
-        };
+        let groups = lowering.traits.tuned.outer_sums.tiles;
         let work = Work {
             kernel: "outer_sums",
             params: [

@@ -2,23 +2,20 @@
 //! blocks in their order, so that every run gives the same bytes.
 
 use super::vector_width;
+use crate::backend::wgpu::Value;
 use crate::backend::wgpu::lower::{Lowering, Work, spread};
-use crate::backend::wgpu::{Schedule, Value};
+use crate::backend::wgpu::tuned::WeightGradientSizes;
 use crate::graph::Shape;
 
-/// Fewest rows of a block; most blocks.
-const SHORTEST: usize = 32;
-const MOST_BLOCKS: usize = 64;
-
 /// Rows of a block, and blocks.
-pub(super) fn blocks(rows: usize) -> (usize, usize) {
-    let length = rows.div_ceil(MOST_BLOCKS).max(SHORTEST);
+fn blocks(sizes: &WeightGradientSizes, rows: usize) -> (usize, usize) {
+    let length = rows.div_ceil(sizes.most_blocks).max(sizes.shortest_block);
     (length, rows.div_ceil(length).max(1))
 }
 
 /// Scratch elements for the gradient of a weight of `shape` from `rows` rows.
-pub(super) fn scratch(rows: usize, shape: &Shape) -> usize {
-    blocks(rows).1 * shape.elements()
+pub(super) fn scratch(sizes: &WeightGradientSizes, rows: usize, shape: &Shape) -> usize {
+    blocks(sizes, rows).1 * shape.elements()
 }
 
 /// Dispatches `dw[n, k] = sum_r dy[r, n] x[r, k]` for inputs x and dy, of whose channels the fewer
@@ -29,13 +26,9 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let (x, dy) = (lowering.input(0), lowering.input(1));
     let swapped = out > into;
     let (a, b, wide, few) = if swapped { (dy, x, out, into) } else { (x, dy, into, out) };
-    let (length, blocks) = blocks(rows);
+    let sizes = lowering.traits.tuned.weight_gradient;
+    let ((length, blocks), lanes) = (blocks(&sizes, rows), sizes.lanes);
     let vector = vector_width(&[wide]);
-    let lanes = match lowering.traits.schedule {
-        Schedule::Staged | Schedule::Matrices(_) => 64,
-        Schedule::Registers { many: true } => 16,
-        Schedule::Registers { many: false } | Schedule::Passed | Schedule::Vectors { .. } => 8,
-    };
     let partial = Work {
         kernel: "weight_gradient_partial",
         params: [

@@ -1,0 +1,122 @@
+//! What kernels without run-time checks rely on, looked at in a plan before it is recorded: plans,
+//! operations and epilogues may come from anywhere.
+
+use std::any::Any;
+
+use super::Traits;
+use super::ops::lowering_of;
+use crate::graph::ops::Broadcast;
+use crate::graph::ops::lora_up::LoraUp;
+use crate::graph::{Epilogue, Fold, Graph, MOST_FACTORS, Place, Plan, Shape, Step, Tensor};
+
+/// Whether the tensors of a step have the shapes that its operation, and what is folded into it,
+/// read and write, or what is wrong.
+pub(super) fn check_step(
+    graph: &Graph,
+    plan: &Plan,
+    step: &Step,
+    traits: &Traits,
+) -> Result<(), String> {
+    let inputs: Vec<&Shape> = step.inputs.iter().map(|&t| graph.shape(t)).collect();
+    let result = graph.shape(step.result);
+    let made = step.operation.shape(&inputs)?;
+    if made != *result {
+        return Err(format!("it makes {made}, planned are {result}"));
+    }
+    for entry in &step.epilogue {
+        check_entry(graph, result, entry)?;
+    }
+    check_together(step)?;
+    let stored = match step.padding {
+        None => result.elements(),
+        Some([top, bottom, left, right]) => {
+            let [batch, height, width, channels] = result.image()?;
+            batch * (height + top + bottom) * (width + left + right) * channels
+        }
+    };
+    let output = graph.shape(step.output);
+    if output.elements() != stored {
+        return Err(format!("it stores {stored} elements, planned are {output}"));
+    }
+    let lower = lowering_of(&*step.operation);
+    let folds = lower.map_or(Fold::Nothing, |lower| lower.folds());
+    let lora = |entry: &Epilogue| matches!(entry, Epilogue::Lora { .. });
+    // An up-projection added to a base is an entry of its own step.
+    let operation: &dyn Any = &*step.operation;
+    let is_lora = operation.downcast_ref::<LoraUp>().is_some_and(|lora| lora.based);
+    let takes_lora = is_lora || folds == Fold::LoraAndElementwise;
+    let folded = (step.epilogue.is_empty() || folds != Fold::Nothing)
+        && (!step.epilogue.iter().any(lora) || takes_lora)
+        && (step.padding.is_none() || folds == Fold::ElementwiseAndPadding);
+    if !folded {
+        return Err(format!("its kernels fold {folds:?}, planned is more"));
+    }
+    let wanted = lower.and_then(|lower| lower.scratch(&inputs, result, traits)).unwrap_or(0);
+    if step.scratch.unwrap_or(0) < wanted {
+        return Err(format!("it needs {wanted} elements of scratch, planned: {:?}", step.scratch));
+    }
+    let operands = step.epilogue.iter().flat_map(Epilogue::operands);
+    let all = step.inputs.iter().copied().chain(operands).chain([step.output]);
+    all.into_iter().try_for_each(|tensor| check_storage(graph, plan, tensor))
+}
+
+/// A tensor that shares another's storage, or is computed in its place, has as many elements.
+fn check_storage(graph: &Graph, plan: &Plan, tensor: Tensor) -> Result<(), String> {
+    let shape = graph.shape(tensor);
+    let mut stands = vec![plan.root(tensor)];
+    if let Some(Place::InPlace(input)) = plan.place(tensor) {
+        stands.push(input);
+    }
+    match stands.into_iter().find(|&t| graph.shape(t).elements() != shape.elements()) {
+        Some(other) => Err(format!("{shape} stands in the place of {}", graph.shape(other))),
+        None => Ok(()),
+    }
+}
+
+/// What an entry reads has the elements that meet a result of shape `result`.
+fn check_entry(graph: &Graph, result: &Shape, entry: &Epilogue) -> Result<(), String> {
+    let (rows, channels) = (result.rows(), result.channels());
+    let (operand, fits) = match entry {
+        Epilogue::Function(_) | Epilogue::Scale(_) => return Ok(()),
+        Epilogue::Derivative(_, tensor) => {
+            let operand = graph.shape(*tensor);
+            (operand, operand.elements() == result.elements())
+        }
+        Epilogue::Add(tensor, broadcast) | Epilogue::Multiply(tensor, broadcast) => {
+            let operand = graph.shape(*tensor);
+            let fits = match *broadcast {
+                Broadcast::Same => operand.elements() == result.elements(),
+                Broadcast::Scalar => operand.elements() == 1,
+                Broadcast::Trailing { rows: own, channels: of_row } => {
+                    own > 0 && of_row == channels && operand.elements() == own * channels
+                }
+                Broadcast::Batch { rows: each, channels: of_row } => {
+                    each > 0
+                        && of_row == channels
+                        && operand.elements() >= rows.div_ceil(each) * channels
+                }
+            };
+            (operand, fits)
+        }
+        &Epilogue::Lora { hidden, up, transposed } => {
+            let (hidden, up) = (graph.shape(hidden), graph.shape(up));
+            let rank = hidden.channels();
+            let wanted = if transposed { [rank, channels] } else { [channels, rank] };
+            (up, hidden.rows() == rows && [up.rows(), up.channels()] == wanted)
+        }
+    };
+    if fits { Ok(()) } else { Err(format!("{entry:?} of {operand} does not fit {result}")) }
+}
+
+/// Entries share one number of rows of each kind, and there are uniforms for so many factors.
+fn check_together(step: &Step) -> Result<(), String> {
+    let broadcasts = || step.epilogue.iter().filter_map(Epilogue::broadcast);
+    let alike = |rows: Vec<usize>| rows.windows(2).all(|pair| pair[0] == pair[1]);
+    let factors = step.epilogue.iter().filter(|entry| matches!(entry, Epilogue::Scale(_))).count();
+    let loras = step.epilogue.iter().filter(|entry| matches!(entry, Epilogue::Lora { .. })).count();
+    let fits = alike(broadcasts().filter_map(Broadcast::rows_per_batch).collect())
+        && alike(broadcasts().filter_map(Broadcast::operand_rows).collect())
+        && factors <= MOST_FACTORS
+        && loras <= 1;
+    if fits { Ok(()) } else { Err(format!("{:?} cannot be done in one go", step.epilogue)) }
+}

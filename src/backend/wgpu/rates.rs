@@ -1,0 +1,69 @@
+//! How fast a device is at most, measured.
+
+use std::sync::Arc;
+
+use super::{Command, Gpu, Params, Recording, Result, Scalar, Slice, Value};
+
+impl Gpu {
+    /// Floating-point operations and bytes a second at most, by chains of multiply-adds and by a
+    /// large copy, the fastest of several each. `clock` gives seconds.
+    ///
+    /// # Errors
+    /// Memory that is exhausted; a device that failed.
+    pub fn rates(self: &Arc<Self>, clock: &dyn Fn() -> f64) -> Result<[f64; 2]> {
+        const CHAINS: usize = 2;
+        const ROUNDS: usize = 512;
+        let groups: usize = if self.is_software() { 256 } else { 16384 };
+        let y = self.buffer("peak", (groups * 64 * 4) as u64)?;
+        let arithmetic = Command::Dispatch {
+            kernel: "peak",
+            params: Params::from([("chains", Value::from(CHAINS))]),
+            bindings: vec![("y".into(), Slice::whole(&y), Scalar::F32)],
+            uniforms: vec![("rounds", ROUNDS.into()), ("factor", 0.5f32.into())],
+            grid: [groups as u32, 1, 1],
+            label: "peak".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        let size = self.max_binding().min(64 << 20) / 16 * 16;
+        let (from, to) = (self.buffer("peak", size)?, self.buffer("peak", size)?);
+        let copy = Command::Dispatch {
+            kernel: "copy",
+            params: Params::from([("vector", Value::from(4))]),
+            bindings: vec![
+                ("x".into(), Slice::whole(&from), Scalar::F32),
+                ("y".into(), Slice::whole(&to), Scalar::F32),
+            ],
+            uniforms: [
+                ("rows", 1),
+                ("width", size as usize / 16),
+                ("from_stride", 0),
+                ("from_start", 0),
+                ("to_stride", 0),
+                ("to_start", 0),
+            ]
+            .map(|(name, value): (&'static str, usize)| (name, value.into()))
+            .to_vec(),
+            grid: [32768.min((size / 1024) as u32), (size / 1024).div_ceil(32768) as u32, 1],
+            label: "copy".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        // SAFETY: `y` has a number for each invocation of the grid; the copy's one row has as many
+        // vectors as both buffers, and its kernel leaves out invocations beyond them.
+        let recordings = unsafe {
+            [Recording::trusted(self, &[arithmetic])?, Recording::trusted(self, &[copy])?]
+        };
+        let mut seconds = [f64::INFINITY; 2];
+        for (recording, best) in recordings.iter().zip(&mut seconds) {
+            for _ in 0..4 {
+                let start = clock();
+                recording.play();
+                self.wait()?;
+                *best = best.min(clock() - start);
+            }
+        }
+        let flops = (groups * 64 * ROUNDS) as f64 * (CHAINS * 8 * 16) as f64;
+        Ok([flops / seconds[0], 2.0 * size as f64 / seconds[1]])
+    }
+}
