@@ -85,13 +85,8 @@ impl RegionTables {
     }
 
     /// The values of `inputs`.
-    pub fn values(&self, inputs: &RegionInputs) -> [(Tensor, &Array); 4] {
-        [
-            (inputs.order, &self.order),
-            (inputs.weights, &self.weights),
-            (inputs.spans, &self.spans),
-            (inputs.readers, &self.readers),
-        ]
+    pub fn values(&self, inputs: &RegionInputs) -> [(Tensor, &Array); 3] {
+        [(inputs.order, &self.order), (inputs.weights, &self.weights), (inputs.spans, &self.spans)]
     }
 
     /// The values of what [`RegionInputs::declare`] declared by the same `name`, by their full
