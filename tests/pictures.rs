@@ -219,7 +219,7 @@ fn bands_make_the_same_picture_as_the_whole() {
     let (whole, banded) =
         (pipeline.decode(&latents, None).unwrap(), pipeline.decode(&latents, Some(64)).unwrap());
     let decibels = psnr(&whole[0], &banded[0]).unwrap();
-    assert!(decibels >= 60.0, "decoded in bands: {decibels:.1} dB");
+    assert!(decibels >= 60.0, "decoded in tiles: {decibels:.1} dB");
     let banded = pipeline.encode(&original, Some(64)).unwrap();
     let worst = latents
         .values()
@@ -227,7 +227,7 @@ fn bands_make_the_same_picture_as_the_whole() {
         .zip(banded.values())
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, f32::max);
-    assert!(worst < 1e-4, "encoded in bands: off by {worst}");
+    assert!(worst < 1e-4, "encoded in tiles: off by {worst}");
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn regions_change_the_picture_and_their_order_does_not() {
     assert!(generate(&two).latents.values()[each..] == second);
 }
 
-/// A concept with words and an update of one layer of the UNet and one of the text tower.
+/// A concept with words and an update of one layer of the UNet and one of the text encoder.
 fn concept(name: &str, word: Option<&str>) -> Concept {
     let checkpoint = checkpoint();
     let update = |component: &checkpoint::Component, layer: &str| {

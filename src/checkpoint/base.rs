@@ -14,7 +14,7 @@ const PIECE: usize = 1 << 16;
 const REMEMBERED: usize = 256;
 
 impl Checkpoint {
-    /// SHA-256 over the text tower and the UNet: canonical names, shapes, and values rounded to
+    /// SHA-256 over the text encoder and the UNet: canonical names, shapes, and values rounded to
     /// f16. So a model has the same hash in every file layout, in f32 as in f16, and with another
     /// autoencoder: all that a concept tuned on it fits. (bf16 files have lost more, and count as
     /// another model.)

@@ -36,7 +36,7 @@ struct Place {
     scale: f32,
 }
 
-/// A network's configuration and weights. Names are those of diffusers; a text tower's begin with
+/// A network's configuration and weights. Names are those of diffusers; a text encoder's begin with
 /// `text_model.`, a vision tower's with `vision_model.`, as in Hugging Face's files.
 #[derive(Debug, Clone)]
 pub struct Component {

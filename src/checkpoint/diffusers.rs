@@ -234,7 +234,7 @@ pub(super) fn vae_names(name: &str) -> Targets {
     vec![(format!("{module}.attentions.{number}.{layer}.{parameter}"), Part::Matrix)]
 }
 
-/// A text tower's names: with `text_model.` before them, which newer transformers leave out.
+/// A text encoder's names: with `text_model.` before them, which newer transformers leave out.
 pub(super) fn text_names(name: &str) -> Targets {
     tower_names(name, "text_model.", "vision_model.")
 }
@@ -244,7 +244,7 @@ pub(super) fn vision_names(name: &str) -> Targets {
     tower_names(name, "vision_model.", "text_model.")
 }
 
-/// The projections to the joint space stand outside either tower and are kept: a text tower that
+/// The projections to the joint space stand outside either tower and are kept: a text encoder that
 /// only drives pictures has none, so that the file of the vision tower may hold both.
 fn tower_names(name: &str, own: &str, other: &str) -> Targets {
     let bare = ["text_projection.", "visual_projection.", "logit_scale"];

@@ -173,7 +173,7 @@ pub(super) fn vae(c: &Component) -> Result<Value, Missing> {
     }))
 }
 
-/// `text_encoder/config.json` for CLIP's text tower. `open_clip`: it came under OpenCLIP's names.
+/// `text_encoder/config.json` for CLIP's text encoder. `open_clip`: it came under OpenCLIP's names.
 pub(super) fn text(c: &Component, open_clip: bool) -> Result<Value, Missing> {
     let tokens = "text_model.embeddings.token_embedding.weight";
     let (vocabulary, width) = (dim(c, tokens, 0)?, dim(c, tokens, 1)?);

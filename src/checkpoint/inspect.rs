@@ -39,7 +39,7 @@ pub enum What {
     Unet,
     /// An autoencoder by itself.
     Vae,
-    /// A text tower by itself.
+    /// A text encoder by itself.
     TextEncoder,
     /// A vision tower by itself.
     VisionEncoder,

@@ -30,7 +30,7 @@ pub enum TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    /// For a model without tokenizer: 2.x is known by OpenCLIP's text tower, and that by its
+    /// For a model without tokenizer: 2.x is known by OpenCLIP's text encoder, and that by its
     /// nonlinearity.
     pub(super) fn standard(text_encoder: &Component) -> Self {
         let open_clip = text_encoder.config["hidden_act"] == "gelu";
@@ -49,7 +49,7 @@ pub struct Checkpoint {
     pub unet: Component,
     /// The autoencoder.
     pub vae: Component,
-    /// CLIP's text tower.
+    /// CLIP's text encoder.
     pub text_encoder: Component,
     /// CLIP's vision tower, if the model brings it (`image_encoder/` or `clip_vision/`).
     pub vision: Option<Component>,

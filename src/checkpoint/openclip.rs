@@ -1,4 +1,4 @@
-//! OpenCLIP's names for a text tower (Stable Diffusion 2.x), translated to Hugging Face's.
+//! OpenCLIP's names for a text encoder (Stable Diffusion 2.x), translated to Hugging Face's.
 use super::component::{Part, Targets};
 
 /// OpenCLIP's ViT-H has 24 layers, and Stable Diffusion 2.x uses the output of the last but one:

@@ -10,7 +10,7 @@ use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Applied, Concept};
 use mixofshow::fusion::solve::Solver;
-use mixofshow::fusion::{self, Entry, Order};
+use mixofshow::fusion::{self, ConceptToFuse, Order};
 use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
 use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::{Control, Pipeline, Request};
@@ -30,8 +30,8 @@ use report::{ConceptScores, Report, SceneScores};
 /// them into one model, and places two and all three of them in one picture, with a region for each
 /// and, if the model has one, an adapter that follows a sketch. Beside that stands what comes of
 /// the same prompt without regions, of averaged concepts, and of their own files in a region each.
-/// All of it ends up on one contact sheet, with figures in a report. Concepts that were learnt
-/// before into the same folder, in as many steps, are not learnt again.
+/// All of it ends up on one contact sheet, with figures in a report. Concepts that were trained
+/// before into the same folder, in as many steps, are not trained again.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Folder for all results; files of the same names are replaced
@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let start = Instant::now();
     let concepts = demo.teach()?;
     let taught = start.elapsed();
-    let learnt_now = concepts.iter().filter(|learnt| learnt.now).count();
+    let learnt_now = concepts.iter().filter(|trained| trained.now).count();
     let [fused, averaged] = demo.fuse(&concepts)?;
     let together = start.elapsed() - taught;
     let shown = demo.show(&concepts, &fused, &averaged)?;
@@ -114,14 +114,14 @@ struct Demo<'a> {
 }
 
 /// A concept of the cast.
-struct Learnt {
+struct Trained {
     path: PathBuf,
     concept: Concept,
     /// Not in an earlier run.
     now: bool,
 }
 
-/// What came of it, as far as it is seen.
+/// The pictures that the sheet shows.
 struct Shown {
     /// Rows of the sheet.
     rows: Vec<(String, Vec<Picture>)>,
@@ -151,7 +151,7 @@ impl<'a> Demo<'a> {
         Ok(Demo { arguments, global, terminal, checkpoint, gpu, folder })
     }
 
-    fn teach(&self) -> Result<Vec<Learnt>> {
+    fn teach(&self) -> Result<Vec<Trained>> {
         let lessons = CAST.iter().map(|player| {
             // Concepts of other numbers of updates are others.
             let path = self
@@ -161,10 +161,10 @@ impl<'a> Demo<'a> {
             player.settings(&self.folder, path, self.arguments.steps)
         });
         let lessons = lessons.collect::<Result<Vec<_>>>()?;
-        let learnt = learn_all(&lessons, &self.checkpoint, &self.gpu, self.global, self.terminal)?;
-        let with_paths = learnt.into_iter().zip(lessons);
+        let trained = learn_all(&lessons, &self.checkpoint, &self.gpu, self.global, self.terminal)?;
+        let with_paths = trained.into_iter().zip(lessons);
         Ok(with_paths
-            .map(|((concept, took), settings)| Learnt {
+            .map(|((concept, took), settings)| Trained {
                 path: settings.output,
                 concept,
                 now: took.is_some(),
@@ -173,15 +173,15 @@ impl<'a> Demo<'a> {
     }
 
     /// The fused model and the one of averaged concepts.
-    fn fuse(&self, concepts: &[Learnt]) -> Result<[PathBuf; 2]> {
-        let entries = concepts.iter().map(|learnt| Entry {
-            concept: learnt.concept.clone(),
-            path: learnt.path.clone(),
+    fn fuse(&self, concepts: &[Trained]) -> Result<[PathBuf; 2]> {
+        let entries = concepts.iter().map(|trained| ConceptToFuse {
+            concept: trained.concept.clone(),
+            path: trained.path.clone(),
             unet: 1.0,
             text: 1.0,
             prompt: None,
         });
-        let entries: Vec<Entry> = entries.collect();
+        let entries: Vec<ConceptToFuse> = entries.collect();
         let mut progress = Progress::new(self.terminal);
         let mut fuse = |name: &str, solver: Solver| -> Result<PathBuf> {
             let out = self.arguments.output.join(name);
@@ -196,7 +196,7 @@ impl<'a> Demo<'a> {
     }
 
     /// Makes all pictures and scores them.
-    fn show(&self, concepts: &[Learnt], fused: &Path, averaged: &Path) -> Result<Shown> {
+    fn show(&self, concepts: &[Trained], fused: &Path, averaged: &Path) -> Result<Shown> {
         let phrases: Vec<String> = CAST.iter().map(cast::Player::phrase).collect();
         let classes: Vec<String> =
             CAST.iter().map(|player| player.class_word.to_string()).collect();
@@ -229,7 +229,7 @@ impl<'a> Demo<'a> {
         let towers = Towers::load(&self.gpu, model.model())?;
         let taught = self.taught(&towers)?;
         let own =
-            concepts.iter().map(|learnt| Ok(vec![Applied::new(learnt.concept.clone(), 1.0)?]));
+            concepts.iter().map(|trained| Ok(vec![Applied::new(trained.concept.clone(), 1.0)?]));
         let own: Vec<Vec<Applied>> = own.collect::<Result<_>>()?;
         let mut alone = vec![("class word alone", work.alone(&mut model, &classes, &[])?)];
         alone.push(("class word, LoRA on", work.alone(&mut model, &classes, &own)?));
@@ -275,12 +275,12 @@ impl<'a> Demo<'a> {
         together.sort_by_key(|(scene, ..)| scene.places.len());
 
         let mut shown = Shown { rows: Vec::new(), concepts: Vec::new(), scenes: Vec::new() };
-        for (i, (player, learnt_from)) in CAST.iter().zip(&taught.whole).enumerate() {
+        for (i, (player, trained_on)) in CAST.iter().zip(&taught.whole).enumerate() {
             let mut scores = Vec::new();
             for (way, pictures) in &alone {
                 let seen: Option<Embedding> =
                     pictures.get(i).map(|picture| towers.picture(picture)).transpose()?;
-                scores.push((way.to_string(), image_alignment(seen.as_slice(), learnt_from)));
+                scores.push((way.to_string(), image_alignment(seen.as_slice(), trained_on)));
             }
             shown.concepts.push(ConceptScores { name: player.name, scores });
         }
@@ -343,7 +343,7 @@ impl Shown {
     }
 }
 
-/// The pictures that were learnt from.
+/// The pictures that were trained from.
 struct Taught {
     /// The first of each concept.
     pictures: Vec<Picture>,

@@ -51,7 +51,7 @@ pub fn check_picture(path: &Path) -> Result<()> {
     })
 }
 
-/// Whether a concept could be learnt to that file, with what stands beside it, before any work.
+/// Whether a concept could be trained to that file, with what stands beside it, before any work.
 /// Nothing is made.
 pub fn check_run(output: &Path) -> Result<()> {
     Places::of(output).check().map_err(|error| match error {

@@ -9,7 +9,9 @@ use mixofshow::backend::Precision;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
 use mixofshow::fusion::solve::Exact;
-use mixofshow::fusion::{self, Distillation, Entry, Listed, Order, Previous, Settings};
+use mixofshow::fusion::{
+    self, ConceptToFuse, Distillation, ListedConcept, Order, Previous, Settings,
+};
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -142,13 +144,13 @@ fn concepts(
     arguments: &Arguments,
     previous: Option<&Previous>,
     terminal: &Terminal,
-) -> Result<Vec<Entry>> {
-    let mut listed: Vec<Listed> = Vec::new();
+) -> Result<Vec<ConceptToFuse>> {
+    let mut listed: Vec<ListedConcept> = Vec::new();
     for text in arguments.concepts.iter().chain(&arguments.add) {
-        listed.push(Listed::parse(text)?);
+        listed.push(ListedConcept::parse(text)?);
     }
     if let Some(list) = &arguments.list {
-        listed.extend(Listed::read(list)?);
+        listed.extend(ListedConcept::read(list)?);
     }
     let mut prompts = arguments.prompt.iter();
     let mut entries = Vec::new();
@@ -160,7 +162,7 @@ fn concepts(
             None if concept.words.is_empty() => prompts.next().cloned(),
             given => given,
         };
-        entries.push(Entry {
+        entries.push(ConceptToFuse {
             concept,
             path: listed.path,
             unet: listed.unet,
@@ -183,7 +185,7 @@ fn concepts(
         };
         let mut before = previous.entries(statistics)?;
         for name in &arguments.remove {
-            let is = |entry: &Entry| {
+            let is = |entry: &ConceptToFuse| {
                 entry.concept.name == *name
                     || entry.path.as_os_str() == name.as_str()
                     || entry.prompt.as_deref() == Some(name)
@@ -351,7 +353,7 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
         };
         terminal.note(format!(
             "distillation: predictions off by {:.4} (before {:.4}); {} updates of rank {}; \
-                recorded in {:.1} s, learnt in {:.1} s",
+                recorded in {:.1} s, trained in {:.1} s",
             mean(1),
             mean(0),
             distillation.updates,

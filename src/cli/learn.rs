@@ -1,4 +1,4 @@
-//! Concepts that other commands need: learnt, or read where they are there already.
+//! Concepts that other commands need: trained, or read where they are there already.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,10 +17,10 @@ use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, units};
 
 /// A concept, and the seconds that it took where it was not there already.
-pub type Learnt = (Concept, Option<f64>);
+pub type Trained = (Concept, Option<f64>);
 
 /// Learns concepts, or reads those that are there already, of the same base model. Software
-/// adapters leave a core idle while a program prepares its next work, so there as many are learnt
+/// adapters leave a core idle while a program prepares its next work, so there as many are trained
 /// side by side as the machine has cores: what each learns is the same.
 pub fn learn_all(
     lessons: &[Settings],
@@ -28,14 +28,14 @@ pub fn learn_all(
     gpu: &Device,
     global: &Global,
     terminal: &Terminal,
-) -> Result<Vec<Learnt>> {
-    let mut learnt = Vec::with_capacity(lessons.len());
+) -> Result<Vec<Trained>> {
+    let mut trained = Vec::with_capacity(lessons.len());
     for settings in lessons {
         files::check_run(&settings.output)?;
-        learnt
+        trained
             .push(present(&settings.output, checkpoint, terminal)?.map(|concept| (concept, None)));
     }
-    let missing: Vec<usize> = (0..lessons.len()).filter(|&i| learnt[i].is_none()).collect();
+    let missing: Vec<usize> = (0..lessons.len()).filter(|&i| trained[i].is_none()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let side_by_side =
         if gpu.is_processor() { cores.min(missing.len()) } else { missing.len().min(1) };
@@ -84,11 +84,11 @@ pub fn learn_all(
                 News::End(outcome) => {
                     let (concept, summary, seconds) = (*outcome)?.ok_or(Failure::Stopped)?;
                     progress.aside(|| tell(terminal, name, &summary, seconds));
-                    learnt[lesson] = Some((concept, Some(seconds)));
+                    trained[lesson] = Some((concept, Some(seconds)));
                 }
             }
         }
-        Ok(learnt.into_iter().flatten().collect())
+        Ok(trained.into_iter().flatten().collect())
     })
 }
 
@@ -115,7 +115,7 @@ fn present(path: &Path, checkpoint: &Checkpoint, terminal: &Terminal) -> Result<
     match check_base([&concept], checkpoint, base_hash_cache().as_deref()) {
         Ok(()) => Ok(Some(concept)),
         Err(_) => {
-            terminal.note(format!("{} is of another base model: learnt again", path.display()));
+            terminal.note(format!("{} is of another base model: trained again", path.display()));
             Ok(None)
         }
     }

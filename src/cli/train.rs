@@ -8,7 +8,7 @@ use std::time::Instant;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::training::config::{self, Kind, Options, Settings};
 use mixofshow::training::step::Method;
-use mixofshow::training::{self, Begin, Event, Outcome, Progress as Learnt, Run, Summary};
+use mixofshow::training::{self, Begin, Event, Outcome, Progress as Trained, Run, Summary};
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -26,7 +26,7 @@ Examples:
     mos train zorp.toml --resume
   Settings of the method's own code:
     mos train options/train/EDLoRA/real/8101_EDLoRA_potter_Cmix_B4_Repeat500.yml
-  What was learnt:
+  What was trained:
     mos generate -p \"a photo of a <zorp1> <zorp2> on the beach\" --concept zorp.safetensors
 
 Beside the concept file, NAME.training holds the saved state, the loss curve and sheets of pictures.";
@@ -151,7 +151,7 @@ fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
             [planned.weights, planned.activations, planned.state].map(units::bytes);
         terminal.detail(format!(
             "device memory planned: weights {weights}, activations \
-            {activations}, what is learnt {state}"
+            {activations}, what is trained {state}"
         ));
     }
     let of = run.settings().steps as u64;
@@ -167,7 +167,7 @@ fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
 }
 
 /// How it goes, for the bar; `spent` remembers that the end of the embeddings was told.
-fn detail(at: &Learnt, spent: &mut bool) -> String {
+fn detail(at: &Trained, spent: &mut bool) -> String {
     *spent = *spent || at.embeddings_stopped;
     let norm = if *spent { format!("{:.3} (held)", at.norm) } else { format!("{:.3}", at.norm) };
     format!("loss {:.4}  lr {:.1e}  norm {norm}", at.loss, at.rates.unet)

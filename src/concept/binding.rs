@@ -206,7 +206,7 @@ impl Words {
     }
 
     /// Sentences for the user about what looks like a concept word in `prompt` and is none.
-    pub fn strangers(&self, prompt: &str) -> Vec<String> {
+    pub fn unknown_words(&self, prompt: &str) -> Vec<String> {
         let mut warnings = Vec::new();
         for (at, _) in prompt.match_indices('<') {
             let Some(text) = prompt.get(at..).and_then(|rest| rest.split_inclusive('>').next())
@@ -378,8 +378,8 @@ mod tests {
     #[test]
     fn strangers_are_told() {
         let words = Words::new(&tiny(), TABLE, [&concept("a", &[("<x>", 1)])], &[]).unwrap();
-        assert_eq!(words.strangers("a <x> cat <3 and a < b > c, x<>y <X>"), [""; 0]);
-        assert!(words.strangers("a <y>")[0].contains("<y>"));
-        assert!(words.strangers("a <lora:ink:0.8>")[0].contains("--lora"));
+        assert_eq!(words.unknown_words("a <x> cat <3 and a < b > c, x<>y <X>"), [""; 0]);
+        assert!(words.unknown_words("a <y>")[0].contains("<y>"));
+        assert!(words.unknown_words("a <lora:ink:0.8>")[0].contains("--lora"));
     }
 }

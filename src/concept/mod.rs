@@ -24,7 +24,7 @@ pub use base::check_base;
 pub use error::{Error, Result};
 pub use update::{Lora, Update, UpdateSet, Updates};
 
-/// What was learnt of one thing on top of a base model.
+/// What was trained of one thing on top of a base model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Concept {
     /// For people: the file's name without its ending where the file says nothing else.

@@ -3,8 +3,8 @@
 use crate::concept::{AppliedSet, Network, Updates, Word};
 
 use super::base::{Base, FusedWeights, Runner};
-use super::groups::{Layout, Stage};
-use super::members::Member;
+use super::groups::{Stage, StageLayers};
+use super::members::FusedConcept;
 use super::settings::Settings;
 use super::spatial::{self, PictureShape};
 use super::statistics::Statistics;
@@ -12,7 +12,7 @@ use super::text::{Bound, bind, encode};
 use super::{Error, Result};
 
 /// Whose inputs are recorded.
-pub(super) struct Subject<'a> {
+pub(super) struct RecordedSubject<'a> {
     pub name: String,
     /// Hash of all that the inputs depend on, but for the model, the settings and earlier stages.
     pub key: String,
@@ -30,8 +30,8 @@ pub(super) struct Subject<'a> {
     whole_prompts: bool,
 }
 
-impl<'a> Subject<'a> {
-    pub fn concept(member: &'a Member, settings: &Settings) -> Subject<'a> {
+impl<'a> RecordedSubject<'a> {
+    pub fn concept(member: &'a FusedConcept, settings: &Settings) -> RecordedSubject<'a> {
         // The words' templates say "a": a phrase of the user's own stands as it is.
         let fill = |templates: &[String]| -> Vec<String> {
             match member.words.is_empty() {
@@ -42,7 +42,7 @@ impl<'a> Subject<'a> {
                     .collect(),
             }
         };
-        Subject {
+        RecordedSubject {
             name: member.name.clone(),
             key: member.key.clone(),
             words: &member.words,
@@ -58,7 +58,7 @@ impl<'a> Subject<'a> {
 
     /// Ordinary prompts; `held_out`: those that the solution is measured with instead of those that
     /// it is made with.
-    pub fn keep(settings: &Settings, held_out: bool) -> Option<Subject<'static>> {
+    pub fn keep(settings: &Settings, held_out: bool) -> Option<RecordedSubject<'static>> {
         let mine = settings.keep.iter().skip(usize::from(held_out)).step_by(2);
         let prompts: Vec<String> = mine.cloned().collect();
         if prompts.is_empty() {
@@ -66,7 +66,7 @@ impl<'a> Subject<'a> {
         }
         let passes = settings.steps * settings.sampled.len() * settings.seeds as usize;
         let name = if held_out { "kept-measured" } else { "kept" };
-        Some(Subject {
+        Some(RecordedSubject {
             name: name.into(),
             key: super::members::hex(&sha2_of(&prompts)),
             words: &[],
@@ -83,14 +83,14 @@ impl<'a> Subject<'a> {
 
     /// This subject, as predictions of it are recorded: `pictures` of each prompt. Ordinary prompts
     /// are sampled from all, so that as many pictures are made of them as of a concept.
-    pub fn distilled(self, settings: &Settings) -> Subject<'a> {
+    pub fn distilled(self, settings: &Settings) -> RecordedSubject<'a> {
         let pictures = settings.distillation.pictures;
         if self.updates.is_some() {
-            return Subject { seeds: pictures, ..self };
+            return RecordedSubject { seeds: pictures, ..self };
         }
         let all = pictures as usize * settings.sampled.len();
         let sampled: Vec<String> = self.prompts.iter().take(all).cloned().collect();
-        Subject {
+        RecordedSubject {
             seeds: (all / sampled.len().max(1)).max(1) as u64,
             sampled,
             steps: settings.steps,
@@ -145,21 +145,21 @@ impl Runner<'_> {
     /// `set`.
     pub fn read(
         &self,
-        subject: &Subject,
+        subject: &RecordedSubject,
         prompt: &str,
         set: Option<&AppliedSet>,
     ) -> Result<Vec<Vec<f32>>> {
         let bound = bind(self.base, subject.words, prompt)?;
         let (tokens, prompts) = (bound.ids.len(), std::slice::from_ref(&bound));
-        Ok(encode(self, &self.text, set, &Layout::default(), prompts, tokens)?.rows)
+        Ok(encode(self, &self.text, set, &StageLayers::default(), prompts, tokens)?.rows)
     }
 
     /// What `subject` has at each site of `layout`. `progress` is told parts done and all parts.
     pub fn collect(
         &self,
         stage: Stage,
-        layout: &Layout,
-        subject: &Subject,
+        layout: &StageLayers,
+        subject: &RecordedSubject,
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Statistics>> {
@@ -182,7 +182,7 @@ impl Runner<'_> {
         Ok(found)
     }
 
-    fn of_text(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
+    fn of_text(&self, layout: &StageLayers, subject: &RecordedSubject) -> Result<Vec<Statistics>> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
         let set = subject.of(Network::TextEncoder);
@@ -201,10 +201,10 @@ impl Runner<'_> {
         Ok(layout.sites.iter().zip(encoded.inputs).map(of_site).collect())
     }
 
-    fn of_cross(&self, layout: &Layout, subject: &Subject) -> Result<Vec<Statistics>> {
+    fn of_cross(&self, layout: &StageLayers, subject: &RecordedSubject) -> Result<Vec<Statistics>> {
         let prompts = subject.bound(self.base, &subject.prompts)?;
         let tokens = subject.tokens(&prompts);
-        let encoded = encode(self, &self.text, None, &Layout::default(), &prompts, tokens)?;
+        let encoded = encode(self, &self.text, None, &StageLayers::default(), &prompts, tokens)?;
         let width = self.base.text().hidden_size;
         let of_site = |site: &super::groups::Site| {
             let number = self
@@ -240,8 +240,8 @@ impl Runner<'_> {
 
     fn of_spatial(
         &self,
-        layout: &Layout,
-        subject: &Subject,
+        layout: &StageLayers,
+        subject: &RecordedSubject,
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Statistics>> {

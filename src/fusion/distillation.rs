@@ -4,7 +4,7 @@
 //! want different answers to inputs that are alike, what one layer cannot give another can, and
 //! which of the layers' errors show in a picture no layer knows. So the fused UNet is distilled
 //! from the concepts' own models: these sample pictures, and both halves of what they predict along
-//! the way are learnt, each once, by low-rank updates of all fused layers that are added to the
+//! the way are trained, each once, by low-rank updates of all fused layers that are added to the
 //! weights at the end. Ordinary prompts, as the base model answers them, count as one concept.
 
 use std::collections::BTreeMap;
@@ -18,12 +18,12 @@ use crate::checkpoint::{self, DType, TensorFile, TensorView};
 use crate::graph::Array;
 use crate::training::draws::{Draws, Purpose};
 use crate::training::step::{
-    self, AdamW, Lesson, Models, Network, State, Step, StepConfig, TrainedLayer,
+    self, AdamW, Lesson, Models, Network, State, StepConfig, TrainedLayer, TrainingStep,
 };
 
 use super::base::{Runner, base_weight};
-use super::collect::Subject;
-use super::groups::Layout;
+use super::collect::RecordedSubject;
+use super::groups::StageLayers;
 use super::members::hex;
 use super::predictions::Predicted;
 use super::report::DistillationReport;
@@ -61,9 +61,9 @@ pub(super) fn refusal(runner: &Runner) -> Option<String> {
     })
 }
 
-/// One whose predictions are learnt.
+/// One whose predictions are trained.
 pub(super) struct Teacher<'a> {
-    pub subject: Subject<'a>,
+    pub subject: RecordedSubject<'a>,
     pub weight: f64,
     pub predicted: Predicted,
 }
@@ -79,7 +79,7 @@ struct Encodings {
 const EMPTY: &str = "empty";
 
 impl Encodings {
-    fn write(path: &Path, runner: &Runner, subject: &Subject) -> Result<Encodings> {
+    fn write(path: &Path, runner: &Runner, subject: &RecordedSubject) -> Result<Encodings> {
         let width = runner.base.text().hidden_size;
         let (mut tensors, mut size) = (Vec::new(), 0);
         let named = subject
@@ -130,9 +130,9 @@ struct Weight {
     values: Vec<f32>,
 }
 
-/// What came of it.
+/// The result of a distillation.
 pub(super) struct Distilled {
-    /// The weights of all layers, with what was learnt; none where it made nothing better.
+    /// The weights of all layers, with what was trained; none where it made nothing better.
     weights: Vec<Weight>,
     pub report: DistillationReport,
 }
@@ -179,7 +179,7 @@ pub(super) struct Student<'a> {
     draws: Draws,
     teachers: &'a [Teacher<'a>],
     encodings: Vec<Encodings>,
-    step: Step,
+    step: TrainingStep,
     layers: Vec<TrainedLayer>,
     /// Predictions in one pass.
     batch: usize,
@@ -193,13 +193,13 @@ pub(super) struct Student<'a> {
 const KEY: &str = "mos_distillation";
 
 impl<'a> Student<'a> {
-    /// `layouts`: the layers that were solved for. `earlier`: hash of all that was fused so far.
+    /// `stages_layers`: the layers that were solved for. `earlier`: hash of all that was fused so far.
     pub fn new(
         runner: &'a Runner<'a>,
         settings: Distillation,
         seed: u64,
         teachers: &'a [Teacher<'a>],
-        layouts: &[&Layout],
+        stages_layers: &[&StageLayers],
         places: &Places,
         earlier: &str,
     ) -> Result<Student<'a>> {
@@ -207,7 +207,7 @@ impl<'a> Student<'a> {
         let concepts = teachers.iter().filter(|teacher| teacher.subject.updates.is_some()).count();
         // As many as the concepts' own updates usually have together, and some.
         let rank = (4 * (concepts + 1)).clamp(8, 64);
-        let sites = layouts.iter().flat_map(|layout| &layout.sites);
+        let sites = stages_layers.iter().flat_map(|layout| &layout.sites);
         let layers: Vec<TrainedLayer> = sites
             .flat_map(|site| site.layers.iter().map(|layer| (site.width, layer)))
             .map(|(into, layer)| TrainedLayer {
@@ -244,10 +244,10 @@ impl<'a> Student<'a> {
             precision: runner.precision,
             ..StepConfig::default()
         };
-        let mut step = Step::distilling(&models, &config, &layers, runner.gpu)?;
+        let mut step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;
         if step.planned_bytes()?.activations > MOST_KEPT {
             config.checkpointing = true;
-            step = Step::distilling(&models, &config, &layers, runner.gpu)?;
+            step = TrainingStep::distilling(&models, &config, &layers, runner.gpu)?;
         }
         let mut sha = Sha256::new();
         sha.update(earlier);
@@ -467,7 +467,7 @@ impl<'a> Student<'a> {
         Some(State { arrays, step, ..State::default() })
     }
 
-    /// Every layer's weight with what it has learnt.
+    /// Every layer's weight with what it has trained.
     fn weights(&self, state: &State) -> Result<Vec<Weight>> {
         let mut all = Vec::new();
         for layer in &self.layers {
@@ -475,7 +475,7 @@ impl<'a> Student<'a> {
                 let name = format!("unet.{}.lora_{part}.weight", layer.name);
                 let found = state.arrays.get(&name).map(|array| array.values().to_vec());
                 found.ok_or_else(|| {
-                    Error::option(&layer.name, format!("what it has learnt lacks `{name}`"))
+                    Error::option(&layer.name, format!("what it has trained lacks `{name}`"))
                 })
             };
             let (down, up) = (part("down")?, part("up")?);

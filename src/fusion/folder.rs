@@ -15,7 +15,7 @@ use crate::models::clip_text::TOKEN_TABLE;
 use crate::text::KNOWN_WORDS_FILE;
 
 use super::base::{Base, FusedWeights};
-use super::members::Member;
+use super::members::FusedConcept;
 use super::replace::{NOTE_FILE, WORDS_FILE};
 use super::report::Report;
 use super::tokenizer::{json_text, put, put_json};
@@ -30,7 +30,7 @@ pub(super) fn write(
     out: &Path,
     replacing: bool,
     base: &Base,
-    members: &[Member],
+    members: &[FusedConcept],
     text: &FusedWeights,
     unet: &FusedWeights,
     report: &Report,
@@ -104,7 +104,7 @@ struct Words {
 
 impl Words {
     /// As the method names them: `<new0>` and on, one token for each cross-attention and word.
-    fn of(base: &Base, members: &[Member], existing: Map<String, Value>) -> Result<Words> {
+    fn of(base: &Base, members: &[FusedConcept], existing: Map<String, Value>) -> Result<Words> {
         let layers = base.model.attentions.len();
         let first_id = base.tokenizer().vocabulary_len();
         if first_id > base.text().vocab_size {

@@ -11,10 +11,10 @@ use crate::checkpoint::{self, Checkpoint, Network, TensorFile, TensorView};
 use crate::output;
 
 use super::base::{Base, FusedWeights, Runner, base_weight};
-use super::collect::Subject;
+use super::collect::RecordedSubject;
 use super::distillation::{self, Student, Teacher};
-use super::groups::{Layout, Stage};
-use super::members::{self, Entry, Member, hash_of, hex};
+use super::groups::{Stage, StageLayers};
+use super::members::{self, ConceptToFuse, FusedConcept, hash_of, hex};
 use super::predictions::{Predicted, Predictions};
 use super::report::{Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
@@ -26,7 +26,7 @@ use super::{Error, Result, folder, replace, spatial};
 /// What is asked for besides [`Settings`].
 #[derive(Clone, Debug)]
 pub struct Order {
-    pub concepts: Vec<Entry>,
+    pub concepts: Vec<ConceptToFuse>,
     /// The fused model; none: statistics only.
     pub out: Option<PathBuf>,
     /// An existing folder at `out` is replaced.
@@ -43,7 +43,7 @@ pub struct Order {
 
 impl Order {
     /// Of `concepts` to a new folder `out`, from statistics that are all taken afresh.
-    pub fn new(concepts: Vec<Entry>, out: PathBuf) -> Order {
+    pub fn new(concepts: Vec<ConceptToFuse>, out: PathBuf) -> Order {
         Order {
             concepts,
             out: Some(out),
@@ -67,7 +67,7 @@ pub struct Progress<'a> {
     pub of: usize,
 }
 
-/// What came of it.
+/// The result of a fusion.
 #[derive(Clone, Debug)]
 pub struct Fused {
     pub report: Report,
@@ -107,9 +107,9 @@ pub fn fuse(
         output::check_folder(&working)
     };
     free.map_err(Error::io(&working, "write"))?;
-    let layouts: Vec<(Stage, Layout)> = Stage::ALL
+    let stages_layers: Vec<(Stage, StageLayers)> = Stage::ALL
         .into_iter()
-        .map(|stage| Ok((stage, Layout::of(stage, &base, &members)?)))
+        .map(|stage| Ok((stage, StageLayers::of(stage, &base, &members)?)))
         .collect::<Result<_>>()?;
     let store = Store::open(&working)?;
     for member in &members {
@@ -138,12 +138,12 @@ pub fn fuse(
         report: Report::new(&base, &members, settings),
         progress,
     };
-    for (stage, layout) in &layouts {
+    for (stage, layout) in &stages_layers {
         if !layout.sites.is_empty() {
             fusion.stage(*stage, layout)?;
         }
     }
-    let in_unet: Vec<&Layout> = layouts
+    let in_unet: Vec<&StageLayers> = stages_layers
         .iter()
         .filter(|(stage, _)| *stage != Stage::Text)
         .map(|(_, layout)| layout)
@@ -183,7 +183,7 @@ fn check_part(part: Option<(usize, usize)>) -> Result<()> {
 
 struct Fusion<'a, 'p> {
     runner: Runner<'a>,
-    members: &'a [Member],
+    members: &'a [FusedConcept],
     settings: &'a Settings,
     recorded: Recorded,
     store: Store,
@@ -200,16 +200,16 @@ struct Fusion<'a, 'p> {
 }
 
 impl Fusion<'_, '_> {
-    fn stage(&mut self, stage: Stage, layout: &Layout) -> Result<()> {
+    fn stage(&mut self, stage: Stage, layout: &StageLayers) -> Result<()> {
         let start = Instant::now();
         if self.settings.solver == Solver::Average {
             return self.solve(stage, layout, &[], &[None, None], Vec::new(), start.elapsed());
         }
         let last = stage == Stage::Spatial;
         if last {
-            let layers = |member: &&Member| member.updates.of(Network::UNet).layers.len();
+            let layers = |member: &&FusedConcept| member.updates.of(Network::UNet).layers.len();
             if let Some(member) = self.members.iter().max_by_key(layers) {
-                let set = Subject::concept(member, self.settings).of(Network::UNet);
+                let set = RecordedSubject::concept(member, self.settings).of(Network::UNet);
                 let shape = PictureShape {
                     batch: 1,
                     size: self.runner.size(self.settings),
@@ -229,7 +229,7 @@ impl Fusion<'_, '_> {
             if self.part.is_some_and(|(k, n)| last && index % n != k - 1) {
                 continue;
             }
-            let subject = Subject::concept(member, self.settings);
+            let subject = RecordedSubject::concept(member, self.settings);
             let found = self.statistics(stage, layout, &subject)?;
             if found.stale {
                 stale.push(member.name.clone());
@@ -239,7 +239,9 @@ impl Fusion<'_, '_> {
         let mut keep = [None, None];
         let keeps_here = self.part.is_none_or(|(k, _)| !last || k == 1);
         for (held_out, slot) in [false, true].into_iter().zip(&mut keep) {
-            if let Some(subject) = Subject::keep(self.settings, held_out).filter(|_| keeps_here) {
+            if let Some(subject) =
+                RecordedSubject::keep(self.settings, held_out).filter(|_| keeps_here)
+            {
                 *slot = Some(self.statistics(stage, layout, &subject)?.file);
             }
         }
@@ -251,7 +253,12 @@ impl Fusion<'_, '_> {
     }
 
     /// From the store, or taken now.
-    fn statistics(&mut self, stage: Stage, layout: &Layout, subject: &Subject) -> Result<Found> {
+    fn statistics(
+        &mut self,
+        stage: Stage,
+        layout: &StageLayers,
+        subject: &RecordedSubject,
+    ) -> Result<Found> {
         let origin = Origin::new(
             stage.name(),
             subject,
@@ -280,7 +287,7 @@ impl Fusion<'_, '_> {
     fn solve(
         &mut self,
         stage: Stage,
-        layout: &Layout,
+        layout: &StageLayers,
         files: &[TensorFile],
         keep: &[Option<TensorFile>; 2],
         stale: Vec<String>,
@@ -373,10 +380,10 @@ impl Fusion<'_, '_> {
 
 impl Fusion<'_, '_> {
     /// Learns what the concepts' own models predict; one alone is answered already.
-    fn distil(&mut self, layouts: &[&Layout]) -> Result<()> {
+    fn distil(&mut self, stages_layers: &[&StageLayers]) -> Result<()> {
         let settings = self.settings.distillation;
         let nothing = settings.pictures == 0 || self.members.len() < 2 && !self.only_statistics;
-        if nothing || layouts.iter().all(|layout| layout.sites.is_empty()) {
+        if nothing || stages_layers.iter().all(|layout| layout.sites.is_empty()) {
             return Ok(());
         }
         if let Some(problem) = distillation::refusal(&self.runner) {
@@ -388,13 +395,14 @@ impl Fusion<'_, '_> {
         let mut teachers = Vec::with_capacity(members.len() + 1);
         for (index, member) in members.iter().enumerate() {
             if self.part.is_none_or(|(k, n)| index % n == k - 1) {
-                let subject = Subject::concept(member, self.settings).distilled(self.settings);
+                let subject =
+                    RecordedSubject::concept(member, self.settings).distilled(self.settings);
                 let predicted = self.predictions(&subject)?;
                 teachers.push(Teacher { subject, weight: member.weight, predicted });
             }
         }
-        let keep =
-            Subject::keep(self.settings, false).filter(|_| self.part.is_none_or(|(k, _)| k == 1));
+        let keep = RecordedSubject::keep(self.settings, false)
+            .filter(|_| self.part.is_none_or(|(k, _)| k == 1));
         if let Some(subject) = keep.map(|subject| subject.distilled(self.settings)) {
             let predicted = self.predictions(&subject)?;
             teachers.push(Teacher { subject, weight: 1.0, predicted });
@@ -411,7 +419,7 @@ impl Fusion<'_, '_> {
             settings,
             self.settings.seed,
             &teachers,
-            layouts,
+            stages_layers,
             &places,
             &self.earlier,
         )?;
@@ -437,7 +445,7 @@ impl Fusion<'_, '_> {
     }
 
     /// From the store, or made now. They depend on nothing that was fused.
-    fn predictions(&mut self, subject: &Subject) -> Result<Predicted> {
+    fn predictions(&mut self, subject: &RecordedSubject) -> Result<Predicted> {
         let recorded = Recorded { seeds: subject.seeds, ..self.recorded.clone() };
         let origin = Origin::new(store::PREDICTIONS, subject, self.runner.base.hash, recorded, "");
         let expected = |file: TensorFile, runner: &Runner| {

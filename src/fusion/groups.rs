@@ -13,7 +13,7 @@ use crate::nn::{Hook, Layers};
 use crate::sd::denoiser::{StepShape, build_step};
 
 use super::base::Base;
-use super::members::Member;
+use super::members::FusedConcept;
 use super::solve::Layer;
 use super::{Error, Result};
 
@@ -69,14 +69,14 @@ pub(super) struct Site {
 
 /// The layers of a stage that any concept changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(super) struct StageLayers {
     pub sites: Vec<Site>,
 }
 
-impl Layout {
+impl StageLayers {
     /// Of `stage`, for these concepts; layers that the model lacks, or whose shapes differ, are
     /// errors.
-    pub fn of(stage: Stage, base: &Base, members: &[Member]) -> Result<Layout> {
+    pub fn of(stage: Stage, base: &Base, members: &[FusedConcept]) -> Result<StageLayers> {
         let kv: BTreeSet<String> = base
             .model
             .attentions
@@ -110,8 +110,9 @@ impl Layout {
             .flat_map(|site| site.layers.iter().map(|l| (l.name.as_str(), (site.width, l.out))))
             .collect();
         for (layer, &(into, out)) in &wanted {
-            let has =
-                |member: &&Member| member.updates.of(stage.network()).layers.contains_key(layer);
+            let has = |member: &&FusedConcept| {
+                member.updates.of(stage.network()).layers.contains_key(layer)
+            };
             let name = members.iter().find(has).map_or("", |member| &member.name);
             match found.get(layer.as_str()) {
                 None => {
@@ -153,7 +154,7 @@ impl Layout {
 }
 
 /// Keys and values read the text: one site for each cross-attention.
-fn cross(base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> Layout {
+fn cross(base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> StageLayers {
     let site = |attention: &unet::CrossAttention| {
         let names = ["to_k", "to_v"].map(|part| format!("{}.{part}", attention.name));
         let layers: Vec<Layer> = names
@@ -164,11 +165,15 @@ fn cross(base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> Layout {
         let name = layers.first()?.name.clone();
         Some(Site { name, width: base.unet().cross_attention_dim, layers })
     };
-    Layout { sites: base.model.attentions.iter().filter_map(site).collect() }
+    StageLayers { sites: base.model.attentions.iter().filter_map(site).collect() }
 }
 
 /// The other layers, as they come when the network is built.
-fn built(stage: Stage, base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -> Result<Layout> {
+fn built(
+    stage: Stage,
+    base: &Base,
+    wanted: &BTreeMap<String, (usize, usize)>,
+) -> Result<StageLayers> {
     let mut graph = Graph::new();
     let hooks = match stage {
         Stage::Text => {
@@ -180,26 +185,34 @@ fn built(stage: Stage, base: &Base, wanted: &BTreeMap<String, (usize, usize)>) -
         }
         _ => {
             let layers: Vec<String> = wanted.keys().cloned().collect();
-            return Layout::of_unet(base.unet(), &StepShape::smallest(base.unet(), 1), &layers);
+            return StageLayers::of_unet(
+                base.unet(),
+                &StepShape::smallest(base.unet(), 1),
+                &layers,
+            );
         }
     };
-    Ok(Layout::hooked(&graph, hooks))
+    Ok(StageLayers::hooked(&graph, hooks))
 }
 
-impl Layout {
+impl StageLayers {
     /// These layers of a UNet, by what they read.
-    pub fn of_unet(config: &UNetConfig, shape: &StepShape, layers: &[String]) -> Result<Layout> {
+    pub fn of_unet(
+        config: &UNetConfig,
+        shape: &StepShape,
+        layers: &[String],
+    ) -> Result<StageLayers> {
         let mut graph = Graph::new();
         let mut hooks = Vec::new();
         build_step(config, &mut graph, shape, layers, |_, found, _| {
             hooks = found.to_vec();
             Ok(Vec::new())
         })?;
-        Ok(Layout::hooked(&graph, hooks))
+        Ok(StageLayers::hooked(&graph, hooks))
     }
 
     /// Hooked layers, by what they read.
-    pub fn hooked(graph: &Graph, hooks: Vec<Hook>) -> Layout {
+    pub fn hooked(graph: &Graph, hooks: Vec<Hook>) -> StageLayers {
         let mut sites: Vec<(Tensor, Site)> = Vec::new();
         for hook in hooks {
             let (width, out) =
@@ -212,6 +225,6 @@ impl Layout {
                 }
             }
         }
-        Layout { sites: sites.into_iter().map(|(_, site)| site).collect() }
+        StageLayers { sites: sites.into_iter().map(|(_, site)| site).collect() }
     }
 }

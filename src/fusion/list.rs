@@ -11,7 +11,7 @@ use crate::file_kind::read_text;
 /// One concept that is asked for, its file not read yet.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Listed {
+pub struct ListedConcept {
     #[serde(alias = "lora_path", alias = "file")]
     pub path: PathBuf,
     /// Factor on the updates of the UNet.
@@ -33,17 +33,18 @@ fn one() -> f32 {
 #[serde(deny_unknown_fields)]
 struct Table {
     #[serde(alias = "concepts")]
-    concept: Vec<Listed>,
+    concept: Vec<ListedConcept>,
 }
 
-impl Listed {
+impl ListedConcept {
     /// From `FILE` or `FILE:unet=0.8,text=1.0`.
     ///
     /// # Errors
     /// A factor that is no number, or something else than a factor after the last colon's first
     /// name.
-    pub fn parse(text: &str) -> Result<Listed> {
-        let bare = |path: &str| Listed { path: path.into(), unet: 1.0, text: 1.0, prompt: None };
+    pub fn parse(text: &str) -> Result<ListedConcept> {
+        let bare =
+            |path: &str| ListedConcept { path: path.into(), unet: 1.0, text: 1.0, prompt: None };
         // A colon may also be part of the path.
         let Some((path, options)) =
             text.rsplit_once(':').filter(|(_, options)| options.contains('='))
@@ -75,13 +76,13 @@ impl Listed {
     ///
     /// # Errors
     /// A file that cannot be read or is neither.
-    pub fn read(path: &Path) -> Result<Vec<Listed>> {
+    pub fn read(path: &Path) -> Result<Vec<ListedConcept>> {
         let text = read_text(path, "a list of concepts (TOML or JSON)")
             .map_err(Error::io(path, "read"))?;
         let bad = |problem: String| Error::List { path: path.to_path_buf(), problem };
         let json =
             text.trim_start().starts_with(['[', '{']) && !text.trim_start().starts_with("[[");
-        let mut all: Vec<Listed> = if json {
+        let mut all: Vec<ListedConcept> = if json {
             let value: serde_json::Value =
                 serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
             match value.is_array() {
@@ -111,8 +112,8 @@ impl Listed {
 mod tests {
     use super::*;
 
-    fn listed(path: &str, unet: f32, text: f32) -> Listed {
-        Listed { path: path.into(), unet, text, prompt: None }
+    fn listed(path: &str, unet: f32, text: f32) -> ListedConcept {
+        ListedConcept { path: path.into(), unet, text, prompt: None }
     }
 
     #[test]
@@ -124,10 +125,10 @@ mod tests {
             (r"C:\a.safetensors", listed(r"C:\a.safetensors", 1.0, 1.0)),
             (r"C:\a.safetensors:unet=1", listed(r"C:\a.safetensors", 1.0, 1.0)),
         ] {
-            assert_eq!(Listed::parse(text).unwrap(), expected, "{text}");
+            assert_eq!(ListedConcept::parse(text).unwrap(), expected, "{text}");
         }
         for wrong in ["a:unet=x", "a:unet=inf", "a:vae=1", "a:unet=1,2"] {
-            assert!(Listed::parse(wrong).is_err(), "{wrong}");
+            assert!(ListedConcept::parse(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -137,11 +138,15 @@ mod tests {
         let at = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            Listed::read(&path)
+            ListedConcept::read(&path)
         };
         let file = folder.path().join("a.pth");
-        let expected =
-            Listed { path: file.clone(), unet: 0.7, text: 1.0, prompt: Some("<a1> <a2>".into()) };
+        let expected = ListedConcept {
+            path: file.clone(),
+            unet: 0.7,
+            text: 1.0,
+            prompt: Some("<a1> <a2>".into()),
+        };
         let published = r#"[{"lora_path": "a.pth", "unet_alpha": 0.7, "text_encoder_alpha": 1.0, "concept_name": "<a1> <a2>"}]"#;
         assert_eq!(at("a.json", published).unwrap(), std::slice::from_ref(&expected));
         let toml = "[[concept]]\npath = \"a.pth\"\nunet = 0.7\nprompt = \"<a1> <a2>\"\n";

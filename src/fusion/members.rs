@@ -13,7 +13,7 @@ use super::{Error, Result};
 
 /// A concept as it is asked for.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct ConceptToFuse {
     pub concept: Concept,
     /// Where it was read from, for the note of what went in.
     pub path: PathBuf,
@@ -24,15 +24,15 @@ pub struct Entry {
     pub prompt: Option<String>,
 }
 
-impl Entry {
-    pub fn new(concept: Concept, path: impl Into<PathBuf>) -> Entry {
-        Entry { concept, path: path.into(), unet: 1.0, text: 1.0, prompt: None }
+impl ConceptToFuse {
+    pub fn new(concept: Concept, path: impl Into<PathBuf>) -> ConceptToFuse {
+        ConceptToFuse { concept, path: path.into(), unet: 1.0, text: 1.0, prompt: None }
     }
 }
 
 /// A concept that is fused.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
+pub(super) struct FusedConcept {
     pub name: String,
     /// Hash of everything that counts: words, updates with their scales, prompt.
     pub key: String,
@@ -53,8 +53,12 @@ pub(super) struct Member {
 /// Checks concepts against the model and each other. The order is that of their phrases, so that
 /// the same concepts give the same model however they were listed. With `rename`, a word that
 /// another concept has already gets a number.
-pub(super) fn members(entries: Vec<Entry>, base: &Base, rename: bool) -> Result<Vec<Member>> {
-    let mut members: Vec<Member> = Vec::with_capacity(entries.len());
+pub(super) fn members(
+    entries: Vec<ConceptToFuse>,
+    base: &Base,
+    rename: bool,
+) -> Result<Vec<FusedConcept>> {
+    let mut members: Vec<FusedConcept> = Vec::with_capacity(entries.len());
     let mut found =
         entries.into_iter().map(|entry| member(entry, base)).collect::<Result<Vec<_>>>()?;
     found.sort_by(|a, b| (&a.phrase, &a.key).cmp(&(&b.phrase, &b.key)));
@@ -69,8 +73,8 @@ pub(super) fn members(entries: Vec<Entry>, base: &Base, rename: bool) -> Result<
     Ok(members)
 }
 
-fn member(entry: Entry, base: &Base) -> Result<Member> {
-    let Entry { concept, path, unet, text, prompt } = entry;
+fn member(entry: ConceptToFuse, base: &Base) -> Result<FusedConcept> {
+    let ConceptToFuse { concept, path, unet, text, prompt } = entry;
     let refuse = |problem: String| Error::Concept { concept: concept.name.clone(), problem };
     if let Some(hash) = concept.base.filter(|hash| *hash != base.hash) {
         let model = base.checkpoint.path.display();
@@ -132,7 +136,7 @@ fn member(entry: Entry, base: &Base) -> Result<Member> {
         updates.push((network, set.map_err(|e| refuse(format!("{network}, {e}")))?));
     }
     let updates: Updates = updates.into_iter().collect();
-    Ok(Member {
+    Ok(FusedConcept {
         key: key(&concept.words, &phrase, &updates),
         name: concept.name.clone(),
         words: concept.words.clone(),
@@ -221,7 +225,12 @@ pub(super) fn hash_of(path: &Path) -> Result<String> {
 }
 
 /// Refuses (or renames) words that the model's vocabulary or another concept has.
-fn clash(members: &[Member], next: &mut Member, base: &Base, rename: bool) -> Result<()> {
+fn clash(
+    members: &[FusedConcept],
+    next: &mut FusedConcept,
+    base: &Base,
+    rename: bool,
+) -> Result<()> {
     let there = base.checkpoint.concepts.as_ref().and_then(|words| words.as_object());
     let fused = |word: &str| {
         there.is_some_and(|words| words.keys().any(|known| known.eq_ignore_ascii_case(word)))

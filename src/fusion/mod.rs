@@ -25,12 +25,12 @@ mod tokenizer;
 pub use error::{Error, Result};
 pub use fuse::{Fused, Order, Progress, fuse};
 pub use groups::Stage;
-pub use list::Listed;
-pub use members::Entry;
+pub use list::ListedConcept;
+pub use members::ConceptToFuse;
 pub use previous::Previous;
 pub use replace::{NOTE_FILE, WORDS_FILE, check_output};
 pub use report::{
     ConceptReport, DistillationReport, Report, Residual, SiteReport, StageReport, markdown,
 };
 pub use settings::{Distillation, PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
-pub use spatial::Recording;
+pub use spatial::StatisticsCost;

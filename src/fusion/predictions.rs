@@ -3,8 +3,8 @@
 use crate::checkpoint::{DType, Network, TensorFile, TensorView};
 
 use super::base::Runner;
-use super::collect::Subject;
-use super::groups::Layout;
+use super::collect::RecordedSubject;
+use super::groups::StageLayers;
 use super::settings::Settings;
 use super::spatial::{PictureShape, Sampler};
 use super::{Error, Result};
@@ -28,7 +28,7 @@ pub(super) struct Predictions {
 impl Predictions {
     pub fn of(
         runner: &Runner,
-        subject: &Subject,
+        subject: &RecordedSubject,
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Predictions> {
@@ -47,7 +47,7 @@ impl Predictions {
             steps: subject.steps,
             guidance,
         };
-        let mut sampler = Sampler::new(runner, &Layout::default(), unet, shape)?;
+        let mut sampler = Sampler::new(runner, &StageLayers::default(), unet, shape)?;
         let empty = runner.read(subject, "", text)?;
         let mut made = Predictions {
             shape: [height, width, runner.base.unet().in_channels],
@@ -103,7 +103,7 @@ impl Predicted {
     /// None: it does not hold what `subject` is to be asked for, or numbers that are not finite.
     pub fn expected(
         file: TensorFile,
-        subject: &Subject,
+        subject: &RecordedSubject,
         runner: &Runner,
         settings: &Settings,
     ) -> Option<Predicted> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::members::Entry;
+use super::members::ConceptToFuse;
 use super::replace::NOTE_FILE;
 use super::report::ConceptReport;
 use super::store::Store;
@@ -46,7 +46,7 @@ impl Previous {
     ///
     /// # Errors
     /// A concept that is not in the folder.
-    pub fn entries(&self, statistics: &Path) -> Result<Vec<Entry>> {
+    pub fn entries(&self, statistics: &Path) -> Result<Vec<ConceptToFuse>> {
         let store = Store::open(statistics)?;
         let mut entries = Vec::new();
         for listed in &self.concepts {
@@ -55,14 +55,14 @@ impl Previous {
                     format!("the concept `{}` that is in the fused model is not here", listed.name);
                 Error::file(statistics, problem)
             })?;
-            let entry = Entry {
+            let entry = ConceptToFuse {
                 concept,
                 path: listed.path.clone().into(),
                 unet: listed.unet,
                 text: listed.text,
                 prompt: Some(listed.phrase.clone()),
             };
-            // Listed twice, it weighs 2.
+            // ListedConcept twice, it weighs 2.
             entries.extend(std::iter::repeat_n(entry, listed.weight.max(1.0) as usize));
         }
         Ok(entries)

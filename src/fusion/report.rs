@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::base::Base;
 use super::groups::Stage;
-use super::members::Member;
+use super::members::FusedConcept;
 use super::settings::Settings;
 use super::solve::{Conditioning, Measures, RidgeChoice, Solver};
 
@@ -74,8 +74,8 @@ pub struct Residual {
 }
 
 impl Report {
-    pub(super) fn new(base: &Base, members: &[Member], settings: &Settings) -> Report {
-        let concept = |member: &Member| ConceptReport {
+    pub(super) fn new(base: &Base, members: &[FusedConcept], settings: &Settings) -> Report {
+        let concept = |member: &FusedConcept| ConceptReport {
             name: member.name.clone(),
             phrase: member.phrase.clone(),
             words: member.words.iter().map(|word| word.text.clone()).collect(),
@@ -103,7 +103,7 @@ impl Report {
     }
 }
 
-fn left_out(member: &Member) -> String {
+fn left_out(member: &FusedConcept) -> String {
     let (name, count) = (&member.name, member.left_out);
     format!(
         "{count} updates of convolutions by `{name}` are left out: only linear layers and 1x1 \
@@ -310,10 +310,10 @@ pub struct DistillationReport {
     /// Root mean squared error of predictions drawn at random, before and after, of each concept,
     /// then of ordinary prompts if any are kept.
     pub errors: Vec<[f64; 2]>,
-    /// Whether what was learnt is in the weights: it is left out where it is no better than what
+    /// Whether what was trained is in the weights: it is left out where it is no better than what
     /// was there before.
     pub used: bool,
-    /// Recording what the concepts' own models predict, and learning.
+    /// StatisticsCost what the concepts' own models predict, and learning.
     pub seconds: [f64; 2],
     /// Planned device memory of an update: weights, activations and state.
     pub device_bytes: u64,

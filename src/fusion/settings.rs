@@ -151,7 +151,7 @@ impl From<&Settings> for Recorded {
 /// How the fused UNet is distilled.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distillation {
-    /// Pictures of each prompt whose predictions are learnt; 0: the layers' solutions stay as they
+    /// Pictures of each prompt whose predictions are trained; 0: the layers' solutions stay as they
     /// are.
     pub pictures: u64,
     /// Learning rate of the first updates; it falls to 0 along a cosine.

@@ -10,11 +10,11 @@ use crate::sd;
 use crate::sd::denoiser::{KeysValues, StepInputs, StepShape, build_step};
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 use crate::sd::noise::Noise;
-use crate::sd::sampling::{At, Companion, Course, Sampling, used_slots};
+use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, used_slots};
 use crate::sd::updates::Updates;
 
 use super::base::Runner;
-use super::groups::{Layout, Site};
+use super::groups::{Site, StageLayers};
 use super::statistics::{Statistics, triangle};
 use super::{Error, Result};
 
@@ -69,7 +69,7 @@ impl Sampler {
     /// Of weights as earlier stages left them, with the updates of `set`.
     pub fn new(
         runner: &Runner,
-        layout: &Layout,
+        layout: &StageLayers,
         set: Option<&AppliedSet>,
         shape: PictureShape,
     ) -> Result<Sampler> {
@@ -123,22 +123,22 @@ impl Sampler {
         let [batch, height, width, channels] = self.sampling.shape.latent(&self.network.config);
         let mut noise = Noise::new(RngKind::Torch, seed, batch, [height, width, channels]);
         let latents: Vec<f32> = noise.draw().iter().map(|v| v * self.plan.initial_scale).collect();
-        let course = Course {
+        let run = SamplingRun {
             plan: &self.plan,
             latents: &latents,
             kept: None,
             phases: &[],
-            spoken: &[],
+            encoded: &[],
             keys_values,
             rows: &[],
         };
         let mut recorder = Recorder { sites: &mut self.sites, steps: &mut self.steps, watch };
-        self.sampling.run(&self.network, &course, &mut noise, &mut recorder, &mut |_, _| ())?;
+        self.sampling.run(&self.network, &run, &mut noise, &mut recorder, &mut |_, _| ())?;
         Ok(())
     }
 
     /// What was added up, one for each site.
-    pub fn finish(self, layout: &Layout) -> Result<Vec<Statistics>> {
+    pub fn finish(self, layout: &StageLayers) -> Result<Vec<Statistics>> {
         let Sampler { sampling, sites, steps, .. } = self;
         let read = |(place, site): (Place, &Site)| match place {
             Place::Host { statistics, .. } => Ok(statistics),
@@ -202,7 +202,7 @@ impl Companion for Recorder<'_> {
 /// Plans a step that adds up, and tells where each site's inputs go.
 fn plan_step(
     network: &LoadedNetwork<UNetConfig>,
-    layout: &Layout,
+    layout: &StageLayers,
     shape: &StepShape,
     max_binding: u64,
 ) -> Result<(PlannedGraph<StepInputs>, Vec<Place>)> {
@@ -223,7 +223,7 @@ fn plan_step(
 /// A step's outputs, and where each site's inputs go.
 fn add_up(
     graph: &mut Graph,
-    layout: &Layout,
+    layout: &StageLayers,
     hooks: &[Hook],
     outputs: [Tensor; OUTPUTS],
     max_binding: u64,
@@ -258,7 +258,7 @@ fn is_sum(graph: &Graph, tensor: Tensor) -> bool {
 /// without the sums.
 pub(super) fn planned_bytes(
     runner: &Runner,
-    layout: &Layout,
+    layout: &StageLayers,
     set: Option<&AppliedSet>,
     shape: PictureShape,
 ) -> Result<u64> {
@@ -272,7 +272,7 @@ pub(super) fn planned_bytes(
 /// A sampling step that adds up the inputs of `layers`, as fusion runs it: what it will cost,
 /// without a model.
 #[derive(Clone, Debug)]
-pub struct Recording {
+pub struct StatisticsCost {
     pub graph: Graph,
     pub outputs: Vec<Tensor>,
     /// Bytes of the sums on the device.
@@ -281,7 +281,7 @@ pub struct Recording {
     pub host_bytes: u64,
 }
 
-impl Recording {
+impl StatisticsCost {
     /// For latents of `size` and prompts of `tokens`, with guidance; sums that no binding of
     /// `max_binding` bytes holds are made on the host.
     ///
@@ -293,11 +293,11 @@ impl Recording {
         size: [usize; 2],
         tokens: usize,
         max_binding: u64,
-    ) -> Result<Recording> {
+    ) -> Result<StatisticsCost> {
         let guidance = config.time_cond_proj_dim.is_none().then_some(1.0);
         let shape = PictureShape { batch: 1, size, steps: 1, guidance };
         let shape = shape.step(tokens, Updates::default());
-        let layout = Layout::of_unet(config, &shape, layers)?;
+        let layout = StageLayers::of_unet(config, &shape, layers)?;
         let mut graph = Graph::new();
         let (_, outputs) =
             build_step(config, &mut graph, &shape, &layout.names(), |graph, hooks, outputs| {
@@ -305,17 +305,17 @@ impl Recording {
             })?;
         let sums = graph.tensors().filter(|tensor| is_sum(&graph, *tensor));
         let device_bytes = sums.map(|tensor| graph.shape(tensor).elements() as u64 * 4).sum();
-        Ok(Recording { graph, outputs, device_bytes, host_bytes: host_bytes(&layout) })
+        Ok(StatisticsCost { graph, outputs, device_bytes, host_bytes: host_bytes(&layout) })
     }
 }
 
 /// Bytes of a concept's sums on the host.
-pub(super) fn host_bytes(layout: &Layout) -> u64 {
+pub(super) fn host_bytes(layout: &StageLayers) -> u64 {
     layout.sites.iter().map(|site| triangle(site.width) as u64 * 8).sum()
 }
 
 /// Bytes of a concept's sums on the device.
-pub(super) fn device_bytes(layout: &Layout, max_binding: u64) -> u64 {
+pub(super) fn device_bytes(layout: &StageLayers, max_binding: u64) -> u64 {
     let planes = layout.sites.iter().map(|site| (8 * site.width * site.width) as u64);
     planes.filter(|bytes| *bytes <= max_binding).sum()
 }

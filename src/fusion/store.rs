@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{self, DType, ModelHash, TensorFile, TensorView};
 use crate::concept::Concept;
 
-use super::collect::Subject;
-use super::groups::{Layout, Site, Stage};
-use super::members::Member;
+use super::collect::RecordedSubject;
+use super::groups::{Site, Stage, StageLayers};
+use super::members::FusedConcept;
 use super::predictions::Predictions;
 use super::settings::Recorded;
 use super::solve::{Factors, Group, Layer};
@@ -55,7 +55,7 @@ pub(super) struct Origin {
 impl Origin {
     pub fn new(
         stage: &str,
-        subject: &Subject,
+        subject: &RecordedSubject,
         base: ModelHash,
         settings: Recorded,
         earlier: &str,
@@ -114,7 +114,7 @@ impl Store {
 
     /// The statistics of that origin, if they are there, whole and of `layout`'s shapes. With other
     /// settings, or of another model, they count as not there.
-    pub fn find(&self, origin: &Origin, layout: &Layout) -> Option<Found> {
+    pub fn find(&self, origin: &Origin, layout: &StageLayers) -> Option<Found> {
         // What cannot be read (a copy that broke off) is taken again.
         let file = TensorFile::open(&self.path(origin)).ok()?;
         let written: Origin = serde_json::from_str(file.metadata().get(KEY)?).ok()?;
@@ -127,7 +127,7 @@ impl Store {
     pub fn put(
         &self,
         origin: &Origin,
-        layout: &Layout,
+        layout: &StageLayers,
         statistics: &[Statistics],
     ) -> Result<TensorFile> {
         let mut bytes: Vec<(String, DType, Vec<usize>, Vec<u8>)> = Vec::new();
@@ -186,7 +186,7 @@ impl Store {
     }
 
     /// The concept itself, so that the folder is enough to add others later.
-    pub fn put_concept(&self, member: &Member) -> Result<PathBuf> {
+    pub fn put_concept(&self, member: &FusedConcept) -> Result<PathBuf> {
         let path = self.concept_path(&member.key);
         if !path.exists() {
             member.concept.write(&path)?;
@@ -265,7 +265,7 @@ pub(super) fn read(file: &TensorFile, site: &Site) -> Result<Statistics> {
 
 /// How far `now` is from the statistics in a file: the norm of the difference in parts of the norm.
 /// None where only sums are kept, or where there are more or fewer inputs than before.
-pub(super) fn moved(before: &TensorFile, layout: &Layout, now: &[Statistics]) -> Option<f64> {
+pub(super) fn moved(before: &TensorFile, layout: &StageLayers, now: &[Statistics]) -> Option<f64> {
     let (mut difference, mut norm) = (0.0, 0.0);
     for (site, now) in layout.sites.iter().zip(now) {
         let before = read(before, site).ok()?;
@@ -285,7 +285,7 @@ pub(super) fn moved(before: &TensorFile, layout: &Layout, now: &[Statistics]) ->
 pub(super) struct SiteGroup<'a> {
     pub site: &'a Site,
     pub stage: Stage,
-    pub members: &'a [Member],
+    pub members: &'a [FusedConcept],
     pub weights: &'a [f64],
     pub files: &'a [TensorFile],
     pub keep: &'a [Option<TensorFile>; 2],

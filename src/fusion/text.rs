@@ -8,7 +8,7 @@ use crate::sd::tokens::TokenRows;
 use crate::text::prompt::{self, PromptOptions, Syntax};
 
 use super::base::{Base, FusedWeights, Runner};
-use super::groups::Layout;
+use super::groups::StageLayers;
 use super::{Error, Result};
 
 /// A prompt as token ids; those from [`Bound::words_from`] on are concept words.
@@ -84,7 +84,7 @@ pub(super) fn encode(
     runner: &Runner,
     fused: &FusedWeights,
     set: Option<&AppliedSet>,
-    layout: &Layout,
+    layout: &StageLayers,
     prompts: &[Bound],
     tokens: usize,
 ) -> Result<Encoded> {

@@ -39,7 +39,7 @@ pub trait Target {
 
 /// One operation as it will run.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct PlannedStep {
     pub operation: Arc<dyn Operation>,
     pub inputs: Vec<Tensor>,
     /// The operation's own result, before what is folded in; its shape rules the kernel.
@@ -75,7 +75,7 @@ pub enum Place {
 /// whose back end asks for the same.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlannedStep>,
     /// The first steps, which read nothing but parameters: they run once, when a program is made,
     /// and their results stay.
     pub once: usize,
@@ -96,9 +96,9 @@ impl Plan {
         let mut wanted = outputs.to_vec();
         wanted.extend(graph.assignments().iter().map(|&(_, from)| from));
         let roots = roots(graph);
-        let (mut steps, each_run): (Vec<Step>, Vec<Step>) = {
+        let (mut steps, each_run): (Vec<PlannedStep>, Vec<PlannedStep>) = {
             let constant = constants(graph);
-            let is_constant = |step: &Step| {
+            let is_constant = |step: &PlannedStep| {
                 let mut reads = step
                     .inputs
                     .iter()
@@ -156,7 +156,7 @@ impl Plan {
 
     /// Floating-point operations of one run.
     pub fn flops(&self, graph: &Graph) -> u64 {
-        let flops = |step: &Step| {
+        let flops = |step: &PlannedStep| {
             let shapes: Vec<&Shape> = step.inputs.iter().map(|&t| graph.shape(t)).collect();
             step.operation.flops(&shapes, graph.shape(step.result))
         };
@@ -203,7 +203,12 @@ fn sole_consumer(tensor: Tensor, uses: &[usize], consumers: &[Vec<Tensor>]) -> O
 
 /// Lists the live operations in order, folding elementwise followers and padding into their
 /// producers.
-fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target) -> Vec<Step> {
+fn fold(
+    graph: &Graph,
+    wanted: &[Tensor],
+    roots: &[Tensor],
+    target: &dyn Target,
+) -> Vec<PlannedStep> {
     let uses = graph.uses(wanted);
     let mut consumers: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
     for (index, node) in graph.nodes().iter().enumerate() {
@@ -222,7 +227,7 @@ fn fold(graph: &Graph, wanted: &[Tensor], roots: &[Tensor], target: &dyn Target)
         }
         let result = Tensor(index as u32);
         let shapes: Vec<&Shape> = inputs.iter().map(|&t| graph.shape(t)).collect();
-        let mut step = Step {
+        let mut step = PlannedStep {
             operation: operation.clone(),
             inputs: inputs.clone(),
             result,
@@ -312,11 +317,16 @@ fn fits(epilogue: &[Epilogue], entry: &Epilogue) -> bool {
 
 /// The graph input in whose storage `step` computes the input's next value: where the operation
 /// can, and nobody reads the old value at the same time or later.
-fn in_place(graph: &Graph, step: &Step, later: &[Step], roots: &[Tensor]) -> Option<Tensor> {
+fn in_place(
+    graph: &Graph,
+    step: &PlannedStep,
+    later: &[PlannedStep],
+    roots: &[Tensor],
+) -> Option<Tensor> {
     let position = step.operation.in_place().filter(|_| step.output == step.result)?;
     let input = *step.inputs.get(position)?;
     let is_input = matches!(graph.node(input).origin, Origin::Input { .. });
-    let reads = |step: &Step| {
+    let reads = |step: &PlannedStep| {
         let all =
             step.inputs.iter().copied().chain(step.epilogue.iter().flat_map(Epilogue::operands));
         all.filter(|t| roots[t.index()] == input).count()
@@ -343,7 +353,7 @@ struct Placement {
 /// first `once` steps make is kept.
 fn place(
     graph: &Graph,
-    (steps, once): (&[Step], usize),
+    (steps, once): (&[PlannedStep], usize),
     wanted: &[Tensor],
     roots: &[Tensor],
     limits: Limits,

@@ -28,9 +28,9 @@ pub fn text_alignment<'a>(pairs: impl IntoIterator<Item = (&'a Embedding, &'a Em
     mean(pairs.into_iter().map(|(text, picture)| WEIGHT * text.cosine(picture).max(0.0)))
 }
 
-/// Mean cosine over all pairs of a generated picture and one that was learnt from; 0 of none.
-pub fn image_alignment(generated: &[Embedding], learnt_from: &[Embedding]) -> f64 {
-    mean(generated.iter().flat_map(|a| learnt_from.iter().map(|b| a.cosine(b))))
+/// Mean cosine over all pairs of a generated picture and one that was trained from; 0 of none.
+pub fn image_alignment(generated: &[Embedding], trained_on: &[Embedding]) -> f64 {
+    mean(generated.iter().flat_map(|a| trained_on.iter().map(|b| a.cosine(b))))
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {

@@ -19,8 +19,8 @@ pub struct Evaluation {
     pub seeds: Vec<u64>,
     /// Everything else of the requests: size, steps, guidance, sampler.
     pub request: Request,
-    /// Of the pictures that the concept was learnt from.
-    pub learnt_from: Vec<Embedding>,
+    /// Of the pictures that the concept was trained from.
+    pub trained_on: Vec<Embedding>,
 }
 
 /// Mean scores.
@@ -81,7 +81,7 @@ impl Evaluation {
         }
         let scores = Scores {
             text: text_alignment(texts.iter().zip(&seen)),
-            image: image_alignment(&seen, &self.learnt_from),
+            image: image_alignment(&seen, &self.trained_on),
         };
         Ok((scores, pictures))
     }

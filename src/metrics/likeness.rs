@@ -14,14 +14,14 @@ pub struct Likeness {
 }
 
 impl Likeness {
-    /// `concepts`: of each, the pictures that it was learnt from, with masks where there are any.
+    /// `concepts`: of each, the pictures that it was trained from, with masks where there are any.
     ///
     /// # Errors
     /// Whatever the device meets.
     pub fn new(towers: &Towers, concepts: &[Vec<(Picture, Option<Mask>)>]) -> Result<Likeness> {
         let seen = |(picture, mask): &(Picture, Option<Mask>)| match mask {
             Some(mask) => {
-                towers.picture(&cut_out(&without_surroundings(picture, mask)?, bounds(mask))?)
+                towers.picture(&cut_out(&without_background(picture, mask)?, bounds(mask))?)
             }
             None => towers.picture(&cut_out(picture, [0.0, 0.0, 1.0, 1.0])?),
         };
@@ -39,7 +39,7 @@ impl Likeness {
     /// Whatever the device meets.
     pub fn of_part(&self, towers: &Towers, picture: &Picture, part: [f64; 4]) -> Result<Vec<f64>> {
         let seen = [towers.picture(&cut_out(picture, part)?)?];
-        Ok(self.concepts.iter().map(|learnt_from| image_alignment(&seen, learnt_from)).collect())
+        Ok(self.concepts.iter().map(|trained_on| image_alignment(&seen, trained_on)).collect())
     }
 }
 
@@ -67,7 +67,7 @@ fn bounds(mask: &Mask) -> [f64; 4] {
 }
 
 /// The picture where the mask covers it, and white elsewhere.
-fn without_surroundings(picture: &Picture, mask: &Mask) -> picture::Result<Picture> {
+fn without_background(picture: &Picture, mask: &Mask) -> picture::Result<Picture> {
     let (width, height) = (picture.width(), picture.height());
     let mask = mask.resized(width, height, Scaling::Nearest)?;
     let mut rgb = picture.rgb().to_vec();
@@ -118,7 +118,7 @@ mod tests {
     fn what_no_mask_covers_is_white() {
         let picture = Picture::filled(4, 2, [10, 20, 30]).unwrap();
         let mask = Mask::new(2, 1, vec![0.0, 1.0]).unwrap();
-        let alone = without_surroundings(&picture, &mask).unwrap();
+        let alone = without_background(&picture, &mask).unwrap();
         assert_eq!([alone.pixel(1, 1), alone.pixel(2, 1)], [Some(AROUND), Some([10, 20, 30])]);
     }
 

@@ -3,7 +3,7 @@
 //! As Mix-of-Show scores its concepts (section 4.1): **text alignment** is CLIPScore (Hessel et al.
 //! 2021, eq. 1), 2.5 times the cosine between a picture and what it was asked to show, where the
 //! concept's words give way to the class word; **image alignment** is the mean cosine between
-//! generated pictures and those that the concept was learnt from. The towers are the model's own
+//! generated pictures and those that the concept was trained from. The towers are the model's own
 //! where it brings both, so figures compare within one model, not between models.
 
 mod alignment;

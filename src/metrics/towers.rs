@@ -157,7 +157,7 @@ impl Towers {
     }
 }
 
-/// What the text tower's program takes.
+/// What the text encoder's program takes.
 #[derive(Clone, Copy)]
 struct TextInputs {
     /// `[1, length]`

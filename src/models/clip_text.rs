@@ -1,4 +1,4 @@
-//! CLIP's text tower (Radford et al. 2021), transformers' `CLIPTextModel`, with or without
+//! CLIP's text encoder (Radford et al. 2021), transformers' `CLIPTextModel`, with or without
 //! projection.
 
 use super::config::ClipTextConfig;

@@ -1,7 +1,7 @@
 //! Convolutions, and the changes of resolution that are made of them.
 
 use super::Layers;
-use super::low_rank::Window;
+use super::lora::Window;
 use crate::graph::{Result, Tensor};
 
 impl Layers<'_> {
@@ -25,7 +25,7 @@ impl Layers<'_> {
             let weight = layers.parameter("weight", [out, layers.channels(x), kernel, kernel]);
             let bias = layers.parameter("bias", [out]);
             let x = if padding == [0; 4] { x } else { layers.graph.pad2d(x, padding)? };
-            let update = layers.low_rank_update(x, out, Some(Window { kernel, stride }))?;
+            let update = layers.lora_update(x, out, Some(Window { kernel, stride }))?;
             let y = layers.graph.conv2d(x, weight, stride)?;
             let y = layers.add_update(y, update)?;
             layers.graph.add(y, bias)

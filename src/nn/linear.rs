@@ -20,7 +20,7 @@ impl Layers<'_> {
     }
 
     fn product(&mut self, x: Tensor, out: usize) -> Result<Tensor> {
-        let update = self.low_rank_update(x, out, None)?;
+        let update = self.lora_update(x, out, None)?;
         let weight = self.parameter("weight", [out, self.channels(x)]);
         let y = self.graph.linear(x, weight)?;
         let y = self.add_update(y, update)?;

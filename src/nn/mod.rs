@@ -12,7 +12,7 @@ mod clip;
 mod conv;
 mod hooks;
 mod linear;
-mod low_rank;
+mod lora;
 mod norm;
 mod prompt;
 mod resnet;
@@ -22,7 +22,7 @@ mod word_maps;
 
 pub use clip::ClipLayer;
 pub use hooks::Hook;
-pub use low_rank::{LowRank, Strength};
+pub use lora::{LoraSet, Strength};
 pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
 pub use time_embedding::sinusoids;
@@ -32,7 +32,7 @@ pub use word_maps::{WordMap, word_values};
 use std::fmt::Display;
 
 use crate::graph::{Graph, Result, Shape, Tensor};
-use low_rank::Updates;
+use lora::Updates;
 
 /// A graph under construction, with what layers need besides.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl<'g> Layers<'g> {
     }
 
     /// The same, with low-rank updates added to the linear layers and convolutions that they name.
-    pub fn with_low_rank(graph: &'g mut Graph, low_rank: Vec<LowRank>) -> Self {
+    pub fn with_loras(graph: &'g mut Graph, low_rank: Vec<LoraSet>) -> Self {
         Layers {
             graph,
             updates: Updates::new(low_rank),

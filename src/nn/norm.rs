@@ -1,4 +1,4 @@
-//! Normalisation layers with their learnt scale and shift.
+//! Normalisation layers with their trained scale and shift.
 
 use super::Layers;
 use crate::graph::{Result, Tensor};

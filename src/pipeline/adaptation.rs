@@ -104,7 +104,7 @@ impl Adaptation {
             }
             None => return Ok(prompt.to_string()),
         };
-        warnings.extend(words.strangers(prompt));
+        warnings.extend(words.unknown_words(prompt));
         Ok(prompt.to_string())
     }
 

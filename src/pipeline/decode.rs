@@ -1,4 +1,4 @@
-//! From latents to pictures, as a whole or in bands.
+//! From latents to pictures, as a whole or in tiles.
 
 use crate::backend::Device;
 use crate::graph::{Array, Tensor};
@@ -7,8 +7,8 @@ use crate::models::vae;
 use crate::nn::Layers;
 use crate::picture::Picture;
 
-use super::bands::{self, MOST_BYTES, Map};
 use super::error::Result;
+use super::tiles::{self, MOST_BYTES, Map};
 use crate::sd;
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 
@@ -46,13 +46,13 @@ pub(super) struct Decoder {
 
 enum Kind {
     Whole(Option<Ready<Tensor>>),
-    /// The start, and the largest part of a picture that a band may be.
-    Bands(PlannedGraph<Tensor>, f64),
+    /// The start, and the largest part of a picture that a tile may be.
+    Tiles(PlannedGraph<Tensor>, f64),
 }
 
 impl Decoder {
-    /// For latents of `size`; in bands of `tile` x `tile` pixels or less, or as a whole if that
-    /// fits, or in the largest bands that do.
+    /// For latents of `size`; in tiles of `tile` x `tile` pixels or less, or as a whole if that
+    /// fits, or in the largest tiles that do.
     pub fn plan(
         gpu: &Device,
         network: &LoadedNetwork<VaeConfig>,
@@ -60,13 +60,13 @@ impl Decoder {
         tile: Option<usize>,
     ) -> Result<Decoder> {
         let whole = plan(network, size)?;
-        let share = bands::share(&network.config, size, tile)?;
+        let share = tiles::share(&network.config, size, tile)?;
         let kind = if share >= 1.0 && whole.fits() && whole.bytes() <= MOST_BYTES {
             Kind::Whole(None)
         } else {
             let start = plan_start(network, size)?;
             start.check(gpu, "decoding", || "use a smaller picture".into())?;
-            Kind::Bands(start, share)
+            Kind::Tiles(start, share)
         };
         Ok(Decoder { size, tile, kind, whole })
     }
@@ -90,7 +90,7 @@ impl Decoder {
     pub fn bytes(&self) -> u64 {
         match &self.kind {
             Kind::Whole(_) => self.whole.bytes(),
-            Kind::Bands(start, _) => start.bytes().max(MOST_BYTES.min(self.whole.bytes())),
+            Kind::Tiles(start, _) => start.bytes().max(MOST_BYTES.min(self.whole.bytes())),
         }
     }
 
@@ -102,7 +102,7 @@ impl Decoder {
     pub fn parts(&self, network: &LoadedNetwork<VaeConfig>) -> usize {
         match &self.kind {
             Kind::Whole(_) => 1,
-            Kind::Bands(..) => 1 + vae::decoder_pieces(&network.config).len(),
+            Kind::Tiles(..) => 1 + vae::decoder_pieces(&network.config).len(),
         }
     }
 
@@ -129,12 +129,12 @@ impl Decoder {
                 *program = Some(ready);
                 values
             }
-            Kind::Bands(start, share) => {
+            Kind::Tiles(start, share) => {
                 let values = run(&network.program(start)?, &latents)?;
                 let map =
                     Map { height, width, channels: values.len() / (height * width).max(1), values };
                 let pieces = vae::decoder_pieces(config);
-                bands::run(network, &pieces, map, *share, &mut |done| progress(done + 1))?.values
+                tiles::run(network, &pieces, map, *share, &mut |done| progress(done + 1))?.values
             }
         };
         if values.iter().any(|v| !v.is_finite()) {

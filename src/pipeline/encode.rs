@@ -7,8 +7,8 @@ use crate::models::vae;
 use crate::nn::Layers;
 use crate::picture::Picture;
 
-use super::bands::{self, MOST_BYTES, Map};
 use super::error::Result;
+use super::tiles::{self, MOST_BYTES, Map};
 use crate::sd;
 use crate::sd::network::{LoadedNetwork, PlannedGraph};
 use crate::sd::noise::Noise;
@@ -17,14 +17,14 @@ use crate::sd::noise::Noise;
 pub(super) struct Encoder {
     /// All of it, for its weights.
     whole: PlannedGraph<Tensor>,
-    /// Its second half, where the first runs in bands, and the largest part of the picture that a
-    /// band may be.
+    /// Its second half, where the first runs in tiles, and the largest part of the picture that a
+    /// tile may be.
     end: Option<(PlannedGraph<Tensor>, f64)>,
 }
 
 impl Encoder {
-    /// For a picture whose latents have `size` (height, width): in bands of `tile` x `tile` pixels
-    /// or less, or as a whole if that fits, or in the largest bands that do.
+    /// For a picture whose latents have `size` (height, width): in tiles of `tile` x `tile` pixels
+    /// or less, or as a whole if that fits, or in the largest tiles that do.
     pub fn plan(
         gpu: &Device,
         network: &LoadedNetwork<VaeConfig>,
@@ -38,7 +38,7 @@ impl Encoder {
             let moments = vae::encode(&mut Layers::new(graph), config, pixels)?;
             Ok((pixels, vec![moments.mean, moments.log_variance]))
         })?;
-        let share = bands::share(&network.config, size, tile)?;
+        let share = tiles::share(&network.config, size, tile)?;
         if share >= 1.0 && whole.fits() && whole.bytes() <= MOST_BYTES {
             return Ok(Encoder { whole, end: None });
         }
@@ -80,7 +80,7 @@ impl Encoder {
                 let pieces = vae::encoder_pieces(&network.config);
                 (
                     end,
-                    bands::run(network, &pieces, pixels, *share, &mut |done| {
+                    tiles::run(network, &pieces, pixels, *share, &mut |done| {
                         progress(done, pieces.len() + 1)
                     })?,
                 )

@@ -8,7 +8,7 @@ use crate::picture::{Picture, Scaling};
 use crate::sd::denoiser::{self, StepInputs, StepShape};
 use crate::sd::network::PlannedGraph;
 use crate::sd::noise::Noise;
-use crate::sd::sampling::{Course, Kept, Sampling, Spoken};
+use crate::sd::sampling::{EncodedInterval, Kept, Sampling, SamplingRun};
 use crate::sd::text;
 
 use super::checked::CheckedRequest;
@@ -109,7 +109,7 @@ impl Pipeline {
             peak_device_bytes: 0,
             planned: plan.memory,
         };
-        let spoken = watch.stage("text", |progress| self.encode_prompts(&plan, progress))?;
+        let encoded = watch.stage("text", |progress| self.encode_prompts(&plan, progress))?;
         let posterior = match (&checked.image, &plan.encoder) {
             (Some(image), Some(encoder)) => {
                 Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?)
@@ -136,7 +136,7 @@ impl Pipeline {
             let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1);
                 let sampling = self.sampling(shape, &plan.shape, &plan.step)?;
-                let contexts = spoken.first().map_or(&[][..], |spoken| &spoken.contexts);
+                let contexts = encoded.first().map_or(&[][..], |encoded| &encoded.contexts);
                 sampling.set_prompt(&self.unet, &plan.keys_values, contexts, &plan.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
                 let controls =
@@ -149,18 +149,18 @@ impl Pipeline {
                     progress(done + step * pictures, request.batch * checked.plan.steps.len())
                 };
                 let (latents, phases) = (&start.latents[..], &plan.phases[..]);
-                let (spoken, rows) = (&spoken[..], &plan.rows[..]);
-                let course = Course {
+                let (encoded, rows) = (&encoded[..], &plan.rows[..]);
+                let run = SamplingRun {
                     plan: &checked.plan,
                     latents,
                     kept: start.kept.as_ref(),
                     phases,
-                    spoken,
+                    encoded,
                     keys_values: &plan.keys_values,
                     rows,
                 };
                 let unet = &self.unet;
-                let sampled = sampling.run(unet, &course, &mut noise, &mut controls, &mut progress);
+                let sampled = sampling.run(unet, &run, &mut noise, &mut controls, &mut progress);
                 sampled.map_err(super::Error::from)
             })?;
             // Sampling and decoding, each of its own size, need not fit beside each other.
@@ -192,7 +192,7 @@ impl Pipeline {
         &self,
         plan: &RequestPlan,
         progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Vec<Spoken>> {
+    ) -> Result<Vec<EncodedInterval>> {
         let all = plan.wordings.iter().map(|wording| wording.variants.len()).sum();
         let mut done = 0;
         let mut encoded = Vec::with_capacity(plan.wordings.len());
@@ -209,24 +209,24 @@ impl Pipeline {
             }
             encoded.push(variants);
         }
-        let mut spoken: Vec<Spoken> = Vec::with_capacity(plan.spells.len());
-        for (i, spell) in plan.spells.iter().enumerate() {
+        let mut intervals: Vec<EncodedInterval> = Vec::with_capacity(plan.intervals.len());
+        for (i, interval) in plan.intervals.iter().enumerate() {
             // What takes turns comes again.
             let before =
-                plan.spells.iter().take(i).position(|other| other.variants == spell.variants);
-            let contexts = match before.and_then(|before| spoken.get(before)) {
+                plan.intervals.iter().take(i).position(|other| other.variants == interval.variants);
+            let contexts = match before.and_then(|before| intervals.get(before)) {
                 Some(before) => before.contexts.clone(),
                 None => {
                     let read = encoded
                         .iter()
-                        .zip(&spell.variants)
+                        .zip(&interval.variants)
                         .filter_map(|(variants, v)| variants.get(*v));
                     text::one_after_another(&read.map(Vec::as_slice).collect::<Vec<_>>()).into()
                 }
             };
-            spoken.push(Spoken { from: spell.from, contexts });
+            intervals.push(EncodedInterval { from: interval.from, contexts });
         }
-        Ok(spoken)
+        Ok(intervals)
     }
 
     /// Draws noise in diffusers' order: for the encoded picture, for the latents, and (inpainting)

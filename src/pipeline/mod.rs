@@ -13,7 +13,6 @@
 
 mod acting;
 mod adaptation;
-mod bands;
 mod checked;
 mod controls;
 mod decode;
@@ -26,6 +25,7 @@ mod plans;
 pub mod recipe;
 mod regions;
 mod request;
+mod tiles;
 mod wording;
 
 use crate::backend::Device;

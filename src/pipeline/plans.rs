@@ -13,7 +13,7 @@ use super::decode::Decoder;
 use super::encode::Encoder;
 use super::error::Result;
 use super::regions::Regional;
-use super::wording::{self, Spell, Wording};
+use super::wording::{self, PromptInterval, Wording};
 use super::{MemoryPlan, Pipeline, Request};
 
 /// A request, checked and planned: what [`Pipeline::make`] takes.
@@ -41,7 +41,7 @@ pub(super) struct RequestPlan {
     /// The picture's prompt, or those of its context and regions.
     pub wordings: Vec<Wording>,
     /// What of them is read from which call of the model on.
-    pub spells: Vec<Spell>,
+    pub intervals: Vec<PromptInterval>,
     /// What the concepts change.
     pub adaptation: Adaptation,
     /// What holds where from which step on; empty without regions.
@@ -94,7 +94,7 @@ impl Pipeline {
         checked
             .warnings
             .extend(self.model.known.as_ref().and_then(|known| known.warning(&unknown)));
-        let spells = wording::spells(&wordings, &checked.plan);
+        let intervals = wording::intervals(&wordings, &checked.plan);
         let lengths: Vec<usize> = wordings.iter().map(|wording| wording.tokens(self)).collect();
         let tokens = lengths.iter().sum();
         let updates = adaptation.unet.on(numbers);
@@ -149,7 +149,7 @@ impl Pipeline {
             .map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
         Ok(RequestPlan {
             wordings,
-            spells,
+            intervals,
             adaptation,
             phases,
             rows,
@@ -171,7 +171,7 @@ impl Pipeline {
             .flat_map(|applied| &applied.concept().words)
             .map(|word| word.text.as_str());
         let names = of_concepts.chain(self.model.fused.iter().map(|word| word.text.as_str()));
-        self.model.known.as_ref().map_or(Vec::new(), |known| known.strangers(prompt, names))
+        self.model.known.as_ref().map_or(Vec::new(), |known| known.unknown_words(prompt, names))
     }
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each

@@ -41,7 +41,7 @@ pub struct Request {
     pub seed: u64,
     pub rng: RngKind,
     pub batch: usize,
-    /// How many of the text tower's last layers are left out for the prompt (as in diffusers, not
+    /// How many of the text encoder's last layers are left out for the prompt (as in diffusers, not
     /// for the negative one).
     pub clip_skip: usize,
     pub prompt_options: PromptOptions,
@@ -119,7 +119,7 @@ pub struct MemoryPlan {
     pub weights: u64,
     /// Activations and inputs while sampling.
     pub sampling: u64,
-    /// Activations and inputs while decoding, one picture (or one band of it) at a time.
+    /// Activations and inputs while decoding, one picture (or one tile of it) at a time.
     pub decoding: u64,
     /// The same while the initial picture is encoded.
     pub encoding: u64,

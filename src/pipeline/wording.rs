@@ -28,7 +28,7 @@ pub(super) struct Variant {
 }
 
 /// Which variant of each wording holds from a call of the model on.
-pub(super) struct Spell {
+pub(super) struct PromptInterval {
     pub from: usize,
     pub variants: Vec<usize>,
 }
@@ -147,17 +147,17 @@ impl Wording {
 }
 
 /// What is read from which call of the model on, from the first on.
-pub(super) fn spells(wordings: &[Wording], plan: &sampler::SamplingPlan) -> Vec<Spell> {
-    let mut spells: Vec<Spell> = Vec::new();
+pub(super) fn intervals(wordings: &[Wording], plan: &sampler::SamplingPlan) -> Vec<PromptInterval> {
+    let mut intervals: Vec<PromptInterval> = Vec::new();
     for call in 0..plan.steps.len() {
         let step = plan.step_of(call);
         let variants = wordings
             .iter()
             .map(|wording| wording.by_step.get(step).copied().unwrap_or(0))
             .collect();
-        if spells.last().is_none_or(|last| last.variants != variants) {
-            spells.push(Spell { from: call, variants });
+        if intervals.last().is_none_or(|last| last.variants != variants) {
+            intervals.push(PromptInterval { from: call, variants });
         }
     }
-    spells
+    intervals
 }

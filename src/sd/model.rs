@@ -52,7 +52,7 @@ pub struct Vision {
     pub preprocessor: Option<Value>,
 }
 
-/// A text encoder with what spells its tokens.
+/// A text encoder with what intervals its tokens.
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
     pub network: Network,

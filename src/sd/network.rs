@@ -134,7 +134,7 @@ impl<I> PlannedGraph<I> {
 
     /// The largest activation: its bytes and its layer.
     fn largest(&self) -> (u64, &str) {
-        let bytes = |step: &crate::graph::Step| {
+        let bytes = |step: &crate::graph::PlannedStep| {
             let elements = |t: &Tensor| self.graph.shape(*t).elements();
             let tensors = step.inputs.iter().filter(|t| !self.is_weight(**t)).chain([&step.output]);
             tensors.map(elements).chain(step.scratch).max().unwrap_or(0) as u64 * 4

@@ -9,7 +9,7 @@ use crate::checkpoint::TensorFile;
 use crate::concept::AppliedSet;
 use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
-/// Endings of an update's two parameters, as [`crate::nn::LowRank`] names them.
+/// Endings of an update's two parameters, as [`crate::nn::LoraSet`] names them.
 const DOWN: &str = ".lora_down.weight";
 const UP: &str = ".lora_up.weight";
 

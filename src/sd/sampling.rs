@@ -22,7 +22,7 @@ pub(crate) struct Sampling {
 }
 
 /// What a run goes through.
-pub(crate) struct Course<'a> {
+pub(crate) struct SamplingRun<'a> {
     pub plan: &'a sampler::SamplingPlan,
     /// Where it starts.
     pub latents: &'a [f32],
@@ -30,7 +30,7 @@ pub(crate) struct Course<'a> {
     /// What holds where, from which step on.
     pub phases: &'a [Phase],
     /// What is read from which step on; the first is set already.
-    pub spoken: &'a [Spoken],
+    pub encoded: &'a [EncodedInterval],
     pub keys_values: &'a KeysValues,
     /// Where updates act on it.
     pub rows: &'a [Mask],
@@ -38,7 +38,7 @@ pub(crate) struct Course<'a> {
 
 /// What the model reads from a step on: encodings `[halves, tokens, width]`, those of regions one
 /// after another; one, or one for each cross-attention.
-pub(crate) struct Spoken {
+pub(crate) struct EncodedInterval {
     pub from: usize,
     pub contexts: Arc<[Array]>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct At<'a> {
     /// Steps before this one, of all.
     pub done: usize,
     pub of: usize,
-    pub step: &'a sampler::Step,
+    pub step: &'a sampler::SamplingStep,
     /// The UNet's features of the timestep.
     pub time: &'a Array,
 }
@@ -113,17 +113,17 @@ impl Sampling {
         Ok(())
     }
 
-    /// Runs the course from its latents (slot 0 at its start); the final latents,
+    /// Runs the run from its latents (slot 0 at its start); the final latents,
     /// `[batch, height, width, channels]`.
     pub fn run(
         &self,
         network: &LoadedNetwork<UNetConfig>,
-        course: &Course<'_>,
+        run: &SamplingRun<'_>,
         noise: &mut Noise,
         companion: &mut dyn Companion,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Array> {
-        let &Course { plan, latents, kept, phases, .. } = course;
+        let &SamplingRun { plan, latents, kept, phases, .. } = run;
         let (config, program) = (&network.config, &self.program);
         let inputs = &program.inputs;
         let slots = self.shape.slots;
@@ -155,11 +155,11 @@ impl Sampling {
             }
             // The first part of a batch leaves the last words behind, so those of step 0 are set
             // before each.
-            if let Some(spoken) =
-                course.spoken.iter().find(|spoken| done > 0 && spoken.from == done)
+            if let Some(encoded) =
+                run.encoded.iter().find(|encoded| done > 0 && encoded.from == done)
             {
-                self.set_prompt(network, course.keys_values, &spoken.contexts, course.rows)?;
-                companion.set_prompt(&self.shape, &spoken.contexts)?;
+                self.set_prompt(network, run.keys_values, &encoded.contexts, run.rows)?;
+                companion.set_prompt(&self.shape, &encoded.contexts)?;
             }
             let time = unet::time_features(config, &vec![step.timestep; rows]);
             let time = Array::f32([rows, config.block_out_channels[0]], time);

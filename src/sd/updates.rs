@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::backend::Program;
 use crate::concept::{self, AppliedSet, Lora, Network};
 use crate::graph::{self, Array, Graph, Origin, ParameterSource, Tensor};
-use crate::nn::{Layers, LowRank, Strength};
+use crate::nn::{Layers, LoraSet, Strength};
 
 use super::error::Result;
 use super::network::LoadedNetwork;
@@ -142,7 +142,7 @@ impl Updates {
         let (mut sets, mut inputs) = (Vec::new(), Vec::new());
         for Acting { set: applied, masked, .. } in &self.0 {
             let ranks = loras(applied).map(|(layer, lora)| (layer.clone(), lora.rank())).collect();
-            let mut set = LowRank::new(applied.name.clone(), ranks);
+            let mut set = LoraSet::new(applied.name.clone(), ranks);
             set.strength = Strength::Input;
             let mut masks = Vec::new();
             if *masked {
@@ -153,8 +153,8 @@ impl Updates {
             inputs.push(SetInputs { set: set.name.clone(), strength: None, masks });
             sets.push(set);
         }
-        let strengths: Vec<String> = sets.iter().map(LowRank::strength_input).collect();
-        let built = build(&mut Layers::with_low_rank(graph, sets))?;
+        let strengths: Vec<String> = sets.iter().map(LoraSet::strength_input).collect();
+        let built = build(&mut Layers::with_loras(graph, sets))?;
         for (inputs, strength) in inputs.iter_mut().zip(strengths) {
             inputs.strength = graph.find_input(&strength);
         }

@@ -35,7 +35,7 @@ impl KnownWords {
 
     /// Words of `prompt` that the model does not know, each once; `names` are known besides: words
     /// of concepts in use.
-    pub fn strangers<'a>(
+    pub fn unknown_words<'a>(
         &self,
         prompt: &str,
         names: impl IntoIterator<Item = &'a str>,
@@ -54,12 +54,12 @@ impl KnownWords {
         found
     }
 
-    /// The warning for words that are strangers; none if there are none.
-    pub fn warning(&self, strangers: &[String]) -> Option<String> {
-        if strangers.is_empty() {
+    /// The warning for words that are unknown_words; none if there are none.
+    pub fn warning(&self, unknown_words: &[String]) -> Option<String> {
+        if unknown_words.is_empty() {
             return None;
         }
-        let (words, told) = (strangers.join(", "), self.told.join("; "));
+        let (words, told) = (unknown_words.join(", "), self.told.join("; "));
         Some(format!(
             "this model was never taught: {words}. What it makes of them is nothing in \
                 particular. It knows {told} (the list is \
@@ -96,16 +96,16 @@ mod tests {
     fn strangers_are_found_around_weights_and_names() {
         let known =
             KnownWords::parse("# a comment\n\nanimals: cat dog\ncolours: red\n(other): a in the\n");
-        let strangers = |prompt: &str| known.strangers(prompt, ["<zorp1>", "Luma"]);
+        let unknown_words = |prompt: &str| known.unknown_words(prompt, ["<zorp1>", "Luma"]);
         assert_eq!(
-            strangers("A (red:1.3) CAT, in ((the)) <zorp1> luma BREAK [dog] 2 <lora:ink:0.8>"),
+            unknown_words("A (red:1.3) CAT, in ((the)) <zorp1> luma BREAK [dog] 2 <lora:ink:0.8>"),
             [""; 0]
         );
         assert_eq!(
-            strangers("a lighthouse, (storm:1.3), storm <b>x < y"),
+            unknown_words("a lighthouse, (storm:1.3), storm <b>x < y"),
             ["lighthouse", "storm", "x", "y"]
         );
-        assert_eq!(strangers("cats"), ["cats"]);
+        assert_eq!(unknown_words("cats"), ["cats"]);
         assert_eq!(known.warning(&[]), None);
         let warning = known.warning(&["storm".into()]).unwrap();
         assert!(
@@ -123,7 +123,7 @@ mod tests {
         let prompt = "a photo of a woman with blonde hair wearing a striped blue dress on the \
             left and a small spotted cat with raised \
                       arms next to a gray robot in space on the moon";
-        assert_eq!(known.strangers(prompt, []), [""; 0]);
-        assert_eq!(known.strangers("a lighthouse", []), ["lighthouse"]);
+        assert_eq!(known.unknown_words(prompt, []), [""; 0]);
+        assert_eq!(known.unknown_words("a lighthouse", []), ["lighthouse"]);
     }
 }

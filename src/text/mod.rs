@@ -2,7 +2,7 @@
 //! length.
 //!
 //! [`Tokenizer`] follows a model's own files (or CLIP's standard vocabulary for checkpoints that
-//! bring none); [`prompt::encode`] turns a prompt into chunks of ids that the text tower reads.
+//! bring none); [`prompt::encode`] turns a prompt into chunks of ids that the text encoder reads.
 mod added_word;
 mod known_words;
 pub mod prompt;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::added_word::{self, AddedWord};
 use super::{Error, Result};
 
-/// The length of CLIP's text tower, for folders that don't say it.
+/// The length of CLIP's text encoder, for folders that don't say it.
 const DEFAULT_MAX_LENGTH: usize = 77;
 /// `transformers` writes 1e30 where it knows no length; nothing above this is believed.
 const MAX_BELIEVED_LENGTH: f64 = 65536.0;

@@ -1,7 +1,7 @@
 //! Everything random in a tuning run: numbers by seed, purpose and place, so that no generator's
 //! history has to be kept.
 //!
-//! Step 700 of a run draws the same numbers whether or not the steps before it were made by this
+//! TrainingStep 700 of a run draws the same numbers whether or not the steps before it were made by this
 //! process. Numbers come from Philox4x32-10 (see [`crate::random::philox`]): the key is the seed,
 //! the counter is what a number is for.
 
@@ -28,7 +28,7 @@ pub enum Purpose {
     Words = 10,
     /// Down-projections of the updates.
     Updates = 11,
-    /// The order in which predictions are learnt.
+    /// The order in which predictions are trained.
     Lessons = 12,
 }
 

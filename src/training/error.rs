@@ -56,7 +56,7 @@ fn list(problems: &[String]) -> String {
             let lines: Vec<String> =
                 several.iter().map(|problem| format!("\n  - {problem}")).collect();
             format!(
-                "{} things have to be put right before this can be learnt:{}",
+                "{} things have to be put right before this can be trained:{}",
                 several.len(),
                 lines.concat()
             )

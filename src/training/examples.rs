@@ -203,7 +203,7 @@ impl Examples {
             // A cut may leave nothing of the subject; then all that is shown counts.
             let use_subject =
                 self.settings.mask_loss && subject.iter().zip(&shown).any(|(a, b)| a * b > 0.0);
-            let rest = if use_subject { self.settings.surroundings } else { 1.0 };
+            let rest = if use_subject { self.settings.unmasked_weight } else { 1.0 };
             loss_mask.extend(
                 shown
                     .iter()

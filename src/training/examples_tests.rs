@@ -156,7 +156,7 @@ fn masks_say_what_counts() {
     let rows = |values: &[f32]| values.chunks_exact(4).map(<[f32]>::to_vec).collect::<Vec<_>>();
     let weighed = |mask, use_mask, rest| {
         let set = |settings: &mut Settings| {
-            (settings.mask_loss, settings.surroundings) = (use_mask, rest)
+            (settings.mask_loss, settings.unmasked_weight) = (use_mask, rest)
         };
         let mut examples = examples(vec![found(1, 32, mask); 4], set);
         let batch = examples.batch(0, Rates::default(), &mut Counting::default()).unwrap();

@@ -221,7 +221,7 @@ fn repeats(checked: &mut Checked) {
     if common > 1 && checked.seen.iter().all(|seen| seen.repeats == 1) {
         checked.remarks.push(format!(
             "all pictures have {common} repeats: that is as none, since `steps` \
-                says how long it is learnt"
+                says how long it is trained"
         ));
     }
     let slots: usize =

@@ -1,4 +1,4 @@
-//! What stands in a folder of pictures: which files are learnt from, which belong to them, and what
+//! What stands in a folder of pictures: which files are trained from, which belong to them, and what
 //! is left out.
 //!
 //! Sub-folders called `10_name` are read too, as kohya's trainers lay them out: their pictures come
@@ -34,7 +34,7 @@ const NAMED: usize = 20;
 pub struct Listing {
     /// The folder itself, and kohya's folders in it.
     pub groups: Vec<Group>,
-    /// What is not learnt from, each with its reason.
+    /// What is not trained from, each with its reason.
     left_out: Vec<String>,
 }
 

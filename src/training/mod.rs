@@ -8,13 +8,13 @@ pub mod draws;
 mod error;
 pub mod examples;
 pub mod folder;
-mod learnt;
 mod listing;
 mod run;
 pub mod saved;
 mod schedule;
 mod sheet;
 pub mod step;
+mod trained;
 pub mod transform;
 pub mod words;
 

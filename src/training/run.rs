@@ -11,7 +11,8 @@ use super::folder;
 use super::saved::{About, Places, Saved};
 use super::sheet;
 use super::step::{
-    self, AdamW, AttentionLoss, Method, Models, PlannedBytes, Rates, State, Step, StepConfig,
+    self, AdamW, AttentionLoss, Method, Models, PlannedBytes, Rates, State, StepConfig,
+    TrainingStep,
 };
 use super::transform::Transform;
 use super::words::{Words, initial_rows};
@@ -92,7 +93,7 @@ pub struct Run {
     base: ModelHash,
     encoder: Pipeline,
     examples: Examples,
-    step: Step,
+    step: TrainingStep,
     about: About,
     places: Places,
     /// Width and height in pixels.
@@ -163,10 +164,10 @@ impl Run {
         remarks.extend(examples.remarks()?);
         if settings.method == Method::PPlus && settings.words_lr == 0.0 {
             remarks.push(
-                "p-plus learns the words alone, and words_lr is 0: nothing will be learnt".into(),
+                "p-plus learns the words alone, and words_lr is 0: nothing will be trained".into(),
             );
         }
-        let step = Step::new(&models, &config, gpu)?;
+        let step = TrainingStep::new(&models, &config, gpu)?;
         let base = checkpoint.base_hash_cached(checkpoint::base_hash_cache().as_deref());
         let about =
             About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
@@ -411,7 +412,7 @@ impl Run {
         Ok(sheet::curve(&self.settings, &self.history)?.save(self.places.curve(), None)?)
     }
 
-    /// Makes the sheet of what is learnt so far; the time it took.
+    /// Makes the sheet of what is trained so far; the time it took.
     fn sheet(&mut self, watch: &mut dyn FnMut(Event) -> bool) -> Result<Duration> {
         let start = Instant::now();
         let concept = self.concept()?;
@@ -428,12 +429,12 @@ impl Run {
         Ok(start.elapsed())
     }
 
-    /// What is learnt so far.
+    /// What is trained so far.
     ///
     /// # Errors
     /// Whatever the device meets.
     pub fn concept(&self) -> Result<Concept> {
-        Ok(super::learnt::concept(
+        Ok(super::trained::concept(
             &self.settings,
             self.base,
             &self.step.state()?,

@@ -22,7 +22,7 @@ const VERSION: u32 = 1;
 const STATE: &str = "state.";
 const HISTORY: &str = "history";
 
-/// Settings that change nothing about what is learnt.
+/// Settings that change nothing about what is trained.
 const FREE: [&str; 8] = [
     "name",
     "output",

@@ -10,7 +10,7 @@ use mixofshow::models::config::{
 use mixofshow::models::controlnet::{self, ControlNetInputs};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, clip_vision, t2i_adapter, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank, RegionSize, Strength};
+use mixofshow::nn::{Encodings, Layers, LoraSet, RegionSize, Strength};
 use mixofshow::scheduler::sampler::{INPUTS, SLOTS};
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ pub fn autoencoder() -> Value {
     json!({"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 512})
 }
 
-/// Stable Diffusion 1.5's text tower.
+/// Stable Diffusion 1.5's text encoder.
 pub fn text_1() -> Value {
     json!({"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
     "num_hidden_layers": 12,
@@ -42,7 +42,7 @@ pub fn text_1() -> Value {
         "max_position_embeddings": 77})
 }
 
-/// Stable Diffusion 2.1's text tower.
+/// Stable Diffusion 2.1's text encoder.
 pub fn text_2() -> Value {
     json!({"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16,
     "num_hidden_layers": 23,
@@ -237,7 +237,7 @@ pub fn encoder(name: &str, config: &Value, height: usize, width: usize) -> Built
     })
 }
 
-/// A text tower over as many tokens as it takes, with the projection of its last layer.
+/// A text encoder over as many tokens as it takes, with the projection of its last layer.
 pub fn text(name: &str, config: &Value, batch: usize) -> Built {
     let config = ClipTextConfig::from_json(config, file()).unwrap();
     Built::new(format!("{name} {batch}x{}", config.max_position_embeddings), |layers| {
@@ -298,10 +298,10 @@ pub fn controlled_unet(
     };
     let (shapes, middle, ranks, convolutions) = plain;
     let mut graph = Graph::new();
-    let mut updates = LowRank::new("concept", ranks);
+    let mut updates = LoraSet::new("concept", ranks);
     updates.strength = Strength::Fixed(0.8);
     // Convolutions too, and another rank.
-    let mut all = LowRank::new("all", convolutions);
+    let mut all = LoraSet::new("all", convolutions);
     all.ranks.extend(
         updates
             .ranks
@@ -310,7 +310,7 @@ pub fn controlled_unet(
             .map(|layer| (layer.clone(), 3)),
     );
     all.strength = Strength::Input;
-    let layers = &mut Layers::with_low_rank(&mut graph, vec![updates, all]);
+    let layers = &mut Layers::with_loras(&mut graph, vec![updates, all]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers())
         .map(|i| layers.graph.input(format!("text.{i}"), [batch, 77, config.cross_attention_dim]))
         .collect();
@@ -349,14 +349,14 @@ pub fn low_rank_layer(into: usize, out: usize, rank: usize) -> Built {
     let x = graph.input("x", [2, 9, into]);
     let mask = graph.input("mask", [9]);
     let sets = ["a", "b"].map(|name| {
-        let mut set = LowRank::new(name, [("layer".to_string(), rank)].into());
+        let mut set = LoraSet::new(name, [("layer".to_string(), rank)].into());
         set.strength = Strength::Input;
         set.trained = true;
         set
     });
     let [mut a, b] = sets;
     a.masks.insert(9, mask);
-    let mut layers = Layers::with_low_rank(&mut graph, vec![a, b]);
+    let mut layers = Layers::with_loras(&mut graph, vec![a, b]);
     let y = layers.linear("layer", x, out).unwrap();
     let upstream = graph.input("upstream", [2, 9, out]);
     let wanted = ["down", "up"]
@@ -388,7 +388,7 @@ pub fn backward(built: Built, wanted: &[&str]) -> Built {
     Built { name: format!("{name} backward"), graph, outputs: asked }
 }
 
-/// The backward pass of a text tower, with respect to rows that continue its table.
+/// The backward pass of a text encoder, with respect to rows that continue its table.
 pub fn words(name: &str, config: &Value, batch: usize) -> Built {
     let config = ClipTextConfig::from_json(config, file()).unwrap();
     let built = Built::new(format!("{name} {batch} words"), |layers| {

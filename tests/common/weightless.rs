@@ -43,10 +43,10 @@ impl ParameterSource for Nothing {
     }
 }
 
-/// A UNet and a text tower, to be tuned.
+/// A UNet and a text encoder, to be tuned.
 pub fn models(unet: &Value, text: &Value, stored: StoredAs) -> Models {
     let built =
-        [published::unet("UNet", unet, 1, 64, 64, false), published::text("text tower", text, 1)];
+        [published::unet("UNet", unet, 1, 64, 64, false), published::text("text encoder", text, 1)];
     let file = Path::new("config.json");
     Models {
         unet: UNetConfig::from_json(unet, file).unwrap(),

@@ -2,7 +2,7 @@
 
 use mixofshow::checkpoint::ModelHash;
 use mixofshow::concept::{Concept, Lora, Network, Update, Word};
-use mixofshow::fusion::{Entry, Order};
+use mixofshow::fusion::{ConceptToFuse, Order};
 use mixofshow::graph::Array;
 
 use super::world::{concept, entry, exact, fuse, names, order, settings};
@@ -12,7 +12,7 @@ fn refused(change: impl FnOnce(&mut Concept)) -> String {
     let mut bad = concept(0);
     change(&mut bad);
     let mut entries = vec![entry(1)];
-    entries.push(Entry::new(bad, "bad.safetensors"));
+    entries.push(ConceptToFuse::new(bad, "bad.safetensors"));
     let error = fuse(order(entries, &folder.path().join("out")), &settings(exact(1e-6)))
         .unwrap_err()
         .to_string();
@@ -77,7 +77,7 @@ fn the_same_words_are_renamed_on_request() {
     let same = || {
         let mut other = concept(1);
         other.words.clone_from(&concept(0).words);
-        Entry::new(other, "other.safetensors")
+        ConceptToFuse::new(other, "other.safetensors")
     };
     let out = folder.path().join("out");
     let mut quick = settings(exact(1e-6));

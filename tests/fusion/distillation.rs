@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mixofshow::checkpoint::{Checkpoint, TensorFile};
 use mixofshow::fusion::{
-    self, Distillation, Entry, Fused, Order, Progress, Settings, ordinary_prompts,
+    self, ConceptToFuse, Distillation, Fused, Order, Progress, Settings, ordinary_prompts,
 };
 
 use super::world::{contents, device, entry, exact, fuse, model, names, order, settings};
@@ -22,7 +22,7 @@ fn distilled() -> Settings {
     }
 }
 
-fn all() -> Vec<Entry> {
+fn all() -> Vec<ConceptToFuse> {
     (0..3).map(entry).collect()
 }
 

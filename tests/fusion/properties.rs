@@ -5,7 +5,7 @@ use std::path::Path;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Concept, Network};
-use mixofshow::fusion::{Entry, Order, Previous, Settings, ordinary_prompts};
+use mixofshow::fusion::{ConceptToFuse, Order, Previous, Settings, ordinary_prompts};
 use mixofshow::pipeline::{Pipeline, Request};
 
 use super::world::{
@@ -108,7 +108,7 @@ fn neither_order_nor_machines_nor_interruptions_change_the_bytes() {
         for (word, text) in other.words.iter_mut().zip(["<dool1>", "<dool2>"]) {
             word.text = text.into();
         }
-        Entry { unet: -0.5, ..Entry::new(other, "3.safetensors") }
+        ConceptToFuse { unet: -0.5, ..ConceptToFuse::new(other, "3.safetensors") }
     };
     let mut more = Previous::open(&at("straight")).unwrap().entries(&at("sums")).unwrap();
     assert_eq!(more.len(), 3);
@@ -139,8 +139,10 @@ fn a_style_without_words_is_fused_beside_a_concept() {
         updates: [(Network::UNet, concept(1).updates.of(Network::UNet).clone())].into(),
         ..concept(1)
     };
-    let style =
-        Entry { prompt: Some("an ink drawing".into()), ..Entry::new(style, "ink.safetensors") };
+    let style = ConceptToFuse {
+        prompt: Some("an ink drawing".into()),
+        ..ConceptToFuse::new(style, "ink.safetensors")
+    };
     let settings = Settings { solver: Default::default(), ..quick() };
     let fused = fuse(order(vec![style, entry(0)], &out), &settings).unwrap();
     assert_eq!(

@@ -9,7 +9,7 @@ use mixofshow::backend::{Device, Precision};
 use mixofshow::checkpoint::{self, Checkpoint, TensorView};
 use mixofshow::concept::{Concept, Lora, Network, Update, UpdateSet, Word};
 use mixofshow::fusion::solve::{Exact, Solver};
-use mixofshow::fusion::{self, Entry, Fused, Order, Settings};
+use mixofshow::fusion::{self, ConceptToFuse, Fused, Order, Settings};
 use mixofshow::graph::Array;
 use serde_json::{Value, json};
 
@@ -130,16 +130,16 @@ pub fn concept(index: usize) -> Concept {
 }
 
 /// The same with the reference's scales.
-pub fn entry(index: usize) -> Entry {
+pub fn entry(index: usize) -> ConceptToFuse {
     let scale = |network: &str| fixture()["concepts"][index][network].as_f64().unwrap() as f32;
-    Entry {
+    ConceptToFuse {
         unet: scale("unet"),
         text: scale("text"),
-        ..Entry::new(concept(index), format!("{index}.safetensors"))
+        ..ConceptToFuse::new(concept(index), format!("{index}.safetensors"))
     }
 }
 
-pub fn order(concepts: Vec<Entry>, out: &Path) -> Order {
+pub fn order(concepts: Vec<ConceptToFuse>, out: &Path) -> Order {
     Order::new(concepts, out.into())
 }
 

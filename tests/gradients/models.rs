@@ -9,7 +9,7 @@ use mixofshow::graph::{Array, Graph, Origin, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
+use mixofshow::nn::{Encodings, Layers, LoraSet, Strength};
 
 use super::differences::{TOLERANCE, evaluate};
 use super::engine::Engine;
@@ -20,14 +20,14 @@ const SCALE: f32 = 0.7;
 const RANK: usize = 2;
 const PROBE: usize = 24;
 
-fn low_rank(case: &Case) -> Vec<LowRank> {
+fn low_rank(case: &Case) -> Vec<LoraSet> {
     let parameters = case.parameters();
     let layers = parameters
         .keys()
         .filter_map(|name| name.strip_prefix("lora.")?.strip_suffix(".lora_down.weight"));
     let ranks: HashMap<String, usize> = layers.map(|layer| (layer.to_string(), RANK)).collect();
     assert!(!ranks.is_empty(), "{} has no updates", case.name);
-    let mut set = LowRank::new("lora", ranks);
+    let mut set = LoraSet::new("lora", ranks);
     set.strength = Strength::Fixed(SCALE);
     vec![set]
 }
@@ -135,7 +135,7 @@ fn check_unet(name: &str) {
         class: None,
         residuals: Residuals::default(),
     };
-    let mut layers = Layers::with_low_rank(&mut graph, low_rank(&case));
+    let mut layers = Layers::with_loras(&mut graph, low_rank(&case));
     let output = unet::unet(&mut layers, &config, &inputs).unwrap().sample;
     case.check_parameters(&graph);
     check(&case, &mut graph, output, values, &[("text", text), ("sample", sample)]);
@@ -148,7 +148,7 @@ fn check_text(name: &str) {
     let mut graph = Graph::new();
     let ids = graph.input_ids("ids", [rows.len(), 16]);
     let values = [("ids".to_string(), Array::u32([rows.len(), 16], rows.concat()))].into();
-    let mut layers = Layers::with_low_rank(&mut graph, low_rank(&case));
+    let mut layers = Layers::with_loras(&mut graph, low_rank(&case));
     let output = clip_text::clip_text(&mut layers, &config, ids, 0).unwrap();
     let table = parameter(&graph, "text_model.embeddings.token_embedding.weight");
     check(&case, &mut graph, output, values, &[("table", table)]);
@@ -171,7 +171,7 @@ fn check_encoder(name: &str) {
         [case.input("batch"), case.input("height"), case.input("width"), config.in_channels];
     let mut graph = Graph::new();
     let pixels = graph.input("pixels", shape);
-    let mut layers = Layers::with_low_rank(&mut graph, low_rank(&case));
+    let mut layers = Layers::with_loras(&mut graph, low_rank(&case));
     let output = vae::encode(&mut layers, &config, pixels).unwrap().mean;
     check(
         &case,

@@ -6,7 +6,7 @@ use mixofshow::backend::wgpu::{Schedule, Traits, Tuned};
 use mixofshow::graph::{Graph, Limits, Origin, Plan, Tensor};
 use mixofshow::models::config::UNetConfig;
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
-use mixofshow::nn::{Encodings, Layers, LowRank};
+use mixofshow::nn::{Encodings, Layers, LoraSet};
 use serde_json::json;
 
 /// WebGPU's floor.
@@ -32,14 +32,14 @@ fn attention_layers(config: &UNetConfig) -> Vec<String> {
 
 /// One pass over 32x32 latents, each cross-attention with its own text: the prediction and the
 /// texts.
-fn build(graph: &mut Graph, config: &UNetConfig, low_rank: Vec<LowRank>) -> (Tensor, Vec<Tensor>) {
+fn build(graph: &mut Graph, config: &UNetConfig, low_rank: Vec<LoraSet>) -> (Tensor, Vec<Tensor>) {
     let sample = graph.input("sample", [1, 32, 32, config.in_channels]);
     let time = graph.input("time", [1, config.block_out_channels[0]]);
     let text = |i| graph.input(format!("text.{i}"), [1, 77, config.cross_attention_dim]);
     let texts: Vec<Tensor> = (0..config.cross_attention_layers()).map(text).collect();
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
     let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
-    let mut layers = Layers::with_low_rank(graph, low_rank);
+    let mut layers = Layers::with_loras(graph, low_rank);
     (unet::unet(&mut layers, config, &inputs).unwrap().sample, texts)
 }
 
@@ -51,7 +51,7 @@ fn a_step_of_tuning_is_little_more_than_two_passes() {
     let config = UNetConfig::from_json(&config, Path::new("config.json")).unwrap();
     let ranks = attention_layers(&config).into_iter().map(|layer| (layer, 4)).collect();
     let mut graph = Graph::new();
-    let (output, mut wanted) = build(&mut graph, &config, vec![LowRank::new("lora", ranks)]);
+    let (output, mut wanted) = build(&mut graph, &config, vec![LoraSet::new("lora", ranks)]);
     let low_rank = |&t: &Tensor| match &graph.node(t).origin {
         Origin::Parameter { name } => name.starts_with("lora."),
         _ => false,

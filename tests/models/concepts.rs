@@ -9,7 +9,7 @@ use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, unet::cross_attentions};
-use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
+use mixofshow::nn::{Encodings, Layers, LoraSet, Strength};
 use mixofshow::sd::Overlay;
 use mixofshow::sd::source::ComponentSource;
 
@@ -52,11 +52,11 @@ fn layers<'g>(graph: &'g mut Graph, set: Option<&AppliedSet>) -> Layers<'g> {
             .iter()
             .map(|(layer, update)| (layer.clone(), update.lora().unwrap().rank()))
             .collect();
-        let mut set = LowRank::new(applied.name.clone(), ranks);
+        let mut set = LoraSet::new(applied.name.clone(), ranks);
         set.strength = Strength::Fixed(applied.strength);
         set
     });
-    Layers::with_low_rank(graph, sets.into_iter().collect())
+    Layers::with_loras(graph, sets.into_iter().collect())
 }
 
 fn source(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mixofshow::graph::{Array, Graph, Origin, ParameterSource};
 use mixofshow::models::config::ClipTextConfig;
 use mixofshow::models::{clip_text, unet};
-use mixofshow::nn::{Encodings, Layers, LowRank, Strength};
+use mixofshow::nn::{Encodings, Layers, LoraSet, Strength};
 
 use super::engine::Engine;
 use super::hashed;
@@ -26,11 +26,11 @@ pub fn check_low_rank(engine: Engine) {
     let mut graph = Graph::new();
     let x = graph.input("x", [4, into]);
     let set = |name: &str, layer: &str| {
-        let mut set = LowRank::new(name, [(layer.to_string(), rank)].into());
+        let mut set = LoraSet::new(name, [(layer.to_string(), rank)].into());
         set.strength = Strength::Fixed(scale);
         set
     };
-    let mut layers = Layers::with_low_rank(&mut graph, vec![set("a", layer), set("b", "another")]);
+    let mut layers = Layers::with_loras(&mut graph, vec![set("a", layer), set("b", "another")]);
     let y = layers.linear(layer, x, out).unwrap();
 
     let shapes = [
@@ -72,7 +72,7 @@ pub fn check_low_rank(engine: Engine) {
 
 /// The sets of a case of `tools/reference/low_rank.py`, with their masks declared, and values for
 /// their inputs; strengths are the case's times `strength`.
-fn sets(case: &Case, graph: &mut Graph, strength: f32) -> (Vec<LowRank>, Vec<(String, Array)>) {
+fn sets(case: &Case, graph: &mut Graph, strength: f32) -> (Vec<LoraSet>, Vec<(String, Array)>) {
     let mut values = Vec::new();
     let mut sets = Vec::new();
     for described in case.json["sets"].as_array().unwrap() {
@@ -82,7 +82,7 @@ fn sets(case: &Case, graph: &mut Graph, strength: f32) -> (Vec<LowRank>, Vec<(St
                 parameter.strip_prefix(&format!("{name}."))?.strip_suffix(".lora_down.weight")?;
             Some((layer.to_string(), shape[0]))
         };
-        let mut set = LowRank::new(name, case.parameters().into_iter().filter_map(rank).collect());
+        let mut set = LoraSet::new(name, case.parameters().into_iter().filter_map(rank).collect());
         assert!(!set.ranks.is_empty(), "{}: nothing in {name}", case.name);
         set.strength = Strength::Input;
         let scale = described["scale"].as_f64().unwrap() as f32;
@@ -109,7 +109,7 @@ pub fn check_updated_unet(name: &str, engine: Engine) {
         let (sets, of_sets) = sets(&c.case, &mut graph, strength);
         values.extend(of_sets);
         let output =
-            unet::unet(&mut Layers::with_low_rank(&mut graph, sets), &c.config, &inputs).unwrap();
+            unet::unet(&mut Layers::with_loras(&mut graph, sets), &c.config, &inputs).unwrap();
         c.case.check_parameters(&graph);
         let found = engine.evaluate(&graph, &[output.sample], values, &c.case.weights());
         c.case.check(expected, &found[0], engine.tolerance());
@@ -127,7 +127,7 @@ pub fn check_updated_text(engine: Engine) {
         let (sets, mut values) = sets(&case, &mut graph, strength);
         values.push(("ids".into(), Array::u32(shape, rows.concat())));
         let output =
-            clip_text::clip_text(&mut Layers::with_low_rank(&mut graph, sets), &config, ids, 0)
+            clip_text::clip_text(&mut Layers::with_loras(&mut graph, sets), &config, ids, 0)
                 .unwrap();
         case.check_parameters(&graph);
         let found = engine.evaluate(&graph, &[output], values, &case.weights());
@@ -156,9 +156,9 @@ fn masks_that_do_not_fit() {
     let build = |places: usize, shape: &[usize]| {
         let mut graph = Graph::new();
         let x = graph.input("x", [2, 6, 8]);
-        let mut set = LowRank::new("region", [("proj".to_string(), 4)].into());
+        let mut set = LoraSet::new("region", [("proj".to_string(), 4)].into());
         set.masks.insert(places, graph.input("mask", shape));
-        Layers::with_low_rank(&mut graph, vec![set]).linear("proj", x, 5).map(|_| ())
+        Layers::with_loras(&mut graph, vec![set]).linear("proj", x, 5).map(|_| ())
     };
     build(6, &[6]).unwrap();
     build(6, &[2, 6]).unwrap();
@@ -178,9 +178,9 @@ fn masks_that_do_not_fit() {
 fn trained_updates_are_inputs() {
     let mut graph = Graph::new();
     let x = graph.input("x", [2, 8]);
-    let mut set = LowRank::new("new", [("proj".to_string(), 4)].into());
+    let mut set = LoraSet::new("new", [("proj".to_string(), 4)].into());
     set.trained = true;
-    let mut layers = Layers::with_low_rank(&mut graph, vec![set]);
+    let mut layers = Layers::with_loras(&mut graph, vec![set]);
     layers.linear("proj", x, 5).unwrap();
     layers.linear("proj", x, 5).unwrap();
     assert!(

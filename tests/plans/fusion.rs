@@ -1,6 +1,6 @@
 //! What fusion asks of a device while it records a concept's inputs.
 
-use mixofshow::fusion::Recording;
+use mixofshow::fusion::StatisticsCost;
 use mixofshow::models::config::UNetConfig;
 use mixofshow::models::unet::cross_attentions;
 use serde_json::Value;
@@ -20,13 +20,13 @@ fn attention_layers(config: &UNetConfig) -> Vec<String> {
     cross_attentions(config).iter().flat_map(|attention| of(&attention.name)).collect()
 }
 
-fn record(config: &Value, size: [usize; 2]) -> Recording {
+fn record(config: &Value, size: [usize; 2]) -> StatisticsCost {
     let config = UNetConfig::from_json(config, std::path::Path::new("config.json")).unwrap();
-    Recording::of(&config, &attention_layers(&config), size, 77, 128 << 20).unwrap()
+    StatisticsCost::of(&config, &attention_layers(&config), size, 77, 128 << 20).unwrap()
 }
 
 pub fn recorded_unet(name: &str, config: &Value, size: [usize; 2]) -> Built {
-    let Recording { graph, outputs, .. } = record(config, size);
+    let StatisticsCost { graph, outputs, .. } = record(config, size);
     Built { name: format!("{name} {}x{} recorded", size[0], size[1]), graph, outputs }
 }
 

@@ -23,7 +23,9 @@ use std::sync::LazyLock;
 use dry::Lowered;
 use mixofshow::backend::wgpu::{Command, Matrices, Params, Schedule, Value};
 use mixofshow::graph::StoredAs;
-use mixofshow::training::step::{AttentionLoss, Method, Step, StepConfig, TextLayers, UNetLayers};
+use mixofshow::training::step::{
+    AttentionLoss, Method, StepConfig, TextLayers, TrainingStep, UNetLayers,
+};
 use published::{Built, backward};
 
 /// The models of the fixtures, the one that ships, and the published ones, at several sizes.
@@ -158,7 +160,7 @@ fn tuning_step(
     config: &StepConfig,
 ) -> Built {
     let models = weightless::models(unet, text, StoredAs::F32);
-    let step = Step::on_host(&models, config).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let step = TrainingStep::on_host(&models, config).unwrap_or_else(|e| panic!("{name}: {e}"));
     let (graph, report) = step.graph();
     let what = if config.checkpointing { "tuned, computed again" } else { "tuned" };
     Built {

@@ -188,10 +188,10 @@ fn autoencoder_at_full_size() {
 
 #[test]
 fn towers_at_full_size() {
-    let first = needs(&published::text("text tower 1.5", &published::text_1(), 2));
+    let first = needs(&published::text("text encoder 1.5", &published::text_1(), 2));
     first.at_most(3.4, 1.3, 114, 10);
     first.fits_the_floor();
-    let second = needs(&published::text("text tower 2.1", &published::text_2(), 2));
+    let second = needs(&published::text("text encoder 2.1", &published::text_2(), 2));
     second.at_most(4.5, 1.3, 213, 10);
     second.fits_the_floor();
     let vision = needs(&published::vision_tower("ViT-B/32", &published::vision(), 4));
@@ -206,8 +206,8 @@ fn weights_in_full_precision_fit_the_floor() {
         published::unet("Stable Diffusion 1.5", &published::unet_1(), 2, 64, 64, false),
         published::unet("Stable Diffusion 2.1", &published::unet_2(), 2, 64, 64, false),
         published::decoder("autoencoder", &published::autoencoder(), 256, 256),
-        published::text("text tower 1.5", &published::text_1(), 2),
-        published::text("text tower 2.1", &published::text_2(), 2),
+        published::text("text encoder 1.5", &published::text_1(), 2),
+        published::text("text encoder 2.1", &published::text_2(), 2),
     ];
     for built in &graphs {
         for command in dry::lower(built, false, Schedule::Staged).commands {

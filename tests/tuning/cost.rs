@@ -2,7 +2,7 @@
 
 use mixofshow::backend::wgpu::{Gpu, Options, Selection};
 use mixofshow::graph::StoredAs;
-use mixofshow::training::step::{AttentionLoss, PlannedBytes, Step, StepConfig, StepFlops};
+use mixofshow::training::step::{AttentionLoss, PlannedBytes, StepConfig, StepFlops, TrainingStep};
 
 use super::published;
 use super::weightless::models;
@@ -14,7 +14,7 @@ fn cost(what: &str, stored: StoredAs, config: &StepConfig) -> (PlannedBytes, Ste
         floor: true,
         ..Options::default()
     });
-    let step = Step::new(
+    let step = TrainingStep::new(
         &models(&published::unet_1(), &published::text_1(), stored),
         config,
         &gpu.expect("a device without a device").into(),

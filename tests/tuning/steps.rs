@@ -12,8 +12,8 @@ use mixofshow::nn::Layers;
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{
-    self, AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, Step,
-    StepConfig, TextLayers, TrainedLayer, UNetLayers,
+    self, AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, StepConfig,
+    TextLayers, TrainedLayer, TrainingStep, UNetLayers,
 };
 use serde_json::Value;
 
@@ -131,14 +131,14 @@ impl Tuning {
         }
     }
 
-    fn step(&self, on: On) -> Step {
+    fn step(&self, on: On) -> TrainingStep {
         match on.device() {
-            None => Step::on_host(&self.models, &self.config).unwrap(),
-            Some(device) => Step::new(&self.models, &self.config, &device).unwrap(),
+            None => TrainingStep::on_host(&self.models, &self.config).unwrap(),
+            Some(device) => TrainingStep::new(&self.models, &self.config, &device).unwrap(),
         }
     }
 
-    fn initial(&self, step: &Step) -> State {
+    fn initial(&self, step: &TrainingStep) -> State {
         let shape = [2 * self.copies, self.models.text.hidden_size];
         let rows = hashed::tensor("input:rows", &shape).iter().map(|v| 0.1 * v).collect();
         let down = &mut |layer: &mixofshow::training::step::TrainedLayer| {
@@ -327,7 +327,9 @@ fn lessons(on: On) {
         teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
     let mut student = match on.device() {
         None => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
-        Some(device) => Step::distilling(&tuning.models, &tuning.config, &layers, &device).unwrap(),
+        Some(device) => {
+            TrainingStep::distilling(&tuning.models, &tuning.config, &layers, &device).unwrap()
+        }
     };
     let mut state = start.clone();
     state.arrays.retain(|name, _| name.contains("unet."));
@@ -477,7 +479,7 @@ fn batches_and_states_that_do_not_fit_are_named() {
     assert!(error.contains("`second.rows` is missing"), "{error}");
     step.restore(&state).unwrap();
 
-    let refused = |step: &mut Step, change: &dyn Fn(&mut Batch)| {
+    let refused = |step: &mut TrainingStep, change: &dyn Fn(&mut Batch)| {
         let mut batch = tuning.batch(0);
         change(&mut batch);
         step.run(&batch).unwrap_err().to_string()

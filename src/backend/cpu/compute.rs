@@ -10,8 +10,8 @@ use super::weights::{Layout, Packed};
 use crate::backend;
 use crate::graph::ops::{Broadcast, Function};
 use crate::graph::{
-    self, Epilogue, Fold, Graph, Limits, Operation, Origin, Place, Plan, Shape, Step, Target,
-    Tensor,
+    self, Epilogue, Fold, Graph, Limits, Operation, Origin, Place, Plan, PlannedStep, Shape,
+    Target, Tensor,
 };
 use cpu_kernels::activation as functions;
 use cpu_kernels::elementwise::Padding;
@@ -153,7 +153,7 @@ pub(super) fn is_joined(plan: &Plan, number: usize) -> bool {
     let (Some(step), Some(next)) = (plan.steps.get(number), plan.steps.get(number + 1)) else {
         return false;
     };
-    let plain = |step: &Step| step.epilogue.is_empty() && step.padding.is_none();
+    let plain = |step: &PlannedStep| step.epilogue.is_empty() && step.padding.is_none();
     let joins = || computing_of(&*next.operation).is_some_and(|c| c.joins(&*step.operation));
     let apart = number + 1 == plan.once;
     !apart && step.inputs == next.inputs && plain(step) && plain(next) && joins()
@@ -277,7 +277,7 @@ fn broadcast(broadcast: Broadcast) -> entries::Broadcast {
 /// One step while it is compiled: its tensors, located.
 pub(crate) struct StepBuilder<'a> {
     graph: &'a Graph,
-    step: &'a Step,
+    step: &'a PlannedStep,
     pub level: Level,
     in_place: bool,
     inputs: Vec<Option<Span>>,
@@ -450,7 +450,7 @@ impl<'a> StepBuilder<'a> {
 /// As errors call what runs here.
 const DEVICE: &str = "the processor";
 
-/// Step `number` of the plan, ready to run.
+/// PlannedStep `number` of the plan, ready to run.
 pub(super) fn compile(
     graph: &Graph,
     plan: &Plan,

@@ -8,7 +8,7 @@ use super::compute::{Storage, Task, compile, is_joined, locate};
 use super::memory::{Block, Span};
 use super::weights::{Layout, Packed, Weights};
 use crate::backend::{Cost, Error, Executable, Look, Result, View};
-use crate::graph::{Epilogue, Graph, Origin, Place, Plan, Shape, Step, Tensor};
+use crate::graph::{Epilogue, Graph, Origin, Place, Plan, PlannedStep, Shape, Tensor};
 
 /// A plan ready to run.
 pub(super) struct Program {
@@ -74,7 +74,7 @@ impl Program {
         let places = Places { arenas, inputs, weights };
         let mut steps = Vec::with_capacity(plan.steps.len());
         let mut once = plan.once;
-        let mut before: Option<&Step> = None;
+        let mut before: Option<&PlannedStep> = None;
         for (number, step) in plan.steps.iter().enumerate() {
             if is_joined(plan, number) {
                 before = Some(step);
@@ -110,7 +110,7 @@ impl Program {
 }
 
 /// Floating-point operations of a step, and of a low-rank update that was folded into it.
-fn flops(graph: &Graph, step: &Step) -> u64 {
+fn flops(graph: &Graph, step: &PlannedStep) -> u64 {
     let shapes: Vec<&Shape> = step.inputs.iter().map(|&t| graph.shape(t)).collect();
     let shape = graph.shape(step.result);
     let lora = |entry: &Epilogue| match entry {
@@ -128,7 +128,7 @@ fn flops(graph: &Graph, step: &Step) -> u64 {
 }
 
 /// Bytes of packed weights that a step reads, as they would be in f32 at most.
-fn weight_bytes(graph: &Graph, plan: &Plan, step: &Step) -> u64 {
+fn weight_bytes(graph: &Graph, plan: &Plan, step: &PlannedStep) -> u64 {
     let packed = |(index, &tensor): (usize, &Tensor)| {
         let layout = super::compute::layout_of(&*step.operation, index);
         let is_weight = matches!(graph.node(plan.root(tensor)).origin, Origin::Parameter { .. });

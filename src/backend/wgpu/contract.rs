@@ -7,14 +7,14 @@ use super::Traits;
 use super::ops::lowering_of;
 use crate::graph::ops::Broadcast;
 use crate::graph::ops::lora_up::LoraUp;
-use crate::graph::{Epilogue, Fold, Graph, MOST_FACTORS, Place, Plan, Shape, Step, Tensor};
+use crate::graph::{Epilogue, Fold, Graph, MOST_FACTORS, Place, Plan, PlannedStep, Shape, Tensor};
 
 /// Whether the tensors of a step have the shapes that its operation, and what is folded into it,
 /// read and write, or what is wrong.
 pub(super) fn check_step(
     graph: &Graph,
     plan: &Plan,
-    step: &Step,
+    step: &PlannedStep,
     traits: &Traits,
 ) -> Result<(), String> {
     let inputs: Vec<&Shape> = step.inputs.iter().map(|&t| graph.shape(t)).collect();
@@ -109,7 +109,7 @@ fn check_entry(graph: &Graph, result: &Shape, entry: &Epilogue) -> Result<(), St
 }
 
 /// Entries share one number of rows of each kind, and there are uniforms for so many factors.
-fn check_together(step: &Step) -> Result<(), String> {
+fn check_together(step: &PlannedStep) -> Result<(), String> {
     let broadcasts = || step.epilogue.iter().filter_map(Epilogue::broadcast);
     let alike = |rows: Vec<usize>| rows.windows(2).all(|pair| pair[0] == pair[1]);
     let factors = step.epilogue.iter().filter(|entry| matches!(entry, Epilogue::Scale(_))).count();

@@ -10,7 +10,8 @@ use super::{Command, Params, Scalar, Schedule, Slice, Traits, Uniform, Value};
 use crate::backend::{Error, Result};
 use crate::graph::ops::Broadcast;
 use crate::graph::{
-    self, Epilogue, Fold, Graph, MOST_FACTORS, Operation, Origin, Place, Plan, Shape, Step, Tensor,
+    self, Epilogue, Fold, Graph, MOST_FACTORS, Operation, Origin, Place, Plan, PlannedStep, Shape,
+    Tensor,
 };
 
 /// How an operation runs on a graphics device.
@@ -244,7 +245,7 @@ fn arena_slice(
 /// One step being lowered: its tensors, located, and the commands made so far.
 pub struct Lowering<'a> {
     pub graph: &'a Graph,
-    pub step: &'a Step,
+    pub step: &'a PlannedStep,
     pub traits: Traits,
     pub(super) locate: &'a dyn Fn(Tensor) -> BufferView,
     pub(super) scratch: Option<Slice>,

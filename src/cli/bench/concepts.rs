@@ -1,4 +1,4 @@
-//! `mos bench concepts`: how well concepts are learnt.
+//! `mos bench concepts`: how well concepts are trained.
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use mixofshow::backend::Precision;
 use mixofshow::concept::Applied;
@@ -9,7 +9,7 @@ use mixofshow::training::step::Method;
 use serde::Serialize;
 
 use super::study;
-use crate::cli::learn::{Learnt, learn_all};
+use crate::cli::learn::{Trained, learn_all};
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
 use crate::cli::{Failure, Global, Result, units};
@@ -51,10 +51,10 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
     }
     let all = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
     let mut rows = Vec::new();
-    for (subject, learnt) in subjects.iter().zip(all.chunks(METHODS.len())) {
+    for (subject, trained) in subjects.iter().zip(all.chunks(METHODS.len())) {
         let evaluation = study.evaluation(subject, &towers, &PROMPTS)?;
-        let [plus, lora, ed] = learnt else { continue };
-        let use_of = |(concept, _): &Learnt, scale: f32| {
+        let [plus, lora, ed] = trained else { continue };
+        let use_of = |(concept, _): &Trained, scale: f32| {
             Ok::<_, Failure>(vec![Applied::new(concept.clone(), scale)?])
         };
         let (class, phrase) = (&subject.class_word, &subject.phrase);
@@ -102,7 +102,7 @@ fn sheet(shown: &[(&str, Vec<Picture>)], seeds: usize) -> mixofshow::picture::Re
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    table.set_header(["concept", "what", "text", "image", "learnt in"]);
+    table.set_header(["concept", "what", "text", "image", "trained in"]);
     for row in rows {
         let took = row
             .learnt_in

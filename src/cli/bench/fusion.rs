@@ -7,7 +7,7 @@ use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
 use mixofshow::fusion::solve::{Lbfgs, Solver};
-use mixofshow::fusion::{self, Distillation, Entry, Order, Settings};
+use mixofshow::fusion::{self, ConceptToFuse, Distillation, Order, Settings};
 use mixofshow::metrics::{Evaluation, Towers};
 use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::{Pipeline, Request};
@@ -15,7 +15,7 @@ use mixofshow::training::{self, step::Method};
 use serde::Serialize;
 
 use super::study::{self, Subject};
-use crate::cli::learn::{Learnt, learn_all};
+use crate::cli::learn::{Trained, learn_all};
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
 use crate::cli::{Global, Result, files};
@@ -81,15 +81,15 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
         .iter()
         .map(|subject| study.learning(subject, Method::EdLora))
         .collect::<Result<Vec<_>>>()?;
-    let learnt = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
-    let entry = |((concept, _), settings): (Learnt, training::config::Settings)| Entry {
+    let trained = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
+    let entry = |((concept, _), settings): (Trained, training::config::Settings)| ConceptToFuse {
         concept,
         path: settings.output,
         unet: 1.0,
         text: 1.0,
         prompt: None,
     };
-    let entries: Vec<Entry> = learnt.into_iter().zip(lessons).map(entry).collect();
+    let entries: Vec<ConceptToFuse> = trained.into_iter().zip(lessons).map(entry).collect();
     let evaluations = subjects
         .iter()
         .map(|subject| study.evaluation(subject, &towers, &PROMPTS))
@@ -146,7 +146,7 @@ impl Bench<'_> {
         &mut self,
         name: &str,
         settings: &Settings,
-        entries: &[Entry],
+        entries: &[ConceptToFuse],
     ) -> Result<(PathBuf, f64)> {
         let out = folder_of(self.study, name);
         let order = Order { replace: true, ..Order::new(entries.to_vec(), out.clone()) };

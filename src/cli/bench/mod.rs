@@ -40,19 +40,19 @@ enum What {
     Vae(models::Options),
     /// Time encoding a prompt
     Text(models::Options),
-    /// Learn concepts in three ways and score what was learnt
+    /// Learn concepts in three ways and score what was trained
     ///
     /// Learns every concept with embeddings alone (P+), as a plain LoRA and as ED-LoRA, makes 16
     /// pictures of each and scores them with the model's own towers: text alignment to the prompts,
-    /// image alignment to the pictures that were learnt from. Beside them stand the class word, the
-    /// class word with the LoRA on, and the words with the LoRA at 0. A concept is learnt where its
+    /// image alignment to the pictures that were trained from. Beside them stand the class word, the
+    /// class word with the LoRA on, and the words with the LoRA at 0. A concept is trained where its
     /// words come out clearly above the class word with the LoRA on.
     Concepts(Box<study::Options>),
     /// Fuse concepts in three ways and score what is left of them
     ///
     /// Learns the concepts as ED-LoRA, fuses them exactly, by L-BFGS as published, and by
     /// averaging, and makes pictures of each concept with every model and from its own file. Image
-    /// alignment to the pictures that were learnt from says how much of a concept is left; pictures
+    /// alignment to the pictures that were trained from says how much of a concept is left; pictures
     /// of ordinary prompts beside the base model's from the same seeds say what the fusion does to
     /// everything else.
     Fusion(Box<study::Options>),

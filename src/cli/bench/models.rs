@@ -15,7 +15,7 @@ use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, Origin, Plan, StoredAs, Tensor};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
-use mixofshow::nn::{Encodings, Layers, LowRank};
+use mixofshow::nn::{Encodings, Layers, LoraSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -76,7 +76,7 @@ fn build(
     part: Part,
     preset: &Preset,
     options: &Options,
-    mut low_rank: Vec<LowRank>,
+    mut low_rank: Vec<LoraSet>,
 ) -> Result<(Graph, Tensor)> {
     let mut graph = Graph::new();
     let latent = options.size / preset.vae.downscale();
@@ -98,7 +98,7 @@ fn build(
                 residuals: Default::default(),
             };
             options.updates.mask(&mut low_rank, &mut graph, latent);
-            unet::unet(&mut Layers::with_low_rank(&mut graph, low_rank), config, &inputs)?.sample
+            unet::unet(&mut Layers::with_loras(&mut graph, low_rank), config, &inputs)?.sample
         }
         Part::Vae => {
             let latents =
@@ -108,7 +108,7 @@ fn build(
         Part::Text => {
             let ids = graph.input_ids("ids", [options.batch, preset.text.max_position_embeddings]);
             clip_text::clip_text(
-                &mut Layers::with_low_rank(&mut graph, low_rank),
+                &mut Layers::with_loras(&mut graph, low_rank),
                 &preset.text,
                 ids,
                 0,

@@ -17,7 +17,8 @@ use mixofshow::nn::{Encodings, Layers};
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{
-    AttentionLoss, Batch, Models, Rates, Step, StepConfig, TextLayers, TrainedLayer, UNetLayers,
+    AttentionLoss, Batch, Models, Rates, StepConfig, TextLayers, TrainedLayer, TrainingStep,
+    UNetLayers,
 };
 
 const TABLE: &str = "text_model.embeddings.token_embedding.weight";
@@ -162,7 +163,7 @@ pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
         }
         fastest(&program, options.repeat, clock)?
     };
-    let mut step = Step::new(&models, &config, gpu)?;
+    let mut step = TrainingStep::new(&models, &config, gpu)?;
     let bytes = step.planned_bytes()?;
     let rows = noise(&[config.words * config.rows_per_word(&preset.unet), preset.text.hidden_size]);
     let rows = Array::f32(rows.shape.clone(), rows.values().iter().map(|v| 0.01 * v).collect());

@@ -1,4 +1,4 @@
-//! What measurements of concepts have in common: folders of concepts, how they are learnt, what is
+//! What measurements of concepts have in common: folders of concepts, how they are trained, what is
 //! asked of them.
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub struct Options {
     /// Model, which must bring a vision tower
     #[arg(short, long, value_name = "PATH", default_value = SHIPPED)]
     pub model: String,
-    /// Where concepts and sheets go; concepts that are there already are not learnt again
+    /// Where concepts and sheets go; concepts that are there already are not trained again
     #[arg(short, long, value_name = "FOLDER", default_value = "out/concepts")]
     pub output: PathBuf,
     /// Settings of all runs: a TOML file
@@ -55,7 +55,7 @@ struct About {
     class_word: String,
 }
 
-/// A concept that can be learnt.
+/// A concept that can be trained.
 pub struct Subject {
     pub name: String,
     /// Its words as they stand in a prompt.
@@ -83,7 +83,7 @@ impl Options {
         self.folders.iter().map(|folder| Subject::open(folder)).collect()
     }
 
-    /// How `subject` is learnt by `method`.
+    /// How `subject` is trained by `method`.
     pub fn learning(&self, subject: &Subject, method: Method) -> Result<Settings> {
         let own = Given {
             method: Some(method),
@@ -110,16 +110,16 @@ impl Options {
         towers: &Towers,
         prompts: &[&str],
     ) -> Result<Evaluation> {
-        let mut learnt_from = Vec::new();
+        let mut trained_on = Vec::new();
         for path in pictures_in(&subject.folder).map_err(|e| Failure::Failed(e.into()))? {
-            learnt_from.push(towers.picture(&Picture::open(path)?)?);
+            trained_on.push(towers.picture(&Picture::open(path)?)?);
         }
         Ok(Evaluation {
             prompts: prompts.iter().map(|prompt| prompt.to_string()).collect(),
             class: subject.class_word.clone(),
             seeds: (1..=self.seeds).collect(),
             request: self.request(),
-            learnt_from,
+            trained_on,
         })
     }
 

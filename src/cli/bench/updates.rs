@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use clap::Args;
 
 use mixofshow::graph::{Graph, Node, Origin};
-use mixofshow::nn::{LowRank, Strength};
+use mixofshow::nn::{LoraSet, Strength};
 
 /// What tells the updates' tensors from the model's.
 const PREFIX: &str = "lora";
@@ -26,7 +26,7 @@ pub struct UpdateOptions {
 impl UpdateOptions {
     /// Updates of the attention layers of `plain`. A pass that is `trained` has one set at least,
     /// as inputs.
-    pub fn sets(&self, plain: &Graph, trained: bool) -> Vec<LowRank> {
+    pub fn sets(&self, plain: &Graph, trained: bool) -> Vec<LoraSet> {
         const PARTS: [&str; 8] =
             [".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj"];
         let rank = match self.lora_rank {
@@ -49,7 +49,7 @@ impl UpdateOptions {
         let layers = plain.nodes().iter().filter_map(layer).filter(is_updated);
         let ranks: HashMap<String, usize> = layers.map(|layer| (layer, rank)).collect();
         let set = |number| {
-            let mut set = LowRank::new(format!("{PREFIX}{number}"), ranks.clone());
+            let mut set = LoraSet::new(format!("{PREFIX}{number}"), ranks.clone());
             set.trained = trained;
             if !trained {
                 set.strength = Strength::Input;
@@ -61,7 +61,7 @@ impl UpdateOptions {
 
     /// Declares a mask of each set for every feature map that starts from a square of `latent`
     /// places a side.
-    pub fn mask(&self, sets: &mut [LowRank], graph: &mut Graph, latent: usize) {
+    pub fn mask(&self, sets: &mut [LoraSet], graph: &mut Graph, latent: usize) {
         if !self.lora_masks {
             return;
         }

@@ -77,7 +77,7 @@ impl Player {
     }
 }
 
-/// Writes the pictures that are learnt from, and how they are, into `folder`.
+/// Writes the pictures that are trained from, and how they are, into `folder`.
 pub fn unpack(folder: &Path) -> Result<()> {
     if let Some(file) = CONCEPTS.get_file(SETTINGS) {
         files::make_folder_of(&folder.join(SETTINGS))?;

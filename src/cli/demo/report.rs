@@ -23,7 +23,7 @@ pub struct Report {
     pub scenes: Vec<SceneScores>,
 }
 
-/// One concept: image alignment with the pictures that it was learnt from, by the way that it was
+/// One concept: image alignment with the pictures that it was trained from, by the way that it was
 /// asked for.
 #[derive(Serialize)]
 pub struct ConceptScores {
@@ -64,7 +64,7 @@ impl Report {
         );
         let _ = writeln!(
             text,
-            "## Each concept alone\n\nImage alignment with the pictures that it was learnt from:\n"
+            "## Each concept alone\n\nImage alignment with the pictures that it was trained from:\n"
         );
         let header = std::iter::once("concept".to_string());
         let ways = self

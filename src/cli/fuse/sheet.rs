@@ -6,7 +6,7 @@ use mixofshow::backend::Device;
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Applied, Network};
 use mixofshow::fusion::solve::Solver;
-use mixofshow::fusion::{self, ConceptReport, Entry, Order, Settings};
+use mixofshow::fusion::{self, ConceptReport, ConceptToFuse, Order, Settings};
 use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::{Pipeline, Request};
 
@@ -23,7 +23,7 @@ pub fn draw(
     base: &Checkpoint,
     fused: &Path,
     concepts: &[ConceptReport],
-    entries: &[Entry],
+    entries: &[ConceptToFuse],
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<Picture> {
@@ -85,7 +85,7 @@ fn request(prompt: &str, settings: &Settings, pipeline: &Pipeline) -> Request {
 fn of_concept(
     pipeline: &mut Pipeline,
     report: &ConceptReport,
-    entries: &[Entry],
+    entries: &[ConceptToFuse],
     settings: &Settings,
 ) -> Result<Picture> {
     let entry = entries.iter().find(|entry| {

@@ -15,7 +15,7 @@ use crate::concept::file::tensor_error;
 use crate::concept::{Concept, Error, Network, Result};
 
 use super::Read;
-use super::gather::{Gathered, Part, stranger, words};
+use super::gather::{Gathered, Part, unknown_tensor, words};
 
 const EMBED: &str = "<embed>";
 /// Transformers of Stable Diffusion's UNet: level by level, two down and three up, and one in the
@@ -72,7 +72,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             let (network, number, half) = match part(name) {
                 Some(("unet", number, half)) => (Network::UNet, number, half),
                 Some(("text_encoder", number, half)) => (Network::TextEncoder, number, half),
-                _ => return Err(stranger(file, name, "the files of cloneofsimo's program")),
+                _ => return Err(unknown_tensor(file, name, "the files of cloneofsimo's program")),
             };
             networks.entry(network).or_default().entry(number).or_default()[half] =
                 Some(name.to_string());

@@ -5,7 +5,7 @@
 use crate::checkpoint::TensorFile;
 use crate::concept::{Concept, Network, Result};
 
-use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, stranger};
+use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor};
 use super::{Read, alpha, names};
 
 const UNET: [&str; 2] = ["diffusion_model.", "model.diffusion_model."];
@@ -40,7 +40,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         let Some((layer, part)) = found.filter(|_| is_prefixed(name)) else {
             return Err(match other_form(name) {
                 Some(kind) => foreign_form(file, name, kind),
-                None => stranger(file, name, "ComfyUI's LoRA files"),
+                None => unknown_tensor(file, name, "ComfyUI's LoRA files"),
             });
         };
         let (network, layer) = match layer.strip_prefix(TEXT) {

@@ -287,7 +287,7 @@ pub fn second_encoder(file: &TensorFile, tensor: &str) -> Error {
 }
 
 /// An error for a file's tensor that no dialect has.
-pub fn stranger(file: &TensorFile, tensor: &str, dialect: &str) -> Error {
+pub fn unknown_tensor(file: &TensorFile, tensor: &str, dialect: &str) -> Error {
     tensor_error(file, tensor, format!("it has no meaning in {dialect}"))
 }
 

@@ -8,7 +8,9 @@ use crate::concept::{Concept, Lora, Network, Result, Update};
 use crate::graph::Array;
 
 use super::alpha;
-use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, stranger, words};
+use super::gather::{
+    Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor, words,
+};
 use super::{Read, Tensors, inversion, names};
 
 const EMBEDDING: &str = "bundle_emb.";
@@ -64,7 +66,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             return Err(second_encoder(file, name));
         }
         let (Some(found), Some((_, part))) = (layer_of(file, name), name.split_once('.')) else {
-            return Err(stranger(file, name, "kohya's files"));
+            return Err(unknown_tensor(file, name, "kohya's files"));
         };
         let part = match part {
             "lora_down.weight" => Part::Down,

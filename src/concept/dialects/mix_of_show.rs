@@ -9,7 +9,7 @@ use crate::concept::file::numbers;
 use crate::concept::{Concept, Lora, Network, Result, Update, Word};
 use crate::graph::Array;
 
-use super::gather::{Gathered, Part, stranger};
+use super::gather::{Gathered, Part, unknown_tensor};
 use super::names;
 use super::{Read, Tensors};
 
@@ -32,12 +32,17 @@ pub fn read(file: &TensorFile) -> Result<Read> {
     let (mut updates, mut words) = (Gathered::default(), Vec::new());
     for name in file.names() {
         if let Some(text) = bare(name).strip_prefix(WORDS) {
-            let rows = numbers(file, name)?.ok_or_else(|| stranger(file, name, "a concept"))?;
+            let rows =
+                numbers(file, name)?.ok_or_else(|| unknown_tensor(file, name, "a concept"))?;
             let rows = match rows.shape[..] {
                 [width] => Array { shape: [1, width].into(), ..rows },
                 [_, _] => rows,
                 _ => {
-                    return Err(stranger(file, name, "a concept, whose words are [layers, width]"));
+                    return Err(unknown_tensor(
+                        file,
+                        name,
+                        "a concept, whose words are [layers, width]",
+                    ));
                 }
             };
             words.push(Word::new(text, rows));
@@ -63,7 +68,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         } else if let Some(of) = rest.strip_suffix(UP) {
             updates.add(file, name, network, layer(of), Part::Up)?;
         } else {
-            return Err(stranger(file, name, "Mix-of-Show's files"));
+            return Err(unknown_tensor(file, name, "Mix-of-Show's files"));
         }
     }
     let updates = updates.read(file)?;

@@ -24,7 +24,7 @@ use crate::graph::Array;
 
 use super::{Concept, Error, Network, Result, file};
 
-/// Whose file.
+/// A program's way to write a concept or LoRA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     Mos,

@@ -9,7 +9,7 @@ use crate::concept::file::tensor_error;
 use crate::concept::{Concept, Lora, Network, Result, Update};
 
 use super::alpha;
-use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, stranger};
+use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor};
 use super::names::{self, of_processor};
 use super::{Read, Tensors};
 
@@ -74,7 +74,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         } else if let Some(kind) = other_form(name) {
             return Err(foreign_form(file, name, kind));
         } else {
-            return Err(stranger(file, name, "PEFT's and diffusers' LoRA files"));
+            return Err(unknown_tensor(file, name, "PEFT's and diffusers' LoRA files"));
         };
         let (network, layer) = layer_of(file, name, layer)?;
         updates.add(file, name, network, layer, part)?;

@@ -4,7 +4,7 @@ use super::{Activation, ConfigError};
 use serde_json::Value;
 use std::path::Path;
 
-/// CLIP's text tower (`CLIPTextModel`, with or without projection).
+/// CLIP's text encoder (`CLIPTextModel`, with or without projection).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipTextConfig {
     /// Rows of the token table.

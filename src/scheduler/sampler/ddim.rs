@@ -1,7 +1,7 @@
 //! DDIM: Song, Meng, Ermon, "Denoising diffusion implicit models" (2021), equations 12 and 16.
 use super::descriptor::{Descriptor, usual};
 use super::linear::NOISE;
-use super::{Request, Run, ScheduleError, Step, matrix};
+use super::{Request, Run, SamplingStep, ScheduleError, matrix};
 use crate::scheduler::config::TimestepSpacing;
 use crate::scheduler::schedule::{NoiseLevel, spaced_timesteps};
 
@@ -41,7 +41,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
         let deviation = request.eta * variance.max(0.0).sqrt();
         let direction = (1.0 - alpha_next - deviation * deviation).max(0.0).sqrt();
         let next = x0 * alpha_next.sqrt() + eps * direction + NOISE * deviation;
-        steps.push(Step {
+        steps.push(SamplingStep {
             timestep: t as f32,
             input_scale: 1.0,
             matrix: matrix([next]),

@@ -2,7 +2,7 @@
 //! sampling" (2022). The memory holds predictions of x0: H1 the last one, H2 the one before it.
 use super::descriptor::{Descriptor, usual};
 use super::linear::{Combination, H1, H2, NOISE, X, ZERO};
-use super::{Request, Run, ScheduleError, Step, matrix};
+use super::{Request, Run, SamplingStep, ScheduleError, matrix};
 use crate::scheduler::config::{FinalSigmas, Settings, SolverType, TimestepSpacing};
 use crate::scheduler::schedule::{
     NoiseLevel, interpolate, karras_sigmas, linspace, sigma_to_timestep, trailing,
@@ -73,7 +73,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
             _ => solver.update([at(i - 2), at(i - 1), here], next, x0),
         };
         let remembered = settings.solver_order;
-        steps.push(Step {
+        steps.push(SamplingStep {
             timestep: timestep as f32,
             input_scale: 1.0,
             matrix: matrix([

@@ -2,7 +2,7 @@
 //! space" (2022), and Crowson's k-diffusion.
 use super::descriptor::{Descriptor, usual};
 use super::linear::{NOISE, X};
-use super::{Request, Run, ScheduleError, Step, matrix};
+use super::{Request, Run, SamplingStep, ScheduleError, matrix};
 use crate::scheduler::config::{FinalSigmas, Settings, TimestepSpacing};
 use crate::scheduler::schedule::{
     NoiseLevel, interpolate, karras_sigmas, sigma_to_timestep, spaced_timesteps,
@@ -95,7 +95,7 @@ pub(super) static EULER_ANCESTRAL: Descriptor = Descriptor {
 fn run(request: &Request) -> Result<Run, ScheduleError> {
     let sigmas = Sigmas::new(request);
     let ancestral = request.kind.0.draws_noise;
-    let mut steps: Vec<Step> = sigmas
+    let mut steps: Vec<SamplingStep> = sigmas
         .steps(request.skip)
         .map(|(timestep, sigma, next)| {
             let (mut down, mut up) = (next, 0.0);
@@ -105,7 +105,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
                 down = (to - up * up).max(0.0).sqrt();
             }
             let derivative = request.settings.prediction.derivative(sigma);
-            Step {
+            SamplingStep {
                 timestep,
                 input_scale: input_scale(sigma),
                 matrix: matrix([X + derivative * (down - sigma) + NOISE * up]),

@@ -4,7 +4,7 @@
 use super::descriptor::{Descriptor, usual};
 use super::euler::{Sigmas, input_scale};
 use super::linear::{H1, SAVED, X, ZERO};
-use super::{Request, Run, ScheduleError, Step, matrix};
+use super::{Request, Run, SamplingStep, ScheduleError, matrix};
 use crate::scheduler::schedule::NoiseLevel;
 
 /// `HeunDiscreteScheduler`
@@ -30,7 +30,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
         let after = NoiseLevel::sigma(next);
         let look_ahead = X + slope * stride;
         let next_timestep = ahead.next();
-        steps.push(Step {
+        steps.push(SamplingStep {
             timestep,
             input_scale: input_scale(sigma),
             // The slope and the sample wait for the second look, where there is one.
@@ -43,7 +43,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
         });
         if let Some(&timestep) = next_timestep {
             let slope = request.settings.prediction.derivative(next);
-            steps.push(Step {
+            steps.push(SamplingStep {
                 timestep,
                 input_scale: input_scale(next),
                 matrix: matrix([SAVED + (H1 + slope) * 0.5 * stride]),

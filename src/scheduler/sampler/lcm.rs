@@ -2,7 +2,7 @@
 //! Song et al. 2023).
 use super::descriptor::{Descriptor, usual};
 use super::linear::{NOISE, X};
-use super::{Request, Run, ScheduleError, Step, matrix};
+use super::{Request, Run, SamplingStep, ScheduleError, matrix};
 use crate::scheduler::config::{BetaSchedule, TimestepSpacing};
 use crate::scheduler::schedule::NoiseLevel;
 
@@ -39,7 +39,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
         let out = scaled / variance.sqrt();
         let denoised = settings.prediction.original(here) * out + X * skip;
         let next = timesteps.get(i + 1).map(|&next| level(next)).transpose()?;
-        steps.push(Step {
+        steps.push(SamplingStep {
             timestep: t as f32,
             input_scale: 1.0,
             matrix: match next {

@@ -1,7 +1,7 @@
 //! Samplers, planned up front.
 //!
 //! Every sampler here is linear in the sample, in what it remembers, in the model's output and in
-//! fresh noise. So a whole run is a list of [`Step`]s, each with the timestep to call the model
+//! fresh noise. So a whole run is a list of [`SamplingStep`]s, each with the timestep to call the model
 //! with and a small matrix that updates the state; one kernel serves them all. Coefficients agree
 //! with diffusers' schedulers, whose rules for timesteps are followed too.
 mod ddim;
@@ -48,7 +48,7 @@ impl PlanOptions {
 
 /// One call of the model and what follows it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct SamplingStep {
     /// The timestep to give to the model, 0 to `num_train_timesteps` - 1, fractional for some
     /// samplers.
     pub timestep: f32,
@@ -70,7 +70,7 @@ pub struct Step {
 pub struct SamplingPlan {
     pub kind: SamplerKind,
     /// One for each call of the model; never empty.
-    pub steps: Vec<Step>,
+    pub steps: Vec<SamplingStep>,
     /// Sampling steps as they are asked for: some of them call the model twice, and those that
     /// image to image leaves out do not count.
     pub count: usize,
@@ -84,7 +84,7 @@ pub struct SamplingPlan {
 
 /// What a sampler works out: the steps that remain after skipping `skip`, and how the run starts.
 pub(in crate::scheduler) struct Run {
-    steps: Vec<Step>,
+    steps: Vec<SamplingStep>,
     initial_scale: f32,
     start: NoiseLevel,
 }
@@ -160,7 +160,7 @@ pub fn plan(
                 raise it"
         ));
     }
-    let finite = |step: &Step| {
+    let finite = |step: &SamplingStep| {
         step.input_scale.is_finite() && step.matrix.as_flattened().iter().all(|c| c.is_finite())
     };
     if let Some(step) = run.steps.iter().find(|step| !finite(step)) {
@@ -198,7 +198,7 @@ impl SamplingPlan {
 /// # Errors
 /// Tensors of different sizes, named by their place.
 pub fn apply(
-    step: &Step,
+    step: &SamplingStep,
     state: &mut [Vec<f32>; SLOTS],
     output: &[f32],
     noise: &[f32],

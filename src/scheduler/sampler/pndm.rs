@@ -3,7 +3,7 @@
 //! Diffusion's does.
 use super::descriptor::{Descriptor, usual};
 use super::linear::{Combination, H1, H2, H3, H4, OUT, SAVED, X, ZERO};
-use super::{Request, Run, ScheduleError, Step, matrix};
+use super::{Request, Run, SamplingStep, ScheduleError, matrix};
 use crate::scheduler::config::{PredictionType, TimestepSpacing};
 use crate::scheduler::schedule::{NoiseLevel, NoiseSchedule, spaced_timesteps};
 
@@ -50,7 +50,7 @@ fn run(request: &Request) -> Result<Run, ScheduleError> {
             let history = if settings.skip_prk_steps { counter } else { usize::MAX };
             multistep(&transfer, history, t, stride)?
         };
-        steps.push(Step {
+        steps.push(SamplingStep {
             timestep: t as f32,
             input_scale: 1.0,
             matrix: matrix(rows),

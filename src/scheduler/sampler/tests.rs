@@ -337,7 +337,8 @@ fn every_plan_walks_down_the_schedule() {
                     let times: Vec<f32> = plan.steps.iter().map(|step| step.timestep).collect();
                     assert!(times.iter().all(|t| (0.0..1000.0).contains(t)), "{kind} {options:?}");
                     assert!(times.is_sorted_by(|a, b| a >= b), "{kind} {options:?} {times:?}");
-                    let noise_falls = |pair: &[Step]| pair[0].after.noise >= pair[1].after.noise;
+                    let noise_falls =
+                        |pair: &[SamplingStep]| pair[0].after.noise >= pair[1].after.noise;
                     assert!(plan.steps.windows(2).all(noise_falls), "{kind} {options:?}");
                 }
             }

@@ -1,4 +1,4 @@
-//! Tokens into chunks of the text tower's length.
+//! Tokens into chunks of the text encoder's length.
 use std::ops::Range;
 
 use super::super::{Error, Result, Tokenizer};

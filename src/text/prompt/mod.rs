@@ -1,4 +1,4 @@
-//! Prompts as people write them: plain, weighted, longer than the text tower, in several chunks.
+//! Prompts as people write them: plain, weighted, longer than the text encoder, in several chunks.
 //!
 //! **Plain** is the rule: a prompt that uses no syntax becomes one chunk, cut at the tower's length
 //! with a warning that names what was cut, exactly as `transformers` tokenizes it.
@@ -71,7 +71,7 @@ impl Default for PromptOptions {
     }
 }
 
-/// What the text tower reads at once: start, tokens, end, padding.
+/// What the text encoder reads at once: start, tokens, end, padding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
     /// As many as the tower is long.
@@ -84,7 +84,7 @@ pub struct Chunk {
     pub end: usize,
 }
 
-/// A prompt, ready for the text tower.
+/// A prompt, ready for the text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedPrompt {
     /// At least one.

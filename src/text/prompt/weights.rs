@@ -5,7 +5,7 @@ use super::super::{Error, Result};
 /// then all are scaled so that their mean is what it was. This is what web UIs do, so that their
 /// prompts mean the same here.
 ///
-/// `hidden` is `[positions, width]` of one chunk, as the text tower puts it out; `weights` has one
+/// `hidden` is `[positions, width]` of one chunk, as the text encoder puts it out; `weights` has one
 /// value per position. Weights that are all 1 leave `hidden` as it is, to the bit. A mean of zero
 /// afterwards, which cannot be scaled back, is left alone.
 ///

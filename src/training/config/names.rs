@@ -17,7 +17,7 @@ pub struct UnknownName {
     pub expected: &'static str,
 }
 
-/// What is to be learnt: decides the defaults.
+/// What is to be trained: decides the defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     #[default]
@@ -35,7 +35,7 @@ pub enum Decay {
     Linear,
     /// In half a cosine to 0.
     Cosine,
-    /// Constant for six tenths of the run, then in a straight line to 0: more is learnt in few
+    /// Constant for six tenths of the run, then in a straight line to 0: more is trained in few
     /// updates.
     Cooldown,
     Constant,

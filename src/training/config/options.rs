@@ -13,7 +13,7 @@ use crate::training::step::{Method, TextLayers, UNetLayers};
 
 const CONCEPT: &str = "Concept";
 const PICTURES: &str = "Pictures";
-const UPDATES: &str = "What is learnt";
+const UPDATES: &str = "What is trained";
 const LEARNING: &str = "Learning";
 const MODEL: &str = "Model";
 const WATCHING: &str = "While it runs";
@@ -163,7 +163,7 @@ options! {
     /// Model: diffusers folder or safetensors file [default: tiny]
     #[arg(short, long, value_name = "PATH", help_heading = MODEL)]
     model: String,
-    /// How the model's weights are held on the device: as-stored, f16 or f32; what is learnt is f32
+    /// How the model's weights are held on the device: as-stored, f16 or f32; what is trained is f32
     /// [default: as-stored]
     #[arg(long, value_name = "TYPE", help_heading = MODEL)]
     precision: Precision,
@@ -237,7 +237,7 @@ options! {
     /// How much what the mask does not show counts beside what it shows, where a mask is used; a
     /// little keeps surroundings as they are [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
-    surroundings: f32,
+    unmasked_weight: f32,
     /// Weight of the attention regularisation, which keeps the words inside the mask; 0: off
     /// [default: by kind]
     #[arg(long, value_name = "WEIGHT", help_heading = LEARNING)]

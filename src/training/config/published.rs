@@ -22,7 +22,7 @@ use crate::training::step::{Method, TextLayers, UNetLayers};
 const CARDS: usize = 2;
 const LONGEST_PROMPTS: usize = 8;
 
-/// Keys that change nothing about what is learnt, or that are known here to have no counterpart.
+/// Keys that change nothing about what is trained, or that are known here to have no counterpart.
 const WITHOUT_MEANING: [&str; 12] = [
     "logger",
     "dist_params",

@@ -112,7 +112,7 @@ pub struct Settings {
     /// Weight of what the mask does not show in a masked loss, beside 1 for what it shows. Runs
     /// that were saved before there was such a weight had none.
     #[serde(default)]
-    pub surroundings: f32,
+    pub unmasked_weight: f32,
     pub attention_weight: f32,
     pub full_identity: bool,
     pub seed: u64,
@@ -232,7 +232,7 @@ impl Settings {
             noise_offset: given.noise_offset.unwrap_or(0.01),
             min_snr: given.min_snr.filter(|gamma| *gamma != 0.0),
             mask_loss: given.mask_loss.unwrap_or(masked),
-            surroundings: given.surroundings.unwrap_or(0.0),
+            unmasked_weight: given.unmasked_weight.unwrap_or(0.0),
             attention_weight: given.attention_weight.unwrap_or(if masked { 0.01 } else { 0.0 }),
             full_identity: given.full_identity.unwrap_or(false),
             seed: given.seed.unwrap_or(0),
@@ -313,9 +313,9 @@ impl Settings {
             ("text_lr", self.text_lr.to_string(), rate(self.text_lr), "a rate from 0 to 1"),
             ("unet_lr", self.unet_lr.to_string(), rate(self.unet_lr), "a rate from 0 to 1"),
             (
-                "surroundings",
-                self.surroundings.to_string(),
-                share(self.surroundings.into()),
+                "unmasked_weight",
+                self.unmasked_weight.to_string(),
+                share(self.unmasked_weight.into()),
                 "a share from 0 to 1",
             ),
             (

@@ -57,7 +57,7 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # scale_max = 1.0           # ... to this, at a random place on black, which does not count
 # variants = 16             # such placements of each picture, encoded once; 0: always new ones
 
-# --- What is learnt ---------------------------------------------------------------------
+# --- What is trained ---------------------------------------------------------------------
 # method = "ed-lora"        # lora: one embedding for all layers; p-plus: embeddings alone
 # initializers = "<rand-0.013> {class_word}"   # what each word starts from: noise, or a word
 # LoRA of the text encoder: attention, or encoder-layer (the feed-forward part too).
@@ -84,7 +84,7 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # noise_offset = 0.01
 # min_snr = 0.0             # weighting of the loss by signal to noise; 5 is usual, 0 is off
 # mask_loss = {mask_loss}         # only what the mask shows counts
-# surroundings = 0.0        # ... and what it does not show this much; a little keeps it as it is
+# unmasked_weight = 0.0        # ... and what it does not show this much; a little keeps it as it is
 # attention_weight = {attention}   # keeps the words' attention inside the mask; 0 is off
 # full_identity = false     # draws the last word's attention to the whole mask
 # seed = 0

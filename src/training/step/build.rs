@@ -1,4 +1,4 @@
-//! The graph of a step: text tower, UNet, losses, gradients and updates.
+//! The graph of a step: text encoder, UNet, losses, gradients and updates.
 
 use crate::graph::ops::{Moments, RATES};
 use crate::graph::{Graph, Tensor};
@@ -7,10 +7,10 @@ use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers};
 use crate::scheduler::config::PredictionType;
 
-use super::bank::{Bank, Group, banks, given};
 use super::config::{Models, Network, StepConfig, TrainedLayer};
 use super::error::{Error, Result};
 use super::layers::trained_layers;
+use super::parameter_group::{ParameterGroup, Rate, given, groups};
 use super::regularisation::{self, Maps};
 
 /// What the caller reads after a run: the loss, the regularisation's part of it, and a number that
@@ -24,13 +24,13 @@ pub(super) struct Built {
     pub report: Tensor,
     pub loss: Tensor,
     pub layers: Vec<TrainedLayer>,
-    pub banks: Vec<Bank>,
+    pub groups: Vec<ParameterGroup>,
     pub maps: Option<Maps>,
     /// Encodings of each caption.
     pub copies: usize,
 }
 
-/// The frozen and the learnt part of the model, before anything is differentiated.
+/// The frozen and the trained part of the model, before anything is differentiated.
 struct Forward {
     encoding: Tensor,
     texts: Vec<Tensor>,
@@ -44,8 +44,9 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     let layers = trained_layers(models, config)?;
     let copies = config.rows_per_word(&models.unet);
     let mut graph = Graph::new();
-    let banks = banks(&mut graph, Some([config.words * copies, models.text.hidden_size]), &layers)?;
-    let forward = forward(&mut graph, models, config, &banks, copies)?;
+    let groups =
+        groups(&mut graph, Some([config.words * copies, models.text.hidden_size]), &layers)?;
+    let forward = forward(&mut graph, models, config, &groups, copies)?;
 
     let loss = match forward.regularisation {
         Some(regularisation) => graph.add(forward.loss, regularisation)?,
@@ -54,9 +55,9 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     if config.checkpointing {
         graph.recompute_blocks();
     }
-    let gradients = gradients(&mut graph, &banks, &forward, loss)?;
-    let report = update(&mut graph, config, &banks, &gradients, loss, forward.regularisation)?;
-    Ok(Built { graph, report, loss, layers, banks, maps: forward.maps, copies })
+    let gradients = gradients(&mut graph, &groups, &forward, loss)?;
+    let report = update(&mut graph, config, &groups, &gradients, loss, forward.regularisation)?;
+    Ok(Built { graph, report, loss, layers, groups, maps: forward.maps, copies })
 }
 
 fn check(models: &Models, config: &StepConfig) -> Result<()> {
@@ -105,7 +106,7 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
     if unet.cross_attention_dim != text.hidden_size {
         let found = format!("of width {}", text.hidden_size);
         return option(
-            "the text tower",
+            "the text encoder",
             found,
             &format!("the {} that the UNet reads", unet.cross_attention_dim),
         );
@@ -124,7 +125,7 @@ fn forward(
     graph: &mut Graph,
     models: &Models,
     config: &StepConfig,
-    banks: &[Bank],
+    groups: &[ParameterGroup],
     copies: usize,
 ) -> Result<Forward> {
     let (batch, [height, width]) = (config.batch, config.size);
@@ -136,15 +137,15 @@ fn forward(
     let sequences = copies * batch;
     let frozen = graph.input("embedded", [sequences, config.tokens, text.hidden_size]);
     let ids = graph.input_ids("ids", [sequences, config.tokens]);
-    let rows = rows(banks)?;
+    let rows = rows(groups)?;
     let count = graph.shape(rows)[0];
     // A last row of zeros, for all other tokens.
     let table = graph.reshape(rows, [1, count, 1, text.hidden_size])?;
     let table = graph.pad2d(table, [0, 1, 0, 0])?;
     let table = graph.reshape(table, [count + 1, text.hidden_size])?;
-    let learnt = graph.embedding(table, ids)?;
-    let embedded = graph.add(frozen, learnt)?;
-    let mut layers = Layers::with_low_rank(graph, given(banks, Network::TextEncoder, config));
+    let trained = graph.embedding(table, ids)?;
+    let embedded = graph.add(frozen, trained)?;
+    let mut layers = Layers::with_loras(graph, given(groups, Network::TextEncoder, config));
     let encoding = clip_text::encode(&mut layers, text, embedded, config.clip_skip)?;
     let texts = match copies {
         1 => vec![encoding],
@@ -173,7 +174,7 @@ fn forward(
     let time = graph.input("time", [batch, unet.block_out_channels[0]]);
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
     let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
-    let mut layers = Layers::with_low_rank(graph, given(banks, Network::UNet, config));
+    let mut layers = Layers::with_loras(graph, given(groups, Network::UNet, config));
     if config.attention_loss.is_some() {
         layers.watch_words(2);
     }
@@ -191,9 +192,12 @@ fn forward(
     Ok(Forward { encoding, texts, loss, regularisation, maps })
 }
 
-fn rows(banks: &[Bank]) -> Result<Tensor> {
-    let found =
-        banks.iter().filter(|bank| bank.group == Group::Rows).flat_map(|bank| &bank.parts).next();
+fn rows(groups: &[ParameterGroup]) -> Result<Tensor> {
+    let found = groups
+        .iter()
+        .filter(|group| group.rate == Rate::Rows)
+        .flat_map(|group| &group.parts)
+        .next();
     found.map(|part| part.tensor).ok_or_else(|| Error::Option {
         option: "words",
         found: "none".into(),
@@ -201,22 +205,22 @@ fn rows(banks: &[Bank]) -> Result<Tensor> {
     })
 }
 
-/// The gradient of every bank, `[numbers]`.
+/// The gradient of every group, `[numbers]`.
 fn gradients(
     graph: &mut Graph,
-    banks: &[Bank],
+    groups: &[ParameterGroup],
     forward: &Forward,
     loss: Tensor,
 ) -> Result<Vec<Tensor>> {
-    let parts = |of: &dyn Fn(Group) -> bool| -> Vec<Tensor> {
-        banks
+    let parts = |of: &dyn Fn(Rate) -> bool| -> Vec<Tensor> {
+        groups
             .iter()
-            .filter(|bank| of(bank.group))
-            .flat_map(|bank| &bank.parts)
+            .filter(|group| of(group.rate))
+            .flat_map(|group| &group.parts)
             .map(|part| part.tensor)
             .collect()
     };
-    let in_unet = parts(&|group| group == Group::UNet);
+    let in_unet = parts(&|rate| rate == Rate::UNet);
     let mut wanted = in_unet.clone();
     wanted.extend(&forward.texts);
     let mut found = graph.gradients(loss, &wanted)?;
@@ -226,27 +230,27 @@ fn gradients(
         [text] => *text,
         texts => graph.concat(texts, 0)?,
     };
-    let in_text = parts(&|group| group != Group::UNet);
+    let in_text = parts(&|rate| rate != Rate::UNet);
     let mut rest = graph.gradients_of(forward.encoding, upstream, &in_text)?.into_iter();
     let mut found = found.into_iter();
-    let mut all = Vec::with_capacity(banks.len());
-    for bank in banks {
+    let mut all = Vec::with_capacity(groups.len());
+    for group in groups {
         let source: &mut dyn Iterator<Item = Tensor> =
-            if bank.group == Group::UNet { &mut found } else { &mut rest };
-        all.push(flat(graph, bank, source)?);
+            if group.rate == Rate::UNet { &mut found } else { &mut rest };
+        all.push(flat(graph, group, source)?);
     }
     Ok(all)
 }
 
-/// The gradient of a bank `[numbers]`, from those of its parts, of which it takes as many as it
+/// The gradient of a group `[numbers]`, from those of its parts, of which it takes as many as it
 /// has.
 pub(super) fn flat(
     graph: &mut Graph,
-    bank: &Bank,
+    group: &ParameterGroup,
     parts: &mut dyn Iterator<Item = Tensor>,
 ) -> Result<Tensor> {
-    let mut pieces = Vec::with_capacity(bank.parts.len());
-    for gradient in parts.take(bank.parts.len()) {
+    let mut pieces = Vec::with_capacity(group.parts.len());
+    for gradient in parts.take(group.parts.len()) {
         let count = graph.shape(gradient).elements();
         pieces.push(graph.reshape(gradient, [count])?);
     }
@@ -256,11 +260,11 @@ pub(super) fn flat(
     })
 }
 
-/// Adds up, moves everything that is learnt, and makes the report.
+/// Adds up, moves everything that is trained, and makes the report.
 pub(super) fn update(
     graph: &mut Graph,
     config: &StepConfig,
-    banks: &[Bank],
+    groups: &[ParameterGroup],
     gradients: &[Tensor],
     loss: Tensor,
     regularisation: Option<Tensor>,
@@ -268,12 +272,12 @@ pub(super) fn update(
     let adamw = config.adamw;
     let moments = Moments { beta1: adamw.betas[0], beta2: adamw.betas[1], epsilon: adamw.epsilon };
     let keep = (config.accumulate > 1).then(|| graph.input("keep", [1]));
-    let mut totals = Vec::with_capacity(banks.len());
+    let mut totals = Vec::with_capacity(groups.len());
     let mut guard = loss;
-    for (bank, &gradient) in banks.iter().zip(gradients) {
+    for (group, &gradient) in groups.iter().zip(gradients) {
         let mut total = gradient;
         if let Some(keep) = keep {
-            let sum = graph.input(bank.sum_name(), [bank.count]);
+            let sum = graph.input(group.sum_name(), [group.count]);
             let kept = graph.multiply(sum, keep)?;
             total = graph.add(kept, gradient)?;
             graph.assign(sum, total)?;
@@ -284,18 +288,18 @@ pub(super) fn update(
         guard = graph.add(guard, nothing)?;
         totals.push(total);
     }
-    let mut rates: Vec<(Group, Tensor)> = Vec::new();
-    for (bank, total) in banks.iter().zip(totals) {
-        let of_group = match rates.iter().find(|(group, _)| *group == bank.group) {
+    let mut rates: Vec<(Rate, Tensor)> = Vec::new();
+    for (group, total) in groups.iter().zip(totals) {
+        let of_group = match rates.iter().find(|(rate, _)| *rate == group.rate) {
             Some((_, rates)) => *rates,
             None => {
-                let input = graph.input(bank.group.rates_name(), [RATES]);
-                rates.push((bank.group, input));
+                let input = graph.input(group.rate.rates_name(), [RATES]);
+                rates.push((group.rate, input));
                 input
             }
         };
-        let next = graph.adamw(bank.state, total, of_group, guard, moments)?;
-        graph.assign(bank.state, next)?;
+        let next = graph.adamw(group.state, total, of_group, guard, moments)?;
+        graph.assign(group.state, next)?;
     }
     let regularisation = match regularisation {
         Some(regularisation) => regularisation,

@@ -43,7 +43,7 @@ impl Models {
     }
 }
 
-/// What is learnt.
+/// What is trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
     /// Embeddings for every cross-attention layer, and low-rank updates of both networks
@@ -56,7 +56,7 @@ pub enum Method {
     PPlus,
 }
 
-/// Layers of the text tower that have low-rank updates.
+/// Layers of the text encoder that have low-rank updates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TextLayers {
     /// `CLIPAttention`: q, k, v, out.
@@ -109,7 +109,7 @@ pub struct StepConfig {
     pub method: Method,
     pub text_layers: TextLayers,
     pub unet_layers: UNetLayers,
-    /// 0: the text tower has no updates.
+    /// 0: the text encoder has no updates.
     pub text_rank: usize,
     /// 0: the UNet has no updates.
     pub unet_rank: usize,
@@ -123,7 +123,7 @@ pub struct StepConfig {
     pub tokens: usize,
     /// Concept words; the first two are what the attention regularisation is about.
     pub words: usize,
-    /// Last layers of the text tower that are left out.
+    /// Last layers of the text encoder that are left out.
     pub clip_skip: usize,
     pub attention_loss: Option<AttentionLoss>,
     pub adamw: AdamW,
@@ -225,7 +225,7 @@ pub struct StepReport {
     pub embeddings_stopped: bool,
 }
 
-/// One low-rank update that is learnt.
+/// One low-rank update that is trained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainedLayer {
     pub network: Network,

@@ -1,5 +1,5 @@
 //! Distillation: low-rank updates of one UNet learn to predict what others predict (Hinton et al.,
-//! "Distilling the knowledge in a neural network", 2015). The text tower stands still and is not
+//! "Distilling the knowledge in a neural network", 2015). The text encoder stands still and is not
 //! part of the step.
 
 use crate::backend::Device;
@@ -8,13 +8,13 @@ use crate::graph::{Array, Element, Graph, Tensor};
 use crate::models::unet::{self, Residuals, UNetInputs, time_features};
 use crate::nn::{Encodings, Layers};
 
-use super::Step;
-use super::bank::{Bank, banks, given};
+use super::TrainingStep;
 use super::build::{Built, check_networks, flat, update};
 use super::config::{Models, Network, Rates, StepConfig, StepReport, TrainedLayer};
 use super::engine::Engine;
 use super::error::Result;
 use super::feed::{Position, check, rates, wrong};
+use super::parameter_group::{ParameterGroup, given, groups};
 
 /// One (micro-)batch of distillation.
 #[derive(Clone, Debug)]
@@ -32,41 +32,41 @@ pub struct Lesson {
     pub rate: f32,
 }
 
-impl Step {
+impl TrainingStep {
     /// A step in which low-rank updates of `layers`, all of one rank (`config.unet_rank`), learn
     /// from [`Lesson`]s instead of pictures. Of `config`, what is about words, text and
     /// regularisation is not used.
     ///
     /// # Errors
-    /// As those of [`Step::new`].
+    /// As those of [`TrainingStep::new`].
     pub fn distilling(
         models: &Models,
         config: &StepConfig,
         layers: &[TrainedLayer],
         device: &Device,
-    ) -> Result<Step> {
+    ) -> Result<TrainingStep> {
         let built = build(models, config, layers)?;
         let engine = Engine::new(device, models.parameters.clone(), config.precision, &built);
-        Ok(Step::with(models, config, built, engine))
+        Ok(TrainingStep::with(models, config, built, engine))
     }
 
     /// The same in plain Rust.
     ///
     /// # Errors
-    /// As those of [`Step::new`].
+    /// As those of [`TrainingStep::new`].
     pub fn distilling_on_host(
         models: &Models,
         config: &StepConfig,
         layers: &[TrainedLayer],
-    ) -> Result<Step> {
-        Step::distilling(models, config, layers, &Reference::new().into())
+    ) -> Result<TrainingStep> {
+        TrainingStep::distilling(models, config, layers, &Reference::new().into())
     }
 
     /// Takes one lesson. At the last of an accumulation, the updates move. The loss is the mean
     /// over the batch of each picture's mean squared error times its weight, before the move.
     ///
     /// # Errors
-    /// As those of [`Step::run`].
+    /// As those of [`TrainingStep::run`].
     pub fn learn(&mut self, lesson: &Lesson) -> Result<StepReport> {
         let inputs = self.lesson_inputs(lesson)?;
         self.take(inputs)
@@ -136,7 +136,7 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
     check_networks(models, config)?;
     let (n, [height, width], unet) = (config.batch, config.size, &models.unet);
     let mut graph = Graph::new();
-    let banks = banks(&mut graph, None, layers)?;
+    let groups = groups(&mut graph, None, layers)?;
     let shape = [n, height, width, unet.in_channels];
     let (sample, target, weights) =
         (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));
@@ -147,7 +147,7 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
     let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
     let prediction = unet::unet(
-        &mut Layers::with_low_rank(&mut graph, given(&banks, Network::UNet, config)),
+        &mut Layers::with_loras(&mut graph, given(&groups, Network::UNet, config)),
         unet,
         &inputs,
     )?
@@ -157,12 +157,12 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
         graph.recompute_blocks();
     }
     let parts: Vec<Tensor> =
-        banks.iter().flat_map(|bank| &bank.parts).map(|part| part.tensor).collect();
+        groups.iter().flat_map(|group| &group.parts).map(|part| part.tensor).collect();
     let mut found = graph.gradients(loss, &parts)?.into_iter();
-    let gradients = banks
+    let gradients = groups
         .iter()
-        .map(|bank: &Bank| flat(&mut graph, bank, &mut found))
+        .map(|group: &ParameterGroup| flat(&mut graph, group, &mut found))
         .collect::<Result<Vec<_>>>()?;
-    let report = update(&mut graph, config, &banks, &gradients, loss, None)?;
-    Ok(Built { graph, report, loss, layers: layers.to_vec(), banks, maps: None, copies: 0 })
+    let report = update(&mut graph, config, &groups, &gradients, loss, None)?;
+    Ok(Built { graph, report, loss, layers: layers.to_vec(), groups, maps: None, copies: 0 })
 }

@@ -93,7 +93,7 @@ impl Engine {
 pub struct PlannedBytes {
     pub weights: u64,
     pub activations: u64,
-    /// Inputs, and what is learnt with its moments.
+    /// Inputs, and what is trained with its moments.
     pub state: u64,
 }
 

@@ -5,10 +5,10 @@ use crate::models::unet::time_features;
 use crate::nn::word_values;
 use crate::sd::tokens::TokenRows;
 
-use super::bank::Group;
 use super::build::Built;
 use super::config::{Batch, Models, Rates, StepConfig};
 use super::error::{Error, Result};
+use super::parameter_group::Rate;
 use super::regularisation::{Maps, input_name, resized};
 
 /// Turns batches into inputs.
@@ -95,7 +95,7 @@ impl Feed {
         Ok(inputs)
     }
 
-    /// The captions: frozen rows, and which learnt row each token adds (the last, of zeros, where
+    /// The captions: frozen rows, and which trained row each token adds (the last, of zeros, where
     /// it is none).
     fn tokens(
         &mut self,
@@ -108,7 +108,7 @@ impl Feed {
             (config.batch, config.tokens, models.text.hidden_size, models.text.vocab_size);
         check("token ids", ids, &[n, copies, tokens].into(), Element::U32)?;
         let rows = config.words * copies;
-        let mut learnt = Vec::with_capacity(copies * n * tokens);
+        let mut trained = Vec::with_capacity(copies * n * tokens);
         let mut embedded = vec![0.0; copies * n * tokens * width];
         let order =
             (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
@@ -125,7 +125,7 @@ impl Feed {
                         format!("ids below {}", vocabulary + rows),
                     ));
                 }
-                learnt.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
+                trained.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
                 if row < vocabulary {
                     let row = self.known.row(&*models.parameters, &models.text, id);
                     slot.copy_from_slice(row.map_err(|error| Error::Graph(error.into()))?);
@@ -135,7 +135,7 @@ impl Feed {
         let sequences = copies * n;
         Ok(vec![
             ("embedded".into(), Array::f32([sequences, tokens, width], embedded)),
-            ("ids".into(), Array::u32([sequences, tokens], learnt)),
+            ("ids".into(), Array::u32([sequences, tokens], trained)),
         ])
     }
 }
@@ -253,15 +253,15 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
     let adamw = &config.adamw;
     // 1 - beta^t; t is far below 2^31 in any run.
     let correction = |beta: f32| 1.0 - f64::from(beta).powi(at.update.min(i32::MAX as u64) as i32);
-    for group in [Group::Rows, Group::Text, Group::UNet] {
-        if !built.banks.iter().any(|bank| bank.group == group) {
+    for of in [Rate::Rows, Rate::Text, Rate::UNet] {
+        if !built.groups.iter().any(|group| group.rate == of) {
             continue;
         }
-        let rate = f64::from(match group {
-            Group::Rows if at.embeddings_stopped => 0.0,
-            Group::Rows => rates.rows,
-            Group::Text => rates.text,
-            Group::UNet => rates.unet,
+        let rate = f64::from(match of {
+            Rate::Rows if at.embeddings_stopped => 0.0,
+            Rate::Rows => rates.rows,
+            Rate::Text => rates.text,
+            Rate::UNet => rates.unet,
         });
         let values = [
             1.0 - rate * f64::from(adamw.weight_decay),
@@ -271,7 +271,7 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
             f64::from(u8::from(last)),
         ];
         inputs.push((
-            group.rates_name().into(),
+            of.rates_name().into(),
             Array::f32([values.len()], values.map(|v| v as f32).to_vec()),
         ));
     }

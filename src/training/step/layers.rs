@@ -1,4 +1,4 @@
-//! Which layers of the two networks are learnt.
+//! Which layers of the two networks are trained.
 
 use crate::graph::{Graph, Origin};
 use crate::models::clip_text;

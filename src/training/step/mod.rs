@@ -1,7 +1,6 @@
 //! One step of tuning as one plan: both networks forward, their gradients, and the optimiser
 //! (Mix-of-Show, arXiv 2305.18292, section 3.2).
 
-mod bank;
 mod build;
 mod config;
 mod culprit;
@@ -10,6 +9,7 @@ mod engine;
 mod error;
 mod feed;
 mod layers;
+mod parameter_group;
 mod regularisation;
 mod state;
 
@@ -19,7 +19,6 @@ use crate::backend::reference::Reference;
 use crate::backend::{Cost, Device};
 use crate::graph::{Array, Graph, Tensor};
 
-pub use bank::network_prefix;
 pub use config::{
     AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport,
     TextLayers, TrainedLayer, UNetLayers,
@@ -27,13 +26,14 @@ pub use config::{
 pub use distillation::Lesson;
 pub use engine::PlannedBytes;
 pub use error::{Error, Result};
+pub use parameter_group::network_prefix;
 
 use build::{Built, REPORT};
 use engine::Engine;
 use feed::{Feed, Position};
 
 /// A tuning step, planned for one shape, with the state that it moves.
-pub struct Step {
+pub struct TrainingStep {
     models: Models,
     config: StepConfig,
     built: Built,
@@ -55,27 +55,27 @@ pub struct StepFlops {
     pub step: u64,
 }
 
-impl Step {
-    /// Builds and plans a step for a device. Weights are uploaded by [`Step::restore`].
+impl TrainingStep {
+    /// Builds and plans a step for a device. Weights are uploaded by [`TrainingStep::restore`].
     ///
     /// # Errors
     /// A configuration that makes no step, or models that do not fit each other.
-    pub fn new(models: &Models, config: &StepConfig, device: &Device) -> Result<Step> {
+    pub fn new(models: &Models, config: &StepConfig, device: &Device) -> Result<TrainingStep> {
         let built = build::build(models, config)?;
         let engine = Engine::new(device, models.parameters.clone(), config.precision, &built);
-        Ok(Step::with(models, config, built, engine))
+        Ok(TrainingStep::with(models, config, built, engine))
     }
 
     /// The same step in plain Rust: slow, the measure for the device.
     ///
     /// # Errors
-    /// As those of [`Step::new`].
-    pub fn on_host(models: &Models, config: &StepConfig) -> Result<Step> {
-        Step::new(models, config, &Reference::new().into())
+    /// As those of [`TrainingStep::new`].
+    pub fn on_host(models: &Models, config: &StepConfig) -> Result<TrainingStep> {
+        TrainingStep::new(models, config, &Reference::new().into())
     }
 
-    fn with(models: &Models, config: &StepConfig, built: Built, engine: Engine) -> Step {
-        Step {
+    fn with(models: &Models, config: &StepConfig, built: Built, engine: Engine) -> TrainingStep {
+        TrainingStep {
             models: models.clone(),
             config: config.clone(),
             built,
@@ -88,7 +88,7 @@ impl Step {
         }
     }
 
-    /// The low-rank updates that are learnt.
+    /// The low-rank updates that are trained.
     pub fn layers(&self) -> &[TrainedLayer] {
         &self.built.layers
     }
@@ -126,7 +126,7 @@ impl Step {
         self.engine.profile(clock)
     }
 
-    /// Takes one batch. At the last of an accumulation, everything that is learnt moves.
+    /// Takes one batch. At the last of an accumulation, everything that is trained moves.
     ///
     /// # Errors
     /// A batch of other shapes than was planned for. [`Error::NotFinite`] where a number came out
@@ -142,7 +142,7 @@ impl Step {
         self.take(inputs)
     }
 
-    /// The first layer that is learnt.
+    /// The first layer that is trained.
     fn first_layer(&self) -> String {
         self.built
             .layers

@@ -1,20 +1,20 @@
-//! What is learnt, in and out of a step.
+//! What is trained, in and out of a step.
 
 use std::collections::BTreeMap;
 
 use crate::graph::{Array, Shape};
 
-use super::bank::{Bank, Group};
 use super::config::{State, TrainedLayer};
 use super::error::{Error, Result};
-use super::{Step, bank};
+use super::parameter_group::{ParameterGroup, Rate};
+use super::{TrainingStep, parameter_group};
 
-/// The vectors of a bank, as a state names them.
+/// The vectors of a group, as a state names them.
 const KINDS: [&str; 3] = ["", "first.", "second."];
 
-impl Step {
+impl TrainingStep {
     /// The state before the first step: the concept words' `rows` `[words * copies, width]` where
-    /// words are learnt; of every update, `down` (`rank * in` numbers, drawn by the caller: uniform
+    /// words are trained; of every update, `down` (`rank * in` numbers, drawn by the caller: uniform
     /// in +-1 / sqrt(in) in the method) and an up of zeros, so that it adds nothing yet.
     ///
     /// # Errors
@@ -27,13 +27,13 @@ impl Step {
         let mut state = State::default();
         state.arrays.extend(rows.map(|rows| ("rows".to_string(), rows)));
         for layer in &self.built.layers {
-            let [down_name, up_name] = bank::part_names(layer);
+            let [down_name, up_name] = parameter_group::part_names(layer);
             state.arrays.insert(down_name, Array::f32([layer.rank, layer.into], down(layer)));
             let up = vec![0.0; layer.out * layer.rank];
             state.arrays.insert(up_name, Array::f32([layer.out, layer.rank], up));
         }
-        for bank in &self.built.banks {
-            for part in &bank.parts {
+        for group in &self.built.groups {
+            for part in &group.parts {
                 take(&state.arrays, &part.name, part.shape)?;
                 for kind in &KINDS[1..] {
                     let zeros = Array::f32(part.shape, vec![0.0; part.shape[0] * part.shape[1]]);
@@ -51,10 +51,10 @@ impl Step {
     pub fn restore(&mut self, state: &State) -> Result<()> {
         let mut expected = 0;
         let mut values: Vec<(String, Array)> = Vec::new();
-        for bank in &self.built.banks {
-            let mut all = Vec::with_capacity(3 * bank.count);
+        for group in &self.built.groups {
+            let mut all = Vec::with_capacity(3 * group.count);
             for kind in KINDS {
-                for part in &bank.parts {
+                for part in &group.parts {
                     all.extend_from_slice(take(
                         &state.arrays,
                         &format!("{kind}{}", part.name),
@@ -63,10 +63,10 @@ impl Step {
                     expected += 1;
                 }
             }
-            values.push((bank.name.clone(), Array::f32([3, bank.count], all)));
+            values.push((group.name.clone(), Array::f32([3, group.count], all)));
             if self.config.accumulate > 1 {
-                let mut sum = Vec::with_capacity(bank.count);
-                for part in &bank.parts {
+                let mut sum = Vec::with_capacity(group.count);
+                for part in &group.parts {
                     if state.accumulated == 0 {
                         sum.resize(sum.len() + part.shape[0] * part.shape[1], 0.0);
                         continue;
@@ -78,7 +78,7 @@ impl Step {
                     )?);
                     expected += 1;
                 }
-                values.push((bank.sum_name(), Array::f32([bank.count], sum)));
+                values.push((group.sum_name(), Array::f32([group.count], sum)));
             }
         }
         if state.accumulated >= self.config.accumulate {
@@ -109,17 +109,17 @@ impl Step {
     /// All that is needed to go on from here.
     ///
     /// # Errors
-    /// [`Error::NoState`] before [`Step::restore`].
+    /// [`Error::NoState`] before [`TrainingStep::restore`].
     pub fn state(&self) -> Result<State> {
         let mut arrays = BTreeMap::new();
-        for bank in &self.built.banks {
-            let all = self.engine.read(&bank.name)?.ok_or(Error::NoState)?;
-            for (kind, values) in KINDS.iter().zip(all.values().chunks_exact(bank.count)) {
-                arrays.extend(parts(bank, values, |name| format!("{kind}{name}")));
+        for group in &self.built.groups {
+            let all = self.engine.read(&group.name)?.ok_or(Error::NoState)?;
+            for (kind, values) in KINDS.iter().zip(all.values().chunks_exact(group.count)) {
+                arrays.extend(parts(group, values, |name| format!("{kind}{name}")));
             }
             if self.accumulated > 0 {
-                let sum = self.engine.read(&bank.sum_name())?.ok_or(Error::NoState)?;
-                arrays.extend(parts(bank, sum.values(), gradient_name));
+                let sum = self.engine.read(&group.sum_name())?.ok_or(Error::NoState)?;
+                arrays.extend(parts(group, sum.values(), gradient_name));
             }
         }
         Ok(State {
@@ -133,16 +133,16 @@ impl Step {
     fn knows(&self, name: &str) -> bool {
         let plain = KINDS[1..].iter().find_map(|kind| name.strip_prefix(kind)).unwrap_or(name);
         let plain = plain.strip_prefix("gradient.").unwrap_or(plain);
-        self.built.banks.iter().flat_map(|bank| &bank.parts).any(|part| part.name == plain)
+        self.built.groups.iter().flat_map(|group| &group.parts).any(|part| part.name == plain)
     }
 
     /// Starts the accumulation anew.
     pub(super) fn forget_sums(&mut self) -> Result<()> {
         self.accumulated = 0;
         if self.config.accumulate > 1 {
-            for bank in &self.built.banks {
+            for group in &self.built.groups {
                 self.engine
-                    .write(&bank.sum_name(), Array::f32([bank.count], vec![0.0; bank.count]))?;
+                    .write(&group.sum_name(), Array::f32([group.count], vec![0.0; group.count]))?;
             }
         }
         Ok(())
@@ -150,12 +150,12 @@ impl Step {
 
     /// Measures the rows, and stops them for good once they have reached the limit.
     pub(super) fn measure_norm(&mut self) -> Result<()> {
-        let Some(bank) = self.built.banks.iter().find(|bank| bank.group == Group::Rows) else {
+        let Some(group) = self.built.groups.iter().find(|group| group.rate == Rate::Rows) else {
             return Ok(());
         };
         let width = self.models.text.hidden_size;
-        let state = self.engine.read(&bank.name)?.ok_or(Error::NoState)?;
-        let rows = state.values()[..bank.count].chunks_exact(width.max(1));
+        let state = self.engine.read(&group.name)?.ok_or(Error::NoState)?;
+        let rows = state.values()[..group.count].chunks_exact(width.max(1));
         let count = rows.len().max(1);
         let norm = |row: &[f32]| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         self.norm = (rows.map(norm).sum::<f64>() / count as f64) as f32;
@@ -171,11 +171,11 @@ fn gradient_name(name: &str) -> String {
 }
 
 fn parts<'a>(
-    bank: &'a Bank,
+    group: &'a ParameterGroup,
     values: &'a [f32],
     name: impl Fn(&str) -> String + 'a,
 ) -> impl Iterator<Item = (String, Array)> + 'a {
-    bank.parts.iter().map(move |part| {
+    group.parts.iter().map(move |part| {
         let end = part.start + part.shape[0] * part.shape[1];
         (name(&part.name), Array::f32(part.shape, values[part.start..end].to_vec()))
     })

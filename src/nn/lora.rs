@@ -14,7 +14,7 @@ use crate::graph::{Result, Tensor};
 /// the graph if the set is `trained`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct LowRank {
+pub struct LoraSet {
     /// What tells this set's matrices from the model's and from other sets'.
     pub name: String,
     /// Rank of the update of each layer, by the layer's full name.
@@ -46,10 +46,10 @@ impl Default for Strength {
     }
 }
 
-impl LowRank {
+impl LoraSet {
     /// Updates of full strength, everywhere, from parameters.
-    pub fn new(name: impl Into<String>, ranks: HashMap<String, usize>) -> LowRank {
-        LowRank { name: name.into(), ranks, ..LowRank::default() }
+    pub fn new(name: impl Into<String>, ranks: HashMap<String, usize>) -> LoraSet {
+        LoraSet { name: name.into(), ranks, ..LoraSet::default() }
     }
 
     /// The name of the input that [`Strength::Input`] reads.
@@ -73,14 +73,14 @@ pub(super) type Update = (Tensor, Tensor);
 /// masks are among them.
 #[derive(Debug, Default)]
 pub(super) struct Updates {
-    sets: Vec<LowRank>,
+    sets: Vec<LoraSet>,
     gates: HashMap<Gate, Tensor>,
 }
 
 type Gate = (Vec<(usize, usize)>, Option<usize>);
 
 impl Updates {
-    pub fn new(sets: Vec<LowRank>) -> Updates {
+    pub fn new(sets: Vec<LoraSet>) -> Updates {
         Updates { sets, gates: HashMap::new() }
     }
 
@@ -99,7 +99,7 @@ impl Layers<'_> {
     /// What low-rank updates make of `x`, the input of the layer being built, before they are
     /// widened to `out` channels. Computed ahead of the layer's own product, whose kernel then adds
     /// it ([`Layers::add_update`]). A convolution's `x` is padded already.
-    pub(super) fn low_rank_update(
+    pub(super) fn lora_update(
         &mut self,
         x: Tensor,
         out: usize,
@@ -124,16 +124,8 @@ impl Layers<'_> {
                 ups.push(up);
                 continue;
             }
-            downs.push(self.low_rank_matrix(
-                number,
-                &format!("{layer}.lora_down.weight"),
-                &down,
-            )?);
-            ups.push(self.low_rank_matrix(
-                number,
-                &format!("{layer}.lora_up.weight"),
-                &[out, rank],
-            )?);
+            downs.push(self.lora_matrix(number, &format!("{layer}.lora_down.weight"), &down)?);
+            ups.push(self.lora_matrix(number, &format!("{layer}.lora_up.weight"), &[out, rank])?);
         }
         let down = self.joined(&downs, 0)?;
         let up = self.joined(&ups, 1)?;
@@ -152,7 +144,7 @@ impl Layers<'_> {
         }
     }
 
-    fn low_rank_matrix(&mut self, number: usize, name: &str, shape: &[usize]) -> Result<Tensor> {
+    fn lora_matrix(&mut self, number: usize, name: &str, shape: &[usize]) -> Result<Tensor> {
         let set = &self.updates.sets[number];
         let full = format!("{}.{name}", set.name);
         if !set.trained {

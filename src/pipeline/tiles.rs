@@ -1,6 +1,6 @@
-//! The autoencoder's halves at high resolution band by band, for pictures that do not fit as a
-//! whole. The result is that of the whole picture: bands overlap by the rows that convolutions
-//! reach over, and group statistics are those of all bands together, counted on the host, where the
+//! The autoencoder's halves at high resolution tile by tile, for pictures that do not fit as a
+//! whole. The result is that of the whole picture: tiles overlap by the rows that convolutions
+//! reach over, and group statistics are those of all tiles together, counted on the host, where the
 //! feature maps wait between two pieces.
 
 use crate::graph::{Array, Tensor};
@@ -16,7 +16,7 @@ use crate::sd::network::{LoadedNetwork, PlannedGraph};
 /// The most bytes of activations and inputs at once.
 pub(super) const MOST_BYTES: u64 = 2 << 30;
 
-/// The least rows of a band: below, its neighbours would compute most of it again. Two reaches and
+/// The least rows of a tile: below, its neighbours would compute most of it again. Two reaches and
 /// as much again.
 const LEAST_ROWS: usize = 8;
 
@@ -65,7 +65,7 @@ impl Map {
 /// How a piece's rows of result come from rows of its input.
 #[derive(Clone, Copy, Debug)]
 struct Rows {
-    /// Rows of a band's input at an inner edge whose results are the neighbour's.
+    /// Rows of a tile's input at an inner edge whose results are the neighbour's.
     reach: usize,
     /// Rows of the result for each `down` rows of the input.
     up: usize,
@@ -81,7 +81,7 @@ impl Rows {
         }
     }
 
-    /// First rows of bands of `length` rows over `total`, both multiples of `down`. Neighbours
+    /// First rows of tiles of `length` rows over `total`, both multiples of `down`. Neighbours
     /// share what each of them needs of the other; the last one ends where the picture ends.
     fn starts(self, total: usize, length: usize) -> Vec<usize> {
         let step = length.saturating_sub(2 * self.reach).max(self.down);
@@ -90,7 +90,7 @@ impl Rows {
     }
 }
 
-/// The largest part of a picture, whose latents have `size`, that a band of `tile` x `tile` pixels
+/// The largest part of a picture, whose latents have `size`, that a tile of `tile` x `tile` pixels
 /// is; from 1 on: all of it.
 pub(super) fn share(config: &VaeConfig, size: [usize; 2], tile: Option<usize>) -> Result<f64> {
     let pixels = (size[0] * config.downscale()) as f64 * (size[1] * config.downscale()) as f64;
@@ -105,7 +105,7 @@ pub(super) fn share(config: &VaeConfig, size: [usize; 2], tile: Option<usize>) -
 
 /// What a piece's program is made for.
 #[derive(Clone, Copy, Debug)]
-struct Band {
+struct Tile {
     rows: usize,
     width: usize,
     channels: usize,
@@ -115,7 +115,7 @@ struct Band {
 
 /// What a piece's program takes.
 #[derive(Clone, Copy, Debug)]
-struct BandInputs {
+struct TileInputs {
     x: Tensor,
     /// The residual block's input, inside of one.
     input: Option<Tensor>,
@@ -123,25 +123,25 @@ struct BandInputs {
     statistics: Option<Tensor>,
 }
 
-/// Plans `piece` for a band.
+/// Plans `piece` for a tile.
 fn plan(
     network: &LoadedNetwork<VaeConfig>,
     piece: &Piece,
-    band: Band,
-) -> sd::Result<PlannedGraph<BandInputs>> {
+    tile: Tile,
+) -> sd::Result<PlannedGraph<TileInputs>> {
     network.plan(|config, graph| {
-        let Band { rows, width, channels, input_channels } = band;
+        let Tile { rows, width, channels, input_channels } = tile;
         let x = graph.input("x", [1, rows, width, channels]);
         let input = input_channels.map(|channels| graph.input("input", [1, rows, width, channels]));
         let layers = &mut Layers::with_given_statistics(graph);
         let output = piece.build(layers, config, (x, input))?.0;
         let statistics = piece.norm().map(|norm| format!("statistics.{norm}"));
         let statistics = statistics.and_then(|name| graph.find_input(&name));
-        Ok((BandInputs { x, input, statistics }, vec![output]))
+        Ok((TileInputs { x, input, statistics }, vec![output]))
     })
 }
 
-/// Runs `pieces` one after another on the whole of `x`, each in bands of at most `share` of the
+/// Runs `pieces` one after another on the whole of `x`, each in tiles of at most `share` of the
 /// map's pixels, or in as few as memory allows. `progress` is told how many are done.
 pub(super) fn run(
     network: &LoadedNetwork<VaeConfig>,
@@ -167,7 +167,7 @@ fn run_piece(
     input: Option<&Map>,
     share: f64,
 ) -> Result<Map> {
-    let whole = Band {
+    let whole = Tile {
         rows: x.height,
         width: x.width,
         channels: x.channels,
@@ -206,17 +206,17 @@ fn run_piece(
     Ok(result)
 }
 
-/// The largest band that fits, and its rows.
+/// The largest tile that fits, and its rows.
 fn largest(
     network: &LoadedNetwork<VaeConfig>,
     piece: &Piece,
-    whole: Band,
+    whole: Tile,
     share: f64,
-) -> Result<(PlannedGraph<BandInputs>, usize)> {
+) -> Result<(PlannedGraph<TileInputs>, usize)> {
     let mut rows = ((whole.rows as f64 * share) as usize).max(LEAST_ROWS);
     loop {
         rows = rows.next_multiple_of(2).min(whole.rows);
-        let planned = plan(network, piece, Band { rows, ..whole })?;
+        let planned = plan(network, piece, Tile { rows, ..whole })?;
         if rows <= LEAST_ROWS || (planned.fits() && planned.bytes() <= MOST_BYTES) {
             return Ok((planned, rows));
         }

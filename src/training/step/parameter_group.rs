@@ -1,36 +1,36 @@
-//! Everything that is learnt, as few long vectors: one update moves a whole bank, and its matrices
+//! Everything that is trained, as few long vectors: one update moves a whole group, and its matrices
 //! are ranges of it.
 
 use std::collections::HashMap;
 
 use crate::graph::{Graph, Tensor};
-use crate::nn::{LowRank, Strength};
+use crate::nn::{LoraSet, Strength};
 
 use super::config::{Network, StepConfig, TrainedLayer};
 use super::error::Result;
 
 /// What shares a learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Group {
+pub(super) enum Rate {
     Rows,
     Text,
     UNet,
 }
 
-impl Group {
+impl Rate {
     /// The input with the numbers of its update.
     pub fn rates_name(self) -> &'static str {
         match self {
-            Group::Rows => "rates.rows",
-            Group::Text => "rates.text",
-            Group::UNet => "rates.unet",
+            Rate::Rows => "rates.rows",
+            Rate::Text => "rates.text",
+            Rate::UNet => "rates.unet",
         }
     }
 }
 
-/// A vector of numbers that are learnt, with their moments.
-pub(super) struct Bank {
-    pub group: Group,
+/// A vector of numbers that are trained, with their moments.
+pub(super) struct ParameterGroup {
+    pub rate: Rate,
     /// The input that holds them: `[3, count]`.
     pub name: String,
     pub state: Tensor,
@@ -38,24 +38,24 @@ pub(super) struct Bank {
     pub parts: Vec<Part>,
 }
 
-/// One matrix of a bank.
+/// One matrix of a group.
 pub(super) struct Part {
     /// As [`super::State`] calls it.
     pub name: String,
     pub shape: [usize; 2],
-    /// Where it starts in the bank.
+    /// Where it starts in the group.
     pub start: usize,
     pub tensor: Tensor,
 }
 
-impl Bank {
+impl ParameterGroup {
     /// The input with the sum of its gradients.
     pub fn sum_name(&self) -> String {
         format!("sum.{}", self.name)
     }
 }
 
-/// Numbers in a bank: all three vectors of it stay far below what one binding may have.
+/// Numbers in a group: all three vectors of it stay far below what one binding may have.
 const MOST: usize = 4 << 20;
 
 /// What the names of a network's matrices begin with in a state.
@@ -73,46 +73,46 @@ pub(super) fn part_names(layer: &TrainedLayer) -> [String; 2] {
     ["down", "up"].map(|part| format!("{network}.{}.lora_{part}.weight", layer.name))
 }
 
-/// Adds the inputs of all banks to the graph, and their matrices: the concept words' `rows` if any
-/// are learnt, then the layers'.
-pub(super) fn banks(
+/// Adds the inputs of all groups to the graph, and their matrices: the concept words' `rows` if any
+/// are trained, then the layers'.
+pub(super) fn groups(
     graph: &mut Graph,
     rows: Option<[usize; 2]>,
     layers: &[TrainedLayer],
-) -> Result<Vec<Bank>> {
-    let mut matrices: Vec<(Group, String, [usize; 2])> =
-        rows.map(|rows| (Group::Rows, "rows".into(), rows)).into_iter().collect();
+) -> Result<Vec<ParameterGroup>> {
+    let mut matrices: Vec<(Rate, String, [usize; 2])> =
+        rows.map(|rows| (Rate::Rows, "rows".into(), rows)).into_iter().collect();
     for layer in layers {
-        let group = if layer.network.is_text_encoder() { Group::Text } else { Group::UNet };
+        let rate = if layer.network.is_text_encoder() { Rate::Text } else { Rate::UNet };
         let [down, up] = part_names(layer);
-        matrices.push((group, down, [layer.rank, layer.into]));
-        matrices.push((group, up, [layer.out, layer.rank]));
+        matrices.push((rate, down, [layer.rank, layer.into]));
+        matrices.push((rate, up, [layer.out, layer.rank]));
     }
-    let mut banks = Vec::new();
+    let mut groups = Vec::new();
     let mut rest = &matrices[..];
-    while let Some((group, ..)) = rest.first() {
+    while let Some((rate, ..)) = rest.first() {
         let (mut length, mut count) = (0, 0);
         for (other, _, [height, width]) in rest {
-            if other != group || length > 0 && count + height * width > MOST {
+            if other != rate || length > 0 && count + height * width > MOST {
                 break;
             }
             count += height * width;
             length += 1;
         }
         let (now, later) = rest.split_at(length);
-        banks.push(bank(graph, *group, banks.len(), count, now)?);
+        groups.push(group(graph, *rate, groups.len(), count, now)?);
         rest = later;
     }
-    Ok(banks)
+    Ok(groups)
 }
 
-fn bank(
+fn group(
     graph: &mut Graph,
-    group: Group,
+    rate: Rate,
     number: usize,
     count: usize,
-    matrices: &[(Group, String, [usize; 2])],
-) -> Result<Bank> {
+    matrices: &[(Rate, String, [usize; 2])],
+) -> Result<ParameterGroup> {
     let name = format!("state.{number}");
     let state = graph.input(&name, [3, count]);
     let flat = graph.reshape(state, [3 * count])?;
@@ -125,23 +125,27 @@ fn bank(
         parts.push(Part { name: name.clone(), shape: *shape, start, tensor });
         start += elements;
     }
-    Ok(Bank { group, name, state, count, parts })
+    Ok(ParameterGroup { rate, name, state, count, parts })
 }
 
-/// The updates of one network, which read the banks.
-pub(super) fn given(banks: &[Bank], network: Network, config: &StepConfig) -> Vec<LowRank> {
-    let (group, rank) = match network.is_text_encoder() {
-        true => (Group::Text, config.text_rank),
-        false => (Group::UNet, config.unet_rank),
+/// The updates of one network, which read the groups.
+pub(super) fn given(
+    groups: &[ParameterGroup],
+    network: Network,
+    config: &StepConfig,
+) -> Vec<LoraSet> {
+    let (rate, rank) = match network.is_text_encoder() {
+        true => (Rate::Text, config.text_rank),
+        false => (Rate::UNet, config.unet_rank),
     };
     let prefix = format!("{}.", network_prefix(network));
-    let parts: HashMap<&str, Tensor> = banks
+    let parts: HashMap<&str, Tensor> = groups
         .iter()
-        .filter(|bank| bank.group == group)
-        .flat_map(|bank| &bank.parts)
+        .filter(|group| group.rate == rate)
+        .flat_map(|group| &group.parts)
         .map(|part| (part.name.as_str(), part.tensor))
         .collect();
-    let mut set = LowRank::new("trained", HashMap::new());
+    let mut set = LoraSet::new("trained", HashMap::new());
     set.strength = Strength::Fixed(config.alpha);
     for (name, &down) in &parts {
         let Some(layer) =
