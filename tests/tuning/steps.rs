@@ -326,7 +326,7 @@ fn lessons(on: On) {
     let layers: Vec<TrainedLayer> =
         teacher.layers().iter().filter(|layer| layer.network == Network::UNet).cloned().collect();
     let mut student = match on.device() {
-        None => Step::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
+        None => TrainingStep::distilling_on_host(&tuning.models, &tuning.config, &layers).unwrap(),
         Some(device) => {
             TrainingStep::distilling(&tuning.models, &tuning.config, &layers, &device).unwrap()
         }
