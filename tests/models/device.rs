@@ -3,7 +3,7 @@
 
 use super::autoencoder::{AUTOENCODERS, check_vae};
 use super::engine::Engine;
-use super::lora::{UPDATED_UNETS, check_low_rank, check_updated_text, check_updated_unet};
+use super::low_rank::{UPDATED_UNETS, check_low_rank, check_updated_text, check_updated_unet};
 use super::towers::{TEXT_TOWERS, VISION_TOWERS, check_text, check_vision};
 use super::unet::{UNETS, check_controls, check_layer_wise, check_unet};
 
