@@ -27,7 +27,7 @@ pub use evaluate::{Array, Data};
 pub use ops::{Epilogue, Fold, GradientContext, Operation};
 pub use parameter::{ParameterError, ParameterInfo, ParameterSource, StoredAs, expect};
 pub(crate) use plan::MOST_FACTORS;
-pub use plan::{Limits, Place, Plan, PlannedStep, Target};
+pub use plan::{Limits, Place, Plan, PlannedStep, Storage, Target};
 pub use shape::Shape;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::memory::{Arena, Request, live_at, pack};
 use super::ops::{Epilogue, Fold};
-use super::{Graph, Operation, Origin, Shape, Tensor};
+use super::{Element, Graph, Operation, Origin, Shape, Tensor};
 
 /// Constants that the epilogue of one step may multiply by.
 pub(crate) const MOST_FACTORS: usize = 4;
@@ -21,9 +21,43 @@ pub struct Limits {
     pub alignment: u64,
 }
 
+/// How a tensor's elements are kept while a plan runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// 4 bytes.
+    F32,
+    /// 2 bytes; sums are f32 all the same.
+    F16,
+    /// Indices, 4 bytes.
+    U32,
+}
+
+impl Storage {
+    /// What holds an element without loss.
+    pub fn of(element: Element) -> Storage {
+        match element {
+            Element::F32 => Storage::F32,
+            Element::U32 => Storage::U32,
+        }
+    }
+
+    /// Bytes of an element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Storage::F32 | Storage::U32 => 4,
+            Storage::F16 => 2,
+        }
+    }
+}
+
 /// What a plan asks of the back end that is to run it.
 pub trait Target {
     fn limits(&self) -> Limits;
+
+    /// How it keeps `tensor`, which is an input or computed.
+    fn storage(&self, graph: &Graph, tensor: Tensor) -> Storage {
+        Storage::of(graph.node(tensor).element)
+    }
 
     /// What followers `operation` can do in the same go.
     fn folds(&self, operation: &dyn Operation) -> Fold;
@@ -86,6 +120,8 @@ pub struct Plan {
     roots: Vec<Tensor>,
     places: Vec<Option<Place>>,
     scratch: Vec<Option<Place>>,
+    /// How every node's elements are kept.
+    storage: Vec<Storage>,
     live: u64,
     limits: Limits,
 }
@@ -110,8 +146,10 @@ impl Plan {
         };
         let once = steps.len();
         steps.extend(each_run);
+        let storage: Vec<Storage> =
+            graph.tensors().map(|tensor| target.storage(graph, tensor)).collect();
         let Placement { places, scratch, arenas, live } =
-            place(graph, (&steps, once), &wanted, &roots, target.limits());
+            place(graph, (&steps, once), &wanted, &roots, &storage, target.limits());
         Plan {
             steps,
             once,
@@ -120,6 +158,7 @@ impl Plan {
             roots,
             places,
             scratch,
+            storage,
             live,
             limits: target.limits(),
         }
@@ -127,6 +166,16 @@ impl Plan {
 
     pub fn root(&self, tensor: Tensor) -> Tensor {
         self.roots[tensor.index()]
+    }
+
+    /// How the elements of `tensor` are kept.
+    pub fn storage(&self, tensor: Tensor) -> Storage {
+        self.storage[self.root(tensor).index()]
+    }
+
+    /// Bytes of `tensor` as it is kept.
+    pub fn bytes(&self, graph: &Graph, tensor: Tensor) -> u64 {
+        graph.shape(tensor).elements() as u64 * self.storage(tensor).bytes()
     }
 
     /// Where `tensor` lives; none for one that was folded away.
@@ -356,6 +405,7 @@ fn place(
     (steps, once): (&[PlannedStep], usize),
     wanted: &[Tensor],
     roots: &[Tensor],
+    storage: &[Storage],
     limits: Limits,
 ) -> Placement {
     let mut places: Vec<Option<Place>> = graph
@@ -367,7 +417,9 @@ fn place(
             Origin::Operation { .. } => None,
         })
         .collect();
-    let bytes = |elements: usize| (elements as u64 * 4).next_multiple_of(limits.alignment.max(16));
+    let bytes = |elements: usize, storage: Storage| {
+        (elements as u64 * storage.bytes()).next_multiple_of(limits.alignment.max(16))
+    };
     let mut requests: Vec<Request> = Vec::new();
     let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
     let mut scratch_of: Vec<Option<usize>> = vec![None; steps.len()];
@@ -391,14 +443,15 @@ fn place(
         };
         let mut conflicts = reads.clone();
         if !matches!(places[step.output.index()], Some(Place::InPlace(_))) {
-            let output = make(bytes(graph.shape(step.output).elements()), reads);
+            let kept = storage[roots[step.output.index()].index()];
+            let output = make(bytes(graph.shape(step.output).elements(), kept), reads);
             // A folded-away view chain ends at `output`; views of it resolve to its root.
             request_of[roots[step.output.index()].index()] = Some(output);
             request_of[step.output.index()] = Some(output);
             conflicts.push(output);
         }
         if let Some(elements) = step.scratch {
-            scratch_of[time] = Some(make(bytes(elements), conflicts));
+            scratch_of[time] = Some(make(bytes(elements, Storage::F32), conflicts));
         }
     }
     let kept: Vec<Tensor> = steps[..once].iter().map(|step| step.output).collect();

@@ -126,18 +126,19 @@ impl<I> PlannedGraph<I> {
 
     /// Bytes of the inputs that count.
     pub fn input_bytes(&self, counts: impl Fn(Tensor) -> bool) -> u64 {
-        let inputs = self.graph.tensors().filter(|tensor| counts(*tensor));
-        let nodes = inputs.map(|tensor| self.graph.node(tensor));
-        let inputs = nodes.filter(|node| matches!(node.origin, Origin::Input { .. }));
-        inputs.map(|node| node.shape.elements() as u64 * 4).sum()
+        let is_input =
+            |tensor: &Tensor| matches!(self.graph.node(*tensor).origin, Origin::Input { .. });
+        let inputs = self.graph.tensors().filter(|tensor| is_input(tensor) && counts(*tensor));
+        inputs.map(|tensor| self.plan.bytes(&self.graph, tensor)).sum()
     }
 
     /// The largest activation: its bytes and its layer.
     fn largest(&self) -> (u64, &str) {
         let bytes = |step: &crate::graph::PlannedStep| {
-            let elements = |t: &Tensor| self.graph.shape(*t).elements();
+            let bytes = |t: &Tensor| self.plan.bytes(&self.graph, *t);
             let tensors = step.inputs.iter().filter(|t| !self.is_weight(**t)).chain([&step.output]);
-            tensors.map(elements).chain(step.scratch).max().unwrap_or(0) as u64 * 4
+            let scratch = step.scratch.map(|elements| elements as u64 * 4);
+            tensors.map(bytes).chain(scratch).max().unwrap_or(0)
         };
         let sizes = self.plan.steps.iter().map(|step| (bytes(step), &*step.layer));
         sizes.max_by_key(|(bytes, _)| *bytes).unwrap_or((0, ""))

@@ -67,7 +67,7 @@ impl Program {
             let node = graph.node(tensor);
             if let Origin::Input { name } = &node.origin {
                 let elements = node.shape.elements();
-                let block = block(name, elements as u64 * 4)?;
+                let block = block(name, plan.bytes(graph, tensor))?;
                 inputs.extend(Span::new(&block, 0, elements).map(|span| (tensor, span)));
             }
         }

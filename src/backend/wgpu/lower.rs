@@ -147,7 +147,7 @@ pub(super) fn commands_of_steps(
         here.insert(step.output, output.clone());
         let scratch = match (plan.scratch_place(number), step.scratch) {
             (Some(Place::Arena { arena, offset }), Some(elements)) => {
-                Some(arena_slice(arena, offset, elements, storage)?.slice)
+                Some(arena_slice(arena, offset, elements as u64 * 4, storage)?.slice)
             }
             _ => None,
         };
@@ -226,7 +226,7 @@ pub(super) fn locate(
         (Origin::Input { .. }, _) => storage(Storage::Input(root)),
         (Origin::Operation { .. }, Some(Place::InPlace(input))) => storage(Storage::Input(input)),
         (Origin::Operation { .. }, Some(Place::Arena { arena, offset })) => {
-            arena_slice(arena, offset, node.shape.elements(), storage)
+            arena_slice(arena, offset, plan.bytes(graph, tensor), storage)
         }
         (Origin::Operation { .. }, _) => Err(graph::Error::unplaced(graph, tensor).into()),
     }
@@ -235,11 +235,11 @@ pub(super) fn locate(
 fn arena_slice(
     arena: usize,
     offset: u64,
-    elements: usize,
+    bytes: u64,
     storage: &dyn Fn(Storage<'_>) -> Result<BufferView>,
 ) -> Result<BufferView> {
     let at = storage(Storage::Arena(arena))?;
-    Ok(BufferView { slice: Slice { offset, size: (elements as u64 * 4).max(4), ..at.slice }, ..at })
+    Ok(BufferView { slice: Slice { offset, size: bytes.max(4), ..at.slice }, ..at })
 }
 
 /// One step being lowered: its tensors, located, and the commands made so far.

@@ -41,7 +41,7 @@ impl Program {
         for tensor in graph.tensors() {
             let node = graph.node(tensor);
             if let Origin::Input { name } = &node.origin {
-                let slice = Slice::whole(&gpu.buffer(name, node.shape.elements() as u64 * 4)?);
+                let slice = Slice::whole(&gpu.buffer(name, plan.bytes(graph, tensor))?);
                 let scalar = if node.element == Element::F32 { Scalar::F32 } else { Scalar::U32 };
                 inputs.insert(tensor, BufferView { slice, scalar, half: false });
             }
@@ -84,7 +84,7 @@ impl Program {
         // operation does not take, and tensors whose storage is of another size.
         let recording = unsafe { Recording::trusted(&gpu, &commands) }?;
         let slice = |(&tensor, view): (&Tensor, &BufferView)| {
-            let size = graph.shape(tensor).elements() as u64 * 4;
+            let size = plan.bytes(graph, tensor);
             (tensor, Slice { size, ..view.slice.clone() })
         };
         let inputs = inputs.iter().map(slice).collect();
