@@ -60,6 +60,9 @@ const SEED: u64 = 1;
 /// Of the pictures with all of them, those on the sheet.
 const SHOWN: usize = CAST.len();
 const ADAPTER: &str = "t2i_adapter";
+/// The first picture, and the folder of all later ones.
+const FIRST: &str = "first.png";
+const PICTURES: &str = "pictures";
 /// Folders of the models.
 const FUSED: &str = "fused";
 const AVERAGED: &str = "averaged";
@@ -67,6 +70,7 @@ const AVERAGED: &str = "averaged";
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let demo = Demo::prepare(arguments, global, terminal)?;
     let start = Instant::now();
+    demo.first()?;
     let concepts = demo.teach()?;
     let taught = start.elapsed();
     let learnt_now = concepts.iter().filter(|trained| trained.now).count();
@@ -151,6 +155,17 @@ impl<'a> Demo<'a> {
         Ok(Demo { arguments, global, terminal, checkpoint, gpu, folder })
     }
 
+    /// A picture by the model alone, at once: something to look at meanwhile.
+    fn first(&self) -> Result<()> {
+        let prompt = format!("a photo of a red cat {}", cast::PLACE);
+        let mut model = self.open(&self.checkpoint)?;
+        let made = model.generate(&Request { prompt, ..request() }, &mut |_| ())?;
+        let path = self.arguments.output.join(FIRST);
+        made.pictures.iter().try_for_each(|picture| picture.save(&path, None))?;
+        self.terminal.note(format!("the first picture, by the model alone: {}", path.display()));
+        Ok(())
+    }
+
     fn teach(&self) -> Result<Vec<Trained>> {
         let lessons = CAST.iter().map(|player| {
             // Concepts of other numbers of updates are others.
@@ -223,7 +238,11 @@ impl<'a> Demo<'a> {
             done: 0,
             of: 5 * CAST.len() + scenes * self.arguments.seeds as usize,
             seeds: self.arguments.seeds,
+            folder: self.arguments.output.join(PICTURES),
+            terminal: self.terminal,
         };
+        std::fs::create_dir_all(&work.folder)
+            .map_err(|error| files::unwritable(&work.folder, error))?;
 
         let mut model = self.open(&self.checkpoint)?;
         let towers = Towers::load(&self.gpu, model.model())?;
@@ -231,9 +250,16 @@ impl<'a> Demo<'a> {
         let own =
             concepts.iter().map(|trained| Ok(vec![Applied::new(trained.concept.clone(), 1.0)?]));
         let own: Vec<Vec<Applied>> = own.collect::<Result<_>>()?;
-        let mut alone = vec![("class word alone", work.alone(&mut model, &classes, &[])?)];
-        alone.push(("class word, LoRA on", work.alone(&mut model, &classes, &own)?));
-        alone.push(("from its own file", work.alone(&mut model, &phrases, &own)?));
+        let mut alone =
+            vec![("class word alone", work.alone(&mut model, "class word alone", &classes, &[])?)];
+        alone.push((
+            "class word, LoRA on",
+            work.alone(&mut model, "class word, LoRA on", &classes, &own)?,
+        ));
+        alone.push((
+            "from its own file",
+            work.alone(&mut model, "from its own file", &phrases, &own)?,
+        ));
         let mut together = Vec::new();
         let with_own = |scene: &Scene, request: Request| {
             let of_player =
@@ -242,34 +268,42 @@ impl<'a> Demo<'a> {
         };
         for scene in [&PAIR, &TRIO] {
             let request = with_own(scene, placed(scene));
-            together.push((scene, "regions, own files", work.together(&mut model, &request)?));
+            let way = format!("{} regions own files", scene.name);
+            let made = work.together(&mut model, &way, &request)?;
+            together.push((scene, "regions, own files", made));
         }
         if let Some(steered) = &steered {
             let request = with_own(&TRIO, steered.clone());
             together.push((
                 &TRIO,
                 "regions and sketch, own files",
-                work.together(&mut model, &request)?,
+                work.together(&mut model, &format!("{} sketch own files", TRIO.name), &request)?,
             ));
         }
         drop(model);
         let mut model = self.open(&Checkpoint::open(averaged)?)?;
-        alone.push(("averaged", work.alone(&mut model, &phrases, &[])?));
+        alone.push(("averaged", work.alone(&mut model, "averaged", &phrases, &[])?));
         for scene in [&PAIR, &TRIO] {
-            together.push((scene, "regions, averaged", work.together(&mut model, &placed(scene))?));
+            let way = format!("{} regions averaged", scene.name);
+            let made = work.together(&mut model, &way, &placed(scene))?;
+            together.push((scene, "regions, averaged", made));
         }
         drop(model);
         let mut model = self.open(&Checkpoint::open(fused)?)?;
-        alone.push(("fused", work.alone(&mut model, &phrases, &[])?));
+        alone.push(("fused", work.alone(&mut model, "fused", &phrases, &[])?));
         for scene in [&PAIR, &TRIO] {
-            together.push((scene, "one prompt, fused", work.together(&mut model, &plain(scene))?));
-            together.push((scene, "regions, fused", work.together(&mut model, &placed(scene))?));
+            let way = format!("{} one prompt fused", scene.name);
+            let made = work.together(&mut model, &way, &plain(scene))?;
+            together.push((scene, "one prompt, fused", made));
+            let way = format!("{} regions fused", scene.name);
+            let made = work.together(&mut model, &way, &placed(scene))?;
+            together.push((scene, "regions, fused", made));
         }
         if let Some(steered) = steered {
             together.push((
                 &TRIO,
                 "regions and sketch, fused",
-                work.together(&mut model, &steered)?,
+                work.together(&mut model, &format!("{} sketch fused", TRIO.name), &steered)?,
             ));
         }
         together.sort_by_key(|(scene, ..)| scene.places.len());
@@ -369,6 +403,8 @@ struct Work<'a> {
     of: usize,
     /// Of the pictures with everybody.
     seeds: u64,
+    folder: PathBuf,
+    terminal: &'a Terminal,
 }
 
 impl Work<'_> {
@@ -377,6 +413,7 @@ impl Work<'_> {
     fn alone(
         &mut self,
         model: &mut Pipeline,
+        way: &str,
         words: &[String],
         concepts: &[Vec<Applied>],
     ) -> Result<Vec<Picture>> {
@@ -384,24 +421,42 @@ impl Work<'_> {
         for (i, words) in words.iter().enumerate() {
             let prompt = format!("a photo of a {words} {}", cast::PLACE);
             let concepts = concepts.get(i).cloned().unwrap_or_default();
-            pictures.extend(self.generate(model, &Request { prompt, concepts, ..request() })?);
+            let name = format!("{way} {}", CAST.get(i).map_or("", |player| player.name));
+            let request = Request { prompt, concepts, ..request() };
+            pictures.extend(self.generate(model, &name, &request)?);
         }
         Ok(pictures)
     }
 
     /// One picture of everybody from each seed.
-    fn together(&mut self, model: &mut Pipeline, request: &Request) -> Result<Vec<Picture>> {
+    fn together(
+        &mut self,
+        model: &mut Pipeline,
+        way: &str,
+        request: &Request,
+    ) -> Result<Vec<Picture>> {
         let mut pictures = Vec::new();
         for seed in SEED..SEED + self.seeds {
-            pictures.extend(self.generate(model, &Request { seed, ..request.clone() })?);
+            let request = Request { seed, ..request.clone() };
+            pictures.extend(self.generate(model, &format!("{way} {seed}"), &request)?);
         }
         Ok(pictures)
     }
 
-    fn generate(&mut self, model: &mut Pipeline, request: &Request) -> Result<Vec<Picture>> {
+    /// Makes pictures and writes them at once, under a name made of `name`.
+    fn generate(
+        &mut self,
+        model: &mut Pipeline,
+        name: &str,
+        request: &Request,
+    ) -> Result<Vec<Picture>> {
         self.progress.show("pictures", self.done, self.of);
         let generated = model.generate(request, &mut |_| ())?;
         self.done += 1;
+        let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let path = self.folder.join(words.collect::<Vec<_>>().join("-") + ".png");
+        generated.pictures.iter().try_for_each(|picture| picture.save(&path, None))?;
+        self.progress.aside(|| self.terminal.note(path.display().to_string()));
         Ok(generated.pictures)
     }
 }
