@@ -47,10 +47,10 @@ kernel! {
             // Five rows to a pointer: their addresses are its, and 1, 2, 3 and 4 strides on.
             let stride = t.a_stride;
             for run in 0..t.runs {
-                let from = t.a.add(run.wrapping_mul(t.run_stride));
+                let from = t.a.add(run * t.run_stride);
                 let mut p = [from; MOST.div_ceil(5)];
                 for (group, p) in p.iter_mut().enumerate() {
-                    *p = from.add(if ACROSS { 0 } else { (group * 5).wrapping_mul(stride) });
+                    *p = from.add(if ACROSS { 0 } else { group * 5 * stride });
                 }
                 for _ in 0..t.length {
                     let mut row = [s.zero(); VECTORS];
@@ -58,7 +58,7 @@ kernel! {
                         *v = s.load(b.add(j * S::LANES));
                     }
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let at = if ACROSS { p[0].add(r) } else { p[r / 5].add((r % 5).wrapping_mul(stride)) };
+                        let at = if ACROSS { p[0].add(r) } else { p[r / 5].add(r % 5 * stride) };
                         let x = s.splat(*at);
                         for (sum, v) in sums.iter_mut().zip(row) {
                             *sum = s.fma(x, v, *sum);
@@ -76,7 +76,7 @@ kernel! {
             let whole = t.columns >= VECTORS * S::LANES;
             for (r, sums) in sums.iter().enumerate() {
                 for (j, &sum) in sums.iter().enumerate() {
-                    let at = t.c.add(r.wrapping_mul(t.c_stride).wrapping_add(j * S::LANES));
+                    let at = t.c.add(r * t.c_stride + j * S::LANES);
                     if whole {
                         s.store(at, if t.add { s.add(s.load(at), sum) } else { sum });
                     } else {

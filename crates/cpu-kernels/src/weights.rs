@@ -24,6 +24,10 @@ impl Stored<'_> {
             Stored::BF16(v) => v.len(),
         }
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Numbers that begin with a line of cache: a vector that lies across two takes twice as long to
