@@ -105,9 +105,6 @@ fn attention_of_all_head_widths() {
         (1, 1, 7, 5, 1, 160),
         (3, 3, 19, 21, 1, 192),
         (1, 1, 9, 12, 2, 512),
-        (2, 1, 50, 77, 2, 20),
-        (1, 1, 100, 100, 1, 40),
-        (1, 1, 38, 38, 1, 128),
     ] {
         let mut g = Graph::new();
         let q = g.input("q", [batch, tokens, heads * d]);
@@ -122,7 +119,7 @@ fn attention_of_all_head_widths() {
             2e-5,
         );
     }
-    for (tokens, d) in [(1, 4), (77, 32), (50, 64), (21, 168)] {
+    for (tokens, d) in [(1, 4), (77, 32), (21, 168)] {
         let mut g = Graph::new();
         let x = g.input("x", [2, tokens, 2 * d]);
         let y = g.attention(x, x, x, 2, 1.0 / (d as f32).sqrt(), true);

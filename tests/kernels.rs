@@ -76,14 +76,17 @@ fn everything_that_can_be_folded_into_a_linear_layer() {
         let gain = g.input("gain", [1]);
         let (w, bias) = (g.parameter("half.w", [out, into]), g.parameter("bias", [out]));
         let mut outputs = Vec::new();
-        for function in [
-            Function::Silu,
+        let functions = [
             Function::Gelu,
+            Function::Silu,
             Function::GeluTanh,
             Function::QuickGelu,
             Function::Relu,
             Function::Exp,
-        ] {
+        ];
+        // Widths that are no multiples of 4 write an epilogue out for every number of a tile, which
+        // takes long to compile.
+        for &function in &functions[..if out % 4 == 0 { 6 } else { 1 }] {
             let y = g.linear(x, w).unwrap();
             let y = g.scale(y, 0.25).unwrap();
             let y = g.add(y, bias).unwrap();
@@ -197,8 +200,6 @@ fn attention_of_all_head_widths() {
         (1, 1, 7, 5, 1, 160),
         (1, 1, 19, 21, 1, 192),
         (1, 1, 9, 12, 2, 512),
-        (2, 1, 50, 154, 2, 20),
-        (1, 1, 38, 38, 1, 128),
         // Whole tiles of cooperative matrices and ragged ones, of many workgroups and of few.
         (1, 1, 63, 64, 2, 80),
         (1, 1, 64, 96, 1, 160),

@@ -12,6 +12,7 @@ mod inputs;
 mod large;
 mod memory;
 mod random;
+mod recording;
 
 /// Whether this process runs the test `name` alone. If not, starts one that does, with
 /// `environment`, and fails unless the test passes there.

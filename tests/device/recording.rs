@@ -1,0 +1,116 @@
+//! Commands that come from anywhere do no harm: they are checked, or refused.
+
+use std::sync::Arc;
+
+use mixofshow::backend::wgpu::{
+    Command, Gpu, MatrixUse, Options, Params, Recording, Scalar, Selection, Slice, Tuned, Value,
+};
+use mixofshow::backend::{Backend, Precision, Program, Weights};
+use mixofshow::graph::{Fold, Graph, Limits, Operation, Plan, Shape, Target};
+
+use super::random::source;
+
+fn open(options: Options) -> Arc<Gpu> {
+    let selection = std::env::var("MOS_ADAPTER").map_or(Selection::Best, Selection::Matching);
+    Gpu::open(&Options { selection, ..options }).unwrap()
+}
+
+/// `filled` of `elements` in 64 bytes.
+fn fill(buffer: &Slice, elements: usize, grid: [u32; 3]) -> Command {
+    Command::Dispatch {
+        kernel: "filled",
+        params: Params::new(),
+        bindings: vec![("y".into(), buffer.clone(), Scalar::F32)],
+        uniforms: vec![("elements", elements.into()), ("value", 7.0f32.into())],
+        grid,
+        label: "filled".into(),
+        flops: 0,
+        bytes: 0,
+    }
+}
+
+#[test]
+fn kernels_of_a_recording_stay_within_their_bindings() {
+    // As a release opens it: without run-time checks in the program's own recordings.
+    let gpu = open(Options::default());
+    let whole = gpu.buffer("test", 4096).unwrap();
+    let part = Slice { size: 64, ..Slice::whole(&whole) };
+    let recording = Recording::new(&gpu, &[fill(&part, 1024, [16, 1, 1])]).unwrap();
+    recording.play();
+    gpu.wait().unwrap();
+    let bytes = gpu.read(&whole, 0, 4096).unwrap();
+    let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+    assert!(values[..16].iter().all(|v| *v == 7.0), "{:?}", &values[..16]);
+    assert!(values[16..].iter().all(|v| *v == 0.0), "beyond its binding");
+    let most = gpu.limits().max_compute_workgroups_per_dimension;
+    let error = Recording::new(&gpu, &[fill(&part, 16, [most + 1, 1, 1])]).err().unwrap();
+    assert!(error.to_string().contains("workgroups"), "{error}");
+    let beyond = Slice { size: 8192, ..part };
+    assert!(Recording::new(&gpu, &[fill(&beyond, 16, [1, 1, 1])]).is_err());
+}
+
+#[test]
+fn kernels_that_cannot_be_checked_are_refused() {
+    let gpu = open(Options { matrices: MatrixUse::On, ..Options::default() });
+    let Ok(matrices) = gpu.matrices() else { return };
+    let mut params = matrices.params(matrices.blocks(&gpu.traits().tuned.matmul_matrices, 8, 8), 8);
+    let none = ["window", "lora", "rows_per_batch", "operand_rows"];
+    params.extend(none.map(|name| (name, Value::from(false))));
+    params.extend([("epilogue", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
+    let part = Slice::whole(&gpu.buffer("test", 64).unwrap());
+    let Command::Dispatch { bindings, uniforms, grid, label, .. } = fill(&part, 1, [1, 1, 1])
+    else {
+        unreachable!("a dispatch")
+    };
+    let kernel = "matmul_matrices";
+    let command =
+        Command::Dispatch { kernel, params, bindings, uniforms, grid, label, flops: 0, bytes: 0 };
+    let error = Recording::new(&gpu, &[command]).err().unwrap();
+    assert!(error.to_string().contains("cannot be checked"), "{error}");
+}
+
+/// A device whose kernels need no scratch.
+struct Roomless(Limits);
+
+impl Target for Roomless {
+    fn limits(&self) -> Limits {
+        self.0
+    }
+
+    fn folds(&self, _: &dyn Operation) -> Fold {
+        Fold::Nothing
+    }
+
+    fn scratch(&self, _: &dyn Operation, _: &[&Shape], _: &Shape) -> Option<usize> {
+        None
+    }
+}
+
+#[test]
+fn plans_for_others_are_refused() {
+    let gpu = open(Options::default());
+    let mut graph = Graph::new();
+    let x = graph.input("x", [1, 64, 32]);
+    let y = graph.group_norm_statistics(x, 4, 1e-5).unwrap();
+    let weights = Weights::new(&gpu.clone().into(), source(&graph), Precision::F32);
+    let refused = |graph: &Graph, plan: &Plan| {
+        let error = Program::from_plan(&weights, graph, plan).err().expect("refused").to_string();
+        assert!(error.contains("does not suit"), "{error}");
+    };
+    refused(&graph, &Plan::new(&graph, &[y], &Roomless(gpu.target().limits())));
+    // Another graph, in which the same values have other shapes.
+    let plan = Plan::new(&graph, &[y], gpu.target());
+    let mut other = Graph::new();
+    let x = other.input("x", [1, 640, 64]);
+    other.silu(x).unwrap();
+    refused(&other, &plan);
+}
+
+#[test]
+fn sizes_that_kernels_are_not_written_for_are_refused() {
+    let mut tuned = Tuned::STANDARD;
+    tuned.lora_down.outputs = 3;
+    let options = Options { tuned: Some(tuned), ..Options::default() };
+    let error = Gpu::open(&options).err().expect("refused").to_string();
+    assert!(error.contains("lora_down.outputs is 3"), "{error}");
+}
