@@ -7,10 +7,16 @@ use crate::graph;
 pub enum Error {
     #[error(transparent)]
     Graph(#[from] graph::Error),
+    #[cfg(feature = "wgpu")]
     #[error(transparent)]
     Wgpu(#[from] super::wgpu::Error),
+    #[cfg(feature = "cpu")]
     #[error(transparent)]
     Cpu(#[from] super::cpu::Error),
+    #[error("no adapter matches `{selector}`; there are: {available}")]
+    NoMatch { selector: String, available: String },
+    #[error("{what}: the back end is not part of this build (feature `{feature}` of mixofshow)")]
+    NotCompiledIn { what: String, feature: &'static str },
     #[error(
         "{operation} in layer `{layer}` cannot run on {device}: only the reference implementation \
             computes it"

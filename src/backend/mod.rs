@@ -9,21 +9,25 @@
 //! operations' reference implementations in plain Rust.
 
 mod choice;
+#[cfg(feature = "cpu")]
 pub mod cpu;
 mod error;
 mod precision;
 mod program;
 pub mod reference;
+mod replaced;
+#[cfg(feature = "wgpu")]
 pub mod wgpu;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use choice::{PROCESSOR, Selection, open};
+pub use choice::{Options, PROCESSOR, Selection, open};
 pub use error::{Error, Result};
 pub use precision::{Precision, UnknownPrecision};
 pub use program::{Copies, Copy, Input, Program, Weights};
+pub use replaced::ReplacedKernel;
 
 use crate::graph::{Graph, ParameterSource, Plan, Target, Tensor};
 
@@ -161,10 +165,29 @@ impl View {
 pub struct Device(Arc<dyn Backend>);
 
 impl Device {
+    /// The device of a back end of one's own. [`Arc`]s of this crate's turn into devices by
+    /// themselves ([`From`]).
     pub fn new(backend: Arc<dyn Backend>) -> Device {
         Device(backend)
     }
 
+    /// The best graphics card, else the processor, as far as their back ends are compiled in.
+    ///
+    /// # Errors
+    /// As those of [`open`].
+    pub fn best() -> Result<Device> {
+        Device::open(&Selection::Best)
+    }
+
+    /// The device that is selected, with each back end's usual settings; [`open`] takes others.
+    ///
+    /// # Errors
+    /// As those of [`open`].
+    pub fn open(selection: &Selection) -> Result<Device> {
+        open(selection, &Options::default())
+    }
+
+    /// As errors and `mos devices` call it.
     pub fn name(&self) -> &str {
         self.0.name()
     }

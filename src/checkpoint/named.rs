@@ -1,18 +1,22 @@
 //! Models by name: the one that ships with the program, and those in a folder of models.
 use std::path::{Path, PathBuf};
 
-use include_dir::{Dir, include_dir};
-
 use super::{Checkpoint, Error, hub};
 
 /// The name of the model that ships with the program.
 pub const SHIPPED: &str = "tiny";
 
 /// The folder `models/tiny`, compiled in: the program works wherever it is copied to.
-static TINY: Dir = include_dir!("$CARGO_MANIFEST_DIR/models/tiny");
+#[cfg(feature = "tiny-model")]
+static TINY: include_dir::Dir = include_dir::include_dir!("$CARGO_MANIFEST_DIR/models/tiny");
 
 impl Checkpoint {
-    /// The model that ships with the program, a very small Stable Diffusion.
+    /// The model that ships with the program, a very small Stable Diffusion: pictures of 128x128
+    /// pixels in a second or two, for tries and tests. Part of the feature `tiny-model`.
+    ///
+    /// # Errors
+    /// None that a build which passes its tests can have.
+    #[cfg(feature = "tiny-model")]
     pub fn shipped() -> Result<Self, Error> {
         Self::embedded(SHIPPED, &TINY)
     }
@@ -27,7 +31,15 @@ impl Checkpoint {
     pub fn open_named(name: &str, models: Option<&Path>) -> Result<Self, Error> {
         match find(name, models)? {
             Some(path) => Self::open(&path),
+            #[cfg(feature = "tiny-model")]
             None => Self::shipped(),
+            #[cfg(not(feature = "tiny-model"))]
+            None => Err(Error::Unrecognised {
+                path: name.into(),
+                problem: "that model is not part of this build (feature `tiny-model` of \
+                    mixofshow); another one is named by its path"
+                    .into(),
+            }),
         }
     }
 }
@@ -106,6 +118,7 @@ mod tests {
         assert!(error.contains("`tiny`"), "{error}");
     }
 
+    #[cfg(feature = "tiny-model")]
     #[test]
     fn the_shipped_model_has_all_its_networks() {
         let model = Checkpoint::shipped().unwrap();

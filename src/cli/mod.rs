@@ -111,17 +111,22 @@ impl Global {
         cpu::Options { level: level.map(str::to_string), threads: None }
     }
 
+    fn options(&self) -> backend::Options {
+        let wgpu = gpu::Options { matrices: self.matrices, ..gpu::Options::default() };
+        backend::Options { wgpu, cpu: self.cpu_options() }
+    }
+
     /// Opens the device that was asked for.
     fn open(&self) -> backend::Result<Device> {
-        backend::open(&self.selection(), self.matrices, &self.cpu_options())
+        backend::open(&self.selection(), &self.options())
     }
 
     /// The device that was asked for, another time, as one of `share` that work side by side.
     fn open_one_of(&self, share: usize) -> backend::Result<Device> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let options =
-            cpu::Options { threads: Some((cores / share.max(1)).max(1)), ..self.cpu_options() };
-        backend::open(&self.selection(), self.matrices, &options)
+        let threads = Some((cores / share.max(1)).max(1));
+        let cpu = cpu::Options { threads, ..self.cpu_options() };
+        backend::open(&self.selection(), &backend::Options { cpu, ..self.options() })
     }
 }
 

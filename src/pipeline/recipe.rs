@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Generated, Request};
 use crate::backend::Precision;
-use crate::backend::wgpu::ReplacedKernel;
+use crate::backend::ReplacedKernel;
 use crate::file_kind::FileKind;
 use crate::picture::{self, Parameters, parameters};
 

@@ -28,7 +28,7 @@ pub use layout::Layout;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
 pub use template::{
-    KERNELS_VARIABLE, Params, ReplacedKernel, Value, kernel_names, render, replaced_kernels,
+    KERNELS_VARIABLE, Params, Value, kernel_names, render, replaced_kernels,
 };
 pub use tuned::{
     AttentionMatricesSizes, AttentionSizes, GroupNormSizes, LoraDownSizes, LoraUpSizes,

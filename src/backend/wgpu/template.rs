@@ -12,6 +12,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use sha2::{Digest, Sha256};
 
 use super::{Error, Result};
+use crate::backend::ReplacedKernel;
 
 static KERNELS: Dir = include_dir!("$CARGO_MANIFEST_DIR/kernels");
 
@@ -22,15 +23,6 @@ pub use minijinja::Value;
 
 /// What a kernel is rendered with: tile sizes, element types, epilogue.
 pub type Params = BTreeMap<&'static str, Value>;
-
-/// A kernel, or a part that kernels share, that is another than this program's own.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ReplacedKernel {
-    /// Its file's, without the ending.
-    pub name: String,
-    /// SHA-256 of the file, in hexadecimal digits.
-    pub sha256: String,
-}
 
 /// The folder that [`KERNELS_VARIABLE`] names.
 #[derive(Debug, Default)]

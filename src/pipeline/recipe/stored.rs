@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{ConceptSource, ControlSource, Recipe, Source};
 use crate::backend::Precision;
-use crate::backend::wgpu::ReplacedKernel;
+use crate::backend::ReplacedKernel;
 use crate::pipeline::Request;
 use crate::region::Layout;
 use crate::text::prompt::{PromptOptions, Syntax};

@@ -92,7 +92,7 @@ fn unusual() -> Recipe {
             scale: 0.7,
         }],
         adapter: Some("a card".into()),
-        kernels: vec![crate::backend::wgpu::ReplacedKernel {
+        kernels: vec![crate::backend::ReplacedKernel {
             name: "sum".into(),
             sha256: "cd".repeat(32),
         }],

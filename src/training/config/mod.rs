@@ -77,5 +77,5 @@ fn read_json(path: &Path) -> Result<(Options, Vec<String>)> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests;

@@ -11,12 +11,18 @@ use crate::file_kind::read_text;
 use crate::training::captions::Templates;
 use crate::training::step::{Method, TextLayers, UNetLayers};
 
-const CONCEPT: &str = "Concept";
-const PICTURES: &str = "Pictures";
-const UPDATES: &str = "What is trained";
-const LEARNING: &str = "Learning";
-const MODEL: &str = "Model";
-const WATCHING: &str = "While it runs";
+/// Headings of the help.
+#[cfg(feature = "cli")]
+mod headings {
+    pub const CONCEPT: &str = "Concept";
+    pub const PICTURES: &str = "Pictures";
+    pub const UPDATES: &str = "What is trained";
+    pub const LEARNING: &str = "Learning";
+    pub const MODEL: &str = "Model";
+    pub const WATCHING: &str = "While it runs";
+}
+#[cfg(feature = "cli")]
+use headings::*;
 
 /// A folder of pictures, with what belongs to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,23 +44,34 @@ pub struct PictureFolder {
 /// Declares [`Options`]: every field is a key of the file and a flag of the command line, and may
 /// be missing in both.
 macro_rules! options {
-    ($($(#[$meta:meta])* $name:ident: $type:ty,)+) => {
+    ($($(#[doc = $doc:literal])* $(#[arg($($arg:tt)*)])* $name:ident: $type:ty,)+) => {
         /// Settings of a run as somebody gave them: a file's, a command line's, or defaults. See
         /// [`Options::or`].
-        #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+        #[cfg_attr(feature = "cli", derive(clap::Args))]
         #[serde(deny_unknown_fields)]
         pub struct Options {
-            $($(#[$meta])* pub $name: Option<$type>,)+
+            $(
+                $(#[doc = $doc])*
+                $(#[cfg_attr(feature = "cli", arg($($arg)*))])*
+                pub $name: Option<$type>,
+            )+
             /// A prompt of the sheet, with <TOK>; may be given several times [default: by kind]
-            #[arg(short, long = "prompt", value_name = "TEXT", help_heading = WATCHING)]
+            #[cfg_attr(
+                feature = "cli",
+                arg(short, long = "prompt", value_name = "TEXT", help_heading = WATCHING)
+            )]
             pub prompts: Option<Vec<String>>,
             /// The sheet's scales of the LoRA; 0 is the embedding alone [default: 0,0.7,1]
-            #[arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = WATCHING)]
-            #[arg(allow_hyphen_values = true)]
+            #[cfg_attr(
+                feature = "cli",
+                arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = WATCHING),
+                arg(allow_hyphen_values = true)
+            )]
             pub sheet_scales: Option<Vec<f32>>,
             /// Several folders of pictures, in place of `pictures`, `captions`, `masks` and
             /// `caption`.
-            #[arg(skip)]
+            #[cfg_attr(feature = "cli", arg(skip))]
             pub folders: Option<Vec<PictureFolder>>,
         }
 
