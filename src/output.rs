@@ -115,6 +115,32 @@ pub fn is_replaced(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file())
 }
 
+/// Whether both names lead to one file or folder that is there, however they are written.
+pub fn is_same(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let place = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+        if matches!((place(a), place(b)), (Ok(a), Ok(b)) if a == b) {
+            return true;
+        }
+    }
+    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Whether writing to `output` would replace `input`: both are one file, or `input` is a folder in
+/// which it is.
+pub fn would_replace(output: &Path, input: &Path) -> bool {
+    if !is_replaced(output) {
+        return false;
+    }
+    if fs::metadata(input).is_ok_and(|found| found.is_dir()) {
+        let whole = fs::canonicalize(output).unwrap_or_default();
+        return whole.ancestors().skip(1).any(|folder| is_same(folder, input));
+    }
+    is_same(output, input)
+}
+
 /// Whether an error of these functions is about the name that was given: another one would help,
 /// trying again would not.
 pub fn is_about_the_name(error: &io::Error) -> bool {

@@ -1,9 +1,9 @@
 //! `mos convert`
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
-use mixofshow::concept::Concept;
+use mixofshow::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
 use mixofshow::concept::dialects::{self, Dialect};
+use mixofshow::output;
 use serde::Serialize;
 
 use super::files::make_folder_of;
@@ -35,8 +35,11 @@ a textual inversion beside the file; --bundle-words puts them into kohya's file 
 pub struct Arguments {
     /// The file to read, or a LoRA's folder
     from: PathBuf,
-    /// The file to write; an older one is replaced
+    /// The file to write
     to_file: PathBuf,
+    /// Replace files that are there already: that of this name, and the textual inversions beside it
+    #[arg(long)]
+    replace: bool,
     /// For whom: mos, mix-of-show, kohya or peft (diffusers)
     #[arg(long, value_name = "PROGRAM", default_value = "mos")]
     to: Dialect,
@@ -44,7 +47,7 @@ pub struct Arguments {
     /// such a file
     #[arg(long)]
     bundle_words: bool,
-    /// Give a word another name; may be repeated
+    /// Give a word another name, with all of its vectors; may be repeated
     #[arg(long, value_name = "WORD=NEW")]
     rename: Vec<String>,
     /// Note this model as the base: `generate` then refuses others
@@ -66,14 +69,24 @@ struct Report {
 }
 
 pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
-    let renames = arguments.rename.iter().map(|text| renaming(text)).collect::<Result<Vec<_>>>()?;
-    if same_file(&arguments.from, &arguments.to_file) {
+    if let Some(wrong) = arguments.rename.iter().find(|text| names(text).next().is_none()) {
         return Err(Failure::Usage(format!(
-            "{} would replace itself: name another file",
-            arguments.from.display()
+            "--rename {wrong}: expected WORD=NEW, such as '<zorp1>=<other1>'"
         )));
     }
-    files::check(&arguments.to_file)?;
+    let inputs = adapter_files(&arguments.from).unwrap_or_default();
+    let check = |file: &PathBuf| {
+        files::check(file)?;
+        files::check_apart(file, inputs.iter().chain([&arguments.from]))?;
+        match output::is_replaced(file) && !arguments.replace {
+            true => Err(Failure::Usage(format!(
+                "{}: it is there already; --replace replaces it",
+                file.display()
+            ))),
+            false => Ok(()),
+        }
+    };
+    check(&arguments.to_file)?;
     if arguments.bundle_words && arguments.to != Dialect::Kohya {
         return Err(Failure::Usage(
             "--bundle-words puts words into a file of kohya's names: it goes with --to kohya"
@@ -81,16 +94,17 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
         ));
     }
     let (mut concept, mut notes, from) = dialects::read_file(&arguments.from)?;
-    for (word, new) in renames {
-        rename(&mut concept, word, new)?;
+    for text in &arguments.rename {
+        // Words may have that sign too.
+        let is_word = |(word, _): &(&str, &str)| !concept.vectors(word).is_empty();
+        let Some((word, new)) = names(text).find(is_word).or(names(text).next()) else { continue };
+        concept.rename(word, new).map_err(|error| Failure::Usage(error.to_string()))?;
     }
     if let Some(name) = &arguments.base {
         let model = Checkpoint::open_named(name, files::models().as_deref())?;
         concept.base = Some(model.base_hash_cached(base_hash_cache().as_deref()));
     }
-    dialects::files(&concept, arguments.to, &arguments.to_file)
-        .iter()
-        .try_for_each(|file| files::check(file))?;
+    dialects::files(&concept, arguments.to, &arguments.to_file).iter().try_for_each(check)?;
     make_folder_of(&arguments.to_file)?;
     let written =
         dialects::write(&concept, arguments.to, arguments.bundle_words, &arguments.to_file)?;
@@ -111,38 +125,8 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     written.files.iter().try_for_each(|file| terminal.print_path(file))
 }
 
-fn renaming(text: &str) -> Result<(&str, &str)> {
-    let parts = text.split_once('=').filter(|(word, new)| !word.is_empty() && !new.is_empty());
-    parts.ok_or_else(|| {
-        Failure::Usage(format!("--rename {text}: expected WORD=NEW, such as '<zorp1>=<other1>'"))
-    })
-}
-
-fn rename(concept: &mut Concept, word: &str, new: &str) -> Result<()> {
-    if concept.words.iter().any(|other| other.text == new) {
-        return Err(Failure::Usage(format!(
-            "--rename {word}={new}: `{}` has a word {new} already",
-            concept.name
-        )));
-    }
-    let known: Vec<&str> = concept.words.iter().map(|other| other.text.as_str()).collect();
-    let known = if known.is_empty() {
-        "no words".to_string()
-    } else {
-        format!("the words {}", known.join(" "))
-    };
-    match concept.words.iter_mut().find(|other| other.text == word) {
-        Some(found) => found.text = new.to_string(),
-        None => {
-            return Err(Failure::Usage(format!(
-                "--rename {word}={new}: `{}` has {known}",
-                concept.name
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((std::fs::canonicalize(a), std::fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+/// `WORD=NEW`, at each of its signs.
+fn names(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    parts.filter(|(word, new)| !word.is_empty() && !new.is_empty())
 }

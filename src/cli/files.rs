@@ -35,6 +35,23 @@ pub fn check(path: &Path) -> Result<()> {
     output::check(path).map_err(|source| unwritable(path, source))
 }
 
+/// An error where writing to `output` would replace one of a command's own inputs.
+pub fn check_apart<'p>(output: &Path, inputs: impl IntoIterator<Item = &'p PathBuf>) -> Result<()> {
+    match inputs.into_iter().find(|input| output::would_replace(output, input)) {
+        Some(input) if input.is_dir() => Err(Failure::Usage(format!(
+            "{} would be replaced, which is in {}, an input of this command: name another file",
+            output.display(),
+            input.display()
+        ))),
+        Some(input) => Err(Failure::Usage(format!(
+            "{} would be replaced, an input of this command: name another file than {}",
+            input.display(),
+            output.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Whether files could be written into that folder, before any work. Nothing is made.
 pub fn check_folder(path: &Path) -> Result<()> {
     output::check_folder(path).map_err(|source| unwritable(path, source))

@@ -140,7 +140,8 @@ impl Words {
     }
 
     fn add(&mut self, text: &str, ids: Vec<u32>, owner: &str) -> Result<()> {
-        let refused = |source| Error::Word { concept: owner.to_string(), source };
+        let refused =
+            |source| Error::Word { concept: owner.to_string(), word: text.to_string(), source };
         let token = self.tokenizer.add_words(&[text]).map_err(refused)?;
         let token = token.first().copied().unwrap_or_default();
         self.bound.push(Bound { text: text.to_string(), token, ids });

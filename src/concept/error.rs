@@ -22,10 +22,12 @@ pub enum Error {
     )]
     SameWord { word: String, first: String, second: String },
     #[error(
-        "concept `{concept}`: {source}; `mos convert FILE OUT --rename 'WORD=<other>'` gives it \
+        "concept `{concept}`: {source}; `mos convert FILE OUT --rename '{word}=<other>'` gives it \
             another name"
     )]
-    Word { concept: String, source: text::Error },
+    Word { concept: String, word: String, source: text::Error },
+    #[error("--rename '{word}={new}': concept `{concept}`: {problem}")]
+    Rename { concept: String, word: String, new: String, problem: String },
     #[error(
         "concept `{concept}`: the word {word} has {found} embeddings, but the model's UNet has \
             {expected} cross-attentions: \

@@ -12,6 +12,7 @@ pub mod dialects;
 mod error;
 mod file;
 mod update;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -6,6 +6,11 @@ use crate::concept::{Error, Result};
 
 use super::gather::{Gathered, Names, Scale};
 
+/// This program's note in files of other programs' names whose factor is 1.
+pub fn is_rank() -> (String, String) {
+    ("mos_alpha".to_string(), "rank".to_string())
+}
+
 /// Sets the scales that are still open, and tells where they came from.
 ///
 /// # Errors
@@ -60,7 +65,8 @@ pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>
             ));
         }
     }
-    if without > 0 {
+    let (key, value) = is_rank();
+    if without > 0 && file.metadata().get(&key) != Some(&value) {
         let of = if told.is_empty()
             && !updates.iter_mut().any(|(_, _, names)| matches!(names.scale, Scale::Alpha(_)))
         {

@@ -33,7 +33,9 @@ const SECOND: [&str; 3] = ["lora_te2_", "lycoris_te2_", "lycoris_text_encoder_2_
 
 pub fn is_it(file: &TensorFile) -> bool {
     file.names().any(|name| {
-        ["lora_unet_", "lora_te", "lycoris_"].iter().any(|prefix| name.starts_with(prefix))
+        ["lora_unet_", "lora_te", "lycoris_", EMBEDDING]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
     })
 }
 
@@ -94,9 +96,9 @@ pub fn read(file: &TensorFile) -> Result<Read> {
 /// the file as well.
 pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Tensors {
     let mut tensors = Vec::new();
-    for word in concept.words.iter().filter(|_| bundle) {
-        tensors
-            .push((format!("{EMBEDDING}{}.string_to_param.*", word.text), inversion::mean(word)));
+    for vectors in concept.spoken().iter().filter(|_| bundle) {
+        let text = vectors.first().map_or("", |word| &word.text);
+        tensors.push((format!("{EMBEDDING}{text}.string_to_param.*"), inversion::mean(vectors)));
     }
     for (network, set) in concept.updates.iter() {
         let prefix = match network {

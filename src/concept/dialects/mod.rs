@@ -219,15 +219,15 @@ pub struct Written {
 
 /// The files that [`write()`] writes: `path`, and those beside it.
 pub fn files(concept: &Concept, dialect: Dialect, path: &Path) -> Vec<PathBuf> {
-    let words =
-        if matches!(dialect, Dialect::Kohya | Dialect::Peft) { &concept.words[..] } else { &[] };
-    std::iter::once(path.to_path_buf())
-        .chain(words.iter().map(|word| inversion::beside(path, word)))
-        .collect()
+    let words = match dialect {
+        Dialect::Kohya | Dialect::Peft => inversion::beside(path, concept),
+        _ => Vec::new(),
+    };
+    std::iter::once(path.to_path_buf()).chain(words.into_iter().map(|(file, _)| file)).collect()
 }
 
 /// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual
-/// inversion beside it. `bundle`: kohya's files get the words too, as web UIs read them; diffusers
+/// inversion beside it, with all of its vectors. `bundle`: kohya's files get the words too, as web UIs read them; diffusers
 /// refuses such a file.
 ///
 /// # Errors
@@ -244,7 +244,7 @@ pub fn write(concept: &Concept, dialect: Dialect, bundle: bool, path: &Path) -> 
             (kohya::tensors(concept, conv_projections(concept), bundle), kohya_metadata(concept))
         }
         Dialect::Peft | Dialect::ComfyUi | Dialect::CloneOfSimo | Dialect::TextualInversion => {
-            (peft::tensors(concept), BTreeMap::new())
+            (peft::tensors(concept), BTreeMap::from([alpha::is_rank()]))
         }
     };
     if concept.updates.is_empty()
@@ -264,13 +264,9 @@ pub fn write(concept: &Concept, dialect: Dialect, bundle: bool, path: &Path) -> 
     metadata.insert("format".to_string(), "pt".to_string());
     write_tensors(path, &tensors, &metadata)?;
     if matches!(dialect, Dialect::Kohya | Dialect::Peft) {
-        for word in &concept.words {
-            let beside = inversion::beside(path, word);
-            write_tensors(
-                &beside,
-                &[(word.text.clone(), inversion::mean(word))],
-                &BTreeMap::new(),
-            )?;
+        for (beside, vectors) in inversion::beside(path, concept) {
+            let text = vectors.first().map(|word| word.text.clone()).unwrap_or_default();
+            write_tensors(&beside, &[(text, inversion::mean(&vectors))], &BTreeMap::new())?;
             written.files.push(beside);
         }
         if concept.words.iter().any(|word| word.layers() > 1) {

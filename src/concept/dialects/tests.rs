@@ -81,7 +81,7 @@ fn every_dialect_brings_back_what_it_can_hold() {
             products(&original.updates.of(Network::UNet)),
             "{dialect}"
         );
-        let mean = |word: &Word| Word::new(&*word.text, inversion::mean(word));
+        let mean = |word: &Word| Word::new(&*word.text, inversion::mean(&[word]));
         match dialect {
             Dialect::Mos => assert_eq!(read, original),
             Dialect::MixOfShow => assert_eq!(read.words, original.words),
@@ -103,10 +103,13 @@ fn every_dialect_brings_back_what_it_can_hold() {
     // Web UIs find the words in the file itself, where that is asked for.
     let bundled = folder.path().join("bundled.safetensors");
     write(&original, Dialect::Kohya, true, &bundled).unwrap();
-    let means: Vec<Word> =
-        original.words.iter().map(|word| Word::new(&*word.text, inversion::mean(word))).collect();
+    let means: Vec<Word> = original
+        .words
+        .iter()
+        .map(|word| Word::new(&*word.text, inversion::mean(&[word])))
+        .collect();
     assert_eq!(read(&bundled).unwrap().0.words, means);
-    assert_eq!(inversion::mean(&original.words[0]).values()[0], 0.5 + 6.0 * 0.25);
+    assert_eq!(inversion::mean(&[&original.words[0]]).values()[0], 0.5 + 6.0 * 0.25);
     let words = Concept { words: original.words, ..Concept::default() };
     for dialect in [Dialect::Peft, Dialect::Kohya] {
         let error =
