@@ -185,7 +185,7 @@ fn files_are_translated_and_told() {
     run(at, "convert @/own.safetensors @/own.safetensors").failed(2, &["own.safetensors"]);
     assert_eq!(run(at, "convert @/own.safetensors @/x.safetensors --to magic").code, Some(2));
     run(at, "convert @/own.safetensors @/x.safetensors --rename <no>=<yes>")
-        .failed(2, &["<no>", "<zorp1> <zorp2>"]);
+        .failed(2, &["<no>", "<zorp1>, <zorp2>"]);
     run(at, "convert @/own.safetensors @/x.safetensors --rename <no>").failed(2, &["WORD=NEW"]);
     assert!(!at.join("x.safetensors").exists());
 }
