@@ -65,7 +65,7 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
         return match error {
             // Latents come from a file, which is as it is.
             pipeline::Error::Option { option, .. } => *option != "latents",
-            pipeline::Error::Model(error) => is_wrong_usage(error),
+            pipeline::Error::Model(error) => is_wrong_usage(&**error),
             pipeline::Error::Region(error) => is_wrong_usage(error),
             _ => false,
         };

@@ -47,7 +47,7 @@ pub enum Error {
     #[error("distillation: {0}")]
     Distillation(#[from] step::Error),
     #[error(transparent)]
-    Model(#[from] sd::Error),
+    Model(Box<sd::Error>),
     #[error(transparent)]
     Text(#[from] text::Error),
     #[error(transparent)]
@@ -59,6 +59,12 @@ pub enum Error {
 impl From<concept::Error> for Error {
     fn from(error: concept::Error) -> Error {
         Error::Concepts(Box::new(error))
+    }
+}
+
+impl From<sd::Error> for Error {
+    fn from(error: sd::Error) -> Error {
+        Error::Model(Box::new(error))
     }
 }
 

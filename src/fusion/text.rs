@@ -96,9 +96,7 @@ pub(super) fn encode(
                 let source = network.weights.source();
                 let row = match prompt.row_of_word(id, copy) {
                     Some(row) => row,
-                    None => known
-                        .row(source, &network.config, id)
-                        .map_err(|error| graph::Error::from(error))?,
+                    None => known.row(source, &network.config, id).map_err(graph::Error::from)?,
                 };
                 embedded.extend_from_slice(row);
             }

@@ -37,13 +37,19 @@ pub enum Error {
     #[error("{}: {source}", path.display())]
     Network { path: PathBuf, source: backend::Error },
     #[error(transparent)]
-    Model(#[from] sd::Error),
+    Model(Box<sd::Error>),
     #[error(transparent)]
     Text(#[from] text::Error),
     #[error(transparent)]
     Picture(#[from] picture::Error),
     #[error(transparent)]
     Backend(#[from] backend::Error),
+}
+
+impl From<sd::Error> for Error {
+    fn from(error: sd::Error) -> Error {
+        Error::Model(Box::new(error))
+    }
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -10,7 +10,7 @@ pub enum Error {
     #[error("{option} is {found}: expected {expected}")]
     Option { option: &'static str, found: String, expected: String },
     #[error(transparent)]
-    Model(#[from] sd::Error),
+    Model(Box<sd::Error>),
     #[error(transparent)]
     Region(#[from] region::Error),
     #[error(transparent)]
@@ -22,13 +22,19 @@ macro_rules! of_model {
     ($($source:ty),+) => {
         $(impl From<$source> for Error {
             fn from(error: $source) -> Error {
-                Error::Model(error.into())
+                Error::Model(Box::new(error.into()))
             }
         })+
     };
 }
 
 of_model!(backend::Error, concept::Error, ScheduleError, text::Error);
+
+impl From<sd::Error> for Error {
+    fn from(error: sd::Error) -> Error {
+        Error::Model(Box::new(error))
+    }
+}
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -72,13 +72,13 @@ fn every_dialect_brings_back_what_it_can_hold() {
         let (read, _, found) = read_file(&path).unwrap();
         assert_eq!(found, dialect);
         assert_eq!(
-            products(&read.updates.of(Network::TextEncoder)),
-            products(&original.updates.of(Network::TextEncoder)),
+            products(read.updates.of(Network::TextEncoder)),
+            products(original.updates.of(Network::TextEncoder)),
             "{dialect}"
         );
         assert_eq!(
-            products(&read.updates.of(Network::UNet)),
-            products(&original.updates.of(Network::UNet)),
+            products(read.updates.of(Network::UNet)),
+            products(original.updates.of(Network::UNet)),
             "{dialect}"
         );
         let mean = |word: &Word| Word::new(&*word.text, inversion::mean(&[word]));
@@ -502,7 +502,7 @@ fn updates_without_names_are_told_by_their_order() {
             (144, 1.0, 8)
         );
         let unet = |name: &str, layer: &str| {
-            number(&concept.updates.of(Network::UNet), &block(name, layer))
+            number(concept.updates.of(Network::UNet), &block(name, layer))
         };
         assert_eq!(unet("down_blocks.0.attentions.0", "attn1.to_q"), 0.0);
         assert_eq!(unet("down_blocks.0.attentions.0", "ff.net.0.proj"), gate);
@@ -511,14 +511,14 @@ fn updates_without_names_are_told_by_their_order() {
         assert_eq!(unet("mid_block.attentions.0", "attn1.to_q"), 15.0 * 9.0);
         assert_eq!(
             number(
-                &concept.updates.of(Network::TextEncoder),
+                concept.updates.of(Network::TextEncoder),
                 "text_model.encoder.layers.1.self_attn.k_proj"
             ),
             4.0
         );
         assert_eq!(
             number(
-                &concept.updates.of(Network::TextEncoder),
+                concept.updates.of(Network::TextEncoder),
                 "text_model.encoder.layers.0.self_attn.q_proj"
             ),
             2.0
@@ -537,7 +537,7 @@ fn updates_without_names_are_told_by_their_order() {
     let concept = read(&list(&bare), &[]).unwrap().0;
     let unet = concept.updates.of(Network::UNet);
     assert_eq!(
-        (unet.layers.len(), number(&unet, &block("down_blocks.0.attentions.1", "attn2.to_v"))),
+        (unet.layers.len(), number(unet, &block("down_blocks.0.attentions.1", "attn2.to_v"))),
         (128, 14.0)
     );
     let text = read(&list(&[[12, 12]; 48]), &[]).unwrap().0;
