@@ -76,9 +76,6 @@ fn paths(text: &str) -> Vec<String> {
     words.filter(from_root).map(str::to_string).collect()
 }
 
-/// Where files still go in circles: to be taken apart.
-const STILL_IN_CIRCLES: [&str; 2] = ["backend::wgpu", "backend::cpu"];
-
 struct Tree {
     modules: BTreeMap<String, String>,
     /// What each module hands on under its own name.
@@ -181,8 +178,7 @@ fn reaches<'a>(named: &'a BTreeMap<&str, BTreeSet<String>>, from: &'a str, to: &
 fn no_files_name_each_other_in_a_circle() {
     let tree = Tree::new(&source());
     let named = tree.named();
-    let known = |name: &str| STILL_IN_CIRCLES.iter().any(|room| name.starts_with(room));
-    let in_circle = |name: &&&str| !known(name) && reaches(&named, name, name);
+    let in_circle = |name: &&&str| reaches(&named, name, name);
     let circle: Vec<String> = named
         .keys()
         .filter(in_circle)

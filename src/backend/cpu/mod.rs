@@ -6,10 +6,15 @@
 
 mod compute;
 mod error;
+mod layout;
+mod lower;
 mod memory;
 mod ops;
+mod packed;
 mod program;
 mod report;
+mod store;
+mod task;
 mod weights;
 
 use std::sync::Arc;
@@ -20,7 +25,7 @@ pub use report::CpuReport;
 
 use super::{Backend, Precision, View, WeightStore};
 use crate::graph::{ParameterSource, Target};
-use compute::Traits;
+use lower::Traits;
 use memory::{Span, Turn, Turns, Usage};
 
 /// How the processor is used.

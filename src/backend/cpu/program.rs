@@ -4,9 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Cpu;
-use super::compute::{Storage, Task, compile, is_joined, locate};
+use super::layout::Layout;
+use super::lower::{Storage, compile, is_joined, locate};
 use super::memory::{Block, Span};
-use super::weights::{Layout, Packed, Weights};
+use super::ops::layout_of;
+use super::packed::Packed;
+use super::task::Task;
+use super::weights::Weights;
 use crate::backend::{Cost, Error, Executable, Look, Result, View};
 use crate::graph::{Epilogue, Graph, Origin, Place, Plan, PlannedStep, Shape, Tensor};
 
@@ -130,7 +134,7 @@ fn flops(graph: &Graph, step: &PlannedStep) -> u64 {
 /// Bytes of packed weights that a step reads, as they would be in f32 at most.
 fn weight_bytes(graph: &Graph, plan: &Plan, step: &PlannedStep) -> u64 {
     let packed = |(index, &tensor): (usize, &Tensor)| {
-        let layout = super::compute::layout_of(&*step.operation, index);
+        let layout = layout_of(&*step.operation, index);
         let is_weight = matches!(graph.node(plan.root(tensor)).origin, Origin::Parameter { .. });
         if layout.is_packed() && is_weight { graph.shape(tensor).elements() as u64 * 2 } else { 0 }
     };

@@ -1,4 +1,5 @@
-//! Weights in memory, in their kernels' layouts and in the precision in which they are stored.
+//! Weights on their way into memory, in their kernels' layouts and in the precision in which they
+//! are stored.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,92 +9,13 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::compute::layout_of;
-use super::memory::{ALIGNMENT, Counted, Span};
-use crate::backend::{Executable, Precision, Result, WeightStore};
+use super::layout::Layout;
+use super::memory::{ALIGNMENT, Span};
+use super::packed::{Held, Numbers, Packed, Table};
+use crate::backend::{Precision, Result};
 use crate::graph::ops::conv2d_transposed::windows;
-use crate::graph::{
-    Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect,
-};
-use cpu_kernels::weights::{
-    self as kernels, Aligned, Number, Stored, can_be_turned, outputs_together,
-};
-
-/// How a weight's elements lie, prepared once for the kernel that reads them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Layout {
-    /// f32, as in the file.
-    Plain,
-    /// Rows as in the file, in the file's precision.
-    Rows,
-    /// Weights `[out, in, taps..]` in panels of outputs, in the file's precision.
-    Matmul,
-    /// Weights `[out, in, kh, kw]` of a convolution of `stride` in the panels of the convolution
-    /// that is its gradient. A linear weight has stride 1; of that one, panels that are there are
-    /// read the other way round, unless it is narrow.
-    Transposed { stride: usize },
-}
-
-impl Layout {
-    /// Whether only a weight can lie so.
-    pub fn is_packed(self) -> bool {
-        matches!(self, Layout::Matmul | Layout::Transposed { .. })
-    }
-
-    /// The layout in which a weight of `shape` is held for kernels that want this one.
-    fn held(self, shape: &Shape) -> Layout {
-        match (self, &shape[..]) {
-            (Layout::Transposed { stride: 1 }, [out, into, ..]) if can_be_turned(*out, *into) => {
-                Layout::Matmul
-            }
-            (layout, _) => layout,
-        }
-    }
-}
-
-/// A weight in memory.
-#[derive(Clone)]
-pub(crate) enum Packed {
-    Plain(Span),
-    Rows(Arc<Table>),
-    Matmul(Arc<Held>),
-}
-
-/// The weight of a matmul or a convolution.
-pub(crate) struct Held {
-    weights: kernels::Weights,
-    counted: Arc<Counted>,
-}
-
-impl std::ops::Deref for Held {
-    type Target = kernels::Weights;
-
-    fn deref(&self) -> &kernels::Weights {
-        &self.weights
-    }
-}
-
-enum Numbers {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    BF16(Vec<bf16>),
-}
-
-/// The rows of a table.
-pub(crate) struct Table {
-    numbers: Numbers,
-    _counted: Counted,
-}
-
-impl Table {
-    pub fn stored(&self) -> Stored<'_> {
-        match &self.numbers {
-            Numbers::F32(numbers) => Stored::F32(numbers),
-            Numbers::F16(numbers) => Stored::F16(numbers),
-            Numbers::BF16(numbers) => Stored::BF16(numbers),
-        }
-    }
-}
+use crate::graph::{ParameterError, ParameterSource, Shape, StoredAs, expect};
+use cpu_kernels::weights::{self as kernels, Aligned, Number, outputs_together};
 
 /// Weights of a source, shared by all programs that use them.
 pub(super) struct Weights {
@@ -140,6 +62,20 @@ impl Weights {
             _ if self.precision.is_half(stored) => Kind::F16,
             _ => Kind::F32,
         }
+    }
+
+    /// Bytes of the weight `name` in this layout.
+    pub fn bytes(&self, name: &str, shape: &Shape, layout: Layout) -> Result<u64> {
+        let info = expect(&*self.source, name, shape)?;
+        Ok(weight_bytes(shape, layout, self.kind(info.stored, layout)))
+    }
+
+    /// Gives up all that are not wanted.
+    pub fn keep(&self, wanted: &dyn Fn(&str) -> bool) {
+        self.loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(name, _), _| wanted(name));
     }
 
     /// The weight `name` of logical `shape`; loaded on first use.
@@ -398,31 +334,6 @@ impl Convert for bf16 {
     }
 }
 
-impl WeightStore for Weights {
-    fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
-        let mut bytes = 0;
-        let mut seen = HashMap::new();
-        for (name, layout, shape) in used(graph, plan) {
-            if seen.insert((name, layout), ()).is_none() {
-                let info = expect(&*self.source, name, shape)?;
-                bytes += weight_bytes(shape, layout, self.kind(info.stored, layout));
-            }
-        }
-        Ok(bytes)
-    }
-
-    fn retain(&self, wanted: &dyn Fn(&str) -> bool) {
-        self.loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(name, _), _| wanted(name));
-    }
-
-    fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>> {
-        Ok(Box::new(super::program::Program::new(self, graph, plan)?))
-    }
-}
-
 /// Bytes of a weight of `shape`.
 fn weight_bytes(shape: &Shape, layout: Layout, kind: Kind) -> u64 {
     let padded = |out: usize| out.next_multiple_of(outputs_together(out));
@@ -439,27 +350,4 @@ fn weight_bytes(shape: &Shape, layout: Layout, kind: Kind) -> u64 {
         }
     };
     elements as u64 * kind.bytes()
-}
-
-/// The weights that a plan's steps read, with the layout each wants.
-fn used<'a>(
-    graph: &'a Graph,
-    plan: &'a Plan,
-) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
-    let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
-        Origin::Parameter { name } => {
-            Some((name.as_str(), layout, &graph.node(plan.root(t)).shape))
-        }
-        _ => None,
-    };
-    plan.steps.iter().flat_map(move |step| {
-        let inputs =
-            step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands =
-            step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
-        inputs
-            .chain(operands)
-            .filter_map(move |(t, layout)| weight(t, layout.held(graph.shape(plan.root(t)))))
-            .collect::<Vec<_>>()
-    })
 }

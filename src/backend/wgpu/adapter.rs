@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use super::{Error, Gpu, MatrixUse, Options, Result, Schedule};
+use super::Result;
+use super::error::Error;
+use super::traits::Schedule;
 
 /// What `mos devices` says of an adapter.
 #[derive(Clone, Debug, Serialize)]
@@ -80,36 +82,6 @@ fn kind(device_type: wgpu::DeviceType) -> &'static str {
 fn matrix(m: &wgpu::CooperativeMatrixProperties) -> String {
     let [from, to] = [m.ab_type, m.cr_type].map(|scalar| format!("{scalar:?}").to_lowercase());
     format!("{}x{}x{} {from} to {to}", m.m_size, m.n_size, m.k_size)
-}
-
-impl AdapterReport {
-    /// Opens the adapter, if it has cooperative matrices, and tests those that are to be used.
-    pub fn try_matrices(&mut self, matrices: MatrixUse) {
-        if self.cooperative_matrices.is_empty() {
-            return;
-        }
-        let selection = Selection::Matching(self.index.to_string());
-        self.matrices =
-            Some(match Gpu::open(&Options { selection, matrices, ..Options::default() }) {
-                Ok(gpu) => {
-                    self.schedule = gpu.schedule().name();
-                    match gpu.matrices() {
-                        Ok(matrices) => {
-                            let but = gpu.attention_without_matrices().map(|why| {
-                                format!("; not for attention, which failed the test: {why}")
-                            });
-                            format!(
-                                "used: {0}x{0}, tested{1}",
-                                matrices.size,
-                                but.unwrap_or_default()
-                            )
-                        }
-                        Err(why) => format!("not used: {why}"),
-                    }
-                }
-                Err(error) => format!("not used: {error}"),
-            });
-    }
 }
 
 fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {

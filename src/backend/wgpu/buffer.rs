@@ -1,9 +1,30 @@
 //! Device buffers, counted while they live.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::device::Memory;
-use super::{Error, Gpu, Result};
+/// Bytes that are in use.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    used: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Memory {
+    pub(super) fn add(&self, bytes: u64) {
+        let now = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Now, and at most so far.
+    pub(super) fn now_and_peak(&self) -> [u64; 2] {
+        [self.used.load(Ordering::Relaxed), self.peak.load(Ordering::Relaxed)]
+    }
+}
 
 /// Device memory that kernels may read and write.
 pub struct Buffer {
@@ -38,52 +59,13 @@ impl Slice {
 }
 
 impl Buffer {
+    /// Counts `raw` while it lives.
+    pub(super) fn counted(raw: wgpu::Buffer, memory: &Arc<Memory>) -> Buffer {
+        memory.add(raw.size());
+        Buffer { raw, memory: memory.clone() }
+    }
+
     pub fn size(&self) -> u64 {
         self.raw.size()
     }
-}
-
-impl Gpu {
-    /// A zeroed buffer for kernels and copies.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`] where the adapter allows no buffer of that size, [`Error::Lost`] where
-    /// memory is exhausted.
-    pub fn buffer(&self, what: &str, size: u64) -> Result<Arc<Buffer>> {
-        self.make_buffer(what, size, wgpu::BufferUsages::STORAGE)
-    }
-
-    /// A buffer for uniforms.
-    pub(super) fn uniform_buffer(&self, size: u64) -> Result<Arc<Buffer>> {
-        self.make_buffer("uniforms", size, wgpu::BufferUsages::UNIFORM)
-    }
-
-    fn make_buffer(&self, what: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Arc<Buffer>> {
-        let size = size.max(16).next_multiple_of(16);
-        if size > self.limits().max_buffer_size {
-            return Err(Error::TooLarge {
-                what: what.into(),
-                needed: mebibytes(size),
-                allowed: mebibytes(self.limits().max_buffer_size),
-                adapter: self.name().into(),
-            });
-        }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(what),
-            size,
-            usage: usage | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            let message = format!("{what} ({}): {error}", mebibytes(size));
-            return Err(Error::Lost { adapter: self.name().into(), message });
-        }
-        self.memory.add(size);
-        Ok(Arc::new(Buffer { raw, memory: self.memory.clone() }))
-    }
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }

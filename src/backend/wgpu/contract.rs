@@ -3,8 +3,8 @@
 
 use std::any::Any;
 
-use super::Traits;
 use super::ops::lowering_of;
+use super::traits::Traits;
 use crate::graph::ops::Broadcast;
 use crate::graph::ops::lora_up::LoraUp;
 use crate::graph::{Epilogue, Fold, Graph, MOST_FACTORS, Place, Plan, PlannedStep, Shape, Tensor};

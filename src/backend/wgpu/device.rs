@@ -1,19 +1,17 @@
 //! An opened device: queue, limits, kernels made so far, and an account of memory.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::Result;
 use super::adapter::{Selection, select};
+use super::buffer::{Buffer, Memory};
+use super::error::Error;
 use super::kernel::{Checks, Kernel, complaint};
-use super::matrices::Tested;
-use super::ops::lowering_of;
+use super::matrices::{Matrices, MatrixUse, Tested};
 use super::template::{Params, cache_key, explained, render, replaced_kernels};
-use super::tuned::{Schedule, Tuned};
-use super::weights::Weights;
-use super::{Buffer, Command, Error, Matrices, MatrixUse, Recording, Result, Slice};
-use crate::backend::{self, Backend, Precision, View, WeightStore};
-use crate::graph::{Fold, Limits, Operation, ParameterSource, Shape, Target};
+use super::traits::{Schedule, Traits};
+use super::tuned::Tuned;
 
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
@@ -32,67 +30,20 @@ pub struct Options {
     pub tuned: Option<Tuned>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    used: AtomicU64,
-    peak: AtomicU64,
-}
-
-impl Memory {
-    pub(super) fn add(&self, bytes: u64) {
-        let now = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.peak.fetch_max(now, Ordering::Relaxed);
-    }
-
-    pub(super) fn remove(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// What plans and their lowering follow: limits of the device, the schedule that device or user
-/// prefer, and the sizes of its kernels.
-#[derive(Clone, Copy, Debug)]
-pub struct Traits {
-    pub limits: Limits,
-    /// Bytes of workgroup memory that a kernel may have.
-    pub workgroup_memory: usize,
-    pub schedule: Schedule,
-    pub tuned: Tuned,
-}
-
-impl Target for Traits {
-    fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    fn folds(&self, operation: &dyn Operation) -> Fold {
-        lowering_of(operation).map_or(Fold::Nothing, |lower| lower.folds())
-    }
-
-    fn scratch(
-        &self,
-        operation: &dyn Operation,
-        inputs: &[&Shape],
-        output: &Shape,
-    ) -> Option<usize> {
-        lowering_of(operation)?.scratch(inputs, output, self)
-    }
-}
-
 /// A device and everything that belongs to it. Cheap to share behind an [`Arc`].
 pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) memory: Arc<Memory>,
-    info: wgpu::AdapterInfo,
-    limits: wgpu::Limits,
+    pub(super) info: wgpu::AdapterInfo,
+    pub(super) limits: wgpu::Limits,
     checked: bool,
-    tuned: Tuned,
+    pub(super) tuned: Tuned,
     /// The cooperative matrices to be used if they pass their test, or why there are none, and what
     /// came of the test.
-    matrices: Result<Matrices, String>,
-    tested: OnceLock<Result<Tested, String>>,
-    traits: OnceLock<Traits>,
+    pub(super) matrices: Result<Matrices, String>,
+    pub(super) tested: OnceLock<Result<Tested, String>>,
+    pub(super) traits: OnceLock<Traits>,
     /// By name and parameters, and whether they are checked.
     kernels: Mutex<HashMap<(String, bool), Arc<Kernel>>>,
     failure: Arc<Mutex<Option<String>>>,
@@ -169,46 +120,6 @@ impl Gpu {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
     }
 
-    /// The form of the heavy kernels that suits this adapter. The first call tests cooperative
-    /// matrices, if they are to be used.
-    pub fn schedule(&self) -> Schedule {
-        self.matrices().map_or(Schedule::Staged, Schedule::Matrices)
-    }
-
-    /// What plans for this device follow.
-    pub fn traits(&self) -> &Traits {
-        self.traits.get_or_init(|| Traits {
-            limits: Limits {
-                max_binding: self.max_binding(),
-                max_buffer: self.limits.max_buffer_size,
-                alignment: u64::from(self.limits.min_storage_buffer_offset_alignment),
-            },
-            workgroup_memory: self.limits.max_compute_workgroup_storage_size as usize,
-            schedule: self.schedule(),
-            tuned: self.tuned,
-        })
-    }
-
-    /// The cooperative matrices that are used, or why none are.
-    pub fn matrices(&self) -> Result<Matrices, &str> {
-        self.tested().map(|tested| tested.matrices)
-    }
-
-    /// Why attention is made without cooperative matrices where products are made with them.
-    pub fn attention_without_matrices(&self) -> Option<&str> {
-        self.tested().ok()?.attention.as_ref().err().map(String::as_str)
-    }
-
-    fn tested(&self) -> Result<&Tested, &str> {
-        let test = |matrices: Matrices| {
-            matrices.test(self).map_err(|message| format!("failed the test: {message}"))
-        };
-        self.tested
-            .get_or_init(|| self.matrices.clone().and_then(test))
-            .as_ref()
-            .map_err(String::as_str)
-    }
-
     /// Whether the adapter is a driver that computes on processor cores.
     pub fn is_software(&self) -> bool {
         self.info.device_type == wgpu::DeviceType::Cpu
@@ -246,6 +157,44 @@ impl Gpu {
     /// Number of distinct kernels made so far.
     pub fn kernels(&self) -> usize {
         self.kernels.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// A zeroed buffer for kernels and copies.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where the adapter allows no buffer of that size, [`Error::Lost`] where
+    /// memory is exhausted.
+    pub fn buffer(&self, what: &str, size: u64) -> Result<Arc<Buffer>> {
+        self.make_buffer(what, size, wgpu::BufferUsages::STORAGE)
+    }
+
+    /// A buffer for uniforms.
+    pub(super) fn uniform_buffer(&self, size: u64) -> Result<Arc<Buffer>> {
+        self.make_buffer("uniforms", size, wgpu::BufferUsages::UNIFORM)
+    }
+
+    fn make_buffer(&self, what: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Arc<Buffer>> {
+        let size = size.max(16).next_multiple_of(16);
+        if size > self.limits().max_buffer_size {
+            return Err(Error::TooLarge {
+                what: what.into(),
+                needed: mebibytes(size),
+                allowed: mebibytes(self.limits().max_buffer_size),
+                adapter: self.name().into(),
+            });
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size,
+            usage: usage | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            let message = format!("{what} ({}): {error}", mebibytes(size));
+            return Err(Error::Lost { adapter: self.name().into(), message });
+        }
+        Ok(Arc::new(Buffer::counted(raw, &self.memory)))
     }
 
     /// Queues `data` to be written at byte `offset` (a multiple of 4).
@@ -293,47 +242,6 @@ impl Gpu {
     }
 }
 
-impl Backend for Gpu {
-    fn name(&self) -> &str {
-        &self.info.name
-    }
-
-    fn is_processor(&self) -> bool {
-        self.is_software()
-    }
-
-    fn rounds_to_f16(&self) -> bool {
-        matches!(self.schedule(), Schedule::Matrices(_))
-    }
-
-    fn target(&self) -> &dyn Target {
-        self.traits()
-    }
-
-    fn weights(
-        self: Arc<Self>,
-        source: Arc<dyn ParameterSource + Send>,
-        precision: Precision,
-    ) -> Box<dyn WeightStore> {
-        Box::new(Weights::new(self, source, precision))
-    }
-
-    fn copies(
-        self: Arc<Self>,
-        copies: &[(View, View)],
-    ) -> backend::Result<Box<dyn Fn() + Send + Sync>> {
-        let slice = |view: &View| view.get::<Slice>().cloned().ok_or(backend::Error::OtherDevice);
-        let copy = |(from, to): &(View, View)| {
-            let (from, to) = (slice(from)?, slice(to)?);
-            let size = from.size.min(to.size);
-            Ok(Command::Copy { from: Slice { size, ..from }, to: Slice { size, ..to } })
-        };
-        let commands: Vec<Command> = copies.iter().map(copy).collect::<backend::Result<_>>()?;
-        let recording = Recording::new(&self, &commands)?;
-        Ok(Box::new(move || recording.play()))
-    }
-
-    fn memory(&self) -> [u64; 2] {
-        [self.memory.used.load(Ordering::Relaxed), self.memory.peak.load(Ordering::Relaxed)]
-    }
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }

@@ -12,8 +12,8 @@ pub enum Error {
     Lost { adapter: String, message: String },
     #[error("kernel `{kernel}`: {message}")]
     Kernel { kernel: String, message: String },
-    #[error("{} names {}: {problem}", super::KERNELS_VARIABLE, path.display())]
-    Kernels { path: std::path::PathBuf, problem: String },
+    #[error("{variable} names {}: {problem}", path.display())]
+    Kernels { variable: &'static str, path: std::path::PathBuf, problem: String },
     #[error(
         "{what} needs {needed} of device memory in one piece, adapter `{adapter}` allows {allowed}"
     )]

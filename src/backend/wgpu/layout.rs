@@ -1,6 +1,5 @@
 //! How weights lie on a graphics device.
 
-use super::ops::vector_width;
 use crate::graph::Shape;
 
 /// How a weight's elements lie on the device, prepared once at upload for the kernel that reads
@@ -39,3 +38,8 @@ impl Layout {
 
 /// Outputs in a panel of [`Layout::Panels`] and [`Layout::Transposed`].
 pub(crate) const PANEL: usize = 64;
+
+/// 4 where every extent is a multiple of 4, so that kernels may move vectors; else 1.
+pub(crate) fn vector_width(extents: &[usize]) -> usize {
+    if extents.iter().all(|n| n.is_multiple_of(4)) { 4 } else { 1 }
+}

@@ -9,28 +9,33 @@ mod error;
 mod kernel;
 mod layout;
 pub mod lower;
+mod lowering;
 mod matrices;
 mod ops;
 mod program;
 mod rates;
 mod record;
+mod seam;
 mod template;
+mod traits;
 mod transposed;
+mod trial;
 mod tuned;
 mod weights;
 
 pub use adapter::{AdapterReport, Selection, choose, list, select};
 pub use buffer::{Buffer, Slice};
-pub use device::{Gpu, Options, Traits};
+pub use device::{Gpu, Options};
 pub use error::Error;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
 pub use template::{KERNELS_VARIABLE, Params, Value, kernel_names, render, replaced_kernels};
+pub use traits::{Schedule, Traits};
 pub use tuned::{
     AttentionMatricesSizes, AttentionSizes, GroupNormSizes, LoraDownSizes, LoraUpSizes,
-    MatmulMatricesSizes, MatmulSizes, OuterSumsSizes, Schedule, Tuned, WeightGradientSizes,
+    MatmulMatricesSizes, MatmulSizes, OuterSumsSizes, Tuned, WeightGradientSizes,
 };
 pub use weights::weight_bytes;
 

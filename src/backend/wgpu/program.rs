@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::buffer::{Buffer, Slice};
+use super::device::Gpu;
+use super::kernel::Scalar;
 use super::layout::Layout;
 use super::lower::{BufferView, Storage, assignments, commands_of_steps, locate, preparation};
+use super::record::Recording;
 use super::weights::Weights;
-use super::{Buffer, Gpu, Recording, Scalar, Slice};
 use crate::backend::{Cost, Executable, Look, Result, View};
 use crate::graph::{Element, Error, Graph, Origin, Plan, Tensor};
 

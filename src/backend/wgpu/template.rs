@@ -44,6 +44,7 @@ static FOLDER: LazyLock<std::result::Result<Option<Folder>, (PathBuf, String)>> 
 /// The folder that is named, if one is.
 fn folder() -> Result<Option<&'static Folder>> {
     let failed = |(path, problem): &(PathBuf, String)| Error::Kernels {
+        variable: KERNELS_VARIABLE,
         path: path.clone(),
         problem: problem.clone(),
     };

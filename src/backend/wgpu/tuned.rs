@@ -1,31 +1,9 @@
-//! What is measured, not derived: which schedule suits an adapter, and the sizes that kernels are
+//! What is measured, not derived: whether matrices suit an adapter, and the sizes that kernels are
 //! rendered with. Operations ask this table, never for an adapter's name.
 
 use serde::{Deserialize, Serialize};
 
-use super::Matrices;
 use crate::graph::ops::regional_attention::REGION_GROUP;
-
-/// Which form of the heavy kernels a device runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// Tiles staged in workgroup memory.
-    Staged,
-    /// As `Staged`, but matmuls with f16 weights are made of cooperative matrices, and attention
-    /// but to prompts where weights are f16, unless gradients or sums of activations are taken:
-    /// factors are rounded to f16.
-    Matrices(Matrices),
-}
-
-impl Schedule {
-    pub fn name(self) -> &'static str {
-        match self {
-            Schedule::Staged => "staged",
-            Schedule::Matrices(_) => "matrices",
-        }
-    }
-}
 
 /// The table: a part for each family of kernels, by their files in `kernels/`. What a file of
 /// sizes leaves out is as in [`Tuned::STANDARD`].

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::buffer::{Buffer, Slice};
+use super::device::Gpu;
+use super::kernel::Scalar;
 use super::layout::{Layout, PANEL};
-use super::lower::{BufferView, layout_of};
+use super::lowering::BufferView;
 use super::transposed::Transposed;
-use super::{Buffer, Gpu, Scalar, Slice};
-use crate::backend::{Executable, Precision, Result, WeightStore};
-use crate::graph::{
-    Epilogue, Graph, Origin, ParameterError, ParameterSource, Plan, Shape, StoredAs, Tensor, expect,
-};
+use crate::backend::{Precision, Result};
+use crate::graph::{ParameterError, ParameterSource, Shape, StoredAs, expect};
 
 /// Weights on a device, shared by all programs that use them.
 pub(super) struct Weights {
@@ -40,6 +40,20 @@ impl Weights {
 
     fn is_half(&self, stored: StoredAs, layout: Layout) -> bool {
         self.precision.is_half(stored) && layout != Layout::Plain
+    }
+
+    /// Bytes of the weight `name` in this layout.
+    pub fn bytes(&self, name: &str, shape: &Shape, layout: Layout) -> Result<u64> {
+        let info = expect(&*self.source, name, shape)?;
+        Ok(weight_bytes(shape, layout, self.is_half(info.stored, layout)))
+    }
+
+    /// Gives up all that are not wanted.
+    pub fn keep(&self, wanted: &dyn Fn(&str) -> bool) {
+        self.uploaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(name, _), _| wanted(name));
     }
 
     /// The weight `name` of logical `shape` on the device; uploaded on first use.
@@ -135,31 +149,6 @@ impl Weights {
     }
 }
 
-impl WeightStore for Weights {
-    fn planned_bytes(&self, graph: &Graph, plan: &Plan) -> Result<u64> {
-        let mut bytes = 0;
-        let mut seen = HashMap::new();
-        for (name, layout, shape) in used(graph, plan) {
-            if seen.insert((name, layout), ()).is_none() {
-                let info = expect(&*self.source, name, shape)?;
-                bytes += weight_bytes(shape, layout, self.is_half(info.stored, layout));
-            }
-        }
-        Ok(bytes)
-    }
-
-    fn retain(&self, wanted: &dyn Fn(&str) -> bool) {
-        self.uploaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(name, _), _| wanted(name));
-    }
-
-    fn compile(&self, graph: &Graph, plan: &Plan) -> Result<Box<dyn Executable>> {
-        Ok(Box::new(super::program::Program::new(self, graph, plan)?))
-    }
-}
-
 /// Up to 64 rows `[in, taps]` to a panel `[taps][in][64]`, a few inputs of all rows at a time, so
 /// that what is written stays in the cache.
 fn fill_panel(panel: &mut [f32], rows: &[f32], into: usize, taps: usize) {
@@ -243,27 +232,4 @@ pub fn weight_bytes(shape: &Shape, layout: Layout, half: bool) -> u64 {
         Layout::Panels => shape[0].next_multiple_of(PANEL) * shape[1..].iter().product::<usize>(),
     };
     (elements as u64 * if half { 2 } else { 4 }).next_multiple_of(16)
-}
-
-/// The weights that a plan's steps read, with the layout each wants.
-fn used<'a>(
-    graph: &'a Graph,
-    plan: &'a Plan,
-) -> impl Iterator<Item = (&'a str, Layout, &'a Shape)> {
-    let weight = |t: Tensor, layout: Layout| match &graph.node(plan.root(t)).origin {
-        Origin::Parameter { name } => {
-            Some((name.as_str(), layout, &graph.node(plan.root(t)).shape))
-        }
-        _ => None,
-    };
-    plan.steps.iter().flat_map(move |step| {
-        let inputs =
-            step.inputs.iter().enumerate().map(|(i, &t)| (t, layout_of(&*step.operation, i)));
-        let operands =
-            step.epilogue.iter().flat_map(Epilogue::operands).map(|t| (t, Layout::Plain));
-        let suited = move |(t, layout): (Tensor, Layout)| {
-            weight(t, layout.suited(graph.shape(plan.root(t))))
-        };
-        inputs.chain(operands).filter_map(suited).collect::<Vec<_>>()
-    })
 }

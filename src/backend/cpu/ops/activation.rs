@@ -1,7 +1,8 @@
 //! How [`activation`](crate::graph::ops) runs on the processor.
 
 use super::elementwise;
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::Fold;
 use crate::graph::ops::activation::{Activation, ActivationGradient};
 

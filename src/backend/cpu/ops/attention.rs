@@ -1,6 +1,7 @@
 //! How [`attention`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 use cpu_kernels::attention::{self as kernel, attention, scratch_elements};

@@ -3,7 +3,8 @@
 use std::any::Any;
 
 use super::attention::extents;
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::attention_gradient::{AttentionKeysValues, AttentionQueries, AttentionRows};
 use crate::graph::{Operation, Shape};
 use cpu_kernels::attention_gradient as kernel;

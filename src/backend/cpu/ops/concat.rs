@@ -1,6 +1,7 @@
 //! How [`concat`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::concat::Concat;
 use cpu_kernels::elementwise::copy;
 

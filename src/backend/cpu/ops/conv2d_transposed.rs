@@ -1,8 +1,9 @@
 //! How [`conv2d_transposed`](crate::graph::ops) runs on the processor.
 
 use super::conv2d::convolve;
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::weights::Layout;
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::layout::Layout;
+use crate::backend::cpu::task::Task;
 use crate::graph::Fold;
 use crate::graph::ops::conv2d_transposed::Conv2dTransposed;
 

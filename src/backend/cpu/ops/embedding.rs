@@ -1,7 +1,8 @@
 //! How [`embedding`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::weights::Layout;
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::layout::Layout;
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::embedding::{Embedding, EmbeddingGradient};
 use cpu_kernels::embedding::{embedding, embedding_gradient};
 use cpu_kernels::weights::Stored;

@@ -1,6 +1,7 @@
 //! How [`geglu`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::Fold;
 use crate::graph::ops::geglu::{Geglu, GegluGradient};
 use cpu_kernels::elementwise::{geglu, geglu_gradient};

@@ -1,6 +1,7 @@
 //! How [`group_norm`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::group_norm::{GroupNorm, GroupNormStatistics};
 use crate::graph::{Fold, Shape};
 use cpu_kernels::group_norm as kernel;

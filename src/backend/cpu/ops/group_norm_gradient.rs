@@ -1,7 +1,8 @@
 //! How [`group_norm_gradient`](crate::graph::ops) runs on the processor.
 
 use super::group_norm::extents;
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::group_norm_gradient::{GroupNormGradient, GroupNormMeans};
 use crate::graph::{Fold, Shape};
 use cpu_kernels::group_norm as kernel;

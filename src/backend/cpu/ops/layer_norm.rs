@@ -1,6 +1,7 @@
 //! How [`layer_norm`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::Fold;
 use crate::graph::ops::layer_norm::{LayerNorm, LayerNormGradient};
 use cpu_kernels::layer_norm::{layer_norm, layer_norm_gradient};

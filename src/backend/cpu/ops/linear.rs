@@ -1,7 +1,8 @@
 //! How [`linear`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::weights::Layout;
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::layout::Layout;
+use crate::backend::cpu::task::Task;
 use crate::graph::Fold;
 use crate::graph::ops::linear::Linear;
 use cpu_kernels::matmul::linear;

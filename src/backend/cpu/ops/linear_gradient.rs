@@ -1,8 +1,9 @@
 //! How [`linear_gradient`](crate::graph::ops) runs on the processor.
 
 use super::linear::multiply;
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
-use crate::backend::cpu::weights::Layout;
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::layout::Layout;
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::linear_gradient::{LinearTransposed, LinearWeightGradient};
 use crate::graph::{Fold, Shape};
 use cpu_kernels::lora_down::{weight_gradient, weight_gradient_scratch_elements};

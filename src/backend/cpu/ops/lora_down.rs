@@ -1,6 +1,7 @@
 //! How [`lora_down`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::lora_down::LoraDown;
 use crate::graph::{Fold, Shape};
 use cpu_kernels::lora_down::{

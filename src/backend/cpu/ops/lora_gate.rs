@@ -1,6 +1,7 @@
 //! How [`lora_gate`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::lora_gate::{LoraGate, Part};
 use cpu_kernels::sampling::{GatePart, lora_gate};
 

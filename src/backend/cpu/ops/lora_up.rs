@@ -1,7 +1,8 @@
 //! How [`lora_up`](crate::graph::ops) runs on the processor.
 
 use super::elementwise;
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::Fold;
 use crate::graph::ops::lora_up::LoraUp;
 use cpu_kernels::elementwise::of_zeros;

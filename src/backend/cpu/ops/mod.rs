@@ -34,7 +34,9 @@ mod upsample;
 
 use std::any::Any;
 
-use super::compute::{Compute, StepBuilder, Task};
+use super::compute::{Compute, StepBuilder};
+use super::layout::Layout;
+use super::task::Task;
 use crate::graph::{Operation, ops};
 use cpu_kernels::elementwise::{self as kernel, Padding};
 
@@ -95,6 +97,11 @@ table! {
     ops::upsample::Upsample,
     ops::upsample::UpsampleGradient,
     ops::lora_up::LoraUp,
+}
+
+/// How `operation` wants input `index` where it is a weight.
+pub(crate) fn layout_of(operation: &dyn Operation, index: usize) -> Layout {
+    computing_of(operation).map_or(Layout::Plain, |compute| compute.layout(index))
 }
 
 /// Passes input 0 through the step's epilogue and padding.

@@ -1,6 +1,7 @@
 //! How [`normalize_by_max`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::normalize_by_max::{NormalizeByMax, NormalizeByMaxGradient};
 use cpu_kernels::reduce::{normalize_by_max, normalize_by_max_gradient};
 

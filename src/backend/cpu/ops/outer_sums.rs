@@ -1,6 +1,7 @@
 //! How [`outer_sums`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::outer_sums::OuterSums;
 use cpu_kernels::elementwise::copy;
 use cpu_kernels::lora_down::outer_sums;

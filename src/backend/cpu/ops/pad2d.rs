@@ -1,7 +1,8 @@
 //! How [`pad2d`](crate::graph::ops) runs on the processor.
 
 use super::elementwise_padded;
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::pad2d::Pad2d;
 
 impl Compute for Pad2d {

@@ -1,7 +1,8 @@
 //! How [`regional_attention`](crate::graph::ops) runs on the processor.
 
 use super::attention;
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::Shape;
 use crate::graph::ops::attention::Attention;
 use crate::graph::ops::regional_attention::RegionalAttention;

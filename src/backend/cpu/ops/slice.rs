@@ -1,6 +1,7 @@
 //! How [`slice`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::ops::slice::Slice;
 use cpu_kernels::elementwise::copy;
 

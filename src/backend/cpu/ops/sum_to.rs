@@ -1,6 +1,7 @@
 //! How [`sum_to`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::Shape;
 use crate::graph::ops::sum_to::{BroadcastTo, Extents, SumTo};
 use cpu_kernels::elementwise::broadcast;

@@ -1,6 +1,7 @@
 //! How [`upsample`](crate::graph::ops) runs on the processor.
 
-use crate::backend::cpu::compute::{Compute, StepBuilder, Task};
+use crate::backend::cpu::compute::{Compute, StepBuilder};
+use crate::backend::cpu::task::Task;
 use crate::graph::Fold;
 use crate::graph::ops::upsample::{Upsample, UpsampleGradient};
 use cpu_kernels::resize::{upsample, upsample_gradient};

@@ -1,7 +1,7 @@
 //! How [`activation`](crate::graph::ops) runs on a graphics device.
 
 use super::lower_elementwise;
-use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::backend::wgpu::lowering::{Lower, Lowering};
 use crate::graph::Fold;
 use crate::graph::ops::activation::{Activation, ActivationGradient};
 

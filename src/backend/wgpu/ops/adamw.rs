@@ -1,7 +1,7 @@
 //! How [`adamw`](crate::graph::ops) runs on a graphics device.
 
 use crate::backend::wgpu::Params;
-use crate::backend::wgpu::lower::{Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work, spread};
 use crate::graph::ops::adamw::AdamW;
 
 impl Lower for AdamW {

@@ -1,7 +1,7 @@
 //! How [`attention`](crate::graph::ops) runs on a graphics device.
 
 use super::vector_width;
-use crate::backend::wgpu::lower::{Lower, Lowering, Work};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work};
 use crate::backend::wgpu::tuned::AttentionSizes;
 use crate::backend::wgpu::{Params, Value};
 use crate::graph::ops::attention::Attention;

@@ -2,7 +2,7 @@
 
 use super::attention::Sharing;
 use super::vector_width;
-use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work};
+use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work};
 use crate::backend::wgpu::{Params, Uniform, Value};
 use crate::graph::ops::attention::Attention;
 use crate::graph::ops::attention_gradient::{

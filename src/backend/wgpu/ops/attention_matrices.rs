@@ -1,7 +1,7 @@
 //! Attention by cooperative matrices: which calls that suits, and how tokens and keys are shared
 //! out.
 
-use crate::backend::wgpu::lower::Lowering;
+use crate::backend::wgpu::lowering::Lowering;
 use crate::backend::wgpu::tuned::AttentionMatricesSizes;
 use crate::backend::wgpu::{Matrices, Schedule, Traits, Value};
 use crate::graph::ops::attention::Attention;

@@ -1,7 +1,7 @@
 //! How [`concat`](crate::graph::ops) runs on a graphics device.
 
 use super::lower_copy;
-use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::backend::wgpu::lowering::{Lower, Lowering};
 use crate::graph::ops::concat::Concat;
 
 impl Lower for Concat {

@@ -4,7 +4,7 @@ use super::matmul;
 use super::matmul::{Geometry, Window, lower_matmul};
 use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
-use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::backend::wgpu::lowering::{Lower, Lowering};
 use crate::graph::ops::conv2d::Conv2d;
 use crate::graph::{Fold, Shape};
 

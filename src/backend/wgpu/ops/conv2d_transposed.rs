@@ -2,7 +2,7 @@
 
 use super::matmul::{Geometry, Window, lower_matmul};
 use crate::backend::wgpu::layout::Layout;
-use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::backend::wgpu::lowering::{Lower, Lowering};
 use crate::graph::Fold;
 use crate::graph::ops::conv2d_transposed::{Conv2dTransposed, windows};
 

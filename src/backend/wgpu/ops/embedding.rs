@@ -2,7 +2,7 @@
 
 use super::filled::lower_filled;
 use crate::backend::wgpu::layout::Layout;
-use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work, spread};
 use crate::backend::wgpu::{Params, Slice, Value};
 use crate::graph::ops::embedding::{Embedding, EmbeddingGradient};
 

@@ -1,7 +1,7 @@
 //! How [`filled`](crate::graph::ops) runs on a graphics device.
 
 use crate::backend::wgpu::Params;
-use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work, spread};
 use crate::graph::ops::filled::Filled;
 
 /// Writes `value` to the `elements` of `to`.

@@ -1,7 +1,7 @@
 //! How [`group_norm`](crate::graph::ops) runs on a graphics device.
 
 use super::{padded_grid, vector_width};
-use crate::backend::wgpu::lower::{Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work, spread};
 use crate::backend::wgpu::tuned::GroupNormSizes;
 use crate::backend::wgpu::{Params, Traits, Value};
 use crate::graph::ops::group_norm::{GroupNorm, GroupNormStatistics};

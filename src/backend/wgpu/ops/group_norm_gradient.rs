@@ -2,7 +2,7 @@
 
 use super::group_norm::chunks;
 use super::{padded_grid, vector_width};
-use crate::backend::wgpu::lower::{Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work, spread};
 use crate::backend::wgpu::{Params, Traits, Value};
 use crate::graph::ops::group_norm_gradient::{GroupNormGradient, GroupNormMeans};
 use crate::graph::{Fold, Shape};

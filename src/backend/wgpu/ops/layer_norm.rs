@@ -2,7 +2,7 @@
 
 use super::vector_width;
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work, spread};
 use crate::graph::Fold;
 use crate::graph::ops::layer_norm::{LayerNorm, LayerNormGradient};
 

@@ -4,7 +4,7 @@ use super::matmul;
 use super::matmul::{Geometry, lower_matmul};
 use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
-use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::backend::wgpu::lowering::{Lower, Lowering};
 use crate::graph::ops::linear::Linear;
 use crate::graph::{Fold, Shape};
 

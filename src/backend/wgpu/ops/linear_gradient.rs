@@ -4,7 +4,7 @@ use super::matmul::{Geometry, lower_matmul};
 use super::weight_gradient;
 use crate::backend::wgpu::Traits;
 use crate::backend::wgpu::layout::Layout;
-use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::backend::wgpu::lowering::{Lower, Lowering};
 use crate::graph::ops::linear_gradient::{LinearTransposed, LinearWeightGradient};
 use crate::graph::{Fold, Shape};
 

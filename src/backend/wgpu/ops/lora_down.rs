@@ -3,7 +3,7 @@
 use super::matmul::{Window, window_uniforms};
 use super::vector_width;
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lower, Lowering, ROW_OF_WORKGROUPS, Work};
+use crate::backend::wgpu::lowering::{Lower, Lowering, ROW_OF_WORKGROUPS, Work};
 use crate::graph::Fold;
 use crate::graph::Operation;
 use crate::graph::ops::lora_down::LoraDown;

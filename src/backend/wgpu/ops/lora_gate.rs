@@ -1,7 +1,7 @@
 //! How [`lora_gate`](crate::graph::ops) runs on a graphics device.
 
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work, spread};
 use crate::graph::ops::lora_gate::LoraGate;
 
 impl Lower for LoraGate {

@@ -2,7 +2,7 @@
 
 use super::vector_width;
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lower, Lowering, ROW_OF_WORKGROUPS, Work, add_lora};
+use crate::backend::wgpu::lowering::{Lower, Lowering, ROW_OF_WORKGROUPS, Work, add_lora};
 use crate::backend::wgpu::tuned::LoraUpSizes;
 use crate::graph::Fold;
 use crate::graph::ops::lora_up::LoraUp;

@@ -1,9 +1,9 @@
 //! How matmuls and convolutions share their kernels: a convolution is a matmul whose rows are
 //! gathered.
 
-use super::vector_width;
+use super::{layout_of, vector_width};
 use crate::backend::wgpu::layout::PANEL;
-use crate::backend::wgpu::lower::{Lowering, Work, layout_of, spread};
+use crate::backend::wgpu::lowering::{Lowering, Work, spread};
 use crate::backend::wgpu::tuned::MatmulSizes;
 use crate::backend::wgpu::{Matrices, Params, Scalar, Schedule, Traits, Uniform, Value};
 

@@ -37,8 +37,9 @@ mod weight_gradient;
 
 use std::any::Any;
 
-use super::Value;
-use super::lower::{Lower, Lowering, Work, spread};
+use super::layout::{Layout, vector_width};
+use super::lowering::{Lower, Lowering, Work, spread};
+use super::template::Value;
 use crate::graph::ops;
 use crate::graph::{Operation, Shape};
 
@@ -99,6 +100,11 @@ table! {
     ops::upsample::Upsample,
     ops::upsample::UpsampleGradient,
     ops::lora_up::LoraUp,
+}
+
+/// How `operation` wants input `index` where it is a weight.
+pub(crate) fn layout_of(operation: &dyn Operation, index: usize) -> Layout {
+    lowering_of(operation).map_or(Layout::Plain, |lower| lower.layout(index))
 }
 
 /// Lowers an elementwise step: the kernel passes its first input through the step's epilogue and
@@ -176,9 +182,4 @@ pub(crate) fn lower_copy(
         flops: 0,
     };
     lowering.dispatch(work, false);
-}
-
-/// 4 where every extent is a multiple of 4, so that kernels may move vectors; else 1.
-pub(crate) fn vector_width(extents: &[usize]) -> usize {
-    if extents.iter().all(|n| n.is_multiple_of(4)) { 4 } else { 1 }
 }

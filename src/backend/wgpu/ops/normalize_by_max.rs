@@ -1,7 +1,7 @@
 //! How [`normalize_by_max`](crate::graph::ops) runs on a graphics device.
 
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lower, Lowering, Work};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work};
 use crate::graph::ops::normalize_by_max::{NormalizeByMax, NormalizeByMaxGradient};
 
 impl Lower for NormalizeByMax {

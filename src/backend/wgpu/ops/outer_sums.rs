@@ -2,7 +2,7 @@
 
 use super::vector_width;
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lower, Lowering, Work};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work};
 use crate::graph::ops::outer_sums::OuterSums;
 
 /// Rows that a kernel sums in f32 before it adds them up with compensation.

@@ -3,7 +3,7 @@
 use super::attention::Sharing;
 use super::vector_width;
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lower, Lowering, Work};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work};
 use crate::graph::ops::regional_attention::{REGION_GROUP, RegionalAttention};
 
 impl Lower for RegionalAttention {

@@ -1,7 +1,7 @@
 //! How [`slice`](crate::graph::ops) runs on a graphics device.
 
 use super::lower_copy;
-use crate::backend::wgpu::lower::{Lower, Lowering};
+use crate::backend::wgpu::lowering::{Lower, Lowering};
 use crate::graph::ops::slice::Slice;
 
 impl Lower for Slice {

@@ -1,7 +1,7 @@
 //! How [`sum_to`](crate::graph::ops) runs on a graphics device.
 
 use super::vector_width;
-use crate::backend::wgpu::lower::{BufferView, Lower, Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{BufferView, Lower, Lowering, Work, spread};
 use crate::backend::wgpu::{Traits, Value};
 use crate::graph::Shape;
 use crate::graph::ops::sum_to::{BroadcastTo, Extents, SumTo};

@@ -2,7 +2,7 @@
 
 use super::{padded_grid, vector_width};
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lower, Lowering, Work};
+use crate::backend::wgpu::lowering::{Lower, Lowering, Work};
 use crate::graph::Fold;
 use crate::graph::ops::upsample::{Upsample, UpsampleGradient};
 

@@ -3,7 +3,7 @@
 
 use super::vector_width;
 use crate::backend::wgpu::Value;
-use crate::backend::wgpu::lower::{Lowering, Work, spread};
+use crate::backend::wgpu::lowering::{Lowering, Work, spread};
 use crate::backend::wgpu::tuned::WeightGradientSizes;
 use crate::graph::Shape;
 

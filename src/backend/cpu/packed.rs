@@ -1,0 +1,53 @@
+//! Weights in memory, as kernels read them.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use super::memory::{Counted, Span};
+use cpu_kernels::weights::{self as kernels, Stored};
+
+/// A weight in memory.
+#[derive(Clone)]
+pub(crate) enum Packed {
+    Plain(Span),
+    Rows(Arc<Table>),
+    Matmul(Arc<Held>),
+}
+
+/// The weight of a matmul or a convolution.
+pub(crate) struct Held {
+    pub(super) weights: kernels::Weights,
+    pub(super) counted: Arc<Counted>,
+}
+
+impl std::ops::Deref for Held {
+    type Target = kernels::Weights;
+
+    fn deref(&self) -> &kernels::Weights {
+        &self.weights
+    }
+}
+
+/// Numbers as they are stored.
+pub(super) enum Numbers {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    BF16(Vec<bf16>),
+}
+
+/// The rows of a table.
+pub(crate) struct Table {
+    pub(super) numbers: Numbers,
+    pub(super) _counted: Counted,
+}
+
+impl Table {
+    pub fn stored(&self) -> Stored<'_> {
+        match &self.numbers {
+            Numbers::F32(numbers) => Stored::F32(numbers),
+            Numbers::F16(numbers) => Stored::F16(numbers),
+            Numbers::BF16(numbers) => Stored::BF16(numbers),
+        }
+    }
+}

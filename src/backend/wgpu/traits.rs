@@ -1,0 +1,39 @@
+//! What plans for a device, and their lowering, follow.
+
+use serde::Serialize;
+
+use super::matrices::Matrices;
+use super::tuned::Tuned;
+use crate::graph::Limits;
+
+/// Which form of the heavy kernels a device runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Tiles staged in workgroup memory.
+    Staged,
+    /// As `Staged`, but matmuls with f16 weights are made of cooperative matrices, and attention
+    /// but to prompts where weights are f16, unless gradients or sums of activations are taken:
+    /// factors are rounded to f16.
+    Matrices(Matrices),
+}
+
+impl Schedule {
+    pub fn name(self) -> &'static str {
+        match self {
+            Schedule::Staged => "staged",
+            Schedule::Matrices(_) => "matrices",
+        }
+    }
+}
+
+/// What plans and their lowering follow: limits of the device, the schedule that device or user
+/// prefer, and the sizes of its kernels.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    pub limits: Limits,
+    /// Bytes of workgroup memory that a kernel may have.
+    pub workgroup_memory: usize,
+    pub schedule: Schedule,
+    pub tuned: Tuned,
+}

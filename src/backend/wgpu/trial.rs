@@ -1,0 +1,246 @@
+//! The test that a device has to pass before cooperative matrices are used, and the schedule that
+//! follows from it.
+
+use super::Result;
+use super::adapter::{AdapterReport, Selection};
+use super::buffer::Slice;
+use super::device::{Gpu, Options};
+use super::kernel::Scalar;
+use super::matrices::{Blocks, Matrices, MatrixUse, Tested};
+use super::record::{Command, Uniform, run_once};
+use super::template::{Params, Value};
+use super::traits::{Schedule, Traits};
+use crate::graph::Limits;
+
+impl Gpu {
+    /// The form of the heavy kernels that suits this adapter. The first call tests cooperative
+    /// matrices, if they are to be used.
+    pub fn schedule(&self) -> Schedule {
+        self.matrices().map_or(Schedule::Staged, Schedule::Matrices)
+    }
+
+    /// What plans for this device follow.
+    pub fn traits(&self) -> &Traits {
+        self.traits.get_or_init(|| Traits {
+            limits: Limits {
+                max_binding: self.max_binding(),
+                max_buffer: self.limits.max_buffer_size,
+                alignment: u64::from(self.limits.min_storage_buffer_offset_alignment),
+            },
+            workgroup_memory: self.limits.max_compute_workgroup_storage_size as usize,
+            schedule: self.schedule(),
+            tuned: self.tuned,
+        })
+    }
+
+    /// The cooperative matrices that are used, or why none are.
+    pub fn matrices(&self) -> Result<Matrices, &str> {
+        self.tested().map(|tested| tested.matrices)
+    }
+
+    /// Why attention is made without cooperative matrices where products are made with them.
+    pub fn attention_without_matrices(&self) -> Option<&str> {
+        self.tested().ok()?.attention.as_ref().err().map(String::as_str)
+    }
+
+    fn tested(&self) -> Result<&Tested, &str> {
+        let test = |matrices: Matrices| {
+            matrices.test(self).map_err(|message| format!("failed the test: {message}"))
+        };
+        self.tested
+            .get_or_init(|| self.matrices.clone().and_then(test))
+            .as_ref()
+            .map_err(String::as_str)
+    }
+}
+
+impl AdapterReport {
+    /// Opens the adapter, if it has cooperative matrices, and tests those that are to be used.
+    pub fn try_matrices(&mut self, matrices: MatrixUse) {
+        if self.cooperative_matrices.is_empty() {
+            return;
+        }
+        let selection = Selection::Matching(self.index.to_string());
+        self.matrices =
+            Some(match Gpu::open(&Options { selection, matrices, ..Options::default() }) {
+                Ok(gpu) => {
+                    self.schedule = gpu.schedule().name();
+                    match gpu.matrices() {
+                        Ok(matrices) => {
+                            let but = gpu.attention_without_matrices().map(|why| {
+                                format!("; not for attention, which failed the test: {why}")
+                            });
+                            format!(
+                                "used: {0}x{0}, tested{1}",
+                                matrices.size,
+                                but.unwrap_or_default()
+                            )
+                        }
+                        Err(why) => format!("not used: {why}"),
+                    }
+                }
+                Err(error) => format!("not used: {error}"),
+            });
+    }
+}
+
+impl Matrices {
+    /// Whether products of known numbers come out right, to the last bit, or what went wrong.
+    /// Drivers were seen that compile kernels with cooperative matrices and compute something else.
+    pub(super) fn test(self, gpu: &Gpu) -> Result<Tested, String> {
+        for blocks in [Some(self.small()), self.large()].into_iter().flatten() {
+            self.test_blocks(gpu, blocks).map_err(|e| e.to_string())??;
+        }
+        let attention =
+            self.test_attention(gpu).map_err(|e| e.to_string()).and_then(|result| result);
+        Ok(Tested {
+            matrices: Matrices { attention: self.attention && attention.is_ok(), ..self },
+            attention,
+        })
+    }
+
+    /// As [`Matrices::test`], of attention in which every token sees one key alone: what comes out
+    /// is that key's value.
+    fn test_attention(self, gpu: &Gpu) -> Result<Result<(), String>> {
+        // The smallest tiles, ragged in all directions; each token's key is another one, in tile
+        // after tile.
+        const AT_ONCE: usize = 16;
+        let (tokens, keys, d) = (4 * self.size + 13, 2 * AT_ONCE + 5, self.size + 4);
+        let sought = |token: usize| token * 7 % keys;
+        // Six bits of a key's number, again and again: any two keys differ in more than f16's range
+        // of exponents.
+        let code =
+            |key: usize, channel: usize| if key >> (channel % 6) & 1 == 0 { -1.0 } else { 1.0 };
+        let value = |key: usize, channel: usize| ((key * 5 + channel * 3) % 17) as f32 - 8.0;
+        let make =
+            |rows: usize, element: &dyn Fn(usize, usize) -> f32| -> Result<(Slice, Scalar)> {
+                let values: Vec<f32> = (0..rows * d).map(|i| element(i / d, i % d)).collect();
+                let buffer = gpu.buffer("test of cooperative matrices", (rows * d * 4) as u64)?;
+                gpu.write(&buffer, 0, bytemuck::cast_slice(&values));
+                Ok((Slice::whole(&buffer), Scalar::F32))
+            };
+        let inputs = [
+            ("q", make(tokens, &|token, channel| 64.0 * code(sought(token), channel))?),
+            ("k", make(keys, &code)?),
+            ("v", make(keys, &value)?),
+        ];
+        let y = gpu.buffer("test of cooperative matrices", (tokens * d * 4) as u64)?;
+        let numbers = [
+            ("size", self.size),
+            ("lanes", self.lanes),
+            ("parts", 4),
+            ("each", 1),
+            ("keys", AT_ONCE),
+            ("d", d),
+            ("padded", d.next_multiple_of(self.size)),
+            ("most", 15),
+            ("headroom", 6),
+        ];
+        let mut params: Params = numbers.map(|(name, n)| (name, Value::from(n))).into();
+        let choices = [
+            ("varying", self.varying),
+            ("causal", false),
+            ("masked", false),
+            ("ragged", true),
+            ("ahead", true),
+        ];
+        params.extend(choices.map(|(name, choice)| (name, Value::from(choice))));
+        let mut uniforms = [("tokens", tokens), ("keys", keys), ("channels", d / 4), ("share", 1)]
+            .map(|(name, value)| (name, Uniform::from(value)))
+            .to_vec();
+        uniforms.push(("scale", Uniform::from(1.0)));
+        let bindings = inputs.map(|(name, (slice, scalar))| (name.to_string(), slice, scalar));
+        let command = Command::Dispatch {
+            kernel: "attention_matrices",
+            params,
+            bindings: bindings
+                .into_iter()
+                .chain([("y".into(), Slice::whole(&y), Scalar::F32)])
+                .collect(),
+            uniforms,
+            grid: [tokens.div_ceil(4 * self.size) as u32, 1, 1],
+            label: "test of cooperative matrices".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        // SAFETY: the buffers were made above for the extents that the uniforms and the grid give.
+        unsafe { run_once(gpu, &command) }?;
+        let found: Vec<f32> =
+            bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (tokens * d * 4) as u64)?);
+        for (index, &found) in found.iter().enumerate() {
+            let expected = value(sought(index / d), index % d);
+            // Devices need not divide to the last bit. What isn't a number must not pass.
+            let close = (found - expected).abs() < 1e-4;
+            if !close {
+                let (token, channel) = (index / d, index % d);
+                return Ok(Err(format!(
+                    "attention came out as {found} instead of {expected} at token {token}, \
+                        channel {channel}"
+                )));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn test_blocks(self, gpu: &Gpu, blocks: Blocks) -> Result<Result<(), String>> {
+        // Ragged in all three directions, more than one workgroup and one step; small integers, so
+        // that all sums are exact.
+        const PANEL: usize = 64;
+        let (rows, into, outputs) =
+            (blocks.extent() + 13, 2 * blocks.depth + 12, blocks.extent() + 20);
+        let x = |row: usize, k: usize| ((row * 7 + k * 3) % 11) as f32 - 5.0;
+        let w = |output: usize, k: usize| ((output * 5 + k * 2) % 13) as f32 - 6.0;
+        let xs: Vec<f32> = (0..rows * into).map(|i| x(i / into, i % into)).collect();
+        let mut ws = vec![half::f16::ZERO; outputs.next_multiple_of(PANEL) * into];
+        for output in 0..outputs {
+            for k in 0..into {
+                ws[(output / PANEL * into + k) * PANEL + output % PANEL] =
+                    half::f16::from_f32(w(output, k));
+            }
+        }
+        let make = |data: &[u8]| -> Result<Slice> {
+            let buffer = gpu.buffer("test of cooperative matrices", data.len() as u64)?;
+            gpu.write(&buffer, 0, data);
+            Ok(Slice::whole(&buffer))
+        };
+        let y = gpu.buffer("test of cooperative matrices", (rows * outputs * 4) as u64)?;
+        let mut params = self.params(blocks, into);
+        params.extend(
+            ["window", "lora", "rows_per_batch", "operand_rows"]
+                .map(|name| (name, Value::from(false))),
+        );
+        params
+            .extend([("epilogue", Value::from(Vec::<Value>::new())), ("factors", Value::from(0))]);
+        let uniforms = [("into", into), ("rows", rows), ("channels", outputs / 4)];
+        let command = Command::Dispatch {
+            kernel: "matmul_matrices",
+            params,
+            bindings: vec![
+                ("x".into(), make(bytemuck::cast_slice(&xs))?, Scalar::F32),
+                ("w".into(), make(bytemuck::cast_slice(&ws))?, Scalar::F16),
+                ("y".into(), Slice::whole(&y), Scalar::F32),
+            ],
+            uniforms: uniforms.map(|(name, value)| (name, Uniform::from(value))).to_vec(),
+            grid: [
+                outputs.div_ceil(blocks.extent()) as u32,
+                rows.div_ceil(blocks.extent()) as u32,
+                1,
+            ],
+            label: "test of cooperative matrices".into(),
+            flops: 0,
+            bytes: 0,
+        };
+        // SAFETY: the buffers were made above for the extents that the uniforms and the grid give.
+        unsafe { run_once(gpu, &command) }?;
+        let found: Vec<f32> =
+            bytemuck::pod_collect_to_vec(&gpu.read(&y, 0, (rows * outputs * 4) as u64)?);
+        for (index, &found) in found.iter().enumerate() {
+            let (row, output) = (index / outputs, index % outputs);
+            let expected: f32 = (0..into).map(|k| x(row, k) * w(output, k)).sum();
+            if found != expected {
+                return Ok(Err(format!("a sum came out as {found} instead of {expected}")));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
