@@ -46,9 +46,11 @@ pub mod scheduler;
 pub mod sd;
 #[doc(hidden)]
 pub mod text;
+mod watch;
 
 pub use backend::{Device, Precision};
 pub use checkpoint::Checkpoint;
 pub use concept::{Applied, Concept};
 pub use picture::Picture;
 pub use pipeline::{Pipeline, Request};
+pub use watch::{Cancelled, Progress, Watch, unwatched};

@@ -18,6 +18,7 @@ use mixofshow::picture::Picture;
 use mixofshow::pipeline::{Control, Generated, Pipeline, Request};
 use mixofshow::region::{Area, Layout, Region};
 use mixofshow::text::prompt::{PromptOptions, Syntax};
+use mixofshow::unwatched;
 use serde_json::{Value, json};
 
 #[allow(dead_code)]
@@ -45,7 +46,7 @@ fn pipeline() -> MutexGuard<'static, Pipeline> {
 }
 
 fn generate(request: &Request) -> Generated {
-    pipeline().generate(request, &mut |_| ()).unwrap_or_else(|e| panic!("{e}"))
+    pipeline().generate(request, &mut unwatched).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn latents(request: &Request) -> Vec<f32> {

@@ -52,4 +52,5 @@ pub use named::{SHIPPED, find};
 pub use network::Network;
 pub use single::CONFIG_METADATA;
 pub use tensor::{DType, TensorView};
+pub(crate) use write::write_watched;
 pub use write::{to_bytes, write};

@@ -23,7 +23,7 @@ mod text;
 mod tokenizer;
 
 pub use error::{Error, Result};
-pub use fuse::{Fused, Order, Progress, fuse};
+pub use fuse::{Fused, Order, fuse};
 pub use groups::Stage;
 pub use list::ListedConcept;
 pub use members::ConceptToFuse;

@@ -20,5 +20,5 @@ pub mod words;
 
 pub use check::{Looked, look};
 pub use error::{Error, Result};
-pub use run::{Begin, Event, Outcome, Progress, Run, Summary};
+pub use run::{Begin, Event, Run, RunWatch, Summary, UpdateDone};
 pub use saved::Places;
