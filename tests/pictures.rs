@@ -196,7 +196,7 @@ fn a_picture_of_a_batch_is_the_same_alone() {
 
 #[test]
 fn latents_go_in_and_out() {
-    use mixofshow::random::{NoiseSource, RngKind};
+    use mixofshow::pipeline::random::{NoiseSource, RngKind};
     let by_seed = generate(&short("a tree", 9));
     let planes = NoiseSource::new(RngKind::Torch, 9).normal(4 * 8 * 8);
     let pixels = (0..8 * 8).flat_map(|pixel| (0..4).map(move |channel| (channel, pixel)));

@@ -1,9 +1,10 @@
 //! `mos convert`
 use std::path::PathBuf;
 
+use mixofshow::Progress;
+use mixofshow::checkpoint::output;
 use mixofshow::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
 use mixofshow::concept::dialects::{self, Dialect};
-use mixofshow::{Progress, output};
 use serde::Serialize;
 
 use super::files::make_folder_of;

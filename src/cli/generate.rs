@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::{Gpu, replaced_kernels};
+use mixofshow::checkpoint::output;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
-use mixofshow::output;
 use mixofshow::picture::{Mask, Picture};
 use mixofshow::pipeline::latents;
 use mixofshow::pipeline::recipe::{Lookup, Recipe, Source, hex};

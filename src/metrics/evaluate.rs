@@ -3,7 +3,7 @@
 use super::alignment::{Embedding, image_alignment, text_alignment};
 use super::towers::{self, Towers};
 use crate::concept::Applied;
-use crate::concept::caption::with_words;
+use crate::concept::with_words;
 use crate::picture::Picture;
 use crate::pipeline::{self, Pipeline, Request};
 use crate::watch::{Cancelled, Progress, Watch};
@@ -11,7 +11,7 @@ use crate::watch::{Cancelled, Progress, Watch};
 /// What is asked of a model, and what its answers are compared with.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// With [`crate::concept::caption::PLACEHOLDER`] where the concept's words go.
+    /// With [`crate::concept::PLACEHOLDER`] where the concept's words go.
     pub prompts: Vec<String>,
     /// What stands in the placeholder's place where texts are scored: an article and the class
     /// word.

@@ -33,15 +33,25 @@ use crate::graph::Array;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::picture::Picture;
 use crate::scheduler::sampler::SamplerKind;
-use crate::sd::Model;
 use crate::sd::network::LoadedNetwork;
 use crate::sd::sampling::Sampling;
 use crate::text::Tokenizer;
 use crate::watch::unwatched_parts;
 
+pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
 pub use error::{Error, Result};
 pub use plans::PreparedRequest;
 pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
+
+/// Noise that people can reproduce: which generator, which seed, which picture of a batch.
+pub mod random {
+    pub use crate::random::*;
+}
+
+/// Prompts and their tokens: CLIP's tokenizer, weights, editing, prompts of any length.
+pub mod text {
+    pub use crate::text::*;
+}
 
 use decode::Decoder;
 use encode::Encoder;

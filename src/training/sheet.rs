@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::config::Settings;
 use super::error::Result;
-use crate::concept::caption::with_words;
+use crate::concept::with_words;
 use crate::concept::{Applied, Concept};
 use crate::picture::{self, Line, Picture, Plot, Sheet};
 use crate::pipeline::{Pipeline, Request};

@@ -9,8 +9,8 @@ use std::time::Instant;
 use faer::Mat;
 use mixofshow::checkpoint::TensorFile;
 use mixofshow::fusion::Result;
+use mixofshow::fusion::Statistics;
 use mixofshow::fusion::solve::{Exact, Factors, Group, Layer, Measures, Solver, choose, solve};
-use mixofshow::fusion::statistics::Statistics;
 use mixofshow::unwatched;
 
 struct Problem {

@@ -267,6 +267,19 @@ fn the_processors_kernels() {
     assert!(!manifest.contains("path ="), "the kernels' package depends on another of the house");
 }
 
+/// What an embedder sees: eight rooms, and four lower levels.
+#[test]
+fn the_face() {
+    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
+    let public = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let rooms = ["checkpoint", "concept", "fusion", "metrics", "picture", "pipeline", "region"];
+    let rooms = rooms.into_iter().chain(["training"]);
+    let levels = ["backend", "graph", "models", "scheduler"];
+    let expected: BTreeSet<&str> = rooms.chain(levels).collect();
+    assert_eq!(public.collect::<BTreeSet<_>>(), expected);
+    assert!(!text.contains("doc(hidden)"));
+}
+
 /// Nothing but the command line prints.
 #[test]
 fn only_the_command_line_prints() {
