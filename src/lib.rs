@@ -1,22 +1,95 @@
-//! Mix-of-Show on any graphics card, or on none: teach Stable Diffusion new concepts from a handful
-//! of pictures, fuse many of them into one model, place each in its own region of a picture.
+//! Mix-of-Show (NeurIPS 2023) on any graphics card, or on none: teach Stable Diffusion people,
+//! things and styles from a handful of pictures, fuse many of them into one model, and place each
+//! in its own region of a picture, at the price of one pass. Networks, gradients and samplers run on
+//! kernels of this crate's own; nothing else has to be installed.
 //!
-//! - [`pipeline`]: from a [`Request`] to pictures; regions ([`region`]), concepts and control models
-//!   are part of it.
-//! - [`training`]: from pictures to a [`Concept`].
-//! - [`fusion`]: from concepts to one model.
+//! ```
+//! use std::ops::ControlFlow;
+//!
+//! use mixofshow::region::{Layout, Region};
+//! use mixofshow::{Checkpoint, Device, Pipeline, Precision, Request};
+//!
+//! # #[cfg(all(feature = "tiny-model", any(feature = "cpu", feature = "wgpu")))]
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // The best graphics card, else the processor.
+//!     let device = Device::best()?;
+//!     // The small model that ships, or `Checkpoint::open("sd15.safetensors".as_ref())?`.
+//!     let model = Checkpoint::shipped()?;
+//!     let mut pipeline = Pipeline::load(&device, &model, Precision::AsStored)?;
+//!     let regions = ["0,0,.5,1: a red cat", ".5,0,1,1: a blue dog"];
+//!     let request = Request {
+//!         prompt: "a photo of a cat and a dog in the snow".into(),
+//!         regions: Layout {
+//!             regions: regions.map(Region::parse).into_iter().collect::<Result<_, _>>()?,
+//!             ..Layout::default()
+//!         },
+//!         width: Some(64),
+//!         height: Some(64),
+//!         steps: 2,
+//!         ..Request::default()
+//!     };
+//!     let made = pipeline.generate(&request, &mut |at| {
+//!         println!("{} {}/{}", at.stage, at.done, at.of);
+//!         ControlFlow::Continue(()) // `Break(())` ends it
+//!     })?;
+//! #   let folder = tempfile::tempdir()?;
+//! #   std::env::set_current_dir(folder.path())?;
+//!     made.pictures[0].save("snow.png", None)?;
+//!     Ok(())
+//! }
+//! # #[cfg(not(all(feature = "tiny-model", any(feature = "cpu", feature = "wgpu"))))]
+//! # fn main() {}
+//! ```
+//!
+//! More programs stand in `examples/`: pictures with settings, two regions with a LoRA each, teaching
+//! and fusing, a kernel of one's own. What they print is in `docs/library.md`.
+//!
+//! # What there is
+//!
+//! - [`pipeline`]: from a [`Request`] to pictures. A [`Pipeline`] is a model on a device; requests
+//!   have prompts, [`region`]s, concepts, pictures to start from and networks that steer.
+//! - [`concept`]: a [`Concept`] is new words and a LoRA, read from files of every program that is
+//!   known; an [`Applied`] one is in use, at some strength.
+//! - [`training`]: from pictures to a [`Concept`]: [`training::Run`].
+//! - [`fusion`]: from concepts to one model: [`fusion::fuse`].
 //! - [`metrics`]: how much pictures look like what was asked for.
-//! - [`checkpoint`] and [`concept`]: files, of every program that is known.
-//! - [`backend`]: where the work is done (wgpu's Vulkan, Metal or DirectX 12, or the processor), and
-//!   [`graph`], which any of them runs: for kernels of one's own.
+//! - [`checkpoint`]: a [`Checkpoint`] is a whole model, opened from a folder or a file of any layout.
+//! - [`picture`]: a [`Picture`], its files, and the settings in them.
 //!
-//! Every long call tells its progress, and ends early when it is told to. Errors name the file, the
-//! tensor or the option, what was expected and what was found.
+//! These stand on lower levels, which are public for who builds networks or kernels of his own:
+//! [`backend`] (a [`Device`] runs what is planned: wgpu's Vulkan, Metal or DirectX 12, or the
+//! processor), [`graph`] (tensors, operations, gradients, plans), [`models`] (networks as graphs),
+//! [`scheduler`] (noise schedules and samplers).
+//!
+//! # Long calls
+//!
+//! Every long call takes a [`Watch`]: a closure that is told how far it is, and answers whether to
+//! go on. After [`ControlFlow::Break`](std::ops::ControlFlow::Break) the call ends soon with its
+//! room's error `Cancelled`; no half-written file is left, and what was saved goes on later to the
+//! same bytes. [`unwatched`] looks away. Calls that are short but for large files have a form of
+//! their own, which ends in `_watched`.
+//!
+//! # Same bytes
+//!
+//! The same inputs give the same bytes on one device, with any number of threads, in any company:
+//! a picture of a batch is the same alone, and requests that are prepared on one pipeline do not
+//! touch each other.
 //!
 //! # Features
-//! `cli` is the program `mos`, `tiny-model` the very small model that ships with it (23 MB),
-//! `wgpu` and `cpu` are back ends. All are on unless `default-features = false`; a library without
-//! `cli` has no parser of command lines.
+//!
+//! | feature | what it adds | without it |
+//! |---|---|---|
+//! | `cpu` | the back end for the processor | `Device::best` is an adapter |
+//! | `wgpu` | the back end for graphics cards, and kernels of one's own | no wgpu in the build |
+//! | `tiny-model` | the very small model, 23 MB in the binary | no `Checkpoint::shipped` |
+//! | `cli` | the program `mos`, with all of the others | no parser of command lines |
+//!
+//! All are on unless `default-features = false`.
+//!
+//! # Errors
+//!
+//! Each room has an `Error`, which names the file, the tensor or the option, what was expected and
+//! what was found. Their enums grow: match with a last arm.
 
 pub mod backend;
 pub mod checkpoint;
@@ -24,31 +97,25 @@ pub mod concept;
 pub mod fusion;
 pub mod graph;
 pub mod metrics;
+pub mod models;
 pub mod picture;
 pub mod pipeline;
 pub mod region;
+pub mod scheduler;
 pub mod training;
 
-// What the rooms above are built of. Public for the program and the tests; nothing is promised.
-#[doc(hidden)]
-pub mod file_kind;
-#[doc(hidden)]
-pub mod models;
-#[doc(hidden)]
-pub mod nn;
-#[doc(hidden)]
-pub mod output;
-#[doc(hidden)]
-pub mod random;
-#[doc(hidden)]
-pub mod scheduler;
-#[doc(hidden)]
-pub mod sd;
-#[doc(hidden)]
-pub mod text;
+// What the rooms above are built of. What of them somebody outside needs stands in those.
+mod file_kind;
+mod nn;
+mod output;
+mod random;
+mod sd;
+mod text;
+mod watch;
 
 pub use backend::{Device, Precision};
 pub use checkpoint::Checkpoint;
 pub use concept::{Applied, Concept};
 pub use picture::Picture;
 pub use pipeline::{Pipeline, Request};
+pub use watch::{Cancelled, Progress, Watch, unwatched};

@@ -10,6 +10,7 @@ use mixofshow::checkpoint::Checkpoint;
 use mixofshow::graph::Array;
 use mixofshow::picture::{Mask, Picture, psnr};
 use mixofshow::pipeline::{Generated, Pipeline, Request};
+use mixofshow::unwatched;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -52,7 +53,7 @@ fn pipeline() -> MutexGuard<'static, Pipeline> {
 }
 
 fn generate(request: &Request) -> Generated {
-    pipeline().generate(request, &mut |_| ()).unwrap_or_else(|e| panic!("{e}"))
+    pipeline().generate(request, &mut unwatched).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn cases() -> Value {
@@ -159,7 +160,7 @@ fn an_adapter_makes_the_pictures_of_diffusers() {
         }
         let (_, mut pipeline) = open_on(gpu.into());
         let (name, cases) = ("ddim-1", cases());
-        let generated = pipeline.generate(&request(&cases["cases"][name]), &mut |_| ()).unwrap();
+        let generated = pipeline.generate(&request(&cases["cases"][name]), &mut unwatched).unwrap();
         let expected = Picture::open(fixture(&format!("{name}.webp"))).unwrap();
         let decibels = psnr(&generated.pictures[0], &expected).unwrap();
         assert!(decibels >= least, "{name}, {matrices:?}: {decibels:.1} dB");
@@ -195,7 +196,7 @@ fn a_picture_of_a_batch_is_the_same_alone() {
 
 #[test]
 fn latents_go_in_and_out() {
-    use mixofshow::random::{NoiseSource, RngKind};
+    use mixofshow::pipeline::random::{NoiseSource, RngKind};
     let by_seed = generate(&short("a tree", 9));
     let planes = NoiseSource::new(RngKind::Torch, 9).normal(4 * 8 * 8);
     let pixels = (0..8 * 8).flat_map(|pixel| (0..4).map(move |channel| (channel, pixel)));
@@ -306,7 +307,7 @@ fn long_weighted_prompts_are_read_to_the_end() {
 fn nothing_grows_from_picture_to_picture() {
     let (device, mut pipeline) = open();
     let mut used = || {
-        pipeline.generate(&short("a boat", 1), &mut |_| ()).unwrap_or_else(|e| panic!("{e}"));
+        pipeline.generate(&short("a boat", 1), &mut unwatched).unwrap_or_else(|e| panic!("{e}"));
         device.memory()
     };
     let (first, second, third) = (used(), used(), used());
@@ -321,8 +322,11 @@ fn what_cannot_fit_is_known_beforehand() {
     let floor = Options { floor: true, ..Options::default() };
     let (_, mut pipeline) = open_on(chosen::adapter(floor).into());
     let mut started = false;
-    let error =
-        pipeline.generate(&huge, &mut |_| started = true).map(|_| ()).unwrap_err().to_string();
+    let made = pipeline.generate(&huge, &mut |at| {
+        started = true;
+        unwatched(at)
+    });
+    let error = made.map(|_| ()).unwrap_err().to_string();
     assert!(!started && error.contains("the largest square that fits is"), "{error}");
     // A batch is sampled in parts instead.
     let of = |batch| {
@@ -367,7 +371,8 @@ fn wrong_options_are_named() {
         (Request { prompt: "(cat:99)".into(), ..short("", 0) }, "weight 99"),
     ];
     for (request, expected) in wrong {
-        let error = pipeline().generate(&request, &mut |_| ()).map(|_| ()).unwrap_err().to_string();
+        let error =
+            pipeline().generate(&request, &mut unwatched).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error:?} does not say {expected:?}");
     }
     let latents = Array::f32([1, 8, 8, 3], vec![0.0; 192]);

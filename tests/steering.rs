@@ -12,12 +12,13 @@ use mixofshow::concept::{Applied, Concept, Lora, Network, Update, UpdateSet, Wor
 use mixofshow::graph::{Array, Graph, Origin};
 use mixofshow::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use mixofshow::models::controlnet::{self, ControlNetInputs};
+use mixofshow::models::nn::{Encodings, Layers};
 use mixofshow::models::t2i_adapter;
-use mixofshow::nn::{Encodings, Layers};
 use mixofshow::picture::Picture;
+use mixofshow::pipeline::text::prompt::{PromptOptions, Syntax};
 use mixofshow::pipeline::{Control, Generated, Pipeline, Request};
 use mixofshow::region::{Area, Layout, Region};
-use mixofshow::text::prompt::{PromptOptions, Syntax};
+use mixofshow::unwatched;
 use serde_json::{Value, json};
 
 #[allow(dead_code)]
@@ -45,7 +46,7 @@ fn pipeline() -> MutexGuard<'static, Pipeline> {
 }
 
 fn generate(request: &Request) -> Generated {
-    pipeline().generate(request, &mut |_| ()).unwrap_or_else(|e| panic!("{e}"))
+    pipeline().generate(request, &mut unwatched).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn latents(request: &Request) -> Vec<f32> {

@@ -5,8 +5,11 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
+
+use crate::watch::{Cancelled, Progress, Watch, heed};
 
 /// Elements converted at once.
 const PIECE: usize = 1 << 16;
@@ -19,24 +22,59 @@ impl Checkpoint {
     /// autoencoder: all that a concept tuned on it fits. (bf16 files have lost more, and count as
     /// another model.)
     pub fn base_hash(&self) -> ModelHash {
-        let mut sha = Sha256::new();
-        add(&mut sha, &self.text_encoder, |name| name.starts_with("text_model."));
-        add(&mut sha, &self.unet, |_| true);
-        ModelHash(sha.finalize().into())
+        let Ok(hash) = self.base_hash_with(&mut |_, _| Ok::<_, Infallible>(()));
+        hash
+    }
+
+    fn base_hash_with<E>(
+        &self,
+        before: &mut dyn FnMut(usize, usize) -> Result<(), E>,
+    ) -> Result<ModelHash, E> {
+        let text = self.text_encoder.names().filter(|name| name.starts_with("text_model."));
+        let text = text.map(|name| (&self.text_encoder, name));
+        let all: Vec<_> = text.chain(self.unet.names().map(|name| (&self.unet, name))).collect();
+        let (mut sha, mut pieces) = (Sha256::new(), Pieces::default());
+        for (done, (component, name)) in all.iter().enumerate() {
+            before(done, all.len())?;
+            add(&mut sha, &mut pieces, component, name);
+        }
+        Ok(ModelHash(sha.finalize().into()))
     }
 
     /// As [`base_hash`](Self::base_hash), from the cache file `cache` if the model's files are as
     /// they were when it was made: same paths, lengths and times of change.
     pub fn base_hash_cached(&self, cache: Option<&Path>) -> ModelHash {
+        let Ok(hash) = self.cached_with(cache, &mut |_, _| Ok::<_, Infallible>(()));
+        hash
+    }
+
+    /// As [`base_hash_cached`](Self::base_hash_cached), which may have to read all weights; `watch`
+    /// is told of the stage `hash`, by tensors.
+    ///
+    /// # Errors
+    /// The watch asked it to end.
+    pub fn base_hash_watched(
+        &self,
+        cache: Option<&Path>,
+        watch: &mut Watch,
+    ) -> Result<ModelHash, Cancelled> {
+        self.cached_with(cache, &mut |done, of| heed(watch(Progress::new("hash", done, of))))
+    }
+
+    fn cached_with<E>(
+        &self,
+        cache: Option<&Path>,
+        before: &mut dyn FnMut(usize, usize) -> Result<(), E>,
+    ) -> Result<ModelHash, E> {
         let (Some(cache), Some(key)) = (cache, self.identity()) else {
-            return self.base_hash();
+            return self.base_hash_with(before);
         };
         let text = std::fs::read_to_string(cache).unwrap_or_default();
         let mut known: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
         if let Some(hash) = known.get(&key).and_then(|hash| hash.parse().ok()) {
-            return hash;
+            return Ok(hash);
         }
-        let hash = self.base_hash();
+        let hash = self.base_hash_with(before)?;
         if known.len() >= REMEMBERED {
             known.clear();
         }
@@ -45,7 +83,7 @@ impl Checkpoint {
         // Without a cache it only takes longer the next time.
         let _ = folder
             .and_then(|()| output::write(cache, |out| Ok(serde_json::to_writer(out, &known)?)));
-        hash
+        Ok(hash)
     }
 
     /// What tells the model's files from others without reading them; none if they are not on a
@@ -68,38 +106,47 @@ pub fn base_hash_cache() -> Option<PathBuf> {
     Some(directories::ProjectDirs::from("", "", "mos")?.cache_dir().join("base-hashes.json"))
 }
 
-fn add(sha: &mut Sha256, component: &Component, wanted: impl Fn(&str) -> bool) {
-    let (mut values, mut halves) = (vec![0.0; PIECE], vec![f16::ZERO; PIECE]);
-    for name in component.names().filter(|name| wanted(name)) {
-        let Ok(view) = component.tensor(name) else { continue };
-        // A 1x1 convolution is a matrix in some layouts.
-        let ones = view.shape().iter().rev().take_while(|n| **n == 1).count();
-        let shape = view.shape().iter().take(view.shape().len() - ones);
-        // The length goes in too, so that no two different lists of tensors give the same stream.
-        sha.update((name.len() as u64).to_le_bytes());
-        sha.update(name);
-        sha.update(((view.shape().len() - ones) as u64).to_le_bytes());
-        shape.for_each(|n| sha.update((*n as u64).to_le_bytes()));
-        if view.dtype() == DType::F16 {
-            sha.update(view.bytes());
-        } else {
-            for start in (0..view.len()).step_by(PIECE) {
-                let count = PIECE.min(view.len() - start);
-                let (Some(values), Some(halves)) =
-                    (values.get_mut(..count), halves.get_mut(..count))
-                else {
-                    continue;
-                };
-                view.write_f32(start..start + count, values);
-                halves.convert_from_f32_slice(values);
-                match cfg!(target_endian = "little") {
-                    true => sha.update(bytemuck::cast_slice::<f16, u8>(halves)),
-                    false => halves.iter().for_each(|half| sha.update(half.to_le_bytes())),
-                }
+/// What elements are converted in, piece by piece.
+struct Pieces {
+    values: Vec<f32>,
+    halves: Vec<f16>,
+}
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Pieces { values: vec![0.0; PIECE], halves: vec![f16::ZERO; PIECE] }
+    }
+}
+
+fn add(sha: &mut Sha256, pieces: &mut Pieces, component: &Component, name: &str) {
+    let Ok(view) = component.tensor(name) else { return };
+    // A 1x1 convolution is a matrix in some layouts.
+    let ones = view.shape().iter().rev().take_while(|n| **n == 1).count();
+    let shape = view.shape().iter().take(view.shape().len() - ones);
+    // The length goes in too, so that no two different lists of tensors give the same stream.
+    sha.update((name.len() as u64).to_le_bytes());
+    sha.update(name);
+    sha.update(((view.shape().len() - ones) as u64).to_le_bytes());
+    shape.for_each(|n| sha.update((*n as u64).to_le_bytes()));
+    if view.dtype() == DType::F16 {
+        sha.update(view.bytes());
+    } else {
+        for start in (0..view.len()).step_by(PIECE) {
+            let count = PIECE.min(view.len() - start);
+            let (Some(values), Some(halves)) =
+                (pieces.values.get_mut(..count), pieces.halves.get_mut(..count))
+            else {
+                continue;
+            };
+            view.write_f32(start..start + count, values);
+            halves.convert_from_f32_slice(values);
+            match cfg!(target_endian = "little") {
+                true => sha.update(bytemuck::cast_slice::<f16, u8>(halves)),
+                false => halves.iter().for_each(|half| sha.update(half.to_le_bytes())),
             }
         }
-        component.release(name);
     }
+    component.release(name);
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::{DType, Error, TensorFile, TensorView};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -231,8 +232,18 @@ impl Component {
     /// The same weights have the same hash in every file layout, as long as they are stored in the
     /// same precision.
     pub fn hash(&self) -> [u8; 32] {
+        let Ok(hash) = self.hash_with(&mut || Ok::<_, Infallible>(()));
+        hash
+    }
+
+    /// As [`Component::hash`]; `before` is called before each tensor and may end it.
+    pub(super) fn hash_with<E>(
+        &self,
+        before: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<[u8; 32], E> {
         let mut sha = Sha256::new();
         for (name, place) in &self.places {
+            before()?;
             // Lengths go in too, so that no two different lists of tensors give the same stream.
             for text in [name.as_str(), place.dtype.name()] {
                 sha.update((text.len() as u64).to_le_bytes());
@@ -250,7 +261,7 @@ impl Component {
             }
             self.release(name);
         }
-        sha.finalize().into()
+        Ok(sha.finalize().into())
     }
 }
 

@@ -3,8 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::watch::Cancelled;
+
 /// A checkpoint that cannot be read, written or used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The operating system refused; `action` is a verb such as "read".
     #[error("cannot {action} {}: {source}", path.display())]
@@ -16,6 +19,9 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// The watch asked it to end; the file is not there, or is as it was before.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// The header of a safetensors file is not what the format demands.
     #[error("{}: not a valid safetensors file: {problem}", path.display())]
     Header {

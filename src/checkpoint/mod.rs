@@ -19,7 +19,7 @@ mod hash;
 mod header;
 mod hub;
 mod infer;
-pub mod infinities;
+pub(crate) mod infinities;
 pub mod inspect;
 mod inversion;
 mod ldm;
@@ -36,6 +36,7 @@ mod tensor;
 mod tests;
 mod write;
 
+pub use crate::file_kind::{FileKind, read_text, text_of};
 pub use adapter::adapter_files;
 pub use base::base_hash_cache;
 pub use component::Component;
@@ -52,4 +53,10 @@ pub use named::{SHIPPED, find};
 pub use network::Network;
 pub use single::CONFIG_METADATA;
 pub use tensor::{DType, TensorView};
+pub(crate) use write::write_watched;
 pub use write::{to_bytes, write};
+
+/// How files and folders are written: whole or not at all.
+pub mod output {
+    pub use crate::output::*;
+}

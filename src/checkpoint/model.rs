@@ -5,7 +5,10 @@ use include_dir::Dir;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+
+use crate::watch::{Cancelled, Progress, Watch, heed};
 
 /// How a model is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,11 +107,34 @@ impl Checkpoint {
     /// SHA-256 over the networks' own hashes: identifies the model in every file layout of the same
     /// precision.
     pub fn hash(&self) -> [u8; 32] {
-        let mut sha = Sha256::new();
-        for component in [&self.text_encoder, &self.unet, &self.vae] {
-            sha.update(component.hash());
+        let Ok(hash) = self.hash_with(&mut |_, _| Ok::<_, Infallible>(()));
+        hash
+    }
+
+    /// As [`hash`](Self::hash), which reads all weights; `watch` is told of the stage `hash`, by
+    /// tensors.
+    ///
+    /// # Errors
+    /// The watch asked it to end.
+    pub fn hash_watched(&self, watch: &mut Watch) -> Result<[u8; 32], Cancelled> {
+        self.hash_with(&mut |done, of| heed(watch(Progress::new("hash", done, of))))
+    }
+
+    fn hash_with<E>(
+        &self,
+        before: &mut dyn FnMut(usize, usize) -> Result<(), E>,
+    ) -> Result<[u8; 32], E> {
+        let components = [&self.text_encoder, &self.unet, &self.vae];
+        let of = components.iter().map(|component| component.len()).sum();
+        let (mut sha, mut done) = (Sha256::new(), 0);
+        for component in components {
+            sha.update(component.hash_with(&mut || {
+                before(done, of)?;
+                done += 1;
+                Ok(())
+            })?);
         }
-        sha.finalize().into()
+        Ok(sha.finalize().into())
     }
 }
 

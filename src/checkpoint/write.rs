@@ -2,6 +2,7 @@
 use super::Error;
 use super::tensor::TensorView;
 use crate::output;
+use crate::watch::{Parts, unwatched_parts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,9 +16,27 @@ pub fn write(
     tensors: &[(String, TensorView<'_>)],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
+    write_watched(path, tensors, metadata, &mut unwatched_parts)
+}
+
+/// As [`write()`]; `progress` is told how many tensors are written.
+pub(crate) fn write_watched(
+    path: &Path,
+    tensors: &[(String, TensorView<'_>)],
+    metadata: &BTreeMap<String, String>,
+    progress: &mut Parts,
+) -> Result<(), Error> {
     let plain = plain(tensors);
     let (header, order) = plan(path, &plain, metadata)?;
-    output::write(path, |out| emit(out, &header, &order)).map_err(Error::io(path, "write"))
+    let mut asked = Ok(());
+    let written = output::write(path, |out| {
+        emit(out, &header, &order, &mut |done, of| {
+            asked = progress(done, of);
+            asked.map_err(io::Error::other)
+        })
+    });
+    asked?;
+    written.map_err(Error::io(path, "write"))
 }
 
 /// Tensors with a scale have it in their elements: the file has no other place for it.
@@ -39,10 +58,19 @@ fn plan<'t, 'a>(
     Ok((header(path, &order, metadata)?, order))
 }
 
-fn emit(out: &mut dyn Write, header: &[u8], order: &[Named]) -> io::Result<()> {
+fn emit(
+    out: &mut dyn Write,
+    header: &[u8],
+    order: &[Named],
+    before: &mut dyn FnMut(usize, usize) -> io::Result<()>,
+) -> io::Result<()> {
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(header)?;
-    order.iter().try_for_each(|(_, view)| out.write_all(view.bytes()))
+    for (done, (_, view)) in order.iter().enumerate() {
+        before(done, order.len())?;
+        out.write_all(view.bytes())?;
+    }
+    Ok(())
 }
 
 /// The bytes of the file that [`write()`] writes. `name` stands for its path in errors.
@@ -54,7 +82,7 @@ pub fn to_bytes(
     let plain = plain(tensors);
     let (header, order) = plan(name, &plain, metadata)?;
     let mut bytes = Vec::new();
-    emit(&mut bytes, &header, &order).map_err(Error::io(name, "write"))?;
+    emit(&mut bytes, &header, &order, &mut |_, _| Ok(())).map_err(Error::io(name, "write"))?;
     Ok(bytes)
 }
 

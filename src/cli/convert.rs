@@ -1,14 +1,15 @@
 //! `mos convert`
 use std::path::PathBuf;
 
+use mixofshow::Progress;
+use mixofshow::checkpoint::output;
 use mixofshow::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
 use mixofshow::concept::dialects::{self, Dialect};
-use mixofshow::output;
 use serde::Serialize;
 
 use super::files::make_folder_of;
 use super::terminal::Terminal;
-use super::{Failure, Result, files};
+use super::{Failure, Result, files, interrupt};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -93,7 +94,9 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
                 .into(),
         ));
     }
-    let (mut concept, mut notes, from) = dialects::read_file(&arguments.from)?;
+    let _watched = interrupt::watched();
+    let asked = &mut |_: Progress| interrupt::asked();
+    let (mut concept, mut notes, from) = dialects::read_watched(&arguments.from, asked)?;
     for text in &arguments.rename {
         // Words may have that sign too.
         let is_word = |(word, _): &(&str, &str)| !concept.vectors(word).is_empty();
@@ -102,12 +105,12 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     }
     if let Some(name) = &arguments.base {
         let model = Checkpoint::open_named(name, files::models().as_deref())?;
-        concept.base = Some(model.base_hash_cached(base_hash_cache().as_deref()));
+        concept.base = Some(model.base_hash_watched(base_hash_cache().as_deref(), asked)?);
     }
     dialects::files(&concept, arguments.to, &arguments.to_file).iter().try_for_each(check)?;
     make_folder_of(&arguments.to_file)?;
-    let written =
-        dialects::write(&concept, arguments.to, arguments.bundle_words, &arguments.to_file)?;
+    let (to, bundle) = (arguments.to, arguments.bundle_words);
+    let written = dialects::write_watched(&concept, to, bundle, &arguments.to_file, asked)?;
     notes.extend(written.notes);
     for note in &notes {
         terminal.note(format!("note: {note}"));

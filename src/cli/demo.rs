@@ -20,7 +20,7 @@ use mixofshow::training::folder;
 use super::learn::learn_all;
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Global, Result, files, units};
+use super::{Global, Result, files, interrupt, units};
 use cast::{CAST, PAIR, Scene, TRIO};
 use report::{ConceptScores, Report, SceneScores};
 
@@ -70,6 +70,7 @@ const AVERAGED: &str = "averaged";
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let demo = Demo::prepare(arguments, global, terminal)?;
     let start = Instant::now();
+    let _watched = interrupt::watched();
     demo.first()?;
     let concepts = demo.teach()?;
     let taught = start.elapsed();
@@ -159,7 +160,7 @@ impl<'a> Demo<'a> {
     fn first(&self) -> Result<()> {
         let prompt = format!("a photo of a red cat {}", cast::PLACE);
         let mut model = self.open(&self.checkpoint)?;
-        let made = model.generate(&Request { prompt, ..request() }, &mut |_| ())?;
+        let made = model.generate(&Request { prompt, ..request() }, &mut |_| interrupt::asked())?;
         let path = self.arguments.output.join(FIRST);
         made.pictures.iter().try_for_each(|picture| picture.save(&path, None))?;
         self.terminal.note(format!("the first picture, by the model alone: {}", path.display()));
@@ -203,7 +204,8 @@ impl<'a> Demo<'a> {
             let settings = fusion::Settings::of(solver);
             let order = Order { replace: true, ..Order::new(entries.clone(), out.clone()) };
             fusion::fuse(&self.gpu, &self.checkpoint, order, &settings, &mut |at| {
-                progress.show("fuse", at.done, at.of)
+                progress.show("fuse", at.done, at.of);
+                interrupt::asked()
             })?;
             Ok(out)
         };
@@ -451,7 +453,7 @@ impl Work<'_> {
         request: &Request,
     ) -> Result<Vec<Picture>> {
         self.progress.show("pictures", self.done, self.of);
-        let generated = model.generate(request, &mut |_| ())?;
+        let generated = model.generate(request, &mut |_| interrupt::asked())?;
         self.done += 1;
         let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
         let path = self.folder.join(words.collect::<Vec<_>>().join("-") + ".png");

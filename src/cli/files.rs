@@ -2,10 +2,10 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use mixofshow::file_kind;
+use mixofshow::checkpoint::{self, output};
+use mixofshow::fusion;
 use mixofshow::picture::{self, Parameters, Picture};
 use mixofshow::training::{self, Places};
-use mixofshow::{fusion, output};
 
 use super::usage::STANDARD;
 use super::{Failure, Result};
@@ -115,7 +115,7 @@ pub fn standard_input(option: &str, expected: &str) -> Result<String> {
     let read = io::stdin()
         .lock()
         .read_to_end(&mut bytes)
-        .and_then(|_| file_kind::text_of(bytes, expected));
+        .and_then(|_| checkpoint::text_of(bytes, expected));
     read.map_err(|e| Failure::Failed(format!("{option} {STANDARD}: standard input: {e}").into()))
 }
 
@@ -124,7 +124,7 @@ pub fn text(option: &str, path: &Path, expected: &str) -> Result<String> {
     if is_stream(path) {
         return standard_input(option, expected);
     }
-    file_kind::read_text(path, expected)
+    checkpoint::read_text(path, expected)
         .map_err(|e| Failure::Failed(format!("{option} {}: {e}", path.display()).into()))
 }
 

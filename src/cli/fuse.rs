@@ -10,13 +10,13 @@ use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
 use mixofshow::fusion::solve::Exact;
 use mixofshow::fusion::{
-    self, ConceptToFuse, Distillation, ListedConcept, Order, Previous, Settings,
+    self, ConceptToFuse, Distillation, ListedConcept, Order, Previous, Settings, Stage,
 };
 use serde::Serialize;
 
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files, units};
+use super::{Failure, Global, Result, files, interrupt, units};
 pub use arguments::Arguments;
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
@@ -48,25 +48,30 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         accept_stale: arguments.to.is_some() && !arguments.refresh,
     };
     let mut last = String::new();
+    let kept = match (&order.statistics, &order.out) {
+        (Some(_), _) | (_, None) => "what was recorded is kept",
+        _ => "what was recorded is kept beside the output",
+    };
+    let watched = interrupt::watched();
     let fused = fusion::fuse(&gpu, &checkpoint, order, &settings, &mut |at| {
-        let (name, title) =
-            at.stage.map_or(("distill", "predictions"), |stage| (stage.name(), stage.title()));
-        let now = format!("{name} {}", at.subject);
+        let now = format!("{} {}", at.stage, at.subject);
         if terminal.verbose() && !at.subject.is_empty() && now != last {
-            let of = if at.stage.is_some() {
-                format!("{title}: inputs of")
-            } else {
-                format!("{title} of")
-            };
+            let stage = Stage::ALL.into_iter().find(|stage| stage.name() == at.stage);
+            let of = stage.map_or("predictions of".to_string(), |stage| {
+                format!("{}: inputs of", stage.title())
+            });
             progress.aside(|| terminal.detail(format!("{of} {}", at.subject)));
             last = now;
         }
-        progress.show(
-            if at.subject.is_empty() && at.stage.is_some() { "solve" } else { name },
-            at.done,
-            at.of,
-        );
-    })?;
+        progress.show(at.stage, at.done, at.of);
+        interrupt::asked()
+    });
+    if let Err(fusion::Error::Cancelled(_)) = fused {
+        drop(progress);
+        terminal.note(format!("stopped; {kept}, and the same command goes on from there"));
+        return Err(Failure::Stopped);
+    }
+    let fused = fused?;
     if let Some(path) = &fused.path {
         let mut pictures = Vec::new();
         if arguments.sheet {
@@ -88,7 +93,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         }
         write_report(path, &fused.report, &pictures)?;
     }
-    drop(progress);
+    drop((progress, watched));
     if arguments.json {
         terminal.print_json(&Printed {
             path: fused.path.as_deref(),

@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::{Gpu, replaced_kernels};
+use mixofshow::checkpoint::output;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
-use mixofshow::output;
 use mixofshow::picture::{Mask, Picture};
 use mixofshow::pipeline::latents;
 use mixofshow::pipeline::recipe::{Lookup, Recipe, Source, hex};
@@ -24,7 +24,7 @@ use mixofshow::pipeline::{Generated, MOST_PICTURES, Pipeline, Request};
 use super::files::make_folder_of;
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files, units};
+use super::{Failure, Global, Result, files, interrupt, units};
 pub use arguments::Arguments;
 pub use destination::destinations;
 use report::Report;
@@ -64,7 +64,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let wanted_hash = recipe.model_hash.take().filter(|_| arguments.model.is_none());
     // The hash reads the whole model once more, so it is made while the device works.
     let (generated, loading) = std::thread::scope(|scope| {
-        let hashing = scope.spawn(|| hex(&checkpoint.hash()));
+        let hashing = scope.spawn(|| {
+            checkpoint.hash_watched(&mut |_| interrupt::asked()).ok().map(|hash| hex(&hash))
+        });
         let mut pipeline = Pipeline::load(&gpu, &checkpoint, recipe.precision)?;
         progress.aside(|| {
             pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}")))
@@ -82,12 +84,16 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         let loading = start.elapsed();
         let mut hashing = Some(hashing);
         let shown = RefCell::new(&mut progress);
+        let _watched = interrupt::watched();
         let generated = pipeline.make_each(
             prepared,
-            &mut |at| shown.borrow_mut().show(at.stage, at.done, at.of),
+            &mut |at| {
+                shown.borrow_mut().show(at.stage, at.done, at.of);
+                interrupt::asked()
+            },
             &mut |generated, number, picture| {
                 if let Some(hashing) = hashing.take() {
-                    recipe.model_hash = hashing.join().ok();
+                    recipe.model_hash = hashing.join().ok().flatten();
                 }
                 let Some(destination) = destinations.get(number) else { return Ok(()) };
                 write(&recipe, generated, number, &picture, destination, arguments)?;

@@ -1,5 +1,6 @@
 //! Concepts that other commands need: trained, or read where they are there already.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -10,11 +11,11 @@ use mixofshow::backend::cpu::Cpu;
 use mixofshow::checkpoint::{Checkpoint, base_hash_cache};
 use mixofshow::concept::{Concept, check_base};
 use mixofshow::training::config::Settings;
-use mixofshow::training::{self, Begin, Event, Outcome, Run, Summary};
+use mixofshow::training::{self, Begin, Event, Run, Summary, UpdateDone};
 
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files, units};
+use super::{Global, Result, files, interrupt, units};
 
 /// A concept, and the seconds that it took where it was not there already.
 pub type Trained = (Concept, Option<f64>);
@@ -47,6 +48,7 @@ pub fn learn_all(
     };
     let gpus = (0..side_by_side).map(one).collect::<Result<Vec<_>>>()?;
 
+    let _watched = interrupt::watched();
     let next = AtomicUsize::new(0);
     let (news, heard) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -54,8 +56,13 @@ pub fn learn_all(
             let (news, next, missing) = (news.clone(), &next, &missing);
             scope.spawn(move || {
                 while let Some(&lesson) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = teach(&lessons[lesson], checkpoint, &gpu, &mut |at| {
-                        said(&news, lesson, News::Update(at))
+                    let outcome = teach(&lessons[lesson], checkpoint, &gpu, &mut |at| match said(
+                        &news,
+                        lesson,
+                        News::Update(at),
+                    ) {
+                        true => interrupt::asked(),
+                        false => ControlFlow::Break(()),
                     });
                     let failed = outcome.is_err();
                     if !said(&news, lesson, News::End(Box::new(outcome))) || failed {
@@ -82,7 +89,7 @@ pub fn learn_all(
                     );
                 }
                 News::End(outcome) => {
-                    let (concept, summary, seconds) = (*outcome)?.ok_or(Failure::Stopped)?;
+                    let (concept, summary, seconds) = (*outcome)?;
                     progress.aside(|| tell(terminal, name, &summary, seconds));
                     trained[lesson] = Some((concept, Some(seconds)));
                 }
@@ -93,13 +100,12 @@ pub fn learn_all(
 }
 
 enum News {
-    Update(training::Progress),
+    Update(UpdateDone),
     End(Box<Taught>),
 }
 
-/// The concept, how the run ended, and the seconds that it took; nothing if it was stopped. Boxed:
-/// the error is large.
-type Taught = std::result::Result<Option<(Concept, Summary, f64)>, Box<training::Error>>;
+/// The concept, how the run ended, and the seconds that it took. Boxed: the error is large.
+type Taught = std::result::Result<(Concept, Summary, f64), Box<training::Error>>;
 
 /// Whether anybody still listens.
 fn said(news: &Sender<(usize, News)>, lesson: usize, what: News) -> bool {
@@ -121,27 +127,21 @@ fn present(path: &Path, checkpoint: &Checkpoint, terminal: &Terminal) -> Result<
     }
 }
 
-/// Learns one until `watch` says no.
+/// Learns one, unless `watch` ends it.
 fn teach(
     settings: &Settings,
     checkpoint: &Checkpoint,
     gpu: &Device,
-    watch: &mut dyn FnMut(training::Progress) -> bool,
+    watch: &mut dyn FnMut(UpdateDone) -> ControlFlow<()>,
 ) -> Taught {
     let start = Instant::now();
     let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
-    let outcome = run.run(&mut |event| match event {
-        Event::Step(at) => watch(at),
-        _ => true,
+    let summary = run.run(&mut |event| match event {
+        Event::Update(at) => watch(at),
+        _ => ControlFlow::Continue(()),
     })?;
-    Ok(match outcome {
-        Outcome::Done(summary) => Some((
-            Concept::read(&settings.output).map_err(training::Error::from)?,
-            summary,
-            start.elapsed().as_secs_f64(),
-        )),
-        Outcome::Stopped { .. } => None,
-    })
+    let concept = Concept::read(&settings.output).map_err(training::Error::from)?;
+    Ok((concept, summary, start.elapsed().as_secs_f64()))
 }
 
 fn tell(terminal: &Terminal, name: &str, summary: &Summary, seconds: f64) {

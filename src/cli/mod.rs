@@ -9,6 +9,7 @@ mod files;
 mod fuse;
 mod generate;
 mod inspect;
+mod interrupt;
 mod learn;
 mod progress;
 mod terminal;
@@ -191,7 +192,11 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
-        Err(Failure::Stopped) => ExitCode::from(130),
+        Err(Failure::Stopped) => ExitCode::from(interrupt::EXIT_CODE),
+        Err(Failure::Failed(error)) if interrupt::is_cancelled(&*error) => {
+            terminal.note("stopped");
+            ExitCode::from(interrupt::EXIT_CODE)
+        }
         Err(Failure::Failed(error)) => {
             terminal.error(&*error);
             ExitCode::from(if usage::is_wrong_usage(&*error) { 2 } else { 1 })

@@ -1,19 +1,17 @@
 //! `mos train`
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::training::config::{self, Kind, Options, Settings};
 use mixofshow::training::step::Method;
-use mixofshow::training::{self, Begin, Event, Outcome, Progress as Trained, Run, Summary};
+use mixofshow::training::{self, Begin, Event, Run, Summary, UpdateDone};
 use serde::Serialize;
 
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Failure, Global, Result, files, units};
+use super::{Failure, Global, Result, files, interrupt, units};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -111,34 +109,36 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     };
     let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin)?;
     progress.aside(|| tell(&run, gpu.name(), terminal));
-    let stopped = on_interrupt();
+    let watched = interrupt::watched();
     let mut spent = false;
-    let outcome = run.run(&mut |event| {
+    let ended = run.run(&mut |event| {
         match event {
-            Event::Step(at) => progress.show_with(
+            Event::Update(at) => progress.show_with(
                 "train",
                 at.done as usize,
                 at.of as usize,
                 &detail(&at, &mut spent),
             ),
-            Event::Sheet { done, of } => progress.show("sheet", done, of),
+            Event::Sheet(at) => progress.show(at.stage, at.done, at.of),
             Event::Wrote(path) => {
                 progress.aside(|| terminal.detail(format!("wrote {}", path.display())))
             }
+            _ => {}
         }
-        !stopped.load(Ordering::Relaxed)
+        interrupt::asked()
     });
-    drop(progress);
-    match outcome? {
-        Outcome::Stopped { step } => {
+    drop((progress, watched));
+    match ended {
+        Err(training::Error::Cancelled(_)) => {
             terminal.note(format!(
-                "stopped at step {step} of {}; all of it is saved. To go on:",
+                "stopped at step {} of {}; all of it is saved. To go on:",
+                run.done(),
                 settings.steps
             ));
             terminal.note(format!("  {}", same_command_with("--resume")));
             Err(Failure::Stopped)
         }
-        Outcome::Done(summary) => close(arguments, &settings, &summary, start, terminal),
+        ended => close(arguments, &settings, &ended?, start, terminal),
     }
 }
 
@@ -167,24 +167,10 @@ fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
 }
 
 /// How it goes, for the bar; `spent` remembers that the end of the embeddings was told.
-fn detail(at: &Trained, spent: &mut bool) -> String {
+fn detail(at: &UpdateDone, spent: &mut bool) -> String {
     *spent = *spent || at.embeddings_stopped;
     let norm = if *spent { format!("{:.3} (held)", at.norm) } else { format!("{:.3}", at.norm) };
     format!("loss {:.4}  lr {:.1e}  norm {norm}", at.loss, at.rates.unet)
-}
-
-/// Set at the first Ctrl-C; the second one ends the program at once.
-fn on_interrupt() -> Arc<AtomicBool> {
-    let stopped = Arc::new(AtomicBool::new(false));
-    let seen = stopped.clone();
-    // Where it cannot be watched for, the key ends the program as ever, and the last saved state
-    // stands.
-    let _ = ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
-    stopped
 }
 
 /// The command line of this process with one more flag.

@@ -5,9 +5,10 @@ use std::error::Error;
 use clap::parser::ArgMatches;
 use clap::{Arg, Command};
 use mixofshow::pipeline;
+use mixofshow::pipeline::{ModelError, text};
 use mixofshow::scheduler::config::ScheduleError;
 use mixofshow::training::{self, config};
-use mixofshow::{concept, fusion, region, sd, text};
+use mixofshow::{concept, fusion, region};
 
 /// For standard input or output, where one can be used.
 pub const STANDARD: &str = "-";
@@ -70,12 +71,12 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
             _ => false,
         };
     }
-    if let Some(error) = error.downcast_ref::<sd::Error>() {
+    if let Some(error) = error.downcast_ref::<ModelError>() {
         return match error {
-            sd::Error::ClipSkip { .. } => true,
-            sd::Error::Schedule(error) => is_wrong_usage(error),
-            sd::Error::Text(error) => is_wrong_usage(error),
-            sd::Error::Concept(error) => is_wrong_usage(error),
+            ModelError::ClipSkip { .. } => true,
+            ModelError::Schedule(error) => is_wrong_usage(error),
+            ModelError::Text(error) => is_wrong_usage(error),
+            ModelError::Concept(error) => is_wrong_usage(error),
             _ => false,
         };
     }

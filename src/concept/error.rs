@@ -4,11 +4,16 @@ use std::path::PathBuf;
 
 use crate::checkpoint::{self, ModelHash, Network};
 use crate::text;
+use crate::watch::Cancelled;
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
+    /// The watch asked it to end; nothing is written.
     #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
+    Cancelled(#[from] Cancelled),
+    #[error(transparent)]
+    Checkpoint(checkpoint::Error),
     /// A file that holds no concept, or one that this program cannot use.
     #[error("{}: {problem}", path.display())]
     File { path: PathBuf, problem: String },
@@ -71,6 +76,15 @@ pub enum Error {
     OtherBase { concept: String, wanted: ModelHash, found: ModelHash },
     #[error("concept `{concept}`: {scale} is no scale; expected a number")]
     Scale { concept: String, scale: f32 },
+}
+
+impl From<checkpoint::Error> for Error {
+    fn from(error: checkpoint::Error) -> Error {
+        match error {
+            checkpoint::Error::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Checkpoint(error),
+        }
+    }
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
+use crate::watch::{Parts, unwatched_parts};
 
 use super::{Concept, Error, Lora, Network, Result, Update, UpdateSet, Word};
 
@@ -64,8 +65,12 @@ impl Concept {
     /// # Errors
     /// Arrays that contradict their own shapes; whatever the system says.
     pub fn write(&self, path: &Path) -> Result<()> {
+        self.write_watched(path, &mut unwatched_parts)
+    }
+
+    pub(super) fn write_watched(&self, path: &Path, progress: &mut Parts) -> Result<()> {
         let (tensors, metadata) = self.parts(path)?;
-        Ok(checkpoint::write(path, &tensors, &metadata)?)
+        Ok(checkpoint::write_watched(path, &tensors, &metadata, progress)?)
     }
 
     /// The bytes of the file that [`Concept::write`] writes.
@@ -83,7 +88,7 @@ impl Concept {
     /// # Errors
     /// See there; a file that cannot be read.
     pub fn read(path: &Path) -> Result<Concept> {
-        read(&TensorFile::open(path)?)
+        read(&TensorFile::open(path)?, &mut unwatched_parts)
     }
 
     /// Reads what [`Concept::to_bytes`] wrote. `name` stands for the path in errors.
@@ -91,7 +96,7 @@ impl Concept {
     /// # Errors
     /// Bytes that are no concept file, with the tensor or key that is wrong.
     pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Concept> {
-        read(&TensorFile::from_bytes(name, bytes)?)
+        read(&TensorFile::from_bytes(name, bytes)?, &mut unwatched_parts)
     }
 
     fn parts(&self, path: &Path) -> Result<(Tensors<'_>, BTreeMap<String, String>)> {
@@ -150,7 +155,7 @@ pub(super) fn is_ours(file: &TensorFile) -> bool {
     file.metadata().contains_key(LAYOUT_KEY)
 }
 
-pub(super) fn read(file: &TensorFile) -> Result<Concept> {
+pub(super) fn read(file: &TensorFile, progress: &mut Parts) -> Result<Concept> {
     let fail = |problem: String| Error::File { path: file.path().to_path_buf(), problem };
     let mut metadata = file.metadata().clone();
     match metadata.remove(LAYOUT_KEY).as_deref() {
@@ -194,7 +199,7 @@ pub(super) fn read(file: &TensorFile) -> Result<Concept> {
             set.scale = finite
                 .ok_or_else(|| fail(format!("metadata `{key}` is `{scale}`, not a number")))?;
         }
-        read_set(file, &prefix(network), set)?;
+        read_set(file, &prefix(network), set, progress)?;
     }
     concept.metadata = metadata;
     let known = |name: &str| {
@@ -216,11 +221,17 @@ pub(super) fn read(file: &TensorFile) -> Result<Concept> {
     }
 }
 
-fn read_set(file: &TensorFile, prefix: &str, set: &mut UpdateSet) -> Result<()> {
-    for name in file.names() {
+fn read_set(
+    file: &TensorFile,
+    prefix: &str,
+    set: &mut UpdateSet,
+    progress: &mut Parts,
+) -> Result<()> {
+    for (done, name) in file.names().enumerate() {
         let Some(layer) = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN)) else {
             continue;
         };
+        progress(done, file.len())?;
         let other = format!("{prefix}{layer}{UP}");
         let (Some(down), Some(up)) = (narrowing(file, name)?, matrix(file, &other)?) else {
             return Err(tensor_error(

@@ -6,8 +6,8 @@
 
 mod applied;
 mod base;
-pub mod binding;
-pub mod caption;
+pub(crate) mod binding;
+mod caption;
 pub mod dialects;
 mod error;
 mod file;
@@ -22,6 +22,7 @@ use crate::graph::Array;
 
 pub use applied::{Applied, AppliedSet};
 pub use base::check_base;
+pub use caption::{PLACEHOLDER, with_words};
 pub use error::{Error, Result};
 pub use update::{Lora, Update, UpdateSet, Updates};
 

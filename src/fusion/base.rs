@@ -16,6 +16,7 @@ use crate::sd::{Model, Overlay, Part};
 use crate::text::Tokenizer;
 
 use super::Result;
+use crate::watch::Watch;
 
 /// A checkpoint, read as far as fusion needs it.
 pub(super) struct Base<'a> {
@@ -25,9 +26,9 @@ pub(super) struct Base<'a> {
 }
 
 impl<'a> Base<'a> {
-    pub fn open(checkpoint: &'a Checkpoint) -> Result<Base<'a>> {
+    pub fn open(checkpoint: &'a Checkpoint, watch: &mut Watch) -> Result<Base<'a>> {
         Ok(Base {
-            hash: checkpoint.base_hash_cached(base_hash_cache().as_deref()),
+            hash: checkpoint.base_hash_watched(base_hash_cache().as_deref(), watch)?,
             model: Model::open(checkpoint)?,
             checkpoint,
         })

@@ -10,6 +10,7 @@ use super::spatial::{self, PictureShape};
 use super::statistics::Statistics;
 use super::text::{Bound, bind, encode};
 use super::{Error, Result};
+use crate::watch::Parts;
 
 /// Whose inputs are recorded.
 pub(super) struct RecordedSubject<'a> {
@@ -161,9 +162,9 @@ impl Runner<'_> {
         layout: &StageLayers,
         subject: &RecordedSubject,
         settings: &Settings,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut Parts,
     ) -> Result<Vec<Statistics>> {
-        progress(0, 1);
+        progress(0, 1)?;
         let found = match stage {
             Stage::Text => self.of_text(layout, subject)?,
             Stage::Cross => self.of_cross(layout, subject)?,
@@ -243,7 +244,7 @@ impl Runner<'_> {
         layout: &StageLayers,
         subject: &RecordedSubject,
         settings: &Settings,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut Parts,
     ) -> Result<Vec<Statistics>> {
         let runs = subject.sampled.len() * subject.seeds as usize;
         let shape = PictureShape {
@@ -260,12 +261,12 @@ impl Runner<'_> {
             sampler.read(&self.read(subject, prompt, None)?, &empty, None)?;
             for seed in 0..subject.seeds {
                 sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
-                    progress(done * step.of + step.done, runs * step.of);
+                    progress(done * step.of + step.done, runs * step.of)
                 })?;
                 done += 1;
             }
         }
-        progress(1, 1);
+        progress(1, 1)?;
         sampler.finish(layout)
     }
 }

@@ -30,6 +30,7 @@ use super::report::DistillationReport;
 use super::settings::Distillation;
 use super::store::DISTILLATION_STATE;
 use super::{Error, Result};
+use crate::watch::Parts;
 
 /// Updates in which the rate rises.
 const WARM_UP: usize = 10;
@@ -278,12 +279,12 @@ impl<'a> Student<'a> {
     }
 
     /// Learns; an interrupted run goes on from the state that it saved last.
-    pub fn run(&mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Distilled> {
+    pub fn run(&mut self, progress: &mut Parts) -> Result<Distilled> {
         let start = Instant::now();
         let rows = self.rows();
         let updates = (rows.len() / self.settings.batch.max(1)).max(1);
         let initial = self.initial()?;
-        progress(0, updates);
+        progress(0, updates)?;
         self.step.restore(&initial)?;
         let before = self.errors()?;
         let found = self.saved(updates);
@@ -291,7 +292,10 @@ impl<'a> Student<'a> {
         let mut done = found.map_or(0, |state| state.step as usize);
         let mut diverged = false;
         while done < updates && !diverged {
-            progress(done, updates);
+            if let Err(cancelled) = progress(done, updates) {
+                self.save(done)?;
+                return Err(cancelled.into());
+            }
             let rate = rate(self.settings.rate, done, updates);
             for pass in 0..self.settings.batch / self.batch {
                 let first = (done * self.settings.batch) + pass * self.batch;
@@ -308,7 +312,7 @@ impl<'a> Student<'a> {
                 self.save(done)?;
             }
         }
-        progress(updates, updates);
+        progress(updates, updates)?;
         let state = self.step.state()?;
         let after = if diverged { vec![f64::INFINITY; before.len()] } else { self.errors()? };
         let errors: Vec<[f64; 2]> =

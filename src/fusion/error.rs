@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::models::config::ConfigError;
 use crate::scheduler::config::ScheduleError;
 use crate::training::step;
+use crate::watch::Cancelled;
 use crate::{backend, checkpoint, concept, graph, sd, text};
 
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +37,13 @@ pub enum Error {
     NotFinite { stage: &'static str, concept: String, layer: String },
     #[error("{}: cannot {action}: {source}", path.display())]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    /// The watch asked it to end. What was recorded is kept and found again.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     #[error(transparent)]
     Concepts(Box<concept::Error>),
     #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
+    Checkpoint(checkpoint::Error),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -62,9 +66,21 @@ impl From<concept::Error> for Error {
     }
 }
 
+impl From<checkpoint::Error> for Error {
+    fn from(error: checkpoint::Error) -> Error {
+        match error {
+            checkpoint::Error::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Checkpoint(error),
+        }
+    }
+}
+
 impl From<sd::Error> for Error {
     fn from(error: sd::Error) -> Error {
-        Error::Model(Box::new(error))
+        match error {
+            sd::Error::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Model(Box::new(error)),
+        }
     }
 }
 

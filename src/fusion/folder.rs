@@ -20,6 +20,7 @@ use super::replace::{NOTE_FILE, WORDS_FILE};
 use super::report::Report;
 use super::tokenizer::{json_text, put, put_json};
 use super::{Error, Result, replace, tokenizer};
+use crate::watch::Parts;
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -34,6 +35,7 @@ pub(super) fn write(
     text: &FusedWeights,
     unet: &FusedWeights,
     report: &Report,
+    progress: &mut Parts,
 ) -> Result<Vec<String>> {
     replace::check_output(out, replacing)?;
     fs::create_dir_all(parent(out)).map_err(Error::io(parent(out), "make the folder"))?;
@@ -48,16 +50,22 @@ pub(super) fn write(
     let existing =
         checkpoint.concepts.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
     let words = Words::of(base, members, existing)?;
-    network(inside, "unet", "diffusion_pytorch_model", &checkpoint.unet, unet, None)?;
-    network(
-        inside,
-        "vae",
-        "diffusion_pytorch_model",
-        &checkpoint.vae,
-        &FusedWeights::default(),
-        None,
-    )?;
-    network(inside, "text_encoder", "model", &checkpoint.text_encoder, text, Some(&words))?;
+    let (own, stem) = (FusedWeights::default(), "diffusion_pytorch_model");
+    let networks = [
+        ("unet", stem, &checkpoint.unet, unet, None),
+        ("vae", stem, &checkpoint.vae, &own, None),
+        ("text_encoder", "model", &checkpoint.text_encoder, text, Some(&words)),
+    ];
+    // As many parts as the networks have tensors.
+    let of = networks.iter().map(|(_, _, component, ..)| component.len()).sum();
+    let mut before = 0;
+    for (name, stem, component, fused, words) in networks {
+        network(inside, name, stem, component, fused, words, &mut |done, _| {
+            progress(before + done, of)
+        })?;
+        before += component.len();
+    }
+    progress(of, of)?;
     tokenizer::write(&folder(inside, "tokenizer")?, &checkpoint.tokenizer, &words.tokens)?;
     let scheduler = folder(inside, "scheduler")?;
     put(
@@ -155,6 +163,7 @@ fn network(
     component: &Component,
     fused: &FusedWeights,
     words: Option<&Words>,
+    progress: &mut Parts,
 ) -> Result<()> {
     let path = folder(inside, name)?;
     let mut config = component.config.clone();
@@ -196,7 +205,8 @@ fn network(
     }
     put_json(&path.join("config.json"), &config)?;
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    Ok(checkpoint::write(&path.join(format!("{stem}.safetensors")), &tensors, &metadata)?)
+    let path = path.join(format!("{stem}.safetensors"));
+    Ok(checkpoint::write_watched(&path, &tensors, &metadata, progress)?)
 }
 
 /// `values` in the precision of `stored`; 8-bit types become f16.

@@ -22,6 +22,7 @@ use super::solve::{self, Change, Measures, RidgeChoice, Solver};
 use super::spatial::PictureShape;
 use super::store::{self, Found, Origin, SiteGroup, Store};
 use super::{Error, Result, folder, replace, spatial};
+use crate::watch::{Progress, Watch, heed};
 
 /// What is asked for besides [`Settings`].
 #[derive(Clone, Debug)]
@@ -55,18 +56,6 @@ impl Order {
     }
 }
 
-/// How far a fusion is.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress<'a> {
-    /// None: the distillation.
-    pub stage: Option<Stage>,
-    /// The concept whose statistics or predictions are recorded; empty while layers are solved for,
-    /// or learn.
-    pub subject: &'a str,
-    pub done: usize,
-    pub of: usize,
-}
-
 /// The result of a fusion.
 #[derive(Clone, Debug)]
 pub struct Fused {
@@ -75,19 +64,24 @@ pub struct Fused {
     pub path: Option<PathBuf>,
 }
 
-/// Fuses. Interrupted and started again with the same statistics folder (or the same output), it
-/// goes on where it was.
+/// Fuses. Interrupted, cancelled too, and started again with the same statistics folder (or the
+/// same output), it goes on where it was, to the same bytes.
+///
+/// `watch` is told of the stages `hash`, of the model's weights where it is not remembered; `text`, `cross` and `spatial` ([`Stage::name`]), while the inputs
+/// of a concept, the subject, are recorded; `solve`, the layers of a stage; `predict`, what a
+/// concept's own model predicts; `distill`, what the fused one learns of that; and `write`.
 ///
 /// # Errors
-/// Concepts that do not go together, named; whatever the device and the file system say.
+/// Concepts that do not go together, named; whatever the device and the file system say;
+/// [`Error::Cancelled`]: then nothing stands at the output.
 pub fn fuse(
     gpu: &Device,
     checkpoint: &Checkpoint,
     order: Order,
     settings: &Settings,
-    progress: &mut dyn FnMut(Progress),
+    watch: &mut Watch,
 ) -> Result<Fused> {
-    let base = Base::open(checkpoint)?;
+    let base = Base::open(checkpoint, watch)?;
     let members = members::members(order.concepts, &base, settings.rename)?;
     if members.is_empty() {
         return Err(Error::option("concepts", "there are none to fuse"));
@@ -136,7 +130,7 @@ pub fn fuse(
         only_statistics: order.out.is_none(),
         moved: Vec::new(),
         report: Report::new(&base, &members, settings),
-        progress,
+        watch,
     };
     for (stage, layout) in &stages_layers {
         if !layout.sites.is_empty() {
@@ -149,7 +143,7 @@ pub fn fuse(
         .map(|(_, layout)| layout)
         .collect();
     fusion.distil(&in_unet)?;
-    let Fusion { runner, mut report, store, .. } = fusion;
+    let Fusion { runner, mut report, store, watch, .. } = fusion;
     let path = match &order.out {
         None => None,
         Some(out) => {
@@ -161,6 +155,7 @@ pub fn fuse(
                 &runner.text,
                 &runner.unet,
                 &report,
+                &mut |done, of| heed(watch(Progress::new("write", done, of))),
             )?;
             report.notes.extend(notes);
             if order.statistics.is_none() {
@@ -181,7 +176,10 @@ fn check_part(part: Option<(usize, usize)>) -> Result<()> {
     }
 }
 
-struct Fusion<'a, 'p> {
+/// As the watch is told of the stage in which layers are solved for.
+const SOLVE: &str = "solve";
+
+struct Fusion<'a, 'w> {
     runner: Runner<'a>,
     members: &'a [FusedConcept],
     settings: &'a Settings,
@@ -196,7 +194,7 @@ struct Fusion<'a, 'p> {
     /// Of the stage under way: how far inputs are from those of another fusion.
     moved: Vec<(String, f64)>,
     report: Report,
-    progress: &'p mut dyn FnMut(Progress),
+    watch: &'a mut Watch<'w>,
 }
 
 impl Fusion<'_, '_> {
@@ -273,9 +271,11 @@ impl Fusion<'_, '_> {
             Some(found) if !found.stale || accept_stale => return Ok(found),
             other => other,
         };
-        let progress = &mut *self.progress;
-        let mut tell =
-            |done, of| progress(Progress { stage: Some(stage), subject: &subject.name, done, of });
+        let watch = &mut *self.watch;
+        let mut tell = |done, of| {
+            let at = Progress::new(stage.name(), done, of);
+            heed(watch(Progress { subject: &subject.name, ..at }))
+        };
         let statistics = self.runner.collect(stage, layout, subject, self.settings, &mut tell)?;
         if let Some(before) = before {
             let moved = store::moved(&before.file, layout, &statistics);
@@ -314,7 +314,10 @@ impl Fusion<'_, '_> {
                 None => {
                     let all: Vec<&dyn solve::Group> =
                         groups.iter().map(|group| group as &dyn solve::Group).collect();
-                    solve::choose(&all, exact.keep_weight)?
+                    let (watch, of) = (&mut *self.watch, groups.len());
+                    solve::choose(&all, exact.keep_weight, &mut |_| {
+                        watch(Progress::new(SOLVE, 0, of))
+                    })?
                 }
             },
             _ => RidgeChoice { ridge: 0.0, points: Vec::new(), measured: Vec::new() },
@@ -327,11 +330,13 @@ impl Fusion<'_, '_> {
         let mut fused: Vec<(String, TensorView)> = Vec::new();
         let mut sites = Vec::new();
         for (done, group) in groups.iter().enumerate() {
-            (self.progress)(Progress { stage: Some(stage), subject: "", done, of: groups.len() });
+            let watch = &mut *self.watch;
+            let mut tell = |_: Progress| watch(Progress::new(SOLVE, done, groups.len()));
+            heed(tell(Progress::new(SOLVE, 0, 1)))?;
             let start = Instant::now();
-            let solution = solve::solve(group, solver, ridge.ridge)?;
+            let solution = solve::solve(group, solver, ridge.ridge, &mut tell)?;
             solving += start.elapsed();
-            let average = solve::solve(group, Solver::Average, 0.0)?;
+            let average = solve::solve(group, Solver::Average, 0.0, &mut tell)?;
             let mut changes = Vec::new();
             for (layer, change) in group.site.layers.iter().zip(&solution.changes) {
                 let name = format!("{}.weight", layer.name);
@@ -348,12 +353,7 @@ impl Fusion<'_, '_> {
                 changes,
             });
         }
-        (self.progress)(Progress {
-            stage: Some(stage),
-            subject: "",
-            done: groups.len(),
-            of: groups.len(),
-        });
+        heed((self.watch)(Progress::new(SOLVE, groups.len(), groups.len())))?;
         let path = self.working.join(format!("{}-{}.safetensors", store::WEIGHTS, stage.name()));
         checkpoint::write(&path, &fused, &BTreeMap::new())?;
         drop(fused);
@@ -423,9 +423,9 @@ impl Fusion<'_, '_> {
             &places,
             &self.earlier,
         )?;
-        let progress = &mut *self.progress;
-        let mut distilled = student
-            .run(&mut |done, of| progress(Progress { stage: None, subject: "", done, of }))?;
+        let watch = &mut *self.watch;
+        let mut distilled =
+            student.run(&mut |done, of| heed(watch(Progress::new("distill", done, of))))?;
         drop(student);
         distilled.report.seconds[0] = recorded.as_secs_f64();
         if distilled.report.used {
@@ -458,9 +458,11 @@ impl Fusion<'_, '_> {
         }
         let own =
             Runner { text: FusedWeights::default(), unet: FusedWeights::default(), ..self.runner };
-        let progress = &mut *self.progress;
-        let mut tell =
-            |done, of| progress(Progress { stage: None, subject: &subject.name, done, of });
+        let watch = &mut *self.watch;
+        let mut tell = |done, of| {
+            let at = Progress::new("predict", done, of);
+            heed(watch(Progress { subject: &subject.name, ..at }))
+        };
         let made = Predictions::of(&own, subject, self.settings, &mut tell)?;
         let file = self.store.put_predictions(&origin, &made)?;
         let path = file.path().to_path_buf();

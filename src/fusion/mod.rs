@@ -1,7 +1,7 @@
 //! Fusion: several concepts in one set of base weights (Mix-of-Show's gradient fusion, arXiv
 //! 2305.18292, section 3.3).
 pub mod solve;
-pub mod statistics;
+mod statistics;
 
 mod base;
 mod collect;
@@ -23,7 +23,7 @@ mod text;
 mod tokenizer;
 
 pub use error::{Error, Result};
-pub use fuse::{Fused, Order, Progress, fuse};
+pub use fuse::{Fused, Order, fuse};
 pub use groups::Stage;
 pub use list::ListedConcept;
 pub use members::ConceptToFuse;
@@ -34,3 +34,4 @@ pub use report::{
 };
 pub use settings::{Distillation, PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
 pub use spatial::StatisticsCost;
+pub use statistics::Statistics;

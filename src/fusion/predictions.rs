@@ -8,6 +8,7 @@ use super::groups::StageLayers;
 use super::settings::Settings;
 use super::spatial::{PictureShape, Sampler};
 use super::{Error, Result};
+use crate::watch::Parts;
 
 /// Latent pixels of the pictures that are sampled together.
 const PIXELS: usize = 16384;
@@ -30,7 +31,7 @@ impl Predictions {
         runner: &Runner,
         subject: &RecordedSubject,
         settings: &Settings,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut Parts,
     ) -> Result<Predictions> {
         let (text, unet) = (subject.of(Network::TextEncoder), subject.of(Network::UNet));
         let (text, unet) = (text.as_ref(), unet.as_ref());
@@ -59,18 +60,19 @@ impl Predictions {
             sampler.read(&runner.read(subject, prompt, text)?, &empty, unet)?;
             for seed in (0..subject.seeds).step_by(batch as usize) {
                 sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
-                    progress(done * step.of + step.done, of * step.of);
+                    progress(done * step.of + step.done, of * step.of)?;
                     made.timesteps.extend(std::iter::repeat_n(step.timestep, batch as usize));
                     made.samples.extend_from_slice(step.sample);
                     made.conditional.extend_from_slice(step.conditional);
                     if let (Some(all), Some(one)) = (&mut made.unconditional, step.unconditional) {
                         all.extend_from_slice(one);
                     }
+                    Ok(())
                 })?;
                 done += 1;
             }
         }
-        progress(1, 1);
+        progress(1, 1)?;
         Ok(made)
     }
 

@@ -17,6 +17,7 @@ use super::base::Runner;
 use super::groups::{Site, StageLayers};
 use super::statistics::{Statistics, triangle};
 use super::{Error, Result};
+use crate::watch::{Cancelled, unwatched_parts};
 
 /// A sampling run that also adds up its layers' inputs.
 pub(super) struct Sampler {
@@ -42,6 +43,9 @@ pub(super) struct Sampled<'a> {
     pub conditional: &'a [f32],
     pub unconditional: Option<&'a [f32]>,
 }
+
+/// What is told of each step, after it.
+type OnStep<'s> = dyn FnMut(Sampled<'_>) -> std::result::Result<(), Cancelled> + 's;
 
 /// What is sampled: pictures at a time, latents' height and width, steps, guidance.
 #[derive(Clone, Copy)]
@@ -118,7 +122,7 @@ impl Sampler {
 
     /// Samples pictures from noise, `seed` and those that follow it. Both halves of guidance are
     /// recorded: in use, the layers answer both.
-    pub fn run(&mut self, seed: u64, watch: &mut dyn FnMut(Sampled)) -> Result<()> {
+    pub fn run(&mut self, seed: u64, watch: &mut OnStep) -> Result<()> {
         let Some(keys_values) = &self.keys_values else { return Ok(()) };
         let [batch, height, width, channels] = self.sampling.shape.latent(&self.network.config);
         let mut noise = Noise::new(RngKind::Torch, seed, batch, [height, width, channels]);
@@ -133,7 +137,7 @@ impl Sampler {
             rows: &[],
         };
         let mut recorder = Recorder { sites: &mut self.sites, steps: &mut self.steps, watch };
-        self.sampling.run(&self.network, &run, &mut noise, &mut recorder, &mut |_, _| ())?;
+        self.sampling.run(&self.network, &run, &mut noise, &mut recorder, &mut unwatched_parts)?;
         Ok(())
     }
 
@@ -169,13 +173,13 @@ impl PictureShape {
 }
 
 /// Hands on what each step gave.
-struct Recorder<'a> {
+struct Recorder<'a, 's> {
     sites: &'a mut [Place],
     steps: &'a mut u64,
-    watch: &'a mut dyn FnMut(Sampled),
+    watch: &'a mut OnStep<'s>,
 }
 
-impl Companion for Recorder<'_> {
+impl Companion for Recorder<'_, '_> {
     fn after(&mut self, program: &Ready<StepInputs>, at: &At) -> sd::Result<()> {
         for place in self.sites.iter_mut() {
             if let Place::Host { output, statistics } = place {
@@ -194,7 +198,7 @@ impl Companion for Recorder<'_> {
             sample: sample.values(),
             conditional: second,
             unconditional: (!first.is_empty()).then_some(first),
-        });
+        })?;
         Ok(())
     }
 }

@@ -3,14 +3,15 @@
 use super::alignment::{Embedding, image_alignment, text_alignment};
 use super::towers::{self, Towers};
 use crate::concept::Applied;
-use crate::concept::caption::with_words;
+use crate::concept::with_words;
 use crate::picture::Picture;
 use crate::pipeline::{self, Pipeline, Request};
+use crate::watch::{Cancelled, Progress, Watch};
 
 /// What is asked of a model, and what its answers are compared with.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// With [`crate::concept::caption::PLACEHOLDER`] where the concept's words go.
+    /// With [`crate::concept::PLACEHOLDER`] where the concept's words go.
     pub prompts: Vec<String>,
     /// What stands in the placeholder's place where texts are scored: an article and the class
     /// word.
@@ -31,7 +32,11 @@ pub struct Scores {
 }
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
+    /// The watch asked it to end.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     #[error(transparent)]
     Towers(#[from] towers::Error),
     /// Boxed: it is large.
@@ -41,29 +46,33 @@ pub enum Error {
 
 impl From<pipeline::Error> for Error {
     fn from(error: pipeline::Error) -> Self {
-        Error::Pipeline(Box::new(error))
+        match error {
+            pipeline::Error::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Pipeline(Box::new(error)),
+        }
     }
 }
 
 impl Evaluation {
     /// Makes the pictures with `phrase` in the placeholder's place and `concepts` in use, and
-    /// scores them. They come back too, by prompt and seed; `progress` is called before each.
+    /// scores them. They come back too, by prompt and seed. `watch` is told of the stage `pictures`.
     ///
     /// # Errors
-    /// Whatever sampling and the towers meet.
+    /// Whatever sampling and the towers meet; [`Error::Cancelled`].
     pub fn run(
         &self,
         pipeline: &mut Pipeline,
         towers: &Towers,
         phrase: &str,
         concepts: &[Applied],
-        progress: &mut dyn FnMut(),
+        watch: &mut Watch,
     ) -> Result<(Scores, Vec<Picture>), Error> {
         let (mut pictures, mut texts, mut seen) = (Vec::new(), Vec::new(), Vec::new());
         for prompt in &self.prompts {
             let text = towers.text(&with_words(prompt, &self.class))?;
             for &seed in &self.seeds {
-                progress();
+                let (done, of) = (pictures.len(), self.prompts.len() * self.seeds.len());
+                let mut each = |_: Progress| watch(Progress::new("pictures", done, of));
                 let prompt = with_words(prompt, phrase);
                 let request = Request {
                     prompt,
@@ -72,7 +81,7 @@ impl Evaluation {
                     concepts: concepts.to_vec(),
                     ..self.request.clone()
                 };
-                for picture in pipeline.generate(&request, &mut |_| ())?.pictures {
+                for picture in pipeline.generate(&request, &mut each)?.pictures {
                     seen.push(towers.picture(&picture)?);
                     texts.push(text.clone());
                     pictures.push(picture);

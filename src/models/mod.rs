@@ -9,6 +9,11 @@ pub mod t2i_adapter;
 pub mod unet;
 pub mod vae;
 
+/// Layers, in terms of graph operations: what the models are built of.
+pub mod nn {
+    pub use crate::nn::*;
+}
+
 use crate::graph::ops::Function;
 
 impl From<config::Activation> for Function {

@@ -12,7 +12,7 @@ pub mod parameters;
 mod plot;
 mod png_text;
 mod sheet;
-pub mod texts;
+pub(crate) mod texts;
 
 use std::path::PathBuf;
 

@@ -11,6 +11,7 @@ use super::error::Result;
 use super::tiles::{self, MOST_BYTES, Map};
 use crate::sd;
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
+use crate::watch::Cancelled;
 
 /// Plans the decoder for one picture's latents of `size` (height, width).
 pub(super) fn plan(
@@ -111,14 +112,14 @@ impl Decoder {
         &mut self,
         network: &LoadedNetwork<VaeConfig>,
         latents: &[f32],
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<(), Cancelled>,
     ) -> Result<Picture> {
         let (config, [height, width]) = (&network.config, self.size);
         let shift = config.shift_factor.unwrap_or(0.0);
         let unscaled = latents.iter().map(|v| v / config.scaling_factor + shift).collect();
         let latents = Array::f32([1, height, width, config.latent_channels], unscaled);
         let factor = config.downscale();
-        progress(0);
+        progress(0)?;
         let values = match &mut self.kind {
             Kind::Whole(program) => {
                 let ready = match program.take() {

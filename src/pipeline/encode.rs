@@ -12,6 +12,7 @@ use super::tiles::{self, MOST_BYTES, Map};
 use crate::sd;
 use crate::sd::network::{LoadedNetwork, PlannedGraph};
 use crate::sd::noise::Noise;
+use crate::watch::Parts;
 
 /// The encoder for a picture of one size.
 pub(super) struct Encoder {
@@ -69,9 +70,9 @@ impl Encoder {
         &self,
         network: &LoadedNetwork<VaeConfig>,
         picture: &Picture,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut Parts,
     ) -> Result<Posterior> {
-        progress(0, 1);
+        progress(0, 1)?;
         let (height, width) = (picture.height() as usize, picture.width() as usize);
         let pixels = Map { height, width, channels: 3, values: picture.to_model() };
         let (planned, x) = match &self.end {

@@ -1,6 +1,7 @@
 //! What can go wrong between a request and its pictures.
 
 use crate::scheduler::config::ScheduleError;
+use crate::watch::Cancelled;
 use crate::{backend, concept, picture, region, sd, text};
 
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +10,9 @@ pub enum Error {
     /// An option of the request.
     #[error("{option} is {found}: expected {expected}")]
     Option { option: &'static str, found: String, expected: String },
+    /// The watch asked it to end.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     #[error(transparent)]
     Model(Box<sd::Error>),
     #[error(transparent)]
@@ -32,7 +36,10 @@ of_model!(backend::Error, concept::Error, ScheduleError, text::Error);
 
 impl From<sd::Error> for Error {
     fn from(error: sd::Error) -> Error {
-        Error::Model(Box::new(error))
+        match error {
+            sd::Error::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Model(Box::new(error)),
+        }
     }
 }
 

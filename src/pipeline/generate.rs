@@ -16,23 +16,24 @@ use super::decode::Decoder;
 use super::encode::Posterior;
 use super::error::Result;
 use super::plans::{PreparedRequest, RequestPlan};
-use super::{Generated, KEEP_BYTES, Pipeline, Progress, Request};
+use super::{Generated, KEEP_BYTES, Pipeline, Request};
+use crate::watch::{Parts, Progress, Watch, heed};
 
 /// Times stages and passes on how far they are.
-struct Watch<'a> {
-    progress: &'a mut dyn FnMut(Progress),
+struct Stages<'a, 'w> {
+    watch: &'a mut Watch<'w>,
     stages: Vec<(&'static str, Duration)>,
 }
 
-impl Watch<'_> {
+impl Stages<'_, '_> {
     fn stage<T, E>(
         &mut self,
         stage: &'static str,
-        work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> Result<T, E>,
+        work: impl FnOnce(&mut Parts) -> Result<T, E>,
     ) -> Result<T, E> {
         let start = Instant::now();
-        let progress = &mut *self.progress;
-        let done = work(&mut |done, of| progress(Progress { stage, done, of }));
+        let watch = &mut *self.watch;
+        let done = work(&mut |done, of| heed(watch(Progress::new(stage, done, of))));
         match self.stages.iter_mut().find(|(name, _)| *name == stage) {
             Some((_, time)) => *time += start.elapsed(),
             None => self.stages.push((stage, start.elapsed())),
@@ -48,19 +49,16 @@ struct Start {
 }
 
 impl Pipeline {
-    /// Makes the pictures. `progress` is called before and during every stage. A batch that does
-    /// not fit at once is sampled in parts; the pictures are the same.
+    /// Makes the pictures. A batch that does not fit at once is sampled in parts; the pictures are
+    /// the same. `watch` is told of the stages `text`, `encode` (of an initial picture), `prepare`,
+    /// `sample` and `decode`, before and while they run.
     ///
     /// # Errors
     /// Options out of range, named; pictures that do not fit the adapter's memory, with what would;
-    /// whatever the device meets.
-    pub fn generate(
-        &mut self,
-        request: &Request,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Generated> {
+    /// whatever the device meets; [`Error::Cancelled`](super::Error::Cancelled).
+    pub fn generate(&mut self, request: &Request, watch: &mut Watch) -> Result<Generated> {
         let prepared = self.prepare(request)?;
-        self.make(prepared, progress)
+        self.make(prepared, watch)
     }
 
     /// [`Pipeline::generate`] of a request that this pipeline has prepared, so that its warnings
@@ -68,13 +66,9 @@ impl Pipeline {
     ///
     /// # Errors
     /// Whatever the device meets.
-    pub fn make(
-        &mut self,
-        prepared: PreparedRequest<'_>,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Generated> {
+    pub fn make(&mut self, prepared: PreparedRequest<'_>, watch: &mut Watch) -> Result<Generated> {
         let mut pictures = Vec::new();
-        let made: Result<Generated> = self.make_each(prepared, progress, &mut |_, _, picture| {
+        let made: Result<Generated> = self.make_each(prepared, watch, &mut |_, _, picture| {
             pictures.push(picture);
             Ok(())
         });
@@ -89,14 +83,14 @@ impl Pipeline {
     pub fn make_each<E: From<super::Error>>(
         &mut self,
         prepared: PreparedRequest<'_>,
-        progress: &mut dyn FnMut(Progress),
+        watch: &mut Watch,
         take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
     ) -> Result<Generated, E> {
         let PreparedRequest { request, checked, plan } = prepared;
         if plan.adaptation.apply(self) {
             self.sampling = None;
         }
-        let mut watch = Watch { progress, stages: Vec::new() };
+        let mut watch = Stages { watch, stages: Vec::new() };
         let mut generated = Generated {
             pictures: Vec::new(),
             latents: Array::f32([0], Vec::new()),
@@ -134,7 +128,7 @@ impl Pipeline {
             );
             let start = self.start(request, &checked, posterior.as_ref(), &mut noise, first)?;
             let (sampling, mut controls) = watch.stage("prepare", |progress| {
-                progress(0, 1);
+                progress(0, 1)?;
                 let sampling = self.sampling(shape, &plan.shape, &plan.step)?;
                 let contexts = encoded.first().map_or(&[][..], |encoded| &encoded.contexts);
                 sampling.set_prompt(&self.unet, &plan.keys_values, contexts, &plan.rows)?;
@@ -191,7 +185,7 @@ impl Pipeline {
     fn encode_prompts(
         &self,
         plan: &RequestPlan,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut Parts,
     ) -> Result<Vec<EncodedInterval>> {
         let all = plan.wordings.iter().map(|wording| wording.variants.len()).sum();
         let mut done = 0;
@@ -199,7 +193,7 @@ impl Pipeline {
         for wording in &plan.wordings {
             let mut variants = Vec::with_capacity(wording.variants.len());
             for variant in &wording.variants {
-                progress(done, all);
+                progress(done, all)?;
                 done += 1;
                 variants.push(variant.plan.encode(
                     &self.text,

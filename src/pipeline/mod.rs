@@ -33,14 +33,25 @@ use crate::graph::Array;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 use crate::picture::Picture;
 use crate::scheduler::sampler::SamplerKind;
-use crate::sd::Model;
 use crate::sd::network::LoadedNetwork;
 use crate::sd::sampling::Sampling;
 use crate::text::Tokenizer;
+use crate::watch::unwatched_parts;
 
+pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
 pub use error::{Error, Result};
 pub use plans::PreparedRequest;
-pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Progress, Request};
+pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
+
+/// Noise that people can reproduce: which generator, which seed, which picture of a batch.
+pub mod random {
+    pub use crate::random::*;
+}
+
+/// Prompts and their tokens: CLIP's tokenizer, weights, editing, prompts of any length.
+pub mod text {
+    pub use crate::text::*;
+}
 
 use decode::Decoder;
 use encode::Encoder;
@@ -114,7 +125,7 @@ impl Pipeline {
     pub fn encode(&mut self, picture: &Picture, tile: Option<usize>) -> Result<Array> {
         let size = self.latent_size(picture.width() as usize, picture.height() as usize)?;
         let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
-        let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
+        let posterior = encoder.encode(&self.vae, picture, &mut unwatched_parts)?;
         Ok(Array::f32(
             [1, size[0], size[1], self.latent_channels()],
             posterior.mean(&self.vae.config),
@@ -129,7 +140,7 @@ impl Pipeline {
     pub fn latents_of(&mut self, picture: &Picture, tile: Option<usize>) -> Result<(Array, Array)> {
         let size = self.latent_size(picture.width() as usize, picture.height() as usize)?;
         let encoder = Encoder::plan(&self.gpu, &self.vae, size, tile)?;
-        let posterior = encoder.encode(&self.vae, picture, &mut |_, _| ())?;
+        let posterior = encoder.encode(&self.vae, picture, &mut unwatched_parts)?;
         let shaped = |values| Array::f32([1, size[0], size[1], self.latent_channels()], values);
         Ok((
             shaped(posterior.mean(&self.vae.config)),
@@ -151,7 +162,7 @@ impl Pipeline {
         let mut decoder = self.decoder_like(planned);
         let mut pictures = Vec::new();
         for latents in latents.values().chunks_exact((height * width * channels).max(1)) {
-            pictures.push(decoder.decode(&self.vae, latents, &mut |_| ())?);
+            pictures.push(decoder.decode(&self.vae, latents, &mut |_| Ok(()))?);
         }
         self.keep(decoder);
         Ok(pictures)

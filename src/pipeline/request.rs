@@ -103,15 +103,6 @@ pub struct Control {
     pub end: f64,
 }
 
-/// How far a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// `text`, `encode`, `prepare`, `sample` or `decode`.
-    pub stage: &'static str,
-    pub done: usize,
-    pub of: usize,
-}
-
 /// Device memory of a run, in bytes, known before it starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {

@@ -12,6 +12,7 @@ use crate::picture::MAX_SIDE;
 use super::error::{Result, option};
 use crate::sd;
 use crate::sd::network::{LoadedNetwork, PlannedGraph};
+use crate::watch::Cancelled;
 
 /// The most bytes of activations and inputs at once.
 pub(super) const MOST_BYTES: u64 = 2 << 30;
@@ -148,11 +149,11 @@ pub(super) fn run(
     pieces: &[Piece],
     mut x: Map,
     share: f64,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> Result<(), Cancelled>,
 ) -> Result<Map> {
     let mut input = None;
     for (done, piece) in pieces.iter().enumerate() {
-        progress(done);
+        progress(done)?;
         let next = run_piece(network, piece, &x, input.as_ref(), share)?;
         input = (piece.kind == PieceKind::ResnetStart).then_some(x);
         x = next;

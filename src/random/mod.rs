@@ -1,12 +1,12 @@
 //! Noise that people can reproduce: which generator, which seed, which picture of a batch.
-pub mod philox;
-pub mod torch;
+pub(crate) mod philox;
+mod torch;
 
 use std::fmt;
 use std::str::FromStr;
 
-use philox::Philox;
-use torch::TorchRng;
+pub use philox::Philox;
+pub use torch::TorchRng;
 
 /// Whose random numbers to make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::models::config::ConfigError;
 use crate::scheduler::config::ScheduleError;
+use crate::watch::Cancelled;
 use crate::{backend, checkpoint, concept, graph, text};
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum Error {
             or too large for f16"
     )]
     NotFinite { stage: &'static str },
+    /// The watch asked it to end.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     #[error("clip skip is {found}: expected less than the text encoder's {layers} layers")]
     ClipSkip { found: usize, layers: usize },
     #[error(transparent)]

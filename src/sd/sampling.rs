@@ -14,6 +14,7 @@ use super::error::{Error, Result};
 use super::network::{LoadedNetwork, Ready};
 use super::noise::Noise;
 use super::updates::Mask;
+use crate::watch::Parts;
 
 /// A step's program, ready for pictures of its shape.
 pub(crate) struct Sampling {
@@ -121,7 +122,7 @@ impl Sampling {
         run: &SamplingRun<'_>,
         noise: &mut Noise,
         companion: &mut dyn Companion,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut Parts,
     ) -> Result<Array> {
         let &SamplingRun { plan, latents, kept, phases, .. } = run;
         let (config, program) = (&network.config, &self.program);
@@ -147,7 +148,7 @@ impl Sampling {
         }
         let rows = self.shape.rows();
         for (done, step) in plan.steps.iter().enumerate() {
-            progress(done, plan.steps.len());
+            progress(done, plan.steps.len())?;
             if let Some(phase) = phases.iter().find(|phase| phase.from == done) {
                 phase.write(program, &inputs.prompt)?;
                 phase.write_masks(program, &inputs.updates)?;
@@ -186,7 +187,7 @@ impl Sampling {
             program.wait()?;
             companion.after(program, &at)?;
         }
-        progress(plan.steps.len(), plan.steps.len());
+        progress(plan.steps.len(), plan.steps.len())?;
         let state = program.state(inputs.state)?;
         let sample = state.values().get(..latents.len()).unwrap_or_default().to_vec();
         if sample.iter().any(|v| !v.is_finite()) {

@@ -9,7 +9,7 @@ use super::step::Models;
 use super::words::{Words, initial_rows};
 use crate::backend::reference::Reference;
 use crate::checkpoint::Checkpoint;
-use crate::concept::caption::with_words;
+use crate::concept::with_words;
 use crate::pipeline::Pipeline;
 
 /// What [`look`] found in order.

@@ -4,10 +4,15 @@ use std::path::PathBuf;
 
 use super::{config, step};
 use crate::pipeline;
+use crate::watch::Cancelled;
 use crate::{backend, checkpoint, concept, picture, text};
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
+    /// The watch asked it to end. All updates that are done are saved.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     #[error(transparent)]
     Config(#[from] config::Error),
     /// All that is wrong with what a run is made from.
@@ -43,7 +48,10 @@ pub enum Error {
 
 impl From<pipeline::Error> for Error {
     fn from(error: pipeline::Error) -> Self {
-        Error::Pipeline(Box::new(error))
+        match error {
+            pipeline::Error::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Pipeline(Box::new(error)),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::schedule::min_snr;
 use super::step::{Batch, Models, Rates};
 use super::transform::{Placement, Transform};
 use super::words::Words;
-use crate::concept::caption::{PLACEHOLDER, with_words};
+use crate::concept::{PLACEHOLDER, with_words};
 use crate::graph::Array;
 use crate::picture::Picture;
 use crate::pipeline::Pipeline;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::config::{PictureFolder, Settings};
 use super::listing::{ENDINGS, Group, Listing, MASK_MARK, MOST_SLOTS, name, stem};
 pub use super::listing::{count, pictures_in};
-use crate::concept::caption::PLACEHOLDER;
+use crate::concept::PLACEHOLDER;
 use crate::file_kind::read_text;
 use crate::picture::{self, Doubt, Mask, Picture, Scaling};
 

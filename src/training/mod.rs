@@ -1,24 +1,25 @@
 //! Teaching a concept: ED-LoRA tuning (Mix-of-Show, arXiv 2305.18292, section 3.2), plain LoRA and
 //! P+.
 
-pub mod captions;
+mod captions;
 mod check;
 pub mod config;
-pub mod draws;
+pub(crate) mod draws;
 mod error;
-pub mod examples;
+mod examples;
 pub mod folder;
 mod listing;
 mod run;
-pub mod saved;
+mod saved;
 mod schedule;
 mod sheet;
 pub mod step;
 mod trained;
-pub mod transform;
-pub mod words;
+mod transform;
+mod words;
 
+pub use captions::Templates;
 pub use check::{Looked, look};
 pub use error::{Error, Result};
-pub use run::{Begin, Event, Outcome, Progress, Run, Summary};
-pub use saved::Places;
+pub use run::{Begin, Event, Run, RunWatch, Summary, UpdateDone};
+pub use saved::{About, Places, Saved};

@@ -1,5 +1,6 @@
 //! A tuning run: from settings and a model to a concept file.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::concept::{Concept, ModelHash};
 use crate::pipeline::Pipeline;
 use crate::pipeline::recipe::hex;
+use crate::watch::{Progress, heed};
 
 /// Sources are kept at no more than this times the size that is tuned at.
 const MOST_DETAIL: f64 = 2.0;
@@ -39,19 +41,19 @@ pub enum Begin {
 
 /// What a run tells while it runs.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Event<'a> {
-    Step(Progress),
+    /// An update is done.
+    Update(UpdateDone),
     /// A sheet is being made: pictures done, of all.
-    Sheet {
-        done: usize,
-        of: usize,
-    },
+    Sheet(Progress<'a>),
     /// A file is there.
     Wrote(&'a Path),
 }
 
+/// An update of the weights, all batches of an accumulation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
+pub struct UpdateDone {
     /// Updates done, of all.
     pub done: u64,
     pub of: u64,
@@ -61,15 +63,8 @@ pub struct Progress {
     pub embeddings_stopped: bool,
 }
 
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    Done(Summary),
-    /// It was asked to stop, and is saved at this update.
-    Stopped {
-        step: u64,
-    },
-}
+/// What [`Run::run`] takes: as [`Watch`](crate::Watch), with all that training tells.
+pub type RunWatch<'w> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'w;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
@@ -300,37 +295,45 @@ impl Run {
         Ok(self.step.planned_bytes()?)
     }
 
-    /// Runs to the end, or until `watch` says false: then the run is saved, and can go on later to
-    /// the same bytes.
+    /// Runs to the end, or until `watch` asks for its end: then the run is saved after the update
+    /// that is under way, and can go on later to the same bytes ([`Begin::Resume`]).
     ///
     /// # Errors
-    /// [`Error::Diverged`]; files that cannot be written (then the state that was saved before
-    /// stands); whatever the device meets.
-    pub fn run(&mut self, watch: &mut dyn FnMut(Event) -> bool) -> Result<Outcome> {
+    /// [`Error::Cancelled`]; [`Error::Diverged`]; files that cannot be written (then the state that
+    /// was saved before stands); whatever the device meets.
+    pub fn run(&mut self, watch: &mut RunWatch) -> Result<Summary> {
         let of = self.settings.steps as u64;
         let (first, start) = (self.done(), Instant::now());
         let mut sheets = Duration::ZERO;
+        // A run that was ended while its sheet was made has yet to make it.
+        if self.is_sheet(first) && first < of && !self.places.sheet(first).exists() {
+            sheets += self.sheet(watch)?;
+        }
         while self.done() < of {
-            let progress = self.update()?;
-            let (done, go_on) = (self.done(), watch(Event::Step(progress)));
+            let update = self.update()?;
+            let done = self.done();
+            let mut asked = heed(watch(Event::Update(update)));
             // A sheet comes before the state that is past it: a run that is killed in between makes
             // it again.
-            if self.is_sheet(done) && done < of {
-                sheets += self.sheet(watch)?;
+            if asked.is_ok() && self.is_sheet(done) && done < of {
+                match self.sheet(watch) {
+                    Ok(took) => sheets += took,
+                    Err(Error::Cancelled(cancelled)) => asked = Err(cancelled),
+                    Err(error) => return Err(error),
+                }
             }
-            if !go_on || done == of || done.is_multiple_of(self.settings.save_every as u64) {
+            if asked.is_err() || done == of || done.is_multiple_of(self.settings.save_every as u64)
+            {
                 self.save()?;
                 self.curve()?;
             }
-            if !go_on && done < of {
-                return Ok(Outcome::Stopped { step: done });
-            }
+            asked?;
         }
         let took = start.elapsed().saturating_sub(sheets);
         self.concept()?.write(&self.places.output)?;
-        watch(Event::Wrote(&self.places.output));
+        heed(watch(Event::Wrote(&self.places.output)))?;
         self.curve()?;
-        watch(Event::Wrote(&self.places.curve()));
+        heed(watch(Event::Wrote(&self.places.curve())))?;
         let sheet = if self.settings.sheet_every > 0 && !self.settings.prompts.is_empty() {
             sheets += self.sheet(watch)?;
             Some(self.places.sheet(of))
@@ -341,7 +344,7 @@ impl Run {
         let mean = |part: &[[f32; 3]]| {
             part.iter().map(|[loss, ..]| loss).sum::<f32>() / part.len().max(1) as f32
         };
-        Ok(Outcome::Done(Summary {
+        Ok(Summary {
             concept: self.places.output.clone(),
             curve: self.places.curve(),
             sheet,
@@ -353,11 +356,11 @@ impl Run {
             steps_took: took,
             sheets_took: sheets,
             steps: self.done() - first,
-        }))
+        })
     }
 
     /// One update: all batches of an accumulation.
-    fn update(&mut self) -> Result<Progress> {
+    fn update(&mut self) -> Result<UpdateDone> {
         let done = self.done();
         let rates = self.settings.rates(done);
         let (mut loss, mut regularisation) = (0.0, 0.0);
@@ -373,7 +376,7 @@ impl Run {
         let (norm, embeddings_stopped) =
             last.map_or((0.0, false), |report| (report.embedding_norm, report.embeddings_stopped));
         self.history.push([loss, regularisation, norm]);
-        Ok(Progress {
+        Ok(UpdateDone {
             done: done + 1,
             of: self.settings.steps as u64,
             loss,
@@ -394,7 +397,7 @@ impl Run {
 
     fn is_sheet(&self, step: u64) -> bool {
         let every = self.settings.sheet_every as u64;
-        every > 0 && step.is_multiple_of(every) && !self.settings.prompts.is_empty()
+        every > 0 && step > 0 && step.is_multiple_of(every) && !self.settings.prompts.is_empty()
     }
 
     fn save(&mut self) -> Result<()> {
@@ -413,7 +416,7 @@ impl Run {
     }
 
     /// Makes the sheet of what is trained so far; the time it took.
-    fn sheet(&mut self, watch: &mut dyn FnMut(Event) -> bool) -> Result<Duration> {
+    fn sheet(&mut self, watch: &mut RunWatch) -> Result<Duration> {
         let start = Instant::now();
         let concept = self.concept()?;
         // A pipeline of its own, so that the memory is free again while the run goes on.
@@ -421,11 +424,11 @@ impl Run {
             Pipeline::of(&self.gpu, self.encoder.model().clone(), self.settings.precision)?;
         let drawn =
             sheet::sheet(&mut pipeline, &concept, &self.settings, self.size, &mut |done, of| {
-                watch(Event::Sheet { done, of });
+                watch(Event::Sheet(Progress::new("sheet", done, of)))
             })?;
         let path = self.places.sheet(self.done());
         drawn.save(&path, None)?;
-        watch(Event::Wrote(&path));
+        heed(watch(Event::Wrote(&path)))?;
         Ok(start.elapsed())
     }
 

@@ -1,12 +1,15 @@
 //! What a run looks like: the loss curve, and a sheet of prompts at several scales of the LoRA.
 
+use std::ops::ControlFlow;
+
 use super::config::Settings;
 use super::error::Result;
-use crate::concept::caption::with_words;
+use crate::concept::with_words;
 use crate::concept::{Applied, Concept};
 use crate::picture::{self, Line, Picture, Plot, Sheet};
 use crate::pipeline::{Pipeline, Request};
 use crate::scheduler::sampler::SamplerKind;
+use crate::watch::heed;
 
 const BLUE: [u8; 3] = [31, 97, 180];
 const PALE: [u8; 3] = [190, 208, 232];
@@ -43,16 +46,16 @@ fn smoothed(values: &[f32], window: usize) -> Vec<f32> {
 }
 
 /// The sheet: a row for each prompt, a column for each scale. `size` is width and height;
-/// `progress` is told how many pictures are done.
+/// `progress` is told how many pictures are done, again and again while one is made.
 ///
 /// # Errors
-/// Whatever sampling meets.
+/// Whatever sampling meets; [`Error::Cancelled`](super::Error::Cancelled).
 pub fn sheet(
     pipeline: &mut Pipeline,
     concept: &Concept,
     settings: &Settings,
     size: [usize; 2],
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Picture> {
     let plain = concept.updates.is_empty();
     // Without updates all scales are the same.
@@ -62,7 +65,7 @@ pub fn sheet(
     for prompt in &settings.prompts {
         let mut row = Vec::new();
         for &scale in &scales {
-            progress(rows.len() * scales.len() + row.len(), of);
+            let done = rows.len() * scales.len() + row.len();
             let request = Request {
                 prompt: with_words(prompt, &settings.phrase()),
                 concepts: vec![Applied::new(concept.clone(), scale)?],
@@ -75,11 +78,11 @@ pub fn sheet(
                 clip_skip: settings.clip_skip,
                 ..Request::default()
             };
-            row.extend(pipeline.generate(&request, &mut |_| ())?.pictures);
+            row.extend(pipeline.generate(&request, &mut |_| progress(done, of))?.pictures);
         }
         rows.push(row);
     }
-    progress(of, of);
+    heed(progress(of, of))?;
     let caption = |scale: &f32| match (plain, *scale == 0.0) {
         (true, _) => "embedding".into(),
         (_, true) => "embedding, LoRA 0".into(),

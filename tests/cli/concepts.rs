@@ -5,7 +5,7 @@ use mixofshow::checkpoint::{Checkpoint, ModelHash};
 use mixofshow::concept::{Concept, Lora, Network, Update, UpdateSet, Word};
 use mixofshow::graph::Array;
 use mixofshow::picture::parameters;
-use mixofshow::text::Tokenizer;
+use mixofshow::pipeline::text::Tokenizer;
 
 use super::{SMALL, fixture, names, run};
 

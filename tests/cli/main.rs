@@ -5,6 +5,7 @@ mod escapes;
 mod foreign;
 mod generating;
 mod help;
+mod interrupts;
 mod looking;
 mod outputs;
 mod placing;

@@ -188,7 +188,7 @@ fn a_run_goes_on_to_the_same_bytes() {
         "{}",
         longer.stderr
     );
-    let state = mixofshow::training::saved::Saved::read(&whole.join(files[1])).unwrap();
+    let state = mixofshow::training::Saved::read(&whole.join(files[1])).unwrap();
     assert_eq!(
         (state.about.step, state.about.settings.steps, &state.about.lengths[..]),
         (5, 5, &[[3, 3]][..])

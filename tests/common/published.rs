@@ -8,9 +8,9 @@ use mixofshow::models::config::{
     ClipTextConfig, ClipVisionConfig, ControlNetConfig, T2IAdapterConfig, UNetConfig, VaeConfig,
 };
 use mixofshow::models::controlnet::{self, ControlNetInputs};
+use mixofshow::models::nn::{Encodings, Layers, LoraSet, RegionSize, Strength};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, clip_vision, t2i_adapter, vae};
-use mixofshow::nn::{Encodings, Layers, LoraSet, RegionSize, Strength};
 use mixofshow::scheduler::sampler::{INPUTS, SLOTS};
 use serde_json::{Value, json};
 

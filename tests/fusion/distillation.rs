@@ -1,11 +1,13 @@
 //! The fused UNet learns what the concepts' own models predict.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use mixofshow::Watch;
 use mixofshow::checkpoint::{Checkpoint, TensorFile};
 use mixofshow::fusion::{
-    self, ConceptToFuse, Distillation, Fused, Order, Progress, Settings, ordinary_prompts,
+    self, ConceptToFuse, Distillation, Fused, Order, Settings, ordinary_prompts,
 };
 
 use super::world::{contents, device, entry, exact, fuse, model, names, order, settings};
@@ -26,11 +28,7 @@ fn all() -> Vec<ConceptToFuse> {
     (0..3).map(entry).collect()
 }
 
-fn watched(
-    order: Order,
-    settings: &Settings,
-    watch: &mut dyn FnMut(Progress),
-) -> fusion::Result<Fused> {
+fn watched(order: Order, settings: &Settings, watch: &mut Watch) -> fusion::Result<Fused> {
     fusion::fuse(device(), &Checkpoint::open(model()).unwrap(), order, settings, watch)
 }
 
@@ -94,7 +92,8 @@ fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
     // Stopped in the middle, it goes on from the state that was saved last, to the same bytes.
     let stopped = catch_unwind(AssertUnwindSafe(|| {
         watched(kept(all(), "resumed", "first"), &distilled(), &mut |at| {
-            assert!(at.stage.is_some() || !at.subject.is_empty() || at.done < 22, "stopped");
+            assert!(at.stage != "distill" || at.done < 22, "stopped");
+            ControlFlow::Continue(())
         })
     }));
     assert!(
@@ -102,13 +101,27 @@ fn predictions_come_nearer_to_those_of_the_concepts_own_models() {
             && names(&at("first")).contains(&"distillation-state.safetensors".to_string())
     );
     let mut updates = Vec::new();
-    watched(kept(all(), "resumed", "first"), &distilled(), &mut |at| {
-        if at.stage.is_none() && at.subject.is_empty() {
+    let cancelled = watched(kept(all(), "resumed", "first"), &distilled(), &mut |at| {
+        if at.stage == "distill" {
             updates.push(at.done);
         }
+        match at.stage == "distill" && at.done == 23 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    assert!(matches!(cancelled, Err(fusion::Error::Cancelled(_))));
+    assert_eq!(updates, [0, 20, 21, 22, 23]);
+    // What was asked to end saves where it is.
+    updates.clear();
+    watched(kept(all(), "resumed", "first"), &distilled(), &mut |at| {
+        if at.stage == "distill" {
+            updates.push(at.done);
+        }
+        ControlFlow::Continue(())
     })
     .unwrap();
-    assert_eq!(updates[..3], [0, 20, 21]);
+    assert_eq!(updates[..3], [0, 23, 24]);
     assert_eq!(contents(&at("resumed")), contents(&at("out")));
     assert!(!names(&at("first")).iter().any(|name| name.contains("state")));
 }

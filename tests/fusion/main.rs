@@ -2,6 +2,7 @@
 //! precision, and its properties.
 
 mod bad_input;
+mod cancelling;
 #[allow(dead_code, reason = "not all tests ask for all of it")]
 #[path = "../common/chosen.rs"]
 mod chosen;

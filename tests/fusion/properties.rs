@@ -7,6 +7,7 @@ use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Concept, Network};
 use mixofshow::fusion::{ConceptToFuse, Order, Previous, Settings, ordinary_prompts};
 use mixofshow::pipeline::{Pipeline, Request};
+use mixofshow::unwatched;
 
 use super::world::{
     concept, contents, device, entry, errors, exact, fuse, model, names, order, settings,
@@ -162,7 +163,7 @@ fn a_style_without_words_is_fused_beside_a_concept() {
         let checkpoint = Checkpoint::open(path).unwrap();
         let mut pipeline = Pipeline::load(device(), &checkpoint, Precision::F32).unwrap();
         let request = Request { prompt: prompt.into(), steps: 2, seed: 1, ..Request::default() };
-        pipeline.generate(&request, &mut |_| ()).unwrap().latents
+        pipeline.generate(&request, &mut unwatched).unwrap().latents
     };
     let named = generate(&out, "a photo of a <abra1> <abra2>");
     assert_ne!(named, generate(&out, "a photo of a <abra2> <abra1>"));

@@ -11,6 +11,7 @@ use mixofshow::concept::{Concept, Lora, Network, Update, UpdateSet, Word};
 use mixofshow::fusion::solve::{Exact, Solver};
 use mixofshow::fusion::{self, ConceptToFuse, Fused, Order, Settings};
 use mixofshow::graph::Array;
+use mixofshow::unwatched;
 use serde_json::{Value, json};
 
 use super::{chosen, hashed};
@@ -154,7 +155,7 @@ pub fn exact(ridge: f64) -> Solver {
 
 pub fn fuse(order: Order, settings: &Settings) -> fusion::Result<Fused> {
     let checkpoint = Checkpoint::open(model()).unwrap();
-    fusion::fuse(device(), &checkpoint, order, settings, &mut |_| ())
+    fusion::fuse(device(), &checkpoint, order, settings, &mut unwatched)
 }
 
 /// Squared errors of every layer, all concepts together, by stage and layer: left over, and before.

@@ -7,9 +7,9 @@ use std::path::Path;
 use mixofshow::backend::Precision;
 use mixofshow::graph::{Array, Graph, Origin, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
+use mixofshow::models::nn::{Encodings, Layers, LoraSet, Strength};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, vae};
-use mixofshow::nn::{Encodings, Layers, LoraSet, Strength};
 
 use super::differences::{TOLERANCE, evaluate};
 use super::engine::Engine;

@@ -5,8 +5,8 @@ use std::path::Path;
 use mixofshow::backend::wgpu::{Schedule, Traits, Tuned};
 use mixofshow::graph::{Graph, Limits, Origin, Plan, Tensor};
 use mixofshow::models::config::UNetConfig;
+use mixofshow::models::nn::{Encodings, Layers, LoraSet};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
-use mixofshow::nn::{Encodings, Layers, LoraSet};
 use serde_json::json;
 
 /// WebGPU's floor.

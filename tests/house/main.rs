@@ -9,19 +9,20 @@ use std::path::{Path, PathBuf};
 
 /// Each room with the rooms below it that it may name. What is not listed is not allowed.
 const ROOMS: &[(&str, &[&str])] = &[
+    ("watch", &[]),
     ("file_kind", &[]),
     ("output", &[]),
     ("random", &[]),
     ("text", &["file_kind"]),
     ("picture", &["file_kind", "output"]),
-    ("checkpoint", &["file_kind", "output", "text"]),
+    ("checkpoint", &["file_kind", "output", "text", "watch"]),
     ("scheduler", &["checkpoint"]),
     ("region", &["file_kind", "picture"]),
     ("graph", &[]),
     ("backend", &["graph"]),
     ("nn", &["graph"]),
     ("models", &["graph", "nn"]),
-    ("concept", &["checkpoint", "file_kind", "graph", "output", "text"]),
+    ("concept", &["checkpoint", "file_kind", "graph", "output", "text", "watch"]),
     (
         "sd",
         &[
@@ -34,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "random",
             "scheduler",
             "text",
+            "watch",
         ],
     ),
     (
@@ -53,6 +55,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "scheduler",
             "sd",
             "text",
+            "watch",
         ],
     ),
     (
@@ -68,6 +71,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "pipeline",
             "sd",
             "text",
+            "watch",
         ],
     ),
     (
@@ -87,6 +91,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "scheduler",
             "sd",
             "text",
+            "watch",
         ],
     ),
     (
@@ -106,6 +111,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "sd",
             "text",
             "training",
+            "watch",
         ],
     ),
 ];
@@ -259,6 +265,19 @@ fn the_processors_kernels() {
     }
     let manifest = fs::read_to_string(kernels().join("../Cargo.toml")).unwrap();
     assert!(!manifest.contains("path ="), "the kernels' package depends on another of the house");
+}
+
+/// What an embedder sees: eight rooms, and four lower levels.
+#[test]
+fn the_face() {
+    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
+    let public = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let rooms = ["checkpoint", "concept", "fusion", "metrics", "picture", "pipeline", "region"];
+    let rooms = rooms.into_iter().chain(["training"]);
+    let levels = ["backend", "graph", "models", "scheduler"];
+    let expected: BTreeSet<&str> = rooms.chain(levels).collect();
+    assert_eq!(public.collect::<BTreeSet<_>>(), expected);
+    assert!(!text.contains("doc(hidden)"));
 }
 
 /// Nothing but the command line prints.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use mixofshow::graph::{Array, Graph};
 use mixofshow::models::config::VaeConfig;
+use mixofshow::models::nn::Layers;
 use mixofshow::models::vae;
-use mixofshow::nn::Layers;
 
 use super::engine::Engine;
 use super::reference::{Case, hashed_input};

@@ -7,11 +7,11 @@ use mixofshow::checkpoint::{Checkpoint, TensorFile};
 use mixofshow::concept::{Applied, AppliedSet, Concept, Network, dialects};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
+use mixofshow::models::nn::{Encodings, Layers, LoraSet, Strength};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
 use mixofshow::models::{clip_text, unet::cross_attentions};
-use mixofshow::nn::{Encodings, Layers, LoraSet, Strength};
-use mixofshow::sd::Overlay;
-use mixofshow::sd::source::ComponentSource;
+use mixofshow::pipeline::ComponentSource;
+use mixofshow::pipeline::Overlay;
 
 use super::engine::Engine;
 use super::reference::root;

@@ -8,9 +8,9 @@ use mixofshow::graph::ops::{RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Graph, ParameterSource, Tensor};
 use mixofshow::models::config::{ControlNetConfig, T2IAdapterConfig, UNetConfig};
 use mixofshow::models::controlnet::{self, ControlNetInputs};
+use mixofshow::models::nn::{Encodings, Layers, RegionSize};
 use mixofshow::models::t2i_adapter;
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
-use mixofshow::nn::{Encodings, Layers, RegionSize};
 use mixofshow::region::{Area, Layout, Placed, Region};
 
 use super::engine::Engine;

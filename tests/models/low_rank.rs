@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use mixofshow::graph::{Array, Graph, Origin, ParameterSource};
 use mixofshow::models::config::ClipTextConfig;
+use mixofshow::models::nn::{Encodings, Layers, LoraSet, Strength};
 use mixofshow::models::{clip_text, unet};
-use mixofshow::nn::{Encodings, Layers, LoraSet, Strength};
 
 use super::engine::Engine;
 use super::hashed;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use mixofshow::graph::{Array, Graph, Tensor};
 use mixofshow::models::config::{ClipTextConfig, ClipVisionConfig};
+use mixofshow::models::nn::Layers;
 use mixofshow::models::{clip_text, clip_vision};
-use mixofshow::nn::Layers;
 
 use super::engine::Engine;
 use super::reference::{Case, hashed_input};

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use mixofshow::graph::{Array, Graph, Tensor};
 use mixofshow::models::config::UNetConfig;
+use mixofshow::models::nn::{Encodings, Layers};
 use mixofshow::models::unet::{self, Residuals, UNetInputs};
-use mixofshow::nn::{Encodings, Layers};
 
 use super::engine::Engine;
 use super::reference::{Case, hashed_input};

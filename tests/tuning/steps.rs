@@ -8,7 +8,7 @@ use mixofshow::backend::{Device, Precision};
 use mixofshow::graph::{Array, Data, Graph};
 use mixofshow::models::clip_text;
 use mixofshow::models::config::{ClipTextConfig, UNetConfig};
-use mixofshow::nn::Layers;
+use mixofshow::models::nn::Layers;
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{

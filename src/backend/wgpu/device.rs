@@ -7,9 +7,9 @@ use super::Result;
 use super::adapter::{Selection, select};
 use super::buffer::{Buffer, Memory};
 use super::error::Error;
-use super::kernel::{Checks, Kernel, complaint};
+use super::kernel::{Checks, Kernel, complaint, reflect};
 use super::matrices::{Matrices, MatrixUse, Tested};
-use super::template::{Params, cache_key, explained, render, replaced_kernels};
+use super::template::{Params, cache_key, explained, kernel_names, render, replaced_kernels};
 use super::traits::{Schedule, Traits};
 use super::tuned::Tuned;
 
@@ -44,12 +44,46 @@ pub struct Gpu {
     pub(super) matrices: Result<Matrices, String>,
     pub(super) tested: OnceLock<Result<Tested, String>>,
     pub(super) traits: OnceLock<Traits>,
+    /// The user's own kernels, by name.
+    own: Mutex<HashMap<&'static str, String>>,
     /// By name and parameters, and whether they are checked.
     kernels: Mutex<HashMap<(String, bool), Arc<Kernel>>>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
+impl Options {
+    /// The cooperative matrices to be used of those that a device `has`, or why none are.
+    ///
+    /// # Errors
+    /// A schedule with other ones.
+    pub(super) fn matrices_of(
+        &self,
+        has: Option<Matrices>,
+        tuned: &Tuned,
+    ) -> Result<Result<Matrices, String>, String> {
+        match self.schedule {
+            None => Ok(self.matrices.choose(has, tuned.matrices)),
+            Some(Schedule::Staged) => Ok(Err("the schedule is given".to_string())),
+            Some(Schedule::Matrices(given)) if has.is_some_and(|has| given.suits(has)) => {
+                Ok(Ok(given))
+            }
+            Some(Schedule::Matrices(given)) => {
+                Err(format!("it has no cooperative matrices such as {given:?}"))
+            }
+        }
+    }
+}
+
+/// The first error counts, the others follow from it.
+fn note(failure: &Mutex<Option<String>>, error: &wgpu::Error) {
+    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+}
+
 impl Gpu {
+    /// Opens the adapter that the options name.
+    ///
+    /// # Errors
+    /// No such adapter; one that refuses the device; sizes or a schedule that it cannot have.
     pub fn open(options: &Options) -> Result<Arc<Gpu>> {
         replaced_kernels()?;
         let adapter = select(&options.selection)?;
@@ -57,15 +91,12 @@ impl Gpu {
         let failed = |message| Error::Device { adapter: info.name.clone(), message };
         let tuned = options.tuned.unwrap_or_else(|| Tuned::of(&info));
         tuned.check().map_err(failed)?;
-        let has = if options.floor { None } else { Matrices::of(&adapter) };
-        let matrices = match options.schedule {
-            None => options.matrices.choose(has, tuned.matrices),
-            Some(Schedule::Staged) => Err("the schedule is given".to_string()),
-            Some(Schedule::Matrices(given)) if has.is_some_and(|has| given.suits(has)) => Ok(given),
-            Some(Schedule::Matrices(given)) => {
-                return Err(failed(format!("it has no cooperative matrices such as {given:?}")));
-            }
+        let has = if options.floor {
+            None
+        } else {
+            Matrices::of(&adapter, adapter.features(), &adapter.limits())
         };
+        let matrices = options.matrices_of(has, &tuned).map_err(failed)?;
         let features = if matrices.is_ok() { Matrices::FEATURES } else { wgpu::Features::empty() };
         let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
@@ -86,25 +117,43 @@ impl Gpu {
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| failed(e.to_string()))?;
+        Ok(Gpu::of(device, queue, info, limits, options.checked, tuned, matrices))
+    }
+
+    /// Around a device that is open. Errors of it that nobody captures are noted from now on.
+    pub(super) fn of(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: wgpu::AdapterInfo,
+        limits: wgpu::Limits,
+        checked: bool,
+        tuned: Tuned,
+        matrices: Result<Matrices, String>,
+    ) -> Arc<Gpu> {
         let failure = Arc::new(Mutex::new(None));
         let seen = failure.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            seen.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
-        }));
-        Ok(Arc::new(Gpu {
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&seen, &error)));
+        Arc::new(Gpu {
             device,
             queue,
             memory: Arc::default(),
             limits,
-            checked: options.checked,
+            checked,
             tuned,
             matrices,
             tested: OnceLock::new(),
             traits: OnceLock::new(),
             info,
+            own: Mutex::default(),
             kernels: Mutex::default(),
             failure,
-        }))
+        })
+    }
+
+    /// Notes an error of the device, for the next call that waits for it: for the handler of
+    /// uncaptured errors of a host that hears them itself ([`Gpu::from_host`]).
+    pub fn note_error(&self, error: &wgpu::Error) {
+        note(&self.failure, error);
     }
 
     pub fn name(&self) -> &str {
@@ -125,6 +174,44 @@ impl Gpu {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
 
+    /// Takes a kernel of one's own: WGSL with one entry point `main`, whose bindings are all in group
+    /// 0. From then on [`Command::Dispatch`] finds it by its name, without parameters.
+    ///
+    /// # Errors
+    /// A name that one of this program's kernels has, or another of one's own; WGSL that is not
+    /// valid, with the line.
+    pub fn add_kernel(&self, name: &'static str, wgsl: impl Into<String>) -> Result<()> {
+        let wgsl = wgsl.into();
+        let failed = |message: &str| Error::Kernel { kernel: name.into(), message: message.into() };
+        if kernel_names().iter().any(|known| known == name) {
+            return Err(failed("a kernel of this program has that name"));
+        }
+        if let Some((line, what)) = complaint(&wgsl) {
+            return Err(failed(&format!("line {line}: {what}")));
+        }
+        reflect(name, &wgsl)?;
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        match own.get(name) {
+            Some(known) if *known != wgsl => Err(failed("there is another of that name already")),
+            _ => {
+                own.insert(name, wgsl);
+                Ok(())
+            }
+        }
+    }
+
+    /// The user's own kernel of that name, if there is one.
+    fn own_kernel(&self, name: &str, params: &Params) -> Result<Option<String>> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        match own.get(name) {
+            Some(_) if !params.is_empty() => {
+                let message = "kernels of one's own take no parameters".into();
+                Err(Error::Kernel { kernel: name.into(), message })
+            }
+            found => Ok(found.cloned()),
+        }
+    }
+
     /// The kernel `kernels/<name>.wgsl` rendered with `params`; made once.
     pub fn kernel(&self, name: &str, params: &Params) -> Result<Arc<Kernel>> {
         self.compiled(name, params, Checks::AsOpened)
@@ -142,7 +229,10 @@ impl Gpu {
         if let Some(kernel) = kernels.get(&key) {
             return Ok(kernel.clone());
         }
-        let compiled = Kernel::compile(&self.device, checked, &key.0, &render(name, params)?);
+        let compiled = match self.own_kernel(name, params)? {
+            Some(wgsl) => Kernel::compile(&self.device, checked, &key.0, &wgsl),
+            None => Kernel::compile(&self.device, checked, &key.0, &render(name, params)?),
+        };
         let kernel = Arc::new(compiled.map_err(|error| {
             match (error, explained(name, params, complaint)) {
                 // Lines are the template's, which is what can be mended.

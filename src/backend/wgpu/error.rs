@@ -1,6 +1,7 @@
 //! What can go wrong between the program and a device.
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error("no graphics adapter found. {hint} The processor needs no driver: `--adapter cpu`.")]
     NoAdapter { hint: &'static str },
@@ -8,6 +9,8 @@ pub enum Error {
     NoMatch { selector: String, available: String },
     #[error("adapter `{adapter}` refused the device: {message}")]
     Device { adapter: String, message: String },
+    #[error("the host's device of adapter `{adapter}` cannot be used: {problem}")]
+    Host { adapter: String, problem: String },
     #[error("adapter `{adapter}` reported an error: {message}")]
     Lost { adapter: String, message: String },
     #[error("kernel `{kernel}`: {message}")]

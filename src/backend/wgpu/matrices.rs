@@ -107,9 +107,14 @@ impl Matrices {
         .union(wgpu::Features::SHADER_F16)
         .union(wgpu::Features::SUBGROUP);
 
-    /// What the kernel can use of an adapter's matrices; larger ones first.
-    pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Matrices> {
-        let (info, limits) = (adapter.get_info(), adapter.limits());
+    /// What the kernel can use of an adapter's matrices; larger ones first. `features` and `limits`
+    /// are those that its device has or may have.
+    pub(super) fn of(
+        adapter: &wgpu::Adapter,
+        features: wgpu::Features,
+        limits: &wgpu::Limits,
+    ) -> Option<Matrices> {
+        let info = adapter.get_info();
         let (least, lanes) = match info.backend {
             // wgpu says 4 to 64 for all of Metal; those that have such matrices have 32, and one
             // that hasn't would fail the test.
@@ -120,10 +125,7 @@ impl Matrices {
         let fits = invocations
             <= limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
                 as usize;
-        if !adapter.features().contains(Self::FEATURES)
-            || ![8, 16, 32, 64].contains(&lanes)
-            || !fits
-        {
+        if !features.contains(Self::FEATURES) || ![8, 16, 32, 64].contains(&lanes) || !fits {
             return None;
         }
         let kinds = adapter.cooperative_matrix_properties();

@@ -6,6 +6,7 @@ mod buffer;
 mod contract;
 mod device;
 mod error;
+mod hosted;
 mod kernel;
 mod layout;
 pub mod lower;
@@ -23,10 +24,13 @@ mod trial;
 mod tuned;
 mod weights;
 
+/// The crate `wgpu`, as this crate is built with it: for [`Host`], [`Selection::Noop`] and such.
+pub use ::wgpu as api;
 pub use adapter::{AdapterReport, Selection, choose, list, select};
 pub use buffer::{Buffer, Slice};
 pub use device::{Gpu, Options};
 pub use error::Error;
+pub use hosted::Host;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};

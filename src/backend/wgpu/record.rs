@@ -102,7 +102,8 @@ impl Recording {
     /// Every dispatch keeps its kernel's contract, the comment at the head of `kernels/<name>.wgsl`:
     /// parameters are among those that the kernel is written for, bindings have at least the
     /// elements that the contract gives them for these uniforms, and the grid has no workgroups but
-    /// those that the contract shares the result out to.
+    /// those that the contract shares the result out to. A kernel of one's own
+    /// ([`Gpu::add_kernel`]) stays within its bindings.
     pub unsafe fn trusted(gpu: &Arc<Gpu>, commands: &[Command]) -> Result<Recording> {
         Recording::of(gpu, commands, Checks::AsOpened)
     }

@@ -12,7 +12,7 @@ use super::study;
 use crate::cli::learn::{Trained, learn_all};
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
-use crate::cli::{Failure, Global, Result, units};
+use crate::cli::{Failure, Global, Result, interrupt, units};
 
 const PROMPTS: [&str; 8] = [
     "a photo of a <TOK> on a white background",
@@ -49,6 +49,7 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
             lessons.push(study.learning(subject, method)?);
         }
     }
+    let _watched = interrupt::watched();
     let all = learn_all(&lessons, &checkpoint, &gpu, global, terminal)?;
     let mut rows = Vec::new();
     for (subject, trained) in subjects.iter().zip(all.chunks(METHODS.len())) {
@@ -71,10 +72,11 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
         let (mut done, of) = (0, ways.len() * PROMPTS.len() * study.seeds as usize);
         for (what, phrase, concepts, learnt_in) in ways {
             let (scores, pictures) =
-                evaluation.run(&mut pipeline, &towers, phrase, &concepts, &mut || {
-                    progress.show("pictures", done, of);
-                    done += 1;
+                evaluation.run(&mut pipeline, &towers, phrase, &concepts, &mut |at| {
+                    progress.show("pictures", done + at.done, of);
+                    interrupt::asked()
                 })?;
+            done += pictures.len();
             rows.push(Row { concept: subject.name.clone(), what, scores, learnt_in });
             shown.push((what, pictures));
         }

@@ -18,7 +18,7 @@ use super::study::{self, Subject};
 use crate::cli::learn::{Trained, learn_all};
 use crate::cli::progress::Progress;
 use crate::cli::terminal::Terminal;
-use crate::cli::{Global, Result, files};
+use crate::cli::{Global, Result, files, interrupt};
 
 const PROMPTS: [&str; 2] = ["a photo of a <TOK> on the beach", "a photo of a <TOK> in the snow"];
 /// They name no concept.
@@ -96,6 +96,7 @@ pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Resu
         .collect::<Result<Vec<_>>>()?;
     let (rows, shown) = (Vec::new(), Vec::new());
     let progress = Progress::new(terminal);
+    let _watched = interrupt::watched();
     let mut bench = Bench {
         study,
         checkpoint,
@@ -153,6 +154,7 @@ impl Bench<'_> {
         let start = std::time::Instant::now();
         fusion::fuse(&self.gpu, &self.checkpoint, order, settings, &mut |at| {
             self.progress.show("fuse", at.done, at.of);
+            interrupt::asked()
         })?;
         Ok((out, start.elapsed().as_secs_f64()))
     }
@@ -169,10 +171,11 @@ impl Bench<'_> {
         for (i, (subject, evaluation)) in self.subjects.iter().zip(&self.evaluations).enumerate() {
             let concepts = own.get(i).map_or(&[][..], Vec::as_slice);
             let (score, made) =
-                evaluation.run(pipeline, &self.towers, &subject.phrase, concepts, &mut || {
-                    self.progress.show("pictures", self.done, of);
-                    self.done += 1;
+                evaluation.run(pipeline, &self.towers, &subject.phrase, concepts, &mut |at| {
+                    self.progress.show("pictures", self.done + at.done, of);
+                    interrupt::asked()
                 })?;
+            self.done += made.len();
             scores.push(score.image);
             pictures.push(made);
         }
@@ -186,7 +189,7 @@ impl Bench<'_> {
                 self.progress.show("pictures", self.done, of);
                 self.done += 1;
                 let request = Request { prompt: prompt.into(), seed, ..self.study.request() };
-                pictures.extend(pipeline.generate(&request, &mut |_| ())?.pictures);
+                pictures.extend(pipeline.generate(&request, &mut |_| interrupt::asked())?.pictures);
             }
         }
         Ok(pictures)

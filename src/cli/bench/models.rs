@@ -13,9 +13,9 @@ use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::Gpu;
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, Origin, Plan, StoredAs, Tensor};
+use mixofshow::models::nn::{Encodings, Layers, LoraSet};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
-use mixofshow::nn::{Encodings, Layers, LoraSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {

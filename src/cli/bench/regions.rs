@@ -12,9 +12,9 @@ use mixofshow::backend::Device;
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::{RegionInputs, RegionTables};
 use mixofshow::graph::{Array, Element, Graph, Origin, StoredAs, Tensor};
+use mixofshow::models::nn::{Encodings, Layers, RegionSize};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::unet;
-use mixofshow::nn::{Encodings, Layers, RegionSize};
 
 #[derive(Debug, Args)]
 pub struct Options {

@@ -11,9 +11,9 @@ use super::{Clock, Result, Row, Terminal, fastest, peak, table};
 use mixofshow::backend::Device;
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::{Array, Element, Graph, Origin, StoredAs, Tensor};
+use mixofshow::models::nn::{Encodings, Layers};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet};
-use mixofshow::nn::{Encodings, Layers};
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{

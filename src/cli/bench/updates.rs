@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use clap::Args;
 
 use mixofshow::graph::{Graph, Node, Origin};
-use mixofshow::nn::{LoraSet, Strength};
+use mixofshow::models::nn::{LoraSet, Strength};
 
 /// What tells the updates' tensors from the model's.
 const PREFIX: &str = "lora";

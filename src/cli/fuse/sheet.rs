@@ -11,7 +11,7 @@ use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::{Pipeline, Request};
 
 use crate::cli::progress::Progress;
-use crate::cli::{Result, files};
+use crate::cli::{Result, files, interrupt};
 
 /// What the pictures are made with.
 const STEPS: usize = 20;
@@ -36,7 +36,7 @@ pub fn draw(
         base,
         order,
         &Settings { solver: Solver::Average, ..settings.clone() },
-        &mut |_| (),
+        &mut |_| interrupt::asked(),
     )?;
     let prompts: Vec<String> =
         concepts.iter().map(|concept| prompt(&concept.phrase, concept.words.is_empty())).collect();
@@ -108,7 +108,7 @@ fn of_concept(
 }
 
 fn generate(pipeline: &mut Pipeline, request: Request) -> Result<Picture> {
-    let generated = pipeline.generate(&request, &mut |_| ())?;
+    let generated = pipeline.generate(&request, &mut |_| interrupt::asked())?;
     let picture = generated.pictures.into_iter().next();
     picture
         .ok_or_else(|| crate::cli::Failure::Failed("no picture came of a request for one".into()))

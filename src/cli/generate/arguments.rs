@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::pipeline::MOST_PICTURES;
+use mixofshow::pipeline::random::RngKind;
 use mixofshow::pipeline::recipe::Recipe;
-use mixofshow::random::RngKind;
+use mixofshow::pipeline::text::prompt::Syntax;
 use mixofshow::scheduler::sampler::SamplerKind;
-use mixofshow::text::prompt::Syntax;
 
 use super::concepts::ConceptArguments;
 use super::placing::Placing;

@@ -16,6 +16,7 @@ use crate::concept::{Concept, Error, Network, Result};
 
 use super::Read;
 use super::gather::{Gathered, Part, unknown_tensor, words};
+use crate::watch::Parts;
 
 const EMBED: &str = "<embed>";
 /// Transformers of Stable Diffusion's UNet: level by level, two down and three up, and one in the
@@ -50,7 +51,7 @@ pub fn is_it(file: &TensorFile) -> bool {
     file.names().any(|name| part(name).is_some()) || is_list(file)
 }
 
-pub fn read(file: &TensorFile) -> Result<Read> {
+pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let (mut updates, mut concept) = (Gathered::default(), Concept::default());
     let mut notes =
         vec!["it holds no alpha: the factor 1, its program's own, is taken".to_string()];
@@ -89,7 +90,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             add(file, &mut updates, network, &numbered.into_values().collect::<Vec<_>>())?;
         }
     }
-    let updates = updates.read(file)?;
+    let updates = updates.read(file, progress)?;
     Ok(Read { concept: Concept { updates, ..concept }, notes })
 }
 

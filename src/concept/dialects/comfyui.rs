@@ -7,6 +7,7 @@ use crate::concept::{Concept, Network, Result};
 
 use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor};
 use super::{Read, alpha, names};
+use crate::watch::Parts;
 
 const UNET: [&str; 2] = ["diffusion_model.", "model.diffusion_model."];
 const TEXT: &str = "text_encoders.";
@@ -32,7 +33,7 @@ pub fn is_it(file: &TensorFile) -> bool {
     file.names().any(|name| is_prefixed(name) && is_half(name))
 }
 
-pub fn read(file: &TensorFile) -> Result<Read> {
+pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let mut updates = Gathered::default();
     for name in file.names() {
         let found =
@@ -63,6 +64,6 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         updates.add(file, name, network, layer, part)?;
     }
     let notes = alpha::complete(file, &mut updates)?;
-    let updates = updates.read(file)?;
+    let updates = updates.read(file, progress)?;
     Ok(Read { concept: Concept { updates, ..Concept::default() }, notes })
 }

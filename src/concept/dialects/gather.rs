@@ -6,6 +6,7 @@ use crate::checkpoint::TensorFile;
 use crate::concept::file::{numbers, tensor_error};
 use crate::concept::{Error, Lora, Network, Result, Update, UpdateSet, Updates, Word};
 use crate::graph::Array;
+use crate::watch::Parts;
 
 /// Elements of one window: more than any layer of these models has.
 const MOST_ELEMENTS: usize = 1 << 27;
@@ -83,10 +84,12 @@ impl Gathered {
     }
 
     /// Reads the tensors. Where all layers of a network have one scale, it is the set's; otherwise
-    /// it goes into the matrices.
-    pub fn read(self, file: &TensorFile) -> Result<Updates> {
+    /// it goes into the matrices. `progress` is told of layers.
+    pub fn read(self, file: &TensorFile, progress: &mut Parts) -> Result<Updates> {
         let mut sets: BTreeMap<Network, Vec<(String, Update, f32)>> = BTreeMap::new();
-        for ((network, layer), names) in self.0 {
+        let of = self.0.len();
+        for (done, ((network, layer), names)) in self.0.into_iter().enumerate() {
+            progress(done, of)?;
             let (update, scale) = names.read(file)?;
             sets.entry(network).or_default().push((layer, update, scale));
         }

@@ -12,6 +12,7 @@ use super::gather::{
     Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor, words,
 };
 use super::{Read, Tensors, inversion, names};
+use crate::watch::Parts;
 
 const EMBEDDING: &str = "bundle_emb.";
 /// What layers' names begin with; longer ones before those that they begin with. LyCORIS has its
@@ -56,7 +57,7 @@ fn layer_of(file: &TensorFile, tensor: &str) -> Option<Result<(Network, String)>
     })
 }
 
-pub fn read(file: &TensorFile) -> Result<Read> {
+pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let (mut updates, mut concept) = (Gathered::default(), Concept::default());
     for name in file.names() {
         if let Some(rest) = name.strip_prefix(EMBEDDING) {
@@ -87,7 +88,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         updates.add(file, name, network, layer, part)?;
     }
     let notes = alpha::complete(file, &mut updates)?;
-    let updates = updates.read(file)?;
+    let updates = updates.read(file, progress)?;
     Ok(Read { concept: Concept { updates, ..concept }, notes })
 }
 

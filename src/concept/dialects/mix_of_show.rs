@@ -12,6 +12,7 @@ use crate::graph::Array;
 use super::gather::{Gathered, Part, unknown_tensor};
 use super::names;
 use super::{Read, Tensors};
+use crate::watch::Parts;
 
 const WORDS: &str = "new_concept_embedding.";
 const DOWN: &str = ".lora_down.weight";
@@ -28,7 +29,7 @@ pub fn is_it(file: &TensorFile) -> bool {
     file.names().any(|name| is_word(name) || is_update(name))
 }
 
-pub fn read(file: &TensorFile) -> Result<Read> {
+pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let (mut updates, mut words) = (Gathered::default(), Vec::new());
     for name in file.names() {
         if let Some(text) = bare(name).strip_prefix(WORDS) {
@@ -71,7 +72,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
             return Err(unknown_tensor(file, name, "Mix-of-Show's files"));
         }
     }
-    let updates = updates.read(file)?;
+    let updates = updates.read(file, progress)?;
     let concept = Concept { words, updates, ..Concept::default() };
     let mut notes = Vec::new();
     if !concept.updates.is_empty() {

@@ -23,6 +23,7 @@ use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
 
 use super::{Concept, Error, Network, Result, file};
+use crate::watch::{Parts, Progress, Watch, heed, unwatched, unwatched_parts};
 
 /// A program's way to write a concept or LoRA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,10 +111,19 @@ pub fn read(path: &Path) -> Result<(Concept, Vec<String>)> {
 /// # Errors
 /// Those of [`read`].
 pub fn read_file(path: &Path) -> Result<(Concept, Vec<String>, Dialect)> {
+    read_watched(path, &mut unwatched)
+}
+
+/// As [`read_file`]; `watch` is told of the stage `read`, by layers.
+///
+/// # Errors
+/// Those of [`read`]; [`Error::Cancelled`].
+pub fn read_watched(path: &Path, watch: &mut Watch) -> Result<(Concept, Vec<String>, Dialect)> {
+    let mut progress = |done, of| heed(watch(Progress::new("read", done, of)));
     let files = checkpoint::adapter_files(path)?;
     let mut all: Option<(Concept, Vec<String>, Dialect)> = None;
     for path in &files {
-        let (concept, mut notes, dialect) = read_open(&TensorFile::open_any(path)?)?;
+        let (concept, mut notes, dialect) = read_open(&TensorFile::open_any(path)?, &mut progress)?;
         if let ([_, _, ..], Some(folder)) = (&files[..], path.parent().and_then(Path::file_name)) {
             notes.iter_mut().for_each(|note| *note = format!("{}: {note}", folder.display()));
         }
@@ -172,11 +182,8 @@ fn merged(mut first: Concept, second: Concept, path: &Path) -> Result<Concept> {
     Ok(first)
 }
 
-/// As [`read_file`], of a file that is open.
-///
-/// # Errors
-/// Those of [`read`].
-pub fn read_open(file: &TensorFile) -> Result<(Concept, Vec<String>, Dialect)> {
+/// As [`read_watched`], of a file that is open.
+fn read_open(file: &TensorFile, progress: &mut Parts) -> Result<(Concept, Vec<String>, Dialect)> {
     let Some(dialect) = Dialect::of(file) else {
         if let Some((name, kind)) =
             file.names().find_map(|name| Some((name, gather::other_form(name)?)))
@@ -192,12 +199,12 @@ pub fn read_open(file: &TensorFile) -> Result<(Concept, Vec<String>, Dialect)> {
         return Err(Error::File { path: file.path().to_path_buf(), problem });
     };
     let Read { mut concept, notes } = match dialect {
-        Dialect::Mos => Read { concept: file::read(file)?, notes: Vec::new() },
-        Dialect::MixOfShow => mix_of_show::read(file)?,
-        Dialect::Kohya => kohya::read(file)?,
-        Dialect::Peft => peft::read(file)?,
-        Dialect::ComfyUi => comfyui::read(file)?,
-        Dialect::CloneOfSimo => cloneofsimo::read(file)?,
+        Dialect::Mos => Read { concept: file::read(file, progress)?, notes: Vec::new() },
+        Dialect::MixOfShow => mix_of_show::read(file, progress)?,
+        Dialect::Kohya => kohya::read(file, progress)?,
+        Dialect::Peft => peft::read(file, progress)?,
+        Dialect::ComfyUi => comfyui::read(file, progress)?,
+        Dialect::CloneOfSimo => cloneofsimo::read(file, progress)?,
         Dialect::TextualInversion => inversion::read(file)?,
     };
     if concept.name.is_empty() {
@@ -233,10 +240,25 @@ pub fn files(concept: &Concept, dialect: Dialect, path: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// Words alone in a dialect of LoRAs; whatever the system says.
 pub fn write(concept: &Concept, dialect: Dialect, bundle: bool, path: &Path) -> Result<Written> {
+    write_watched(concept, dialect, bundle, path, &mut unwatched)
+}
+
+/// As [`write()`]; `watch` is told of the stage `write`, by tensors of the file.
+///
+/// # Errors
+/// Those of [`write()`]; [`Error::Cancelled`]: then nothing is written.
+pub fn write_watched(
+    concept: &Concept,
+    dialect: Dialect,
+    bundle: bool,
+    path: &Path,
+    watch: &mut Watch,
+) -> Result<Written> {
+    let mut progress = |done, of| heed(watch(Progress::new("write", done, of)));
     let mut written = Written { files: vec![path.to_path_buf()], notes: Vec::new() };
     let (tensors, mut metadata) = match dialect {
         Dialect::Mos => {
-            concept.write(path)?;
+            concept.write_watched(path, &mut progress)?;
             return Ok(written);
         }
         Dialect::MixOfShow => (mix_of_show::tensors(concept), BTreeMap::new()),
@@ -262,11 +284,13 @@ pub fn write(concept: &Concept, dialect: Dialect, bundle: bool, path: &Path) -> 
         return Err(Error::File { path: path.to_path_buf(), problem });
     }
     metadata.insert("format".to_string(), "pt".to_string());
-    write_tensors(path, &tensors, &metadata)?;
+    write_tensors(path, &tensors, &metadata, &mut progress)?;
     if matches!(dialect, Dialect::Kohya | Dialect::Peft) {
         for (beside, vectors) in inversion::beside(path, concept) {
             let text = vectors.first().map(|word| word.text.clone()).unwrap_or_default();
-            write_tensors(&beside, &[(text, inversion::mean(&vectors))], &BTreeMap::new())?;
+            let vectors = [(text, inversion::mean(&vectors))];
+            // It is small, and what goes with it is there.
+            write_tensors(&beside, &vectors, &BTreeMap::new(), &mut unwatched_parts)?;
             written.files.push(beside);
         }
         if concept.words.iter().any(|word| word.layers() > 1) {
@@ -282,10 +306,11 @@ fn write_tensors(
     path: &Path,
     tensors: &[(String, Array)],
     metadata: &BTreeMap<String, String>,
+    progress: &mut Parts,
 ) -> Result<()> {
     let views: Result<Vec<(String, TensorView)>> =
         tensors.iter().map(|(name, array)| file::view(path, name.clone(), array)).collect();
-    Ok(checkpoint::write(path, &views?, metadata)?)
+    Ok(checkpoint::write_watched(path, &views?, metadata, progress)?)
 }
 
 /// Whether the base model's `proj_in` and `proj_out` are 1x1 convolutions: in Stable Diffusion 1.x,

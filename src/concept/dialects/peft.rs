@@ -12,6 +12,7 @@ use super::alpha;
 use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor};
 use super::names::{self, of_processor};
 use super::{Read, Tensors};
+use crate::watch::Parts;
 
 const DOWN: [&str; 6] = [
     ".lora_A.weight",
@@ -61,7 +62,7 @@ fn layer_of(file: &TensorFile, tensor: &str, name: &str) -> Result<(Network, Str
     })
 }
 
-pub fn read(file: &TensorFile) -> Result<Read> {
+pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let mut updates = Gathered::default();
     for name in file.names() {
         let ending = |endings: &[&str]| endings.iter().find_map(|end| name.strip_suffix(end));
@@ -80,7 +81,7 @@ pub fn read(file: &TensorFile) -> Result<Read> {
         updates.add(file, name, network, layer, part)?;
     }
     let notes = alpha::complete(file, &mut updates)?;
-    let updates = updates.read(file)?;
+    let updates = updates.read(file, progress)?;
     Ok(Read { concept: Concept { updates, ..Concept::default() }, notes })
 }
 

@@ -1,6 +1,10 @@
 use super::*;
 use crate::concept::{Lora, Update, UpdateSet, Word};
 
+fn open_quietly(file: &TensorFile) -> Result<(Concept, Vec<String>, Dialect)> {
+    read_open(file, &mut unwatched_parts)
+}
+
 fn array<const N: usize>(shape: [usize; N], from: f32) -> Array {
     Array::f32(shape, (0..shape.iter().product()).map(|i| from + i as f32 * 0.25).collect())
 }
@@ -155,7 +159,7 @@ fn scales_come_from_wherever_they_are_kept() {
     let read_with = |names: [&str; 2], more: &[(&str, Array)], metadata: &[(&str, &str)]| {
         let mut tensors = vec![(names[0], down.clone()), (names[1], up.clone())];
         tensors.extend_from_slice(more);
-        let (concept, notes, _) = read_open(&file(&tensors, metadata)).unwrap();
+        let (concept, notes, _) = open_quietly(&file(&tensors, metadata)).unwrap();
         assert_eq!(concept.updates.of(Network::UNet).layers.len(), 1);
         (concept.updates.of(Network::UNet).scale, notes)
     };
@@ -215,7 +219,7 @@ fn scales_come_from_wherever_they_are_kept() {
         ],
         &[],
     );
-    let concept = read_open(&two).unwrap().0;
+    let concept = open_quietly(&two).unwrap().0;
     let unet = concept.updates.of(Network::UNet);
     assert_eq!((unet.scale, number(unet, "conv_in"), number(unet, "conv_out")), (1.0, 0.5, 1.0));
 }
@@ -223,7 +227,7 @@ fn scales_come_from_wherever_they_are_kept() {
 #[test]
 fn what_cannot_be_used_is_refused_by_name() {
     let error = |tensors: &[(&str, Array)]| {
-        let error = read_open(&file(tensors, &[])).unwrap_err().to_string();
+        let error = open_quietly(&file(tensors, &[])).unwrap_err().to_string();
         assert!(error.starts_with("a.safetensors: "), "{error}");
         error
     };
@@ -323,7 +327,7 @@ fn what_cannot_be_used_is_refused_by_name() {
 /// The only layers of a LoRA, by the name that a program gives to their tensors.
 fn layers_of(name: &str, [down, up]: [&str; 2]) -> [Vec<String>; 2] {
     let tensors = [format!("{name}{down}"), format!("{name}{up}")];
-    let (concept, ..) = read_open(&file(
+    let (concept, ..) = open_quietly(&file(
         &[(&tensors[0], array([2, 3], 1.0)), (&tensors[1], array([4, 2], 1.0))],
         &[],
     ))
@@ -369,7 +373,7 @@ fn layers_are_found_under_every_programs_names() {
         ("diffusion_model.input_blocks.0.0.lora_up.weight", array([4, 2], 1.0)),
         ("diffusion_model.input_blocks.0.0.alpha", array([1], 1.0)),
     ];
-    let (concept, notes, dialect) = read_open(&file(&alpha, &[])).unwrap();
+    let (concept, notes, dialect) = open_quietly(&file(&alpha, &[])).unwrap();
     assert_eq!(
         (concept.updates.of(Network::UNet).scale, notes.len(), dialect),
         (0.5, 0, Dialect::ComfyUi)
@@ -381,8 +385,8 @@ fn write_peft(path: &Path, layer: &str) {
     let names = ["A", "B"].map(|half| format!("base_model.model.{layer}.lora_{half}.weight"));
     let tensors = [(names[0].clone(), array([2, 3], 1.0)), (names[1].clone(), array([4, 2], 1.0))];
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    write_tensors(path, &tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))
-        .unwrap();
+    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    write_tensors(path, &tensors, &metadata, &mut unwatched_parts).unwrap();
 }
 
 #[test]
@@ -484,7 +488,7 @@ fn updates_without_names_are_told_by_their_order() {
     let read = |tensors: &[(String, Array)], metadata: &[(&str, &str)]| {
         let tensors: Vec<_> =
             tensors.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
-        read_open(&file(&tensors, metadata))
+        open_quietly(&file(&tensors, metadata))
     };
     let block = |block: &str, layer: &str| format!("{block}.transformer_blocks.0.{layer}");
     for (shapes, gate, second) in [(&older, 4.0, 5.0), (&newer, 8.0, 4.0)] {

@@ -6,6 +6,7 @@ use faer::Mat;
 
 use super::gathered::Target;
 use super::{Change, Gathered, inner};
+use crate::watch::{Cancelled, Progress, Watch, heed};
 
 /// Settings of L-BFGS (Liu and Nocedal 1989) with a line search for the strong Wolfe conditions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,18 +23,27 @@ const DECREASE: f64 = 1e-4;
 const CURVATURE: f64 = 0.9;
 const TRIALS: usize = 25;
 
-pub(super) fn solve(gathered: &Gathered, settings: Lbfgs) -> Vec<Change> {
-    gathered.targets.iter().map(|target| minimise(gathered, target, settings)).collect()
+pub(super) fn solve(
+    gathered: &Gathered,
+    settings: Lbfgs,
+    watch: &mut Watch,
+) -> Result<Vec<Change>, Cancelled> {
+    gathered.targets.iter().map(|target| minimise(gathered, target, settings, watch)).collect()
 }
 
 /// The mean squared error over all inputs and outputs, a quadratic of the change D: (tr D G D^T - 2
 /// tr D B^T + e) / (rows out).
-fn minimise(gathered: &Gathered, target: &Target, settings: Lbfgs) -> Change {
+fn minimise(
+    gathered: &Gathered,
+    target: &Target,
+    settings: Lbfgs,
+    watch: &mut Watch,
+) -> Result<Change, Cancelled> {
     let (out, width) = (target.layer.out, gathered.width);
     let identity = Mat::identity(out, out);
     let count = gathered.rows * out as f64;
     if count == 0.0 || target.energy == 0.0 {
-        return Change { left: identity, right: Mat::zeros(out, width) };
+        return Ok(Change { left: identity, right: Mat::zeros(out, width) });
     }
     let product = |d: &Mat<f64>| gathered.inputs.times(d) * faer::Scale(2.0 / count);
     let mut x: Mat<f64> = Mat::zeros(out, width);
@@ -44,6 +54,7 @@ fn minimise(gathered: &Gathered, target: &Target, settings: Lbfgs) -> Change {
     let mut previous: Option<(Mat<f64>, Mat<f64>, f64)> = None;
     let (mut evaluations, most_evaluations) = (1, settings.iterations * 5 / 4);
     for iteration in 0..settings.iterations {
+        heed(watch(Progress::new("solve", iteration, settings.iterations)))?;
         if g.norm_max() <= TOLERANCE {
             break;
         }
@@ -83,7 +94,7 @@ fn minimise(gathered: &Gathered, target: &Target, settings: Lbfgs) -> Change {
         }
         previous = Some((old_g, d, t));
     }
-    Change { left: identity, right: x }
+    Ok(Change { left: identity, right: x })
 }
 
 /// The two-loop recursion: the remembered steps' inverse Hessian, applied to the gradient,

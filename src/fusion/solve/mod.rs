@@ -21,6 +21,7 @@ use faer::Mat;
 
 use super::statistics::Statistics;
 use super::{Error, Result};
+use crate::watch::Watch;
 
 pub use exact::Exact;
 pub use lbfgs::Lbfgs;
@@ -121,15 +122,16 @@ pub struct Conditioning {
     pub condition: f64,
 }
 
-/// Solves one group. `ridge` is a part of the mean diagonal of the sums.
+/// Solves one group. `ridge` is a part of the mean diagonal of the sums. `watch` is told of L-BFGS's
+/// iterations; the other ways take one step.
 ///
 /// # Errors
-/// Statistics that cannot be read or solved for.
-pub fn solve(group: &dyn Group, solver: Solver, ridge: f64) -> Result<Solution> {
+/// Statistics that cannot be read or solved for; [`Error::Cancelled`].
+pub fn solve(group: &dyn Group, solver: Solver, ridge: f64, watch: &mut Watch) -> Result<Solution> {
     match solver {
         Solver::Exact(settings) => exact::solve(&Gathered::of(group, settings.keep_weight)?, ridge),
         Solver::Lbfgs(settings) => Ok(Solution {
-            changes: lbfgs::solve(&Gathered::of(group, 0.0)?, settings),
+            changes: lbfgs::solve(&Gathered::of(group, 0.0)?, settings, watch)?,
             conditioning: None,
         }),
         Solver::Average => Ok(Solution { changes: average::solve(group), conditioning: None }),

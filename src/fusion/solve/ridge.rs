@@ -7,6 +7,7 @@ use super::gathered::Gathered;
 use super::inverse::Sums;
 use super::{Group, energy, exact, inner};
 use crate::fusion::Result;
+use crate::watch::{Progress, Watch, heed};
 
 /// One ridge that was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -52,12 +53,16 @@ fn candidates() -> impl Iterator<Item = f64> {
 /// Chooses one ridge for all groups of a stage: the largest of those where missed + [`LOSS_WEIGHT`]
 /// lost is least within [`FLAT`], summed over groups that are evenly spread. That is the knee: a
 /// smaller ridge costs the base model more than the concepts gain, a larger one the opposite.
-/// `keep_weight`: as in [`Exact`](super::Exact).
-pub fn choose(groups: &[&dyn Group], keep_weight: f64) -> Result<RidgeChoice> {
+/// `keep_weight`: as in [`Exact`](super::Exact). `watch` is told of the groups that are measured.
+///
+/// # Errors
+/// Statistics that cannot be read; [`Error::Cancelled`](crate::fusion::Error::Cancelled).
+pub fn choose(groups: &[&dyn Group], keep_weight: f64, watch: &mut Watch) -> Result<RidgeChoice> {
     let chosen: Vec<&dyn Group> = spread(groups);
     let mut sums: Vec<Option<[f64; 2]>> = candidates().map(|_| Some([0.0; 2])).collect();
     let (mut wanted, mut reference) = (0.0, 0.0);
-    for group in &chosen {
+    for (done, group) in chosen.iter().enumerate() {
+        heed(watch(Progress::new("ridge", done, chosen.len())))?;
         let gathered = Gathered::of(*group, keep_weight)?;
         wanted += gathered.targets.iter().map(|t| t.energy).sum::<f64>();
         reference += gathered.targets.iter().map(|t| t.held_out_energy).sum::<f64>();

@@ -1,7 +1,7 @@
 //! Settings of a tuning run: what may be given ([`Options`]) by flags, by a TOML file or by the
 //! method's own YAML, and what is made of it ([`Settings`]).
 
-pub mod names;
+mod names;
 mod node;
 mod options;
 mod published;

@@ -12,7 +12,7 @@ use super::names::{Decay, Kind};
 use super::node::Node;
 use super::options::{Options, PictureFolder};
 use super::{Error, Result};
-use crate::concept::caption::{PLACEHOLDER, with_words};
+use crate::concept::{PLACEHOLDER, with_words};
 use crate::file_kind::read_text;
 use crate::training::captions::Templates;
 use crate::training::folder;

@@ -11,7 +11,7 @@ use super::options::{Options, PictureFolder};
 use super::{Error, Result};
 use crate::backend::Precision;
 use crate::checkpoint::SHIPPED;
-use crate::concept::caption::PLACEHOLDER;
+use crate::concept::PLACEHOLDER;
 use crate::picture::MAX_SIDE;
 use crate::training::captions::Templates;
 use crate::training::step::{AdamW, Method, TextLayers, UNetLayers};

@@ -1,0 +1,86 @@
+//! Ctrl-C: the first ends a command in good order, and tells how to go on.
+#![cfg(target_os = "linux")]
+
+use super::{fixture, mos, names, ran};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Whether programs are left alone by the terminal's end, as under nohup: then `mos` does not
+/// listen.
+fn unheard() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 1 != 0
+}
+
+/// Waits until `file` is there, presses Ctrl-C, and waits for the end: exit code and messages.
+fn interrupted(mut child: Child, file: &Path) -> (Option<i32>, String) {
+    let start = Instant::now();
+    while !file.exists() {
+        assert!(start.elapsed() < Duration::from_secs(300) && child.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(5));
+    }
+    assert!(
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+    );
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn pictures_that_are_done_stay_and_nothing_else() {
+    if unheard() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let child = mos()
+        .args("generate -p cat --size 64x64 --steps 4 --batch 200 --adapter cpu".split(' '))
+        .args(["-o", "p.png"])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // All are sampled at once, so that this is while they are decoded.
+    let (code, said) = interrupted(child, &folder.path().join("p-1.png"));
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("stopped") && !said.contains("error"), "{said}");
+    let names = names(folder.path());
+    assert!(names.iter().all(|name| name.ends_with(".png")) && names.len() < 200, "{names:?}");
+    for name in &names {
+        mixofshow::picture::Picture::open(&folder.path().join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_run_is_saved_and_its_next_command_is_told() {
+    if unheard() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let train = |more: &[&str]| {
+        let mut command = mos();
+        command
+            .args("train --words <a> --class-word man --size 64x64 --batch 1".split(' '))
+            .args("--save-every 2 --sheet-every 0 --accumulate 1 --adapter cpu".split(' '))
+            .args(["-o", "a.safetensors", "--pictures"])
+            .arg(fixture("models/concepts/zorp"))
+            .args(more)
+            .current_dir(at);
+        command
+    };
+    let child =
+        train(&["--steps", "300"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let (code, said) = interrupted(child, &at.join("a.training/state.safetensors"));
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("all of it is saved") && said.contains("--resume"), "{said}");
+    assert_eq!(names(at), ["a.training"]);
+    assert_eq!(names(&at.join("a.training")), ["curve.png", "state.safetensors"]);
+    let step = said.split("stopped at step ").nth(1).unwrap().split(' ').next().unwrap();
+    let resumed = ran(&mut train(&["--resume", "--steps", step]));
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+}
