@@ -86,7 +86,10 @@ fn collect(path: &Path, info: &png::Info<'_>) -> Result<Vec<TextChunk>> {
             Some(rest) => left = rest,
             None => {
                 let most = MAX_TEXT >> 20;
-                return Err(bad(&keyword, format!("with it there are more than {most} MiB of text")));
+                return Err(bad(
+                    &keyword,
+                    format!("with it there are more than {most} MiB of text"),
+                ));
             }
         }
         found.push(TextChunk { keyword, text });
