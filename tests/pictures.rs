@@ -194,6 +194,47 @@ fn a_picture_of_a_batch_is_the_same_alone() {
     );
 }
 
+/// Not all of a large batch is sampled before the first picture is there, and nothing else of it
+/// changes.
+#[test]
+fn a_processor_samples_a_batch_in_parts() {
+    let (device, mut pipeline) = open();
+    if !device.is_processor() {
+        return;
+    }
+    let sampler = Some("euler-ancestral".parse().unwrap());
+    let request = Request { batch: 6, sampler, ..short("a tree", 5) };
+    let sampled = std::cell::Cell::new((0, 0));
+    let mut pictures = Vec::new();
+    let mut before = Vec::new();
+    let prepared = pipeline.prepare(&request).unwrap();
+    let made = pipeline.make_each::<mixofshow::pipeline::Error>(
+        prepared,
+        &mut |at| {
+            if at.stage == "sample" {
+                sampled.set((at.done, at.of));
+            }
+        },
+        &mut |generated, number, picture| {
+            assert_eq!(generated.seeds, [5, 6, 7, 8, 9, 10]);
+            assert_eq!(number, pictures.len());
+            before.push(sampled.get());
+            pictures.push(picture);
+            Ok(())
+        },
+    );
+    let made = made.unwrap();
+    let of = 6 * request.steps;
+    assert_eq!(before[..4], [(4 * request.steps, of); 4]);
+    assert_eq!(before[4..], [(of, of); 2]);
+    assert_eq!(made.latents.shape[..], [6, 8, 8, 4]);
+    for (seed, picture) in made.seeds.iter().zip(&pictures) {
+        let alone = generate(&Request { sampler, ..short("a tree", *seed) });
+        let decibels = psnr(picture, &alone.pictures[0]).unwrap();
+        assert!(decibels >= 50.0, "seed {seed}: {decibels:.1} dB");
+    }
+}
+
 #[test]
 fn latents_go_in_and_out() {
     use mixofshow::pipeline::random::{NoiseSource, RngKind};

@@ -213,10 +213,18 @@ fn tell_of_replaced_kernels(command: &Command, terminal: &Terminal) -> gpu::Resu
     if matches!(command, Command::Convert(_) | Command::Inspect(_) | Command::Devices(_)) {
         return Ok(());
     }
+    let variable = gpu::KERNELS_VARIABLE;
+    let unknown = gpu::unknown_kernels()?;
+    if !unknown.is_empty() {
+        terminal.warning(format!(
+            "{variable}: no kernel is called so, and these files are not read: {}",
+            unknown.join(", ")
+        ));
+    }
     let replaced = gpu::replaced_kernels()?;
     if !replaced.is_empty() {
         let names: Vec<&str> = replaced.iter().map(|kernel| kernel.name.as_str()).collect();
-        let (variable, names) = (gpu::KERNELS_VARIABLE, names.join(", "));
+        let names = names.join(", ");
         terminal.warning(format!(
             "{variable} replaces kernels of this program on graphics adapters: {names}"
         ));

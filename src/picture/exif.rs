@@ -1,40 +1,85 @@
-//! EXIF's user comment, in which web UIs keep the settings of a JPEG or WebP picture.
-use std::io::BufReader;
+//! EXIF's texts, in which programs keep the settings of a JPEG or WebP picture.
+//!
+//! The standard has a user comment of type UNDEFINED in the Exif directory. Programs write it with
+//! other types, into the first directory, and with directories that end too early.
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use exif::{In, Tag, Value};
-use image::{ImageDecoder, ImageReader};
+use exif::{Context, Exif, In, Tag, Value};
 
 use super::{Error, Result};
 
-const KEYWORD: &str = "UserComment";
+/// What the user comment is called in PNG.
+const PARAMETERS: &str = "parameters";
+const COMMENT: &str = "UserComment";
+/// What Fooocus' maker note is called in PNG, and how its `Software` begins.
+const SCHEME: &str = "fooocus_scheme";
+const FOOOCUS: &[u8] = b"Fooocus";
+/// ComfyUI writes its texts with the keyword before them, beginning here.
+const KEYWORD_FIRST: [Tag; 3] = [Tag::Model, Tag::Make, Tag::ImageDescription];
+const KEYWORDS: [&str; 2] = ["prompt", "workflow"];
+/// More than this is no text of settings.
+const MAX_TEXT: usize = 16 << 20;
 
-/// The user comment of any picture file; none where it has none.
+/// The texts of an EXIF block, by the keywords that PNG has for them; none where nothing can be
+/// made out.
 ///
 /// # Errors
-/// A file that cannot be read; a comment in an encoding that is not.
-pub(super) fn user_comment(path: &Path) -> Result<Option<String>> {
-    let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let reader =
-        ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(unreadable)?;
-    // What is no picture, or has no EXIF that can be made out, has no comment either.
-    let block =
-        reader.into_decoder().ok().and_then(|mut decoder| decoder.exif_metadata().ok().flatten());
-    let Some(exif) = block.and_then(|block| exif::Reader::new().read_raw(block).ok()) else {
-        return Ok(None);
-    };
-    let Some(Value::Undefined(bytes, _)) =
-        exif.get_field(Tag::UserComment, In::PRIMARY).map(|field| &field.value)
-    else {
-        return Ok(None);
-    };
-    let text = text_of(bytes, exif.little_endian()).map_err(|reason| Error::Text {
+/// A user comment in an encoding that is not read, or without end.
+pub(super) fn texts(path: &Path, block: Vec<u8>) -> Result<BTreeMap<String, String>> {
+    let mut texts = BTreeMap::new();
+    let bad = |reason: String| Error::Text {
         path: path.to_path_buf(),
-        keyword: KEYWORD.to_string(),
+        keyword: COMMENT.to_string(),
         reason,
-    })?;
-    Ok(Some(text).filter(|text| !text.trim().is_empty()))
+    };
+    if block.len() > MAX_TEXT {
+        return Err(bad(format!("EXIF has more than {} MiB", MAX_TEXT >> 20)));
+    }
+    let Some(exif) = parse(block) else { return Ok(texts) };
+    for tag in KEYWORD_FIRST {
+        let text = bytes(&exif, tag).map(|bytes| utf8(&bytes)).unwrap_or_default();
+        if let Some((keyword, text)) = text.split_once(':')
+            && KEYWORDS.contains(&keyword)
+        {
+            texts.entry(keyword.to_string()).or_insert_with(|| plain(text));
+        }
+    }
+    if let Some(comment) = bytes(&exif, Tag::UserComment) {
+        let text = text_of(&comment, exif.little_endian()).map_err(bad)?;
+        texts.extend(Some((PARAMETERS.to_string(), text)).filter(|(_, text)| !text.is_empty()));
+    }
+    if bytes(&exif, Tag::Software).is_some_and(|by| by.starts_with(FOOOCUS)) {
+        let scheme = bytes(&exif, Tag::MakerNote).map(|scheme| plain(&utf8(&scheme)));
+        texts.extend(scheme.map(|scheme| (SCHEME.to_string(), scheme)));
+    }
+    Ok(texts)
+}
+
+/// All of a block that can be read. WebP's may begin as JPEG's do.
+fn parse(mut block: Vec<u8>) -> Option<Exif> {
+    const JPEG: &[u8] = b"Exif\0\0";
+    if block.starts_with(JPEG) {
+        block.drain(..JPEG.len());
+    }
+    // piexif leaves out where the next directory is, and text stands there instead.
+    let read = exif::Reader::new().continue_on_error(true).read_raw(block);
+    read.or_else(|error| error.distill_partial_result(|_| ())).ok()
+}
+
+/// The bytes of a text, in the directory where it belongs or in the first one, whatever its type.
+fn bytes(exif: &Exif, tag: Tag) -> Option<Vec<u8>> {
+    let field = |tag| exif.get_field(tag, In::PRIMARY);
+    match &field(tag).or_else(|| field(Tag(Context::Tiff, tag.number())))?.value {
+        Value::Undefined(bytes, _) | Value::Byte(bytes) => Some(bytes.clone()),
+        Value::SByte(bytes) => Some(bytes.iter().map(|byte| byte.cast_unsigned()).collect()),
+        Value::Ascii(parts) => Some(parts.join(&0)),
+        _ => None,
+    }
+}
+
+fn plain(text: &str) -> String {
+    text.trim_matches('\0').trim().to_string()
 }
 
 /// Eight bytes name the encoding; the text follows.
@@ -47,7 +92,7 @@ fn text_of(bytes: &[u8], little_endian: bool) -> std::result::Result<String, Str
         b"ASCII\0\0\0" | [0, 0, 0, 0, 0, 0, 0, 0] => utf8(text),
         _ => utf8(bytes),
     };
-    Ok(text.trim_end_matches('\0').to_string())
+    Ok(plain(&text))
 }
 
 /// UTF-8, else Latin-1.
@@ -64,11 +109,13 @@ fn utf16(bytes: &[u8], little_endian: bool) -> String {
         _ => {}
     }
     let order = |little: bool| -> Vec<u16> {
-        let unit = |pair: &[u8]| {
-            let pair = [pair[0], pair[1]];
-            if little { u16::from_le_bytes(pair) } else { u16::from_be_bytes(pair) }
+        let unit = |pair: &[u8]| match (pair, little) {
+            (&[low, high], true) | (&[high, low], false) => Some(u16::from_be_bytes([high, low])),
+            // With the type of text, the zero at the end is taken for its end.
+            (&[low], true) => Some(u16::from(low)),
+            _ => None,
         };
-        bytes.chunks_exact(2).map(unit).collect()
+        bytes.chunks(2).filter_map(unit).collect()
     };
     // The names of settings are ASCII: the order in which more of the text is.
     let ascii = |units: &[u16]| units.iter().filter(|unit| (1..0x80).contains(*unit)).count();

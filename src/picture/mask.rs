@@ -1,7 +1,8 @@
 //! Masks: which part of a picture is painted anew.
 use std::path::Path;
 
-use super::{Error, Result, check_size, file};
+use super::contents::decode;
+use super::{Error, Result, check_size};
 
 /// How a mask changes its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +64,9 @@ impl Mask {
 
     /// Reads the grey values of any picture file. Transparency is dropped; see [`Mask::doubt`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let decoded = file::decode(path.as_ref())?;
+        let decoded = decode(path.as_ref())?;
         let has_alpha = decoded.color().has_alpha();
-        let grey = decoded.to_rgba8();
+        let grey = decoded.into_rgba8();
         // ITU-R BT.601, as Pillow's "L".
         let value = |p: &image::Rgba<u8>| {
             let [r, g, b, _] = p.0.map(f32::from);

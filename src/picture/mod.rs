@@ -3,6 +3,7 @@
 //!
 //! A [`Picture`] is 8-bit RGB. Models see it as `[height * width, 3]` values from -1 to 1; see
 //! [`Picture::to_model`].
+mod contents;
 pub mod edges;
 mod exif;
 mod file;
@@ -10,6 +11,7 @@ mod font;
 mod mask;
 pub mod parameters;
 mod plot;
+mod png_chunks;
 mod png_text;
 mod sheet;
 pub(crate) mod texts;
@@ -21,7 +23,8 @@ use image::{ImageBuffer, Rgb};
 
 use crate::file_kind::FileKind;
 
-pub use file::{check_destination, measure};
+pub use contents::measure;
+pub use file::check_destination;
 pub use mask::{Doubt, Mask, Scaling};
 pub use parameters::Parameters;
 pub use plot::{Line, Plot};
@@ -46,6 +49,9 @@ pub enum Error {
     NotAPicture { path: PathBuf, found: FileKind },
     #[error("{}: the picture is damaged or cut short: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    #[error("{}: a picture that takes {} MiB, for which there is no memory", path.display(),
+        bytes.div_ceil(1 << 20))]
+    NoMemory { path: PathBuf, bytes: u64 },
     #[error("{}: {source}", path.display())]
     InFile { path: PathBuf, source: Box<Error> },
     #[error(

@@ -16,8 +16,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::png_text::{self, TextChunk};
-use super::{Error, Result, exif};
+use super::png_text::TextChunk;
+use super::{Error, Result, texts};
 
 const KEYWORD: &str = "parameters";
 const OWN_KEYWORD: &str = "mos";
@@ -78,9 +78,8 @@ impl Parameters {
 /// that is not read.
 pub fn read(path: impl AsRef<Path>) -> Result<Option<Parameters>> {
     let path = path.as_ref();
-    let chunks = png_text::read(path, &[KEYWORD, OWN_KEYWORD])?.unwrap_or_default();
-    let text =
-        |keyword: &str| chunks.iter().find(|c| c.keyword == keyword).map(|c| c.text.as_str());
+    let texts = texts::read(path, &[KEYWORD, OWN_KEYWORD])?;
+    let text = |keyword: &str| texts.get(keyword).map(String::as_str);
     let mos = text(OWN_KEYWORD).map(serde_json::from_str::<Value>).transpose().map_err(|e| {
         Error::Text {
             path: path.to_path_buf(),
@@ -89,7 +88,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Option<Parameters>> {
         }
     })?;
     match (text(KEYWORD).map(parse), mos) {
-        (None, None) => Ok(exif::user_comment(path)?.map(|text| parse(&text))),
+        (None, None) => Ok(None),
         (parameters, mos) => Ok(Some(Parameters { mos, ..parameters.unwrap_or_default() })),
     }
 }

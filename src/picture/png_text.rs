@@ -1,15 +1,20 @@
 //! PNG's text chunks: tEXt (Latin-1), zTXt (the same, compressed), iTXt (UTF-8). Many programs
 //! write UTF-8 into all of them.
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, Write};
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::Path;
 
+use super::png_chunks::{chunks, is_cut};
 use super::{Error, Result};
 
-const SIGNATURE: [u8; 8] = [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n'];
-/// Decompressed text beyond this is an attack, not a prompt.
+/// More text than this, decompressed and of all keywords together, is an attack, not a prompt.
 const MAX_TEXT: usize = 16 << 20;
-const MAX_MEMORY: usize = 256 << 20;
+const KINDS: [&[u8]; 3] = [b"tEXt", b"zTXt", b"iTXt"];
+/// The beginning of a picture of one pixel, and its data, of which there is none: between them the
+/// texts are read, whatever picture they come from.
+const HEADER: [u8; 33] =
+    *b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0\x3a\x7e\x9b\x55";
+const DATA: [u8; 12] = *b"\0\0\0\0IDAT\x35\xaf\x06\x1e";
 
 /// A keyword and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,55 +48,68 @@ fn meant(latin1: &str) -> String {
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| latin1.to_string())
 }
 
-/// All text chunks with one of these keywords, before or after the picture's data. `None`: not a
-/// PNG file.
-pub(super) fn read(path: &Path, keywords: &[&str]) -> Result<Option<Vec<TextChunk>>> {
-    let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
-    let mut file = File::open(path).map_err(unreadable)?;
-    let mut start = Vec::new();
-    (&mut file).take(SIGNATURE.len() as u64).read_to_end(&mut start).map_err(unreadable)?;
-    if start != SIGNATURE {
-        return Ok(None);
+/// The text chunks of a PNG file with these keywords, before or after the picture's data: the first
+/// of each kind and keyword. Nothing else of the file is looked at.
+pub(super) fn read(path: &Path, bytes: &[u8], keywords: &[&str]) -> Result<Vec<TextChunk>> {
+    let mut seen = BTreeSet::new();
+    let mut small = HEADER.to_vec();
+    for chunk in chunks(bytes).filter(|chunk| KINDS.contains(&chunk.name)) {
+        let keyword = chunk.data.split(|byte| *byte == 0).next().unwrap_or_default();
+        let wanted = keywords.iter().any(|wanted| wanted.as_bytes() == keyword);
+        if wanted && seen.insert((chunk.name, keyword)) {
+            small.extend_from_slice(chunk.whole);
+        }
     }
-    file.rewind().map_err(unreadable)?;
-    let limits = png::Limits { bytes: MAX_MEMORY };
-    let decoder = png::Decoder::new_with_limits(BufReader::new(file), limits);
-    let damaged =
-        |e: png::DecodingError| Error::Damaged { path: path.to_path_buf(), reason: e.to_string() };
-    let mut reader = decoder.read_info().map_err(damaged)?;
-    let before = collect(path, reader.info(), keywords)?;
-    match reader.finish() {
-        Ok(()) => collect(path, reader.info(), keywords).map(Some),
-        // Settings that stand whole in front of damaged picture data are as good as any.
-        Err(_) if !before.is_empty() => Ok(Some(before)),
-        Err(e) => Err(damaged(e)),
+    small.extend_from_slice(&DATA);
+    let damaged = |reason: String| Error::Damaged { path: path.to_path_buf(), reason };
+    let limits = png::Limits { bytes: MAX_TEXT.saturating_add(small.len()) };
+    let decoder = png::Decoder::new_with_limits(std::io::Cursor::new(small), limits);
+    let reader = decoder.read_info().map_err(|e| damaged(e.to_string()))?;
+    let found = collect(path, reader.info())?;
+    // Settings that stand whole in front of damaged picture data are as good as any.
+    if found.is_empty() && is_cut(bytes) {
+        return Err(damaged("it ends too early".into()));
     }
+    Ok(found)
 }
 
-fn collect(path: &Path, info: &png::Info<'_>, keywords: &[&str]) -> Result<Vec<TextChunk>> {
-    let wanted = |keyword: &str| keywords.contains(&keyword);
-    let bad = |keyword: &str, e: png::DecodingError| Error::Text {
+fn collect(path: &Path, info: &png::Info<'_>) -> Result<Vec<TextChunk>> {
+    let bad = |keyword: &str, reason: String| Error::Text {
         path: path.to_path_buf(),
         keyword: keyword.to_string(),
-        reason: e.to_string(),
+        reason,
     };
+    let mut left = MAX_TEXT;
     let mut found = Vec::new();
-    for chunk in info.utf8_text.iter().filter(|c| wanted(&c.keyword)) {
+    let mut take = |keyword: String, text: String| {
+        match left.checked_sub(text.len()) {
+            Some(rest) => left = rest,
+            None => {
+                let most = MAX_TEXT >> 20;
+                return Err(bad(
+                    &keyword,
+                    format!("with it there are more than {most} MiB of text"),
+                ));
+            }
+        }
+        found.push(TextChunk { keyword, text });
+        Ok(left)
+    };
+    let mut limit = MAX_TEXT;
+    for chunk in &info.utf8_text {
         let mut chunk = chunk.clone();
-        let text = chunk.decompress_text_with_limit(MAX_TEXT).and_then(|()| chunk.get_text());
-        found.push(TextChunk {
-            text: text.map_err(|e| bad(&chunk.keyword, e))?,
-            keyword: chunk.keyword,
-        });
+        let text = chunk.decompress_text_with_limit(limit).and_then(|()| chunk.get_text());
+        let text = text.map_err(|e| bad(&chunk.keyword, e.to_string()))?;
+        limit = take(chunk.keyword, text)?;
     }
-    for chunk in info.uncompressed_latin1_text.iter().filter(|c| wanted(&c.keyword)) {
-        found.push(TextChunk { keyword: chunk.keyword.clone(), text: meant(&chunk.text) });
+    for chunk in &info.uncompressed_latin1_text {
+        limit = take(chunk.keyword.clone(), meant(&chunk.text))?;
     }
-    for chunk in info.compressed_latin1_text.iter().filter(|c| wanted(&c.keyword)) {
+    for chunk in &info.compressed_latin1_text {
         let mut chunk = chunk.clone();
-        let text = chunk.decompress_text_with_limit(MAX_TEXT).and_then(|()| chunk.get_text());
-        let text = text.map_err(|e| bad(&chunk.keyword, e))?;
-        found.push(TextChunk { text: meant(&text), keyword: chunk.keyword });
+        let text = chunk.decompress_text_with_limit(limit).and_then(|()| chunk.get_text());
+        let text = text.map_err(|e| bad(&chunk.keyword, e.to_string()))?;
+        limit = take(chunk.keyword, meant(&text))?;
     }
     Ok(found)
 }

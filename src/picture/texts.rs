@@ -1,17 +1,32 @@
-//! The texts that programs leave in their PNG files.
+//! The texts that programs leave in their pictures: in PNG under keywords, in other formats in
+//! EXIF.
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Result, png_text};
+use image::ImageFormat;
 
-/// The texts under these keywords; none in other files than PNG.
+use super::{Result, contents, exif, png_text};
+
+/// The texts under these keywords. Those in EXIF have the keywords that they have in PNG; they are
+/// read where there are none of PNG's own.
 ///
 /// # Errors
-/// A file that cannot be read or is damaged.
+/// A file that cannot be read, is no picture, or is damaged; texts of a size that none has; a
+/// comment in an encoding that is not read.
 pub fn read(path: impl AsRef<Path>, keywords: &[&str]) -> Result<BTreeMap<String, String>> {
+    let path = path.as_ref();
+    let found = contents::contents(path)?;
     let mut texts = BTreeMap::new();
-    for chunk in png_text::read(path.as_ref(), keywords)?.unwrap_or_default() {
-        texts.entry(chunk.keyword).or_insert(chunk.text);
+    if found.format == ImageFormat::Png {
+        for chunk in png_text::read(path, &found.bytes, keywords)? {
+            texts.entry(chunk.keyword).or_insert(chunk.text);
+        }
+    }
+    if texts.is_empty()
+        && let Some(block) = contents::exif(path, found)
+    {
+        texts = exif::texts(path, block)?;
+        texts.retain(|keyword, _| keywords.contains(&keyword.as_str()));
     }
     Ok(texts)
 }

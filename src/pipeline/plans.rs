@@ -16,6 +16,10 @@ use super::regions::Regional;
 use super::wording::{self, PromptInterval, Wording};
 use super::{MemoryPlan, Pipeline, Request};
 
+/// The most pictures that a processor samples at once: each takes as long in a larger batch, and
+/// the first would be there later.
+const ON_A_PROCESSOR: usize = 4;
+
 /// A request, checked and planned: what [`Pipeline::make`] takes.
 pub struct PreparedRequest<'a> {
     pub(super) request: &'a Request,
@@ -103,8 +107,9 @@ impl Pipeline {
         let regional = regional.filter(|regional| !regional.is_plain());
         let mut steering = Steering::of(self, request, checked)?;
         let (features, control_nets) = steering.needs();
+        let at_once = if self.gpu.is_processor() { ON_A_PROCESSOR } else { request.batch };
         let shape = StepShape {
-            batch: request.batch,
+            batch: request.batch.min(at_once),
             height: checked.size[0],
             width: checked.size[1],
             tokens,

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use super::{Generated, Request};
 use crate::backend::Precision;
 use crate::backend::ReplacedKernel;
-use crate::file_kind::FileKind;
 use crate::picture::{self, Parameters, parameters};
 
 /// Everything that makes a picture the one it is.
@@ -204,13 +203,7 @@ impl Recipe {
             return programs::recipe(path, told);
         }
         let Some(found) = parameters::read(path)? else {
-            let unreadable = |source| RecipeError::Unreadable { path: path.to_path_buf(), source };
-            let kind = FileKind::of_file(path).map_err(unreadable)?;
-            let path = path.to_path_buf();
-            return Err(match kind.is_read_picture() {
-                true => RecipeError::None { path },
-                false => picture::Error::NotAPicture { path, found: kind }.into(),
-            });
+            return Err(RecipeError::None { path: path.to_path_buf() });
         };
         match &found.mos {
             Some(own) => {

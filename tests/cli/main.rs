@@ -1,4 +1,5 @@
 //! The program from outside: what it prints, what it writes, and how it ends.
+mod bombs;
 mod concepts;
 mod errors;
 mod escapes;

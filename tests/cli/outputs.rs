@@ -195,7 +195,9 @@ fn replaced_kernels_are_told_of() {
     let same = with(&format!("{line} @/same.png"), &at.join("kernels")).ok();
     assert!(!same.stderr.contains("MOS_KERNELS"), "{}", same.stderr);
     kernels(at, "guidance.wgsl", |own| own + "// mine\n");
+    fs::write(at.join("kernels/guidence.wgsl"), "").unwrap();
     let ran = with(&format!("{line} @/mine.png"), &at.join("kernels")).ok();
+    assert!(ran.stderr.contains("not read: guidence.wgsl"), "{}", ran.stderr);
     assert!(
         ran.stderr.contains(
             "warning: MOS_KERNELS replaces kernels of this program on graphics adapters: guidance"

@@ -35,7 +35,9 @@ pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
-pub use template::{KERNELS_VARIABLE, Params, Value, kernel_names, render, replaced_kernels};
+pub use template::{
+    KERNELS_VARIABLE, Params, Value, kernel_names, render, replaced_kernels, unknown_kernels,
+};
 pub use traits::{Schedule, Traits};
 pub use tuned::{
     AttentionMatricesSizes, AttentionSizes, GroupNormSizes, LoraDownSizes, LoraUpSizes,

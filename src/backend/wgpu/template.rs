@@ -31,6 +31,8 @@ struct Folder {
     /// Of all its files that are called as this program's own.
     texts: BTreeMap<String, String>,
     replaced: Vec<ReplacedKernel>,
+    /// Files that look like kernels and are none, nor asked for by one.
+    unknown: Vec<String>,
 }
 
 static FOLDER: LazyLock<std::result::Result<Option<Folder>, (PathBuf, String)>> =
@@ -60,6 +62,15 @@ pub fn replaced_kernels() -> Result<&'static [ReplacedKernel]> {
     Ok(folder()?.map_or(&[][..], |folder| &folder.replaced))
 }
 
+/// Files in the folder that [`KERNELS_VARIABLE`] names which no kernel is called and none asks for:
+/// they are not read.
+///
+/// # Errors
+/// As [`replaced_kernels`].
+pub fn unknown_kernels() -> Result<&'static [String]> {
+    Ok(folder()?.map_or(&[][..], |folder| &folder.unknown))
+}
+
 impl Folder {
     fn read(path: &Path) -> std::result::Result<Folder, String> {
         std::fs::read_dir(path).map_err(|e| format!("the folder cannot be read: {e}"))?;
@@ -82,7 +93,32 @@ impl Folder {
             let names: Vec<String> = kernel_names().iter().map(|name| file_of(name)).collect();
             return Err(format!("no kernel is in it; kernels are called {}", names.join(", ")));
         }
+        folder.unknown = folder.strangers();
         Ok(folder)
+    }
+
+    /// Names of files that end as kernels do, here and in folders that kernels have.
+    fn strangers(&self) -> Vec<String> {
+        let inside = KERNELS.dirs().filter_map(|dir| dir.path().to_str());
+        let mut strangers = Vec::new();
+        for dir in std::iter::once("").chain(inside) {
+            let entries = std::fs::read_dir(self.path.join(dir)).into_iter().flatten().flatten();
+            for entry in entries {
+                let file = entry.file_name().to_string_lossy().into_owned();
+                let file = if dir.is_empty() { file } else { format!("{dir}/{file}") };
+                // Other people's spelling too, as in `Sum.WGSL`.
+                let ending = file.rsplit_once('.').filter(|(_, e)| e.eq_ignore_ascii_case("wgsl"));
+                let Some((name, _)) = ending else { continue };
+                let is_known = self.texts.contains_key(name) && file == file_of(name);
+                let quoted = format!("\"{name}\"");
+                let is_asked_for = self.texts.values().any(|text| text.contains(&quoted));
+                if !is_known && !is_asked_for {
+                    strangers.push(file);
+                }
+            }
+        }
+        strangers.sort();
+        strangers
     }
 }
 
@@ -358,6 +394,13 @@ fn main() {
             (replaced.len(), replaced[0].name.as_str(), replaced[0].sha256.len()),
             (1, "shared/grid", 64)
         );
+        // Read where a kernel asks for it, and mentioned where none does.
+        assert_eq!(Folder::read(at).unwrap().unknown, ["summ.wgsl"]);
+        std::fs::write(at.join("shared/mine.wgsl"), "").unwrap();
+        std::fs::write(at.join("shared/gird.wgsl"), "").unwrap();
+        let asking = format!("//% import \"shared/mine\" as mine\n{}", own["copy"]);
+        std::fs::write(at.join("copy.wgsl"), asking).unwrap();
+        assert_eq!(Folder::read(at).unwrap().unknown, ["shared/gird.wgsl", "summ.wgsl"]);
         std::fs::write(at.join("sum.wgsl"), [0xff, 0xfe]).unwrap();
         assert!(refused(at).contains("sum.wgsl in it cannot be read"));
     }

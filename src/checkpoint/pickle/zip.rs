@@ -1,4 +1,5 @@
-//! Zip archives as torch writes them: entries stored as they are, below 4 GiB.
+//! Zip archives as torch writes them: entries stored as they are. What is 4 GiB and more, or more
+//! than 65534 entries, stands in records of their own (zip64).
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
@@ -23,6 +24,14 @@ const DIRECTORY: [u8; 4] = *b"PK\x01\x02";
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
 /// Of the end record, without the comment that may follow it.
 const END_LENGTH: usize = 22;
+/// Zip64's end record, and where it is, right before the other one.
+const LARGE_END: [u8; 4] = *b"PK\x06\x06";
+const LARGE_PLACE: [u8; 4] = *b"PK\x06\x07";
+const PLACE_LENGTH: usize = 20;
+/// The extra field of an entry with its numbers of 64 bits.
+const LARGE: usize = 1;
+/// Stands for a number that is elsewhere.
+const ELSEWHERE: u32 = u32::MAX;
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<usize> {
     bytes.get(at..)?.first_chunk().map(|b| u16::from_le_bytes(*b).into())
@@ -30,6 +39,49 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<usize> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<usize> {
+    let found = bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b));
+    found.and_then(|number| number.try_into().ok())
+}
+
+/// How many entries there are, and where the directory begins, by zip64's end record; none where
+/// there is none before the `end` record.
+fn large_directory(bytes: &[u8], end: usize) -> Option<[usize; 2]> {
+    let place = end.checked_sub(PLACE_LENGTH)?;
+    if !bytes.get(place..)?.starts_with(&LARGE_PLACE) {
+        return None;
+    }
+    let record = bytes.get(u64_at(bytes, place + 8)?..)?;
+    record.starts_with(&LARGE_END).then_some([u64_at(record, 32)?, u64_at(record, 48)?])
+}
+
+/// Numbers of an entry: those of 32 bits, and in place of each that stands elsewhere the next one
+/// of the extra field.
+fn numbers<const N: usize>(extra: &[u8], short: [u32; N]) -> Option<[usize; N]> {
+    let mut at = 0;
+    let large = loop {
+        // None: there is no such field.
+        let Some(length) = u16_at(extra, at + 2) else { break None };
+        let field = extra.get(at + 4..(at + 4).checked_add(length)?)?;
+        if u16_at(extra, at)? == LARGE {
+            break Some(field);
+        }
+        at += 4 + length;
+    };
+    let mut next = 0;
+    let mut numbers = [0; N];
+    for (number, short) in numbers.iter_mut().zip(short) {
+        *number = match large {
+            Some(large) if short == ELSEWHERE => {
+                next += 8;
+                u64_at(large, next - 8)?
+            }
+            _ => short as usize,
+        };
+    }
+    Some(numbers)
 }
 
 impl<'a> Archive<'a> {
@@ -46,8 +98,10 @@ impl<'a> Archive<'a> {
         let end = (first..=last)
             .rev()
             .find(|&at| bytes.get(at..).is_some_and(|rest| rest.starts_with(&END)))?;
-        let count = u16_at(bytes, end + 10)?;
-        let mut at = u32_at(bytes, end + 16)? as usize;
+        let [count, mut at] = match large_directory(bytes, end) {
+            Some(large) => large,
+            None => [u16_at(bytes, end + 10)?, u32_at(bytes, end + 16)? as usize],
+        };
         let mut entries = BTreeMap::new();
         for _ in 0..count {
             let record = bytes.get(at..)?;
@@ -57,9 +111,12 @@ impl<'a> Archive<'a> {
             let [name, extra, comment] = [28, 30, 32].map(|place| u16_at(record, place));
             let (name, extra, comment) = (name?, extra?, comment?);
             let text = std::str::from_utf8(record.get(46..)?.get(..name)?).ok()?;
+            let more = record.get(46 + name..)?.get(..extra)?;
+            let short = [24, 20, 42].map(|place| u32_at(record, place));
+            let [length, _, header] = numbers(more, [short[0]?, short[1]?, short[2]?])?;
             let entry = Entry {
-                header: u32_at(record, 42)? as usize,
-                length: u32_at(record, 24)? as usize,
+                header,
+                length,
                 stored: u16_at(record, 10)? == 0,
                 checksum: u32_at(record, 16)?,
             };

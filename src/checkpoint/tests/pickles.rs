@@ -392,6 +392,64 @@ fn zip_archives_are_checked() {
     assert!(read(&stream).unwrap_err().contains("no `data.pkl`"));
 }
 
+/// The same archive with all of its numbers where zip64 has them.
+fn as_zip64(whole: &[u8]) -> Vec<u8> {
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes([whole[at], whole[at + 1]]));
+    let u32_at = |at: usize| u32::from_le_bytes(whole[at..at + 4].try_into().unwrap());
+    let end = whole.windows(4).rposition(|w| w == b"PK\x05\x06").unwrap();
+    let (count, start) = (u16_at(end + 10), u32_at(end + 16) as usize);
+    let mut bytes = whole[..start].to_vec();
+    let mut at = start;
+    for _ in 0..count {
+        let [name, extra, comment] = [28, 30, 32].map(|place| u16_at(at + place));
+        let mut record = whole[at..at + 46 + name].to_vec();
+        let numbers = [24, 20, 42].map(|place| u64::from(u32_at(at + place)).to_le_bytes());
+        [20, 24, 42].into_iter().for_each(|place| record[place..place + 4].fill(0xff));
+        // Behind a field of another program.
+        let more = [&[0x55, 0x54, 2, 0, 9, 9][..], &[1, 0, 24, 0], &numbers.concat()].concat();
+        record[30..32].copy_from_slice(&(more.len() as u16).to_le_bytes());
+        record[32..34].fill(0);
+        bytes.extend([record, more].concat());
+        at += 46 + name + extra + comment;
+    }
+    let (length, large) = ((bytes.len() - start) as u64, bytes.len() as u64);
+    bytes.extend(b"PK\x06\x06");
+    bytes.extend(44u64.to_le_bytes());
+    bytes.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let numbers = [count as u64, count as u64, length, start as u64];
+    numbers.into_iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+    bytes.extend(b"PK\x06\x07\0\0\0\0");
+    bytes.extend(large.to_le_bytes());
+    bytes.extend([1, 0, 0, 0]);
+    bytes.extend(b"PK\x05\x06\0\0\0\0");
+    bytes.extend([0xff; 12]);
+    bytes.extend([0, 0]);
+    bytes
+}
+
+#[test]
+fn archives_with_numbers_of_64_bits_are_read() {
+    let whole = concept("mix-of-show.pth");
+    let (small, large) = (read(&whole).unwrap(), read(&as_zip64(&whole)).unwrap());
+    assert!(small.len() > 3 && small.names().eq(large.names()));
+    for name in small.names() {
+        let (a, b) = (small.tensor(name).unwrap(), large.tensor(name).unwrap());
+        assert_eq!((a.dtype(), a.shape(), a.bytes()), (b.dtype(), b.shape(), b.bytes()), "{name}");
+    }
+    // Damage of those records is told, too, and none of it panics.
+    let large = as_zip64(&whole);
+    let directory = large.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+    for (at, value) in (directory..large.len()).step_by(7).zip([0, 1, 0x7f, 0xff].iter().cycle()) {
+        let mut damaged = large.clone();
+        damaged[at] = *value;
+        let _ = read(&damaged);
+    }
+    let at = large.windows(4).position(|w| w == b"PK\x06\x07").unwrap();
+    let mut damaged = large.clone();
+    damaged[at + 8..at + 16].fill(0xff);
+    assert!(read(&damaged).unwrap_err().contains("directory"));
+}
+
 #[test]
 fn damaged_pickles_never_panic() {
     let mut below = numbers(1);

@@ -164,6 +164,29 @@ fn a_jpegs_and_a_webps_exif_is_read() {
     }
 }
 
+/// As piexif, Pillow, Fooocus and ComfyUI write them: see tools/reference/settings.py.
+#[test]
+fn programs_exif_is_read_however_it_is_written() {
+    let text = std::fs::read_to_string(fixture("settings/expected.json")).unwrap();
+    let expected: std::collections::BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
+    assert_eq!(expected.len(), 28);
+    for (name, text) in expected.iter().filter(|(name, _)| !name.starts_with("comfyui")) {
+        let found = read(fixture(&format!("settings/{name}"))).unwrap();
+        let found = found.unwrap_or_else(|| panic!("{name} has settings"));
+        match name.starts_with("fooocus.") {
+            true => assert!(found.prompt.starts_with("{\"prompt\": \"a red cat\""), "{name}"),
+            false => assert_eq!(found, parse(text), "{name}"),
+        }
+    }
+    // Texts of programs that do not write comments.
+    for name in ["comfyui.jpg", "comfyui.webp"] {
+        let keywords = ["prompt", "workflow"];
+        let found = texts::read(fixture(&format!("settings/{name}")), &keywords).unwrap();
+        assert!(found["prompt"].starts_with("{\"3\": {\"class_type\": \"KSampler\""), "{name}");
+        assert!(found["workflow"].starts_with("{\"nodes\""), "{name}");
+    }
+}
+
 #[test]
 fn odd_settings_are_passed_over_not_misread() {
     let read = parse("x\n(junk) Steps: 20, : , a: 1, Sampler: \"open, CFG scale: , Seed: 5,");

@@ -1,7 +1,9 @@
 //! Pictures of programs that write their settings in forms of their own: ComfyUI, InvokeAI,
 //! Fooocus. What they hold is brought into the form of web UIs, from where [`super::foreign`] goes
 //! on.
-use std::collections::{BTreeMap, BTreeSet};
+mod comfyui;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
@@ -93,7 +95,9 @@ fn of_texts(found: &BTreeMap<String, String>) -> Option<Result<Told, String>> {
         return Some(Err(format!("it was made by {INVOKEAI}, in a form of old that is not read")));
     }
     if let Some(found) = json_of(GRAPH, COMFYUI) {
-        return Some(found.and_then(|json| comfyui(&json)));
+        // What the editor knows besides is of use, and no matter where it is damaged.
+        let editor = json_of(WORKFLOW, COMFYUI).and_then(|found| found.ok());
+        return Some(found.and_then(|json| comfyui::read(&json, editor.as_ref())));
     }
     let only = format!(
         "it was made by {COMFYUI} and holds its editor's `{WORKFLOW}` alone, without the \
@@ -174,6 +178,11 @@ impl Settings {
         self.told.notes.push(format!("{what} of the picture is not in use here: it is left out"));
     }
 
+    /// LoRAs that the picture was made with, each with its strength.
+    fn left_out_loras(&mut self, loras: &[String]) {
+        self.told.notes.extend(foreign::left_out_loras(loras));
+    }
+
     /// An error where there is no prompt to go by.
     fn done(self) -> Result<Told, String> {
         let Told { program, parameters, .. } = &self.told;
@@ -222,16 +231,25 @@ fn fooocus(json: &Value) -> Result<Told, String> {
     settings.told.notes.push(format!(
         "{FOOOCUS} runs Stable Diffusion XL: another model than that one is needed here"
     ));
-    for (name, what) in [("refiner_model", "the refiner"), ("loras", "the LoRA")] {
-        let is = |value: &Value| {
-            !value.is_null()
-                && value != "None"
-                && value.as_array().is_none_or(|list| !list.is_empty())
-        };
-        if json.get(name).is_some_and(is) {
-            settings.left_out(what);
-        }
+    if json.get("refiner_model").is_some_and(|refiner| !refiner.is_null() && refiner != "None") {
+        settings.left_out("the refiner");
     }
+    // [name, strength, hash] of each; older versions: "name : strength" under a key of its own.
+    let listed = json.get("loras").and_then(Value::as_array).into_iter().flatten();
+    let listed = listed.filter_map(|lora| {
+        let part = |at: usize| lora.get(at).and_then(plain);
+        Some(format!("{} ({})", part(0)?, part(1)?))
+    });
+    let old = json.as_object().into_iter().flatten();
+    let old = old.filter(|(key, _)| {
+        key.strip_prefix("lora_combined_").or(key.strip_prefix("LoRA ")).is_some()
+    });
+    let old = old.filter_map(|(_, value)| {
+        let (name, strength) = value.as_str()?.rsplit_once(" : ")?;
+        Some(format!("{name} ({strength})"))
+    });
+    let loras: Vec<String> = listed.chain(old).collect();
+    settings.left_out_loras(&loras);
     settings.done()
 }
 
@@ -253,8 +271,16 @@ fn invoke(json: &Value) -> Result<Told, String> {
     }
     let device = get("rand_device").and_then(Value::as_str).unwrap_or("cpu");
     settings.told.parameters.set("RNG", if device == "cuda" { "NV" } else { "CPU" });
+    let loras = get("loras").and_then(Value::as_array).into_iter().flatten();
+    let loras = loras.map(|lora| {
+        let model = lora.get("model").or_else(|| lora.get("lora"));
+        let name = model.and_then(|model| model.get("name").or_else(|| model.get("model_name")));
+        let name = name.and_then(plain).unwrap_or_else(|| "one without a name".to_string());
+        format!("{name} ({})", lora.get("weight").and_then(plain).unwrap_or_else(|| "1".into()))
+    });
+    let loras: Vec<String> = loras.collect();
+    settings.left_out_loras(&loras);
     for (key, what) in [
-        ("loras", "a LoRA"),
         ("controlnets", "a ControlNet"),
         ("ipAdapters", "an IP-Adapter"),
         ("t2iAdapters", "a T2I-Adapter"),
@@ -312,126 +338,6 @@ fn old_invoke(json: &Value) -> Result<Told, String> {
     settings.done()
 }
 
-/// Nodes of a graph that sample.
-const SAMPLERS: [&str; 2] = ["KSampler", "KSamplerAdvanced"];
-/// Nodes that change the picture and have no counterpart in a line of settings.
-const BESIDES: [(&str, &str); 5] = [
-    ("LoraLoader", "a LoRA"),
-    ("ControlNetApply", "a ControlNet"),
-    ("CLIPSetLastLayer", "the clip skip"),
-    ("LoadImage", "another picture"),
-    ("UpscaleModelLoader", "an upscaler"),
-];
-
-fn comfyui(graph: &Value) -> Result<Told, String> {
-    let nodes = graph.as_object().into_iter().flatten();
-    let class = |node: &Value| {
-        node.get("class_type").and_then(Value::as_str).unwrap_or_default().to_string()
-    };
-    let samplers: Vec<&Value> = nodes
-        .clone()
-        .map(|(_, node)| node)
-        .filter(|node| SAMPLERS.contains(&class(node).as_str()))
-        .collect();
-    let [sampler] = samplers[..] else {
-        let count = samplers.len();
-        return Err(format!(
-            "it was made by {COMFYUI}, with a graph of {count} KSampler nodes; graphs with one \
-                are read: give the settings as options"
-        ));
-    };
-    let mut settings = Settings::new(COMFYUI, Syntax::On);
-    let input =
-        |node: &Value, name: &str| node.get("inputs").and_then(|inputs| inputs.get(name)).cloned();
-    settings.told.parameters.prompt = prompt_of(graph, sampler, "positive")?;
-    settings.told.parameters.negative_prompt = prompt_of(graph, sampler, "negative")?;
-    let value = |names: &[&str]| names.iter().find_map(|name| value_of(graph, sampler, name));
-    settings.set("Steps", value(&["steps"]).as_ref());
-    settings.set("CFG scale", value(&["cfg"]).as_ref());
-    settings.set("Seed", value(&["seed", "noise_seed"]).as_ref());
-    settings.sampler(value(&["sampler_name"]).as_ref(), value(&["scheduler"]).as_ref());
-    settings.told.parameters.set("RNG", "CPU");
-    if let Some(latent) = linked(graph, sampler, "latent_image") {
-        settings.size(
-            value_of(graph, latent, "width").as_ref(),
-            value_of(graph, latent, "height").as_ref(),
-        );
-    }
-    let strength =
-        value(&["denoise"]).and_then(|value| value.as_f64()).filter(|strength| *strength < 1.0);
-    if let Some(strength) = strength {
-        settings.told.parameters.set("Denoising strength", strength);
-    }
-    let model = nodes.clone().find_map(|(_, node)| {
-        input(node, "ckpt_name").filter(|_| class(node).starts_with("CheckpointLoader"))
-    });
-    settings.set("Model", model.as_ref());
-    for (name, what) in BESIDES {
-        if nodes.clone().any(|(_, node)| class(node).starts_with(name)) {
-            settings.left_out(what);
-        }
-    }
-    settings.done()
-}
-
-/// The node that an input of another is linked to: `["4", 0]`.
-fn linked<'g>(graph: &'g Value, node: &Value, input: &str) -> Option<&'g Value> {
-    let number = node.get("inputs")?.get(input)?.as_array()?.first().and_then(plain)?;
-    graph.get(number)
-}
-
-/// An input's value: its own, or that of the node it is linked to, which may hold nothing but one.
-fn value_of(graph: &Value, node: &Value, input: &str) -> Option<Value> {
-    let own = node.get("inputs")?.get(input)?;
-    if !own.is_array() {
-        return Some(own.clone());
-    }
-    let inputs = linked(graph, node, input)?.get("inputs")?;
-    [input, "value", "text", "string", "int", "seed", "number"]
-        .iter()
-        .find_map(|name| inputs.get(*name))
-        .filter(|v| !v.is_array())
-        .cloned()
-}
-
-/// The text that leads to an input of a sampler, through whatever stands between.
-fn prompt_of(graph: &Value, sampler: &Value, side: &str) -> Result<String, String> {
-    let mut texts = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    let mut next: Vec<&Value> = linked(graph, sampler, side).into_iter().collect();
-    while let Some(node) = next.pop() {
-        // A graph of a file may go in circles.
-        if !seen.insert(std::ptr::from_ref(node) as usize) {
-            continue;
-        }
-        let class = node.get("class_type").and_then(Value::as_str).unwrap_or_default();
-        if class.starts_with("CLIPTextEncode") {
-            texts.extend(value_of(graph, node, "text").as_ref().and_then(plain));
-            continue;
-        }
-        let inputs = node.get("inputs").and_then(Value::as_object).into_iter().flatten();
-        // Nodes with both sides lead to the other one as well.
-        let both = inputs.clone().any(|(name, _)| name == "positive")
-            && inputs.clone().any(|(name, _)| name == "negative");
-        let wanted = inputs
-            .filter(|(name, _)| if both { *name == side } else { name.contains("conditioning") });
-        next.extend(wanted.filter_map(|(name, _)| linked(graph, node, name)));
-    }
-    let mut texts = texts.into_iter();
-    match (texts.next(), texts.next()) {
-        (Some(text), None) => Ok(text),
-        (None, _) if side == "negative" => Ok(String::new()),
-        (None, _) => Err(format!(
-            "it was made by {COMFYUI}, with a graph in which no text leads to the sampler's \
-                `{side}`"
-        )),
-        _ => Err(format!(
-            "it was made by {COMFYUI}, with a graph in which several texts lead to the sampler's \
-                `{side}`"
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,26 +346,6 @@ mod tests {
     fn of(texts: &[(&str, Value)]) -> Option<Result<Told, String>> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
         of_texts(&texts.iter().map(|(keyword, value)| (keyword.to_string(), text(value))).collect())
-    }
-
-    fn graph() -> Value {
-        json!({
-            "3": {"class_type": "KSampler", "inputs": {
-                "seed": 42, "steps": 20, "cfg": 7.5, "sampler_name": "euler_ancestral",
-                "scheduler": "karras", "denoise": 1.0,
-                "model": ["4", 0], "positive": ["9", 0], "negative": ["7", 0], "latent_image": ["5",
-                0]}},
-            "4": {"class_type": "CheckpointLoaderSimple",
-            "inputs": {"ckpt_name": "v1-5.safetensors"}},
-            "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 640, "height": 512,
-            "batch_size": 1}},
-            "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a (red:1.2) cat",
-            "clip": ["4", 1]}},
-            "7": {"class_type": "CLIPTextEncode", "inputs": {"text": ["8", 0], "clip": ["4", 1]}},
-            "8": {"class_type": "PrimitiveString", "inputs": {"value": "blurry"}},
-            "9": {"class_type": "ConditioningSetArea", "inputs": {"conditioning": ["6", 0],
-            "width": 64}},
-        })
     }
 
     fn told(found: Option<Result<Told, String>>) -> (String, String, BTreeMap<String, String>) {
@@ -477,50 +363,13 @@ mod tests {
     }
 
     #[test]
-    fn comfyuis_graph_is_followed() {
-        let (prompt, negative, found) = told(of(&[(GRAPH, graph()), (WORKFLOW, json!({}))]));
-        assert_eq!((prompt.as_str(), negative.as_str()), ("a (red:1.2) cat", "blurry"));
-        let expected = [
-            ("Steps", "20"),
-            ("CFG scale", "7.5"),
-            ("Seed", "42"),
-            ("Sampler", "Euler a"),
-            ("Schedule type", "Karras"),
-            ("Size", "640x512"),
-            ("Model", "v1-5.safetensors"),
-            ("RNG", "CPU"),
-        ];
-        assert_eq!(found, settings(&expected));
-        // Python's own numbers, as ComfyUI writes them.
-        let text =
-            graph().to_string().replace("\"denoise\":1.0", "\"denoise\":1.0,\"changed\":[NaN]");
-        assert_eq!(told(of(&[(GRAPH, text.into())])).0, "a (red:1.2) cat");
-
-        let changed = |change: fn(&mut Value)| {
-            let mut graph = graph();
-            change(&mut graph);
-            of(&[(GRAPH, graph)]).unwrap()
-        };
-        let two = changed(|graph| graph["10"] = graph["3"].clone()).unwrap_err();
-        assert!(two.contains("ComfyUI") && two.contains("2 KSampler"), "{two}");
-        let none = changed(|graph| graph["6"]["class_type"] = "Other".into()).unwrap_err();
-        assert!(none.contains("no text") && none.contains("positive"), "{none}");
-        let circle =
-            changed(|graph| graph["9"]["inputs"]["conditioning"] = json!(["9", 0])).unwrap_err();
-        assert!(circle.contains("no text"), "{circle}");
-        let lora = changed(|graph| graph["11"] = json!({"class_type": "LoraLoader"})).unwrap();
-        assert!(lora.notes[1].contains("a LoRA"), "{:?}", lora.notes);
-        assert!(of(&[(WORKFLOW, json!({}))]).unwrap().unwrap_err().contains("ComfyUI"));
-        assert!(of(&[(GRAPH, "{broken".into())]).unwrap().unwrap_err().contains("damaged"));
-    }
-
-    #[test]
     fn invokeais_settings_are_read() {
         let new = json!({
             "positive_prompt": "a cat", "negative_prompt": "dog", "width": 512, "height": 768,
             "seed": 7, "steps": 30,
             "cfg_scale": 6.5, "scheduler": "dpmpp_2m_k", "rand_device": "cpu",
-            "model": {"name": "dreamy"}, "loras": [{}],
+            "model": {"name": "dreamy"},
+            "loras": [{"model": {"name": "ink"}, "weight": 0.6}],
         });
         let (prompt, negative, found) = told(of(&[(INVOKE, new.clone())]));
         assert_eq!((prompt.as_str(), negative.as_str()), ("a cat", "dog"));
@@ -535,7 +384,7 @@ mod tests {
             ("RNG", "CPU"),
         ];
         assert_eq!(found, settings(&expected));
-        assert!(of(&[(INVOKE, new)]).unwrap().unwrap().notes[1].contains("a LoRA"));
+        assert!(of(&[(INVOKE, new)]).unwrap().unwrap().notes[1].contains("ink (0.6)"));
         let old = json!({"model_weights": "v1", "image": {"prompt": [{"prompt": "a cat [dog] \
             asleep", "weight": 1.0}],
             "steps": 9, "cfg_scale": 7, "seed": 3, "width": 512, "height": 512,
@@ -561,7 +410,10 @@ mod tests {
             "scheduler": "karras", "seed": "5", "refiner_model": "None", "loras": [["a", 0.5, "b"]],
             "metadata_scheme": "fooocus",
         });
-        let (prompt, negative, found) = told(of(&[(PARAMETERS, all), (SCHEME, "fooocus".into())]));
+        let both = [(PARAMETERS, all), (SCHEME, "fooocus".into())];
+        let notes = of(&both).unwrap().unwrap().notes;
+        assert!(notes.iter().any(|note| note.contains("a (0.5)")), "{notes:?}");
+        let (prompt, negative, found) = told(of(&both));
         assert_eq!((prompt.as_str(), negative.as_str()), ("a cat, cinematic, fine", ""));
         let expected = [
             ("Steps", "30"),
@@ -588,14 +440,16 @@ mod tests {
     #[test]
     fn other_programs_are_left_to_others() {
         assert!(of(&[]).is_none());
+        assert!(of(&[(WORKFLOW, json!({}))]).unwrap().unwrap_err().contains("ComfyUI"));
+        assert!(of(&[(GRAPH, "{broken".into())]).unwrap().unwrap_err().contains("damaged"));
         assert!(
             of(&[
                 (PARAMETERS, "a cat\nSteps: 3, Sampler: Euler, Seed: 1".into()),
-                (GRAPH, graph())
+                (GRAPH, json!({}))
             ])
             .is_none()
         );
-        assert!(of(&[(OWN, json!({})), (GRAPH, graph())]).is_none());
+        assert!(of(&[(OWN, json!({})), (GRAPH, json!({}))]).is_none());
         assert!(of(&[(GRAPH, "a cat".into())]).is_none());
     }
 }

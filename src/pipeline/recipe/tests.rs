@@ -207,6 +207,17 @@ fn what_has_no_counterpart_is_told() {
     assert!(!recipe.request.karras && notes[0].contains("Euler a"), "{notes:?}");
 }
 
+#[test]
+fn networks_in_prompts_are_named_and_taken_out() {
+    let (recipe, notes) = foreign(
+        "a cat <lora:ink, fine:0.8> by <zorp1>, <lyco:b:te=0.5:unet=1> x < y\nNegative prompt: \
+            <hypernet:c>\nSteps: 5, Sampler: Euler, CFG scale: 7, Seed: 1",
+    );
+    assert_eq!(recipe.request.prompt, "a cat  by <zorp1>,  x < y");
+    assert_eq!(recipe.request.negative_prompt, "");
+    assert!(notes[0].contains("ink, fine (0.8), b (te=0.5, unet=1), c (1)"), "{notes:?}");
+}
+
 /// The schedule of a sampler that is not here goes with it, in the old spelling and in the new.
 #[test]
 fn schedules_go_with_their_samplers() {
@@ -256,6 +267,28 @@ fn text_without_settings_is_no_recipe() {
             "{error}"
         );
     }
+}
+
+/// By programs that keep them in EXIF: see tools/reference/settings.py.
+#[test]
+fn settings_of_jpegs_and_webps_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pictures/settings");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            continue;
+        }
+        let (recipe, _) = Recipe::read(&path).unwrap_or_else(|e| panic!("{e}"));
+        let request = recipe.request;
+        assert!(["a red cat", "café, 红猫"].contains(&request.prompt.as_str()), "{path:?}");
+        assert_eq!(request.negative_prompt, "blurry", "{path:?}");
+        assert_eq!((request.seed, request.steps, request.guidance), (1, 20, 7.0), "{path:?}");
+        assert_eq!((request.width, request.height), (Some(8), Some(8)), "{path:?}");
+        assert_eq!(request.sampler, Some(SamplerKind::EULER_ANCESTRAL), "{path:?}");
+        count += 1;
+    }
+    assert_eq!(count, 28);
 }
 
 #[test]
