@@ -37,6 +37,8 @@ pub mod models;
 #[doc(hidden)]
 pub mod nn;
 #[doc(hidden)]
+pub mod numbers;
+#[doc(hidden)]
 pub mod output;
 #[doc(hidden)]
 pub mod random;

@@ -12,6 +12,7 @@ use mixofshow::concept::{Applied, Concept};
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, ConceptToFuse, Order};
 use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
+use mixofshow::numbers::Range;
 use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::{Control, Pipeline, Request};
 use mixofshow::scheduler::sampler::SamplerKind;
@@ -20,7 +21,7 @@ use mixofshow::training::folder;
 use super::learn::learn_all;
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Global, Result, files, units};
+use super::{Global, Result, files, units, values};
 use cast::{CAST, PAIR, Scene, TRIO};
 use report::{ConceptScores, Report, SceneScores};
 
@@ -39,12 +40,13 @@ pub struct Arguments {
     output: PathBuf,
     /// Updates for each concept
     #[arg(long, value_name = "COUNT", default_value_t = 320)]
+    #[arg(value_parser = Range::whole(1, 10_000_000).parser::<usize>())]
     steps: usize,
     /// Pictures of two and of all three together, in each way, each from a seed of its own; the
     /// first three are on the sheet
     #[arg(
         long, value_name = "COUNT", default_value_t = 3,
-        value_parser = clap::value_parser!(u64).range(1..=1000)
+        value_parser = values::TIMES.parser::<u64>()
     )]
     seeds: u64,
     /// Print the report as JSON

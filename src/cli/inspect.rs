@@ -30,7 +30,6 @@ pub struct Arguments {
     tensors: bool,
     /// Tell the device memory for pictures of this size [default: what the model was trained at]
     #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size)]
-    #[arg(allow_hyphen_values = true)]
     size: Option<(usize, usize)>,
     /// Print JSON: all that is known, every tensor included
     #[arg(long)]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Each room with the rooms below it that it may name. What is not listed is not allowed.
 const ROOMS: &[(&str, &[&str])] = &[
     ("file_kind", &[]),
+    ("numbers", &[]),
     ("output", &[]),
     ("random", &[]),
     ("text", &["file_kind"]),
@@ -80,6 +81,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "graph",
             "models",
             "nn",
+            "numbers",
             "output",
             "picture",
             "pipeline",
