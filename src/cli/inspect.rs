@@ -131,6 +131,7 @@ fn describe(report: &Report, all: bool) -> String {
         units::count(report.parameters()),
         units::bytes(report.bytes())
     );
+    text += &format!("use: {}\n", report.used);
     text += &format!("\n{}\n", components(report));
     for component in &report.components {
         text += &config(&component.name, &component.config, all);
@@ -150,7 +151,11 @@ fn describe(report: &Report, all: bool) -> String {
         let kind = if lora.words.is_empty() { "LoRA" } else { "concept" };
         text += &format!("\n{kind}: {} names", plain(&lora.dialect));
         if !lora.layers.is_empty() {
-            text += &format!(", {}\n", forms.join(" and "));
+            text += &format!(", {}", forms.join(" and "));
+            if let Some(family) = lora.made_for {
+                text += &format!(", for {}", family.describe());
+            }
+            text += "\n";
             text += &format!(
                 "  layers  {}\n",
                 list(
