@@ -54,8 +54,8 @@ pub fn learn_all(
             let (news, next, missing) = (news.clone(), &next, &missing);
             scope.spawn(move || {
                 while let Some(&lesson) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = teach(&lessons[lesson], checkpoint, &gpu, &mut |at| {
-                        said(&news, lesson, News::Update(at))
+                    let outcome = teach(&lessons[lesson], checkpoint, &gpu, &mut |what| {
+                        said(&news, lesson, what)
                     });
                     let failed = outcome.is_err();
                     if !said(&news, lesson, News::End(Box::new(outcome))) || failed {
@@ -72,6 +72,9 @@ pub fn learn_all(
         for (lesson, news) in heard {
             let name = &lessons[lesson].name;
             match news {
+                News::Remark(remark) => {
+                    progress.aside(|| terminal.warning(format!("{name}: {remark}")))
+                }
                 News::Update(at) => {
                     done[lesson] = at.done as usize;
                     progress.show_with(
@@ -93,6 +96,7 @@ pub fn learn_all(
 }
 
 enum News {
+    Remark(String),
     Update(training::Progress),
     End(Box<Taught>),
 }
@@ -126,12 +130,14 @@ fn teach(
     settings: &Settings,
     checkpoint: &Checkpoint,
     gpu: &Device,
-    watch: &mut dyn FnMut(training::Progress) -> bool,
+    watch: &mut dyn FnMut(News) -> bool,
 ) -> Taught {
     let start = Instant::now();
-    let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
+    let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again, &mut |remark| {
+        watch(News::Remark(remark.to_string()));
+    })?;
     let outcome = run.run(&mut |event| match event {
-        Event::Step(at) => watch(at),
+        Event::Step(at) => watch(News::Update(at)),
         _ => true,
     })?;
     Ok(match outcome {
