@@ -107,6 +107,7 @@ pub mod training;
 // What the rooms above are built of. What of them somebody outside needs stands in those.
 mod file_kind;
 mod nn;
+mod numbers;
 mod output;
 mod random;
 mod sd;
@@ -116,6 +117,7 @@ mod watch;
 pub use backend::{Device, Precision};
 pub use checkpoint::Checkpoint;
 pub use concept::{Applied, Concept};
+pub use numbers::Range as NumberRange;
 pub use picture::Picture;
 pub use pipeline::{Pipeline, Request};
 pub use watch::{Cancelled, Progress, Watch, unwatched};

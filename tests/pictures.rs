@@ -214,6 +214,7 @@ fn a_processor_samples_a_batch_in_parts() {
             if at.stage == "sample" {
                 sampled.set((at.done, at.of));
             }
+            std::ops::ControlFlow::Continue(())
         },
         &mut |generated, number, picture| {
             assert_eq!(generated.seeds, [5, 6, 7, 8, 9, 10]);

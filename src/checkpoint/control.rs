@@ -9,6 +9,7 @@ use super::component::{Component, Part, Targets};
 use super::infer::{self, Missing};
 use super::inspect::describe_file;
 use super::model::refuse_other_formats;
+use super::what::{CONTROL_MODEL, HINTS, What};
 use super::{Error, Folder, TensorFile, diffusers, ldm};
 
 /// What kind of network steers.
@@ -30,16 +31,10 @@ pub struct Control {
     pub difference: bool,
 }
 
-/// Before the names of the authors' ControlNet files; some programs leave it out.
-const CONTROL_MODEL: &str = "control_model.";
 const STEM: &str = "diffusion_pytorch_model";
 /// A tensor whose presence says that a ControlNet's weights are differences; its value says
 /// nothing.
 const DIFFERENCE: &str = "difference";
-/// The same for a Control-LoRA, whose weights are low-rank differences.
-const CONTROL_LORA: &str = "lora_controlnet";
-/// Before the names of a ControlNet-LLLite.
-const LLLITE: &str = "lllite_";
 
 impl Control {
     /// Opens a folder with `config.json`, or a safetensors file whose names tell what it is.
@@ -55,16 +50,21 @@ impl Control {
         let file = Arc::new(TensorFile::open(path)?);
         let has = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
         let unreadable = |problem| Error::Unrecognised { path: path.to_path_buf(), problem };
-        for (kind, mark) in [("Control-LoRA", CONTROL_LORA), ("ControlNet-LLLite", LLLITE)] {
-            if let Some(name) = file.names().find(|name| name.starts_with(mark)) {
-                let expected = "expected a ControlNet or a T2I-Adapter";
-                return Err(unreadable(format!(
-                    "a {kind} (tensor `{name}`), which is not supported; {expected}"
-                )));
-            }
+        let what = describe_file(&file).what;
+        if !matches!(what, What::ControlNet | What::T2iAdapter) {
+            let expected = "expected a ControlNet or a T2I-Adapter";
+            let kind = what.describe();
+            return Err(unreadable(match what {
+                What::Unknown => "neither a ControlNet nor a T2I-Adapter".to_string(),
+                What::ControlNetOther | What::ControlLora | What::ControlLllite => {
+                    format!("this is a {kind}, which is not supported; {expected}")
+                }
+                _ => format!("this is a {kind}; {expected}"),
+            }));
         }
+        let [original, diffusers] = HINTS;
         for prefix in [CONTROL_MODEL, ""] {
-            if has(&format!("{prefix}input_hint_block.")) {
+            if has(&format!("{prefix}{original}")) {
                 let stripped = file.names().filter_map(|name| name.strip_prefix(prefix));
                 let names = ldm::UNetNames::new(stripped).map_err(unreadable)?;
                 return control_net(&file, |name| {
@@ -72,19 +72,20 @@ impl Control {
                 });
             }
         }
-        if has("controlnet_cond_embedding.") {
-            return control_net(&file, |name| Some(same(name)));
+        if has(diffusers) {
+            return control_net(&file, |name| Some(diffusers::unet_names(name)));
         }
-        if has("adapter.body.") || has("body.0.") {
+        if what == What::T2iAdapter {
             return adapter(&file);
         }
-        let what = describe_file(&file).what.describe();
-        Err(unreadable(format!("neither a ControlNet nor a T2I-Adapter; this is a {what}")))
+        Err(unreadable(format!(
+            "a ControlNet without the layers that read the picture (`{original}` or `{diffusers}`)"
+        )))
     }
 
     /// Opens a folder in diffusers' layout.
     pub(super) fn of_folder(folder: &Folder) -> Result<Control, Error> {
-        let component = diffusers::component(folder, STEM, None, same)?;
+        let component = diffusers::component(folder, STEM, None, diffusers::unet_names)?;
         let kind = match component.config["_class_name"].as_str() {
             Some("ControlNetModel") => ControlKind::ControlNet,
             Some("T2IAdapter") => ControlKind::T2IAdapter,
@@ -100,10 +101,6 @@ impl Control {
         let difference = kind == ControlKind::ControlNet && component.contains(DIFFERENCE);
         Ok(Control { kind, component, difference })
     }
-}
-
-fn same(name: &str) -> Targets {
-    vec![(name.to_string(), Part::Whole)]
 }
 
 fn control_net(

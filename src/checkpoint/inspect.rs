@@ -1,92 +1,14 @@
 //! What a file or folder is and holds: the data behind `mos inspect`.
 use super::component::Component;
 use super::inversion::{self, Embedding};
-use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE};
 use super::lora::{self, LoraReport};
+pub use super::what::What;
+use super::what::classify;
 use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, adapter, diffusers, hub};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// What a file or folder is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum What {
-    /// A whole model in diffusers' layout.
-    DiffusersFolder,
-    /// A whole model in one file, Stable Diffusion 1.x's kind.
-    SingleFileSd1,
-    /// A whole model in one file, Stable Diffusion 2.x's kind.
-    SingleFileSd2,
-    /// A Stable Diffusion XL model, which this program does not run.
-    SingleFileSdxl,
-    /// Words with layer-wise embeddings, with or without a LoRA.
-    Concept,
-    /// A change to a model, in any dialect.
-    Lora,
-    /// Embeddings of new words.
-    TextualInversion,
-    /// Embeddings for Stable Diffusion XL, which this program does not run.
-    TextualInversionSdxl,
-    /// A ControlNet.
-    ControlNet,
-    /// A ControlNet of low-rank differences, which this program does not run.
-    ControlLora,
-    /// A T2I-Adapter.
-    T2iAdapter,
-    /// A UNet by itself.
-    Unet,
-    /// An autoencoder by itself.
-    Vae,
-    /// A text encoder by itself.
-    TextEncoder,
-    /// A vision tower by itself.
-    VisionEncoder,
-    /// A safetensors file of no known kind.
-    Unknown,
-}
-
-impl What {
-    /// A whole model or a network of one.
-    fn is_model(self) -> bool {
-        match self {
-            Self::Concept
-            | Self::Lora
-            | Self::TextualInversion
-            | Self::TextualInversionSdxl
-            | Self::Unknown => false,
-            Self::DiffusersFolder
-            | Self::SingleFileSd1
-            | Self::SingleFileSd2
-            | Self::SingleFileSdxl => true,
-            Self::ControlNet | Self::ControlLora | Self::T2iAdapter => true,
-            Self::Unet | Self::Vae | Self::TextEncoder | Self::VisionEncoder => true,
-        }
-    }
-
-    /// In words.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::DiffusersFolder => "model folder (diffusers)",
-            Self::SingleFileSd1 => "single-file model (Stable Diffusion 1.x)",
-            Self::SingleFileSd2 => "single-file model (Stable Diffusion 2.x)",
-            Self::SingleFileSdxl => "single-file model (Stable Diffusion XL, not supported)",
-            Self::Concept => "concept",
-            Self::Lora => "LoRA",
-            Self::TextualInversion => "textual inversion",
-            Self::TextualInversionSdxl => "textual inversion (Stable Diffusion XL, not supported)",
-            Self::ControlNet => "ControlNet",
-            Self::ControlLora => "Control-LoRA (not supported)",
-            Self::T2iAdapter => "T2I-Adapter",
-            Self::Unet => "UNet",
-            Self::Vae => "VAE",
-            Self::TextEncoder => "CLIP text encoder",
-            Self::VisionEncoder => "CLIP vision encoder",
-            Self::Unknown => "tensors of no known kind",
-        }
-    }
-}
 
 /// One tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -140,6 +62,8 @@ pub struct Report {
     pub path: PathBuf,
     /// What it is.
     pub what: What,
+    /// The options that take it, or why none does.
+    pub used: String,
     /// The networks, or the one list of tensors.
     pub components: Vec<ComponentReport>,
     /// For a LoRA: dialect, ranks, alphas.
@@ -181,6 +105,9 @@ pub fn inspect(path: &Path) -> Result<Report, Error> {
     let (file, pickled) = TensorFile::open_any_outline(path)?;
     let mut report = describe_file(&file);
     if pickled && report.what.is_model() {
+        if !report.used.starts_with("none") {
+            report.used = format!("as safetensors: {}", report.used);
+        }
         let note = "a Python pickle: concepts and embeddings are read from such files, models are \
             not; save it as safetensors";
         report.notes.push(note.to_string());
@@ -223,6 +150,10 @@ fn inspect_folder(path: &Path) -> Result<Report, Error> {
         Some((What::Vae, "vae", diffusers::vae_names as _))
     } else if is("model_type", "clip_text") {
         Some((What::TextEncoder, "text_encoder", diffusers::text_names as _))
+    } else if is("_class_name", "ControlNet") {
+        Some((What::ControlNet, "controlnet", diffusers::unet_names as _))
+    } else if is("_class_name", "T2IAdapter") {
+        Some((What::T2iAdapter, "adapter", diffusers::unet_names as _))
     } else if is("model_type", "clip_vision") {
         Some((What::VisionEncoder, "vision", diffusers::vision_names as _))
     } else {
@@ -233,8 +164,10 @@ fn inspect_folder(path: &Path) -> Result<Report, Error> {
     let stem = if is("_class_name", "") { "diffusion_pytorch_model" } else { "model" };
     let component = diffusers::component(&folder, stem, None, translate)?;
     let mut report = Report::new(path, what);
-    if what == What::Unknown {
-        report.what = classify(&component.names().collect::<Vec<_>>());
+    let by_names = classify(&component.names().collect::<Vec<_>>());
+    let finer = [(What::Unet, What::UnetSdxl), (What::ControlNet, What::ControlNetOther)];
+    if what == What::Unknown || finer.contains(&(what, by_names)) {
+        report.is(by_names);
     }
     report.components.push(describe_component(name, &component));
     Ok(report)
@@ -253,10 +186,15 @@ impl Report {
         self.metadata.extend(other.metadata);
     }
 
+    fn is(&mut self, what: What) {
+        (self.what, self.used) = (what, what.used().to_string());
+    }
+
     fn new(path: &Path, what: What) -> Self {
         Self {
             path: path.to_path_buf(),
             what,
+            used: what.used().to_string(),
             components: Vec::new(),
             lora: None,
             words: Vec::new(),
@@ -334,8 +272,12 @@ pub fn describe_file(file: &TensorFile) -> Report {
         bytes: entry.range.len() as u64,
     });
     report.components.push(summarise("tensors", file.path(), tensors.collect()));
-    if let Some(found) = lora::describe(file) {
-        report.what = if found.words.is_empty() { What::Lora } else { What::Concept };
+    let lora = lora::describe(file).filter(|_| !report.what.is_beyond_doubt());
+    if let Some(found) = lora {
+        report.is(if found.words.is_empty() { What::Lora } else { What::Concept });
+        if found.made_for.as_ref().is_some_and(|family| !family.is_supported()) {
+            report.used = "none; Stable Diffusion 1.x and 2.x are supported".to_string();
+        }
         report.lora = Some(found);
     } else if report.what == What::Unknown {
         let report_of =
@@ -343,43 +285,10 @@ pub fn describe_file(file: &TensorFile) -> Report {
         report.words =
             inversion::embeddings(file).unwrap_or_default().into_iter().map(report_of).collect();
         if !report.words.is_empty() {
-            report.what = What::TextualInversion;
+            report.is(What::TextualInversion);
         } else if inversion::is_xl(file) {
-            report.what = What::TextualInversionSdxl;
+            report.is(What::TextualInversionSdxl);
         }
     }
     report
-}
-
-/// The kind of file that has these names; LoRAs and textual inversions are told elsewhere.
-fn classify(names: &[&str]) -> What {
-    let any = |prefix: &str| names.iter().any(|n| n.starts_with(prefix));
-    let whole = any(UNET) && any(VAE);
-    if any("conditioner.embedders.") {
-        What::SingleFileSdxl
-    } else if any("lora_controlnet") {
-        What::ControlLora
-    } else if any("control_model.") || any("controlnet_cond_embedding.") {
-        What::ControlNet
-    } else if whole && any(OPEN_CLIP) {
-        What::SingleFileSd2
-    } else if whole && any(CLIP) {
-        What::SingleFileSd1
-    } else if any("adapter.body.") || (any("body.0.") && any("conv_in.")) {
-        What::T2iAdapter
-    } else if any("down_blocks.") && any("time_embedding.") || any(UNET) {
-        What::Unet
-    } else if any("encoder.") && any("decoder.") || any(VAE) {
-        What::Vae
-    } else if any("vision_model.") {
-        What::VisionEncoder
-    } else if any("text_model.")
-        || any("embeddings.token_embedding.")
-        || any(CLIP)
-        || any(OPEN_CLIP)
-    {
-        What::TextEncoder
-    } else {
-        What::Unknown
-    }
 }

@@ -38,6 +38,60 @@ pub enum Form {
     Lokr,
 }
 
+/// The models that a LoRA is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Stable Diffusion 1.x.
+    Sd1,
+    /// Stable Diffusion 2.x.
+    Sd2,
+    /// Stable Diffusion XL.
+    Sdxl,
+    /// Stable Diffusion 3, Flux and the like.
+    Other,
+}
+
+impl Family {
+    /// This program runs such models.
+    pub fn is_supported(self) -> bool {
+        matches!(self, Self::Sd1 | Self::Sd2)
+    }
+
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Sd1 => "Stable Diffusion 1.x",
+            Self::Sd2 => "Stable Diffusion 2.x",
+            Self::Sdxl => "Stable Diffusion XL",
+            Self::Other => "Stable Diffusion 3, Flux or the like",
+        }
+    }
+
+    /// By layers that only some models have, else by the width of what cross-attention reads.
+    fn of(file: &TensorFile) -> Option<Family> {
+        let has = |parts: &[&str]| file.names().any(|name| parts.iter().any(|p| name.contains(p)));
+        if has(&["lora_te2_", "text_encoder_2."]) {
+            return Some(Self::Sdxl);
+        }
+        if has(&["double_blocks", "single_blocks", "joint_blocks", "single_transformer_blocks"]) {
+            return Some(Self::Other);
+        }
+        let reads_prompts = |name: &str| {
+            name.contains("attn2") && ["to_k", "to_v"].iter().any(|p| name.contains(p))
+        };
+        let is_down = |name: &str| DOWN.iter().any(|(e, f)| *f == Form::Lora && name.ends_with(e));
+        let width = file
+            .entries()
+            .iter()
+            .find(|(name, _)| reads_prompts(name) && is_down(name))
+            .and_then(|(_, entry)| entry.shape.get(1).copied())?;
+        [(768, Self::Sd1), (1024, Self::Sd2), (2048, Self::Sdxl)]
+            .into_iter()
+            .find_map(|(known, family)| (known == width).then_some(family))
+    }
+}
+
 /// A LoRA in figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LoraReport {
@@ -56,6 +110,9 @@ pub struct LoraReport {
     /// textual inversion.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub words: BTreeMap<String, Vec<usize>>,
+    /// The models that it is for, where its layers tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made_for: Option<Family>,
     /// Hash of the model that it was tuned on, where the file says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
@@ -140,7 +197,8 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
             *alphas.entry(told.alpha.to_string()).or_default() += 1;
         }
     }
-    Some(LoraReport { dialect, forms, layers, ranks, alphas, words, base })
+    let made_for = Family::of(file);
+    Some(LoraReport { dialect, forms, layers, ranks, alphas, words, made_for, base })
 }
 
 /// The first LoRA program's list of matrices, up and down by turns; those of the text encoder are
@@ -160,6 +218,7 @@ fn of_list(file: &TensorFile) -> Option<LoraReport> {
         ranks: BTreeMap::new(),
         alphas: BTreeMap::new(),
         words: BTreeMap::new(),
+        made_for: None,
         base: None,
     };
     let mut square = true;
@@ -196,6 +255,7 @@ impl LoraReport {
         add(&mut self.ranks, other.ranks);
         add(&mut self.alphas, other.alphas);
         self.words.extend(other.words);
+        self.made_for = self.made_for.or(other.made_for);
     }
 }
 

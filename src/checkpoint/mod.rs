@@ -34,6 +34,7 @@ mod single;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod what;
 mod write;
 
 pub use crate::file_kind::{FileKind, read_text, text_of};
@@ -46,7 +47,7 @@ pub use file::TensorFile;
 pub use folder::Folder;
 pub use hash::ModelHash;
 pub use inversion::{Embedding, embeddings, is_xl as is_xl_embedding};
-pub use lora::{Dialect, Form, LoraReport};
+pub use lora::{Dialect, Family, Form, LoraReport};
 pub use lora_settings::{LoraSettings, Scaling};
 pub use model::{Checkpoint, Kind, TokenizerFiles};
 pub use named::{SHIPPED, find};

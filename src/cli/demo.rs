@@ -5,6 +5,7 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use mixofshow::NumberRange as Range;
 use mixofshow::backend::Device;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::Checkpoint;
@@ -20,7 +21,7 @@ use mixofshow::training::folder;
 use super::learn::learn_all;
 use super::progress::Progress;
 use super::terminal::Terminal;
-use super::{Global, Result, files, interrupt, units};
+use super::{Global, Result, files, interrupt, units, values};
 use cast::{CAST, PAIR, Scene, TRIO};
 use report::{ConceptScores, Report, SceneScores};
 
@@ -39,12 +40,13 @@ pub struct Arguments {
     output: PathBuf,
     /// Updates for each concept
     #[arg(long, value_name = "COUNT", default_value_t = 320)]
+    #[arg(value_parser = Range::whole(1, 10_000_000).parser::<usize>())]
     steps: usize,
     /// Pictures of two and of all three together, in each way, each from a seed of its own; the
     /// first three are on the sheet
     #[arg(
         long, value_name = "COUNT", default_value_t = 3,
-        value_parser = clap::value_parser!(u64).range(1..=1000)
+        value_parser = values::TIMES.parser::<u64>()
     )]
     seeds: u64,
     /// Print the report as JSON

@@ -30,7 +30,6 @@ pub struct Arguments {
     tensors: bool,
     /// Tell the device memory for pictures of this size [default: what the model was trained at]
     #[arg(short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size)]
-    #[arg(allow_hyphen_values = true)]
     size: Option<(usize, usize)>,
     /// Print JSON: all that is known, every tensor included
     #[arg(long)]
@@ -132,6 +131,7 @@ fn describe(report: &Report, all: bool) -> String {
         units::count(report.parameters()),
         units::bytes(report.bytes())
     );
+    text += &format!("use: {}\n", report.used);
     text += &format!("\n{}\n", components(report));
     for component in &report.components {
         text += &config(&component.name, &component.config, all);
@@ -151,7 +151,11 @@ fn describe(report: &Report, all: bool) -> String {
         let kind = if lora.words.is_empty() { "LoRA" } else { "concept" };
         text += &format!("\n{kind}: {} names", plain(&lora.dialect));
         if !lora.layers.is_empty() {
-            text += &format!(", {}\n", forms.join(" and "));
+            text += &format!(", {}", forms.join(" and "));
+            if let Some(family) = lora.made_for {
+                text += &format!(", for {}", family.describe());
+            }
+            text += "\n";
             text += &format!(
                 "  layers  {}\n",
                 list(

@@ -56,14 +56,13 @@ pub fn learn_all(
             let (news, next, missing) = (news.clone(), &next, &missing);
             scope.spawn(move || {
                 while let Some(&lesson) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = teach(&lessons[lesson], checkpoint, &gpu, &mut |at| match said(
-                        &news,
-                        lesson,
-                        News::Update(at),
-                    ) {
-                        true => interrupt::asked(),
-                        false => ControlFlow::Break(()),
-                    });
+                    let outcome =
+                        teach(&lessons[lesson], checkpoint, &gpu, &mut |what| match said(
+                            &news, lesson, what,
+                        ) {
+                            true => interrupt::asked(),
+                            false => ControlFlow::Break(()),
+                        });
                     let failed = outcome.is_err();
                     if !said(&news, lesson, News::End(Box::new(outcome))) || failed {
                         return;
@@ -79,6 +78,9 @@ pub fn learn_all(
         for (lesson, news) in heard {
             let name = &lessons[lesson].name;
             match news {
+                News::Remark(remark) => {
+                    progress.aside(|| terminal.warning(format!("{name}: {remark}")))
+                }
                 News::Update(at) => {
                     done[lesson] = at.done as usize;
                     progress.show_with(
@@ -100,6 +102,7 @@ pub fn learn_all(
 }
 
 enum News {
+    Remark(String),
     Update(UpdateDone),
     End(Box<Taught>),
 }
@@ -132,12 +135,15 @@ fn teach(
     settings: &Settings,
     checkpoint: &Checkpoint,
     gpu: &Device,
-    watch: &mut dyn FnMut(UpdateDone) -> ControlFlow<()>,
+    watch: &mut dyn FnMut(News) -> ControlFlow<()>,
 ) -> Taught {
     let start = Instant::now();
-    let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again)?;
+    let mut run = Run::prepare(gpu, checkpoint, settings, Begin::Again, &mut |remark| {
+        // Whoever is to stop is told so by the next update.
+        let _ = watch(News::Remark(remark.to_string()));
+    })?;
     let summary = run.run(&mut |event| match event {
-        Event::Update(at) => watch(at),
+        Event::Update(at) => watch(News::Update(at)),
         _ => ControlFlow::Continue(()),
     })?;
     let concept = Concept::read(&settings.output).map_err(training::Error::from)?;

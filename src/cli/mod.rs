@@ -167,8 +167,9 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 /// Parses the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
     without_a_desktop();
-    let mut command = usage::with_negative_numbers(Cli::command());
-    let matches = command.get_matches_mut();
+    let mut command = Cli::command();
+    let arguments = usage::with_hyphens(&command, std::env::args_os().collect());
+    let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
     let cli =
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);

@@ -86,14 +86,17 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let checkpoint = Checkpoint::open_named(&settings.model, files::models().as_deref())?;
     if arguments.check {
         progress.finish();
-        let looked = training::look(&checkpoint, &settings)?;
-        looked.remarks.iter().for_each(|remark| terminal.warning(remark));
+        let mut warnings = 0;
+        let looked = training::look(&checkpoint, &settings, &mut |remark| {
+            terminal.warning(remark);
+            warnings += 1;
+        })?;
         terminal.note(
             "checked: settings, words, captions, sizes of pictures and masks, whether files \
                 are whole; not their pixels",
         );
         let [width, height] = looked.size;
-        let verdict = match looked.remarks.len() {
+        let verdict = match warnings {
             0 => "nothing to complain about".to_string(),
             1 => "ready, with one warning".to_string(),
             warnings => format!("ready, with {warnings} warnings"),
@@ -107,7 +110,9 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         (_, true) => Begin::Again,
         _ => Begin::New,
     };
-    let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin)?;
+    let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin, &mut |remark| {
+        progress.aside(|| terminal.warning(remark))
+    })?;
     progress.aside(|| tell(&run, gpu.name(), terminal));
     let watched = interrupt::watched();
     let mut spent = false;
@@ -144,7 +149,6 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
 
 /// What was found and what it will take.
 fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
-    run.remarks().iter().for_each(|remark| terminal.warning(remark));
     terminal.detail(format!("adapter: {adapter}"));
     if let Ok(planned) = run.planned_bytes() {
         let [weights, activations, state] =

@@ -1,6 +1,7 @@
-//! What holds for the options of every command: negative numbers, standard input and output, and
-//! which errors are wrong usage.
+//! What holds for the options of every command: values that begin with a hyphen, standard input and
+//! output, and which errors are wrong usage.
 use std::error::Error;
+use std::ffi::{OsStr, OsString};
 
 use clap::parser::ArgMatches;
 use clap::{Arg, Command};
@@ -19,14 +20,85 @@ const PATHS: [&str; 7] = ["PATH", "FILE", "FOLDER", "PICTURE", "PNG", "MODEL", "
 /// Options that read standard input or write to standard output, by command.
 const STREAMS: [(&str, &str); 3] = [("generate", "output"), ("fuse", "prompts"), ("fuse", "keep")];
 
-/// Lets every option that takes a value take a negative number: that it is out of range, or means
-/// something, is for the option to say.
-pub fn with_negative_numbers(command: Command) -> Command {
-    let arg = |arg: Arg| match arg.get_action().takes_values() && !arg.is_positional() {
-        true => arg.allow_negative_numbers(true),
-        false => arg,
-    };
-    command.mut_args(arg).mut_subcommands(with_negative_numbers)
+/// Gives every option that takes a value the next argument, also where that begins with a hyphen,
+/// unless it is itself an option. What it means, or that it is out of range, is for the option to
+/// say.
+pub fn with_hyphens(root: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut command = root;
+    let mut all = arguments.into_iter().peekable();
+    let mut joined: Vec<OsString> = all.next().into_iter().collect();
+    while let Some(argument) = all.next() {
+        let text = argument.to_str().unwrap_or_default();
+        if text == "--" {
+            joined.push(argument);
+            break;
+        }
+        if let Some(inner) = command.find_subcommand(text) {
+            command = inner;
+        }
+        let wants_value = wants_value([root, command], text);
+        joined.push(argument);
+        if !wants_value {
+            continue;
+        }
+        let value = all.next_if(|next| !is_option([root, command], next));
+        match (value, joined.last_mut()) {
+            (Some(value), Some(option)) if begins_with_hyphen(&value) => {
+                option.push("=");
+                option.push(value);
+            }
+            (value, _) => joined.extend(value),
+        }
+    }
+    joined.extend(all);
+    joined
+}
+
+fn begins_with_hyphen(argument: &OsStr) -> bool {
+    argument.as_encoded_bytes().starts_with(b"-")
+}
+
+/// Whether the argument is an option, or several short ones, whose value must follow it.
+fn wants_value(commands: [&Command; 2], argument: &str) -> bool {
+    if let Some(long) = argument.strip_prefix("--") {
+        return find(commands, |arg| is_long(arg, long)).is_some_and(takes_a_value);
+    }
+    let shorts = argument.strip_prefix('-').unwrap_or_default();
+    for (at, short) in shorts.char_indices() {
+        let Some(arg) = find(commands, |arg| arg.get_short() == Some(short)) else { return false };
+        if takes_a_value(arg) {
+            return at + short.len_utf8() == shorts.len();
+        }
+    }
+    false
+}
+
+/// Whether the argument is one of the commands' options, with or without its value. What follows a
+/// single hyphen may well be text.
+fn is_option(commands: [&Command; 2], argument: &OsStr) -> bool {
+    let Some(argument) = argument.to_str() else { return false };
+    if let Some(long) = argument.strip_prefix("--") {
+        let long = long.split_once('=').map_or(long, |(long, _)| long);
+        return long.is_empty() || find(commands, |arg| is_long(arg, long)).is_some();
+    }
+    let mut rest = argument.chars();
+    let short = (rest.next() == Some('-')).then(|| rest.next()).flatten();
+    short.is_some_and(|short| {
+        rest.next().is_none() && find(commands, |arg| arg.get_short() == Some(short)).is_some()
+    })
+}
+
+fn find<'c>(commands: [&'c Command; 2], is: impl Fn(&Arg) -> bool) -> Option<&'c Arg> {
+    commands.into_iter().flat_map(Command::get_arguments).find(|arg| is(arg))
+}
+
+fn is_long(arg: &Arg, long: &str) -> bool {
+    arg.get_long() == Some(long) || arg.get_all_aliases().is_some_and(|all| all.contains(&long))
+}
+
+fn takes_a_value(arg: &Arg) -> bool {
+    let may_be_alone = arg.get_num_args().is_some_and(|count| count.min_values() == 0);
+    arg.get_action().takes_values() && !may_be_alone
 }
 
 /// The first option that is given `-` for a file, where that is not read or written; in words for
@@ -149,11 +221,91 @@ mod tests {
         }
     }
 
+    fn matches<'a>(line: impl IntoIterator<Item = &'a str>) -> clap::error::Result<ArgMatches> {
+        let arguments = line.into_iter().map(OsString::from).collect();
+        Cli::command().try_get_matches_from(with_hyphens(&Cli::command(), arguments))
+    }
+
+    /// Every option of every command that takes a value, and the command line up to it.
+    fn options_with_values() -> Vec<(Vec<String>, Arg)> {
+        fn within(command: &Command, path: &[String], found: &mut Vec<(Vec<String>, Arg)>) {
+            let path: Vec<String> =
+                path.iter().cloned().chain([command.get_name().to_string()]).collect();
+            for arg in command.get_arguments().filter(|arg| takes_a_value(arg)) {
+                let short = arg.get_short().map(|short| format!("-{short}"));
+                let longs = arg.get_long_and_visible_aliases().unwrap_or_default();
+                for name in longs.iter().map(|long| format!("--{long}")).chain(short) {
+                    found.push((path.iter().cloned().chain([name]).collect(), arg.clone()));
+                }
+            }
+            for inner in command.get_subcommands() {
+                within(inner, &path, found);
+            }
+        }
+        let mut found = Vec::new();
+        within(&Cli::command(), &[], &mut found);
+        found
+    }
+
+    #[test]
+    fn every_option_takes_a_value_with_a_hyphen_or_says_what_it_expects() {
+        use clap::error::ErrorKind::{InvalidSubcommand, InvalidValue, ValueValidation};
+        let all = options_with_values();
+        assert!(all.len() > 150, "{}", all.len());
+        for (line, arg) in all {
+            for value in ["-1 cat", "-foo", "-3", "-0.5", "-x,1", "--unheard-of", "-1,0,1,1: a"] {
+                let line: Vec<&str> = line.iter().map(String::as_str).chain([value]).collect();
+                let Err(error) = matches(line.iter().copied()) else { continue };
+                let text = error.to_string();
+                let long = arg.get_long().unwrap_or_default();
+                match error.kind() {
+                    InvalidValue | ValueValidation => {
+                        assert!(text.contains(&format!("--{long}")), "{line:?}: {text}");
+                        let vague = ["invalid digit", "invalid float", "unexpected argument"];
+                        assert!(!vague.iter().any(|v| text.contains(v)), "{line:?}: {text}");
+                    }
+                    clap::error::ErrorKind::UnknownArgument | InvalidSubcommand => {
+                        panic!("{line:?}: {text}")
+                    }
+                    // Something else is missing.
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn options_are_no_values_and_values_stay_whole() {
+        let joined = |line: &[&str]| {
+            let line = line.iter().map(OsString::from).collect();
+            let joined = with_hyphens(&Cli::command(), line);
+            joined.into_iter().map(|text| text.into_string().unwrap()).collect::<Vec<_>>().join("|")
+        };
+        for (line, expected) in [
+            (&["mos", "generate", "-p", "-1 cat"][..], "mos|generate|-p=-1 cat"),
+            (&["mos", "generate", "-qp", "--foo"], "mos|generate|-qp=--foo"),
+            (&["mos", "generate", "-p", "--seed", "3"], "mos|generate|-p|--seed|3"),
+            (&["mos", "generate", "-p", "--seed=3"], "mos|generate|-p|--seed=3"),
+            (&["mos", "generate", "-p", "-o", "x"], "mos|generate|-p|-o|x"),
+            (&["mos", "generate", "-p", "-old man"], "mos|generate|-p=-old man"),
+            (&["mos", "generate", "--negative-prompt", "-a"], "mos|generate|--negative-prompt=-a"),
+            (&["mos", "generate", "-p", "-", "-o", "-"], "mos|generate|-p=-|-o=-"),
+            (&["mos", "generate", "-p", "train", "-n", "-x"], "mos|generate|-p|train|-n=-x"),
+            (&["mos", "generate", "-pcat", "-g", "-5"], "mos|generate|-pcat|-g=-5"),
+            (&["mos", "generate", "--long-prompt", "-q"], "mos|generate|--long-prompt|-q"),
+            (&["mos", "--adapter", "-1", "devices"], "mos|--adapter=-1|devices"),
+            (&["mos", "devices", "--adapter", "-1"], "mos|devices|--adapter=-1"),
+            (&["mos", "inspect", "--", "-p", "-x"], "mos|inspect|--|-p|-x"),
+        ] {
+            assert_eq!(joined(line), expected);
+        }
+    }
+
     #[test]
     fn streams_are_told_where_they_have_no_place() {
         let said = |line: &str| {
-            let command = with_negative_numbers(Cli::command());
-            let matches = command.clone().try_get_matches_from(line.split(' ')).unwrap();
+            let command = Cli::command();
+            let matches = matches(line.split(' ')).unwrap();
             misplaced_stream(&command, &matches)
         };
         for line in [

@@ -65,6 +65,7 @@ impl Wording {
             .collect();
         let mut found = Vec::new();
         found.extend(prompt::warn_of_composing(both[1], options));
+        found.extend(readings.iter().filter_map(Reading::warning));
         if let Some(text) = both.iter().find(|text| text.len() > LONGEST_EDITED)
             && readings.iter().any(|reading| matches!(reading, Reading::Edited(_)))
         {

@@ -18,23 +18,27 @@ pub struct Looked {
     pub pictures: usize,
     /// Width and height that would be tuned at.
     pub size: [usize; 2],
-    /// For the user: what would be noticed and go on all the same.
-    pub remarks: Vec<String>,
 }
 
 /// Checks settings, words, captions, the headers of pictures and masks, and that the results can be
-/// written. Makes no file or folder.
+/// written. Makes no file or folder. `tell` hears what would be noticed and go on all the same, also
+/// before an error.
 ///
 /// # Errors
 /// [`Error::Unfit`] with everything that has to be put right; a place that cannot be written; a
 /// model that cannot be tuned.
-pub fn look(checkpoint: &Checkpoint, settings: &Settings) -> Result<Looked> {
+pub fn look(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Looked> {
     Places::of(&settings.output).check()?;
     let nothing = Reference::new().into();
     let encoder = Pipeline::load(&nothing, checkpoint, settings.precision)?;
     let models = Models::of(encoder.model())?;
     let (size, mut problems) = size(settings, &encoder);
     let mut checked = folder::check_at(settings, size, Depth::Headers);
+    checked.remarks.iter().for_each(|remark| tell(remark));
     problems.append(&mut checked.problems);
     let copies = super::run::step_config(settings, size, &encoder).rows_per_word(&models.unet);
     let rows = initial_rows(settings, encoder.model().text(), copies);
@@ -47,11 +51,10 @@ pub fn look(checkpoint: &Checkpoint, settings: &Settings) -> Result<Looked> {
     let (Some(words), true) = (words, problems.is_empty()) else {
         return Err(Error::Unfit(problems));
     };
-    let mut remarks = checked.remarks;
     for seen in &checked.seen {
         if words.caption(&with_words(&seen.caption, &settings.phrase()))?.cut {
-            remarks.push(words.cut(&seen.path));
+            tell(&words.cut(&seen.path));
         }
     }
-    Ok(Looked { pictures: checked.seen.len(), size, remarks })
+    Ok(Looked { pictures: checked.seen.len(), size })
 }

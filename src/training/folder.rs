@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::config::{PictureFolder, Settings};
-use super::listing::{ENDINGS, Group, Listing, MASK_MARK, MOST_SLOTS, name, stem};
+use super::listing::{Group, Listing, MOST_SLOTS, name, some_of};
 pub use super::listing::{count, pictures_in};
 use crate::concept::PLACEHOLDER;
 use crate::file_kind::read_text;
@@ -92,12 +92,10 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
         Depth::Pixels => duplicates(&mut checked),
         Depth::Headers => same_files(&mut checked),
     }
-    let masked = checked.seen.iter().filter(|seen| seen.masked).count();
-    if masked > 0 && masked < count {
-        checked.remarks.push(format!(
-            "{} of {count} pictures have no mask: all of them counts",
-            count - masked
-        ));
+    let unmasked: Vec<String> =
+        checked.seen.iter().filter(|seen| !seen.masked).map(|seen| name(&seen.path)).collect();
+    if !unmasked.is_empty() && unmasked.len() < count {
+        checked.remarks.push(format!("no mask, so all of it counts: {}", some_of(&unmasked)));
     }
     for (doubt, so) in
         [(Doubt::Transparent, ""), (Doubt::White, ": all of the picture counts as the concept")]
@@ -110,7 +108,7 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
         if !names.is_empty() {
             checked
                 .remarks
-                .push(format!("the mask of each of these {doubt}{so}: {}", names.join(", ")));
+                .push(format!("the mask of each of these {doubt}{so}: {}", some_of(&names)));
         }
     }
     let mut sha = Sha256::new();
@@ -179,8 +177,8 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
                 without_caption.push(name(path));
                 folder.caption.clone().unwrap_or_else(|| PLACEHOLDER.to_string())
             });
-            let mask_file = mask_of(path, group);
-            let mask = mask_file.as_ref().and_then(|file| mask(file, path, size, depth, checked));
+            let mask_file = group.mask_of(path);
+            let mask = mask_file.and_then(|file| mask(file, path, size, depth, checked));
             let (masked, repeats) = (mask_file.is_some(), group.repeats);
             checked.seen.push(Seen {
                 path: path.clone(),
@@ -205,7 +203,7 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
     if !without_caption.is_empty() && without_caption.len() < pictures {
         checked
             .remarks
-            .push(format!("no caption, so \"{default}\": {}", without_caption.join(", ")));
+            .push(format!("no caption, so \"{default}\": {}", some_of(&without_caption)));
     }
 }
 
@@ -269,17 +267,6 @@ fn mentions_concept(caption: &str, settings: &Settings) -> bool {
     let lower = caption.to_lowercase();
     caption.contains(PLACEHOLDER)
         || settings.words.iter().any(|word| lower.contains(&word.to_lowercase()))
-}
-
-/// The file of a picture's mask.
-fn mask_of(path: &Path, group: &Group) -> Option<PathBuf> {
-    let stem = stem(path);
-    let in_folders = group
-        .masks
-        .iter()
-        .flat_map(|place| ENDINGS.map(|ending| place.join(format!("{stem}.{ending}"))));
-    let beside = ENDINGS.map(|ending| group.folder.join(format!("{stem}{MASK_MARK}.{ending}")));
-    in_folders.chain(beside).find(|file| file.is_file())
 }
 
 /// The mask in `file` of the picture `path`, where its pixels are looked at.
@@ -350,7 +337,7 @@ fn sizes(checked: &mut Checked, size: [usize; 2]) {
             "smaller than {}x{}, so enlarged: {}",
             size[0],
             size[1],
-            small.join(", ")
+            some_of(&small)
         ));
     }
 }

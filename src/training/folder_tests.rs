@@ -52,7 +52,7 @@ fn a_folder_in_order_gives_no_complaint() {
     assert_eq!(checked.found[3].caption, "a photo of <TOK>, 3");
     let masks: Vec<bool> = checked.found.iter().map(|found| found.mask.is_some()).collect();
     assert_eq!(masks, [true, true, false, false, false]);
-    assert_eq!(checked.remarks, ["3 of 5 pictures have no mask: all of them counts"]);
+    assert_eq!(checked.remarks, ["no mask, so all of it counts: 2.png, 3.png, 4.png"]);
     assert_eq!(checked.hash, check_in(at).hash);
     fs::write(at.join("2.txt"), "another <TOK>").unwrap();
     assert_ne!(checked.hash, check_in(at).hash);
@@ -112,6 +112,56 @@ fn everything_wrong_is_told_at_once() {
             checked.remarks
         );
     }
+}
+
+#[test]
+fn masks_and_captions_that_belong_to_no_picture_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for inside in ["mask", "10_b/mask", "elsewhere"] {
+        fs::create_dir_all(at.join(inside)).unwrap();
+    }
+    let half = || (0..64 * 64).flat_map(|i| [if i % 64 < 32 { 255 } else { 0 }; 3]).collect();
+    let mask = |name: &str| Picture::new(64, 64, half()).unwrap().save(at.join(name), None);
+    (0..4).for_each(|number| write(&at.join(format!("{number}.png")), 64, number));
+    write(&at.join("10_b/4.png"), 64, 4);
+    write(&at.join("3_mask.png"), 64, 5);
+    for name in ["mask/0.png", "mask/9.png", "8.mask.png", "10_b/mask/4.png", "10_b/mask/0.png"] {
+        mask(name).unwrap();
+    }
+    fs::rename(at.join("mask/0.png"), at.join("mask/0.PNG")).unwrap();
+    fs::write(at.join("mask/1.gif"), "GIF89a").unwrap();
+    fs::write(at.join("7.txt"), "<TOK>").unwrap();
+    let checked = check_in(at);
+    assert_eq!(checked.problems, [""; 0]);
+    let masked = |seen: &&Seen| seen.masked;
+    assert_eq!(checked.seen.iter().filter(masked).count(), 2, "0.png, and 4.png in its folder");
+    let told = checked.remarks.join("\n");
+    for text in [
+        "mask/9.png (a mask without a picture of that name)",
+        "8.mask.png (a mask without a picture of that name)",
+        "10_b/mask/0.png (a mask without a picture of that name)",
+        "mask/1.gif (a GIF picture, which is not read",
+        "7.txt (text without a picture of that name)",
+        "elsewhere/ (a folder within, with 0 pictures)",
+        "no mask, so all of it counts: 1.png, 2.png, 3.png, 3_mask.png",
+        "taken for pictures, since masks beside pictures are called NAME.mask.png: 3_mask",
+    ] {
+        assert!(told.contains(text), "{text}: {told}");
+    }
+    // Folders of masks and captions elsewhere.
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("6.caption"), "<TOK>").unwrap();
+    mask("elsewhere/0.png").unwrap();
+    mask("elsewhere/5.png").unwrap();
+    let mut settings = settings(at);
+    settings.folders[0].masks = Some(at.join("elsewhere"));
+    settings.folders[0].captions = Some(other.path().to_path_buf());
+    let told = check(&settings, [64, 64]).remarks.join("\n");
+    for text in ["elsewhere/5.png (a mask", "6.caption (text without"] {
+        assert_eq!(told.matches(text).count(), 1, "{text}: {told}");
+    }
+    assert!(!told.contains("elsewhere/0.png"), "{told}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Sub-folders called `10_name` are read too, as kohya's trainers lay them out: their pictures come
 //! 10 times in an epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,8 @@ pub struct Listing {
     pub groups: Vec<Group>,
     /// What is not trained from, each with its reason.
     left_out: Vec<String>,
+    /// Where masks were looked for.
+    mask_folders: Vec<PathBuf>,
 }
 
 /// Pictures that lie together.
@@ -44,16 +46,14 @@ pub struct Group {
     pub folder: PathBuf,
     /// Sorted by name.
     pub pictures: Vec<PathBuf>,
-    /// Where their masks may be, besides in files beside them.
-    pub masks: Vec<PathBuf>,
+    /// Files of masks by the pictures' stems.
+    masks: BTreeMap<String, PathBuf>,
     /// How often each picture comes in an epoch.
     pub repeats: usize,
     /// The text of kohya's folders: their name without the number.
     label: Option<String>,
     /// Files of captions by the pictures' stems, the one that is read first.
     captions: BTreeMap<String, Vec<PathBuf>>,
-    /// The captions lie beside the pictures.
-    beside: bool,
 }
 
 impl Listing {
@@ -64,7 +64,7 @@ impl Listing {
     /// A folder that cannot be read.
     pub fn of(folder: &PictureFolder) -> io::Result<Listing> {
         let mut listing = Listing::default();
-        let mut group = Group::new(folder, None, 1);
+        let mut group = listing.group(folder, None, 1);
         for path in entries(&folder.pictures)? {
             if path.is_dir() {
                 listing.inside(folder, &path)?;
@@ -74,7 +74,83 @@ impl Listing {
         }
         group.pictures.sort();
         listing.groups.insert(0, group);
+        listing.without_picture();
         Ok(listing)
+    }
+
+    /// `inside`: a folder of kohya's within, and the text of its name.
+    fn group(
+        &mut self,
+        of: &PictureFolder,
+        inside: Option<(&Path, String)>,
+        repeats: usize,
+    ) -> Group {
+        let (folder, label) = match inside {
+            Some((folder, label)) => (folder.to_path_buf(), Some(label)),
+            None => (of.pictures.clone(), None),
+        };
+        // Folders of captions and masks may be divided as the pictures' is.
+        let divided = |named: &PathBuf| {
+            let part = label.as_ref().and_then(|_| Some(named.join(folder.file_name()?)));
+            part.filter(|part| part.is_dir()).unwrap_or_else(|| named.clone())
+        };
+        let places = match &of.masks {
+            Some(named) => vec![divided(named)],
+            None => MASK_FOLDERS.map(|masks| folder.join(masks)).to_vec(),
+        };
+        let mut masks = BTreeMap::new();
+        for place in places {
+            // Shown once, though several groups may share it.
+            let seen = self.mask_folders.contains(&place);
+            // What cannot be listed holds none.
+            let mut files = entries(&place).unwrap_or_default();
+            files.sort_by_key(|path| ENDINGS.iter().position(|known| *known == ending(path)));
+            for path in files {
+                let shown = format!("{}/{}", name(&place), name(&path));
+                match self.picture_or_reason(&path) {
+                    Ok(()) => drop(masks.entry(stem(&path)).or_insert(path)),
+                    Err(Some(reason)) if !seen => self.left_out.push(format!("{shown} ({reason})")),
+                    Err(_) => {}
+                }
+            }
+            self.mask_folders.push(place);
+        }
+        let captions = captions(&of.captions.as_ref().map_or_else(|| folder.clone(), divided));
+        Group { folder, pictures: Vec::new(), masks, repeats, label, captions }
+    }
+
+    /// Notes the captions and masks that belong to no picture.
+    fn without_picture(&mut self) {
+        let stems = |group: &Group| -> BTreeSet<String> {
+            group.pictures.iter().map(|path| stem(path)).collect()
+        };
+        let all: BTreeSet<String> = self.groups.iter().flat_map(stems).collect();
+        let mut lost = BTreeSet::new();
+        for group in &self.groups {
+            let own = stems(group);
+            let captions = group.captions.iter().flat_map(|(stem, files)| {
+                files.iter().map(move |file| (stem, file, "text without a picture of that name"))
+            });
+            let masks = group
+                .masks
+                .iter()
+                .map(|(stem, file)| (stem, file, "a mask without a picture of that name"));
+            for (stem, file, reason) in captions.chain(masks) {
+                // Folders elsewhere may belong to several groups.
+                let stems = if file.starts_with(&group.folder) { &own } else { &all };
+                if !stems.contains(stem) {
+                    lost.insert((file.clone(), reason));
+                }
+            }
+        }
+        for (file, reason) in lost {
+            let folder = self.groups.first().map(|group| group.folder.as_path());
+            let shown = match file.strip_prefix(folder.unwrap_or(Path::new(""))) {
+                Ok(inside) => inside.display().to_string(),
+                Err(_) => file.display().to_string(),
+            };
+            self.left_out.push(format!("{shown} ({reason})"));
+        }
     }
 
     /// A folder within.
@@ -93,7 +169,7 @@ impl Listing {
         let reason = match repeats {
             Some((0, _)) => "0 repeats".to_string(),
             Some((repeats, label)) => {
-                let mut group = Group::new(folder, Some((path, label)), repeats);
+                let mut group = self.group(folder, Some((path, label)), repeats);
                 for path in entries(path)? {
                     match path.is_dir() {
                         true if folder.masks.is_none()
@@ -118,40 +194,16 @@ impl Listing {
     }
 
     fn file(&mut self, path: &Path, group: &mut Group) {
-        let ending = ending(path);
-        let reason = if ENDINGS.contains(&ending.as_str()) {
-            match path.is_file() {
-                true if is_mask(path) => return,
-                true => return group.pictures.push(path.to_path_buf()),
-                false if path.is_symlink() => "a link that leads nowhere".to_string(),
-                false => "no file".to_string(),
-            }
-        } else if CAPTIONS.contains(&ending.as_str()) {
-            return;
-        } else {
-            match FileKind::of_file(path) {
-                Ok(kind) if kind.is_read_picture() => {
-                    format!(
-                        "{}, but not called as one: a name that ends in .png or the like makes it \
-                            count",
-                        kind.describe()
-                    )
+        let reason = match self.picture_or_reason(path) {
+            Ok(()) => {
+                match stem(path).strip_suffix(MASK_MARK) {
+                    Some(of) => drop(group.masks.entry(of.into()).or_insert(path.to_path_buf())),
+                    None => group.pictures.push(path.to_path_buf()),
                 }
-                Ok(kind) if kind.is_picture() || OTHER_PICTURES.contains(&ending.as_str()) => {
-                    format!("{}, which is not read: saved as PNG or JPEG it is", kind.describe())
-                }
-                Ok(
-                    kind @ (FileKind::Video
-                    | FileKind::Zip
-                    | FileKind::SevenZip
-                    | FileKind::Rar
-                    | FileKind::Gzip),
-                ) => kind.describe().to_string(),
-                // What people and programs keep beside pictures.
-                Ok(_) => return,
-                Err(_) if path.is_symlink() => "a link that leads nowhere".to_string(),
-                Err(error) => format!("cannot be read: {error}"),
+                return;
             }
+            Err(None) => return,
+            Err(Some(reason)) => reason,
         };
         let shown = match &group.label {
             Some(_) => format!("{}/{}", name(&group.folder), name(path)),
@@ -160,58 +212,69 @@ impl Listing {
         self.left_out.push(format!("{shown} ({reason})"));
     }
 
+    /// Whether a file is called as a picture and is there; else why it is none, where it may well
+    /// have been meant as one.
+    fn picture_or_reason(&self, path: &Path) -> Result<(), Option<String>> {
+        let ending = ending(path);
+        if path.is_dir() {
+            return Err(Some("a folder within".to_string()));
+        }
+        if ENDINGS.contains(&ending.as_str()) {
+            return match path.is_file() {
+                true => Ok(()),
+                false if path.is_symlink() => Err(Some("a link that leads nowhere".to_string())),
+                false => Err(Some("no file".to_string())),
+            };
+        }
+        if CAPTIONS.contains(&ending.as_str()) {
+            return Err(None);
+        }
+        Err(match FileKind::of_file(path) {
+            Ok(kind) if kind.is_read_picture() => Some(format!(
+                "{}, but not called as one: a name that ends in .png or the like makes it count",
+                kind.describe()
+            )),
+            Ok(kind) if kind.is_picture() || OTHER_PICTURES.contains(&ending.as_str()) => {
+                Some(format!("{}, which is not read: saved as PNG or JPEG it is", kind.describe()))
+            }
+            Ok(
+                kind @ (FileKind::Video
+                | FileKind::Zip
+                | FileKind::SevenZip
+                | FileKind::Rar
+                | FileKind::Gzip),
+            ) => Some(kind.describe().to_string()),
+            // What people and programs keep beside pictures.
+            Ok(_) => None,
+            Err(_) if path.is_symlink() => Some("a link that leads nowhere".to_string()),
+            Err(error) => Some(format!("cannot be read: {error}")),
+        })
+    }
+
     /// What is left out, and why; none if nothing is.
     pub fn told_left_out(&self) -> Option<String> {
-        let mut all = self.left_out.clone();
-        for group in self.groups.iter().filter(|group| group.beside) {
-            let stems: Vec<String> = group.pictures.iter().map(|path| stem(path)).collect();
-            let lost = group
-                .captions
-                .iter()
-                .filter(|(stem, _)| !stems.contains(stem))
-                .flat_map(|(_, files)| files);
-            all.extend(
-                lost.map(|file| format!("{} (text without a picture of that name)", name(file))),
-            );
-        }
-        let more = all.len().saturating_sub(NAMED);
-        all.truncate(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        (!all.is_empty()).then(|| format!("{}{more}", all.join(", ")))
+        (!self.left_out.is_empty()).then(|| some_of(&self.left_out))
+    }
+}
+
+/// So many of a list as people read, and how many more there are.
+pub fn some_of(all: &[String]) -> String {
+    let named = all.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }
 
 impl Group {
-    /// `inside`: a folder of kohya's within, and the text of its name.
-    fn new(of: &PictureFolder, inside: Option<(&Path, String)>, repeats: usize) -> Group {
-        let (folder, label) = match inside {
-            Some((folder, label)) => (folder.to_path_buf(), Some(label)),
-            None => (of.pictures.clone(), None),
-        };
-        // Folders of captions and masks may be divided as the pictures' is.
-        let divided = |named: &PathBuf| {
-            let part = label.as_ref().and_then(|_| Some(named.join(folder.file_name()?)));
-            part.filter(|part| part.is_dir()).unwrap_or_else(|| named.clone())
-        };
-        let masks = match &of.masks {
-            Some(named) => vec![divided(named)],
-            None => MASK_FOLDERS.map(|masks| folder.join(masks)).to_vec(),
-        };
-        let captions = captions(&of.captions.as_ref().map_or_else(|| folder.clone(), divided));
-        Group {
-            folder,
-            pictures: Vec::new(),
-            masks,
-            repeats,
-            label,
-            captions,
-            beside: of.captions.is_none(),
-        }
-    }
-
     /// The file of a picture's caption.
     pub fn caption_of(&self, picture: &Path) -> Option<&Path> {
         self.captions.get(&stem(picture))?.first().map(PathBuf::as_path)
+    }
+
+    /// The file of a picture's mask.
+    pub fn mask_of(&self, picture: &Path) -> Option<&Path> {
+        self.masks.get(&stem(picture)).map(PathBuf::as_path)
     }
 
     /// What the user should know of it.
@@ -224,13 +287,25 @@ impl Group {
                     \"{label}\" is not taken for a caption"
             ));
         }
+        let stems: BTreeSet<String> = self.pictures.iter().map(|path| stem(path)).collect();
+        let looks_like_a_mask = |stem: &&String| {
+            let of = ["_mask", "-mask"].iter().find_map(|end| stem.strip_suffix(end));
+            of.is_some_and(|of| stems.contains(of))
+        };
+        let masks: Vec<String> = stems.iter().filter(looks_like_a_mask).cloned().collect();
+        if !masks.is_empty() {
+            remarks.push(format!(
+                "taken for pictures, since masks beside pictures are called NAME{MASK_MARK}.png: {}",
+                some_of(&masks)
+            ));
+        }
         let has = |picture: &&PathBuf| {
             self.captions.get(&stem(picture)).is_some_and(|files| files.len() > 1)
         };
         let twice: Vec<String> =
             self.pictures.iter().filter(has).map(|picture| stem(picture)).collect();
         if !twice.is_empty() {
-            remarks.push(format!("two captions, of which the .txt is read: {}", twice.join(", ")));
+            remarks.push(format!("two captions, of which the .txt is read: {}", some_of(&twice)));
         }
         remarks
     }

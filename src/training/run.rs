@@ -93,14 +93,14 @@ pub struct Run {
     places: Places,
     /// Width and height in pixels.
     size: [usize; 2],
-    remarks: Vec<String>,
     history: Vec<[f32; 3]>,
     /// The update that was saved last.
     saved: Option<u64>,
 }
 
 impl Run {
-    /// Checks all that a run is made from, plans it, and reads the state to go on from.
+    /// Checks all that a run is made from, plans it, and reads the state to go on from. `tell` hears
+    /// what the user should know of it, also before an error.
     ///
     /// # Errors
     /// [`Error::Unfit`] with everything that has to be put right; a state that does not belong to
@@ -110,6 +110,7 @@ impl Run {
         checkpoint: &Checkpoint,
         settings: &Settings,
         begin: Begin,
+        tell: &mut dyn FnMut(&str),
     ) -> Result<Run> {
         let places = Places::of(&settings.output);
         places.check()?;
@@ -120,6 +121,7 @@ impl Run {
         let models = Models::of(encoder.model())?;
         let (size, mut problems) = size(settings, &encoder);
         let mut checked = folder::check(settings, size);
+        checked.remarks.iter().for_each(|remark| tell(remark));
         problems.append(&mut checked.problems);
         let mut config = step_config(settings, size, &encoder);
         let copies = config.rows_per_word(&models.unet);
@@ -155,12 +157,9 @@ impl Run {
                 full_identity: settings.full_identity,
             });
         }
-        let mut remarks = checked.remarks;
-        remarks.extend(examples.remarks()?);
+        examples.remarks()?.iter().for_each(|remark| tell(remark));
         if settings.method == Method::PPlus && settings.words_lr == 0.0 {
-            remarks.push(
-                "p-plus learns the words alone, and words_lr is 0: nothing will be trained".into(),
-            );
+            tell("p-plus learns the words alone, and words_lr is 0: nothing will be trained");
         }
         let step = TrainingStep::new(&models, &config, gpu)?;
         let base = checkpoint.base_hash_cached(checkpoint::base_hash_cache().as_deref());
@@ -178,16 +177,20 @@ impl Run {
             about,
             places,
             size,
-            remarks,
             history,
             saved,
         };
-        run.begin(begin, rows)?;
+        run.begin(begin, rows, tell)?;
         Ok(run)
     }
 
     /// Uploads the state to begin with.
-    fn begin(&mut self, begin: Begin, rows: crate::graph::Array) -> Result<()> {
+    fn begin(
+        &mut self,
+        begin: Begin,
+        rows: crate::graph::Array,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<()> {
         let path = self.places.state();
         let fail = |problem: String| Error::State { path: path.clone(), problem };
         let state = if begin == Begin::Resume {
@@ -205,13 +208,13 @@ impl Run {
                 )));
             }
             if about.adapter != self.about.adapter {
-                self.remarks.push(format!(
+                tell(&format!(
                     "the run began on {}; it goes on the same up to rounding",
                     about.adapter
                 ));
             }
             self.about.lengths.clone_from(&about.lengths);
-            self.stretch(&about);
+            self.stretch(&about, tell);
             (self.history, self.saved) = (history, Some(state.step));
             state
         } else {
@@ -222,7 +225,7 @@ impl Run {
     }
 
     /// Notes that the run is to have another number of updates than it had.
-    fn stretch(&mut self, saved: &About) {
+    fn stretch(&mut self, saved: &About, tell: &mut dyn FnMut(&str)) {
         let (before, now, done) = (saved.settings.steps, self.settings.steps, saved.step);
         if before == now {
             return;
@@ -230,7 +233,7 @@ impl Run {
         self.about.lengths.push([done, before as u64]);
         let next = done + 1;
         let same = (0..done).all(|step| saved.settings.rates(step) == self.settings.rates(step));
-        self.remarks.push(if same {
+        tell(&if same {
             format!(
                 "the run had {before} updates and has {now} now; with these learning rates, \
                 that changes nothing in what is done"
@@ -257,11 +260,6 @@ impl Run {
             (0..layer.rank * layer.into).map(|_| numbers.between(-bound, bound) as f32).collect()
         };
         Ok(self.step.initial(Some(rows), &mut down)?)
-    }
-
-    /// For the user: what was noticed and goes on all the same.
-    pub fn remarks(&self) -> &[String] {
-        &self.remarks
     }
 
     pub fn settings(&self) -> &Settings {

@@ -87,7 +87,8 @@ fn embeddings_act_however_their_names_are_spelt() {
     for (file, kind) in [
         ("only", "word only: 2 vectors"),
         ("EasyNegative", "word EasyNegative: 3"),
-        ("xl", "XL, not supported"),
+        ("xl", "textual inversion (Stable Diffusion XL)"),
+        ("xl", "use: none;"),
     ] {
         let told = run(at, &format!("inspect @/{file}.safetensors")).ok().stdout;
         assert!(told.contains(kind), "{told}");

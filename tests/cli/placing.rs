@@ -82,7 +82,7 @@ fn regions_and_controls_that_are_wrong() {
     )
     .unwrap();
     generate(at, &["-p", "cat", "--control", &model])
-        .failed(1, &["model.safetensors", "neither a ControlNet nor a T2I-Adapter"]);
+        .failed(1, &["model.safetensors", "expected a ControlNet or a T2I-Adapter"]);
     assert!(!at.join("out").exists());
 }
 

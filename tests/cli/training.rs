@@ -68,6 +68,13 @@ fn everything_that_is_wrong_is_told_before_work() {
     assert!(!at.join("zorp.safetensors").exists() && !at.join("zorp.training").exists());
     fs::write(at.join("a.toml"), "step = 3").unwrap();
     run(at, "train @/a.toml").failed(1, &["a.toml", "unknown field `step`"]);
+    // What is left out is told also where the run then fails, by a check and by the run itself.
+    fs::write(at.join("zorp/x.gif"), "GIF89a").unwrap();
+    fs::write(at.join("a.toml"), SETTINGS).unwrap();
+    for more in ["", "--check"] {
+        run(at, &format!("train @/a.toml {more}"))
+            .failed(1, &["warning: left out of", "x.gif (a GIF picture", "error: 3 things"]);
+    }
 }
 
 #[test]
@@ -78,13 +85,14 @@ fn settings_out_of_range_are_wrong_usage() {
     for (options, says) in [
         ("--size 0x0", &["size is `0x0`", "1 to 16384"][..]),
         ("--size -8x8", &["-8x8"]),
-        ("--steps 99999999", &["steps is 99999999", "1 to 10000000"]),
+        ("--steps 99999999", &["--steps", "1 to 10000000"]),
         ("--steps -1", &["--steps", "-1"]),
-        ("--unet-lr -1", &["unet_lr is -1", "0 to 1"]),
-        ("--sheet-scales -inf,1", &["sheet_scales"]),
+        ("--unet-lr -1", &["--unet-lr", "a number from 0 to 1"]),
+        ("--sheet-scales -inf,1", &["--sheet-scales"]),
         ("--seed -1", &["--seed", "-1", "neither be gone on with"]),
         ("--seed random", &["--seed", "random", "neither be gone on with"]),
-        ("-b 0", &["batch is 0"]),
+        ("-b 0", &["--batch", "from 1 to 1024"]),
+        ("--scale-min 0.9 --scale-max 0.5", &["scale_min is 0.9: expected no more"]),
     ] {
         run(at, &format!("{given} {options}")).failed(2, says);
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("watch", &[]),
     ("file_kind", &[]),
+    ("numbers", &[]),
     ("output", &[]),
     ("random", &[]),
     ("text", &["file_kind"]),
@@ -84,6 +85,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "graph",
             "models",
             "nn",
+            "numbers",
             "output",
             "picture",
             "pipeline",

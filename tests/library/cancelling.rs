@@ -74,7 +74,7 @@ fn trained(folder: &Path) -> [Vec<u8>; 3] {
 fn training_goes_on_where_it_was_ended() {
     let checkpoint = Checkpoint::shipped().unwrap();
     let run = |folder: &Path, begin| {
-        Run::prepare(device(), &checkpoint, &settings(folder), begin).unwrap()
+        Run::prepare(device(), &checkpoint, &settings(folder), begin, &mut |_| ()).unwrap()
     };
     let whole = tempfile::tempdir().unwrap();
     run(whole.path(), Begin::New).run(&mut |_| ControlFlow::Continue(())).unwrap();

@@ -1,7 +1,7 @@
 //! What files are taken for.
 use super::*;
 use crate::checkpoint::inspect::{Report, What, describe_file, inspect};
-use crate::checkpoint::{Dialect, Form, TensorFile};
+use crate::checkpoint::{Dialect, Family, Form, TensorFile};
 
 fn describe(entries: &[(&str, &[usize])]) -> Report {
     let all: Owned =
@@ -123,6 +123,29 @@ fn alphas_forms_and_words_are_reported() {
 }
 
 #[test]
+fn what_a_lora_is_for_is_told_by_its_layers() {
+    let to_k = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k";
+    let down = format!("{to_k}.lora_down.weight");
+    let family = |entries: &[(&str, &[usize])]| describe(entries).lora.unwrap().made_for;
+    for (width, expected) in [
+        (768, Some(Family::Sd1)),
+        (1024, Some(Family::Sd2)),
+        (2048, Some(Family::Sdxl)),
+        (40, None),
+    ] {
+        assert_eq!(family(&[(&down, &[4, width])]), expected);
+    }
+    let peft = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v.lora_A.weight";
+    assert_eq!(family(&[(peft, &[4, 2048])]), Some(Family::Sdxl));
+    let second = "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight";
+    assert_eq!(family(&[(second, &[4, 1280])]), Some(Family::Sdxl));
+    let flux = "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight";
+    assert_eq!(family(&[(flux, &[4, 3072])]), Some(Family::Other));
+    assert!(describe(&[(flux, &[4, 3072])]).used.starts_with("none; "));
+    assert!(describe(&[(&down, &[4, 768])]).used.contains("--lora"));
+}
+
+#[test]
 fn other_kinds_are_recognised_by_their_names() {
     let what = |entries: &[(&str, &[usize])]| describe(entries).what;
     let inversion = describe(&[("<cat-toy>", &[4, 768])]);
@@ -149,6 +172,43 @@ fn other_kinds_are_recognised_by_their_names() {
         what(&[("encoder.conv_in.weight", &[1]), ("decoder.conv_in.weight", &[1])]),
         What::Vae
     );
+    let any: &[usize] = &[1];
+    for (names, expected) in [
+        // A ControlNet as its authors name it, with and without what stands before it.
+        (&["control_model.zero_convs.0.0.weight"][..], What::ControlNet),
+        (&["input_hint_block.0.weight", "input_blocks.0.0.weight"], What::ControlNet),
+        (&["input_hint_block.0.weight", "label_emb.0.0.weight"], What::ControlNetOther),
+        (
+            &["controlnet_cond_embedding.conv_in.weight", "add_embedding.linear_1.weight"],
+            What::ControlNetOther,
+        ),
+        (&["controlnet_x_embedder.weight", "double_blocks.0.x"], What::ControlNetOther),
+        (&["lora_controlnet", "input_hint_block.0.weight"], What::ControlLora),
+        (&["input_hint_block.0.weight", "time_embed.0.down", "time_embed.0.up"], What::ControlLora),
+        (&["lllite_unet_input_blocks_1_1.down.0.weight"], What::ControlLllite),
+        (&["image_proj.proj.weight", "ip_adapter.1.to_k_lora.down.weight"], What::IpAdapter),
+        (&["down_blocks.0.motion_modules.0.temporal_transformer.norm.bias"], What::MotionModule),
+        // A light T2I-Adapter has no convolution before its stages.
+        (&["body.0.in_conv.weight", "body.0.body.0.block1.weight"], What::T2iAdapter),
+        // Upscalers of several programs.
+        (&["conv_first.weight", "body.0.rdb1.conv1.weight"], What::Upscaler),
+        (&["params_ema.conv_first.weight", "params_ema.body.0.rdb1.conv1.weight"], What::Upscaler),
+        (&["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"], What::Upscaler),
+        (&["params.body.0.weight", "params.body.1.weight", "params.body.2.bias"], What::Upscaler),
+        (&["conv_first.weight", "layers.0.residual_group.x", "upsample.0.bias"], What::Upscaler),
+        // Other families.
+        (&["model.diffusion_model.label_emb.0.0.weight"], What::UnetSdxl),
+        (&["down_blocks.0.x", "time_embedding.x", "add_embedding.linear_1.weight"], What::UnetSdxl),
+        (&["model.diffusion_model.joint_blocks.0.x_block.x"], What::OtherModel),
+        (&["double_blocks.0.img_attn.qkv.weight"], What::OtherModel),
+    ] {
+        let entries: Vec<_> = names.iter().map(|name| (*name, any)).collect();
+        let report = describe(&entries);
+        assert_eq!(report.what, expected, "{names:?}");
+        let used = matches!(expected, What::ControlNet | What::T2iAdapter);
+        assert_eq!(report.used.starts_with("--control"), used, "{}", report.used);
+        assert_eq!(report.used.starts_with("none; "), !used, "{}", report.used);
+    }
     assert_eq!(what(&[("vision_model.x", &[1])]), What::VisionEncoder);
     assert_eq!(what(&[("conditioner.embedders.0.x", &[1])]), What::SingleFileSdxl);
     assert_eq!(what(&[("a.b", &[2, 2]), ("c", &[2])]), What::Unknown);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Failure, Global};
+use crate::cli::{Failure, Global, values};
 
 use super::{Clock, Row, Terminal, fastest, peak, table};
 use mixofshow::backend::{Precision, Program, Weights};
@@ -18,7 +18,7 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Measurements of each, of which the fastest counts
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = values::TIMES.parser::<usize>())]
     repeat: usize,
     /// Clock for all rates [default: cpu where the processor computes, else wall]
     #[arg(long, value_enum)]

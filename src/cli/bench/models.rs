@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::json;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, values};
 
 use super::{Clock, Result, Row, Terminal, fastest, peak, table, updates};
 use mixofshow::backend::Device;
@@ -30,12 +30,12 @@ pub struct Options {
     #[arg(long, default_value = "sd15", value_parser = PossibleValuesParser::new(preset::names()))]
     preset: String,
     /// Side of the picture in pixels
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = values::side)]
     size: usize,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = values::TIMES.parser::<usize>())]
     batch: usize,
     /// Measurements, of which the fastest counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = values::TIMES.parser::<usize>())]
     repeat: usize,
     /// Clock for all rates [default: cpu where the processor computes, else wall]
     #[arg(long, value_enum)]

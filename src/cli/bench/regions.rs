@@ -7,7 +7,7 @@ use clap::{Args, builder::PossibleValuesParser};
 use serde_json::json;
 
 use super::{Clock, Result, Row, Terminal, fastest, peak, table};
-use crate::cli::Failure;
+use crate::cli::{Failure, values};
 use mixofshow::backend::Device;
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::ops::{RegionInputs, RegionTables};
@@ -22,13 +22,13 @@ pub struct Options {
     #[arg(long, default_value = "sd15", value_parser = PossibleValuesParser::new(preset::names()))]
     preset: String,
     /// Side of the picture in pixels
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = values::side)]
     size: usize,
     /// 2 is one picture with guidance
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = values::TIMES.parser::<usize>())]
     batch: usize,
     /// Measurements of each, of which the fastest counts
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = values::TIMES.parser::<usize>())]
     repeat: usize,
     /// Clock for all rates [default: cpu where the processor computes, else wall]
     #[arg(long, value_enum)]

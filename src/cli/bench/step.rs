@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::json;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, values};
 
 use super::{Clock, Result, Row, Terminal, fastest, peak, table};
 use mixofshow::backend::Device;
@@ -29,12 +29,12 @@ pub struct Options {
     #[arg(long, default_value = "sd15", value_parser = PossibleValuesParser::new(preset::names()))]
     preset: String,
     /// Side of the picture in pixels
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = values::side)]
     size: usize,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = values::TIMES.parser::<usize>())]
     batch: usize,
     /// Rank of the updates
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = values::RANK.parser::<usize>())]
     rank: usize,
     /// Updates of the whole transformer blocks instead of the attentions alone
     #[arg(long)]
@@ -49,7 +49,7 @@ pub struct Options {
     #[arg(long)]
     f16: bool,
     /// Measurements, of which the fastest counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = values::TIMES.parser::<usize>())]
     repeat: usize,
     /// Clock for all rates [default: cpu where the processor computes, else wall]
     #[arg(long, value_enum)]

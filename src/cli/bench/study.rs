@@ -2,6 +2,7 @@
 //! asked of them.
 use std::path::{Path, PathBuf};
 
+use mixofshow::NumberRange as Range;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::metrics::{Evaluation, Towers};
 use mixofshow::picture::Picture;
@@ -12,7 +13,7 @@ use mixofshow::training::folder::pictures_in;
 use mixofshow::training::step::Method;
 use serde::Deserialize;
 
-use crate::cli::{Failure, Result, files};
+use crate::cli::{Failure, Result, files, values};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -29,19 +30,21 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
     /// Updates of each run [default: as `mos train`]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>())]
     pub steps: Option<usize>,
     /// Pictures of each prompt
     #[arg(
         long, value_name = "COUNT", default_value_t = 2,
-        value_parser = clap::value_parser!(u64).range(1..=1000)
+        value_parser = values::TIMES.parser::<u64>()
     )]
     pub seeds: u64,
     /// Sampling steps
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    #[arg(value_parser = Range::whole(1, 1000).parser::<usize>())]
     pub sampling_steps: usize,
     /// Guidance
     #[arg(short, long, value_name = "SCALE", default_value_t = 5.0)]
+    #[arg(value_parser = Range::NOT_NEGATIVE.parser::<f32>())]
     pub guidance: f32,
     /// Print JSON
     #[arg(long)]

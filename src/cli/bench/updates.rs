@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use clap::Args;
 
+use crate::cli::values;
 use mixofshow::graph::{Graph, Node, Origin};
 use mixofshow::models::nn::{LoraSet, Strength};
 
@@ -14,9 +15,11 @@ const PREFIX: &str = "lora";
 pub struct UpdateOptions {
     /// Of the UNet or the text encoder: with low-rank updates of this rank on all attention layers
     #[arg(long, value_name = "RANK", default_value_t = 0)]
+    #[arg(value_parser = values::RANK.parser::<usize>())]
     lora_rank: usize,
     /// Sets of such updates
     #[arg(long, value_name = "SETS", default_value_t = 1)]
+    #[arg(value_parser = values::TIMES.parser::<usize>())]
     lora_sets: usize,
     /// Of the UNet: every set acts on some places of the picture only
     #[arg(long)]

@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
 use mixofshow::fusion::Distillation;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
@@ -79,7 +80,7 @@ pub struct Arguments {
     /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by
     /// measurement]
     #[arg(
-        long, value_name = "PART", value_parser = values::not_negative::<f64>,
+        long, value_name = "PART", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
         help_heading = SOLVING
     )]
     pub ridge: Option<f64>,
@@ -90,7 +91,7 @@ pub struct Arguments {
     /// How much those prompts weigh, all together, in concepts: more keeps the model as it was,
     /// less leaves more to the concepts
     #[arg(
-        long, value_name = "WEIGHT", value_parser = values::not_negative::<f64>,
+        long, value_name = "WEIGHT", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
         default_value_t = Exact::default().keep_weight
     )]
     #[arg(help_heading = SOLVING)]
@@ -98,13 +99,13 @@ pub struct Arguments {
     /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns
     /// after its layers are solved for; 0: none [default: 4; with L-BFGS and averages 0]
     #[arg(
-        long, value_name = "PICTURES", value_parser = clap::value_parser!(u64).range(..=1000),
+        long, value_name = "PICTURES", value_parser = Range::whole(0, 1000).parser::<u64>(),
         help_heading = SOLVING
     )]
     pub distillation: Option<u64>,
     /// Learning rate of that
     #[arg(
-        long, value_name = "RATE", value_parser = rate,
+        long, value_name = "RATE", value_parser = Range::POSITIVE_SHARE.parser::<f32>(),
         default_value_t = Distillation::default().rate, help_heading = SOLVING
     )]
     pub distillation_rate: f32,
@@ -116,24 +117,23 @@ pub struct Arguments {
     /// Pictures that are sampled for each prompt
     #[arg(
         long, value_name = "COUNT", default_value_t = 1,
-        value_parser = clap::value_parser!(u64).range(1..=1000)
+        value_parser = values::TIMES.parser::<u64>()
     )]
     #[arg(help_heading = STATISTICS)]
     pub samples: u64,
     /// Sampling steps [default: 10; with L-BFGS 20, as published]
-    #[arg(long, value_name = "COUNT", value_parser = values::count, help_heading = STATISTICS)]
+    #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>(), help_heading = STATISTICS)]
     pub steps: Option<usize>,
     /// Guidance of the sampled pictures; at 1 the empty prompt's half is left out [default: 5; with
     /// L-BFGS 1, as published]
     #[arg(
-        short, long, value_name = "SCALE", value_parser = values::not_negative::<f32>,
+        short, long, value_name = "SCALE", value_parser = Range::NOT_NEGATIVE.parser::<f32>(),
         help_heading = STATISTICS
     )]
     pub guidance: Option<f32>,
     /// Size of the sampled pictures [default: what the model was trained at]
     #[arg(
-        short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size,
-        allow_hyphen_values = true
+        short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size
     )]
     #[arg(help_heading = STATISTICS)]
     pub size: Option<(usize, usize)>,
@@ -157,7 +157,7 @@ pub struct Arguments {
     pub statistics_only: bool,
     /// Sample only every N-th concept, from the K-th on: a share of the work for each of N machines
     #[arg(
-        long, value_name = "K/N", value_parser = part, allow_hyphen_values = true,
+        long, value_name = "K/N", value_parser = part,
         requires = "statistics_only", help_heading = STATISTICS
     )]
     pub part: Option<(usize, usize)>,
@@ -197,11 +197,6 @@ impl Method {
             Method::Average => Solver::Average,
         }
     }
-}
-
-fn rate(text: &str) -> Result<f32, String> {
-    let value: Option<f32> = text.parse().ok().filter(|v: &f32| *v > 0.0 && *v <= 1.0);
-    value.ok_or_else(|| "expected a number above 0, 1 at most".to_string())
 }
 
 fn part(text: &str) -> Result<(usize, usize), String> {

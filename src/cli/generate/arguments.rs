@@ -1,6 +1,7 @@
 //! What `mos generate` takes, and how it changes a recipe.
 use std::path::PathBuf;
 
+use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::SHIPPED;
 use mixofshow::pipeline::MOST_PICTURES;
@@ -70,7 +71,7 @@ pub struct Arguments {
         short, long, value_name = "WIDTHxHEIGHT", value_parser = values::size,
         conflicts_with_all = ["width", "height"]
     )]
-    #[arg(allow_hyphen_values = true, help_heading = "Picture")]
+    #[arg(help_heading = "Picture")]
     size: Option<(usize, usize)>,
     /// Width in pixels
     #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = "Picture")]
@@ -82,7 +83,7 @@ pub struct Arguments {
     /// [default: 1]
     #[arg(
         short, long, value_name = "COUNT",
-        value_parser = clap::value_parser!(u64).range(1..=MOST_PICTURES as u64)
+        value_parser = Range::whole(1, MOST_PICTURES as u32).parser::<u64>()
     )]
     #[arg(help_heading = "Picture")]
     batch: Option<u64>,
@@ -123,7 +124,8 @@ pub struct Arguments {
     #[arg(long, value_name = "TYPE", help_heading = MODEL)]
     precision: Option<Precision>,
     /// How many of the text encoder's last layers to leave out [default: 0]
-    #[arg(long, value_name = "LAYERS", help_heading = MODEL)]
+    #[arg(long, value_name = "LAYERS", value_parser = Range::WHOLE.parser::<usize>())]
+    #[arg(help_heading = MODEL)]
     clip_skip: Option<usize>,
     /// Read prompts beyond 77 tokens in chunks instead of cutting them
     #[arg(
@@ -136,7 +138,7 @@ pub struct Arguments {
     ///
     /// Whether `(word:1.2)`, `((word))`, `[word]` and `BREAK` mean what they do in web UIs, and so
     /// editing: `[from:to:when]`, `[to:when]` and `[from::when]` change what is read after `when`
-    /// steps (below 1: this share of the steps that are run), and `[a|b]` takes turns, a step each.
+    /// steps (with a decimal point: this share of the steps), and `[a|b]` takes turns, a step each.
     /// auto: if the prompt has a mark of it that is unmistakable, such as an explicit weight. on:
     /// always. off: brackets are text.
     #[arg(long, value_name = "WHEN", value_parser = syntax, help_heading = MODEL)]
@@ -146,13 +148,13 @@ pub struct Arguments {
     tile: Option<usize>,
 
     /// Sampling steps [default: 25]
-    #[arg(long, value_name = "COUNT", value_parser = values::count, help_heading = SAMPLING)]
+    #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>(), help_heading = SAMPLING)]
     steps: Option<usize>,
     /// How closely to follow the prompt; 1: no guidance, twice as fast [default: the
     /// `guidance_scale` of the model's generation_config.json, else 7.5]
     #[arg(
         short, long, value_name = "SCALE", visible_alias = "cfg",
-        value_parser = values::not_negative::<f32>
+        value_parser = Range::NOT_NEGATIVE.parser::<f32>()
     )]
     #[arg(help_heading = SAMPLING)]
     guidance: Option<f32>,
@@ -168,7 +170,7 @@ pub struct Arguments {
     #[arg(hide_possible_values = true, help_heading = SAMPLING)]
     karras: Option<bool>,
     /// Fresh noise in ddim's steps, 0 to 1 [default: 0]
-    #[arg(long, value_name = "SHARE", value_parser = values::share, help_heading = SAMPLING)]
+    #[arg(long, value_name = "SHARE", value_parser = Range::SHARE.parser::<f64>(), help_heading = SAMPLING)]
     eta: Option<f64>,
     /// Seed of the first picture; random or -1: a random one, which is printed [default: random;
     /// with --like that picture's]
@@ -185,7 +187,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "PICTURE", help_heading = IMAGE)]
     pub init_image: Option<PathBuf>,
     /// How much to change it, 0 to 1 [default: 0.8]
-    #[arg(long, value_name = "SHARE", value_parser = values::positive_share, help_heading = IMAGE)]
+    #[arg(long, value_name = "SHARE", value_parser = Range::POSITIVE_SHARE.parser::<f64>(), help_heading = IMAGE)]
     strength: Option<f64>,
     /// Paint only where this picture is white
     #[arg(long, value_name = "PICTURE", help_heading = IMAGE)]

@@ -18,8 +18,7 @@ pub struct Placing {
     /// picture's holds. A `|` in square brackets is alternation, as in any prompt. Where regions
     /// overlap, each has an equal part; outside of all, --prompt holds. May be given many times.
     #[arg(
-        long, value_name = "REGION", value_parser = Region::parse, allow_hyphen_values = true,
-        help_heading = REGIONS
+        long, value_name = "REGION", value_parser = Region::parse, help_heading = REGIONS
     )]
     region: Vec<Region>,
     /// Regions from a file (TOML), with masks, soft edges, weights and more

@@ -23,8 +23,8 @@
 //!
 //! **Editing** changes a prompt while a picture is sampled: `[from:to:when]` is `from` in the first
 //! steps and `to` in the others, `[to:when]` and `[from::when]` are the same with nothing in the
-//! place of one of them; `when` is a share of the steps below 1, else a number of steps. `[a|b]`
-//! takes turns, a step each. [`read`] finds it, and gives the text of each step.
+//! place of one of them; `when` is a number of steps, or with a decimal point a share of them.
+//! `[a|b]` takes turns, a step each. [`read`] finds it, and gives the text of each step.
 mod chunks;
 mod editing;
 mod syntax;
@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::{Error, Result, Tokenizer};
+use editing::Void;
 
 pub use editing::Edited;
 pub use weights::apply_weights;
@@ -113,7 +114,7 @@ pub fn read<'p>(prompt: &'p str, options: &PromptOptions) -> Reading<'p> {
             Edited::parse(prompt).filter(|e| e.unmistakable || syntax::parse(prompt).unmistakable)
         }
     };
-    edited.map_or(Reading::Plain(prompt), Reading::Edited)
+    edited.map_or(Reading::Plain(prompt), |edited| Reading::Edited(edited.or_text(prompt)))
 }
 
 impl Reading<'_> {
@@ -123,6 +124,16 @@ impl Reading<'_> {
             Reading::Plain(prompt) => Cow::Borrowed(prompt),
             Reading::Edited(edited) => Cow::Owned(edited.at(step, steps)),
         }
+    }
+
+    /// Why its editing is text, where it is.
+    pub fn warning(&self) -> Option<String> {
+        let Reading::Edited(Edited { void: Some(void), .. }) = self else { return None };
+        let why = match void {
+            Void::Bar => r"of a | outside of square brackets (\| is one of the text)",
+            Void::Backslash => r"a line ends in a backslash (\\ is one of the text)",
+        };
+        Some(format!("the prompt's editing is read as text, as in web UIs, because {why}"))
     }
 
     /// How its texts are read, where the prompt is read by `options`.
@@ -174,6 +185,15 @@ pub fn encode(
             };
             warnings.push(format!("the brackets in \"{text}\" are read as text; {hint}"));
         }
+        if let (false, Some(text)) = (used, &parsed.unclosed) {
+            warnings.push(format!("the bracket in \"{text}\" is never closed and read as text"));
+        }
+        warnings.extend(
+            parsed
+                .unopened
+                .as_ref()
+                .map(|text| format!("the bracket in \"{text}\" is never opened and read as text")),
+        );
         used
     });
     let chunks = match with_syntax {

@@ -33,6 +33,10 @@ pub(super) struct Parsed {
     pub single_pair: Option<Range<usize>>,
     /// That pair is one like "(16:9)", which could be a weight.
     pub number_pair: bool,
+    /// What the first bracket begins that is never closed and stands before a word.
+    pub unclosed: Option<String>,
+    /// What the first bracket ends that was never opened and stands after a word or a weight.
+    pub unopened: Option<String>,
     pub warnings: Vec<String>,
 }
 
@@ -67,14 +71,22 @@ pub(super) fn parse(prompt: &str) -> Parsed {
     for (opened, factor, sign) in [(&parser.round, STEP, '('), (&parser.square, 1.0 / STEP, '[')] {
         for open in opened {
             multiply(&mut parser.parsed.pieces, open.piece, factor);
-            let text: String = prompt.get(open.at..).unwrap_or_default().chars().take(24).collect();
+            let text = beginning(prompt.get(open.at..).unwrap_or_default());
             parser.parsed.warnings.push(format!(
                 "the bracket in \"{text}\" is never closed and weighs all that follows; write \
                     \\{sign} if it is text"
             ));
         }
     }
+    let mut unclosed: Vec<usize> =
+        parser.round.iter().chain(&parser.square).map(|open| open.at).collect();
+    unclosed.sort_unstable();
     let mut parsed = parser.parsed;
+    parsed.unclosed = unclosed
+        .into_iter()
+        .filter_map(|at| prompt.get(at..))
+        .find(|text| text.chars().nth(1).is_some_and(|c| c.is_alphanumeric() || "([<".contains(c)))
+        .map(beginning);
     parsed.pieces = merge(parsed.pieces);
     parsed
 }
@@ -88,7 +100,7 @@ impl Parser {
                 let next = rest.chars().nth(1);
                 let Some(escaped) = next.filter(|c| matches!(c, '(' | ')' | '[' | ']' | '\\'))
                 else {
-                    self.text("\\", at);
+                    // As in web UIs, it only says that what follows is text.
                     return 1;
                 };
                 self.parsed.unmistakable |= escaped != '\\';
@@ -106,6 +118,13 @@ impl Parser {
             }
             ')' if !self.round.is_empty() => self.close(first, STEP, at + 1),
             ']' if !self.square.is_empty() => self.close(first, 1.0 / STEP, at + 1),
+            ')' | ']' => {
+                let before = prompt.get(..at).unwrap_or_default();
+                if self.parsed.unopened.is_none() && ends_as_in_brackets(before) {
+                    self.parsed.unopened = Some(end_of(before) + first.encode_utf8(&mut [0; 4]));
+                }
+                self.text(rest.get(..1).unwrap_or_default(), at);
+            }
             ':' if !self.round.is_empty() => match explicit_weight(rest) {
                 Some((weight, length)) => {
                     let natural = is_number_before(prompt.get(..at).unwrap_or_default());
@@ -160,6 +179,30 @@ impl Parser {
         }
         self.fresh = true;
     }
+}
+
+/// How much of a prompt a warning shows.
+const SHOWN: usize = 24;
+
+fn beginning(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}
+
+fn end_of(text: &str) -> String {
+    text.chars().skip(text.chars().count().saturating_sub(SHOWN)).collect()
+}
+
+/// Whether a bracket that closes after `text` is meant as one, unlike those of ":)" and "a)".
+fn ends_as_in_brackets(text: &str) -> bool {
+    // No further back than any word reaches.
+    let near = text.char_indices().rev().take(SHOWN).last().map_or(0, |(at, _)| at);
+    let near = text.get(near..).unwrap_or_default();
+    let word = near.rsplit(char::is_whitespace).next().unwrap_or_default();
+    let letters = word.chars().rev().take_while(|c| c.is_alphabetic()).count();
+    let weighs = word.rsplit_once(':').is_some_and(|(_, number)| {
+        number.contains('.') && number.chars().all(|c| c.is_ascii_digit() || c == '.')
+    });
+    letters > 1 || weighs
 }
 
 /// `:1.2)` with white space between: the weight and the length of it all.

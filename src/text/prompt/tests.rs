@@ -72,7 +72,10 @@ fn escapes_and_half_syntax_are_text() {
         &[("red", 1.1), (":", 1.1), ("1", 1.1), (".", 1.1), ("2", 1.1), (".", 1.1), ("3", 1.1)],
     );
     same("(red:)", &[("red", 1.1), (":", 1.1)]);
-    same(r"red\", &[("red", 1.0), (r"\", 1.0)]);
+    // A backslash before anything else only says that it is text.
+    same(r"red\", &[("red", 1.0)]);
+    same(r"(red\:1.2)", &[("red", 1.2)]);
+    same(r"re\d \\", &[("red", 1.0), (r"\", 1.0)]);
 }
 
 #[test]
@@ -286,11 +289,26 @@ fn editing_changes_the_prompt_at_its_step() {
         ("-1", "b"),
         ("0.0", "b"),
         ("2", "a"),
-        ("1e9", "[a:b:1e9]"),
+        ("1e9", "a"),
+        ("+2", "a"),
+        ("2e0", "a"),
+        ("2e-1", "b"),
         ("99", "a"),
         ("0.99", "a"),
+        // With a point it is a share, whatever its value.
+        ("1.0", "a"),
+        ("1.", "a"),
+        ("1.5", "a"),
+        ("5e-1", "b"),
+        (".5e0", "a"),
+        ("-0.5", "b"),
+        ("1", "a"),
+        ("1e", "[a:b:1e]"),
+        ("1.2.3", "[a:b:1.2.3]"),
+        ("e1", "[a:b:e1]"),
+        ("- 1", "[a:b:- 1]"),
     ] {
-        let last = if when == "0.99" { "b" } else { text };
+        let last = if ["0.99", ".5e0", "1"].contains(&when) { "b" } else { text };
         assert_eq!(edited(&format!("[a:b:{when}]"), 2), [text, last], "{when}");
     }
     // Nested, in brackets that weigh, and with escapes, which are left for later.
@@ -333,6 +351,58 @@ fn what_is_no_editing_is_left_alone() {
     ] {
         assert_eq!(edited(&prompt, 1).len(), 1);
     }
+}
+
+#[test]
+fn a_bracket_that_is_not_whole_is_text_and_so_are_those_around_it() {
+    for (prompt, steps) in [
+        // What is within them keeps its meaning.
+        ("((a][:b:c [d:1]", ["((a][:b:c ", "((a][:b:c d"]),
+        ("a [x:y] [b:c:1]", ["a [x:y] b", "a [x:y] c"]),
+        ("[a (b [c:d:1]", ["[a (b c", "[a (b d"]),
+        ("[x ) [a:b:1] ]", ["[x ) a ]", "[x ) b ]"]),
+        ("(a:b:[c:d:1])", ["(a:b:c)", "(a:b:d)"]),
+        ("[[a:b]:c:1] [d|e]", ["[[a:b]:c:1] d", "[[a:b]:c:1] e"]),
+        ("[(a:1.2):b:1]", ["(a:1.2)", "b"]),
+        ("[[a]:b:1]", ["[a]", "b"]),
+        ("[(a:b:c):d:1] [:e:1]", ["[(a:b:c):d:1] ", "[(a:b:c):d:1] e"]),
+        ("[a:b) c:1] [d:1]", ["[a:b) c:1] ", "[a:b) c:1] d"]),
+        ("[a:b] c:1] [d::1]", ["[a:b] c:1] d", "[a:b] c:1] "]),
+        // These take all editing from the prompt.
+        ("a | b [c:d:1]", ["a | b [c:d:1]"; 2]),
+        ("(a|b) [c:d:1]", ["(a|b) [c:d:1]"; 2]),
+        ("[a:1|b] [c:d:1]", ["[a:1|b] [c:d:1]"; 2]),
+        ("[a|b [c:d:1]", ["[a|b [c:d:1]"; 2]),
+        ("[c:d:1] \\", ["[c:d:1] \\"; 2]),
+        (r"[c:d:1] \|", [r"c \|", r"d \|"]),
+    ] {
+        assert_eq!(edited(prompt, 2), steps, "{prompt}");
+    }
+    let warning = |prompt: &str| super::read(prompt, &PromptOptions::default()).warning();
+    assert!(warning("a | b [c:d:.5]").unwrap().contains("|"));
+    assert!(warning("[c:d:.5]\\").unwrap().contains("backslash"));
+    assert_eq!([warning("[c:d:.5]"), warning("a | b"), warning("a | (b:1.2)")], [None, None, None]);
+}
+
+#[test]
+fn brackets_without_a_counterpart_are_told() {
+    let told = |prompt: &str| read(prompt).warnings;
+    for (prompt, text) in [
+        ("a (red cat", "(red cat\" is never closed"),
+        ("a [red:blue:0.5 cat", "[red:blue:0.5 cat\" is never closed"),
+        ("a red:1.2) cat", "a red:1.2)\" is never opened"),
+        ("a cat] :)", "a cat]\" is never opened"),
+        ("(a:1.2) cat)", "a:1.2) cat)\" is never opened"),
+        ("(a:1.2) (cat", "(cat\" is never closed and weighs"),
+    ] {
+        let warnings = told(prompt);
+        let [warning] = warnings.as_slice() else { panic!("{prompt}: {warnings:?}") };
+        assert!(warning.contains(text), "{prompt}: {warning}");
+    }
+    for prompt in [":)", ":( ( [", "a) cat, b) dog, 3) bird", ":-[ x_x )", "8)"] {
+        assert!(told(prompt).is_empty(), "{prompt}: {:?}", told(prompt));
+    }
+    assert!(told(&")".repeat(100_000)).len() == 1, "only that it is cut");
 }
 
 #[test]

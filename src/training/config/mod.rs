@@ -5,6 +5,7 @@ mod names;
 mod node;
 mod options;
 mod published;
+mod ranges;
 mod settings;
 mod template;
 

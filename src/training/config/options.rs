@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::names::{Decay, Kind};
+#[cfg(feature = "cli")]
+use super::ranges;
 use super::{Error, Result};
 use crate::backend::Precision;
 use crate::file_kind::read_text;
@@ -66,7 +68,7 @@ macro_rules! options {
             #[cfg_attr(
                 feature = "cli",
                 arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = WATCHING),
-                arg(allow_hyphen_values = true)
+                arg(value_parser = ranges::SHEET_SCALE.parser::<f32>())
             )]
             pub sheet_scales: Option<Vec<f32>>,
             /// Several folders of pictures, in place of `pictures`, `captions`, `masks` and
@@ -156,25 +158,29 @@ options! {
     shuffle_tags: bool,
     /// Tags at the beginning that keep their place [default: 1]
     #[arg(long, value_name = "COUNT", help_heading = PICTURES)]
+    #[arg(value_parser = ranges::WHOLE.parser::<usize>())]
     keep_tags: usize,
     /// Width and height that is tuned at [default: what the model was trained at]
     #[arg(
-        short, long, value_name = "WIDTHxHEIGHT", allow_hyphen_values = true,
-        help_heading = PICTURES
+        short, long, value_name = "WIDTHxHEIGHT", help_heading = PICTURES
     )]
     size: String,
     /// Probability that a picture is cut to the size's proportions [default: by kind]
     #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
+    #[arg(value_parser = ranges::CROP.parser::<f64>())]
     crop: f64,
     /// Least share of the size that a picture takes, pasted at a random place [default: by kind]
     #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
+    #[arg(value_parser = ranges::SCALE.parser::<f64>())]
     scale_min: f64,
     /// Greatest share [default: 1]
     #[arg(long, value_name = "SHARE", help_heading = PICTURES)]
+    #[arg(value_parser = ranges::SCALE.parser::<f64>())]
     scale_max: f64,
     /// Placements of each picture that are used, encoded once each; 0: a new one every time
     /// [default: 16]
     #[arg(long, value_name = "COUNT", help_heading = PICTURES)]
+    #[arg(value_parser = ranges::WHOLE.parser::<usize>())]
     variants: usize,
 
     /// Model: diffusers folder or safetensors file [default: tiny]
@@ -186,6 +192,7 @@ options! {
     precision: Precision,
     /// How many of the text encoder's last layers to leave out [default: 0]
     #[arg(long, value_name = "LAYERS", help_heading = MODEL)]
+    #[arg(value_parser = ranges::WHOLE.parser::<usize>())]
     clip_skip: usize,
 
     /// LoRA in the text encoder: attention or encoder-layer [default: attention]
@@ -197,52 +204,67 @@ options! {
     unet_layers: UNetLayers,
     /// Rank of the text encoder's LoRA; 0: none [default: 4]
     #[arg(long, value_name = "RANK", help_heading = UPDATES)]
+    #[arg(value_parser = ranges::RANK.parser::<usize>())]
     text_rank: usize,
     /// Rank of the UNet's LoRA; 0: none [default: 4]
     #[arg(long, value_name = "RANK", help_heading = UPDATES)]
+    #[arg(value_parser = ranges::RANK.parser::<usize>())]
     unet_rank: usize,
     /// Factor of the LoRAs, not divided by the rank [default: 1]
     #[arg(long, value_name = "FACTOR", help_heading = UPDATES)]
+    #[arg(value_parser = ranges::ALPHA.parser::<f32>())]
     alpha: f32,
 
     /// Updates [default: 1000]
     #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::STEPS.parser::<usize>())]
     steps: usize,
     /// Pictures at once [default: 2]
     #[arg(short, long, value_name = "COUNT", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::BATCH.parser::<usize>())]
     batch: usize,
     /// Batches that make one update [default: 2]
     #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::ACCUMULATE.parser::<usize>())]
     accumulate: usize,
     /// Learning rate of the words' embeddings [default: 1e-3]
     #[arg(long, value_name = "RATE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::RATE.parser::<f64>())]
     words_lr: f64,
     /// Learning rate of the text encoder's LoRA [default: 1e-5]
     #[arg(long, value_name = "RATE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::RATE.parser::<f64>())]
     text_lr: f64,
     /// Learning rate of the UNet's LoRA [default: 1e-4]
     #[arg(long, value_name = "RATE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::RATE.parser::<f64>())]
     unet_lr: f64,
     /// How the rates go down: linear, cosine, cooldown or constant [default: linear]
     #[arg(long, value_name = "NAME", help_heading = LEARNING)]
     decay: Decay,
     /// AdamW's weight decay [default: 0.01]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::WEIGHT_DECAY.parser::<f32>())]
     weight_decay: f32,
     /// AdamW's memory of gradients [default: 0.9]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::BETA.parser::<f32>())]
     beta1: f32,
     /// AdamW's memory of their squares [default: 0.999]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::BETA.parser::<f32>())]
     beta2: f32,
     /// Mean norm at which the embeddings stop moving; 0: never [default: 0.55]
     #[arg(long, value_name = "NORM", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::NORM_STOP.parser::<f32>())]
     norm_stop: f32,
     /// Noise that is the same all over a picture, in addition [default: 0.01]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::NOISE_OFFSET.parser::<f32>())]
     noise_offset: f32,
     /// Min-SNR weighting of the loss with this gamma (5 is usual); 0: off [default: 0]
     #[arg(long, value_name = "GAMMA", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::MIN_SNR.parser::<f32>())]
     min_snr: f32,
     /// Only what the mask shows counts in the loss [default: by kind]
     #[arg(
@@ -254,10 +276,12 @@ options! {
     /// How much what the mask does not show counts beside what it shows, where a mask is used; a
     /// little keeps surroundings as they are [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::UNMASKED_WEIGHT.parser::<f32>())]
     unmasked_weight: f32,
     /// Weight of the attention regularisation, which keeps the words inside the mask; 0: off
     /// [default: by kind]
     #[arg(long, value_name = "WEIGHT", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::ATTENTION_WEIGHT.parser::<f32>())]
     attention_weight: f32,
     /// The last word's attention is drawn to the whole mask, instead of only kept inside
     #[arg(
@@ -279,15 +303,19 @@ options! {
 
     /// Save the state every so many updates [default: 50]
     #[arg(long, value_name = "STEPS", help_heading = WATCHING)]
+    #[arg(value_parser = ranges::SAVE_EVERY.parser::<usize>())]
     save_every: usize,
     /// Make a sheet of pictures every so many updates, and at the end; 0: none [default: 250]
     #[arg(long, value_name = "STEPS", help_heading = WATCHING)]
+    #[arg(value_parser = ranges::WHOLE.parser::<usize>())]
     sheet_every: usize,
     /// Sampling steps of the sheet's pictures [default: 25]
     #[arg(long, value_name = "COUNT", help_heading = WATCHING)]
+    #[arg(value_parser = ranges::SHEET_STEPS.parser::<usize>())]
     sheet_steps: usize,
     /// Guidance of the sheet's pictures [default: the model's, or 7.5]
     #[arg(long, value_name = "SCALE", help_heading = WATCHING)]
+    #[arg(value_parser = ranges::SHEET_GUIDANCE.parser::<f32>())]
     sheet_guidance: f32,
 }
 
@@ -297,7 +325,7 @@ options! {
 /// What is no such number; `random` and -1 with the reason.
 pub fn repeatable_seed(text: &str) -> std::result::Result<u64, String> {
     let expected = format!("expected a whole number from 0 to {}", u64::MAX);
-    match text {
+    match text.trim().to_lowercase().as_str() {
         "-1" | "random" => Err(format!(
             "{expected}: a run with a random seed could neither be gone on with nor made again"
         )),

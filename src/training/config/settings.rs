@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize, de};
 
 use super::names::{Decay, Kind};
 use super::options::{Options, PictureFolder};
-use super::{Error, Result};
+use super::{Error, Result, ranges};
 use crate::backend::Precision;
 use crate::checkpoint::SHIPPED;
 use crate::concept::PLACEHOLDER;
+use crate::numbers::Range;
 use crate::picture::MAX_SIDE;
 use crate::training::captions::Templates;
 use crate::training::step::{AdamW, Method, TextLayers, UNetLayers};
@@ -277,114 +278,54 @@ impl Settings {
         if self.folders.is_empty() && !wrong.iter().any(|problem| problem.contains("folders")) {
             wrong.push("pictures are missing: a folder of 4 to 20 pictures of the concept".into());
         }
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        let positive = |value: f64| value > 0.0 && value.is_finite();
-        let rate = |value: f64| (0.0..=1.0).contains(&value);
-        let rules = [
-            ("crop", self.crop.to_string(), share(self.crop), "a share from 0 to 1"),
-            (
-                "scale_min to scale_max",
-                format!("{} to {}", self.scale[0], self.scale[1]),
-                positive(self.scale[0]) && self.scale[0] <= self.scale[1] && share(self.scale[1]),
-                "shares above 0 up to 1, the lesser first",
-            ),
-            ("alpha", self.alpha.to_string(), positive(self.alpha.into()), "a number above 0"),
-            (
-                "steps",
-                self.steps.to_string(),
-                (1..=10_000_000).contains(&self.steps),
-                "1 to 10000000 updates",
-            ),
-            (
-                "batch",
-                self.batch.to_string(),
-                (1..=1024).contains(&self.batch),
-                "1 to 1024 pictures",
-            ),
-            (
-                "accumulate",
-                self.accumulate.to_string(),
-                (1..=1024).contains(&self.accumulate),
-                "1 to 1024 batches",
-            ),
-            ("text_rank", self.text_rank.to_string(), self.text_rank <= 1024, "at most 1024"),
-            ("unet_rank", self.unet_rank.to_string(), self.unet_rank <= 1024, "at most 1024"),
-            ("words_lr", self.words_lr.to_string(), rate(self.words_lr), "a rate from 0 to 1"),
-            ("text_lr", self.text_lr.to_string(), rate(self.text_lr), "a rate from 0 to 1"),
-            ("unet_lr", self.unet_lr.to_string(), rate(self.unet_lr), "a rate from 0 to 1"),
-            (
-                "unmasked_weight",
-                self.unmasked_weight.to_string(),
-                share(self.unmasked_weight.into()),
-                "a share from 0 to 1",
-            ),
-            (
-                "weight_decay",
-                self.weight_decay.to_string(),
-                rate(self.weight_decay.into()),
-                "a share from 0 to 1",
-            ),
-            (
-                "beta1",
-                self.betas[0].to_string(),
-                (0.0..1.0).contains(&self.betas[0]),
-                "0 up to below 1",
-            ),
-            (
-                "beta2",
-                self.betas[1].to_string(),
-                (0.0..1.0).contains(&self.betas[1]),
-                "0 up to below 1",
-            ),
-            (
-                "norm_stop",
-                self.norm_stop.unwrap_or(0.0).to_string(),
-                self.norm_stop.is_none_or(|norm| positive(norm.into())),
-                "a norm above 0, or 0 for none",
-            ),
-            (
-                "noise_offset",
-                self.noise_offset.to_string(),
-                share(self.noise_offset.into()),
-                "a share from 0 to 1",
-            ),
-            (
-                "min_snr",
-                self.min_snr.unwrap_or(0.0).to_string(),
-                self.min_snr.is_none_or(|gamma| positive(gamma.into())),
-                "a number above 0, or 0 for none",
-            ),
-            (
-                "attention_weight",
-                self.attention_weight.to_string(),
-                self.attention_weight >= 0.0 && self.attention_weight.is_finite(),
-                "a number from 0",
-            ),
-            ("save_every", self.save_every.to_string(), self.save_every > 0, "at least 1"),
-            (
-                "sheet_steps",
-                self.sheet_steps.to_string(),
-                (1..=1000).contains(&self.sheet_steps),
-                "1 to 1000",
-            ),
-            (
-                "sheet_scales",
-                format!("{:?}", self.sheet_scales),
-                !self.sheet_scales.is_empty()
-                    && self.sheet_scales.iter().all(|scale| scale.is_finite()),
-                "numbers",
-            ),
-            (
-                "sheet_guidance",
-                self.sheet_guidance.map_or("none".into(), |scale| scale.to_string()),
-                self.sheet_guidance.is_none_or(f32::is_finite),
-                "a number",
-            ),
+        let [least, most] = self.scale;
+        let numbers: [(&str, f64, Range); 22] = [
+            ("crop", self.crop, ranges::CROP),
+            ("scale_min", least, ranges::SCALE),
+            ("scale_max", most, ranges::SCALE),
+            ("alpha", self.alpha.into(), ranges::ALPHA),
+            ("steps", self.steps as f64, ranges::STEPS),
+            ("batch", self.batch as f64, ranges::BATCH),
+            ("accumulate", self.accumulate as f64, ranges::ACCUMULATE),
+            ("text_rank", self.text_rank as f64, ranges::RANK),
+            ("unet_rank", self.unet_rank as f64, ranges::RANK),
+            ("words_lr", self.words_lr, ranges::RATE),
+            ("text_lr", self.text_lr, ranges::RATE),
+            ("unet_lr", self.unet_lr, ranges::RATE),
+            ("weight_decay", self.weight_decay.into(), ranges::WEIGHT_DECAY),
+            ("beta1", self.betas[0].into(), ranges::BETA),
+            ("beta2", self.betas[1].into(), ranges::BETA),
+            ("norm_stop", self.norm_stop.unwrap_or(0.0).into(), ranges::NORM_STOP),
+            ("noise_offset", self.noise_offset.into(), ranges::NOISE_OFFSET),
+            ("min_snr", self.min_snr.unwrap_or(0.0).into(), ranges::MIN_SNR),
+            ("unmasked_weight", self.unmasked_weight.into(), ranges::UNMASKED_WEIGHT),
+            ("attention_weight", self.attention_weight.into(), ranges::ATTENTION_WEIGHT),
+            ("save_every", self.save_every as f64, ranges::SAVE_EVERY),
+            ("sheet_steps", self.sheet_steps as f64, ranges::SHEET_STEPS),
         ];
-        for (name, found, fine, expected) in rules {
-            if !fine {
-                wrong.push(format!("{name} is {found}: expected {expected}"));
+        let scales = self.sheet_scales.iter().map(|scale| f64::from(*scale));
+        let numbers = numbers
+            .into_iter()
+            .chain(scales.map(|scale| ("sheet_scales", scale, ranges::SHEET_SCALE)))
+            .chain(
+                self.sheet_guidance
+                    .map(|guidance| ("sheet_guidance", guidance.into(), ranges::SHEET_GUIDANCE)),
+            );
+        for (name, found, range) in numbers {
+            if !range.contains(found) {
+                // Those of 32 bits as they were given.
+                let given = match f64::from(found as f32) == found {
+                    true => (found as f32).to_string(),
+                    false => found.to_string(),
+                };
+                wrong.push(format!("{name} is {given}: expected {range}"));
             }
+        }
+        if least > most {
+            wrong.push(format!("scale_min is {least}: expected no more than scale_max, {most}"));
+        }
+        if self.sheet_scales.is_empty() {
+            wrong.push("sheet_scales is an empty list: expected numbers".into());
         }
     }
 }

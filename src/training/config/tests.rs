@@ -130,22 +130,24 @@ fn wrong_keys_and_values_are_named_with_their_place() {
 
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
-    let error =
-        Settings::new(flags(&["--steps", "0", "--crop", "2", "--size", "big", "--beta1", "1"]))
-            .unwrap_err();
+    let text =
+        "steps = 0\ncrop = 2.0\nsize = \"big\"\nbeta1 = 1.0\nscale_max = 0.5\nsheet_scales = []";
+    let error = Settings::new(read_text(text).unwrap()).unwrap_err();
     let Error::Settings(wrong) = error else { panic!("{error}") };
     for part in [
         "words are missing",
         "class_word is missing",
         "pictures are missing",
-        "steps is 0",
-        "crop is 2",
+        "steps is 0: expected a whole number from 1 to 10000000",
+        "crop is 2: expected a number from 0 to 1",
         "size is `big`",
-        "beta1 is 1",
+        "beta1 is 1: expected a number from 0, below 1",
+        "scale_min is 1: expected no more than scale_max, 0.5",
+        "sheet_scales is an empty list",
     ] {
         assert_eq!(wrong.iter().filter(|line| line.contains(part)).count(), 1, "{part}: {wrong:?}");
     }
-    assert_eq!(wrong.len(), 7, "{wrong:?}");
+    assert_eq!(wrong.len(), 9, "{wrong:?}");
     let twice = flags(&["--words", "<a> <A>", "--initializers", "<rand-x> man", "--pictures", "p"]);
     let text = Settings::new(twice).unwrap_err().to_string();
     assert!(text.contains("<A> is given twice") && text.contains("<rand-x>"), "{text}");
