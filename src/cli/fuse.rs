@@ -305,7 +305,7 @@ fn write_report(
     for (name, text) in [("report.md", fusion::markdown(report, pictures)), ("report.json", json)] {
         files::write(&folder.join(name), text.as_bytes())?;
     }
-    Ok(())
+    Ok(fusion::note_report(model)?)
 }
 
 /// How well each concept is answered, stage by stage.
