@@ -336,10 +336,12 @@ fn write(
     destination: &Path,
     arguments: &Arguments,
 ) -> Result<()> {
+    let mut told = recipe.clone();
     if !files::is_stream(destination) {
         make_folder_of(destination)?;
+        told = recipe.beside(destination);
     }
-    files::save(picture, destination, Some(&recipe.parameters(generated, number)))?;
+    files::save(picture, destination, Some(&told.parameters(generated, number)))?;
     arguments.placing.draw(recipe, picture, destination)
 }
 
