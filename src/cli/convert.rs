@@ -75,10 +75,12 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
             "--rename {wrong}: expected WORD=NEW, such as '<zorp1>=<other1>'"
         )));
     }
-    let inputs = adapter_files(&arguments.from).unwrap_or_default();
+    let mut inputs = adapter_files(&arguments.from).unwrap_or_default();
+    inputs.push(arguments.from.clone());
+    inputs.extend(arguments.base.as_deref().and_then(files::model));
     let check = |file: &PathBuf| {
         files::check(file)?;
-        files::check_apart(file, inputs.iter().chain([&arguments.from]))?;
+        files::check_apart(file, &inputs)?;
         match output::is_replaced(file) && !arguments.replace {
             true => Err(Failure::Usage(format!(
                 "{}: it is there already; --replace replaces it",

@@ -2,9 +2,11 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use mixofshow::checkpoint::{self, output};
+use mixofshow::checkpoint::{self, find, output};
+use mixofshow::concept::Concept;
 use mixofshow::fusion;
 use mixofshow::picture::{self, Parameters, Picture};
+use mixofshow::training::config::Settings;
 use mixofshow::training::{self, Places};
 
 use super::usage::STANDARD;
@@ -35,9 +37,15 @@ pub fn check(path: &Path) -> Result<()> {
     output::check(path).map_err(|source| unwritable(path, source))
 }
 
-/// An error where writing to `output` would replace one of a command's own inputs.
-pub fn check_apart<'p>(output: &Path, inputs: impl IntoIterator<Item = &'p PathBuf>) -> Result<()> {
-    match inputs.into_iter().find(|input| output::would_replace(output, input)) {
+/// An error where writing to `output` would replace one of a command's own inputs. Every command
+/// asks this of every file that it writes, before any work.
+pub fn check_apart<'p>(
+    output: &Path,
+    inputs: impl IntoIterator<Item = impl AsRef<Path> + 'p>,
+) -> Result<()> {
+    let inputs: Vec<PathBuf> =
+        inputs.into_iter().map(|input| input.as_ref().to_path_buf()).collect();
+    match inputs.iter().find(|input| output::would_replace(output, input)) {
         Some(input) if input.is_dir() => Err(Failure::Usage(format!(
             "{} would be replaced, which is in {}, an input of this command: name another file",
             output.display(),
@@ -68,13 +76,75 @@ pub fn check_picture(path: &Path) -> Result<()> {
     })
 }
 
-/// Whether a concept could be trained to that file, with what stands beside it, before any work.
-/// Nothing is made.
-pub fn check_run(output: &Path) -> Result<()> {
-    Places::of(output).check().map_err(|error| match error {
+/// The model of that name as a file or folder; none where it ships, or cannot be found, which is
+/// told where it is opened.
+pub fn model(name: &str) -> Option<PathBuf> {
+    find(name, models().as_deref()).ok().flatten()
+}
+
+/// Whether a concept could be trained as `settings` say, with what stands beside it, before any
+/// work: nothing is made, and nothing but a concept is replaced. `config` is the file of the
+/// settings.
+pub fn check_run(settings: &Settings, config: Option<&Path>) -> Result<()> {
+    let places = Places::of(&settings.output);
+    places.check().map_err(|error| match error {
         training::Error::Unwritable { path, source } => unwritable(&path, source),
         other => other.into(),
-    })
+    })?;
+    let output = &places.output;
+    let model = model(&settings.model);
+    check_apart(output, config.map(Path::to_path_buf).iter().chain(&model))?;
+    let folders = settings.folders.iter();
+    let folders = folders.flat_map(|f| [Some(&f.pictures), f.captions.as_ref(), f.masks.as_ref()]);
+    let is_places = |folder: &&PathBuf| output::is_same(folder, &places.folder);
+    if let Some(folder) = folders.flatten().find(is_places) {
+        return Err(Failure::Usage(format!(
+            "{}: the run would keep its state and pictures in there, which is a folder to learn \
+                from: give --output another name",
+            folder.display()
+        )));
+    }
+    if output::is_replaced(output)
+        && let Err(error) = Concept::read(output)
+    {
+        return Err(Failure::Usage(format!(
+            "{}: something else than a concept stands there, which is not replaced ({error}): \
+                give --output another name",
+            output.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Whether that is the folder, or in it, be it there or not.
+fn is_inside(path: &Path, folder: &Path) -> bool {
+    let [path, folder] =
+        [path, folder].map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
+    path.ancestors().any(|above| above == folder || output::is_same(above, &folder))
+}
+
+/// An error where a fused model at `out` would take the place of what it is made from: the `model`,
+/// or the folder of its `statistics`.
+pub fn check_fused_apart(
+    out: &Path,
+    model: Option<&Path>,
+    statistics: Option<&Path>,
+) -> Result<()> {
+    if let Some(model) = model.filter(|model| output::is_same(model, out)) {
+        return Err(Failure::Usage(format!(
+            "{}: the fused model would replace the base model, an input of this command: name \
+                another folder",
+            model.display()
+        )));
+    }
+    match statistics.filter(|statistics| is_inside(statistics, out)) {
+        Some(statistics) => Err(Failure::Usage(format!(
+            "{}: statistics are kept outside of the fused model, {}: name another folder",
+            statistics.display(),
+            out.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Whether a fused model could be written there, before any work. Nothing is made.

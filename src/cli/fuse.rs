@@ -31,6 +31,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         (None, Some(previous)) => previous.base.clone(),
         (None, None) => SHIPPED.into(),
     };
+    if let Some(out) = &out {
+        let path = files::model(&model);
+        files::check_fused_apart(out, path.as_deref(), arguments.statistics.as_deref())?;
+    }
     let concepts = concepts(arguments, previous.as_ref(), terminal)?;
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);
@@ -310,7 +314,7 @@ fn write_report(
     for (name, text) in [("report.md", fusion::markdown(report, pictures)), ("report.json", json)] {
         files::write(&folder.join(name), text.as_bytes())?;
     }
-    Ok(())
+    Ok(fusion::note_report(model)?)
 }
 
 /// How well each concept is answered, stage by stage.

@@ -229,7 +229,23 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
             twice.display()
         )));
     }
+    let inputs = inputs(arguments, &recipe);
+    outputs.iter().try_for_each(|output| files::check_apart(output, &inputs))?;
     Ok(Order { recipe, request, destinations, control_pictures })
+}
+
+/// The files that are read.
+fn inputs(arguments: &Arguments, recipe: &Recipe) -> Vec<PathBuf> {
+    let named = [&arguments.like, &arguments.placing.layout].into_iter().flatten().cloned();
+    let pictures = [&recipe.image, &recipe.mask, &recipe.latents].into_iter().flatten();
+    let concepts = recipe.concepts.iter().map(|concept| &concept.source);
+    let controls = recipe.controls.iter().map(|control| &control.image);
+    let sources = pictures.chain(concepts).chain(controls).chain(&recipe.region_masks);
+    let networks = recipe.controls.iter().map(|control| control.network.as_str());
+    let models = networks.chain(recipe.model.as_deref()).filter_map(files::model);
+    // No picture is a part of a folder of networks.
+    let is_alone = |path: &PathBuf| path.is_file() || arguments.save_latents.is_some();
+    named.chain(sources.map(|source| source.path.clone())).chain(models.filter(is_alone)).collect()
 }
 
 /// An error where standard output cannot be one picture and nothing else.
@@ -326,10 +342,12 @@ fn write(
     destination: &Path,
     arguments: &Arguments,
 ) -> Result<()> {
+    let mut told = recipe.clone();
     if !files::is_stream(destination) {
         make_folder_of(destination)?;
+        told = recipe.beside(destination);
     }
-    files::save(picture, destination, Some(&recipe.parameters(generated, number)))?;
+    files::save(picture, destination, Some(&told.parameters(generated, number)))?;
     arguments.placing.draw(recipe, picture, destination)
 }
 

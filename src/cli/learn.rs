@@ -32,7 +32,7 @@ pub fn learn_all(
 ) -> Result<Vec<Trained>> {
     let mut trained = Vec::with_capacity(lessons.len());
     for settings in lessons {
-        files::check_run(&settings.output)?;
+        files::check_run(settings, None)?;
         trained
             .push(present(&settings.output, checkpoint, terminal)?.map(|concept| (concept, None)));
     }

@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     };
     notes.iter().for_each(|note| terminal.warning(note));
     let settings = Settings::new(arguments.options.clone().or(from_file))?;
-    files::check_run(&settings.output)?;
+    files::check_run(&settings, arguments.config.as_deref())?;
     let start = Instant::now();
     let mut progress = Progress::new(terminal);
     progress.show("load", 0, 1);

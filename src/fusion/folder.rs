@@ -16,9 +16,9 @@ use crate::text::KNOWN_WORDS_FILE;
 
 use super::base::{Base, FusedWeights};
 use super::members::FusedConcept;
-use super::replace::{NOTE_FILE, WORDS_FILE};
 use super::report::Report;
 use super::tokenizer::{json_text, put, put_json};
+use super::written::{self, WORDS_FILE};
 use super::{Error, Result, replace, tokenizer};
 use crate::watch::Parts;
 
@@ -80,10 +80,8 @@ pub(super) fn write(
         put(&inside.join(KNOWN_WORDS_FILE), known)?;
     }
     put_json(&inside.join(WORDS_FILE), &Value::Object(words.config))?;
-    let mut files = replace::files_in(inside)?;
-    files.push(NOTE_FILE.to_string());
-    files.sort();
-    put_json(&inside.join(NOTE_FILE), &note(report, &files))?;
+    let files = replace::files_in(inside)?;
+    written::note(inside, note(report), &files)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -291,7 +289,7 @@ fn model_index(checkpoint: &Checkpoint) -> Value {
 }
 
 /// Everything that made the model, but nothing that differs from run to run.
-fn note(report: &Report, files: &[String]) -> Value {
+fn note(report: &Report) -> Value {
     let stages: Vec<Value> = report
         .stages
         .iter()
@@ -306,7 +304,5 @@ fn note(report: &Report, files: &[String]) -> Value {
         "concepts": report.concepts,
         "solver": report.solver,
         "stages": stages,
-        // What may go when the folder is replaced.
-        replace::FILES: files,
     })
 }

@@ -21,6 +21,7 @@ mod spatial;
 mod store;
 mod text;
 mod tokenizer;
+mod written;
 
 pub use error::{Error, Result};
 pub use fuse::{Fused, Order, fuse};
@@ -28,10 +29,11 @@ pub use groups::Stage;
 pub use list::ListedConcept;
 pub use members::ConceptToFuse;
 pub use previous::Previous;
-pub use replace::{NOTE_FILE, WORDS_FILE, check_output};
+pub use replace::check_output;
 pub use report::{
     ConceptReport, DistillationReport, Report, Residual, SiteReport, StageReport, markdown,
 };
 pub use settings::{Distillation, PUBLISHED_ITERATIONS, Settings, ordinary_prompts};
 pub use spatial::StatisticsCost;
 pub use statistics::Statistics;
+pub use written::{NOTE_FILE, WORDS_FILE, note_report};

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::members::ConceptToFuse;
-use super::replace::NOTE_FILE;
 use super::report::ConceptReport;
 use super::store::Store;
+use super::written::NOTE_FILE;
 use super::{Error, Result};
 
 /// The note of a fused model.

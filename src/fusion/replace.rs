@@ -1,23 +1,17 @@
 //! The place of a fused model: what may be replaced there, and what of it stays.
 //!
 //! Only a folder that this program fused is replaced, and of it only the files that this program
-//! wrote: whatever else is in it is carried over into the new one. No symbolic link is followed.
+//! wrote and nobody edited: whatever else is in it is carried over into the new one. No symbolic
+//! link is followed.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
+use super::written::{NOTE_FILE, Whose, Written};
 use super::{Error, Result};
 use crate::output;
-
-/// The file that says which tokens a word is.
-pub const WORDS_FILE: &str = "new_concept_cfg.json";
-/// The note of what went in.
-pub const NOTE_FILE: &str = "fusion.json";
 
 /// What the folder of a run that is under way is called besides.
 pub(super) const WORKING: &str = ".fusing";
@@ -28,32 +22,6 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.push(ending);
     path.with_file_name(name)
 }
-
-/// The key of the note under which the model's files are listed.
-pub(super) const FILES: &str = "files";
-/// What the command line writes into a model that is done.
-const REPORT: [&str; 3] = ["report/report.json", "report/report.md", "report/sheet.png"];
-/// The files of models that were fused before their notes listed them.
-const UNLISTED: [&str; 18] = [
-    NOTE_FILE,
-    super::WORDS_FILE,
-    "generation_config.json",
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/added_tokens.json",
-    "tokenizer/merges.txt",
-    "tokenizer/special_tokens_map.json",
-    "tokenizer/tokenizer.json",
-    "tokenizer/tokenizer_config.json",
-    "tokenizer/vocab.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-    "feature_extractor/preprocessor_config.json",
-];
 
 /// Whether a fused model could be written to `out`, before any work: a new folder, an empty one,
 /// or, with `replace`, one that this program fused. Nothing is made.
@@ -82,31 +50,27 @@ pub fn check_output(out: &Path, replace: bool) -> Result<()> {
             "it is there already; --replace replaces it, if this program fused it",
         ));
     }
-    written(out).map(drop)
+    check_folders(out, &Written::read(out)?)
 }
 
-/// The files of the model in `folder` that this program wrote, relative to it.
-fn written(folder: &Path) -> Result<BTreeSet<PathBuf>> {
-    let path = folder.join(NOTE_FILE);
-    let refused = |why: String| {
-        Error::file(
-            folder,
-            format!("it is no model that this program fused, so it is not replaced: {why}"),
-        )
-    };
-    let text = fs::read_to_string(&path)
-        .map_err(|e| refused(format!("{NOTE_FILE} in it cannot be read: {e}")))?;
-    let note: Value = serde_json::from_str(&text)
-        .map_err(|e| refused(format!("{NOTE_FILE} in it is damaged: {e}")))?;
-    if note.get("mos_fusion").is_none() {
-        return Err(refused(format!("{NOTE_FILE} in it is another program's")));
+/// Whether the model in `out` can be taken away: whatever is in a folder that is closed to us would
+/// stay.
+fn check_folders(out: &Path, written: &Written) -> Result<()> {
+    let mut folders: Vec<PathBuf> = written.folders().map(|inside| out.join(inside)).collect();
+    folders.sort();
+    folders.dedup();
+    let is_folder =
+        |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_dir());
+    for folder in folders.iter().filter(|folder| is_folder(folder)) {
+        let closed = || Error::io(folder, "write")(io::ErrorKind::PermissionDenied.into());
+        // Files would go even where root alone could say so.
+        #[cfg(unix)]
+        if fs::metadata(folder).is_ok_and(|found| found.permissions().readonly()) {
+            return Err(closed());
+        }
+        output::check_folder(folder).map_err(Error::io(folder, "write"))?;
     }
-    let listed = note
-        .get(FILES)
-        .and_then(Value::as_array)
-        .map(|files| files.iter().filter_map(Value::as_str).collect());
-    let listed: Vec<&str> = listed.unwrap_or_else(|| UNLISTED.to_vec());
-    Ok(listed.into_iter().chain(REPORT).map(PathBuf::from).collect())
+    Ok(())
 }
 
 /// All files in `folder`, relative to it, with `/` between their parts.
@@ -140,20 +104,21 @@ pub(super) fn put(made: &Path, out: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let is_model = out.join(NOTE_FILE).exists();
-    let ours = if is_model { written(out)? } else { BTreeSet::new() };
+    let written = if is_model { Written::read(out)? } else { Written::default() };
     let old = free_name(out);
     fs::rename(out, &old).map_err(Error::io(out, "move the old model away"))?;
     if let Err(error) = fs::rename(made, out) {
         let _ = fs::rename(&old, out);
         return Err(Error::io(out, "move the new model to")(error));
     }
-    let mut settled = Settled { old: &old, new: out, ours, carried: Vec::new(), left: Vec::new() };
+    let (carried, left) = (Vec::new(), Vec::new());
+    let mut settled = Settled { old: &old, new: out, written, carried, left };
     settled.folder(Path::new("")).map_err(Error::io(&old, "carry over what is in the folder"))?;
     let Settled { carried, left, .. } = settled;
     let mut notes = Vec::new();
     if !carried.is_empty() {
         notes.push(format!(
-            "kept what this program had not written into {}: {}",
+            "kept what this program had not written into {}, or not as it is: {}",
             out.display(),
             carried.join(", ")
         ));
@@ -181,7 +146,7 @@ fn free_name(out: &Path) -> PathBuf {
 struct Settled<'a> {
     old: &'a Path,
     new: &'a Path,
-    ours: BTreeSet<PathBuf>,
+    written: Written,
     carried: Vec<String>,
     left: Vec<String>,
 }
@@ -197,19 +162,29 @@ impl Settled<'_> {
             // Neither looks through a symbolic link.
             let kind = fs::symlink_metadata(&old)?.file_type();
             let there = fs::symlink_metadata(&new).ok().map(|found| found.file_type());
-            let has_ours = kind.is_dir() && self.ours.iter().any(|file| file.starts_with(&entry));
+            let has_ours = kind.is_dir() && self.written.is_in(&entry);
             if kind.is_dir() && (has_ours || there.is_some_and(|there| there.is_dir())) {
                 self.folder(&entry)?;
                 // Fails where something stays in it.
                 let _ = fs::remove_dir(&old);
-            } else if kind.is_file() && (self.ours.contains(&entry) || is_same(&old, &new)) {
+                continue;
+            }
+            let whose = match kind.is_file() {
+                true => self.written.whose(self.old, &entry),
+                false => Whose::Theirs,
+            };
+            if whose == Whose::Ours || kind.is_file() && is_same(&old, &new) {
                 fs::remove_file(&old)?;
-            } else if there.is_none() && self.can_hold(inside) {
+                continue;
+            }
+            let edited = if whose == Whose::Edited { " (edited since it was fused)" } else { "" };
+            let told = format!("{}{edited}", entry.display());
+            if there.is_none() && self.can_hold(inside) {
                 fs::create_dir_all(self.new.join(inside))?;
                 fs::rename(&old, &new)?;
-                self.carried.push(entry.display().to_string());
+                self.carried.push(told);
             } else {
-                self.left.push(entry.display().to_string());
+                self.left.push(told);
             }
         }
         Ok(())
@@ -236,6 +211,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::written;
     use super::*;
 
     fn write(folder: &Path, files: &[(&str, &str)]) {
@@ -251,11 +227,8 @@ mod tests {
         write(folder, files);
         let mut listed: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
         listed.push(NOTE_FILE);
-        fs::write(
-            folder.join(NOTE_FILE),
-            serde_json::json!({"mos_fusion": 1, FILES: listed}).to_string(),
-        )
-        .unwrap();
+        let note = serde_json::json!({"mos_fusion": 1, "files": listed}).to_string();
+        fs::write(folder.join(NOTE_FILE), note).unwrap();
     }
 
     fn read(path: PathBuf) -> String {
@@ -362,6 +335,94 @@ mod tests {
             notes[1].contains("both.old-2") && notes[1].contains("vae/config.json"),
             "{notes:?}"
         );
+    }
+
+    /// A model whose note has hashes, with a report.
+    fn hashed(folder: &Path, files: &[(&str, &str)]) {
+        write(folder, files);
+        let names: Vec<String> = files.iter().map(|(name, _)| name.to_string()).collect();
+        written::note(folder, serde_json::json!({"mos_fusion": 1}), &names).unwrap();
+    }
+
+    #[test]
+    fn what_was_edited_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, made) = (folder.path().join("both"), folder.path().join("made"));
+        let old = [
+            ("unet/config.json", "old"),
+            ("unet/weights", "old"),
+            ("vae/config.json", "old"),
+            ("README.md", "old"),
+            ("gone.json", "old"),
+        ];
+        let new =
+            [("unet/config.json", "new"), ("unet/weights", "new"), ("vae/config.json", "new")];
+        hashed(&out, &old);
+        write(&out, &[("report/report.md", "a report"), ("report/report.json", "{}")]);
+        written::note_report(&out).unwrap();
+        // As it was written: it goes without a trace.
+        hashed(&made, &new);
+        assert!(put(&made, &out).unwrap().is_empty());
+        let left = ["fusion.json", "unet/config.json", "unet/weights", "vae/config.json"];
+        assert_eq!(files_in(&out).unwrap(), left);
+        assert_eq!(files_in(folder.path()).unwrap().len(), left.len());
+
+        fs::remove_dir_all(&out).unwrap();
+        hashed(&out, &old);
+        write(&out, &[("report/report.md", "a report"), ("report/report.json", "{}")]);
+        written::note_report(&out).unwrap();
+        let edits = [
+            // Of the same length.
+            ("unet/weights", "OLD"),
+            ("vae/config.json", "mine"),
+            ("README.md", "mine"),
+            ("report/report.md", "a report, with my remarks"),
+        ];
+        write(&out, &edits);
+        let note = read(out.join(NOTE_FILE));
+        fs::write(out.join(NOTE_FILE), note.replacen('{', "{\n  \"mine\": 1,", 1)).unwrap();
+        hashed(&made, &new);
+        let notes = put(&made, &out).unwrap();
+        let aside = folder.path().join("both.old");
+        for (path, text) in [
+            (out.join("unet/config.json"), "new"),
+            (out.join("unet/weights"), "new"),
+            (out.join("vae/config.json"), "new"),
+            (out.join("README.md"), "mine"),
+            (out.join("report/report.md"), "a report, with my remarks"),
+            (aside.join("unet/weights"), "OLD"),
+            (aside.join("vae/config.json"), "mine"),
+        ] {
+            assert_eq!(read(path.clone()), text, "{}", path.display());
+        }
+        assert!(read(aside.join(NOTE_FILE)).contains("mine"));
+        let kept = ["fusion.json", "unet/weights", "vae/config.json"];
+        assert_eq!(files_in(&aside).unwrap(), kept);
+        assert!(!out.join("gone.json").exists() && !out.join("report/report.json").exists());
+        assert!(notes[0].contains("README.md (edited since it was fused)"), "{notes:?}");
+        assert!(notes[1].contains("unet/weights (edited since it was fused)"), "{notes:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_model_in_closed_folders_is_told_before() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("both");
+        hashed(&out, &[("unet/config.json", "old"), ("model_index.json", "old")]);
+        for closed in ["", "unet"] {
+            let mode = |mode| {
+                let permissions = fs::Permissions::from_mode(mode);
+                fs::set_permissions(out.join(closed), permissions).unwrap();
+            };
+            check_output(&out, true).unwrap();
+            mode(0o555);
+            let error = check_output(&out, true).unwrap_err();
+            mode(0o755);
+            let Error::Io { path, source, .. } = error else { panic!("{error}") };
+            assert_eq!(path, out.join(closed));
+            assert_eq!(source.kind(), io::ErrorKind::PermissionDenied);
+        }
     }
 
     #[test]

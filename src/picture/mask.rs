@@ -134,6 +134,23 @@ impl Mask {
         Self::new(width, height, values)
     }
 
+    /// What part of the mask's white lies in white cells of `cells`, the same mask at another size;
+    /// none where nothing is white.
+    pub fn seen(&self, cells: &Mask) -> Option<f64> {
+        let (width, height) = (self.width as usize, self.height as usize);
+        let [columns, rows] = [cells.width as usize, cells.height as usize];
+        let (mut white, mut seen) = (0usize, 0usize);
+        for (y, line) in self.values.chunks_exact(width.max(1)).enumerate() {
+            let row = y * rows / height * columns;
+            for (x, _) in line.iter().enumerate().filter(|(_, value)| **value >= 0.5) {
+                white += 1;
+                let cell = cells.values.get(row + x * columns / width);
+                seen += usize::from(cell.is_some_and(|cell| *cell >= 0.5));
+            }
+        }
+        (white > 0).then(|| seen as f64 / white as f64)
+    }
+
     /// All values below `threshold` to 0, the others to 1.
     pub fn binarized(mut self, threshold: f32) -> Self {
         self.values.iter_mut().for_each(|v| *v = f32::from(*v >= threshold));

@@ -1,6 +1,6 @@
 //! A request's options, checked: sizes, sampler, pictures, before anything is planned.
 
-use crate::picture::{Doubt, Picture};
+use crate::picture::{Doubt, Mask, Picture, Scaling};
 use crate::scheduler::sampler::{self, PlanOptions, SamplerKind};
 
 use super::error::{Result, option};
@@ -16,7 +16,21 @@ pub(super) struct CheckedRequest {
     pub plan: sampler::SamplingPlan,
     /// Of the size of the pictures to be made.
     pub image: Option<Picture>,
+    /// Of the latents' size, 1 where `image` is painted anew.
+    pub mask: Option<Mask>,
     pub warnings: Vec<String>,
+}
+
+/// Less of a mask's white than this in cells that are painted is worth a word.
+const LITTLE: f64 = 0.5;
+
+/// Whether a picture of `from` (width, height) changes its proportions as it becomes `to`, by more
+/// than a hundredth and `slack` pixels.
+fn is_stretched(from: (u32, u32), to: (usize, usize), slack: usize) -> bool {
+    let (width, height) = (from.0 as usize, from.1 as usize);
+    // The width that would go with the height.
+    let fitting = (width * to.1) as f64 / height.max(1) as f64;
+    (fitting - to.0 as f64).abs() > (fitting / 100.0).max(slack as f64)
 }
 
 impl Pipeline {
@@ -83,11 +97,80 @@ impl Pipeline {
             strength: request.image.as_ref().map(|_| request.strength),
         };
         let plan = sampler::plan(sampler, &self.model.scheduler, &options)?;
+        if let Some(image) = &request.image {
+            let from = (image.width(), image.height());
+            // Sides are rounded down to what the model has.
+            if is_stretched(from, (width, height), factor) {
+                warnings.push(format!(
+                    "the initial picture of {} x {} is stretched to {width} x {height}",
+                    from.0, from.1
+                ));
+            }
+        }
         let image = request
             .image
             .as_ref()
             .map(|image| image.resized(width as u32, height as u32))
             .transpose()?;
-        Ok(CheckedRequest { width, height, size, sampler, plan, image, warnings })
+        let mask = request
+            .mask
+            .as_ref()
+            .map(|mask| Self::mask(request, mask, (width, height), size, &mut warnings))
+            .transpose()?;
+        Ok(CheckedRequest { width, height, size, sampler, plan, image, mask, warnings })
+    }
+
+    /// The mask at the latents' size, as diffusers makes it: first of the picture's size, then the
+    /// value at the nearest place.
+    fn mask(
+        request: &Request,
+        mask: &Mask,
+        (width, height): (usize, usize),
+        size: [usize; 2],
+        warnings: &mut Vec<String>,
+    ) -> Result<Mask> {
+        let from = (mask.width(), mask.height());
+        let image = request.image.as_ref().map(|image| (image.width(), image.height()));
+        if let Some(image) = image
+            && is_stretched(from, (image.0 as usize, image.1 as usize), 0)
+        {
+            warnings.push(format!(
+                "the mask of {} x {} is stretched over the picture of {} x {}, which has other \
+                    proportions",
+                from.0, from.1, image.0, image.1
+            ));
+        }
+        let fitted = mask.resized(width as u32, height as u32, Scaling::Nearest)?.binarized(0.5);
+        let cells = fitted.resized(size[1] as u32, size[0] as u32, Scaling::Nearest)?;
+        match mask.seen(&cells) {
+            _ if mask.doubt(true).is_some() => {}
+            _ if cells.values().iter().all(|value| *value < 0.5) => warnings.push(format!(
+                "what is white in the mask is too thin for the {} x {} cells that are painted: \
+                    nothing is painted anew",
+                size[1], size[0]
+            )),
+            Some(seen) if seen < LITTLE => warnings.push(format!(
+                "what is white in the mask is thin for the {} x {} cells that are painted: {:.0} % \
+                    of it is painted anew",
+                size[1],
+                size[0],
+                seen * 100.0
+            )),
+            _ => {}
+        }
+        Ok(cells)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_no_stretching() {
+        let is = |from, to| is_stretched(from, to, 8);
+        assert!(!is((512, 768), (512, 768)) && !is((1024, 1536), (512, 768)));
+        assert!(!is((519, 775), (512, 768)) && !is((100, 71), (96, 64)));
+        assert!(is((512, 768), (512, 512)) && is((640, 480), (512, 512)));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::graph::Array;
-use crate::picture::{Picture, Scaling};
+use crate::picture::Picture;
 
 use crate::sd::denoiser::{self, StepInputs, StepShape};
 use crate::sd::network::PlannedGraph;
@@ -247,16 +247,11 @@ impl Pipeline {
             Some(original) if !from_noise => checked.plan.start.apply(original, &gaussian),
             _ => gaussian.iter().map(|v| v * checked.plan.initial_scale).collect(),
         };
-        let kept = match (&request.mask, posterior, original) {
+        let kept = match (&checked.mask, posterior, original) {
             (Some(mask), Some(posterior), Some(original)) => {
                 // What 9-channel models are given; drawn for others too, whose later noise depends
                 // on it.
                 drop(posterior.sample(config, noise));
-                let mask = mask
-                    .resized(checked.width as u32, checked.height as u32, Scaling::Nearest)?
-                    .binarized(0.5);
-                let mask =
-                    mask.resized(checked.size[1] as u32, checked.size[0] as u32, Scaling::Nearest)?;
                 Some(Kept { mask: mask.values().to_vec(), original, gaussian })
             }
             _ => None,

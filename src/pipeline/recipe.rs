@@ -12,6 +12,7 @@ use super::{Generated, Request};
 use crate::backend::Precision;
 use crate::backend::ReplacedKernel;
 use crate::picture::{self, Parameters, parameters};
+use crate::region::Area;
 
 /// Everything that makes a picture the one it is.
 #[derive(Clone, Debug, Default)]
@@ -129,14 +130,16 @@ impl Source {
         Ok(Self { path: path.to_path_buf(), sha256: hex(&sha.finalize()) })
     }
 
-    /// Where the file is now, as it was when `picture` was made of it: under its own path, else
-    /// beside the picture or in a folder above, under the end of its path. So both can move
-    /// together.
+    /// Where the file is now, as it was when `picture` was made of it: under its own path, from the
+    /// picture's folder or from here; else beside the picture or in a folder above, under the end
+    /// of its path. So both can move together.
     pub fn find(&self, picture: &Path) -> Lookup {
         let is_same =
             |path: &PathBuf| Self::of(path).is_ok_and(|found| found.sha256 == self.sha256);
-        if is_same(&self.path) {
-            return Lookup::Same(self.path.clone());
+        let from_picture = picture.parent().unwrap_or(Path::new("")).join(&self.path);
+        let own = [from_picture, self.path.clone()];
+        if let Some(path) = own.iter().find(|path| is_same(path)) {
+            return Lookup::Same(path.clone());
         }
         let parts: Vec<Component> = self.path.components().collect();
         let named =
@@ -150,8 +153,10 @@ impl Source {
         let found: Vec<PathBuf> = candidates.filter(|path| path.is_file()).collect();
         match found.iter().find(|path| is_same(path)) {
             Some(path) => Lookup::Same(path.clone()),
-            None if self.path.is_file() => Lookup::Changed(self.path.clone()),
-            None => found.into_iter().next().map_or(Lookup::Gone, Lookup::Changed),
+            None => {
+                let there = own.into_iter().filter(|path| path.is_file()).chain(found).next();
+                there.map_or(Lookup::Gone, Lookup::Changed)
+            }
         }
     }
 }
@@ -166,12 +171,45 @@ pub enum Lookup {
     Gone,
 }
 
+/// The way from `folder` to a file: none where they have nothing in common but the root, or one of
+/// them is not there.
+fn way(folder: &Path, file: &Path) -> Option<PathBuf> {
+    let [from, to] = [folder, file].map(|path| path.canonicalize().ok());
+    let (from, to) = (from?, to?);
+    let pairs = from.components().zip(to.components());
+    let common = pairs.take_while(|(a, b)| a == b).map(|(a, _)| a);
+    let (shared, named) = common.fold((0, 0), |(shared, named), part| {
+        (shared + 1, named + usize::from(matches!(part, Component::Normal(_))))
+    });
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    (named > 0).then(|| up.chain(to.components().skip(shared)).collect())
+}
+
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Recipe {
+    /// The same with the masks of its regions named from the folder that `picture` is in, where
+    /// there is a way: so they are found when both have moved, and no file tells of more than that.
+    pub fn beside(&self, picture: &Path) -> Recipe {
+        let mut recipe = self.clone();
+        let folder = picture.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let shorten = |path: &mut PathBuf| {
+            if let Some(way) = way(folder.unwrap_or(Path::new(".")), path) {
+                *path = way;
+            }
+        };
+        recipe.region_masks.iter_mut().for_each(|mask| shorten(&mut mask.path));
+        for region in &mut recipe.request.regions.regions {
+            if let Area::Mask(path) = &mut region.area {
+                shorten(path);
+            }
+        }
+        recipe
+    }
+
     /// What goes into the file of picture `index` of those that were made by this recipe.
     pub fn parameters(&self, generated: &Generated, index: usize) -> Parameters {
         let seed = generated.seeds.get(index).copied().unwrap_or(self.request.seed);

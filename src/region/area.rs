@@ -25,6 +25,8 @@ pub(super) struct Coverage {
     pub values: Vec<f32>,
     /// It had to be enlarged to be seen at all, or, as published, is not seen.
     pub too_small: bool,
+    /// More than half of it lies in cells of which it covers too little to be seen there.
+    pub is_thin: bool,
 }
 
 /// A shape on a picture of a known size.
@@ -100,7 +102,18 @@ impl Outline {
             // A mask picture has its own size; the width is meant in pixels of the picture that is
             // made.
             let pixels = pixels * f64::from(mask.width()) / width as f64;
+            let most = |mask: &Mask| mask.values().iter().copied().fold(0.0, f32::max);
+            let before = most(&mask);
             let mask = softened(&mask, pixels.round().max(1.0) as usize)?;
+            let after = most(&mask);
+            if before >= 0.5 && after < 0.5 {
+                let faded = format!(
+                    "is narrower than its soft edge: it holds by {:.0} % at most",
+                    after * 100.0
+                );
+                outline.doubt =
+                    Some(outline.doubt.map_or(faded.clone(), |d| format!("{d}; {faded}")));
+            }
             outline.kind = Kind::Pixels(mask, true);
         }
         Ok(outline)
@@ -128,7 +141,7 @@ impl Outline {
                 let covered =
                     |i: usize| rows.contains(&(i / width)) && columns.contains(&(i % width));
                 let values = (0..height * width).map(|i| f32::from(covered(i))).collect();
-                return Ok(Coverage { values, too_small: narrow || low });
+                return Ok(Coverage { values, too_small: narrow || low, is_thin: false });
             }
             Kind::Pixels(mask, soft) => (mask, *soft),
         };
@@ -138,6 +151,11 @@ impl Outline {
             false => means.values().iter().map(|v| f32::from(*v >= 0.5)).collect(),
         };
         let too_small = values.iter().all(|v| *v < 0.5) && mask.values().iter().any(|v| *v >= 0.5);
+        let sum = |of: &dyn Fn(f32) -> bool| -> f64 {
+            let pairs = means.values().iter().zip(&values);
+            pairs.filter(|(_, value)| of(**value)).map(|(mean, _)| f64::from(*mean)).sum()
+        };
+        let is_thin = sum(&|value| value == 0.0) > sum(&|_| true) / 2.0;
         if too_small && !self.published {
             // The cell of which it covers most.
             let most = means
@@ -149,7 +167,7 @@ impl Outline {
                 *value = 1.0;
             }
         }
-        Ok(Coverage { values, too_small })
+        Ok(Coverage { values, too_small, is_thin })
     }
 }
 

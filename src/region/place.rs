@@ -64,13 +64,23 @@ impl Placed {
             placed
                 .warnings
                 .extend(outline.doubt.iter().map(|doubt| format!("region `{name}` {doubt}")));
-            let mut missed = Vec::new();
+            let (mut missed, mut thin) = (Vec::new(), Vec::new());
             for size in &mut placed.sizes {
-                let Coverage { values, too_small } = outline.coverage(size.height, size.width)?;
+                let Coverage { values, too_small, is_thin } =
+                    outline.coverage(size.height, size.width)?;
                 size.masks.push(values);
                 if too_small {
                     missed.push(format!("{}x{}", size.width, size.height));
+                } else if is_thin {
+                    thin.push(format!("{}x{}", size.width, size.height));
                 }
+            }
+            if !thin.is_empty() {
+                placed.warnings.push(format!(
+                    "region `{name}` is thin for feature maps of {}: it holds in less than half of \
+                        what it covers there",
+                    thin.join(", ")
+                ));
             }
             if !missed.is_empty() {
                 let maps = missed.join(", ");

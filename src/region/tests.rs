@@ -153,6 +153,35 @@ fn polygons_are_filled_and_soft_edges_fade() {
 }
 
 #[test]
+fn thin_and_faded_regions_are_told() {
+    // A bar of a cell's width, with a tail of a tenth of one, of which it is the smaller part.
+    let tail = vec![[0.0, 0.0], [8.0, 0.0], [8.0, 8.0], [160.0, 8.0], [160.0, 10.0], [0.0, 10.0]];
+    let region = |soft: f64, area: Area| Region { area, soft, ..boxed([0.0; 4]) };
+    let told = placed(vec![region(0.0, Area::Polygon(tail.clone()))], &[[12, 20], [96, 160]]);
+    assert_eq!(told.warnings.len(), 1, "{:?}", told.warnings);
+    let says = &told.warnings[0];
+    assert!(says.contains("`1`") && says.contains("of 20x12:"), "{says}");
+    let faded = placed(vec![region(64.0, Area::Box([0.5, 0.5, 0.51, 0.52]))], &[[12, 20]]);
+    assert!(faded.warnings[0].contains("narrower than its soft edge"), "{:?}", faded.warnings);
+    let broad = placed(vec![region(8.0, Area::Box([0.2, 0.2, 0.7, 0.7]))], &[[12, 20]]);
+    assert!(broad.warnings.is_empty(), "{:?}", broad.warnings);
+    // Smaller than a cell in each way.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dot.png");
+    let dot = |x: usize, y: usize| if x == 77 && y == 50 { [255; 3] } else { [0; 3] };
+    let pixels = (0..160 * 96).flat_map(|i| dot(i % 160, i / 160)).collect();
+    Picture::new(160, 96, pixels).unwrap().save(&path, None).unwrap();
+    for area in [
+        Area::Box([0.5, 0.5, 0.505, 0.505]),
+        Area::Polygon(vec![[81.0, 49.0], [83.0, 49.0], [83.0, 51.0]]),
+        Area::Mask(path),
+    ] {
+        let small = placed(vec![region(0.0, area.clone())], &[[12, 20]]);
+        assert!(small.warnings[0].contains("too small"), "{area:?}: {:?}", small.warnings);
+    }
+}
+
+#[test]
 fn overlaps_are_averaged_stacked_weighed_and_mixed_with_the_base() {
     let whole = [0.0, 0.0, 1.0, 1.0];
     let row = |regions: Vec<Region>, active: &[bool]| {

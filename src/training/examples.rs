@@ -11,6 +11,7 @@ use super::config::Settings;
 use super::draws::{Draws, Purpose};
 use super::error::Result;
 use super::folder::Found;
+use super::listing::name;
 use super::schedule::min_snr;
 use super::step::{Batch, Models, Rates};
 use super::transform::{Placement, Transform};
@@ -22,6 +23,9 @@ use crate::pipeline::Pipeline;
 
 /// Mean and deviation of latents `[height, width, channels]`.
 pub type Distribution = (Vec<f32>, Vec<f32>);
+
+/// Less of a mask's white than this at the latents' size is worth a word.
+const LITTLE: f64 = 0.5;
 
 /// What turns pictures of the run's size to latents.
 pub trait Encode {
@@ -121,7 +125,40 @@ impl Examples {
                 remarks.push(self.words.cut(&found.path));
             }
         }
+        remarks.extend(self.thin_masks());
         Ok(remarks)
+    }
+
+    /// Masks of which little is left at the latents' size.
+    fn thin_masks(&self) -> Vec<String> {
+        let [height, width, _] = self.latent;
+        let (mut gone, mut thin) = (Vec::new(), Vec::new());
+        for found in &self.found {
+            let Some(mask) = &found.mask else { continue };
+            let size = [found.picture.width() as usize, found.picture.height() as usize];
+            let placement = self.transform.whole(size[0], size[1]);
+            let cells = placement.mask(Some(mask), size, height, width);
+            let seen = cells.iter().filter(|cell| **cell > 0.0).count() as f64
+                / (cells.len().max(1) as f64);
+            let white = mask.values().iter().filter(|value| **value >= 0.5).count() as f64
+                / (mask.values().len().max(1) as f64);
+            if seen == 0.0 && white > 0.0 {
+                gone.push(name(&found.path));
+            } else if seen < white * placement.share() * LITTLE {
+                thin.push(name(&found.path));
+            }
+        }
+        let told = |names: Vec<String>, what: &str| {
+            (!names.is_empty()).then(|| {
+                format!(
+                    "what is white in the mask of each of these is too thin for the {width} x \
+                        {height} cells that are learnt from, and {what}: {}",
+                    names.join(", ")
+                )
+            })
+        };
+        let gone = told(gone, "vanishes, so that all of the picture counts");
+        gone.into_iter().chain(told(thin, "less than half of it counts")).collect()
     }
 
     /// Example `n`: every picture once in an epoch, or as often as it has repeats, in an order of

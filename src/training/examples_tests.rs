@@ -58,6 +58,28 @@ fn pictures_with_repeats_come_as_often_in_every_epoch() {
     assert_eq!(examples.example(17), again.example(17));
 }
 
+/// Cells of 8 x 8 pixels are looked at by their first one.
+#[test]
+fn masks_of_which_nothing_is_left_are_told() {
+    let with = |name: &str, white: fn(u32, u32) -> bool| {
+        let at = |i: u32| f32::from(u8::from(white(i % 32, i / 32)));
+        let mask = Mask::new(32, 32, (0..32 * 32).map(at).collect()).unwrap();
+        Found { path: name.into(), ..found(10, 32, Some(mask)) }
+    };
+    let pictures = vec![
+        with("line.png", |_, y| y == 13),
+        with("dots.png", |x, y| x % 8 == 1 && y % 8 == 1 || x < 2 && y < 2),
+        with("hatched.png", |x, y| x % 8 != 0 || y == 0 && x == 0),
+        with("half.png", |x, _| x < 16),
+        Found { path: "bare.png".into(), ..found(10, 32, None) },
+    ];
+    let remarks = examples(pictures, |_| ()).remarks().unwrap();
+    let told: Vec<&String> = remarks.iter().filter(|remark| remark.contains("too thin")).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("vanishes") && told[0].ends_with(": line.png"), "{told:?}");
+    assert!(told[1].contains("half of it") && told[1].ends_with(": hatched.png"), "{told:?}");
+}
+
 fn five() -> Vec<Found> {
     (0..5).map(|i| found(i * 10, 32, None)).collect()
 }

@@ -55,6 +55,19 @@ impl Transform {
         same_proportions && self.scale == [1.0, 1.0]
     }
 
+    /// A picture of `width` x `height` uncut, and as large as it can be.
+    pub fn whole(&self, width: usize, height: usize) -> Placement {
+        let fit = (self.width as f64 / width.max(1) as f64)
+            .min(self.height as f64 / height.max(1) as f64);
+        let side = |length: usize, most: usize| {
+            ((length as f64 * fit).round() as usize).clamp(1, most.max(1))
+        };
+        let to =
+            Area { x: 0, y: 0, width: side(width, self.width), height: side(height, self.height) };
+        let from = Area { x: 0, y: 0, width, height };
+        Placement { from, to, width: self.width, height: self.height }
+    }
+
     /// Places a picture of `width` x `height`.
     pub fn place(&self, width: usize, height: usize, numbers: &mut Numbers) -> Placement {
         let mut from = Area { x: 0, y: 0, width, height };
@@ -85,6 +98,11 @@ impl Transform {
 }
 
 impl Placement {
+    /// What part of the result the picture takes.
+    pub fn share(&self) -> f64 {
+        (self.to.width * self.to.height) as f64 / (self.width * self.height).max(1) as f64
+    }
+
     /// The placed picture.
     ///
     /// # Errors

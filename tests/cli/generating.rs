@@ -353,3 +353,37 @@ fn masks_that_are_hardly_meant_so_are_warned_of() {
         assert!(ran.stderr.contains(says), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn thin_and_stretched_masks_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    Picture::filled(64, 64, [200, 30, 30]).unwrap().save(at.join("red.png"), None).unwrap();
+    let mask = |name: &str, width: u32, height: u32, white: fn(u32, u32) -> bool| {
+        let at_pixel = |i: u32| if white(i % width, i / width) { [255; 3] } else { [0; 3] };
+        let pixels = (0..width * height).flat_map(at_pixel).collect();
+        Picture::new(width, height, pixels).unwrap().save(at.join(name), None).unwrap();
+    };
+    mask("line.png", 64, 64, |x, _| x == 13);
+    mask("comb.png", 64, 64, |x, _| x % 8 > 2 || x == 0);
+    mask("wide.png", 128, 64, |x, _| x < 64);
+    mask("half.png", 64, 64, |x, _| x < 32);
+    let paint = |mask: &str, more: &str| {
+        let line = format!(
+            "generate -p snow --steps 2 -g 1 --seed 1 --init-image @/red.png --mask @/{mask}.png \
+                -o @/{mask}.out.png {more}"
+        );
+        run(at, &line).ok().stderr
+    };
+    let thin = paint("line", "");
+    assert!(thin.contains("too thin") && thin.contains("nothing is painted anew"), "{thin}");
+    let comb = paint("comb", "");
+    assert!(comb.contains("is thin") && comb.contains(" % of it is painted"), "{comb}");
+    let wide = paint("wide", "");
+    assert!(wide.contains("the mask of 128 x 64 is stretched"), "{wide}");
+    let half = paint("half", "");
+    assert!(!half.contains("mask") && !half.contains("stretched"), "{half}");
+    let tall = paint("half", "--size 64x128");
+    assert!(tall.contains("the initial picture of 64 x 64 is stretched to 64 x 128"), "{tall}");
+    assert!(!tall.contains("the mask"), "{tall}");
+}

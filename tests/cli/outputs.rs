@@ -109,6 +109,124 @@ fn only_fused_models_are_replaced() {
     assert_eq!(fs::read_to_string(at.join("thesis/chapters/1.txt")).unwrap(), "years of work");
 }
 
+/// Every option that names what is written, with each kind of file that is read.
+#[test]
+fn inputs_are_never_replaced() {
+    use mixofshow::picture::{Picture, parameters};
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let picture = Picture::filled(64, 64, [90; 3]).unwrap();
+    for name in ["p.png", "p-1.png", "m.png", "r.png"] {
+        picture.save(at.join(name), None).unwrap();
+    }
+    let made = "a cat\nSteps: 2, Sampler: Euler, CFG scale: 1, Seed: 5, Size: 64x64";
+    picture.save(at.join("a-cat-5.png"), Some(&parameters::parse(made))).unwrap();
+    fs::copy(fixture("tests/fixtures/concepts/mix-of-show.pth"), at.join("c.pth")).unwrap();
+    let latents = safetensors::tensor::TensorView::new(
+        safetensors::Dtype::F32,
+        vec![1, 4, 8, 8],
+        &[0; 4 * 4 * 64],
+    );
+    let latents = safetensors::serialize([("latents", latents.unwrap())], None).unwrap();
+    for name in ["l.safetensors", "w.safetensors"] {
+        fs::write(at.join(name), &latents).unwrap();
+    }
+    let layout = "[[region]]\nprompt = \"dog\"\nmask = \"r.png\"\n";
+    fs::write(at.join("layout.toml"), layout).unwrap();
+    fs::write(at.join("train.toml"), "words = \"<a1>\"\nclass_word = \"man\"\n").unwrap();
+    fs::create_dir_all(at.join("concept.training")).unwrap();
+    fs::create_dir_all(at.join("zorp")).unwrap();
+    picture.save(at.join("zorp/zorp.png"), None).unwrap();
+    picture.save(at.join("concept.training/1.png"), None).unwrap();
+    let about = r#"{"words": ["<a1>"], "class_word": "man"}"#;
+    fs::write(at.join("zorp/concept.json"), about).unwrap();
+    fs::create_dir(at.join("fused")).unwrap();
+    fs::write(at.join("fused/fusion.json"), r#"{"mos_fusion": 1}"#).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(at.join("p.png"), at.join("link.png")).unwrap();
+    #[cfg(not(unix))]
+    fs::hard_link(at.join("p.png"), at.join("link.png")).unwrap();
+    let contents = || -> Vec<(String, Vec<u8>)> {
+        let files = names(at).into_iter().filter(|name| at.join(name).is_file());
+        files.map(|name| (name.clone(), fs::read(at.join(&name)).unwrap())).collect()
+    };
+    let before = contents();
+
+    const INPUT: &str = "an input of this command";
+    const GENERATE: &str = "generate -p cat -m @/none";
+    const TRAIN: &str = "train --restart --pictures @/zorp --words <a1> --class-word man";
+    for (line, says) in [
+        (format!("{GENERATE} -i @/p.png -o @/p.png"), INPUT),
+        (format!("{GENERATE} -i @/p.png -o @/zorp/../p.png"), INPUT),
+        (format!("{GENERATE} -i @/p.png -o @/link.png"), INPUT),
+        (format!("{GENERATE} -i @/link.png -o @/p.png"), INPUT),
+        (format!("{GENERATE} -i @/p-1.png -b 2 -o @/p.png"), INPUT),
+        (format!("{GENERATE} -i @/p.png --mask @/m.png -o @/m.png"), INPUT),
+        (format!("{GENERATE} -i @/p.png -o @/a.png --save-latents @/p.png"), INPUT),
+        (format!("{GENERATE} --control net:image=@/p.png -o @/p.png"), INPUT),
+        (format!("{GENERATE} --layout @/layout.toml -o @/r.png"), INPUT),
+        (format!("{GENERATE} --layout @/layout.toml --save-latents @/layout.toml"), INPUT),
+        (format!("{GENERATE} --latents @/l.safetensors --save-latents @/l.safetensors"), INPUT),
+        (format!("{GENERATE} -c @/c.pth --save-latents @/c.pth"), INPUT),
+        (format!("{GENERATE} --lora @/c.pth:0.5 -o @/c.pth"), INPUT),
+        ("generate -p cat -m @/w.safetensors --save-latents @/w.safetensors".into(), INPUT),
+        ("generate -m @/none --like @/a-cat-5.png -o @/a-cat-5.png".into(), INPUT),
+        // The name that it has by itself.
+        ("generate -m @/none --like @/a-cat-5.png -o @/".into(), INPUT),
+        ("convert @/c.pth @/c.pth --replace".into(), INPUT),
+        ("convert @/c.pth @/w.safetensors --replace --base @/w.safetensors".into(), INPUT),
+        (format!("{TRAIN} -o @/p.png"), "something else than a concept"),
+        (format!("{TRAIN} -o @/zorp/zorp.png"), "something else than a concept"),
+        (format!("{TRAIN} --check -o @/p.png"), "something else than a concept"),
+        (format!("{TRAIN} -m @/w.safetensors -o @/w.safetensors"), INPUT),
+        (
+            "train --restart @/train.toml --pictures @/zorp -o @/train.toml".into(),
+            "an input of this command",
+        ),
+        (
+            "train --pictures @/concept.training --words <a1> --class-word man -o @/concept.pt"
+                .into(),
+            "a folder to learn from",
+        ),
+        ("fuse -m @/fused -c @/c.pth -o @/fused --replace".into(), "replace the base model"),
+        (
+            "fuse -m @/none -c @/c.pth -o @/new --save-statistics @/new/sums".into(),
+            "outside of the fused model",
+        ),
+        ("bench concepts @/zorp -m @/none -o @/zorp".into(), INPUT),
+    ] {
+        let line = match line.starts_with(GENERATE) && !line.contains(" -o ") {
+            true => format!("{line} -o @/a.png"),
+            false => line,
+        };
+        run(at, &line).failed(2, &[says]);
+        assert!(contents() == before, "{line}");
+    }
+    // What is beside them is no matter.
+    run(at, &format!("{GENERATE} -i @/p.png -o @/q.png")).failed(1, &["no such file or folder"]);
+}
+
+/// Options that name what is written: each is in the list above, so that no input is replaced.
+#[test]
+fn all_options_that_write_are_known() {
+    // How often a run is saved is no name.
+    let known = ["--output", "--save-latents", "--save-statistics", "--save-every"];
+    for command in ["generate", "train", "fuse", "convert", "demo", "bench concepts", "inspect"] {
+        let help = run(Path::new("."), &format!("{command} --help")).ok().stdout;
+        let options = help.lines().filter_map(|line| {
+            let option = line.split_whitespace().find(|word| word.starts_with("--"))?;
+            let is_first = line.trim_start().starts_with('-');
+            is_first.then(|| option.trim_end_matches(',').to_string())
+        });
+        for option in options {
+            let writes = ["--out", "--save", "--write", "--export", "--log"];
+            if writes.iter().any(|word| option.starts_with(word)) {
+                assert!(known.contains(&option.as_str()), "{command} {option}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_number_of_pictures_is_checked_at_once() {
     let folder = tempfile::tempdir().unwrap();

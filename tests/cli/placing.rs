@@ -110,11 +110,18 @@ fn masks_of_regions_are_found_again() {
         made(mos().current_dir(at).args(["generate", "-o", "again.png", "--like"]).arg(picture))
     };
     again(&here.join("out/a.png")).ok();
-    assert!(fs::read(at.join("again.png")).unwrap() == fs::read(here.join("out/a.png")).unwrap());
+    let pixels = |path: &Path| mixofshow::picture::Picture::open(path).unwrap();
+    assert!(pixels(&at.join("again.png")) == pixels(&here.join("out/a.png")));
+    let beside = ["generate", "--like", "here/out/a.png", "-o", "here/out/b.png"];
+    made(mos().current_dir(at).args(beside)).ok();
+    let read = |name: &str| fs::read(here.join("out").join(name)).unwrap();
+    assert!(read("a.png") == read("b.png"));
+    // It tells the way from the picture, not where on this machine they are.
+    let text = String::from_utf8_lossy(&read("a.png")).into_owned();
+    assert!(text.contains("../plans/left.png") && !text.contains(at.to_str().unwrap()));
     let there = at.join("there");
     fs::rename(&here, &there).unwrap();
     again(&there.join("out/a.png")).ok();
-    let pixels = |path: &Path| mixofshow::picture::Picture::open(path).unwrap();
     assert!(pixels(&at.join("again.png")) == pixels(&there.join("out/a.png")));
     mask([0; 3], [255; 3], &there.join("plans/left.png"));
     again(&there.join("out/a.png"))

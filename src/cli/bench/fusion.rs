@@ -73,7 +73,11 @@ fn folder_of(study: &study::Options, way: &str) -> PathBuf {
 
 pub fn run(study: &study::Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let subjects = study.subjects(|_| vec!["fusion.png".into()])?;
-    WAYS.iter().try_for_each(|way| files::check_fused(&folder_of(study, way), true))?;
+    let model = files::model(&study.model);
+    for way in WAYS {
+        files::check_fused(&folder_of(study, way), true)?;
+        files::check_fused_apart(&folder_of(study, way), model.as_deref(), None)?;
+    }
     let (checkpoint, gpu) = (study.checkpoint()?, global.open()?);
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, Precision::default())?;
     let towers = Towers::load(&gpu, pipeline.model())?;

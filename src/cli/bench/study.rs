@@ -76,8 +76,12 @@ impl Options {
     pub fn subjects(&self, files: impl Fn(&Subject) -> Vec<String>) -> Result<Vec<Subject>> {
         files::check_folder(&self.output)?;
         let subjects = self.all_subjects()?;
-        for subject in &subjects {
-            files(subject).iter().try_for_each(|file| files::check(&self.output.join(file)))?;
+        let mut inputs = self.folders.clone();
+        inputs.extend(self.settings.clone());
+        inputs.extend(files::model(&self.model));
+        for file in subjects.iter().flat_map(files) {
+            files::check(&self.output.join(&file))?;
+            files::check_apart(&self.output.join(&file), &inputs)?;
         }
         Ok(subjects)
     }

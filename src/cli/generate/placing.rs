@@ -130,6 +130,7 @@ fn find_masks(regions: &mut Layout, masks: &mut [Source], like: &Path) -> Result
             |path: &Path, state| LostMask { region: name.clone(), path: path.to_path_buf(), state };
         match mask.find(like) {
             Lookup::Same(found) => {
+                let found = std::path::absolute(&found).unwrap_or(found);
                 path.clone_from(&found);
                 mask.path = found;
             }

@@ -57,6 +57,8 @@ impl Report {
         loading: Duration,
         total: Duration,
     ) -> Self {
+        let told = paths.first().map(|path| recipe.beside(path));
+        let told = told.as_ref().unwrap_or(recipe);
         let pictures =
             paths.iter().cloned().zip(&generated.seeds).map(|(path, &seed)| Written { path, seed });
         let stages = std::iter::once(("load", loading)).chain(generated.stages.iter().copied());
@@ -70,7 +72,7 @@ impl Report {
             model: recipe.model.clone(),
             model_hash: recipe.model_hash.clone(),
             adapter: recipe.adapter.clone(),
-            settings: recipe.parameters(generated, 0).mos,
+            settings: told.parameters(generated, 0).mos,
             warnings: generated.warnings.clone(),
             stages: stages.collect(),
             seconds: total.as_secs_f64(),

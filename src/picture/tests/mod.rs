@@ -116,6 +116,20 @@ fn masks_read_grey_values() {
 }
 
 #[test]
+fn what_is_left_of_a_mask_is_measured() {
+    let columns = |white: fn(u32) -> bool| {
+        let value = |i: u32| f32::from(u8::from(white(i % 16)));
+        Mask::new(16, 8, (0..128).map(value).collect()).unwrap()
+    };
+    let seen = |mask: &Mask| mask.seen(&mask.resized(2, 1, Scaling::Nearest).unwrap());
+    // Cells of 8 pixels show their first column.
+    assert_eq!(seen(&columns(|x| x < 8)), Some(1.0));
+    assert_eq!(seen(&columns(|x| x == 3)), Some(0.0));
+    assert_eq!(seen(&columns(|x| x == 0 || x > 12)), Some(0.25));
+    assert_eq!(seen(&columns(|_| false)), None);
+}
+
+#[test]
 fn masks_that_are_hardly_meant_so_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mask.png");

@@ -315,6 +315,48 @@ fn files_are_found_again_where_they_and_the_picture_went() {
     assert_eq!(source.find(&picture), Lookup::Gone);
 }
 
+/// Masks are named from the picture's folder where that is possible.
+#[test]
+fn masks_of_regions_go_with_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("all");
+    std::fs::create_dir_all(at.join("masks")).unwrap();
+    std::fs::create_dir_all(at.join("out/today")).unwrap();
+    std::fs::write(at.join("masks/left.png"), "one").unwrap();
+    let mask = Source::of(&at.join("masks/left.png")).unwrap();
+    let region = Region { area: Area::Mask(mask.path.clone()), ..Region::default() };
+    let recipe = Recipe {
+        request: Request {
+            regions: Layout { regions: vec![region], ..Layout::default() },
+            ..Request::default()
+        },
+        region_masks: vec![mask],
+        ..Recipe::default()
+    };
+    let named = |picture: &Path| {
+        let recipe = recipe.beside(picture);
+        let Area::Mask(path) = &recipe.request.regions.regions[0].area else { panic!("a mask") };
+        assert_eq!(recipe.region_masks[0].path, *path);
+        recipe.region_masks[0].clone()
+    };
+    let picture = at.join("out/today/cat.png");
+    let stored = named(&picture);
+    assert_eq!(stored.path, Path::new("../../masks/left.png"));
+    assert_eq!(named(&at.join("cat.png")).path, Path::new("masks/left.png"));
+    // Nothing in common, or no such folder: as it was.
+    assert!(named(Path::new("/cat.png")).path.is_absolute());
+    assert!(named(&at.join("none/cat.png")).path.is_absolute());
+    // Found from anywhere, also when all has moved, and only with the same bytes.
+    let Lookup::Same(found) = stored.find(&picture) else { panic!("it is there") };
+    assert!(found.is_file());
+    let moved = folder.path().join("moved");
+    std::fs::rename(&at, &moved).unwrap();
+    let picture = moved.join("out/today/cat.png");
+    assert!(matches!(stored.find(&picture), Lookup::Same(_)));
+    std::fs::write(moved.join("masks/left.png"), "two").unwrap();
+    assert!(matches!(stored.find(&picture), Lookup::Changed(_)));
+}
+
 #[test]
 fn broken_settings_are_errors_that_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
