@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use mixofshow::fusion::{self, ConceptToFuse, Order, Settings};
+use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::{Checkpoint, Device, Pipeline, Precision, Request, unwatched};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -57,8 +58,9 @@ pub fn run(folder: &Path, updates: usize, steps: usize) -> Result<(), Box<dyn Er
     let mut pipeline = Pipeline::load(&device, &Checkpoint::open(&out)?, Precision::AsStored)?;
     let request = Request {
         prompt: "a photo of a <zorp1> <zorp2> and a <mimi1> <mimi2> on the beach".into(),
+        sampler: Some(SamplerKind::DPMPP_2M),
         guidance: 3.0,
-        seed: 1,
+        seed: 2,
         steps,
         ..Request::default()
     };

@@ -9,6 +9,7 @@ use std::error::Error;
 use std::path::Path;
 
 use mixofshow::region::{Layout, Region};
+use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::{Applied, Checkpoint, Device, Pipeline, Precision, Request, unwatched};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,19 +27,21 @@ pub fn run(folder: &Path, updates: usize, steps: usize) -> Result<(), Box<dyn Er
     let zorp = teaching::teach(&device, &model, ["zorp", "man"], updates, folder)?;
     let luma = teaching::teach(&device, &model, ["luma", "woman"], updates, folder)?;
 
-    // Left, top, right, bottom, as parts of the picture; then the prompt that holds there. A concept
-    // acts where its words stand, so neither LoRA reaches into the other's region.
+    // Left, top, right, bottom, as parts of the picture; then the prompt that holds there. Each names
+    // everybody, so that the model leaves room for both. A concept acts where its words stand, so
+    // neither LoRA reaches into the other's region.
     let regions = [
-        Region::parse("0,.15,.5,1: a photo of a <zorp1> <zorp2>")?,
-        Region::parse(".5,.15,1,1: a photo of a <luma1> <luma2>")?,
+        Region::parse("0,.15,.5,1: a photo of a <zorp1> <zorp2> and a woman on the beach")?,
+        Region::parse(".5,.15,1,1: a photo of a man and a <luma1> <luma2> on the beach")?,
     ];
     let layout = Layout { regions: regions.into(), ..Layout::default() };
     let request = Request {
         prompt: "a photo of a man and a woman on the beach".into(),
         regions: layout.clone(),
         concepts: vec![Applied::new(zorp, 1.0)?, Applied::new(luma, 1.0)?],
+        sampler: Some(SamplerKind::DPMPP_2M),
         guidance: 3.0,
-        seed: 1,
+        seed: 2,
         steps,
         ..Request::default()
     };

@@ -49,6 +49,15 @@ fn concepts_taught_and_fused() {
 }
 
 #[test]
+fn all_are_shown_in_the_docs() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_to_string(root.join("docs/library.md")).unwrap();
+    for name in names(&root.join("examples")).iter().filter(|name| name.ends_with(".rs")) {
+        assert!(docs.contains(&format!("(../examples/{name})")), "{name}");
+    }
+}
+
+#[test]
 fn a_kernel_of_ones_own() {
     assert_eq!(own_kernel::run().unwrap()[..4], [0.0, 0.5, 1.0, 1.5]);
 }
