@@ -12,7 +12,9 @@ use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Applied, Concept};
 use mixofshow::fusion::solve::Solver;
 use mixofshow::fusion::{self, ConceptToFuse, Order};
-use mixofshow::metrics::{Embedding, Likeness, Towers, closest, image_alignment};
+use mixofshow::metrics::{
+    Embedding, ImageAlignment, Likeness, Metric, Place, Placement, Sample, Towers,
+};
 use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::{Control, Pipeline, Request};
 use mixofshow::scheduler::sampler::SamplerKind;
@@ -318,25 +320,29 @@ impl<'a> Demo<'a> {
             for (way, pictures) in &alone {
                 let seen: Option<Embedding> =
                     pictures.get(i).map(|picture| towers.picture(picture)).transpose()?;
-                scores.push((way.to_string(), image_alignment(seen.as_slice(), trained_on)));
+                let sample = Sample { seen: seen.as_slice(), trained_on, ..Sample::default() };
+                let score = ImageAlignment.score(&sample).unwrap_or(0.0);
+                scores.push((way.to_string(), score));
             }
             shown.concepts.push(ConceptScores { name: player.name, scores });
         }
         shown.rows.push(("taught from".into(), taught.pictures));
         shown.rows.extend(alone.into_iter().map(|(way, pictures)| (way.to_string(), pictures)));
         for (scene, way, pictures) in together {
-            let mut right = 0;
+            let mut places = Vec::new();
             for picture in &pictures {
-                for &(player, part) in scene.places {
-                    let scores = taught.likeness.of_part(&towers, picture, part)?;
-                    right += usize::from(closest(&scores) == Some(player));
+                for &(expected, part) in scene.places {
+                    let likeness = taught.likeness.of_part(&towers, picture, part)?;
+                    places.push(Place { likeness, expected });
                 }
             }
             let way = format!("{}: {way}", scene.name);
+            let sample = Sample { places: &places, ..Sample::default() };
+            let share = Placement.score(&sample).unwrap_or(0.0);
             shown.scenes.push(SceneScores {
                 way: way.clone(),
-                right,
-                of: pictures.len() * scene.places.len(),
+                right: (share * places.len() as f64).round() as usize,
+                of: places.len(),
             });
             shown.rows.push((way, pictures));
         }

@@ -14,7 +14,7 @@ use crate::checkpoint::{
 use crate::models::clip_text::TOKEN_TABLE;
 use crate::text::KNOWN_WORDS_FILE;
 
-use super::base::{Base, FusedWeights};
+use super::base::{Base, FusedWeights, Runner};
 use super::members::FusedConcept;
 use super::report::Report;
 use super::tokenizer::{json_text, put, put_json};
@@ -30,10 +30,8 @@ fn parent(path: &Path) -> &Path {
 pub(super) fn write(
     out: &Path,
     replacing: bool,
-    base: &Base,
+    runner: &Runner,
     members: &[FusedConcept],
-    text: &FusedWeights,
-    unet: &FusedWeights,
     report: &Report,
     progress: &mut Parts,
 ) -> Result<Vec<String>> {
@@ -44,6 +42,7 @@ pub(super) fn write(
         .tempdir_in(parent(out))
         .map_err(Error::io(parent(out), "write to the folder"))?;
     let inside = making.path();
+    let (base, text, unet) = (runner.base, &runner.text, &runner.unet);
     let checkpoint = base.checkpoint;
     extras(checkpoint, inside)?;
     // A model that is a fused one already keeps its words.

@@ -147,16 +147,8 @@ pub fn fuse(
     let path = match &order.out {
         None => None,
         Some(out) => {
-            let notes = folder::write(
-                out,
-                order.replace,
-                &base,
-                &members,
-                &runner.text,
-                &runner.unet,
-                &report,
-                &mut |done, of| heed(watch(Progress::new("write", done, of))),
-            )?;
+            let mut tell = |done, of| heed(watch(Progress::new("write", done, of)));
+            let notes = folder::write(out, order.replace, &runner, &members, &report, &mut tell)?;
             report.notes.extend(notes);
             if order.statistics.is_none() {
                 report.notes.extend(store.remove()?);

@@ -1,7 +1,7 @@
 //! Scores of a concept in use.
 
-use super::alignment::{Embedding, image_alignment, text_alignment};
 use super::towers::{self, Towers};
+use super::{Embedding, ImageAlignment, Sample, Scores, TextAlignment};
 use crate::concept::Applied;
 use crate::concept::with_words;
 use crate::picture::Picture;
@@ -22,13 +22,6 @@ pub struct Evaluation {
     pub request: Request,
     /// Of the pictures that the concept was trained from.
     pub trained_on: Vec<Embedding>,
-}
-
-/// Mean scores.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Scores {
-    pub text: f64,
-    pub image: f64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,10 +81,12 @@ impl Evaluation {
                 }
             }
         }
-        let scores = Scores {
-            text: text_alignment(texts.iter().zip(&seen)),
-            image: image_alignment(&seen, &self.trained_on),
+        let sample = Sample {
+            seen: &seen,
+            texts: &texts,
+            trained_on: &self.trained_on,
+            ..Sample::default()
         };
-        Ok((scores, pictures))
+        Ok((Scores::of(&[&TextAlignment, &ImageAlignment], &sample), pictures))
     }
 }

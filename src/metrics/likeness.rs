@@ -1,6 +1,8 @@
 //! Which of several concepts a part of a picture looks like most.
 
-use super::alignment::{Embedding, image_alignment};
+use super::Embedding;
+use super::image_alignment::ImageAlignment;
+use super::metric::{Metric, Sample};
 use super::towers::{Result, Towers};
 use crate::picture::{self, Mask, Picture, Scaling};
 
@@ -39,7 +41,11 @@ impl Likeness {
     /// Whatever the device meets.
     pub fn of_part(&self, towers: &Towers, picture: &Picture, part: [f64; 4]) -> Result<Vec<f64>> {
         let seen = [towers.picture(&cut_out(picture, part)?)?];
-        Ok(self.concepts.iter().map(|trained_on| image_alignment(&seen, trained_on)).collect())
+        let like = |trained_on: &Vec<Embedding>| {
+            let sample = Sample { seen: &seen, trained_on, ..Sample::default() };
+            ImageAlignment.score(&sample).unwrap_or(0.0)
+        };
+        Ok(self.concepts.iter().map(like).collect())
     }
 }
 

@@ -4,6 +4,7 @@ mod cancelling;
 #[allow(dead_code, reason = "not all tests ask for all of it")]
 #[path = "../common/chosen.rs"]
 mod chosen;
+mod examples;
 mod hosted;
 mod requests;
 

@@ -109,7 +109,9 @@ fn table(rows: &[Row]) -> Table {
         let took = row
             .learnt_in
             .map(|seconds| units::duration(std::time::Duration::from_secs_f64(seconds)));
-        let [text, image] = [row.scores.text, row.scores.image].map(|score| format!("{score:.3}"));
+        let [text, image] = ["text", "image"].map(|name| {
+            row.scores.get(name).map_or_else(String::new, |score| format!("{score:.3}"))
+        });
         table.add_row([
             row.concept.clone(),
             row.what.to_string(),

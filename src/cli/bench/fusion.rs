@@ -8,7 +8,7 @@ use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::Applied;
 use mixofshow::fusion::solve::{Lbfgs, Solver};
 use mixofshow::fusion::{self, ConceptToFuse, Distillation, Order, Settings};
-use mixofshow::metrics::{Evaluation, Towers};
+use mixofshow::metrics::{self, Evaluation, Sample, Scores, Towers};
 use mixofshow::picture::{Picture, Sheet};
 use mixofshow::pipeline::{Pipeline, Request};
 use mixofshow::training::{self, step::Method};
@@ -35,18 +35,10 @@ struct Row {
     /// Image alignment of each concept.
     concepts: Vec<f64>,
     mean: f64,
-    ordinary: Option<Ordinary>,
+    /// Pictures of ordinary prompts beside the base model's.
+    ordinary: Option<Scores>,
     /// Seconds that fusing took.
     fused_in: Option<f64>,
-}
-
-/// Pictures of ordinary prompts beside the base model's.
-#[derive(Clone, Copy, Serialize)]
-struct Ordinary {
-    /// Mean cosine in the vision tower.
-    likeness: f64,
-    /// Root of the mean squared difference of pixels in 0..1, mean over pictures.
-    pixels: f64,
 }
 
 struct Bench<'a> {
@@ -180,7 +172,7 @@ impl Bench<'_> {
                     interrupt::asked()
                 })?;
             self.done += made.len();
-            scores.push(score.image);
+            scores.push(score.get("image").unwrap_or(0.0));
             pictures.push(made);
         }
         Ok((scores, pictures))
@@ -204,26 +196,25 @@ impl Bench<'_> {
         5 * (self.subjects.len() * PROMPTS.len() + ORDINARY.len()) * self.study.seeds as usize
     }
 
-    fn beside(&self, pictures: &[Picture], base: &[Picture]) -> Result<Ordinary> {
-        let (mut likeness, mut pixels) = (0.0, 0.0);
-        for (picture, base) in pictures.iter().zip(base) {
-            likeness += self.towers.picture(picture)?.cosine(&self.towers.picture(base)?);
-            let squares = picture
-                .rgb()
-                .iter()
-                .zip(base.rgb())
-                .map(|(a, b)| ((f64::from(*a) - f64::from(*b)) / 255.0).powi(2));
-            pixels += (squares.sum::<f64>() / picture.rgb().len().max(1) as f64).sqrt();
-        }
-        let count = pictures.len().max(1) as f64;
-        Ok(Ordinary { likeness: likeness / count, pixels: pixels / count })
+    fn beside(&self, pictures: &[Picture], base: &[Picture]) -> Result<Scores> {
+        let see = |pictures: &[Picture]| {
+            pictures.iter().map(|p| self.towers.picture(p)).collect::<metrics::Result<Vec<_>>>()
+        };
+        let (seen, others_seen) = (see(pictures)?, see(base)?);
+        Ok(metrics::scores(&Sample {
+            pictures,
+            seen: &seen,
+            others: base,
+            others_seen: &others_seen,
+            ..Sample::default()
+        }))
     }
 
     fn row(
         &mut self,
         what: &'static str,
         concepts: Vec<f64>,
-        ordinary: Option<Ordinary>,
+        ordinary: Option<Scores>,
         fused_in: Option<f64>,
         pictures: Vec<Vec<Picture>>,
         others: &[Picture],
@@ -260,8 +251,9 @@ fn table(rows: &[Row], subjects: &[Subject]) -> Table {
     ]));
     for row in rows {
         let score = |score: f64| format!("{score:.3}");
-        let ordinary =
-            row.ordinary.map(|o| [score(o.likeness), score(o.pixels)]).unwrap_or_default();
+        let ordinary = ["likeness", "pixels"].map(|name| {
+            row.ordinary.as_ref().and_then(|scores| scores.get(name)).map_or(String::new(), score)
+        });
         let took = row.fused_in.map(|seconds| format!("{seconds:.1} s")).unwrap_or_default();
         let scores = row.concepts.iter().copied().chain([row.mean]).map(score);
         table.add_row(
