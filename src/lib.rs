@@ -41,6 +41,8 @@ pub mod numbers;
 #[doc(hidden)]
 pub mod output;
 #[doc(hidden)]
+pub mod plainly;
+#[doc(hidden)]
 pub mod random;
 #[doc(hidden)]
 pub mod scheduler;

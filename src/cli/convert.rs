@@ -109,9 +109,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let written =
         dialects::write(&concept, arguments.to, arguments.bundle_words, &arguments.to_file)?;
     notes.extend(written.notes);
-    for note in &notes {
-        terminal.note(format!("note: {note}"));
-    }
+    notes.iter().for_each(|note| terminal.remark(note));
     if arguments.json {
         return terminal.print_json(&Report {
             from: from.name(),

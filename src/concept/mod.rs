@@ -11,6 +11,7 @@ pub mod caption;
 pub mod dialects;
 mod error;
 mod file;
+mod scaled;
 mod update;
 mod vectors;
 
@@ -23,6 +24,7 @@ use crate::graph::Array;
 pub use applied::{Applied, AppliedSet};
 pub use base::check_base;
 pub use error::{Error, Result};
+pub use scaled::ScaledFile;
 pub use update::{Lora, Update, UpdateSet, Updates};
 
 /// What was trained of one thing on top of a base model.
