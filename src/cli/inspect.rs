@@ -52,16 +52,14 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
             (inspect_model(&model), Some(model))
         }
     };
-    let memory = match model.map(|model| plan(&model, arguments.size)) {
-        Some(Ok(memory)) => Some(memory),
-        // A broken or unusual model can still be looked at.
-        Some(Err(error)) => {
-            terminal.warning(format!("pictures cannot be made with it: {error}"));
-            None
-        }
-        None => None,
+    // A broken or unusual model can still be looked at.
+    let (memory, broken) = match model.map(|model| plan(&model, arguments.size)) {
+        Some(Ok(memory)) => (Some(memory), None),
+        Some(Err(error)) => (None, Some(format!("pictures cannot be made with it: {error}"))),
+        None => (None, None),
     };
     if arguments.json {
+        broken.iter().for_each(|broken| terminal.warning(broken));
         let warnings = terminal.told();
         return terminal.print_json(&Inspected { report: &report, memory, warnings });
     }
@@ -69,6 +67,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     if let Some(memory) = memory {
         terminal.print(memory)?;
     }
+    broken.iter().for_each(|broken| terminal.warning(broken));
     if arguments.tensors {
         for component in &report.components {
             terminal.print(format!("\n{}", tensors(component)))?;

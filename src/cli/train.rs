@@ -165,8 +165,8 @@ fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
     if run.done() == of {
         let more = of * 2;
         terminal.note(format!(
-            "{of} of {} done: only files are written again; with more --steps (such as {more}) it \
-                goes on",
+            "the run was finished after {}: only files are written again; with more --steps \
+                (such as {more}) it goes on",
             counted(of, "step")
         ));
     } else if run.done() > 0 {
