@@ -1,4 +1,4 @@
-//! Numbers as people give them, with the range that each is from.
+//! Numbers as people give them, with the range that each is from, and as they are told.
 
 use std::fmt;
 use std::str::FromStr;
@@ -86,6 +86,12 @@ impl fmt::Display for Range {
     }
 }
 
+/// So many of something whose plural ends in an s: `1 picture`, `2 pictures`.
+pub fn counted(count: impl Number, thing: &str) -> String {
+    let count = count.to_f64();
+    format!("{count} {thing}{}", if count == 1.0 { "" } else { "s" })
+}
+
 /// A type of numbers.
 pub trait Number: Copy {
     fn to_f64(self) -> f64;
@@ -101,7 +107,7 @@ macro_rules! numbers {
     };
 }
 
-numbers!(usize, u64, f32, f64);
+numbers!(usize, u64, u32, i32, f32, f64);
 
 #[cfg(test)]
 mod tests {
@@ -128,6 +134,10 @@ mod tests {
                 assert_eq!(range.parse::<f64>(text), Err(format!("expected {said}")), "{text}");
             }
         }
+        assert_eq!(
+            [counted(0, "cat"), counted(1, "cat"), counted(2, "cat")],
+            ["0 cats", "1 cat", "2 cats"]
+        );
         assert_eq!(Range::COUNT.parse::<usize>("18"), Ok(18));
         assert!(Range::COUNT.parse::<usize>("1e3").is_err());
         assert!(Range::ANY.parse::<f32>("1e39").is_err());

@@ -32,7 +32,8 @@ pub fn teach(
     let settings = Settings::new(own.or(Options::read_toml(&concepts.join("settings.toml"))?))?;
     // Everything that is wrong with settings, pictures and captions is told here, at once. A run
     // that was ended goes on with `Begin::Resume`.
-    let mut run = Run::prepare(device, model, &settings, Begin::Again)?;
+    let mut remark = |text: &str| eprintln!("{name}: {text}");
+    let mut run = Run::prepare(device, model, &settings, Begin::Again, &mut remark)?;
     let summary = run.run(&mut |event| {
         if let Event::Update(at) = event
             && (at.done % 80 == 0 || at.done == at.of)

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::file_kind::{FileKind, START};
+use crate::numbers::counted;
 
 /// The format's own limit; a larger number in the first eight bytes means that this is some other
 /// file.
@@ -31,7 +32,10 @@ pub(super) struct Header {
 pub(super) fn too_short(path: &Path, len: u64) -> Error {
     let problem = match len {
         0 => "the file is empty".to_string(),
-        _ => format!("only {len} bytes, but the format begins with an 8-byte header length"),
+        _ => format!(
+            "only {}, but the format begins with an 8-byte header length",
+            counted(len, "byte")
+        ),
     };
     Error::Header { path: path.to_path_buf(), problem }
 }

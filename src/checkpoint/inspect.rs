@@ -5,6 +5,7 @@ use super::lora::{self, LoraReport};
 pub use super::what::What;
 use super::what::classify;
 use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, adapter, diffusers, hub};
+use crate::text::KnownWords;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -78,6 +79,9 @@ pub struct Report {
     /// For a folder: `model_index.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_index: Option<Value>,
+    /// For a small model: the words that it knows, by kind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known_words: Vec<(String, Vec<String>)>,
     /// What was assumed, in sentences for the user.
     pub notes: Vec<String>,
     /// The free-form text that the file's writer left.
@@ -200,6 +204,7 @@ impl Report {
             words: Vec::new(),
             scheduler: None,
             model_index: None,
+            known_words: Vec::new(),
             notes: Vec::new(),
             metadata: BTreeMap::new(),
         }
@@ -218,6 +223,9 @@ fn describe_model(model: &Checkpoint, mut report: Report) -> Report {
     .collect();
     report.scheduler = Some(model.scheduler.clone());
     report.model_index = model.model_index.clone();
+    if let Some(words) = &model.words {
+        report.known_words = KnownWords::parse(words).kinds().to_vec();
+    }
     report.notes = model.notes.clone();
     if model.kind == Kind::SingleFile {
         report.notes.push("the configurations are inferred from the weights".to_string());

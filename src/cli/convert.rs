@@ -114,9 +114,7 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
     let (to, bundle) = (arguments.to, arguments.bundle_words);
     let written = dialects::write_watched(&concept, to, bundle, &arguments.to_file, asked)?;
     notes.extend(written.notes);
-    for note in &notes {
-        terminal.note(format!("note: {note}"));
-    }
+    notes.iter().for_each(|note| terminal.remark(note));
     if arguments.json {
         return terminal.print_json(&Report {
             from: from.name(),

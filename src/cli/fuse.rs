@@ -8,6 +8,7 @@ use std::time::Instant;
 use mixofshow::backend::Precision;
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::concept;
+use mixofshow::counted;
 use mixofshow::fusion::solve::Exact;
 use mixofshow::fusion::{
     self, ConceptToFuse, Distillation, ListedConcept, Order, Previous, Settings, Stage,
@@ -98,16 +99,17 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         write_report(path, &fused.report, &pictures)?;
     }
     drop((progress, watched));
+    summary(&fused.report, terminal);
     if arguments.json {
         terminal.print_json(&Printed {
             path: fused.path.as_deref(),
             seconds: start.elapsed().as_secs_f64(),
+            warnings: terminal.told(),
             report: &fused.report,
         })?;
     } else if let Some(path) = &fused.path {
         terminal.print_path(path)?;
     }
-    summary(&fused.report, terminal);
     terminal.note(format!(
         "{} in {}",
         if fused.path.is_some() { "fused" } else { "statistics taken" },
@@ -120,6 +122,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
 struct Printed<'a> {
     path: Option<&'a Path>,
     seconds: f64,
+    warnings: Vec<String>,
     report: &'a fusion::Report,
 }
 
@@ -165,7 +168,7 @@ fn concepts(
     let mut entries = Vec::new();
     for listed in listed {
         let (concept, notes) = concept::dialects::read(&listed.path)?;
-        notes.iter().for_each(|note| terminal.note(format!("{}: {note}", listed.path.display())));
+        notes.iter().for_each(|note| terminal.remark(format!("{}: {note}", listed.path.display())));
         // Prompts go to those that have no words of their own, in order.
         let prompt = match listed.prompt {
             None if concept.words.is_empty() => prompts.next().cloned(),
@@ -208,6 +211,13 @@ fn concepts(
                 )));
             }
             before.retain(|entry| !is(entry));
+        }
+        if before.is_empty() && entries.is_empty() {
+            return Err(Failure::Usage(format!(
+                "--remove takes out every concept: what would be left is the base model, `{}`, \
+                    which is there without fusing",
+                previous.base
+            )));
         }
         before.extend(entries);
         entries = before;
@@ -361,11 +371,11 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
             (errors.sum::<f64>() / distillation.errors.len().max(1) as f64).sqrt()
         };
         terminal.note(format!(
-            "distillation: predictions off by {:.4} (before {:.4}); {} updates of rank {}; \
+            "distillation: predictions off by {:.4} (before {:.4}); {} of rank {}; \
                 recorded in {:.1} s, trained in {:.1} s",
             mean(1),
             mean(0),
-            distillation.updates,
+            counted(distillation.updates, "update"),
             distillation.rank,
             distillation.seconds[0],
             distillation.seconds[1],

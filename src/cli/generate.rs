@@ -121,7 +121,8 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             another hash): the result differs",
         );
     }
-    let report = Report::new(&recipe, &generated, &destinations, loading, start.elapsed());
+    let times = [loading, start.elapsed()];
+    let report = Report::new(&recipe, &generated, &destinations, times, terminal.told());
     if arguments.json {
         terminal.print_json(&report)?;
     }
@@ -313,9 +314,8 @@ fn open_model(recipe: &Recipe, arguments: &Arguments) -> Result<Checkpoint> {
 fn tell_of_other_adapter(recipe: &Recipe, gpu: &Device, terminal: &Terminal) {
     if let Some(adapter) = recipe.adapter.as_ref().filter(|adapter| *adapter != gpu.name()) {
         let here = gpu.name();
-        terminal.note(format!(
-            "note: that picture was made on {adapter}; on {here} it comes out \
-            the same up to rounding"
+        terminal.remark(format!(
+            "that picture was made on {adapter}; on {here} it comes out the same up to rounding"
         ));
     }
 }

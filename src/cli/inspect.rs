@@ -6,6 +6,7 @@ use mixofshow::backend::Precision;
 use mixofshow::backend::wgpu::{self as gpu, Gpu};
 use mixofshow::checkpoint::inspect::{ComponentReport, Report, inspect, inspect_model};
 use mixofshow::checkpoint::{Checkpoint, SHIPPED, find};
+use mixofshow::counted;
 use mixofshow::pipeline::{Pipeline, Request};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -51,18 +52,22 @@ pub fn run(arguments: &Arguments, terminal: &Terminal) -> Result<()> {
             (inspect_model(&model), Some(model))
         }
     };
-    let memory = model.map(|model| plan(&model, arguments.size));
+    // A broken or unusual model can still be looked at.
+    let (memory, broken) = match model.map(|model| plan(&model, arguments.size)) {
+        Some(Ok(memory)) => (Some(memory), None),
+        Some(Err(error)) => (None, Some(format!("pictures cannot be made with it: {error}"))),
+        None => (None, None),
+    };
     if arguments.json {
-        let memory = memory.and_then(|planned| planned.ok());
-        return terminal.print_json(&Inspected { report: &report, memory });
+        broken.iter().for_each(|broken| terminal.warning(broken));
+        let warnings = terminal.told();
+        return terminal.print_json(&Inspected { report: &report, memory, warnings });
     }
     terminal.print(describe(&report, terminal.verbose()))?;
-    match memory {
-        Some(Ok(memory)) => terminal.print(memory)?,
-        // A broken or unusual model can still be looked at.
-        Some(Err(error)) => terminal.warning(format!("pictures cannot be made with it: {error}")),
-        None => {}
+    if let Some(memory) = memory {
+        terminal.print(memory)?;
     }
+    broken.iter().for_each(|broken| terminal.warning(broken));
     if arguments.tensors {
         for component in &report.components {
             terminal.print(format!("\n{}", tensors(component)))?;
@@ -77,6 +82,8 @@ struct Inspected<'a> {
     report: &'a Report,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// What one picture takes on a device with no more than WebGPU's basic limits, in bytes.
@@ -137,8 +144,8 @@ fn describe(report: &Report, all: bool) -> String {
         text += &config(&component.name, &component.config, all);
         if !component.ignored.is_empty() {
             text += &format!(
-                "  {} tensors without meaning for it are passed over\n",
-                component.ignored.len()
+                "  passed over: {} without meaning for it\n",
+                counted(component.ignored.len(), "tensor")
             );
         }
     }
@@ -164,14 +171,24 @@ fn describe(report: &Report, all: bool) -> String {
             );
             text += &format!(
                 "  rank    {}",
-                list(lora.ranks.iter().map(|(r, c)| format!("{r} ({c} layers)")).collect())
+                list(
+                    lora.ranks
+                        .iter()
+                        .map(|(r, c)| format!("{r} ({})", counted(*c, "layer")))
+                        .collect()
+                )
             );
         }
         text += "\n";
         if !lora.alphas.is_empty() {
             text += &format!(
                 "  alpha   {}\n",
-                list(lora.alphas.iter().map(|(a, c)| format!("{a} ({c} layers)")).collect())
+                list(
+                    lora.alphas
+                        .iter()
+                        .map(|(a, c)| format!("{a} ({})", counted(*c, "layer")))
+                        .collect()
+                )
             );
         }
         if let Some(base) = &lora.base {
@@ -181,11 +198,17 @@ fn describe(report: &Report, all: bool) -> String {
             text += &format!("  word    {} {shape:?}\n", escaped::line(word));
         }
     }
+    if !report.known_words.is_empty() {
+        text += "\nknown words\n";
+    }
+    for (kind, words) in &report.known_words {
+        text += &format!("  {}: {}\n", escaped::line(kind), escaped::line(&words.join(", ")));
+    }
     for word in &report.words {
         text += &format!(
-            "\nword {}: {} vectors of {}\n",
+            "\nword {}: {} of {}\n",
             escaped::line(&word.word),
-            word.vectors,
+            counted(word.vectors, "vector"),
             word.width
         );
     }

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::Mutex;
 
 use clap::builder::styling::{AnsiColor, Effects, Style, Styles};
 use serde::Serialize;
@@ -28,6 +29,8 @@ pub struct Terminal {
     colours: bool,
     /// Whether standard error is a terminal, on which progress can be redrawn.
     interactive: bool,
+    /// Warnings and remarks, for reports.
+    told: Mutex<Vec<String>>,
 }
 
 impl Terminal {
@@ -40,6 +43,18 @@ impl Terminal {
             verbose,
             colours: interactive && !dumb && !set("NO_COLOR"),
             interactive: interactive && !dumb,
+            told: Mutex::default(),
+        }
+    }
+
+    /// All warnings and remarks, in order; also where they were not printed.
+    pub fn told(&self) -> Vec<String> {
+        self.told.lock().map_or_else(|broken| broken.into_inner().clone(), |told| told.clone())
+    }
+
+    fn keep(&self, text: &str) {
+        if let Ok(mut told) = self.told.lock() {
+            told.push(text.to_string());
         }
     }
 
@@ -104,11 +119,21 @@ impl Terminal {
         }
     }
 
+    /// What the user may not have meant; it stands in reports too.
     pub fn warning(&self, text: impl std::fmt::Display) {
+        let text = text.to_string();
+        self.keep(&text);
         if !self.quiet {
-            let text = escaped::indented(&text.to_string());
+            let text = escaped::indented(&text);
             self.say(&format!("{} {text}", self.styled(WARNING, "warning:")));
         }
+    }
+
+    /// What the user should know of what is read or written; it stands in reports too.
+    pub fn remark(&self, text: impl std::fmt::Display) {
+        let text = text.to_string();
+        self.keep(&text);
+        self.note(format!("note: {text}"));
     }
 
     /// One line: the error and what caused it.

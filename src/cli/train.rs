@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use mixofshow::checkpoint::{Checkpoint, SHIPPED};
+use mixofshow::counted;
 use mixofshow::training::config::{self, Kind, Options, Settings};
 use mixofshow::training::step::Method;
 use mixofshow::training::{self, Begin, Event, Run, Summary, UpdateDone};
@@ -101,8 +102,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             1 => "ready, with one warning".to_string(),
             warnings => format!("ready, with {warnings} warnings"),
         };
-        return terminal
-            .print(format!("{verdict}: {} pictures, tuned at {width}x{height}", looked.pictures));
+        return terminal.print(format!(
+            "{verdict}: {}, tuned at {width}x{height}",
+            counted(looked.pictures, "picture")
+        ));
     }
     let gpu = global.open()?;
     let begin = match (arguments.resume, arguments.restart) {
@@ -162,8 +165,9 @@ fn tell(run: &Run, adapter: &str, terminal: &Terminal) {
     if run.done() == of {
         let more = of * 2;
         terminal.note(format!(
-            "all {of} steps are done, only files are written again; with more --steps (such as \
-                {more}) it goes on"
+            "the run was finished after {}: only files are written again; with more --steps \
+                (such as {more}) it goes on",
+            counted(of, "step")
         ));
     } else if run.done() > 0 {
         terminal.note(format!("going on at step {} of {}", run.done(), run.settings().steps));
@@ -204,6 +208,7 @@ struct Report<'a> {
     seconds: f64,
     seconds_of_steps: f64,
     seconds_of_sheets: f64,
+    warnings: Vec<String>,
 }
 
 fn close(
@@ -226,6 +231,7 @@ fn close(
             seconds: start.elapsed().as_secs_f64(),
             seconds_of_steps: summary.steps_took.as_secs_f64(),
             seconds_of_sheets: summary.sheets_took.as_secs_f64(),
+            warnings: terminal.told(),
         });
     }
     terminal.print_path(&summary.concept)?;
@@ -236,8 +242,8 @@ fn close(
     let [whole, steps, sheets, each] =
         [start.elapsed(), summary.steps_took, summary.sheets_took, per_step].map(units::duration);
     terminal.note(format!(
-        "{} steps in {steps} ({each} each), sheets in {sheets}, all in {whole}",
-        summary.steps
+        "{} in {steps} ({each} each), sheets in {sheets}, all in {whole}",
+        counted(summary.steps, "step")
     ));
     terminal.note(format!(
         "loss {first:.4} at first, {last:.4} at last; norm of the embeddings {:.3}",

@@ -156,10 +156,15 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
         return matches!(error, training::Error::Config(config::Error::Settings(_)));
     }
     if let Some(error) = error.downcast_ref::<region::Error>() {
-        use region::Error::{Published, Text, TooMany, Unknown, Value};
+        use region::Error::{File, Published, Text, TooMany, Unknown, Value};
         return matches!(
             error,
-            Text { .. } | Published { .. } | Value { .. } | TooMany(_) | Unknown { .. }
+            Text { .. }
+                | Published { .. }
+                | File { .. }
+                | Value { .. }
+                | TooMany(_)
+                | Unknown { .. }
         );
     }
     matches!(

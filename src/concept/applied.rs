@@ -11,7 +11,6 @@ use super::{Concept, Error, Network, Result, UpdateSet};
 #[derive(Clone, Debug)]
 pub struct Applied {
     concept: Arc<Concept>,
-    scale: f32,
     sets: Vec<AppliedSet>,
 }
 
@@ -57,22 +56,25 @@ impl Applied {
     /// # Errors
     /// A scale that is no number.
     pub fn new(concept: Concept, scale: f32) -> Result<Applied> {
-        if !scale.is_finite() {
+        Applied::scaled(concept, |_| scale)
+    }
+
+    /// As [`Applied::new`], with a scale for each network.
+    ///
+    /// # Errors
+    /// A scale that is no number.
+    pub fn scaled(concept: Concept, scale: impl Fn(Network) -> f32) -> Result<Applied> {
+        if let Some(scale) = Network::ALL.into_iter().map(&scale).find(|scale| !scale.is_finite()) {
             return Err(Error::Scale { concept: concept.name, scale });
         }
         let concept = Arc::new(concept);
-        let sets = concept.updates.iter();
-        let sets = sets.map(|(network, set)| AppliedSet::new(&concept.name, network, set, scale));
-        let sets = sets.collect();
-        Ok(Applied { concept, scale, sets })
+        let set = |(network, set)| AppliedSet::new(&concept.name, network, set, scale(network));
+        let sets = concept.updates.iter().map(set).collect();
+        Ok(Applied { concept, sets })
     }
 
     pub fn concept(&self) -> &Concept {
         &self.concept
-    }
-
-    pub fn scale(&self) -> f32 {
-        self.scale
     }
 
     /// The updates of a network, if the concept has any.

@@ -11,6 +11,7 @@ mod caption;
 pub mod dialects;
 mod error;
 mod file;
+mod scaled;
 mod update;
 mod vectors;
 
@@ -24,6 +25,7 @@ pub use applied::{Applied, AppliedSet};
 pub use base::check_base;
 pub use caption::{PLACEHOLDER, with_words};
 pub use error::{Error, Result};
+pub use scaled::ScaledFile;
 pub use update::{Lora, Update, UpdateSet, Updates};
 
 /// What was trained of one thing on top of a base model.

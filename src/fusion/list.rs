@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{Error, Result};
+use crate::concept::ScaledFile;
 use crate::file_kind::read_text;
+use crate::plainly::plainly;
 
 /// One concept that is asked for, its file not read yet.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -37,36 +39,14 @@ struct Table {
 }
 
 impl ListedConcept {
-    /// From `FILE` or `FILE:unet=0.8,text=1.0`.
+    /// From what [`ScaledFile`] reads.
     ///
     /// # Errors
-    /// A factor that is no number, or something else than a factor after the last colon's first
-    /// name.
+    /// What is wrong with the scales.
     pub fn parse(text: &str) -> Result<ListedConcept> {
-        let bare =
-            |path: &str| ListedConcept { path: path.into(), unet: 1.0, text: 1.0, prompt: None };
-        // A colon may also be part of the path.
-        let Some((path, options)) =
-            text.rsplit_once(':').filter(|(_, options)| options.contains('='))
-        else {
-            return Ok(bare(text));
-        };
-        let mut listed = bare(path);
-        for option in options.split(',') {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            let refuse = |problem: String| Error::option(format!("--concept {text}"), problem);
-            let number = value.trim().parse::<f32>().ok().filter(|v| v.is_finite());
-            let number =
-                number.ok_or_else(|| refuse(format!("{name} is `{value}`: expected a number")))?;
-            match name.trim() {
-                "unet" => listed.unet = number,
-                "text" => listed.text = number,
-                other => {
-                    return Err(refuse(format!("`{other}` is unknown: expected unet or text")));
-                }
-            }
-        }
-        Ok(listed)
+        let ScaledFile { path, unet, text } =
+            ScaledFile::parse(text).map_err(|problem| Error::option("--concept", problem))?;
+        Ok(ListedConcept { path, unet, text, prompt: None })
     }
 
     /// All of a list: TOML with a `[[concept]]` for each, or a JSON array of objects, whose keys
@@ -84,15 +64,17 @@ impl ListedConcept {
             text.trim_start().starts_with(['[', '{']) && !text.trim_start().starts_with("[[");
         let mut all: Vec<ListedConcept> = if json {
             let value: serde_json::Value =
-                serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+                serde_json::from_str(&text).map_err(|e| bad(plainly(&e.to_string())))?;
             match value.is_array() {
-                true => serde_json::from_value(value).map_err(|e| bad(e.to_string()))?,
+                true => serde_json::from_value(value).map_err(|e| bad(plainly(&e.to_string())))?,
                 false => {
-                    serde_json::from_value::<Table>(value).map_err(|e| bad(e.to_string()))?.concept
+                    serde_json::from_value::<Table>(value)
+                        .map_err(|e| bad(plainly(&e.to_string())))?
+                        .concept
                 }
             }
         } else {
-            toml::from_str::<Table>(&text).map_err(|e| bad(e.to_string()))?.concept
+            toml::from_str::<Table>(&text).map_err(|e| bad(plainly(&e.to_string())))?.concept
         };
         if all.is_empty() {
             return Err(bad("it lists no concepts".into()));
@@ -112,24 +94,16 @@ impl ListedConcept {
 mod tests {
     use super::*;
 
-    fn listed(path: &str, unet: f32, text: f32) -> ListedConcept {
-        ListedConcept { path: path.into(), unet, text, prompt: None }
-    }
-
     #[test]
-    fn scales_follow_a_colon() {
-        for (text, expected) in [
-            ("a.safetensors", listed("a.safetensors", 1.0, 1.0)),
-            ("a.safetensors:unet=0.8", listed("a.safetensors", 0.8, 1.0)),
-            ("x/a:text=0.5,unet=2", listed("x/a", 2.0, 0.5)),
-            (r"C:\a.safetensors", listed(r"C:\a.safetensors", 1.0, 1.0)),
-            (r"C:\a.safetensors:unet=1", listed(r"C:\a.safetensors", 1.0, 1.0)),
-        ] {
-            assert_eq!(ListedConcept::parse(text).unwrap(), expected, "{text}");
-        }
-        for wrong in ["a:unet=x", "a:unet=inf", "a:vae=1", "a:unet=1,2"] {
-            assert!(ListedConcept::parse(wrong).is_err(), "{wrong}");
-        }
+    fn scales_are_written_as_everywhere() {
+        let parsed = |text| {
+            let listed = ListedConcept::parse(text).unwrap();
+            (listed.path.display().to_string(), listed.unet, listed.text)
+        };
+        assert_eq!(parsed("a.safetensors:0.7"), ("a.safetensors".into(), 0.7, 0.7));
+        assert_eq!(parsed("a.safetensors:unet=0.7"), ("a.safetensors".into(), 0.7, 1.0));
+        let error = ListedConcept::parse("a:unet=x").unwrap_err().to_string();
+        assert!(error.contains("--concept") && error.contains("unet is `x`"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a fusion tells of itself, in figures.
 
+use crate::numbers::counted;
 use serde::{Deserialize, Serialize};
 
 use super::base::Base;
@@ -104,10 +105,10 @@ impl Report {
 }
 
 fn left_out(member: &FusedConcept) -> String {
-    let (name, count) = (&member.name, member.left_out);
+    let (name, count) = (&member.name, counted(member.left_out, "update"));
     format!(
-        "{count} updates of convolutions by `{name}` are left out: only linear layers and 1x1 \
-            convolutions can be fused"
+        "left out: {count} of convolutions by `{name}`; only linear layers and 1x1 convolutions \
+            can be fused"
     )
 }
 
@@ -190,7 +191,7 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
     let mut line = |s: String| {
         let _ = writeln!(text, "{s}");
     };
-    line(format!("# {} concepts in one model\n", report.concepts.len()));
+    line(format!("# {} in one model\n", counted(report.concepts.len(), "concept")));
     line(format!(
         "Base model: `{}` (hash {}). Solver: {}.\n",
         report.base, &report.base_hash, report.solver
@@ -208,8 +209,8 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
     for stage in &report.stages {
         line(format!("\n## The {}\n", stage.stage.title()));
         line(format!(
-            "{} layers. Ridge: {:.1e} of the mean diagonal{}.",
-            stage.sites.iter().map(|site| site.changes.len()).sum::<usize>(),
+            "{}. Ridge: {:.1e} of the mean diagonal{}.",
+            counted(stage.sites.iter().map(|site| site.changes.len()).sum::<usize>(), "layer"),
             stage.ridge.ridge,
             if stage.ridge.points.is_empty() { "" } else { ", chosen from the table below" }
         ));
@@ -285,10 +286,10 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
     if let Some(distillation) = &report.distillation {
         line("\n## Distillation\n".into());
         line(format!(
-            "{} updates of rank {} of all fused layers of the UNet{}. Root mean squared error of \
+            "{} of rank {} of all fused layers of the UNet{}. Root mean squared error of \
                 what it predicts, beside each concept's own \
              UNet:\n",
-            distillation.updates,
+            counted(distillation.updates, "update"),
             distillation.rank,
             if distillation.used { "" } else { "; they made nothing better and were left out" }
         ));

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{Generated, Request};
 use crate::backend::Precision;
 use crate::backend::ReplacedKernel;
+use crate::concept::Network;
 use crate::picture::{self, Parameters, parameters};
 use crate::region::Area;
 
@@ -57,6 +58,19 @@ pub struct ConceptSource {
     #[serde(flatten)]
     pub source: Source,
     pub scale: f32,
+    /// That of its text encoder's part, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_scale: Option<f32>,
+}
+
+impl ConceptSource {
+    /// The scale of a network's part.
+    pub fn scale_of(&self, network: Network) -> f32 {
+        match network {
+            Network::TextEncoder => self.text_scale.unwrap_or(self.scale),
+            _ => self.scale,
+        }
+    }
 }
 
 /// A network that steers a picture, and by what.

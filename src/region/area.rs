@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::parse::{check_edges, named};
 use super::{Error, Result};
+use crate::numbers::counted;
 use crate::picture::{Mask, Scaling};
 
 /// The shape of a region. Numbers that are all at most 1 are fractions of the picture's width and
@@ -256,7 +257,7 @@ fn polygon(
         expected,
     };
     if corners.len() < 3 {
-        return Err(wrong(format!("{} corners", corners.len()), "at least 3".into()));
+        return Err(wrong(counted(corners.len(), "corner"), "at least 3".into()));
     }
     let (w, h) = (width as f64, height as f64);
     let [x, y] = if corners.iter().flatten().all(|v| *v <= 1.0) { [w, h] } else { [1.0, 1.0] };

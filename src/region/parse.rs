@@ -3,6 +3,8 @@ use std::path::Path;
 
 use super::{Area, Error, Layout, Region, Result};
 use crate::file_kind::read_text;
+use crate::numbers::counted;
+use crate::plainly::plainly;
 
 impl Region {
     /// `LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt`, edges as fractions or pixels; `:` alone
@@ -72,7 +74,7 @@ impl Layout {
             }
             let fields: Vec<&str> = part.split("-*-").map(str::trim).collect();
             let [prompt, negative, edges] = fields[..] else {
-                return Err(wrong(format!("`{part}` has {} fields", fields.len())));
+                return Err(wrong(format!("`{part}` has {}", counted(fields.len(), "field"))));
             };
             let inside = |field: &str| field.replace(['[', ']'], "").trim().to_string();
             let area = match inside(edges).as_str() {
@@ -115,8 +117,12 @@ impl Layout {
     pub fn open(path: &Path) -> Result<Layout> {
         let unreadable = |source| Error::Unreadable { path: path.to_path_buf(), source };
         let text = read_text(path, "a layout (TOML)").map_err(unreadable)?;
-        let mut layout: Layout = toml::from_str(&text)
-            .map_err(|e| Error::File { path: path.to_path_buf(), problem: e.to_string() })?;
+        let single = text.lines().any(|line| line.trim() == "[region]");
+        let mut layout: Layout = toml::from_str(&text).map_err(|e| {
+            let hint = if single { "; each region begins with [[region]]" } else { "" };
+            let problem = format!("{}{hint}", plainly(&e.to_string()));
+            Error::File { path: path.to_path_buf(), problem }
+        })?;
         for region in &mut layout.regions {
             if let (Area::Mask(mask), Some(folder)) = (&mut region.area, path.parent()) {
                 *mask = folder.join(&*mask);

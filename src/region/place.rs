@@ -69,7 +69,8 @@ impl Placed {
                 let Coverage { values, too_small, is_thin } =
                     outline.coverage(size.height, size.width)?;
                 size.masks.push(values);
-                if too_small {
+                // All regions share a map's only cell, whatever their size: that is told once.
+                if too_small && (layout.published || size.height * size.width > 1) {
                     missed.push(format!("{}x{}", size.width, size.height));
                 } else if is_thin {
                     thin.push(format!("{}x{}", size.width, size.height));
@@ -92,6 +93,17 @@ impl Placed {
                     "region `{name}` is too small for feature maps of {maps}: {then}"
                 ));
             }
+        }
+        let is_one_cell = |size: &&Size| size.height * size.width == 1;
+        if !layout.published
+            && layout.regions.len() > 1
+            && placed.sizes.iter().any(|s| is_one_cell(&s))
+        {
+            placed.warnings.push(
+                "the picture is so small that some feature maps have one cell, which all regions \
+                    share"
+                    .into(),
+            );
         }
         Ok(placed)
     }

@@ -1,4 +1,5 @@
 //! Layouts as text: TOML files of users, JSON in the files of pictures. Keys are the same.
+use crate::numbers::counted;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -60,9 +61,9 @@ fn exactly<const N: usize>(
     what: &str,
     expected: &str,
 ) -> Result<[f64; N], String> {
-    numbers
-        .try_into()
-        .map_err(|_| format!("{what} has {} numbers, expected {N}: {expected}", numbers.len()))
+    numbers.try_into().map_err(|_| {
+        format!("{what} has {}, expected {N}: {expected}", counted(numbers.len(), "number"))
+    })
 }
 
 fn one() -> f64 {

@@ -353,7 +353,7 @@ fn layout_files_are_read_and_written() {
         ),
         (
             "[[region]]\nprompt = \"a\"\npolygon = [[0, 0], [1], [1, 1]]",
-            "corner 2 of `polygon` has 1 numbers",
+            "corner 2 of `polygon` has 1 number,",
         ),
         ("[[region]]\nprompt = \"a\"\nweight = 1e308", "weight"),
         ("[[region]]\nprompt = \"a\"\nweight = nan", "weight"),

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 /// The file in a model's folder.
 pub const KNOWN_WORDS_FILE: &str = "known_words.txt";
+/// Words that a warning names.
+const SHOWN: usize = 12;
 
 /// A model's list of words: lines such as `animals: cat dog`, and comments that begin with `#`.
 /// Kinds in brackets, such as `(other): a the`, are known but not told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownWords {
     words: BTreeSet<String>,
-    /// For the user.
-    told: Vec<String>,
+    /// Kinds that are told, each with its words.
+    kinds: Vec<(String, Vec<String>)>,
 }
 
 impl KnownWords {
@@ -23,12 +25,10 @@ impl KnownWords {
         {
             let (kind, words) = line.split_once(':').unwrap_or(("", line));
             let words: Vec<String> = words_of(words).collect();
+            known.words.extend(words.iter().cloned());
             if !kind.starts_with('(') {
-                let kind =
-                    if kind.is_empty() { String::new() } else { format!("{}: ", kind.trim()) };
-                known.told.push(format!("{kind}{}", words.join(", ")));
+                known.kinds.push((kind.trim().to_string(), words));
             }
-            known.words.extend(words);
         }
         known
     }
@@ -54,16 +54,36 @@ impl KnownWords {
         found
     }
 
-    /// The warning for words that are unknown_words; none if there are none.
+    /// Kinds of words for the user, each with its words; the kind of words without one is empty.
+    pub fn kinds(&self) -> &[(String, Vec<String>)] {
+        &self.kinds
+    }
+
+    /// The warning for words that are unknown; none if there are none.
     pub fn warning(&self, unknown_words: &[String]) -> Option<String> {
         if unknown_words.is_empty() {
             return None;
         }
-        let (words, told) = (unknown_words.join(", "), self.told.join("; "));
+        let shown = unknown_words.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>();
+        let more = match unknown_words.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let kinds: Vec<&str> = self
+            .kinds
+            .iter()
+            .map(|(kind, _)| kind.as_str())
+            .filter(|kind| !kind.is_empty())
+            .collect();
+        let kinds = match kinds.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", kinds.join(", ")),
+        };
         Some(format!(
-            "this model was never taught: {words}. What it makes of them is nothing in \
-                particular. It knows {told} (the list is \
-             {KNOWN_WORDS_FILE} in its folder)"
+            "this model does not know: {}{more}. It knows {} words{kinds}, which `mos inspect` \
+                lists",
+            shown.join(", "),
+            self.words.len()
         ))
     }
 }
@@ -108,11 +128,12 @@ mod tests {
         assert_eq!(unknown_words("cats"), ["cats"]);
         assert_eq!(known.warning(&[]), None);
         let warning = known.warning(&["storm".into()]).unwrap();
-        assert!(
-            warning.contains("storm") && warning.contains("animals: cat, dog; colours: red"),
-            "{warning}"
-        );
-        assert!(!warning.contains("other"), "{warning}");
+        let expected = "this model does not know: storm. It knows 6 words (animals, colours), \
+            which `mos inspect` lists";
+        assert_eq!(warning, expected);
+        let many: Vec<String> = (0..40).map(|i| format!("w{i}")).collect();
+        assert!(known.warning(&many).unwrap().contains("w11 and 28 more. It knows"));
+        assert_eq!(known.kinds()[1], ("colours".to_string(), vec!["red".to_string()]));
     }
 
     /// Whatever the captions of its own pictures say, the model that ships knows.

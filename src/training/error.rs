@@ -38,12 +38,18 @@ pub enum Error {
     #[error("{}: {problem}", path.display())]
     State { path: PathBuf, problem: String },
     /// The run stands where it last was saved.
-    #[error(
-        "step {step}: the loss is {loss}; the first value that is no number comes from \
-            {operation} of layer `{layer}`. {}",
-        advice(.saved)
-    )]
-    Diverged { step: u64, loss: f32, operation: String, layer: String, saved: Option<u64> },
+    #[error("{}", diverged(*.step, *.loss, .rates, .layer, .saved))]
+    Diverged {
+        /// The update, from 1.
+        step: u64,
+        loss: f32,
+        /// Learning rates of that update.
+        rates: step::Rates,
+        /// The first layer that made a value that is no number.
+        layer: String,
+        /// The update that was saved last.
+        saved: Option<u64>,
+    },
 }
 
 impl From<pipeline::Error> for Error {
@@ -72,14 +78,57 @@ fn list(problems: &[String]) -> String {
     }
 }
 
-fn advice(saved: &Option<u64>) -> String {
+fn diverged(step: u64, loss: f32, rates: &step::Rates, layer: &str, saved: &Option<u64>) -> String {
+    let what = match loss.is_finite() {
+        true => format!("numbers beyond all bounds in its gradients (the loss is {loss})"),
+        false => format!("a loss of {loss}"),
+    };
+    let step::Rates { rows, text, unet } = rates;
     let saved = match saved {
-        Some(step) => format!("The state of step {step} is saved."),
-        None => "Nothing was saved yet.".into(),
+        Some(saved) => format!("the state of update {saved} is saved"),
+        None => "nothing was saved yet".into(),
+    };
+    // Nothing has moved before the first.
+    let try_first = match step {
+        1 => {
+            "Nothing was trained before it, so look at the model first: --precision f32 if its \
+                weights are of 16 bits; then at --alpha and the pictures. --restart begins anew"
+        }
+        _ => {
+            "Begin anew with --restart and lower rates (--words-lr, --text-lr, --unet-lr) or a \
+                lower --alpha; with --precision f32 if the model's weights are of 16 bits; and \
+                look at the pictures"
+        }
     };
     format!(
-        "{saved} Try lower learning rates (--unet-lr, --text-lr, --words-lr); weights in f32 \
-            (--precision f32), if the model's are \
-         stored in 16 bits; a lower --alpha; and look at the pictures that were added last"
+        "update {step} gives {what}, from layer `{layer}` on; learning rates were {rows:.1e} for \
+            the words, {text:.1e} for the text encoder and {unet:.1e} for the UNet; {saved}. \
+            {try_first}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_diverges_says_when_and_what_to_try() {
+        let text = |step, loss, saved| {
+            let rates = step::Rates { rows: 1e-3, text: 1e-5, unet: 0.5 };
+            Error::Diverged { step, loss, rates, layer: "unet.conv_in".into(), saved }.to_string()
+        };
+        let later = text(12, f32::NAN, Some(10));
+        for part in [
+            "update 12 gives a loss of NaN",
+            "1.0e-3 for the words",
+            "5.0e-1 for the UNet",
+            "the state of update 10 is saved",
+            "--restart and lower rates (--words-lr, --text-lr, --unet-lr)",
+        ] {
+            assert!(later.contains(part), "{part}: {later}");
+        }
+        let first = text(1, 0.5, None);
+        assert!(first.contains("gradients (the loss is 0.5)"), "{first}");
+        assert!(first.contains("nothing was saved yet. Nothing was trained before it"), "{first}");
+    }
 }

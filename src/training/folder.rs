@@ -10,6 +10,7 @@ use super::listing::{Group, Listing, MOST_SLOTS, name, some_of};
 pub use super::listing::{count, pictures_in};
 use crate::concept::PLACEHOLDER;
 use crate::file_kind::read_text;
+use crate::numbers::counted;
 use crate::picture::{self, Doubt, Mask, Picture, Scaling};
 
 /// Sides shorter than this share of what is tuned at show no details.
@@ -80,10 +81,10 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
         check_folder(folder, settings, depth, &mut checked);
     }
     let count = checked.seen.len();
-    if checked.problems.is_empty() && count < 4 {
+    if checked.problems.is_empty() && (1..4).contains(&count) {
         checked.remarks.push(format!(
-            "{count} pictures are few: 4 to 20 from different sides and \
-            in different places are best"
+            "only {}: 4 to 20 from different sides and in different places are best",
+            counted(count, "picture")
         ));
     }
     repeats(&mut checked);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::config::PictureFolder;
 use crate::file_kind::FileKind;
+use crate::numbers::counted;
 
 /// Endings of files that are taken for pictures; what they are is told by their contents.
 pub const ENDINGS: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "jfif", "jpe"];
@@ -186,7 +187,7 @@ impl Listing {
             }
             None => {
                 let of = pictures_in(path).map_or(0, |pictures| pictures.len());
-                format!("a folder within, with {of} picture{}", if of == 1 { "" } else { "s" })
+                format!("a folder within, with {}", counted(of, "picture"))
             }
         };
         self.left_out.push(format!("{called}/ ({reason})"));
@@ -281,10 +282,14 @@ impl Group {
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         if let Some(label) = &self.label {
-            let (called, count, repeats) = (name(&self.folder), self.pictures.len(), self.repeats);
+            let (called, count) = (name(&self.folder), counted(self.pictures.len(), "picture"));
+            let often = match self.repeats {
+                1 => "once".to_string(),
+                repeats => format!("{repeats} times"),
+            };
             remarks.push(format!(
-                "{called} (kohya's layout): {count} pictures, each {repeats} times in an epoch; \
-                    \"{label}\" is not taken for a caption"
+                "{called} (kohya's layout): {count}, each {often} in an epoch; \"{label}\" is not \
+                    taken for a caption"
             ));
         }
         let stems: BTreeSet<String> = self.pictures.iter().map(|path| stem(path)).collect();

@@ -20,6 +20,7 @@ use super::words::{Words, initial_rows};
 use crate::backend::Device;
 use crate::checkpoint::{self, Checkpoint};
 use crate::concept::{Concept, ModelHash};
+use crate::numbers::counted;
 use crate::pipeline::Pipeline;
 use crate::pipeline::recipe::hex;
 use crate::watch::{Progress, heed};
@@ -235,15 +236,17 @@ impl Run {
         let same = (0..done).all(|step| saved.settings.rates(step) == self.settings.rates(step));
         tell(&if same {
             format!(
-                "the run had {before} updates and has {now} now; with these learning rates, \
-                that changes nothing in what is done"
+                "the run had {} and has {now} now; with these learning rates, \
+                that changes nothing in what is done",
+                counted(before, "update")
             )
         } else {
             format!(
-                "the run had {before} updates and has {now} now: from update {next} on, its \
+                "the run had {} and has {now} now: from update {next} on, its \
                     learning rates are those of a run of {now}, \
                  which begin again at {:.1e}; what comes of it differs from a run that had {now} \
                  from the start",
+                counted(before, "update"),
                 self.settings.rates(done).unet
             )
         });
@@ -386,8 +389,9 @@ impl Run {
 
     fn diverged(&self, error: step::Error) -> Error {
         match error {
-            step::Error::NotFinite { step, loss, operation, layer } => {
-                Error::Diverged { step, loss, operation, layer, saved: self.saved }
+            step::Error::NotFinite { step, loss, layer, .. } => {
+                let rates = self.settings.rates(step.saturating_sub(1));
+                Error::Diverged { step, loss, rates, layer, saved: self.saved }
             }
             other => other.into(),
         }
@@ -458,8 +462,9 @@ fn refuse_to_replace(places: &Places) -> Result<()> {
             Ok(Saved { about, .. }) => {
                 let (done, more) = (about.step, about.step * 2);
                 format!(
-                    "a finished run of {done} steps stands there: --resume with more --steps \
-                        (such as {more}) goes on"
+                    "a finished run of {} stands there: --resume with more --steps (such as \
+                        {more}) goes on",
+                    counted(done, "step")
                 )
             }
             Err(error) => format!("a run may stand there, but its state cannot be read ({error})"),

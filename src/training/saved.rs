@@ -16,6 +16,7 @@ use super::error::{Error, Result};
 use super::step::State;
 use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
+use crate::numbers::counted;
 
 const KEY: &str = "mos_training";
 const VERSION: u32 = 1;
@@ -186,8 +187,8 @@ impl Saved {
         }
         if history.len() as u64 != about.step {
             return Err(fail(format!(
-                "{} updates are told of, but {} were done",
-                history.len(),
+                "it tells of {}, but {} were done",
+                counted(history.len(), "update"),
                 about.step
             )));
         }
@@ -306,7 +307,7 @@ mod tests {
         let mut short = saved();
         short.history.pop();
         short.write(&path).unwrap();
-        assert!(error().contains("1 updates are told of, but 2 were done"), "{}", error());
+        assert!(error().contains("it tells of 1 update, but 2 were done"), "{}", error());
         let mut bad = saved();
         bad.state.arrays.insert("rows".into(), Array::f32([1], vec![f32::NAN]));
         bad.write(&path).unwrap();

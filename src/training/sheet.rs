@@ -6,6 +6,7 @@ use super::config::Settings;
 use super::error::Result;
 use crate::concept::with_words;
 use crate::concept::{Applied, Concept};
+use crate::numbers::counted;
 use crate::picture::{self, Line, Picture, Plot, Sheet};
 use crate::pipeline::{Pipeline, Request};
 use crate::scheduler::sampler::SamplerKind;
@@ -32,7 +33,8 @@ pub fn curve(settings: &Settings, history: &[[f32; 3]]) -> picture::Result<Pictu
         },
         Line { label: "norm of the embeddings".into(), colour: ORANGE, values: norms },
     ];
-    let title = format!("{}: {} of {} steps", settings.name, history.len(), settings.steps);
+    let title =
+        format!("{}: {} of {}", settings.name, history.len(), counted(settings.steps, "step"));
     Plot { title, lines, width: 720, height: 400, logarithmic: true, places: settings.steps }.draw()
 }
 

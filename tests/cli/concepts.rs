@@ -74,6 +74,21 @@ fn words_and_loras_make_pictures_that_can_be_made_again() {
     run(at, &format!("{line} -p cat --lora @/kat.safetensors:1.0 -o @/lora.png")).ok();
     assert_eq!(read(at, "both.png"), read(at, "lora.png"), "the LoRA acts without the words, too");
 
+    // The two parts apart, and the same again from the file.
+    let apart = format!("{line} -p <cat1> --concept @/kat.safetensors:unet=0.5,text=0");
+    run(at, &format!("{apart} -o @/apart.png")).ok();
+    assert_ne!(read(at, "both.png"), read(at, "apart.png"));
+    run(at, "generate --like @/apart.png -o @/apart-again.png").ok();
+    assert_eq!(read(at, "apart.png"), read(at, "apart-again.png"));
+    let halves = format!("{line} -p <cat1> --concept @/kat.safetensors:unet=0.5,text=0.5");
+    run(at, &format!("{halves} -o @/halves.png")).ok();
+    run(at, &format!("{line} -p <cat1> --concept @/kat.safetensors:0.5 -o @/half.png")).ok();
+    assert_eq!(read(at, "halves.png"), read(at, "half.png"));
+    for wrong in ["kat.safetensors:vae=1", "kat.safetensors:unet=x"] {
+        run(at, &format!("{line} -p a -c @/{wrong} -o @/no.png")).failed(2, &[wrong, "expected"]);
+        run(at, &format!("fuse -c @/{wrong} -o @/no")).failed(2, &[wrong, "expected"]);
+    }
+
     let web = parameters::read(at.join("both.png")).unwrap().unwrap();
     let told = web.get("Concepts").unwrap().to_string();
     assert!(told.starts_with("kat: ") && told.ends_with(" x 1"), "{told}");
@@ -167,6 +182,14 @@ fn files_are_translated_and_told() {
         names(&at.join("web")),
         ["zorp.safetensors", "zorp.zorp1.safetensors", "zorp.zorp2.safetensors"]
     );
+    // A file that this program wrote is not in doubt for it.
+    for to in ["kohya", "peft"] {
+        run(at, &format!("convert @/own.safetensors @/{to}/zorp.safetensors --to {to} --replace"))
+            .ok();
+        let line = format!("convert @/{to}/zorp.safetensors @/{to}/back.safetensors");
+        let back = run(at, &line).ok();
+        assert_eq!(back.stderr, "", "{to}");
+    }
     run(at, "convert @/own.safetensors @/back.pth.safetensors --to mix-of-show").ok();
     let (a, _) = mixofshow::concept::dialects::read(&at.join("zorp.pth")).unwrap();
     let (b, _) = mixofshow::concept::dialects::read(&at.join("back.pth.safetensors")).unwrap();

@@ -121,7 +121,7 @@ fn loras_of_folders_are_taken_where_files_are() {
     let said = run(at, "convert @/ink/adapter_model.safetensors @/one.safetensors").ok().stderr;
     assert!(said.contains("alpha is 16, by adapter_config.json"), "{said}");
     let told = run(at, "inspect @/one.safetensors").ok().stdout;
-    assert!(told.contains("alpha   4 (1 layers)"), "{told}");
+    assert!(told.contains("alpha   4 (1 layer)"), "{told}");
     let told = run(at, "inspect @/ink").ok().stdout;
     assert!(told.contains("LoRA: peft names") && told.contains("alpha   16"), "{told}");
     let picture = |lora: &str| {

@@ -257,7 +257,7 @@ fn words_that_the_model_never_saw_are_a_warning() {
     assert!(!said("(red:1.2)-cat,snow").contains("warning"));
     let warned = said("lighthouse,(storm:1.3),cat");
     assert!(
-        warned.contains("never taught: lighthouse, storm.") && warned.contains("animals: cat, dog"),
+        warned.contains("does not know: lighthouse, storm. It knows 86 words (people, animals"),
         "{warned}"
     );
 }
@@ -330,6 +330,15 @@ fn settings_of_other_programs() {
             && ran.stderr.contains("Template: a {cat|dog}"),
         "{}",
         ran.stderr
+    );
+    // Nobody sees them on standard error here, so they stand in the report.
+    let quiet = run(at, "generate --like @/template.png -m tiny --json -q -o @/out.png").ok();
+    let warnings = quiet.json()["warnings"].to_string();
+    assert!(
+        quiet.stderr.is_empty()
+            && warnings.contains("Sampler: DPM++ SDE Karras")
+            && warnings.contains("Template: a {cat|dog}"),
+        "{warnings}"
     );
 }
 

@@ -136,9 +136,8 @@ fn inspect_says_what_is_wrong() {
 
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
-    let single = fixture("tests/fixtures/checkpoint/sd1.safetensors");
     let mut command = mos();
-    command.args(["inspect", "--json"]).arg(single).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(["inspect", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     drop(child.stdout.take());
     let mut said = String::new();

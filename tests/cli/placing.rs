@@ -35,6 +35,13 @@ fn regions_and_controls_that_are_wrong() {
     let at = folder.path();
     fs::write(at.join("bare.toml"), "[[region]]\nprompt = \"a\"\n").unwrap();
     fs::write(at.join("broken.toml"), "[[region]\n").unwrap();
+    for (name, text) in [
+        ("box", "[[region]]\nprompt = \"a\"\nbox = [0, 0, 1]\n"),
+        ("corners", "[[region]]\nprompt = \"a\"\npolygon = 3\n"),
+        ("single", "[region]\nprompt = \"a\"\n"),
+    ] {
+        fs::write(at.join(format!("{name}.toml")), text).unwrap();
+    }
     fs::write(
         at.join("masked.toml"),
         "prompt = \"a\"\n[[region]]\nprompt = \"a\"\nmask = \"mask.png\"\n",
@@ -56,9 +63,12 @@ fn regions_and_controls_that_are_wrong() {
         ),
         (2, &["--region", "-1,0,64,64: a"], &["--region", "left -1", "none below 0"]),
         (2, &["--region", "0,0,65,64: a"], &["region `1`", "64 x 64"]),
-        (2, &["--prompt-rewrite", "[a]"], &["1 fields"]),
+        (2, &["--prompt-rewrite", "[a]"], &["has 1 field;"]),
         (1, &["--layout", "@/none.toml"], &["none.toml"]),
-        (1, &["--layout", "@/broken.toml"], &["broken.toml"]),
+        (2, &["--layout", "@/broken.toml"], &["broken.toml"]),
+        (2, &["--layout", "@/box.toml"], &["box.toml", "`box` has 3 numbers, expected 4"]),
+        (2, &["--layout", "@/corners.toml"], &["polygon = 3", "found the number `3`"]),
+        (2, &["--layout", "@/single.toml"], &["each region begins with [[region]]"]),
         (1, &["--layout", "@/masked.toml"], &["mask.png"]),
         (2, &["--layout", "@/concept.toml"], &["concept `zorp`"]),
         (2, &["--show-layout"], &["--region"]),

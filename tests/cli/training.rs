@@ -67,7 +67,7 @@ fn everything_that_is_wrong_is_told_before_work() {
     run(at, "train @/a.toml").failed(1, &says);
     assert!(!at.join("zorp.safetensors").exists() && !at.join("zorp.training").exists());
     fs::write(at.join("a.toml"), "step = 3").unwrap();
-    run(at, "train @/a.toml").failed(1, &["a.toml", "unknown field `step`"]);
+    run(at, "train @/a.toml").failed(1, &["a.toml", "unknown key `step`"]);
     // What is left out is told also where the run then fails, by a check and by the run itself.
     fs::write(at.join("zorp/x.gif"), "GIF89a").unwrap();
     fs::write(at.join("a.toml"), SETTINGS).unwrap();
@@ -183,7 +183,7 @@ fn a_run_goes_on_to_the_same_bytes() {
     same(bytes(whole), done.clone());
     let again = ran(&mut train(whole, &["--resume"])).ok();
     assert!(
-        again.stderr.contains("all 3 steps are done") && again.stderr.contains("--steps"),
+        again.stderr.contains("was finished after 3 steps") && again.stderr.contains("--steps"),
         "{}",
         again.stderr
     );
@@ -286,7 +286,13 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_layer() {
     let at = folder.path();
     pictures(at);
     fs::write(at.join("a.toml"), SETTINGS).unwrap();
-    let says = ["step 2", "the loss is NaN", "of layer `", "state of step 1 is saved", "--alpha"];
+    let says = [
+        "update 2 gives a loss of NaN",
+        "from layer `",
+        "6.7e-5 for the UNet",
+        "the state of update 1 is saved",
+        "--alpha",
+    ];
     let stopped = ran(&mut train(at, &["--alpha", "1e30"])).failed(1, &says);
     // A real layer, and no name of the program's own for what it computes.
     assert!(

@@ -1,4 +1,5 @@
 //! The demo's figures, as Markdown and JSON.
+use mixofshow::counted;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -55,12 +56,12 @@ impl Report {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "On {}: {} of {} concepts taught in {taught:.0} s ({} updates each), fused in \
+            "On {}: {} of {} taught in {taught:.0} s ({} each), fused in \
                 {fused:.0} s, pictures made and scored in {shown:.0} s.\n",
             self.adapter,
             self.learnt_now,
-            self.concepts.len(),
-            self.steps
+            counted(self.concepts.len(), "concept"),
+            counted(self.steps, "update")
         );
         let _ = writeln!(
             text,
@@ -81,8 +82,8 @@ impl Report {
         let _ = writeln!(
             text,
             "## Several in one picture\n\nPlaces that look most like who should stand there, of \
-                {} seeds:\n",
-            self.seeds
+                {}:\n",
+            counted(self.seeds, "seed")
         );
         let rows = self.scenes.iter().map(|scene| {
             let share = 100.0 * scene.right as f64 / scene.of.max(1) as f64;

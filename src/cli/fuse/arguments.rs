@@ -42,8 +42,9 @@ pub struct Arguments {
     /// the program]
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
-    /// A concept or LoRA file; `FILE:unet=0.8,text=1.0` scales its parts. May be given again
-    #[arg(short, long = "concept", value_name = "FILE", conflicts_with = "to")]
+    /// A concept or LoRA file; `FILE:0.8` scales its LoRA, `FILE:unet=0.8,text=1` its parts. May be
+    /// given again
+    #[arg(short, long = "concept", value_name = "FILE[:SCALE]", conflicts_with = "to")]
     pub concepts: Vec<String>,
     /// A list of concepts: TOML, JSON, or the method's own JSON
     #[arg(short, long, value_name = "FILE", conflicts_with = "to")]
@@ -167,7 +168,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER", help_heading = GROW)]
     pub to: Option<PathBuf>,
     /// A concept to add to it; as --concept
-    #[arg(long, value_name = "FILE", requires = "to", help_heading = GROW)]
+    #[arg(long, value_name = "FILE[:SCALE]", requires = "to", help_heading = GROW)]
     pub add: Vec<String>,
     /// The name (or prompt words) of a concept to take out of it
     #[arg(long, value_name = "NAME", requires = "to", help_heading = GROW)]

@@ -2,11 +2,11 @@
 use std::path::{Path, PathBuf};
 
 use mixofshow::checkpoint::{Checkpoint, adapter_files, base_hash_cache};
-use mixofshow::concept::{self, Applied, dialects};
+use mixofshow::concept::{self, Applied, ScaledFile, dialects};
 use mixofshow::pipeline::recipe::{ConceptSource, Recipe, Source};
 
 use crate::cli::terminal::Terminal;
-use crate::cli::{Result, files};
+use crate::cli::{Failure, Result, files};
 
 const HEADING: &str = "Concepts";
 
@@ -18,7 +18,8 @@ pub struct ConceptArguments {
     /// A concept file of `mos train`, of Mix-of-Show (.pth or safetensors), a LoRA of kohya's,
     /// PEFT's, diffusers' or ComfyUI's names, or a textual inversion, told apart by content; or a
     /// folder that PEFT or diffusers wrote. The scale multiplies its LoRA; at 0 its words act
-    /// alone. Several may be given. `mos inspect FILE` tells the words.
+    /// alone. FILE:unet=0.8,text=1 scales its two parts apart. Several may be given. `mos inspect
+    /// FILE` tells the words.
     #[arg(short, long, value_name = "FILE[:SCALE]", help_heading = HEADING)]
     concept: Vec<String>,
     /// The same for LoRAs without words
@@ -51,9 +52,14 @@ impl ConceptArguments {
         } else {
             recipe.concepts.clear();
             for given in self.concept.iter().chain(&self.lora) {
-                let (path, scale) = path_and_scale(given);
+                let ScaledFile { path, unet, text } =
+                    ScaledFile::parse(given).map_err(Failure::Usage)?;
                 for file in adapter_files(&path)? {
-                    recipe.concepts.push(ConceptSource { source: Source::of(&file)?, scale });
+                    recipe.concepts.push(ConceptSource {
+                        source: Source::of(&file)?,
+                        scale: unet,
+                        text_scale: Some(text).filter(|text| *text != unet),
+                    });
                 }
             }
         }
@@ -61,9 +67,9 @@ impl ConceptArguments {
         for named in &recipe.concepts {
             let (concept, notes) = dialects::read(&named.source.path)?;
             for note in notes {
-                terminal.note(format!("note: {}: {note}", named.source.path.display()));
+                terminal.remark(format!("{}: {note}", named.source.path.display()));
             }
-            applied.push(Applied::new(concept, named.scale)?);
+            applied.push(Applied::scaled(concept, |network| named.scale_of(network))?);
         }
         Ok(applied)
     }
@@ -79,18 +85,6 @@ impl ConceptArguments {
         }
         Ok(())
     }
-}
-
-/// `FILE` or `FILE:SCALE`; a file whose own name ends so is meant as it is.
-fn path_and_scale(given: &str) -> (PathBuf, f32) {
-    if !Path::new(given).exists()
-        && let Some((path, scale)) = given.rsplit_once(':')
-        && let Ok(scale) = scale.parse()
-        && !path.is_empty()
-    {
-        return (path.into(), scale);
-    }
-    (given.into(), 1.0)
 }
 
 /// The same file, by its hash.
@@ -128,22 +122,6 @@ struct Lost {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn scales_stand_behind_the_last_colon() {
-        let split = |given: &str| {
-            let (path, scale) = path_and_scale(given);
-            (path.to_string_lossy().into_owned(), scale)
-        };
-        assert_eq!(split("a.safetensors"), ("a.safetensors".into(), 1.0));
-        assert_eq!(split("a.safetensors:0.8"), ("a.safetensors".into(), 0.8));
-        assert_eq!(split("c:a:-1"), ("c:a".into(), -1.0));
-        assert_eq!(split(r"c:\a.pth"), (r"c:\a.pth".into(), 1.0));
-        let folder = tempfile::tempdir().unwrap();
-        let odd = folder.path().join("a:1");
-        std::fs::write(&odd, "").unwrap();
-        assert_eq!(path_and_scale(odd.to_str().unwrap()), (odd, 1.0));
-    }
 
     #[test]
     fn files_are_found_again_by_their_contents() {

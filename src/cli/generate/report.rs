@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mixofshow::numbers::counted;
 use mixofshow::pipeline::Generated;
 use mixofshow::pipeline::recipe::Recipe;
 use serde::Serialize;
@@ -54,8 +55,8 @@ impl Report {
         recipe: &Recipe,
         generated: &Generated,
         paths: &[PathBuf],
-        loading: Duration,
-        total: Duration,
+        [loading, total]: [Duration; 2],
+        warnings: Vec<String>,
     ) -> Self {
         let told = paths.first().map(|path| recipe.beside(path));
         let told = told.as_ref().unwrap_or(recipe);
@@ -73,7 +74,7 @@ impl Report {
             model_hash: recipe.model_hash.clone(),
             adapter: recipe.adapter.clone(),
             settings: told.parameters(generated, 0).mos,
-            warnings: generated.warnings.clone(),
+            warnings,
             stages: stages.collect(),
             seconds: total.as_secs_f64(),
             peak_device_bytes: generated.peak_device_bytes,
@@ -102,9 +103,9 @@ impl Report {
         let (width, height, sampler, steps) = (self.width, self.height, &self.sampler, self.steps);
         let (total, memory) = (seconds(self.seconds), units::bytes(self.peak_device_bytes));
         format!(
-            "{width}x{height}, {seeds}, {sampler}, {steps} step{}\n{}: {total} in all; at most \
+            "{width}x{height}, {seeds}, {sampler}, {}\n{}: {total} in all; at most \
                 {memory} of device memory",
-            if steps == 1 { "" } else { "s" },
+            counted(steps, "step"),
             stages.join(", "),
         )
     }

@@ -3,6 +3,7 @@
 
 use crate::checkpoint::{LoraSettings, TensorFile};
 use crate::concept::{Error, Result};
+use crate::numbers::counted;
 
 use super::gather::{Gathered, Names, Scale};
 
@@ -72,7 +73,7 @@ pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>
         {
             "no alpha was found".to_string()
         } else {
-            format!("no alpha was found for {without} layers")
+            format!("no alpha was found for {}", counted(without, "layer"))
         };
         notes.push(format!("{of}, in it or beside it: the factor 1 is taken"));
     }

@@ -43,10 +43,13 @@ pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, St
                 .file_stem()
                 .map(|stem| stem.to_string_lossy().into_owned())
                 .unwrap_or_default();
+            let scale = match concept.text_scale {
+                Some(text) => format!("unet={} text={text}", concept.scale),
+                None => concept.scale.to_string(),
+            };
             format!(
-                "{name}: {} x {}",
+                "{name}: {} x {scale}",
                 concept.source.sha256.get(..HASH_DIGITS).unwrap_or_default(),
-                concept.scale
             )
         };
         set("Concepts", recipe.concepts.iter().map(concept).collect::<Vec<_>>().join(", "));

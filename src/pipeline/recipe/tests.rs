@@ -90,6 +90,7 @@ fn unusual() -> Recipe {
         concepts: vec![ConceptSource {
             source: source("zorp, the cat.safetensors").unwrap(),
             scale: 0.7,
+            text_scale: Some(1.0),
         }],
         adapter: Some("a card".into()),
         kernels: vec![crate::backend::ReplacedKernel {
@@ -139,7 +140,7 @@ fn web_uis_read_what_is_written() {
         "Steps: 31, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.1, Seed: \
             18446744073709551614, Size: 640x384, \
          Model hash: 0123456789, Model: some model, Concepts: \"zorp, the cat: ababababab x \
-         0.7\", Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
+         unet=0.7 text=1\", Denoising strength: 0.55, Clip skip: 2, Eta DDIM: 0.3, RNG: NV, \
          Version: mos 0.1.0"
     );
 }

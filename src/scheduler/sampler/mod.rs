@@ -22,6 +22,7 @@ pub use linear::{INPUTS, Matrix, NOISE_COLUMN, OUTPUT_COLUMN, SLOTS};
 
 use super::config::{ScheduleError, SchedulerConfig, Settings};
 use super::schedule::{NoiseLevel, NoiseSchedule};
+use crate::numbers::counted;
 use linear::Combination;
 
 /// What a user can ask of a sampler.
@@ -140,8 +141,8 @@ pub fn plan(
     let kept = ((options.steps as f64 * strength) as usize).min(options.steps);
     if kept == 0 {
         return request_error(format!(
-            "strength {strength} of {} steps leaves none to run: raise one of them",
-            options.steps
+            "strength {strength} of {} leaves none to run: raise one of them",
+            counted(options.steps, "step")
         ));
     }
     let schedule = NoiseSchedule::new(&settings)?;

@@ -19,10 +19,10 @@ pub(super) fn truncate(tokenizer: &Tokenizer, prompt: &str) -> Result<(Chunk, Op
     let room = tokenizer.max_length().saturating_sub(2);
     let warning = tokens.get(room).map(|first| {
         let cut = prompt.get(first.bytes.start..).unwrap_or_default().trim();
-        let (all, over) = (tokens.len(), tokens.len() - room);
         format!(
-            "the prompt has {all} tokens, but the model reads {room}; the last {over} were \
-            cut: \"{cut}\""
+            "the prompt has {} tokens, but the model reads {room} (more with --long-prompt); cut \
+                off is \"{cut}\"",
+            tokens.len()
         )
     });
     let entries =

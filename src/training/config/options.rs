@@ -10,6 +10,7 @@ use super::ranges;
 use super::{Error, Result};
 use crate::backend::Precision;
 use crate::file_kind::read_text;
+use crate::plainly::plainly;
 use crate::training::captions::Templates;
 use crate::training::step::{Method, TextLayers, UNetLayers};
 
@@ -342,7 +343,7 @@ impl Options {
         let text = read_text(path, "settings (TOML)").map_err(Error::unreadable(path))?;
         let fail = |e: toml::de::Error| Error::Invalid {
             path: path.to_path_buf(),
-            problem: e.to_string().trim_end().to_string(),
+            problem: plainly(&e.to_string()),
         };
         Ok(toml::from_str::<Options>(&text).map_err(fail)?.meant_from(path))
     }
@@ -354,7 +355,7 @@ impl Options {
     pub(super) fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
         let fail = |e: serde_json::Error| Error::Invalid {
             path: path.to_path_buf(),
-            problem: e.to_string(),
+            problem: plainly(&e.to_string()),
         };
         Ok(serde_json::from_value::<Options>(value).map_err(fail)?.meant_from(path))
     }

@@ -14,6 +14,7 @@ use super::options::{Options, PictureFolder};
 use super::{Error, Result};
 use crate::concept::{PLACEHOLDER, with_words};
 use crate::file_kind::read_text;
+use crate::numbers::counted;
 use crate::training::captions::Templates;
 use crate::training::folder;
 use crate::training::step::{Method, TextLayers, UNetLayers};
@@ -67,19 +68,24 @@ pub(super) fn read(path: &Path) -> Result<(Options, Vec<String>)> {
     read_transforms(&train, &mut options, &mut notes)?;
     read_pictures(&train, &mut options)?;
     let batch = train.whole("batch_size_per_gpu")?.unwrap_or(1);
-    let cards = match root.whole("num_gpu")? {
-        Some(cards) => cards,
-        None => {
-            notes.push(format!(
-                "the number of cards is not in the file: {CARDS} are assumed, so \
-                {CARDS} batches make a step"
-            ));
-            CARDS
-        }
-    };
+    let named = root.whole("num_gpu")?;
+    let cards = named.unwrap_or(CARDS).max(1);
     // Each card gathers so many batches before a step.
     let gathered = root.whole::<usize>("gradient_accumulation_steps")?.unwrap_or(1).max(1);
-    let accumulate = cards.max(1).saturating_mul(gathered);
+    let accumulate = cards.saturating_mul(gathered);
+    if named.is_none() || gathered > 1 {
+        let cards = match named {
+            None => format!("{CARDS} cards (assumed: `num_gpu` is not in the file)"),
+            Some(_) => counted(cards, "card"),
+        };
+        let each = match gathered {
+            1 => String::new(),
+            _ => format!(", each with {gathered} batches (`gradient_accumulation_steps`)"),
+        };
+        notes.push(format!(
+            "`accumulate` is {accumulate}, as on {cards}{each}: so many batches make an update"
+        ));
+    }
     (options.batch, options.accumulate) = (Some(batch), Some(accumulate));
     read_training(
         &root,

@@ -12,7 +12,7 @@ use super::{Error, Result, ranges};
 use crate::backend::Precision;
 use crate::checkpoint::SHIPPED;
 use crate::concept::PLACEHOLDER;
-use crate::numbers::Range;
+use crate::numbers::{Range, counted};
 use crate::picture::MAX_SIDE;
 use crate::training::captions::Templates;
 use crate::training::step::{AdamW, Method, TextLayers, UNetLayers};
@@ -361,7 +361,11 @@ fn initializers(given: &Options, words: &[String], wrong: &mut Vec<String>) -> V
         }
     }
     if found.len() != words.len() && wrong.is_empty() {
-        wrong.push(format!("initializers: {} are given for {} words", found.len(), words.len()));
+        wrong.push(format!(
+            "initializers: {} for {}",
+            counted(found.len(), "start"),
+            counted(words.len(), "word")
+        ));
     }
     found
 }

@@ -112,8 +112,8 @@ fn flags_come_before_the_file() {
 #[test]
 fn wrong_keys_and_values_are_named_with_their_place() {
     for (text, says) in [
-        ("step = 5\n", ["unknown field `step`", "a.toml"]),
-        ("steps = \"many\"\n", ["invalid type", "line 1"]),
+        ("step = 5\n", ["unknown key `step`", "a.toml"]),
+        ("steps = \"many\"\n", ["found the text \"many\", expected a whole number", "line 1"]),
         (
             "\nmethod = \"dreambooth\"\n",
             ["`dreambooth` is none of ed-lora, lora, p-plus", "line 2"],
@@ -152,7 +152,9 @@ fn all_that_is_wrong_is_told_at_once() {
     let text = Settings::new(twice).unwrap_err().to_string();
     assert!(text.contains("<A> is given twice") && text.contains("<rand-x>"), "{text}");
     let few = flags(&["--words", "<a> <b>", "--initializers", "man", "--pictures", "p"]);
-    assert!(Settings::new(few).unwrap_err().to_string().contains("1 are given for 2 words"));
+    assert!(
+        Settings::new(few).unwrap_err().to_string().contains("initializers: 1 start for 2 words")
+    );
 }
 
 /// A settings file as the method's code has them, its concept list and pictures beside it.
@@ -283,7 +285,14 @@ fn gathered_batches_of_published_settings_make_one_step() {
     let settings = Settings::new(options).unwrap();
     // Three pictures, 500 times each, five batches of two.
     assert_eq!((settings.steps, settings.batch, settings.accumulate), (150, 2, 5));
-    assert_eq!(notes, [""; 0]);
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert!(note.starts_with("`accumulate` is 5, as on 1 card, each with 5 batches"), "{note}");
+    // Both together, where the number of cards is not told.
+    let yaml = YAML.replace("manual_seed: 4", "manual_seed: 4\ngradient_accumulation_steps: 3");
+    let (options, notes) = read(&published(folder.path(), &yaml)).unwrap();
+    assert_eq!(options.accumulate, Some(6));
+    let says = ["`accumulate` is 6, as on 2 cards (assumed", "each with 3 batches"];
+    assert!(says.iter().all(|says| notes[0].contains(says)), "{notes:?}");
 }
 
 #[test]
