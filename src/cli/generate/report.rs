@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mixofshow::numbers::counted;
+use mixofshow::counted;
 use mixofshow::pipeline::Generated;
 use mixofshow::pipeline::recipe::Recipe;
 use serde::Serialize;
