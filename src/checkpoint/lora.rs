@@ -3,7 +3,7 @@ use super::TensorFile;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who names tensors this way.
+/// A program's way to write a concept or LoRA: who names tensors this way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dialect {
@@ -24,6 +24,8 @@ pub enum Dialect {
     /// The first LoRA program's: `unet:0:down`, or a list.
     #[serde(rename = "cloneofsimo")]
     CloneOfSimo,
+    /// A textual inversion: words without a LoRA.
+    TextualInversion,
 }
 
 /// How the change of a weight is written.

@@ -19,25 +19,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use crate::checkpoint::Dialect;
 use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
 
 use super::{Concept, Error, Network, Result, file};
 use crate::watch::{Parts, Progress, Watch, heed, unwatched, unwatched_parts};
-
-/// A program's way to write a concept or LoRA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    Mos,
-    MixOfShow,
-    Kohya,
-    /// PEFT's and diffusers'.
-    Peft,
-    ComfyUi,
-    /// The first LoRA program's, without names of layers.
-    CloneOfSimo,
-    TextualInversion,
-}
 
 /// What a file came to.
 struct Read {
@@ -58,13 +45,14 @@ impl Dialect {
             Self::MixOfShow => "mix-of-show",
             Self::Kohya => "kohya",
             Self::Peft => "peft",
+            Self::Diffusers => "diffusers",
             Self::ComfyUi => "comfyui",
             Self::CloneOfSimo => "cloneofsimo",
             Self::TextualInversion => "textual-inversion",
         }
     }
 
-    /// The dialect of a file.
+    /// The dialect of a file; diffusers' names are read as PEFT's.
     pub fn of(file: &TensorFile) -> Option<Self> {
         type Test = fn(&TensorFile) -> bool;
         let known: [(Self, Test); 7] = [
@@ -202,7 +190,7 @@ fn read_open(file: &TensorFile, progress: &mut Parts) -> Result<(Concept, Vec<St
         Dialect::Mos => Read { concept: file::read(file, progress)?, notes: Vec::new() },
         Dialect::MixOfShow => mix_of_show::read(file, progress)?,
         Dialect::Kohya => kohya::read(file, progress)?,
-        Dialect::Peft => peft::read(file, progress)?,
+        Dialect::Peft | Dialect::Diffusers => peft::read(file, progress)?,
         Dialect::ComfyUi => comfyui::read(file, progress)?,
         Dialect::CloneOfSimo => cloneofsimo::read(file, progress)?,
         Dialect::TextualInversion => inversion::read(file)?,
@@ -265,9 +253,11 @@ pub fn write_watched(
         Dialect::Kohya => {
             (kohya::tensors(concept, conv_projections(concept), bundle), kohya_metadata(concept))
         }
-        Dialect::Peft | Dialect::ComfyUi | Dialect::CloneOfSimo | Dialect::TextualInversion => {
-            (peft::tensors(concept), BTreeMap::from([alpha::is_rank()]))
-        }
+        Dialect::Peft
+        | Dialect::Diffusers
+        | Dialect::ComfyUi
+        | Dialect::CloneOfSimo
+        | Dialect::TextualInversion => (peft::tensors(concept), BTreeMap::from([alpha::is_rank()])),
     };
     if concept.updates.is_empty()
         && (dialect == Dialect::Peft || dialect == Dialect::Kohya && !bundle)
