@@ -4,6 +4,7 @@ use super::parameter::ParameterError;
 use super::{Graph, Tensor};
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error("{operation} in layer `{layer}`: {message}")]
     Shape { operation: &'static str, layer: String, message: String },

@@ -18,6 +18,7 @@ pub struct ParameterInfo {
 }
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParameterError {
     #[error("parameter `{name}` is missing")]
     Missing { name: String },

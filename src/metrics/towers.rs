@@ -25,6 +25,7 @@ const MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 const DEVIATION: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error("{}: the model brings no vision tower (`image_encoder` or `clip_vision`), which \
         scores are measured with", .0.display())]

@@ -37,6 +37,7 @@ pub const MAX_PIXELS: u64 = 1 << 27;
 
 /// What can go wrong with pictures and their files.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },

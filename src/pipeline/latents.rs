@@ -10,6 +10,7 @@ const NAME: &str = "latents";
 
 /// A file whose latents cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LatentsError {
     #[error(transparent)]
     File(#[from] checkpoint::Error),

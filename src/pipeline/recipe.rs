@@ -114,6 +114,7 @@ impl std::str::FromStr for Made {
 
 /// A picture that does not tell how it was made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecipeError {
     #[error(transparent)]
     Picture(#[from] picture::Error),

@@ -109,6 +109,7 @@ fn number(value: f64) -> String {
 
 /// A layout that cannot be read or placed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error(
         "region `{text}`: {problem}; expected \"LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt\""

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 /// What can be wrong with a scheduler config, or with what is asked of a sampler.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScheduleError {
     #[error("scheduler config is not what it should be: {0}")]
     Json(#[from] serde_json::Error),

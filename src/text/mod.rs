@@ -17,6 +17,7 @@ pub use vocabulary::standard_files;
 
 /// What can go wrong between a prompt and its token ids.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },

@@ -286,6 +286,30 @@ fn the_face() {
     assert!(!text.contains("doc(hidden)"));
 }
 
+/// Errors grow: no `match` outside may take all of one for granted.
+#[test]
+fn errors_may_grow() {
+    let mut all = Vec::new();
+    files(&source(), &mut all);
+    all.retain(|path| room(path) != "cli");
+    for path in &all {
+        let code = code(path);
+        let mut attributes = String::new();
+        for line in code.lines() {
+            let line = line.trim_end();
+            if let Some(rest) = line.strip_prefix("pub enum ")
+                && (rest.contains("Error") || attributes.contains("thiserror::Error"))
+            {
+                assert!(attributes.contains("non_exhaustive"), "{}: {line}", path.display());
+            }
+            match line.starts_with("#[") || line.is_empty() && !attributes.is_empty() {
+                true => attributes.push_str(line),
+                false => attributes.clear(),
+            }
+        }
+    }
+}
+
 /// Nothing but the command line prints.
 #[test]
 fn only_the_command_line_prints() {

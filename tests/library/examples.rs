@@ -1,6 +1,7 @@
 //! The programs in examples/, as they stand there, with as few steps as they take.
 
 #![allow(dead_code, reason = "their `main` is not called")]
+#![allow(clippy::duplicate_mod, reason = "two of them share a module, each as its own")]
 
 #[path = "../../examples/generate.rs"]
 mod generate;

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 /// A `config.json` that cannot be used, with the place and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The file is not a JSON object.
     #[error("{}: expected a JSON object, found {found}", file.display())]

@@ -21,6 +21,7 @@ pub use settings::{Initializer, Settings};
 pub use template::template;
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },

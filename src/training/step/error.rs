@@ -4,6 +4,7 @@ use crate::models::config::ConfigError;
 use crate::scheduler::config::ScheduleError;
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error(transparent)]
     Graph(#[from] crate::graph::Error),
