@@ -11,6 +11,10 @@ pub enum Error {
     MissingLevel { wanted: String, best: &'static str },
     #[error("threads for the processor's work cannot be started: {0}")]
     Threads(String),
+    #[error(
+        "{variable} is `{found}`: expected a number of threads, 0 (one for each core) to {most}"
+    )]
+    ThreadCount { variable: &'static str, found: String, most: usize },
     #[error("{operation} in layer `{layer}` would read what it writes: a fault of the plan")]
     Overlap { operation: &'static str, layer: String },
 }
