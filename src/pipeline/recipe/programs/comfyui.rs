@@ -271,11 +271,11 @@ struct Reading<'r, 'g> {
 impl<'g> Reading<'_, 'g> {
     /// An input of the sampler, or of a node that holds a part of its settings.
     fn input(&self, name: &str) -> Option<&'g Value> {
-        let part = |part: &&str| {
+        let part = |part: &str| {
             let node = self.graph.linked(self.sampler.input(part)?)?;
             node.input(name)
         };
-        self.sampler.input(name).or_else(|| PARTS.iter().find_map(|name| part(&name)))
+        self.sampler.input(name).or_else(|| PARTS.iter().find_map(|name| part(name)))
     }
 
     /// The value of an input; where it cannot be followed, that is told.
