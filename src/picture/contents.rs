@@ -208,7 +208,8 @@ fn jpeg_end(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The decoder doesn't miss what follows the pixels, and takes memory for whatever length a chunk
-/// claims; the header says how long the file is (RIFF: bytes 4 to 7), and each chunk how long it is.
+/// claims; the header says how long the file is (RIFF: bytes 4 to 7), and each chunk how long it
+/// is.
 fn webp_is_cut(bytes: &[u8]) -> bool {
     let number = |at: usize| {
         let found = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());

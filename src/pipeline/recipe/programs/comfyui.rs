@@ -1,7 +1,7 @@
 //! ComfyUI's pictures: the graph that ran, followed back from its sampler.
 //!
-//! An input of a node is a value, or a link `["4", 0]` to an output of another node: a seed may come
-//! out of a primitive, a text out of several that are joined. What cannot be followed is told.
+//! An input of a node is a value, or a link `["4", 0]` to an output of another node: a seed may
+//! come out of a primitive, a text out of several that are joined. What cannot be followed is told.
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
