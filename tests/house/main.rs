@@ -324,3 +324,21 @@ fn only_the_command_line_prints() {
         }
     }
 }
+
+/// What a picture file claims is checked in one place before memory is taken for it: nothing else
+/// decodes any.
+#[test]
+fn picture_files_are_opened_in_one_place() {
+    let mut all = Vec::new();
+    files(&source(), &mut all);
+    let decodes =
+        ["ImageReader", "image::open", "image::load", "from_decoder", "png::Decoder::new"];
+    let inside = |path: &Path| path.strip_prefix(source()).unwrap().to_string_lossy().into_owned();
+    let found: BTreeSet<String> = all
+        .iter()
+        .filter(|path| decodes.iter().any(|word| code(path).contains(word)))
+        .map(|path| inside(path))
+        .collect();
+    let known = ["picture/contents.rs", "picture/png_text.rs"].map(String::from);
+    assert_eq!(found, known.into());
+}
