@@ -51,7 +51,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The kind of a file that begins with these bytes: [`START`] of them, or all there are.
+    /// The kind of a file that begins with these bytes: 512 of them, or all there are.
     pub fn of(start: &[u8]) -> FileKind {
         if start.is_empty() {
             return FileKind::Empty;

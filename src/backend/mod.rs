@@ -5,7 +5,7 @@
 //! profiled ([`Executable`]). [`Device`], [`Weights`] and [`Program`] are what everything else
 //! holds: they check what comes in, so that a back end gets only what fits.
 //!
-//! Back ends: [`mod@wgpu`] for graphics cards, [`cpu`] for the processor, [`mod@reference`] for the
+//! Back ends: `wgpu` for graphics cards, `cpu` for the processor, [`mod@reference`] for the
 //! operations' reference implementations in plain Rust.
 
 mod choice;

@@ -156,11 +156,19 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What a module of tests begins with.
+const TESTS: &str = "\n#[cfg(test)]\nmod ";
+
 /// A file's text without comments and without its module of tests, which may look at everything.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    // A module of tests that stands in a file of its own is only named.
+    let inside = |rest: &str| rest.lines().next().is_some_and(|line| line.ends_with('{'));
+    let mut found = text.match_indices(TESTS);
+    let end = found.find(|(at, _)| inside(&text[at + TESTS.len()..])).map(|(at, _)| at);
+    let lines = text[..end.unwrap_or(text.len())]
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -1,7 +1,7 @@
 //! The back end for the processor: no driver, no device memory, the same plan on all cores.
 //!
 //! Kernels are pure functions over slices ([`cpu_kernels`]); an operation says how it uses them
-//! (`ops`); a program gives memory out once and then only runs ([`program`]). The same bytes come
+//! (`ops`); a program gives memory out once and then only runs (`program`). The same bytes come
 //! of any number of threads.
 
 mod compute;

@@ -16,7 +16,7 @@
 //! - an escaped bracket, `\(`;
 //! - the word `BREAK` in capitals;
 //! - alternation, `[a|b]`, and editing, `[from:to:0.5]` or `[to:5]`, unless it is as short as
-//!   "[12:30]".
+//!   `[12:30]`.
 //!
 //! One such mark turns on all of the syntax for that prompt, single brackets included. Without any,
 //! brackets are text, and a warning tells so.

@@ -53,6 +53,8 @@ macro_rules! options {
         #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
         #[cfg_attr(feature = "cli", derive(clap::Args))]
         #[serde(deny_unknown_fields)]
+        // These are help texts, in plain words.
+        #[allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
         pub struct Options {
             $(
                 $(#[doc = $doc])*

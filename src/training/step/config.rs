@@ -208,7 +208,7 @@ pub struct Batch {
     pub rates: Rates,
 }
 
-/// What one [`super::Step::run`] did.
+/// What one [`super::TrainingStep::run`] did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
     /// Updates so far, this one included.
