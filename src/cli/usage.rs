@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::parser::ArgMatches;
 use clap::{Arg, Command};
+use mixofshow::backend::{self, cpu};
 use mixofshow::pipeline;
 use mixofshow::scheduler::config::ScheduleError;
 use mixofshow::training::{self, config};
@@ -166,7 +167,17 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
                 | Unknown { .. }
         );
     }
+    if let Some(error) = error.downcast_ref::<backend::Error>() {
+        return match error {
+            backend::Error::NoMatch { .. } => true,
+            backend::Error::Cpu(error) => is_wrong_usage(error),
+            _ => false,
+        };
+    }
     matches!(
+        error.downcast_ref(),
+        Some(cpu::Error::UnknownLevel { .. } | cpu::Error::MissingLevel { .. })
+    ) || matches!(
         error.downcast_ref(),
         Some(ScheduleError::Request(_) | ScheduleError::Unsupported { .. })
     ) || matches!(error.downcast_ref(), Some(config::Error::Settings(_)))

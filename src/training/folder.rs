@@ -133,9 +133,10 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
     let listing = match Listing::of(folder) {
         Ok(listing) => listing,
         Err(source) => {
-            return checked
-                .problems
-                .push(format!("{}: cannot be read: {source}", folder.pictures.display()));
+            return checked.problems.push(format!(
+                "{}: the pictures cannot be read: {source}",
+                folder.pictures.display()
+            ));
         }
     };
     let left_out = listing.told_left_out();
