@@ -40,7 +40,7 @@ Examples:
   Prompt in, picture out:
     echo \"a dog on the moon\" | mos generate -p - -o - > dog.png
   Two in one picture, each in its half:
-    mos generate -p \"in the snow\" --region \"0,0,0.5,1: a red cat\" --region \"0.5,0,1,1: a blue dog\" -o two.png
+    mos generate -p \"in the snow\" --region \"0,.2,.5,1: a red cat\" --region \".5,.2,1,1: a blue dog\" -o two.png
 
 Every PNG carries its settings: for --like, and as text that web UIs read.";
 
