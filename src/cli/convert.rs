@@ -21,9 +21,9 @@ Examples:
   Another word, where two concepts have the same:
     mos convert zorp.safetensors other.safetensors --rename '<zorp1>=<other1>'
 
-Where the other program knows no layer-wise embeddings (kohya, peft), each word
-becomes one embedding, the mean of its layers', in
-a textual inversion beside the file; --bundle-words puts them into kohya's file as well.";
+Where the other program knows no layer-wise embeddings (kohya, peft), each word becomes one
+embedding, the mean of its layers', in a textual inversion beside the file; --bundle-words puts them
+into kohya's file as well.";
 
 /// Translate concepts and LoRAs between programs
 ///

@@ -356,12 +356,14 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
                 .flat_map(|stage| &stage.moved)
                 .map(|(_, moved)| *moved)
                 .fold(0.0, f64::max);
+            let moved = match 100.0 * moved {
+                moved if moved < 0.01 => "less than 0.01".to_string(),
+                moved => format!("up to {moved:.2}"),
+            };
             terminal.warning(format!(
                 "inputs of {} were recorded when other concepts were fused; what the UNet reads \
-                    of their prompts has moved by up to \
-                 {:.2} % since; --refresh records them anew",
+                    of their prompts has moved by {moved} % since; --refresh records them anew",
                 stage.stale.join(", "),
-                moved * 100.0
             ));
         }
     }

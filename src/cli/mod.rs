@@ -169,7 +169,10 @@ pub fn main() -> ExitCode {
     without_a_desktop();
     let mut command = Cli::command();
     let arguments = usage::with_hyphens(&command, std::env::args_os().collect());
-    let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
+    let has_prompt = arguments.iter().any(|argument| argument == "generate");
+    let matches = command
+        .try_get_matches_from_mut(arguments)
+        .unwrap_or_else(|error| usage::with_advice(error, has_prompt).exit());
     let cli =
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);

@@ -38,11 +38,11 @@ Beside the concept file, NAME.training holds the saved state, the loss curve and
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Settings: TOML, or the method's own YAML
+    /// Settings: TOML, the same keys as JSON, or the method's own YAML
     #[arg(value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print a commented settings file to begin with: person, object, scene or style
-    #[arg(long, value_name = "KIND", exclusive = true)]
+    #[arg(long, value_name = "KIND")]
     template: Option<Kind>,
     /// Go on where the run was saved last; with more --steps, a finished run too
     ///
@@ -72,6 +72,16 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     if let Some(kind) = arguments.template {
+        let alone = arguments.config.is_none()
+            && arguments.options == Options::default()
+            && !(arguments.resume || arguments.restart || arguments.check || arguments.json);
+        if !alone {
+            return Err(Failure::Usage(
+                "--template prints a settings file and takes no other options: write them into \
+                    that file"
+                    .into(),
+            ));
+        }
         return terminal.print(config::template(kind).trim_end());
     }
     let (from_file, notes) = match &arguments.config {

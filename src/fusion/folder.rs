@@ -12,7 +12,7 @@ use crate::checkpoint::{
     self, Checkpoint, Component, DType, Folder, Kind, Network, TensorView, infinities,
 };
 use crate::models::clip_text::TOKEN_TABLE;
-use crate::text::KNOWN_WORDS_FILE;
+use crate::text::{KNOWN_WORDS_FILE, KnownWords};
 
 use super::base::{Base, FusedWeights, Runner};
 use super::members::FusedConcept;
@@ -76,7 +76,7 @@ pub(super) fn write(
         put_json(&inside.join("generation_config.json"), generation)?;
     }
     if let Some(known) = &checkpoint.words {
-        put(&inside.join(KNOWN_WORDS_FILE), known)?;
+        put(&inside.join(KNOWN_WORDS_FILE), &with_phrases(known, report))?;
     }
     put_json(&inside.join(WORDS_FILE), &Value::Object(words.config))?;
     let files = replace::files_in(inside)?;
@@ -204,6 +204,23 @@ fn network(
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     let path = path.join(format!("{stem}.safetensors"));
     Ok(checkpoint::write_watched(&path, &tensors, &metadata, progress)?)
+}
+
+/// The list of words that the base model knows, and what calls up the concepts that have none.
+fn with_phrases(known: &str, report: &Report) -> String {
+    let list = KnownWords::parse(known);
+    let mut words: Vec<String> = Vec::new();
+    for phrase in report.concepts.iter().map(|concept| concept.phrase.as_str()) {
+        for word in list.unknown_words(phrase, []) {
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+    }
+    match words.is_empty() {
+        true => known.to_string(),
+        false => format!("{}\nof concepts: {}\n", known.trim_end(), words.join(" ")),
+    }
 }
 
 /// `values` in the precision of `stored`; 8-bit types become f16.

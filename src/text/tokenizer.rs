@@ -211,7 +211,10 @@ impl Tokenizer {
                 || words.iter().take(n).any(same)
                 || added.keys().any(|k| same(&k.as_str()))
             {
-                return Err(refuse("it is there already"));
+                return Err(refuse(&format!(
+                    "it is a word already; a new one is needed, such as <{}1>",
+                    word.trim_matches(['<', '>'])
+                )));
             }
         }
         let add_one = |word: &&str| {

@@ -132,10 +132,15 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
 fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, checked: &mut Checked) {
     let listing = match Listing::of(folder) {
         Ok(listing) => listing,
+        Err(_) if folder.pictures.is_file() => {
+            let problem = "a file, expected a folder of pictures";
+            return checked.problems.push(format!("{}: {problem}", folder.pictures.display()));
+        }
         Err(source) => {
-            return checked
-                .problems
-                .push(format!("{}: cannot be read: {source}", folder.pictures.display()));
+            return checked.problems.push(format!(
+                "{}: the pictures cannot be read: {source}",
+                folder.pictures.display()
+            ));
         }
     };
     let left_out = listing.told_left_out();

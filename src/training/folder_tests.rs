@@ -176,7 +176,7 @@ fn folders_that_are_not_there() {
     (second.pictures, second.masks, second.captions) = (empty, None, Some(at.join("no captions")));
     settings.folders.push(second);
     let problems = check(&settings, [64, 64]).problems;
-    assert!(problems[0].contains("none: cannot be read"), "{problems:?}");
+    assert!(problems[0].contains("none: the pictures cannot be read"), "{problems:?}");
     assert!(problems[1].contains("empty: no pictures in it"), "{problems:?}");
     assert!(problems[2].contains("no captions: no such folder"), "{problems:?}");
 }

@@ -146,7 +146,7 @@ fn requests_that_cannot_be_met() {
             .failed(2, says);
     }
     let adapter = "generate -p cat --size 64x64 --adapter nothing-has-this-name -o @/cat.png";
-    run(folder.path(), adapter).failed(1, &["nothing-has-this-name", "there are"]);
+    run(folder.path(), adapter).failed(2, &["nothing-has-this-name", "there are"]);
     assert_eq!(names(folder.path()), [""; 0]);
     let weight = ["generate", "-p", "(cat:1000)", "--size", "64x64"];
     ran(mos().args(weight).current_dir(folder.path())).failed(2, &["cat", "1000"]);

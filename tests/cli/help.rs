@@ -43,7 +43,8 @@ fn the_version() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_right() {
-    let cases: [(&str, &[&str]); 21] = [
+    let cases: [(&str, &[&str]); 22] = [
+        ("generate -p a cat", &["'cat'", "stands in quotes"]),
         ("frobnicate", &["frobnicate"]),
         ("generate --promt cat", &["--promt", "--prompt"]),
         ("generate", &["--prompt"]),
@@ -89,5 +90,5 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 fn options_before_and_after_the_command_are_the_same() {
     let before = run(Path::new("."), "--adapter nothing-has-this-name devices");
     let after = run(Path::new("."), "devices --adapter nothing-has-this-name");
-    assert_eq!(before.failed(1, &["nothing-has-this-name"]).stderr, after.failed(1, &[]).stderr);
+    assert_eq!(before.failed(2, &["nothing-has-this-name"]).stderr, after.failed(2, &[]).stderr);
 }

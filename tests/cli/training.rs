@@ -39,6 +39,10 @@ fn a_template_is_printed() {
         let printed = run(folder.path(), &format!("train --template {kind}"));
         assert!(printed.ok().stdout.contains(&format!("kind = \"{kind}\"")));
     }
+    // What the environment says is no option that was given.
+    let line = ["train", "--template", "person"];
+    ran(mos().args(line).env("MOS_ADAPTER", "cpu").env("MOS_MATRICES", "off")).ok();
+    run(folder.path(), "train --template person --steps 3").failed(2, &["--template", "no other"]);
     run(folder.path(), "train --template poem")
         .failed(2, &["poem", "person, object, scene, style"]);
     run(folder.path(), "train")

@@ -117,7 +117,7 @@ fn level(wanted: Option<&str>) -> Result<Level, Error> {
     if level.name() == wanted {
         Ok(level)
     } else {
-        Err(Error::MissingLevel { wanted: wanted.into(), best: level.name() })
+        Err(Error::MissingLevel { wanted: wanted.into(), best: Level::best().name() })
     }
 }
 

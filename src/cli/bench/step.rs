@@ -31,6 +31,7 @@ pub struct Options {
     /// Side of the picture in pixels
     #[arg(long, default_value_t = 256, value_parser = values::side)]
     size: usize,
+    /// Pictures at once
     #[arg(long, default_value_t = 1, value_parser = values::TIMES.parser::<usize>())]
     batch: usize,
     /// Rank of the updates

@@ -40,15 +40,14 @@ Examples:
   Prompt in, picture out:
     echo \"a dog on the moon\" | mos generate -p - -o - > dog.png
   Two in one picture, each in its half:
-    mos generate -p \"in the snow\" --region \"0,0,0.5,1: a red cat\" --region \"0.5,0,1,1: a blue dog\" -o two.png
+    mos generate -p \"in the snow\" --region \"0,.2,.5,1: a red cat\" --region \".5,.2,1,1: a blue dog\" -o two.png
 
 Every PNG carries its settings: for --like, and as text that web UIs read.";
 
 /// Make pictures from a prompt
 ///
 /// Makes pictures from a prompt with Stable Diffusion 1.x or 2.x, the same ones as diffusers would
-/// from the same seed. Without
-/// --model, by a very small model that ships with the program.
+/// from the same seed. Without --model, by a very small model that ships with the program.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -186,7 +185,7 @@ pub struct Arguments {
     /// Start from this picture instead of noise
     #[arg(short, long, value_name = "PICTURE", help_heading = IMAGE)]
     pub init_image: Option<PathBuf>,
-    /// How much to change it, 0 to 1 [default: 0.8]
+    /// How much to change it, above 0 to 1 [default: 0.8]
     #[arg(long, value_name = "SHARE", value_parser = Range::POSITIVE_SHARE.parser::<f64>(), help_heading = IMAGE)]
     strength: Option<f64>,
     /// Paint only where this picture is white

@@ -355,11 +355,22 @@ impl Options {
     /// # Errors
     /// A key or value that is wrong, with its place.
     pub(super) fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
-        let fail = |e: serde_json::Error| Error::Invalid {
-            path: path.to_path_buf(),
-            problem: plainly(&e.to_string()),
-        };
-        Ok(serde_json::from_value::<Options>(value).map_err(fail)?.meant_from(path))
+        let whole = serde_json::from_value::<Options>(value.clone());
+        let options = whole.map_err(|error| {
+            // A value has no place, so its key is looked for.
+            let alone = |(key, value): (&String, &serde_json::Value)| {
+                let one = serde_json::json!({ key: value });
+                Some((key.clone(), serde_json::from_value::<Options>(one).err()?))
+            };
+            let found = value.as_object().and_then(|keys| keys.iter().find_map(alone));
+            let said = plainly(&found.as_ref().map_or(&error, |(_, error)| error).to_string());
+            let problem = match found {
+                Some((key, _)) if !said.contains(&key) => format!("`{key}`: {said}"),
+                _ => said,
+            };
+            Error::Invalid { path: path.to_path_buf(), problem }
+        })?;
+        Ok(options.meant_from(path))
     }
 
     /// The settings of the file at `path`, whose relative paths are meant from its folder.

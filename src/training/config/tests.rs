@@ -124,6 +124,16 @@ fn wrong_keys_and_values_are_named_with_their_place() {
         let error = read_text(text).unwrap_err().to_string();
         assert!(says.iter().all(|say| error.contains(say)), "{text}: {error}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("a.json");
+    for (text, says) in [
+        (r#"{"name": "a", "batch": "two"}"#, "`batch`: found the text \"two\", expected a whole"),
+        (r#"{"name": "a", "lr": 1}"#, "unknown key `lr`"),
+    ] {
+        fs::write(&json, text).unwrap();
+        let error = read(&json).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("a.json"), "{error}");
+    }
     let error = read(Path::new("/nonexistent/a.toml")).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/a.toml: cannot be read"), "{error}");
 }
