@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::component::{Component, Part, Targets};
+use super::describe::describe_file;
+use super::header::refuse_other_formats;
 use super::infer::{self, Missing};
-use super::inspect::describe_file;
-use super::model::refuse_other_formats;
+use super::part::{component, unet_names};
 use super::what::{CONTROL_MODEL, HINTS, What};
-use super::{Error, Folder, TensorFile, diffusers, ldm};
+use super::{Error, Folder, TensorFile, ldm};
 
 /// What kind of network steers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl Control {
             }
         }
         if has(diffusers) {
-            return control_net(&file, |name| Some(diffusers::unet_names(name)));
+            return control_net(&file, |name| Some(unet_names(name)));
         }
         if what == What::T2iAdapter {
             return adapter(&file);
@@ -85,7 +86,7 @@ impl Control {
 
     /// Opens a folder in diffusers' layout.
     pub(super) fn of_folder(folder: &Folder) -> Result<Control, Error> {
-        let component = diffusers::component(folder, STEM, None, diffusers::unet_names)?;
+        let component = component(folder, STEM, None, unet_names)?;
         let kind = match component.config["_class_name"].as_str() {
             Some("ControlNetModel") => ControlKind::ControlNet,
             Some("T2IAdapter") => ControlKind::T2IAdapter,

@@ -202,3 +202,8 @@ impl<'de> Deserialize<'de> for Raw {
         deserializer.deserialize_map(Keys)
     }
 }
+
+/// Files of other kinds get their own words, before anything of them is read as a header.
+pub(super) fn refuse_other_formats(path: &Path) -> Result<(), Error> {
+    expect(path, FileKind::of_file(path).map_err(Error::io(path, "read"))?)
+}

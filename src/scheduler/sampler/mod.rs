@@ -117,7 +117,7 @@ pub fn plan(
     if options.karras {
         if !kind.has_karras_sigmas() {
             return Err(ScheduleError::Unsupported {
-                sampler: kind,
+                sampler: kind.name(),
                 what: format!("Karras sigmas; {}", SamplerKind::those(|it| it.sigma_options)),
             });
         }
@@ -132,7 +132,7 @@ pub fn plan(
     }
     if options.eta != 0.0 && !kind.0.takes_eta {
         let what = format!("eta; {}", SamplerKind::those(|it| it.takes_eta));
-        return Err(ScheduleError::Unsupported { sampler: kind, what });
+        return Err(ScheduleError::Unsupported { sampler: kind.name(), what });
     }
     let strength = options.strength.unwrap_or(1.0);
     if !(0.0..=1.0).contains(&strength) {
