@@ -9,7 +9,7 @@ use super::component::{Component, Part, Targets};
 use super::infer::{self, Missing};
 use super::inspect::describe_file;
 use super::model::refuse_other_formats;
-use super::what::{CONTROL_MODEL, HINTS, What};
+use super::what::{CONTROL_MODEL, DIFFERENCE, HINTS, What};
 use super::{Error, Folder, TensorFile, diffusers, ldm};
 
 /// What kind of network steers.
@@ -32,9 +32,6 @@ pub struct Control {
 }
 
 const STEM: &str = "diffusion_pytorch_model";
-/// A tensor whose presence says that a ControlNet's weights are differences; its value says
-/// nothing.
-const DIFFERENCE: &str = "difference";
 
 impl Control {
     /// Opens a folder with `config.json`, or a safetensors file whose names tell what it is.

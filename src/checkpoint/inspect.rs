@@ -3,7 +3,7 @@ use super::component::Component;
 use super::inversion::{self, Embedding};
 use super::lora::{self, LoraReport};
 pub use super::what::What;
-use super::what::classify;
+use super::what::{CONTROL_MODEL, DIFFERENCE, classify};
 use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, adapter, diffusers, hub};
 use crate::text::KnownWords;
 use serde::Serialize;
@@ -272,6 +272,12 @@ pub fn describe_file(file: &TensorFile) -> Report {
     let names: Vec<&str> =
         file.names().map(|name| name.strip_prefix("state_dict.").unwrap_or(name)).collect();
     let mut report = Report::new(file.path(), classify(&names));
+    let is_difference =
+        |name: &&str| name.strip_prefix(CONTROL_MODEL).unwrap_or(name) == DIFFERENCE;
+    if report.what == What::ControlNet && names.iter().any(is_difference) {
+        let note = "its weights are differences: those of the model that it steers are added";
+        report.notes.push(note.to_string());
+    }
     report.metadata = file.metadata().clone();
     let tensors = file.entries().iter().map(|(name, entry)| TensorReport {
         name: name.clone(),
