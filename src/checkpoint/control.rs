@@ -10,7 +10,7 @@ use super::describe::describe_file;
 use super::header::refuse_other_formats;
 use super::infer::{self, Missing};
 use super::part::{component, unet_names};
-use super::what::{CONTROL_MODEL, HINTS, What};
+use super::what::{CONTROL_MODEL, DIFFERENCE, HINTS, What};
 use super::{Error, Folder, TensorFile, ldm};
 
 /// What kind of network steers.
@@ -33,9 +33,6 @@ pub struct Control {
 }
 
 const STEM: &str = "diffusion_pytorch_model";
-/// A tensor whose presence says that a ControlNet's weights are differences; its value says
-/// nothing.
-const DIFFERENCE: &str = "difference";
 
 impl Control {
     /// Opens a folder with `config.json`, or a safetensors file whose names tell what it is.

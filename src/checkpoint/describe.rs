@@ -1,7 +1,7 @@
 //! What one file holds, by its names, shapes and metadata.
 use super::inversion::{self, Embedding};
 use super::lora::{self, LoraReport};
-use super::what::{What, classify};
+use super::what::{CONTROL_MODEL, DIFFERENCE, What, classify};
 use super::{DType, TensorFile};
 use serde::Serialize;
 use serde_json::Value;
@@ -155,6 +155,12 @@ pub fn describe_file(file: &TensorFile) -> Report {
     let names: Vec<&str> =
         file.names().map(|name| name.strip_prefix("state_dict.").unwrap_or(name)).collect();
     let mut report = Report::new(file.path(), classify(&names));
+    let is_difference =
+        |name: &&str| name.strip_prefix(CONTROL_MODEL).unwrap_or(name) == DIFFERENCE;
+    if report.what == What::ControlNet && names.iter().any(is_difference) {
+        let note = "its weights are differences: those of the model that it steers are added";
+        report.notes.push(note.to_string());
+    }
     report.metadata = file.metadata().clone();
     let tensors = file.entries().iter().map(|(name, entry)| TensorReport {
         name: name.clone(),

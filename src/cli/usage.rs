@@ -103,7 +103,7 @@ fn is_option(commands: [&Command; 2], argument: &OsStr) -> bool {
     })
 }
 
-fn find<'c>(commands: [&'c Command; 2], is: impl Fn(&Arg) -> bool) -> Option<&'c Arg> {
+fn find(commands: [&Command; 2], is: impl Fn(&Arg) -> bool) -> Option<&Arg> {
     commands.into_iter().flat_map(Command::get_arguments).find(|arg| is(arg))
 }
 
