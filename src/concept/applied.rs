@@ -40,6 +40,7 @@ impl AppliedSet {
         }
     }
 
+    /// What it changes, layer by layer.
     pub fn set(&self) -> &UpdateSet {
         &self.set
     }
@@ -67,10 +68,12 @@ impl Applied {
         Ok(Applied { concept, scale, sets })
     }
 
+    /// The concept itself.
     pub fn concept(&self) -> &Concept {
         &self.concept
     }
 
+    /// How strong it is: 1 is as it was tuned.
     pub fn scale(&self) -> f32 {
         self.scale
     }

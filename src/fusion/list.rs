@@ -12,6 +12,7 @@ use crate::file_kind::read_text;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListedConcept {
+    /// The concept's file.
     #[serde(alias = "lora_path", alias = "file")]
     pub path: PathBuf,
     /// Factor on the updates of the UNet.

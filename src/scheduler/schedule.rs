@@ -9,7 +9,9 @@ use super::sampler::SamplerKind;
 /// A noised sample: `signal * original + noise * gaussian`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseLevel {
+    /// Factor of the original.
     pub signal: f32,
+    /// Factor of the Gaussian noise.
     pub noise: f32,
 }
 

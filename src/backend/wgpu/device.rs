@@ -18,6 +18,7 @@ use crate::graph::{Fold, Limits, Operation, ParameterSource, Shape, Target};
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// The adapter.
     pub selection: Selection,
     /// Keep the bounds checks of generated shaders: slower, for tests.
     pub checked: bool,
@@ -53,10 +54,13 @@ impl Memory {
 /// prefer, and the sizes of its kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
+    /// Largest bindings and buffers, and their alignment.
     pub limits: Limits,
     /// Bytes of workgroup memory that a kernel may have.
     pub workgroup_memory: usize,
+    /// The form of the heavy kernels.
     pub schedule: Schedule,
+    /// Tile sizes and the like.
     pub tuned: Tuned,
 }
 
@@ -205,10 +209,12 @@ impl Gpu {
         note(&self.failure, error);
     }
 
+    /// As the driver calls the adapter.
     pub fn name(&self) -> &str {
         &self.info.name
     }
 
+    /// Those of the device: what was asked for when it was opened.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits
     }

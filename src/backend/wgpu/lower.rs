@@ -44,6 +44,7 @@ pub(super) fn layout_of(operation: &dyn Operation, index: usize) -> Layout {
 /// A tensor on the device.
 #[derive(Clone, Debug)]
 pub struct BufferView {
+    /// The bytes.
     pub slice: Slice,
     /// F32 or U32 as seen by a kernel; packed halves are U32.
     pub scalar: Scalar,
@@ -58,9 +59,13 @@ pub enum Storage<'a> {
     Arena(usize),
     /// An input of the graph.
     Input(Tensor),
+    /// A weight of the model, packed for a kernel.
     Weight {
+        /// As the graph calls it.
         name: &'a str,
+        /// As the graph has it.
         shape: &'a Shape,
+        /// How it is packed.
         layout: Layout,
     },
 }
@@ -244,8 +249,11 @@ fn arena_slice(
 
 /// One step being lowered: its tensors, located, and the commands made so far.
 pub struct Lowering<'a> {
+    /// The graph that was planned.
     pub graph: &'a Graph,
+    /// The step.
     pub step: &'a PlannedStep,
+    /// Of the device.
     pub traits: Traits,
     pub(super) locate: &'a dyn Fn(Tensor) -> BufferView,
     pub(super) scratch: Option<Slice>,
@@ -260,12 +268,17 @@ pub struct Lowering<'a> {
 
 /// Everything about a dispatch but its buffers.
 pub struct Work<'a> {
+    /// The kernel's name, without `.wgsl`.
     pub kernel: &'static str,
+    /// What it is rendered with.
     pub params: Params,
+    /// Numbers by the names that the WGSL gives them.
     pub uniforms: Vec<(&'static str, Uniform)>,
     /// Invocations or workgroups, as the operation counted them: workgroups.
     pub grid: [usize; 3],
+    /// Tensors by the names that the WGSL gives them.
     pub bindings: Vec<(&'a str, BufferView)>,
+    /// Floating-point operations.
     pub flops: u64,
 }
 
@@ -282,10 +295,12 @@ pub fn spread(workgroups: usize) -> [usize; 3] {
 }
 
 impl Lowering<'_> {
+    /// Input `index` of the step.
     pub fn input(&self, index: usize) -> BufferView {
         (self.locate)(self.step.inputs[index])
     }
 
+    /// Its shape.
     pub fn input_shape(&self, index: usize) -> &Shape {
         self.graph.shape(self.step.inputs[index])
     }
@@ -295,6 +310,7 @@ impl Lowering<'_> {
         self.graph.shape(self.step.result)
     }
 
+    /// Where the step's result goes.
     pub fn output(&self) -> BufferView {
         (self.locate)(self.step.output)
     }

@@ -9,7 +9,7 @@ mod error;
 mod hosted;
 mod kernel;
 mod layout;
-pub mod lower;
+pub(crate) mod lower;
 mod matrices;
 mod ops;
 mod program;
@@ -29,6 +29,7 @@ pub use error::Error;
 pub use hosted::Host;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
+pub use lower::{BufferView, Storage, commands, preparation};
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
 pub use template::{KERNELS_VARIABLE, Params, Value, kernel_names, render, replaced_kernels};
@@ -38,4 +39,5 @@ pub use tuned::{
 };
 pub use weights::weight_bytes;
 
+/// Of the calls of graphics devices.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

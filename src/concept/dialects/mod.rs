@@ -28,14 +28,19 @@ use crate::watch::{Parts, Progress, Watch, heed, unwatched, unwatched_parts};
 /// A program's way to write a concept or LoRA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
+    /// This program's own concept files.
     Mos,
+    /// Those of Mix-of-Show's published code.
     MixOfShow,
+    /// Those of kohya's scripts and LyCORIS, which web UIs read.
     Kohya,
     /// PEFT's and diffusers'.
     Peft,
+    /// With ComfyUI's names of layers.
     ComfyUi,
     /// The first LoRA program's, without names of layers.
     CloneOfSimo,
+    /// One embedding, or several, for one word.
     TextualInversion,
 }
 
@@ -220,7 +225,9 @@ fn read_open(file: &TensorFile, progress: &mut Parts) -> Result<(Concept, Vec<St
 /// dialect cannot hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Written {
+    /// The files, the first of them as it was named.
     pub files: Vec<PathBuf>,
+    /// What the dialect could not hold, in sentences.
     pub notes: Vec<String>,
 }
 
