@@ -91,6 +91,7 @@
 //! Each room has an `Error`, which names the file, the tensor or the option, what was expected and
 //! what was found. Their enums grow: match with a last arm.
 
+#![warn(missing_docs)]
 #![cfg_attr(
     not(all(feature = "wgpu", feature = "cpu")),
     allow(dead_code, unused_imports, reason = "parts of the seam are for a back end left out")

@@ -25,7 +25,9 @@ pub enum ControlKind {
 /// A steering network under diffusers' names.
 #[derive(Debug, Clone)]
 pub struct Control {
+    /// What it does, and how it is built.
     pub kind: ControlKind,
+    /// Its weights and its configuration.
     pub component: Component,
     /// What it shares with the UNet of the model that it steers is stored as the difference from
     /// that: the model's weights of the same names are to be added.

@@ -11,6 +11,7 @@ use crate::graph::Array;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Update {
+    /// A product of two small matrices.
     Lora(Lora),
 }
 
@@ -80,6 +81,7 @@ impl From<Lora> for Update {
 }
 
 impl Lora {
+    /// Columns of `up`, which are the rows of `down`.
     pub fn rank(&self) -> usize {
         self.down.shape.first().copied().unwrap_or(0)
     }
@@ -127,6 +129,7 @@ impl UpdateSet {
         UpdateSet { layers: layers.into_iter().collect(), ..UpdateSet::default() }
     }
 
+    /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
     }
@@ -148,6 +151,7 @@ impl Updates {
         self.0.get(&network).map_or(UpdateSet::NONE, |set| set)
     }
 
+    /// The updates of one network, to be changed.
     pub fn of_mut(&mut self, network: Network) -> &mut UpdateSet {
         Arc::make_mut(self.0.entry(network).or_default())
     }

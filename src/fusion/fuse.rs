@@ -27,6 +27,7 @@ use crate::watch::{Progress, Watch, heed};
 /// What is asked for besides [`Settings`].
 #[derive(Clone, Debug)]
 pub struct Order {
+    /// What is fused. The result does not depend on their order.
     pub concepts: Vec<ConceptToFuse>,
     /// The fused model; none: statistics only.
     pub out: Option<PathBuf>,
@@ -59,6 +60,7 @@ impl Order {
 /// The result of a fusion.
 #[derive(Clone, Debug)]
 pub struct Fused {
+    /// What went in, and what was lost.
     pub report: Report,
     /// None: only statistics were made.
     pub path: Option<PathBuf>,

@@ -30,8 +30,10 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All, in the order in which they run.
     pub const ALL: [Stage; 3] = [Stage::Text, Stage::Cross, Stage::Spatial];
 
+    /// As watches, files and JSON call it.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Text => "text",

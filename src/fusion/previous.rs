@@ -15,7 +15,9 @@ use super::{Error, Result};
 pub struct Previous {
     /// The base model, as it was named.
     pub base: String,
+    /// Hash of the base model, in hexadecimal digits.
     pub base_hash: String,
+    /// What was fused.
     pub concepts: Vec<ConceptReport>,
 }
 

@@ -24,12 +24,14 @@ pub struct Evaluation {
     pub trained_on: Vec<Embedding>,
 }
 
+/// What can go wrong with an evaluation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The watch asked it to end.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    /// The towers that score.
     #[error(transparent)]
     Towers(#[from] towers::Error),
     /// Boxed: it is large.

@@ -22,6 +22,7 @@ pub struct LoraSet {
     /// Tensors of the graph that are read instead of parameters, down and up by the layer's full
     /// name: a state that is trained.
     pub tensors: HashMap<String, (Tensor, Tensor)>,
+    /// The factor of the whole set.
     pub strength: Strength,
     /// The matrices are inputs, which a graph can assign to, instead of parameters.
     pub trained: bool,
@@ -34,6 +35,7 @@ pub struct LoraSet {
 /// The factor of a whole set: a convention of alpha / rank is the caller's to apply.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Strength {
+    /// The same in every run.
     Fixed(f32),
     /// The input `<name>.scale` `[1]` of the graph, to be written before a run: another strength
     /// needs no other plan.

@@ -9,6 +9,7 @@ use crate::picture::{Mask, Scaling};
 /// height, others pixels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Area {
+    /// All of the picture.
     #[default]
     Whole,
     /// Left, top, right, bottom.

@@ -8,7 +8,9 @@ use super::config::{BetaSchedule, ScheduleError, Settings, TimestepSpacing};
 /// A noised sample: `signal * original + noise * gaussian`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseLevel {
+    /// Factor of the original.
     pub signal: f32,
+    /// Factor of the Gaussian noise.
     pub noise: f32,
 }
 

@@ -30,6 +30,7 @@ pub struct Overlay {
 }
 
 impl Overlay {
+    /// The model's own weights, nothing laid over them yet.
     pub fn new(model: Arc<dyn ParameterSource + Send>) -> Self {
         Overlay {
             model,

@@ -39,7 +39,9 @@ type Inner = TokenizerImpl<
 /// One token of a text and the bytes of the text that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
+    /// Its number in the vocabulary.
     pub id: u32,
+    /// Where in the text it stands, in bytes.
     pub bytes: Range<usize>,
 }
 

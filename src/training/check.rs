@@ -15,6 +15,7 @@ use crate::pipeline::Pipeline;
 /// What [`look`] found in order.
 #[derive(Clone, Debug)]
 pub struct Looked {
+    /// Pictures that there are.
     pub pictures: usize,
     /// Width and height that would be tuned at.
     pub size: [usize; 2],

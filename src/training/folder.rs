@@ -24,10 +24,13 @@ const THUMBNAIL: u32 = 16;
 /// One picture, with what belongs to it.
 #[derive(Clone, Debug)]
 pub struct Found {
+    /// Its file.
     pub path: PathBuf,
+    /// Upright, as its EXIF data say.
     pub picture: Picture,
     /// [`PLACEHOLDER`] where the concept's words go.
     pub caption: String,
+    /// White where the concept is; none: all of it is.
     pub mask: Option<Mask>,
     /// How often it is drawn in an epoch.
     pub repeats: usize,
@@ -46,10 +49,13 @@ pub enum Depth {
 /// One picture, as far as its header tells.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// Its file.
     pub path: PathBuf,
     /// Width and height, upright.
     pub size: (u32, u32),
+    /// [`PLACEHOLDER`] where the concept's words go.
     pub caption: String,
+    /// Whether it has a mask.
     pub masked: bool,
     /// How often it is drawn in an epoch.
     pub repeats: usize,
@@ -58,6 +64,7 @@ pub struct Seen {
 /// What a check found.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
+    /// All pictures, as far as headers tell.
     pub seen: Vec<Seen>,
     /// The same with their pixels, where those were looked at.
     pub found: Vec<Found>,

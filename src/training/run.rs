@@ -57,26 +57,37 @@ pub enum Event<'a> {
 pub struct UpdateDone {
     /// Updates done, of all.
     pub done: u64,
+    /// All updates.
     pub of: u64,
+    /// Mean over the accumulation, the regularisation's part included.
     pub loss: f32,
+    /// Learning rates that it was made with.
     pub rates: Rates,
+    /// Mean norm of the words' embeddings after it.
     pub norm: f32,
+    /// The embeddings have reached their limit, and stand still.
     pub embeddings_stopped: bool,
 }
 
 /// What [`Run::run`] takes: as [`Watch`](crate::Watch), with all that training tells.
 pub type RunWatch<'w> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'w;
 
+/// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
+    /// The concept file.
     pub concept: PathBuf,
+    /// The picture of the loss.
     pub curve: PathBuf,
+    /// The last sheet; none where none was wanted.
     pub sheet: Option<PathBuf>,
     /// Mean loss of the first and the last tenth of the run.
     pub losses: [f32; 2],
+    /// Mean norm of the words' embeddings.
     pub norm: f32,
     /// Time of the steps, and of the sheets; of this process alone.
     pub steps_took: Duration,
+    /// Sheets and steps take turns.
     pub sheets_took: Duration,
     /// Updates that this process made.
     pub steps: u64,
@@ -265,6 +276,7 @@ impl Run {
         Ok(self.step.initial(Some(rows), &mut down)?)
     }
 
+    /// As they were completed.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -279,6 +291,7 @@ impl Run {
         self.size
     }
 
+    /// Its files.
     pub fn places(&self) -> &Places {
         &self.places
     }

@@ -38,10 +38,13 @@ const FREE: [&str; 8] = [
 /// What a state belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
+    /// Of this layout.
     pub version: u32,
     /// Updates done.
     pub step: u64,
+    /// The embeddings have reached their limit, and stand still.
     pub embeddings_stopped: bool,
+    /// Those of the run.
     pub settings: Settings,
     /// Hash of the base model.
     pub base: String,
@@ -58,13 +61,16 @@ pub struct About {
 /// A state with what it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
+    /// What it belongs to.
     pub about: About,
+    /// What is trained, with its moments.
     pub state: State,
     /// Of each update: loss, the regularisation's part of it, and the embeddings' norm after it.
     pub history: Vec<[f32; 3]>,
 }
 
 impl About {
+    /// Of a run that has made no update.
     pub fn new(settings: &Settings, base: String, pictures: String, adapter: String) -> About {
         let (settings, lengths) = (settings.clone(), Vec::new());
         About {
@@ -212,18 +218,22 @@ pub struct Places {
 }
 
 impl Places {
+    /// Of the run that writes `output`.
     pub fn of(output: &Path) -> Places {
         Places { output: output.to_path_buf(), folder: output.with_extension("training") }
     }
 
+    /// The saved state.
     pub fn state(&self) -> PathBuf {
         self.folder.join("state.safetensors")
     }
 
+    /// The picture of the loss.
     pub fn curve(&self) -> PathBuf {
         self.folder.join("curve.png")
     }
 
+    /// The sheet after `step` updates.
     pub fn sheet(&self, step: u64) -> PathBuf {
         self.folder.join(format!("sheet-{step:06}.png"))
     }

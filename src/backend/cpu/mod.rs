@@ -73,6 +73,7 @@ impl Cpu {
         }))
     }
 
+    /// The vector instructions in use.
     pub fn level(&self) -> Level {
         self.level
     }

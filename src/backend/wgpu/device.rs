@@ -16,6 +16,7 @@ use super::tuned::Tuned;
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// The adapter.
     pub selection: Selection,
     /// Keep the bounds checks of generated shaders: slower, for tests.
     pub checked: bool,
@@ -156,10 +157,12 @@ impl Gpu {
         note(&self.failure, error);
     }
 
+    /// As the driver calls the adapter.
     pub fn name(&self) -> &str {
         &self.info.name
     }
 
+    /// Those of the device: what was asked for when it was opened.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits
     }

@@ -36,6 +36,7 @@ pub(crate) trait Lower {
 /// A tensor on the device.
 #[derive(Clone, Debug)]
 pub struct BufferView {
+    /// The bytes.
     pub slice: Slice,
     /// F32 or U32 as seen by a kernel; packed halves are U32.
     pub scalar: Scalar,

@@ -208,7 +208,9 @@ fn read_open(file: &TensorFile, progress: &mut Parts) -> Result<(Concept, Vec<St
 /// dialect cannot hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Written {
+    /// The files, the first of them as it was named.
     pub files: Vec<PathBuf>,
+    /// What the dialect could not hold, in sentences.
     pub notes: Vec<String>,
 }
 

@@ -25,6 +25,7 @@ pub struct RidgePoint {
 /// The ridge of a stage, and what it was chosen from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RidgeChoice {
+    /// In parts of the mean diagonal.
     pub ridge: f64,
     /// Empty where the ridge was given.
     pub points: Vec<RidgePoint>,

@@ -69,6 +69,7 @@ pub struct SamplingStep {
 /// A sampling run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingPlan {
+    /// What makes it.
     pub kind: SamplerKind,
     /// One for each call of the model; never empty.
     pub steps: Vec<SamplingStep>,

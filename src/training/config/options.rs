@@ -31,6 +31,7 @@ use headings::*;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PictureFolder {
+    /// PNG, JPEG, WebP or BMP; folders in it such as `10_zorp` are read too.
     pub pictures: PathBuf,
     /// Captions as `NAME.txt` or `NAME.caption`; beside the pictures if none is named.
     #[serde(default)]

@@ -71,58 +71,103 @@ impl<'de> Deserialize<'de> for Initializer {
 /// concept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
+    /// For people, and in the file.
     pub name: String,
+    /// Decides the defaults.
     pub kind: Kind,
+    /// What is trained.
     pub method: Method,
+    /// That will name it, such as `<zorp1>` and `<zorp2>`.
     pub words: Vec<String>,
     /// One for each word.
     pub initializers: Vec<Initializer>,
+    /// What it is, as one word that the model knows.
     pub class_word: Option<String>,
+    /// The concept file.
     pub output: PathBuf,
+    /// Where the pictures are.
     pub folders: Vec<PictureFolder>,
+    /// Sentences around captions that begin with the concept's words.
     pub templates: Templates,
+    /// Put them around all captions.
     pub template_sentences: bool,
+    /// Shuffle a caption's tags, which commas separate.
     pub shuffle_tags: bool,
+    /// Tags at the beginning that keep their place.
     pub keep_tags: usize,
     /// Width and height; none: the model's.
     pub size: Option<[usize; 2]>,
+    /// Probability, 0 to 1, that a picture is cut to the size's proportions.
     pub crop: f64,
+    /// Least and greatest share of the size that a picture takes, pasted at a random place.
     pub scale: [f64; 2],
+    /// Placements of each picture that are encoded, once each; 0: a new one every time.
     pub variants: usize,
+    /// As it was named: a path, or `tiny`.
     pub model: String,
+    /// How the model's weights are held; what is trained is f32.
     pub precision: Precision,
+    /// Last layers of the text encoder that are left out.
     pub clip_skip: usize,
+    /// Which of them have a LoRA.
     pub text_layers: TextLayers,
+    /// Which of them have a LoRA.
     pub unet_layers: UNetLayers,
+    /// Of the text encoder's LoRA; 0: none.
     pub text_rank: usize,
+    /// Of the UNet's LoRA; 0: none.
     pub unet_rank: usize,
+    /// Factor of the LoRAs, not divided by the rank.
     pub alpha: f32,
+    /// Updates.
     pub steps: usize,
+    /// Pictures at once.
     pub batch: usize,
+    /// Batches that make one update.
     pub accumulate: usize,
+    /// Learning rate of the words' embeddings.
     pub words_lr: f64,
+    /// Learning rate of the text encoder's LoRA.
     pub text_lr: f64,
+    /// Learning rate of the UNet's LoRA.
     pub unet_lr: f64,
+    /// How the rates go down.
     pub decay: Decay,
+    /// AdamW's.
     pub weight_decay: f32,
+    /// AdamW's decays of the means of gradients and of their squares.
     pub betas: [f32; 2],
+    /// Mean norm at which the embeddings stop moving; none: never.
     pub norm_stop: Option<f32>,
+    /// Factor of noise that is the same all over a picture, in addition.
     pub noise_offset: f32,
+    /// Gamma of min-SNR weighting (Hang et al. 2023); none: off.
     pub min_snr: Option<f32>,
+    /// Only what masks show counts in the loss.
     pub mask_loss: bool,
     /// Weight of what the mask does not show in a masked loss, beside 1 for what it shows. Runs
     /// that were saved before there was such a weight had none.
     #[serde(default)]
     pub unmasked_weight: f32,
+    /// Of the attention regularisation, which keeps the words inside the mask; 0: off.
     pub attention_weight: f32,
+    /// The last word's attention is drawn to the whole mask.
     pub full_identity: bool,
+    /// Of everything random.
     pub seed: u64,
+    /// Compute activations again instead of keeping them.
     pub checkpointing: bool,
+    /// Updates between two saved states.
     pub save_every: usize,
+    /// Updates between two sheets; 0: none.
     pub sheet_every: usize,
+    /// Of the sheet; `<TOK>` is where the words go.
     pub prompts: Vec<String>,
+    /// Of the LoRA, one for each column; 0 is the embedding alone.
     pub sheet_scales: Vec<f32>,
+    /// Sampling steps of its pictures.
     pub sheet_steps: usize,
+    /// Of its pictures; none: the model's.
     pub sheet_guidance: Option<f32>,
 }
 

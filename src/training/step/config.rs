@@ -17,8 +17,11 @@ use super::error::Result;
 /// The networks that are tuned: frozen weights, and how they were trained.
 #[derive(Clone)]
 pub struct Models {
+    /// The UNet's configuration.
     pub unet: UNetConfig,
+    /// The text encoder's.
     pub text: ClipTextConfig,
+    /// The noise of each training step.
     pub schedule: NoiseSchedule,
     /// What the UNet predicts.
     pub prediction: PredictionType,
@@ -92,8 +95,11 @@ pub struct AttentionLoss {
 /// 2019).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
+    /// Decays of the means of gradients and of their squares.
     pub betas: [f32; 2],
+    /// Added to the root, so that nothing is divided by 0.
     pub epsilon: f32,
+    /// Decoupled from the gradient.
     pub weight_decay: f32,
 }
 
@@ -106,8 +112,11 @@ impl Default for AdamW {
 /// Everything that decides the plan of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepConfig {
+    /// What is trained.
     pub method: Method,
+    /// Which of the text encoder's have updates.
     pub text_layers: TextLayers,
+    /// Which of the UNet's have updates.
     pub unet_layers: UNetLayers,
     /// 0: the text encoder has no updates.
     pub text_rank: usize,
@@ -125,7 +134,9 @@ pub struct StepConfig {
     pub words: usize,
     /// Last layers of the text encoder that are left out.
     pub clip_skip: usize,
+    /// None: no regularisation.
     pub attention_loss: Option<AttentionLoss>,
+    /// The optimiser's constants.
     pub adamw: AdamW,
     /// The activations of a block are computed again for its backward, instead of kept.
     pub checkpointing: bool,
@@ -182,7 +193,9 @@ pub struct Rates {
     /// Of the concept words' rows. They stand still at 0, and once their norm has reached the
     /// limit.
     pub rows: f32,
+    /// Of the text encoder's updates.
     pub text: f32,
+    /// Of the UNet's updates.
     pub unet: f32,
 }
 
@@ -205,6 +218,7 @@ pub struct Batch {
     /// Where the subject is, 0 or 1: `[batch, height, width]`. Needed by the attention
     /// regularisation only.
     pub subject_mask: Option<Array>,
+    /// What the update is made with, if this batch ends an accumulation.
     pub rates: Rates,
 }
 
@@ -228,11 +242,15 @@ pub struct StepReport {
 /// One low-rank update that is trained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainedLayer {
+    /// The network that it is in.
     pub network: Network,
     /// The layer's full name.
     pub name: String,
+    /// Of the update.
     pub rank: usize,
+    /// Channels that the layer reads.
     pub into: usize,
+    /// Channels that it makes.
     pub out: usize,
 }
 
@@ -243,10 +261,12 @@ pub struct TrainedLayer {
 /// `gradient.<name>`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
+    /// By name, as above.
     pub arrays: BTreeMap<String, Array>,
     /// Updates done.
     pub step: u64,
     /// Batches of the current accumulation that are summed up already.
     pub accumulated: usize,
+    /// The rows have reached their limit, and stand still.
     pub embeddings_stopped: bool,
 }

@@ -29,6 +29,7 @@ pub struct Lesson {
     pub target: Array,
     /// What each picture's mean squared error counts; 1 usually.
     pub weights: Vec<f32>,
+    /// Learning rate.
     pub rate: f32,
 }
 

@@ -93,6 +93,7 @@ impl TrainingStep {
         &self.built.layers
     }
 
+    /// What decided the plan.
     pub fn config(&self) -> &StepConfig {
         &self.config
     }
@@ -110,6 +111,7 @@ impl TrainingStep {
         (&self.built.graph, self.built.report)
     }
 
+    /// Floating-point operations of a step, and of what it would be made of.
     pub fn flops(&self) -> StepFlops {
         let graph = &self.built.graph;
         let mut all = vec![self.built.report];
