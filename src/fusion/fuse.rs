@@ -69,9 +69,10 @@ pub struct Fused {
 /// Fuses. Interrupted, cancelled too, and started again with the same statistics folder (or the
 /// same output), it goes on where it was, to the same bytes.
 ///
-/// `watch` is told of the stages `hash`, of the model's weights where it is not remembered; `text`, `cross` and `spatial` ([`Stage::name`]), while the inputs
-/// of a concept, the subject, are recorded; `solve`, the layers of a stage; `predict`, what a
-/// concept's own model predicts; `distill`, what the fused one learns of that; and `write`.
+/// `watch` is told of the stages `hash`, of the model's weights where it is not remembered; `text`,
+/// `cross` and `spatial` ([`Stage::name`]), while the inputs of a concept, the subject, are
+/// recorded; `solve`, the layers of a stage; `predict`, what a concept's own model predicts;
+/// `distill`, what the fused one learns of that; and `write`.
 ///
 /// # Errors
 /// Concepts that do not go together, named; whatever the device and the file system say;

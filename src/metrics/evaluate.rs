@@ -50,7 +50,8 @@ impl From<pipeline::Error> for Error {
 
 impl Evaluation {
     /// Makes the pictures with `phrase` in the placeholder's place and `concepts` in use, and
-    /// scores them. They come back too, by prompt and seed. `watch` is told of the stage `pictures`.
+    /// scores them. They come back too, by prompt and seed. `watch` is told of the stage
+    /// `pictures`.
     ///
     /// # Errors
     /// Whatever sampling and the towers meet; [`Error::Cancelled`].

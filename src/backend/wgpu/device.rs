@@ -177,8 +177,8 @@ impl Gpu {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
 
-    /// Takes a kernel of one's own: WGSL with one entry point `main`, whose bindings are all in group
-    /// 0. From then on [`Command::Dispatch`] finds it by its name, without parameters.
+    /// Takes a kernel of one's own: WGSL with one entry point `main`, whose bindings are all in
+    /// group 0. From then on [`Command::Dispatch`] finds it by its name, without parameters.
     ///
     /// # Errors
     /// A name that one of this program's kernels has, or another of one's own; WGSL that is not

@@ -109,10 +109,10 @@ impl Recording {
     /// As those of [`Recording::new`], but for cooperative matrices.
     ///
     /// # Safety
-    /// Every dispatch keeps its kernel's contract, the comment at the head of `kernels/<name>.wgsl`:
-    /// parameters are among those that the kernel is written for, bindings have at least the
-    /// elements that the contract gives them for these uniforms, and the grid has no workgroups but
-    /// those that the contract shares the result out to. A kernel of one's own
+    /// Every dispatch keeps its kernel's contract, the comment at the head of
+    /// `kernels/<name>.wgsl`: parameters are among those that the kernel is written for, bindings
+    /// have at least the elements that the contract gives them for these uniforms, and the grid has
+    /// no workgroups but those that the contract shares the result out to. A kernel of one's own
     /// ([`Gpu::add_kernel`]) stays within its bindings.
     pub unsafe fn trusted(gpu: &Arc<Gpu>, commands: &[Command]) -> Result<Recording> {
         Recording::of(gpu, commands, Checks::AsOpened)

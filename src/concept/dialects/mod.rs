@@ -224,8 +224,8 @@ pub fn files(concept: &Concept, dialect: Dialect, path: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual
-/// inversion beside it, with all of its vectors. `bundle`: kohya's files get the words too, as web UIs read them; diffusers
-/// refuses such a file.
+/// inversion beside it, with all of its vectors. `bundle`: kohya's files get the words too, as web
+/// UIs read them; diffusers refuses such a file.
 ///
 /// # Errors
 /// Words alone in a dialect of LoRAs; whatever the system says.

@@ -126,8 +126,8 @@ pub struct Conditioning {
     pub condition: f64,
 }
 
-/// Solves one group. `ridge` is a part of the mean diagonal of the sums. `watch` is told of L-BFGS's
-/// iterations; the other ways take one step.
+/// Solves one group. `ridge` is a part of the mean diagonal of the sums. `watch` is told of
+/// L-BFGS's iterations; the other ways take one step.
 ///
 /// # Errors
 /// Statistics that cannot be read or solved for; [`Error::Cancelled`].

@@ -1,9 +1,9 @@
 //! Samplers, planned up front.
 //!
 //! Every sampler here is linear in the sample, in what it remembers, in the model's output and in
-//! fresh noise. So a whole run is a list of [`SamplingStep`]s, each with the timestep to call the model
-//! with and a small matrix that updates the state; one kernel serves them all. Coefficients agree
-//! with diffusers' schedulers, whose rules for timesteps are followed too.
+//! fresh noise. So a whole run is a list of [`SamplingStep`]s, each with the timestep to call the
+//! model with and a small matrix that updates the state; one kernel serves them all. Coefficients
+//! agree with diffusers' schedulers, whose rules for timesteps are followed too.
 mod ddim;
 mod descriptor;
 mod dpm_solver;
