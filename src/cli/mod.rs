@@ -25,7 +25,8 @@ use mixofshow::backend::{self, Device, Selection, cpu};
 
 use terminal::Terminal;
 
-/// Mix-of-Show on any graphics card: text to image with Stable Diffusion, in one program.
+/// Mix-of-Show on any graphics card, or on none: teach Stable Diffusion your own concepts, fuse
+/// them, place them in pictures.
 #[derive(Parser)]
 #[command(
     name = "mos",
