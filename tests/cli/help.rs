@@ -30,9 +30,13 @@ fn patterns_in_help_are_not_markup() {
 
 #[test]
 fn without_a_command_it_shows_the_help() {
-    let ran = ran(&mut mos());
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("Usage: mos") && ran.stderr.contains("generate"), "{}", ran.stderr);
+    for environment in [None, Some(("MOS_ADAPTER", "cpu"))] {
+        let ran = ran(mos().envs(environment));
+        assert_eq!(ran.code, Some(2));
+        let text = ran.stderr;
+        assert!(text.contains("Usage: mos") && text.contains("Make pictures"), "{text}");
+        assert!(!text.contains("error:") && !text.contains('\u{1b}'), "{text}");
+    }
 }
 
 #[test]

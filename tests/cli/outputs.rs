@@ -228,6 +228,31 @@ fn all_options_that_write_are_known() {
 }
 
 #[test]
+fn pictures_and_latents_replace_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let concept = fixture("tests/fixtures/concepts/peft.safetensors");
+    fs::copy(&concept, at.join("zorp.safetensors")).unwrap();
+    fs::write(at.join("notes"), "years of work").unwrap();
+    for (option, file) in [
+        ("-o", "zorp.safetensors"),
+        ("-o", "notes"),
+        ("-o @/a.png --save-latents", "zorp.safetensors"),
+        ("-o @/a.png --save-latents", "notes"),
+    ] {
+        run(at, &format!("generate -p cat {SMALL} {option} @/{file}"))
+            .failed(2, &[file, "it is there already", "name another file"]);
+    }
+    assert_eq!(fs::read(at.join("zorp.safetensors")).unwrap(), fs::read(concept).unwrap());
+    assert_eq!(names(at), ["notes", "zorp.safetensors"]);
+    // What it has written itself it replaces.
+    fs::write(at.join("a.png"), "").unwrap();
+    for _ in 0..2 {
+        run(at, &format!("generate -p cat {SMALL} -o @/a.png --save-latents @/l.safetensors")).ok();
+    }
+}
+
+#[test]
 fn a_fused_model_keeps_a_concept() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
