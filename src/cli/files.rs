@@ -75,7 +75,9 @@ pub fn check_picture(path: &Path) -> Result<()> {
         picture::Error::Unwritable { path, source } => unwritable(&path, source),
         other => Failure::Usage(other.to_string()),
     })?;
-    refuse_other(path, "a picture", |kind| kind == FileKind::Png)
+    // What is called as a picture has been one, or was to be.
+    let called = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
+    refuse_other(path, "a picture", |kind| called || kind == FileKind::Png)
 }
 
 /// Whether latents could be written there, before any work. Nothing is made.

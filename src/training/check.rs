@@ -22,8 +22,8 @@ pub struct Looked {
 }
 
 /// Checks settings, words, captions, the headers of pictures and masks, and that the results can be
-/// written. Makes no file or folder. `tell` hears what would be noticed and go on all the same, also
-/// before an error.
+/// written. Makes no file or folder. `tell` hears what would be noticed and go on all the same,
+/// also before an error.
 ///
 /// # Errors
 /// [`Error::Unfit`] with everything that has to be put right; a place that cannot be written; a

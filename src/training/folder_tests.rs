@@ -145,7 +145,7 @@ fn masks_and_captions_that_belong_to_no_picture_are_named() {
         "7.txt (text without a picture of that name)",
         "elsewhere/ (a folder within, with 0 pictures)",
         "no mask, so all of it counts: 1.png, 2.png, 3.png, 3_mask.png",
-        "taken for pictures, since masks beside pictures are called NAME.mask.png: 3_mask",
+        "taken for pictures, since masks beside them are called NAME.mask.png: 3_mask",
     ] {
         assert!(told.contains(text), "{text}: {told}");
     }

@@ -111,8 +111,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Checks all that a run is made from, plans it, and reads the state to go on from. `tell` hears
-    /// what the user should know of it, also before an error.
+    /// Checks all that a run is made from, plans it, and reads the state to go on from. `tell`
+    /// hears what the user should know of it, also before an error.
     ///
     /// # Errors
     /// [`Error::Unfit`] with everything that has to be put right; a state that does not belong to
