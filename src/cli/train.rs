@@ -107,9 +107,13 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         (_, true) => Begin::Again,
         _ => Begin::New,
     };
-    let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin)?;
-    progress.aside(|| tell(&run, gpu.name(), terminal));
     let watched = interrupt::watched();
+    let mut run = Run::prepare_watched(&gpu, &checkpoint, &settings, begin, &mut |at| {
+        // The bar says `load` until then.
+        progress.show(if at.stage == "hash" { at.stage } else { "load" }, at.done, at.of);
+        interrupt::asked()
+    })?;
+    progress.aside(|| tell(&run, gpu.name(), terminal));
     let mut spent = false;
     let ended = run.run(&mut |event| {
         match event {

@@ -1,6 +1,7 @@
 //! The pictures' folders: what is in them, and all that is wrong with it at once.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -82,9 +83,20 @@ pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
 
 /// As [`check`], but as closely as `depth` says.
 pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked {
+    let Ok(checked) = check_with(settings, size, depth, &mut |_| Ok::<_, Infallible>(()));
+    checked
+}
+
+/// As [`check_at`]; `before` is told of each picture how many were looked at, and may end it.
+pub(super) fn check_with<E>(
+    settings: &Settings,
+    size: [usize; 2],
+    depth: Depth,
+    before: &mut dyn FnMut(usize) -> Result<(), E>,
+) -> Result<Checked, E> {
     let mut checked = Checked::default();
     for folder in &settings.folders {
-        check_folder(folder, settings, depth, &mut checked);
+        check_folder(folder, settings, depth, &mut checked, before)?;
     }
     let count = checked.seen.len();
     if checked.problems.is_empty() && count < 4 {
@@ -134,16 +146,23 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
         checked.found.iter().for_each(|found| sha.update((found.repeats as u64).to_le_bytes()));
     }
     checked.hash = sha.finalize().into();
-    checked
+    Ok(checked)
 }
 
-fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, checked: &mut Checked) {
+fn check_folder<E>(
+    folder: &PictureFolder,
+    settings: &Settings,
+    depth: Depth,
+    checked: &mut Checked,
+    before: &mut dyn FnMut(usize) -> Result<(), E>,
+) -> Result<(), E> {
     let listing = match Listing::of(folder) {
         Ok(listing) => listing,
         Err(source) => {
-            return checked
+            checked
                 .problems
                 .push(format!("{}: cannot be read: {source}", folder.pictures.display()));
+            return Ok(());
         }
     };
     let left_out = listing.told_left_out();
@@ -170,6 +189,7 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
         pictures += group.pictures.len();
         checked.remarks.extend(group.remarks());
         for path in &group.pictures {
+            before(checked.seen.len())?;
             let opened = match depth {
                 Depth::Pixels => Picture::open(path)
                     .map(|picture| ((picture.width(), picture.height()), Some(picture))),
@@ -214,6 +234,7 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
             .remarks
             .push(format!("no caption, so \"{default}\": {}", without_caption.join(", ")));
     }
+    Ok(())
 }
 
 /// Repeats weigh pictures against each other, so what all have in common is divided out.
