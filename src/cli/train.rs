@@ -1,5 +1,6 @@
 //! `mos train`
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -123,11 +124,17 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         (_, true) => Begin::Again,
         _ => Begin::New,
     };
-    let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin, &mut |remark| {
-        progress.aside(|| terminal.warning(remark))
-    })?;
-    progress.aside(|| tell(&run, gpu.name(), terminal));
     let watched = interrupt::watched();
+    let bar = RefCell::new(&mut progress);
+    let mut remark = |remark: &str| bar.borrow().aside(|| terminal.warning(remark));
+    let mut run =
+        Run::prepare_watched(&gpu, &checkpoint, &settings, begin, &mut remark, &mut |at| {
+            // The bar says `load` until then.
+            let stage = if at.stage == "hash" { at.stage } else { "load" };
+            bar.borrow_mut().show(stage, at.done, at.of);
+            interrupt::asked()
+        })?;
+    progress.aside(|| tell(&run, gpu.name(), terminal));
     let mut spent = false;
     let ended = run.run(&mut |event| {
         match event {

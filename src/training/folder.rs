@@ -1,6 +1,7 @@
 //! The pictures' folders: what is in them, and all that is wrong with it at once.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -83,9 +84,20 @@ pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
 
 /// As [`check`], but as closely as `depth` says.
 pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked {
+    let Ok(checked) = check_with(settings, size, depth, &mut |_| Ok::<_, Infallible>(()));
+    checked
+}
+
+/// As [`check_at`]; `before` is told of each picture how many were looked at, and may end it.
+pub(super) fn check_with<E>(
+    settings: &Settings,
+    size: [usize; 2],
+    depth: Depth,
+    before: &mut dyn FnMut(usize) -> Result<(), E>,
+) -> Result<Checked, E> {
     let mut checked = Checked::default();
     for folder in &settings.folders {
-        check_folder(folder, settings, depth, &mut checked);
+        check_folder(folder, settings, depth, &mut checked, before)?;
     }
     let count = checked.seen.len();
     if checked.problems.is_empty() && (1..4).contains(&count) {
@@ -133,21 +145,29 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
         checked.found.iter().for_each(|found| sha.update((found.repeats as u64).to_le_bytes()));
     }
     checked.hash = sha.finalize().into();
-    checked
+    Ok(checked)
 }
 
-fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, checked: &mut Checked) {
+fn check_folder<E>(
+    folder: &PictureFolder,
+    settings: &Settings,
+    depth: Depth,
+    checked: &mut Checked,
+    before: &mut dyn FnMut(usize) -> Result<(), E>,
+) -> Result<(), E> {
     let listing = match Listing::of(folder) {
         Ok(listing) => listing,
         Err(_) if folder.pictures.is_file() => {
             let problem = "a file, expected a folder of pictures";
-            return checked.problems.push(format!("{}: {problem}", folder.pictures.display()));
+            checked.problems.push(format!("{}: {problem}", folder.pictures.display()));
+            return Ok(());
         }
         Err(source) => {
-            return checked.problems.push(format!(
+            checked.problems.push(format!(
                 "{}: the pictures cannot be read: {source}",
                 folder.pictures.display()
             ));
+            return Ok(());
         }
     };
     let left_out = listing.told_left_out();
@@ -174,6 +194,7 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
         pictures += group.pictures.len();
         checked.remarks.extend(group.remarks());
         for path in &group.pictures {
+            before(checked.seen.len())?;
             let opened = match depth {
                 Depth::Pixels => Picture::open(path)
                     .map(|picture| ((picture.width(), picture.height()), Some(picture))),
@@ -218,6 +239,7 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
             .remarks
             .push(format!("no caption, so \"{default}\": {}", some_of(&without_caption)));
     }
+    Ok(())
 }
 
 /// Repeats weigh pictures against each other, so what all have in common is divided out.

@@ -8,7 +8,7 @@ use super::config::Settings;
 use super::draws::{Draws, Purpose};
 use super::error::{Error, Result};
 use super::examples::Examples;
-use super::folder;
+use super::folder::{self, Depth};
 use super::saved::{About, Places, Saved};
 use super::sheet;
 use super::step::{
@@ -23,7 +23,7 @@ use crate::concept::{Concept, ModelHash};
 use crate::numbers::counted;
 use crate::pipeline::Pipeline;
 use crate::pipeline::recipe::hex;
-use crate::watch::{Progress, heed};
+use crate::watch::{Progress, Watch, heed, unwatched};
 
 /// Sources are kept at no more than this times the size that is tuned at.
 const MOST_DETAIL: f64 = 2.0;
@@ -124,6 +124,23 @@ impl Run {
         begin: Begin,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Run> {
+        Run::prepare_watched(gpu, checkpoint, settings, begin, tell, &mut unwatched)
+    }
+
+    /// As [`Run::prepare`], which reads all pictures, and all of the model where its hash is not
+    /// remembered; `watch` is told of the stages `pictures` (how many there are is not known before)
+    /// and `hash`.
+    ///
+    /// # Errors
+    /// Those of [`Run::prepare`]; [`Error::Cancelled`].
+    pub fn prepare_watched(
+        gpu: &Device,
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        begin: Begin,
+        tell: &mut dyn FnMut(&str),
+        watch: &mut Watch,
+    ) -> Result<Run> {
         let places = Places::of(&settings.output);
         places.check()?;
         if begin == Begin::New {
@@ -132,7 +149,9 @@ impl Run {
         let encoder = Pipeline::load(gpu, checkpoint, settings.precision)?;
         let models = Models::of(encoder.model())?;
         let (size, mut problems) = size(settings, &encoder);
-        let mut checked = folder::check(settings, size);
+        let mut checked = folder::check_with(settings, size, Depth::Pixels, &mut |done| {
+            heed(watch(Progress::new("pictures", done, done + 1)))
+        })?;
         checked.remarks.iter().for_each(|remark| tell(remark));
         problems.append(&mut checked.problems);
         let mut config = step_config(settings, size, &encoder);
@@ -174,7 +193,7 @@ impl Run {
             tell("p-plus learns the words alone, and words_lr is 0: nothing will be trained");
         }
         let step = TrainingStep::new(&models, &config, gpu)?;
-        let base = checkpoint.base_hash_cached(checkpoint::base_hash_cache().as_deref());
+        let base = checkpoint.base_hash_watched(checkpoint::base_hash_cache().as_deref(), watch)?;
         let about =
             About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
         let (settings, gpu) = (settings.clone(), gpu.clone());
