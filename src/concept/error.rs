@@ -52,7 +52,7 @@ pub enum Error {
     )]
     NoLayer { concept: String, network: Network, layer: String },
     #[error(
-        "concept `{concept}`: it updates the layer `{layer}` of the {network} as a weight of \
+        "concept `{concept}`: it updates the layer `{layer}` of the {network} as {kind} of \
             shape {found:?}, but the model's is \
          {expected:?}: it belongs to another kind of model"
     )]
@@ -60,6 +60,7 @@ pub enum Error {
         concept: String,
         network: Network,
         layer: String,
+        kind: &'static str,
         found: Vec<usize>,
         expected: Vec<usize>,
     },
@@ -74,6 +75,24 @@ pub enum Error {
          --force-base uses it all the same"
     )]
     OtherBase { concept: String, wanted: ModelHash, found: ModelHash },
+    /// Several that should become one.
+    #[error(
+        "concept `{concept}` was made for another model (its hash is {found}) than those before it \
+            ({first}); --base MODEL says which one is meant"
+    )]
+    DifferentBases { concept: String, found: ModelHash, first: ModelHash },
+    #[error(
+        "concept `{concept}`: its change of `{layer}` of the {network} is no product of two \
+            matrices ({kind}): --rank N makes one of it"
+    )]
+    NoProduct { concept: String, network: Network, layer: String, kind: &'static str },
+    #[error(
+        "concept `{concept}`: what its {kind} does to `{layer}` of the {network} depends on the \
+            model's weights: --base MODEL says which model"
+    )]
+    NeedsWeights { concept: String, network: Network, layer: String, kind: &'static str },
+    #[error("concept `{concept}`: the change of `{layer}` of the {network} has no singular values")]
+    NoSolution { concept: String, network: Network, layer: String },
     #[error("concept `{concept}`: {scale} is no scale; expected a number")]
     Scale { concept: String, scale: f32 },
 }
