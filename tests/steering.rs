@@ -149,7 +149,7 @@ fn concept(name: &str, word: Option<&str>) -> Concept {
         };
         let update =
             Update::Lora(Lora { down: part("down", [4, shape[1]]), up: part("up", [shape[0], 4]) });
-        UpdateSet { scale: 1.0, layers: BTreeMap::from([(layer.to_string(), update)]) }
+        UpdateSet::new([(layer.to_string(), update)])
     };
     let text = &checkpoint.text_encoder;
     let unet = &checkpoint.unet;

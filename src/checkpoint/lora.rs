@@ -38,6 +38,14 @@ pub enum Form {
     Loha,
     /// A Kronecker product.
     Lokr,
+    /// Another change, with lengths of its own.
+    Dora,
+    /// The whole change of a weight or a bias.
+    Full,
+    /// The change of a norm's weight and bias.
+    Norm,
+    /// Channels scaled.
+    Ia3,
 }
 
 /// The models that a LoRA is for.
@@ -120,8 +128,8 @@ pub struct LoraReport {
     pub base: Option<String>,
 }
 
-/// The endings of the tensor whose rows are the rank, and what form they tell.
-const DOWN: [(&str, Form); 12] = [
+/// Endings of tensors that tell a form; the rows of most are the rank.
+const DOWN: [(&str, Form); 20] = [
     (".lora_down.weight", Form::Lora),
     (".lora_A.weight", Form::Lora),
     (".lora_A.default.weight", Form::Lora),
@@ -134,12 +142,33 @@ const DOWN: [(&str, Form); 12] = [
     (".lokr_w2", Form::Lokr),
     (".lokr_w1", Form::Lokr),
     (":down", Form::Lora),
+    (".diff", Form::Full),
+    (".diff_b", Form::Full),
+    (".w_norm", Form::Norm),
+    (".b_norm", Form::Norm),
+    (".on_input", Form::Ia3),
+    (".ia3_l", Form::Ia3),
+    (".dora_scale", Form::Dora),
+    (".lora_magnitude_vector", Form::Dora),
+];
+/// Those whose tensors have no rank.
+const WHOLE: [&str; 10] = [
+    ".lokr_w1",
+    ".lokr_w2",
+    ".diff",
+    ".diff_b",
+    ".w_norm",
+    ".b_norm",
+    ".on_input",
+    ".ia3_l",
+    ".dora_scale",
+    ".lora_magnitude_vector",
 ];
 
 /// Describes a LoRA, or says that the file is none.
 pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
-    // Layer -> form and rank. A LoKr layer can have both factors split; the ranks are then equal.
-    let mut found: BTreeMap<&str, (Form, Option<usize>)> = BTreeMap::new();
+    // Layer -> forms and rank. A LoKr layer can have both factors split; the ranks are then equal.
+    let mut found: BTreeMap<&str, (BTreeSet<Form>, Option<usize>)> = BTreeMap::new();
     let mut dialect = None;
     let ours = file.metadata().contains_key("mos_concept");
     for (name, entry) in file.entries() {
@@ -148,9 +177,9 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
         else {
             continue;
         };
-        let whole = matches!(ending, ".lokr_w1" | ".lokr_w2");
-        let rank = entry.shape.first().copied().filter(|_| !whole);
-        let slot = found.entry(layer).or_insert((form, None));
+        let rank = entry.shape.first().copied().filter(|_| !WHOLE.contains(&ending));
+        let slot = found.entry(layer).or_default();
+        slot.0.insert(form);
         slot.1 = slot.1.or(rank);
         dialect.get_or_insert_with(|| dialect_of(name, ending));
     }
@@ -182,8 +211,8 @@ pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
     let (mut forms, mut layers) = (BTreeSet::new(), BTreeMap::<String, usize>::new());
     let (mut ranks, mut alphas) =
         (BTreeMap::<usize, usize>::new(), BTreeMap::<String, usize>::new());
-    for (layer, (form, rank)) in &found {
-        forms.insert(*form);
+    for (layer, (of_layer, rank)) in &found {
+        forms.extend(of_layer);
         *layers.entry(network(layer).to_string()).or_default() += 1;
         if let Some(rank) = rank {
             *ranks.entry(*rank).or_default() += 1;
@@ -292,6 +321,8 @@ fn dialect_of(name: &str, ending: &str) -> Dialect {
         e if e.starts_with(".lora_A") || e.contains("down.weight") && e != ".lora_down.weight" => {
             Dialect::Diffusers
         }
+        // Without kohya's prefix: PEFT's other kinds.
+        _ if dotted() => Dialect::Diffusers,
         _ => Dialect::Kohya,
     }
 }

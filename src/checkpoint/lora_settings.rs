@@ -11,9 +11,10 @@ const CONFIG: &str = "adapter_config.json";
 const WRAPPED: &str = "base_model.model.";
 /// The metadata in which diffusers keeps PEFT's settings as JSON, each behind its network's name.
 const METADATA: &str = "lora_adapter_metadata";
+/// PEFT's kinds of changes that this program has.
+const KINDS: [&str; 4] = ["LORA", "LOHA", "LOKR", "IA3"];
 /// Settings that make another change of a LoRA, and what it is called.
-const OTHERS: [(&str, &str); 6] = [
-    ("use_dora", "a DoRA"),
+const OTHERS: [(&str, &str); 5] = [
     ("use_qalora", "a QALoRA"),
     ("use_bdlora", "a LoRA in blocks"),
     ("kasa_config", "a KaSA"),
@@ -111,10 +112,11 @@ impl LoraSettings {
         let kind = self
             .any("peft_type")
             .filter_map(Value::as_str)
-            .find(|kind| !kind.eq_ignore_ascii_case("LORA"));
+            .find(|kind| !KINDS.iter().any(|known| kind.eq_ignore_ascii_case(known)));
         if let Some(kind) = kind {
             return Some(format!(
-                "{} says that the change is of the kind {kind}, which is not supported; LoRA is",
+                "{} says that the change is of the kind {kind}, which is not supported; LoRA, \
+                    LoHa, LoKr and IA3 are",
                 self.place
             ));
         }
@@ -138,6 +140,30 @@ impl LoraSettings {
         ways.into_iter().find(|way| OWN.iter().any(|own| way.to_lowercase().starts_with(own)))
     }
 
+    /// The change is a LoKr of PEFT's.
+    pub fn is_lokr(&self) -> bool {
+        let mut kinds = self.any("peft_type").filter_map(Value::as_str);
+        kinds.any(|kind| kind.eq_ignore_ascii_case("LOKR"))
+    }
+
+    /// Whether an IA3 scales what a layer reads; none where nothing is said.
+    ///
+    /// # Errors
+    /// A pattern that is no regular expression: a sentence.
+    pub fn is_feedforward(&self, layer: &str) -> Result<Option<bool>, String> {
+        let wrong = |e: String| format!("{}: `feedforward_modules`: {e}", self.place);
+        match self.any("feedforward_modules").find(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(Value::String(pattern)) => {
+                fits(&format!("^{pattern}$"), layer).map(Some).map_err(wrong)
+            }
+            Some(value) => {
+                let names = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+                Ok(Some(names.into_iter().any(|name| layer.ends_with(name))))
+            }
+        }
+    }
+
     /// What is said of a layer of `network` (`unet` or `text_encoder`); none where nothing is.
     ///
     /// # Errors
@@ -159,7 +185,9 @@ impl LoraSettings {
             }
             of(usual).map(|value| number(usual, value)).transpose()
         };
-        let Some(alpha) = chosen("alpha_pattern", "lora_alpha")? else { return Ok(None) };
+        // Kinds other than LoRA have it under a shorter name.
+        let key = if of("lora_alpha").is_some() { "lora_alpha" } else { "alpha" };
+        let Some(alpha) = chosen("alpha_pattern", key)? else { return Ok(None) };
         let rank =
             chosen("rank_pattern", "r")?.filter(|rank| *rank >= 1.0).map(|rank| rank as usize);
         let stabilised = of("use_rslora").and_then(Value::as_bool) == Some(true);
@@ -227,6 +255,17 @@ mod tests {
     }
 
     #[test]
+    fn what_ia3_scales_is_told_by_names() {
+        let layer = "a.ff.net.2";
+        let of = |value| settings(json!({"feedforward_modules": value})).is_feedforward(layer);
+        assert_eq!(of(json!(["to_k", "ff.net.2"])), Ok(Some(true)));
+        assert_eq!(of(json!([])), Ok(Some(false)));
+        assert_eq!(of(json!(".*net.2")), Ok(Some(true)));
+        assert_eq!(of(Value::Null), Ok(None));
+        assert!(of(json!("(")).unwrap_err().contains("feedforward_modules"));
+    }
+
+    #[test]
     fn the_first_pattern_that_fits_counts() {
         let all = settings(json!({
             "r": 4, "lora_alpha": 8, "use_rslora": true, "rank_pattern": {"attn1.to_q": 2},
@@ -252,9 +291,11 @@ mod tests {
     fn other_changes_are_refused_by_name() {
         let problem = |values| settings(values).unusable();
         assert_eq!(problem(json!({"peft_type": "LORA", "use_dora": false})), None);
-        assert!(problem(json!({"peft_type": "LOHA"})).unwrap().contains("LOHA"));
-        assert!(problem(json!({"use_dora": true})).unwrap().contains("DoRA"));
-        assert!(problem(json!({"text_encoder.use_dora": true})).unwrap().contains("DoRA"));
+        assert!(problem(json!({"peft_type": "OFT"})).unwrap().contains("OFT"));
+        for kind in ["LOHA", "LOKR", "IA3"] {
+            assert_eq!(problem(json!({"peft_type": kind})), None);
+        }
+        assert_eq!(problem(json!({"use_dora": true})), None);
         // Off, as PEFT writes them all.
         let off = json!({"use_dora": false, "use_qalora": false, "kasa_config": null,
         "arrow_config": {}, "use_bdlora": null});

@@ -43,6 +43,15 @@ impl AppliedSet {
     pub fn set(&self) -> &UpdateSet {
         &self.set
     }
+
+    /// A part of these updates, as strong as they are. `part` tells it from all others.
+    pub(crate) fn part(&self, part: &str, set: UpdateSet) -> AppliedSet {
+        AppliedSet {
+            name: format!("{}-{part}", self.name),
+            set: Arc::new(UpdateSet { scale: self.set.scale, ..set }),
+            ..self.clone()
+        }
+    }
 }
 
 impl PartialEq for AppliedSet {
@@ -87,9 +96,11 @@ impl Applied {
 
 fn set_name(set: &UpdateSet) -> String {
     let mut sha = Sha256::new();
-    for (layer, update) in &set.layers {
+    let biases = set.biases.iter().map(|(layer, update)| (format!("{layer} bias"), update));
+    for (layer, update) in set.layers.iter().map(|(l, update)| (l.clone(), update)).chain(biases) {
         sha.update((layer.len() as u64).to_le_bytes());
-        sha.update(layer);
+        sha.update(&layer);
+        sha.update(update.tag());
         for array in update.arrays() {
             array.shape.iter().for_each(|&n| sha.update((n as u64).to_le_bytes()));
             sha.update(bytemuck::cast_slice::<f32, u8>(array.values()));

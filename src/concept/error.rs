@@ -120,7 +120,7 @@ pub enum Error {
     },
     /// An update of a weight that has another shape in the model.
     #[error(
-        "concept `{concept}`: it updates the layer `{layer}` of the {network} as a weight of \
+        "concept `{concept}`: it updates the layer `{layer}` of the {network} as {kind} of \
             shape {found:?}, but the model's is \
          {expected:?}: it belongs to another kind of model"
     )]
@@ -131,6 +131,8 @@ pub enum Error {
         network: Network,
         /// The layer's full name.
         layer: String,
+        /// What the update changes: a weight, or what else.
+        kind: &'static str,
         /// The shape that the update is for.
         found: Vec<usize>,
         /// The model's.
@@ -162,6 +164,59 @@ pub enum Error {
         wanted: ModelHash,
         /// Hash of this model.
         found: ModelHash,
+    },
+    /// Several that should become one, made for different models.
+    #[error(
+        "concept `{concept}` was made for another model (its hash is {found}) than those before it \
+            ({first}); --base MODEL says which one is meant"
+    )]
+    DifferentBases {
+        /// The concept's name.
+        concept: String,
+        /// Hash of the model that it was tuned on.
+        found: ModelHash,
+        /// Hash of the model of those before it.
+        first: ModelHash,
+    },
+    /// A change that cannot be written as a LoRA as it is.
+    #[error(
+        "concept `{concept}`: its change of `{layer}` of the {network} is no product of two \
+            matrices ({kind}): --rank N makes one of it"
+    )]
+    NoProduct {
+        /// The concept's name.
+        concept: String,
+        /// The network that it is in.
+        network: Network,
+        /// The layer's full name.
+        layer: String,
+        /// The kind of the change.
+        kind: &'static str,
+    },
+    /// A change that is known only together with the model's weights.
+    #[error(
+        "concept `{concept}`: what its {kind} does to `{layer}` of the {network} depends on the \
+            model's weights: --base MODEL says which model"
+    )]
+    NeedsWeights {
+        /// The concept's name.
+        concept: String,
+        /// The network that it is in.
+        network: Network,
+        /// The layer's full name.
+        layer: String,
+        /// The kind of the change.
+        kind: &'static str,
+    },
+    /// A change whose singular values cannot be found: some of its numbers are none.
+    #[error("concept `{concept}`: the change of `{layer}` of the {network} has no singular values")]
+    NoSolution {
+        /// The concept's name.
+        concept: String,
+        /// The network that it is in.
+        network: Network,
+        /// The layer's full name.
+        layer: String,
     },
     /// A strength that is no number.
     #[error("concept `{concept}`: {scale} is no scale; expected a number")]

@@ -2,7 +2,8 @@
 //!
 //! Tensors: `words.<text>` `[layers or 1, width]`, and for each updated layer of `text_encoder` and
 //! `unet` `<network>.<layer>.lora_down.weight` `[rank, in]` (of convolutions `[rank, in, k, k]`)
-//! and `<network>.<layer>.lora_up.weight` `[out, rank]`. Metadata: `mos_concept` (the version of
+//! and `<network>.<layer>.lora_up.weight` `[out, rank]`, or the tensors of another kind of change,
+//! named as LyCORIS does. Metadata: `mos_concept` (the version of
 //! this layout), `mos_name`, `mos_words` (a JSON list of `text` and `initializer`, in order),
 //! `mos_scale_text` and `mos_scale_unet` (the whole factor of the updates), `mos_base` (hash of the
 //! base model); all other keys are [`Concept::metadata`].
@@ -16,6 +17,8 @@ use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
 use crate::watch::{Parts, unwatched_parts};
 
+use super::parts::{self, Names, Part};
+use super::tensors::{numbers, tensor_error, view};
 use super::{Concept, Error, Lora, Network, Result, Update, UpdateSet, Word};
 
 const VERSION: &str = "1";
@@ -101,6 +104,10 @@ impl Concept {
 
     fn parts(&self, path: &Path) -> Result<(Tensors<'_>, BTreeMap<String, String>)> {
         let mut tensors = Vec::new();
+        let unholdable = |layer: &str, what: String| Error::File {
+            path: path.to_path_buf(),
+            problem: format!("`{layer}` is {what}"),
+        };
         for word in &self.words {
             for (encoder, rows) in &word.rows {
                 let name = format!("{}{}", words_prefix(*encoder), word.text);
@@ -109,9 +116,25 @@ impl Concept {
         }
         for (network, set) in self.updates.iter() {
             let prefix = prefix(network);
-            for (layer, Update::Lora(Lora { down, up })) in &set.layers {
-                tensors.push(view(path, format!("{prefix}{layer}{DOWN}"), down)?);
-                tensors.push(view(path, format!("{prefix}{layer}{UP}"), up)?);
+            for (layer, update) in &set.layers {
+                if let Update::Lora(Lora { down, up }) = update {
+                    tensors.push(view(path, format!("{prefix}{layer}{DOWN}"), down)?);
+                    tensors.push(view(path, format!("{prefix}{layer}{UP}"), up)?);
+                    continue;
+                }
+                let parts = parts::tensors(update).map_err(|what| unholdable(layer, what))?;
+                for (part, array) in parts {
+                    let name = format!("{prefix}{layer}.{}", part.ending());
+                    tensors.push(owned(path, name, &array)?);
+                }
+            }
+            for (layer, update) in &set.biases {
+                let norm = set.layers.get(layer).is_some_and(|w| w.weight_shape().len() == 1);
+                let Some((part, array)) = parts::bias_tensor(update, norm) else {
+                    return Err(unholdable(layer, format!("a {} of a bias", update.kind())));
+                };
+                let name = format!("{prefix}{layer}.{}", part.ending());
+                tensors.push(owned(path, name, &array)?);
             }
         }
         let listed =
@@ -135,18 +158,14 @@ impl Concept {
     }
 }
 
-pub(super) fn view<'a>(
-    path: &Path,
-    name: String,
-    array: &'a Array,
-) -> Result<(String, TensorView<'a>)> {
-    let found = array.values().len();
-    match TensorView::from_f32(array.shape.to_vec(), array.values()) {
+/// As [`view`], of an array that does not last.
+fn owned(path: &Path, name: String, array: &Array) -> Result<(String, TensorView<'static>)> {
+    let (name, view) = view(path, name, array)?;
+    let owned = TensorView::new(view.dtype(), view.shape().to_vec(), view.bytes().to_vec());
+    let problem = || "its shape does not suit its values".to_string();
+    match owned {
         Some(view) => Ok((name, view)),
-        None => {
-            let problem = format!("shape {} with {found} values", array.shape);
-            Err(Error::Tensor { path: path.to_path_buf(), tensor: name, problem })
-        }
+        None => Err(Error::Tensor { path: path.to_path_buf(), tensor: name, problem: problem() }),
     }
 }
 
@@ -204,10 +223,13 @@ pub(super) fn read(file: &TensorFile, progress: &mut Parts) -> Result<Concept> {
     concept.metadata = metadata;
     let known = |name: &str| {
         let of = |network: Network| {
-            let layer = name
-                .strip_prefix(&prefix(network))
-                .and_then(|rest| rest.strip_suffix(DOWN).or(rest.strip_suffix(UP)));
-            layer.is_some_and(|layer| concept.updates.of(network).layers.contains_key(layer))
+            let found = name.strip_prefix(&prefix(network)).and_then(Part::at_end);
+            let set = concept.updates.of(network);
+            found.is_some_and(|(layer, part)| match part {
+                Part::Down | Part::Up => set.layers.get(layer).is_some_and(has_lora),
+                Part::Alpha | Part::Scalar => false,
+                _ => set.layers.contains_key(layer) || set.biases.contains_key(layer),
+            })
         };
         let word = |encoder: Network| {
             let is_it = |text| concept.words.iter().any(|word| word.text == text);
@@ -221,12 +243,20 @@ pub(super) fn read(file: &TensorFile, progress: &mut Parts) -> Result<Concept> {
     }
 }
 
+fn has_lora(update: &Update) -> bool {
+    match update {
+        Update::Dora(dora) => has_lora(&dora.change),
+        _ => update.lora().is_some(),
+    }
+}
+
 fn read_set(
     file: &TensorFile,
     prefix: &str,
     set: &mut UpdateSet,
     progress: &mut Parts,
 ) -> Result<()> {
+    read_others(file, prefix, set)?;
     for (done, name) in file.names().enumerate() {
         let Some(layer) = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(DOWN)) else {
             continue;
@@ -242,13 +272,35 @@ fn read_set(
         };
         let lora = Lora { down, up };
         check_ranks(file, name, &other, &lora)?;
-        set.layers.insert(layer.to_string(), lora.into());
+        set.layers.entry(layer.to_string()).or_insert(lora.into());
+    }
+    Ok(())
+}
+
+/// Updates that are no plain LoRA.
+fn read_others(file: &TensorFile, prefix: &str, set: &mut UpdateSet) -> Result<()> {
+    let mut layers: BTreeMap<&str, (Names, bool)> = BTreeMap::new();
+    for name in file.names() {
+        let Some((layer, part)) = name.strip_prefix(prefix).and_then(Part::at_end) else {
+            continue;
+        };
+        let (names, other) = layers.entry(layer).or_default();
+        // The scale is the set's.
+        if !matches!(part, Part::Alpha | Part::Scalar) {
+            names.add(part, name);
+        }
+        *other |= !matches!(part, Part::Down | Part::Up | Part::Alpha | Part::Scalar);
+    }
+    for (layer, (names, _)) in layers.into_iter().filter(|(_, (_, other))| *other) {
+        let found = names.assemble(file)?;
+        set.layers.extend(found.weight.map(|weight| (layer.to_string(), weight)));
+        set.biases.extend(found.bias.map(|bias| (layer.to_string(), bias)));
     }
     Ok(())
 }
 
 /// The two halves of an update have the same rank.
-pub(super) fn check_ranks(file: &TensorFile, down: &str, up: &str, lora: &Lora) -> Result<()> {
+fn check_ranks(file: &TensorFile, down: &str, up: &str, lora: &Lora) -> Result<()> {
     let (rank, other) = (lora.rank(), lora.up.shape.channels());
     if rank == other {
         return Ok(());
@@ -280,24 +332,6 @@ fn matrix(file: &TensorFile, name: &str) -> Result<Option<Array>> {
     }
 }
 
-/// A tensor that has elements, all of them finite; `None` where there is none of that name.
-pub(super) fn numbers(file: &TensorFile, name: &str) -> Result<Option<Array>> {
-    let Some(view) = file.tensor(name) else { return Ok(None) };
-    if !view.dtype().is_float() || view.is_empty() {
-        let problem = format!("{} {:?}, where numbers were expected", view.dtype(), view.shape());
-        return Err(tensor_error(file, name, problem));
-    }
-    let values = view.to_f32(0..view.len());
-    if values.iter().any(|v| !v.is_finite()) {
-        return Err(tensor_error(file, name, "some of its values are no numbers".into()));
-    }
-    Ok(Some(Array::f32(view.shape(), values)))
-}
-
-pub(super) fn tensor_error(file: &TensorFile, tensor: &str, problem: String) -> Error {
-    Error::Tensor { path: file.path().to_path_buf(), tensor: tensor.to_string(), problem }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,6 +347,7 @@ mod tests {
             scale: 0.7,
             layers: [("text_model.encoder.layers.0.self_attn.q_proj".to_string(), update(1.0))]
                 .into(),
+            ..UpdateSet::default()
         };
         let unet = UpdateSet::new([
             ("mid_block.attentions.0.proj_in".to_string(), update(2.0)),

@@ -10,9 +10,13 @@ pub(crate) mod binding;
 mod caption;
 pub mod dialects;
 mod error;
+mod extract;
 mod file;
+mod parts;
 mod scaled;
+mod tensors;
 mod update;
+mod updates;
 mod vectors;
 
 use std::collections::BTreeMap;
@@ -25,8 +29,10 @@ pub use applied::{Applied, AppliedSet};
 pub use base::check_base;
 pub use caption::{PLACEHOLDER, with_words};
 pub use error::{Error, Result};
+pub use extract::{Extracted, Share, extract};
 pub use scaled::ScaledFile;
-pub use update::{Lora, Update, UpdateSet, Updates};
+pub use update::{Dora, Ia3, LoHa, LoKr, Lora, Piece, Right, Side, Update};
+pub use updates::{UpdateSet, Updates};
 
 /// What was trained of one thing on top of a base model.
 #[derive(Clone, Debug, Default, PartialEq)]

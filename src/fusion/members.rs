@@ -153,6 +153,10 @@ fn member(entry: ConceptToFuse, base: &Base) -> Result<FusedConcept> {
     })
 }
 
+/// The highest rank at which other kinds of changes are fused as the LoRAs that they come to.
+const HIGHEST_RANK: usize = 128;
+const REMEDY: &str = "cannot be fused as it is: `mos convert FILE OUT --rank N` makes a LoRA of it";
+
 /// Of linear layers and 1x1 convolutions; others are counted.
 fn scaled(set: &UpdateSet, factor: f32, left_out: &mut usize) -> Result<UpdateSet, String> {
     let scale = set.scale * factor;
@@ -160,8 +164,16 @@ fn scaled(set: &UpdateSet, factor: f32, left_out: &mut usize) -> Result<UpdateSe
         return Err(format!("its scale {} times {factor} is not finite", set.scale));
     }
     let mut updates = UpdateSet::default();
+    if let Some(layer) = set.biases.keys().next() {
+        return Err(format!("layer `{layer}`: it changes a bias, which {REMEDY}"));
+    }
     for (layer, update) in &set.layers {
-        let Update::Lora(lora) = update;
+        let lora = match update {
+            Update::Lora(lora) => lora.clone(),
+            other => other.as_lora(&other.weight_shape(), HIGHEST_RANK).ok_or_else(|| {
+                format!("layer `{layer}`: its change is a {}, which {REMEDY}", other.kind())
+            })?,
+        };
         let (down, up) = (&lora.down.shape, &lora.up.shape);
         let into = match down[..] {
             [_, into] | [_, into, 1, 1] => into,

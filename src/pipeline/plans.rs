@@ -77,6 +77,7 @@ impl Pipeline {
         // Models that are told the scale that they were distilled with take no guidance besides.
         let guided = request.guidance > 1.0 && self.unet.config.time_cond_proj_dim.is_none();
         let adaptation = Adaptation::of(self, request)?;
+        checked.warnings.extend_from_slice(&adaptation.warnings);
         let regional = Regional::of(request, checked, &self.unet.config)?;
         let numbers = regional.as_ref().map_or(&[0][..], |regional| &regional.prompts);
         let mut wordings = Vec::with_capacity(numbers.len());

@@ -61,9 +61,7 @@ impl<C> LoadedNetwork<C> {
     /// any weight is another now: programs made before still have those of before.
     pub fn merge(&self, sets: &[AppliedSet]) -> bool {
         let changed = self.overlay.merge(sets);
-        self.weights.retain(|name| {
-            name.strip_suffix(".weight").is_none_or(|layer| !changed.contains(layer))
-        });
+        self.weights.retain(|name| !changed.contains(name));
         !changed.is_empty()
     }
 

@@ -1,12 +1,12 @@
 //! The weights of a network as they are in use: the model's own, with fused ones in place of some,
 //! low-rank updates beside them, and updates added to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::checkpoint::TensorFile;
-use crate::concept::AppliedSet;
+use crate::concept::{AppliedSet, Piece, Update};
 use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, StoredAs};
 
 /// Endings of an update's two parameters, as [`crate::nn::LoraSet`] names them.
@@ -24,6 +24,9 @@ pub struct Overlay {
     replaced: Vec<Arc<TensorFile>>,
     beside: RwLock<BTreeMap<String, AppliedSet>>,
     merged: RwLock<Vec<AppliedSet>>,
+    /// What merged updates have to know of whole parameters, by the set's number and the
+    /// parameter's name.
+    measured: Mutex<HashMap<(usize, String), Arc<Vec<f32>>>>,
     /// Those that will be merged: what is planned is planned for them.
     expected: RwLock<Vec<AppliedSet>>,
     sums_in_f32: bool,
@@ -37,6 +40,7 @@ impl Overlay {
             replaced: Vec::new(),
             beside: RwLock::default(),
             merged: RwLock::default(),
+            measured: Mutex::default(),
             expected: RwLock::default(),
             sums_in_f32: false,
         }
@@ -74,7 +78,7 @@ impl Overlay {
     }
 
     /// Adds these sets, as strong as they are, to the model's own weights from now on, instead of
-    /// those before. Returns the layers whose weights have changed by that.
+    /// those before. Returns the parameters that have changed by that.
     pub fn merge(&self, sets: &[AppliedSet]) -> BTreeSet<String> {
         self.expect(sets);
         let mut merged = self.merged.write().unwrap_or_else(PoisonError::into_inner);
@@ -82,20 +86,66 @@ impl Overlay {
         if merged.len() == sets.len() && merged.iter().zip(sets).all(same) {
             return BTreeSet::new();
         }
-        let changed =
-            merged.iter().chain(sets).flat_map(|set| set.set().layers.keys().cloned()).collect();
+        let names = |set: &AppliedSet| -> Vec<String> {
+            set.set().parameters().map(|(name, _)| name).collect()
+        };
+        let changed = merged.iter().chain(sets).flat_map(names).collect();
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *merged = sets.to_vec();
         changed
     }
 
-    /// Adds what merged sets do to the elements `range` of a weight.
-    fn add_merged(&self, name: &str, range: Range<usize>, values: &mut [f32]) {
-        let Some(layer) = name.strip_suffix(".weight") else { return };
-        for set in self.merged.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            if let Some(update) = set.set().layers.get(layer) {
-                update.add_to(set.strength, range.clone(), values);
+    /// Reads elements of a parameter with what the first `sets` of the merged ones do to it.
+    fn read_with(
+        &self,
+        sets: usize,
+        name: &str,
+        range: Range<usize>,
+        into: &mut [f32],
+    ) -> Result<(), ParameterError> {
+        match self.replaced.iter().find_map(|file| file.tensor(name)) {
+            Some(view) if range.end <= view.len() => view.write_f32(range.clone(), into),
+            Some(_) => {
+                let message = "read beyond its end".into();
+                return Err(ParameterError::Read { name: name.into(), message });
             }
+            None => self.model.read(name, range.clone(), into)?,
         }
+        let merged = self.merged.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let updates = merged.iter().take(sets).enumerate();
+        let updates = updates.filter_map(|(n, set)| Some((n, set, set.set().parameter(name)?)));
+        for (number, set, update) in updates {
+            let missing = || ParameterError::Missing { name: name.into() };
+            let shape = self.model.info(name).ok_or_else(missing)?.shape;
+            let measured = self.measure(number, name, update, &shape)?;
+            let piece = Piece { shape: &shape, range: range.clone() };
+            update.add_to(set.strength, &piece, &measured, into);
+        }
+        Ok(())
+    }
+
+    /// What the update of the merged set of that number has to know of the parameter as the sets
+    /// before leave it.
+    fn measure(
+        &self,
+        number: usize,
+        name: &str,
+        update: &Update,
+        shape: &[usize],
+    ) -> Result<Arc<Vec<f32>>, ParameterError> {
+        let key = (number, name.to_string());
+        let known = self.measured.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let found =
+            update.measure(shape, &mut |range, values| self.read_with(number, name, range, values));
+        let found = Arc::new(found?);
+        if !found.is_empty() {
+            let mut all = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(key, found.clone());
+        }
+        Ok(found)
     }
 
     fn with<T>(&self, name: &str, read: impl FnOnce(&Array) -> T) -> Option<T> {
@@ -115,11 +165,11 @@ impl ParameterSource for Overlay {
         });
         own.or_else(|| {
             let info = self.model.info(name)?;
-            let updated = |layer: &str| {
+            let updated = || {
                 let sets = self.expected.read().unwrap_or_else(PoisonError::into_inner);
-                sets.iter().any(|set| set.set().layers.contains_key(layer))
+                sets.iter().any(|set| set.set().parameter(name).is_some())
             };
-            let summed = self.sums_in_f32 && name.strip_suffix(".weight").is_some_and(updated);
+            let summed = self.sums_in_f32 && updated();
             Some(if summed { ParameterInfo { stored: StoredAs::F32, ..info } } else { info })
         })
     }
@@ -141,18 +191,7 @@ impl ParameterSource for Overlay {
                 Err(ParameterError::Read { name: name.into(), message })
             }
         });
-        own.unwrap_or_else(|| {
-            match self.replaced.iter().find_map(|file| file.tensor(name)) {
-                Some(view) if range.end <= view.len() => view.write_f32(range.clone(), into),
-                Some(_) => {
-                    let message = "read beyond its end".into();
-                    return Err(ParameterError::Read { name: name.into(), message });
-                }
-                None => self.model.read(name, range.clone(), into)?,
-            }
-            self.add_merged(name, range, into);
-            Ok(())
-        })
+        own.unwrap_or_else(|| self.read_with(usize::MAX, name, range, into))
     }
 
     fn done_with(&self, name: &str) {
@@ -232,8 +271,7 @@ mod tests {
         let source = Overlay::new(Arc::new(Linear));
         let down = Array::f32([2, 2], vec![1.0, 2.0, 3.0, 4.0]);
         let up = Array::f32([3, 2], vec![1.0, 0.0, 0.0, 1.0, 2.0, 1.0]);
-        let set =
-            UpdateSet { scale: 0.5, layers: [("x".to_string(), Lora { down, up }.into())].into() };
+        let set = UpdateSet::scaled(0.5, [("x".to_string(), Lora { down, up }.into())]);
         let applied = Applied::new(
             Concept { updates: [(Network::UNet, set)].into(), ..Concept::default() },
             2.0,
@@ -246,7 +284,7 @@ mod tests {
         };
         assert_eq!(
             source.merge(&[applied.of(Network::UNet).unwrap().clone()]),
-            BTreeSet::from(["x".to_string()])
+            BTreeSet::from(["x.weight".to_string()])
         );
         assert_eq!(read("x.weight", 0..6), [1.0, 3.0, 5.0, 7.0, 9.0, 13.0]);
         assert_eq!(read("x.weight", 1..5), [3.0, 5.0, 7.0, 9.0], "across rows");

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::backend::Program;
-use crate::concept::{self, AppliedSet, Lora, Network};
+use crate::concept::{self, AppliedSet, Lora, Network, Update, UpdateSet};
 use crate::graph::{self, Array, Graph, Origin, ParameterSource, Tensor};
 use crate::nn::{Layers, LoraSet, Strength};
 
@@ -242,34 +242,109 @@ impl Updates {
         }
         Ok(())
     }
+}
 
-    /// An error unless `model` has every layer that is updated, with its channels.
-    pub fn check_shapes(&self, network: Network, model: &Overlay) -> Result<(), concept::Error> {
-        for set in self.sets() {
-            for (layer, update) in &set.set().layers {
-                let (concept, layer) = (set.concept.clone(), layer.clone());
-                let Some(info) = model.info(&format!("{layer}.weight")) else {
-                    return Err(concept::Error::NoLayer { concept, network, layer });
+/// Sets of updates, by where they are computed.
+#[derive(Default)]
+pub(crate) struct Parted {
+    /// Low-rank products: beside the weights, so that they can act on a part of a picture.
+    pub beside: Updates,
+    /// All others: added to the weights.
+    pub merged: Vec<AppliedSet>,
+    /// Concepts that should act on a part of the picture, with the layers of which that cannot be,
+    /// and all of their layers.
+    pub everywhere: Vec<(String, usize, usize)>,
+}
+
+/// The highest rank at which other kinds of changes are written as LoRAs to act on a part of a
+/// picture.
+const MOST_BESIDE: usize = 128;
+
+impl Parted {
+    /// Parts sets, each with its factors for the prompts of the request, the context's first.
+    pub fn of<'a>(sets: impl Iterator<Item = (&'a AppliedSet, Vec<f32>)>, model: &Overlay) -> Self {
+        let (mut beside, mut merged, mut everywhere) = (Vec::new(), Vec::new(), Vec::new());
+        for (applied, factors) in sets {
+            let set = applied.set();
+            if set.beyond_lora().next().is_none() {
+                beside.push((applied.clone(), factors));
+                continue;
+            }
+            let uniform = factors.windows(2).all(|pair| pair[0] == pair[1]);
+            let strongest =
+                factors.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(1.0);
+            if uniform && loras(applied).next().is_none() {
+                let mut all = applied.clone();
+                all.strength *= strongest;
+                merged.push(all);
+                continue;
+            }
+            let (mut narrow, mut rest) = (UpdateSet::default(), UpdateSet::default());
+            for (layer, update) in &set.layers {
+                let shape = || model.info(&format!("{layer}.weight")).map(|info| info.shape);
+                let lora = match update {
+                    Update::Lora(lora) => Some(lora.clone()),
+                    _ if uniform => None,
+                    _ => shape().and_then(|shape| update.as_lora(&shape, MOST_BESIDE)),
                 };
-                let squeezed = |shape: &[usize]| {
-                    let ones = shape.iter().rev().take_while(|n| **n == 1).count();
-                    shape.iter().take((shape.len() - ones).max(2)).copied().collect::<Vec<_>>()
+                match lora {
+                    Some(lora) => narrow.layers.insert(layer.clone(), lora.into()),
+                    None => rest.layers.insert(layer.clone(), update.clone()),
                 };
-                let found = update.weight_shape();
-                if squeezed(&info.shape) != squeezed(&found) {
-                    let expected = info.shape;
-                    return Err(concept::Error::LayerShape {
-                        concept,
-                        network,
-                        layer,
-                        found,
-                        expected,
-                    });
-                }
+            }
+            rest.biases.clone_from(&set.biases);
+            if !uniform && !rest.is_empty() {
+                everywhere.push((applied.concept.clone(), rest.len(), set.len()));
+            }
+            if !narrow.is_empty() {
+                let part = if uniform { "loras" } else { "narrow" };
+                beside.push((applied.part(part, narrow), factors));
+            }
+            if !rest.is_empty() {
+                let mut part = applied.part(if uniform { "others" } else { "wide" }, rest);
+                part.strength *= strongest;
+                merged.push(part);
             }
         }
-        Ok(())
+        merged.retain(|set| set.strength != 0.0);
+        let beside = Updates::of(beside.iter().map(|(set, factors)| (set, factors.clone())));
+        Parted { beside, merged, everywhere }
     }
+}
+
+/// An error unless `model` has every layer that these sets update, with its channels.
+pub(crate) fn check_shapes<'a>(
+    sets: impl IntoIterator<Item = &'a AppliedSet>,
+    network: Network,
+    model: &Overlay,
+) -> Result<(), concept::Error> {
+    for set in sets {
+        for (name, update) in set.set().parameters() {
+            let concept = set.concept.clone();
+            let (layer, is_bias) = match (name.strip_suffix(".bias"), update) {
+                // What a layer gives is scaled whether or not it has a bias.
+                (Some(_), Update::Ia3(_)) if model.info(&name).is_none() => continue,
+                (Some(_), _) => (name.clone(), true),
+                _ => (name.strip_suffix(".weight").unwrap_or(&name).to_string(), false),
+            };
+            let Some(info) = model.info(&name) else {
+                return Err(concept::Error::NoLayer { concept, network, layer });
+            };
+            if !update.fits(&info.shape) {
+                let (found, expected) = (update.weight_shape(), info.shape);
+                let kind = if is_bias { "a bias" } else { "a weight" };
+                return Err(concept::Error::LayerShape {
+                    concept,
+                    network,
+                    layer,
+                    kind,
+                    found,
+                    expected,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The layers of a set that are updated beside their weights.

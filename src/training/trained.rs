@@ -56,7 +56,7 @@ fn updates(
     };
     let layers =
         layers.iter().filter(|layer| layer.network == network).filter_map(update).collect();
-    UpdateSet { scale: settings.alpha, layers }
+    UpdateSet { scale: settings.alpha, layers, ..UpdateSet::default() }
 }
 
 fn metadata(settings: &Settings, state: &State) -> BTreeMap<String, String> {

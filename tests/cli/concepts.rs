@@ -34,7 +34,7 @@ fn updates(layer: &str, shape: [usize; 2], size: f32) -> UpdateSet {
         down: Array::f32([2, into], values(2 * into)),
         up: Array::f32([out, 2], values(2 * out)),
     });
-    UpdateSet { scale: 1.0, layers: [(layer.to_string(), update)].into() }
+    UpdateSet::new([(layer.to_string(), update)])
 }
 
 /// `<cat1>` is the cat that the model knows; the updates are strong enough to be seen.

@@ -105,7 +105,7 @@ fn updates(concept: &str, network: &str) -> UpdateSet {
             );
         }
     }
-    UpdateSet { scale, layers }
+    UpdateSet::scaled(scale, layers)
 }
 
 /// Concept number `index` of the reference.

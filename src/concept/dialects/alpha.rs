@@ -2,10 +2,11 @@
 //! else 1; and what is said of it.
 
 use crate::checkpoint::{LoraSettings, TensorFile};
-use crate::concept::{Error, Result};
+use crate::concept::parts::{Names, Part, Scale};
+use crate::concept::{Error, Result, Side};
 use crate::numbers::counted;
 
-use super::gather::{Gathered, Names, Scale};
+use super::gather::Gathered;
 
 /// This program's note in files of other programs' names whose factor is 1.
 pub fn is_rank() -> (String, String) {
@@ -27,22 +28,35 @@ pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>
         ));
     }
     let (mut told, mut resized, mut without) = (Vec::new(), None, 0);
+    let place = |problem| Error::File { path: file.path().to_path_buf(), problem };
+    if let Some(settings) = &settings {
+        for (_, layer, names) in updates.iter_mut().filter(|(.., n)| n.has(Part::Ia3Factor)) {
+            let on_input = settings.is_feedforward(layer).map_err(place)?;
+            names.side = on_input.map(|is| if is { Side::Input } else { Side::Output });
+        }
+    }
     for (network, layer, names) in
         updates.iter_mut().filter(|(_, _, names)| matches!(names.scale, Scale::One))
     {
+        let whole = names.is_whole_lokr();
+        if names.rank_tensor().is_none() && !whole {
+            continue;
+        }
         let found = settings.as_ref().map(|settings| settings.scaling(network.folder(), layer));
         let found = found.transpose();
-        let found = found
-            .map_err(|problem| Error::File { path: file.path().to_path_buf(), problem })?
-            .flatten();
+        let found = found.map_err(place)?.flatten();
         let Some(found) = found else {
-            without += 1;
+            without += usize::from(!whole);
             continue;
         };
-        names.scale = if found.stabilised {
-            Scale::Stabilised(found.alpha)
-        } else {
-            Scale::Number(found.alpha)
+        names.scale = match (whole, found.rank) {
+            // PEFT divides by a rank that none of its tensors has; LyCORIS does not.
+            (true, Some(rank)) if settings.as_ref().is_some_and(LoraSettings::is_lokr) => {
+                Scale::Factor(found.alpha / rank as f32)
+            }
+            (true, _) => continue,
+            _ if found.stabilised => Scale::Stabilised(found.alpha),
+            _ => Scale::Number(found.alpha),
         };
         let rank = rank(file, names);
         told.push(found.alpha);
@@ -81,5 +95,5 @@ pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>
 }
 
 fn rank(file: &TensorFile, names: &Names) -> Option<usize> {
-    file.tensor(names.down.as_deref()?)?.shape().first().copied()
+    file.tensor(names.rank_tensor()?)?.shape().first().copied()
 }

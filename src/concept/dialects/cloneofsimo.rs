@@ -11,11 +11,12 @@
 use std::collections::BTreeMap;
 
 use crate::checkpoint::TensorFile;
-use crate::concept::file::tensor_error;
+use crate::concept::parts::Part;
+use crate::concept::tensors::tensor_error;
 use crate::concept::{Concept, Error, Network, Result};
 
 use super::Read;
-use super::gather::{Gathered, Part, unknown_tensor, words};
+use super::gather::{Gathered, unknown_tensor, words};
 use crate::watch::Parts;
 
 const EMBED: &str = "<embed>";

@@ -1,11 +1,13 @@
 //! LoRAs as ComfyUI names them: `diffusion_model.<layer>` with LDM's or diffusers' layers and
 //! `text_encoders.clip_l.transformer.<layer>`, with dots, each with `lora_down.weight`,
-//! `lora_up.weight` and `alpha`, or with PEFT's endings. The factor is alpha over rank.
+//! `lora_up.weight` and `alpha`, with PEFT's endings or those of other kinds of changes. The factor
+//! is alpha over rank.
 
 use crate::checkpoint::TensorFile;
+use crate::concept::parts::Part;
 use crate::concept::{Concept, Network, Result};
 
-use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor};
+use super::gather::{Gathered, foreign_form, other_form, second_encoder, unknown_tensor};
 use super::{Read, alpha, names};
 use crate::watch::Parts;
 
@@ -13,32 +15,33 @@ const UNET: [&str; 2] = ["diffusion_model.", "model.diffusion_model."];
 const TEXT: &str = "text_encoders.";
 /// CLIP's text encoders of Stable Diffusion 1.x and 2.x.
 const CLIP: [&str; 2] = ["clip_l.", "clip_h."];
-const ENDINGS: [(&str, Part); 8] = [
-    (".lora_down.weight", Part::Down),
-    (".lora_up.weight", Part::Up),
-    (".lora_mid.weight", Part::Middle),
+/// PEFT's, besides the usual ones.
+const ENDINGS: [(&str, Part); 4] = [
     (".lora_A.weight", Part::Down),
     (".lora_B.weight", Part::Up),
     (".lora_A.default.weight", Part::Down),
     (".lora_B.default.weight", Part::Up),
-    (".alpha", Part::Alpha),
 ];
+
+/// The layer and the part of a tensor, which no weight of a model itself has.
+fn part_of(name: &str) -> Option<(&str, Part)> {
+    let of_peft = ENDINGS.iter().find_map(|(end, part)| Some((name.strip_suffix(end)?, *part)));
+    of_peft.or_else(|| Part::at_end(name).filter(|(_, part)| *part != Part::Ia3Weight))
+}
 
 fn is_prefixed(name: &str) -> bool {
     UNET.iter().any(|prefix| name.starts_with(prefix)) || name.starts_with(TEXT)
 }
 
 pub fn is_it(file: &TensorFile) -> bool {
-    let is_half = |name: &str| ENDINGS[..7].iter().any(|(ending, _)| name.ends_with(ending));
-    file.names().any(|name| is_prefixed(name) && is_half(name))
+    let is_update = |name: &str| part_of(name).is_some_and(|(_, part)| part.tells_an_update());
+    file.names().any(|name| is_prefixed(name) && is_update(name))
 }
 
 pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let mut updates = Gathered::default();
     for name in file.names() {
-        let found =
-            ENDINGS.iter().find_map(|(ending, part)| Some((name.strip_suffix(ending)?, *part)));
-        let Some((layer, part)) = found.filter(|_| is_prefixed(name)) else {
+        let Some((layer, part)) = part_of(name).filter(|_| is_prefixed(name)) else {
             return Err(match other_form(name) {
                 Some(kind) => foreign_form(file, name, kind),
                 None => unknown_tensor(file, name, "ComfyUI's LoRA files"),

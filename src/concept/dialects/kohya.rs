@@ -1,16 +1,16 @@
-//! kohya's LoRA files, which web UIs and ComfyUI read: `lora_unet_<layer>` and `lora_te_<layer>`
-//! with underscores for dots, each with `lora_down.weight`, `lora_up.weight`, sometimes
-//! `lora_mid.weight`, and `alpha`; the factor is alpha over rank. Words may come along as textual
-//! inversions, `bundle_emb.<word>.string_to_param.*`.
+//! kohya's and LyCORIS' files, which web UIs and ComfyUI read: `lora_unet_<layer>` and
+//! `lora_te_<layer>` with underscores for dots, each with `lora_down.weight`, `lora_up.weight`,
+//! sometimes `lora_mid.weight`, or the tensors of another kind of change, and `alpha`; the factor is
+//! alpha over rank. Words may come along as textual inversions,
+//! `bundle_emb.<word>.string_to_param.*`.
 
 use crate::checkpoint::TensorFile;
-use crate::concept::{Concept, Lora, Network, Result, Update};
+use crate::concept::parts::{self, Part};
+use crate::concept::{Concept, LoHa, LoKr, Lora, Network, Result, Right, Update};
 use crate::graph::Array;
 
 use super::alpha;
-use super::gather::{
-    Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor, words,
-};
+use super::gather::{Gathered, foreign_form, other_form, second_encoder, unknown_tensor, words};
 use super::{Read, Tensors, inversion, names};
 use crate::watch::Parts;
 
@@ -71,19 +71,8 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
         let (Some(found), Some((_, part))) = (layer_of(file, name), name.split_once('.')) else {
             return Err(unknown_tensor(file, name, "kohya's files"));
         };
-        let part = match part {
-            "lora_down.weight" => Part::Down,
-            "lora_up.weight" => Part::Up,
-            "lora_mid.weight" => Part::Middle,
-            "alpha" => Part::Alpha,
-            other => {
-                return Err(foreign_form(
-                    file,
-                    name,
-                    other_form(other).unwrap_or("of an unknown form"),
-                ));
-            }
-        };
+        let unknown = || foreign_form(file, name, other_form(part).unwrap_or("of an unknown form"));
+        let part = Part::of(part).ok_or_else(unknown)?;
         let (network, layer) = found?;
         updates.add(file, name, network, layer, part)?;
     }
@@ -95,7 +84,10 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
 /// The file's tensors. `conv_projections`: whether the model's `proj_in` and `proj_out` are 1x1
 /// convolutions (Stable Diffusion 1.x), which readers expect as such. `bundle`: the words go into
 /// the file as well.
-pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Tensors {
+///
+/// # Errors
+/// A change that such files cannot hold, with its layer.
+pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Result<Tensors, String> {
     let mut tensors = Vec::new();
     for vectors in concept.spoken().iter().filter(|_| bundle) {
         let text = vectors.first().map_or("", |word| &word.text);
@@ -107,8 +99,14 @@ pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Tenso
             Network::TextEncoder2 => "lora_te2_",
             Network::UNet => "lora_unet_",
         };
-        for (layer, Update::Lora(lora)) in &set.layers {
+        for (layer, update) in &set.layers {
             let name = format!("{prefix}{}", names::underscored(layer));
+            let Some(lora) = update.lora() else {
+                let parts = others(update, set.scale).map_err(|e| format!("`{layer}` is {e}"))?;
+                let named = |(ending, array)| (format!("{name}.{ending}"), array);
+                tensors.extend(parts.into_iter().map(named));
+                continue;
+            };
             let is_window = layer.ends_with("proj_in")
                 || layer.ends_with("proj_out")
                 || layer.ends_with("conv_shortcut");
@@ -125,8 +123,55 @@ pub fn tensors(concept: &Concept, conv_projections: bool, bundle: bool) -> Tenso
                 (format!("{name}.alpha"), alpha),
             ]);
         }
+        for (layer, update) in &set.biases {
+            let name = format!("{prefix}{}", names::underscored(layer));
+            let norm = set.layers.get(layer).is_some_and(|w| w.weight_shape().len() == 1);
+            match parts::bias_tensor(&update.scaled(set.scale), norm) {
+                Some((part @ (Part::DiffB | Part::BNorm), bias)) => {
+                    tensors.push((format!("{name}.{}", part.ending()), bias));
+                }
+                _ => return Err(format!("`{layer}` has an {} of its bias", update.kind())),
+            }
+        }
     }
-    tensors
+    Ok(tensors)
+}
+
+/// The tensors of a change that is no LoRA, with alpha where the kind has one.
+fn others(update: &Update, scale: f32) -> Result<Vec<(&'static str, Array)>, String> {
+    let rank = match update {
+        Update::LoHa(LoHa([first, _])) => Some(first.rank()),
+        Update::LoKr(LoKr { right: Right::Lora(lora), .. }) => Some(lora.rank()),
+        _ => None,
+    };
+    let mut alpha = rank.map(|rank| rank as f32 * scale);
+    let update = if rank.is_some() { update.clone() } else { update.scaled(scale) };
+    let mut found = parts::tensors(&update)?;
+    if let Update::Dora(dora) = &update {
+        // Its inner change is at full scale: alpha is the rank.
+        let inner = others(&dora.change, 1.0)?.into_iter();
+        alpha = inner
+            .filter(|(ending, _)| *ending == Part::Alpha.ending())
+            .fold(dora.change.lora().map(|lora| lora.rank() as f32), |_, (_, alpha)| {
+                alpha.values().first().copied()
+            });
+    }
+    for (part, array) in &mut found {
+        *array = match (*part, &array.shape[..]) {
+            // The readers multiply matrices.
+            (Part::HadaW1B | Part::HadaW2B | Part::LokrW2B, &[rank, d, h, w]) => {
+                Array { shape: [rank, d * h * w].into(), ..array.clone() }
+            }
+            // A convolution's widening half is one too.
+            (Part::Up, _) if update.weight_shape().len() == 4 => as_window(array.clone()),
+            (Part::Ia3Weight | Part::OnInput, _) => {
+                return Err(format!("an {}, which such files hold in two ways", update.kind()));
+            }
+            _ => continue,
+        };
+    }
+    let alpha = alpha.map(|alpha| (Part::Alpha, Array::f32(&[][..], vec![alpha])));
+    Ok(found.into_iter().chain(alpha).map(|(part, array)| (part.ending(), array)).collect())
 }
 
 /// A matrix as the weight of a 1x1 convolution.

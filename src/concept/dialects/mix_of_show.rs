@@ -5,11 +5,12 @@
 //! not stored and not divided by the rank.
 
 use crate::checkpoint::TensorFile;
-use crate::concept::file::numbers;
+use crate::concept::parts::Part;
+use crate::concept::tensors::numbers;
 use crate::concept::{Concept, Lora, Network, Result, Update, Word};
 use crate::graph::Array;
 
-use super::gather::{Gathered, Part, unknown_tensor};
+use super::gather::{Gathered, unknown_tensor};
 use super::names;
 use super::{Read, Tensors};
 use crate::watch::Parts;
@@ -85,6 +86,7 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
 }
 
 /// Words with all their rows, and updates whose scale is in the matrices, since it is not stored.
+/// Those that are no LoRA are left out.
 pub fn tensors(concept: &Concept) -> Tensors {
     let mut tensors = Vec::new();
     for word in &concept.words {
@@ -96,7 +98,7 @@ pub fn tensors(concept: &Concept) -> Tensors {
     for (network, set) in concept.updates.iter() {
         let network = network.folder();
         for (layer, update) in &set.layers {
-            let Update::Lora(Lora { down, up }) = update.scaled(set.scale);
+            let Update::Lora(Lora { down, up }) = update.scaled(set.scale) else { continue };
             tensors.push((format!("params.{network}.{layer}{DOWN}"), down));
             tensors.push((format!("params.{network}.{layer}{UP}"), up));
         }

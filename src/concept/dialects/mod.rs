@@ -23,7 +23,7 @@ pub use crate::checkpoint::Dialect;
 use crate::checkpoint::{self, TensorFile, TensorView};
 use crate::graph::Array;
 
-use super::{Concept, Error, Network, Result, file};
+use super::{Concept, Error, Network, Result, file, tensors};
 use crate::watch::{Parts, Progress, Watch, heed, unwatched, unwatched_parts};
 
 /// What a file came to.
@@ -246,6 +246,12 @@ pub fn write_watched(
 ) -> Result<Written> {
     let mut progress = |done, of| heed(watch(Progress::new("write", done, of)));
     let mut written = Written { files: vec![path.to_path_buf()], notes: Vec::new() };
+    if !matches!(dialect, Dialect::Mos | Dialect::Kohya)
+        && let Some((network, layer, update)) = concept.updates.beyond_lora()
+    {
+        let what = format!("`{layer}` of the {network} is a {}", update.kind());
+        return Err(cannot_hold(dialect, &what, path));
+    }
     let (tensors, mut metadata) = match dialect {
         Dialect::Mos => {
             concept.write_watched(path, &mut progress)?;
@@ -253,7 +259,8 @@ pub fn write_watched(
         }
         Dialect::MixOfShow => (mix_of_show::tensors(concept), BTreeMap::new()),
         Dialect::Kohya => {
-            (kohya::tensors(concept, conv_projections(concept), bundle), kohya_metadata(concept))
+            let tensors = kohya::tensors(concept, conv_projections(concept), bundle);
+            (tensors.map_err(|what| cannot_hold(dialect, &what, path))?, kohya_metadata(concept))
         }
         Dialect::Peft
         | Dialect::Diffusers
@@ -294,6 +301,14 @@ pub fn write_watched(
     Ok(written)
 }
 
+/// An error for a change that a dialect has no place for.
+fn cannot_hold(dialect: Dialect, what: &str, path: &Path) -> Error {
+    let problem = format!(
+        "a file of the dialect {dialect} cannot hold it: {what}; --rank N makes a LoRA of it"
+    );
+    Error::File { path: path.to_path_buf(), problem }
+}
+
 fn write_tensors(
     path: &Path,
     tensors: &[(String, Array)],
@@ -301,7 +316,7 @@ fn write_tensors(
     progress: &mut Parts,
 ) -> Result<()> {
     let views: Result<Vec<(String, TensorView)>> =
-        tensors.iter().map(|(name, array)| file::view(path, name.clone(), array)).collect();
+        tensors.iter().map(|(name, array)| tensors::view(path, name.clone(), array)).collect();
     Ok(checkpoint::write_watched(path, &views?, metadata, progress)?)
 }
 
@@ -325,8 +340,12 @@ fn kohya_metadata(concept: &Concept) -> BTreeMap<String, String> {
         set.layers.values().find_map(|update| Some((update.lora()?, set.scale)))
     };
     let first = of(Network::UNet).or_else(|| of(Network::TextEncoder));
+    let module = match concept.updates.beyond_lora() {
+        None => "networks.lora",
+        Some(_) => "lycoris.kohya",
+    };
     let mut metadata = BTreeMap::from([
-        ("ss_network_module".to_string(), "networks.lora".to_string()),
+        ("ss_network_module".to_string(), module.to_string()),
         ("ss_output_name".to_string(), concept.name.clone()),
     ]);
     if let Some((lora, scale)) = first {

@@ -2,10 +2,10 @@
 
 use crate::checkpoint::TensorFile;
 use crate::concept::Result;
-use crate::concept::file::tensor_error;
+use crate::concept::tensors::tensor_error;
 
 /// Parts of layer names that have an underscore of their own.
-const PARTS: [&str; 33] = [
+const PARTS: [&str; 39] = [
     "down_blocks",
     "up_blocks",
     "mid_block",
@@ -21,6 +21,9 @@ const PARTS: [&str; 33] = [
     "conv_in",
     "conv_out",
     "conv_shortcut",
+    "conv_norm_out",
+    "class_embedding",
+    "cond_proj",
     "linear_1",
     "linear_2",
     "self_attn",
@@ -30,6 +33,9 @@ const PARTS: [&str; 33] = [
     "out_proj",
     "text_model",
     "text_projection",
+    "layer_norm1",
+    "layer_norm2",
+    "final_layer_norm",
     // LDM's
     "input_blocks",
     "middle_block",
@@ -102,6 +108,7 @@ fn of_ldm(layer: &str) -> Option<String> {
         "time_embed.cond_proj" => "time_embedding.cond_proj",
         "label_emb.0.0" => "class_embedding.linear_1",
         "label_emb.0.2" => "class_embedding.linear_2",
+        "out.0" => "conv_norm_out",
         "out.2" => "conv_out",
         _ => "",
     };
@@ -146,8 +153,10 @@ fn of_ldm(layer: &str) -> Option<String> {
 
 fn ldm_resnet(rest: &str) -> Option<&'static str> {
     match rest {
+        "in_layers.0" => Some("norm1"),
         "in_layers.2" => Some("conv1"),
         "emb_layers.1" => Some("time_emb_proj"),
+        "out_layers.0" => Some("norm2"),
         "out_layers.3" => Some("conv2"),
         "skip_connection" => Some("conv_shortcut"),
         _ => None,
@@ -209,6 +218,11 @@ mod tests {
             "conv_in",
             "text_model.encoder.layers.11.self_attn.out_proj",
             "text_model.encoder.layers.0.mlp.fc1",
+            "text_model.encoder.layers.0.layer_norm1",
+            "text_model.final_layer_norm",
+            "down_blocks.1.resnets.0.norm2",
+            "mid_block.attentions.0.transformer_blocks.0.norm3",
+            "conv_norm_out",
         ] {
             assert_eq!(dotted(&underscored(name)), name);
         }
@@ -239,7 +253,10 @@ mod tests {
             ("output_blocks.11.1.proj_out", "up_blocks.3.attentions.2.proj_out"),
             ("output_blocks.0.0.in_layers.2", "up_blocks.0.resnets.0.conv1"),
             ("time_embed.2", "time_embedding.linear_2"),
+            ("out.0", "conv_norm_out"),
             ("out.2", "conv_out"),
+            ("input_blocks.1.0.in_layers.0", "down_blocks.0.resnets.0.norm1"),
+            ("output_blocks.0.0.out_layers.0", "up_blocks.0.resnets.0.norm2"),
             ("conv_in", "conv_in"),
         ] {
             assert_eq!(unet_layer(&file, "x", ldm).unwrap(), expected, "{ldm}");
@@ -249,7 +266,7 @@ mod tests {
             "input_blocks.13.0.op",
             "middle_block.3.x",
             "output_blocks.0.0.norm",
-            "out.0",
+            "out.1",
         ] {
             let error = unet_layer(&file, "there", wrong).unwrap_err().to_string();
             assert!(error.contains("`there`") && error.contains(wrong), "{error}");

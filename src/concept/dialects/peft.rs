@@ -1,15 +1,16 @@
 //! LoRA files of PEFT and diffusers: `unet.<layer>.lora_A.weight`, `lora_B.weight`, and the names
-//! that diffusers wrote before.
+//! that diffusers wrote before; PEFT's LoHa, LoKr, IA3 and DoRA, which are named as LyCORIS' are.
 //!
 //! The factor is alpha over rank, where an `alpha` tensor or settings beside the tensors tell
 //! alpha; otherwise 1.
 
 use crate::checkpoint::TensorFile;
-use crate::concept::file::tensor_error;
+use crate::concept::parts::Part;
+use crate::concept::tensors::tensor_error;
 use crate::concept::{Concept, Lora, Network, Result, Update};
 
 use super::alpha;
-use super::gather::{Gathered, Part, foreign_form, other_form, second_encoder, unknown_tensor};
+use super::gather::{Gathered, foreign_form, other_form, second_encoder, unknown_tensor};
 use super::names::{self, of_processor};
 use super::{Read, Tensors};
 use crate::watch::Parts;
@@ -31,9 +32,24 @@ const UP: [&str; 6] = [
     ".up.weight",
 ];
 
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+
 pub fn is_it(file: &TensorFile) -> bool {
     let ends = |name: &str, all: &[&str]| all.iter().any(|end| name.ends_with(end));
-    file.names().any(|name| ends(name, &DOWN[..5]) || name.ends_with("_lora.down.weight"))
+    let other = |name: &str| other_part(name).is_some_and(|(_, part)| part.tells_an_update());
+    file.names()
+        .any(|name| ends(name, &DOWN[..5]) || name.ends_with("_lora.down.weight") || other(name))
+}
+
+/// The layer and the part of a tensor of another kind of change. PEFT leaves the adapter's name out
+/// when it saves, others do not.
+fn other_part(name: &str) -> Option<(&str, Part)> {
+    let bare = name.strip_suffix(".default").unwrap_or(name);
+    if let Some(layer) = bare.strip_suffix(".weight").unwrap_or(bare).strip_suffix(MAGNITUDE) {
+        return Some((layer, Part::Magnitude));
+    }
+    let of_lora = |part| matches!(part, Part::Down | Part::Up | Part::Middle);
+    Part::at_end(bare).filter(|(_, part)| !of_lora(*part) && *part != Part::Ia3Weight)
 }
 
 /// The network and the layer of a name without its ending.
@@ -72,6 +88,8 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
             (layer, Part::Up)
         } else if let Some(layer) = name.strip_suffix(".alpha") {
             (layer.strip_suffix(".lora").unwrap_or(layer), Part::Alpha)
+        } else if let Some(found) = other_part(name) {
+            found
         } else if let Some(kind) = other_form(name) {
             return Err(foreign_form(file, name, kind));
         } else {
@@ -85,13 +103,14 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     Ok(Read { concept: Concept { updates, ..Concept::default() }, notes })
 }
 
-/// Updates whose scale is in the matrices, which every reader takes.
+/// Updates whose scale is in the matrices, which every reader takes. Those that are no LoRA are
+/// left out.
 pub fn tensors(concept: &Concept) -> Tensors {
     let mut tensors = Vec::new();
     for (network, set) in concept.updates.iter() {
         let network = network.folder();
         for (layer, update) in &set.layers {
-            let Update::Lora(Lora { down, up }) = update.scaled(set.scale);
+            let Update::Lora(Lora { down, up }) = update.scaled(set.scale) else { continue };
             tensors.push((format!("{network}.{layer}.lora_A.weight"), down));
             tensors.push((format!("{network}.{layer}.lora_B.weight"), up));
         }
