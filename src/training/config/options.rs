@@ -351,11 +351,12 @@ impl Options {
         Ok(toml::from_str::<Options>(&text).map_err(fail)?.meant_from(path))
     }
 
-    /// Reads the same keys from JSON.
+    /// Reads the same keys from JSON. `path` names it in messages, and relative paths are meant from
+    /// its folder.
     ///
     /// # Errors
     /// A key or value that is wrong, with its place.
-    pub(super) fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
+    pub fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
         let whole = serde_json::from_value::<Options>(value.clone());
         let options = whole.map_err(|error| {
             // A value has no place, so its key is looked for.
