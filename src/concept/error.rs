@@ -134,9 +134,9 @@ pub enum Error {
         /// What the update changes: a weight, or what else.
         kind: &'static str,
         /// The shape that the update is for.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// The model's.
-        expected: Vec<usize>,
+        expected: Box<[usize]>,
     },
     /// An update of something that is neither a linear layer nor a convolution.
     #[error(

@@ -220,8 +220,8 @@ impl Sum<'_> {
                     network: self.network,
                     layer: self.layer.to_string(),
                     kind: "a weight",
-                    found: update.weight_shape(),
-                    expected: expected.clone(),
+                    found: update.weight_shape().into(),
+                    expected: expected.clone().into(),
                 });
             }
         }

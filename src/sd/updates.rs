@@ -331,7 +331,7 @@ pub(crate) fn check_shapes<'a>(
                 return Err(concept::Error::NoLayer { concept, network, layer });
             };
             if !update.fits(&info.shape) {
-                let (found, expected) = (update.weight_shape(), info.shape);
+                let (found, expected) = (update.weight_shape().into(), info.shape.into());
                 let kind = if is_bias { "a bias" } else { "a weight" };
                 return Err(concept::Error::LayerShape {
                     concept,

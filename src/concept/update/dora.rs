@@ -1,8 +1,6 @@
 //! DoRA: a change of direction, with lengths of its own.
 
-use std::ops::Range;
-
-use super::{Piece, Side, Update};
+use super::{Piece, ReadPart, Side, Update};
 use crate::graph::Array;
 
 /// The weight with another change is brought to lengths of its own, channel by channel (Liu et al.
@@ -28,7 +26,7 @@ impl Dora {
     pub(super) fn measure<E>(
         &self,
         shape: &[usize],
-        read: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E>,
+        read: &mut ReadPart<'_, E>,
     ) -> Result<Vec<f32>, E> {
         let elements: usize = shape.iter().product();
         let mut squares = vec![0f64; self.magnitude.values().len()];

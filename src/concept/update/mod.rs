@@ -17,7 +17,7 @@ pub use ia3::Ia3;
 pub use loha::LoHa;
 pub use lokr::{LoKr, Right};
 pub use lora::Lora;
-pub use piece::{Piece, Side};
+pub use piece::{Piece, ReadPart, Side};
 
 /// The change of one parameter of a layer: of its weight, or of its bias.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,11 +119,7 @@ impl Update {
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn measure<E>(
-        &self,
-        shape: &[usize],
-        read: &mut dyn FnMut(std::ops::Range<usize>, &mut [f32]) -> Result<(), E>,
-    ) -> Result<Vec<f32>, E> {
+    pub fn measure<E>(&self, shape: &[usize], read: &mut ReadPart<'_, E>) -> Result<Vec<f32>, E> {
         match self {
             Update::Dora(dora) => dora.measure(shape, read),
             _ => Ok(Vec::new()),

@@ -11,6 +11,9 @@ pub struct Piece<'a> {
     pub range: Range<usize>,
 }
 
+/// Reads elements of a parameter, row-major.
+pub type ReadPart<'a, E> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E> + 'a;
+
 /// A side of a layer, whose channels are the rows or the columns of its weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
