@@ -2,6 +2,7 @@
 use super::component::Component;
 use super::inversion::{self, Embedding};
 use super::lora::{self, LoraReport};
+use super::model::TRAINERS;
 pub use super::what::What;
 use super::what::classify;
 use super::{Checkpoint, DType, Error, Folder, Kind, TensorFile, adapter, diffusers, hub};
@@ -100,23 +101,13 @@ impl Report {
     }
 }
 
-/// Describes a model folder, a folder of one network, or any safetensors file.
+/// Describes a model folder, a folder of one network, or any file of tensors.
 pub fn inspect(path: &Path) -> Result<Report, Error> {
     let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
     if meta.is_dir() {
         return inspect_folder(&hub::snapshot(path)?);
     }
-    let (file, pickled) = TensorFile::open_any_outline(path)?;
-    let mut report = describe_file(&file);
-    if pickled && report.what.is_model() {
-        if !report.used.starts_with("none") {
-            report.used = format!("as safetensors: {}", report.used);
-        }
-        let note = "a Python pickle: concepts and embeddings are read from such files, models are \
-            not; save it as safetensors";
-        report.notes.push(note.to_string());
-        return Ok(report);
-    }
+    let report = describe_file(&TensorFile::open_any(path)?);
     match report.what {
         What::SingleFileSd1 | What::SingleFileSd2 => {
             Ok(describe_model(&Checkpoint::open(path)?, report))
@@ -257,7 +248,7 @@ fn summarise(name: &str, path: &Path, tensors: Vec<TensorReport>) -> ComponentRe
         name: name.to_string(),
         path: path.to_path_buf(),
         config: Value::Null,
-        parameters: tensors.iter().map(|t| t.bytes / t.dtype.size() as u64).sum(),
+        parameters: tensors.iter().map(|t| t.dtype.elements(t.bytes as usize) as u64).sum(),
         bytes: tensors.iter().map(|t| t.bytes).sum(),
         dtypes,
         ignored: Vec::new(),
@@ -270,7 +261,7 @@ fn summarise(name: &str, path: &Path, tensors: Vec<TensorReport>) -> ComponentRe
 pub fn describe_file(file: &TensorFile) -> Report {
     // Trainers' checkpoints have the model in a dictionary of theirs.
     let names: Vec<&str> =
-        file.names().map(|name| name.strip_prefix("state_dict.").unwrap_or(name)).collect();
+        file.names().map(|name| name.strip_prefix(TRAINERS).unwrap_or(name)).collect();
     let mut report = Report::new(file.path(), classify(&names));
     report.metadata = file.metadata().clone();
     let tensors = file.entries().iter().map(|(name, entry)| TensorReport {

@@ -9,12 +9,15 @@
 //! [`write()`] makes one.
 mod adapter;
 mod base;
+mod blocks;
 mod component;
 mod control;
 mod diffusers;
 mod error;
+mod export;
 mod file;
 mod folder;
+mod gguf;
 mod hash;
 mod header;
 mod hub;
@@ -34,6 +37,7 @@ mod single;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod to_ldm;
 mod what;
 mod write;
 
@@ -43,6 +47,7 @@ pub use base::base_hash_cache;
 pub use component::Component;
 pub use control::{Control, ControlKind};
 pub use error::Error;
+pub use export::{Exported, MODEL_TYPES, ModelFormat, export};
 pub use file::TensorFile;
 pub use folder::Folder;
 pub use hash::ModelHash;

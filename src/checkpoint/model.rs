@@ -24,6 +24,8 @@ pub enum Kind {
 pub enum TokenizerFiles {
     /// A folder with `vocab.json` and `merges.txt`, or `tokenizer.json`.
     Folder(Folder),
+    /// Its files by name, as a single file of this program's holds them.
+    Texts(BTreeMap<String, String>),
     /// The model brings none, as single files do: it means CLIP's own.
     Standard {
         /// The token that fills up short texts: the end token for Stable Diffusion 1.x, `!` for
@@ -90,8 +92,7 @@ impl Checkpoint {
         if meta.is_dir() {
             return diffusers::open(&Folder::disk(&hub::snapshot(path)?), variant);
         }
-        refuse_other_formats(path)?;
-        single::open(TensorFile::open(path)?)
+        single::open(open_model(path)?)
     }
 
     /// The guidance that the model was made for: `guidance_scale` of its `generation_config.json`.
@@ -138,7 +139,18 @@ impl Checkpoint {
     }
 }
 
-/// Files of other kinds get their own words, before anything of them is read as a header.
-pub(super) fn refuse_other_formats(path: &Path) -> Result<(), Error> {
-    header::expect(path, FileKind::of_file(path).map_err(Error::io(path, "read"))?)
+/// What trainers' checkpoints have before the names of the model's tensors.
+pub(super) const TRAINERS: &str = "state_dict.";
+
+/// Opens a file of a network or a whole model, of any format that such come in. Files of other kinds
+/// get their own words, before anything of them is read as a header.
+pub(super) fn open_model(path: &Path) -> Result<TensorFile, Error> {
+    header::expect(path, FileKind::of_file(path).map_err(Error::io(path, "read"))?)?;
+    Ok(unwrapped(TensorFile::open_any(path)?))
+}
+
+/// The model of a trainer's checkpoint.
+pub(super) fn unwrapped(file: TensorFile) -> TensorFile {
+    let is_wrapped = file.names().any(|name| name.starts_with(TRAINERS));
+    if is_wrapped { file.inside(TRAINERS) } else { file }
 }

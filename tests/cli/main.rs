@@ -7,6 +7,7 @@ mod foreign;
 mod generating;
 mod help;
 mod interrupts;
+mod kinds;
 mod looking;
 mod outputs;
 mod placing;
