@@ -4,6 +4,7 @@ mod concepts;
 mod errors;
 mod escapes;
 mod foreign;
+mod formats;
 mod generating;
 mod help;
 mod interrupts;
