@@ -1,5 +1,6 @@
 //! One network of a model: its configuration and its weights under canonical names, wherever and
 //! however they are stored.
+use super::tensor::Scale;
 use super::{DType, Error, TensorFile, TensorView};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -33,8 +34,7 @@ struct Place {
     shape: Vec<usize>,
     range: Range<usize>,
     transposed: bool,
-    /// What the stored elements are multiplied by.
-    scale: f32,
+    scale: Scale,
 }
 
 /// A network's configuration and weights. Names are those of diffusers; a text encoder's begin with
@@ -86,7 +86,7 @@ impl Component {
                         shape,
                         range,
                         transposed: part == Part::Transposed,
-                        scale: 1.0,
+                        scale: Scale::One,
                     };
                     if let Some(other) = places.get(&name) {
                         return Err(Error::Ambiguous {
@@ -159,7 +159,7 @@ impl Component {
 
     /// Number of weights, all tensors together.
     pub fn parameters(&self) -> u64 {
-        self.places.values().map(|p| (p.range.len() / p.dtype.size()) as u64).sum()
+        self.places.values().map(|p| p.dtype.elements(p.range.len()) as u64).sum()
     }
 
     /// The tensor of that canonical name, its bytes still in the file.
@@ -175,10 +175,12 @@ impl Component {
         if place.transposed {
             let stored: Vec<usize> = place.shape.iter().rev().copied().collect();
             return Some(
-                TensorView::new(place.dtype, stored, bytes)?.transposed().scaled(place.scale),
+                TensorView::new(place.dtype, stored, bytes)?
+                    .scaled(place.scale.clone())
+                    .transposed(),
             );
         }
-        Some(TensorView::new(place.dtype, &place.shape[..], bytes)?.scaled(place.scale))
+        Some(TensorView::new(place.dtype, &place.shape[..], bytes)?.scaled(place.scale.clone()))
     }
 
     /// The tensor of that name, if its shape is as expected. `implied_by` says in an error which
@@ -253,8 +255,12 @@ impl Component {
             for &size in &place.shape {
                 sha.update((size as u64).to_le_bytes());
             }
-            if place.scale != 1.0 {
-                sha.update(place.scale.to_le_bytes());
+            match &place.scale {
+                Scale::One => {}
+                Scale::Whole(scale) => sha.update(scale.to_le_bytes()),
+                Scale::Rows(scales) => {
+                    scales.iter().for_each(|scale| sha.update(scale.to_le_bytes()));
+                }
             }
             if let Some(view) = self.view(place) {
                 sha.update(view.bytes());
@@ -265,11 +271,13 @@ impl Component {
     }
 }
 
-/// What programs call a weight's scale.
-const SCALES: [&str; 2] = [".scale_weight", ".weight_scale"];
+/// What programs call a weight's scale; the last one bitsandbytes', of each row, times 127.
+const SCALES: [&str; 3] = [".scale_weight", ".weight_scale", ROWS_SCALE];
+const ROWS_SCALE: &str = ".SCB";
 /// Scales of a layer's input, which matter only where products are computed in 8 bits, and the mark
 /// of a file with scales.
-const WITHOUT_MEANING: [&str; 4] = [".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant"];
+const WITHOUT_MEANING: [&str; 5] =
+    [".scale_input", ".input_scale", "scaled_fp8", ".comfy_quant", ".weight_format"];
 const QUANTISED: &str = ".comfy_quant";
 
 /// Takes out the tensors whose names end so.
@@ -303,10 +311,15 @@ fn take_scales(
                 file(&place).and_then(|file| file.data(place.range.clone())).unwrap_or_default();
             let said: Value = serde_json::from_slice(bytes).unwrap_or_default();
             let format = said.get("format").and_then(Value::as_str).unwrap_or_default();
-            if !format.starts_with("float8") {
+            let rotated = said.get("convrot").and_then(Value::as_bool) == Some(true);
+            if rotated || !format.starts_with("float8") && format != "int8_tensorwise" {
+                let kind = if rotated { "rotated int8" } else { format };
                 return Err(error(
                     &place,
-                    format!("weights quantised as `{format}` are not read; 8-bit floats are"),
+                    format!(
+                        "weights quantised as `{kind}` are not read; 8-bit floats and \
+                            `int8_tensorwise` are"
+                    ),
                 ));
             }
         }
@@ -314,34 +327,41 @@ fn take_scales(
     }
     for (name, place) in taken(places, &SCALES) {
         let layer = SCALES.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
-        let view = file(&place)
-            .and_then(|file| file.tensor(&place.source))
-            .filter(|view| view.len() == 1 && view.dtype().is_float());
-        let scale = view.map(|view| view.to_f32(0..1)[0]).filter(|scale| scale.is_finite());
-        let Some(scale) = scale else {
-            return Err(error(
-                &place,
-                format!(
-                    "shape {:?} where the one scale of a whole weight is expected",
-                    place.shape
-                ),
-            ));
+        let view = file(&place).and_then(|file| file.tensor(&place.source));
+        let scales = view.filter(|view| view.dtype().is_float() && !view.is_empty());
+        let scales = scales.map(|view| view.to_f32(0..view.len()));
+        let Some(mut scales) = scales.filter(|all| all.iter().all(|scale| scale.is_finite()))
+        else {
+            let problem = format!("{} {:?} where scales are expected", place.dtype, place.shape);
+            return Err(error(&place, problem));
         };
-        match places.get_mut(&format!("{layer}.weight")) {
-            Some(weight)
-                if matches!(weight.dtype, DType::F8E4M3 | DType::F8E5M2) || scale == 1.0 =>
-            {
-                weight.scale *= scale
-            }
-            Some(weight) => {
+        if name.ends_with(ROWS_SCALE) {
+            scales.iter_mut().for_each(|scale| *scale /= 127.0);
+        }
+        let Some(weight) = places.get_mut(&format!("{layer}.weight")) else {
+            return Err(error(&place, "a scale of a weight that is not there".to_string()));
+        };
+        let rows = if weight.transposed { weight.shape.last() } else { weight.shape.first() };
+        let by_row = place.shape.iter().filter(|side| **side != 1).count() == 1
+            && place.shape.first() == rows.filter(|rows| **rows > 1);
+        weight.scale = match (&scales[..], weight.dtype) {
+            ([scale], DType::F8E4M3 | DType::F8E5M2 | DType::I8) => Scale::Whole(*scale),
+            ([1.0], _) => continue,
+            (_, DType::F8E4M3 | DType::F8E5M2 | DType::I8) if by_row => Scale::Rows(scales.into()),
+            (_, DType::F8E4M3 | DType::F8E5M2 | DType::I8) => {
                 let problem = format!(
-                    "a scale of `{}`, which is {} and needs none",
-                    weight.source, weight.dtype
+                    "shape {:?} where the one scale of `{}` {:?}, or one for each of its rows, is \
+                        expected",
+                    place.shape, weight.source, weight.shape
                 );
                 return Err(error(&place, problem));
             }
-            None => return Err(error(&place, "a scale of a weight that is not there".to_string())),
-        }
+            (_, dtype) => {
+                let problem =
+                    format!("a scale of `{}`, which is {dtype} and needs none", weight.source);
+                return Err(error(&place, problem));
+            }
+        };
     }
     Ok(())
 }

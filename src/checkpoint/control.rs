@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::component::{Component, Part, Targets};
 use super::describe::describe_file;
-use super::header::refuse_other_formats;
 use super::infer::{self, Missing};
 use super::part::{component, unet_names};
 use super::what::{CONTROL_MODEL, DIFFERENCE, HINTS, What};
+use super::whole::open_model;
 use super::{Error, Folder, TensorFile, ldm};
 
 /// What kind of network steers.
@@ -37,7 +37,7 @@ pub struct Control {
 const STEM: &str = "diffusion_pytorch_model";
 
 impl Control {
-    /// Opens a folder with `config.json`, or a safetensors file whose names tell what it is.
+    /// Opens a folder with `config.json`, or a file whose names tell what it is.
     ///
     /// # Errors
     /// Files that cannot be read, or hold something else.
@@ -46,8 +46,7 @@ impl Control {
         if meta.is_dir() {
             return Self::of_folder(&Folder::disk(path));
         }
-        refuse_other_formats(path)?;
-        let file = Arc::new(TensorFile::open(path)?);
+        let file = Arc::new(open_model(path)?);
         let has = |prefix: &str| file.names().any(|name| name.starts_with(prefix));
         let unreadable = |problem| Error::Unrecognised { path: path.to_path_buf(), problem };
         let what = describe_file(&file).what;

@@ -2,6 +2,7 @@
 use super::inversion::{self, Embedding};
 use super::lora::{self, LoraReport};
 use super::what::{CONTROL_MODEL, DIFFERENCE, What, classify};
+use super::whole::TRAINERS;
 use super::{DType, TensorFile};
 use serde::Serialize;
 use serde_json::Value;
@@ -140,7 +141,7 @@ pub(super) fn summarise(name: &str, path: &Path, tensors: Vec<TensorReport>) -> 
         name: name.to_string(),
         path: path.to_path_buf(),
         config: Value::Null,
-        parameters: tensors.iter().map(|t| t.bytes / t.dtype.size() as u64).sum(),
+        parameters: tensors.iter().map(|t| t.dtype.elements(t.bytes as usize) as u64).sum(),
         bytes: tensors.iter().map(|t| t.bytes).sum(),
         dtypes,
         ignored: Vec::new(),
@@ -153,7 +154,7 @@ pub(super) fn summarise(name: &str, path: &Path, tensors: Vec<TensorReport>) -> 
 pub fn describe_file(file: &TensorFile) -> Report {
     // Trainers' checkpoints have the model in a dictionary of theirs.
     let names: Vec<&str> =
-        file.names().map(|name| name.strip_prefix("state_dict.").unwrap_or(name)).collect();
+        file.names().map(|name| name.strip_prefix(TRAINERS).unwrap_or(name)).collect();
     let mut report = Report::new(file.path(), classify(&names));
     let is_difference =
         |name: &&str| name.strip_prefix(CONTROL_MODEL).unwrap_or(name) == DIFFERENCE;

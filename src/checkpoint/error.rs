@@ -60,14 +60,13 @@ pub enum Error {
         /// What it looks like, and what would be right.
         problem: String,
     },
-    /// The weights are there, but as a Python pickle only.
-    #[error("{}: this is a Python pickle, which is not read (it can run code when opened); save \
-        the model as safetensors \
-        instead, with diffusers: `pipe.save_pretrained(folder, \
-        safe_serialization=True)`", path.display())]
-    Pickle {
-        /// The pickle.
+    /// A GGUF file that is not what the format demands.
+    #[error("{}: not a GGUF file that can be read: {problem}", path.display())]
+    Gguf {
+        /// The file.
         path: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
     /// A pickle that is more, or less, than a file of tensors.
     #[error("{}: a Python pickle that cannot be read: {problem}", path.display())]

@@ -1,11 +1,11 @@
-//! One safetensors file, memory-mapped: an 8-byte header length, a JSON header, and the tensors'
-//! bytes.
+//! One file of tensors, memory-mapped. Of safetensors: an 8-byte header length, a JSON header, and
+//! the tensors' bytes; other formats are read into the same form.
 //!
 //! Everything that the header claims is checked when the file is opened, so that handing out a
 //! tensor later cannot fail.
+use super::Error;
 use super::header::{self, Entry};
-use super::tensor::{TensorView, byte_len};
-use super::{DType, Error};
+use super::tensor::TensorView;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
@@ -17,24 +17,54 @@ pub struct TensorFile {
     path: PathBuf,
     storage: Storage,
     data_start: usize,
+    /// Bytes that lie nowhere in the file as they are: unpacked, or gathered. Their places go on
+    /// where the data section ends.
+    extra: Vec<u8>,
     entries: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
 }
 
 /// Where the bytes are.
-enum Storage {
+pub(super) enum Storage {
     Mapped(memmap2::Mmap),
     Static(&'static [u8]),
     Owned(Vec<u8>),
 }
 
 impl Storage {
-    fn bytes(&self) -> &[u8] {
+    /// Maps a file that is not empty.
+    pub fn map(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        // SAFETY: the map is read-only and private to this value. As with every mapped file,
+        // another program that shortens the file while it is in use makes later reads fail; nothing
+        // can be done about that short of copying gigabytes.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
+        Ok(Self::Mapped(map))
+    }
+
+    pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
             Self::Static(bytes) => bytes,
             Self::Owned(bytes) => bytes,
         }
+    }
+}
+
+/// What a reader finds in a file.
+#[derive(Default)]
+pub(super) struct Found {
+    pub data_start: usize,
+    pub extra: Vec<u8>,
+    pub entries: BTreeMap<String, Entry>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Bytes of a data section, or of what goes on where it ends.
+pub(super) fn data<'a>(own: &'a [u8], extra: &'a [u8], range: Range<usize>) -> Option<&'a [u8]> {
+    match range.start.checked_sub(own.len()) {
+        None => own.get(range),
+        Some(start) => extra.get(start..start.checked_add(range.len())?),
     }
 }
 
@@ -60,11 +90,7 @@ impl TensorFile {
             // Checked before mapping, since an empty file cannot be mapped everywhere.
             return Err(header::too_short(path, meta.len()));
         }
-        // SAFETY: the map is read-only and private to this value. As with every mapped file,
-        // another program that shortens the file while it is in use makes later reads fail; nothing
-        // can be done about that short of copying gigabytes.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
-        Self::new(path, Storage::Mapped(map))
+        Self::new(path, Storage::map(path)?)
     }
 
     /// A file that is compiled into the program; `name` stands for its path in errors.
@@ -77,25 +103,18 @@ impl TensorFile {
         Self::new(name, Storage::Owned(bytes))
     }
 
-    /// Names, types and shapes of tensors whose values are not at hand: [`tensor`](Self::tensor)
-    /// finds none of them.
-    pub(super) fn outline(
-        path: &Path,
-        tensors: Vec<(String, DType, Vec<usize>)>,
-        metadata: BTreeMap<String, String>,
-    ) -> Self {
-        let entry = |(name, dtype, shape): (String, DType, Vec<usize>)| {
-            let length = byte_len(dtype, &shape)?;
-            Some((name, Entry { dtype, shape, range: 0..length }))
-        };
-        let entries = tensors.into_iter().filter_map(entry).collect();
-        Self {
-            path: path.to_path_buf(),
-            storage: Storage::Static(&[]),
-            data_start: 0,
-            entries,
-            metadata,
-        }
+    /// A file whose tensors another format's reader has found and checked.
+    pub(super) fn assembled(path: &Path, storage: Storage, found: Found) -> Self {
+        let Found { data_start, extra, entries, metadata } = found;
+        Self { path: path.to_path_buf(), storage, data_start, extra, entries, metadata }
+    }
+
+    /// The same with the tensors whose names begin with `prefix` alone, without it.
+    pub(super) fn inside(mut self, prefix: &str) -> Self {
+        let strip =
+            |(name, entry): (String, Entry)| Some((name.strip_prefix(prefix)?.to_string(), entry));
+        self.entries = self.entries.into_iter().filter_map(strip).collect();
+        self
     }
 
     fn new(path: &Path, storage: Storage) -> Result<Self, Error> {
@@ -104,6 +123,7 @@ impl TensorFile {
             path: path.to_path_buf(),
             storage,
             data_start: header.data_start,
+            extra: Vec::new(),
             entries: header.entries,
             metadata: header.metadata,
         })
@@ -152,7 +172,7 @@ impl TensorFile {
 
     /// Bytes of the data section.
     pub(super) fn data(&self, range: Range<usize>) -> Option<&[u8]> {
-        self.storage.bytes().get(self.data_start..)?.get(range)
+        data(self.storage.bytes().get(self.data_start..)?, &self.extra, range)
     }
 
     /// Says that a tensor will not be looked at again soon, so that its pages need not stay in

@@ -103,12 +103,12 @@ impl Folder {
         serde_json::from_str(&infinities::quoted(&text)).map(Some).map_err(|e| bad(e.to_string()))
     }
 
-    /// Opens a safetensors file.
+    /// Opens a file of tensors.
     pub fn tensors(&self, name: &str) -> Result<TensorFile, Error> {
         let path = self.path.join(name);
         match self.embedded.as_ref().and_then(|(dir, at)| dir.get_file(at.join(name))) {
             Some(file) => TensorFile::from_static(&path, file.contents()),
-            None => TensorFile::open(&path),
+            None => TensorFile::open_any(&path),
         }
     }
 }

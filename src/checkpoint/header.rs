@@ -40,13 +40,13 @@ pub(super) fn too_short(path: &Path, len: u64) -> Error {
     Error::Header { path: path.to_path_buf(), problem }
 }
 
-/// An error where a file of this kind is met in place of a safetensors file; what cannot be told
-/// may be one.
+/// An error where a file of this kind is met in place of a file of tensors; what cannot be told may
+/// be one.
 pub(super) fn expect(path: &Path, kind: FileKind) -> Result<(), Error> {
     match kind {
         FileKind::Safetensors | FileKind::Unknown => Ok(()),
+        FileKind::TorchZip | FileKind::Pickle | FileKind::Zip | FileKind::Gguf => Ok(()),
         FileKind::Empty => Err(too_short(path, 0)),
-        FileKind::TorchZip | FileKind::Pickle => Err(Error::Pickle { path: path.to_path_buf() }),
         other => Err(Error::Header {
             path: path.to_path_buf(),
             problem: format!("this is {}", other.describe()),
@@ -56,7 +56,12 @@ pub(super) fn expect(path: &Path, kind: FileKind) -> Result<(), Error> {
 
 /// Reads and checks the header of a whole file.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
-    expect(path, FileKind::of(bytes.get(..START).unwrap_or(bytes)))?;
+    let kind = FileKind::of(bytes.get(..START).unwrap_or(bytes));
+    expect(path, kind)?;
+    if !matches!(kind, FileKind::Safetensors | FileKind::Unknown) {
+        let problem = format!("this is {}", kind.describe());
+        return Err(Error::Header { path: path.to_path_buf(), problem });
+    }
     let bad = |problem: String| Error::Header { path: path.to_path_buf(), problem };
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(too_short(path, bytes.len() as u64));
@@ -201,9 +206,4 @@ impl<'de> Deserialize<'de> for Raw {
         }
         deserializer.deserialize_map(Keys)
     }
-}
-
-/// Files of other kinds get their own words, before anything of them is read as a header.
-pub(super) fn refuse_other_formats(path: &Path) -> Result<(), Error> {
-    expect(path, FileKind::of_file(path).map_err(Error::io(path, "read"))?)
 }

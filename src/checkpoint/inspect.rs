@@ -9,23 +9,13 @@ use super::{Checkpoint, Error, Folder, Kind, TensorFile, adapter, hub};
 use crate::text::KnownWords;
 use std::path::Path;
 
-/// Describes a model folder, a folder of one network, or any safetensors file.
+/// Describes a model folder, a folder of one network, or any file of tensors.
 pub fn inspect(path: &Path) -> Result<Report, Error> {
     let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
     if meta.is_dir() {
         return inspect_folder(&hub::snapshot(path)?);
     }
-    let (file, pickled) = TensorFile::open_any_outline(path)?;
-    let mut report = describe_file(&file);
-    if pickled && report.what.is_model() {
-        if !report.used.starts_with("none") {
-            report.used = format!("as safetensors: {}", report.used);
-        }
-        let note = "a Python pickle: concepts and embeddings are read from such files, models are \
-            not; save it as safetensors";
-        report.notes.push(note.to_string());
-        return Ok(report);
-    }
+    let report = describe_file(&TensorFile::open_any(path)?);
     match report.what {
         What::SingleFileSd1 | What::SingleFileSd2 => {
             Ok(describe_model(&Checkpoint::open(path)?, report))

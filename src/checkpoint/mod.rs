@@ -9,13 +9,16 @@
 //! [`write()`] makes one.
 mod adapter;
 mod base;
+mod blocks;
 mod component;
 mod control;
 mod describe;
 mod diffusers;
 mod error;
+mod export;
 mod file;
 mod folder;
+mod gguf;
 mod hash;
 mod header;
 mod hub;
@@ -37,7 +40,9 @@ mod single;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod to_ldm;
 mod what;
+mod whole;
 mod write;
 
 pub use crate::file_kind::{FileKind, read_text, text_of};
@@ -46,6 +51,7 @@ pub use base::base_hash_cache;
 pub use component::Component;
 pub use control::{Control, ControlKind};
 pub use error::Error;
+pub use export::{Exported, MODEL_TYPES, ModelFormat, export};
 pub use file::TensorFile;
 pub use folder::Folder;
 pub use hash::ModelHash;

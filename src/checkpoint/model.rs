@@ -22,6 +22,8 @@ pub enum Kind {
 pub enum TokenizerFiles {
     /// A folder with `vocab.json` and `merges.txt`, or `tokenizer.json`.
     Folder(Folder),
+    /// Its files by name, as a single file of this program's holds them.
+    Texts(BTreeMap<String, String>),
     /// The model brings none, as single files do: it means CLIP's own.
     Standard {
         /// The token that fills up short texts: the end token for Stable Diffusion 1.x, `!` for

@@ -1,5 +1,6 @@
 //! Opens a model, whatever it is stored as.
-use super::{Checkpoint, Error, Folder, TensorFile, diffusers, header, hub, single};
+use super::whole::open_model;
+use super::{Checkpoint, Error, Folder, diffusers, hub, single};
 use include_dir::Dir;
 use std::path::Path;
 
@@ -16,8 +17,7 @@ impl Checkpoint {
         if meta.is_dir() {
             return diffusers::open(&Folder::disk(&hub::snapshot(path)?), variant);
         }
-        header::refuse_other_formats(path)?;
-        single::open(TensorFile::open(path)?)
+        single::open(open_model(path)?)
     }
 
     /// A model folder that is compiled into the program; `name` stands for its path in errors.

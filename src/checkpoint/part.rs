@@ -35,41 +35,46 @@ fn missing(folder: &Folder, wanted: &str) -> Error {
     Error::MissingFile { folder: folder.path().to_path_buf(), wanted: wanted.to_string() }
 }
 
-/// Finds a folder's weights: the preferred variant, plain ones, `fp16`, or else the only
-/// safetensors file there is.
+/// Finds a folder's weights: the preferred variant, plain ones, `fp16`, of safetensors before
+/// pickles, or else the only file of tensors there is.
 fn weights(folder: &Folder, stem: &str, variant: Option<&str>) -> Result<Weights, Error> {
-    for variant in variant.into_iter().map(Some).chain([None, Some("fp16")]) {
-        let (file, indices) = match variant {
-            None => (format!("{stem}.safetensors"), vec![format!("{stem}.safetensors.index.json")]),
-            Some(v) => (
-                format!("{stem}.{v}.safetensors"),
-                vec![
-                    format!("{stem}.safetensors.index.{v}.json"),
-                    format!("{stem}.{v}.safetensors.index.json"),
-                ],
-            ),
-        };
-        if folder.has(&file) {
-            return Ok(Weights { files: vec![folder.tensors(&file)?], owner: None });
-        }
-        if let Some(index) = indices.iter().find(|i| folder.has(i)) {
-            return shards(folder, index);
+    let pickled = if stem == "model" { "pytorch_model" } else { stem };
+    let variants = || variant.into_iter().map(Some).chain([None, Some("fp16")]);
+    for (stem, ending) in [(stem, "safetensors"), (pickled, "bin")] {
+        for variant in variants() {
+            let (file, indices) = match variant {
+                None => (format!("{stem}.{ending}"), vec![format!("{stem}.{ending}.index.json")]),
+                Some(v) => (
+                    format!("{stem}.{v}.{ending}"),
+                    vec![
+                        format!("{stem}.{ending}.index.{v}.json"),
+                        format!("{stem}.{v}.{ending}.index.json"),
+                    ],
+                ),
+            };
+            if folder.has(&file) {
+                return Ok(Weights { files: vec![folder.tensors(&file)?], owner: None });
+            }
+            if let Some(index) = indices.iter().find(|i| folder.has(i)) {
+                return shards(folder, index);
+            }
         }
     }
     let names = folder.names();
     let ending = |ends: &[&str]| -> Vec<&String> {
         names.iter().filter(|n| ends.iter().any(|e| n.ends_with(e))).collect()
     };
-    match ending(&[".safetensors"])[..] {
+    let tensors = match ending(&[".safetensors"]) {
+        none if none.is_empty() => ending(&[".bin", ".pt", ".pth", ".ckpt"]),
+        found => found,
+    };
+    match tensors[..] {
         [only] => Ok(Weights { files: vec![folder.tensors(only)?], owner: None }),
-        [] => match ending(&[".bin", ".pt", ".pth", ".ckpt"])[..] {
-            [] => Err(missing(folder, &format!("{stem}.safetensors"))),
-            [pickle, ..] => Err(Error::Pickle { path: folder.path().join(pickle) }),
-        },
+        [] => Err(missing(folder, &format!("{stem}.safetensors"))),
         ref several => Err(Error::Unrecognised {
             path: folder.path().to_path_buf(),
             problem: format!(
-                "no {stem}.safetensors, and {} other safetensors files to choose from ({}, ...)",
+                "no {stem}.safetensors, and {} other files of tensors to choose from ({}, ...)",
                 several.len(),
                 several[0]
             ),

@@ -6,13 +6,59 @@ use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE};
 use super::part::text_names;
 use super::what::What;
 use super::{Checkpoint, Error, Kind, TensorFile, TokenizerFiles, ldm, openclip};
+use crate::text::KNOWN_WORDS_FILE;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A file can say its networks' configurations itself, under this and `unet`, `vae` or
 /// `text_encoder` in its metadata, as JSON. This program writes them, since heads and norm groups
 /// of models other than Stable Diffusion's own are in no weight.
 pub const CONFIG_METADATA: &str = "mixofshow.config.";
+
+/// So do small files that stand in a model's folder beside the weights, under this and their place.
+pub const FILE_METADATA: &str = "mixofshow.file.";
+
+/// Such a file.
+fn text_file<'a>(file: &'a TensorFile, place: &str) -> Option<&'a String> {
+    file.metadata().get(&format!("{FILE_METADATA}{place}"))
+}
+
+/// Such a file of JSON.
+fn json_file(file: &TensorFile, place: &str) -> Result<Option<Value>, Error> {
+    let Some(text) = text_file(file, place) else { return Ok(None) };
+    let wrong = |e: serde_json::Error| Error::Json {
+        path: file.path().to_path_buf(),
+        problem: format!("metadata `{FILE_METADATA}{place}`: {e}"),
+    };
+    serde_json::from_str(text).map(Some).map_err(wrong)
+}
+
+/// The tokenizer's, or CLIP's own.
+fn tokenizer(file: &TensorFile, text_encoder: &Component) -> TokenizerFiles {
+    // No others: a name is a place that is written to when a model is fused.
+    let texts = TOKENIZER_FILES.iter().filter_map(|name| {
+        Some((name.to_string(), text_file(file, &format!("{TOKENIZER}{name}"))?.clone()))
+    });
+    let texts: BTreeMap<String, String> = texts.collect();
+    match texts.is_empty() {
+        true => TokenizerFiles::standard(text_encoder),
+        false => TokenizerFiles::Texts(texts),
+    }
+}
+
+/// The folder of the tokenizer's files.
+pub(super) const TOKENIZER: &str = "tokenizer/";
+pub(super) const TOKENIZER_FILES: [&str; 5] = [
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+];
+pub(super) const SCHEDULER: &str = "scheduler/scheduler_config.json";
+pub(super) const GENERATION: &str = "generation_config.json";
+pub(super) const CONCEPTS: &str = "new_concept_cfg.json";
 
 /// Opens a single-file model.
 pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
@@ -53,11 +99,14 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     let vae = vae(&file)?;
     let text_encoder = text(&file, open_clip)?;
     let mut notes = Vec::new();
-    let scheduler = scheduler(&file, &unet, &mut notes);
+    let scheduler = match json_file(&file, SCHEDULER)? {
+        Some(told) => told,
+        None => scheduler(&file, &unet, &mut notes),
+    };
     Ok(Checkpoint {
         path,
         kind: Kind::SingleFile,
-        tokenizer: TokenizerFiles::standard(&text_encoder),
+        tokenizer: tokenizer(&file, &text_encoder),
         unet,
         vae,
         text_encoder,
@@ -66,9 +115,9 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
         controls: Default::default(),
         scheduler,
         model_index: None,
-        generation: None,
-        concepts: None,
-        words: None,
+        generation: json_file(&file, GENERATION)?,
+        concepts: json_file(&file, CONCEPTS)?,
+        words: text_file(&file, KNOWN_WORDS_FILE).cloned(),
         notes,
     })
 }

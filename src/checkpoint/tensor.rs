@@ -4,25 +4,31 @@ use half::{bf16, f16};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
+
+use super::blocks;
 
 macro_rules! dtypes {
-    ($($(#[$doc:meta])* $variant:ident $name:literal $size:literal;)*) => {
-        /// The type of a tensor's elements, as safetensors spells it.
+    ($($(#[$doc:meta])* $variant:ident $name:literal $bytes:literal / $elements:literal;)*) => {
+        /// The type of a tensor's elements, as safetensors and GGUF spell it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         pub enum DType { $($(#[$doc])* #[serde(rename = $name)] $variant,)* }
 
         impl DType {
-            /// The type of that name in a safetensors header.
+            #[cfg(test)]
+            pub(super) const ALL: &[DType] = &[$(Self::$variant,)*];
+
+            /// The type of that name in a safetensors header, which has no blocks.
             pub fn parse(name: &str) -> Option<Self> {
-                match name { $($name => Some(Self::$variant),)* _ => None }
+                match name { $($name if $elements == 1 => Some(Self::$variant),)* _ => None }
             }
-            /// Its name in a safetensors header.
+            /// Its name.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
-            /// Bytes of one element.
-            pub fn size(self) -> usize {
-                match self { $(Self::$variant => $size,)* }
+            /// Elements that are stored together, and the bytes of these.
+            pub fn block(self) -> (usize, usize) {
+                match self { $(Self::$variant => ($elements, $bytes),)* }
             }
         }
     };
@@ -30,41 +36,89 @@ macro_rules! dtypes {
 
 dtypes! {
     /// One byte, 0 or 1.
-    Bool "BOOL" 1;
+    Bool "BOOL" 1/1;
     /// Unsigned 8-bit.
-    U8 "U8" 1;
+    U8 "U8" 1/1;
     /// Signed 8-bit.
-    I8 "I8" 1;
+    I8 "I8" 1/1;
     /// 8-bit float with 5 bits of exponent.
-    F8E5M2 "F8_E5M2" 1;
+    F8E5M2 "F8_E5M2" 1/1;
     /// 8-bit float with 4 bits of exponent, without infinities.
-    F8E4M3 "F8_E4M3" 1;
+    F8E4M3 "F8_E4M3" 1/1;
     /// Unsigned 16-bit.
-    U16 "U16" 2;
+    U16 "U16" 2/1;
     /// Signed 16-bit.
-    I16 "I16" 2;
+    I16 "I16" 2/1;
     /// Half precision.
-    F16 "F16" 2;
+    F16 "F16" 2/1;
     /// Brain float.
-    BF16 "BF16" 2;
+    BF16 "BF16" 2/1;
     /// Unsigned 32-bit.
-    U32 "U32" 4;
+    U32 "U32" 4/1;
     /// Signed 32-bit.
-    I32 "I32" 4;
+    I32 "I32" 4/1;
     /// Single precision.
-    F32 "F32" 4;
+    F32 "F32" 4/1;
     /// Unsigned 64-bit.
-    U64 "U64" 8;
+    U64 "U64" 8/1;
     /// Signed 64-bit.
-    I64 "I64" 8;
+    I64 "I64" 8/1;
     /// Double precision.
-    F64 "F64" 8;
+    F64 "F64" 8/1;
+    /// 4-bit numbers with a factor for each block.
+    Q4_0 "Q4_0" 18/32;
+    /// 4-bit numbers with a factor and a summand for each block.
+    Q4_1 "Q4_1" 20/32;
+    /// 5-bit numbers with a factor for each block.
+    Q5_0 "Q5_0" 22/32;
+    /// 5-bit numbers with a factor and a summand for each block.
+    Q5_1 "Q5_1" 24/32;
+    /// 8-bit numbers with a factor for each block.
+    Q8_0 "Q8_0" 34/32;
+    /// 4-bit numbers in blocks of blocks, whose factors and summands are numbers of 6 bits.
+    Q4K "Q4_K" 144/256;
+    /// The same of 5 bits.
+    Q5K "Q5_K" 176/256;
+    /// 6-bit numbers in blocks of blocks, whose factors are numbers of 8 bits.
+    Q6K "Q6_K" 210/256;
 }
 
 impl DType {
     /// It is one of the floating-point types.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F8E5M2 | Self::F8E4M3 | Self::F16 | Self::BF16 | Self::F32 | Self::F64)
+    }
+
+    /// Its numbers are stored in blocks, as GGUF has them.
+    pub fn is_quantised(self) -> bool {
+        self.block().0 > 1
+    }
+
+    /// It stands for real numbers.
+    pub fn is_numbers(self) -> bool {
+        self.is_float() || self.is_quantised()
+    }
+
+    /// Bytes of one element; of types in blocks, of one block.
+    pub fn size(self) -> usize {
+        self.block().1
+    }
+
+    /// Elements in so many bytes.
+    pub fn elements(self, bytes: usize) -> usize {
+        let (elements, size) = self.block();
+        bytes / size * elements
+    }
+
+    /// The type that weights of this one are widened to, where they are computed with or written
+    /// for others: 16 bits hold what fewer bits meant.
+    pub fn widened(self) -> DType {
+        match self {
+            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::F16 => Self::F16,
+            Self::BF16 => Self::BF16,
+            _ if self.is_quantised() => Self::F16,
+            _ => Self::F32,
+        }
     }
 }
 
@@ -81,8 +135,17 @@ pub struct TensorView<'a> {
     dtype: DType,
     shape: Cow<'a, [usize]>,
     bytes: Cow<'a, [u8]>,
-    /// What the stored elements are multiplied by.
-    scale: f32,
+    scale: Scale,
+}
+
+/// What stored elements are multiplied by: 8-bit weights have a scale of their own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) enum Scale {
+    #[default]
+    One,
+    Whole(f32),
+    /// A number for each row.
+    Rows(Arc<[f32]>),
 }
 
 impl<'a> TensorView<'a> {
@@ -97,7 +160,7 @@ impl<'a> TensorView<'a> {
             dtype,
             shape,
             bytes,
-            scale: 1.0,
+            scale: Scale::One,
         })
     }
 
@@ -111,22 +174,22 @@ impl<'a> TensorView<'a> {
         Self::new(DType::F32, shape, bytes)
     }
 
-    /// The same tensor with every element multiplied: 8-bit weights are stored with a scale of
-    /// their own.
-    pub(super) fn scaled(self, scale: f32) -> Self {
-        Self { scale: self.scale * scale, ..self }
+    /// The same tensor with every element multiplied.
+    pub(super) fn scaled(self, scale: Scale) -> Self {
+        Self { scale, ..self }
     }
 
-    /// The tensor as others may store it: one with a scale has it in its elements, as f16.
+    /// The tensor as others may store it: one with a scale, or in blocks, has it in its elements, as
+    /// f16.
     pub(super) fn plain(&self) -> TensorView<'_> {
-        let (dtype, bytes) = match self.scale {
-            1.0 => (self.dtype, Cow::Borrowed(&*self.bytes)),
+        let (dtype, bytes) = match (&self.scale, self.dtype.is_quantised()) {
+            (Scale::One, false) => (self.dtype, Cow::Borrowed(&*self.bytes)),
             _ => {
                 let values = self.to_f32(0..self.len());
                 (DType::F16, values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect())
             }
         };
-        TensorView { dtype, shape: Cow::Borrowed(&*self.shape), bytes, scale: 1.0 }
+        TensorView { dtype, shape: Cow::Borrowed(&*self.shape), bytes, scale: Scale::One }
     }
 
     /// Element type.
@@ -147,7 +210,7 @@ impl<'a> TensorView<'a> {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.bytes.len() / self.dtype.size()
+        self.dtype.elements(self.bytes.len())
     }
 
     /// It has no elements.
@@ -171,6 +234,9 @@ impl<'a> TensorView<'a> {
     /// When `range` reaches past the end, or `out` is of another length.
     pub fn write_f32(&self, range: Range<usize>, out: &mut [f32]) {
         assert_eq!(range.len(), out.len(), "the buffer's length is not the range's");
+        if self.dtype.is_quantised() {
+            return blocks::read(self.dtype, &self.bytes, range.start, out);
+        }
         let size = self.dtype.size();
         let bytes = &self.bytes[range.start * size..range.end * size];
         macro_rules! convert {
@@ -195,14 +261,32 @@ impl<'a> TensorView<'a> {
             DType::U64 => convert!(u64, |x| x as f32),
             DType::I64 => convert!(i64, |x| x as f32),
             DType::F64 => convert!(f64, |x| x as f32),
+            // Read above.
+            _ => {}
         }
-        if self.scale != 1.0 {
-            out.iter_mut().for_each(|value| *value *= self.scale);
+        match &self.scale {
+            Scale::One => {}
+            Scale::Whole(scale) => out.iter_mut().for_each(|value| *value *= scale),
+            Scale::Rows(scales) => {
+                let width = self.shape.iter().skip(1).product::<usize>().max(1);
+                for (at, value) in range.zip(out) {
+                    *value *= scales.get(at / width).copied().unwrap_or(1.0);
+                }
+            }
         }
     }
 
-    /// A matrix's transpose, copied. Tensors of other ranks come back as they are.
+    /// A matrix's transpose, copied. Tensors of other ranks come back as they are; those in blocks
+    /// or with scales of their rows as f32.
     pub(super) fn transposed(&self) -> TensorView<'static> {
+        if self.dtype.is_quantised() || matches!(self.scale, Scale::Rows(_)) {
+            let values = self.to_f32(0..self.len());
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let shape = Cow::Owned(self.shape.to_vec());
+            let wide =
+                TensorView { dtype: DType::F32, shape, bytes: bytes.into(), scale: Scale::One };
+            return wide.transposed();
+        }
         let (mut shape, mut bytes) = (self.shape.to_vec(), self.bytes.to_vec());
         if let [rows, columns] = *self.shape {
             let size = self.dtype.size();
@@ -218,7 +302,7 @@ impl<'a> TensorView<'a> {
             dtype: self.dtype,
             shape: shape.into(),
             bytes: bytes.into(),
-            scale: self.scale,
+            scale: self.scale.clone(),
         }
     }
 }
@@ -236,13 +320,17 @@ fn f16_to_f32(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Bytes of a tensor; `None` when that overflows.
+/// Bytes of a tensor; `None` when that overflows, or its rows are no whole blocks.
 pub(super) fn byte_len(dtype: DType, shape: &[usize]) -> Option<usize> {
     // A zero anywhere makes the tensor empty, however large the other sizes are.
     if shape.contains(&0) {
         return Some(0);
     }
-    shape.iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d))
+    let (together, size) = dtype.block();
+    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
+    // A block does not go on in the next row.
+    let whole = together == 1 || shape.last().is_some_and(|columns| columns % together == 0);
+    whole.then(|| (elements / together).checked_mul(size)).flatten()
 }
 
 /// The 8-bit float without infinities: bias 7, and only S.1111.111 is not a number.
@@ -305,17 +393,23 @@ mod tests {
 
     #[test]
     fn a_scale_multiplies_the_elements() {
-        let view =
-            TensorView::new(DType::F8E4M3, vec![1, 2], vec![0x38, 0xb8]).unwrap().scaled(0.25);
+        let view = TensorView::new(DType::F8E4M3, vec![1, 2], vec![0x38, 0xb8]).unwrap();
+        let view = view.scaled(Scale::Whole(0.25));
         assert_eq!(
             (view.to_f32(0..2), view.transposed().to_f32(0..2)),
             (vec![0.25, -0.25], vec![0.25, -0.25])
         );
         let plain = view.plain();
         assert_eq!(
-            (plain.dtype(), plain.scale, plain.to_f32(0..2)),
-            (DType::F16, 1.0, vec![0.25, -0.25])
+            (plain.dtype(), plain.scale.clone(), plain.to_f32(0..2)),
+            (DType::F16, Scale::One, vec![0.25, -0.25])
         );
+        // One for each row.
+        let view = TensorView::new(DType::I8, vec![2, 2], vec![1, 2, 3, 4]).unwrap();
+        let view = view.scaled(Scale::Rows([0.5, 10.0].into()));
+        assert_eq!(view.to_f32(0..4), [0.5, 1.0, 30.0, 40.0]);
+        assert_eq!(view.to_f32(1..3), [1.0, 30.0]);
+        assert_eq!(view.transposed().to_f32(0..4), [0.5, 30.0, 1.0, 40.0]);
     }
 
     #[test]

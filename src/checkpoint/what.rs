@@ -55,18 +55,6 @@ pub enum What {
 }
 
 impl What {
-    /// A whole model or a network, rather than a change or words.
-    pub(super) fn is_model(self) -> bool {
-        !matches!(
-            self,
-            Self::Concept
-                | Self::Lora
-                | Self::TextualInversion
-                | Self::TextualInversionSdxl
-                | Self::Unknown
-        )
-    }
-
     /// Told for sure by its names, also where others in it are a LoRA's.
     pub(super) fn is_beyond_doubt(self) -> bool {
         matches!(

@@ -179,12 +179,12 @@ fn network(
                     (words.tokens.first_id, stored.shape().get(1).copied().unwrap_or(1));
                 let added =
                     like(&words.rows, &stored, vec![words.tokens.names.len(), width], tensor)?;
-                let kept =
-                    stored.bytes().get(..rows * width * stored.dtype().size()).unwrap_or_default();
+                let kept = stored.to_f32(0..(rows * width).min(stored.len()));
+                let kept = like(&kept, &stored, vec![rows, width], tensor)?;
                 let total = rows + words.tokens.names.len();
                 config["vocab_size"] = json!(total);
-                let bytes = Cow::Owned([kept, added.bytes()].concat());
-                TensorView::new(stored.dtype(), vec![total, width], bytes).ok_or_else(|| {
+                let bytes = Cow::Owned([kept.bytes(), added.bytes()].concat());
+                TensorView::new(added.dtype(), vec![total, width], bytes).ok_or_else(|| {
                     Error::file(
                         component.path(),
                         format!("`{tensor}` is not a table of {rows} tokens"),
@@ -226,25 +226,18 @@ fn with_phrases<'p>(known: &str, phrases: impl Iterator<Item = &'p str>) -> Stri
     }
 }
 
-/// `values` in the precision of `stored`; 8-bit types become f16.
+/// `values` in the precision of `stored`; types of fewer bits become f16.
 fn like(
     values: &[f32],
     stored: &TensorView,
     shape: Vec<usize>,
     name: &str,
 ) -> Result<TensorView<'static>> {
-    let bytes: Vec<u8> = match stored.dtype() {
-        DType::F16 | DType::F8E4M3 | DType::F8E5M2 => {
-            values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()
-        }
+    let dtype = stored.dtype().widened();
+    let bytes: Vec<u8> = match dtype {
+        DType::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
         DType::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
         _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    };
-    let dtype = match stored.dtype() {
-        DType::F8E4M3 | DType::F8E5M2 => DType::F16,
-        DType::F16 => DType::F16,
-        DType::BF16 => DType::BF16,
-        _ => DType::F32,
     };
     if values.iter().any(|v| !v.is_finite() || dtype == DType::F16 && v.abs() > f16::MAX.to_f32()) {
         return Err(Error::option(name, "the fused weights do not fit the model's precision"));

@@ -43,6 +43,9 @@ pub(super) fn write(folder: &Path, files: &TokenizerFiles, added: &Added) -> Res
                 .map(|name| Ok((name.clone(), from.read(&name)?.unwrap_or_default().into_owned())))
                 .collect::<Result<_>>()?
         }
+        TokenizerFiles::Texts(texts) => {
+            texts.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect()
+        }
         TokenizerFiles::Standard { pad } => text::standard_files(pad)?
             .into_iter()
             .map(|(name, text)| (name, text.into_bytes()))

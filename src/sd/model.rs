@@ -1,7 +1,7 @@
 //! A checkpoint, opened: what its networks are, how they were trained, what they read.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -163,6 +163,9 @@ impl<C> Part<C> {
 fn tokenizer(files: &TokenizerFiles) -> Result<Tokenizer> {
     Ok(match files {
         TokenizerFiles::Standard { pad } => Tokenizer::clip_standard()?.with_pad(pad)?,
+        TokenizerFiles::Texts(texts) => {
+            Tokenizer::from_files(Path::new("tokenizer"), &|name| Ok(texts.get(name).cloned()))?
+        }
         TokenizerFiles::Folder(folder) => Tokenizer::from_files(folder.path(), &|name| {
             let bytes = folder.read(name).map_err(io::Error::other)?;
             bytes

@@ -13,9 +13,9 @@ pub struct ComponentSource(pub Component);
 
 impl ParameterSource for ComponentSource {
     fn info(&self, name: &str) -> Option<ParameterInfo> {
-        let stored = match self.0.dtype(name)? {
-            // Both 8-bit types fit into f16 without loss.
-            DType::F16 | DType::F8E4M3 | DType::F8E5M2 => StoredAs::F16,
+        // Weights of fewer bits fit into f16.
+        let stored = match self.0.dtype(name)?.widened() {
+            DType::F16 => StoredAs::F16,
             DType::BF16 => StoredAs::BF16,
             _ => StoredAs::F32,
         };

@@ -12,7 +12,7 @@ const MEMORY: usize = 3 << 20;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Runs `mos` with that limit.
-fn limited(folder: &Path, line: &str) -> Ran {
+pub fn limited(folder: &Path, line: &str) -> Ran {
     let folder = folder.to_str().unwrap();
     let script = format!("ulimit -v {MEMORY} && exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");

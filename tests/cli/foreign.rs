@@ -159,42 +159,6 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_pickled_model_is_told_for_what_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    std::fs::write(at.join("model.ckpt"), pickled_model()).unwrap();
-    let told = run(at, "inspect @/model.ckpt").ok().stdout;
-    assert!(
-        told.contains("single-file model (Stable Diffusion 1.x)") && told.contains("Python pickle"),
-        "{told}"
-    );
-    run(at, "generate -p cat -m @/model.ckpt -o @/a.png")
-        .failed(1, &["model.ckpt", "Python pickle"]);
-}
-
-/// What `torch.save({"state_dict": ..})` wrote before torch 1.6, with one number for each part of a
-/// model.
-fn pickled_model() -> Vec<u8> {
-    let mut object = b"\x80\x02}X\x0a\x00\x00\x00state_dict}(".to_vec();
-    for name in ["model.diffusion_model.a", "first_stage_model.a", "cond_stage_model.transformer.a"]
-    {
-        object.push(b'X');
-        object.extend((name.len() as u32).to_le_bytes());
-        object.extend(name.as_bytes());
-        object.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000");
-        object.extend(b"X\x03\x00\x00\x00cpuK\x01NtQK\x00K\x01\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR");
-    }
-    object.extend(b"us.");
-    let mut bytes =
-        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
-    bytes.extend(object);
-    bytes.extend(b"\x80\x02]X\x01\x00\x00\x000a.");
-    bytes.extend(1u64.to_le_bytes());
-    bytes.extend(1f32.to_le_bytes());
-    bytes
-}
-
-#[test]
 fn pictures_of_other_programs_are_read_or_named() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

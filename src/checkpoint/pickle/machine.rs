@@ -1,7 +1,7 @@
 //! The pickle machine, as far as tensors need it.
 use super::budget::Budget;
-use super::storage_type;
 use super::value::{Global, Heap, Key, Storage, Tensor, Value};
+use super::{DType, storage_type, tensor_type};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
@@ -175,12 +175,15 @@ impl<'a> Machine<'a> {
                 // module they are the tensors.
                 b'b' => {
                     let state = self.pop()?;
-                    let Value::Dict(target) = *self.top()? else {
-                        return Err(
-                            "it sets attributes of something other than a dictionary".into()
-                        );
-                    };
-                    self.take_parameters(target, &state)?;
+                    match *self.top()? {
+                        Value::Dict(target) => self.take_parameters(target, &state)?,
+                        Value::Ignored => {}
+                        _ => {
+                            return Err(
+                                "it sets attributes of something other than a dictionary".into()
+                            );
+                        }
+                    }
                 }
                 // NEWOBJ: only the empty holder of tensors that older textual inversions are in.
                 0x81 => {
@@ -299,6 +302,7 @@ impl<'a> Machine<'a> {
                 self.budget.values(items.len())?;
                 self.heap.extend(list, items);
             }
+            Value::Ignored => {}
             _ => return Err("it appends to something other than a list".into()),
         }
         Ok(())
@@ -325,8 +329,10 @@ impl<'a> Machine<'a> {
 
     /// Sets keys and values, one after another, in the dictionary on top.
     fn set_items(&mut self, items: Vec<Value>) -> Result<()> {
-        let Value::Dict(dict) = *self.top()? else {
-            return Err("it sets items of something other than a dictionary".into());
+        let dict = match *self.top()? {
+            Value::Dict(dict) => dict,
+            Value::Ignored => return Ok(()),
+            _ => return Err("it sets items of something other than a dictionary".into()),
         };
         self.budget.values(items.len())?;
         let mut items = items.into_iter();
@@ -334,6 +340,8 @@ impl<'a> Machine<'a> {
             let key = match key {
                 Value::Text(text) => Key::Text(text),
                 Value::Int(number) => Key::Int(number),
+                // Trainers keep the states of their helpers by class.
+                Value::Ignored | Value::Global(Global::Ignored) => continue,
                 _ => return Err("a dictionary's key is neither a text nor a number".into()),
             };
             self.heap.insert(dict, key, value);
@@ -345,6 +353,10 @@ impl<'a> Machine<'a> {
         let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else {
             return Err("it calls something that cannot be called".into());
         };
+        if *function == Global::Ignored {
+            self.stack.push(Value::Ignored);
+            return Ok(());
+        }
         let arguments = self.heap.list(*arguments);
         if arguments.len() > MOST_ARGUMENTS {
             return Err(format!("it calls {function:?} with {} arguments", arguments.len()));
@@ -372,7 +384,7 @@ impl<'a> Machine<'a> {
                 }
             }
             (
-                Global::RebuildTensor,
+                Global::RebuildTensor | Global::RebuildTyped,
                 [Value::Storage(storage), Value::Int(offset), shape, strides, ..],
             ) => {
                 let (shape, strides) = (self.extents(shape)?, self.extents(strides)?);
@@ -384,7 +396,16 @@ impl<'a> Machine<'a> {
                 if shape.len() != strides.len() {
                     return Err(format!("a tensor has shape {shape:?} but strides {strides:?}"));
                 }
-                let tensor = Tensor { storage: storage.clone(), offset, shape, strides };
+                let dtype = match (function, arguments.get(6)) {
+                    (Global::RebuildTyped, Some(Value::Global(Global::TensorType(dtype)))) => {
+                        *dtype
+                    }
+                    (Global::RebuildTyped, _) => {
+                        return Err("a tensor's type is not one of torch's".into());
+                    }
+                    _ => storage.dtype,
+                };
+                let tensor = Tensor { storage: storage.clone(), dtype, offset, shape, strides };
                 self.stack.push(Value::Tensor(Rc::new(tensor)));
             }
             (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => {
@@ -400,6 +421,10 @@ impl<'a> Machine<'a> {
     /// dictionary.
     fn holder(&mut self, class: &Value, arguments: &Value) -> Result<()> {
         match (class, arguments) {
+            (Value::Global(Global::Ignored), _) => {
+                self.stack.push(Value::Ignored);
+                Ok(())
+            }
             (Value::Global(Global::ParameterDict), Value::Tuple(items))
                 if self.heap.list(*items).is_empty() =>
             {
@@ -491,6 +516,17 @@ impl<'a> Machine<'a> {
     }
 }
 
+/// What trainers leave in a checkpoint beside the model: states of their helpers, settings, and
+/// numbers of NumPy's. It is passed over by its name; nothing of it is run.
+fn is_trainers(module: &str, name: &str) -> bool {
+    const ROOTS: [&str; 5] =
+        ["pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy"];
+    let root = module.split('.').next().unwrap_or_default();
+    ROOTS.contains(&root)
+        || [("_codecs", "encode"), ("argparse", "Namespace"), ("collections", "defaultdict")]
+            .contains(&(module, name))
+}
+
 fn underflow() -> String {
     "the pickle takes values that it never made".into()
 }
@@ -509,11 +545,17 @@ fn global(module: &str, name: &str) -> Result<Global> {
         ("__builtin__" | "builtins", "set") => Global::Set,
         ("torch.nn.modules.container", "ParameterDict") => Global::ParameterDict,
         ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Global::RebuildTensor,
+        ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTyped,
         ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
+        ("torch.storage", "UntypedStorage") => Global::StorageType(DType::U8),
         ("torch", "Size") => Global::Size,
         ("torch", name) if storage_type(name).is_some() => {
             return storage_type(name).map(Global::StorageType).ok_or_else(underflow);
         }
+        ("torch", name) if tensor_type(name).is_some() => {
+            return tensor_type(name).map(Global::TensorType).ok_or_else(underflow);
+        }
+        (module, name) if is_trainers(module, name) => Global::Ignored,
         _ => {
             return Err(format!(
                 "it names the Python object `{}.{}`, which no file of tensors needs: it could run \

@@ -4,24 +4,26 @@
 //! function. [`machine`] knows only what builds dictionaries, lists, numbers and tensors; whatever
 //! else a file names is refused by its name. Files are zip archives (`zip`, since torch 1.6) or a
 //! bare stream of pickles followed by the storages' bytes (before). The result is a [`TensorFile`]
-//! with dotted names, so that all else is as with safetensors.
+//! with dotted names, so that all else is as with safetensors: its tensors stay in the mapped file.
 mod budget;
 mod machine;
 mod value;
 mod zip;
 
-use super::{DType, Error, TensorFile, TensorView, write};
+use super::file::{Found, Storage as StoredBytes, data as data_of};
+use super::header::Entry;
+use super::{DType, Error, TensorFile};
 use budget::Budget;
 use machine::Machine;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
 use crate::file_kind::FileKind;
 use value::{Heap, Key, Storage, Tensor, Value};
 
-/// Files are read whole, so they may not be arbitrarily large: concepts and LoRAs have megabytes.
-const LARGEST_FILE: u64 = 2 << 30;
 /// Dictionaries within dictionaries.
 const DEEPEST: usize = 32;
 /// Tensors, and texts, of one file.
@@ -29,50 +31,22 @@ const MOST_ENTRIES: usize = 200_000;
 /// What the tensors of a file may take together, relative to the file: several may show the same
 /// storage.
 const MOST_GROWTH: usize = 4;
+/// Checksums of larger files are not looked at: they would have to be read whole.
+const CHECKED_WHOLE: usize = 64 << 20;
 
 impl TensorFile {
-    /// Opens a safetensors file or one that `torch.save` wrote, told apart by its first bytes. Of
-    /// the latter, dictionaries become dotted names, and texts and numbers metadata.
+    /// Opens a safetensors file, a GGUF file or one that `torch.save` wrote, told apart by its first
+    /// bytes. Of the latter, dictionaries become dotted names, and texts and numbers metadata;
+    /// tensors stay in the file where they are stored as they are.
     ///
     /// # Errors
-    /// What is neither; a pickle that names anything but tensors and what holds them.
+    /// What is none of these; a pickle that names anything but tensors and what holds them.
     pub fn open_any(path: &Path) -> Result<Self, Error> {
-        let length = std::fs::metadata(path).map_err(Error::io(path, "open"))?.len();
-        let kind = FileKind::of_file(path).map_err(Error::io(path, "read"))?;
-        if !is_pickle(kind) {
-            return Self::open(path);
+        match FileKind::of_file(path).map_err(Error::io(path, "read"))? {
+            FileKind::Gguf => Self::open_gguf(path),
+            kind if is_pickle(kind) => opened(path, StoredBytes::map(path)?),
+            _ => Self::open(path),
         }
-        if length > LARGEST_FILE {
-            return Err(refusal(
-                path,
-                format!("a pickle of {} MiB; up to {} are read", length >> 20, LARGEST_FILE >> 20),
-            ));
-        }
-        read(path, &std::fs::read(path).map_err(Error::io(path, "read"))?)
-    }
-}
-
-/// Pickles beyond this are looked at without their tensors' values.
-const LOOKED_AT_WHOLE: u64 = 64 << 20;
-
-impl TensorFile {
-    /// As [`open_any`](Self::open_any), to tell what is in it: of a large pickle names, types and
-    /// shapes alone, so that whole models can be looked at. Also tells whether it is a pickle.
-    ///
-    /// # Errors
-    /// Those of [`open_any`](Self::open_any).
-    pub fn open_any_outline(path: &Path) -> Result<(Self, bool), Error> {
-        let file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
-        let length = file.metadata().map_err(Error::io(path, "read"))?.len();
-        let kind = FileKind::of_file(path).map_err(Error::io(path, "read"))?;
-        let pickled = is_pickle(kind);
-        if !pickled || length <= LOOKED_AT_WHOLE {
-            return Ok((Self::open_any(path)?, pickled));
-        }
-        // SAFETY: as of every file that is mapped for reading: see `TensorFile::open`.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
-        let (tensors, metadata) = outline(&map).map_err(|problem| refusal(path, problem))?;
-        Ok((Self::outline(path, tensors, metadata), true))
     }
 }
 
@@ -81,28 +55,28 @@ fn is_pickle(kind: FileKind) -> bool {
     matches!(kind, FileKind::Zip | FileKind::TorchZip | FileKind::Pickle)
 }
 
-fn refusal(path: &Path, problem: String) -> Error {
-    Error::Pickled { path: path.to_path_buf(), problem }
-}
-
 /// Reads the bytes of a file that `torch.save` wrote. `path` stands for it in errors.
+#[cfg(test)]
 pub fn read(path: &Path, bytes: &[u8]) -> Result<TensorFile, Error> {
-    let (tensors, metadata) = extract(bytes).map_err(|problem| refusal(path, problem))?;
-    TensorFile::from_bytes(path, write::to_bytes(path, &tensors, &metadata)?)
+    opened(path, StoredBytes::Owned(bytes.to_vec()))
 }
 
-type Contents = (Vec<(String, TensorView<'static>)>, BTreeMap<String, String>);
+fn opened(path: &Path, storage: StoredBytes) -> Result<TensorFile, Error> {
+    let found = extract(storage.bytes())
+        .map_err(|problem| Error::Pickled { path: path.to_path_buf(), problem })?;
+    Ok(TensorFile::assembled(path, storage, found))
+}
 
-fn extract(bytes: &[u8]) -> Result<Contents, String> {
-    let mut flat = Flat { room: bytes.len().saturating_mul(MOST_GROWTH), ..Flat::default() };
+fn extract(bytes: &[u8]) -> Result<Found, String> {
+    let mut flat = Flat::new(bytes);
     if !bytes.starts_with(b"PK") {
         let mut machine = Machine::new(bytes, Budget::for_pickle(bytes.len()));
         let root = legacy(&mut machine, &mut flat)?;
         let (heap, mut budget) = machine.finish();
         flat.walk(&heap, &mut budget, &mut Vec::new(), &root)?;
-        return Ok((flat.tensors, flat.metadata));
+        return Ok(flat.found);
     }
-    let archive = zip::Archive::open(bytes)?;
+    let archive = zip::Archive::open(bytes, bytes.len() <= CHECKED_WHOLE)?;
     let (folder, pickle) = archive.pickle()?;
     if archive
         .get(&format!("{folder}/byteorder"))?
@@ -110,7 +84,7 @@ fn extract(bytes: &[u8]) -> Result<Contents, String> {
     {
         return Err("its numbers are stored in big-endian order".into());
     }
-    let mut machine = Machine::new(pickle, Budget::for_pickle(pickle.len()));
+    let mut machine = Machine::new(&pickle, Budget::for_pickle(pickle.len()));
     let root = machine.run()?;
     for storage in machine.storages() {
         let name = format!("{folder}/data/{}", storage.key);
@@ -119,23 +93,7 @@ fn extract(bytes: &[u8]) -> Result<Contents, String> {
     }
     let (heap, mut budget) = machine.finish();
     flat.walk(&heap, &mut budget, &mut Vec::new(), &root)?;
-    Ok((flat.tensors, flat.metadata))
-}
-
-pub(super) type Outline = (Vec<(String, DType, Vec<usize>)>, BTreeMap<String, String>);
-
-/// Names, types and shapes of the tensors, of which no value is read.
-pub(super) fn outline(bytes: &[u8]) -> Result<Outline, String> {
-    let mut flat = Flat { outline: Some(Vec::new()), ..Flat::default() };
-    let pickle = match bytes.starts_with(b"PK") {
-        true => zip::Archive::open(bytes)?.pickle()?.1,
-        false => bytes,
-    };
-    let mut machine = Machine::new(pickle, Budget::for_pickle(pickle.len()));
-    let root = if bytes.starts_with(b"PK") { machine.run()? } else { object(&mut machine)? };
-    let (heap, mut budget) = machine.finish();
-    flat.walk(&heap, &mut budget, &mut Vec::new(), &root)?;
-    Ok((flat.outline.unwrap_or_default(), flat.metadata))
+    Ok(flat.found)
 }
 
 /// Before torch 1.6: the magic number, the protocol, the system, the object, the storages' keys;
@@ -162,7 +120,7 @@ fn legacy<'a>(machine: &mut Machine<'a>, flat: &mut Flat<'a>) -> Result<Value, S
             .ok_or_else(cut_off)?;
         let data = after.get(..length).ok_or_else(cut_off)?;
         rest = &after[length..];
-        flat.add_storage(storage, data)?;
+        flat.add_storage(storage, Cow::Borrowed(data))?;
     }
     Ok(root)
 }
@@ -181,26 +139,50 @@ fn object(machine: &mut Machine) -> Result<Value, String> {
     machine.run()
 }
 
+/// A type as torch calls it.
+fn tensor_type(name: &str) -> Option<DType> {
+    Some(match name {
+        "float8_e4m3fn" => DType::F8E4M3,
+        "float8_e5m2" => DType::F8E5M2,
+        "float16" => DType::F16,
+        "bfloat16" => DType::BF16,
+        "float32" => DType::F32,
+        "float64" => DType::F64,
+        "int8" => DType::I8,
+        "uint8" => DType::U8,
+        "uint16" => DType::U16,
+        "int16" => DType::I16,
+        "uint32" => DType::U32,
+        "int32" => DType::I32,
+        "uint64" => DType::U64,
+        "int64" => DType::I64,
+        "bool" => DType::Bool,
+        _ => return None,
+    })
+}
+
 fn cut_off() -> String {
     "the file ends too early (an incomplete download or copy?)".into()
 }
 
 /// Dictionaries on their way to dotted names.
-#[derive(Default)]
 struct Flat<'a> {
-    /// Of the storages.
-    bytes: BTreeMap<String, &'a [u8]>,
-    tensors: Vec<(String, TensorView<'static>)>,
-    metadata: BTreeMap<String, String>,
+    file: &'a [u8],
+    found: Found,
+    /// Where each storage is.
+    places: BTreeMap<String, Range<usize>>,
     /// Bytes that tensors may still take.
     room: usize,
     visited: usize,
-    /// Tensors as they are looked at without their values.
-    outline: Option<Vec<(String, DType, Vec<usize>)>>,
 }
 
 impl<'a> Flat<'a> {
-    fn add_storage(&mut self, storage: &Storage, data: &'a [u8]) -> Result<(), String> {
+    fn new(file: &'a [u8]) -> Self {
+        let room = file.len().saturating_mul(MOST_GROWTH);
+        Flat { file, found: Found::default(), places: BTreeMap::new(), room, visited: 0 }
+    }
+
+    fn add_storage(&mut self, storage: &Storage, data: Cow<'a, [u8]>) -> Result<(), String> {
         let expected = storage.elements.checked_mul(storage.dtype.size());
         if expected != Some(data.len()) {
             let (key, elements, dtype) = (&storage.key, storage.elements, storage.dtype);
@@ -209,7 +191,19 @@ impl<'a> Flat<'a> {
                 data.len()
             ));
         }
-        self.bytes.insert(storage.key.clone(), data);
+        let start = match &data {
+            // It is a part of the file.
+            Cow::Borrowed(part) => (part.as_ptr() as usize)
+                .checked_sub(self.file.as_ptr() as usize)
+                .filter(|start| *start <= self.file.len())
+                .ok_or_else(cut_off)?,
+            Cow::Owned(unpacked) => {
+                let start = self.file.len() + self.found.extra.len();
+                self.found.extra.extend_from_slice(unpacked);
+                start
+            }
+        };
+        self.places.insert(storage.key.clone(), start..start + data.len());
         Ok(())
     }
 
@@ -243,13 +237,11 @@ impl<'a> Flat<'a> {
             }
             Value::Tensor(tensor) => {
                 let name = if path.is_empty() { "tensor".to_string() } else { name(path, budget)? };
-                if let Some(outline) = &mut self.outline {
-                    outline.push((name, tensor.storage.dtype, tensor.shape.clone()));
-                    return Ok(());
+                let entry =
+                    self.entry(tensor).map_err(|problem| format!("tensor `{name}`: {problem}"))?;
+                if self.found.entries.insert(name.clone(), entry).is_some() {
+                    return Err(format!("tensor `{name}`: given twice"));
                 }
-                let view =
-                    self.view(tensor).map_err(|problem| format!("tensor `{name}`: {problem}"))?;
-                self.tensors.push((name, view));
             }
             Value::Text(text) => {
                 budget.bytes(text.len())?;
@@ -279,18 +271,19 @@ impl<'a> Flat<'a> {
     }
 
     fn note(&mut self, path: &[String], budget: &mut Budget, text: String) -> Result<(), String> {
-        self.metadata.insert(name(path, budget)?, text);
+        self.found.metadata.insert(name(path, budget)?, text);
         Ok(())
     }
 
-    /// Copies a tensor out of its storage, row-major.
-    fn view(&mut self, tensor: &Tensor) -> Result<TensorView<'static>, String> {
-        let Tensor { storage, offset, shape, strides } = tensor;
-        let bytes = *self
-            .bytes
+    /// The place of a tensor: in its storage, or gathered where it does not lie there row-major.
+    fn entry(&mut self, tensor: &Tensor) -> Result<Entry, String> {
+        let Tensor { storage, dtype, offset, shape, strides } = tensor;
+        let place = self
+            .places
             .get(&storage.key)
+            .cloned()
             .ok_or_else(|| format!("the storage `{}` is missing", storage.key))?;
-        let size = storage.dtype.size();
+        let size = dtype.size();
         let count = if shape.contains(&0) {
             Some(0)
         } else {
@@ -301,14 +294,17 @@ impl<'a> Flat<'a> {
             return Err(format!("shape {shape:?} is larger than the file accounts for"));
         };
         self.room -= length;
+        let (dtype, extents) = (*dtype, shape.clone());
         if contiguous(shape, strides) {
-            let start = offset.checked_mul(size);
-            let data = start.and_then(|start| bytes.get(start..)?.get(..length));
-            let data = data.ok_or_else(|| format!("shape {shape:?} reaches beyond its storage"))?;
-            return TensorView::new(storage.dtype, shape.clone(), data.to_vec())
-                .ok_or_else(|| format!("shape {shape:?} is impossible"));
+            let start = offset.checked_mul(size).and_then(|start| place.start.checked_add(start));
+            let range = start.and_then(|start| Some(start..start.checked_add(length)?));
+            let range = range.filter(|range| range.end <= place.end);
+            let range =
+                range.ok_or_else(|| format!("shape {shape:?} reaches beyond its storage"))?;
+            return Ok(Entry { dtype, shape: extents, range });
         }
         let mut data = Vec::with_capacity(length);
+        let bytes = data_of(self.file, &self.found.extra, place).ok_or_else(cut_off)?;
         let mut at = vec![0usize; shape.len()];
         for _ in 0..count {
             let index =
@@ -327,8 +323,9 @@ impl<'a> Flat<'a> {
                 *i = 0;
             }
         }
-        TensorView::new(storage.dtype, shape.clone(), data)
-            .ok_or_else(|| format!("shape {shape:?} is impossible"))
+        let start = self.file.len() + self.found.extra.len();
+        self.found.extra.extend_from_slice(&data);
+        Ok(Entry { dtype, shape: extents, range: start..start + data.len() })
     }
 }
 
@@ -361,6 +358,8 @@ fn storage_type(name: &str) -> Option<DType> {
         "CharStorage" => DType::I8,
         "ByteStorage" => DType::U8,
         "BoolStorage" => DType::Bool,
+        // Tensors of such a storage bring their type.
+        "UntypedStorage" => DType::U8,
         _ => return None,
     })
 }

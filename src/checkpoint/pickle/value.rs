@@ -28,6 +28,8 @@ pub enum Value {
     Global(Global),
     Storage(Rc<Storage>),
     Tensor(Rc<Tensor>),
+    /// What trainers keep beside a model, which means nothing here: nothing of it is made.
+    Ignored,
 }
 
 /// The names that a pickle may use.
@@ -36,6 +38,8 @@ pub enum Global {
     OrderedDict,
     /// `torch._utils._rebuild_tensor_v2`, and the older one without the last two arguments.
     RebuildTensor,
+    /// `torch._utils._rebuild_tensor_v3`, which is told the type.
+    RebuildTyped,
     /// `torch._utils._rebuild_parameter`: a tensor with a flag.
     RebuildParameter,
     Size,
@@ -44,6 +48,9 @@ pub enum Global {
     /// `torch.nn.ParameterDict`, read as a dictionary.
     ParameterDict,
     StorageType(DType),
+    TensorType(DType),
+    /// A class or function of a trainer's, by its name alone.
+    Ignored,
 }
 
 /// Where elements are.
@@ -54,10 +61,11 @@ pub struct Storage {
     pub elements: usize,
 }
 
-/// A view of a storage; extents in elements.
+/// A view of a storage; extents in elements of its own type.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     pub storage: Rc<Storage>,
+    pub dtype: DType,
     pub offset: usize,
     pub shape: Vec<usize>,
     pub strides: Vec<usize>,

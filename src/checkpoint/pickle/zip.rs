@@ -1,7 +1,10 @@
-//! Zip archives as torch writes them: entries stored as they are. What is 4 GiB and more, or more
-//! than 65534 entries, stands in records of their own (zip64).
+//! Zip archives as torch writes them: entries stored as they are; such as other programs have packed
+//! again are unpacked. What is 4 GiB and more, or more than 65534 entries, stands in records of their
+//! own (zip64).
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::Read;
 
 /// An archive's entries, found by its directory at the end.
 pub struct Archive<'a> {
@@ -10,14 +13,26 @@ pub struct Archive<'a> {
     /// Bytes of entries that may still be read: entries that lie over each other could ask for the
     /// same ones again and again.
     unread: Cell<usize>,
+    /// Bytes that may still be unpacked.
+    room: Cell<usize>,
+    /// Checksums are looked at.
+    checked: bool,
 }
 
 struct Entry {
     header: usize,
     length: usize,
-    stored: bool,
+    /// Bytes in the archive.
+    packed: usize,
+    method: usize,
     checksum: u32,
 }
+
+/// Entries that are as they are, and those that are packed by deflate.
+const STORED: usize = 0;
+const DEFLATED: usize = 8;
+/// What entries may come to, unpacked, relative to the archive.
+const MOST_GROWTH: usize = 4;
 
 const END: [u8; 4] = *b"PK\x05\x06";
 const DIRECTORY: [u8; 4] = *b"PK\x01\x02";
@@ -85,13 +100,14 @@ fn numbers<const N: usize>(extra: &[u8], short: [u32; N]) -> Option<[usize; N]> 
 }
 
 impl<'a> Archive<'a> {
-    pub fn open(bytes: &'a [u8]) -> Result<Self, String> {
-        Self::directory(bytes).ok_or_else(|| {
+    /// `checked`: what is read is compared with its checksum.
+    pub fn open(bytes: &'a [u8], checked: bool) -> Result<Self, String> {
+        Self::directory(bytes, checked).ok_or_else(|| {
             "a zip archive without a readable directory (an incomplete download or copy?)".into()
         })
     }
 
-    fn directory(bytes: &'a [u8]) -> Option<Self> {
+    fn directory(bytes: &'a [u8], checked: bool) -> Option<Self> {
         // The comment after the end record has at most 64 KiB.
         let last = bytes.len().checked_sub(END_LENGTH)?;
         let first = last.saturating_sub(1 << 16);
@@ -113,35 +129,57 @@ impl<'a> Archive<'a> {
             let text = std::str::from_utf8(record.get(46..)?.get(..name)?).ok()?;
             let more = record.get(46 + name..)?.get(..extra)?;
             let short = [24, 20, 42].map(|place| u32_at(record, place));
-            let [length, _, header] = numbers(more, [short[0]?, short[1]?, short[2]?])?;
+            let [length, packed, header] = numbers(more, [short[0]?, short[1]?, short[2]?])?;
             let entry = Entry {
                 header,
                 length,
-                stored: u16_at(record, 10)? == 0,
+                packed,
+                method: u16_at(record, 10)?,
                 checksum: u32_at(record, 16)?,
             };
             entries.insert(text.to_string(), entry);
             at = at.checked_add(46 + name + extra + comment)?;
         }
-        Some(Archive { bytes, entries, unread: Cell::new(bytes.len()) })
+        let room = Cell::new(bytes.len().saturating_mul(MOST_GROWTH));
+        Some(Archive { bytes, entries, unread: Cell::new(bytes.len()), room, checked })
     }
 
-    /// The bytes of an entry, checked; `None` where there is none of that name.
-    pub fn get(&self, name: &str) -> Result<Option<&'a [u8]>, String> {
+    /// The bytes of an entry; `None` where there is none of that name.
+    pub fn get(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>, String> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
-        if !entry.stored {
-            return Err(format!("`{name}` is compressed, which `torch.save` never does"));
-        }
-        let data =
+        let packed =
             self.data(entry).ok_or_else(|| format!("`{name}` does not lie within the archive"))?;
-        let unread = self.unread.get().checked_sub(data.len());
+        let unread = self.unread.get().checked_sub(packed.len());
         self.unread.set(unread.ok_or_else(|| format!("`{name}` lies over another entry"))?);
-        let mut crc = flate2::Crc::new();
-        crc.update(data);
-        if crc.sum() != entry.checksum {
-            return Err(format!("`{name}` is damaged: its checksum does not agree"));
+        let data = match entry.method {
+            STORED => Cow::Borrowed(packed),
+            DEFLATED => Cow::Owned(self.unpacked(name, entry, packed)?),
+            method => {
+                return Err(format!("`{name}` is packed in a way ({method}) that is not read"));
+            }
+        };
+        // What is unpacked is read anyway.
+        if self.checked || entry.method != STORED {
+            let mut crc = flate2::Crc::new();
+            crc.update(&data);
+            if crc.sum() != entry.checksum {
+                return Err(format!("`{name}` is damaged: its checksum does not agree"));
+            }
         }
         Ok(Some(data))
+    }
+
+    fn unpacked(&self, name: &str, entry: &Entry, packed: &[u8]) -> Result<Vec<u8>, String> {
+        let left = self.room.get().checked_sub(entry.length);
+        self.room.set(left.ok_or_else(|| {
+            format!("`{name}` would be {} bytes, more than the file accounts for", entry.length)
+        })?);
+        let mut data = Vec::new();
+        let mut reader = flate2::read::DeflateDecoder::new(packed).take(entry.length as u64 + 1);
+        match reader.read_to_end(&mut data) {
+            Ok(length) if length == entry.length => Ok(data),
+            _ => Err(format!("`{name}` cannot be unpacked (an incomplete download or copy?)")),
+        }
     }
 
     fn data(&self, entry: &Entry) -> Option<&'a [u8]> {
@@ -149,11 +187,12 @@ impl<'a> Archive<'a> {
         if !local.starts_with(&LOCAL) {
             return None;
         }
-        local.get(30 + u16_at(local, 26)? + u16_at(local, 28)?..)?.get(..entry.length)
+        let length = if entry.method == STORED { entry.length } else { entry.packed };
+        local.get(30 + u16_at(local, 26)? + u16_at(local, 28)?..)?.get(..length)
     }
 
     /// The folder that everything is in, and its `data.pkl`.
-    pub fn pickle(&self) -> Result<(&str, &'a [u8]), String> {
+    pub fn pickle(&self) -> Result<(&str, Cow<'a, [u8]>), String> {
         let mut folders = self.entries.keys().filter_map(|name| name.strip_suffix("/data.pkl"));
         let folder = folders
             .next()

@@ -4,10 +4,10 @@ use crate::checkpoint::{Checkpoint, TensorFile, single};
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
 
 /// A small generator (xorshift64*), so that a failure can be repeated.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

@@ -3,6 +3,7 @@
 mod broken;
 mod controls;
 mod dialects;
+mod formats;
 mod fuzz;
 mod inspecting;
 mod pickles;
