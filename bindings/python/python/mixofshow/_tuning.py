@@ -174,8 +174,9 @@ def scores(
     """Scores of pictures by name, of all metrics that there is something for.
 
     `text`: how well each shows its text of `texts`; `image`: how much they look like the pictures
-    of `trained_on`; `resemblance` and `pixels`: how close each is to its own of `others`. By the
-    two CLIP towers of `model`, so scores compare within one model.
+    of `trained_on`; `likeness` and `pixels`: how close each is to its own of `others`. By the two
+    CLIP towers of `model`, so scores compare within one model; fused models bring none, so theirs
+    are scored by their base model.
     """
     return dict(
         _native.scores(
