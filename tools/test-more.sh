@@ -33,7 +33,7 @@ python_package() {
     fi
     say "The Python package: a wheel, its tests, its types"
     [ -x "$target/release/mos" ] || build
-    cargo clippy --release --locked -p mixofshow-python -- -D warnings
+    cargo fmt --check -p mixofshow-python
     CARGO_TARGET_DIR=$target maturin build --release --locked --quiet \
         -m bindings/python/Cargo.toml -i "$folder/venv/bin/python" -o "$folder/wheel"
     pip install --quiet --no-deps "$folder"/wheel/*.whl
