@@ -25,16 +25,17 @@ python_package() {
     folder=$(mktemp -d)
     # shellcheck disable=SC2064
     trap "rm -rf '$folder'" EXIT
+    local needed=("maturin>=1.9,<2" "pillow>=10" "numpy>=1.26" "pytest>=8" "mypy>=1.11")
     if ! { "$python" -m venv "$folder/venv" && PATH="$folder/venv/bin:$PATH" &&
-        pip install --quiet "maturin>=1.9,<2" "pillow>=10" "numpy>=1.26" "pytest>=8" "mypy>=1.11"; }; then
-        say "The Python package is left out: venv, pip or the packages that it needs cannot be had here"
+        pip install --quiet "${needed[@]}"; }; then
+        say "The Python package is left out: venv, pip or packages of PyPI cannot be had here"
         return
     fi
     say "The Python package: a wheel, its tests, its types"
     [ -x "$target/release/mos" ] || build
-    cargo clippy --release --locked -p mixofshow-python -- -D warnings
-    CARGO_TARGET_DIR=$target maturin build --release --locked --quiet -m bindings/python/Cargo.toml \
-        -i "$folder/venv/bin/python" -o "$folder/wheel"
+    cargo fmt --check -p mixofshow-python
+    CARGO_TARGET_DIR=$target maturin build --release --locked --quiet \
+        -m bindings/python/Cargo.toml -i "$folder/venv/bin/python" -o "$folder/wheel"
     pip install --quiet --no-deps "$folder"/wheel/*.whl
     # From another folder, so that what is installed is what is tested.
     cp -r bindings/python/{pyproject.toml,README.md,examples,tests} "$folder"

@@ -14,7 +14,12 @@ use pyo3::prelude::*;
 
 macro_rules! exceptions {
     ($($name:ident: $doc:literal),+ $(,)?) => {
-        create_exception!(mixofshow, Error, PyException, "Anything that the library refuses or meets.");
+        create_exception!(
+            mixofshow,
+            Error,
+            PyException,
+            "Anything that the library refuses or meets."
+        );
         $(create_exception!(mixofshow, $name, Error, $doc);)+
 
         /// Names them in the module.

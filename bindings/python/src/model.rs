@@ -269,8 +269,8 @@ pub fn save(picture: Given, path: PathBuf, told: Option<(String, String)>) -> Py
     picture.save(&path, told.as_ref()).or_raise()
 }
 
-/// The settings of a picture out of its texts. The prompts are those of `mos`: the other text cannot
-/// carry all of their white space.
+/// The settings of a picture out of its texts. The prompts are those of `mos`: the other text
+/// cannot carry all of their white space.
 fn settings(path: &Path, text: &str, own: &str) -> PyResult<Parameters> {
     let own: serde_json::Value = serde_json::from_str(own).map_err(|error| {
         argument(format!("{}: the picture's settings are not JSON: {error}", path.display()))

@@ -232,7 +232,6 @@ fn place(
     for (index, region) in regions.into_iter().enumerate() {
         let number = index + 1;
         if let Some(Given::Array(_)) = &region.mask {
-            let Some(Given::Array(_)) = &region.mask else { continue };
             let folder = match &mut folder {
                 Some(folder) => folder,
                 None => folder.insert(TempDir::new().map_err(unwritten)?),

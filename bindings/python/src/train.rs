@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use mixofshow::Checkpoint;
 use mixofshow::training::config::{self, Options, Settings};
 use mixofshow::training::{Begin, Event, Run, Summary};
-use mixofshow::{Checkpoint, training};
 use pyo3::prelude::*;
 
 use crate::device;
@@ -55,18 +55,14 @@ pub fn train(py: Python<'_>, wanted: Wanted) -> PyResult<Taught> {
         let gpu = device::open(device.as_deref())?;
         let mut remark = |text: &str| told.push(text.to_string());
         let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin, &mut remark).or_raise()?;
-        learn(&mut run, update.as_ref(), &mut watcher).or_raise()
+        learn(&mut run, update.as_ref(), &mut watcher)
     });
     let Summary { concept, curve, sheet, losses, norm, steps, .. } = watcher.end_raised(done)?;
     Ok((concept, curve, sheet, losses, norm, steps, told))
 }
 
-fn learn(
-    run: &mut Run,
-    update: Option<&Py<PyAny>>,
-    watcher: &mut Watcher,
-) -> training::Result<Summary> {
-    run.run(&mut |event| match event {
+fn learn(run: &mut Run, update: Option<&Py<PyAny>>, watcher: &mut Watcher) -> PyResult<Summary> {
+    let done = run.run(&mut |event| match event {
         Event::Update(at) => {
             if let Some(update) = update {
                 let told = watcher
@@ -79,5 +75,6 @@ fn learn(
         }
         Event::Sheet(at) => watcher.heed(at.stage, at.done, at.of),
         _ => watcher.heed_signals(),
-    })
+    });
+    done.or_raise()
 }

@@ -53,6 +53,7 @@ def taught(folder, name, class_word, steps=2, **more):
         pictures=ROOT / "models/concepts" / name,
         output=folder / f"{name}.safetensors",
         steps=steps,
+        batch=1,
         sheet_every=0,
         size="64x64",
         **more,

@@ -73,7 +73,7 @@ def test_scores(model, concept):
     found = ms.scores(
         model, shown, texts=["a man"] * 2, trained_on=shown, others=list(reversed(shown))
     )
-    assert set(found) == {"text", "image", "resemblance", "pixels"}
+    assert set(found) == {"text", "image", "likeness", "pixels"}
     assert found["image"] > 0.5
     with pytest.raises(ms.PipelineError, match="texts"):
         ms.scores(model, shown, texts=["a man"])

@@ -1,6 +1,7 @@
 """The library itself, without a Python face."""
 
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any, Optional, Union
 
@@ -54,7 +55,7 @@ class Concept:
         self, path: _Path, scale: float = 1.0, *, text_scale: Optional[float] = None
     ) -> None: ...
     @property
-    def path(self) -> str: ...
+    def path(self) -> pathlib.Path: ...
     @property
     def scale(self) -> float: ...
     @property
@@ -114,8 +115,10 @@ def load(
 def save(picture: Any, path: _Path, told: Optional[tuple[str, str]]) -> None: ...
 def train(
     wanted: Any,
-) -> tuple[str, str, Optional[str], list[float], float, int, list[str]]: ...
-def fuse(wanted: Any) -> tuple[str, str, str, list[str]]: ...
+) -> tuple[
+    pathlib.Path, pathlib.Path, Optional[pathlib.Path], list[float], float, int, list[str]
+]: ...
+def fuse(wanted: Any) -> tuple[pathlib.Path, str, str, list[str]]: ...
 def scores(
     model: Model,
     pictures: list[Any],

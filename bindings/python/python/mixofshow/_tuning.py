@@ -102,14 +102,7 @@ def train(
     )
     path, curve, sheet, losses, norm, updates, told = _native.train(wanted)
     _warn(told)
-    return Taught(
-        path=pathlib.Path(path),
-        curve=pathlib.Path(curve),
-        sheet=None if sheet is None else pathlib.Path(sheet),
-        losses=(losses[0], losses[1]),
-        norm=norm,
-        updates=updates,
-    )
+    return Taught(path, curve, sheet, (losses[0], losses[1]), norm, updates)
 
 
 def _to_fuse(given: Any) -> tuple[Concept, Optional[str]]:
@@ -166,7 +159,7 @@ def fuse(
     )
     path, report, markdown, told = _native.fuse(wanted)
     _warn(told)
-    return Fused(pathlib.Path(path), json.loads(report), markdown)
+    return Fused(path, json.loads(report), markdown)
 
 
 def scores(
@@ -181,8 +174,9 @@ def scores(
     """Scores of pictures by name, of all metrics that there is something for.
 
     `text`: how well each shows its text of `texts`; `image`: how much they look like the pictures
-    of `trained_on`; `resemblance` and `pixels`: how close each is to its own of `others`. By the
-    two CLIP towers of `model`, so scores compare within one model.
+    of `trained_on`; `likeness` and `pixels`: how close each is to its own of `others`. By the two
+    CLIP towers of `model`, so scores compare within one model; fused models bring none, so theirs
+    are scored by their base model.
     """
     return dict(
         _native.scores(
