@@ -30,24 +30,35 @@ pub enum Purpose {
     Updates = 11,
     /// The order in which predictions are trained.
     Lessons = 12,
+    /// The seed that class pictures are counted from.
+    ClassSeed = 13,
 }
+
+/// What is added to a purpose where it is about pictures of the class.
+const CLASS: u32 = 1 << 8;
 
 /// The numbers of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Draws {
     seed: u64,
+    offset: u32,
 }
 
 impl Draws {
     pub fn new(seed: u64) -> Self {
-        Draws { seed }
+        Draws { seed, offset: 0 }
+    }
+
+    /// Those for pictures of the class: other numbers for the same purposes and places.
+    pub fn of_class(seed: u64) -> Self {
+        Draws { seed, offset: CLASS }
     }
 
     /// The numbers for a purpose at place `index`, such as a step or a picture, from the first.
     pub fn at(&self, purpose: Purpose, index: u64) -> Numbers {
         Numbers {
             key: words(self.seed),
-            purpose: purpose as u32,
+            purpose: purpose as u32 + self.offset,
             index: words(index),
             block: 0,
             ready: [0; 4],
@@ -144,6 +155,7 @@ mod tests {
             first(8, Purpose::Noise, 1 << 40),
             first(7, Purpose::Latents, 1 << 40),
             first(7, Purpose::Noise, 1),
+            Draws::of_class(7).at(Purpose::Noise, 1 << 40).normal(4),
         ];
         assert!(others.iter().all(|other| *other != base));
         let mut pieces = Draws::new(7).at(Purpose::Noise, 1 << 40);

@@ -12,8 +12,8 @@ use mixofshow::models::nn::Layers;
 use mixofshow::scheduler::config::{PredictionType, SchedulerConfig};
 use mixofshow::scheduler::schedule::NoiseSchedule;
 use mixofshow::training::step::{
-    self, AttentionLoss, Batch, Error, Lesson, Method, Models, Network, Rates, State, StepConfig,
-    TextLayers, TrainedLayer, TrainingStep, UNetLayers,
+    self, AttentionLoss, Batch, Error, Lesson, Method, Models, Network, PriorLoss, Rates, State,
+    StepConfig, TextLayers, TrainedLayer, TrainingStep, UNetLayers,
 };
 use serde_json::Value;
 
@@ -55,6 +55,13 @@ struct Tuning {
     factors: Vec<f32>,
     masked: bool,
     copies: usize,
+}
+
+impl Tuning {
+    /// Of the batch, those of the concept: the first.
+    fn of_concept(&self) -> usize {
+        self.config.batch - self.config.prior_loss.map_or(0, |prior| prior.pictures)
+    }
 }
 
 fn number(value: &Value) -> f32 {
@@ -103,7 +110,10 @@ impl Tuning {
             text_rank: case.input("text_rank"),
             unet_rank: case.input("unet_rank"),
             alpha: number(&inputs["alpha"]),
-            batch: BATCH,
+            batch: if inputs["prior_weight"].is_null() { BATCH } else { 2 * BATCH },
+            prior_loss: inputs["prior_weight"]
+                .as_f64()
+                .map(|weight| PriorLoss { pictures: BATCH, weight: weight as f32 }),
             size: [SIZE; 2],
             tokens: TOKENS,
             words: 2,
@@ -152,25 +162,29 @@ impl Tuning {
     }
 
     fn batch(&self, k: usize) -> Batch {
+        let (count, of_concept) = (self.config.batch, self.of_concept());
         let mut ids = Vec::new();
-        for b in 0..BATCH {
-            let at = 1 + (k + 2 * b) % 4;
+        for b in 0..count {
+            let at = if b < of_concept { 1 + (k + 2 * b) % 4 } else { usize::MAX };
+            let end = 1 + (k + 2 * b) % 4 + 3;
             for copy in 0..self.copies {
                 ids.extend((0..TOKENS).map(|j| match j {
                     0 => 60,
                     _ if j == at => VOCABULARY + copy,
-                    _ if j == at + 1 => VOCABULARY + self.copies + copy,
-                    _ if j > at + 3 => 61,
+                    _ if j == at.wrapping_add(1) => VOCABULARY + self.copies + copy,
+                    _ if j > end => 61,
                     _ => 3 + (7 * j + 3 * k + b) % 50,
                 } as u32));
             }
         }
-        let places = [BATCH, SIZE, SIZE];
+        let places = [count, SIZE, SIZE];
         let mask = hashed::tensor(&format!("input:mask.{k}"), &places);
-        let mask = mask.iter().map(|&m| if m > -0.3 || k % 7 == 3 { 1.0 } else { 0.0 }).collect();
+        let all = |i: usize| k % 7 == 3 || i >= of_concept * SIZE * SIZE;
+        let mask = mask.iter().enumerate();
+        let mask = mask.map(|(i, &m)| if m > -0.3 || all(i) { 1.0 } else { 0.0 }).collect();
         let mask = Array::f32(places, mask);
         let picture = |name: &str| {
-            let shape = [BATCH, SIZE, SIZE, 4];
+            let shape = [count, SIZE, SIZE, 4];
             Array::f32(shape, hashed::tensor(&format!("input:{name}.{k}"), &shape))
         };
         let updates = (BATCHES / self.config.accumulate) as f32;
@@ -178,13 +192,13 @@ impl Tuning {
         Batch {
             latents: picture("latents"),
             noise: picture("noise"),
-            timesteps: (0..BATCH).map(|b| (k * 137 + 29 + b * 411) % 1000).collect(),
-            ids: Array::u32([BATCH, self.copies, TOKENS], ids),
+            timesteps: (0..count).map(|b| (k * 137 + 29 + b * 411) % 1000).collect(),
+            ids: Array::u32([count, self.copies, TOKENS], ids),
             factors: self.factors.clone(),
             loss_mask: if self.masked {
                 mask.clone()
             } else {
-                Array::f32(places, vec![1.0; BATCH * SIZE * SIZE])
+                Array::f32(places, vec![1.0; count * SIZE * SIZE])
             },
             subject_mask: self.config.attention_loss.map(|_| mask),
             rates: Rates {
@@ -289,6 +303,11 @@ fn accumulation_identity_and_velocity() {
 #[test]
 fn one_embedding_and_updates_of_all_layers() {
     check("tuning_lora", On::Host);
+}
+
+#[test]
+fn pictures_of_the_class_beside_the_concepts() {
+    check("tuning_prior", On::Host);
 }
 
 #[test]
@@ -514,8 +533,14 @@ fn what_a_batch_lacks_counts_for_nothing() {
 
 #[test]
 fn a_device_computes_the_same() {
-    for name in ["tuning_plain", "tuning_masked", "tuning_identity", "tuning_lora", "tuning_p_plus"]
-    {
+    for name in [
+        "tuning_plain",
+        "tuning_masked",
+        "tuning_identity",
+        "tuning_lora",
+        "tuning_p_plus",
+        "tuning_prior",
+    ] {
         check(name, On::Device);
     }
     check("tuning_masked", On::Adapter);

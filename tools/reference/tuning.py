@@ -1,6 +1,7 @@
 """Twenty batches of tuning by torch: losses, norms of the concept words' rows, and what was learnt.
 
-    python tools/reference/tuning.py
+    python tools/reference/tuning.py             # every case
+    python tools/reference/tuning.py prior       # some of them
 
 Writes tests/fixtures/models/tuning_<case>.safetensors, cases as models.py writes them. A tiny UNet and a tiny text tower with
 hashed weights (see hashed.py); everything that a batch brings is hashed or computed from its number k, as batch() states.
@@ -8,6 +9,8 @@ hashed weights (see hashed.py); everything that a batch brings is hashed or comp
 matrix at the end, one after another in the order of their names, n = max(1, numbers // PROBE); "moved": the same, minus the
 beginning. Names: rows; text.<layer>.lora_{down,up}.weight; unet.<layer>.lora_{down,up}.weight.
 """
+
+import sys
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +76,23 @@ CASES = {
     "lora": PLAIN
     | dict(method="lora", text_layers="encoder-layer", unet_layers="transformer", unet_rank=3),
     "p_plus": PLAIN | dict(method="p-plus", attention_loss=0.1),
+    # As many pictures of the class in each batch, without the words and without a mask; DreamBooth's
+    # loss (diffusers' train_dreambooth.py: the concept's mean, plus so many times the class's).
+    "prior": PLAIN
+    | dict(
+        attention_loss=0.5,
+        full_identity=True,
+        masked=True,
+        accumulate=2,
+        prior_weight=0.7,
+        factors=[1.0, 0.6, 0.8, 1.0],
+    ),
 }
+
+
+def pictures(case):
+    """In a batch."""
+    return BATCH if case.get("prior_weight") is None else 2 * BATCH
 
 
 def cross_attentions(unet):
@@ -132,20 +151,22 @@ def add_low_rank(model, network, chosen, rank, alpha):
 
 def batch(case, k, copies):
     """Everything that batch k brings."""
-    ids = torch.empty(BATCH, copies, TOKENS, dtype=torch.long)
-    for b in range(BATCH):
+    n = pictures(case)
+    ids = torch.empty(n, copies, TOKENS, dtype=torch.long)
+    for b in range(n):
         at = 1 + (k + 2 * b) % 4
         for j in range(TOKENS):
             ids[b, :, j] = 60 if j == 0 else 61 if j > at + 3 else 3 + (7 * j + 3 * k + b) % 50
-        for copy in range(copies):
+        for copy in range(copies if b < BATCH else 0):
             ids[b, copy, at], ids[b, copy, at + 1] = VOCABULARY + copy, VOCABULARY + copies + copy
-    mask = (hashed.tensor(f"input:mask.{k}", (BATCH, SIZE, SIZE)) > -0.3).float()
+    mask = (hashed.tensor(f"input:mask.{k}", (n, SIZE, SIZE)) > -0.3).float()
     if k % 7 == 3:
         mask = torch.ones_like(mask)
+    mask[BATCH:] = 1.0
     latents, noise = (
-        hashed.picture(f"input:{name}.{k}", BATCH, SIZE, SIZE, 4) for name in ("latents", "noise")
+        hashed.picture(f"input:{name}.{k}", n, SIZE, SIZE, 4) for name in ("latents", "noise")
     )
-    timesteps = torch.tensor([(k * 137 + 29 + b * 411) % 1000 for b in range(BATCH)])
+    timesteps = torch.tensor([(k * 137 + 29 + b * 411) % 1000 for b in range(n)])
     return dict(
         ids=ids,
         mask=mask,
@@ -157,12 +178,16 @@ def batch(case, k, copies):
 
 
 def regularisation(case, cross, ids, mask, copies):
+    """Of the concept's pictures; those of the class have no words to look at."""
+    ids, mask = ids[:BATCH], mask[:BATCH]
     positions = [[row[0].tolist().index(VOCABULARY + w * copies) for w in range(2)] for row in ids]
     by_size = {}
     for attention in cross:
         p = attention.probabilities
         side = int(p.shape[1] ** 0.5)
-        by_size.setdefault(side, []).append(p.reshape(BATCH, -1, side, side, p.shape[-1]))
+        by_size.setdefault(side, []).append(
+            p.reshape(pictures(case), -1, side, side, p.shape[-1])[:BATCH]
+        )
     total = torch.zeros(())
     for side, maps in by_size.items():
         mean = torch.cat(maps, 1).mean(1)
@@ -239,8 +264,8 @@ def run(name, case):
     updates = BATCHES // case["accumulate"]
     for k in range(BATCHES):
         b = batch(case, k, copies)
-        encoding = text(b["ids"].reshape(BATCH * copies, TOKENS)).last_hidden_state.reshape(
-            BATCH, copies, TOKENS, -1
+        encoding = text(b["ids"].reshape(-1, TOKENS)).last_hidden_state.reshape(
+            pictures(case), copies, TOKENS, -1
         )
         noisy = schedule.add_noise(b["latents"], b["noise"], b["timesteps"])
         target = (
@@ -251,7 +276,10 @@ def run(name, case):
         prediction = unet(noisy, b["timesteps"], encoding).sample
         mask = b["loss_mask"][:, None]
         each = ((prediction - target) ** 2 * mask).sum([1, 2, 3]) / mask.sum([1, 2, 3])
-        loss = (each * torch.tensor(case["factors"])).mean()
+        each = each * torch.tensor(case["factors"])
+        loss = each[:BATCH].mean()
+        if case.get("prior_weight") is not None:
+            loss = loss + case["prior_weight"] * each[BATCH:].mean()
         extra = (
             regularisation(case, cross, b["ids"], b["mask"], copies)
             if case["attention_loss"]
@@ -302,5 +330,5 @@ def run(name, case):
 
 
 if __name__ == "__main__":
-    for name, case in CASES.items():
-        run(name, case)
+    for name in sys.argv[1:] or CASES:
+        run(name, CASES[name])

@@ -20,6 +20,7 @@ mod headings {
     pub const PICTURES: &str = "Pictures";
     pub const UPDATES: &str = "What is trained";
     pub const LEARNING: &str = "Learning";
+    pub const PRIOR: &str = "Class pictures";
     pub const MODEL: &str = "Model";
     pub const WATCHING: &str = "While it runs";
 }
@@ -290,6 +291,32 @@ options! {
     )]
     #[arg(hide_possible_values = true, help_heading = LEARNING)]
     full_identity: bool,
+    /// Class pictures that the model makes before it is trained, to be learnt beside the others
+    /// (prior preservation); 0: none [default: 0]
+    ///
+    /// Pictures of the class keep the class as it is, so that what is new goes into the words. They
+    /// are made once, kept in NAME.training/class, and used again where their settings agree. Each
+    /// batch then has as many of them as of the concept's: twice the work and memory.
+    #[arg(long, value_name = "COUNT", help_heading = PRIOR)]
+    #[arg(value_parser = ranges::PRIOR_PICTURES.parser::<usize>())]
+    prior_pictures: usize,
+    /// Folder of class pictures of your own, in place of those that would be made; captions as
+    /// NAME.txt or NAME.caption
+    #[arg(long, value_name = "FOLDER", help_heading = PRIOR)]
+    prior_folder: PathBuf,
+    /// What class pictures are made from, and the caption of those without one [default: the
+    /// concept's captions, with the class word in place of its words]
+    #[arg(long, value_name = "TEXT", help_heading = PRIOR)]
+    class_prompt: String,
+    /// How much the class pictures' loss counts beside the concept's [default: 1]
+    #[arg(long, value_name = "WEIGHT", help_heading = PRIOR)]
+    #[arg(value_parser = ranges::PRIOR_WEIGHT.parser::<f32>())]
+    prior_weight: f32,
+    /// Sampling steps of the class pictures that are made [default: 25]
+    #[arg(long, value_name = "COUNT", help_heading = PRIOR)]
+    #[arg(value_parser = ranges::PRIOR_STEPS.parser::<usize>())]
+    prior_steps: usize,
+
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "NUMBER", value_parser = repeatable_seed, help_heading = LEARNING)]
     seed: u64,
@@ -364,9 +391,13 @@ impl Options {
         let mut options = self;
         let folder = path.parent().unwrap_or(Path::new(""));
         let place = |path: &mut PathBuf| *path = folder.join(&*path);
-        for path in
-            [&mut options.pictures, &mut options.captions, &mut options.masks, &mut options.output]
-        {
+        for path in [
+            &mut options.pictures,
+            &mut options.captions,
+            &mut options.masks,
+            &mut options.output,
+            &mut options.prior_folder,
+        ] {
             path.as_mut().map(place);
         }
         for found in options.folders.iter_mut().flatten() {

@@ -116,6 +116,18 @@ pub struct Settings {
     pub unmasked_weight: f32,
     pub attention_weight: f32,
     pub full_identity: bool,
+    /// Class pictures that are made; none where a folder has them. Runs that were saved before
+    /// there were any had none, and so have the four that follow the defaults.
+    #[serde(default)]
+    pub prior_pictures: usize,
+    #[serde(default)]
+    pub prior_folder: Option<PathBuf>,
+    #[serde(default)]
+    pub class_prompt: Option<String>,
+    #[serde(default = "prior_weight")]
+    pub prior_weight: f32,
+    #[serde(default = "prior_steps")]
+    pub prior_steps: usize,
     pub seed: u64,
     pub checkpointing: bool,
     pub save_every: usize,
@@ -236,6 +248,11 @@ impl Settings {
             unmasked_weight: given.unmasked_weight.unwrap_or(0.0),
             attention_weight: given.attention_weight.unwrap_or(if masked { 0.01 } else { 0.0 }),
             full_identity: given.full_identity.unwrap_or(false),
+            prior_pictures: given.prior_pictures.unwrap_or(0),
+            prior_folder: given.prior_folder,
+            class_prompt: given.class_prompt,
+            prior_weight: given.prior_weight.unwrap_or_else(prior_weight),
+            prior_steps: given.prior_steps.unwrap_or_else(prior_steps),
             seed: given.seed.unwrap_or(0),
             checkpointing: given.checkpointing.unwrap_or(false),
             save_every: given.save_every.unwrap_or(50),
@@ -253,6 +270,11 @@ impl Settings {
     /// The words as they stand in a prompt.
     pub fn phrase(&self) -> String {
         self.words.join(" ")
+    }
+
+    /// Whether pictures of the class are learnt beside the concept's.
+    pub fn has_prior(&self) -> bool {
+        self.prior_pictures > 0 || self.prior_folder.is_some()
     }
 
     /// Tells what no run could be made of.
@@ -279,7 +301,7 @@ impl Settings {
             wrong.push("pictures are missing: a folder of 4 to 20 pictures of the concept".into());
         }
         let [least, most] = self.scale;
-        let numbers: [(&str, f64, Range); 22] = [
+        let numbers: [(&str, f64, Range); 25] = [
             ("crop", self.crop, ranges::CROP),
             ("scale_min", least, ranges::SCALE),
             ("scale_max", most, ranges::SCALE),
@@ -300,6 +322,9 @@ impl Settings {
             ("min_snr", self.min_snr.unwrap_or(0.0).into(), ranges::MIN_SNR),
             ("unmasked_weight", self.unmasked_weight.into(), ranges::UNMASKED_WEIGHT),
             ("attention_weight", self.attention_weight.into(), ranges::ATTENTION_WEIGHT),
+            ("prior_pictures", self.prior_pictures as f64, ranges::PRIOR_PICTURES),
+            ("prior_weight", self.prior_weight.into(), ranges::PRIOR_WEIGHT),
+            ("prior_steps", self.prior_steps as f64, ranges::PRIOR_STEPS),
             ("save_every", self.save_every as f64, ranges::SAVE_EVERY),
             ("sheet_steps", self.sheet_steps as f64, ranges::SHEET_STEPS),
         ];
@@ -324,10 +349,51 @@ impl Settings {
         if least > most {
             wrong.push(format!("scale_min is {least}: expected no more than scale_max, {most}"));
         }
+        self.check_prior(wrong);
         if self.sheet_scales.is_empty() {
             wrong.push("sheet_scales is an empty list: expected numbers".into());
         }
     }
+
+    fn check_prior(&self, wrong: &mut Vec<String>) {
+        if self.prior_pictures > 0 && self.prior_folder.is_some() {
+            wrong.push(
+                "prior_pictures and prior_folder both say where class pictures come from: give \
+                one of them"
+                    .into(),
+            );
+        }
+        match &self.class_prompt {
+            Some(prompt) => {
+                let lower = prompt.to_lowercase();
+                if let Some(word) =
+                    self.words.iter().find(|word| lower.contains(&word.to_lowercase()))
+                {
+                    wrong.push(format!(
+                        "class_prompt is \"{prompt}\": expected a text without the concept's \
+                        words, {word} among them"
+                    ));
+                }
+                if prompt.contains(PLACEHOLDER) && self.class_word.is_none() {
+                    wrong.push(format!(
+                        "class_prompt has {PLACEHOLDER} where the class word goes, and class_word \
+                        is missing"
+                    ));
+                }
+            }
+            None if self.has_prior() && self.class_word.is_none() => wrong
+                .push("class_word is missing: class pictures need it, or a class_prompt".into()),
+            None => {}
+        }
+    }
+}
+
+fn prior_weight() -> f32 {
+    1.0
+}
+
+fn prior_steps() -> usize {
+    25
 }
 
 /// Words as files write them: with spaces or, as the method's, with plus signs between them.

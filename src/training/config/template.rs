@@ -88,6 +88,17 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # attention_weight = {attention}   # keeps the words' attention inside the mask; 0 is off
 # full_identity = false     # draws the last word's attention to the whole mask
 # seed = 0
+
+# --- Class pictures ---------------------------------------------------------------------
+# Where all of a class comes to look like the concept: pictures of the class as the model knows it,
+# learnt beside the concept's (prior preservation). Twice the work and memory of an update.
+# prior_pictures = 0        # made before the first update, kept in NAME.training/class; 100 is usual
+# prior_folder = "{class_word}s"      # your own class pictures instead, NAME.txt beside each
+# class_prompt = "a photo of a {class_word}"   # default: the captions, the class word for <TOK>
+# prior_weight = 1.0        # how much they count; lower where the concept is learnt too little
+# prior_steps = 25          # sampling steps of those that are made
+
+# --- Model ------------------------------------------------------------------------------
 # clip_skip = 0
 # precision = "as-stored"   # of the model's weights: as-stored, f16, f32
 

@@ -52,9 +52,10 @@ fn templates_tell_the_defaults() {
         let is_setting = |line: &str| {
             let key =
                 line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).map(|(key, _)| key);
-            // Where the files are, and the size, are the user's; the guidance of sheets is the
-            // model's.
-            let open = ["captions", "masks", "size", "sheet_guidance"];
+            // Where the files are, the size, and what is asked of the class are the user's; the
+            // guidance of sheets is the model's.
+            let open =
+                ["captions", "masks", "size", "sheet_guidance", "prior_folder", "class_prompt"];
             key.is_some_and(|key| Options::KEYS.contains(&key) && !open.contains(&key))
         };
         let all: String = text
@@ -153,6 +154,36 @@ fn all_that_is_wrong_is_told_at_once() {
     assert!(text.contains("<A> is given twice") && text.contains("<rand-x>"), "{text}");
     let few = flags(&["--words", "<a> <b>", "--initializers", "man", "--pictures", "p"]);
     assert!(Settings::new(few).unwrap_err().to_string().contains("1 are given for 2 words"));
+}
+
+#[test]
+fn class_pictures_are_made_or_in_a_folder() {
+    let settings = |text: &str| {
+        let text = format!("words = \"<a1> <a2>\"\npictures = \"p\"\n{text}");
+        Settings::new(read_text(&text).unwrap())
+    };
+    let plain = settings("class_word = \"man\"").unwrap();
+    assert!(!plain.has_prior());
+    assert_eq!((plain.prior_pictures, plain.prior_weight, plain.prior_steps), (0, 1.0, 25));
+    let own = settings("class_word = \"man\"\nprior_folder = \"men\"").unwrap();
+    assert!(own.has_prior() && own.prior_folder.unwrap().is_absolute());
+    let prompt = "initializers = \"<rand-0.1> <rand-0.1>\"\nprior_pictures = 5\n";
+    assert!(settings(&format!("{prompt}class_prompt = \"a man\"")).unwrap().has_prior());
+    for (text, says) in [
+        ("class_word = \"man\"\nprior_pictures = 20000", "prior_pictures is 20000: expected"),
+        ("class_word = \"man\"\nprior_weight = -0.5", "prior_weight is -0.5: expected a number"),
+        ("class_word = \"man\"\nprior_steps = 0", "prior_steps is 0: expected a whole number"),
+        (
+            "class_word = \"man\"\nprior_pictures = 3\nprior_folder = \"men\"",
+            "prior_pictures and prior_folder both say",
+        ),
+        ("class_word = \"man\"\nclass_prompt = \"photo of <A1>\"", "<a1> among them"),
+        (prompt, "class_word is missing: class pictures need it"),
+        (&format!("{prompt}class_prompt = \"<TOK>\""), "class_word is missing"),
+    ] {
+        let error = settings(text).unwrap_err().to_string();
+        assert!(error.contains(says), "{text}: {error}");
+    }
 }
 
 /// A settings file as the method's code has them, its concept list and pictures beside it.

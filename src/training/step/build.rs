@@ -74,6 +74,12 @@ fn check(models: &Models, config: &StepConfig) -> Result<()> {
             "two words for the attention regularisation",
         );
     }
+    if let Some(prior) = config.prior_loss
+        && prior.pictures >= config.batch
+    {
+        let found = format!("{} of {}", prior.pictures, config.batch);
+        return option("pictures of the class", found, "fewer than the batch has");
+    }
     check_networks(models, config)
 }
 

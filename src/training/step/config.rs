@@ -88,6 +88,17 @@ pub struct AttentionLoss {
     pub full_identity: bool,
 }
 
+/// Pictures of the concept's class in each batch, so that what is trained leaves the class as it is
+/// (prior preservation; Ruiz et al., "DreamBooth: Fine tuning text-to-image diffusion models for
+/// subject-driven generation", 2023).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PriorLoss {
+    /// How many of the batch they are: the last ones.
+    pub pictures: usize,
+    /// The loss is the mean over the other pictures, and so many times the mean over these.
+    pub weight: f32,
+}
+
 /// The optimiser's constants (Loshchilov and Hutter, "Decoupled weight decay regularization",
 /// 2019).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,7 +126,7 @@ pub struct StepConfig {
     pub unet_rank: usize,
     /// The factor of every update, not divided by its rank.
     pub alpha: f32,
-    /// Pictures in a (micro-)batch.
+    /// Pictures in a (micro-)batch, those of the class among them.
     pub batch: usize,
     /// Height and width of the latents.
     pub size: [usize; 2],
@@ -126,6 +137,7 @@ pub struct StepConfig {
     /// Last layers of the text encoder that are left out.
     pub clip_skip: usize,
     pub attention_loss: Option<AttentionLoss>,
+    pub prior_loss: Option<PriorLoss>,
     pub adamw: AdamW,
     /// The activations of a block are computed again for its backward, instead of kept.
     pub checkpointing: bool,
@@ -152,6 +164,7 @@ impl Default for StepConfig {
             words: 2,
             clip_skip: 0,
             attention_loss: None,
+            prior_loss: None,
             adamw: AdamW::default(),
             checkpointing: false,
             accumulate: 1,

@@ -79,7 +79,7 @@ impl Feed {
         let times: Vec<f32> = batch.timesteps.iter().map(|&t| t as f32).collect();
         let features = time_features(&models.unet, &times);
         inputs.push(("time".into(), Array::f32([n, models.unet.block_out_channels[0]], features)));
-        inputs.push(("weights".into(), loss_weights(batch, shape)));
+        inputs.push(("weights".into(), loss_weights(config, batch, shape)));
         inputs.extend(self.tokens(models, config, built.copies, &batch.ids)?);
         if let Some(maps) = &built.maps {
             let subject = batch
@@ -160,16 +160,22 @@ fn levels(models: &Models, timesteps: &[usize], channels: usize) -> Result<Input
 }
 
 /// What each element's squared error counts: mask / (sum of the picture's mask * pictures), times
-/// the picture's factor. A picture of which nothing counts has no loss.
-fn loss_weights(batch: &Batch, shape: Shape) -> Array {
+/// the picture's factor; of pictures of the class, which are counted apart, times their weight. A
+/// picture of which nothing counts has no loss.
+fn loss_weights(config: &StepConfig, batch: &Batch, shape: Shape) -> Array {
     let (pictures, channels) = (shape[0], shape.channels());
+    let (of_class, class_weight) =
+        config.prior_loss.map_or((0, 0.0), |prior| (prior.pictures, f64::from(prior.weight)));
+    let of_concept = pictures - of_class.min(pictures);
     let mask = batch.loss_mask.values();
+    let each = mask.chunks_exact((mask.len() / pictures.max(1)).max(1));
     let mut weights = Vec::with_capacity(shape.elements());
-    for (mask, factor) in
-        mask.chunks_exact((mask.len() / pictures.max(1)).max(1)).zip(&batch.factors)
-    {
+    for (i, (mask, factor)) in each.zip(&batch.factors).enumerate() {
+        let (share, count) =
+            if i < of_concept { (1.0, of_concept) } else { (class_weight, of_class) };
         let sum: f64 = mask.iter().map(|&m| f64::from(m)).sum();
-        let weight = if sum > 0.0 { f64::from(*factor) / (sum * pictures as f64) } else { 0.0 };
+        let weight =
+            if sum > 0.0 { share * f64::from(*factor) / (sum * count as f64) } else { 0.0 };
         for &m in mask {
             weights.extend(std::iter::repeat_n((f64::from(m) * weight) as f32, channels));
         }
