@@ -134,12 +134,20 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     let mut spent = false;
     let ended = run.run(&mut |event| {
         match event {
-            Event::Update(at) => progress.show_with(
-                "train",
-                at.done as usize,
-                at.of as usize,
-                &detail(&at, &mut spent),
-            ),
+            Event::Update(at) => {
+                let waits = settings.words_first as u64 > at.done;
+                if at.embeddings_stopped && !spent && waits {
+                    progress.aside(|| {
+                        terminal.warning(format!(
+                            "the words stand still from update {} on (norm_stop), and the LoRAs \
+                                join after update {} (words_first): nothing is trained between",
+                            at.done, settings.words_first
+                        ))
+                    });
+                }
+                let detail = detail(&at, &mut spent);
+                progress.show_with("train", at.done as usize, at.of as usize, &detail);
+            }
             Event::Class(at) => progress.show(at.stage, at.done, at.of),
             Event::Sheet(at) => progress.show(at.stage, at.done, at.of),
             Event::Wrote(path) => {

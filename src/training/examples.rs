@@ -149,6 +149,8 @@ impl Examples {
             factors: parts.factors,
             loss_mask: Array::f32([count, height, width], parts.loss_mask),
             subject_mask: Some(Array::f32([count, height, width], parts.subject_mask)),
+            seed: self.settings.seed,
+            number,
             rates,
         })
     }

@@ -579,8 +579,12 @@ pub(super) fn step_config(
         adamw: AdamW {
             betas: settings.betas,
             weight_decay: settings.weight_decay,
+            lora_weight_decay: settings.lora_weight_decay,
             ..AdamW::default()
         },
+        lora_dropout: settings.lora_dropout,
+        rank_dropout: settings.rank_dropout,
+        words_first: settings.words_first as u64,
         checkpointing: settings.checkpointing,
         accumulate: settings.accumulate,
         norm_limit: settings.norm_stop,

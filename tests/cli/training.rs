@@ -92,6 +92,11 @@ fn settings_out_of_range_are_wrong_usage() {
         ("--seed -1", &["--seed", "-1", "neither be gone on with"]),
         ("--seed random", &["--seed", "random", "neither be gone on with"]),
         ("-b 0", &["--batch", "from 1 to 1024"]),
+        ("--lora-dropout 1", &["--lora-dropout", "a number from 0, below 1"]),
+        ("--rank-dropout -0.1", &["--rank-dropout", "a number from 0, below 1"]),
+        ("--words-first 0.5", &["--words-first", "a whole number from 0 on"]),
+        ("--words-first 1000", &["words_first is 1000: expected fewer"]),
+        ("--lora-weight-decay 2e5", &["lora_weight_decay is 200000: expected 10000 at most"]),
         ("--prior-pictures -1", &["--prior-pictures", "a whole number from 0 to 10000"]),
         ("--prior-weight -1", &["--prior-weight", "a number from 0 on"]),
         ("--prior-steps 0", &["--prior-steps", "from 1 to 1000"]),
@@ -236,8 +241,10 @@ fn class_pictures_are_made_once_and_learnt_from() {
     let [whole, killed] = [0, 1].map(|i: usize| folders[i].path());
     for folder in [whole, killed] {
         pictures(folder);
-        let prior = "prior_pictures = 4\nprior_steps = 2\nprior_weight = 0.5\n";
-        fs::write(folder.join("a.toml"), format!("{SETTINGS}{prior}")).unwrap();
+        // With all else that is drawn from counters.
+        let more = "prior_pictures = 4\nprior_steps = 2\nprior_weight = 0.5\nwords_first = 1\n\
+            lora_dropout = 0.2\nrank_dropout = 0.2\n";
+        fs::write(folder.join("a.toml"), format!("{SETTINGS}{more}")).unwrap();
     }
     let checked = ran(&mut train(whole, &["--check"])).ok();
     for says in ["4 of 4 class pictures will be made first, in 2 sampling steps", "twice the time"]

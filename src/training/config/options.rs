@@ -247,6 +247,25 @@ options! {
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
     #[arg(value_parser = ranges::WEIGHT_DECAY.parser::<f32>())]
     weight_decay: f32,
+    /// The same of the LoRAs, where it is to be another: draws them back to nothing [default: as
+    /// --weight-decay]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::LORA_WEIGHT_DECAY.parser::<f32>())]
+    lora_weight_decay: f32,
+    /// Share of the numbers within the LoRAs that each batch leaves out, as kohya's
+    /// network_dropout; 0: none [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::DROPOUT.parser::<f32>())]
+    lora_dropout: f32,
+    /// Share of the LoRAs' ranks that each picture leaves out; 0: none [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::DROPOUT.parser::<f32>())]
+    rank_dropout: f32,
+    /// Updates in which the words alone are trained, before the LoRAs join with rates of their own
+    /// from the beginning [default: 0]
+    #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::WHOLE.parser::<usize>())]
+    words_first: usize,
     /// AdamW's memory of gradients [default: 0.9]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
     #[arg(value_parser = ranges::BETA.parser::<f32>())]

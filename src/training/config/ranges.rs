@@ -15,6 +15,8 @@ pub(super) const RANK: Range = Range::whole(0, 1024);
 /// Learning rates.
 pub(super) const RATE: Range = Range::SHARE;
 pub(super) const WEIGHT_DECAY: Range = Range::SHARE;
+pub(super) const LORA_WEIGHT_DECAY: Range = Range::NOT_NEGATIVE;
+pub(super) const DROPOUT: Range = Range::BELOW_ONE;
 pub(super) const BETA: Range = Range::BELOW_ONE;
 pub(super) const NORM_STOP: Range = Range::NOT_NEGATIVE;
 pub(super) const NOISE_OFFSET: Range = Range::SHARE;

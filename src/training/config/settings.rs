@@ -105,6 +105,16 @@ pub struct Settings {
     pub unet_lr: f64,
     pub decay: Decay,
     pub weight_decay: f32,
+    /// None: as `weight_decay`, as in runs that were saved before there was such a setting.
+    #[serde(default)]
+    pub lora_weight_decay: Option<f32>,
+    #[serde(default)]
+    pub lora_dropout: f32,
+    #[serde(default)]
+    pub rank_dropout: f32,
+    /// Updates in which the words alone are trained.
+    #[serde(default)]
+    pub words_first: usize,
     pub betas: [f32; 2],
     pub norm_stop: Option<f32>,
     pub noise_offset: f32,
@@ -200,6 +210,7 @@ impl Settings {
             output.file_stem().map_or("concept".into(), |stem| stem.to_string_lossy().into_owned())
         };
         let adamw = AdamW::default();
+        let weight_decay = given.weight_decay.unwrap_or(adamw.weight_decay);
         let settings = Settings {
             name: given.name.unwrap_or_else(stem),
             kind,
@@ -239,7 +250,11 @@ impl Settings {
             text_lr: given.text_lr.unwrap_or(1e-5),
             unet_lr: given.unet_lr.unwrap_or(1e-4),
             decay: given.decay.unwrap_or_default(),
-            weight_decay: given.weight_decay.unwrap_or(adamw.weight_decay),
+            weight_decay,
+            lora_weight_decay: given.lora_weight_decay.filter(|own| *own != weight_decay),
+            lora_dropout: given.lora_dropout.unwrap_or(0.0),
+            rank_dropout: given.rank_dropout.unwrap_or(0.0),
+            words_first: given.words_first.unwrap_or(0),
             betas: [given.beta1.unwrap_or(adamw.betas[0]), given.beta2.unwrap_or(adamw.betas[1])],
             norm_stop: Some(given.norm_stop.unwrap_or(0.55)).filter(|norm| *norm != 0.0),
             noise_offset: given.noise_offset.unwrap_or(0.01),
@@ -301,7 +316,7 @@ impl Settings {
             wrong.push("pictures are missing: a folder of 4 to 20 pictures of the concept".into());
         }
         let [least, most] = self.scale;
-        let numbers: [(&str, f64, Range); 25] = [
+        let numbers: [(&str, f64, Range); 29] = [
             ("crop", self.crop, ranges::CROP),
             ("scale_min", least, ranges::SCALE),
             ("scale_max", most, ranges::SCALE),
@@ -315,6 +330,14 @@ impl Settings {
             ("text_lr", self.text_lr, ranges::RATE),
             ("unet_lr", self.unet_lr, ranges::RATE),
             ("weight_decay", self.weight_decay.into(), ranges::WEIGHT_DECAY),
+            (
+                "lora_weight_decay",
+                self.lora_weight_decay.unwrap_or(0.0).into(),
+                ranges::LORA_WEIGHT_DECAY,
+            ),
+            ("lora_dropout", self.lora_dropout.into(), ranges::DROPOUT),
+            ("rank_dropout", self.rank_dropout.into(), ranges::DROPOUT),
+            ("words_first", self.words_first as f64, ranges::WHOLE),
             ("beta1", self.betas[0].into(), ranges::BETA),
             ("beta2", self.betas[1].into(), ranges::BETA),
             ("norm_stop", self.norm_stop.unwrap_or(0.0).into(), ranges::NORM_STOP),
@@ -349,9 +372,28 @@ impl Settings {
         if least > most {
             wrong.push(format!("scale_min is {least}: expected no more than scale_max, {most}"));
         }
+        self.check_regularisation(wrong);
         self.check_prior(wrong);
         if self.sheet_scales.is_empty() {
             wrong.push("sheet_scales is an empty list: expected numbers".into());
+        }
+    }
+
+    /// Tells of regularisation under which no LoRA could learn.
+    fn check_regularisation(&self, wrong: &mut Vec<String>) {
+        let (rate, decay) = (self.text_lr.max(self.unet_lr), self.lora_weight_decay);
+        if let Some(decay) = decay.filter(|decay| f64::from(*decay) * rate > 1.0) {
+            wrong.push(format!(
+                "lora_weight_decay is {decay}: expected {} at most with a learning rate of {rate}",
+                1.0 / rate
+            ));
+        }
+        let has_lora = self.method != Method::PPlus && self.text_rank + self.unet_rank > 0;
+        if has_lora && self.words_first > 0 && self.words_first >= self.steps {
+            wrong.push(format!(
+                "words_first is {}: expected fewer than all {} steps, or no LoRA would be trained",
+                self.words_first, self.steps
+            ));
         }
     }
 

@@ -186,6 +186,28 @@ fn class_pictures_are_made_or_in_a_folder() {
     }
 }
 
+#[test]
+fn regularisation_leaves_something_to_learn() {
+    let given = ["--words", "<a> <b>", "--class-word", "man", "--pictures", "p", "--steps", "100"];
+    let settings = |more: &[&str]| Settings::new(flags(&[&given[..], more].concat()));
+    let of = settings(&["--lora-dropout", "0.1", "--rank-dropout", "0.2", "--words-first", "40"]);
+    let of = of.unwrap();
+    assert_eq!((of.lora_dropout, of.rank_dropout, of.words_first), (0.1, 0.2, 40));
+    assert_eq!(of.lora_weight_decay, None);
+    assert_eq!(settings(&["--lora-weight-decay", "2"]).unwrap().lora_weight_decay, Some(2.0));
+    for (text, says) in [
+        ("lora_dropout = 1.0", "lora_dropout is 1: expected a number from 0, below 1"),
+        ("rank_dropout = -0.1", "rank_dropout is -0.1: expected a number from 0, below 1"),
+        ("lora_weight_decay = -1.0", "lora_weight_decay is -1: expected a number from 0 on"),
+        ("lora_weight_decay = 2e4", "lora_weight_decay is 20000: expected 10000 at most"),
+        ("words_first = 100", "words_first is 100: expected fewer than all 100 steps"),
+    ] {
+        let error = Settings::new(flags(&given).or(read_text(text).unwrap())).unwrap_err();
+        assert!(error.to_string().contains(says), "{text}: {error}");
+    }
+    assert!(settings(&["--words-first", "100", "--method", "p-plus"]).is_ok());
+}
+
 /// A settings file as the method's code has them, its concept list and pictures beside it.
 fn published(folder: &Path, yaml: &str) -> PathBuf {
     for name in ["data/potter/image", "data/potter/caption", "options", "cfgs"] {

@@ -106,11 +106,13 @@ pub struct AdamW {
     pub betas: [f32; 2],
     pub epsilon: f32,
     pub weight_decay: f32,
+    /// Of low-rank updates; none: as all else.
+    pub lora_weight_decay: Option<f32>,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01 }
+        AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01, lora_weight_decay: None }
     }
 }
 
@@ -138,6 +140,13 @@ pub struct StepConfig {
     pub clip_skip: usize,
     pub attention_loss: Option<AttentionLoss>,
     pub prior_loss: Option<PriorLoss>,
+    /// Share of the numbers between an update's two matrices that each batch leaves out (dropout as
+    /// kohya's `network_dropout` does it); what stays counts 1 / (1 - share).
+    pub lora_dropout: f32,
+    /// Share of an update's ranks that each picture of a batch leaves out, likewise.
+    pub rank_dropout: f32,
+    /// Updates in which only the words' rows move. The optimiser of all else begins after them.
+    pub words_first: u64,
     pub adamw: AdamW,
     /// The activations of a block are computed again for its backward, instead of kept.
     pub checkpointing: bool,
@@ -165,6 +174,9 @@ impl Default for StepConfig {
             clip_skip: 0,
             attention_loss: None,
             prior_loss: None,
+            lora_dropout: 0.0,
+            rank_dropout: 0.0,
+            words_first: 0,
             adamw: AdamW::default(),
             checkpointing: false,
             accumulate: 1,
@@ -218,6 +230,9 @@ pub struct Batch {
     /// Where the subject is, 0 or 1: `[batch, height, width]`. Needed by the attention
     /// regularisation only.
     pub subject_mask: Option<Array>,
+    /// What dropout is drawn by: the run's seed, and which batch of the whole run this is.
+    pub seed: u64,
+    pub number: u64,
     pub rates: Rates,
 }
 

@@ -7,6 +7,7 @@ use crate::sd::tokens::TokenRows;
 
 use super::build::Built;
 use super::config::{Batch, Models, Rates, StepConfig};
+use super::dropout;
 use super::error::{Error, Result};
 use super::parameter_group::Rate;
 use super::regularisation::{Maps, input_name, resized};
@@ -91,6 +92,7 @@ impl Feed {
             let positions = positions(&batch.ids, words);
             inputs.extend(map_inputs(maps, subject, &positions, config));
         }
+        inputs.extend(dropout::drawn(&built.dropout, built.layers.len(), config, batch));
         inputs.extend(rates(config, built, &batch.rates, at));
         Ok(inputs)
     }
@@ -258,7 +260,7 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
     }
     let adamw = &config.adamw;
     // 1 - beta^t; t is far below 2^31 in any run.
-    let correction = |beta: f32| 1.0 - f64::from(beta).powi(at.update.min(i32::MAX as u64) as i32);
+    let correction = |beta: f32, t: u64| 1.0 - f64::from(beta).powi(t.min(i32::MAX as u64) as i32);
     for of in [Rate::Rows, Rate::Text, Rate::UNet] {
         if !built.groups.iter().any(|group| group.rate == of) {
             continue;
@@ -269,12 +271,22 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
             Rate::Text => rates.text,
             Rate::UNet => rates.unet,
         });
+        let (decay, first) = match of {
+            Rate::Rows => (adamw.weight_decay, 0),
+            _ => {
+                let decay = adamw.lora_weight_decay.unwrap_or(adamw.weight_decay);
+                (decay, config.words_first)
+            }
+        };
+        // Nothing is remembered of updates that move the words alone.
+        let waits = at.update <= first;
+        let t = if waits { 1 } else { at.update - first };
         let values = [
-            1.0 - rate * f64::from(adamw.weight_decay),
-            rate / correction(adamw.betas[0]),
-            correction(adamw.betas[1]).sqrt(),
+            1.0 - rate * f64::from(decay),
+            rate / correction(adamw.betas[0], t),
+            correction(adamw.betas[1], t).sqrt(),
             1.0 / config.accumulate as f64,
-            f64::from(u8::from(last)),
+            f64::from(u8::from(last && !waits)),
         ];
         inputs.push((
             of.rates_name().into(),

@@ -5,6 +5,7 @@ mod build;
 mod config;
 mod culprit;
 mod distillation;
+mod dropout;
 mod engine;
 mod error;
 mod feed;
