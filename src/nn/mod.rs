@@ -22,7 +22,7 @@ mod word_maps;
 
 pub use clip::ClipLayer;
 pub use hooks::Hook;
-pub use lora::{LoraSet, Strength};
+pub use lora::{Dropout, LoraSet, Strength};
 pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
 pub use time_embedding::sinusoids;

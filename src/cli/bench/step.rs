@@ -121,6 +121,8 @@ fn batch(preset: &Preset, config: &StepConfig) -> Batch {
         factors: vec![1.0; n],
         loss_mask: Array::f32([n, height, width], vec![1.0; n * height * width]),
         subject_mask: Some(Array::f32([n, height, width], left)),
+        seed: 0,
+        number: 0,
         rates: Rates { rows: 1e-3, text: 1e-5, unet: 1e-4 },
     }
 }

@@ -135,6 +135,19 @@ pub struct Settings {
     pub decay: Decay,
     /// AdamW's.
     pub weight_decay: f32,
+    /// Of the LoRAs. None: as `weight_decay`, as in runs that were saved before there was such a
+    /// setting.
+    #[serde(default)]
+    pub lora_weight_decay: Option<f32>,
+    /// Share of the numbers between a LoRA's two matrices that each batch leaves out.
+    #[serde(default)]
+    pub lora_dropout: f32,
+    /// Share of a LoRA's ranks that each picture leaves out.
+    #[serde(default)]
+    pub rank_dropout: f32,
+    /// Updates in which the words alone are trained.
+    #[serde(default)]
+    pub words_first: usize,
     /// AdamW's decays of the means of gradients and of their squares.
     pub betas: [f32; 2],
     /// Mean norm at which the embeddings stop moving; none: never.
@@ -153,6 +166,22 @@ pub struct Settings {
     pub attention_weight: f32,
     /// The last word's attention is drawn to the whole mask.
     pub full_identity: bool,
+    /// Class pictures that are made; none where a folder has them. Runs that were saved before
+    /// there were any had none, and so have the four that follow the defaults.
+    #[serde(default)]
+    pub prior_pictures: usize,
+    /// Class pictures of one's own.
+    #[serde(default)]
+    pub prior_folder: Option<PathBuf>,
+    /// Their prompt; none: the captions with the class word.
+    #[serde(default)]
+    pub class_prompt: Option<String>,
+    /// Weight of their loss beside the concept's.
+    #[serde(default = "prior_weight")]
+    pub prior_weight: f32,
+    /// Sampling steps of those that are made.
+    #[serde(default = "prior_steps")]
+    pub prior_steps: usize,
     /// Of everything random.
     pub seed: u64,
     /// Compute activations again instead of keeping them.
@@ -233,6 +262,7 @@ impl Settings {
             output.file_stem().map_or("concept".into(), |stem| stem.to_string_lossy().into_owned())
         };
         let adamw = AdamW::default();
+        let weight_decay = given.weight_decay.unwrap_or(adamw.weight_decay);
         let settings = Settings {
             name: given.name.unwrap_or_else(stem),
             kind,
@@ -272,7 +302,11 @@ impl Settings {
             text_lr: given.text_lr.unwrap_or(1e-5),
             unet_lr: given.unet_lr.unwrap_or(1e-4),
             decay: given.decay.unwrap_or_default(),
-            weight_decay: given.weight_decay.unwrap_or(adamw.weight_decay),
+            weight_decay,
+            lora_weight_decay: given.lora_weight_decay.filter(|own| *own != weight_decay),
+            lora_dropout: given.lora_dropout.unwrap_or(0.0),
+            rank_dropout: given.rank_dropout.unwrap_or(0.0),
+            words_first: given.words_first.unwrap_or(0),
             betas: [given.beta1.unwrap_or(adamw.betas[0]), given.beta2.unwrap_or(adamw.betas[1])],
             norm_stop: Some(given.norm_stop.unwrap_or(0.55)).filter(|norm| *norm != 0.0),
             noise_offset: given.noise_offset.unwrap_or(0.01),
@@ -281,6 +315,11 @@ impl Settings {
             unmasked_weight: given.unmasked_weight.unwrap_or(0.0),
             attention_weight: given.attention_weight.unwrap_or(if masked { 0.01 } else { 0.0 }),
             full_identity: given.full_identity.unwrap_or(false),
+            prior_pictures: given.prior_pictures.unwrap_or(0),
+            prior_folder: given.prior_folder,
+            class_prompt: given.class_prompt,
+            prior_weight: given.prior_weight.unwrap_or_else(prior_weight),
+            prior_steps: given.prior_steps.unwrap_or_else(prior_steps),
             seed: given.seed.unwrap_or(0),
             checkpointing: given.checkpointing.unwrap_or(false),
             save_every: given.save_every.unwrap_or(50),
@@ -298,6 +337,11 @@ impl Settings {
     /// The words as they stand in a prompt.
     pub fn phrase(&self) -> String {
         self.words.join(" ")
+    }
+
+    /// Whether pictures of the class are learnt beside the concept's.
+    pub fn has_prior(&self) -> bool {
+        self.prior_pictures > 0 || self.prior_folder.is_some()
     }
 
     /// Tells what no run could be made of.
@@ -324,7 +368,7 @@ impl Settings {
             wrong.push("pictures are missing: a folder of 4 to 20 pictures of the concept".into());
         }
         let [least, most] = self.scale;
-        let numbers: [(&str, f64, Range); 22] = [
+        let numbers: [(&str, f64, Range); 29] = [
             ("crop", self.crop, ranges::CROP),
             ("scale_min", least, ranges::SCALE),
             ("scale_max", most, ranges::SCALE),
@@ -338,6 +382,14 @@ impl Settings {
             ("text_lr", self.text_lr, ranges::RATE),
             ("unet_lr", self.unet_lr, ranges::RATE),
             ("weight_decay", self.weight_decay.into(), ranges::WEIGHT_DECAY),
+            (
+                "lora_weight_decay",
+                self.lora_weight_decay.unwrap_or(0.0).into(),
+                ranges::LORA_WEIGHT_DECAY,
+            ),
+            ("lora_dropout", self.lora_dropout.into(), ranges::DROPOUT),
+            ("rank_dropout", self.rank_dropout.into(), ranges::DROPOUT),
+            ("words_first", self.words_first as f64, ranges::WHOLE),
             ("beta1", self.betas[0].into(), ranges::BETA),
             ("beta2", self.betas[1].into(), ranges::BETA),
             ("norm_stop", self.norm_stop.unwrap_or(0.0).into(), ranges::NORM_STOP),
@@ -345,6 +397,9 @@ impl Settings {
             ("min_snr", self.min_snr.unwrap_or(0.0).into(), ranges::MIN_SNR),
             ("unmasked_weight", self.unmasked_weight.into(), ranges::UNMASKED_WEIGHT),
             ("attention_weight", self.attention_weight.into(), ranges::ATTENTION_WEIGHT),
+            ("prior_pictures", self.prior_pictures as f64, ranges::PRIOR_PICTURES),
+            ("prior_weight", self.prior_weight.into(), ranges::PRIOR_WEIGHT),
+            ("prior_steps", self.prior_steps as f64, ranges::PRIOR_STEPS),
             ("save_every", self.save_every as f64, ranges::SAVE_EVERY),
             ("sheet_steps", self.sheet_steps as f64, ranges::SHEET_STEPS),
         ];
@@ -369,10 +424,70 @@ impl Settings {
         if least > most {
             wrong.push(format!("scale_min is {least}: expected no more than scale_max, {most}"));
         }
+        self.check_regularisation(wrong);
+        self.check_prior(wrong);
         if self.sheet_scales.is_empty() {
             wrong.push("sheet_scales is an empty list: expected numbers".into());
         }
     }
+
+    /// Tells of regularisation under which no LoRA could learn.
+    fn check_regularisation(&self, wrong: &mut Vec<String>) {
+        let (rate, decay) = (self.text_lr.max(self.unet_lr), self.lora_weight_decay);
+        if let Some(decay) = decay.filter(|decay| f64::from(*decay) * rate > 1.0) {
+            wrong.push(format!(
+                "lora_weight_decay is {decay}: expected {} at most with a learning rate of {rate}",
+                1.0 / rate
+            ));
+        }
+        let has_lora = self.method != Method::PPlus && self.text_rank + self.unet_rank > 0;
+        if has_lora && self.words_first > 0 && self.words_first >= self.steps {
+            wrong.push(format!(
+                "words_first is {}: expected fewer than all {} steps, or no LoRA would be trained",
+                self.words_first, self.steps
+            ));
+        }
+    }
+
+    fn check_prior(&self, wrong: &mut Vec<String>) {
+        if self.prior_pictures > 0 && self.prior_folder.is_some() {
+            wrong.push(
+                "prior_pictures and prior_folder both say where class pictures come from: give \
+                one of them"
+                    .into(),
+            );
+        }
+        match &self.class_prompt {
+            Some(prompt) => {
+                let lower = prompt.to_lowercase();
+                if let Some(word) =
+                    self.words.iter().find(|word| lower.contains(&word.to_lowercase()))
+                {
+                    wrong.push(format!(
+                        "class_prompt is \"{prompt}\": expected a text without the concept's \
+                        words, {word} among them"
+                    ));
+                }
+                if prompt.contains(PLACEHOLDER) && self.class_word.is_none() {
+                    wrong.push(format!(
+                        "class_prompt has {PLACEHOLDER} where the class word goes, and class_word \
+                        is missing"
+                    ));
+                }
+            }
+            None if self.has_prior() && self.class_word.is_none() => wrong
+                .push("class_word is missing: class pictures need it, or a class_prompt".into()),
+            None => {}
+        }
+    }
+}
+
+fn prior_weight() -> f32 {
+    1.0
+}
+
+fn prior_steps() -> usize {
+    25
 }
 
 /// Words as files write them: with spaces or, as the method's, with plus signs between them.

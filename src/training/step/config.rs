@@ -91,6 +91,17 @@ pub struct AttentionLoss {
     pub full_identity: bool,
 }
 
+/// Pictures of the concept's class in each batch, so that what is trained leaves the class as it is
+/// (prior preservation; Ruiz et al., "DreamBooth: Fine tuning text-to-image diffusion models for
+/// subject-driven generation", 2023).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PriorLoss {
+    /// How many of the batch they are: the last ones.
+    pub pictures: usize,
+    /// The loss is the mean over the other pictures, and so many times the mean over these.
+    pub weight: f32,
+}
+
 /// The optimiser's constants (Loshchilov and Hutter, "Decoupled weight decay regularization",
 /// 2019).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,11 +112,13 @@ pub struct AdamW {
     pub epsilon: f32,
     /// Decoupled from the gradient.
     pub weight_decay: f32,
+    /// Of low-rank updates; none: as all else.
+    pub lora_weight_decay: Option<f32>,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01 }
+        AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01, lora_weight_decay: None }
     }
 }
 
@@ -124,7 +137,7 @@ pub struct StepConfig {
     pub unet_rank: usize,
     /// The factor of every update, not divided by its rank.
     pub alpha: f32,
-    /// Pictures in a (micro-)batch.
+    /// Pictures in a (micro-)batch, those of the class among them.
     pub batch: usize,
     /// Height and width of the latents.
     pub size: [usize; 2],
@@ -136,6 +149,15 @@ pub struct StepConfig {
     pub clip_skip: usize,
     /// None: no regularisation.
     pub attention_loss: Option<AttentionLoss>,
+    /// Of pictures of the class beside the concept's; none: there are none.
+    pub prior_loss: Option<PriorLoss>,
+    /// Share of the numbers between an update's two matrices that each batch leaves out (dropout as
+    /// kohya's `network_dropout` does it); what stays counts 1 / (1 - share).
+    pub lora_dropout: f32,
+    /// Share of an update's ranks that each picture of a batch leaves out, likewise.
+    pub rank_dropout: f32,
+    /// Updates in which only the words' rows move. The optimiser of all else begins after them.
+    pub words_first: u64,
     /// The optimiser's constants.
     pub adamw: AdamW,
     /// The activations of a block are computed again for its backward, instead of kept.
@@ -163,6 +185,10 @@ impl Default for StepConfig {
             words: 2,
             clip_skip: 0,
             attention_loss: None,
+            prior_loss: None,
+            lora_dropout: 0.0,
+            rank_dropout: 0.0,
+            words_first: 0,
             adamw: AdamW::default(),
             checkpointing: false,
             accumulate: 1,
@@ -218,6 +244,10 @@ pub struct Batch {
     /// Where the subject is, 0 or 1: `[batch, height, width]`. Needed by the attention
     /// regularisation only.
     pub subject_mask: Option<Array>,
+    /// What dropout is drawn by: the run's seed, and which batch of the whole run this is.
+    pub seed: u64,
+    /// Counting all of an accumulation, from 0 on.
+    pub number: u64,
     /// What the update is made with, if this batch ends an accumulation.
     pub rates: Rates,
 }

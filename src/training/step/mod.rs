@@ -5,6 +5,7 @@ mod build;
 mod config;
 mod culprit;
 mod distillation;
+mod dropout;
 mod engine;
 mod error;
 mod feed;
@@ -20,8 +21,8 @@ use crate::backend::{Cost, Device};
 use crate::graph::{Array, Graph, Tensor};
 
 pub use config::{
-    AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport,
-    TextLayers, TrainedLayer, UNetLayers,
+    AdamW, AttentionLoss, Batch, Method, Models, Network, PriorLoss, Rates, State, StepConfig,
+    StepReport, TextLayers, TrainedLayer, UNetLayers,
 };
 pub use distillation::Lesson;
 pub use engine::PlannedBytes;
