@@ -66,7 +66,7 @@ pub fn export(
     let mut progress = |done, of| heed(watch(Progress::new("write", done, of)));
     let mut exported = Exported::default();
     let mut planned = Vec::new();
-    let parts: [(_, fn(&[&str]) -> BTreeMap<String, String>); 3] = [
+    let parts: [(_, to_ldm::Renaming); 3] = [
         (&model.unet, to_ldm::unet),
         (&model.vae, to_ldm::vae),
         (&model.text_encoder, to_ldm::text),

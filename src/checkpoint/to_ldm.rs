@@ -5,17 +5,23 @@ use std::collections::BTreeMap;
 
 use super::ldm::{CLIP, UNET, VAE};
 
+/// New names of all of a network's tensors, by their canonical ones.
+pub(super) type Renaming = fn(&[&str]) -> BTreeMap<String, String>;
+
+/// Module -> its place, and what its parts are called.
+type Modules = BTreeMap<String, (String, fn(&str) -> String)>;
+
 /// The parts of a network's names that change, by what they begin with.
 struct Renamed {
     prefix: &'static str,
-    /// Module -> its place, and what its parts are called.
-    modules: BTreeMap<String, (String, fn(&str) -> String)>,
+    modules: Modules,
 }
 
 impl Renamed {
     fn name(&self, canonical: &str) -> String {
         let dots = canonical.match_indices('.').map(|(at, _)| at);
-        let found = dots.filter_map(|at| Some((at, self.modules.get(&canonical[..at])?))).last();
+        let mut found = dots.rev().filter_map(|at| Some((at, self.modules.get(&canonical[..at])?)));
+        let found = found.next();
         match found {
             Some((at, (place, inside))) => {
                 format!("{}{place}.{}", self.prefix, inside(&canonical[at + 1..]))
@@ -73,7 +79,7 @@ pub(super) fn unet(names: &[&str]) -> BTreeMap<String, String> {
         let begins = |name: &str| name.strip_prefix(module).is_some_and(|n| n.starts_with('.'));
         names.iter().copied().any(begins)
     };
-    let mut modules: BTreeMap<String, (String, fn(&str) -> String)> = BTreeMap::new();
+    let mut modules = Modules::new();
     for (from, to) in [
         ("conv_in", "input_blocks.0.0"),
         ("time_embedding.linear_1", "time_embed.0"),
@@ -141,7 +147,7 @@ pub(super) fn unet(names: &[&str]) -> BTreeMap<String, String> {
 pub(super) fn vae(names: &[&str]) -> BTreeMap<String, String> {
     let begins = |start: &str| names.iter().any(|name| name.starts_with(start));
     let levels = (0..).take_while(|i| begins(&format!("decoder.up_blocks.{i}."))).count();
-    let mut modules: BTreeMap<String, (String, fn(&str) -> String)> = BTreeMap::new();
+    let mut modules = Modules::new();
     for (side, blocks, ldm) in [("encoder", "down_blocks", "down"), ("decoder", "up_blocks", "up")]
     {
         modules.insert(format!("{side}.conv_norm_out"), (format!("{side}.norm_out"), same));
@@ -198,7 +204,7 @@ mod tests {
             component.names().map(str::to_string).collect()
         };
         let mut found = Vec::new();
-        let parts: [(_, fn(&[&str]) -> BTreeMap<String, String>); 3] =
+        let parts: [(_, super::Renaming); 3] =
             [(&model.unet, unet), (&model.vae, vae), (&model.text_encoder, text)];
         for (component, renamed) in parts {
             let names = of(component);
