@@ -62,11 +62,10 @@ fn check_folders(out: &Path, written: &Written) -> Result<()> {
     let is_folder =
         |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_dir());
     for folder in folders.iter().filter(|folder| is_folder(folder)) {
-        let closed = || Error::io(folder, "write")(io::ErrorKind::PermissionDenied.into());
         // Files would go even where root alone could say so.
         #[cfg(unix)]
         if fs::metadata(folder).is_ok_and(|found| found.permissions().readonly()) {
-            return Err(closed());
+            return Err(Error::io(folder, "write")(io::ErrorKind::PermissionDenied.into()));
         }
         output::check_folder(folder).map_err(Error::io(folder, "write"))?;
     }
