@@ -116,7 +116,7 @@ def main():
         found[f"{name}.blocks"], found[f"{name}.values"] = data.reshape(-1), read
     made = values(random)
     found["values"] = made
-    for name in ("Q8_0", "Q4_0"):
+    for name in ("Q8_0", "Q4_0", "Q5_0"):
         found[f"{name}.made"] = quantize(made, gguf.GGMLQuantizationType[name]).reshape(-1)
     checkpoint()
     found |= model()
