@@ -67,7 +67,7 @@ pub fn export(
     let mut progress = |done, of| heed(watch(Progress::new("write", done, of)));
     let mut exported = Exported::default();
     let mut planned = Vec::new();
-    let parts: [(_, fn(&[&str]) -> BTreeMap<String, String>); 3] = [
+    let parts: [(_, to_ldm::Rename); 3] = [
         (&model.unet, to_ldm::unet),
         (&model.vae, to_ldm::vae),
         (&model.text_encoder, to_ldm::text),

@@ -5,17 +5,24 @@ use std::collections::BTreeMap;
 
 use super::ldm::{CLIP, UNET, VAE};
 
+/// Module -> its place, and what its parts are called.
+type Modules = BTreeMap<String, (String, fn(&str) -> String)>;
+/// Canonical names, each with that of LDM.
+pub(super) type Names = BTreeMap<String, String>;
+
+/// A network's names.
+pub(super) type Rename = fn(&[&str]) -> Names;
+
 /// The parts of a network's names that change, by what they begin with.
 struct Renamed {
     prefix: &'static str,
-    /// Module -> its place, and what its parts are called.
-    modules: BTreeMap<String, (String, fn(&str) -> String)>,
+    modules: Modules,
 }
 
 impl Renamed {
     fn name(&self, canonical: &str) -> String {
         let dots = canonical.match_indices('.').map(|(at, _)| at);
-        let found = dots.filter_map(|at| Some((at, self.modules.get(&canonical[..at])?))).last();
+        let found = dots.rev().find_map(|at| Some((at, self.modules.get(&canonical[..at])?)));
         match found {
             Some((at, (place, inside))) => {
                 format!("{}{place}.{}", self.prefix, inside(&canonical[at + 1..]))
@@ -68,12 +75,12 @@ fn vae_attention(part: &str) -> String {
 }
 
 /// A UNet's names, each with that of LDM.
-pub(super) fn unet(names: &[&str]) -> BTreeMap<String, String> {
+pub(super) fn unet(names: &[&str]) -> Names {
     let has = |module: &str| {
         let begins = |name: &str| name.strip_prefix(module).is_some_and(|n| n.starts_with('.'));
         names.iter().copied().any(begins)
     };
-    let mut modules: BTreeMap<String, (String, fn(&str) -> String)> = BTreeMap::new();
+    let mut modules = Modules::new();
     for (from, to) in [
         ("conv_in", "input_blocks.0.0"),
         ("time_embedding.linear_1", "time_embed.0"),
@@ -138,10 +145,10 @@ pub(super) fn unet(names: &[&str]) -> BTreeMap<String, String> {
 }
 
 /// An autoencoder's names, each with that of LDM.
-pub(super) fn vae(names: &[&str]) -> BTreeMap<String, String> {
+pub(super) fn vae(names: &[&str]) -> Names {
     let begins = |start: &str| names.iter().any(|name| name.starts_with(start));
     let levels = (0..).take_while(|i| begins(&format!("decoder.up_blocks.{i}."))).count();
-    let mut modules: BTreeMap<String, (String, fn(&str) -> String)> = BTreeMap::new();
+    let mut modules = Modules::new();
     for (side, blocks, ldm) in [("encoder", "down_blocks", "down"), ("decoder", "up_blocks", "up")]
     {
         modules.insert(format!("{side}.conv_norm_out"), (format!("{side}.norm_out"), same));
@@ -178,7 +185,7 @@ pub(super) fn vae(names: &[&str]) -> BTreeMap<String, String> {
 }
 
 /// A text encoder's names, each with that of a single file: CLIP's own stay.
-pub(super) fn text(names: &[&str]) -> BTreeMap<String, String> {
+pub(super) fn text(names: &[&str]) -> Names {
     names.iter().map(|name| (name.to_string(), format!("{CLIP}{name}"))).collect()
 }
 
@@ -198,7 +205,7 @@ mod tests {
             component.names().map(str::to_string).collect()
         };
         let mut found = Vec::new();
-        let parts: [(_, fn(&[&str]) -> BTreeMap<String, String>); 3] =
+        let parts: [(_, Rename); 3] =
             [(&model.unet, unet), (&model.vae, vae), (&model.text_encoder, text)];
         for (component, renamed) in parts {
             let names = of(component);

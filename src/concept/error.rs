@@ -52,7 +52,7 @@ pub enum Error {
     )]
     NoLayer { concept: String, network: Network, layer: String },
     #[error(
-        "concept `{concept}`: it updates the layer `{layer}` of the {network} as {kind} of \
+        "concept `{concept}`: it updates the layer `{layer}` of the {network} as a weight of \
             shape {found:?}, but the model's is \
          {expected:?}: it belongs to another kind of model"
     )]
@@ -60,7 +60,6 @@ pub enum Error {
         concept: String,
         network: Network,
         layer: String,
-        kind: &'static str,
         found: Vec<usize>,
         expected: Vec<usize>,
     },

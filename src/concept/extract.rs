@@ -216,7 +216,6 @@ impl Sum<'_> {
                     concept: self.name(*share),
                     network: self.network,
                     layer: self.layer.to_string(),
-                    kind: "a weight",
                     found: update.weight_shape(),
                     expected: expected.clone(),
                 });

@@ -26,11 +26,13 @@ pub struct Overlay {
     merged: RwLock<Vec<AppliedSet>>,
     /// What merged updates have to know of whole parameters, by the set's number and the
     /// parameter's name.
-    measured: Mutex<HashMap<(usize, String), Arc<Vec<f32>>>>,
+    measured: Mutex<Measured>,
     /// Those that will be merged: what is planned is planned for them.
     expected: RwLock<Vec<AppliedSet>>,
     sums_in_f32: bool,
 }
+
+type Measured = HashMap<(usize, String), Arc<Vec<f32>>>;
 
 impl Overlay {
     pub fn new(model: Arc<dyn ParameterSource + Send>) -> Self {

@@ -1,8 +1,6 @@
 //! DoRA: a change of direction, with lengths of its own.
 
-use std::ops::Range;
-
-use super::{Piece, Side, Update};
+use super::{Piece, Read, Side, Update};
 use crate::graph::Array;
 
 /// The weight with another change is brought to lengths of its own, channel by channel (Liu et al.
@@ -24,11 +22,7 @@ const PIECE: usize = 1 << 20;
 
 impl Dora {
     /// For each channel, what brings the changed weight to its length.
-    pub(super) fn measure<E>(
-        &self,
-        shape: &[usize],
-        read: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E>,
-    ) -> Result<Vec<f32>, E> {
+    pub(super) fn measure<E>(&self, shape: &[usize], read: &mut Read<E>) -> Result<Vec<f32>, E> {
         let elements: usize = shape.iter().product();
         let mut squares = vec![0f64; self.magnitude.values().len()];
         let mut buffer = vec![0.0; PIECE.min(elements)];

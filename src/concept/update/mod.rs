@@ -8,6 +8,8 @@ mod lokr;
 mod lora;
 mod piece;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::graph::Array;
@@ -36,6 +38,9 @@ pub enum Update {
     /// Another change, and then the channels' lengths set anew.
     Dora(Box<Dora>),
 }
+
+/// Reads elements of a parameter.
+pub(super) type Read<'r, E> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E> + 'r;
 
 /// Elements that one thread changes at a time.
 const AT_ONCE: usize = 1 << 16;
@@ -119,11 +124,7 @@ impl Update {
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn measure<E>(
-        &self,
-        shape: &[usize],
-        read: &mut dyn FnMut(std::ops::Range<usize>, &mut [f32]) -> Result<(), E>,
-    ) -> Result<Vec<f32>, E> {
+    pub fn measure<E>(&self, shape: &[usize], read: &mut Read<E>) -> Result<Vec<f32>, E> {
         match self {
             Update::Dora(dora) => dora.measure(shape, read),
             _ => Ok(Vec::new()),
