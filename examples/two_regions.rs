@@ -27,9 +27,9 @@ pub fn run(folder: &Path, updates: usize, steps: usize) -> Result<(), Box<dyn Er
     let zorp = teaching::teach(&device, &model, ["zorp", "man"], updates, folder)?;
     let luma = teaching::teach(&device, &model, ["luma", "woman"], updates, folder)?;
 
-    // Left, top, right, bottom, as parts of the picture; then the prompt that holds there. Each names
-    // everybody, so that the model leaves room for both. A concept acts where its words stand, so
-    // neither LoRA reaches into the other's region.
+    // Left, top, right, bottom, as parts of the picture; then the prompt that holds there. Each
+    // names everybody, so that the model leaves room for both. A concept acts where its words
+    // stand, so neither LoRA reaches into the other's region.
     let regions = [
         Region::parse("0,.15,.5,1: a photo of a <zorp1> <zorp2> and a woman on the beach")?,
         Region::parse(".5,.15,1,1: a photo of a man and a <luma1> <luma2> on the beach")?,

@@ -13,45 +13,74 @@ pub const START: usize = 512;
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
+    /// No bytes at all.
     Empty,
     /// Begins as safetensors files do: a length, then a JSON object.
     Safetensors,
+    /// A picture: PNG.
     Png,
+    /// A picture: JPEG.
     Jpeg,
+    /// A picture: WebP.
     WebP,
+    /// A picture: BMP.
     Bmp,
+    /// A picture: GIF, which is not read.
     Gif,
+    /// A picture: TIFF, which is not read.
     Tiff,
+    /// A picture: HEIC, as telephones make it; it is not read.
     Heic,
+    /// A picture: AVIF, which is not read.
     Avif,
+    /// A picture: JPEG XL, which is not read.
     JpegXl,
+    /// A picture: Photoshop's own, which is not read.
     Photoshop,
+    /// A film.
     Video,
+    /// A ZIP archive of no kind that is told apart.
     Zip,
     /// A zip archive whose first entry is a pickle: what `torch.save` writes.
     TorchZip,
     /// A bare pickle, as `torch.save` wrote before zip archives.
     Pickle,
+    /// A model of llama.cpp's kind.
     Gguf,
+    /// A pointer of Git LFS: the file itself was not downloaded.
     GitLfs,
+    /// A web page: often what a download came to.
     Web,
+    /// XML, SVG among it.
     Xml,
+    /// Compressed by gzip.
     Gzip,
+    /// Compressed by xz.
     Xz,
+    /// Compressed by Zstandard.
     Zstandard,
+    /// A 7z archive.
     SevenZip,
+    /// A RAR archive.
     Rar,
+    /// A tar archive.
     Tar,
+    /// HDF5, as Keras writes.
     Hdf5,
+    /// An array of NumPy's.
     Numpy,
+    /// A PDF.
     Pdf,
+    /// JSON.
     Json,
+    /// Text of no kind that is told apart.
     Text,
+    /// None of these.
     Unknown,
 }
 
 impl FileKind {
-    /// The kind of a file that begins with these bytes: [`START`] of them, or all there are.
+    /// The kind of a file that begins with these bytes: 512 of them, or all there are.
     pub fn of(start: &[u8]) -> FileKind {
         if start.is_empty() {
             return FileKind::Empty;

@@ -1,7 +1,7 @@
 //! Mix-of-Show (NeurIPS 2023) on any graphics card, or on none: teach Stable Diffusion people,
 //! things and styles from a handful of pictures, fuse many of them into one model, and place each
-//! in its own region of a picture, at the price of one pass. Networks, gradients and samplers run on
-//! kernels of this crate's own; nothing else has to be installed.
+//! in its own region of a picture, at the price of one pass. Networks, gradients and samplers run
+//! on kernels of this crate's own; nothing else has to be installed.
 //!
 //! ```
 //! use std::ops::ControlFlow;
@@ -41,8 +41,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! More programs stand in `examples/`: pictures with settings, two regions with a LoRA each, teaching
-//! and fusing, a kernel of one's own. What they print is in `docs/library.md`.
+//! More programs stand in `examples/`: pictures with settings, two regions with a LoRA each,
+//! teaching and fusing, a kernel of one's own. What they print is in `docs/library.md`.
 //!
 //! # What there is
 //!
@@ -53,7 +53,8 @@
 //! - [`training`]: from pictures to a [`Concept`]: [`training::Run`].
 //! - [`fusion`]: from concepts to one model: [`fusion::fuse`].
 //! - [`metrics`]: how much pictures look like what was asked for.
-//! - [`checkpoint`]: a [`Checkpoint`] is a whole model, opened from a folder or a file of any layout.
+//! - [`checkpoint`]: a [`Checkpoint`] is a whole model, opened from a folder or a file of any
+//!   layout.
 //! - [`picture`]: a [`Picture`], its files, and the settings in them.
 //!
 //! These stand on lower levels, which are public for who builds networks or kernels of his own:
@@ -90,6 +91,12 @@
 //!
 //! Each room has an `Error`, which names the file, the tensor or the option, what was expected and
 //! what was found. Their enums grow: match with a last arm.
+
+#![warn(missing_docs)]
+#![cfg_attr(
+    not(all(feature = "wgpu", feature = "cpu")),
+    allow(dead_code, unused_imports, reason = "parts of the seam are for a back end left out")
+)]
 
 pub mod backend;
 pub mod checkpoint;

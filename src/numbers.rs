@@ -44,6 +44,7 @@ impl Range {
         Range { low: low as f64, high: high as f64, ..Range::WHOLE }
     }
 
+    /// Whether a number is one of them; none that is not finite is.
     pub fn contains(&self, value: impl Number) -> bool {
         let value = value.to_f64();
         value.is_finite()

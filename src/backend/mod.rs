@@ -5,7 +5,7 @@
 //! profiled ([`Executable`]). [`Device`], [`Weights`] and [`Program`] are what everything else
 //! holds: they check what comes in, so that a back end gets only what fits.
 //!
-//! Back ends: [`mod@wgpu`] for graphics cards, [`cpu`] for the processor, [`mod@reference`] for the
+//! Back ends: `wgpu` for graphics cards, `cpu` for the processor, [`mod@reference`] for the
 //! operations' reference implementations in plain Rust.
 
 mod choice;
@@ -34,8 +34,11 @@ use crate::graph::{Graph, ParameterSource, Plan, Target, Tensor};
 /// What one operation of a program cost, summed by label.
 #[derive(Clone, Debug, Default)]
 pub struct Cost {
+    /// Runs of operations of this label.
     pub calls: u64,
+    /// Time of all of them.
     pub seconds: f64,
+    /// Floating-point operations of all of them.
     pub flops: u64,
     /// Bytes read and written, each once a call.
     pub bytes: u64,

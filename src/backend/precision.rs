@@ -11,11 +11,14 @@ pub enum Precision {
     /// f16 where the file has 16 bits, f32 where it has 32.
     #[default]
     AsStored,
+    /// Rounded to 16 bits, half of f32's memory.
     F16,
+    /// Twice the memory of f16; nothing is rounded.
     F32,
 }
 
 impl Precision {
+    /// All, in the order in which they are listed for people.
     pub const ALL: [Self; 3] = [Self::AsStored, Self::F16, Self::F32];
 
     /// The name on the command line.

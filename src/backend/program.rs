@@ -17,6 +17,8 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// Of a source that is read when a program first needs a weight; `precision` is how they are
+    /// held.
     pub fn new(
         device: &Device,
         source: Arc<dyn ParameterSource + Send>,
@@ -26,14 +28,17 @@ impl Weights {
         Weights { device: device.clone(), source, precision, store }
     }
 
+    /// Where they are.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
+    /// How they are held there.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
+    /// What they are read from.
     pub fn source(&self) -> &dyn ParameterSource {
         &*self.source
     }

@@ -19,6 +19,7 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// The reference implementations, ready.
     pub fn new() -> Arc<Reference> {
         Arc::default()
     }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::component::{Component, Part, Targets};
+use super::describe::describe_file;
 use super::infer::{self, Missing};
-use super::inspect::describe_file;
-use super::model::open_model;
-use super::what::{CONTROL_MODEL, HINTS, What};
-use super::{Error, Folder, TensorFile, diffusers, ldm};
+use super::part::{component, unet_names};
+use super::what::{CONTROL_MODEL, DIFFERENCE, HINTS, What};
+use super::whole::open_model;
+use super::{Error, Folder, TensorFile, ldm};
 
 /// What kind of network steers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,9 @@ pub enum ControlKind {
 /// A steering network under diffusers' names.
 #[derive(Debug, Clone)]
 pub struct Control {
+    /// What it does, and how it is built.
     pub kind: ControlKind,
+    /// Its weights and its configuration.
     pub component: Component,
     /// What it shares with the UNet of the model that it steers is stored as the difference from
     /// that: the model's weights of the same names are to be added.
@@ -32,9 +35,6 @@ pub struct Control {
 }
 
 const STEM: &str = "diffusion_pytorch_model";
-/// A tensor whose presence says that a ControlNet's weights are differences; its value says
-/// nothing.
-const DIFFERENCE: &str = "difference";
 
 impl Control {
     /// Opens a folder with `config.json`, or a file whose names tell what it is.
@@ -72,7 +72,7 @@ impl Control {
             }
         }
         if has(diffusers) {
-            return control_net(&file, |name| Some(diffusers::unet_names(name)));
+            return control_net(&file, |name| Some(unet_names(name)));
         }
         if what == What::T2iAdapter {
             return adapter(&file);
@@ -84,7 +84,7 @@ impl Control {
 
     /// Opens a folder in diffusers' layout.
     pub(super) fn of_folder(folder: &Folder) -> Result<Control, Error> {
-        let component = diffusers::component(folder, STEM, None, diffusers::unet_names)?;
+        let component = component(folder, STEM, None, unet_names)?;
         let kind = match component.config["_class_name"].as_str() {
             Some("ControlNetModel") => ControlKind::ControlNet,
             Some("T2IAdapter") => ControlKind::T2IAdapter,

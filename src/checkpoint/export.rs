@@ -25,7 +25,9 @@ pub const MODEL_TYPES: [(&str, DType); 4] =
 /// How a model is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelFormat {
+    /// For stable-diffusion.cpp and other programs of ggml.
     Gguf,
+    /// For everything else.
     Safetensors,
 }
 

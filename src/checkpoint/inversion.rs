@@ -23,6 +23,7 @@ pub struct Embedding {
     pub tensor: String,
     /// The word that stands for it in a prompt.
     pub word: String,
+    /// How many vectors stand for the word.
     pub vectors: usize,
     /// Width of a vector: that of the text encoder it belongs to.
     pub width: usize,

@@ -1,12 +1,10 @@
 //! A whole text-to-image model, whatever it is stored as.
-use super::{Component, Control, Error, Folder, TensorFile, diffusers, header, hub, single};
-use crate::file_kind::FileKind;
-use include_dir::Dir;
+use super::{Component, Control, Folder};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::watch::{Cancelled, Progress, Watch, heed};
 
@@ -80,29 +78,9 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a model folder or file; which of them it is is told by its contents.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::open_variant(path, None)
-    }
-
-    /// As [`open`](Self::open). `variant` (such as `fp16`) names the weights to prefer in a folder
-    /// that has several kinds; otherwise the plain ones come first, then `fp16`.
-    pub fn open_variant(path: &Path, variant: Option<&str>) -> Result<Self, Error> {
-        let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-        if meta.is_dir() {
-            return diffusers::open(&Folder::disk(&hub::snapshot(path)?), variant);
-        }
-        single::open(open_model(path)?)
-    }
-
     /// The guidance that the model was made for: `guidance_scale` of its `generation_config.json`.
     pub fn guidance(&self) -> Option<f32> {
         self.generation.as_ref()?.get("guidance_scale")?.as_f64().map(|scale| scale as f32)
-    }
-
-    /// A model folder that is compiled into the program; `name` stands for its path in errors.
-    pub fn embedded(name: &str, dir: &'static Dir<'static>) -> Result<Self, Error> {
-        diffusers::open(&Folder::embedded(name, dir), None)
     }
 
     /// SHA-256 over the networks' own hashes: identifies the model in every file layout of the same
@@ -137,20 +115,4 @@ impl Checkpoint {
         }
         Ok(sha.finalize().into())
     }
-}
-
-/// What trainers' checkpoints have before the names of the model's tensors.
-pub(super) const TRAINERS: &str = "state_dict.";
-
-/// Opens a file of a network or a whole model, of any format that such come in. Files of other kinds
-/// get their own words, before anything of them is read as a header.
-pub(super) fn open_model(path: &Path) -> Result<TensorFile, Error> {
-    header::expect(path, FileKind::of_file(path).map_err(Error::io(path, "read"))?)?;
-    Ok(unwrapped(TensorFile::open_any(path)?))
-}
-
-/// The model of a trainer's checkpoint.
-pub(super) fn unwrapped(file: TensorFile) -> TensorFile {
-    let is_wrapped = file.names().any(|name| name.starts_with(TRAINERS));
-    if is_wrapped { file.inside(TRAINERS) } else { file }
 }

@@ -9,10 +9,12 @@ pub enum Network {
     TextEncoder,
     /// Stable Diffusion XL's second text encoder, OpenCLIP's.
     TextEncoder2,
+    /// The denoising network.
     UNet,
 }
 
 impl Network {
+    /// All, text encoders first.
     pub const ALL: [Network; 3] = [Network::TextEncoder, Network::TextEncoder2, Network::UNet];
 
     /// The name of its folder in diffusers' layout, which PEFT's and our own files use as well.

@@ -1,9 +1,11 @@
 //! Models that are one file with CompVis's (LDM's) names: Stable Diffusion 1.x and 2.x.
 use super::component::{Component, Targets};
+use super::describe::describe_file;
 use super::infer::{self, Missing};
-use super::inspect::{What, describe_file};
 use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE};
-use super::{Checkpoint, Error, Kind, TensorFile, TokenizerFiles, diffusers, ldm, openclip};
+use super::part::text_names;
+use super::what::What;
+use super::{Checkpoint, Error, Kind, TensorFile, TokenizerFiles, ldm, openclip};
 use crate::text::KNOWN_WORDS_FILE;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -167,7 +169,7 @@ pub(super) fn vae(file: &Arc<TensorFile>) -> Result<Component, Error> {
 
 pub(super) fn text(file: &Arc<TensorFile>, open_clip: bool) -> Result<Component, Error> {
     let (prefix, translate): (_, fn(&str) -> Targets) =
-        if open_clip { (OPEN_CLIP, openclip::names) } else { (CLIP, diffusers::text_names) };
+        if open_clip { (OPEN_CLIP, openclip::names) } else { (CLIP, text_names) };
     part(file, prefix, "text_encoder", translate, |c| infer::text(c, open_clip))
 }
 

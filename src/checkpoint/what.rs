@@ -125,6 +125,9 @@ impl What {
 
 /// Before the names of the authors' ControlNet files; some programs leave it out.
 pub(super) const CONTROL_MODEL: &str = "control_model.";
+/// A tensor whose presence says that a ControlNet's weights are differences; its value says
+/// nothing.
+pub(super) const DIFFERENCE: &str = "difference";
 /// A tensor whose presence says that a ControlNet's weights are low-rank differences.
 const CONTROL_LORA: &str = "lora_controlnet";
 /// Before the names of a ControlNet-LLLite.

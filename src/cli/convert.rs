@@ -31,9 +31,9 @@ Examples:
   A model as one file of fewer bits, which stable-diffusion.cpp reads as well:
     mos convert models/sd15 sd15-q8_0.gguf --quantize q8_0
 
-Where the other program knows no layer-wise embeddings (kohya, peft), each word
-becomes one embedding, the mean of its layers', in
-a textual inversion beside the file; --bundle-words puts them into kohya's file as well.";
+Where the other program knows no layer-wise embeddings (kohya, peft), each word becomes one
+embedding, the mean of its layers', in a textual inversion beside the file; --bundle-words puts them
+into kohya's file as well.";
 
 /// Translate concepts and LoRAs between programs; make GGUF of models
 ///

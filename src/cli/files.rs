@@ -2,10 +2,11 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use mixofshow::checkpoint::{self, find, output};
+use mixofshow::checkpoint::{self, FileKind, find, output};
 use mixofshow::concept::Concept;
 use mixofshow::fusion;
 use mixofshow::picture::{self, Parameters, Picture};
+use mixofshow::pipeline::latents;
 use mixofshow::training::config::Settings;
 use mixofshow::training::{self, Places};
 
@@ -73,7 +74,32 @@ pub fn check_picture(path: &Path) -> Result<()> {
     picture::check_destination(path).map_err(|error| match error {
         picture::Error::Unwritable { path, source } => unwritable(&path, source),
         other => Failure::Usage(other.to_string()),
-    })
+    })?;
+    // What is called as a picture has been one, or was to be.
+    let called = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
+    refuse_other(path, "a picture", |kind| called || kind == FileKind::Png)
+}
+
+/// Whether latents could be written there, before any work. Nothing is made.
+pub fn check_latents(path: &Path) -> Result<()> {
+    check(path)?;
+    refuse_other(path, "latents", |_| latents::read(path).is_ok())
+}
+
+/// An error where a file stands that is not `what` is written: it is somebody's work.
+fn refuse_other(path: &Path, what: &str, is_it: impl Fn(FileKind) -> bool) -> Result<()> {
+    if !output::is_replaced(path) {
+        return Ok(());
+    }
+    match FileKind::of_file(path) {
+        Ok(kind) if kind != FileKind::Empty && !is_it(kind) => Err(Failure::Usage(format!(
+            "{}: it is there already and is {}, not {what}: name another file",
+            path.display(),
+            kind.describe()
+        ))),
+        // One that cannot be read is told of when it is written.
+        _ => Ok(()),
+    }
 }
 
 /// The model of that name as a file or folder; none where it ships, or cannot be found, which is

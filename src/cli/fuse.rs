@@ -11,7 +11,8 @@ use mixofshow::concept;
 use mixofshow::counted;
 use mixofshow::fusion::solve::Exact;
 use mixofshow::fusion::{
-    self, ConceptToFuse, Distillation, ListedConcept, Order, Previous, Settings, Stage,
+    self, ConceptReport, ConceptToFuse, Distillation, ListedConcept, Order, Previous, Settings,
+    Stage,
 };
 use serde::Serialize;
 
@@ -188,6 +189,30 @@ fn concepts(
         ));
     }
     if let Some(previous) = previous {
+        let is = |name: &String, concept: &ConceptReport| {
+            [&concept.name, &concept.path, &concept.phrase].contains(&name)
+        };
+        let removed =
+            |concept: &ConceptReport| arguments.remove.iter().any(|name| is(name, concept));
+        if let Some(name) = arguments
+            .remove
+            .iter()
+            .find(|name| !previous.concepts.iter().any(|concept| is(name, concept)))
+        {
+            let names: Vec<&str> =
+                previous.concepts.iter().map(|concept| concept.name.as_str()).collect();
+            return Err(Failure::Usage(format!(
+                "the fused model has no concept `{name}`; it has {}",
+                names.join(", ")
+            )));
+        }
+        if entries.is_empty() && previous.concepts.iter().all(removed) {
+            return Err(Failure::Usage(format!(
+                "--remove takes out every concept: what would be left is the base model, `{}`, \
+                    which is there without fusing",
+                previous.base
+            )));
+        }
         let Some(statistics) = &arguments.statistics else {
             return Err(Failure::Usage(
                 "--statistics names the folder that was kept with --save-statistics when the \
@@ -196,29 +221,13 @@ fn concepts(
             ));
         };
         let mut before = previous.entries(statistics)?;
-        for name in &arguments.remove {
-            let is = |entry: &ConceptToFuse| {
+        before.retain(|entry| {
+            !arguments.remove.iter().any(|name| {
                 entry.concept.name == *name
                     || entry.path.as_os_str() == name.as_str()
                     || entry.prompt.as_deref() == Some(name)
-            };
-            if !before.iter().any(is) {
-                let names: Vec<&str> =
-                    previous.concepts.iter().map(|concept| concept.name.as_str()).collect();
-                return Err(Failure::Usage(format!(
-                    "the fused model has no concept `{name}`; it has {}",
-                    names.join(", ")
-                )));
-            }
-            before.retain(|entry| !is(entry));
-        }
-        if before.is_empty() && entries.is_empty() {
-            return Err(Failure::Usage(format!(
-                "--remove takes out every concept: what would be left is the base model, `{}`, \
-                    which is there without fusing",
-                previous.base
-            )));
-        }
+            })
+        });
         before.extend(entries);
         entries = before;
     }
@@ -356,12 +365,14 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
                 .flat_map(|stage| &stage.moved)
                 .map(|(_, moved)| *moved)
                 .fold(0.0, f64::max);
+            let moved = match 100.0 * moved {
+                moved if moved < 0.01 => "less than 0.01".to_string(),
+                moved => format!("up to {moved:.2}"),
+            };
             terminal.warning(format!(
                 "inputs of {} were recorded when other concepts were fused; what the UNet reads \
-                    of their prompts has moved by up to \
-                 {:.2} % since; --refresh records them anew",
+                    of their prompts has moved by {moved} % since; --refresh records them anew",
                 stage.stale.join(", "),
-                moved * 100.0
             ));
         }
     }

@@ -212,7 +212,7 @@ fn order(arguments: &Arguments, terminal: &Terminal) -> Result<Order> {
         check_stream(arguments, seeds.len())?;
     }
     let mut outputs: Vec<PathBuf> = arguments.save_latents.iter().cloned().collect();
-    arguments.save_latents.iter().try_for_each(|path| files::check(path))?;
+    arguments.save_latents.iter().try_for_each(|path| files::check_latents(path))?;
     for destination in &destinations {
         files::check_picture(destination)?;
         outputs.push(destination.clone());

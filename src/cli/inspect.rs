@@ -17,10 +17,11 @@ use super::{Result, escaped, files, units, values};
 /// Tell what a model, concept, LoRA or any safetensors file holds
 ///
 /// Reads a model folder (diffusers' layout), the folder of one network, or a safetensors file: what
-/// it is, its networks with their configurations, sizes and element types, a concept's or LoRA's
-/// dialect, words, ranks, alpha and base model, metadata, and the device memory that a picture
-/// takes. Files that `torch.save` wrote (.pth, .pt, .bin) are read without executing anything. No
-/// weights are loaded and no graphics adapter is needed.
+/// it is and which options take it, its networks with their configurations, sizes and element
+/// types, a concept's or LoRA's dialect, words, ranks, alpha and base model, metadata, the words
+/// that a small model knows, and the device memory that a picture takes. Files that `torch.save`
+/// wrote (.pth, .pt, .bin) are read without executing anything. No weights are loaded and no
+/// graphics adapter is needed.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// File or folder, or a model's name as `generate` takes it [default: the model that ships with

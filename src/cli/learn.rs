@@ -144,6 +144,7 @@ fn teach(
     })?;
     let summary = run.run(&mut |event| match event {
         Event::Update(at) => watch(News::Update(at)),
+        Event::Class(_) => interrupt::asked(),
         _ => ControlFlow::Continue(()),
     })?;
     let concept = Concept::read(&settings.output).map_err(training::Error::from)?;

@@ -26,7 +26,8 @@ use mixofshow::backend::{self, Device, Selection, cpu};
 
 use terminal::Terminal;
 
-/// Mix-of-Show on any graphics card: text to image with Stable Diffusion, in one program.
+/// Mix-of-Show on any graphics card, or on none: teach Stable Diffusion your own concepts, fuse
+/// them, place them in pictures.
 #[derive(Parser)]
 #[command(
     name = "mos",
@@ -169,7 +170,19 @@ pub fn main() -> ExitCode {
     without_a_desktop();
     let mut command = Cli::command();
     let arguments = usage::with_hyphens(&command, std::env::args_os().collect());
-    let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
+    if arguments.len() < 2 {
+        // The parser shows it only where the environment gives no option.
+        let help = command.render_help();
+        match Terminal::new(false, false).colours() {
+            true => eprint!("{}", help.ansi()),
+            false => eprint!("{help}"),
+        }
+        return ExitCode::from(2);
+    }
+    let has_prompt = arguments.iter().any(|argument| argument == "generate");
+    let matches = command
+        .try_get_matches_from_mut(arguments)
+        .unwrap_or_else(|error| usage::with_advice(error, has_prompt).exit());
     let cli =
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     let terminal = Terminal::new(cli.global.quiet, cli.global.verbose);

@@ -1,5 +1,6 @@
 //! `mos train`
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use mixofshow::checkpoint::{Checkpoint, SHIPPED};
 use mixofshow::counted;
 use mixofshow::training::config::{self, Kind, Options, Settings};
 use mixofshow::training::step::Method;
-use mixofshow::training::{self, Begin, Event, Run, Summary, UpdateDone};
+use mixofshow::training::{self, Begin, ClassCost, Event, Run, Summary, UpdateDone};
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -38,11 +39,11 @@ Beside the concept file, NAME.training holds the saved state, the loss curve and
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Settings: TOML, or the method's own YAML
+    /// Settings: TOML, the same keys as JSON, or the method's own YAML
     #[arg(value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print a commented settings file to begin with: person, object, scene or style
-    #[arg(long, value_name = "KIND", exclusive = true)]
+    #[arg(long, value_name = "KIND")]
     template: Option<Kind>,
     /// Go on where the run was saved last; with more --steps, a finished run too
     ///
@@ -72,6 +73,16 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     if let Some(kind) = arguments.template {
+        let alone = arguments.config.is_none()
+            && arguments.options == Options::default()
+            && !(arguments.resume || arguments.restart || arguments.check || arguments.json);
+        if !alone {
+            return Err(Failure::Usage(
+                "--template prints a settings file and takes no other options: write them into \
+                    that file"
+                    .into(),
+            ));
+        }
         return terminal.print(config::template(kind).trim_end());
     }
     let (from_file, notes) = match &arguments.config {
@@ -96,14 +107,28 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             "checked: settings, words, captions, sizes of pictures and masks, whether files \
                 are whole; not their pixels",
         );
+        if let Some(class) = looked.class {
+            terminal.note(cost(&class));
+        }
+        if looked.class.is_some() || looked.own_class > 0 {
+            terminal.note(format!(
+                "each batch has {} class pictures beside {} of the concept: about twice the time \
+                    and memory",
+                settings.batch, settings.batch
+            ));
+        }
         let [width, height] = looked.size;
         let verdict = match warnings {
             0 => "nothing to complain about".to_string(),
             1 => "ready, with one warning".to_string(),
             warnings => format!("ready, with {warnings} warnings"),
         };
+        let beside = match looked.own_class {
+            0 => String::new(),
+            own => format!(" and {own} of the class"),
+        };
         return terminal.print(format!(
-            "{verdict}: {}, tuned at {width}x{height}",
+            "{verdict}: {}{beside}, tuned at {width}x{height}",
             counted(looked.pictures, "picture")
         ));
     }
@@ -113,20 +138,35 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
         (_, true) => Begin::Again,
         _ => Begin::New,
     };
-    let mut run = Run::prepare(&gpu, &checkpoint, &settings, begin, &mut |remark| {
-        progress.aside(|| terminal.warning(remark))
-    })?;
-    progress.aside(|| tell(&run, gpu.name(), terminal));
     let watched = interrupt::watched();
+    let bar = RefCell::new(&mut progress);
+    let mut remark = |remark: &str| bar.borrow().aside(|| terminal.warning(remark));
+    let mut run =
+        Run::prepare_watched(&gpu, &checkpoint, &settings, begin, &mut remark, &mut |at| {
+            // The bar says `load` until then.
+            let stage = if at.stage == "hash" { at.stage } else { "load" };
+            bar.borrow_mut().show(stage, at.done, at.of);
+            interrupt::asked()
+        })?;
+    progress.aside(|| tell(&run, gpu.name(), terminal));
     let mut spent = false;
     let ended = run.run(&mut |event| {
         match event {
-            Event::Update(at) => progress.show_with(
-                "train",
-                at.done as usize,
-                at.of as usize,
-                &detail(&at, &mut spent),
-            ),
+            Event::Update(at) => {
+                let waits = settings.words_first as u64 > at.done;
+                if at.embeddings_stopped && !spent && waits {
+                    progress.aside(|| {
+                        terminal.warning(format!(
+                            "the words stand still from update {} on (norm_stop), and the LoRAs \
+                                join after update {} (words_first): nothing is trained between",
+                            at.done, settings.words_first
+                        ))
+                    });
+                }
+                let detail = detail(&at, &mut spent);
+                progress.show_with("train", at.done as usize, at.of as usize, &detail);
+            }
+            Event::Class(at) => progress.show(at.stage, at.done, at.of),
             Event::Sheet(at) => progress.show(at.stage, at.done, at.of),
             Event::Wrote(path) => {
                 progress.aside(|| terminal.detail(format!("wrote {}", path.display())))
@@ -138,15 +178,30 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     drop((progress, watched));
     match ended {
         Err(training::Error::Cancelled(_)) => {
-            terminal.note(format!(
-                "stopped at step {} of {}; all of it is saved. To go on:",
-                run.done(),
-                settings.steps
-            ));
+            terminal.note(match run.done() {
+                0 => "stopped before the first step; class pictures that are done stay. To go on:"
+                    .to_string(),
+                done => format!(
+                    "stopped at step {done} of {}; all of it is saved. To go on:",
+                    settings.steps
+                ),
+            });
             terminal.note(format!("  {}", same_command_with("--resume")));
             Err(Failure::Stopped)
         }
         ended => close(arguments, &settings, &ended?, start, terminal),
+    }
+}
+
+/// What making class pictures will cost.
+fn cost(class: &ClassCost) -> String {
+    let ClassCost { pictures, there, steps, updates } = *class;
+    match pictures - there {
+        0 => format!("all {pictures} class pictures are there"),
+        missing => format!(
+            "{missing} of {pictures} class pictures will be made first, in {steps} sampling steps \
+                each: as much work as about {updates} updates"
+        ),
     }
 }
 
@@ -208,6 +263,7 @@ struct Report<'a> {
     seconds: f64,
     seconds_of_steps: f64,
     seconds_of_sheets: f64,
+    seconds_of_class_pictures: f64,
     warnings: Vec<String>,
 }
 
@@ -231,6 +287,7 @@ fn close(
             seconds: start.elapsed().as_secs_f64(),
             seconds_of_steps: summary.steps_took.as_secs_f64(),
             seconds_of_sheets: summary.sheets_took.as_secs_f64(),
+            seconds_of_class_pictures: summary.class_took.as_secs_f64(),
             warnings: terminal.told(),
         });
     }
@@ -241,8 +298,12 @@ fn close(
         .unwrap_or_default();
     let [whole, steps, sheets, each] =
         [start.elapsed(), summary.steps_took, summary.sheets_took, per_step].map(units::duration);
+    let class = match summary.class_took.as_secs_f64() >= 1.0 {
+        true => format!("class pictures in {}, ", units::duration(summary.class_took)),
+        false => String::new(),
+    };
     terminal.note(format!(
-        "{} in {steps} ({each} each), sheets in {sheets}, all in {whole}",
+        "{} in {steps} ({each} each), {class}sheets in {sheets}, all in {whole}",
         counted(summary.steps, "step")
     ));
     terminal.note(format!(

@@ -3,8 +3,10 @@
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ArgMatches;
 use clap::{Arg, Command};
+use mixofshow::backend::{self, cpu};
 use mixofshow::pipeline;
 use mixofshow::pipeline::{ModelError, text};
 use mixofshow::scheduler::config::ScheduleError;
@@ -54,6 +56,19 @@ pub fn with_hyphens(root: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     joined
 }
 
+/// Tells of quotes where a word stands alone that is no option: it may belong to a prompt.
+pub fn with_advice(mut error: clap::Error, has_prompt: bool) -> clap::Error {
+    let word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if !word.starts_with('-') => word.clone(),
+        _ => return error,
+    };
+    if has_prompt && error.kind() == ErrorKind::UnknownArgument {
+        let tip = format!("a prompt stands in quotes, after its option: -p \"... {word} ...\"");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
 fn begins_with_hyphen(argument: &OsStr) -> bool {
     argument.as_encoded_bytes().starts_with(b"-")
 }
@@ -88,7 +103,7 @@ fn is_option(commands: [&Command; 2], argument: &OsStr) -> bool {
     })
 }
 
-fn find<'c>(commands: [&'c Command; 2], is: impl Fn(&Arg) -> bool) -> Option<&'c Arg> {
+fn find(commands: [&Command; 2], is: impl Fn(&Arg) -> bool) -> Option<&Arg> {
     commands.into_iter().flat_map(Command::get_arguments).find(|arg| is(arg))
 }
 
@@ -167,7 +182,17 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
                 | Unknown { .. }
         );
     }
+    if let Some(error) = error.downcast_ref::<backend::Error>() {
+        return match error {
+            backend::Error::NoMatch { .. } => true,
+            backend::Error::Cpu(error) => is_wrong_usage(error),
+            _ => false,
+        };
+    }
     matches!(
+        error.downcast_ref(),
+        Some(cpu::Error::UnknownLevel { .. } | cpu::Error::MissingLevel { .. })
+    ) || matches!(
         error.downcast_ref(),
         Some(ScheduleError::Request(_) | ScheduleError::Unsupported { .. })
     ) || matches!(error.downcast_ref(), Some(config::Error::Settings(_)))
@@ -254,7 +279,7 @@ mod tests {
 
     #[test]
     fn every_option_takes_a_value_with_a_hyphen_or_says_what_it_expects() {
-        use clap::error::ErrorKind::{InvalidSubcommand, InvalidValue, ValueValidation};
+        use ErrorKind::{InvalidSubcommand, InvalidValue, ValueValidation};
         let all = options_with_values();
         assert!(all.len() > 150, "{}", all.len());
         for (line, arg) in all {
@@ -269,7 +294,7 @@ mod tests {
                         let vague = ["invalid digit", "invalid float", "unexpected argument"];
                         assert!(!vague.iter().any(|v| text.contains(v)), "{line:?}: {text}");
                     }
-                    clap::error::ErrorKind::UnknownArgument | InvalidSubcommand => {
+                    ErrorKind::UnknownArgument | InvalidSubcommand => {
                         panic!("{line:?}: {text}")
                     }
                     // Something else is missing.

@@ -39,6 +39,7 @@ impl AppliedSet {
         }
     }
 
+    /// What it changes, layer by layer.
     pub fn set(&self) -> &UpdateSet {
         &self.set
     }
@@ -82,6 +83,7 @@ impl Applied {
         Ok(Applied { concept, sets })
     }
 
+    /// The concept itself.
     pub fn concept(&self) -> &Concept {
         &self.concept
     }

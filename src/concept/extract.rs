@@ -14,14 +14,18 @@ use crate::watch::{Progress, Watch, heed};
 /// A concept with how strong it is to be in the whole.
 #[derive(Clone, Debug)]
 pub struct Share<'a> {
+    /// The concept.
     pub concept: &'a Concept,
+    /// Factor on its updates of the UNet.
     pub unet: f32,
+    /// Factor on its updates of the text encoder.
     pub text: f32,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Extracted {
+    /// The concept with a LoRA in place of all changes.
     pub concept: Concept,
     /// For each network, the part of the change's energy (the sum of its squares) that the LoRA
     /// misses: 0 is nothing, 1 all of it.
@@ -216,8 +220,9 @@ impl Sum<'_> {
                     concept: self.name(*share),
                     network: self.network,
                     layer: self.layer.to_string(),
-                    found: update.weight_shape(),
-                    expected: expected.clone(),
+                    kind: "a weight",
+                    found: update.weight_shape().into(),
+                    expected: expected.clone().into(),
                 });
             }
         }

@@ -31,7 +31,7 @@ pub use caption::{PLACEHOLDER, with_words};
 pub use error::{Error, Result};
 pub use extract::{Extracted, Share, extract};
 pub use scaled::ScaledFile;
-pub use update::{Dora, Ia3, LoHa, LoKr, Lora, Piece, Right, Side, Update};
+pub use update::{Dora, Ia3, LoHa, LoKr, Lora, Piece, ReadPart, Right, Side, Update};
 pub use updates::{UpdateSet, Updates};
 
 /// What was trained of one thing on top of a base model.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// `FILE`, `FILE:0.8`, or `FILE:unet=0.8,text=1`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScaledFile {
+    /// The file.
     pub path: PathBuf,
     /// Factor on the updates of the UNet.
     pub unet: f32,

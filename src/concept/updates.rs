@@ -36,6 +36,7 @@ impl UpdateSet {
         UpdateSet { scale, layers: layers.into_iter().collect(), biases: BTreeMap::new() }
     }
 
+    /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty() && self.biases.is_empty()
     }
@@ -82,6 +83,7 @@ impl Updates {
         self.0.get(&network).map_or(UpdateSet::NONE, |set| set)
     }
 
+    /// The updates of one network, to be changed.
     pub fn of_mut(&mut self, network: Network) -> &mut UpdateSet {
         Arc::make_mut(self.0.entry(network).or_default())
     }

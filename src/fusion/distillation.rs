@@ -194,7 +194,8 @@ pub(super) struct Student<'a> {
 const KEY: &str = "mos_distillation";
 
 impl<'a> Student<'a> {
-    /// `stages_layers`: the layers that were solved for. `earlier`: hash of all that was fused so far.
+    /// `stages_layers`: the layers that were solved for. `earlier`: hash of all that was fused so
+    /// far.
     pub fn new(
         runner: &'a Runner<'a>,
         settings: Distillation,

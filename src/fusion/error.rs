@@ -8,54 +8,106 @@ use crate::training::step;
 use crate::watch::Cancelled;
 use crate::{backend, checkpoint, concept, graph, sd, text};
 
+/// What can be wrong with a fusion.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An option or an entry of a list.
     #[error("{option}: {problem}")]
-    Option { option: String, problem: String },
+    Option {
+        /// The option, as the command line calls it, or the entry.
+        option: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A list of concepts that cannot be read.
     #[error("{}: {problem}", path.display())]
-    List { path: PathBuf, problem: String },
+    List {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A concept that does not go with the model or with the other concepts.
     #[error("concept `{concept}`: {problem}")]
-    Concept { concept: String, problem: String },
+    Concept {
+        /// The concept's name.
+        concept: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A file of this program's making that is not what it should be.
     #[error("{}: {problem}", path.display())]
-    File { path: PathBuf, problem: String },
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// Sums of inputs that cannot be solved for.
     #[error(
         "layer `{layer}`: the {width} inputs' sums are singular at a ridge of {ridge:.1e} of \
             their mean diagonal; give a larger --ridge"
     )]
-    Singular { layer: String, width: usize, ridge: f64 },
+    Singular {
+        /// The first of the layers that share the inputs.
+        layer: String,
+        /// Inputs of the layer.
+        width: usize,
+        /// In parts of the mean diagonal.
+        ridge: f64,
+    },
     /// A network that gives no numbers.
     #[error(
         "{stage}, concept `{concept}`: the inputs of layer `{layer}` are not finite; its weights \
             or scales may be too large"
     )]
-    NotFinite { stage: &'static str, concept: String, layer: String },
+    NotFinite {
+        /// The stage, for people.
+        stage: &'static str,
+        /// Whose inputs they are.
+        concept: String,
+        /// The layer's full name.
+        layer: String,
+    },
+    /// The system refused.
     #[error("{}: cannot {action}: {source}", path.display())]
-    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried: a verb, such as "read".
+        action: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// The watch asked it to end. What was recorded is kept and found again.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    /// A concept, or its file.
     #[error(transparent)]
     Concepts(Box<concept::Error>),
+    /// The base model, or a file of statistics.
     #[error(transparent)]
     Checkpoint(checkpoint::Error),
+    /// A configuration of the base model.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The base model's scheduler.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// Learning what the concepts' own models predict.
     #[error("distillation: {0}")]
     Distillation(#[from] step::Error),
+    /// The base model, opened or run.
     #[error(transparent)]
     Model(Box<sd::Error>),
+    /// A prompt, or a word in it.
     #[error(transparent)]
     Text(#[from] text::Error),
+    /// A graph that cannot be built.
     #[error(transparent)]
     Graph(#[from] graph::Error),
+    /// The device.
     #[error(transparent)]
     Backend(#[from] backend::Error),
 }
@@ -84,6 +136,7 @@ impl From<sd::Error> for Error {
     }
 }
 
+/// Of the calls of fusion.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

@@ -12,7 +12,7 @@ use crate::checkpoint::{
     self, Checkpoint, Component, DType, Folder, Kind, Network, TensorView, infinities,
 };
 use crate::models::clip_text::TOKEN_TABLE;
-use crate::text::KNOWN_WORDS_FILE;
+use crate::text::{KNOWN_WORDS_FILE, KnownWords};
 
 use super::base::{Base, FusedWeights, Runner};
 use super::members::FusedConcept;
@@ -76,7 +76,10 @@ pub(super) fn write(
         put_json(&inside.join("generation_config.json"), generation)?;
     }
     if let Some(known) = &checkpoint.words {
-        put(&inside.join(KNOWN_WORDS_FILE), known)?;
+        put(
+            &inside.join(KNOWN_WORDS_FILE),
+            &with_phrases(known, report.concepts.iter().map(|c| c.phrase.as_str())),
+        )?;
     }
     put_json(&inside.join(WORDS_FILE), &Value::Object(words.config))?;
     let files = replace::files_in(inside)?;
@@ -206,6 +209,23 @@ fn network(
     Ok(checkpoint::write_watched(&path, &tensors, &metadata, progress)?)
 }
 
+/// The list of words that the base model knows, and what calls up the concepts that have none.
+fn with_phrases<'p>(known: &str, phrases: impl Iterator<Item = &'p str>) -> String {
+    let list = KnownWords::parse(known);
+    let mut words: Vec<String> = Vec::new();
+    for phrase in phrases {
+        for word in list.unknown_words(phrase, []) {
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+    }
+    match words.is_empty() {
+        true => known.to_string(),
+        false => format!("{}\nof concepts: {}\n", known.trim_end(), words.join(" ")),
+    }
+}
+
 /// `values` in the precision of `stored`; types of fewer bits become f16.
 fn like(
     values: &[f32],
@@ -297,4 +317,18 @@ fn note(report: &Report) -> Value {
         "solver": report.solver,
         "stages": stages,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_calls_up_a_concept_is_known() {
+        let known = "animals: cat dog\n(other): a an\n";
+        let phrases = ["<zorp1> <zorp2>", "an ink drawing", "a drawing of a cat"];
+        let list = KnownWords::parse(&with_phrases(known, phrases.into_iter()));
+        assert_eq!(list.unknown_words("an ink drawing of a dog and a hat", []), ["and", "hat"]);
+        assert_eq!(with_phrases(known, ["<zorp1>"].into_iter()), known);
+    }
 }

@@ -27,6 +27,7 @@ use crate::watch::{Progress, Watch, heed};
 /// What is asked for besides [`Settings`].
 #[derive(Clone, Debug)]
 pub struct Order {
+    /// What is fused. The result does not depend on their order.
     pub concepts: Vec<ConceptToFuse>,
     /// The fused model; none: statistics only.
     pub out: Option<PathBuf>,
@@ -59,6 +60,7 @@ impl Order {
 /// The result of a fusion.
 #[derive(Clone, Debug)]
 pub struct Fused {
+    /// What went in, and what was lost.
     pub report: Report,
     /// None: only statistics were made.
     pub path: Option<PathBuf>,
@@ -67,9 +69,10 @@ pub struct Fused {
 /// Fuses. Interrupted, cancelled too, and started again with the same statistics folder (or the
 /// same output), it goes on where it was, to the same bytes.
 ///
-/// `watch` is told of the stages `hash`, of the model's weights where it is not remembered; `text`, `cross` and `spatial` ([`Stage::name`]), while the inputs
-/// of a concept, the subject, are recorded; `solve`, the layers of a stage; `predict`, what a
-/// concept's own model predicts; `distill`, what the fused one learns of that; and `write`.
+/// `watch` is told of the stages `hash`, of the model's weights where it is not remembered; `text`,
+/// `cross` and `spatial` ([`Stage::name`]), while the inputs of a concept, the subject, are
+/// recorded; `solve`, the layers of a stage; `predict`, what a concept's own model predicts;
+/// `distill`, what the fused one learns of that; and `write`.
 ///
 /// # Errors
 /// Concepts that do not go together, named; whatever the device and the file system say;

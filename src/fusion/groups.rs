@@ -30,8 +30,10 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All, in the order in which they run.
     pub const ALL: [Stage; 3] = [Stage::Text, Stage::Cross, Stage::Spatial];
 
+    /// As watches, files and JSON call it.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Text => "text",
@@ -91,10 +93,10 @@ impl StageLayers {
             for (layer, update) in mine {
                 let shape = *wanted.entry(layer.clone()).or_insert_with(|| update.channels());
                 if shape != update.channels() {
-                    let (into, out) = update.channels();
+                    let ((into, out), (other_into, other_out)) = (update.channels(), shape);
                     let problem = format!(
                         "its update of `{layer}` is for {into} to {out} channels, another \
-                            concept's for {shape:?}"
+                            concept's for {other_into} to {other_out}"
                     );
                     return Err(Error::concept(&member.name, problem));
                 }

@@ -14,6 +14,7 @@ use crate::plainly::plainly;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListedConcept {
+    /// The concept's file.
     #[serde(alias = "lora_path", alias = "file")]
     pub path: PathBuf,
     /// Factor on the updates of the UNet.

@@ -14,17 +14,20 @@ use super::{Error, Result};
 /// A concept as it is asked for.
 #[derive(Clone, Debug)]
 pub struct ConceptToFuse {
+    /// The concept, its words and updates.
     pub concept: Concept,
     /// Where it was read from, for the note of what went in.
     pub path: PathBuf,
     /// Factors on the concept's own scales.
     pub unet: f32,
+    /// Factor of its updates of the text encoder.
     pub text: f32,
     /// What stands for the concept in prompts; none: its words. A LoRA without words needs one.
     pub prompt: Option<String>,
 }
 
 impl ConceptToFuse {
+    /// As strong as it was tuned, from the file at `path`.
     pub fn new(concept: Concept, path: impl Into<PathBuf>) -> ConceptToFuse {
         ConceptToFuse { concept, path: path.into(), unet: 1.0, text: 1.0, prompt: None }
     }

@@ -15,7 +15,9 @@ use super::{Error, Result};
 pub struct Previous {
     /// The base model, as it was named.
     pub base: String,
+    /// Hash of the base model, in hexadecimal digits.
     pub base_hash: String,
+    /// What was fused.
     pub concepts: Vec<ConceptReport>,
 }
 
@@ -26,6 +28,10 @@ impl Previous {
     /// A folder that this program did not fuse.
     pub fn open(folder: &Path) -> Result<Previous> {
         let path = folder.join(NOTE_FILE);
+        if !path.exists() {
+            let problem = format!("no model that this program fused: it has no {NOTE_FILE}");
+            return Err(Error::file(folder, problem));
+        }
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let bad = |problem: String| Error::file(&path, problem);
         let note: Value = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;

@@ -12,11 +12,17 @@ use super::solve::{Conditioning, Measures, RidgeChoice, Solver};
 /// A whole fusion.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// The base model, as it was named.
     pub base: String,
+    /// Its hash, in hexadecimal digits.
     pub base_hash: String,
+    /// What went in.
     pub concepts: Vec<ConceptReport>,
+    /// The way that layers were solved, in words.
     pub solver: String,
+    /// One for each that had layers to solve.
     pub stages: Vec<StageReport>,
+    /// None where there was none.
     pub distillation: Option<DistillationReport>,
     /// Device memory while the UNet is sampled: weights, activations and inputs.
     pub device_bytes: u64,
@@ -30,21 +36,32 @@ pub struct Report {
 /// One concept that went in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConceptReport {
+    /// The concept's own, or its file's.
     pub name: String,
     /// What stands for it in prompts.
     pub phrase: String,
+    /// As prompts have them, renamed ones under their new names.
     pub words: Vec<String>,
+    /// Hash of what it is and of its strengths.
     pub key: String,
+    /// Its file.
     pub path: String,
+    /// Factor of its updates of the UNet.
     pub unet: f32,
+    /// Factor of its updates of the text encoder.
     pub text: f32,
+    /// How often it was listed.
     pub weight: f64,
 }
 
+/// A stage that solved for layers.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageReport {
+    /// Which one.
     pub stage: Stage,
+    /// The ridge, and how it was chosen.
     pub ridge: RidgeChoice,
+    /// One for each input that layers share.
     pub sites: Vec<SiteReport>,
     /// Concepts whose statistics were taken when earlier stages had fused something else.
     pub stale: Vec<String>,
@@ -58,9 +75,11 @@ pub struct StageReport {
 /// Layers that read the same inputs.
 #[derive(Clone, Debug, Serialize)]
 pub struct SiteReport {
+    /// What the solution does.
     pub measures: Measures,
     /// The same for plain averaging.
     pub averaged: Measures,
+    /// None of solvers that don't tell.
     pub conditioning: Option<Conditioning>,
     /// Norm of each layer's change in parts of its weight's norm.
     pub changes: Vec<f64>,
@@ -71,6 +90,7 @@ pub struct SiteReport {
 pub struct Residual {
     /// 1 is the base model's, 0 the concept's own answer.
     pub fused: f64,
+    /// The same for plain averaging.
     pub averaged: f64,
 }
 
@@ -306,7 +326,9 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
 /// Figures of a distillation.
 #[derive(Clone, Debug, Serialize)]
 pub struct DistillationReport {
+    /// Updates that were made.
     pub updates: usize,
+    /// Of what was trained beside each layer.
     pub rank: usize,
     /// Root mean squared error of predictions drawn at random, before and after, of each concept,
     /// then of ordinary prompts if any are kept.

@@ -9,6 +9,7 @@ use crate::backend::Precision;
 /// published ones do not: see [`Settings::published`].
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// How layers are solved for.
     pub solver: Solver,
     /// Prompts that the text encoder reads, with `{}` for a concept's words.
     pub prompts: Vec<String>,
@@ -25,12 +26,14 @@ pub struct Settings {
     pub size: Option<[usize; 2]>,
     /// Pictures that are sampled for each prompt.
     pub seeds: u64,
+    /// The first picture's; those that follow count up.
     pub seed: u64,
     /// Ordinary prompts, whose answers should not change: every other one is solved with, the
     /// others measure.
     pub keep: Vec<String>,
     /// How many of each half are sampled from.
     pub keep_sampled: usize,
+    /// How the model's weights are held on the device.
     pub precision: Precision,
     /// What follows the solver.
     pub distillation: Distillation,
@@ -167,5 +170,6 @@ impl Default for Distillation {
 }
 
 impl Distillation {
+    /// None at all.
     pub const NONE: Distillation = Distillation { pictures: 0, rate: 0.0, batch: 1 };
 }

@@ -277,7 +277,9 @@ pub(super) fn planned_bytes(
 /// without a model.
 #[derive(Clone, Debug)]
 pub struct StatisticsCost {
+    /// A step, with the sums as assignments.
     pub graph: Graph,
+    /// What a run gives: the UNet's input, its prediction, and inputs that are summed on the host.
     pub outputs: Vec<Tensor>,
     /// Bytes of the sums on the device.
     pub device_bytes: u64,

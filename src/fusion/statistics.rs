@@ -34,6 +34,7 @@ impl Statistics {
         Statistics { width, rows: 0, kept: Kept::Samples(Vec::new()) }
     }
 
+    /// Channels of the inputs.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -144,6 +145,7 @@ impl Statistics {
         }
     }
 
+    /// What is kept, as f64.
     pub fn moments(&self) -> Moments {
         match &self.kept {
             Kept::Samples(values) => {

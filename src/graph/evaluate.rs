@@ -9,22 +9,28 @@ use super::{
 /// Elements of an [`Array`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
+    /// 32-bit floating point.
     F32(Vec<f32>),
+    /// Ids and other indices.
     U32(Vec<u32>),
 }
 
 /// A tensor's value on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
+    /// Sizes of the axes, the last one contiguous.
     pub shape: Shape,
+    /// As many elements as the shape says, row-major.
     pub data: Data,
 }
 
 impl Array {
+    /// Numbers. Whoever reads them checks that they are as many as the shape says.
     pub fn f32(shape: impl Into<Shape>, data: Vec<f32>) -> Self {
         Array { shape: shape.into(), data: Data::F32(data) }
     }
 
+    /// Ids and other indices.
     pub fn u32(shape: impl Into<Shape>, data: Vec<u32>) -> Self {
         Array { shape: shape.into(), data: Data::U32(data) }
     }
@@ -45,6 +51,7 @@ impl Array {
         }
     }
 
+    /// Of which kind its elements are.
     pub fn element(&self) -> Element {
         match self.data {
             Data::F32(_) => Element::F32,

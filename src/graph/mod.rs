@@ -30,6 +30,7 @@ pub(crate) use plan::MOST_FACTORS;
 pub use plan::{Limits, Place, Plan, PlannedStep, Storage, Target};
 pub use shape::Shape;
 
+/// Of the calls that build, differentiate and plan graphs.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A value in a [`Graph`]: the number of its node.
@@ -45,6 +46,7 @@ impl Tensor {
 /// What the elements of a tensor are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
+    /// 32-bit floating point, whatever a weight's file has.
     F32,
     /// Token ids and other indices.
     U32,
@@ -54,18 +56,33 @@ pub enum Element {
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// Written by the caller before a run; keeps its value between runs.
-    Input { name: String },
+    Input {
+        /// By which values are written; no other input has it.
+        name: String,
+    },
     /// A weight, resolved by name from a [`ParameterSource`]. `shape` is the logical one; a source
     /// may hold the same elements in another shape (a 1x1 convolution that acts as a linear layer).
-    Parameter { name: String },
+    Parameter {
+        /// The weight's full name.
+        name: String,
+    },
     /// Computed from other tensors.
-    Operation { operation: Arc<dyn Operation>, inputs: Vec<Tensor> },
+    Operation {
+        /// What makes it.
+        operation: Arc<dyn Operation>,
+        /// What it is made of.
+        inputs: Vec<Tensor>,
+    },
 }
 
+/// A tensor of a graph and where it comes from.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// Where its value comes from.
     pub origin: Origin,
+    /// Sizes of the axes, the last one contiguous.
     pub shape: Shape,
+    /// What its elements are.
     pub element: Element,
     /// Dotted path of the layer that made the node, for errors and profiles.
     pub layer: Arc<str>,
@@ -74,6 +91,7 @@ pub struct Node {
 }
 
 impl Node {
+    /// What it is made of; nothing, where it is an input or a weight.
     pub fn inputs(&self) -> &[Tensor] {
         match &self.origin {
             Origin::Operation { inputs, .. } => inputs,
@@ -105,6 +123,7 @@ struct Blocks {
 }
 
 impl Graph {
+    /// An empty graph.
     pub fn new() -> Self {
         Self::default()
     }
@@ -165,14 +184,17 @@ impl Graph {
         Ok(())
     }
 
+    /// Inputs that take new values at the end of a run, each with the tensor that it takes.
     pub fn assignments(&self) -> &[(Tensor, Tensor)] {
         &self.assignments
     }
 
+    /// The tensor's node.
     pub fn node(&self, tensor: Tensor) -> &Node {
         &self.nodes[tensor.index()]
     }
 
+    /// All, in the order in which they were made: each after its inputs.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -182,6 +204,7 @@ impl Graph {
         (0..self.nodes.len() as u32).map(Tensor)
     }
 
+    /// The tensor's.
     pub fn shape(&self, tensor: Tensor) -> &Shape {
         &self.node(tensor).shape
     }
@@ -192,6 +215,7 @@ impl Graph {
         self.layer = None;
     }
 
+    /// Leaves the scope that was entered last.
     pub fn leave(&mut self) {
         self.scope.pop();
         self.layer = None;
@@ -206,6 +230,7 @@ impl Graph {
         self.blocks.depth += 1;
     }
 
+    /// Ends the block that was entered last.
     pub fn leave_block(&mut self) {
         self.blocks.depth = self.blocks.depth.saturating_sub(1);
     }

@@ -5,31 +5,56 @@ use std::ops::Range;
 /// How the elements of a parameter are stored by its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredAs {
+    /// 2 bytes: IEEE's half precision.
     F16,
+    /// 2 bytes: the upper half of an f32.
     BF16,
+    /// 4 bytes.
     F32,
 }
 
 /// What a source knows of a parameter without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterInfo {
+    /// Row-major, as the file has it.
     pub shape: Vec<usize>,
+    /// Its precision in the file.
     pub stored: StoredAs,
 }
 
+/// What can be wrong with a weight.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParameterError {
+    /// The model has no weight of that name.
     #[error("parameter `{name}` is missing")]
-    Missing { name: String },
+    Missing {
+        /// As the graph calls it.
+        name: String,
+    },
+    /// The model's weight has another number of elements, or another shape.
     #[error("parameter `{name}`: the model expects shape {expected:?}, the file has {found:?}")]
-    Shape { name: String, expected: Vec<usize>, found: Vec<usize> },
+    Shape {
+        /// As the graph calls it.
+        name: String,
+        /// What is right in its place.
+        expected: Vec<usize>,
+        /// What was found.
+        found: Vec<usize>,
+    },
+    /// The weight is there, but cannot be read.
     #[error("parameter `{name}`: {message}")]
-    Read { name: String, message: String },
+    Read {
+        /// As the graph calls it.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
 }
 
 /// Weights by name. A source reads lazily and in pieces, so that a model is never held twice.
 pub trait ParameterSource: Sync {
+    /// What is known of a weight without reading it; none if there is none of that name.
     fn info(&self, name: &str) -> Option<ParameterInfo>;
 
     /// Reads the elements `range` (row-major, in the shape of [`ParameterSource::info`]) as f32;

@@ -52,6 +52,7 @@ impl Storage {
 
 /// What a plan asks of the back end that is to run it.
 pub trait Target {
+    /// What a buffer and a binding may be at most.
     fn limits(&self) -> Limits;
 
     /// How it keeps `tensor`, which is an input or computed.
@@ -74,7 +75,9 @@ pub trait Target {
 /// One operation as it will run.
 #[derive(Clone, Debug)]
 pub struct PlannedStep {
+    /// What is done.
     pub operation: Arc<dyn Operation>,
+    /// What it reads, in the operation's order.
     pub inputs: Vec<Tensor>,
     /// The operation's own result, before what is folded in; its shape rules the kernel.
     pub result: Tensor,
@@ -87,6 +90,7 @@ pub struct PlannedStep {
     pub output: Tensor,
     /// Scratch elements (f32) that the operation needs while it runs.
     pub scratch: Option<usize>,
+    /// Of the operation: what errors and profiles call it.
     pub layer: Arc<str>,
 }
 
@@ -95,12 +99,15 @@ pub struct PlannedStep {
 pub enum Place {
     /// A graph input has a buffer of its own.
     Input,
+    /// Among the model's weights, packed as the back end likes.
     Weight,
     /// The new value of a graph input, computed where the input stands.
     InPlace(Tensor),
     /// A part of an arena: its number and byte offset.
     Arena {
+        /// Number of the arena.
         arena: usize,
+        /// In bytes from its beginning.
         offset: u64,
     },
 }
@@ -109,12 +116,14 @@ pub enum Place {
 /// whose back end asks for the same.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// In the order in which they run.
     pub steps: Vec<PlannedStep>,
     /// The first steps, which read nothing but parameters: they run once, when a program is made,
     /// and their results stay.
     pub once: usize,
     /// Sizes in bytes of the arenas that hold activations.
     pub arenas: Vec<u64>,
+    /// What the plan was made for, in that order.
     pub outputs: Vec<Tensor>,
     /// For every node: the node whose storage it shares (itself, unless it is a view).
     roots: Vec<Tensor>,
@@ -164,6 +173,7 @@ impl Plan {
         }
     }
 
+    /// The node whose storage `tensor` shares: itself, unless it is a view.
     pub fn root(&self, tensor: Tensor) -> Tensor {
         self.roots[tensor.index()]
     }

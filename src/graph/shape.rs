@@ -8,6 +8,7 @@ use std::ops::Deref;
 pub struct Shape(Vec<usize>);
 
 impl Shape {
+    /// The product of its sizes.
     pub fn elements(&self) -> usize {
         self.0.iter().product()
     }

@@ -24,12 +24,14 @@ pub struct Evaluation {
     pub trained_on: Vec<Embedding>,
 }
 
+/// What can go wrong with an evaluation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The watch asked it to end.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    /// The towers that score.
     #[error(transparent)]
     Towers(#[from] towers::Error),
     /// Boxed: it is large.
@@ -48,7 +50,8 @@ impl From<pipeline::Error> for Error {
 
 impl Evaluation {
     /// Makes the pictures with `phrase` in the placeholder's place and `concepts` in use, and
-    /// scores them. They come back too, by prompt and seed. `watch` is told of the stage `pictures`.
+    /// scores them. They come back too, by prompt and seed. `watch` is told of the stage
+    /// `pictures`.
     ///
     /// # Errors
     /// Whatever sampling and the towers meet; [`Error::Cancelled`].

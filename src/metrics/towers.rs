@@ -24,25 +24,46 @@ const TEXT_PROJECTION: &str = "text_projection.weight";
 const MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 const DEVIATION: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
 
+/// What can be wrong with a model's towers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     #[error("{}: the model brings no vision tower (`image_encoder` or `clip_vision`), which \
         scores are measured with", .0.display())]
+    /// The model, which brings no vision tower.
     NoVision(PathBuf),
     #[error("{}: no `{TEXT_PROJECTION}` in either tower's file, which scores of texts \
         need", .0.display())]
+    /// The model, of whose towers neither has the texts' projection.
     NoProjection(PathBuf),
+    /// A projection that does not fit the towers.
     #[error("{}: `{TEXT_PROJECTION}` is {found:?}, expected {expected:?}", path.display())]
-    Projection { path: PathBuf, found: Vec<usize>, expected: Vec<usize> },
+    Projection {
+        /// The model.
+        path: PathBuf,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Outputs by inputs that the towers have.
+        expected: Vec<usize>,
+    },
+    /// A tower that cannot be built or run.
     #[error("{}: {source}", path.display())]
-    Network { path: PathBuf, source: backend::Error },
+    Network {
+        /// The model.
+        path: PathBuf,
+        /// What the back end says.
+        source: backend::Error,
+    },
+    /// The model, opened or run.
     #[error(transparent)]
     Model(Box<sd::Error>),
+    /// A text that cannot be tokenized.
     #[error(transparent)]
     Text(#[from] text::Error),
+    /// A picture that cannot be scaled or cut.
     #[error(transparent)]
     Picture(#[from] picture::Error),
+    /// The device.
     #[error(transparent)]
     Backend(#[from] backend::Error),
 }
@@ -53,6 +74,7 @@ impl From<sd::Error> for Error {
     }
 }
 
+/// Of the calls of towers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Both towers, ready for one text or one picture at a time.

@@ -11,6 +11,7 @@ use crate::nn::{Encodings, Layers, Prompt};
 pub struct ControlNetInputs<'a> {
     /// As the UNet's.
     pub sample: Tensor,
+    /// As the UNet's.
     pub time: Tensor,
     /// The prompt, with this network's own keys and values where they are made beforehand.
     pub prompt: Encodings<'a>,
@@ -21,7 +22,9 @@ pub struct ControlNetInputs<'a> {
 /// What is to be added, for [`unet::Residuals`].
 #[derive(Clone, Debug)]
 pub struct ControlNetOutput {
+    /// One for each skip connection, in the UNet's order.
     pub skips: Vec<Tensor>,
+    /// For the middle block's output.
     pub middle: Tensor,
 }
 

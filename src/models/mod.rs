@@ -1,5 +1,5 @@
 //! The models, each a function from its configuration to the graph of one shape, built of
-//! [`crate::nn`]'s layers. Parameters carry the names of diffusers' and transformers' files.
+//! [`nn`]'s layers. Parameters carry the names of diffusers' and transformers' files.
 pub mod clip_text;
 pub mod clip_vision;
 pub mod config;

@@ -11,8 +11,11 @@ use crate::graph::{ParameterError, ParameterInfo, ParameterSource, StoredAs};
 /// Configurations of a known model family.
 #[derive(Clone, Debug)]
 pub struct Preset {
+    /// The UNet's.
     pub unet: UNetConfig,
+    /// The autoencoder's.
     pub vae: VaeConfig,
+    /// The text encoder's.
     pub text: ClipTextConfig,
 }
 
@@ -58,6 +61,7 @@ pub fn preset(name: &str) -> Option<Result<Preset, ConfigError>> {
 /// name and shape, so that a full model can be run without its file. The shape is not known here:
 /// reads may be of any range.
 pub struct MadeUpWeights {
+    /// The precision that they pretend to be stored in.
     pub stored: StoredAs,
     shapes: std::collections::HashMap<String, Vec<usize>>,
 }

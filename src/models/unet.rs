@@ -20,6 +20,7 @@ pub struct UNetInputs<'a> {
     pub guidance: Option<Tensor>,
     /// For models with `num_class_embeds`: class ids `[batch]`.
     pub class: Option<Tensor>,
+    /// What control models add.
     pub residuals: Residuals<'a>,
 }
 
@@ -36,6 +37,7 @@ pub struct Residuals<'a> {
     pub adapter: &'a [Tensor],
 }
 
+/// What a pass of the UNet gives.
 #[derive(Clone, Debug)]
 pub struct UNetOutput {
     /// The prediction `[batch, height, width, out_channels]`.
@@ -54,6 +56,7 @@ pub struct CrossAttention {
     pub name: String,
     /// Width of its queries, keys and values.
     pub channels: usize,
+    /// Attention heads.
     pub heads: usize,
 }
 

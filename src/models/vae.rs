@@ -11,6 +11,7 @@ pub const EPSILON: f32 = 1e-6;
 /// `[batch, height, width, latent_channels]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Moments {
+    /// The distribution's mean.
     pub mean: Tensor,
     /// As the model gives it: diffusers limits it to -30..=20 before use.
     pub log_variance: Tensor,
@@ -88,6 +89,7 @@ pub fn decode_start(layers: &mut Layers, config: &VaeConfig, latents: Tensor) ->
 /// input, so that it can be computed in bands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
+    /// What it does.
     pub kind: PieceKind,
     /// Full name of the layer.
     pub layer: String,
@@ -95,8 +97,10 @@ pub struct Piece {
     pub channels: usize,
 }
 
+/// What a piece does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PieceKind {
+    /// A convolution alone.
     Convolution,
     /// The first half of a residual block, which passes its input on.
     ResnetStart,

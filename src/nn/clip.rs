@@ -7,10 +7,13 @@ use crate::graph::{Result, Tensor};
 /// What all layers of a tower have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct ClipLayer {
+    /// Attention heads.
     pub heads: usize,
     /// Channels inside of the feed-forward.
     pub intermediate: usize,
+    /// Of the feed-forward layer.
     pub activation: Function,
+    /// Added to variances.
     pub epsilon: f32,
     /// Text: a token sees those before it. Pictures: all see all.
     pub causal: bool,

@@ -22,6 +22,7 @@ pub struct LoraSet {
     /// Tensors of the graph that are read instead of parameters, down and up by the layer's full
     /// name: a state that is trained.
     pub tensors: HashMap<String, (Tensor, Tensor)>,
+    /// The factor of the whole set.
     pub strength: Strength,
     /// The matrices are inputs, which a graph can assign to, instead of parameters.
     pub trained: bool,
@@ -29,11 +30,24 @@ pub struct LoraSet {
     /// times width of a feature map), a factor for each place, `[places]` or `[batch, places]`.
     /// Empty: everywhere.
     pub masks: HashMap<usize, Tensor>,
+    /// What is left of the layers' narrow sides while they are trained; none: all.
+    pub dropout: Option<Dropout>,
+}
+
+/// Dropout of low-rank updates: factors that the narrow side of each layer, between its two
+/// matrices, is multiplied by. They are the inputs [`LoraSet::dropout_input`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropout {
+    /// One for each rank and batch entry, `[batch, 1, .., rank]`.
+    Ranks,
+    /// One for each number, of the narrow side's shape.
+    Numbers,
 }
 
 /// The factor of a whole set: a convention of alpha / rank is the caller's to apply.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Strength {
+    /// The same in every run.
     Fixed(f32),
     /// The input `<name>.scale` `[1]` of the graph, to be written before a run: another strength
     /// needs no other plan.
@@ -55,6 +69,11 @@ impl LoraSet {
     /// The name of the input that [`Strength::Input`] reads.
     pub fn strength_input(&self) -> String {
         format!("{}.scale", self.name)
+    }
+
+    /// The name of the input with the factors of `layer`'s dropout.
+    pub fn dropout_input(&self, layer: &str) -> String {
+        format!("{}.{layer}.dropout", self.name)
     }
 }
 
@@ -133,7 +152,26 @@ impl Layers<'_> {
             Some(Window { stride, .. }) => self.graph.lora_down_conv2d(x, down, stride)?,
             None => self.graph.lora_down(x, down)?,
         };
+        let t = self.dropped(t, &members, &layer)?;
         Ok(Some((self.gated(t, members)?, up)))
+    }
+
+    /// `t` times the factors of dropout, where its set has that.
+    fn dropped(&mut self, t: Tensor, members: &[(usize, usize)], layer: &str) -> Result<Tensor> {
+        let sets = members.iter().map(|(number, _)| &self.updates.sets[*number]);
+        let Some((set, dropout)) = sets.clone().find_map(|set| Some((set, set.dropout?))) else {
+            return Ok(t);
+        };
+        if members.len() > 1 {
+            let message = format!("`{}` has dropout, and is not alone on this layer", set.name);
+            return Err(self.graph.shape_error("low-rank update", message));
+        }
+        let (name, mut shape) = (set.dropout_input(layer), self.graph.shape(t).to_vec());
+        if let (Dropout::Ranks, [_, places @ .., _]) = (dropout, &mut shape[..]) {
+            places.fill(1);
+        }
+        let factors = self.shared_input(name, &shape)?;
+        self.graph.multiply(t, factors)
     }
 
     /// `y`, the layer's own product, with its updates added.

@@ -22,7 +22,7 @@ mod word_maps;
 
 pub use clip::ClipLayer;
 pub use hooks::Hook;
-pub use lora::{LoraSet, Strength};
+pub use lora::{Dropout, LoraSet, Strength};
 pub use prompt::{Encodings, Prompt, RegionSize};
 pub use resnet::Resnet;
 pub use time_embedding::sinusoids;
@@ -37,6 +37,7 @@ use lora::Updates;
 /// A graph under construction, with what layers need besides.
 #[derive(Debug)]
 pub struct Layers<'g> {
+    /// Where layers' operations are added.
     pub graph: &'g mut Graph,
     updates: Updates,
     given_statistics: bool,
@@ -45,6 +46,7 @@ pub struct Layers<'g> {
 }
 
 impl<'g> Layers<'g> {
+    /// Layers without updates.
     pub fn new(graph: &'g mut Graph) -> Self {
         Layers {
             graph,

@@ -15,7 +15,12 @@ pub enum Encodings<'a> {
     KeysValues(&'a [(Tensor, Tensor)]),
     /// Keys and values `[batch, tokens of all prompts, channels]` of several prompts, and where
     /// each of them holds.
-    Regional { pairs: &'a [(Tensor, Tensor)], sizes: &'a [RegionSize] },
+    Regional {
+        /// Keys and values of each cross-attention, in the UNet's order.
+        pairs: &'a [(Tensor, Tensor)],
+        /// Where regions hold, for each size of feature map; empty without regions.
+        sizes: &'a [RegionSize],
+    },
 }
 
 /// Where prompts hold on feature maps of one size.
@@ -23,6 +28,7 @@ pub enum Encodings<'a> {
 pub struct RegionSize {
     /// Height times width.
     pub tokens: usize,
+    /// Which tokens read which prompt.
     pub inputs: RegionInputs,
     /// u32 `[tokens]`: in self-attention two tokens see each other if they share a bit. None: all
     /// do.
@@ -38,6 +44,7 @@ pub struct Prompt<'a> {
 }
 
 impl<'a> Prompt<'a> {
+    /// Of a whole network, whose cross-attentions ask one after another.
     pub fn new(encodings: Encodings<'a>) -> Self {
         Prompt { encodings, next: 0 }
     }

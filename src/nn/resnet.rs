@@ -7,8 +7,11 @@ use crate::graph::{Result, Tensor};
 /// What all residual blocks of a model have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Resnet {
+    /// Of both normalisations.
     pub groups: usize,
+    /// Added to variances.
     pub epsilon: f32,
+    /// After each normalisation.
     pub activation: Function,
 }
 

@@ -10,6 +10,7 @@ const LAYER_NORM_EPSILON: f32 = 1e-5;
 /// The shape of one transformer.
 #[derive(Clone, Copy, Debug)]
 pub struct Transformer {
+    /// Of every attention in the block.
     pub heads: usize,
     /// Transformer blocks, one after another.
     pub depth: usize,

@@ -10,6 +10,7 @@ use crate::graph::{Result, Tensor};
 pub struct WordMap {
     /// Height and width of the feature map.
     pub size: [usize; 2],
+    /// Heads that the map is the mean of.
     pub heads: usize,
     /// Probabilities, summed over heads: `[batch, height * width, words]`.
     pub map: Tensor,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::png_chunks;
@@ -82,8 +83,7 @@ fn whole(path: &Path) -> Result<Contents> {
 pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
     let Contents { bytes, format } = whole(path)?;
     let mut decoder = decoder(path, &bytes, format)?;
-    // A broken orientation is no reason to refuse a picture whose pixels are fine.
-    let orientation = decoder.orientation().ok();
+    let orientation = orientation(&mut decoder);
     check_memory(path, decoder.total_bytes())?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| damaged(path, reason(e)))?;
     drop(bytes);
@@ -106,11 +106,23 @@ pub fn measure(path: impl AsRef<Path>) -> Result<(u32, u32)> {
         return Err(damaged(path, "it ends too early".into()));
     }
     let (width, height) = decoder.dimensions();
-    use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    Ok(match decoder.orientation() {
-        Ok(Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH) => (height, width),
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    Ok(match orientation(&mut decoder) {
+        Some(Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH) => (height, width),
         _ => (width, height),
     })
+}
+
+/// How the picture stands. A broken orientation is no reason to refuse a picture whose pixels are
+/// fine.
+fn orientation(decoder: &mut impl ImageDecoder) -> Option<Orientation> {
+    Orientation::from_exif_chunk(plain_exif(&decoder.exif_metadata().ok()??))
+}
+
+/// An EXIF block without the mark that stands before it in JPEG, which some programs write in WebP
+/// too.
+fn plain_exif(block: &[u8]) -> &[u8] {
+    block.strip_prefix(b"Exif\0\0").unwrap_or(block)
 }
 
 /// The EXIF block of a picture file; none where it has none that can be made out.
@@ -121,7 +133,8 @@ pub(super) fn exif(path: &Path, contents: Contents) -> Option<Vec<u8>> {
         ImageFormat::WebP if webp_is_cut(&bytes) => return None,
         _ => {}
     }
-    decoder(path, &bytes, format).ok()?.exif_metadata().ok()?
+    let block = decoder(path, &bytes, format).ok()?.exif_metadata().ok()??;
+    Some(plain_exif(&block).to_vec())
 }
 
 /// What decodes a file, after checking that its size is sane.
@@ -195,7 +208,8 @@ fn jpeg_end(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The decoder doesn't miss what follows the pixels, and takes memory for whatever length a chunk
-/// claims; the header says how long the file is (RIFF: bytes 4 to 7), and each chunk how long it is.
+/// claims; the header says how long the file is (RIFF: bytes 4 to 7), and each chunk how long it
+/// is.
 fn webp_is_cut(bytes: &[u8]) -> bool {
     let number = |at: usize| {
         let found = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());

@@ -56,12 +56,8 @@ pub(super) fn texts(path: &Path, block: Vec<u8>) -> Result<BTreeMap<String, Stri
     Ok(texts)
 }
 
-/// All of a block that can be read. WebP's may begin as JPEG's do.
-fn parse(mut block: Vec<u8>) -> Option<Exif> {
-    const JPEG: &[u8] = b"Exif\0\0";
-    if block.starts_with(JPEG) {
-        block.drain(..JPEG.len());
-    }
+/// All of a block that can be read.
+fn parse(block: Vec<u8>) -> Option<Exif> {
     // piexif leaves out where the next directory is, and text stands there instead.
     let read = exif::Reader::new().continue_on_error(true).read_raw(block);
     read.or_else(|error| error.distill_partial_result(|_| ())).ok()

@@ -97,10 +97,12 @@ impl Mask {
         self.values.iter().all(|v| *v < black).then_some(Doubt::Black)
     }
 
+    /// In pixels.
     pub fn width(&self) -> u32 {
         self.width
     }
 
+    /// In pixels.
     pub fn height(&self) -> u32 {
         self.height
     }

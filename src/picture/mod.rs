@@ -39,39 +39,117 @@ pub const MAX_PIXELS: u64 = 1 << 27;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The system cannot read the file.
     #[error("{}: cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The system cannot write the file.
     #[error("{}: cannot be written: {source}", path.display())]
-    Unwritable { path: PathBuf, source: std::io::Error },
+    Unwritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A name of another kind of picture than what is written.
     #[error("{}: pictures are written as PNG, so the name should end in .png", path.display())]
-    NotPng { path: PathBuf },
+    NotPng {
+        /// The file or folder.
+        path: PathBuf,
+    },
     #[error("{}: not a picture that this program reads (PNG, JPEG, WebP, BMP): this is \
         {}", path.display(), found.describe())]
-    NotAPicture { path: PathBuf, found: FileKind },
+    /// A file of another kind.
+    NotAPicture {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is.
+        found: FileKind,
+    },
+    /// A picture that cannot be decoded to its end.
     #[error("{}: the picture is damaged or cut short: {reason}", path.display())]
-    Damaged { path: PathBuf, reason: String },
+    Damaged {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A picture for which the system gives no memory.
     #[error("{}: a picture that takes {} MiB, for which there is no memory", path.display(),
         bytes.div_ceil(1 << 20))]
-    NoMemory { path: PathBuf, bytes: u64 },
+    NoMemory {
+        /// The file or folder.
+        path: PathBuf,
+        /// Bytes of its pixels.
+        bytes: u64,
+    },
+    /// What is wrong with a picture, with the file that it is from.
     #[error("{}: {source}", path.display())]
-    InFile { path: PathBuf, source: Box<Error> },
+    InFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+    /// A picture larger than any that is made or read, or of no pixels.
     #[error(
         "a picture of {width} x {height} pixels: sides go from 1 to {MAX_SIDE}, with at most \
             {MAX_PIXELS} pixels in all"
     )]
-    Size { width: u64, height: u64 },
+    Size {
+        /// In pixels.
+        width: u64,
+        /// In pixels.
+        height: u64,
+    },
+    /// Values that are not as many as the pixels.
     #[error("{found} values for a picture of {width} x {height} with {channels} channels")]
-    Values { width: u32, height: u32, channels: usize, found: usize },
+    Values {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+        /// Values that each pixel has.
+        channels: usize,
+        /// Values that there are.
+        found: usize,
+    },
+    /// Values that are no numbers, where a picture is to be made.
     #[error("{count} of the picture's {of} values are not finite numbers")]
-    NotFinite { count: usize, of: usize },
+    NotFinite {
+        /// How many.
+        count: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// Two pictures of different sizes cannot be compared.
     #[error("pictures of {} x {} and {} x {} cannot be compared", a.0, a.1, b.0, b.1)]
-    Different { a: (u32, u32), b: (u32, u32) },
+    Different {
+        /// Width and height of one.
+        a: (u32, u32),
+        /// Width and height of the other.
+        b: (u32, u32),
+    },
+    /// A sheet of no pictures.
     #[error("a contact sheet of no pictures")]
     EmptySheet,
+    /// Text in a picture's file that cannot be read or written.
     #[error("{}: the text \"{keyword}\" in it is damaged: {reason}", path.display())]
-    Text { path: PathBuf, keyword: String, reason: String },
+    Text {
+        /// The file or folder.
+        path: PathBuf,
+        /// As PNG calls the text.
+        keyword: String,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
+/// Of the calls of pictures.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// An 8-bit RGB picture: rows from the top, three bytes per pixel. Never empty.
@@ -104,10 +182,12 @@ impl Picture {
         Self::new(width, height, colour.repeat(width as usize * height as usize))
     }
 
+    /// In pixels.
     pub fn width(&self) -> u32 {
         self.width
     }
 
+    /// In pixels.
     pub fn height(&self) -> u32 {
         self.height
     }

@@ -30,6 +30,7 @@ const LEAST_SETTINGS: usize = 3;
 /// How a picture was made.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parameters {
+    /// What the picture was to show.
     pub prompt: String,
     /// Empty: none.
     pub negative_prompt: String,

@@ -12,7 +12,9 @@ const MOST_LINES: u32 = 6;
 /// A line of a plot.
 #[derive(Clone, Debug, Default)]
 pub struct Line {
+    /// What the legend calls it.
     pub label: String,
+    /// Red, green, blue.
     pub colour: [u8; 3],
     /// One value for each place from 0 on; what is no number is left out.
     pub values: Vec<f32>,
@@ -22,9 +24,13 @@ pub struct Line {
 /// asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Plot {
+    /// Above the plot.
     pub title: String,
+    /// In the order in which they are drawn, the last one on top.
     pub lines: Vec<Line>,
+    /// Of the picture, in pixels.
     pub width: u32,
+    /// Of the picture, in pixels.
     pub height: u32,
     /// The vertical axis is logarithmic; values up to 0 are left out.
     pub logarithmic: bool,

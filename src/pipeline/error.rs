@@ -4,19 +4,30 @@ use crate::scheduler::config::ScheduleError;
 use crate::watch::Cancelled;
 use crate::{backend, concept, picture, region, sd, text};
 
+/// What can go wrong between a request and its pictures.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An option of the request.
     #[error("{option} is {found}: expected {expected}")]
-    Option { option: &'static str, found: String, expected: String },
+    Option {
+        /// Its name, as [`Request`](super::Request) calls it.
+        option: &'static str,
+        /// What was found.
+        found: String,
+        /// What is right in its place.
+        expected: String,
+    },
     /// The watch asked it to end.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    /// The model, loaded or run.
     #[error(transparent)]
     Model(Box<sd::Error>),
+    /// A layout of regions.
     #[error(transparent)]
     Region(#[from] region::Error),
+    /// A picture that was given, or one that cannot be made.
     #[error(transparent)]
     Picture(#[from] picture::Error),
 }
@@ -43,6 +54,7 @@ impl From<sd::Error> for Error {
     }
 }
 
+/// Of the calls of pipelines.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The error of an option with a wrong value.

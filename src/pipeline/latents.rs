@@ -12,10 +12,17 @@ const NAME: &str = "latents";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LatentsError {
+    /// The file cannot be read or written, or is no safetensors file.
     #[error(transparent)]
     File(#[from] checkpoint::Error),
+    /// The file holds something else than latents.
     #[error("{}: {problem}", path.display())]
-    Contents { path: PathBuf, problem: String },
+    Contents {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 /// Reads latents from a safetensors file: the tensor `latents`, or the only one there is, of shape

@@ -95,6 +95,7 @@ impl Pipeline {
         &self.model
     }
 
+    /// The model's, without words of concepts.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.model.text().tokenizer
     }

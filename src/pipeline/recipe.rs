@@ -26,9 +26,13 @@ pub struct Recipe {
     /// [`crate::checkpoint::Checkpoint::hash`] in hexadecimal digits, or the beginning of another
     /// program's hash.
     pub model_hash: Option<String>,
+    /// How weights were held on the device.
     pub precision: Precision,
+    /// The picture that it started from.
     pub image: Option<Source>,
+    /// The mask that it was painted in.
     pub mask: Option<Source>,
+    /// The noise that it started from.
     pub latents: Option<Source>,
     /// Concepts and LoRAs, in order.
     pub concepts: Vec<ConceptSource>,
@@ -47,6 +51,7 @@ pub struct Recipe {
 /// A file that a picture was made from.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Source {
+    /// As it was named when the picture was made.
     pub path: PathBuf,
     /// SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
@@ -55,8 +60,10 @@ pub struct Source {
 /// A concept that a picture was made with.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ConceptSource {
+    /// The concept's file.
     #[serde(flatten)]
     pub source: Source,
+    /// How strong it was: 1 is as it was tuned.
     pub scale: f32,
     /// That of its text encoder's part, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,14 +86,18 @@ pub struct ControlSource {
     /// The network as it was named: a folder inside of the model, a path, or a name in the folder
     /// of models.
     pub network: String,
+    /// The picture that it follows.
     pub image: Source,
     /// What is made of the image first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub make: Option<Made>,
     /// As in [`super::Control`].
     pub name: String,
+    /// As in [`super::Control`].
     pub weight: f32,
+    /// As in [`super::Control`].
     pub start: f64,
+    /// As in [`super::Control`].
     pub end: f64,
 }
 
@@ -116,20 +127,43 @@ impl std::str::FromStr for Made {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecipeError {
+    /// The file is no picture that is read.
     #[error(transparent)]
     Picture(#[from] picture::Error),
+    /// A picture without any text of that kind.
     #[error(
         "{}: the file does not say how the picture was made (no text `mos` or `parameters` in it, \
             no user comment in EXIF)",
         path.display()
     )]
-    None { path: PathBuf },
+    None {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// Text that holds no settings.
     #[error("{}: no settings are found in its text, which {what}", path.display())]
-    NoSettings { path: PathBuf, what: &'static str },
+    NoSettings {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is known of the text.
+        what: &'static str,
+    },
+    /// Settings that contradict themselves, or are damaged.
     #[error("{}: its settings cannot be read: {problem}", path.display())]
-    Settings { path: PathBuf, problem: String },
+    Settings {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file that is named in them cannot be read.
     #[error("{}: cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
 }
 
 impl Source {
@@ -183,6 +217,7 @@ pub enum Lookup {
     Same(PathBuf),
     /// One of its name is there, with others.
     Changed(PathBuf),
+    /// It is neither where it was, nor near the picture.
     Gone,
 }
 

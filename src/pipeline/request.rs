@@ -17,7 +17,9 @@ pub const MOST_PICTURES: usize = 1024;
 /// A picture, or a batch of them, to be made. The defaults are those of the command line.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// What is to be seen; with regions, what holds between them.
     pub prompt: String,
+    /// What guidance leads away from.
     pub negative_prompt: String,
     /// Prompts that hold in parts of the picture.
     pub regions: Layout,
@@ -28,22 +30,28 @@ pub struct Request {
     /// In pixels, a multiple of [`super::Pipeline::factor`]; none: the initial picture's, else the
     /// model's.
     pub width: Option<usize>,
+    /// In pixels, as `width`.
     pub height: Option<usize>,
+    /// Sampling steps, 1 and more.
     pub steps: usize,
     /// Scale of classifier-free guidance; up to 1: none, and half the work.
     pub guidance: f32,
     /// None: the one that the model's files name.
     pub sampler: Option<SamplerKind>,
+    /// Karras's noise levels (Karras et al. 2022, eq. 5).
     pub karras: bool,
     /// DDIM's share of fresh noise, 0 to 1.
     pub eta: f64,
     /// Picture `i` of a batch has seed + i, and is the same picture as alone.
     pub seed: u64,
+    /// Which generator's numbers the noise is.
     pub rng: RngKind,
+    /// Pictures, 1 to [`MOST_PICTURES`].
     pub batch: usize,
     /// How many of the text encoder's last layers are left out for the prompt (as in diffusers, not
     /// for the negative one).
     pub clip_skip: usize,
+    /// Weights, brackets and long prompts.
     pub prompt_options: PromptOptions,
     /// Image to image: what to start from.
     pub image: Option<Picture>,
@@ -93,13 +101,16 @@ impl Default for Request {
 pub struct Control {
     /// As regions name it.
     pub name: String,
+    /// The network itself, from [`checkpoint::Control::open`].
     pub network: checkpoint::Control,
     /// What to follow, as the network takes it (edges, poses, depths); fitted to the picture's
     /// size.
     pub picture: Picture,
+    /// Factor of what it adds; 1 is as it was trained.
     pub weight: f32,
     /// It steers from this part of the steps to that, 0 to 1.
     pub start: f64,
+    /// Where it ends.
     pub end: f64,
 }
 
@@ -125,8 +136,11 @@ pub struct Generated {
     pub latents: Array,
     /// One for each picture.
     pub seeds: Vec<u64>,
+    /// What was sampled with.
     pub sampler: SamplerKind,
+    /// Of each, in pixels.
     pub width: usize,
+    /// Of each, in pixels.
     pub height: usize,
     /// For the user: what was cut from prompts, what stands in for what.
     pub warnings: Vec<String>,
@@ -134,5 +148,6 @@ pub struct Generated {
     pub stages: Vec<(&'static str, Duration)>,
     /// Most bytes of device buffers that existed at once since the device was opened.
     pub peak_device_bytes: u64,
+    /// Device memory, as it was known beforehand.
     pub planned: MemoryPlan,
 }

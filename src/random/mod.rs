@@ -50,10 +50,12 @@ impl fmt::Display for RngKind {
 pub enum NoiseSource {
     /// Boxed: the twister's state is 2.5 kB.
     Torch(Box<TorchRng>),
+    /// See [`Philox`].
     Philox(Philox),
 }
 
 impl NoiseSource {
+    /// A stream from its beginning.
     pub fn new(kind: RngKind, seed: u64) -> Self {
         match kind {
             RngKind::Torch => Self::Torch(Box::new(TorchRng::new(seed))),

@@ -1,7 +1,6 @@
 //! Shapes, and what they cover of a feature map.
 use std::path::{Path, PathBuf};
 
-use super::parse::{check_edges, named};
 use super::{Error, Result};
 use crate::numbers::counted;
 use crate::picture::{Mask, Scaling};
@@ -10,6 +9,7 @@ use crate::picture::{Mask, Scaling};
 /// height, others pixels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Area {
+    /// All of the picture.
     #[default]
     Whole,
     /// Left, top, right, bottom.
@@ -345,4 +345,21 @@ fn means(
         }
     }
     out
+}
+
+/// Edges with their names, so that no order has to be known.
+pub(super) fn named([left, top, right, bottom]: &[f64; 4]) -> String {
+    format!("left {left}, top {top}, right {right}, bottom {bottom}")
+}
+
+/// What edges (left, top, right, bottom) of a box on any picture are to be, where these are not.
+pub(super) fn check_edges(edges: &[f64; 4]) -> Result<(), &'static str> {
+    let [left, top, right, bottom] = *edges;
+    if !edges.iter().all(|v| v.is_finite() && *v >= 0.0) {
+        return Err("left, top, right and bottom as fractions or pixels, none below 0");
+    }
+    match left < right && top < bottom {
+        true => Ok(()),
+        false => Err("left before right and top before bottom"),
+    }
 }

@@ -37,6 +37,7 @@ const MOST_SCALE: f32 = 1e3;
 pub struct Layout {
     /// The context prompt and its negative, where the layout says them.
     pub prompt: Option<String>,
+    /// What guidance leads away from, where the layout says it.
     pub negative: Option<String>,
     /// Self-attention does not leak: tokens see those that share a region with them, and those in
     /// none.
@@ -45,6 +46,7 @@ pub struct Layout {
     /// regions vanish where a feature map has no cell that lies within, and where regions weigh a
     /// control differently the last one that names it decides.
     pub published: bool,
+    /// In the order in which they are numbered.
     pub regions: Vec<Region>,
 }
 
@@ -53,9 +55,11 @@ pub struct Layout {
 pub struct Region {
     /// For messages and drawings; none: its number.
     pub name: Option<String>,
+    /// What holds there.
     pub prompt: String,
     /// None: the picture's negative prompt.
     pub negative: Option<String>,
+    /// Where it holds.
     pub area: Area,
     /// Width of the edge over which the region fades, in the units of [`Area`] (fractions are of
     /// the shorter side); 0: none.
@@ -69,6 +73,7 @@ pub struct Region {
     pub base: f64,
     /// It holds from this part of the steps to that, 0 to 1.
     pub start: f64,
+    /// The part of the steps at which it ends.
     pub end: f64,
     /// Scales of concepts and LoRAs inside, by name; those that are not named keep theirs.
     pub concepts: BTreeMap<String, f32>,
@@ -111,44 +116,104 @@ fn number(value: f64) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A region that was typed wrongly.
     #[error(
         "region `{text}`: {problem}; expected \"LEFT,TOP,RIGHT,BOTTOM: prompt | negative prompt\""
     )]
-    Text { text: String, problem: String },
+    Text {
+        /// As it was typed.
+        text: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Regions in the published program's grammar that cannot be read.
     #[error(
         "regions `{text}`: {problem}; expected \"[prompt]-*-[negative prompt]-*-[top, left, \
             bottom, right]\", with `|` between regions"
     )]
-    Published { text: String, problem: String },
+    Published {
+        /// As they were given.
+        text: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The system cannot read a layout.
     #[error("{}: cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A layout whose contents are wrong.
     #[error("{}: not a layout: {problem}", path.display())]
-    File { path: PathBuf, problem: String },
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A value of a region that is out of range.
     #[error("region `{region}`: {key} is {found}, expected {expected}")]
-    Value { region: String, key: &'static str, found: String, expected: String },
+    Value {
+        /// Its name, or its number.
+        region: String,
+        /// As files of layouts call it.
+        key: &'static str,
+        /// What was found.
+        found: String,
+        /// What is right in its place.
+        expected: String,
+    },
+    /// A mask of another shape than the picture.
     #[error(
         "region `{region}`: {} is {mask_width} x {mask_height}, the picture {width} x {height}: a \
             mask has the picture's proportions",
         path.display()
     )]
     MaskSize {
+        /// Its name, or its number.
         region: String,
+        /// The file or folder.
         path: PathBuf,
+        /// In pixels.
         mask_width: u32,
+        /// In pixels.
         mask_height: u32,
+        /// Of the picture to be made, in pixels.
         width: usize,
+        /// Of the picture to be made, in pixels.
         height: usize,
     },
+    /// A mask that cannot be read.
     #[error("region `{region}`: {source}")]
-    Mask { region: String, source: picture::Error },
+    Mask {
+        /// Its name, or its number.
+        region: String,
+        /// What is wrong with it.
+        source: picture::Error,
+    },
+    /// More regions than [`MOST_REGIONS`].
     #[error("{0} regions: at most {MOST_REGIONS} are supported")]
     TooMany(usize),
+    /// A region names a concept or control that is not in use.
     #[error("region `{region}` names the {kind} `{name}`, which is not in use{known}")]
-    Unknown { region: String, kind: &'static str, name: String, known: String },
+    Unknown {
+        /// Its name, or its number.
+        region: String,
+        /// Concept or control.
+        kind: &'static str,
+        /// What it names.
+        name: String,
+        /// What is in use, for the message.
+        known: String,
+    },
+    /// The drawing of a layout.
     #[error(transparent)]
     Picture(#[from] picture::Error),
 }
 
+/// Of the calls of regions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Layout {

@@ -1,6 +1,7 @@
 //! Regions as people type them, and as the published program takes them.
 use std::path::Path;
 
+use super::area::{check_edges, named};
 use super::{Area, Error, Layout, Region, Result};
 use crate::file_kind::read_text;
 use crate::numbers::counted;
@@ -130,23 +131,6 @@ impl Layout {
         }
         layout.check()?;
         Ok(layout)
-    }
-}
-
-/// Edges with their names, so that no order has to be known.
-pub(super) fn named([left, top, right, bottom]: &[f64; 4]) -> String {
-    format!("left {left}, top {top}, right {right}, bottom {bottom}")
-}
-
-/// What edges (left, top, right, bottom) of a box on any picture are to be, where these are not.
-pub(super) fn check_edges(edges: &[f64; 4]) -> Result<(), &'static str> {
-    let [left, top, right, bottom] = *edges;
-    if !edges.iter().all(|v| v.is_finite() && *v >= 0.0) {
-        return Err("left, top, right and bottom as fractions or pixels, none below 0");
-    }
-    match left < right && top < bottom {
-        true => Ok(()),
-        false => Err("left before right and top before bottom"),
     }
 }
 

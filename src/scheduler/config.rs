@@ -4,7 +4,6 @@
 //! A sampler often runs on the config of another one. It then takes over the keys it knows and uses
 //! its own defaults for the rest, as `XScheduler.from_config(pipe.scheduler.config)` does in
 //! diffusers.
-use super::sampler::SamplerKind;
 use crate::checkpoint::infinities;
 use serde::{Deserialize, Deserializer};
 
@@ -12,12 +11,28 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
+    /// Text that is no JSON of such keys.
     #[error("scheduler config is not what it should be: {0}")]
     Json(#[from] serde_json::Error),
+    /// A value that makes no schedule.
     #[error("scheduler config: `{option}` is {found}, expected {expected}")]
-    Config { option: &'static str, found: String, expected: String },
+    Config {
+        /// The key.
+        option: &'static str,
+        /// What was found.
+        found: String,
+        /// What is right in its place.
+        expected: String,
+    },
+    /// Something that the sampler cannot do.
     #[error("{sampler} does not support {what}")]
-    Unsupported { sampler: SamplerKind, what: String },
+    Unsupported {
+        /// The sampler.
+        sampler: &'static str,
+        /// What it was asked for.
+        what: String,
+    },
+    /// Steps, strength or options that make no run.
     #[error("{0}")]
     Request(String),
 }
@@ -40,6 +55,7 @@ pub enum PredictionType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BetaSchedule {
+    /// In a straight line.
     #[default]
     Linear,
     /// Linear in the square root; Stable Diffusion's.
@@ -52,8 +68,11 @@ pub enum BetaSchedule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
+    /// Every n-th step from 0 on.
     Leading,
+    /// Evenly from the first to the last, rounded.
     Linspace,
+    /// Every n-th step back from the last one.
     Trailing,
 }
 
@@ -61,8 +80,10 @@ pub enum TimestepSpacing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalSigmas {
+    /// No noise at all.
     #[default]
     Zero,
+    /// The least level of the schedule.
     SigmaMin,
 }
 
@@ -74,6 +95,7 @@ pub enum SolverType {
     #[default]
     #[serde(alias = "logrho", alias = "bh1", alias = "bh2")]
     Midpoint,
+    /// Heun's two evaluations.
     Heun,
 }
 
@@ -81,39 +103,71 @@ pub enum SolverType {
 /// sampler here reads are ignored. See [`SchedulerConfig::for_sampler`] for the values in force.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct SchedulerConfig {
+    /// The scheduler's class in diffusers.
     #[serde(rename = "_class_name")]
     pub class_name: Option<String>,
+    /// Steps that the model was trained at; 1000 usually.
     pub num_train_timesteps: Option<usize>,
+    /// Variance that the first training step adds.
     pub beta_start: Option<f64>,
+    /// Variance that the last one adds.
     pub beta_end: Option<f64>,
+    /// How betas grow between the two.
     pub beta_schedule: Option<BetaSchedule>,
+    /// The betas themselves, in place of those three.
     pub trained_betas: Option<Vec<f32>>,
+    /// What the model predicts.
     pub prediction_type: Option<PredictionType>,
+    /// How a run's timesteps are spread.
     pub timestep_spacing: Option<TimestepSpacing>,
+    /// Added to every timestep.
     pub steps_offset: Option<usize>,
+    /// The last step ends at no noise, instead of at the first training step's.
     pub set_alpha_to_one: Option<bool>,
+    /// PNDM without its Runge-Kutta steps: the usual form.
     pub skip_prk_steps: Option<bool>,
+    /// Predicted samples are clipped: a pixel model's.
     pub clip_sample: Option<bool>,
+    /// Predicted samples are clipped by their quantile: a pixel model's.
     pub thresholding: Option<bool>,
+    /// The last training step is pure noise (Lin et al. 2024).
     pub rescale_betas_zero_snr: Option<bool>,
+    /// Karras's noise levels.
     pub use_karras_sigmas: Option<bool>,
+    /// Levels evenly spaced in their logarithm, which no sampler here has.
     pub use_exponential_sigmas: Option<bool>,
+    /// Levels of a beta distribution, which no sampler here has.
     pub use_beta_sigmas: Option<bool>,
+    /// Lu's spacing of DPM-Solver, which no sampler here has.
     pub use_lu_lambdas: Option<bool>,
+    /// Those of flow matching, which no sampler here has.
     pub use_flow_sigmas: Option<bool>,
+    /// Least level of Karras's; none: the schedule's.
     pub sigma_min: Option<f64>,
+    /// Greatest level of Karras's; none: the schedule's.
     pub sigma_max: Option<f64>,
+    /// How levels between training steps are found: `linear` alone is known.
     pub interpolation_type: Option<String>,
+    /// `discrete` alone is known.
     pub timestep_type: Option<String>,
+    /// Where a sigma-based sampler ends.
     pub final_sigmas_type: Option<FinalSigmas>,
+    /// Steps that DPM-Solver looks back at, this one included: 1 to 3.
     pub solver_order: Option<usize>,
+    /// Of the DPM-Solver family.
     pub algorithm_type: Option<String>,
+    /// The second-order update.
     pub solver_type: Option<SolverType>,
+    /// The last step is of first order.
     pub lower_order_final: Option<bool>,
+    /// The last step is Euler's.
     pub euler_at_final: Option<bool>,
+    /// Half the logarithm of the signal-to-noise ratio below which steps are left out.
     #[serde(deserialize_with = "number_or_name", default)]
     pub lambda_min_clipped: Option<f32>,
+    /// Timesteps that an LCM was distilled on, from which a run takes its own.
     pub original_inference_steps: Option<usize>,
+    /// LCM's factor of the timestep in its boundary conditions.
     pub timestep_scaling: Option<f32>,
 }
 
@@ -143,116 +197,54 @@ impl SchedulerConfig {
         self.clip_sample = Some(false);
         (self, notes)
     }
-
-    /// The values in force when `kind` runs on this config: keys its diffusers class knows, its
-    /// defaults for missing ones.
-    ///
-    /// # Errors
-    /// Options that are no linear step, or that no Stable Diffusion model uses: clipping,
-    /// thresholding, exponential, beta, Lu and flow sigmas, log-linear interpolation, continuous
-    /// timesteps.
-    pub fn for_sampler(&self, kind: SamplerKind) -> Result<Settings, ScheduleError> {
-        let of = kind.0;
-        let unsupported =
-            |what: &str| ScheduleError::Unsupported { sampler: kind, what: what.into() };
-        let on = |value: Option<bool>, known: bool| known && value.unwrap_or(false);
-        if of.clip_sample.is_some_and(|silent| self.clip_sample.unwrap_or(silent)) {
-            return Err(unsupported(
-                "`clip_sample`: true (DDIM's default where the scheduler config is silent)",
-            ));
-        }
-        if on(self.thresholding, of.thresholding) {
-            return Err(unsupported("`thresholding`"));
-        }
-        if on(self.use_exponential_sigmas, of.sigma_options) {
-            return Err(unsupported("`use_exponential_sigmas`"));
-        }
-        if on(self.use_beta_sigmas, of.sigma_options) {
-            return Err(unsupported("`use_beta_sigmas`"));
-        }
-        if on(self.use_lu_lambdas, of.multistep) {
-            return Err(unsupported("`use_lu_lambdas`"));
-        }
-        if on(self.use_flow_sigmas, of.multistep) {
-            return Err(unsupported("`use_flow_sigmas`"));
-        }
-        if of.interpolation && self.interpolation_type.as_deref().is_some_and(|t| t != "linear") {
-            return Err(unsupported("an `interpolation_type` other than linear"));
-        }
-        if of.interpolation && self.timestep_type.as_deref().is_some_and(|t| t != "discrete") {
-            return Err(unsupported("a `timestep_type` other than discrete"));
-        }
-        let prediction = self.prediction_type.unwrap_or_default();
-        if prediction == PredictionType::Sample && of.refuses_sample_prediction {
-            return Err(unsupported("models that predict the sample (`prediction_type`: sample)"));
-        }
-        let num_train_timesteps = self.num_train_timesteps.unwrap_or(1000);
-        if num_train_timesteps == 0 || num_train_timesteps > 1_000_000 {
-            return Err(ScheduleError::Config {
-                option: "num_train_timesteps",
-                found: num_train_timesteps.to_string(),
-                expected: "1 to 1000000".into(),
-            });
-        }
-        let solver_order = self.solver_order.unwrap_or(2);
-        if of.multistep && !(1..=3).contains(&solver_order) {
-            return Err(ScheduleError::Config {
-                option: "solver_order",
-                found: solver_order.to_string(),
-                expected: "1, 2 or 3".into(),
-            });
-        }
-        Ok(Settings {
-            num_train_timesteps,
-            beta_start: self.beta_start.unwrap_or(of.betas[0]),
-            beta_end: self.beta_end.unwrap_or(of.betas[1]),
-            beta_schedule: self.beta_schedule.unwrap_or(of.beta_schedule),
-            trained_betas: self.trained_betas.clone(),
-            prediction,
-            spacing: self.timestep_spacing.unwrap_or(of.spacing),
-            steps_offset: self.steps_offset.unwrap_or(0),
-            set_alpha_to_one: self.set_alpha_to_one.unwrap_or(of.set_alpha_to_one),
-            skip_prk_steps: self.skip_prk_steps.unwrap_or(false),
-            rescale_betas_zero_snr: on(self.rescale_betas_zero_snr, of.rescales_to_zero_snr),
-            karras: on(self.use_karras_sigmas, of.sigma_options),
-            sigma_min: self.sigma_min.filter(|_| of.interpolation),
-            sigma_max: self.sigma_max.filter(|_| of.interpolation),
-            final_sigmas: self.final_sigmas_type.filter(|_| of.final_sigmas).unwrap_or_default(),
-            solver_order,
-            solver_type: self.solver_type.unwrap_or_default(),
-            lower_order_final: self.lower_order_final.unwrap_or(true),
-            euler_at_final: self.euler_at_final.unwrap_or(false),
-            lambda_min_clipped: self.lambda_min_clipped.unwrap_or(f32::NEG_INFINITY),
-            original_inference_steps: self.original_inference_steps.unwrap_or(50),
-            timestep_scaling: self.timestep_scaling.unwrap_or(10.0),
-        })
-    }
 }
 
 /// The values in force for one sampler; names as in `scheduler_config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// Steps that the model was trained at.
     pub num_train_timesteps: usize,
+    /// Variance that the first training step adds.
     pub beta_start: f64,
+    /// Variance that the last one adds.
     pub beta_end: f64,
+    /// How betas grow between the two.
     pub beta_schedule: BetaSchedule,
+    /// The betas themselves, in place of those three.
     pub trained_betas: Option<Vec<f32>>,
+    /// What the model predicts.
     pub prediction: PredictionType,
+    /// How a run's timesteps are spread.
     pub spacing: TimestepSpacing,
+    /// Added to every timestep.
     pub steps_offset: usize,
+    /// The last step ends at no noise, instead of at the first training step's.
     pub set_alpha_to_one: bool,
+    /// PNDM without its Runge-Kutta steps.
     pub skip_prk_steps: bool,
+    /// The last training step is pure noise (Lin et al. 2024).
     pub rescale_betas_zero_snr: bool,
+    /// Karras's noise levels (Karras et al. 2022, eq. 5).
     pub karras: bool,
+    /// Least of them; none: the schedule's.
     pub sigma_min: Option<f64>,
+    /// Greatest of them; none: the schedule's.
     pub sigma_max: Option<f64>,
+    /// Where a sigma-based sampler ends.
     pub final_sigmas: FinalSigmas,
+    /// Steps that DPM-Solver looks back at, this one included: 1 to 3.
     pub solver_order: usize,
+    /// The second-order update.
     pub solver_type: SolverType,
+    /// The last step is of first order.
     pub lower_order_final: bool,
+    /// The last step is Euler's.
     pub euler_at_final: bool,
+    /// Half the logarithm of the signal-to-noise ratio below which steps are left out.
     pub lambda_min_clipped: f32,
+    /// Timesteps that an LCM was distilled on, from which a run takes its own.
     pub original_inference_steps: usize,
+    /// LCM's factor of the timestep in its boundary conditions.
     pub timestep_scaling: f32,
 }
 

@@ -3,13 +3,14 @@
 //!
 //! diffusers computes the tables in f32 and much of the rest in f64. The same widths are used here
 //! at the same places, because samplers divide by small differences of these numbers.
-use super::config::{BetaSchedule, ScheduleError, SchedulerConfig, Settings, TimestepSpacing};
-use super::sampler::SamplerKind;
+use super::config::{BetaSchedule, ScheduleError, Settings, TimestepSpacing};
 
 /// A noised sample: `signal * original + noise * gaussian`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseLevel {
+    /// Factor of the original.
     pub signal: f32,
+    /// Factor of the Gaussian noise.
     pub noise: f32,
 }
 
@@ -37,17 +38,6 @@ pub struct NoiseSchedule {
 }
 
 impl NoiseSchedule {
-    /// The schedule a model was trained with, for tuning it (diffusers' `DDPMScheduler`).
-    ///
-    /// # Errors
-    /// A config whose numbers make no schedule: see [`NoiseSchedule::new`].
-    pub fn of_training(config: &SchedulerConfig) -> Result<Self, ScheduleError> {
-        // DDIM's class knows the same keys about betas, with the same defaults.
-        let silent =
-            SchedulerConfig { clip_sample: Some(false), thresholding: None, ..config.clone() };
-        Self::new(&silent.for_sampler(SamplerKind::DDIM)?)
-    }
-
     /// Betas by `beta_schedule` (or `trained_betas`); `alpha_cumprod[t]` is the product over
     /// `s <= t` of `1 - beta[s]`.
     ///
@@ -263,6 +253,7 @@ pub(super) fn sigma_to_timestep(sigma: f64, log_sigmas: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::SchedulerConfig;
     use super::*;
     use serde_json::Value;
 

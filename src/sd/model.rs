@@ -17,13 +17,17 @@ use super::error::{Error, Result};
 /// A text-to-image model: everything that its files say. Weights stay in the files.
 #[derive(Clone, Debug)]
 pub struct Model {
+    /// The file or folder that it was opened from.
     pub path: PathBuf,
+    /// The denoising network.
     pub unet: Part<UNetConfig>,
+    /// The autoencoder.
     pub vae: Part<VaeConfig>,
     /// In the order in which the UNet reads them. At least one.
     pub text_encoders: Vec<TextEncoder>,
     /// CLIP's vision tower, where the model brings one.
     pub vision: Option<Vision>,
+    /// What its files say of the noise.
     pub scheduler: SchedulerConfig,
     /// The UNet's, in the order in which they read prompts: down, middle, up.
     pub attentions: Vec<CrossAttention>,

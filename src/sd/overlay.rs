@@ -13,6 +13,9 @@ use crate::graph::{Array, ParameterError, ParameterInfo, ParameterSource, Stored
 const DOWN: &str = ".lora_down.weight";
 const UP: &str = ".lora_up.weight";
 
+/// What an update has to know of a whole parameter.
+type Measured = Arc<Vec<f32>>;
+
 /// A [`ParameterSource`] that has `<set>.<layer>.lora_down.weight` and
 /// `<set>.<layer>.lora_up.weight` of the sets of updates in use, and all else from a model: with
 /// replaced weights in place of its own, and with the updates of merged sets added. Sets come and
@@ -26,15 +29,14 @@ pub struct Overlay {
     merged: RwLock<Vec<AppliedSet>>,
     /// What merged updates have to know of whole parameters, by the set's number and the
     /// parameter's name.
-    measured: Mutex<Measured>,
+    measured: Mutex<HashMap<(usize, String), Measured>>,
     /// Those that will be merged: what is planned is planned for them.
     expected: RwLock<Vec<AppliedSet>>,
     sums_in_f32: bool,
 }
 
-type Measured = HashMap<(usize, String), Arc<Vec<f32>>>;
-
 impl Overlay {
+    /// The model's own weights, nothing laid over them yet.
     pub fn new(model: Arc<dyn ParameterSource + Send>) -> Self {
         Overlay {
             model,

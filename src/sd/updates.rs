@@ -321,21 +321,23 @@ pub(crate) fn check_shapes<'a>(
     for set in sets {
         for (name, update) in set.set().parameters() {
             let concept = set.concept.clone();
-            let layer = match (name.strip_suffix(".weight"), update) {
-                (Some(layer), _) => layer.to_string(),
+            let (layer, is_bias) = match (name.strip_suffix(".bias"), update) {
                 // What a layer gives is scaled whether or not it has a bias.
-                (None, Update::Ia3(_)) if model.info(&name).is_none() => continue,
-                (None, _) => name.clone(),
+                (Some(_), Update::Ia3(_)) if model.info(&name).is_none() => continue,
+                (Some(_), _) => (name.clone(), true),
+                _ => (name.strip_suffix(".weight").unwrap_or(&name).to_string(), false),
             };
             let Some(info) = model.info(&name) else {
                 return Err(concept::Error::NoLayer { concept, network, layer });
             };
             if !update.fits(&info.shape) {
-                let (found, expected) = (update.weight_shape(), info.shape);
+                let (found, expected) = (update.weight_shape().into(), info.shape.into());
+                let kind = if is_bias { "a bias" } else { "a weight" };
                 return Err(concept::Error::LayerShape {
                     concept,
                     network,
                     layer,
+                    kind,
                     found,
                     expected,
                 });

@@ -42,8 +42,11 @@ impl KnownWords {
     ) -> Vec<String> {
         // A mark between chunks of a prompt is no word.
         let mut text = prompt.replace("BREAK", " ").to_lowercase();
-        for name in names.into_iter().filter(|name| !name.is_empty()) {
-            text = text.replace(&name.to_lowercase(), " ");
+        let mut names: Vec<String> = names.into_iter().map(str::to_lowercase).collect();
+        // Those first that have others in them.
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        for name in names.iter().filter(|name| !name.is_empty()) {
+            text = without_name(&text, name);
         }
         let mut found: Vec<String> = Vec::new();
         for word in words_of(&without_marks(&text)).filter(|word| !self.words.contains(word)) {
@@ -88,6 +91,25 @@ impl KnownWords {
     }
 }
 
+/// `text` without `name`, where it is a word as the tokenizer finds it: no part of another one.
+fn without_name(text: &str, name: &str) -> String {
+    let in_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let single_word = in_word(name.chars().next()) || in_word(name.chars().next_back());
+    let mut plain = String::with_capacity(text.len());
+    let mut end = 0;
+    for (at, found) in text.match_indices(name) {
+        let (before, rest) = text.split_at(at);
+        let after = rest.strip_prefix(found).unwrap_or(rest);
+        let is_part = in_word(before.chars().next_back()) || in_word(after.chars().next());
+        if !(single_word && is_part) {
+            plain += before.get(end..).unwrap_or_default();
+            plain.push(' ');
+            end = at + found.len();
+        }
+    }
+    plain + text.get(end..).unwrap_or_default()
+}
+
 /// `<word>` is a concept's, in use or not, and told elsewhere.
 fn without_marks(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -111,6 +133,16 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_within_others_are_no_strangers() {
+        let known = KnownWords::parse("animals: cat dog\n(other): a\n");
+        for names in [["qzx", "qzxbar"], ["qzxbar", "qzx"]] {
+            assert_eq!(known.unknown_words("a QZXBar cat, (qzx:1.2) dog", names), [""; 0]);
+        }
+        assert_eq!(known.unknown_words("a qzxbar dog, qzx", ["qzx"]), ["qzxbar"]);
+        assert_eq!(known.unknown_words("a <qz>2 dog", ["<qz>", "<qz>2"]), [""; 0]);
+    }
 
     #[test]
     fn strangers_are_found_around_weights_and_names() {

@@ -19,34 +19,87 @@ pub use vocabulary::standard_files;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The system cannot read the file.
     #[error("{}: cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     #[error("{}: no tokenizer here: expected tokenizer.json, or vocab.json and \
         merges.txt", folder.display())]
-    NoTokenizer { folder: PathBuf },
+    /// A folder without a tokenizer's files.
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file that is no tokenizer, or damaged.
     #[error("{}: not a valid tokenizer file: {reason}", path.display())]
-    Invalid { path: PathBuf, reason: String },
+    Invalid {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A token that marks something is not in the vocabulary.
     #[error("the tokenizer has no token \"{token}\", which is to mark {purpose}")]
-    NoMark { token: String, purpose: &'static str },
+    NoMark {
+        /// The token.
+        token: String,
+        /// What it marks.
+        purpose: &'static str,
+    },
+    /// A word that cannot be added to the vocabulary.
     #[error("\"{word}\" cannot be added to the vocabulary: {reason}")]
-    Word { word: String, reason: String },
+    Word {
+        /// The word.
+        word: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Text that the tokenizer refuses.
     #[error("the prompt could not be tokenized: {reason}")]
-    Tokenize { reason: String },
+    Tokenize {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A weight that is out of range.
     #[error(
         "the prompt gives \"{text}\" the weight {weight}, but weights go from -{max} to {max}; \
             brackets that are meant as text are written \\( and \\)",
         max = prompt::MAX_WEIGHT
     )]
-    Weight { text: String, weight: f32 },
+    Weight {
+        /// What it is the weight of.
+        text: String,
+        /// The weight.
+        weight: f32,
+    },
+    /// Two prompts whose chunks have different lengths.
     #[error(
         "prompts of {left} and {right} tokens per chunk cannot be padded to the same number of \
             chunks"
     )]
-    ChunkLength { left: usize, right: usize },
+    ChunkLength {
+        /// Tokens of a chunk of one.
+        left: usize,
+        /// Tokens of a chunk of the other.
+        right: usize,
+    },
+    /// Encodings that are not as many as the tokens.
     #[error(
         "{values} encoded values do not divide into {positions} positions of {width} values each"
     )]
-    Weights { values: usize, positions: usize, width: usize },
+    Weights {
+        /// Values that there are.
+        values: usize,
+        /// Tokens.
+        positions: usize,
+        /// Values of a token.
+        width: usize,
+    },
 }
 
+/// Of the calls of tokenizers and prompts.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -39,7 +39,9 @@ type Inner = TokenizerImpl<
 /// One token of a text and the bytes of the text that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
+    /// Its number in the vocabulary.
     pub id: u32,
+    /// Where in the text it stands, in bytes.
     pub bytes: Range<usize>,
 }
 
@@ -211,7 +213,10 @@ impl Tokenizer {
                 || words.iter().take(n).any(same)
                 || added.keys().any(|k| same(&k.as_str()))
             {
-                return Err(refuse("it is there already"));
+                return Err(refuse(&format!(
+                    "it is a word already; a new one is needed, such as <{}1>",
+                    word.trim_matches(['<', '>'])
+                )));
             }
         }
         let add_one = |word: &&str| {

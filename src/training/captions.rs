@@ -18,9 +18,13 @@ pub enum Templates {
     /// Captions stay as they are.
     #[default]
     None,
+    /// Of somebody.
     Person,
+    /// Of a thing.
     Object,
+    /// Of a place.
     Scene,
+    /// Of a way to paint or photograph.
     Style,
 }
 

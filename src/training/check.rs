@@ -3,6 +3,7 @@
 use super::config::Settings;
 use super::error::{Error, Result};
 use super::folder::{self, Depth};
+use super::prior::{self, ClassCost, ClassPictures};
 use super::run::size;
 use super::saved::Places;
 use super::step::Models;
@@ -15,14 +16,19 @@ use crate::pipeline::Pipeline;
 /// What [`look`] found in order.
 #[derive(Clone, Debug)]
 pub struct Looked {
+    /// Pictures that there are.
     pub pictures: usize,
     /// Width and height that would be tuned at.
     pub size: [usize; 2],
+    /// Class pictures of a folder, that would be learnt from.
+    pub own_class: usize,
+    /// Class pictures that would be made.
+    pub class: Option<ClassCost>,
 }
 
 /// Checks settings, words, captions, the headers of pictures and masks, and that the results can be
-/// written. Makes no file or folder. `tell` hears what would be noticed and go on all the same, also
-/// before an error.
+/// written. Makes no file or folder. `tell` hears what would be noticed and go on all the same,
+/// also before an error.
 ///
 /// # Errors
 /// [`Error::Unfit`] with everything that has to be put right; a place that cannot be written; a
@@ -32,7 +38,8 @@ pub fn look(
     settings: &Settings,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Looked> {
-    Places::of(&settings.output).check()?;
+    let places = Places::of(&settings.output);
+    places.check()?;
     let nothing = Reference::new().into();
     let encoder = Pipeline::load(&nothing, checkpoint, settings.precision)?;
     let models = Models::of(encoder.model())?;
@@ -40,6 +47,12 @@ pub fn look(
     let mut checked = folder::check_at(settings, size, Depth::Headers);
     checked.remarks.iter().for_each(|remark| tell(remark));
     problems.append(&mut checked.problems);
+    let own_class = prior::own_folder(settings)
+        .map(|folder| folder::check_class(&folder, settings, size, Depth::Headers));
+    if let Some(own) = &own_class {
+        own.remarks.iter().for_each(|remark| tell(remark));
+        problems.extend_from_slice(&own.problems);
+    }
     let copies = super::run::step_config(settings, size, &encoder).rows_per_word(&models.unet);
     let rows = initial_rows(settings, encoder.model().text(), copies);
     if let Err(mut wrong) = rows {
@@ -56,5 +69,21 @@ pub fn look(
             tell(&words.cut(&seen.path));
         }
     }
-    Ok(Looked { pictures: checked.seen.len(), size })
+    for seen in own_class.iter().flat_map(|own| &own.seen) {
+        let phrase = settings.class_word.as_deref().unwrap_or_default();
+        if words.caption(&with_words(&seen.caption, phrase))?.cut {
+            tell(&words.cut(&seen.path));
+        }
+    }
+    let captions: Vec<(&str, usize)> =
+        checked.seen.iter().map(|seen| (seen.caption.as_str(), seen.repeats)).collect();
+    let (guidance, place) = (encoder.guidance(), places.class());
+    let class = ClassPictures::of(settings, &captions, size, guidance, place, None);
+    let of_update = 2 * settings.batch * settings.accumulate;
+    Ok(Looked {
+        pictures: checked.seen.len(),
+        size,
+        own_class: own_class.map_or(0, |own| own.seen.len()),
+        class: class.map(|class| class.cost(of_update)).transpose()?,
+    })
 }

@@ -30,24 +30,39 @@ pub enum Purpose {
     Updates = 11,
     /// The order in which predictions are trained.
     Lessons = 12,
+    /// The seed that class pictures are counted from.
+    ClassSeed = 13,
+    /// Which numbers of an update's narrow side are dropped.
+    Dropout = 14,
+    /// Which of its ranks are.
+    RankDropout = 15,
 }
+
+/// What is added to a purpose where it is about pictures of the class.
+const CLASS: u32 = 1 << 8;
 
 /// The numbers of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Draws {
     seed: u64,
+    offset: u32,
 }
 
 impl Draws {
     pub fn new(seed: u64) -> Self {
-        Draws { seed }
+        Draws { seed, offset: 0 }
+    }
+
+    /// Those for pictures of the class: other numbers for the same purposes and places.
+    pub fn of_class(seed: u64) -> Self {
+        Draws { seed, offset: CLASS }
     }
 
     /// The numbers for a purpose at place `index`, such as a step or a picture, from the first.
     pub fn at(&self, purpose: Purpose, index: u64) -> Numbers {
         Numbers {
             key: words(self.seed),
-            purpose: purpose as u32,
+            purpose: purpose as u32 + self.offset,
             index: words(index),
             block: 0,
             ready: [0; 4],
@@ -87,6 +102,15 @@ impl Numbers {
     pub fn unit(&mut self) -> f64 {
         let (low, high) = (u64::from(self.word()), u64::from(self.word()));
         ((high << 32 | low) >> 11) as f64 * (-53f64).exp2()
+    }
+
+    /// `count` factors of dropout: 0 with the probability `share`, else 1 / (1 - share). One word
+    /// for each, as a part of 2^32.
+    pub fn kept(&mut self, count: usize, share: f32) -> impl Iterator<Item = f32> + '_ {
+        let share = f64::from(share);
+        let kept = (1.0 / (1.0 - share)) as f32;
+        let below = move |word: u32| f64::from(word) * (-32f64).exp2() < share;
+        (0..count).map(move |_| if below(self.word()) { 0.0 } else { kept })
     }
 
     /// A whole number below `count`; 0 if there is none.
@@ -144,6 +168,7 @@ mod tests {
             first(8, Purpose::Noise, 1 << 40),
             first(7, Purpose::Latents, 1 << 40),
             first(7, Purpose::Noise, 1),
+            Draws::of_class(7).at(Purpose::Noise, 1 << 40).normal(4),
         ];
         assert!(others.iter().all(|other| *other != base));
         let mut pieces = Draws::new(7).at(Purpose::Noise, 1 << 40);
@@ -168,6 +193,10 @@ mod tests {
         }
         assert!(counts.iter().all(|&count| (850..1150).contains(&count)), "{counts:?}");
         assert_eq!(numbers.below(0), 0);
+        let kept: Vec<f32> = numbers.kept(4000, 0.25).collect();
+        let dropped = kept.iter().filter(|factor| **factor == 0.0).count();
+        assert!((900..1100).contains(&dropped), "{dropped}");
+        assert!(kept.iter().all(|factor| [0.0, 4.0 / 3.0].contains(factor)));
         let units: Vec<f64> = (0..2000).map(|_| numbers.between(-1.0, 3.0)).collect();
         assert!(units.iter().all(|u| (-1.0..3.0).contains(u)));
         assert!((units.iter().sum::<f64>() / 2000.0 - 1.0).abs() < 0.1);

@@ -7,41 +7,62 @@ use crate::pipeline;
 use crate::watch::Cancelled;
 use crate::{backend, checkpoint, concept, picture, text};
 
+/// What can go wrong with a tuning run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The watch asked it to end. All updates that are done are saved.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    /// The settings.
     #[error(transparent)]
     Config(#[from] config::Error),
     /// All that is wrong with what a run is made from.
     #[error("{}", list(.0))]
     Unfit(Vec<String>),
+    /// The training step.
     #[error(transparent)]
     Step(#[from] step::Error),
     /// Boxed: it is large.
     #[error(transparent)]
     Pipeline(Box<pipeline::Error>),
+    /// The base model's files, or a state's.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// The concept file.
     #[error(transparent)]
     Concept(#[from] concept::Error),
+    /// A word, or a caption.
     #[error(transparent)]
     Text(#[from] text::Error),
+    /// A picture, a mask, a sheet or the curve.
     #[error(transparent)]
     Picture(#[from] picture::Error),
+    /// The device.
     #[error(transparent)]
     Backend(#[from] backend::Error),
+    /// A folder or file that cannot be made.
     #[error("{}: cannot be written: {source}", path.display())]
-    Unwritable { path: PathBuf, source: std::io::Error },
+    Unwritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A state, or a concept, that is in the way or does not belong to the run.
     #[error("{}: {problem}", path.display())]
-    State { path: PathBuf, problem: String },
+    State {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The run stands where it last was saved.
     #[error("{}", diverged(*.step, *.loss, .rates, .layer, .saved))]
     Diverged {
-        /// The update, from 1.
+        /// The update, from 1 on.
         step: u64,
+        /// What came of it.
         loss: f32,
         /// Learning rates of that update.
         rates: step::Rates,
@@ -61,6 +82,7 @@ impl From<pipeline::Error> for Error {
     }
 }
 
+/// Of the calls of training.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn list(problems: &[String]) -> String {

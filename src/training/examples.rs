@@ -1,74 +1,43 @@
-//! From the pictures to batches: which picture, where it is placed, what is said of it, at which
-//! noise.
-//!
-//! Example `n` of a run depends on the settings, the pictures and `n` alone, so a run that goes on
-//! needs no history.
+//! From pictures to batches.
 
-use std::collections::HashMap;
-
-use super::captions::shuffle_tags;
 use super::config::Settings;
-use super::draws::{Draws, Purpose};
 use super::error::Result;
 use super::folder::Found;
 use super::listing::name;
+use super::pool::{Encode, Pool};
 use super::schedule::min_snr;
 use super::step::{Batch, Models, Rates};
-use super::transform::{Placement, Transform};
+use super::transform::Transform;
 use super::words::Words;
-use crate::concept::{PLACEHOLDER, with_words};
 use crate::graph::Array;
-use crate::picture::Picture;
-use crate::pipeline::Pipeline;
-
-/// Mean and deviation of latents `[height, width, channels]`.
-pub type Distribution = (Vec<f32>, Vec<f32>);
 
 /// Less of a mask's white than this at the latents' size is worth a word.
 const LITTLE: f64 = 0.5;
 
-/// What turns pictures of the run's size to latents.
-pub trait Encode {
-    /// The distribution of a picture's latents, scaled as the UNet takes them.
-    ///
-    /// # Errors
-    /// Whatever the device meets.
-    fn encode(&mut self, picture: &Picture) -> Result<Distribution>;
-}
-
-impl Encode for Pipeline {
-    fn encode(&mut self, picture: &Picture) -> Result<Distribution> {
-        let (mean, deviation) = self.latents_of(picture, None)?;
-        Ok((mean.values().to_vec(), deviation.values().to_vec()))
-    }
-}
-
 /// What a run learns from.
 pub struct Examples {
     settings: Settings,
-    draws: Draws,
-    found: Vec<Found>,
-    /// The pictures of an epoch: each as often as it has repeats.
-    slots: Vec<usize>,
+    concept: Pool,
+    /// Pictures of its class, as many of them in each batch as of the concept's.
+    class: Option<Pool>,
     transform: Transform,
     /// Height, width and channels of the latents.
     latent: [usize; 3],
     words: Words,
     /// The factor of the loss at each training step.
     factors: Vec<f32>,
-    /// By picture and placement.
-    encoded: HashMap<(usize, u64), Distribution>,
 }
 
-/// One example, but for its latents.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Example {
-    pub picture: usize,
-    pub placement: Placement,
-    /// Placements that come again have a number, under which their latents are kept.
-    variant: Option<u64>,
-    pub caption: String,
-    pub timestep: usize,
+/// The parts of a batch so far, one picture behind the other.
+#[derive(Default)]
+struct Parts {
+    latents: Vec<f32>,
+    noise: Vec<f32>,
+    ids: Vec<u32>,
+    timesteps: Vec<usize>,
+    factors: Vec<f32>,
+    loss_mask: Vec<f32>,
+    subject_mask: Vec<f32>,
 }
 
 impl Examples {
@@ -89,29 +58,34 @@ impl Examples {
         };
         Examples {
             settings: settings.clone(),
-            draws: Draws::new(settings.seed),
-            slots: found
-                .iter()
-                .enumerate()
-                .flat_map(|(i, found)| std::iter::repeat_n(i, found.repeats))
-                .collect(),
-            found,
+            concept: Pool::of_concept(settings, found, transform, count),
+            class: None,
             transform,
             latent,
             words,
             factors: (0..count).map(factor).collect(),
-            encoded: HashMap::new(),
         }
     }
 
-    /// Number of pictures.
+    /// Pictures of the class, to be learnt from beside the concept's.
+    pub fn add_class(&mut self, found: Vec<Found>) {
+        let timesteps = self.factors.len();
+        self.class = Some(Pool::of_class(&self.settings, found, self.transform, timesteps));
+    }
+
+    /// Number of pictures of the concept.
     pub fn pictures(&self) -> usize {
-        self.found.len()
+        self.concept.found().len()
+    }
+
+    /// Captions of the concept's pictures, and how often each comes in an epoch.
+    pub fn captions(&self) -> Vec<(&str, usize)> {
+        self.concept.found().iter().map(|found| (found.caption.as_str(), found.repeats)).collect()
     }
 
     /// Whether any mask leaves something out.
     pub fn masked(&self) -> bool {
-        self.found.iter().any(|found| found.mask.is_some())
+        self.concept.found().iter().any(|found| found.mask.is_some())
     }
 
     /// Captions that do not fit.
@@ -120,9 +94,11 @@ impl Examples {
     /// Captions that cannot be tokenized.
     pub fn remarks(&self) -> Result<Vec<String>> {
         let mut remarks = Vec::new();
-        for found in &self.found {
-            if self.words.caption(&with_words(&found.caption, &self.settings.phrase()))?.cut {
-                remarks.push(self.words.cut(&found.path));
+        for pool in [Some(&self.concept), self.class.as_ref()].into_iter().flatten() {
+            for found in pool.found() {
+                if self.words.caption(&pool.written(found))?.cut {
+                    remarks.push(self.words.cut(&found.path));
+                }
             }
         }
         remarks.extend(self.thin_masks());
@@ -133,7 +109,7 @@ impl Examples {
     fn thin_masks(&self) -> Vec<String> {
         let [height, width, _] = self.latent;
         let (mut gone, mut thin) = (Vec::new(), Vec::new());
-        for found in &self.found {
+        for found in self.concept.found() {
             let Some(mask) = &found.mask else { continue };
             let size = [found.picture.width() as usize, found.picture.height() as usize];
             let placement = self.transform.whole(size[0], size[1]);
@@ -161,132 +137,59 @@ impl Examples {
         gone.into_iter().chain(told(thin, "less than half of it counts")).collect()
     }
 
-    /// Example `n`: every picture once in an epoch, or as often as it has repeats, in an order of
-    /// its own.
-    pub fn example(&self, n: u64) -> Example {
-        let count = self.slots.len().max(1) as u64;
-        let order = self.draws.at(Purpose::Order, n / count).order(count as usize);
-        let picture = order
-            .get((n % count) as usize)
-            .and_then(|slot| self.slots.get(*slot))
-            .copied()
-            .unwrap_or(0);
-        let (width, height) = self
-            .found
-            .get(picture)
-            .map_or((1, 1), |f| (f.picture.width() as usize, f.picture.height() as usize));
-        let variants = match self.settings.variants {
-            _ if self.transform.is_fixed(width, height) => 1,
-            variants => variants,
-        };
-        // Placements that come again are numbered by picture, all others by example.
-        let variant =
-            (variants > 0).then(|| self.draws.at(Purpose::Variant, n).below(variants) as u64);
-        let index = variant.map_or(n, |variant| picture as u64 + (variant + 1) * (1 << 40));
-        let placement =
-            self.transform.place(width, height, &mut self.draws.at(Purpose::Placement, index));
-        let timestep = self.draws.at(Purpose::Timestep, n).below(self.factors.len());
-        Example { picture, placement, variant, caption: self.caption(picture, n), timestep }
-    }
-
-    fn caption(&self, picture: usize, n: u64) -> String {
-        let settings = &self.settings;
-        let written = self.found.get(picture).map_or(PLACEHOLDER, |found| found.caption.as_str());
-        let phrase = settings.phrase();
-        let mut caption = with_words(written, &phrase);
-        if settings.shuffle_tags {
-            caption =
-                shuffle_tags(&caption, settings.keep_tags, &mut self.draws.at(Purpose::Tags, n));
-        }
-        if settings.template_sentences || caption.starts_with(&phrase) {
-            caption = settings.templates.apply(&caption, &mut self.draws.at(Purpose::Template, n));
-        }
-        caption
-    }
-
-    /// Batch number `number` of the run, counting all of an accumulation.
+    /// Batch number `number` of the run, counting all of an accumulation. Pictures of the class
+    /// stand behind the concept's.
     ///
     /// # Errors
     /// Captions that cannot be tokenized; whatever encoding meets.
     pub fn batch(&mut self, number: u64, rates: Rates, encoder: &mut dyn Encode) -> Result<Batch> {
         let [height, width, channels] = self.latent;
-        let (count, pixels) = (self.settings.batch, height * width);
-        let (mut latents, mut noise, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut timesteps, mut factors) = (Vec::new(), Vec::new());
-        let (mut loss_mask, mut subject_mask) = (Vec::new(), Vec::new());
-        for n in (0..count as u64).map(|i| number * count as u64 + i) {
-            let example = self.example(n);
-            let gaussian = self.draws.at(Purpose::Latents, n).normal(pixels * channels);
-            let (mean, deviation) = self.latents(&example, encoder)?;
-            latents.extend(
-                mean.iter()
-                    .zip(deviation)
-                    .zip(&gaussian)
-                    .map(|((mean, deviation), g)| mean + deviation * g),
-            );
-            noise.extend(self.noise(n, pixels, channels));
-            ids.extend(self.words.caption(&example.caption)?.ids);
-            timesteps.push(example.timestep);
-            factors.push(self.factors.get(example.timestep).copied().unwrap_or(1.0));
-            let found = self.found.get(example.picture);
-            let size =
-                found.map_or([1, 1], |f| [f.picture.width() as usize, f.picture.height() as usize]);
-            let shown = example.placement.mask(None, size, height, width);
-            let subject = match found.and_then(|found| found.mask.as_ref()) {
-                Some(mask) => example.placement.mask(Some(mask), size, height, width),
-                // No mask is the whole picture, and its ground too: there is nothing outside.
-                None => vec![1.0; pixels],
-            };
-            // A cut may leave nothing of the subject; then all that is shown counts.
-            let use_subject =
-                self.settings.mask_loss && subject.iter().zip(&shown).any(|(a, b)| a * b > 0.0);
-            let rest = if use_subject { self.settings.unmasked_weight } else { 1.0 };
-            loss_mask.extend(
-                shown
-                    .iter()
-                    .zip(&subject)
-                    .map(|(shown, subject)| shown * (subject + rest * (1.0 - subject))),
-            );
-            subject_mask.extend(subject);
-        }
-        let copies = ids.len() / (count * self.words.length()).max(1);
-        let shape = [count, height, width, channels];
-        Ok(Batch {
-            latents: Array::f32(shape, latents),
-            noise: Array::f32(shape, noise),
-            timesteps,
-            ids: Array::u32([count, copies, self.words.length()], ids),
-            factors,
-            loss_mask: Array::f32([count, height, width], loss_mask),
-            subject_mask: Some(Array::f32([count, height, width], subject_mask)),
-            rates,
-        })
-    }
-
-    /// Noise of example `n`, with what all of a channel share.
-    fn noise(&self, n: u64, pixels: usize, channels: usize) -> Vec<f32> {
-        let mut noise = self.draws.at(Purpose::Noise, n).normal(pixels * channels);
-        let offset = self.settings.noise_offset;
-        if offset > 0.0 {
-            let shared = self.draws.at(Purpose::NoiseOffset, n).normal(channels);
-            for pixel in noise.chunks_exact_mut(channels.max(1)) {
-                pixel.iter_mut().zip(&shared).for_each(|(value, shared)| *value += offset * shared);
+        let (count, mut parts) = (self.settings.batch as u64, Parts::default());
+        for pool in [Some(&mut self.concept), self.class.as_mut()].into_iter().flatten() {
+            for n in (0..count).map(|i| number * count + i) {
+                let example = pool.example(n);
+                parts.latents.extend(pool.latents(n, &example, encoder)?);
+                parts.noise.extend(pool.noise(n, height * width, channels));
+                parts.ids.extend(self.words.caption(&example.caption)?.ids);
+                parts.timesteps.push(example.timestep);
+                parts.factors.push(self.factors.get(example.timestep).copied().unwrap_or(1.0));
+                let found = pool.found().get(example.picture);
+                let size = found
+                    .map_or([1, 1], |f| [f.picture.width() as usize, f.picture.height() as usize]);
+                let shown = example.placement.mask(None, size, height, width);
+                let subject = match found.and_then(|found| found.mask.as_ref()) {
+                    Some(mask) => example.placement.mask(Some(mask), size, height, width),
+                    // No mask is the whole picture, and its ground too: there is nothing outside.
+                    None => vec![1.0; height * width],
+                };
+                // A cut may leave nothing of the subject; then all that is shown counts.
+                let use_subject =
+                    self.settings.mask_loss && subject.iter().zip(&shown).any(|(a, b)| a * b > 0.0);
+                let rest = if use_subject { self.settings.unmasked_weight } else { 1.0 };
+                parts.loss_mask.extend(
+                    shown
+                        .iter()
+                        .zip(&subject)
+                        .map(|(shown, subject)| shown * (subject + rest * (1.0 - subject))),
+                );
+                parts.subject_mask.extend(subject);
             }
         }
-        noise
-    }
-
-    fn latents(&mut self, example: &Example, encoder: &mut dyn Encode) -> Result<Distribution> {
-        let Some(found) = self.found.get(example.picture) else { return Ok(Default::default()) };
-        let key = example.variant.map(|variant| (example.picture, variant));
-        if let Some(kept) = key.and_then(|key| self.encoded.get(&key)) {
-            return Ok(kept.clone());
-        }
-        let encoded = encoder.encode(&example.placement.picture(&found.picture)?)?;
-        if let Some(key) = key {
-            self.encoded.insert(key, encoded.clone());
-        }
-        Ok(encoded)
+        let count = parts.timesteps.len();
+        let copies = parts.ids.len() / (count * self.words.length()).max(1);
+        let shape = [count, height, width, channels];
+        Ok(Batch {
+            latents: Array::f32(shape, parts.latents),
+            noise: Array::f32(shape, parts.noise),
+            timesteps: parts.timesteps,
+            ids: Array::u32([count, copies, self.words.length()], parts.ids),
+            factors: parts.factors,
+            loss_mask: Array::f32([count, height, width], parts.loss_mask),
+            subject_mask: Some(Array::f32([count, height, width], parts.subject_mask)),
+            seed: self.settings.seed,
+            number,
+            rates,
+        })
     }
 }
 

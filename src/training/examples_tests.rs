@@ -1,7 +1,8 @@
 //! Examples: order, draws, masks and latents, with an encoder that counts.
+use super::super::pool::{Distribution, class_caption};
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::picture::Mask;
+use crate::picture::{Mask, Picture};
 use crate::sd::Model;
 use crate::text::Tokenizer;
 use crate::training::config::Options;
@@ -51,11 +52,11 @@ fn pictures_with_repeats_come_as_often_in_every_epoch() {
         (self::examples(pictures(), |_| ()), self::examples(pictures(), |_| ()));
     for epoch in 0..4 {
         let mut counts = [0; 3];
-        (0..6).for_each(|i| counts[examples.example(epoch * 6 + i).picture] += 1);
+        (0..6).for_each(|i| counts[examples.concept.example(epoch * 6 + i).picture] += 1);
         assert_eq!(counts, repeats);
     }
     // Any example is told by its number alone.
-    assert_eq!(examples.example(17), again.example(17));
+    assert_eq!(examples.concept.example(17), again.concept.example(17));
 }
 
 /// Cells of 8 x 8 pixels are looked at by their first one.
@@ -88,7 +89,7 @@ fn five() -> Vec<Found> {
 fn every_epoch_has_every_picture_once_in_another_order() {
     let examples = examples(five(), |_| ());
     let epoch = |number: u64| -> Vec<usize> {
-        (0..5).map(|i| examples.example(number * 5 + i).picture).collect()
+        (0..5).map(|i| examples.concept.example(number * 5 + i).picture).collect()
     };
     let orders: Vec<_> = (0..6).map(epoch).collect();
     assert!(orders.iter().any(|order| *order != orders[0]));
@@ -96,14 +97,14 @@ fn every_epoch_has_every_picture_once_in_another_order() {
         order.sort_unstable();
         assert_eq!(order, [0, 1, 2, 3, 4]);
     }
-    let times: Vec<usize> = (0..400).map(|n| examples.example(n).timestep).collect();
+    let times: Vec<usize> = (0..400).map(|n| examples.concept.example(n).timestep).collect();
     assert!(
         times.iter().all(|t| *t < 1000)
             && times.iter().any(|t| *t > 950)
             && times.iter().any(|t| *t < 50)
     );
     let captions: std::collections::BTreeSet<_> =
-        (0..200).map(|n| examples.example(n).caption).collect();
+        (0..200).map(|n| examples.concept.example(n).caption).collect();
     // Two orders of the tags in nineteen sentences.
     assert!(
         captions.len() > 25 && captions.iter().all(|caption| caption.contains("<a1> <a2>, ")),
@@ -207,4 +208,77 @@ fn min_snr_is_a_factor_of_each_picture() {
         batches.iter().flat_map(|b| b.timesteps.iter().copied().zip(b.factors.clone())).collect();
     assert!(pairs.iter().filter(|(t, _)| *t > 500).all(|(_, factor)| *factor == 1.0));
     assert!(pairs.iter().filter(|(t, _)| *t < 30).all(|(_, factor)| *factor < 0.2));
+}
+
+/// Half of a batch is of the class, drawn by other numbers, without the words and without masks.
+#[test]
+fn pictures_of_the_class_stand_behind_the_concepts() {
+    let half: Vec<f32> = (0..32 * 32).map(|i| f32::from(u8::from(i % 32 < 16))).collect();
+    let mask = || Some(Mask::new(32, 32, half.clone()).unwrap());
+    let taught = || (0..5).map(|i| found(i * 10, 32, mask())).collect::<Vec<_>>();
+    let class = |caption: &str| {
+        let of = |i: u8| Found { caption: caption.into(), ..found(200 + i * 10, 48, None) };
+        (0..3).map(of).collect::<Vec<_>>()
+    };
+    let rates = Rates::default();
+    let models = Models::of(&Model::open(&Checkpoint::shipped().unwrap()).unwrap()).unwrap();
+    let vocabulary = models.text.vocab_size as u32;
+    let mut plain = examples(taught(), |_| ());
+    let mut both = examples(taught(), |settings| settings.prior_pictures = 3);
+    both.add_class(class("a photo of a man"));
+    for number in [0, 7] {
+        let alone = plain.batch(number, rates, &mut Counting::default()).unwrap();
+        let batch = both.batch(number, rates, &mut Counting::default()).unwrap();
+        assert_eq!(batch.latents.shape[..], [4, 4, 4, 2]);
+        let half = |array: &Array| array.values()[..array.values().len() / 2].to_vec();
+        for (with, without) in [
+            (&batch.latents, &alone.latents),
+            (&batch.noise, &alone.noise),
+            (&batch.loss_mask, &alone.loss_mask),
+        ] {
+            assert_eq!(half(with), without.values());
+        }
+        let (first, second) = batch.ids.ids().split_at(batch.ids.ids().len() / 2);
+        assert_eq!(first, alone.ids.ids());
+        let words = |ids: &[u32]| ids.iter().filter(|id| **id >= vocabulary).count();
+        // Two words in each of three copies of two captions.
+        assert_eq!((words(first), words(second)), (12, 0));
+        assert_eq!(batch.timesteps[..2], alone.timesteps[..]);
+        assert_ne!(batch.timesteps[2..], alone.timesteps[..]);
+        assert!(batch.loss_mask.values()[32..].iter().all(|v| *v == 1.0));
+        assert!(batch.subject_mask.unwrap().values()[32..].iter().all(|v| *v == 1.0));
+        assert_ne!(batch.noise.values()[..32], batch.noise.values()[64..96]);
+    }
+    // Made pictures keep their captions; others get sentences, as the concept's do.
+    let drawn = |examples: &Examples| -> std::collections::BTreeSet<String> {
+        let class = examples.class.as_ref().unwrap();
+        (0..60).map(|n| class.example(n).caption).collect()
+    };
+    both.add_class(class("man"));
+    assert_eq!(drawn(&both), ["man".to_string()].into());
+    let mut own = examples(taught(), |settings| settings.prior_folder = Some("men".into()));
+    own.add_class(class("<TOK>"));
+    let captions = drawn(&own);
+    assert!(captions.len() > 10 && captions.iter().all(|c| c.contains(" man") && c.len() > 6));
+    own.add_class(class("manual labour"));
+    assert_eq!(drawn(&own), ["manual labour".to_string()].into());
+}
+
+#[test]
+fn class_pictures_are_made_from_the_captions() {
+    let all = examples(five(), |_| ());
+    let mut settings = all.settings.clone();
+    let captions = [("a photo of a <TOK> in a room", 1), ("<TOK>, hat", 2)];
+    let made = |settings: &Settings| -> Vec<String> {
+        (0..6).map(|i| class_caption(settings, &captions, i)).collect()
+    };
+    let found = made(&settings);
+    assert_eq!(
+        (&*found[0], &*found[3]),
+        ("a photo of a man in a room", "a photo of a man in a room")
+    );
+    assert!(found[1].ends_with("man, hat") && found[1].len() > 8 && found[1] != found[2]);
+    assert_eq!(found, made(&settings));
+    settings.class_prompt = Some("one <TOK>".into());
+    assert_eq!(made(&settings), ["one man"; 6]);
 }

@@ -1,6 +1,7 @@
 //! The pictures' folders: what is in them, and all that is wrong with it at once.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -24,10 +25,13 @@ const THUMBNAIL: u32 = 16;
 /// One picture, with what belongs to it.
 #[derive(Clone, Debug)]
 pub struct Found {
+    /// Its file.
     pub path: PathBuf,
+    /// Upright, as its EXIF data say.
     pub picture: Picture,
     /// [`PLACEHOLDER`] where the concept's words go.
     pub caption: String,
+    /// White where the concept is; none: all of it is.
     pub mask: Option<Mask>,
     /// How often it is drawn in an epoch.
     pub repeats: usize,
@@ -43,13 +47,25 @@ pub enum Depth {
     Headers,
 }
 
+/// What pictures are learnt as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The concept: captions name it, masks show it.
+    Concept,
+    /// Its class: captions do not name it, and all of a picture counts.
+    Class,
+}
+
 /// One picture, as far as its header tells.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// Its file.
     pub path: PathBuf,
     /// Width and height, upright.
     pub size: (u32, u32),
+    /// [`PLACEHOLDER`] where the concept's words go.
     pub caption: String,
+    /// Whether it has a mask.
     pub masked: bool,
     /// How often it is drawn in an epoch.
     pub repeats: usize,
@@ -58,6 +74,7 @@ pub struct Seen {
 /// What a check found.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
+    /// All pictures, as far as headers tell.
     pub seen: Vec<Seen>,
     /// The same with their pixels, where those were looked at.
     pub found: Vec<Found>,
@@ -76,9 +93,20 @@ pub fn check(settings: &Settings, size: [usize; 2]) -> Checked {
 
 /// As [`check`], but as closely as `depth` says.
 pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked {
+    let Ok(checked) = check_with(settings, size, depth, &mut |_| Ok::<_, Infallible>(()));
+    checked
+}
+
+/// As [`check_at`]; `before` is told of each picture how many were looked at, and may end it.
+pub(super) fn check_with<E>(
+    settings: &Settings,
+    size: [usize; 2],
+    depth: Depth,
+    before: &mut dyn FnMut(usize) -> Result<(), E>,
+) -> Result<Checked, E> {
     let mut checked = Checked::default();
     for folder in &settings.folders {
-        check_folder(folder, settings, depth, &mut checked);
+        check_folder(folder, settings, Role::Concept, depth, size, &mut checked, before)?;
     }
     let count = checked.seen.len();
     if checked.problems.is_empty() && (1..4).contains(&count) {
@@ -87,12 +115,7 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
             counted(count, "picture")
         ));
     }
-    repeats(&mut checked);
-    sizes(&mut checked, size);
-    match depth {
-        Depth::Pixels => duplicates(&mut checked),
-        Depth::Headers => same_files(&mut checked),
-    }
+    check_together(&mut checked, size, depth);
     let unmasked: Vec<String> =
         checked.seen.iter().filter(|seen| !seen.masked).map(|seen| name(&seen.path)).collect();
     if !unmasked.is_empty() && unmasked.len() < count {
@@ -112,8 +135,40 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
                 .push(format!("the mask of each of these {doubt}{so}: {}", some_of(&names)));
         }
     }
+    checked.hash = hash(&checked.found);
+    Ok(checked)
+}
+
+/// Looks at a folder of class pictures.
+pub fn check_class(
+    folder: &PictureFolder,
+    settings: &Settings,
+    size: [usize; 2],
+    depth: Depth,
+) -> Checked {
+    let mut checked = Checked::default();
+    let Ok(()) =
+        check_folder(folder, settings, Role::Class, depth, size, &mut checked, &mut |_| {
+            Ok::<_, Infallible>(())
+        });
+    check_together(&mut checked, size, depth);
+    checked.hash = hash(&checked.found);
+    checked
+}
+
+fn check_together(checked: &mut Checked, size: [usize; 2], depth: Depth) {
+    repeats(checked);
+    sizes(checked, size);
+    match depth {
+        Depth::Pixels => duplicates(checked),
+        Depth::Headers => same_files(checked),
+    }
+}
+
+/// SHA-256 over pictures, captions and masks, in order.
+pub(super) fn hash(found: &[Found]) -> [u8; 32] {
     let mut sha = Sha256::new();
-    for found in &checked.found {
+    for found in found {
         sha.update(found.picture.width().to_le_bytes());
         sha.update(found.picture.rgb());
         sha.update((found.caption.len() as u64).to_le_bytes());
@@ -122,20 +177,34 @@ pub fn check_at(settings: &Settings, size: [usize; 2], depth: Depth) -> Checked 
         values.for_each(|value| sha.update(value.to_le_bytes()));
     }
     // Equal ones change nothing.
-    if checked.found.iter().any(|found| found.repeats != 1) {
-        checked.found.iter().for_each(|found| sha.update((found.repeats as u64).to_le_bytes()));
+    if found.iter().any(|found| found.repeats != 1) {
+        found.iter().for_each(|found| sha.update((found.repeats as u64).to_le_bytes()));
     }
-    checked.hash = sha.finalize().into();
-    checked
+    sha.finalize().into()
 }
 
-fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, checked: &mut Checked) {
+fn check_folder<E>(
+    folder: &PictureFolder,
+    settings: &Settings,
+    role: Role,
+    depth: Depth,
+    size: [usize; 2],
+    checked: &mut Checked,
+    before: &mut dyn FnMut(usize) -> Result<(), E>,
+) -> Result<(), E> {
     let listing = match Listing::of(folder) {
         Ok(listing) => listing,
+        Err(_) if folder.pictures.is_file() => {
+            let problem = "a file, expected a folder of pictures";
+            checked.problems.push(format!("{}: {problem}", folder.pictures.display()));
+            return Ok(());
+        }
         Err(source) => {
-            return checked
-                .problems
-                .push(format!("{}: cannot be read: {source}", folder.pictures.display()));
+            checked.problems.push(format!(
+                "{}: the pictures cannot be read: {source}",
+                folder.pictures.display()
+            ));
+            return Ok(());
         }
     };
     let left_out = listing.told_left_out();
@@ -156,45 +225,63 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
                 .push(format!("{}: no such folder, which is to hold the {what}", named.display()));
         }
     }
-    let mut without_caption = Vec::new();
+    let default = folder.caption.as_deref().unwrap_or(PLACEHOLDER);
+    let (mut without_caption, mut masked_class) = (Vec::new(), Vec::new());
     let mut pictures = 0;
     for group in &listing.groups {
         pictures += group.pictures.len();
         checked.remarks.extend(group.remarks());
         for path in &group.pictures {
+            before(checked.seen.len())?;
             let opened = match depth {
                 Depth::Pixels => Picture::open(path)
                     .map(|picture| ((picture.width(), picture.height()), Some(picture))),
                 Depth::Headers => picture::measure(path).map(|size| (size, None)),
             };
-            let (size, picture) = match opened {
+            let (own_size, picture) = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
                     checked.problems.push(error.to_string());
                     continue;
                 }
             };
-            let caption = caption(path, group, settings, checked).unwrap_or_else(|| {
+            let caption = caption(path, group, settings, role, checked).unwrap_or_else(|| {
                 without_caption.push(name(path));
-                folder.caption.clone().unwrap_or_else(|| PLACEHOLDER.to_string())
+                default.to_string()
             });
-            let mask_file = group.mask_of(path);
-            let mask = mask_file.and_then(|file| mask(file, path, size, depth, checked));
+            let mut mask_file = group.mask_of(path);
+            if role == Role::Class && mask_file.take().is_some() {
+                masked_class.push(name(path));
+            }
+            let mask = mask_file.and_then(|file| mask(file, path, own_size, depth, checked));
             let (masked, repeats) = (mask_file.is_some(), group.repeats);
             checked.seen.push(Seen {
                 path: path.clone(),
-                size,
+                size: own_size,
                 caption: caption.clone(),
                 masked,
                 repeats,
             });
-            if let Some(picture) = picture {
-                checked.found.push(Found { path: path.clone(), picture, caption, mask, repeats });
+            let Some(picture) = picture else { continue };
+            let found = Found { path: path.clone(), picture, caption, mask, repeats };
+            match role {
+                Role::Concept => checked.found.push(found),
+                // There may be hundreds: none is kept larger than it is looked at.
+                Role::Class => match found.shrunk(size, 1.0) {
+                    Ok(found) => checked.found.push(found),
+                    Err(error) => checked.problems.push(error.to_string()),
+                },
             }
         }
     }
-    let default = folder.caption.as_deref().unwrap_or(PLACEHOLDER);
-    if !mentions_concept(default, settings) && !without_caption.is_empty() {
+    if !masked_class.is_empty() {
+        checked.remarks.push(format!(
+            "masks of class pictures are not used, all of these counts: {}",
+            some_of(&masked_class)
+        ));
+    }
+    if role == Role::Concept && !mentions_concept(default, settings) && !without_caption.is_empty()
+    {
         checked.problems.push(format!(
             "the default caption \"{default}\" has no {PLACEHOLDER} \
             where the concept's words belong"
@@ -206,6 +293,7 @@ fn check_folder(folder: &PictureFolder, settings: &Settings, depth: Depth, check
             .remarks
             .push(format!("no caption, so \"{default}\": {}", some_of(&without_caption)));
     }
+    Ok(())
 }
 
 /// Repeats weigh pictures against each other, so what all have in common is divided out.
@@ -241,6 +329,7 @@ fn caption(
     path: &Path,
     group: &Group,
     settings: &Settings,
+    role: Role,
     checked: &mut Checked,
 ) -> Option<String> {
     let file = group.caption_of(path)?;
@@ -253,21 +342,27 @@ fn caption(
     };
     let line =
         text.trim_start_matches('\u{feff}').lines().map(str::trim).find(|line| !line.is_empty())?;
-    if !mentions_concept(line, settings) {
-        let problem = format!(
-            "{}: \"{line}\" has no {PLACEHOLDER} where the concept's words belong",
-            file.display()
-        );
-        checked.problems.push(problem);
-    }
+    let problem = match role {
+        Role::Concept if !mentions_concept(line, settings) => {
+            format!("has no {PLACEHOLDER} where the concept's words belong")
+        }
+        Role::Class if has_words(line, settings) => {
+            "names the concept, and is the caption of a picture of its class".to_string()
+        }
+        _ => return Some(line.to_string()),
+    };
+    checked.problems.push(format!("{}: \"{line}\" {problem}", file.display()));
     Some(line.to_string())
 }
 
 /// A caption that names none of the words teaches them nothing.
 fn mentions_concept(caption: &str, settings: &Settings) -> bool {
+    caption.contains(PLACEHOLDER) || has_words(caption, settings)
+}
+
+fn has_words(caption: &str, settings: &Settings) -> bool {
     let lower = caption.to_lowercase();
-    caption.contains(PLACEHOLDER)
-        || settings.words.iter().any(|word| lower.contains(&word.to_lowercase()))
+    settings.words.iter().any(|word| lower.contains(&word.to_lowercase()))
 }
 
 /// The mask in `file` of the picture `path`, where its pixels are looked at.

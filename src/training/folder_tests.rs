@@ -145,7 +145,7 @@ fn masks_and_captions_that_belong_to_no_picture_are_named() {
         "7.txt (text without a picture of that name)",
         "elsewhere/ (a folder within, with 0 pictures)",
         "no mask, so all of it counts: 1.png, 2.png, 3.png, 3_mask.png",
-        "taken for pictures, since masks beside pictures are called NAME.mask.png: 3_mask",
+        "taken for pictures, since masks beside them are called NAME.mask.png: 3_mask",
     ] {
         assert!(told.contains(text), "{text}: {told}");
     }
@@ -176,7 +176,7 @@ fn folders_that_are_not_there() {
     (second.pictures, second.masks, second.captions) = (empty, None, Some(at.join("no captions")));
     settings.folders.push(second);
     let problems = check(&settings, [64, 64]).problems;
-    assert!(problems[0].contains("none: cannot be read"), "{problems:?}");
+    assert!(problems[0].contains("none: the pictures cannot be read"), "{problems:?}");
     assert!(problems[1].contains("empty: no pictures in it"), "{problems:?}");
     assert!(problems[2].contains("no captions: no such folder"), "{problems:?}");
 }
@@ -375,4 +375,41 @@ fn headers_tell_most_of_it() {
     Picture::filled(64, 64, [0; 3]).unwrap().save(at.join("2.mask.png"), None).unwrap();
     assert!(!look().problems.join("\n").contains("2.mask.png"));
     assert!(check_in(at).problems.join("\n").contains("2.mask.png"));
+}
+
+#[test]
+fn class_pictures_do_not_name_the_concept_and_have_no_masks() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    (0..3).for_each(|number| write(&at.join(format!("{number}.png")), 128, number));
+    fs::write(at.join("0.txt"), "a <TOK> in a room").unwrap();
+    Picture::filled(128, 128, [255; 3]).unwrap().save(at.join("1.mask.png"), None).unwrap();
+    let own = PictureFolder {
+        pictures: at.to_path_buf(),
+        captions: None,
+        masks: None,
+        caption: Some("man".into()),
+    };
+    let class = || check_class(&own, &settings(at), [64, 64], Depth::Pixels);
+    let checked = class();
+    assert_eq!(checked.problems, [""; 0]);
+    let captions: Vec<&str> = checked.found.iter().map(|found| found.caption.as_str()).collect();
+    assert_eq!(captions, ["a <TOK> in a room", "man", "man"]);
+    // None is kept larger than it is learnt from.
+    assert!(checked.found.iter().all(|f| f.mask.is_none() && f.picture.width() == 64));
+    assert_eq!(
+        checked.remarks,
+        [
+            "masks of class pictures are not used, all of these counts: 1.png",
+            "no caption, so \"man\": 1.png, 2.png"
+        ]
+    );
+    fs::write(at.join("2.txt"), "a photo of <A1> <a2>").unwrap();
+    let problems = class().problems;
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].contains("2.txt: \"a photo of <A1> <a2>\" names the concept"),
+        "{problems:?}"
+    );
+    assert_ne!(class().hash, checked.hash);
 }

@@ -300,7 +300,7 @@ impl Group {
         let masks: Vec<String> = stems.iter().filter(looks_like_a_mask).cloned().collect();
         if !masks.is_empty() {
             remarks.push(format!(
-                "taken for pictures, since masks beside pictures are called NAME{MASK_MARK}.png: {}",
+                "taken for pictures, since masks beside them are called NAME{MASK_MARK}.png: {}",
                 some_of(&masks)
             ));
         }

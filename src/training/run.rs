@@ -8,11 +8,12 @@ use super::config::Settings;
 use super::draws::{Draws, Purpose};
 use super::error::{Error, Result};
 use super::examples::Examples;
-use super::folder;
+use super::folder::{self, Depth};
+use super::prior::{self, ClassPictures};
 use super::saved::{About, Places, Saved};
 use super::sheet;
 use super::step::{
-    self, AdamW, AttentionLoss, Method, Models, PlannedBytes, Rates, State, StepConfig,
+    self, AdamW, AttentionLoss, Method, Models, PlannedBytes, PriorLoss, Rates, State, StepConfig,
     TrainingStep,
 };
 use super::transform::Transform;
@@ -23,7 +24,7 @@ use crate::concept::{Concept, ModelHash};
 use crate::numbers::counted;
 use crate::pipeline::Pipeline;
 use crate::pipeline::recipe::hex;
-use crate::watch::{Progress, heed};
+use crate::watch::{Progress, Watch, heed, unwatched};
 
 /// Sources are kept at no more than this times the size that is tuned at.
 const MOST_DETAIL: f64 = 2.0;
@@ -46,6 +47,8 @@ pub enum Begin {
 pub enum Event<'a> {
     /// An update is done.
     Update(UpdateDone),
+    /// Class pictures are being made, before the first update: pictures done, of all.
+    Class(Progress<'a>),
     /// A sheet is being made: pictures done, of all.
     Sheet(Progress<'a>),
     /// A file is there.
@@ -57,27 +60,40 @@ pub enum Event<'a> {
 pub struct UpdateDone {
     /// Updates done, of all.
     pub done: u64,
+    /// All updates.
     pub of: u64,
+    /// Mean over the accumulation, the regularisation's part included.
     pub loss: f32,
+    /// Learning rates that it was made with.
     pub rates: Rates,
+    /// Mean norm of the words' embeddings after it.
     pub norm: f32,
+    /// The embeddings have reached their limit, and stand still.
     pub embeddings_stopped: bool,
 }
 
 /// What [`Run::run`] takes: as [`Watch`](crate::Watch), with all that training tells.
 pub type RunWatch<'w> = dyn FnMut(Event<'_>) -> ControlFlow<()> + 'w;
 
+/// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
+    /// The concept file.
     pub concept: PathBuf,
+    /// The picture of the loss.
     pub curve: PathBuf,
+    /// The last sheet; none where none was wanted.
     pub sheet: Option<PathBuf>,
     /// Mean loss of the first and the last tenth of the run.
     pub losses: [f32; 2],
+    /// Mean norm of the words' embeddings.
     pub norm: f32,
     /// Time of the steps, and of the sheets; of this process alone.
     pub steps_took: Duration,
+    /// Sheets and steps take turns.
     pub sheets_took: Duration,
+    /// Time that making class pictures took.
+    pub class_took: Duration,
     /// Updates that this process made.
     pub steps: u64,
 }
@@ -89,6 +105,8 @@ pub struct Run {
     base: ModelHash,
     encoder: Pipeline,
     examples: Examples,
+    /// Pictures of the class that the model is to make first.
+    class: Option<ClassPictures>,
     step: TrainingStep,
     about: About,
     places: Places,
@@ -100,8 +118,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Checks all that a run is made from, plans it, and reads the state to go on from. `tell` hears
-    /// what the user should know of it, also before an error.
+    /// Checks all that a run is made from, plans it, and reads the state to go on from. `tell`
+    /// hears what the user should know of it, also before an error.
     ///
     /// # Errors
     /// [`Error::Unfit`] with everything that has to be put right; a state that does not belong to
@@ -113,6 +131,23 @@ impl Run {
         begin: Begin,
         tell: &mut dyn FnMut(&str),
     ) -> Result<Run> {
+        Run::prepare_watched(gpu, checkpoint, settings, begin, tell, &mut unwatched)
+    }
+
+    /// As [`Run::prepare`], which reads all pictures, and all of the model where its hash is not
+    /// remembered; `watch` is told of the stages `pictures` (how many there are is not known before)
+    /// and `hash`.
+    ///
+    /// # Errors
+    /// Those of [`Run::prepare`]; [`Error::Cancelled`].
+    pub fn prepare_watched(
+        gpu: &Device,
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        begin: Begin,
+        tell: &mut dyn FnMut(&str),
+        watch: &mut Watch,
+    ) -> Result<Run> {
         let places = Places::of(&settings.output);
         places.check()?;
         if begin == Begin::New {
@@ -121,9 +156,17 @@ impl Run {
         let encoder = Pipeline::load(gpu, checkpoint, settings.precision)?;
         let models = Models::of(encoder.model())?;
         let (size, mut problems) = size(settings, &encoder);
-        let mut checked = folder::check(settings, size);
+        let mut checked = folder::check_with(settings, size, Depth::Pixels, &mut |done| {
+            heed(watch(Progress::new("pictures", done, done + 1)))
+        })?;
         checked.remarks.iter().for_each(|remark| tell(remark));
         problems.append(&mut checked.problems);
+        let own_class = prior::own_folder(settings)
+            .map(|folder| folder::check_class(&folder, settings, size, Depth::Pixels));
+        if let Some(own) = &own_class {
+            own.remarks.iter().for_each(|remark| tell(remark));
+            problems.extend_from_slice(&own.problems);
+        }
         let mut config = step_config(settings, size, &encoder);
         let copies = config.rows_per_word(&models.unet);
         let rows = initial_rows(settings, encoder.model().text(), copies);
@@ -151,7 +194,18 @@ impl Run {
             scale: settings.scale,
         };
         let latent = [config.size[0], config.size[1], encoder.latent_channels()];
-        let examples = Examples::new(settings, found, transform, latent, words, &models);
+        let mut examples = Examples::new(settings, found, transform, latent, words, &models);
+        let model_hash = (settings.prior_pictures > 0).then(|| hex(&checkpoint.hash()));
+        let class = ClassPictures::of(
+            settings,
+            &examples.captions(),
+            size,
+            encoder.guidance(),
+            places.class(),
+            model_hash,
+        );
+        let class_hash = own_class.as_ref().map(|own| hex(&own.hash));
+        own_class.into_iter().for_each(|own| examples.add_class(own.found));
         if settings.attention_weight > 0.0 && settings.words.len() >= 2 && examples.masked() {
             config.attention_loss = Some(AttentionLoss {
                 weight: settings.attention_weight,
@@ -163,9 +217,10 @@ impl Run {
             tell("p-plus learns the words alone, and words_lr is 0: nothing will be trained");
         }
         let step = TrainingStep::new(&models, &config, gpu)?;
-        let base = checkpoint.base_hash_cached(checkpoint::base_hash_cache().as_deref());
-        let about =
+        let base = checkpoint.base_hash_watched(checkpoint::base_hash_cache().as_deref(), watch)?;
+        let mut about =
             About::new(settings, base.to_string(), hex(&checked.hash), gpu.name().to_string());
+        about.class = class_hash;
         let (settings, gpu) = (settings.clone(), gpu.clone());
         let (history, saved) = (Vec::new(), None);
         let mut run = Run {
@@ -174,6 +229,7 @@ impl Run {
             base,
             encoder,
             examples,
+            class,
             step,
             about,
             places,
@@ -194,7 +250,12 @@ impl Run {
     ) -> Result<()> {
         let path = self.places.state();
         let fail = |problem: String| Error::State { path: path.clone(), problem };
-        let state = if begin == Begin::Resume {
+        // A run that was ended while its class pictures were made has no state yet.
+        let only_class = !path.exists() && self.class.is_some() && self.places.class().exists();
+        let state = if begin == Begin::Resume && only_class {
+            tell("no state was saved yet: the run begins, with the class pictures that are there");
+            self.initial(rows)?
+        } else if begin == Begin::Resume {
             if !path.exists() {
                 return Err(fail(
                     "there is no run to go on with (no state was saved there)".into(),
@@ -215,6 +276,8 @@ impl Run {
                 ));
             }
             self.about.lengths.clone_from(&about.lengths);
+            // Those that are made are compared once they are there.
+            self.about.class.clone_from(&about.class);
             self.stretch(&about, tell);
             (self.history, self.saved) = (history, Some(state.step));
             state
@@ -265,6 +328,7 @@ impl Run {
         Ok(self.step.initial(Some(rows), &mut down)?)
     }
 
+    /// As they were completed.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -279,6 +343,7 @@ impl Run {
         self.size
     }
 
+    /// Its files.
     pub fn places(&self) -> &Places {
         &self.places
     }
@@ -304,6 +369,11 @@ impl Run {
     /// was saved before stands); whatever the device meets.
     pub fn run(&mut self, watch: &mut RunWatch) -> Result<Summary> {
         let of = self.settings.steps as u64;
+        let start = Instant::now();
+        if self.done() < of {
+            self.add_class(watch)?;
+        }
+        let class_took = start.elapsed();
         let (first, start) = (self.done(), Instant::now());
         let mut sheets = Duration::ZERO;
         // A run that was ended while its sheet was made has yet to make it.
@@ -356,8 +426,32 @@ impl Run {
             norm: self.history.last().map_or(0.0, |[.., norm]| *norm),
             steps_took: took,
             sheets_took: sheets,
+            class_took,
             steps: self.done() - first,
         })
+    }
+
+    /// Makes the class pictures that are missing, and takes all of them among the examples.
+    fn add_class(&mut self, watch: &mut RunWatch) -> Result<()> {
+        let Some(class) = &self.class else { return Ok(()) };
+        let open = &mut || {
+            Ok(Pipeline::of(&self.gpu, self.encoder.model().clone(), self.settings.precision)?)
+        };
+        class.make(self.gpu.name(), open, &mut |done, of| {
+            watch(Event::Class(Progress::new("class pictures", done, of)))
+        })?;
+        let found = class.read()?;
+        let hash = hex(&folder::hash(&found));
+        if self.about.class.as_ref().is_some_and(|before| *before != hash) {
+            return Err(Error::State {
+                path: self.places.class(),
+                problem: "the class pictures or their captions have changed since the run began"
+                    .into(),
+            });
+        }
+        self.about.class = Some(hash);
+        self.examples.add_class(found);
+        Ok(())
     }
 
     /// One update: all batches of an accumulation.
@@ -504,6 +598,8 @@ pub(super) fn step_config(
     pipeline: &Pipeline,
 ) -> StepConfig {
     let factor = pipeline.factor();
+    // As many of the class as of the concept.
+    let prior = settings.has_prior();
     StepConfig {
         method: settings.method,
         text_layers: settings.text_layers,
@@ -511,15 +607,21 @@ pub(super) fn step_config(
         text_rank: settings.text_rank,
         unet_rank: settings.unet_rank,
         alpha: settings.alpha,
-        batch: settings.batch,
+        batch: settings.batch * if prior { 2 } else { 1 },
+        prior_loss: prior
+            .then_some(PriorLoss { pictures: settings.batch, weight: settings.prior_weight }),
         size: [size[1] / factor, size[0] / factor],
         words: settings.words.len(),
         clip_skip: settings.clip_skip,
         adamw: AdamW {
             betas: settings.betas,
             weight_decay: settings.weight_decay,
+            lora_weight_decay: settings.lora_weight_decay,
             ..AdamW::default()
         },
+        lora_dropout: settings.lora_dropout,
+        rank_dropout: settings.rank_dropout,
+        words_first: settings.words_first as u64,
         checkpointing: settings.checkpointing,
         accumulate: settings.accumulate,
         norm_limit: settings.norm_stop,

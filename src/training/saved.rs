@@ -38,15 +38,21 @@ const FREE: [&str; 8] = [
 /// What a state belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
+    /// Of this layout.
     pub version: u32,
     /// Updates done.
     pub step: u64,
+    /// The embeddings have reached their limit, and stand still.
     pub embeddings_stopped: bool,
+    /// Those of the run.
     pub settings: Settings,
     /// Hash of the base model.
     pub base: String,
     /// Hash of pictures, captions and masks.
     pub pictures: String,
+    /// Hash of class pictures and their captions, once they are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// The adapter that made it: others agree up to rounding.
     pub adapter: String,
     /// Where the run was given another number of updates: at which update, and how many it was to
@@ -58,13 +64,16 @@ pub struct About {
 /// A state with what it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
+    /// What it belongs to.
     pub about: About,
+    /// What is trained, with its moments.
     pub state: State,
     /// Of each update: loss, the regularisation's part of it, and the embeddings' norm after it.
     pub history: Vec<[f32; 3]>,
 }
 
 impl About {
+    /// Of a run that has made no update.
     pub fn new(settings: &Settings, base: String, pictures: String, adapter: String) -> About {
         let (settings, lengths) = (settings.clone(), Vec::new());
         About {
@@ -74,6 +83,7 @@ impl About {
             settings,
             base,
             pictures,
+            class: None,
             adapter,
             lengths,
         }
@@ -91,7 +101,8 @@ impl About {
                     continue;
                 }
                 // The model and the pictures are told by their contents.
-                if value != before && !["model", "folders"].contains(&key.as_str()) {
+                if value != before && !["model", "folders", "prior_folder"].contains(&key.as_str())
+                {
                     let done = if key == "steps" {
                         format!(", and {} are done", saved.step)
                     } else {
@@ -109,6 +120,12 @@ impl About {
         }
         if self.pictures != saved.pictures {
             found.push("the pictures, captions or masks have changed since the run began".into());
+        }
+        let own = |about: &About| about.settings.prior_folder.is_some();
+        if own(self) != own(saved) {
+            found.push("class pictures came from elsewhere when the run began".into());
+        } else if own(self) && self.class != saved.class {
+            found.push("the class pictures or captions have changed since the run began".into());
         }
         found
     }
@@ -212,18 +229,27 @@ pub struct Places {
 }
 
 impl Places {
+    /// Of the run that writes `output`.
     pub fn of(output: &Path) -> Places {
         Places { output: output.to_path_buf(), folder: output.with_extension("training") }
     }
 
+    /// The saved state.
     pub fn state(&self) -> PathBuf {
         self.folder.join("state.safetensors")
     }
 
+    /// The picture of the loss.
     pub fn curve(&self) -> PathBuf {
         self.folder.join("curve.png")
     }
 
+    /// Pictures of the class that the model made.
+    pub fn class(&self) -> PathBuf {
+        self.folder.join("class")
+    }
+
+    /// The sheet after `step` updates.
     pub fn sheet(&self, step: u64) -> PathBuf {
         self.folder.join(format!("sheet-{step:06}.png"))
     }
@@ -246,7 +272,9 @@ impl Places {
             )));
         }
         crate::output::check(&self.output).map_err(fail(&self.output))?;
-        crate::output::check_folder(&self.folder).map_err(fail(&self.folder))?;
+        for folder in [&self.folder, &self.class()] {
+            crate::output::check_folder(folder).map_err(fail(folder))?;
+        }
         for path in [self.state(), self.curve(), self.sheet(0)] {
             crate::output::check(&path).map_err(fail(&path))?;
         }

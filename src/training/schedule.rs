@@ -8,10 +8,18 @@ use crate::scheduler::config::PredictionType;
 impl Settings {
     /// Learning rates of update `step`, counted from 0.
     pub fn rates(&self, step: u64) -> Rates {
-        let factor = self.decay.factor(usize::try_from(step).unwrap_or(usize::MAX), self.steps);
-        let [rows, text, unet] =
-            [self.words_lr, self.text_lr, self.unet_lr].map(|rate| (rate * factor) as f32);
-        Rates { rows, text, unet }
+        let step = usize::try_from(step).unwrap_or(usize::MAX);
+        let of_words = self.decay.factor(step, self.steps);
+        // The LoRAs' rates go down over the updates that they take part in.
+        let of_lora = match step.checked_sub(self.words_first) {
+            Some(step) => self.decay.factor(step, self.steps.saturating_sub(self.words_first)),
+            None => 0.0,
+        };
+        Rates {
+            rows: (self.words_lr * of_words) as f32,
+            text: (self.text_lr * of_lora) as f32,
+            unet: (self.unet_lr * of_lora) as f32,
+        }
     }
 }
 
@@ -29,6 +37,32 @@ pub fn min_snr(snr: f32, gamma: f32, prediction: PredictionType) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::config::Options;
+
+    #[test]
+    fn loras_that_join_later_begin_at_their_full_rate() {
+        let settings = |words_first| {
+            let given = Options {
+                words: Some("<a1> <a2>".into()),
+                class_word: Some("man".into()),
+                pictures: Some("x".into()),
+                steps: Some(100),
+                words_first,
+                ..Options::default()
+            };
+            Settings::new(given).unwrap()
+        };
+        let all = |words_first, step| {
+            let Rates { rows, text, unet } = settings(words_first).rates(step);
+            [rows, text, unet]
+        };
+        assert_eq!(all(None, 50), [5e-4, 5e-6, 5e-5]);
+        assert_eq!(all(Some(20), 0), [1e-3, 0.0, 0.0]);
+        assert_eq!(all(Some(20), 19)[1..], [0.0, 0.0]);
+        assert_eq!(all(Some(20), 20), [8e-4, 1e-5, 1e-4]);
+        assert_eq!(all(Some(20), 60), [4e-4, 5e-6, 5e-5]);
+        assert_eq!(all(Some(20), 100), [0.0, 0.0, 0.0]);
+    }
 
     #[test]
     fn weights_of_noise_levels() {

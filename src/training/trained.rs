@@ -62,7 +62,7 @@ fn updates(
 fn metadata(settings: &Settings, state: &State) -> BTreeMap<String, String> {
     let mut kept = serde_json::to_value(settings).unwrap_or_default();
     if let Some(kept) = kept.as_object_mut() {
-        for place in ["output", "folders", "model", "name"] {
+        for place in ["output", "folders", "model", "name", "prior_folder"] {
             kept.remove(place);
         }
     }

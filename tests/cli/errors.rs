@@ -146,7 +146,7 @@ fn requests_that_cannot_be_met() {
             .failed(2, says);
     }
     let adapter = "generate -p cat --size 64x64 --adapter nothing-has-this-name -o @/cat.png";
-    run(folder.path(), adapter).failed(1, &["nothing-has-this-name", "there are"]);
+    run(folder.path(), adapter).failed(2, &["nothing-has-this-name", "there are"]);
     assert_eq!(names(folder.path()), [""; 0]);
     let weight = ["generate", "-p", "(cat:1000)", "--size", "64x64"];
     ran(mos().args(weight).current_dir(folder.path())).failed(2, &["cat", "1000"]);
@@ -257,4 +257,29 @@ fn a_full_disk() {
     limited.failed(1, &["cat.png", "cannot be written"]);
     assert_eq!(names(at), ["cat.png"]);
     assert_eq!(fs::read(at.join("cat.png")).unwrap(), b"the older picture");
+}
+
+/// Threads that cannot be meant are told; any number that can makes the same bytes.
+#[test]
+fn numbers_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |threads: &str, output: &str| {
+        let line = format!("--adapter cpu generate -p cat --seed 3 {SMALL} -o");
+        let mut command = mos();
+        command.env("RAYON_NUM_THREADS", threads).args(line.split(' '));
+        ran(command.arg(folder.path().join(output)))
+    };
+    for wrong in ["-1", "two", "100000"] {
+        let made = with(wrong, "wrong.png");
+        assert_eq!(made.code, Some(1), "{wrong}: {}", made.stderr);
+        assert!(made.stderr.contains("RAYON_NUM_THREADS"), "{}", made.stderr);
+        assert!(made.stderr.contains(wrong), "{}", made.stderr);
+    }
+    assert!(!folder.path().join("wrong.png").exists());
+    for (threads, output) in [("1", "one.png"), ("64", "many.png")] {
+        let made = with(threads, output);
+        assert_eq!(made.code, Some(0), "{}", made.stderr);
+    }
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(read("one.png") == read("many.png"));
 }

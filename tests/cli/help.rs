@@ -30,9 +30,13 @@ fn patterns_in_help_are_not_markup() {
 
 #[test]
 fn without_a_command_it_shows_the_help() {
-    let ran = ran(&mut mos());
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("Usage: mos") && ran.stderr.contains("generate"), "{}", ran.stderr);
+    for environment in [None, Some(("MOS_ADAPTER", "cpu"))] {
+        let ran = ran(mos().envs(environment));
+        assert_eq!(ran.code, Some(2));
+        let text = ran.stderr;
+        assert!(text.contains("Usage: mos") && text.contains("Make pictures"), "{text}");
+        assert!(!text.contains("error:") && !text.contains('\u{1b}'), "{text}");
+    }
 }
 
 #[test]
@@ -43,7 +47,8 @@ fn the_version() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_right() {
-    let cases: [(&str, &[&str]); 21] = [
+    let cases: [(&str, &[&str]); 22] = [
+        ("generate -p a cat", &["'cat'", "stands in quotes"]),
         ("frobnicate", &["frobnicate"]),
         ("generate --promt cat", &["--promt", "--prompt"]),
         ("generate", &["--prompt"]),
@@ -89,5 +94,5 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 fn options_before_and_after_the_command_are_the_same() {
     let before = run(Path::new("."), "--adapter nothing-has-this-name devices");
     let after = run(Path::new("."), "devices --adapter nothing-has-this-name");
-    assert_eq!(before.failed(1, &["nothing-has-this-name"]).stderr, after.failed(1, &[]).stderr);
+    assert_eq!(before.failed(2, &["nothing-has-this-name"]).stderr, after.failed(2, &[]).stderr);
 }

@@ -51,7 +51,7 @@ fn pictures_that_are_done_stay_and_nothing_else() {
     let names = names(folder.path());
     assert!(names.iter().all(|name| name.ends_with(".png")) && names.len() < 200, "{names:?}");
     for name in &names {
-        mixofshow::picture::Picture::open(&folder.path().join(name)).unwrap();
+        mixofshow::picture::Picture::open(folder.path().join(name)).unwrap();
     }
 }
 

@@ -228,6 +228,55 @@ fn all_options_that_write_are_known() {
 }
 
 #[test]
+fn pictures_and_latents_replace_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let concept = fixture("tests/fixtures/concepts/peft.safetensors");
+    fs::copy(&concept, at.join("zorp.safetensors")).unwrap();
+    fs::write(at.join("notes"), "years of work").unwrap();
+    for (option, file) in [
+        ("-o", "zorp.safetensors"),
+        ("-o", "notes"),
+        ("-o @/a.png --save-latents", "zorp.safetensors"),
+        ("-o @/a.png --save-latents", "notes"),
+    ] {
+        run(at, &format!("generate -p cat {SMALL} {option} @/{file}"))
+            .failed(2, &[file, "it is there already", "name another file"]);
+    }
+    assert_eq!(fs::read(at.join("zorp.safetensors")).unwrap(), fs::read(concept).unwrap());
+    assert_eq!(names(at), ["notes", "zorp.safetensors"]);
+    // What it has written itself it replaces.
+    fs::write(at.join("a.png"), "").unwrap();
+    for _ in 0..2 {
+        run(at, &format!("generate -p cat {SMALL} -o @/a.png --save-latents @/l.safetensors")).ok();
+    }
+}
+
+#[test]
+fn a_fused_model_keeps_a_concept() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::create_dir(at.join("model")).unwrap();
+    let concept = |name: &str| {
+        format!(
+            r#"{{"name": "{name}", "phrase": "<{name}1>", "words": ["<{name}1>"], "key": "0",
+                "path": "{name}.safetensors", "unet": 1.0, "text": 1.0, "weight": 1.0}}"#
+        )
+    };
+    let note = format!(
+        r#"{{"mos_fusion": 1, "base": "tiny", "base_hash": "0", "concepts": [{}, {}]}}"#,
+        concept("zorp"),
+        concept("luma")
+    );
+    fs::write(at.join("model/fusion.json"), note).unwrap();
+    let fuse = |options: &str| run(at, &format!("fuse --to @/model {options}"));
+    fuse("--remove zorp --remove <luma1>").failed(2, &["every concept", "base model, `tiny`"]);
+    fuse("--remove thanos").failed(2, &["no concept `thanos`; it has zorp, luma"]);
+    fuse("--remove zorp").failed(2, &["--statistics"]);
+    run(at, "fuse --to @/none --add @/a.pth").failed(1, &["none", "no fusion.json"]);
+}
+
+#[test]
 fn the_number_of_pictures_is_checked_at_once() {
     let folder = tempfile::tempdir().unwrap();
     for count in ["0", "1025", "1000000", "99999999999", "18446744073709551616", "-1"] {

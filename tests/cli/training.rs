@@ -39,6 +39,10 @@ fn a_template_is_printed() {
         let printed = run(folder.path(), &format!("train --template {kind}"));
         assert!(printed.ok().stdout.contains(&format!("kind = \"{kind}\"")));
     }
+    // What the environment says is no option that was given.
+    let line = ["train", "--template", "person"];
+    ran(mos().args(line).env("MOS_ADAPTER", "cpu").env("MOS_MATRICES", "off")).ok();
+    run(folder.path(), "train --template person --steps 3").failed(2, &["--template", "no other"]);
     run(folder.path(), "train --template poem")
         .failed(2, &["poem", "person, object, scene, style"]);
     run(folder.path(), "train")
@@ -92,6 +96,15 @@ fn settings_out_of_range_are_wrong_usage() {
         ("--seed -1", &["--seed", "-1", "neither be gone on with"]),
         ("--seed random", &["--seed", "random", "neither be gone on with"]),
         ("-b 0", &["--batch", "from 1 to 1024"]),
+        ("--lora-dropout 1", &["--lora-dropout", "a number from 0, below 1"]),
+        ("--rank-dropout -0.1", &["--rank-dropout", "a number from 0, below 1"]),
+        ("--words-first 0.5", &["--words-first", "a whole number from 0 on"]),
+        ("--words-first 1000", &["words_first is 1000: expected fewer"]),
+        ("--lora-weight-decay 2e5", &["lora_weight_decay is 200000: expected 10000 at most"]),
+        ("--prior-pictures -1", &["--prior-pictures", "a whole number from 0 to 10000"]),
+        ("--prior-weight -1", &["--prior-weight", "a number from 0 on"]),
+        ("--prior-steps 0", &["--prior-steps", "from 1 to 1000"]),
+        ("--prior-pictures 3 --prior-folder x", &["prior_pictures and prior_folder both say"]),
         ("--scale-min 0.9 --scale-max 0.5", &["scale_min is 0.9: expected no more"]),
     ] {
         run(at, &format!("{given} {options}")).failed(2, says);
@@ -223,6 +236,94 @@ fn a_run_goes_on_to_the_same_bytes() {
         same(bytes(full), good);
         assert_eq!(names(&full.join("zorp.training")), ["curve.png", "state.safetensors"]);
     }
+}
+
+/// Class pictures come first, are made once, and those that are there already are not made again.
+#[test]
+fn class_pictures_are_made_once_and_learnt_from() {
+    let folders: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [whole, killed] = [0, 1].map(|i: usize| folders[i].path());
+    for folder in [whole, killed] {
+        pictures(folder);
+        // With all else that is drawn from counters.
+        let more = "prior_pictures = 4\nprior_steps = 2\nprior_weight = 0.5\nwords_first = 1\n\
+            lora_dropout = 0.2\nrank_dropout = 0.2\n";
+        fs::write(folder.join("a.toml"), format!("{SETTINGS}{more}")).unwrap();
+    }
+    let checked = ran(&mut train(whole, &["--check"])).ok();
+    for says in ["4 of 4 class pictures will be made first, in 2 sampling steps", "twice the time"]
+    {
+        assert!(checked.stderr.contains(says), "{}", checked.stderr);
+    }
+    ran(&mut train(whole, &[])).ok();
+    let class = |folder: &Path| folder.join("zorp.training/class");
+    let caption = |folder: &Path, i: &str| {
+        fs::read_to_string(class(folder).join(format!("{i}.txt"))).unwrap()
+    };
+    assert_eq!(caption(whole, "0000"), "a photo of a man on a white background\n");
+    assert_eq!(caption(whole, "0003"), "a photo of a man in a city\n");
+
+    // Killed between two pictures, it makes the others, and ends in the same bytes.
+    let mut child = train(killed, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !class(killed).join("0000.png").exists() {
+        assert!(start.elapsed() < Duration::from_secs(600) && child.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let first = fs::metadata(class(killed).join("0000.png")).unwrap().modified().unwrap();
+    ran(&mut train(killed, &["--resume"])).ok();
+    let names = names(&class(killed));
+    let expected = (0..4).flat_map(|i| [format!("{i:04}.png"), format!("{i:04}.txt")]);
+    assert_eq!(names, expected.collect::<Vec<_>>());
+    let again = fs::metadata(class(killed).join("0000.png")).unwrap().modified().unwrap();
+    assert_eq!(first, again, "it is not made again");
+    let file = |folder: &Path, name: &str| without(fs::read(folder.join(name)).unwrap(), folder);
+    for name in ["zorp.safetensors", "zorp.training/state.safetensors"] {
+        assert!(file(whole, name) == file(killed, name), "other bytes in {name}");
+    }
+    let concept = file(whole, "zorp.safetensors");
+
+    // A run that goes on wants the same pictures; one that begins anew takes what is there.
+    let png = class(killed).join("0002.png");
+    let made = fs::read(&png).unwrap();
+    fs::write(class(killed).join("0002.txt"), "a photo of a man with a hat\n").unwrap();
+    ran(&mut train(killed, &["--resume", "--steps", "4"]))
+        .failed(1, &["zorp.training/class", "have changed since the run began"]);
+    fs::remove_file(&png).unwrap();
+    ran(&mut train(killed, &["--resume"])).ok();
+    ran(&mut train(killed, &["--resume", "--steps", "4"])).ok();
+    assert!(fs::read(&png).unwrap() == made);
+    assert_eq!(caption(killed, "0002"), caption(whole, "0002"));
+    ran(&mut train(killed, &["--resume", "--prior-weight", "1"]))
+        .failed(1, &["prior_weight is 1.0, the run began with 0.5"]);
+    let there = ran(&mut train(killed, &["--check"])).ok();
+    assert!(there.stderr.contains("all 4 class pictures are there"), "{}", there.stderr);
+    // Of other settings, all are made again; what somebody else put there is left alone.
+    let other = ran(&mut train(killed, &["--check", "--prior-steps", "3"])).ok();
+    assert!(other.stderr.contains("4 of 4 class pictures will"), "{}", other.stderr);
+    fs::copy(killed.join("zorp/00.png"), &png).unwrap();
+    ran(&mut train(killed, &["--restart"]))
+        .failed(1, &["0002.png", "not a class picture that was made here", "prior_folder"]);
+
+    // The same pictures as somebody's own.
+    fs::write(whole.join("b.toml"), SETTINGS.replace("zorp.s", "own.s")).unwrap();
+    let own = |more: &[&str]| {
+        let mut command = mos();
+        let folder = class(whole);
+        command.arg("train").arg(whole.join("b.toml")).arg("--prior-folder").arg(folder);
+        command.args(["--prior-weight", "0.5"]).args(more).current_dir(whole);
+        ran(&mut command)
+    };
+    let checked = own(&["--check"]).ok();
+    assert!(checked.stdout.contains("4 pictures and 4 of the class"), "{}", checked.stdout);
+    own(&[]).ok();
+    assert!(file(whole, "own.safetensors") != concept);
+    fs::write(class(whole).join("0001.txt"), "<zorp1> in a room").unwrap();
+    own(&["--check"]).failed(1, &["0001.txt", "names the concept"]);
+    fs::write(class(whole).join("0001.txt"), "a man in a room").unwrap();
+    own(&["--resume", "--steps", "4"]).failed(1, &["the class pictures or captions have changed"]);
 }
 
 /// With constant learning rates, a run that is made longer is the same as one that was as long from

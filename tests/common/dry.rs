@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use mixofshow::backend::wgpu::lower::{self, BufferView, Storage};
 use mixofshow::backend::wgpu::{
-    Buffer, Command, Gpu, Layout, Matrices, Options, Scalar, Schedule, Selection, Slice, Traits,
-    weight_bytes,
+    self, Buffer, BufferView, Command, Gpu, Layout, Matrices, Options, Scalar, Schedule, Selection,
+    Slice, Storage, Traits, weight_bytes,
 };
 use mixofshow::graph::{Element, Plan};
 
@@ -81,7 +80,7 @@ pub fn lower(built: &Built, half: bool, schedule: Schedule) -> Lowered {
             }
         })
     };
-    let commands = lower::commands(graph, &plan, &traits, &storage)
+    let commands = wgpu::commands(graph, &plan, &traits, &storage)
         .unwrap_or_else(|e| panic!("{}: {e}", built.name));
     let bytes = buffers
         .into_inner()

@@ -156,11 +156,19 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What a module of tests begins with.
+const TESTS: &str = "\n#[cfg(test)]\nmod ";
+
 /// A file's text without comments and without its module of tests, which may look at everything.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    // A module of tests that stands in a file of its own is only named.
+    let inside = |rest: &str| rest.lines().next().is_some_and(|line| line.ends_with('{'));
+    let mut found = text.match_indices(TESTS);
+    let end = found.find(|(at, _)| inside(&text[at + TESTS.len()..])).map(|(at, _)| at);
+    let lines = text[..end.unwrap_or(text.len())]
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -323,4 +331,22 @@ fn only_the_command_line_prints() {
             assert!(!code.contains(print), "{} has `{print}`", path.display());
         }
     }
+}
+
+/// What a picture file claims is checked in one place before memory is taken for it: nothing else
+/// decodes any.
+#[test]
+fn picture_files_are_opened_in_one_place() {
+    let mut all = Vec::new();
+    files(&source(), &mut all);
+    let decodes =
+        ["ImageReader", "image::open", "image::load", "from_decoder", "png::Decoder::new"];
+    let inside = |path: &Path| path.strip_prefix(source()).unwrap().to_string_lossy().into_owned();
+    let found: BTreeSet<String> = all
+        .iter()
+        .filter(|path| decodes.iter().any(|word| code(path).contains(word)))
+        .map(|path| inside(path))
+        .collect();
+    let known = ["picture/contents.rs", "picture/png_text.rs"].map(String::from);
+    assert_eq!(found, known.into());
 }

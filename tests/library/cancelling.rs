@@ -80,6 +80,18 @@ fn training_goes_on_where_it_was_ended() {
     run(whole.path(), Begin::New).run(&mut |_| ControlFlow::Continue(())).unwrap();
     let whole = trained(whole.path());
 
+    let nowhere = tempfile::tempdir().unwrap();
+    let prepared = Run::prepare_watched(
+        device(),
+        &checkpoint,
+        &settings(nowhere.path()),
+        Begin::New,
+        &mut |_| (),
+        &mut until("pictures", 3),
+    );
+    assert!(matches!(prepared, Err(training::Error::Cancelled(_))));
+    assert_eq!(names(nowhere.path()), [""; 0]);
+
     type End = fn(&Event) -> bool;
     let ends: [(End, u64); 3] = [
         (|event| matches!(event, Event::Update(at) if at.done == 1), 1),

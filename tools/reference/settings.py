@@ -1,7 +1,9 @@
-"""Pictures whose settings stand in EXIF, as real programs write them, for the tests of src/picture and src/pipeline/recipe.
+"""Pictures whose settings stand in EXIF, as real programs write them, for the tests of src/picture
+and src/pipeline/recipe.
 
 Run from the root of the repository: python tools/reference/settings.py (Pillow and piexif 1.1.3)
-Writes tests/fixtures/pictures/settings/: pictures of 8 x 8 as JPEG and WebP, and expected.json with the text that each holds.
+Writes tests/fixtures/pictures/settings/: pictures of 8 x 8 as JPEG and WebP, and expected.json with
+the text that each holds.
 """
 
 import io
@@ -69,7 +71,7 @@ def save(name, exif):
 
 
 def by_piexif(name, comment, first={}):
-    """As web UIs: the comment in the Exif IFD; piexif writes no pointer to a next IFD behind that one."""
+    """As web UIs: the comment in the Exif IFD, behind which piexif writes no pointer to a next one."""
     exif = piexif.dump({"0th": first, "Exif": {COMMENT: comment}})
     if name.endswith(".webp"):
         save(name, exif)

@@ -1,6 +1,7 @@
 """Twenty batches of tuning by torch: losses, norms of the concept words' rows, and what was learnt.
 
-    python tools/reference/tuning.py
+    python tools/reference/tuning.py             # every case
+    python tools/reference/tuning.py prior       # some of them
 
 Writes tests/fixtures/models/tuning_<case>.safetensors, cases as models.py writes them. A tiny UNet and a tiny text tower with
 hashed weights (see hashed.py); everything that a batch brings is hashed or computed from its number k, as batch() states.
@@ -9,6 +10,9 @@ matrix at the end, one after another in the order of their names, n = max(1, num
 beginning. Names: rows; text.<layer>.lora_{down,up}.weight; unet.<layer>.lora_{down,up}.weight.
 """
 
+import sys
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -73,7 +77,37 @@ CASES = {
     "lora": PLAIN
     | dict(method="lora", text_layers="encoder-layer", unet_layers="transformer", unet_rank=3),
     "p_plus": PLAIN | dict(method="p-plus", attention_loss=0.1),
+    # As many pictures of the class in each batch, without the words and without a mask; DreamBooth's
+    # loss (diffusers' train_dreambooth.py: the concept's mean, plus so many times the class's).
+    "prior": PLAIN
+    | dict(
+        attention_loss=0.5,
+        full_identity=True,
+        masked=True,
+        accumulate=2,
+        prior_weight=0.7,
+        factors=[1.0, 0.6, 0.8, 1.0],
+    ),
+    # kohya's network_dropout and rank_dropout (sd-scripts, networks/lora.py), masks as kept() draws
+    # them.
+    "dropout": PLAIN
+    | dict(
+        text_layers="encoder-layer",
+        unet_layers="transformer",
+        unet_rank=3,
+        accumulate=2,
+        lora_dropout=0.3,
+        rank_dropout=0.25,
+        seed=9,
+    ),
+    # Ranks alone; the words learn alone in the first updates; another weight decay for LoRA.
+    "words_first": PLAIN | dict(rank_dropout=0.5, words_first=7, lora_weight_decay=20.0, seed=3),
 }
+
+
+def pictures(case):
+    """In a batch."""
+    return BATCH if case.get("prior_weight") is None else 2 * BATCH
 
 
 def cross_attentions(unet):
@@ -109,7 +143,64 @@ class Table(torch.nn.Module):
         return F.embedding(ids, torch.cat([self.frozen, self.rows]))
 
 
-def add_low_rank(model, network, chosen, rank, alpha):
+def philox(counter, key):
+    """Ten rounds of Philox4x32 (Salmon et al. 2011) for counters [n, 4] and a key [2]."""
+    c, key, low = counter.astype(np.uint64), [np.uint64(k) for k in key], np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        first, second = np.uint64(0xD2511F53) * c[:, 0], np.uint64(0xCD9E8D57) * c[:, 2]
+        high = np.uint64(32)
+        c = np.stack(
+            [
+                (second >> high) ^ c[:, 1] ^ key[0],
+                second & low,
+                (first >> high) ^ c[:, 3] ^ key[1],
+                first & low,
+            ],
+            1,
+        )
+        key = [(key[0] + np.uint64(0x9E3779B9)) & low, (key[1] + np.uint64(0xBB67AE85)) & low]
+    return c
+
+
+DROPOUT, RANK_DROPOUT = 14, 15
+
+
+def kept(purpose, seed, index, shape, share):
+    """Factors of dropout: number i is 0 where word i of the stream, as a part of 2^32, is below the
+    share that is dropped, else 1 / (1 - share). The stream: key the seed, counter (block, purpose,
+    index), words of a block in order."""
+    count = int(np.prod(shape))
+    blocks = np.arange(-(-count // 4))
+    rest = [np.full_like(blocks, v) for v in (purpose, index & 0xFFFFFFFF, index >> 32)]
+    words = philox(np.stack([blocks, *rest], 1), [seed & 0xFFFFFFFF, seed >> 32])
+    words = words.flatten()[:count]
+    values = np.where(words * 2.0**-32 < share, 0.0, 1.0 / (1.0 - share))
+    return torch.tensor(values, dtype=torch.float32).reshape(shape)
+
+
+class Drops:
+    """What dropout leaves of the narrow side of each update, in batch k of the run."""
+
+    def __init__(self, case, copies):
+        self.case, self.copies, self.k, self.names = case, copies, 0, []
+
+    def factors(self, name, hidden):
+        case = self.case
+        number = self.k * len(self.names) + sorted(self.names).index(name)
+        shape = [hidden.shape[0], hidden[0, ..., 0].numel(), hidden.shape[-1]]
+        factors = torch.ones(shape)
+        if case.get("lora_dropout"):
+            factors = factors * kept(DROPOUT, case["seed"], number, shape, case["lora_dropout"])
+        if case.get("rank_dropout"):
+            few = [shape[0], 1, shape[2]]
+            factors = factors * kept(RANK_DROPOUT, case["seed"], number, few, case["rank_dropout"])
+        if name.startswith("text."):
+            # There all captions' first copies come first, here all copies of the first caption.
+            factors = factors.reshape(self.copies, -1, *shape[1:]).transpose(0, 1).reshape(shape)
+        return factors.reshape(hidden.shape)
+
+
+def add_low_rank(model, network, chosen, rank, alpha, drops):
     """Puts updates on the layers whose names are `chosen`, up zero; returns their matrices by name."""
     found = {}
     for layer, module in model.named_modules():
@@ -121,9 +212,14 @@ def add_low_rank(model, network, chosen, rank, alpha):
         found[down] = hashed.tensor(down, (rank, into)).requires_grad_()
         found[up] = torch.zeros(out, rank).requires_grad_()
 
-        def hook(_module, args, y, down=found[down], up=found[up], convolution=convolution):
+        drops.names.append(name := f"{network}.{layer}")
+
+        def hook(
+            _module, args, y, down=found[down], up=found[up], convolution=convolution, name=name
+        ):
             x = args[0].movedim(1, -1) if convolution else args[0]
-            update = alpha * (x @ down.T @ up.T)
+            hidden = x @ down.T
+            update = alpha * ((hidden * drops.factors(name, hidden)) @ up.T)
             return y + (update.movedim(-1, 1) if convolution else update)
 
         module.register_forward_hook(hook)
@@ -132,20 +228,22 @@ def add_low_rank(model, network, chosen, rank, alpha):
 
 def batch(case, k, copies):
     """Everything that batch k brings."""
-    ids = torch.empty(BATCH, copies, TOKENS, dtype=torch.long)
-    for b in range(BATCH):
+    n = pictures(case)
+    ids = torch.empty(n, copies, TOKENS, dtype=torch.long)
+    for b in range(n):
         at = 1 + (k + 2 * b) % 4
         for j in range(TOKENS):
             ids[b, :, j] = 60 if j == 0 else 61 if j > at + 3 else 3 + (7 * j + 3 * k + b) % 50
-        for copy in range(copies):
+        for copy in range(copies if b < BATCH else 0):
             ids[b, copy, at], ids[b, copy, at + 1] = VOCABULARY + copy, VOCABULARY + copies + copy
-    mask = (hashed.tensor(f"input:mask.{k}", (BATCH, SIZE, SIZE)) > -0.3).float()
+    mask = (hashed.tensor(f"input:mask.{k}", (n, SIZE, SIZE)) > -0.3).float()
     if k % 7 == 3:
         mask = torch.ones_like(mask)
+    mask[BATCH:] = 1.0
     latents, noise = (
-        hashed.picture(f"input:{name}.{k}", BATCH, SIZE, SIZE, 4) for name in ("latents", "noise")
+        hashed.picture(f"input:{name}.{k}", n, SIZE, SIZE, 4) for name in ("latents", "noise")
     )
-    timesteps = torch.tensor([(k * 137 + 29 + b * 411) % 1000 for b in range(BATCH)])
+    timesteps = torch.tensor([(k * 137 + 29 + b * 411) % 1000 for b in range(n)])
     return dict(
         ids=ids,
         mask=mask,
@@ -157,12 +255,16 @@ def batch(case, k, copies):
 
 
 def regularisation(case, cross, ids, mask, copies):
+    """Of the concept's pictures; those of the class have no words to look at."""
+    ids, mask = ids[:BATCH], mask[:BATCH]
     positions = [[row[0].tolist().index(VOCABULARY + w * copies) for w in range(2)] for row in ids]
     by_size = {}
     for attention in cross:
         p = attention.probabilities
         side = int(p.shape[1] ** 0.5)
-        by_size.setdefault(side, []).append(p.reshape(BATCH, -1, side, side, p.shape[-1]))
+        by_size.setdefault(side, []).append(
+            p.reshape(pictures(case), -1, side, side, p.shape[-1])[:BATCH]
+        )
     total = torch.zeros(())
     for side, maps in by_size.items():
         mean = torch.cat(maps, 1).mean(1)
@@ -196,7 +298,7 @@ def run(name, case):
     rows = (0.1 * hashed.tensor("input:rows", (2 * copies, TEXT["hidden_size"]))).requires_grad_()
     embeddings = text.text_model.embeddings
     embeddings.token_embedding = Table(embeddings.token_embedding.weight, rows)
-    in_text, in_unet = {}, {}
+    in_text, in_unet, drops = {}, {}, Drops(case, copies)
     if case["method"] != "p-plus":
         wide = case["text_layers"] == "encoder-layer"
         in_text = add_low_rank(
@@ -205,6 +307,7 @@ def run(name, case):
             lambda layer: ".self_attn." in layer or wide and ".mlp." in layer,
             case["text_rank"],
             case["alpha"],
+            drops,
         )
         whole = case["unet_layers"] == "transformer"
         in_unet = add_low_rank(
@@ -215,17 +318,20 @@ def run(name, case):
             ),
             case["unet_rank"],
             case["alpha"],
+            drops,
         )
     learnt = {"rows": rows} | in_text | in_unet
     start = {k: v.detach().clone() for k, v in learnt.items()}
     groups = [
-        dict(params=params, lr=rate)
-        for params, rate in zip(
-            [[rows], list(in_text.values()), list(in_unet.values())], case["rates"]
+        dict(params=params, lr=rate, weight_decay=decay)
+        for params, rate, decay in zip(
+            [[rows], list(in_text.values()), list(in_unet.values())],
+            case["rates"],
+            [0.01] + 2 * [case.get("lora_weight_decay", 0.01)],
         )
     ]
     optimiser = torch.optim.AdamW(
-        [g for g in groups if g["params"]], betas=(0.9, 0.999), weight_decay=0.01
+        [g for g in groups if g["params"]], betas=(0.9, 0.999)
     )
     base = [g["lr"] for g in optimiser.param_groups]
     schedule = DDPMScheduler(
@@ -239,8 +345,9 @@ def run(name, case):
     updates = BATCHES // case["accumulate"]
     for k in range(BATCHES):
         b = batch(case, k, copies)
-        encoding = text(b["ids"].reshape(BATCH * copies, TOKENS)).last_hidden_state.reshape(
-            BATCH, copies, TOKENS, -1
+        drops.k = k
+        encoding = text(b["ids"].reshape(-1, TOKENS)).last_hidden_state.reshape(
+            pictures(case), copies, TOKENS, -1
         )
         noisy = schedule.add_noise(b["latents"], b["noise"], b["timesteps"])
         target = (
@@ -251,7 +358,10 @@ def run(name, case):
         prediction = unet(noisy, b["timesteps"], encoding).sample
         mask = b["loss_mask"][:, None]
         each = ((prediction - target) ** 2 * mask).sum([1, 2, 3]) / mask.sum([1, 2, 3])
-        loss = (each * torch.tensor(case["factors"])).mean()
+        each = each * torch.tensor(case["factors"])
+        loss = each[:BATCH].mean()
+        if case.get("prior_weight") is not None:
+            loss = loss + case["prior_weight"] * each[BATCH:].mean()
         extra = (
             regularisation(case, cross, b["ids"], b["mask"], copies)
             if case["attention_loss"]
@@ -265,23 +375,26 @@ def run(name, case):
         update = k // case["accumulate"]
         for group, rate in zip(optimiser.param_groups, base):
             group["lr"] = rate * (1.0 - update / updates)
-        kept = rows.detach().clone()
+        before = rows.detach().clone()
+        if update < case.get("words_first", 0):
+            for parameter in [*in_text.values(), *in_unet.values()]:
+                parameter.grad = None
         optimiser.step()
         optimiser.zero_grad()
         with torch.no_grad():
             if stopped:
-                rows.copy_(kept)
+                rows.copy_(before)
             norms.append(rows.norm(dim=1).mean().item())
             stopped = stopped or case["norm_limit"] is not None and norms[-1] >= case["norm_limit"]
 
     def probes(difference):
-        kept = []
+        found = []
         for parameter in sorted(learnt):
             flat = (
                 learnt[parameter].detach() - (start[parameter] if difference else 0.0)
             ).flatten()
-            kept.append(flat[:: max(1, flat.numel() // PROBE)])
-        return torch.cat(kept)
+            found.append(flat[:: max(1, flat.numel() // PROBE)])
+        return torch.cat(found)
 
     described = dict(
         kind="tuning",
@@ -302,5 +415,5 @@ def run(name, case):
 
 
 if __name__ == "__main__":
-    for name, case in CASES.items():
-        run(name, case)
+    for name in sys.argv[1:] or CASES:
+        run(name, CASES[name])

@@ -1,6 +1,6 @@
 //! Vectors of f32 of the width that the processor has, and the one place that decides it.
 //!
-//! A kernel is written once, generic over [`Simd`], by the macro `kernel!`, which compiles it for
+//! A kernel is written once, generic over `Simd`, by the macro `kernel!`, which compiles it for
 //! every instruction set and chooses by the [`Level`] that it is given.
 
 use std::sync::OnceLock;

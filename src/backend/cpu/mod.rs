@@ -1,7 +1,7 @@
 //! The back end for the processor: no driver, no device memory, the same plan on all cores.
 //!
 //! Kernels are pure functions over slices ([`cpu_kernels`]); an operation says how it uses them
-//! (`ops`); a program gives memory out once and then only runs ([`program`]). The same bytes come
+//! (`ops`); a program gives memory out once and then only runs (`program`). The same bytes come
 //! of any number of threads.
 
 mod compute;
@@ -55,7 +55,7 @@ impl Cpu {
     pub fn open(options: &Options) -> Result<Arc<Cpu>, Error> {
         let level = level(options.level.as_deref())?;
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads.unwrap_or(0))
+            .num_threads(threads(options.threads)?)
             .thread_name(|number| format!("compute {number}"))
             .build()
             .map_err(|error| Error::Threads(error.to_string()))?;
@@ -73,6 +73,7 @@ impl Cpu {
         }))
     }
 
+    /// The vector instructions in use.
     pub fn level(&self) -> Level {
         self.level
     }
@@ -117,9 +118,27 @@ fn level(wanted: Option<&str>) -> Result<Level, Error> {
     if level.name() == wanted {
         Ok(level)
     } else {
-        Err(Error::MissingLevel { wanted: wanted.into(), best: level.name() })
+        Err(Error::MissingLevel { wanted: wanted.into(), best: Level::best().name() })
     }
 }
+
+/// The environment variable that gives the number of threads.
+const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+
+/// How many threads are wanted; 0 is one for each core.
+fn threads(wanted: Option<usize>) -> Result<usize, Error> {
+    let given = std::env::var_os(THREADS_VARIABLE).filter(|text| !text.is_empty());
+    let (Some(given), None) = (given, wanted) else { return Ok(wanted.unwrap_or(0)) };
+    let number = given.to_str().and_then(|text| text.trim().parse().ok());
+    number.filter(|&number: &usize| number <= MOST_THREADS).ok_or_else(|| Error::ThreadCount {
+        variable: THREADS_VARIABLE,
+        found: given.to_string_lossy().into_owned(),
+        most: MOST_THREADS,
+    })
+}
+
+/// More than any machine has cores.
+const MOST_THREADS: usize = 1024;
 
 impl Backend for Cpu {
     fn name(&self) -> &str {

@@ -12,6 +12,7 @@ use cpu_kernels::weights::{Stored, Weights};
 /// What `mos devices` says of the processor.
 #[derive(Clone, Debug, Serialize)]
 pub struct CpuReport {
+    /// As the system calls the processor.
     pub name: String,
     /// Threads that compute.
     pub threads: usize,

@@ -9,10 +9,15 @@ use super::traits::Schedule;
 /// What `mos devices` says of an adapter.
 #[derive(Clone, Debug, Serialize)]
 pub struct AdapterReport {
+    /// Its place in the list of adapters.
     pub index: usize,
+    /// As its driver calls it.
     pub name: String,
+    /// Who made it, by the number of its PCI vendor.
     pub vendor: String,
+    /// The driver and its version.
     pub driver: String,
+    /// Vulkan, Metal or Dx12.
     pub backend: String,
     /// discrete, integrated, virtual, cpu or other
     pub kind: &'static str,
@@ -22,8 +27,11 @@ pub struct AdapterReport {
     pub max_binding: u64,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u32,
+    /// Most invocations of a workgroup.
     pub workgroup_invocations: u32,
+    /// Most storage buffers that a shader may bind.
     pub storage_buffers: u32,
+    /// Whether shaders may compute in f16.
     pub f16: bool,
     /// Subgroup sizes, where the adapter has subgroup operations.
     pub subgroups: Option<(u32, u32)>,
@@ -32,6 +40,7 @@ pub struct AdapterReport {
     /// Whether products are made of them, or why not; known once tried
     /// ([`AdapterReport::try_matrices`]).
     pub matrices: Option<String>,
+    /// Whether the device tells when a dispatch began and ended.
     pub timestamps: bool,
     /// How numbers are held by default.
     pub precision: &'static str,

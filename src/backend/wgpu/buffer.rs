@@ -47,12 +47,16 @@ impl Drop for Buffer {
 /// A part of a buffer: bytes `offset .. offset + size`.
 #[derive(Clone, Debug)]
 pub struct Slice {
+    /// The buffer that it is a part of; it lives as long as this.
     pub buffer: Arc<Buffer>,
+    /// Where it begins, in bytes.
     pub offset: u64,
+    /// How many bytes it has.
     pub size: u64,
 }
 
 impl Slice {
+    /// All of a buffer.
     pub fn whole(buffer: &Arc<Buffer>) -> Slice {
         Slice { buffer: buffer.clone(), offset: 0, size: buffer.size() }
     }
@@ -65,6 +69,7 @@ impl Buffer {
         Buffer { raw, memory: memory.clone() }
     }
 
+    /// In bytes, rounded up to a multiple of 16.
     pub fn size(&self) -> u64 {
         self.raw.size()
     }

@@ -16,6 +16,7 @@ use super::tuned::Tuned;
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// The adapter.
     pub selection: Selection,
     /// Keep the bounds checks of generated shaders: slower, for tests.
     pub checked: bool,
@@ -156,10 +157,12 @@ impl Gpu {
         note(&self.failure, error);
     }
 
+    /// As the driver calls the adapter.
     pub fn name(&self) -> &str {
         &self.info.name
     }
 
+    /// Those of the device: what was asked for when it was opened.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits
     }
@@ -174,8 +177,8 @@ impl Gpu {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
 
-    /// Takes a kernel of one's own: WGSL with one entry point `main`, whose bindings are all in group
-    /// 0. From then on [`Command::Dispatch`] finds it by its name, without parameters.
+    /// Takes a kernel of one's own: WGSL with one entry point `main`, whose bindings are all in
+    /// group 0. From then on [`Command::Dispatch`] finds it by its name, without parameters.
     ///
     /// # Errors
     /// A name that one of this program's kernels has, or another of one's own; WGSL that is not

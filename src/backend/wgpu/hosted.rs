@@ -49,8 +49,8 @@ impl Gpu {
     ///   has them and [`Options::matrices`] has them used.
     ///
     /// The device's handler of uncaptured errors is replaced by one that keeps them for the next
-    /// call that waits, which fails with [`Error::Lost`]. A host that wants to hear them sets its own
-    /// afterwards, and hands them on to [`Gpu::note_error`]: otherwise failures go unnoticed.
+    /// call that waits, which fails with [`Error::Lost`]. A host that wants to hear them sets its
+    /// own afterwards, and hands them on to [`Gpu::note_error`]: otherwise failures go unnoticed.
     ///
     /// Of `options`, those that choose or limit an adapter do not count: `selection` and `floor`.
     ///

@@ -7,24 +7,33 @@ use super::{Error, Result};
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// A uniform: the same numbers for all invocations.
     Uniform,
+    /// Storage that is read.
     Read,
+    /// Storage that is read and written.
     ReadWrite,
 }
 
 /// Base type of a binding's elements, or of a uniform's member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scalar {
+    /// 32-bit floating point.
     F32,
+    /// 32-bit unsigned integers; packed halves too.
     U32,
+    /// 16-bit floating point.
     F16,
 }
 
 /// One `@binding` of a kernel.
 #[derive(Clone, Debug)]
 pub struct Binding {
+    /// As the WGSL calls it.
     pub name: String,
+    /// The number of its `@binding`; all are in group 0.
     pub slot: u32,
+    /// How it is used.
     pub access: Access,
     /// Base type of a storage buffer's elements; a uniform's is that of its first member.
     pub scalar: Scalar,
@@ -59,7 +68,9 @@ pub(super) enum Checks {
 
 /// A pipeline and the names by which it is bound.
 pub struct Kernel {
+    /// With its parameters, as errors call it.
     pub name: String,
+    /// What it binds, and how large its workgroups are.
     pub interface: Interface,
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,

@@ -18,7 +18,10 @@ pub enum Layout {
     /// `[stride, stride, in]`, its inputs are `out`, and its window, read from the far end, is
     /// `[kh / stride, kw / stride]`, rounded up; taps beyond the edge are zero. A linear weight has
     /// stride 1.
-    Transposed { stride: usize },
+    Transposed {
+        /// Of the convolution that it is the gradient of.
+        stride: usize,
+    },
 }
 
 impl Layout {

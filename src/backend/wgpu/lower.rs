@@ -42,9 +42,13 @@ pub enum Storage<'a> {
     Arena(usize),
     /// An input of the graph.
     Input(Tensor),
+    /// A weight of the model, packed for a kernel.
     Weight {
+        /// As the graph calls it.
         name: &'a str,
+        /// As the graph has it.
         shape: &'a Shape,
+        /// How it is packed.
         layout: Layout,
     },
 }

@@ -36,6 +36,7 @@ pub(crate) trait Lower {
 /// A tensor on the device.
 #[derive(Clone, Debug)]
 pub struct BufferView {
+    /// The bytes.
     pub slice: Slice,
     /// F32 or U32 as seen by a kernel; packed halves are U32.
     pub scalar: Scalar,
@@ -100,13 +101,13 @@ impl Lowering<'_> {
         (self.locate)(self.step.output)
     }
 
-    /// The scratch that [`Operation::scratch`] asked for.
+    /// The scratch that [`Target::scratch`](crate::graph::Target::scratch) asked for.
     pub fn scratch(&self) -> BufferView {
         let slice = self.scratch.clone().unwrap_or_else(|| self.output().slice);
         BufferView { slice, scalar: Scalar::F32, half: false }
     }
 
-    /// Whether the output stands where the input of [`Operation::in_place`] stood, which it
+    /// Whether the output stands where the input of [`Operation::in_place`](crate::graph::Operation::in_place) stood, which it
     /// replaces.
     pub fn is_in_place(&self) -> bool {
         self.in_place
@@ -118,7 +119,8 @@ impl Lowering<'_> {
         self.commands.push(Command::Copy { from, to });
     }
 
-    /// Says that no kernel computes the step: lowering the plan ends in [`Error::NoKernel`].
+    /// Says that no kernel computes the step: lowering the plan ends in
+    /// [`backend::Error::NotImplemented`](crate::backend::Error::NotImplemented).
     pub fn no_kernel(&mut self) {
         self.lacks_kernel = true;
     }

@@ -35,7 +35,9 @@ pub enum MatrixUse {
     /// Where the table of the adapter's sizes ([`Tuned`](super::Tuned)) has them.
     #[default]
     Auto,
+    /// On every adapter that has them, software drivers too.
     On,
+    /// Nowhere.
     Off,
 }
 
@@ -86,6 +88,7 @@ pub struct Blocks {
 /// How several workgroups share the sums of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
+    /// Workgroups that share a sum.
     pub count: usize,
     /// Steps over inputs that each takes; the last maybe fewer.
     pub steps: usize,

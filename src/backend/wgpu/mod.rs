@@ -9,7 +9,7 @@ mod error;
 mod hosted;
 mod kernel;
 mod layout;
-pub mod lower;
+pub(crate) mod lower;
 mod lowering;
 mod matrices;
 mod ops;
@@ -33,6 +33,7 @@ pub use error::Error;
 pub use hosted::Host;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
+pub use lower::{BufferView, Storage, commands, preparation};
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
 pub use template::{
@@ -45,4 +46,5 @@ pub use tuned::{
 };
 pub use weights::weight_bytes;
 
+/// Of the calls of graphics devices.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -14,7 +14,9 @@ use crate::backend::Cost;
 /// A uniform's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Uniform {
+    /// An unsigned number.
     U32(u32),
+    /// A floating-point number.
     F32(f32),
 }
 
@@ -33,22 +35,30 @@ impl From<f32> for Uniform {
 /// One thing for the device to do.
 #[derive(Clone, Debug)]
 pub enum Command {
+    /// Runs a kernel.
     Dispatch {
+        /// Its name: a file of `kernels/`, or one of one's own ([`Gpu::add_kernel`]).
         kernel: &'static str,
+        /// What it is rendered with; one of one's own takes none.
         params: Params,
         /// Buffers by the names that the WGSL gives them, with their elements' type.
         bindings: Vec<(String, Slice, Scalar)>,
+        /// Numbers by the names that the WGSL gives them; all must be there.
         uniforms: Vec<(&'static str, Uniform)>,
         /// Workgroups in x, y, z.
         grid: [u32; 3],
         /// What the time is accounted to.
         label: String,
+        /// Floating-point operations, for profiles and for where submits are cut.
         flops: u64,
         /// Bytes read and written, each once.
         bytes: u64,
     },
+    /// Copies as many bytes as `from` has.
     Copy {
+        /// What is read.
         from: Slice,
+        /// What is written.
         to: Slice,
     },
 }
@@ -99,10 +109,10 @@ impl Recording {
     /// As those of [`Recording::new`], but for cooperative matrices.
     ///
     /// # Safety
-    /// Every dispatch keeps its kernel's contract, the comment at the head of `kernels/<name>.wgsl`:
-    /// parameters are among those that the kernel is written for, bindings have at least the
-    /// elements that the contract gives them for these uniforms, and the grid has no workgroups but
-    /// those that the contract shares the result out to. A kernel of one's own
+    /// Every dispatch keeps its kernel's contract, the comment at the head of
+    /// `kernels/<name>.wgsl`: parameters are among those that the kernel is written for, bindings
+    /// have at least the elements that the contract gives them for these uniforms, and the grid has
+    /// no workgroups but those that the contract shares the result out to. A kernel of one's own
     /// ([`Gpu::add_kernel`]) stays within its bindings.
     pub unsafe fn trusted(gpu: &Arc<Gpu>, commands: &[Command]) -> Result<Recording> {
         Recording::of(gpu, commands, Checks::AsOpened)
@@ -159,6 +169,7 @@ impl Recording {
         Ok(Recording { gpu: gpu.clone(), commands: played, labels, _buffers: buffers })
     }
 
+    /// Commands in it.
     pub fn len(&self) -> usize {
         self.commands.len()
     }
@@ -173,6 +184,7 @@ impl Recording {
         self.labels.iter().map(|(_, _, bytes)| bytes).sum()
     }
 
+    /// Whether it has no commands.
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }

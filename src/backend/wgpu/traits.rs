@@ -19,6 +19,7 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// As reports and JSON call it.
     pub fn name(self) -> &'static str {
         match self {
             Schedule::Staged => "staged",
@@ -31,9 +32,12 @@ impl Schedule {
 /// prefer, and the sizes of its kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
+    /// Largest bindings and buffers, and their alignment.
     pub limits: Limits,
     /// Bytes of workgroup memory that a kernel may have.
     pub workgroup_memory: usize,
+    /// The form of the heavy kernels.
     pub schedule: Schedule,
+    /// Tile sizes and the like.
     pub tuned: Tuned,
 }

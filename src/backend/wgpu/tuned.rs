@@ -12,15 +12,25 @@ use crate::graph::ops::regional_attention::REGION_GROUP;
 pub struct Tuned {
     /// Cooperative matrices are faster, where the adapter has them and they pass their test.
     pub matrices: bool,
+    /// Of `matmul`.
     pub matmul: MatmulSizes,
+    /// Of `matmul_matrices`.
     pub matmul_matrices: MatmulMatricesSizes,
+    /// Of `attention` and `regional_attention`.
     pub attention: AttentionSizes,
+    /// Of the kernels of attention's gradient.
     pub attention_gradient: AttentionSizes,
+    /// Of `attention_matrices`.
     pub attention_matrices: AttentionMatricesSizes,
+    /// Of `lora_down`.
     pub lora_down: LoraDownSizes,
+    /// Of `lora_up`.
     pub lora_up: LoraUpSizes,
+    /// Of `weight_gradient_partial`.
     pub weight_gradient: WeightGradientSizes,
+    /// Of the kernels that sum up for group normalisation.
     pub group_norm: GroupNormSizes,
+    /// Of `outer_sums`.
     pub outer_sums: OuterSumsSizes,
 }
 
@@ -29,6 +39,7 @@ pub struct Tuned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatmulSizes {
+    /// Rows of a tile.
     pub rows: usize,
     /// Invocations, which share 64 outputs: 1, 2, 4, 8 or 16.
     pub lanes: usize,
@@ -46,6 +57,7 @@ pub struct MatmulMatricesSizes {
     pub enough: usize,
     /// Fewest steps over inputs of a workgroup that shares sums, and most that share one.
     pub least_steps: usize,
+    /// Most workgroups that share a sum.
     pub most_parts: usize,
 }
 
@@ -58,16 +70,21 @@ pub struct AttentionSizes {
     /// memory. Of wider ones sums are made in parts of `part` channels, and what is met is read
     /// again for every part.
     pub widest_held: usize,
+    /// Channels of such a part.
     pub part: usize,
     /// Invocations of a workgroup where heads are held, and where they are not: divisors of 64.
     pub lanes_held: usize,
+    /// Where they are summed in parts.
     pub lanes_parts: usize,
     /// Tokens of an invocation.
     pub per_lane: usize,
     /// Keys met at a time by held heads up to `widest_narrow`, by wider ones, and in parts.
     pub widest_narrow: usize,
+    /// Where heads are at most `widest_narrow` wide.
     pub block_narrow: usize,
+    /// Where held heads are wider.
     pub block_held: usize,
+    /// Where sums are made in parts.
     pub block_parts: usize,
     /// Most keys in workgroup memory.
     pub staged: usize,
@@ -83,6 +100,7 @@ pub struct AttentionMatricesSizes {
     /// are read half as often, for sums and queries of `1.5 d` registers an invocation. Of wider
     /// ones, and where workgroups are fewer than `enough`, half as many.
     pub widest_large: usize,
+    /// Fewest workgroups that keep a device busy.
     pub enough: usize,
     /// Bytes of workgroup memory at most: several workgroups should fit.
     pub memory: usize,
@@ -95,7 +113,9 @@ pub struct AttentionMatricesSizes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraDownSizes {
+    /// Invocations that share a sum.
     pub lanes: usize,
+    /// Rows of a workgroup.
     pub rows: usize,
     /// A multiple of 4.
     pub outputs: usize,
@@ -105,7 +125,9 @@ pub struct LoraDownSizes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraUpSizes {
+    /// Invocations side by side, each with 4 outputs.
     pub lanes: usize,
+    /// Rows of a workgroup.
     pub rows: usize,
 }
 
@@ -113,8 +135,11 @@ pub struct LoraUpSizes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightGradientSizes {
+    /// Invocations of a workgroup.
     pub lanes: usize,
+    /// Fewest rows of a block.
     pub shortest_block: usize,
+    /// Most blocks that a sum is cut into.
     pub most_blocks: usize,
 }
 
@@ -123,7 +148,9 @@ pub struct WeightGradientSizes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupNormSizes {
+    /// Fewest rows of a chunk.
     pub shortest_chunk: usize,
+    /// Most chunks of a batch entry.
     pub most_chunks: usize,
 }
 

@@ -209,6 +209,8 @@ fn other_kinds_are_recognised_by_their_names() {
         assert_eq!(report.used.starts_with("--control"), used, "{}", report.used);
         assert_eq!(report.used.starts_with("none; "), !used, "{}", report.used);
     }
+    let difference = describe(&[("difference", any), ("input_hint_block.0.weight", any)]);
+    assert!(difference.notes[0].contains("differences"), "{:?}", difference.notes);
     assert_eq!(what(&[("vision_model.x", &[1])]), What::VisionEncoder);
     assert_eq!(what(&[("conditioner.embedders.0.x", &[1])]), What::SingleFileSdxl);
     assert_eq!(what(&[("a.b", &[2, 2]), ("c", &[2])]), What::Unknown);

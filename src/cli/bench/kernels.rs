@@ -9,6 +9,7 @@ use crate::cli::{Failure, Global, values};
 
 use super::{Clock, Row, Terminal, fastest, peak, table};
 use mixofshow::backend::{Precision, Program, Weights};
+use mixofshow::counted;
 use mixofshow::graph::{Graph, Result, StoredAs, Tensor};
 use mixofshow::models::preset::MadeUpWeights;
 
@@ -59,7 +60,7 @@ fn attention(tokens: usize, keys: usize, heads: usize, d: usize) -> (String, Bui
         let (k, v) = (g.input("k", [1, keys, heads * d]), g.input("v", [1, keys, heads * d]));
         g.attention(q, k, v, heads, 1.0 / (d as f32).sqrt(), false)
     };
-    (format!("attention {tokens}x{keys}, {heads} heads of {d}"), Box::new(build))
+    (format!("attention {tokens}x{keys}, {} of {d}", counted(heads, "head")), Box::new(build))
 }
 
 fn norm(size: usize, channels: usize) -> [(String, Build); 2] {

@@ -32,6 +32,7 @@ pub struct Options {
     /// Side of the picture in pixels
     #[arg(long, default_value_t = 256, value_parser = values::side)]
     size: usize,
+    /// Pictures, prompts or latents at once
     #[arg(long, default_value_t = 1, value_parser = values::TIMES.parser::<usize>())]
     batch: usize,
     /// Measurements, of which the fastest counts

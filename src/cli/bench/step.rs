@@ -31,6 +31,7 @@ pub struct Options {
     /// Side of the picture in pixels
     #[arg(long, default_value_t = 256, value_parser = values::side)]
     size: usize,
+    /// Pictures at once
     #[arg(long, default_value_t = 1, value_parser = values::TIMES.parser::<usize>())]
     batch: usize,
     /// Rank of the updates
@@ -120,6 +121,8 @@ fn batch(preset: &Preset, config: &StepConfig) -> Batch {
         factors: vec![1.0; n],
         loss_mask: Array::f32([n, height, width], vec![1.0; n * height * width]),
         subject_mask: Some(Array::f32([n, height, width], left)),
+        seed: 0,
+        number: 0,
         rates: Rates { rows: 1e-3, text: 1e-5, unet: 1e-4 },
     }
 }

@@ -123,7 +123,8 @@ pub struct Arguments {
     #[arg(help_heading = STATISTICS)]
     pub samples: u64,
     /// Sampling steps [default: 10; with L-BFGS 20, as published]
-    #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>(), help_heading = STATISTICS)]
+    #[arg(long, value_name = "COUNT", help_heading = STATISTICS)]
+    #[arg(value_parser = Range::COUNT.parser::<usize>())]
     pub steps: Option<usize>,
     /// Guidance of the sampled pictures; at 1 the empty prompt's half is left out [default: 5; with
     /// L-BFGS 1, as published]

@@ -40,15 +40,15 @@ Examples:
   Prompt in, picture out:
     echo \"a dog on the moon\" | mos generate -p - -o - > dog.png
   Two in one picture, each in its half:
-    mos generate -p \"in the snow\" --region \"0,0,0.5,1: a red cat\" --region \"0.5,0,1,1: a blue dog\" -o two.png
+    mos generate -p \"in the snow\" --region \"0,.2,.5,1: a red cat\" -o two.png \\
+      --region \".5,.2,1,1: a blue dog\"
 
 Every PNG carries its settings: for --like, and as text that web UIs read.";
 
 /// Make pictures from a prompt
 ///
 /// Makes pictures from a prompt with Stable Diffusion 1.x or 2.x, the same ones as diffusers would
-/// from the same seed. Without
-/// --model, by a very small model that ships with the program.
+/// from the same seed. Without --model, by a very small model that ships with the program.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -148,7 +148,8 @@ pub struct Arguments {
     tile: Option<usize>,
 
     /// Sampling steps [default: 25]
-    #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>(), help_heading = SAMPLING)]
+    #[arg(long, value_name = "COUNT", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::COUNT.parser::<usize>())]
     steps: Option<usize>,
     /// How closely to follow the prompt; 1: no guidance, twice as fast [default: the
     /// `guidance_scale` of the model's generation_config.json, else 7.5]
@@ -170,7 +171,8 @@ pub struct Arguments {
     #[arg(hide_possible_values = true, help_heading = SAMPLING)]
     karras: Option<bool>,
     /// Fresh noise in ddim's steps, 0 to 1 [default: 0]
-    #[arg(long, value_name = "SHARE", value_parser = Range::SHARE.parser::<f64>(), help_heading = SAMPLING)]
+    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::SHARE.parser::<f64>())]
     eta: Option<f64>,
     /// Seed of the first picture; random or -1: a random one, which is printed [default: random;
     /// with --like that picture's]
@@ -186,8 +188,9 @@ pub struct Arguments {
     /// Start from this picture instead of noise
     #[arg(short, long, value_name = "PICTURE", help_heading = IMAGE)]
     pub init_image: Option<PathBuf>,
-    /// How much to change it, 0 to 1 [default: 0.8]
-    #[arg(long, value_name = "SHARE", value_parser = Range::POSITIVE_SHARE.parser::<f64>(), help_heading = IMAGE)]
+    /// How much to change it, above 0 to 1 [default: 0.8]
+    #[arg(long, value_name = "SHARE", help_heading = IMAGE)]
+    #[arg(value_parser = Range::POSITIVE_SHARE.parser::<f64>())]
     strength: Option<f64>,
     /// Paint only where this picture is white
     #[arg(long, value_name = "PICTURE", help_heading = IMAGE)]

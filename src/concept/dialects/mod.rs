@@ -208,7 +208,9 @@ fn read_open(file: &TensorFile, progress: &mut Parts) -> Result<(Concept, Vec<St
 /// dialect cannot hold.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Written {
+    /// The files, the first of them as it was named.
     pub files: Vec<PathBuf>,
+    /// What the dialect could not hold, in sentences.
     pub notes: Vec<String>,
 }
 
@@ -222,8 +224,8 @@ pub fn files(concept: &Concept, dialect: Dialect, path: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes a concept as `dialect` has it. Where words have no place in the file, each gets a textual
-/// inversion beside it, with all of its vectors. `bundle`: kohya's files get the words too, as web UIs read them; diffusers
-/// refuses such a file.
+/// inversion beside it, with all of its vectors. `bundle`: kohya's files get the words too, as web
+/// UIs read them; diffusers refuses such a file.
 ///
 /// # Errors
 /// Words alone in a dialect of LoRAs; whatever the system says.

@@ -1,6 +1,6 @@
 //! DoRA: a change of direction, with lengths of its own.
 
-use super::{Piece, Read, Side, Update};
+use super::{Piece, ReadPart, Side, Update};
 use crate::graph::Array;
 
 /// The weight with another change is brought to lengths of its own, channel by channel (Liu et al.
@@ -12,6 +12,7 @@ pub struct Dora {
     pub change: Update,
     /// Length of each channel, f32 `[channels]`.
     pub magnitude: Array,
+    /// Whose channels are meant.
     pub side: Side,
     /// How far it goes.
     pub strength: f32,
@@ -22,7 +23,11 @@ const PIECE: usize = 1 << 20;
 
 impl Dora {
     /// For each channel, what brings the changed weight to its length.
-    pub(super) fn measure<E>(&self, shape: &[usize], read: &mut Read<E>) -> Result<Vec<f32>, E> {
+    pub(super) fn measure<E>(
+        &self,
+        shape: &[usize],
+        read: &mut ReadPart<'_, E>,
+    ) -> Result<Vec<f32>, E> {
         let elements: usize = shape.iter().product();
         let mut squares = vec![0f64; self.magnitude.values().len()];
         let mut buffer = vec![0.0; PIECE.min(elements)];

@@ -9,6 +9,7 @@ use crate::graph::Array;
 pub struct Ia3 {
     /// f32 `[channels]`
     pub factors: Array,
+    /// Whose channels are meant.
     pub side: Side,
 }
 

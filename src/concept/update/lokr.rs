@@ -9,6 +9,7 @@ use crate::graph::Array;
 pub struct LoKr {
     /// f32 `[a, b]`
     pub left: Array,
+    /// The larger factor.
     pub right: Right,
 }
 

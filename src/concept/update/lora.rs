@@ -13,6 +13,7 @@ pub struct Lora {
 }
 
 impl Lora {
+    /// Columns of `up`, which are the rows of `down`.
     pub fn rank(&self) -> usize {
         self.down.shape.first().copied().unwrap_or(0)
     }

@@ -8,8 +8,6 @@ mod lokr;
 mod lora;
 mod piece;
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use crate::graph::Array;
@@ -19,7 +17,7 @@ pub use ia3::Ia3;
 pub use loha::LoHa;
 pub use lokr::{LoKr, Right};
 pub use lora::Lora;
-pub use piece::{Piece, Side};
+pub use piece::{Piece, ReadPart, Side};
 
 /// The change of one parameter of a layer: of its weight, or of its bias.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,9 +36,6 @@ pub enum Update {
     /// Another change, and then the channels' lengths set anew.
     Dora(Box<Dora>),
 }
-
-/// Reads elements of a parameter.
-pub(super) type Read<'r, E> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E> + 'r;
 
 /// Elements that one thread changes at a time.
 const AT_ONCE: usize = 1 << 16;
@@ -124,7 +119,7 @@ impl Update {
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn measure<E>(&self, shape: &[usize], read: &mut Read<E>) -> Result<Vec<f32>, E> {
+    pub fn measure<E>(&self, shape: &[usize], read: &mut ReadPart<'_, E>) -> Result<Vec<f32>, E> {
         match self {
             Update::Dora(dora) => dora.measure(shape, read),
             _ => Ok(Vec::new()),

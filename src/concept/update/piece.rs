@@ -5,14 +5,21 @@ use std::ops::Range;
 /// Elements `range` of a parameter of `shape`, row-major.
 #[derive(Clone, Debug)]
 pub struct Piece<'a> {
+    /// The whole parameter's.
     pub shape: &'a [usize],
+    /// The elements that are meant.
     pub range: Range<usize>,
 }
+
+/// Reads elements of a parameter, row-major.
+pub type ReadPart<'a, E> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<(), E> + 'a;
 
 /// A side of a layer, whose channels are the rows or the columns of its weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
+    /// What it reads: columns.
     Input,
+    /// What it writes: rows.
     Output,
 }
 

@@ -10,6 +10,7 @@ use crate::fusion::Result;
 /// What one layer's change does. Concepts in the order of the group.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerMeasures {
+    /// Its full name.
     pub layer: String,
     /// || X_i (T_i - D)^T || / || X_i T_i^T ||: 0 is the concept's own answer, 1 that of the base
     /// model. None where the concept does not change the layer.
@@ -29,10 +30,12 @@ pub struct LayerMeasures {
 /// What a solution does to all layers of a group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measures {
+    /// In the order of the group.
     pub layers: Vec<LayerMeasures>,
 }
 
 impl Measures {
+    /// Measures `changes`, one for each layer of the group, on the concepts' and the kept inputs.
     pub fn of(group: &dyn Group, changes: &[Change]) -> Result<Measures> {
         let (count, width) = (group.weights().len(), group.width());
         let layers = group.layers().len();

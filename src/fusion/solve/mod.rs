@@ -43,7 +43,9 @@ pub struct Factors {
 /// A layer of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
+    /// Its full name.
     pub name: String,
+    /// Outputs.
     pub out: usize,
 }
 
@@ -56,6 +58,7 @@ pub trait Group {
     /// Channels of the inputs.
     fn width(&self) -> usize;
 
+    /// Those that read the inputs, in a fixed order.
     fn layers(&self) -> &[Layer];
 
     /// Concepts, each with its weight in the sum (a concept that is listed twice weighs 2).
@@ -109,6 +112,7 @@ impl Default for Solver {
 pub struct Solution {
     /// For each layer.
     pub changes: Vec<Change>,
+    /// None of solvers that don't tell.
     pub conditioning: Option<Conditioning>,
 }
 
@@ -122,8 +126,8 @@ pub struct Conditioning {
     pub condition: f64,
 }
 
-/// Solves one group. `ridge` is a part of the mean diagonal of the sums. `watch` is told of L-BFGS's
-/// iterations; the other ways take one step.
+/// Solves one group. `ridge` is a part of the mean diagonal of the sums. `watch` is told of
+/// L-BFGS's iterations; the other ways take one step.
 ///
 /// # Errors
 /// Statistics that cannot be read or solved for; [`Error::Cancelled`].

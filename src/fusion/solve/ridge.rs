@@ -25,6 +25,7 @@ pub struct RidgePoint {
 /// The ridge of a stage, and what it was chosen from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RidgeChoice {
+    /// In parts of the mean diagonal.
     pub ridge: f64,
     /// Empty where the ridge was given.
     pub points: Vec<RidgePoint>,
@@ -50,8 +51,8 @@ fn candidates() -> impl Iterator<Item = f64> {
     (-14..=0).map(|half| 10f64.powf(f64::from(half) / 2.0))
 }
 
-/// Chooses one ridge for all groups of a stage: the largest of those where missed + [`LOSS_WEIGHT`]
-/// lost is least within [`FLAT`], summed over groups that are evenly spread. That is the knee: a
+/// Chooses one ridge for all groups of a stage: the largest of those where missed + 0.1 lost
+/// is least within 0.5 %, summed over groups that are evenly spread. That is the knee: a
 /// smaller ridge costs the base model more than the concepts gain, a larger one the opposite.
 /// `keep_weight`: as in [`Exact`](super::Exact). `watch` is told of the groups that are measured.
 ///

@@ -14,7 +14,9 @@ pub enum Function {
     GeluTanh,
     /// x * sigmoid(1.702 x), CLIP's own
     QuickGelu,
+    /// The greater of x and 0.
     Relu,
+    /// The exponential.
     Exp,
 }
 
@@ -31,6 +33,7 @@ impl Function {
         }
     }
 
+    /// Its value at `x`.
     pub fn apply(self, x: f32) -> f32 {
         let x = f64::from(x);
         let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
@@ -88,6 +91,7 @@ impl Graph {
         self.apply(Activation(function), &[x])
     }
 
+    /// x times its sigmoid, elementwise (Elfwing et al. 2018).
     pub fn silu(&mut self, x: Tensor) -> Result<Tensor> {
         self.activation(x, Function::Silu)
     }

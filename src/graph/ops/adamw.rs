@@ -8,8 +8,11 @@ use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 /// step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moments {
+    /// Decay of the mean of gradients.
     pub beta1: f32,
+    /// Decay of the mean of their squares.
     pub beta2: f32,
+    /// Added to the root, so that nothing is divided by 0.
     pub epsilon: f32,
 }
 

@@ -9,6 +9,7 @@ use crate::graph::{Array, GradientContext, Graph, Result, Shape, Tensor};
 pub struct GatePart {
     /// Columns that belong to the update.
     pub rank: usize,
+    /// Of the whole product.
     pub factor: f32,
     /// `[1]`, multiplied in.
     pub strength: Option<Tensor>,

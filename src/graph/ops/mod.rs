@@ -49,6 +49,7 @@ use super::{Array, Error, Graph, Shape, Tensor};
 pub struct GradientContext<'a> {
     /// The node's own value.
     pub output: Tensor,
+    /// What the operation was given.
     pub inputs: &'a [Tensor],
     /// Gradient with respect to `output`, of its shape.
     pub upstream: Tensor,
@@ -57,6 +58,7 @@ pub struct GradientContext<'a> {
 }
 
 impl GradientContext<'_> {
+    /// Whether the gradient along this input is asked for.
     pub fn wants(&self, input: usize) -> bool {
         self.wanted.get(input).copied().unwrap_or(false)
     }
@@ -78,7 +80,9 @@ impl GradientContext<'_> {
 /// What followers a step can do to its result before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
+    /// Nothing: its result is stored as it is.
     Nothing,
+    /// Elementwise work, reading tensors of the result's shape or broadcast to it.
     Elementwise,
     /// Elementwise work, then zeros around the feature map.
     ElementwiseAndPadding,
@@ -89,17 +93,24 @@ pub enum Fold {
 /// Work on a result that is still in registers.
 #[derive(Clone, Debug)]
 pub enum Epilogue {
+    /// A function of each element.
     Function(Function),
+    /// A factor for all.
     Scale(f32),
+    /// Adds a tensor.
     Add(Tensor, Broadcast),
+    /// Multiplies by a tensor.
     Multiply(Tensor, Broadcast),
     /// The function's derivative at the tensor's elements, times the value.
     Derivative(Function, Tensor),
     /// Adds `hidden` `[rows, rank]` times `up` `[channels, rank]`, or `[rank, channels]` if
     /// `transposed`. Always the first.
     Lora {
+        /// What the down-projection made.
         hidden: Tensor,
+        /// The up-projection's matrix.
         up: Tensor,
+        /// `up` is `[rank, channels]`.
         transposed: bool,
     },
 }

@@ -16,7 +16,9 @@ pub(crate) struct RegionalAttention {
 /// How many keys a prompt has, and how many tokens read it at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
+    /// Keys of the prompt.
     pub keys: usize,
+    /// Most tokens of the feature map that read it.
     pub tokens: usize,
 }
 

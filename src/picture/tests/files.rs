@@ -50,6 +50,22 @@ fn orientation_is_respected() {
     }
 }
 
+/// Some programs begin WebP's EXIF as JPEG's begins.
+#[test]
+fn a_mark_before_exif_is_passed_over() {
+    use image::ImageEncoder;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.webp");
+    let exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let mut file = Vec::new();
+    let mut encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut file);
+    encoder.set_exif_metadata(exif.to_vec()).unwrap();
+    encoder.write_image(&[7; 8 * 4 * 3], 8, 4, image::ExtendedColorType::Rgb8).unwrap();
+    std::fs::write(&path, file).unwrap();
+    assert_eq!(measure(&path).unwrap(), (4, 8));
+    assert_eq!(Picture::open(&path).unwrap().width(), 4);
+}
+
 #[test]
 fn kinds_of_pixels_become_rgb() {
     for name in ["text.png", "palette.png", "alpha.png"] {

@@ -12,15 +12,24 @@ use crate::scheduler::config::{ScheduleError, SchedulerConfig};
 pub struct SamplerKind(pub(in crate::scheduler) &'static Descriptor);
 
 impl SamplerKind {
+    /// Song et al. 2021, "Denoising diffusion implicit models".
     pub const DDIM: Self = Self(&ddim::DDIM);
+    /// Liu et al. 2022, "Pseudo numerical methods", without Runge-Kutta steps.
     pub const PNDM: Self = Self(&pndm::PNDM);
+    /// Euler's method along the probability flow (Karras et al. 2022).
     pub const EULER: Self = Self(&euler::EULER);
+    /// Euler's, with fresh noise in each step.
     pub const EULER_ANCESTRAL: Self = Self(&euler::EULER_ANCESTRAL);
+    /// Heun's method: two calls of the model a step (Karras et al. 2022).
     pub const HEUN: Self = Self(&heun::HEUN);
+    /// DPM-Solver++ (Lu et al. 2022), multistep of second order.
     pub const DPMPP_2M: Self = Self(&dpm_solver::DPMPP_2M);
+    /// The same of the stochastic equation, with fresh noise in each step.
     pub const DPMPP_2M_SDE: Self = Self(&dpm_solver::DPMPP_2M_SDE);
+    /// Luo et al. 2023, "Latent consistency models": for models that were distilled so.
     pub const LCM: Self = Self(&lcm::LCM);
 
+    /// All, in the order in which they are listed for people.
     pub const ALL: [Self; 8] = [
         Self::DDIM,
         Self::PNDM,

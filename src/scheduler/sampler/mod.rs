@@ -1,9 +1,9 @@
 //! Samplers, planned up front.
 //!
 //! Every sampler here is linear in the sample, in what it remembers, in the model's output and in
-//! fresh noise. So a whole run is a list of [`SamplingStep`]s, each with the timestep to call the model
-//! with and a small matrix that updates the state; one kernel serves them all. Coefficients agree
-//! with diffusers' schedulers, whose rules for timesteps are followed too.
+//! fresh noise. So a whole run is a list of [`SamplingStep`]s, each with the timestep to call the
+//! model with and a small matrix that updates the state; one kernel serves them all. Coefficients
+//! agree with diffusers' schedulers, whose rules for timesteps are followed too.
 mod ddim;
 mod descriptor;
 mod dpm_solver;
@@ -69,6 +69,7 @@ pub struct SamplingStep {
 /// A sampling run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingPlan {
+    /// What makes it.
     pub kind: SamplerKind,
     /// One for each call of the model; never empty.
     pub steps: Vec<SamplingStep>,
@@ -117,7 +118,7 @@ pub fn plan(
     if options.karras {
         if !kind.has_karras_sigmas() {
             return Err(ScheduleError::Unsupported {
-                sampler: kind,
+                sampler: kind.name(),
                 what: format!("Karras sigmas; {}", SamplerKind::those(|it| it.sigma_options)),
             });
         }
@@ -132,7 +133,7 @@ pub fn plan(
     }
     if options.eta != 0.0 && !kind.0.takes_eta {
         let what = format!("eta; {}", SamplerKind::those(|it| it.takes_eta));
-        return Err(ScheduleError::Unsupported { sampler: kind, what });
+        return Err(ScheduleError::Unsupported { sampler: kind.name(), what });
     }
     let strength = options.strength.unwrap_or(1.0);
     if !(0.0..=1.0).contains(&strength) {

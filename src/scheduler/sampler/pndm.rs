@@ -78,7 +78,7 @@ fn timesteps(request: &Request, stride: i64) -> Result<Vec<i64>, ScheduleError> 
     }
     let [a, b, c, d, ..] = timesteps[..] else {
         return Err(ScheduleError::Unsupported {
-            sampler: request.kind,
+            sampler: request.kind.name(),
             what: "fewer than 4 steps unless the scheduler config sets `skip_prk_steps`".into(),
         });
     };

@@ -16,7 +16,7 @@
 //! - an escaped bracket, `\(`;
 //! - the word `BREAK` in capitals;
 //! - alternation, `[a|b]`, and editing, `[from:to:0.5]` or `[to:5]`, unless it is as short as
-//!   "[12:30]".
+//!   `[12:30]`.
 //!
 //! One such mark turns on all of the syntax for that prompt, single brackets included. Without any,
 //! brackets are text, and a warning tells so.
@@ -58,6 +58,7 @@ pub enum Syntax {
 /// How a prompt is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptOptions {
+    /// Whether brackets and weights mean something.
     pub syntax: Syntax,
     /// A prompt without syntax goes in several chunks too, rather than being cut.
     pub long_prompt: bool,
@@ -101,6 +102,7 @@ pub struct EncodedPrompt {
 pub enum Reading<'p> {
     /// The same in all steps.
     Plain(&'p str),
+    /// Different from step to step.
     Edited(Edited),
 }
 

@@ -20,16 +20,38 @@ pub use options::{Options, PictureFolder, repeatable_seed};
 pub use settings::{Initializer, Settings};
 pub use template::template;
 
+/// What can be wrong with settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The system cannot read the file.
     #[error("{}: cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file that is not of the format.
     #[error("{}: {problem}", path.display())]
-    Invalid { path: PathBuf, problem: String },
+    Invalid {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A key of a file, by its place.
     #[error("{}: `{key}` is {found}: expected {expected}", path.display())]
-    Key { path: PathBuf, key: String, found: String, expected: String },
+    Key {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its place in the file.
+        key: String,
+        /// What was found.
+        found: String,
+        /// What is right in its place.
+        expected: String,
+    },
     /// All that is wrong with the settings as a whole.
     #[error("{}", .0.join("\n"))]
     Settings(Vec<String>),
@@ -41,6 +63,7 @@ impl Error {
     }
 }
 
+/// Of the calls that read settings.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Reads a settings file: TOML, the same keys as JSON, or the method's published YAML or JSON (with

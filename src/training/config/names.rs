@@ -20,10 +20,14 @@ pub struct UnknownName {
 /// What is to be trained: decides the defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
+    /// Somebody: cut out by masks, whose words look at the mask alone.
     #[default]
     Person,
+    /// A thing: as a person.
     Object,
+    /// A place: all of the picture counts.
     Scene,
+    /// A way to paint or photograph: all of the picture counts.
     Style,
 }
 
@@ -38,6 +42,7 @@ pub enum Decay {
     /// Constant for six tenths of the run, then in a straight line to 0: more is trained in few
     /// updates.
     Cooldown,
+    /// The same all the time.
     Constant,
 }
 

@@ -21,6 +21,7 @@ mod headings {
     pub const PICTURES: &str = "Pictures";
     pub const UPDATES: &str = "What is trained";
     pub const LEARNING: &str = "Learning";
+    pub const PRIOR: &str = "Class pictures";
     pub const MODEL: &str = "Model";
     pub const WATCHING: &str = "While it runs";
 }
@@ -31,6 +32,7 @@ use headings::*;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PictureFolder {
+    /// PNG, JPEG, WebP or BMP; folders in it such as `10_zorp` are read too.
     pub pictures: PathBuf,
     /// Captions as `NAME.txt` or `NAME.caption`; beside the pictures if none is named.
     #[serde(default)]
@@ -53,6 +55,8 @@ macro_rules! options {
         #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
         #[cfg_attr(feature = "cli", derive(clap::Args))]
         #[serde(deny_unknown_fields)]
+        // These are help texts, in plain words.
+        #[allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
         pub struct Options {
             $(
                 $(#[doc = $doc])*
@@ -247,6 +251,25 @@ options! {
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
     #[arg(value_parser = ranges::WEIGHT_DECAY.parser::<f32>())]
     weight_decay: f32,
+    /// The same of the LoRAs, where it is to be another: draws them back to nothing [default: as
+    /// --weight-decay]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::LORA_WEIGHT_DECAY.parser::<f32>())]
+    lora_weight_decay: f32,
+    /// Share of the numbers within the LoRAs that each batch leaves out, as kohya's
+    /// network_dropout; 0: none [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::DROPOUT.parser::<f32>())]
+    lora_dropout: f32,
+    /// Share of the LoRAs' ranks that each picture leaves out; 0: none [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::DROPOUT.parser::<f32>())]
+    rank_dropout: f32,
+    /// Updates in which the words alone are trained, before the LoRAs join with rates of their own
+    /// from the beginning [default: 0]
+    #[arg(long, value_name = "COUNT", help_heading = LEARNING)]
+    #[arg(value_parser = ranges::WHOLE.parser::<usize>())]
+    words_first: usize,
     /// AdamW's memory of gradients [default: 0.9]
     #[arg(long, value_name = "SHARE", help_heading = LEARNING)]
     #[arg(value_parser = ranges::BETA.parser::<f32>())]
@@ -291,6 +314,32 @@ options! {
     )]
     #[arg(hide_possible_values = true, help_heading = LEARNING)]
     full_identity: bool,
+    /// Class pictures that the model makes before it is trained, to be learnt beside the others
+    /// (prior preservation); 0: none [default: 0]
+    ///
+    /// Pictures of the class keep the class as it is, so that what is new goes into the words. They
+    /// are made once, kept in NAME.training/class, and used again where their settings agree. Each
+    /// batch then has as many of them as of the concept's: twice the work and memory.
+    #[arg(long, value_name = "COUNT", help_heading = PRIOR)]
+    #[arg(value_parser = ranges::PRIOR_PICTURES.parser::<usize>())]
+    prior_pictures: usize,
+    /// Folder of class pictures of your own, in place of those that would be made; captions as
+    /// NAME.txt or NAME.caption
+    #[arg(long, value_name = "FOLDER", help_heading = PRIOR)]
+    prior_folder: PathBuf,
+    /// What class pictures are made from, and the caption of those without one [default: the
+    /// concept's captions, with the class word in place of its words]
+    #[arg(long, value_name = "TEXT", help_heading = PRIOR)]
+    class_prompt: String,
+    /// How much the class pictures' loss counts beside the concept's [default: 1]
+    #[arg(long, value_name = "WEIGHT", help_heading = PRIOR)]
+    #[arg(value_parser = ranges::PRIOR_WEIGHT.parser::<f32>())]
+    prior_weight: f32,
+    /// Sampling steps of the class pictures that are made [default: 25]
+    #[arg(long, value_name = "COUNT", help_heading = PRIOR)]
+    #[arg(value_parser = ranges::PRIOR_STEPS.parser::<usize>())]
+    prior_steps: usize,
+
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "NUMBER", value_parser = repeatable_seed, help_heading = LEARNING)]
     seed: u64,
@@ -348,16 +397,28 @@ impl Options {
         Ok(toml::from_str::<Options>(&text).map_err(fail)?.meant_from(path))
     }
 
-    /// Reads the same keys from JSON.
+    /// Reads the same keys from JSON. `path` names it in messages, and relative paths are meant from
+    /// its folder.
     ///
     /// # Errors
     /// A key or value that is wrong, with its place.
-    pub(super) fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
-        let fail = |e: serde_json::Error| Error::Invalid {
-            path: path.to_path_buf(),
-            problem: plainly(&e.to_string()),
-        };
-        Ok(serde_json::from_value::<Options>(value).map_err(fail)?.meant_from(path))
+    pub fn of_json(path: &Path, value: serde_json::Value) -> Result<Options> {
+        let whole = serde_json::from_value::<Options>(value.clone());
+        let options = whole.map_err(|error| {
+            // A value has no place, so its key is looked for.
+            let alone = |(key, value): (&String, &serde_json::Value)| {
+                let one = serde_json::json!({ key: value });
+                Some((key.clone(), serde_json::from_value::<Options>(one).err()?))
+            };
+            let found = value.as_object().and_then(|keys| keys.iter().find_map(alone));
+            let said = plainly(&found.as_ref().map_or(&error, |(_, error)| error).to_string());
+            let problem = match found {
+                Some((key, _)) if !said.contains(&key) => format!("`{key}`: {said}"),
+                _ => said,
+            };
+            Error::Invalid { path: path.to_path_buf(), problem }
+        })?;
+        Ok(options.meant_from(path))
     }
 
     /// The settings of the file at `path`, whose relative paths are meant from its folder.
@@ -365,9 +426,13 @@ impl Options {
         let mut options = self;
         let folder = path.parent().unwrap_or(Path::new(""));
         let place = |path: &mut PathBuf| *path = folder.join(&*path);
-        for path in
-            [&mut options.pictures, &mut options.captions, &mut options.masks, &mut options.output]
-        {
+        for path in [
+            &mut options.pictures,
+            &mut options.captions,
+            &mut options.masks,
+            &mut options.output,
+            &mut options.prior_folder,
+        ] {
             path.as_mut().map(place);
         }
         for found in options.folders.iter_mut().flatten() {

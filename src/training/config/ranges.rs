@@ -15,12 +15,17 @@ pub(super) const RANK: Range = Range::whole(0, 1024);
 /// Learning rates.
 pub(super) const RATE: Range = Range::SHARE;
 pub(super) const WEIGHT_DECAY: Range = Range::SHARE;
+pub(super) const LORA_WEIGHT_DECAY: Range = Range::NOT_NEGATIVE;
+pub(super) const DROPOUT: Range = Range::BELOW_ONE;
 pub(super) const BETA: Range = Range::BELOW_ONE;
 pub(super) const NORM_STOP: Range = Range::NOT_NEGATIVE;
 pub(super) const NOISE_OFFSET: Range = Range::SHARE;
 pub(super) const MIN_SNR: Range = Range::NOT_NEGATIVE;
 pub(super) const UNMASKED_WEIGHT: Range = Range::SHARE;
 pub(super) const ATTENTION_WEIGHT: Range = Range::NOT_NEGATIVE;
+pub(super) const PRIOR_PICTURES: Range = Range::whole(0, 10_000);
+pub(super) const PRIOR_WEIGHT: Range = Range::NOT_NEGATIVE;
+pub(super) const PRIOR_STEPS: Range = Range::whole(1, 1000);
 pub(super) const SAVE_EVERY: Range = Range::COUNT;
 pub(super) const SHEET_STEPS: Range = Range::whole(1, 1000);
 pub(super) const SHEET_SCALE: Range = Range::ANY;

@@ -78,6 +78,10 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # unet_lr = 1e-4
 # decay = "linear"          # to 0; or cosine, cooldown (only in the last four tenths), constant
 # weight_decay = 0.01
+# lora_weight_decay = 0.01  # the same of the LoRAs alone
+# lora_dropout = 0.0        # share within the LoRAs that a batch leaves out, as network_dropout
+# rank_dropout = 0.0        # share of the LoRAs' ranks that a picture leaves out
+# words_first = 0           # updates of the words alone, before the LoRAs join
 # beta1 = 0.9
 # beta2 = 0.999
 # norm_stop = 0.55          # the embeddings' mean norm at which they stop moving; 0: never
@@ -88,6 +92,17 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # attention_weight = {attention}   # keeps the words' attention inside the mask; 0 is off
 # full_identity = false     # draws the last word's attention to the whole mask
 # seed = 0
+
+# --- Class pictures ---------------------------------------------------------------------
+# Where all of a class comes to look like the concept: pictures of the class as the model knows it,
+# learnt beside the concept's (prior preservation). Twice the work and memory of an update.
+# prior_pictures = 0        # made before the first update, kept in NAME.training/class; 100 is usual
+# prior_folder = "{class_word}s"      # your own class pictures instead, NAME.txt beside each
+# class_prompt = "a photo of a {class_word}"   # default: the captions, the class word for <TOK>
+# prior_weight = 1.0        # how much they count; lower where the concept is learnt too little
+# prior_steps = 25          # sampling steps of those that are made
+
+# --- Model ------------------------------------------------------------------------------
 # clip_skip = 0
 # precision = "as-stored"   # of the model's weights: as-stored, f16, f32
 

@@ -52,9 +52,10 @@ fn templates_tell_the_defaults() {
         let is_setting = |line: &str| {
             let key =
                 line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).map(|(key, _)| key);
-            // Where the files are, and the size, are the user's; the guidance of sheets is the
-            // model's.
-            let open = ["captions", "masks", "size", "sheet_guidance"];
+            // Where the files are, the size, and what is asked of the class are the user's; the
+            // guidance of sheets is the model's.
+            let open =
+                ["captions", "masks", "size", "sheet_guidance", "prior_folder", "class_prompt"];
             key.is_some_and(|key| Options::KEYS.contains(&key) && !open.contains(&key))
         };
         let all: String = text
@@ -124,6 +125,16 @@ fn wrong_keys_and_values_are_named_with_their_place() {
         let error = read_text(text).unwrap_err().to_string();
         assert!(says.iter().all(|say| error.contains(say)), "{text}: {error}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("a.json");
+    for (text, says) in [
+        (r#"{"name": "a", "batch": "two"}"#, "`batch`: found the text \"two\", expected a whole"),
+        (r#"{"name": "a", "lr": 1}"#, "unknown key `lr`"),
+    ] {
+        fs::write(&json, text).unwrap();
+        let error = read(&json).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("a.json"), "{error}");
+    }
     let error = read(Path::new("/nonexistent/a.toml")).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/a.toml: cannot be read"), "{error}");
 }
@@ -155,6 +166,58 @@ fn all_that_is_wrong_is_told_at_once() {
     assert!(
         Settings::new(few).unwrap_err().to_string().contains("initializers: 1 start for 2 words")
     );
+}
+
+#[test]
+fn class_pictures_are_made_or_in_a_folder() {
+    let settings = |text: &str| {
+        let text = format!("words = \"<a1> <a2>\"\npictures = \"p\"\n{text}");
+        Settings::new(read_text(&text).unwrap())
+    };
+    let plain = settings("class_word = \"man\"").unwrap();
+    assert!(!plain.has_prior());
+    assert_eq!((plain.prior_pictures, plain.prior_weight, plain.prior_steps), (0, 1.0, 25));
+    let own = settings("class_word = \"man\"\nprior_folder = \"men\"").unwrap();
+    assert!(own.has_prior() && own.prior_folder.unwrap().is_absolute());
+    let prompt = "initializers = \"<rand-0.1> <rand-0.1>\"\nprior_pictures = 5\n";
+    assert!(settings(&format!("{prompt}class_prompt = \"a man\"")).unwrap().has_prior());
+    for (text, says) in [
+        ("class_word = \"man\"\nprior_pictures = 20000", "prior_pictures is 20000: expected"),
+        ("class_word = \"man\"\nprior_weight = -0.5", "prior_weight is -0.5: expected a number"),
+        ("class_word = \"man\"\nprior_steps = 0", "prior_steps is 0: expected a whole number"),
+        (
+            "class_word = \"man\"\nprior_pictures = 3\nprior_folder = \"men\"",
+            "prior_pictures and prior_folder both say",
+        ),
+        ("class_word = \"man\"\nclass_prompt = \"photo of <A1>\"", "<a1> among them"),
+        (prompt, "class_word is missing: class pictures need it"),
+        (&format!("{prompt}class_prompt = \"<TOK>\""), "class_word is missing"),
+    ] {
+        let error = settings(text).unwrap_err().to_string();
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn regularisation_leaves_something_to_learn() {
+    let given = ["--words", "<a> <b>", "--class-word", "man", "--pictures", "p", "--steps", "100"];
+    let settings = |more: &[&str]| Settings::new(flags(&[&given[..], more].concat()));
+    let of = settings(&["--lora-dropout", "0.1", "--rank-dropout", "0.2", "--words-first", "40"]);
+    let of = of.unwrap();
+    assert_eq!((of.lora_dropout, of.rank_dropout, of.words_first), (0.1, 0.2, 40));
+    assert_eq!(of.lora_weight_decay, None);
+    assert_eq!(settings(&["--lora-weight-decay", "2"]).unwrap().lora_weight_decay, Some(2.0));
+    for (text, says) in [
+        ("lora_dropout = 1.0", "lora_dropout is 1: expected a number from 0, below 1"),
+        ("rank_dropout = -0.1", "rank_dropout is -0.1: expected a number from 0, below 1"),
+        ("lora_weight_decay = -1.0", "lora_weight_decay is -1: expected a number from 0 on"),
+        ("lora_weight_decay = 2e4", "lora_weight_decay is 20000: expected 10000 at most"),
+        ("words_first = 100", "words_first is 100: expected fewer than all 100 steps"),
+    ] {
+        let error = Settings::new(flags(&given).or(read_text(text).unwrap())).unwrap_err();
+        assert!(error.to_string().contains(says), "{text}: {error}");
+    }
+    assert!(settings(&["--words-first", "100", "--method", "p-plus"]).is_ok());
 }
 
 /// A settings file as the method's code has them, its concept list and pictures beside it.

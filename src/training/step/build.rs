@@ -8,6 +8,7 @@ use crate::nn::{Encodings, Layers};
 use crate::scheduler::config::PredictionType;
 
 use super::config::{Models, Network, StepConfig, TrainedLayer};
+use super::dropout::{self, Factors};
 use super::error::{Error, Result};
 use super::layers::trained_layers;
 use super::parameter_group::{ParameterGroup, Rate, given, groups};
@@ -26,6 +27,7 @@ pub(super) struct Built {
     pub layers: Vec<TrainedLayer>,
     pub groups: Vec<ParameterGroup>,
     pub maps: Option<Maps>,
+    pub dropout: Vec<Factors>,
     /// Encodings of each caption.
     pub copies: usize,
 }
@@ -57,7 +59,8 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     }
     let gradients = gradients(&mut graph, &groups, &forward, loss)?;
     let report = update(&mut graph, config, &groups, &gradients, loss, forward.regularisation)?;
-    Ok(Built { graph, report, loss, layers, groups, maps: forward.maps, copies })
+    let dropout = dropout::factors(&graph, &layers);
+    Ok(Built { graph, report, loss, layers, groups, maps: forward.maps, dropout, copies })
 }
 
 fn check(models: &Models, config: &StepConfig) -> Result<()> {
@@ -74,6 +77,12 @@ fn check(models: &Models, config: &StepConfig) -> Result<()> {
             "two words for the attention regularisation",
         );
     }
+    if let Some(prior) = config.prior_loss
+        && prior.pictures >= config.batch
+    {
+        let found = format!("{} of {}", prior.pictures, config.batch);
+        return option("pictures of the class", found, "fewer than the batch has");
+    }
     check_networks(models, config)
 }
 
@@ -83,6 +92,13 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
         Err(Error::Option { option, found, expected: expected.into() })
     };
     let (unet, text) = (&models.unet, &models.text);
+    for (name, share) in
+        [("lora_dropout", config.lora_dropout), ("rank_dropout", config.rank_dropout)]
+    {
+        if !(0.0..1.0).contains(&share) {
+            return option(name, share.to_string(), "a number from 0, below 1");
+        }
+    }
     for (name, value) in [("batch", config.batch), ("accumulate", config.accumulate)] {
         if value == 0 {
             return option(name, "0".into(), "at least 1");

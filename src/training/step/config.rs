@@ -17,8 +17,11 @@ use super::error::Result;
 /// The networks that are tuned: frozen weights, and how they were trained.
 #[derive(Clone)]
 pub struct Models {
+    /// The UNet's configuration.
     pub unet: UNetConfig,
+    /// The text encoder's.
     pub text: ClipTextConfig,
+    /// The noise of each training step.
     pub schedule: NoiseSchedule,
     /// What the UNet predicts.
     pub prediction: PredictionType,
@@ -88,26 +91,45 @@ pub struct AttentionLoss {
     pub full_identity: bool,
 }
 
+/// Pictures of the concept's class in each batch, so that what is trained leaves the class as it is
+/// (prior preservation; Ruiz et al., "DreamBooth: Fine tuning text-to-image diffusion models for
+/// subject-driven generation", 2023).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PriorLoss {
+    /// How many of the batch they are: the last ones.
+    pub pictures: usize,
+    /// The loss is the mean over the other pictures, and so many times the mean over these.
+    pub weight: f32,
+}
+
 /// The optimiser's constants (Loshchilov and Hutter, "Decoupled weight decay regularization",
 /// 2019).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
+    /// Decays of the means of gradients and of their squares.
     pub betas: [f32; 2],
+    /// Added to the root, so that nothing is divided by 0.
     pub epsilon: f32,
+    /// Decoupled from the gradient.
     pub weight_decay: f32,
+    /// Of low-rank updates; none: as all else.
+    pub lora_weight_decay: Option<f32>,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01 }
+        AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01, lora_weight_decay: None }
     }
 }
 
 /// Everything that decides the plan of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepConfig {
+    /// What is trained.
     pub method: Method,
+    /// Which of the text encoder's have updates.
     pub text_layers: TextLayers,
+    /// Which of the UNet's have updates.
     pub unet_layers: UNetLayers,
     /// 0: the text encoder has no updates.
     pub text_rank: usize,
@@ -115,7 +137,7 @@ pub struct StepConfig {
     pub unet_rank: usize,
     /// The factor of every update, not divided by its rank.
     pub alpha: f32,
-    /// Pictures in a (micro-)batch.
+    /// Pictures in a (micro-)batch, those of the class among them.
     pub batch: usize,
     /// Height and width of the latents.
     pub size: [usize; 2],
@@ -125,7 +147,18 @@ pub struct StepConfig {
     pub words: usize,
     /// Last layers of the text encoder that are left out.
     pub clip_skip: usize,
+    /// None: no regularisation.
     pub attention_loss: Option<AttentionLoss>,
+    /// Of pictures of the class beside the concept's; none: there are none.
+    pub prior_loss: Option<PriorLoss>,
+    /// Share of the numbers between an update's two matrices that each batch leaves out (dropout as
+    /// kohya's `network_dropout` does it); what stays counts 1 / (1 - share).
+    pub lora_dropout: f32,
+    /// Share of an update's ranks that each picture of a batch leaves out, likewise.
+    pub rank_dropout: f32,
+    /// Updates in which only the words' rows move. The optimiser of all else begins after them.
+    pub words_first: u64,
+    /// The optimiser's constants.
     pub adamw: AdamW,
     /// The activations of a block are computed again for its backward, instead of kept.
     pub checkpointing: bool,
@@ -152,6 +185,10 @@ impl Default for StepConfig {
             words: 2,
             clip_skip: 0,
             attention_loss: None,
+            prior_loss: None,
+            lora_dropout: 0.0,
+            rank_dropout: 0.0,
+            words_first: 0,
             adamw: AdamW::default(),
             checkpointing: false,
             accumulate: 1,
@@ -182,7 +219,9 @@ pub struct Rates {
     /// Of the concept words' rows. They stand still at 0, and once their norm has reached the
     /// limit.
     pub rows: f32,
+    /// Of the text encoder's updates.
     pub text: f32,
+    /// Of the UNet's updates.
     pub unet: f32,
 }
 
@@ -205,10 +244,15 @@ pub struct Batch {
     /// Where the subject is, 0 or 1: `[batch, height, width]`. Needed by the attention
     /// regularisation only.
     pub subject_mask: Option<Array>,
+    /// What dropout is drawn by: the run's seed, and which batch of the whole run this is.
+    pub seed: u64,
+    /// Counting all of an accumulation, from 0 on.
+    pub number: u64,
+    /// What the update is made with, if this batch ends an accumulation.
     pub rates: Rates,
 }
 
-/// What one [`super::Step::run`] did.
+/// What one [`super::TrainingStep::run`] did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
     /// Updates so far, this one included.
@@ -228,11 +272,15 @@ pub struct StepReport {
 /// One low-rank update that is trained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainedLayer {
+    /// The network that it is in.
     pub network: Network,
     /// The layer's full name.
     pub name: String,
+    /// Of the update.
     pub rank: usize,
+    /// Channels that the layer reads.
     pub into: usize,
+    /// Channels that it makes.
     pub out: usize,
 }
 
@@ -243,10 +291,12 @@ pub struct TrainedLayer {
 /// `gradient.<name>`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
+    /// By name, as above.
     pub arrays: BTreeMap<String, Array>,
     /// Updates done.
     pub step: u64,
     /// Batches of the current accumulation that are summed up already.
     pub accumulated: usize,
+    /// The rows have reached their limit, and stand still.
     pub embeddings_stopped: bool,
 }

@@ -29,6 +29,7 @@ pub struct Lesson {
     pub target: Array,
     /// What each picture's mean squared error counts; 1 usually.
     pub weights: Vec<f32>,
+    /// Learning rate.
     pub rate: f32,
 }
 
@@ -134,6 +135,8 @@ fn text_name(number: usize) -> String {
 
 fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Result<Built> {
     check_networks(models, config)?;
+    // Lessons are not dropped from.
+    let config = &StepConfig { lora_dropout: 0.0, rank_dropout: 0.0, ..config.clone() };
     let (n, [height, width], unet) = (config.batch, config.size, &models.unet);
     let mut graph = Graph::new();
     let groups = groups(&mut graph, None, layers)?;
@@ -164,5 +167,6 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
         .map(|group: &ParameterGroup| flat(&mut graph, group, &mut found))
         .collect::<Result<Vec<_>>>()?;
     let report = update(&mut graph, config, &groups, &gradients, loss, None)?;
-    Ok(Built { graph, report, loss, layers: layers.to_vec(), groups, maps: None, copies: 0 })
+    let (layers, maps, dropout) = (layers.to_vec(), None, Vec::new());
+    Ok(Built { graph, report, loss, layers, groups, maps, dropout, copies: 0 })
 }

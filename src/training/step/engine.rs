@@ -91,13 +91,16 @@ impl Engine {
 /// What a step takes of a device's memory, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlannedBytes {
+    /// All that programs read, packed.
     pub weights: u64,
+    /// What lies between weights and results, at its greatest.
     pub activations: u64,
     /// Inputs, and what is trained with its moments.
     pub state: u64,
 }
 
 impl PlannedBytes {
+    /// All three.
     pub fn total(&self) -> u64 {
         self.weights + self.activations + self.state
     }

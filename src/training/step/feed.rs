@@ -7,6 +7,7 @@ use crate::sd::tokens::TokenRows;
 
 use super::build::Built;
 use super::config::{Batch, Models, Rates, StepConfig};
+use super::dropout;
 use super::error::{Error, Result};
 use super::parameter_group::Rate;
 use super::regularisation::{Maps, input_name, resized};
@@ -79,7 +80,7 @@ impl Feed {
         let times: Vec<f32> = batch.timesteps.iter().map(|&t| t as f32).collect();
         let features = time_features(&models.unet, &times);
         inputs.push(("time".into(), Array::f32([n, models.unet.block_out_channels[0]], features)));
-        inputs.push(("weights".into(), loss_weights(batch, shape)));
+        inputs.push(("weights".into(), loss_weights(config, batch, shape)));
         inputs.extend(self.tokens(models, config, built.copies, &batch.ids)?);
         if let Some(maps) = &built.maps {
             let subject = batch
@@ -91,6 +92,7 @@ impl Feed {
             let positions = positions(&batch.ids, words);
             inputs.extend(map_inputs(maps, subject, &positions, config));
         }
+        inputs.extend(dropout::drawn(&built.dropout, built.layers.len(), config, batch));
         inputs.extend(rates(config, built, &batch.rates, at));
         Ok(inputs)
     }
@@ -160,16 +162,22 @@ fn levels(models: &Models, timesteps: &[usize], channels: usize) -> Result<Input
 }
 
 /// What each element's squared error counts: mask / (sum of the picture's mask * pictures), times
-/// the picture's factor. A picture of which nothing counts has no loss.
-fn loss_weights(batch: &Batch, shape: Shape) -> Array {
+/// the picture's factor; of pictures of the class, which are counted apart, times their weight. A
+/// picture of which nothing counts has no loss.
+fn loss_weights(config: &StepConfig, batch: &Batch, shape: Shape) -> Array {
     let (pictures, channels) = (shape[0], shape.channels());
+    let (of_class, class_weight) =
+        config.prior_loss.map_or((0, 0.0), |prior| (prior.pictures, f64::from(prior.weight)));
+    let of_concept = pictures - of_class.min(pictures);
     let mask = batch.loss_mask.values();
+    let each = mask.chunks_exact((mask.len() / pictures.max(1)).max(1));
     let mut weights = Vec::with_capacity(shape.elements());
-    for (mask, factor) in
-        mask.chunks_exact((mask.len() / pictures.max(1)).max(1)).zip(&batch.factors)
-    {
+    for (i, (mask, factor)) in each.zip(&batch.factors).enumerate() {
+        let (share, count) =
+            if i < of_concept { (1.0, of_concept) } else { (class_weight, of_class) };
         let sum: f64 = mask.iter().map(|&m| f64::from(m)).sum();
-        let weight = if sum > 0.0 { f64::from(*factor) / (sum * pictures as f64) } else { 0.0 };
+        let weight =
+            if sum > 0.0 { share * f64::from(*factor) / (sum * count as f64) } else { 0.0 };
         for &m in mask {
             weights.extend(std::iter::repeat_n((f64::from(m) * weight) as f32, channels));
         }
@@ -252,7 +260,7 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
     }
     let adamw = &config.adamw;
     // 1 - beta^t; t is far below 2^31 in any run.
-    let correction = |beta: f32| 1.0 - f64::from(beta).powi(at.update.min(i32::MAX as u64) as i32);
+    let correction = |beta: f32, t: u64| 1.0 - f64::from(beta).powi(t.min(i32::MAX as u64) as i32);
     for of in [Rate::Rows, Rate::Text, Rate::UNet] {
         if !built.groups.iter().any(|group| group.rate == of) {
             continue;
@@ -263,12 +271,22 @@ pub(super) fn rates(config: &StepConfig, built: &Built, rates: &Rates, at: &Posi
             Rate::Text => rates.text,
             Rate::UNet => rates.unet,
         });
+        let (decay, first) = match of {
+            Rate::Rows => (adamw.weight_decay, 0),
+            _ => {
+                let decay = adamw.lora_weight_decay.unwrap_or(adamw.weight_decay);
+                (decay, config.words_first)
+            }
+        };
+        // Nothing is remembered of updates that move the words alone.
+        let waits = at.update <= first;
+        let t = if waits { 1 } else { at.update - first };
         let values = [
-            1.0 - rate * f64::from(adamw.weight_decay),
-            rate / correction(adamw.betas[0]),
-            correction(adamw.betas[1]).sqrt(),
+            1.0 - rate * f64::from(decay),
+            rate / correction(adamw.betas[0], t),
+            correction(adamw.betas[1], t).sqrt(),
             1.0 / config.accumulate as f64,
-            f64::from(u8::from(last)),
+            f64::from(u8::from(last && !waits)),
         ];
         inputs.push((
             of.rates_name().into(),

@@ -5,6 +5,7 @@ mod build;
 mod config;
 mod culprit;
 mod distillation;
+mod dropout;
 mod engine;
 mod error;
 mod feed;
@@ -20,8 +21,8 @@ use crate::backend::{Cost, Device};
 use crate::graph::{Array, Graph, Tensor};
 
 pub use config::{
-    AdamW, AttentionLoss, Batch, Method, Models, Network, Rates, State, StepConfig, StepReport,
-    TextLayers, TrainedLayer, UNetLayers,
+    AdamW, AttentionLoss, Batch, Method, Models, Network, PriorLoss, Rates, State, StepConfig,
+    StepReport, TextLayers, TrainedLayer, UNetLayers,
 };
 pub use distillation::Lesson;
 pub use engine::PlannedBytes;
@@ -93,6 +94,7 @@ impl TrainingStep {
         &self.built.layers
     }
 
+    /// What decided the plan.
     pub fn config(&self) -> &StepConfig {
         &self.config
     }
@@ -110,6 +112,7 @@ impl TrainingStep {
         (&self.built.graph, self.built.report)
     }
 
+    /// Floating-point operations of a step, and of what it would be made of.
     pub fn flops(&self) -> StepFlops {
         let graph = &self.built.graph;
         let mut all = vec![self.built.report];

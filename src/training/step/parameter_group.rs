@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::graph::{Graph, Tensor};
-use crate::nn::{LoraSet, Strength};
+use crate::nn::{Dropout, LoraSet, Strength};
 
 use super::config::{Network, StepConfig, TrainedLayer};
 use super::error::Result;
@@ -54,6 +54,9 @@ impl ParameterGroup {
         format!("sum.{}", self.name)
     }
 }
+
+/// The name of what is trained, in the graph.
+pub(super) const SET: &str = "trained";
 
 /// Numbers in a group: all three vectors of it stay far below what one binding may have.
 const MOST: usize = 4 << 20;
@@ -145,8 +148,13 @@ pub(super) fn given(
         .flat_map(|group| &group.parts)
         .map(|part| (part.name.as_str(), part.tensor))
         .collect();
-    let mut set = LoraSet::new("trained", HashMap::new());
+    let mut set = LoraSet::new(SET, HashMap::new());
     set.strength = Strength::Fixed(config.alpha);
+    set.dropout = match (config.lora_dropout > 0.0, config.rank_dropout > 0.0) {
+        (true, _) => Some(Dropout::Numbers),
+        (false, true) => Some(Dropout::Ranks),
+        (false, false) => None,
+    };
     for (name, &down) in &parts {
         let Some(layer) =
             name.strip_prefix(&*prefix).and_then(|name| name.strip_suffix(".lora_down.weight"))

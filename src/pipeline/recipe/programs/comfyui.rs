@@ -1,7 +1,7 @@
 //! ComfyUI's pictures: the graph that ran, followed back from its sampler.
 //!
-//! An input of a node is a value, or a link `["4", 0]` to an output of another node: a seed may come
-//! out of a primitive, a text out of several that are joined. What cannot be followed is told.
+//! An input of a node is a value, or a link `["4", 0]` to an output of another node: a seed may
+//! come out of a primitive, a text out of several that are joined. What cannot be followed is told.
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
@@ -271,11 +271,11 @@ struct Reading<'r, 'g> {
 impl<'g> Reading<'_, 'g> {
     /// An input of the sampler, or of a node that holds a part of its settings.
     fn input(&self, name: &str) -> Option<&'g Value> {
-        let part = |part: &&str| {
+        let part = |part: &str| {
             let node = self.graph.linked(self.sampler.input(part)?)?;
             node.input(name)
         };
-        self.sampler.input(name).or_else(|| PARTS.iter().find_map(|name| part(&name)))
+        self.sampler.input(name).or_else(|| PARTS.iter().find_map(|name| part(name)))
     }
 
     /// The value of an input; where it cannot be followed, that is told.

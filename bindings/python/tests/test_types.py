@@ -1,0 +1,58 @@
+"""The types, as mypy sees them from outside."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import mixofshow
+import pytest
+
+USE = '''
+import mixofshow as ms
+from PIL.Image import Image
+
+model: ms.Model = ms.load("sd15.safetensors", device="cpu")
+pictures: list[Image] = model.generate("a cat", seed=1, size=(128, 128), steps=20)
+both: tuple[list[Image], memoryview[float]] = model.generate("a cat", latents=True, steps=3)
+regions = [ms.Region("a dog", box=(0, 0, 0.5, 1), concepts=[ms.Concept("zorp.safetensors")])]
+model.generate("snow", regions=regions, progress=lambda stage, done, of: done < of)
+taught: ms.Taught = ms.train("zorp.toml", steps=100)
+fused: ms.Fused = ms.fuse([taught.concept(), ("ink.safetensors", "ink")], "both")
+scores: dict[str, float] = ms.scores(model, pictures, texts=["a cat"])
+'''
+
+
+def mypy(*arguments):
+    pytest.importorskip("mypy")
+    command = [sys.executable, "-m", "mypy", "--strict", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_package_is_typed(tmp_path):
+    folder = pathlib.Path(mixofshow.__file__).parent
+    assert (folder / "py.typed").exists()
+    done = mypy("--cache-dir", tmp_path, folder)
+    assert done.returncode == 0, done.stdout
+
+
+def test_users_see_types(tmp_path):
+    use = tmp_path / "use.py"
+    use.write_text(USE)
+    done = mypy("--cache-dir", tmp_path / "cache", use)
+    assert done.returncode == 0, done.stdout
+    use.write_text(USE + "model.generate('a cat', stepz=3)\nwrong: int = model.size\n")
+    done = mypy("--cache-dir", tmp_path / "cache", use)
+    assert "stepz" in done.stdout or "overload" in done.stdout
+    assert "Incompatible types" in done.stdout
+
+
+def test_the_stub_names_what_there_is():
+    from mixofshow import _native
+
+    stub = (pathlib.Path(mixofshow.__file__).parent / "_native.pyi").read_text()
+    named = set(re.findall(r"^(?:class|def) (\w+)", stub, re.M))
+    assert {name for name in dir(_native) if not name.startswith("__")} == named
+    for name in mixofshow.__all__:
+        assert getattr(mixofshow, name).__doc__ or name == "__version__"
+
