@@ -4,7 +4,7 @@
 use half::f16;
 use rayon::prelude::*;
 
-use super::DType;
+use super::dtype::DType;
 
 /// Elements of the largest block.
 const LARGEST: usize = 256;

@@ -1,6 +1,7 @@
 //! The header of a safetensors file: reading it with every claim checked.
 use super::Error;
-use super::tensor::{DType, byte_len};
+use super::dtype::DType;
+use super::tensor::byte_len;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::BTreeMap;
