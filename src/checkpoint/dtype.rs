@@ -1,4 +1,4 @@
-//! Types of tensors' elements.
+//! Element types of tensors in files.
 use serde::Serialize;
 
 macro_rules! dtypes {

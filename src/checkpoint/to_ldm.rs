@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 
 use super::ldm::{CLIP, UNET, VAE};
 
+/// New names of all of a network's tensors, by their canonical ones.
+pub(super) type Renaming = fn(&[&str]) -> BTreeMap<String, String>;
+
 /// Module -> its place, and what its parts are called.
 type Modules = BTreeMap<String, (String, fn(&str) -> String)>;
-/// Canonical names, each with that of LDM.
-pub(super) type Names = BTreeMap<String, String>;
-
-/// A network's names.
-pub(super) type Rename = fn(&[&str]) -> Names;
 
 /// The parts of a network's names that change, by what they begin with.
 struct Renamed {
@@ -22,7 +20,8 @@ struct Renamed {
 impl Renamed {
     fn name(&self, canonical: &str) -> String {
         let dots = canonical.match_indices('.').map(|(at, _)| at);
-        let found = dots.rev().find_map(|at| Some((at, self.modules.get(&canonical[..at])?)));
+        let mut found = dots.rev().filter_map(|at| Some((at, self.modules.get(&canonical[..at])?)));
+        let found = found.next();
         match found {
             Some((at, (place, inside))) => {
                 format!("{}{place}.{}", self.prefix, inside(&canonical[at + 1..]))
@@ -75,7 +74,7 @@ fn vae_attention(part: &str) -> String {
 }
 
 /// A UNet's names, each with that of LDM.
-pub(super) fn unet(names: &[&str]) -> Names {
+pub(super) fn unet(names: &[&str]) -> BTreeMap<String, String> {
     let has = |module: &str| {
         let begins = |name: &str| name.strip_prefix(module).is_some_and(|n| n.starts_with('.'));
         names.iter().copied().any(begins)
@@ -145,7 +144,7 @@ pub(super) fn unet(names: &[&str]) -> Names {
 }
 
 /// An autoencoder's names, each with that of LDM.
-pub(super) fn vae(names: &[&str]) -> Names {
+pub(super) fn vae(names: &[&str]) -> BTreeMap<String, String> {
     let begins = |start: &str| names.iter().any(|name| name.starts_with(start));
     let levels = (0..).take_while(|i| begins(&format!("decoder.up_blocks.{i}."))).count();
     let mut modules = Modules::new();
@@ -185,7 +184,7 @@ pub(super) fn vae(names: &[&str]) -> Names {
 }
 
 /// A text encoder's names, each with that of a single file: CLIP's own stay.
-pub(super) fn text(names: &[&str]) -> Names {
+pub(super) fn text(names: &[&str]) -> BTreeMap<String, String> {
     names.iter().map(|name| (name.to_string(), format!("{CLIP}{name}"))).collect()
 }
 
@@ -205,7 +204,7 @@ mod tests {
             component.names().map(str::to_string).collect()
         };
         let mut found = Vec::new();
-        let parts: [(_, Rename); 3] =
+        let parts: [(_, super::Renaming); 3] =
             [(&model.unet, unet), (&model.vae, vae), (&model.text_encoder, text)];
         for (component, renamed) in parts {
             let names = of(component);
