@@ -1,10 +1,13 @@
-"""Reads the files that `mos convert --quantize` writes with the programs that they are for, and compares them.
+"""Reads the files that `mos convert --quantize` writes with the programs that they are for, and
+compares them.
 
     pip install gguf
-    mos convert tiny FOLDER/tiny-q8_0.gguf --quantize q8_0       # and so on: q4_0, q4_k, f16, and tiny.safetensors of f16
+    mos convert tiny FOLDER/tiny-q8_0.gguf --quantize q8_0       # and so on: q4_0, q4_k, f16, and
+tiny.safetensors of f16
     python tools/reference/read_back.py FOLDER
 
-The gguf package reads every file; Q8_0 and Q4_0 are, byte for byte, what it makes of the same weights itself. diffusers loads the
+The gguf package reads every file; Q8_0, Q5_0 and Q4_0 are, byte for byte, what it makes of the same
+weights itself. diffusers loads the
 safetensors file and the GGUF files' UNet.
 """
 
@@ -35,7 +38,7 @@ def main():
             found = dequantize(tensor.data, tensor.tensor_type).reshape(whole.shape)
             size = np.sqrt((whole**2).mean()) or 1
             worst = max(worst, np.sqrt(((found - whole) ** 2).mean()) / size)
-            if tensor.tensor_type.name in ("Q8_0", "Q4_0"):
+            if tensor.tensor_type.name in ("Q8_0", "Q5_0", "Q4_0"):
                 assert np.array_equal(quantize(whole, tensor.tensor_type), tensor.data), tensor.name
         print(name, [f.contents() for f in fields], kinds, f"worst error {worst:.4f}")
     unet = UNet2DConditionModel.from_pretrained(TINY / "unet").state_dict()
