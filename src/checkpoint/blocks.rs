@@ -4,7 +4,7 @@
 use half::f16;
 use rayon::prelude::*;
 
-use super::DType;
+use super::dtype::DType;
 
 /// Elements of the largest block.
 const LARGEST: usize = 256;
@@ -127,7 +127,7 @@ fn scales_at(packed: &[u8], n: usize) -> (u8, u8) {
     }
 }
 
-/// The bytes of `values` in blocks, of which rows are whole ones: in Q8_0, Q4_0 or Q4_K.
+/// The bytes of `values` in blocks, of which rows are whole ones: in Q8_0, Q5_0, Q4_0 or Q4_K.
 pub(super) fn make(dtype: DType, values: &[f32]) -> Vec<u8> {
     let (elements, size) = dtype.block();
     let mut bytes = vec![0; values.len() / elements * size];
@@ -159,22 +159,38 @@ fn encode(dtype: DType, values: &[f32], block: &mut [u8]) {
             put(block, 2, values.iter().map(|v| (v * inverse).round() as i8 as u8));
         }
         DType::Q4_0 => {
-            // The number of the largest size, with its sign, becomes -8. The first of equals counts.
-            let extreme = values
-                .iter()
-                .copied()
-                .fold(0f32, |most, v| if v.abs() > most.abs() { v } else { most });
-            let factor = extreme / -8.0;
-            let inverse = inverse(factor);
-            put(block, 0, f16::from_f32(factor).to_le_bytes());
-            let numbers: Vec<u8> =
-                values.iter().map(|v| ((v * inverse + 8.5) as u8).min(15)).collect();
-            let (low, high) = numbers.split_at(numbers.len() / 2);
-            put(block, 2, low.iter().zip(high).map(|(low, high)| low | high << 4));
+            let (factor, numbers) = around_zero(values, 8);
+            put(block, 0, factor.to_le_bytes());
+            put(block, 2, packed(&numbers));
+        }
+        DType::Q5_0 => {
+            let (factor, numbers) = around_zero(values, 16);
+            put(block, 0, factor.to_le_bytes());
+            let fifth = |numbers: &[u8]| {
+                numbers.iter().enumerate().fold(0, |bits, (i, q)| bits | (q >> 4) << i)
+            };
+            put(block, 2, numbers.chunks(8).map(fifth));
+            put(block, 6, packed(&numbers));
         }
         DType::Q4K => encode_q4_k(values, block),
         _ => {}
     }
+}
+
+/// The number of the largest size, with its sign, becomes `-half`, and 0 becomes `half` of the
+/// numbers that are stored. The first of equals counts.
+fn around_zero(values: &[f32], half: u8) -> (f16, Vec<u8>) {
+    let larger = |most: f32, v: f32| if v.abs() > most.abs() { v } else { most };
+    let factor = values.iter().copied().fold(0f32, larger) / -f32::from(half);
+    let (inverse, middle) = (inverse(factor), f32::from(half) + 0.5);
+    let number = |v: &f32| ((v * inverse + middle) as u8).min(2 * half - 1);
+    (f16::from_f32(factor), values.iter().map(number).collect())
+}
+
+/// Four bits each: the second half in the high ones.
+fn packed(numbers: &[u8]) -> impl Iterator<Item = u8> {
+    let (low, high) = numbers.split_at(numbers.len() / 2);
+    low.iter().zip(high).map(|(low, high)| low & 15 | high << 4)
 }
 
 /// Factors and least values that suit each part best, then both in 6 bits, then the numbers.
@@ -277,7 +293,7 @@ mod tests {
     use crate::checkpoint::TensorFile;
     use std::path::Path;
 
-    const MADE: [DType; 3] = [DType::Q8_0, DType::Q4_0, DType::Q4K];
+    const MADE: [DType; 4] = [DType::Q8_0, DType::Q5_0, DType::Q4_0, DType::Q4K];
 
     fn fixture() -> TensorFile {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -320,7 +336,7 @@ mod tests {
     fn blocks_are_made_as_the_gguf_package_makes_them() {
         let file = fixture();
         let values = numbers(&file, "values");
-        for dtype in [DType::Q8_0, DType::Q4_0] {
+        for dtype in [DType::Q8_0, DType::Q5_0, DType::Q4_0] {
             assert_eq!(make(dtype, &values), bytes(&file, &format!("{dtype}.made")), "{dtype}");
         }
     }
@@ -338,8 +354,8 @@ mod tests {
         let file = fixture();
         let values = &numbers(&file, "values")[..1024];
         let errors = MADE.map(|dtype| error(dtype, values).sqrt());
-        let [q8, q4, q4_k] = errors;
-        assert!(q8 < 0.006 && q4 < 0.12 && q4_k < 0.085 && q4_k < q4, "{errors:?}");
+        let [q8, q5, q4, q4_k] = errors;
+        assert!(q8 < 0.006 && q5 < 0.06 && q4 < 0.12 && q4_k < 0.085, "{errors:?}");
         // All the same, all positive, nothing, and what is not finite.
         assert!(error(DType::Q4K, &[0.25; 256]) < 1e-4);
         let positive: Vec<f32> = values[..256].iter().map(|v| v.abs() + 3.0).collect();

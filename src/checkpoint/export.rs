@@ -40,6 +40,9 @@ pub struct Exported {
     pub notes: Vec<String>,
 }
 
+/// What matrices become whose rows are no whole blocks of the type that was asked for.
+const ELSE: DType = DType::Q5_0;
+
 /// A tensor of the file.
 struct Planned<'a> {
     name: String,
@@ -81,13 +84,10 @@ pub fn export(
         }
     }
     planned.sort_by(|a, b| a.name.cmp(&b.name));
-    let narrower = exported.types.get(&DType::Q8_0).copied().filter(|_| dtype != DType::Q8_0);
-    if let Some(count) = narrower {
-        exported.notes.push(format!(
-            "{count} matrices have rows that are no whole blocks of {}: they become {}",
-            dtype.name(),
-            DType::Q8_0
-        ));
+    let other = Some(ELSE).filter(|other| *other != dtype);
+    if let Some((other, count)) = other.and_then(|other| exported.types.get_key_value(&other)) {
+        let these = if *count == 1 { "1 matrix".to_string() } else { format!("{count} matrices") };
+        exported.notes.push(format!("{these} with rows of no whole blocks of {dtype}: in {other}"));
     }
     let metadata = metadata(model, dtype)?;
     let beside = [("vision tower", model.vision.is_some())]
@@ -143,7 +143,7 @@ fn type_of(name: &str, shape: &[usize], wanted: DType) -> DType {
     match shape.len() {
         0 | 1 => DType::F32,
         2 if !EXACT.iter().any(|part| name.contains(part)) => {
-            [wanted, DType::Q8_0].into_iter().find(fits).unwrap_or(DType::F16)
+            [wanted, ELSE].into_iter().find(fits).unwrap_or(DType::F16)
         }
         _ => DType::F16,
     }

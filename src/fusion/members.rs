@@ -290,3 +290,40 @@ fn clash(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::concept::{LoHa, Piece};
+
+    fn array(shape: [usize; 2], from: usize) -> Array {
+        let value = |i| ((i * 37 + from * 11) % 19) as f32 / 9.0 - 1.0;
+        Array::f32(shape, (0..shape[0] * shape[1]).map(value).collect())
+    }
+
+    #[test]
+    fn other_kinds_are_fused_as_the_loras_that_they_come_to() {
+        let half = |from| Lora { down: array([2, 6], from), up: array([5, 2], from + 1) };
+        let loha = Update::LoHa(LoHa([half(1), half(5)]));
+        let set = UpdateSet::scaled(0.5, [("a".to_string(), loha.clone())]);
+        let mut left_out = 0;
+        let found = scaled(&set, 2.0, &mut left_out).unwrap();
+        assert_eq!((left_out, found.scale), (0, 1.0));
+        let values = |update: &Update| {
+            let mut values = vec![0.0; 30];
+            update.add_to(1.0, &Piece { shape: &[5, 6], range: 0..30 }, &[], &mut values);
+            values
+        };
+        let (a, b) = (values(&found.layers["a"]), values(&loha));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} {b:?}");
+        assert_eq!(found.layers["a"].lora().unwrap().rank(), 4);
+
+        let error = |set: &UpdateSet| scaled(set, 1.0, &mut 0).unwrap_err();
+        let whole = UpdateSet::new([("a".to_string(), Update::Full(array([5, 6], 1)))]);
+        let said = error(&whole);
+        assert!(said.contains("`a`: its change is a full difference") && said.contains("--rank"));
+        let bias = Update::Full(Array::f32([5], vec![1.0; 5]));
+        let biased = UpdateSet { biases: [("b".to_string(), bias)].into(), ..set };
+        assert!(error(&biased).contains("`b`: it changes a bias"));
+    }
+}

@@ -3,12 +3,16 @@
     pip install gguf
     python tools/reference/files.py
 
-- blocks.safetensors     for each of GGUF's types `<type>.blocks`, random bytes, and `<type>.values`, what the gguf package reads
+- blocks.safetensors     for each of GGUF's types `<type>.blocks`, random bytes, and
+                         `<type>.values`, what the gguf package reads
                          in them; `values` and `<type>.made`, what it makes of them
-- sd1.ckpt               the model tests/fixtures/checkpoint/sd1.safetensors as a trainer saves it: in a `state_dict`, with the states of
+- sd1.ckpt               the model tests/fixtures/checkpoint/sd1.safetensors as a trainer saves it:
+                         in a `state_dict`, with the states of
                          helpers, NumPy's numbers and an eighth of its tensors in f32
-- sd1.gguf               the same as stable-diffusion.cpp writes it, and `gguf.<tensor>` in blocks.safetensors: what it means
-- unet.bin, text.bin     networks of tests/fixtures/checkpoint/folder as diffusers and transformers saved them once; the latter in the
+- sd1.gguf               the same as stable-diffusion.cpp writes it, and `gguf.<tensor>` in
+                         blocks.safetensors: what it means
+- unet.bin, text.bin     networks of tests/fixtures/checkpoint/folder as diffusers and transformers
+                         saved them once; the latter in the
                          format before torch 1.6
 """
 
@@ -116,7 +120,7 @@ def main():
         found[f"{name}.blocks"], found[f"{name}.values"] = data.reshape(-1), read
     made = values(random)
     found["values"] = made
-    for name in ("Q8_0", "Q4_0"):
+    for name in ("Q8_0", "Q4_0", "Q5_0"):
         found[f"{name}.made"] = quantize(made, gguf.GGMLQuantizationType[name]).reshape(-1)
     checkpoint()
     found |= model()

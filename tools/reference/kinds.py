@@ -1,4 +1,5 @@
-"""Makes tests/fixtures/kinds: changes that are no LoRA, by LyCORIS' and PEFT's own modules, and the weights that they come to.
+"""Makes tests/fixtures/kinds: changes that are no LoRA, by LyCORIS' and PEFT's own modules, and the
+weights that they come to.
 
     pip install lycoris-lora peft
     python tools/reference/kinds.py
@@ -7,9 +8,11 @@ For the random model in tests/fixtures/checkpoint/folder:
 
 - <kind>.safetensors            as LyCORIS writes them, with kohya's names
 - peft-<kind>/                  as PEFT saves them, with its settings
-- expected.safetensors          `<kind>/<strength>/<network>.<parameter>`: the weights and biases as those modules compute with them
+- expected.safetensors          `<kind>/<strength>/<network>.<parameter>`: the weights and biases as
+                                those modules compute with them
 
-The weights are caught where a module's forward computes with them: some of LyCORIS' functions for merging apply alpha twice.
+The weights are caught where a module's forward computes with them: some of LyCORIS' functions for
+merging apply alpha twice.
 A DoRA of strength 0.7 is seven tenths of the way to the changed weight here, as in web UIs.
 """
 
