@@ -79,6 +79,9 @@ pub fn look(
         checked.seen.iter().map(|seen| (seen.caption.as_str(), seen.repeats)).collect();
     let (guidance, place) = (encoder.guidance(), places.class());
     let class = ClassPictures::of(settings, &captions, size, guidance, place, None);
+    if let Some(class) = &class {
+        class.remarks(&words)?.iter().for_each(|remark| tell(remark));
+    }
     let of_update = 2 * settings.batch * settings.accumulate;
     Ok(Looked {
         pictures: checked.seen.len(),

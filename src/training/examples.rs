@@ -83,6 +83,10 @@ impl Examples {
         self.concept.found().iter().map(|found| (found.caption.as_str(), found.repeats)).collect()
     }
 
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
     /// Whether any mask leaves something out.
     pub fn masked(&self) -> bool {
         self.concept.found().iter().any(|found| found.mask.is_some())

@@ -13,6 +13,7 @@ use super::draws::{Draws, Purpose};
 use super::error::{Error, Result};
 use super::folder::Found;
 use super::pool::class_caption;
+use super::words::Words;
 use crate::file_kind::read_text;
 use crate::picture::{Picture, parameters};
 use crate::pipeline::recipe::{Recipe, RecipeError};
@@ -71,7 +72,7 @@ impl ClassPictures {
             steps: settings.prior_steps,
             guidance,
             sampler: Some(SamplerKind::DPMPP_2M),
-            seed: Draws::new(settings.seed).at(Purpose::ClassSeed, 0).below(1 << 32) as u64,
+            seed: Draws::new(settings.seed).at(Purpose::ClassSeed, 0).below(1 << 31) as u64,
             clip_skip: settings.clip_skip,
             // Brackets in captions are text.
             prompt_options: PromptOptions { syntax: Syntax::Off, ..PromptOptions::default() },
@@ -88,6 +89,29 @@ impl ClassPictures {
                 ..Recipe::default()
             },
         })
+    }
+
+    /// What the user should know: captions that do not fit, and pictures that are not used.
+    ///
+    /// # Errors
+    /// Captions that cannot be tokenized.
+    pub fn remarks(&self, words: &Words) -> Result<Vec<String>> {
+        let mut remarks = Vec::new();
+        for (i, caption) in self.captions.iter().enumerate() {
+            if words.caption(caption)?.cut {
+                remarks.push(words.cut(&self.picture(i)));
+            }
+        }
+        let more = (self.captions.len()..).take_while(|i| self.picture(*i).exists()).count();
+        if more > 0 {
+            remarks.push(format!(
+                "{}: {more} more than the {} pictures that prior_pictures asks for, which are not \
+                used",
+                self.folder.display(),
+                self.captions.len()
+            ));
+        }
+        Ok(remarks)
     }
 
     /// How picture `i` is made.

@@ -213,6 +213,9 @@ impl Run {
             });
         }
         examples.remarks()?.iter().for_each(|remark| tell(remark));
+        if let Some(class) = &class {
+            class.remarks(examples.words())?.iter().for_each(|remark| tell(remark));
+        }
         if settings.method == Method::PPlus && settings.words_lr == 0.0 {
             tell("p-plus learns the words alone, and words_lr is 0: nothing will be trained");
         }

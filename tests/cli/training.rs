@@ -300,6 +300,13 @@ fn class_pictures_are_made_once_and_learnt_from() {
         .failed(1, &["prior_weight is 1.0, the run began with 0.5"]);
     let there = ran(&mut train(killed, &["--check"])).ok();
     assert!(there.stderr.contains("all 4 class pictures are there"), "{}", there.stderr);
+    let fewer = ran(&mut train(killed, &["--check", "--prior-pictures", "3"])).ok();
+    for says in ["1 more than the 3 pictures that", "all 3 class pictures are there"] {
+        assert!(fewer.stderr.contains(says), "{}", fewer.stderr);
+    }
+    let long = format!("--class-prompt={}", "a ".repeat(90));
+    let cut = ran(&mut train(killed, &["--check", &long])).ok();
+    assert!(cut.stderr.contains("0003.png: its caption is cut after 75"), "{}", cut.stderr);
     // Of other settings, all are made again; what somebody else put there is left alone.
     let other = ran(&mut train(killed, &["--check", "--prior-steps", "3"])).ok();
     assert!(other.stderr.contains("4 of 4 class pictures will"), "{}", other.stderr);

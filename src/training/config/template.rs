@@ -78,14 +78,10 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # unet_lr = 1e-4
 # decay = "linear"          # to 0; or cosine, cooldown (only in the last four tenths), constant
 # weight_decay = 0.01
-# lora_weight_decay = 0.01  # the same of the LoRAs alone
-# lora_dropout = 0.0        # share within the LoRAs that a batch leaves out, as network_dropout
-# rank_dropout = 0.0        # share of the LoRAs' ranks that a picture leaves out
-# words_first = 0           # updates of the words alone, before the LoRAs join
 # beta1 = 0.9
 # beta2 = 0.999
 # norm_stop = 0.55          # the embeddings' mean norm at which they stop moving; 0: never
-# noise_offset = 0.01
+# noise_offset = 0.01       # lets pictures be dark or bright all over; more for such a concept
 # min_snr = 0.0             # weighting of the loss by signal to noise; 5 is usual, 0 is off
 # mask_loss = {mask_loss}         # only what the mask shows counts
 # unmasked_weight = 0.0        # ... and what it does not show this much; a little keeps it as it is
@@ -93,14 +89,21 @@ pictures = "{pictures}"           # a folder of 4 to 20 pictures
 # full_identity = false     # draws the last word's attention to the whole mask
 # seed = 0
 
-# --- Class pictures ---------------------------------------------------------------------
-# Where all of a class comes to look like the concept: pictures of the class as the model knows it,
-# learnt beside the concept's (prior preservation). Twice the work and memory of an update.
-# prior_pictures = 0        # made before the first update, kept in NAME.training/class; 100 is usual
+# --- So that the words know it, and not the class ----------------------------------------
+# With more rank or more updates, all of a class comes to look like the concept. First: class
+# pictures, as the model draws them, learnt beside the concept's (prior preservation). Each batch
+# has as many of them as of the concept's, which is twice the time and memory of an update.
+# prior_pictures = 0        # made before the first update, kept in NAME.training/class; 100, say
 # prior_folder = "{class_word}s"      # your own class pictures instead, NAME.txt beside each
 # class_prompt = "a photo of a {class_word}"   # default: the captions, the class word for <TOK>
 # prior_weight = 1.0        # how much they count; lower where the concept is learnt too little
 # prior_steps = 25          # sampling steps of those that are made
+# Then: a third of the steps for the words alone, so that they take what they can.
+# words_first = 0           # updates before the LoRAs join, at their full rate
+# Last: less of a LoRA, where rank 16 and more learns pictures by heart.
+# lora_dropout = 0.0        # share within the LoRAs that a batch leaves out (network_dropout); 0.1
+# rank_dropout = 0.0        # share of the LoRAs' ranks that a picture leaves out; 0.1
+# lora_weight_decay = 0.01  # draws the LoRAs back by rate x this at each update; 1 to 10 is felt
 
 # --- Model ------------------------------------------------------------------------------
 # clip_skip = 0
