@@ -166,6 +166,7 @@ pub fn regional_unet(
             prompt,
             guidance: None,
             class: None,
+            addition: None,
             residuals: Residuals::default(),
         };
         vec![unet::unet(layers, &config, &inputs).unwrap().sample]
@@ -199,7 +200,7 @@ pub fn control_net(name: &str, config: &Value, batch: usize, height: usize, widt
         let sample = layers.graph.input("sample", [batch, height, width, config.unet.in_channels]);
         let time = layers.graph.input("time", [batch, first]);
         let text = [layers.graph.input("text", [batch, 77, config.unet.cross_attention_dim])];
-        let inputs = ControlNetInputs { sample, time, prompt: Encodings::Text(&text), embedding };
+        let inputs = ControlNetInputs { sample, time, addition: None, prompt: Encodings::Text(&text), embedding };
         let output = controlnet::controlnet(layers, &config, &inputs).unwrap();
         output.skips.into_iter().chain([output.middle]).collect()
     })
@@ -278,7 +279,15 @@ pub fn controlled_unet(
         let sample = layers.graph.input("sample", [batch, height, width, config.in_channels]);
         let time = layers.graph.input("time", [batch, config.block_out_channels[0]]);
         let (prompt, residuals) = (Encodings::Text(&text), Residuals::default());
-        let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+        let inputs = UNetInputs {
+            sample,
+            time,
+            prompt,
+            guidance: None,
+            class: None,
+            addition: None,
+            residuals,
+        };
         let output = unet::unet(layers, &config, &inputs).unwrap();
         let shapes = output.skips.iter().map(|&t| graph.shape(t).clone()).collect::<Vec<_>>();
         let middle = graph.shape(output.middle).clone();
@@ -336,6 +345,7 @@ pub fn controlled_unet(
         prompt: Encodings::Text(&texts),
         guidance: None,
         class: None,
+        addition: None,
         residuals,
     };
     let outputs = vec![unet::unet(layers, &config, &inputs).unwrap().sample];
@@ -415,7 +425,15 @@ pub fn sampling_step(name: &str, config: &Value, height: usize, width: usize) ->
         let time = layers.graph.input("time", [2, config.block_out_channels[0]]);
         let text = [layers.graph.input("text", [2, 77, config.cross_attention_dim])];
         let (prompt, residuals) = (Encodings::Text(&text), Residuals::default());
-        let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+        let inputs = UNetInputs {
+            sample,
+            time,
+            prompt,
+            guidance: None,
+            class: None,
+            addition: None,
+            residuals,
+        };
         let output = unet::unet(layers, &config, &inputs).unwrap().sample;
         let output = layers.graph.guidance(output, 7.5).unwrap();
         let next = layers.graph.mix(state, output, noise, matrix).unwrap();
