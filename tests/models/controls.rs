@@ -227,7 +227,13 @@ pub fn check_control_net(engine: Engine) {
     let sample = declare(&mut graph, &mut values, "sample", &s.latent());
     let time = s.time(&mut graph, &mut values);
     let text = [s.text(&mut graph, &mut values, "text")];
-    let inputs = ControlNetInputs { sample, time, addition: None, prompt: Encodings::Text(&text), embedding };
+    let inputs = ControlNetInputs {
+        sample,
+        time,
+        addition: None,
+        prompt: Encodings::Text(&text),
+        embedding,
+    };
     let output = controlnet::controlnet(&mut Layers::new(&mut graph), &config, &inputs).unwrap();
     let weight = s.case.json["inputs"]["weight"].as_f64().unwrap() as f32;
     let all: Vec<Tensor> = output

@@ -432,7 +432,9 @@ def run(parts, case, extra):
         shared["controlnet"] = extra["control"]
     if case["kind"] == "adapter":
         shared["adapter"] = extra["adapter"]
-    pipe = kinds[case["kind"]](**shared, add_watermarker=False)
+    if case["kind"] != "adapter":
+        shared["add_watermarker"] = False
+    pipe = kinds[case["kind"]](**shared)
     pipe.set_progress_bar_config(disable=True)
     if case["lora"]:
         pipe.load_lora_weights(lora_state(extra["lora"][case["lora"]]))
