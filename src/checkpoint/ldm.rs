@@ -14,6 +14,7 @@ pub(super) const OPEN_CLIP: &str = "cond_stage_model.model.";
 /// The same of Stable Diffusion XL's text encoders, and what both begin with.
 pub(super) const XL: &str = "conditioner.embedders.";
 pub(super) const XL_CLIP: &str = "conditioner.embedders.0.transformer.";
+pub(super) const XL_REFINER: &str = "conditioner.embedders.0.model.";
 pub(super) const XL_OPEN_CLIP: &str = "conditioner.embedders.1.model.";
 
 /// What a numbered module of the UNet is.

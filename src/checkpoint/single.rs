@@ -2,7 +2,7 @@
 use super::component::{Component, Targets};
 use super::describe::describe_file;
 use super::infer::{self, Missing};
-use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_CLIP, XL_OPEN_CLIP};
+use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_CLIP, XL_OPEN_CLIP, XL_REFINER};
 use super::part::text_names;
 use super::what::What;
 use super::{Checkpoint, Error, Kind, SecondEncoder, TensorFile, TokenizerFiles, ldm, openclip};
@@ -74,7 +74,7 @@ pub(super) fn open(file: TensorFile) -> Result<Checkpoint, Error> {
     let has = |prefix: &str| file.names().any(|n| n.starts_with(prefix));
     let open_clip = has(OPEN_CLIP);
     let xl = has(XL);
-    if xl && !has(XL_OPEN_CLIP) && has(&format!("{XL}0.model.")) {
+    if has(XL_REFINER) {
         return Err(Error::Unrecognised { path, problem: REFINER.to_string() });
     }
     let text = match xl {

@@ -1,5 +1,5 @@
 //! What kind of file a list of names is, and what this program does with it.
-use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_OPEN_CLIP};
+use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_REFINER};
 use serde::Serialize;
 
 /// What a file or folder is.
@@ -151,7 +151,7 @@ pub(super) fn classify(names: &[&str]) -> What {
     // One that does many things at once reads another encoding of the picture.
     let is_union = has("control_add_embedding.") || any("task_embedding");
     if any(XL) {
-        if any(XL_OPEN_CLIP) { What::SingleFileSdxl } else { What::Refiner }
+        if any(XL_REFINER) { What::Refiner } else { What::SingleFileSdxl }
     } else if any(LLLITE) {
         What::ControlLllite
     } else if any(CONTROL_LORA) || steers && names.iter().any(|n| n.ends_with(".down")) {

@@ -191,7 +191,7 @@ pub fn regional_unet(
             prompt,
             guidance: None,
             class: None,
-            addition: None,
+            addition: addition(layers, &config, batch),
             residuals: Residuals::default(),
         };
         vec![unet::unet(layers, &config, &inputs).unwrap().sample]
@@ -316,7 +316,7 @@ pub fn controlled_unet(
             prompt,
             guidance: None,
             class: None,
-            addition: None,
+            addition: addition(layers, &config, batch),
             residuals,
         };
         let output = unet::unet(layers, &config, &inputs).unwrap();

@@ -8,7 +8,7 @@ use super::model::{at, root};
 
 fn mos(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mos"));
-    command.env_remove("MOS_MODELS").args(["--device", "cpu"]).args(arguments);
+    command.env_remove("MOS_MODELS").args(["--adapter", "cpu"]).args(arguments);
     command.output().unwrap()
 }
 

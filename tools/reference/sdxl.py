@@ -502,7 +502,8 @@ def main():
             text_encoder_2=TEXT_2 | {"model_type": "clip_text_model"},
             control=CONTROL | {"_class_name": "ControlNetModel"},
             adapter=ADAPTER | {"_class_name": "T2IAdapter"},
-            scheduler=SCHEDULER | {"_class_name": "EulerDiscreteScheduler"},
+            scheduler=SCHEDULER
+            | dict(_class_name="EulerDiscreteScheduler", set_alpha_to_one=False, clip_sample=False),
         ),
         parameters={n: shapes(n, parts[n]) for n in networks}
         | {n: shapes(n, extra[n]) for n in ("control", "adapter")},
