@@ -174,7 +174,7 @@ pub fn describe_file(file: &TensorFile) -> Report {
     if let Some(found) = lora {
         report.is(if found.words.is_empty() { What::Lora } else { What::Concept });
         if found.made_for.as_ref().is_some_and(|family| !family.is_supported()) {
-            report.used = "none; Stable Diffusion 1.x and 2.x are supported".to_string();
+            report.used = What::OtherModel.used().to_string();
         }
         report.lora = Some(found);
     } else if report.what == What::Unknown {
@@ -186,6 +186,7 @@ pub fn describe_file(file: &TensorFile) -> Report {
             report.is(What::TextualInversion);
         } else if inversion::is_xl(file) {
             report.is(What::TextualInversionSdxl);
+            report.words = inversion::of_xl(file).into_iter().map(report_of).collect();
         }
     }
     report

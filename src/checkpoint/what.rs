@@ -1,5 +1,5 @@
 //! What kind of file a list of names is, and what this program does with it.
-use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE};
+use super::ldm::{CLIP, OPEN_CLIP, UNET, VAE, XL, XL_REFINER};
 use serde::Serialize;
 
 /// What a file or folder is.
@@ -12,8 +12,10 @@ pub enum What {
     SingleFileSd1,
     /// A whole model in one file, Stable Diffusion 2.x's kind.
     SingleFileSd2,
-    /// A Stable Diffusion XL model, which this program does not run.
+    /// A whole model in one file, Stable Diffusion XL's kind.
     SingleFileSdxl,
+    /// Stable Diffusion XL's refiner, which this program does not run.
+    Refiner,
     /// A model of another family or its main network, which this program does not run.
     OtherModel,
     /// Words with layer-wise embeddings, with or without a LoRA.
@@ -22,10 +24,12 @@ pub enum What {
     Lora,
     /// Embeddings of new words.
     TextualInversion,
-    /// Embeddings for Stable Diffusion XL, which this program does not run.
+    /// Embeddings of new words for both text encoders of Stable Diffusion XL.
     TextualInversionSdxl,
     /// A ControlNet.
     ControlNet,
+    /// A ControlNet for Stable Diffusion XL.
+    ControlNetSdxl,
     /// A ControlNet for another family of models, which this program does not run.
     ControlNetOther,
     /// A ControlNet of low-rank differences, which this program does not run.
@@ -70,13 +74,15 @@ impl What {
             Self::SingleFileSd1 => "single-file model (Stable Diffusion 1.x)",
             Self::SingleFileSd2 => "single-file model (Stable Diffusion 2.x)",
             Self::SingleFileSdxl => "single-file model (Stable Diffusion XL)",
+            Self::Refiner => "refiner (Stable Diffusion XL)",
             Self::OtherModel => "model of another family (Stable Diffusion 3, Flux or the like)",
             Self::Concept => "concept",
             Self::Lora => "LoRA",
             Self::TextualInversion => "textual inversion",
             Self::TextualInversionSdxl => "textual inversion (Stable Diffusion XL)",
             Self::ControlNet => "ControlNet",
-            Self::ControlNetOther => "ControlNet (for Stable Diffusion XL, 3, Flux or the like)",
+            Self::ControlNetSdxl => "ControlNet (for Stable Diffusion XL)",
+            Self::ControlNetOther => "ControlNet (for Stable Diffusion 3, Flux or the like)",
             Self::ControlLora => "Control-LoRA",
             Self::ControlLllite => "ControlNet-LLLite",
             Self::T2iAdapter => "T2I-Adapter",
@@ -95,27 +101,27 @@ impl What {
     /// What this program does with it.
     pub fn used(self) -> &'static str {
         match self {
-            Self::DiffusersFolder | Self::SingleFileSd1 | Self::SingleFileSd2 => {
-                "--model of `mos generate`, `mos train` and `mos fuse`"
-            }
-            Self::Concept | Self::TextualInversion => {
+            Self::DiffusersFolder
+            | Self::SingleFileSd1
+            | Self::SingleFileSd2
+            | Self::SingleFileSdxl => "--model of `mos generate`, `mos train` and `mos fuse`",
+            Self::Concept | Self::TextualInversion | Self::TextualInversionSdxl => {
                 "--concept of `mos generate` and `mos fuse`; `mos convert`"
             }
             Self::Lora => "--lora of `mos generate`, --concept of `mos fuse`; `mos convert`",
-            Self::ControlNet | Self::T2iAdapter => {
+            Self::ControlNet | Self::ControlNetSdxl | Self::T2iAdapter => {
                 "--control of `mos generate`, as FILE:image=PICTURE"
             }
-            Self::SingleFileSdxl
-            | Self::OtherModel
-            | Self::UnetSdxl
-            | Self::TextualInversionSdxl => "none; Stable Diffusion 1.x and 2.x are supported",
+            Self::OtherModel | Self::Refiner => {
+                "none; base models of Stable Diffusion 1.x, 2.x and XL are supported"
+            }
             Self::ControlNetOther | Self::ControlLora | Self::ControlLllite | Self::IpAdapter => {
-                "none; of what steers, ControlNets and T2I-Adapters for Stable Diffusion 1.x and \
-                    2.x are supported"
+                "none; of what steers, ControlNets and T2I-Adapters for Stable Diffusion 1.x, 2.x \
+                    and XL are supported"
             }
             Self::MotionModule => "none; pictures do not move here",
             Self::Upscaler => "none; pictures are made as large as --size says",
-            Self::Unet | Self::Vae | Self::TextEncoder | Self::VisionEncoder => {
+            Self::Unet | Self::UnetSdxl | Self::Vae | Self::TextEncoder | Self::VisionEncoder => {
                 "none by itself; --model takes whole models"
             }
             Self::Unknown => "none",
@@ -142,14 +148,18 @@ pub(super) fn classify(names: &[&str]) -> What {
     let whole = any(UNET) && any(VAE);
     let steers = any(CONTROL_MODEL) || HINTS.iter().any(|hint| any(hint));
     let is_xl = any("add_embedding.") || any("label_emb.") || has(".label_emb.");
-    if any("conditioner.embedders.") {
-        What::SingleFileSdxl
+    // One that does many things at once reads another encoding of the picture.
+    let is_union = has("control_add_embedding.") || any("task_embedding");
+    if any(XL) {
+        if any(XL_REFINER) { What::Refiner } else { What::SingleFileSdxl }
     } else if any(LLLITE) {
         What::ControlLllite
     } else if any(CONTROL_LORA) || steers && names.iter().any(|n| n.ends_with(".down")) {
         What::ControlLora
-    } else if has("controlnet_x_embedder.") || any("controlnet_blocks.") || steers && is_xl {
+    } else if has("controlnet_x_embedder.") || any("controlnet_blocks.") || steers && is_union {
         What::ControlNetOther
+    } else if steers && is_xl {
+        What::ControlNetSdxl
     } else if steers {
         What::ControlNet
     } else if any("image_proj.") && any("ip_adapter.") {

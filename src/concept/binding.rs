@@ -112,6 +112,10 @@ impl Words {
                 let (concept, text) = (concept.name.clone(), word.text.clone());
                 let own = word.rows(table.encoder);
                 let (layers, width) = (own.shape.rows(), own.shape.channels());
+                if own.values().is_empty() {
+                    let network = table.encoder;
+                    return Err(Error::NoRows { concept, word: text, network });
+                }
                 if width != table.width {
                     return Err(Error::WordWidth {
                         concept,

@@ -10,7 +10,7 @@ use crate::sd;
 use crate::sd::denoiser::{KeysValues, StepInputs, StepShape, build_step};
 use crate::sd::network::{LoadedNetwork, PlannedGraph, Ready};
 use crate::sd::noise::Noise;
-use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, used_slots};
+use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, Told, used_slots};
 use crate::sd::updates::Updates;
 
 use super::base::Runner;
@@ -115,7 +115,8 @@ impl Sampler {
         let contexts: Vec<Array> = (0..prompt.len().max(1)).map(context).collect();
         let updates = Updates::everywhere(set);
         let keys_values = KeysValues::plan(&self.network, config, &updates, shape, contexts.len())?;
-        self.sampling.set_prompt(&self.network, &keys_values, &contexts, &[])?;
+        let told = Told::encodings(contexts);
+        self.sampling.set_prompt(&self.network, &keys_values, &told, &[])?;
         self.keys_values = Some(keys_values);
         Ok(())
     }

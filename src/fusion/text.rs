@@ -3,6 +3,7 @@
 
 use crate::concept::{AppliedSet, Network, Word};
 use crate::graph::{self, Array};
+use crate::sd::Reading;
 use crate::sd::text::EncoderPass;
 use crate::sd::tokens::TokenRows;
 use crate::text::prompt::{self, PromptOptions, Syntax};
@@ -104,14 +105,14 @@ pub(super) fn encode(
         }
     }
     let mut missing = None;
-    let pass =
-        EncoderPass::plan(&network, &updates, [rows, tokens], 0, &layout.names(), |hooks| {
-            layout.inputs(hooks).map_err(|error| missing = Some(error)).unwrap_or_default()
-        })?;
+    let (reading, size) = (Reading::default(), [rows, tokens]);
+    let pass = EncoderPass::plan(&network, reading, &updates, size, 0, &layout.names(), |hooks| {
+        layout.inputs(hooks).map_err(|error| missing = Some(error)).unwrap_or_default()
+    })?;
     if let Some(error) = missing {
         return Err(error);
     }
-    let mut outputs = pass.run(&network, &updates, embedded)?.into_iter().map(|array| {
+    let mut outputs = pass.run(&network, &updates, embedded, &[])?.into_iter().map(|array| {
         let size = array.shape.elements() / rows.max(1);
         array.values().chunks_exact(size.max(1)).map(<[f32]>::to_vec).collect::<Vec<_>>()
     });

@@ -8,8 +8,8 @@
 //! at once, each part is decoded before the next one is sampled, so that pictures are there as soon
 //! as they can be. Nothing is read back in between.
 //!
-//! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the
-//! same seed and settings.
+//! Equal to diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`, their `Img2Img`
+//! and `Inpaint` relatives with the same seed and settings.
 
 mod acting;
 mod adaptation;
@@ -25,6 +25,7 @@ mod plans;
 pub mod recipe;
 mod regions;
 mod request;
+mod sizes;
 mod tiles;
 mod wording;
 
@@ -68,7 +69,8 @@ pub struct Pipeline {
     model: Model,
     unet: LoadedNetwork<UNetConfig>,
     vae: LoadedNetwork<VaeConfig>,
-    text: LoadedNetwork<ClipTextConfig>,
+    /// In the order of [`Model::text_encoders`].
+    texts: Vec<LoadedNetwork<ClipTextConfig>>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,
 }

@@ -65,7 +65,7 @@ pub struct ConceptSource {
     pub source: Source,
     /// How strong it was: 1 is as it was tuned.
     pub scale: f32,
-    /// That of its text encoder's part, where it is another.
+    /// That of its text encoders' part, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_scale: Option<f32>,
 }
@@ -73,8 +73,8 @@ pub struct ConceptSource {
 impl ConceptSource {
     /// The scale of a network's part.
     pub fn scale_of(&self, network: Network) -> f32 {
-        match network {
-            Network::TextEncoder => self.text_scale.unwrap_or(self.scale),
+        match self.text_scale {
+            Some(scale) if network.is_text_encoder() => scale,
             _ => self.scale,
         }
     }

@@ -18,6 +18,6 @@ pub(crate) mod tokens;
 pub(crate) mod updates;
 
 pub use error::{Error, Result};
-pub use model::{Model, Part, TextEncoder};
+pub use model::{Model, Part, Reading, TextEncoder};
 pub use overlay::Overlay;
 pub use source::ComponentSource;

@@ -37,11 +37,37 @@ pub(crate) struct SamplingRun<'a> {
     pub rows: &'a [Mask],
 }
 
-/// What the model reads from a step on: encodings `[halves, tokens, width]`, those of regions one
-/// after another; one, or one for each cross-attention.
+/// What the model reads from a step on.
 pub(crate) struct EncodedInterval {
     pub from: usize,
+    pub told: Told,
+}
+
+/// What a model is told by prompts.
+#[derive(Clone)]
+pub(crate) struct Told {
+    /// Encodings `[halves, tokens, width]`, those of regions one after another; one, or one for each
+    /// cross-attention.
     pub contexts: Arc<[Array]>,
+    /// Of models that take it: for each half, the features of sizes and the pooled prompt.
+    pub addition: Arc<[Vec<f32>]>,
+}
+
+impl Told {
+    /// Encodings alone.
+    pub fn encodings(contexts: Vec<Array>) -> Told {
+        Told { contexts: contexts.into(), addition: Arc::new([]) }
+    }
+
+    /// The addition for all rows of a batch: the halves one after another.
+    pub fn addition_of(&self, shape: &StepShape) -> Array {
+        let of = |half: usize| self.addition.get(half).or(self.addition.last());
+        let rows = (0..shape.halves()).flat_map(|half| {
+            std::iter::repeat_n(of(half).map_or(&[][..], Vec::as_slice), shape.batch)
+        });
+        let values: Vec<f32> = rows.flatten().copied().collect();
+        Array::f32([shape.rows(), values.len() / shape.rows().max(1)], values)
+    }
 }
 
 /// What stays as it was outside a mask.
@@ -71,7 +97,7 @@ pub(crate) trait Companion {
     }
 
     /// Other prompts are read from now on.
-    fn set_prompt(&mut self, _shape: &StepShape, _contexts: &[Array]) -> Result<()> {
+    fn set_prompt(&mut self, _shape: &StepShape, _told: &Told) -> Result<()> {
         Ok(())
     }
 
@@ -93,12 +119,15 @@ impl Sampling {
         &self,
         network: &LoadedNetwork<UNetConfig>,
         keys_values: &KeysValues,
-        contexts: &[Array],
+        told: &Told,
         rows: &[Mask],
     ) -> Result<()> {
         let program = &self.program;
         self.shape.updates.write(program, &program.inputs.updates)?;
-        keys_values.write(network, contexts, rows, program, &program.inputs.prompt)
+        if let Some(input) = program.inputs.addition {
+            program.write(input, &told.addition_of(&self.shape))?;
+        }
+        keys_values.write(network, &told.contexts, rows, program, &program.inputs.prompt)
     }
 
     /// For distilled models, which are told the guidance that they stand in for (Meng et al. 2023;
@@ -159,8 +188,8 @@ impl Sampling {
             if let Some(encoded) =
                 run.encoded.iter().find(|encoded| done > 0 && encoded.from == done)
             {
-                self.set_prompt(network, run.keys_values, &encoded.contexts, run.rows)?;
-                companion.set_prompt(&self.shape, &encoded.contexts)?;
+                self.set_prompt(network, run.keys_values, &encoded.told, run.rows)?;
+                companion.set_prompt(&self.shape, &encoded.told)?;
             }
             let time = unet::time_features(config, &vec![step.timestep; rows]);
             let time = Array::f32([rows, config.block_out_channels[0]], time);

@@ -177,11 +177,13 @@ fn other_kinds_are_recognised_by_their_names() {
         // A ControlNet as its authors name it, with and without what stands before it.
         (&["control_model.zero_convs.0.0.weight"][..], What::ControlNet),
         (&["input_hint_block.0.weight", "input_blocks.0.0.weight"], What::ControlNet),
-        (&["input_hint_block.0.weight", "label_emb.0.0.weight"], What::ControlNetOther),
+        (&["input_hint_block.0.weight", "label_emb.0.0.weight"], What::ControlNetSdxl),
         (
             &["controlnet_cond_embedding.conv_in.weight", "add_embedding.linear_1.weight"],
-            What::ControlNetOther,
+            What::ControlNetSdxl,
         ),
+        // One for many kinds of pictures.
+        (&["controlnet_cond_embedding.conv_in.weight", "task_embedding"], What::ControlNetOther),
         (&["controlnet_x_embedder.weight", "double_blocks.0.x"], What::ControlNetOther),
         (&["lora_controlnet", "input_hint_block.0.weight"], What::ControlLora),
         (&["input_hint_block.0.weight", "time_embed.0.down", "time_embed.0.up"], What::ControlLora),
@@ -205,13 +207,14 @@ fn other_kinds_are_recognised_by_their_names() {
         let entries: Vec<_> = names.iter().map(|name| (*name, any)).collect();
         let report = describe(&entries);
         assert_eq!(report.what, expected, "{names:?}");
-        let used = matches!(expected, What::ControlNet | What::T2iAdapter);
+        let used = matches!(expected, What::ControlNet | What::ControlNetSdxl | What::T2iAdapter);
         assert_eq!(report.used.starts_with("--control"), used, "{}", report.used);
-        assert_eq!(report.used.starts_with("none; "), !used, "{}", report.used);
+        assert_eq!(report.used.starts_with("none"), !used, "{}", report.used);
     }
     let difference = describe(&[("difference", any), ("input_hint_block.0.weight", any)]);
     assert!(difference.notes[0].contains("differences"), "{:?}", difference.notes);
     assert_eq!(what(&[("vision_model.x", &[1])]), What::VisionEncoder);
     assert_eq!(what(&[("conditioner.embedders.0.x", &[1])]), What::SingleFileSdxl);
+    assert_eq!(what(&[("conditioner.embedders.0.model.x", &[1])]), What::Refiner);
     assert_eq!(what(&[("a.b", &[2, 2]), ("c", &[2])]), What::Unknown);
 }

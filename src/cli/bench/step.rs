@@ -82,7 +82,15 @@ fn forward(preset: &Preset, config: &StepConfig) -> Result<(Graph, Tensor)> {
     let sample = graph.input("sample", [batch, config.size[0], config.size[1], unet.in_channels]);
     let time = graph.input("time", [batch, unet.block_out_channels[0]]);
     let (prompt, residuals) = (Encodings::Text(&texts), Default::default());
-    let inputs = unet::UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let inputs = unet::UNetInputs {
+        sample,
+        time,
+        prompt,
+        guidance: None,
+        class: None,
+        addition: None,
+        residuals,
+    };
     let output = unet::unet(&mut Layers::new(&mut graph), unet, &inputs)?.sample;
     Ok((graph, output))
 }

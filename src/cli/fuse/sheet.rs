@@ -96,8 +96,10 @@ fn of_concept(
     let mut request = request(&prompt(&report.phrase, report.words.is_empty()), settings, pipeline);
     if let Some(entry) = entry {
         let mut concept = entry.concept.clone();
-        concept.updates.of_mut(Network::UNet).scale *= entry.unet;
-        concept.updates.of_mut(Network::TextEncoder).scale *= entry.text;
+        for network in Network::ALL {
+            let factor = if network.is_text_encoder() { entry.text } else { entry.unet };
+            concept.updates.of_mut(network).scale *= factor;
+        }
         // The fused model may call its words otherwise.
         for (word, renamed) in concept.words.iter_mut().zip(&report.words) {
             word.text.clone_from(renamed);

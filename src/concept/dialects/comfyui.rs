@@ -1,5 +1,5 @@
 //! LoRAs as ComfyUI names them: `diffusion_model.<layer>` with LDM's or diffusers' layers and
-//! `text_encoders.clip_l.transformer.<layer>`, with dots, each with `lora_down.weight`,
+//! `text_encoders.clip_l.transformer.<layer>` (`clip_g` of a second one), with dots, each with `lora_down.weight`,
 //! `lora_up.weight` and `alpha`, with PEFT's endings or those of other kinds of changes. The factor
 //! is alpha over rank.
 
@@ -7,14 +7,18 @@ use crate::checkpoint::TensorFile;
 use crate::concept::parts::Part;
 use crate::concept::{Concept, Network, Result};
 
-use super::gather::{Gathered, foreign_form, other_form, second_encoder, unknown_tensor};
+use super::gather::{Gathered, foreign_form, other_encoder, other_form, unknown_tensor};
 use super::{Read, alpha, names};
 use crate::watch::Parts;
 
 const UNET: [&str; 2] = ["diffusion_model.", "model.diffusion_model."];
 const TEXT: &str = "text_encoders.";
-/// CLIP's text encoders of Stable Diffusion 1.x and 2.x.
-const CLIP: [&str; 2] = ["clip_l.", "clip_h."];
+/// CLIP's text encoders of Stable Diffusion 1.x, 2.x and XL.
+const CLIP: [(&str, Network); 3] = [
+    ("clip_l.", Network::TextEncoder),
+    ("clip_h.", Network::TextEncoder),
+    ("clip_g.", Network::TextEncoder2),
+];
 /// PEFT's, besides the usual ones.
 const ENDINGS: [(&str, Part); 4] = [
     (".lora_A.weight", Part::Down),
@@ -49,14 +53,11 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
         };
         let (network, layer) = match layer.strip_prefix(TEXT) {
             Some(text) => {
-                let inside = CLIP
+                let (inside, network) = CLIP
                     .iter()
-                    .find_map(|clip| text.strip_prefix(clip))
-                    .ok_or_else(|| second_encoder(file, name))?;
-                (
-                    Network::TextEncoder,
-                    names::text_layer(inside.strip_prefix("transformer.").unwrap_or(inside)),
-                )
+                    .find_map(|(clip, network)| Some((text.strip_prefix(clip)?, *network)))
+                    .ok_or_else(|| other_encoder(file, name))?;
+                (network, names::text_layer(inside.strip_prefix("transformer.").unwrap_or(inside)))
             }
             None => {
                 let layer =

@@ -13,7 +13,7 @@ mod vae;
 
 pub use clip::{ClipTextConfig, ClipVisionConfig};
 pub use control::{ControlNetConfig, T2IAdapterConfig};
-pub use unet::{MidBlock, UNetBlock, UNetConfig};
+pub use unet::{Addition, MidBlock, UNetBlock, UNetConfig};
 pub use vae::VaeConfig;
 
 use std::path::PathBuf;

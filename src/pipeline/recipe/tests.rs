@@ -52,6 +52,8 @@ fn unusual() -> Recipe {
             },
             width: Some(640),
             height: Some(384),
+            original_size: Some((1024, 768)),
+            crop: Some((12, 34)),
             steps: 31,
             guidance: 7.1,
             sampler: Some(SamplerKind::EULER_ANCESTRAL),

@@ -189,7 +189,8 @@ fn forward(
 
     let time = graph.input("time", [batch, unet.block_out_channels[0]]);
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
-    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let inputs =
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition: None, residuals };
     let mut layers = Layers::with_loras(graph, given(groups, Network::UNet, config));
     if config.attention_loss.is_some() {
         layers.watch_words(2);

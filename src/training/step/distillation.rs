@@ -148,7 +148,8 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
     let texts: Vec<Tensor> =
         (0..unet.cross_attention_layers()).map(|i| graph.input(text_name(i), text)).collect();
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
-    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let inputs =
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition: None, residuals };
     let prediction = unet::unet(
         &mut Layers::with_loras(&mut graph, given(&groups, Network::UNet, config)),
         unet,

@@ -50,7 +50,8 @@ pub(super) fn trained_layers(models: &Models, config: &StepConfig) -> Result<Vec
     let time = graph.input("time", [1, models.unet.block_out_channels[0]]);
     let text = [graph.input("text", [1, 1, models.unet.cross_attention_dim])];
     let (prompt, residuals) = (Encodings::Text(&text), Residuals::default());
-    let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
+    let inputs =
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition: None, residuals };
     unet::unet(&mut Layers::new(&mut graph), &models.unet, &inputs)?;
     collect(&graph, Network::UNet, config.unet_rank, &in_unet, &mut layers);
     Ok(layers)
