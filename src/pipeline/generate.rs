@@ -6,16 +6,17 @@ use crate::graph::Array;
 use crate::picture::Picture;
 
 use crate::sd::denoiser::{self, StepInputs, StepShape};
+use crate::sd::guided::Kept;
 use crate::sd::network::PlannedGraph;
 use crate::sd::noise::Noise;
-use crate::sd::sampling::{EncodedInterval, Kept, Sampling, SamplingRun};
+use crate::sd::sampling::{EncodedInterval, Sampling, SamplingRun};
 use crate::sd::text;
 
 use super::checked::CheckedRequest;
 use super::decode::Decoder;
 use super::encode::Posterior;
 use super::error::Result;
-use super::plans::{PreparedRequest, RequestPlan};
+use super::plans::{PreparedRequest, RequestPlan, shallow_of};
 use super::{Generated, KEEP_BYTES, Pipeline, Request};
 use crate::watch::{Parts, Progress, Watch, heed};
 
@@ -129,7 +130,8 @@ impl Pipeline {
             let start = self.start(request, &checked, posterior.as_ref(), &mut noise, first)?;
             let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1)?;
-                let sampling = self.sampling(shape, &plan.shape, &plan.step)?;
+                let sampling =
+                    self.sampling(shape, plan.shape.batch, &plan.step, plan.shallow.as_ref())?;
                 let contexts = encoded.first().map_or(&[][..], |encoded| &encoded.contexts);
                 sampling.set_prompt(&self.unet, &plan.keys_values, contexts, &plan.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
@@ -152,6 +154,8 @@ impl Pipeline {
                     encoded,
                     keys_values: &plan.keys_values,
                     rows,
+                    guided: plan.guided.as_ref(),
+                    cache: request.cache,
                 };
                 let unet = &self.unet;
                 let sampled = sampling.run(unet, &run, &mut noise, &mut controls, &mut progress);
@@ -263,20 +267,22 @@ impl Pipeline {
     fn sampling(
         &mut self,
         shape: StepShape,
-        planned: &StepShape,
+        planned_batch: usize,
         step: &PlannedGraph<StepInputs>,
+        shallow: Option<&PlannedGraph<StepInputs>>,
     ) -> Result<Sampling> {
         match self.sampling.take() {
             Some(sampling) if sampling.shape == shape => return Ok(Sampling { shape, ..sampling }),
             // Before the next one takes memory.
             other => drop(other),
         }
-        let program = match *planned == shape {
-            true => self.unet.program(step)?,
-            // The last pictures of a batch may be fewer.
-            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?)?,
+        // The last pictures of a batch may be fewer.
+        let program = |planned, shape: StepShape| match planned_batch == shape.batch {
+            true => self.unet.program(planned),
+            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?),
         };
-        Ok(Sampling { program, shape })
+        let shallow = shallow.map(|planned| program(planned, shallow_of(&shape))).transpose()?;
+        Ok(Sampling { program: program(step, shape.clone())?, shallow, shape })
     }
 
     /// The decoder that was made last, if it is the one that is planned.
