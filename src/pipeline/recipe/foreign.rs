@@ -103,6 +103,56 @@ const UNKNOWN: [&str; 12] = [
     "Face restoration",
 ];
 
+/// Settings that are read here, or say nothing of how the picture looks.
+const HEEDED: [&str; 19] = [
+    "Steps",
+    "Sampler",
+    "Schedule type",
+    "CFG scale",
+    "Seed",
+    "Size",
+    "Model",
+    "Model hash",
+    "VAE hash",
+    "Clip skip",
+    "Denoising strength",
+    "Eta DDIM",
+    "RNG",
+    "Version",
+    "Hashes",
+    "User",
+    "Created Date",
+    "Civitai resources",
+    "Civitai metadata",
+];
+
+/// A sentence on settings of extensions and the like that nothing is known of, those of one
+/// extension together; none where there are none.
+fn left_out_others(found: &Parameters) -> Option<String> {
+    let names = found.settings.iter().map(|(name, _)| name.as_str());
+    let others: Vec<&str> =
+        names.filter(|name| !HEEDED.contains(name) && !UNKNOWN.contains(name)).collect();
+    // An extension's settings begin with its name: `ADetailer model`, `ADetailer prompt`.
+    let first = |name: &str| name.split(' ').next().unwrap_or_default().to_string();
+    let mut told: Vec<String> = Vec::new();
+    for name in &others {
+        let same = others.iter().filter(|other| first(other) == first(name)).count();
+        let text = match same {
+            1 => name.to_string(),
+            _ => format!("{} ({same} settings)", first(name)),
+        };
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    (!told.is_empty()).then(|| {
+        format!(
+            "settings of the picture that are not known here are left out, whatever they did: {}",
+            told.join(", ")
+        )
+    })
+}
+
 /// A sentence on LoRAs that a picture was made with, each named with its strength.
 pub(super) fn left_out_loras(loras: &[String]) -> Option<String> {
     (!loras.is_empty()).then(|| {
@@ -271,6 +321,7 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
             "the picture's setting `{name}` has no counterpart here and is left out"
         ));
     }
+    notes.extend(left_out_others(found));
     let recipe = Recipe {
         request,
         model: found.get("Model").map(str::to_string),

@@ -214,6 +214,19 @@ fn what_has_no_counterpart_is_told() {
 }
 
 #[test]
+fn settings_of_extensions_are_told_by_their_names() {
+    let (_, notes) = foreign(
+        "a cat\nSteps: 5, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model hash: ab, \
+            ADetailer model: face.pt, ADetailer prompt: \"a, b\", ADetailer version: 24, \
+            Hires upscale: 2, Mimic: 3, Version: v1.9, RNG: CPU",
+    );
+    assert!(notes.iter().any(|note| note.contains("`Hires upscale`")), "{notes:?}");
+    let others = "not known here are left out, whatever they did: ADetailer (3 settings), Mimic";
+    assert!(notes.iter().any(|note| note.ends_with(others)), "{notes:?}");
+    assert_eq!(notes.len(), 2, "{notes:?}");
+}
+
+#[test]
 fn networks_in_prompts_are_named_and_taken_out() {
     let (recipe, notes) = foreign(
         "a cat <lora:ink, fine:0.8> by <zorp1>, <lyco:b:te=0.5:unet=1> x < y\nNegative prompt: \
