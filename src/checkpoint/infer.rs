@@ -138,7 +138,7 @@ fn denoiser(c: &Component, out_channels: Option<usize>) -> Result<Value, Missing
     Ok(config)
 }
 
-fn heads_of_64(width: usize) -> usize {
+pub(super) fn heads_of_64(width: usize) -> usize {
     if width.is_multiple_of(64) { width / 64 } else { 1 }
 }
 

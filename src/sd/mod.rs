@@ -18,6 +18,7 @@ pub(crate) mod tokens;
 pub(crate) mod updates;
 
 pub use error::{Error, Result};
-pub use model::{Model, Part, TextEncoder};
+pub(crate) use model::tokenizer;
+pub use model::{Model, Part, TextEncoder, Vision};
 pub use overlay::Overlay;
 pub use source::ComponentSource;
