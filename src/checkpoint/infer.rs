@@ -151,7 +151,7 @@ fn xl_number_width(all: Option<usize>) -> usize {
     [256, 32, 8].into_iter().find(fits).unwrap_or(1)
 }
 
-fn heads_of_64(width: usize) -> usize {
+pub(super) fn heads_of_64(width: usize) -> usize {
     if width.is_multiple_of(64) { width / 64 } else { 1 }
 }
 

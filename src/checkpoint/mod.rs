@@ -42,6 +42,7 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 mod to_ldm;
+mod tower;
 mod what;
 mod whole;
 mod write;
@@ -65,6 +66,7 @@ pub use named::{SHIPPED, find};
 pub use network::Network;
 pub use single::CONFIG_METADATA;
 pub use tensor::TensorView;
+pub use tower::{Tower, TowerKind};
 pub(crate) use what::other_change;
 pub(crate) use write::write_watched;
 pub use write::{to_bytes, write};

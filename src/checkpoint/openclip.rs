@@ -29,12 +29,17 @@ pub(super) fn names(name: &str) -> Targets {
     if let Some(rest) = name.strip_prefix("ln_final.") {
         return whole(format!("text_model.final_layer_norm.{rest}"));
     }
-    let Some((layer, rest)) =
-        name.strip_prefix("transformer.resblocks.").and_then(|r| r.split_once('.'))
-    else {
-        return Vec::new();
-    };
-    let layer = format!("text_model.encoder.layers.{layer}");
+    name.strip_prefix("transformer.resblocks.")
+        .map(|rest| layer(rest, "text_model"))
+        .unwrap_or_default()
+}
+
+/// The canonical tensors of a name within a tower's layers (without `transformer.resblocks.`),
+/// which OpenAI and OpenCLIP call alike in both towers.
+pub(super) fn layer(name: &str, tower: &str) -> Targets {
+    let whole = |to: String| vec![(to, Part::Whole)];
+    let Some((layer, rest)) = name.split_once('.') else { return Vec::new() };
+    let layer = format!("{tower}.encoder.layers.{layer}");
     if let Some(parameter) = rest.strip_prefix("attn.in_proj_") {
         let part = |(i, projection)| {
             (format!("{layer}.self_attn.{projection}_proj.{parameter}"), Part::Rows(i, 3))

@@ -8,6 +8,7 @@ pub mod preset;
 pub mod t2i_adapter;
 pub mod unet;
 pub mod vae;
+pub mod vit;
 
 /// Layers, in terms of graph operations: what the models are built of.
 pub mod nn {

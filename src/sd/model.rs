@@ -237,7 +237,7 @@ impl<C> Part<C> {
     }
 }
 
-fn tokenizer(files: &TokenizerFiles) -> Result<Tokenizer> {
+pub(crate) fn tokenizer(files: &TokenizerFiles) -> Result<Tokenizer> {
     Ok(match files {
         TokenizerFiles::Standard { pad } => Tokenizer::clip_standard()?.with_pad(pad)?,
         TokenizerFiles::Texts(texts) => {
