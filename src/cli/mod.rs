@@ -12,6 +12,7 @@ mod inspect;
 mod interrupt;
 mod learn;
 mod progress;
+mod serve;
 mod terminal;
 mod train;
 mod units;
@@ -139,6 +140,7 @@ enum Command {
     Train(Box<train::Arguments>),
     Inspect(inspect::Arguments),
     Convert(convert::Arguments),
+    Serve(Box<serve::Arguments>),
     Devices(devices::Arguments),
     Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
@@ -201,6 +203,7 @@ pub fn main() -> ExitCode {
         Command::Train(arguments) => train::run(arguments, &cli.global, &terminal),
         Command::Convert(arguments) => convert::run(arguments, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
+        Command::Serve(arguments) => serve::run(arguments, &cli.global, &terminal),
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),

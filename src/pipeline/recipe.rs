@@ -1,6 +1,7 @@
 //! How a picture was made, in its file: written so that the picture can be made again, read from
 //! our own and from web UIs' pictures.
 mod foreign;
+mod networks;
 mod programs;
 mod stored;
 
@@ -14,6 +15,8 @@ use crate::backend::ReplacedKernel;
 use crate::concept::Network;
 use crate::picture::{self, Parameters, parameters};
 use crate::region::Area;
+
+pub use networks::{PromptNetwork, without_networks};
 
 /// Everything that makes a picture the one it is.
 #[derive(Clone, Debug, Default)]

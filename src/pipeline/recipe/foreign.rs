@@ -1,4 +1,5 @@
 //! Settings as web UIs write and read them: the text under the keyword `parameters`.
+use super::networks::without_networks;
 use super::{ConceptSource, Recipe};
 use crate::picture::Parameters;
 use crate::pipeline::Request;
@@ -164,43 +165,12 @@ pub(super) fn left_out_loras(loras: &[String]) -> Option<String> {
     })
 }
 
-/// A prompt without the networks that web UIs name in it, as in `<lora:ink:0.8>`, which they take
-/// out of the text; and those, as people read them.
-fn without_networks(prompt: &str) -> (String, Vec<String>) {
-    const NETWORKS: [&str; 4] = ["lora", "lyco", "loha", "hypernet"];
-    let mut text = String::new();
-    let mut networks = Vec::new();
-    let mut rest = prompt;
-    while let Some((before, after)) = rest.split_once('<') {
-        let inside = after.split_once('>').filter(|(inside, _)| {
-            let kind = inside.split(':').next().unwrap_or_default();
-            inside.contains(':') && NETWORKS.contains(&kind)
-        });
-        text += before;
-        match inside {
-            Some((inside, after)) => {
-                let mut parts = inside.split(':').skip(1);
-                let name = parts.next().unwrap_or_default();
-                let strengths = parts.collect::<Vec<_>>().join(", ");
-                let strengths = if strengths.is_empty() { "1".to_string() } else { strengths };
-                networks.push(format!("{name} ({strengths})"));
-                rest = after;
-            }
-            None => {
-                text.push('<');
-                rest = after;
-            }
-        }
-    }
-    text += rest;
-    (if networks.is_empty() { text } else { text.trim().to_string() }, networks)
-}
-
 pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
     let mut notes = Vec::new();
-    let (prompt, mut loras) = without_networks(&found.prompt);
+    let (prompt, mut networks) = without_networks(&found.prompt);
     let (negative_prompt, more) = without_networks(&found.negative_prompt);
-    loras.extend(more);
+    networks.extend(more);
+    let loras: Vec<String> = networks.iter().map(ToString::to_string).collect();
     notes.extend(left_out_loras(&loras));
     let mut request = Request {
         prompt,
