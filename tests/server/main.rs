@@ -107,7 +107,9 @@ impl Running {
     fn busy(&self) -> usize {
         let jobs = self.get("/api/jobs").ok(200);
         let jobs = jobs["jobs"].as_array().unwrap();
-        jobs.iter().filter(|job| ["waiting", "running"].contains(&job["state"].as_str().unwrap())).count()
+        jobs.iter()
+            .filter(|job| ["waiting", "running"].contains(&job["state"].as_str().unwrap()))
+            .count()
     }
 
     fn end(&mut self) {
@@ -180,7 +182,8 @@ fn concepts() -> tempfile::TempDir {
         up: Array::f32([shape[0], 2], values(2 * shape[0])),
     });
     let updates = UpdateSet::new([(layer.to_string(), update)]);
-    let width = model.text_encoder.shape("text_model.embeddings.token_embedding.weight").unwrap()[1];
+    let width =
+        model.text_encoder.shape("text_model.embeddings.token_embedding.weight").unwrap()[1];
     let ink = Concept {
         name: "ink".into(),
         updates: [(Network::UNet, updates.clone())].into(),

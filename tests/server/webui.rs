@@ -28,13 +28,21 @@ fn text_becomes_the_command_lines_picture() {
     let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
     assert_eq!((&info["seed"], &info["width"]), (&5.into(), &64.into()));
     assert_eq!(info["sampler_name"], "DPM++ 2M");
-    assert!(info["infotexts"][0].as_str().unwrap().starts_with("a red cat\nSteps: 2, Sampler: DPM++ 2M"));
+    assert!(
+        info["infotexts"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("a red cat\nSteps: 2, Sampler: DPM++ 2M")
+    );
     assert_eq!(info["warnings"], json!([]));
     assert_eq!(answer["parameters"]["prompt"], "a red cat");
     // Older clients' names; networks in the prompt; several pictures.
     let mut other = asked();
     other["prompt"] = "a red cat <lora:ink:0.5:0.8>".into();
-    other.as_object_mut().unwrap().retain(|name, _| !["sampler_name", "scheduler"].contains(&name.as_str()));
+    other
+        .as_object_mut()
+        .unwrap()
+        .retain(|name, _| !["sampler_name", "scheduler"].contains(&name.as_str()));
     other["sampler_index"] = "DPM++ 2M Karras".into();
     other["n_iter"] = 2.into();
     other["save_images"] = true.into();
@@ -86,11 +94,14 @@ fn what_is_not_here_is_refused() {
         (json!({ "alwayson_scripts": { "ADetailer": {} } }), "ADetailer"),
         (json!({ "subseed_strength": 0.5 }), "subseed_strength"),
         (json!({ "styles": ["a"] }), "styles"),
-        (json!({ "sampler_name": "UniPC" }), "Euler a"),
-        (json!({ "scheduler": "Exponential" }), "automatic or karras"),
+        (json!({ "sampler_name": "Restart" }), "Euler a"),
+        (json!({ "scheduler": "Align Your Steps" }), "Automatic, Karras"),
         (json!({ "prompt": "a <lora:../../x:1>" }), "../../x"),
         (json!({ "prompt": "a <hypernet:x:1>" }), "hypernetwork"),
-        (json!({ "override_settings": { "sd_model_checkpoint": "/etc/passwd" } }), "there are: tiny"),
+        (
+            json!({ "override_settings": { "sd_model_checkpoint": "/etc/passwd" } }),
+            "there are: tiny",
+        ),
         (json!({ "batch_size": 9, "n_iter": 9 }), "batch is 81"),
     ] {
         let mut asked = asked();
@@ -105,8 +116,12 @@ fn what_is_not_here_is_refused() {
     // What changes nothing is taken, and what is not known is told.
     let mut harmless = asked();
     for (name, value) in [
-        ("enable_hr", json!(false)), ("styles", json!([])), ("alwayson_scripts", json!({})),
-        ("subseed", json!(-1)), ("script_name", json!(null)), ("cats", json!(1)),
+        ("enable_hr", json!(false)),
+        ("styles", json!([])),
+        ("alwayson_scripts", json!({})),
+        ("subseed", json!(-1)),
+        ("script_name", json!(null)),
+        ("cats", json!(1)),
     ] {
         harmless[name] = value;
     }

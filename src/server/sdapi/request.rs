@@ -8,6 +8,7 @@ use crate::pipeline::random::RngKind;
 use crate::pipeline::recipe::without_networks;
 use crate::pipeline::text::prompt::{PromptOptions, Syntax};
 use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 
 use crate::server::fields::{Fields, random_seed};
 use crate::server::given::Given;
@@ -65,13 +66,14 @@ impl Asked {
                 ))
                 .of("prompt"));
             }
-            let listed = shared.shelf.concept(&network.name).map_err(|problem| problem.of("prompt"))?;
+            let listed =
+                shared.shelf.concept(&network.name).map_err(|problem| problem.of("prompt"))?;
             let scales = network.scales().map_err(|words| Problem::asked(words).of("prompt"))?;
             let [scale, text] = scales;
             let text_scale = Some(text).filter(|text| *text != scale);
             concepts.push(Wanted { listed, scale, text_scale });
         }
-        let (sampler, karras) = sampler(&mut fields)?;
+        let (sampler, schedule) = sampler(&mut fields)?;
         let [size, rounds] =
             [fields.count("batch_size")?, fields.count("n_iter")?].map(|n| n.unwrap_or(1));
         let batch = size.checked_mul(rounds).unwrap_or(usize::MAX);
@@ -83,8 +85,8 @@ impl Asked {
             steps: fields.count("steps")?.unwrap_or(STEPS),
             guidance: fields.single("cfg_scale")?.unwrap_or(GUIDANCE),
             sampler: Some(sampler),
-            karras,
-            eta: fields.number("eta")?.or(options.eta).unwrap_or(0.0),
+            schedule,
+            eta: fields.number("eta")?.or(options.eta),
             seed: fields.seed("seed")?.unwrap_or_else(random_seed),
             rng: options.rng.unwrap_or_default(),
             batch,
@@ -195,8 +197,8 @@ impl Options {
     }
 }
 
-/// The sampler, and whether its levels are Karras'.
-fn sampler(fields: &mut Fields) -> Result<(SamplerKind, bool), Problem> {
+/// The sampler, and the schedule if one is named.
+fn sampler(fields: &mut Fields) -> Result<(SamplerKind, Option<Schedule>), Problem> {
     let name = fields.word("sampler_name")?;
     // What `sampler_name` was called before.
     let other = fields.value("sampler_index").filter(Value::is_string);
@@ -209,16 +211,17 @@ fn sampler(fields: &mut Fields) -> Result<(SamplerKind, bool), Problem> {
         let known = SamplerKind::ALL.map(SamplerKind::web_name).join(", ");
         Problem::value("sampler_name", format!("`{shown}`"), &known)
     })?;
-    let karras = match scheduler.as_deref() {
-        None => old.is_some(),
-        Some("karras") => true,
-        Some(name) if OWN_SCHEDULES.contains(&name) => old.is_some(),
-        Some(other) => {
-            let shown: String = other.chars().take(60).collect();
-            return Err(Problem::value("scheduler", format!("`{shown}`"), "automatic or karras"));
-        }
+    let old = old.map(|_| Schedule::Karras);
+    let schedule = match scheduler.as_deref() {
+        None => old,
+        Some(name) if OWN_SCHEDULES.contains(&name) => old,
+        Some(name) => Some(name.parse().map_err(|_| {
+            let shown: String = name.chars().take(60).collect();
+            let known = Schedule::ALL.map(Schedule::web_name).join(", ");
+            Problem::value("scheduler", format!("`{shown}`"), &format!("Automatic, {known}"))
+        })?),
     };
-    Ok((kind, karras))
+    Ok((kind, schedule))
 }
 
 /// The picture to start from, and the mask.
@@ -241,7 +244,8 @@ fn pictures(
         left_out.push(format!("resize_mode {resize} is not here: the picture is stretched (0)"));
     }
     let mask = fields.word("mask")?;
-    let [blur, blur_x, blur_y] = ["mask_blur", "mask_blur_x", "mask_blur_y"].map(|n| fields.number(n));
+    let [blur, blur_x, blur_y] =
+        ["mask_blur", "mask_blur_x", "mask_blur_y"].map(|n| fields.number(n));
     let [fill, padding] = ["inpainting_fill", "inpaint_full_res_padding"].map(|n| fields.count(n));
     let inverted = fields.whole("inpainting_mask_invert")?.unwrap_or(0) != 0;
     let whole = fields.flag("inpaint_full_res")?.unwrap_or(false);
@@ -249,7 +253,11 @@ fn pictures(
     padding?;
     let Some(mask) = mask else { return Ok(()) };
     if whole {
-        return Err(Problem::value("inpaint_full_res", true, "false: only whole pictures are painted"));
+        return Err(Problem::value(
+            "inpaint_full_res",
+            true,
+            "false: only whole pictures are painted",
+        ));
     }
     if [blur?, blur_x?, blur_y?].iter().any(|blur| blur.is_some_and(|blur| blur > 0.0)) {
         left_out.push("mask_blur has no counterpart: the mask's edges are as they are".into());
@@ -271,12 +279,37 @@ fn pictures(
 
 /// Fields that mean nothing without others, or that every client sends.
 const HARMLESS: &[&str] = &[
-    "subseed", "seed_resize_from_h", "seed_resize_from_w", "script_args", "s_min_uncond", "s_churn",
-    "s_tmax", "s_tmin", "s_noise", "hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_resize_x",
-    "hr_resize_y", "hr_checkpoint_name", "hr_sampler_name", "hr_scheduler", "hr_prompt",
-    "hr_negative_prompt", "hr_additional_modules", "firstphase_width", "firstphase_height",
-    "refiner_switch_at", "disable_extra_networks", "comments", "force_task_id", "infotext",
-    "latent_mask", "hr_cfg", "hr_distilled_cfg", "distilled_cfg_scale",
+    "subseed",
+    "seed_resize_from_h",
+    "seed_resize_from_w",
+    "script_args",
+    "s_min_uncond",
+    "s_churn",
+    "s_tmax",
+    "s_tmin",
+    "s_noise",
+    "hr_scale",
+    "hr_upscaler",
+    "hr_second_pass_steps",
+    "hr_resize_x",
+    "hr_resize_y",
+    "hr_checkpoint_name",
+    "hr_sampler_name",
+    "hr_scheduler",
+    "hr_prompt",
+    "hr_negative_prompt",
+    "hr_additional_modules",
+    "firstphase_width",
+    "firstphase_height",
+    "refiner_switch_at",
+    "disable_extra_networks",
+    "comments",
+    "force_task_id",
+    "infotext",
+    "latent_mask",
+    "hr_cfg",
+    "hr_distilled_cfg",
+    "distilled_cfg_scale",
     "image_cfg_scale",
 ];
 
