@@ -20,7 +20,8 @@ clients() {
         say "Clients of the server are left out: venv, pip or packages of PyPI cannot be had here"
         return
     fi
-    "$mos" serve --port 0 --adapter "${MOS_ADAPTER:-cpu}" --out "$folder/pictures" >"$folder/address" &
+    "$mos" serve --port 0 --adapter "${MOS_ADAPTER:-cpu}" --out "$folder/pictures" \
+        >"$folder/address" &
     server=$!
     for _ in $(seq 300); do
         [ -s "$folder/address" ] && break

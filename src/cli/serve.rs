@@ -29,9 +29,9 @@ http://127.0.0.1:7860/v1. Ctrl-C ends the server, and what it is at at its next 
 /// Serve pictures over HTTP: a page for browsers, and the APIs of web UIs and OpenAI
 ///
 /// Serves a page on which regions are drawn and pictures are asked for, and three APIs before one
-/// queue: that of AUTOMATIC1111's web UI (/sdapi/v1), OpenAI's for pictures (/v1), and its own (/api,
-/// described at /api/openapi.json). The same settings give the same files as `mos generate`.
-/// Requests name models and concepts by what lies in the given folders; nothing else can be reached.
+/// queue: that of AUTOMATIC1111's web UI (/sdapi/v1), OpenAI's for pictures (/v1), and its own
+/// (/api, described at /api/openapi.json). The same settings give the same files as `mos generate`.
+/// Requests name models and concepts by what lies in the given folders; nothing else is reached.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -42,8 +42,8 @@ pub struct Arguments {
     /// Port to listen on; 0: any that is free
     #[arg(long, value_name = "PORT", default_value_t = 7860, help_heading = ADDRESS)]
     port: u16,
-    /// What clients have to show, 16 characters or more: as `Authorization: Bearer TOKEN`, or as the
-    /// password that a browser asks for
+    /// What clients have to show, 16 characters or more: as `Authorization: Bearer TOKEN`, or as
+    /// the password that a browser asks for
     #[arg(long, env = "MOS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     #[arg(help_heading = ADDRESS)]
     token: Option<String>,

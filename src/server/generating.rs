@@ -66,7 +66,9 @@ fn control(steered: Steered, loaded: &Loaded) -> Result<(Control, ControlSource)
             false => format!("the model has {}", known.join(", ")),
         };
         let shown: String = network.chars().take(100).collect();
-        return Err(Problem::missing(format!("no control is called `{shown}`: {known}")).of("controls"));
+        return Err(
+            Problem::missing(format!("no control is called `{shown}`: {known}")).of("controls")
+        );
     };
     let [strong, weak] = crate::picture::edges::CANNY_THRESHOLDS;
     let picture = match make {
@@ -88,6 +90,11 @@ fn make(
     let (request, mut recipe) = open(worker, job, order, loaded)?;
     let gallery = worker.shared.gallery.as_ref().filter(|_| order.keeps);
     recipe.model_hash.clone_from(&loaded.hash);
+    if request.image.is_none() {
+        let (width, height) = loaded.pipeline.default_size();
+        let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));
+        worker.shared.limits.check_size(width, height)?;
+    }
     let Loaded { checkpoint, pipeline, hash, .. } = loaded;
     let prepared = pipeline.prepare(&request)?;
     prepared.warnings().iter().for_each(|warning| job.warn(warning));

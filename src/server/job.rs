@@ -224,9 +224,10 @@ impl Job {
                 "file": made.file,
             })
         };
-        let error = status.problem.as_ref().map(|problem| {
-            json!({ "message": problem.words, "field": problem.field })
-        });
+        let error = status
+            .problem
+            .as_ref()
+            .map(|problem| json!({ "message": problem.words, "field": problem.field }));
         json!({
             "id": self.id.to_string(),
             "kind": self.kind,

@@ -71,9 +71,9 @@ impl Order {
     /// Starts from a picture.
     pub fn set_image(&mut self, image: &Given, limits: &Limits) -> Result<(), Problem> {
         let picture = image.picture()?;
-        if let (None, None) = (self.request.width, self.request.height) {
-            limits.check_size(picture.width() as usize, picture.height() as usize)?;
-        }
+        // It becomes as large as the picture, where nothing else is said.
+        let width = self.request.width.unwrap_or(picture.width() as usize);
+        limits.check_size(width, self.request.height.unwrap_or(picture.height() as usize))?;
         self.request.image = Some(picture);
         self.recipe.image = Some(image.source());
         Ok(())

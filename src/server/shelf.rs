@@ -109,7 +109,8 @@ fn find(all: Vec<Listed>, name: &str) -> Result<Listed, String> {
     // Web UIs put a hash behind: `sd15.safetensors [6ce0161689]`.
     let plain = name.rsplit_once(" [").filter(|(_, hash)| hash.ends_with(']'));
     let plain = plain.map_or(name, |(plain, _)| plain);
-    let is_it = |listed: &&Listed| [name, plain].iter().any(|n| listed.name == *n || listed.file == *n);
+    let is_it =
+        |listed: &&Listed| [name, plain].iter().any(|n| listed.name == *n || listed.file == *n);
     match all.iter().find(is_it) {
         Some(found) => Ok(found.clone()),
         None => Err(all.into_iter().map(|listed| listed.name).collect::<Vec<_>>().join(", ")),
@@ -118,15 +119,12 @@ fn find(all: Vec<Listed>, name: &str) -> Result<Listed, String> {
 
 /// What of the folders' entries is meant, by name. Links are followed: whoever chose the folder
 /// chose them.
-fn listed(
-    folders: &[PathBuf],
-    endings: &[&str],
-    is_folder: &dyn Fn(&Path) -> bool,
-) -> Vec<Listed> {
+fn listed(folders: &[PathBuf], endings: &[&str], is_folder: &dyn Fn(&Path) -> bool) -> Vec<Listed> {
     let mut found: Vec<Listed> = Vec::new();
     for folder in folders {
         let Ok(entries) = std::fs::read_dir(folder) else { continue };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| folder.join(entry.file_name())).collect();
+        let mut paths: Vec<PathBuf> =
+            entries.flatten().map(|entry| folder.join(entry.file_name())).collect();
         paths.sort();
         for path in paths {
             let (Some(file), Some(stem)) = (
@@ -146,7 +144,9 @@ fn listed(
             };
             let is_taken = |name: &str| found.iter().any(|other| other.name == name);
             // A second one of the name is asked for with its ending; a third not at all.
-            let Some(name) = [name, file].into_iter().find(|name| !is_taken(name)) else { continue };
+            let Some(name) = [name, file].into_iter().find(|name| !is_taken(name)) else {
+                continue;
+            };
             let (name, file) = (name.to_string(), file.to_string());
             found.push(Listed { name, file, path: Some(path) });
         }
@@ -178,9 +178,19 @@ mod tests {
         let path = |name: &str| shelf.model(name).unwrap().path;
         assert_eq!(path("b.gguf"), Some(at.join("b.gguf")));
         assert_eq!(path("a.safetensors [0123456789]"), Some(at.join("a.safetensors")));
-        for outside in
-            ["", "..", ".", "/etc/passwd", "../a", "other", "notes.txt", ".hidden", "./a", "a/", "b\0"]
-        {
+        for outside in [
+            "",
+            "..",
+            ".",
+            "/etc/passwd",
+            "../a",
+            "other",
+            "notes.txt",
+            ".hidden",
+            "./a",
+            "a/",
+            "b\0",
+        ] {
             let problem = shelf.model(outside).unwrap_err();
             assert!(problem.words.contains("there are: a, "), "{outside}: {problem:?}");
             assert!(shelf.concept(outside).unwrap_err().words.contains("--concepts"));

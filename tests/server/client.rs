@@ -86,7 +86,8 @@ pub fn read(mut stream: TcpStream) -> Answer {
 fn unchunked(mut rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(at) = rest.windows(2).position(|two| two == b"\r\n") {
-        let length = usize::from_str_radix(str::from_utf8(&rest[..at]).unwrap().trim(), 16).unwrap();
+        let length =
+            usize::from_str_radix(str::from_utf8(&rest[..at]).unwrap().trim(), 16).unwrap();
         let Some(chunk) = rest.get(at + 2..at + 2 + length).filter(|_| length > 0) else { break };
         body.extend_from_slice(chunk);
         rest = &rest[at + 4 + length..];
@@ -97,7 +98,10 @@ fn unchunked(mut rest: &[u8]) -> Vec<u8> {
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        lines
+            .into_iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     pub fn text(&self) -> &str {
@@ -106,8 +110,9 @@ impl Answer {
 
     #[track_caller]
     pub fn value(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("{e}: {} {}", self.head, String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| {
+            panic!("{e}: {} {}", self.head, String::from_utf8_lossy(&self.body))
+        })
     }
 
     /// The JSON of an answer with this status.

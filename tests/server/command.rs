@@ -48,9 +48,13 @@ fn it_tells_its_address_and_ends_in_good_order() {
     if u64::from_str_radix(mask.trim(), 16).unwrap() & 1 != 0 {
         return;
     }
-    let mut child =
-        mos().args(["--port", "0"]).env("MOS_TOKEN", "0123456789abcdef").stdout(Stdio::piped())
-            .stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = mos()
+        .args(["--port", "0"])
+        .env("MOS_TOKEN", "0123456789abcdef")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("http://").unwrap().parse().unwrap();

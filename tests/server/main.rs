@@ -107,7 +107,9 @@ impl Running {
     fn busy(&self) -> usize {
         let jobs = self.get("/api/jobs").ok(200);
         let jobs = jobs["jobs"].as_array().unwrap();
-        jobs.iter().filter(|job| ["waiting", "running"].contains(&job["state"].as_str().unwrap())).count()
+        jobs.iter()
+            .filter(|job| ["waiting", "running"].contains(&job["state"].as_str().unwrap()))
+            .count()
     }
 
     fn end(&mut self) {
@@ -137,7 +139,7 @@ fn endless() -> Value {
     serde_json::json!({ "prompt": "a red cat", "width": 256, "height": 256, "steps": 150 })
 }
 
-/// What `mos generate` writes with these arguments.
+/// What `mos generate` writes with these arguments: the first picture.
 fn generated(folder: &Path, line: &str) -> Vec<u8> {
     let file = folder.join("generated.png");
     let mut command = Command::new(env!("CARGO_BIN_EXE_mos"));
@@ -148,7 +150,8 @@ fn generated(folder: &Path, line: &str) -> Vec<u8> {
     command.args(line.split_whitespace().map(|word| word.replace('@', folder.to_str().unwrap())));
     let output = command.arg("-o").arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::read(file).unwrap()
+    let first = folder.join("generated-1.png");
+    std::fs::read(if line.contains("--batch") { first } else { file }).unwrap()
 }
 
 fn from_base64(value: &Value) -> Vec<u8> {
@@ -180,7 +183,8 @@ fn concepts() -> tempfile::TempDir {
         up: Array::f32([shape[0], 2], values(2 * shape[0])),
     });
     let updates = UpdateSet::new([(layer.to_string(), update)]);
-    let width = model.text_encoder.shape("text_model.embeddings.token_embedding.weight").unwrap()[1];
+    let width =
+        model.text_encoder.shape("text_model.embeddings.token_embedding.weight").unwrap()[1];
     let ink = Concept {
         name: "ink".into(),
         updates: [(Network::UNet, updates.clone())].into(),

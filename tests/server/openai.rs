@@ -9,13 +9,14 @@ fn pictures_are_generated() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(|_| {});
     let asked = json!({
-        "model": "tiny", "prompt": "a red cat", "n": 2, "size": "64x64", "response_format": "b64_json",
+        "model": "tiny", "prompt": "a red cat", "n": 2, "size": "64x64",
+        "response_format": "b64_json",
         "user": "me", "quality": "hd", "seed": 5, "steps": 2,
     });
     let answer = server.post("/v1/images/generations", &asked).ok(200);
     assert_eq!(answer["data"].as_array().unwrap().len(), 2);
     assert!(answer["created"].as_u64().unwrap() > 1_600_000_000);
-    let expected = generated(folder.path(), "--size 64x64 --steps 2 --seed 5");
+    let expected = generated(folder.path(), "--size 64x64 --steps 2 --seed 5 --batch 2");
     assert!(from_base64(&answer["data"][0]["b64_json"]) == expected);
     let models = server.get("/v1/models").ok(200);
     assert_eq!((&models["object"], &models["data"][0]["id"]), (&"list".into(), &"tiny".into()));
@@ -27,7 +28,10 @@ fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, file, contents) in parts {
         let file = file.map_or(String::new(), |file| format!("; filename=\"{file}\""));
-        body.extend(format!("--border\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n").bytes());
+        body.extend(
+            format!("--border\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n")
+                .bytes(),
+        );
         body.extend_from_slice(contents);
         body.extend(b"\r\n");
     }
@@ -41,8 +45,9 @@ fn half_transparent() -> Vec<u8> {
     let mut encoder = png::Encoder::new(&mut bytes, 64, 64);
     encoder.set_color(png::ColorType::Rgba);
     let mut writer = encoder.write_header().unwrap();
-    let pixels: Vec<u8> =
-        (0..64 * 64u32).flat_map(|i| [i as u8, 80, 160, if i % 64 < 32 { 0 } else { 255 }]).collect();
+    let pixels: Vec<u8> = (0..64 * 64u32)
+        .flat_map(|i| [i as u8, 80, 160, if i % 64 < 32 { 0 } else { 255 }])
+        .collect();
     writer.write_image_data(&pixels).unwrap();
     writer.finish().unwrap();
     bytes
@@ -60,7 +65,9 @@ fn pictures_are_edited_where_they_are_transparent() {
     let expected = generated(folder.path(), line);
     let edit = |parts: &[(&str, Option<&str>, &[u8])]| {
         let usual: [(&str, Option<&str>, &[u8]); 4] = [
-            ("prompt", None, b"a red cat"), ("size", None, b"64x64"), ("seed", None, b"5"),
+            ("prompt", None, b"a red cat"),
+            ("size", None, b"64x64"),
+            ("seed", None, b"5"),
             ("steps", None, b"2"),
         ];
         let kind = "multipart/form-data; boundary=border";
@@ -76,11 +83,16 @@ fn pictures_are_edited_where_they_are_transparent() {
         let answer = edit(&parts).ok(200);
         assert_eq!(pixels(&from_base64(&answer["data"][0]["b64_json"])), pixels(&expected));
     }
-    let told = edit(&[("image", Some("a.png"), &picture), ("mask", Some("m.png"), &opaque)]).ok(400);
-    assert_eq!((&told["error"]["param"], &told["error"]["type"]), (&"mask".into(), &"invalid_request_error".into()));
+    let told =
+        edit(&[("image", Some("a.png"), &picture), ("mask", Some("m.png"), &opaque)]).ok(400);
+    assert_eq!(
+        (&told["error"]["param"], &told["error"]["type"]),
+        (&"mask".into(), &"invalid_request_error".into())
+    );
     let told = edit(&[]).ok(400);
     assert_eq!(told["error"]["param"], "image");
-    let broken = server.ask("POST", "/v1/images/edits").header("Content-Type", "text/plain").body("x");
+    let broken =
+        server.ask("POST", "/v1/images/edits").header("Content-Type", "text/plain").body("x");
     assert!(broken.answer().ok(400)["error"]["message"].as_str().unwrap().contains("form"));
 }
 

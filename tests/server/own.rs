@@ -21,7 +21,10 @@ fn pictures_are_the_command_lines_to_the_byte() {
     job["batch"] = 2.into();
     job["concepts"] = json!([{ "name": "kat", "scale": 0.8, "text_scale": 0.5 }, "ink"]);
     job["regions"] = json!([
-        { "prompt": "a <kat1>", "negative": "dog", "box": [0, 0, 0.5, 1], "concepts": { "ink": 0.3 } },
+        {
+            "prompt": "a <kat1>", "negative": "dog", "box": [0, 0, 0.5, 1],
+            "concepts": { "ink": 0.3 },
+        },
     ]);
     let over = server.made(&job);
     assert_eq!(over["state"], "done", "{over}");
@@ -37,7 +40,8 @@ fn pictures_are_the_command_lines_to_the_byte() {
         concepts = { ink = 0.3 }\n";
     std::fs::write(folder.path().join("layout.toml"), layout).unwrap();
     let line = format!(
-        "--size 64x64 --steps 2 --seed 5 --layout @/layout.toml --concept {0}/kat.safetensors:unet=0.8,text=0.5 \
+        "--size 64x64 --steps 2 --seed 5 --batch 2 --layout @/layout.toml \
+            --concept {0}/kat.safetensors:unet=0.8,text=0.5 \
             --lora {0}/ink.safetensors",
         concepts.path().display()
     );
@@ -109,13 +113,15 @@ fn jobs_are_cancelled() {
     let server = serve(|options| options.limits.waiting = 1);
     let running = server.post("/api/jobs", &endless()).ok(202);
     let id = running["id"].as_str().unwrap();
-    server.until("it runs", || server.get(&format!("/api/jobs/{id}")).value()["state"] == "running");
+    server
+        .until("it runs", || server.get(&format!("/api/jobs/{id}")).value()["state"] == "running");
     let waiting = server.post("/api/jobs", &small()).ok(202);
     assert_eq!(waiting["ahead"], 1);
     let full = server.post("/api/jobs", &small());
     assert!(full.ok(503)["error"]["message"].as_str().unwrap().contains("waiting"));
     assert!(full.header("retry-after").is_some());
-    let gone = server.ask("DELETE", &format!("/api/jobs/{}", waiting["id"].as_str().unwrap())).answer();
+    let gone =
+        server.ask("DELETE", &format!("/api/jobs/{}", waiting["id"].as_str().unwrap())).answer();
     assert_eq!(gone.ok(200)["state"], "cancelled");
     server.ask("DELETE", &format!("/api/jobs/{id}")).answer().ok(200);
     assert_eq!(server.over(id)["state"], "cancelled");
@@ -137,7 +143,11 @@ fn what_is_wrong_is_told_in_plain_words() {
         (json!({ "kind": "none" }), "kind", "generate"),
         (json!({ "cats": 2 }), "cats", "no field"),
         (json!({ "image": "/etc/passwd" }), "image", "image"),
-        (json!({ "regions": [{ "prompt": "a", "mask": "/etc/passwd" }] }), "the mask of region 1", "picture"),
+        (
+            json!({ "regions": [{ "prompt": "a", "mask": "/etc/passwd" }] }),
+            "the mask of region 1",
+            "picture",
+        ),
         (json!({ "regions": [{ "prompt": "a", "box": [0, 0, 1] }] }), "regions", "3 numbers"),
         (json!({ "regions": [{ "prompt": "a", "mask": ["/etc/passwd"] }] }), "regions", "expected"),
         (json!({ "isolate": true }), "regions", "there are none"),
@@ -157,7 +167,11 @@ fn what_is_wrong_is_told_in_plain_words() {
         (json!({ "width": 65 }), "width", "a multiple of 8"),
         (json!({ "steps": 0 }), "steps", "1"),
         (json!({ "clip_skip": 99 }), "", "clip skip"),
-        (json!({ "controls": [{ "network": "no", "image": png(8, 8, |_, _| [0; 3]) }] }), "controls", "no control"),
+        (
+            json!({ "controls": [{ "network": "no", "image": png(8, 8, |_, _| [0; 3]) }] }),
+            "controls",
+            "no control",
+        ),
     ] {
         let mut job = small();
         job.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -204,8 +218,10 @@ fn what_there_is_is_told() {
     let document = server.get("/api/openapi.json").ok(200);
     let paths = document["paths"].as_object().unwrap();
     let source = include_str!("../../src/server/own/mod.rs");
-    let routes: BTreeSet<&str> =
-        source.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next()).collect();
+    let routes: BTreeSet<&str> = source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next())
+        .collect();
     assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>(), routes);
     for file in ["/", "/page/main.js", "/page/style.css", "/page/icon.svg"] {
         let page = server.get(file);

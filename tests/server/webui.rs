@@ -12,8 +12,8 @@ fn asked() -> Value {
     })
 }
 
-const SAME: &str = "--size 64x64 --steps 2 --seed 5 --sampler dpmpp-2m --karras --prompt-syntax on \
-    --long-prompt";
+const SAME: &str = "--size 64x64 --steps 2 --seed 5 --guidance 7.5 --sampler dpmpp-2m --karras \
+    --prompt-syntax on --long-prompt";
 
 #[test]
 fn text_becomes_the_command_lines_picture() {
@@ -28,20 +28,28 @@ fn text_becomes_the_command_lines_picture() {
     let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
     assert_eq!((&info["seed"], &info["width"]), (&5.into(), &64.into()));
     assert_eq!(info["sampler_name"], "DPM++ 2M");
-    assert!(info["infotexts"][0].as_str().unwrap().starts_with("a red cat\nSteps: 2, Sampler: DPM++ 2M"));
+    assert!(
+        info["infotexts"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("a red cat\nSteps: 2, Sampler: DPM++ 2M")
+    );
     assert_eq!(info["warnings"], json!([]));
     assert_eq!(answer["parameters"]["prompt"], "a red cat");
     // Older clients' names; networks in the prompt; several pictures.
     let mut other = asked();
     other["prompt"] = "a red cat <lora:ink:0.5:0.8>".into();
-    other.as_object_mut().unwrap().retain(|name, _| !["sampler_name", "scheduler"].contains(&name.as_str()));
+    other
+        .as_object_mut()
+        .unwrap()
+        .retain(|name, _| !["sampler_name", "scheduler"].contains(&name.as_str()));
     other["sampler_index"] = "DPM++ 2M Karras".into();
     other["n_iter"] = 2.into();
     other["save_images"] = true.into();
     let answer = server.post("/sdapi/v1/txt2img", &other).ok(200);
     assert_eq!(answer["images"].as_array().unwrap().len(), 2);
     let lora = concepts.path().join("ink.safetensors");
-    let line = format!("{SAME} --lora {}:unet=0.8,text=0.5", lora.display());
+    let line = format!("{SAME} --batch 2 --lora {}:unet=0.8,text=0.5", lora.display());
     assert!(from_base64(&answer["images"][0]) == generated(folder.path(), &line));
     assert_eq!(server.get("/api/gallery").ok(200)["count"], 2);
     // What is in the file is read again.
@@ -90,7 +98,10 @@ fn what_is_not_here_is_refused() {
         (json!({ "scheduler": "Exponential" }), "automatic or karras"),
         (json!({ "prompt": "a <lora:../../x:1>" }), "../../x"),
         (json!({ "prompt": "a <hypernet:x:1>" }), "hypernetwork"),
-        (json!({ "override_settings": { "sd_model_checkpoint": "/etc/passwd" } }), "there are: tiny"),
+        (
+            json!({ "override_settings": { "sd_model_checkpoint": "/etc/passwd" } }),
+            "there are: tiny",
+        ),
         (json!({ "batch_size": 9, "n_iter": 9 }), "batch is 81"),
     ] {
         let mut asked = asked();
@@ -105,8 +116,12 @@ fn what_is_not_here_is_refused() {
     // What changes nothing is taken, and what is not known is told.
     let mut harmless = asked();
     for (name, value) in [
-        ("enable_hr", json!(false)), ("styles", json!([])), ("alwayson_scripts", json!({})),
-        ("subseed", json!(-1)), ("script_name", json!(null)), ("cats", json!(1)),
+        ("enable_hr", json!(false)),
+        ("styles", json!([])),
+        ("alwayson_scripts", json!({})),
+        ("subseed", json!(-1)),
+        ("script_name", json!(null)),
+        ("cats", json!(1)),
     ] {
         harmless[name] = value;
     }

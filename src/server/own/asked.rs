@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::plainly::plainly;
 use crate::pipeline::Request;
 use crate::pipeline::text::prompt::{PromptOptions, Syntax};
+use crate::plainly::plainly;
 use crate::region::Layout;
 use crate::server::fields::{Fields, random_seed};
 use crate::server::given::Given;
@@ -122,7 +122,10 @@ fn regions(shared: &Shared, order: &mut Order, fields: &mut Fields) -> Result<()
     let stack = fields.flag("stack")?.unwrap_or(false);
     if list.is_empty() {
         return match isolate || stack {
-            true => Err(Problem::asked("isolate and stack are for regions: there are none").of("regions")),
+            true => {
+                Err(Problem::asked("isolate and stack are for regions: there are none")
+                    .of("regions"))
+            }
             false => Ok(()),
         };
     }
@@ -141,8 +144,9 @@ fn regions(shared: &Shared, order: &mut Order, fields: &mut Fields) -> Result<()
         masks.push(mask);
     }
     let layout = json!({ "isolate": isolate, "region": list });
-    let mut layout: Layout = serde_json::from_value(layout)
-        .map_err(|error| Problem::asked(format!("regions: {}", plainly(&error.to_string()))).of("regions"))?;
+    let mut layout: Layout = serde_json::from_value(layout).map_err(|error| {
+        Problem::asked(format!("regions: {}", plainly(&error.to_string()))).of("regions")
+    })?;
     if stack {
         (0..).zip(&mut layout.regions).for_each(|(order, region)| region.order = order);
     }

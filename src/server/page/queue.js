@@ -56,7 +56,8 @@ export class Queue {
       }
       this.update(card, job);
       // Only what is new is put in, so that nobody loses the place.
-      if (!card.element.parentNode) before ? before.after(card.element) : this.list.prepend(card.element);
+      if (!card.element.parentNode)
+        before ? before.after(card.element) : this.list.prepend(card.element);
       before = card.element;
       const known = this.states.get(job.id);
       if (known && known !== job.state && job.ended) {
@@ -71,18 +72,32 @@ export class Queue {
     const text = job.asked.prompt || "(no prompt)";
     const state = make("p", { className: "hint" });
     const bar = make("progress", { max: 1, value: 0, ariaLabel: `Progress of job ${job.id}` });
-    const cancel = make("button", {
-      type: "button", ariaLabel: `Cancel job ${job.id}`,
-      onclick: () => ask(`/api/jobs/${job.id}`, { method: "DELETE" }).catch((error) => {
-        state.textContent = error.message;
-      }),
-    }, "Cancel");
+    const cancel = make(
+      "button",
+      {
+        type: "button",
+        ariaLabel: `Cancel job ${job.id}`,
+        onclick: () =>
+          ask(`/api/jobs/${job.id}`, { method: "DELETE" }).catch((error) => {
+            state.textContent = error.message;
+          }),
+      },
+      "Cancel",
+    );
     const notes = make("div");
     const pictures = make("div", { className: "thumbs" });
-    const regions = job.asked.regions ? `, ${job.asked.regions} region${job.asked.regions > 1 ? "s" : ""}` : "";
-    const element = make("li", { id: `job-${job.id}` },
+    const regions = job.asked.regions
+      ? `, ${job.asked.regions} region${job.asked.regions > 1 ? "s" : ""}`
+      : "";
+    const element = make(
+      "li",
+      { id: `job-${job.id}` },
       make("div", { className: "row" }, make("p", {}, `${job.id}: ${text}${regions}`), cancel),
-      state, bar, notes, pictures);
+      state,
+      bar,
+      notes,
+      pictures,
+    );
     return { element, state, bar, cancel, notes, pictures, told: 0, text };
   }
 
@@ -90,18 +105,34 @@ export class Queue {
     const runs = job.state === "running" || job.state === "waiting";
     card.state.textContent = said(job);
     card.bar.hidden = card.cancel.hidden = !runs;
-    card.bar.value = job.state !== "running" ? 0
-      : job.stage === "sample" ? 0.95 * (job.done / Math.max(1, job.of)) : job.stage === "decode" ? 0.97 : 0.01;
-    const notes = job.warnings.map((warning) => make("p", { className: "hint" }, `note: ${warning}`));
+    card.bar.value =
+      job.state !== "running"
+        ? 0
+        : job.stage === "sample"
+          ? 0.95 * (job.done / Math.max(1, job.of))
+          : job.stage === "decode"
+            ? 0.97
+            : 0.01;
+    const notes = job.warnings.map((warning) =>
+      make("p", { className: "hint" }, `note: ${warning}`),
+    );
     if (job.state === "failed") notes.push(make("p", { className: "bad" }, job.error.message));
     card.notes.replaceChildren(...notes);
     for (const picture of job.pictures.slice(card.told)) {
       const alt = `${card.text}, seed ${picture.seed}`;
       const caption = `${card.text}\nseed ${picture.seed}, ${picture.width} x ${picture.height}`;
-      card.pictures.append(make("button", {
-        type: "button", className: "thumb", ariaLabel: `Show large: ${alt}`,
-        onclick: () => view(picture.url, alt, caption),
-      }, make("img", { src: picture.url, alt, loading: "lazy" })));
+      card.pictures.append(
+        make(
+          "button",
+          {
+            type: "button",
+            className: "thumb",
+            ariaLabel: `Show large: ${alt}`,
+            onclick: () => view(picture.url, alt, caption),
+          },
+          make("img", { src: picture.url, alt, loading: "lazy" }),
+        ),
+      );
     }
     card.told = job.pictures.length;
   }

@@ -10,6 +10,7 @@ use super::request::Options;
 use crate::server::fields::Fields;
 use crate::server::replies::{Reply, ok};
 use crate::server::shared::App;
+use crate::server::shelf::Listed;
 
 /// Lists of what a web UI has and this program has not: they are empty.
 pub const EMPTY: [&str; 7] = [
@@ -32,7 +33,7 @@ pub async fn nothing() -> Reply {
 
 pub async fn models(State(shared): App) -> Reply {
     let models = shared.shelf.models();
-    let model = |model: &crate::server::shelf::Listed| {
+    let model = |model: &Listed| {
         json!({
             "title": model.file,
             "model_name": model.name,
@@ -67,8 +68,9 @@ pub async fn schedulers() -> Reply {
 }
 
 pub async fn loras(State(shared): App) -> Reply {
-    let lora = |listed: &crate::server::shelf::Listed| {
-        json!({ "name": listed.name, "alias": listed.name, "path": listed.file, "metadata": {} })
+    let lora = |listed: &Listed| {
+        let Listed { name, file, .. } = listed;
+        json!({ "name": name, "alias": name, "path": file, "metadata": {} })
     };
     ok(shared.shelf.concepts().iter().map(lora).collect())
 }

@@ -65,13 +65,15 @@ impl Asked {
                 ))
                 .of("prompt"));
             }
-            let listed = shared.shelf.concept(&network.name).map_err(|problem| problem.of("prompt"))?;
+            let listed =
+                shared.shelf.concept(&network.name).map_err(|problem| problem.of("prompt"))?;
             let scales = network.scales().map_err(|words| Problem::asked(words).of("prompt"))?;
             let [scale, text] = scales;
             let text_scale = Some(text).filter(|text| *text != scale);
             concepts.push(Wanted { listed, scale, text_scale });
         }
         let (sampler, karras) = sampler(&mut fields)?;
+        let eta = eta(sampler, fields.number("eta")?.or(options.eta), &mut left_out);
         let [size, rounds] =
             [fields.count("batch_size")?, fields.count("n_iter")?].map(|n| n.unwrap_or(1));
         let batch = size.checked_mul(rounds).unwrap_or(usize::MAX);
@@ -84,7 +86,7 @@ impl Asked {
             guidance: fields.single("cfg_scale")?.unwrap_or(GUIDANCE),
             sampler: Some(sampler),
             karras,
-            eta: fields.number("eta")?.or(options.eta).unwrap_or(0.0),
+            eta,
             seed: fields.seed("seed")?.unwrap_or_else(random_seed),
             rng: options.rng.unwrap_or_default(),
             batch,
@@ -221,6 +223,20 @@ fn sampler(fields: &mut Fields) -> Result<(SamplerKind, bool), Problem> {
     Ok((kind, karras))
 }
 
+/// The share of fresh noise, which clients send whatever the sampler is: there it is DDIM's, and
+/// that of samplers that are ancestral, where 1 is what those are here.
+fn eta(sampler: SamplerKind, given: Option<f64>, left_out: &mut Vec<String>) -> f64 {
+    if sampler == SamplerKind::DDIM {
+        return given.unwrap_or(0.0);
+    }
+    if sampler == SamplerKind::EULER_ANCESTRAL
+        && let Some(eta) = given.filter(|eta| *eta != 1.0)
+    {
+        left_out.push(format!("eta {eta} is not here with {}: it is 1", sampler.web_name()));
+    }
+    0.0
+}
+
 /// The picture to start from, and the mask.
 fn pictures(
     shared: &Shared,
@@ -241,7 +257,8 @@ fn pictures(
         left_out.push(format!("resize_mode {resize} is not here: the picture is stretched (0)"));
     }
     let mask = fields.word("mask")?;
-    let [blur, blur_x, blur_y] = ["mask_blur", "mask_blur_x", "mask_blur_y"].map(|n| fields.number(n));
+    let [blur, blur_x, blur_y] =
+        ["mask_blur", "mask_blur_x", "mask_blur_y"].map(|n| fields.number(n));
     let [fill, padding] = ["inpainting_fill", "inpaint_full_res_padding"].map(|n| fields.count(n));
     let inverted = fields.whole("inpainting_mask_invert")?.unwrap_or(0) != 0;
     let whole = fields.flag("inpaint_full_res")?.unwrap_or(false);
@@ -249,7 +266,8 @@ fn pictures(
     padding?;
     let Some(mask) = mask else { return Ok(()) };
     if whole {
-        return Err(Problem::value("inpaint_full_res", true, "false: only whole pictures are painted"));
+        let words = "inpaint_full_res is not here: what is painted anew is as large as it is";
+        left_out.push(words.into());
     }
     if [blur?, blur_x?, blur_y?].iter().any(|blur| blur.is_some_and(|blur| blur > 0.0)) {
         left_out.push("mask_blur has no counterpart: the mask's edges are as they are".into());
@@ -271,12 +289,37 @@ fn pictures(
 
 /// Fields that mean nothing without others, or that every client sends.
 const HARMLESS: &[&str] = &[
-    "subseed", "seed_resize_from_h", "seed_resize_from_w", "script_args", "s_min_uncond", "s_churn",
-    "s_tmax", "s_tmin", "s_noise", "hr_scale", "hr_upscaler", "hr_second_pass_steps", "hr_resize_x",
-    "hr_resize_y", "hr_checkpoint_name", "hr_sampler_name", "hr_scheduler", "hr_prompt",
-    "hr_negative_prompt", "hr_additional_modules", "firstphase_width", "firstphase_height",
-    "refiner_switch_at", "disable_extra_networks", "comments", "force_task_id", "infotext",
-    "latent_mask", "hr_cfg", "hr_distilled_cfg", "distilled_cfg_scale",
+    "subseed",
+    "seed_resize_from_h",
+    "seed_resize_from_w",
+    "script_args",
+    "s_min_uncond",
+    "s_churn",
+    "s_tmax",
+    "s_tmin",
+    "s_noise",
+    "hr_scale",
+    "hr_upscaler",
+    "hr_second_pass_steps",
+    "hr_resize_x",
+    "hr_resize_y",
+    "hr_checkpoint_name",
+    "hr_sampler_name",
+    "hr_scheduler",
+    "hr_prompt",
+    "hr_negative_prompt",
+    "hr_additional_modules",
+    "firstphase_width",
+    "firstphase_height",
+    "refiner_switch_at",
+    "disable_extra_networks",
+    "comments",
+    "force_task_id",
+    "infotext",
+    "latent_mask",
+    "hr_cfg",
+    "hr_distilled_cfg",
+    "distilled_cfg_scale",
     "image_cfg_scale",
 ];
 
