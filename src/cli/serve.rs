@@ -58,12 +58,16 @@ pub struct Arguments {
     origin: Vec<String>,
 
     /// Folder with models, files or folders of diffusers'; may be repeated; the first model by name
-    /// is taken where none is asked for [default: the model that ships]
+    /// is taken where none is asked for, and what is fused goes into the first folder [default: the
+    /// model that ships]
     #[arg(long, value_name = "FOLDER", help_heading = FOLDERS)]
     models: Vec<PathBuf>,
-    /// Folder with concepts and LoRAs; may be repeated
+    /// Folder with concepts and LoRAs; may be repeated; what is taught goes into the first
     #[arg(long, value_name = "FOLDER", help_heading = FOLDERS)]
     concepts: Vec<PathBuf>,
+    /// Folder with folders of pictures to teach from; may be repeated
+    #[arg(long, value_name = "FOLDER", help_heading = FOLDERS)]
+    pictures: Vec<PathBuf>,
     /// Folder to keep pictures in; what lies there is the gallery
     #[arg(short, long, value_name = "FOLDER", help_heading = FOLDERS)]
     out: Option<PathBuf>,
@@ -79,6 +83,10 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>())]
     #[arg(help_heading = LIMITS)]
     most_steps: Option<usize>,
+    /// Most updates of a concept that is taught [default: 20000]
+    #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>())]
+    #[arg(help_heading = LIMITS)]
+    most_updates: Option<usize>,
     /// Most pictures of a job [default: 16]
     #[arg(long, value_name = "COUNT", value_parser = Range::whole(1, 1024).parser::<usize>())]
     #[arg(help_heading = LIMITS)]
@@ -102,6 +110,7 @@ impl Arguments {
             origins: self.origin.clone(),
             models: self.models.clone(),
             concepts: self.concepts.clone(),
+            pictures: self.pictures.clone(),
             out: self.out.clone(),
             precision: self.precision,
             ..Options::default()
@@ -112,6 +121,7 @@ impl Arguments {
         let limits = &mut options.limits;
         limits.waiting = self.most_waiting.unwrap_or(limits.waiting);
         limits.steps = self.most_steps.unwrap_or(limits.steps);
+        limits.updates = self.most_updates.unwrap_or(limits.updates);
         limits.batch = self.most_pictures.unwrap_or(limits.batch);
         limits.pixels = self.most_side.map_or(limits.pixels, |side| side * side);
         limits.models = self.keep_models.unwrap_or(limits.models);

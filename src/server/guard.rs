@@ -12,9 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::Options;
 use super::error::Error;
 use super::problem::Problem;
-use super::{Options, guard};
 
 /// Characters of a token, at least: with fewer it is guessed too soon.
 const LEAST: usize = 16;
@@ -76,7 +76,7 @@ impl Guard {
         if let Some(token) = token {
             let found = token.chars().count();
             if found < LEAST || token.contains(char::is_whitespace) {
-                return Err(Error::Token { found, least: guard::LEAST });
+                return Err(Error::Token { found, least: LEAST });
             }
         }
         let of = |text: &String| origin(text).ok_or_else(|| Error::Origin { found: text.clone() });

@@ -75,8 +75,7 @@ fn size(text: &str) -> Result<Option<(usize, usize)>, Problem> {
 
 /// Reads what both calls have in common.
 fn asked(shared: &Shared, fields: &mut Fields) -> Result<Asked, Problem> {
-    let model = fields.word("model")?.unwrap_or_else(|| shared.chosen());
-    let model = shared.shelf.model(&model)?;
+    let model = shared.shelf.model_or_chosen(fields.word("model")?)?;
     let prompt = fields.text("prompt")?;
     let prompt = prompt.ok_or_else(|| Problem::value("prompt", "missing", "what is to be seen"))?;
     let batch = fields.count("n")?.unwrap_or(1);

@@ -80,7 +80,7 @@ pub async fn embeddings() -> Reply {
 }
 
 pub async fn options(State(shared): App) -> Reply {
-    let chosen = shared.shelf.model(&shared.chosen())?;
+    let chosen = shared.shelf.model_or_chosen(None)?;
     ok(json!({
         "sd_model_checkpoint": chosen.file,
         "sd_checkpoint_hash": null,
@@ -106,7 +106,7 @@ pub async fn set_options(State(shared): App, body: Body) -> Reply {
     }
     Options::read(&mut fields, &mut Vec::new())?;
     if let Some(model) = model {
-        shared.choose(&shared.shelf.model(&model)?.name);
+        shared.shelf.choose(&shared.shelf.model(&model)?.name);
     }
     ok(match left_out.is_empty() {
         true => Value::Null,

@@ -51,7 +51,7 @@ impl Asked {
         refuse(&mut fields)?;
         let options = Options::read(&mut fields.object("override_settings")?, &mut left_out)?;
         fields.value("override_settings_restore_afterwards");
-        let model = shared.shelf.model(&options.model.unwrap_or_else(|| shared.chosen()))?;
+        let model = shared.shelf.model_or_chosen(options.model)?;
         let (prompt, mut networks) = without_networks(&fields.text("prompt")?.unwrap_or_default());
         let negative = fields.text("negative_prompt")?.unwrap_or_default();
         let (negative_prompt, more) = without_networks(&negative);

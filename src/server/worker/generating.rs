@@ -8,11 +8,11 @@ use crate::concept::{self, Applied};
 use crate::picture::{Picture, parameters};
 use crate::pipeline::recipe::{ControlSource, Made as MadeOf, Recipe, hex};
 use crate::pipeline::{Control, Generated, Request};
+use crate::server::job::{Job, Made};
+use crate::server::order::{Order, Steered};
+use crate::server::problem::{Problem, words};
 
-use super::job::{Job, Made};
-use super::order::{Order, Steered};
-use super::problem::{Problem, words};
-use super::worker::{Loaded, Worker, replaced_kernels};
+use super::{Loaded, Worker, replaced_kernels};
 
 /// Makes what was ordered, and hands each picture to the job.
 pub fn generate(worker: &mut Worker, job: &Job, mut order: Order) -> Result<(), Problem> {
