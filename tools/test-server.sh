@@ -20,7 +20,9 @@ clients() {
         say "Clients of the server are left out: venv, pip or packages of PyPI cannot be had here"
         return
     fi
+    mkdir "$folder/models" "$folder/concepts"
     "$mos" serve --port 0 --adapter "${MOS_ADAPTER:-cpu}" --out "$folder/pictures" \
+        --models "$folder/models" --concepts "$folder/concepts" --pictures models/concepts \
         >"$folder/address" &
     server=$!
     for _ in $(seq 300); do

@@ -14,7 +14,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const ICON: &str = "image/svg+xml";
 
 /// Path, type, contents.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page/style.css", CSS, include_str!("page/style.css")),
     ("/page/icon.svg", ICON, include_str!("page/icon.svg")),
@@ -22,6 +22,7 @@ const FILES: [(&str, &str, &str); 9] = [
     ("/page/api.js", SCRIPT, include_str!("page/api.js")),
     ("/page/regions.js", SCRIPT, include_str!("page/regions.js")),
     ("/page/shapes.js", SCRIPT, include_str!("page/shapes.js")),
+    ("/page/learn.js", SCRIPT, include_str!("page/learn.js")),
     ("/page/queue.js", SCRIPT, include_str!("page/queue.js")),
     ("/page/gallery.js", SCRIPT, include_str!("page/gallery.js")),
 ];

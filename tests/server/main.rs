@@ -4,6 +4,7 @@
 mod chosen;
 mod client;
 mod command;
+mod learning;
 mod load;
 mod openai;
 mod own;

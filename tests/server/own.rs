@@ -140,7 +140,7 @@ fn what_is_wrong_is_told_in_plain_words() {
         (json!({ "model": "none" }), "model", "there are: tiny"),
         (json!({ "concepts": ["none"] }), "concepts", "none are listed"),
         (json!({ "sampler": "none" }), "sampler", "expected one of"),
-        (json!({ "kind": "none" }), "kind", "generate"),
+        (json!({ "kind": "none" }), "kind", "generate, train or fuse"),
         (json!({ "cats": 2 }), "cats", "no field"),
         (json!({ "image": "/etc/passwd" }), "image", "image"),
         (

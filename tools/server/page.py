@@ -132,6 +132,36 @@ def problems_are_told(page) -> None:
     expect(job).to_contain_text("cancelled", timeout=60_000)
 
 
+def taught(page) -> None:
+    """A concept is taught and fused; both can be chosen at once."""
+    page.reload()
+    page.get_by_text("Teach a concept").click()
+    form = page.locator("#teach")
+    form.locator("[name=pictures]").select_option("zorp")
+    form.locator("[name=name]").fill("zorp")
+    form.locator("[name=words]").fill("<zorp1> <zorp2>")
+    form.locator("[name=class_word]").fill("man")
+    form.locator("[name=steps]").fill("12")
+    form.get_by_role("button", name="Teach it").click()
+    job = page.locator("#queue > li").first
+    expect(job).to_contain_text("teach zorp")
+    expect(job).to_contain_text("done in", timeout=300_000)
+    expect(job.locator("svg.curve")).to_be_visible()
+    expect(page.locator("#concept-list")).to_contain_text("<zorp1> <zorp2>")
+    shoot(page, "taught")
+    page.get_by_text("Fuse concepts").click()
+    page.locator("#fuse [name=name]").fill("both")
+    page.locator("#fuse [name=steps]").fill("2")
+    page.locator("#fuse-list input").first.check()
+    page.get_by_role("button", name="Fuse them").click()
+    job = page.locator("#queue > li").first
+    expect(job).to_contain_text("fuse zorp into both")
+    expect(job).to_contain_text("done in", timeout=600_000)
+    expect(job).to_contain_text("Report on both")
+    expect(page.locator("[name=model] option", has_text="both")).to_have_count(1)
+    shoot(page, "fused")
+
+
 def small_and_dark(browser) -> None:
     for width, scheme in [(400, "light"), (400, "dark"), (1280, "dark")]:
         page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -156,6 +186,7 @@ with sync_playwright() as playwright:
     other_shapes(page)
     by_keyboard(page)
     problems_are_told(page)
+    taught(page)
     small_and_dark(browser)
     # A request that is refused is told of there too, once.
     complaints = [text for text in complaints if "422" not in text]

@@ -2,6 +2,7 @@
 
 import { ask, base64, make, send } from "./api.js";
 import { Gallery } from "./gallery.js";
+import { Learn } from "./learn.js";
 import { Queue } from "./queue.js";
 import { Regions } from "./regions.js";
 
@@ -14,9 +15,8 @@ let concepts = [];
 
 const regions = new Regions($("canvas"), $("region-list"), form);
 const gallery = new Gallery($("gallery"), $("gallery-empty"), $("more"), takeSettings);
-const queue = new Queue($("queue"), $("queue-empty"), $("spoken"), () =>
-  gallery.refresh().catch(() => {}),
-);
+const queue = new Queue($("queue"), $("queue-empty"), $("spoken"), ended);
+let learn = null;
 
 $("add-box").addEventListener("click", () => regions.addBox());
 $("tools").addEventListener("change", () => {
@@ -39,6 +39,35 @@ function used() {
       ? [{ name: check.value, scale: strength.value === "" ? 1 : Number(strength.value) }]
       : [];
   });
+}
+
+/** A job is over: what it came to is shown where it can be used. */
+async function ended(job) {
+  try {
+    if (job.kind === "generate") await gallery.refresh();
+    else await refresh();
+  } catch (error) {
+    problem.textContent = error.message;
+  }
+}
+
+/** Reads again which models and concepts there are; what is chosen stays so. */
+async function refresh() {
+  server = await ask("/api/server");
+  const chosen = fields.model.value || server.model;
+  fields.model.replaceChildren(
+    ...server.models.map((name) => make("option", { value: name }, name)),
+  );
+  fields.model.value = server.models.includes(chosen) ? chosen : server.model;
+  const strengths = new Map(used().map((concept) => [concept.name, concept.scale]));
+  ({ concepts } = await ask("/api/concepts"));
+  showConcepts();
+  for (const row of $("concept-list").children) {
+    const [check, strength] = row.querySelectorAll("input");
+    check.checked = strengths.has(check.value);
+    strength.value = strengths.get(check.value) ?? 1;
+  }
+  learn.setConcepts(concepts.filter((concept) => !concept.error));
 }
 
 function showConcepts() {
@@ -169,10 +198,6 @@ function connected(is) {
 
 async function start() {
   server = await ask("/api/server");
-  fields.model.replaceChildren(
-    ...server.models.map((name) => make("option", { value: name }, name)),
-  );
-  fields.model.value = server.model;
   fields.sampler.replaceChildren(
     make("option", { value: "" }, "the model's own"),
     ...server.samplers.map((sampler) => make("option", { value: sampler.name }, sampler.title)),
@@ -183,8 +208,8 @@ async function start() {
   fields.strength.placeholder = server.usual.strength;
   fields.width.placeholder = fields.height.placeholder = "the model's";
   connected(true);
-  ({ concepts } = await ask("/api/concepts"));
-  showConcepts();
+  learn = new Learn(server);
+  await refresh();
   if (server.keeps) $("gallery-empty").textContent = "No picture yet.";
   await gallery.refresh();
   queue.listen(connected);

@@ -1,6 +1,7 @@
 // The queue: jobs as the server tells of them.
 
 import { ask, make, view } from "./api.js";
+import { came, title } from "./learn.js";
 
 const KEPT = 12;
 
@@ -18,6 +19,14 @@ function said(job) {
   if (job.state === "done") return `done in ${lasting(job.ended - job.started)}`;
   if (job.state === "failed") return "failed";
   return "cancelled";
+}
+
+/** How much of a job is done, as far as can be told. */
+function share(job) {
+  if (job.state !== "running") return 0;
+  const done = job.done / Math.max(1, job.of);
+  if (job.kind !== "generate") return done;
+  return { sample: 0.95 * done, decode: 0.97 }[job.stage] ?? 0.01;
 }
 
 export class Queue {
@@ -69,7 +78,7 @@ export class Queue {
   }
 
   card(job) {
-    const text = job.asked.prompt || "(no prompt)";
+    const text = title(job);
     const state = make("p", { className: "hint" });
     const bar = make("progress", { max: 1, value: 0, ariaLabel: `Progress of job ${job.id}` });
     const cancel = make(
@@ -85,6 +94,7 @@ export class Queue {
       "Cancel",
     );
     const notes = make("div");
+    const result = make("div");
     const pictures = make("div", { className: "thumbs" });
     const regions = job.asked.regions
       ? `, ${job.asked.regions} region${job.asked.regions > 1 ? "s" : ""}`
@@ -96,28 +106,25 @@ export class Queue {
       state,
       bar,
       notes,
+      result,
       pictures,
     );
-    return { element, state, bar, cancel, notes, pictures, told: 0, text };
+    return { element, state, bar, cancel, notes, result, pictures, told: 0, text };
   }
 
   update(card, job) {
     const runs = job.state === "running" || job.state === "waiting";
     card.state.textContent = said(job);
     card.bar.hidden = card.cancel.hidden = !runs;
-    card.bar.value =
-      job.state !== "running"
-        ? 0
-        : job.stage === "sample"
-          ? 0.95 * (job.done / Math.max(1, job.of))
-          : job.stage === "decode"
-            ? 0.97
-            : 0.01;
+    card.bar.value = share(job);
     const notes = job.warnings.map((warning) =>
       make("p", { className: "hint" }, `note: ${warning}`),
     );
     if (job.state === "failed") notes.push(make("p", { className: "bad" }, job.error.message));
     card.notes.replaceChildren(...notes);
+    const result = JSON.stringify(job.result);
+    if (result !== card.known) card.result.replaceChildren(...came(job.result));
+    card.known = result;
     for (const picture of job.pictures.slice(card.told)) {
       const alt = `${card.text}, seed ${picture.seed}`;
       const caption = `${card.text}\nseed ${picture.seed}, ${picture.width} x ${picture.height}`;
