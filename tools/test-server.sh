@@ -20,7 +20,10 @@ clients() {
         say "Clients of the server are left out: venv, pip or packages of PyPI cannot be had here"
         return
     fi
-    "$mos" serve --port 0 --adapter "${MOS_ADAPTER:-cpu}" --out "$folder/pictures" >"$folder/address" &
+    mkdir "$folder/models" "$folder/concepts"
+    "$mos" serve --port 0 --adapter "${MOS_ADAPTER:-cpu}" --out "$folder/pictures" \
+        --models "$folder/models" --concepts "$folder/concepts" --pictures models/concepts \
+        >"$folder/address" &
     server=$!
     for _ in $(seq 300); do
         [ -s "$folder/address" ] && break

@@ -29,9 +29,9 @@ http://127.0.0.1:7860/v1. Ctrl-C ends the server, and what it is at at its next 
 /// Serve pictures over HTTP: a page for browsers, and the APIs of web UIs and OpenAI
 ///
 /// Serves a page on which regions are drawn and pictures are asked for, and three APIs before one
-/// queue: that of AUTOMATIC1111's web UI (/sdapi/v1), OpenAI's for pictures (/v1), and its own (/api,
-/// described at /api/openapi.json). The same settings give the same files as `mos generate`.
-/// Requests name models and concepts by what lies in the given folders; nothing else can be reached.
+/// queue: that of AUTOMATIC1111's web UI (/sdapi/v1), OpenAI's for pictures (/v1), and its own
+/// (/api, described at /api/openapi.json). The same settings give the same files as `mos generate`.
+/// Requests name models and concepts by what lies in the given folders; nothing else is reached.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -42,8 +42,8 @@ pub struct Arguments {
     /// Port to listen on; 0: any that is free
     #[arg(long, value_name = "PORT", default_value_t = 7860, help_heading = ADDRESS)]
     port: u16,
-    /// What clients have to show, 16 characters or more: as `Authorization: Bearer TOKEN`, or as the
-    /// password that a browser asks for
+    /// What clients have to show, 16 characters or more: as `Authorization: Bearer TOKEN`, or as
+    /// the password that a browser asks for
     #[arg(long, env = "MOS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     #[arg(help_heading = ADDRESS)]
     token: Option<String>,
@@ -58,12 +58,16 @@ pub struct Arguments {
     origin: Vec<String>,
 
     /// Folder with models, files or folders of diffusers'; may be repeated; the first model by name
-    /// is taken where none is asked for [default: the model that ships]
+    /// is taken where none is asked for, and what is fused goes into the first folder [default: the
+    /// model that ships]
     #[arg(long, value_name = "FOLDER", help_heading = FOLDERS)]
     models: Vec<PathBuf>,
-    /// Folder with concepts and LoRAs; may be repeated
+    /// Folder with concepts and LoRAs; may be repeated; what is taught goes into the first
     #[arg(long, value_name = "FOLDER", help_heading = FOLDERS)]
     concepts: Vec<PathBuf>,
+    /// Folder with folders of pictures to teach from; may be repeated
+    #[arg(long, value_name = "FOLDER", help_heading = FOLDERS)]
+    pictures: Vec<PathBuf>,
     /// Folder to keep pictures in; what lies there is the gallery
     #[arg(short, long, value_name = "FOLDER", help_heading = FOLDERS)]
     out: Option<PathBuf>,
@@ -79,6 +83,10 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>())]
     #[arg(help_heading = LIMITS)]
     most_steps: Option<usize>,
+    /// Most updates of a concept that is taught [default: 20000]
+    #[arg(long, value_name = "COUNT", value_parser = Range::COUNT.parser::<usize>())]
+    #[arg(help_heading = LIMITS)]
+    most_updates: Option<usize>,
     /// Most pictures of a job [default: 16]
     #[arg(long, value_name = "COUNT", value_parser = Range::whole(1, 1024).parser::<usize>())]
     #[arg(help_heading = LIMITS)]
@@ -102,6 +110,7 @@ impl Arguments {
             origins: self.origin.clone(),
             models: self.models.clone(),
             concepts: self.concepts.clone(),
+            pictures: self.pictures.clone(),
             out: self.out.clone(),
             precision: self.precision,
             ..Options::default()
@@ -112,6 +121,7 @@ impl Arguments {
         let limits = &mut options.limits;
         limits.waiting = self.most_waiting.unwrap_or(limits.waiting);
         limits.steps = self.most_steps.unwrap_or(limits.steps);
+        limits.updates = self.most_updates.unwrap_or(limits.updates);
         limits.batch = self.most_pictures.unwrap_or(limits.batch);
         limits.pixels = self.most_side.map_or(limits.pixels, |side| side * side);
         limits.models = self.keep_models.unwrap_or(limits.models);

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub enum Error {
     /// An address that others reach, and no token.
     #[error(
-        "{address}: other machines could reach this address, so a token is needed: give --token, or \
-            listen on 127.0.0.1"
+        "{address}: other machines could reach this address, so a token is needed: give --token, \
+            or listen on 127.0.0.1"
     )]
     Open {
         /// Where it was to listen.

@@ -25,8 +25,9 @@ fn shown(value: &Value) -> String {
 impl Fields {
     /// The object that a body is.
     pub fn parse(body: &[u8]) -> Result<Fields, Problem> {
-        let value: Value = serde_json::from_slice(body)
-            .map_err(|error| Problem::asked(format!("not JSON: {}", plainly(&error.to_string()))))?;
+        let value: Value = serde_json::from_slice(body).map_err(|error| {
+            Problem::asked(format!("not JSON: {}", plainly(&error.to_string())))
+        })?;
         Fields::of("the body", value)
     }
 
@@ -63,9 +64,7 @@ impl Fields {
     /// A text that names one of a few.
     pub fn parsed<T: FromStr<Err: ToString>>(&mut self, name: &str) -> Result<Option<T>, Problem> {
         let parse = |text: String| {
-            text.trim()
-                .parse()
-                .map_err(|error: T::Err| Problem::asked(error.to_string()).of(name))
+            text.trim().parse().map_err(|error: T::Err| Problem::asked(error.to_string()).of(name))
         };
         self.word(name)?.map(parse).transpose()
     }

@@ -23,9 +23,9 @@ pub struct Gallery {
 
 /// Whether that is the name of a picture's file and of nothing else.
 fn is_name(name: &str) -> bool {
-    let is_picture = name.get(name.len().saturating_sub(4)..).is_some_and(|ending| {
-        ending.eq_ignore_ascii_case(".png")
-    });
+    let is_picture = name
+        .get(name.len().saturating_sub(4)..)
+        .is_some_and(|ending| ending.eq_ignore_ascii_case(".png"));
     let is_plain = !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0']);
     is_picture && is_plain && name.len() <= 255
 }
@@ -72,7 +72,9 @@ impl Gallery {
         let name = format!("{number:0DIGITS$}-{}.png", told.get("Seed").unwrap_or("0"));
         let written = output::write(&self.folder.join(&name), |out| out.write_all(png));
         written.map_err(|error| {
-            Problem::own(format!("the picture cannot be written to the folder of pictures: {error}"))
+            Problem::own(format!(
+                "the picture cannot be written to the folder of pictures: {error}"
+            ))
         })?;
         Ok(name)
     }
@@ -134,7 +136,9 @@ pub fn settings(found: &Parameters) -> Value {
 /// A name as a part of a URL.
 fn escaped(name: &str) -> String {
     let escape = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+            char::from(byte).to_string()
+        }
         other => format!("%{other:02X}"),
     };
     name.bytes().map(escape).collect()
@@ -170,8 +174,16 @@ mod tests {
         assert_eq!(rest["more"], false);
         assert_eq!(gallery.file("00042-7.png").unwrap(), png);
         for outside in [
-            "../outside.png", "/etc/passwd", "..", "", "link.png", "notes.txt", "a/../00042-7.png",
-            "./00042-7.png", "00042-7.png\0", ".png",
+            "../outside.png",
+            "/etc/passwd",
+            "..",
+            "",
+            "link.png",
+            "notes.txt",
+            "a/../00042-7.png",
+            "./00042-7.png",
+            "00042-7.png\0",
+            ".png",
         ] {
             let problem = gallery.file(outside).unwrap_err();
             assert_eq!(problem.status, axum::http::StatusCode::NOT_FOUND, "{outside}");

@@ -101,7 +101,8 @@ mod tests {
         let mut file = Vec::new();
         Picture::filled(8, 16, [9, 8, 7]).unwrap().write_to(&mut file, None).unwrap();
         let (limits, plain) = (Limits::default(), base64(&file));
-        let folded: Vec<&str> = plain.as_bytes().chunks(7).map(|c| str::from_utf8(c).unwrap()).collect();
+        let folded: Vec<&str> =
+            plain.as_bytes().chunks(7).map(|c| str::from_utf8(c).unwrap()).collect();
         for text in [
             plain.clone(),
             format!("data:image/png;base64,{plain}"),

@@ -12,9 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::Options;
 use super::error::Error;
 use super::problem::Problem;
-use super::{Options, guard};
 
 /// Characters of a token, at least: with fewer it is guessed too soon.
 const LEAST: usize = 16;
@@ -35,7 +35,9 @@ fn digest(token: &str) -> [u8; 32] {
 fn is_loopback(address: &SocketAddr) -> bool {
     match address.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
+        }
     }
 }
 
@@ -44,7 +46,8 @@ fn origin(text: &str) -> Option<String> {
     let uri: Uri = text.trim().trim_end_matches('/').parse().ok()?;
     let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme))?;
     let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    let authority = uri.authority().filter(|authority| is_bare && !authority.as_str().contains('@'))?;
+    let authority =
+        uri.authority().filter(|authority| is_bare && !authority.as_str().contains('@'))?;
     Some(format!("{scheme}://{}", authority.as_str().to_ascii_lowercase()))
 }
 
@@ -73,7 +76,7 @@ impl Guard {
         if let Some(token) = token {
             let found = token.chars().count();
             if found < LEAST || token.contains(char::is_whitespace) {
-                return Err(Error::Token { found, least: guard::LEAST });
+                return Err(Error::Token { found, least: LEAST });
             }
         }
         let of = |text: &String| origin(text).ok_or_else(|| Error::Origin { found: text.clone() });
@@ -96,7 +99,8 @@ impl Guard {
         };
         let host = host_of(authority).unwrap_or_default();
         // A name that somebody made lead here is no address.
-        let is_known = host == "localhost" || host.parse::<IpAddr>().is_ok() || self.names.contains(&host);
+        let is_known =
+            host == "localhost" || host.parse::<IpAddr>().is_ok() || self.names.contains(&host);
         if !is_known {
             return refused(
                 "the header `Host` has a name that this server is not known by: `--name` of \
@@ -113,7 +117,8 @@ impl Guard {
         }
         // Browsers say so where they send no origin, as for pictures.
         let site = header(headers, "sec-fetch-site").unwrap_or("none");
-        let is_visit = header(headers, "sec-fetch-mode") == Some("navigate") && method == Method::GET;
+        let is_visit =
+            header(headers, "sec-fetch-mode") == Some("navigate") && method == Method::GET;
         if of_page.is_none() && !["none", "same-origin"].contains(&site) && !is_visit {
             return refused("a page of another origin may not ask");
         }
@@ -166,7 +171,9 @@ fn check_token(token: &[u8; 32], headers: &HeaderMap) -> Result<(), Problem> {
         StatusCode::UNAUTHORIZED,
         match given {
             Some(_) => "that is not the token of this server",
-            None => "this server asks for its token: `Authorization: Bearer TOKEN`, or as a password",
+            None => {
+                "this server asks for its token: `Authorization: Bearer TOKEN`, or as a password"
+            }
         },
     ))
 }

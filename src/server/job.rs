@@ -10,18 +10,24 @@ use tokio::sync::watch;
 
 use crate::Progress;
 
+use super::fusion::Fusion;
+use super::lesson::Lesson;
 use super::order::Order;
 use super::problem::Problem;
 
 /// What is to be done.
 pub enum Work {
     Generate(Box<Order>),
+    Teach(Box<Lesson>),
+    Fuse(Box<Fusion>),
 }
 
 impl Work {
     pub fn name(&self) -> &'static str {
         match self {
             Work::Generate(_) => "generate",
+            Work::Teach(_) => "train",
+            Work::Fuse(_) => "fuse",
         }
     }
 }
@@ -224,9 +230,10 @@ impl Job {
                 "file": made.file,
             })
         };
-        let error = status.problem.as_ref().map(|problem| {
-            json!({ "message": problem.words, "field": problem.field })
-        });
+        let error = status
+            .problem
+            .as_ref()
+            .map(|problem| json!({ "message": problem.words, "field": problem.field }));
         json!({
             "id": self.id.to_string(),
             "kind": self.kind,

@@ -18,6 +18,8 @@ pub struct Limits {
     pub sent_pixels: usize,
     /// Sampling steps.
     pub steps: usize,
+    /// Updates of a concept that is taught.
+    pub updates: usize,
     /// Pictures of a job.
     pub batch: usize,
     /// Bytes of a prompt, networks and all.
@@ -47,6 +49,7 @@ impl Default for Limits {
             pixels: 2048 * 2048,
             sent_pixels: 4096 * 4096,
             steps: 150,
+            updates: 20_000,
             batch: 16,
             prompt: 32 << 10,
             waiting: 32,

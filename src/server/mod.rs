@@ -25,11 +25,12 @@ mod concepts;
 mod connections;
 mod error;
 mod fields;
+mod fusion;
 mod gallery;
-mod generating;
 mod given;
 mod guard;
 mod job;
+mod lesson;
 mod limits;
 mod openai;
 mod order;
@@ -38,6 +39,7 @@ mod page;
 mod problem;
 mod queue;
 mod replies;
+mod router;
 mod sdapi;
 mod shared;
 mod shelf;
@@ -79,10 +81,12 @@ pub struct Options {
     pub names: Vec<String>,
     /// Origins of other web pages that may ask, such as `http://localhost:3000`.
     pub origins: Vec<String>,
-    /// Folders with models.
+    /// Folders with models. What is fused goes into the first.
     pub models: Vec<PathBuf>,
-    /// Folders with concepts and LoRAs.
+    /// Folders with concepts and LoRAs. What is taught goes into the first.
     pub concepts: Vec<PathBuf>,
+    /// Folders in which are folders of pictures to teach from.
+    pub pictures: Vec<PathBuf>,
     /// Where pictures are kept; none: they are not.
     pub out: Option<PathBuf>,
     /// How weights are held.
@@ -100,6 +104,7 @@ impl Default for Options {
             origins: Vec::new(),
             models: Vec::new(),
             concepts: Vec::new(),
+            pictures: Vec::new(),
             out: None,
             precision: Precision::default(),
             limits: Limits::default(),
@@ -140,7 +145,7 @@ impl Server {
 
     /// Names of the models that can be asked for; the first is taken where none is.
     pub fn models(&self) -> Vec<String> {
-        let chosen = self.shared.chosen();
+        let chosen = self.shared.shelf.chosen();
         let models = self.shared.shelf.models().into_iter().map(|model| model.name);
         let others = models.filter(|name| *name != chosen);
         std::iter::once(chosen.clone()).chain(others).collect()
@@ -165,7 +170,7 @@ impl Server {
             .spawn(move || queue.work(&mut worker))
             .map_err(threads)?;
         let (end, ended) = watch::channel(false);
-        let router = shared::router(Arc::clone(&shared), Arc::new(guard));
+        let router = router::router(Arc::clone(&shared), Arc::new(guard));
         let limits = shared.limits.clone();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(threads)?;

@@ -15,7 +15,7 @@ use crate::Request as PictureRequest;
 
 use super::fields::{Fields, random_seed};
 use super::given::{Given, base64};
-use super::job::{Work, seconds};
+use super::job::{Made, Work, seconds};
 use super::order::Order;
 use super::problem::Problem;
 use super::replies::{Reply, ok};
@@ -64,15 +64,18 @@ fn size(text: &str) -> Result<Option<(usize, usize)>, Problem> {
         Some(size) => Ok(Some(size)),
         None => {
             let shown: String = text.chars().take(60).collect();
-            Err(Problem::value("size", format!("`{shown}`"), "WIDTHxHEIGHT, such as 512x512, or auto"))
+            Err(Problem::value(
+                "size",
+                format!("`{shown}`"),
+                "WIDTHxHEIGHT, such as 512x512, or auto",
+            ))
         }
     }
 }
 
 /// Reads what both calls have in common.
 fn asked(shared: &Shared, fields: &mut Fields) -> Result<Asked, Problem> {
-    let model = fields.word("model")?.unwrap_or_else(|| shared.chosen());
-    let model = shared.shelf.model(&model)?;
+    let model = shared.shelf.model_or_chosen(fields.word("model")?)?;
     let prompt = fields.text("prompt")?;
     let prompt = prompt.ok_or_else(|| Problem::value("prompt", "missing", "what is to be seen"))?;
     let batch = fields.count("n")?.unwrap_or(1);
@@ -135,8 +138,9 @@ async fn answer(shared: Arc<Shared>, asked: Asked) -> Reply {
     let brief = sdapi::brief(&asked.order);
     let (job, status) = shared.done(Work::Generate(Box::new(asked.order)), brief).await?;
     let answer = aside(move || {
-        let picture = |made: &Arc<super::job::Made>| {
-            json!({ "b64_json": base64(&made.png), "seed": made.seed })
+        let picture = |made: &Arc<Made>| {
+            let file = base64(&made.png);
+            json!({ "b64_json": file, "seed": made.seed })
         };
         Ok(json!({
             "created": seconds(job.created) as u64,

@@ -7,10 +7,11 @@ use crate::pipeline::Request;
 use crate::pipeline::recipe::{Recipe, Source};
 use crate::region::{Area, Layout};
 
+use super::fields::Fields;
 use super::given::Given;
 use super::limits::Limits;
 use super::problem::Problem;
-use super::shelf::Listed;
+use super::shelf::{Listed, Shelf};
 
 /// A concept or LoRA that is asked for.
 #[derive(Clone, Debug)]
@@ -19,6 +20,21 @@ pub struct Wanted {
     pub scale: f32,
     /// That of its text encoder's part, where it is another.
     pub text_scale: Option<f32>,
+}
+
+impl Wanted {
+    /// Of an object with a name and scales.
+    pub fn read(shelf: &Shelf, mut fields: Fields) -> Result<Wanted, Problem> {
+        let name = fields.word("name")?;
+        let name = name.ok_or_else(|| Problem::value("concepts", "without a name", "`name`"))?;
+        let wanted = Wanted {
+            listed: shelf.concept(&name)?,
+            scale: fields.single("scale")?.unwrap_or(1.0),
+            text_scale: fields.single("text_scale")?,
+        };
+        fields.none_left("a concept")?;
+        Ok(wanted)
+    }
 }
 
 /// A network that is asked for to steer a picture, and its name for regions.
@@ -71,9 +87,9 @@ impl Order {
     /// Starts from a picture.
     pub fn set_image(&mut self, image: &Given, limits: &Limits) -> Result<(), Problem> {
         let picture = image.picture()?;
-        if let (None, None) = (self.request.width, self.request.height) {
-            limits.check_size(picture.width() as usize, picture.height() as usize)?;
-        }
+        // It becomes as large as the picture, where nothing else is said.
+        let width = self.request.width.unwrap_or(picture.width() as usize);
+        limits.check_size(width, self.request.height.unwrap_or(picture.height() as usize))?;
         self.request.image = Some(picture);
         self.recipe.image = Some(image.source());
         Ok(())

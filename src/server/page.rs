@@ -14,13 +14,15 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const ICON: &str = "image/svg+xml";
 
 /// Path, type, contents.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page/style.css", CSS, include_str!("page/style.css")),
     ("/page/icon.svg", ICON, include_str!("page/icon.svg")),
     ("/page/main.js", SCRIPT, include_str!("page/main.js")),
     ("/page/api.js", SCRIPT, include_str!("page/api.js")),
     ("/page/regions.js", SCRIPT, include_str!("page/regions.js")),
+    ("/page/shapes.js", SCRIPT, include_str!("page/shapes.js")),
+    ("/page/learn.js", SCRIPT, include_str!("page/learn.js")),
     ("/page/queue.js", SCRIPT, include_str!("page/queue.js")),
     ("/page/gallery.js", SCRIPT, include_str!("page/gallery.js")),
 ];

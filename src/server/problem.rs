@@ -107,4 +107,10 @@ macro_rules! own {
     };
 }
 
-own!(checkpoint::Error, concept::Error, pipeline::recipe::RecipeError, BackendError, std::io::Error);
+own!(
+    checkpoint::Error,
+    concept::Error,
+    pipeline::recipe::RecipeError,
+    BackendError,
+    std::io::Error
+);

@@ -57,7 +57,8 @@ impl Queue {
             return Err(ending());
         }
         if inner.waiting.len() >= self.limits.waiting {
-            let words = format!("{} jobs are waiting already: ask again later", inner.waiting.len());
+            let words =
+                format!("{} jobs are waiting already: ask again later", inner.waiting.len());
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, words));
         }
         inner.last += 1;

@@ -1,6 +1,7 @@
 //! Models and concepts by name: what lies in the given folders, and nothing else.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::checkpoint::SHIPPED;
 
@@ -42,23 +43,49 @@ impl Listed {
     }
 }
 
-/// The folders.
+/// The folders, and which model is taken where none is named.
 pub struct Shelf {
     models: Vec<PathBuf>,
     concepts: Vec<PathBuf>,
+    albums: Vec<PathBuf>,
+    /// The name of a model.
+    chosen: Mutex<String>,
 }
 
 impl Shelf {
     /// # Errors
-    /// A folder that cannot be read.
-    pub fn new(models: &[PathBuf], concepts: &[PathBuf]) -> Result<Shelf, Error> {
-        for (what, folders) in [("models", models), ("concepts", concepts)] {
+    /// A folder that cannot be read; no model at all.
+    pub fn new(
+        models: &[PathBuf],
+        concepts: &[PathBuf],
+        albums: &[PathBuf],
+    ) -> Result<Shelf, Error> {
+        let all = [("models", models), ("concepts", concepts), ("pictures", albums)];
+        for (what, folders) in all {
             for path in folders {
                 let unreadable = |source| Error::Folder { path: path.clone(), what, source };
                 std::fs::read_dir(path).map_err(unreadable)?;
             }
         }
-        Ok(Shelf { models: models.to_vec(), concepts: concepts.to_vec() })
+        let [models, concepts, albums] = [models, concepts, albums].map(<[PathBuf]>::to_vec);
+        let mut shelf = Shelf { models, concepts, albums, chosen: Mutex::default() };
+        let first = shelf.models().into_iter().next().ok_or(Error::NoModel)?;
+        shelf.chosen = Mutex::new(first.name);
+        Ok(shelf)
+    }
+
+    /// The name of the model that is taken where none is named.
+    pub fn chosen(&self) -> String {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn choose(&self, name: &str) {
+        *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = name.to_string();
+    }
+
+    /// The model of that name, or the one that is chosen.
+    pub fn model_or_chosen(&self, name: Option<String>) -> Result<Listed, Problem> {
+        self.model(&name.unwrap_or_else(|| self.chosen()))
     }
 
     /// All models, by their names; the one that ships is the last.
@@ -76,6 +103,44 @@ impl Shelf {
     pub fn concepts(&self) -> Vec<Listed> {
         let is_folder = |path: &Path| ADAPTERS.iter().any(|file| path.join(file).is_file());
         listed(&self.concepts, &CONCEPTS, &is_folder)
+    }
+
+    /// All folders of pictures to teach from, by their names.
+    pub fn albums(&self) -> Vec<Listed> {
+        listed(&self.albums, &[], &|_| true)
+    }
+
+    /// Whether there is where a concept that is taught goes, and a model that is fused.
+    pub fn takes(&self) -> [bool; 2] {
+        [!self.concepts.is_empty() && !self.albums.is_empty(), !self.models.is_empty()]
+    }
+
+    /// The folder of pictures of that name.
+    pub fn album(&self, name: &str) -> Result<Listed, Problem> {
+        find(self.albums(), name).map_err(|known| {
+            let known = match &*known {
+                "" => "none are listed (mos serve --pictures names folders)",
+                known => &format!("there are: {known}"),
+            };
+            let words = format!("there is no folder of pictures `{}`; {known}", shown(name));
+            Problem::missing(words).of("pictures")
+        })
+    }
+
+    /// Where a concept of that name goes.
+    pub fn new_concept(&self, name: &str) -> Result<PathBuf, Problem> {
+        let Some(folder) = self.concepts.first() else {
+            return Err(Problem::asked("concepts have no folder: mos serve --concepts names one"));
+        };
+        Ok(folder.join(format!("{}.safetensors", new_name(name)?)))
+    }
+
+    /// Where a model of that name goes.
+    pub fn new_model(&self, name: &str) -> Result<PathBuf, Problem> {
+        let Some(folder) = self.models.first() else {
+            return Err(Problem::asked("models have no folder: mos serve --models names one"));
+        };
+        Ok(folder.join(new_name(name)?))
     }
 
     /// The model of that name.
@@ -96,6 +161,18 @@ impl Shelf {
             let words = format!("there is no concept or LoRA `{}`; {known}", shown(name));
             Problem::missing(words).of("concepts")
         })
+    }
+}
+
+/// A name for a file that is made: of letters, digits, `-` and `_`, so that it leads nowhere else.
+fn new_name(name: &str) -> Result<&str, Problem> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    match (1..=64).contains(&name.len()) && name.chars().all(is_plain) {
+        true => Ok(name),
+        false => {
+            let expected = "letters, digits, - and _, up to 64";
+            Err(Problem::value("name", format!("`{}`", shown(name)), expected))
+        }
     }
 }
 
@@ -168,7 +245,7 @@ mod tests {
         std::fs::create_dir_all(at.join("whole.model")).unwrap();
         std::fs::write(at.join("whole.model").join(MODEL_INDEX), "").unwrap();
         std::fs::create_dir_all(at.join("other")).unwrap();
-        let shelf = Shelf::new(&[at.to_path_buf()], &[]).unwrap();
+        let shelf = Shelf::new(&[at.to_path_buf()], &[], &[]).unwrap();
         let names: Vec<String> = shelf.models().into_iter().map(|model| model.name).collect();
         let mut expected = vec!["a", "a.safetensors", "b", "whole.model"];
         if cfg!(feature = "tiny-model") {
@@ -195,7 +272,13 @@ mod tests {
             assert!(problem.words.contains("there are: a, "), "{outside}: {problem:?}");
             assert!(shelf.concept(outside).unwrap_err().words.contains("--concepts"));
         }
-        let gone = Shelf::new(&[], &[at.join("gone")]).err().unwrap().to_string();
+        assert_eq!(shelf.new_model("new-1_a").unwrap(), at.join("new-1_a"));
+        for wrong in ["", ".", "..", "a/b", "../a", "a.b", "/a", "a b", "ä", "a\0", &"a".repeat(65)]
+        {
+            assert!(shelf.new_model(wrong).unwrap_err().words.contains("letters"), "{wrong}");
+        }
+        assert!(shelf.new_concept("a").unwrap_err().words.contains("--concepts"));
+        let gone = Shelf::new(&[], &[at.join("gone")], &[]).err().unwrap().to_string();
         assert!(gone.contains("gone") && gone.contains("concepts"), "{gone}");
     }
 }

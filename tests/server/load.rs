@@ -1,7 +1,7 @@
 //! Many clients at once: slow, broken, vanishing, and among them some who want pictures.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +11,11 @@ use super::client::Asking;
 use super::{endless, from_base64, pixels, serve};
 
 const CLIENTS: usize = 200;
+
+/// A picture that takes until somebody ends it.
+fn long(address: SocketAddr) -> Asking {
+    Asking::new(address, "POST", "/sdapi/v1/txt2img").json(&endless())
+}
 
 /// What the process holds of memory, in KiB; none where the system does not tell.
 fn resident() -> Option<u64> {
@@ -46,9 +51,9 @@ fn nothing_is_lost_among_many_clients() {
                         made.fetch_add(1, Ordering::Relaxed);
                     }
                     // Goes away at once, or after a while.
-                    1 => drop(Asking::new(address, "POST", "/sdapi/v1/txt2img").json(&endless()).send()),
+                    1 => drop(long(address).send()),
                     2 => {
-                        let stream = Asking::new(address, "POST", "/sdapi/v1/txt2img").json(&endless()).send();
+                        let stream = long(address).send();
                         std::thread::sleep(Duration::from_millis(300));
                         drop(stream);
                     }
@@ -60,12 +65,14 @@ fn nothing_is_lost_among_many_clients() {
                     }
                     4 => {
                         let mut stream = TcpStream::connect(address).unwrap();
-                        let _ = stream.write_all(b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Le");
+                        let half = "POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Le";
+                        let _ = stream.write_all(half.as_bytes());
                         std::thread::sleep(Duration::from_millis(500));
                     }
                     5 => {
                         let mut stream = TcpStream::connect(address).unwrap();
-                        let head = "POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n{";
+                        let head = "POST /api/jobs HTTP/1.1\r\nHost: localhost\r\n\
+                            Content-Length: 5000\r\n\r\n{";
                         let _ = stream.write_all(head.as_bytes());
                         std::thread::sleep(Duration::from_millis(500));
                     }

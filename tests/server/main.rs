@@ -4,6 +4,7 @@
 mod chosen;
 mod client;
 mod command;
+mod learning;
 mod load;
 mod openai;
 mod own;
@@ -139,7 +140,7 @@ fn endless() -> Value {
     serde_json::json!({ "prompt": "a red cat", "width": 256, "height": 256, "steps": 150 })
 }
 
-/// What `mos generate` writes with these arguments.
+/// What `mos generate` writes with these arguments: the first picture.
 fn generated(folder: &Path, line: &str) -> Vec<u8> {
     let file = folder.join("generated.png");
     let mut command = Command::new(env!("CARGO_BIN_EXE_mos"));
@@ -150,7 +151,8 @@ fn generated(folder: &Path, line: &str) -> Vec<u8> {
     command.args(line.split_whitespace().map(|word| word.replace('@', folder.to_str().unwrap())));
     let output = command.arg("-o").arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::read(file).unwrap()
+    let first = folder.join("generated-1.png");
+    std::fs::read(if line.contains("--batch") { first } else { file }).unwrap()
 }
 
 fn from_base64(value: &Value) -> Vec<u8> {

@@ -9,13 +9,14 @@ fn pictures_are_generated() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(|_| {});
     let asked = json!({
-        "model": "tiny", "prompt": "a red cat", "n": 2, "size": "64x64", "response_format": "b64_json",
+        "model": "tiny", "prompt": "a red cat", "n": 2, "size": "64x64",
+        "response_format": "b64_json",
         "user": "me", "quality": "hd", "seed": 5, "steps": 2,
     });
     let answer = server.post("/v1/images/generations", &asked).ok(200);
     assert_eq!(answer["data"].as_array().unwrap().len(), 2);
     assert!(answer["created"].as_u64().unwrap() > 1_600_000_000);
-    let expected = generated(folder.path(), "--size 64x64 --steps 2 --seed 5");
+    let expected = generated(folder.path(), "--size 64x64 --steps 2 --seed 5 --batch 2");
     assert!(from_base64(&answer["data"][0]["b64_json"]) == expected);
     let models = server.get("/v1/models").ok(200);
     assert_eq!((&models["object"], &models["data"][0]["id"]), (&"list".into(), &"tiny".into()));

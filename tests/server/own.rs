@@ -21,7 +21,10 @@ fn pictures_are_the_command_lines_to_the_byte() {
     job["batch"] = 2.into();
     job["concepts"] = json!([{ "name": "kat", "scale": 0.8, "text_scale": 0.5 }, "ink"]);
     job["regions"] = json!([
-        { "prompt": "a <kat1>", "negative": "dog", "box": [0, 0, 0.5, 1], "concepts": { "ink": 0.3 } },
+        {
+            "prompt": "a <kat1>", "negative": "dog", "box": [0, 0, 0.5, 1],
+            "concepts": { "ink": 0.3 },
+        },
     ]);
     let over = server.made(&job);
     assert_eq!(over["state"], "done", "{over}");
@@ -37,7 +40,8 @@ fn pictures_are_the_command_lines_to_the_byte() {
         concepts = { ink = 0.3 }\n";
     std::fs::write(folder.path().join("layout.toml"), layout).unwrap();
     let line = format!(
-        "--size 64x64 --steps 2 --seed 5 --layout @/layout.toml --concept {0}/kat.safetensors:unet=0.8,text=0.5 \
+        "--size 64x64 --steps 2 --seed 5 --batch 2 --layout @/layout.toml \
+            --concept {0}/kat.safetensors:unet=0.8,text=0.5 \
             --lora {0}/ink.safetensors",
         concepts.path().display()
     );
@@ -136,7 +140,7 @@ fn what_is_wrong_is_told_in_plain_words() {
         (json!({ "model": "none" }), "model", "there are: tiny"),
         (json!({ "concepts": ["none"] }), "concepts", "none are listed"),
         (json!({ "sampler": "none" }), "sampler", "expected one of"),
-        (json!({ "kind": "none" }), "kind", "generate"),
+        (json!({ "kind": "none" }), "kind", "generate, train or fuse"),
         (json!({ "cats": 2 }), "cats", "no field"),
         (json!({ "image": "/etc/passwd" }), "image", "image"),
         (

@@ -12,8 +12,8 @@ fn asked() -> Value {
     })
 }
 
-const SAME: &str = "--size 64x64 --steps 2 --seed 5 --sampler dpmpp-2m --karras --prompt-syntax on \
-    --long-prompt";
+const SAME: &str = "--size 64x64 --steps 2 --seed 5 --guidance 7.5 --sampler dpmpp-2m --karras \
+    --prompt-syntax on --long-prompt";
 
 #[test]
 fn text_becomes_the_command_lines_picture() {
@@ -49,7 +49,7 @@ fn text_becomes_the_command_lines_picture() {
     let answer = server.post("/sdapi/v1/txt2img", &other).ok(200);
     assert_eq!(answer["images"].as_array().unwrap().len(), 2);
     let lora = concepts.path().join("ink.safetensors");
-    let line = format!("{SAME} --lora {}:unet=0.8,text=0.5", lora.display());
+    let line = format!("{SAME} --batch 2 --lora {}:unet=0.8,text=0.5", lora.display());
     assert!(from_base64(&answer["images"][0]) == generated(folder.path(), &line));
     assert_eq!(server.get("/api/gallery").ok(200)["count"], 2);
     // What is in the file is read again.

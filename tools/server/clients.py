@@ -15,7 +15,7 @@ address = sys.argv[1]
 def by_webuiapi() -> None:
     where = urlparse(address)
     api = webuiapi.WebUIApi(host=where.hostname, port=where.port)
-    asked = dict(prompt="a red cat", negative_prompt="dog", width=64, height=64, steps=4, cfg_scale=7)
+    asked = dict(prompt="a red cat", negative_prompt="dog", width=64, height=64, steps=4)
     made = api.txt2img(seed=7, sampler_name="Euler a", batch_size=2, **asked)
     assert len(made.images) == 2 and made.image.size == (64, 64)
     assert made.info["all_seeds"] == [7, 8], made.info

@@ -40,8 +40,8 @@ def two_regions(page) -> None:
     page.goto(address)
     expect(page.locator("#about")).to_contain_text("version")
     page.get_by_label("Prompt", exact=True).first.fill("in the snow")
-    page.get_by_label("Steps").fill("40")
-    page.get_by_label("Seed").fill("3")
+    page.locator("[name=steps]").fill("40")
+    page.locator("[name=seed]").fill("3")
     drag(page, 0.02, 0.2, 0.48, 0.95)
     drag(page, 0.52, 0.2, 0.98, 0.95)
     cards = page.locator("#region-list > li")
@@ -77,20 +77,20 @@ def other_shapes(page) -> None:
     page.reload()
     expect(page.locator("#about")).to_contain_text("version")
     box = page.locator("#canvas").bounding_box()
-    page.get_by_text("Polygon").click()
+    page.get_by_label("Polygon").check()
     page.locator("#canvas").scroll_into_view_if_needed()
     box = page.locator("#canvas").bounding_box()
     for x, y in [(0.1, 0.1), (0.45, 0.15), (0.3, 0.6)]:
         page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
     page.locator("#canvas").focus()
     page.keyboard.press("Enter")
-    page.get_by_text("Brush").click()
+    page.get_by_label("Brush", exact=True).check()
     drag(page, 0.6, 0.5, 0.9, 0.8)
     cards = page.locator("#region-list > li")
     expect(cards).to_have_count(2)
     cards.nth(0).get_by_label("Prompt", exact=True).fill("a red cat")
     cards.nth(1).get_by_label("Prompt", exact=True).fill("a blue dog")
-    page.get_by_label("Steps").fill("2")
+    page.locator("[name=steps]").fill("2")
     shoot(page, "shapes")
     page.get_by_role("button", name="Make it").click()
     job = page.locator("#queue > li").first
@@ -114,22 +114,52 @@ def by_keyboard(page) -> None:
     expect(page.locator("#region-list > li")).to_have_count(0)
     unnamed = page.evaluate(
         "() => [...document.querySelectorAll('input, textarea, select, button')].filter("
-        "e => !(e.labels?.length || e.ariaLabel || e.textContent.trim())).map(e => e.outerHTML)")
+        "e => !e.labels?.length && !e.ariaLabel && !e.textContent.trim()).map(e => e.outerHTML)")
     assert not unnamed, unnamed
 
 
 def problems_are_told(page) -> None:
-    page.get_by_label("Width").fill("72")
-    page.get_by_label("Steps").fill("150")
-    page.get_by_label("Pictures", exact=True).fill("16")
-    page.get_by_label("Seed").fill("99999999999999999999999")
+    page.locator("[name=width]").fill("72")
+    page.locator("[name=steps]").fill("150")
+    page.locator("[name=batch]").fill("16")
+    page.locator("[name=seed]").fill("99999999999999999999999")
     page.get_by_role("button", name="Make it").click()
     expect(page.locator("#problem")).to_contain_text("64 bits")
-    page.get_by_label("Seed").fill("")
+    page.locator("[name=seed]").fill("")
     page.get_by_role("button", name="Make it").click()
     job = page.locator("#queue > li").first
     job.get_by_role("button", name="Cancel").click()
     expect(job).to_contain_text("cancelled", timeout=60_000)
+
+
+def taught(page) -> None:
+    """A concept is taught and fused; both can be chosen at once."""
+    page.reload()
+    page.get_by_text("Teach a concept").click()
+    form = page.locator("#teach")
+    form.locator("[name=pictures]").select_option("zorp")
+    form.locator("[name=name]").fill("zorp")
+    form.locator("[name=words]").fill("<zorp1> <zorp2>")
+    form.locator("[name=class_word]").fill("man")
+    form.locator("[name=steps]").fill("12")
+    form.get_by_role("button", name="Teach it").click()
+    job = page.locator("#queue > li").first
+    expect(job).to_contain_text("teach zorp")
+    expect(job).to_contain_text("done in", timeout=300_000)
+    expect(job.locator("svg.curve")).to_be_visible()
+    expect(page.locator("#concept-list")).to_contain_text("<zorp1> <zorp2>")
+    shoot(page, "taught")
+    page.get_by_text("Fuse concepts").click()
+    page.locator("#fuse [name=name]").fill("both")
+    page.locator("#fuse [name=steps]").fill("2")
+    page.locator("#fuse-list input").first.check()
+    page.get_by_role("button", name="Fuse them").click()
+    job = page.locator("#queue > li").first
+    expect(job).to_contain_text("fuse zorp into both")
+    expect(job).to_contain_text("done in", timeout=600_000)
+    expect(job).to_contain_text("Report on both")
+    expect(page.locator("[name=model] option", has_text="both")).to_have_count(1)
+    shoot(page, "fused")
 
 
 def small_and_dark(browser) -> None:
@@ -156,6 +186,7 @@ with sync_playwright() as playwright:
     other_shapes(page)
     by_keyboard(page)
     problems_are_told(page)
+    taught(page)
     small_and_dark(browser)
     # A request that is refused is told of there too, once.
     complaints = [text for text in complaints if "422" not in text]

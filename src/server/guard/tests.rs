@@ -23,14 +23,27 @@ fn asked(guard: &Guard, method: Method, headers: &[(&'static str, &str)]) -> Opt
 fn hosts_that_are_names_are_refused_unless_they_were_named() {
     let guard = guard(|options| options.names = vec!["Studio.local".into()]);
     for host in [
-        "localhost", "localhost:7860", "LOCALHOST", "127.0.0.1:7860", "[::1]:7860", "10.0.0.7",
-        "studio.local:80", "studio.local.",
+        "localhost",
+        "localhost:7860",
+        "LOCALHOST",
+        "127.0.0.1:7860",
+        "[::1]:7860",
+        "10.0.0.7",
+        "studio.local:80",
+        "studio.local.",
     ] {
         assert_eq!(asked(&guard, Method::GET, &[("host", host)]), None, "{host}");
     }
     for host in [
-        "evil.example", "evil.example:7860", "localhost.evil.example", "127.0.0.1.evil.example",
-        "", "localhost@evil.example", "evil.example@localhost", "local host", "127.0.0.1, evil",
+        "evil.example",
+        "evil.example:7860",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "localhost@evil.example",
+        "evil.example@localhost",
+        "local host",
+        "127.0.0.1, evil",
     ] {
         let status = asked(&guard, Method::GET, &[("host", host)]);
         assert_eq!(status, Some(StatusCode::FORBIDDEN), "{host}");
@@ -47,9 +60,15 @@ fn pages_of_other_origins_are_refused() {
     for origin in ["http://localhost:7860", "http://LOCALHOST:7860", "http://localhost:3000"] {
         assert_eq!(asked(&guard, Method::POST, &[host, ("origin", origin)]), None, "{origin}");
     }
-    for origin in
-        ["null", "http://evil.example", "http://localhost", "http://localhost:7861", "", "x", "file://"]
-    {
+    for origin in [
+        "null",
+        "http://evil.example",
+        "http://localhost",
+        "http://localhost:7861",
+        "",
+        "x",
+        "file://",
+    ] {
         for method in [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS] {
             let status = asked(&guard, method, &[host, ("origin", origin)]);
             assert_eq!(status, Some(StatusCode::FORBIDDEN), "{origin}");
@@ -74,12 +93,21 @@ fn the_token_is_asked_for() {
         asked(&guard, Method::GET, &[("host", "127.0.0.1"), ("authorization", given)])
     };
     let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
-    for given in [format!("Bearer {TOKEN}"), format!("bearer  {TOKEN}"), basic(&format!("me:{TOKEN}"))] {
+    for given in
+        [format!("Bearer {TOKEN}"), format!("bearer  {TOKEN}"), basic(&format!("me:{TOKEN}"))]
+    {
         assert_eq!(asked(&given), None, "{given}");
     }
     for given in [
-        "".to_string(), "Bearer".into(), "Bearer ".into(), format!("Bearer {TOKEN}0"),
-        format!("Bearer {}", &TOKEN[1..]), TOKEN.into(), basic(TOKEN), basic("me:"), "Basic §".into(),
+        "".to_string(),
+        "Bearer".into(),
+        "Bearer ".into(),
+        format!("Bearer {TOKEN}0"),
+        format!("Bearer {}", &TOKEN[1..]),
+        TOKEN.into(),
+        basic(TOKEN),
+        basic("me:"),
+        "Basic §".into(),
         format!("Digest {TOKEN}"),
     ] {
         let Ok(_) = HeaderValue::from_str(&given) else { continue };
@@ -98,7 +126,8 @@ fn the_token_is_asked_for() {
 fn others_reach_the_server_only_with_a_token() {
     let new = |address: &str, token: Option<&str>| {
         let token = token.map(String::from);
-        Guard::new(&Options { address: address.parse().unwrap(), token, ..Options::default() }).err()
+        Guard::new(&Options { address: address.parse().unwrap(), token, ..Options::default() })
+            .err()
     };
     for address in ["127.0.0.1:0", "127.9.9.9:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
         assert!(new(address, None).is_none(), "{address}");

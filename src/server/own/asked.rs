@@ -8,20 +8,44 @@ use crate::pipeline::text::prompt::{PromptOptions, Syntax};
 use crate::plainly::plainly;
 use crate::region::Layout;
 use crate::server::fields::{Fields, random_seed};
+use crate::server::fusion::Fusion;
 use crate::server::given::Given;
+use crate::server::job::Work;
+use crate::server::lesson::Lesson;
 use crate::server::order::{Order, Steered, Wanted};
 use crate::server::problem::Problem;
+use crate::server::sdapi;
 use crate::server::shared::Shared;
 
-/// Reads a job. Fields that are not known are errors.
-pub fn order(shared: &Shared, mut fields: Fields) -> Result<Order, Problem> {
-    if let Some(kind) = fields.word("kind")?.filter(|kind| kind != "generate") {
-        let shown: String = kind.chars().take(60).collect();
-        return Err(Problem::value("kind", format!("`{shown}`"), "generate"));
+/// Reads a job, and tells of it in short. Fields that are not known are errors.
+pub fn work(shared: &Shared, mut fields: Fields) -> Result<(Work, Value), Problem> {
+    match fields.word("kind")?.as_deref() {
+        None | Some("generate") => {
+            let order = order(shared, fields)?;
+            let brief = sdapi::brief(&order);
+            Ok((Work::Generate(Box::new(order)), brief))
+        }
+        Some("train") => {
+            let lesson = Lesson::read(&shared.shelf, &shared.limits, fields)?;
+            let brief = lesson.brief();
+            Ok((Work::Teach(Box::new(lesson)), brief))
+        }
+        Some("fuse") => {
+            let fusion = Fusion::read(&shared.shelf, &shared.limits, fields)?;
+            let brief = fusion.brief();
+            Ok((Work::Fuse(Box::new(fusion)), brief))
+        }
+        Some(kind) => {
+            let shown: String = kind.chars().take(60).collect();
+            Err(Problem::value("kind", format!("`{shown}`"), "generate, train or fuse"))
+        }
     }
+}
+
+/// Reads what is asked of pictures.
+fn order(shared: &Shared, mut fields: Fields) -> Result<Order, Problem> {
     let limits = &shared.limits;
-    let model = fields.word("model")?.unwrap_or_else(|| shared.chosen());
-    let model = shared.shelf.model(&model)?;
+    let model = shared.shelf.model_or_chosen(fields.word("model")?)?;
     let usual = Request::default();
     let syntax = match fields.word("prompt_syntax")?.as_deref() {
         None | Some("auto") => Syntax::Auto,
@@ -59,7 +83,11 @@ pub fn order(shared: &Shared, mut fields: Fields) -> Result<Order, Problem> {
     order.leaves_guidance_open = guidance.is_none();
     order.keeps = fields.flag("keep")?.unwrap_or(true);
     for value in fields.list("concepts")? {
-        order.concepts.push(concept(shared, value)?);
+        let fields = match value {
+            Value::String(name) => Fields::of("concepts", json!({ "name": name }))?,
+            other => Fields::of("concepts", other)?,
+        };
+        order.concepts.push(Wanted::read(&shared.shelf, fields)?);
     }
     if let Some(image) = fields.word("image")? {
         order.set_image(&Given::of_base64("image", &image, limits)?, limits)?;
@@ -75,23 +103,6 @@ pub fn order(shared: &Shared, mut fields: Fields) -> Result<Order, Problem> {
     regions(shared, &mut order, &mut fields)?;
     fields.none_left("a job")?;
     Ok(order)
-}
-
-/// A name, or an object with a name and scales.
-fn concept(shared: &Shared, value: Value) -> Result<Wanted, Problem> {
-    let mut fields = match value {
-        Value::String(name) => Fields::of("concepts", json!({ "name": name }))?,
-        other => Fields::of("concepts", other)?,
-    };
-    let name = fields.word("name")?;
-    let name = name.ok_or_else(|| Problem::value("concepts", "without a name", "`name`"))?;
-    let wanted = Wanted {
-        listed: shared.shelf.concept(&name)?,
-        scale: fields.single("scale")?.unwrap_or(1.0),
-        text_scale: fields.single("text_scale")?,
-    };
-    fields.none_left("a concept")?;
-    Ok(wanted)
 }
 
 /// A network inside of the model, and the picture that it follows.

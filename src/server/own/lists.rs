@@ -26,19 +26,25 @@ pub async fn server(State(shared): App) -> Reply {
     let schedules =
         Schedule::ALL.map(|kind| json!({ "name": kind.name(), "title": kind.web_name() }));
     let limits = &shared.limits;
+    let albums = shared.shelf.albums().into_iter().map(|album| album.name);
+    let [teaches, fuses] = shared.shelf.takes();
     ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "device": shared.device,
-        "model": shared.chosen(),
+        "model": shared.shelf.chosen(),
         "models": models.collect::<Vec<_>>(),
         "samplers": samplers,
         "schedules": schedules,
         "keeps": shared.gallery.is_some(),
+        "albums": albums.collect::<Vec<_>>(),
+        "teaches": teaches,
+        "fuses": fuses,
         "usual": { "steps": usual.steps, "guidance": usual.guidance, "strength": usual.strength },
         "limits": {
             "pixels": limits.pixels,
             "steps": limits.steps,
             "batch": limits.batch,
+            "updates": limits.updates,
             "body": limits.body,
             "waiting": limits.waiting,
             "regions": crate::region::MOST_REGIONS,
@@ -55,7 +61,9 @@ pub async fn concepts(State(shared): App) -> Reply {
             match words {
                 Ok(words) => json!({ "name": listed.name, "words": words.unwrap_or_default() }),
                 Err(problem) => {
-                    json!({ "name": listed.name, "words": [], "error": problem.words })
+                    // Not where it lies.
+                    let words = problem.words.replace(&listed.given(), &listed.file);
+                    json!({ "name": listed.name, "words": [], "error": words })
                 }
             }
         };

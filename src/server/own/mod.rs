@@ -14,10 +14,9 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::job::{Job, Work};
+use super::job::Job;
 use super::problem::Problem;
 use super::replies::{Reply, file, json_of, ok};
-use super::sdapi;
 use super::shared::{App, Shared, aside};
 
 /// Paths and fields, for programs that make clients.
@@ -59,9 +58,8 @@ fn all(shared: &Shared) -> Value {
 async fn add(State(shared): App, body: Body) -> Reply {
     let body = shared.body(body).await?;
     let reading = Arc::clone(&shared);
-    let order = aside(move || asked::order(&reading, Fields::parse(&body)?)).await?;
-    let brief = sdapi::brief(&order);
-    let job = shared.queue.add(Work::Generate(Box::new(order)), brief, true)?;
+    let (work, brief) = aside(move || asked::work(&reading, Fields::parse(&body)?)).await?;
+    let job = shared.queue.add(work, brief, true)?;
     let ahead = shared.queue.find(job.id).and_then(|(_, ahead)| ahead);
     Ok(json_of(StatusCode::ACCEPTED, job.told(ahead)))
 }

@@ -31,15 +31,40 @@ export class Gallery {
   card(picture) {
     const prompt = picture.settings?.prompt || picture.name;
     const own = picture.settings?.mos;
-    const again = own && make("button", {
-      type: "button", ariaLabel: `Take the settings of ${picture.name}`,
-      onclick: () => this.again(own),
-    }, "Take its settings");
-    return make("li", {}, make("figure", {},
-      make("button", {
-        type: "button", className: "thumb", ariaLabel: `Show large: ${prompt}`,
-        onclick: () => view(picture.url, prompt, picture.settings?.text ?? picture.name),
-      }, make("img", { src: picture.url, alt: prompt, loading: "lazy" })),
-      make("figcaption", {}, make("p", {}, prompt.length > 90 ? `${prompt.slice(0, 87)}...` : prompt), again)));
+    const again =
+      own &&
+      make(
+        "button",
+        {
+          type: "button",
+          ariaLabel: `Take the settings of ${picture.name}`,
+          onclick: () => this.again(own),
+        },
+        "Take its settings",
+      );
+    return make(
+      "li",
+      {},
+      make(
+        "figure",
+        {},
+        make(
+          "button",
+          {
+            type: "button",
+            className: "thumb",
+            ariaLabel: `Show large: ${prompt}`,
+            onclick: () => view(picture.url, prompt, picture.settings?.text ?? picture.name),
+          },
+          make("img", { src: picture.url, alt: prompt, loading: "lazy" }),
+        ),
+        make(
+          "figcaption",
+          {},
+          make("p", {}, prompt.length > 90 ? `${prompt.slice(0, 87)}...` : prompt),
+          again,
+        ),
+      ),
+    );
   }
 }

@@ -1,6 +1,7 @@
 // The queue: jobs as the server tells of them.
 
 import { ask, make, view } from "./api.js";
+import { came, title } from "./learn.js";
 
 const KEPT = 12;
 
@@ -18,6 +19,14 @@ function said(job) {
   if (job.state === "done") return `done in ${lasting(job.ended - job.started)}`;
   if (job.state === "failed") return "failed";
   return "cancelled";
+}
+
+/** How much of a job is done, as far as can be told. */
+function share(job) {
+  if (job.state !== "running") return 0;
+  const done = job.done / Math.max(1, job.of);
+  if (job.kind !== "generate") return done;
+  return { sample: 0.95 * done, decode: 0.97 }[job.stage] ?? 0.01;
 }
 
 export class Queue {
@@ -56,7 +65,8 @@ export class Queue {
       }
       this.update(card, job);
       // Only what is new is put in, so that nobody loses the place.
-      if (!card.element.parentNode) before ? before.after(card.element) : this.list.prepend(card.element);
+      if (!card.element.parentNode)
+        before ? before.after(card.element) : this.list.prepend(card.element);
       before = card.element;
       const known = this.states.get(job.id);
       if (known && known !== job.state && job.ended) {
@@ -68,40 +78,68 @@ export class Queue {
   }
 
   card(job) {
-    const text = job.asked.prompt || "(no prompt)";
+    const text = title(job);
     const state = make("p", { className: "hint" });
     const bar = make("progress", { max: 1, value: 0, ariaLabel: `Progress of job ${job.id}` });
-    const cancel = make("button", {
-      type: "button", ariaLabel: `Cancel job ${job.id}`,
-      onclick: () => ask(`/api/jobs/${job.id}`, { method: "DELETE" }).catch((error) => {
-        state.textContent = error.message;
-      }),
-    }, "Cancel");
+    const cancel = make(
+      "button",
+      {
+        type: "button",
+        ariaLabel: `Cancel job ${job.id}`,
+        onclick: () =>
+          ask(`/api/jobs/${job.id}`, { method: "DELETE" }).catch((error) => {
+            state.textContent = error.message;
+          }),
+      },
+      "Cancel",
+    );
     const notes = make("div");
+    const result = make("div");
     const pictures = make("div", { className: "thumbs" });
-    const regions = job.asked.regions ? `, ${job.asked.regions} region${job.asked.regions > 1 ? "s" : ""}` : "";
-    const element = make("li", { id: `job-${job.id}` },
+    const regions = job.asked.regions
+      ? `, ${job.asked.regions} region${job.asked.regions > 1 ? "s" : ""}`
+      : "";
+    const element = make(
+      "li",
+      { id: `job-${job.id}` },
       make("div", { className: "row" }, make("p", {}, `${job.id}: ${text}${regions}`), cancel),
-      state, bar, notes, pictures);
-    return { element, state, bar, cancel, notes, pictures, told: 0, text };
+      state,
+      bar,
+      notes,
+      result,
+      pictures,
+    );
+    return { element, state, bar, cancel, notes, result, pictures, told: 0, text };
   }
 
   update(card, job) {
     const runs = job.state === "running" || job.state === "waiting";
     card.state.textContent = said(job);
     card.bar.hidden = card.cancel.hidden = !runs;
-    card.bar.value = job.state !== "running" ? 0
-      : job.stage === "sample" ? 0.95 * (job.done / Math.max(1, job.of)) : job.stage === "decode" ? 0.97 : 0.01;
-    const notes = job.warnings.map((warning) => make("p", { className: "hint" }, `note: ${warning}`));
+    card.bar.value = share(job);
+    const notes = job.warnings.map((warning) =>
+      make("p", { className: "hint" }, `note: ${warning}`),
+    );
     if (job.state === "failed") notes.push(make("p", { className: "bad" }, job.error.message));
     card.notes.replaceChildren(...notes);
+    const result = JSON.stringify(job.result);
+    if (result !== card.known) card.result.replaceChildren(...came(job.result));
+    card.known = result;
     for (const picture of job.pictures.slice(card.told)) {
       const alt = `${card.text}, seed ${picture.seed}`;
       const caption = `${card.text}\nseed ${picture.seed}, ${picture.width} x ${picture.height}`;
-      card.pictures.append(make("button", {
-        type: "button", className: "thumb", ariaLabel: `Show large: ${alt}`,
-        onclick: () => view(picture.url, alt, caption),
-      }, make("img", { src: picture.url, alt, loading: "lazy" })));
+      card.pictures.append(
+        make(
+          "button",
+          {
+            type: "button",
+            className: "thumb",
+            ariaLabel: `Show large: ${alt}`,
+            onclick: () => view(picture.url, alt, caption),
+          },
+          make("img", { src: picture.url, alt, loading: "lazy" }),
+        ),
+      );
     }
     card.told = job.pictures.length;
   }

@@ -1,10 +1,10 @@
 // Regions of the picture: drawn on a canvas, or by numbers; each with prompts and strengths.
 
 import { make } from "./api.js";
+import { blank, holds, middle, outline, sent, tinted } from "./shapes.js";
 
 const HUES = [210, 30, 140, 330, 265, 80, 0, 180];
 const NEAR = 12;
-const MASK = 512;
 
 const clamp = (value) => Math.min(1, Math.max(0, value));
 const short = (value) => Math.round(value * 1e4) / 1e4;
@@ -48,7 +48,10 @@ export class Regions {
   /** Where an event is, as shares of the picture. */
   place(event) {
     const box = this.canvas.getBoundingClientRect();
-    return [clamp((event.clientX - box.left) / box.width), clamp((event.clientY - box.top) / box.height)];
+    return [
+      clamp((event.clientX - box.left) / box.width),
+      clamp((event.clientY - box.top) / box.height),
+    ];
   }
 
   add(region) {
@@ -82,7 +85,8 @@ export class Regions {
     } else if (tool === "polygon") {
       this.corner(at);
     } else if (tool === "brush") {
-      if (this.regions[this.chosen]?.kind !== "brush") this.add({ kind: "brush", mask: blank(this.aspect) });
+      if (this.regions[this.chosen]?.kind !== "brush")
+        this.add({ kind: "brush", mask: blank(this.aspect) });
       this.drag = { kind: "brush", last: at };
       this.paint(at);
     } else {
@@ -145,7 +149,9 @@ export class Regions {
     if (!mask) return;
     const pen = mask.getContext("2d");
     const [width, height] = [mask.width, mask.height];
-    pen.globalCompositeOperation = this.tools.elements.erase.checked ? "destination-out" : "source-over";
+    pen.globalCompositeOperation = this.tools.elements.erase.checked
+      ? "destination-out"
+      : "source-over";
     pen.strokeStyle = "#fff";
     pen.lineCap = "round";
     pen.lineWidth = (this.tools.elements.brush.value / 100) * Math.min(width, height);
@@ -174,7 +180,12 @@ export class Regions {
   }
 
   key(event) {
-    const step = { ArrowLeft: [-0.01, 0], ArrowRight: [0.01, 0], ArrowUp: [0, -0.01], ArrowDown: [0, 0.01] };
+    const step = {
+      ArrowLeft: [-0.01, 0],
+      ArrowRight: [0.01, 0],
+      ArrowUp: [0, -0.01],
+      ArrowDown: [0, 0.01],
+    };
     const [x, y] = step[event.key] ?? [0, 0];
     const region = this.regions[this.chosen];
     if (event.key === "Enter" && this.corners) this.close();
@@ -213,7 +224,9 @@ export class Regions {
         pen.drawImage(tinted(region.mask, `hsl(${hue} 80% 50% / .45)`), 0, 0, width, height);
       } else {
         const path = new Path2D();
-        outline(region).forEach(([x, y], i) => path[i ? "lineTo" : "moveTo"](x * width, y * height));
+        outline(region).forEach(([x, y], i) =>
+          path[i ? "lineTo" : "moveTo"](x * width, y * height),
+        );
         path.closePath();
         pen.fill(path, "evenodd");
         pen.stroke(path);
@@ -230,7 +243,12 @@ export class Regions {
     if (this.drag?.kind === "new") {
       const { from, to } = this.drag;
       pen.setLineDash([6 * scale, 4 * scale]);
-      pen.strokeRect(from[0] * width, from[1] * height, (to[0] - from[0]) * width, (to[1] - from[1]) * height);
+      pen.strokeRect(
+        from[0] * width,
+        from[1] * height,
+        (to[0] - from[0]) * width,
+        (to[1] - from[1]) * height,
+      );
       pen.setLineDash([]);
     }
     if (this.corners) {
@@ -238,7 +256,8 @@ export class Regions {
       const line = this.pointer ? [...this.corners, this.pointer] : this.corners;
       line.forEach(([x, y], i) => pen[i ? "lineTo" : "moveTo"](x * width, y * height));
       pen.stroke();
-      for (const [x, y] of this.corners) pen.fillRect(x * width - 3 * scale, y * height - 3 * scale, 6 * scale, 6 * scale);
+      for (const [x, y] of this.corners)
+        pen.fillRect(x * width - 3 * scale, y * height - 3 * scale, 6 * scale, 6 * scale);
     }
   }
 
@@ -251,7 +270,9 @@ export class Regions {
   }
 
   mark() {
-    [...this.list.children].forEach((card, index) => card.classList.toggle("chosen", index === this.chosen));
+    [...this.list.children].forEach((card, index) =>
+      card.classList.toggle("chosen", index === this.chosen),
+    );
   }
 
   /** Writes a region's numbers into its card. */
@@ -266,40 +287,96 @@ export class Regions {
   card(region, index) {
     const number = index + 1;
     const field = (name, label, rows) =>
-      make("label", {}, label, make("textarea", {
-        rows, value: region[name], name: `region-${number}-${name}`,
-        oninput: (event) => { region[name] = event.target.value; },
-      }));
-    const edges = region.kind !== "box" ? null : make("div", { className: "edges" },
-      ...["Left", "Top", "Right", "Bottom"].map((name, i) => make("label", {}, name, make("input", {
-        type: "number", min: 0, max: 1, step: "any", value: region.box[i], inputMode: "decimal",
-        onchange: (event) => {
-          const value = clamp(Number(event.target.value));
-          const box = region.box.with(i, value);
-          if (box[0] < box[2] && box[1] < box[3]) region.box = box;
-          event.target.value = region.box[i];
-          this.draw();
-        },
-      }))));
+      make(
+        "label",
+        {},
+        label,
+        make("textarea", {
+          rows,
+          value: region[name],
+          name: `region-${number}-${name}`,
+          oninput: (event) => {
+            region[name] = event.target.value;
+          },
+        }),
+      );
+    const edges =
+      region.kind !== "box"
+        ? null
+        : make(
+            "div",
+            { className: "edges" },
+            ...["Left", "Top", "Right", "Bottom"].map((name, i) =>
+              make(
+                "label",
+                {},
+                name,
+                make("input", {
+                  type: "number",
+                  min: 0,
+                  max: 1,
+                  step: "any",
+                  value: region.box[i],
+                  inputMode: "decimal",
+                  onchange: (event) => {
+                    const value = clamp(Number(event.target.value));
+                    const box = region.box.with(i, value);
+                    if (box[0] < box[2] && box[1] < box[3]) region.box = box;
+                    event.target.value = region.box[i];
+                    this.draw();
+                  },
+                }),
+              ),
+            ),
+          );
     const strengths = this.concepts.map((concept) => {
       const id = `region-${number}-${concept.name}`;
-      return make("div", { className: "strength" },
+      return make(
+        "div",
+        { className: "strength" },
         make("label", { htmlFor: id }, `Strength of ${concept.name} here`),
         make("input", {
-          id, type: "number", step: "any", inputMode: "decimal", placeholder: "by words",
+          id,
+          type: "number",
+          step: "any",
+          inputMode: "decimal",
+          placeholder: "by words",
           value: region.strengths[concept.name] ?? "",
-          oninput: (event) => { region.strengths[concept.name] = event.target.value; },
-        }));
+          oninput: (event) => {
+            region.strengths[concept.name] = event.target.value;
+          },
+        }),
+      );
     });
     const kinds = { box: "box", polygon: "polygon", brush: "brush" };
-    const card = make("li", { onfocusin: () => { this.chosen = index; this.mark(); this.draw(); } },
-      make("div", { className: "row" },
+    const card = make(
+      "li",
+      {
+        onfocusin: () => {
+          this.chosen = index;
+          this.mark();
+          this.draw();
+        },
+      },
+      make(
+        "div",
+        { className: "row" },
         make("h3", {}, `Region ${number} (${kinds[region.kind]})`),
-        make("button", { type: "button", ariaLabel: `Remove region ${number}`, onclick: () => this.remove(index) }, "Remove")),
+        make(
+          "button",
+          {
+            type: "button",
+            ariaLabel: `Remove region ${number}`,
+            onclick: () => this.remove(index),
+          },
+          "Remove",
+        ),
+      ),
       field("prompt", "Prompt", 2),
       field("negative", "Negative prompt (empty: the picture's)", 1),
       edges,
-      ...strengths);
+      ...strengths,
+    );
     card.style.setProperty("--hue", `hsl(${HUES[index % HUES.length]} 80% 50%)`);
     return card;
   }
@@ -313,8 +390,11 @@ export class Regions {
       const told = { prompt: region.prompt };
       if (region.negative.trim()) told.negative = region.negative;
       if (region.soft) told.soft = region.soft;
-      const strengths = Object.entries(region.strengths).filter(([name, value]) => used.has(name) && value !== "");
-      if (strengths.length) told.concepts = Object.fromEntries(strengths.map(([name, value]) => [name, Number(value)]));
+      const strengths = Object.entries(region.strengths).filter(
+        ([name, value]) => used.has(name) && value !== "",
+      );
+      if (strengths.length)
+        told.concepts = Object.fromEntries(strengths.map(([name, value]) => [name, Number(value)]));
       if (region.kind === "box") told.box = region.box;
       if (region.kind === "polygon") told.polygon = region.polygon;
       if (region.kind === "brush") told.mask = sent(region.mask, width, height);
@@ -322,23 +402,33 @@ export class Regions {
     });
   }
 
-  /** Takes regions as pictures' settings have them; those by masks cannot be shown, and are counted. */
+  /** Takes regions as settings have them; masks are not in there, and are counted. */
   take(list, width, height) {
     let lost = 0;
     this.regions = [];
     for (const told of list) {
       const region = {
-        prompt: told.prompt ?? "", negative: told.negative ?? "", soft: told.soft ?? 0,
+        prompt: told.prompt ?? "",
+        negative: told.negative ?? "",
+        soft: told.soft ?? 0,
         strengths: { ...told.concepts },
       };
       const share = (values) => values.some((value) => value > 1);
       if (told.box) {
         const [w, h] = share(told.box) ? [width, height] : [1, 1];
         const [left, top, right, bottom] = told.box;
-        this.regions.push({ ...region, kind: "box", box: [left / w, top / h, right / w, bottom / h].map(short) });
+        this.regions.push({
+          ...region,
+          kind: "box",
+          box: [left / w, top / h, right / w, bottom / h].map(short),
+        });
       } else if (told.polygon) {
         const [w, h] = share(told.polygon.flat()) ? [width, height] : [1, 1];
-        this.regions.push({ ...region, kind: "polygon", polygon: told.polygon.map(([x, y]) => [short(x / w), short(y / h)]) });
+        this.regions.push({
+          ...region,
+          kind: "polygon",
+          polygon: told.polygon.map(([x, y]) => [short(x / w), short(y / h)]),
+        });
       } else if (told.mask) {
         lost += 1;
       } else {
@@ -349,78 +439,4 @@ export class Regions {
     this.show();
     return lost;
   }
-}
-
-function blank(aspect) {
-  const canvas = document.createElement("canvas");
-  canvas.width = aspect >= 1 ? MASK : Math.max(8, Math.round(MASK * aspect));
-  canvas.height = aspect >= 1 ? Math.max(8, Math.round(MASK / aspect)) : MASK;
-  return canvas;
-}
-
-function tinted(mask, colour) {
-  const canvas = blank(1);
-  canvas.width = mask.width;
-  canvas.height = mask.height;
-  const pen = canvas.getContext("2d");
-  pen.drawImage(mask, 0, 0);
-  pen.globalCompositeOperation = "source-in";
-  pen.fillStyle = colour;
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  return canvas;
-}
-
-/** White inside and black outside, in the picture's size, as base64. */
-function sent(mask, width, height) {
-  // A mask has the picture's proportions to the pixel; without a size the model's own is a square.
-  if (Boolean(width) !== Boolean(height)) throw new Error("painted regions need both width and height");
-  const canvas = blank(1);
-  [canvas.width, canvas.height] = [width || MASK, height || MASK];
-  const pen = canvas.getContext("2d");
-  pen.fillStyle = "#000";
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.drawImage(mask, 0, 0, canvas.width, canvas.height);
-  const url = canvas.toDataURL("image/png");
-  return url.slice(url.indexOf(",") + 1);
-}
-
-function outline(region) {
-  if (region.kind === "polygon") return region.polygon;
-  const [left, top, right, bottom] = region.box;
-  return [[left, top], [right, top], [right, bottom], [left, bottom]];
-}
-
-function middle(region) {
-  if (region.kind === "brush") {
-    const { width, height } = region.mask;
-    const data = region.mask.getContext("2d").getImageData(0, 0, width, height).data;
-    let [x, y, count] = [0, 0, 0];
-    for (let i = 3; i < data.length; i += 64) {
-      if (data[i] > 127) {
-        const at = (i - 3) / 4;
-        x += at % width;
-        y += Math.floor(at / width);
-        count += 1;
-      }
-    }
-    return count ? [x / count / width, y / count / height] : [0.5, 0.5];
-  }
-  const corners = outline(region);
-  const mean = (i) => corners.reduce((sum, at) => sum + at[i], 0) / corners.length;
-  return [mean(0), mean(1)];
-}
-
-function holds(region, [x, y]) {
-  if (region.kind === "brush") {
-    const { width, height } = region.mask;
-    const at = [Math.min(width - 1, Math.floor(x * width)), Math.min(height - 1, Math.floor(y * height))];
-    return region.mask.getContext("2d").getImageData(at[0], at[1], 1, 1).data[3] > 127;
-  }
-  const corners = outline(region);
-  let inside = false;
-  corners.forEach(([ax, ay], i) => {
-    const [bx, by] = corners[(i + 1) % corners.length];
-    if (ay <= y !== by <= y && x < ax + ((y - ay) / (by - ay)) * (bx - ax)) inside = !inside;
-  });
-  return inside;
 }

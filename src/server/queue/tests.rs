@@ -83,7 +83,8 @@ fn over(job: &Job) -> (State, Option<Problem>) {
 #[test]
 fn a_panic_ends_its_job_and_no_other() {
     let running = running(Limits::default());
-    let [first, second, third] = ["panic", "cat", "fail"].map(|p| asked(&running.queue, p).unwrap());
+    let [first, second, third] =
+        ["panic", "cat", "fail"].map(|p| asked(&running.queue, p).unwrap());
     let (state, problem) = over(&first);
     assert_eq!(state, State::Failed);
     assert!(problem.unwrap().words.contains("no cats left"));

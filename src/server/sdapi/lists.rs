@@ -11,6 +11,7 @@ use super::request::Options;
 use crate::server::fields::Fields;
 use crate::server::replies::{Reply, ok};
 use crate::server::shared::App;
+use crate::server::shelf::Listed;
 
 /// Lists of what a web UI has and this program has not: they are empty.
 pub const EMPTY: [&str; 7] = [
@@ -33,7 +34,7 @@ pub async fn nothing() -> Reply {
 
 pub async fn models(State(shared): App) -> Reply {
     let models = shared.shelf.models();
-    let model = |model: &crate::server::shelf::Listed| {
+    let model = |model: &Listed| {
         json!({
             "title": model.file,
             "model_name": model.name,
@@ -72,7 +73,10 @@ pub async fn schedulers() -> Reply {
 }
 
 pub async fn loras(State(shared): App) -> Reply {
-    let lora = |listed: &crate::server::shelf::Listed| json!({ "name": listed.name, "alias": listed.name, "path": listed.file, "metadata": {} });
+    let lora = |listed: &Listed| {
+        let Listed { name, file, .. } = listed;
+        json!({ "name": name, "alias": name, "path": file, "metadata": {} })
+    };
     ok(shared.shelf.concepts().iter().map(lora).collect())
 }
 
@@ -81,7 +85,7 @@ pub async fn embeddings() -> Reply {
 }
 
 pub async fn options(State(shared): App) -> Reply {
-    let chosen = shared.shelf.model(&shared.chosen())?;
+    let chosen = shared.shelf.model_or_chosen(None)?;
     ok(json!({
         "sd_model_checkpoint": chosen.file,
         "sd_checkpoint_hash": null,
@@ -107,7 +111,7 @@ pub async fn set_options(State(shared): App, body: Body) -> Reply {
     }
     Options::read(&mut fields, &mut Vec::new())?;
     if let Some(model) = model {
-        shared.choose(&shared.shelf.model(&model)?.name);
+        shared.shelf.choose(&shared.shelf.model(&model)?.name);
     }
     ok(match left_out.is_empty() {
         true => Value::Null,

@@ -111,8 +111,12 @@ async fn picture_info(State(shared): App, body: Body) -> Reply {
     let found = aside(move || {
         let mut fields = Fields::parse(&body)?;
         let image = fields.text("image")?;
-        let image = image.ok_or_else(|| Problem::value("image", "missing", "a picture in base64"))?;
-        Ok(parameters::from_bytes("image", Given::of_base64("image", &image, &limits)?.into_bytes())?)
+        let image =
+            image.ok_or_else(|| Problem::value("image", "missing", "a picture in base64"))?;
+        Ok(parameters::from_bytes(
+            "image",
+            Given::of_base64("image", &image, &limits)?.into_bytes(),
+        )?)
     });
     let Some(found) = found.await? else {
         return ok(json!({ "info": "", "items": {}, "parameters": {} }));

@@ -52,7 +52,7 @@ impl Asked {
         refuse(&mut fields)?;
         let options = Options::read(&mut fields.object("override_settings")?, &mut left_out)?;
         fields.value("override_settings_restore_afterwards");
-        let model = shared.shelf.model(&options.model.unwrap_or_else(|| shared.chosen()))?;
+        let model = shared.shelf.model_or_chosen(options.model)?;
         let (prompt, mut networks) = without_networks(&fields.text("prompt")?.unwrap_or_default());
         let negative = fields.text("negative_prompt")?.unwrap_or_default();
         let (negative_prompt, more) = without_networks(&negative);
@@ -74,6 +74,8 @@ impl Asked {
             concepts.push(Wanted { listed, scale, text_scale });
         }
         let (sampler, schedule) = sampler(&mut fields)?;
+        // Clients send a share of fresh noise whatever the sampler is.
+        let eta = fields.number("eta")?.or(options.eta).filter(|_| sampler.usual_eta().is_some());
         let [size, rounds] =
             [fields.count("batch_size")?, fields.count("n_iter")?].map(|n| n.unwrap_or(1));
         let batch = size.checked_mul(rounds).unwrap_or(usize::MAX);
@@ -86,7 +88,7 @@ impl Asked {
             guidance: fields.single("cfg_scale")?.unwrap_or(GUIDANCE),
             sampler: Some(sampler),
             schedule,
-            eta: fields.number("eta")?.or(options.eta),
+            eta,
             seed: fields.seed("seed")?.unwrap_or_else(random_seed),
             rng: options.rng.unwrap_or_default(),
             batch,
@@ -253,11 +255,8 @@ fn pictures(
     padding?;
     let Some(mask) = mask else { return Ok(()) };
     if whole {
-        return Err(Problem::value(
-            "inpaint_full_res",
-            true,
-            "false: only whole pictures are painted",
-        ));
+        let words = "inpaint_full_res is not here: what is painted anew is as large as it is";
+        left_out.push(words.into());
     }
     if [blur?, blur_x?, blur_y?].iter().any(|blur| blur.is_some_and(|blur| blur > 0.0)) {
         left_out.push("mask_blur has no counterpart: the mask's edges are as they are".into());

@@ -102,7 +102,13 @@ pub fn idle(waiting: usize) -> Value {
     })
 }
 
-fn state(job: &str, [step, steps]: &[usize; 2], waiting: usize, ends: bool, stamp: String) -> Value {
+fn state(
+    job: &str,
+    [step, steps]: &[usize; 2],
+    waiting: usize,
+    ends: bool,
+    stamp: String,
+) -> Value {
     json!({
         "skipped": false,
         "interrupted": ends,

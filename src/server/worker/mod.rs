@@ -1,4 +1,7 @@
 //! The one thread that owns the device and the models.
+mod fusing;
+mod generating;
+mod teaching;
 
 use std::sync::Arc;
 
@@ -7,7 +10,6 @@ use crate::checkpoint::Checkpoint;
 use crate::pipeline::Pipeline;
 
 use super::concepts::Concepts;
-use super::generating;
 use super::job::{Job, Work};
 use super::problem::Problem;
 use super::queue::Works;
@@ -45,17 +47,27 @@ impl Worker {
         if let Some(place) = self.loaded.iter().position(|loaded| loaded.name == model.name) {
             return Ok(self.loaded.remove(place));
         }
-        job.change(|status| (status.stage, status.done, status.of) = ("load", 0, 1));
         let most = self.shared.limits.models.max(1);
         while self.loaded.len() >= most {
             drop(self.loaded.remove(0));
         }
-        let checkpoint = match &model.path {
-            Some(path) => Checkpoint::open(path)?,
-            None => Checkpoint::open_named(&model.name, None)?,
-        };
+        let checkpoint = self.open(model, job)?;
         let pipeline = Pipeline::load(&self.device, &checkpoint, self.precision)?;
         Ok(Loaded { name: model.name.clone(), checkpoint, pipeline, hash: None })
+    }
+
+    /// Opens a model's files.
+    pub fn open(&self, model: &Listed, job: &Job) -> Result<Checkpoint, Problem> {
+        job.change(|status| (status.stage, status.done, status.of) = ("load", 0, 1));
+        Ok(match &model.path {
+            Some(path) => Checkpoint::open(path)?,
+            None => Checkpoint::open_named(&model.name, None)?,
+        })
+    }
+
+    /// Gives back the memory of all models that are loaded.
+    pub fn forget(&mut self) {
+        self.loaded.clear();
     }
 
     /// Keeps a model for the next job.
@@ -88,11 +100,13 @@ impl Works for Worker {
     fn work(&mut self, job: &Job, work: Work) -> Result<(), Problem> {
         match work {
             Work::Generate(order) => generating::generate(self, job, *order),
+            Work::Teach(lesson) => teaching::teach(self, job, &lesson),
+            Work::Fuse(fusion) => fusing::fuse(self, job, *fusion),
         }
     }
 
     fn recover(&mut self) {
-        self.loaded.clear();
+        self.forget();
         self.concepts = Concepts::default();
     }
 }

@@ -8,11 +8,11 @@ use crate::concept::{self, Applied};
 use crate::picture::{Picture, parameters};
 use crate::pipeline::recipe::{ControlSource, Made as MadeOf, Recipe, hex};
 use crate::pipeline::{Control, Generated, Request};
+use crate::server::job::{Job, Made};
+use crate::server::order::{Order, Steered};
+use crate::server::problem::{Problem, words};
 
-use super::job::{Job, Made};
-use super::order::{Order, Steered};
-use super::problem::{Problem, words};
-use super::worker::{Loaded, Worker, replaced_kernels};
+use super::{Loaded, Worker, replaced_kernels};
 
 /// Makes what was ordered, and hands each picture to the job.
 pub fn generate(worker: &mut Worker, job: &Job, mut order: Order) -> Result<(), Problem> {
@@ -66,7 +66,9 @@ fn control(steered: Steered, loaded: &Loaded) -> Result<(Control, ControlSource)
             false => format!("the model has {}", known.join(", ")),
         };
         let shown: String = network.chars().take(100).collect();
-        return Err(Problem::missing(format!("no control is called `{shown}`: {known}")).of("controls"));
+        return Err(
+            Problem::missing(format!("no control is called `{shown}`: {known}")).of("controls")
+        );
     };
     let [strong, weak] = crate::picture::edges::CANNY_THRESHOLDS;
     let picture = match make {
@@ -88,6 +90,11 @@ fn make(
     let (request, mut recipe) = open(worker, job, order, loaded)?;
     let gallery = worker.shared.gallery.as_ref().filter(|_| order.keeps);
     recipe.model_hash.clone_from(&loaded.hash);
+    if request.image.is_none() {
+        let (width, height) = loaded.pipeline.default_size();
+        let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));
+        worker.shared.limits.check_size(width, height)?;
+    }
     let Loaded { checkpoint, pipeline, hash, .. } = loaded;
     let prepared = pipeline.prepare(&request)?;
     prepared.warnings().iter().for_each(|warning| job.warn(warning));
