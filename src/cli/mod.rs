@@ -5,6 +5,7 @@ mod convert;
 mod demo;
 mod devices;
 mod escaped;
+mod eval;
 mod files;
 mod fuse;
 mod generate;
@@ -137,6 +138,7 @@ impl Global {
 enum Command {
     Generate(Box<generate::Arguments>),
     Fuse(Box<fuse::Arguments>),
+    Eval(Box<eval::Arguments>),
     Train(Box<train::Arguments>),
     Inspect(inspect::Arguments),
     Convert(convert::Arguments),
@@ -200,6 +202,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Fuse(arguments) => fuse::run(arguments, &cli.global, &terminal),
+        Command::Eval(arguments) => eval::run(arguments, &cli.global, &terminal),
         Command::Train(arguments) => train::run(arguments, &cli.global, &terminal),
         Command::Convert(arguments) => convert::run(arguments, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),

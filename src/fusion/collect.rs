@@ -26,6 +26,8 @@ pub(super) struct RecordedSubject<'a> {
     pub sampled: Vec<String>,
     pub steps: usize,
     pub seeds: u64,
+    /// The first picture's.
+    pub seed: u64,
     /// Padding counts as well: what ordinary prompts look like.
     padded: bool,
     whole_prompts: bool,
@@ -52,9 +54,20 @@ impl<'a> RecordedSubject<'a> {
             sampled: fill(&settings.sampled),
             steps: settings.steps,
             seeds: settings.seeds,
+            seed: settings.seed,
             padded: false,
             whole_prompts: settings.whole_prompts,
         }
+    }
+
+    /// The same concept, from other prompts and other seeds: what its solution is measured with.
+    /// None where nothing is kept aside. A concept without words of its own has one prompt, so that
+    /// only the seeds are others.
+    pub fn held_out(member: &'a FusedConcept, settings: &Settings) -> Option<RecordedSubject<'a>> {
+        let aside = settings.aside()?;
+        let subject = RecordedSubject::concept(member, &aside);
+        let key = [member.key.clone(), "held out".to_string()];
+        Some(RecordedSubject { key: super::members::hex(&sha2_of(&key)), ..subject })
     }
 
     /// Ordinary prompts; `held_out`: those that the solution is measured with instead of those that
@@ -77,6 +90,7 @@ impl<'a> RecordedSubject<'a> {
             // As many passes of the UNet as for one concept, both halves together.
             steps: (passes / (2 * settings.keep_sampled.max(1))).max(2).min(settings.steps),
             seeds: 1,
+            seed: settings.seed,
             padded: true,
             whole_prompts: true,
         })
@@ -260,7 +274,7 @@ impl Runner<'_> {
         for prompt in &subject.sampled {
             sampler.read(&self.read(subject, prompt, None)?, &empty, None)?;
             for seed in 0..subject.seeds {
-                sampler.run(settings.seed.wrapping_add(seed), &mut |step| {
+                sampler.run(subject.seed.wrapping_add(seed), &mut |step| {
                     progress(done * step.of + step.done, runs * step.of)
                 })?;
                 done += 1;

@@ -314,6 +314,7 @@ fn note(report: &Report) -> Value {
         "base": report.base,
         "base_hash": report.base_hash,
         "concepts": report.concepts,
+        "settings": report.settings,
         "solver": report.solver,
         "stages": stages,
     })

@@ -84,8 +84,9 @@ pub fn fuse(
     settings: &Settings,
     watch: &mut Watch,
 ) -> Result<Fused> {
+    settings.check()?;
     let base = Base::open(checkpoint, watch)?;
-    let members = members::members(order.concepts, &base, settings.rename)?;
+    let members = members::members(order.concepts, &base, settings)?;
     if members.is_empty() {
         return Err(Error::option("concepts", "there are none to fuse"));
     }
@@ -196,7 +197,14 @@ impl Fusion<'_, '_> {
     fn stage(&mut self, stage: Stage, layout: &StageLayers) -> Result<()> {
         let start = Instant::now();
         if self.settings.solver == Solver::Average {
-            return self.solve(stage, layout, &[], &[None, None], Vec::new(), start.elapsed());
+            return self.solve(
+                stage,
+                layout,
+                [&[], &[]],
+                &[None, None],
+                Vec::new(),
+                start.elapsed(),
+            );
         }
         let last = stage == Stage::Spatial;
         if last {
@@ -217,6 +225,7 @@ impl Fusion<'_, '_> {
         }
         let members = self.members;
         let mut files = Vec::with_capacity(members.len());
+        let mut aside = Vec::new();
         let mut stale = Vec::new();
         for (index, member) in members.iter().enumerate() {
             if self.part.is_some_and(|(k, n)| last && index % n != k - 1) {
@@ -228,6 +237,9 @@ impl Fusion<'_, '_> {
                 stale.push(member.name.clone());
             }
             files.push(found.file);
+            if let Some(subject) = RecordedSubject::held_out(member, self.settings) {
+                aside.push(self.statistics(stage, layout, &subject)?.file);
+            }
         }
         let mut keep = [None, None];
         let keeps_here = self.part.is_none_or(|(k, _)| !last || k == 1);
@@ -242,7 +254,7 @@ impl Fusion<'_, '_> {
             return Ok(());
         }
         let taken = start.elapsed();
-        self.solve(stage, layout, &files, &keep, stale, taken)
+        self.solve(stage, layout, [&files, &aside], &keep, stale, taken)
     }
 
     /// From the store, or taken now.
@@ -252,13 +264,12 @@ impl Fusion<'_, '_> {
         layout: &StageLayers,
         subject: &RecordedSubject,
     ) -> Result<Found> {
-        let origin = Origin::new(
-            stage.name(),
-            subject,
-            self.runner.base.hash,
-            self.recorded.clone(),
-            &self.earlier,
-        );
+        let recorded = match self.settings.aside() {
+            Some(aside) if subject.seed == aside.seed => Recorded::from(&aside),
+            _ => self.recorded.clone(),
+        };
+        let base = self.runner.base.hash;
+        let origin = Origin::new(stage.name(), subject, base, recorded, &self.earlier);
         // What is quickly taken is not worth being stale.
         let accept_stale = self.accept_stale && stage == Stage::Spatial;
         let before = self.store.find(&origin, layout);
@@ -283,7 +294,7 @@ impl Fusion<'_, '_> {
         &mut self,
         stage: Stage,
         layout: &StageLayers,
-        files: &[TensorFile],
+        [files, held_out]: [&[TensorFile]; 2],
         keep: &[Option<TensorFile>; 2],
         stale: Vec<String>,
         taken: std::time::Duration,
@@ -298,6 +309,7 @@ impl Fusion<'_, '_> {
                 members: self.members,
                 weights: &weights,
                 files,
+                held_out,
                 keep,
             })
             .collect();
@@ -305,7 +317,7 @@ impl Fusion<'_, '_> {
         let solver = for_stage(self.settings.solver, stage);
         let ridge = match solver {
             Solver::Exact(exact) => match exact.ridge {
-                Some(ridge) => RidgeChoice { ridge, points: Vec::new(), measured: Vec::new() },
+                Some(ridge) => RidgeChoice::given(ridge),
                 None => {
                     let all: Vec<&dyn solve::Group> =
                         groups.iter().map(|group| group as &dyn solve::Group).collect();
@@ -315,7 +327,7 @@ impl Fusion<'_, '_> {
                     })?
                 }
             },
-            _ => RidgeChoice { ridge: 0.0, points: Vec::new(), measured: Vec::new() },
+            _ => RidgeChoice::given(0.0),
         };
         let mut solving = start.elapsed();
         let component = match stage {
