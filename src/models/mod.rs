@@ -5,7 +5,9 @@ pub mod clip_vision;
 pub mod config;
 pub mod controlnet;
 pub mod preset;
+pub mod rrdbnet;
 pub mod t2i_adapter;
+pub mod tiny_vae;
 pub mod unet;
 pub mod vae;
 

@@ -31,6 +31,8 @@ impl Pipeline {
             gpu: gpu.clone(),
             unet: LoadedNetwork::new(gpu, &model.unet, precision),
             vae: LoadedNetwork::new(gpu, &model.vae, precision),
+            tiny_vae: None,
+            colours: None,
             text: LoadedNetwork::new(gpu, &model.text().part, precision),
             model,
             sampling: None,
