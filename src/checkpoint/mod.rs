@@ -38,6 +38,7 @@ mod openclip;
 mod part;
 mod pickle;
 mod single;
+mod small;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,7 @@ pub use model::{Checkpoint, Kind, SecondEncoder, TokenizerFiles};
 pub use named::{SHIPPED, find};
 pub use network::Network;
 pub use single::CONFIG_METADATA;
+pub use small::{open_tiny_vae, open_upscaler};
 pub use tensor::TensorView;
 pub use tower::{Tower, TowerKind};
 pub(crate) use what::other_change;

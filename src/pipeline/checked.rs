@@ -93,7 +93,13 @@ impl Pipeline {
             };
             warnings.push(format!("the mask {doubt}{so}"));
         }
-        if let Some(latents) = &request.latents {
+        if request.from_latents.is_some() && request.image.is_some() {
+            return Err(option("latents to go on from", "given beside a picture", "one of them"));
+        }
+        if request.preview == Some(0) {
+            return Err(option("preview", 0, "every step or every so many"));
+        }
+        for latents in request.latents.iter().chain(&request.from_latents) {
             let expected = [request.batch, size[0], size[1], self.latent_channels()];
             if latents.shape[..] != expected || latents.values().len() != latents.shape.elements() {
                 return Err(option(
@@ -118,7 +124,8 @@ impl Pipeline {
             steps: request.steps,
             schedule: request.schedule,
             eta: request.eta,
-            strength: request.image.as_ref().map(|_| request.strength),
+            strength: (request.image.is_some() || request.from_latents.is_some())
+                .then_some(request.strength),
         };
         let plan = sampler::plan(sampler, &self.model.scheduler, &options)?;
         if let Some(image) = &request.image {

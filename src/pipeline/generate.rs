@@ -13,10 +13,11 @@ use crate::sd::sampling::{EncodedInterval, Sampling, SamplingRun, Told};
 use crate::sd::text::{self, Encoded};
 
 use super::checked::CheckedRequest;
-use super::decode::Decoder;
+use super::decode::{Decoder, Vaes};
 use super::encode::Posterior;
 use super::error::Result;
-use super::plans::{PreparedRequest, RequestPlan, shallow_of};
+use super::plans::{PreparedRequest, RequestPlan, SecondPass, shallow_of};
+use super::preview::{Preview, Showing};
 use super::wording::PromptInterval;
 use super::{Generated, KEEP_BYTES, Pipeline, Request, sizes};
 use crate::watch::{Parts, Progress, Watch, heed};
@@ -88,7 +89,64 @@ impl Pipeline {
         watch: &mut Watch,
         take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
     ) -> Result<Generated, E> {
-        let PreparedRequest { request, checked, plan } = prepared;
+        self.make_shown(prepared, watch, take, &mut |_| {})
+    }
+
+    /// [`Pipeline::make_each`] that shows pictures on their way too, as often as
+    /// [`Request::preview`] says. They come out the same, shown or not.
+    ///
+    /// # Errors
+    /// As those of [`Pipeline::make_each`].
+    pub fn make_shown<E: From<super::Error>>(
+        &mut self,
+        prepared: PreparedRequest<'_>,
+        watch: &mut Watch,
+        take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
+        see: &mut dyn FnMut(&Preview<'_>),
+    ) -> Result<Generated, E> {
+        let PreparedRequest { request, checked, plan, second } = prepared;
+        let Some(second) = second else {
+            return self.pass(request, checked, plan, watch, Some(take), see);
+        };
+        let SecondPass { request: mut larger, checked: second, plan: second_plan } = *second;
+        let first = self.pass(request, checked, plan, watch, None, see)?;
+        let enlarging = Instant::now();
+        if let Some(hires) = &request.hires {
+            let mut progress = |done, of| heed(watch(Progress::new("enlarge", done, of)));
+            let enlarged =
+                self.enlarged(&first.latents, hires, second.size, request.tile, &mut progress)?;
+            larger.from_latents = Some(enlarged);
+        }
+        let enlarging = enlarging.elapsed();
+        let mut made = self.pass(&larger, second, second_plan, watch, Some(take), see)?;
+        let others = std::mem::take(&mut made.stages);
+        made.stages = first.stages;
+        made.stages.push(("enlarge", enlarging));
+        for (name, time) in others {
+            match made.stages.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += time,
+                None => made.stages.push((name, time)),
+            }
+        }
+        let mut warnings = first.warnings;
+        warnings.extend(
+            made.warnings.into_iter().filter(|said| !warnings.contains(said)).collect::<Vec<_>>(),
+        );
+        made.warnings = warnings;
+        made.planned = first.planned.most(made.planned);
+        Ok(made)
+    }
+
+    /// One pass from start to finish; without `take` to its latents alone.
+    fn pass<E: From<super::Error>>(
+        &mut self,
+        request: &Request,
+        checked: CheckedRequest,
+        plan: RequestPlan,
+        watch: &mut Watch,
+        mut take: Option<&mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>>,
+        see: &mut dyn FnMut(&Preview<'_>),
+    ) -> Result<Generated, E> {
         if plan.adaptation.apply(self) {
             self.sampling = None;
         }
@@ -113,7 +171,8 @@ impl Pipeline {
             _ => None,
         };
         let mut decoder = self.decoder_like(plan.decoder);
-        let parts = decoder.parts(&self.vae);
+        let parts = decoder.parts(self.vaes());
+        let mut shower = request.preview.map(|_| self.shower(checked.size)).transpose()?;
         let tight = plan.memory.sampling + plan.memory.decoding > KEEP_BYTES;
         let mut latents = Vec::new();
         for first in (0..request.batch).step_by(plan.shape.batch) {
@@ -129,7 +188,7 @@ impl Pipeline {
                 [shape.height, shape.width, self.latent_channels()],
             );
             let start = self.start(request, &checked, posterior.as_ref(), &mut noise, first)?;
-            let (sampling, mut controls) = watch.stage("prepare", |progress| {
+            let (sampling, controls) = watch.stage("prepare", |progress| {
                 progress(0, 1)?;
                 let sampling =
                     self.sampling(shape, &plan.shape, &plan.step, plan.shallow.as_ref())?;
@@ -159,17 +218,31 @@ impl Pipeline {
                     cache: request.cache,
                 };
                 let unet = &self.unet;
-                let sampled = sampling.run(unet, &run, &mut noise, &mut controls, &mut progress);
+                let mut along = Showing {
+                    other: controls,
+                    every: request.preview,
+                    shower: shower.as_mut(),
+                    vaes: Vaes { full: &self.vae, tiny: self.tiny_vae.as_ref() },
+                    shape: sampling.shape.latent(&unet.config),
+                    first,
+                    see: &mut *see,
+                };
+                let sampled = sampling.run(unet, &run, &mut noise, &mut along, &mut progress);
                 sampled.map_err(super::Error::from)
             })?;
             // Sampling and decoding, each of its own size, need not fit beside each other.
             self.sampling = Some(sampling).filter(|_| !tight);
             let each = sampled.values().len() / pictures.max(1);
+            let Some(take) = &mut take else {
+                latents.extend_from_slice(sampled.values());
+                continue;
+            };
             for (i, latents) in sampled.values().chunks_exact(each.max(1)).enumerate() {
                 let (number, of) = (first + i, request.batch * parts);
                 let picture = watch.stage("decode", |progress| {
-                    decoder
-                        .decode(&self.vae, latents, &mut |part| progress(number * parts + part, of))
+                    decoder.decode(self.vaes(), latents, &mut |part| {
+                        progress(number * parts + part, of)
+                    })
                 })?;
                 take(&generated, number, picture)?;
             }
@@ -246,14 +319,14 @@ impl Pipeline {
         first: usize,
     ) -> Result<Start> {
         let config = &self.vae.config;
-        let original = posterior.map(|posterior| posterior.sample(config, noise));
-        let gaussian = match &request.latents {
-            Some(given) => {
-                let each = given.values().len() / request.batch;
-                given.values().iter().skip(first * each).take(noise.len()).copied().collect()
-            }
-            None => noise.draw(),
+        let part = |all: &Array| -> Vec<f32> {
+            let each = all.values().len() / request.batch;
+            all.values().iter().skip(first * each).take(noise.len()).copied().collect()
         };
+        let going_on = request.from_latents.as_ref().map(part);
+        let given = request.latents.as_ref().map(part);
+        let original = posterior.map(|posterior| posterior.sample(config, noise)).or(going_on);
+        let gaussian = given.unwrap_or_else(|| noise.draw());
         let from_noise = request.mask.is_some() && request.strength >= 1.0;
         let latents = match &original {
             Some(original) if !from_noise => checked.plan.start.apply(original, &gaussian),

@@ -36,6 +36,8 @@ impl Pipeline {
                 .iter()
                 .map(|encoder| LoadedNetwork::new(gpu, &encoder.part, precision))
                 .collect(),
+            tiny_vae: None,
+            colours: None,
             model,
             sampling: None,
             decoder: None,

@@ -17,11 +17,14 @@ mod checked;
 mod controls;
 mod decode;
 mod encode;
+mod enlarge;
 mod error;
 mod generate;
+mod hires;
 pub mod latents;
 mod load;
 mod plans;
+mod preview;
 pub mod recipe;
 mod regions;
 mod request;
@@ -29,9 +32,13 @@ mod sizes;
 mod tiles;
 mod wording;
 
+use std::sync::Arc;
+
 use crate::backend::Device;
+use crate::checkpoint::Component;
 use crate::graph::Array;
 use crate::models::config::{ClipTextConfig, UNetConfig, VaeConfig};
+use crate::models::tiny_vae::TinyVaeConfig;
 use crate::picture::Picture;
 use crate::scheduler::sampler::SamplerKind;
 use crate::sd::network::LoadedNetwork;
@@ -40,8 +47,11 @@ use crate::text::Tokenizer;
 use crate::watch::unwatched_parts;
 
 pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
+pub use enlarge::LatentFilter;
 pub use error::{Error, Result};
+pub use hires::{Hires, Upscaler};
 pub use plans::PreparedRequest;
+pub use preview::Preview;
 pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
 
 /// Noise that people can reproduce: which generator, which seed, which picture of a batch.
@@ -54,9 +64,10 @@ pub mod text {
     pub use crate::text::*;
 }
 
-use decode::Decoder;
+use decode::{Decoder, Vaes};
 use encode::Encoder;
 use error::option;
+use preview::LatentColours;
 
 /// Programs whose activations take less than this stay on the device for the next picture of their
 /// size.
@@ -71,6 +82,10 @@ pub struct Pipeline {
     vae: LoadedNetwork<VaeConfig>,
     /// In the order of [`Model::text_encoders`].
     texts: Vec<LoadedNetwork<ClipTextConfig>>,
+    /// Decodes in its place.
+    tiny_vae: Option<LoadedNetwork<TinyVaeConfig>>,
+    /// Of latents, for previews; fitted when the first one is to be seen.
+    colours: Option<LatentColours>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,
 }
@@ -161,14 +176,52 @@ impl Pipeline {
         {
             return Err(option("latents", &latents.shape, expected()));
         }
-        let planned = Decoder::plan(&self.gpu, &self.vae, [height, width], tile)?;
+        let planned = Decoder::plan(&self.gpu, self.vaes(), [height, width], tile)?;
         let mut decoder = self.decoder_like(planned);
         let mut pictures = Vec::new();
         for latents in latents.values().chunks_exact((height * width * channels).max(1)) {
-            pictures.push(decoder.decode(&self.vae, latents, &mut |_| Ok(()))?);
+            pictures.push(decoder.decode(self.vaes(), latents, &mut |_| Ok(()))?);
         }
         self.keep(decoder);
         Ok(pictures)
+    }
+
+    /// From now on, pictures are decoded by a small autoencoder, from
+    /// [`crate::checkpoint::open_tiny_vae`]: faster, with less memory, a little less true.
+    ///
+    /// # Errors
+    /// One that is not for this model's latents, or lacks something.
+    pub fn decode_by(&mut self, small: &Component) -> Result<()> {
+        let shape = |name: &str| small.shape(name).map(<[usize]>::to_vec);
+        let wrong = |expected: String| option("vae", small.path().display(), expected);
+        let config = TinyVaeConfig::of(&shape)
+            .map_err(|missing| wrong(format!("a small autoencoder with `{missing}`")))?;
+        let (channels, factor) = (self.latent_channels(), self.factor());
+        if (config.latent_channels, config.downscale()) != (channels, factor) {
+            return Err(wrong(format!(
+                "one for latents of {channels} channels and {factor} pixels a side, as the \
+                    model's are; it is for {} and {}",
+                config.latent_channels,
+                config.downscale()
+            )));
+        }
+        let source = Arc::new(ComponentSource(small.clone()));
+        let network = LoadedNetwork::from_source(
+            &self.gpu,
+            small,
+            source,
+            config,
+            self.vae.weights.precision(),
+        );
+        self.tiny_vae = Some(network);
+        self.decoder = None;
+        Decoder::plan(&self.gpu, self.vaes(), [1, 1], None)?.weight_bytes(self.vaes())?;
+        Ok(())
+    }
+
+    /// What decodes.
+    fn vaes(&self) -> Vaes<'_> {
+        Vaes { full: &self.vae, tiny: self.tiny_vae.as_ref() }
     }
 
     /// Height and width of the latents of a picture.

@@ -30,6 +30,15 @@ pub struct PreparedRequest<'a> {
     pub(super) request: &'a Request,
     pub(super) checked: CheckedRequest,
     pub(super) plan: RequestPlan,
+    /// The second pass.
+    pub(super) second: Option<Box<SecondPass>>,
+}
+
+/// A pass that goes on from the first one's latents.
+pub(super) struct SecondPass {
+    pub request: Request,
+    pub checked: CheckedRequest,
+    pub plan: RequestPlan,
 }
 
 impl PreparedRequest<'_> {
@@ -41,7 +50,11 @@ impl PreparedRequest<'_> {
 
     /// The device memory that it will take.
     pub fn memory(&self) -> MemoryPlan {
-        self.plan.memory
+        let first = self.plan.memory;
+        match &self.second {
+            None => first,
+            Some(second) => first.most(second.plan.memory),
+        }
     }
 }
 
@@ -96,7 +109,15 @@ impl Pipeline {
     pub fn prepare<'a>(&self, request: &'a Request) -> Result<PreparedRequest<'a>> {
         let mut checked = self.checked(request)?;
         let plan = self.plan(request, &mut checked)?;
-        Ok(PreparedRequest { request, checked, plan })
+        let second = match self.second_request(request)? {
+            None => None,
+            Some(request) => {
+                let mut checked = self.checked(&request)?;
+                let plan = self.plan(&request, &mut checked)?;
+                Some(Box::new(SecondPass { request, checked, plan }))
+            }
+        };
+        Ok(PreparedRequest { request, checked, plan, second })
     }
 
     fn plan(&self, request: &Request, checked: &mut CheckedRequest) -> Result<RequestPlan> {
@@ -168,7 +189,7 @@ impl Pipeline {
             slots: if on_host { 1 } else { used_slots(&checked.plan).len() },
             masked: request.mask.is_some(),
             on_host,
-            shown: false,
+            shown: request.preview.is_some() && !on_host,
             depth: if request.cache > 1 { Depth::Keeping } else { Depth::Whole },
             updates,
         };
@@ -183,7 +204,7 @@ impl Pipeline {
             .is_some()
             .then(|| Encoder::plan(&self.gpu, &self.vae, checked.size, request.tile))
             .transpose()?;
-        let decoder = Decoder::plan(&self.gpu, &self.vae, checked.size, request.tile)?;
+        let decoder = Decoder::plan(&self.gpu, self.vaes(), checked.size, request.tile)?;
         let config = &self.unet.config;
         let keys_values = KeysValues::plan(&self.unet, config, &shape.updates, &shape, encodings)?;
         let variants = || wordings.iter().chain(&summary).flat_map(|wording| &wording.variants);
@@ -206,7 +227,7 @@ impl Pipeline {
                 + control_weights
                 + keys_values.weight_bytes(&self.unet)?
                 + text_weights
-                + decoder.weight_bytes(&self.vae)?
+                + decoder.weight_bytes(self.vaes())?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
             sampling: step.bytes()
                 + shallow.as_ref().map_or(0, PlannedGraph::bytes)

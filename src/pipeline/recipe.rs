@@ -39,6 +39,10 @@ pub struct Recipe {
     pub latents: Option<Source>,
     /// Concepts and LoRAs, in order.
     pub concepts: Vec<ConceptSource>,
+    /// The small autoencoder that decoded it.
+    pub vae: Option<Source>,
+    /// The network that enlarged it between two passes.
+    pub upscaler: Option<Source>,
     /// Which of that file's latents the picture started from; 0 while recipes are made.
     pub latents_index: usize,
     /// The networks that steer it.

@@ -12,6 +12,8 @@ use crate::scheduler::sampler::SamplerKind;
 use crate::scheduler::spacing::Schedule;
 use crate::text::prompt::PromptOptions;
 
+use super::hires::Hires;
+
 /// The most pictures in a batch.
 pub const MOST_PICTURES: usize = 1024;
 
@@ -75,6 +77,13 @@ pub struct Request {
     pub strength: f64,
     /// Inpainting: white where `image` is painted anew; any size.
     pub mask: Option<Mask>,
+    /// Image to image: latents to go on from in place of `image`, as [`Generated::latents`] has
+    /// them.
+    pub from_latents: Option<Array>,
+    /// A second pass over a larger picture.
+    pub hires: Option<Hires>,
+    /// Every so many calls of the model, [`super::Pipeline::make_shown`] shows what comes of it.
+    pub preview: Option<usize>,
     /// The standard normal noise to start from, `[batch, height, width, channels]` of the latents,
     /// in place of the seeds'.
     pub latents: Option<Array>,
@@ -111,6 +120,9 @@ impl Default for Request {
             image: None,
             strength: 0.8,
             mask: None,
+            from_latents: None,
+            hires: None,
+            preview: None,
             latents: None,
             tile: None,
         }
@@ -146,6 +158,18 @@ pub struct MemoryPlan {
     pub decoding: u64,
     /// The same while the initial picture is encoded.
     pub encoding: u64,
+}
+
+impl MemoryPlan {
+    /// Of two runs one after another.
+    pub(super) fn most(self, other: MemoryPlan) -> MemoryPlan {
+        MemoryPlan {
+            weights: self.weights.max(other.weights),
+            sampling: self.sampling.max(other.sampling),
+            decoding: self.decoding.max(other.decoding),
+            encoding: self.encoding.max(other.encoding),
+        }
+    }
 }
 
 /// The pictures and how they came about.

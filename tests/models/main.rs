@@ -14,6 +14,7 @@ mod kinds;
 mod low_rank;
 #[path = "../common/reference.rs"]
 mod reference;
+mod small;
 mod towers;
 mod unet;
 

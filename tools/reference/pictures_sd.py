@@ -101,6 +101,10 @@ def cases():
     yield "rescaled", {"guidance_rescale": 0.7, "sampler": "euler", "seed": 5}
     yield "unipc", {"sampler": "unipc", "seed": 6, "steps": 9}
     yield "tcd", {"sampler": "tcd", "seed": 8, "guidance": 1.0, "steps": 4}
+    yield (
+        "hires",
+        {"kind": "hires", "sampler": "euler-ancestral", "seed": 13, "strength": 0.6, "steps": 8},
+    )
     yield "unguided", {"guidance": 1.0, "prompt": "a dog", "sampler": "ddim"}
     yield "clip-skip", {"clip_skip": 1, "prompt": "a dog", "sampler": "euler"}
     yield (
@@ -183,6 +187,26 @@ def generate(base, case):
     return pipe(**arguments).images[0]
 
 
+def hires(base, case):
+    """Two passes: latents are enlarged by half, and image to image goes on from them."""
+    first = pipeline(base, "text", case["sampler"], case["karras"])
+    arguments = {
+        "prompt": case["prompt"],
+        "negative_prompt": case["negative_prompt"],
+        "num_inference_steps": case["steps"],
+        "guidance_scale": case["guidance"],
+    }
+    seeded = lambda: torch.Generator("cpu").manual_seed(case["seed"])  # noqa: E731
+    size = {"width": case["width"], "height": case["height"]}
+    latents = first(**arguments, **size, generator=seeded(), output_type="latent").images
+    larger = torch.nn.functional.interpolate(
+        latents, size=[latents.shape[2] * 3 // 2, latents.shape[3] * 3 // 2], mode="bilinear"
+    )
+    second = pipeline(base, "image", case["sampler"], case["karras"])
+    arguments |= {"image": larger, "strength": case["strength"]}
+    return second(**arguments, generator=seeded()).images[0]
+
+
 def main():
     FIXTURES.mkdir(parents=True, exist_ok=True)
     base = StableDiffusionPipeline.from_pretrained(
@@ -203,7 +227,7 @@ def main():
     for name, settings in cases():
         case = DEFAULTS | settings
         written[name] = case
-        picture = generate(base, case)
+        picture = hires(base, case) if case["kind"] == "hires" else generate(base, case)
         picture.save(FIXTURES / f"{name}.webp", lossless=True, quality=100, method=6)
         print(
             name,

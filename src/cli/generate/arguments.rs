@@ -12,7 +12,9 @@ use mixofshow::scheduler::sampler::SamplerKind;
 use mixofshow::scheduler::spacing::Schedule;
 
 use super::concepts::ConceptArguments;
+use super::larger::Larger;
 use super::placing::Placing;
+use super::previews::Previews;
 use super::steering::Steering;
 use crate::cli::usage::STANDARD;
 use crate::cli::values::{self, Seed};
@@ -105,6 +107,10 @@ pub struct Arguments {
     pub placing: Placing,
     #[command(flatten)]
     pub steering: Steering,
+    #[command(flatten)]
+    pub larger: Larger,
+    #[command(flatten)]
+    pub previews: Previews,
 
     /// PNG file, folder, or pattern with {seed} or {index}; an older file is replaced; - is
     /// standard output
@@ -286,6 +292,7 @@ impl Arguments {
         set(&mut request.prompt_options.syntax, &self.prompt_syntax);
         request.tile = self.tile.or(request.tile);
         set(&mut request.steps, &self.steps);
+        request.preview = self.previews.preview;
         set(&mut request.guidance, &self.guidance);
         request.sampler = self.sampler.or(request.sampler);
         request.schedule = match self.karras {

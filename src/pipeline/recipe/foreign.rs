@@ -2,7 +2,7 @@
 use super::networks::without_networks;
 use super::{ConceptSource, Recipe};
 use crate::picture::Parameters;
-use crate::pipeline::Request;
+use crate::pipeline::{Hires, Request, Upscaler};
 use crate::random::RngKind;
 use crate::scheduler::sampler::SamplerKind;
 use crate::text::prompt::{PromptOptions, Syntax};
@@ -63,6 +63,21 @@ pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, St
     if recipe.image.is_some() {
         set("Denoising strength", request.strength.to_string());
     }
+    if let Some(hires) = request.hires.as_ref().filter(|_| recipe.image.is_none()) {
+        set("Denoising strength", hires.strength.to_string());
+        set("Hires upscale", hires.scale.to_string());
+        if let Some(steps) = hires.steps {
+            set("Hires steps", steps.to_string());
+        }
+        let named = hires.upscaler.name().filter(|_| recipe.upscaler.is_none());
+        let named = named.and_then(|name| UPSCALERS.iter().find(|(_, own)| *own == name));
+        let stem = recipe.upscaler.as_ref().and_then(|file| file.path.file_stem());
+        let name = stem.map(|stem| stem.to_string_lossy().into_owned());
+        set("Hires upscaler", name.unwrap_or(named.map_or("Latent", |(web, _)| web).to_string()));
+    }
+    if recipe.vae.is_some() {
+        set("VAE Decoder", "TAESD".to_string());
+    }
     if request.clip_skip > 0 {
         // They count the layers from the end, the last one being 1.
         set("Clip skip", (request.clip_skip + 1).to_string());
@@ -90,8 +105,8 @@ const SCHEDULES: [&str; 3] = ["Karras", "Polyexponential", "Exponential"];
 
 /// Settings that change the picture but have no counterpart here.
 const UNKNOWN: [&str; 12] = [
-    "Hires upscale",
-    "Hires upscaler",
+    "Hires prompt",
+    "Hires checkpoint",
     "Lora hashes",
     "TI hashes",
     "VAE",
@@ -105,7 +120,7 @@ const UNKNOWN: [&str; 12] = [
 ];
 
 /// Settings that are read here, or say nothing of how the picture looks.
-const HEEDED: [&str; 19] = [
+const HEEDED: [&str; 26] = [
     "Steps",
     "Sampler",
     "Schedule type",
@@ -117,7 +132,14 @@ const HEEDED: [&str; 19] = [
     "VAE hash",
     "Clip skip",
     "Denoising strength",
-    "Eta DDIM",
+    ETA_DDIM,
+    ETA,
+    RESCALE,
+    SKIP_EARLY,
+    "Hires upscale",
+    "Hires resize",
+    "Hires steps",
+    "Hires upscaler",
     "RNG",
     "Version",
     "Hashes",
@@ -152,6 +174,43 @@ fn left_out_others(found: &Parameters) -> Option<String> {
             told.join(", ")
         )
     })
+}
+
+/// Their names for what enlarges a picture between two passes, and ours.
+const UPSCALERS: [(&str, &str); 8] = [
+    ("Latent", "latent"),
+    ("Latent (antialiased)", "latent"),
+    ("Latent (nearest)", "latent-nearest"),
+    ("Latent (nearest-exact)", "latent-nearest-exact"),
+    ("Latent (bicubic)", "latent-bicubic"),
+    ("Latent (bicubic antialiased)", "latent-bicubic"),
+    ("Lanczos", "lanczos"),
+    ("None", "lanczos"),
+];
+
+/// The second pass over a larger picture. Its strength is told elsewhere.
+fn hires(found: &Parameters, request: &Request, notes: &mut Vec<String>) -> Option<Hires> {
+    let scale = found.get("Hires upscale").and_then(|text| text.trim().parse::<f64>().ok());
+    let resized = || -> Option<f64> {
+        let (width, height) = found.get("Hires resize")?.split_once('x')?;
+        let side = |text: &str| text.trim().parse::<f64>().ok().filter(|side| *side > 0.0);
+        let [from_width, from_height] = [request.width?, request.height?].map(|side| side as f64);
+        side(width).map(|w| w / from_width).or(side(height).map(|h| h / from_height))
+    };
+    let scale = scale.or_else(resized).filter(|scale| *scale > 1.0)?;
+    let steps = found.get("Hires steps").and_then(|text| text.trim().parse::<usize>().ok());
+    let steps = steps.filter(|steps| *steps > 0);
+    let name = found.get("Hires upscaler").unwrap_or("Latent");
+    let known = UPSCALERS.iter().find(|(web, _)| *web == name);
+    let upscaler = known.and_then(|(_, own)| Upscaler::named(own));
+    let upscaler = upscaler.unwrap_or_else(|| {
+        notes.push(format!(
+            "the picture was enlarged by `{name}`, which comes from a file: --hires-upscaler FILE \
+                names it; Lanczos' filter stands in"
+        ));
+        Upscaler::Lanczos
+    });
+    Some(Hires { scale, upscaler, steps, ..Hires::default() })
 }
 
 /// A sentence on LoRAs that a picture was made with, each named with its strength.
@@ -209,7 +268,17 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
     number!("Denoising strength" => request.strength);
     number!("CFG rescale" => request.guidance_rescale);
     number!("Skip Early CFG" => request.guidance_interval[0]);
-    if found.get("Denoising strength").is_some() {
+    match found.size() {
+        Some((width, height)) => {
+            (request.width, request.height) = (Some(width as usize), Some(height as usize))
+        }
+        None if found.get("Size").is_some() => unreadable(&mut notes, "Size"),
+        None => {}
+    }
+    request.hires = hires(found, &request, &mut notes);
+    if let Some(hires) = &mut request.hires {
+        (hires.strength, request.strength) = (request.strength, Request::default().strength);
+    } else if found.get("Denoising strength").is_some() {
         notes.push(
             "the picture was made from another one, which its file does not hold: give it as the \
                 initial picture"
@@ -219,13 +288,6 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
     let mut last_layer = 1;
     number!("Clip skip" => last_layer);
     request.clip_skip = usize::saturating_sub(last_layer, 1);
-    match found.size() {
-        Some((width, height)) => {
-            (request.width, request.height) = (Some(width as usize), Some(height as usize))
-        }
-        None if found.get("Size").is_some() => unreadable(&mut notes, "Size"),
-        None => {}
-    }
     let mut schedule = found.get("Schedule type");
     if let Some(sampler) = found.get("Sampler") {
         // Older versions wrote the schedule into the sampler's name.

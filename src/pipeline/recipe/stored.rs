@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{ConceptSource, ControlSource, Recipe, Source};
 use crate::backend::Precision;
 use crate::backend::ReplacedKernel;
-use crate::pipeline::Request;
+use crate::pipeline::{Hires, Request, Upscaler};
 use crate::region::Layout;
 use crate::scheduler::sampler::SamplerKind;
 use crate::scheduler::spacing::Schedule;
@@ -47,6 +47,10 @@ struct Stored {
     guidance_interval: Option<[f64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hires: Option<StoredHires>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vae: Option<Source>,
     seed: u64,
     rng: Option<String>,
     clip_skip: usize,
@@ -78,6 +82,19 @@ struct Stored {
     controls: Vec<ControlSource>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kernels: Vec<ReplacedKernel>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredHires {
+    scale: f64,
+    /// Its name, where it comes from no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upscaler: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<Source>,
+    strength: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steps: Option<usize>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -124,6 +141,18 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         guidance_rescale: Some(request.guidance_rescale).filter(|share| *share != 0.0),
         guidance_interval: Some(request.guidance_interval).filter(|part| *part != [0.0, 1.0]),
         cache: Some(request.cache).filter(|steps| *steps != 1),
+        hires: request.hires.as_ref().map(|hires| StoredHires {
+            scale: hires.scale,
+            upscaler: hires
+                .upscaler
+                .name()
+                .filter(|_| recipe.upscaler.is_none())
+                .map(str::to_string),
+            file: recipe.upscaler.clone(),
+            strength: hires.strength,
+            steps: hires.steps,
+        }),
+        vae: recipe.vae.clone(),
         seed: request.seed,
         rng: Some(request.rng.to_string()),
         clip_skip: request.clip_skip,
@@ -177,6 +206,7 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         guidance_rescale: stored.guidance_rescale.unwrap_or(default.guidance_rescale),
         guidance_interval: stored.guidance_interval.unwrap_or(default.guidance_interval),
         cache: stored.cache.unwrap_or(default.cache),
+        hires: stored.hires.as_ref().map(hires).transpose()?,
         seed: stored.seed,
         rng: parsed(stored.rng)?.unwrap_or_default(),
         clip_skip: stored.clip_skip,
@@ -198,12 +228,23 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         image: stored.image,
         mask: stored.mask,
         latents: stored.latents,
+        vae: stored.vae,
+        upscaler: stored.hires.and_then(|hires| hires.file),
         latents_index: stored.latents_index.unwrap_or(0),
         adapter: stored.adapter,
         controls: stored.controls,
         kernels: stored.kernels,
         region_masks: stored.region_masks,
     })
+}
+
+/// The second pass; the network of a file is opened by those who make the picture.
+fn hires(stored: &StoredHires) -> Result<Hires, String> {
+    let upscaler = match &stored.upscaler {
+        Some(name) => Upscaler::named(name).ok_or(format!("unknown upscaler `{name}`"))?,
+        None => Upscaler::default(),
+    };
+    Ok(Hires { scale: stored.scale, upscaler, strength: stored.strength, steps: stored.steps })
 }
 
 fn parsed<T: std::str::FromStr<Err: ToString>>(text: Option<String>) -> Result<Option<T>, String> {

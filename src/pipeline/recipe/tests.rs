@@ -1,6 +1,7 @@
 use super::*;
 use crate::graph::Array;
 use crate::picture::Picture;
+use crate::pipeline::Hires;
 use crate::random::RngKind;
 use crate::region::{Area, Layout, Region};
 use crate::scheduler::sampler::SamplerKind;
@@ -73,11 +74,14 @@ fn unusual() -> Recipe {
                 comma_backtrack: 3,
             },
             strength: 0.55,
+            hires: Some(Hires { scale: 1.5, strength: 0.4, steps: Some(9), ..Hires::default() }),
             tile: Some(256),
             ..Request::default()
         },
         model: Some("models/some model.safetensors".into()),
         model_hash: Some("0123456789abcdef".into()),
+        vae: source("taesd.safetensors"),
+        upscaler: source("4x.pth"),
         precision: Precision::F32,
         image: source("photo.jpg"),
         mask: source("mask.png"),
@@ -146,7 +150,7 @@ fn web_uis_read_what_is_written() {
         "Steps: 31, Sampler: Euler a, Schedule type: Beta, CFG scale: 7.1, Seed: \
             18446744073709551614, Size: 640x384, \
          Model hash: 0123456789, Model: some model, Concepts: \"zorp, the cat: ababababab x \
-         unet=0.7 text=1\", Denoising strength: 0.55, Clip skip: 2, Eta: 0.3, CFG \
+         unet=0.7 text=1\", Denoising strength: 0.55, VAE Decoder: TAESD, Clip skip: 2, Eta: 0.3, CFG \
          rescale: 0.7, Skip Early CFG: 0.1, RNG: NV, Version: mos 0.1.0"
     );
 }
@@ -447,4 +451,37 @@ fn broken_settings_are_errors_that_name_the_file() {
     std::fs::write(&path, "no picture").unwrap();
     assert!(Recipe::read(&path).unwrap_err().to_string().contains("a.png"));
     assert!(Source::of(&folder.path().join("none")).unwrap_err().to_string().contains("none"));
+}
+
+#[test]
+fn second_passes_are_read_and_written() {
+    let (recipe, notes) = foreign(
+        "a cat\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x768, Denoising \
+            strength: 0.4, Hires upscale: 1.5, Hires steps: 12, Hires upscaler: Latent \
+            (nearest-exact)",
+    );
+    let hires = recipe.request.hires.as_ref().unwrap();
+    assert_eq!((hires.scale, hires.strength, hires.steps), (1.5, 0.4, Some(12)));
+    assert_eq!(hires.upscaler.name(), Some("latent-nearest-exact"));
+    assert!(notes.is_empty(), "{notes:?}");
+    let text = parameters::format(&recipe.parameters(&generated(&[1]), 0));
+    for part in [
+        "Denoising strength: 0.4",
+        "Hires upscale: 1.5",
+        "Hires steps: 12",
+        "Hires upscaler: Latent (nearest-exact)",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let again = stored::read(&stored::write(&recipe, 0, 1)).unwrap().request.hires.unwrap();
+    assert_eq!((again.scale, again.strength, again.steps), (1.5, 0.4, Some(12)));
+    assert_eq!(again.upscaler.name(), Some("latent-nearest-exact"));
+
+    let (recipe, notes) = foreign(
+        "a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x768, Denoising strength: 0.3, Hires \
+            resize: 1024x0, Hires upscaler: 4x-UltraSharp",
+    );
+    let hires = recipe.request.hires.unwrap();
+    assert_eq!((hires.scale, hires.steps, hires.upscaler.name()), (2.0, None, Some("lanczos")));
+    assert!(notes.len() == 1 && notes[0].contains("4x-UltraSharp"), "{notes:?}");
 }
