@@ -10,6 +10,7 @@ use mixofshow::checkpoint::Checkpoint;
 use mixofshow::graph::Array;
 use mixofshow::picture::{Mask, Picture, psnr};
 use mixofshow::pipeline::{Generated, Pipeline, Request};
+use mixofshow::scheduler::spacing::Schedule;
 use mixofshow::unwatched;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -87,7 +88,8 @@ fn request(case: &Value) -> Request {
         steps: number("steps") as usize,
         guidance: case["guidance"].as_f64().unwrap() as f32,
         sampler: Some(text("sampler").parse().unwrap()),
-        karras: case["karras"].as_bool().unwrap(),
+        schedule: case["karras"].as_bool().unwrap().then_some(Schedule::Karras),
+        guidance_rescale: case["guidance_rescale"].as_f64().unwrap() as f32,
         seed: number("seed"),
         clip_skip: number("clip_skip") as usize,
         image: image.then(|| Picture::open(fixture("original.webp")).unwrap()),

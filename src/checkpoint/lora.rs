@@ -165,6 +165,22 @@ const WHOLE: [&str; 10] = [
     ".lora_magnitude_vector",
 ];
 
+/// Endings of second matrices.
+const UP: [&str; 7] = [
+    ".lora_up.weight",
+    ".lora_B.weight",
+    ".lora_B.default.weight",
+    "_lora.up.weight",
+    ".lora.up.weight",
+    ".lora_linear_layer.up.weight",
+    ":up",
+];
+
+/// Whether the file has second matrices of a LoRA; [`describe`] knows it by the first ones.
+pub(super) fn has_ups(file: &TensorFile) -> bool {
+    file.names().any(|name| UP.iter().any(|ending| name.ends_with(ending)))
+}
+
 /// Describes a LoRA, or says that the file is none.
 pub(super) fn describe(file: &TensorFile) -> Option<LoraReport> {
     // Layer -> forms and rank. A LoKr layer can have both factors split; the ranks are then equal.

@@ -65,6 +65,7 @@ pub use named::{SHIPPED, find};
 pub use network::Network;
 pub use single::CONFIG_METADATA;
 pub use tensor::TensorView;
+pub(crate) use what::other_change;
 pub(crate) use write::write_watched;
 pub use write::{to_bytes, write};
 

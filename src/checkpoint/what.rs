@@ -22,6 +22,8 @@ pub enum What {
     Concept,
     /// A change to a model, in any dialect.
     Lora,
+    /// A change to a model of a kind that is not read: OFT and the like.
+    OtherChange,
     /// Embeddings of new words.
     TextualInversion,
     /// Embeddings of new words for both text encoders of Stable Diffusion XL.
@@ -78,6 +80,7 @@ impl What {
             Self::OtherModel => "model of another family (Stable Diffusion 3, Flux or the like)",
             Self::Concept => "concept",
             Self::Lora => "LoRA",
+            Self::OtherChange => "change to a model, of a kind that is not read",
             Self::TextualInversion => "textual inversion",
             Self::TextualInversionSdxl => "textual inversion (Stable Diffusion XL)",
             Self::ControlNet => "ControlNet",
@@ -109,6 +112,9 @@ impl What {
                 "--concept of `mos generate` and `mos fuse`; `mos convert`"
             }
             Self::Lora => "--lora of `mos generate`, --concept of `mos fuse`; `mos convert`",
+            Self::OtherChange => {
+                "none; LoRA, LoCon, LoHa, LoKr, DoRA, IA3 and full differences are read"
+            }
             Self::ControlNet | Self::ControlNetSdxl | Self::T2iAdapter => {
                 "--control of `mos generate`, as FILE:image=PICTURE"
             }
@@ -140,6 +146,43 @@ const CONTROL_LORA: &str = "lora_controlnet";
 const LLLITE: &str = "lllite_";
 /// A ControlNet's layers that read the picture: the authors' names and diffusers'.
 pub(super) const HINTS: [&str; 2] = ["input_hint_block.", "controlnet_cond_embedding."];
+
+/// Marks of other ways to write a change, and what they are called. They begin a part of a name.
+const OTHER_CHANGES: [(&str, &str); 9] = [
+    ("oft_", "an OFT"),
+    ("boft_", "a BOFT"),
+    ("lora_embedding_", "a LoRA of an embedding table"),
+    ("vera_", "a VeRA"),
+    ("hra_", "an HRA"),
+    ("fourierft_", "a FourierFT"),
+    ("a1.weight", "a GLoRA"),
+    ("glora_", "a GLoRA"),
+    ("set_weight", "whole weights"),
+];
+
+/// What else than a known change a tensor of this name belongs to, if it does.
+pub fn other_change(tensor: &str) -> Option<&'static str> {
+    let starts = tensor.match_indices('.').map(|(at, _)| at + 1).chain([0]);
+    let mut parts = starts.filter_map(|at| tensor.get(at..));
+    parts.find_map(|part| {
+        OTHER_CHANGES.iter().find(|(mark, _)| part.starts_with(mark)).map(|(_, kind)| *kind)
+    })
+}
+
+/// Programs that save a part of a larger object put its name before all others.
+const OUTER: [&str; 5] = ["module.", "_orig_mod.", "unet.", "vae.", "text_encoder."];
+
+/// The names without what all of them begin with, where that says nothing.
+pub(super) fn bare<'n>(names: &[&'n str]) -> Vec<&'n str> {
+    let common = |outer: &&&str| !names.is_empty() && names.iter().all(|n| n.starts_with(**outer));
+    match OUTER.iter().find(common) {
+        // What is known by this beginning is told by it.
+        Some(outer) if !names.iter().all(|n| n.starts_with(UNET)) => {
+            names.iter().map(|name| &name[outer.len()..]).collect()
+        }
+        _ => names.to_vec(),
+    }
+}
 
 /// The kind of file that has these names; LoRAs and textual inversions are told elsewhere.
 pub(super) fn classify(names: &[&str]) -> What {
@@ -179,7 +222,10 @@ pub(super) fn classify(names: &[&str]) -> What {
         What::T2iAdapter
     } else if is_upscaler(names) {
         What::Upscaler
-    } else if any("down_blocks.") && any("time_embedding.") || any(UNET) {
+    } else if any("down_blocks.") && any("time_embedding.")
+        || any("input_blocks.") && any("time_embed.")
+        || any(UNET)
+    {
         if is_xl { What::UnetSdxl } else { What::Unet }
     } else if any("encoder.") && any("decoder.") || any(VAE) {
         What::Vae

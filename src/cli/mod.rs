@@ -169,7 +169,8 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 pub fn main() -> ExitCode {
     without_a_desktop();
     let mut command = Cli::command();
-    let arguments = usage::with_hyphens(&command, std::env::args_os().collect());
+    let arguments = usage::plain_help(std::env::args_os().collect());
+    let arguments = usage::with_hyphens(&command, arguments);
     if arguments.len() < 2 {
         // The parser shows it only where the environment gives no option.
         let help = command.render_help();

@@ -85,7 +85,7 @@ impl Sampler {
         let slots = used_slots(&plan).len();
         let shape = StepShape { slots, ..shape.step(tokens, updates) };
         let (planned, sites) = plan_step(&network, layout, &shape, runner.gpu.max_binding())?;
-        let sampling = Sampling { program: network.program(&planned)?, shape };
+        let sampling = Sampling { program: network.program(&planned)?, shallow: None, shape };
         sampling.set_distilled_guidance(&network.config, 1.0)?;
         Ok(Sampler { network, sampling, plan, sites, keys_values: None, steps: 0 })
     }
@@ -136,6 +136,8 @@ impl Sampler {
             encoded: &[],
             keys_values,
             rows: &[],
+            guided: None,
+            cache: 1,
         };
         let mut recorder = Recorder { sites: &mut self.sites, steps: &mut self.steps, watch };
         self.sampling.run(&self.network, &run, &mut noise, &mut recorder, &mut unwatched_parts)?;

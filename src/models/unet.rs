@@ -50,6 +50,8 @@ pub struct UNetOutput {
     pub skips: Vec<Tensor>,
     /// Output of the middle block, before [`Residuals::middle`].
     pub middle: Tensor,
+    /// What the last layer of the up blocks reads but for its skip connection, for [`shallow`].
+    pub deep: Tensor,
 }
 
 /// One cross-attention of a UNet.
@@ -107,6 +109,7 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
     let mut x = add_if_given(layers, middle, residuals.middle.as_ref())?;
 
     let mut open = controlled_skips(layers, &skips, residuals.skips)?;
+    let mut deep = x;
     for (i, block) in config.up.iter().enumerate() {
         x = layers.within(format!("up_blocks.{i}"), |layers| {
             for j in 0..block.layers {
@@ -116,6 +119,7 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
                         "the up blocks have more layers than the down blocks have skips",
                     )
                 })?;
+                deep = x;
                 x = layers.block(|layers| {
                     let x = layers.graph.concat_channels(x, skip)?;
                     layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)
@@ -145,11 +149,58 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
         })?;
     }
 
-    x = layers.group_norm("conv_norm_out", x, resnet.groups, resnet.epsilon)?;
-    x = layers.graph.activation(x, resnet.activation)?;
-    let sample = layers.conv("conv_out", x, config.out_channels, 3)?;
+    let sample = last_layers(layers, config, x)?;
     prompt.finish(layers)?;
-    Ok(UNetOutput { sample, skips, middle })
+    Ok(UNetOutput { sample, skips, middle, deep })
+}
+
+/// From the last up block's output to the prediction.
+fn last_layers(layers: &mut Layers, config: &UNetConfig, x: Tensor) -> Result<Tensor> {
+    let resnet = resnet_style(config);
+    let x = layers.group_norm("conv_norm_out", x, resnet.groups, resnet.epsilon)?;
+    let x = layers.graph.activation(x, resnet.activation)?;
+    layers.conv("conv_out", x, config.out_channels, 3)
+}
+
+/// Builds the outermost layers alone, on the deep features of another pass
+/// ([`UNetOutput::deep`]): the first convolution and the last layer of the up blocks, which change
+/// most from step to step (Ma et al. 2024, "DeepCache"). Without control models.
+pub fn shallow(
+    layers: &mut Layers,
+    config: &UNetConfig,
+    inputs: &UNetInputs,
+    deep: Tensor,
+) -> Result<Tensor> {
+    let resnet = resnet_style(config);
+    let told = Told { class: inputs.class, addition: inputs.addition };
+    let time = time_embedding(layers, config, inputs.time, inputs.guidance, told)?;
+    let skip = layers.conv("conv_in", inputs.sample, config.block_out_channels[0], 3)?;
+    let Some((i, block)) = config.up.iter().enumerate().next_back() else {
+        return Err(refusal(layers, "there are no up blocks"));
+    };
+    let j = block.layers.saturating_sub(1);
+    let x = layers.within(format!("up_blocks.{i}"), |layers| {
+        let x = layers.graph.concat_channels(deep, skip)?;
+        let x = layers.resnet(&format!("resnets.{j}"), x, Some(time), block.channels, resnet)?;
+        if !block.attention {
+            return Ok(x);
+        }
+        let style = transformer(config, block);
+        let own = style.depth * if style.only_cross_attention { 2 } else { 1 };
+        let before = cross_attentions(config).len().saturating_sub(own);
+        let mut prompt = Prompt::from(inputs.prompt, before);
+        layers.transformer(&format!("attentions.{j}"), x, style, &mut prompt)
+    })?;
+    last_layers(layers, config, x)
+}
+
+/// Channels of [`UNetOutput::deep`].
+pub fn deep_channels(config: &UNetConfig) -> usize {
+    let last = config.up.last().map_or(0, |block| block.channels);
+    match config.up.as_slice() {
+        [.., before, block] if block.layers < 2 => before.channels,
+        _ => last,
+    }
 }
 
 /// The down blocks and the middle block, from the first convolution's output `x`: skip connections

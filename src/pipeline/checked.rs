@@ -61,6 +61,23 @@ impl Pipeline {
         if !request.guidance.is_finite() {
             return Err(option("guidance", request.guidance, "a number"));
         }
+        if !(0.0..=1.0).contains(&request.guidance_rescale) {
+            return Err(option("guidance rescale", request.guidance_rescale, "0 to 1"));
+        }
+        let [from, until] = request.guidance_interval;
+        if !(0.0..1.0).contains(&from) || until <= from || until > 1.0 {
+            return Err(option(
+                "guidance from and until",
+                format!("{from} to {until}"),
+                "parts of the steps from 0 to 1, the start before the end",
+            ));
+        }
+        if request.cache == 0 {
+            return Err(option("cache", 0, "1 step or more"));
+        }
+        if request.cache > 1 && !request.controls.is_empty() {
+            return Err(option("cache", request.cache, "1 beside networks that steer the picture"));
+        }
         if request.mask.is_some() && request.image.is_none() {
             return Err(option(
                 "mask",
@@ -99,8 +116,8 @@ impl Pipeline {
         };
         let options = PlanOptions {
             steps: request.steps,
-            karras: request.karras,
-            eta: request.eta as f32,
+            schedule: request.schedule,
+            eta: request.eta,
             strength: request.image.as_ref().map(|_| request.strength),
         };
         let plan = sampler::plan(sampler, &self.model.scheduler, &options)?;

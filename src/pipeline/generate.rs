@@ -6,16 +6,17 @@ use crate::graph::Array;
 use crate::picture::Picture;
 
 use crate::sd::denoiser::{self, StepInputs, StepShape};
+use crate::sd::guided::Kept;
 use crate::sd::network::PlannedGraph;
 use crate::sd::noise::Noise;
-use crate::sd::sampling::{EncodedInterval, Kept, Sampling, SamplingRun, Told};
+use crate::sd::sampling::{EncodedInterval, Sampling, SamplingRun, Told};
 use crate::sd::text::{self, Encoded};
 
 use super::checked::CheckedRequest;
 use super::decode::Decoder;
 use super::encode::Posterior;
 use super::error::Result;
-use super::plans::{PreparedRequest, RequestPlan};
+use super::plans::{PreparedRequest, RequestPlan, shallow_of};
 use super::wording::PromptInterval;
 use super::{Generated, KEEP_BYTES, Pipeline, Request, sizes};
 use crate::watch::{Parts, Progress, Watch, heed};
@@ -130,7 +131,8 @@ impl Pipeline {
             let start = self.start(request, &checked, posterior.as_ref(), &mut noise, first)?;
             let (sampling, mut controls) = watch.stage("prepare", |progress| {
                 progress(0, 1)?;
-                let sampling = self.sampling(shape, &plan.shape, &plan.step)?;
+                let sampling =
+                    self.sampling(shape, &plan.shape, &plan.step, plan.shallow.as_ref())?;
                 let told = encoded.first().map(|encoded| encoded.told.clone());
                 let told = told.unwrap_or_else(|| Told::encodings(Vec::new()));
                 sampling.set_prompt(&self.unet, &plan.keys_values, &told, &plan.rows)?;
@@ -153,6 +155,8 @@ impl Pipeline {
                     encoded,
                     keys_values: &plan.keys_values,
                     rows,
+                    guided: plan.guided.as_ref(),
+                    cache: request.cache,
                 };
                 let unet = &self.unet;
                 let sampled = sampling.run(unet, &run, &mut noise, &mut controls, &mut progress);
@@ -273,18 +277,21 @@ impl Pipeline {
         shape: StepShape,
         planned: &StepShape,
         step: &PlannedGraph<StepInputs>,
+        shallow: Option<&PlannedGraph<StepInputs>>,
     ) -> Result<Sampling> {
         match self.sampling.take() {
             Some(sampling) if sampling.shape == shape => return Ok(Sampling { shape, ..sampling }),
             // Before the next one takes memory.
             other => drop(other),
         }
-        let program = match *planned == shape {
-            true => self.unet.program(step)?,
-            // The last pictures of a batch may be fewer.
-            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?)?,
+        // The last pictures of a batch may be fewer.
+        let same = *planned == shape;
+        let program = |step, shape: StepShape| match same {
+            true => self.unet.program(step),
+            false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?),
         };
-        Ok(Sampling { program, shape })
+        let shallow = shallow.map(|planned| program(planned, shallow_of(&shape))).transpose()?;
+        Ok(Sampling { program: program(step, shape.clone())?, shallow, shape })
     }
 
     /// The decoder that was made last, if it is the one that is planned.

@@ -2,7 +2,10 @@
 //! before any work.
 
 use crate::models::unet::SizeNumbers;
-use crate::sd::denoiser::{self, KeysValues, Phase, StepInputs, StepShape};
+use crate::region;
+use crate::scheduler::sampler::SamplingPlan;
+use crate::sd::denoiser::{self, Depth, KeysValues, Phase, StepInputs, StepShape};
+use crate::sd::guided::Guided;
 use crate::sd::network::PlannedGraph;
 use crate::sd::sampling::used_slots;
 use crate::sd::text::TextPlan;
@@ -63,9 +66,26 @@ pub(super) struct RequestPlan {
     /// Of as many pictures as are sampled at once.
     pub shape: StepShape,
     pub step: PlannedGraph<StepInputs>,
+    /// The step that takes deep features of an earlier one.
+    pub shallow: Option<PlannedGraph<StepInputs>>,
+    /// How guidance acts, where not in full in each step.
+    pub guided: Option<Guided>,
     pub keys_values: KeysValues,
     pub decoder: Decoder,
     pub memory: MemoryPlan,
+}
+
+/// The shallow step beside whole ones of `shape`.
+pub(super) fn shallow_of(shape: &StepShape) -> StepShape {
+    StepShape { depth: Depth::Shallow, ..shape.clone() }
+}
+
+/// How guidance acts, where not in full in each step.
+fn limited_guidance(request: &Request, plan: &SamplingPlan) -> Option<Guided> {
+    let Request { guidance_rescale: rescale, guidance_interval: [from, until], .. } = *request;
+    let acts = |call| region::holds(from, until, plan.step_of(call), plan.count);
+    let calls: Vec<bool> = (0..plan.steps.len()).map(acts).collect();
+    (rescale > 0.0 || calls.contains(&false)).then_some(Guided { rescale, calls })
 }
 
 impl Pipeline {
@@ -123,6 +143,16 @@ impl Pipeline {
         let regional = regional.filter(|regional| !regional.is_plain());
         let mut steering = Steering::of(self, request, checked)?;
         let (features, control_nets) = steering.needs();
+        let limited = limited_guidance(request, &checked.plan);
+        if limited.is_some() && !guided {
+            checked.warnings.push(
+                "guidance rescale and the part of the steps for guidance have no effect: there is \
+                    no guidance"
+                    .into(),
+            );
+        }
+        let limited = limited.filter(|_| guided);
+        let on_host = limited.is_some() || request.cache > 1;
         let at_once = if self.gpu.is_processor() { ON_A_PROCESSOR } else { request.batch };
         let shape = StepShape {
             batch: request.batch.min(at_once),
@@ -134,12 +164,19 @@ impl Pipeline {
             features,
             control_nets,
             guidance: guided.then_some(request.guidance),
-            slots: used_slots(&checked.plan).len(),
+            // The host keeps its own.
+            slots: if on_host { 1 } else { used_slots(&checked.plan).len() },
             masked: request.mask.is_some(),
+            on_host,
+            shown: false,
+            depth: if request.cache > 1 { Depth::Keeping } else { Depth::Whole },
             updates,
         };
         let encodings = wordings.iter().map(Wording::encodings).max().unwrap_or(1);
         let (shape, step) = self.largest_batch(shape)?;
+        let shallow = (shape.depth == Depth::Keeping)
+            .then(|| denoiser::plan_step(&self.unet, &shallow_of(&shape)))
+            .transpose()?;
         let (control_weights, control_bytes) = steering.plan(&shape)?;
         let encoder = checked
             .image
@@ -171,7 +208,9 @@ impl Pipeline {
                 + text_weights
                 + decoder.weight_bytes(&self.vae)?
                 + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
-            sampling: step.bytes() + control_bytes,
+            sampling: step.bytes()
+                + shallow.as_ref().map_or(0, PlannedGraph::bytes)
+                + control_bytes,
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
@@ -189,6 +228,8 @@ impl Pipeline {
             encoder,
             shape,
             step,
+            shallow,
+            guided: limited,
             keys_values,
             decoder,
             memory,

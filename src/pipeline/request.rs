@@ -9,6 +9,7 @@ use crate::picture::{Mask, Picture};
 use crate::random::RngKind;
 use crate::region::Layout;
 use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 use crate::text::prompt::PromptOptions;
 
 /// The most pictures in a batch.
@@ -44,10 +45,19 @@ pub struct Request {
     pub guidance: f32,
     /// None: the one that the model's files name.
     pub sampler: Option<SamplerKind>,
-    /// Karras's noise levels (Karras et al. 2022, eq. 5).
-    pub karras: bool,
-    /// DDIM's share of fresh noise, 0 to 1.
-    pub eta: f64,
+    /// How steps are spread over the noise; none: as the model's files say.
+    pub schedule: Option<Schedule>,
+    /// The sampler's share of fresh noise, 0 to 1; none: its usual one.
+    pub eta: Option<f64>,
+    /// How far the guided prediction is brought back to the contrast of the prompt's own, 0 to 1
+    /// (Lin et al. 2024, section 3.4).
+    pub guidance_rescale: f32,
+    /// The part of the steps, from and until, 0 to 1, in which guidance acts (Kynkäänniemi et al.
+    /// 2024); outside of it the prompt's own prediction holds.
+    pub guidance_interval: [f64; 2],
+    /// The deep layers of the UNet are computed in every n-th step, and what they gave is used
+    /// again in between (Ma et al. 2024, DeepCache); 1: in each.
+    pub cache: usize,
     /// Picture `i` of a batch has seed + i, and is the same picture as alone.
     pub seed: u64,
     /// Which generator's numbers the noise is.
@@ -88,8 +98,11 @@ impl Default for Request {
             steps: 25,
             guidance: 7.5,
             sampler: None,
-            karras: false,
-            eta: 0.0,
+            schedule: None,
+            eta: None,
+            guidance_rescale: 0.0,
+            guidance_interval: [0.0, 1.0],
+            cache: 1,
             seed: 0,
             rng: RngKind::default(),
             batch: 1,

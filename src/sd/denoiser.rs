@@ -36,8 +36,23 @@ pub(crate) struct StepShape {
     pub slots: usize,
     /// After each step, what lies outside a mask is set to the original.
     pub masked: bool,
+    /// What guidance and the sampler make of the UNet's prediction is the host's work.
+    pub on_host: bool,
+    /// Who wants to see it is shown what guidance made of the prediction.
+    pub shown: bool,
+    pub depth: Depth,
     /// Low-rank updates of the UNet. Their strengths make no other program.
     pub updates: Updates,
+}
+
+/// How much of the UNet a step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    Whole,
+    /// All of it, and the deep features are an output.
+    Keeping,
+    /// The outermost layers on deep features of an earlier step.
+    Shallow,
 }
 
 impl Default for StepShape {
@@ -54,6 +69,9 @@ impl Default for StepShape {
             guidance: None,
             slots: 1,
             masked: false,
+            on_host: false,
+            shown: false,
+            depth: Depth::Whole,
             updates: Updates::default(),
         }
     }
@@ -96,6 +114,8 @@ pub(crate) struct StepInputs {
     pub guidance: Option<Tensor>,
     /// Features of sizes and the pooled prompt `[rows, width]`, of models that are told them.
     pub addition: Option<Tensor>,
+    /// Deep features of an earlier step, of a shallow one.
+    pub deep: Option<Tensor>,
     /// Of the latents' shape.
     pub noise: Tensor,
     /// `[slots, slots + 2]`
@@ -118,7 +138,8 @@ pub(crate) struct InpaintingInputs {
 }
 
 /// Builds one step. `hooked` names layers whose hooks `further` is given, with the UNet's input and
-/// its prediction for each half; it adds to the graph what it likes, and gives the outputs.
+/// its prediction for each half; it adds to the graph what it likes, and gives the outputs. Before
+/// them come the prediction and the deep features, where the shape says that they are wanted.
 pub(crate) fn build_step(
     config: &UNetConfig,
     graph: &mut Graph,
@@ -152,26 +173,42 @@ pub(crate) fn build_step(
         residuals: controls.residuals(),
     };
     let rows = masked_rows(config, shape);
-    let ((prediction, hooks), updates) = shape.updates.build(graph, &rows, |layers| {
+    let deep = (shape.depth == Depth::Shallow).then(|| {
+        let channels = unet::deep_channels(config);
+        graph.input("deep", [shape.rows(), shape.height, shape.width, channels])
+    });
+    let ((prediction, kept, hooks), updates) = shape.updates.build(graph, &rows, |layers| {
         layers.hook(hooked.iter().cloned());
-        let prediction = unet::unet(layers, config, &inputs)?.sample;
-        Ok((prediction, layers.hooks().to_vec()))
+        let (prediction, kept) = match deep {
+            Some(deep) => (unet::shallow(layers, config, &inputs, deep)?, None),
+            None => {
+                let output = unet::unet(layers, config, &inputs)?;
+                (output.sample, Some(output.deep).filter(|_| shape.depth == Depth::Keeping))
+            }
+        };
+        Ok((prediction, kept, layers.hooks().to_vec()))
     })?;
-    let outputs = further(graph, &hooks, [x, prediction])?;
-    let output = match shape.guidance {
-        Some(scale) => graph.guidance(prediction, scale)?,
-        None => prediction,
-    };
+    let mut outputs: Vec<Tensor> =
+        shape.on_host.then_some(prediction).into_iter().chain(kept).collect();
+    let further = further(graph, &hooks, [x, prediction])?;
     let noise = graph.input("noise", latent);
     let matrix = graph.input("matrix", [slots, slots + 2]);
-    let mut next = graph.mix(state, output, noise, matrix)?;
     let mut inpainting = None;
-    if shape.masked {
-        let inputs = InpaintingInputs::declare(graph, latent);
-        next = inputs.keep_outside(graph, next, slots, latent)?;
-        inpainting = Some(inputs);
+    if !shape.on_host {
+        let output = match shape.guidance {
+            Some(scale) => graph.guidance(prediction, scale)?,
+            None => prediction,
+        };
+        outputs.extend(shape.shown.then_some(output));
+        let mut next = graph.mix(state, output, noise, matrix)?;
+        if shape.masked {
+            let inputs = InpaintingInputs::declare(graph, latent);
+            next = inputs.keep_outside(graph, next, slots, latent)?;
+            inpainting = Some(inputs);
+        }
+        graph.assign(state, next)?;
     }
-    graph.assign(state, next)?;
+    outputs.extend(further);
     let inputs = StepInputs {
         state,
         input_scale,
@@ -179,6 +216,7 @@ pub(crate) fn build_step(
         prompt,
         guidance,
         addition,
+        deep,
         noise,
         matrix,
         inpainting,
@@ -303,13 +341,12 @@ pub(crate) struct Phase {
 impl Phase {
     /// Lets the phase hold in a program from now on.
     pub fn write(&self, program: &Program, inputs: &PromptInputs) -> Result<()> {
+        // A shallow step has not all sizes, and at some no attention may stand.
+        let wanted = |tensor: Tensor| program.has_input(tensor);
         for ((tables, mask), size) in self.sizes.iter().zip(&inputs.sizes) {
-            // No attention may stand at some size.
-            let read = |(tensor, _): &(Tensor, &Array)| program.has_input(*tensor);
-            program.write_all(tables.values(&size.inputs).into_iter().filter(read))?;
-            if let (Some(values), Some(tensor)) = (mask, size.mask)
-                && program.has_input(tensor)
-            {
+            let tables = tables.values(&size.inputs);
+            program.write_all(tables.into_iter().filter(|(tensor, _)| wanted(*tensor)))?;
+            if let (Some(values), Some(tensor)) = (mask, size.mask.filter(|mask| wanted(*mask))) {
                 program.write(tensor, values)?;
             }
         }
@@ -438,15 +475,14 @@ impl KeysValues {
         self.planned.inputs.contexts.len()
     }
 
-    /// Makes them and writes them to a step's `program`. `rows`: for each masked update, its factor
+    /// Makes them and writes them to the `programs` of steps. `rows`: for each masked update, its factor
     /// for each token of the prompts.
     pub fn write<C>(
         &self,
         network: &LoadedNetwork<C>,
         contexts: &[Array],
         rows: &[Mask],
-        program: &Program,
-        inputs: &PromptInputs,
+        programs: &[(&Program, &PromptInputs)],
     ) -> Result<()> {
         let made = network.program(&self.planned)?;
         for (input, context) in made.inputs.contexts.iter().zip(contexts.iter().cycle()) {
@@ -455,10 +491,16 @@ impl KeysValues {
         self.updates.write(&made, &made.inputs.updates)?;
         rows.iter().try_for_each(|mask| made.inputs.updates.write(&made, mask))?;
         made.run();
-        for (i, (keys, values)) in inputs.pairs.iter().enumerate() {
-            program.take(*keys, &made, 2 * i)?;
-            program.take(*values, &made, 2 * i + 1)?;
+        for (program, inputs) in programs {
+            for (i, (keys, values)) in inputs.pairs.iter().enumerate() {
+                // A shallow step has not all of them.
+                if program.has_input(*keys) {
+                    program.take(*keys, &made, 2 * i)?;
+                    program.take(*values, &made, 2 * i + 1)?;
+                }
+            }
+            program.wait()?;
         }
-        Ok(program.wait()?)
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod denoiser;
 mod error;
+pub(crate) mod guided;
 mod model;
 pub(crate) mod network;
 pub(crate) mod noise;

@@ -7,7 +7,7 @@ use crate::sd::TextEncoder;
 use crate::sd::source::ComponentSource;
 use crate::sd::tokens::TokenRows;
 use crate::text::prompt::{self, PromptOptions, Syntax};
-use crate::text::{Result, Tokenizer};
+use crate::text::{Error, Result, Tokenizer};
 
 /// A tokenizer that knows the words as single tokens.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl Words {
     /// token table, `copies` the rows of each word.
     ///
     /// # Errors
-    /// A word that the vocabulary has already, or that is no word.
+    /// A word that the model has already, or that is no word.
     pub fn new(
         mut tokenizer: Tokenizer,
         words: &[String],
@@ -42,6 +42,7 @@ impl Words {
         copies: usize,
     ) -> Result<Words> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        words.iter().try_for_each(|word| check_new(&tokenizer, word))?;
         let ids = tokenizer.add_words(&words)?;
         Ok(Words { tokenizer, ids, vocabulary: vocabulary as u32, copies })
     }
@@ -72,6 +73,22 @@ impl Words {
             }));
         }
         Ok(Caption { ids, cut: !encoded.warnings.is_empty() })
+    }
+}
+
+/// Refuses a word that the model reads as a whole already: every prompt with it, and every caption,
+/// would mean the concept from then on.
+fn check_new(tokenizer: &Tokenizer, word: &str) -> Result<()> {
+    match single_token(tokenizer, word) {
+        Ok(_) => Err(Error::Word {
+            word: word.to_string(),
+            reason: format!(
+                "the model has this word already, and wherever a prompt has it, it would mean the \
+                    concept alone; a new one is needed, such as <{}1>",
+                word.trim_matches(['<', '>']).to_lowercase()
+            ),
+        }),
+        Err(_) => Ok(()),
     }
 }
 
@@ -171,7 +188,13 @@ mod tests {
         assert!(words.caption(&"tree ".repeat(90)).unwrap().cut);
         // Brackets weigh nothing here.
         assert!(words.caption("((tree:1.3))").unwrap().ids.len() == 3 * 77);
-        assert!(Words::new(plain, &["<a>".into(), "<A>".into()], 5000, 1).is_err());
+        assert!(Words::new(plain.clone(), &["<a>".into(), "<A>".into()], 5000, 1).is_err());
+        for word in ["dog", "Dog", "7"] {
+            let error = Words::new(plain.clone(), &["<a>".into(), word.into()], 5000, 1);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(&format!("\"{word}\"")) && error.contains("already"), "{error}");
+        }
+        Words::new(plain, &["dogz".into(), "<dog>".into()], 5000, 1).unwrap();
     }
 
     #[test]

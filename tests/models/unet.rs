@@ -117,6 +117,36 @@ pub fn check_unet(name: &str, engine: Engine) {
     case.check("sample", &found[0], engine.tolerance());
 }
 
+/// On the deep features of the whole pass, the outermost layers alone give what all of it gives.
+#[test]
+fn shallow_passes_go_on_from_deep_features() {
+    for name in ["unet_sd1", "unet_sd2", "unet_odd", "unet_distilled"] {
+        let c = UNetCase::open(name);
+        let evaluate = |deep: Option<&Array>| {
+            let (mut graph, mut values) = (Graph::new(), Inputs::new());
+            let text = [c.text(&mut graph, &mut values, "text")];
+            let inputs = c.inputs(&mut graph, &mut values, Encodings::Text(&text));
+            let outputs = match deep {
+                None => {
+                    let output = unet::unet(&mut Layers::new(&mut graph), &c.config, &inputs);
+                    let output = output.unwrap();
+                    vec![output.sample, output.deep]
+                }
+                Some(deep) => {
+                    values.push(("deep".into(), deep.clone()));
+                    let deep = graph.input("deep", deep.shape.clone());
+                    let layers = &mut Layers::new(&mut graph);
+                    vec![unet::shallow(layers, &c.config, &inputs, deep).unwrap()]
+                }
+            };
+            Engine::Plain.evaluate(&graph, &outputs, values, &c.case.weights())
+        };
+        let whole = evaluate(None);
+        assert_eq!(whole[1].shape.channels(), unet::deep_channels(&c.config));
+        assert_eq!(evaluate(Some(&whole[1]))[0], whole[0], "{name}");
+    }
+}
+
 #[test]
 fn unet_of_the_first_generation() {
     check_unet("unet_sd1", Engine::Plain);

@@ -23,6 +23,8 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    TCDScheduler,
+    UniPCMultistepScheduler,
 )
 from PIL import Image
 
@@ -53,6 +55,8 @@ SCHEDULERS = {
     "euler": (EulerDiscreteScheduler, {}),
     "euler-ancestral": (EulerAncestralDiscreteScheduler, {}),
     "dpmpp-2m": (DPMSolverMultistepScheduler, {}),
+    "unipc": (UniPCMultistepScheduler, {}),
+    "tcd": (TCDScheduler, {}),
 }
 DEFAULTS = {
     "kind": "text",
@@ -60,6 +64,7 @@ DEFAULTS = {
     "negative_prompt": "",
     "sampler": "pndm",
     "karras": False,
+    "guidance_rescale": 0.0,
     "steps": 6,
     "guidance": 7.5,
     "width": 128,
@@ -93,6 +98,9 @@ def cases():
             "seed": 7,
         },
     )
+    yield "rescaled", {"guidance_rescale": 0.7, "sampler": "euler", "seed": 5}
+    yield "unipc", {"sampler": "unipc", "seed": 6, "steps": 9}
+    yield "tcd", {"sampler": "tcd", "seed": 8, "guidance": 1.0, "steps": 4}
     yield "unguided", {"guidance": 1.0, "prompt": "a dog", "sampler": "ddim"}
     yield "clip-skip", {"clip_skip": 1, "prompt": "a dog", "sampler": "euler"}
     yield (
@@ -161,6 +169,11 @@ def generate(base, case):
         "generator": torch.Generator("cpu").manual_seed(case["seed"]),
         "clip_skip": case["clip_skip"] or None,
     }
+    if case["kind"] == "text":
+        arguments["guidance_rescale"] = case["guidance_rescale"]
+    if case["sampler"] == "tcd":
+        # The scheduler's own, which the pipeline sets to 0.
+        arguments["eta"] = 0.3
     if case["kind"] == "text":
         arguments |= {"width": case["width"], "height": case["height"]}
     else:

@@ -9,6 +9,7 @@ use mixofshow::pipeline::random::RngKind;
 use mixofshow::pipeline::recipe::Recipe;
 use mixofshow::pipeline::text::prompt::Syntax;
 use mixofshow::scheduler::sampler::SamplerKind;
+use mixofshow::scheduler::spacing::Schedule;
 
 use super::concepts::ConceptArguments;
 use super::placing::Placing;
@@ -169,21 +170,47 @@ pub struct Arguments {
     )]
     #[arg(help_heading = SAMPLING)]
     guidance: Option<f32>,
-    /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde or lcm [default: the
-    /// model's own]
+    /// How far the guided picture is brought back to the contrast of an unguided one, 0 to 1
+    /// [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::SHARE.parser::<f32>())]
+    guidance_rescale: Option<f32>,
+    /// Guidance acts from this part of the steps on, 0 to 1 [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::SHARE.parser::<f64>())]
+    guidance_from: Option<f64>,
+    /// Guidance acts until this part of the steps, 0 to 1 [default: 1]
+    #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::SHARE.parser::<f64>())]
+    guidance_until: Option<f64>,
+    /// ddim, pndm (plms), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde, dpmpp-sde,
+    /// dpmpp-3m-sde, unipc, lcm or tcd [default: the model's own]
     #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
     sampler: Option<SamplerKind>,
-    /// Karras' noise levels; for euler, heun, dpmpp-2m and dpmpp-2m-sde
+    /// How steps are spread over the noise: karras, exponential, beta, sgm-uniform, simple,
+    /// trailing, linspace or leading [default: the model's own]
+    ///
+    /// karras, exponential and beta space noise levels, for all samplers but ddim, pndm, lcm and
+    /// tcd. The others space timesteps, for all samplers but lcm and tcd.
+    #[arg(long, value_name = "NAME", help_heading = SAMPLING)]
+    schedule: Option<Schedule>,
+    /// The same as --schedule karras
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-        default_missing_value = "true"
+        default_missing_value = "true", conflicts_with = "schedule"
     )]
     #[arg(hide_possible_values = true, help_heading = SAMPLING)]
     karras: Option<bool>,
-    /// Fresh noise in ddim's steps, 0 to 1 [default: 0]
+    /// Fresh noise in the steps of ddim, euler-ancestral, tcd and the sde samplers, 0 to 1
+    /// [default: 0 for ddim, 0.3 for tcd, else 1]
     #[arg(long, value_name = "SHARE", help_heading = SAMPLING)]
     #[arg(value_parser = Range::SHARE.parser::<f64>())]
     eta: Option<f64>,
+    /// Run the UNet's deep layers in every so many steps only, and use what they gave again: faster,
+    /// a little different [default: 1]
+    #[arg(long, value_name = "STEPS", help_heading = SAMPLING)]
+    #[arg(value_parser = Range::COUNT.parser::<usize>())]
+    cache: Option<usize>,
     /// Seed of the first picture; random or -1: a random one, which is printed [default: random;
     /// with --like that picture's]
     #[arg(long, value_name = "NUMBER", value_parser = values::seed, help_heading = SAMPLING)]
@@ -261,8 +288,16 @@ impl Arguments {
         set(&mut request.steps, &self.steps);
         set(&mut request.guidance, &self.guidance);
         request.sampler = self.sampler.or(request.sampler);
-        set(&mut request.karras, &self.karras);
-        set(&mut request.eta, &self.eta);
+        request.schedule = match self.karras {
+            Some(true) => Some(Schedule::Karras),
+            Some(false) => request.schedule.filter(|schedule| *schedule != Schedule::Karras),
+            None => self.schedule.or(request.schedule),
+        };
+        request.eta = self.eta.or(request.eta);
+        set(&mut request.guidance_rescale, &self.guidance_rescale);
+        set(&mut request.cache, &self.cache);
+        set(&mut request.guidance_interval[0], &self.guidance_from);
+        set(&mut request.guidance_interval[1], &self.guidance_until);
         set(&mut request.rng, &self.rng);
         set(&mut request.strength, &self.strength);
         if self.model.is_some() {

@@ -3,11 +3,11 @@
 //! `lora_up.weight` and `alpha`, with PEFT's endings or those of other kinds of changes. The factor
 //! is alpha over rank.
 
-use crate::checkpoint::TensorFile;
+use crate::checkpoint::{TensorFile, other_change};
 use crate::concept::parts::Part;
 use crate::concept::{Concept, Network, Result};
 
-use super::gather::{Gathered, foreign_form, other_encoder, other_form, unknown_tensor};
+use super::gather::{Gathered, foreign_form, other_encoder, unknown_tensor};
 use super::{Read, alpha, names};
 use crate::watch::Parts;
 
@@ -46,7 +46,7 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
     let mut updates = Gathered::default();
     for name in file.names() {
         let Some((layer, part)) = part_of(name).filter(|_| is_prefixed(name)) else {
-            return Err(match other_form(name) {
+            return Err(match other_change(name) {
                 Some(kind) => foreign_form(file, name, kind),
                 None => unknown_tensor(file, name, "ComfyUI's LoRA files"),
             });

@@ -139,27 +139,6 @@ pub fn join_words(
     Ok(())
 }
 
-/// Marks of other ways to write a change, and what they are called. They begin a part of a name.
-const OTHERS: [(&str, &str); 8] = [
-    ("oft_", "an OFT"),
-    ("boft_", "a BOFT"),
-    ("lora_embedding_", "a LoRA of an embedding table"),
-    ("vera_", "a VeRA"),
-    ("hra_", "an HRA"),
-    ("fourierft_", "a FourierFT"),
-    ("a1.weight", "a GLoRA"),
-    ("set_weight", "whole weights"),
-];
-
-/// What else than a known change a tensor of this name belongs to, if it does.
-pub fn other_form(tensor: &str) -> Option<&'static str> {
-    let starts = tensor.match_indices('.').map(|(at, _)| at + 1).chain([0]);
-    let mut parts = starts.filter_map(|at| tensor.get(at..));
-    parts.find_map(|part| {
-        OTHERS.iter().find(|(mark, _)| part.starts_with(mark)).map(|(_, kind)| *kind)
-    })
-}
-
 /// An error that names the form of a change which is none of those that are read.
 pub fn foreign_form(file: &TensorFile, tensor: &str, kind: &str) -> Error {
     tensor_error(

@@ -4,13 +4,13 @@
 //! alpha over rank. Words may come along as textual inversions,
 //! `bundle_emb.<word>.string_to_param.*`.
 
-use crate::checkpoint::TensorFile;
+use crate::checkpoint::{TensorFile, other_change};
 use crate::concept::parts::{self, Part};
 use crate::concept::{Concept, LoHa, LoKr, Lora, Network, Result, Right, Update};
 use crate::graph::Array;
 
 use super::alpha;
-use super::gather::{Gathered, foreign_form, join_words, other_form, unknown_tensor, words_of};
+use super::gather::{Gathered, foreign_form, join_words, unknown_tensor, words_of};
 use super::{Read, Tensors, inversion, names};
 use crate::watch::Parts;
 
@@ -79,7 +79,7 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
         let (Some(found), Some((_, part))) = (layer_of(file, name), name.split_once('.')) else {
             return Err(unknown_tensor(file, name, "kohya's files"));
         };
-        let unknown = || foreign_form(file, name, other_form(part).unwrap_or("of an unknown form"));
+        let unknown = || foreign_form(file, name, other_change(part).unwrap_or("of an unknown form"));
         let part = Part::of(part).ok_or_else(unknown)?;
         let (network, layer) = found?;
         updates.add(file, name, network, layer, part)?;

@@ -175,7 +175,7 @@ fn merged(mut first: Concept, second: Concept, path: &Path) -> Result<Concept> {
 fn read_open(file: &TensorFile, progress: &mut Parts) -> Result<(Concept, Vec<String>, Dialect)> {
     let Some(dialect) = Dialect::of(file) else {
         if let Some((name, kind)) =
-            file.names().find_map(|name| Some((name, gather::other_form(name)?)))
+            file.names().find_map(|name| Some((name, checkpoint::other_change(name)?)))
         {
             return Err(gather::foreign_form(file, name, kind));
         }

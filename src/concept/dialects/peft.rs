@@ -4,13 +4,13 @@
 //! The factor is alpha over rank, where an `alpha` tensor or settings beside the tensors tell
 //! alpha; otherwise 1.
 
-use crate::checkpoint::TensorFile;
+use crate::checkpoint::{TensorFile, other_change};
 use crate::concept::parts::Part;
 use crate::concept::tensors::tensor_error;
 use crate::concept::{Concept, Lora, Network, Result, Update};
 
 use super::alpha;
-use super::gather::{Gathered, foreign_form, other_form, unknown_tensor};
+use super::gather::{Gathered, foreign_form, unknown_tensor};
 use super::names::{self, of_processor};
 use super::{Read, Tensors};
 use crate::watch::Parts;
@@ -96,7 +96,7 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
             (layer.strip_suffix(".lora").unwrap_or(layer), Part::Alpha)
         } else if let Some(found) = other_part(name) {
             found
-        } else if let Some(kind) = other_form(name) {
+        } else if let Some(kind) = other_change(name) {
             return Err(foreign_form(file, name, kind));
         } else {
             return Err(unknown_tensor(file, name, "PEFT's and diffusers' LoRA files"));

@@ -420,6 +420,11 @@ fn pefts_settings_lie_beside_its_file() {
         (1.0, "alpha is 2, by adapter_config.json".into())
     );
     assert!(scale(r#"{"lora_alpha": 2, "init_lora_weights": "pissa"}"#).1.contains("pissa"));
+    // As PEFT fills in what its settings leave out.
+    let usual = "adapter_config.json names no alpha: PEFT's own, 8, is taken";
+    assert_eq!(scale(r#"{"peft_type": "LORA", "r": 2}"#), (4.0, usual.into()));
+    let (usual, told) = scale(r#"{"r": 2, "alpha_pattern": {"to_k": 3}, "use_rslora": true}"#);
+    assert!((usual - 8.0 / 2f32.sqrt()).abs() < 1e-6 && told.contains("PEFT's own"), "{told}");
     let error = |settings: &str| {
         std::fs::write(&config, settings).unwrap();
         super::read(&file).unwrap_err().to_string()

@@ -9,6 +9,11 @@ use crate::text::prompt::{PromptOptions, Syntax};
 /// Their names for the two random generators.
 const CPU: &str = "CPU";
 const CUDA: &str = "NV";
+/// Their names for the share of fresh noise, and for parts of guidance.
+const ETA: &str = "Eta";
+const ETA_DDIM: &str = "Eta DDIM";
+const RESCALE: &str = "CFG rescale";
+const SKIP_EARLY: &str = "Skip Early CFG";
 /// Digits of a model's hash that they show.
 const HASH_DIGITS: usize = 10;
 
@@ -18,8 +23,8 @@ pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, St
     let mut set = |name: &str, value: String| settings.push((name.to_string(), value));
     set("Steps", request.steps.to_string());
     set("Sampler", sampler.web_name().to_string());
-    if request.karras {
-        set("Schedule type", "Karras".to_string());
+    if let Some(schedule) = request.schedule {
+        set("Schedule type", schedule.web_name().to_string());
     }
     set("CFG scale", request.guidance.to_string());
     set("Seed", request.seed.to_string());
@@ -61,8 +66,14 @@ pub(super) fn settings(recipe: &Recipe, sampler: SamplerKind) -> Vec<(String, St
         // They count the layers from the end, the last one being 1.
         set("Clip skip", (request.clip_skip + 1).to_string());
     }
-    if request.eta != 0.0 {
-        set("Eta DDIM", request.eta.to_string());
+    if let Some(eta) = request.eta {
+        set(if sampler == SamplerKind::DDIM { ETA_DDIM } else { ETA }, eta.to_string());
+    }
+    if request.guidance_rescale != 0.0 {
+        set(RESCALE, request.guidance_rescale.to_string());
+    }
+    if request.guidance_interval[0] > 0.0 {
+        set(SKIP_EARLY, request.guidance_interval[0].to_string());
     }
     let rng = match request.rng {
         RngKind::Torch => CPU,
@@ -91,6 +102,56 @@ const UNKNOWN: [&str; 12] = [
     "Tiling",
     "Face restoration",
 ];
+
+/// Settings that are read here, or say nothing of how the picture looks.
+const HEEDED: [&str; 19] = [
+    "Steps",
+    "Sampler",
+    "Schedule type",
+    "CFG scale",
+    "Seed",
+    "Size",
+    "Model",
+    "Model hash",
+    "VAE hash",
+    "Clip skip",
+    "Denoising strength",
+    "Eta DDIM",
+    "RNG",
+    "Version",
+    "Hashes",
+    "User",
+    "Created Date",
+    "Civitai resources",
+    "Civitai metadata",
+];
+
+/// A sentence on settings of extensions and the like that nothing is known of, those of one
+/// extension together; none where there are none.
+fn left_out_others(found: &Parameters) -> Option<String> {
+    let names = found.settings.iter().map(|(name, _)| name.as_str());
+    let others: Vec<&str> =
+        names.filter(|name| !HEEDED.contains(name) && !UNKNOWN.contains(name)).collect();
+    // An extension's settings begin with its name: `ADetailer model`, `ADetailer prompt`.
+    let first = |name: &str| name.split(' ').next().unwrap_or_default().to_string();
+    let mut told: Vec<String> = Vec::new();
+    for name in &others {
+        let same = others.iter().filter(|other| first(other) == first(name)).count();
+        let text = match same {
+            1 => name.to_string(),
+            _ => format!("{} ({same} settings)", first(name)),
+        };
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    (!told.is_empty()).then(|| {
+        format!(
+            "settings of the picture that are not known here are left out, whatever they did: {}",
+            told.join(", ")
+        )
+    })
+}
 
 /// A sentence on LoRAs that a picture was made with, each named with its strength.
 pub(super) fn left_out_loras(loras: &[String]) -> Option<String> {
@@ -176,7 +237,8 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
     number!("CFG scale" => request.guidance);
     number!("Seed" => request.seed);
     number!("Denoising strength" => request.strength);
-    number!("Eta DDIM" => request.eta);
+    number!("CFG rescale" => request.guidance_rescale);
+    number!("Skip Early CFG" => request.guidance_interval[0]);
     if found.get("Denoising strength").is_some() {
         notes.push(
             "the picture was made from another one, which its file does not hold: give it as the \
@@ -218,19 +280,34 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
         }
     }
     match schedule {
-        Some("Karras") if request.sampler.is_some_and(SamplerKind::has_karras_sigmas) => {
-            request.karras = true
-        }
-        Some("Karras") => {
-            let sampler = found.get("Sampler").unwrap_or("of the model's own");
-            notes.push(format!(
-                "Karras' schedule with the sampler {sampler} is not known here and left out"
-            ));
-        }
         Some("Automatic" | "Uniform" | "Normal") | None => {}
-        Some(schedule) => {
+        Some(name) => match name.parse() {
+            Ok(schedule) if request.sampler.is_some_and(|kind| kind.takes(schedule)) => {
+                request.schedule = Some(schedule);
+            }
+            Ok(schedule) => {
+                let sampler = found.get("Sampler").unwrap_or("of the model's own");
+                notes.push(format!(
+                    "the schedule {} with the sampler {sampler} is not known here and left out",
+                    schedule.web_name()
+                ));
+            }
+            Err(_) => notes.push(format!(
+                "the picture's setting `Schedule type: {name}` is not understood and left out"
+            )),
+        },
+    }
+    if let Some(sampler) = request.sampler {
+        let name = if sampler == SamplerKind::DDIM { ETA_DDIM } else { ETA };
+        match found.get(name).map(str::parse) {
+            Some(Ok(eta)) if sampler.usual_eta().is_some() => request.eta = Some(eta),
+            Some(_) => unreadable(&mut notes, name),
+            None => {}
+        }
+        if sampler.is_by_a_tree() && request.eta != Some(0.0) {
             notes.push(format!(
-                "the picture's setting `Schedule type: {schedule}` is not understood and left out"
+                "the noise in the steps of {} is drawn in another way there: the result differs",
+                sampler.web_name()
             ));
         }
     }
@@ -244,6 +321,7 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
             "the picture's setting `{name}` has no counterpart here and is left out"
         ));
     }
+    notes.extend(left_out_others(found));
     let recipe = Recipe {
         request,
         model: found.get("Model").map(str::to_string),

@@ -7,6 +7,8 @@ use crate::backend::Precision;
 use crate::backend::ReplacedKernel;
 use crate::pipeline::Request;
 use crate::region::Layout;
+use crate::scheduler::sampler::SamplerKind;
+use crate::scheduler::spacing::Schedule;
 use crate::text::prompt::{PromptOptions, Syntax};
 
 /// Keys are a promise to files that exist: new ones may come, none changes its meaning. What is
@@ -31,7 +33,20 @@ struct Stored {
     guidance: Option<f32>,
     sampler: Option<String>,
     karras: bool,
+    /// Any schedule but Karras's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<String>,
+    /// DDIM's; 0 says nothing of others'.
     eta: f64,
+    /// Any sampler's, where it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fresh_noise: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guidance_rescale: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guidance_interval: Option<[f64; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<usize>,
     seed: u64,
     rng: Option<String>,
     clip_skip: usize,
@@ -99,8 +114,16 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         steps: Some(request.steps),
         guidance: Some(request.guidance),
         sampler: request.sampler.map(|s| s.to_string()),
-        karras: request.karras,
-        eta: request.eta,
+        karras: request.schedule == Some(Schedule::Karras),
+        schedule: request
+            .schedule
+            .filter(|schedule| *schedule != Schedule::Karras)
+            .map(|schedule| schedule.to_string()),
+        eta: request.eta.filter(|_| request.sampler == Some(SamplerKind::DDIM)).unwrap_or(0.0),
+        fresh_noise: request.eta.filter(|_| request.sampler != Some(SamplerKind::DDIM)),
+        guidance_rescale: Some(request.guidance_rescale).filter(|share| *share != 0.0),
+        guidance_interval: Some(request.guidance_interval).filter(|part| *part != [0.0, 1.0]),
+        cache: Some(request.cache).filter(|steps| *steps != 1),
         seed: request.seed,
         rng: Some(request.rng.to_string()),
         clip_skip: request.clip_skip,
@@ -149,8 +172,11 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         steps: stored.steps.unwrap_or(default.steps),
         guidance: stored.guidance.unwrap_or(default.guidance),
         sampler: parsed(stored.sampler)?,
-        karras: stored.karras,
-        eta: stored.eta,
+        schedule: parsed(stored.schedule)?.or(stored.karras.then_some(Schedule::Karras)),
+        eta: stored.fresh_noise.or((stored.eta != 0.0).then_some(stored.eta)),
+        guidance_rescale: stored.guidance_rescale.unwrap_or(default.guidance_rescale),
+        guidance_interval: stored.guidance_interval.unwrap_or(default.guidance_interval),
+        cache: stored.cache.unwrap_or(default.cache),
         seed: stored.seed,
         rng: parsed(stored.rng)?.unwrap_or_default(),
         clip_skip: stored.clip_skip,

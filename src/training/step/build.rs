@@ -30,10 +30,58 @@ pub(super) struct Built {
     pub dropout: Vec<Factors>,
     /// Encodings of each caption.
     pub copies: usize,
+    pub inputs: Inputs,
+    pub rates: RateInputs,
+}
+
+/// What a step reads of each batch.
+pub(super) enum Inputs {
+    /// Pictures with captions.
+    Batch(BatchInputs),
+    /// What others predict.
+    Lesson(LessonInputs),
+}
+
+/// Inputs of a step that learns from pictures.
+#[derive(Clone, Copy)]
+pub(super) struct BatchInputs {
+    /// Rows of the captions' tokens that stand still.
+    pub embedded: Tensor,
+    /// Which trained row each token adds.
+    pub ids: Tensor,
+    pub latents: Tensor,
+    pub noise: Tensor,
+    /// How much of the latents is in each noisy one.
+    pub signal: Tensor,
+    /// And of the noise.
+    pub sigma: Tensor,
+    pub time: Tensor,
+    /// What each element's squared error counts.
+    pub weights: Tensor,
+}
+
+/// Inputs of a step that learns what others predict.
+pub(super) struct LessonInputs {
+    pub sample: Tensor,
+    pub target: Tensor,
+    pub time: Tensor,
+    pub weights: Tensor,
+    /// For each cross-attention.
+    pub texts: Vec<Tensor>,
+}
+
+/// What the updates are told.
+#[derive(Default)]
+pub(super) struct RateInputs {
+    /// Whether the sum of gradients goes on; none where nothing is summed.
+    pub keep: Option<Tensor>,
+    /// The numbers of each rate's updates.
+    pub of: Vec<(Rate, Tensor)>,
 }
 
 /// The frozen and the trained part of the model, before anything is differentiated.
 struct Forward {
+    inputs: BatchInputs,
     encoding: Tensor,
     texts: Vec<Tensor>,
     loss: Tensor,
@@ -46,7 +94,7 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     let layers = trained_layers(models, config)?;
     let copies = config.rows_per_word(&models.unet);
     let mut graph = Graph::new();
-    let groups =
+    let mut groups =
         groups(&mut graph, Some([config.words * copies, models.text.hidden_size]), &layers)?;
     let forward = forward(&mut graph, models, config, &groups, copies)?;
 
@@ -58,9 +106,11 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
         graph.recompute_blocks();
     }
     let gradients = gradients(&mut graph, &groups, &forward, loss)?;
-    let report = update(&mut graph, config, &groups, &gradients, loss, forward.regularisation)?;
+    let (report, rates) =
+        update(&mut graph, config, &mut groups, &gradients, loss, forward.regularisation)?;
     let dropout = dropout::factors(&graph, &layers);
-    Ok(Built { graph, report, loss, layers, groups, maps: forward.maps, dropout, copies })
+    let (maps, inputs) = (forward.maps, Inputs::Batch(forward.inputs));
+    Ok(Built { graph, report, loss, layers, groups, maps, dropout, copies, inputs, rates })
 }
 
 fn check(models: &Models, config: &StepConfig) -> Result<()> {
@@ -206,7 +256,9 @@ fn forward(
         }
         None => (None, None),
     };
-    Ok(Forward { encoding, texts, loss, regularisation, maps })
+    let inputs =
+        BatchInputs { embedded: frozen, ids, latents, noise, signal, sigma, time, weights };
+    Ok(Forward { inputs, encoding, texts, loss, regularisation, maps })
 }
 
 fn rows(groups: &[ParameterGroup]) -> Result<Tensor> {
@@ -281,20 +333,21 @@ pub(super) fn flat(
 pub(super) fn update(
     graph: &mut Graph,
     config: &StepConfig,
-    groups: &[ParameterGroup],
+    groups: &mut [ParameterGroup],
     gradients: &[Tensor],
     loss: Tensor,
     regularisation: Option<Tensor>,
-) -> Result<Tensor> {
+) -> Result<(Tensor, RateInputs)> {
     let adamw = config.adamw;
     let moments = Moments { beta1: adamw.betas[0], beta2: adamw.betas[1], epsilon: adamw.epsilon };
     let keep = (config.accumulate > 1).then(|| graph.input("keep", [1]));
     let mut totals = Vec::with_capacity(groups.len());
     let mut guard = loss;
-    for (group, &gradient) in groups.iter().zip(gradients) {
+    for (group, &gradient) in groups.iter_mut().zip(gradients) {
         let mut total = gradient;
         if let Some(keep) = keep {
-            let sum = graph.input(group.sum_name(), [group.count]);
+            let sum = graph.input(format!("sum.{}", group.name), [group.count]);
+            group.sum = Some(sum);
             let kept = graph.multiply(sum, keep)?;
             total = graph.add(kept, gradient)?;
             graph.assign(sum, total)?;
@@ -322,5 +375,6 @@ pub(super) fn update(
         Some(regularisation) => regularisation,
         None => graph.filled([1], 0.0)?,
     };
-    Ok(graph.concat(&[loss, regularisation, guard], 0)?)
+    let report = graph.concat(&[loss, regularisation, guard], 0)?;
+    Ok((report, RateInputs { keep, of: rates }))
 }

@@ -154,9 +154,9 @@ impl TrainingStep {
     }
 
     /// Runs with these inputs.
-    fn take(&mut self, inputs: Vec<(String, Array)>) -> Result<StepReport> {
-        for (name, array) in inputs {
-            self.engine.write(&name, array)?;
+    fn take(&mut self, inputs: Vec<(Tensor, Array)>) -> Result<StepReport> {
+        for (input, array) in &inputs {
+            self.engine.write(*input, array)?;
         }
         let report = self.engine.run()?;
         let [loss, regularisation, guard] =

@@ -31,9 +31,12 @@ impl Rate {
 /// A vector of numbers that are trained, with their moments.
 pub(super) struct ParameterGroup {
     pub rate: Rate,
-    /// The input that holds them: `[3, count]`.
+    /// What the input is called that holds them.
     pub name: String,
+    /// That input: `[3, count]`.
     pub state: Tensor,
+    /// The input with the sum of their gradients, where batches are summed.
+    pub sum: Option<Tensor>,
     pub count: usize,
     pub parts: Vec<Part>,
 }
@@ -46,13 +49,6 @@ pub(super) struct Part {
     /// Where it starts in the group.
     pub start: usize,
     pub tensor: Tensor,
-}
-
-impl ParameterGroup {
-    /// The input with the sum of its gradients.
-    pub fn sum_name(&self) -> String {
-        format!("sum.{}", self.name)
-    }
 }
 
 /// The name of what is trained, in the graph.
@@ -128,7 +124,7 @@ fn group(
         parts.push(Part { name: name.clone(), shape: *shape, start, tensor });
         start += elements;
     }
-    Ok(ParameterGroup { rate, name, state, count, parts })
+    Ok(ParameterGroup { rate, name, state, sum: None, count, parts })
 }
 
 /// The updates of one network, which read the groups.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Array, Shape};
+use crate::graph::{Array, Shape, Tensor};
 
 use super::config::{State, TrainedLayer};
 use super::error::{Error, Result};
@@ -50,7 +50,7 @@ impl TrainingStep {
     /// Arrays that are missing, unknown or of another shape.
     pub fn restore(&mut self, state: &State) -> Result<()> {
         let mut expected = 0;
-        let mut values: Vec<(String, Array)> = Vec::new();
+        let mut values: Vec<(Tensor, Array)> = Vec::new();
         for group in &self.built.groups {
             let mut all = Vec::with_capacity(3 * group.count);
             for kind in KINDS {
@@ -63,8 +63,8 @@ impl TrainingStep {
                     expected += 1;
                 }
             }
-            values.push((group.name.clone(), Array::f32([3, group.count], all)));
-            if self.config.accumulate > 1 {
+            values.push((group.state, Array::f32([3, group.count], all)));
+            if let Some(input) = group.sum {
                 let mut sum = Vec::with_capacity(group.count);
                 for part in &group.parts {
                     if state.accumulated == 0 {
@@ -78,7 +78,7 @@ impl TrainingStep {
                     )?);
                     expected += 1;
                 }
-                values.push((group.sum_name(), Array::f32([group.count], sum)));
+                values.push((input, Array::f32([group.count], sum)));
             }
         }
         if state.accumulated >= self.config.accumulate {
@@ -97,8 +97,8 @@ impl TrainingStep {
             });
         }
         self.engine.prepare(&self.built.graph)?;
-        for (name, array) in values {
-            self.engine.write(&name, array)?;
+        for (input, array) in &values {
+            self.engine.write(*input, array)?;
         }
         (self.step, self.accumulated) = (state.step, state.accumulated);
         self.embeddings_stopped = state.embeddings_stopped;
@@ -113,12 +113,12 @@ impl TrainingStep {
     pub fn state(&self) -> Result<State> {
         let mut arrays = BTreeMap::new();
         for group in &self.built.groups {
-            let all = self.engine.read(&group.name)?.ok_or(Error::NoState)?;
+            let all = self.engine.read(group.state)?.ok_or(Error::NoState)?;
             for (kind, values) in KINDS.iter().zip(all.values().chunks_exact(group.count)) {
                 arrays.extend(parts(group, values, |name| format!("{kind}{name}")));
             }
-            if self.accumulated > 0 {
-                let sum = self.engine.read(&group.sum_name())?.ok_or(Error::NoState)?;
+            if let Some(sum) = group.sum.filter(|_| self.accumulated > 0) {
+                let sum = self.engine.read(sum)?.ok_or(Error::NoState)?;
                 arrays.extend(parts(group, sum.values(), gradient_name));
             }
         }
@@ -139,10 +139,9 @@ impl TrainingStep {
     /// Starts the accumulation anew.
     pub(super) fn forget_sums(&mut self) -> Result<()> {
         self.accumulated = 0;
-        if self.config.accumulate > 1 {
-            for group in &self.built.groups {
-                self.engine
-                    .write(&group.sum_name(), Array::f32([group.count], vec![0.0; group.count]))?;
+        for group in &self.built.groups {
+            if let Some(sum) = group.sum {
+                self.engine.write(sum, &Array::f32([group.count], vec![0.0; group.count]))?;
             }
         }
         Ok(())
@@ -154,7 +153,7 @@ impl TrainingStep {
             return Ok(());
         };
         let width = self.models.text.hidden_size;
-        let state = self.engine.read(&group.name)?.ok_or(Error::NoState)?;
+        let state = self.engine.read(group.state)?.ok_or(Error::NoState)?;
         let rows = state.values()[..group.count].chunks_exact(width.max(1));
         let count = rows.len().max(1);
         let norm = |row: &[f32]| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
