@@ -395,6 +395,7 @@ impl<'a> Student<'a> {
             sample: Array::f32(shape, sample),
             timesteps,
             texts,
+            addition: None,
             target: Array::f32(shape, target),
             weights: rows.iter().map(|row| row.weight).collect(),
             rate,
