@@ -3,9 +3,9 @@
 use super::config::{Initializer, Settings};
 use super::draws::{Draws, Purpose};
 use crate::graph::Array;
-use crate::sd::{Model, TextEncoder};
 use crate::sd::source::ComponentSource;
 use crate::sd::tokens::TokenRows;
+use crate::sd::{Model, TextEncoder};
 use crate::text::prompt::{self, PromptOptions, Syntax};
 use crate::text::{Error, Result, Tokenizer};
 

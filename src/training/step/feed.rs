@@ -177,39 +177,35 @@ fn tokens(
     of: &CaptionInputs,
     ids: &Array,
 ) -> Result<Arrays> {
-        let (n, tokens, width, vocabulary) =
-            (config.batch, config.tokens, text.hidden_size, text.vocab_size);
-        check("token ids", ids, &[n, copies, tokens].into(), Element::U32)?;
-        let rows = config.words * copies;
-        let mut trained = Vec::with_capacity(copies * n * tokens);
-        let mut embedded = vec![0.0; copies * n * tokens * width];
-        let order =
-            (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
-        let slots = embedded.chunks_exact_mut((tokens * width).max(1));
-        for (sequence, start) in slots.zip(order) {
-            for (slot, &id) in
-                sequence.chunks_exact_mut(width.max(1)).zip(&ids.ids()[start..start + tokens])
-            {
-                let row = id as usize;
-                if row >= vocabulary + rows {
-                    return Err(wrong(
-                        "token ids",
-                        row,
-                        format!("ids below {}", vocabulary + rows),
-                    ));
-                }
-                trained.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
-                if row < vocabulary {
-                    let row = known.row(source, text, id);
-                    slot.copy_from_slice(row.map_err(|error| Error::Graph(error.into()))?);
-                }
+    let (n, tokens, width, vocabulary) =
+        (config.batch, config.tokens, text.hidden_size, text.vocab_size);
+    check("token ids", ids, &[n, copies, tokens].into(), Element::U32)?;
+    let rows = config.words * copies;
+    let mut trained = Vec::with_capacity(copies * n * tokens);
+    let mut embedded = vec![0.0; copies * n * tokens * width];
+    let order =
+        (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
+    let slots = embedded.chunks_exact_mut((tokens * width).max(1));
+    for (sequence, start) in slots.zip(order) {
+        for (slot, &id) in
+            sequence.chunks_exact_mut(width.max(1)).zip(&ids.ids()[start..start + tokens])
+        {
+            let row = id as usize;
+            if row >= vocabulary + rows {
+                return Err(wrong("token ids", row, format!("ids below {}", vocabulary + rows)));
+            }
+            trained.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
+            if row < vocabulary {
+                let row = known.row(source, text, id);
+                slot.copy_from_slice(row.map_err(|error| Error::Graph(error.into()))?);
             }
         }
-        let sequences = copies * n;
-        Ok(vec![
-            (of.embedded, Array::f32([sequences, tokens, width], embedded)),
-            (of.ids, Array::u32([sequences, tokens], trained)),
-        ])
+    }
+    let sequences = copies * n;
+    Ok(vec![
+        (of.embedded, Array::f32([sequences, tokens, width], embedded)),
+        (of.ids, Array::u32([sequences, tokens], trained)),
+    ])
 }
 
 /// How much of signal and noise is in each noisy latent.

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::graph::{Graph, Tensor};
 use crate::graph;
+use crate::graph::{Graph, Tensor};
 use crate::nn::{Dropout, Layers, LoraSet, Strength};
 
 use super::config::{Network, SECOND, StepConfig, TrainedLayer};

@@ -73,7 +73,8 @@ pub(super) fn build(
         inputs.push(captions);
         outputs.push(found);
     }
-    let encodings: Vec<Tensor> = outputs.iter().filter_map(|found| found.first().copied()).collect();
+    let encodings: Vec<Tensor> =
+        outputs.iter().filter_map(|found| found.first().copied()).collect();
     let pooled = outputs.iter().find_map(|found| found.get(1).copied());
     let encoding = match encodings[..] {
         [encoding] => encoding,
