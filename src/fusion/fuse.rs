@@ -70,7 +70,7 @@ pub struct Fused {
 /// same output), it goes on where it was, to the same bytes.
 ///
 /// `watch` is told of the stages `hash`, of the model's weights where it is not remembered; `text`,
-/// `cross` and `spatial` ([`Stage::name`]), while the inputs of a concept, the subject, are
+/// `text_2`, `cross` and `spatial` ([`Stage::name`]), while the inputs of a concept, the subject, are
 /// recorded; `solve`, the layers of a stage; `predict`, what a concept's own model predicts;
 /// `distill`, what the fused one learns of that; and `write`.
 ///
@@ -119,6 +119,7 @@ pub fn fuse(
         base: &base,
         precision: settings.precision,
         text: FusedWeights::default(),
+        text_2: FusedWeights::default(),
         unet: FusedWeights::default(),
     };
     let mut fusion = Fusion {
@@ -143,7 +144,7 @@ pub fn fuse(
     }
     let in_unet: Vec<&StageLayers> = stages_layers
         .iter()
-        .filter(|(stage, _)| *stage != Stage::Text)
+        .filter(|(stage, _)| !stage.is_text())
         .map(|(_, layout)| layout)
         .collect();
     fusion.distil(&in_unet)?;
@@ -330,10 +331,7 @@ impl Fusion<'_, '_> {
             _ => RidgeChoice::given(0.0),
         };
         let mut solving = start.elapsed();
-        let component = match stage {
-            Stage::Text => &self.runner.base.checkpoint.text_encoder,
-            _ => &self.runner.base.checkpoint.unet,
-        };
+        let component = self.runner.base.component(stage.network());
         let mut fused: Vec<(String, TensorView)> = Vec::new();
         let mut sites = Vec::new();
         for (done, group) in groups.iter().enumerate() {
@@ -364,10 +362,7 @@ impl Fusion<'_, '_> {
         let path = self.working.join(format!("{}-{}.safetensors", store::WEIGHTS, stage.name()));
         checkpoint::write(&path, &fused, &BTreeMap::new())?;
         drop(fused);
-        match stage {
-            Stage::Text => self.runner.text.add(&path)?,
-            _ => self.runner.unet.add(&path)?,
-        }
+        self.runner.fused_mut(stage.network()).add(&path)?;
         let mut sha = Sha256::new();
         sha.update(&self.earlier);
         sha.update(hash_of(&path)?);
@@ -463,8 +458,8 @@ impl Fusion<'_, '_> {
         {
             return Ok(found);
         }
-        let own =
-            Runner { text: FusedWeights::default(), unet: FusedWeights::default(), ..self.runner };
+        let none = FusedWeights::default;
+        let own = Runner { text: none(), text_2: none(), unet: none(), ..self.runner };
         let watch = &mut *self.watch;
         let mut tell = |done, of| {
             let at = Progress::new("predict", done, of);

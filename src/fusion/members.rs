@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::DType;
-use crate::concept::{Concept, Lora, Network, Update, UpdateSet, Updates, Word};
+use crate::concept::{Concept, Lora, ModelKind, Network, Update, UpdateSet, Updates, Word};
 use crate::graph::Array;
 
 use super::base::Base;
@@ -147,13 +147,18 @@ fn member(entry: ConceptToFuse, base: &Base) -> Result<FusedConcept> {
         }
     }
     let layers = base.model.attentions.len();
-    for word in &concept.words {
-        let rows = word.rows(Network::TextEncoder);
-        let (found, expected) = (rows.shape.channels(), base.text().hidden_size);
+    let kind =
+        ModelKind { encoders: base.encoders().len(), width: base.unet().cross_attention_dim };
+    kind.check(&concept)?;
+    let encoders = base.encoders().iter();
+    for (word, encoder) in concept.words.iter().flat_map(|w| encoders.clone().map(move |e| (w, e)))
+    {
+        let rows = word.rows(encoder.network);
+        let (found, expected) = (rows.shape.channels(), encoder.part.config.hidden_size);
         if found != expected {
             return Err(refuse(format!(
-                "its word {} has embeddings of width {found}, the text encoder is {expected} wide",
-                word.text
+                "its word {} has embeddings of width {found}, the {} is {expected} wide",
+                word.text, encoder.network
             )));
         }
         if word.layers() != layers && word.layers() != 1 {

@@ -202,10 +202,11 @@ fn hardly_different_pictures_are_noticed() {
 fn large_photos_are_kept_smaller() {
     let mask = Mask::new(400, 200, vec![1.0; 80_000]).unwrap();
     let picture = Picture::filled(400, 200, [9; 3]).unwrap();
-    let found =
-        Found { path: "x".into(), picture, caption: String::new(), mask: Some(mask), repeats: 1 };
+    let (original, caption, mask) = ([400, 200], String::new(), Some(mask));
+    let found = Found { path: "x".into(), picture, original, caption, mask, repeats: 1 };
     let shrunk = found.clone().shrunk([64, 64], 2.0).unwrap();
     assert_eq!((shrunk.picture.width(), shrunk.picture.height()), (256, 128));
+    assert_eq!(shrunk.original, [400, 200]);
     assert_eq!(shrunk.mask.unwrap().width(), 256);
     assert_eq!(found.shrunk([256, 256], 2.0).unwrap().picture.width(), 400);
 }

@@ -6,22 +6,22 @@ use std::process::{Command, Output};
 use super::concepts::lora;
 use super::model::{at, root};
 
-fn mos(arguments: &[&str]) -> Output {
+pub fn mos(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mos"));
     command.env_remove("MOS_MODELS").args(["--adapter", "cpu"]).args(arguments);
     command.output().unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn ok(output: Output) -> Output {
+pub fn ok(output: Output) -> Output {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
-fn json(output: &Output) -> serde_json::Value {
+pub fn json(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 

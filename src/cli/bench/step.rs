@@ -103,6 +103,7 @@ fn models(preset: &Preset, graph: &Graph, stored: StoredAs) -> Result<Models> {
     Ok(Models {
         unet: preset.unet.clone(),
         text: preset.text.clone(),
+        second: None,
         schedule: NoiseSchedule::of_training(&SchedulerConfig::parse(schedule)?)?,
         prediction: PredictionType::Epsilon,
         parameters: Arc::new(MadeUpWeights::of(&all, stored)),
@@ -126,6 +127,7 @@ fn batch(preset: &Preset, config: &StepConfig) -> Batch {
         noise: noise(&[n, height, width, preset.unet.in_channels]),
         timesteps: (0..n).map(|i| 500 + i).collect(),
         ids: Array::u32([n, copies, config.tokens], captions),
+        second: None,
         factors: vec![1.0; n],
         loss_mask: Array::f32([n, height, width], vec![1.0; n * height * width]),
         subject_mask: Some(Array::f32([n, height, width], left)),

@@ -311,7 +311,7 @@ fn what_cannot_be_used_is_refused_by_name() {
         "{nowhere}"
     );
     let vectors = error(&[("clip_l", matrix(1, 768)), ("clip_g", matrix(2, 1280))]);
-    assert!(vectors.contains("`clip_l`: 1 vectors"), "{vectors}");
+    assert!(vectors.contains("`clip_g`: 2 vectors"), "{vectors}");
     let other = error(&[("text_encoders.t5xxl.a.lora_down.weight", matrix(2, 2))]);
     assert!(other.contains("XL has"), "{other}");
     assert!(error(&[("transformer.a.lora_A.weight", matrix(2, 2))]).contains("does not have"));

@@ -2,7 +2,6 @@
 
 use crate::graph::ops::{Moments, RATES};
 use crate::graph::{Graph, Tensor};
-use crate::models::clip_text;
 use crate::models::unet::{self, Residuals, UNetInputs};
 use crate::nn::{Encodings, Layers};
 use crate::scheduler::config::PredictionType;
@@ -13,6 +12,7 @@ use super::error::{Error, Result};
 use super::layers::trained_layers;
 use super::parameter_group::{ParameterGroup, Rate, given, groups};
 use super::regularisation::{self, Maps};
+use super::texts::{self, CaptionInputs, Texts};
 
 /// What the caller reads after a run: the loss, the regularisation's part of it, and a number that
 /// is finite only if all gradients are.
@@ -43,12 +43,11 @@ pub(super) enum Inputs {
 }
 
 /// Inputs of a step that learns from pictures.
-#[derive(Clone, Copy)]
 pub(super) struct BatchInputs {
-    /// Rows of the captions' tokens that stand still.
-    pub embedded: Tensor,
-    /// Which trained row each token adds.
-    pub ids: Tensor,
+    /// Of each text encoder.
+    pub captions: Vec<CaptionInputs>,
+    /// What is told of the pictures' sizes, as sinusoids; where the UNet is told.
+    pub sizes: Option<Tensor>,
     pub latents: Tensor,
     pub noise: Tensor,
     /// How much of the latents is in each noisy one.
@@ -68,6 +67,8 @@ pub(super) struct LessonInputs {
     pub weights: Tensor,
     /// For each cross-attention.
     pub texts: Vec<Tensor>,
+    /// Summaries of the prompts, and sizes; where the UNet is told.
+    pub addition: Option<Tensor>,
 }
 
 /// What the updates are told.
@@ -82,8 +83,7 @@ pub(super) struct RateInputs {
 /// The frozen and the trained part of the model, before anything is differentiated.
 struct Forward {
     inputs: BatchInputs,
-    encoding: Tensor,
-    texts: Vec<Tensor>,
+    texts: Texts,
     loss: Tensor,
     regularisation: Option<Tensor>,
     maps: Option<Maps>,
@@ -94,8 +94,12 @@ pub(super) fn build(models: &Models, config: &StepConfig) -> Result<Built> {
     let layers = trained_layers(models, config)?;
     let copies = config.rows_per_word(&models.unet);
     let mut graph = Graph::new();
-    let mut groups =
-        groups(&mut graph, Some([config.words * copies, models.text.hidden_size]), &layers)?;
+    let rows: Vec<(Network, [usize; 2])> = models
+        .encoders()
+        .iter()
+        .map(|of| (of.network, [config.words * copies, of.config.hidden_size]))
+        .collect();
+    let mut groups = groups(&mut graph, &rows, &layers)?;
     let forward = forward(&mut graph, models, config, &groups, copies)?;
 
     let loss = match forward.regularisation {
@@ -141,7 +145,7 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
     let option = |option, found: String, expected: &str| {
         Err(Error::Option { option, found, expected: expected.into() })
     };
-    let (unet, text) = (&models.unet, &models.text);
+    let unet = &models.unet;
     for (name, share) in
         [("lora_dropout", config.lora_dropout), ("rank_dropout", config.rank_dropout)]
     {
@@ -154,12 +158,11 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
             return option(name, "0".into(), "at least 1");
         }
     }
-    if config.tokens == 0 || config.tokens > text.max_position_embeddings {
-        return option(
-            "tokens",
-            config.tokens.to_string(),
-            &format!("1 to {}", text.max_position_embeddings),
-        );
+    for encoder in models.encoders() {
+        let most = encoder.config.max_position_embeddings;
+        if config.tokens == 0 || config.tokens > most {
+            return option("tokens", config.tokens.to_string(), &format!("1 to {most}"));
+        }
     }
     if unet.in_channels != unet.out_channels {
         let found = format!("from {} to {} channels", unet.in_channels, unet.out_channels);
@@ -169,8 +172,8 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
             "as many channels out as in (an inpainting or editing model cannot be tuned)",
         );
     }
-    if unet.cross_attention_dim != text.hidden_size {
-        let found = format!("of width {}", text.hidden_size);
+    if unet.cross_attention_dim != models.text_width() {
+        let found = format!("of width {}", models.text_width());
         return option(
             "the text encoder",
             found,
@@ -184,6 +187,17 @@ pub(super) fn check_networks(models: &Models, config: &StepConfig) -> Result<()>
             "one that reads time and text alone",
         );
     }
+    let pooled = models.second.as_ref().map(|second| second.projection_dim);
+    let told = unet.addition.map(|addition| addition.text);
+    if pooled != told {
+        let width = |width: Option<usize>| {
+            width.map_or("no summary of the prompt".into(), |width| {
+                format!("a summary of the prompt of width {width}")
+            })
+        };
+        let found = format!("told {}", width(told));
+        return option("the UNet", found, &format!("{}, as the text encoders make", width(pooled)));
+    }
     Ok(())
 }
 
@@ -195,30 +209,8 @@ fn forward(
     copies: usize,
 ) -> Result<Forward> {
     let (batch, [height, width]) = (config.batch, config.size);
-    let (unet, text) = (&models.unet, &models.text);
-
-    // Each copy of the captions stands together, so that a layer's encoding is one range. The
-    // frozen rows are looked up by the caller: the table is larger than all the rest of the tower,
-    // and a step reads little of it.
-    let sequences = copies * batch;
-    let frozen = graph.input("embedded", [sequences, config.tokens, text.hidden_size]);
-    let ids = graph.input_ids("ids", [sequences, config.tokens]);
-    let rows = rows(groups)?;
-    let count = graph.shape(rows)[0];
-    // A last row of zeros, for all other tokens.
-    let table = graph.reshape(rows, [1, count, 1, text.hidden_size])?;
-    let table = graph.pad2d(table, [0, 1, 0, 0])?;
-    let table = graph.reshape(table, [count + 1, text.hidden_size])?;
-    let trained = graph.embedding(table, ids)?;
-    let embedded = graph.add(frozen, trained)?;
-    let mut layers = Layers::with_loras(graph, given(groups, Network::TextEncoder, config));
-    let encoding = clip_text::encode(&mut layers, text, embedded, config.clip_skip)?;
-    let texts = match copies {
-        1 => vec![encoding],
-        _ => (0..copies)
-            .map(|copy| graph.slice(encoding, 0, copy * batch, batch))
-            .collect::<Result<_, _>>()?,
-    };
+    let unet = &models.unet;
+    let texts = texts::build(graph, models, config, groups, copies)?;
 
     let shape = [batch, height, width, unet.in_channels];
     let (latents, noise) = (graph.input("latents", shape), graph.input("noise", shape));
@@ -238,9 +230,16 @@ fn forward(
     };
 
     let time = graph.input("time", [batch, unet.block_out_channels[0]]);
-    let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
+    let (sizes, addition) = match (unet.addition, texts.pooled) {
+        (Some(of), Some(pooled)) => {
+            let sizes = graph.input("sizes", [batch, of.width() - of.text]);
+            (Some(sizes), Some(graph.concat_channels(pooled, sizes)?))
+        }
+        _ => (None, None),
+    };
+    let (prompt, residuals) = (Encodings::Text(&texts.texts), Residuals::default());
     let inputs =
-        UNetInputs { sample, time, prompt, guidance: None, class: None, addition: None, residuals };
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition, residuals };
     let mut layers = Layers::with_loras(graph, given(groups, Network::UNet, config));
     if config.attention_loss.is_some() {
         layers.watch_words(2);
@@ -256,22 +255,9 @@ fn forward(
         }
         None => (None, None),
     };
-    let inputs =
-        BatchInputs { embedded: frozen, ids, latents, noise, signal, sigma, time, weights };
-    Ok(Forward { inputs, encoding, texts, loss, regularisation, maps })
-}
-
-fn rows(groups: &[ParameterGroup]) -> Result<Tensor> {
-    let found = groups
-        .iter()
-        .filter(|group| group.rate == Rate::Rows)
-        .flat_map(|group| &group.parts)
-        .next();
-    found.map(|part| part.tensor).ok_or_else(|| Error::Option {
-        option: "words",
-        found: "none".into(),
-        expected: "at least one".into(),
-    })
+    let captions = texts.inputs.clone();
+    let inputs = BatchInputs { captions, sizes, latents, noise, signal, sigma, time, weights };
+    Ok(Forward { inputs, texts, loss, regularisation, maps })
 }
 
 /// The gradient of every group, `[numbers]`.
@@ -291,16 +277,11 @@ fn gradients(
     };
     let in_unet = parts(&|rate| rate == Rate::UNet);
     let mut wanted = in_unet.clone();
-    wanted.extend(&forward.texts);
+    wanted.extend(forward.texts.texts.iter().chain(&forward.texts.pooled));
     let mut found = graph.gradients(loss, &wanted)?;
-    // Through the tower once, with what all layers of the UNet send back.
-    let texts = found.split_off(in_unet.len());
-    let upstream = match &texts[..] {
-        [text] => *text,
-        texts => graph.concat(texts, 0)?,
-    };
+    let of_texts = found.split_off(in_unet.len());
     let in_text = parts(&|rate| rate != Rate::UNet);
-    let mut rest = graph.gradients_of(forward.encoding, upstream, &in_text)?.into_iter();
+    let mut rest = forward.texts.gradients(graph, &of_texts, &in_text)?.into_iter();
     let mut found = found.into_iter();
     let mut all = Vec::with_capacity(groups.len());
     for group in groups {

@@ -25,6 +25,8 @@ pub struct Lesson {
     pub timesteps: Vec<f32>,
     /// What each cross-attention reads, in the order of their numbers: `[batch, tokens, width]`.
     pub texts: Vec<Array>,
+    /// Summaries of the prompts and what is told of sizes, `[batch, width]`; where the UNet is told.
+    pub addition: Option<Array>,
     /// What is to be predicted, of the sample's shape.
     pub target: Array,
     /// What each picture's mean squared error counts; 1 usually.
@@ -111,6 +113,12 @@ impl TrainingStep {
             )?;
             inputs.push((*input, text.clone()));
         }
+        if let (Some(input), Some(addition)) = (of.addition, &unet.addition) {
+            let missing = || wrong("addition", "missing", "what the UNet is told of prompts");
+            let told = lesson.addition.as_ref().ok_or_else(missing)?;
+            check("addition", told, &[n, addition.width()].into(), Element::F32)?;
+            inputs.push((input, told.clone()));
+        }
         let elements = height * width * unet.in_channels;
         let of_element = |weight: &f32| (f64::from(*weight) / (n * elements) as f64) as f32;
         let weights = lesson
@@ -140,7 +148,7 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
     let config = &StepConfig { lora_dropout: 0.0, rank_dropout: 0.0, ..config.clone() };
     let (n, [height, width], unet) = (config.batch, config.size, &models.unet);
     let mut graph = Graph::new();
-    let mut groups = groups(&mut graph, None, layers)?;
+    let mut groups = groups(&mut graph, &[], layers)?;
     let shape = [n, height, width, unet.in_channels];
     let (sample, target, weights) =
         (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));
@@ -149,9 +157,10 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
     let texts: Vec<Tensor> = (0..unet.cross_attention_layers())
         .map(|i| graph.input(format!("text.{i}"), text))
         .collect();
+    let addition = unet.addition.map(|of| graph.input("addition", [n, of.width()]));
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
     let inputs =
-        UNetInputs { sample, time, prompt, guidance: None, class: None, addition: None, residuals };
+        UNetInputs { sample, time, prompt, guidance: None, class: None, addition, residuals };
     let prediction = unet::unet(
         &mut Layers::with_loras(&mut graph, given(&groups, Network::UNet, config)),
         unet,
@@ -170,7 +179,7 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
         .map(|group: &ParameterGroup| flat(&mut graph, group, &mut found))
         .collect::<Result<Vec<_>>>()?;
     let (report, rates) = update(&mut graph, config, &mut groups, &gradients, loss, None)?;
-    let inputs = Inputs::Lesson(LessonInputs { sample, target, time, weights, texts });
+    let inputs = Inputs::Lesson(LessonInputs { sample, target, time, weights, texts, addition });
     let (layers, maps, dropout, copies) = (layers.to_vec(), None, Vec::new(), 0);
     Ok(Built { graph, report, loss, layers, groups, maps, dropout, copies, inputs, rates })
 }

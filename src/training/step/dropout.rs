@@ -12,7 +12,7 @@ use crate::nn::LoraSet;
 
 use super::super::draws::{Draws, Purpose};
 use super::config::{Batch, StepConfig, TrainedLayer};
-use super::parameter_group::{SET, network_prefix};
+use super::parameter_group::{SET, full_name, network_prefix};
 
 /// The input with a layer's factors.
 pub(super) struct Factors {
@@ -29,7 +29,8 @@ pub(super) fn factors(graph: &Graph, layers: &[TrainedLayer]) -> Vec<Factors> {
     let mut names: Vec<String> = layers.iter().map(full).collect();
     names.sort();
     let of = |layer: &TrainedLayer| {
-        let input = graph.find_input(&set.dropout_input(&layer.name))?;
+        let name = full_name(layer.network, &layer.name);
+        let input = graph.find_input(&set.dropout_input(&name))?;
         let shape = graph.shape(input).clone();
         let layer = names.binary_search(&full(layer)).ok()? as u64;
         Some(Factors { input, shape, layer })

@@ -1,22 +1,26 @@
 //! From a batch to the inputs of the graph.
 
-use crate::graph::{Array, Element, Shape, Tensor};
-use crate::models::unet::time_features;
+use crate::graph::{Array, Element, ParameterSource, Shape, Tensor};
+use crate::models::config::ClipTextConfig;
+use crate::models::unet::{addition_features, time_features};
 use crate::nn::word_values;
+use crate::sd::source::Within;
+use crate::sd::text::end_rows;
 use crate::sd::tokens::TokenRows;
 
 use super::build::{BatchInputs, Built, Inputs};
-use super::config::{Batch, Models, Rates, StepConfig};
+use super::config::{Batch, Models, Network, Rates, SECOND, SecondText, StepConfig};
 use super::dropout;
 use super::error::{Error, Result};
 use super::parameter_group::Rate;
 use super::regularisation::{Maps, resized};
+use super::texts::CaptionInputs;
 
 /// Turns batches into inputs.
 #[derive(Default)]
 pub(super) struct Feed {
-    /// Rows of the token table that were read.
-    known: TokenRows,
+    /// Rows of the token tables that were read: the first text encoder's, the second's.
+    known: [TokenRows; 2],
 }
 
 /// Where a run stands.
@@ -86,7 +90,10 @@ impl Feed {
         let features = time_features(&models.unet, &times);
         inputs.push((of.time, Array::f32([n, models.unet.block_out_channels[0]], features)));
         inputs.push((of.weights, loss_weights(config, batch, shape)));
-        inputs.extend(self.tokens(models, config, built.copies, of, &batch.ids)?);
+        for captions in &of.captions {
+            inputs.extend(self.captions(models, config, built.copies, captions, batch)?);
+        }
+        inputs.extend(sizes(models, config, of, batch)?);
         if let Some(maps) = &built.maps {
             let subject = batch
                 .subject_mask
@@ -102,50 +109,103 @@ impl Feed {
         Ok(inputs)
     }
 
-    /// The captions: frozen rows, and which trained row each token adds (the last, of zeros, where
-    /// it is none).
-    fn tokens(
+    /// The captions as one of the text encoders reads them.
+    fn captions(
         &mut self,
         models: &Models,
         config: &StepConfig,
         copies: usize,
-        of: &BatchInputs,
-        ids: &Array,
+        of: &CaptionInputs,
+        batch: &Batch,
     ) -> Result<Arrays> {
-        let (n, tokens, width, vocabulary) =
-            (config.batch, config.tokens, models.text.hidden_size, models.text.vocab_size);
-        check("token ids", ids, &[n, copies, tokens].into(), Element::U32)?;
-        let rows = config.words * copies;
-        let mut trained = Vec::with_capacity(copies * n * tokens);
-        let mut embedded = vec![0.0; copies * n * tokens * width];
-        let order =
-            (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
-        let slots = embedded.chunks_exact_mut((tokens * width).max(1));
-        for (sequence, start) in slots.zip(order) {
-            for (slot, &id) in
-                sequence.chunks_exact_mut(width.max(1)).zip(&ids.ids()[start..start + tokens])
-            {
-                let row = id as usize;
-                if row >= vocabulary + rows {
-                    return Err(wrong(
-                        "token ids",
-                        row,
-                        format!("ids below {}", vocabulary + rows),
-                    ));
-                }
-                trained.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
-                if row < vocabulary {
-                    let row = self.known.row(&*models.parameters, &models.text, id);
-                    slot.copy_from_slice(row.map_err(|error| Error::Graph(error.into()))?);
-                }
+        let [first, second] = &mut self.known;
+        let (known, source): (&mut TokenRows, &dyn ParameterSource);
+        let inside = Within { source: &*models.parameters, prefix: SECOND };
+        let (text, ids) = match (&models.second, of.network) {
+            (Some(text), Network::TextEncoder2) => {
+                (known, source) = (second, &inside);
+                (text, &second_of(batch)?.ids)
+            }
+            _ => {
+                (known, source) = (first, &*models.parameters);
+                (&models.text, &batch.ids)
+            }
+        };
+        let mut inputs = tokens(known, source, text, config, copies, of, ids)?;
+        if let Some(input) = of.ends {
+            let ends = &second_of(batch)?.ends;
+            if ends.len() != config.batch || ends.iter().any(|end| *end >= config.tokens) {
+                let expected = format!("{} below {}", config.batch, config.tokens);
+                return Err(wrong("ends of captions", format!("{ends:?}"), expected));
+            }
+            inputs.push((input, end_rows(ends, config.tokens)));
+        }
+        Ok(inputs)
+    }
+}
+
+fn second_of(batch: &Batch) -> Result<&SecondText> {
+    let missing = || wrong("captions of the second text encoder", "missing", "those of the batch");
+    batch.second.as_ref().ok_or_else(missing)
+}
+
+/// What the UNet is told of the pictures' sizes.
+fn sizes(
+    models: &Models,
+    config: &StepConfig,
+    of: &BatchInputs,
+    batch: &Batch,
+) -> Result<Option<(Tensor, Array)>> {
+    let (Some(input), Some(addition)) = (of.sizes, &models.unet.addition) else { return Ok(None) };
+    let sizes = &second_of(batch)?.sizes;
+    if sizes.len() != config.batch {
+        return Err(wrong("sizes", sizes.len(), config.batch));
+    }
+    let row = |numbers| addition_features(&models.unet, addition, &[], numbers);
+    let values = sizes.iter().flat_map(row).collect();
+    Ok(Some((input, Array::f32([config.batch, addition.width() - addition.text], values))))
+}
+
+/// The captions: frozen rows, and which trained row each token adds (the last, of zeros, where it is
+/// none).
+fn tokens(
+    known: &mut TokenRows,
+    source: &dyn ParameterSource,
+    text: &ClipTextConfig,
+    config: &StepConfig,
+    copies: usize,
+    of: &CaptionInputs,
+    ids: &Array,
+) -> Result<Arrays> {
+    let (n, tokens, width, vocabulary) =
+        (config.batch, config.tokens, text.hidden_size, text.vocab_size);
+    check("token ids", ids, &[n, copies, tokens].into(), Element::U32)?;
+    let rows = config.words * copies;
+    let mut trained = Vec::with_capacity(copies * n * tokens);
+    let mut embedded = vec![0.0; copies * n * tokens * width];
+    let order =
+        (0..copies).flat_map(|copy| (0..n).map(move |entry| (entry * copies + copy) * tokens));
+    let slots = embedded.chunks_exact_mut((tokens * width).max(1));
+    for (sequence, start) in slots.zip(order) {
+        for (slot, &id) in
+            sequence.chunks_exact_mut(width.max(1)).zip(&ids.ids()[start..start + tokens])
+        {
+            let row = id as usize;
+            if row >= vocabulary + rows {
+                return Err(wrong("token ids", row, format!("ids below {}", vocabulary + rows)));
+            }
+            trained.push(if row < vocabulary { rows } else { row - vocabulary } as u32);
+            if row < vocabulary {
+                let row = known.row(source, text, id);
+                slot.copy_from_slice(row.map_err(|error| Error::Graph(error.into()))?);
             }
         }
-        let sequences = copies * n;
-        Ok(vec![
-            (of.embedded, Array::f32([sequences, tokens, width], embedded)),
-            (of.ids, Array::u32([sequences, tokens], trained)),
-        ])
     }
+    let sequences = copies * n;
+    Ok(vec![
+        (of.embedded, Array::f32([sequences, tokens, width], embedded)),
+        (of.ids, Array::u32([sequences, tokens], trained)),
+    ])
 }
 
 /// How much of signal and noise is in each noisy latent.

@@ -4,28 +4,29 @@ use std::collections::BTreeMap;
 
 use crate::graph::{Array, Shape, Tensor};
 
-use super::config::{State, TrainedLayer};
+use super::config::{Network, State, TrainedLayer};
 use super::error::{Error, Result};
-use super::parameter_group::{ParameterGroup, Rate};
+use super::parameter_group::{ParameterGroup, Rate, rows_name};
 use super::{TrainingStep, parameter_group};
 
 /// The vectors of a group, as a state names them.
 const KINDS: [&str; 3] = ["", "first.", "second."];
 
 impl TrainingStep {
-    /// The state before the first step: the concept words' `rows` `[words * copies, width]` where
-    /// words are trained; of every update, `down` (`rank * in` numbers, drawn by the caller: uniform
+    /// The state before the first step: the concept words' `rows` `[words * copies, width]` for each
+    /// text encoder where words are trained; of every update, `down` (`rank * in` numbers, drawn by the caller: uniform
     /// in +-1 / sqrt(in) in the method) and an up of zeros, so that it adds nothing yet.
     ///
     /// # Errors
     /// Rows or numbers of another shape.
     pub fn initial(
         &self,
-        rows: Option<Array>,
+        rows: impl IntoIterator<Item = Array>,
         down: &mut dyn FnMut(&TrainedLayer) -> Vec<f32>,
     ) -> Result<State> {
         let mut state = State::default();
-        state.arrays.extend(rows.map(|rows| ("rows".to_string(), rows)));
+        let networks = [Network::TextEncoder, Network::TextEncoder2].map(rows_name);
+        state.arrays.extend(networks.map(String::from).into_iter().zip(rows));
         for layer in &self.built.layers {
             let [down_name, up_name] = parameter_group::part_names(layer);
             state.arrays.insert(down_name, Array::f32([layer.rank, layer.into], down(layer)));
@@ -147,14 +148,16 @@ impl TrainingStep {
         Ok(())
     }
 
-    /// Measures the rows, and stops them for good once they have reached the limit.
+    /// Measures the first text encoder's rows, and stops all for good once they have reached the
+    /// limit.
     pub(super) fn measure_norm(&mut self) -> Result<()> {
         let Some(group) = self.built.groups.iter().find(|group| group.rate == Rate::Rows) else {
             return Ok(());
         };
-        let width = self.models.text.hidden_size;
+        let Some(part) = group.parts.first() else { return Ok(()) };
+        let [count, width] = part.shape;
         let state = self.engine.read(group.state)?.ok_or(Error::NoState)?;
-        let rows = state.values()[..group.count].chunks_exact(width.max(1));
+        let rows = state.values()[..count * width].chunks_exact(width.max(1));
         let count = rows.len().max(1);
         let norm = |row: &[f32]| row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         self.norm = (rows.map(norm).sum::<f64>() / count as f64) as f32;
