@@ -110,6 +110,8 @@ pub mod pipeline;
 pub mod region;
 pub mod scheduler;
 pub mod training;
+#[cfg(feature = "wgpu")]
+pub mod workbench;
 
 // What the rooms above are built of. What of them somebody outside needs stands in those.
 mod file_kind;

@@ -37,7 +37,8 @@ pub use lower::{BufferView, Storage, commands, preparation};
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
 pub use template::{
-    KERNELS_VARIABLE, Params, Value, kernel_names, render, replaced_kernels, unknown_kernels,
+    DECLARATIONS, KERNELS_VARIABLE, Params, Rendered, Value, kernel_names, kernel_text, render,
+    render_own, replaced_kernels, unknown_kernels,
 };
 pub use traits::{Schedule, Traits};
 pub use tuned::{

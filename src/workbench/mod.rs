@@ -1,0 +1,19 @@
+//! For people who write shaders: kernels in WGSL, anybody's, checked, measured and tuned.
+//!
+//! A kernel is a [`Source`]: WGSL or a template of it, with a header that says how many workgroups
+//! it takes. A [`Spec`] says what it is to compute: one of the [`kinds`], or what a file describes.
+
+mod compare;
+mod error;
+mod expression;
+mod fault;
+mod interface;
+mod interpreter;
+mod kinds;
+mod source;
+mod spec;
+
+pub use error::{Error, Result};
+pub use fault::{Fault, FaultKind};
+pub use source::{Setting, Settings, Source, Wgsl};
+pub use spec::{Spec, kinds};
