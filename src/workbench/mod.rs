@@ -3,16 +3,21 @@
 //! A kernel is a [`Source`]: WGSL or a template of it, with a header that says how many workgroups
 //! it takes. A [`Spec`] says what it is to compute: one of the [`kinds`], or what a file describes.
 
+mod check;
 mod compare;
+mod device;
 mod error;
 mod expression;
 mod fault;
 mod interface;
 mod interpreter;
 mod kinds;
+mod rewritten;
 mod source;
 mod spec;
+mod trial;
 
+pub use check::{CheckOptions, CheckReport, Checked, check};
 pub use error::{Error, Result};
 pub use fault::{Fault, FaultKind};
 pub use source::{Setting, Settings, Source, Wgsl};

@@ -29,7 +29,16 @@ pub struct Options {
     pub matrices: MatrixUse,
     /// Render kernels with these sizes instead of those that suit the adapter.
     pub tuned: Option<Tuned>,
+    /// With what kernels of one's own may want, where the adapter has it: f16, subgroups,
+    /// timestamps.
+    pub extras: bool,
 }
+
+/// See [`Options::extras`].
+const EXTRAS: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER)
+    .union(wgpu::Features::TIMESTAMP_QUERY);
 
 /// A device and everything that belongs to it. Cheap to share behind an [`Arc`].
 pub struct Gpu {
@@ -98,7 +107,11 @@ impl Gpu {
             Matrices::of(&adapter, adapter.features(), &adapter.limits())
         };
         let matrices = options.matrices_of(has, &tuned).map_err(failed)?;
-        let features = if matrices.is_ok() { Matrices::FEATURES } else { wgpu::Features::empty() };
+        let mut features =
+            if matrices.is_ok() { Matrices::FEATURES } else { wgpu::Features::empty() };
+        if options.extras {
+            features |= adapter.features() & EXTRAS;
+        }
         let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             // SAFETY: the one experimental feature asked for is cooperative matrices. Only this
@@ -160,6 +173,11 @@ impl Gpu {
     /// As the driver calls the adapter.
     pub fn name(&self) -> &str {
         &self.info.name
+    }
+
+    /// wgpu's own, for kernels that are neither this program's nor dispatched by a recording.
+    pub(crate) fn raw(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.device, &self.queue)
     }
 
     /// Those of the device: what was asked for when it was opened.

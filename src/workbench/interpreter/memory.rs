@@ -87,7 +87,7 @@ impl Region {
         self.written.fill(0);
     }
 
-    pub fn load(&self, byte: usize, scalar: Scalar) -> u32 {
+    pub(super) fn load(&self, byte: usize, scalar: Scalar) -> u32 {
         let width = scalar.width() as usize;
         match (self.bytes.get(byte..byte + width), width) {
             (Some(bytes), 2) => u32::from(u16::from_le_bytes([bytes[0], bytes[1]])),
@@ -96,7 +96,7 @@ impl Region {
         }
     }
 
-    pub fn store(&mut self, byte: usize, scalar: Scalar, bits: u32, group: u32) {
+    pub(super) fn store(&mut self, byte: usize, scalar: Scalar, bits: u32, group: u32) {
         let width = scalar.width() as usize;
         if let Some(bytes) = self.bytes.get_mut(byte..byte + width) {
             bytes.copy_from_slice(&bits.to_le_bytes()[..width]);
@@ -107,7 +107,7 @@ impl Region {
 
     /// Notes a read; an access that it races with, in this dispatch, whose first workgroup is
     /// `since`.
-    pub fn note_read(
+    pub(super) fn note_read(
         &mut self,
         byte: usize,
         scalar: Scalar,
@@ -136,7 +136,7 @@ impl Region {
     }
 
     /// As [`Region::note_read`], of a write.
-    pub fn note_write(
+    pub(super) fn note_write(
         &mut self,
         byte: usize,
         scalar: Scalar,
