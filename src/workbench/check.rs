@@ -19,7 +19,7 @@ use super::trial::{Output, Trial, Unfit, interpreter, is_dangerous, numbers, sub
 use crate::backend::wgpu::Gpu;
 
 /// Statements of workgroups, after which a loop counts as endless.
-const MOST: u64 = 20_000_000;
+const MOST: u64 = 3_000_000;
 /// Rows of a huge result that are compared.
 const SAMPLED: usize = 48;
 
@@ -73,6 +73,17 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    pub(super) fn empty(kernel: &str, reference: &str) -> CheckReport {
+        CheckReport {
+            kernel: kernel.into(),
+            reference: reference.into(),
+            device: None,
+            shapes: Vec::new(),
+            faults: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
     /// Whether nothing was found.
     pub fn passed(&self) -> bool {
         self.faults.is_empty()
@@ -155,21 +166,16 @@ impl<'a> Checking<'a> {
                 }
             }
         }
-        let device = options.device.as_ref().map(|gpu| gpu.name().to_string());
+        let mut report =
+            CheckReport::empty(&source.name, &format!("{}: {}", spec.name, spec.what));
+        report.device = options.device.as_ref().map(|gpu| gpu.name().to_string());
         Ok(Checking {
             source,
             spec,
             options,
             wgsl,
             interface,
-            report: CheckReport {
-                kernel: source.name.clone(),
-                reference: format!("{}: {}", spec.name, spec.what),
-                device,
-                shapes: Vec::new(),
-                faults: Vec::new(),
-                notes: Vec::new(),
-            },
+            report,
             faults: BTreeMap::new(),
             notes: BTreeMap::new(),
         })
@@ -351,7 +357,7 @@ impl<'a> Checking<'a> {
                 }
             };
             for Sighting { kind, line, what, times } in sightings {
-                let what = self.with_places(&what);
+                let what = self.wgsl.with_places(&what);
                 self.see_times(here, kind, line, what, times);
             }
             let mut verdict = Verdict::default();
@@ -373,15 +379,6 @@ impl<'a> Checking<'a> {
         options: Options,
     ) -> Result<(Vec<Output>, Vec<Sighting>), Refusal> {
         here.trial.interpret(interpreter, &self.interface, self.spec, options)
-    }
-
-    /// `{line 12}` as the line of the file.
-    fn with_places(&self, what: &str) -> String {
-        let Some((before, rest)) = what.split_once("{line ") else { return what.to_string() };
-        let Some((line, after)) = rest.split_once('}') else { return what.to_string() };
-        let place =
-            line.parse().map_or_else(|_| "another line".to_string(), |n| self.wgsl.place(n));
-        format!("{before}{place}{after}")
     }
 
     fn compared(

@@ -3,6 +3,7 @@
 //! A kernel is a [`Source`]: WGSL or a template of it, with a header that says how many workgroups
 //! it takes. A [`Spec`] says what it is to compute: one of the [`kinds`], or what a file describes.
 
+mod cases;
 mod check;
 mod compare;
 mod device;
@@ -12,7 +13,10 @@ mod fault;
 mod interface;
 mod interpreter;
 mod kinds;
+mod like;
 mod rewritten;
+mod shipped;
+mod show;
 mod source;
 mod spec;
 mod trial;
@@ -20,5 +24,7 @@ mod trial;
 pub use check::{CheckOptions, CheckReport, Checked, check};
 pub use error::{Error, Result};
 pub use fault::{Fault, FaultKind};
+pub use shipped::{Variant, check_shipped, stands_for_own, variants};
+pub use show::{Language, shown};
 pub use source::{Setting, Settings, Source, Wgsl};
 pub use spec::{Spec, kinds};

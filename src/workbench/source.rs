@@ -7,7 +7,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::error::{Error, Result};
 use super::expression::{Expression, Names};
-use crate::backend::wgpu::{DECLARATIONS, Value, kernel_text, render_own};
+use crate::backend::wgpu::{DECLARATIONS, Rendered, Value, kernel_text, render_own};
 
 /// How a line begins that says something about a kernel.
 const STATEMENT: &str = "//%";
@@ -88,6 +88,19 @@ pub struct Wgsl {
 }
 
 impl Wgsl {
+    pub(super) fn of(source: &Source, rendered: Rendered) -> Wgsl {
+        let Rendered { text, origins } = rendered;
+        Wgsl { text, origins: Some(origins), name: source.name.clone() }
+    }
+
+    /// `{line 12}` of the text as the line of the file.
+    pub(super) fn with_places(&self, what: &str) -> String {
+        let Some((before, rest)) = what.split_once("{line ") else { return what.to_string() };
+        let Some((line, after)) = rest.split_once('}') else { return what.to_string() };
+        let place = line.parse().map_or_else(|_| "another line".to_string(), |n| self.place(n));
+        format!("{before}{place}{after}")
+    }
+
     /// The file, where it is another than the kernel's own, and the line in it, of a line of the
     /// text.
     pub fn origin(&self, line: usize) -> (Option<String>, usize) {
@@ -265,8 +278,7 @@ impl Source {
             return Ok(Wgsl { text, origins: None, name });
         }
         let params = settings.iter().map(|(name, value)| (name.clone(), value.value())).collect();
-        let rendered = render_own(&self.name, &self.text, &params)?;
-        Ok(Wgsl { text: rendered.text, origins: Some(rendered.origins), name: self.name.clone() })
+        Ok(Wgsl::of(self, render_own(&self.name, &self.text, &params)?))
     }
 
     /// Workgroups for these sizes and parameters.

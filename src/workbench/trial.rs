@@ -19,9 +19,7 @@ pub(super) struct Trial {
 
 /// What an execution left in an output.
 pub(super) struct Output {
-    pub name: String,
     pub values: Vec<f64>,
-    pub bytes: Vec<u8>,
     /// Elements that some invocation wrote.
     pub written: Vec<bool>,
 }
@@ -180,9 +178,7 @@ impl Trial {
             let (region, elements) = (&regions[region], spec.elements(tensor, &self.sizes));
             let width = bound.stored.bytes(2, tensor.element) / 2;
             outputs.push(Output {
-                name: tensor.name.clone(),
                 values: decoded(&region.bytes, bound.stored, tensor.element, elements),
-                bytes: region.bytes.clone(),
                 written: (0..elements).map(|i| region.is_written(i * width, 1)).collect(),
             });
         }

@@ -13,6 +13,7 @@ pub(crate) mod lower;
 mod lowering;
 mod matrices;
 mod ops;
+mod packed;
 mod program;
 mod rates;
 mod record;
@@ -34,6 +35,7 @@ pub use hosted::Host;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
 pub use lower::{BufferView, Storage, commands, preparation};
+pub(crate) use packed::packed;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
 pub use template::{

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{AddressSpace, Expression, Function, Handle, Module, Span, StorageAccess};
 
-use super::memory::{Conflict, Mark, Region};
+use super::memory::{Conflict, Mark, OTHERS, Region};
 use super::types::{Scalar, Types};
 use super::values::{Data, Value};
 use super::{Options, Refusal, Sighting};
@@ -386,21 +386,25 @@ impl<'m, 'r> Machine<'m, 'r> {
         let does = |writes: bool| if writes { "writes" } else { "reads" };
         let [first, second] = writes.map(does);
         let name = &window.name;
+        let called = |lane: u32| match lane {
+            OTHERS => "another one".to_string(),
+            lane => format!("invocation {lane}"),
+        };
         // Without a barrier, who comes first is chance; where both write, no barrier would say
         // whose value stays.
         if same_group && writes != [true, true] {
-            let lanes = [earlier.lane, me.lane];
             self.see_both(FaultKind::MissingBarrier, me.span, Some(earlier.span), || {
                 format!(
-                    "invocation {} {second} byte {byte} of `{name}` that invocation {} {first} in \
+                    "invocation {} {second} byte {byte} of `{name}` that {} {first} in \
                      {{other}}, with no barrier between",
-                    lanes[1], lanes[0]
+                    me.lane,
+                    called(earlier.lane)
                 )
             });
             return;
         }
         let whose = match same_group {
-            true => format!("invocations {} and {} of a workgroup", earlier.lane, me.lane),
+            true => format!("invocation {} and {}", me.lane, called(earlier.lane)),
             false => "two workgroups".to_string(),
         };
         self.see_both(FaultKind::Race, me.span, Some(earlier.span), || {

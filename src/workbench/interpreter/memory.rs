@@ -6,7 +6,7 @@ use naga::Span;
 use super::types::Scalar;
 
 /// Bytes of a buffer, or of a workgroup variable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Region {
     pub bytes: Vec<u8>,
     /// Of each granule, when it was written: 0 for never, else the number of a workgroup.
@@ -30,6 +30,9 @@ pub(crate) struct Mark {
 }
 
 const NOBODY: Mark = Mark { group: 0, lane: 0, epoch: 0, atomic: false, span: Span::UNDEFINED };
+
+/// An invocation other than the first that read.
+pub(super) const OTHERS: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Shadow {
@@ -82,11 +85,6 @@ impl Region {
         self.written.get(byte >> self.shift).is_some_and(|&group| group >= since.max(1))
     }
 
-    /// Counts all of it as not written.
-    pub fn forget(&mut self) {
-        self.written.fill(0);
-    }
-
     pub(super) fn load(&self, byte: usize, scalar: Scalar) -> u32 {
         let width = scalar.width() as usize;
         match (self.bytes.get(byte..byte + width), width) {
@@ -102,6 +100,15 @@ impl Region {
             bytes.copy_from_slice(&bits.to_le_bytes()[..width]);
             let granules = byte >> self.shift..=(byte + width - 1) >> self.shift;
             self.written[granules].fill(group);
+        }
+    }
+
+    /// Puts bytes somewhere, as a copy does.
+    pub fn put(&mut self, byte: usize, bytes: &[u8], group: u32) {
+        if let Some(to) = self.bytes.get_mut(byte..byte + bytes.len()) {
+            to.copy_from_slice(bytes);
+            let end = (byte + bytes.len()).div_ceil(1 << self.shift);
+            self.written[byte >> self.shift..end].fill(group);
         }
     }
 
@@ -152,7 +159,12 @@ impl Region {
                     || (shadow.many_lanes && read.epoch == me.epoch)
                     || me.meets(&read);
                 if others {
-                    conflict = Some(Conflict { earlier: read, writes: [false, true] });
+                    let earlier = match me.meets(&read) {
+                        true => read,
+                        // It read, too, but what matters is that others did.
+                        false => Mark { lane: OTHERS, ..read },
+                    };
+                    conflict = Some(Conflict { earlier, writes: [false, true] });
                 }
             }
             let write = shadow.write;
