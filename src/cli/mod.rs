@@ -10,6 +10,7 @@ mod fuse;
 mod generate;
 mod inspect;
 mod interrupt;
+mod kernel;
 mod learn;
 mod progress;
 mod terminal;
@@ -143,6 +144,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
     Bench(bench::Bench),
+    /// Check, measure and tune kernels in WGSL, your own and this program's
+    Kernel(kernel::Kernel),
 }
 
 /// How a command fails.
@@ -201,6 +204,7 @@ pub fn main() -> ExitCode {
         Command::Convert(arguments) => convert::run(arguments, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
+        Command::Kernel(kernel) => kernel::run(kernel, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
     };

@@ -202,7 +202,7 @@ fn low_rank(all: &mut Cases) -> Result<()> {
         })?;
     }
     all.add("gates of low-rank updates".into(), 1e-6, |g| {
-        let strength = g.input("strength", [2, 1, 1]);
+        let strength = g.input("strength", [1]);
         let mask = g.input("mask", [7]);
         let parts = [
             GatePart { rank: 3, strength: Some(strength), mask: Some(mask), factor: 0.5 },
@@ -279,7 +279,7 @@ fn sums(all: &mut Cases) -> Result<()> {
         })?;
         all.add(format!("outer sums of {batch}x{rows}x{channels}"), 2e-5, |g| {
             let x = g.input("x", [batch, rows, channels]);
-            let sums = g.input("sums", [channels, channels]);
+            let sums = g.input("sums", [batch, channels, channels]);
             Ok(vec![g.outer_sums(sums, x)?])
         })?;
     }

@@ -89,9 +89,8 @@ impl Found<'_> {
                 }
                 let share = if off.is_finite() { off / allowed } else { f64::INFINITY };
                 if verdict.worst.as_ref().is_none_or(|worst| share > worst.share) {
-                    let scale = expected.scale.max(expected.value.abs()).max(1e-300);
                     verdict.worst = Some(Worst {
-                        error: off / scale,
+                        error: share * tolerance.of_scale,
                         share,
                         row,
                         column,

@@ -15,18 +15,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let count = sizes.rows * width;
   let start = group.y * sizes.rows * sizes.channels + group.x * width;
   var moments = array<f32, 2>();
-  for (var pass = 0u; pass < 2u; pass++) {
+  for (var round = 0u; round < 2u; round++) {
     var sum = 0.0;
     for (var i = lane; i < count; i += 64u) {
       let v = x[start + i / width * sizes.channels + i % width];
-      if (pass == 0u) { sum += v; } else { sum += (v - moments[0]) * (v - moments[0]); }
+      if (round == 0u) { sum += v; } else { sum += (v - moments[0]) * (v - moments[0]); }
     }
     workgroupBarrier();
     parts[lane] = sum;
     workgroupBarrier();
     var total = 0.0;
     for (var i = 0u; i < 64u; i++) { total += parts[i]; }
-    moments[pass] = total / f32(count);
+    moments[round] = total / f32(count);
   }
   let rstd = inverseSqrt(moments[1] + sizes.epsilon);
   for (var i = lane; i < count; i += 64u) {
