@@ -15,7 +15,9 @@ use super::interpreter::{Interpreter, Options, Refusal, Sighting};
 use super::rewritten::shuffled;
 use super::source::{Settings, Source, Wgsl};
 use super::spec::{Expected, Fill, Reference, Shape, Spec, Tensor};
-use super::trial::{Output, Trial, Unfit, interpreter, is_dangerous, numbers, subgroups};
+use super::trial::{
+    Output, Trial, Unfit, interpreter, is_dangerous, numbers, subgroups, tolerance,
+};
 use crate::backend::wgpu::Gpu;
 
 /// Statements of workgroups, after which a loop counts as endless.
@@ -289,17 +291,7 @@ impl<'a> Checking<'a> {
 
     /// How far results may be off at a shape.
     fn tolerance(&self, here: &Here<'_>) -> Tolerance {
-        let sizes: Vec<f64> = here.trial.sizes.iter().map(|&size| size as f64).collect();
-        let terms = self.spec.terms.number(&sizes).max(1.0);
-        let of_scale = match (self.source.tolerance, self.interface.halves) {
-            (Some(given), _) => given,
-            (None, true) => (4.0 + 2.0 * terms.sqrt()) / 1024.0,
-            (None, false) if self.interface.packs || self.holds_halves() => 4.0 / 1024.0,
-            // Rounding of each term, in whichever order.
-            (None, false) => (16.0 + terms) / f64::from(1 << 23),
-        };
-        // Denormals may be taken for zero.
-        Tolerance { of_scale, least: 1.2e-38 * terms }
+        tolerance(self.source, self.spec, &self.interface, &here.trial.sizes)
     }
 
     fn see(&mut self, here: &mut Here<'_>, kind: FaultKind, line: Option<usize>, what: String) {

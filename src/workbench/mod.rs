@@ -3,6 +3,7 @@
 //! A kernel is a [`Source`]: WGSL or a template of it, with a header that says how many workgroups
 //! it takes. A [`Spec`] says what it is to compute: one of the [`kinds`], or what a file describes.
 
+mod bench;
 mod cases;
 mod check;
 mod compare;
@@ -19,8 +20,12 @@ mod shipped;
 mod show;
 mod source;
 mod spec;
+mod statistics;
 mod trial;
 
+pub use bench::{
+    BenchOptions, BenchReport, Clock, Contender, Measured, Roofline, bench, roofline,
+};
 pub use check::{CheckOptions, CheckReport, Checked, check};
 pub use error::{Error, Result};
 pub use fault::{Fault, FaultKind};
@@ -28,3 +33,4 @@ pub use shipped::{Variant, check_shipped, stands_for_own, variants};
 pub use show::{Language, shown};
 pub use source::{Setting, Settings, Source, Wgsl};
 pub use spec::{Spec, kinds};
+pub use statistics::{Difference, quantile};

@@ -166,6 +166,31 @@ impl Spec {
         })
     }
 
+    /// Names of the sizes, in the order of shapes.
+    pub fn size_names(&self) -> &[String] {
+        &self.sizes
+    }
+
+    /// A set of shapes to measure at: `sd15` and `sdxl`, those of the models' networks, or `small`.
+    pub fn shapes_of(&self, set: &str) -> Option<Vec<Vec<usize>>> {
+        let all = |shapes: &[&[usize]]| shapes.iter().map(|sizes| sizes.to_vec()).collect();
+        match (set, &self.reference) {
+            ("sd15", Reference::Kind(kind)) => Some(all(kind.sd15)),
+            ("sdxl", Reference::Kind(kind)) => Some(all(kind.sdxl)),
+            ("small", _) => {
+                let ordinary = self.shapes.iter().filter(|shape| {
+                    shape.fill == Fill::Ordinary && !shape.sizes.contains(&0)
+                });
+                let kind = matches!(self.reference, Reference::Kind(_));
+                let named = |shape: &&Shape| {
+                    !kind || ["ordinary", "huge"].contains(&shape.label.as_str())
+                };
+                Some(ordinary.filter(named).map(|shape| shape.sizes.clone()).collect())
+            }
+            _ => None,
+        }
+    }
+
     /// The sizes by their names, then the numbers: what headers and uniforms may ask for.
     pub(super) fn named(&self, sizes: &[usize]) -> Vec<(String, f64)> {
         let of_sizes: Vec<f64> = sizes.iter().map(|&size| size as f64).collect();

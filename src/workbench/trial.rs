@@ -1,5 +1,6 @@
 //! A kernel at one shape: sizes that suit it, inputs, and one execution by the interpreter.
 
+use super::compare::Tolerance;
 use super::error::Result;
 use super::fault::FaultKind;
 use super::interface::{Interface, decoded, encoded, overrides, rounded};
@@ -219,6 +220,29 @@ fn filled(
         }
     }
     values
+}
+
+/// How far results may be off.
+pub(super) fn tolerance(
+    source: &Source,
+    spec: &Spec,
+    interface: &Interface,
+    sizes: &[usize],
+) -> Tolerance {
+    let sizes: Vec<f64> = sizes.iter().map(|&size| size as f64).collect();
+    let terms = spec.terms.number(&sizes).max(1.0);
+    let held = spec.outputs().any(|tensor| {
+        interface.find(&tensor.name).is_some_and(|bound| bound.stored.is_half(tensor.element))
+    });
+    let of_scale = match (source.tolerance, interface.halves) {
+        (Some(given), _) => given,
+        (None, true) => (4.0 + 2.0 * terms.sqrt()) / 1024.0,
+        (None, false) if interface.packs || held => 4.0 / 1024.0,
+        // Rounding of each term, in whichever order.
+        (None, false) => (16.0 + terms) / f64::from(1 << 23),
+    };
+    // Denormals may be taken for zero.
+    Tolerance { of_scale, least: 1.2e-38 * terms }
 }
 
 /// The subgroups that a kernel is executed with.

@@ -1,6 +1,8 @@
 //! `mos kernel`: for people who write shaders.
 
+mod bench;
 mod check;
+mod html;
 mod show;
 mod watch;
 
@@ -23,6 +25,7 @@ pub struct Kernel {
 #[derive(Debug, Subcommand)]
 enum What {
     Check(check::Options),
+    Bench(bench::Options),
     Show(show::Options),
     Watch(watch::Options),
 }
@@ -124,6 +127,7 @@ fn device(global: &Global) -> Result<Arc<Gpu>> {
 pub fn run(kernel: &Kernel, global: &Global, terminal: &Terminal) -> Result<()> {
     match &kernel.what {
         What::Check(options) => check::run(options, global, terminal),
+        What::Bench(options) => bench::run(options, global, terminal),
         What::Show(options) => show::run(options, terminal),
         What::Watch(options) => watch::run(options, global, terminal),
     }
