@@ -9,6 +9,7 @@ use super::buffer::{Buffer, Memory};
 use super::error::Error;
 use super::kernel::{Checks, Kernel, complaint, reflect};
 use super::matrices::{Matrices, MatrixUse, Tested};
+use super::measured;
 use super::template::{Params, cache_key, explained, kernel_names, render, replaced_kernels};
 use super::traits::{Schedule, Traits};
 use super::tuned::Tuned;
@@ -99,7 +100,10 @@ impl Gpu {
         let adapter = select(&options.selection)?;
         let info = adapter.get_info();
         let failed = |message| Error::Device { adapter: info.name.clone(), message };
-        let tuned = options.tuned.unwrap_or_else(|| Tuned::of(&info));
+        let tuned = match options.tuned {
+            Some(tuned) => tuned,
+            None => measured::sizes(&info).map_err(failed)?.0,
+        };
         tuned.check().map_err(failed)?;
         let has = if options.floor {
             None
@@ -178,6 +182,11 @@ impl Gpu {
     /// wgpu's own, for kernels that are neither this program's nor dispatched by a recording.
     pub(crate) fn raw(&self) -> (&wgpu::Device, &wgpu::Queue) {
         (&self.device, &self.queue)
+    }
+
+    /// The sizes that its kernels are rendered with.
+    pub fn tuned(&self) -> &Tuned {
+        &self.tuned
     }
 
     /// Those of the device: what was asked for when it was opened.

@@ -12,6 +12,7 @@ mod layout;
 pub(crate) mod lower;
 mod lowering;
 mod matrices;
+mod measured;
 mod ops;
 mod packed;
 mod program;
@@ -37,6 +38,7 @@ pub use layout::Layout;
 pub use lower::{BufferView, Storage, commands, preparation};
 pub(crate) use packed::packed;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
+pub use measured::{MeasuredSizes, TUNED_VARIABLE, sizes_file};
 pub use record::{Command, Recording, Uniform};
 pub use template::{
     DECLARATIONS, KERNELS_VARIABLE, Params, Rendered, Value, kernel_names, kernel_text, render,

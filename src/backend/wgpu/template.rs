@@ -128,7 +128,8 @@ fn own_files(dir: &Dir) -> Vec<(String, String)> {
         let name = file.path().with_extension("").to_str()?.replace('\\', "/");
         Some((name, file.contents_utf8()?.to_string()))
     };
-    let mut found: Vec<_> = dir.files().filter_map(file).collect();
+    let is_kernel = |file: &&include_dir::File| file.path().extension().is_some_and(|e| e == "wgsl");
+    let mut found: Vec<_> = dir.files().filter(is_kernel).filter_map(file).collect();
     found.extend(dir.dirs().flat_map(own_files));
     found
 }
@@ -152,6 +153,11 @@ fn text_of(name: &str) -> Option<String> {
         }
     }
     KERNELS.get_file(file).and_then(|file| file.contents_utf8()).map(String::from)
+}
+
+/// The sizes that were measured for an adapter, as they are shipped: `kernels/tuned/<name>.toml`.
+pub(super) fn shipped_sizes(name: &str) -> Option<&'static str> {
+    KERNELS.get_file(format!("tuned/{name}.toml"))?.contents_utf8()
 }
 
 /// Where a template's text is, for messages.
