@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use super::spec::noise;
 use crate::graph::ops::{Function, GatePart, Moments, RegionInputs, RegionTables};
-use crate::graph::{Array, Element, Graph, Origin, Result, Tensor};
+use crate::graph::{
+    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Result, StoredAs,
+    Tensor,
+};
 
 /// A graph, what is wanted of it, and how exactly.
 pub(super) struct Case {
@@ -40,6 +43,40 @@ impl Case {
             inputs.insert(name.clone(), array);
         }
         inputs
+    }
+}
+
+/// Weights made up from their names; those whose name starts with "half" are stored as f16.
+pub(super) struct MadeUp(HashMap<String, Vec<usize>>);
+
+impl MadeUp {
+    /// All parameters of a graph.
+    pub fn of(graph: &Graph) -> MadeUp {
+        let parameter = |node: &crate::graph::Node| match &node.origin {
+            Origin::Parameter { name } => Some((name.clone(), node.shape.to_vec())),
+            _ => None,
+        };
+        MadeUp(graph.nodes().iter().filter_map(parameter).collect())
+    }
+}
+
+impl ParameterSource for MadeUp {
+    fn info(&self, name: &str) -> Option<ParameterInfo> {
+        let stored = if name.starts_with("half") { StoredAs::F16 } else { StoredAs::F32 };
+        Some(ParameterInfo { shape: self.0.get(name)?.clone(), stored })
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        range: std::ops::Range<usize>,
+        into: &mut [f32],
+    ) -> std::result::Result<(), ParameterError> {
+        for (value, index) in into.iter_mut().zip(range) {
+            // f16 holds these to the last bit.
+            *value = ((noise(name, index) * 512.0).round() / 512.0) as f32;
+        }
+        Ok(())
     }
 }
 

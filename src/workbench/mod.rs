@@ -10,6 +10,7 @@ mod compare;
 mod device;
 mod error;
 mod expression;
+mod families;
 mod fault;
 mod interface;
 mod interpreter;
@@ -22,15 +23,18 @@ mod source;
 mod spec;
 mod statistics;
 mod trial;
+mod tune;
 
 pub use bench::{
     BenchOptions, BenchReport, Clock, Contender, Measured, Roofline, bench, roofline,
 };
 pub use check::{CheckOptions, CheckReport, Checked, check};
 pub use error::{Error, Result};
+pub use families::{families, family_shapes, tune_family};
 pub use fault::{Fault, FaultKind};
 pub use shipped::{Variant, check_shipped, stands_for_own, variants};
 pub use show::{Language, shown};
 pub use source::{Setting, Settings, Source, Wgsl};
 pub use spec::{Spec, kinds};
 pub use statistics::{Difference, quantile};
+pub use tune::{TuneOptions, TuneReport, Tuned, tune};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::cases::{Case, cases};
+use super::cases::{Case, MadeUp, cases};
 use super::check::{CheckReport, Checked};
 use super::compare::{Found, Tolerance};
 use super::error::{Error, Result};
@@ -11,7 +11,7 @@ use super::fault::{Fault, FaultKind};
 use super::interface::{Interface, decoded, encoded};
 use super::interpreter::{Binding, Interpreter, Options, Refusal, Region};
 use super::source::{Source, Wgsl};
-use super::spec::{Element, Expected, noise};
+use super::spec::{Element, Expected};
 use crate::backend::wgpu::{
     self, BufferView, Command, Gpu, Params, Scalar, Selection, Slice, Storage, Uniform, Value,
     kernel_names, packed, render_own,
@@ -19,30 +19,6 @@ use crate::backend::wgpu::{
 use crate::graph::{Array, Graph, Origin, Place, Plan, Shape, Tensor};
 
 const MOST: u64 = 20_000_000;
-
-/// Weights made up from their names; those whose name starts with "half" are stored as f16.
-struct MadeUp(HashMap<String, Vec<usize>>);
-
-impl crate::graph::ParameterSource for MadeUp {
-    fn info(&self, name: &str) -> Option<crate::graph::ParameterInfo> {
-        use crate::graph::StoredAs;
-        let stored = if name.starts_with("half") { StoredAs::F16 } else { StoredAs::F32 };
-        Some(crate::graph::ParameterInfo { shape: self.0.get(name)?.clone(), stored })
-    }
-
-    fn read(
-        &self,
-        name: &str,
-        range: std::ops::Range<usize>,
-        into: &mut [f32],
-    ) -> std::result::Result<(), crate::graph::ParameterError> {
-        for (value, index) in into.iter_mut().zip(range) {
-            // f16 holds these to the last bit.
-            *value = ((noise(name, index) * 512.0).round() / 512.0) as f32;
-        }
-        Ok(())
-    }
-}
 
 /// A kernel of this program with the parameters of one of its uses.
 #[derive(Clone, Debug)]
@@ -213,11 +189,7 @@ impl<'a> Lowered<'a> {
             regions.insert(Arc::as_ptr(&slice.buffer) as usize, contents.len());
             contents.push((what, slice.size));
         }
-        let parameter = |node: &crate::graph::Node| match &node.origin {
-            Origin::Parameter { name } => Some((name.clone(), node.shape.to_vec())),
-            _ => None,
-        };
-        let source = MadeUp(graph.nodes().iter().filter_map(parameter).collect());
+        let source = MadeUp::of(graph);
         Ok(Lowered { graph, plan, commands, regions, contents, source })
     }
 

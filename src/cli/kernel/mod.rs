@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod html;
 mod show;
+mod tune;
 mod watch;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ pub struct Kernel {
 enum What {
     Check(check::Options),
     Bench(bench::Options),
+    Tune(tune::Options),
     Show(show::Options),
     Watch(watch::Options),
 }
@@ -113,7 +115,7 @@ fn adapter(global: &Global, software: bool) -> Result<Option<Arc<Gpu>>> {
 }
 
 /// As `adapter`, for what only a device can do.
-fn device(global: &Global) -> Result<Arc<Gpu>> {
+pub fn device(global: &Global) -> Result<Arc<Gpu>> {
     match adapter(global, true)? {
         Some(gpu) => Ok(gpu),
         None => Err(Failure::Usage(
@@ -128,6 +130,7 @@ pub fn run(kernel: &Kernel, global: &Global, terminal: &Terminal) -> Result<()> 
     match &kernel.what {
         What::Check(options) => check::run(options, global, terminal),
         What::Bench(options) => bench::run(options, global, terminal),
+        What::Tune(options) => tune::run(options, global, terminal),
         What::Show(options) => show::run(options, terminal),
         What::Watch(options) => watch::run(options, global, terminal),
     }
