@@ -115,6 +115,8 @@ pub mod scheduler;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod training;
+#[cfg(feature = "wgpu")]
+pub mod workbench;
 
 // What the rooms above are built of. What of them somebody outside needs stands in those.
 mod file_kind;

@@ -11,6 +11,7 @@ mod fuse;
 mod generate;
 mod inspect;
 mod interrupt;
+mod kernel;
 mod learn;
 mod progress;
 mod serve;
@@ -147,6 +148,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
     Bench(bench::Bench),
+    /// Check, measure and tune kernels in WGSL, your own and this program's
+    Kernel(kernel::Kernel),
 }
 
 /// How a command fails.
@@ -208,6 +211,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
         Command::Serve(arguments) => serve::run(arguments, &cli.global, &terminal),
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
+        Command::Kernel(kernel) => kernel::run(kernel, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
     };

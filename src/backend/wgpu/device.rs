@@ -9,6 +9,7 @@ use super::buffer::{Buffer, Memory};
 use super::error::Error;
 use super::kernel::{Checks, Kernel, complaint, reflect};
 use super::matrices::{Matrices, MatrixUse, Tested};
+use super::measured;
 use super::template::{Params, cache_key, explained, kernel_names, render, replaced_kernels};
 use super::traits::{Schedule, Traits};
 use super::tuned::Tuned;
@@ -29,7 +30,16 @@ pub struct Options {
     pub matrices: MatrixUse,
     /// Render kernels with these sizes instead of those that suit the adapter.
     pub tuned: Option<Tuned>,
+    /// With what kernels of one's own may want, where the adapter has it: f16, subgroups,
+    /// timestamps.
+    pub extras: bool,
 }
+
+/// See [`Options::extras`].
+const EXTRAS: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER)
+    .union(wgpu::Features::TIMESTAMP_QUERY);
 
 /// A device and everything that belongs to it. Cheap to share behind an [`Arc`].
 pub struct Gpu {
@@ -90,7 +100,10 @@ impl Gpu {
         let adapter = select(&options.selection)?;
         let info = adapter.get_info();
         let failed = |message| Error::Device { adapter: info.name.clone(), message };
-        let tuned = options.tuned.unwrap_or_else(|| Tuned::of(&info));
+        let tuned = match options.tuned {
+            Some(tuned) => tuned,
+            None => measured::sizes(&info).map_err(failed)?.0,
+        };
         tuned.check().map_err(failed)?;
         let has = if options.floor {
             None
@@ -98,7 +111,11 @@ impl Gpu {
             Matrices::of(&adapter, adapter.features(), &adapter.limits())
         };
         let matrices = options.matrices_of(has, &tuned).map_err(failed)?;
-        let features = if matrices.is_ok() { Matrices::FEATURES } else { wgpu::Features::empty() };
+        let mut features =
+            if matrices.is_ok() { Matrices::FEATURES } else { wgpu::Features::empty() };
+        if options.extras {
+            features |= adapter.features() & EXTRAS;
+        }
         let limits = if options.floor { wgpu::Limits::default() } else { adapter.limits() };
         let experimental = if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             // SAFETY: the one experimental feature asked for is cooperative matrices. Only this
@@ -160,6 +177,16 @@ impl Gpu {
     /// As the driver calls the adapter.
     pub fn name(&self) -> &str {
         &self.info.name
+    }
+
+    /// wgpu's own, for kernels that are neither this program's nor dispatched by a recording.
+    pub(crate) fn raw(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.device, &self.queue)
+    }
+
+    /// The sizes that its kernels are rendered with.
+    pub fn tuned(&self) -> &Tuned {
+        &self.tuned
     }
 
     /// Those of the device: what was asked for when it was opened.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::measured;
 use super::template::replaced_kernels;
-use super::tuned::Tuned;
 use super::{Error, Gpu, Matrices, Options, Result};
 
 /// Limits that count for kernels; those of textures, vertices and the like do not.
@@ -85,7 +85,10 @@ impl Gpu {
         if !lacks.is_empty() {
             return Err(failed(lacks));
         }
-        let tuned = options.tuned.unwrap_or_else(|| Tuned::of(&info));
+        let tuned = match options.tuned {
+            Some(tuned) => tuned,
+            None => measured::sizes(&info).map_err(|problem| failed(vec![problem]))?.0,
+        };
         tuned.check().map_err(|problem| failed(vec![problem]))?;
         let has = Matrices::of(&adapter, features, &limits);
         let matrices = options.matrices_of(has, &tuned).map_err(|problem| failed(vec![problem]))?;

@@ -73,7 +73,7 @@ pub enum Clock {
 
 impl Clock {
     /// Seconds since some moment.
-    fn now(self) -> f64 {
+    pub fn now(self) -> f64 {
         match self {
             Clock::Cpu => {
                 cpu_time::ProcessTime::try_now().map_or(0.0, |t| t.as_duration().as_secs_f64())
