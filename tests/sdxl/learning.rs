@@ -15,27 +15,25 @@ use super::program::{json, mos, ok, text};
 /// Settings for a few quick updates that change much.
 fn settings(name: &str) -> String {
     format!(
-        "words = \"<{name}1> <{name}2>\"\nclass_word = \"man\"\npictures = \"pictures\"\n\
-         output = \"{name}.safetensors\"\nsize = \"64x64\"\nsteps = 3\nbatch = 2\n\
+        "words = \"<{name}1> <{name}2>\"\nclass_word = \"man\"\npictures = \"{name}-pictures\"\n\
+         output = \"{name}.safetensors\"\nsize = \"64x64\"\nsteps = 3\nbatch = 1\n\
          sheet_every = 2\nsheet_steps = 1\nprompts = [\"<TOK> in a room\"]\n\
          words_lr = 1e-2\ntext_lr = 2e-2\nunet_lr = 2e-2\n"
     )
 }
 
-/// A folder with pictures, in which `zorp` and `blix` were learnt.
+/// A folder with pictures, in which `zorp` and `brix` were learnt.
 fn taught() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("pictures")).unwrap();
-        for name in ["00", "01"] {
-            for ending in ["png", "txt"] {
-                let name = format!("{name}.{ending}");
-                let from = root().join("models/concepts/zorp").join(&name);
-                fs::copy(from, folder.path().join("pictures").join(&name)).unwrap();
+        for name in ["zorp", "brix"] {
+            let pictures = folder.path().join(format!("{name}-pictures"));
+            fs::create_dir(&pictures).unwrap();
+            for file in ["00.png", "00.txt", "01.png", "01.txt"] {
+                let from = root().join("models/concepts").join(name).join(file);
+                fs::copy(from, pictures.join(file)).unwrap();
             }
-        }
-        for name in ["zorp", "blix"] {
             let path = folder.path().join(format!("{name}.toml"));
             fs::write(&path, settings(name)).unwrap();
             ok(mos(&["train", text(&path), "-m", text(at())]));
@@ -79,7 +77,7 @@ fn both_text_encoders_are_taught() {
 #[test]
 fn what_cannot_be_taught_is_told_before_work() {
     let path = taught().join("wrong.toml");
-    let wrong = settings("wrong").replace("\"man\"", "\"xylophone\"");
+    let wrong = settings("zorp").replace("\"man\"", "\"xylophone\"").replace("zorp.s", "x.s");
     fs::write(&path, wrong).unwrap();
     let failed = mos(&["train", text(&path), "-m", text(at()), "--check"]);
     assert_eq!(failed.status.code(), Some(1));
@@ -114,48 +112,61 @@ fn decibels(a: &Picture, b: &Picture) -> f64 {
     10.0 * (255.0f64.powi(2) * a.rgb().len() as f64 / sum.max(1e-9)).log10()
 }
 
+/// Fuses these; the new model's folder.
+fn fused(folder: &Path, names: &[&str]) -> PathBuf {
+    let (out, prompts) = (folder.join("fused"), folder.join("prompts.txt"));
+    fs::write(&prompts, "a photo of {}\n{} in a room\n{}\n").unwrap();
+    let concepts: Vec<PathBuf> = names.iter().map(|name| concept(name)).collect();
+    let mut arguments = vec!["fuse", "-m", text(at()), "-o", text(&out), "--size", "64x64"];
+    arguments.extend(["--steps", "4", "--distillation", "1", "--prompts", text(&prompts)]);
+    arguments.extend(["--keep", "none", "--json"]);
+    concepts.iter().for_each(|concept| arguments.extend(["-c", text(concept)]));
+    let report = json(&ok(mos(&arguments)))["report"].clone();
+    let stages: Vec<&str> =
+        report["stages"].as_array().unwrap().iter().filter_map(|s| s["stage"].as_str()).collect();
+    assert_eq!(stages, ["text", "text_2", "cross", "spatial"]);
+    out
+}
+
+/// How near `model` comes to the model with the concept `name` beside it, and how near the model
+/// with its words alone comes, both in decibels.
+fn nearness(model: &mut Pipeline, name: &str) -> [f64; 2] {
+    let prompt = format!("a photo of <{name}1> <{name}2>");
+    let mut base = load(at());
+    let mut beside = |scale| {
+        let applied = Applied::new(Concept::read(&concept(name)).unwrap(), scale).unwrap();
+        made(&mut base, &Request { concepts: vec![applied], ..request(&prompt) })
+    };
+    let (own, words) = (beside(1.0), beside(0.0));
+    let found = [&made(model, &request(&prompt)), &words].map(|picture| decibels(picture, &own));
+    println!("{name}: {:.1} dB, by its words alone {:.1} dB", found[0], found[1]);
+    found
+}
+
 #[test]
-fn concepts_are_fused_into_both_text_encoders_and_the_unet() {
+fn one_concept_is_fused_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("fused");
-    let fused = ok(mos(&[
-        "fuse",
-        "-c",
-        text(&concept("zorp")),
-        "-c",
-        text(&concept("blix")),
-        "-m",
-        text(at()),
-        "-o",
-        text(&out),
-        "--size",
-        "64x64",
-        "--steps",
-        "4",
-        "--distillation",
-        "1",
-        "--json",
-    ]));
-    let report = json(&fused);
-    println!("{report}");
-    let index: serde_json::Value =
-        serde_json::from_slice(&fs::read(out.join("model_index.json")).unwrap()).unwrap();
-    assert_eq!(index["force_zeros_for_empty_prompt"], true);
+    let out = fused(folder.path(), &["zorp"]);
+    let read = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(out.join(path)).unwrap()).unwrap()
+    };
+    assert_eq!(read("model_index.json")["force_zeros_for_empty_prompt"], true);
     for name in ["text_encoder", "text_encoder_2"] {
-        let config = fs::read(out.join(name).join("config.json")).unwrap();
-        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-        assert_eq!(config["vocab_size"], 2088 + 4 * 22, "{name}");
+        assert_eq!(read(&format!("{name}/config.json"))["vocab_size"], 2088 + 2 * 22, "{name}");
     }
-    let (mut base, mut both) = (load(at()), load(&out));
-    for name in ["zorp", "blix"] {
-        let prompt = format!("a photo of <{name}1> <{name}2>");
-        let applied = Applied::new(Concept::read(&concept(name)).unwrap(), 1.0).unwrap();
-        let own = made(&mut base, &Request { concepts: vec![applied.clone()], ..request(&prompt) });
-        let words = Applied::new(Concept::read(&concept(name)).unwrap(), 0.0).unwrap();
-        let plain = made(&mut base, &Request { concepts: vec![words], ..request(&prompt) });
-        let together = made(&mut both, &request(&prompt));
-        let (fused, without) = (decibels(&together, &own), decibels(&plain, &own));
-        println!("{name}: {fused:.1} dB, without updates {without:.1} dB");
-        assert!(fused > without + 3.0, "{name}: {fused:.1} dB, without updates {without:.1} dB");
+    for name in ["tokenizer", "tokenizer_2"] {
+        assert_eq!(read(&format!("{name}/added_tokens.json"))["<new0>"], 2088, "{name}");
+    }
+    let [fused, words] = nearness(&mut load(&out), "zorp");
+    assert!(fused > 30.0 && words < 20.0, "{fused:.1} dB, {words:.1} dB");
+}
+
+#[test]
+fn two_concepts_are_fused_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = load(&fused(folder.path(), &["zorp", "brix"]));
+    for name in ["zorp", "brix"] {
+        let [fused, words] = nearness(&mut model, name);
+        assert!(fused > words + 3.0, "{name}: {fused:.1} dB, {words:.1} dB");
     }
 }
