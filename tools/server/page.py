@@ -40,8 +40,8 @@ def two_regions(page) -> None:
     page.goto(address)
     expect(page.locator("#about")).to_contain_text("version")
     page.get_by_label("Prompt", exact=True).first.fill("in the snow")
-    page.locator("[name=steps]").fill("40")
-    page.locator("[name=seed]").fill("3")
+    page.locator("#ask [name=steps]").fill("40")
+    page.locator("#ask [name=seed]").fill("3")
     drag(page, 0.02, 0.2, 0.48, 0.95)
     drag(page, 0.52, 0.2, 0.98, 0.95)
     cards = page.locator("#region-list > li")
@@ -90,7 +90,7 @@ def other_shapes(page) -> None:
     expect(cards).to_have_count(2)
     cards.nth(0).get_by_label("Prompt", exact=True).fill("a red cat")
     cards.nth(1).get_by_label("Prompt", exact=True).fill("a blue dog")
-    page.locator("[name=steps]").fill("2")
+    page.locator("#ask [name=steps]").fill("2")
     shoot(page, "shapes")
     page.get_by_role("button", name="Make it").click()
     job = page.locator("#queue > li").first
@@ -119,13 +119,13 @@ def by_keyboard(page) -> None:
 
 
 def problems_are_told(page) -> None:
-    page.locator("[name=width]").fill("72")
-    page.locator("[name=steps]").fill("150")
-    page.locator("[name=batch]").fill("16")
-    page.locator("[name=seed]").fill("99999999999999999999999")
+    page.locator("#ask [name=width]").fill("72")
+    page.locator("#ask [name=steps]").fill("150")
+    page.locator("#ask [name=batch]").fill("16")
+    page.locator("#ask [name=seed]").fill("99999999999999999999999")
     page.get_by_role("button", name="Make it").click()
     expect(page.locator("#problem")).to_contain_text("64 bits")
-    page.locator("[name=seed]").fill("")
+    page.locator("#ask [name=seed]").fill("")
     page.get_by_role("button", name="Make it").click()
     job = page.locator("#queue > li").first
     job.get_by_role("button", name="Cancel").click()
@@ -158,7 +158,7 @@ def taught(page) -> None:
     expect(job).to_contain_text("fuse zorp into both")
     expect(job).to_contain_text("done in", timeout=600_000)
     expect(job).to_contain_text("Report on both")
-    expect(page.locator("[name=model] option", has_text="both")).to_have_count(1)
+    expect(page.locator("#ask [name=model] option", has_text="both")).to_have_count(1)
     shoot(page, "fused")
 
 
