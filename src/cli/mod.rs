@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod learn;
+mod manual;
 mod progress;
 mod terminal;
 mod train;
@@ -143,6 +144,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
     Bench(bench::Bench),
+    Completions(manual::Completions),
+    Man(manual::Manual),
 }
 
 /// How a command fails.
@@ -204,6 +207,8 @@ pub fn main() -> ExitCode {
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
+        Command::Completions(arguments) => manual::completions(arguments, &terminal),
+        Command::Man(arguments) => manual::manual(arguments, &terminal),
     };
     match done {
         Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
@@ -225,7 +230,15 @@ pub fn main() -> ExitCode {
 
 /// Results of kernels that are not this program's own are not this program's either.
 fn tell_of_replaced_kernels(command: &Command, terminal: &Terminal) -> gpu::Result<()> {
-    if matches!(command, Command::Convert(_) | Command::Inspect(_) | Command::Devices(_)) {
+    let computes = matches!(
+        command,
+        Command::Generate(_)
+            | Command::Train(_)
+            | Command::Fuse(_)
+            | Command::Bench(_)
+            | Command::Demo(_)
+    );
+    if !computes {
         return Ok(());
     }
     let variable = gpu::KERNELS_VARIABLE;

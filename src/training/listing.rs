@@ -28,9 +28,8 @@ const OTHER_PICTURES: [&str; 16] = [
     "nef", "arw", "raf",
 ];
 /// Endings of films. Not all of them tell by how they begin.
-const VIDEOS: [&str; 13] = [
-    "mp4", "mov", "m4v", "avi", "mkv", "webm", "wmv", "flv", "mpg", "mpeg", "mts", "3gp", "ogv",
-];
+const VIDEOS: [&str; 13] =
+    ["mp4", "mov", "m4v", "avi", "mkv", "webm", "wmv", "flv", "mpg", "mpeg", "mts", "3gp", "ogv"];
 /// What systems keep in folders of pictures, for themselves; besides, what is hidden.
 const OF_SYSTEMS: [&str; 3] = ["thumbs.db", "ehthumbs.db", "desktop.ini"];
 /// Files that are named one by one; of more, the number is told.
@@ -273,12 +272,9 @@ fn not_a_picture(kind: FileKind, ending: &str) -> Option<String> {
         _ if VIDEOS.contains(&ending) => {
             format!("called .{ending}, a video: frames of it, saved as PNG or JPEG, are read")
         }
-        FileKind::Zip
-        | FileKind::SevenZip
-        | FileKind::Rar
-        | FileKind::Gzip
-        | FileKind::Unknown
-        | FileKind::Empty => found.to_string(),
+        FileKind::Zip | FileKind::SevenZip | FileKind::Rar | FileKind::Gzip | FileKind::Unknown => {
+            found.to_string()
+        }
         // What people and programs keep beside pictures.
         _ => return None,
     })

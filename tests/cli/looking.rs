@@ -141,8 +141,7 @@ fn inspect_tells_of_concepts_and_loras_that_cannot_be_used() {
     use mixofshow::checkpoint::{TensorView, write};
     let folder = tempfile::tempdir().unwrap();
     let layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
-    let [down, up] =
-        ["down", "up"].map(|half| format!("{layer}.lora_{half}.weight"));
+    let [down, up] = ["down", "up"].map(|half| format!("{layer}.lora_{half}.weight"));
     let view = |name: &str, shape: [usize; 2], value: f32| {
         let values: Vec<f32> = vec![value; shape[0] * shape[1]];
         (name.to_string(), shape, values)
@@ -162,7 +161,7 @@ fn inspect_tells_of_concepts_and_loras_that_cannot_be_used() {
     let (a, b) = (view(&down, [2, 32], 0.5), view(&up, [32, 2], 0.5));
     assert!(used(&[a.clone(), b.clone()]).starts_with("--lora"));
     for (tensors, says) in [
-        (vec![a.clone()], "lora_up"),
+        (vec![a.clone()], "the other half of the update is missing"),
         (vec![b], "without the first"),
         (vec![a.clone(), view(&up, [32, 2], f32::NAN)], "no numbers"),
         (vec![a, view(&up, [32, 2], f32::INFINITY)], "no numbers"),

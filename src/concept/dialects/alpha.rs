@@ -80,10 +80,7 @@ pub fn complete(file: &TensorFile, updates: &mut Gathered) -> Result<Vec<String>
         }
         if usual > 0 {
             let of = if alphas.is_empty() { "" } else { " for the other layers" };
-            notes.push(format!(
-                "{} names no alpha{of}: PEFT's own, 8, is taken",
-                settings.place()
-            ));
+            notes.push(format!("{} names no alpha{of}: PEFT's own, 8, is taken", settings.place()));
         }
         if let Some((layer, said, rank)) = resized {
             notes.push(format!(

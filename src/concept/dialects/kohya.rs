@@ -71,7 +71,8 @@ pub fn read(file: &TensorFile, progress: &mut Parts) -> Result<Read> {
         let (Some(found), Some((_, part))) = (layer_of(file, name), name.split_once('.')) else {
             return Err(unknown_tensor(file, name, "kohya's files"));
         };
-        let unknown = || foreign_form(file, name, other_change(part).unwrap_or("of an unknown form"));
+        let unknown =
+            || foreign_form(file, name, other_change(part).unwrap_or("of an unknown form"));
         let part = Part::of(part).ok_or_else(unknown)?;
         let (network, layer) = found?;
         updates.add(file, name, network, layer, part)?;

@@ -146,8 +146,9 @@ fn build(models: &Models, config: &StepConfig, layers: &[TrainedLayer]) -> Resul
         (graph.input("sample", shape), graph.input("target", shape), graph.input("weights", shape));
     let time = graph.input("time", [n, unet.block_out_channels[0]]);
     let text = [n, config.tokens, unet.cross_attention_dim];
-    let texts: Vec<Tensor> =
-        (0..unet.cross_attention_layers()).map(|i| graph.input(format!("text.{i}"), text)).collect();
+    let texts: Vec<Tensor> = (0..unet.cross_attention_layers())
+        .map(|i| graph.input(format!("text.{i}"), text))
+        .collect();
     let (prompt, residuals) = (Encodings::Text(&texts), Residuals::default());
     let inputs = UNetInputs { sample, time, prompt, guidance: None, class: None, residuals };
     let prediction = unet::unet(
