@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What asks for more than tools/test.sh, which comes first: the standard libraries of other systems,
-# and an emulator of another processor. What cannot be had is left out, with a note.
+# an emulator of another processor, the packages for C and Python, the package for registries. What
+# cannot be had is left out, with a note.
 #     tools/test-more.sh
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -27,4 +28,14 @@ else
     say "ARM is left out: no emulator or no compiler for it can be had here"
 fi
 
+say "The package for registries"
+# They take 10 MB. What is in it is built where it is published.
+cargo package --locked --allow-dirty --no-verify --quiet -p mixofshow-cpu-kernels -p mixofshow
+package=$(ls -t "${CARGO_TARGET_DIR:-target}"/package/mixofshow-[0-9]*.crate | head -1)
+bytes=$(wc -c <"$package")
+[ "$bytes" -lt 10000000 ] || give_up "$package has $bytes bytes: a registry takes 10 MB"
+say "$package has $bytes bytes"
+
+tools/test-c.sh
+tools/test-python.sh
 say "All further tests passed"

@@ -13,6 +13,7 @@ mod inspect;
 mod interrupt;
 mod kernel;
 mod learn;
+mod manual;
 mod progress;
 mod serve;
 mod terminal;
@@ -150,6 +151,8 @@ enum Command {
     Bench(bench::Bench),
     /// Check, measure and tune kernels in WGSL, your own and this program's
     Kernel(kernel::Kernel),
+    Completions(manual::Completions),
+    Man(manual::Manual),
 }
 
 /// How a command fails.
@@ -214,6 +217,8 @@ pub fn main() -> ExitCode {
         Command::Kernel(kernel) => kernel::run(kernel, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),
+        Command::Completions(arguments) => manual::completions(arguments, &terminal),
+        Command::Man(arguments) => manual::manual(arguments, &terminal),
     };
     match done {
         Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
@@ -235,7 +240,15 @@ pub fn main() -> ExitCode {
 
 /// Results of kernels that are not this program's own are not this program's either.
 fn tell_of_replaced_kernels(command: &Command, terminal: &Terminal) -> gpu::Result<()> {
-    if matches!(command, Command::Convert(_) | Command::Inspect(_) | Command::Devices(_)) {
+    let computes = matches!(
+        command,
+        Command::Generate(_)
+            | Command::Train(_)
+            | Command::Fuse(_)
+            | Command::Bench(_)
+            | Command::Demo(_)
+    );
+    if !computes {
         return Ok(());
     }
     let variable = gpu::KERNELS_VARIABLE;

@@ -272,12 +272,9 @@ fn not_a_picture(kind: FileKind, ending: &str) -> Option<String> {
         _ if VIDEOS.contains(&ending) => {
             format!("called .{ending}, a video: frames of it, saved as PNG or JPEG, are read")
         }
-        FileKind::Zip
-        | FileKind::SevenZip
-        | FileKind::Rar
-        | FileKind::Gzip
-        | FileKind::Unknown
-        | FileKind::Empty => found.to_string(),
+        FileKind::Zip | FileKind::SevenZip | FileKind::Rar | FileKind::Gzip | FileKind::Unknown => {
+            found.to_string()
+        }
         // What people and programs keep beside pictures.
         _ => return None,
     })

@@ -161,7 +161,7 @@ fn inspect_tells_of_concepts_and_loras_that_cannot_be_used() {
     let (a, b) = (view(&down, [2, 32], 0.5), view(&up, [32, 2], 0.5));
     assert!(used(&[a.clone(), b.clone()]).starts_with("--lora"));
     for (tensors, says) in [
-        (vec![a.clone()], "lora_up"),
+        (vec![a.clone()], "the other half of the update is missing"),
         (vec![b], "without the first"),
         (vec![a.clone(), view(&up, [32, 2], f32::NAN)], "no numbers"),
         (vec![a, view(&up, [32, 2], f32::INFINITY)], "no numbers"),
