@@ -19,7 +19,7 @@ use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
 pub use arguments::Arguments;
-use arguments::{Fit, Method, Recording};
+use arguments::{Fit, Method, Pull, Recording};
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let start = Instant::now();
@@ -290,6 +290,7 @@ impl Arguments {
         });
         if let Solver::Exact(exact) = &mut settings.solver {
             exact.ridge = self.ridge.or(exact.ridge);
+            exact.towards = self.towards.map(Pull::towards).or(exact.towards);
             exact.keep_weight = self.keep_weight.unwrap_or(exact.keep_weight);
         }
         settings.steps = self.steps.unwrap_or(settings.steps);
@@ -420,11 +421,12 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
         });
         terminal.note(format!(
             "{}: residual {:.3} (averaged {:.3}; 1 is the base model's){others}{lost}; ridge \
-                {:.1e}; inputs in {:.1} s, solved in {:.2} s",
+                {:.1e} towards {}; inputs in {:.1} s, solved in {:.2} s",
             stage.stage.title(),
             mean(&|residual| residual.fused),
             mean(&|residual| residual.averaged),
             stage.ridge.ridge,
+            stage.ridge.towards,
             stage.seconds[0],
             stage.seconds[1],
         ));

@@ -239,9 +239,10 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
     for stage in &report.stages {
         line(format!("\n## The {}\n", stage.stage.title()));
         line(format!(
-            "{}. Ridge: {:.1e} of the mean diagonal{}.",
+            "{}. Ridge: {:.1e} of the mean diagonal, towards {}{}.",
             counted(stage.sites.iter().map(|site| site.changes.len()).sum::<usize>(), "layer"),
             stage.ridge.ridge,
+            stage.ridge.towards,
             match (stage.ridge.points.is_empty(), stage.ridge.held_out) {
                 (true, _) => "",
                 (false, true) => {
@@ -315,15 +316,15 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         if !stage.ridge.points.is_empty() {
             let other = if stage.ridge.held_out { "of other inputs" } else { "to choose by" };
             line(format!(
-                "\n| ridge | concepts miss, {other} | of those solved with | ordinary prompts \
-                    change |\n|---|---|---|---|"
+                "\n| ridge | towards | concepts miss, {other} | of those solved with | ordinary \
+                    prompts change |\n|---|---|---|---|---|"
             ));
             for point in &stage.ridge.points {
                 let [missed, fitted, lost] =
                     [point.missed, point.fitted, point.lost].map(|part| part * 100.0);
                 line(format!(
-                    "| {:.1e} | {missed:.2} % | {fitted:.2} % | {lost:.2} % |",
-                    point.ridge
+                    "| {:.1e} | {} | {missed:.2} % | {fitted:.2} % | {lost:.2} % |",
+                    point.ridge, point.towards
                 ));
             }
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
-use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
+use mixofshow::fusion::solve::{Exact, Lbfgs, Solver, Towards};
 use mixofshow::training::config::repeatable_seed;
 
 use crate::cli::values;
@@ -81,6 +81,10 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub ridge: Option<f64>,
+    /// What the ridge pulls to where inputs tell little: the base weights, or the mean of all
+    /// changes [default: base with --ridge, else whichever measures better]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SOLVING)]
+    pub towards: Option<Pull>,
     /// Prompts on which the model should not change, one a line; `none` for none, - reads standard
     /// input [default: a built-in list]
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
@@ -189,6 +193,24 @@ pub struct Arguments {
     /// Record all concepts' inputs anew where other concepts have changed them
     #[arg(long, requires = "to", help_heading = GROW)]
     pub refresh: bool,
+}
+
+/// What a ridge pulls to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// The base weights
+    Base,
+    /// The mean of all changes
+    Average,
+}
+
+impl Pull {
+    pub fn towards(self) -> Towards {
+        match self {
+            Pull::Base => Towards::Base,
+            Pull::Average => Towards::Average,
+        }
+    }
 }
 
 /// What is recorded.

@@ -23,7 +23,7 @@ use super::statistics::Statistics;
 use super::{Error, Result};
 use crate::watch::Watch;
 
-pub use exact::Exact;
+pub use exact::{Exact, Towards};
 pub use lbfgs::Lbfgs;
 pub use measure::{LayerMeasures, Measures};
 pub use ridge::{RidgeChoice, RidgePoint, choose};
@@ -134,14 +134,21 @@ pub struct Conditioning {
     pub condition: f64,
 }
 
-/// Solves one group. `ridge` is a part of the mean diagonal of the sums. `watch` is told of
+/// Solves one group. `ridge` is a part of the mean diagonal of the sums, and pulls `towards`. `watch` is told of
 /// L-BFGS's iterations; the other ways take one step.
 ///
 /// # Errors
 /// Statistics that cannot be read or solved for; [`Error::Cancelled`].
-pub fn solve(group: &dyn Group, solver: Solver, ridge: f64, watch: &mut Watch) -> Result<Solution> {
+pub fn solve(
+    group: &dyn Group,
+    solver: Solver,
+    (ridge, towards): (f64, Towards),
+    watch: &mut Watch,
+) -> Result<Solution> {
     match solver {
-        Solver::Exact(settings) => exact::solve(&Gathered::of(group, settings.keep_weight)?, ridge),
+        Solver::Exact(settings) => {
+            exact::solve(&Gathered::of(group, settings.keep_weight)?, ridge, towards)
+        }
         Solver::Lbfgs(settings) => Ok(Solution {
             changes: lbfgs::solve(&Gathered::of(group, 0.0)?, settings, watch)?,
             conditioning: None,

@@ -89,6 +89,11 @@ impl Opened {
         Ok(())
     }
 
+    /// A tower of `judge` was opened.
+    pub fn brings(&self, judge: Judge) -> bool {
+        self.towers.contains_key(&judge)
+    }
+
     /// There is a tower of `judge`; CLIP's is there in any case, where the model brings one.
     pub fn has(&self, judge: Judge) -> bool {
         judge == Judge::Clip || self.towers.contains_key(&judge)
