@@ -293,6 +293,14 @@ impl Arguments {
             exact.towards = self.towards.map(Pull::towards).or(exact.towards);
             exact.keep_weight = self.keep_weight.unwrap_or(exact.keep_weight);
         }
+        if let Solver::Merge(merge) = &mut settings.solver {
+            merge.density = self.density.unwrap_or(merge.density);
+            merge.seed = self.seed.unwrap_or(merge.seed);
+        } else if self.density.is_some() {
+            return Err(Failure::Usage(
+                "--density is of the solvers ties and dare: --solver names one of them".into(),
+            ));
+        }
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.guidance = self.guidance.unwrap_or(settings.guidance);
         settings.seeds = self.samples.unwrap_or(settings.seeds);
@@ -400,8 +408,9 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
     for stage in &report.stages {
         let residuals: Vec<fusion::Residual> = stage.residuals().into_iter().flatten().collect();
         if residuals.is_empty() {
-            // Averages take no inputs.
-            terminal.note(format!("{}: averaged, nothing measured", stage.stage.title()));
+            // Averages and mergers take no inputs.
+            let (title, solver) = (stage.stage.title(), &report.solver);
+            terminal.note(format!("{title}: {solver}, nothing measured"));
             continue;
         }
         let mean = |pick: &dyn Fn(&fusion::Residual) -> f64| {

@@ -196,7 +196,7 @@ struct Fusion<'a, 'w> {
 impl Fusion<'_, '_> {
     fn stage(&mut self, stage: Stage, layout: &StageLayers) -> Result<()> {
         let start = Instant::now();
-        if self.settings.solver == Solver::Average {
+        if !self.settings.solver.reads_inputs() {
             return self.solve(
                 stage,
                 layout,

@@ -8,7 +8,7 @@ use super::base::Base;
 use super::groups::Stage;
 use super::members::FusedConcept;
 use super::settings::Settings;
-use super::solve::{Conditioning, Measures, RidgeChoice, Solver};
+use super::solve::{Conditioning, Measures, RidgeChoice, Solver, Way};
 
 /// A whole fusion.
 #[derive(Clone, Debug, Serialize)]
@@ -119,6 +119,11 @@ impl Report {
                 Solver::Exact(_) => "exact".into(),
                 Solver::Lbfgs(_) => "lbfgs".into(),
                 Solver::Average => "average".into(),
+                Solver::Merge(merge) => match merge.way {
+                    Way::Sum => "sum".into(),
+                    Way::Ties => format!("TIES, density {}", merge.density),
+                    Way::Dare => format!("DARE, density {}", merge.density),
+                },
             },
             settings: settings.clone(),
             stages: Vec::new(),
@@ -413,8 +418,10 @@ impl Report {
             .collect();
         let worst = told.iter().max_by(|a, b| a.1[0].total_cmp(&b.1[0]));
         let Some((name, [most, _])) = worst else {
-            return "**Verdict:** the concepts' changes were averaged, and nothing was measured."
-                .into();
+            return format!(
+                "**Verdict:** the concepts' changes were merged ({}), and nothing was measured.",
+                self.solver
+            );
         };
         let mean = |which: usize| {
             told.iter().map(|(_, both)| both[which]).sum::<f64>() / told.len().max(1) as f64

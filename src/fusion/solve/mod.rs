@@ -13,6 +13,7 @@ mod gathered;
 mod inverse;
 mod lbfgs;
 mod measure;
+mod merge;
 mod ridge;
 
 use std::borrow::Cow;
@@ -26,6 +27,7 @@ use crate::watch::Watch;
 pub use exact::{Exact, Towards};
 pub use lbfgs::Lbfgs;
 pub use measure::{LayerMeasures, Measures};
+pub use merge::{Merge, Way};
 pub use ridge::{RidgeChoice, RidgePoint, choose};
 
 pub(super) use gathered::Gathered;
@@ -107,6 +109,15 @@ pub enum Solver {
     Lbfgs(Lbfgs),
     /// The mean of the concepts' changes (FedAvg), whatever their inputs are.
     Average,
+    /// Other methods' mergers, whatever their inputs are.
+    Merge(Merge),
+}
+
+impl Solver {
+    /// It asks what layers read.
+    pub fn reads_inputs(&self) -> bool {
+        matches!(self, Solver::Exact(_) | Solver::Lbfgs(_))
+    }
 }
 
 impl Default for Solver {
@@ -154,6 +165,9 @@ pub fn solve(
             conditioning: None,
         }),
         Solver::Average => Ok(Solution { changes: average::solve(group), conditioning: None }),
+        Solver::Merge(merge) => {
+            Ok(Solution { changes: merge::solve(group, merge), conditioning: None })
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::run::Reference;
 use super::settings::TowerSettings;
+use super::subject::Reference;
 use crate::backend::Device;
 use crate::checkpoint::{Tower, TowerKind};
 use crate::metrics::{Embedding, Error, Eye, Likeness, Result, Towers, VisionTower};
