@@ -12,7 +12,7 @@ use mixofshow::metrics::survey::{
     self, FORMAT, Judge, Opened, PromptList, Results, SceneSettings, Settings, Share, Survey,
 };
 use mixofshow::pipeline::recipe::{Recipe, hex};
-use mixofshow::pipeline::{Pipeline, Request};
+use mixofshow::pipeline::{Model, Pipeline, Request};
 
 use super::progress::Progress;
 use super::terminal::Terminal;
@@ -47,7 +47,18 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     progress.aside(|| terminal.detail(format!("adapter: {}", gpu.name())));
     let precision = arguments.precision.unwrap_or_default();
     let mut pipeline = Pipeline::load(&gpu, &checkpoint, precision)?;
-    let settings = settings(arguments, model, concepts, &towers, &checkpoint, &pipeline)?;
+    let shipped = shipped_towers(&towers, pipeline.model())?;
+    if shipped.is_some() {
+        progress.aside(|| {
+            terminal.remark(
+                "the model brings no vision tower and --clip names none: the towers of the model \
+                    that ships score, which know its own world alone",
+            );
+        });
+    }
+    let scores = shipped.as_ref().unwrap_or(pipeline.model()).clone();
+    let settings =
+        settings(arguments, model, concepts, (&towers, &scores), &checkpoint, &pipeline)?;
     let [width, height] = settings.size;
     let request = Request {
         width: Some(width),
@@ -75,7 +86,7 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             terminal.remark(format!("{}: other settings than before: {keys}", out.display()));
         });
     }
-    let judges = towers.load(&gpu, pipeline.model(), arguments.judge)?;
+    let judges = towers.load(&gpu, &scores, arguments.judge)?;
     let watched = interrupt::watched();
     let done = survey.run(&mut pipeline, &judges, out, share, arguments.renew, &mut |at| {
         progress.show(at.stage, at.done, at.of);
@@ -181,6 +192,15 @@ fn open_towers(arguments: &Arguments) -> Result<Opened> {
     Ok(towers)
 }
 
+/// The model that ships, where nobody else brings CLIP's towers: fused models leave them to their
+/// base.
+fn shipped_towers(towers: &Opened, model: &Model) -> Result<Option<Model>> {
+    if towers.brings(Judge::Clip) || model.vision.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(Model::open(&Checkpoint::shipped()?)?))
+}
+
 /// The folder is none that is read: pictures would be made beside what they are compared with.
 fn check_apart(arguments: &Arguments, out: &Path) -> Result<()> {
     let inputs: Vec<PathBuf> = arguments.pictures.clone();
@@ -198,7 +218,7 @@ fn settings(
     arguments: &Arguments,
     model: &str,
     concepts: Vec<survey::ConceptSettings>,
-    towers: &Opened,
+    (towers, scores): (&Opened, &Model),
     checkpoint: &Checkpoint,
     pipeline: &Pipeline,
 ) -> Result<Settings> {
@@ -224,7 +244,7 @@ fn settings(
         guidance: arguments.guidance.unwrap_or(pipeline.guidance()),
         sampler: arguments.sampler.to_string(),
         precision: arguments.precision.unwrap_or_default().to_string(),
-        towers: towers.settings(pipeline.model())?,
+        towers: towers.settings(scores)?,
         judge: arguments.judge.name().to_string(),
         as_published: arguments.as_published,
     })

@@ -19,7 +19,7 @@ use super::progress::Progress;
 use super::terminal::Terminal;
 use super::{Failure, Global, Result, files, interrupt, units};
 pub use arguments::Arguments;
-use arguments::{Fit, Method, Recording};
+use arguments::{Fit, Method, Pull, Recording};
 
 pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let start = Instant::now();
@@ -290,7 +290,16 @@ impl Arguments {
         });
         if let Solver::Exact(exact) = &mut settings.solver {
             exact.ridge = self.ridge.or(exact.ridge);
+            exact.towards = self.towards.map(Pull::towards).or(exact.towards);
             exact.keep_weight = self.keep_weight.unwrap_or(exact.keep_weight);
+        }
+        if let Solver::Merge(merge) = &mut settings.solver {
+            merge.density = self.density.unwrap_or(merge.density);
+            merge.seed = self.seed.unwrap_or(merge.seed);
+        } else if self.density.is_some() {
+            return Err(Failure::Usage(
+                "--density is of the solvers ties and dare: --solver names one of them".into(),
+            ));
         }
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.guidance = self.guidance.unwrap_or(settings.guidance);
@@ -399,8 +408,9 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
     for stage in &report.stages {
         let residuals: Vec<fusion::Residual> = stage.residuals().into_iter().flatten().collect();
         if residuals.is_empty() {
-            // Averages take no inputs.
-            terminal.note(format!("{}: averaged, nothing measured", stage.stage.title()));
+            // Averages and mergers take no inputs.
+            let (title, solver) = (stage.stage.title(), &report.solver);
+            terminal.note(format!("{title}: {solver}, nothing measured"));
             continue;
         }
         let mean = |pick: &dyn Fn(&fusion::Residual) -> f64| {
@@ -420,11 +430,12 @@ fn summary(report: &fusion::Report, terminal: &Terminal) {
         });
         terminal.note(format!(
             "{}: residual {:.3} (averaged {:.3}; 1 is the base model's){others}{lost}; ridge \
-                {:.1e}; inputs in {:.1} s, solved in {:.2} s",
+                {:.1e} towards {}; inputs in {:.1} s, solved in {:.2} s",
             stage.stage.title(),
             mean(&|residual| residual.fused),
             mean(&|residual| residual.averaged),
             stage.ridge.ridge,
+            stage.ridge.towards,
             stage.seconds[0],
             stage.seconds[1],
         ));

@@ -330,9 +330,15 @@ fn note(report: &Report) -> Value {
     let stages: Vec<Value> = report
         .stages
         .iter()
-        .map(
-            |stage| json!({"stage": stage.stage, "ridge": stage.ridge.ridge, "stale": stage.stale}),
-        )
+        .map(|stage| {
+            let ridge = &stage.ridge;
+            json!({
+                "stage": stage.stage,
+                "ridge": ridge.ridge,
+                "towards": ridge.towards,
+                "stale": stage.stale,
+            })
+        })
         .collect();
     json!({
         "mos_fusion": 1,

@@ -18,7 +18,7 @@ use super::members::{self, ConceptToFuse, FusedConcept, hash_of, hex};
 use super::predictions::{Predicted, Predictions};
 use super::report::{Report, SiteReport, StageReport};
 use super::settings::{Recorded, Settings};
-use super::solve::{self, Change, Measures, RidgeChoice, Solver};
+use super::solve::{self, Change, Measures, RidgeChoice, Solver, Towards};
 use super::spatial::PictureShape;
 use super::store::{self, Found, Origin, SiteGroup, Store};
 use super::{Error, Result, folder, replace, spatial};
@@ -197,7 +197,7 @@ struct Fusion<'a, 'w> {
 impl Fusion<'_, '_> {
     fn stage(&mut self, stage: Stage, layout: &StageLayers) -> Result<()> {
         let start = Instant::now();
-        if self.settings.solver == Solver::Average {
+        if !self.settings.solver.reads_inputs() {
             return self.solve(
                 stage,
                 layout,
@@ -318,17 +318,15 @@ impl Fusion<'_, '_> {
         let solver = for_stage(self.settings.solver, stage);
         let ridge = match solver {
             Solver::Exact(exact) => match exact.ridge {
-                Some(ridge) => RidgeChoice::given(ridge),
+                Some(ridge) => RidgeChoice::given(ridge, exact.towards.unwrap_or_default()),
                 None => {
                     let all: Vec<&dyn solve::Group> =
                         groups.iter().map(|group| group as &dyn solve::Group).collect();
                     let (watch, of) = (&mut *self.watch, groups.len());
-                    solve::choose(&all, exact.keep_weight, &mut |_| {
-                        watch(Progress::new(SOLVE, 0, of))
-                    })?
+                    solve::choose(&all, exact, &mut |_| watch(Progress::new(SOLVE, 0, of)))?
                 }
             },
-            _ => RidgeChoice::given(0.0),
+            _ => RidgeChoice::given(0.0, Towards::Base),
         };
         let mut solving = start.elapsed();
         let component = self.runner.base.component(stage.network());
@@ -339,9 +337,9 @@ impl Fusion<'_, '_> {
             let mut tell = |_: Progress| watch(Progress::new(SOLVE, done, groups.len()));
             heed(tell(Progress::new(SOLVE, 0, 1)))?;
             let start = Instant::now();
-            let solution = solve::solve(group, solver, ridge.ridge, &mut tell)?;
+            let solution = solve::solve(group, solver, (ridge.ridge, ridge.towards), &mut tell)?;
             solving += start.elapsed();
-            let average = solve::solve(group, Solver::Average, 0.0, &mut tell)?;
+            let average = solve::solve(group, Solver::Average, (0.0, Towards::Base), &mut tell)?;
             let mut changes = Vec::new();
             for (layer, change) in group.site.layers.iter().zip(&solution.changes) {
                 let name = format!("{}.weight", layer.name);

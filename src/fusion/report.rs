@@ -8,7 +8,7 @@ use super::base::Base;
 use super::groups::Stage;
 use super::members::FusedConcept;
 use super::settings::Settings;
-use super::solve::{Conditioning, Measures, RidgeChoice, Solver};
+use super::solve::{Conditioning, Measures, RidgeChoice, Solver, Way};
 
 /// A whole fusion.
 #[derive(Clone, Debug, Serialize)]
@@ -119,6 +119,11 @@ impl Report {
                 Solver::Exact(_) => "exact".into(),
                 Solver::Lbfgs(_) => "lbfgs".into(),
                 Solver::Average => "average".into(),
+                Solver::Merge(merge) => match merge.way {
+                    Way::Sum => "sum".into(),
+                    Way::Ties => format!("TIES, density {}", merge.density),
+                    Way::Dare => format!("DARE, density {}", merge.density),
+                },
             },
             settings: settings.clone(),
             stages: Vec::new(),
@@ -239,9 +244,10 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
     for stage in &report.stages {
         line(format!("\n## The {}\n", stage.stage.title()));
         line(format!(
-            "{}. Ridge: {:.1e} of the mean diagonal{}.",
+            "{}. Ridge: {:.1e} of the mean diagonal, towards {}{}.",
             counted(stage.sites.iter().map(|site| site.changes.len()).sum::<usize>(), "layer"),
             stage.ridge.ridge,
+            stage.ridge.towards,
             match (stage.ridge.points.is_empty(), stage.ridge.held_out) {
                 (true, _) => "",
                 (false, true) => {
@@ -315,15 +321,15 @@ pub fn markdown(report: &Report, pictures: &[(String, String)]) -> String {
         if !stage.ridge.points.is_empty() {
             let other = if stage.ridge.held_out { "of other inputs" } else { "to choose by" };
             line(format!(
-                "\n| ridge | concepts miss, {other} | of those solved with | ordinary prompts \
-                    change |\n|---|---|---|---|"
+                "\n| ridge | towards | concepts miss, {other} | of those solved with | ordinary \
+                    prompts change |\n|---|---|---|---|---|"
             ));
             for point in &stage.ridge.points {
                 let [missed, fitted, lost] =
                     [point.missed, point.fitted, point.lost].map(|part| part * 100.0);
                 line(format!(
-                    "| {:.1e} | {missed:.2} % | {fitted:.2} % | {lost:.2} % |",
-                    point.ridge
+                    "| {:.1e} | {} | {missed:.2} % | {fitted:.2} % | {lost:.2} % |",
+                    point.ridge, point.towards
                 ));
             }
         }
@@ -412,8 +418,10 @@ impl Report {
             .collect();
         let worst = told.iter().max_by(|a, b| a.1[0].total_cmp(&b.1[0]));
         let Some((name, [most, _])) = worst else {
-            return "**Verdict:** the concepts' changes were averaged, and nothing was measured."
-                .into();
+            return format!(
+                "**Verdict:** the concepts' changes were merged ({}), and nothing was measured.",
+                self.solver
+            );
         };
         let mean = |which: usize| {
             told.iter().map(|(_, both)| both[which]).sum::<f64>() / told.len().max(1) as f64

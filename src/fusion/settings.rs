@@ -88,13 +88,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What is usual for a solver: what was published for the published one, and nothing but the
-    /// mean for averaging.
+    /// What is usual for a solver: what was published for the published one, and nothing else
+    /// besides for averages and mergers.
     pub fn of(solver: Solver) -> Settings {
         let usual = match solver {
             Solver::Exact(_) => Settings::default(),
             Solver::Lbfgs(_) => Settings::published(),
-            Solver::Average => Settings { distillation: Distillation::NONE, ..Settings::default() },
+            Solver::Average | Solver::Merge(_) => {
+                Settings { distillation: Distillation::NONE, ..Settings::default() }
+            }
         };
         Settings { solver, ..usual }
     }
@@ -122,6 +124,11 @@ impl Settings {
     /// What no fusion can be done with is told before work.
     pub(super) fn check(&self) -> super::Result<()> {
         let refuse = |option: &str, problem: &str| Err(super::Error::option(option, problem));
+        if let super::solve::Solver::Merge(merge) = self.solver
+            && !(merge.density > 0.0 && merge.density <= 1.0)
+        {
+            return refuse("density", "it is above 0, 1 at most");
+        }
         if self.steps == 0 {
             return refuse("steps", "0: at least one is sampled");
         }

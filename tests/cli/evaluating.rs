@@ -131,7 +131,7 @@ fn parts_and_what_was_killed_come_to_the_same_bytes() {
     same(&whole, &left.collect());
 
     // Other settings are refused by name, or what differs is made anew.
-    eval(at, "-o @/killed --steps 2").failed(1, &["killed", "steps", "--renew"]);
+    eval(at, "-o @/killed --guidance 2").failed(1, &["killed", "guidance", "--renew"]);
     run(at, "eval merge @/one @/two -o @/killed").ok();
     let renewed = eval(at, "-o @/killed --as-published --renew").ok();
     assert!(renewed.stderr.contains("other settings than before: as_published"));

@@ -55,8 +55,14 @@ fn a_model_keeps_its_settings_and_is_changed_with_them() {
     run(at, "fuse --to @/plain --add @/kat.safetensors --statistics @/sums")
         .failed(2, &["--to", "plain", "fusion.json"]);
     let shown = run(at, &format!("{line} --solver average -o @/average")).ok();
-    assert!(shown.stderr.contains("averaged, nothing measured"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("average, nothing measured"), "{}", shown.stderr);
     assert!(!shown.stderr.contains("-0.0"), "{}", shown.stderr);
+    for (solver, told) in [("sum", "sum, nothing"), ("ties", "TIES, density 0.2"), ("dare", "DARE")]
+    {
+        let shown = run(at, &format!("{line} --solver {solver} -o @/{solver}")).ok();
+        assert!(shown.stderr.contains(told), "{}", shown.stderr);
+    }
+    run(at, &format!("{line} --density 0.3 -o @/no")).failed(2, &["--density", "ties"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
-use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
+use mixofshow::fusion::solve::{Exact, Lbfgs, Merge, Solver, Towards, Way};
 use mixofshow::training::config::repeatable_seed;
 
 use crate::cli::values;
@@ -81,6 +81,14 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub ridge: Option<f64>,
+    /// The part of each change's numbers that ties and dare keep [default: ties 0.2, dare 0.5]
+    #[arg(long, value_name = "PART", help_heading = SOLVING)]
+    #[arg(value_parser = Range::POSITIVE_SHARE.parser::<f64>())]
+    pub density: Option<f64>,
+    /// What the ridge pulls to where inputs tell little: the base weights, or the mean of all
+    /// changes [default: base with --ridge, else whichever measures better]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SOLVING)]
+    pub towards: Option<Pull>,
     /// Prompts on which the model should not change, one a line; `none` for none, - reads standard
     /// input [default: a built-in list]
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
@@ -191,6 +199,24 @@ pub struct Arguments {
     pub refresh: bool,
 }
 
+/// What a ridge pulls to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// The base weights
+    Base,
+    /// The mean of all changes
+    Average,
+}
+
+impl Pull {
+    pub fn towards(self) -> Towards {
+        match self {
+            Pull::Base => Towards::Base,
+            Pull::Average => Towards::Average,
+        }
+    }
+}
+
 /// What is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Recording {
@@ -218,6 +244,12 @@ pub enum Method {
     Lbfgs,
     /// The mean of the concepts' changes, the baseline
     Average,
+    /// Their weighted sum
+    Sum,
+    /// Largest numbers of the sign that weighs more (TIES), for comparison
+    Ties,
+    /// Numbers left out at random, the others larger (DARE), for comparison
+    Dare,
 }
 
 impl Method {
@@ -227,6 +259,11 @@ impl Method {
             Solver::Exact(_) => Method::Exact,
             Solver::Lbfgs(_) => Method::Lbfgs,
             Solver::Average => Method::Average,
+            Solver::Merge(merge) => match merge.way {
+                Way::Sum => Method::Sum,
+                Way::Ties => Method::Ties,
+                Way::Dare => Method::Dare,
+            },
         }
     }
 
@@ -236,6 +273,9 @@ impl Method {
             // 0: as published, stage by stage.
             Method::Lbfgs => Solver::Lbfgs(Lbfgs { iterations: 0 }),
             Method::Average => Solver::Average,
+            Method::Sum => Solver::Merge(Merge::new(Way::Sum)),
+            Method::Ties => Solver::Merge(Merge::new(Way::Ties)),
+            Method::Dare => Solver::Merge(Merge::new(Way::Dare)),
         }
     }
 }

@@ -15,6 +15,8 @@ pub(in crate::fusion) struct Target {
     pub up: Mat<f64>,
     /// The concepts' weighted `down` G_i, one above another: `[ranks, in]`.
     pub down_gram: Mat<f64>,
+    /// The concepts' `down`, weighted so that `up` times it is the mean of their changes.
+    pub down_mean: Mat<f64>,
     /// sum_i w_i || X_i T_i^T ||^2: what is lost if nothing changes.
     pub energy: f64,
     /// The same on the inputs to measure with, as a mean over the concepts.
@@ -70,6 +72,7 @@ impl Gathered {
                         weight * energy(&change.up, &held_out.quadratic(&change.down));
                 }
                 part.downs.push(seen * faer::Scale(weight));
+                part.means.push(change.down * faer::Scale(weight));
                 part.ups.push(change.up);
             }
             sums.add(moments, weight);
@@ -88,6 +91,8 @@ impl Gathered {
             layer: layer.clone(),
             up: beside(&part.ups.iter().collect::<Vec<_>>(), layer.out),
             down_gram: stack(&part.downs.iter().collect::<Vec<_>>(), width),
+            down_mean: stack(&part.means.iter().collect::<Vec<_>>(), width)
+                * faer::Scale(1.0 / weights.max(f64::MIN_POSITIVE)),
             energy: part.energy,
             held_out_energy: part.held_out_energy / weights.max(f64::MIN_POSITIVE),
         });
@@ -147,6 +152,7 @@ impl Group for HeldOut<'_> {
 struct Part {
     ups: Vec<Mat<f64>>,
     downs: Vec<Mat<f64>>,
+    means: Vec<Mat<f64>>,
     energy: f64,
     held_out_energy: f64,
 }

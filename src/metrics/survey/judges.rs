@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::run::Reference;
 use super::settings::TowerSettings;
+use super::subject::Reference;
 use crate::backend::Device;
 use crate::checkpoint::{Tower, TowerKind};
 use crate::metrics::{Embedding, Error, Eye, Likeness, Result, Towers, VisionTower};
@@ -87,6 +87,11 @@ impl Opened {
         }
         self.towers.insert(judge, (path.to_path_buf(), tower));
         Ok(())
+    }
+
+    /// A tower of `judge` was opened.
+    pub fn brings(&self, judge: Judge) -> bool {
+        self.towers.contains_key(&judge)
     }
 
     /// There is a tower of `judge`; CLIP's is there in any case, where the model brings one.

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::results::{Results, found, write};
-use super::run::{REFERENCES, path, record_path};
+use super::places::{REFERENCES, path, record_path};
+use super::report::write;
+use super::results::{Results, found};
 use super::{Error, Result, Settings};
 
 /// Copies the pictures and scores of `parts` into `out`, which may be one of them, and writes the

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::item::TOGETHER;
+use super::places::{REFERENCES, path, small};
 use super::results::{Row, cell, columns};
-use super::run::{REFERENCES, path};
 use super::settings::write_text;
 use super::{Error, Item, Result, Results, Settings};
 use crate::metrics::METRICS;
@@ -17,19 +17,6 @@ const SHEETS: &str = "sheets";
 const COLUMNS: usize = 6;
 /// Prompts on one sheet.
 const ROWS: usize = 24;
-/// The longest side of a picture on a sheet.
-const SIDE: u32 = 192;
-
-/// A picture as sheets show it.
-pub(super) fn small(picture: &Picture) -> crate::picture::Result<Picture> {
-    let (width, height) = (picture.width(), picture.height());
-    let longest = width.max(height);
-    if longest <= SIDE {
-        return Ok(picture.clone());
-    }
-    let fitted = |side: u32| (u64::from(side) * u64::from(SIDE) / u64::from(longest)).max(1) as u32;
-    picture.resized_bicubic(fitted(width), fitted(height))
-}
 
 /// Writes the page, and the sheets that it shows.
 pub(super) fn write(folder: &Path, results: &Results, items: &[Item]) -> Result<()> {
@@ -200,12 +187,5 @@ mod tests {
             image("sheets/a+b c.png", "<x>"),
             "<p><img src=\"sheets/a%2Bb%20c.png\" alt=\"&lt;x&gt;\"></p>"
         );
-    }
-
-    #[test]
-    fn large_pictures_become_small_ones() {
-        let wide = small(&Picture::filled(768, 512, [1, 2, 3]).unwrap()).unwrap();
-        assert_eq!((wide.width(), wide.height()), (192, 128));
-        assert_eq!(small(&wide).unwrap(), wide);
     }
 }

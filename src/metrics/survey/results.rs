@@ -5,14 +5,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::places::{path, record_path};
 use super::record::{Record, hash_of};
-use super::run::{path, record_path};
-use super::settings::{FORMAT, write_json, write_text};
-use super::{Error, Item, Result, Settings, page};
+use super::settings::FORMAT;
+use super::{Error, Item, Result, Settings};
 use crate::metrics::METRICS;
-
-pub(super) const FILE: &str = "results.json";
-pub(super) const TABLE: &str = "table.md";
 
 /// A mean and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,38 +55,6 @@ pub struct Results {
     pub settings: Settings,
 }
 
-/// Reads all records of the survey in `folder`, and writes `results.json`, `table.md`,
-/// `index.html` and the sheets beside them.
-///
-/// # Errors
-/// Pictures or scores that are not there, or don't belong to each other; files that cannot be
-/// written.
-pub fn write(folder: &Path) -> Result<Results> {
-    let settings = Settings::read(folder)?.ok_or_else(|| {
-        Error::file(folder, "no evaluation: there is no settings.json in it".to_string())
-    })?;
-    let items = settings.items();
-    let mut records = Vec::new();
-    let mut missing = Vec::new();
-    for item in &items {
-        match found(&settings, folder, item)? {
-            Some(record) => records.push(record),
-            None => missing.push(item.file.as_str()),
-        }
-    }
-    if let Some(first) = missing.first() {
-        let (count, of) = (missing.len(), items.len());
-        let problem =
-            format!("{count} of its {of} pictures are not there, or not scored, such as {first}");
-        return Err(Error::file(folder, problem));
-    }
-    let results = Results::of(settings, &items, &records);
-    write_json(&folder.join(FILE), &results)?;
-    write_text(&folder.join(TABLE), &results.table())?;
-    page::write(folder, &results, &items)?;
-    Ok(results)
-}
-
 /// An item's record, if it is there and belongs to the picture beside it.
 pub(super) fn found(settings: &Settings, folder: &Path, item: &Item) -> Result<Option<Record>> {
     let (picture, record) = (path(folder, item), record_path(folder, item));
@@ -105,7 +70,7 @@ pub(super) fn found(settings: &Settings, folder: &Path, item: &Item) -> Result<O
 }
 
 impl Results {
-    fn of(settings: Settings, items: &[Item], records: &[Record]) -> Results {
+    pub(super) fn of(settings: Settings, items: &[Item], records: &[Record]) -> Results {
         let all: Vec<(&Item, &Record)> = items.iter().zip(records).collect();
         let row = |name: &str, keep: &dyn Fn(&Item) -> bool| {
             let kept = all.iter().filter(|(item, _)| keep(item)).map(|(_, record)| *record);

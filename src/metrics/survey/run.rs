@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::judges::{Judges, Views};
+use super::places::{REFERENCES, path, record_path, small};
 use super::record::{PlaceRecord, Record, hash_of};
+use super::subject::Subject;
 use super::{Class, Error, Item, Result, Settings, Share};
-use crate::concept::Applied;
 use crate::graph::Array;
 use crate::metrics::{Comparison, Likeness, Place, Sample, Seen, scores};
-use crate::picture::{Mask, Picture, Sheet, parameters};
-use crate::pipeline::recipe::{ConceptSource, Recipe};
+use crate::picture::{Picture, Sheet, parameters};
+use crate::pipeline::recipe::Recipe;
 use crate::pipeline::{Generated, MemoryPlan, Pipeline, Request};
 use crate::watch::{Progress, Watch, heed};
 
@@ -19,26 +20,6 @@ use crate::watch::{Progress, Watch, heed};
 const PREFIX: &str = "A photo depicts ";
 /// Of the pictures that a concept was trained from, those that its sheets show.
 const SHOWN: usize = 8;
-/// The file of these among the concept's pictures.
-pub(super) const REFERENCES: &str = "references";
-
-/// A picture that a concept was trained from.
-#[derive(Clone, Debug)]
-pub struct Reference {
-    /// The picture.
-    pub picture: Picture,
-    /// White where the concept is; none: all of it is.
-    pub mask: Option<Mask>,
-}
-
-/// A concept that is evaluated, beside what the settings say of it.
-#[derive(Clone, Debug, Default)]
-pub struct Subject {
-    /// The pictures that it was trained from.
-    pub references: Vec<Reference>,
-    /// Its own file in use; none: the model knows it.
-    pub own: Option<(Applied, ConceptSource)>,
-}
 
 /// A survey that can be run.
 pub struct Survey {
@@ -230,8 +211,7 @@ impl Survey {
         for (concept, subject) in self.settings.concepts.iter().zip(&self.subjects) {
             let folder = folder.join("pictures").join(&concept.name);
             std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "make the folder"))?;
-            let small =
-                subject.references.iter().take(SHOWN).map(|r| super::page::small(&r.picture));
+            let small = subject.references.iter().take(SHOWN).map(|r| small(&r.picture));
             let small = small.collect::<crate::picture::Result<Vec<_>>>()?;
             let row = Sheet { rows: vec![small.iter().map(Some).collect()], ..Sheet::default() };
             let mut bytes = Vec::new();
@@ -244,14 +224,6 @@ impl Survey {
         }
         Ok(())
     }
-}
-
-pub(super) fn path(folder: &Path, item: &Item) -> PathBuf {
-    folder.join(format!("{}.png", item.file))
-}
-
-pub(super) fn record_path(folder: &Path, item: &Item) -> PathBuf {
-    folder.join(format!("{}.json", item.file))
 }
 
 /// A recipe without what tells where its files were and which machine made it.
