@@ -25,6 +25,8 @@ python_package() {
         say "The Python package is left out: venv, pip or packages of PyPI cannot be had here"
         return
     fi
+    # For the example on many machines, whose test is passed over without it.
+    pip install --quiet "ray>=2.9" psutil || say "Ray is left out: it cannot be had here"
     say "The Python package: a wheel, its tests, its types"
     # The program to compare with.
     cargo build --profile "$profile" --locked --bin mos
