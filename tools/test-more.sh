@@ -37,5 +37,6 @@ bytes=$(wc -c <"$package")
 say "$package has $bytes bytes"
 
 tools/test-c.sh
+tools/test-slurm.sh
 tools/test-python.sh
 say "All further tests passed"

@@ -56,9 +56,9 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
 export SLURM_CONF="$folder/slurm.conf"
 say "Slurm: a controller and a node"
-slurmctld -D &
+slurmctld -D >/dev/null 2>&1 &
 daemons+=($!)
-slurmd -D &
+slurmd -D >/dev/null 2>&1 &
 daemons+=($!)
 for _ in $(seq 60); do
     case $(sinfo --noheader --format %T 2>/dev/null) in idle*) break ;; esac
@@ -74,10 +74,12 @@ cd "$folder"
 for concept in "zorp man" "luma woman" "mimi cat"; do
     read -r name class <<<"$concept"
     "$MOS" train --quiet --pictures "$models/concepts/$name" --words "<$name>" --class-word "$class" \
-        --size 64x64 --steps 1 --batch 1 --accumulate 1 --sheet-every 0 -o "$name.safetensors"
+        --size 64x64 --steps 1 --batch 1 --accumulate 1 --sheet-every 0 -o "$name.safetensors" \
+        >/dev/null
 done
+printf 'a photo of {}\n{} in the snow\n' >prompts.txt
 quick=(-c zorp.safetensors -c luma.safetensors -c mimi.safetensors --size 64x64 --steps 4
-    --distillation 0)
+    --prompts prompts.txt --keep none --distillation 0)
 say "Slurm: fusing by one command"
 "$MOS" fuse --quiet "${quick[@]}" -o one >/dev/null
 say "Slurm: fusing by three jobs and a last one"

@@ -1,13 +1,13 @@
 /*
  * Mix-of-Show for C and C++: teach Stable Diffusion concepts, fuse them, place each in its region.
  *
- * Calls that can fail return a MosStatus; mos_last_error() then says what was wrong, in the words of
- * the program `mos`. Strings are UTF-8 and end with 0; those that calls return belong to the object
- * that was asked, and stand as long as it does. What a call made is given back by its mos_..._free,
- * which takes NULL too.
+ * Calls that can fail return a MosStatus; mos_last_error() then says what was wrong, in the words
+ * of the program `mos`. Strings are UTF-8 and end with 0; those that calls return belong to the
+ * object that was asked, and stand as long as it does. What a call made is given back by its
+ * mos_..._free, which takes NULL too.
  *
- * Structs that a program fills in are begun by their mos_..._init, which sets the size and the usual
- * values: programs that were built for an earlier header go on working with a later library.
+ * Structs that a program fills in are begun by their mos_..._init, which sets the size and the
+ * usual values: programs that were built for an earlier header go on working with a later library.
  *
  * Objects may be used by several threads; calls on one model wait for each other. Callbacks come in
  * the thread of the call that they belong to. They end it by returning anything but 0, and must not
@@ -36,7 +36,7 @@
 #define MOS_BEGIN_AGAIN 2
 
 // What a call came to.
-typedef enum {
+typedef enum MosStatus {
   // It is done.
   MOS_OK = 0,
   // It failed: mos_last_error() says why.
@@ -63,11 +63,11 @@ typedef struct MosPictures MosPictures;
 typedef struct MosTaught MosTaught;
 
 // A concept or a LoRA in use: begun by mos_concept_use_init.
-typedef struct {
+typedef struct MosConceptUse {
   // Of this struct, in bytes.
   size_t size;
   // What is used.
-  const MosConcept *concept;
+  const struct MosConcept *concept;
   // Factor of its LoRA; 1 is as it was taught.
   float scale;
   // That of the text encoder's part; NAN: the same.
@@ -75,11 +75,11 @@ typedef struct {
 } MosConceptUse;
 
 // A concept to be fused: begun by mos_member_init.
-typedef struct {
+typedef struct MosMember {
   // Of this struct, in bytes.
   size_t size;
   // What is fused.
-  const MosConcept *concept;
+  const struct MosConcept *concept;
   // Factor of its LoRA; 1 is as it was taught.
   float scale;
   // That of the text encoder's part; NAN: the same.
@@ -93,11 +93,11 @@ typedef struct {
 typedef int (*MosWatch)(void *user, const char *stage, size_t done, size_t of);
 
 // Concepts to be fused into one model: begun by mos_fusion_init. Options are those of `mos fuse`.
-typedef struct {
+typedef struct MosFusion {
   // Of this struct, in bytes.
   size_t size;
   // What is fused.
-  const MosMember *const *members;
+  const struct MosMember *const *members;
   // How many there are.
   size_t member_count;
   // The folder of the fused model.
@@ -145,7 +145,7 @@ typedef struct {
 } MosFusion;
 
 // How a model is loaded: begun by mos_load_init.
-typedef struct {
+typedef struct MosLoad {
   // Of this struct, in bytes.
   size_t size;
   // A folder, a file, or a name in MOS_MODELS; NULL: the very small model that ships.
@@ -159,7 +159,7 @@ typedef struct {
 
 // A part of a picture with a prompt of its own: begun by mos_region_init. Without a box, polygon
 // or mask it is all of the picture.
-typedef struct {
+typedef struct MosRegion {
   // Of this struct, in bytes.
   size_t size;
   // For messages; NULL: its number.
@@ -199,7 +199,7 @@ typedef struct {
 } MosRegion;
 
 // Pictures to be made: begun by mos_request_init. Options are those of `mos generate`.
-typedef struct {
+typedef struct MosRequest {
   // Of this struct, in bytes.
   size_t size;
   // What is to be seen; with regions, what holds between them.
@@ -233,13 +233,13 @@ typedef struct {
   // Brackets that weigh: "auto", "on" or "off"; NULL: auto.
   const char *prompt_syntax;
   // Concepts and LoRAs in use.
-  const MosConceptUse *const *concepts;
+  const struct MosConceptUse *const *concepts;
   // How many there are.
   size_t concept_count;
   // Take concepts that were taught on another model too, if not 0.
   int32_t force_base;
   // Parts of the picture with prompts of their own.
-  const MosRegion *const *regions;
+  const struct MosRegion *const *regions;
   // How many there are.
   size_t region_count;
   // A file of regions, in place of those.
@@ -261,7 +261,7 @@ typedef struct {
 } MosRequest;
 
 // An update of the weights while a concept is taught.
-typedef struct {
+typedef struct MosUpdate {
   // Of this struct, in bytes.
   size_t size;
   // Updates done.
@@ -275,10 +275,10 @@ typedef struct {
 } MosUpdate;
 
 // Told of each update. Anything but 0 ends the call with MOS_CANCELLED; the run is saved.
-typedef int (*MosOnUpdate)(void *user, const MosUpdate *update);
+typedef int (*MosOnUpdate)(void *user, const struct MosUpdate *update);
 
 // A concept to be taught: begun by mos_training_init.
-typedef struct {
+typedef struct MosTraining {
   // Of this struct, in bytes.
   size_t size;
   // A file of settings, as `mos train` takes it; NULL: none.
@@ -305,152 +305,156 @@ extern "C" {
 const char *mos_version(void);
 
 // Fills in the usual values of a struct of `size` bytes.
-MosStatus mos_concept_use_init(MosConceptUse *to, size_t size);
+enum MosStatus mos_concept_use_init(struct MosConceptUse *to, size_t size);
 
 // Reads a concept or a LoRA of any program: a file, or a folder of PEFT or diffusers.
-MosStatus mos_concept_read(const char *path, MosConcept **concept);
+enum MosStatus mos_concept_read(const char *path, struct MosConcept **concept);
 
 // Gives a concept back.
-void mos_concept_free(MosConcept *concept);
+void mos_concept_free(struct MosConcept *concept);
 
 // Its name, as regions may name it.
-const char *mos_concept_name(const MosConcept *concept);
+const char *mos_concept_name(const struct MosConcept *concept);
 
 // How many words stand for it in prompts; a LoRA has none.
-size_t mos_concept_word_count(const MosConcept *concept);
+size_t mos_concept_word_count(const struct MosConcept *concept);
 
 // One of its words, in the order in which they stand in a prompt.
-const char *mos_concept_word(const MosConcept *concept, size_t number);
+const char *mos_concept_word(const struct MosConcept *concept, size_t number);
 
 // How much was left out or guessed while it was read.
-size_t mos_concept_note_count(const MosConcept *concept);
+size_t mos_concept_note_count(const struct MosConcept *concept);
 
 // One of these, in a sentence.
-const char *mos_concept_note(const MosConcept *concept, size_t number);
+const char *mos_concept_note(const struct MosConcept *concept, size_t number);
 
 // Why the last call of this thread failed, in one line or more; empty if it did not. It stands
 // until the next call of this thread.
 const char *mos_last_error(void);
 
 // Fills in the usual values of a struct of `size` bytes.
-MosStatus mos_member_init(MosMember *to, size_t size);
+enum MosStatus mos_member_init(struct MosMember *to, size_t size);
 
 // Fills in the usual values of a struct of `size` bytes.
-MosStatus mos_fusion_init(MosFusion *to, size_t size);
+enum MosStatus mos_fusion_init(struct MosFusion *to, size_t size);
 
 // Fuses concepts, and writes the model: a folder for mos_model_load. One that was ended goes on
 // where it was when it is called again.
-MosStatus mos_fuse(const MosFusion *fusion, MosFused **result);
+enum MosStatus mos_fuse(const struct MosFusion *fusion, struct MosFused **result);
 
 // Gives the result back.
-void mos_fused_free(MosFused *fused);
+void mos_fused_free(struct MosFused *fused);
 
 // The folder.
-const char *mos_fused_path(const MosFused *fused);
+const char *mos_fused_path(const struct MosFused *fused);
 
 // What went in and what was lost, as JSON.
-const char *mos_fused_json(const MosFused *fused);
+const char *mos_fused_json(const struct MosFused *fused);
 
 // The same as Markdown.
-const char *mos_fused_markdown(const MosFused *fused);
+const char *mos_fused_markdown(const struct MosFused *fused);
 
 // How much there is to tell.
-size_t mos_fused_warning_count(const MosFused *fused);
+size_t mos_fused_warning_count(const struct MosFused *fused);
 
 // One of these, in a sentence.
-const char *mos_fused_warning(const MosFused *fused, size_t number);
+const char *mos_fused_warning(const struct MosFused *fused, size_t number);
 
 // Fills in the usual values of a struct of `size` bytes.
-MosStatus mos_load_init(MosLoad *to, size_t size);
+enum MosStatus mos_load_init(struct MosLoad *to, size_t size);
 
 // Opens a model and checks that it is whole; its weights go to the device when they are used.
 // `load` may be NULL: all is as usual then.
-MosStatus mos_model_load(const MosLoad *load, MosModel **model);
+enum MosStatus mos_model_load(const struct MosLoad *load, struct MosModel **model);
 
 // Gives a model back. Nothing may be at work on it.
-void mos_model_free(MosModel *model);
+void mos_model_free(struct MosModel *model);
 
 // The name of the device that it is on.
-const char *mos_model_device(const MosModel *model);
+const char *mos_model_device(const struct MosModel *model);
 
 // Width in pixels that it was trained at.
-size_t mos_model_width(const MosModel *model);
+size_t mos_model_width(const struct MosModel *model);
 
 // Height in pixels that it was trained at.
-size_t mos_model_height(const MosModel *model);
+size_t mos_model_height(const struct MosModel *model);
 
 // Makes pictures.
-MosStatus mos_generate(const MosModel *model, const MosRequest *request, MosPictures **pictures);
+enum MosStatus mos_generate(const struct MosModel *model,
+                            const struct MosRequest *request,
+                            struct MosPictures **pictures);
 
 // Gives pictures back.
-void mos_pictures_free(MosPictures *pictures);
+void mos_pictures_free(struct MosPictures *pictures);
 
 // How many there are.
-size_t mos_pictures_count(const MosPictures *pictures);
+size_t mos_pictures_count(const struct MosPictures *pictures);
 
 // Pixels in a row, of each.
-size_t mos_pictures_width(const MosPictures *pictures);
+size_t mos_pictures_width(const struct MosPictures *pictures);
 
 // Rows, of each.
-size_t mos_pictures_height(const MosPictures *pictures);
+size_t mos_pictures_height(const struct MosPictures *pictures);
 
 // Red, green and blue of each pixel, row by row: 3 * width * height bytes.
-const uint8_t *mos_pictures_rgb(const MosPictures *pictures, size_t number);
+const uint8_t *mos_pictures_rgb(const struct MosPictures *pictures, size_t number);
 
 // The seed of a picture.
-uint64_t mos_pictures_seed(const MosPictures *pictures, size_t number);
+uint64_t mos_pictures_seed(const struct MosPictures *pictures, size_t number);
 
 // Writes a picture as PNG with its settings: the same bytes as `mos generate`, which makes it
 // again with --like.
-MosStatus mos_pictures_save(const MosPictures *pictures, size_t number, const char *path);
+enum MosStatus mos_pictures_save(const struct MosPictures *pictures,
+                                 size_t number,
+                                 const char *path);
 
 // How much there is to tell: what was cut from prompts, what stands in for what.
-size_t mos_pictures_warning_count(const MosPictures *pictures);
+size_t mos_pictures_warning_count(const struct MosPictures *pictures);
 
 // One of these, in a sentence.
-const char *mos_pictures_warning(const MosPictures *pictures, size_t number);
+const char *mos_pictures_warning(const struct MosPictures *pictures, size_t number);
 
 // Fills in the usual values of a struct of `size` bytes.
-MosStatus mos_region_init(MosRegion *to, size_t size);
+enum MosStatus mos_region_init(struct MosRegion *to, size_t size);
 
 // Fills in the usual values of a struct of `size` bytes.
-MosStatus mos_request_init(MosRequest *to, size_t size);
+enum MosStatus mos_request_init(struct MosRequest *to, size_t size);
 
 // Fills in the usual values of a struct of `size` bytes.
-MosStatus mos_training_init(MosTraining *to, size_t size);
+enum MosStatus mos_training_init(struct MosTraining *to, size_t size);
 
 // Teaches a concept, and writes its file.
-MosStatus mos_train(const MosTraining *training, MosTaught **result);
+enum MosStatus mos_train(const struct MosTraining *training, struct MosTaught **result);
 
 // Gives the result back.
-void mos_taught_free(MosTaught *taught);
+void mos_taught_free(struct MosTaught *taught);
 
 // The concept's file, for mos_concept_read.
-const char *mos_taught_path(const MosTaught *taught);
+const char *mos_taught_path(const struct MosTaught *taught);
 
 // The picture of the loss.
-const char *mos_taught_curve(const MosTaught *taught);
+const char *mos_taught_curve(const struct MosTaught *taught);
 
 // Pictures by the concept; NULL where the settings want none.
-const char *mos_taught_sheet(const MosTaught *taught);
+const char *mos_taught_sheet(const struct MosTaught *taught);
 
 // Mean loss of the first tenth of the run.
-float mos_taught_first_loss(const MosTaught *taught);
+float mos_taught_first_loss(const struct MosTaught *taught);
 
 // Mean loss of the last tenth.
-float mos_taught_last_loss(const MosTaught *taught);
+float mos_taught_last_loss(const struct MosTaught *taught);
 
 // Mean norm of the words' embeddings.
-float mos_taught_norm(const MosTaught *taught);
+float mos_taught_norm(const struct MosTaught *taught);
 
 // Updates that this call made.
-uint64_t mos_taught_updates(const MosTaught *taught);
+uint64_t mos_taught_updates(const struct MosTaught *taught);
 
 // How much there is to tell.
-size_t mos_taught_warning_count(const MosTaught *taught);
+size_t mos_taught_warning_count(const struct MosTaught *taught);
 
 // One of these, in a sentence.
-const char *mos_taught_warning(const MosTaught *taught, size_t number);
+const char *mos_taught_warning(const struct MosTaught *taught, size_t number);
 
 #ifdef __cplusplus
 }  // extern "C"

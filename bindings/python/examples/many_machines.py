@@ -56,6 +56,12 @@ class Evaluator:
             return found
 
 
+def options(text: str) -> dict:
+    """Options as JSON, which has no tuples."""
+    found = json.loads(text)
+    return {key: tuple(value) if key == "size" else value for key, value in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pictures", type=pathlib.Path)
@@ -64,8 +70,8 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--steps", type=int, default=320)
     parser.add_argument("--settings", type=json.loads, default={}, help="more, as JSON")
-    parser.add_argument("--evaluate", type=json.loads, help="options of `evaluate`, as JSON")
-    parser.add_argument("--fuse", type=json.loads, default={}, help="options of `fuse`, as JSON")
+    parser.add_argument("--evaluate", type=options, help="options of `evaluate`, as JSON")
+    parser.add_argument("--fuse", type=options, default={}, help="options of `fuse`, as JSON")
     given = parser.parse_args()
     concepts = dict(concept.split("=") for concept in given.concepts)
     settings = {"steps": given.steps, "sheet_every": 0, **given.settings}
