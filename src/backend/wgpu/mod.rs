@@ -13,10 +13,13 @@ pub(crate) mod lower;
 mod lowering;
 mod matrices;
 mod ops;
+mod pipelines;
 mod program;
 mod rates;
 mod record;
 mod seam;
+mod spirv;
+mod staging;
 mod template;
 mod traits;
 mod transposed;
@@ -36,6 +39,7 @@ pub use layout::Layout;
 pub use lower::{BufferView, Storage, commands, preparation};
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use record::{Command, Recording, Uniform};
+pub use spirv::{ordered, written};
 pub use template::{
     KERNELS_VARIABLE, Params, Value, kernel_names, render, replaced_kernels, unknown_kernels,
 };
