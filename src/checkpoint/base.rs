@@ -105,9 +105,10 @@ impl Checkpoint {
     }
 }
 
-/// The file in which this user's programs remember base hashes; none where there is no home.
+/// The file in which this user's programs remember base hashes; none where nothing is kept
+/// ([`output::cache_folder`]).
 pub fn base_hash_cache() -> Option<PathBuf> {
-    Some(directories::ProjectDirs::from("", "", "mos")?.cache_dir().join("base-hashes.json"))
+    Some(output::cache_folder()?.join("base-hashes.json"))
 }
 
 /// What elements are converted in, piece by piece.

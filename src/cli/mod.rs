@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use mixofshow::backend::wgpu as gpu;
 use mixofshow::backend::{self, Device, Selection, cpu};
+use mixofshow::checkpoint::output::cache_folder;
 
 use terminal::Terminal;
 
@@ -118,7 +119,8 @@ impl Global {
     }
 
     fn options(&self) -> backend::Options {
-        let wgpu = gpu::Options { matrices: self.matrices, ..gpu::Options::default() };
+        let cache = cache_folder();
+        let wgpu = gpu::Options { matrices: self.matrices, cache, ..gpu::Options::default() };
         backend::Options { wgpu, cpu: self.cpu_options() }
     }
 

@@ -15,10 +15,13 @@ mod matrices;
 mod measured;
 mod ops;
 mod packed;
+mod pipelines;
 mod program;
 mod rates;
 mod record;
 mod seam;
+mod spirv;
+mod staging;
 mod template;
 mod traits;
 mod transposed;
@@ -40,6 +43,7 @@ pub(crate) use packed::packed;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use measured::{MeasuredSizes, TUNED_VARIABLE, sizes_file};
 pub use record::{Command, Recording, Uniform};
+pub use spirv::{ordered, written};
 pub use template::{
     DECLARATIONS, KERNELS_VARIABLE, Params, Rendered, Value, kernel_names, kernel_text, render,
     render_own, replaced_kernels, unknown_kernels,

@@ -120,6 +120,7 @@ impl Recording {
 
     fn of(gpu: &Arc<Gpu>, commands: &[Command], checks: Checks) -> Result<Recording> {
         let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment).max(16);
+        gpu.compile_all(dispatched(commands), checks)?;
         let mut kernels = Vec::with_capacity(commands.len());
         let mut slab: Vec<u8> = Vec::new();
         for command in commands {
@@ -234,6 +235,14 @@ impl Recording {
         }
         Ok(costs)
     }
+}
+
+/// The kernels of `commands`, and what they are rendered with.
+pub(super) fn dispatched(commands: &[Command]) -> impl Iterator<Item = (&'static str, &Params)> {
+    commands.iter().filter_map(|command| match command {
+        Command::Dispatch { kernel, params, .. } => Some((*kernel, params)),
+        Command::Copy { .. } => None,
+    })
 }
 
 fn submit(gpu: &Gpu, commands: &[Played]) {

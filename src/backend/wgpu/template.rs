@@ -138,6 +138,16 @@ fn file_of(name: &str) -> String {
     format!("{name}.wgsl")
 }
 
+/// Names and texts of all templates as they are used.
+pub(super) fn all_texts() -> Vec<(String, String)> {
+    let mut texts = own_files(&KERNELS);
+    for (name, text) in &mut texts {
+        *text = text_of(name).unwrap_or_default();
+    }
+    texts.sort();
+    texts
+}
+
 /// The text of a template: the named folder's, or this program's own.
 fn text_of(name: &str) -> Option<String> {
     let file = file_of(name);

@@ -224,10 +224,9 @@ fn settings_of_extensions_are_told_by_their_names() {
             ADetailer model: face.pt, ADetailer prompt: \"a, b\", ADetailer version: 24, \
             Hires upscale: 2, Mimic: 3, Version: v1.9, RNG: CPU",
     );
-    assert!(notes.iter().any(|note| note.contains("`Hires upscale`")), "{notes:?}");
     let others = "not known here are left out, whatever they did: ADetailer (3 settings), Mimic";
     assert!(notes.iter().any(|note| note.ends_with(others)), "{notes:?}");
-    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert_eq!(notes.len(), 1, "{notes:?}");
 }
 
 #[test]
