@@ -1,5 +1,6 @@
 //! The program from outside: what it prints, what it writes, and how it ends.
 mod bombs;
+mod casts;
 mod concepts;
 mod errors;
 mod escapes;

@@ -19,7 +19,7 @@ use crate::cli::terminal::Terminal;
 use crate::cli::{Failure, Global, Result, files, interrupt};
 
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct Arguments {
     #[command(flatten)]
     study: study::Options,
     /// Ways to learn, beside each other: p-plus,lora,ed-lora
@@ -61,7 +61,7 @@ struct Way {
     learnt_in: Option<f64>,
 }
 
-pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
+pub fn run(options: &Arguments, global: &Global, terminal: &Terminal) -> Result<()> {
     let study = &options.study;
     let subjects = study.subjects(|subject| vec![format!("{}.png", subject.name)])?;
     for subject in &subjects {
@@ -301,9 +301,8 @@ fn sheet(
 ) -> mixofshow::picture::Result<Picture> {
     let columns = prompts(judge.subject);
     let taught = judge.taught.iter().take(columns.len()).map(|(picture, _)| Some(picture));
-    let made = shown
-        .iter()
-        .map(|(_, pictures)| pictures.iter().step_by(seeds.max(1)).map(Some).collect());
+    let made =
+        shown.iter().map(|(_, pictures)| pictures.iter().step_by(seeds.max(1)).map(Some).collect());
     Sheet {
         rows: [taught.collect()].into_iter().chain(made).collect(),
         row_captions: ["taught"]

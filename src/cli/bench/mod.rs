@@ -52,7 +52,7 @@ enum What {
     /// enough of a picture has. Then means over concepts and casts. A concept is trained where its
     /// words have most of the share, and classes with the LoRA on have little. Concepts and
     /// pictures that are there already are not made again.
-    Concepts(Box<concepts::Options>),
+    Concepts(Box<concepts::Arguments>),
     /// Fuse concepts in three ways and score what is left of them
     ///
     /// Learns the concepts as ED-LoRA, fuses them exactly, by L-BFGS as published, and by
