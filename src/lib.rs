@@ -55,6 +55,8 @@
 //! - [`metrics`]: how much pictures look like what was asked for.
 //! - [`checkpoint`]: a [`Checkpoint`] is a whole model, opened from a folder or a file of any
 //!   layout.
+//! - `server`: the same over HTTP, for programs that speak web UIs' or OpenAI's API, and for people
+//!   in a browser (feature `server`).
 //! - [`picture`]: a [`Picture`], its files, and the settings in them.
 //!
 //! These stand on lower levels, which are public for who builds networks or kernels of his own:
@@ -83,6 +85,7 @@
 //! | `cpu` | the back end for the processor | `Device::best` is an adapter |
 //! | `wgpu` | the back end for graphics cards, and kernels of one's own | no wgpu in the build |
 //! | `tiny-model` | the very small model, 23 MB in the binary | no `Checkpoint::shipped` |
+//! | `server` | [`server`]: pictures over HTTP, and a page | no axum and tokio in the build |
 //! | `cli` | the program `mos`, with all of the others | no parser of command lines |
 //!
 //! All are on unless `default-features = false`.
@@ -109,6 +112,8 @@ pub mod picture;
 pub mod pipeline;
 pub mod region;
 pub mod scheduler;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod training;
 
 // What the rooms above are built of. What of them somebody outside needs stands in those.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What asks for more than tools/test.sh, which comes first: the standard libraries of other systems.
-# What cannot be had is left out, with a note.
+# What asks for more than tools/test.sh, which comes first: the standard libraries of other systems,
+# and an emulator of another processor. What cannot be had is left out, with a note.
 #     tools/test-more.sh
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -14,5 +14,17 @@ for target in aarch64-unknown-linux-gnu x86_64-pc-windows-gnu aarch64-apple-darw
         say "$target is left out: its standard library cannot be had here"
     fi
 done
+
+# The kernels of ARM's vectors, emulated: right or wrong, not how fast.
+say "The processor's kernels on ARM"
+if rustup target add aarch64-unknown-linux-gnu >/dev/null 2>&1 && { [ "$(uname -m)" = x86_64 ] &&
+    { command -v qemu-aarch64 && command -v aarch64-linux-gnu-gcc ||
+        get_packages qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross; } >/dev/null; }; then
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
+        cargo test --locked --package mixofshow-cpu-kernels --target aarch64-unknown-linux-gnu
+else
+    say "ARM is left out: no emulator or no compiler for it can be had here"
+fi
 
 say "All further tests passed"

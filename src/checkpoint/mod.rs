@@ -43,6 +43,7 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 mod to_ldm;
+mod tower;
 mod what;
 mod whole;
 mod write;
@@ -58,15 +59,17 @@ pub use export::{Exported, MODEL_TYPES, ModelFormat, export};
 pub use file::TensorFile;
 pub use folder::Folder;
 pub use hash::ModelHash;
-pub use inversion::{Embedding, embeddings, is_xl as is_xl_embedding};
+pub use inversion::{Embedding, embeddings, is_xl as is_xl_embedding, of_xl as xl_embeddings};
 pub use lora::{Dialect, Family, Form, LoraReport};
 pub use lora_settings::{LoraSettings, Scaling};
-pub use model::{Checkpoint, Kind, TokenizerFiles};
+pub use model::{Checkpoint, Kind, SecondEncoder, TokenizerFiles};
 pub use named::{SHIPPED, find};
 pub use network::Network;
 pub use single::CONFIG_METADATA;
 pub use small::{open_tiny_vae, open_upscaler};
 pub use tensor::TensorView;
+pub use tower::{Tower, TowerKind};
+pub(crate) use what::other_change;
 pub(crate) use write::write_watched;
 pub use write::{to_bytes, write};
 

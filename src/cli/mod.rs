@@ -5,6 +5,7 @@ mod convert;
 mod demo;
 mod devices;
 mod escaped;
+mod eval;
 mod files;
 mod fuse;
 mod generate;
@@ -12,6 +13,7 @@ mod inspect;
 mod interrupt;
 mod learn;
 mod progress;
+mod serve;
 mod terminal;
 mod train;
 mod units;
@@ -136,9 +138,11 @@ impl Global {
 enum Command {
     Generate(Box<generate::Arguments>),
     Fuse(Box<fuse::Arguments>),
+    Eval(Box<eval::Arguments>),
     Train(Box<train::Arguments>),
     Inspect(inspect::Arguments),
     Convert(convert::Arguments),
+    Serve(Box<serve::Arguments>),
     Devices(devices::Arguments),
     Demo(demo::Arguments),
     /// Measure how fast this machine runs kernels and models
@@ -169,7 +173,8 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 pub fn main() -> ExitCode {
     without_a_desktop();
     let mut command = Cli::command();
-    let arguments = usage::with_hyphens(&command, std::env::args_os().collect());
+    let arguments = usage::plain_help(std::env::args_os().collect());
+    let arguments = usage::with_hyphens(&command, arguments);
     if arguments.len() < 2 {
         // The parser shows it only where the environment gives no option.
         let help = command.render_help();
@@ -197,9 +202,11 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Generate(arguments) => generate::run(arguments, &cli.global, &terminal),
         Command::Fuse(arguments) => fuse::run(arguments, &cli.global, &terminal),
+        Command::Eval(arguments) => eval::run(arguments, &cli.global, &terminal),
         Command::Train(arguments) => train::run(arguments, &cli.global, &terminal),
         Command::Convert(arguments) => convert::run(arguments, &terminal),
         Command::Inspect(arguments) => inspect::run(arguments, &terminal),
+        Command::Serve(arguments) => serve::run(arguments, &cli.global, &terminal),
         Command::Bench(bench) => bench::run(bench, &cli.global, &terminal),
         Command::Demo(arguments) => demo::run(arguments, &cli.global, &terminal),
         Command::Devices(arguments) => devices::run(arguments, &cli.global, &terminal),

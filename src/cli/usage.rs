@@ -56,6 +56,19 @@ pub fn with_hyphens(root: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     joined
 }
 
+/// `mos help COMMAND --help` is `mos help COMMAND`, and `mos help help` is `mos help`.
+pub fn plain_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_some_and(|first| first == "help") {
+        let is_help = |argument: &OsString| ["--help", "-h", "help"].iter().any(|h| argument == h);
+        let mut at = 0;
+        arguments.retain(|argument| {
+            at += 1;
+            at <= 2 || !is_help(argument)
+        });
+    }
+    arguments
+}
+
 /// Tells of quotes where a word stands alone that is no option: it may belong to a prompt.
 pub fn with_advice(mut error: clap::Error, has_prompt: bool) -> clap::Error {
     let word = match error.get(ContextKind::InvalidArg) {

@@ -63,6 +63,16 @@ pub fn size(text: &str) -> Result<(usize, usize), String> {
     })
 }
 
+/// Pixels from the left and from the top from `0,128`.
+pub fn place(text: &str) -> Result<(usize, usize), String> {
+    let number = |text: &str| text.trim().parse().ok().filter(|n| *n <= MAX_SIDE as usize);
+    let parts = text.split_once(',');
+    let parsed = parts.and_then(|(left, top)| Some((number(left)?, number(top)?)));
+    parsed.ok_or_else(|| {
+        format!("expected pixels from the left and from the top such as 0,128, up to {MAX_SIDE}")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +101,12 @@ mod tests {
         for text in ["", "G", "-1G", "0", "6X", "1e9", "6 G G", "99999999999999T"] {
             assert!(memory(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn places_begin_at_the_corner() {
+        assert_eq!([place("0,0"), place(" 12, 340")], [Ok((0, 0)), Ok((12, 340))]);
+        assert!(["", "1", "1,2,3", "-1,2", "1x2", "1,99999"].iter().all(|t| place(t).is_err()));
     }
 
     #[test]

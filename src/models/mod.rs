@@ -10,6 +10,7 @@ pub mod t2i_adapter;
 pub mod tiny_vae;
 pub mod unet;
 pub mod vae;
+pub mod vit;
 
 /// Layers, in terms of graph operations: what the models are built of.
 pub mod nn {

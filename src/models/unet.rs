@@ -1,7 +1,7 @@
 //! The conditional UNet of Stable Diffusion (Rombach et al. 2022), diffusers'
 //! `UNet2DConditionModel`.
 
-use super::config::{MidBlock, UNetBlock, UNetConfig};
+use super::config::{Addition, MidBlock, UNetBlock, UNetConfig};
 use crate::graph::{Result, Tensor};
 use crate::nn::{Encodings, Layers, Prompt, Resnet, Transformer, sinusoids};
 
@@ -20,6 +20,8 @@ pub struct UNetInputs<'a> {
     pub guidance: Option<Tensor>,
     /// For models with `num_class_embeds`: class ids `[batch]`.
     pub class: Option<Tensor>,
+    /// For models with an `addition`: [`addition_features`], `[batch, width]`.
+    pub addition: Option<Tensor>,
     /// What control models add.
     pub residuals: Residuals<'a>,
 }
@@ -32,8 +34,9 @@ pub struct Residuals<'a> {
     pub skips: &'a [Tensor],
     /// ControlNet's, to be added to the middle block's output.
     pub middle: Option<Tensor>,
-    /// T2I-Adapter's: one feature map for each down block, first to last. A block with attention
-    /// takes it before its downsampling, one without after it.
+    /// T2I-Adapter's: one feature map for each down block, first to last, and one for the middle
+    /// where it has that. A down block with attention takes it before its downsampling, one without
+    /// after it.
     pub adapter: &'a [Tensor],
 }
 
@@ -67,15 +70,31 @@ pub fn time_features(config: &UNetConfig, timesteps: &[f32]) -> Vec<f32> {
     sinusoids(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
 }
 
+/// The numbers that Stable Diffusion XL is told of a picture: how large the original was (height,
+/// width), where it was cut (top, left), and the size that is aimed at (height, width).
+pub type SizeNumbers = [f32; Addition::NUMBERS];
+
+/// A pooled prompt and the numbers that go with it as a row of the UNet's input `addition`.
+pub fn addition_features(
+    config: &UNetConfig,
+    addition: &Addition,
+    pooled: &[f32],
+    numbers: &SizeNumbers,
+) -> Vec<f32> {
+    let flip = config.flip_sin_to_cos;
+    let numbers = sinusoids(numbers, addition.number, flip, config.freq_shift);
+    pooled.iter().copied().chain(numbers).collect()
+}
+
 /// Builds one pass of the UNet.
 pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Result<UNetOutput> {
     let resnet = resnet_style(config);
     let mut prompt = Prompt::new(inputs.prompt);
     let residuals = &inputs.residuals;
-    if !residuals.adapter.is_empty() && residuals.adapter.len() != config.down.len() {
+    let maps = config.down.len();
+    if !residuals.adapter.is_empty() && ![maps, maps + 1].contains(&residuals.adapter.len()) {
         let message = format!(
-            "the model has {} down blocks, {} features are given",
-            config.down.len(),
+            "the model has {maps} down blocks, {} features are given",
             residuals.adapter.len()
         );
         return Err(layers.graph.shape_error("adapter", message));
@@ -83,7 +102,8 @@ pub fn unet(layers: &mut Layers, config: &UNetConfig, inputs: &UNetInputs) -> Re
     if config.center_input_sample {
         return Err(refusal(layers, "`center_input_sample` is not supported"));
     }
-    let time = time_embedding(layers, config, inputs.time, inputs.guidance, inputs.class)?;
+    let told = Told { class: inputs.class, addition: inputs.addition };
+    let time = time_embedding(layers, config, inputs.time, inputs.guidance, told)?;
     let x = layers.conv("conv_in", inputs.sample, config.block_out_channels[0], 3)?;
     let (skips, middle) = first_half(layers, config, x, time, &mut prompt, residuals.adapter)?;
     let mut x = add_if_given(layers, middle, residuals.middle.as_ref())?;
@@ -152,7 +172,8 @@ pub fn shallow(
     deep: Tensor,
 ) -> Result<Tensor> {
     let resnet = resnet_style(config);
-    let time = time_embedding(layers, config, inputs.time, inputs.guidance, inputs.class)?;
+    let told = Told { class: inputs.class, addition: inputs.addition };
+    let time = time_embedding(layers, config, inputs.time, inputs.guidance, told)?;
     let skip = layers.conv("conv_in", inputs.sample, config.block_out_channels[0], 3)?;
     let Some((i, block)) = config.up.iter().enumerate().next_back() else {
         return Err(refusal(layers, "there are no up blocks"));
@@ -252,6 +273,7 @@ pub(super) fn first_half(
             Ok(x)
         })?;
     }
+    x = add_if_given(layers, x, features.get(config.down.len()))?;
     Ok((skips, x))
 }
 
@@ -329,7 +351,7 @@ pub fn skips(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
     shapes
 }
 
-/// Shapes `[height, width, channels]` of [`Residuals::adapter`].
+/// Shapes `[height, width, channels]` of [`Residuals::adapter`], the last of them the middle's.
 pub fn block_features(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> {
     let mut size = size;
     let mut feature = |block: &UNetBlock| {
@@ -340,7 +362,10 @@ pub fn block_features(config: &UNetConfig, size: [usize; 2]) -> Vec<[usize; 3]> 
         let [height, width] = if block.attention { before } else { size };
         [height, width, block.channels]
     };
-    config.down.iter().map(&mut feature).collect()
+    let mut all: Vec<[usize; 3]> = config.down.iter().map(&mut feature).collect();
+    let channels = config.down.last().map_or(0, |block| block.channels);
+    all.push([size[0], size[1], channels]);
+    all
 }
 
 /// Height and width after a downsampling: a 3x3 convolution of stride 2 rounds up with a padding of
@@ -372,13 +397,22 @@ pub fn keys_values(
     attentions.iter().zip(texts).map(build).collect()
 }
 
+/// What a UNet is told besides the time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// As in [`UNetInputs`].
+    pub class: Option<Tensor>,
+    /// As in [`UNetInputs`].
+    pub addition: Option<Tensor>,
+}
+
 /// What every residual block is told of the time: `[batch, time_embedding_dim]`, activated.
 pub(super) fn time_embedding(
     layers: &mut Layers,
     config: &UNetConfig,
     time: Tensor,
     guidance: Option<Tensor>,
-    class: Option<Tensor>,
+    Told { class, addition }: Told,
 ) -> Result<Tensor> {
     let activation = config.activation.into();
     if guidance.is_some() != config.time_cond_proj_dim.is_some() {
@@ -391,6 +425,12 @@ pub(super) fn time_embedding(
         return Err(refusal(
             layers,
             "a class input goes with `num_class_embeds`, and only with it",
+        ));
+    }
+    if addition.is_some() != config.addition.is_some() {
+        return Err(refusal(
+            layers,
+            "an addition goes with `addition_embed_type`, and only with it",
         ));
     }
     let mut time = layers.time_embedding(
@@ -406,6 +446,11 @@ pub(super) fn time_embedding(
         })?;
         let class = layers.graph.embedding(table, class)?;
         time = layers.graph.add(time, class)?;
+    }
+    if let Some(addition) = addition {
+        let width = config.time_embedding_dim;
+        let more = layers.time_embedding("add_embedding", addition, None, width, activation)?;
+        time = layers.graph.add(time, more)?;
     }
     layers.graph.activation(time, activation)
 }

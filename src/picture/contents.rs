@@ -33,15 +33,7 @@ pub(super) fn contents(path: &Path) -> Result<Contents> {
     if reader.fill_buf().map_err(unreadable)?.is_empty() {
         return Err(damaged(path, "the file is empty".into()));
     }
-    let start = reader.fill_buf().map_err(unreadable)?;
-    let found = FileKind::of(start.get(..START).unwrap_or(start));
-    let format = match found {
-        FileKind::Png => ImageFormat::Png,
-        FileKind::Jpeg => ImageFormat::Jpeg,
-        FileKind::WebP => ImageFormat::WebP,
-        FileKind::Bmp => ImageFormat::Bmp,
-        _ => return Err(Error::NotAPicture { path: path.to_path_buf(), found }),
-    };
+    let format = format(path, reader.fill_buf().map_err(unreadable)?)?;
     let mut bytes = Vec::new();
     // A pipe or a file that grows has no length to go by.
     let mut limited = reader.by_ref().take(MAX_FILE + 1);
@@ -55,9 +47,27 @@ pub(super) fn contents(path: &Path) -> Result<Contents> {
     Ok(Contents { bytes, format })
 }
 
-/// As [`contents`], of a file that is whole, and no more of it than the picture.
-fn whole(path: &Path) -> Result<Contents> {
-    let mut found = contents(path)?;
+/// The format of a picture file that begins like this.
+fn format(path: &Path, start: &[u8]) -> Result<ImageFormat> {
+    match FileKind::of(start.get(..START).unwrap_or(start)) {
+        FileKind::Png => Ok(ImageFormat::Png),
+        FileKind::Jpeg => Ok(ImageFormat::Jpeg),
+        FileKind::WebP => Ok(ImageFormat::WebP),
+        FileKind::Bmp => Ok(ImageFormat::Bmp),
+        found => Err(Error::NotAPicture { path: path.to_path_buf(), found }),
+    }
+}
+
+/// As [`contents`], of a file that is in memory; errors call it by `name`.
+pub(super) fn contents_of(name: &Path, bytes: Vec<u8>) -> Result<Contents> {
+    if bytes.is_empty() {
+        return Err(damaged(name, "the file is empty".into()));
+    }
+    Ok(Contents { format: format(name, &bytes)?, bytes })
+}
+
+/// What is found in a file that is whole, and no more of it than the picture.
+fn whole(path: &Path, mut found: Contents) -> Result<Contents> {
     let is_cut = match found.format {
         ImageFormat::Jpeg => match jpeg_end(&found.bytes) {
             Some(end) => {
@@ -81,7 +91,12 @@ fn whole(path: &Path) -> Result<Contents> {
 
 /// Decodes any picture file, upright, after checking that its size is sane.
 pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
-    let Contents { bytes, format } = whole(path)?;
+    decode_found(path, contents(path)?)
+}
+
+/// As [`decode`], of what was found in a file.
+pub(super) fn decode_found(path: &Path, found: Contents) -> Result<DynamicImage> {
+    let Contents { bytes, format } = whole(path, found)?;
     let mut decoder = decoder(path, &bytes, format)?;
     let orientation = orientation(&mut decoder);
     check_memory(path, decoder.total_bytes())?;
@@ -100,7 +115,7 @@ pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
 /// Those of [`super::Picture::open`] that the header tells.
 pub fn measure(path: impl AsRef<Path>) -> Result<(u32, u32)> {
     let path = path.as_ref();
-    let Contents { bytes, format } = whole(path)?;
+    let Contents { bytes, format } = whole(path, contents(path)?)?;
     let mut decoder = decoder(path, &bytes, format)?;
     if format == ImageFormat::Png && png_chunks::is_cut(&bytes) {
         return Err(damaged(path, "it ends too early".into()));
@@ -111,6 +126,16 @@ pub fn measure(path: impl AsRef<Path>) -> Result<(u32, u32)> {
         Some(Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH) => (height, width),
         _ => (width, height),
     })
+}
+
+/// Width and height that the header of a picture file in memory claims, as it lies; errors call it
+/// by `name`.
+///
+/// # Errors
+/// Those of [`super::Picture::open`] that the header tells.
+pub fn measure_bytes(name: impl AsRef<Path>, bytes: &[u8]) -> Result<(u32, u32)> {
+    let name = name.as_ref();
+    Ok(decoder(name, bytes, format(name, bytes)?)?.dimensions())
 }
 
 /// How the picture stands. A broken orientation is no reason to refuse a picture whose pixels are

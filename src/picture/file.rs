@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image::ImageFormat;
 
-use super::contents::decode;
+use super::contents::{contents_of, decode, decode_found};
 use super::png_text::{self, TextChunk};
 use super::{Error, Parameters, Picture, Result};
 use crate::output;
@@ -19,6 +19,16 @@ impl Picture {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let decoded = decode(path)?.into_rgb8();
+        Self::new(decoded.width(), decoded.height(), decoded.into_raw())
+    }
+
+    /// As [`Picture::open`], of a file that is in memory; errors call it by `name`.
+    ///
+    /// # Errors
+    /// Those of [`Picture::open`].
+    pub fn from_bytes(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
+        let name = name.as_ref();
+        let decoded = decode_found(name, contents_of(name, bytes)?)?.into_rgb8();
         Self::new(decoded.width(), decoded.height(), decoded.into_raw())
     }
 

@@ -1,7 +1,7 @@
 //! Masks: which part of a picture is painted anew.
 use std::path::Path;
 
-use super::contents::decode;
+use super::contents::{contents_of, decode, decode_found};
 use super::{Error, Result, check_size};
 
 /// How a mask changes its size.
@@ -64,7 +64,35 @@ impl Mask {
 
     /// Reads the grey values of any picture file. Transparency is dropped; see [`Mask::doubt`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let decoded = decode(path.as_ref())?;
+        Self::of_grey(decode(path.as_ref())?)
+    }
+
+    /// As [`Mask::open`], of a file that is in memory; errors call it by `name`.
+    ///
+    /// # Errors
+    /// Those of [`Mask::open`].
+    pub fn from_bytes(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
+        let name = name.as_ref();
+        Self::of_grey(decode_found(name, contents_of(name, bytes)?)?)
+    }
+
+    /// What is transparent in a picture file that is in memory, 1 where nothing is seen; none where
+    /// the file has no transparency. Errors call it by `name`.
+    ///
+    /// # Errors
+    /// Those of [`Mask::open`].
+    pub fn of_transparency(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Option<Self>> {
+        let name = name.as_ref();
+        let decoded = decode_found(name, contents_of(name, bytes)?)?;
+        if !decoded.color().has_alpha() {
+            return Ok(None);
+        }
+        let pixels = decoded.into_rgba8();
+        let values = pixels.pixels().map(|p| 1.0 - f32::from(p.0[3]) / 255.0).collect();
+        Self::new(pixels.width(), pixels.height(), values).map(Some)
+    }
+
+    fn of_grey(decoded: image::DynamicImage) -> Result<Self> {
         let has_alpha = decoded.color().has_alpha();
         let grey = decoded.into_rgba8();
         // ITU-R BT.601, as Pillow's "L".

@@ -13,6 +13,7 @@ pub mod parameters;
 mod plot;
 mod png_chunks;
 mod png_text;
+pub(crate) mod resample;
 mod sheet;
 pub(crate) mod texts;
 
@@ -23,7 +24,7 @@ use image::{ImageBuffer, Rgb};
 
 use crate::file_kind::FileKind;
 
-pub use contents::measure;
+pub use contents::{measure, measure_bytes};
 pub use file::check_destination;
 pub use mask::{Doubt, Mask, Scaling};
 pub use parameters::Parameters;

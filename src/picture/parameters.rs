@@ -12,15 +12,18 @@
 //! That form cannot carry everything: a prompt with a line that starts with "Negative prompt:"
 //! reads as two, spaces around lines are lost. So in PNG under the keyword `mos` stands the same
 //! and more as JSON, from which the picture can be made again.
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::contents::contents_of;
 use super::png_text::TextChunk;
 use super::{Error, Result, texts};
 
 const KEYWORD: &str = "parameters";
 const OWN_KEYWORD: &str = "mos";
+const KEYWORDS: [&str; 2] = [KEYWORD, OWN_KEYWORD];
 const NEGATIVE: &str = "Negative prompt:";
 /// How the line of settings begins.
 const FIRST: &str = "Steps:";
@@ -79,7 +82,19 @@ impl Parameters {
 /// that is not read.
 pub fn read(path: impl AsRef<Path>) -> Result<Option<Parameters>> {
     let path = path.as_ref();
-    let texts = texts::read(path, &[KEYWORD, OWN_KEYWORD])?;
+    of_texts(path, texts::read(path, &KEYWORDS)?)
+}
+
+/// As [`read`], of a picture file that is in memory; errors call it by `name`.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn from_bytes(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Option<Parameters>> {
+    let name = name.as_ref();
+    of_texts(name, texts::of_contents(name, contents_of(name, bytes)?, &KEYWORDS)?)
+}
+
+fn of_texts(path: &Path, texts: BTreeMap<String, String>) -> Result<Option<Parameters>> {
     let text = |keyword: &str| texts.get(keyword).map(String::as_str);
     let mos = text(OWN_KEYWORD).map(serde_json::from_str::<Value>).transpose().map_err(|e| {
         Error::Text {

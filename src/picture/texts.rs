@@ -15,7 +15,15 @@ use super::{Result, contents, exif, png_text};
 /// comment in an encoding that is not read.
 pub fn read(path: impl AsRef<Path>, keywords: &[&str]) -> Result<BTreeMap<String, String>> {
     let path = path.as_ref();
-    let found = contents::contents(path)?;
+    of_contents(path, contents::contents(path)?, keywords)
+}
+
+/// As [`read`], of what was found in a file.
+pub(super) fn of_contents(
+    path: &Path,
+    found: contents::Contents,
+    keywords: &[&str],
+) -> Result<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
     if found.format == ImageFormat::Png {
         for chunk in png_text::read(path, &found.bytes, keywords)? {

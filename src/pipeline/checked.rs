@@ -51,6 +51,13 @@ impl Pipeline {
         if !(1..=MOST_PICTURES).contains(&request.batch) {
             return Err(option("batch", request.batch, format!("1 to {MOST_PICTURES} pictures")));
         }
+        if !self.model.is_xl() && (request.original_size.is_some() || request.crop.is_some()) {
+            warnings.push(
+                "the original's size and cut are told to no model but Stable Diffusion XL: they \
+                    are left out"
+                    .to_string(),
+            );
+        }
         if !request.guidance.is_finite() {
             return Err(option("guidance", request.guidance, "a number"));
         }

@@ -9,8 +9,8 @@ use crate::sd::denoiser::{self, StepInputs, StepShape};
 use crate::sd::guided::Kept;
 use crate::sd::network::PlannedGraph;
 use crate::sd::noise::Noise;
-use crate::sd::sampling::{EncodedInterval, Sampling, SamplingRun};
-use crate::sd::text;
+use crate::sd::sampling::{EncodedInterval, Sampling, SamplingRun, Told};
+use crate::sd::text::{self, Encoded};
 
 use super::checked::CheckedRequest;
 use super::decode::{Decoder, Vaes};
@@ -18,7 +18,8 @@ use super::encode::Posterior;
 use super::error::Result;
 use super::plans::{PreparedRequest, RequestPlan, SecondPass, shallow_of};
 use super::preview::{Preview, Showing};
-use super::{Generated, KEEP_BYTES, Pipeline, Request};
+use super::wording::PromptInterval;
+use super::{Generated, KEEP_BYTES, Pipeline, Request, sizes};
 use crate::watch::{Parts, Progress, Watch, heed};
 
 /// Times stages and passes on how far they are.
@@ -184,7 +185,7 @@ impl Pipeline {
         }
         let encoded = watch.stage("text", |progress| self.encode_prompts(&plan, progress))?;
         if savings.text {
-            self.text.weights.retain(|_| false);
+            self.texts.iter().for_each(|text| text.weights.retain(|_| false));
         }
         let posterior = match (&checked.image, &plan.encoder) {
             (Some(image), Some(encoder)) => {
@@ -220,12 +221,12 @@ impl Pipeline {
             let (sampling, controls) = watch.stage("prepare", |progress| {
                 progress(0, 1)?;
                 let sampling =
-                    self.sampling(shape, plan.shape.batch, &plan.step, plan.shallow.as_ref())?;
-                let contexts = encoded.first().map_or(&[][..], |encoded| &encoded.contexts);
-                sampling.set_prompt(&self.unet, &plan.keys_values, contexts, &plan.rows)?;
+                    self.sampling(shape, &plan.shape, &plan.step, plan.shallow.as_ref())?;
+                let told = encoded.first().map(|encoded| encoded.told.clone());
+                let told = told.unwrap_or_else(|| Told::encodings(Vec::new()));
+                sampling.set_prompt(&self.unet, &plan.keys_values, &told, &plan.rows)?;
                 sampling.set_distilled_guidance(&self.unet.config, request.guidance)?;
-                let controls =
-                    plan.steering.prepare(&sampling.shape, &sampling.program, contexts)?;
+                let controls = plan.steering.prepare(&sampling.shape, &sampling.program, &told)?;
                 Ok::<_, super::Error>((sampling, controls))
             })?;
             let (done, pictures) = (first * checked.plan.steps.len(), sampling.shape.batch);
@@ -300,38 +301,45 @@ impl Pipeline {
         plan: &RequestPlan,
         progress: &mut Parts,
     ) -> Result<Vec<EncodedInterval>> {
-        let all = plan.wordings.iter().map(|wording| wording.variants.len()).sum();
+        let wordings = || plan.wordings.iter().chain(&plan.summary);
+        let all = wordings().map(|wording| wording.variants.len()).sum();
         let mut done = 0;
         let mut encoded = Vec::with_capacity(plan.wordings.len());
-        for wording in &plan.wordings {
+        for wording in wordings() {
             let mut variants = Vec::with_capacity(wording.variants.len());
             for variant in &wording.variants {
                 progress(done, all)?;
                 done += 1;
-                variants.push(variant.plan.encode(
-                    &self.text,
-                    &variant.prompts,
-                    plan.adaptation.rows(),
-                )?);
+                variants.push(variant.encode(self, &plan.adaptation)?);
             }
             encoded.push(variants);
         }
+        let summaries = plan.summary.as_ref().and_then(|_| encoded.pop());
         let mut intervals: Vec<EncodedInterval> = Vec::with_capacity(plan.intervals.len());
         for (i, interval) in plan.intervals.iter().enumerate() {
             // What takes turns comes again.
-            let before =
-                plan.intervals.iter().take(i).position(|other| other.variants == interval.variants);
-            let contexts = match before.and_then(|before| intervals.get(before)) {
-                Some(before) => before.contexts.clone(),
+            let key = |interval: &PromptInterval| (interval.variants.clone(), interval.summary);
+            let before = plan.intervals.iter().take(i).position(|o| key(o) == key(interval));
+            let told = match before.and_then(|before| intervals.get(before)) {
+                Some(before) => before.told.clone(),
                 None => {
                     let read = encoded
                         .iter()
                         .zip(&interval.variants)
                         .filter_map(|(variants, v)| variants.get(*v));
-                    text::one_after_another(&read.map(Vec::as_slice).collect::<Vec<_>>()).into()
+                    let read: Vec<&Encoded> = read.collect();
+                    let summary = summaries.as_ref().and_then(|all| all.get(interval.summary));
+                    let pooled = summary.or(read.first().copied());
+                    let pooled = pooled.map_or(&[][..], |encoded| &encoded.pooled);
+                    let encodings: Vec<_> =
+                        read.iter().map(|encoded| encoded.encodings.as_slice()).collect();
+                    Told {
+                        contexts: text::one_after_another(&encodings).into(),
+                        addition: sizes::addition(self, &plan.numbers, pooled).into(),
+                    }
                 }
             };
-            intervals.push(EncodedInterval { from: interval.from, contexts });
+            intervals.push(EncodedInterval { from: interval.from, told });
         }
         Ok(intervals)
     }
@@ -376,7 +384,7 @@ impl Pipeline {
     fn sampling(
         &mut self,
         shape: StepShape,
-        planned_batch: usize,
+        planned: &StepShape,
         step: &PlannedGraph<StepInputs>,
         shallow: Option<&PlannedGraph<StepInputs>>,
     ) -> Result<Sampling> {
@@ -386,8 +394,9 @@ impl Pipeline {
             other => drop(other),
         }
         // The last pictures of a batch may be fewer.
-        let program = |planned, shape: StepShape| match planned_batch == shape.batch {
-            true => self.unet.program(planned),
+        let same = *planned == shape;
+        let program = |step, shape: StepShape| match same {
+            true => self.unet.program(step),
             false => self.unet.program(&denoiser::plan_step(&self.unet, &shape)?),
         };
         let shallow = shallow.map(|planned| program(planned, shallow_of(&shape))).transpose()?;

@@ -8,8 +8,8 @@
 //! at once, each part is decoded before the next one is sampled, so that pictures are there as soon
 //! as they can be. Nothing is read back in between.
 //!
-//! Equal to diffusers' `StableDiffusionPipeline`, its `Img2Img` and `Inpaint` relatives with the
-//! same seed and settings.
+//! Equal to diffusers' `StableDiffusionPipeline` and `StableDiffusionXLPipeline`, their `Img2Img`
+//! and `Inpaint` relatives with the same seed and settings.
 
 mod acting;
 mod adaptation;
@@ -29,6 +29,7 @@ mod preview;
 pub mod recipe;
 mod regions;
 mod request;
+mod sizes;
 mod tiles;
 mod wording;
 
@@ -80,11 +81,12 @@ pub struct Pipeline {
     model: Model,
     unet: LoadedNetwork<UNetConfig>,
     vae: LoadedNetwork<VaeConfig>,
+    /// In the order of [`Model::text_encoders`].
+    texts: Vec<LoadedNetwork<ClipTextConfig>>,
     /// Decodes in its place.
     tiny_vae: Option<LoadedNetwork<TinyVaeConfig>>,
     /// Of latents, for previews; fitted when the first one is to be seen.
     colours: Option<LatentColours>,
-    text: LoadedNetwork<ClipTextConfig>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,
 }

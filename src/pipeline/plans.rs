@@ -1,12 +1,14 @@
 //! From a request to plans: options checked, sampler and device programs planned, memory known,
 //! before any work.
 
+use crate::models::unet::SizeNumbers;
 use crate::region;
 use crate::scheduler::sampler::{SamplerKind, SamplingPlan};
 use crate::sd::denoiser::{self, Depth, KeysValues, Phase, StepInputs, StepShape};
 use crate::sd::guided::Guided;
 use crate::sd::network::PlannedGraph;
 use crate::sd::sampling::used_slots;
+use crate::sd::text::TextPlan;
 use crate::sd::updates::Mask;
 
 use super::adaptation::Adaptation;
@@ -18,7 +20,7 @@ use super::encode::Encoder;
 use super::error::Result;
 use super::regions::Regional;
 use super::wording::{self, PromptInterval, Wording};
-use super::{MemoryPlan, Pipeline, Request};
+use super::{MemoryPlan, Pipeline, Request, sizes};
 
 /// The most pictures that a processor samples at once: each takes as long in a larger batch, and
 /// the first would be there later.
@@ -112,6 +114,10 @@ impl PreparedRequest<'_> {
 pub(super) struct RequestPlan {
     /// The picture's prompt, or those of its context and regions.
     pub wordings: Vec<Wording>,
+    /// The context's, of models that are told a summary of it, where it holds nowhere else.
+    pub summary: Option<Wording>,
+    /// What such models are told of sizes.
+    pub numbers: SizeNumbers,
     /// What of them is read from which call of the model on.
     pub intervals: Vec<PromptInterval>,
     /// What the concepts change.
@@ -188,13 +194,22 @@ impl Pipeline {
             all_prompts.extend_from_slice(&wording.written);
             wordings.push(wording);
         }
+        let says_something = !request.prompt.trim().is_empty();
+        let summary = match self.model.is_xl() && !numbers.contains(&0) && says_something {
+            true => {
+                let (steps, warnings) = (checked.plan.count, &mut checked.warnings);
+                Some(Wording::new(self, &adaptation, request, 0, guided, steps, warnings)?)
+            }
+            false => None,
+        };
+        all_prompts.extend(summary.iter().flat_map(|wording| wording.written.iter().cloned()));
         checked.warnings.extend(adaptation.unused_words(&request.concepts, &all_prompts));
         unknown.sort();
         unknown.dedup();
         checked
             .warnings
             .extend(self.model.known.as_ref().and_then(|known| known.warning(&unknown)));
-        let intervals = wording::intervals(&wordings, &checked.plan);
+        let intervals = wording::intervals(&wordings, summary.as_ref(), &checked.plan);
         let lengths: Vec<usize> = wordings.iter().map(|wording| wording.tokens(self)).collect();
         let tokens = lengths.iter().sum();
         let updates = adaptation.unet.on(numbers);
@@ -246,14 +261,23 @@ impl Pipeline {
         let decoder = self.decoder_within(checked.size, request)?;
         let config = &self.unet.config;
         let keys_values = KeysValues::plan(&self.unet, config, &shape.updates, &shape, encodings)?;
-        let variants = || wordings.iter().flat_map(|wording| &wording.variants);
-        let towers: Vec<_> = variants().flat_map(|variant| variant.plan.graphs()).collect();
-        let towers = (request.clip_skip == 0).then_some(&towers[..]);
-        adaptation.check_use(&numbers, towers, &[&step.graph, keys_values.graph()])?;
+        let variants = || wordings.iter().chain(&summary).flat_map(|wording| &wording.variants);
+        let mut towers = Vec::new();
+        let mut text_weights = 0;
+        for (i, (encoder, network)) in self.model.text_encoders.iter().zip(&self.texts).enumerate()
+        {
+            let plans = || variants().filter_map(|variant| Some(&variant.encoders.get(i)?.plan));
+            text_weights += plans().next().map_or(Ok(0), |plan| plan.weight_bytes(network))?;
+            // Who reads the last layer but one needs the last for a summary alone.
+            let whole = !encoder.reading.before_last || encoder.reading.pooled;
+            if whole && request.clip_skip == 0 {
+                towers.push((i, encoder.network, plans().flat_map(TextPlan::graphs).collect()));
+            }
+        }
+        adaptation.check_use(&numbers, &towers, &[&step.graph, keys_values.graph()])?;
+        drop(towers);
         let needs = Needs {
-            text: variants()
-                .next()
-                .map_or(Ok(0), |variant| variant.plan.weight_bytes(&self.text))?,
+            text: text_weights,
             unet: self.unet.weight_bytes(&step)?
                 + control_weights
                 + keys_values.weight_bytes(&self.unet)?,
@@ -272,6 +296,8 @@ impl Pipeline {
             .map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
         Ok(RequestPlan {
             wordings,
+            summary,
+            numbers: sizes::numbers(request, checked),
             intervals,
             adaptation,
             phases,

@@ -6,7 +6,7 @@ use crate::nn::sinusoids;
 use crate::picture::Picture;
 use crate::sd::denoiser::{Phase, StepInputs, StepShape};
 use crate::sd::network::Ready;
-use crate::sd::sampling::{At, Companion};
+use crate::sd::sampling::{At, Companion, Told};
 
 use super::Pipeline;
 use super::decode::{Decoder, Vaes};
@@ -180,8 +180,8 @@ impl<C: Companion> Companion for Showing<'_, '_, C> {
         self.other.enter(phase)
     }
 
-    fn set_prompt(&mut self, shape: &StepShape, contexts: &[Array]) -> crate::sd::Result<()> {
-        self.other.set_prompt(shape, contexts)
+    fn set_prompt(&mut self, shape: &StepShape, told: &Told) -> crate::sd::Result<()> {
+        self.other.set_prompt(shape, told)
     }
 
     fn before(&mut self, program: &Ready<StepInputs>, at: &At) -> crate::sd::Result<()> {

@@ -1,6 +1,7 @@
 //! How a picture was made, in its file: written so that the picture can be made again, read from
 //! our own and from web UIs' pictures.
 mod foreign;
+mod networks;
 mod programs;
 mod stored;
 
@@ -14,6 +15,8 @@ use crate::backend::ReplacedKernel;
 use crate::concept::Network;
 use crate::picture::{self, Parameters, parameters};
 use crate::region::Area;
+
+pub use networks::{PromptNetwork, without_networks};
 
 /// Everything that makes a picture the one it is.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +72,7 @@ pub struct ConceptSource {
     pub source: Source,
     /// How strong it was: 1 is as it was tuned.
     pub scale: f32,
-    /// That of its text encoder's part, where it is another.
+    /// That of its text encoders' part, where it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_scale: Option<f32>,
 }
@@ -77,8 +80,8 @@ pub struct ConceptSource {
 impl ConceptSource {
     /// The scale of a network's part.
     pub fn scale_of(&self, network: Network) -> f32 {
-        match network {
-            Network::TextEncoder => self.text_scale.unwrap_or(self.scale),
+        match self.text_scale {
+            Some(scale) if network.is_text_encoder() => scale,
             _ => self.scale,
         }
     }

@@ -35,6 +35,12 @@ pub struct Request {
     pub width: Option<usize>,
     /// In pixels, as `width`.
     pub height: Option<usize>,
+    /// Stable Diffusion XL: width and height that the picture is said to have been cut from; none:
+    /// its own.
+    pub original_size: Option<(usize, usize)>,
+    /// Stable Diffusion XL: from the left and from the top, where it is said to have been cut from
+    /// that; none: at its corner.
+    pub crop: Option<(usize, usize)>,
     /// Sampling steps, 1 and more.
     pub steps: usize,
     /// Scale of classifier-free guidance; up to 1: none, and half the work.
@@ -99,6 +105,8 @@ impl Default for Request {
             concepts: Vec::new(),
             width: None,
             height: None,
+            original_size: None,
+            crop: None,
             steps: 25,
             guidance: 7.5,
             sampler: None,

@@ -26,8 +26,8 @@ pub(crate) struct StepShape {
     pub reach: Vec<Vec<Reach>>,
     /// Self-attention is kept within regions.
     pub isolate: bool,
-    /// T2I-Adapters' feature maps are added.
-    pub features: bool,
+    /// T2I-Adapters' feature maps that are added.
+    pub features: usize,
     /// ControlNets whose residuals are added.
     pub control_nets: usize,
     /// Classifier-free guidance: its scale, with both halves in one batch.
@@ -64,7 +64,7 @@ impl Default for StepShape {
             tokens: 1,
             reach: Vec::new(),
             isolate: false,
-            features: false,
+            features: 0,
             control_nets: 0,
             guidance: None,
             slots: 1,
@@ -112,6 +112,8 @@ pub(crate) struct StepInputs {
     pub prompt: PromptInputs,
     /// Features of the guidance scale, of models that are told it.
     pub guidance: Option<Tensor>,
+    /// Features of sizes and the pooled prompt `[rows, width]`, of models that are told them.
+    pub addition: Option<Tensor>,
     /// Deep features of an earlier step, of a shallow one.
     pub deep: Option<Tensor>,
     /// Of the latents' shape.
@@ -160,12 +162,14 @@ pub(crate) fn build_step(
     let time = graph.input("time", [shape.rows(), config.block_out_channels[0]]);
     let guidance =
         config.time_cond_proj_dim.map(|channels| graph.input("guidance", [shape.rows(), channels]));
+    let addition = addition_input(graph, config, shape);
     let inputs = UNetInputs {
         sample: both,
         time,
         prompt: prompt.encodings(),
         guidance,
         class: None,
+        addition,
         residuals: controls.residuals(),
     };
     let rows = masked_rows(config, shape);
@@ -211,6 +215,7 @@ pub(crate) fn build_step(
         time,
         prompt,
         guidance,
+        addition,
         deep,
         noise,
         matrix,
@@ -219,6 +224,16 @@ pub(crate) fn build_step(
         updates,
     };
     Ok((inputs, outputs))
+}
+
+/// Declares what a model is told of sizes and of the prompt as a whole.
+pub(crate) fn addition_input(
+    graph: &mut Graph,
+    config: &UNetConfig,
+    shape: &StepShape,
+) -> Option<Tensor> {
+    let addition = config.addition?;
+    Some(graph.input("addition", [shape.rows(), addition.width()]))
 }
 
 /// Plans one step.
@@ -326,7 +341,7 @@ pub(crate) struct Phase {
 impl Phase {
     /// Lets the phase hold in a program from now on.
     pub fn write(&self, program: &Program, inputs: &PromptInputs) -> Result<()> {
-        // A shallow step has not all sizes.
+        // A shallow step has not all sizes, and at some no attention may stand.
         let wanted = |tensor: Tensor| program.has_input(tensor);
         for ((tables, mask), size) in self.sizes.iter().zip(&inputs.sizes) {
             let tables = tables.values(&size.inputs);
@@ -389,8 +404,9 @@ impl ControlInputs {
         }
         let middle = sums.pop();
         let mut features = Vec::new();
-        if shape.features {
-            for (i, map) in unet::block_features(config, size).into_iter().enumerate() {
+        if shape.features > 0 {
+            let maps = unet::block_features(config, size).into_iter().take(shape.features);
+            for (i, map) in maps.enumerate() {
                 features.push(graph.input(format!("feature.{i}"), map));
             }
         }

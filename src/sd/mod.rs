@@ -19,6 +19,7 @@ pub(crate) mod tokens;
 pub(crate) mod updates;
 
 pub use error::{Error, Result};
-pub use model::{Model, Part, TextEncoder};
+pub(crate) use model::tokenizer;
+pub use model::{Model, Part, Reading, TextEncoder, Vision};
 pub use overlay::Overlay;
 pub use source::ComponentSource;

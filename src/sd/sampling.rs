@@ -44,11 +44,37 @@ pub(crate) struct SamplingRun<'a> {
     pub cache: usize,
 }
 
-/// What the model reads from a step on: encodings `[halves, tokens, width]`, those of regions one
-/// after another; one, or one for each cross-attention.
+/// What the model reads from a step on.
 pub(crate) struct EncodedInterval {
     pub from: usize,
+    pub told: Told,
+}
+
+/// What a model is told by prompts.
+#[derive(Clone)]
+pub(crate) struct Told {
+    /// Encodings `[halves, tokens, width]`, those of regions one after another; one, or one for each
+    /// cross-attention.
     pub contexts: Arc<[Array]>,
+    /// Of models that take it: for each half, the features of sizes and the pooled prompt.
+    pub addition: Arc<[Vec<f32>]>,
+}
+
+impl Told {
+    /// Encodings alone.
+    pub fn encodings(contexts: Vec<Array>) -> Told {
+        Told { contexts: contexts.into(), addition: Arc::new([]) }
+    }
+
+    /// The addition for all rows of a batch: the halves one after another.
+    pub fn addition_of(&self, shape: &StepShape) -> Array {
+        let of = |half: usize| self.addition.get(half).or(self.addition.last());
+        let rows = (0..shape.halves()).flat_map(|half| {
+            std::iter::repeat_n(of(half).map_or(&[][..], Vec::as_slice), shape.batch)
+        });
+        let values: Vec<f32> = rows.flatten().copied().collect();
+        Array::f32([shape.rows(), values.len() / shape.rows().max(1)], values)
+    }
 }
 
 /// Where a run is.
@@ -69,7 +95,7 @@ pub(crate) trait Companion {
     }
 
     /// Other prompts are read from now on.
-    fn set_prompt(&mut self, _shape: &StepShape, _contexts: &[Array]) -> Result<()> {
+    fn set_prompt(&mut self, _shape: &StepShape, _told: &Told) -> Result<()> {
         Ok(())
     }
 
@@ -101,15 +127,18 @@ impl Sampling {
         &self,
         network: &LoadedNetwork<UNetConfig>,
         keys_values: &KeysValues,
-        contexts: &[Array],
+        told: &Told,
         rows: &[Mask],
     ) -> Result<()> {
         for program in self.programs() {
             self.shape.updates.write(program, &program.inputs.updates)?;
+            if let Some(input) = program.inputs.addition {
+                program.write(input, &told.addition_of(&self.shape))?;
+            }
         }
         let readers: Vec<_> =
             self.programs().map(|ready| (&**ready, &ready.inputs.prompt)).collect();
-        keys_values.write(network, contexts, rows, &readers)
+        keys_values.write(network, &told.contexts, rows, &readers)
     }
 
     /// The program of whole steps, and that of shallow ones.
@@ -187,8 +216,8 @@ impl Sampling {
             // before each.
             let encoded = run.encoded.iter().find(|encoded| done > 0 && encoded.from == done);
             if let Some(encoded) = encoded {
-                self.set_prompt(network, run.keys_values, &encoded.contexts, run.rows)?;
-                companion.set_prompt(&self.shape, &encoded.contexts)?;
+                self.set_prompt(network, run.keys_values, &encoded.told, run.rows)?;
+                companion.set_prompt(&self.shape, &encoded.told)?;
             }
             // What is read or where it holds is another now: deep features know nothing of it.
             let whole = done == 0 || since >= run.cache || phase.is_some() || encoded.is_some();

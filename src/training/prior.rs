@@ -254,8 +254,10 @@ impl ClassPictures {
             };
             let text = read_text(&file, "a caption (text)").map_err(unreadable)?;
             let caption = text.lines().map(str::trim).find(|line| !line.is_empty());
+            let picture = Picture::open(&path)?;
             Ok(Found {
-                picture: Picture::open(&path)?,
+                original: [picture.width() as usize, picture.height() as usize],
+                picture,
                 caption: caption.unwrap_or_default().to_string(),
                 path,
                 mask: None,

@@ -13,7 +13,7 @@ use super::{SMALL, fixture, names, run};
 const LAYERS: usize = 16;
 
 /// The model's embedding of a word that it knows, once for each layer.
-fn rows_of(word: &str) -> Array {
+pub(super) fn rows_of(word: &str) -> Array {
     let model = Checkpoint::shipped().unwrap();
     let tokenizer = Tokenizer::open(fixture("models/tiny/tokenizer")).unwrap();
     let id = tokenizer.token_id(&format!("{word}</w>")).unwrap() as usize;
@@ -23,7 +23,7 @@ fn rows_of(word: &str) -> Array {
     Array::f32([LAYERS, width], row.repeat(LAYERS))
 }
 
-fn word(text: &str, rows: Array) -> Word {
+pub(super) fn word(text: &str, rows: Array) -> Word {
     Word { initializer: Some("cat".into()), ..Word::new(text, rows) }
 }
 
@@ -38,7 +38,7 @@ fn updates(layer: &str, shape: [usize; 2], size: f32) -> UpdateSet {
 }
 
 /// `<cat1>` is the cat that the model knows; the updates are strong enough to be seen.
-fn concept() -> Concept {
+pub(super) fn concept() -> Concept {
     let model = Checkpoint::shipped().unwrap();
     let layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v";
     let shape = model.unet.shape(&format!("{layer}.weight")).unwrap();

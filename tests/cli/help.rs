@@ -23,6 +23,17 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn asking_for_help_twice_is_asking_for_help() {
+    let all = ran(mos().arg("help")).ok().stdout;
+    for words in ["help --help", "help -h", "help help", "help help --help"] {
+        assert_eq!(ran(mos().args(words.split(' '))).ok().stdout, all, "{words}");
+    }
+    let train = ran(mos().args(["help", "train"])).ok().stdout;
+    assert_eq!(ran(mos().args(["help", "train", "--help"])).ok().stdout, train);
+    run(Path::new("."), "help frobnicate --help").failed(2, &["frobnicate"]);
+}
+
+#[test]
 fn patterns_in_help_are_not_markup() {
     let text = ran(mos().args(["generate", "--help"])).ok().stdout;
     assert!(text.contains("{seed}") && text.contains("{index}"), "{text}");

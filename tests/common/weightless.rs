@@ -51,6 +51,7 @@ pub fn models(unet: &Value, text: &Value, stored: StoredAs) -> Models {
     Models {
         unet: UNetConfig::from_json(unet, file).unwrap(),
         text: ClipTextConfig::from_json(text, file).unwrap(),
+        second: None,
         schedule: NoiseSchedule::of_training(&SchedulerConfig::parse("{}").unwrap()).unwrap(),
         prediction: PredictionType::Epsilon,
         parameters: Arc::new(Nothing::of(&[&built[0].graph, &built[1].graph], stored)),

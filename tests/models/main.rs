@@ -9,6 +9,7 @@ mod device;
 mod engine;
 #[path = "../common/hashed.rs"]
 mod hashed;
+mod judges;
 mod kinds;
 mod low_rank;
 #[path = "../common/reference.rs"]

@@ -170,6 +170,28 @@ fn unets_at_full_size() {
     }
 }
 
+/// 1024x1024 pixels, one picture and four, without guidance and with it.
+#[test]
+fn stable_diffusion_xl_at_full_size() {
+    let config = published::unet_xl();
+    let name = "Stable Diffusion XL";
+    for batch in [1, 2, 4, 8] {
+        let found = needs(&published::unet(name, &config, batch, 128, 128, true));
+        found.at_most(235.0 * batch as f64, 1.1, 1298, 19);
+        assert!((4245.0..4255.0).contains(&found.weights), "{:.1} MiB", found.weights);
+    }
+    needs(&published::unet(name, &config, 1, 128, 128, true)).fits_the_floor();
+    let step = needs(&published::sampling_step(name, &config, 128, 128));
+    step.at_most(470.0, 1.1, 1444, 21);
+    let keys_values = needs(&published::keys_values(name, &config, 2));
+    keys_values.at_most(97.8, 1.0, 140, 1);
+    let second = needs(&published::text("second text encoder", &published::text_xl(), 2));
+    second.at_most(5.6, 1.3, 293, 10);
+    second.fits_the_floor();
+    let decoder = needs(&published::decoder("autoencoder", &published::autoencoder(), 1024, 1024));
+    decoder.at_most(2564.0, 1.05, 165, 14);
+}
+
 #[test]
 fn autoencoder_at_full_size() {
     let config = published::autoencoder();

@@ -13,6 +13,7 @@ use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::Gpu;
 use mixofshow::backend::{Precision, Program, Weights};
 use mixofshow::graph::{Array, Graph, Origin, Plan, StoredAs, Tensor};
+use mixofshow::models::config::Addition;
 use mixofshow::models::nn::{Encodings, Layers, LoraSet};
 use mixofshow::models::preset::{self, MadeUpWeights, Preset};
 use mixofshow::models::{clip_text, unet, vae};
@@ -90,12 +91,16 @@ fn build(
                 "text",
                 [options.batch, preset.text.max_position_embeddings, config.cross_attention_dim],
             );
+            let told =
+                |addition: Addition| graph.input("addition", [options.batch, addition.width()]);
+            let addition = config.addition.map(told);
             let inputs = unet::UNetInputs {
                 sample,
                 time,
                 prompt: Encodings::Text(&[text]),
                 guidance: None,
                 class: None,
+                addition,
                 residuals: Default::default(),
             };
             options.updates.mask(&mut low_rank, &mut graph, latent);

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use mixofshow::NumberRange as Range;
 use mixofshow::backend::Precision;
-use mixofshow::fusion::Distillation;
 use mixofshow::fusion::solve::{Exact, Lbfgs, Solver};
 use mixofshow::training::config::repeatable_seed;
 
@@ -72,12 +71,9 @@ pub struct Arguments {
     #[arg(long)]
     pub json: bool,
 
-    /// How weights are found
-    #[arg(
-        long, value_enum, default_value_t = Method::Exact, value_name = "SOLVER",
-        help_heading = SOLVING
-    )]
-    pub solver: Method,
+    /// How weights are found [default: exact; with --to the way that the model was made]
+    #[arg(long, value_enum, value_name = "SOLVER", help_heading = SOLVING)]
+    pub solver: Option<Method>,
     /// Ridge of the exact solver, in parts of the inputs' mean square [default: chosen by
     /// measurement]
     #[arg(
@@ -90,13 +86,12 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = SOLVING)]
     pub keep: Option<PathBuf>,
     /// How much those prompts weigh, all together, in concepts: more keeps the model as it was,
-    /// less leaves more to the concepts
+    /// less leaves more to the concepts [default: 0.1]
     #[arg(
         long, value_name = "WEIGHT", value_parser = Range::NOT_NEGATIVE.parser::<f64>(),
-        default_value_t = Exact::default().keep_weight
+        help_heading = SOLVING
     )]
-    #[arg(help_heading = SOLVING)]
-    pub keep_weight: f64,
+    pub keep_weight: Option<f64>,
     /// Pictures of each prompt by each concept's own model, whose predictions the fused UNet learns
     /// after its layers are solved for; 0: none [default: 4; with L-BFGS and averages 0]
     #[arg(
@@ -104,24 +99,41 @@ pub struct Arguments {
         help_heading = SOLVING
     )]
     pub distillation: Option<u64>,
-    /// Learning rate of that
+    /// Learning rate of that [default: 0.002]
     #[arg(
         long, value_name = "RATE", value_parser = Range::POSITIVE_SHARE.parser::<f32>(),
-        default_value_t = Distillation::default().rate, help_heading = SOLVING
+        help_heading = SOLVING
     )]
-    pub distillation_rate: f32,
+    pub distillation_rate: Option<f32>,
 
+    /// What is recorded of the concepts: `usual`, or `published`, exactly as the method's own
+    /// program does, for any solver; the options below change it [default: published with L-BFGS,
+    /// else usual]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = STATISTICS)]
+    pub record: Option<Recording>,
     /// Prompts with {} for a concept's words, one a line, in place of the built-in ones; - reads
     /// standard input
     #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
     pub prompts: Option<PathBuf>,
-    /// Pictures that are sampled for each prompt
+    /// Other prompts to sample pictures from [default: those of --prompts]
+    #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
+    pub sampled_prompts: Option<PathBuf>,
+    /// Prompts that are recorded from other seeds, to choose the ridge and to measure with; `none`
+    /// for none: then both are done on what is solved with [default: two built-in ones; none with a
+    /// published recording]
+    #[arg(long, value_name = "FILE", help_heading = STATISTICS)]
+    pub held_out: Option<PathBuf>,
+    /// Fit keys and values to whole prompts, or (`words`) to the concept's words and the end mark
+    /// alone, as published
+    #[arg(long, value_enum, value_name = "PART", help_heading = STATISTICS)]
+    pub fit: Option<Fit>,
+    /// Pictures that are sampled for each prompt [default: 1]
     #[arg(
-        long, value_name = "COUNT", default_value_t = 1,
+        long, value_name = "COUNT",
         value_parser = values::TIMES.parser::<u64>()
     )]
     #[arg(help_heading = STATISTICS)]
-    pub samples: u64,
+    pub samples: Option<u64>,
     /// Sampling steps [default: 10; with L-BFGS 20, as published]
     #[arg(long, value_name = "COUNT", help_heading = STATISTICS)]
     #[arg(value_parser = Range::COUNT.parser::<usize>())]
@@ -139,12 +151,12 @@ pub struct Arguments {
     )]
     #[arg(help_heading = STATISTICS)]
     pub size: Option<(usize, usize)>,
-    /// Seed of the sampled pictures
+    /// Seed of the sampled pictures [default: 0]
     #[arg(
-        long, value_name = "NUMBER", default_value_t = 0, value_parser = repeatable_seed,
+        long, value_name = "NUMBER", value_parser = repeatable_seed,
         help_heading = STATISTICS
     )]
-    pub seed: u64,
+    pub seed: Option<u64>,
     /// Precision of weights on the device: as-stored, f16 or f32
     #[arg(long, value_name = "PRECISION", help_heading = STATISTICS)]
     pub precision: Option<Precision>,
@@ -165,7 +177,7 @@ pub struct Arguments {
     pub part: Option<(usize, usize)>,
 
     /// A fused model to change, in place unless --output names another folder; its statistics must
-    /// have been kept
+    /// have been kept, and its settings hold but for those that are given
     #[arg(long, value_name = "FOLDER", help_heading = GROW)]
     pub to: Option<PathBuf>,
     /// A concept to add to it; as --concept
@@ -177,6 +189,24 @@ pub struct Arguments {
     /// Record all concepts' inputs anew where other concepts have changed them
     #[arg(long, requires = "to", help_heading = GROW)]
     pub refresh: bool,
+}
+
+/// What is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Recording {
+    /// Four prompts, both halves of guidance, whole prompts
+    Usual,
+    /// "photo of a ..." in 20 steps without guidance, words and end marks
+    Published,
+}
+
+/// What keys and values are fitted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fit {
+    /// All of a prompt up to its end mark
+    Prompts,
+    /// The concept's words and the end mark
+    Words,
 }
 
 /// Solvers by their names.
@@ -191,6 +221,15 @@ pub enum Method {
 }
 
 impl Method {
+    /// The one of a solver.
+    pub fn of(solver: Solver) -> Method {
+        match solver {
+            Solver::Exact(_) => Method::Exact,
+            Solver::Lbfgs(_) => Method::Lbfgs,
+            Solver::Average => Method::Average,
+        }
+    }
+
     pub fn with(self, exact: Exact) -> Solver {
         match self {
             Method::Exact => Solver::Exact(exact),

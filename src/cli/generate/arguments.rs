@@ -50,8 +50,8 @@ Every PNG carries its settings: for --like, and as text that web UIs read.";
 
 /// Make pictures from a prompt
 ///
-/// Makes pictures from a prompt with Stable Diffusion 1.x or 2.x, the same ones as diffusers would
-/// from the same seed. Without --model, by a very small model that ships with the program.
+/// Makes pictures from a prompt with Stable Diffusion 1.x, 2.x or XL, the same ones as diffusers
+/// would from the same seed. Without --model, by a very small model that ships with the program.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -82,6 +82,16 @@ pub struct Arguments {
     /// Height in pixels
     #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = "Picture")]
     height: Option<usize>,
+    /// SDXL: the size that the picture is said to come from [default: the picture's own]
+    ///
+    /// Stable Diffusion XL is told how large a picture was before it was scaled and cut: the larger,
+    /// the sharper it makes it.
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = values::size)]
+    #[arg(help_heading = "Picture")]
+    original_size: Option<(usize, usize)>,
+    /// SDXL: where it is said to be cut from that, from the left and from the top [default: 0,0]
+    #[arg(long, value_name = "X,Y", value_parser = values::place, help_heading = "Picture")]
+    crop: Option<(usize, usize)>,
     /// How many pictures, with seeds that follow each other; each is written as soon as it is done
     /// [default: 1]
     #[arg(
@@ -280,6 +290,8 @@ impl Arguments {
         set(&mut request.negative_prompt, &read(&self.negative, "--negative")?);
         request.width = self.size.map(|(width, _)| width).or(self.width).or(request.width);
         request.height = self.size.map(|(_, height)| height).or(self.height).or(request.height);
+        request.original_size = self.original_size.or(request.original_size);
+        request.crop = self.crop.or(request.crop);
         set(&mut request.batch, &self.batch.map(|count| count as usize));
         set(&mut recipe.precision, &self.precision);
         set(&mut request.clip_skip, &self.clip_skip);

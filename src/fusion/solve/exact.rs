@@ -6,7 +6,7 @@ use super::{Change, Gathered, Solution, singular};
 use crate::fusion::Result;
 
 /// Settings of the direct solver.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Exact {
     /// A part of the mean diagonal of the inputs' sums; none: chosen by measurement
     /// ([`super::choose`]).

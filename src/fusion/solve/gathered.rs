@@ -1,10 +1,12 @@
 //! One pass over the concepts of a group: the sums that all solvers work on.
 
+use std::borrow::Cow;
+
 use faer::Mat;
 
-use super::{Group, Layer, beside, energy, stack};
+use super::{Factors, Group, Layer, beside, energy, stack};
 use crate::fusion::Result;
-use crate::fusion::statistics::Moments;
+use crate::fusion::statistics::{Moments, Statistics};
 
 /// B = U M of one layer.
 pub(in crate::fusion) struct Target {
@@ -35,6 +37,16 @@ pub(in crate::fusion) struct Gathered {
 }
 
 impl Gathered {
+    /// The sums of the inputs that were kept aside; none where a concept has none.
+    pub fn held_out(group: &dyn Group) -> Result<Option<Gathered>> {
+        for index in 0..group.weights().len() {
+            if group.held_out(index)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Gathered::of(&HeldOut(group), 0.0).map(Some)
+    }
+
     /// `keep_weight`: as how many concepts the inputs weigh on which nothing should change.
     pub fn of(group: &dyn Group, keep_weight: f64) -> Result<Gathered> {
         let width = group.width();
@@ -91,6 +103,42 @@ impl Gathered {
             keep,
             held_out,
         })
+    }
+}
+
+/// A group, of which the inputs that were kept aside stand for all.
+struct HeldOut<'a>(&'a dyn Group);
+
+impl Group for HeldOut<'_> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn width(&self) -> usize {
+        self.0.width()
+    }
+
+    fn layers(&self) -> &[Layer] {
+        self.0.layers()
+    }
+
+    fn weights(&self) -> &[f64] {
+        self.0.weights()
+    }
+
+    fn inputs(&self, index: usize) -> Result<Cow<'_, Statistics>> {
+        match self.0.held_out(index)? {
+            Some(statistics) => Ok(statistics),
+            None => self.0.inputs(index),
+        }
+    }
+
+    fn change(&self, index: usize, layer: usize) -> Option<Factors> {
+        self.0.change(index, layer)
+    }
+
+    fn keep(&self) -> Result<[Option<Cow<'_, Statistics>>; 2]> {
+        Ok([None, None])
     }
 }
 

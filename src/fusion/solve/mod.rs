@@ -70,6 +70,13 @@ pub trait Group {
     /// What concept `index` does to layer `layer`; none: nothing.
     fn change(&self, index: usize, layer: usize) -> Option<Factors>;
 
+    /// Inputs that concept `index` has from other seeds and prompts, to measure with; none where
+    /// nothing was kept aside.
+    fn held_out(&self, index: usize) -> Result<Option<Cow<'_, Statistics>>> {
+        let _ = index;
+        Ok(None)
+    }
+
     /// Inputs on which nothing should change, and others of that kind to measure with.
     fn keep(&self) -> Result<[Option<Cow<'_, Statistics>>; 2]>;
 }
@@ -91,7 +98,8 @@ impl Change {
 }
 
 /// Which way the changes are found.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Solver {
     /// Regularised least squares, solved directly in f64.
     Exact(Exact),

@@ -1,4 +1,5 @@
 //! Settings as web UIs write and read them: the text under the keyword `parameters`.
+use super::networks::without_networks;
 use super::{ConceptSource, Recipe};
 use crate::picture::Parameters;
 use crate::pipeline::{Hires, Request, Upscaler};
@@ -118,6 +119,63 @@ const UNKNOWN: [&str; 12] = [
     "Face restoration",
 ];
 
+/// Settings that are read here, or say nothing of how the picture looks.
+const HEEDED: [&str; 26] = [
+    "Steps",
+    "Sampler",
+    "Schedule type",
+    "CFG scale",
+    "Seed",
+    "Size",
+    "Model",
+    "Model hash",
+    "VAE hash",
+    "Clip skip",
+    "Denoising strength",
+    ETA_DDIM,
+    ETA,
+    RESCALE,
+    SKIP_EARLY,
+    "Hires upscale",
+    "Hires resize",
+    "Hires steps",
+    "Hires upscaler",
+    "RNG",
+    "Version",
+    "Hashes",
+    "User",
+    "Created Date",
+    "Civitai resources",
+    "Civitai metadata",
+];
+
+/// A sentence on settings of extensions and the like that nothing is known of, those of one
+/// extension together; none where there are none.
+fn left_out_others(found: &Parameters) -> Option<String> {
+    let names = found.settings.iter().map(|(name, _)| name.as_str());
+    let others: Vec<&str> =
+        names.filter(|name| !HEEDED.contains(name) && !UNKNOWN.contains(name)).collect();
+    // An extension's settings begin with its name: `ADetailer model`, `ADetailer prompt`.
+    let first = |name: &str| name.split(' ').next().unwrap_or_default().to_string();
+    let mut told: Vec<String> = Vec::new();
+    for name in &others {
+        let same = others.iter().filter(|other| first(other) == first(name)).count();
+        let text = match same {
+            1 => name.to_string(),
+            _ => format!("{} ({same} settings)", first(name)),
+        };
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    (!told.is_empty()).then(|| {
+        format!(
+            "settings of the picture that are not known here are left out, whatever they did: {}",
+            told.join(", ")
+        )
+    })
+}
+
 /// Their names for what enlarges a picture between two passes, and ours.
 const UPSCALERS: [(&str, &str); 8] = [
     ("Latent", "latent"),
@@ -166,43 +224,12 @@ pub(super) fn left_out_loras(loras: &[String]) -> Option<String> {
     })
 }
 
-/// A prompt without the networks that web UIs name in it, as in `<lora:ink:0.8>`, which they take
-/// out of the text; and those, as people read them.
-fn without_networks(prompt: &str) -> (String, Vec<String>) {
-    const NETWORKS: [&str; 4] = ["lora", "lyco", "loha", "hypernet"];
-    let mut text = String::new();
-    let mut networks = Vec::new();
-    let mut rest = prompt;
-    while let Some((before, after)) = rest.split_once('<') {
-        let inside = after.split_once('>').filter(|(inside, _)| {
-            let kind = inside.split(':').next().unwrap_or_default();
-            inside.contains(':') && NETWORKS.contains(&kind)
-        });
-        text += before;
-        match inside {
-            Some((inside, after)) => {
-                let mut parts = inside.split(':').skip(1);
-                let name = parts.next().unwrap_or_default();
-                let strengths = parts.collect::<Vec<_>>().join(", ");
-                let strengths = if strengths.is_empty() { "1".to_string() } else { strengths };
-                networks.push(format!("{name} ({strengths})"));
-                rest = after;
-            }
-            None => {
-                text.push('<');
-                rest = after;
-            }
-        }
-    }
-    text += rest;
-    (if networks.is_empty() { text } else { text.trim().to_string() }, networks)
-}
-
 pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
     let mut notes = Vec::new();
-    let (prompt, mut loras) = without_networks(&found.prompt);
+    let (prompt, mut networks) = without_networks(&found.prompt);
     let (negative_prompt, more) = without_networks(&found.negative_prompt);
-    loras.extend(more);
+    networks.extend(more);
+    let loras: Vec<String> = networks.iter().map(ToString::to_string).collect();
     notes.extend(left_out_loras(&loras));
     let mut request = Request {
         prompt,
@@ -326,6 +353,7 @@ pub(super) fn read(found: &Parameters) -> (Recipe, Vec<String>) {
             "the picture's setting `{name}` has no counterpart here and is left out"
         ));
     }
+    notes.extend(left_out_others(found));
     let recipe = Recipe {
         request,
         model: found.get("Model").map(str::to_string),

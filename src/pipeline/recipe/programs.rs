@@ -235,9 +235,6 @@ fn fooocus(json: &Value) -> Result<Told, String> {
     settings.size(resolution.first(), resolution.get(1));
     let model = get(["base_model", "Base Model"]).and_then(plain);
     settings.told.parameters.settings.extend(model.map(|model| ("Model".to_string(), model)));
-    settings.told.notes.push(format!(
-        "{FOOOCUS} runs Stable Diffusion XL: another model than that one is needed here"
-    ));
     if json.get("refiner_model").is_some_and(|refiner| !refiner.is_null() && refiner != "None") {
         settings.left_out("the refiner");
     }

@@ -25,6 +25,10 @@ struct Stored {
     region_masks: Vec<Source>,
     width: Option<usize>,
     height: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_size: Option<(usize, usize)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crop: Option<(usize, usize)>,
     steps: Option<usize>,
     guidance: Option<f32>,
     sampler: Option<String>,
@@ -122,6 +126,8 @@ pub(super) fn write(recipe: &Recipe, index: usize, of: usize) -> Value {
         region_masks: recipe.region_masks.clone(),
         width: request.width,
         height: request.height,
+        original_size: request.original_size,
+        crop: request.crop,
         steps: Some(request.steps),
         guidance: Some(request.guidance),
         sampler: request.sampler.map(|s| s.to_string()),
@@ -190,6 +196,8 @@ pub(super) fn read(value: &Value) -> Result<Recipe, String> {
         regions: stored.regions.unwrap_or_default(),
         width: stored.width,
         height: stored.height,
+        original_size: stored.original_size,
+        crop: stored.crop,
         steps: stored.steps.unwrap_or(default.steps),
         guidance: stored.guidance.unwrap_or(default.guidance),
         sampler: parsed(stored.sampler)?,

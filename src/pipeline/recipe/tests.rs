@@ -55,6 +55,8 @@ fn unusual() -> Recipe {
             },
             width: Some(640),
             height: Some(384),
+            original_size: Some((1024, 768)),
+            crop: Some((12, 34)),
             steps: 31,
             guidance: 7.1,
             sampler: Some(SamplerKind::EULER_ANCESTRAL),
@@ -214,6 +216,19 @@ fn what_has_no_counterpart_is_told() {
     assert!(notes.iter().any(|note| note.contains("Template: a {cat|dog}")), "{notes:?}");
     let (recipe, notes) = foreign("a cat\nSteps: 5, Sampler: LCM Karras, Seed: 1, Size: 512x512");
     assert!(recipe.request.schedule.is_none() && notes[0].contains("LCM"), "{notes:?}");
+}
+
+#[test]
+fn settings_of_extensions_are_told_by_their_names() {
+    let (_, notes) = foreign(
+        "a cat\nSteps: 5, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model hash: ab, \
+            ADetailer model: face.pt, ADetailer prompt: \"a, b\", ADetailer version: 24, \
+            Hires upscale: 2, Mimic: 3, Version: v1.9, RNG: CPU",
+    );
+    assert!(notes.iter().any(|note| note.contains("`Hires upscale`")), "{notes:?}");
+    let others = "not known here are left out, whatever they did: ADetailer (3 settings), Mimic";
+    assert!(notes.iter().any(|note| note.ends_with(others)), "{notes:?}");
+    assert_eq!(notes.len(), 2, "{notes:?}");
 }
 
 #[test]

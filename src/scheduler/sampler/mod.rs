@@ -202,8 +202,8 @@ impl SamplingPlan {
 }
 
 /// Applies a step to a state: `state[slot]` are tensors of one size, `output` is the (guided) model
-/// output, `noise` is read only where the matrix asks for it and may be empty otherwise. The plain
-/// twin of the kernel.
+/// output, `noise` is read only where the matrix asks for it and may be empty otherwise. The
+/// reference implementation of the kernel.
 ///
 /// # Errors
 /// Tensors of different sizes, named by their place.

@@ -1,0 +1,28 @@
+//! A survey: pictures of each concept from a list of prompts, and of several concepts in their
+//! regions, with scores; in a folder that an interrupted run goes on in, that many machines may
+//! share, and whose parts merge to the same bytes in any order.
+//!
+//! In the folder: `settings.json`; `pictures/`, each picture with its recipe, beside it its scores
+//! as JSON; and when all are there `results.json`, `table.md`, `index.html` and `sheets/`.
+
+mod error;
+mod item;
+mod judges;
+mod merge;
+mod page;
+mod prompts;
+mod record;
+mod results;
+mod run;
+mod settings;
+mod share;
+
+pub use error::{Error, Result};
+pub use item::Item;
+pub use judges::{Judge, Judges, Opened};
+pub use merge::merge;
+pub use prompts::{Class, Prompt, PromptList};
+pub use results::{Mean, Results, Row, write};
+pub use run::{Done, Reference, Subject, Survey};
+pub use settings::{ConceptSettings, FORMAT, SceneSettings, Settings, TowerSettings};
+pub use share::Share;

@@ -1,0 +1,143 @@
+//! Making the pictures of a job, as `mos generate` makes them.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::checkpoint::base_hash_cache;
+use crate::concept::{self, Applied};
+use crate::picture::{Picture, parameters};
+use crate::pipeline::recipe::{ControlSource, Made as MadeOf, Recipe, hex};
+use crate::pipeline::{Control, Generated, Request};
+use crate::server::job::{Job, Made};
+use crate::server::order::{Order, Steered};
+use crate::server::problem::{Problem, words};
+
+use super::{Loaded, Worker, replaced_kernels};
+
+/// Makes what was ordered, and hands each picture to the job.
+pub fn generate(worker: &mut Worker, job: &Job, mut order: Order) -> Result<(), Problem> {
+    let mut loaded = worker.take(&order.model, job)?;
+    let made = make(worker, job, &mut order, &mut loaded);
+    worker.keep(loaded);
+    made
+}
+
+/// Opens what the request names.
+fn open(
+    worker: &mut Worker,
+    job: &Job,
+    order: &mut Order,
+    loaded: &Loaded,
+) -> Result<(Request, Recipe), Problem> {
+    let mut request = std::mem::take(&mut order.request);
+    let mut recipe = std::mem::take(&mut order.recipe);
+    if let Some(guidance) = loaded.checkpoint.guidance().filter(|_| order.leaves_guidance_open) {
+        (request.guidance, recipe.request.guidance) = (guidance, guidance);
+    }
+    for wanted in &order.concepts {
+        for used in worker.concepts.open(wanted)? {
+            used.notes.iter().for_each(|note| job.warn(note));
+            request.concepts.push(used.applied);
+            recipe.concepts.push(used.source);
+        }
+    }
+    let concepts = request.concepts.iter().map(Applied::concept);
+    concept::check_base(concepts, &loaded.checkpoint, base_hash_cache().as_deref())
+        .map_err(|error| Problem::asked(words(&error)).of("concepts"))?;
+    for steered in order.controls.drain(..) {
+        let (control, source) = control(steered, loaded)?;
+        request.controls.push(control);
+        recipe.controls.push(source);
+    }
+    recipe.model = Some(order.model.given());
+    recipe.precision = worker.precision;
+    recipe.adapter = Some(worker.device.name().to_string());
+    recipe.kernels = replaced_kernels(&worker.device)?;
+    Ok((request, recipe))
+}
+
+/// A network inside of the model that steers a picture.
+fn control(steered: Steered, loaded: &Loaded) -> Result<(Control, ControlSource), Problem> {
+    let Steered { network, name, picture, source: image, make, weight, start, end } = steered;
+    let Some(inside) = loaded.checkpoint.controls.get(&network) else {
+        let known: Vec<&str> = loaded.checkpoint.controls.keys().map(String::as_str).collect();
+        let known = match known.is_empty() {
+            true => "the model has none".to_string(),
+            false => format!("the model has {}", known.join(", ")),
+        };
+        let shown: String = network.chars().take(100).collect();
+        return Err(
+            Problem::missing(format!("no control is called `{shown}`: {known}")).of("controls")
+        );
+    };
+    let [strong, weak] = crate::picture::edges::CANNY_THRESHOLDS;
+    let picture = match make {
+        None => picture,
+        Some(MadeOf::Canny) => picture.canny(strong, weak)?,
+        Some(MadeOf::Outline) => picture.outline()?,
+    };
+    let control =
+        Control { name: name.clone(), network: inside.clone(), picture, weight, start, end };
+    Ok((control, ControlSource { network, image, make, name, weight, start, end }))
+}
+
+fn make(
+    worker: &mut Worker,
+    job: &Job,
+    order: &mut Order,
+    loaded: &mut Loaded,
+) -> Result<(), Problem> {
+    let (request, mut recipe) = open(worker, job, order, loaded)?;
+    let gallery = worker.shared.gallery.as_ref().filter(|_| order.keeps);
+    recipe.model_hash.clone_from(&loaded.hash);
+    if request.image.is_none() {
+        let (width, height) = loaded.pipeline.default_size();
+        let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));
+        worker.shared.limits.check_size(width, height)?;
+    }
+    let Loaded { checkpoint, pipeline, hash, .. } = loaded;
+    let prepared = pipeline.prepare(&request)?;
+    prepared.warnings().iter().for_each(|warning| job.warn(warning));
+    let stop = AtomicBool::new(false);
+    let is_unknown = hash.is_none();
+    // The hash reads the whole model once more, so it is made while the device works.
+    std::thread::scope(|scope| {
+        let checkpoint = &*checkpoint;
+        let hashing = is_unknown.then(|| {
+            scope.spawn(|| {
+                let watch = &mut |_: crate::Progress<'_>| match stop.load(Ordering::Relaxed) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                };
+                checkpoint.hash_watched(watch).ok().map(|hash| hex(&hash))
+            })
+        });
+        let mut hashing = hashing;
+        let made = pipeline.make_each(
+            prepared,
+            &mut |at| job.heed(at),
+            &mut |generated: &Generated, number, picture: Picture| {
+                if let Some(hashing) = hashing.take() {
+                    *hash = hashing.join().ok().flatten();
+                    recipe.model_hash.clone_from(hash);
+                }
+                let told = recipe.parameters(generated, number);
+                let mut png = Vec::new();
+                picture.write_to(&mut png, Some(&told))?;
+                let file = gallery.map(|gallery| gallery.keep(&png, &told)).transpose()?;
+                job.add(Made {
+                    png,
+                    seed: generated.seeds.get(number).copied().unwrap_or_default(),
+                    width: generated.width,
+                    height: generated.height,
+                    told: parameters::format(&told),
+                    file,
+                });
+                Ok::<_, Problem>(())
+            },
+        );
+        stop.store(true, Ordering::Relaxed);
+        made?.warnings.iter().for_each(|warning| job.warn(warning));
+        Ok(())
+    })
+}
