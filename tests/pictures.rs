@@ -533,10 +533,8 @@ fn previews_come_near_the_picture_and_change_nothing() {
     assert_eq!(seen.iter().map(|(done, _)| *done).collect::<Vec<_>>(), [4, 8, 12]);
     // Of cells: a preview has no more.
     let cells = |picture: &Picture| picture.resized(16, 16).unwrap();
-    let likeness: Vec<f64> = seen
-        .iter()
-        .map(|(_, picture)| psnr(&cells(picture), &cells(&made[0])).unwrap())
-        .collect();
+    let likeness: Vec<f64> =
+        seen.iter().map(|(_, picture)| psnr(&cells(picture), &cells(&made[0])).unwrap()).collect();
     println!("previews: {likeness:.1?} dB");
     save("preview-made", &made[0]);
     seen.iter().for_each(|(done, picture)| save(&format!("preview-{done}"), picture));

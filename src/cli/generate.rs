@@ -4,6 +4,7 @@ mod concepts;
 mod destination;
 mod larger;
 mod placing;
+mod plan;
 mod previews;
 mod report;
 mod steering;
@@ -69,9 +70,11 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
     recipe.kernels = replaced.to_vec();
     let wanted_hash = recipe.model_hash.take().filter(|_| arguments.model.is_none());
     // The hash reads the whole model once more, so it is made while the device works.
-    let (generated, loading) = std::thread::scope(|scope| {
+    let made = std::thread::scope(|scope| {
         let hashing = scope.spawn(|| {
-            checkpoint.hash_watched(&mut |_| interrupt::asked()).ok().map(|hash| hex(&hash))
+            let wanted = !arguments.plan;
+            let hash = || checkpoint.hash_watched(&mut |_| interrupt::asked()).ok();
+            wanted.then(hash).flatten().map(|hash| hex(&hash))
         });
         let mut pipeline = Pipeline::load(&gpu, &checkpoint, recipe.precision)?;
         vae.as_ref().map(|vae| pipeline.decode_by(vae)).transpose()?;
@@ -79,6 +82,11 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             pipeline.notes().iter().for_each(|note| terminal.detail(format!("model: {note}")))
         });
         let prepared = pipeline.prepare(&request)?;
+        if arguments.plan {
+            progress.finish();
+            plan::print(&gpu, &pipeline, &prepared, arguments.json, terminal)?;
+            return Ok(None);
+        }
         progress.aside(|| {
             prepared.warnings().iter().for_each(|warning| terminal.warning(warning));
             let planned = prepared.memory();
@@ -129,9 +137,10 @@ pub fn run(arguments: &Arguments, global: &Global, terminal: &Terminal) -> Resul
             };
             terminal.warning(format!("previews could not be shown: {why}"));
         }
-        Ok::<_, Failure>((generated, loading))
+        Ok::<_, Failure>(Some((generated, loading)))
     })?;
     drop(progress);
+    let Some((generated, loading)) = made else { return Ok(()) };
     if let Some(path) = &arguments.save_latents {
         make_folder_of(path)?;
         latents::write(path, &generated.latents)?;

@@ -33,6 +33,26 @@ pub const RANK: Range = Range::whole(0, 1024);
 /// What is made, asked for or measured so many times.
 pub const TIMES: Range = Range::whole(1, 1000);
 
+/// Bytes from `6G`, `512M` or `1.5GiB`; without a unit they are bytes.
+pub fn memory(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let shift = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => 64,
+    };
+    let bytes = number.parse::<f64>().ok().filter(|_| shift < 64);
+    let bytes = bytes.map(|number| number * (1u64 << shift.min(63)) as f64);
+    let bytes = bytes.filter(|bytes| *bytes >= 1.0 && *bytes < 1e18).map(|bytes| bytes as u64);
+    bytes.ok_or("expected an amount of memory such as 6G or 512M".into())
+}
+
 /// Width and height from `512x768`.
 pub fn size(text: &str) -> Result<(usize, usize), String> {
     let sides = text.split_once(['x', 'X', '*']);
@@ -69,6 +89,18 @@ mod tests {
                 .iter()
                 .all(|text| seed(text).is_err())
         );
+    }
+
+    #[test]
+    fn memory_has_units() {
+        for (text, bytes) in
+            [("6G", 6 << 30), ("512m", 512 << 20), ("1.5 GiB", 3 << 29), ("2kb", 2048), ("77", 77)]
+        {
+            assert_eq!(memory(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "-1G", "0", "6X", "1e9", "6 G G", "99999999999999T"] {
+            assert!(memory(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -70,8 +70,9 @@ pub(super) struct Decoder {
 
 enum Kind {
     Whole(Option<Ready<Tensor>>),
-    /// The start, and the largest part of a picture that a tile may be.
-    Tiles(PlannedGraph<Tensor>, f64),
+    /// The start, the largest part of a picture that a tile may be, and the bytes of the largest
+    /// tile.
+    Tiles(PlannedGraph<Tensor>, f64, u64),
 }
 
 impl Decoder {
@@ -96,7 +97,14 @@ impl Decoder {
         } else {
             let start = plan_start(network, size)?;
             start.check(gpu, "decoding", || "use a smaller picture".into())?;
-            Kind::Tiles(start, share)
+            let channels = network.config.block_out_channels.last().copied().unwrap_or(0);
+            let bytes = tiles::bytes(
+                network,
+                &vae::decoder_pieces(&network.config),
+                [size[0], size[1], channels],
+                share,
+            )?;
+            Kind::Tiles(start, share, bytes)
         };
         Ok(Decoder { size, tile, kind, tiny: false, whole })
     }
@@ -116,11 +124,16 @@ impl Decoder {
         (self.size, self.tile, self.tiny) == (other.size, other.tile, other.tiny)
     }
 
+    /// Pixels along a side of a tile, where it decodes in tiles that were asked for.
+    pub fn tile(&self) -> Option<usize> {
+        self.tile.filter(|_| matches!(self.kind, Kind::Tiles(..)))
+    }
+
     /// Device bytes besides weights.
     pub fn bytes(&self) -> u64 {
         match &self.kind {
             Kind::Whole(_) => self.whole.bytes(),
-            Kind::Tiles(start, _) => start.bytes().max(MOST_BYTES.min(self.whole.bytes())),
+            Kind::Tiles(start, _, bytes) => start.bytes().max(*bytes),
         }
     }
 
@@ -174,7 +187,7 @@ impl Decoder {
                 }
                 values
             }
-            Kind::Tiles(start, share) => {
+            Kind::Tiles(start, share, _) => {
                 let values = run(&network.program(start)?, &latents)?;
                 let map =
                     Map { height, width, channels: values.len() / (height * width).max(1), values };

@@ -51,6 +51,15 @@ struct Start {
     kept: Option<Kept>,
 }
 
+/// One pass over pictures of one size.
+struct Pass<'r> {
+    request: &'r Request,
+    checked: CheckedRequest,
+    plan: RequestPlan,
+    /// Width and height of the pass before it.
+    first_pass: Option<[usize; 2]>,
+}
+
 impl Pipeline {
     /// Makes the pictures. A batch that does not fit at once is sampled in parts; the pictures are
     /// the same. `watch` is told of the stages `text`, `encode` (of an initial picture), `prepare`,
@@ -106,10 +115,13 @@ impl Pipeline {
     ) -> Result<Generated, E> {
         let PreparedRequest { request, checked, plan, second } = prepared;
         let Some(second) = second else {
-            return self.pass(request, checked, plan, watch, Some(take), see);
+            let only = Pass { request, checked, plan, first_pass: None };
+            return self.pass(only, watch, Some(take), see);
         };
         let SecondPass { request: mut larger, checked: second, plan: second_plan } = *second;
-        let first = self.pass(request, checked, plan, watch, None, see)?;
+        let first = Pass { request, checked, plan, first_pass: None };
+        let first = self.pass(first, watch, None, see)?;
+        let first_pass = Some([first.width, first.height]);
         let enlarging = Instant::now();
         if let Some(hires) = &request.hires {
             let mut progress = |done, of| heed(watch(Progress::new("enlarge", done, of)));
@@ -118,7 +130,8 @@ impl Pipeline {
             larger.from_latents = Some(enlarged);
         }
         let enlarging = enlarging.elapsed();
-        let mut made = self.pass(&larger, second, second_plan, watch, Some(take), see)?;
+        let second = Pass { request: &larger, checked: second, plan: second_plan, first_pass };
+        let mut made = self.pass(second, watch, Some(take), see)?;
         let others = std::mem::take(&mut made.stages);
         made.stages = first.stages;
         made.stages.push(("enlarge", enlarging));
@@ -140,13 +153,12 @@ impl Pipeline {
     /// One pass from start to finish; without `take` to its latents alone.
     fn pass<E: From<super::Error>>(
         &mut self,
-        request: &Request,
-        checked: CheckedRequest,
-        plan: RequestPlan,
+        pass: Pass<'_>,
         watch: &mut Watch,
         mut take: Option<&mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>>,
         see: &mut dyn FnMut(&Preview<'_>),
     ) -> Result<Generated, E> {
+        let Pass { request, checked, plan, first_pass } = pass;
         if plan.adaptation.apply(self) {
             self.sampling = None;
         }
@@ -158,22 +170,40 @@ impl Pipeline {
             sampler: checked.sampler,
             width: checked.width,
             height: checked.height,
+            first_pass,
             warnings: checked.warnings.clone(),
             stages: Vec::new(),
             peak_device_bytes: 0,
             planned: plan.memory,
         };
+        let savings = plan.savings;
+        if savings.turns {
+            // What an earlier picture left.
+            self.sampling = None;
+            self.give_up_vae();
+            self.unet.weights.retain(|_| false);
+        }
         let encoded = watch.stage("text", |progress| self.encode_prompts(&plan, progress))?;
+        if savings.text {
+            self.texts.iter().for_each(|text| text.weights.retain(|_| false));
+        }
         let posterior = match (&checked.image, &plan.encoder) {
             (Some(image), Some(encoder)) => {
                 Some(watch.stage("encode", |progress| encoder.encode(&self.vae, image, progress))?)
             }
             _ => None,
         };
+        if savings.turns {
+            self.give_up_vae();
+        }
         let mut decoder = self.decoder_like(plan.decoder);
         let parts = decoder.parts(self.vaes());
         let mut shower = request.preview.map(|_| self.shower(checked.size)).transpose()?;
-        let tight = plan.memory.sampling + plan.memory.decoding > KEEP_BYTES;
+        let tight =
+            request.memory.is_some() || plan.memory.sampling + plan.memory.decoding > KEEP_BYTES;
+        // Of what a decoder keeps for the next picture.
+        let most = if request.memory.is_some() { 0 } else { KEEP_BYTES };
+        decoder.rest(most);
         let mut latents = Vec::new();
         for first in (0..request.batch).step_by(plan.shape.batch) {
             let shape = StepShape {
@@ -232,6 +262,9 @@ impl Pipeline {
             })?;
             // Sampling and decoding, each of its own size, need not fit beside each other.
             self.sampling = Some(sampling).filter(|_| !tight);
+            if savings.turns {
+                self.unet.weights.retain(|_| false);
+            }
             let each = sampled.values().len() / pictures.max(1);
             let Some(take) = &mut take else {
                 latents.extend_from_slice(sampled.values());
@@ -246,7 +279,10 @@ impl Pipeline {
                 })?;
                 take(&generated, number, picture)?;
             }
-            decoder.rest(KEEP_BYTES);
+            decoder.rest(most);
+            if savings.turns {
+                self.give_up_vae();
+            }
             latents.extend_from_slice(sampled.values());
         }
         self.keep(decoder);
@@ -372,6 +408,15 @@ impl Pipeline {
         match self.decoder.take() {
             Some(kept) if kept.is_like(&planned) => kept,
             _ => planned,
+        }
+    }
+
+    /// Gives up the autoencoder's weights, and what was made of them.
+    fn give_up_vae(&mut self) {
+        self.decoder = None;
+        self.vae.weights.retain(|_| false);
+        if let Some(tiny) = &self.tiny_vae {
+            tiny.weights.retain(|_| false);
         }
     }
 

@@ -13,6 +13,7 @@
 
 mod acting;
 mod adaptation;
+mod budget;
 mod checked;
 mod controls;
 mod decode;
@@ -50,7 +51,7 @@ pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
 pub use enlarge::LatentFilter;
 pub use error::{Error, Result};
 pub use hires::{Hires, Upscaler};
-pub use plans::PreparedRequest;
+pub use plans::{PlannedShape, PreparedRequest};
 pub use preview::Preview;
 pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
 

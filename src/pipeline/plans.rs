@@ -3,7 +3,7 @@
 
 use crate::models::unet::SizeNumbers;
 use crate::region;
-use crate::scheduler::sampler::SamplingPlan;
+use crate::scheduler::sampler::{SamplerKind, SamplingPlan};
 use crate::sd::denoiser::{self, Depth, KeysValues, Phase, StepInputs, StepShape};
 use crate::sd::guided::Guided;
 use crate::sd::network::PlannedGraph;
@@ -12,6 +12,7 @@ use crate::sd::text::TextPlan;
 use crate::sd::updates::Mask;
 
 use super::adaptation::Adaptation;
+use super::budget::{Needs, Savings};
 use super::checked::CheckedRequest;
 use super::controls::Steering;
 use super::decode::Decoder;
@@ -34,6 +35,23 @@ pub struct PreparedRequest<'a> {
     pub(super) second: Option<Box<SecondPass>>,
 }
 
+/// What a prepared request comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedShape {
+    /// Of each picture, in pixels.
+    pub width: usize,
+    /// Of each picture, in pixels.
+    pub height: usize,
+    /// Pictures.
+    pub pictures: usize,
+    /// Pictures that are sampled together.
+    pub at_once: usize,
+    /// What samples.
+    pub sampler: SamplerKind,
+    /// Calls of the model for each picture, of all passes.
+    pub calls: usize,
+}
+
 /// A pass that goes on from the first one's latents.
 pub(super) struct SecondPass {
     pub request: Request,
@@ -46,6 +64,40 @@ impl PreparedRequest<'_> {
     /// such.
     pub fn warnings(&self) -> &[String] {
         &self.checked.warnings
+    }
+
+    /// What runs, in numbers; of the last pass where there are two.
+    pub fn shape(&self) -> PlannedShape {
+        let (mut checked, mut plan) = (&self.checked, &self.plan);
+        let mut calls = checked.plan.steps.len();
+        if let Some(second) = &self.second {
+            (checked, plan) = (&second.checked, &second.plan);
+            calls += checked.plan.steps.len();
+        }
+        PlannedShape {
+            width: checked.width,
+            height: checked.height,
+            pictures: self.request.batch,
+            at_once: plan.shape.batch,
+            sampler: checked.sampler,
+            calls,
+        }
+    }
+
+    /// The budget that it is planned for.
+    pub fn budget(&self) -> Option<u64> {
+        self.request.memory
+    }
+
+    /// What staying within the budget costs, in sentences.
+    pub fn costs(&self) -> Vec<String> {
+        let plan = self.second.as_ref().map_or(&self.plan, |second| &second.plan);
+        let parts = self.request.batch.div_ceil(plan.shape.batch.max(1));
+        let mut costs = plan.savings.costs(parts);
+        costs.extend(plan.decoder.tile().filter(|_| self.request.tile.is_none()).map(|side| {
+            format!("pictures are decoded in tiles of {side}x{side} pixels, whose edges are computed twice")
+        }));
+        costs
     }
 
     /// The device memory that it will take.
@@ -86,6 +138,8 @@ pub(super) struct RequestPlan {
     pub keys_values: KeysValues,
     pub decoder: Decoder,
     pub memory: MemoryPlan,
+    /// What is given up on the way.
+    pub savings: Savings,
 }
 
 /// The shallow step beside whole ones of `shape`.
@@ -194,7 +248,7 @@ impl Pipeline {
             updates,
         };
         let encodings = wordings.iter().map(Wording::encodings).max().unwrap_or(1);
-        let (shape, step) = self.largest_batch(shape)?;
+        let (shape, step) = self.largest_batch(shape, request.memory)?;
         let shallow = (shape.depth == Depth::Keeping)
             .then(|| denoiser::plan_step(&self.unet, &shallow_of(&shape)))
             .transpose()?;
@@ -204,7 +258,7 @@ impl Pipeline {
             .is_some()
             .then(|| Encoder::plan(&self.gpu, &self.vae, checked.size, request.tile))
             .transpose()?;
-        let decoder = Decoder::plan(&self.gpu, self.vaes(), checked.size, request.tile)?;
+        let decoder = self.decoder_within(checked.size, request)?;
         let config = &self.unet.config;
         let keys_values = KeysValues::plan(&self.unet, config, &shape.updates, &shape, encodings)?;
         let variants = || wordings.iter().chain(&summary).flat_map(|wording| &wording.variants);
@@ -222,19 +276,22 @@ impl Pipeline {
         }
         adaptation.check_use(&numbers, &towers, &[&step.graph, keys_values.graph()])?;
         drop(towers);
-        let memory = MemoryPlan {
-            weights: self.unet.weight_bytes(&step)?
+        let needs = Needs {
+            text: text_weights,
+            unet: self.unet.weight_bytes(&step)?
                 + control_weights
-                + keys_values.weight_bytes(&self.unet)?
-                + text_weights
-                + decoder.weight_bytes(self.vaes())?
-                + encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
+                + keys_values.weight_bytes(&self.unet)?,
+            decoder: decoder.weight_bytes(self.vaes())?,
+            encoder: encoder.as_ref().map_or(Ok(0), |encoder| encoder.weight_bytes(&self.vae))?,
             sampling: step.bytes()
                 + shallow.as_ref().map_or(0, PlannedGraph::bytes)
                 + control_bytes,
+            preparing: keys_values.bytes(),
             decoding: decoder.bytes(),
             encoding: encoder.as_ref().map_or(0, Encoder::bytes),
         };
+        let savings = needs.within(request.memory)?;
+        let memory = needs.plan(savings);
         let phases = regional
             .map_or_else(Vec::new, |regional| regional.phases(&lengths, &shape, request.batch));
         Ok(RequestPlan {
@@ -254,7 +311,26 @@ impl Pipeline {
             keys_values,
             decoder,
             memory,
+            savings,
         })
+    }
+
+    /// A decoder in as large tiles as the budget allows.
+    fn decoder_within(&self, size: [usize; 2], request: &Request) -> Result<Decoder> {
+        let plan = |tile| Decoder::plan(&self.gpu, self.vaes(), size, tile);
+        let mut decoder = plan(request.tile)?;
+        let Some(memory) = request.memory else { return Ok(decoder) };
+        let weights = decoder.weight_bytes(self.vaes())?;
+        let mut side = size[0].max(size[1]) * self.factor();
+        while decoder.bytes() + weights > memory && self.tiny_vae.is_none() {
+            side /= 2;
+            match plan(Some(side)) {
+                Ok(smaller) => decoder = smaller,
+                // Tiles get no smaller.
+                Err(_) => break,
+            }
+        }
+        Ok(decoder)
     }
 
     /// Words of a prompt that the model does not know, where it says what it knows.
@@ -270,13 +346,21 @@ impl Pipeline {
 
     /// A step for as many pictures of `shape`'s batch as fit at once. They do not depend on each
     /// other.
-    fn largest_batch(&self, mut shape: StepShape) -> Result<(StepShape, PlannedGraph<StepInputs>)> {
+    fn largest_batch(
+        &self,
+        mut shape: StepShape,
+        memory: Option<u64>,
+    ) -> Result<(StepShape, PlannedGraph<StepInputs>)> {
+        let too_much = |step: &PlannedGraph<StepInputs>| -> Result<bool> {
+            let Some(memory) = memory else { return Ok(false) };
+            Ok(self.unet.weight_bytes(step)? + step.bytes() > memory)
+        };
         loop {
             let step = denoiser::plan_step(&self.unet, &shape)?;
             if shape.batch == 1 {
                 step.check(&self.gpu, "sampling", || self.largest_square(&shape))?;
             }
-            if step.fits() {
+            if step.fits() && (shape.batch == 1 || !too_much(&step)?) {
                 return Ok((shape, step));
             }
             shape.batch = shape.batch.div_ceil(2);

@@ -270,9 +270,10 @@ impl Recipe {
     /// What goes into the file of picture `index` of those that were made by this recipe.
     pub fn parameters(&self, generated: &Generated, index: usize) -> Parameters {
         let seed = generated.seeds.get(index).copied().unwrap_or(self.request.seed);
+        let [width, height] = generated.first_pass.unwrap_or([generated.width, generated.height]);
         let request = Request {
-            width: Some(generated.width),
-            height: Some(generated.height),
+            width: Some(width),
+            height: Some(height),
             sampler: Some(generated.sampler),
             seed,
             ..self.request.clone()

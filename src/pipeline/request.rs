@@ -87,6 +87,9 @@ pub struct Request {
     /// The standard normal noise to start from, `[batch, height, width, channels]` of the latents,
     /// in place of the seeds'.
     pub latents: Option<Array>,
+    /// Bytes of the device's memory to stay within: weights are given up while they are not at
+    /// work, pictures are decoded in tiles and sampled in smaller batches as far as that takes.
+    pub memory: Option<u64>,
     /// Decode in parts of at most this many pixels squared; none: as a whole where it fits. The
     /// picture is the same.
     pub tile: Option<usize>,
@@ -124,6 +127,7 @@ impl Default for Request {
             hires: None,
             preview: None,
             latents: None,
+            memory: None,
             tile: None,
         }
     }
@@ -152,12 +156,20 @@ pub struct Control {
 pub struct MemoryPlan {
     /// Of all networks that take part.
     pub weights: u64,
+    /// Of the text encoder.
+    pub text: u64,
+    /// Of the UNet and of what steers it.
+    pub unet: u64,
+    /// Of the autoencoder, as far as it takes part.
+    pub vae: u64,
     /// Activations and inputs while sampling.
     pub sampling: u64,
     /// Activations and inputs while decoding, one picture (or one tile of it) at a time.
     pub decoding: u64,
     /// The same while the initial picture is encoded.
     pub encoding: u64,
+    /// The most of all that at once, with what the budget makes the run give up on the way.
+    pub peak: u64,
 }
 
 impl MemoryPlan {
@@ -165,6 +177,10 @@ impl MemoryPlan {
     pub(super) fn most(self, other: MemoryPlan) -> MemoryPlan {
         MemoryPlan {
             weights: self.weights.max(other.weights),
+            text: self.text.max(other.text),
+            unet: self.unet.max(other.unet),
+            vae: self.vae.max(other.vae),
+            peak: self.peak.max(other.peak),
             sampling: self.sampling.max(other.sampling),
             decoding: self.decoding.max(other.decoding),
             encoding: self.encoding.max(other.encoding),
@@ -187,6 +203,8 @@ pub struct Generated {
     pub width: usize,
     /// Of each, in pixels.
     pub height: usize,
+    /// Width and height of the first pass, where there are two.
+    pub first_pass: Option<[usize; 2]>,
     /// For the user: what was cut from prompts, what stands in for what.
     pub warnings: Vec<String>,
     /// Wall time of each stage, in order.

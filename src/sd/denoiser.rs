@@ -466,6 +466,11 @@ impl KeysValues {
         &self.planned.graph
     }
 
+    /// Bytes of activations and inputs while they are made.
+    pub fn bytes(&self) -> u64 {
+        self.planned.bytes()
+    }
+
     pub fn weight_bytes<C>(&self, network: &LoadedNetwork<C>) -> Result<u64> {
         network.weight_bytes(&self.planned)
     }

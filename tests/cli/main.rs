@@ -12,6 +12,7 @@ mod generating;
 mod help;
 mod interrupts;
 mod kinds;
+mod larger;
 mod looking;
 mod outputs;
 mod placing;

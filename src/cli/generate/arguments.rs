@@ -160,6 +160,13 @@ pub struct Arguments {
     /// always. off: brackets are text.
     #[arg(long, value_name = "WHEN", value_parser = syntax, help_heading = MODEL)]
     prompt_syntax: Option<Syntax>,
+    /// Stay within this much of the device's memory, such as 6G: weights that are not at work are
+    /// given up, pictures decoded in tiles, batches made smaller, as far as needed
+    #[arg(long, value_name = "BYTES", value_parser = values::memory, help_heading = MODEL)]
+    memory: Option<u64>,
+    /// Print what the run would take of memory and calls of the model, and make nothing
+    #[arg(long, help_heading = FILES)]
+    pub plan: bool,
     /// Decode pictures in tiles of this many pixels a side [default: whole where memory allows]
     #[arg(long, value_name = "PIXELS", value_parser = values::side, help_heading = MODEL)]
     tile: Option<usize>,
@@ -291,6 +298,7 @@ impl Arguments {
         set(&mut request.prompt_options.long_prompt, &self.long_prompt);
         set(&mut request.prompt_options.syntax, &self.prompt_syntax);
         request.tile = self.tile.or(request.tile);
+        request.memory = self.memory;
         set(&mut request.steps, &self.steps);
         request.preview = self.previews.preview;
         set(&mut request.guidance, &self.guidance);

@@ -201,6 +201,7 @@ impl Survey {
             height,
             warnings: Vec::new(),
             stages: Vec::new(),
+            first_pass: None,
             peak_device_bytes: 0,
             planned: MemoryPlan::default(),
         }

@@ -18,6 +18,7 @@ fn generated(seeds: &[u64]) -> Generated {
         height: 384,
         warnings: Vec::new(),
         stages: Vec::new(),
+        first_pass: None,
         peak_device_bytes: 0,
         planned: Default::default(),
     }
