@@ -16,6 +16,7 @@ use super::decode::Decoder;
 use super::encode::Posterior;
 use super::error::Result;
 use super::plans::{PreparedRequest, RequestPlan};
+use super::preview::{Rough, Seen, Sight};
 use super::{Generated, KEEP_BYTES, Pipeline, Request};
 use crate::watch::{Parts, Progress, Watch, heed};
 
@@ -86,6 +87,22 @@ impl Pipeline {
         watch: &mut Watch,
         take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
     ) -> Result<Generated, E> {
+        self.make_each_seen(prepared, watch, &mut |_| {}, take)
+    }
+
+    /// As [`Pipeline::make_each`], for those who want to look on: after every step `sight` is given
+    /// what makes rough, small pictures of what is being sampled. It costs next to nothing where it
+    /// is called, and nothing where it is not; the pictures stay the same.
+    ///
+    /// # Errors
+    /// As those of [`Pipeline::make_each`].
+    pub fn make_each_seen<E: From<super::Error>>(
+        &mut self,
+        prepared: PreparedRequest<'_>,
+        watch: &mut Watch,
+        sight: &mut Sight,
+        take: &mut dyn FnMut(&Generated, usize, Picture) -> Result<(), E>,
+    ) -> Result<Generated, E> {
         let PreparedRequest { request, checked, plan } = prepared;
         if plan.adaptation.apply(self) {
             self.sampling = None;
@@ -154,7 +171,11 @@ impl Pipeline {
                     rows,
                 };
                 let unet = &self.unet;
-                let sampled = sampling.run(unet, &run, &mut noise, &mut controls, &mut progress);
+                let latent = [pictures, plan.shape.height, plan.shape.width];
+                let look = |state: &[f32], level| self.rough(state, latent, level);
+                let inner = &mut controls;
+                let mut companion = Seen { inner, sight: &mut *sight, look: &look };
+                let sampled = sampling.run(unet, &run, &mut noise, &mut companion, &mut progress);
                 sampled.map_err(super::Error::from)
             })?;
             // Sampling and decoding, each of its own size, need not fit beside each other.
@@ -179,6 +200,23 @@ impl Pipeline {
         generated.stages = watch.stages;
         generated.peak_device_bytes = self.gpu.memory()[1];
         Ok(generated)
+    }
+
+    /// Rough pictures of latents at a level of signal and noise.
+    fn rough(
+        &self,
+        state: &[f32],
+        [batch, height, width]: [usize; 3],
+        level: [f32; 2],
+    ) -> Result<Vec<Picture>> {
+        let rough = match self.rough.get() {
+            Some(rough) => rough,
+            None => {
+                let fitted = Rough::fitted(&self.gpu, &self.vae)?;
+                self.rough.get_or_init(|| fitted)
+            }
+        };
+        rough.pictures(state, [batch, height, width, self.latent_channels()], level)
     }
 
     /// Encodes what the prompts say, each text once, and joins what is read at a time.

@@ -1,5 +1,7 @@
 //! From a checkpoint to a pipeline.
 
+use std::sync::OnceLock;
+
 use crate::backend::{Device, Precision};
 use crate::checkpoint::Checkpoint;
 use crate::sd::denoiser::{self, KeysValues, StepShape};
@@ -35,6 +37,7 @@ impl Pipeline {
             model,
             sampling: None,
             decoder: None,
+            rough: OnceLock::new(),
         };
         pipeline.check()?;
         Ok(pipeline)

@@ -22,11 +22,14 @@ mod generate;
 pub mod latents;
 mod load;
 mod plans;
+mod preview;
 pub mod recipe;
 mod regions;
 mod request;
 mod tiles;
 mod wording;
+
+use std::sync::OnceLock;
 
 use crate::backend::Device;
 use crate::graph::Array;
@@ -41,6 +44,7 @@ use crate::watch::unwatched_parts;
 pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
 pub use error::{Error, Result};
 pub use plans::PreparedRequest;
+pub use preview::{Look, Sight};
 pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
 
 /// Noise that people can reproduce: which generator, which seed, which picture of a batch.
@@ -56,6 +60,7 @@ pub mod text {
 use decode::Decoder;
 use encode::Encoder;
 use error::option;
+use preview::Rough;
 
 /// Programs whose activations take less than this stay on the device for the next picture of their
 /// size.
@@ -71,6 +76,8 @@ pub struct Pipeline {
     text: LoadedNetwork<ClipTextConfig>,
     sampling: Option<Sampling>,
     decoder: Option<Decoder>,
+    /// Made at the first look.
+    rough: OnceLock<Rough>,
 }
 
 impl Pipeline {

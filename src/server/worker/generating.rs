@@ -2,17 +2,35 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::checkpoint::base_hash_cache;
 use crate::concept::{self, Applied};
 use crate::picture::{Picture, parameters};
 use crate::pipeline::recipe::{ControlSource, Made as MadeOf, Recipe, hex};
-use crate::pipeline::{Control, Generated, Request};
+use crate::pipeline::{Control, Generated, Look, Request};
 use crate::server::job::{Job, Made};
 use crate::server::order::{Order, Steered};
 use crate::server::problem::{Problem, words};
 
 use super::{Loaded, Worker, replaced_kernels};
+
+/// Between two previews.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
+/// Shows the first of the pictures that are being sampled. That it cannot be seen is no reason to
+/// end.
+fn show(job: &Job, look: &mut Look) {
+    let mut png = Vec::new();
+    let seen = look().map_err(|error| error.to_string()).and_then(|pictures| {
+        let Some(first) = pictures.first() else { return Ok(()) };
+        first.write_to(&mut png, None).map_err(|error| error.to_string())
+    });
+    match seen {
+        Ok(()) => job.show(png),
+        Err(problem) => job.warn(&format!("there is no preview: {problem}")),
+    }
+}
 
 /// Makes what was ordered, and hands each picture to the job.
 pub fn generate(worker: &mut Worker, job: &Job, mut order: Order) -> Result<(), Problem> {
@@ -113,9 +131,16 @@ fn make(
             })
         });
         let mut hashing = hashing;
-        let made = pipeline.make_each(
+        let mut looked = Instant::now();
+        let made = pipeline.make_each_seen(
             prepared,
             &mut |at| job.heed(at),
+            &mut |look| {
+                if looked.elapsed() >= BETWEEN_LOOKS {
+                    looked = Instant::now();
+                    show(job, look);
+                }
+            },
             &mut |generated: &Generated, number, picture: Picture| {
                 if let Some(hashing) = hashing.take() {
                     *hash = hashing.join().ok().flatten();
