@@ -1,5 +1,6 @@
 //! From a checkpoint to a pipeline.
 
+
 use crate::backend::{Device, Precision};
 use crate::checkpoint::Checkpoint;
 use crate::sd::denoiser::{self, KeysValues, StepShape};

@@ -83,6 +83,8 @@ pub struct Status {
     pub done: usize,
     pub of: usize,
     pub pictures: Vec<Arc<Made>>,
+    /// What is being made, as far as it can be seen, and how many looks there were.
+    pub preview: Option<(usize, Arc<Vec<u8>>)>,
     pub warnings: Vec<String>,
     pub problem: Option<Problem>,
     /// What the job came to, besides pictures.
@@ -126,6 +128,7 @@ impl Job {
             done: 0,
             of: 0,
             pictures: Vec::new(),
+            preview: None,
             warnings: Vec::new(),
             problem: None,
             result: None,
@@ -194,6 +197,14 @@ impl Job {
         self.change(|status| status.pictures.push(Arc::new(made)));
     }
 
+    /// What is being made, as far as it can be seen.
+    pub fn show(&self, png: Vec<u8>) {
+        self.change(|status| {
+            let looks = status.preview.as_ref().map_or(0, |(looks, _)| *looks);
+            status.preview = Some((looks + 1, Arc::new(png)));
+        });
+    }
+
     pub fn start(&self) {
         self.change(|status| {
             (status.state, status.started) = (State::Running, Some(SystemTime::now()));
@@ -203,7 +214,7 @@ impl Job {
     /// It is over.
     pub fn end(&self, came: Result<(), Problem>) {
         self.change(|status| {
-            status.ended = Some(SystemTime::now());
+            (status.ended, status.preview) = (Some(SystemTime::now()), None);
             status.state = match &came {
                 Ok(()) => State::Done,
                 Err(problem) if problem.is_cancelled => State::Cancelled,
@@ -246,6 +257,9 @@ impl Job {
             "started": status.started.map(seconds),
             "ended": status.ended.map(seconds),
             "asked": self.asked,
+            "preview": status.preview.as_ref().map(|(looks, _)| {
+                format!("/api/jobs/{}/preview?{looks}", self.id)
+            }),
             "pictures": status.pictures.iter().enumerate().map(picture).collect::<Vec<_>>(),
             "warnings": status.warnings,
             "error": error,

@@ -4,6 +4,7 @@
 use mixofshow::checkpoint::Checkpoint;
 use mixofshow::concept::{Applied, Concept, Lora, Network, UpdateSet, Word};
 use mixofshow::graph::Array;
+use mixofshow::picture::{Picture, psnr};
 use mixofshow::pipeline::{Generated, Pipeline, PreparedRequest, Request};
 use mixofshow::region::{Layout, Region};
 use mixofshow::unwatched;
@@ -93,5 +94,37 @@ fn prepared_requests_do_not_clash() {
     let prepared: Vec<_> = order.iter().map(|&i| together.prepare(&requests[i]).unwrap()).collect();
     for (i, prepared) in order.into_iter().zip(prepared) {
         assert!(made(&mut together, prepared) == alone[i], "request {i} among others");
+    }
+}
+
+/// Previews of what is being sampled change nothing, and end in what the picture looks like.
+#[test]
+fn previews_are_like_the_picture_and_leave_it_alone() {
+    let mut pipeline = pipeline();
+    let request = Request { batch: 2, steps: 6, ..small("a red cat in the snow") };
+    let expected = pipeline.generate(&request, &mut unwatched).unwrap();
+    let (mut seen, mut made) = (Vec::new(), Vec::new());
+    let shown = Request { preview: Some(1), ..request };
+    let prepared = pipeline.prepare(&shown).unwrap();
+    pipeline
+        .make_shown::<mixofshow::pipeline::Error>(
+            prepared,
+            &mut unwatched,
+            &mut |_, _, picture| {
+                made.push(picture);
+                Ok(())
+            },
+            &mut |preview| seen.push(preview.pictures.to_vec()),
+        )
+        .unwrap();
+    assert!(made == expected.pictures);
+    assert!(seen.len() >= 5 && seen.iter().all(|looks| looks.len() == 2));
+    for (index, picture) in made.iter().enumerate() {
+        let near = |looks: &Vec<Picture>| {
+            let look = &looks[index];
+            psnr(look, &picture.resized(look.width(), look.height()).unwrap()).unwrap()
+        };
+        let (first, last) = (near(&seen[0]), near(seen.last().unwrap()));
+        assert!(last > 14.0 && last > first, "picture {index}: from {first} to {last} dB");
     }
 }

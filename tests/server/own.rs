@@ -117,6 +117,10 @@ fn jobs_are_cancelled() {
         .until("it runs", || server.get(&format!("/api/jobs/{id}")).value()["state"] == "running");
     let waiting = server.post("/api/jobs", &small()).ok(202);
     assert_eq!(waiting["ahead"], 1);
+    server.until("there is a preview", || {
+        let told = server.get(&format!("/api/jobs/{id}")).ok(200);
+        told["preview"].as_str().is_some_and(|url| server.get(url).status == 200)
+    });
     let full = server.post("/api/jobs", &small());
     assert!(full.ok(503)["error"]["message"].as_str().unwrap().contains("waiting"));
     assert!(full.header("retry-after").is_some());
@@ -125,6 +129,7 @@ fn jobs_are_cancelled() {
     assert_eq!(gone.ok(200)["state"], "cancelled");
     server.ask("DELETE", &format!("/api/jobs/{id}")).answer().ok(200);
     assert_eq!(server.over(id)["state"], "cancelled");
+    assert_eq!(server.get(&format!("/api/jobs/{id}/preview")).status, 404);
     assert_eq!(server.made(&small())["state"], "done");
 }
 

@@ -183,6 +183,13 @@ fn progress_is_told_and_an_interrupt_ends_it() {
         server.get("/sdapi/v1/progress").ok(200)["state"]["sampling_step"].as_u64().unwrap() > 0
     });
     let told = server.get("/sdapi/v1/progress?skip_current_image=true").ok(200);
+    assert!(told["current_image"].is_null());
+    server.until("there is a preview", || {
+        let told = server.get("/sdapi/v1/progress").ok(200);
+        let image = &told["current_image"];
+        image.is_string() && pixels(&from_base64(image)).width() == 128
+    });
+    let told = server.get("/sdapi/v1/progress").ok(200);
     let share = told["progress"].as_f64().unwrap();
     assert!(share > 0.0 && share < 1.0, "{told}");
     assert_eq!(told["state"]["sampling_steps"], 150);

@@ -28,6 +28,7 @@ pub fn routes() -> Router<Arc<Shared>> {
         .route("/api/jobs/{id}", get(job).delete(cancel))
         .route("/api/jobs/{id}/events", get(events::of_job))
         .route("/api/jobs/{id}/pictures/{index}", get(picture))
+        .route("/api/jobs/{id}/preview", get(preview))
         .route("/api/events", get(events::of_all))
         .route("/api/server", get(lists::server))
         .route("/api/concepts", get(lists::concepts))
@@ -77,6 +78,13 @@ async fn cancel(State(shared): App, Path(id): Path<String>) -> Reply {
     let (job, _) = find(&shared, &id)?;
     shared.queue.cancel(&job);
     ok(job.told(None))
+}
+
+async fn preview(State(shared): App, Path(id): Path<String>) -> Reply {
+    let (job, _) = find(&shared, &id)?;
+    let seen = job.status().preview;
+    let (_, png) = seen.ok_or_else(|| Problem::missing(format!("job {id} has no preview now")))?;
+    Ok(file("image/png", false, png.to_vec()))
 }
 
 async fn picture(State(shared): App, Path((id, index)): Path<(String, String)>) -> Reply {

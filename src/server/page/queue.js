@@ -96,6 +96,11 @@ export class Queue {
     const notes = make("div");
     const result = make("div");
     const pictures = make("div", { className: "thumbs" });
+    const preview = make("img", {
+      className: "preview",
+      alt: `Preview of job ${job.id}`,
+      hidden: true,
+    });
     const regions = job.asked.regions
       ? `, ${job.asked.regions} region${job.asked.regions > 1 ? "s" : ""}`
       : "";
@@ -106,10 +111,11 @@ export class Queue {
       state,
       bar,
       notes,
+      preview,
       result,
       pictures,
     );
-    return { element, state, bar, cancel, notes, result, pictures, told: 0, text };
+    return { element, state, bar, cancel, notes, preview, result, pictures, told: 0, text };
   }
 
   update(card, job) {
@@ -117,6 +123,9 @@ export class Queue {
     card.state.textContent = said(job);
     card.bar.hidden = card.cancel.hidden = !runs;
     card.bar.value = share(job);
+    card.preview.hidden = !job.preview;
+    if (job.preview && card.preview.getAttribute("src") !== job.preview)
+      card.preview.src = job.preview;
     const notes = job.warnings.map((warning) =>
       make("p", { className: "hint" }, `note: ${warning}`),
     );

@@ -94,7 +94,7 @@ pub async fn options(State(shared): App) -> Reply {
         "randn_source": "CPU",
         "samples_format": "png",
         "enable_pnginfo": true,
-        "live_previews_enable": false,
+        "live_previews_enable": true,
     }))
 }
 

@@ -86,14 +86,15 @@ struct Wish {
     skip_current_image: Option<String>,
 }
 
-/// How far the job under way is; its last picture that is done stands in for a preview.
+/// How far the job under way is, with its preview, else its last picture that is done.
 async fn progress(State(shared): App, Query(wish): Query<Wish>) -> Reply {
     let waiting = shared.queue.waiting();
     let Some(job) = shared.queue.running() else { return ok(told::idle(waiting)) };
     let status: Status = job.status();
     let skips = wish.skip_current_image.is_some_and(|text| text.eq_ignore_ascii_case("true"));
-    let last = status.pictures.last().filter(|_| !skips).cloned();
-    let picture = aside(move || Ok(last.map(|made| base64(&made.png)))).await?;
+    let seen = status.preview.as_ref().map(|(_, png)| base64(png));
+    let last = || status.pictures.last().map(|made| base64(&made.png));
+    let picture = if skips { None } else { seen.or_else(last) };
     ok(told::progress(&job, &status, waiting, picture))
 }
 

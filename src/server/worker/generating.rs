@@ -2,17 +2,34 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::checkpoint::base_hash_cache;
 use crate::concept::{self, Applied};
 use crate::picture::{Picture, parameters};
 use crate::pipeline::recipe::{ControlSource, Made as MadeOf, Recipe, hex};
-use crate::pipeline::{Control, Generated, Request};
+use crate::pipeline::{Control, Generated, Preview, Request};
 use crate::server::job::{Job, Made};
 use crate::server::order::{Order, Steered};
 use crate::server::problem::{Problem, words};
 
 use super::{Loaded, Worker, replaced_kernels};
+
+/// Between two previews, at least.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+/// The most previews of a picture.
+const LOOKS: usize = 10;
+
+/// Shows the first of the pictures that are being sampled. That it cannot be seen is no reason to
+/// end.
+fn show(job: &Job, preview: &Preview) {
+    let Some(first) = preview.pictures.first() else { return };
+    let mut png = Vec::new();
+    match first.write_to(&mut png, None) {
+        Ok(()) => job.show(png),
+        Err(problem) => job.warn(&format!("there is no preview: {problem}")),
+    }
+}
 
 /// Makes what was ordered, and hands each picture to the job.
 pub fn generate(worker: &mut Worker, job: &Job, mut order: Order) -> Result<(), Problem> {
@@ -87,7 +104,8 @@ fn make(
     order: &mut Order,
     loaded: &mut Loaded,
 ) -> Result<(), Problem> {
-    let (request, mut recipe) = open(worker, job, order, loaded)?;
+    let (mut request, mut recipe) = open(worker, job, order, loaded)?;
+    request.preview = Some(request.steps.div_ceil(LOOKS));
     let gallery = worker.shared.gallery.as_ref().filter(|_| order.keeps);
     recipe.model_hash.clone_from(&loaded.hash);
     if request.image.is_none() {
@@ -113,7 +131,8 @@ fn make(
             })
         });
         let mut hashing = hashing;
-        let made = pipeline.make_each(
+        let mut looked = Instant::now();
+        let made = pipeline.make_shown(
             prepared,
             &mut |at| job.heed(at),
             &mut |generated: &Generated, number, picture: Picture| {
@@ -134,6 +153,12 @@ fn make(
                     file,
                 });
                 Ok::<_, Problem>(())
+            },
+            &mut |preview| {
+                if looked.elapsed() >= BETWEEN_LOOKS {
+                    looked = Instant::now();
+                    show(job, preview);
+                }
             },
         );
         stop.store(true, Ordering::Relaxed);
