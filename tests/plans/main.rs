@@ -24,7 +24,7 @@ use dry::Lowered;
 use mixofshow::backend::wgpu::{Command, Matrices, Params, Schedule, Value};
 use mixofshow::graph::StoredAs;
 use mixofshow::training::step::{
-    AttentionLoss, Method, StepConfig, TextLayers, TrainingStep, UNetLayers,
+    AttentionLoss, Method, Models, StepConfig, TextLayers, TrainingStep, UNetLayers,
 };
 use published::{Built, backward};
 
@@ -170,8 +170,12 @@ fn tuning_step(
     text: &serde_json::Value,
     config: &StepConfig,
 ) -> Built {
-    let models = weightless::models(unet, text, StoredAs::F32);
-    let step = TrainingStep::on_host(&models, config).unwrap_or_else(|e| panic!("{name}: {e}"));
+    step_of(name, &weightless::models(unet, text, StoredAs::F32), config)
+}
+
+/// A step of tuning these.
+fn step_of(name: &str, models: &Models, config: &StepConfig) -> Built {
+    let step = TrainingStep::on_host(models, config).unwrap_or_else(|e| panic!("{name}: {e}"));
     let (graph, report) = step.graph();
     let what = if config.checkpointing { "tuned, computed again" } else { "tuned" };
     Built {

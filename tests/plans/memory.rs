@@ -11,8 +11,11 @@ use mixofshow::graph::{
 };
 
 use super::dispatches;
+use mixofshow::training::step::{Method, StepConfig};
+
 use super::dry::{self, Lowered};
 use super::published::{self, Built};
+use super::{step_of, weightless};
 
 /// Every parameter that a graph names, in f16, with no numbers behind it.
 struct Nothing(HashMap<String, Shape>);
@@ -190,6 +193,23 @@ fn stable_diffusion_xl_at_full_size() {
     second.fits_the_floor();
     let decoder = needs(&published::decoder("autoencoder", &published::autoencoder(), 1024, 1024));
     decoder.at_most(2564.0, 1.05, 165, 14);
+}
+
+/// Taught at 1024x1024, one picture at a time, with what the forward made computed again: 70
+/// embeddings of each word, or one.
+#[test]
+fn stable_diffusion_xl_is_taught_at_full_size() {
+    let models = weightless::models_xl(StoredAs::F16);
+    for (method, activations, commands) in
+        [(Method::Lora, 1276.0, 14283), (Method::EdLora, 2344.0, 14423)]
+    {
+        let (size, checkpointing) = ([128; 2], true);
+        let config = StepConfig { method, size, checkpointing, ..StepConfig::default() };
+        let found = needs(&step_of("Stable Diffusion XL", &models, &config));
+        found.at_most(activations, 1.1, commands, 75);
+        assert!((6265.0..6275.0).contains(&found.weights), "{:.1} MiB", found.weights);
+        found.fits_the_floor();
+    }
 }
 
 #[test]

@@ -609,6 +609,7 @@ fn a_device_computes_the_same() {
         "tuning_prior",
         "tuning_dropout",
         "tuning_words_first",
+        "tuning_xl",
     ] {
         check(name, On::Device);
     }

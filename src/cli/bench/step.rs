@@ -141,6 +141,10 @@ pub fn run(options: &Options, gpu: &Device, terminal: &Terminal) -> Result<()> {
     let clock = options.clock.unwrap_or_else(|| Clock::suited_to(gpu));
     let preset = preset::preset(&options.preset)
         .ok_or_else(|| Failure::Usage(format!("there is no preset `{}`", options.preset)))??;
+    if preset.text_2.is_some() {
+        let problem = "a step of a model with two text encoders is not measured";
+        return Err(Failure::Usage(format!("--preset {}: {problem}", options.preset)));
+    }
     let config = StepConfig {
         text_layers: if options.whole_blocks {
             TextLayers::EncoderLayer
