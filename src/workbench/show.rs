@@ -110,6 +110,9 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
     use spirv::Op;
     match (op, operands) {
         (Some(Op::Name), [id, text @ ..]) => format!("{name} %{id} {:?}", string(text).0),
+        (Some(Op::MemberName), [id, member, text @ ..]) => {
+            format!("{name} %{id} {member} {:?}", string(text).0)
+        }
         (Some(Op::Extension | Op::SourceExtension), text) => {
             format!("{name} {:?}", string(text).0)
         }
@@ -133,7 +136,7 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
         }
         (
             Some(
-                Op::Decorate | Op::MemberDecorate | Op::MemberName | Op::ExecutionMode
+                Op::Decorate | Op::MemberDecorate | Op::ExecutionMode
                 | Op::MemoryModel | Op::Source | Op::Line,
             ),
             all,

@@ -5,6 +5,7 @@ mod fusion;
 mod kernels;
 mod models;
 mod peak;
+mod profile;
 mod regions;
 mod step;
 mod study;
