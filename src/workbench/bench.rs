@@ -31,7 +31,7 @@ pub struct BenchOptions {
 
 impl Default for BenchOptions {
     fn default() -> BenchOptions {
-        BenchOptions { rounds: 21, checked: false, cold: false, least: 0.01 }
+        BenchOptions { rounds: 31, checked: false, cold: false, least: 0.005 }
     }
 }
 
@@ -335,17 +335,27 @@ pub fn bench(
         for (_, ready, _) in &mut all {
             timer.warm_up(ready, options.least)?;
         }
+        // The first one once more: how far a kernel stands from itself is the noise.
+        let mut again = Vec::new();
         for round in 0..options.rounds {
             if !tell(number * options.rounds + round, of) {
                 return Err(Error::Cancelled);
             }
             // Each goes first as often as any other: what warms the next one warms all alike.
-            let count = all.len();
+            let count = if all.len() > 1 { all.len() + 1 } else { all.len() };
             for step in 0..count {
                 let forth = (round / count.max(1)) % 2 == 0;
                 let step = if forth { step } else { count - 1 - step };
-                let (_, ready, samples) = &mut all[(step + round) % count];
-                samples.push(timer.time(ready, ready.times)?);
+                match (step + round) % count {
+                    turn if turn == all.len() => {
+                        let (_, ready, _) = &all[0];
+                        again.push(timer.time(ready, ready.times)?);
+                    }
+                    turn => {
+                        let (_, ready, samples) = &mut all[turn];
+                        samples.push(timer.time(ready, ready.times)?);
+                    }
+                }
             }
         }
         let first = all.first().map(|(_, _, samples)| samples.clone());
@@ -353,7 +363,8 @@ pub fn bench(
             let other = first.as_ref().filter(|_| index > 0);
             let error = error_of(gpu, spec, &contender.source, &ready)?;
             let one = measured(spec, contender, &ready, samples, &peak);
-            let difference = other.map(|other| Difference::of(&one.samples, other));
+            let difference =
+                other.map(|other| Difference::beside(&one.samples, other, &again));
             report.measured.push(Measured { difference, error, ..one });
         }
     }
