@@ -146,8 +146,7 @@ pub fn roofline(gpu: &Arc<Gpu>, clock: &Clock<'_>) -> Result<Roofline> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| failed(e.message().into()))?;
     let interface = Interface::of(&module).map_err(failed)?;
     let none = Default::default();
-    let pipeline =
-        Pipeline::new(gpu, "empty", &module, &interface, &none, true).map_err(failed)?;
+    let pipeline = Pipeline::new(gpu, "empty", &module, &interface, &none, true).map_err(failed)?;
     let content = Content { name: "y".into(), bytes: vec![0; 16], uniform: false };
     let bound = pipeline.bind(&interface, &[content]).map_err(failed)?;
     const MANY: usize = 256;
@@ -363,8 +362,7 @@ pub fn bench(
             let other = first.as_ref().filter(|_| index > 0);
             let error = error_of(gpu, spec, &contender.source, &ready)?;
             let one = measured(spec, contender, &ready, samples, &peak);
-            let difference =
-                other.map(|other| Difference::beside(&one.samples, other, &again));
+            let difference = other.map(|other| Difference::beside(&one.samples, other, &again));
             report.measured.push(Measured { difference, error, ..one });
         }
     }
@@ -405,12 +403,7 @@ fn measured(
 }
 
 /// What a run leaves beside the reference, at some rows: the worst error of what is allowed.
-pub(super) fn error_of(
-    gpu: &Arc<Gpu>,
-    spec: &Spec,
-    source: &Source,
-    ready: &Ready,
-) -> Result<f64> {
+pub(super) fn error_of(gpu: &Arc<Gpu>, spec: &Spec, source: &Source, ready: &Ready) -> Result<f64> {
     const ROWS: usize = 6;
     let failed = |message: String| source.failed(message);
     if matches!(spec.reference, Reference::Kernel(_)) {

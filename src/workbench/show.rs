@@ -125,10 +125,8 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
         }
         (Some(Op::Capability), [capability]) => {
             let known = spirv::Capability::from_u32(*capability);
-            known.map_or_else(
-                || format!("{name} {capability}"),
-                |known| format!("{name} {known:?}"),
-            )
+            known
+                .map_or_else(|| format!("{name} {capability}"), |known| format!("{name} {known:?}"))
         }
         (Some(Op::Constant), [ty, id, value]) => {
             let float = f32::from_bits(*value);
@@ -136,8 +134,12 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
         }
         (
             Some(
-                Op::Decorate | Op::MemberDecorate | Op::ExecutionMode
-                | Op::MemoryModel | Op::Source | Op::Line,
+                Op::Decorate
+                | Op::MemberDecorate
+                | Op::ExecutionMode
+                | Op::MemoryModel
+                | Op::Source
+                | Op::Line,
             ),
             all,
         ) => {
@@ -146,9 +148,19 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
         }
         (
             Some(
-                Op::Store | Op::Branch | Op::BranchConditional | Op::ReturnValue
-                | Op::SelectionMerge | Op::LoopMerge | Op::ControlBarrier | Op::MemoryBarrier
-                | Op::Return | Op::FunctionEnd | Op::Switch | Op::NoLine | Op::Unreachable,
+                Op::Store
+                | Op::Branch
+                | Op::BranchConditional
+                | Op::ReturnValue
+                | Op::SelectionMerge
+                | Op::LoopMerge
+                | Op::ControlBarrier
+                | Op::MemoryBarrier
+                | Op::Return
+                | Op::FunctionEnd
+                | Op::Switch
+                | Op::NoLine
+                | Op::Unreachable,
             ),
             all,
         ) => format!("{name}{}", ids(all)),

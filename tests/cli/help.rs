@@ -2,8 +2,8 @@
 use super::{mos, ran, run};
 use std::path::Path;
 
-const COMMANDS: [&str; 8] =
-    ["generate", "train", "fuse", "inspect", "convert", "devices", "demo", "bench"];
+const COMMANDS: [&str; 9] =
+    ["generate", "train", "fuse", "inspect", "convert", "devices", "demo", "bench", "kernel"];
 
 #[test]
 fn every_command_explains_itself() {

@@ -8,6 +8,7 @@ mod formats;
 mod generating;
 mod help;
 mod interrupts;
+mod kernels;
 mod kinds;
 mod looking;
 mod outputs;

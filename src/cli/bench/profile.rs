@@ -20,12 +20,7 @@ struct Unwritten {
 }
 
 /// Writes both into `folder`: their paths.
-pub fn write(
-    folder: &Path,
-    title: &str,
-    timeline: &[Timed],
-    peak: &Peak,
-) -> Result<[PathBuf; 2]> {
+pub fn write(folder: &Path, title: &str, timeline: &[Timed], peak: &Peak) -> Result<[PathBuf; 2]> {
     let failed = |path: &Path| {
         let path = path.to_path_buf();
         move |error| Unwritten { path, error }
@@ -120,15 +115,7 @@ fn flames(title: &str, timeline: &[Timed], peak: &Peak) -> String {
 }
 
 /// One flame and those inside of it: red where time is lost, green at the roofline.
-fn draw(
-    flame: &Flame,
-    name: &str,
-    x: f64,
-    row: usize,
-    scale: f64,
-    whole: f64,
-    out: &mut String,
-) {
+fn draw(flame: &Flame, name: &str, x: f64, row: usize, scale: f64, whole: f64, out: &mut String) {
     let width = flame.cost.seconds * scale;
     if width < 0.3 {
         return;
@@ -152,7 +139,8 @@ fn draw(
     if width > NARROW {
         let letters = (width / 6.5) as usize;
         let shown: String = name.chars().take(letters).collect();
-        let _ = write!(out, "<text x=\"{:.2}\" y=\"{}\">{}</text>", x + 3.0, y + 12.0, escaped(&shown));
+        let _ =
+            write!(out, "<text x=\"{:.2}\" y=\"{}\">{}</text>", x + 3.0, y + 12.0, escaped(&shown));
     }
     out.push_str("</g>\n");
     let mut at = x;
@@ -173,8 +161,11 @@ mod tests {
             layer: layer.into(),
             cost: Cost { calls: 1, seconds, flops: 1000, bytes: 100 },
         };
-        let timeline =
-            [timed("down.0", "conv<2>", 0.003), timed("down.1", "linear", 0.001), timed("", "add", 0.001)];
+        let timeline = [
+            timed("down.0", "conv<2>", 0.003),
+            timed("down.1", "linear", 0.001),
+            timed("", "add", 0.001),
+        ];
         let peak = Peak { gflops: 1.0, gigabytes: 1.0 };
         let svg = flames("it", &timeline, &peak);
         assert!(svg.contains("down: 4.000 ms, 80.0 % of the time, 2 calls"), "{svg}");
