@@ -11,7 +11,7 @@ use mixofshow::pipeline;
 use mixofshow::pipeline::{ModelError, text};
 use mixofshow::scheduler::config::ScheduleError;
 use mixofshow::training::{self, config};
-use mixofshow::{concept, fusion, region};
+use mixofshow::{concept, fusion, region, workbench};
 
 /// For standard input or output, where one can be used.
 pub const STANDARD: &str = "-";
@@ -199,6 +199,13 @@ pub fn is_wrong_usage(error: &(dyn Error + 'static)) -> bool {
         return match error {
             backend::Error::NoMatch { .. } => true,
             backend::Error::Cpu(error) => is_wrong_usage(error),
+            _ => false,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<workbench::Error>() {
+        return match error {
+            workbench::Error::Unknown { .. } => true,
+            workbench::Error::Device(error) => is_wrong_usage(error),
             _ => false,
         };
     }

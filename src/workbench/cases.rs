@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::spec::noise;
 use crate::graph::ops::{Function, GatePart, Moments, RegionInputs, RegionTables};
 use crate::graph::{
-    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Result, StoredAs,
-    Tensor,
+    Array, Element, Graph, Origin, ParameterError, ParameterInfo, ParameterSource, Result,
+    StoredAs, Tensor,
 };
 
 /// A graph, what is wanted of it, and how exactly.
@@ -134,9 +134,12 @@ fn products(all: &mut Cases) -> Result<()> {
                 Ok(vec![g.linear(x, w)?])
             })?;
         }
-        for (size, into, out, kernel, stride) in
-            [([5, 6], 8, 12, 3, 1), ([7, 5], 3, 6, 3, 1), ([6, 7], 8, 4, 3, 2), ([4, 3], 6, 5, 1, 1)]
-        {
+        for (size, into, out, kernel, stride) in [
+            ([5, 6], 8, 12, 3, 1),
+            ([7, 5], 3, 6, 3, 1),
+            ([6, 7], 8, 4, 3, 2),
+            ([4, 3], 6, 5, 1, 1),
+        ] {
             let name = format!("conv {half} {size:?}x{into} -> {out}, {kernel}/{stride}");
             let build = |g: &mut Graph| {
                 let x = g.input("x", [2, size[0], size[1], into]);

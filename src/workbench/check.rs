@@ -21,7 +21,7 @@ use super::trial::{
 use crate::backend::wgpu::Gpu;
 
 /// Statements of workgroups, after which a loop counts as endless.
-const MOST: u64 = 3_000_000;
+const MOST: u64 = 1_500_000;
 /// Rows of a huge result that are compared.
 const SAMPLED: usize = 48;
 
@@ -168,8 +168,7 @@ impl<'a> Checking<'a> {
                 }
             }
         }
-        let mut report =
-            CheckReport::empty(&source.name, &format!("{}: {}", spec.name, spec.what));
+        let mut report = CheckReport::empty(&source.name, &format!("{}: {}", spec.name, spec.what));
         report.device = options.device.as_ref().map(|gpu| gpu.name().to_string());
         Ok(Checking {
             source,
@@ -190,18 +189,20 @@ impl<'a> Checking<'a> {
     fn shape(&mut self, shape: &'a Shape) -> Result<()> {
         let (source, spec) = (self.source, self.spec);
         if shape.fill == Fill::Wide && self.holds_halves() {
-            self.note("results are held in f16, which has no place for large numbers", &shape.label);
+            self.note(
+                "results are held in f16, which has no place for large numbers",
+                &shape.label,
+            );
             return Ok(());
         }
-        let trial =
-            match Trial::new(source, spec, &self.options.settings, &self.interface, shape) {
-                Ok(trial) => trial,
-                Err(Unfit::Failed(error)) => return Err(error),
-                Err(Unfit::Needs(why)) => {
-                    self.note(format!("left out: {why}"), &shape.label);
-                    return Ok(());
-                }
-            };
+        let trial = match Trial::new(source, spec, &self.options.settings, &self.interface, shape) {
+            Ok(trial) => trial,
+            Err(Unfit::Failed(error)) => return Err(error),
+            Err(Unfit::Needs(why)) => {
+                self.note(format!("left out: {why}"), &shape.label);
+                return Ok(());
+            }
+        };
         let told = format!("{}: {}", shape.label, spec.told(&trial.sizes));
         let mut here = Here {
             shape,
@@ -315,15 +316,14 @@ impl<'a> Checking<'a> {
             None => (None, None),
         };
         let shape = here.told.clone();
-        let fault =
-            self.faults.entry((kind, file.clone(), line)).or_insert_with(|| Fault {
-                kind,
-                line,
-                file,
-                what,
-                shape,
-                times: 0,
-            });
+        let fault = self.faults.entry((kind, file.clone(), line)).or_insert_with(|| Fault {
+            kind,
+            line,
+            file,
+            what,
+            shape,
+            times: 0,
+        });
         fault.times += times;
     }
 
@@ -400,9 +400,8 @@ impl<'a> Checking<'a> {
         let wrong: Vec<u32> =
             verdicts.iter().filter(|(_, v)| !v.faults.is_empty()).map(|(n, _)| *n).collect();
         if !right.is_empty() && !wrong.is_empty() {
-            let list = |sizes: &[u32]| {
-                sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
-            };
+            let list =
+                |sizes: &[u32]| sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
             let seen = verdicts.iter().find_map(|(_, verdict)| verdict.faults.first().cloned());
             let seen = seen.map(|(kind, what)| format!(": {kind}: {what}")).unwrap_or_default();
             let what = format!(
@@ -525,8 +524,7 @@ impl<'a> Checking<'a> {
     ) -> Result<Vec<Run>, String> {
         let (interface, spec, trial) = (&self.interface, self.spec, here.trial);
         let constants = overrides(&trial.numbers);
-        let pipeline =
-            Pipeline::new(gpu, &self.source.name, module, interface, &constants, true)?;
+        let pipeline = Pipeline::new(gpu, &self.source.name, module, interface, &constants, true)?;
         let contents = contents(interface, spec, trial)?;
         let bound = pipeline.bind(interface, &contents)?;
         let mut runs = Vec::new();
@@ -667,9 +665,8 @@ fn by_kernel(other: &Source, spec: &Spec, shape: &Shape) -> Result<Vec<Vec<Vec<E
     let numbers = numbers(other, spec, &none, &trial.sizes)?;
     let machine = interpreter(&wgsl.text, &numbers).map_err(|Refusal(why)| failed(why))?;
     let options = Options { subgroup: 32, overflow: false, most: MOST };
-    let (outputs, _) = trial
-        .interpret(&machine, &interface, spec, options)
-        .map_err(|Refusal(why)| failed(why))?;
+    let (outputs, _) =
+        trial.interpret(&machine, &interface, spec, options).map_err(|Refusal(why)| failed(why))?;
     let mut all = Vec::new();
     for (output, tensor) in outputs.iter().zip(spec.outputs()) {
         let width = spec.extents(tensor, &trial.sizes).last().copied().unwrap_or(1).max(1);

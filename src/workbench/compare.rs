@@ -189,17 +189,17 @@ impl Found<'_> {
             return None;
         }
         let width = self.width();
-        let mut known: Vec<(f64, usize, f64)> = self
-            .rows
-            .iter()
-            .zip(self.expected)
-            .flat_map(|(&row, expected)| {
-                expected.iter().enumerate().map(move |(column, e)| {
-                    (e.value, row * width + column, tolerance.allows(*e))
+        let mut known: Vec<(f64, usize, f64)> =
+            self.rows
+                .iter()
+                .zip(self.expected)
+                .flat_map(|(&row, expected)| {
+                    expected.iter().enumerate().map(move |(column, e)| {
+                        (e.value, row * width + column, tolerance.allows(*e))
+                    })
                 })
-            })
-            .filter(|(value, ..)| value.is_finite())
-            .collect();
+                .filter(|(value, ..)| value.is_finite())
+                .collect();
         known.sort_by(|a, b| a.0.total_cmp(&b.0));
         let owner = |&(row, column): &(usize, usize)| {
             let found = self.values[row * width + column];
@@ -209,10 +209,8 @@ impl Found<'_> {
                 .map(|(_, other, _)| *other)
                 .find(|&other| other != row * width + column)
         };
-        let moved: Vec<(usize, usize)> = wrong
-            .iter()
-            .filter_map(|at| Some((at.0 * width + at.1, owner(at)?)))
-            .collect();
+        let moved: Vec<(usize, usize)> =
+            wrong.iter().filter_map(|at| Some((at.0 * width + at.1, owner(at)?))).collect();
         // Many that hold one other's value were not moved: they are all alike.
         let mut owners: Vec<usize> = moved.iter().map(|(_, owner)| *owner).collect();
         owners.sort_unstable();

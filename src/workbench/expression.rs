@@ -13,10 +13,18 @@ enum Node {
     Number(f64),
     /// A size, a constant or an index, by its place.
     Name(usize),
-    Element { array: usize, indices: Vec<Node> },
+    Element {
+        array: usize,
+        indices: Vec<Node>,
+    },
     Call(fn(&[f64]) -> f64, Vec<Node>),
     /// Over index `slot` from 0 up to `extent`.
-    Over { fold: Fold, slot: usize, extent: Box<Node>, body: Box<Node> },
+    Over {
+        fold: Fold,
+        slot: usize,
+        extent: Box<Node>,
+        body: Box<Node>,
+    },
     If(Box<[Node; 3]>),
 }
 

@@ -117,10 +117,8 @@ impl Interface {
                     let members = match &module.types[variable.ty].inner {
                         TypeInner::Struct { members, .. } => {
                             let member = |member: &naga::StructMember| {
-                                let is_one = matches!(
-                                    module.types[member.ty].inner,
-                                    TypeInner::Scalar(_)
-                                );
+                                let is_one =
+                                    matches!(module.types[member.ty].inner, TypeInner::Scalar(_));
                                 let name = member.name.clone().unwrap_or_default();
                                 let stored = stored(module, member.ty).filter(|_| is_one);
                                 let stored = stored.ok_or_else(|| {
@@ -173,10 +171,7 @@ fn packs(module: &Module) -> bool {
     let makes = |expression: &Expression| {
         matches!(
             expression,
-            Expression::Math {
-                fun: MathFunction::Pack2x16float | MathFunction::QuantizeToF16,
-                ..
-            }
+            Expression::Math { fun: MathFunction::Pack2x16float | MathFunction::QuantizeToF16, .. }
         )
     };
     let entries = module.entry_points.iter().map(|entry| &entry.function);
@@ -218,18 +213,14 @@ impl Uniforms {
 pub(super) fn encoded(values: &[f64], stored: Stored, element: Element) -> Vec<u8> {
     let half = |value: f64| f16::from_f64(value).to_bits().to_le_bytes();
     let mut bytes: Vec<u8> = match (stored, element) {
-        (Stored::F32, _) => {
-            values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect()
-        }
+        (Stored::F32, _) => values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect(),
         (Stored::F16, _) | (Stored::U32, Element::Float) => {
             values.iter().flat_map(|&value| half(value)).collect()
         }
         (Stored::U32, Element::Index) => {
             values.iter().flat_map(|&value| (value as u32).to_le_bytes()).collect()
         }
-        (Stored::I32, _) => {
-            values.iter().flat_map(|&value| (value as i32).to_le_bytes()).collect()
-        }
+        (Stored::I32, _) => values.iter().flat_map(|&value| (value as i32).to_le_bytes()).collect(),
     };
     bytes.resize(stored.bytes(values.len(), element), 0);
     bytes

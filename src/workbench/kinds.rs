@@ -153,11 +153,7 @@ pub(super) const KINDS: [Kind; 7] = [
         name: "layer_norm",
         what: "y = (x - mean) / sqrt(variance + epsilon) weight + bias, over each row",
         sizes: &["rows", "columns"],
-        inputs: &[
-            ("x", &["rows", "columns"]),
-            ("weight", &["columns"]),
-            ("bias", &["columns"]),
-        ],
+        inputs: &[("x", &["rows", "columns"]), ("weight", &["columns"]), ("bias", &["columns"])],
         output: &["rows", "columns"],
         numbers: &[("epsilon", "1e-5")],
         terms: "columns",

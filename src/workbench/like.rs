@@ -35,7 +35,12 @@ struct File {
 #[serde(untagged)]
 enum Shapes {
     Plain(Vec<usize>),
-    Named { name: String, sizes: Vec<usize>, #[serde(default)] huge: bool },
+    Named {
+        name: String,
+        sizes: Vec<usize>,
+        #[serde(default)]
+        huge: bool,
+    },
 }
 
 #[derive(Deserialize)]
@@ -80,9 +85,8 @@ impl Spec {
             .as_ref()
             .map(|other| Source::open(&path.parent().unwrap_or(Path::new("")).join(other)))
             .transpose()?;
-        let name = path.file_stem().map_or_else(String::new, |stem| {
-            stem.to_string_lossy().into_owned()
-        });
+        let name =
+            path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         described(name, &file, reference).map_err(failed)
     }
 }

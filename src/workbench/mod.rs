@@ -25,9 +25,7 @@ mod statistics;
 mod trial;
 mod tune;
 
-pub use bench::{
-    BenchOptions, BenchReport, Clock, Contender, Measured, Roofline, bench, roofline,
-};
+pub use bench::{BenchOptions, BenchReport, Clock, Contender, Measured, Roofline, bench, roofline};
 pub use check::{CheckOptions, CheckReport, Checked, check};
 pub use error::{Error, Result};
 pub use families::{families, family_shapes, tune_family};

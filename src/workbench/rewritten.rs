@@ -54,8 +54,7 @@ pub(super) fn shuffled(module: &Module, grid: [u32; 3]) -> Option<Module> {
         [factor, offset, count, size[axis].max(1)]
             .map(|number| outer.add(Expression::Literal(Literal::U32(number))))
     };
-    let constants: [[Handle<Expression>; 4]; 3] =
-        [0, 1, 2].map(|axis| numbers(&mut outer, axis));
+    let constants: [[Handle<Expression>; 4]; 3] = [0, 1, 2].map(|axis| numbers(&mut outer, axis));
     let before = outer.function.expressions.len();
     let mut passed = Vec::new();
     for (argument, given) in arguments.iter().zip(given) {
@@ -130,8 +129,7 @@ mod tests {
     fn every_workgroup_runs_once() {
         for count in 1..200 {
             let Shuffle { factor, offset, count } = Shuffle::of(count);
-            let all: BTreeSet<u32> =
-                (0..count).map(|id| (id * factor + offset) % count).collect();
+            let all: BTreeSet<u32> = (0..count).map(|id| (id * factor + offset) % count).collect();
             assert_eq!(all.len(), count as usize);
         }
     }

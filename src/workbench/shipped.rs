@@ -211,12 +211,12 @@ impl<'a> Lowered<'a> {
                     vec![0xff; *size as usize]
                 }
                 What::Input(tensor) => match &self.graph.node(*tensor).origin {
-                    Origin::Input { name } => inputs.get(name).map_or_else(Vec::new, |array| {
-                        match array.ids() {
+                    Origin::Input { name } => {
+                        inputs.get(name).map_or_else(Vec::new, |array| match array.ids() {
                             [] => bytemuck::cast_slice(array.values()).to_vec(),
                             ids => bytemuck::cast_slice(ids).to_vec(),
-                        }
-                    }),
+                        })
+                    }
                     _ => Vec::new(),
                 },
                 What::Weight { name, shape, layout, half } => {
@@ -264,14 +264,7 @@ impl<'a> Lowered<'a> {
                     let report = reports.entry(kernel.to_string()).or_insert_with(|| {
                         CheckReport::empty(&source.name, "the operations that dispatch it")
                     });
-                    let done = self.dispatch(
-                        &wgsl,
-                        &mut memory,
-                        bindings,
-                        uniforms,
-                        *grid,
-                        next,
-                    );
+                    let done = self.dispatch(&wgsl, &mut memory, bindings, uniforms, *grid, next);
                     let sightings = match done {
                         Ok((sightings, after)) => {
                             next = after;
@@ -390,10 +383,8 @@ impl<'a> Lowered<'a> {
             let finite = expected.values().iter().filter(|v| v.is_finite());
             let greatest = finite.fold(1e-6f32, |most, v| most.max(v.abs()));
             let width = expected.shape.channels().max(1);
-            let one = |&value: &f32| Expected {
-                value: f64::from(value),
-                scale: f64::from(greatest),
-            };
+            let one =
+                |&value: &f32| Expected { value: f64::from(value), scale: f64::from(greatest) };
             let rows: Vec<Vec<Expected>> =
                 expected.values().chunks(width).map(|row| row.iter().map(one).collect()).collect();
             let numbers: Vec<usize> = (0..rows.len()).collect();

@@ -110,6 +110,9 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
     use spirv::Op;
     match (op, operands) {
         (Some(Op::Name), [id, text @ ..]) => format!("{name} %{id} {:?}", string(text).0),
+        (Some(Op::MemberName), [id, member, text @ ..]) => {
+            format!("{name} %{id} {member} {:?}", string(text).0)
+        }
         (Some(Op::Extension | Op::SourceExtension), text) => {
             format!("{name} {:?}", string(text).0)
         }
@@ -122,10 +125,8 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
         }
         (Some(Op::Capability), [capability]) => {
             let known = spirv::Capability::from_u32(*capability);
-            known.map_or_else(
-                || format!("{name} {capability}"),
-                |known| format!("{name} {known:?}"),
-            )
+            known
+                .map_or_else(|| format!("{name} {capability}"), |known| format!("{name} {known:?}"))
         }
         (Some(Op::Constant), [ty, id, value]) => {
             let float = f32::from_bits(*value);
@@ -133,8 +134,12 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
         }
         (
             Some(
-                Op::Decorate | Op::MemberDecorate | Op::MemberName | Op::ExecutionMode
-                | Op::MemoryModel | Op::Source | Op::Line,
+                Op::Decorate
+                | Op::MemberDecorate
+                | Op::ExecutionMode
+                | Op::MemoryModel
+                | Op::Source
+                | Op::Line,
             ),
             all,
         ) => {
@@ -143,9 +148,19 @@ fn line(op: Option<spirv::Op>, name: &str, operands: &[u32]) -> String {
         }
         (
             Some(
-                Op::Store | Op::Branch | Op::BranchConditional | Op::ReturnValue
-                | Op::SelectionMerge | Op::LoopMerge | Op::ControlBarrier | Op::MemoryBarrier
-                | Op::Return | Op::FunctionEnd | Op::Switch | Op::NoLine | Op::Unreachable,
+                Op::Store
+                | Op::Branch
+                | Op::BranchConditional
+                | Op::ReturnValue
+                | Op::SelectionMerge
+                | Op::LoopMerge
+                | Op::ControlBarrier
+                | Op::MemoryBarrier
+                | Op::Return
+                | Op::FunctionEnd
+                | Op::Switch
+                | Op::NoLine
+                | Op::Unreachable,
             ),
             all,
         ) => format!("{name}{}", ids(all)),

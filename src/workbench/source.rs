@@ -58,9 +58,7 @@ impl Setting {
     fn value(&self) -> Value {
         match self {
             Setting::Number(number) => Value::from(*number),
-            Setting::Word(word) if word == "true" || word == "false" => {
-                Value::from(word == "true")
-            }
+            Setting::Word(word) if word == "true" || word == "false" => Value::from(word == "true"),
             Setting::Word(word) => Value::from(word.as_str()),
         }
     }
@@ -171,8 +169,7 @@ impl Source {
         for (number, line) in text.lines().enumerate() {
             let Some(statement) = line.trim_start().strip_prefix(STATEMENT) else { continue };
             let statement = statement.trim();
-            let (word, rest) =
-                statement.split_once(char::is_whitespace).unwrap_or((statement, ""));
+            let (word, rest) = statement.split_once(char::is_whitespace).unwrap_or((statement, ""));
             if DECLARATIONS.contains(&word) {
                 source.declare(word, rest.trim(), number + 1).map_err(|problem| {
                     source.failed(format!("line {}: {problem}, in `{statement}`", number + 1))
@@ -187,8 +184,7 @@ impl Source {
         match word {
             "kind" => self.kind = Some(rest.to_string()),
             "tolerance" => {
-                let number: f64 =
-                    rest.parse().map_err(|_| format!("`{rest}` is no number"))?;
+                let number: f64 = rest.parse().map_err(|_| format!("`{rest}` is no number"))?;
                 if !(number.is_finite() && number > 0.0) {
                     return Err("a tolerance is above 0".into());
                 }
@@ -421,8 +417,10 @@ fn main() {
             ("//% tune tile [8]\n", "line 1: expected `NAME in [VALUE, ..]`"),
             ("\n//% dispatch 3, 4\n", "line 2: expected a list"),
             ("//% tolerance none\n", "`none` is no number"),
-            ("//% set tile = 2\n@compute @workgroup_size(1)\nfn main() {\n  let a: u32 = 1.5;\n}",
-                "line 4: "),
+            (
+                "//% set tile = 2\n@compute @workgroup_size(1)\nfn main() {\n  let a: u32 = 1.5;}",
+                "line 4: ",
+            ),
             ("//% if\n", "line 1"),
         ] {
             let said = fails(text);

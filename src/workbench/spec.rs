@@ -136,11 +136,8 @@ impl Spec {
             fill,
             huge: label == "huge",
         };
-        let mut shapes: Vec<Shape> = kind
-            .shapes
-            .iter()
-            .map(|(label, sizes)| shape(label, sizes, Fill::Ordinary))
-            .collect();
+        let mut shapes: Vec<Shape> =
+            kind.shapes.iter().map(|(label, sizes)| shape(label, sizes, Fill::Ordinary)).collect();
         let ragged = kind.shapes.iter().find(|(label, _)| *label == "ragged");
         if let Some((_, sizes)) = ragged {
             for (label, fill) in [
@@ -178,13 +175,13 @@ impl Spec {
             ("sd15", Reference::Kind(kind)) => Some(all(kind.sd15)),
             ("sdxl", Reference::Kind(kind)) => Some(all(kind.sdxl)),
             ("small", _) => {
-                let ordinary = self.shapes.iter().filter(|shape| {
-                    shape.fill == Fill::Ordinary && !shape.sizes.contains(&0)
-                });
+                let ordinary = self
+                    .shapes
+                    .iter()
+                    .filter(|shape| shape.fill == Fill::Ordinary && !shape.sizes.contains(&0));
                 let kind = matches!(self.reference, Reference::Kind(_));
-                let named = |shape: &&Shape| {
-                    !kind || ["ordinary", "huge"].contains(&shape.label.as_str())
-                };
+                let named =
+                    |shape: &&Shape| !kind || ["ordinary", "huge"].contains(&shape.label.as_str());
                 Some(ordinary.filter(named).map(|shape| shape.sizes.clone()).collect())
             }
             _ => None,
@@ -251,7 +248,15 @@ impl Spec {
                     (kind.row)(sizes, inputs, &numbers[sizes.len()..], row, &mut out);
                 }
                 Reference::Formulas(formulas) => {
-                    self.by_formula(&formulas[output], &extents, sizes, &numbers, inputs, row, &mut out);
+                    self.by_formula(
+                        &formulas[output],
+                        &extents,
+                        sizes,
+                        &numbers,
+                        inputs,
+                        row,
+                        &mut out,
+                    );
                 }
                 Reference::Kernel(_) => {}
             }

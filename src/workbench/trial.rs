@@ -70,9 +70,11 @@ fn suited(
             .sizes
             .iter()
             .zip(sizes)
-            .map(|(name, &size)| {
-                if mentioned(name) { size.next_multiple_of(multiple) } else { size }
-            })
+            .map(
+                |(name, &size)| {
+                    if mentioned(name) { size.next_multiple_of(multiple) } else { size }
+                },
+            )
             .collect();
         if source.suits(&numbers(source, spec, settings, &rounded)?)? {
             return Ok(Some(rounded));
@@ -111,9 +113,10 @@ impl Trial {
             .inputs()
             .enumerate()
             .map(|(index, tensor)| {
-                let half = interface.find(&tensor.name).is_some_and(|bound| {
-                    bound.stored.is_half(tensor.element)
-                }) || interface.rounds();
+                let half = interface
+                    .find(&tensor.name)
+                    .is_some_and(|bound| bound.stored.is_half(tensor.element))
+                    || interface.rounds();
                 filled(spec, tensor, &sizes, shape.fill, Some(index) == first, half)
             })
             .collect();

@@ -267,27 +267,27 @@ pub(super) fn search(
                 Err(_) => lost[index] = true,
             }
         }
-        let mut base = Vec::new();
+        let (mut base, mut again) = (Vec::new(), Vec::new());
         for round in 0..options.rounds {
             if !tell(all.len() + number * options.rounds + round, of) {
                 return Err(Error::Cancelled);
             }
-            if round % 2 == 0 {
-                base.push(now.time()?);
-            }
+            // Before and after the others, and the other way round the next time.
+            let first = now.time()?;
             for (_, form, samples) in &mut others {
                 samples.push(form.time()?);
             }
-            if round % 2 == 1 {
-                base.push(now.time()?);
-            }
+            let second = now.time()?;
+            let (one, other) = if round % 2 == 0 { (first, second) } else { (second, first) };
+            base.push(one);
+            again.push(other);
         }
         for (index, _, samples) in &others {
             compared[*index].push(Tuned {
                 sizes: subject.told(sizes),
                 before: quantile(&base, 0.5),
                 after: quantile(samples, 0.5),
-                difference: Difference::of(samples, &base),
+                difference: Difference::beside(samples, &base, &again),
             });
         }
     }
@@ -334,7 +334,7 @@ mod tests {
             sizes: String::new(),
             before: 1.0,
             after: ratio,
-            difference: Difference { ratio, interval: [ratio; 2], p: 0.0, significant },
+            difference: Difference { ratio, interval: [ratio; 2], p: 0.0, noise: 0.0, significant },
         };
         let mixed = vec![tuned(0.5, true), tuned(1.1, true)];
         let better = vec![tuned(0.8, true), tuned(1.001, false)];

@@ -2,15 +2,18 @@
 use super::{mos, ran, run};
 use std::path::Path;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 13] = [
     "generate",
     "train",
     "fuse",
+    "eval",
     "inspect",
     "convert",
     "devices",
     "demo",
     "bench",
+    "kernel",
+    "serve",
     "completions",
     "man",
 ];

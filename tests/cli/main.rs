@@ -11,6 +11,7 @@ mod fusing;
 mod generating;
 mod help;
 mod interrupts;
+mod kernels;
 mod kinds;
 mod larger;
 mod looking;

@@ -1,6 +1,7 @@
 //! The workbench: planted faults are found and named, right kernels pass.
 
 mod faults;
+mod guide;
 mod shipped;
 
 use std::path::{Path, PathBuf};

@@ -106,9 +106,8 @@ fn laid_over(base: Tuned, text: &str) -> Result<Tuned, String> {
             }
         }
     }
-    let tuned: Tuned = table.try_into().map_err(|error: toml::de::Error| {
-        error.message().to_string()
-    })?;
+    let tuned: Tuned =
+        table.try_into().map_err(|error: toml::de::Error| error.message().to_string())?;
     tuned.check()?;
     Ok(tuned)
 }

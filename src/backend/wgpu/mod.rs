@@ -39,9 +39,9 @@ pub use hosted::Host;
 pub use kernel::{Access, Binding, Kernel, Scalar, reflect};
 pub use layout::Layout;
 pub use lower::{BufferView, Storage, commands, preparation};
-pub(crate) use packed::packed;
 pub use matrices::{Blocks, Matrices, MatrixUse, Parts, UnknownMatrixUse};
 pub use measured::{MeasuredSizes, TUNED_VARIABLE, sizes_file};
+pub(crate) use packed::packed;
 pub use record::{Command, Recording, Uniform};
 pub use spirv::{ordered, written};
 pub use template::{

@@ -11,7 +11,7 @@ use super::lower::{BufferView, Storage, assignments, commands_of_steps, locate, 
 use super::record::{Recording, dispatched};
 use super::staging::Staging;
 use super::weights::Weights;
-use crate::backend::{Cost, Executable, Look, Result, View};
+use crate::backend::{Cost, Executable, Look, Result, Timed, View};
 use crate::graph::{Element, Error, Graph, Origin, Plan, Tensor};
 
 /// A plan ready to run.
@@ -151,6 +151,17 @@ impl Executable for Program {
 
     fn profile(&self, clock: &dyn Fn() -> f64) -> Result<HashMap<String, Cost>> {
         Ok(self.recording.profile(clock)?)
+    }
+
+    fn timeline(&self, clock: &dyn Fn() -> f64) -> Result<Vec<Timed>> {
+        let mut timed = Vec::new();
+        for (command, (what, cost)) in self.recording.timeline(clock)?.into_iter().enumerate() {
+            // What stands behind the last step gives inputs their new values.
+            let of = self.traces.partition_point(|trace| trace.end <= command);
+            let layer = self.traces.get(of).map_or(String::new(), |trace| trace.layer.to_string());
+            timed.push(Timed { what, layer, cost });
+        }
+        Ok(timed)
     }
 
     fn flops(&self) -> u64 {

@@ -128,7 +128,8 @@ fn own_files(dir: &Dir) -> Vec<(String, String)> {
         let name = file.path().with_extension("").to_str()?.replace('\\', "/");
         Some((name, file.contents_utf8()?.to_string()))
     };
-    let is_kernel = |file: &&include_dir::File| file.path().extension().is_some_and(|e| e == "wgsl");
+    let is_kernel =
+        |file: &&include_dir::File| file.path().extension().is_some_and(|e| e == "wgsl");
     let mut found: Vec<_> = dir.files().filter(is_kernel).filter_map(file).collect();
     found.extend(dir.dirs().flat_map(own_files));
     found

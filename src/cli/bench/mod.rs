@@ -6,6 +6,7 @@ mod kept;
 mod kernels;
 mod models;
 mod peak;
+mod profile;
 mod regions;
 mod shares;
 mod step;

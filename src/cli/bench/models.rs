@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cli::{Failure, values};
 
-use super::{Clock, Result, Row, Terminal, fastest, peak, table, updates};
+use super::{Clock, Result, Row, Terminal, fastest, peak, profile, table, updates};
 use mixofshow::backend::Device;
 use mixofshow::backend::wgpu::Gpu;
 use mixofshow::backend::{Precision, Program, Weights};
@@ -54,6 +54,10 @@ pub struct Options {
     /// Profile the first pass, in which drivers compile kernels, instead of a later one
     #[arg(long)]
     cold: bool,
+    /// Write where a pass spends its time, by layer and kernel: a flame graph and a trace for
+    /// Chrome's or Perfetto's viewer, into this folder
+    #[arg(long, value_name = "FOLDER")]
+    profile: Option<std::path::PathBuf>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -169,6 +173,13 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
     };
     let mut costs: Vec<_> = HashMap::into_iter(costs).collect();
     costs.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    if let Some(folder) = &options.profile {
+        let timeline = program.timeline(&|| clock.now())?;
+        let title = format!("{} {part:?} on {}", options.preset, gpu.name());
+        for path in profile::write(folder, &title, &timeline, &peak)? {
+            terminal.note(format!("written: {}", path.display()));
+        }
+    }
     let mut rows = vec![Row::new(
         "whole pass",
         1,

@@ -20,9 +20,10 @@ use crate::cli::{Failure, interrupt, values};
 /// GFLOP/s, GB/s, and the share of this machine's roofline, which is measured first (chains of
 /// multiply-adds, a large copy, an empty dispatch). Each is compared with the first one: a
 /// difference is told where Wilcoxon's signed-rank test and resampling agree that it is no chance,
-/// and it is above 1 %. Times are the device's timestamps; where it has none, elapsed time, and the
-/// process's CPU time where the device is a software driver. Results are compared with the
-/// reference, too: a kernel that is wrong says so.
+/// and where it is above 1 % and above what the first kernel differs from itself, measured twice.
+/// Times are the device's timestamps; where it has none, elapsed time, and the process's CPU time
+/// where the device is a software driver. Results are compared with the reference, too: a kernel
+/// that is wrong says so.
 #[derive(Debug, Args)]
 pub struct Options {
     /// WGSL files
@@ -35,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "SHAPES")]
     shapes: Option<String>,
     /// Measurements of each kernel at each shape
-    #[arg(long, default_value_t = 21, value_parser = values::TIMES.parser::<usize>())]
+    #[arg(long, default_value_t = 31, value_parser = values::TIMES.parser::<usize>())]
     rounds: usize,
     /// With the bounds checks that wgpu adds unless it is told to trust a kernel
     #[arg(long)]
@@ -61,9 +62,9 @@ pub struct Options {
 pub fn shapes(asked: Option<&str>, spec: &Spec, gpu: &Gpu) -> Result<Vec<Vec<usize>>> {
     let default = if gpu.is_software() { "small" } else { "sd15" };
     let asked = asked.unwrap_or(default);
-    if let Some(shapes) = spec.shapes_of(asked).or_else(|| spec.shapes_of("small").filter(|_| {
-        asked == default
-    })) {
+    if let Some(shapes) =
+        spec.shapes_of(asked).or_else(|| spec.shapes_of("small").filter(|_| asked == default))
+    {
         return Ok(shapes);
     }
     let text = match Path::new(asked).exists() {
@@ -114,9 +115,8 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
             Contender { source, settings }
         })
         .collect();
-    let stray = settings
-        .keys()
-        .find(|name| !contenders.iter().any(|c| c.settings.contains_key(*name)));
+    let stray =
+        settings.keys().find(|name| !contenders.iter().any(|c| c.settings.contains_key(*name)));
     if let Some(name) = stray {
         return Err(Failure::Usage(format!("--set {name}: no kernel's header declares it")));
     }
@@ -214,7 +214,14 @@ fn table(report: &BenchReport, markdown: bool) -> Table {
     let mut table = Table::new();
     table.load_style(if markdown { ASCII_MARKDOWN } else { UTF8_HORIZONTAL_ONLY });
     table.set_header([
-        "kernel", "sizes", "median", "p20", "p80", "GFLOP/s", "GB/s", "of roofline",
+        "kernel",
+        "sizes",
+        "median",
+        "p20",
+        "p80",
+        "GFLOP/s",
+        "GB/s",
+        "of roofline",
         "beside the first",
     ]);
     for one in &report.measured {

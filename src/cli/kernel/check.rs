@@ -133,7 +133,8 @@ pub fn print(report: &CheckReport, whole: bool, terminal: &Terminal) -> Result<(
         terminal.note(format!("note: {note}"));
     }
     for fault in &report.faults {
-        let times = if fault.times > 1 { format!(", {} times", fault.times) } else { String::new() };
+        let times =
+            if fault.times > 1 { format!(", {} times", fault.times) } else { String::new() };
         terminal.print(format!("{fault}{times}"))?;
     }
     let where_ = match (&report.device, report.shapes.iter().any(|shape| shape.on_device)) {

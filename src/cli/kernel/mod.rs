@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
+pub use html::escaped;
+
 use super::terminal::Terminal;
 use super::{Failure, Global, Result};
 use mixofshow::backend::wgpu::{self as gpu, Gpu};

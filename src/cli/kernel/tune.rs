@@ -55,8 +55,7 @@ pub struct Options {
 
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let opened = device(global)?;
-    let times =
-        if opened.is_software() { Times::Cpu } else { Times::Wall };
+    let times = if opened.is_software() { Times::Cpu } else { Times::Wall };
     let now = || times.now();
     let clock = Clock { name: name_of(times), now: &now };
     let tune_options = TuneOptions { rounds: options.rounds, ..TuneOptions::default() };
@@ -179,12 +178,7 @@ fn write(path: &Path, report: &TuneReport, family: Option<&str>) -> Result<()> {
 fn print(report: &TuneReport, terminal: &Terminal) -> Result<()> {
     terminal.note(format!(
         "{} on {}: {} forms, {} that the device cannot have, {} stopped early, {} wrong",
-        report.kernel,
-        report.adapter,
-        report.forms,
-        report.pruned,
-        report.stopped,
-        report.wrong
+        report.kernel, report.adapter, report.forms, report.pruned, report.stopped, report.wrong
     ));
     if report.chosen.is_empty() {
         return terminal.print("no form is faster at some shape and slower at none");

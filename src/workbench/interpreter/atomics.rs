@@ -19,8 +19,20 @@ fn applied(fun: &AtomicFunction, scalar: Scalar, old: u32, value: u32) -> u32 {
         AtomicFunction::And => old & value,
         AtomicFunction::ExclusiveOr => old ^ value,
         AtomicFunction::InclusiveOr => old | value,
-        AtomicFunction::Min => if least { value } else { old },
-        AtomicFunction::Max => if least { old } else { value },
+        AtomicFunction::Min => {
+            if least {
+                value
+            } else {
+                old
+            }
+        }
+        AtomicFunction::Max => {
+            if least {
+                old
+            } else {
+                value
+            }
+        }
         AtomicFunction::Exchange { .. } => value,
     }
 }

@@ -40,10 +40,8 @@ impl<'m> Machine<'m, '_> {
         let lanes = self.lanes as u32;
         let local = |lane: u32| [lane % width, lane / width % height, lane / (width * height)];
         let size = self.module.entry_points[0].workgroup_size;
-        let each = |f: &dyn Fn(u32) -> u32| Data {
-            bits: (0..lanes).map(f).collect(),
-            uniform: false,
-        };
+        let each =
+            |f: &dyn Fn(u32) -> u32| Data { bits: (0..lanes).map(f).collect(), uniform: false };
         let vector = |f: &dyn Fn(u32, usize) -> u32| Data {
             bits: (0..3).flat_map(|axis| (0..lanes).map(move |lane| f(lane, axis))).collect(),
             uniform: false,
@@ -109,10 +107,9 @@ impl<'m> Machine<'m, '_> {
         let lanes = self.lanes;
         let components = data.components(lanes);
         let frame = self.frame()?;
-        let result = frame.result.get_or_insert_with(|| Data {
-            bits: vec![0; components * lanes],
-            uniform: false,
-        });
+        let result = frame
+            .result
+            .get_or_insert_with(|| Data { bits: vec![0; components * lanes], uniform: false });
         for component in 0..components {
             for &lane in active {
                 let lane = lane as usize;

@@ -29,11 +29,7 @@ impl<'m> Machine<'m, '_> {
     }
 
     /// The value of an expression: as it was emitted, or what needs no emitting.
-    pub fn value(
-        &mut self,
-        handle: Handle<Expression>,
-        active: &[u32],
-    ) -> Result<Value, Refusal> {
+    pub fn value(&mut self, handle: Handle<Expression>, active: &[u32]) -> Result<Value, Refusal> {
         if let Some(value) = &self.frame()?.values[handle.index()] {
             return Ok(value.clone());
         }
@@ -492,14 +488,7 @@ impl<'m> Machine<'m, '_> {
     }
 
     /// f16 that became infinite of finite numbers.
-    fn overflow(
-        &mut self,
-        of: &[&Data],
-        out: &Data,
-        scalar: Scalar,
-        active: &[u32],
-        span: Span,
-    ) {
+    fn overflow(&mut self, of: &[&Data], out: &Data, scalar: Scalar, active: &[u32], span: Span) {
         if !self.options.overflow || !scalar.is_float() {
             return;
         }

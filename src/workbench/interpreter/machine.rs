@@ -243,12 +243,8 @@ impl<'m, 'r> Machine<'m, 'r> {
         what: impl FnOnce() -> String,
     ) {
         let at = (kind, [key(span), other.map_or((0, 0), key)]);
-        let seen = self.seen.entry(at).or_insert_with(|| Seen {
-            span,
-            other,
-            what: what(),
-            times: 0,
-        });
+        let seen =
+            self.seen.entry(at).or_insert_with(|| Seen { span, other, what: what(), times: 0 });
         seen.times += 1;
     }
 
@@ -353,23 +349,15 @@ impl<'m, 'r> Machine<'m, 'r> {
 
     fn see_beyond(&mut self, window: &Window, byte: u32, width: usize, span: Span, writes: bool) {
         let (name, size) = (&window.name, window.size);
-        let kind =
-            if writes { FaultKind::OutOfBoundsWrite } else { FaultKind::OutOfBoundsRead };
+        let kind = if writes { FaultKind::OutOfBoundsWrite } else { FaultKind::OutOfBoundsRead };
         self.see(kind, span, || {
             format!("bytes {byte} to {} of `{name}`, which has {size}", byte as usize + width)
         });
     }
 
     /// An index that an array or a vector does not have.
-    pub fn see_index(
-        &mut self,
-        name: &str,
-        beyond: Option<(i64, u32)>,
-        span: Span,
-        writes: bool,
-    ) {
-        let kind =
-            if writes { FaultKind::OutOfBoundsWrite } else { FaultKind::OutOfBoundsRead };
+    pub fn see_index(&mut self, name: &str, beyond: Option<(i64, u32)>, span: Span, writes: bool) {
+        let kind = if writes { FaultKind::OutOfBoundsWrite } else { FaultKind::OutOfBoundsRead };
         let (index, count) = beyond.unwrap_or((0, 0));
         let group = self.group;
         self.see(kind, span, || {

@@ -118,22 +118,15 @@ pub(super) fn product_of(
         return None;
     }
     match (left, right) {
-        (&TypeInner::Matrix { columns, rows, .. }, TypeInner::Vector { .. }) => Some(Product {
-            rows: rows as usize,
-            terms: columns as usize,
-            columns: 1,
-        }),
+        (&TypeInner::Matrix { columns, rows, .. }, TypeInner::Vector { .. }) => {
+            Some(Product { rows: rows as usize, terms: columns as usize, columns: 1 })
+        }
         (TypeInner::Vector { .. }, &TypeInner::Matrix { columns, rows, .. }) => {
             Some(Product { rows: 1, terms: rows as usize, columns: columns as usize })
         }
-        (
-            &TypeInner::Matrix { columns: terms, rows, .. },
-            &TypeInner::Matrix { columns, .. },
-        ) => Some(Product {
-            rows: rows as usize,
-            terms: terms as usize,
-            columns: columns as usize,
-        }),
+        (&TypeInner::Matrix { columns: terms, rows, .. }, &TypeInner::Matrix { columns, .. }) => {
+            Some(Product { rows: rows as usize, terms: terms as usize, columns: columns as usize })
+        }
         _ => None,
     }
 }
@@ -162,9 +155,7 @@ pub(super) fn converted(from: Scalar, to: Scalar, bits: u32) -> u32 {
         return u32::from(if float { to_f32(from, bits) != 0.0 } else { bits != 0 });
     }
     match (from, to) {
-        (Scalar::F32 | Scalar::F16, Scalar::F32 | Scalar::F16) => {
-            from_f32(to, to_f32(from, bits))
-        }
+        (Scalar::F32 | Scalar::F16, Scalar::F32 | Scalar::F16) => from_f32(to, to_f32(from, bits)),
         // `as` ends at the greatest and the least number, as WGSL has it.
         (Scalar::F32 | Scalar::F16, Scalar::U32) => to_f32(from, bits) as u32,
         (Scalar::F32 | Scalar::F16, _) => to_f32(from, bits) as i32 as u32,
@@ -189,9 +180,7 @@ pub(super) fn relational(
             out[0] = u32::from((0..components).any(|c| at(0, c) != 0));
         }),
         RelationalFunction::IsNan => data.map(|bits| u32::from(to_f32(scalar, bits).is_nan())),
-        RelationalFunction::IsInf => {
-            data.map(|bits| u32::from(to_f32(scalar, bits).is_infinite()))
-        }
+        RelationalFunction::IsInf => data.map(|bits| u32::from(to_f32(scalar, bits).is_infinite())),
     })
 }
 
@@ -384,9 +373,7 @@ fn geometry(fun: MathFunction, scalar: Scalar, of: &[&Data], lanes: usize) -> Op
             out[0] = (0..components)
                 .fold(0u32, |sum, c| sum.wrapping_add(at(0, c).wrapping_mul(at(1, c))));
         }),
-        F::Length => {
-            Data::gather(of, lanes, 1, |at, out| out[0] = number(dot(at, 0, 0).sqrt()))
-        }
+        F::Length => Data::gather(of, lanes, 1, |at, out| out[0] = number(dot(at, 0, 0).sqrt())),
         F::Distance => Data::gather(of, lanes, 1, |at, out| {
             let square = |c: usize| (float(at(0, c)) - float(at(1, c))).powi(2);
             out[0] = number((0..components).map(square).sum::<f32>().sqrt());
@@ -504,9 +491,8 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_wgsl() {
-        let f = |op, a: f32, b: f32| {
-            f32::from_bits(binary(op, Scalar::F32, a.to_bits(), b.to_bits()))
-        };
+        let f =
+            |op, a: f32, b: f32| f32::from_bits(binary(op, Scalar::F32, a.to_bits(), b.to_bits()));
         assert_eq!(f(BinaryOperator::Modulo, -5.5, 2.0), -1.5);
         let i = |op, a: i32, b: i32| binary(op, Scalar::I32, a as u32, b as u32) as i32;
         assert_eq!(i(BinaryOperator::Divide, -7, 2), -3);

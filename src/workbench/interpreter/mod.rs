@@ -22,8 +22,8 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, Span};
 
 use super::fault::FaultKind;
-pub(super) use machine::{Binding, has_halves};
 use machine::Machine;
+pub(super) use machine::{Binding, has_halves};
 pub(super) use memory::Region;
 
 /// Why a kernel cannot be interpreted.

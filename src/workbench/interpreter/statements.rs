@@ -112,8 +112,12 @@ impl<'m> Machine<'m, '_> {
                     .map(|&argument| self.value(argument, &active))
                     .collect::<Result<Vec<_>, _>>()?;
                 let (module, info) = (self.module, self.info);
-                let called =
-                    self.call(&module.functions[function], &info[function], arguments, active.clone())?;
+                let called = self.call(
+                    &module.functions[function],
+                    &info[function],
+                    arguments,
+                    active.clone(),
+                )?;
                 if let (Some(result), Some(data)) = (result, called) {
                     self.keep(result, Value::Data(Rc::new(data)))?;
                 }

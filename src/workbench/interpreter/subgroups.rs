@@ -4,8 +4,8 @@
 use std::rc::Rc;
 
 use naga::{
-    BinaryOperator, Binding, Block, BuiltIn, CollectiveOperation, Direction, Expression, GatherMode,
-    Handle, Module, Span, Statement, SubgroupOperation,
+    BinaryOperator, Binding, Block, BuiltIn, CollectiveOperation, Direction, Expression,
+    GatherMode, Handle, Module, Span, Statement, SubgroupOperation,
 };
 
 use super::Refusal;
@@ -67,8 +67,20 @@ fn neutral(op: SubgroupOperation, scalar: Scalar) -> u32 {
         (Op::Min, true) => f32::INFINITY.to_bits(),
         (Op::Max, true) if scalar == Scalar::F16 => 0xfc00,
         (Op::Max, true) => f32::NEG_INFINITY.to_bits(),
-        (Op::Min, false) => if signed { i32::MAX as u32 } else { u32::MAX },
-        (Op::Max, false) => if signed { i32::MIN as u32 } else { 0 },
+        (Op::Min, false) => {
+            if signed {
+                i32::MAX as u32
+            } else {
+                u32::MAX
+            }
+        }
+        (Op::Max, false) => {
+            if signed {
+                i32::MIN as u32
+            } else {
+                0
+            }
+        }
         _ => 0,
     }
 }
@@ -82,8 +94,20 @@ fn combined(op: SubgroupOperation, scalar: Scalar, a: u32, b: u32) -> u32 {
     match op {
         Op::Add => binary(BinaryOperator::Add, scalar, a, b),
         Op::Mul => binary(BinaryOperator::Multiply, scalar, a, b),
-        Op::Min => if less() { a } else { b },
-        Op::Max => if less() { b } else { a },
+        Op::Min => {
+            if less() {
+                a
+            } else {
+                b
+            }
+        }
+        Op::Max => {
+            if less() {
+                b
+            } else {
+                a
+            }
+        }
         Op::All => u32::from(a != 0 && b != 0),
         Op::Any => u32::from(a != 0 || b != 0),
         Op::And => a & b,

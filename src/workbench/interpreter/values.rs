@@ -34,10 +34,7 @@ impl Data {
     /// Components `from .. from + count`.
     pub fn slice(&self, from: usize, count: usize, lanes: usize) -> Data {
         let each = if self.uniform { 1 } else { lanes };
-        Data {
-            bits: self.bits[from * each..(from + count) * each].to_vec(),
-            uniform: self.uniform,
-        }
+        Data { bits: self.bits[from * each..(from + count) * each].to_vec(), uniform: self.uniform }
     }
 
     /// Those of all parts, one after the other.
