@@ -260,7 +260,7 @@ mod tests {
     /// What is said of a 6 x 8 matrix after `spoil`.
     fn said(spoil: impl Fn(&mut [f64])) -> Vec<(FaultKind, String)> {
         let value = |i: usize| ((i * 37 + 11) % 101) as f64 / 7.0;
-        let expected: Vec<Vec<Expected>> = (0..6)
+        let expected: Vec<Vec<Expected>> = (0..6usize)
             .map(|row| {
                 let one = |column: usize| {
                     let value = value(row * 8 + column);

@@ -54,6 +54,7 @@ impl Names {
 }
 
 type Function = (&'static str, usize, fn(&[f64]) -> f64);
+type Operator = (&'static str, fn(&[f64]) -> f64);
 
 const FUNCTIONS: [Function; 21] = [
     ("ceil", 1, |x| x[0].ceil()),
@@ -88,7 +89,7 @@ const FOLDS: [(&str, Fold); 5] = [
 ];
 
 /// Operators from the weakest, those of one strength together.
-const OPERATORS: [&[(&str, fn(&[f64]) -> f64)]; 5] = [
+const OPERATORS: [&[Operator]; 5] = [
     &[("||", |x| truth(x[0] != 0.0 || x[1] != 0.0))],
     &[("&&", |x| truth(x[0] != 0.0 && x[1] != 0.0))],
     &[

@@ -94,14 +94,14 @@ fn family(name: &str) -> Result<&'static Family> {
     })
 }
 
+/// Sizes in the order of their names, for each shape.
+pub type Shapes = Vec<Vec<usize>>;
+
 /// Names of a family's sizes, and its shapes of a set: small, sd15 or sdxl.
 ///
 /// # Errors
 /// No family of that name.
-pub fn family_shapes(
-    name: &str,
-    set: &str,
-) -> Result<(Vec<&'static str>, Option<Vec<Vec<usize>>>)> {
+pub fn family_shapes(name: &str, set: &str) -> Result<(Vec<&'static str>, Option<Shapes>)> {
     let family = family(name)?;
     let shapes = match set {
         "small" => Some(family.small),

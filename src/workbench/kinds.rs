@@ -2,6 +2,9 @@
 
 use super::spec::Expected;
 
+/// Computes a row, given sizes, inputs, numbers, and which.
+pub(super) type Row = fn(&[usize], &[&[f64]], &[f64], usize, &mut [Expected]);
+
 /// A kind of kernel.
 pub(super) struct Kind {
     pub name: &'static str,
@@ -17,7 +20,7 @@ pub(super) struct Kind {
     pub terms: &'static str,
     pub flops: &'static str,
     /// Of `row`, a row of the output along its last axis, given sizes, inputs and numbers.
-    pub row: fn(&[usize], &[&[f64]], &[f64], usize, &mut [Expected]),
+    pub row: Row,
     /// Labels and sizes.
     pub shapes: &'static [(&'static str, &'static [usize])],
     /// How large inputs may be, so that results stay what f32 can tell.

@@ -28,7 +28,7 @@ mod tune;
 pub use bench::{BenchOptions, BenchReport, Clock, Contender, Measured, Roofline, bench, roofline};
 pub use check::{CheckOptions, CheckReport, Checked, check};
 pub use error::{Error, Result};
-pub use families::{families, family_shapes, tune_family};
+pub use families::{Shapes, families, family_shapes, tune_family};
 pub use fault::{Fault, FaultKind};
 pub use shipped::{Variant, check_shipped, stands_for_own, variants};
 pub use show::{Language, shown};

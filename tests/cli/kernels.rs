@@ -68,7 +68,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 fn wrong_usage_says_what_is_right() {
     let folder = fixture("tests/workbench");
     for (line, code, says) in [
-        ("kernel check", 2, &["--shipped"][..]),
+        ("kernel check", 2, &["<FILE>"][..]),
         ("kernel check @/timing/chain.wgsl", 2, &["--as", "matmul", "//% kind"]),
         ("kernel check @/right/softmax.wgsl --as softmaxx", 2, &["softmaxx", "softmax"]),
         ("kernel check @/right/softmax.wgsl --set tile=8", 2, &["unknown parameter `tile`"]),
@@ -119,7 +119,7 @@ fn a_kernel_is_watched() {
     assert!(first.stdout.contains("right at"), "{}", first.stdout);
     std::fs::write(&path, text.replace("let total = parts[0];", "let total = parts[0]")).unwrap();
     let broken = run(folder.path(), &watch).ok();
-    assert!(broken.stderr.contains("line 37"), "{}", broken.stderr);
+    assert!(broken.stderr.contains("line 35: expected `;`"), "{}", broken.stderr);
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use mixofshow::backend::wgpu::{Gpu, Options, Selection, Tuned as TableOfSizes};
 use mixofshow::workbench::{
     BenchOptions, CheckOptions, Clock, Contender, Settings, Source, Spec, TuneOptions, bench,
-    check, tune,
+    check, tune, tune_family,
 };
 
 use super::{gpu, kernels};
@@ -77,4 +78,27 @@ fn steps_are_measured_side_by_side_and_tuned() {
     let options = TuneOptions { rounds: 7, best: 2 };
     let report = tune(&gpu, &source, &spec, &shapes, &options, &clock, &mut |_, _| true).unwrap();
     assert_eq!((report.forms, report.wrong), (3, 0), "{report:?}");
+}
+
+/// This program's own table of sizes, through the operations that use it.
+#[test]
+fn own_sizes_are_tuned() {
+    let Some(gpu) = gpu() else { return };
+    let start = std::time::Instant::now();
+    let now = || start.elapsed().as_secs_f64();
+    let clock = Clock { name: "elapsed time", now: &now };
+    let name = gpu.name().to_string();
+    let open = |tuned| {
+        let selection = Selection::Matching(name.clone());
+        let tuned = Some(tuned);
+        Ok(Gpu::open(&Options { selection, tuned, ..Options::default() })?)
+    };
+    let options = TuneOptions { rounds: 3, best: 1 };
+    let tune = |family: &str, shapes: &[Vec<usize>]| {
+        let tuned = TableOfSizes::STANDARD;
+        tune_family(family, tuned, &open, shapes, &options, &clock, &mut |_, _| true)
+    };
+    let report = tune("group_norm", &[vec![200, 16, 4]]).unwrap();
+    assert_eq!((report.forms, report.wrong), (9, 0), "{report:?}");
+    assert!(tune("nothing", &[]).unwrap_err().to_string().contains("matmul, attention"));
 }

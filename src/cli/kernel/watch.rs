@@ -6,15 +6,18 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use mixofshow::backend::wgpu::Gpu;
-use mixofshow::workbench::{CheckOptions, CheckReport, Source, check};
+use mixofshow::workbench::{
+    BenchOptions, CheckOptions, CheckReport, Clock, Contender, Source, bench, check,
+};
 
-use super::{Global, Result, Terminal, Wanted, adapter, check as printing};
+use super::{Global, Result, Terminal, Wanted, adapter, bench as measuring, check as printing};
+use crate::cli::bench::Clock as Times;
 use crate::cli::{interrupt, values};
 
 /// Check a kernel whenever it is saved, and tell what changed
 ///
-/// Renders, checks and, on a graphics adapter, runs it; what is wrong with the template or the WGSL
-/// is told with the line of the file. Ends with Ctrl-C.
+/// Renders, checks and, on a graphics adapter, runs and measures it, beside what was saved before;
+/// what is wrong with the template or the WGSL is told with the line of the file. Ends with Ctrl-C.
 #[derive(Debug, Args)]
 pub struct Options {
     /// A WGSL file
@@ -35,7 +38,7 @@ fn written(path: &Path) -> Option<SystemTime> {
 pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()> {
     let gpu = adapter(global, false)?;
     let _watched = interrupt::watched();
-    let mut before: Option<CheckReport> = None;
+    let mut before: Option<(Source, CheckReport)> = None;
     let (mut seen, mut looks) = (None, 0);
     loop {
         let now = written(&options.file);
@@ -43,12 +46,17 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
             seen = now;
             looks += 1;
             match look(options, gpu.as_ref()) {
-                Ok(report) => {
+                Ok((source, report)) => {
                     printing::print(&report, false, terminal)?;
-                    if let Some(before) = &before {
-                        differences(before, &report, terminal)?;
+                    if let Some((_, old)) = &before {
+                        differences(old, &report, terminal)?;
                     }
-                    before = Some(report);
+                    if let (Some(gpu), true) = (&gpu, report.passed()) {
+                        let old = before.as_ref().filter(|(_, report)| report.passed());
+                        let old = old.map(|(source, _)| source);
+                        measure(options, gpu, old, &source, terminal)?;
+                    }
+                    before = Some((source, report));
                 }
                 Err(crate::cli::Failure::Failed(error)) => terminal.error(&*error),
                 Err(other) => return Err(other),
@@ -64,7 +72,7 @@ pub fn run(options: &Options, global: &Global, terminal: &Terminal) -> Result<()
     }
 }
 
-fn look(options: &Options, gpu: Option<&Arc<Gpu>>) -> Result<CheckReport> {
+fn look(options: &Options, gpu: Option<&Arc<Gpu>>) -> Result<(Source, CheckReport)> {
     let source = Source::open(&options.file)?;
     let spec = options.wanted.spec(&source)?;
     let check_options = CheckOptions {
@@ -72,7 +80,39 @@ fn look(options: &Options, gpu: Option<&Arc<Gpu>>) -> Result<CheckReport> {
         device: gpu.cloned(),
         ..CheckOptions::default()
     };
-    Ok(check(&source, &spec, &check_options)?)
+    let report = check(&source, &spec, &check_options)?;
+    Ok((source, report))
+}
+
+/// Times at small shapes, beside what was saved before.
+fn measure(
+    options: &Options,
+    gpu: &Arc<Gpu>,
+    before: Option<&Source>,
+    now: &Source,
+    terminal: &Terminal,
+) -> Result<()> {
+    let spec = options.wanted.spec(now)?;
+    let times = if gpu.is_software() { Times::Cpu } else { Times::Wall };
+    let read = || times.now();
+    let clock = Clock { name: measuring::name_of(times), now: &read };
+    let settings = options.wanted.settings()?;
+    let contender =
+        |source: &Source| Contender { source: source.clone(), settings: settings.clone() };
+    let contenders: Vec<Contender> = before.into_iter().chain([now]).map(contender).collect();
+    let shapes = spec.shapes_of("small").unwrap_or_default();
+    let bench_options = BenchOptions { rounds: 15, ..BenchOptions::default() };
+    let mut tell = |_, _| interrupt::asked().is_continue();
+    let report = bench(gpu, &contenders, &spec, &shapes, &bench_options, &clock, &mut tell)?;
+    let last = contenders.len();
+    for one in report.measured.chunks(last).filter_map(|all| all.last()) {
+        let beside = measuring::beside(one);
+        let beside = if beside.is_empty() { beside } else { format!(", {beside}") };
+        let median = measuring::seconds(one.median);
+        let share = one.roofline * 100.0;
+        terminal.print(format!("{}: {median}, {share:.0} % of the roofline{beside}", one.sizes))?;
+    }
+    Ok(())
 }
 
 /// What is new and what is gone since the last look.

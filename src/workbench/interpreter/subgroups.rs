@@ -57,30 +57,18 @@ fn in_block(block: &Block) -> bool {
 /// What nothing adds to.
 fn neutral(op: SubgroupOperation, scalar: Scalar) -> u32 {
     use SubgroupOperation as Op;
-    let signed = scalar == Scalar::I32;
-    match (op, scalar.is_float()) {
+    match (op, scalar) {
         (Op::All | Op::And, _) => u32::MAX,
-        (Op::Mul, true) if scalar == Scalar::F16 => 0x3c00,
-        (Op::Mul, true) => 1f32.to_bits(),
-        (Op::Mul, false) => 1,
-        (Op::Min, true) if scalar == Scalar::F16 => 0x7c00,
-        (Op::Min, true) => f32::INFINITY.to_bits(),
-        (Op::Max, true) if scalar == Scalar::F16 => 0xfc00,
-        (Op::Max, true) => f32::NEG_INFINITY.to_bits(),
-        (Op::Min, false) => {
-            if signed {
-                i32::MAX as u32
-            } else {
-                u32::MAX
-            }
-        }
-        (Op::Max, false) => {
-            if signed {
-                i32::MIN as u32
-            } else {
-                0
-            }
-        }
+        (Op::Mul, Scalar::F16) => 0x3c00,
+        (Op::Mul, Scalar::F32) => 1f32.to_bits(),
+        (Op::Mul, _) => 1,
+        (Op::Min, Scalar::F16) => 0x7c00,
+        (Op::Min, Scalar::F32) => f32::INFINITY.to_bits(),
+        (Op::Min, Scalar::I32) => i32::MAX as u32,
+        (Op::Min, _) => u32::MAX,
+        (Op::Max, Scalar::F16) => 0xfc00,
+        (Op::Max, Scalar::F32) => f32::NEG_INFINITY.to_bits(),
+        (Op::Max, Scalar::I32) => i32::MIN as u32,
         _ => 0,
     }
 }
