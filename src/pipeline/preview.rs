@@ -107,12 +107,15 @@ fn solved(mut matrix: Vec<Vec<f64>>, mut right: Vec<[f64; 3]>) -> Vec<[f64; 3]> 
     (0..count).map(|i| right[i].map(|value| value / matrix[i][i])).collect()
 }
 
+/// Rough pictures of latents at a level of signal and noise.
+type Rougher<'r> = dyn Fn(&[f32], [f32; 2]) -> Result<Vec<Picture>> + 'r;
+
 /// Another companion, and a look after each step.
 pub(super) struct Seen<'a, 's, C> {
     pub inner: &'a mut C,
     pub sight: &'a mut Sight<'s>,
     /// Makes rough pictures of the latents of all, at a level of signal and noise.
-    pub look: &'a dyn Fn(&[f32], [f32; 2]) -> Result<Vec<Picture>>,
+    pub look: &'a Rougher<'a>,
 }
 
 impl<C: Companion> Companion for Seen<'_, '_, C> {
