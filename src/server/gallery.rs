@@ -156,7 +156,9 @@ mod tests {
         let at = folder.path().join("pictures");
         let gallery = Gallery::new(&at).unwrap();
         let mut told = Parameters { prompt: "a cat".into(), ..Parameters::default() };
-        told.set("Seed", 7);
+        for (name, value) in [("Steps", 2), ("CFG scale", 7), ("Seed", 7)] {
+            told.set(name, value);
+        }
         let mut png = Vec::new();
         Picture::filled(8, 8, [1; 3]).unwrap().write_to(&mut png, Some(&told)).unwrap();
         assert_eq!(gallery.keep(&png, &told).unwrap(), "00001-7.png");

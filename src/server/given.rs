@@ -115,7 +115,7 @@ mod tests {
             assert_eq!(given.source().path.to_str(), Some("sent (image)"));
         }
         for (text, says) in [
-            ("", "image: the picture is damaged or cut short: the file is empty"),
+            ("", "this is an empty file"),
             ("§", "base64"),
             ("data:image/png,abc", "base64"),
             ("/etc/passwd", "image: "),

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -53,7 +54,7 @@ fn origin(text: &str) -> Option<String> {
 
 /// The host of `host:port`, in lower case, an IPv6 address without brackets.
 fn host_of(authority: &str) -> Option<String> {
-    let authority = axum::http::uri::Authority::from_maybe_shared(authority.to_string()).ok()?;
+    let authority = authority.parse::<Authority>().ok()?;
     if authority.as_str().contains('@') {
         return None;
     }
@@ -61,7 +62,7 @@ fn host_of(authority: &str) -> Option<String> {
     Some(host.trim_end_matches('.').to_ascii_lowercase())
 }
 
-fn header<'h>(headers: &'h HeaderMap, name: impl header::AsHeaderName) -> Option<&'h str> {
+fn header(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"))
 }
 

@@ -173,6 +173,13 @@ fn slow_clients_are_not_waited_for() {
     bodiless.write_all(head.as_bytes()).unwrap();
     let answer = String::from_utf8(ends_within(bodiless, most)).unwrap();
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("did not come"), "{answer}");
+    // One that asks for much, and takes nothing of it.
+    let mut deaf = connect();
+    let asked = format!("GET /api/openapi.json HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    deaf.write_all(asked.repeat(1000).as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let whole = server.get("/api/openapi.json").body.len() * 1000;
+    assert!(ends_within(deaf, most).len() < whole);
     // Others are served meanwhile.
     assert_eq!(server.get("/api/jobs").status, 200);
 }

@@ -78,7 +78,7 @@ impl Asked {
         let eta = fields.number("eta")?.or(options.eta).filter(|_| sampler.usual_eta().is_some());
         let [size, rounds] =
             [fields.count("batch_size")?, fields.count("n_iter")?].map(|n| n.unwrap_or(1));
-        let batch = size.checked_mul(rounds).unwrap_or(usize::MAX);
+        let batch = size.saturating_mul(rounds);
         let request = Request {
             prompt,
             negative_prompt,
