@@ -24,7 +24,9 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-case $minutes in '' | *[!0-9]*) printf 'error: --minutes %s: expected a whole number\n' "$minutes" >&2; exit 2 ;; esac
+case $minutes in
+    '' | *[!0-9]*) printf 'error: --minutes %s: expected a whole number\n' "$minutes" >&2; exit 2 ;;
+esac
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 folder=${folder:-$PWD/out/card}
 case $folder in /*) ;; *) folder=$here/$folder ;; esac
@@ -68,7 +70,13 @@ within() {
 }
 
 # A text as JSON has it.
-quoted() { printf '"%s"' "$(printf '%s' "$1" | tr -d '\r' | sed 's/\\/\\\\/g; s/"/\\"/g' | tr '\n\t' '  ')"; }
+quoted() {
+    local plain
+    # Colours and the like have no place in it; lines stay.
+    plain=$(printf '%s' "$1" | tr -d '\000-\010\013-\037' | tr '\t' ' ' |
+        sed 's/\\/\\\\/g; s/"/\\"/g' | awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }')
+    printf '"%s"' "$plain"
+}
 
 began=$SECONDS
 failed=()
@@ -88,11 +96,13 @@ part() {
         [ "$limit" -lt "$left" ] || limit=$left
         within "$limit" "$@" >"$folder/$out" 2>"$folder/$name.log" </dev/null || code=$?
     fi
+    local last
+    last=$(grep -v '^ *$' "$folder/$name.log" | tail -n 1) || true
     case $code in
         0) ;;
         skipped) failed+=("$name: no time was left") ;;
         124 | 137 | 142) failed+=("$name: took more than $limit seconds") ;;
-        *) failed+=("$name: ended with $code: $(grep -v '^ *$' "$folder/$name.log" | tail -n 1)") ;;
+        *) failed+=("$name: ended with $code: $last") ;;
     esac
     printf '%s\t%s\t%s\n' "$name" "$code" $((SECONDS - started)) >>"$folder/parts"
     [ -s "$folder/$name.log" ] || rm -f "$folder/$name.log"
@@ -100,7 +110,11 @@ part() {
 # The program, as a part's command.
 program() { echo ${runner:+$runner} "$mos"; }
 run=$(program)
-test_of() { part "test-$1${3:+-$3}" "$2" env ${3:+MOS_TEST_SCHEDULE=$3} MOS_TEST_DEVICE=adapter cargo test $profile --locked --test "$1" ${4:-}; }
+# test_of NAME SECONDS [SCHEDULE [FILTER]]
+test_of() {
+    part "test-$1${3:+-$3}" "$2" env ${3:+MOS_TEST_SCHEDULE=$3} MOS_TEST_DEVICE=adapter \
+        cargo test $profile --locked --package mixofshow --test "$1" ${4:-}
+}
 
 # --- what it is
 versions() {
@@ -111,8 +125,10 @@ versions() {
     uname -a
     if command -v nvidia-smi >/dev/null; then nvidia-smi; fi
     if command -v vulkaninfo >/dev/null; then vulkaninfo --summary; fi
-    "$python" -c 'import torch, diffusers; print("torch", torch.__version__, "diffusers", diffusers.__version__)' 2>/dev/null ||
-        echo "no PyTorch"
+    "$python" - 2>/dev/null <<'END' || echo "no PyTorch"
+import diffusers, torch
+print("torch", torch.__version__, "diffusers", diffusers.__version__)
+END
 }
 versions >"$folder/versions.txt" 2>&1 || true
 part devices.json 60 $run devices --json
@@ -153,7 +169,10 @@ fi
 # --- the start, with nothing compiled before and again; pictures; everything together
 mkdir -p "$folder/pictures"
 if [ -n "$small" ]; then wide=64 steps=2 updates=4; else wide=128 steps=25 updates=320; fi
-picture() { part "$1" 120 $run generate -p 'a red cat' --seed 1 --size ${wide}x$wide --steps $steps -o "$folder/pictures/$1.png"; }
+picture() {
+    part "$1" 120 $run --verbose generate -p 'a red cat' --seed 1 --size ${wide}x$wide --steps $steps \
+        -o "$folder/pictures/$1.png"
+}
 rm -rf "$MOS_CACHE"
 picture first-start
 picture second-start
@@ -164,7 +183,10 @@ part demo 240 $run demo --steps $updates --seeds 1 --json -o "$folder/demo"
 fused() {
     set --
     for concept in "$folder"/demo/*.safetensors "$folder"/demo/*/*.safetensors; do
-        case $concept in */fused/* | */averaged/*) ;; *) [ ! -f "$concept" ] || set -- "$@" -c "$concept" ;; esac
+        case $concept in
+            */fused/* | */averaged/*) ;;
+            *) [ ! -f "$concept" ] || set -- "$@" -c "$concept" ;;
+        esac
     done
     [ $# -gt 0 ] || { echo "mos demo left no concepts" >&2; return 1; }
     $run fuse "$@" -o "$folder/fused"
@@ -174,33 +196,41 @@ export run folder
 part fuse 120 bash -c fused
 
 # --- beside PyTorch
-if "$python" -c 'import sys, torch, diffusers; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+has_card='import sys, diffusers, torch; sys.exit(not torch.cuda.is_available())'
+if "$python" -c "$has_card" 2>/dev/null; then
     model=$folder/sd15
     part pytorch 240 "$python" tools/reference/card_cost.py "$model"
     for batch in 1 4; do
-        part generate-$batch 60 $run --verbose generate -m "$model" -p 'a photo of a cat' --size 512x512 \
-            --steps 20 --sampler dpmpp-2m --guidance 7.5 --batch $batch --seed 1 -o "$folder/pictures/sd15-$batch.png"
+        part generate-$batch 60 $run --verbose generate -m "$model" -p 'a photo of a cat' \
+            --size 512x512 --steps 20 --sampler dpmpp-2m --guidance 7.5 --batch $batch --seed 1 \
+            -o "$folder/pictures/sd15-$batch.png"
     done
     rm -rf "$model"
 else
-    echo "$python has no PyTorch that finds a card: nothing is compared with it" >"$folder/pytorch.txt"
+    echo "$python has no PyTorch that finds a card: nothing is compared with it" \
+        >"$folder/pytorch.txt"
     printf 'pytorch\tabsent\t0\n' >>"$folder/parts"
 fi
 
 # --- one file
 {
-    printf '{\n "script": 1,\n "small": %s,\n "seconds": %s,\n' "${small:+true}${small:-false}" $((SECONDS - began)) | sed 's/true1/true/'
+    printf '{\n "script": 1,\n "small": %s,\n "seconds": %s,\n' \
+        "$([ -n "$small" ] && echo true || echo false)" $((SECONDS - began))
     printf ' "versions": %s,\n "devices": ' "$(quoted "$(cat "$folder/versions.txt")")"
     if [ -s "$folder/devices.json" ]; then cat "$folder/devices.json"; else printf 'null\n'; fi
     printf ', "parts": ['
     comma=''
     while IFS=$'\t' read -r name code seconds; do
-        printf '%s\n  {"name": %s, "ended": %s, "seconds": %s' "$comma" "$(quoted "${name%.json}")" "$(quoted "$code")" "$seconds"
+        printf '%s\n  {"name": %s, "ended": %s, "seconds": %s' \
+            "$comma" "$(quoted "${name%.json}")" "$(quoted "$code")" "$seconds"
         case $name in
             devices*) ;;
-            *.json) if [ "$code" = 0 ]; then printf ', "found": '; cat "$folder/$name"; fi ;;
-            *) if [ -s "$folder/$name.txt" ]; then printf ', "said": %s' "$(quoted "$(tail -n 40 "$folder/$name.txt")")"; fi ;;
+            *.json) if [ "$code" = 0 ]; then printf ', "found": ' && cat "$folder/$name"; fi ;;
+            *) said=$(tail -n 40 "$folder/$name.txt" 2>/dev/null) || true
+                if [ -n "$said" ]; then printf ', "said": %s' "$(quoted "$said")"; fi ;;
         esac
+        log=$(tail -n 20 "$folder/$name.log" 2>/dev/null) || true
+        if [ -n "$log" ]; then printf ', "log": %s' "$(quoted "$log")"; fi
         printf '}'
         comma=,
     done <"$folder/parts"
@@ -209,7 +239,8 @@ fi
 mv "$folder/card.json.part" "$folder/card.json"
 rm -rf "$MOS_CACHE" "$folder/parts"
 archive=$folder.tar.gz
-tar -czf "$archive.part" -C "$(dirname "$folder")" "$(basename "$folder")" && mv "$archive.part" "$archive"
+tar -czf "$archive.part" -C "$(dirname "$folder")" "$(basename "$folder")"
+mv "$archive.part" "$archive"
 
 say "Done in $((SECONDS - began)) seconds: send $archive (or its card.json alone)"
 if [ ${#failed[@]} -gt 0 ]; then
