@@ -45,6 +45,9 @@ pub struct Options {
     /// Weights in f32 instead of f16
     #[arg(long)]
     f32: bool,
+    /// Matrices in 8-bit blocks, on the processor
+    #[arg(long, conflicts_with = "f32")]
+    q8_0: bool,
     #[command(flatten)]
     updates: updates::UpdateOptions,
     /// Of the UNet: the forward and backward pass of tuning, with updates of all attention layers
@@ -144,8 +147,8 @@ pub fn run(part: Part, options: &Options, gpu: &Device, terminal: &Terminal) -> 
         outputs = if options.backward { differentiate(&mut graph, output)? } else { vec![output] };
     }
     let stored = if options.f32 { StoredAs::F32 } else { StoredAs::F16 };
-    let weights =
-        Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), Precision::AsStored);
+    let precision = if options.q8_0 { Precision::Q8 } else { Precision::AsStored };
+    let weights = Weights::new(gpu, Arc::new(MadeUpWeights::of(&graph, stored)), precision);
     let plan = Plan::new(&graph, &outputs, gpu.target());
     let planned = (weights.planned_bytes(&graph, &plan)?, plan.activation_bytes());
     let program = Program::from_plan(&weights, &graph, &plan)?;
