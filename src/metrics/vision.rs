@@ -94,7 +94,7 @@ impl VisionTower {
             let table = Array::f32([table.len() / width.max(1), width], table);
             ready
                 .write(positions, &table)
-                .map_err(|error| Error::Network { path: path.clone(), source: error.into() })?;
+                .map_err(|error| Error::Network { path: path.clone(), source: error })?;
         }
         let colours = colours(tower.preprocessor.as_ref(), IMAGENET_COLOURS);
         let preparation = Preparation { resize: RESIZED, crop: CROPPED, colours };
@@ -118,9 +118,9 @@ impl Eye for VisionTower {
         let blame = |source: backend::Error| Error::Network { path: self.path.clone(), source };
         self.program
             .write(self.program.inputs.0, &Array::f32([1, side, side, 3], pixels))
-            .map_err(|error| blame(error.into()))?;
+            .map_err(blame)?;
         self.program.run();
-        let seen = self.program.output(0).map_err(|error| blame(error.into()))?;
+        let seen = self.program.output(0).map_err(blame)?;
         let values = seen.values().to_vec();
         if values.iter().any(|value| !value.is_finite()) {
             return Err(Error::NotFinite { path: self.path.clone() });
