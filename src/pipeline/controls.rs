@@ -191,7 +191,7 @@ impl Steering {
                         pipeline.factor()
                     ));
                 }
-                if checked.width % factor != 0 || checked.height % factor != 0 {
+                if !checked.width.is_multiple_of(factor) || !checked.height.is_multiple_of(factor) {
                     let size = format!("{}x{}", checked.width, checked.height);
                     return Err(option(
                         "size",

@@ -1,6 +1,5 @@
 //! From a checkpoint to a pipeline.
 
-
 use crate::backend::{Device, Precision};
 use crate::checkpoint::Checkpoint;
 use crate::sd::denoiser::{self, KeysValues, StepShape};

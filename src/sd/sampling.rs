@@ -231,7 +231,7 @@ impl Sampling {
             let time = Array::f32([rows, config.block_out_channels[0]], time);
             program.write(inputs.time, &time)?;
             program.write(inputs.input_scale, &Array::f32([1], vec![step.input_scale]))?;
-            let drawn = step.needs_noise.then(|| noise.draw()).unwrap_or_default();
+            let drawn = if step.needs_noise { noise.draw() } else { Vec::new() };
             let at = At { done, of: plan.steps.len(), step, time: &time };
             let looked_at = companion.looks_at(&at);
             let mut before = None;
