@@ -202,7 +202,7 @@ pub fn seconds(value: f64) -> String {
 /// What is said of a kernel beside the first.
 pub fn beside(measured: &Measured) -> String {
     // Wrong results are quickly made.
-    let wrong = !(measured.error <= 1.0);
+    let wrong = measured.error.is_nan() || measured.error > 1.0;
     match (wrong, &measured.difference) {
         (true, _) => "WRONG RESULTS".to_string(),
         (false, Some(difference)) => difference.told(),
