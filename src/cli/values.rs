@@ -33,6 +33,9 @@ pub const RANK: Range = Range::whole(0, 1024);
 /// What is made, asked for or measured so many times.
 pub const TIMES: Range = Range::whole(1, 1000);
 
+/// Ports of an address; 0 is any that is free.
+pub const PORT: Range = Range::whole(0, 65_535);
+
 /// Bytes from `6G`, `512M` or `1.5GiB`; without a unit they are bytes.
 pub fn memory(text: &str) -> Result<u64, String> {
     let text = text.trim();

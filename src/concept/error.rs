@@ -152,7 +152,7 @@ pub enum Error {
         layer: String,
     },
     /// A concept of another kind of model.
-    #[error("concept `{concept}` was made for {made_for}, but the model is {model}")]
+    #[error("concept `{concept}` was made for {made_for}, and this is {model}")]
     OtherKind {
         /// The concept's name.
         concept: String,

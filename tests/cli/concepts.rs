@@ -125,7 +125,6 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
     run(at, "convert @/same.safetensors @/renamed.safetensors --rename <cat1>=<cat2>").ok();
     run(at, &format!("{line} @/kat.safetensors --concept @/renamed.safetensors")).ok();
 
-    let layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v";
     let bad = |name: &str, change: fn(&mut Concept)| {
         let mut concept = concept();
         change(&mut concept);
@@ -144,7 +143,7 @@ fn concepts_that_do_not_fit_are_refused_with_the_reason() {
         *c.updates.of_mut(Network::UNet) =
             updates("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", [5, 5], 0.1);
     })
-    .failed(1, &[layer, "[5, 5]"]);
+    .failed(1, &["prompts of width 5", "prompts of width 128"]);
     bad("norm", |c| *c.updates.of_mut(Network::UNet) = updates("conv_norm_out", [64, 64], 0.1))
         .failed(1, &["`conv_norm_out`"]);
     std::fs::write(at.join("text.safetensors"), "no tensors").unwrap();

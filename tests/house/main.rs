@@ -21,7 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("scheduler", &["checkpoint", "numbers"]),
     ("region", &["file_kind", "numbers", "picture", "plainly"]),
     ("graph", &[]),
-    ("backend", &["graph"]),
+    ("backend", &["graph", "output"]),
     ("workbench", &["backend", "graph"]),
     ("nn", &["graph"]),
     ("models", &["graph", "nn"]),

@@ -101,7 +101,7 @@ fn prepared_requests_do_not_clash() {
 #[test]
 fn previews_are_like_the_picture_and_leave_it_alone() {
     let mut pipeline = pipeline();
-    let request = Request { batch: 2, steps: 6, ..small("a red cat in the snow") };
+    let request = Request { batch: 2, steps: 20, ..small("a red cat in the snow") };
     let expected = pipeline.generate(&request, &mut unwatched).unwrap();
     let (mut seen, mut made) = (Vec::new(), Vec::new());
     let shown = Request { preview: Some(1), ..request };
@@ -125,6 +125,6 @@ fn previews_are_like_the_picture_and_leave_it_alone() {
             psnr(look, &picture.resized(look.width(), look.height()).unwrap()).unwrap()
         };
         let (first, last) = (near(&seen[0]), near(seen.last().unwrap()));
-        assert!(last > 14.0 && last > first, "picture {index}: from {first} to {last} dB");
+        assert!(last > 10.0 && last > first + 2.0, "picture {index}: from {first} to {last} dB");
     }
 }

@@ -187,7 +187,7 @@ fn progress_is_told_and_an_interrupt_ends_it() {
     server.until("there is a preview", || {
         let told = server.get("/sdapi/v1/progress").ok(200);
         let image = &told["current_image"];
-        image.is_string() && pixels(&from_base64(image)).width() == 128
+        image.is_string() && pixels(&from_base64(image)).width() == 256
     });
     let told = server.get("/sdapi/v1/progress").ok(200);
     let share = told["progress"].as_f64().unwrap();

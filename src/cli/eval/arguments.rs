@@ -63,7 +63,7 @@ pub struct Arguments {
     ///
     /// Lines [people], [animals], [objects] and [places] stand before prompts for such concepts
     /// alone, [any] before those for all; any other [name] is the kind of the prompts that follow.
-    #[arg(short, long, value_name = "LIST", help_heading = ASKED)]
+    #[arg(long, value_name = "LIST", help_heading = ASKED)]
     pub prompts: Option<PathBuf>,
     /// Pictures of each prompt
     #[arg(

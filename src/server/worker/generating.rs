@@ -105,7 +105,7 @@ fn make(
     loaded: &mut Loaded,
 ) -> Result<(), Problem> {
     let (mut request, mut recipe) = open(worker, job, order, loaded)?;
-    request.preview = Some(request.steps.div_ceil(LOOKS));
+    request.preview = Some(request.steps.div_ceil(LOOKS).max(1));
     let gallery = worker.shared.gallery.as_ref().filter(|_| order.keeps);
     recipe.model_hash.clone_from(&loaded.hash);
     if request.image.is_none() {
