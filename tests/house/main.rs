@@ -21,7 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("scheduler", &["checkpoint", "numbers"]),
     ("region", &["file_kind", "numbers", "picture", "plainly"]),
     ("graph", &[]),
-    ("backend", &["graph"]),
+    ("backend", &["graph", "output"]),
     ("nn", &["graph"]),
     ("models", &["graph", "nn"]),
     ("concept", &["checkpoint", "file_kind", "graph", "numbers", "output", "text", "watch"]),
