@@ -75,8 +75,8 @@ fn changes_that_are_not_read_are_named() {
     let layer = "lora_unet_down_blocks_0_attentions_0_proj_in";
     for (name, called) in [
         (format!("{layer}.oft_blocks"), "an OFT"),
-        (format!("base_model.model.a.boft_R"), "a BOFT"),
-        (format!("base_model.model.a.vera_lambda_b"), "a VeRA"),
+        ("base_model.model.a.boft_R".to_string(), "a BOFT"),
+        ("base_model.model.a.vera_lambda_b".to_string(), "a VeRA"),
         (format!("{layer}.a1.weight"), "a GLoRA"),
         (format!("{layer}.set_weight"), "whole weights"),
     ] {
