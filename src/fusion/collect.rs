@@ -7,7 +7,7 @@ use super::base::{Base, FusedWeights, Runner};
 use super::groups::{Stage, StageLayers};
 use super::members::FusedConcept;
 use super::settings::Settings;
-use super::spatial::{self, PictureShape};
+use super::spatial::{self, PictureShape, ReadPrompt};
 use super::statistics::Statistics;
 use super::text::{Bound, bind, encode};
 use super::{Error, Result};
@@ -132,14 +132,6 @@ impl<'a> RecordedSubject<'a> {
             false => prompts.iter().map(|prompt| prompt.end + 1).max().unwrap_or(1),
         }
     }
-}
-
-/// What the UNet reads of a prompt.
-pub(super) struct ReadPrompt {
-    /// One encoding for all cross-attentions, or one for each: `[tokens, width]`.
-    pub rows: Vec<Vec<f32>>,
-    /// A summary; empty where the UNet is told none.
-    pub pooled: Vec<f32>,
 }
 
 /// What several text encoders make of the same sequences, joined along their widths.

@@ -22,12 +22,13 @@ use crate::training::step::{
 };
 
 use super::base::{Runner, base_weight};
-use super::collect::{ReadPrompt, RecordedSubject};
+use super::collect::RecordedSubject;
 use super::groups::StageLayers;
 use super::members::hex;
 use super::predictions::Predicted;
 use super::report::DistillationReport;
 use super::settings::Distillation;
+use super::spatial::ReadPrompt;
 use super::store::DISTILLATION_STATE;
 use super::{Error, Result};
 use crate::watch::Parts;

@@ -14,11 +14,18 @@ use crate::sd::sampling::{At, Companion, Sampling, SamplingRun, Told, used_slots
 use crate::sd::updates::Updates;
 
 use super::base::{Base, Runner};
-use super::collect::ReadPrompt;
 use super::groups::{Site, StageLayers};
 use super::statistics::{Statistics, triangle};
 use super::{Error, Result};
 use crate::watch::{Cancelled, unwatched_parts};
+
+/// What the UNet reads of a prompt.
+pub(super) struct ReadPrompt {
+    /// One encoding for all cross-attentions, or one for each: `[tokens, width]`.
+    pub rows: Vec<Vec<f32>>,
+    /// A summary; empty where the UNet is told none.
+    pub pooled: Vec<f32>,
+}
 
 /// A sampling run that also adds up its layers' inputs.
 pub(super) struct Sampler {

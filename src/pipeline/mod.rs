@@ -31,6 +31,7 @@ mod regions;
 mod request;
 mod sizes;
 mod tiles;
+mod upscaler;
 mod wording;
 
 use std::sync::Arc;
@@ -50,10 +51,10 @@ use crate::watch::unwatched_parts;
 pub use crate::sd::{ComponentSource, Error as ModelError, Model, Overlay};
 pub use enlarge::LatentFilter;
 pub use error::{Error, Result};
-pub use hires::{Hires, Upscaler};
 pub use plans::{PlannedShape, PreparedRequest};
 pub use preview::Preview;
 pub use request::{Control, Generated, MOST_PICTURES, MemoryPlan, Request};
+pub use upscaler::{Hires, Upscaler};
 
 /// Noise that people can reproduce: which generator, which seed, which picture of a batch.
 pub mod random {

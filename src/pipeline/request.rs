@@ -12,7 +12,7 @@ use crate::scheduler::sampler::SamplerKind;
 use crate::scheduler::spacing::Schedule;
 use crate::text::prompt::PromptOptions;
 
-use super::hires::Hires;
+use super::upscaler::Hires;
 
 /// The most pictures in a batch.
 pub const MOST_PICTURES: usize = 1024;
